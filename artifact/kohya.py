@@ -1,0 +1,54 @@
+"""kohya's names for LoRA modules, which ComfyUI, A1111, Forge, InvokeAI and diffusers all read.
+
+SDXL files use the block names of Stability's original code ("sgm"): level i of the UNet's way down is
+input_blocks, of its way up output_blocks, each counting layers and samplers in one row.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+PREFIX = "lora_unet_"
+
+
+def sgm_block(path: str, layers_per_block: int) -> str:
+    """The sgm name of a module of diffusers' SDXL UNet.
+
+    "down_blocks.1.attentions.0.proj_in" is "input_blocks.4.1.proj_in" at two layers a block: one input block for
+    conv_in, two layers and a downsampler for level 0, then level 1. Paths outside the blocks stay as they are.
+    """
+    per_level = layers_per_block + 1
+    if match := re.match(r"down_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", path):
+        level, part, layer, rest = match.groups()
+        return f"input_blocks.{1 + int(level) * per_level + int(layer)}.{int(part == 'attentions')}.{rest}"
+    if match := re.match(r"down_blocks\.(\d+)\.downsamplers\.0\.conv(.*)", path):
+        return f"input_blocks.{(int(match[1]) + 1) * per_level}.0.op{match[2]}"
+    if match := re.match(r"mid_block\.(resnets|attentions)\.(\d+)\.(.*)", path):
+        part, layer, rest = match.groups()
+        return f"middle_block.{1 if part == 'attentions' else 2 * int(layer)}.{rest}"
+    if match := re.match(r"up_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", path):
+        level, part, layer, rest = match.groups()
+        return f"output_blocks.{int(level) * per_level + int(layer)}.{int(part == 'attentions')}.{rest}"
+    return path
+
+
+def kohya_name(path: str, layers_per_block: int) -> str:
+    """The name that stands before `.lora_down.weight` in an SDXL file."""
+    return PREFIX + sgm_block(path, layers_per_block).replace(".", "_")
+
+
+def module_paths(denoiser: Any) -> Mapping[str, str]:
+    """Every name that a file may use for a module of this denoiser, with the module's path.
+
+    sgm and diffusers block names in kohya's form, and peft's dotted form.
+    """
+    layers_per_block = denoiser.config.layers_per_block
+    paths: dict[str, str] = {}
+    for path, module in denoiser.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            paths[kohya_name(path, layers_per_block)] = path
+            paths[PREFIX + path.replace(".", "_")] = path
+            paths[f"unet.{path}"] = path
+    return paths

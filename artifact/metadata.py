@@ -1,0 +1,106 @@
+"""What an artifact says of itself, in the header of its file: strings only, readable without loading a tensor.
+
+Token embeddings live here, as base64 of fp32 rows: foreign tensors in a LoRA file make diffusers pass over the whole
+file with no more than a warning.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from artifact.errors import ArtifactError
+
+FORMAT_VERSION = "1"
+OWN_KEY = "lora_trainer"
+TOKENS_KEY = "lora_trainer.tokens"
+
+
+@dataclass(frozen=True)
+class ArtifactDescription:
+    """`triggers` maps each trigger word to its placeholder tokens; `config` is the resolved configuration."""
+
+    family: str
+    base_model: str
+    base_fingerprint: str
+    prediction_type: str
+    triggers: dict[str, list[str]]
+    steps: int
+    config: dict[str, Any] = field(default_factory=dict)
+    dataset_digest: str = ""
+    recommended_scale: float = 1.0
+    sample_prompts: list[str] = field(default_factory=list)
+    format_version: str = FORMAT_VERSION
+
+
+def to_header(
+    description: ArtifactDescription,
+    tokens: Mapping[str, Tensor],
+    *,
+    rank: int,
+    alpha: float,
+    architecture: str,
+    base_model_version: str,
+) -> dict[str, str]:
+    """The header: our own description, the tokens, and the keys that other tools show (`modelspec.*`, `ss_*`)."""
+    config = description.config
+    trigger = ", ".join(description.triggers)
+    return {
+        OWN_KEY: json.dumps(asdict(description), ensure_ascii=False, sort_keys=True),
+        TOKENS_KEY: json.dumps({name: _encode_rows(rows) for name, rows in tokens.items()}),
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": f"{architecture}/lora",
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": f"{trigger} ({description.base_model})",
+        "modelspec.resolution": "{0}x{0}".format(config.get("resolution", "")),
+        "modelspec.date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "modelspec.trigger_phrase": trigger,
+        "modelspec.prediction_type": {"epsilon": "epsilon", "v_prediction": "v"}[description.prediction_type],
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": str(alpha),
+        "ss_base_model_version": base_model_version,
+        "ss_sd_model_name": description.base_model,
+        "ss_resolution": str(config.get("resolution", "")),
+        "ss_steps": str(description.steps),
+        "ss_learning_rate": str(config.get("learning_rate", "")),
+        "ss_seed": str(config.get("seed", "")),
+    }
+
+
+def from_header(header: Mapping[str, str]) -> tuple[ArtifactDescription | None, dict[str, Tensor]]:
+    """The description and the token rows (n, d) by encoder name; None and nothing for a file of another tool.
+
+    Raises ArtifactError when the header claims to be ours but cannot be understood.
+    """
+    if OWN_KEY not in header:
+        return None, {}
+    try:
+        values = json.loads(header[OWN_KEY])
+        if values["format_version"] != FORMAT_VERSION:
+            raise ArtifactError(
+                f"the artifact's format version is {values['format_version']}, known is "
+                f"{FORMAT_VERSION}. Use a newer version of this program."
+            )
+        tokens = {name: _decode_rows(rows) for name, rows in json.loads(header.get(TOKENS_KEY, "{}")).items()}
+        return ArtifactDescription(**values), tokens
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"the artifact's header is damaged: {error}") from error
+
+
+def _encode_rows(rows: Tensor) -> dict[str, object]:
+    values = rows.detach().float().cpu().contiguous().numpy()
+    return {"shape": list(values.shape), "dtype": "float32", "data": base64.b64encode(values.tobytes()).decode()}
+
+
+def _decode_rows(rows: Mapping[str, Any]) -> Tensor:
+    values = np.frombuffer(base64.b64decode(rows["data"], validate=True), dtype="<f4")
+    return torch.from_numpy(values.copy()).reshape(rows["shape"])

@@ -1,0 +1,1 @@
+"""What differs between model families, and nothing else: loading, conditioning, denoising, noise."""

@@ -1,0 +1,76 @@
+"""New words in the text encoders: a trigger word in a prompt becomes a row of placeholder tokens.
+
+Textual inversion (Gal et al. 2022) with several vectors a concept, in every text encoder of the base.
+"""
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from families.family import ModelFamily
+
+
+def placeholder_names(count: int, first: int = 0) -> list[str]:
+    """`<s0>`, `<s1>`, …: the names that Replicate's SDXL predictors use."""
+    return [f"<s{index}>" for index in range(first, first + count)]
+
+
+def expand_triggers(prompt: str, triggers: Mapping[str, Sequence[str]]) -> str:
+    """Replace every trigger that stands as a whole word by its placeholder tokens.
+
+    "Tokyo, TOK's hat" with {"TOK": ["<s0>", "<s1>"]} becomes "Tokyo, <s0><s1>'s hat". Case counts. Longer triggers
+    are tried first, so that "TOK2" is not read as "TOK".
+    """
+    if not triggers:
+        return prompt
+    words = "|".join(re.escape(trigger) for trigger in sorted(triggers, key=len, reverse=True))
+    return re.sub(rf"(?<!\w)(?:{words})(?!\w)", lambda match: "".join(triggers[match.group()]), prompt)
+
+
+class PlaceholderTokens:
+    """Adds rows to the vocabularies of a base, and takes them away again without a trace."""
+
+    def __init__(self, family: ModelFamily, names: Sequence[str], rows: Sequence[Tensor]) -> None:
+        """`rows`: one tensor (n, d) for each text encoder, d its width; n = len(names).
+
+        Raises ValueError when a name exists already or a shape does not fit.
+        """
+        self._family = family
+        self._tokenizers = list(family.tokenizers)
+        self._embeddings = [encoder.get_input_embeddings() for encoder in family.text_encoders]
+        self.names = list(names)
+        self.ids: list[list[int]] = []
+        for embedding, row in zip(self._embeddings, rows, strict=True):  # before anything is changed
+            if tuple(row.shape) != (len(self.names), embedding.embedding_dim):
+                raise ValueError(
+                    f"token embeddings of shape {tuple(row.shape)} do not fit the text encoder: "
+                    f"({len(self.names)}, {embedding.embedding_dim}) expected"
+                )
+        for index, (encoder, row) in enumerate(zip(family.text_encoders, rows, strict=True)):
+            tokenizer = copy.deepcopy(family.tokenizers[index])
+            if tokenizer.add_tokens(self.names) != len(self.names):
+                raise ValueError(f"one of the tokens {self.names} exists already in the base's vocabulary")
+            encoder.set_input_embeddings(
+                _with_rows(self._embeddings[index], tokenizer.convert_tokens_to_ids(self.names), row)
+            )
+            family.tokenizers[index] = tokenizer
+            self.ids.append(tokenizer.convert_tokens_to_ids(self.names))
+
+    def remove(self) -> None:
+        """Give the base its own vocabularies back: the very objects that it had."""
+        self._family.tokenizers[:] = self._tokenizers
+        for encoder, embedding in zip(self._family.text_encoders, self._embeddings, strict=True):
+            encoder.set_input_embeddings(embedding)
+
+
+def _with_rows(embedding: Any, ids: Sequence[int], rows: Tensor) -> nn.Embedding:
+    """A copy of `embedding` (V, d) that is long enough for `ids` and holds `rows` (n, d) there."""
+    table = embedding.weight.data
+    longer = nn.Embedding(max(max(ids) + 1, len(table)), table.shape[1], dtype=table.dtype, device=table.device)
+    longer.weight.requires_grad_(False)
+    longer.weight.data[: len(table)] = table
+    longer.weight.data[list(ids)] = rows.to(table)
+    return longer

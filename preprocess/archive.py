@@ -1,0 +1,134 @@
+"""Opens zip and tar archives as what they are: hostile until checked.
+
+Nothing is written outside the destination, links and encrypted members are refused, and bytes are counted while
+they are read, so that a small archive cannot fill the disk.
+"""
+
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from preprocess.errors import DatasetError
+
+CHUNK = 1 << 20
+IGNORED_NAMES = {"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"}
+
+
+@dataclass(frozen=True)
+class ArchiveLimits:
+    """How much an archive may hold: members, bytes of one file, bytes in all."""
+
+    members: int = 10_000
+    file_bytes: int = 200 * 1024**2
+    total_bytes: int = 5 * 1024**3
+
+
+@dataclass(frozen=True)
+class Member:
+    """A regular file of an archive. `size` is only what the archive claims."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def unpack(source: Path, destination: Path, limits: ArchiveLimits | None = None) -> Path:
+    """Give the folder that holds the files of `source`: itself if it is a folder, else `destination`, filled.
+
+    Raises DatasetError for what is no zip, tar or folder, is damaged, or breaks a limit.
+    """
+    if source.is_dir():
+        return source
+    if not source.is_file():
+        raise DatasetError(f"{source}: no such file or folder. Give a zip, a tar, or a folder of images.")
+    if source.stat().st_size == 0:
+        raise DatasetError(f"{source.name}: the file is empty (0 bytes). Was the upload cut off?")
+    try:
+        if zipfile.is_zipfile(source):
+            with zipfile.ZipFile(source) as archive:
+                _extract(_zip_members(archive), destination, limits or ArchiveLimits())
+        elif tarfile.is_tarfile(source):
+            with tarfile.open(source) as archive_tar:
+                _extract(_tar_members(archive_tar), destination, limits or ArchiveLimits())
+        else:
+            raise DatasetError(f"{source.name}: neither a zip nor a tar archive. Pack the images into a .zip.")
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        raise DatasetError(f"{source.name}: cannot be read ({error}). Make the archive anew.") from error
+    return destination
+
+
+def is_ignored(name: str) -> bool:
+    """What operating systems leave beside the user's files: resource forks, thumbnails, hidden files."""
+    parts = PurePosixPath(name).parts
+    return any(part in IGNORED_NAMES or part.startswith("._") for part in parts) or parts[-1].startswith(".")
+
+
+def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
+    for info in archive.infolist():
+        if info.is_dir():
+            continue
+        if info.flag_bits & 0x1:
+            raise DatasetError(f"{info.filename}: encrypted. Make the archive without a password.")
+        if (info.external_attr >> 16) & 0o170000 == 0o120000:
+            raise DatasetError(f"{info.filename}: a symbolic link. Archives may hold only files and folders.")
+        yield Member(info.filename, info.file_size, lambda info=info: archive.open(info))  # type: ignore[misc]
+
+
+def _tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
+    for info in archive:
+        if info.isdir():
+            continue
+        if not info.isreg():
+            raise DatasetError(f"{info.name}: a link or device. Archives may hold only files and folders.")
+        file = archive.extractfile(info)
+        assert file is not None
+        yield Member(info.name, info.size, lambda file=file: file)  # type: ignore[misc]
+
+
+def _extract(members: Iterator[Member], destination: Path, limits: ArchiveLimits) -> None:
+    count = total = 0
+    seen: dict[str, str] = {}
+    for member in members:
+        count += 1
+        if count > limits.members:
+            raise DatasetError(f"the archive holds more than {limits.members} files")
+        path = safe_path(member.name)
+        if is_ignored(str(path)):
+            continue
+        key = str(path).casefold()
+        if key in seen:
+            raise DatasetError(f"{member.name}: the archive holds this name twice (also as {seen[key]}). Rename one.")
+        seen[key] = member.name
+        target = destination / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        total += _copy(member, target, min(limits.file_bytes, limits.total_bytes - total))
+    if not seen:
+        raise DatasetError("the archive is empty. Put the training images into it.")
+
+
+def safe_path(name: str) -> PurePosixPath:
+    """A member's name as a path below the destination.
+
+    Raises DatasetError for absolute names, drive letters, and names that climb with `..`.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or "\0" in name or (path.parts and path.parts[0].endswith(":")):
+        raise DatasetError(f"{name!r}: an absolute or climbing path in the archive. Pack the images by relative names.")
+    if not path.parts:
+        raise DatasetError(f"{name!r}: an empty name in the archive")
+    return path
+
+
+def _copy(member: Member, target: Path, limit: int) -> int:
+    copied = 0
+    with closing(member.open()) as source, target.open("wb") as sink:
+        while chunk := source.read(CHUNK):
+            copied += len(chunk)
+            if copied > limit:
+                raise DatasetError(f"{member.name}: larger than the {limit:,} bytes that are left for it")
+            sink.write(chunk)
+    return copied

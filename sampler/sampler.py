@@ -1,0 +1,106 @@
+"""Makes images from prompts, on a base with or without an artifact."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from artifact.artifact import Artifact
+from families.family import ModelFamily, PromptFeatures
+from families.placeholder_tokens import expand_triggers
+from sampler.adapters import PlacedArtifact
+from sampler.schedulers import BASE_SCHEDULER, build_scheduler
+
+MAX_SIDE = 4096
+
+
+class RequestError(ValueError):
+    """A request for images that cannot be fulfilled. The text names the remedy."""
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """`width` and `height` in pixels, by default the base's own. Image i is drawn with the seed `seed` + i."""
+
+    prompt: str
+    negative_prompt: str = ""
+    width: int | None = None
+    height: int | None = None
+    num_outputs: int = 1
+    num_inference_steps: int = 30
+    guidance_scale: float = 6.0
+    scheduler: str = BASE_SCHEDULER
+    seed: int = 0
+
+
+class Sampler:
+    """A base model ready to draw. At most one artifact is in place at a time."""
+
+    def __init__(self, family: ModelFamily) -> None:
+        self.family = family
+        self._placed: PlacedArtifact | None = None
+
+    @property
+    def triggers(self) -> Mapping[str, Sequence[str]]:
+        """Trigger words of the artifact in place, with their placeholder tokens."""
+        return self._placed.triggers if self._placed else {}
+
+    def load(self, artifact: Artifact, scale: float = 1.0) -> None:
+        """Put an artifact in place of the one before. Raises ArtifactError, and then the bare base is left."""
+        self.unload()
+        self._placed = PlacedArtifact(self.family, artifact)
+        self._placed.set_scale(scale)
+
+    def unload(self) -> None:
+        """Back to the bare base."""
+        if self._placed is not None:
+            self._placed.remove()
+            self._placed = None
+
+    def check(self, request: SampleRequest) -> None:
+        """Raises RequestError for sizes and counts that the base cannot make."""
+        multiple = self.family.size_multiple
+        for name, value in (("width", request.width), ("height", request.height)):
+            if value is not None and (value % multiple or not multiple <= value <= MAX_SIDE):
+                lower = max(multiple, value // multiple * multiple)
+                raise RequestError(
+                    f"{name}: {value} must be a multiple of {multiple} between {multiple} and {MAX_SIDE} for this "
+                    f"base, such as {min(lower, MAX_SIDE)}"
+                )
+        if request.num_outputs < 1 or request.num_inference_steps < 1:
+            raise RequestError("num_outputs and num_inference_steps must be at least 1")
+        if not 0 <= request.seed < 2**63:
+            raise RequestError("seed: must lie between 0 and 2^63 - 1")
+
+    @torch.inference_mode()
+    def generate(
+        self, request: SampleRequest, triggers: Mapping[str, Sequence[str]] | None = None
+    ) -> list[Image.Image]:
+        """Draw the images. `triggers`: given where a training has its own tokens in place, else the artifact's."""
+        self.check(request)
+        pipeline = self.family.pipeline()
+        base_scheduler = pipeline.scheduler
+        pipeline.scheduler = build_scheduler(request.scheduler, base_scheduler)
+        prompt = expand_triggers(request.prompt, self.triggers if triggers is None else triggers)
+        wanted, unwanted = (self._features(text, request.num_outputs) for text in (prompt, request.negative_prompt))
+        try:
+            return pipeline(
+                prompt_embeds=wanted.prompt_embeds,
+                pooled_prompt_embeds=wanted.pooled_prompt_embeds,
+                negative_prompt_embeds=unwanted.prompt_embeds,
+                negative_pooled_prompt_embeds=unwanted.pooled_prompt_embeds,
+                width=request.width or self.family.native_resolution,
+                height=request.height or self.family.native_resolution,
+                num_inference_steps=request.num_inference_steps,
+                guidance_scale=request.guidance_scale,
+                generator=[torch.Generator().manual_seed(request.seed + index) for index in range(request.num_outputs)],
+            ).images
+        finally:
+            pipeline.scheduler = base_scheduler
+
+    def _features(self, prompt: str, count: int) -> PromptFeatures:
+        features = self.family.encode_prompts([prompt])
+        return PromptFeatures(
+            features.prompt_embeds.repeat(count, 1, 1), features.pooled_prompt_embeds.repeat(count, 1)
+        )

@@ -1,0 +1,1 @@
+"""Draws a small captioned world and trains the embedded base model on it."""

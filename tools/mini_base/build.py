@@ -1,0 +1,58 @@
+"""Rebuilds the embedded base model from nothing, in order; what is done already is kept, what was interrupted goes on.
+
+python -m tools.mini_base.build [--stage STAGE] [--work DIR] [--assets DIR]
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tools.mini_base import cache_latents, train_clip, train_unet, train_vae
+from tools.mini_base.assemble import assemble
+from tools.mini_base.evaluate import ASSETS
+from tools.mini_base.vocabulary import make_tokenizers
+
+WORK = Path(__file__).resolve().parents[2] / "outputs" / "mini-base-build"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the build. It is done when `result` exists in the work folder."""
+
+    result: str
+    run: Callable[[Path], None]
+
+
+STAGES = {
+    "tokenizers": Stage("tokenizer_2/tokenizer_config.json", make_tokenizers),
+    "vae": Stage("vae/config.json", lambda work: train_vae.train(work, steps=train_vae.STEPS)),
+    "clip": Stage("image_encoder/config.json", lambda work: train_clip.train(work, steps=train_clip.STEPS)),
+    "latents": Stage("latents.safetensors", cache_latents.build),
+    "unet": Stage("unet-finished", lambda work: train_unet.train(work, steps=train_unet.STEPS)),
+}
+
+
+def main() -> None:
+    """Run the stages that are missing, then put the pipeline together."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stage", choices=[*STAGES, "assemble"], help="only this one, even if it is done")
+    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--assets", type=Path, default=ASSETS)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    for name, stage in STAGES.items():
+        if name == arguments.stage or (arguments.stage is None and not (arguments.work / stage.result).exists()):
+            print(f"=== {name}", flush=True)
+            stage.run(arguments.work)
+    if arguments.stage in (None, "assemble"):
+        assemble(arguments.work, arguments.assets)
+        print(f"assembled in {arguments.assets}")
+
+
+if __name__ == "__main__":
+    main()

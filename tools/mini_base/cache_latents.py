@@ -1,0 +1,87 @@
+"""Draws the UNet's training pictures once and keeps what does not change: latents, sizes and text features."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from tools.mini_base.pictures import step_random, to_tensor
+from tools.mini_base.world import SIDE, caption, draw, training_scene
+
+SEED = 5
+PICTURES = 40_000
+CHUNK = 100
+CROPPED_SHARE = 0.12
+LARGER_SIDES = (72, 80, 88, 96)
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """N pictures. `means`, `deviations`: (N, 4, 16, 16), scaled. `prompts`: (N, 77, 160). `pooled`: (N, 96). All fp16.
+    `time_ids`: (N, 6), SDXL's size conditioning in pixels."""
+
+    means: Tensor
+    deviations: Tensor
+    prompts: Tensor
+    pooled: Tensor
+    time_ids: Tensor
+
+
+class TextEncoders:
+    """Both encoders of the base, frozen: the conditioning of SDXL."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tokenizers = [CLIPTokenizer.from_pretrained(folder / name) for name in ("tokenizer", "tokenizer_2")]
+        self.first = CLIPTextModel.from_pretrained(folder / "text_encoder").eval()
+        self.second = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2").eval()
+
+    @torch.no_grad()
+    def __call__(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """Prompt features (B, 77, 160) and pooled features (B, 96)."""
+        ids = [
+            tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+            for tokenizer in self.tokenizers
+        ]
+        first = self.first(ids[0], output_hidden_states=True).hidden_states[-2]
+        second = self.second(ids[1], output_hidden_states=True)
+        return torch.cat([first, second.hidden_states[-2]], dim=-1), second.text_embeds
+
+
+def draw_example(rng: random.Random) -> tuple[Image.Image, str, tuple[int, ...]]:
+    """A picture of 64 × 64, its caption and time ids; now and then it is cut out of a larger one."""
+    scene = training_scene(rng)
+    side = rng.choice(LARGER_SIDES) if rng.random() < CROPPED_SHARE else SIDE
+    top, left = (rng.randint(0, side - SIDE) for _ in range(2))
+    picture = draw(scene, rng, side).crop((left, top, left + SIDE, top + SIDE))
+    return picture, caption(scene, rng), (side, side, top, left, SIDE, SIDE)
+
+
+@torch.no_grad()
+def build(work: Path) -> None:
+    """Write `work`/latents.safetensors, about 1.2 GB."""
+    vae = AutoencoderKL.from_pretrained(work / "vae").eval()
+    encoders = TextEncoders(work)
+    parts: dict[str, list[Tensor]] = {name: [] for name in LatentCache.__dataclass_fields__}
+    for chunk in range(PICTURES // CHUNK):
+        rng = step_random(SEED, chunk)
+        pictures, captions, time_ids = zip(*(draw_example(rng) for _ in range(CHUNK)), strict=True)
+        posterior = vae.encode(to_tensor(pictures)).latent_dist
+        prompts, pooled = encoders(list(captions))
+        scale = vae.config.scaling_factor
+        values = (posterior.mean * scale, posterior.std * scale, prompts, pooled, torch.tensor(time_ids))
+        for name, value in zip(parts, values, strict=True):
+            parts[name].append(value.half())
+        if chunk % 50 == 49:
+            print(f"latents {(chunk + 1) * CHUNK}/{PICTURES}", flush=True)
+    save_file({name: torch.cat(values) for name, values in parts.items()}, work / "latents.safetensors")
+
+
+def load(work: Path) -> LatentCache:
+    """The cache, in memory."""
+    return LatentCache(**load_file(work / "latents.safetensors"))

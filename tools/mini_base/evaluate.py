@@ -1,0 +1,124 @@
+"""Judges the embedded base with its own evaluator: does it draw what held-out captions say?
+
+python -m tools.mini_base.evaluate            prints the table and writes the picture grid
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torch.nn import functional
+from transformers import CLIPVisionModelWithProjection
+
+from tools.mini_base.pictures import to_tensor
+from tools.mini_base.world import ATTRIBUTES, Scene, draw, evaluation_scene, full_caption, value_of, variations
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets" / "mini-sdxl"
+CAPTIONS = 256
+SEED = 99
+STEPS, GUIDANCE = 30, 6.0
+GRID = 40
+
+
+class Judge:
+    """The evaluator: the base's second text encoder and the image tower that was trained beside it."""
+
+    def __init__(self, pipeline: StableDiffusionXLPipeline, image_encoder: Path) -> None:
+        self._tokenizer, self._text = pipeline.tokenizer_2, pipeline.text_encoder_2
+        self._image = CLIPVisionModelWithProjection.from_pretrained(image_encoder, dtype=torch.float32).eval()
+
+    @torch.no_grad()
+    def accuracy(self, pictures: Sequence[Image.Image], scenes: Sequence[Scene]) -> dict[str, float]:
+        """Share of the pictures whose attribute is the scene's, by attribute: the caption among all variations of it
+        that is nearest to the picture decides."""
+        images = functional.normalize(self._image(pixel_values=to_tensor(pictures)).image_embeds, dim=-1)
+        return {attribute: self._right(images, scenes, attribute) for attribute in ATTRIBUTES}
+
+    def _right(self, images: Tensor, scenes: Sequence[Scene], attribute: str) -> float:
+        right = 0
+        for image, scene in zip(images, scenes, strict=True):
+            texts = self._embed([full_caption(variation) for variation in variations(scene, attribute)])
+            right += ATTRIBUTES[attribute][int((texts @ image).argmax())] == value_of(scene, attribute)
+        return right / len(scenes)
+
+    def _embed(self, captions: list[str]) -> Tensor:
+        ids = self._tokenizer(captions, padding="max_length", max_length=32, truncation=True, return_tensors="pt")
+        return functional.normalize(self._text(ids.input_ids).text_embeds, dim=-1)
+
+
+def held_out_scenes(count: int) -> list[Scene]:
+    """Scenes whose combination of shape, colour, place and background no training ever saw."""
+    rng = random.Random(SEED)
+    return [evaluation_scene(rng) for _ in range(count)]
+
+
+def sample(pipeline: StableDiffusionXLPipeline, captions: Sequence[str], batch: int = 32) -> list[Image.Image]:
+    """One picture a caption, seeded by its index."""
+    pictures: list[Image.Image] = []
+    for first in range(0, len(captions), batch):
+        texts = list(captions[first : first + batch])
+        generators = [torch.Generator().manual_seed(first + index) for index in range(len(texts))]
+        pictures += pipeline(
+            texts, num_inference_steps=STEPS, guidance_scale=GUIDANCE, height=64, width=64, generator=generators
+        ).images
+    return pictures
+
+
+def evaluate(assets: Path, count: int) -> dict[str, dict[str, float]]:
+    """The evaluator on real drawings, and on the base's samples, of the same held-out captions."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(assets, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    judge = Judge(pipeline, assets / "image_encoder")
+    scenes = held_out_scenes(count)
+    drawings = [draw(scene, random.Random(index)) for index, scene in enumerate(scenes)]
+    samples = sample(pipeline, [full_caption(scene) for scene in scenes])
+    captioned_grid(samples[:GRID], [full_caption(scene) for scene in scenes[:GRID]]).save(
+        assets / "grid.png", optimize=True
+    )
+    return {"real drawings": judge.accuracy(drawings, scenes), "samples of the base": judge.accuracy(samples, scenes)}
+
+
+def captioned_grid(pictures: Sequence[Image.Image], captions: Sequence[str], columns: int = 8) -> Image.Image:
+    """Pictures at double size, each with its caption below in small type."""
+    width, height = 150, 178
+    grid = Image.new("RGB", (columns * width, -(-len(pictures) // columns) * height), "white")
+    canvas = ImageDraw.Draw(grid)
+    for index, (picture, text) in enumerate(zip(pictures, captions, strict=True)):
+        left, top = index % columns * width + 11, index // columns * height + 6
+        grid.paste(picture.resize((128, 128), Image.Resampling.BICUBIC), (left, top))
+        canvas.multiline_text((left, top + 130), wrap(text.removeprefix("a photo of "), 25), fill="black", font_size=10)
+    return grid
+
+
+def wrap(text: str, width: int) -> str:
+    """The text in lines of at most `width` characters."""
+    lines = [""]
+    for word in text.split():
+        if len(lines[-1]) + len(word) + 1 > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table as Markdown and as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--assets", type=Path, default=ASSETS)
+    parser.add_argument("--captions", type=int, default=CAPTIONS)
+    arguments = parser.parse_args()
+    table = evaluate(arguments.assets, arguments.captions)
+    print(f"| {arguments.captions} held-out captions | " + " | ".join(ATTRIBUTES) + " |")
+    print("|---|" + "---|" * len(ATTRIBUTES))
+    for name, row in table.items():
+        print(f"| {name} | " + " | ".join(f"{share:.1%}" for share in row.values()) + " |")
+    print(json.dumps(table))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Trains the UNet: ε-prediction on SDXL's noise schedule, min-SNR weighting, averaged weights."""
+
+import copy
+import math
+import time
+from pathlib import Path
+
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+
+from tools.mini_base import checkpoint
+from tools.mini_base.cache_latents import LatentCache, load
+
+BATCH_SIZE = 32
+LEARNING_RATE = 1e-3
+WARMUP_STEPS = 200
+EMPTY_CAPTIONS = 0.1
+MIN_SNR_GAMMA = 5.0
+AVERAGE_DECAY = 0.999
+STEPS = 6_500
+SEED = 4
+CHECKPOINT_EVERY = 250
+SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+
+
+def make_unet() -> UNet2DConditionModel:
+    """SDXL's three levels, the first without attention."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=2,
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(40, 64, 80),
+        transformer_layers_per_block=(1, 1, 1),
+        attention_head_dim=(1, 2, 4),
+        cross_attention_dim=160,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=32,
+        projection_class_embeddings_input_dim=96 + 6 * 32,
+    )
+
+
+def loss_of(unet: UNet2DConditionModel, cache: LatentCache, alphas: Tensor, generator: torch.Generator) -> Tensor:
+    """Min-SNR weighted ε-loss (Hang et al. 2023) of a random batch. `alphas`: (1000,), cumulative."""
+    index = torch.randint(0, len(cache.means), (BATCH_SIZE,), generator=generator)
+    means, deviations = cache.means[index].float(), cache.deviations[index].float()
+    latents = means + deviations * torch.randn(means.shape, generator=generator)
+    kept = (torch.rand(BATCH_SIZE, generator=generator) >= EMPTY_CAPTIONS).float()
+    noise = torch.randn(means.shape, generator=generator)
+    timesteps = torch.randint(0, len(alphas), (BATCH_SIZE,), generator=generator)
+    alpha = alphas[timesteps].view(-1, 1, 1, 1)
+    noised = (alpha.sqrt() * latents + (1 - alpha).sqrt() * noise).to(memory_format=torch.channels_last)
+    prediction = unet(
+        noised,
+        timesteps,
+        cache.prompts[index].float() * kept.view(-1, 1, 1),
+        added_cond_kwargs={
+            "text_embeds": cache.pooled[index].float() * kept.view(-1, 1),
+            "time_ids": cache.time_ids[index].float(),
+        },
+    ).sample
+    snr = alphas[timesteps] / (1 - alphas[timesteps])
+    weights = snr.clamp(max=MIN_SNR_GAMMA) / snr
+    return ((prediction - noise).square().mean(dim=(1, 2, 3)) * weights).mean()
+
+
+@torch.no_grad()
+def average(averaged: nn.Module, trained: nn.Module, step: int) -> None:
+    """Move the averaged weights towards the trained ones."""
+    decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(averaged.parameters()), list(trained.parameters()), 1 - decay)
+
+
+def train(work: Path, steps: int) -> None:
+    """Train (or go on) until `steps` steps; `work`/unet always holds the averaged weights of the last checkpoint."""
+    torch.manual_seed(SEED)
+    unet = make_unet().to(memory_format=torch.channels_last)
+    averaged = copy.deepcopy(unet)
+    cache = load(work)
+    alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
+    optimizer = torch.optim.AdamW(unet.parameters(), LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.99))
+    modules = {"unet": unet, "averaged": averaged}
+    first = checkpoint.restore(work / "unet-checkpoint", modules, optimizer)
+    running, begun = 0.0, time.monotonic()
+    for step in range(first, steps):
+        for group in optimizer.param_groups:
+            group["lr"] = (
+                LEARNING_RATE
+                * min(1, (step + 1) / WARMUP_STEPS)
+                * max(0.01, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+            )
+        loss = loss_of(unet, cache, alphas, torch.Generator().manual_seed(SEED * 10**9 + step))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        average(averaged, unet, step)
+        running += (loss.item() - running) * (1 if step == first else 0.02)
+        if step % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1 or step == steps - 1:
+            checkpoint.save(work / "unet-checkpoint", step + 1, modules, optimizer)
+            averaged.save_pretrained(work / "unet")
+            speed = (time.monotonic() - begun) / (step + 1 - first)
+            print(f"unet {step + 1}/{steps}: loss {running:.4f}, {speed:.2f} s a step", flush=True)
+    (work / "unet-finished").touch()

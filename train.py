@@ -1,0 +1,90 @@
+"""Train a LoRA and its trigger word: `cog train`, Replicate's training API, or `python train.py DATA`.
+
+A door: it turns inputs into a TrainingConfig, starts the job, and hands the result back.
+"""
+
+import sys
+from typing import Optional
+
+from cog import BaseModel, Input, Path
+
+# Cog reads the signature below from the source text, without running it: types and defaults must stand there literally.
+# tests/test_train_door.py compares it with TrainingConfig.
+
+
+class TrainingOutput(BaseModel):
+    """`weights` is the artifact; the rest comes only with `return_extras`."""
+
+    weights: Path
+    embeddings: Optional[Path] = None
+    report: Optional[Path] = None
+    samples: Optional[list[Path]] = None
+
+
+class Trainer:
+    """The Cog trainer. Each training is a process of its own: one that crashes or is cancelled takes nothing along."""
+
+    def setup(self) -> None:
+        """Nothing stays loaded between trainings."""
+
+    def run(self) -> str:
+        """Cog demands this method of every class; training goes through `train`."""
+        raise RuntimeError("this is the trainer: POST to /trainings, or serve predict.py:Predictor for images")
+
+    def train(
+        self,
+        input_images: Path = Input(description="Zip or tar of training images, with captions if there are any"),
+        base_model: str = Input(
+            default="stabilityai/stable-diffusion-xl-base-1.0",
+            description="Base to train on: mini-sdxl (embedded), a hub id, a folder or a .safetensors file",
+        ),
+        concept_mode: str = Input(
+            default="object", choices=["face", "object", "style"], description="What the images show"
+        ),
+        trigger_word: str = Input(default="TOK", description="The new word that calls the concept in prompts"),
+        class_word: Optional[str] = Input(
+            default=None, description="What kind of thing it is: dog, woman, watercolour"
+        ),
+        captioner: str = Input(
+            default="none", choices=["none"], description="Model that captions images without a caption of their own"
+        ),
+        resolution: Optional[int] = Input(
+            default=None, ge=32, le=4096, description="Side of the trained square in pixels; by default the base's own"
+        ),
+        max_train_steps: int = Input(default=1000, ge=1, le=1000000, description="Optimizer steps"),
+        train_batch_size: int = Input(default=4, ge=1, le=1024, description="Images a micro-batch"),
+        rank: int = Input(default=16, ge=1, le=1024, description="Rank of the LoRA"),
+        learning_rate: float = Input(default=1e-4, ge=0, le=10, description="Peak learning rate of the LoRA"),
+        token_learning_rate: float = Input(
+            default=1e-3, ge=0, le=10, description="Peak learning rate of the tokens; 0 keeps them"
+        ),
+        num_tokens: int = Input(default=2, ge=1, le=64, description="New tokens in each text encoder"),
+        validation_prompt: Optional[str] = Input(default=None, description="Prompt of the samples after training"),
+        seed: int = Input(default=0, ge=0, description="Seeds every draw of the training"),
+        config: Optional[str] = Input(
+            default=None, description="YAML or JSON with any other setting of TrainingConfig"
+        ),
+        return_extras: bool = Input(
+            default=False, description="Also return the embeddings, the report and the samples"
+        ),
+    ) -> TrainingOutput:
+        """Train, check the result, and return it."""
+        from trainer.cog_job import train_in_child_process
+
+        inputs = {name: value for name, value in locals().items() if name != "self"}
+        inputs.pop("train_in_child_process")
+        files = train_in_child_process(inputs)
+        if not return_extras:
+            return TrainingOutput(weights=Path(files.weights))
+        return TrainingOutput(
+            weights=Path(files.weights),
+            embeddings=Path(files.embeddings),
+            report=Path(files.report),
+            samples=[Path(sample) for sample in sorted(files.samples.glob("*.png"))],
+        )
+
+
+if __name__ == "__main__":
+    from trainer.command_line import main
+
+    sys.exit(main())

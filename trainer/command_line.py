@@ -1,0 +1,90 @@
+"""The plain command: `python train.py DATA --any_config_field VALUE …`, made from TrainingConfig's own fields."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from trainer.config import ConfigError, TrainingConfig, build_config, read_config_file
+from trainer.stop_signal import Stopped, StopSignal
+
+SUCCESS, CRASHED, WRONG_INPUT, STOPPED = 0, 1, 2, 130
+SECONDS_BETWEEN_LINES = 1.0
+RUN_OPTIONS = ("data", "config", "output", "progress_json")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """One option for every field of the configuration, under its own name."""
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        allow_abbrev=False,
+        description=(
+            "Train a LoRA and its trigger word on a handful of images. The last line printed is the path of the result."
+        ),
+    )
+    parser.add_argument("data", type=Path, help="zip, tar or folder of images, with captions if there are any")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings below")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="a new or empty folder; default outputs/<name>")
+    parser.add_argument("--progress_json", action="store_true", help="print progress as one JSON object a line")
+    settings = parser.add_argument_group("settings (they win over the config file; null unsets one)")
+    for name, field in TrainingConfig.model_fields.items():
+        text = f"{field.description} (default: {field.default})".replace("%", "%%")
+        settings.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="VALUE", help=text)
+    return parser
+
+
+def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
+    """Defaults, then the file, then the command line. Raises ConfigError."""
+    values: dict[str, Any] = read_config_file(arguments.config) if arguments.config else {}
+    given = {name: value for name, value in vars(arguments).items() if name not in RUN_OPTIONS}
+    values |= {name: None if value == "null" else value for name, value in given.items()}
+    return build_config(values)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit status: 0, 2 for wrong input, 130 when stopped, 1 for anything else."""
+    arguments = build_parser().parse_args(argv)
+    from artifact.errors import ArtifactError
+    from families.errors import BaseModelError
+    from preprocess.errors import DatasetError
+
+    try:
+        with StopSignal() as stop:
+            return _run(arguments, stop)
+    except (ConfigError, DatasetError, BaseModelError, ArtifactError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return WRONG_INPUT
+    except Stopped:
+        print("stopped before any step was trained: nothing was saved", file=sys.stderr, flush=True)
+        return STOPPED
+
+
+def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
+    config = resolve_config(arguments)
+    if not arguments.data.exists():
+        raise ConfigError(f"data: {arguments.data} does not exist. Give a zip, a tar, or a folder of images.")
+    from trainer.output_folder import OutputFolder, default_output
+
+    output = OutputFolder.create(arguments.output or default_output(arguments.data))
+    from trainer.run import run  # torch and diffusers take seconds: only now
+
+    last_line = 0.0
+    with closing(run(config, arguments.data, output)) as progress:
+        for event in progress:
+            stop.deferred = event.step is not None and event.step < config.max_train_steps
+            last_step = event.step in (None, 1, config.max_train_steps)
+            if arguments.progress_json:
+                print(event.to_json(), flush=True)
+            elif last_step or time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
+                print(event, flush=True)
+                last_line = time.monotonic()
+            if stop.requested:
+                break
+    if stop.requested:
+        print(f"stopped; what was trained so far is in {output.weights}", file=sys.stderr, flush=True)
+        return STOPPED
+    print(output.weights, flush=True)
+    return SUCCESS

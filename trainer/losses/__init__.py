@@ -1,0 +1,1 @@
+"""The terms that are summed into the training loss, one a file."""

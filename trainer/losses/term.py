@@ -1,0 +1,28 @@
+"""What a loss term sees, and what it is."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from families.noise_process import DiffusionProcess, Draw
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """One micro-batch after the forward pass. Latent tensors are (B, C, h, w)."""
+
+    latents: Tensor
+    draw: Draw
+    noised: Tensor
+    prediction: Tensor
+    noise_process: DiffusionProcess
+
+
+class LossTerm(Protocol):
+    """One addend of the loss: a scalar mean over the micro-batch."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, context: StepContext) -> Tensor: ...

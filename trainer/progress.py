@@ -1,0 +1,86 @@
+"""What a running training says: one `Progress` at a time, as a line for people or as JSON for the parent process."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the server's parent process reads progress without loading torch
+    from trainer.loop import Step
+
+SPEED_WINDOW = 20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`fraction` of the whole job, 0 to 1. The figures are None outside the training itself."""
+
+    message: str
+    fraction: float
+    step: int | None = None
+    loss: float | None = None
+    eta_seconds: float | None = None
+    warning: bool = False
+
+    def __str__(self) -> str:
+        return f"warning: {self.message}" if self.warning else self.message
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_line(cls, line: str) -> Progress | None:
+        """The progress in a line of a training's output; None for any other line."""
+        try:
+            return cls(**json.loads(line))
+        except (json.JSONDecodeError, TypeError):
+            return None
+
+
+class StepReporter:
+    """Writes metrics.jsonl and turns steps into progress lines with loss, learning rates, it/s and ETA."""
+
+    def __init__(
+        self, path: Path, total_steps: int, first: float, last: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`first` and `last`: the fractions of the job at which the steps begin and end."""
+        self._path, self._total, self._span, self._clock = path, total_steps, (first, last), clock
+        self._times: deque[float] = deque([clock()], maxlen=SPEED_WINDOW + 1)
+        path.write_text("", encoding="utf-8")
+
+    def report(self, step: Step) -> Progress:
+        """Write one line and give the progress."""
+        self._times.append(self._clock())
+        seconds = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+        remaining = seconds * (self._total - step.number)
+        row: dict[str, Any] = {
+            "step": step.number,
+            "loss": step.loss,
+            "losses": step.losses,
+            "gradient_norms": step.gradient_norms,
+            "learning_rates": step.learning_rates,
+            "seconds_per_step": round(seconds, 4),
+        }
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        rates = ", ".join(f"{name} {rate:.2e}" for name, rate in step.learning_rates.items())
+        first, last = self._span
+        return Progress(
+            f"step {step.number}/{self._total}: loss {step.loss:.4f}, lr {rates}, {1 / max(seconds, 1e-9):.2f} it/s, "
+            f"ETA {_duration(remaining)}",
+            fraction=first + (last - first) * step.number / self._total,
+            step=step.number,
+            loss=step.loss,
+            eta_seconds=remaining,
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

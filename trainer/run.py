@@ -1,0 +1,114 @@
+"""The order of everything, once: prepare, load, train, save, sample, verify."""
+
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from families.registry import load_base_model
+from preprocess.dataset import PreparedDataset
+from preprocess.prepare import prepare
+from sampler.adapters import remove_lora
+from sampler.sampler import Sampler, SampleRequest
+from trainer.cache import cache_images
+from trainer.config import TrainingConfig
+from trainer.output_folder import OutputFolder
+from trainer.progress import Progress, StepReporter
+from trainer.report import write_report
+from trainer.training import Training, build_training, preparation_options, resolve, validation_prompt
+from trainer.verification import Probe, verify
+
+
+def run(config: TrainingConfig, source: Path, output: OutputFolder) -> Generator[Progress, None, None]:
+    """Train on `source` and fill `output`. Closing the iterator saves what was trained so far.
+
+    Raises DatasetError, BaseModelError and ConfigError before any training; TrainingDiverged, ArtifactError and
+    VerificationFailed after it, with the files kept.
+    """
+    started = time.monotonic()
+    accelerator = Accelerator(mixed_precision=_precision(config))
+    yield Progress(f"loading the base model {config.base_model}", 0.0)
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    family = load_base_model(config.base_model, dtype)
+    config = resolve(config, family)
+    output.write_config(config)
+
+    yield Progress("preparing the images", 0.05)
+    dataset = prepare(source, preparation_options(config), output.dataset)
+    yield from _tell(dataset)
+
+    family.to(accelerator.device)
+    probe = Probe.make(family, validation_prompt(config))
+    base_prediction = probe.predict(family, {})
+    yield Progress(f"caching the latents of {len(dataset.examples)} images", 0.08)
+    images = list(cache_images(dataset, family))
+    training = build_training(config, family, dataset, images, accelerator)
+
+    yield Progress(f"training {config.max_train_steps} steps on {accelerator.device}", 0.1)
+    yield from _train(training, output)
+    training.write(output.weights)
+    training.artifact().write_embeddings(output.embeddings)
+
+    yield Progress(f"sampling {config.num_validation_images} images", 0.92)
+    _write_samples(training, output)
+
+    yield Progress("verifying the artifact", 0.97)
+    trained_prediction = probe.predict(family, training.triggers)
+    remove_lora(family.denoiser)
+    training.tokens.placeholders.remove()
+    verification = verify(output.weights, family, probe, base_prediction, trained_prediction)
+    write_report(output.report, config, dataset, verification, seconds=time.monotonic() - started)
+    yield Progress(
+        f"verified: the file does what the training did (relative difference {verification.difference:.1e})", 1.0
+    )
+
+
+def _train(training: Training, output: OutputFolder) -> Iterator[Progress]:
+    """Step by step, with checkpoints. Whatever ends it early, what was trained so far is saved first."""
+    config = training.config
+    reporter = StepReporter(output.metrics, config.max_train_steps, 0.1, 0.9)
+    finished = False
+    try:
+        for step in training.trainer.steps():
+            yield reporter.report(step)
+            if config.checkpointing_steps and step.number % config.checkpointing_steps == 0:
+                training.write(output.checkpoint(step.number))
+        finished = True
+    finally:
+        if not finished and training.trainer.step > 0:
+            training.write(output.weights)
+
+
+def _write_samples(training: Training, output: OutputFolder) -> None:
+    config = training.config
+    if config.num_validation_images == 0:
+        return
+    request = SampleRequest(
+        prompt=validation_prompt(config),
+        width=config.resolution,
+        height=config.resolution,
+        num_outputs=config.num_validation_images,
+        num_inference_steps=config.num_inference_steps,
+        guidance_scale=config.guidance_scale,
+        seed=config.seed,
+    )
+    output.samples.mkdir(exist_ok=True)
+    images = Sampler(training.family).generate(request, training.triggers)
+    for index, image in enumerate(images):
+        image.save(output.samples / f"{index:02d}.png")
+
+
+def _tell(dataset: PreparedDataset) -> Iterator[Progress]:
+    """What became of the user's files: warnings and refusals."""
+    lines = [*dataset.warnings, *(f"not used: {item.reason}" for item in dataset.rejected)]
+    yield Progress(f"{len(dataset.examples)} images, {len(dataset.rejected)} files not used", 0.07)
+    for line in lines:
+        yield Progress(line, 0.07, warning=True)
+
+
+def _precision(config: TrainingConfig) -> str:
+    if config.mixed_precision == "auto":
+        return "bf16" if torch.cuda.is_available() else "no"
+    return config.mixed_precision

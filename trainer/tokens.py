@@ -1,0 +1,63 @@
+"""The new words of a concept: placeholder tokens in every text encoder, trained by peft's trainable tokens."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.training_utils import cast_training_params
+from peft import TrainableTokensConfig, inject_adapter_in_model
+from torch import Tensor, nn
+
+from families.family import ModelFamily
+from families.placeholder_tokens import PlaceholderTokens, placeholder_names
+from trainer.adapters import ADAPTER
+
+SYMMETRY_BREAKING_NOISE = 0.01
+"""Share of the vocabulary's standard deviation that is added to rows copied from a word."""
+
+
+@dataclass
+class ConceptTokens:
+    """The trained rows. `parameters`: one (n, d) fp32 tensor for each text encoder."""
+
+    placeholders: PlaceholderTokens
+    parameters: list[nn.Parameter]
+
+    @property
+    def names(self) -> list[str]:
+        return self.placeholders.names
+
+    def rows(self) -> list[Tensor]:
+        """The rows as they are now, fp32 on the CPU: one (n, d) for each text encoder."""
+        return [parameter.detach().float().cpu().clone() for parameter in self.parameters]
+
+
+def add_tokens(family: ModelFamily, count: int, class_word: str | None, generator: torch.Generator) -> ConceptTokens:
+    """Add `count` tokens to every text encoder, starting from the class word's rows or at random with a usual norm."""
+    rows = [
+        initial_rows(tokenizer, encoder.get_input_embeddings().weight, count, class_word, generator)
+        for tokenizer, encoder in zip(family.tokenizers, family.text_encoders, strict=True)
+    ]
+    placeholders = PlaceholderTokens(family, placeholder_names(count), rows)
+    parameters = []
+    for encoder, ids, row in zip(family.text_encoders, placeholders.ids, rows, strict=True):
+        config = TrainableTokensConfig(token_indices=ids, target_modules=["token_embedding"])
+        inject_adapter_in_model(config, encoder, adapter_name=ADAPTER)
+        cast_training_params([encoder], torch.float32)
+        parameter = next(value for value in encoder.parameters() if value.requires_grad)
+        with torch.no_grad():  # the fp32 rows, not what a half-precision table made of them
+            parameter.copy_(row)
+        parameters.append(parameter)
+    return ConceptTokens(placeholders, parameters)
+
+
+def initial_rows(
+    tokenizer: object, table: Tensor, count: int, class_word: str | None, generator: torch.Generator
+) -> Tensor:
+    """(count, d) in fp32: the word's rows in turn with a little noise, or noise with the vocabulary's spread."""
+    table = table.detach().float().cpu()
+    spread = table.std(dim=1).mean()
+    noise = torch.randn(count, table.shape[1], generator=generator) * spread
+    if class_word is None:
+        return noise
+    ids = tokenizer(class_word, add_special_tokens=False).input_ids  # type: ignore[operator]
+    return table[[ids[index % len(ids)] for index in range(count)]] + SYMMETRY_BREAKING_NOISE * noise

@@ -1,0 +1,146 @@
+"""A training as an object: what is on the base, who updates it, and how it is written down at any step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+from torch import nn
+
+from artifact.artifact import Artifact
+from artifact.kohya import kohya_name
+from artifact.metadata import ArtifactDescription
+from families.family import ModelFamily
+from families.fingerprint import fingerprint
+from preprocess.captions import template_caption
+from preprocess.dataset import PreparedDataset
+from preprocess.prepare import PreparationOptions
+from sampler.adapters import adapter_layers
+from trainer.adapters import add_lora
+from trainer.cache import CachedImage, endless_batches
+from trainer.config import ConfigError, TrainingConfig
+from trainer.loop import Trainer
+from trainer.losses.mean_squared_error import MeanSquaredError
+from trainer.randomness import NamedGenerators
+from trainer.tokens import ConceptTokens, add_tokens
+from trainer.trainable import Trainable
+
+
+@dataclass
+class Training:
+    """A training in progress, with what is needed to write it down at any step."""
+
+    config: TrainingConfig
+    family: ModelFamily
+    dataset: PreparedDataset
+    tokens: ConceptTokens
+    trainer: Trainer
+    base_fingerprint: str
+
+    @property
+    def triggers(self) -> dict[str, list[str]]:
+        return {self.config.trigger_word: self.tokens.names}
+
+    def artifact(self) -> Artifact:
+        """What has been learned up to now."""
+        layers_per_block = self.family.denoiser.config.layers_per_block
+        names = {path: kohya_name(path, layers_per_block) for path, _ in self.family.denoiser.named_modules()}
+        description = ArtifactDescription(
+            family=self.family.name,
+            base_model=self.config.base_model,
+            base_fingerprint=self.base_fingerprint,
+            prediction_type=self.family.noise_process.prediction_type,
+            triggers=self.triggers,
+            steps=self.trainer.step,
+            config=self.config.model_dump(),
+            dataset_digest=self.dataset.digest(),
+            sample_prompts=[validation_prompt(self.config)],
+        )
+        rows = dict(zip(self.family.encoder_names, self.tokens.rows(), strict=True))
+        return Artifact(adapter_layers(self.family.denoiser, names), rows, description)
+
+    def write(self, path: Path) -> None:
+        """Write the artifact of this moment."""
+        self.artifact().write(
+            path,
+            self.config.save_precision,
+            architecture=self.family.architecture,
+            base_model_version=self.family.base_model_version,
+        )
+
+
+def build_training(
+    config: TrainingConfig,
+    family: ModelFamily,
+    dataset: PreparedDataset,
+    images: list[CachedImage],
+    accelerator: Accelerator,
+) -> Training:
+    """Put adapter and tokens on the base, and everything together. `config` must be resolved."""
+    assert config.alpha is not None
+    generators = NamedGenerators(config.seed)
+    base_fingerprint = fingerprint(family.denoiser)
+    lora = add_lora(family.denoiser, config.rank, config.alpha, generators["init_lora"])
+    tokens = add_tokens(family, config.num_tokens, config.class_word, generators["init_tokens"])
+    trainables = [_trainable("lora", lora, config.learning_rate, config.weight_decay, config)]
+    if config.token_learning_rate > 0:
+        trainables.append(_trainable("tokens", tokens.parameters, config.token_learning_rate, 0.0, config))
+    trainer = Trainer(
+        family=family,
+        batches=endless_batches(images, config.train_batch_size, generators["data"]),
+        triggers={config.trigger_word: tokens.names},
+        losses=[MeanSquaredError(config.min_snr_gamma)],
+        trainables=trainables,
+        generators=generators,
+        accelerator=accelerator,
+        max_train_steps=config.max_train_steps,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        max_grad_norm=config.max_grad_norm,
+        caption_dropout=config.caption_dropout,
+    )
+    return Training(config, family, dataset, tokens, trainer, base_fingerprint)
+
+
+def _trainable(
+    name: str, parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float, config: TrainingConfig
+) -> Trainable:
+    return Trainable(
+        name,
+        parameters,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        scheduler=config.lr_scheduler,
+        warmup_steps=config.warmup_steps,
+        total_steps=config.max_train_steps,
+    )
+
+
+def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
+    """Fill in what only the base knows. Raises ConfigError for a resolution that it cannot do."""
+    resolution = config.resolution or family.native_resolution
+    if resolution % family.size_multiple:
+        near = max(1, round(resolution / family.size_multiple)) * family.size_multiple
+        raise ConfigError(
+            f"resolution: {resolution} is no multiple of {family.size_multiple}, which "
+            f"{config.base_model} needs; {near} is the nearest"
+        )
+    return config.model_copy(
+        update={
+            "resolution": resolution,
+            "alpha": config.alpha or float(config.rank),
+            "lr_warmup_steps": config.warmup_steps,
+            "validation_prompt": validation_prompt(config),
+        }
+    )
+
+
+def preparation_options(config: TrainingConfig) -> PreparationOptions:
+    """The part of the configuration that concerns the images. `config` must be resolved."""
+    assert config.resolution is not None
+    return PreparationOptions(config.resolution, config.concept_mode, config.trigger_word, config.class_word)
+
+
+def validation_prompt(config: TrainingConfig) -> str:
+    """The prompt of samples and verification."""
+    template = template_caption(config.concept_mode, config.trigger_word, config.class_word)
+    return config.validation_prompt or template.text
