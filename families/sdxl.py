@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-import transformers
 from diffusers import StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
@@ -14,9 +13,7 @@ from families.family import PromptFeatures, SizeConditioning
 from families.noise_process import DiffusionProcess
 from families.sources import BaseModelSource
 
-# A bar for each loaded file is no news, and in a container's log every refresh is a line.
 diffusers_logging.disable_progress_bar()
-transformers.utils.logging.disable_progress_bar()
 
 
 class SDXL:

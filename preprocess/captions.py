@@ -115,7 +115,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, str]]:
         for row in rows:
             if len(row) < 2:
                 raise DatasetError(f"{path.name}: {row} is no pair of file name and caption")
-            yield row[0].strip(), ",".join(row[1:])
+            yield row[0].strip(), ", ".join(cell.strip() for cell in row[1:])
 
 
 def _column(row: Iterable[str], names: Iterable[str]) -> str | None:

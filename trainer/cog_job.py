@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from trainer.config import ConfigError, build_config, parse_config
+from trainer.config import ConfigError, TrainingConfig, build_config, parse_config
 from trainer.output_folder import OutputFolder
 from trainer.progress import Progress
 
@@ -71,11 +71,14 @@ def train_in_child_process(inputs: Mapping[str, Any]) -> OutputFolder:
 
 
 def merge_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Cog's inputs and the text of `config` as settings. A setting that is an input of its own must be given there."""
+    """Cog's inputs and the text of `config` as settings; an input that was left at its default gives way.
+
+    Raises ConfigError when an input and the text say different things.
+    """
     values = {name: value for name, value in inputs.items() if name not in JOB_INPUTS}
     for name, value in (parse_config(inputs["config"], "config") if inputs["config"] else {}).items():
-        if name in values and value != values[name]:
-            raise ConfigError(f"config: {name} is an input of its own; give it there instead")
+        if name in values and value != values[name] != TrainingConfig.model_fields[name].default:
+            raise ConfigError(f"{name}: the input says {values[name]!r}, the text of config says {value!r}; give one")
         values[name] = value
     return values
 

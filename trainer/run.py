@@ -57,7 +57,7 @@ def run(config: TrainingConfig, source: Path, output: OutputFolder) -> Generator
     yield Progress("verifying the artifact", 0.97)
     trained_prediction = probe.predict(family, training.triggers)
     remove_lora(family.denoiser)
-    training.tokens.placeholders.remove()
+    training.tokens.remove()
     verification = verify(output.weights, family, probe, base_prediction, trained_prediction)
     write_report(output.report, config, dataset, verification, seconds=time.monotonic() - started)
     yield Progress(

@@ -19,12 +19,19 @@ SYMMETRY_BREAKING_NOISE = 0.01
 class ConceptTokens:
     """The trained rows. `parameters`: one (n, d) fp32 tensor for each text encoder."""
 
+    family: ModelFamily
     placeholders: PlaceholderTokens
     parameters: list[nn.Parameter]
 
     @property
     def names(self) -> list[str]:
         return self.placeholders.names
+
+    def remove(self) -> None:
+        """Give the text encoders back as they were."""
+        self.placeholders.remove()
+        for encoder in self.family.text_encoders:
+            del encoder.peft_config
 
     def rows(self) -> list[Tensor]:
         """The rows as they are now, fp32 on the CPU: one (n, d) for each text encoder."""
@@ -47,7 +54,7 @@ def add_tokens(family: ModelFamily, count: int, class_word: str | None, generato
         with torch.no_grad():  # the fp32 rows, not what a half-precision table made of them
             parameter.copy_(row)
         parameters.append(parameter)
-    return ConceptTokens(placeholders, parameters)
+    return ConceptTokens(family, placeholders, parameters)
 
 
 def initial_rows(

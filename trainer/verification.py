@@ -49,7 +49,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Verification:
-    """`effect`: how far the LoRA alone moves the probe's prediction (norm). `difference`: of file and model, by effect."""
+    """Norms. `effect`: how far the LoRA alone moves the probe. `difference`: of file and model, by effect."""
 
     effect: float
     difference: float

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tools.mini_base import cache_latents, train_clip, train_unet, train_vae
+from tools.mini_base import cache_latents, train_image_tower, train_text_encoders, train_unet, train_vae
 from tools.mini_base.assemble import assemble
 from tools.mini_base.evaluate import ASSETS
 from tools.mini_base.vocabulary import make_tokenizers
@@ -29,7 +29,12 @@ class Stage:
 STAGES = {
     "tokenizers": Stage("tokenizer_2/tokenizer_config.json", make_tokenizers),
     "vae": Stage("vae/config.json", lambda work: train_vae.train(work, steps=train_vae.STEPS)),
-    "clip": Stage("image_encoder/config.json", lambda work: train_clip.train(work, steps=train_clip.STEPS)),
+    "text": Stage(
+        "attribute-heads.safetensors", lambda work: train_text_encoders.train(work, steps=train_text_encoders.STEPS)
+    ),
+    "image-tower": Stage(
+        "image-tower-finished", lambda work: train_image_tower.train(work, steps=train_image_tower.STEPS)
+    ),
     "latents": Stage("latents.safetensors", cache_latents.build),
     "unet": Stage("unet-finished", lambda work: train_unet.train(work, steps=train_unet.STEPS)),
 }

@@ -1,0 +1,63 @@
+"""What tests share: pictures, archives, and the embedded base, loaded once."""
+
+import io
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from families.family import ModelFamily
+from families.registry import load_base_model
+
+PROJECT = Path(__file__).resolve().parent.parent
+EXAMPLE = PROJECT / "assets" / "examples" / "robot.zip"
+
+
+def png(size: tuple[int, int] = (80, 64), colour: tuple[int, int, int] = (200, 40, 40)) -> bytes:
+    """A plain picture as PNG."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def make_zip(tmp_path: Path) -> Callable[[Mapping[str, bytes]], Path]:
+    """Writes a zip with the given names and contents."""
+
+    def make(files: Mapping[str, bytes]) -> Path:
+        path = tmp_path / "upload.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Callable[[Mapping[str, bytes]], Path]:
+    """Writes a folder with the given names and contents."""
+
+    def make(files: Mapping[str, bytes]) -> Path:
+        folder = tmp_path / "photos"
+        for name, data in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _loaded_base() -> ModelFamily:
+    return load_base_model("mini-sdxl", torch.float32)
+
+
+@pytest.fixture
+def base(_loaded_base: ModelFamily) -> ModelFamily:
+    """The embedded base, bare. A test that leaves something on it fails here."""
+    assert not any("lora" in name for name, _ in _loaded_base.denoiser.named_modules())
+    return _loaded_base

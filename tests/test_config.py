@@ -1,0 +1,78 @@
+"""Settings: one truth, and errors that name the remedy."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from trainer.config import ConfigError, TrainingConfig, build_config, parse_config, read_config_file
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_train_steps": 0}, r"max_train_steps: .*greater than or equal to 1 \(given: 0\)"),
+        ({"learning_rat": 1e-4}, "learning_rat: unknown setting; did you mean learning_rate"),
+        ({"zzz": 1}, "zzz: unknown setting; see python train.py --help"),
+        ({"concept_mode": "dog"}, "concept_mode: .*'face', 'object' or 'style'"),
+        ({"captioner": "blip"}, "captioner: .*'none'"),
+        ({"trigger_word": "a b"}, "trigger_word: must be one word"),
+        ({"learning_rate": "fast"}, "learning_rate: .*valid number"),
+        ({"learning_rate": float("nan")}, "learning_rate: "),
+        ({"max_train_steps": 10, "lr_warmup_steps": 10}, "lr_warmup_steps .* must be less than max_train_steps"),
+        ({"max_train_steps": 10, "checkpointing_steps": 20}, "checkpointing_steps .* exceeds max_train_steps"),
+    ],
+)
+def test_wrong_settings_name_the_setting_and_the_remedy(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_config(values)
+
+
+def test_every_wrong_setting_is_named_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        build_config({"rank": 0, "seed": -1})
+    assert "rank:" in str(error.value) and "seed:" in str(error.value)
+
+
+def test_numbers_as_yaml_and_shells_write_them() -> None:
+    config = build_config(parse_config("learning_rate: 1e-4\nrank: '8'\nmin_snr_gamma: null", "text"))
+    assert (config.learning_rate, config.rank, config.min_snr_gamma) == (1e-4, 8, None)
+
+
+def test_json_is_read_too() -> None:
+    assert parse_config('{"rank": 4}', "config") == {"rank": 4}
+
+
+@pytest.mark.parametrize("text", ["- a\n- b", "just words", "1: 2"])
+def test_what_is_no_mapping_says_so(text: str) -> None:
+    with pytest.raises(ConfigError, match="config: must be a mapping"):
+        parse_config(text, "config")
+
+
+def test_broken_yaml_and_missing_files(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    with pytest.raises(ConfigError, match=r"broken\.yaml: cannot be read as YAML or JSON"):
+        read_config_file(tmp_path / "broken.yaml")
+    with pytest.raises(ConfigError, match=r"cannot read .*missing\.yaml"):
+        read_config_file(tmp_path / "missing.yaml")
+
+
+def test_yaml_cannot_run_code() -> None:
+    with pytest.raises(ConfigError):
+        parse_config("a: !!python/object/apply:os.system ['true']", "config")
+
+
+def test_a_written_config_gives_the_same_config() -> None:
+    config = TrainingConfig(rank=3, class_word="dog", learning_rate=2.5e-5)
+    assert build_config(yaml.safe_load(yaml.safe_dump(config.model_dump()))) == config
+
+
+def test_warmup_is_a_tenth_and_at_most_a_hundred() -> None:
+    assert TrainingConfig(max_train_steps=50).warmup_steps == 5
+    assert TrainingConfig(max_train_steps=5000).warmup_steps == 100
+    assert TrainingConfig(max_train_steps=5000, lr_warmup_steps=7).warmup_steps == 7
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).resolve().parents[1].glob("configs/*.yaml")))
+def test_every_preset_is_valid(path: Path) -> None:
+    build_config(read_config_file(path))

@@ -1,0 +1,49 @@
+"""Names in the file, against those of Stability's own SDXL code."""
+
+import pytest
+
+from artifact.kohya import kohya_name, module_paths, sgm_block
+from families.family import ModelFamily
+
+# diffusers' path in the full-size UNet → the sgm block it comes from (Stability's conversion table, two layers a block)
+SDXL_BLOCKS = {
+    "down_blocks.0.resnets.0.conv1": "input_blocks.1.0.conv1",
+    "down_blocks.0.resnets.1.conv1": "input_blocks.2.0.conv1",
+    "down_blocks.0.downsamplers.0.conv": "input_blocks.3.0.op",
+    "down_blocks.1.attentions.0.proj_in": "input_blocks.4.1.proj_in",
+    "down_blocks.1.attentions.1.proj_in": "input_blocks.5.1.proj_in",
+    "down_blocks.1.downsamplers.0.conv": "input_blocks.6.0.op",
+    "down_blocks.2.attentions.0.proj_in": "input_blocks.7.1.proj_in",
+    "down_blocks.2.attentions.1.proj_in": "input_blocks.8.1.proj_in",
+    "mid_block.resnets.0.conv1": "middle_block.0.conv1",
+    "mid_block.attentions.0.proj_in": "middle_block.1.proj_in",
+    "mid_block.resnets.1.conv1": "middle_block.2.conv1",
+    "up_blocks.0.attentions.0.proj_in": "output_blocks.0.1.proj_in",
+    "up_blocks.0.attentions.2.proj_in": "output_blocks.2.1.proj_in",
+    "up_blocks.1.attentions.0.proj_in": "output_blocks.3.1.proj_in",
+    "up_blocks.1.resnets.2.conv1": "output_blocks.5.0.conv1",
+    "up_blocks.2.resnets.2.conv1": "output_blocks.8.0.conv1",
+}
+
+
+@pytest.mark.parametrize(("path", "block"), SDXL_BLOCKS.items())
+def test_sgm_blocks(path: str, block: str) -> None:
+    assert sgm_block(path, layers_per_block=2) == block
+
+
+def test_a_whole_name() -> None:
+    path = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_out.0"
+    assert kohya_name(path, 2) == "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_out_0"
+
+
+def test_all_three_ways_to_name_a_module_lead_to_it(base: ModelFamily) -> None:
+    paths = module_paths(base.denoiser)
+    path = "up_blocks.0.attentions.1.transformer_blocks.0.attn1.to_q"
+    assert paths["lora_unet_output_blocks_1_1_transformer_blocks_0_attn1_to_q"] == path
+    assert paths["lora_unet_up_blocks_0_attentions_1_transformer_blocks_0_attn1_to_q"] == path
+    assert paths[f"unet.{path}"] == path
+
+
+def test_no_two_modules_share_a_name(base: ModelFamily) -> None:
+    layers = {path for path in module_paths(base.denoiser).values()}
+    assert len({kohya_name(path, 2) for path in layers}) == len(layers)

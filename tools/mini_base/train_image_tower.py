@@ -1,0 +1,102 @@
+"""Trains the CLIP image tower into the space of the second text encoder, which stays as it is (as in LiT, Zhai et al.
+2022, with the roles exchanged): it is the embedded evaluator.
+
+Half of every batch are siblings, scenes that differ in one attribute only: what an ordinary batch hardly ever shows,
+and what makes the tower fit to judge single attributes.
+"""
+
+import math
+import random
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from tools.mini_base import checkpoint
+from tools.mini_base.attributes import AttributeHeads, Contrast, labels
+from tools.mini_base.pictures import step_random, to_tensor
+from tools.mini_base.train_text_encoders import WIDTH, token_ids
+from tools.mini_base.world import ATTRIBUTES, Scene, draw, full_caption, held_out, training_scene, variations
+
+STEPS = 4_000
+BATCH_SIZE = 64
+SIBLINGS = 4
+LEARNING_RATE = 1e-3
+SEED = 6
+CHECKPOINT_EVERY = 100
+
+
+def make_image_tower() -> CLIPVisionModelWithProjection:
+    """0.7 M parameters: 64 patches of 8 × 8 pixels."""
+    tower = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            image_size=64,
+            patch_size=8,
+            projection_dim=WIDTH,
+        )
+    )
+    for name, parameter in tower.named_parameters():
+        if "position_embedding" in name:  # the usual 0.02 drowns beside flat colours: places stay unlearned for long
+            nn.init.normal_(parameter, std=0.3)
+    return tower
+
+
+def contrastive_scenes(rng: random.Random) -> list[Scene]:
+    """A batch: random scenes, and families of siblings that differ in one attribute. No scene twice."""
+    scenes: dict[Scene, None] = {}
+    while len(scenes) < BATCH_SIZE // 2:
+        scenes[training_scene(rng)] = None
+    while len(scenes) < BATCH_SIZE:
+        parent = training_scene(rng)
+        siblings = [scene for scene in variations(parent, rng.choice(tuple(ATTRIBUTES))) if drawable(scene)]
+        for scene in rng.sample(siblings, min(SIBLINGS, len(siblings))):
+            scenes[scene] = None
+    return list(scenes)[:BATCH_SIZE]
+
+
+def drawable(scene: Scene) -> bool:
+    """Whether the scene can be seen (no thing in its background's colour) and is not held out."""
+    return all(thing.colour != scene.background for thing in scene.things) and not held_out(scene)
+
+
+def train(work: Path, steps: int) -> None:
+    """Train (or go on) until `steps` steps; `work`/image_encoder is always that of the last checkpoint."""
+    torch.manual_seed(SEED)
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer_2")
+    text = CLIPTextModelWithProjection.from_pretrained(work / "text_encoder_2").eval()
+    tower, heads = make_image_tower(), AttributeHeads(WIDTH)
+    heads.load_state_dict(load_file(work / "attribute-heads.safetensors"))
+    heads.requires_grad_(False)
+    optimizer = torch.optim.AdamW(tower.parameters(), LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))
+    contrast = Contrast()
+    first = checkpoint.restore(work / "image-checkpoint", {"tower": tower}, optimizer)
+    for step in range(first, steps):
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        rng = step_random(SEED, step)
+        scenes = contrastive_scenes(rng)
+        with torch.no_grad():
+            wanted = functional.normalize(
+                text(token_ids(tokenizer, list(map(full_caption, scenes)))).text_embeds, dim=-1
+            )
+        with torch.autocast("cpu", torch.bfloat16):
+            embeds = tower(pixel_values=to_tensor([draw(scene, rng) for scene in scenes])).image_embeds
+        images, known = functional.normalize(embeds.float(), dim=-1), labels(scenes)
+        loss = contrast(images, wanted) + heads.loss(images, known)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
+        optimizer.step()
+        if step % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1 or step == steps - 1:
+            checkpoint.save(work / "image-checkpoint", step + 1, {"tower": tower}, optimizer)
+            tower.save_pretrained(work / "image_encoder")
+            read = {name: round(share, 2) for name, share in heads.accuracy(images, known).items()}
+            print(f"image tower {step + 1}/{steps}: loss {loss.item():.3f}, read {read}", flush=True)
+    (work / "image-tower-finished").touch()
