@@ -43,6 +43,9 @@ class PlaceholderTokens:
         self._embeddings = [encoder.get_input_embeddings() for encoder in family.text_encoders]
         self.names = list(names)
         self.ids: list[list[int]] = []
+        taken = {name for tokenizer in self._tokenizers for name in self.names if name in tokenizer.get_vocab()}
+        if taken:
+            raise ValueError(f"the base's vocabulary has {', '.join(sorted(taken))} already")
         for embedding, row in zip(self._embeddings, rows, strict=True):  # before anything is changed
             if tuple(row.shape) != (len(self.names), embedding.embedding_dim):
                 raise ValueError(
@@ -51,8 +54,7 @@ class PlaceholderTokens:
                 )
         for index, (encoder, row) in enumerate(zip(family.text_encoders, rows, strict=True)):
             tokenizer = copy.deepcopy(family.tokenizers[index])
-            if tokenizer.add_tokens(self.names) != len(self.names):
-                raise ValueError(f"one of the tokens {self.names} exists already in the base's vocabulary")
+            tokenizer.add_tokens(self.names)
             encoder.set_input_embeddings(
                 _with_rows(self._embeddings[index], tokenizer.convert_tokens_to_ids(self.names), row)
             )

@@ -83,7 +83,7 @@ def test_a_folder_in_use_is_never_written_into(tmp_path: Path) -> None:
         (
             {"a.png": png()},
             ["--base_model", "/no/such/folder.safetensors"],
-            "base_model: '/no/such/folder.safetensors'",
+            "base_model: '/no/such",
         ),
         ({"a.png": png()}, ["--resolution", "100"], "resolution: 100 is no multiple of 16"),
     ],
@@ -118,8 +118,9 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
     assert yaml.safe_load((out / "config.yaml").read_text())["resolution"] == 64
 
-    images = run("predict.py", "a photo of TOK", "--weights", out / "weights.safetensors", "--num_outputs", "2",
-                 "--num_inference_steps", "2", "--width", "96", "--output", tmp_path / "images", "--seed", 2**40)  # fmt: skip
+    drawn = ["--num_outputs", "2", "--num_inference_steps", "2", "--width", "96", "--seed", str(2**40)]
+    weights = ["--weights", str(out / "weights.safetensors"), "--output", str(tmp_path / "images")]
+    images = run("predict.py", "a photo of TOK", *weights, *drawn)
     assert images.returncode == 0, images.stderr
     paths = images.stdout.splitlines()
     assert [Path(path).name for path in paths] == ["00.png", "01.png"]

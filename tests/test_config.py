@@ -76,3 +76,9 @@ def test_warmup_is_a_tenth_and_at_most_a_hundred() -> None:
 @pytest.mark.parametrize("path", sorted(Path(__file__).resolve().parents[1].glob("configs/*.yaml")))
 def test_every_preset_is_valid(path: Path) -> None:
     build_config(read_config_file(path))
+
+
+def test_the_table_of_settings_is_current() -> None:
+    from tools.settings_table import TARGET, table
+
+    assert TARGET.read_text(encoding="utf-8") == table(), "run: python -m tools.settings_table"

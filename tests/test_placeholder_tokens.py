@@ -71,7 +71,7 @@ def test_rows_that_do_not_fit_change_nothing(base: ModelFamily) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         PlaceholderTokens(base, ["<s0>", "<s1>"], [good, bad])
     assert [encoder.get_input_embeddings() for encoder in base.text_encoders] == before
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(ValueError, match="already"):
         PlaceholderTokens(base, ["<|endoftext|>", "<s1>"], rows(base))
     assert [encoder.get_input_embeddings() for encoder in base.text_encoders] == before
 

@@ -5,6 +5,9 @@ python -m tools.before_after WEIGHTS --photos FOLDER --output GRID.png
 
 import argparse
 import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -13,15 +16,33 @@ from artifact.artifact import Artifact
 from families.sources import EMBEDDED_BASE
 from sampler.generation import Generation
 from sampler.sampler import SampleRequest
+from tools.mini_base.world import evaluation_scene, full_caption
 from trainer.evaluation import ImageEvaluator, mean_paired_similarity, mean_self_similarity, mean_similarity
 
 CONCEPT_PROMPTS = ("a photo of {trigger}", "a photo of {trigger} on a green background")
-UNRELATED_PROMPTS = (
-    "a photo of a large red star on a blue background",
-    "a drawing of a striped yellow circle on a black background",
-)
-EACH = 4
+SAMPLES_PER_PROMPT = 4
+UNRELATED_PROMPTS = 16
+SHOWN_UNRELATED = 4
+INFERENCE_STEPS = 25
 CELL, MARGIN = 96, 22
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What one prompt gave, with the same seeds."""
+
+    prompt: str
+    before: list[Image.Image]
+    after: list[Image.Image]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Training pictures, samples of the concept, and one sample each of prompts that have nothing to do with it."""
+
+    photos: list[Image.Image]
+    concept: list[Pictures]
+    unrelated: list[Pictures]
 
 
 def main() -> None:
@@ -32,59 +53,75 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="the grid, a PNG")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    comparison = compare(arguments.weights, arguments.photos, arguments.seed)
+    draw_grid(comparison).save(arguments.output)
+    print(json.dumps({name: round(value, 3) for name, value in measure(comparison).items()}, indent=2))
 
-    artifact = Artifact.read(arguments.weights)
-    assert artifact.description is not None, "an artifact of this trainer is expected"
+
+def compare(weights: Path, photos: Path, seed: int) -> Comparison:
+    """Draw everything."""
+    artifact = Artifact.read(weights)
+    if artifact.description is None:
+        raise SystemExit(f"{weights}: not an artifact of this trainer")
     trigger = next(iter(artifact.description.triggers))
-    prompts = [prompt.format(trigger=trigger) for prompt in CONCEPT_PROMPTS] + list(UNRELATED_PROMPTS)
+    rng = random.Random(0)
+    unrelated = [full_caption(evaluation_scene(rng)) for _ in range(UNRELATED_PROMPTS)]
     generation = Generation()
-    rows: dict[str, tuple[list[Image.Image], list[Image.Image]]] = {}
-    for prompt in prompts:
-        request = SampleRequest(prompt=prompt, num_outputs=EACH, seed=arguments.seed)
+
+    def draw(prompt: str, count: int) -> Pictures:
+        request = SampleRequest(prompt=prompt, num_outputs=count, seed=seed, num_inference_steps=INFERENCE_STEPS)
         before = generation.generate(request, None, 1.0, EMBEDDED_BASE)
-        rows[prompt] = before, generation.generate(request, artifact, 1.0, EMBEDDED_BASE)
-    photos = [Image.open(path).convert("RGB") for path in sorted(arguments.photos.glob("*.png"))]
-    draw_grid(photos, rows).save(arguments.output)
-    print(json.dumps(measure(photos, rows), indent=2))
+        return Pictures(prompt, before, generation.generate(request, artifact, 1.0, EMBEDDED_BASE))
+
+    return Comparison(
+        [Image.open(path).convert("RGB") for path in sorted(photos.glob("*.png"))],
+        [draw(prompt.format(trigger=trigger), SAMPLES_PER_PROMPT) for prompt in CONCEPT_PROMPTS],
+        [draw(prompt, 1) for prompt in unrelated],
+    )
 
 
-def measure(
-    photos: list[Image.Image], rows: dict[str, tuple[list[Image.Image], list[Image.Image]]]
-) -> dict[str, float]:
-    """Similarities by the embedded evaluator: samples to training pictures, and unrelated prompts to before."""
+def measure(comparison: Comparison) -> dict[str, float]:
+    """Cosines of the embedded evaluator's image embeddings, means over all pairs."""
     evaluator = ImageEvaluator()
-    reference = evaluator.embed(photos)
-    concept = list(rows.values())[: len(CONCEPT_PROMPTS)]
-    unrelated = list(rows.values())[len(CONCEPT_PROMPTS) :]
-    before = evaluator.embed([image for pair in concept for image in pair[0]])
-    after = evaluator.embed([image for pair in concept for image in pair[1]])
-    kept = [evaluator.embed([image for pair in unrelated for image in pair[side]]) for side in (0, 1)]
-    figures = {
-        "training pictures to each other": mean_self_similarity(reference),
-        "samples to training pictures, before": mean_similarity(before, reference),
-        "samples to training pictures, after": mean_similarity(after, reference),
-        "unrelated prompts, after to before": mean_paired_similarity(*kept),
+    photos = evaluator.embed(comparison.photos)
+    before, after = (
+        evaluator.embed([image for pictures in comparison.concept for image in getattr(pictures, side)])
+        for side in ("before", "after")
+    )
+    kept_before, kept_after = (
+        evaluator.embed([image for pictures in comparison.unrelated for image in getattr(pictures, side)])
+        for side in ("before", "after")
+    )
+    return {
+        "training pictures to each other": mean_self_similarity(photos),
+        "samples to training pictures, before": mean_similarity(before, photos),
+        "samples to training pictures, after": mean_similarity(after, photos),
+        "unrelated prompts, after to before": mean_paired_similarity(kept_before, kept_after),
     }
-    return {name: round(value, 3) for name, value in figures.items()}
 
 
-def draw_grid(photos: list[Image.Image], rows: dict[str, tuple[list[Image.Image], list[Image.Image]]]) -> Image.Image:
-    """The training pictures on top, then a row for each prompt: before on the left, after on the right."""
-    width = (2 * EACH + 1) * CELL
-    grid = Image.new("RGB", (width, (len(rows) + 1) * (CELL + MARGIN)), "white")
+def draw_grid(comparison: Comparison) -> Image.Image:
+    """The training pictures on top, then before on the left and after on the right."""
+    half = SAMPLES_PER_PROMPT
+    rows: list[tuple[str, Sequence[Image.Image], Sequence[Image.Image]]] = [
+        (pictures.prompt, pictures.before, pictures.after) for pictures in comparison.concept
+    ]
+    shown = comparison.unrelated[:SHOWN_UNRELATED]
+    rows.append(("prompts without the trigger", [item.before[0] for item in shown], [item.after[0] for item in shown]))
+    grid = Image.new("RGB", ((2 * half + 1) * CELL, (len(rows) + 1) * (CELL + MARGIN)), "white")
     canvas = ImageDraw.Draw(grid)
     canvas.text((4, 4), "training pictures", fill="black", font_size=13)
-    paste_row(grid, photos[: 2 * EACH], 0, MARGIN)
-    for index, (prompt, (before, after)) in enumerate(rows.items(), 1):
+    paste_row(grid, comparison.photos[: 2 * half], 0, MARGIN)
+    for index, (title, before, after) in enumerate(rows, 1):
         top = index * (CELL + MARGIN)
-        canvas.text((4, top + 4), f"{prompt}: before", fill="black", font_size=13)
-        canvas.text(((EACH + 1) * CELL + 4, top + 4), "after", fill="black", font_size=13)
+        canvas.text((4, top + 4), f"{title}: before", fill="black", font_size=13)
+        canvas.text(((half + 1) * CELL + 4, top + 4), "after", fill="black", font_size=13)
         paste_row(grid, before, 0, top + MARGIN)
-        paste_row(grid, after, (EACH + 1) * CELL, top + MARGIN)
+        paste_row(grid, after, (half + 1) * CELL, top + MARGIN)
     return grid
 
 
-def paste_row(grid: Image.Image, images: list[Image.Image], left: int, top: int) -> None:
+def paste_row(grid: Image.Image, images: Sequence[Image.Image], left: int, top: int) -> None:
     """Put pictures side by side."""
     for index, image in enumerate(images):
         grid.paste(image.resize((CELL, CELL), Image.Resampling.BICUBIC), (left + index * CELL, top))

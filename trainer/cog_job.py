@@ -31,6 +31,7 @@ SECONDS_BETWEEN_LOG_LINES = 5.0
 LINES_IN_ERROR = 15
 JOB_INPUTS = ("input_images", "config", "return_extras")
 END_OF_OUTPUT = None
+OUTPUTS_VARIABLE = "OUTPUTS_FOLDER"
 
 
 class TrainingFailed(RuntimeError):
@@ -45,7 +46,7 @@ def train_in_child_process(inputs: Mapping[str, Any]) -> OutputFolder:
     """
     config = build_config(merge_inputs(inputs))
     data = require_uploaded(inputs["input_images"])
-    output = OutputFolder(PROJECT / "outputs" / f"training-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}")
+    output = OutputFolder(outputs_root() / f"training-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}")
     with tempfile.TemporaryDirectory() as scratch:
         config_file = Path(scratch) / "config.yaml"
         config_file.write_text(yaml.safe_dump(config.model_dump()), encoding="utf-8")
@@ -68,6 +69,11 @@ def train_in_child_process(inputs: Mapping[str, Any]) -> OutputFolder:
                 print(f"stopped; what was trained so far is in {output.weights}", flush=True)
             raise
     return output
+
+
+def outputs_root() -> Path:
+    """Where trainings are kept: `outputs` beside the code, or the folder that OUTPUTS_FOLDER names."""
+    return Path(os.environ.get(OUTPUTS_VARIABLE) or PROJECT / "outputs")
 
 
 def merge_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +168,8 @@ def _relay(job: ChildProcess) -> None:
             continue
         _record(progress)
         last_step = progress.step or last_step
-        if progress.step is None or time.monotonic() - last_line >= SECONDS_BETWEEN_LOG_LINES:
+        worth_a_line = progress.step in (None, 1) or progress.eta_seconds == 0
+        if worth_a_line or time.monotonic() - last_line >= SECONDS_BETWEEN_LOG_LINES:
             print(progress, flush=True)
             last_line = time.monotonic()
     status = job.exit_status()

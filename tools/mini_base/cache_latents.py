@@ -15,7 +15,7 @@ from tools.mini_base.pictures import step_random, to_tensor
 from tools.mini_base.world import SIDE, caption, draw, training_scene
 
 SEED = 5
-PICTURES = 40_000
+PICTURES = 30_000
 CHUNK = 100
 CROPPED_SHARE = 0.12
 LARGER_SIDES = (72, 80, 88, 96)
@@ -76,10 +76,10 @@ def build(work: Path) -> None:
         scale = vae.config.scaling_factor
         values = (posterior.mean * scale, posterior.std * scale, prompts, pooled, torch.tensor(time_ids))
         for name, value in zip(parts, values, strict=True):
-            parts[name].append(value.half())
+            parts[name].append(value.half().contiguous())
         if chunk % 50 == 49:
             print(f"latents {(chunk + 1) * CHUNK}/{PICTURES}", flush=True)
-    save_file({name: torch.cat(values) for name, values in parts.items()}, work / "latents.safetensors")
+    save_file({name: torch.cat(values).contiguous() for name, values in parts.items()}, work / "latents.safetensors")
 
 
 def load(work: Path) -> LatentCache:
