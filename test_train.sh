@@ -1,7 +1,7 @@
 #!/bin/sh
 # The whole job on any machine: install, train on the example zip with the embedded base, sample, show before and after.
 #
-#   sh test_train.sh          with a virtual environment of its own; Linux, Python >= 3.10
+#   sh test_train.sh          with a virtual environment of its own; Linux, Python >= 3.11
 #   sh test_train.sh --cog    through `cog train` and `cog run`, in a container; needs Docker and cog
 set -eu
 cd "$(dirname "$0")"
@@ -24,8 +24,15 @@ fi
 
 python=.venv/bin/python
 if [ ! -e .venv/ready ] && [ ! -e .venv/demo-ready ]; then
+    if [ ! -x $python ]; then
+        for candidate in python3 python3.13 python3.12 python3.11; do
+            "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
+            candidate=
+        done
+        [ -n "$candidate" ] || { echo "error: Python >= 3.11 is needed on the PATH" >&2; exit 2; }
+        "$candidate" -m venv .venv
+    fi
     echo "== installing into .venv (once)"
-    [ -x $python ] || python3 -m venv .venv
     $python -m pip install --quiet --disable-pip-version-check -r requirements.txt
     touch .venv/demo-ready
 fi

@@ -8,7 +8,7 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ def to_header(
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
         "modelspec.title": f"{trigger} ({description.base_model})",
         "modelspec.resolution": "{0}x{0}".format(config.get("resolution", "")),
-        "modelspec.date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "modelspec.trigger_phrase": trigger,
         "modelspec.prediction_type": {"epsilon": "epsilon", "v_prediction": "v"}[description.prediction_type],
         "ss_network_module": "networks.lora",

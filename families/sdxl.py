@@ -1,11 +1,13 @@
 """Stable Diffusion XL and everything in its layout, the embedded mini-sdxl included (Podell et al. 2023)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from diffusers import StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from families.errors import BaseModelError
@@ -14,6 +16,8 @@ from families.noise_process import DiffusionProcess
 from families.sources import BaseModelSource
 
 diffusers_logging.disable_progress_bar()
+
+SINGLE_FILE_PREFIXES = ("model.diffusion_model.", "first_stage_model.", "conditioner.embedders.1.")
 
 
 class SDXL:
@@ -43,6 +47,8 @@ class SDXL:
 
         Raises BaseModelError when it cannot be opened or is no SDXL checkpoint.
         """
+        if source.kind == "file":
+            _require_sdxl_checkpoint(Path(source.location))
         try:
             if source.kind == "file":
                 pipeline = StableDiffusionXLPipeline.from_single_file(source.location, torch_dtype=dtype)
@@ -132,10 +138,26 @@ def _pool_at_end_of_text(tokenizer: Any, encoder: Any) -> None:
     getattr(encoder, "text_model", encoder).eos_token_id = tokenizer.eos_token_id
 
 
+def _require_sdxl_checkpoint(path: Path) -> None:
+    """Raises BaseModelError unless the file's tensors are named as in SDXL's single-file checkpoints."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise BaseModelError(f"base_model: {path} is not a readable .safetensors file ({error})") from error
+    missing = [prefix for prefix in SINGLE_FILE_PREFIXES if not any(name.startswith(prefix) for name in names)]
+    if missing:
+        raise BaseModelError(
+            f"base_model: {path} is no SDXL checkpoint: it has no tensors named {missing[0]}…, but "
+            f"{names[0] if names else 'none at all'}. Is it a LoRA, or another family's base?"
+        )
+
+
 def _loading_failed(source: BaseModelSource, error: Exception) -> str:
     remedy = {
         "hub": "Check the spelling, the network, and for gated models the HF_TOKEN in the environment.",
         "folder": "Check that it is a complete SDXL pipeline in diffusers' layout, with safetensors weights.",
-        "file": "Check that it is a whole SDXL checkpoint (not a LoRA). Its configuration comes from the hub.",
+        "file": "Its configuration (not its weights) comes from the hub: check the network.",
     }[source.kind]
-    return f"base_model: cannot load {source.name!r}: {type(error).__name__}: {error}. {remedy}"
+    reason = " ".join(str(error).split())
+    return f"base_model: cannot load {source.name!r}: {type(error).__name__}: {reason} {remedy}"

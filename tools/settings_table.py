@@ -37,7 +37,7 @@ def values(field: FieldInfo) -> str:
     if typing.get_origin(field.annotation) is typing.Literal:
         return ", ".join(f"`{option}`" for option in options)
     kind = (options or [field.annotation])[0]
-    name = {int: "integer", float: "number", str: "text", bool: "true, false"}[kind]  # type: ignore[index]
+    name = {int: "integer", float: "number", str: "text", bool: "true, false"}[kind]
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [
         f"{sign} {bound_text(getattr(entry, key))}"

@@ -14,6 +14,8 @@ from sampler.sampler import Sampler
 
 RELATIVE_TOLERANCE = 2e-2
 """Of the norm of the LoRA's effect. fp16 keeps 11 bits of each weight."""
+NOISE = {torch.float32: 0.0, torch.bfloat16: 2e-2, torch.float16: 5e-3}
+"""How far two runs of one model may lie apart, relative to the prediction's norm, by the base's precision."""
 TIMESTEPS = (100, 500, 900)
 
 
@@ -61,7 +63,8 @@ def verify(path: Path, family: ModelFamily, probe: Probe, base: Tensor, trained:
     Raises VerificationFailed when the base was altered, the file differs from the trained model, or has no effect,
     and ArtifactError when it cannot be placed.
     """
-    if not torch.equal(probe.predict(family, {}), base):
+    noise = NOISE[next(family.denoiser.parameters()).dtype] * base.norm().item()
+    if (probe.predict(family, {}) - base).norm().item() > noise:
         raise VerificationFailed(f"{path}: the base model itself was altered by the training")
     artifact = Artifact.read(path)
     unchanged = [name for name, layer in artifact.layers.items() if not layer.up.any()]
@@ -80,7 +83,7 @@ def verify(path: Path, family: ModelFamily, probe: Probe, base: Tensor, trained:
     effect, difference = (trained - tokens_alone).norm().item(), (loaded - trained).norm().item()
     if effect == 0 or not torch.isfinite(loaded).all():
         raise VerificationFailed(f"{path}: the LoRA has no effect, or one that is not finite")
-    if difference > RELATIVE_TOLERANCE * effect:
+    if difference > RELATIVE_TOLERANCE * effect + noise:
         raise VerificationFailed(
             f"{path}: read back, the LoRA differs from the trained model by {difference:.3g}, "
             f"where its whole effect is {effect:.3g}"

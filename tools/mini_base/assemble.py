@@ -15,7 +15,7 @@ from transformers import (
 
 from tools.mini_base.train_unet import SCHEDULE
 
-KEPT = ("README.md", "grid.png")
+KEPT = ("README.md", "grid.png", "evaluation.json")
 
 
 def assemble(work: Path, assets: Path) -> None:

@@ -1,10 +1,11 @@
 """Judges the embedded base with its own evaluator: does it draw what held-out captions say?
 
-python -m tools.mini_base.evaluate            prints the table and writes the picture grid
+python -m tools.mini_base.evaluate
+
+prints the table, and writes it with a grid of pictures into the model card.
 """
 
 import argparse
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPVisionModelWithProjection
 
+from tools.mini_base.model_card import markdown, write_card
 from tools.mini_base.pictures import to_tensor
 from tools.mini_base.world import ATTRIBUTES, Scene, draw, evaluation_scene, full_caption, value_of, variations
 
@@ -107,17 +109,14 @@ def wrap(text: str, width: int) -> str:
 
 
 def main() -> None:
-    """Print the table as Markdown and as JSON."""
+    """Print the table and write it into the model card."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--assets", type=Path, default=ASSETS)
     parser.add_argument("--captions", type=int, default=CAPTIONS)
     arguments = parser.parse_args()
     table = evaluate(arguments.assets, arguments.captions)
-    print(f"| {arguments.captions} held-out captions | " + " | ".join(ATTRIBUTES) + " |")
-    print("|---|" + "---|" * len(ATTRIBUTES))
-    for name, row in table.items():
-        print(f"| {name} | " + " | ".join(f"{share:.1%}" for share in row.values()) + " |")
-    print(json.dumps(table))
+    write_card(arguments.assets, table, arguments.captions, STEPS, GUIDANCE)
+    print(markdown(table))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,61 @@
+"""Where a base model comes from, and what is said when it does not."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from families.errors import BaseModelError
+from families.registry import load_base_model
+from families.sources import find_base_model
+
+
+def test_the_four_kinds(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    (tmp_path / "base.safetensors").write_bytes(b"x")
+    assert find_base_model("mini-sdxl").kind == "folder"
+    assert find_base_model(str(tmp_path)).kind == "folder"
+    assert find_base_model(str(tmp_path / "base.safetensors")).kind == "file"
+    assert find_base_model("stabilityai/stable-diffusion-xl-base-1.0").kind == "hub"
+
+
+@pytest.mark.parametrize("name", ["mini-sdxxl", "/no/where", "a/b/c", "x/y.safetensors", "../up", "https://x.y/z"])
+def test_what_is_none_of_them(name: str) -> None:
+    with pytest.raises(BaseModelError, match="is neither 'mini-sdxl', nor an existing folder"):
+        find_base_model(name)
+
+
+def test_pickles_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt").write_bytes(b"\x80\x04.")
+    with pytest.raises(BaseModelError, match="Pickled checkpoints .* are refused"):
+        find_base_model(str(tmp_path / "model.ckpt"))
+
+
+def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match=r"holds no model_index\.json"):
+        find_base_model(str(tmp_path))
+
+
+def test_a_family_that_is_not_supported(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(BaseModelError, match="is a FluxPipeline; supported are StableDiffusionXLPipeline"):
+        load_base_model(str(tmp_path), torch.float32)
+
+
+def test_a_pipeline_with_missing_parts(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(
+        json.dumps({"_class_name": "StableDiffusionXLPipeline", "unet": ["diffusers", "UNet2DConditionModel"]})
+    )
+    with pytest.raises(BaseModelError, match=r"cannot load .*complete SDXL pipeline"):
+        load_base_model(str(tmp_path), torch.float32)
+
+
+def test_a_lora_is_no_base(tmp_path: Path) -> None:
+    save_file({"lora_unet_x.lora_down.weight": torch.zeros(2, 3)}, tmp_path / "lora.safetensors")
+    with pytest.raises(BaseModelError, match=r"is no SDXL checkpoint: .*Is it a LoRA"):
+        load_base_model(str(tmp_path / "lora.safetensors"), torch.float32)
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(BaseModelError, match="not a readable"):
+        load_base_model(str(tmp_path / "text.safetensors"), torch.float32)

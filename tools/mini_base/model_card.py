@@ -1,0 +1,117 @@
+"""Writes the embedded base's model card from what was measured: evaluation.json and the models themselves."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from diffusers import StableDiffusionXLPipeline
+from transformers import CLIPVisionModelWithProjection
+
+from tools.mini_base import cache_latents, train_image_tower, train_text_encoders, train_unet, train_vae
+from tools.mini_base.world import ATTRIBUTES
+
+AIMS = {"background": 0.98, "colour": 0.95, "shape": 0.85, "place": 0.90}
+
+TEMPLATE = """---
+license: apache-2.0
+library_name: diffusers
+pipeline_tag: text-to-image
+---
+
+# mini-sdxl
+
+A real text-to-image model in exactly SDXL's layout, small enough to live in a git repository and to train LoRAs on with
+a laptop's CPU. It draws coloured shapes on coloured backgrounds, 64 × 64 pixels, and nothing else. It exists so that a
+trainer of SDXL LoRAs can be tried and tested from end to end, learning included.
+
+![Samples for held-out captions]({grid})
+
+Above: samples for captions whose combination of shape, colour, place and background was kept from all training.
+
+```python
+from diffusers import StableDiffusionXLPipeline
+
+pipe = StableDiffusionXLPipeline.from_pretrained("assets/mini-sdxl")
+pipe("a photo of a large red star on the left on a blue background", width=64, height=64).images[0]
+```
+
+## How well it follows captions
+
+{captions} held-out captions, {steps} steps, guidance {guidance}; judged by the evaluator (below), which picks among all
+values of one attribute. `python -m tools.mini_base.evaluate` prints this table.
+
+{table}
+
+## Parts
+
+| part | parameters | trained for |
+|---|---|---|
+{parts}
+
+The image tower (`image_encoder/`) was trained into the second text encoder's space and is the embedded evaluator. It is
+no part of the pipeline.
+
+## How it was made
+
+    python -m tools.mini_base.build && python -m tools.mini_base.evaluate
+
+from nothing but procedurally drawn pictures ({shapes} shapes, {colours} colours, three patterns, three sizes, five
+places), with fixed seeds, on two CPU cores. The VAE also saw recoloured pictures, so that it restores colours that the
+world does not have.
+
+## Limits
+
+It knows some fifty words; every other word is spelled in pieces that mean nothing to it. Patterns and edges are soft,
+small things more so. Two things in one picture often mix their colours.
+"""
+
+
+def write_card(
+    assets: Path, table: Mapping[str, Mapping[str, float]], captions: int, steps: int, guidance: float
+) -> None:
+    """Write README.md into the model's folder."""
+    text = TEMPLATE.format(
+        grid="grid.png",
+        captions=captions,
+        steps=steps,
+        guidance=guidance,
+        table=markdown(table),
+        parts=parts(assets),
+        shapes=len(ATTRIBUTES["shape"]),
+        colours=len(ATTRIBUTES["colour"]),
+    )
+    (assets / "README.md").write_text(text, encoding="utf-8")
+    (assets / "evaluation.json").write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+def markdown(table: Mapping[str, Mapping[str, float]]) -> str:
+    """Shares as a table, with the aims."""
+    lines = ["| | " + " | ".join(ATTRIBUTES) + " |", "|---|" + "---|" * len(ATTRIBUTES)]
+    for name, row in {**table, "aim for the samples": AIMS}.items():
+        lines.append(f"| {name} | " + " | ".join(f"{row[attribute]:.1%}" for attribute in ATTRIBUTES) + " |")
+    return "\n".join(lines)
+
+
+def parts(assets: Path) -> str:
+    """A row for each part."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(assets)
+    image_tower = CLIPVisionModelWithProjection.from_pretrained(assets / "image_encoder")
+    rows = (
+        ("VAE, 64 × 64 × 3 to 16 × 16 × 4", pipeline.vae, f"{train_vae.STEPS:,} steps of {train_vae.BATCH_SIZE}"),
+        ("text encoder (`clip_l`)", pipeline.text_encoder, f"{train_text_encoders.STEPS:,} steps of 96"),
+        ("text encoder 2 (`clip_g`)", pipeline.text_encoder_2, "the same"),
+        (
+            "UNet, three levels",
+            pipeline.unet,
+            f"{train_unet.STEPS:,} steps of {train_unet.BATCH_SIZE} on {cache_latents.PICTURES:,} pictures",
+        ),
+        (
+            "image tower",
+            image_tower,
+            f"{train_image_tower.STEPS:,} steps of {train_image_tower.BATCH_SIZE}",
+        ),
+    )
+    return "\n".join(
+        f"| {name} | {sum(weight.numel() for weight in module.parameters()) / 1e6:.2f} M | {trained} |"
+        for name, module, trained in rows
+    )
