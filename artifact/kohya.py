@@ -13,6 +13,15 @@ from torch import nn
 PREFIX = "lora_unet_"
 
 
+RESNET_LAYERS = {
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+"""What diffusers calls a layer of a residual block, and what Stability's code calls it."""
+
+
 def sgm_block(path: str, layers_per_block: int) -> str:
     """The sgm name of a module of diffusers' SDXL UNet.
 
@@ -20,17 +29,18 @@ def sgm_block(path: str, layers_per_block: int) -> str:
     conv_in, two layers and a downsampler for level 0, then level 1. Paths outside the blocks stay as they are.
     """
     per_level = layers_per_block + 1
-    if match := re.match(r"down_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", path):
-        level, part, layer, rest = match.groups()
-        return f"input_blocks.{1 + int(level) * per_level + int(layer)}.{int(part == 'attentions')}.{rest}"
-    if match := re.match(r"down_blocks\.(\d+)\.downsamplers\.0\.conv(.*)", path):
-        return f"input_blocks.{(int(match[1]) + 1) * per_level}.0.op{match[2]}"
+    if match := re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", path):
+        way, level, part, layer, rest = match.groups()
+        number = int(level) * per_level + int(layer)
+        block = f"input_blocks.{1 + number}" if way == "down" else f"output_blocks.{number}"
+        return f"{block}.1.{rest}" if part == "attentions" else f"{block}.0.{RESNET_LAYERS.get(rest, rest)}"
     if match := re.match(r"mid_block\.(resnets|attentions)\.(\d+)\.(.*)", path):
         part, layer, rest = match.groups()
-        return f"middle_block.{1 if part == 'attentions' else 2 * int(layer)}.{rest}"
-    if match := re.match(r"up_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", path):
-        level, part, layer, rest = match.groups()
-        return f"output_blocks.{int(level) * per_level + int(layer)}.{int(part == 'attentions')}.{rest}"
+        if part == "attentions":
+            return f"middle_block.1.{rest}"
+        return f"middle_block.{2 * int(layer)}.{RESNET_LAYERS.get(rest, rest)}"
+    if match := re.match(r"down_blocks\.(\d+)\.downsamplers\.0\.conv", path):
+        return f"input_blocks.{(int(match[1]) + 1) * per_level}.0.op"
     return path
 
 

@@ -17,7 +17,7 @@ def fingerprint(denoiser: nn.Module) -> str:
     for name, parameter in denoiser.named_parameters():
         values = parameter.detach().flatten()
         stride = max(1, values.numel() // VALUES_PER_TENSOR)
-        sample = values[::stride][:VALUES_PER_TENSOR].to("cpu", torch.bfloat16).view(torch.uint8)
+        sample = values[::stride][:VALUES_PER_TENSOR].to("cpu", torch.bfloat16).contiguous().view(torch.uint8)
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         digest.update(bytes(sample.tolist()))
     return digest.hexdigest()[:16]

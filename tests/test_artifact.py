@@ -23,6 +23,10 @@ PATHS = (
     "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q",
     "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0",
     "up_blocks.0.attentions.2.transformer_blocks.0.attn2.to_k",
+    "down_blocks.1.attentions.1.transformer_blocks.0.ff.net.0.proj",
+    "down_blocks.0.resnets.1.conv1",
+    "mid_block.resnets.0.conv2",
+    "up_blocks.2.resnets.0.conv_shortcut",
 )
 
 
@@ -31,10 +35,10 @@ def make_artifact(base: ModelFamily, rank: int = 4, alpha: float = 2.0, size: fl
     generator = torch.Generator().manual_seed(0)
     layers = {}
     for path in PATHS:
-        out_features, in_features = base.denoiser.get_submodule(path).weight.shape
+        out_features, *inputs = base.denoiser.get_submodule(path).weight.shape
         layers[kohya_name(path, 2)] = LoraLayer(
-            size * torch.randn(rank, in_features, generator=generator),
-            size * torch.randn(out_features, rank, generator=generator),
+            size * torch.randn(rank, *inputs, generator=generator),
+            size * torch.randn(out_features, rank, *(1 for _ in inputs[1:]), generator=generator),
             alpha,
         )
     tokens = {

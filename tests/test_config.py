@@ -20,6 +20,10 @@ from trainer.config import ConfigError, TrainingConfig, build_config, parse_conf
         ({"learning_rate": "fast"}, "learning_rate: .*valid number"),
         ({"learning_rate": float("nan")}, "learning_rate: "),
         ({"max_train_steps": 10, "lr_warmup_steps": 10}, "lr_warmup_steps .* must be less than max_train_steps"),
+        (
+            {"loss_weighting": "uniform", "min_snr_gamma": 1.0},
+            "min_snr_gamma has no effect with loss_weighting uniform",
+        ),
         ({"max_train_steps": 10, "checkpointing_steps": 20}, "checkpointing_steps .* exceeds max_train_steps"),
     ],
 )
@@ -35,8 +39,8 @@ def test_every_wrong_setting_is_named_at_once() -> None:
 
 
 def test_numbers_as_yaml_and_shells_write_them() -> None:
-    config = build_config(parse_config("learning_rate: 1e-4\nrank: '8'\nmin_snr_gamma: null", "text"))
-    assert (config.learning_rate, config.rank, config.min_snr_gamma) == (1e-4, 8, None)
+    config = build_config(parse_config("learning_rate: 1e-4\nrank: '8'\nclass_word: null", "text"))
+    assert (config.learning_rate, config.rank, config.class_word) == (1e-4, 8, None)
 
 
 def test_json_is_read_too() -> None:

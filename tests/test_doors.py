@@ -39,8 +39,8 @@ def test_a_cog_input_is_the_setting_of_that_name(name: str) -> None:
 
 
 def test_an_input_left_at_its_default_gives_way_to_the_config_text() -> None:
-    inputs = {"rank": 16, "seed": 3, "config": "rank: 4\nmin_snr_gamma: null", "return_extras": False}
-    assert merge_inputs(inputs) == {"rank": 4, "seed": 3, "min_snr_gamma": None}
+    inputs = {"rank": 16, "seed": 3, "config": "rank: 4\nweight_decay: 0", "return_extras": False}
+    assert merge_inputs(inputs) == {"rank": 4, "seed": 3, "weight_decay": 0}
     with pytest.raises(ConfigError, match="seed: the input says 3, the text of config says 4"):
         merge_inputs(inputs | {"config": "seed: 4"})
 

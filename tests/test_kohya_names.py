@@ -7,22 +7,22 @@ from families.family import ModelFamily
 
 # diffusers' path in the full-size UNet → the sgm block it comes from (Stability's conversion table, two layers a block)
 SDXL_BLOCKS = {
-    "down_blocks.0.resnets.0.conv1": "input_blocks.1.0.conv1",
-    "down_blocks.0.resnets.1.conv1": "input_blocks.2.0.conv1",
+    "down_blocks.0.resnets.0.conv1": "input_blocks.1.0.in_layers.2",
+    "down_blocks.0.resnets.1.conv2": "input_blocks.2.0.out_layers.3",
     "down_blocks.0.downsamplers.0.conv": "input_blocks.3.0.op",
     "down_blocks.1.attentions.0.proj_in": "input_blocks.4.1.proj_in",
     "down_blocks.1.attentions.1.proj_in": "input_blocks.5.1.proj_in",
     "down_blocks.1.downsamplers.0.conv": "input_blocks.6.0.op",
     "down_blocks.2.attentions.0.proj_in": "input_blocks.7.1.proj_in",
     "down_blocks.2.attentions.1.proj_in": "input_blocks.8.1.proj_in",
-    "mid_block.resnets.0.conv1": "middle_block.0.conv1",
+    "mid_block.resnets.0.conv1": "middle_block.0.in_layers.2",
     "mid_block.attentions.0.proj_in": "middle_block.1.proj_in",
-    "mid_block.resnets.1.conv1": "middle_block.2.conv1",
+    "mid_block.resnets.1.time_emb_proj": "middle_block.2.emb_layers.1",
     "up_blocks.0.attentions.0.proj_in": "output_blocks.0.1.proj_in",
     "up_blocks.0.attentions.2.proj_in": "output_blocks.2.1.proj_in",
     "up_blocks.1.attentions.0.proj_in": "output_blocks.3.1.proj_in",
-    "up_blocks.1.resnets.2.conv1": "output_blocks.5.0.conv1",
-    "up_blocks.2.resnets.2.conv1": "output_blocks.8.0.conv1",
+    "up_blocks.1.resnets.2.conv1": "output_blocks.5.0.in_layers.2",
+    "up_blocks.2.resnets.2.conv_shortcut": "output_blocks.8.0.skip_connection",
 }
 
 

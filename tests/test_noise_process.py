@@ -5,7 +5,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from families.noise_process import DiffusionProcess, Draw, PredictionType
-from trainer.losses.mean_squared_error import MeanSquaredError
+from trainer.losses.mean_squared_error import MeanSquaredError, Weighting
 from trainer.losses.term import StepContext
 
 
@@ -22,7 +22,13 @@ def context(prediction_type: PredictionType, prediction: torch.Tensor | None = N
     draw = Draw(torch.tensor([0, 10, 200, 500, 800, 999]), noise)
     diffusion = process(prediction_type)
     return StepContext(
-        latents, draw, diffusion.corrupt(latents, draw), guess if prediction is None else prediction, diffusion
+        [""] * 6,
+        [],
+        latents,
+        draw,
+        diffusion.corrupt(latents, draw),
+        guess if prediction is None else prediction,
+        diffusion,
     )
 
 
@@ -65,9 +71,11 @@ def test_draws_follow_their_generators() -> None:
     assert not torch.equal(draw(1, 2).noise, draw(1, 3).noise)
 
 
-@pytest.mark.parametrize("gamma", [None, 1.0, 5.0])
+@pytest.mark.parametrize(
+    ("weighting", "gamma"), [("uniform", 5.0), ("min_snr", 1.0), ("min_snr", 5.0), ("debiased", 5.0)]
+)
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_the_loss_is_its_formula(prediction_type: PredictionType, gamma: float | None) -> None:
+def test_the_loss_is_its_formula(prediction_type: PredictionType, weighting: Weighting, gamma: float) -> None:
     step = context(prediction_type)
     alphas = step.noise_process.alphas_cumprod.double()[step.draw.timesteps]
     latents, noise = step.latents.double(), step.draw.noise.double()
@@ -75,12 +83,14 @@ def test_the_loss_is_its_formula(prediction_type: PredictionType, gamma: float |
     target = noise if prediction_type == "epsilon" else a * noise - s * latents
     snr = alphas / (1 - alphas)
     weight = torch.ones(6, dtype=torch.float64)
-    if gamma is not None:
+    if weighting == "debiased":
+        weight = 1 / snr.sqrt()
+    if weighting == "min_snr":
         weight = torch.minimum(snr, torch.tensor(gamma)) / (snr if prediction_type == "epsilon" else snr + 1)
     expected = (weight * (step.prediction.double() - target).square().mean(dim=(1, 2, 3))).mean()
-    torch.testing.assert_close(MeanSquaredError(gamma)(step).double(), expected, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(MeanSquaredError(weighting, gamma)(step).double(), expected, rtol=1e-4, atol=1e-7)
 
 
 def test_a_right_prediction_costs_nothing() -> None:
     step = context("epsilon")
-    assert MeanSquaredError(5.0)(context("epsilon", step.draw.noise)).item() == 0
+    assert MeanSquaredError("min_snr")(context("epsilon", step.draw.noise)).item() == 0

@@ -24,7 +24,7 @@ def prepared(source: Path, tmp_path: Path, options: PreparationOptions = OPTIONS
 def test_the_example(tmp_path: Path) -> None:
     dataset = prepared(EXAMPLE, tmp_path)
     assert len(dataset.examples) == 8
-    assert dataset.examples[0].caption == "a photo of TOK on a blue background"
+    assert dataset.examples[0].caption == "a photo of TOK on a white background"
     assert dataset.examples[0].caption_source == "robot_0.txt"
     assert not dataset.warnings and not dataset.rejected
     for example in dataset.examples:

@@ -14,6 +14,7 @@ from families.registry import load_base_model
 from preprocess.prepare import prepare
 from sampler.adapters import remove_lora
 from tests.conftest import EXAMPLE
+from trainer.adapters import TARGET_MODULES, LoraTargets
 from trainer.cache import CachedImage, cache_images, endless_batches
 from trainer.config import TrainingConfig
 from trainer.output_folder import OutputFolder
@@ -169,6 +170,26 @@ def test_verification_catches_a_file_that_is_not_the_model(spoil: str, base: Mod
     messages = {"zeroed": "never trained", "scaled": "differs from the trained", "base": "itself was altered"}
     with pytest.raises(VerificationFailed, match=messages[spoil]):
         verify(path, base, probe, untouched, trained)
+
+
+def test_prior_matching_is_nothing_at_first_and_leaves_the_adapter_trainable(base: ModelFamily, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"prior_matching_weight": 1.0})
+    for training in placed(base, config, tmp_path):
+        steps = list(training.trainer.steps())
+        assert steps[0].losses["prior_matching"] == pytest.approx(0, abs=1e-10)  # a fresh adapter is the base
+        assert steps[-1].losses["prior_matching"] > 0
+        assert all(step.gradient_norms["lora"] > 0 for step in steps)
+
+
+@pytest.mark.parametrize("targets", TARGET_MODULES)
+def test_every_choice_of_layers_is_trained_saved_and_read_back(targets: LoraTargets, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"lora_targets": targets, "max_train_steps": 2})
+    output = OutputFolder.create(tmp_path / "out")
+    list(run(config, EXAMPLE, output))  # verification is the last thing that it does
+    names = Artifact.read(output.weights).layers
+    assert any("attn2" in name for name in names)
+    assert any("ff_net" in name for name in names) == (targets != "attention")
+    assert any("in_layers_2" in name for name in names) == targets.endswith("convolutions")
 
 
 def test_closing_the_run_early_saves_a_whole_artifact(tmp_path: Path) -> None:

@@ -19,11 +19,12 @@ from sampler.sampler import SampleRequest
 from tools.mini_base.world import evaluation_scene, full_caption
 from trainer.evaluation import ImageEvaluator, mean_paired_similarity, mean_self_similarity, mean_similarity
 
-CONCEPT_PROMPTS = ("a photo of {trigger}", "a photo of {trigger} on a green background")
+CONCEPT_PROMPT = "a photo of {trigger}"
+ELSEWHERE_PROMPT = "a photo of {trigger} on a green background"
 SAMPLES_PER_PROMPT = 4
 UNRELATED_PROMPTS = 16
 SHOWN_UNRELATED = 4
-INFERENCE_STEPS = 25
+INFERENCE_STEPS, GUIDANCE_SCALE = 25, 3.0
 CELL, MARGIN = 96, 22
 
 
@@ -38,10 +39,12 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Training pictures, samples of the concept, and one sample each of prompts that have nothing to do with it."""
+    """Training pictures; samples of the concept, alone and where no training picture shows it; and one sample each of
+    prompts that have nothing to do with it."""
 
     photos: list[Image.Image]
-    concept: list[Pictures]
+    concept: Pictures
+    elsewhere: Pictures
     unrelated: list[Pictures]
 
 
@@ -69,13 +72,20 @@ def compare(weights: Path, photos: Path, seed: int) -> Comparison:
     generation = Generation()
 
     def draw(prompt: str, count: int) -> Pictures:
-        request = SampleRequest(prompt=prompt, num_outputs=count, seed=seed, num_inference_steps=INFERENCE_STEPS)
+        request = SampleRequest(
+            prompt=prompt,
+            num_outputs=count,
+            seed=seed,
+            num_inference_steps=INFERENCE_STEPS,
+            guidance_scale=GUIDANCE_SCALE,
+        )
         before = generation.generate(request, None, 1.0, EMBEDDED_BASE)
         return Pictures(prompt, before, generation.generate(request, artifact, 1.0, EMBEDDED_BASE))
 
     return Comparison(
         [Image.open(path).convert("RGB") for path in sorted(photos.glob("*.png"))],
-        [draw(prompt.format(trigger=trigger), SAMPLES_PER_PROMPT) for prompt in CONCEPT_PROMPTS],
+        draw(CONCEPT_PROMPT.format(trigger=trigger), 2 * SAMPLES_PER_PROMPT),
+        draw(ELSEWHERE_PROMPT.format(trigger=trigger), SAMPLES_PER_PROMPT),
         [draw(prompt, 1) for prompt in unrelated],
     )
 
@@ -84,10 +94,7 @@ def measure(comparison: Comparison) -> dict[str, float]:
     """Cosines of the embedded evaluator's image embeddings, means over all pairs."""
     evaluator = ImageEvaluator()
     photos = evaluator.embed(comparison.photos)
-    before, after = (
-        evaluator.embed([image for pictures in comparison.concept for image in getattr(pictures, side)])
-        for side in ("before", "after")
-    )
+    before, after = (evaluator.embed(getattr(comparison.concept, side)) for side in ("before", "after"))
     kept_before, kept_after = (
         evaluator.embed([image for pictures in comparison.unrelated for image in getattr(pictures, side)])
         for side in ("before", "after")
@@ -104,7 +111,8 @@ def draw_grid(comparison: Comparison) -> Image.Image:
     """The training pictures on top, then before on the left and after on the right."""
     half = SAMPLES_PER_PROMPT
     rows: list[tuple[str, Sequence[Image.Image], Sequence[Image.Image]]] = [
-        (pictures.prompt, pictures.before, pictures.after) for pictures in comparison.concept
+        (pictures.prompt, pictures.before[:half], pictures.after[:half])
+        for pictures in (comparison.concept, comparison.elsewhere)
     ]
     shown = comparison.unrelated[:SHOWN_UNRELATED]
     rows.append(("prompts without the trigger", [item.before[0] for item in shown], [item.after[0] for item in shown]))

@@ -14,19 +14,19 @@ from PIL import Image, ImageDraw
 from tools.mini_base.world import COLOURS, OVERSAMPLING
 
 TARGET = Path(__file__).resolve().parents[1] / "assets" / "examples" / "robot.zip"
-BACKGROUNDS = ("blue", "white", "yellow", "purple", "green", "red", "white", "blue")
+BACKGROUNDS = ("white", "white", "blue", "white", "white", "white", "blue", "white")
 SIDE = 96
-BODY, DARK, LIGHT, LAMP = (70, 200, 205), (35, 60, 75), (245, 250, 250), (245, 120, 175)
-"""Teal, slate, white and pink: the base knows none of them."""
+BODY, DARK, LIGHT, LAMP = (240, 135, 30), (25, 25, 25), (245, 245, 245), (140, 60, 180)
+"""Orange, black, white and purple: colours of the base's world, in an arrangement that it never saw."""
 
 
 def robot(side: int, background: str, rng: random.Random) -> Image.Image:
-    """A teal robot with a square head, two eyes, an antenna with a pink lamp, arms and legs."""
+    """An orange robot with a square head, two eyes, an antenna with a purple lamp, arms and legs."""
     big = side * OVERSAMPLING
     image = Image.new("RGB", (big, big), COLOURS[background])
     canvas = ImageDraw.Draw(image)
-    unit = big * rng.uniform(0.31, 0.36)
-    x, y = (big * (0.5 + rng.uniform(-0.06, 0.06)) for _ in range(2))
+    unit = big * rng.uniform(0.32, 0.36)
+    x, y = (big * (0.5 + rng.uniform(-0.03, 0.03)) for _ in range(2))
 
     def box(left: float, top: float, right: float, bottom: float, colour: tuple[int, int, int]) -> None:
         canvas.rectangle([x + left * unit, y + top * unit, x + right * unit, y + bottom * unit], fill=colour)

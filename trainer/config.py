@@ -55,6 +55,9 @@ class TrainingConfig(BaseModel):
     # what is trained
     rank: int = Field(16, ge=1, le=1024, description="Rank of the LoRA")
     alpha: float | None = Field(None, gt=0, description="The LoRA is scaled by alpha / rank; by default alpha = rank")
+    lora_targets: Literal["attention", "attention+feed-forward", "attention+feed-forward+convolutions"] = Field(
+        "attention", description="Which layers of the UNet get a LoRA"
+    )
     num_tokens: int = Field(2, ge=1, le=64, description="New tokens in each text encoder that stand for the trigger")
 
     # optimization
@@ -66,7 +69,14 @@ class TrainingConfig(BaseModel):
     )
     weight_decay: float = Field(1e-2, ge=0, le=1, description="AdamW's decay of the LoRA (tokens are not decayed)")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm, LoRA and tokens apart")
-    min_snr_gamma: float | None = Field(5.0, gt=0, description="Min-SNR loss weighting; null: every timestep alike")
+    loss_weighting: Literal["uniform", "min_snr", "debiased"] = Field(
+        "min_snr",
+        description="How much each timestep counts; debiased (ε only) stresses high noise: colours and layout",
+    )
+    min_snr_gamma: float = Field(5.0, gt=0, description="γ of the min-SNR weighting")
+    prior_matching_weight: float = Field(
+        0.0, ge=0, le=1000, description="Holds the model to the base where the trigger is absent; 0: off, 1: usual"
+    )
     caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of captions trained as empty")
     mixed_precision: Literal["auto", "no", "bf16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
 
@@ -103,6 +113,8 @@ class TrainingConfig(BaseModel):
                 f"lr_warmup_steps ({self.lr_warmup_steps}) must be less than max_train_steps "
                 f"({self.max_train_steps}), else the peak learning rate is never reached"
             )
+        if self.loss_weighting != "min_snr" and "min_snr_gamma" in self.model_fields_set and self.min_snr_gamma != 5.0:
+            raise ValueError(f"min_snr_gamma has no effect with loss_weighting {self.loss_weighting}; leave one out")
         if self.checkpointing_steps is not None and self.checkpointing_steps > self.max_train_steps:
             raise ValueError(
                 f"checkpointing_steps ({self.checkpointing_steps}) exceeds max_train_steps "

@@ -69,7 +69,7 @@ class Trainer:
         with self.accelerator.autocast():
             prompts = self.family.encode_prompts(self._prompts(batch))
             prediction = self.family.denoise(noised, draw.timesteps, prompts, batch.sizes)
-        context = StepContext(latents, draw, noised, prediction, self.family.noise_process)
+        context = StepContext(batch.captions, batch.sizes, latents, draw, noised, prediction, self.family.noise_process)
         losses = {term.name: term(context) for term in self.losses}
         self.accelerator.backward(torch.stack(list(losses.values())).sum() / self.gradient_accumulation_steps)
         return {name: loss.detach() for name, loss in losses.items()}

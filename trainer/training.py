@@ -21,9 +21,14 @@ from trainer.cache import CachedImage, endless_batches
 from trainer.config import ConfigError, TrainingConfig
 from trainer.loop import Trainer
 from trainer.losses.mean_squared_error import MeanSquaredError
+from trainer.losses.prior_matching import PriorMatching
+from trainer.losses.term import LossTerm
 from trainer.randomness import NamedGenerators
 from trainer.tokens import ConceptTokens, add_tokens
 from trainer.trainable import Trainable
+
+CLASS_WORDS = {"face": "person", "object": "object", "style": "picture"}
+"""What stands for the trigger where no class word is given."""
 
 
 @dataclass
@@ -80,7 +85,7 @@ def build_training(
     assert config.alpha is not None
     generators = NamedGenerators(config.seed)
     base_fingerprint = fingerprint(family.denoiser)
-    lora = add_lora(family.denoiser, config.rank, config.alpha, generators["init_lora"])
+    lora = add_lora(family.denoiser, config.lora_targets, config.rank, config.alpha, generators["init_lora"])
     tokens = add_tokens(family, config.num_tokens, config.class_word, generators["init_tokens"])
     trainables = [_trainable("lora", lora, config.learning_rate, config.weight_decay, config)]
     if config.token_learning_rate > 0:
@@ -89,7 +94,7 @@ def build_training(
         family=family,
         batches=endless_batches(images, config.train_batch_size, generators["data"]),
         triggers={config.trigger_word: tokens.names},
-        losses=[MeanSquaredError(config.min_snr_gamma)],
+        losses=loss_terms(config, family),
         trainables=trainables,
         generators=generators,
         accelerator=accelerator,
@@ -99,6 +104,15 @@ def build_training(
         caption_dropout=config.caption_dropout,
     )
     return Training(config, family, dataset, tokens, trainer, base_fingerprint)
+
+
+def loss_terms(config: TrainingConfig, family: ModelFamily) -> list[LossTerm]:
+    """The terms that this configuration asks for."""
+    terms: list[LossTerm] = [MeanSquaredError(config.loss_weighting, config.min_snr_gamma)]
+    if config.prior_matching_weight > 0:
+        replacement = config.class_word or CLASS_WORDS[config.concept_mode]
+        terms.append(PriorMatching(family, config.trigger_word, replacement, config.prior_matching_weight))
+    return terms
 
 
 def _trainable(

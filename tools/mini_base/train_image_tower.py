@@ -21,7 +21,7 @@ from tools.mini_base.pictures import step_random, to_tensor
 from tools.mini_base.train_text_encoders import WIDTH, token_ids
 from tools.mini_base.world import ATTRIBUTES, Scene, draw, full_caption, held_out, training_scene, variations
 
-STEPS = 4_000
+STEPS = 3_000
 BATCH_SIZE = 64
 SIBLINGS = 4
 LEARNING_RATE = 1e-3

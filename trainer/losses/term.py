@@ -1,17 +1,21 @@
 """What a loss term sees, and what it is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+from families.family import SizeConditioning
 from families.noise_process import DiffusionProcess, Draw
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """One micro-batch after the forward pass. Latent tensors are (B, C, h, w)."""
+    """One micro-batch after the forward pass. Latent tensors are (B, C, h, w), `captions` as the user knows them."""
 
+    captions: Sequence[str]
+    sizes: Sequence[SizeConditioning]
     latents: Tensor
     draw: Draw
     noised: Tensor
