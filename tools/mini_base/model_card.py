@@ -59,6 +59,11 @@ from nothing but procedurally drawn pictures ({shapes} shapes, {colours} colours
 places), with fixed seeds, on two CPU cores. The VAE also saw recoloured pictures, so that it restores colours that the
 world does not have.
 
+The weights here came from a build that was changed on its way: the VAE's learning rate had a second cycle from step
+2,200 on and its recoloured pictures from step 1,200 on, the UNet's first 1,250 steps were weighted by min-SNR, and the
+step counts of the schedules were shortened twice. A rebuild gives another model of the same kind; the table says how
+good it is.
+
 ## Limits
 
 It knows some fifty words; every other word is spelled in pieces that mean nothing to it. Patterns and edges are soft,
