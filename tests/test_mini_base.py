@@ -1,0 +1,55 @@
+"""The embedded base as it is shipped: its size, its evaluator, and whether it draws what held-out captions say."""
+
+import json
+import random
+from functools import cache
+
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+from tests.conftest import PROJECT
+from tools.mini_base.evaluate import ASSETS, Judge, held_out_scenes, sample
+from tools.mini_base.model_card import AIMS, markdown
+from tools.mini_base.world import draw, full_caption
+
+
+@cache
+def pipeline() -> StableDiffusionXLPipeline:
+    loaded = StableDiffusionXLPipeline.from_pretrained(ASSETS, dtype=torch.float32)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def test_everything_embedded_fits_into_twelve_megabytes() -> None:
+    sizes = [path.stat().st_size for path in (PROJECT / "assets").rglob("*") if path.is_file()]
+    assert sum(sizes) <= 12_000_000
+
+
+def test_the_layout_is_sdxls() -> None:
+    config = pipeline().unet.config
+    assert config.addition_embed_type == "text_time"
+    assert config.down_block_types == ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"]
+    assert pipeline().tokenizer_2.pad_token == "!"
+    assert pipeline().scheduler.config.prediction_type == "epsilon"
+    assert pipeline().config.force_zeros_for_empty_prompt
+
+
+def test_the_card_states_what_was_measured() -> None:
+    measured = json.loads((ASSETS / "evaluation.json").read_text())
+    assert markdown(measured) in (ASSETS / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_evaluator_reads_real_drawings() -> None:
+    scenes = held_out_scenes(256)
+    drawings = [draw(scene, random.Random(index)) for index, scene in enumerate(scenes)]
+    shares = Judge(pipeline(), ASSETS / "image_encoder").accuracy(drawings, scenes)
+    assert all(share >= 0.98 for share in shares.values()), shares
+
+
+@pytest.mark.slow
+def test_the_base_draws_what_held_out_captions_say() -> None:
+    scenes = held_out_scenes(96)
+    samples = sample(pipeline(), [full_caption(scene) for scene in scenes])
+    shares = Judge(pipeline(), ASSETS / "image_encoder").accuracy(samples, scenes)
+    assert all(shares[name] >= aim - 0.05 for name, aim in AIMS.items()), shares  # fewer captions than the card's
