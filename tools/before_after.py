@@ -69,25 +69,30 @@ def compare(weights: Path, photos: Path, seed: int) -> Comparison:
     trigger = next(iter(artifact.description.triggers))
     rng = random.Random(0)
     unrelated = [full_caption(evaluation_scene(rng)) for _ in range(UNRELATED_PROMPTS)]
-    generation = Generation()
+    sampler = Generation().prepare(artifact, EMBEDDED_BASE)
 
-    def draw(prompt: str, count: int) -> Pictures:
-        request = SampleRequest(
-            prompt=prompt,
-            num_outputs=count,
-            seed=seed,
-            num_inference_steps=INFERENCE_STEPS,
-            guidance_scale=GUIDANCE_SCALE,
+    def draw(prompt: str, count: int) -> list[Image.Image]:
+        return sampler.generate(
+            SampleRequest(
+                prompt=prompt,
+                num_outputs=count,
+                seed=seed,
+                num_inference_steps=INFERENCE_STEPS,
+                guidance_scale=GUIDANCE_SCALE,
+            )
         )
-        before = generation.generate(request, None, 1.0, EMBEDDED_BASE)
-        return Pictures(prompt, before, generation.generate(request, artifact, 1.0, EMBEDDED_BASE))
 
-    return Comparison(
-        [Image.open(path).convert("RGB") for path in sorted(photos.glob("*.png"))],
-        draw(CONCEPT_PROMPT.format(trigger=trigger), 2 * SAMPLES_PER_PROMPT),
-        draw(ELSEWHERE_PROMPT.format(trigger=trigger), SAMPLES_PER_PROMPT),
-        [draw(prompt, 1) for prompt in unrelated],
-    )
+    wanted = {
+        CONCEPT_PROMPT.format(trigger=trigger): 2 * SAMPLES_PER_PROMPT,
+        ELSEWHERE_PROMPT.format(trigger=trigger): SAMPLES_PER_PROMPT,
+        **dict.fromkeys(unrelated, 1),
+    }
+    before = [draw(prompt, count) for prompt, count in wanted.items()]
+    sampler.load(artifact)
+    after = [draw(prompt, count) for prompt, count in wanted.items()]
+    concept, elsewhere, *others = map(Pictures, wanted, before, after)
+    training_pictures = [Image.open(path).convert("RGB") for path in sorted(photos.glob("*.png"))]
+    return Comparison(training_pictures, concept, elsewhere, others)
 
 
 def measure(comparison: Comparison) -> dict[str, float]:
