@@ -10,7 +10,7 @@ from artifact.artifact import Artifact
 from families.family import ModelFamily, PromptFeatures
 from families.placeholder_tokens import expand_triggers
 from sampler.adapters import PlacedArtifact
-from sampler.schedulers import BASE_SCHEDULER, build_scheduler
+from sampler.schedulers import BASE_SCHEDULER, SCHEDULERS, build_scheduler
 
 MAX_SIDE = 4096
 
@@ -59,7 +59,7 @@ class Sampler:
             self._placed = None
 
     def check(self, request: SampleRequest) -> None:
-        """Raises RequestError for sizes and counts that the base cannot make."""
+        """Raises RequestError for what the base cannot make: sizes, counts, schedulers, seeds."""
         multiple = self.family.size_multiple
         for name, value in (("width", request.width), ("height", request.height)):
             if value is not None and (value % multiple or not multiple <= value <= MAX_SIDE):
@@ -70,6 +70,9 @@ class Sampler:
                 )
         if request.num_outputs < 1 or request.num_inference_steps < 1:
             raise RequestError("num_outputs and num_inference_steps must be at least 1")
+        if request.scheduler not in (BASE_SCHEDULER, *SCHEDULERS):
+            known = ", ".join((BASE_SCHEDULER, *SCHEDULERS))
+            raise RequestError(f"scheduler: {request.scheduler!r} is unknown; choose one of {known}")
         if not 0 <= request.seed < 2**63:
             raise RequestError("seed: must lie between 0 and 2^63 - 1")
 

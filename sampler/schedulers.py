@@ -18,10 +18,8 @@ BASE_SCHEDULER = "base"
 
 
 def build_scheduler(name: str, base_scheduler: Any) -> Any:
-    """A fresh scheduler with the base's noise schedule. Raises ValueError for an unknown name."""
+    """A fresh scheduler with the base's noise schedule. Raises KeyError for an unknown name."""
     if name == BASE_SCHEDULER:
         return type(base_scheduler).from_config(base_scheduler.config)
-    if name not in SCHEDULERS:
-        raise ValueError(f"scheduler: {name!r} is unknown; choose one of base, {', '.join(SCHEDULERS)}")
     class_name, options = SCHEDULERS[name]
     return getattr(diffusers, class_name).from_config(base_scheduler.config, **options)

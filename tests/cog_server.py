@@ -73,9 +73,13 @@ class CogServer:
 
     def post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send a request and wait for its result."""
-        answer = requests.post(f"{self.url}/{route}", json={"input": body}, timeout=300)
-        result: dict[str, Any] = answer.json()
-        return result
+        deadline = time.monotonic() + 10
+        while True:
+            answer = requests.post(f"{self.url}/{route}", json={"input": body}, timeout=300)
+            if answer.status_code != 409 or time.monotonic() > deadline:
+                result: dict[str, Any] = answer.json()
+                return result
+            time.sleep(0.1)  # the answer of a request leaves a moment before its slot is free again
 
     def put(self, route: str, body: dict[str, Any]) -> requests.Response:
         """Start a request under an id of our own, or ask how it is doing; answers at once."""

@@ -187,4 +187,4 @@ def test_bad_input_fails_with_reason_and_remedy(
     result = server.post("trainings", given)
     assert result["status"] == "failed"
     assert message in result["error"]
-    assert server.status() == "READY"
+    server.wait_until_ready(5)
