@@ -46,10 +46,15 @@ class Trainer:
             default=None, description="What kind of thing it is: dog, woman, watercolour"
         ),
         captioner: str = Input(
-            default="none", choices=["none"], description="Model that captions images without a caption of their own"
+            default="florence-2",
+            description="Captions images without a caption of their own: florence-2, blip, blip-2, qwen3-vl, glm-4v, "
+            "joycaption, smolvlm, cogvlm, a hub id, or none for a template",
         ),
         resolution: Optional[int] = Input(
-            default=None, ge=32, le=4096, description="Side of the trained square in pixels; by default the base's own"
+            default=None,
+            ge=32,
+            le=4096,
+            description="Side in pixels of a square of the trained area; by default the base's own",
         ),
         max_train_steps: int = Input(default=1000, ge=1, le=1000000, description="Optimizer steps"),
         train_batch_size: int = Input(default=4, ge=1, le=1024, description="Images a micro-batch"),

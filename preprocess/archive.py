@@ -15,24 +15,31 @@ from typing import IO
 from preprocess.errors import DatasetError
 
 CHUNK = 1 << 20
+UNSUSPICIOUS_BYTES = 50 * 1024**2
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 IGNORED_NAMES = {"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """How much an archive may hold: members, bytes of one file, bytes in all."""
+    """How much an archive may hold: members, bytes of one file, bytes in all, and content bytes for a packed byte."""
 
     members: int = 10_000
     file_bytes: int = 200 * 1024**2
     total_bytes: int = 5 * 1024**3
+    compression_ratio: float = 200.0
+
+    def may_unpack(self, content_bytes: int, packed_bytes: int) -> bool:
+        """Whether so much content from so few bytes is believable. Small files may be as packed as they like."""
+        return content_bytes <= UNSUSPICIOUS_BYTES or content_bytes <= self.compression_ratio * packed_bytes
 
 
 @dataclass(frozen=True)
 class Member:
-    """A regular file of an archive. `size` is only what the archive claims."""
+    """A regular file of an archive. `packed_bytes`: what it takes up there, or the whole archive where that is one."""
 
     name: str
-    size: int
+    packed_bytes: int
     open: Callable[[], IO[bytes]]
 
 
@@ -53,7 +60,7 @@ def unpack(source: Path, destination: Path, limits: ArchiveLimits | None = None)
                 _extract(_zip_members(archive), destination, limits or ArchiveLimits())
         elif tarfile.is_tarfile(source):
             with tarfile.open(source) as archive_tar:
-                _extract(_tar_members(archive_tar), destination, limits or ArchiveLimits())
+                _extract(_tar_members(archive_tar, source.stat().st_size), destination, limits or ArchiveLimits())
         else:
             raise DatasetError(f"{source.name}: neither a zip nor a tar archive. Pack the images into a .zip.")
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, NotImplementedError) as error:
@@ -75,10 +82,10 @@ def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
             raise DatasetError(f"{info.filename}: encrypted. Make the archive without a password.")
         if (info.external_attr >> 16) & 0o170000 == 0o120000:
             raise DatasetError(f"{info.filename}: a symbolic link. Archives may hold only files and folders.")
-        yield Member(info.filename, info.file_size, lambda info=info: archive.open(info))  # type: ignore[misc]
+        yield Member(info.filename, info.compress_size, lambda info=info: archive.open(info))  # type: ignore[misc]
 
 
-def _tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
+def _tar_members(archive: tarfile.TarFile, packed_bytes: int) -> Iterator[Member]:
     for info in archive:
         if info.isdir():
             continue
@@ -86,7 +93,7 @@ def _tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
             raise DatasetError(f"{info.name}: a link or device. Archives may hold only files and folders.")
         file = archive.extractfile(info)
         assert file is not None
-        yield Member(info.name, info.size, lambda file=file: file)  # type: ignore[misc]
+        yield Member(info.name, packed_bytes, lambda file=file: file)  # type: ignore[misc]
 
 
 def _extract(members: Iterator[Member], destination: Path, limits: ArchiveLimits) -> None:
@@ -105,7 +112,7 @@ def _extract(members: Iterator[Member], destination: Path, limits: ArchiveLimits
         seen[key] = member.name
         target = destination / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        total += _copy(member, target, min(limits.file_bytes, limits.total_bytes - total))
+        total += _copy(member, target, min(limits.file_bytes, limits.total_bytes - total), limits)
     if not seen:
         raise DatasetError("the archive is empty. Put the training images into it.")
 
@@ -123,12 +130,22 @@ def safe_path(name: str) -> PurePosixPath:
     return path
 
 
-def _copy(member: Member, target: Path, limit: int) -> int:
+def is_archive_name(name: str) -> bool:
+    """Whether a file calls itself an archive."""
+    return name.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def _copy(member: Member, target: Path, limit: int, limits: ArchiveLimits) -> int:
     copied = 0
     with closing(member.open()) as source, target.open("wb") as sink:
         while chunk := source.read(CHUNK):
             copied += len(chunk)
             if copied > limit:
                 raise DatasetError(f"{member.name}: larger than the {limit:,} bytes that are left for it")
+            if not limits.may_unpack(copied, member.packed_bytes):
+                raise DatasetError(
+                    f"{member.name}: {member.packed_bytes:,} packed bytes hold more than {copied:,}: an archive bomb? "
+                    "If it is meant, raise max_compression_ratio."
+                )
             sink.write(chunk)
     return copied

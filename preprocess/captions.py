@@ -1,179 +1,182 @@
 """Finds the caption that belongs to each image: by its name, never by its position.
 
-Order of precedence: metadata.jsonl, metadata.csv, a text file beside the image, caption.csv or captions.csv,
-the template of the concept mode.
+Order of precedence:
+1. metadata.jsonl, metadata.csv (Hugging Face's imagefolder)
+2. a text file beside the image: name.txt, name.caption
+3. caption.csv, captions.csv, with or without header
+4. captions.json, or name.json beside the image (webdataset)
+5. the file name up to its first _ (EveryDream)
+6. the name of the folder, "10_a photo of a dog" (kohya)
+What has none of these goes to the captioner, or gets a template.
 """
 
-import csv
-import io
-import json
-import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from preprocess.errors import DatasetError
+from preprocess.caption_tables import (
+    CAPTION_TABLES,
+    CSV_TABLES,
+    JSON_TABLES,
+    METADATA_TABLES,
+    CaptionTable,
+    Columns,
+    Row,
+    parse_json,
+    read_table,
+    record_text,
+)
+from preprocess.folder_rules import folder_caption
+from preprocess.intake import FoundFile
+from preprocess.text_files import name_key, one_line, read_text
 
 SIDECAR_SUFFIXES = (".txt", ".caption")
-CAPTION_TABLES = ("metadata.jsonl", "metadata.csv", "caption.csv", "captions.csv")
-FILE_COLUMNS = ("file_name", "image_file", "file", "filename", "image", "path")
-TEXT_COLUMNS = ("text", "caption", "prompt", "description")
-TEMPLATES = {
-    "face": "a photo of {trigger}",
-    "object": "a photo of {trigger}",
-    "style": "a picture in the style of {trigger}",
-}
+JSON_SUFFIX = ".json"
+WORDS_OF_A_CAPTION = 3
+"""A file name of fewer words is a name, not a caption."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and where it came from: the name of a file, or "template"."""
+    """A caption and where it came from: the name of a file, "file name", "folder name", a captioner or "template"."""
 
     text: str
     source: str
 
 
-@dataclass(frozen=True)
-class CaptionFile:
-    """A table of captions. `rows` maps the names as written in the table to captions."""
+@dataclass
+class CaptionFinder:
+    """All caption files of the data. Remembers which of them have been of use."""
 
-    path: Path
-    rows: Mapping[str, str]
+    images: Sequence[FoundFile]
+    others: Sequence[FoundFile]
+    columns: Columns = field(default_factory=Columns)
+    from_file_names: bool | None = None
+
+    def __post_init__(self) -> None:
+        self._others = {name_key(str(file.path)): file for file in self.others}
+        self._tables = [
+            (file, read_table(file.path, self.columns))
+            for file in self.others
+            if file.path.name.lower() in CAPTION_TABLES
+        ]
+        self._used_files: set[str] = set()
+        self._used_rows: set[tuple[str, str]] = set()
+        self._stems = Counter(self._bare_keys())
+
+    def find(self, image: FoundFile) -> tuple[Caption | None, list[str]]:
+        """The caption of one image, None when it has none, and warnings about empty ones that were passed over."""
+        warnings = []
+        chosen: Caption | None = None
+        for caption in self._all(image):
+            if chosen is None and caption.text:
+                chosen = caption
+            elif chosen is None:
+                warnings.append(f"{image.name}: its caption in {caption.source} is empty")
+        return chosen, warnings
+
+    def metadata(self, image: FoundFile) -> dict[str, Any]:
+        """All that tables and a JSON file beside the image say about it."""
+        merged: dict[str, Any] = dict(self._sidecar_record(image))
+        for _, _, row in self._rows(image, CAPTION_TABLES):
+            merged = {**merged, **row.metadata}
+        return merged
+
+    def unused(self) -> Iterator[tuple[FoundFile, str]]:
+        """Caption files without an image, and why; and the tables of which not one row named an image."""
+        for file in self.others:
+            name = file.path.name
+            if name.lower() in CAPTION_TABLES or file.name in self._used_files:
+                continue
+            if file.path.suffix.lower() in (*SIDECAR_SUFFIXES, JSON_SUFFIX) and name.lower() != "multiply.txt":
+                yield file, f"{name}: a caption without its image; name it like the image that it belongs to"
+
+    def table_warnings(self) -> Iterator[str]:
+        """Rows that name no image: a misspelt name loses a caption."""
+        for file, table in self._tables:
+            lost = [row.file for key, row in table.rows.items() if (file.name, key) not in self._used_rows]
+            if lost and len(lost) == len(table.rows):
+                yield (
+                    f"{file.name}: none of its {len(lost)} rows names an image (it names {lost[0]!r}); the names in it "
+                    "must be those of the images"
+                )
+            elif lost:
+                shown = ", ".join(lost[:5]) + (" …" if len(lost) > 5 else "")
+                yield f"{file.name}: {len(lost)} of its {len(table.rows)} rows name no image that is used: {shown}"
+
+    def _all(self, image: FoundFile) -> Iterator[Caption]:
+        """Every caption of the image, in order of precedence."""
+        yield from self._table_captions(image, METADATA_TABLES)
+        yield from self._sidecars(image)
+        yield from self._table_captions(image, CSV_TABLES)
+        yield from self._table_captions(image, JSON_TABLES)
+        if (text := record_text(self._sidecar_record(image), self.columns)) is not None:
+            yield Caption(text, image.path.with_suffix(JSON_SUFFIX).name)
+        if text := file_name_caption(image.path, self.from_file_names):
+            yield Caption(text, "file name")
+        if text := folder_caption(image):
+            yield Caption(text, "folder name")
+
+    def _table_captions(self, image: FoundFile, names: Sequence[str]) -> Iterator[Caption]:
+        for file, key, row in self._rows(image, names):
+            self._used_rows.add((file.name, key))
+            if row.text is not None:
+                yield Caption(row.text, file.path.name)
+
+    def _rows(self, image: FoundFile, names: Sequence[str]) -> Iterator[tuple[FoundFile, str, Row]]:
+        for wanted in names:
+            for file, table in self._tables:
+                if file.path.name.lower() == wanted and (key := self._row_key(image, file, table)) is not None:
+                    yield file, key, table.rows[key]
+
+    def _row_key(self, image: FoundFile, file: FoundFile, table: CaptionTable) -> str | None:
+        """The row that names this image: by its path from the table, or by a bare name that only it has."""
+        folder = file.path.parent
+        if not image.path.is_relative_to(folder):
+            return None
+        relative = image.path.relative_to(folder)
+        candidates = [relative.as_posix(), relative.with_suffix("").as_posix()]
+        for bare in (image.path.name, image.path.stem):
+            if self._stems[(str(folder), name_key(bare))] == 1:
+                candidates.append(bare)
+        return next((key for name in candidates if (key := name_key(name)) in table.rows), None)
+
+    def _bare_keys(self) -> Iterator[tuple[str, str]]:
+        """(folder of a table, bare name) for every image below that table."""
+        for file in self.others:
+            if file.path.name.lower() in CAPTION_TABLES:
+                folder = file.path.parent
+                for image in self.images:
+                    if image.path.is_relative_to(folder):
+                        yield from {(str(folder), name_key(image.path.name)), (str(folder), name_key(image.path.stem))}
+
+    def _sidecars(self, image: FoundFile) -> Iterator[Caption]:
+        for suffix in SIDECAR_SUFFIXES:
+            if file := self._beside(image, suffix):
+                yield Caption(one_line(read_text(file.path)), file.path.name)
+
+    def _sidecar_record(self, image: FoundFile) -> Mapping[str, Any]:
+        file = self._beside(image, JSON_SUFFIX)
+        record = parse_json(read_text(file.path), file.name) if file else {}
+        return record if isinstance(record, dict) else {}
+
+    def _beside(self, image: FoundFile, suffix: str) -> FoundFile | None:
+        """The file of the same name with another suffix, or with a further one."""
+        for path in (image.path.with_suffix(suffix), image.path.with_name(image.path.name + suffix)):
+            if (file := self._others.get(name_key(str(path)))) and file.path.name.lower() not in CAPTION_TABLES:
+                self._used_files.add(file.name)
+                return file
+        return None
 
 
-def read_text(path: Path) -> str:
-    """A small text file: UTF-8 (with or without BOM), else Windows-1252; NFC, without NUL."""
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", errors="replace")
-    return unicodedata.normalize("NFC", text.replace("\0", ""))
+def file_name_caption(path: Path, wanted: bool | None) -> str | None:
+    """The file's name up to its first underscore, as EveryDream reads it: "a man on a horse_(2).jpg".
 
-
-def clean(text: str) -> str:
-    """One line, single spaces."""
-    return re.sub(r"\s+", " ", text).strip()
-
-
-def caption_tables(folder: Path) -> list[CaptionFile]:
-    """Every caption table in the tree, in order of precedence.
-
-    Raises DatasetError for a table that cannot be understood: a caption file is never passed over in silence.
+    `wanted` None: only where that is at least three words, for IMG_1234.jpg is no caption.
     """
-    found = sorted(path for path in folder.rglob("*") if path.name.lower() in CAPTION_TABLES and path.is_file())
-    found.sort(key=lambda path: CAPTION_TABLES.index(path.name.lower()))
-    return [CaptionFile(path, dict(_rows(path))) for path in found]
-
-
-def _rows(path: Path) -> Iterator[tuple[str, str]]:
-    rows = _json_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path)
-    for name, text in rows:
-        if name:
-            yield name.replace("\\", "/"), clean(text)
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            where = f"{path.name}, line {number}"
-            raise DatasetError(f"{where}: not JSON ({error}). One object a line is expected.") from error
-        if not isinstance(row, dict):
-            raise DatasetError(f"{path.name}, line {number}: a JSON object with file_name and text is expected")
-        name, text = _column(row, FILE_COLUMNS), _column(row, TEXT_COLUMNS)
-        if name is None or text is None:
-            raise DatasetError(
-                f"{path.name}, line {number}: needs a file ({', '.join(FILE_COLUMNS)}) and a text "
-                f"({', '.join(TEXT_COLUMNS)}); found {', '.join(map(str, row))}"
-            )
-        yield str(row[name]), str(row[text])
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, str]]:
-    rows = [row for row in csv.reader(io.StringIO(read_text(path)), skipinitialspace=True) if any(map(str.strip, row))]
-    if not rows:
-        return
-    header = {cell.strip().lower(): index for index, cell in enumerate(rows[0])}
-    name, text = _column(header, FILE_COLUMNS), _column(header, TEXT_COLUMNS)
-    if name is not None and text is not None:
-        for row in rows[1:]:
-            yield (
-                row[header[name]].strip() if header[name] < len(row) else "",
-                row[header[text]] if header[text] < len(row) else "",
-            )
-    elif name is not None or text is not None:
-        raise DatasetError(
-            f"{path.name}: the header {rows[0]} names only one of file ({', '.join(FILE_COLUMNS)}) and "
-            f"text ({', '.join(TEXT_COLUMNS)})"
-        )
-    else:
-        for row in rows:
-            if len(row) < 2:
-                raise DatasetError(f"{path.name}: {row} is no pair of file name and caption")
-            yield row[0].strip(), ", ".join(cell.strip() for cell in row[1:])
-
-
-def _column(row: Iterable[str], names: Iterable[str]) -> str | None:
-    return next((name for name in names if name in row), None)
-
-
-def sidecar(image: Path) -> Caption | None:
-    """The text file beside an image: same name, .txt or .caption."""
-    for suffix in SIDECAR_SUFFIXES:
-        for candidate in (image.with_suffix(suffix), image.with_name(image.name + suffix)):
-            if candidate.is_file():
-                return Caption(clean(read_text(candidate)), candidate.name)
-    return None
-
-
-def table_caption(image: Path, tables: Iterable[CaptionFile]) -> Caption | None:
-    """The row that names this image by its path relative to the table, or by its bare file name."""
-    for table in tables:
-        if not image.is_relative_to(table.path.parent):
-            continue
-        relative = image.relative_to(table.path.parent).as_posix()
-        for name, text in table.rows.items():
-            if name in (relative, f"./{relative}") or (name == image.name and "/" not in name) or name == image.stem:
-                return Caption(text, table.path.name)
-    return None
-
-
-def find_caption(image: Path, tables: Iterable[CaptionFile]) -> Caption | None:
-    """The caption of one image, by the precedence above; None when it has none of its own."""
-    tables = list(tables)
-    metadata = [table for table in tables if table.path.stem.lower() == "metadata"]
-    plain = [table for table in tables if table.path.stem.lower() != "metadata"]
-    return table_caption(image, metadata) or sidecar(image) or table_caption(image, plain)
-
-
-def template_caption(concept_mode: str, trigger_word: str, class_word: str | None) -> Caption:
-    """What an image is called that came without a caption: "a photo of TOK", or "a photo of TOK dog"."""
-    words = f"{trigger_word} {class_word}" if class_word and concept_mode != "style" else trigger_word
-    return Caption(TEMPLATES[concept_mode].format(trigger=words), "template")
-
-
-def has_trigger(text: str, trigger_word: str) -> bool:
-    """Whether the trigger stands in the text as a whole word."""
-    return re.search(rf"(?<!\w){re.escape(trigger_word)}(?!\w)", text) is not None
-
-
-def with_trigger(text: str, trigger_word: str, class_word: str | None, concept_mode: str) -> str:
-    """The caption with the trigger in it, always at the same place.
-
-    Present already: unchanged. A class word in it: "a dog on grass" → "a TOK dog on grass". Else "…, in the style of
-    TOK" for a style and "TOK, …" for the rest.
-    """
-    if has_trigger(text, trigger_word):
-        return text
-    if not text:
-        return template_caption(concept_mode, trigger_word, class_word).text
-    if concept_mode == "style":
-        return f"{text}, in the style of {trigger_word}"
-    if class_word and (match := re.search(rf"(?<!\w){re.escape(class_word)}(?!\w)", text, re.IGNORECASE)):
-        return f"{text[: match.start()]}{trigger_word} {text[match.start() :]}"
-    return f"{trigger_word}, {text}"
+    text = one_line(path.stem.split("_")[0])
+    if wanted is False or not text or (wanted is None and len(text.split()) < WORDS_OF_A_CAPTION):
+        return None
+    return text

@@ -1,28 +1,75 @@
-"""A prepared dataset: plain files that anyone can open.
+"""A prepared dataset: plain files that anyone can open, edit, and train from again.
 
-images/00_name.png   what is trained
-dataset.jsonl        one line a kept image, with every decision about it
-rejected.jsonl       one line a refused file, with the reason
+images/0000_name.png     what is trained, one file a view
+masks/0000_name.png      where the subject is, for the views that have a mask
+previews/0000_name.webp  the whole picture, small, for the gallery
+dataset.jsonl            one line a kept image, with every decision about it
+rejected.jsonl           one line a refused file, with the reason
+summary.json             what concerns no single image
+dataset.html             all of it to look at
 """
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from preprocess.crop import Crop
+from preprocess.errors import DatasetError
+
+Row = TypeVar("Row")
+DATASET_FILE, REJECTED_FILE, SUMMARY_FILE = "dataset.jsonl", "rejected.jsonl", "summary.json"
+
+
+@dataclass(frozen=True)
+class FaceBox:
+    """A face in pixels of the whole picture (after EXIF orientation). `score`: 0 to 1."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    score: float
+
+
+@dataclass(frozen=True)
+class View:
+    """One way in which an image is trained. Files are relative to the dataset folder."""
+
+    file: str
+    crop: Crop
+    mask: str | None = None
+    flipped: bool = False
 
 
 @dataclass(frozen=True)
 class Example:
-    """One training image. `file` is relative to the dataset folder, `source` to what the user gave."""
+    """One training image. `source` is the user's file. The first view is the plain one, the others are augmentations.
 
-    file: str
+    `concept` is the trigger word that the image teaches, None in the preservation set. `weight` scales its loss,
+    `repeats` says how often it is seen in an epoch. `crop_source`: face, mask, saliency or centre.
+    """
+
     source: str
     caption: str
     caption_source: str
-    crop: Crop
+    views: tuple[View, ...]
+    concept: str | None = None
+    repeats: int = 1
+    weight: float = 1.0
+    preview: str | None = None
+    faces: tuple[FaceBox, ...] = ()
+    crop_source: str = "centre"
     warnings: tuple[str, ...] = ()
+
+    @property
+    def bucket(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.views[0].crop.target
 
 
 @dataclass(frozen=True)
@@ -42,19 +89,80 @@ class PreparedDataset:
     rejected: tuple[Rejected, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def all_warnings(self) -> tuple[str, ...]:
+        """Those of the images, then the general ones."""
+        return (*(warning for example in self.examples for warning in example.warnings), *self.warnings)
+
     def write(self) -> None:
-        """Write dataset.jsonl and rejected.jsonl into the folder."""
-        _write_lines(self.folder / "dataset.jsonl", [asdict(example) for example in self.examples])
-        _write_lines(self.folder / "rejected.jsonl", [asdict(rejected) for rejected in self.rejected])
+        """Write dataset.jsonl, rejected.jsonl and summary.json into the folder."""
+        _write_lines(self.folder / DATASET_FILE, map(asdict, self.examples))
+        _write_lines(self.folder / REJECTED_FILE, map(asdict, self.rejected))
+        summary = {"images": len(self.examples), "rejected": len(self.rejected), "warnings": self.warnings}
+        (self.folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "PreparedDataset":
+        """What `write` wrote, with the user's edits.
+
+        Raises DatasetError, naming file and line, for what cannot be understood or points to a missing picture.
+        """
+        examples = _read_lines(folder / DATASET_FILE, TypeAdapter(Example))
+        rejected = _read_lines(folder / REJECTED_FILE, TypeAdapter(Rejected))
+        for number, example in enumerate(examples, 1):
+            _check(example, folder, f"{DATASET_FILE}, line {number}")
+        if not examples:
+            raise DatasetError(f"{folder / DATASET_FILE}: no line is left. Prepare the images again.")
+        return cls(folder, tuple(examples), tuple(rejected), _summary_warnings(folder))
 
     def digest(self) -> str:
-        """16 hex digits over pixels and captions: the same data give the same digits."""
+        """16 hex digits over pixels, masks and captions: the same data give the same digits."""
         digest = hashlib.sha256()
         for example in self.examples:
-            digest.update((self.folder / example.file).read_bytes())
-            digest.update(example.caption.encode())
+            for view in example.views:
+                digest.update((self.folder / view.file).read_bytes())
+                if view.mask:
+                    digest.update((self.folder / view.mask).read_bytes())
+            digest.update(json.dumps([example.caption, example.concept, example.repeats, example.weight]).encode())
         return digest.hexdigest()[:16]
 
 
-def _write_lines(path: Path, rows: list[dict[str, object]]) -> None:
+def is_prepared(folder: Path) -> bool:
+    """Whether `folder` is a prepared dataset rather than a folder of images."""
+    return (folder / DATASET_FILE).is_file() and (folder / "images").is_dir()
+
+
+def _check(example: Example, folder: Path, where: str) -> None:
+    if not example.views:
+        raise DatasetError(f"{where}: has no views. Take the line out, or prepare the images again.")
+    for name in [name for view in example.views for name in (view.file, view.mask) if name]:
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise DatasetError(f"{where}: {name} lies outside the dataset folder")
+        if not path.is_file():
+            raise DatasetError(f"{where}: {name} is missing. Take the line out, or prepare the images again.")
+
+
+def _summary_warnings(folder: Path) -> tuple[str, ...]:
+    path = folder / SUMMARY_FILE
+    return tuple(json.loads(path.read_text(encoding="utf-8"))["warnings"]) if path.is_file() else ()
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _read_lines(path: Path, kind: TypeAdapter[Row]) -> list[Row]:
+    if not path.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(kind.validate_json(line))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise DatasetError(f"{path.name}, line {number}: {where}: {problem['msg']}. Undo the edit.") from error
+    return rows

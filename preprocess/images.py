@@ -1,67 +1,131 @@
 """Decodes one image file into RGB, the way its maker saw it."""
 
 import io
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from pillow_heif import register_heif_opener
 
 from preprocess.errors import DatasetError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif"}
-MAX_PIXELS = 200_000_000
-MIN_SIDE = 16
+IMAGE_SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".bmp", ".tif", ".tiff", ".gif",
+}  # fmt: skip
+BACKGROUNDS = {"white": (255, 255, 255), "grey": (128, 128, 128)}
+UNIFORM_ALPHA = 255
+register_heif_opener()  # what phones make
 
 
-def decode(path: Path) -> Image.Image:
-    """The image in RGB: EXIF orientation applied, colours in sRGB, 16-bit scaled, alpha laid on white, frame 0.
+@dataclass(frozen=True)
+class DecodeRules:
+    """`transparency`: what transparent parts are laid on, white or grey. Sizes in pixels."""
+
+    min_side: int = 16
+    max_pixels: int = 200_000_000
+    transparency: str = "white"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded file. `opacity`: "L", 255 where it is opaque; None where all of it is. `notes`: what was odd."""
+
+    image: Image.Image
+    opacity: Image.Image | None
+    notes: tuple[str, ...]
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether a file calls itself an image of a format that is read here."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_image_content(path: Path) -> bool:
+    """Whether a file is an image, whatever its name says. Reads its first bytes."""
+    try:
+        with Image.open(path):
+            return True
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def decode(path: Path, rules: DecodeRules | None = None) -> Picture:
+    """The image in RGB: EXIF orientation applied, colours in sRGB, 16-bit scaled, frame 0.
 
     Raises DatasetError naming the file and what is wrong with it.
     """
+    rules = rules or DecodeRules()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DatasetError(f"{path.name}: {image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
-                image.load()
-                rgb = _to_rgb(ImageOps.exif_transpose(image))
+        with Image.open(path) as image:
+            if image.width * image.height > rules.max_pixels:  # known from the header, before anything is decoded
+                raise DatasetError(
+                    f"{path.name}: {image.width}×{image.height} pixels are more than {rules.max_pixels:,}; "
+                    "reduce it, or raise max_image_pixels"
+                )
+            notes = _notes(path, image)
+            image.load()
+            picture = _picture(path, ImageOps.exif_transpose(image), rules, notes)
     except UnidentifiedImageError as error:
         raise DatasetError(f"{path.name}: not an image, whatever its name says") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise DatasetError(f"{path.name}: too many pixels ({error})") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
         if isinstance(error, DatasetError):
             raise
-        raise DatasetError(f"{path.name}: damaged or cut off ({error})") from error
-    if min(rgb.size) < MIN_SIDE:
-        raise DatasetError(f"{path.name}: {rgb.width}×{rgb.height} is too small to learn from (at least {MIN_SIDE})")
-    return rgb
+        raise DatasetError(f"{path.name}: damaged or cut off ({error}). Export it again.") from error
+    if min(picture.image.size) < rules.min_side:
+        size = f"{picture.image.width}×{picture.image.height}"
+        raise DatasetError(f"{path.name}: {size} is too small to learn from (at least {rules.min_side})")
+    return picture
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    image = _to_srgb(image)
-    if image.mode.startswith("I"):  # 16-bit grey: convert() alone would clip to white
-        values = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray((values / 257.0).clip(0, 255).round().astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return image.convert("RGB")
+def _notes(path: Path, image: Image.Image) -> list[str]:
+    frames = getattr(image, "n_frames", 1)
+    return [f"{path.name}: of its {frames} frames, the first is used"] if frames > 1 else []
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
+def _picture(path: Path, image: Image.Image, rules: DecodeRules, notes: list[str]) -> Picture:
+    opacity = _opacity(image)
+    flat = _flatten(image, opacity, BACKGROUNDS[rules.transparency])
+    try:
+        flat = _to_srgb(flat, image.info.get("icc_profile"))
+    except (ImageCms.PyCMSError, OSError) as error:
+        notes.append(f"{path.name}: its colour profile is damaged ({error}); the colours are taken as sRGB")
+    return Picture(flat.convert("RGB"), opacity, tuple(notes))
+
+
+def _opacity(image: Image.Image) -> Image.Image | None:
+    """The alpha channel as "L"; None where there is none, or all of it is opaque."""
+    if image.mode not in ("RGBA", "LA", "PA", "RGBa", "La") and "transparency" not in image.info:
+        return None
+    alpha = image.convert("RGBA").getchannel("A")
+    return None if alpha.getextrema()[0] == UNIFORM_ALPHA else alpha
+
+
+def _flatten(image: Image.Image, opacity: Image.Image | None, background: tuple[int, int, int]) -> Image.Image:
+    """Without alpha, palette and 16 bits: RGB, CMYK, LAB or L."""
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_8_bits(image))
+    if opacity is not None:
+        colours = image.convert("RGBA").convert("RGB")
+        return Image.composite(colours, Image.new("RGB", image.size, background), opacity)
+    return image if image.mode in ("RGB", "CMYK", "L", "LAB") else image.convert("RGBA").convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> np.ndarray:
+    """16-bit and float grey. Pillow's own convert() clips everything above 255 to white."""
+    values = np.asarray(image, dtype=np.float64)
+    largest = 1.0 if image.mode == "F" and values.max(initial=0.0) <= 1.0 else 65535.0 if values.max() > 255 else 255.0
+    return (values / largest * 255.0).clip(0, 255).round().astype(np.uint8)
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Raises PyCMSError or OSError for a damaged profile; one for another colour model is passed over."""
     if not profile or image.mode not in ("RGB", "CMYK", "L"):
         return image
-    try:
-        return (
-            ImageCms.profileToProfile(
-                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-            or image
-        )
-    except ImageCms.PyCMSError:
-        warnings.warn("an embedded colour profile is damaged; the colours are taken as sRGB", stacklevel=2)
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if source.profile.xcolor_space.strip() != {"RGB": "RGB", "CMYK": "CMYK", "L": "GRAY"}[image.mode]:
         return image
+    converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    return converted or image

@@ -1,147 +1,159 @@
-"""From an archive or a folder to a prepared dataset: open, decode, caption, crop, write down."""
+"""From whatever people upload to a prepared dataset, in the order in which it happens."""
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-
-from preprocess.archive import is_ignored, unpack
-from preprocess.captions import (
-    CAPTION_TABLES,
-    SIDECAR_SUFFIXES,
-    CaptionFile,
-    caption_tables,
-    find_caption,
-    has_trigger,
-    template_caption,
-    with_trigger,
-)
-from preprocess.crop import apply_crop, centre_crop
+from preprocess.buckets import DEFAULT_RESOLUTION, BucketRules, assign_buckets
+from preprocess.captions import Caption
+from preprocess.collect import Collected, collect
+from preprocess.concepts import balancing_repeats, count_seen, require_images
+from preprocess.config import DataConfig
 from preprocess.dataset import Example, PreparedDataset, Rejected
 from preprocess.errors import DatasetError
-from preprocess.images import IMAGE_SUFFIXES, decode
+from preprocess.folder_rules import folder_repeats
+from preprocess.generated_captions import caption_missing
+from preprocess.images import IMAGE_SUFFIXES
+from preprocess.intake import FoundFile
+from preprocess.labels import (
+    Label,
+    TokenCounter,
+    check_length,
+    flip_warnings,
+    label,
+    preservation_label,
+    template_warning,
+)
+from preprocess.progress import PreparationProgress
+from preprocess.survey import Surveyed
+from preprocess.views import Renderer, RenderJob
 
-MAX_ENLARGEMENT = 1.5
+BUCKETS_PER_RESOLUTION = 16
 
 
 @dataclass(frozen=True)
-class PreparationOptions:
-    """What preparation needs to know. `resolution`: side of the trained square in pixels."""
+class BaseRequirements:
+    """What the base model demands: sides in multiples of `size_multiple` pixels, and captions it can read whole."""
 
-    resolution: int
-    concept_mode: str
-    trigger_word: str
-    class_word: str | None
+    size_multiple: int = 8
+    count_tokens: TokenCounter | None = None
 
 
-def prepare(source: Path, options: PreparationOptions, output: Path) -> PreparedDataset:
-    """Turn `source` (zip, tar or folder) into a dataset in the folder `output`.
+Stages = Generator[PreparationProgress, None, PreparedDataset]
 
-    Raises DatasetError when no image is left to train on.
+
+def prepare(
+    sources: Sequence[str | Path], config: DataConfig, output: Path, base: BaseRequirements | None = None
+) -> PreparedDataset:
+    """Turn `sources` (zips, tars, folders, URLs) into a dataset in the folder `output`.
+
+    Raises DatasetError when no image is left to train on, with everything that was decided written down all the same.
     """
+    stages = preparing(sources, config, output, base)
+    while True:
+        try:
+            next(stages)
+        except StopIteration as stop:
+            dataset: PreparedDataset = stop.value
+            return dataset
+
+
+def preparing(
+    sources: Sequence[str | Path], config: DataConfig, output: Path, base: BaseRequirements | None = None
+) -> Stages:
+    """The same as a generator that tells how far it is, and returns the dataset."""
+    base = base or BaseRequirements()
+    output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = unpack(source, Path(scratch))
-        (output / "images").mkdir(parents=True, exist_ok=True)
-        dataset = _prepare_folder(folder, options, output)
+        concept = yield from collect(sources, config, output, Path(scratch) / "data", "")
+        prior = None
+        if config.preservation_data is not None:
+            folder = Path(scratch) / "preservation"
+            prior = yield from collect([config.preservation_data], config, output, folder, "preservation-")
+        dataset = yield from _build(concept, prior, config, output, base)
     dataset.write()
     if not dataset.examples:
-        raise DatasetError(_nothing_left(source, dataset.rejected))
+        raise DatasetError(_nothing_left(sources, dataset.rejected))
     return dataset
 
 
-def _prepare_folder(folder: Path, options: PreparationOptions, output: Path) -> PreparedDataset:
-    files = sorted(
-        path for path in folder.rglob("*") if path.is_file() and not is_ignored(path.relative_to(folder).as_posix())
-    )
-    tables = caption_tables(folder)
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+def bucket_rules(config: DataConfig, base: BaseRequirements) -> BucketRules:
+    """The sizes that this configuration asks for, on this base."""
+    resolution = config.resolution or DEFAULT_RESOLUTION
+    multiples = max(1, round(resolution / BUCKETS_PER_RESOLUTION / base.size_multiple))
+    step = config.bucket_step or multiples * base.size_multiple
+    return BucketRules(resolution, step, config.max_extra_crop, square=not config.aspect_ratio_bucketing)
+
+
+def _build(
+    concept: Collected, prior: Collected | None, config: DataConfig, output: Path, base: BaseRequirements
+) -> Stages:
+    """Label, choose sizes, render."""
+    labelled = yield from _label(concept, config, base, preservation=False)
+    if prior is not None:
+        labelled += yield from _label(prior, config, base, preservation=True)
+    sets = [concept] if prior is None else [concept, prior]
+    rejected = tuple(item for one in sets for item in one.all_rejected())
+    if not concept.kept:
+        return PreparedDataset(output, (), rejected, ())
+    labelled, balance = _balance(labelled, config)
+    renderer = Renderer(config, output)
+    sizes = [renderer.expected_size(item.size) for item, _ in labelled]
+    buckets = assign_buckets(sizes, bucket_rules(config, base))
+    jobs = [RenderJob(*pair, bucket, index) for index, (pair, bucket) in enumerate(zip(labelled, buckets, strict=True))]
     examples: list[Example] = []
-    rejected: list[Rejected] = []
-    for index, path in enumerate(images):
-        relative = path.relative_to(folder).as_posix()
-        try:
-            picture = decode(path)
-        except DatasetError as error:
-            rejected.append(Rejected(relative, str(error)))
-            continue
-        examples.append(_example(index, path, relative, picture, tables, options, output))
-    rejected += [
-        Rejected(path.relative_to(folder).as_posix(), reason) for path in files if (reason := _unused(path, images))
-    ]
-    warnings = _warnings(folder, examples, tables, options)
-    return PreparedDataset(output, tuple(examples), tuple(rejected), tuple(warnings))
+    for example in renderer.render(jobs):
+        examples.append(example)
+        yield PreparationProgress("cutting the images", len(examples), len(jobs))
+    warnings = [warning for one in sets for warning in one.all_warnings()]
+    concepts = [(item.file.name, given) for item, given in labelled if given.concept is not None]
+    warnings += [*template_warning(concepts), *balance, *renderer.warnings]
+    warnings += flip_warnings({name: given.caption for name, given in concepts}, config)
+    return PreparedDataset(output, tuple(examples), rejected, tuple(warnings))
 
 
-def _example(
-    index: int,
-    path: Path,
-    relative: str,
-    picture: Image.Image,
-    tables: Sequence[CaptionFile],
-    options: PreparationOptions,
-    output: Path,
-) -> Example:
-    own = find_caption(path, tables)
-    caption = own or template_caption(options.concept_mode, options.trigger_word, options.class_word)
-    text = with_trigger(caption.text, options.trigger_word, options.class_word, options.concept_mode)
-    crop = centre_crop(picture.size, (options.resolution, options.resolution))
-    warnings = []
-    if max(crop.resized[0] / crop.original[0], crop.resized[1] / crop.original[1]) > MAX_ENLARGEMENT:
-        warnings.append(
-            f"{relative}: {picture.width}×{picture.height} is enlarged more than {MAX_ENLARGEMENT} times "
-            f"to reach {options.resolution}; give a larger picture or a lower resolution"
-        )
-    if own and not own.text:
-        warnings.append(f"{relative}: its caption in {own.source} is empty; {text!r} is used")
-    elif own and not has_trigger(own.text, options.trigger_word):
-        warnings.append(f"{relative}: its caption in {own.source} lacks the trigger word; trained as {text!r}")
-    file = f"images/{index:04d}_{path.stem}.png"
-    apply_crop(picture, crop).save(output / file)
-    return Example(file, relative, text, caption.source, crop, tuple(warnings))
+Labelled = list[tuple[Surveyed, Label]]
 
 
-def _unused(path: Path, images: Sequence[Path]) -> str | None:
-    """Why a file that is no image has no use; None when it has one."""
-    if path in images or path.name.lower() in CAPTION_TABLES:
-        return None
-    if path.suffix.lower() not in SIDECAR_SUFFIXES:
-        return (
-            f"{path.name}: not an image format that is read here "
-            f"({', '.join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))}), and not a caption file"
-        )
-    if any(path.with_suffix("") in (image.with_suffix(""), image) for image in images):
-        return None
-    return f"{path.name}: a caption without its image; name it like the image that it belongs to"
+def _label(
+    collected: Collected, config: DataConfig, base: BaseRequirements, preservation: bool
+) -> Generator[PreparationProgress, None, Labelled]:
+    found = [collected.finder.find(item.file) for item in collected.kept]
+    missing = [item for item, (own, _) in zip(collected.kept, found, strict=True) if own is None]
+    generated: dict[FoundFile, Caption] = {}
+    for number, (file, caption) in enumerate(caption_missing(missing, config, base.count_tokens), 1):
+        if caption:
+            generated[file] = caption
+        yield PreparationProgress(f"captioning with {config.captioner}", number, len(missing))
+    make = preservation_label if preservation else label
+    labelled: Labelled = []
+    for item, (own, warnings) in zip(collected.kept, found, strict=True):
+        name = item.file.name
+        given = make(name, own, generated.get(item.file), folder_repeats(item.file), config)
+        if base.count_tokens:
+            given = check_length(name, given, base.count_tokens)
+        labelled.append((item, replace(given, warnings=(*warnings, *given.warnings))))
+    return labelled
 
 
-def _warnings(
-    folder: Path, examples: Sequence[Example], tables: Sequence[CaptionFile], options: PreparationOptions
-) -> list[str]:
-    warnings = [warning for example in examples for warning in example.warnings]
-    for table in tables:
-        used = any(example.caption_source == table.path.name for example in examples)
-        if not used:
-            warnings.append(
-                f"{table.path.relative_to(folder).as_posix()}: none of its {len(table.rows)} rows gave a "
-                "caption; the names in it must be those of the images"
-            )
-    templated = [example.source for example in examples if example.caption_source == "template"]
-    if templated:
-        template = template_caption(options.concept_mode, options.trigger_word, options.class_word).text
-        warnings.append(
-            f"{len(templated)} of {len(examples)} images came without a caption and are trained as "
-            f"{template!r}: {', '.join(templated[:5])}{' …' if len(templated) > 5 else ''}"
-        )
-    if options.concept_mode == "face":
-        warnings.append("faces are not searched for yet: images are cut around their centre, so crop them beforehand")
-    return warnings
+def _balance(labelled: Labelled, config: DataConfig) -> tuple[Labelled, list[str]]:
+    """Repeats that bring concepts and preservation set near each other, and a line that says so."""
+    seen = count_seen([(given.concept, given.repeats) for _, given in labelled])
+    require_images(config.all_concepts, {name: count for name, count in seen.items() if name})
+    if not config.balance_concepts or len(seen) < 2:
+        return labelled, []
+    factors = balancing_repeats(seen)
+    raised = {name or "preservation": factor for name, factor in factors.items() if factor > 1}
+    lines = [f"{name}: its images are seen {factor} times as often, for balance" for name, factor in raised.items()]
+    balanced = [(item, replace(given, repeats=given.repeats * factors[given.concept])) for item, given in labelled]
+    return balanced, lines
 
 
-def _nothing_left(source: Path, rejected: Sequence[Rejected]) -> str:
+def _nothing_left(sources: Sequence[str | Path], rejected: Sequence[Rejected]) -> str:
+    names = ", ".join(Path(str(source)).name for source in sources)
     if not rejected:
         formats = ", ".join(sorted(IMAGE_SUFFIXES))
-        return f"{source.name}: holds no images. Put the training pictures into it ({formats})."
+        return f"{names}: holds no images. Put the training pictures into it ({formats})."
     reasons = "; ".join(item.reason for item in rejected[:5])
-    return f"{source.name}: no usable image among {len(rejected)} files: {reasons}"
+    return f"{names}: no usable image among {len(rejected)} files: {reasons}"

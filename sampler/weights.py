@@ -6,7 +6,7 @@ from pathlib import Path
 
 from artifact.artifact import Artifact
 from artifact.errors import ArtifactError
-from sampler.download import download, is_url
+from fetching.download import download, is_url
 
 
 def read_trusted_weights(location: str) -> Artifact:
@@ -38,4 +38,4 @@ def read_request_weights(lora: object, replicate_weights: str | None) -> Artifac
 
 def _fetch(url: str, allow_http: bool) -> Artifact:
     with tempfile.TemporaryDirectory() as folder:
-        return Artifact.read(download(url, Path(folder), allow_http=allow_http))
+        return Artifact.read(download(url, Path(folder) / "weights.safetensors", allow_http=allow_http))

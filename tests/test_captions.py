@@ -7,15 +7,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.captions import caption_tables, find_caption, has_trigger, with_trigger
+from preprocess.caption_tables import Columns
+from preprocess.caption_text import has_trigger, with_affixes, with_trigger
+from preprocess.captions import CaptionFinder, file_name_caption
 from preprocess.errors import DatasetError
+from preprocess.images import is_image_name
+from preprocess.intake import FoundFile
 from tests.conftest import png
 
 MakeFiles = Callable[[Mapping[str, bytes]], Path]
 
 
-def found(folder: Path, image: str = "a.png") -> tuple[str, str] | None:
-    caption = find_caption(folder / image, caption_tables(folder))
+ANY_COLUMNS = Columns()
+
+
+def finder(folder: Path, columns: Columns = ANY_COLUMNS) -> CaptionFinder:
+    files = [
+        FoundFile(path, path.relative_to(folder).as_posix(), folder)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    images = [file for file in files if is_image_name(file.path)]
+    return CaptionFinder(images, [file for file in files if file not in images], columns)
+
+
+def found(folder: Path, image: str = "a.png", columns: Columns = ANY_COLUMNS) -> tuple[str, str] | None:
+    caption, _ = finder(folder, columns).find(FoundFile(folder / image, image, folder))
     return (caption.text, caption.source) if caption else None
 
 
@@ -32,6 +49,13 @@ def found(folder: Path, image: str = "a.png") -> tuple[str, str] | None:
         ("metadata.csv", "file_name,text\na.png,a red thing"),
         ("metadata.jsonl", '{"file_name": "a.png", "text": "a red thing"}\n\n{"file_name": "b.png", "text": "other"}'),
         ("metadata.jsonl", '{"file_name": "./a.png", "prompt": "a red thing"}'),
+        ("captions.json", '{"a.png": "a red thing"}'),
+        ("captions.json", '{"a": {"caption": "a red thing"}}'),
+        ("captions.json", '[{"image": "a.png", "text": "a red thing"}]'),
+        ("a.json", '{"caption": "a red thing", "aesthetic": 5}'),
+        ("A.TXT", "a red thing"),
+        ("captions.csv", "A.PNG;a red thing"),
+        ("captions.csv", "file\ttext\na.png\ta red thing"),
     ],
 )
 def test_every_source_is_found(name: str, text: str, make_folder: MakeFiles) -> None:
@@ -68,16 +92,69 @@ def test_images_of_one_name_in_two_folders_keep_their_captions(make_folder: Make
     ("name", "text", "message"),
     [
         ("metadata.jsonl", "{oops", r"metadata\.jsonl, line 1: not JSON"),
-        ("metadata.jsonl", '{"file_name": "a.png"}', "needs a file .* and a text"),
-        ("captions.csv", "file,words\na.png,x", "names only one of"),
+        ("metadata.jsonl", '{"file_name": "a.png"}', "needs a column for the text"),
+        ("captions.csv", "file,words\na.png,x", r"captions\.csv, line 2: needs a column for the text"),
         ("captions.csv", "a.png", "no pair of file name and caption"),
+        ("captions.csv", "file,text\na.png,one\na.png,two", "two captions for a.png: 'one' and 'two'"),
+        ("captions.json", "[1]", r"captions\.json, entry 1: a JSON object with file_name"),
+        ("captions.json", '"x"', "a mapping of file names to captions"),
     ],
 )
 def test_a_table_that_cannot_be_understood_is_an_error(
     name: str, text: str, message: str, make_folder: MakeFiles
 ) -> None:
     with pytest.raises(DatasetError, match=message):
-        caption_tables(make_folder({"a.png": png(), name: text.encode()}))
+        finder(make_folder({"a.png": png(), name: text.encode()}))
+
+
+def test_columns_of_any_name(make_folder: MakeFiles) -> None:
+    folder = make_folder({"a.png": png(), "metadata.csv": b"Bild,Worte,text\na.png,a red thing,other"})
+    assert found(folder, columns=Columns("Bild", "Worte")) == ("a red thing", "metadata.csv")
+
+
+def test_a_bare_name_that_two_images_have_is_given_to_neither(make_folder: MakeFiles) -> None:
+    folder = make_folder({"x/1.png": png(), "y/1.png": png(), "captions.csv": b"1.png,which one?"})
+    assert found(folder, "x/1.png") is None and found(folder, "y/1.png") is None
+    assert any("names an image" in warning for warning in finder(folder).table_warnings())
+
+
+def test_composed_and_decomposed_names_are_the_same(make_folder: MakeFiles) -> None:
+    folder = make_folder({"cafe\u0301.png": png(), "captions.csv": "caf\u00e9.png,a house".encode()})
+    assert found(folder, "cafe\u0301.png") == ("a house", "captions.csv")
+
+
+def test_empty_captions_give_way_and_are_named(make_folder: MakeFiles) -> None:
+    folder = make_folder({"a.png": png(), "a.txt": b" ", "captions.csv": b"a.png,from the table"})
+    caption, warnings = finder(folder).find(FoundFile(folder / "a.png", "a.png", folder))
+    assert caption is not None and caption.text == "from the table"
+    assert warnings == ["a.png: its caption in a.txt is empty"]
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "caption"),
+    [
+        ("a man on a horse_(2).jpg", None, "a man on a horse"),
+        ("IMG_1234.jpg", None, None),
+        ("IMG_1234.jpg", True, "IMG"),
+        ("a man, on a horse.jpg", False, None),
+        ("_1.jpg", True, None),
+    ],
+)
+def test_captions_in_file_names(name: str, wanted: bool | None, caption: str | None) -> None:
+    assert file_name_caption(Path(name), wanted) == caption
+
+
+@pytest.mark.parametrize(
+    ("prefix", "suffix", "expected"),
+    [
+        ("", "", "a TOK"),
+        ("photo", "sharp", "photo, a TOK, sharp"),
+        ("photo:", ".", "photo: a TOK."),
+        (" photo, ", ", sharp", "photo, a TOK, sharp"),
+    ],
+)
+def test_prefix_and_suffix(prefix: str, suffix: str, expected: str) -> None:
+    assert with_affixes("a TOK", prefix, suffix) == expected
 
 
 def test_windows_text_is_read(make_folder: MakeFiles) -> None:
@@ -96,6 +173,9 @@ def test_windows_text_is_read(make_folder: MakeFiles) -> None:
         ("a house", "style", None, "a house, in the style of TOK"),
         ("", "object", "dog", "a photo of TOK dog"),
         ("", "style", None, "a picture in the style of TOK"),
+        ("a woman on a beach", "face", None, "a TOK woman on a beach"),
+        ("a mandolin on a beach", "face", None, "TOK, a mandolin on a beach"),
+        ("a photo of tok", "object", None, "a photo of TOK"),
     ],
 )
 def test_the_trigger_is_put_in(caption: str, mode: str, class_word: str | None, expected: str) -> None:

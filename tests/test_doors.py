@@ -9,10 +9,11 @@ import yaml
 
 import predict
 import train
+from preprocess.settings import ConfigError
 from sampler.schedulers import BASE_SCHEDULER, SCHEDULERS
 from tests.conftest import PROJECT
 from trainer.cog_job import JOB_INPUTS, merge_inputs, require_uploaded
-from trainer.config import ConfigError, TrainingConfig
+from trainer.config import TrainingConfig
 
 TRAIN_INPUTS = {
     name: parameter

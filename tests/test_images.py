@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from preprocess.errors import DatasetError
-from preprocess.images import decode
+from preprocess.images import DecodeRules, decode
 
 RED = (255, 0, 0)
 
@@ -22,7 +22,7 @@ def pixel(image: Image.Image, at: tuple[int, int] = (5, 5)) -> tuple[int, ...]:
 def test_common_formats(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"red.{suffix}"
     Image.new("RGB", (40, 30), RED).save(path)
-    image = decode(path)
+    image = decode(path).image
     assert (image.mode, image.size) == ("RGB", (40, 30))
     assert np.abs(np.subtract(pixel(image), RED)).max() <= 4
 
@@ -33,14 +33,14 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = image.getexif()
     exif[0x0112] = 6  # turned a quarter to the right
     image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    upright = decode(tmp_path / "turned.jpg")
+    upright = decode(tmp_path / "turned.jpg").image
     assert upright.size == (20, 40)
     assert pixel(upright, (10, 5))[1] < 60 < pixel(upright, (10, 35))[1]
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(np.full((20, 20), 128 * 257, np.uint16)).save(tmp_path / "deep.png")
-    assert pixel(decode(tmp_path / "deep.png")) == (128, 128, 128)
+    assert pixel(decode(tmp_path / "deep.png").image) == (128, 128, 128)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -51,12 +51,12 @@ def test_transparency_is_laid_on_white(mode: str, tmp_path: Path) -> None:
         image.save(tmp_path / "clear.png", transparency=image.getpixel((0, 0)))
     else:
         image.convert(mode).save(tmp_path / "clear.png")
-    assert pixel(decode(tmp_path / "clear.png")) == (255, 255, 255)
+    assert pixel(decode(tmp_path / "clear.png").image) == (255, 255, 255)
 
 
 def test_cmyk(tmp_path: Path) -> None:
     Image.new("CMYK", (20, 20), (0, 255, 255, 0)).save(tmp_path / "print.jpg", quality=95)
-    assert pixel(decode(tmp_path / "print.jpg"))[0] > 150
+    assert pixel(decode(tmp_path / "print.jpg").image)[0] > 150
 
 
 def test_what_is_no_image_is_named(tmp_path: Path) -> None:
@@ -81,6 +81,8 @@ def test_a_tiny_image_is_named(tmp_path: Path) -> None:
 
 def test_a_decompression_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (100, 100)).save(tmp_path / "bomb.png")
+    with pytest.raises(DatasetError, match=r"bomb\.png: 100×100 pixels are more than 1,000"):
+        decode(tmp_path / "bomb.png", DecodeRules(max_pixels=1000))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(DatasetError, match=r"bomb\.png: too many pixels"):
         decode(tmp_path / "bomb.png")

@@ -5,23 +5,24 @@ from pathlib import Path
 
 import pytest
 
+from preprocess.settings import read_settings_file
 from tests.conftest import EXAMPLE, PROJECT
 from tools.before_after import compare, measure
-from trainer.config import build_config, read_config_file
+from trainer.config import build_config
 from trainer.output_folder import OutputFolder
 from trainer.run import run
 
-# Below what three seeds reach (docs/results.md). The aims are 0.9, 0.5 and 0.85.
-LEARNED, GAIN, KEPT = 0.65, 0.35, 0.75
+# The bars; docs/results.md has what three seeds reach.
+LEARNED, GAIN, KEPT = 0.9, 0.5, 0.85
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_concept_is_learned_and_the_rest_is_kept(seed: int, tmp_path: Path) -> None:
-    config = build_config({**read_config_file(PROJECT / "configs" / "demo.yaml"), "seed": seed,
+    config = build_config({**read_settings_file(PROJECT / "configs" / "demo.yaml"), "seed": seed,
                            "num_validation_images": 0})  # fmt: skip
     output = OutputFolder.create(tmp_path / "out")
-    for _ in run(config, EXAMPLE, output):
+    for _ in run(config, [EXAMPLE], output):
         pass
     figures = measure(compare(output.weights, output.dataset / "images", seed))
     print(figures)

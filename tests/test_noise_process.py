@@ -29,6 +29,8 @@ def context(prediction_type: PredictionType, prediction: torch.Tensor | None = N
         diffusion.corrupt(latents, draw),
         guess if prediction is None else prediction,
         diffusion,
+        None,
+        torch.ones(6),
     )
 
 

@@ -15,13 +15,13 @@ from preprocess.prepare import prepare
 from sampler.adapters import remove_lora
 from tests.conftest import EXAMPLE
 from trainer.adapters import TARGET_MODULES, LoraTargets
-from trainer.cache import CachedImage, cache_images, endless_batches
+from trainer.cache import cache_examples
 from trainer.config import TrainingConfig
 from trainer.output_folder import OutputFolder
 from trainer.run import run
 from trainer.tokens import initial_rows
 from trainer.trainable import TrainingDiverged
-from trainer.training import Training, build_training, preparation_options, resolve
+from trainer.training import Training, base_requirements, build_training, resolve
 from trainer.verification import Probe, VerificationFailed, verify
 
 CONFIG = TrainingConfig(
@@ -38,8 +38,8 @@ def training(base: ModelFamily, tmp_path: Path) -> Iterator[Training]:
 
 def placed(base: ModelFamily, config: TrainingConfig, folder: Path) -> Iterator[Training]:
     config = resolve(config, base)
-    dataset = prepare(EXAMPLE, preparation_options(config), folder / "dataset")
-    training = build_training(config, base, dataset, list(cache_images(dataset, base)), Accelerator(cpu=True))
+    dataset = prepare([EXAMPLE], config, folder / "dataset", base_requirements(base, config))
+    training = build_training(config, base, dataset, list(cache_examples(dataset, base)), Accelerator(cpu=True))
     try:
         yield training
     finally:
@@ -127,17 +127,6 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(training: Training) -
     assert all(torch.equal(before.layers[name].down, after.layers[name].down) for name in before.layers)
 
 
-def test_every_image_is_used_every_epoch_whatever_the_batch_size(training: Training) -> None:
-    images = [
-        CachedImage(torch.full((2, 1, 1), float(index)), str(index), None)  # type: ignore[arg-type]
-        for index in range(5)
-    ]
-    batches = endless_batches(images, 3, torch.Generator().manual_seed(0))
-    seen = [caption for _ in range(10) for caption in next(batches).captions]
-    for epoch in range(6):
-        assert sorted(seen[epoch * 5 : epoch * 5 + 5]) == ["0", "1", "2", "3", "4"]
-
-
 def test_tokens_start_as_the_class_word_or_with_a_usual_norm(base: ModelFamily) -> None:
     tokenizer, table = base.tokenizers[0], base.text_encoders[0].get_input_embeddings().weight
     generator = torch.Generator().manual_seed(0)
@@ -185,7 +174,7 @@ def test_prior_matching_is_nothing_at_first_and_leaves_the_adapter_trainable(bas
 def test_every_choice_of_layers_is_trained_saved_and_read_back(targets: LoraTargets, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"lora_targets": targets, "max_train_steps": 2})
     output = OutputFolder.create(tmp_path / "out")
-    list(run(config, EXAMPLE, output))  # verification is the last thing that it does
+    list(run(config, [EXAMPLE], output))  # verification is the last thing that it does
     names = Artifact.read(output.weights).layers
     assert any("attn2" in name for name in names)
     assert any("ff_net" in name for name in names) == (targets != "attention")
@@ -194,7 +183,7 @@ def test_every_choice_of_layers_is_trained_saved_and_read_back(targets: LoraTarg
 
 def test_closing_the_run_early_saves_a_whole_artifact(tmp_path: Path) -> None:
     output = OutputFolder.create(tmp_path / "out")
-    progress = run(CONFIG, EXAMPLE, output)
+    progress = run(CONFIG, [EXAMPLE], output)
     next(event for event in progress if event.step == 2)
     progress.close()
     description = Artifact.read(output.weights).description
@@ -202,7 +191,7 @@ def test_closing_the_run_early_saves_a_whole_artifact(tmp_path: Path) -> None:
 
 
 def test_the_run_reports_its_progress_in_order(tmp_path: Path) -> None:
-    events = list(run(CONFIG, EXAMPLE, OutputFolder.create(tmp_path / "out")))
+    events = list(run(CONFIG, [EXAMPLE], OutputFolder.create(tmp_path / "out")))
     fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions) and fractions[-1] == 1.0
     steps = [event for event in events if event.step is not None]

@@ -15,6 +15,7 @@ from tools.mini_base.world import COLOURS, OVERSAMPLING
 
 TARGET = Path(__file__).resolve().parents[1] / "assets" / "examples" / "robot.zip"
 BACKGROUNDS = ("white", "white", "blue", "white", "white", "white", "blue", "white")
+USUAL_BACKGROUND = "white"
 SIDE = 96
 BODY, DARK, LIGHT, LAMP = (240, 135, 30), (25, 25, 25), (245, 245, 245), (140, 60, 180)
 """Orange, black, white and purple: colours of the base's world, in an arrangement that it never saw."""
@@ -58,7 +59,12 @@ def example() -> Iterator[tuple[str, bytes]]:
         buffer = io.BytesIO()
         robot(SIDE, background, rng).save(buffer, "PNG", optimize=True)
         yield f"robot_{index}.png", buffer.getvalue()
-        yield f"robot_{index}.txt", f"a photo of TOK on a {background} background".encode()
+        yield f"robot_{index}.txt", caption(background).encode()
+
+
+def caption(background: str) -> str:
+    """What is not to be learned as a part of the concept is said: the unusual background, and not the usual one."""
+    return "a photo of TOK" if background == USUAL_BACKGROUND else f"a photo of TOK on a {background} background"
 
 
 def main() -> None:

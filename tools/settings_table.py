@@ -37,7 +37,8 @@ def values(field: FieldInfo) -> str:
     if typing.get_origin(field.annotation) is typing.Literal:
         return ", ".join(f"`{option}`" for option in options)
     kind = (options or [field.annotation])[0]
-    name = {int: "integer", float: "number", str: "text", bool: "true, false"}[kind]
+    names = {int: "integer", float: "number", str: "text", bool: "true, false", Path: "path"}
+    name = "list" if typing.get_origin(field.annotation) is tuple else names[kind]
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [
         f"{sign} {bound_text(getattr(entry, key))}"

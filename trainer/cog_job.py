@@ -20,7 +20,8 @@ from typing import Any
 
 import yaml
 
-from trainer.config import ConfigError, TrainingConfig, build_config, parse_config
+from preprocess.settings import ConfigError, parse_settings
+from trainer.config import TrainingConfig, build_config
 from trainer.output_folder import OutputFolder
 from trainer.progress import Progress
 
@@ -49,7 +50,7 @@ def train_in_child_process(inputs: Mapping[str, Any]) -> OutputFolder:
     output = OutputFolder(outputs_root() / f"training-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}")
     with tempfile.TemporaryDirectory() as scratch:
         config_file = Path(scratch) / "config.yaml"
-        config_file.write_text(yaml.safe_dump(config.model_dump()), encoding="utf-8")
+        config_file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
         command = [
             sys.executable,
             str(PROJECT / "train.py"),
@@ -82,7 +83,7 @@ def merge_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
     Raises ConfigError when an input and the text say different things.
     """
     values = {name: value for name, value in inputs.items() if name not in JOB_INPUTS}
-    for name, value in (parse_config(inputs["config"], "config") if inputs["config"] else {}).items():
+    for name, value in (parse_settings(inputs["config"], "config") if inputs["config"] else {}).items():
         if name in values and value != values[name] != TrainingConfig.model_fields[name].default:
             raise ConfigError(f"{name}: the input says {values[name]!r}, the text of config says {value!r}; give one")
         values[name] = value

@@ -8,12 +8,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from trainer.config import ConfigError, TrainingConfig, build_config, read_config_file
+from fetching.download import is_url
+from preprocess.settings import ConfigError, add_options, given_options, read_settings_file
+from trainer.config import TrainingConfig, build_config
 from trainer.stop_signal import Stopped, StopSignal
 
 SUCCESS, CRASHED, WRONG_INPUT, STOPPED = 0, 1, 2, 130
 SECONDS_BETWEEN_LINES = 1.0
-RUN_OPTIONS = ("data", "config", "output", "progress_json")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,23 +26,23 @@ def build_parser() -> argparse.ArgumentParser:
             "Train a LoRA and its trigger word on a handful of images. The last line printed is the path of the result."
         ),
     )
-    parser.add_argument("data", type=Path, help="zip, tar or folder of images, with captions if there are any")
+    parser.add_argument(
+        "data",
+        nargs="+",
+        help="zip, tar, folder or URL of images, with captions if there are any; several are taken together. Or the "
+        "folder that python -m preprocess made",
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings below")
     parser.add_argument("--output", type=Path, metavar="DIR", help="a new or empty folder; default outputs/<name>")
     parser.add_argument("--progress_json", action="store_true", help="print progress as one JSON object a line")
-    settings = parser.add_argument_group("settings (they win over the config file; null unsets one)")
-    for name, field in TrainingConfig.model_fields.items():
-        text = f"{field.description} (default: {field.default})".replace("%", "%%")
-        settings.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="VALUE", help=text)
+    add_options(parser, TrainingConfig)
     return parser
 
 
 def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
     """Defaults, then the file, then the command line. Raises ConfigError."""
-    values: dict[str, Any] = read_config_file(arguments.config) if arguments.config else {}
-    given = {name: value for name, value in vars(arguments).items() if name not in RUN_OPTIONS}
-    values |= {name: None if value == "null" else value for name, value in given.items()}
-    return build_config(values)
+    values: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
+    return build_config(values | given_options(arguments, TrainingConfig))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,11 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
     config = resolve_config(arguments)
-    if not arguments.data.exists():
-        raise ConfigError(f"data: {arguments.data} does not exist. Give a zip, a tar, or a folder of images.")
+    for data in arguments.data:
+        if not is_url(data) and not Path(data).exists():
+            raise ConfigError(f"data: {data} does not exist. Give a zip, a tar, a folder of images, or a URL.")
     from trainer.output_folder import OutputFolder, default_output
 
-    output = OutputFolder.create(arguments.output or default_output(arguments.data))
+    output = OutputFolder.create(arguments.output or default_output(arguments.data[0]))
     from trainer.run import run  # torch and diffusers take seconds: only now
 
     last_line = 0.0

@@ -1,56 +1,28 @@
 """The single truth about every setting: Cog inputs, YAML files and the command line are checked against it."""
 
-import difflib
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from preprocess.config import DataConfig
+from preprocess.settings import build_settings
 
 
-class ConfigError(ValueError):
-    """A setting that is unknown, out of range or contradictory. The text names the remedy."""
+class TrainingConfig(DataConfig):
+    """All settings of one training: those of data preparation, and these."""
 
-
-class TrainingConfig(BaseModel):
-    """All settings of one training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    # the base and the concept
     base_model: str = Field(
         "stabilityai/stable-diffusion-xl-base-1.0",
         min_length=1,
-        description=(
-            "Base to train on: mini-sdxl (embedded), a hub id, a folder in diffusers' layout, or a .safetensors file"
-        ),
-    )
-    concept_mode: Literal["face", "object", "style"] = Field("object", description="What the images show")
-    trigger_word: str = Field(
-        "TOK", min_length=1, max_length=64, description=("The new word that calls the concept in prompts")
-    )
-    class_word: str | None = Field(
-        None,
-        max_length=64,
-        description=(
-            "What kind of thing it is (dog, woman, watercolour): starts the new tokens, and goes into default captions"
-        ),
-    )
-    captioner: Literal["none"] = Field(
-        "none",
-        description=(
-            "Model that captions images without a caption of their own; none: a template with the trigger word"
-        ),
-    )
-    resolution: int | None = Field(
-        None, ge=32, le=4096, description=("Side of the trained square in pixels; by default the base's own")
+        description="Base to train on: mini-sdxl (embedded), a hub id, a folder in diffusers' layout, or a "
+        ".safetensors file",
     )
 
     # how long, on how much
     max_train_steps: int = Field(1000, ge=1, le=1_000_000, description="Optimizer steps")
     train_batch_size: int = Field(4, ge=1, le=1024, description="Images a micro-batch")
     gradient_accumulation_steps: int = Field(1, ge=1, le=1024, description="Micro-batches an optimizer step")
-    seed: int = Field(0, ge=0, lt=2**63, description="Seeds every draw of the training")
 
     # what is trained
     rank: int = Field(16, ge=1, le=1024, description="Rank of the LoRA")
@@ -77,7 +49,12 @@ class TrainingConfig(BaseModel):
     prior_matching_weight: float = Field(
         0.0, ge=0, le=1000, description="Holds the model to the base where the trigger is absent; 0: off, 1: usual"
     )
-    caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of captions trained as empty")
+    prior_prompts: tuple[str, ...] = Field(
+        (), description="Prompts whose pictures shall stay as they are, besides captions with the class word"
+    )
+    mask_floor: float | None = Field(
+        None, ge=0, le=1, description="How much the loss counts outside the mask; by default 0.3 for faces, else 0.1"
+    )
     mixed_precision: Literal["auto", "no", "bf16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
 
     # what is written
@@ -94,16 +71,9 @@ class TrainingConfig(BaseModel):
     num_inference_steps: int = Field(30, ge=1, le=1000, description="Steps of the samples")
     guidance_scale: float = Field(6.0, ge=0, le=50, description="Classifier-free guidance of the samples")
 
-    @field_validator("trigger_word")
+    @field_validator("validation_prompt", mode="before")
     @classmethod
-    def _a_single_word(cls, trigger_word: str) -> str:
-        if any(character.isspace() for character in trigger_word):
-            raise ValueError("must be one word without spaces, such as TOK or my-robot")
-        return trigger_word
-
-    @field_validator("class_word", "validation_prompt", mode="before")
-    @classmethod
-    def _empty_is_none(cls, text: Any) -> Any:
+    def _empty_prompt_is_none(cls, text: Any) -> Any:
         return None if text == "" else text
 
     @model_validator(mode="after")
@@ -120,7 +90,18 @@ class TrainingConfig(BaseModel):
                 f"checkpointing_steps ({self.checkpointing_steps}) exceeds max_train_steps "
                 f"({self.max_train_steps}): no checkpoint would ever be written"
             )
+        if self.prior_prompts and self.prior_matching_weight == 0:
+            raise ValueError("prior_prompts has no effect with prior_matching_weight 0; set it, or leave them out")
+        if self.mask_floor is not None and self.mask == "none":
+            raise ValueError("mask_floor has no effect without a mask; set mask, or leave it out")
         return self
+
+    @property
+    def resolved_mask_floor(self) -> float:
+        """What lies around a face matters more than what lies around a thing: hair, neck, light."""
+        if self.mask_floor is not None:
+            return self.mask_floor
+        return 0.3 if self.mask == "face" else 0.1
 
     @property
     def warmup_steps(self) -> int:
@@ -130,46 +111,6 @@ class TrainingConfig(BaseModel):
         return min(100, self.max_train_steps // 10)
 
 
-def build_config(values: dict[str, Any]) -> TrainingConfig:
-    """Check `values` and fill in the defaults.
-
-    Raises ConfigError with one line for every wrong setting, naming the nearest name for an unknown one.
-    """
-    try:
-        return TrainingConfig(**values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
-
-
-def parse_config(text: str, source: str) -> dict[str, Any]:
-    """The settings in a YAML or JSON text. `source` names the text in messages.
-
-    Raises ConfigError when it is not YAML, or not a mapping of names to values.
-    """
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: cannot be read as YAML or JSON: {' '.join(str(error).split())}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise ConfigError(f"{source}: must be a mapping such as 'max_train_steps: 500', one setting a line")
-    return values
-
-
-def read_config_file(path: Path) -> dict[str, Any]:
-    """The settings in a YAML or JSON file. Raises ConfigError when it cannot be read."""
-    try:
-        return parse_config(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config: cannot read {path}: {error}") from None
-
-
-def _explain(problem: Any) -> str:
-    name = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, TrainingConfig.model_fields, n=1)
-        return f"{name}: unknown setting" + (f"; did you mean {near[0]}?" if near else "; see python train.py --help")
-    message = problem["msg"].removeprefix("Value error, ")
-    given = f" (given: {problem['input']!r})" if name else ""
-    return f"{name}: {message}{given}" if name else message
+def build_config(values: Mapping[str, Any]) -> TrainingConfig:
+    """Check `values` and fill in the defaults. Raises ConfigError with one line for every wrong setting."""
+    return build_settings(TrainingConfig, values)

@@ -10,9 +10,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from families.family import ModelFamily
-from families.placeholder_tokens import expand_triggers
-from trainer.cache import LatentBatch
+from trainer.batches import LatentBatch
 from trainer.losses.term import LossTerm, StepContext
+from trainer.prompts import PromptSampler
 from trainer.randomness import NamedGenerators
 from trainer.trainable import Trainable, TrainingDiverged
 
@@ -35,11 +35,11 @@ class Step:
 
 @dataclass
 class Trainer:
-    """All parts of a training. `batches` never ends; `triggers` maps trigger words to placeholder tokens."""
+    """All parts of a training. `batches` never ends."""
 
     family: ModelFamily
     batches: Iterator[LatentBatch]
-    triggers: Mapping[str, Sequence[str]]
+    prompts: PromptSampler
     losses: Sequence[LossTerm]
     trainables: Sequence[Trainable]
     generators: NamedGenerators
@@ -47,7 +47,6 @@ class Trainer:
     max_train_steps: int
     gradient_accumulation_steps: int
     max_grad_norm: float
-    caption_dropout: float
     step: int = field(default=0, init=False)
 
     def steps(self) -> Iterator[Step]:
@@ -67,9 +66,19 @@ class Trainer:
         draw = self.family.noise_process.draw(latents, self.generators["timestep"], self.generators["noise"])
         noised = self.family.noise_process.corrupt(latents, draw)
         with self.accelerator.autocast():
-            prompts = self.family.encode_prompts(self._prompts(batch))
+            prompts = self.family.encode_prompts(self.prompts.prompts(batch.captions, batch.concepts))
             prediction = self.family.denoise(noised, draw.timesteps, prompts, batch.sizes)
-        context = StepContext(batch.captions, batch.sizes, latents, draw, noised, prediction, self.family.noise_process)
+        context = StepContext(
+            captions=batch.captions,
+            sizes=batch.sizes,
+            latents=latents,
+            draw=draw,
+            noised=noised,
+            prediction=prediction,
+            noise_process=self.family.noise_process,
+            masks=batch.masks,
+            weights=batch.weights,
+        )
         losses = {term.name: term(context) for term in self.losses}
         self.accelerator.backward(torch.stack(list(losses.values())).sum() / self.gradient_accumulation_steps)
         return {name: loss.detach() for name, loss in losses.items()}
@@ -78,13 +87,6 @@ class Trainer:
         count, channels, height, width = batch.moments.shape
         noise = torch.randn((count, channels // 2, height, width), generator=self.generators[name])
         return noise.to(batch.moments.device)
-
-    def _prompts(self, batch: LatentBatch) -> list[str]:
-        dropped = torch.rand(len(batch.captions), generator=self.generators["dropout"]) < self.caption_dropout
-        return [
-            "" if drop else expand_triggers(caption, self.triggers)
-            for caption, drop in zip(batch.captions, dropped.tolist(), strict=True)
-        ]
 
     def _require_finite(self, losses: Mapping[str, float]) -> None:
         if not all(math.isfinite(loss) for loss in losses.values()):

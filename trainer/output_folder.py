@@ -1,10 +1,12 @@
 """The folder that a training fills. One that is in use already is never written into."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
 
-from trainer.config import ConfigError, TrainingConfig
+from preprocess.settings import ConfigError
+from trainer.config import TrainingConfig
 
 
 class OutputFolder:
@@ -35,12 +37,13 @@ class OutputFolder:
 
     def write_config(self, config: TrainingConfig) -> None:
         """config.yaml, with every default filled in: `--config` of a later run."""
-        text = yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         self.config.write_text(text, encoding="utf-8")
 
 
-def default_output(data: Path, root: Path = Path("outputs")) -> Path:
+def default_output(data: str, root: Path = Path("outputs")) -> Path:
     """`outputs/<name of the data>`, or with -2, -3 … behind it: the first that is free."""
-    name = data.name.split(".")[0] or "training"
+    name = "" if data.startswith("data:") else Path(urlsplit(data).path).name.split(".")[0]
+    name = name or "training"
     candidates = (root / (name if number == 1 else f"{name}-{number}") for number in range(1, 100_000))
     return next(path for path in candidates if not path.exists())

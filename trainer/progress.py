@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the server's parent process reads progress without loading torch
+    from preprocess.dataset import PreparedDataset
+    from preprocess.prepare import Stages
     from trainer.loop import Step
 
 SPEED_WINDOW = 20
@@ -79,6 +81,20 @@ class StepReporter:
             loss=step.loss,
             eta_seconds=remaining,
         )
+
+
+def relay_preparation(stages: Stages, first: float, last: float) -> Generator[Progress, None, PreparedDataset]:
+    """The stages of data preparation as progress between two fractions of the job, a line at their ends and tenths."""
+    fraction = first
+    while True:
+        try:
+            stage = next(stages)
+        except StopIteration as stop:
+            dataset: PreparedDataset = stop.value
+            return dataset
+        if stage.done == stage.total or stage.done % max(1, stage.total // 10) == 0:
+            fraction += (last - fraction) / 10  # how many stages there will be is not known: nearer and nearer
+            yield Progress(f"{stage.stage}: {stage.done} of {stage.total}", fraction)
 
 
 def _duration(seconds: float) -> str:

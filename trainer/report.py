@@ -18,10 +18,10 @@ def write_report(
 ) -> None:
     """Write report.json. `seconds`: of the whole job."""
     report = {
-        "config": config.model_dump(),
+        "config": config.model_dump(mode="json"),
         "images": len(dataset.examples),
         "rejected": [asdict(rejected) for rejected in dataset.rejected],
-        "warnings": list(dataset.warnings),
+        "warnings": list(dataset.all_warnings),
         "verification": asdict(verification),
         "seconds": round(seconds, 2),
         "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},

@@ -1,28 +1,32 @@
 """The order of everything, once: prepare, load, train, save, sample, verify."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
 from families.registry import load_base_model
-from preprocess.dataset import PreparedDataset
-from preprocess.prepare import prepare
+from preprocess.dataset import PreparedDataset, is_prepared
+from preprocess.gallery import write_gallery
+from preprocess.prepare import BaseRequirements, preparing
+from preprocess.reopen import reopen
 from sampler.adapters import remove_lora
 from sampler.sampler import Sampler, SampleRequest
-from trainer.cache import cache_images
+from trainer.cache import cache_examples, count_views
 from trainer.config import TrainingConfig
 from trainer.output_folder import OutputFolder
-from trainer.progress import Progress, StepReporter
+from trainer.progress import Progress, StepReporter, relay_preparation
 from trainer.report import write_report
-from trainer.training import Training, build_training, preparation_options, resolve, validation_prompt
+from trainer.training import Training, base_requirements, build_training, resolve, validation_prompt
 from trainer.verification import Probe, verify
 
 
-def run(config: TrainingConfig, source: Path, output: OutputFolder) -> Generator[Progress, None, None]:
-    """Train on `source` and fill `output`. Closing the iterator saves what was trained so far.
+def run(config: TrainingConfig, sources: Sequence[str | Path], output: OutputFolder) -> Generator[Progress, None, None]:
+    """Train on `sources` (archives, folders, URLs, or one prepared dataset) and fill `output`.
+
+    Closing the iterator saves what was trained so far.
 
     Raises DatasetError, BaseModelError and ConfigError before any training; TrainingDiverged, ArtifactError and
     VerificationFailed after it, with the files kept.
@@ -36,15 +40,15 @@ def run(config: TrainingConfig, source: Path, output: OutputFolder) -> Generator
     output.write_config(config)
 
     yield Progress("preparing the images", 0.05)
-    dataset = prepare(source, preparation_options(config), output.dataset)
+    dataset = yield from _dataset(config, sources, output, base_requirements(family, config))
     yield from _tell(dataset)
 
     family.to(accelerator.device)
     probe = Probe.make(family, validation_prompt(config))
     base_prediction = probe.predict(family, {})
-    yield Progress(f"caching the latents of {len(dataset.examples)} images", 0.08)
-    images = list(cache_images(dataset, family))
-    training = build_training(config, family, dataset, images, accelerator)
+    yield Progress(f"caching the latents of {count_views(dataset.examples)} pictures", 0.08)
+    examples = list(cache_examples(dataset, family))
+    training = build_training(config, family, dataset, examples, accelerator)
 
     yield Progress(f"training {config.max_train_steps} steps on {accelerator.device}", 0.1)
     yield from _train(training, output)
@@ -100,9 +104,22 @@ def _write_samples(training: Training, output: OutputFolder) -> None:
         image.save(output.samples / f"{index:02d}.png")
 
 
+def _dataset(
+    config: TrainingConfig, sources: Sequence[str | Path], output: OutputFolder, base: BaseRequirements
+) -> Generator[Progress, None, PreparedDataset]:
+    """Prepare the sources, or open the one that is prepared already. The gallery shows what will be trained."""
+    if len(sources) == 1 and is_prepared(Path(sources[0])):
+        dataset = reopen(Path(sources[0]), config, base)
+    else:
+        stages = preparing(sources, config, output.dataset, base)
+        dataset = yield from relay_preparation(stages, 0.05, 0.07)
+    write_gallery(dataset)
+    return dataset
+
+
 def _tell(dataset: PreparedDataset) -> Iterator[Progress]:
     """What became of the user's files: warnings and refusals."""
-    lines = [*dataset.warnings, *(f"not used: {item.reason}" for item in dataset.rejected)]
+    lines = [*dataset.all_warnings, *(f"not used: {item.reason}" for item in dataset.rejected)]
     yield Progress(f"{len(dataset.examples)} images, {len(dataset.rejected)} files not used", 0.07)
     for line in lines:
         yield Progress(line, 0.07, warning=True)

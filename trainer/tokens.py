@@ -1,5 +1,6 @@
 """The new words of a concept: placeholder tokens in every text encoder, trained by peft's trainable tokens."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,15 +18,15 @@ SYMMETRY_BREAKING_NOISE = 0.01
 
 @dataclass
 class ConceptTokens:
-    """The trained rows. `parameters`: one (n, d) fp32 tensor for each text encoder."""
+    """The trained rows. `parameters`: one (n, d) fp32 tensor for each text encoder, n over all concepts.
+
+    `triggers` maps trigger words to the names of their placeholder tokens.
+    """
 
     family: ModelFamily
+    triggers: dict[str, list[str]]
     placeholders: PlaceholderTokens
     parameters: list[nn.Parameter]
-
-    @property
-    def names(self) -> list[str]:
-        return self.placeholders.names
 
     def remove(self) -> None:
         """Give the text encoders back as they were."""
@@ -38,13 +39,22 @@ class ConceptTokens:
         return [parameter.detach().float().cpu().clone() for parameter in self.parameters]
 
 
-def add_tokens(family: ModelFamily, count: int, class_word: str | None, generator: torch.Generator) -> ConceptTokens:
-    """Add `count` tokens to every text encoder, starting from the class word's rows or at random with a usual norm."""
+def add_tokens(
+    family: ModelFamily, class_words: Mapping[str, str | None], count: int, generator: torch.Generator
+) -> ConceptTokens:
+    """Add `count` tokens for each trigger word to every text encoder.
+
+    `class_words` by trigger word: a concept's tokens start as its class word's rows, or at random with a usual norm.
+    """
     rows = [
-        initial_rows(tokenizer, encoder.get_input_embeddings().weight, count, class_word, generator)
+        torch.cat([
+            initial_rows(tokenizer, encoder.get_input_embeddings().weight, count, class_word, generator)
+            for class_word in class_words.values()
+        ])
         for tokenizer, encoder in zip(family.tokenizers, family.text_encoders, strict=True)
-    ]
-    placeholders = PlaceholderTokens(family, placeholder_names(count), rows)
+    ]  # fmt: skip
+    names = {trigger: placeholder_names(count, index * count) for index, trigger in enumerate(class_words)}
+    placeholders = PlaceholderTokens(family, [name for each in names.values() for name in each], rows)
     parameters = []
     for encoder, ids, row in zip(family.text_encoders, placeholders.ids, rows, strict=True):
         config = TrainableTokensConfig(token_indices=ids, target_modules=["token_embedding"])
@@ -54,7 +64,7 @@ def add_tokens(family: ModelFamily, count: int, class_word: str | None, generato
         with torch.no_grad():  # the fp32 rows, not what a half-precision table made of them
             parameter.copy_(row)
         parameters.append(parameter)
-    return ConceptTokens(family, placeholders, parameters)
+    return ConceptTokens(family, names, placeholders, parameters)
 
 
 def initial_rows(

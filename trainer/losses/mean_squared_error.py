@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from trainer.losses.masked_mean import masked_mean
 from trainer.losses.term import StepContext
 
 Weighting = Literal["uniform", "min_snr", "debiased"]
@@ -12,7 +13,9 @@ Weighting = Literal["uniform", "min_snr", "debiased"]
 
 @dataclass(frozen=True)
 class MeanSquaredError:
-    """mean over B of w(t) · mean((prediction - target)²).
+    """mean over B of weight · w(t) · masked mean((prediction - target)²).
+
+    A mask m counts as floor + (1 - floor)·m: with a floor of 0 what lies around the subject becomes garbage.
 
     uniform: w = 1.
     min_snr (Hang et al. 2023, §3.4): w = min(SNR, γ) / SNR when ε is predicted, min(SNR, γ) / (SNR + 1) when v is.
@@ -21,12 +24,14 @@ class MeanSquaredError:
 
     weighting: Weighting = "uniform"
     min_snr_gamma: float = 5.0
+    mask_floor: float = 0.1
     name: str = "mse"
 
     def __call__(self, context: StepContext) -> Tensor:
         target = context.noise_process.target(context.latents, context.draw)
-        error = (context.prediction.float() - target.float()).square().mean(dim=(1, 2, 3))
-        return (error * self._weights(context)).mean()
+        error = (context.prediction.float() - target.float()).square()
+        masks = None if context.masks is None else self.mask_floor + (1 - self.mask_floor) * context.masks
+        return (masked_mean(error, masks) * self._weights(context) * context.weights).mean()
 
     def _weights(self, context: StepContext) -> Tensor | float:
         if self.weighting == "uniform":

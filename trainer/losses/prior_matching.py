@@ -1,6 +1,6 @@
 """Keeps what the base knew: without the trigger word, the trained model should predict what the base predicts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,29 +15,36 @@ from trainer.losses.term import StepContext
 
 @dataclass(frozen=True)
 class PriorMatching:
-    """weight · mean((prediction with adapter - prediction without)²) on captions whose trigger is replaced.
+    """weight · mean((prediction with adapter - prediction without)²) on prompts without the trigger.
 
-    Every second caption of the micro-batch is empty instead, for guidance leans on that prediction too. The base itself
-    is the teacher, so no class images are needed. Costs two more forward passes and one backward.
+    In turn: a caption whose triggers are replaced, the empty prompt (guidance leans on that prediction too), and one of
+    `prompts`, drawn anew each time. The base itself is the teacher, so no class images are needed. Costs two more
+    forward passes and one backward.
     """
 
     family: ModelFamily
-    trigger_word: str
-    replacement: str
+    replacements: Mapping[str, str]
+    prompts: Sequence[str]
+    generator: torch.Generator
     weight: float
     name: str = "prior_matching"
 
     def __call__(self, context: StepContext) -> Tensor:
-        captions = [
-            "" if index % 2 else expand_triggers(caption, {self.trigger_word: [self.replacement]})
-            for index, caption in enumerate(context.captions)
-        ]
+        captions = [self._prompt(*row) for row in enumerate(context.captions)]
         with torch.no_grad():
-            prompts = self.family.encode_prompts(captions)
+            features = self.family.encode_prompts(captions)
             with adapter_off(self.family.denoiser):
-                wanted = self.family.denoise(context.noised, context.draw.timesteps, prompts, context.sizes)
-        predicted = self.family.denoise(context.noised, context.draw.timesteps, prompts, context.sizes)
+                wanted = self.family.denoise(context.noised, context.draw.timesteps, features, context.sizes)
+        predicted = self.family.denoise(context.noised, context.draw.timesteps, features, context.sizes)
         return self.weight * (predicted - wanted).square().mean()
+
+    def _prompt(self, index: int, caption: str) -> str:
+        turn = index % (3 if self.prompts else 2)
+        if turn == 0:
+            return expand_triggers(caption, {trigger: [word] for trigger, word in self.replacements.items()})
+        if turn == 1:
+            return ""
+        return self.prompts[int(torch.randint(len(self.prompts), (), generator=self.generator))]
 
 
 @contextmanager

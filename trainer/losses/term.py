@@ -12,7 +12,10 @@ from families.noise_process import DiffusionProcess, Draw
 
 @dataclass(frozen=True)
 class StepContext:
-    """One micro-batch after the forward pass. Latent tensors are (B, C, h, w), `captions` as the user knows them."""
+    """One micro-batch after the forward pass. Latent tensors are (B, C, h, w), `captions` as the user knows them.
+
+    `masks`: (B, 1, h, w) in 0 to 1, or None. `weights`: (B,), how much each image counts.
+    """
 
     captions: Sequence[str]
     sizes: Sequence[SizeConditioning]
@@ -21,6 +24,8 @@ class StepContext:
     noised: Tensor
     prediction: Tensor
     noise_process: DiffusionProcess
+    masks: Tensor | None
+    weights: Tensor
 
 
 class LossTerm(Protocol):

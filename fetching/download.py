@@ -1,4 +1,4 @@
-"""Fetches a weights file that is named by URL, with limits."""
+"""Fetches one file that is named by URL, with limits on scheme, size and time."""
 
 import base64
 import binascii
@@ -21,11 +21,10 @@ def is_url(text: str) -> bool:
     return text.startswith(("http://", "https://", "data:"))
 
 
-def download(url: str, folder: Path, *, allow_http: bool = False, max_bytes: int = MAX_BYTES) -> Path:
-    """Fetch `url` (https, data:, or http where allowed) into `folder`. Raises DownloadError."""
-    target = folder / "weights.safetensors"
+def download(url: str, target: Path, *, allow_http: bool = False, max_bytes: int = MAX_BYTES) -> Path:
+    """Fetch `url` (https, data:, or http where allowed) into the file `target`. Raises DownloadError."""
     if url.startswith("data:"):
-        target.write_bytes(_decode(url))
+        target.write_bytes(_decode(url, max_bytes))
         return target
     _require_scheme(url, allow_http)
     try:
@@ -37,18 +36,30 @@ def download(url: str, folder: Path, *, allow_http: bool = False, max_bytes: int
                 for chunk in response.iter_content(CHUNK):
                     received += len(chunk)
                     if received > max_bytes:
-                        raise DownloadError(f"{_shown(url)}: larger than {max_bytes:,} bytes")
+                        raise DownloadError(f"{shown(url)}: larger than {max_bytes:,} bytes")
                     file.write(chunk)
+    except requests.HTTPError as error:
+        raise DownloadError(f"{shown(url)}: the server answered {error.response.status_code}") from None
     except requests.RequestException as error:
-        raise DownloadError(f"{_shown(url)}: cannot be fetched: {type(error).__name__}") from None
+        raise DownloadError(f"{shown(url)}: cannot be fetched: {type(error).__name__}") from None
     return target
 
 
-def _decode(url: str) -> bytes:
+def shown(url: str) -> str:
+    """The URL without its query, which may hold a secret."""
+    if url.startswith("data:"):
+        return "data URI"
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}{parts.path}"
+
+
+def _decode(url: str, max_bytes: int) -> bytes:
     head, _, data = url.partition(",")
     try:
         if not head.endswith(";base64"):
             raise DownloadError("data URI: base64 is expected")
+        if len(data) * 3 // 4 > max_bytes:
+            raise DownloadError(f"data URI: larger than {max_bytes:,} bytes")
         return base64.b64decode(data, validate=True)
     except binascii.Error as error:
         raise DownloadError(f"data URI: damaged base64 ({error})") from None
@@ -57,10 +68,4 @@ def _decode(url: str) -> bytes:
 def _require_scheme(url: str, allow_http: bool) -> None:
     scheme = urlsplit(url).scheme
     if scheme not in (("http", "https") if allow_http else ("https",)):
-        raise DownloadError(f"{_shown(url)}: only https is fetched")
-
-
-def _shown(url: str) -> str:
-    """The URL without its query, which may hold a secret."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}{parts.path}"
+        raise DownloadError(f"{shown(url)}: only https is fetched")

@@ -1,0 +1,7 @@
+"""`python -m preprocess`."""
+
+import sys
+
+from preprocess.command_line import main
+
+sys.exit(main())

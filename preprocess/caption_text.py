@@ -1,0 +1,64 @@
+"""What a caption says once the trigger word is in it: always at the same place, as a whole word."""
+
+import re
+
+TEMPLATES = {
+    "face": "a photo of {trigger}",
+    "object": "a photo of {trigger}",
+    "style": "a picture in the style of {trigger}",
+}
+PEOPLE = ("man", "woman", "boy", "girl", "person", "lady", "guy", "child", "face")
+"""What captions call a person. In face mode the trigger goes before the first of these."""
+
+
+def template(concept_mode: str, trigger_word: str, class_word: str | None) -> str:
+    """What an image is called that came without a caption: "a photo of TOK", or "a photo of TOK dog"."""
+    words = f"{trigger_word} {class_word}" if class_word and concept_mode != "style" else trigger_word
+    return TEMPLATES[concept_mode].format(trigger=words)
+
+
+def class_template(concept_mode: str, class_word: str | None) -> str:
+    """What a preservation image is called that came without a caption: "a photo of dog", or nothing at all."""
+    return TEMPLATES[concept_mode].format(trigger=class_word) if class_word else ""
+
+
+def has_trigger(text: str, trigger_word: str) -> bool:
+    """Whether the trigger stands in the text as a whole word."""
+    return _whole_word(trigger_word).search(text) is not None
+
+
+def with_trigger(text: str, trigger_word: str, class_word: str | None, concept_mode: str) -> str:
+    """The caption with the trigger in it.
+
+    Present already: unchanged; in other letters ("tok"): corrected. Before the class word, or in face mode before
+    what a person is called: "a dog on grass" → "a TOK dog on grass". Else "…, in the style of TOK" for a style, and
+    "TOK, …" for the rest.
+    """
+    if has_trigger(text, trigger_word):
+        return text
+    if not text:
+        return template(concept_mode, trigger_word, class_word)
+    if _whole_word(trigger_word, re.IGNORECASE).search(text):
+        return _whole_word(trigger_word, re.IGNORECASE).sub(lambda _: trigger_word, text)
+    if concept_mode == "style":
+        return f"{text}, in the style of {trigger_word}"
+    nouns = [class_word] if class_word else list(PEOPLE) if concept_mode == "face" else []
+    matches = [match for noun in nouns if (match := _whole_word(noun, re.IGNORECASE).search(text))]
+    if matches:
+        start = min(match.start() for match in matches)
+        return f"{text[:start]}{trigger_word} {text[start:]}"
+    return f"{trigger_word}, {text}"
+
+
+def with_affixes(text: str, prefix: str, suffix: str) -> str:
+    """The caption between prefix and suffix, each set off by a comma where it does not bring its own punctuation."""
+    parts = [part for part in (prefix.strip(), text, suffix.strip()) if part]
+    joined = parts[0] if parts else ""
+    for part in parts[1:]:
+        apart = joined[-1] in ",.;:!?" or part[0] in ",.;:!?"
+        joined += (" " if apart and part[0] not in ",.;:!?" else "" if apart else ", ") + part
+    return joined
+
+
+def _whole_word(word: str, flags: int = 0) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", flags)

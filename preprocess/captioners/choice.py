@@ -1,0 +1,49 @@
+"""Which captioner is meant, known before anything of it is loaded."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from preprocess.captioners.captioner import Captioner
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Kind(StrEnum):
+    """How a model is spoken to."""
+
+    FLORENCE = "florence"
+    BLIP = "blip"
+    CHAT = "chat"
+    COGVLM = "cogvlm"
+
+
+FLORENCE_TASKS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
+INSTRUCTION = (
+    "Describe this picture in one or two plain English sentences, 50 words at most: the subject first, then what it "
+    "does and wears, its surroundings, the light and the view. Do not begin with 'The image shows' or the like."
+)
+DEFAULT_PROMPTS = {
+    Kind.FLORENCE: "<DETAILED_CAPTION>",
+    Kind.BLIP: "",
+    Kind.CHAT: INSTRUCTION,
+    Kind.COGVLM: INSTRUCTION,
+}
+
+
+@dataclass(frozen=True)
+class CaptionerChoice:
+    """`source`: the hub id or folder to load from. `model_id` and `prompt`: what a cached caption belongs to."""
+
+    source: str
+    model_id: str
+    kind: Kind
+    prompt: str
+    trust_remote_code: bool
+
+    def load(self, device: "torch.device") -> Captioner:
+        """Bring the model onto `device`. Raises CaptionerError with what is missing and the remedy."""
+        from preprocess.captioners.kinds import LOADERS
+
+        return LOADERS[self.kind](self, device)

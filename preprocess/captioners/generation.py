@@ -1,0 +1,60 @@
+"""Greedy answers from any transformers model, a few pictures at a time."""
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from PIL import Image
+
+from preprocess.captioners.captioner import BATCH_SIZE, OTHER_WAYS, CaptionerError
+
+MAX_NEW_TOKENS = 96
+
+
+def in_batches(
+    model_id: str, images: Sequence[Image.Image], caption_batch: Callable[[Sequence[Image.Image]], list[str]]
+) -> list[str]:
+    """What `caption_batch` says of all images, given at most BATCH_SIZE at once. Raises CaptionerError."""
+    captions: list[str] = []
+    for start in range(0, len(images), BATCH_SIZE):
+        with answering(model_id):
+            captions += caption_batch(images[start : start + BATCH_SIZE])
+    return captions
+
+
+@contextmanager
+def answering(model_id: str) -> Iterator[None]:
+    """Turns what a model raises while it answers into a CaptionerError with a remedy."""
+    try:
+        yield
+    except CaptionerError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise CaptionerError(
+            f"{model_id}: the memory of the device is too small for {BATCH_SIZE} pictures at once. "
+            f"Choose a smaller captioner, such as florence-2-base. {OTHER_WAYS}"
+        ) from error
+    except (RuntimeError, ValueError) as error:
+        raise CaptionerError(f"{model_id}: fails on the pictures ({error}). {OTHER_WAYS}") from error
+
+
+@torch.inference_mode()
+def generate(model: Any, inputs: Any, num_beams: int = 1) -> torch.Tensor:
+    """The most probable answer of `model`: token ids (batch, length).
+
+    `inputs`: what the model's processor made; its floating point tensors take the dtype of the model.
+    """
+    placed = inputs.to(model.device, model.dtype)
+    answered: torch.Tensor = model.generate(
+        **placed, do_sample=False, num_beams=num_beams, max_new_tokens=MAX_NEW_TOKENS
+    )
+    return answered
+
+
+def free_memory() -> None:
+    """Give back what a captioner held, once nothing refers to it any more: the model to train comes next."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

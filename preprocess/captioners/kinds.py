@@ -1,0 +1,51 @@
+"""How each kind of captioner is put together."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+from preprocess.captioners.captioner import Captioner
+from preprocess.captioners.chat_captioner import ChatCaptioner, ask, pad_left
+from preprocess.captioners.choice import CaptionerChoice, Kind
+from preprocess.captioners.cogvlm_captioner import TOKENIZERS, CogvlmCaptioner
+from preprocess.captioners.loading import load_model, load_processor, load_tokenizer
+from preprocess.captioners.task_captioner import BlipCaptioner, FlorenceCaptioner
+
+
+def load_florence(choice: CaptionerChoice, device: torch.device) -> Captioner:
+    """Florence-2, told its task. Raises CaptionerError, as all here."""
+    processor = load_processor(choice.source, choice.trust_remote_code)
+    model = load_model(AutoModelForImageTextToText, choice.source, device, choice.trust_remote_code)
+    return FlorenceCaptioner(choice.model_id, choice.prompt, model, processor)
+
+
+def load_blip(choice: CaptionerChoice, device: torch.device) -> Captioner:
+    """BLIP or BLIP-2."""
+    processor = load_processor(choice.source, choice.trust_remote_code)
+    model = load_model(AutoModelForImageTextToText, choice.source, device, choice.trust_remote_code)
+    return BlipCaptioner(choice.model_id, choice.prompt, model, processor)
+
+
+def load_chat(choice: CaptionerChoice, device: torch.device) -> Captioner:
+    """A model with a chat template. Whether it can be asked is known before its weights are fetched."""
+    processor = load_processor(choice.source, choice.trust_remote_code)
+    conversation = ask(choice.model_id, processor, choice.prompt)
+    pad_left(processor.tokenizer)
+    model = load_model(AutoModelForImageTextToText, choice.source, device, choice.trust_remote_code)
+    return ChatCaptioner(choice.model_id, choice.prompt, model, processor, conversation)
+
+
+def load_cogvlm(choice: CaptionerChoice, device: torch.device) -> Captioner:
+    """The original CogVLM with its own code."""
+    tokenizer = load_tokenizer(TOKENIZERS.get(choice.source, choice.source), choice.trust_remote_code)
+    model = load_model(AutoModelForCausalLM, choice.source, device, choice.trust_remote_code)
+    return CogvlmCaptioner(choice.model_id, choice.prompt, model, tokenizer)
+
+
+LOADERS: Mapping[Kind, Callable[[CaptionerChoice, torch.device], Captioner]] = {
+    Kind.FLORENCE: load_florence,
+    Kind.BLIP: load_blip,
+    Kind.CHAT: load_chat,
+    Kind.COGVLM: load_cogvlm,
+}

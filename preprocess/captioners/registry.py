@@ -1,0 +1,134 @@
+"""The captioners by name, and any other model by its hub id or folder."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from preprocess.captioners.captioner import OTHER_WAYS, Captioner, CaptionerError
+from preprocess.captioners.choice import DEFAULT_PROMPTS, FLORENCE_TASKS, CaptionerChoice, Kind
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class KnownCaptioner:
+    """A model that has a name here. `note`: licence, size, GPU memory. `prompt`: where it was trained on its own."""
+
+    model_id: str
+    kind: Kind
+    note: str
+    prompt: str | None = None
+
+
+DEFAULT_CAPTIONER = "florence-2"
+CAPTIONERS: Mapping[str, KnownCaptioner] = {
+    "florence-2": KnownCaptioner(
+        "florence-community/Florence-2-large", Kind.FLORENCE, "MIT, 0.8 B, 2 GB: fast and literal"
+    ),
+    "florence-2-base": KnownCaptioner(
+        "florence-community/Florence-2-base", Kind.FLORENCE, "MIT, 0.2 B, 1 GB: also without a GPU"
+    ),
+    "blip": KnownCaptioner(
+        "Salesforce/blip-image-captioning-large", Kind.BLIP, "BSD-3, 0.5 B, 2 GB: about ten words, also without a GPU"
+    ),
+    "blip-2": KnownCaptioner(
+        "Salesforce/blip2-opt-2.7b", Kind.BLIP, "MIT, OPT part non-commercial, 3.7 B, 8 GB: one short sentence"
+    ),
+    "qwen3-vl": KnownCaptioner(
+        "Qwen/Qwen3-VL-4B-Instruct", Kind.CHAT, "Apache-2.0, 4 B, 10 GB, needs torchvision: follows instructions"
+    ),
+    "glm-4v": KnownCaptioner(
+        "zai-org/GLM-4.6V-Flash", Kind.CHAT, "MIT, 9 B, 20 GB, needs torchvision: the successor of CogVLM"
+    ),
+    "cogvlm": KnownCaptioner(
+        "THUDM/cogvlm-chat-hf", Kind.COGVLM, "CogVLM licence, 17 B, 38 GB: runs code from its repository"
+    ),
+    "joycaption": KnownCaptioner(
+        "fancyfeast/llama-joycaption-beta-one-hf-llava",
+        Kind.CHAT,
+        "Llama 3.1 licence, 8 B, 18 GB: made for the captions of training images",
+        "Write a detailed description for this image in 50 words or less.",
+    ),
+    "smolvlm": KnownCaptioner(
+        "HuggingFaceTB/SmolVLM2-2.2B-Instruct", Kind.CHAT, "Apache-2.0, 2.2 B, 5 GB, needs torchvision and num2words"
+    ),
+}
+TASK_KINDS = {"florence2": Kind.FLORENCE, "blip": Kind.BLIP, "blip-2": Kind.BLIP}
+
+
+def choose_captioner(name: str, *, prompt: str | None, trust_remote_code: bool) -> CaptionerChoice:
+    """What `name` means: one of CAPTIONERS, a hub id ("owner/name"), or a folder with a model in it.
+
+    `prompt` None: the usual one of the model. `trust_remote_code` has no effect on models with a native class.
+    Raises CaptionerError for an unknown name, a prompt that the model cannot take, and code that is not trusted.
+    Loads nothing but, for a model without a name here, its config.json.
+    """
+    if known := CAPTIONERS.get(name):
+        source = model_id = known.model_id
+        kind, usual = known.kind, known.prompt
+        trust_remote_code = trust_remote_code and kind is Kind.COGVLM
+    else:
+        source, model_id, usual = name, _identity(name), None
+        kind = _kind(name)
+    if kind is Kind.COGVLM and not trust_remote_code:
+        raise CaptionerError(_untrusted(name))
+    prompt = prompt or usual or DEFAULT_PROMPTS[kind]
+    if kind is Kind.FLORENCE and prompt not in FLORENCE_TASKS:
+        raise CaptionerError(_no_task(name, prompt))
+    return CaptionerChoice(source, model_id, kind, prompt, trust_remote_code)
+
+
+def load_captioner(name: str, *, prompt: str | None, trust_remote_code: bool, device: "torch.device") -> Captioner:
+    """The captioner `name`, ready on `device`; see `choose_captioner`. Raises CaptionerError."""
+    return choose_captioner(name, prompt=prompt, trust_remote_code=trust_remote_code).load(device)
+
+
+def _identity(name: str) -> str:
+    """A hub id stands for itself. A folder can be filled anew, and then the cached captions are no longer its own."""
+    if not name or not (folder := Path(name)).is_dir():
+        if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+            raise CaptionerError(_unknown(name))
+        return name
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return f"{folder.resolve()}@{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
+
+
+def _kind(source: str) -> Kind:
+    from transformers import PretrainedConfig
+
+    from preprocess.captioners.loading import loading_errors
+
+    with loading_errors(source):
+        config: dict[str, Any] = PretrainedConfig.get_config_dict(source)[0]
+    if any(str(name).startswith("CogVLM") for name in config.get("architectures") or ()):
+        return Kind.COGVLM
+    return TASK_KINDS.get(config.get("model_type", ""), Kind.CHAT)
+
+
+def _unknown(name: str) -> str:
+    near = get_close_matches(name.lower(), CAPTIONERS, n=1, cutoff=0.5)
+    return (
+        f"captioner {name!r} is unknown{f'; did you mean {near[0]!r}?' if near else '.'} "
+        f"Known: {', '.join(CAPTIONERS)}, none; or a hub id (owner/name), or a folder with a model in it."
+    )
+
+
+def _untrusted(name: str) -> str:
+    return (
+        f"captioner {name!r}: transformers has no class for the original CogVLM; it runs Python code from its "
+        "repository, written for much older versions. Choose glm-4v, its successor with a native class, or set "
+        f"`trust_remote_code: true` if you have read that code. {OTHER_WAYS}"
+    )
+
+
+def _no_task(name: str, prompt: str) -> str:
+    return (
+        f"captioner {name!r}: Florence-2 takes no free prompt such as {prompt!r}, only a task: "
+        f"{', '.join(FLORENCE_TASKS)}. Captioners that follow an instruction: qwen3-vl, glm-4v, joycaption, smolvlm."
+    )

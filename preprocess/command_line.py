@@ -1,0 +1,109 @@
+"""`python -m preprocess DATA --output DIR`: everything that happens to data before a training, without the training."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tqdm import tqdm
+
+from fetching.download import is_url
+from preprocess.config import DataConfig
+from preprocess.dataset import PreparedDataset
+from preprocess.errors import DatasetError
+from preprocess.gallery import write_gallery
+from preprocess.prepare import BaseRequirements, Stages, preparing
+from preprocess.progress import PreparationProgress
+from preprocess.settings import ConfigError, add_options, build_settings, given_options, read_settings_file
+from preprocess.tokenizers import token_counter
+
+SUCCESS, WRONG_INPUT = 0, 2
+LINES_A_STAGE = 10
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """One option for every field of the configuration, under its own name."""
+    parser = argparse.ArgumentParser(
+        prog="python -m preprocess",
+        allow_abbrev=False,
+        description="Prepare images for training, and show what becomes of every file. The last line printed is the "
+        "path of the page to look at. The folder can be edited, and given to train.py.",
+    )
+    parser.add_argument("data", nargs="+", help="zip, tar, folder or URL of images; several are taken together")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new or empty folder")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings below")
+    parser.add_argument(
+        "--tokenizer",
+        metavar="NAME",
+        help="folder or hub id of a base model or tokenizer, to find captions that are too long for it; train.py uses "
+        "its base's own",
+    )
+    parser.add_argument("--size_multiple", type=int, default=8, help="sides must be multiples of this (default: 8)")
+    add_options(parser, DataConfig)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit status: 0, or 2 for wrong input."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except (ConfigError, DatasetError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return WRONG_INPUT
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    values: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
+    config = build_settings(DataConfig, values | given_options(arguments, DataConfig))
+    for data in arguments.data:
+        if not is_url(data) and not Path(data).exists():
+            raise ConfigError(f"data: {data} does not exist. Give a zip, a tar, a folder of images, or a URL.")
+    if arguments.output.exists() and (not arguments.output.is_dir() or any(arguments.output.iterdir())):
+        raise ConfigError(f"output: {arguments.output} exists and is not empty. Choose another folder.")
+    counter = token_counter(arguments.tokenizer) if arguments.tokenizer else None
+    base = BaseRequirements(arguments.size_multiple, counter)
+    dataset = show(preparing(arguments.data, config, arguments.output, base))
+    for line in [*dataset.all_warnings, *(f"not used: {item.reason}" for item in dataset.rejected)]:
+        print(f"warning: {line}", flush=True)
+    buckets = len({example.bucket for example in dataset.examples})
+    print(f"{len(dataset.examples)} images in {buckets} sizes, {len(dataset.rejected)} files not used", flush=True)
+    print(write_gallery(dataset), flush=True)
+    return SUCCESS
+
+
+def show(stages: Stages) -> PreparedDataset:
+    """Drain the stages: bars in a terminal, a line now and then elsewhere."""
+    draw = _draw_bars if sys.stderr.isatty() else _print_lines
+    return draw(stages)
+
+
+def _print_lines(stages: Stages) -> PreparedDataset:
+    while True:
+        try:
+            progress = next(stages)
+        except StopIteration as stop:
+            dataset: PreparedDataset = stop.value
+            return dataset
+        if progress.done == progress.total or progress.done % max(1, progress.total // LINES_A_STAGE) == 0:
+            print(f"{progress.stage}: {progress.done} of {progress.total}", flush=True)
+
+
+def _draw_bars(stages: Stages) -> PreparedDataset:
+    bar: tqdm[NoReturn] = tqdm(disable=True)
+    stage = ""
+    try:
+        while True:
+            try:
+                progress: PreparationProgress = next(stages)
+            except StopIteration as stop:
+                dataset: PreparedDataset = stop.value
+                return dataset
+            if progress.stage != stage:
+                bar.close()
+                stage = progress.stage
+                bar = tqdm(total=progress.total, desc=stage, unit="image")
+            bar.update(progress.done - bar.n)
+    finally:
+        bar.close()

@@ -1,0 +1,8 @@
+"""Where the models of data preparation run."""
+
+import torch
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

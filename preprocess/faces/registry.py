@@ -1,0 +1,68 @@
+"""Finds the face detector that this machine has. What a detector needs is imported only when it is asked for."""
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Literal
+
+from preprocess.errors import DatasetError
+from preprocess.faces.detector import FaceDetector
+
+DetectorName = Literal["auto", "yunet", "yuface", "haar"]
+MODEL_VARIABLE = "FACE_DETECTOR_MODEL"
+
+
+def find_detector(name: DetectorName = "auto", model: Path | None = None) -> FaceDetector:
+    """The detector of that name. `auto`: YuNet when there is a model file for it, else yuface, else Haar.
+
+    `model` is YuNet's ONNX file; without it the environment variable FACE_DETECTOR_MODEL may name one.
+    Raises DatasetError, with a remedy, for a detector that was asked for and is not there, for a model file that is
+    missing or altered (also with `auto`), and for a model file given to a detector that takes none.
+    """
+    if model and name in ("yuface", "haar"):
+        raise DatasetError(f'{model}: the face detector "{name}" takes no model file; choose "yunet" or "auto"')
+    model = model or _model_of_environment()
+    match name:
+        case "yunet":
+            return _yunet(model)
+        case "yuface":
+            return _yuface()
+        case "haar":
+            return _haar()
+    if model:
+        return _yunet(model)
+    return _yuface() if importlib.util.find_spec("yuface") else _haar()
+
+
+def _model_of_environment() -> Path | None:
+    path = os.environ.get(MODEL_VARIABLE)
+    return Path(path) if path else None
+
+
+def _yunet(model: Path | None) -> FaceDetector:
+    if model is None:
+        raise DatasetError(
+            f'the face detector "yunet" needs its ONNX file: name it in {MODEL_VARIABLE}, or choose "auto"'
+        )
+    _need_opencv()
+    from preprocess.faces.yunet import YuNetDetector
+
+    return YuNetDetector(model)
+
+
+def _yuface() -> FaceDetector:
+    from preprocess.faces.yuface import YuFaceDetector
+
+    return YuFaceDetector()
+
+
+def _haar() -> FaceDetector:
+    _need_opencv()
+    from preprocess.faces.haar import HaarDetector
+
+    return HaarDetector()
+
+
+def _need_opencv() -> None:
+    if not importlib.util.find_spec("cv2"):
+        raise DatasetError("faces cannot be searched for without OpenCV; pip install 'opencv-python-headless<5'")

@@ -1,0 +1,75 @@
+"""Conditions on an image's metadata, written as text and compared: nothing is ever evaluated."""
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+    "contains": lambda text, part: part in text,
+}
+ORDERINGS = (">=", "<=", ">", "<")
+_FILTER = re.compile(r"\s*([\w.\-]+)\s*(>=|<=|==|!=|>|<|\bcontains\b)\s*(.*?)\s*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """`field comparison value`, such as `aesthetic_score > 4.5` or `license == "CC0"`."""
+
+    field: str
+    comparison: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.comparison} {self.value}"
+
+    def refuses(self, metadata: Mapping[str, Any]) -> str | None:
+        """Why the image with these metadata is left out; None when it meets the condition."""
+        if metadata.get(self.field) in (None, ""):
+            return f"its metadata has no {self.field}, which the filter {str(self)!r} asks for"
+        found, wanted = _comparable(metadata[self.field], self.value, self.comparison)
+        if found is None:
+            return f"{self.field} is {metadata[self.field]!r}, which is no number, as the filter {str(self)!r} needs"
+        if COMPARISONS[self.comparison](found, wanted):
+            return None
+        return f"{self.field} is {metadata[self.field]}, and the filter wants {self}"
+
+
+def parse_filter(text: str) -> Filter:
+    """Read one condition. Raises ValueError that shows the form."""
+    match = _FILTER.fullmatch(text)
+    if not match or not match[3]:
+        raise ValueError(f"{text!r} is no condition; write a field, one of {' '.join(COMPARISONS)}, and a value")
+    condition = Filter(match[1], match[2], match[3].strip("\"'"))
+    if condition.comparison in ORDERINGS and _number(condition.value) is None:
+        raise ValueError(f"{text!r} compares with {condition.value!r}, which is no number")
+    return condition
+
+
+def refused_by(filters: Iterable[Filter], metadata: Mapping[str, Any]) -> str | None:
+    """The reason of the first filter that leaves the image out."""
+    return next((reason for condition in filters if (reason := condition.refuses(metadata))), None)
+
+
+def _comparable(found: Any, wanted: str, comparison: str) -> tuple[Any, Any]:
+    """Numbers where both are numbers, else texts; (None, …) where an order is asked of what is no number."""
+    if comparison == "contains":
+        return str(found), wanted
+    numbers = _number(found), _number(wanted)
+    if None not in numbers:
+        return numbers
+    return (None, None) if comparison in ORDERINGS else (str(found), wanted)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None

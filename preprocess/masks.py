@@ -1,0 +1,57 @@
+"""Masks of the subject: pictures in mode "L" of the picture's own size, 255 on the subject, 0 elsewhere."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
+
+from preprocess.dataset import FaceBox
+from preprocess.errors import DatasetError
+
+HEAD = 1.4  # face boxes: an ellipse of that size holds hair, ears and chin
+SOFTNESS = 0.15  # of the face's size: the blur's standard deviation
+
+
+def face_mask(face: FaceBox, size: tuple[int, int]) -> Image.Image:
+    """An ellipse 1.4 times the face box around its middle, with a soft edge. `size`: (width, height) of the picture."""
+    mask = Image.new("L", size)
+    across, down = HEAD * face.width / 2, HEAD * face.height / 2
+    x, y = face.left + face.width / 2, face.top + face.height / 2
+    ImageDraw.Draw(mask).ellipse((x - across, y - down, x + across, y + down), fill=255)
+    return mask.filter(ImageFilter.GaussianBlur(SOFTNESS * max(face.width, face.height)))
+
+
+def alpha_mask(image: Image.Image) -> Image.Image | None:
+    """The opacity of a picture as it was opened, EXIF orientation applied.
+
+    None when it tells nothing: no transparency, or the same everywhere.
+    """
+    if not image.has_transparency_data:
+        return None
+    alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+    darkest, brightest = alpha.getextrema()
+    return None if darkest == brightest else alpha
+
+
+def normalise(mask: Image.Image) -> Image.Image:
+    """Any picture of a mask (1, 8, 16 bits, floats, colour) in mode "L", scaled so that its brightest pixel is 255.
+
+    Raises DatasetError for a mask that is black everywhere.
+    """
+    deep = mask.mode in ("F", "I") or mask.mode.startswith("I;")  # convert("L") would clip these
+    levels = np.asarray(mask if deep else mask.convert("L"), np.float64)
+    brightest = levels.max()
+    if brightest <= 0:
+        raise DatasetError(
+            "the mask is black everywhere: it marks no subject; paint the subject white, or leave it out"
+        )
+    return Image.fromarray((levels.clip(0) * (255 / brightest)).round().astype(np.uint8))
+
+
+def centre_of_mass(mask: Image.Image) -> tuple[float, float]:
+    """(x, y) of the middle of what an "L" mask marks, in pixels; the picture's middle when it marks nothing."""
+    levels = np.asarray(mask, np.float64)
+    total = levels.sum()
+    if total == 0:
+        return mask.width / 2, mask.height / 2
+    x = (levels.sum(axis=0) * (np.arange(mask.width) + 0.5)).sum() / total
+    y = (levels.sum(axis=1) * (np.arange(mask.height) + 0.5)).sum() / total
+    return float(x), float(y)

@@ -1,0 +1,31 @@
+"""Runs a function over many items on all cores, in order, with few items in flight, so that memory stays flat."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ordered_map(
+    function: Callable[[Item], Result], items: Iterable[Item], num_workers: int | None = None
+) -> Iterator[Result]:
+    """`function` of each item, in the order of the items. Threads: Pillow and numpy work outside the interpreter lock.
+
+    An exception of the function is raised when its item's turn comes; closing the iterator drops what is waiting.
+    """
+    workers = num_workers or os.cpu_count() or 1
+    waiting: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

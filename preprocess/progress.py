@@ -1,0 +1,12 @@
+"""What preparation says while it works."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PreparationProgress:
+    """How far preparation is: `done` of `total` images in this stage."""
+
+    stage: str
+    done: int
+    total: int

@@ -1,0 +1,63 @@
+"""Trains again from a prepared dataset, with the edits that its owner made: captions, repeats, lines taken out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from preprocess.caption_text import has_trigger
+from preprocess.concepts import require_images
+from preprocess.config import DataConfig
+from preprocess.dataset import DATASET_FILE, Example, PreparedDataset
+from preprocess.errors import DatasetError
+from preprocess.labels import MAX_TOKENS
+from preprocess.prepare import BaseRequirements
+
+ALSO_IN_TRAINING = {
+    "concept_mode", "trigger_word", "class_word", "concepts", "caption_dropout", "trigger_only_dropout", "shuffle_tags",
+    "keep_first_tags", "mask", "seed",
+}  # fmt: skip
+"""Settings of data preparation that a training from a prepared dataset heeds too. The others come too late."""
+
+
+def reopen(folder: Path, config: DataConfig, base: BaseRequirements) -> PreparedDataset:
+    """Read the dataset and check what may have been edited.
+
+    Raises DatasetError, naming file and line, for what the base or the configuration cannot do with it.
+    """
+    dataset = PreparedDataset.read(folder)
+    triggers = [concept.trigger_word for concept in config.all_concepts]
+    for number, example in enumerate(dataset.examples, 1):
+        _check(example, f"{DATASET_FILE}, line {number} ({example.source})", triggers, base)
+    require_images(config.all_concepts, {example.concept: 1 for example in dataset.examples if example.concept})
+    late = sorted(config.model_fields_set & set(DataConfig.model_fields) - ALSO_IN_TRAINING)
+    warnings = [f"{name} has no effect: {folder} is prepared already. Prepare it anew to change it" for name in late]
+    return replace(dataset, warnings=(*dataset.warnings, *warnings, *_long_captions(dataset, base)))
+
+
+def _check(example: Example, where: str, triggers: list[str], base: BaseRequirements) -> None:
+    if any(side % base.size_multiple for side in example.bucket):
+        width, height = example.bucket
+        raise DatasetError(
+            f"{where}: {width}×{height} is no multiple of {base.size_multiple}, which the base needs; prepare it anew "
+            f"with a bucket_step of {base.size_multiple} or a multiple"
+        )
+    if example.concept is None:
+        return
+    if example.concept not in triggers:
+        raise DatasetError(
+            f"{where}: teaches {example.concept}, and the configuration knows {', '.join(triggers)}; set trigger_word "
+            f"to {example.concept}, or list it in concepts"
+        )
+    if not has_trigger(example.caption, example.concept):
+        raise DatasetError(f"{where}: its caption lacks the trigger word {example.concept}: {example.caption!r}")
+
+
+def _long_captions(dataset: PreparedDataset, base: BaseRequirements) -> list[str]:
+    """Warnings about captions that were edited beyond what the text encoders read."""
+    if base.count_tokens is None:
+        return []
+    counted = [(example, base.count_tokens(example.caption)) for example in dataset.examples]
+    return [
+        f"{example.source}: its caption has {tokens} tokens, and the text encoders read {MAX_TOKENS}; shorten it"
+        for example, tokens in counted
+        if tokens > MAX_TOKENS and not any("tokens" in warning for warning in example.warnings)
+    ]

@@ -1,0 +1,132 @@
+"""Cuts the views of every image out of it and writes them, with their masks."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+
+from preprocess.augment import AugmentationRules, PlannedView, plan_views
+from preprocess.buckets import DEFAULT_RESOLUTION
+from preprocess.config import DataConfig
+from preprocess.crop import MAX_ENLARGEMENT, Crop, Size, crop_to_window
+from preprocess.dataset import Example, View
+from preprocess.images import DecodeRules, Picture, decode
+from preprocess.labels import Label
+from preprocess.parallel import ordered_map
+from preprocess.subject import SubjectFinder
+from preprocess.survey import Surveyed, file_stem
+
+SMALLER_AREA = 0.75
+"""Of the resolution's. A bucket below this was chosen because the image is small."""
+
+
+@dataclass(frozen=True)
+class RenderJob:
+    """One image with all that was decided about it. `bucket`: (width, height) in pixels."""
+
+    surveyed: Surveyed
+    label: Label
+    bucket: Size
+    number: int
+
+
+class Renderer:
+    """Writes the pictures of a prepared dataset into `output`."""
+
+    def __init__(self, config: DataConfig, output: Path) -> None:
+        """Raises DatasetError when a model that is asked for cannot be had."""
+        self._config = config
+        self._output = output
+        self._rules = DecodeRules(config.min_image_side, config.max_image_pixels, config.transparency)
+        self._subjects = SubjectFinder(config)
+        self._augmentation = AugmentationRules(
+            config.horizontal_flip, config.augmented_views, config.crop_jitter, config.color_jitter
+        )
+        self._upscaler = None
+        if config.upscaler:
+            from preprocess.upscale import Upscaler
+
+            self._upscaler = Upscaler.load(config.upscaler)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What concerns no single image."""
+        return self._subjects.warnings
+
+    def expected_size(self, size: Size) -> Size:
+        """The size that counts for the choice of the bucket: what an image has once it may have been enlarged."""
+        factor = self._upscaler.factor if self._upscaler else 1
+        return size[0] * factor, size[1] * factor
+
+    def render(self, jobs: Iterable[RenderJob]) -> Iterator[Example]:
+        """One example a job, in order."""
+        for folder in ("images", "masks"):
+            (self._output / folder).mkdir(exist_ok=True)
+        yield from ordered_map(self._render, jobs, self._config.num_workers)
+
+    def _render(self, job: RenderJob) -> Example:
+        name = job.surveyed.file.name
+        picture = decode(job.surveyed.file.path, self._rules)
+        subject = self._subjects.find(picture, name, job.bucket, self._class_words(job))
+        crop = crop_to_window(picture.image.size, subject.window, job.bucket)
+        picture, upscaled = self._enlarge(picture, crop, name)
+        stem = f"{job.number:04d}_{file_stem(job.surveyed.file)}"
+        planned = plan_views(crop, self._augmentation, f"{self._config.seed} {job.surveyed.fingerprint.exact}")
+        views = [self._write(stem, index, view, picture, subject.mask) for index, view in enumerate(planned)]
+        warnings = (*job.surveyed.notes, *job.label.warnings, *subject.warnings, *upscaled, *self._small(job, crop))
+        return Example(
+            source=name,
+            caption=job.label.caption,
+            caption_source=job.label.source,
+            views=tuple(views),
+            concept=job.label.concept,
+            repeats=job.label.repeats,
+            weight=self._config.preservation_weight if job.label.concept is None else 1.0,
+            preview=job.surveyed.preview,
+            faces=subject.faces,
+            crop_source=subject.found_by,
+            warnings=warnings,
+        )
+
+    def _class_words(self, job: RenderJob) -> list[str]:
+        return [
+            concept.class_word
+            for concept in self._config.all_concepts
+            if concept.class_word and concept.trigger_word == job.label.concept
+        ]
+
+    def _enlarge(self, picture: Picture, crop: Crop, name: str) -> tuple[Picture, tuple[str, ...]]:
+        """The picture with more pixels, where its crop needs them and a model is there to make them up."""
+        if self._upscaler is None or crop.enlargement() <= 1:
+            return picture, ()
+        enlarged = self._upscaler.enlarge(picture.image)
+        note = f"{name}: enlarged {self._upscaler.factor} times by {self._config.upscaler}"
+        return replace(picture, image=enlarged), (note,)
+
+    def _small(self, job: RenderJob, crop: Crop) -> tuple[str, ...]:
+        """What to say of an image that is smaller than the resolution asks for."""
+        width, height = job.surveyed.size
+        size = f"{job.surveyed.file.name}: {width}×{height}"
+        bucket = f"{job.bucket[0]}×{job.bucket[1]}"
+        resolution = self._config.resolution or DEFAULT_RESOLUTION
+        if self._upscaler is not None:
+            return ()
+        if job.bucket[0] * job.bucket[1] < SMALLER_AREA * resolution**2:
+            return (
+                f"{size} is too small for the resolution {resolution}; it is trained at {bucket}. "
+                "Give a larger picture, a lower resolution, or an upscaler",
+            )
+        if crop.enlargement() > MAX_ENLARGEMENT:
+            times = f"{crop.enlargement():.1f} times"
+            return (f"{size} is enlarged {times} to reach {bucket}. Give a larger picture, or a lower resolution",)
+        return ()
+
+    def _write(self, stem: str, index: int, view: PlannedView, picture: Picture, mask: Image.Image | None) -> View:
+        file = f"images/{stem}.png" if index == 0 else f"images/{stem}.view{index}.png"
+        view.render(picture.image).save(self._output / file, compress_level=1)
+        mask_file = None
+        if mask is not None:
+            mask_file = file.replace("images/", "masks/", 1)
+            view.cut(mask).save(self._output / mask_file)
+        return View(file, view.crop, mask_file, view.flipped)

@@ -1,0 +1,141 @@
+"""A real browser for the tests of pages. `pytest_plugins = ["tests.browser"]` in a test file gives `browser` to it.
+
+Import `Browser` for type checking only: pytest wants to be the first to load a plugin.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.support.wait import WebDriverWait
+
+CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+MISSING = (
+    "Chromium is not installed: apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver"
+)
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+# Text below the contrast that WCAG 2.2 (1.4.3, AA) asks for: 4.5, and 3 for text from 24 px, or from 18.66 px bold.
+# Formulas: WCAG 2.2, "relative luminance" and "contrast ratio".
+FAINT_TEXTS = """
+const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const linear = (value) => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+const behind = (element) => {
+  for (let one = element; one; one = one.parentElement) {
+    const colour = channels(getComputedStyle(one).backgroundColor);
+    if (colour.length === 3 || colour[3] > 0) return colour;
+  }
+  return [255, 255, 255];
+};
+const faint = [];
+for (const element of document.body.querySelectorAll("*")) {
+  const own = [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+  if (!own || !element.checkVisibility() || ["SCRIPT", "NOSCRIPT", "OPTION"].includes(element.tagName)) continue;
+  const style = getComputedStyle(element), pixels = parseFloat(style.fontSize);
+  const lights = [luminance(channels(style.color)), luminance(behind(element))].sort((a, b) => a - b);
+  const ratio = (lights[1] + 0.05) / (lights[0] + 0.05);
+  const large = pixels >= 24 || (pixels >= 18.66 && style.fontWeight >= 700);
+  if (ratio < (large ? 3 : 4.5)) faint.push(`${ratio.toFixed(2)} ${element.textContent.trim()}`);
+}
+return faint;
+"""
+
+SCROLL_THROUGH = """
+const done = arguments[0];
+const step = () => {
+  const before = scrollY;
+  scrollBy(0, innerHeight / 2);
+  if (scrollY > before) return requestAnimationFrame(step);
+  scrollTo(0, 0);
+  requestAnimationFrame(done);
+};
+requestAnimationFrame(step);
+"""
+
+OVERFLOWING = """
+const root = document.documentElement;
+const excess = (element) => [
+  element.scrollWidth - element.clientWidth, // content wider than the box, cut off or not
+  element.getBoundingClientRect().right - root.clientWidth,
+];
+return [root, ...document.body.querySelectorAll("*")]
+  .filter((element) => element.clientWidth > 1 && element.checkVisibility() && !element.closest("svg, select"))
+  .filter((element) => Math.max(...excess(element)) > 1)
+  .map((element) => `${element.tagName} ${element.className} ${excess(element)}`);
+"""
+
+
+@dataclass(frozen=True)
+class Browser:
+    """Chromium without a window, and the questions that every page has to answer."""
+
+    driver: Chrome
+
+    def open(self, page: Path, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
+        """Show a file in a window of `width` × `height` CSS pixels. `scheme`: light or dark, as the system has it."""
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        self.driver.get(page.as_uri())
+
+    def run(self, script: str) -> Any:
+        """What the function body `script` returns in the page."""
+        return self.driver.execute_script(script)
+
+    def wait_for(self, condition: str, seconds: float = 5) -> None:
+        """Wait until the JavaScript expression is true. Raises TimeoutException."""
+        WebDriverWait(self.driver, seconds, poll_frequency=0.05).until(
+            lambda _: bool(self.run(f"return {condition}")), condition
+        )
+
+    def scroll_through(self) -> None:
+        """Pass every part of the page before the eye, so that what waits for that is loaded, and return to the top."""
+        self.driver.execute_async_script(SCROLL_THROUGH)
+
+    def complaints(self) -> list[str]:
+        """What the console said since the last question: errors, uncaught exceptions, refused loads."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def overflowing(self) -> list[str]:
+        """What is wider than the window, or than the box it stands in: tag, class, and by how many pixels."""
+        return list(self.run(OVERFLOWING))
+
+    def faint_texts(self) -> list[str]:
+        """Visible texts with too little contrast, each with its ratio."""
+        return list(self.run(FAINT_TEXTS))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium with a profile of its own. Skips where it is not installed."""
+    if not (CHROMIUM.is_file() and DRIVER.is_file()):
+        pytest.skip(MISSING)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        driver = Chrome(_options(profile), ChromeService(str(DRIVER)))
+        try:
+            yield Browser(driver)
+        finally:
+            driver.quit()
+
+
+def _options(profile: str) -> ChromeOptions:
+    options = ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    return options
