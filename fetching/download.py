@@ -16,6 +16,10 @@ class DownloadError(ValueError):
     """A file that could not be fetched. The text names the reason."""
 
 
+class DownloadTooLarge(DownloadError):
+    """A file that is larger than the caller allows."""
+
+
 def is_url(text: str) -> bool:
     """Whether `text` is a URL that `download` fetches."""
     return text.startswith(("http://", "https://", "data:"))
@@ -36,7 +40,7 @@ def download(url: str, target: Path, *, allow_http: bool = False, max_bytes: int
                 for chunk in response.iter_content(CHUNK):
                     received += len(chunk)
                     if received > max_bytes:
-                        raise DownloadError(f"{shown(url)}: larger than {max_bytes:,} bytes")
+                        raise DownloadTooLarge(f"{shown(url)}: larger than {max_bytes:,} bytes")
                     file.write(chunk)
     except requests.HTTPError as error:
         raise DownloadError(f"{shown(url)}: the server answered {error.response.status_code}") from None
@@ -59,7 +63,7 @@ def _decode(url: str, max_bytes: int) -> bytes:
         if not head.endswith(";base64"):
             raise DownloadError("data URI: base64 is expected")
         if len(data) * 3 // 4 > max_bytes:
-            raise DownloadError(f"data URI: larger than {max_bytes:,} bytes")
+            raise DownloadTooLarge(f"data URI: larger than {max_bytes:,} bytes")
         return base64.b64decode(data, validate=True)
     except binascii.Error as error:
         raise DownloadError(f"data URI: damaged base64 ({error})") from None

@@ -69,9 +69,8 @@ def unpack(source: Path, destination: Path, limits: ArchiveLimits | None = None)
 
 
 def is_ignored(name: str) -> bool:
-    """What operating systems leave beside the user's files: resource forks, thumbnails, hidden files."""
-    parts = PurePosixPath(name).parts
-    return any(part in IGNORED_NAMES or part.startswith("._") for part in parts) or parts[-1].startswith(".")
+    """What systems and programs leave beside the user's files: resource forks, thumbnails, all that is hidden."""
+    return any(part in IGNORED_NAMES or part.startswith(".") for part in PurePosixPath(name).parts)
 
 
 def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:

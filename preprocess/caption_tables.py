@@ -75,7 +75,7 @@ def record_text(record: Mapping[str, Any], columns: Columns) -> str | None:
 
 
 def _jsonl_rows(path: Path, columns: Columns) -> Iterator[Row]:
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(io.StringIO(read_text(path), newline=None), 1):  # U+2028 ends no line of JSON
         if line.strip():
             where = f"{path.name}, line {number}"
             yield _record_row(parse_json(line, where), columns, where)
@@ -110,7 +110,8 @@ def _record_row(record: Any, columns: Columns, where: str) -> Row:
 
 def _csv_rows(path: Path, columns: Columns) -> Iterator[Row]:
     text = read_text(path)
-    rows = [row for row in csv.reader(io.StringIO(text), _dialect(text)) if any(map(str.strip, row))]
+    lines = io.StringIO(text, newline=None)
+    rows = [row for row in csv.reader(lines, _dialect(text)) if any(map(str.strip, row))]
     if not rows:
         return
     header = [cell.strip() for cell in rows[0]]

@@ -1,6 +1,7 @@
 """What a caption says once the trigger word is in it: always at the same place, as a whole word."""
 
 import re
+from collections.abc import Iterable
 
 TEMPLATES = {
     "face": "a photo of {trigger}",
@@ -9,6 +10,8 @@ TEMPLATES = {
 }
 PEOPLE = ("man", "woman", "boy", "girl", "person", "lady", "guy", "child", "face")
 """What captions call a person. In face mode the trigger goes before the first of these."""
+
+MARKS = ",.;:!?"
 
 
 def template(concept_mode: str, trigger_word: str, class_word: str | None) -> str:
@@ -25,6 +28,12 @@ def class_template(concept_mode: str, class_word: str | None) -> str:
 def has_trigger(text: str, trigger_word: str) -> bool:
     """Whether the trigger stands in the text as a whole word."""
     return _whole_word(trigger_word).search(text) is not None
+
+
+def triggers_in(text: str, triggers: Iterable[str]) -> set[str]:
+    """Those that stand in the text as whole words. Longer ones are read first: "my-robot" holds no "robot"."""
+    longest_first = sorted(triggers, key=len, reverse=True)
+    return set(re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)", text))
 
 
 def with_trigger(text: str, trigger_word: str, class_word: str | None, concept_mode: str) -> str:
@@ -52,12 +61,13 @@ def with_trigger(text: str, trigger_word: str, class_word: str | None, concept_m
 
 def with_affixes(text: str, prefix: str, suffix: str) -> str:
     """The caption between prefix and suffix, each set off by a comma where it does not bring its own punctuation."""
-    parts = [part for part in (prefix.strip(), text, suffix.strip()) if part]
-    joined = parts[0] if parts else ""
-    for part in parts[1:]:
-        apart = joined[-1] in ",.;:!?" or part[0] in ",.;:!?"
-        joined += (" " if apart and part[0] not in ",.;:!?" else "" if apart else ", ") + part
-    return joined
+    prefix, suffix = prefix.strip(), suffix.strip()
+    if prefix and text:
+        prefix += " " if prefix[-1] in MARKS else ", "
+    begun = prefix + text
+    if not begun or not suffix or suffix[0] in MARKS:
+        return begun + suffix
+    return f"{begun} {suffix}" if begun[-1] in MARKS else f"{begun}, {suffix}"
 
 
 def _whole_word(word: str, flags: int = 0) -> re.Pattern[str]:

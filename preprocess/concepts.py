@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from preprocess.caption_text import has_trigger
+from preprocess.caption_text import triggers_in
 from preprocess.config import ConceptConfig
 from preprocess.errors import DatasetError
 from preprocess.text_files import name_key
@@ -17,9 +17,9 @@ def find_concept(name: str, caption: str, concepts: Sequence[ConceptConfig]) -> 
     inside = [concept for concept in concepts if concept.folder and _lies_in(name, concept.folder)]
     if inside:
         return max(inside, key=lambda concept: len(concept.folder or ""))
-    named = [concept for concept in concepts if has_trigger(caption, concept.trigger_word)]
+    named = triggers_in(caption, [concept.trigger_word for concept in concepts])
     if named:
-        return named[0]
+        return next(concept for concept in concepts if concept.trigger_word in named)
     if len(concepts) == 1 and not concepts[0].folder:
         return concepts[0]
     folders = ", ".join(concept.folder or f"(caption with {concept.trigger_word})" for concept in concepts)

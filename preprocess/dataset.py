@@ -11,11 +11,13 @@ dataset.html             all of it to look at
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from preprocess.crop import Crop
@@ -109,7 +111,7 @@ class PreparedDataset:
         """
         examples = _read_lines(folder / DATASET_FILE, TypeAdapter(Example))
         rejected = _read_lines(folder / REJECTED_FILE, TypeAdapter(Rejected))
-        for number, example in enumerate(examples, 1):
+        for number, example in zip(line_numbers(folder), examples, strict=True):
             _check(example, folder, f"{DATASET_FILE}, line {number}")
         if not examples:
             raise DatasetError(f"{folder / DATASET_FILE}: no line is left. Prepare the images again.")
@@ -132,15 +134,36 @@ def is_prepared(folder: Path) -> bool:
     return (folder / DATASET_FILE).is_file() and (folder / "images").is_dir()
 
 
+def line_numbers(folder: Path) -> list[int]:
+    """On which lines of dataset.jsonl the examples stand, counted from 1: editors leave blank ones."""
+    return [number for number, _ in _lines(folder / DATASET_FILE)]
+
+
 def _check(example: Example, folder: Path, where: str) -> None:
     if not example.views:
         raise DatasetError(f"{where}: has no views. Take the line out, or prepare the images again.")
+    if example.repeats < 1:
+        raise DatasetError(f"{where}: repeats is {example.repeats}, at least 1 is expected. Or take the line out.")
+    if not 0 < example.weight < math.inf:
+        raise DatasetError(f"{where}: weight is {example.weight:g}, above 0 is expected. Or take the line out.")
     for name in [name for view in example.views for name in (view.file, view.mask) if name]:
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
             raise DatasetError(f"{where}: {name} lies outside the dataset folder")
         if not path.is_file():
             raise DatasetError(f"{where}: {name} is missing. Take the line out, or prepare the images again.")
+        _check_size(path, example.bucket, f"{where}: {name}")
+
+
+def _check_size(path: Path, size: tuple[int, int], where: str) -> None:
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except OSError as error:
+        raise DatasetError(f"{where} cannot be read as a picture ({error}). Prepare the images again.") from error
+    if (width, height) != size:
+        cut = f"{size[0]}×{size[1]}"
+        raise DatasetError(f"{where} is {width}×{height} now, and was cut to {cut}. Give it that size again.")
 
 
 def _summary_warnings(folder: Path) -> tuple[str, ...]:
@@ -153,16 +176,23 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _read_lines(path: Path, kind: TypeAdapter[Row]) -> list[Row]:
-    if not path.is_file():
-        return []
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in _lines(path):
         try:
             rows.append(kind.validate_json(line))
         except ValidationError as error:
             problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise DatasetError(f"{path.name}, line {number}: {where}: {problem['msg']}. Undo the edit.") from error
+            where = [f"{path.name}, line {number}", *filter(None, [".".join(map(str, problem["loc"]))])]
+            raise DatasetError(f"{': '.join(where)}: {problem['msg']}. Undo the edit.") from error
     return rows
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """The lines that are not blank, with their numbers. Only line feeds end them: U+2028 may stand in a file name."""
+    if not path.is_file():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path.name}: not UTF-8 ({error}). Save it as UTF-8.") from error
+    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

@@ -4,8 +4,9 @@ import base64
 import hashlib
 import io
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.resources import files
@@ -30,22 +31,29 @@ VIEW_SIDE = 128
 SHOWN_VIEWS = 6
 """Augmented views that are shown of an image; the others are counted."""
 PRESERVATION = "preservation set"
+Link = Callable[[str], str]
 
 
-def write_gallery(dataset: PreparedDataset) -> Path:
-    """Write dataset.html into the dataset's folder, which holds the files that the examples name; return its path.
+def write_gallery(dataset: PreparedDataset, folder: Path | None = None) -> Path:
+    """Write dataset.html into `folder`, by default the dataset's own; return its path.
 
-    Raises DatasetError for a preview, view or mask that is missing, damaged, or outside the folder.
+    Raises DatasetError for a preview, view or mask that is missing, damaged, or outside the dataset's folder.
     """
-    path = dataset.folder / GALLERY_FILE
-    path.write_text(gallery_page(dataset), encoding="utf-8", newline="\n")
+    folder = folder or dataset.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / GALLERY_FILE
+    path.write_text(gallery_page(dataset, folder), encoding="utf-8", newline="\n")
     return path
 
 
-def gallery_page(dataset: PreparedDataset) -> str:
-    """The text of the page: style, script, and the data as JSON. Raises DatasetError as `write_gallery` does."""
+def gallery_page(dataset: PreparedDataset, folder: Path | None = None) -> str:
+    """The text of a page that will lie in `folder`, by default the dataset's own: style, script, and the data as JSON.
+
+    Raises DatasetError as `write_gallery` does.
+    """
     style, script = _page_file("gallery.css"), _page_file("gallery.js")
-    images = list(ordered_map(partial(_image, dataset.folder), dataset.examples))
+    link = partial(_link, PurePosixPath(os.path.relpath(dataset.folder, folder or dataset.folder)))
+    images = list(ordered_map(partial(_image, dataset.folder, link), dataset.examples))
     data = {"summary": _summary(dataset, images), "images": images}
     return Template(_page_file("template.html")).substitute(
         style=style, style_hash=_hash(style), script=script, script_hash=_hash(script), data=_json_in_html(data)
@@ -75,7 +83,7 @@ def _summary(dataset: PreparedDataset, images: Sequence[dict[str, Any]]) -> dict
     }
 
 
-def _image(folder: Path, example: Example) -> dict[str, Any]:
+def _image(folder: Path, link: Link, example: Example) -> dict[str, Any]:
     plain, *augmented = example.views
     return {
         "name": example.source,
@@ -94,18 +102,18 @@ def _image(folder: Path, example: Example) -> dict[str, Any]:
         "whole": example.preview is not None,
         "picture": _picture_uri(folder, example.preview or plain.file, PICTURE_SIDE),
         "mask": _mask_uri(folder, plain.mask) if plain.mask else None,
-        "file": _link(plain.file),
+        "file": link(plain.file),
         "augmentedViews": len(augmented),
-        "views": [_view(view, plain.crop, folder) for view in augmented[:SHOWN_VIEWS]],
+        "views": [_view(view, plain.crop, folder, link) for view in augmented[:SHOWN_VIEWS]],
     }
 
 
-def _view(view: View, plain: Crop, folder: Path) -> dict[str, Any]:
+def _view(view: View, plain: Crop, folder: Path, link: Link) -> dict[str, Any]:
     crop = view.crop.mirrored() if view.flipped else view.crop
     differences = ["flipped"] * view.flipped + ["other crop"] * (crop != plain)
     return {
         "kind": ", ".join(differences) or "other colours",
-        "file": _link(view.file),
+        "file": link(view.file),
         "picture": _picture_uri(folder, view.file, VIEW_SIDE),
     }
 
@@ -161,9 +169,9 @@ def _data_uri(webp: bytes) -> str:
     return f"data:image/webp;base64,{base64.b64encode(webp).decode('ascii')}"
 
 
-def _link(name: str) -> str:
+def _link(way: PurePosixPath, name: str) -> str:
     """A relative URL, whatever the name holds: file names are bytes, and : would begin a scheme."""
-    return quote(name, errors="surrogateescape")
+    return quote(str(way / name), errors="surrogateescape")
 
 
 def _source_group(example: Example) -> str:

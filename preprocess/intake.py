@@ -1,13 +1,17 @@
 """What the user gave, as folders on this disk: archives, folders, URLs, several of them, webdataset shards."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from fetching.download import DownloadError, download, is_url, shown
-from preprocess.archive import ArchiveLimits, is_archive_name, is_ignored, unpack
+from fetching.download import DownloadError, DownloadTooLarge, download, is_url, shown
+from preprocess.archive import ArchiveLimits, is_ignored, unpack
 from preprocess.errors import DatasetError
+
+LONGEST_NAME = 60
+"""Characters of a downloaded file's name that are kept: disks take 255 bytes."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,9 @@ def take_in(sources: Sequence[str | Path], scratch: Path, limits: ArchiveLimits)
     if not sources:
         raise DatasetError("no data was given: a zip, a tar, a folder of images, or a URL of one")
     found: list[FoundFile] = []
-    for index, source in enumerate(sources):
+    for index, (source, label) in enumerate(zip(sources, _labels(sources), strict=True)):
         room = scratch / str(index)
         room.mkdir(parents=True)
-        label = f"{_short_name(source)}/" if len(sources) > 1 else ""
         for root, inner in _open(source, room, limits):
             found += [FoundFile(file.path, label + inner + file.name, file.root) for file in _files(root)]
     return found
@@ -42,15 +45,19 @@ def _open(source: str | Path, room: Path, limits: ArchiveLimits) -> list[tuple[P
     folder = unpack(path, room / "files", limits)
     if folder != path:
         return [(folder, "")]
-    shards = sorted(shard for shard in folder.iterdir() if shard.suffix.lower() == ".tar" and shard.is_file())
+    shards = sorted(path for path in folder.iterdir() if _is_shard(path, folder))
     unpacked = [(unpack(shard, room / shard.stem, limits), f"{shard.name}/") for shard in shards]
     return [(folder, ""), *unpacked]
 
 
 def _fetch(url: str, room: Path, limits: ArchiveLimits) -> Path:
-    name = Path(urlsplit(url).path).name if not url.startswith("data:") else ""
+    name = Path(urlsplit(url).path).name.strip(".")[-LONGEST_NAME:] if not url.startswith("data:") else ""
+    target = room / "download" / (name or "download")
+    target.parent.mkdir()
     try:
-        return download(url, room / (name or "download"), allow_http=True, max_bytes=limits.total_bytes)
+        return download(url, target, allow_http=True, max_bytes=limits.total_bytes)
+    except DownloadTooLarge as error:
+        raise DatasetError(f"{error}. Give less at once, or raise max_archive_bytes.") from error
     except DownloadError as error:
         raise DatasetError(f"{error}. Check the address, or download the file yourself.") from error
 
@@ -65,10 +72,26 @@ def _files(root: Path) -> list[FoundFile]:
 
 
 def _is_shard(path: Path, root: Path) -> bool:
-    """Whether the file was taken in as a folder of its own."""
-    return path.parent == root and path.suffix.lower() == ".tar" and is_archive_name(path.name)
+    """Whether the file is taken in as a folder of its own."""
+    return path.parent == root and path.suffix.lower() == ".tar" and path.is_file() and not is_ignored(path.name)
 
 
-def _short_name(source: str | Path) -> str:
+def _labels(sources: Sequence[str | Path]) -> list[str]:
+    """What each source's files' names begin with: nothing for a single source, else a name that no other has."""
+    if len(sources) == 1:
+        return [""]
+    names = [_last_parts(source, 1) for source in sources]
+    if len(set(names)) < len(names):
+        names = [_last_parts(source, 2) for source in sources]
+    seen: Counter[str] = Counter()
+    labels = []
+    for name in names:
+        seen[name] += 1
+        labels.append(f"{name} ({seen[name]})/" if seen[name] > 1 else f"{name}/")
+    return labels
+
+
+def _last_parts(source: str | Path, count: int) -> str:
+    """The end of a path or URL: its name, with `count` of 2 after the folder that it is in."""
     text = shown(str(source)) if is_url(str(source)) else str(source)
-    return Path(text).name or text
+    return "/".join(Path(text).parts[-count:]).strip("/") or text

@@ -76,14 +76,14 @@ def flip_warnings(captions: Mapping[str, str], config: DataConfig) -> Iterator[s
 
 
 def template_warning(labels: Sequence[tuple[str, Label]]) -> Iterator[str]:
-    """Which images had to do with a template. `labels`: file names with their labels."""
-    templated = [(name, labelled) for name, labelled in labels if labelled.source == "template"]
-    if templated:
-        shown = ", ".join(name for name, _ in templated[:5]) + (" …" if len(templated) > 5 else "")
-        yield (
-            f"{len(templated)} of {len(labels)} images came without a caption and are trained as "
-            f"{templated[0][1].caption!r}: {shown}"
-        )
+    """Which images had to do with a template, a line for each wording. `labels`: file names with their labels."""
+    templated: dict[str, list[str]] = {}
+    for name, labelled in labels:
+        if labelled.source == "template":
+            templated.setdefault(labelled.caption, []).append(name)
+    for caption, names in templated.items():
+        shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        yield f"{len(names)} of {len(labels)} images came without a caption and are trained as {caption!r}: {shown}"
 
 
 def _trigger_warning(name: str, own: Caption, concept: ConceptConfig, text: str) -> tuple[str, ...]:

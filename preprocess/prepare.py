@@ -71,6 +71,8 @@ def preparing(
         if config.preservation_data is not None:
             folder = Path(scratch) / "preservation"
             prior = yield from collect([config.preservation_data], config, output, folder, "preservation-")
+            if not prior.kept:
+                raise DatasetError(_nothing_left([config.preservation_data], prior.all_rejected()))
         dataset = yield from _build(concept, prior, config, output, base)
     dataset.write()
     if not dataset.examples:
@@ -107,9 +109,9 @@ def _build(
         examples.append(example)
         yield PreparationProgress("cutting the images", len(examples), len(jobs))
     warnings = [warning for one in sets for warning in one.all_warnings()]
-    concepts = [(item.file.name, given) for item, given in labelled if given.concept is not None]
-    warnings += [*template_warning(concepts), *balance, *renderer.warnings]
-    warnings += flip_warnings({name: given.caption for name, given in concepts}, config)
+    labels = [(item.file.name, given) for item, given in labelled]
+    warnings += [*template_warning(labels), *balance, *renderer.warnings]
+    warnings += flip_warnings({name: given.caption for name, given in labels if given.concept is not None}, config)
     return PreparedDataset(output, tuple(examples), rejected, tuple(warnings))
 
 

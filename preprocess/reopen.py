@@ -6,7 +6,7 @@ from pathlib import Path
 from preprocess.caption_text import has_trigger
 from preprocess.concepts import require_images
 from preprocess.config import DataConfig
-from preprocess.dataset import DATASET_FILE, Example, PreparedDataset
+from preprocess.dataset import DATASET_FILE, Example, PreparedDataset, line_numbers
 from preprocess.errors import DatasetError
 from preprocess.labels import MAX_TOKENS
 from preprocess.prepare import BaseRequirements
@@ -25,7 +25,7 @@ def reopen(folder: Path, config: DataConfig, base: BaseRequirements) -> Prepared
     """
     dataset = PreparedDataset.read(folder)
     triggers = [concept.trigger_word for concept in config.all_concepts]
-    for number, example in enumerate(dataset.examples, 1):
+    for number, example in zip(line_numbers(folder), dataset.examples, strict=True):
         _check(example, f"{DATASET_FILE}, line {number} ({example.source})", triggers, base)
     require_images(config.all_concepts, {example.concept: 1 for example in dataset.examples if example.concept})
     late = sorted(config.model_fields_set & set(DataConfig.model_fields) - ALSO_IN_TRAINING)

@@ -67,6 +67,8 @@ class SubjectFinder:
     def _mask(self, search: "_Search", class_words: Sequence[str]) -> Image.Image | None:
         source = self._config.mask
         if source == "alpha":
+            if search.picture.opacity is None:
+                search.warn("has no transparency for its mask, so the loss counts everywhere; cut its subject out")
             return search.picture.opacity
         if self._segmenter is not None:
             prompts = [self._config.mask_prompt] if self._config.mask_prompt else list(class_words)

@@ -13,6 +13,7 @@ from transformers import Swin2SRForImageSuperResolution
 from preprocess.devices import best_device
 from preprocess.errors import DatasetError
 
+REMEDY = "Name a folder with one, or leave upscaler out: small pictures are then trained smaller"
 TILE, OVERLAP = 256, 16
 """Pixels of the small picture. Tiles bound the memory; what lies near a tile's edge is taken from its neighbour."""
 
@@ -28,13 +29,16 @@ class Upscaler:
     def load(cls, source: str) -> "Upscaler":
         """From the hub or a folder; safetensors only. Raises DatasetError when it cannot be had."""
         try:
-            model = Swin2SRForImageSuperResolution.from_pretrained(source, use_safetensors=True)
+            model, report = Swin2SRForImageSuperResolution.from_pretrained(
+                source, use_safetensors=True, output_loading_info=True
+            )
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
+            raise DatasetError(f"upscaler {source}: no Swin2SR model could be loaded ({reason}). {REMEDY}") from error
+        if missing := sorted(report["missing_keys"]):  # transformers would fill them in at random
             raise DatasetError(
-                f"upscaler {source}: no Swin2SR model could be loaded ({reason}). Name a folder with one, or leave "
-                "upscaler out: small pictures are then trained smaller"
-            ) from error
+                f"upscaler {source}: lacks {len(missing)} weights of the model, such as {missing[0]}. {REMEDY}"
+            )
         return cls(model.to(best_device()).eval(), Lock())
 
     @property

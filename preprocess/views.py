@@ -1,9 +1,10 @@
 """Cuts the views of every image out of it and writes them, with their masks."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from preprocess.augment import AugmentationRules, PlannedView, plan_views
@@ -19,6 +20,8 @@ from preprocess.survey import Surveyed, file_stem
 
 SMALLER_AREA = 0.75
 """Of the resolution's. A bucket below this was chosen because the image is small."""
+MARKED = 128
+"""Of 255. What a mask marks less is not the subject but its soft edge."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,12 @@ class Renderer:
 
     def expected_size(self, size: Size) -> Size:
         """The size that counts for the choice of the bucket: what an image has once it may have been enlarged."""
-        factor = self._upscaler.factor if self._upscaler else 1
-        return size[0] * factor, size[1] * factor
+        return size[0] * self._factor, size[1] * self._factor
+
+    @property
+    def _factor(self) -> int:
+        """How many times the upscaler enlarges; 1 without one."""
+        return self._upscaler.factor if self._upscaler else 1
 
     def render(self, jobs: Iterable[RenderJob]) -> Iterator[Example]:
         """One example a job, in order."""
@@ -72,9 +79,17 @@ class Renderer:
         crop = crop_to_window(picture.image.size, subject.window, job.bucket)
         picture, upscaled = self._enlarge(picture, crop, name)
         stem = f"{job.number:04d}_{file_stem(job.surveyed.file)}"
-        planned = plan_views(crop, self._augmentation, f"{self._config.seed} {job.surveyed.fingerprint.exact}")
+        planned = list(plan_views(crop, self._augmentation, f"{self._config.seed} {job.surveyed.fingerprint.exact}"))
         views = [self._write(stem, index, view, picture, subject.mask) for index, view in enumerate(planned)]
-        warnings = (*job.surveyed.notes, *job.label.warnings, *subject.warnings, *upscaled, *self._small(job, crop))
+        masked = _lost_subject(name, planned, subject.mask) if subject.mask else ()
+        warnings = (
+            *job.surveyed.notes,
+            *job.label.warnings,
+            *subject.warnings,
+            *masked,
+            *upscaled,
+            *self._small(job, crop),
+        )
         return Example(
             source=name,
             caption=job.label.caption,
@@ -90,10 +105,11 @@ class Renderer:
         )
 
     def _class_words(self, job: RenderJob) -> list[str]:
+        """The class of the image's concept; a preservation image may show any."""
         return [
             concept.class_word
             for concept in self._config.all_concepts
-            if concept.class_word and concept.trigger_word == job.label.concept
+            if concept.class_word and job.label.concept in (concept.trigger_word, None)
         ]
 
     def _enlarge(self, picture: Picture, crop: Crop, name: str) -> tuple[Picture, tuple[str, ...]]:
@@ -110,14 +126,14 @@ class Renderer:
         size = f"{job.surveyed.file.name}: {width}×{height}"
         bucket = f"{job.bucket[0]}×{job.bucket[1]}"
         resolution = self._config.resolution or DEFAULT_RESOLUTION
-        if self._upscaler is not None:
-            return ()
         if job.bucket[0] * job.bucket[1] < SMALLER_AREA * resolution**2:
+            given = f", even enlarged {self._factor} times" if self._upscaler else ""
+            remedy = "or a lower resolution" if self._upscaler else "a lower resolution, or an upscaler"
             return (
-                f"{size} is too small for the resolution {resolution}; it is trained at {bucket}. "
-                "Give a larger picture, a lower resolution, or an upscaler",
+                f"{size} is too small for the resolution {resolution}{given}; it is trained at {bucket}. "
+                f"Give a larger picture, {remedy}",
             )
-        if crop.enlargement() > MAX_ENLARGEMENT:
+        if crop.enlargement() > MAX_ENLARGEMENT * self._factor:
             times = f"{crop.enlargement():.1f} times"
             return (f"{size} is enlarged {times} to reach {bucket}. Give a larger picture, or a lower resolution",)
         return ()
@@ -130,3 +146,13 @@ class Renderer:
             mask_file = file.replace("images/", "masks/", 1)
             view.cut(mask).save(self._output / mask_file)
         return View(file, view.crop, mask_file, view.flipped)
+
+
+def _lost_subject(name: str, views: Sequence[PlannedView], mask: Image.Image) -> tuple[str, ...]:
+    """What to say when some views show nothing of what the mask marks."""
+    lost = sum(int(np.asarray(view.cut(mask)).max()) < MARKED for view in views)
+    if not lost:
+        return ()
+    return (
+        f"{name}: its mask marks nothing in {lost} of its {len(views)} views; choose crop: mask, or less crop_jitter",
+    )

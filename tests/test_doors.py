@@ -59,7 +59,7 @@ def test_the_schedulers_offered_are_those_that_exist() -> None:
 
 def test_cog_yaml() -> None:
     config = yaml.safe_load((PROJECT / "cog.yaml").read_text())
-    assert config.keys() == {"build", "run", "train"}
+    assert config.keys() == {"build", "environment", "run", "train"}
     assert config["build"].keys() <= {
         "gpu",
         "cuda",
@@ -68,6 +68,7 @@ def test_cog_yaml() -> None:
         "python_requirements",
         "run",
         "sdk_version",
+        "system_packages",
     }
     assert isinstance(config["build"]["python_version"], str)  # 3.10 as a number is 3.1
     assert (PROJECT / config["build"]["python_requirements"]).exists()

@@ -113,7 +113,7 @@ def _dataset(
     else:
         stages = preparing(sources, config, output.dataset, base)
         dataset = yield from relay_preparation(stages, 0.05, 0.07)
-    write_gallery(dataset)
+    write_gallery(dataset, output.dataset)
     return dataset
 
 

@@ -166,14 +166,14 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
             f"resolution: {resolution} is no multiple of {family.size_multiple}, which "
             f"{config.base_model} needs; {near} is the nearest"
         )
-    return config.model_copy(
-        update={
-            "resolution": resolution,
-            "alpha": config.alpha or float(config.rank),
-            "lr_warmup_steps": config.warmup_steps,
-            "validation_prompt": validation_prompt(config),
-        }
-    )
+    found = {
+        "resolution": resolution,
+        "alpha": config.alpha or float(config.rank),
+        "lr_warmup_steps": config.warmup_steps,
+        "validation_prompt": validation_prompt(config),
+    }
+    given = set(config.model_fields_set)  # stays what the user set: some settings come too late for a prepared dataset
+    return TrainingConfig.model_construct(given, **(dict(config) | found))
 
 
 def base_requirements(family: ModelFamily, config: TrainingConfig) -> BaseRequirements:
