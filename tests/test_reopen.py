@@ -19,7 +19,7 @@ from preprocess.reopen import reopen
 from preprocess.settings import build_settings
 from tests.ugly_uploads import picture
 from trainer.config import build_config
-from trainer.training import resolve
+from trainer.resolution import resolve
 
 OPTIONS = {"resolution": 64, "captioner": "none", "mask": "alpha", "horizontal_flip": True, "preservation_weight": 0.5}
 

@@ -18,10 +18,11 @@ from trainer.adapters import TARGET_MODULES, LoraTargets
 from trainer.cache import cache_examples
 from trainer.config import TrainingConfig
 from trainer.output_folder import OutputFolder
+from trainer.resolution import base_requirements, resolve
 from trainer.run import run
 from trainer.tokens import initial_rows
 from trainer.trainable import TrainingDiverged
-from trainer.training import Training, base_requirements, build_training, resolve
+from trainer.training import Training, build_training
 from trainer.verification import Probe, VerificationFailed, verify
 
 CONFIG = TrainingConfig(

@@ -19,7 +19,8 @@ from trainer.config import TrainingConfig
 from trainer.output_folder import OutputFolder
 from trainer.progress import Progress, StepReporter, relay_preparation
 from trainer.report import write_report
-from trainer.training import Training, base_requirements, build_training, resolve, validation_prompt
+from trainer.resolution import base_requirements, resolve, validation_prompt
+from trainer.training import Training, build_training
 from trainer.verification import Probe, verify
 
 

@@ -1,40 +1,28 @@
 """A training as an object: what is on the base, who updates it, and how it is written down at any step."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
-from torch import nn
 
 from artifact.artifact import Artifact
 from artifact.kohya import kohya_name
 from artifact.metadata import ArtifactDescription
 from families.family import ModelFamily
 from families.fingerprint import fingerprint
-from families.placeholder_tokens import expand_triggers
-from preprocess.caption_text import template
 from preprocess.dataset import PreparedDataset
-from preprocess.prepare import BaseRequirements
-from preprocess.settings import ConfigError
 from sampler.adapters import adapter_layers
 from trainer.adapters import add_lora
 from trainer.batches import Share, endless_batches
 from trainer.cache import CachedExample
 from trainer.config import TrainingConfig
 from trainer.loop import Trainer
-from trainer.losses.mean_squared_error import MeanSquaredError
-from trainer.losses.prior_matching import PriorMatching
-from trainer.losses.term import LossTerm
+from trainer.losses.registry import loss_terms
 from trainer.prompts import PromptSampler
 from trainer.randomness import NamedGenerators
+from trainer.resolution import validation_prompt
 from trainer.tokens import ConceptTokens, add_tokens
-from trainer.trainable import Trainable
-
-CLASS_WORDS = {"face": "person", "object": "object", "style": "picture"}
-"""What stands for the trigger where no class word is given."""
-COMMON_TOKEN = "a "
-"""One token in every tokenizer."""
+from trainer.trainables import build_trainables
 
 
 @dataclass
@@ -94,9 +82,6 @@ def build_training(
     lora = add_lora(family.denoiser, config.lora_targets, config.rank, config.alpha, generators["init_lora"])
     class_words = {concept.trigger_word: concept.class_word for concept in config.all_concepts}
     tokens = add_tokens(family, class_words, config.num_tokens, generators["init_tokens"])
-    trainables = [_trainable("lora", lora, config.learning_rate, config.weight_decay, config)]
-    if config.token_learning_rate > 0:
-        trainables.append(_trainable("tokens", tokens.parameters, config.token_learning_rate, 0.0, config))
     trainer = Trainer(
         family=family,
         batches=endless_batches(
@@ -115,7 +100,7 @@ def build_training(
             config.keep_first_tags,
         ),
         losses=loss_terms(config, family, generators),
-        trainables=trainables,
+        trainables=build_trainables(lora, tokens, config),
         generators=generators,
         accelerator=accelerator,
         max_train_steps=config.max_train_steps,
@@ -123,73 +108,3 @@ def build_training(
         max_grad_norm=config.max_grad_norm,
     )
     return Training(config, family, dataset, tokens, trainer, base_fingerprint)
-
-
-def loss_terms(config: TrainingConfig, family: ModelFamily, generators: NamedGenerators) -> list[LossTerm]:
-    """The terms that this configuration asks for."""
-    terms: list[LossTerm] = [MeanSquaredError(config.loss_weighting, config.min_snr_gamma, config.resolved_mask_floor)]
-    if config.prior_matching_weight > 0:
-        words = {
-            concept.trigger_word: concept.class_word or CLASS_WORDS[config.concept_mode]
-            for concept in config.all_concepts
-        }
-        draws = generators["prior_prompts"]
-        terms.append(PriorMatching(family, words, config.prior_prompts, draws, config.prior_matching_weight))
-    return terms
-
-
-def _trainable(
-    name: str, parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float, config: TrainingConfig
-) -> Trainable:
-    return Trainable(
-        name,
-        parameters,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        scheduler=config.lr_scheduler,
-        warmup_steps=config.warmup_steps,
-        total_steps=config.max_train_steps,
-    )
-
-
-def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
-    """Fill in what only the base knows. Raises ConfigError for a resolution that it cannot do."""
-    resolution = config.resolution or family.native_resolution
-    if config.bucket_step and config.bucket_step % family.size_multiple:
-        raise ConfigError(
-            f"bucket_step: {config.bucket_step} is no multiple of {family.size_multiple}, which "
-            f"{config.base_model} needs"
-        )
-    if resolution % family.size_multiple:
-        near = max(1, round(resolution / family.size_multiple)) * family.size_multiple
-        raise ConfigError(
-            f"resolution: {resolution} is no multiple of {family.size_multiple}, which "
-            f"{config.base_model} needs; {near} is the nearest"
-        )
-    found = {
-        "resolution": resolution,
-        "alpha": config.alpha or float(config.rank),
-        "lr_warmup_steps": config.warmup_steps,
-        "validation_prompt": validation_prompt(config),
-    }
-    given = set(config.model_fields_set)  # stays what the user set: some settings come too late for a prepared dataset
-    return TrainingConfig.model_construct(given, **(dict(config) | found))
-
-
-def base_requirements(family: ModelFamily, config: TrainingConfig) -> BaseRequirements:
-    """What the base demands of the images and captions."""
-    return BaseRequirements(family.size_multiple, lambda caption: count_tokens(caption, family, config))
-
-
-def count_tokens(caption: str, family: ModelFamily, config: TrainingConfig) -> int:
-    """Tokens of a caption, start and end of text included, by the tokenizer that needs most. A trigger counts as the
-    tokens that will stand for it."""
-    words = {concept.trigger_word: [COMMON_TOKEN] * config.num_tokens for concept in config.all_concepts}
-    text = expand_triggers(caption, words)
-    return max(len(tokenizer(text).input_ids) for tokenizer in family.tokenizers)
-
-
-def validation_prompt(config: TrainingConfig) -> str:
-    """The prompt of samples and verification."""
-    concept = config.all_concepts[0]
-    return config.validation_prompt or template(config.concept_mode, concept.trigger_word, concept.class_word)

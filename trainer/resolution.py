@@ -1,0 +1,54 @@
+"""What a configuration means on the base that it names: defaults that only the base knows, and its demands on data."""
+
+from families.family import ModelFamily
+from families.placeholder_tokens import expand_triggers
+from preprocess.caption_text import template
+from preprocess.prepare import BaseRequirements
+from preprocess.settings import ConfigError
+from trainer.config import TrainingConfig
+
+COMMON_TOKEN = "a "
+"""One token in every tokenizer."""
+
+
+def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
+    """Fill in what only the base knows. Raises ConfigError for a resolution that it cannot do."""
+    resolution = config.resolution or family.native_resolution
+    if config.bucket_step and config.bucket_step % family.size_multiple:
+        raise ConfigError(
+            f"bucket_step: {config.bucket_step} is no multiple of {family.size_multiple}, which "
+            f"{config.base_model} needs"
+        )
+    if resolution % family.size_multiple:
+        near = max(1, round(resolution / family.size_multiple)) * family.size_multiple
+        raise ConfigError(
+            f"resolution: {resolution} is no multiple of {family.size_multiple}, which "
+            f"{config.base_model} needs; {near} is the nearest"
+        )
+    found = {
+        "resolution": resolution,
+        "alpha": config.alpha or float(config.rank),
+        "lr_warmup_steps": config.warmup_steps,
+        "validation_prompt": validation_prompt(config),
+    }
+    given = set(config.model_fields_set)  # stays what the user set: some settings come too late for a prepared dataset
+    return TrainingConfig.model_construct(given, **(dict(config) | found))
+
+
+def base_requirements(family: ModelFamily, config: TrainingConfig) -> BaseRequirements:
+    """What the base demands of the images and captions."""
+    return BaseRequirements(family.size_multiple, lambda caption: count_tokens(caption, family, config))
+
+
+def count_tokens(caption: str, family: ModelFamily, config: TrainingConfig) -> int:
+    """Tokens of a caption, start and end of text included, by the tokenizer that needs most. A trigger counts as the
+    tokens that will stand for it."""
+    words = {concept.trigger_word: [COMMON_TOKEN] * config.num_tokens for concept in config.all_concepts}
+    text = expand_triggers(caption, words)
+    return max(len(tokenizer(text).input_ids) for tokenizer in family.tokenizers)
+
+
+def validation_prompt(config: TrainingConfig) -> str:
+    """The prompt of samples and verification."""
+    concept = config.all_concepts[0]
+    return config.validation_prompt or template(config.concept_mode, concept.trigger_word, concept.class_word)
