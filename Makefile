@@ -24,5 +24,5 @@ test-fast: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy train.py predict.py fetching preprocess families artifact sampler trainer tools tests
+	$(BIN)/mypy train.py predict.py fetching preprocess families artifact sampler trainer tools tests benchmarks
 	$(BIN)/lint-imports
