@@ -6,7 +6,8 @@ file with no more than a warning.
 
 import base64
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from artifact.errors import ArtifactError
+from artifact.layers import DoraLayer, Layer, LoraLayer
 
 FORMAT_VERSION = "1"
 OWN_KEY = "lora_trainer"
@@ -42,9 +44,8 @@ class ArtifactDescription:
 def to_header(
     description: ArtifactDescription,
     tokens: Mapping[str, Tensor],
+    layers: Collection[Layer],
     *,
-    rank: int,
-    alpha: float,
     architecture: str,
     base_model_version: str,
 ) -> dict[str, str]:
@@ -62,9 +63,7 @@ def to_header(
         "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "modelspec.trigger_phrase": trigger,
         "modelspec.prediction_type": {"epsilon": "epsilon", "v_prediction": "v"}[description.prediction_type],
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": str(rank),
-        "ss_network_alpha": str(alpha),
+        **_network(layers),
         "ss_base_model_version": base_model_version,
         "ss_sd_model_name": description.base_model,
         "ss_resolution": str(config.get("resolution", "")),
@@ -72,6 +71,21 @@ def to_header(
         "ss_learning_rate": str(config.get("learning_rate", "")),
         "ss_seed": str(config.get("seed", "")),
     }
+
+
+def _network(layers: Collection[Layer]) -> dict[str, str]:
+    """kohya's description of the network: that of most layers. Its own module knows plain LoRA, LyCORIS the rest."""
+    if not layers:
+        return {}
+    (kind, rank, alpha), _ = Counter((layer.kind, layer.rank, layer.alpha) for layer in layers).most_common(1)[0]
+    plain = all(isinstance(layer, LoraLayer) for layer in layers)
+    keys = {"ss_network_module": "networks.lora" if plain else "lycoris.kohya"}
+    if not plain:
+        algorithm = {LoraLayer.kind: "locon", DoraLayer.kind: "locon"}.get(kind, kind)
+        keys["ss_network_args"] = json.dumps({"algo": algorithm, "dora_wd": kind == DoraLayer.kind})
+    if rank is not None:
+        keys |= {"ss_network_dim": str(rank), "ss_network_alpha": str(alpha)}
+    return keys
 
 
 def from_header(header: Mapping[str, str]) -> tuple[ArtifactDescription | None, dict[str, Tensor]]:

@@ -9,9 +9,10 @@ from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer as PeftLoraLayer
 from torch import Tensor, nn
 
-from artifact.artifact import Artifact, LoraLayer
+from artifact.artifact import Artifact
 from artifact.errors import ArtifactError
 from artifact.kohya import module_paths
+from artifact.layers import LoraLayer
 from families.family import ModelFamily
 from families.placeholder_tokens import PlaceholderTokens
 
@@ -63,14 +64,18 @@ def resolve_layers(artifact: Artifact, denoiser: nn.Module) -> dict[str, LoraLay
             f"{len(unknown)} of {len(artifact.layers)} layers have no place in this base model, such "
             f"as {unknown[0]}. Was the LoRA trained on another family, or on text encoders?"
         )
-    layers = {paths[name]: layer for name, layer in artifact.layers.items()}
-    for path, layer in layers.items():
-        weight: Any = denoiser.get_submodule(path).weight
-        if layer.up.shape[0] != weight.shape[0] or layer.down.shape[1:] != weight.shape[1:]:
+    layers: dict[str, LoraLayer] = {}
+    for name, layer in artifact.layers.items():
+        path, weight = paths[name], denoiser.get_submodule(paths[name]).weight
+        assert isinstance(weight, Tensor)
+        if not isinstance(layer, LoraLayer) or layer.mid is not None:
+            raise ArtifactError(f"{name}: a {layer.kind} layer cannot be placed yet")
+        if not layer.fits(weight.shape):
             raise ArtifactError(
                 f"{path}: the LoRA's shapes {tuple(layer.down.shape)} and {tuple(layer.up.shape)} do "
                 f"not fit the base's {tuple(weight.shape)}. Was it trained on another base?"
             )
+        layers[path] = layer
     return layers
 
 
@@ -104,8 +109,10 @@ def _place_lora(denoiser: nn.Module, layers: Mapping[str, LoraLayer]) -> None:
     inject_adapter_in_model(config, denoiser, adapter_name=ADAPTER)
     state: dict[str, Tensor] = {}
     for path, layer in layers.items():
-        state[f"{path}.lora_A.weight"] = layer.down
-        state[f"{path}.lora_B.weight"] = layer.up
+        wrapped: Any = denoiser.get_submodule(path)
+        kernel = wrapped.base_layer.weight.shape[2:]
+        state[f"{path}.lora_A.weight"] = layer.down.reshape(layer.rank, -1, *kernel)
+        state[f"{path}.lora_B.weight"] = layer.up.reshape(-1, layer.rank, *(1 for _ in kernel))
     result = set_peft_model_state_dict(denoiser, state, adapter_name=ADAPTER)
     if result.unexpected_keys:
         remove_lora(denoiser)

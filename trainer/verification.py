@@ -67,10 +67,10 @@ def verify(path: Path, family: ModelFamily, probe: Probe, base: Tensor, trained:
     if (probe.predict(family, {}) - base).norm().item() > noise:
         raise VerificationFailed(f"{path}: the base model itself was altered by the training")
     artifact = Artifact.read(path)
-    unchanged = [name for name, layer in artifact.layers.items() if not layer.up.any()]
+    unchanged = [name for name, layer in artifact.layers.items() if layer.changes_nothing]
     if unchanged:
         raise VerificationFailed(
-            f"{path}: {len(unchanged)} of {len(artifact.layers)} LoRA layers were never trained, such as {unchanged[0]}"
+            f"{path}: {len(unchanged)} of {len(artifact.layers)} layers were never trained, such as {unchanged[0]}"
         )
     sampler = Sampler(family)
     try:

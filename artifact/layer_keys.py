@@ -1,0 +1,73 @@
+"""Groups a file's tensors into layers, by the names that kohya, LyCORIS and peft give them."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from artifact.errors import ArtifactError
+from artifact.layers import KEYS, Layer, layer_from_tensors
+
+ALIASES = {
+    "lora_A.weight": "lora_down.weight",
+    "lora_B.weight": "lora_up.weight",
+    "w_norm": "diff",
+    "b_norm": "diff_b",
+}
+"""peft's names, and LyCORIS' for norms, with the keys that mean the same."""
+PEFT_MAGNITUDES = ("lora_magnitude_vector", "lora_magnitude_vector.weight")
+"""peft's DoRA: (out,) for linear, (1, out, 1, 1) for convolution layers."""
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+SUFFIXES = sorted((*KEYS, *ALIASES, *PEFT_MAGNITUDES), key=len, reverse=True)
+
+
+def layers_from_tensors(tensors: Mapping[str, Tensor], file: str) -> dict[str, Layer]:
+    """The layers by module name, as the file has them. Every tensor must belong to one.
+
+    Raises ArtifactError naming the key that is foreign, missing, not finite or of no possible shape.
+    """
+    groups: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
+    strange = []
+    for key, tensor in tensors.items():
+        if (suffix := next((suffix for suffix in SUFFIXES if key.endswith(f".{suffix}")), None)) is None:
+            strange.append(key)
+        else:
+            groups[key.removesuffix(f".{suffix}")][suffix] = tensor
+    if strange or not groups:
+        odd = sorted(strange) or ["no tensors at all"]
+        raise ArtifactError(
+            f"{file}: not a plain LoRA: {', '.join(odd[:3])}{' …' if len(odd) > 3 else ''}. LoRA, DoRA, LoHa, LoKr and "
+            "full differences are read, in kohya's and diffusers' (peft) names."
+        )
+    layers = {}
+    for name, group in groups.items():
+        for suffix, tensor in group.items():
+            _require_finite(f"{file}: {name}.{suffix}", tensor)
+        try:
+            layers[name] = layer_from_tensors(_with_common_keys(group))
+        except ArtifactError as error:
+            raise ArtifactError(f"{file}: {name} {error}") from error
+    return layers
+
+
+def _require_finite(key: str, tensor: Tensor) -> None:
+    if tensor.dtype not in FLOATS:
+        raise ArtifactError(f"{key} is of type {tensor.dtype}, which no LoRA is")
+    if not torch.isfinite(tensor).all():
+        raise ArtifactError(f"{key} holds values that are not finite")
+
+
+def _with_common_keys(group: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The group under kohya's keys. peft's magnitude becomes a dora_scale along the outputs."""
+    common: dict[str, Tensor] = {}
+    for suffix, tensor in group.items():
+        if suffix in PEFT_MAGNITUDES:
+            down = group.get("lora_A.weight", tensor)
+            key, tensor = "dora_scale", tensor.reshape(-1, *(1 for _ in down.shape[1:] or (1,)))
+        else:
+            key = ALIASES.get(suffix, suffix)
+        if key in common:
+            raise ArtifactError(f"has {key} twice, once as {suffix}")
+        common[key] = tensor
+    return common

@@ -1,0 +1,28 @@
+"""Finds the kind of a layer by the keys that a file has for it."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from artifact.errors import ArtifactError
+from artifact.layers.dora import DoraLayer
+from artifact.layers.factored import ALPHA
+from artifact.layers.full import FullLayer
+from artifact.layers.layer import Layer
+from artifact.layers.loha import LohaLayer
+from artifact.layers.lokr import LokrLayer
+from artifact.layers.lora import LoraLayer
+
+KINDS: Mapping[str, type[Layer]] = {kind.kind: kind for kind in (DoraLayer, LoraLayer, LohaLayer, LokrLayer, FullLayer)}
+"""By name. DoRA is first: its layers hold another kind's keys as well."""
+
+KEYS = tuple({key: None for kind in KINDS.values() for key in (*kind.keys, ALPHA)})
+"""Every key that a layer may have."""
+
+
+def layer_from_tensors(tensors: Mapping[str, Tensor]) -> Layer:
+    """The record for one module's tensors, by key. Raises ArtifactError, the text to stand after the module's name."""
+    for kind in KINDS.values():
+        if kind.keys.keys() & tensors.keys():
+            return kind.from_tensors(tensors)
+    raise ArtifactError(f"has {', '.join(sorted(tensors)[:3])}, and nothing that makes a layer")
