@@ -59,9 +59,14 @@ class Trainer:
         max_train_steps: int = Input(default=1000, ge=1, le=1000000, description="Optimizer steps"),
         train_batch_size: int = Input(default=4, ge=1, le=1024, description="Images a micro-batch"),
         rank: int = Input(default=16, ge=1, le=1024, description="Rank of the LoRA"),
-        learning_rate: float = Input(default=1e-4, ge=0, le=10, description="Peak learning rate of the LoRA"),
-        token_learning_rate: float = Input(
-            default=1e-3, ge=0, le=10, description="Peak learning rate of the tokens; 0 keeps them"
+        learning_rate: Optional[float] = Input(
+            default=None, ge=0, le=10, description="Peak learning rate of the LoRA; by default 1e-4, and 1 with Prodigy"
+        ),
+        token_learning_rate: Optional[float] = Input(
+            default=None,
+            ge=0,
+            le=10,
+            description="Peak of the tokens; by default 1e-3, and 1 with Prodigy; 0 keeps them",
         ),
         num_tokens: int = Input(default=2, ge=1, le=64, description="New tokens in each text encoder"),
         validation_prompt: Optional[str] = Input(default=None, description="Prompt of the samples after training"),

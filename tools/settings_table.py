@@ -34,9 +34,10 @@ def table() -> str:
 def values(field: FieldInfo) -> str:
     """The type and range of a field in words."""
     options = [part for part in typing.get_args(field.annotation) if part is not type(None)]
-    if typing.get_origin(field.annotation) is typing.Literal:
-        return ", ".join(f"`{option}`" for option in options)
     kind = (options or [field.annotation])[0]
+    literal = field.annotation if typing.get_origin(field.annotation) is typing.Literal else kind
+    if typing.get_origin(literal) is typing.Literal:
+        return ", ".join(f"`{option}`" for option in typing.get_args(literal))
     names = {int: "integer", float: "number", str: "text", bool: "true, false", Path: "path"}
     name = "list" if typing.get_origin(field.annotation) is tuple else names[kind]
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}

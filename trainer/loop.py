@@ -1,7 +1,7 @@
 """The training loop: a generator of steps. Whoever iterates it logs, samples, saves and cancels."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -46,7 +46,6 @@ class Trainer:
     accelerator: Accelerator
     max_train_steps: int
     gradient_accumulation_steps: int
-    max_grad_norm: float
     step: int = field(default=0, init=False)
 
     def steps(self) -> Iterator[Step]:
@@ -54,9 +53,10 @@ class Trainer:
         while self.step < self.max_train_steps:
             rates = {trainable.name: trainable.learning_rate for trainable in self.trainables}
             micro_batches = islice(self.batches, self.gradient_accumulation_steps)
-            losses = _mean([self.backward(batch) for batch in micro_batches])
-            self._require_finite(losses)
-            norms = {trainable.name: float(trainable.update(self.max_grad_norm)) for trainable in self.trainables}
+            mean_losses = _mean([self.backward(batch) for batch in micro_batches])
+            losses, norms = self._read(mean_losses, {each.name: each.clip() for each in self.trainables})
+            for trainable in self.trainables:
+                trainable.update()
             self.step += 1
             yield Step(self.step, losses, norms, rates)
 
@@ -88,12 +88,18 @@ class Trainer:
         noise = torch.randn((count, channels // 2, height, width), generator=self.generators[name])
         return noise.to(batch.moments.device)
 
-    def _require_finite(self, losses: Mapping[str, float]) -> None:
-        if not all(math.isfinite(loss) for loss in losses.values()):
+    def _read(self, losses: Losses, norms: Losses) -> tuple[dict[str, float], dict[str, float]]:
+        """The step's figures, in its only transfer from the device. Raises TrainingDiverged when one is not finite."""
+        values = torch.stack([*losses.values(), *(norm.to(torch.float32) for norm in norms.values())]).tolist()
+        read_losses = dict(zip(losses, values, strict=False))
+        read_norms = dict(zip(norms, values[len(losses) :], strict=True))
+        if not all(map(math.isfinite, values)):
             raise TrainingDiverged(
-                f"the loss at step {self.step + 1} is not finite: {losses}. Lower the learning rates."
+                f"the training at step {self.step + 1} is not finite: losses {read_losses}, "
+                f"gradient norms {read_norms}. Lower the learning rates."
             )
+        return read_losses, read_norms
 
 
-def _mean(losses: Sequence[Losses]) -> dict[str, float]:
-    return {name: float(torch.stack([loss[name] for loss in losses]).mean()) for name in losses[0]}
+def _mean(losses: Sequence[Losses]) -> Losses:
+    return {name: torch.stack([loss[name] for loss in losses]).mean() for name in losses[0]}

@@ -28,6 +28,8 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
     found = {
         "resolution": resolution,
         "alpha": config.alpha or float(config.rank),
+        "learning_rate": config.resolved_learning_rate,
+        "token_learning_rate": config.resolved_token_learning_rate,
         "lr_warmup_steps": config.warmup_steps,
         "validation_prompt": validation_prompt(config),
     }

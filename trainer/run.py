@@ -20,6 +20,7 @@ from trainer.output_folder import OutputFolder
 from trainer.progress import Progress, StepReporter, relay_preparation
 from trainer.report import write_report
 from trainer.resolution import base_requirements, resolve, validation_prompt
+from trainer.trainables import require_optimizers
 from trainer.training import Training, build_training
 from trainer.verification import Probe, verify
 
@@ -33,6 +34,7 @@ def run(config: TrainingConfig, sources: Sequence[str | Path], output: OutputFol
     VerificationFailed after it, with the files kept.
     """
     started = time.monotonic()
+    require_optimizers(config)
     accelerator = Accelerator(mixed_precision=_precision(config))
     yield Progress(f"loading the base model {config.base_model}", 0.0)
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
@@ -54,13 +56,14 @@ def run(config: TrainingConfig, sources: Sequence[str | Path], output: OutputFol
     yield Progress(f"training {config.max_train_steps} steps on {accelerator.device}", 0.1)
     yield from _train(training, output)
     training.write(output.weights)
-    training.artifact().write_embeddings(output.embeddings)
 
     yield Progress(f"sampling {config.num_validation_images} images", 0.92)
-    _write_samples(training, output)
+    with training.averaged():
+        training.artifact().write_embeddings(output.embeddings)
+        _write_samples(training, output)
+        trained_prediction = probe.predict(family, training.triggers)
 
     yield Progress("verifying the artifact", 0.97)
-    trained_prediction = probe.predict(family, training.triggers)
     remove_lora(family.denoiser)
     training.tokens.remove()
     verification = verify(output.weights, family, probe, base_prediction, trained_prediction)

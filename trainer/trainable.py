@@ -4,7 +4,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from transformers import get_scheduler
+from torch.optim.lr_scheduler import LambdaLR
+
+from trainer.averages import build_averages
+from trainer.config_sections.optimization import SCHEDULE_FREE
+from trainer.optimizers.registry import build_optimizer
+from trainer.optimizers.settings import OptimizerSettings
+from trainer.schedules import ScheduleSettings, multiplier
 
 
 class TrainingDiverged(RuntimeError):
@@ -19,39 +25,35 @@ class Trainable:
         name: str,
         parameters: Sequence[nn.Parameter],
         *,
-        learning_rate: float,
-        weight_decay: float,
-        scheduler: str,
-        warmup_steps: int,
+        optimizer: OptimizerSettings,
+        schedule: ScheduleSettings,
+        max_grad_norm: float,
         total_steps: int,
+        ema_decay: float = 0.0,
     ) -> None:
+        """Raises ValueError without parameters, or for one that is not fp32."""
         wrong = [parameter.dtype for parameter in parameters if parameter.dtype != torch.float32]
         if wrong or not parameters:
             raise ValueError(f"{name}: {len(parameters)} parameters, {len(wrong)} of them not fp32 ({set(wrong)})")
         self.name = name
         self.parameters = list(parameters)
-        fused = parameters[0].is_cuda
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=fused
-        )
-        self.schedule = get_scheduler(
-            scheduler, self.optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps
-        )
+        self.optimizer = build_optimizer(self.parameters, optimizer)
+        self.schedule = LambdaLR(self.optimizer, multiplier(schedule, optimizer.learning_rate, total_steps))
+        self.averages = build_averages(self.parameters, self.optimizer, optimizer.name in SCHEDULE_FREE, ema_decay)
+        self._max_grad_norm = max_grad_norm
 
     @property
     def learning_rate(self) -> float:
         """The rate of the next step."""
         return float(self.schedule.get_last_lr()[0])
 
-    def update(self, max_grad_norm: float) -> torch.Tensor:
-        """Clip, step, advance the schedule, clear the gradients. Returns the norm before clipping: ().
+    def clip(self) -> torch.Tensor:
+        """Clip the gradient. Returns its norm before: ()."""
+        return nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
 
-        Raises TrainingDiverged, with the parameters untouched, when the gradient is not finite.
-        """
-        norm = nn.utils.clip_grad_norm_(self.parameters, max_grad_norm)
-        if not torch.isfinite(norm):
-            raise TrainingDiverged(f"the gradient of the {self.name} is not finite. Lower its learning rate.")
+    def update(self) -> None:
+        """Step, advance the schedule, clear the gradients, let the averages follow."""
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return norm
+        self.averages.follow()

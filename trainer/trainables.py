@@ -5,27 +5,55 @@ from collections.abc import Sequence
 from torch import nn
 
 from trainer.config import TrainingConfig
+from trainer.config_sections.optimization import SCHEDULE_FREE, OptimizerName
+from trainer.optimizers.extras import require_available
+from trainer.optimizers.settings import OptimizerSettings
+from trainer.schedules import ScheduleSettings
 from trainer.tokens import ConceptTokens
 from trainer.trainable import Trainable
 
 
 def build_trainables(lora: Sequence[nn.Parameter], tokens: ConceptTokens, config: TrainingConfig) -> list[Trainable]:
     """The adapter, and the tokens unless their learning rate is 0."""
-    trainables = [_trainable("lora", lora, config.learning_rate, config.weight_decay, config)]
-    if config.token_learning_rate > 0:
-        trainables.append(_trainable("tokens", tokens.parameters, config.token_learning_rate, 0.0, config))
+    adapter = OptimizerSettings(
+        config.optimizer, config.resolved_learning_rate, config.weight_decay, config.prodigy_d_coef
+    )
+    words = OptimizerSettings(
+        config.token_optimizer, config.resolved_token_learning_rate, config.token_weight_decay, config.prodigy_d_coef
+    )
+    trainables = [_trainable("lora", lora, adapter, config.max_grad_norm, config)]
+    if words.learning_rate > 0:
+        clip = config.token_max_grad_norm or config.max_grad_norm
+        trainables.append(_trainable("tokens", tokens.parameters, words, clip, config))
     return trainables
 
 
+def require_optimizers(config: TrainingConfig) -> None:
+    """Raises ConfigError, before anything is loaded, for an optimizer that cannot run here."""
+    require_available(config.optimizer)
+    if config.resolved_token_learning_rate > 0:
+        require_available(config.token_optimizer)
+
+
 def _trainable(
-    name: str, parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float, config: TrainingConfig
+    name: str, parameters: Sequence[nn.Parameter], optimizer: OptimizerSettings, clip: float, config: TrainingConfig
 ) -> Trainable:
+    schedule = _schedule(config, optimizer.name)
     return Trainable(
         name,
         parameters,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        scheduler=config.lr_scheduler,
-        warmup_steps=config.warmup_steps,
+        optimizer=optimizer,
+        schedule=schedule,
+        max_grad_norm=clip,
         total_steps=config.max_train_steps,
+        ema_decay=0.0 if optimizer.name in SCHEDULE_FREE else config.ema_decay,
+    )
+
+
+def _schedule(config: TrainingConfig, optimizer: OptimizerName) -> ScheduleSettings:
+    return ScheduleSettings(
+        config.scheduler_of(optimizer),
+        config.warmup_steps,
+        cycles=config.lr_num_cycles,
+        power=config.lr_power,
     )

@@ -1,5 +1,7 @@
 """A training as an object: what is on the base, who updates it, and how it is written down at any step."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +42,19 @@ class Training:
     def triggers(self) -> dict[str, list[str]]:
         return self.tokens.triggers
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model has the averaged weights, where there are any (`trainer.averages`)."""
+        for trainable in self.trainer.trainables:
+            trainable.averages.put_in()
+        try:
+            yield
+        finally:
+            for trainable in self.trainer.trainables:
+                trainable.averages.take_out()
+
     def artifact(self) -> Artifact:
-        """What has been learned up to now."""
+        """What is on the model now."""
         layers_per_block = self.family.denoiser.config.layers_per_block
         names = {path: kohya_name(path, layers_per_block) for path, _ in self.family.denoiser.named_modules()}
         description = ArtifactDescription(
@@ -59,8 +72,10 @@ class Training:
         return Artifact(adapter_layers(self.family.denoiser, names), rows, description)
 
     def write(self, path: Path) -> None:
-        """Write the artifact of this moment."""
-        self.artifact().write(
+        """Write the artifact of this moment, of averaged weights where there are any."""
+        with self.averaged():
+            artifact = self.artifact()
+        artifact.write(
             path,
             self.config.save_precision,
             architecture=self.family.architecture,
@@ -105,6 +120,5 @@ def build_training(
         accelerator=accelerator,
         max_train_steps=config.max_train_steps,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
-        max_grad_norm=config.max_grad_norm,
     )
     return Training(config, family, dataset, tokens, trainer, base_fingerprint)

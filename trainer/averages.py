@@ -1,0 +1,101 @@
+"""Averaged weights: what is sampled, scored and saved in place of the weights of the last step, where there are any."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+
+class Averages(Protocol):
+    """Puts averages into parameters, and takes them out again."""
+
+    def follow(self) -> None:
+        """An optimizer step was made."""
+
+    def put_in(self) -> None:
+        """The parameters are the averages from now on."""
+
+    def take_out(self) -> None:
+        """The parameters are those of the last step again, to the bit."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class NoAverages:
+    """The weights of the last step are all there is."""
+
+    def follow(self) -> None: ...
+
+    def put_in(self) -> None: ...
+
+    def take_out(self) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class ExponentialAverages(NoAverages):
+    """An exponential moving average, by diffusers: β_k = min(decay, (1 + k) / (10 + k)) at step k, so that what was
+    there before the training is soon forgotten."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
+        self._parameters = list(parameters)
+        self._model = EMAModel(self._parameters, decay=decay, foreach=True)
+
+    def follow(self) -> None:
+        self._model.step(self._parameters)
+
+    def put_in(self) -> None:
+        self._model.store(self._parameters)
+        self._model.copy_to(self._parameters)
+
+    def take_out(self) -> None:
+        self._model.restore(self._parameters)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "optimization_step": self._model.optimization_step,
+            "shadow_params": self._model.shadow_params,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._model.optimization_step = state["optimization_step"]
+        shadows: list[Tensor] = self._model.shadow_params
+        for shadow, saved in zip(shadows, state["shadow_params"], strict=True):
+            shadow.copy_(saved)
+
+
+class ScheduleFreeAverages(NoAverages):
+    """A schedule-free optimizer keeps its own averages. Between steps the parameters are where gradients are taken."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], optimizer: Any) -> None:
+        self._parameters = list(parameters)
+        self._optimizer = optimizer
+        self._optimizer.train()
+        self._trained: list[Tensor] = []
+
+    def put_in(self) -> None:
+        self._trained = [parameter.detach().clone() for parameter in self._parameters]
+        self._optimizer.eval()
+
+    @torch.no_grad()
+    def take_out(self) -> None:
+        self._optimizer.train()
+        for parameter, trained in zip(self._parameters, self._trained, strict=True):
+            parameter.copy_(trained)  # the optimizer's way there and back rounds
+        self._trained = []
+
+
+def build_averages(
+    parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, schedule_free: bool, ema_decay: float
+) -> Averages:
+    """What the configuration asks for. `ema_decay` 0: none."""
+    if schedule_free:
+        return ScheduleFreeAverages(parameters, optimizer)
+    return ExponentialAverages(parameters, ema_decay) if ema_decay > 0 else NoAverages()

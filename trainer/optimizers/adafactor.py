@@ -1,0 +1,22 @@
+"""Adafactor (Shazeer & Stern 2018), with the learning rate that it is given."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers import Adafactor
+
+from trainer.optimizers.settings import OptimizerSettings
+
+
+def adafactor(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Second moments as row and column sums. Steps are neither relative nor scaled by the parameters, whose size a LoRA
+    that starts at zero does not tell."""
+    optimizer: torch.optim.Optimizer = Adafactor(
+        parameters,
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        scale_parameter=False,
+        relative_step=False,
+    )
+    return optimizer

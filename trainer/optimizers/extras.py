@@ -1,0 +1,47 @@
+"""Optimizers that need a package of their own."""
+
+import importlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from preprocess.settings import ConfigError
+from trainer.config_sections.optimization import OptimizerName
+
+
+@dataclass(frozen=True)
+class Extra:
+    """`package` as pip knows it, `module` as Python imports it."""
+
+    package: str
+    module: str
+    needs_gpu: bool = False
+
+
+EXTRAS: dict[OptimizerName, Extra] = {
+    "adamw_8bit": Extra("bitsandbytes", "bitsandbytes", needs_gpu=True),
+    "adamw_schedule_free": Extra("schedulefree", "schedulefree"),
+    "prodigy_schedule_free": Extra("prodigy-plus-schedule-free", "prodigyplus"),
+}
+
+
+def require_available(name: OptimizerName) -> None:
+    """Raises ConfigError when the optimizer's package is not installed, or it needs a GPU and there is none."""
+    extra = EXTRAS.get(name)
+    if extra is None:
+        return
+    if find_spec(extra.module) is None:
+        raise ConfigError(
+            f"optimizer: {name} needs the package {extra.package}, which is not installed. "
+            f"Run `pip install {extra.package}`, or choose adamw"
+        )
+    if extra.needs_gpu and not torch.cuda.is_available():
+        raise ConfigError(f"optimizer: {name} needs a GPU, and there is none. Choose adamw, which runs everywhere")
+
+
+def import_extra(name: OptimizerName) -> Any:
+    """The optimizer's package. Raises ConfigError as `require_available` does."""
+    require_available(name)
+    return importlib.import_module(EXTRAS[name].module)

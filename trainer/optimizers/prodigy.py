@@ -1,0 +1,42 @@
+"""Prodigy (Mishchenko & Defazio 2023): finds the learning rate itself, plain and schedule-free.
+
+One estimate serves all parameters of an optimizer and only grows: adapter and tokens have an optimizer each, else the
+one that needs the larger steps burns the other. In fp16 its sums underflow to zero; trainables are fp32 always.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from prodigyopt import Prodigy
+from torch import nn
+
+from trainer.optimizers.extras import import_extra
+from trainer.optimizers.settings import BETAS, OptimizerSettings
+
+
+def prodigy(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """`safeguard_warmup`, because a small rate in the denominator of the estimate makes it explode while warming up."""
+    groups = [{"params": list(parameters), "weight_decay": settings.weight_decay}]  # as an argument it would be printed
+    optimizer: torch.optim.Optimizer = Prodigy(
+        groups,
+        lr=settings.learning_rate,
+        betas=BETAS,
+        d_coef=settings.d_coef,
+        use_bias_correction=True,
+        safeguard_warmup=True,
+    )
+    return optimizer
+
+
+def prodigy_schedule_free(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Prodigy+ScheduleFree. No stochastic rounding: the parameters are fp32."""
+    package = import_extra("prodigy_schedule_free")
+    optimizer: torch.optim.Optimizer = package.ProdigyPlusScheduleFree(
+        parameters,
+        lr=settings.learning_rate,
+        betas=BETAS,
+        weight_decay=settings.weight_decay,
+        d_coef=settings.d_coef,
+        stochastic_rounding=False,
+    )
+    return optimizer

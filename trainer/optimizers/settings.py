@@ -1,0 +1,18 @@
+"""What an optimizer is built from."""
+
+from dataclasses import dataclass
+
+from trainer.config_sections.optimization import OptimizerName
+
+BETAS = (0.9, 0.99)
+"""A short memory of squared gradients: a fine-tuning has hundreds of steps, not hundreds of thousands."""
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """One trainable's. `learning_rate`: peak of the schedule. `d_coef`: factor of Prodigy's estimate of the rate."""
+
+    name: OptimizerName
+    learning_rate: float
+    weight_decay: float = 0.0
+    d_coef: float = 1.0
