@@ -1,14 +1,16 @@
-"""kohya's names for LoRA modules, which ComfyUI, A1111, Forge, InvokeAI and diffusers all read.
+"""The names of LoRA modules in files, which ComfyUI, A1111, Forge, InvokeAI and diffusers all read.
 
-SDXL files use the block names of Stability's original code ("sgm"): level i of the UNet's way down is
-input_blocks, of its way up output_blocks, each counting layers and samplers in one row.
+kohya's files for SDXL use the block names of Stability's original code ("sgm"): level i of the UNet's way down is
+input_blocks, of its way up output_blocks, each counting layers and samplers in one row. For SD1.5 and SD2 they use
+diffusers' block names. SD3 has peft's dotted names, the one convention that both ComfyUI and diffusers read there.
 """
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
+
+from families.family import ModelFamily
 
 PREFIX = "lora_unet_"
 
@@ -49,16 +51,35 @@ def kohya_name(path: str, layers_per_block: int) -> str:
     return PREFIX + sgm_block(path, layers_per_block).replace(".", "_")
 
 
-def module_paths(denoiser: Any) -> Mapping[str, str]:
-    """Every name that a file may use for a module of this denoiser, with the module's path.
+def file_names(family: ModelFamily) -> Mapping[str, str]:
+    """The name in our files of every module of the family's denoiser, by its path."""
+    paths = [path for path, _ in family.denoiser.named_modules()]
+    if family.name == "sdxl":
+        layers_per_block = family.denoiser.config.layers_per_block
+        return {path: kohya_name(path, layers_per_block) for path in paths}
+    if family.name == "sd15":
+        return {path: _underscored(PREFIX, path) for path in paths}
+    return {path: f"transformer.{path}" for path in paths}
 
-    sgm and diffusers block names in kohya's form, and peft's dotted form.
+
+def module_paths(family: ModelFamily) -> Mapping[str, str]:
+    """Every name that a file, ours or another tool's, may use for a layer of this denoiser, with the layer's path.
+
+    Our own names, diffusers' block names in kohya's form, and peft's dotted form.
     """
-    layers_per_block = denoiser.config.layers_per_block
-    paths: dict[str, str] = {}
-    for path, module in denoiser.named_modules():
+    ours, paths = file_names(family), dict[str, str]()
+    for path, module in family.denoiser.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
-            paths[kohya_name(path, layers_per_block)] = path
-            paths[PREFIX + path.replace(".", "_")] = path
-            paths[f"unet.{path}"] = path
+            for name in (ours[path], *_other_names(family, path)):
+                paths[name] = path
     return paths
+
+
+def _other_names(family: ModelFamily, path: str) -> tuple[str, ...]:
+    if family.name in ("sdxl", "sd15"):
+        return _underscored(PREFIX, path), f"unet.{path}"
+    return (_underscored("lora_transformer_", path),)  # as OneTrainer writes SD3
+
+
+def _underscored(prefix: str, path: str) -> str:
+    return prefix + path.replace(".", "_")

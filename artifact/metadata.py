@@ -22,6 +22,7 @@ from artifact.layers import DoraLayer, Layer, LoraLayer
 FORMAT_VERSION = "1"
 OWN_KEY = "lora_trainer"
 TOKENS_KEY = "lora_trainer.tokens"
+MODELSPEC_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class ArtifactDescription:
     base_model: str
     base_fingerprint: str
     prediction_type: str
+    """epsilon, v_prediction or flow."""
     triggers: dict[str, list[str]]
     steps: int
     config: dict[str, Any] = field(default_factory=dict)
     dataset_digest: str = ""
     recommended_scale: float = 1.0
     sample_prompts: list[str] = field(default_factory=list)
+    zero_terminal_snr: bool = False
     format_version: str = FORMAT_VERSION
 
 
@@ -52,7 +55,7 @@ def to_header(
     """The header: our own description, the tokens, and the keys that other tools show (`modelspec.*`, `ss_*`)."""
     config = description.config
     trigger = ", ".join(description.triggers)
-    return {
+    header = {
         OWN_KEY: json.dumps(asdict(description), ensure_ascii=False, sort_keys=True),
         TOKENS_KEY: json.dumps({name: _encode_rows(rows) for name, rows in tokens.items()}),
         "modelspec.sai_model_spec": "1.0.1",
@@ -62,7 +65,6 @@ def to_header(
         "modelspec.resolution": "{0}x{0}".format(config.get("resolution", "")),
         "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "modelspec.trigger_phrase": trigger,
-        "modelspec.prediction_type": {"epsilon": "epsilon", "v_prediction": "v"}[description.prediction_type],
         **_network(layers),
         "ss_base_model_version": base_model_version,
         "ss_sd_model_name": description.base_model,
@@ -71,6 +73,9 @@ def to_header(
         "ss_learning_rate": str(config.get("learning_rate", "")),
         "ss_seed": str(config.get("seed", "")),
     }
+    if description.prediction_type in MODELSPEC_PREDICTIONS:  # the specification knows no word for flow matching
+        header["modelspec.prediction_type"] = MODELSPEC_PREDICTIONS[description.prediction_type]
+    return header
 
 
 def _network(layers: Collection[Layer]) -> dict[str, str]:

@@ -1,24 +1,32 @@
-"""The interface that a model family offers to trainer and sampler, and the list of families.
+"""The interface that a model family offers to trainer and sampler.
 
-Shapes: B batch, L prompt tokens (77), D prompt width, C latent channels, H and W pixels, h and w latent pixels.
+Shapes: B batch, L prompt tokens, D prompt width, C latent channels, H and W pixels, h and w latent pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from families.noise_process import DiffusionProcess
+from families.noise_process import NoiseProcess
 
 
 @dataclass(frozen=True)
 class PromptFeatures:
-    """What the text encoders say. `prompt_embeds`: (B, L, D). `pooled_prompt_embeds`: (B, P)."""
+    """What the text encoders say. `prompt_embeds`: (B, L, D). `pooled_prompt_embeds`: (B, P), None where unused."""
 
     prompt_embeds: Tensor
-    pooled_prompt_embeds: Tensor
+    pooled_prompt_embeds: Tensor | None = None
+
+    def repeat(self, count: int) -> "PromptFeatures":
+        """Every prompt `count` times: (B·count, L, D)."""
+        pooled = self.pooled_prompt_embeds
+        return PromptFeatures(
+            self.prompt_embeds.repeat_interleave(count, dim=0),
+            None if pooled is None else pooled.repeat_interleave(count, dim=0),
+        )
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class SizeConditioning:
     """SDXL's size conditioning in pixels (Podell et al. 2023, §2.2), one row (height, width) or (top, left) an image.
 
     original: size of the file, crop: corner of the crop inside the resized image, target: size that is trained.
+    Families that know no size conditioning ignore it.
     """
 
     original: tuple[int, int]
@@ -37,19 +46,31 @@ class ModelFamily(Protocol):
     """A loaded base model. Families inherit nothing from each other; trainer and sampler know only this."""
 
     name: ClassVar[str]
-    architecture: ClassVar[str]
-    """Name of the architecture in `modelspec.architecture`."""
-    base_model_version: ClassVar[str]
-    """Name of the architecture in `ss_base_model_version`."""
-    encoder_names: ClassVar[tuple[str, ...]]
-    """Names of the text encoders in embedding files, in the order of `text_encoders`."""
+    adapter_modules: ClassVar[Mapping[str, tuple[str, ...]]]
+    """How the names of the denoiser's layers end, by kind: "attention", "feed-forward", "convolutions"."""
 
+    encoder_names: tuple[str, ...]
+    """Names of the text encoders in embedding files, in the order of `text_encoders`."""
     denoiser: Any
     """diffusers' UNet or transformer."""
     vae: Any
     text_encoders: list[Any]
+    """Those that can learn new words."""
     tokenizers: list[Any]
-    noise_process: DiffusionProcess
+    """Of `text_encoders`, in their order."""
+    noise_process: NoiseProcess
+
+    @property
+    def architecture(self) -> str:
+        """Name of the architecture in `modelspec.architecture`."""
+
+    @property
+    def base_model_version(self) -> str:
+        """Name of the architecture in `ss_base_model_version`."""
+
+    @property
+    def idle_modules(self) -> tuple[str, ...]:
+        """Paths of layers whose output goes nowhere: an adapter there would never learn."""
 
     @property
     def native_resolution(self) -> int:
@@ -80,3 +101,6 @@ class ModelFamily(Protocol):
 
     def pipeline(self) -> Any:
         """A diffusers pipeline over the same modules (nothing is copied)."""
+
+    def pipeline_inputs(self, wanted: PromptFeatures, unwanted: PromptFeatures) -> dict[str, Any]:
+        """The two prompts as arguments of that pipeline."""

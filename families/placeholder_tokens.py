@@ -30,6 +30,11 @@ def expand_triggers(prompt: str, triggers: Mapping[str, Sequence[str]]) -> str:
     return re.sub(rf"(?<!\w)(?:{words})(?!\w)", lambda match: "".join(triggers[match.group()]), prompt)
 
 
+def without_placeholders(prompt: str) -> str:
+    """The prompt for an encoder that has no rows for them: "a photo of <s0><s1> at sea" becomes "a photo of at sea"."""
+    return " ".join(re.sub(r"<s\d+>", " ", prompt).split())
+
+
 class PlaceholderTokens:
     """Adds rows to the vocabularies of a base, and takes them away again without a trace."""
 

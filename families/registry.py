@@ -1,25 +1,65 @@
 """The list of families. A new one is a file beside this one and a line in FAMILIES."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 
 from families.errors import BaseModelError
 from families.family import ModelFamily
+from families.loading import LoadingOptions, PredictionChoice
+from families.sd3 import SD3
+from families.sd15 import SD15
 from families.sdxl import SDXL
-from families.sources import find_base_model, pipeline_class_name
+from families.single_file import inspect_single_file
+from families.sources import BaseModelSource, find_base_model, pipeline_class_name
 
-FAMILIES = {family.pipeline_class_name: family for family in (SDXL,)}
+FAMILIES = {family.pipeline_class_name: family for family in (SDXL, SD15, SD3)}
 
 
-def load_base_model(base_model: str, dtype: torch.dtype) -> ModelFamily:
-    """Load `base_model` with the family that its own index names (a hub id or single file is opened as SDXL).
+def load_base_model(
+    base_model: str,
+    dtype: torch.dtype,
+    *,
+    base_config: str | None = None,
+    prediction_type: PredictionChoice = "auto",
+    zero_terminal_snr: bool = False,
+) -> ModelFamily:
+    """Load `base_model` with the family that the checkpoint itself names: its index, or its tensors' names.
+
+    base_config: folder or hub id with the configurations that a single file lacks. prediction_type: overrides what the
+    checkpoint says. zero_terminal_snr: rescale its noise schedule.
 
     Raises BaseModelError with the remedy.
     """
+    options = LoadingOptions(dtype, base_config, prediction_type, zero_terminal_snr)
     source = find_base_model(base_model)
-    class_name = pipeline_class_name(source) or SDXL.pipeline_class_name
+    if base_config is not None and source.kind != "file":
+        raise BaseModelError(
+            f"base_config: {base_model} is a {source.kind} model with its own configuration; leave base_config out, it "
+            "is for single files"
+        )
+    class_name, options = _recognise(source, options)
     if class_name not in FAMILIES:
         raise BaseModelError(
             f"base_model: {base_model} is a {class_name}; supported are {', '.join(sorted(FAMILIES))}. "
             "docs/adding-a-family.md tells how one is added."
         )
-    return FAMILIES[class_name].load(source, dtype)
+    try:
+        return FAMILIES[class_name].load(source, options)
+    except ValueError as error:
+        if isinstance(error, BaseModelError):
+            raise
+        raise BaseModelError(f"base_model: {base_model}: {error}") from error
+
+
+def _recognise(source: BaseModelSource, options: LoadingOptions) -> tuple[str, LoadingOptions]:
+    """The pipeline class of a checkpoint, and the options with what a single file says of itself."""
+    if source.kind != "file":
+        return pipeline_class_name(source), options
+    file = inspect_single_file(Path(source.location))
+    return file.pipeline_class, replace(
+        options,
+        prediction_type=file.prediction_type if options.prediction_type == "auto" else options.prediction_type,
+        zero_terminal_snr=options.zero_terminal_snr or file.zero_terminal_snr,
+    )

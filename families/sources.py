@@ -1,12 +1,17 @@
-"""Where a base model comes from: the embedded one, a folder, a single file, or a hub id. Nothing is loaded here."""
+"""Where a base model comes from: the embedded one, a folder, a single file, or a hub id. No weights are loaded here."""
 
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from families.errors import BaseModelError
+
+INDEX = "model_index.json"
 
 EMBEDDED_BASE = "mini-sdxl"
 EMBEDDED_BASE_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "mini-sdxl"
@@ -32,7 +37,7 @@ def find_base_model(base_model: str) -> BaseModelSource:
         return BaseModelSource(base_model, "folder", str(EMBEDDED_BASE_FOLDER))
     path = Path(base_model).expanduser()
     if path.is_dir():
-        if not (path / "model_index.json").is_file():
+        if not (path / INDEX).is_file():
             raise BaseModelError(
                 f"base_model: the folder {base_model} holds no model_index.json. Give a folder in diffusers' layout, "
                 "or the single .safetensors file inside it."
@@ -53,12 +58,35 @@ def find_base_model(base_model: str) -> BaseModelSource:
     )
 
 
-def pipeline_class_name(source: BaseModelSource) -> str | None:
-    """The pipeline class that a local folder's model_index.json names; None for sources that are not folders."""
-    if source.kind != "folder":
-        return None
+def pipeline_class_name(source: BaseModelSource) -> str:
+    """The pipeline class that a folder's or hub model's index names. Raises BaseModelError without one."""
+    index = read_index(source)
+    if not isinstance(index.get("_class_name"), str):
+        raise BaseModelError(f"base_model: {INDEX} of {source.name} names no pipeline (_class_name)")
+    return str(index["_class_name"])
+
+
+def read_index(source: BaseModelSource) -> dict[str, Any]:
+    """What model_index.json of a folder or hub model says. Raises BaseModelError when it cannot be read."""
+    path = Path(source.location) / INDEX if source.kind == "folder" else _fetch_index(source)
     try:
-        index = json.loads((Path(source.location) / "model_index.json").read_text(encoding="utf-8"))
-        return str(index["_class_name"])
-    except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise BaseModelError(f"base_model: cannot read {source.location}/model_index.json: {error}") from error
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"base_model: cannot read {INDEX} of {source.name}: {error}") from error
+    return index if isinstance(index, dict) else {}
+
+
+def _fetch_index(source: BaseModelSource) -> Path:
+    try:
+        return Path(hf_hub_download(source.location, INDEX))
+    except RemoteEntryNotFoundError as error:
+        raise BaseModelError(
+            f"base_model: {source.name} on the hub has no {INDEX}, so it is no model in diffusers' layout. Where it "
+            "offers a single .safetensors checkpoint, download that and give its path."
+        ) from error
+    except (OSError, ValueError) as error:  # no network, no such repository, gated, a name that is none
+        raise BaseModelError(
+            f"base_model: cannot load {source.name!r} from the hub: {type(error).__name__}: "
+            f"{' '.join(str(error).split())} Check the spelling, the network, and for gated models the HF_TOKEN in the "
+            "environment."
+        ) from error

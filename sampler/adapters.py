@@ -26,7 +26,7 @@ class PlacedArtifact:
         """Raises ArtifactError when a layer or a token row does not fit this base."""
         self._family = family
         self.triggers: dict[str, list[str]] = artifact.description.triggers if artifact.description else {}
-        layers = resolve_layers(artifact, family.denoiser)
+        layers = resolve_layers(artifact, family)
         self._tokens = _place_tokens(family, artifact)
         try:
             _place_lora(family.denoiser, layers)
@@ -52,12 +52,12 @@ def remove_lora(denoiser: Any) -> None:
     denoiser.unload_lora()
 
 
-def resolve_layers(artifact: Artifact, denoiser: nn.Module) -> dict[str, LoraLayer]:
+def resolve_layers(artifact: Artifact, family: ModelFamily) -> dict[str, LoraLayer]:
     """The artifact's layers by the paths of this denoiser's modules.
 
     Raises ArtifactError when a name has no module here, or a shape does not fit.
     """
-    paths = module_paths(denoiser)
+    paths = module_paths(family)
     unknown = [name for name in artifact.layers if name not in paths]
     if unknown:
         raise ArtifactError(
@@ -66,7 +66,7 @@ def resolve_layers(artifact: Artifact, denoiser: nn.Module) -> dict[str, LoraLay
         )
     layers: dict[str, LoraLayer] = {}
     for name, layer in artifact.layers.items():
-        path, weight = paths[name], denoiser.get_submodule(paths[name]).weight
+        path, weight = paths[name], family.denoiser.get_submodule(paths[name]).weight
         assert isinstance(weight, Tensor)
         if not isinstance(layer, LoraLayer) or layer.mid is not None:
             raise ArtifactError(f"{name}: a {layer.kind} layer cannot be placed yet")

@@ -4,6 +4,7 @@ import random
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -21,6 +22,7 @@ class Generation:
 
     def __init__(self) -> None:
         self._base_model: str | None = None
+        self._options: dict[str, Any] = {}
         self._fingerprint = ""
         self._sampler: Sampler | None = None
 
@@ -28,12 +30,13 @@ class Generation:
         """The sampler for the base named, else for the artifact's own, else for SDXL. Raises BaseModelError."""
         described = artifact.description.base_model if artifact and artifact.description else None
         wanted = base_model or described or DEFAULT_BASE
-        if self._sampler is None or wanted != self._base_model:
+        options = _loading_options(artifact, wanted)
+        if self._sampler is None or (wanted, options) != (self._base_model, self._options):
             self._sampler = None  # the old base goes before the new one comes
             cuda = torch.cuda.is_available()
-            family = load_base_model(wanted, torch.bfloat16 if cuda else torch.float32)
+            family = load_base_model(wanted, torch.bfloat16 if cuda else torch.float32, **options)
             self._sampler = Sampler(family.to(torch.device("cuda" if cuda else "cpu")))
-            self._base_model, self._fingerprint = wanted, fingerprint(family.denoiser)
+            self._base_model, self._options, self._fingerprint = wanted, options, fingerprint(family.denoiser)
         return self._sampler
 
     def generate(
@@ -64,6 +67,16 @@ class Generation:
             _say(f"the prompt lacks the trigger word {' or '.join(description.triggers)}")
         if lora_scale == 0:
             _say("lora_scale is 0: only the token embeddings have an effect")
+
+
+def _loading_options(artifact: Artifact | None, base_model: str) -> dict[str, Any]:
+    """How the artifact's own base was opened for its training; nothing for another base."""
+    description = artifact.description if artifact else None
+    if description is None or description.base_model != base_model:
+        return {}
+    names = ("base_config", "prediction_type", "zero_terminal_snr")
+    chosen = {name: description.config.get(name) for name in names}
+    return {name: value for name, value in chosen.items() if value not in (None, False, "auto")}
 
 
 def with_seed(request: SampleRequest, seed: int | None) -> SampleRequest:

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from artifact.artifact import Artifact
-from families.family import ModelFamily, PromptFeatures
+from families.family import ModelFamily
 from families.placeholder_tokens import expand_triggers
 from sampler.adapters import PlacedArtifact
-from sampler.schedulers import BASE_SCHEDULER, SCHEDULERS, build_scheduler
+from sampler.schedulers import BASE_SCHEDULER, build_scheduler, known_schedulers
 
 MAX_SIDE = 4096
 
@@ -70,9 +70,11 @@ class Sampler:
                 )
         if request.num_outputs < 1 or request.num_inference_steps < 1:
             raise RequestError("num_outputs and num_inference_steps must be at least 1")
-        if request.scheduler not in (BASE_SCHEDULER, *SCHEDULERS):
-            known = ", ".join((BASE_SCHEDULER, *SCHEDULERS))
-            raise RequestError(f"scheduler: {request.scheduler!r} is unknown; choose one of {known}")
+        known = known_schedulers(self.family.pipeline().scheduler)
+        if request.scheduler not in known:
+            raise RequestError(
+                f"scheduler: {request.scheduler!r} is unknown to this base; choose one of {', '.join(known)}"
+            )
         if not 0 <= request.seed < 2**63:
             raise RequestError("seed: must lie between 0 and 2^63 - 1")
 
@@ -86,13 +88,12 @@ class Sampler:
         base_scheduler = pipeline.scheduler
         pipeline.scheduler = build_scheduler(request.scheduler, base_scheduler)
         prompt = expand_triggers(request.prompt, self.triggers if triggers is None else triggers)
-        wanted, unwanted = (self._features(text, request.num_outputs) for text in (prompt, request.negative_prompt))
+        wanted, unwanted = (
+            self.family.encode_prompts([text]).repeat(request.num_outputs) for text in (prompt, request.negative_prompt)
+        )
         try:
             return pipeline(
-                prompt_embeds=wanted.prompt_embeds,
-                pooled_prompt_embeds=wanted.pooled_prompt_embeds,
-                negative_prompt_embeds=unwanted.prompt_embeds,
-                negative_pooled_prompt_embeds=unwanted.pooled_prompt_embeds,
+                **self.family.pipeline_inputs(wanted, unwanted),
                 width=request.width or self.family.native_resolution,
                 height=request.height or self.family.native_resolution,
                 num_inference_steps=request.num_inference_steps,
@@ -101,9 +102,3 @@ class Sampler:
             ).images
         finally:
             pipeline.scheduler = base_scheduler
-
-    def _features(self, prompt: str, count: int) -> PromptFeatures:
-        features = self.family.encode_prompts([prompt])
-        return PromptFeatures(
-            features.prompt_embeds.repeat(count, 1, 1), features.pooled_prompt_embeds.repeat(count, 1)
-        )

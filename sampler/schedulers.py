@@ -4,6 +4,8 @@ from typing import Any
 
 import diffusers
 
+from families.loading import takes_zero_terminal_snr
+
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
@@ -17,9 +19,32 @@ BASE_SCHEDULER = "base"
 """Means: the scheduler that the base model brings along."""
 
 
+FLOW_SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "euler": ("FlowMatchEulerDiscreteScheduler", {}),
+    "heun": ("FlowMatchHeunDiscreteScheduler", {}),
+}
+
+
+def known_schedulers(base_scheduler: Any) -> tuple[str, ...]:
+    """The names that fit a base: flow matching has its own, and not all of a diffusion's start from pure noise."""
+    if _is_flow(base_scheduler):
+        return BASE_SCHEDULER, *FLOW_SCHEDULERS
+    zero_snr = base_scheduler.config.get("rescale_betas_zero_snr", False)
+    fitting = (name for name, (kind, _) in SCHEDULERS.items() if not zero_snr or _starts_from_noise(kind))
+    return BASE_SCHEDULER, *fitting
+
+
 def build_scheduler(name: str, base_scheduler: Any) -> Any:
     """A fresh scheduler with the base's noise schedule. Raises KeyError for an unknown name."""
     if name == BASE_SCHEDULER:
         return type(base_scheduler).from_config(base_scheduler.config)
-    class_name, options = SCHEDULERS[name]
+    class_name, options = (FLOW_SCHEDULERS if _is_flow(base_scheduler) else SCHEDULERS)[name]
     return getattr(diffusers, class_name).from_config(base_scheduler.config, **options)
+
+
+def _is_flow(scheduler: Any) -> bool:
+    return "shift" in scheduler.config
+
+
+def _starts_from_noise(class_name: str) -> bool:
+    return takes_zero_terminal_snr(getattr(diffusers, class_name))

@@ -37,7 +37,7 @@ def test_a_whole_name() -> None:
 
 
 def test_all_three_ways_to_name_a_module_lead_to_it(base: ModelFamily) -> None:
-    paths = module_paths(base.denoiser)
+    paths = module_paths(base)
     path = "up_blocks.0.attentions.1.transformer_blocks.0.attn1.to_q"
     assert paths["lora_unet_output_blocks_1_1_transformer_blocks_0_attn1_to_q"] == path
     assert paths["lora_unet_up_blocks_0_attentions_1_transformer_blocks_0_attn1_to_q"] == path
@@ -45,5 +45,5 @@ def test_all_three_ways_to_name_a_module_lead_to_it(base: ModelFamily) -> None:
 
 
 def test_no_two_modules_share_a_name(base: ModelFamily) -> None:
-    layers = {path for path in module_paths(base.denoiser).values()}
+    layers = {path for path in module_paths(base).values()}
     assert len({kohya_name(path, 2) for path in layers}) == len(layers)

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from families.diffusion_process import DiffusionProcess
 from families.family import SizeConditioning
-from families.noise_process import DiffusionProcess, Draw, PredictionType
+from families.noise_process import Draw, PredictionType
 from trainer.losses.masked_mean import masked_mean
 from trainer.losses.mean_squared_error import MeanSquaredError, Weighting
 from trainer.losses.term import StepContext

@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from families.noise_process import DiffusionProcess, Draw, PredictionType
+from families.diffusion_process import DiffusionProcess
+from families.noise_process import Draw, PredictionType
 from trainer.losses.mean_squared_error import MeanSquaredError, Weighting
 from trainer.losses.term import StepContext
 
@@ -79,7 +80,7 @@ def test_draws_follow_their_generators() -> None:
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_the_loss_is_its_formula(prediction_type: PredictionType, weighting: Weighting, gamma: float) -> None:
     step = context(prediction_type)
-    alphas = step.noise_process.alphas_cumprod.double()[step.draw.timesteps]
+    alphas = process(prediction_type).alphas_cumprod.double()[step.draw.timesteps]
     latents, noise = step.latents.double(), step.draw.noise.double()
     a, s = alphas.sqrt().view(-1, 1, 1, 1), (1 - alphas).sqrt().view(-1, 1, 1, 1)
     target = noise if prediction_type == "epsilon" else a * noise - s * latents

@@ -49,6 +49,7 @@ def test_added_and_removed_without_a_trace(base: ModelFamily) -> None:
     placeholders.remove()
     after = base.encode_prompts(["a photo of TOK", "a red star"])
     assert torch.equal(before.prompt_embeds, after.prompt_embeds)
+    assert before.pooled_prompt_embeds is not None and after.pooled_prompt_embeds is not None
     assert torch.equal(before.pooled_prompt_embeds, after.pooled_prompt_embeds)
     assert torch.equal(before.prompt_embeds[1], during.prompt_embeds[1])
     assert not torch.equal(before.prompt_embeds[0], during.prompt_embeds[0])
@@ -80,4 +81,5 @@ def test_rows_that_do_not_fit_change_nothing(base: ModelFamily) -> None:
 def test_empty_prompts_are_zeros_as_in_the_bases_training(count: int, base: ModelFamily) -> None:
     features = base.encode_prompts(["", "a red star"] * count)
     assert not features.prompt_embeds[0].any() and features.prompt_embeds[1].any()
+    assert features.pooled_prompt_embeds is not None
     assert not features.pooled_prompt_embeds[0].any() and features.pooled_prompt_embeds[1].any()

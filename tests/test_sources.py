@@ -40,7 +40,7 @@ def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
 
 def test_a_family_that_is_not_supported(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(BaseModelError, match="is a FluxPipeline; supported are StableDiffusionXLPipeline"):
+    with pytest.raises(BaseModelError, match="is a FluxPipeline; supported are StableDiffusion3Pipeline"):
         load_base_model(str(tmp_path), torch.float32)
 
 
@@ -48,13 +48,13 @@ def test_a_pipeline_with_missing_parts(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(
         json.dumps({"_class_name": "StableDiffusionXLPipeline", "unet": ["diffusers", "UNet2DConditionModel"]})
     )
-    with pytest.raises(BaseModelError, match=r"cannot load .*complete SDXL pipeline"):
+    with pytest.raises(BaseModelError, match=r"cannot load .*complete StableDiffusionXLPipeline"):
         load_base_model(str(tmp_path), torch.float32)
 
 
 def test_a_lora_is_no_base(tmp_path: Path) -> None:
     save_file({"lora_unet_x.lora_down.weight": torch.zeros(2, 3)}, tmp_path / "lora.safetensors")
-    with pytest.raises(BaseModelError, match=r"is no SDXL checkpoint: .*Is it a LoRA"):
+    with pytest.raises(BaseModelError, match=r"is a LoRA, not a base"):
         load_base_model(str(tmp_path / "lora.safetensors"), torch.float32)
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(BaseModelError, match="not a readable"):

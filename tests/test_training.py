@@ -16,7 +16,7 @@ from families.registry import load_base_model
 from preprocess.prepare import prepare
 from sampler.adapters import remove_lora
 from tests.conftest import EXAMPLE
-from trainer.adapters import TARGET_MODULES, LoraTargets
+from trainer.adapters import LORA_TARGETS, LoraTargets
 from trainer.cache import cache_examples
 from trainer.config import TrainingConfig
 from trainer.output_folder import OutputFolder
@@ -178,7 +178,7 @@ def test_prior_matching_is_nothing_at_first_and_leaves_the_adapter_trainable(bas
         assert all(step.gradient_norms["lora"] > 0 for step in steps)
 
 
-@pytest.mark.parametrize("targets", TARGET_MODULES)
+@pytest.mark.parametrize("targets", LORA_TARGETS)
 def test_every_choice_of_layers_is_trained_saved_and_read_back(targets: LoraTargets, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"lora_targets": targets, "max_train_steps": 2})
     output = OutputFolder.create(tmp_path / "out")

@@ -1,35 +1,48 @@
 """Puts a fresh LoRA on the denoiser (Hu et al. 2021), by peft."""
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from diffusers.training_utils import cast_training_params
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
+from families.family import ModelFamily
+from preprocess.settings import ConfigError
+
 ADAPTER = "default"
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
-CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut")
 
 LoraTargets = Literal["attention", "attention+feed-forward", "attention+feed-forward+convolutions"]
-TARGET_MODULES: dict[LoraTargets, tuple[str, ...]] = {
-    "attention": ATTENTION,
-    "attention+feed-forward": ATTENTION + FEED_FORWARD,
-    "attention+feed-forward+convolutions": ATTENTION + FEED_FORWARD + CONVOLUTIONS,
-}
+LORA_TARGETS: tuple[LoraTargets, ...] = get_args(LoraTargets)
+
+
+def target_modules(family: ModelFamily, targets: LoraTargets) -> list[str]:
+    """How the names of the layers end that `targets` means. Raises ConfigError where the base has no such layers."""
+    kinds = targets.split("+")
+    missing = [kind for kind in kinds if not family.adapter_modules[kind]]
+    if missing:
+        remedy = "+".join(kind for kind in kinds if kind not in missing)
+        raise ConfigError(f"lora_targets: a base of the family {family.name} has no {missing[0]}; choose {remedy}")
+    return [name for kind in kinds for name in family.adapter_modules[kind]]
 
 
 def add_lora(
-    denoiser: nn.Module, targets: LoraTargets, rank: int, alpha: float, generator: torch.Generator
+    family: ModelFamily, targets: LoraTargets, rank: int, alpha: float, generator: torch.Generator
 ) -> list[nn.Parameter]:
     """Inject a LoRA into every module that `targets` means, and give its parameters, in fp32 whatever the base's dtype.
 
     The down projections are drawn from `generator` (uniform within ±1/√in, as peft does), the up projections are
     zero, so the model is unchanged at first.
     """
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGET_MODULES[targets]), init_lora_weights=True)
+    denoiser = family.denoiser
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=target_modules(family, targets),
+        exclude_modules=list(family.idle_modules) or None,
+        init_lora_weights=True,
+    )
     inject_adapter_in_model(config, denoiser, adapter_name=ADAPTER)
     cast_training_params([denoiser], torch.float32)
     parameters = []

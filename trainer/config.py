@@ -1,7 +1,7 @@
 """The single truth about every setting: Cog inputs, YAML files and the command line are checked against it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,15 @@ class BaseModelSection(Settings):
         min_length=1,
         description="Base to train on: mini-sdxl (embedded), a hub id, a folder in diffusers' layout, or a "
         ".safetensors file",
+    )
+    base_config: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder or hub id with the configuration and tokenizers of a single-file base; by default the "
+        "family's own are taken from the hub",
+    )
+    prediction_type: Literal["auto", "epsilon", "v_prediction"] = Field(
+        "auto", description="What the base predicts; auto: as the checkpoint says"
     )
 
 

@@ -5,6 +5,7 @@ from families.placeholder_tokens import expand_triggers
 from preprocess.caption_text import template
 from preprocess.prepare import BaseRequirements
 from preprocess.settings import ConfigError
+from trainer.adapters import target_modules
 from trainer.config import TrainingConfig
 
 COMMON_TOKEN = "a "
@@ -25,7 +26,9 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
             f"resolution: {resolution} is no multiple of {family.size_multiple}, which "
             f"{config.base_model} needs; {near} is the nearest"
         )
+    target_modules(family, config.lora_targets)  # before training, not when the adapter is placed
     found = {
+        "loss_weighting": _loss_weighting(config, family),
         "resolution": resolution,
         "alpha": config.alpha or float(config.rank),
         "learning_rate": config.resolved_learning_rate,
@@ -35,6 +38,19 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
     }
     given = set(config.model_fields_set)  # stays what the user set: some settings come too late for a prepared dataset
     return TrainingConfig.model_construct(given, **(dict(config) | found))
+
+
+def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
+    """Flow matching weighs all timesteps alike: its draws are weighted already. Raises ConfigError for another wish."""
+    weighting = config.loss_weighting
+    if family.noise_process.prediction_type != "flow":
+        return weighting
+    if "loss_weighting" in config.model_fields_set and weighting != "uniform":
+        raise ConfigError(
+            f"loss_weighting: {weighting} is made for ε- and v-prediction, and {config.base_model} is trained by flow "
+            "matching, which draws the timesteps that matter more often instead; set uniform, or leave it out"
+        )
+    return "uniform"
 
 
 def base_requirements(family: ModelFamily, config: TrainingConfig) -> BaseRequirements:

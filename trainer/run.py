@@ -38,7 +38,13 @@ def run(config: TrainingConfig, sources: Sequence[str | Path], output: OutputFol
     accelerator = Accelerator(mixed_precision=_precision(config))
     yield Progress(f"loading the base model {config.base_model}", 0.0)
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-    family = load_base_model(config.base_model, dtype)
+    family = load_base_model(
+        config.base_model,
+        dtype,
+        base_config=config.base_config,
+        prediction_type=config.prediction_type,
+        zero_terminal_snr=config.zero_terminal_snr,
+    )
     config = resolve(config, family)
     output.write_config(config)
 

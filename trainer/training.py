@@ -8,7 +8,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from artifact.artifact import Artifact
-from artifact.kohya import kohya_name
+from artifact.kohya import file_names
 from artifact.metadata import ArtifactDescription
 from families.family import ModelFamily
 from families.fingerprint import fingerprint
@@ -55,13 +55,12 @@ class Training:
 
     def artifact(self) -> Artifact:
         """What is on the model now."""
-        layers_per_block = self.family.denoiser.config.layers_per_block
-        names = {path: kohya_name(path, layers_per_block) for path, _ in self.family.denoiser.named_modules()}
         description = ArtifactDescription(
             family=self.family.name,
             base_model=self.config.base_model,
             base_fingerprint=self.base_fingerprint,
             prediction_type=self.family.noise_process.prediction_type,
+            zero_terminal_snr=self.family.noise_process.zero_terminal_snr,
             triggers=self.triggers,
             steps=self.trainer.step,
             config=self.config.model_dump(mode="json"),
@@ -69,7 +68,7 @@ class Training:
             sample_prompts=[validation_prompt(self.config)],
         )
         rows = dict(zip(self.family.encoder_names, self.tokens.rows(), strict=True))
-        return Artifact(adapter_layers(self.family.denoiser, names), rows, description)
+        return Artifact(adapter_layers(self.family.denoiser, file_names(self.family)), rows, description)
 
     def write(self, path: Path) -> None:
         """Write the artifact of this moment, of averaged weights where there are any."""
@@ -94,7 +93,7 @@ def build_training(
     assert config.alpha is not None
     generators = NamedGenerators(config.seed)
     base_fingerprint = fingerprint(family.denoiser)
-    lora = add_lora(family.denoiser, config.lora_targets, config.rank, config.alpha, generators["init_lora"])
+    lora = add_lora(family, config.lora_targets, config.rank, config.alpha, generators["init_lora"])
     class_words = {concept.trigger_word: concept.class_word for concept in config.all_concepts}
     tokens = add_tokens(family, class_words, config.num_tokens, generators["init_tokens"])
     trainer = Trainer(

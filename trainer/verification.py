@@ -16,7 +16,8 @@ RELATIVE_TOLERANCE = 2e-2
 """Of the norm of the LoRA's effect. fp16 keeps 11 bits of each weight."""
 NOISE = {torch.float32: 0.0, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 """How far two runs of one model may lie apart, relative to the prediction's norm, by the base's precision."""
-TIMESTEPS = (100, 500, 900)
+FRACTIONS = (0.1, 0.5, 0.9)
+"""How far towards noise the probe lies."""
 
 
 class VerificationFailed(RuntimeError):
@@ -37,15 +38,16 @@ class Probe:
         """A probe at the base's own resolution. `noised`: (3, C, h, w)."""
         side = family.native_resolution
         config = family.denoiser.config
-        shape = (len(TIMESTEPS), config.in_channels, config.sample_size, config.sample_size)
+        shape = (len(FRACTIONS), config.in_channels, config.sample_size, config.sample_size)
         noised = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(family.device)
-        sizes = (SizeConditioning((side, side), (0, 0), (side, side)),) * len(TIMESTEPS)
-        return cls(prompt, noised, torch.tensor(TIMESTEPS, device=family.device), sizes)
+        timesteps = family.noise_process.timesteps_at(torch.tensor(FRACTIONS))
+        sizes = (SizeConditioning((side, side), (0, 0), (side, side)),) * len(FRACTIONS)
+        return cls(prompt, noised, timesteps.to(family.device), sizes)
 
     @torch.no_grad()
     def predict(self, family: ModelFamily, triggers: Mapping[str, Sequence[str]]) -> Tensor:
         """The model's prediction (3, C, h, w), on the CPU."""
-        prompts = family.encode_prompts([expand_triggers(self.prompt, triggers)] * len(TIMESTEPS))
+        prompts = family.encode_prompts([expand_triggers(self.prompt, triggers)] * len(FRACTIONS))
         return family.denoise(self.noised, self.timesteps, prompts, self.sizes).cpu()
 
 

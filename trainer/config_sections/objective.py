@@ -25,6 +25,12 @@ class ObjectiveSection(Settings):
         None, ge=0, le=1, description="How much the loss counts outside the mask; by default 0.3 for faces, else 0.1"
     )
 
+    zero_terminal_snr: bool = Field(
+        False,
+        description="Rescale the noise schedule so that it ends in pure noise, for v-prediction: darker darks, lighter "
+        "lights. A base whose own scheduler does so has it anyway",
+    )
+
     @model_validator(mode="after")
     def _objective_rules(self) -> "ObjectiveSection":
         if self.loss_weighting != "min_snr" and "min_snr_gamma" in self.model_fields_set and self.min_snr_gamma != 5.0:

@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from families.family import SizeConditioning
-from families.noise_process import DiffusionProcess, Draw
+from families.noise_process import Draw, NoiseProcess
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class StepContext:
     draw: Draw
     noised: Tensor
     prediction: Tensor
-    noise_process: DiffusionProcess
+    noise_process: NoiseProcess
     masks: Tensor | None
     weights: Tensor
 

@@ -1,0 +1,24 @@
+"""What families have in common in turning pictures into latents with AutoencoderKL (Rombach et al. 2022)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def posterior_moments(vae: Any, pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) in [-1, 1] → mean and log-variance (B, 2C, h, w) in fp32. SDXL's VAE overflows in fp16."""
+    return vae.encode(pixels.to(vae.dtype)).latent_dist.parameters.float()
+
+
+def sample_posterior(moments: Tensor, noise: Tensor) -> Tensor:
+    """A sample (B, C, h, w) of N(mean, exp(log-variance)), for moments (B, 2C, h, w) and normal noise (B, C, h, w)."""
+    mean, log_variance = moments.chunk(2, dim=1)
+    return mean + torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) * noise
+
+
+def freeze(*modules: Any) -> None:
+    """Parts of a base never learn as such: adapters are put on them."""
+    for module in modules:
+        if module is not None:
+            module.requires_grad_(False).eval()

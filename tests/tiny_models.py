@@ -1,0 +1,231 @@
+"""Tiny random base models of every family, written as folders in diffusers' layout in well under a second each.
+
+Their weights are random (always the same ones), so they show how things work, never what is learned. Tokenizers are
+real: the embedded base's. All are made for 64 × 64 pixels, which their VAE reduces to 16 × 16.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
+
+from families.sources import EMBEDDED_BASE_FOLDER
+
+SIDE = 64
+CHANNELS = (16, 32)
+SCALED_LINEAR = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def write_sd15(folder: Path) -> Path:
+    """SD1.5: one text encoder, ε, PNDM as the real one has."""
+    return _write_sd1(folder, PNDMScheduler(**SCALED_LINEAR, skip_prk_steps=True, steps_offset=1))
+
+
+def write_sd2_v(folder: Path, *, zero_terminal_snr: bool = False) -> Path:
+    """SD2 at 768: v-prediction, linear projections."""
+    scheduler = DDIMScheduler(
+        **SCALED_LINEAR,
+        prediction_type="v_prediction",
+        clip_sample=False,
+        rescale_betas_zero_snr=zero_terminal_snr,
+        timestep_spacing="trailing" if zero_terminal_snr else "leading",
+    )
+    return _write_sd1(folder, scheduler, use_linear_projection=True)
+
+
+def write_sd15_inpainting(folder: Path) -> Path:
+    """What is refused: a UNet that reads mask and masked picture too."""
+    return _write_sd1(folder, PNDMScheduler(**SCALED_LINEAR, skip_prk_steps=True), in_channels=9)
+
+
+def write_sdxl(folder: Path, *, prediction_type: str = "epsilon") -> Path:
+    """SDXL: two text encoders, size conditioning; "v_prediction" as NoobAI has it."""
+    torch.manual_seed(0)
+    unet = _unet(
+        cross_attention_dim=32 + 48,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=48 + 6 * 8,
+        transformer_layers_per_block=(1, 2),
+    )
+    pipeline = StableDiffusionXLPipeline(
+        vae=_vae(),
+        text_encoder=_clip(CLIPTextModel, 32),
+        text_encoder_2=_clip(CLIPTextModelWithProjection, 48),
+        tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer(),
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(**SCALED_LINEAR, prediction_type=prediction_type, steps_offset=1),
+        add_watermarker=False,
+    )
+    return _save(pipeline, folder)
+
+
+def write_sdxl_v(folder: Path) -> Path:
+    """SDXL with v-prediction."""
+    return write_sdxl(folder, prediction_type="v_prediction")
+
+
+def write_sd3(folder: Path, *, t5: bool = True, medium_35: bool = False) -> Path:
+    """SD3, or 3.5 medium with its second attention: two CLIPs and, if wanted, T5."""
+    torch.manual_seed(0)
+    transformer = SD3Transformer2DModel(
+        sample_size=SIDE // 4,
+        patch_size=2,
+        in_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        caption_projection_dim=32,
+        joint_attention_dim=96,
+        pooled_projection_dim=32 + 48,
+        out_channels=4,
+        pos_embed_max_size=32,
+        qk_norm="rms_norm" if medium_35 else None,
+        dual_attention_layers=(0,) if medium_35 else (),
+    )
+    pipeline = StableDiffusion3Pipeline(
+        transformer=_randomise(transformer),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_vae(scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=_clip(CLIPTextModelWithProjection, 32),
+        tokenizer=_tokenizer(),
+        text_encoder_2=_clip(CLIPTextModelWithProjection, 48),
+        tokenizer_2=_tokenizer(),
+        text_encoder_3=T5EncoderModel(_t5_config()) if t5 else None,
+        tokenizer_3=_t5_tokenizer() if t5 else None,
+    )
+    return _save(pipeline, folder)
+
+
+TINY_MODELS: Mapping[str, Callable[[Path], Path]] = {
+    "sd15": write_sd15,
+    "sd2-v": write_sd2_v,
+    "sdxl": write_sdxl,
+    "sdxl-v": write_sdxl_v,
+    "sd3": write_sd3,
+}
+"""Every kind that trainings are tested on."""
+
+
+def _write_sd1(folder: Path, scheduler: Any, **unet: Any) -> Path:
+    torch.manual_seed(0)
+    pipeline = StableDiffusionPipeline(
+        vae=_vae(),
+        text_encoder=_clip(CLIPTextModel, 32),
+        tokenizer=_tokenizer(),
+        unet=_unet(cross_attention_dim=32, **unet),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return _save(pipeline, folder)
+
+
+def _unet(**config: Any) -> UNet2DConditionModel:
+    unet = UNet2DConditionModel(
+        **{
+            "sample_size": SIDE // 4,
+            "in_channels": 4,
+            "out_channels": 4,
+            "block_out_channels": CHANNELS,
+            "layers_per_block": 2,
+            "norm_num_groups": 8,
+            "attention_head_dim": 4,
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+            **config,
+        }
+    )
+    return _randomise(unet)
+
+
+def _vae(**config: Any) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=SIDE,
+        **config,
+    )
+
+
+def _clip(kind: Any, width: int) -> Any:
+    tokenizer = _tokenizer()
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        projection_dim=width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return kind(config)
+
+
+def _t5_config() -> T5Config:
+    return T5Config(
+        vocab_size=len(_t5_tokenizer()), d_model=96, d_kv=16, d_ff=64, num_layers=1, num_heads=2, dropout_rate=0.0
+    )
+
+
+def _tokenizer() -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(EMBEDDED_BASE_FOLDER / "tokenizer")
+
+
+def _t5_tokenizer() -> PreTrainedTokenizerFast:
+    """A unigram tokenizer over single letters, with T5's special tokens."""
+    letters = [(letter, -5.0) for letter in " abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ,.'<>0123456789"]
+    tokenizer = Tokenizer(Unigram([("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *letters], unk_id=2))
+    tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
+    )
+
+
+def _randomise(denoiser: Any) -> Any:
+    """Layers that start as zeros (the last one, SD3's modulations) would hide everything behind them."""
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.02)
+    return denoiser
+
+
+def _save(pipeline: Any, folder: Path) -> Path:
+    pipeline.save_pretrained(folder)
+    return folder
