@@ -1,23 +1,37 @@
-"""Fetches one file that is named by URL, with limits on scheme, size and time."""
+"""Fetches one file that is named by URL, within the operator's rules (`fetching.rules`)."""
 
-import base64
-import binascii
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from email.message import Message
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urljoin
 
 import requests
+import urllib3
+from urllib3.util import Url, parse_url
 
-MAX_BYTES = 4 * 1024**3
+from fetching.addresses import Resolver, resolve
+from fetching.connection import Guard, guarded_session
+from fetching.data_uri import decode_data_uri
+from fetching.errors import DownloadError, DownloadTooLarge
+from fetching.rules import FetchRules
+
 CONNECT_AND_READ_SECONDS = (10, 30)
 CHUNK = 1 << 20
+MAX_REDIRECTS = 5
+REDIRECTS = (301, 302, 303, 307, 308)
+LONGEST_NAME = 120
 
 
-class DownloadError(ValueError):
-    """A file that could not be fetched. The text names the reason."""
+@dataclass(frozen=True)
+class Download:
+    """`file_name`: what the server or the URL calls the file, safe to show and to use; "" where it has no name."""
 
-
-class DownloadTooLarge(DownloadError):
-    """A file that is larger than the caller allows."""
+    path: Path
+    file_name: str
+    sha256: str
 
 
 def is_url(text: str) -> bool:
@@ -25,51 +39,118 @@ def is_url(text: str) -> bool:
     return text.startswith(("http://", "https://", "data:"))
 
 
-def download(url: str, target: Path, *, allow_http: bool = False, max_bytes: int = MAX_BYTES) -> Path:
-    """Fetch `url` (https, data:, or http where allowed) into the file `target`. Raises DownloadError."""
+def download(
+    url: str,
+    target: Path,
+    *,
+    max_bytes: int | None = None,
+    rules: FetchRules | None = None,
+    resolver: Resolver = resolve,
+) -> Download:
+    """Fetch `url` (https, data:, or http where the rules allow it) into the file `target`.
+
+    By default under the environment's rules; `max_bytes` can only tighten them. Schemes, hosts and addresses are
+    checked again after every redirect, and a token goes to no other host than its own. Raises DownloadError.
+    """
+    rules = rules or FetchRules.from_environment()
+    rules = replace(rules, max_bytes=min(max_bytes or rules.max_bytes, rules.max_bytes))
     if url.startswith("data:"):
-        target.write_bytes(_decode(url, max_bytes))
-        return target
-    _require_scheme(url, allow_http)
+        data = decode_data_uri(url, rules.max_bytes)
+        target.write_bytes(data)
+        return Download(target, "", hashlib.sha256(data).hexdigest())
+    guard = Guard(rules, resolver)
     try:
-        with requests.get(url, stream=True, timeout=CONNECT_AND_READ_SECONDS) as response:
-            _require_scheme(response.url, allow_http)
-            response.raise_for_status()
-            received = 0
-            with target.open("wb") as file:
-                for chunk in response.iter_content(CHUNK):
-                    received += len(chunk)
-                    if received > max_bytes:
-                        raise DownloadTooLarge(f"{shown(url)}: larger than {max_bytes:,} bytes")
-                    file.write(chunk)
-    except requests.HTTPError as error:
-        raise DownloadError(f"{shown(url)}: the server answered {error.response.status_code}") from None
-    except requests.RequestException as error:
-        raise DownloadError(f"{shown(url)}: cannot be fetched: {type(error).__name__}") from None
-    return target
+        with guard.watching(), guarded_session(guard) as session:
+            downloaded = _download(url, target, rules, session)
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        if not guard.expired:  # the error's own text may show a token
+            raise DownloadError(f"{shown(url)}: cannot be fetched: {type(error).__name__}") from None
+    if guard.expired:  # whatever arrived may be cut off
+        raise DownloadError(f"{shown(url)}: took longer than {rules.max_seconds:g} s (FETCH_MAX_SECONDS)")
+    return downloaded
 
 
 def shown(url: str) -> str:
-    """The URL without its query, which may hold a secret."""
+    """The URL without user name, password and query, which may hold a secret."""
     if url.startswith("data:"):
         return "data URI"
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}{parts.path}"
-
-
-def _decode(url: str, max_bytes: int) -> bytes:
-    head, _, data = url.partition(",")
     try:
-        if not head.endswith(";base64"):
-            raise DownloadError("data URI: base64 is expected")
-        if len(data) * 3 // 4 > max_bytes:
-            raise DownloadTooLarge(f"data URI: larger than {max_bytes:,} bytes")
-        return base64.b64decode(data, validate=True)
-    except binascii.Error as error:
-        raise DownloadError(f"data URI: damaged base64 ({error})") from None
+        parts = parse_url(url)
+    except urllib3.exceptions.LocationParseError:
+        return "URL"
+    return f"{parts.scheme}://{parts.host}{f':{parts.port}' if parts.port else ''}{parts.path or ''}"
 
 
-def _require_scheme(url: str, allow_http: bool) -> None:
-    scheme = urlsplit(url).scheme
-    if scheme not in (("http", "https") if allow_http else ("https",)):
-        raise DownloadError(f"{shown(url)}: only https is fetched")
+def _download(url: str, target: Path, rules: FetchRules, session: requests.Session) -> Download:
+    with _open(url, rules, session) as response:
+        declared = response.headers.get("Content-Length", "")
+        if declared.isdigit() and int(declared) > rules.max_bytes:
+            raise DownloadTooLarge(f"{shown(url)}: larger than {rules.max_bytes:,} bytes")
+        digest, received = hashlib.sha256(), 0
+        with target.open("wb") as file:
+            for chunk in _chunks(response):
+                received += len(chunk)
+                if received > rules.max_bytes:
+                    raise DownloadTooLarge(f"{shown(url)}: larger than {rules.max_bytes:,} bytes")
+                digest.update(chunk)
+                file.write(chunk)
+        if declared.isdigit() and received != int(declared):
+            raise DownloadError(f"{shown(url)}: the connection ended after {received:,} of {int(declared):,} bytes")
+        return Download(target, _file_name(response, url), digest.hexdigest())
+
+
+def _open(url: str, rules: FetchRules, session: requests.Session) -> requests.Response:
+    """The answer behind all redirects, its body unread."""
+    location = url
+    for _ in range(MAX_REDIRECTS + 1):
+        headers = {"Accept-Encoding": "identity"}
+        if token := _token(_allowed(location, rules), rules):
+            headers["Authorization"] = f"Bearer {token}"
+        response = session.get(
+            location, stream=True, allow_redirects=False, timeout=CONNECT_AND_READ_SECONDS, headers=headers
+        )
+        if response.status_code not in REDIRECTS:
+            break
+        location = urljoin(location, response.headers.get("Location", ""))
+        response.close()
+    else:
+        raise DownloadError(f"{shown(url)}: redirects more than {MAX_REDIRECTS} times")
+    if response.status_code != 200:
+        response.close()
+        raise DownloadError(f"{shown(url)}: the server answered {response.status_code}")
+    return response
+
+
+def _allowed(url: str, rules: FetchRules) -> Url:
+    """The URL's parts. Raises DownloadError when scheme or host are not allowed."""
+    try:
+        parts = parse_url(url)  # the parser that the connection uses: both see the same host
+    except urllib3.exceptions.LocationParseError:
+        raise DownloadError("a URL that cannot be understood") from None
+    if parts.scheme != "https" and not (parts.scheme == "http" and rules.allow_http):
+        remedy = " The operator can allow http with FETCH_ALLOW_HTTP=1." if parts.scheme == "http" else ""
+        raise DownloadError(f"{shown(url)}: only https is fetched.{remedy}")
+    if not parts.host or not rules.allows_host(parts.host):
+        raise DownloadError(f"{shown(url)}: the host is not on the operator's list (FETCH_ALLOWED_HOSTS)")
+    return parts
+
+
+def _token(parts: Url, rules: FetchRules) -> str | None:
+    """The token that belongs to exactly this host; never over plain http, nor beside a password in the URL."""
+    if parts.scheme != "https" or parts.auth:
+        return None
+    return rules.tokens.get((parts.host or "").lower())
+
+
+def _chunks(response: requests.Response) -> Iterator[bytes]:
+    """The body as it arrives, not decoded: what was stored is what is checked."""
+    while chunk := response.raw.read1(CHUNK, decode_content=False):
+        yield chunk
+
+
+def _file_name(response: requests.Response, url: str) -> str:
+    """The name in Content-Disposition, as Civitai gives it, else the last part of the URL's path."""
+    header = Message()
+    header["Content-Disposition"] = response.headers.get("Content-Disposition", "")
+    name = header.get_filename() or unquote((parse_url(url).path or "").rpartition("/")[2])
+    return re.sub(r"[^\w.()+ -]", "_", name.replace("\\", "/").rpartition("/")[2]).strip(". ")[-LONGEST_NAME:]

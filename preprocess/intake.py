@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from fetching.download import DownloadError, DownloadTooLarge, download, is_url, shown
+from fetching.download import download, is_url, shown
+from fetching.errors import DownloadError, DownloadTooLarge
 from preprocess.archive import ArchiveLimits, is_ignored, unpack
 from preprocess.errors import DatasetError
 
@@ -55,7 +56,7 @@ def _fetch(url: str, room: Path, limits: ArchiveLimits) -> Path:
     target = room / "download" / (name or "download")
     target.parent.mkdir()
     try:
-        return download(url, target, allow_http=True, max_bytes=limits.total_bytes)
+        return download(url, target, max_bytes=limits.total_bytes).path
     except DownloadTooLarge as error:
         raise DatasetError(f"{error}. Give less at once, or raise max_archive_bytes.") from error
     except DownloadError as error:

@@ -12,7 +12,7 @@ from fetching.download import download, is_url
 def read_trusted_weights(location: str) -> Artifact:
     """A path or URL that the operator gave. Raises ArtifactError or DownloadError."""
     if is_url(location):
-        return _fetch(location, allow_http=True)
+        return _fetch(location)
     path = Path(location)
     if not path.is_file():
         raise ArtifactError(f"weights: {location} does not exist")
@@ -33,9 +33,9 @@ def read_request_weights(lora: object, replicate_weights: str | None) -> Artifac
         return None
     if not is_url(str(location)):
         raise ArtifactError(f"lora: {str(location)[:100]!r} is neither an uploaded file nor a URL")
-    return _fetch(str(location), allow_http=False)
+    return _fetch(str(location))
 
 
-def _fetch(url: str, allow_http: bool) -> Artifact:
+def _fetch(url: str) -> Artifact:
     with tempfile.TemporaryDirectory() as folder:
-        return Artifact.read(download(url, Path(folder) / "weights.safetensors", allow_http=allow_http))
+        return Artifact.read(download(url, Path(folder) / "weights.safetensors").path)

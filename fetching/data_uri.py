@@ -1,0 +1,19 @@
+"""Files that travel inside a URL, as Cog's clients send them (RFC 2397)."""
+
+import base64
+import binascii
+
+from fetching.errors import DownloadError, DownloadTooLarge
+
+
+def decode_data_uri(uri: str, max_bytes: int) -> bytes:
+    """The bytes of a base64 data URI. Raises DownloadError."""
+    head, _, data = uri.partition(",")
+    try:
+        if not head.endswith(";base64"):
+            raise DownloadError("data URI: base64 is expected")
+        if len(data) * 3 // 4 > max_bytes:
+            raise DownloadTooLarge(f"data URI: larger than {max_bytes:,} bytes")
+        return base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise DownloadError(f"data URI: damaged base64 ({error})") from None

@@ -1,0 +1,9 @@
+"""What a fetch that came to nothing raises."""
+
+
+class DownloadError(ValueError):
+    """A file that could not be fetched, or must not be. The text names the reason."""
+
+
+class DownloadTooLarge(DownloadError):
+    """A file that is larger than the caller allows."""

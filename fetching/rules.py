@@ -1,0 +1,65 @@
+"""What may be fetched: schemes, hosts, addresses, sizes, times, and who gets which token."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from fetching.errors import DownloadError
+
+TOKEN_HOSTS = {"HF_TOKEN": "huggingface.co", "CIVITAI_TOKEN": "civitai.com"}
+"""The environment variable of each token, and the one host that it belongs to."""
+
+
+@dataclass(frozen=True)
+class FetchRules:
+    """`allowed_hosts`: names or patterns such as *.example.org; none means any. `max_seconds`: of the whole download.
+
+    `tokens`: bearer tokens by host. They never appear in a text that is printed.
+    """
+
+    allow_http: bool = False
+    allow_private_addresses: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    max_bytes: int = 8 * 1024**3
+    max_seconds: float = 1800.0
+    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_environment(cls) -> "FetchRules":
+        """The operator's rules: FETCH_ALLOW_HTTP, FETCH_ALLOW_PRIVATE_ADDRESSES, FETCH_ALLOWED_HOSTS,
+        FETCH_MAX_BYTES, FETCH_MAX_SECONDS, HF_TOKEN and CIVITAI_TOKEN.
+
+        Raises DownloadError for a value that cannot be understood.
+        """
+        hosts = os.environ.get("FETCH_ALLOWED_HOSTS", "").replace(",", " ").lower().split()
+        return cls(
+            allow_http=_switch("FETCH_ALLOW_HTTP"),
+            allow_private_addresses=_switch("FETCH_ALLOW_PRIVATE_ADDRESSES"),
+            allowed_hosts=tuple(hosts),
+            max_bytes=int(_number("FETCH_MAX_BYTES", cls.max_bytes)),
+            max_seconds=_number("FETCH_MAX_SECONDS", cls.max_seconds),
+            tokens={host: os.environ[name] for name, host in TOKEN_HOSTS.items() if os.environ.get(name)},
+        )
+
+    def allows_host(self, host: str) -> bool:
+        """Whether the list of hosts has this one, or there is no list."""
+        return not self.allowed_hosts or any(fnmatchcase(host.lower(), pattern) for pattern in self.allowed_hosts)
+
+
+def _switch(name: str) -> bool:
+    value = os.environ.get(name, "0").strip().lower()
+    if value not in ("", "0", "1", "true", "false", "yes", "no"):
+        raise DownloadError(f"{name}: {value!r} is neither 1 nor 0")
+    return value in ("1", "true", "yes")
+
+
+def _number(name: str, default: float) -> float:
+    value = os.environ.get(name, "").strip()
+    try:
+        number = float(value) if value else float(default)
+    except ValueError:
+        raise DownloadError(f"{name}: {value!r} is no number") from None
+    if not 0 < number < float("inf"):
+        raise DownloadError(f"{name}: must be above 0, given is {value}")
+    return number
