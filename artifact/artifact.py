@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from artifact.errors import ArtifactError
-from artifact.layer_keys import layers_from_tensors
-from artifact.layers import Layer, LoraLayer
+from artifact.layer_keys import layers_from_tensors, named_tensors
+from artifact.layers import Layer
 from artifact.metadata import ArtifactDescription, from_header, to_header
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-EXACT = ("alpha", "dora_scale")
+EXACT = (".alpha", ".dora_scale", ".lora_magnitude_vector")
 """Keys that are kept in fp32: rounding them would scale a whole layer, or a whole weight."""
 
 
@@ -65,21 +65,14 @@ class Artifact:
     def tensors(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """The layers as the file has them, on the CPU: `dtype`, but fp32 for alpha and dora_scale."""
         return {
-            f"{name}.{key}": tensor.to("cpu", torch.float32 if key in EXACT else dtype).contiguous()
+            key: tensor.to("cpu", torch.float32 if key.endswith(EXACT) else dtype).contiguous()
             for name, layer in self.layers.items()
-            for key, tensor in _file_tensors(name, layer).items()
+            for key, tensor in named_tensors(name, layer).items()
         }
 
     def write_embeddings(self, path: Path) -> None:
         """Write the tokens for tools that take them as a file: `clip_l` (n, 768), `clip_g` (n, 1280) in SDXL."""
         _save_atomically({name: rows.float().contiguous() for name, rows in self.tokens.items()}, path, {})
-
-
-def _file_tensors(name: str, layer: Layer) -> Mapping[str, Tensor]:
-    """kohya's keys; peft's for a plain LoRA with a dotted name, where diffusers would pass over an alpha."""
-    if "." in name and isinstance(layer, LoraLayer) and layer.mid is None:
-        return {"lora_A.weight": layer.down, "lora_B.weight": layer.up * (layer.alpha / layer.rank)}
-    return layer.tensors()
 
 
 def _save_atomically(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:

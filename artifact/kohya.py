@@ -8,7 +8,7 @@ diffusers' block names. SD3 has peft's dotted names, the one convention that bot
 import re
 from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from families.family import ModelFamily
 
@@ -16,19 +16,32 @@ PREFIX = "lora_unet_"
 
 
 RESNET_LAYERS = {
+    "norm1": "in_layers.0",
     "conv1": "in_layers.2",
     "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
 """What diffusers calls a layer of a residual block, and what Stability's code calls it."""
+OTHER_LAYERS = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+"""The same for the layers outside of the blocks."""
 
 
 def sgm_block(path: str, layers_per_block: int) -> str:
     """The sgm name of a module of diffusers' SDXL UNet.
 
     "down_blocks.1.attentions.0.proj_in" is "input_blocks.4.1.proj_in" at two layers a block: one input block for
-    conv_in, two layers and a downsampler for level 0, then level 1. Paths outside the blocks stay as they are.
+    conv_in, two layers and a downsampler for level 0, then level 1. Upsamplers keep diffusers' name, which all tools
+    know as well.
     """
     per_level = layers_per_block + 1
     if match := re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", path):
@@ -43,7 +56,7 @@ def sgm_block(path: str, layers_per_block: int) -> str:
         return f"middle_block.{2 * int(layer)}.{RESNET_LAYERS.get(rest, rest)}"
     if match := re.match(r"down_blocks\.(\d+)\.downsamplers\.0\.conv", path):
         return f"input_blocks.{(int(match[1]) + 1) * per_level}.0.op"
-    return path
+    return OTHER_LAYERS.get(path, path)
 
 
 def kohya_name(path: str, layers_per_block: int) -> str:
@@ -69,10 +82,15 @@ def module_paths(family: ModelFamily) -> Mapping[str, str]:
     """
     ours, paths = file_names(family), dict[str, str]()
     for path, module in family.denoiser.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if has_weight(module):
             for name in (ours[path], *_other_names(family, path)):
                 paths[name] = path
     return paths
+
+
+def has_weight(module: nn.Module) -> bool:
+    """Whether a layer of a file can be for it: linear, convolution and norm layers, no tables of embeddings."""
+    return isinstance(getattr(module, "weight", None), Tensor) and not isinstance(module, nn.Embedding)
 
 
 def _other_names(family: ModelFamily, path: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from artifact.errors import ArtifactError
-from artifact.layers import KEYS, Layer, layer_from_tensors
+from artifact.layers import KEYS, DoraLayer, Layer, LoraLayer, layer_from_tensors
 
 ALIASES = {
     "lora_A.weight": "lora_down.weight",
@@ -49,6 +49,22 @@ def layers_from_tensors(tensors: Mapping[str, Tensor], file: str) -> dict[str, L
         except ArtifactError as error:
             raise ArtifactError(f"{file}: {name} {error}") from error
     return layers
+
+
+def named_tensors(name: str, layer: Layer) -> dict[str, Tensor]:
+    """What is written for a layer: kohya's and LyCORIS' keys, or peft's where its name is dotted.
+
+    diffusers passes over the alpha of LoRA layers with peft's keys, so there the scale goes into the weights.
+    """
+    lora = layer.direction if isinstance(layer, DoraLayer) else layer
+    if "." not in name or not isinstance(lora, LoraLayer) or lora.mid is not None:
+        return {f"{name}.{key}": tensor for key, tensor in layer.tensors().items()}
+    tensors = {f"{name}.lora_A.weight": lora.down, f"{name}.lora_B.weight": lora.up.float() * lora.scale}
+    if isinstance(layer, DoraLayer):
+        if layer.axis != 0:
+            raise ArtifactError(f"{name} has its dora_scale along the inputs, which peft's keys cannot say")
+        tensors[f"{name}.lora_magnitude_vector"] = layer.dora_scale.flatten()
+    return tensors
 
 
 def _require_finite(key: str, tensor: Tensor) -> None:

@@ -1,128 +1,179 @@
-"""Puts an artifact on a base model, and takes it off again so that exactly the base is left."""
+"""Puts artifacts on a base model, and takes them off again so that exactly the base is left."""
 
-from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer as PeftLoraLayer
 from torch import Tensor, nn
 
 from artifact.artifact import Artifact
+from artifact.components import Place, components, module_places
 from artifact.errors import ArtifactError
-from artifact.kohya import module_paths
-from artifact.layers import LoraLayer
+from artifact.layers import FullLayer, Layer, LoraLayer
 from families.family import ModelFamily
 from families.placeholder_tokens import PlaceholderTokens
+from sampler.low_rank import place_lora, remove_adapters, set_lora_scales
+from sampler.weight_changes import WeightChanges
 
 ADAPTER = "default"
 
 
-class PlacedArtifact:
-    """An artifact in place. Until `remove`, the family's modules are changed; a failed placing changes nothing."""
+class PlacedArtifacts:
+    """Artifacts in place, each at its own scale. Until `remove`, the family's modules are changed.
 
-    def __init__(self, family: ModelFamily, artifact: Artifact) -> None:
-        """Raises ArtifactError when a layer or a token row does not fit this base."""
+    Plain LoRA layers stand beside the weights, as peft adapters: in bf16 they would lose bits inside of them. Layers of
+    the other kinds change the weights. Every change is that of the bare base's weight, so the order does not matter.
+    """
+
+    def __init__(self, family: ModelFamily, artifacts: Sequence[Artifact], scales: Sequence[float] = ()) -> None:
+        """`scales` are 1 by default. Raises ArtifactError, with nothing changed, when something does not fit this base.
+
+        Where two artifacts have the same trigger word, the later one's gets a number: `notes` says so.
+        """
         self._family = family
-        self.triggers: dict[str, list[str]] = artifact.description.triggers if artifact.description else {}
-        layers = resolve_layers(artifact, family)
-        self._tokens = _place_tokens(family, artifact)
+        self._scales = list(scales) or [1.0] * len(artifacts)
+        resolved = [resolve_layers(artifact, family) for artifact in artifacts]
+        self.triggers, self.notes, names = _distinct_triggers(artifacts)
+        self._tokens = _place_tokens(family, artifacts, names)
+        self._changes = WeightChanges(_weight_changes(family, resolved))
+        self._adapters: dict[str, int] = {}
         try:
-            _place_lora(family.denoiser, layers)
+            self._changes.apply(self._scales)
+            self._place_lora(resolved)
+            self.set_scales(*self._scales)
         except BaseException:
             self.remove()
             raise
 
-    def set_scale(self, scale: float) -> None:
-        """Multiply the LoRA's effect. 0 is the base, 1 as trained. Tokens are not scaled."""
-        for module in self._family.denoiser.modules():
-            if isinstance(module, PeftLoraLayer):
-                module.set_scale(ADAPTER, scale)
+    def set_scales(self, *scales: float) -> None:
+        """Multiply each artifact's effect. 0 is the base, 1 as trained. Tokens are not scaled."""
+        if self._scales != list(scales):
+            self._scales = list(scales)
+            self._changes.apply(self._scales)
+        for component in components(self._family).values():
+            set_lora_scales(component, {name: self._scales[number] for name, number in self._adapters.items()})
 
     def remove(self) -> None:
         """Give the base back as it was."""
-        remove_lora(self._family.denoiser)
+        for component in components(self._family).values():
+            remove_adapters(component)
+        self._changes.undo()
         if self._tokens is not None:
             self._tokens.remove()
+
+    def _place_lora(self, resolved: Sequence[Mapping[Place, Layer]]) -> None:
+        for number, layers in enumerate(resolved):
+            adapter = f"artifact_{number}"
+            self._adapters[adapter] = number
+            for name, component in components(self._family).items():
+                plain = {
+                    place.path: cast(LoraLayer, layer)
+                    for place, layer in layers.items()
+                    if place.component == name and _stands_beside(layer)
+                }
+                if plain:
+                    place_lora(component, plain, adapter)
+
+
+def resolve_layers(artifact: Artifact, family: ModelFamily) -> dict[Place, Layer]:
+    """The artifact's layers by the modules of this base.
+
+    Raises ArtifactError when a name has no module here, two layers have the same one, or a shape does not fit.
+    """
+    places, modules = module_places(family), components(family)
+    unknown = [name for name in artifact.layers if name not in places]
+    if unknown:
+        raise ArtifactError(
+            f"{len(unknown)} of {len(artifact.layers)} layers have no place in this base model, such "
+            f"as {unknown[0]}. Was the LoRA trained on another family?"
+        )
+    layers: dict[Place, Layer] = {}
+    for name, layer in artifact.layers.items():
+        place = places[name]
+        module: Any = modules[place.component].get_submodule(place.path)
+        if place in layers:
+            raise ArtifactError(f"{name}: the file has two layers for {place.component} {place.path}")
+        if not layer.fits(module.weight.shape):
+            shapes = " and ".join(str(tuple(parameter.shape)) for parameter in layer.parameters)
+            raise ArtifactError(
+                f"{name}: the layer's shapes {shapes} do not fit the base's {tuple(module.weight.shape)}. "
+                "Was it trained on another base?"
+            )
+        _require_fitting_bias(name, layer, module)
+        layers[place] = layer
+    return layers
+
+
+def _require_fitting_bias(name: str, layer: Layer, module: Any) -> None:
+    change = layer.diff_bias if isinstance(layer, FullLayer) else None
+    bias: Tensor | None = getattr(module, "bias", None)
+    if change is not None and (bias is None or bias.shape != change.shape):
+        shape = None if bias is None else tuple(bias.shape)
+        raise ArtifactError(f"{name}: its diff_b of shape {tuple(change.shape)} does not fit the base's bias: {shape}")
+
+
+def _weight_changes(
+    family: ModelFamily, resolved: Sequence[Mapping[Place, Layer]]
+) -> list[tuple[str, nn.Module, list[tuple[int, Layer]]]]:
+    changes: defaultdict[Place, list[tuple[int, Layer]]] = defaultdict(list)
+    for number, layers in enumerate(resolved):
+        for place, layer in layers.items():
+            if not _stands_beside(layer):
+                changes[place].append((number, layer))
+    modules = components(family)
+    return [
+        (f"{place.component}.{place.path}", modules[place.component].get_submodule(place.path), layers)
+        for place, layers in changes.items()
+    ]
+
+
+def _stands_beside(layer: Layer) -> bool:
+    """Whether peft can hold the layer beside the weight."""
+    return isinstance(layer, LoraLayer) and layer.mid is None
+
+
+def _distinct_triggers(artifacts: Sequence[Artifact]) -> tuple[dict[str, list[str]], list[str], list[str]]:
+    """Triggers with their placeholders, notes on what was renamed, and all placeholders in order.
+
+    Every artifact calls its placeholders <s0>, <s1> …: they are counted through.
+    """
+    triggers: dict[str, list[str]] = {}
+    notes, count = [], 0
+    for number, artifact in enumerate(artifacts, start=1):
+        described = artifact.description.triggers if artifact.description and artifact.tokens else {}
+        for trigger, placeholders in described.items():
+            name, suffix = trigger, 1
+            while name in triggers:
+                suffix += 1
+                name = f"{trigger}{suffix}"
+            if name != trigger:
+                notes.append(f"two LoRAs have the trigger word {trigger}: write {name} for that of LoRA {number}")
+            triggers[name] = [f"<s{count + index}>" for index in range(len(placeholders))]
+            count += len(placeholders)
+    return triggers, notes, [name for names in triggers.values() for name in names]
+
+
+def _place_tokens(family: ModelFamily, artifacts: Sequence[Artifact], names: Sequence[str]) -> PlaceholderTokens | None:
+    """The rows of all artifacts, as one addition to the vocabularies."""
+    with_tokens = [artifact for artifact in artifacts if artifact.tokens]
+    if not with_tokens:
+        return None
+    for artifact in with_tokens:
+        missing = [encoder for encoder in family.encoder_names if encoder not in artifact.tokens]
+        if missing:
+            raise ArtifactError(f"the artifact has no token embeddings for {', '.join(missing)}: another family's?")
+    try:
+        rows = [torch.cat([artifact.tokens[name].float() for artifact in with_tokens]) for name in family.encoder_names]
+        return PlaceholderTokens(family, names, rows)
+    except (ValueError, RuntimeError) as error:
+        raise ArtifactError(f"the artifact's tokens do not fit this base: {error}") from error
 
 
 def remove_lora(denoiser: Any) -> None:
     """Take every peft layer out of the denoiser; the base's weights are the same objects as before."""
-    denoiser.unload_lora()
-
-
-def resolve_layers(artifact: Artifact, family: ModelFamily) -> dict[str, LoraLayer]:
-    """The artifact's layers by the paths of this denoiser's modules.
-
-    Raises ArtifactError when a name has no module here, or a shape does not fit.
-    """
-    paths = module_paths(family)
-    unknown = [name for name in artifact.layers if name not in paths]
-    if unknown:
-        raise ArtifactError(
-            f"{len(unknown)} of {len(artifact.layers)} layers have no place in this base model, such "
-            f"as {unknown[0]}. Was the LoRA trained on another family, or on text encoders?"
-        )
-    layers: dict[str, LoraLayer] = {}
-    for name, layer in artifact.layers.items():
-        path, weight = paths[name], family.denoiser.get_submodule(paths[name]).weight
-        assert isinstance(weight, Tensor)
-        if not isinstance(layer, LoraLayer) or layer.mid is not None:
-            raise ArtifactError(f"{name}: a {layer.kind} layer cannot be placed yet")
-        if not layer.fits(weight.shape):
-            raise ArtifactError(
-                f"{path}: the LoRA's shapes {tuple(layer.down.shape)} and {tuple(layer.up.shape)} do "
-                f"not fit the base's {tuple(weight.shape)}. Was it trained on another base?"
-            )
-        layers[path] = layer
-    return layers
-
-
-def _place_tokens(family: ModelFamily, artifact: Artifact) -> PlaceholderTokens | None:
-    if not artifact.tokens:
-        return None
-    names = (
-        [name for placeholders in artifact.description.triggers.values() for name in placeholders]
-        if artifact.description
-        else []
-    )
-    missing = [encoder for encoder in family.encoder_names if encoder not in artifact.tokens]
-    if missing:
-        raise ArtifactError(f"the artifact has no token embeddings for {', '.join(missing)}: another family's?")
-    try:
-        return PlaceholderTokens(family, names, [artifact.tokens[encoder] for encoder in family.encoder_names])
-    except ValueError as error:
-        raise ArtifactError(f"the artifact's tokens do not fit this base: {error}") from error
-
-
-def _place_lora(denoiser: nn.Module, layers: Mapping[str, LoraLayer]) -> None:
-    (rank, alpha), _ = Counter((layer.rank, layer.alpha) for layer in layers.values()).most_common(1)[0]
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        target_modules=sorted(layers),
-        rank_pattern={path: layer.rank for path, layer in layers.items() if layer.rank != rank},
-        alpha_pattern={path: layer.alpha for path, layer in layers.items() if layer.alpha != alpha},
-    )
-    parameter = next(denoiser.parameters())
-    inject_adapter_in_model(config, denoiser, adapter_name=ADAPTER)
-    state: dict[str, Tensor] = {}
-    for path, layer in layers.items():
-        wrapped: Any = denoiser.get_submodule(path)
-        kernel = wrapped.base_layer.weight.shape[2:]
-        state[f"{path}.lora_A.weight"] = layer.down.reshape(layer.rank, -1, *kernel)
-        state[f"{path}.lora_B.weight"] = layer.up.reshape(-1, layer.rank, *(1 for _ in kernel))
-    result = set_peft_model_state_dict(denoiser, state, adapter_name=ADAPTER)
-    if result.unexpected_keys:
-        remove_lora(denoiser)
-        strange = result.unexpected_keys
-        raise ArtifactError(f"{len(strange)} tensors were not taken, such as {strange[0]}")
-    for module in denoiser.modules():
-        if isinstance(module, PeftLoraLayer):
-            for part in (module.lora_A, module.lora_B):
-                part.to(device=parameter.device, dtype=parameter.dtype)
-    denoiser.requires_grad_(False)
+    remove_adapters(denoiser)
 
 
 @torch.no_grad()

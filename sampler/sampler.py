@@ -9,7 +9,7 @@ from PIL import Image
 from artifact.artifact import Artifact
 from families.family import ModelFamily
 from families.placeholder_tokens import expand_triggers
-from sampler.adapters import PlacedArtifact
+from sampler.adapters import PlacedArtifacts
 from sampler.schedulers import BASE_SCHEDULER, build_scheduler, known_schedulers
 
 MAX_SIDE = 4096
@@ -35,11 +35,12 @@ class SampleRequest:
 
 
 class Sampler:
-    """A base model ready to draw. At most one artifact is in place at a time."""
+    """A base model ready to draw, with any number of artifacts in place."""
 
     def __init__(self, family: ModelFamily) -> None:
         self.family = family
-        self._placed: PlacedArtifact | None = None
+        self._placed: PlacedArtifacts | None = None
+        self._loaded: Sequence[tuple[Artifact, float]] = ()
 
     @property
     def triggers(self) -> Mapping[str, Sequence[str]]:
@@ -47,16 +48,34 @@ class Sampler:
         return self._placed.triggers if self._placed else {}
 
     def load(self, artifact: Artifact, scale: float = 1.0) -> None:
-        """Put an artifact in place of the one before. Raises ArtifactError, and then the bare base is left."""
+        """Put one artifact in place of those before. Raises ArtifactError, and then those before are left."""
+        self.load_several([(artifact, scale)])
+
+    def load_several(self, artifacts: Sequence[tuple[Artifact, float]]) -> Sequence[str]:
+        """Put artifacts, each with its scale, in place of those before. Returns notes on triggers that were renamed.
+
+        Raises ArtifactError when one does not fit, and then those before are left.
+        """
+        before = self._loaded
         self.unload()
-        self._placed = PlacedArtifact(self.family, artifact)
-        self._placed.set_scale(scale)
+        try:
+            self._place(artifacts)
+        except BaseException:
+            self._place(before)
+            raise
+        return self._placed.notes if self._placed else []
+
+    def _place(self, artifacts: Sequence[tuple[Artifact, float]]) -> None:
+        if artifacts:
+            files, scales = zip(*artifacts, strict=True)
+            self._placed = PlacedArtifacts(self.family, files, scales)
+        self._loaded = tuple(artifacts)
 
     def unload(self) -> None:
         """Back to the bare base."""
         if self._placed is not None:
             self._placed.remove()
-            self._placed = None
+            self._placed, self._loaded = None, ()
 
     def check(self, request: SampleRequest) -> None:
         """Raises RequestError for what the base cannot make: sizes, counts, schedulers, seeds."""

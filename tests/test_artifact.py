@@ -17,7 +17,7 @@ from artifact.metadata import ArtifactDescription
 from families.family import ModelFamily
 from families.fingerprint import fingerprint
 from families.sources import EMBEDDED_BASE_FOLDER
-from sampler.adapters import PlacedArtifact
+from sampler.adapters import PlacedArtifacts
 from sampler.sampler import Sampler, SampleRequest
 
 PATHS = (
@@ -142,7 +142,7 @@ def test_a_lora_of_another_base_is_refused_and_the_base_stays(base: ModelFamily)
     assert isinstance(layer, LoraLayer)
     for layers, tokens, message in (
         ({"lora_unet_nowhere": layer}, artifact.tokens, "have no place in this base"),
-        ({name: LoraLayer(layer.down[:, :5], layer.up, 1.0)}, artifact.tokens, "do not fit the base's"),
+        ({name: LoraLayer(layer.down[:, :5], layer.up, 1.0)}, artifact.tokens, "do not fit the base"),
         (artifact.layers, {"clip_l": artifact.tokens["clip_l"]}, "no token embeddings for clip_g"),
         (artifact.layers, {name: torch.zeros(2, 5) for name in artifact.tokens}, "do not fit this base"),
     ):
@@ -169,8 +169,8 @@ def test_alpha_over_rank_times_scale_is_the_effect(base: ModelFamily) -> None:
     assert isinstance(layer, LoraLayer)
     x = torch.randn(3, layer.down.shape[1])
     expected = module(x) + 0.7 * (2.0 / 4) * x @ layer.down.T @ layer.up.T
-    placed = PlacedArtifact(base, artifact)
-    placed.set_scale(0.7)
+    placed = PlacedArtifacts(base, [artifact])
+    placed.set_scales(0.7)
     torch.testing.assert_close(base.denoiser.get_submodule(PATHS[0])(x), expected)
     placed.remove()
 
@@ -185,7 +185,7 @@ def test_diffusers_opens_the_file_as_it_is(base: ModelFamily, tmp_path: Path) ->
         "encoder_hidden_states": torch.randn(1, 77, base.denoiser.config.cross_attention_dim),
         "added_cond_kwargs": {"text_embeds": torch.randn(1, 96), "time_ids": torch.full((1, 6), 64.0)},
     }
-    placed = PlacedArtifact(base, Artifact.read(path))
+    placed = PlacedArtifacts(base, [Artifact.read(path)])
     ours = base.denoiser(**inputs).sample
     placed.remove()
 
