@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from diffusers import DDIMScheduler
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
 
 from families.errors import BaseModelError
@@ -13,7 +14,7 @@ from families.sources import BaseModelSource
 
 diffusers_logging.disable_progress_bar()
 
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError)
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SingleFileComponentError)
 PredictionChoice = Literal["auto", "epsilon", "v_prediction"]
 """auto: as the checkpoint says."""
 

@@ -12,7 +12,7 @@ from families.sd3 import SD3
 from families.sd15 import SD15
 from families.sdxl import SDXL
 from families.single_file import inspect_single_file
-from families.sources import BaseModelSource, find_base_model, pipeline_class_name
+from families.sources import BaseModelSource, find_base_model, find_configuration, pipeline_class_name
 
 FAMILIES = {family.pipeline_class_name: family for family in (SDXL, SD15, SD3)}
 
@@ -58,8 +58,13 @@ def _recognise(source: BaseModelSource, options: LoadingOptions) -> tuple[str, L
     if source.kind != "file":
         return pipeline_class_name(source), options
     file = inspect_single_file(Path(source.location))
-    return file.pipeline_class, replace(
-        options,
-        prediction_type=file.prediction_type if options.prediction_type == "auto" else options.prediction_type,
-        zero_terminal_snr=options.zero_terminal_snr or file.zero_terminal_snr,
-    )
+    if options.base_config is not None:
+        described = pipeline_class_name(find_configuration(options.base_config))
+        if described != file.pipeline_class:
+            raise BaseModelError(
+                f"base_config: {options.base_config} describes a {described}, but {source.name} is a "
+                f"{file.pipeline_class}; give the configuration of that family"
+            )
+    prediction = file.prediction_type if options.prediction_type == "auto" else options.prediction_type
+    zero_terminal_snr = options.zero_terminal_snr or file.zero_terminal_snr
+    return file.pipeline_class, replace(options, prediction_type=prediction, zero_terminal_snr=zero_terminal_snr)

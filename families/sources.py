@@ -58,6 +58,19 @@ def find_base_model(base_model: str) -> BaseModelSource:
     )
 
 
+def find_configuration(base_config: str) -> BaseModelSource:
+    """Turn the text of `base_config` into a source. Raises BaseModelError when it is neither folder nor hub id."""
+    path = Path(base_config).expanduser()
+    if (path / INDEX).is_file():
+        return BaseModelSource(base_config, "folder", str(path))
+    if HUB_ID.fullmatch(base_config) and not path.exists():
+        return BaseModelSource(base_config, "hub", base_config)
+    raise BaseModelError(
+        f"base_config: {base_config!r} is neither a folder with a {INDEX} in it nor a hub id such as "
+        "stabilityai/stable-diffusion-xl-base-1.0"
+    )
+
+
 def pipeline_class_name(source: BaseModelSource) -> str:
     """The pipeline class that a folder's or hub model's index names. Raises BaseModelError without one."""
     index = read_index(source)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 
 from families.errors import BaseModelError
@@ -41,6 +42,37 @@ def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
 def test_a_family_that_is_not_supported(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     with pytest.raises(BaseModelError, match="is a FluxPipeline; supported are StableDiffusion3Pipeline"):
+        load_base_model(str(tmp_path), torch.float32)
+
+
+def test_the_family_of_a_hub_model_is_read_from_its_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = tmp_path / "index.json"
+    index.write_text(json.dumps({"_class_name": "StableCascadePipeline"}))
+    asked: list[tuple[str, ...]] = []
+
+    def download(*names: str) -> str:
+        asked.append(names)
+        return str(index)
+
+    monkeypatch.setattr("families.sources.hf_hub_download", download)
+    with pytest.raises(BaseModelError, match="someone/cascade is a StableCascadePipeline; supported are"):
+        load_base_model("someone/cascade", torch.float32)
+    assert asked == [("someone/cascade", "model_index.json")]
+
+
+def test_a_hub_model_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*names: str) -> str:
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr("families.sources.hf_hub_download", refuse)
+    with pytest.raises(BaseModelError, match="cannot load 'someone/thing' from the hub: .* Check the spelling"):
+        load_base_model("someone/thing", torch.float32)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "{", '{"_class_name": 3}'])
+def test_an_index_that_says_nothing(text: str, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(text)
+    with pytest.raises(BaseModelError, match=r"model_index\.json of"):
         load_base_model(str(tmp_path), torch.float32)
 
 

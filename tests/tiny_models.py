@@ -110,11 +110,13 @@ def write_sd3(folder: Path, *, t5: bool = True, medium_35: bool = False) -> Path
         qk_norm="rms_norm" if medium_35 else None,
         dual_attention_layers=(0,) if medium_35 else (),
     )
+    clip_l = _clip(CLIPTextModelWithProjection, 32)
+    torch.nn.init.eye_(clip_l.text_projection.weight)  # as SD3's own: single files leave it out
     pipeline = StableDiffusion3Pipeline(
         transformer=_randomise(transformer),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=_vae(scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
-        text_encoder=_clip(CLIPTextModelWithProjection, 32),
+        text_encoder=clip_l,
         tokenizer=_tokenizer(),
         text_encoder_2=_clip(CLIPTextModelWithProjection, 48),
         tokenizer_2=_tokenizer(),
