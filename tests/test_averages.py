@@ -58,7 +58,7 @@ def test_schedule_free_weights_come_back_to_the_bit() -> None:
 )
 def test_a_run_verifies_what_it_averaged(settings: dict[str, object], base: ModelFamily, tmp_path: Path) -> None:
     config = TrainingConfig(
-        base_model="mini-sdxl", class_word="figure", max_train_steps=6, rank=4, num_validation_images=1, train_batch_size=2,
-        num_inference_steps=2, **settings,
+        base_model="mini-sdxl", class_word="figure", max_train_steps=6, rank=4, train_batch_size=2,
+        num_validation_images=1, num_inference_steps=2, **settings,
     )  # fmt: skip
     assert list(run(config, [EXAMPLE], OutputFolder.create(tmp_path / "out")))[-1].fraction == 1.0

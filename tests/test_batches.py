@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from families.family import SizeConditioning
-from trainer.batches import Share, endless_batches, plan_epoch, take_share
+from trainer.batches import BatchStream, Share, plan_epoch, take_share
 from trainer.cache import CachedExample, CachedView
 
 SIZE = SizeConditioning((64, 64), (0, 0), (64, 64))
@@ -76,7 +76,7 @@ def test_views_are_drawn_and_masks_are_filled_up() -> None:
         CachedExample(views, "a", "TOK", (64, 64), 1, 1.0),
         CachedExample((masked,), "b", None, (64, 64), 1, 0.5),
     ]
-    stream = endless_batches(data, 2, generator(), generator(1))
+    stream = BatchStream(data, 2, generator(), generator(1))
     batches = [next(stream) for _ in range(40)]
     drawn = {float(batch.moments[batch.captions.index("a"), 0, 0, 0]) for batch in batches}
     assert drawn == {0.0, 1.0, 2.0}

@@ -4,8 +4,9 @@ What is left over in a bucket is filled up with other images of the bucket. All 
 little less, so that over an epoch each image has the weight that its repeats give it, whatever bucket it is in.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -42,17 +43,47 @@ class Share:
     count: int = 1
 
 
-def endless_batches(
-    examples: Sequence[CachedExample],
-    batch_size: int,
-    order: Generator,
-    augmentation: Generator,
-    share: Share = Share(),
-) -> Iterator[LatentBatch]:
-    """Batches for ever, epoch after epoch. `order` draws the order, `augmentation` the view of each image."""
-    while True:
-        for planned in take_share(plan_epoch(examples, batch_size, order), share):
-            yield _assemble(examples, planned, augmentation)
+class BatchStream(Iterator[LatentBatch]):
+    """Batches for ever, epoch after epoch. `order` draws the order, `augmentation` the view of each image.
+
+    Its place is the state of `order` before the epoch, and how many of the epoch's batches were taken.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[CachedExample],
+        batch_size: int,
+        order: Generator,
+        augmentation: Generator,
+        share: Share = Share(),
+    ) -> None:
+        self._examples, self._batch_size, self._share = examples, batch_size, share
+        self._order, self._augmentation = order, augmentation
+        self._plan: list[PlannedBatch] = []
+        self._taken = 0
+        self._epoch_start = order.get_state()
+
+    def __next__(self) -> LatentBatch:
+        if self._taken == len(self._plan):
+            self._begin_epoch()
+        planned = self._plan[self._taken]
+        self._taken += 1
+        return _assemble(self._examples, planned, self._augmentation)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the data."""
+        return {"epoch_start": self._epoch_start, "taken": self._taken}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to a place: the same epoch is planned again."""
+        self._order.set_state(state["epoch_start"])
+        self._begin_epoch()
+        self._taken = state["taken"]
+
+    def _begin_epoch(self) -> None:
+        self._epoch_start = self._order.get_state()
+        self._plan = take_share(plan_epoch(self._examples, self._batch_size, self._order), self._share)
+        self._taken = 0
 
 
 def plan_epoch(examples: Sequence[CachedExample], batch_size: int, order: Generator) -> list[PlannedBatch]:

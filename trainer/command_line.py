@@ -28,12 +28,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "data",
-        nargs="+",
+        nargs="*",
         help="zip, tar, folder or URL of images, with captions if there are any; several are taken together. Or the "
         "folder that python -m preprocess made",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings below")
     parser.add_argument("--output", type=Path, metavar="DIR", help="a new or empty folder; default outputs/<name>")
+    parser.add_argument(
+        "--resume",
+        metavar="WHICH",
+        help="go on with a run: latest (of --output), or the folder of a run or of one of its checkpoints. Settings "
+        "and images are the run's own",
+    )
     parser.add_argument("--progress_json", action="store_true", help="print progress as one JSON object a line")
     add_options(parser, TrainingConfig)
     return parser
@@ -70,14 +76,23 @@ def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
             raise ConfigError(f"data: {data} does not exist. Give a zip, a tar, a folder of images, or a URL.")
     from trainer.output_folder import OutputFolder, default_output
 
-    output = OutputFolder.create(arguments.output or default_output(arguments.data[0]))
+    state = None
+    if arguments.resume:
+        from trainer.resume import resume
+
+        resumed = resume(arguments.resume, arguments.output, config)
+        config, output, state = resumed.config, resumed.output, resumed.state
+    elif arguments.data:
+        output = OutputFolder.create(arguments.output or default_output(arguments.data[0]))
+    else:
+        raise ConfigError("data: is missing. Give a zip, a tar, a folder of images, or a URL.")
     from trainer.run import run  # torch and diffusers take seconds: only now
 
     last_line = 0.0
-    with closing(run(config, arguments.data, output)) as progress:
+    with closing(run(config, arguments.data, output, state)) as progress:
         for event in progress:
-            stop.deferred = event.step is not None and event.step < config.max_train_steps
-            last_step = event.step in (None, 1, config.max_train_steps)
+            stop.deferred = event.step is not None and event.eta_seconds != 0
+            last_step = event.step in (None, 1) or event.eta_seconds == 0
             if arguments.progress_json:
                 print(event.to_json(), flush=True)
             elif last_step or time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
@@ -86,7 +101,12 @@ def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
             if stop.requested:
                 break
     if stop.requested:
-        print(f"stopped; what was trained so far is in {output.weights}", file=sys.stderr, flush=True)
+        print(
+            f"stopped; what was trained so far is in {output.weights}\n"
+            f"--resume latest --output {output.path} goes on with it",
+            file=sys.stderr,
+            flush=True,
+        )
         return STOPPED
     print(output.weights, flush=True)
     return SUCCESS

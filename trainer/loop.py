@@ -51,6 +51,7 @@ class Trainer:
     def steps(self) -> Iterator[Step]:
         """Train until max_train_steps. Raises TrainingDiverged before a non-finite update is applied."""
         while self.step < self.max_train_steps:
+            self.generators.seed_global(self.step)
             rates = {trainable.name: trainable.learning_rate for trainable in self.trainables}
             micro_batches = islice(self.batches, self.gradient_accumulation_steps)
             mean_losses = _mean([self.backward(batch) for batch in micro_batches])

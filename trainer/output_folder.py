@@ -31,10 +31,6 @@ class OutputFolder:
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 
-    def checkpoint(self, step: int) -> Path:
-        """The file of one checkpoint."""
-        return self.checkpoints / f"step_{step:06d}.safetensors"
-
     def write_config(self, config: TrainingConfig) -> None:
         """config.yaml, with every default filled in: `--config` of a later run."""
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

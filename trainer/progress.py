@@ -49,12 +49,20 @@ class StepReporter:
     """Writes metrics.jsonl and turns steps into progress lines with loss, learning rates, it/s and ETA."""
 
     def __init__(
-        self, path: Path, total_steps: int, first: float, last: float, clock: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        total_steps: int,
+        first: float,
+        last: float,
+        clock: Callable[[], float] = time.monotonic,
+        resumed_at: int = 0,
     ) -> None:
-        """`first` and `last`: the fractions of the job at which the steps begin and end."""
+        """`first` and `last`: the fractions of the job at which the steps begin and end. `resumed_at`: the step whose
+        line is the last that is kept."""
         self._path, self._total, self._span, self._clock = path, total_steps, (first, last), clock
         self._times: deque[float] = deque([clock()], maxlen=SPEED_WINDOW + 1)
-        path.write_text("", encoding="utf-8")
+        kept = path.read_text(encoding="utf-8").splitlines(keepends=True) if resumed_at else []
+        path.write_text("".join(line for line in kept if _step_of(line) <= resumed_at), encoding="utf-8")
 
     def report(self, step: Step) -> Progress:
         """Write one line and give the progress."""
@@ -95,6 +103,13 @@ def relay_preparation(stages: Stages, first: float, last: float) -> Generator[Pr
         if stage.done == stage.total or stage.done % max(1, stage.total // 10) == 0:
             fraction += (last - fraction) / 10  # how many stages there will be is not known: nearer and nearer
             yield Progress(f"{stage.stage}: {stage.done} of {stage.total}", fraction)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except json.JSONDecodeError:  # a kill cut it short
+        return float("inf")
 
 
 def _duration(seconds: float) -> str:

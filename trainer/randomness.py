@@ -1,8 +1,10 @@
 """Every draw comes from a named generator, all derived from one seed."""
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 
 class NamedGenerators:
@@ -14,7 +16,22 @@ class NamedGenerators:
 
     def __getitem__(self, name: str) -> torch.Generator:
         if name not in self._generators:
-            digest = hashlib.sha256(f"{self._seed}/{name}".encode()).digest()
-            seed = int.from_bytes(digest[:8], "little") >> 1
-            self._generators[name] = torch.Generator().manual_seed(seed)
+            self._generators[name] = torch.Generator().manual_seed(self._seed_of(name))
         return self._generators[name]
+
+    def seed_global(self, step: int) -> None:
+        """Seed torch's own generators for one step: dropout layers draw from nothing else."""
+        torch.manual_seed(self._seed_of(f"step/{step}"))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state of every generator that was used."""
+        return {name: generator.get_state() for name, generator in self._generators.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Set the generators themselves: whoever holds one goes on with it."""
+        for name, generator_state in state.items():
+            self[name].set_state(generator_state)
+
+    def _seed_of(self, name: str) -> int:
+        digest = hashlib.sha256(f"{self._seed}/{name}".encode()).digest()
+        return int.from_bytes(digest[:8], "little") >> 1

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,20 +16,28 @@ from preprocess.reopen import reopen
 from sampler.adapters import remove_lora
 from sampler.sampler import Sampler, SampleRequest
 from trainer.cache import cache_examples, count_views
+from trainer.checkpoints import Checkpoints
 from trainer.config import TrainingConfig
 from trainer.output_folder import OutputFolder
 from trainer.progress import Progress, StepReporter, relay_preparation
 from trainer.report import write_report
 from trainer.resolution import base_requirements, resolve, validation_prompt
+from trainer.train_state import restore
 from trainer.trainables import require_optimizers
 from trainer.training import Training, build_training
 from trainer.verification import Probe, verify
 
 
-def run(config: TrainingConfig, sources: Sequence[str | Path], output: OutputFolder) -> Generator[Progress, None, None]:
+def run(
+    config: TrainingConfig,
+    sources: Sequence[str | Path],
+    output: OutputFolder,
+    state: dict[str, Any] | None = None,
+) -> Generator[Progress, None, None]:
     """Train on `sources` (archives, folders, URLs, or one prepared dataset) and fill `output`.
 
-    Closing the iterator saves what was trained so far.
+    `state`: of the checkpoint to go on from; the images are then those that `output` has prepared already. Closing the
+    iterator saves what was trained so far, and a checkpoint to go on from.
 
     Raises DatasetError, BaseModelError and ConfigError before any training; TrainingDiverged, ArtifactError and
     VerificationFailed after it, with the files kept.
@@ -49,6 +58,8 @@ def run(config: TrainingConfig, sources: Sequence[str | Path], output: OutputFol
     output.write_config(config)
 
     yield Progress("preparing the images", 0.05)
+    if state is not None:
+        sources = [output.dataset if is_prepared(output.dataset) else state["dataset"]]
     dataset = yield from _dataset(config, sources, output, base_requirements(family, config))
     yield from _tell(dataset)
 
@@ -59,6 +70,9 @@ def run(config: TrainingConfig, sources: Sequence[str | Path], output: OutputFol
     examples = list(cache_examples(dataset, family))
     training = build_training(config, family, dataset, examples, accelerator)
 
+    if state is not None:
+        restore(training, state)
+        yield Progress(f"going on after step {training.trainer.step}", 0.1)
     yield Progress(f"training {config.max_train_steps} steps on {accelerator.device}", 0.1)
     yield from _train(training, output)
     training.write(output.weights)
@@ -81,17 +95,21 @@ def run(config: TrainingConfig, sources: Sequence[str | Path], output: OutputFol
 
 def _train(training: Training, output: OutputFolder) -> Iterator[Progress]:
     """Step by step, with checkpoints. Whatever ends it early, what was trained so far is saved first."""
-    config = training.config
-    reporter = StepReporter(output.metrics, config.max_train_steps, 0.1, 0.9)
+    config, trainer = training.config, training.trainer
+    reporter = StepReporter(output.metrics, config.max_train_steps, 0.1, 0.9, resumed_at=trainer.step)
+    checkpoints = Checkpoints(output.checkpoints, config.keep_checkpoints)
     finished = False
     try:
-        for step in training.trainer.steps():
+        for step in trainer.steps():
             yield reporter.report(step)
             if config.checkpointing_steps and step.number % config.checkpointing_steps == 0:
-                training.write(output.checkpoint(step.number))
+                checkpoints.write(training)
         finished = True
+    except GeneratorExit:  # between two steps: only there the state is whole
+        checkpoints.write(training)
+        raise
     finally:
-        if not finished and training.trainer.step > 0:
+        if not finished and trainer.step > 0:
             training.write(output.weights)
 
 

@@ -1,6 +1,7 @@
 """Something that is trained: parameters with their own optimizer, schedule and clipping."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,7 +39,8 @@ class Trainable:
         self.name = name
         self.parameters = list(parameters)
         self.optimizer = build_optimizer(self.parameters, optimizer)
-        self.schedule = LambdaLR(self.optimizer, multiplier(schedule, optimizer.learning_rate, total_steps))
+        self._multiplier = multiplier(schedule, optimizer.learning_rate, total_steps)
+        self.schedule = LambdaLR(self.optimizer, lambda step: self._multiplier(step))
         self.averages = build_averages(self.parameters, self.optimizer, optimizer.name in SCHEDULE_FREE, ema_decay)
         self._max_grad_norm = max_grad_norm
 
@@ -57,3 +59,38 @@ class Trainable:
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.averages.follow()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters, what the optimizer remembers of each, its figures, and the averages."""
+        optimizer = self.optimizer.state_dict()
+        count = len(self.parameters)
+        return {
+            "parameters": [parameter.detach() for parameter in self.parameters],
+            "optimizer": [optimizer["state"].get(index, {}) for index in range(count)],
+            "groups": [{key: value for key, value in group.items() if key != "params"}
+                       for group in optimizer["param_groups"]],
+            "averages": self.averages.state_dict(),
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
+        """Go on from a state after `step` steps, with the rate that the schedule has there."""
+        for parameter, saved in zip(self.parameters, state["parameters"], strict=True):
+            parameter.copy_(saved)
+        present = self.optimizer.state_dict()["param_groups"]
+        groups = [
+            {**{key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()},
+             "params": group["params"]}
+            for saved, group in zip(state["groups"], present, strict=True)
+        ]  # fmt: skip
+        remembered = {index: each for index, each in enumerate(state["optimizer"]) if each}
+        self.optimizer.load_state_dict({"state": remembered, "param_groups": groups})
+        self.averages.load_state_dict(state["averages"])
+        self._go_to(step)
+
+    def _go_to(self, step: int) -> None:
+        self.schedule.last_epoch = step
+        rates = [base * self._multiplier(step) for base in self.schedule.base_lrs]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self.schedule._last_lr = rates

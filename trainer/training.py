@@ -15,7 +15,7 @@ from families.fingerprint import fingerprint
 from preprocess.dataset import PreparedDataset
 from sampler.adapters import adapter_layers
 from trainer.adapters import add_lora
-from trainer.batches import Share, endless_batches
+from trainer.batches import BatchStream, Share
 from trainer.cache import CachedExample
 from trainer.config import TrainingConfig
 from trainer.loop import Trainer
@@ -36,6 +36,7 @@ class Training:
     dataset: PreparedDataset
     tokens: ConceptTokens
     trainer: Trainer
+    batches: BatchStream
     base_fingerprint: str
 
     @property
@@ -96,15 +97,16 @@ def build_training(
     lora = add_lora(family, config.lora_targets, config.rank, config.alpha, generators["init_lora"])
     class_words = {concept.trigger_word: concept.class_word for concept in config.all_concepts}
     tokens = add_tokens(family, class_words, config.num_tokens, generators["init_tokens"])
+    batches = BatchStream(
+        examples,
+        config.train_batch_size,
+        generators["data"],
+        generators["augment"],
+        Share(accelerator.process_index, accelerator.num_processes),
+    )
     trainer = Trainer(
         family=family,
-        batches=endless_batches(
-            examples,
-            config.train_batch_size,
-            generators["data"],
-            generators["augment"],
-            Share(accelerator.process_index, accelerator.num_processes),
-        ),
+        batches=batches,
         prompts=PromptSampler(
             tokens.triggers,
             generators,
@@ -120,4 +122,4 @@ def build_training(
         max_train_steps=config.max_train_steps,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
     )
-    return Training(config, family, dataset, tokens, trainer, base_fingerprint)
+    return Training(config, family, dataset, tokens, trainer, batches, base_fingerprint)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from preprocess.settings import Settings
 
@@ -14,5 +14,14 @@ class OutputSection(Settings):
     checkpointing_steps: int | None = Field(
         None,
         ge=1,
-        description="Write checkpoints/step_NNNNNN.safetensors every so many steps; each is a whole artifact",
+        description="Write checkpoints/step_NNNNNN every so many steps: a whole artifact, and what --resume needs",
     )
+    keep_checkpoints: int | None = Field(
+        None, ge=1, description="Of these, only the last so many are kept, and the best; by default all"
+    )
+
+    @model_validator(mode="after")
+    def _output_rules(self) -> "OutputSection":
+        if self.keep_checkpoints is not None and self.checkpointing_steps is None:
+            raise ValueError("keep_checkpoints has no effect without checkpointing_steps; set it, or leave it out")
+        return self

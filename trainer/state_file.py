@@ -1,0 +1,60 @@
+"""A tree of numbers, texts and tensors as two files: safetensors and JSON. Nothing that could run code on reading."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+TENSORS, VALUES = "state.safetensors", "state.json"
+REFERENCE = "tensor"
+"""A tensor stands in the JSON as {"tensor": its name in the other file}."""
+
+
+def write_state(folder: Path, tree: Mapping[str, Any]) -> None:
+    """Write both files, through to the disk. `tree`: dicts with text keys, lists and tuples, with tensors, numbers,
+    texts and None in them."""
+    tensors: dict[str, Tensor] = {}
+    values = _detach(tree, "", tensors)
+    save_file(tensors, folder / TENSORS)
+    with (folder / VALUES).open("w", encoding="utf-8") as file:
+        json.dump(values, file, indent=1)
+    for name in (TENSORS, VALUES):
+        with (folder / name).open("rb") as written:
+            os.fsync(written.fileno())
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The tree, tensors on the CPU; tuples have become lists.
+
+    Raises OSError, ValueError or SafetensorError when the files are not whole.
+    """
+    tensors = load_file(folder / TENSORS)
+    tree: dict[str, Any] = _attach(json.loads((folder / VALUES).read_text(encoding="utf-8")), tensors)
+    return tree
+
+
+def _detach(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(node, Tensor):
+        tensors[path] = torch.empty_like(node, device="cpu", memory_format=torch.contiguous_format).copy_(node.detach())
+        return {REFERENCE: path}
+    if isinstance(node, Mapping):
+        wrong = [key for key in node if not isinstance(key, str)]
+        if wrong:
+            raise TypeError(f"{path}: JSON has text keys only, not {wrong[0]!r}")
+        return {key: _detach(value, f"{path}/{key}".lstrip("/"), tensors) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_detach(value, f"{path}/{index}".lstrip("/"), tensors) for index, value in enumerate(node)]
+    return node
+
+
+def _attach(node: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(node, dict):
+        if set(node) == {REFERENCE}:
+            return tensors[node[REFERENCE]]
+        return {key: _attach(value, tensors) for key, value in node.items()}
+    return [_attach(value, tensors) for value in node] if isinstance(node, list) else node
