@@ -55,7 +55,7 @@ class DiffusionProcess:
 
     def timesteps_at(self, fractions: Tensor) -> Tensor:
         """int64: ⌊fraction · T⌋."""
-        return (fractions.double() * self.num_timesteps).round(decimals=6).floor().long()
+        return (fractions * self.num_timesteps).floor().long()
 
     def corrupt(self, latents: Tensor, draw: Draw) -> Tensor:
         signal, noise = self._scales(draw.timesteps)

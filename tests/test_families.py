@@ -14,6 +14,7 @@ from families.flow_matching import FlowMatching
 from families.placeholder_tokens import PlaceholderTokens, without_placeholders
 from families.registry import load_base_model
 from preprocess.settings import ConfigError
+from sampler.generation import Generation
 from sampler.sampler import RequestError, Sampler, SampleRequest
 from tests.conftest import EXAMPLE
 from tests.tiny_models import TINY_MODELS, write_sd2_v, write_sd3, write_sd15, write_sd15_inpainting, write_sdxl
@@ -91,7 +92,7 @@ def test_features_are_those_of_diffusers_own_pipeline(tiny: ModelFamily) -> None
         torch.testing.assert_close(ours.pooled_prompt_embeds, theirs[2])
 
 
-@pytest.mark.parametrize("kind", TINY_MODELS)
+@pytest.mark.parametrize("kind", ["sd15", "sd2-v", "sdxl-v", "sd3"])
 def test_a_training_end_to_end(kind: str, tiny_folders: dict[str, Path], tmp_path: Path) -> None:
     """Verified as every training is, and its samples drawn; then the file is put on a fresh base."""
     config = TrainingConfig(
@@ -187,6 +188,24 @@ def test_what_flow_matching_has_no_use_for(tmp_path: Path) -> None:
     assert resolve(TrainingConfig(base_model=folder), family).loss_weighting == "uniform"
     with pytest.raises(ConfigError, match="no convolutions; choose attention"):
         resolve(TrainingConfig(base_model=folder, lora_targets="attention+feed-forward+convolutions"), family)
+
+
+def test_an_artifact_remembers_how_its_base_was_opened(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+    config = TrainingConfig(
+        base_model=str(tiny_folders["sd15"]), prediction_type="v_prediction", zero_terminal_snr=True, max_train_steps=2,
+        train_batch_size=1, learning_rate=1e-2, num_validation_images=1, num_inference_steps=2,
+    )  # fmt: skip
+    output = OutputFolder.create(tmp_path / "out")
+    list(run(config, [EXAMPLE], output))
+    artifact = Artifact.read(output.weights)
+    assert artifact.description is not None
+    assert (artifact.description.prediction_type, artifact.description.zero_terminal_snr) == ("v_prediction", True)
+    generation = Generation()
+    sampler = generation.prepare(artifact, None)
+    assert sampler.family.noise_process.prediction_type == "v_prediction"
+    assert sampler.family.pipeline().scheduler.config.rescale_betas_zero_snr
+    bare = generation.prepare(None, str(tiny_folders["sd15"])).family  # not asked for: as the base itself is
+    assert bare.noise_process.prediction_type == "epsilon" and not bare.noise_process.zero_terminal_snr
 
 
 def test_inpainting_models_are_refused(tmp_path: Path) -> None:

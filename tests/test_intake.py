@@ -302,7 +302,9 @@ def test_a_download_that_is_too_large_is_an_error(served: tuple[Path, str], tmp_
 
 
 def test_a_server_that_is_not_there_is_an_error(served: tuple[Path, str], tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"127\.0\.0\.1: cannot be reached \(ConnectionRefusedError: .*\)\. Check the address"):
+    with pytest.raises(
+        DatasetError, match=r"127\.0\.0\.1: cannot be reached \(ConnectionRefusedError: .*\)\. Check the address"
+    ):
         prepared(["http://127.0.0.1:9/photos.zip"], tmp_path / "dataset")
 
 
