@@ -9,6 +9,7 @@ from preprocess.config import DataConfig
 from preprocess.settings import Settings, build_settings
 from trainer.config_sections.adapter import AdapterSection
 from trainer.config_sections.duration import DurationSection
+from trainer.config_sections.held_out import HeldOutSection
 from trainer.config_sections.objective import ObjectiveSection
 from trainer.config_sections.optimization import OptimizationSection
 from trainer.config_sections.output import OutputSection
@@ -39,6 +40,7 @@ class BaseModelSection(Settings):
 class TrainingConfig(
     OutputSection,
     ValidationSection,
+    HeldOutSection,
     ObjectiveSection,
     OptimizationSection,
     TokenSection,
@@ -51,7 +53,7 @@ class TrainingConfig(
 
     @model_validator(mode="after")
     def _rules_across_sections(self) -> "TrainingConfig":
-        for rule in (_warmup_rule, _checkpoint_rule, _mask_rule):
+        for rule in (_warmup_rule, _checkpoint_rule, _validation_rule, _mask_rule):
             rule(self)
         return self
 
@@ -88,6 +90,14 @@ def _checkpoint_rule(config: TrainingConfig) -> None:
         raise ValueError(
             f"checkpointing_steps ({config.checkpointing_steps}) exceeds max_train_steps "
             f"({config.max_train_steps}): no checkpoint would ever be written"
+        )
+
+
+def _validation_rule(config: TrainingConfig) -> None:
+    if config.validation_steps is not None and config.validation_steps > config.max_train_steps:
+        raise ValueError(
+            f"validation_steps ({config.validation_steps}) exceeds max_train_steps ({config.max_train_steps}): "
+            "nothing would ever be compared"
         )
 
 

@@ -18,6 +18,7 @@ class OutputFolder:
         self.embeddings = path / "embeddings.safetensors"
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.jsonl"
+        self.validation = path / "validation.jsonl"
         self.report = path / "report.json"
         self.dataset = path / "dataset"
         self.samples = path / "samples"

@@ -61,8 +61,7 @@ class StepReporter:
         line is the last that is kept."""
         self._path, self._total, self._span, self._clock = path, total_steps, (first, last), clock
         self._times: deque[float] = deque([clock()], maxlen=SPEED_WINDOW + 1)
-        kept = path.read_text(encoding="utf-8").splitlines(keepends=True) if resumed_at else []
-        path.write_text("".join(line for line in kept if _step_of(line) <= resumed_at), encoding="utf-8")
+        keep_lines(path, resumed_at)
 
     def report(self, step: Step) -> Progress:
         """Write one line and give the progress."""
@@ -103,6 +102,12 @@ def relay_preparation(stages: Stages, first: float, last: float) -> Generator[Pr
         if stage.done == stage.total or stage.done % max(1, stage.total // 10) == 0:
             fraction += (last - fraction) / 10  # how many stages there will be is not known: nearer and nearer
             yield Progress(f"{stage.stage}: {stage.done} of {stage.total}", fraction)
+
+
+def keep_lines(path: Path, step: int) -> None:
+    """Cut a file of JSON lines after the line of `step`; 0: make it empty, or anew."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if step else []
+    path.write_text("".join(line for line in lines if _step_of(line) <= step), encoding="utf-8")
 
 
 def _step_of(line: str) -> float:

@@ -12,7 +12,7 @@ from trainer.output_folder import OutputFolder
 LATEST = "latest"
 MAY_CHANGE = (
     "max_train_steps", "checkpointing_steps", "keep_checkpoints", "num_validation_images", "num_inference_steps",
-    "guidance_scale", "validation_prompt", "save_precision",
+    "guidance_scale", "validation_prompt", "save_precision", "early_stopping_patience",
 )  # fmt: skip
 """What says how long is trained and what is looked at. Schedules are stretched to a new end."""
 

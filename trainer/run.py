@@ -16,15 +16,15 @@ from preprocess.reopen import reopen
 from sampler.adapters import remove_lora
 from sampler.sampler import Sampler, SampleRequest
 from trainer.cache import cache_examples, count_views
-from trainer.checkpoints import Checkpoints
 from trainer.config import TrainingConfig
 from trainer.output_folder import OutputFolder
-from trainer.progress import Progress, StepReporter, relay_preparation
+from trainer.progress import Progress, relay_preparation
 from trainer.report import write_report
 from trainer.resolution import base_requirements, resolve, validation_prompt
 from trainer.train_state import restore
 from trainer.trainables import require_optimizers
 from trainer.training import Training, build_training
+from trainer.training_stage import train
 from trainer.verification import Probe, verify
 
 
@@ -73,8 +73,10 @@ def run(
     if state is not None:
         restore(training, state)
         yield Progress(f"going on after step {training.trainer.step}", 0.1)
+    if training.held_out is not None:
+        yield Progress(f"validating on {training.held_out.description}", 0.1)
     yield Progress(f"training {config.max_train_steps} steps on {accelerator.device}", 0.1)
-    yield from _train(training, output)
+    yield from train(training, output)
     training.write(output.weights)
 
     yield Progress(f"sampling {config.num_validation_images} images", 0.92)
@@ -91,26 +93,6 @@ def run(
     yield Progress(
         f"verified: the file does what the training did (relative difference {verification.difference:.1e})", 1.0
     )
-
-
-def _train(training: Training, output: OutputFolder) -> Iterator[Progress]:
-    """Step by step, with checkpoints. Whatever ends it early, what was trained so far is saved first."""
-    config, trainer = training.config, training.trainer
-    reporter = StepReporter(output.metrics, config.max_train_steps, 0.1, 0.9, resumed_at=trainer.step)
-    checkpoints = Checkpoints(output.checkpoints, config.keep_checkpoints)
-    finished = False
-    try:
-        for step in trainer.steps():
-            yield reporter.report(step)
-            if config.checkpointing_steps and step.number % config.checkpointing_steps == 0:
-                checkpoints.write(training)
-        finished = True
-    except GeneratorExit:  # between two steps: only there the state is whole
-        checkpoints.write(training)
-        raise
-    finally:
-        if not finished and trainer.step > 0:
-            training.write(output.weights)
 
 
 def _write_samples(training: Training, output: OutputFolder) -> None:

@@ -28,6 +28,8 @@ def capture(training: Training) -> dict[str, Any]:
         "trainables": {trainable.name: trainable.state_dict() for trainable in trainer.trainables},
         "generators": trainer.generators.state_dict(),
         "batches": training.batches.state_dict(),
+        "best": training.best.state_dict(),
+        "scorer": None if training.scorer is None else training.scorer.state_dict(),
     }
 
 
@@ -49,3 +51,6 @@ def restore(training: Training, state: dict[str, Any]) -> None:
         trainable.load_state_dict(state["trainables"][trainable.name], trainer.step)
     trainer.generators.load_state_dict(state["generators"])
     training.batches.load_state_dict(state["batches"])
+    training.best.load_state_dict(state["best"])
+    if training.scorer is not None:
+        training.scorer.load_state_dict(state["scorer"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -25,6 +25,10 @@ from trainer.randomness import NamedGenerators
 from trainer.resolution import validation_prompt
 from trainer.tokens import ConceptTokens, add_tokens
 from trainer.trainables import build_trainables
+from trainer.validation.best import Best
+from trainer.validation.held_out_loss import HeldOutLoss
+from trainer.validation.scorer import Scorer
+from trainer.validation.split import Split, split
 
 
 @dataclass
@@ -38,6 +42,9 @@ class Training:
     trainer: Trainer
     batches: BatchStream
     base_fingerprint: str
+    held_out: Split | None = None
+    scorer: Scorer | None = None
+    best: Best = field(default_factory=Best)
 
     @property
     def triggers(self) -> dict[str, list[str]]:
@@ -97,8 +104,11 @@ def build_training(
     lora = add_lora(family, config.lora_targets, config.rank, config.alpha, generators["init_lora"])
     class_words = {concept.trigger_word: concept.class_word for concept in config.all_concepts}
     tokens = add_tokens(family, class_words, config.num_tokens, generators["init_tokens"])
+    held_out = None
+    if config.validation_steps is not None:
+        held_out = split(examples, config.validation_share, family.size_multiple, generators["validation_split"])
     batches = BatchStream(
-        examples,
+        examples if held_out is None else held_out.trained,
         config.train_batch_size,
         generators["data"],
         generators["augment"],
@@ -122,4 +132,9 @@ def build_training(
         max_train_steps=config.max_train_steps,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
     )
-    return Training(config, family, dataset, tokens, trainer, batches, base_fingerprint)
+    training = Training(config, family, dataset, tokens, trainer, batches, base_fingerprint, held_out)
+    training.best.patience = config.early_stopping_patience
+    if held_out is not None:
+        floor = config.resolved_mask_floor
+        training.scorer = HeldOutLoss(family, held_out.held_out, tokens.triggers, floor, accelerator)
+    return training

@@ -1,0 +1,1 @@
+"""Which checkpoint is the best: what it is judged by, and the rule."""

@@ -1,0 +1,93 @@
+"""The loss on held-out images at fixed noise and timesteps, by bands of noise.
+
+The loss of training says little: it is drawn anew each step. At fixed draws it falls while there is something to learn
+that carries over, and rises when only the training images are learned by heart.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from families.family import ModelFamily
+from families.noise_process import Draw
+from families.placeholder_tokens import expand_triggers
+from trainer.cache import CachedExample
+from trainer.losses.masked_mean import masked_mean
+
+BANDS = 4
+DRAWS = 8
+"""Timesteps of each image, evenly spread: two in each band."""
+SEED = 20_000
+"""Of the noise: the same in every run, whatever its seed, so that runs on the same images compare."""
+
+
+class HeldOutLoss:
+    """Implements `trainer.validation.scorer.Scorer`.
+
+    `loss_<band>`, 0 the least noisy: mean squared error under the mask. `score`: the mean over the bands of the loss
+    divided by what it was before the training, so that each band counts alike: 1 is the base.
+    """
+
+    name = "loss on held-out pictures, relative to the base"
+
+    def __init__(
+        self,
+        family: ModelFamily,
+        examples: Sequence[CachedExample],
+        triggers: Mapping[str, Sequence[str]],
+        mask_floor: float,
+        accelerator: Accelerator,
+    ) -> None:
+        self._family, self._examples, self._accelerator = family, examples, accelerator
+        self._prompts = [expand_triggers(example.caption, triggers) for example in examples]
+        self._mask_floor = mask_floor
+        self._before: list[float] | None = None
+
+    def __call__(self) -> dict[str, float]:
+        losses = torch.stack([self._losses(index) for index in range(len(self._examples))]).mean(dim=0).tolist()
+        if self._before is None:
+            self._before = losses
+        relative = [loss / max(before, 1e-12) for loss, before in zip(losses, self._before, strict=True)]
+        return {"score": sum(relative) / BANDS, **{f"loss_{band}": loss for band, loss in enumerate(losses)}}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"before": self._before}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._before = state["before"]
+
+    @torch.no_grad()
+    def _losses(self, index: int) -> Tensor:
+        """(BANDS,) of one image."""
+        view, process = self._examples[index].views[0], self._family.noise_process
+        generator = torch.Generator().manual_seed(SEED + index)
+        count, (channels, height, width) = DRAWS, view.moments.shape
+        noises = torch.randn((count + 1, channels // 2, height, width), generator=generator).to(view.moments.device)
+        latents = self._family.latents(view.moments[None], noises[:1]).expand(count, -1, -1, -1)
+        fractions = (torch.arange(count) + 0.5) / count
+        draw = Draw(process.timesteps_at(fractions).to(latents.device), noises[1:])
+        with deterministic(self._family.denoiser), self._accelerator.autocast():
+            prompts = self._family.encode_prompts([self._prompts[index]] * count)
+            prediction = self._family.denoise(
+                process.corrupt(latents, draw), draw.timesteps, prompts, [view.size] * count
+            )
+        error = (prediction.float() - process.target(latents, draw).float()).square()
+        mask = None if view.mask is None else self._mask_floor + (1 - self._mask_floor) * view.mask
+        losses = masked_mean(error, None if mask is None else mask.expand(count, 1, height, width))
+        return losses.view(BANDS, -1).mean(dim=1)
+
+
+@contextmanager
+def deterministic(module: nn.Module) -> Iterator[None]:
+    """Without dropout; every submodule is afterwards in the mode that it was in."""
+    training = [submodule for submodule in module.modules() if submodule.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for submodule in training:
+            submodule.training = True

@@ -1,0 +1,75 @@
+"""What is not trained, so that it can be validated on: whole images, or crops where images are few."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator
+
+from families.family import SizeConditioning
+from trainer.cache import CachedExample, CachedView
+
+MOST_IMAGES = 16
+MOST_CROPS = 4
+CROP = 0.75
+"""Share of the sides that a crop keeps."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """`trained` and `held_out`; `crops`: whether what is held out are crops of images that are trained."""
+
+    trained: list[CachedExample]
+    held_out: list[CachedExample]
+    crops: bool
+
+    @property
+    def description(self) -> str:
+        """In words."""
+        count = len(self.held_out)
+        return f"{count} crops of the training images" if self.crops else f"{count} images that are not trained"
+
+
+def split(examples: Sequence[CachedExample], share: float, size_multiple: int, generator: Generator) -> Split:
+    """Hold out `share` of the concepts' images, drawn, at most 16. Where that is less than one image, hold out crops.
+
+    Each concept keeps an image to train on. `size_multiple`: what sides in pixels must be multiples of.
+    """
+    order = torch.randperm(len(examples), generator=generator).tolist()
+    candidates = [index for index in order if examples[index].concept is not None]
+    wanted = min(MOST_IMAGES, int(share * len(candidates)))
+    if wanted == 0:
+        crops = [_crop(examples[index], size_multiple, generator) for index in candidates[:MOST_CROPS]]
+        return Split(list(examples), crops, crops=True)
+    held: list[int] = []
+    for index in candidates:
+        left = [
+            other for other in candidates if other not in held and examples[other].concept == examples[index].concept
+        ]
+        if len(held) < wanted and len(left) > 1:
+            held.append(index)
+    trained = [example for index, example in enumerate(examples) if index not in held]
+    return Split(trained, [examples[index] for index in held], crops=False)
+
+
+def _crop(example: CachedExample, size_multiple: int, generator: Generator) -> CachedExample:
+    view = example.views[0]
+    whole = view.moments.shape[-2:]
+    scales = [target // side for target, side in zip(view.size.target, whole, strict=True)]  # pixels a latent pixel
+    sides = [_side(length, max(1, size_multiple // scale)) for length, scale in zip(whole, scales, strict=True)]
+    top, left = (
+        int(torch.randint(length - side + 1, (), generator=generator))
+        for length, side in zip(whole, sides, strict=True)
+    )
+    area = (..., slice(top, top + sides[0]), slice(left, left + sides[1]))
+    size = SizeConditioning(
+        view.size.original,
+        (view.size.crop[0] + top * scales[0], view.size.crop[1] + left * scales[1]),
+        (sides[0] * scales[0], sides[1] * scales[1]),
+    )
+    mask = None if view.mask is None else view.mask[area]
+    return replace(example, views=(CachedView(view.moments[area], mask, size),))
+
+
+def _side(length: int, multiple: int) -> int:
+    return max(multiple, int(length * CROP) // multiple * multiple)
