@@ -67,10 +67,10 @@ def kohya_name(path: str, layers_per_block: int) -> str:
 def file_names(family: ModelFamily) -> Mapping[str, str]:
     """The name in our files of every module of the family's denoiser, by its path."""
     paths = [path for path, _ in family.denoiser.named_modules()]
-    if family.name == "sdxl":
+    if family.layer_naming == "kohya_sgm":
         layers_per_block = family.denoiser.config.layers_per_block
         return {path: kohya_name(path, layers_per_block) for path in paths}
-    if family.name == "sd15":
+    if family.layer_naming == "kohya":
         return {path: _underscored(PREFIX, path) for path in paths}
     return {path: f"transformer.{path}" for path in paths}
 
@@ -94,9 +94,9 @@ def has_weight(module: nn.Module) -> bool:
 
 
 def _other_names(family: ModelFamily, path: str) -> tuple[str, ...]:
-    if family.name in ("sdxl", "sd15"):
-        return _underscored(PREFIX, path), f"unet.{path}"
-    return (_underscored("lora_transformer_", path),)  # as OneTrainer writes SD3
+    if family.layer_naming == "peft":
+        return (_underscored("lora_transformer_", path),)  # as OneTrainer writes SD3
+    return _underscored(PREFIX, path), f"unet.{path}"
 
 
 def _underscored(prefix: str, path: str) -> str:

@@ -5,12 +5,15 @@ Shapes: B batch, L prompt tokens, D prompt width, C latent channels, H and W pix
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from families.noise_process import NoiseProcess
+
+LayerNaming = Literal["kohya_sgm", "kohya", "peft"]
+"""How LoRA files name a denoiser's layers: kohya's over Stability's blocks or diffusers', or dotted paths."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class ModelFamily(Protocol):
     name: ClassVar[str]
     adapter_modules: ClassVar[Mapping[str, tuple[str, ...]]]
     """How the names of the denoiser's layers end, by kind: "attention", "feed-forward", "convolutions"."""
+    layer_naming: ClassVar[LayerNaming]
 
     encoder_names: tuple[str, ...]
     """Names of the text encoders in embedding files, in the order of `text_encoders`."""

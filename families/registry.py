@@ -16,6 +16,16 @@ from families.sources import BaseModelSource, find_base_model, find_configuratio
 
 FAMILIES = {family.pipeline_class_name: family for family in (SDXL, SD15, SD3)}
 
+NO_TEXT_TO_IMAGE = {
+    "StableDiffusionXLImg2ImgPipeline": "SDXL's refiner, or another model that only improves pictures",
+    "StableDiffusionXLInpaintPipeline": "an inpainting model",
+    "StableDiffusionInpaintPipeline": "an inpainting model",
+    "StableDiffusion3InpaintPipeline": "an inpainting model",
+    "StableDiffusionInstructPix2PixPipeline": "an image-editing model",
+    "StableDiffusionXLInstructPix2PixPipeline": "an image-editing model",
+}
+"""Pipelines in the layout of a supported family, which are trained otherwise."""
+
 
 def load_base_model(
     base_model: str,
@@ -40,6 +50,11 @@ def load_base_model(
             "is for single files"
         )
     class_name, options = _recognise(source, options)
+    if class_name in NO_TEXT_TO_IMAGE:
+        raise BaseModelError(
+            f"base_model: {base_model} is {NO_TEXT_TO_IMAGE[class_name]} ({class_name}). Train on the text-to-image "
+            "model that it was made from."
+        )
     if class_name not in FAMILIES:
         raise BaseModelError(
             f"base_model: {base_model} is a {class_name}; supported are {', '.join(sorted(FAMILIES))}. "

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from families.diffusion_process import DiffusionProcess
 from families.errors import BaseModelError
-from families.family import PromptFeatures, SizeConditioning
+from families.family import LayerNaming, PromptFeatures, SizeConditioning
 from families.latents import freeze, posterior_moments, sample_posterior
 from families.loading import LoadingOptions, adapt_scheduler, open_pipeline
 from families.noise_process import NoiseProcess
@@ -26,6 +26,7 @@ class SD15:
     name: ClassVar[str] = "sd15"
     pipeline_class_name: ClassVar[str] = "StableDiffusionPipeline"
     adapter_modules: ClassVar[Mapping[str, tuple[str, ...]]] = UNET_ADAPTER_MODULES
+    layer_naming: ClassVar[LayerNaming] = "kohya"
 
     def __init__(self, pipeline: StableDiffusionPipeline) -> None:
         self._pipeline = pipeline

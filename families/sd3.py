@@ -13,7 +13,7 @@ from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 from torch.nn import functional
 
-from families.family import PromptFeatures, SizeConditioning
+from families.family import LayerNaming, PromptFeatures, SizeConditioning
 from families.flow_matching import FlowMatching
 from families.latents import freeze, posterior_moments, sample_posterior
 from families.loading import LoadingOptions, open_pipeline, refuse_diffusion_options
@@ -40,6 +40,7 @@ class SD3:
         "feed-forward": ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
         "convolutions": (),
     }
+    layer_naming: ClassVar[LayerNaming] = "peft"
 
     def __init__(self, pipeline: StableDiffusion3Pipeline) -> None:
         self._pipeline = pipeline

@@ -8,7 +8,7 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
 from families.diffusion_process import DiffusionProcess
-from families.family import PromptFeatures, SizeConditioning
+from families.family import LayerNaming, PromptFeatures, SizeConditioning
 from families.latents import freeze, posterior_moments, sample_posterior
 from families.loading import LoadingOptions, adapt_scheduler, open_pipeline
 from families.noise_process import NoiseProcess
@@ -23,6 +23,7 @@ class SDXL:
     name: ClassVar[str] = "sdxl"
     pipeline_class_name: ClassVar[str] = "StableDiffusionXLPipeline"
     adapter_modules: ClassVar[Mapping[str, tuple[str, ...]]] = UNET_ADAPTER_MODULES
+    layer_naming: ClassVar[LayerNaming] = "kohya_sgm"
 
     def __init__(self, pipeline: StableDiffusionXLPipeline) -> None:
         self._pipeline = pipeline

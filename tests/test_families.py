@@ -92,7 +92,7 @@ def test_features_are_those_of_diffusers_own_pipeline(tiny: ModelFamily) -> None
         torch.testing.assert_close(ours.pooled_prompt_embeds, theirs[2])
 
 
-@pytest.mark.parametrize("kind", ["sd15", "sd2-v", "sdxl-v", "sd3"])
+@pytest.mark.parametrize("kind", ["sd15", "sd2-v", pytest.param("sdxl-v", marks=pytest.mark.slow), "sd3"])
 def test_a_training_end_to_end(kind: str, tiny_folders: dict[str, Path], tmp_path: Path) -> None:
     """Verified as every training is, and its samples drawn; then the file is put on a fresh base."""
     config = TrainingConfig(

@@ -94,7 +94,7 @@ def routed(family: ModelFamily, folder: Path, *, split: bool) -> Curve:
         return curve(training)
 
 
-@pytest.mark.parametrize("kind", ["sd15", "sdxl-v", "sd3"])
+@pytest.mark.parametrize("kind", ONE_FAST)
 def test_two_micro_batches_of_one_are_one_batch_of_two(kind: str, tmp_path: Path) -> None:
     family = load_base_model(str(TINY_MODELS[kind](tmp_path)), torch.float32)
     assert_equal(routed(family, tmp_path, split=True), routed(family, tmp_path, split=False), 1e-4)

@@ -39,6 +39,12 @@ def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
         find_base_model(str(tmp_path))
 
 
+def test_models_that_are_trained_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLImg2ImgPipeline"}))
+    with pytest.raises(BaseModelError, match="is SDXL's refiner, .* Train on the text-to-image model"):
+        load_base_model(str(tmp_path), torch.float32)
+
+
 def test_a_family_that_is_not_supported(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     with pytest.raises(BaseModelError, match="is a FluxPipeline; supported are StableDiffusion3Pipeline"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
@@ -26,8 +27,6 @@ from tokenizers.models import Unigram
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
     CLIPTokenizer,
     PreTrainedTokenizerFast,
     T5Config,
@@ -75,11 +74,11 @@ def write_sdxl(folder: Path, *, prediction_type: str = "epsilon") -> Path:
         transformer_layers_per_block=(1, 2),
     )
     pipeline = StableDiffusionXLPipeline(
-        vae=_vae(),
-        text_encoder=_clip(CLIPTextModel, 32),
-        text_encoder_2=_clip(CLIPTextModelWithProjection, 48),
-        tokenizer=_tokenizer(),
-        tokenizer_2=_tokenizer(),
+        vae=tiny_vae(),
+        text_encoder=tiny_clip("CLIPTextModel", 32),
+        text_encoder_2=tiny_clip("CLIPTextModelWithProjection", 48),
+        tokenizer=tiny_tokenizer(),
+        tokenizer_2=tiny_tokenizer(),
         unet=unet,
         scheduler=EulerDiscreteScheduler(**SCALED_LINEAR, prediction_type=prediction_type, steps_offset=1),
         add_watermarker=False,
@@ -110,18 +109,18 @@ def write_sd3(folder: Path, *, t5: bool = True, medium_35: bool = False) -> Path
         qk_norm="rms_norm" if medium_35 else None,
         dual_attention_layers=(0,) if medium_35 else (),
     )
-    clip_l = _clip(CLIPTextModelWithProjection, 32)
+    clip_l = tiny_clip("CLIPTextModelWithProjection", 32)
     torch.nn.init.eye_(clip_l.text_projection.weight)  # as SD3's own: single files leave it out
     pipeline = StableDiffusion3Pipeline(
         transformer=_randomise(transformer),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_vae(scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
+        vae=tiny_vae(scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=clip_l,
-        tokenizer=_tokenizer(),
-        text_encoder_2=_clip(CLIPTextModelWithProjection, 48),
-        tokenizer_2=_tokenizer(),
-        text_encoder_3=T5EncoderModel(_t5_config()) if t5 else None,
-        tokenizer_3=_t5_tokenizer() if t5 else None,
+        tokenizer=tiny_tokenizer(),
+        text_encoder_2=tiny_clip("CLIPTextModelWithProjection", 48),
+        tokenizer_2=tiny_tokenizer(),
+        text_encoder_3=tiny_t5() if t5 else None,
+        tokenizer_3=tiny_t5_tokenizer() if t5 else None,
     )
     return _save(pipeline, folder)
 
@@ -139,9 +138,9 @@ TINY_MODELS: Mapping[str, Callable[[Path], Path]] = {
 def _write_sd1(folder: Path, scheduler: Any, **unet: Any) -> Path:
     torch.manual_seed(0)
     pipeline = StableDiffusionPipeline(
-        vae=_vae(),
-        text_encoder=_clip(CLIPTextModel, 32),
-        tokenizer=_tokenizer(),
+        vae=tiny_vae(),
+        text_encoder=tiny_clip("CLIPTextModel", 32),
+        tokenizer=tiny_tokenizer(),
         unet=_unet(cross_attention_dim=32, **unet),
         scheduler=scheduler,
         safety_checker=None,
@@ -169,7 +168,8 @@ def _unet(**config: Any) -> UNet2DConditionModel:
     return _randomise(unet)
 
 
-def _vae(**config: Any) -> AutoencoderKL:
+def tiny_vae(**config: Any) -> AutoencoderKL:
+    """Reduces by 4, to 4 channels."""
     return AutoencoderKL(
         block_out_channels=(8, 8, 16),
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -182,8 +182,9 @@ def _vae(**config: Any) -> AutoencoderKL:
     )
 
 
-def _clip(kind: Any, width: int) -> Any:
-    tokenizer = _tokenizer()
+def tiny_clip(kind: str, width: int) -> Any:
+    """A text encoder of one of transformers' classes."""
+    tokenizer = tiny_tokenizer()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -196,20 +197,23 @@ def _clip(kind: Any, width: int) -> Any:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return kind(config)
+    return getattr(transformers, kind)(config)
 
 
-def _t5_config() -> T5Config:
-    return T5Config(
-        vocab_size=len(_t5_tokenizer()), d_model=96, d_kv=16, d_ff=64, num_layers=1, num_heads=2, dropout_rate=0.0
+def tiny_t5() -> T5EncoderModel:
+    """Of width 96."""
+    config = T5Config(
+        vocab_size=len(tiny_t5_tokenizer()), d_model=96, d_kv=16, d_ff=64, num_layers=1, num_heads=2, dropout_rate=0.0
     )
+    return T5EncoderModel(config)
 
 
-def _tokenizer() -> CLIPTokenizer:
+def tiny_tokenizer() -> CLIPTokenizer:
+    """The embedded base's."""
     return CLIPTokenizer.from_pretrained(EMBEDDED_BASE_FOLDER / "tokenizer")
 
 
-def _t5_tokenizer() -> PreTrainedTokenizerFast:
+def tiny_t5_tokenizer() -> PreTrainedTokenizerFast:
     """A unigram tokenizer over single letters, with T5's special tokens."""
     letters = [(letter, -5.0) for letter in " abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ,.'<>0123456789"]
     tokenizer = Tokenizer(Unigram([("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *letters], unk_id=2))

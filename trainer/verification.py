@@ -34,11 +34,12 @@ class Probe:
     sizes: tuple[SizeConditioning, ...]
 
     @classmethod
+    @torch.no_grad()
     def make(cls, family: ModelFamily, prompt: str) -> "Probe":
         """A probe at the base's own resolution. `noised`: (3, C, h, w)."""
         side = family.native_resolution
-        config = family.denoiser.config
-        shape = (len(FRACTIONS), config.in_channels, config.sample_size, config.sample_size)
+        moments = family.encode_image(torch.zeros(1, 3, side, side, device=family.device))
+        shape = (len(FRACTIONS), moments.shape[1] // 2, *moments.shape[2:])
         noised = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(family.device)
         timesteps = family.noise_process.timesteps_at(torch.tensor(FRACTIONS))
         sizes = (SizeConditioning((side, side), (0, 0), (side, side)),) * len(FRACTIONS)
