@@ -41,7 +41,8 @@ class Artifact:
         except (SafetensorError, OSError, ValueError) as error:
             raise ArtifactError(f"{path.name}: not a readable .safetensors file ({error})") from error
         description, tokens = from_header(header)
-        return cls(layers_from_tensors(tensors, path.name), tokens, description)
+        layers = layers_from_tensors(tensors, path.name) if tensors or not tokens else {}  # tokens may be all there is
+        return cls(layers, tokens, description)
 
     def write(self, path: Path, precision: str, *, architecture: str, base_model_version: str) -> None:
         """Write the file in one go: it is there whole or not at all. `precision`: fp16, bf16 or fp32, of the LoRA.

@@ -59,7 +59,7 @@ def to_header(
         OWN_KEY: json.dumps(asdict(description), ensure_ascii=False, sort_keys=True),
         TOKENS_KEY: json.dumps({name: _encode_rows(rows) for name, rows in tokens.items()}),
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{architecture}/lora",
+        "modelspec.architecture": f"{architecture}/{'lora' if layers else 'textual-inversion'}",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
         "modelspec.title": f"{trigger} ({description.base_model})",
         "modelspec.resolution": "{0}x{0}".format(config.get("resolution", "")),

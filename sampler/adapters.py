@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from peft.tuners.lora import LoraLayer as PeftLoraLayer
 from torch import Tensor, nn
 
 from artifact.artifact import Artifact
@@ -16,8 +15,6 @@ from families.family import ModelFamily
 from families.placeholder_tokens import PlaceholderTokens
 from sampler.low_rank import place_lora, remove_adapters, set_lora_scales
 from sampler.weight_changes import WeightChanges
-
-ADAPTER = "default"
 
 
 class PlacedArtifacts:
@@ -169,20 +166,3 @@ def _place_tokens(family: ModelFamily, artifacts: Sequence[Artifact], names: Seq
         return PlaceholderTokens(family, names, rows)
     except (ValueError, RuntimeError) as error:
         raise ArtifactError(f"the artifact's tokens do not fit this base: {error}") from error
-
-
-def remove_lora(denoiser: Any) -> None:
-    """Take every peft layer out of the denoiser; the base's weights are the same objects as before."""
-    remove_adapters(denoiser)
-
-
-@torch.no_grad()
-def adapter_layers(denoiser: nn.Module, names: Mapping[str, str]) -> dict[str, LoraLayer]:
-    """The LoRA that is on the denoiser now, fp32 on the CPU. `names` maps module paths to the names in the file."""
-    layers: dict[str, LoraLayer] = {}
-    for path, module in denoiser.named_modules():
-        if isinstance(module, PeftLoraLayer):
-            down, up = module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight
-            alpha = float(module.scaling[ADAPTER]) * down.shape[0]
-            layers[names[path]] = LoraLayer(down.float().cpu().clone(), up.float().cpu().clone(), alpha)
-    return layers

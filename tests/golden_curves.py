@@ -19,7 +19,6 @@ from accelerate import Accelerator
 from families.family import ModelFamily, SizeConditioning
 from families.registry import load_base_model
 from preprocess.dataset import PreparedDataset
-from sampler.adapters import remove_lora
 from tests.tiny_models import TINY_MODELS
 from trainer.cache import CachedExample, CachedView
 from trainer.config import TrainingConfig
@@ -84,8 +83,7 @@ def curve_training(family: ModelFamily, config: TrainingConfig) -> Iterator[Trai
     try:
         yield training
     finally:
-        remove_lora(family.denoiser)
-        training.tokens.remove()
+        training.remove()
 
 
 def curve(training: Training) -> Curve:

@@ -18,7 +18,8 @@ from sampler.generation import Generation
 from sampler.sampler import RequestError, Sampler, SampleRequest
 from tests.conftest import EXAMPLE
 from tests.tiny_models import TINY_MODELS, write_sd2_v, write_sd3, write_sd15, write_sd15_inpainting, write_sdxl
-from trainer.adapters import add_lora
+from trainer.adapters.peft_adapter import PeftAdapter
+from trainer.adapters.targets import denoiser_targets
 from trainer.config import TrainingConfig
 from trainer.output_folder import OutputFolder
 from trainer.resolution import resolve
@@ -121,7 +122,8 @@ def test_a_training_end_to_end(kind: str, tiny_folders: dict[str, Path], tmp_pat
 @pytest.mark.parametrize("medium_35", [False, True])
 def test_every_layer_that_sd3_adapts_learns(medium_35: bool, tmp_path: Path) -> None:
     family = load_base_model(str(write_sd3(tmp_path, t5=False, medium_35=medium_35)), torch.float32)
-    add_lora(family, "attention+feed-forward", 2, 2.0, torch.Generator().manual_seed(0))
+    paths = denoiser_targets(family, TrainingConfig(lora_targets="attention+feed-forward"))
+    PeftAdapter(family.denoiser, "lora", 2, 2.0, paths, torch.Generator().manual_seed(0))
     size = SizeConditioning((64, 64), (0, 0), (64, 64))
     noised = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     family.denoise(noised, torch.tensor([500.0]), family.encode_prompts(["a star"]), [size]).square().sum().backward()

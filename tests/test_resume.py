@@ -18,7 +18,6 @@ from families.family import ModelFamily
 from preprocess.dataset import PreparedDataset
 from preprocess.prepare import prepare
 from preprocess.settings import ConfigError
-from sampler.adapters import remove_lora
 from tests.conftest import EXAMPLE, PROJECT
 from trainer.cache import CachedExample, cache_examples
 from trainer.checkpoints import Checkpoints, read_checkpoint
@@ -68,8 +67,7 @@ def trainings(base: ModelFamily, config: TrainingConfig, prepared: Prepared) -> 
     try:
         yield training
     finally:
-        remove_lora(base.denoiser)
-        training.tokens.remove()
+        training.remove()
 
 
 def tensors(tree: Any) -> Iterator[torch.Tensor]:

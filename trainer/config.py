@@ -7,11 +7,11 @@ from pydantic import Field, model_validator
 
 from preprocess.config import DataConfig
 from preprocess.settings import Settings, build_settings
-from trainer.config_sections.adapter import AdapterSection
+from trainer.config_sections.adapter import TEXT_ENCODER_RATE, AdapterSection
 from trainer.config_sections.duration import DurationSection
 from trainer.config_sections.held_out import HeldOutSection
 from trainer.config_sections.objective import ObjectiveSection
-from trainer.config_sections.optimization import OptimizationSection
+from trainer.config_sections.optimization import PRODIGY, PRODIGY_RATES, OptimizationSection
 from trainer.config_sections.output import OutputSection
 from trainer.config_sections.tokens import TokenSection
 from trainer.config_sections.validation import ValidationSection
@@ -53,7 +53,7 @@ class TrainingConfig(
 
     @model_validator(mode="after")
     def _rules_across_sections(self) -> "TrainingConfig":
-        for rule in (_warmup_rule, _checkpoint_rule, _validation_rule, _mask_rule):
+        for rule in (_warmup_rule, _checkpoint_rule, _validation_rule, _mask_rule, _adapter_rule):
             rule(self)
         return self
 
@@ -63,6 +63,11 @@ class TrainingConfig(
         if self.mask_floor is not None:
             return self.mask_floor
         return 0.3 if self.mask == "face" else 0.1
+
+    @property
+    def resolved_text_encoder_learning_rate(self) -> float:
+        """Of the text encoders' adapter."""
+        return self.text_encoder_learning_rate or (1.0 if self.optimizer in PRODIGY else TEXT_ENCODER_RATE)
 
     @property
     def warmup_steps(self) -> int:
@@ -99,6 +104,21 @@ def _validation_rule(config: TrainingConfig) -> None:
             f"validation_steps ({config.validation_steps}) exceeds max_train_steps ({config.max_train_steps}): "
             "nothing would ever be compared"
         )
+
+
+def _adapter_rule(config: TrainingConfig) -> None:
+    if config.adapter == "full" and config.mixed_precision == "bf16":
+        raise ValueError("adapter: full trains the base's own weights, which must be fp32: set mixed_precision: no")
+    if config.adapter == "full" and config.learning_rate is None and config.optimizer not in PRODIGY:
+        raise ValueError("adapter: full needs a learning_rate of its own, far below a LoRA's: 1e-5 is usual")
+    if config.adapter == "none" and config.resolved_token_learning_rate == 0:
+        raise ValueError("adapter: none trains the tokens only, and token_learning_rate 0 keeps them: nothing is left")
+    if config.adapter == "none" and config.prior_matching_weight > 0:
+        raise ValueError("prior_matching_weight has no effect with adapter: none, which keeps the base; leave it out")
+    low, high = PRODIGY_RATES
+    rate = config.text_encoder_learning_rate
+    if config.optimizer in PRODIGY and rate is not None and not low <= rate <= high:
+        raise ValueError(f"text_encoder_learning_rate {rate:g} is far from 1, and {config.optimizer} finds it itself")
 
 
 def _mask_rule(config: TrainingConfig) -> None:

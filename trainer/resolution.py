@@ -5,7 +5,7 @@ from families.placeholder_tokens import expand_triggers
 from preprocess.caption_text import template
 from preprocess.prepare import BaseRequirements
 from preprocess.settings import ConfigError
-from trainer.adapters import target_modules
+from trainer.adapters.adapter import check_targets
 from trainer.config import TrainingConfig
 
 COMMON_TOKEN = "a "
@@ -26,11 +26,11 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
             f"resolution: {resolution} is no multiple of {family.size_multiple}, which "
             f"{config.base_model} needs; {near} is the nearest"
         )
-    target_modules(family, config.lora_targets)  # before training, not when the adapter is placed
+    check_targets(family, config)  # before training, not when the adapter is placed
     found = {
         "loss_weighting": _loss_weighting(config, family),
         "resolution": resolution,
-        "alpha": config.alpha or float(config.rank),
+        "alpha": config.resolved_alpha if config.has_low_rank_adapter else None,
         "learning_rate": config.resolved_learning_rate,
         "token_learning_rate": config.resolved_token_learning_rate,
         "lr_warmup_steps": config.warmup_steps,

@@ -13,7 +13,6 @@ from preprocess.dataset import PreparedDataset, is_prepared
 from preprocess.gallery import write_gallery
 from preprocess.prepare import BaseRequirements, preparing
 from preprocess.reopen import reopen
-from sampler.adapters import remove_lora
 from sampler.sampler import Sampler, SampleRequest
 from trainer.cache import cache_examples, count_views
 from trainer.config import TrainingConfig
@@ -81,14 +80,14 @@ def run(
 
     yield Progress(f"sampling {config.num_validation_images} images", 0.92)
     with training.averaged():
-        training.artifact().write_embeddings(output.embeddings)
+        artifact = training.artifact()
+        artifact.write_embeddings(output.embeddings)
         _write_samples(training, output)
         trained_prediction = probe.predict(family, training.triggers)
 
     yield Progress("verifying the artifact", 0.97)
-    remove_lora(family.denoiser)
-    training.tokens.remove()
-    verification = verify(output.weights, family, probe, base_prediction, trained_prediction)
+    training.remove()
+    verification = verify(output.weights, family, probe, base_prediction, trained_prediction, artifact)
     write_report(output.report, config, dataset, verification, seconds=time.monotonic() - started)
     yield Progress(
         f"verified: the file does what the training did (relative difference {verification.difference:.1e})", 1.0
@@ -137,5 +136,5 @@ def _tell(dataset: PreparedDataset) -> Iterator[Progress]:
 
 def _precision(config: TrainingConfig) -> str:
     if config.mixed_precision == "auto":
-        return "bf16" if torch.cuda.is_available() else "no"
+        return "bf16" if torch.cuda.is_available() and config.adapter != "full" else "no"
     return config.mixed_precision

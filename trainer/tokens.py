@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from families.family import ModelFamily
 from families.placeholder_tokens import PlaceholderTokens, placeholder_names
-from trainer.adapters import ADAPTER
+from trainer.adapters.kinds import ADAPTER
 
 SYMMETRY_BREAKING_NOISE = 0.01
 """Share of the vocabulary's standard deviation that is added to rows copied from a word."""

@@ -1,9 +1,11 @@
 """What a configuration trains: each group of parameters with its own optimizer and schedule."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import nn
 
+from trainer.adapters.adapter import Adapter
 from trainer.config import TrainingConfig
 from trainer.config_sections.optimization import SCHEDULE_FREE, OptimizerName
 from trainer.optimizers.extras import require_available
@@ -13,15 +15,22 @@ from trainer.tokens import ConceptTokens
 from trainer.trainable import Trainable
 
 
-def build_trainables(lora: Sequence[nn.Parameter], tokens: ConceptTokens, config: TrainingConfig) -> list[Trainable]:
-    """The adapter, and the tokens unless their learning rate is 0."""
-    adapter = OptimizerSettings(
+def build_trainables(adapter: Adapter, tokens: ConceptTokens, config: TrainingConfig) -> list[Trainable]:
+    """The adapter and that of the text encoders where there are any, and the tokens unless their learning rate is 0."""
+    weights = OptimizerSettings(
         config.optimizer, config.resolved_learning_rate, config.weight_decay, config.prodigy_d_coef
     )
     words = OptimizerSettings(
         config.token_optimizer, config.resolved_token_learning_rate, config.token_weight_decay, config.prodigy_d_coef
     )
-    trainables = [_trainable("lora", lora, adapter, config.max_grad_norm, config)]
+    trainables = []
+    if adapter.denoiser_parameters:
+        trainables.append(_trainable("lora", adapter.denoiser_parameters, weights, config.max_grad_norm, config))
+    if adapter.text_encoder_parameters:
+        text = replace(weights, learning_rate=config.resolved_text_encoder_learning_rate)
+        trainables.append(
+            _trainable("text_encoders", adapter.text_encoder_parameters, text, config.max_grad_norm, config)
+        )
     if words.learning_rate > 0:
         clip = config.token_max_grad_norm or config.max_grad_norm
         trainables.append(_trainable("tokens", tokens.parameters, words, clip, config))

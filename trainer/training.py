@@ -8,13 +8,11 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from artifact.artifact import Artifact
-from artifact.kohya import file_names
 from artifact.metadata import ArtifactDescription
 from families.family import ModelFamily
 from families.fingerprint import fingerprint
 from preprocess.dataset import PreparedDataset
-from sampler.adapters import adapter_layers
-from trainer.adapters import add_lora
+from trainer.adapters.adapter import Adapter, place_adapter
 from trainer.batches import BatchStream, Share
 from trainer.cache import CachedExample
 from trainer.config import TrainingConfig
@@ -38,6 +36,7 @@ class Training:
     config: TrainingConfig
     family: ModelFamily
     dataset: PreparedDataset
+    adapter: Adapter
     tokens: ConceptTokens
     trainer: Trainer
     batches: BatchStream
@@ -76,7 +75,12 @@ class Training:
             sample_prompts=[validation_prompt(self.config)],
         )
         rows = dict(zip(self.family.encoder_names, self.tokens.rows(), strict=True))
-        return Artifact(adapter_layers(self.family.denoiser, file_names(self.family)), rows, description)
+        return Artifact(self.adapter.layers(), rows, description)
+
+    def remove(self) -> None:
+        """Leave the bare base."""
+        self.adapter.remove()
+        self.tokens.remove()
 
     def write(self, path: Path) -> None:
         """Write the artifact of this moment, of averaged weights where there are any."""
@@ -98,12 +102,11 @@ def build_training(
     accelerator: Accelerator,
 ) -> Training:
     """Put adapter and tokens on the base, and everything together. `config` must be resolved."""
-    assert config.alpha is not None
     generators = NamedGenerators(config.seed)
     base_fingerprint = fingerprint(family.denoiser)
-    lora = add_lora(family, config.lora_targets, config.rank, config.alpha, generators["init_lora"])
     class_words = {concept.trigger_word: concept.class_word for concept in config.all_concepts}
     tokens = add_tokens(family, class_words, config.num_tokens, generators["init_tokens"])
+    adapter = place_adapter(family, config, generators)
     held_out = None
     if config.validation_steps is not None:
         held_out = split(examples, config.validation_share, family.size_multiple, generators["validation_split"])
@@ -125,14 +128,14 @@ def build_training(
             config.shuffle_tags,
             config.keep_first_tags,
         ),
-        losses=loss_terms(config, family, generators),
-        trainables=build_trainables(lora, tokens, config),
+        losses=loss_terms(config, family, adapter, generators),
+        trainables=build_trainables(adapter, tokens, config),
         generators=generators,
         accelerator=accelerator,
         max_train_steps=config.max_train_steps,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
     )
-    training = Training(config, family, dataset, tokens, trainer, batches, base_fingerprint, held_out)
+    training = Training(config, family, dataset, adapter, tokens, trainer, batches, base_fingerprint, held_out)
     training.best.patience = config.early_stopping_patience
     if held_out is not None:
         floor = config.resolved_mask_floor

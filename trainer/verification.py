@@ -11,17 +11,20 @@ from artifact.artifact import Artifact
 from families.family import ModelFamily, SizeConditioning
 from families.placeholder_tokens import expand_triggers
 from sampler.sampler import Sampler
+from trainer.verification_table import Check, compare_layers, compare_tokens, table
 
 RELATIVE_TOLERANCE = 2e-2
-"""Of the norm of the LoRA's effect. fp16 keeps 11 bits of each weight."""
+"""Of the norm of the adapter's effect. fp16 keeps 11 bits of each weight."""
 NOISE = {torch.float32: 0.0, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 """How far two runs of one model may lie apart, relative to the prediction's norm, by the base's precision."""
+SMALLEST_EFFECT = 1e-6
+"""Relative to the prediction's norm: less is what rounding does."""
 FRACTIONS = (0.1, 0.5, 0.9)
 """How far towards noise the probe lies."""
 
 
 class VerificationFailed(RuntimeError):
-    """The file does not do what the training did. It stays in the output folder."""
+    """The file does not do what the training did. The text is a table of all checks. The file stays where it is."""
 
 
 @dataclass(frozen=True)
@@ -54,41 +57,48 @@ class Probe:
 
 @dataclass(frozen=True)
 class Verification:
-    """Norms. `effect`: how far the LoRA alone moves the probe. `difference`: of file and model, by effect."""
+    """Norms. `effect`: how far the adapter alone (or, without one, the tokens) moves the probe.
+
+    `difference`: of file and model, by effect.
+    """
 
     effect: float
     difference: float
 
 
-def verify(path: Path, family: ModelFamily, probe: Probe, base: Tensor, trained: Tensor) -> Verification:
-    """Load `path` onto the bare base and compare. `base`, `trained`: the probe's predictions before and after training.
+def verify(
+    path: Path, family: ModelFamily, probe: Probe, base: Tensor, trained: Tensor, artifact: Artifact
+) -> Verification:
+    """Load `path` onto the bare base and compare it with what was trained.
 
-    Raises VerificationFailed when the base was altered, the file differs from the trained model, or has no effect,
-    and ArtifactError when it cannot be placed.
+    `base`, `trained`: the probe's predictions before and after training. `artifact`: what was trained, in memory.
+
+    Raises VerificationFailed when the base was altered, a layer or token is missing, was never trained or differs, a
+    value is not finite, or the file's effect is none or another than the trained model's; and ArtifactError when the
+    file cannot be read or placed.
     """
     noise = NOISE[next(family.denoiser.parameters()).dtype] * base.norm().item()
-    if (probe.predict(family, {}) - base).norm().item() > noise:
-        raise VerificationFailed(f"{path}: the base model itself was altered by the training")
-    artifact = Artifact.read(path)
-    unchanged = [name for name, layer in artifact.layers.items() if layer.changes_nothing]
-    if unchanged:
-        raise VerificationFailed(
-            f"{path}: {len(unchanged)} of {len(artifact.layers)} layers were never trained, such as {unchanged[0]}"
-        )
+    altered = (probe.predict(family, {}) - base).norm().item()
+    file = Artifact.read(path)
     sampler = Sampler(family)
     try:
-        sampler.load(artifact, scale=0.0)
+        sampler.load(file, scale=0.0)
         tokens_alone = probe.predict(family, sampler.triggers)
-        sampler.load(artifact)
+        sampler.load(file)
         loaded = probe.predict(family, sampler.triggers)
     finally:
         sampler.unload()
-    effect, difference = (trained - tokens_alone).norm().item(), (loaded - trained).norm().item()
-    if effect == 0 or not torch.isfinite(loaded).all():
-        raise VerificationFailed(f"{path}: the LoRA has no effect, or one that is not finite")
-    if difference > RELATIVE_TOLERANCE * effect + noise:
-        raise VerificationFailed(
-            f"{path}: read back, the LoRA differs from the trained model by {difference:.3g}, "
-            f"where its whole effect is {effect:.3g}"
-        )
+    effect = (trained - (tokens_alone if artifact.layers else base)).norm().item()
+    difference = (loaded - trained).norm().item()
+    layers = compare_layers(file.layers, artifact.layers)
+    checks = [
+        Check("the base model itself was altered, by", altered, noise),
+        *layers.checks,
+        *compare_tokens(file.tokens, artifact.tokens),
+        Check("predicted values are not finite", float((~torch.isfinite(loaded)).sum()), 0),
+        Check("effect of what was trained", effect, least=SMALLEST_EFFECT * base.norm().item()),
+        Check("it differs from the trained model by", difference, RELATIVE_TOLERANCE * effect + noise),
+    ]
+    if any(check.failed for check in checks):
+        raise VerificationFailed(f"{path} does not do what the training did:\n{table(checks, layers.differing)}")
     return Verification(effect, difference / effect)

@@ -1,15 +1,14 @@
 """Keeps what the base knew: without the trigger word, the trained model should predict what the base predicts."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from peft.tuners.lora import LoraLayer
-from torch import Tensor, nn
+from torch import Tensor
 
 from families.family import ModelFamily
 from families.placeholder_tokens import expand_triggers
+from trainer.adapters.adapter import Adapter
 from trainer.losses.term import StepContext
 
 
@@ -23,6 +22,7 @@ class PriorMatching:
     """
 
     family: ModelFamily
+    adapter: Adapter
     replacements: Mapping[str, str]
     prompts: Sequence[str]
     generator: torch.Generator
@@ -32,9 +32,11 @@ class PriorMatching:
     def __call__(self, context: StepContext) -> Tensor:
         captions = [self._prompt(*row) for row in enumerate(context.captions)]
         with torch.no_grad():
-            features = self.family.encode_prompts(captions)
-            with adapter_off(self.family.denoiser):
+            with self.adapter.off():
+                features = self.family.encode_prompts(captions)
                 wanted = self.family.denoise(context.noised, context.draw.timesteps, features, context.sizes)
+            if self.adapter.text_encoder_parameters:
+                features = self.family.encode_prompts(captions)
         predicted = self.family.denoise(context.noised, context.draw.timesteps, features, context.sizes)
         return self.weight * (predicted - wanted).square().mean()
 
@@ -45,19 +47,3 @@ class PriorMatching:
         if turn == 1:
             return ""
         return self.prompts[int(torch.randint(len(self.prompts), (), generator=self.generator))]
-
-
-@contextmanager
-def adapter_off(denoiser: nn.Module) -> Iterator[None]:
-    """The bare base, for as long as it is needed."""
-    layers = [module for module in denoiser.modules() if isinstance(module, LoraLayer)]
-    trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
-    for layer in layers:
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.enable_adapters(True)
-        for parameter in trained:  # peft froze them while they were off
-            parameter.requires_grad_(True)

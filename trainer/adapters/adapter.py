@@ -1,0 +1,139 @@
+"""All that a configuration puts on a base beside the tokens, as one object."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from artifact.components import DENOISER, Place, components, place_names
+from artifact.layers import Layer
+from families.family import ModelFamily
+from preprocess.settings import ConfigError
+from trainer.adapters.full import FullFineTuning
+from trainer.adapters.peft_adapter import PeftAdapter
+from trainer.adapters.targets import denoiser_targets, text_encoder_targets
+from trainer.config import TrainingConfig
+from trainer.randomness import NamedGenerators
+
+
+class ComponentAdapter(Protocol):
+    """What is trained on one component."""
+
+    @property
+    def parameters(self) -> list[nn.Parameter]: ...
+
+    def layers(self) -> dict[str, Layer]: ...
+
+    def set_enabled(self, enabled: bool) -> None: ...
+
+    def remove(self) -> None: ...
+
+
+class Adapter:
+    """The adapters by component (`denoiser`, `text_encoder`, `text_encoder_2`); none where only tokens are trained."""
+
+    def __init__(self, family: ModelFamily, parts: Mapping[str, ComponentAdapter], names: Mapping[Place, str]) -> None:
+        self._family = family
+        self._parts = dict(parts)
+        self._names = names
+
+    @property
+    def denoiser_parameters(self) -> list[nn.Parameter]:
+        return self._parts[DENOISER].parameters if DENOISER in self._parts else []
+
+    @property
+    def text_encoder_parameters(self) -> list[nn.Parameter]:
+        return [parameter for name, part in self._parts.items() if name != DENOISER for parameter in part.parameters]
+
+    def layers(self) -> dict[str, Layer]:
+        """Everything that has been trained up to now, of every component, by its name in the file."""
+        return {
+            self._names[Place(component, path)]: layer
+            for component, part in self._parts.items()
+            for path, layer in part.layers().items()
+        }
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """The bare base (with the tokens), for as long as it is needed."""
+        for part in self._parts.values():
+            part.set_enabled(False)
+        try:
+            yield
+        finally:
+            for part in self._parts.values():
+                part.set_enabled(True)
+
+    def remove(self) -> None:
+        """Leave the bare base."""
+        for part in self._parts.values():
+            part.remove()
+
+
+def check_targets(family: ModelFamily, config: TrainingConfig) -> None:
+    """Raises ConfigError, before anything is trained, when the base lacks what the adapter would be put on."""
+    if config.has_low_rank_adapter:
+        denoiser_targets(family, config)
+    if config.train_text_encoder and not family.text_encoders:
+        raise ConfigError(f"train_text_encoder: a base of the family {family.name} has no text encoder that can learn")
+
+
+def place_adapter(family: ModelFamily, config: TrainingConfig, generators: NamedGenerators) -> Adapter:
+    """Put on the base what `config` (resolved) asks for. Tokens must be in place already.
+
+    Raises ConfigError as `check_targets`.
+    """
+    names = place_names(family)
+    parts: dict[str, ComponentAdapter] = {}
+    if config.adapter == "full":
+        parts[DENOISER] = FullFineTuning(family.denoiser)
+    elif config.has_low_rank_adapter:
+        paths = denoiser_targets(family, config)
+        parts[DENOISER] = _peft_adapter(family.denoiser, config, config.rank, paths, generators, "init_lora")
+    if config.train_text_encoder:
+        rank = config.text_encoder_rank or config.rank
+        encoders = {name: module for name, module in components(family).items() if name != DENOISER}
+        adapters = {
+            name: _peft_adapter(encoder, config, rank, text_encoder_targets(encoder), generators, f"init_lora_{name}")
+            for name, encoder in encoders.items()
+        }
+        _drop_idle(family, encoders, adapters)
+        parts |= adapters
+    return Adapter(family, parts, names)
+
+
+def _peft_adapter(
+    component: nn.Module,
+    config: TrainingConfig,
+    rank: int,
+    paths: list[str],
+    generators: NamedGenerators,
+    init: str,
+) -> PeftAdapter:
+    alpha = config.resolved_alpha if rank == config.rank else config.resolved_alpha * rank / config.rank
+    dropout = generators["adapter_dropout"] if config.adapter_dropout > 0 else None
+    return PeftAdapter(component, config.adapter, rank, alpha, paths, generators[init], config.adapter_dropout, dropout)
+
+
+def _drop_idle(family: ModelFamily, encoders: Mapping[str, nn.Module], adapters: Mapping[str, PeftAdapter]) -> None:
+    """Take the adapters off the layers whose output the family does not read: SDXL's first encoder stops one early."""
+    features = family.encode_prompts(["a"])
+    used = features.prompt_embeds.float().sum()
+    if features.pooled_prompt_embeds is not None:
+        used = used + features.pooled_prompt_embeds.float().sum()
+    for name, adapter in adapters.items():
+        inside = {id(module): path for path, module in encoders[name].named_modules()}
+        modules = adapter.modules()
+        of_module = [[p for p in module.parameters() if p.requires_grad] for module in modules]
+        gradients = torch.autograd.grad(
+            used, [p for some in of_module for p in some], allow_unused=True, retain_graph=True
+        )
+        found = iter(gradients)
+        idle = [
+            inside[id(module)]
+            for module, some in zip(modules, of_module, strict=True)
+            if all(gradient is None for gradient in [next(found) for _ in some])
+        ]
+        adapter.drop(idle)

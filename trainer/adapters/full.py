@@ -1,0 +1,56 @@
+"""Full fine-tuning of a component: all of its weights are trained, and what is written down is what they changed by."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from artifact.kohya import has_weight
+from artifact.layers import FullLayer, Layer
+
+
+class FullFineTuning:
+    """Trains every parameter of a component, in fp32. The base's weights are kept beside for the way back."""
+
+    def __init__(self, component: Any) -> None:
+        """Raises ValueError when the component is not fp32, or has a parameter that no file could hold."""
+        self._component = component
+        self._paths = [path for path, part in component.named_modules() if has_weight(part)]
+        held = {f"{path}.{name}" for path in self._paths for name in ("weight", "bias")}
+        self._parameters = [(name, parameter) for name, parameter in component.named_parameters()]
+        odd = [name for name, _ in self._parameters if name not in held]
+        if odd:
+            raise ValueError(f"full fine-tuning: {odd[0]} is neither the weight nor the bias of a layer")
+        if any(parameter.dtype != torch.float32 for _, parameter in self._parameters):
+            raise ValueError("full fine-tuning needs the base in fp32: set mixed_precision to no")
+        self._base = {name: parameter.detach().clone() for name, parameter in self._parameters}
+        self._trained: dict[str, torch.Tensor] = {}
+        component.requires_grad_(True)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [parameter for _, parameter in self._parameters]
+
+    @torch.no_grad()
+    def layers(self) -> dict[str, Layer]:
+        """The differences from the base, by the path of the module, fp32 on the CPU."""
+        values = dict(self._parameters)
+        layers: dict[str, Layer] = {}
+        for path in self._paths:
+            weight, bias = f"{path}.weight", f"{path}.bias"
+            moved = (values[bias] - self._base[bias]).cpu() if bias in values else None
+            layers[path] = FullLayer((values[weight] - self._base[weight]).cpu(), moved)
+        return layers
+
+    def set_enabled(self, enabled: bool) -> None:
+        """Off is the bare component."""
+        if not enabled:
+            self._trained = {name: parameter.data for name, parameter in self._parameters}
+        for name, parameter in self._parameters:
+            parameter.data = self._trained[name] if enabled else self._base[name]
+
+    def remove(self) -> None:
+        """Give the base's weights back, bit by bit."""
+        for name, parameter in self._parameters:
+            parameter.data = self._base[name]
+        self._component.requires_grad_(False)

@@ -1,0 +1,97 @@
+"""The kinds of adapters that peft puts beside a layer, and how each is written down. A new one is a line in KINDS."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoHaConfig, LoKrConfig, LoraConfig
+from torch import Tensor
+
+from artifact.layers import DoraLayer, Layer, LohaLayer, LokrLayer, LoraLayer
+
+ADAPTER = "default"
+
+
+@dataclass(frozen=True)
+class AdapterKind:
+    """`config`: peft's, from rank, alpha, dropout and the paths. `layer`: what one of its layers is in a file."""
+
+    config: Callable[[int, float, float, Sequence[str]], Any]
+    layer: Callable[[Any], Layer]
+
+
+def _lora_config(**options: bool) -> Callable[[int, float, float, Sequence[str]], Any]:
+    def config(rank: int, alpha: float, dropout: float, paths: Sequence[str]) -> Any:
+        return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(paths), **options)
+
+    return config
+
+
+def _lycoris_config(kind: type) -> Callable[[int, float, float, Sequence[str]], Any]:
+    def config(rank: int, alpha: float, dropout: float, paths: Sequence[str]) -> Any:
+        assert dropout == 0  # the settings forbid it: peft would drop from torch's own generator
+        return kind(r=rank, alpha=alpha, target_modules=list(paths))
+
+    return config
+
+
+def _lora(module: Any) -> LoraLayer:
+    """kohya's alpha / rank is peft's scaling, by whatever rule: alpha / r, or alpha / √r in rsLoRA."""
+    down, up = _saved(module.lora_A[ADAPTER].weight), _saved(module.lora_B[ADAPTER].weight)
+    return LoraLayer(down, up, float(module.scaling[ADAPTER]) * down.shape[0])
+
+
+def _dora(module: Any) -> DoraLayer:
+    magnitude = _saved(module.lora_magnitude_vector[ADAPTER].weight)
+    return DoraLayer(_lora(module), magnitude.reshape(-1, *(1 for _ in module.get_base_layer().weight.shape[1:])))
+
+
+def _loha(module: Any) -> LohaLayer:
+    factors = _factors(module, LohaLayer.keys)
+    return LohaLayer(**factors, alpha=_lycoris_alpha(module))  # type: ignore[arg-type]
+
+
+def _lokr(module: Any) -> LokrLayer:
+    """Where both factors are whole, other tools know no scale: it goes into the first."""
+    factors = _factors(module, LokrLayer.keys)
+    if factors["w1"] is not None and factors["w2"] is not None:
+        return LokrLayer(w1=factors["w1"] * module.scaling[ADAPTER], w2=factors["w2"])
+    return LokrLayer(**factors, alpha=_lycoris_alpha(module))
+
+
+def _factors(module: Any, keys: Any) -> dict[str, Tensor | None]:
+    return {
+        name: _saved(values[ADAPTER]) if ADAPTER in (values := getattr(module, key)) else None
+        for key, name in keys.items()
+    }
+
+
+def _lycoris_alpha(module: Any) -> float:
+    return float(module.scaling[ADAPTER]) * float(module.r[ADAPTER])
+
+
+def _saved(parameter: Tensor) -> Tensor:
+    """A copy in fp32 on the CPU."""
+    return parameter.detach().float().cpu().clone()
+
+
+KINDS = {
+    "lora": AdapterKind(_lora_config(), _lora),
+    "rslora": AdapterKind(_lora_config(use_rslora=True), _lora),
+    "dora": AdapterKind(_lora_config(use_dora=True), _dora),
+    "loha": AdapterKind(_lycoris_config(LoHaConfig), _loha),
+    "lokr": AdapterKind(_lycoris_config(LoKrConfig), _lokr),
+}
+
+
+@torch.no_grad()
+def draw_again(parameters: Sequence[tuple[str, torch.nn.Parameter]], generator: torch.Generator) -> None:
+    """Draw from `generator` what peft drew from torch's: uniform within ±1/√in, as peft does. Zeros stay zero, which
+    keep the adapter without effect at first."""
+    for name, parameter in parameters:
+        if "lora_magnitude_vector" not in name and parameter.any():
+            drawn = torch.empty(parameter.shape)
+            torch.nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+            parameter.copy_(drawn)

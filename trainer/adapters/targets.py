@@ -1,0 +1,90 @@
+"""Which layers of a base an adapter is put on: by preset or by a regular expression, always as a list of paths."""
+
+from collections.abc import Sequence
+
+import regex
+from torch import nn
+
+from families.family import ModelFamily
+from preprocess.settings import ConfigError
+from trainer.config_sections.adapter import AdapterSection
+
+TEXT_ENCODER_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
+CROSS_ATTENTION_KV = ("attn2.to_k", "attn2.to_v")
+"""What reads the prompt in a UNet: the layers of Custom Diffusion (Kumari et al. 2023)."""
+B_LORA_BLOCKS = {"content": "up_blocks.0.attentions.0", "style": "up_blocks.0.attentions.1"}
+"""Of SDXL's UNet (Frenkel et al. 2024, B-LoRA): the block that decides what is shown, and the one that decides how."""
+SECONDS_FOR_ONE_PATH = 0.5
+EXAMPLES = 6
+
+
+def denoiser_targets(family: ModelFamily, config: AdapterSection) -> list[str]:
+    """Paths of the denoiser's linear and convolution layers that `config` means, in the model's order.
+
+    Raises ConfigError when the base has no such layers, or the expression is wrong or matches none.
+    """
+    layers = [path for path in layer_paths(family.denoiser) if path not in family.idle_modules]
+    if config.lora_target_regex is not None:
+        return _matching(config.lora_target_regex, layers)
+    if config.lora_targets == "cross-attention-kv":
+        return _required(family, config, [path for path in layers if path.endswith(CROSS_ATTENTION_KV)])
+    if config.lora_targets.startswith("b-lora"):
+        return _b_lora(family, config, layers)
+    kinds = config.lora_targets.split("+")
+    missing = [kind for kind in kinds if not family.adapter_modules[kind]]
+    if missing:
+        remedy = "+".join(kind for kind in kinds if kind not in missing)
+        raise ConfigError(f"lora_targets: a base of the family {family.name} has no {missing[0]}; choose {remedy}")
+    return _ending_with(layers, [name for kind in kinds for name in family.adapter_modules[kind]])
+
+
+def text_encoder_targets(encoder: nn.Module) -> list[str]:
+    """Paths of the attention layers of a CLIP text encoder."""
+    return _ending_with(layer_paths(encoder), TEXT_ENCODER_LAYERS)
+
+
+def layer_paths(model: nn.Module) -> list[str]:
+    """Paths of all linear and convolution layers, in the model's order."""
+    return [path for path, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+
+
+def _b_lora(family: ModelFamily, config: AdapterSection, layers: Sequence[str]) -> list[str]:
+    if family.name != "sdxl":
+        raise ConfigError(f"lora_targets: B-LoRA's blocks are SDXL's; {family.name} has none. Choose attention")
+    wanted = config.lora_targets.removeprefix("b-lora").removeprefix("-")
+    blocks = [block for name, block in B_LORA_BLOCKS.items() if wanted in ("", name)]
+    attention = _ending_with(layers, family.adapter_modules["attention"])
+    return _required(family, config, [path for path in attention if path.startswith(tuple(f"{b}." for b in blocks))])
+
+
+def _ending_with(paths: Sequence[str], endings: Sequence[str]) -> list[str]:
+    return [path for path in paths if any(path == ending or path.endswith(f".{ending}") for ending in endings)]
+
+
+def _required(family: ModelFamily, config: AdapterSection, paths: list[str]) -> list[str]:
+    if not paths:
+        raise ConfigError(
+            f"lora_targets: a base of the family {family.name} has no layers for {config.lora_targets}; "
+            "choose attention"
+        )
+    return paths
+
+
+def _matching(pattern: str, paths: Sequence[str]) -> list[str]:
+    """The paths that `pattern` matches as a whole. It runs under a time limit: no pattern can hang the training."""
+    try:
+        compiled = regex.compile(pattern)
+        found = [path for path in paths if compiled.fullmatch(path, timeout=SECONDS_FOR_ONE_PATH)]
+    except regex.error as error:
+        raise ConfigError(f"lora_target_regex: {pattern!r} is no regular expression: {error}") from error
+    except TimeoutError as error:
+        raise ConfigError(
+            f"lora_target_regex: {pattern!r} takes too long; avoid repetitions within repetitions"
+        ) from error
+    if not found:
+        some = paths[:: max(1, len(paths) // EXAMPLES)][:EXAMPLES]
+        raise ConfigError(
+            f"lora_target_regex: {pattern!r} matches none of the {len(paths)} layers, whole paths such as "
+            f"{', '.join(some)}"
+        )
+    return found
