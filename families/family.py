@@ -5,7 +5,7 @@ Shapes: B batch, L prompt tokens, D prompt width, C latent channels, H and W pix
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -108,3 +108,11 @@ class ModelFamily(Protocol):
 
     def pipeline_inputs(self, wanted: PromptFeatures, unwanted: PromptFeatures) -> dict[str, Any]:
         """The two prompts as arguments of that pipeline."""
+
+
+@runtime_checkable
+class SkipsClipLayers(Protocol):
+    """A family whose CLIP text encoders may stop early ("clip skip")."""
+
+    def encode_prompts_early(self, prompts: Sequence[str], clip_skip: int) -> PromptFeatures:
+        """As `encode_prompts`, with the last `clip_skip` layers of each encoder left out, as diffusers counts them."""

@@ -100,7 +100,15 @@ class SD15:
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
         """The last hidden states after the final norm (B, 77, D). SD2's configuration leaves the last layer out."""
-        return PromptFeatures(clip_output(self.tokenizers[0], self.text_encoders[0], prompts).last_hidden_state)
+        return self.encode_prompts_early(prompts, 0)
+
+    def encode_prompts_early(self, prompts: Sequence[str], clip_skip: int) -> PromptFeatures:
+        """The states `clip_skip` layers earlier, after the same final norm."""
+        output = clip_output(self.tokenizers[0], self.text_encoders[0], prompts)
+        if clip_skip == 0:
+            return PromptFeatures(output.last_hidden_state)
+        encoder: Any = getattr(self.text_encoders[0], "text_model", self.text_encoders[0])
+        return PromptFeatures(encoder.final_layer_norm(output.hidden_states[-1 - clip_skip]))
 
     def denoise(
         self, noised: Tensor, timesteps: Tensor, prompts: PromptFeatures, sizes: Sequence[SizeConditioning]

@@ -84,8 +84,12 @@ class SDXL:
 
         An empty prompt is all zeros where the base was trained so (`force_zeros_for_empty_prompt`).
         """
+        return self.encode_prompts_early(prompts, 0)
+
+    def encode_prompts_early(self, prompts: Sequence[str], clip_skip: int) -> PromptFeatures:
+        """The same from `clip_skip` layers earlier; the projection is always that of the whole encoder."""
         outputs = [clip_output(*pair, prompts) for pair in zip(self.tokenizers, self.text_encoders, strict=True)]
-        prompt_embeds = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
+        prompt_embeds = torch.cat([output.hidden_states[-2 - clip_skip] for output in outputs], dim=-1)
         pooled = outputs[1].text_embeds
         if self._pipeline.config.force_zeros_for_empty_prompt:
             kept = torch.tensor([float(bool(prompt)) for prompt in prompts], device=pooled.device, dtype=pooled.dtype)

@@ -1,9 +1,11 @@
 """From a request by name to images: finds the base that an artifact was trained on, and keeps it loaded."""
 
 import random
+import re
 import sys
-from dataclasses import replace
-from pathlib import Path
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,15 +14,31 @@ from PIL import Image
 from artifact.artifact import Artifact
 from families.fingerprint import fingerprint
 from families.registry import load_base_model
-from sampler.sampler import Sampler, SampleRequest
+from sampler.parameters import parameters_text
+from sampler.prompts import require_short_enough
+from sampler.sampler import OnStep, Sampler, SampleRequest
+from sampler.starting_picture import drawn_size
+from sampler.weights import ScaledArtifact
 
 DEFAULT_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Images, and for each the text that tells how it was made. `triggers` of the LoRAs that were in place."""
+
+    images: list[Image.Image]
+    parameters: list[str]
+    triggers: tuple[str, ...]
 
 
 class Generation:
     """Loads a base when it is first asked for, and keeps it until another one is."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Say | None = None) -> None:
+        """`say` gets warnings and news, a line each; by default they go to stderr."""
+        self._say = say or _to_stderr
         self._base_model: str | None = None
         self._options: dict[str, Any] = {}
         self._fingerprint = ""
@@ -40,33 +58,52 @@ class Generation:
         return self._sampler
 
     def generate(
-        self, request: SampleRequest, artifact: Artifact | None, lora_scale: float, base_model: str | None
-    ) -> list[Image.Image]:
+        self,
+        request: SampleRequest,
+        loras: Sequence[ScaledArtifact],
+        base_model: str | None,
+        on_step: OnStep | None = None,
+    ) -> Drawn:
         """Draw images. Raises RequestError, ArtifactError or BaseModelError; the bare base is left in any case."""
-        sampler = self.prepare(artifact, base_model)
+        described = [lora for lora in loras if lora.artifact.description]
+        sampler = self.prepare(described[0].artifact if described else None, base_model)
         sampler.check(request)
-        if artifact is None:
-            return sampler.generate(request)
-        self._warn(artifact, request, lora_scale)
-        sampler.load(artifact, lora_scale)
+        self._warn(loras)
+        begun = time.monotonic()
         try:
-            return sampler.generate(request)
+            for note in sampler.load_several([(lora.artifact, lora.scale) for lora in loras]):
+                self._say(f"warning: {note}")
+            if loras:
+                self._say(f"{len(loras)} LoRA{'s' if len(loras) > 1 else ''} in place in {_since(begun)}")
+            self._tell_triggers(request.prompt, tuple(sampler.triggers))
+            prompts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+            require_short_enough(prompts, sampler.triggers, sampler.family)
+            images = sampler.generate(request, on_step=on_step)
+            triggers = tuple(sampler.triggers)
         finally:
             sampler.unload()
+        size = drawn_size(request, sampler.family)
+        texts = [parameters_text(request, index, size, str(self._base_model), loras) for index in range(len(images))]
+        return Drawn(images, texts, triggers)
 
-    def _warn(self, artifact: Artifact, request: SampleRequest, lora_scale: float) -> None:
-        description = artifact.description
-        if description is None:
+    def _warn(self, loras: Sequence[ScaledArtifact]) -> None:
+        for lora in loras:
+            description = lora.artifact.description
+            if description is not None and description.base_fingerprint != self._fingerprint:
+                self._say(
+                    f"warning: {lora.name} was trained on {description.base_model}, whose weights differ from those "
+                    f"of {self._base_model}: it may look weaker or different here"
+                )
+            if lora.scale == 0:
+                self._say(f"warning: lora_scale of {lora.name} is 0: only its token embeddings have an effect")
+
+    def _tell_triggers(self, prompt: str, triggers: Sequence[str]) -> None:
+        if not triggers:
             return
-        if description.base_fingerprint != self._fingerprint:
-            _say(
-                f"the LoRA was trained on {description.base_model}, whose weights differ from those of "
-                f"{self._base_model}: it may look weaker or different here"
-            )
-        if not any(trigger in request.prompt for trigger in description.triggers):
-            _say(f"the prompt lacks the trigger word {' or '.join(description.triggers)}")
-        if lora_scale == 0:
-            _say("lora_scale is 0: only the token embeddings have an effect")
+        self._say(f"trigger words: {', '.join(triggers)}")
+        missing = [trigger for trigger in triggers if not re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", prompt)]
+        if missing:
+            self._say(f"warning: the prompt lacks the trigger word {' and '.join(missing)}")
 
 
 def _loading_options(artifact: Artifact | None, base_model: str) -> dict[str, Any]:
@@ -79,21 +116,14 @@ def _loading_options(artifact: Artifact | None, base_model: str) -> dict[str, An
     return {name: value for name, value in chosen.items() if value not in (None, False, "auto")}
 
 
-def with_seed(request: SampleRequest, seed: int | None) -> SampleRequest:
-    """The request with its seed: the one given, else a random one of 32 bits that is printed, so it can be repeated."""
-    chosen = random.SystemRandom().randrange(2**32) if seed is None else seed
-    print(f"seed: {chosen}", file=sys.stderr, flush=True)
-    return replace(request, seed=chosen)
+def chosen_seed(seed: int | None) -> int:
+    """The seed given, else a random one of 53 bits: as many as every reader of JSON keeps."""
+    return random.SystemRandom().randrange(2**53) if seed is None else seed
 
 
-def save_images(images: list[Image.Image], folder: Path) -> list[Path]:
-    """Write PNGs, numbered in the order of their seeds, and give their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{index:02d}.png" for index in range(len(images))]
-    for image, path in zip(images, paths, strict=True):
-        image.save(path)
-    return paths
+def _since(begun: float) -> str:
+    return f"{time.monotonic() - begun:.2f} s"
 
 
-def _say(warning: str) -> None:
-    print(f"warning: {warning}", file=sys.stderr, flush=True)
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """Makes images from prompts, on a base with or without an artifact."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from PIL import Image
@@ -10,28 +10,17 @@ from artifact.artifact import Artifact
 from families.family import ModelFamily
 from families.placeholder_tokens import expand_triggers
 from sampler.adapters import PlacedArtifacts
-from sampler.schedulers import BASE_SCHEDULER, build_scheduler, known_schedulers
+from sampler.batches import draw_in_batches
+from sampler.pipelines import picture_inputs, pipeline_for
+from sampler.prompts import encode
+from sampler.request import RequestError as RequestError
+from sampler.request import SampleRequest as SampleRequest
+from sampler.request import check_request
+from sampler.schedulers import build_scheduler
+from sampler.seeds import generator_for
 
-MAX_SIDE = 4096
-
-
-class RequestError(ValueError):
-    """A request for images that cannot be fulfilled. The text names the remedy."""
-
-
-@dataclass(frozen=True)
-class SampleRequest:
-    """`width` and `height` in pixels, by default the base's own. Image i is drawn with the seed `seed` + i."""
-
-    prompt: str
-    negative_prompt: str = ""
-    width: int | None = None
-    height: int | None = None
-    num_outputs: int = 1
-    num_inference_steps: int = 30
-    guidance_scale: float = 6.0
-    scheduler: str = BASE_SCHEDULER
-    seed: int = 0
+OnStep = Callable[[int, int], None]
+"""Called with the number of denoising steps done and their total, over all batches."""
 
 
 class Sampler:
@@ -79,45 +68,60 @@ class Sampler:
 
     def check(self, request: SampleRequest) -> None:
         """Raises RequestError for what the base cannot make: sizes, counts, schedulers, seeds."""
-        multiple = self.family.size_multiple
-        for name, value in (("width", request.width), ("height", request.height)):
-            if value is not None and (value % multiple or not multiple <= value <= MAX_SIDE):
-                lower = max(multiple, value // multiple * multiple)
-                raise RequestError(
-                    f"{name}: {value} must be a multiple of {multiple} between {multiple} and {MAX_SIDE} for this "
-                    f"base, such as {min(lower, MAX_SIDE)}"
-                )
-        if request.num_outputs < 1 or request.num_inference_steps < 1:
-            raise RequestError("num_outputs and num_inference_steps must be at least 1")
-        known = known_schedulers(self.family.pipeline().scheduler)
-        if request.scheduler not in known:
-            raise RequestError(
-                f"scheduler: {request.scheduler!r} is unknown to this base; choose one of {', '.join(known)}"
-            )
-        if not 0 <= request.seed < 2**63:
-            raise RequestError("seed: must lie between 0 and 2^63 - 1")
+        check_request(request, self.family)
 
     @torch.inference_mode()
     def generate(
-        self, request: SampleRequest, triggers: Mapping[str, Sequence[str]] | None = None
+        self,
+        request: SampleRequest,
+        triggers: Mapping[str, Sequence[str]] | None = None,
+        on_step: OnStep | None = None,
     ) -> list[Image.Image]:
-        """Draw the images. `triggers`: given where a training has its own tokens in place, else the artifact's."""
+        """Draw the images, as many at once as fit into the memory.
+
+        `triggers`: given where a training has its own tokens in place, else the artifacts'. Raises RequestError.
+        """
         self.check(request)
-        pipeline = self.family.pipeline()
+        pipeline = pipeline_for(request, self.family)
         base_scheduler = pipeline.scheduler
         pipeline.scheduler = build_scheduler(request.scheduler, base_scheduler)
-        prompt = expand_triggers(request.prompt, self.triggers if triggers is None else triggers)
-        wanted, unwanted = (
-            self.family.encode_prompts([text]).repeat(request.num_outputs) for text in (prompt, request.negative_prompt)
-        )
-        try:
-            return pipeline(
-                **self.family.pipeline_inputs(wanted, unwanted),
-                width=request.width or self.family.native_resolution,
-                height=request.height or self.family.native_resolution,
+        known = self.triggers if triggers is None else triggers
+        texts = (expand_triggers(text, known) for text in (request.prompt, request.negative_prompt))
+        wanted, unwanted = (encode(text, request.clip_skip, self.family) for text in texts)
+        inputs = picture_inputs(request, self.family, pipeline)
+        seeds = range(request.seed, request.seed + request.num_outputs)
+
+        def draw(batch: Sequence[int]) -> list[Image.Image]:
+            count = len(batch)
+            done = batch[0] - request.seed
+            images: list[Image.Image] = pipeline(
+                **self.family.pipeline_inputs(wanted.repeat(count), unwanted.repeat(count)),
+                **inputs,
                 num_inference_steps=request.num_inference_steps,
                 guidance_scale=request.guidance_scale,
-                generator=[torch.Generator().manual_seed(request.seed + index) for index in range(request.num_outputs)],
+                generator=[generator_for(seed) for seed in batch],
+                callback_on_step_end=_step_callback(on_step, done, count, request.num_outputs),
             ).images
+            return images
+
+        try:
+            images = draw_in_batches(seeds, draw)
         finally:
             pipeline.scheduler = base_scheduler
+        if request.mask is None or request.image is None:
+            return images
+        kept, mask = inputs["image"], inputs["mask_image"]
+        return [Image.composite(image, kept, mask) for image in images]  # the VAE alters what should stay, too
+
+
+def _step_callback(on_step: OnStep | None, before: int, count: int, total: int) -> Callable[..., dict[str, Any]] | None:
+    """diffusers' callback: steps are counted over all images, `before` of which are done."""
+    if on_step is None:
+        return None
+
+    def callback(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        steps = pipeline.num_timesteps
+        on_step(before * steps + count * (step + 1), total * steps)
+        return tensors
+
+    return callback

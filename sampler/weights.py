@@ -1,41 +1,111 @@
-"""Reads the LoRA that a server was started with, or that a request names."""
+"""Finds and reads LoRAs, wherever they are: a file, a URL, an upload, or a repository on the hub."""
 
-import os
+import json
+import re
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifact.artifact import Artifact
 from artifact.errors import ArtifactError
-from fetching.download import download, is_url
+from fetching.cache import DownloadCache
+from fetching.download import download, is_url, shown
+from fetching.hub import find_on_hub, is_hub_reference
+from fetching.rules import FetchRules
+
+MAX_LORAS = 8
+MAX_SCALE = 10.0
 
 
-def read_trusted_weights(location: str) -> Artifact:
-    """A path or URL that the operator gave. Raises ArtifactError or DownloadError."""
-    if is_url(location):
-        return _fetch(location)
-    path = Path(location)
-    if not path.is_file():
-        raise ArtifactError(f"weights: {location} does not exist")
-    return Artifact.read(path)
+@dataclass(frozen=True)
+class ScaledArtifact:
+    """A LoRA and its strength: 0 none, 1 as trained. `name`: where it came from, without secrets."""
+
+    artifact: Artifact
+    scale: float
+    name: str
 
 
-def read_request_weights(lora: object, replicate_weights: str | None) -> Artifact | None:
-    """A file that was uploaded with a request, or a URL in it; None when it names neither.
+def read_weights(weights: str | None, lora_scale: str | float, *, local_files: bool) -> list[ScaledArtifact]:
+    """Every LoRA that the text names, with its scale. `local_files`: whether paths of this disk may be opened.
 
-    Raises ArtifactError or DownloadError; a path on the server's own disk is refused.
+    Raises ArtifactError or DownloadError, which name the LoRA.
     """
-    if lora is not None and replicate_weights:
-        raise ArtifactError("lora and replicate_weights are two names for one thing: give one of them")
-    if isinstance(lora, os.PathLike):
-        return Artifact.read(Path(lora))
-    location = lora or replicate_weights
-    if location is None or location == "":
-        return None
-    if not is_url(str(location)):
-        raise ArtifactError(f"lora: {str(location)[:100]!r} is neither an uploaded file nor a URL")
-    return _fetch(str(location))
+    locations = parse_list(weights or "", local_files=local_files)
+    if len(locations) > MAX_LORAS:
+        raise ArtifactError(f"weights: {len(locations)} LoRAs are more than {MAX_LORAS}")
+    scales = parse_scales(lora_scale, len(locations))
+    return [
+        ScaledArtifact(read_one(location, local_files=local_files), scale, _shown(location))
+        for location, scale in zip(locations, scales, strict=True)
+    ]
 
 
-def _fetch(url: str) -> Artifact:
-    with tempfile.TemporaryDirectory() as folder:
-        return Artifact.read(download(url, Path(folder) / "weights.safetensors").path)
+def parse_list(text: str, *, local_files: bool) -> list[str]:
+    """Entries between commas or line ends, or of a JSON list. Raises ArtifactError.
+
+    The comma of a data URI parts nothing, nor one in the path of a file that exists.
+    """
+    text = text.strip()
+    if text.startswith("["):
+        try:
+            entries = json.loads(text)
+        except ValueError as error:
+            raise ArtifactError(f"weights: starts like a JSON list, but is none ({error})") from None
+        if not all(isinstance(entry, str) and entry.strip() for entry in entries):
+            raise ArtifactError("weights: a JSON list of texts is expected")
+        return [entry.strip() for entry in entries]
+    if local_files and "," in text and Path(text).is_file():
+        return [text]
+    entries = [entry.strip() for entry in re.split(r"\n|(?<!;base64),", text)]
+    return [entry for entry in entries if entry]
+
+
+def parse_scales(lora_scale: str | float, count: int) -> list[float]:
+    """A scale for each of `count` LoRAs, of one number for all or a list as long. Raises ArtifactError."""
+    parts = str(lora_scale).strip().strip("[]").replace("\n", ",").split(",")
+    try:
+        scales = [float(part) for part in parts]
+    except ValueError:
+        raise ArtifactError(f"lora_scale: {str(lora_scale)[:60]!r} is no number, and no list of numbers") from None
+    if not all(abs(scale) <= MAX_SCALE for scale in scales):
+        raise ArtifactError(f"lora_scale: must lie between -{MAX_SCALE:g} and {MAX_SCALE:g}")
+    if len(scales) > 1 and len(scales) != count:
+        raise ArtifactError(f"lora_scale: {len(scales)} scales for {count} LoRAs; give one for all, or one for each")
+    return scales if len(scales) == count else scales * count
+
+
+def read_one(location: str, *, local_files: bool) -> Artifact:
+    """The LoRA at a path, URL, or hub id. Raises ArtifactError or DownloadError."""
+    if location.startswith("data:"):
+        with tempfile.TemporaryDirectory() as folder:
+            return Artifact.read(download(location, Path(folder) / "weights.safetensors").path)
+    if is_url(location):
+        rules = FetchRules.from_environment()
+        with DownloadCache.from_environment().using(
+            location, lambda folder: download(location, folder / "download", rules=rules)
+        ) as path:
+            return Artifact.read(path)
+    path = Path(location).expanduser()
+    if local_files and path.exists():
+        return Artifact.read(path)
+    if is_hub_reference(location):
+        found = find_on_hub(location, FetchRules.from_environment())
+        with DownloadCache.from_environment().using(found.key, found.fetch) as path:
+            return Artifact.read(path)
+    if local_files:
+        raise ArtifactError(f"weights: {location} does not exist, and is neither a URL nor a hub id")
+    raise ArtifactError(f"weights: {location[:100]!r} is neither an upload, nor a URL, nor a hub id")
+
+
+def _shown(location: str) -> str:
+    if is_url(location):
+        return shown(location)
+    return location if is_hub_reference(location) else Path(location).name
+
+
+def rescaled(loras: Sequence[ScaledArtifact], lora_scale: str | float) -> list[ScaledArtifact]:
+    """The same LoRAs with the scales that the text gives. Raises ArtifactError."""
+    scales = parse_scales(lora_scale, len(loras))
+    return [replace(lora, scale=scale) for lora, scale in zip(loras, scales, strict=True)]

@@ -135,6 +135,9 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
     ("arguments", "message"),
     [
         (["--weights", "missing.safetensors"], "weights: missing.safetensors does not exist"),
+        (["--weights", "https://127.0.0.1/x"], "not an address of the public internet"),
+        (["--base_model", "mini-sdxl", "--mask", str(PROJECT / "docs" / "demo.png")], "mask: needs image"),
+        (["--base_model", "mini-sdxl", "--image", str(PROJECT / "README.md")], "image: is no readable image"),
         (["--base_model", "mini-sdxl", "--width", "100"], "width: 100 must be a multiple of 16"),
         (["--base_model", "nowhere"], "base_model: 'nowhere' is neither"),
         (["--base_model", "mini-sdxl", "--scheduler", "fast"], "scheduler: 'fast' is unknown"),

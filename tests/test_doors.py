@@ -1,6 +1,7 @@
 """The doors say what TrainingConfig says, and cog.yaml is valid."""
 
 import ast
+import dataclasses
 import inspect
 import typing
 
@@ -10,6 +11,9 @@ import yaml
 import predict
 import train
 from preprocess.settings import ConfigError
+from sampler.command_line import build_parser
+from sampler.image_files import OUTPUT_FORMATS
+from sampler.inputs import PredictionInputs
 from sampler.schedulers import BASE_SCHEDULER, SCHEDULERS
 from tests.conftest import PROJECT
 from trainer.cog_job import JOB_INPUTS, merge_inputs, require_uploaded
@@ -55,6 +59,22 @@ def test_only_uploads_are_taken(value: object) -> None:
 def test_the_schedulers_offered_are_those_that_exist() -> None:
     parameter = inspect.signature(predict.Predictor.run).parameters["scheduler"]
     assert parameter.default.choices == [BASE_SCHEDULER, *sorted(SCHEDULERS)]
+
+
+def test_both_doors_of_the_predictor_take_the_same_inputs() -> None:
+    fields = {field.name: field.default for field in dataclasses.fields(PredictionInputs)}
+    cog_inputs = {
+        name: parameter.default.default
+        for name, parameter in inspect.signature(predict.Predictor.run).parameters.items()
+        if name != "self"
+    }
+    options = vars(build_parser().parse_args(["a prompt"]))
+    assert options.pop("output") is None
+    for defaults in (fields, cog_inputs, options):
+        del defaults["prompt"]
+    assert cog_inputs == fields == options
+    formats = inspect.signature(predict.Predictor.run).parameters["output_format"]
+    assert formats.default.choices == list(OUTPUT_FORMATS)
 
 
 def test_cog_yaml() -> None:

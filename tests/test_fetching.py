@@ -1,12 +1,10 @@
 """Which URLs are fetched, and what a hostile server or name can not bring about."""
 
 import socket
-import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from fetching.addresses import is_public
 from fetching.download import download, shown
 from fetching.errors import DownloadError, DownloadTooLarge
 from fetching.rules import FetchRules
+from tests.local_site import Site
 
 LOCAL = FetchRules(allow_http=True, allow_private_addresses=True)
 INSIDE = [
@@ -25,52 +24,6 @@ INSIDE = [
     "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "ff02::1", "::ffff:127.0.0.1",
     "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2001:db8::1",
 ]  # fmt: skip
-
-
-class Site:
-    """A server of this machine. `answers`: by path, a function that handles the request. `seen`: what was asked."""
-
-    def __init__(self, certificate: Path | None = None) -> None:
-        self.answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
-        self.seen: list[tuple[str, dict[str, str]]] = []
-        site = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                site.seen.append((self.path, dict(self.headers)))
-                site.answers[self.path.partition("?")[0]](self)
-
-            def log_message(self, format: str, *arguments: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        if certificate is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-        self.port = self.server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    def serve(self, path: str, body: bytes, headers: dict[str, str] | None = None) -> None:
-        def answer(request: BaseHTTPRequestHandler) -> None:
-            request.send_response(200)
-            for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-                request.send_header(name, value)
-            request.end_headers()
-            request.wfile.write(body)
-
-        self.answers[path] = answer
-
-    def redirect(self, path: str, location: str) -> None:
-        def answer(request: BaseHTTPRequestHandler) -> None:
-            request.send_response(302)
-            request.send_header("Location", location)
-            request.send_header("Content-Length", "0")
-            request.end_headers()
-
-        self.answers[path] = answer
 
 
 @pytest.fixture

@@ -1,0 +1,115 @@
+"""Downloaded files that are kept: up to a limit of size, checked by their digest, the longest unused going first."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fetching.download import Download
+from fetching.errors import DownloadError
+
+FOLDER_VARIABLE, BYTES_VARIABLE = "WEIGHTS_CACHE", "WEIGHTS_CACHE_BYTES"
+DEFAULT_FOLDER = "~/.cache/lora-trainer/weights"
+DEFAULT_BYTES = 20 * 1024**3
+RECORD = "entry.json"
+
+Fetch = Callable[[Path], Download]
+"""Downloads into a file inside the folder given."""
+
+
+@dataclass(frozen=True)
+class DownloadCache:
+    """A folder of entries, one folder each, which processes may share. `max_bytes`: of all files together."""
+
+    folder: Path
+    max_bytes: int
+
+    @classmethod
+    def from_environment(cls) -> "DownloadCache":
+        """WEIGHTS_CACHE (a folder) and WEIGHTS_CACHE_BYTES; 0 keeps nothing. Raises DownloadError."""
+        text = os.environ.get(BYTES_VARIABLE) or str(DEFAULT_BYTES)
+        if not text.isdigit():
+            raise DownloadError(f"{BYTES_VARIABLE}: {text!r} is no number of bytes")
+        return cls(Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER).expanduser(), int(text))
+
+    @contextlib.contextmanager
+    def using(self, key: str, fetch: Fetch) -> Iterator[Path]:
+        """The file of `key`, fetched if it is not here or no longer what it was. It stays until the end of the block.
+
+        Blocks of the same key wait for each other, in other processes too. Raises what `fetch` raises; then nothing is kept.
+        """
+        entry = self.folder / hashlib.sha256(key.encode()).hexdigest()[:32]  # a key may hold a secret
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(entry, fcntl.LOCK_EX):
+            path = _intact(entry)
+            if path is None:
+                shutil.rmtree(entry, ignore_errors=True)
+                path = _fill(entry, fetch)
+            os.utime(entry)
+            self._make_room()
+            yield path
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Remove entries, the longest unused first, until the limit holds; those in use are passed over."""
+        entries = [path for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        sizes: dict[Path, tuple[float, int]] = {}
+        for path in entries:
+            with contextlib.suppress(OSError):  # another process removed it meanwhile
+                sizes[path] = path.stat().st_mtime, sum(file.stat().st_size for file in path.iterdir())
+        total = sum(size for _, size in sizes.values())
+        for path in sorted(sizes, key=lambda path: sizes[path][0]):
+            if total <= self.max_bytes:
+                return
+            with contextlib.suppress(BlockingIOError), _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                shutil.rmtree(path, ignore_errors=True)
+                total -= sizes[path][1]
+
+
+@contextlib.contextmanager
+def _locked(entry: Path, kind: int) -> Iterator[None]:
+    """A lock on the entry, which outlives its removal. Raises BlockingIOError where LOCK_NB is asked and it is held."""
+    handle = os.open(entry.with_name(f".{entry.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, kind)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _fill(entry: Path, fetch: Fetch) -> Path:
+    """Fetch into a temporary folder and rename it: the entry is there whole or not at all."""
+    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=entry.parent))
+    try:
+        downloaded = fetch(unfinished)
+        name = downloaded.file_name if downloaded.file_name not in ("", RECORD) else "weights.safetensors"
+        os.replace(downloaded.path, unfinished / name)
+        record = {"file": name, "sha256": downloaded.sha256}
+        (unfinished / RECORD).write_text(json.dumps(record), encoding="utf-8")
+        os.replace(unfinished, entry)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return entry / name
+
+
+def _intact(entry: Path) -> Path | None:
+    """The entry's file, if it is there and still what was fetched."""
+    try:
+        record = json.loads((entry / RECORD).read_text(encoding="utf-8"))
+        path = entry / Path(record["file"]).name
+        return path if sha256(path) == record["sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def sha256(path: Path) -> str:
+    """The file's digest in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,100 @@
+"""Files of repositories on the Hugging Face hub (or the endpoint that HF_ENDPOINT names)."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fetching.cache import sha256
+from fetching.download import Download
+from fetching.errors import DownloadError, DownloadTooLarge
+from fetching.rules import FetchRules
+
+REFERENCE = re.compile(
+    r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
+    r"(?:/(?P<file>[\w. /-]+\.safetensors))?(?:@(?P<revision>[\w./-]+))?"
+)
+USUAL_NAMES = ("weights.safetensors", "pytorch_lora_weights.safetensors", "lora.safetensors")
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository at one commit. `sha256` is what the hub says of it, None for small files."""
+
+    repository: str
+    file: str
+    commit: str
+    sha256: str | None
+
+    @property
+    def key(self) -> str:
+        return f"hub:{self.repository}@{self.commit}/{self.file}"
+
+    def fetch(self, folder: Path) -> Download:
+        """Download into `folder`. Raises DownloadError."""
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            path = Path(hf_hub_download(self.repository, self.file, revision=self.commit, local_dir=folder / "hub"))
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            raise DownloadError(f"{self.repository}/{self.file}: {_reason(error)}") from None
+        digest = sha256(path)
+        if self.sha256 is not None and digest != self.sha256:
+            raise DownloadError(f"{self.repository}/{self.file}: arrived damaged; try again")
+        moved = folder / "download"
+        os.replace(path, moved)
+        return Download(moved, Path(self.file).name, digest)
+
+
+def is_hub_reference(text: str) -> bool:
+    """Whether `text` is `owner/name`, `owner/name/file.safetensors`, each with @revision or without."""
+    return REFERENCE.fullmatch(text) is not None and ".." not in text
+
+
+def find_on_hub(reference: str, rules: FetchRules) -> HubFile:
+    """Ask the hub which file is meant, at which commit.
+
+    Raises DownloadError when it is not there, is larger than the rules allow, or more than one could be meant.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    match = REFERENCE.fullmatch(reference)
+    assert match is not None
+    repository, wanted, revision = match["repository"], match["file"], match["revision"]
+    api = HfApi()
+    host = urlsplit(api.endpoint).hostname or ""
+    if not rules.allows_host(host):
+        raise DownloadError(f"{reference}: {host} is not on the operator's list (FETCH_ALLOWED_HOSTS)")
+    try:
+        info = api.model_info(repository, revision=revision, files_metadata=True, timeout=30)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise DownloadError(f"{reference}: {_reason(error)}") from None
+    files = {sibling.rfilename: sibling for sibling in info.siblings or []}
+    name = _choose(reference, wanted, [file for file in files if file.endswith(".safetensors")])
+    if (files[name].size or 0) > rules.max_bytes:
+        raise DownloadTooLarge(f"{reference}: larger than {rules.max_bytes:,} bytes")
+    lfs = files[name].lfs
+    return HubFile(repository, name, str(info.sha), lfs.sha256 if lfs else None)
+
+
+def _choose(reference: str, wanted: str | None, files: list[str]) -> str:
+    usual = [name for name in USUAL_NAMES if name in files]
+    if wanted is None and (len(files) == 1 or usual):
+        return usual[0] if usual else files[0]
+    if wanted in files:
+        return str(wanted)
+    listed = ", ".join(sorted(files)[:10]) or "none"
+    problem = "name one of its files" if wanted is None else f"it has no {wanted}"
+    raise DownloadError(f"{reference}: {problem}; its .safetensors files: {listed}")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without headers and URLs, which may hold a token."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        hint = " (private or gated? set HF_TOKEN)" if response.status_code in (401, 403, 404) else ""
+        return f"the hub answered {response.status_code}{hint}"
+    return f"the hub cannot be reached: {type(error).__name__}"

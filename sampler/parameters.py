@@ -1,0 +1,47 @@
+"""How an image was made, in the text form that A1111 writes and everything else reads."""
+
+from collections.abc import Sequence
+
+from sampler.request import SampleRequest
+from sampler.weights import ScaledArtifact
+
+SAMPLER_NAMES = {
+    "ddim": "DDIM",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_2m_karras": "DPM++ 2M Karras",
+    "euler": "Euler",
+    "euler_ancestral": "Euler a",
+    "heun": "Heun",
+    "unipc": "UniPC",
+}
+"""A1111's names of our schedulers; others stand under their own name."""
+
+
+def parameters_text(
+    request: SampleRequest, index: int, size: tuple[int, int], base_model: str, loras: Sequence[ScaledArtifact]
+) -> str:
+    """Prompt, what is not wanted, and one line of settings. `index`: of the image among those of the request."""
+    settings: dict[str, object] = {
+        "Steps": request.num_inference_steps,
+        "Sampler": SAMPLER_NAMES.get(request.scheduler, request.scheduler),
+        "CFG scale": f"{request.guidance_scale:g}",
+        "Seed": request.seed + index,
+        "Size": f"{size[0]}x{size[1]}",
+        "Model": base_model,
+    }
+    if request.image is not None:
+        settings["Denoising strength"] = f"{request.strength:g}"
+    if request.clip_skip:
+        settings["Clip skip"] = request.clip_skip + 1  # A1111 counts the last layer as 1
+    if loras:
+        settings["Loras"] = "; ".join(f"{lora.name}: {lora.scale:g}" for lora in loras)
+    line = ", ".join(f"{name}: {_quoted(str(value))}" for name, value in settings.items())
+    negative = f"\nNegative prompt: {request.negative_prompt}" if request.negative_prompt else ""
+    return f"{request.prompt}{negative}\n{line}"
+
+
+def _quoted(value: str) -> str:
+    """As A1111 does: in quotes when it holds what parts settings."""
+    if not any(sign in value for sign in ',:"\n'):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

@@ -1,0 +1,37 @@
+"""The diffusers pipeline that a request needs, over the modules that are loaded already."""
+
+import inspect
+from typing import Any
+
+from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+
+from families.family import ModelFamily
+from sampler.request import RequestError, SampleRequest
+from sampler.starting_picture import drawn_size, fitted_mask, fitted_picture
+
+
+def pipeline_for(request: SampleRequest, family: ModelFamily) -> Any:
+    """Text to image, image to image, or inpainting. Nothing is copied. Raises RequestError where a family has none."""
+    pipeline = family.pipeline()
+    if request.image is None:
+        return pipeline
+    kind = AutoPipelineForImage2Image if request.mask is None else AutoPipelineForInpainting
+    try:
+        made = kind.from_pipe(pipeline)
+    except ValueError as error:
+        wanted = "image" if request.mask is None else "mask"
+        raise RequestError(f"{wanted}: {family.name} has no pipeline for it") from error
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def picture_inputs(request: SampleRequest, family: ModelFamily, pipeline: Any) -> dict[str, Any]:
+    """Size, and the picture and mask to start from, as this pipeline's arguments."""
+    width, height = drawn_size(request, family)
+    inputs: dict[str, Any] = {"width": width, "height": height}
+    if request.image is not None:
+        inputs |= {"image": fitted_picture(request.image, (width, height)), "strength": request.strength}
+    if request.mask is not None:
+        inputs["mask_image"] = fitted_mask(request.mask, (width, height))
+    taken = inspect.signature(pipeline.__call__).parameters
+    return {name: value for name, value in inputs.items() if name in taken}

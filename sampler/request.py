@@ -1,0 +1,86 @@
+"""What can be asked for, and what a base can not make of it."""
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from families.family import ModelFamily, SkipsClipLayers
+from sampler.schedulers import BASE_SCHEDULER, known_schedulers
+
+MAX_SIDE = 4096
+MAX_OUTPUTS = 64
+MAX_SEED = 2**64 - 1
+
+
+class RequestError(ValueError):
+    """A request for images that cannot be fulfilled. The text names the remedy."""
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """`width` and `height` in pixels, by default the base's own. Image i is drawn with the seed `seed` + i.
+
+    `image`: a picture to start from, changed by `strength` in (0, 1]. `mask`: where it is white the picture is drawn
+    anew, where it is black it stays. `clip_skip`: how many last layers of the CLIP text encoders are left out.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    width: int | None = None
+    height: int | None = None
+    num_outputs: int = 1
+    num_inference_steps: int = 30
+    guidance_scale: float = 6.0
+    scheduler: str = BASE_SCHEDULER
+    seed: int = 0
+    image: Image.Image | None = None
+    mask: Image.Image | None = None
+    strength: float = 0.8
+    clip_skip: int = 0
+
+
+def check_request(request: SampleRequest, family: ModelFamily) -> None:
+    """Raises RequestError for what the base cannot make. Nothing is allocated before this."""
+    multiple = family.size_multiple
+    for name, value in (("width", request.width), ("height", request.height)):
+        if value is not None and (value % multiple or not multiple <= value <= MAX_SIDE):
+            lower = max(multiple, value // multiple * multiple)
+            raise RequestError(
+                f"{name}: {value} must be a multiple of {multiple} between {multiple} and {MAX_SIDE} for this "
+                f"base, such as {min(lower, MAX_SIDE)}"
+            )
+    if request.num_inference_steps < 1 or not 1 <= request.num_outputs <= MAX_OUTPUTS:
+        raise RequestError(f"num_inference_steps must be at least 1, num_outputs at least 1 and at most {MAX_OUTPUTS}")
+    known = known_schedulers(family.pipeline().scheduler)
+    if request.scheduler not in known:
+        raise RequestError(
+            f"scheduler: {request.scheduler!r} is unknown to this base; choose one of {', '.join(known)}"
+        )
+    if not 0 <= request.seed <= MAX_SEED - request.num_outputs + 1:
+        raise RequestError("seed: must lie between 0 and 2^64 - 1, that of the last image included")
+    _check_starting_picture(request)
+    _check_clip_skip(request.clip_skip, family)
+
+
+def _check_starting_picture(request: SampleRequest) -> None:
+    if request.mask is not None and request.image is None:
+        raise RequestError("mask: needs image, the picture whose white part of the mask is drawn anew")
+    if request.image is None:
+        return
+    if not 0 < request.strength <= 1:
+        raise RequestError(f"strength: {request.strength:g} must be above 0 and at most 1")
+    if int(request.num_inference_steps * request.strength) < 1:
+        raise RequestError(
+            f"strength: {request.strength:g} of {request.num_inference_steps} steps is less than one step. "
+            "Raise strength or num_inference_steps."
+        )
+
+
+def _check_clip_skip(clip_skip: int, family: ModelFamily) -> None:
+    if clip_skip == 0:
+        return
+    if not isinstance(family, SkipsClipLayers):
+        raise RequestError(f"clip_skip: {family.name} reads its encoders' layers in a fixed way; leave it at 0")
+    highest = min(int(encoder.config.num_hidden_layers) for encoder in family.text_encoders) - 1
+    if not 0 <= clip_skip <= highest:
+        raise RequestError(f"clip_skip: must lie between 0 and {highest} for this base")

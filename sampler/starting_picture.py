@@ -1,0 +1,42 @@
+"""Makes the user's picture and mask fit what the base can draw."""
+
+import math
+
+from PIL import Image, ImageOps
+
+from families.family import ModelFamily
+from sampler.request import SampleRequest
+
+
+def drawn_size(request: SampleRequest, family: ModelFamily) -> tuple[int, int]:
+    """(width, height) in pixels: as asked, else the picture's shape at the base's own area, else the base's own."""
+    native, multiple = family.native_resolution, family.size_multiple
+    if request.image is None:
+        return request.width or native, request.height or native
+    width, height = request.image.size
+    if request.width and request.height:
+        return request.width, request.height
+    if request.width or request.height:
+        scale = request.width / width if request.width else (request.height or native) / height
+    else:
+        scale = min(1.0, math.sqrt(native * native / (width * height)))  # a small picture is not blown up
+        scale = max(scale, multiple / min(width, height))
+    sides = (max(multiple, round(side * scale / multiple) * multiple) for side in (width, height))
+    fitted = tuple(sides)
+    return request.width or fitted[0], request.height or fitted[1]
+
+
+def fitted_picture(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The picture in RGB, upright, transparency on white, scaled to cover `size` and cropped at the centre."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+        white = Image.new("RGBA", upright.size, "white")
+        upright = Image.alpha_composite(white, upright.convert("RGBA"))
+    return ImageOps.fit(upright.convert("RGB"), size, Image.Resampling.LANCZOS)
+
+
+def fitted_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The mask in one channel, 0 or 255, scaled and cropped like the picture."""
+    return ImageOps.fit(ImageOps.exif_transpose(mask).convert("L"), size, Image.Resampling.NEAREST).point(
+        lambda value: 255 if value >= 128 else 0
+    )
