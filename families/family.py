@@ -85,6 +85,10 @@ class ModelFamily(Protocol):
         """Widths and heights in pixels must be multiples of this."""
 
     @property
+    def largest_side(self) -> int | None:
+        """The longest side in pixels that the base has positions for; None: whatever memory allows."""
+
+    @property
     def device(self) -> torch.device: ...
 
     def to(self, device: torch.device) -> "ModelFamily": ...

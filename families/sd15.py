@@ -85,6 +85,10 @@ class SD15:
         return unet_size_multiple(self._pipeline)
 
     @property
+    def largest_side(self) -> int | None:
+        return None
+
+    @property
     def device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
 

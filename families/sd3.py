@@ -87,6 +87,11 @@ class SD3:
         return int(self._pipeline.vae_scale_factor * self.denoiser.config.patch_size)
 
     @property
+    def largest_side(self) -> int | None:
+        """As many patches as it has positions for: 3072 for SD3, 6144 for SD3.5 medium."""
+        return int(self.denoiser.config.pos_embed_max_size * self.size_multiple)
+
+    @property
     def device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
 

@@ -42,12 +42,13 @@ class SampleRequest:
 def check_request(request: SampleRequest, family: ModelFamily) -> None:
     """Raises RequestError for what the base cannot make. Nothing is allocated before this."""
     multiple = family.size_multiple
+    largest = min(MAX_SIDE, family.largest_side or MAX_SIDE)
     for name, value in (("width", request.width), ("height", request.height)):
-        if value is not None and (value % multiple or not multiple <= value <= MAX_SIDE):
+        if value is not None and (value % multiple or not multiple <= value <= largest):
             lower = max(multiple, value // multiple * multiple)
             raise RequestError(
-                f"{name}: {value} must be a multiple of {multiple} between {multiple} and {MAX_SIDE} for this "
-                f"base, such as {min(lower, MAX_SIDE)}"
+                f"{name}: {value} must be a multiple of {multiple} between {multiple} and {largest} for this "
+                f"base, such as {min(lower, largest)}"
             )
     if request.num_inference_steps < 1 or not 1 <= request.num_outputs <= MAX_OUTPUTS:
         raise RequestError(f"num_inference_steps must be at least 1, num_outputs at least 1 and at most {MAX_OUTPUTS}")

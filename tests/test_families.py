@@ -210,6 +210,16 @@ def test_an_artifact_remembers_how_its_base_was_opened(tiny_folders: dict[str, P
     assert bare.noise_process.prediction_type == "epsilon" and not bare.noise_process.zero_terminal_snr
 
 
+def test_sd3_has_a_largest_side(tmp_path: Path) -> None:
+    folder = str(write_sd3(tmp_path, t5=False))
+    family = load_base_model(folder, torch.float32)
+    assert family.largest_side == 32 * 8
+    with pytest.raises(RequestError, match="width: 264 must be a multiple of 8 between 8 and 256 .* such as 256"):
+        Sampler(family).check(SampleRequest("a star", width=264))
+    with pytest.raises(ConfigError, match="resolution: 264 is more than 256, .* 64 is what it was made for"):
+        resolve(TrainingConfig(base_model=folder, resolution=264), family)
+
+
 def test_inpainting_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match="is an inpainting model: its UNet reads 9 channels"):
         load_base_model(str(write_sd15_inpainting(tmp_path)), torch.float32)

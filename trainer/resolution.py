@@ -26,6 +26,11 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
             f"resolution: {resolution} is no multiple of {family.size_multiple}, which "
             f"{config.base_model} needs; {near} is the nearest"
         )
+    if family.largest_side and resolution > family.largest_side:
+        raise ConfigError(
+            f"resolution: {resolution} is more than {family.largest_side}, the largest side that {config.base_model} "
+            f"has positions for; {family.native_resolution} is what it was made for"
+        )
     check_targets(family, config)  # before training, not when the adapter is placed
     found = {
         "loss_weighting": _loss_weighting(config, family),
