@@ -45,11 +45,11 @@ class Judge:
     def _right(self, images: Tensor, scenes: Sequence[Scene], attribute: str) -> float:
         right = 0
         for image, scene in zip(images, scenes, strict=True):
-            texts = self._embed([full_caption(variation) for variation in variations(scene, attribute)])
+            texts = self.embed([full_caption(variation) for variation in variations(scene, attribute)])
             right += ATTRIBUTES[attribute][int((texts @ image).argmax())] == value_of(scene, attribute)
         return right / len(scenes)
 
-    def _embed(self, captions: list[str]) -> Tensor:
+    def embed(self, captions: list[str]) -> Tensor:
         ids = self._tokenizer(captions, padding="max_length", max_length=32, truncation=True, return_tensors="pt")
         return functional.normalize(self._text(ids.input_ids).text_embeds, dim=-1)
 
