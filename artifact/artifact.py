@@ -18,6 +18,8 @@ from artifact.metadata import ArtifactDescription, from_header, to_header
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 EXACT = (".alpha", ".dora_scale", ".lora_magnitude_vector")
 """Keys that are kept in fp32: rounding them would scale a whole layer, or a whole weight."""
+MAX_TENSORS = 20_000
+"""SDXL has some 1,100 layers that a LoRA can change; LoKr has the most tensors a layer, six."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,12 @@ class Artifact:
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+                names = list(file.keys())
+                if len(names) > MAX_TENSORS:
+                    raise ArtifactError(f"{path.name}: {len(names):,} tensors are more than any LoRA has")
+                tensors = {name: file.get_tensor(name) for name in names}
+        except ArtifactError:
+            raise
         except (SafetensorError, OSError, ValueError) as error:
             raise ArtifactError(f"{path.name}: not a readable .safetensors file ({error})") from error
         description, tokens = from_header(header)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from artifact.errors import ArtifactError
@@ -42,6 +43,9 @@ class ArtifactDescription:
     sample_prompts: list[str] = field(default_factory=list)
     zero_terminal_snr: bool = False
     format_version: str = FORMAT_VERSION
+
+
+DESCRIPTION = TypeAdapter(ArtifactDescription)
 
 
 def to_header(
@@ -108,10 +112,19 @@ def from_header(header: Mapping[str, str]) -> tuple[ArtifactDescription | None, 
                 f"{FORMAT_VERSION}. Use a newer version of this program."
             )
         tokens = {name: _decode_rows(rows) for name, rows in json.loads(header.get(TOKENS_KEY, "{}")).items()}
-        return ArtifactDescription(**values), tokens
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if strange := set(values) - set(ArtifactDescription.__dataclass_fields__):
+            raise ArtifactError(f"the artifact's header is damaged: {sorted(strange)[0]!r} is unknown")
+        description = DESCRIPTION.validate_json(header[OWN_KEY], strict=True)
+        if not all(word.strip() and placeholders for word, placeholders in description.triggers.items()):
+            raise ArtifactError("the artifact's header is damaged: an empty trigger word")
+        return description, tokens
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError) as error:
         if isinstance(error, ArtifactError):
             raise
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ArtifactError(f"the artifact's header is damaged: {place}: {first['msg']}") from error
         raise ArtifactError(f"the artifact's header is damaged: {error}") from error
 
 
@@ -122,4 +135,6 @@ def _encode_rows(rows: Tensor) -> dict[str, object]:
 
 def _decode_rows(rows: Mapping[str, Any]) -> Tensor:
     values = np.frombuffer(base64.b64decode(rows["data"], validate=True), dtype="<f4")
+    if not np.isfinite(values).all():
+        raise ArtifactError("the artifact's token embeddings hold values that are not finite")
     return torch.from_numpy(values.copy()).reshape(rows["shape"])

@@ -42,7 +42,8 @@ class DownloadCache:
     def using(self, key: str, fetch: Fetch) -> Iterator[Path]:
         """The file of `key`, fetched if it is not here or no longer what it was. It stays until the end of the block.
 
-        Blocks of the same key wait for each other, in other processes too. Raises what `fetch` raises; then nothing is kept.
+        Blocks of the same key wait for each other, in other processes too. Raises what `fetch` raises, and then nothing
+        is kept.
         """
         entry = self.folder / hashlib.sha256(key.encode()).hexdigest()[:32]  # a key may hold a secret
         entry.parent.mkdir(parents=True, exist_ok=True)
