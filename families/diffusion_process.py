@@ -27,8 +27,11 @@ class DiffusionProcess:
     def from_scheduler(cls, scheduler: object) -> "DiffusionProcess":
         """Read ᾱ and the prediction type from the base's own scheduler, whatever its class.
 
-        Raises ValueError when the checkpoint predicts something else than ε or v, or ε at zero terminal SNR.
+        Raises ValueError when the scheduler has no betas, or the checkpoint predicts neither ε nor v, or ε at zero
+        terminal SNR.
         """
+        if "beta_schedule" not in scheduler.config:  # type: ignore[attr-defined]
+            raise ValueError(f"{type(scheduler).__name__} has no betas: the base is trained on another kind of noise")
         schedule = DDPMScheduler.from_config(scheduler.config)  # type: ignore[attr-defined]
         kind = schedule.config.prediction_type
         if kind not in ("epsilon", "v_prediction"):

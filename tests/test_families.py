@@ -210,6 +210,36 @@ def test_an_artifact_remembers_how_its_base_was_opened(tiny_folders: dict[str, P
     assert bare.noise_process.prediction_type == "epsilon" and not bare.noise_process.zero_terminal_snr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"adapter": "full", "learning_rate": 1e-4},
+        {"adapter": "none"},
+        {"adapter": "dora", "learning_rate": 1e-2},
+        {"train_text_encoder": True, "learning_rate": 1e-2},
+    ],
+)
+@pytest.mark.parametrize("kind", ["sd15", "sd3"])
+def test_other_adapters_end_to_end(
+    settings: dict[str, object], kind: str, tiny_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    values: dict[str, object] = {
+        "base_model": str(tiny_folders[kind]), "max_train_steps": 3, "train_batch_size": 2,
+        "token_learning_rate": 1e-2, "num_validation_images": 1, "num_inference_steps": 2, **settings,
+    }  # fmt: skip
+    events = list(run(TrainingConfig(**values), [EXAMPLE], OutputFolder.create(tmp_path / "out")))
+    assert events[-1].message.startswith("verified")
+
+
+def test_zero_terminal_snr_is_not_weighted_away(tmp_path: Path) -> None:
+    """min-SNR weighs v at the last timestep by 0."""
+    folder = str(write_sd2_v(tmp_path, zero_terminal_snr=True))
+    family = load_base_model(folder, torch.float32)
+    assert resolve(TrainingConfig(base_model=folder), family).loss_weighting == "uniform"
+    assert resolve(TrainingConfig(base_model=folder, loss_weighting="min_snr"), family).loss_weighting == "min_snr"
+
+
 def test_sd3_has_a_largest_side(tmp_path: Path) -> None:
     folder = str(write_sd3(tmp_path, t5=False))
     family = load_base_model(folder, torch.float32)

@@ -2,7 +2,13 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 
 from families.diffusion_process import DiffusionProcess
 from families.flow_matching import FlowMatching
@@ -165,5 +171,7 @@ def test_schedulers_of_other_kinds_are_refused() -> None:
         FlowMatching.from_scheduler(DDIMScheduler())
     with pytest.raises(ValueError, match="shifts by the picture's size"):
         FlowMatching.from_scheduler(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
+    with pytest.raises(ValueError, match="EDMEulerScheduler has no betas"):
+        DiffusionProcess.from_scheduler(EDMEulerScheduler())  # Playground 2.5
     with pytest.raises(ValueError, match="'sample'"):
         DiffusionProcess.from_scheduler(DDPMScheduler(prediction_type="sample"))

@@ -46,11 +46,16 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
 
 
 def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
-    """Flow matching weighs all timesteps alike: its draws are weighted already. Raises ConfigError for another wish."""
-    weighting = config.loss_weighting
-    if family.noise_process.prediction_type != "flow":
-        return weighting
-    if "loss_weighting" in config.model_fields_set and weighting != "uniform":
+    """Flow matching weighs all timesteps alike: its draws are weighted already. Raises ConfigError for another wish.
+
+    So do, unless something else is set, diffusions that end in pure noise: min-SNR weighs v there by SNR, which is 0,
+    and what zero terminal SNR is for would not be learned (Lin et al. 2023 train without weights).
+    """
+    weighting, process = config.loss_weighting, family.noise_process
+    chosen = "loss_weighting" in config.model_fields_set
+    if process.prediction_type != "flow":
+        return weighting if chosen or not process.zero_terminal_snr else "uniform"
+    if chosen and weighting != "uniform":
         raise ConfigError(
             f"loss_weighting: {weighting} is made for ε- and v-prediction, and {config.base_model} is trained by flow "
             "matching, which draws the timesteps that matter more often instead; set uniform, or leave it out"

@@ -88,7 +88,7 @@ def place_adapter(family: ModelFamily, config: TrainingConfig, generators: Named
     names = place_names(family)
     parts: dict[str, ComponentAdapter] = {}
     if config.adapter == "full":
-        parts[DENOISER] = FullFineTuning(family.denoiser)
+        parts[DENOISER] = FullFineTuning(family.denoiser, family.idle_modules)
     elif config.has_low_rank_adapter:
         paths = denoiser_targets(family, config)
         parts[DENOISER] = _peft_adapter(family.denoiser, config, config.rank, paths, generators, "init_lora")

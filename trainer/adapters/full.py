@@ -1,5 +1,6 @@
 """Full fine-tuning of a component: all of its weights are trained, and what is written down is what they changed by."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -12,12 +13,16 @@ from artifact.layers import FullLayer, Layer
 class FullFineTuning:
     """Trains every parameter of a component, in fp32. The base's weights are kept beside for the way back."""
 
-    def __init__(self, component: Any) -> None:
-        """Raises ValueError when the component is not fp32, or has a parameter that no file could hold."""
+    def __init__(self, component: Any, idle: Collection[str] = ()) -> None:
+        """`idle`: paths of layers whose output goes nowhere, which stay as they are: only decay would move them.
+
+        Raises ValueError when the component is not fp32, or has a parameter that no file could hold."""
         self._component = component
-        self._paths = [path for path, part in component.named_modules() if has_weight(part)]
+        self._paths = [path for path, part in component.named_modules() if has_weight(part) and path not in idle]
         held = {f"{path}.{name}" for path in self._paths for name in ("weight", "bias")}
-        self._parameters = [(name, parameter) for name, parameter in component.named_parameters()]
+        self._parameters = [
+            (name, parameter) for name, parameter in component.named_parameters() if name.rpartition(".")[0] not in idle
+        ]
         odd = [name for name, _ in self._parameters if name not in held]
         if odd:
             raise ValueError(f"full fine-tuning: {odd[0]} is neither the weight nor the bias of a layer")
@@ -25,7 +30,8 @@ class FullFineTuning:
             raise ValueError("full fine-tuning needs the base in fp32: set mixed_precision to no")
         self._base = {name: parameter.detach().clone() for name, parameter in self._parameters}
         self._trained: dict[str, torch.Tensor] = {}
-        component.requires_grad_(True)
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
 
     @property
     def parameters(self) -> list[nn.Parameter]:

@@ -28,7 +28,7 @@ class ObjectiveSection(Settings):
     zero_terminal_snr: bool = Field(
         False,
         description="Rescale the noise schedule so that it ends in pure noise, for v-prediction: darker darks, lighter "
-        "lights. A base whose own scheduler does so has it anyway",
+        "lights. A base whose own scheduler does so has it anyway; loss_weighting is then uniform unless set",
     )
 
     @model_validator(mode="after")
