@@ -40,8 +40,8 @@ def sgm_block(path: str, layers_per_block: int) -> str:
     """The sgm name of a module of diffusers' SDXL UNet.
 
     "down_blocks.1.attentions.0.proj_in" is "input_blocks.4.1.proj_in" at two layers a block: one input block for
-    conv_in, two layers and a downsampler for level 0, then level 1. Upsamplers keep diffusers' name, which all tools
-    know as well.
+    conv_in, two layers and a downsampler for level 0, then level 1. Upsamplers stand behind a residual and an attention
+    block, as SDXL has them. No name of diffusers' may stay: it would make diffusers pass over all the others.
     """
     per_level = layers_per_block + 1
     if match := re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", path):
@@ -56,6 +56,8 @@ def sgm_block(path: str, layers_per_block: int) -> str:
         return f"middle_block.{2 * int(layer)}.{RESNET_LAYERS.get(rest, rest)}"
     if match := re.match(r"down_blocks\.(\d+)\.downsamplers\.0\.conv", path):
         return f"input_blocks.{(int(match[1]) + 1) * per_level}.0.op"
+    if match := re.match(r"up_blocks\.(\d+)\.upsamplers\.0\.conv", path):
+        return f"output_blocks.{int(match[1]) * per_level + layers_per_block}.2.conv"
     return OTHER_LAYERS.get(path, path)
 
 

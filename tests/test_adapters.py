@@ -99,6 +99,8 @@ def test_a_run_with_every_kind_ends_verified(settings: dict[str, Any], tmp_path:
     output = OutputFolder.create(tmp_path / "out")
     events = list(run(config(**settings), [EXAMPLE], output))
     assert "verified" in events[-1].message
+    warned = any(event.warning and event.message.startswith(f"adapter {settings['adapter']}") for event in events)
+    assert warned == (settings["adapter"] in ("dora", "loha", "lokr", "full"))
     artifact = Artifact.read(output.weights)
     kinds = {layer.kind for layer in artifact.layers.values()}
     assert kinds == {"none": set(), "rslora": {"lora"}}.get(settings["adapter"], {settings["adapter"]})

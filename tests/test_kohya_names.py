@@ -23,6 +23,15 @@ SDXL_BLOCKS = {
     "up_blocks.1.attentions.0.proj_in": "output_blocks.3.1.proj_in",
     "up_blocks.1.resnets.2.conv1": "output_blocks.5.0.in_layers.2",
     "up_blocks.2.resnets.2.conv_shortcut": "output_blocks.8.0.skip_connection",
+    "up_blocks.0.upsamplers.0.conv": "output_blocks.2.2.conv",
+    "up_blocks.1.upsamplers.0.conv": "output_blocks.5.2.conv",
+    "up_blocks.1.resnets.0.norm1": "output_blocks.3.0.in_layers.0",
+    "down_blocks.0.resnets.0.norm2": "input_blocks.1.0.out_layers.0",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
 }
 
 

@@ -14,6 +14,7 @@ from preprocess.gallery import write_gallery
 from preprocess.prepare import BaseRequirements, preparing
 from preprocess.reopen import reopen
 from sampler.sampler import Sampler, SampleRequest
+from trainer.adapters.adapter import where_it_opens
 from trainer.cache import cache_examples, count_views
 from trainer.config import TrainingConfig
 from trainer.output_folder import OutputFolder
@@ -62,6 +63,8 @@ def run(
     dataset = yield from _dataset(config, sources, output, base_requirements(family, config))
     yield from _tell(dataset)
 
+    if (warning := where_it_opens(config, family)) is not None:
+        yield Progress(warning, 0.07, warning=True)
     family.to(accelerator.device)
     probe = Probe.make(family, validation_prompt(config))
     base_prediction = probe.predict(family, {})

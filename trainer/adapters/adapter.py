@@ -80,6 +80,22 @@ def check_targets(family: ModelFamily, config: TrainingConfig) -> None:
         raise ConfigError(f"train_text_encoder: a base of the family {family.name} has no text encoder that can learn")
 
 
+def where_it_opens(config: TrainingConfig, family: ModelFamily) -> str | None:
+    """A warning where not every tool can open what will be trained; None for a LoRA, which all open."""
+    if config.adapter == "dora" and family.layer_naming != "peft":
+        return (
+            "adapter dora: its file opens exactly in predict.py only; diffusers drops the magnitudes, ComfyUI comes "
+            "close, A1111 takes them along the other axis (docs/artifact.md). rslora or lora open everywhere"
+        )
+    if config.adapter in ("loha", "lokr"):
+        return f"adapter {config.adapter}: diffusers cannot open its file; predict.py, ComfyUI and A1111 can"
+    if config.adapter == "full":
+        return (
+            "adapter full: the file holds the change of every weight; predict.py and ComfyUI open it, diffusers cannot"
+        )
+    return None
+
+
 def place_adapter(family: ModelFamily, config: TrainingConfig, generators: NamedGenerators) -> Adapter:
     """Put on the base what `config` (resolved) asks for. Tokens must be in place already.
 
