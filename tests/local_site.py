@@ -1,5 +1,6 @@
 """Servers of this machine that stand in for those of the internet."""
 
+import base64
 import hashlib
 import json
 import ssl
@@ -82,6 +83,53 @@ class Hub(Site):
             self.serve(f"/{repository}/resolve/{self.COMMIT}/{name}", data, headers)
         answer = json.dumps({"id": repository, "sha": self.COMMIT, "siblings": siblings}).encode()
         self.serve(f"/api/models/{repository}", answer, {"Content-Type": "application/json"})
+
+
+class PublishingHub(Hub):
+    """Takes commits. `committed`: the files of each repository. `created`: what was asked for, by repository."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__()
+        self.created: dict[str, dict[str, Any]] = {}
+        self.committed: dict[str, dict[str, bytes]] = {}
+        self._token = token
+        self.answers["/api/whoami-v2"] = lambda request: self._reply(request, {"name": "me"})
+        self.answers["/api/validate-yaml"] = lambda request: self._reply(request, {"errors": [], "warnings": []})
+        self.answers["/api/repos/create"] = self._create
+
+    def _create(self, request: BaseHTTPRequestHandler) -> None:
+        asked = json.loads(self._body(request))
+        repository = f"{asked.get('organization') or 'me'}/{asked['name']}"
+        self.created[repository] = asked
+        self.committed[repository] = {}
+        self.answers[f"/api/models/{repository}/preupload/main"] = self._preupload
+        self.answers[f"/api/models/{repository}/commit/main"] = lambda request: self._commit(request, repository)
+        self._reply(request, {"url": f"{self.url}/{repository}", "name": repository, "id": repository})
+
+    def _preupload(self, request: BaseHTTPRequestHandler) -> None:
+        files = json.loads(self._body(request))["files"]
+        modes = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]
+        self._reply(request, {"files": modes})
+
+    def _commit(self, request: BaseHTTPRequestHandler, repository: str) -> None:
+        for line in self._body(request).splitlines():
+            entry = json.loads(line)
+            if entry["key"] == "file":
+                self.committed[repository][entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+        address = f"{self.url}/{repository}/commit/{self.COMMIT}"
+        self._reply(request, {"commitOid": self.COMMIT, "commitUrl": address})
+
+    def _body(self, request: BaseHTTPRequestHandler) -> bytes:
+        return request.rfile.read(int(request.headers["Content-Length"]))
+
+    def _reply(self, request: BaseHTTPRequestHandler, answer: dict[str, Any]) -> None:
+        allowed = request.headers.get("Authorization") == f"Bearer {self._token}"
+        body = json.dumps(answer if allowed or request.path == "/api/validate-yaml" else {"error": "no"}).encode()
+        request.send_response(200 if allowed or request.path == "/api/validate-yaml" else 401)
+        request.send_header("Content-Type", "application/json")
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
 
 
 def use_hub(hub: Site, monkeypatch: pytest.MonkeyPatch) -> None:

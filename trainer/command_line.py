@@ -11,6 +11,7 @@ from typing import Any
 from fetching.download import is_url
 from preprocess.settings import ConfigError, add_options, given_options, read_settings_file
 from trainer.config import TrainingConfig, build_config
+from trainer.publishing_failed import PublishingFailed
 from trainer.stop_signal import Stopped, StopSignal
 
 SUCCESS, CRASHED, WRONG_INPUT, STOPPED = 0, 1, 2, 130
@@ -64,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, DatasetError, BaseModelError, ArtifactError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return WRONG_INPUT
+    except PublishingFailed as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return CRASHED
     except Stopped:
         print("stopped before any step was trained: nothing was saved", file=sys.stderr, flush=True)
         return STOPPED

@@ -13,6 +13,7 @@ from trainer.config_sections.held_out import HeldOutSection
 from trainer.config_sections.objective import ObjectiveSection
 from trainer.config_sections.optimization import PRODIGY, PRODIGY_RATES, OptimizationSection
 from trainer.config_sections.output import OutputSection
+from trainer.config_sections.publishing import PublishingSection
 from trainer.config_sections.tokens import TokenSection
 from trainer.config_sections.validation import ValidationSection
 
@@ -38,6 +39,7 @@ class BaseModelSection(Settings):
 
 
 class TrainingConfig(
+    PublishingSection,
     OutputSection,
     ValidationSection,
     HeldOutSection,

@@ -19,6 +19,7 @@ from trainer.cache import cache_examples, count_views
 from trainer.config import TrainingConfig
 from trainer.output_folder import OutputFolder
 from trainer.progress import Progress, relay_preparation
+from trainer.publishing import publish, require_publishable
 from trainer.report import write_report
 from trainer.resolution import base_requirements, resolve, validation_prompt
 from trainer.train_state import restore
@@ -40,10 +41,11 @@ def run(
     iterator saves what was trained so far, and a checkpoint to go on from.
 
     Raises DatasetError, BaseModelError and ConfigError before any training; TrainingDiverged, ArtifactError and
-    VerificationFailed after it, with the files kept.
+    VerificationFailed and PublishingFailed after it, with the files kept.
     """
     started = time.monotonic()
     require_optimizers(config)
+    require_publishable(config)
     accelerator = Accelerator(mixed_precision=_precision(config))
     yield Progress(f"loading the base model {config.base_model}", 0.0)
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
@@ -95,6 +97,8 @@ def run(
     yield Progress(
         f"verified: the file does what the training did (relative difference {verification.difference:.1e})", 1.0
     )
+    if config.push_to_hub is not None:
+        yield Progress(f"published: {publish(config, output, list(training.triggers))}", 1.0)
 
 
 def _write_samples(training: Training, output: OutputFolder) -> None:
