@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from preprocess.config import DataConfig
 from preprocess.settings import Settings, build_settings
 from trainer.config_sections.adapter import TEXT_ENCODER_RATE, AdapterSection
+from trainer.config_sections.collapse import CollapseSection
 from trainer.config_sections.duration import DurationSection
 from trainer.config_sections.held_out import HeldOutSection
 from trainer.config_sections.objective import ObjectiveSection
@@ -44,6 +45,7 @@ class TrainingConfig(
     ValidationSection,
     HeldOutSection,
     ObjectiveSection,
+    CollapseSection,
     OptimizationSection,
     TokenSection,
     AdapterSection,
@@ -55,7 +57,7 @@ class TrainingConfig(
 
     @model_validator(mode="after")
     def _rules_across_sections(self) -> "TrainingConfig":
-        for rule in (_warmup_rule, _checkpoint_rule, _validation_rule, _mask_rule, _adapter_rule):
+        for rule in (_warmup_rule, _checkpoint_rule, _validation_rule, _phase_rule, _mask_rule, _adapter_rule):
             rule(self)
         return self
 
@@ -121,6 +123,14 @@ def _adapter_rule(config: TrainingConfig) -> None:
     rate = config.text_encoder_learning_rate
     if config.optimizer in PRODIGY and rate is not None and not low <= rate <= high:
         raise ValueError(f"text_encoder_learning_rate {rate:g} is far from 1, and {config.optimizer} finds it itself")
+
+
+def _phase_rule(config: TrainingConfig) -> None:
+    if config.token_learning_rate != 0:
+        return
+    for name, value in (("tokens_first", config.tokens_first), ("tokens_until", config.tokens_until)):
+        if value != TrainingConfig.model_fields[name].default:
+            raise ValueError(f"{name} has no effect with token_learning_rate 0; leave one of them out")
 
 
 def _mask_rule(config: TrainingConfig) -> None:

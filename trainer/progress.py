@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,8 +63,8 @@ class StepReporter:
         self._times: deque[float] = deque([clock()], maxlen=SPEED_WINDOW + 1)
         keep_lines(path, resumed_at)
 
-    def report(self, step: Step) -> Progress:
-        """Write one line and give the progress."""
+    def report(self, step: Step, diagnostics: Mapping[str, Any] | None = None) -> Progress:
+        """Write one line, with `diagnostics` where there are any, and give the progress."""
         self._times.append(self._clock())
         seconds = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
         remaining = seconds * (self._total - step.number)
@@ -75,6 +75,7 @@ class StepReporter:
             "gradient_norms": step.gradient_norms,
             "learning_rates": step.learning_rates,
             "seconds_per_step": round(seconds, 4),
+            **(diagnostics or {}),
         }
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

@@ -13,6 +13,7 @@ LATEST = "latest"
 MAY_CHANGE = (
     "max_train_steps", "checkpointing_steps", "keep_checkpoints", "num_validation_images", "num_inference_steps",
     "guidance_scale", "validation_prompt", "save_precision", "early_stopping_patience",
+    "diagnostics_steps",
 )  # fmt: skip
 """What says how long is trained and what is looked at. Schedules are stretched to a new end."""
 

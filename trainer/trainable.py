@@ -39,8 +39,10 @@ class Trainable:
         self.name = name
         self.parameters = list(parameters)
         self.optimizer = build_optimizer(self.parameters, optimizer)
+        self._settings, self._peak = schedule, optimizer.learning_rate
         self._multiplier = multiplier(schedule, optimizer.learning_rate, total_steps)
-        self.schedule = LambdaLR(self.optimizer, lambda step: self._multiplier(step))
+        self.rate_factor = 1.0
+        self.schedule = LambdaLR(self.optimizer, lambda step: self.rate_factor * self._multiplier(step))
         self.averages = build_averages(self.parameters, self.optimizer, optimizer.name in SCHEDULE_FREE, ema_decay)
         self._max_grad_norm = max_grad_norm
 
@@ -48,6 +50,21 @@ class Trainable:
     def learning_rate(self) -> float:
         """The rate of the next step."""
         return float(self.schedule.get_last_lr()[0])
+
+    @property
+    def effective_learning_rate(self) -> float:
+        """With the factor that Prodigy has found."""
+        return self.learning_rate * float(self.optimizer.param_groups[0].get("d", 1.0))
+
+    def scale_rate(self, factor: float) -> None:
+        """Multiply the rates of all steps from the next one on."""
+        self.rate_factor *= factor
+        self._go_to(self.schedule.last_epoch)
+
+    def end_at(self, total_steps: int) -> None:
+        """Stretch or shrink the schedule to another end of the run."""
+        self._multiplier = multiplier(self._settings, self._peak, total_steps)
+        self._go_to(self.schedule.last_epoch)
 
     def clip(self) -> torch.Tensor:
         """Clip the gradient. Returns its norm before: ()."""
@@ -70,6 +87,7 @@ class Trainable:
             "groups": [{key: value for key, value in group.items() if key != "params"}
                        for group in optimizer["param_groups"]],
             "averages": self.averages.state_dict(),
+            "rate_factor": self.rate_factor,
         }  # fmt: skip
 
     @torch.no_grad()
@@ -86,11 +104,12 @@ class Trainable:
         remembered = {index: each for index, each in enumerate(state["optimizer"]) if each}
         self.optimizer.load_state_dict({"state": remembered, "param_groups": groups})
         self.averages.load_state_dict(state["averages"])
+        self.rate_factor = state["rate_factor"]
         self._go_to(step)
 
     def _go_to(self, step: int) -> None:
         self.schedule.last_epoch = step
-        rates = [base * self._multiplier(step) for base in self.schedule.base_lrs]
+        rates = [base * (self.rate_factor * self._multiplier(step)) for base in self.schedule.base_lrs]
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         self.schedule._last_lr = rates

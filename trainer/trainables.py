@@ -47,7 +47,7 @@ def require_optimizers(config: TrainingConfig) -> None:
 def _trainable(
     name: str, parameters: Sequence[nn.Parameter], optimizer: OptimizerSettings, clip: float, config: TrainingConfig
 ) -> Trainable:
-    schedule = _schedule(config, optimizer.name)
+    schedule = _schedule(name, optimizer.name, config)
     return Trainable(
         name,
         parameters,
@@ -59,10 +59,13 @@ def _trainable(
     )
 
 
-def _schedule(config: TrainingConfig, optimizer: OptimizerName) -> ScheduleSettings:
+def _schedule(name: str, optimizer: OptimizerName, config: TrainingConfig) -> ScheduleSettings:
+    """Phases are nothing but schedules: tokens first, both, the adapter alone."""
     return ScheduleSettings(
         config.scheduler_of(optimizer),
         config.warmup_steps,
+        first=0.0 if name == "tokens" else config.tokens_first,
+        last=config.tokens_until if name == "tokens" else 1.0,
         cycles=config.lr_num_cycles,
         power=config.lr_power,
     )

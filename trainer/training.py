@@ -16,6 +16,7 @@ from trainer.adapters.adapter import Adapter, place_adapter
 from trainer.batches import BatchStream, Share
 from trainer.cache import CachedExample
 from trainer.config import TrainingConfig
+from trainer.diagnostics import Observer
 from trainer.loop import Trainer
 from trainer.losses.registry import loss_terms
 from trainer.prompts import PromptSampler
@@ -41,6 +42,7 @@ class Training:
     trainer: Trainer
     batches: BatchStream
     base_fingerprint: str
+    observer: Observer
     held_out: Split | None = None
     scorer: Scorer | None = None
     best: Best = field(default_factory=Best)
@@ -135,7 +137,10 @@ def build_training(
         max_train_steps=config.max_train_steps,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
     )
-    training = Training(config, family, dataset, adapter, tokens, trainer, batches, base_fingerprint, held_out)
+    observer = Observer(family, tokens, trainer.trainables)
+    training = Training(
+        config, family, dataset, adapter, tokens, trainer, batches, base_fingerprint, observer, held_out
+    )
     training.best.patience = config.early_stopping_patience
     if held_out is not None:
         floor = config.resolved_mask_floor

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from trainer.checkpoints import Checkpoints, read_checkpoint
+from trainer.collapse_guard import CollapseGuard
 from trainer.output_folder import OutputFolder
 from trainer.progress import Progress, StepReporter, keep_lines
 from trainer.train_state import restore
@@ -23,11 +24,16 @@ def train(training: Training, output: OutputFolder) -> Iterator[Progress]:
     reporter = StepReporter(output.metrics, config.max_train_steps, *SPAN, resumed_at=trainer.step)
     checkpoints = Checkpoints(output.checkpoints, config.keep_checkpoints)
     validation = Validation(training, output)
+    guard = CollapseGuard(config.collapse_guard, config.collapse_limit, trainer.trainables[0], config.max_train_steps)
     finished = False
     try:
         yield from validation.before_training()
         for step in trainer.steps():
-            yield reporter.report(step)
+            seen = training.observer.look() if step.number % config.diagnostics_steps == 0 else None
+            warning = guard.check(step.number, seen.weight_change) if seen else None
+            yield reporter.report(step, asdict(seen) if seen else None)
+            if warning:
+                yield Progress(warning, _fraction(training), step=step.number, warning=True)
             better = False
             if validation.due(step.number):
                 better = yield from validation.observe(step.number)
@@ -35,7 +41,8 @@ def train(training: Training, output: OutputFolder) -> Iterator[Progress]:
                 checkpoints.protected = {training.best.step} if training.best.step else set()
                 checkpoints.write(training)
             if training.best.waited_enough:
-                yield Progress(f"no better step in {training.best.since} validations: stopping early", SPAN[1])
+                stopped = f"no better step in {training.best.since} validations: stopping early"
+                yield Progress(stopped, _fraction(training), step=step.number)
                 break
         finished = True
     except GeneratorExit:  # between two steps: only there the state is whole
@@ -88,8 +95,12 @@ class Validation:
         assert self.training.scorer is not None
         best = self.training.best
         suffix = "" if best.step is None else f" (best: {best.score:.4f} at step {best.step})"
-        fraction = SPAN[0] + (SPAN[1] - SPAN[0]) * step / self.training.config.max_train_steps
-        return Progress(f"{self.training.scorer.name}: {figures['score']:.4f}{suffix}", fraction, step=step or None)
+        said = f"{self.training.scorer.name}: {figures['score']:.4f}{suffix}"
+        return Progress(said, _fraction(self.training), step=step or None)
+
+
+def _fraction(training: Training) -> float:
+    return SPAN[0] + (SPAN[1] - SPAN[0]) * training.trainer.step / training.config.max_train_steps
 
 
 def _return_to_the_best(training: Training, checkpoints: Checkpoints) -> Iterator[Progress]:
