@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -47,12 +48,26 @@ def open_pipeline(pipeline_class: Any, source: BaseModelSource, options: Loading
             )
         else:
             pipeline = pipeline_class.from_pretrained(
-                source.location, dtype=options.dtype, use_safetensors=True, **parts
+                source.location,
+                dtype=options.dtype,
+                use_safetensors=True,
+                variant=_variant(source),
+                **parts,
             )
     except LOADING_ERRORS as error:
         raise BaseModelError(_loading_failed(source, options, pipeline_class.__name__, error)) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _variant(source: BaseModelSource) -> str | None:
+    """fp16 where a folder's denoiser is there in that precision only, as people download it; None: the usual files."""
+    if source.kind != "folder":
+        return None
+    names = [
+        path.name for part in ("unet", "transformer") for path in Path(source.location, part).glob("*.safetensors")
+    ]
+    return "fp16" if names and all(".fp16" in name for name in names) else None
 
 
 def adapt_scheduler(pipeline: Any, options: LoadingOptions) -> None:

@@ -10,6 +10,7 @@ from artifact.kohya import file_names
 from families.diffusion_process import DiffusionProcess
 from families.errors import BaseModelError
 from families.family import ModelFamily, SizeConditioning
+from families.fingerprint import fingerprint
 from families.flow_matching import FlowMatching
 from families.placeholder_tokens import PlaceholderTokens, without_placeholders
 from families.registry import load_base_model
@@ -67,7 +68,7 @@ def test_family_and_prediction_are_read_from_the_checkpoint(kind: str, tiny_fold
     assert not any(parameter.requires_grad for parameter in family.denoiser.parameters())
 
 
-@pytest.mark.parametrize("tiny", TINY_MODELS, indirect=True)
+@pytest.mark.parametrize("tiny", ["sd15", "sdxl", "sd3"], indirect=True)
 def test_it_encodes_denoises_and_samples(tiny: ModelFamily) -> None:
     moments = tiny.encode_image(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1)
     latents = tiny.latents(moments, torch.zeros(2, 4, 16, 16))
@@ -81,7 +82,7 @@ def test_it_encodes_denoises_and_samples(tiny: ModelFamily) -> None:
     assert [image.size for image in images] == [(64, 64)] * 2
 
 
-@pytest.mark.parametrize("tiny", TINY_MODELS, indirect=True)
+@pytest.mark.parametrize("tiny", ["sd15", "sdxl", "sd3"], indirect=True)
 def test_features_are_those_of_diffusers_own_pipeline(tiny: ModelFamily) -> None:
     """The pipeline's own reading of a prompt, from text, against ours."""
     others = {"sd15": (), "sdxl": (None,), "sd3": (None, None)}[tiny.name]  # the second and third encoder's prompts
@@ -93,7 +94,9 @@ def test_features_are_those_of_diffusers_own_pipeline(tiny: ModelFamily) -> None
         torch.testing.assert_close(ours.pooled_prompt_embeds, theirs[2])
 
 
-@pytest.mark.parametrize("kind", ["sd15", "sd2-v", pytest.param("sdxl-v", marks=pytest.mark.slow), "sd3"])
+@pytest.mark.parametrize(
+    "kind", ["sd15", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sd2-v", "sdxl-v")), "sd3"]
+)
 def test_a_training_end_to_end(kind: str, tiny_folders: dict[str, Path], tmp_path: Path) -> None:
     """Verified as every training is, and its samples drawn; then the file is put on a fresh base."""
     config = TrainingConfig(
@@ -192,6 +195,7 @@ def test_what_flow_matching_has_no_use_for(tmp_path: Path) -> None:
         resolve(TrainingConfig(base_model=folder, lora_targets="attention+feed-forward+convolutions"), family)
 
 
+@pytest.mark.slow
 def test_an_artifact_remembers_how_its_base_was_opened(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
     config = TrainingConfig(
         base_model=str(tiny_folders["sd15"]), prediction_type="v_prediction", zero_terminal_snr=True, max_train_steps=2,
@@ -248,6 +252,14 @@ def test_sd3_has_a_largest_side(tmp_path: Path) -> None:
         Sampler(family).check(SampleRequest("a star", width=264))
     with pytest.raises(ConfigError, match="resolution: 264 is more than 256, .* 64 is what it was made for"):
         resolve(TrainingConfig(base_model=folder, resolution=264), family)
+
+
+def test_a_folder_in_half_precision_only(tmp_path: Path) -> None:
+    folder = write_sd15(tmp_path)
+    whole = fingerprint(load_base_model(str(folder), torch.float32).denoiser)
+    for file in folder.glob("*/*.safetensors"):
+        file.rename(file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")))
+    assert fingerprint(load_base_model(str(folder), torch.float32).denoiser) == whole
 
 
 def test_inpainting_models_are_refused(tmp_path: Path) -> None:

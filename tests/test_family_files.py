@@ -37,7 +37,9 @@ def predict(family: ModelFamily) -> torch.Tensor:
     return family.denoise(noised, torch.tensor([500]), family.encode_prompts(["a red star"]), [size])
 
 
-@pytest.mark.parametrize("kind", ["sd15", "sd2-v", "sdxl", "sd3"])
+@pytest.mark.parametrize(
+    "kind", ["sd15", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sd2-v", "sdxl")), "sd3"]
+)
 def test_diffusers_opens_each_familys_file_as_it_is(kind: str, tmp_path: Path) -> None:
     family = load_base_model(str(TINY_MODELS[kind](tmp_path / "base")), torch.float32)
     bare, artifact, path = predict(family), random_lora(family), tmp_path / "weights.safetensors"
