@@ -66,6 +66,11 @@ class PlaceholderTokens:
             family.tokenizers[index] = tokenizer
             self.ids.append(tokenizer.convert_tokens_to_ids(self.names))
 
+    @property
+    def vocabularies(self) -> list[Tensor]:
+        """The tables (V, d) of the base alone, one for each text encoder."""
+        return [embedding.weight.detach() for embedding in self._embeddings]
+
     def remove(self) -> None:
         """Give the base its own vocabularies back: the very objects that it had."""
         self._family.tokenizers[:] = self._tokenizers

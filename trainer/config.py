@@ -11,6 +11,7 @@ from trainer.config_sections.adapter import TEXT_ENCODER_RATE, AdapterSection
 from trainer.config_sections.collapse import CollapseSection
 from trainer.config_sections.duration import DurationSection
 from trainer.config_sections.held_out import HeldOutSection
+from trainer.config_sections.noise import NoiseSection
 from trainer.config_sections.objective import ObjectiveSection
 from trainer.config_sections.optimization import PRODIGY, PRODIGY_RATES, OptimizationSection
 from trainer.config_sections.output import OutputSection
@@ -46,6 +47,7 @@ class TrainingConfig(
     HeldOutSection,
     ObjectiveSection,
     CollapseSection,
+    NoiseSection,
     OptimizationSection,
     TokenSection,
     AdapterSection,
@@ -57,7 +59,15 @@ class TrainingConfig(
 
     @model_validator(mode="after")
     def _rules_across_sections(self) -> "TrainingConfig":
-        for rule in (_warmup_rule, _checkpoint_rule, _validation_rule, _phase_rule, _mask_rule, _adapter_rule):
+        for rule in (
+            _warmup_rule,
+            _checkpoint_rule,
+            _validation_rule,
+            _phase_rule,
+            _mask_rule,
+            _adapter_rule,
+            _token_rule,
+        ):
             rule(self)
         return self
 
@@ -119,6 +129,10 @@ def _adapter_rule(config: TrainingConfig) -> None:
         raise ValueError("adapter: none trains the tokens only, and token_learning_rate 0 keeps them: nothing is left")
     if config.adapter == "none" and config.prior_matching_weight > 0:
         raise ValueError("prior_matching_weight has no effect with adapter: none, which keeps the base; leave it out")
+    if config.adapter_l1_weight > 0 and not config.has_low_rank_adapter:
+        raise ValueError(
+            f"adapter_l1_weight has no effect with adapter: {config.adapter}; choose lora, or leave it out"
+        )
     low, high = PRODIGY_RATES
     rate = config.text_encoder_learning_rate
     if config.optimizer in PRODIGY and rate is not None and not low <= rate <= high:
@@ -136,3 +150,11 @@ def _phase_rule(config: TrainingConfig) -> None:
 def _mask_rule(config: TrainingConfig) -> None:
     if config.mask_floor is not None and config.mask == "none":
         raise ValueError("mask_floor has no effect without a mask; set mask, or leave it out")
+    if config.token_attention_weight > 0 and config.mask == "none":
+        raise ValueError("token_attention_weight needs to know where the subject is: set mask: subject or mask: face")
+
+
+def _token_rule(config: TrainingConfig) -> None:
+    given = [name for name in ("token_norm_weight", "token_covariance_weight") if getattr(config, name) > 0]
+    if given and config.token_learning_rate == 0:
+        raise ValueError(f"{given[0]} has no effect with token_learning_rate 0; leave one out")

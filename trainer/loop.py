@@ -1,7 +1,7 @@
 """The training loop: a generator of steps. Whoever iterates it logs, samples, saves and cancels."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -9,7 +9,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from families.family import ModelFamily
+from families.family import ModelFamily, PromptFeatures
+from families.noise_process import NoiseProcess
 from trainer.batches import LatentBatch
 from trainer.losses.term import LossTerm, StepContext
 from trainer.prompts import PromptSampler
@@ -35,9 +36,14 @@ class Step:
 
 @dataclass
 class Trainer:
-    """All parts of a training. `batches` never ends."""
+    """All parts of a training. `batches` never ends.
+
+    `noise_process` and `encode_prompts` are the family's own, or what was put around them to train more robustly.
+    """
 
     family: ModelFamily
+    noise_process: NoiseProcess
+    encode_prompts: Callable[[Sequence[str]], PromptFeatures]
     batches: Iterator[LatentBatch]
     prompts: PromptSampler
     losses: Sequence[LossTerm]
@@ -64,11 +70,12 @@ class Trainer:
     def backward(self, batch: LatentBatch) -> Losses:
         """Add the gradients of one micro-batch."""
         latents = self.family.latents(batch.moments, self._normal("latents", batch))
-        draw = self.family.noise_process.draw(latents, self.generators["timestep"], self.generators["noise"])
-        noised = self.family.noise_process.corrupt(latents, draw)
+        draw = self.noise_process.draw(latents, self.generators["timestep"], self.generators["noise"])
+        noised = self.noise_process.corrupt(latents, draw)
         with self.accelerator.autocast():
-            prompts = self.family.encode_prompts(self.prompts.prompts(batch.captions, batch.concepts))
-            prediction = self.family.denoise(noised, draw.timesteps, prompts, batch.sizes)
+            prompts = self.prompts.prompts(batch.captions, batch.concepts)
+            features = self.encode_prompts(prompts)
+            prediction = self.family.denoise(noised, draw.timesteps, features, batch.sizes)
         context = StepContext(
             captions=batch.captions,
             sizes=batch.sizes,
@@ -76,9 +83,10 @@ class Trainer:
             draw=draw,
             noised=noised,
             prediction=prediction,
-            noise_process=self.family.noise_process,
+            noise_process=self.noise_process,
             masks=batch.masks,
             weights=batch.weights,
+            prompts=prompts,
         )
         losses = {term.name: term(context) for term in self.losses}
         self.accelerator.backward(torch.stack(list(losses.values())).sum() / self.gradient_accumulation_steps)

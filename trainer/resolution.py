@@ -7,6 +7,7 @@ from preprocess.prepare import BaseRequirements
 from preprocess.settings import ConfigError
 from trainer.adapters.adapter import check_targets
 from trainer.config import TrainingConfig
+from trainer.objective_rules import require_objective
 
 COMMON_TOKEN = "a "
 """One token in every tokenizer."""
@@ -32,6 +33,7 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
             f"has positions for; {family.native_resolution} is what it was made for"
         )
     check_targets(family, config)  # before training, not when the adapter is placed
+    require_objective(config, family)
     found = {
         "loss_weighting": _loss_weighting(config, family),
         "resolution": resolution,

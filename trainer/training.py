@@ -19,6 +19,7 @@ from trainer.config import TrainingConfig
 from trainer.diagnostics import Observer
 from trainer.loop import Trainer
 from trainer.losses.registry import loss_terms
+from trainer.noise.composition import training_noise, training_prompts
 from trainer.prompts import PromptSampler
 from trainer.randomness import NamedGenerators
 from trainer.resolution import validation_prompt
@@ -121,6 +122,8 @@ def build_training(
     )
     trainer = Trainer(
         family=family,
+        noise_process=training_noise(config, family, generators),
+        encode_prompts=training_prompts(config, family, generators),
         batches=batches,
         prompts=PromptSampler(
             tokens.triggers,
@@ -130,7 +133,7 @@ def build_training(
             config.shuffle_tags,
             config.keep_first_tags,
         ),
-        losses=loss_terms(config, family, adapter, generators),
+        losses=loss_terms(config, family, adapter, tokens, generators),
         trainables=build_trainables(adapter, tokens, config),
         generators=generators,
         accelerator=accelerator,

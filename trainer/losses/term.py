@@ -14,7 +14,8 @@ from families.noise_process import Draw, NoiseProcess
 class StepContext:
     """One micro-batch after the forward pass. Latent tensors are (B, C, h, w), `captions` as the user knows them.
 
-    `masks`: (B, 1, h, w) in 0 to 1, or None. `weights`: (B,), how much each image counts.
+    `masks`: (B, 1, h, w) in 0 to 1, or None. `weights`: (B,), how much each image counts. `prompts`: what the text
+    encoders read for the captions.
     """
 
     captions: Sequence[str]
@@ -26,6 +27,7 @@ class StepContext:
     noise_process: NoiseProcess
     masks: Tensor | None
     weights: Tensor
+    prompts: Sequence[str] = ()
 
 
 class LossTerm(Protocol):

@@ -1,0 +1,23 @@
+"""What every denoising loss does with its pixelwise error: masks, timesteps and images count as they should."""
+
+from torch import Tensor
+
+from trainer.losses.masked_mean import masked_mean
+from trainer.losses.term import StepContext
+from trainer.losses.weighting import TimestepWeighting
+
+
+def difference(context: StepContext) -> Tensor:
+    """Prediction minus target, fp32: (B, C, h, w)."""
+    target = context.noise_process.target(context.latents, context.draw)
+    return context.prediction.float() - target.float()
+
+
+def weighted_mean(error: Tensor, context: StepContext, weighting: TimestepWeighting, mask_floor: float) -> Tensor:
+    """mean over B of weight · w(t) · masked mean of `error` (B, C, h, w): ().
+
+    A mask m counts as floor + (1 - floor)·m: with a floor of 0 what lies around the subject becomes garbage.
+    """
+    masks = None if context.masks is None else mask_floor + (1 - mask_floor) * context.masks
+    weights = weighting(context.noise_process, context.draw.timesteps)
+    return (masked_mean(error, masks) * weights * context.weights).mean()

@@ -1,0 +1,52 @@
+"""Keeps the gaze on the subject: the trained tokens are looked at from the subject's place, not from the background."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainer.losses.attention_capture import AttentionCapture
+from trainer.losses.term import StepContext
+
+
+@dataclass(frozen=True)
+class TokenAttention:
+    """weight · mean over B and layers of (1 - Σ m·A / Σ A)², as in layout guidance (Chen et al. 2024, eq. 2).
+
+    A is how much each place looks at the placeholder tokens, m the subject's mask at the layer's size. Images whose
+    prompt has no placeholder count 0, as those without a mask do: there everything is subject. Must stand before
+    terms that run the denoiser again.
+    """
+
+    capture: AttentionCapture = field(repr=False)
+    tokenizer: Any = field(repr=False)
+    token_ids: Sequence[int]
+    weight: float
+    name: str = "token_attention"
+
+    def __call__(self, context: StepContext) -> Tensor:
+        if context.masks is None:
+            return context.prediction.new_zeros(())
+        positions = [self._positions(prompt) for prompt in context.prompts]
+        named = torch.tensor([float(bool(places)) for places in positions], device=context.weights.device)
+        outside = torch.stack([_share_outside(seen, context.masks) for seen in self.capture.maps(positions)])
+        return self.weight * (outside.square().mean(dim=0) * named * context.weights).mean()
+
+    def _positions(self, prompt: str) -> list[int]:
+        """Where the placeholder tokens stand in the prompt as the encoder reads it."""
+        ids = self.tokenizer(prompt, truncation=True, max_length=self.tokenizer.model_max_length).input_ids
+        return [position for position, token in enumerate(ids) if token in self.token_ids]
+
+
+def _share_outside(attention: Tensor, masks: Tensor) -> Tensor:
+    """(B,), 0 to 1. `attention`: (B, N). `masks`: (B, 1, h, w), of which N is a reduction by a power of two."""
+    height, width = masks.shape[-2:]
+    reduction = round(math.sqrt(height * width / attention.shape[1]))
+    size = (math.ceil(height / reduction), math.ceil(width / reduction))
+    places = functional.interpolate(masks.float(), size=size, mode="area").flatten(1)
+    total = attention.sum(dim=1).clamp(min=torch.finfo(attention.dtype).tiny)
+    return 1 - (attention * places).sum(dim=1) / total

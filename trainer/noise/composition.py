@@ -1,0 +1,33 @@
+"""What a configuration puts around noise and prompts. A new idea is a file beside this one and a line here."""
+
+from collections.abc import Callable, Sequence
+
+from families.family import ModelFamily, PromptFeatures
+from families.noise_process import NoiseProcess
+from trainer.config import TrainingConfig
+from trainer.noise.conditioning import NoisyPrompts
+from trainer.noise.offset import NoiseOffset
+from trainer.noise.perturbation import InputPerturbation
+from trainer.noise.timestep_range import TimestepRange
+from trainer.randomness import NamedGenerators
+
+
+def training_noise(config: TrainingConfig, family: ModelFamily, generators: NamedGenerators) -> NoiseProcess:
+    """The noise that is trained with; validation and samples keep the family's own."""
+    process = family.noise_process
+    if config.restricts_timesteps:
+        process = TimestepRange(process, config.min_timestep, config.max_timestep, config.timestep_bias)
+    if config.noise_offset > 0:
+        process = NoiseOffset(process, config.noise_offset)
+    if config.input_perturbation > 0:
+        process = InputPerturbation(process, config.input_perturbation, generators["input_perturbation"])
+    return process
+
+
+def training_prompts(
+    config: TrainingConfig, family: ModelFamily, generators: NamedGenerators
+) -> Callable[[Sequence[str]], PromptFeatures]:
+    """How prompts are read while training."""
+    if config.conditioning_noise > 0:
+        return NoisyPrompts(family.encode_prompts, config.conditioning_noise, generators["conditioning_noise"])
+    return family.encode_prompts

@@ -1,0 +1,29 @@
+"""Prompts that are a little off, so that the concept does not hang on one exact wording."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from families.family import PromptFeatures
+
+SHARE_OF_PROMPTS = 0.5
+"""The others stay exact, for that is what a sampler gives."""
+
+
+@dataclass(frozen=True)
+class NoisyPrompts:
+    """Prompt features c + strength · std(c) · N(0, 1) for half of the prompts, as CADS does when it samples
+    (Sadat et al. 2024, eq. 4); std over each prompt. The empty prompt of zeros stays so."""
+
+    encode: Callable[[Sequence[str]], PromptFeatures]
+    strength: float
+    generator: torch.Generator = field(repr=False)
+
+    def __call__(self, prompts: Sequence[str]) -> PromptFeatures:
+        features = self.encode(prompts)
+        embeds = features.prompt_embeds
+        chosen = torch.rand((len(embeds), 1, 1), generator=self.generator) < SHARE_OF_PROMPTS
+        noise = torch.randn(embeds.shape, generator=self.generator) * chosen
+        spread = embeds.detach().std(dim=(1, 2), keepdim=True)
+        return replace(features, prompt_embeds=embeds + self.strength * spread * noise.to(embeds))

@@ -1,0 +1,23 @@
+"""Noise whose mean varies, so that a model learns to draw pictures that are dark or light as a whole."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from families.noise_process import Draw
+from trainer.noise.wrapped import WrappedProcess
+
+
+@dataclass(frozen=True)
+class NoiseOffset(WrappedProcess):
+    """ε + strength · δ, with δ standard normal for each image and channel (Guttenberg 2023). For ε-prediction and
+    v-prediction that does not end in pure noise: with zero terminal SNR brightness is learned anyway."""
+
+    strength: float
+
+    def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
+        """The offset is drawn from the noise's generator, after the noise."""
+        drawn = self.inner.draw(latents, timestep_generator, noise_generator)
+        offset = torch.randn((*latents.shape[:2], 1, 1), generator=noise_generator).to(drawn.noise)
+        return Draw(drawn.timesteps, drawn.noise + self.strength * offset)

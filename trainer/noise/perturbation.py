@@ -1,0 +1,21 @@
+"""Inputs that are a little off, as they are when a sampler's own errors add up."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from families.noise_process import Draw
+from trainer.noise.wrapped import WrappedProcess
+
+
+@dataclass(frozen=True)
+class InputPerturbation(WrappedProcess):
+    """x_t is made with ε + strength · ξ, ξ standard normal, while the target keeps ε (Ning et al. 2023, eq. 11)."""
+
+    strength: float
+    generator: torch.Generator = field(repr=False)
+
+    def corrupt(self, latents: Tensor, draw: Draw) -> Tensor:
+        perturbation = torch.randn(draw.noise.shape, generator=self.generator).to(draw.noise)
+        return self.inner.corrupt(latents, Draw(draw.timesteps, draw.noise + self.strength * perturbation))

@@ -1,0 +1,32 @@
+"""Which timesteps are trained: all alike, only some, or more of one end."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from families.noise_process import Draw
+from trainer.noise.wrapped import WrappedProcess
+
+
+@dataclass(frozen=True)
+class TimestepRange(WrappedProcess):
+    """Timesteps at fractions u of the way to noise, `low` ≤ u < `high`.
+
+    Without a bias u is uniform there. With bias m it is logit-normal, sigmoid(N(m, 1)) (Esser et al. 2024, §3.1),
+    pressed into the range: m > 0 trains layout and colours more often, m < 0 details.
+    """
+
+    low: float
+    high: float
+    bias: float | None = None
+
+    def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
+        """The timesteps that `inner` draws are left aside."""
+        noise = self.inner.draw(latents, timestep_generator, noise_generator).noise
+        if self.bias is None:
+            shares = torch.rand(len(latents), generator=timestep_generator)
+        else:
+            shares = (torch.randn(len(latents), generator=timestep_generator) + self.bias).sigmoid()
+        fractions = self.low + (self.high - self.low) * shares
+        return Draw(self.inner.timesteps_at(fractions).to(latents.device), noise)

@@ -1,0 +1,31 @@
+"""Which wishes about loss and noise a base can fulfil: some are made for one kind of prediction only."""
+
+from families.family import ModelFamily
+from preprocess.settings import ConfigError
+from trainer.config import TrainingConfig
+from trainer.losses.attention_capture import CROSS_ATTENTION
+
+
+def require_objective(config: TrainingConfig, family: ModelFamily) -> None:
+    """Raises ConfigError for a setting that is wrong on this base, naming the remedy."""
+    process, base = family.noise_process, config.base_model
+    kind = process.prediction_type
+    rules = (
+        (config.loss_weighting == "debiased" and kind == "v_prediction",
+         f"loss_weighting: debiased is made for ε-prediction, and {base} predicts v; set min_snr"),
+        (config.noise_offset > 0 and kind == "flow",
+         f"noise_offset: {base} is trained by flow matching, which learns brightness without it; leave it out"),
+        (config.noise_offset > 0 and process.zero_terminal_snr and kind != "flow",
+         f"noise_offset: {base} ends in pure noise and learns brightness by that; leave it out"),
+        (config.input_perturbation > 0 and kind == "flow",
+         f"input_perturbation: made for ε- and v-prediction, and {base} is trained by flow matching; leave it out"),
+        (config.token_attention_weight > 0 and not _has_cross_attention(family),
+         f"token_attention_weight: {base} has no layers of cross-attention to watch; leave it out"),
+    )  # fmt: skip
+    for broken, message in rules:
+        if broken:
+            raise ConfigError(message)
+
+
+def _has_cross_attention(family: ModelFamily) -> bool:
+    return any(name.endswith(f".{CROSS_ATTENTION}") for name, _ in family.denoiser.named_modules())
