@@ -42,7 +42,7 @@ def test_soft_min_snr_is_min_snr_without_its_corner(prediction_type: str, gamma:
     timesteps = torch.arange(len(ALPHAS))
     snr = (ALPHAS / (1 - ALPHAS)).double()
     expected = snr * gamma / (snr + gamma) / (snr if prediction_type == "epsilon" else snr + 1)
-    soft, hard = (TimestepWeighting(kind, gamma)(process, timesteps) for kind in ("soft_min_snr", "min_snr"))  # type: ignore[arg-type]
+    soft, hard = (TimestepWeighting(kind, gamma)(process, timesteps) for kind in ("soft_min_snr", "min_snr"))
     assert isinstance(soft, Tensor) and isinstance(hard, Tensor)
     torch.testing.assert_close(soft.double(), expected, rtol=1e-5, atol=0)
     assert (soft < hard).all() and (soft > hard / 2.01).all()
@@ -237,7 +237,7 @@ def test_weights_of_the_preservation_set_reach_the_loss(base: ModelFamily, tmp_p
         update={"preservation_data": tmp_path / "kept", "preservation_weight": 0.25, "train_batch_size": 8}
     )
     for training in placed(base, config, tmp_path):
-        weights = {}
+        weights: dict[str | None, float] = {}
         for _ in range(4):
             batch = next(training.trainer.batches)
             weights |= dict(zip(batch.concepts, batch.weights.tolist(), strict=True))
@@ -284,5 +284,5 @@ def test_what_a_base_cannot_do_is_an_error(
 
 def test_what_a_base_can_do_is_none(base: ModelFamily) -> None:
     everything = {name: value for name, value in EVERYTHING.items() if name != "token_attention_weight"}
-    config = TrainingConfig(noise_offset=0.1, input_perturbation=0.1, loss_weighting="debiased", **everything)  # type: ignore[arg-type]
+    config = TrainingConfig(noise_offset=0.1, input_perturbation=0.1, loss_weighting="debiased", **everything)
     require_objective(config, base)

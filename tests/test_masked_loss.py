@@ -12,8 +12,9 @@ from families.diffusion_process import DiffusionProcess
 from families.family import SizeConditioning
 from families.noise_process import Draw, PredictionType
 from trainer.losses.masked_mean import masked_mean
-from trainer.losses.mean_squared_error import MeanSquaredError, Weighting
+from trainer.losses.mean_squared_error import MeanSquaredError
 from trainer.losses.term import StepContext
+from trainer.losses.weighting import Weighting
 
 ALPHAS = torch.linspace(0.99, 0.01, 50)
 SIZE = SizeConditioning((64, 64), (0, 0), (64, 64))

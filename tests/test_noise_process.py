@@ -6,8 +6,9 @@ from diffusers import DDPMScheduler
 
 from families.diffusion_process import DiffusionProcess
 from families.noise_process import Draw, PredictionType
-from trainer.losses.mean_squared_error import MeanSquaredError, Weighting
+from trainer.losses.mean_squared_error import MeanSquaredError
 from trainer.losses.term import StepContext
+from trainer.losses.weighting import Weighting
 
 
 def process(prediction_type: PredictionType) -> DiffusionProcess:
