@@ -10,12 +10,13 @@ from PIL import Image
 from tests.conftest import EXAMPLE
 from tools.make_example import robot
 from tools.mini_base.world import Scene, Thing, draw
-from trainer.evaluation import ImageEvaluator, mean_paired_similarity, mean_self_similarity, mean_similarity
+from trainer.evaluation.encoders import ClipEncoder
+from trainer.evaluation.similarity import mean_paired_similarity, mean_self_similarity, mean_similarity
 
 
 @pytest.fixture(scope="module")
-def evaluator() -> ImageEvaluator:
-    return ImageEvaluator()
+def evaluator() -> ClipEncoder:
+    return ClipEncoder()
 
 
 def drawings(shape: str, colour: str, background: str) -> list[Image.Image]:
@@ -33,14 +34,14 @@ def test_identities() -> None:
     assert mean_self_similarity(vectors) == pytest.approx(sum(pairs) / len(pairs))
 
 
-def test_a_picture_is_nearest_to_its_like(evaluator: ImageEvaluator) -> None:
+def test_a_picture_is_nearest_to_its_like(evaluator: ClipEncoder) -> None:
     stars, circles = (evaluator.embed(drawings(shape, "red", "blue")) for shape in ("star", "circle"))
     assert mean_self_similarity(stars) > mean_similarity(stars, circles) + 0.05
     green = evaluator.embed(drawings("star", "red", "green"))
     assert mean_self_similarity(stars) > mean_similarity(stars, green) + 0.05
 
 
-def test_the_example_is_one_concept_and_no_part_of_the_world(evaluator: ImageEvaluator) -> None:
+def test_the_example_is_one_concept_and_no_part_of_the_world(evaluator: ClipEncoder) -> None:
     rng = random.Random(1)
     robots = evaluator.embed([robot(64, background, rng) for background in ("blue", "white", "red", "green")])
     world = evaluator.embed([*drawings("square", "green", "blue"), *drawings("cross", "white", "red")])
@@ -49,7 +50,7 @@ def test_the_example_is_one_concept_and_no_part_of_the_world(evaluator: ImageEva
     assert EXAMPLE.exists()
 
 
-def test_order_and_company_do_not_matter(evaluator: ImageEvaluator) -> None:
+def test_order_and_company_do_not_matter(evaluator: ClipEncoder) -> None:
     pictures = drawings("heart", "yellow", "black")
     together = evaluator.embed(pictures)
     alone = torch.cat([evaluator.embed([picture]) for picture in reversed(pictures)]).flip(0)

@@ -17,7 +17,8 @@ from families.sources import EMBEDDED_BASE
 from sampler.generation import Generation
 from sampler.sampler import SampleRequest
 from tools.mini_base.world import evaluation_scene, full_caption
-from trainer.evaluation import ImageEvaluator, mean_paired_similarity, mean_self_similarity, mean_similarity
+from trainer.evaluation.encoders import ClipEncoder
+from trainer.evaluation.similarity import mean_paired_similarity, mean_self_similarity, mean_similarity
 
 CONCEPT_PROMPT = "a photo of {trigger}"
 ELSEWHERE_PROMPT = "a photo of {trigger} on a green background"
@@ -97,7 +98,7 @@ def compare(weights: Path, photos: Path, seed: int) -> Comparison:
 
 def measure(comparison: Comparison) -> dict[str, float]:
     """Cosines of the embedded evaluator's image embeddings, means over all pairs."""
-    evaluator = ImageEvaluator()
+    evaluator = ClipEncoder()
     photos = evaluator.embed(comparison.photos)
     before, after = (evaluator.embed(getattr(comparison.concept, side)) for side in ("before", "after"))
     kept_before, kept_after = (

@@ -1,0 +1,46 @@
+"""Means of cosines between embeddings. Everywhere: unit vectors (N, P), N pictures or texts, P the encoder's width."""
+
+from torch import Tensor
+
+
+def mean_similarity(first: Tensor, second: Tensor) -> float:
+    """Mean cosine over all pairs of (N, P) and (M, P): CLIP-I and DINO-I (Ruiz et al. 2023, §4.1)."""
+    return float((first @ second.T).mean())
+
+
+def mean_self_similarity(vectors: Tensor) -> float:
+    """Mean cosine over all pairs of different members, N > 1; 1 for a single one."""
+    if len(vectors) < 2:
+        return 1.0
+    cosines = vectors @ vectors.T
+    return float((cosines.sum() - cosines.diagonal().sum()) / (len(vectors) * (len(vectors) - 1)))
+
+
+def mean_paired_similarity(first: Tensor, second: Tensor) -> float:
+    """Mean cosine of the i-th of one with the i-th of the other, both (N, P): CLIP-T for pictures and their texts."""
+    return float((first * second).sum(dim=-1).mean())
+
+
+def nearest_similarity(vectors: Tensor, references: Tensor) -> Tensor:
+    """(N,): the cosine of each of (N, P) with the nearest of (M, P)."""
+    return (vectors @ references.T).max(dim=1).values
+
+
+def nearest_other_similarity(vectors: Tensor) -> Tensor:
+    """(N,): the cosine of each with the nearest of the others. Empty for fewer than two."""
+    if len(vectors) < 2:
+        return vectors.new_empty(0)
+    cosines = vectors @ vectors.T
+    return cosines.fill_diagonal_(-1.0).max(dim=1).values
+
+
+def text_margin(pictures: Tensor, texts: Tensor) -> float:
+    """How much nearer pictures are to their own text than to the others' texts, both (N, P), paired; 0 for one text.
+
+    Unlike the bare cosine, this has a zero that means something: pictures that ignore what the texts differ in.
+    """
+    cosines = pictures @ texts.T
+    different = (texts @ texts.T) < 1 - 1e-6
+    if not different.any():
+        return 0.0
+    return float(cosines.diagonal().mean() - cosines[different].mean())

@@ -1,0 +1,1 @@
+"""What a training did: report.json for programs, report.html for people."""

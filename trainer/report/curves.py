@@ -1,0 +1,138 @@
+"""The curves of a training, from metrics.jsonl and the evaluation: drawn by matplotlib, one chart a question."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from trainer.report.chart import INK, QUIET, SERIES, chart
+from trainer.report.metrics import Series, series, smoothed
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A chart with its title, and a sentence that says how to read it."""
+
+    title: str
+    reading: str
+    svg: str
+
+
+QUESTIONS: tuple[tuple[str, str, str, bool], ...] = (
+    ("learning_rates", "Learning rates", "Peak after the warm-up, down to the end of the schedule.", False),
+    ("gradient_norms", "Gradient norms", "Before clipping. Peaks that keep growing mean a rate that is too high.", True),
+    ("peak_memory_gib", "Memory, GiB", "The most that was held up to each step.", False),
+)
+
+
+def curves(rows: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any] | None) -> list[Curve]:
+    """What can be drawn of these rows; charts without data are left out."""
+    found = [_losses(rows), _bands(rows), *_similarities(evaluation)]
+    for key, title, reading, logarithmic in QUESTIONS:
+        data = series(rows, key)
+        found.append(Curve(title, reading, _lines(data, title, logarithmic)) if data else None)
+    found.append(_speed(rows))
+    return [curve for curve in found if curve is not None]
+
+
+def _losses(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
+    data = series(rows, "loss")
+    if not data:
+        return None
+    steps, values = data["loss"]
+    terms = series(rows, "losses")
+
+    def draw(axes: Axes) -> None:
+        axes.plot(steps, values, color=QUIET, linewidth=0.5, alpha=0.5)
+        axes.plot(steps, smoothed(values), color=INK, label="loss")
+        for (name, (at, term)), colour in zip(terms.items() if len(terms) > 1 else (), SERIES, strict=False):
+            axes.plot(at, smoothed(term), color=colour, linewidth=1.1, label=name)
+        _finish(axes, legend=len(terms) > 1)
+
+    reading = "Smoothed; the thin line is every step. It says little about quality: noise differs from step to step."
+    return Curve("Training loss", reading, chart(draw, "Training loss over the steps"))
+
+
+def _bands(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
+    data = series(rows, "validation_losses") or series(rows, "validation_loss")
+    if not data:
+        return None
+    reading = "On held-out pictures, at fixed noise. Where it turns upwards, memorising begins."
+    return Curve("Held-out loss by timestep", reading, _lines(data, "Held-out loss by band of timesteps", False))
+
+
+def _similarities(evaluation: Mapping[str, Any] | None) -> list[Curve | None]:
+    """Relative measures over the checkpoints at full strength, and the quality of each candidate."""
+    if not evaluation:
+        return []
+    candidates = sorted(evaluation["candidates"], key=lambda one: (one["scale"], one["step"]))
+    whole = [one for one in candidates if one["scale"] == evaluation["reference_scale"]]
+    if len({one["step"] for one in whole}) < 2:
+        return []
+    names = {"fidelity": "likeness", "following": "prompts followed", "kept": "the rest kept", "quality": "quality"}
+    data = {
+        label: ([one["step"] for one in whole], [one["relative"][key] for one in whole]) for key, label in names.items()
+    }
+    first = Curve(
+        "Learned, and kept",
+        "1 is the training pictures' own likeness, and what the bare base does. Quality is what the choice goes by.",
+        _lines(data, "Likeness, prompts followed, rest kept and quality over the checkpoints", False, marker="o"),
+    )
+    scales = sorted({one["scale"] for one in candidates})
+    if len(scales) < 2:
+        return [first]
+    by_scale = {
+        f"scale {scale:g}": (
+            [one["step"] for one in candidates if one["scale"] == scale],
+            [one["relative"]["quality"] for one in candidates if one["scale"] == scale],
+        )
+        for scale in scales
+    }
+    chosen = evaluation["chosen"]
+
+    def draw(axes: Axes) -> None:
+        _plot(axes, by_scale, "o")
+        axes.plot([chosen["step"]], [chosen["relative"]["quality"]], "o", markersize=11, fillstyle="none", color=INK)
+        _finish(axes, legend=True)
+
+    reading = "Each line is one strength of the LoRA. The ring marks what is returned."
+    return [first, Curve("Checkpoint and scale", reading, chart(draw, "Quality of each checkpoint at each scale"))]
+
+
+def _speed(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
+    data = series(rows, "seconds_per_step")
+    if not data:
+        return None
+    steps, seconds = data["seconds_per_step"]
+    speed = {"it/s": (steps, [1 / max(value, 1e-9) for value in seconds])}
+    return Curve("Steps a second", "A mean over the last twenty steps.", _lines(speed, "Steps a second", False))
+
+
+def _lines(data: Series, name: str, logarithmic: bool, marker: str = "") -> str:
+    def draw(axes: Axes) -> None:
+        _plot(axes, data, marker)
+        if logarithmic and all(value > 0 for _, values in data.values() for value in values):
+            axes.set_yscale("log")
+        _finish(axes, legend=len(data) > 1)
+
+    return chart(draw, f"{name} over the steps")
+
+
+def _plot(axes: Axes, data: Series, marker: str) -> None:
+    only_one = len(data) == 1
+    for index, (name, (steps, values)) in enumerate(data.items()):
+        colour = INK if only_one else SERIES[index % len(SERIES)]
+        markers: dict[str, Any] = {"marker": marker, "markersize": 4} if marker else {}
+        axes.plot(steps, values, color=colour, label=name, **markers)
+
+
+def _finish(axes: Axes, legend: bool) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("step")
+    axes.margins(x=0.02)
+    if legend:
+        axes.legend(loc="best", ncols=2 if len(axes.get_lines()) > 3 else 1)
+
+

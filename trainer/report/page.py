@@ -1,0 +1,104 @@
+"""report.html: what a training did and whether it worked, in one file that needs no network.
+
+Everything on it is read from the output folder, so that it can be made again: `python -m trainer.report FOLDER`.
+"""
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from preprocess.dataset import PreparedDataset
+from preprocess.gallery import GALLERY_FILE
+from trainer.output_folder import OutputFolder
+from trainer.report.curves import Curve, curves
+from trainer.report.frames import step_frames
+from trainer.report.metrics import read_metrics
+from trainer.report.pictures import THUMBNAIL_SIDE, picture_uri, sample_uris
+from trainer.report.settings_shown import shown_settings
+from trainer.report.usage import recipes
+
+SHOWN_IMAGES = 48
+"""Training pictures on the page; the dataset's own page has them all."""
+
+
+def write_page(output: OutputFolder, dataset: PreparedDataset) -> Path:
+    """Write report.html into the output folder, and give its path. report.json must be there."""
+    summary = json.loads(output.report.read_text(encoding="utf-8"))
+    charts = curves(read_metrics(output.metrics), summary.get("evaluation"))
+    output.page.write_text(page(_data(output, dataset, summary), charts), encoding="utf-8", newline="\n")
+    return output.page
+
+
+def page(data: Mapping[str, Any], charts: Sequence[Curve]) -> str:
+    """The text of the page: style, script, charts, and the data as JSON."""
+    style, script = _page_file("report.css"), _page_file("report.js")
+    return Template(_page_file("template.html")).substitute(
+        style=style,
+        style_hash=_hash(style),
+        script=script,
+        script_hash=_hash(script),
+        charts="\n".join(map(_figure, charts)),
+        data=json.dumps(data).replace("<", "\\u003c"),
+    )
+
+
+def _data(output: OutputFolder, dataset: PreparedDataset, summary: Mapping[str, Any]) -> dict[str, Any]:
+    evaluation = summary.get("evaluation")
+    scale = evaluation["chosen"]["scale"] if evaluation else 1.0
+    config = summary["config"]
+    return {
+        "triggers": summary["triggers"],
+        "base": config["base_model"],
+        "steps": config["max_train_steps"],
+        "seconds": summary["seconds"],
+        "phases": summary["phases"],
+        "verification": summary["verification"],
+        "evaluation": evaluation,
+        "warnings": summary["warnings"],
+        "rejected": summary["rejected"],
+        "prompt": config["validation_prompt"],
+        "before": sample_uris(output.samples_before),
+        "after": sample_uris(output.samples),
+        "frames": step_frames(output, evaluation),
+        "images": _images(dataset),
+        "imageCount": len(dataset.examples),
+        "gallery": f"{output.dataset.name}/{GALLERY_FILE}",
+        "recipes": [
+            vars(recipe)
+            for recipe in recipes(config["base_model"], summary["triggers"], config["validation_prompt"], scale)
+        ],
+        "settings": shown_settings(config),
+        "versions": summary["versions"],
+        "machine": summary["machine"],
+    }
+
+
+def _images(dataset: PreparedDataset) -> list[dict[str, str]]:
+    return [
+        {
+            "picture": picture_uri(dataset.folder / example.views[0].file, THUMBNAIL_SIDE),
+            "caption": example.caption,
+            "name": example.source,
+        }
+        for example in dataset.examples[:SHOWN_IMAGES]
+    ]
+
+
+def _figure(curve: Curve) -> str:
+    title, reading = html.escape(curve.title), html.escape(curve.reading)
+    return f'<figure class="chart"><figcaption><h3>{title}</h3><p>{reading}</p></figcaption>{curve.svg}</figure>'
+
+
+def _hash(source: str) -> str:
+    """What the page's Content-Security-Policy knows its own style and script by; anything else does not run."""
+    return base64.b64encode(hashlib.sha256(source.encode("utf-8")).digest()).decode("ascii")
+
+
+def _page_file(name: str) -> str:
+    return (files("trainer.report") / "page_files" / name).read_text(encoding="utf-8")

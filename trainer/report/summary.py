@@ -1,0 +1,57 @@
+"""report.json: configuration, every warning and refusal, verification, verdict, times, versions and machine."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from preprocess.dataset import PreparedDataset
+from trainer.config import TrainingConfig
+from trainer.output_folder import OutputFolder
+from trainer.verification import Verification
+
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
+
+
+def write_report(
+    output: OutputFolder,
+    config: TrainingConfig,
+    dataset: PreparedDataset,
+    verification: Verification,
+    *,
+    seconds: float,
+    phases: Mapping[str, float],
+    warnings: tuple[str, ...] = (),
+    evaluation: Mapping[str, Any] | None = None,
+) -> None:
+    """Write report.json. `seconds`: of the whole job, `phases`: of its parts. `evaluation`: as in evaluation.json."""
+    report = {
+        "config": config.model_dump(mode="json"),
+        "images": len(dataset.examples),
+        "triggers": [concept.trigger_word for concept in config.all_concepts],
+        "rejected": [asdict(rejected) for rejected in dataset.rejected],
+        "warnings": [*dataset.all_warnings, *warnings],
+        "verification": asdict(verification),
+        "evaluation": evaluation,
+        "seconds": round(seconds, 2),
+        "phases": {name: round(value, 2) for name, value in phases.items()},
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+        "machine": machine(),
+    }
+    output.report.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on: no host name, no user, no path."""
+    cuda = torch.cuda.is_available()
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processors": os.cpu_count(),
+        "accelerator": torch.cuda.get_device_name() if cuda else "none",
+        "cuda": torch.version.cuda if cuda else None,
+    }
