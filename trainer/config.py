@@ -19,6 +19,11 @@ from trainer.config_sections.publishing import PublishingSection
 from trainer.config_sections.tokens import TokenSection
 from trainer.config_sections.validation import ValidationSection
 
+EVALUATION_SETTINGS = (
+    "evaluation_scales", "evaluation_checkpoints", "evaluation_samples", "evaluation_prompts", "unrelated_prompts",
+    "evaluation_clip", "evaluation_dino",
+)  # fmt: skip
+
 
 class BaseModelSection(Settings):
     """The base."""
@@ -67,6 +72,7 @@ class TrainingConfig(
             _mask_rule,
             _adapter_rule,
             _token_rule,
+            _evaluation_rule,
         ):
             rule(self)
         return self
@@ -158,3 +164,17 @@ def _token_rule(config: TrainingConfig) -> None:
     given = [name for name in ("token_norm_weight", "token_covariance_weight") if getattr(config, name) > 0]
     if given and config.token_learning_rate == 0:
         raise ValueError(f"{given[0]} has no effect with token_learning_rate 0; leave one out")
+
+
+def _evaluation_rule(config: TrainingConfig) -> None:
+    settings = [name for name in EVALUATION_SETTINGS if name in config.model_fields_set and _differs(config, name)]
+    if settings and config.evaluate == "false":
+        raise ValueError(f"{settings[0]} has no effect with evaluate: false; leave one of them out")
+    if settings and config.evaluate == "auto" and config.checkpointing_steps is None:
+        raise ValueError(
+            f"{settings[0]} has no effect without checkpoints to evaluate; set checkpointing_steps, or evaluate: true"
+        )
+
+
+def _differs(config: TrainingConfig, name: str) -> bool:
+    return bool(getattr(config, name) != TrainingConfig.model_fields[name].default)

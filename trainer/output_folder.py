@@ -20,8 +20,13 @@ class OutputFolder:
         self.metrics = path / "metrics.jsonl"
         self.validation = path / "validation.jsonl"
         self.report = path / "report.json"
+        self.page = path / "report.html"
         self.dataset = path / "dataset"
         self.samples = path / "samples"
+        self.samples_before = self.samples / "before"
+        self.samples_by_step = self.samples / "steps"
+        self.step_prompts = self.samples_by_step / "prompts.json"
+        self.evaluation = path / "evaluation"
         self.checkpoints = path / "checkpoints"
 
     @classmethod
@@ -31,6 +36,10 @@ class OutputFolder:
             raise ConfigError(f"output: {path} exists and is not empty. Choose another folder, or move that one away.")
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
+
+    def samples_of_step(self, step: int) -> Path:
+        """The folder of the samples of one step."""
+        return self.samples_by_step / f"step_{step:06d}"
 
     def write_config(self, config: TrainingConfig) -> None:
         """config.yaml, with every default filled in: `--config` of a later run."""

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.memory import peak_memory_gib
+
 if TYPE_CHECKING:  # the server's parent process reads progress without loading torch
     from preprocess.dataset import PreparedDataset
     from preprocess.prepare import Stages
@@ -75,6 +77,7 @@ class StepReporter:
             "gradient_norms": step.gradient_norms,
             "learning_rates": step.learning_rates,
             "seconds_per_step": round(seconds, 4),
+            "peak_memory_gib": peak_memory_gib(),
             **(diagnostics or {}),
         }
         with self._path.open("a", encoding="utf-8") as file:

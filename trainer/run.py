@@ -1,6 +1,5 @@
-"""The order of everything, once: prepare, load, train, save, sample, verify."""
+"""The order of everything, once: load, prepare, train, save, sample, verify, evaluate, report."""
 
-import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,22 @@ from preprocess.dataset import PreparedDataset, is_prepared
 from preprocess.gallery import write_gallery
 from preprocess.prepare import BaseRequirements, preparing
 from preprocess.reopen import reopen
-from sampler.sampler import Sampler, SampleRequest
+from sampler.sampler import Sampler
 from trainer.adapters.adapter import where_it_opens
 from trainer.cache import cache_examples, count_views
 from trainer.config import TrainingConfig
+from trainer.evaluation.stage import evaluating, evaluation_encoders
 from trainer.output_folder import OutputFolder
+from trainer.phases import PhaseClock
 from trainer.progress import Progress, relay_preparation
 from trainer.publishing import publish, require_publishable
-from trainer.report import write_report
+from trainer.report.page import write_page
+from trainer.report.summary import write_report
 from trainer.resolution import base_requirements, resolve, validation_prompt
+from trainer.samples import write_samples, write_samples_before
 from trainer.train_state import restore
 from trainer.trainables import require_optimizers
-from trainer.training import Training, build_training
+from trainer.training import build_training
 from trainer.training_stage import train
 from trainer.verification import Probe, verify
 
@@ -43,7 +46,8 @@ def run(
     Raises DatasetError, BaseModelError and ConfigError before any training; TrainingDiverged, ArtifactError and
     VerificationFailed and PublishingFailed after it, with the files kept.
     """
-    started = time.monotonic()
+    phases = PhaseClock()
+    phases.begin("load")
     require_optimizers(config)
     require_publishable(config)
     accelerator = Accelerator(mixed_precision=_precision(config))
@@ -58,7 +62,9 @@ def run(
     )
     config = resolve(config, family)
     output.write_config(config)
+    encoders = yield from evaluation_encoders(config, accelerator.device, output)
 
+    phases.begin("prepare")
     yield Progress("preparing the images", 0.05)
     if state is not None:
         sources = [output.dataset if is_prepared(output.dataset) else state["dataset"]]
@@ -67,11 +73,15 @@ def run(
 
     if (warning := where_it_opens(config, family)) is not None:
         yield Progress(warning, 0.07, warning=True)
+    phases.begin("cache")
     family.to(accelerator.device)
     probe = Probe.make(family, validation_prompt(config))
     base_prediction = probe.predict(family, {})
     yield Progress(f"caching the latents of {count_views(dataset.examples)} pictures", 0.08)
     examples = list(cache_examples(dataset, family))
+    phases.begin("sample")
+    write_samples_before(config, Sampler(family), output.samples_before)
+    phases.begin("train")
     training = build_training(config, family, dataset, examples, accelerator)
 
     if state is not None:
@@ -83,41 +93,30 @@ def run(
     yield from train(training, output)
     training.write(output.weights)
 
+    phases.begin("sample")
     yield Progress(f"sampling {config.num_validation_images} images", 0.92)
     with training.averaged():
         artifact = training.artifact()
         artifact.write_embeddings(output.embeddings)
-        _write_samples(training, output)
+        write_samples(config, Sampler(family), output.samples, training.triggers)
         trained_prediction = probe.predict(family, training.triggers)
 
-    yield Progress("verifying the artifact", 0.97)
+    phases.begin("verify")
+    yield Progress("verifying the artifact", 0.93)
     training.remove()
     verification = verify(output.weights, family, probe, base_prediction, trained_prediction, artifact)
-    write_report(output.report, config, dataset, verification, seconds=time.monotonic() - started)
     yield Progress(
-        f"verified: the file does what the training did (relative difference {verification.difference:.1e})", 1.0
+        f"verified: the file does what the training did (relative difference {verification.difference:.1e})", 0.94
     )
+    evaluation = None
+    if encoders is not None:  # chooses among the checkpoints, so it comes after the file is known to be right
+        phases.begin("evaluate")
+        evaluation = yield from evaluating(config, family, dataset, output, encoders, training.trainer.step)
+    phases.end()
+    write_report(output, config, dataset, verification, phases, evaluation)
+    yield Progress(f"the report: {write_page(output, dataset)}", 1.0)
     if config.push_to_hub is not None:
         yield Progress(f"published: {publish(config, output, list(training.triggers))}", 1.0)
-
-
-def _write_samples(training: Training, output: OutputFolder) -> None:
-    config = training.config
-    if config.num_validation_images == 0:
-        return
-    request = SampleRequest(
-        prompt=validation_prompt(config),
-        width=config.resolution,
-        height=config.resolution,
-        num_outputs=config.num_validation_images,
-        num_inference_steps=config.num_inference_steps,
-        guidance_scale=config.guidance_scale,
-        seed=config.seed,
-    )
-    output.samples.mkdir(exist_ok=True)
-    images = Sampler(training.family).generate(request, training.triggers)
-    for index, image in enumerate(images):
-        image.save(output.samples / f"{index:02d}.png")
 
 
 def _dataset(

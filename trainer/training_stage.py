@@ -4,10 +4,12 @@ import json
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 
+from sampler.sampler import Sampler
 from trainer.checkpoints import Checkpoints, read_checkpoint
 from trainer.collapse_guard import CollapseGuard
 from trainer.output_folder import OutputFolder
 from trainer.progress import Progress, StepReporter, keep_lines
+from trainer.samples import write_samples_of_step
 from trainer.train_state import restore
 from trainer.training import Training
 
@@ -40,6 +42,8 @@ def train(training: Training, output: OutputFolder) -> Iterator[Progress]:
             if better or (config.checkpointing_steps and step.number % config.checkpointing_steps == 0):
                 checkpoints.protected = {training.best.step} if training.best.step else set()
                 checkpoints.write(training)
+            if config.sample_steps and step.number % config.sample_steps == 0:
+                write_samples_of_step(config, Sampler(training.family), output, step.number, training.triggers)
             if training.best.waited_enough:
                 stopped = f"no better step in {training.best.since} validations: stopping early"
                 yield Progress(stopped, _fraction(training), step=step.number)

@@ -27,7 +27,9 @@ class ValidationSection(Settings):
     evaluation_scales: tuple[float, ...] = Field(
         (0.7, 0.85, 1.0), min_length=1, max_length=8, description="Strengths of the LoRA that are tried"
     )
-    evaluation_checkpoints: int = Field(4, ge=1, le=50, description="At most so many, evenly spread, the last among them")
+    evaluation_checkpoints: int = Field(
+        4, ge=1, le=50, description="At most so many, evenly spread, the last among them"
+    )
     evaluation_samples: int = Field(2, ge=1, le=16, description="Pictures of each evaluation prompt")
     evaluation_prompts: tuple[str, ...] = Field(
         (), description="With {trigger} for the trigger word; by default four that suit the concept mode and the base"

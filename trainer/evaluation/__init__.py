@@ -1,1 +1,1 @@
-"""Looks at what a LoRA draws: encoders, measures on their embeddings, the choice of checkpoint and scale, the verdict."""
+"""Looks at what a LoRA draws: encoders, measures, the choice of checkpoint and scale, and the verdict."""

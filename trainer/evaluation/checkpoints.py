@@ -137,9 +137,7 @@ def _draw_with(sampler: Sampler, plan: DrawingPlan, file: Path, scale: float, *,
         sampler.unload()
 
 
-def _ablate(
-    sampler: Sampler, plan: DrawingPlan, judge: Judge, file: Path, chosen: Candidate
-) -> tuple[float, float]:
+def _ablate(sampler: Sampler, plan: DrawingPlan, judge: Judge, file: Path, chosen: Candidate) -> tuple[float, float]:
     """With and without the trigger word. Without, the likeness should be the bare base's."""
     without = _draw_with(sampler, plan, file, chosen.scale, plain=True)
     return chosen.scores.identity, judge.identity(without)

@@ -1,4 +1,4 @@
-"""Encoders of pictures and texts, from transformers: CLIP and DINOv2 by hub id or folder, and the embedded evaluator."""
+"""Encoders of pictures and texts from transformers: CLIP, DINOv2, and the evaluator of the embedded base."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

@@ -22,8 +22,8 @@ STYLE_PROMPTS = (
     "a cat on a sofa in the style of {trigger}",
 )
 EMBEDDED_PROMPTS = (
+    "a photo of {trigger}",
     "a photo of {trigger} on a green background",
-    "a photo of {trigger} on a blue background",
     "a photo of {trigger} on a yellow background",
     "a photo of {trigger} on a purple background",
 )

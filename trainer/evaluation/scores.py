@@ -118,9 +118,7 @@ class Judge:
     def identity(self, samples: Samples) -> float:
         """Likeness to the training pictures alone: enough for the trigger's ablation."""
         encoder = self._encoders.identity
-        return mean_similarity(
-            encoder.embed(samples.concept_pictures), encoder.embed(self._references.pictures)
-        )
+        return mean_similarity(encoder.embed(samples.concept_pictures), encoder.embed(self._references.pictures))
 
     def _diversity(self, vectors: Tensor) -> float:
         count = self._plan.samples_per_prompt
@@ -128,7 +126,9 @@ class Judge:
         return 1 - sum(similarities) / len(similarities)
 
     @staticmethod
-    def _likeness(encoder: CachedEncoder | None, pictures: list[Image.Image], references: list[Image.Image]) -> float | None:
+    def _likeness(
+        encoder: CachedEncoder | None, pictures: list[Image.Image], references: list[Image.Image]
+    ) -> float | None:
         if encoder is None or not references:
             return None
         return mean_similarity(encoder.embed(pictures), encoder.embed(references))

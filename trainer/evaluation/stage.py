@@ -10,15 +10,19 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from artifact.artifact import Artifact
 from artifact.metadata import OWN_KEY
 from families.family import ModelFamily
 from preprocess.dataset import PreparedDataset
 from preprocess.settings import ConfigError
+from sampler.sampler import Sampler
+from trainer.checkpoints import WEIGHTS, Checkpoints
 from trainer.config import TrainingConfig
 from trainer.evaluation.checkpoints import Evaluation, evaluate_checkpoints, load_encoders, to_json
 from trainer.evaluation.scores import Encoders
 from trainer.output_folder import OutputFolder
 from trainer.progress import Progress
+from trainer.samples import write_samples
 
 
 def evaluation_encoders(
@@ -52,15 +56,31 @@ def evaluating(
 
     Returns what evaluation.json holds. `span`: fractions of the job.
     """
-    files = {int(path.stem.removeprefix("step_")): path for path in sorted(output.checkpoints.glob("step_*.safetensors"))}
+    kept = Checkpoints(output.checkpoints)
+    files = {step: kept.path(step) / WEIGHTS for step in kept.steps()}
     files[last_step] = output.weights
     stages = evaluate_checkpoints(config, family, dataset, files, encoders)
     evaluation = yield from _relay(stages, span)
     chosen = evaluation.chosen
     rewrite_header(files[chosen.step], output.weights, recommended_scale=chosen.scale)
+    artifact = Artifact.read(output.weights)
+    artifact.write_embeddings(output.embeddings)
+    _sample_choice(config, family, output, artifact, chosen.scale)
     report = _keep(evaluation, output)
     yield Progress(f"verdict: {evaluation.verdict.headline}", span[1])
     return report
+
+
+def _sample_choice(
+    config: TrainingConfig, family: ModelFamily, output: OutputFolder, artifact: Artifact, scale: float
+) -> None:
+    """The samples of the output are those of what is returned."""
+    sampler = Sampler(family)
+    sampler.load(artifact, scale)
+    try:
+        write_samples(config, sampler, output.samples)
+    finally:
+        sampler.unload()
 
 
 def rewrite_header(source: Path, target: Path, **changes: Any) -> None:
@@ -75,7 +95,9 @@ def rewrite_header(source: Path, target: Path, **changes: Any) -> None:
     os.replace(unfinished, target)
 
 
-def _relay(stages: Generator[Any, None, Evaluation], span: tuple[float, float]) -> Generator[Progress, None, Evaluation]:
+def _relay(
+    stages: Generator[Any, None, Evaluation], span: tuple[float, float]
+) -> Generator[Progress, None, Evaluation]:
     first, last = span
     while True:
         try:

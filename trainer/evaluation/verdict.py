@@ -9,7 +9,7 @@ from trainer.evaluation.choice import Candidate
 Learning = Literal["learned", "partly learned", "not learned"]
 Length = Literal["right", "too short", "slightly overfit", "overfit"]
 
-LEARNED, PARTLY = 0.65, 0.3
+LEARNED, PARTLY = 0.5, 0.25
 """Of `Relative.fidelity`."""
 RISING = 0.05
 """A last checkpoint that is better than the one before by this is still on its way up."""

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ OF_THE_PAGE = {
     **{colour: f"var(--series-{index})" for index, colour in enumerate(SERIES, 1)},
 }
 SIZE = (4.8, 2.7)
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,

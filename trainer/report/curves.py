@@ -22,14 +22,23 @@ class Curve:
 
 QUESTIONS: tuple[tuple[str, str, str, bool], ...] = (
     ("learning_rates", "Learning rates", "Peak after the warm-up, down to the end of the schedule.", False),
-    ("gradient_norms", "Gradient norms", "Before clipping. Peaks that keep growing mean a rate that is too high.", True),
+    (
+        "gradient_norms",
+        "Gradient norms",
+        "Before clipping. Growing peaks mean too high a rate.",
+        True,
+    ),
     ("peak_memory_gib", "Memory, GiB", "The most that was held up to each step.", False),
 )
 
 
-def curves(rows: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any] | None) -> list[Curve]:
-    """What can be drawn of these rows; charts without data are left out."""
-    found = [_losses(rows), _bands(rows), *_similarities(evaluation)]
+def curves(
+    rows: Sequence[Mapping[str, Any]],
+    evaluation: Mapping[str, Any] | None,
+    validation: Sequence[Mapping[str, Any]] = (),
+) -> list[Curve]:
+    """What can be drawn of the rows of metrics.jsonl and validation.jsonl; charts without data are left out."""
+    found = [_losses(rows), _bands(validation), *_similarities(evaluation)]
     for key, title, reading, logarithmic in QUESTIONS:
         data = series(rows, key)
         found.append(Curve(title, reading, _lines(data, title, logarithmic)) if data else None)
@@ -56,10 +65,17 @@ def _losses(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
 
 
 def _bands(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
-    data = series(rows, "validation_losses") or series(rows, "validation_loss")
-    if not data:
+    """Each band relative to its first value, which is the base's."""
+    bands = [(name, series(rows, name)[name]) for name in (f"loss_{band}" for band in range(10)) if series(rows, name)]
+    if not bands or len(rows) < 2:
         return None
-    reading = "On held-out pictures, at fixed noise. Where it turns upwards, memorising begins."
+    last = len(bands) - 1
+    words = {0: "least noisy", last: "most noisy"}
+    data: Series = {
+        words.get(index, f"band {index + 1}"): (steps, [value / max(values[0], 1e-12) for value in values])
+        for index, (_, (steps, values)) in enumerate(bands)
+    }
+    reading = "On pictures that are not trained, at fixed noise; 1 is the base. Upwards means learning by heart."
     return Curve("Held-out loss by timestep", reading, _lines(data, "Held-out loss by band of timesteps", False))
 
 
@@ -134,5 +150,3 @@ def _finish(axes: Axes, legend: bool) -> None:
     axes.margins(x=0.02)
     if legend:
         axes.legend(loc="best", ncols=2 if len(axes.get_lines()) > 3 else 1)
-
-

@@ -20,7 +20,9 @@ def step_frames(output: OutputFolder, evaluation: Mapping[str, Any] | None) -> d
     folder = output.samples_by_step
     if folder.is_dir():
         prompts = json.loads((folder / PROMPTS_FILE).read_text(encoding="utf-8"))
-        found = sorted((int(match[1]), path) for path in folder.iterdir() if (match := STEP_FOLDER.fullmatch(path.name)))
+        before = [(0, output.samples_before)] if output.samples_before.is_dir() else []
+        matches = ((STEP_FOLDER.fullmatch(path.name), path) for path in folder.iterdir())
+        found = before + sorted((int(match[1]), path) for match, path in matches if match)
         return {"prompts": prompts, "frames": [_frame(step, sorted(path.glob("*.png"))) for step, path in thin(found)]}
     if evaluation:
         whole = [one for one in evaluation["candidates"] if one["scale"] == evaluation["reference_scale"]]

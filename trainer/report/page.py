@@ -30,7 +30,7 @@ SHOWN_IMAGES = 48
 def write_page(output: OutputFolder, dataset: PreparedDataset) -> Path:
     """Write report.html into the output folder, and give its path. report.json must be there."""
     summary = json.loads(output.report.read_text(encoding="utf-8"))
-    charts = curves(read_metrics(output.metrics), summary.get("evaluation"))
+    charts = curves(read_metrics(output.metrics), summary.get("evaluation"), read_metrics(output.validation))
     output.page.write_text(page(_data(output, dataset, summary), charts), encoding="utf-8", newline="\n")
     return output.page
 

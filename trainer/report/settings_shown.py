@@ -4,9 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-
 from trainer.config import TrainingConfig
-
 
 
 def shown_settings(config: Mapping[str, Any]) -> list[dict[str, Any]]:

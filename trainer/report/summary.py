@@ -13,6 +13,7 @@ import torch
 from preprocess.dataset import PreparedDataset
 from trainer.config import TrainingConfig
 from trainer.output_folder import OutputFolder
+from trainer.phases import PhaseClock
 from trainer.verification import Verification
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
@@ -23,23 +24,20 @@ def write_report(
     config: TrainingConfig,
     dataset: PreparedDataset,
     verification: Verification,
-    *,
-    seconds: float,
-    phases: Mapping[str, float],
-    warnings: tuple[str, ...] = (),
+    phases: PhaseClock,
     evaluation: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write report.json. `seconds`: of the whole job, `phases`: of its parts. `evaluation`: as in evaluation.json."""
+    """Write report.json. `evaluation`: as in evaluation.json."""
     report = {
         "config": config.model_dump(mode="json"),
         "images": len(dataset.examples),
         "triggers": [concept.trigger_word for concept in config.all_concepts],
         "rejected": [asdict(rejected) for rejected in dataset.rejected],
-        "warnings": [*dataset.all_warnings, *warnings],
+        "warnings": list(dataset.all_warnings),
         "verification": asdict(verification),
         "evaluation": evaluation,
-        "seconds": round(seconds, 2),
-        "phases": {name: round(value, 2) for name, value in phases.items()},
+        "seconds": round(phases.total, 2),
+        "phases": {name: round(value, 2) for name, value in phases.seconds.items()},
         "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
         "machine": machine(),
     }

@@ -150,6 +150,7 @@
     for (const index of shown) {
       const notch = element("span", frames[index].step === 0 ? "base" : frames[index].step, index === returned ? "returned" : "");
       notch.style.left = `${(100 * index) / last}%`;
+      notch.style.transform = `translateX(-${(100 * index) / last}%)`;
       byId("notches").append(notch);
     }
   }
