@@ -56,8 +56,18 @@ class Trainer:
             le=4096,
             description="Side in pixels of a square of the trained area; by default the base's own",
         ),
-        max_train_steps: int = Input(default=1000, ge=1, le=1000000, description="Optimizer steps"),
-        train_batch_size: int = Input(default=4, ge=1, le=1024, description="Images a micro-batch"),
+        max_train_steps: Optional[int] = Input(
+            default=None,
+            ge=1,
+            le=1000000,
+            description="Optimizer steps; by default each image is seen about 100 times",
+        ),
+        train_batch_size: Optional[int] = Input(
+            default=None,
+            ge=1,
+            le=1024,
+            description="Images a micro-batch; by default 4, or all where there are fewer",
+        ),
         rank: int = Input(default=16, ge=1, le=1024, description="Rank of the LoRA"),
         learning_rate: Optional[float] = Input(
             default=None, ge=0, le=10, description="Peak learning rate of the LoRA; by default 1e-4, and 1 with Prodigy"

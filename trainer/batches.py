@@ -26,6 +26,22 @@ class LatentBatch:
     masks: Tensor | None
     weights: Tensor
 
+    def split(self, parts: int) -> "list[LatentBatch]":
+        """At most `parts` batches, as equal as can be, none of them empty."""
+        size = -(-len(self.captions) // parts)
+        bounds = [(start, start + size) for start in range(0, len(self.captions), size)]
+        return [
+            LatentBatch(
+                self.moments[first:last],
+                self.captions[first:last],
+                self.concepts[first:last],
+                self.sizes[first:last],
+                None if self.masks is None else self.masks[first:last],
+                self.weights[first:last],
+            )
+            for first, last in bounds
+        ]
+
 
 @dataclass(frozen=True)
 class PlannedBatch:
@@ -100,6 +116,11 @@ def plan_epoch(examples: Sequence[CachedExample], batch_size: int, order: Genera
             for start in range(0, len(filled), batch_size)
         ]
     return [batches[index] for index in torch.randperm(len(batches), generator=order).tolist()]
+
+
+def batches_an_epoch(examples: Sequence[CachedExample], batch_size: int) -> int:
+    """How many micro-batches make one epoch."""
+    return sum(-(-len(members) // batch_size) for members in _buckets(examples).values())
 
 
 def take_share(batches: Sequence[PlannedBatch], share: Share) -> list[PlannedBatch]:

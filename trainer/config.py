@@ -94,7 +94,7 @@ class TrainingConfig(
         """Optimizer steps of warm-up, resolved."""
         if self.lr_warmup_steps is not None:
             return self.lr_warmup_steps
-        return min(100, self.max_train_steps // 10)
+        return 100 if self.max_train_steps is None else min(100, self.max_train_steps // 10)
 
 
 def build_config(values: Mapping[str, Any]) -> TrainingConfig:
@@ -103,7 +103,7 @@ def build_config(values: Mapping[str, Any]) -> TrainingConfig:
 
 
 def _warmup_rule(config: TrainingConfig) -> None:
-    if config.lr_warmup_steps is not None and config.lr_warmup_steps >= config.max_train_steps:
+    if config.max_train_steps is not None and (config.lr_warmup_steps or 0) >= config.max_train_steps:
         raise ValueError(
             f"lr_warmup_steps ({config.lr_warmup_steps}) must be less than max_train_steps "
             f"({config.max_train_steps}), else the peak learning rate is never reached"
@@ -111,7 +111,7 @@ def _warmup_rule(config: TrainingConfig) -> None:
 
 
 def _checkpoint_rule(config: TrainingConfig) -> None:
-    if config.checkpointing_steps is not None and config.checkpointing_steps > config.max_train_steps:
+    if config.max_train_steps is not None and (config.checkpointing_steps or 0) > config.max_train_steps:
         raise ValueError(
             f"checkpointing_steps ({config.checkpointing_steps}) exceeds max_train_steps "
             f"({config.max_train_steps}): no checkpoint would ever be written"
@@ -119,7 +119,7 @@ def _checkpoint_rule(config: TrainingConfig) -> None:
 
 
 def _validation_rule(config: TrainingConfig) -> None:
-    if config.validation_steps is not None and config.validation_steps > config.max_train_steps:
+    if config.max_train_steps is not None and (config.validation_steps or 0) > config.max_train_steps:
         raise ValueError(
             f"validation_steps ({config.validation_steps}) exceeds max_train_steps ({config.max_train_steps}): "
             "nothing would ever be compared"

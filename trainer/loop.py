@@ -11,6 +11,7 @@ from torch import Tensor
 
 from families.family import ModelFamily, PromptFeatures
 from families.noise_process import NoiseProcess
+from trainer.accumulation import Accumulation
 from trainer.batches import LatentBatch
 from trainer.losses.term import LossTerm, StepContext
 from trainer.prompts import PromptSampler
@@ -28,6 +29,8 @@ class Step:
     losses: dict[str, float]
     gradient_norms: dict[str, float]
     learning_rates: dict[str, float]
+    parts: int = 1
+    """Into how many each micro-batch was split to fit into memory."""
 
     @property
     def loss(self) -> float:
@@ -50,6 +53,7 @@ class Trainer:
     trainables: Sequence[Trainable]
     generators: NamedGenerators
     accelerator: Accelerator
+    accumulation: Accumulation
     max_train_steps: int
     gradient_accumulation_steps: int
     step: int = field(default=0, init=False)
@@ -59,16 +63,22 @@ class Trainer:
         while self.step < self.max_train_steps:
             self.generators.seed_global(self.step)
             rates = {trainable.name: trainable.learning_rate for trainable in self.trainables}
-            micro_batches = islice(self.batches, self.gradient_accumulation_steps)
-            mean_losses = _mean([self.backward(batch) for batch in micro_batches])
+            batches = list(islice(self.batches, self.gradient_accumulation_steps))
+            mean_losses = self.accumulation.run(batches, self.backward)
             losses, norms = self._read(mean_losses, {each.name: each.clip() for each in self.trainables})
             for trainable in self.trainables:
                 trainable.update()
             self.step += 1
-            yield Step(self.step, losses, norms, rates)
+            yield Step(self.step, losses, norms, rates, self.accumulation.parts)
 
-    def backward(self, batch: LatentBatch) -> Losses:
-        """Add the gradients of one micro-batch."""
+    def end_at(self, step: int) -> None:
+        """Make this the last step: the schedules end there too."""
+        self.max_train_steps = step
+        for trainable in self.trainables:
+            trainable.end_at(step)
+
+    def backward(self, batch: LatentBatch, share: float) -> Losses:
+        """Add the gradients of a batch that is `share` of the step's images."""
         latents = self.family.latents(batch.moments, self._normal("latents", batch))
         draw = self.noise_process.draw(latents, self.generators["timestep"], self.generators["noise"])
         noised = self.noise_process.corrupt(latents, draw)
@@ -89,7 +99,7 @@ class Trainer:
             prompts=prompts,
         )
         losses = {term.name: term(context) for term in self.losses}
-        self.accelerator.backward(torch.stack(list(losses.values())).sum() / self.gradient_accumulation_steps)
+        self.accelerator.backward(torch.stack(list(losses.values())).sum() * share)
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _normal(self, name: str, batch: LatentBatch) -> Tensor:
@@ -108,7 +118,3 @@ class Trainer:
                 f"gradient norms {read_norms}. Lower the learning rates."
             )
         return read_losses, read_norms
-
-
-def _mean(losses: Sequence[Losses]) -> Losses:
-    return {name: torch.stack([loss[name] for loss in losses]).mean() for name in losses[0]}

@@ -61,7 +61,8 @@ class StepReporter:
     ) -> None:
         """`first` and `last`: the fractions of the job at which the steps begin and end. `resumed_at`: the step whose
         line is the last that is kept."""
-        self._path, self._total, self._span, self._clock = path, total_steps, (first, last), clock
+        self._path, self._span, self._clock = path, (first, last), clock
+        self.total = total_steps
         self._times: deque[float] = deque([clock()], maxlen=SPEED_WINDOW + 1)
         keep_lines(path, resumed_at)
 
@@ -69,7 +70,7 @@ class StepReporter:
         """Write one line, with `diagnostics` where there are any, and give the progress."""
         self._times.append(self._clock())
         seconds = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
-        remaining = seconds * (self._total - step.number)
+        remaining = seconds * (self.total - step.number)
         row: dict[str, Any] = {
             "step": step.number,
             "loss": step.loss,
@@ -85,9 +86,9 @@ class StepReporter:
         rates = ", ".join(f"{name} {rate:.2e}" for name, rate in step.learning_rates.items())
         first, last = self._span
         return Progress(
-            f"step {step.number}/{self._total}: loss {step.loss:.4f}, lr {rates}, {1 / max(seconds, 1e-9):.2f} it/s, "
+            f"step {step.number}/{self.total}: loss {step.loss:.4f}, lr {rates}, {1 / max(seconds, 1e-9):.2f} it/s, "
             f"ETA {_duration(remaining)}",
-            fraction=first + (last - first) * step.number / self._total,
+            fraction=first + (last - first) * step.number / self.total,
             step=step.number,
             loss=step.loss,
             eta_seconds=remaining,

@@ -40,7 +40,6 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
         "alpha": config.resolved_alpha if config.has_low_rank_adapter else None,
         "learning_rate": config.resolved_learning_rate,
         "token_learning_rate": config.resolved_token_learning_rate,
-        "lr_warmup_steps": config.warmup_steps,
         "validation_prompt": validation_prompt(config),
     }
     given = set(config.model_fields_set)  # stays what the user set: some settings come too late for a prepared dataset

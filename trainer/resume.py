@@ -11,9 +11,9 @@ from trainer.output_folder import OutputFolder
 
 LATEST = "latest"
 MAY_CHANGE = (
-    "max_train_steps", "checkpointing_steps", "keep_checkpoints", "num_validation_images", "num_inference_steps",
-    "guidance_scale", "validation_prompt", "save_precision", "early_stopping_patience",
-    "diagnostics_steps",
+    "max_train_steps", "max_train_epochs", "max_train_minutes", "checkpointing_steps", "keep_checkpoints",
+    "num_validation_images", "num_inference_steps", "guidance_scale", "validation_prompt", "save_precision",
+    "early_stopping_patience", "diagnostics_steps",
 )  # fmt: skip
 """What says how long is trained and what is looked at. Schedules are stretched to a new end."""
 
@@ -62,6 +62,8 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
             f"resume: a resumed training is the same training, and these settings differ:\n{table}\n"
             f"Leave them out, or train anew into another --output. Only these may change: {', '.join(MAY_CHANGE)}"
         )
+    if "max_train_epochs" in different:
+        different.setdefault("max_train_steps", None)  # counted anew
     merged = build_config(saved.model_dump() | different)
     return TrainingConfig.model_construct(set(), **dict(merged))  # nothing counts as asked for anew
 

@@ -16,6 +16,7 @@ from sampler.sampler import Sampler
 from trainer.adapters.adapter import where_it_opens
 from trainer.cache import cache_examples, count_views
 from trainer.config import TrainingConfig
+from trainer.duration import describe
 from trainer.evaluation.stage import evaluating, evaluation_encoders
 from trainer.output_folder import OutputFolder
 from trainer.phases import PhaseClock
@@ -83,13 +84,15 @@ def run(
     write_samples_before(config, Sampler(family), output.samples_before)
     phases.begin("train")
     training = build_training(config, family, dataset, examples, accelerator)
+    config = training.config
+    output.write_config(config)
 
     if state is not None:
         restore(training, state)
         yield Progress(f"going on after step {training.trainer.step}", 0.1)
     if training.held_out is not None:
         yield Progress(f"validating on {training.held_out.description}", 0.1)
-    yield Progress(f"training {config.max_train_steps} steps on {accelerator.device}", 0.1)
+    yield Progress(f"training on {accelerator.device}: {describe(config, len(dataset.examples))}", 0.1)
     yield from train(training, output)
     training.write(output.weights)
 

@@ -21,6 +21,9 @@ def capture(training: Training) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "step": trainer.step,
+        "total_steps": trainer.max_train_steps,
+        "seconds": training.seconds,
+        "parts": trainer.accumulation.parts,
         "config": training.config.model_dump(mode="json"),
         "base_fingerprint": training.base_fingerprint,
         "dataset": str(training.dataset.folder.resolve()),
@@ -46,7 +49,10 @@ def restore(training: Training, state: dict[str, Any]) -> None:
     trainer = training.trainer
     if set(state["trainables"]) != {trainable.name for trainable in trainer.trainables}:
         raise ConfigError(f"resume: the checkpoint trains {', '.join(state['trainables'])}, this configuration not")
-    trainer.step = state["step"]
+    trainer.step, training.seconds = state["step"], state["seconds"]
+    trainer.accumulation.parts = state["parts"]
+    if state["config"]["max_train_steps"] == training.config.max_train_steps:
+        trainer.end_at(state["total_steps"])  # a limit of time may have shortened it
     for trainable in trainer.trainables:
         trainable.load_state_dict(state["trainables"][trainable.name], trainer.step)
     trainer.generators.load_state_dict(state["generators"])

@@ -47,6 +47,7 @@ def require_optimizers(config: TrainingConfig) -> None:
 def _trainable(
     name: str, parameters: Sequence[nn.Parameter], optimizer: OptimizerSettings, clip: float, config: TrainingConfig
 ) -> Trainable:
+    assert config.max_train_steps is not None  # planned
     schedule = _schedule(name, optimizer.name, config)
     return Trainable(
         name,

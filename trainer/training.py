@@ -12,11 +12,13 @@ from artifact.metadata import ArtifactDescription
 from families.family import ModelFamily
 from families.fingerprint import fingerprint
 from preprocess.dataset import PreparedDataset
+from trainer.accumulation import Accumulation
 from trainer.adapters.adapter import Adapter, place_adapter
 from trainer.batches import BatchStream, Share
 from trainer.cache import CachedExample
 from trainer.config import TrainingConfig
 from trainer.diagnostics import Observer
+from trainer.duration import plan_duration
 from trainer.loop import Trainer
 from trainer.losses.registry import loss_terms
 from trainer.noise.composition import training_noise, training_prompts
@@ -47,6 +49,8 @@ class Training:
     held_out: Split | None = None
     scorer: Scorer | None = None
     best: Best = field(default_factory=Best)
+    seconds: float = 0.0
+    """Spent on steps up to now."""
 
     @property
     def triggers(self) -> dict[str, list[str]]:
@@ -104,22 +108,27 @@ def build_training(
     examples: list[CachedExample],
     accelerator: Accelerator,
 ) -> Training:
-    """Put adapter and tokens on the base, and everything together. `config` must be resolved."""
+    """Put adapter and tokens on the base, and everything together. `config` must be resolved; the training's own has
+    steps and batch filled in."""
     generators = NamedGenerators(config.seed)
+    held_out = None
+    if config.validation_steps is not None:
+        held_out = split(examples, config.validation_share, family.size_multiple, generators["validation_split"])
+    trained = examples if held_out is None else held_out.trained
+    config = plan_duration(config, trained)
+    assert config.max_train_steps is not None and config.train_batch_size is not None
     base_fingerprint = fingerprint(family.denoiser)
     class_words = {concept.trigger_word: concept.class_word for concept in config.all_concepts}
     tokens = add_tokens(family, class_words, config.num_tokens, generators["init_tokens"])
     adapter = place_adapter(family, config, generators)
-    held_out = None
-    if config.validation_steps is not None:
-        held_out = split(examples, config.validation_share, family.size_multiple, generators["validation_split"])
     batches = BatchStream(
-        examples if held_out is None else held_out.trained,
+        trained,
         config.train_batch_size,
         generators["data"],
         generators["augment"],
         Share(accelerator.process_index, accelerator.num_processes),
     )
+    trainables = build_trainables(adapter, tokens, config)
     trainer = Trainer(
         family=family,
         noise_process=training_noise(config, family, generators),
@@ -134,9 +143,10 @@ def build_training(
             config.keep_first_tags,
         ),
         losses=loss_terms(config, family, adapter, tokens, generators),
-        trainables=build_trainables(adapter, tokens, config),
+        trainables=trainables,
         generators=generators,
         accelerator=accelerator,
+        accumulation=Accumulation(generators, trainables),
         max_train_steps=config.max_train_steps,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
     )

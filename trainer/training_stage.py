@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sampler.sampler import Sampler
 from trainer.checkpoints import Checkpoints, read_checkpoint
-from trainer.collapse_guard import CollapseGuard
 from trainer.output_folder import OutputFolder
 from trainer.progress import Progress, StepReporter, keep_lines
 from trainer.samples import write_samples_of_step
+from trainer.step_watch import StepWatch
 from trainer.train_state import restore
 from trainer.training import Training
 
@@ -23,18 +23,18 @@ def train(training: Training, output: OutputFolder) -> Iterator[Progress]:
     Whatever ends it early, what was trained so far is saved first.
     """
     trainer, config = training.trainer, training.config
-    reporter = StepReporter(output.metrics, config.max_train_steps, *SPAN, resumed_at=trainer.step)
+    reporter = StepReporter(output.metrics, trainer.max_train_steps, *SPAN, resumed_at=trainer.step)
     checkpoints = Checkpoints(output.checkpoints, config.keep_checkpoints)
     validation = Validation(training, output)
-    guard = CollapseGuard(config.collapse_guard, config.collapse_limit, trainer.trainables[0], config.max_train_steps)
+    watch = StepWatch(training)
     finished = False
     try:
         yield from validation.before_training()
         for step in trainer.steps():
-            seen = training.observer.look() if step.number % config.diagnostics_steps == 0 else None
-            warning = guard.check(step.number, seen.weight_change) if seen else None
-            yield reporter.report(step, asdict(seen) if seen else None)
-            if warning:
+            diagnostics, warnings = watch.look(step)
+            reporter.total = trainer.max_train_steps
+            yield reporter.report(step, diagnostics)
+            for warning in warnings:
                 yield Progress(warning, _fraction(training), step=step.number, warning=True)
             better = False
             if validation.due(step.number):
@@ -70,7 +70,7 @@ class Validation:
         config = self.training.config
         if self.training.scorer is None or config.validation_steps is None:
             return False
-        return step % config.validation_steps == 0 or step == config.max_train_steps
+        return step % config.validation_steps == 0 or step == self.training.trainer.max_train_steps
 
     def before_training(self) -> Iterator[Progress]:
         """Of a fresh run, the base's own score, which later ones are relative to."""
@@ -104,7 +104,7 @@ class Validation:
 
 
 def _fraction(training: Training) -> float:
-    return SPAN[0] + (SPAN[1] - SPAN[0]) * training.trainer.step / training.config.max_train_steps
+    return SPAN[0] + (SPAN[1] - SPAN[0]) * training.trainer.step / training.trainer.max_train_steps
 
 
 def _return_to_the_best(training: Training, checkpoints: Checkpoints) -> Iterator[Progress]:

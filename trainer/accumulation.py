@@ -1,0 +1,65 @@
+"""The gradient of one optimizer step, from as many forward passes as the memory wants."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.batches import LatentBatch
+from trainer.randomness import NamedGenerators
+from trainer.trainable import Trainable
+
+Backward = Callable[[LatentBatch, float], dict[str, Tensor]]
+"""Adds the gradients of a batch, whose loss counts by the given share, and returns its losses."""
+
+
+class OutOfMemory(RuntimeError):
+    """Not even a single image fits."""
+
+
+@dataclass
+class Accumulation:
+    """Every image counts alike, whatever batch it is in. `parts`: into how many each micro-batch is split, 1 at first.
+
+    Out of memory, the step starts over with twice as many parts: the same images, the same effective batch.
+    """
+
+    generators: NamedGenerators
+    trainables: Sequence[Trainable]
+    parts: int = 1
+
+    def run(self, batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor]:
+        """Add all gradients of a step. Returns the mean losses. Raises OutOfMemory."""
+        before, whole_draws = self.generators.state_dict(), torch.get_rng_state()
+        while True:
+            split = [part for batch in batches for part in batch.split(self.parts)]
+            losses = _attempt(split, backward)
+            if losses is not None:
+                return losses
+            if all(len(part.captions) == 1 for part in split):
+                raise OutOfMemory("out of memory with a single image: lower resolution or rank, or use a larger GPU")
+            self.parts *= 2
+            self._start_over(before, whole_draws)
+
+    def _start_over(self, generators: dict[str, Tensor], global_state: Tensor) -> None:
+        for trainable in self.trainables:
+            trainable.optimizer.zero_grad(set_to_none=True)
+        self.generators.load_state_dict(generators)
+        torch.set_rng_state(global_state)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _attempt(batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor] | None:
+    """The mean losses; None when the memory did not do. In a function of its own, so that its tensors are gone then."""
+    images = sum(len(batch.captions) for batch in batches)
+    mean: dict[str, Tensor] = {}
+    try:
+        for batch in batches:
+            share = len(batch.captions) / images
+            for name, loss in backward(batch, share).items():
+                mean[name] = mean[name] + share * loss if name in mean else share * loss
+    except torch.OutOfMemoryError:
+        return None
+    return mean
