@@ -220,7 +220,7 @@ def test_two_micro_batches_have_the_gradient_of_one_batch(
             for batch in [next(trainer.batches) for _ in range(count)]:
                 marked = torch.zeros(size, 1, *batch.moments.shape[-2:])
                 marked[..., 4:12, 4:12] = 1
-                losses = trainer.backward(replace(batch, masks=marked))
+                losses = trainer.backward(replace(batch, masks=marked), 1 / count)
             assert len(losses) == len(trainer.losses) == (6 if "prior_matching_weight" in settings else 1)
             parameters = [each for trainable in trainer.trainables for each in trainable.parameters]
             gradients.append([each.grad.clone() for each in parameters if each.grad is not None])
