@@ -32,7 +32,9 @@ class Predictor(BaseRunner):
         ),
         replicate_weights: Optional[str] = Input(default=None, description="Replicate's name for weights"),
         lora_scale: str = Input(
-            default="1", description="Strength of the LoRAs: 0 none, 1 as trained; one number for all, or a list"
+            default="recommended",
+            description="Strength of the LoRAs: 0 none, 1 as trained; one number for all, or a list; recommended: what "
+            "each says of itself",
         ),
         token_strength: str = Input(
             default="1", description="Strength of the trigger words: 0.8 for all, or TOK=0.8, ANNA=1.2"

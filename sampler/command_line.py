@@ -23,7 +23,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--weights", help="LoRAs: files, https URLs, hub ids; several between commas or as a JSON list; none: the base"
     )
     parser.add_argument("--replicate_weights", help="Replicate's name for weights")
-    parser.add_argument("--lora_scale", default="1", help="strength: 0 none, 1 as trained; one for all, or a list")
+    parser.add_argument(
+        "--lora_scale", default="recommended", help="strength: 0 none, 1 as trained; one for all, or a list"
+    )
     parser.add_argument("--token_strength", default="1", help="of the trigger words: 0.8, or TOK=0.8, ANNA=1.2")
     parser.add_argument("--base_model", help="by default the one that the LoRA was trained on")
     parser.add_argument("--image", type=Path, help="a picture to start from")

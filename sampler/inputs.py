@@ -29,7 +29,7 @@ class PredictionInputs:
     negative_prompt: str = ""
     weights: str | None = None
     replicate_weights: str | None = None
-    lora_scale: str = "1"
+    lora_scale: str = "recommended"
     token_strength: str = "1"
     base_model: str | None = None
     image: Path | None = None

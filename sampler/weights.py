@@ -16,6 +16,7 @@ from fetching.rules import FetchRules
 
 MAX_LORAS = 8
 MAX_SCALE = 10.0
+RECOMMENDED = "recommended"
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,16 @@ def read_weights(weights: str | None, lora_scale: str | float, *, local_files: b
     if len(locations) > MAX_LORAS:
         raise ArtifactError(f"weights: {len(locations)} LoRAs are more than {MAX_LORAS}")
     scales = parse_scales(lora_scale, len(locations))
-    return [
-        ScaledArtifact(read_one(location, local_files=local_files), scale, _shown(location))
-        for location, scale in zip(locations, scales, strict=True)
-    ]
+    found = []
+    for location, scale in zip(locations, scales, strict=True):
+        artifact = read_one(location, local_files=local_files)
+        found.append(ScaledArtifact(artifact, recommended(artifact) if scale is None else scale, _shown(location)))
+    return found
+
+
+def recommended(artifact: Artifact) -> float:
+    """The scale that the artifact's own evaluation found best; 1 for a file that says nothing."""
+    return artifact.description.recommended_scale if artifact.description else 1.0
 
 
 def parse_list(text: str, *, local_files: bool) -> list[str]:
@@ -62,14 +69,19 @@ def parse_list(text: str, *, local_files: bool) -> list[str]:
     return [entry for entry in entries if entry]
 
 
-def parse_scales(lora_scale: str | float, count: int) -> list[float]:
-    """A scale for each of `count` LoRAs, of one number for all or a list as long. Raises ArtifactError."""
+def parse_scales(lora_scale: str | float, count: int) -> list[float | None]:
+    """A scale for each of `count` LoRAs, of one number for all or a list as long. Raises ArtifactError.
+
+    None for "recommended": what the LoRA itself says.
+    """
     parts = str(lora_scale).strip().strip("[]").replace("\n", ",").split(",")
     try:
-        scales = [float(part) for part in parts]
+        scales = [None if part.strip() == RECOMMENDED else float(part) for part in parts]
     except ValueError:
-        raise ArtifactError(f"lora_scale: {str(lora_scale)[:60]!r} is no number, and no list of numbers") from None
-    if not all(abs(scale) <= MAX_SCALE for scale in scales):
+        raise ArtifactError(
+            f"lora_scale: {str(lora_scale)[:60]!r} is no number, no list of numbers, nor {RECOMMENDED}"
+        ) from None
+    if not all(scale is None or abs(scale) <= MAX_SCALE for scale in scales):
         raise ArtifactError(f"lora_scale: must lie between -{MAX_SCALE:g} and {MAX_SCALE:g}")
     if len(scales) > 1 and len(scales) != count:
         raise ArtifactError(f"lora_scale: {len(scales)} scales for {count} LoRAs; give one for all, or one for each")
@@ -108,4 +120,7 @@ def _shown(location: str) -> str:
 def rescaled(loras: Sequence[ScaledArtifact], lora_scale: str | float) -> list[ScaledArtifact]:
     """The same LoRAs with the scales that the text gives. Raises ArtifactError."""
     scales = parse_scales(lora_scale, len(loras))
-    return [replace(lora, scale=scale) for lora, scale in zip(loras, scales, strict=True)]
+    return [
+        replace(lora, scale=recommended(lora.artifact) if scale is None else scale)
+        for lora, scale in zip(loras, scales, strict=True)
+    ]

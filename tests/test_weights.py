@@ -3,17 +3,20 @@
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save
 
+from artifact.artifact import Artifact
 from artifact.errors import ArtifactError
+from artifact.metadata import ArtifactDescription
 from fetching.cache import DownloadCache
 from fetching.download import Download
 from fetching.errors import DownloadError
-from sampler.weights import parse_list, parse_scales, read_weights
+from sampler.weights import ScaledArtifact, parse_list, parse_scales, read_weights, recommended, rescaled
 from tests.local_site import Hub, Site, use_hub
 
 LORA = save({"a.lora_down.weight": torch.ones(2, 3), "a.lora_up.weight": torch.ones(3, 2)})
@@ -217,3 +220,17 @@ def test_a_limit_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEIGHTS_CACHE_BYTES", "much")
     with pytest.raises(DownloadError, match="WEIGHTS_CACHE_BYTES"):
         DownloadCache.from_environment()
+
+
+def test_a_lora_recommends_its_own_scale(tmp_path: Path) -> None:
+    (tmp_path / "foreign.safetensors").write_bytes(LORA)
+    foreign = Artifact.read(tmp_path / "foreign.safetensors")
+    ours = replace(foreign, description=ArtifactDescription("sdxl", "b", "f", "epsilon", {}, 1, recommended_scale=0.7))
+    assert parse_scales("recommended", 2) == [None, None]
+    assert parse_scales("recommended, 0.5", 2) == [None, 0.5]
+    assert (recommended(ours), recommended(foreign)) == (0.7, 1.0)
+    scaled = [ScaledArtifact(ours, 1.0, "a"), ScaledArtifact(foreign, 1.0, "b")]
+    assert [one.scale for one in rescaled(scaled, "recommended")] == [0.7, 1.0]
+    assert [one.scale for one in rescaled(scaled, "0.5, recommended")] == [0.5, 1.0]
+    (lora,) = read_weights(str(tmp_path / "foreign.safetensors"), "recommended", local_files=True)
+    assert lora.scale == 1.0

@@ -184,6 +184,7 @@ def _record(progress: Progress) -> None:
 
     scope = current_scope()
     metrics = {"progress": progress.fraction, "loss": progress.loss, "eta_seconds": progress.eta_seconds}
+    metrics |= {f"seconds_{phase}": seconds for phase, seconds in (progress.phases or {}).items()}
     for name, value in metrics.items():
         if value is not None:
             scope.record_metric(name, float(value))

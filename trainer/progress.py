@@ -22,7 +22,10 @@ SPEED_WINDOW = 20
 
 @dataclass(frozen=True)
 class Progress:
-    """`fraction` of the whole job, 0 to 1. The figures are None outside the training itself."""
+    """`fraction` of the whole job, 0 to 1. The figures are None outside the training itself.
+
+    `phases`: seconds by phase, at the end of the job.
+    """
 
     message: str
     fraction: float
@@ -30,6 +33,7 @@ class Progress:
     loss: float | None = None
     eta_seconds: float | None = None
     warning: bool = False
+    phases: dict[str, float] | None = None
 
     def __str__(self) -> str:
         return f"warning: {self.message}" if self.warning else self.message

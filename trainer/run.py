@@ -26,6 +26,7 @@ from trainer.report.page import write_page
 from trainer.report.summary import write_report
 from trainer.resolution import base_requirements, resolve, validation_prompt
 from trainer.samples import write_samples, write_samples_before
+from trainer.trackers import followed, start_trackers
 from trainer.train_state import restore
 from trainer.trainables import require_optimizers
 from trainer.training import build_training
@@ -52,6 +53,7 @@ def run(
     require_optimizers(config)
     require_publishable(config)
     accelerator = Accelerator(mixed_precision=_precision(config))
+    trackers = start_trackers(config, output)
     yield Progress(f"loading the base model {config.base_model}", 0.0)
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     family = load_base_model(
@@ -93,7 +95,7 @@ def run(
     if training.held_out is not None:
         yield Progress(f"validating on {training.held_out.description}", 0.1)
     yield Progress(f"training on {accelerator.device}: {describe(config, len(dataset.examples))}", 0.1)
-    yield from train(training, output)
+    yield from followed(train(training, output), trackers, output, training.trainer.step)
     training.write(output.weights)
 
     phases.begin("sample")
@@ -117,7 +119,7 @@ def run(
         evaluation = yield from evaluating(config, family, dataset, output, encoders, training.trainer.step)
     phases.end()
     write_report(output, config, dataset, verification, phases, evaluation)
-    yield Progress(f"the report: {write_page(output, dataset)}", 1.0)
+    yield Progress(f"the report: {write_page(output, dataset)}", 1.0, phases=phases.seconds)
     if config.push_to_hub is not None:
         yield Progress(f"published: {publish(config, output, list(training.triggers))}", 1.0)
 

@@ -11,6 +11,9 @@ class OutputSection(Settings):
     """The artifact and its checkpoints."""
 
     save_precision: Literal["fp16", "bf16", "fp32"] = Field("fp16", description="Of the LoRA in weights.safetensors")
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+        (), description="Also log to these; each needs its package. metrics.jsonl is written in any case"
+    )
     checkpointing_steps: int | None = Field(
         None,
         ge=1,
