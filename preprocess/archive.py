@@ -17,6 +17,7 @@ from preprocess.errors import DatasetError
 CHUNK = 1 << 20
 UNSUSPICIOUS_BYTES = 50 * 1024**2
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+UTF8_FLAG = 0x800
 IGNORED_NAMES = {"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
@@ -81,7 +82,17 @@ def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
             raise DatasetError(f"{info.filename}: encrypted. Make the archive without a password.")
         if (info.external_attr >> 16) & 0o170000 == 0o120000:
             raise DatasetError(f"{info.filename}: a symbolic link. Archives may hold only files and folders.")
-        yield Member(info.filename, info.compress_size, lambda info=info: archive.open(info))  # type: ignore[misc]
+        yield Member(_zip_name(info), info.compress_size, lambda info=info: archive.open(info))  # type: ignore[misc]
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """The member's name. macOS writes UTF-8 without the mark that says so, and zipfile then reads code page 437."""
+    if info.flag_bits & UTF8_FLAG:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 def _tar_members(archive: tarfile.TarFile, packed_bytes: int) -> Iterator[Member]:
@@ -93,6 +104,9 @@ def _tar_members(archive: tarfile.TarFile, packed_bytes: int) -> Iterator[Member
         file = archive.extractfile(info)
         assert file is not None
         yield Member(info.name, packed_bytes, lambda file=file: file)  # type: ignore[misc]
+    # tarfile ends in silence where a header is cut off or damaged; a whole archive ends with two blocks of zeros
+    if archive.fileobj is None or archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise DatasetError("the tar is cut off or damaged: its end mark is missing. Make or upload it anew.")
 
 
 def _extract(members: Iterator[Member], destination: Path, limits: ArchiveLimits) -> None:

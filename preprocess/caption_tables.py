@@ -109,9 +109,7 @@ def _record_row(record: Any, columns: Columns, where: str) -> Row:
 
 
 def _csv_rows(path: Path, columns: Columns) -> Iterator[Row]:
-    text = read_text(path)
-    lines = io.StringIO(text, newline=None)
-    rows = [row for row in csv.reader(lines, _dialect(text)) if any(map(str.strip, row))]
+    rows = [row for row in _cells(read_text(path), path.name) if any(map(str.strip, row))]
     if not rows:
         return
     header = [cell.strip() for cell in rows[0]]
@@ -125,6 +123,23 @@ def _csv_rows(path: Path, columns: Columns) -> Iterator[Row]:
                 raise DatasetError(f"{path.name}: {cells} is no pair of file name and caption")
             caption = one_line(", ".join(cell.strip() for cell in cells[1:]))
             yield Row(cells[0].strip(), caption, {})
+
+
+def _cells(text: str, where: str) -> list[list[str]]:
+    """The rows of a CSV text. Raises DatasetError where a quote is opened and never closed: it would eat all rows."""
+    dialect = _dialect(text)
+    strict = csv.reader(io.StringIO(text, newline=None), dialect, strict=True)
+    begun = 1
+    try:
+        for _ in strict:
+            begun = strict.line_num + 1
+    except csv.Error as error:
+        if "unexpected end" in str(error):
+            raise DatasetError(f"{where}, line {begun}: a quote is opened and never closed. Close it.") from error
+    try:
+        return list(csv.reader(io.StringIO(text, newline=None), dialect))
+    except csv.Error as error:
+        raise DatasetError(f"{where}: not CSV ({error})") from error
 
 
 def _csv_record_row(record: dict[str, str], header: list[str], columns: Columns, where: str) -> Row:

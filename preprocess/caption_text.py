@@ -25,6 +25,12 @@ def class_template(concept_mode: str, class_word: str | None) -> str:
     return TEMPLATES[concept_mode].format(trigger=class_word) if class_word else ""
 
 
+def through_trigger(text: str, trigger_word: str) -> str:
+    """The text as far as the first place of the trigger, or all of it where it has none."""
+    match = _whole_word(trigger_word).search(text)
+    return text[: match.end()] if match else text
+
+
 def has_trigger(text: str, trigger_word: str) -> bool:
     """Whether the trigger stands in the text as a whole word."""
     return _whole_word(trigger_word).search(text) is not None
@@ -57,6 +63,11 @@ def with_trigger(text: str, trigger_word: str, class_word: str | None, concept_m
         start = min(match.start() for match in matches)
         return f"{text[:start]}{trigger_word} {text[start:]}"
     return f"{trigger_word}, {text}"
+
+
+def with_trigger_in_front(text: str, trigger_word: str, concept_mode: str) -> str:
+    """The same for captions of which only the beginning is read."""
+    return f"in the style of {trigger_word}, {text}" if concept_mode == "style" else f"{trigger_word}, {text}"
 
 
 def with_affixes(text: str, prefix: str, suffix: str) -> str:

@@ -46,12 +46,19 @@ class SubjectSegmenter:
         """From the hub or a local folder; safetensors only. Raises DatasetError when it cannot be had."""
         try:
             processor = CLIPSegProcessor.from_pretrained(source)
-            model = CLIPSegForImageSegmentation.from_pretrained(source, use_safetensors=True)
+            model, report = CLIPSegForImageSegmentation.from_pretrained(
+                source, use_safetensors=True, output_loading_info=True
+            )
         except (OSError, ValueError) as error:
             raise DatasetError(
                 f"{source}: no CLIPSeg model could be loaded ({error}); download {CLIPSEG} in safetensors and name "
                 "its folder, or train without subject masks"
             ) from error
+        if missing := sorted(report["missing_keys"]):  # transformers would fill them in at random
+            raise DatasetError(
+                f"{source}: lacks {len(missing)} weights of CLIPSeg, such as {missing[0]}; name a folder with all of "
+                "them, or train without subject masks"
+            )
         return cls(model.to(best_device()).eval(), processor)
 
     def segment(self, image: Image.Image, prompts: Sequence[str]) -> SegmentedSubject:

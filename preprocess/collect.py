@@ -16,6 +16,8 @@ from preprocess.intake import FoundFile, take_in
 from preprocess.progress import PreparationProgress
 from preprocess.survey import Surveyed, duplicates, near_duplicates, survey
 
+NO_FILE = "a link to a folder or to nothing, or no regular file, is not followed; put the files themselves there"
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -44,13 +46,13 @@ def collect(
         config.max_archive_files, config.max_file_bytes, config.max_archive_bytes, config.max_compression_ratio
     )
     files = take_in(sources, scratch, limits)
-    images = [file for file in files if _is_image(file)]
-    others = [file for file in files if file not in set(images)]
+    links, images, others = _sorted_by_use(files)
     finder = CaptionFinder(
         images, others, Columns(config.file_column, config.caption_column), config.captions_from_file_names
     )
     surveyed: list[Surveyed] = []
-    rejected = [Rejected(file.name, reason) for file in others if (reason := _no_use(file))]
+    rejected = [Rejected(file.name, f"{file.name}: {NO_FILE}") for file in links]
+    rejected += [Rejected(file.name, reason) for file in others if (reason := _no_use(file))]
     for number, result in enumerate(survey(images, decode_rules(config), output, config.num_workers, series), 1):
         if isinstance(result, Surveyed):
             surveyed.append(result)
@@ -64,6 +66,16 @@ def collect(
 def decode_rules(config: DataConfig) -> DecodeRules:
     """The part of the configuration that concerns decoding."""
     return DecodeRules(config.min_image_side, config.max_image_pixels, config.transparency)
+
+
+def _sorted_by_use(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[FoundFile], list[FoundFile]]:
+    """What cannot be read as a file, the images, and the rest."""
+    links: list[FoundFile] = []
+    images: list[FoundFile] = []
+    others: list[FoundFile] = []
+    for file in files:
+        (links if not file.path.is_file() else images if _is_image(file) else others).append(file)
+    return links, images, others
 
 
 def _is_image(file: FoundFile) -> bool:

@@ -10,6 +10,8 @@ from PIL import Image
 NEAR_BITS = 5
 """Perceptual hashes of 256 bits that differ in at most so many belong to copies: photographs saved anew at JPEG quality
 30, resized or brightened differ in up to 3, ones cropped by a hundredth in 14 and more."""
+PARTS = tuple(sum(1 << bit for bit in range(number, 256, NEAR_BITS + 1)) for number in range(NEAR_BITS + 1))
+"""Masks of 256 bits that share none and leave none out."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,21 @@ def difference_hash(image: Image.Image) -> int:
 def nearest_before(fingerprints: Sequence[Fingerprint]) -> dict[int, int]:
     """Index of each picture that nearly came before, and of the nearest earlier one. Featureless ones are passed over.
 
-    Compares one with all earlier ones at once: 10,000 pictures take seconds.
+    Hashes that differ in 5 bits agree in at least one of six parts, so only those that share a part are compared
+    (pigeonhole; Manku et al. 2007, §3). A part takes every sixth bit: a plain sky does not fill it.
     """
-    hashes = np.array([_words(item.perceptual) for item in fingerprints], dtype=np.uint64).reshape(-1, 4)
+    hashes = [item.perceptual for item in fingerprints]
+    known: dict[tuple[int, int], list[int]] = {}
     found: dict[int, int] = {}
-    for later in range(1, len(hashes)):
-        if not hashes[later].any():
+    for later, bits in enumerate(hashes):
+        if not bits:
             continue
-        differing = np.bitwise_count(hashes[:later] ^ hashes[later]).sum(axis=1, dtype=np.int64)
-        nearest = int(differing.argmin())
-        if differing[nearest] <= NEAR_BITS and hashes[nearest].any():
+        parts = [(number, bits & part) for number, part in enumerate(PARTS)]
+        candidates = {earlier for part in parts for earlier in known.get(part, ())}
+        differing = {earlier: (bits ^ hashes[earlier]).bit_count() for earlier in candidates}
+        nearest = min(differing, key=lambda earlier: (differing[earlier], earlier), default=None)
+        if nearest is not None and differing[nearest] <= NEAR_BITS:
             found[later] = nearest
+        for part in parts:
+            known.setdefault(part, []).append(later)
     return found
-
-
-def _words(perceptual: int) -> list[int]:
-    """Four words of 64 bits."""
-    return [perceptual >> shift & 0xFFFF_FFFF_FFFF_FFFF for shift in (192, 128, 64, 0)]

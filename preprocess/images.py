@@ -13,8 +13,11 @@ from preprocess.errors import DatasetError
 IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".bmp", ".tif", ".tiff", ".gif",
 }  # fmt: skip
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "BMP", "TIFF", "GIF")
+"""Pillow's names. No others are opened, whatever a file is called: EPS, for one, is a program that would be run."""
 BACKGROUNDS = {"white": (255, 255, 255), "grey": (128, 128, 128)}
 UNIFORM_ALPHA = 255
+Image.MAX_IMAGE_PIXELS = None  # DecodeRules.max_pixels counts, and is checked before anything is decoded
 register_heif_opener()  # what phones make
 
 
@@ -44,9 +47,9 @@ def is_image_name(path: Path) -> bool:
 def is_image_content(path: Path) -> bool:
     """Whether a file is an image, whatever its name says. Reads its first bytes."""
     try:
-        with Image.open(path):
+        with Image.open(path, formats=FORMATS):
             return True
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # whatever Pillow's plugins raise for what they cannot read
         return False
 
 
@@ -56,8 +59,20 @@ def decode(path: Path, rules: DecodeRules | None = None) -> Picture:
     Raises DatasetError naming the file and what is wrong with it.
     """
     rules = rules or DecodeRules()
+    upright, notes = _load(path, rules)
+    picture = _picture(path, upright, rules, notes)
+    if min(picture.image.size) < rules.min_side:
+        size = f"{picture.image.width}×{picture.image.height}"
+        raise DatasetError(f"{path.name}: {size} is too small to learn from (at least {rules.min_side})")
+    return picture
+
+
+def _load(path: Path, rules: DecodeRules) -> tuple[Image.Image, list[str]]:
+    """The image as its file has it, turned upright, and what is odd about it."""
+    if path.stat().st_size == 0:
+        raise DatasetError(f"{path.name}: the file is empty (0 bytes). Was the upload cut off?")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > rules.max_pixels:  # known from the header, before anything is decoded
                 raise DatasetError(
                     f"{path.name}: {image.width}×{image.height} pixels are more than {rules.max_pixels:,}; "
@@ -65,22 +80,20 @@ def decode(path: Path, rules: DecodeRules | None = None) -> Picture:
                 )
             notes = _notes(path, image)
             image.load()
-            picture = _picture(path, ImageOps.exif_transpose(image), rules, notes)
+            return ImageOps.exif_transpose(image), notes
+    except DatasetError:
+        raise
     except UnidentifiedImageError as error:
-        raise DatasetError(f"{path.name}: not an image, whatever its name says") from error
-    except Image.DecompressionBombError as error:
-        raise DatasetError(f"{path.name}: too many pixels ({error})") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        if isinstance(error, DatasetError):
-            raise
+        raise DatasetError(
+            f"{path.name}: not an image, whatever its name says, or of a format that is not read"
+        ) from error
+    except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
         raise DatasetError(f"{path.name}: damaged or cut off ({error}). Export it again.") from error
-    if min(picture.image.size) < rules.min_side:
-        size = f"{picture.image.width}×{picture.image.height}"
-        raise DatasetError(f"{path.name}: {size} is too small to learn from (at least {rules.min_side})")
-    return picture
 
 
 def _notes(path: Path, image: Image.Image) -> list[str]:
+    if image.format == "MPO":  # a photograph with its preview or depth behind it, as telephones make them
+        return []
     frames = getattr(image, "n_frames", 1)
     return [f"{path.name}: of its {frames} frames, the first is used"] if frames > 1 else []
 

@@ -1,7 +1,8 @@
 """What the user gave, as folders on this disk: archives, folders, URLs, several of them, webdataset shards."""
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -64,12 +65,27 @@ def _fetch(url: str, room: Path, limits: ArchiveLimits) -> Path:
 
 
 def _files(root: Path) -> list[FoundFile]:
+    """Files, also what links lead to; links to folders stand for themselves, for they may lead round in circles."""
     found = []
-    for path in sorted(root.rglob("*")):
+    for path in sorted(_below(root)):
         name = path.relative_to(root).as_posix()
-        if path.is_file() and not is_ignored(name) and not _is_shard(path, root):
+        if not is_ignored(name) and not _is_shard(path, root):
             found.append(FoundFile(path, name, root))
     return found
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """Everything in the folder and its folders that is no folder."""
+
+    def fail(error: OSError) -> None:
+        raise DatasetError(
+            f"{error.filename}: cannot be read ({error.strerror}). Give the right to read it."
+        ) from error
+
+    for folder, folders, names in os.walk(root, onerror=fail):
+        inside = Path(folder)
+        yield from (inside / name for name in names)
+        yield from (inside / name for name in folders if (inside / name).is_symlink())
 
 
 def _is_shard(path: Path, root: Path) -> bool:

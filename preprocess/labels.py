@@ -3,7 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from preprocess.caption_text import class_template, has_trigger, template, with_affixes, with_trigger
+from preprocess.caption_text import (
+    class_template,
+    has_trigger,
+    template,
+    through_trigger,
+    with_affixes,
+    with_trigger,
+    with_trigger_in_front,
+)
 from preprocess.captions import Caption
 from preprocess.concepts import find_concept
 from preprocess.config import ConceptConfig, DataConfig
@@ -25,8 +33,18 @@ class Label:
     warnings: tuple[str, ...] = ()
 
 
-def label(name: str, own: Caption | None, generated: Caption | None, repeats: int, config: DataConfig) -> Label:
-    """The label of an image of the concepts. Raises DatasetError when it belongs to none of them."""
+def label(
+    name: str,
+    own: Caption | None,
+    generated: Caption | None,
+    repeats: int,
+    config: DataConfig,
+    count: TokenCounter | None = None,
+) -> Label:
+    """The label of an image of the concepts. Raises DatasetError when it belongs to none of them.
+
+    With `count`, a trigger that would end up behind what the text encoders read goes to the front instead.
+    """
     caption = own or generated
     concept = find_concept(name, caption.text if caption else "", config.all_concepts)
     if caption is None:
@@ -34,6 +52,9 @@ def label(name: str, own: Caption | None, generated: Caption | None, repeats: in
         caption = Caption(text, "template")
     text = with_trigger(caption.text, concept.trigger_word, concept.class_word, config.concept_mode)
     text = with_affixes(text, config.caption_prefix, config.caption_suffix)
+    if count and not has_trigger(caption.text, concept.trigger_word) and _is_behind(text, concept.trigger_word, count):
+        text = with_trigger_in_front(caption.text, concept.trigger_word, config.concept_mode)
+        text = with_affixes(text, config.caption_prefix, config.caption_suffix)
     warnings = _trigger_warning(name, own, concept, text) if own else ()
     return Label(text, caption.source, concept.trigger_word, repeats * concept.repeats, warnings)
 
@@ -57,10 +78,10 @@ def check_length(name: str, labelled: Label, count: TokenCounter) -> Label:
     tokens = count(labelled.caption)
     if tokens <= MAX_TOKENS:
         return labelled
-    too_long = (
-        f"{name}: its caption has {tokens} tokens, and the text encoders read {MAX_TOKENS}; the end is not trained. "
-        "Shorten it."
-    )
+    lost = "the end is not trained"
+    if labelled.concept and _is_behind(labelled.caption, labelled.concept, count):
+        lost = f"the end is not trained, and its trigger word {labelled.concept} stands there"
+    too_long = f"{name}: its caption has {tokens} tokens, and the text encoders read {MAX_TOKENS}; {lost}. Shorten it."
     return replace(labelled, warnings=(*labelled.warnings, too_long))
 
 
@@ -84,6 +105,11 @@ def template_warning(labels: Sequence[tuple[str, Label]]) -> Iterator[str]:
     for caption, names in templated.items():
         shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
         yield f"{len(names)} of {len(labels)} images came without a caption and are trained as {caption!r}: {shown}"
+
+
+def _is_behind(text: str, trigger_word: str, count: TokenCounter) -> bool:
+    """Whether the trigger stands behind the tokens that are read."""
+    return count(through_trigger(text, trigger_word)) > MAX_TOKENS
 
 
 def _trigger_warning(name: str, own: Caption, concept: ConceptConfig, text: str) -> tuple[str, ...]:

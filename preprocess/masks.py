@@ -1,7 +1,7 @@
 """Masks of the subject: pictures in mode "L" of the picture's own size, 255 on the subject, 0 elsewhere."""
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from PIL import Image, ImageDraw, ImageFilter
 
 from preprocess.dataset import FaceBox
 from preprocess.errors import DatasetError
@@ -19,16 +19,11 @@ def face_mask(face: FaceBox, size: tuple[int, int]) -> Image.Image:
     return mask.filter(ImageFilter.GaussianBlur(SOFTNESS * max(face.width, face.height)))
 
 
-def alpha_mask(image: Image.Image) -> Image.Image | None:
-    """The opacity of a picture as it was opened, EXIF orientation applied.
-
-    None when it tells nothing: no transparency, or the same everywhere.
-    """
-    if not image.has_transparency_data:
+def opacity_mask(opacity: Image.Image | None) -> Image.Image | None:
+    """A picture's opacity as mask; None where it tells nothing: there is none, or the same everywhere."""
+    if opacity is None or opacity.getextrema()[0] == opacity.getextrema()[1]:
         return None
-    alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
-    darkest, brightest = alpha.getextrema()
-    return None if darkest == brightest else alpha
+    return normalise(opacity)
 
 
 def normalise(mask: Image.Image) -> Image.Image:

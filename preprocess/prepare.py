@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from preprocess.buckets import DEFAULT_RESOLUTION, BucketRules, assign_buckets
@@ -91,7 +92,8 @@ def bucket_rules(config: DataConfig, base: BaseRequirements) -> BucketRules:
 def _build(
     concept: Collected, prior: Collected | None, config: DataConfig, output: Path, base: BaseRequirements
 ) -> Stages:
-    """Label, choose sizes, render."""
+    """Label, choose sizes, render. What rendering needs is loaded first: it may be missing."""
+    renderer = Renderer(config, output)
     labelled = yield from _label(concept, config, base, preservation=False)
     if prior is not None:
         labelled += yield from _label(prior, config, base, preservation=True)
@@ -100,7 +102,6 @@ def _build(
     if not concept.kept:
         return PreparedDataset(output, (), rejected, ())
     labelled, balance = _balance(labelled, config)
-    renderer = Renderer(config, output)
     sizes = [renderer.expected_size(item.size) for item, _ in labelled]
     buckets = assign_buckets(sizes, bucket_rules(config, base))
     jobs = [RenderJob(*pair, bucket, index) for index, (pair, bucket) in enumerate(zip(labelled, buckets, strict=True))]
@@ -128,7 +129,7 @@ def _label(
         if caption:
             generated[file] = caption
         yield PreparationProgress(f"captioning with {config.captioner}", number, len(missing))
-    make = preservation_label if preservation else label
+    make = preservation_label if preservation else partial(label, count=base.count_tokens)
     labelled: Labelled = []
     for item, (own, warnings) in zip(collected.kept, found, strict=True):
         name = item.file.name

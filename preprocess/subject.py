@@ -10,6 +10,7 @@ from preprocess.config import DataConfig
 from preprocess.crop import MAX_ENLARGEMENT, Size, Window, largest_window
 from preprocess.dataset import FaceBox
 from preprocess.images import Picture
+from preprocess.masks import centre_of_mass, face_mask, opacity_mask
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ class SubjectFinder:
     def _mask(self, search: "_Search", class_words: Sequence[str]) -> Image.Image | None:
         source = self._config.mask
         if source == "alpha":
-            if search.picture.opacity is None:
+            mask = opacity_mask(search.picture.opacity)
+            if mask is None:
                 search.warn("has no transparency for its mask, so the loss counts everywhere; cut its subject out")
-            return search.picture.opacity
+            return mask
         if self._segmenter is not None:
             prompts = [self._config.mask_prompt] if self._config.mask_prompt else list(class_words)
             with self._lock:
@@ -78,8 +80,6 @@ class SubjectFinder:
             return found.mask
         if source == "face":
             if chosen := search.chosen_face():
-                from preprocess.masks import face_mask
-
                 return face_mask(chosen, search.picture.image.size)
             search.warn("no face was found for its mask, so the loss counts everywhere; crop it yourself or remove it")
         return None
@@ -94,8 +94,6 @@ class SubjectFinder:
                 return search.result(face_window(chosen, size, search.aspect, least), "face")
             search.warn("no face was found; it is cut around its most detailed part. Crop it yourself or remove it")
         if self._crop == "mask" and search.mask is not None:
-            from preprocess.masks import centre_of_mass
-
             return search.result(largest_window(size, search.aspect, centre_of_mass(search.mask)), "mask")
         if self._crop == "centre":
             return search.result(largest_window(size, search.aspect), "centre")

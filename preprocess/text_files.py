@@ -4,10 +4,18 @@ import re
 import unicodedata
 from pathlib import Path
 
+from preprocess.errors import DatasetError
+
 
 def read_text(path: Path) -> str:
-    """UTF-8 (with or without BOM), UTF-16 with BOM, else Windows-1252; in NFC, without NUL."""
-    data = path.read_bytes()
+    """UTF-8 (with or without BOM), UTF-16 with BOM, else Windows-1252; in NFC, without NUL.
+
+    Raises DatasetError when the file cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path.name}: cannot be read ({error.strerror}). Give the right to read it.") from error
     try:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:

@@ -20,6 +20,8 @@ from preprocess.survey import Surveyed, file_stem
 
 SMALLER_AREA = 0.75
 """Of the resolution's. A bucket below this was chosen because the image is small."""
+RUN_LENGTHS = 3
+"""zlib's Z_RLE: of the preparation of a photograph, saving it takes most. A quarter faster, an eighth larger."""
 MARKED = 128
 """Of 255. What a mask marks less is not the subject but its soft edge."""
 
@@ -140,7 +142,7 @@ class Renderer:
 
     def _write(self, stem: str, index: int, view: PlannedView, picture: Picture, mask: Image.Image | None) -> View:
         file = f"images/{stem}.png" if index == 0 else f"images/{stem}.view{index}.png"
-        view.render(picture.image).save(self._output / file, compress_level=1)
+        view.render(picture.image).save(self._output / file, compress_level=1, compress_type=RUN_LENGTHS)
         mask_file = None
         if mask is not None:
             mask_file = file.replace("images/", "masks/", 1)

@@ -15,7 +15,7 @@ from preprocess.dataset import Example, PreparedDataset
 from preprocess.errors import DatasetError
 from preprocess.prepare import prepare
 from preprocess.settings import build_settings
-from tests.ugly_uploads import picture
+from tests.ugly_uploads.making import picture
 
 MakeFiles = Callable[[Mapping[str, bytes]], Path]
 OPTIONS = {"resolution": 64, "captioner": "none"}

@@ -20,7 +20,7 @@ from preprocess.errors import DatasetError
 from preprocess.intake import take_in
 from preprocess.prepare import prepare
 from preprocess.settings import build_settings
-from tests.ugly_uploads import picture, shard, zipped
+from tests.ugly_uploads.making import picture, shard, zipped
 
 MakeFiles = Callable[[Mapping[str, bytes]], Path]
 OPTIONS = {"resolution": 64, "captioner": "none"}

@@ -13,7 +13,8 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPSegProc
 from preprocess.clipseg import SubjectSegmenter
 from preprocess.dataset import FaceBox
 from preprocess.errors import DatasetError
-from preprocess.masks import alpha_mask, centre_of_mass, face_mask, normalise
+from preprocess.images import decode
+from preprocess.masks import centre_of_mass, face_mask, normalise, opacity_mask
 
 TOKENIZER = Path(__file__).resolve().parent.parent / "assets" / "mini-sdxl" / "tokenizer"
 SIDE = 64  # pixels that the small CLIPSeg sees
@@ -70,23 +71,25 @@ def colour_with_a_transparent_colour() -> Image.Image:
     ],
     ids=["LA", "RGBA", "P", "RGB with a transparent colour"],
 )
-def test_transparency_in_any_form_is_a_mask(image: Image.Image) -> None:
-    mask = alpha_mask(image)
+def test_transparency_in_any_form_is_a_mask(image: Image.Image, tmp_path: Path) -> None:
+    image.save(tmp_path / "a.png")
+    mask = opacity_mask(decode(tmp_path / "a.png").opacity)
     assert mask is not None and mask.mode == "L" and mask.size == (60, 40)
     assert mask.getbbox() == (10, 10, 20, 30) and level(mask, (12, 12)) == 255
 
 
-@pytest.mark.parametrize("image", [Image.new("RGB", (8, 8)), Image.new("RGBA", (8, 8), (1, 2, 3, 255))])
-def test_a_picture_without_transparency_tells_nothing(image: Image.Image) -> None:
-    assert alpha_mask(image) is None
+@pytest.mark.parametrize("alpha", [None, 255, 128, 0])
+def test_transparency_that_is_the_same_everywhere_tells_nothing(alpha: int | None, tmp_path: Path) -> None:
+    image = Image.new("RGB", (20, 20)) if alpha is None else Image.new("RGBA", (20, 20), (1, 2, 3, alpha))
+    image.save(tmp_path / "a.png")
+    assert opacity_mask(decode(tmp_path / "a.png").opacity) is None
 
 
 def test_the_mask_is_turned_with_its_picture(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned clockwise
     grey_with_alpha().convert("RGBA").save(tmp_path / "turned.png", exif=exif)
-    with Image.open(tmp_path / "turned.png") as image:
-        mask = alpha_mask(image)
+    mask = opacity_mask(decode(tmp_path / "turned.png").opacity)
     assert mask is not None and mask.size == (40, 60) and mask.getbbox() == (10, 10, 30, 20)
 
 

@@ -17,7 +17,7 @@ from preprocess.errors import DatasetError
 from preprocess.prepare import BaseRequirements, prepare
 from preprocess.reopen import reopen
 from preprocess.settings import build_settings
-from tests.ugly_uploads import picture
+from tests.ugly_uploads.making import picture
 from trainer.config import build_config
 from trainer.resolution import resolve
 

@@ -9,7 +9,8 @@ from preprocess.config import DataConfig
 from preprocess.errors import DatasetError
 from preprocess.prepare import BaseRequirements, prepare
 from preprocess.settings import build_settings
-from tests.ugly_uploads import CASES, Case, pack
+from tests.ugly_uploads import CASES
+from tests.ugly_uploads.case import Case, pack
 
 OPTIONS = {"resolution": 128, "captioner": "none"}
 
