@@ -89,5 +89,5 @@ def test_the_example_trains_end_to_end(tmp_path: Path, monkeypatch: pytest.Monke
         token_learning_rate=1e-2, num_validation_images=1, num_inference_steps=2,
     )  # fmt: skip
     output = OutputFolder.create(tmp_path / "out")
-    assert list(run(config, [EXAMPLE], output))[-1].message.startswith("verified")
+    assert any(event.message.startswith("verified") for event in run(config, [EXAMPLE], output))
     assert (output.samples / "00.png").is_file()

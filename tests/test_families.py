@@ -105,7 +105,7 @@ def test_a_training_end_to_end(kind: str, tiny_folders: dict[str, Path], tmp_pat
     )  # fmt: skip
     output = OutputFolder.create(tmp_path / "out")
     events = list(run(config, [EXAMPLE], output))
-    assert events[-1].message.startswith("verified") and (output.samples / "00.png").is_file()
+    assert any(event.message.startswith("verified") for event in events) and (output.samples / "00.png").is_file()
 
     artifact, family = Artifact.read(output.weights), load_base_model(str(tiny_folders[kind]), torch.float32)
     assert artifact.description is not None
@@ -233,7 +233,7 @@ def test_other_adapters_end_to_end(
         "token_learning_rate": 1e-2, "num_validation_images": 1, "num_inference_steps": 2, **settings,
     }  # fmt: skip
     events = list(run(TrainingConfig(**values), [EXAMPLE], OutputFolder.create(tmp_path / "out")))
-    assert events[-1].message.startswith("verified")
+    assert any(event.message.startswith("verified") for event in events)
 
 
 def test_zero_terminal_snr_is_not_weighted_away(tmp_path: Path) -> None:
