@@ -13,7 +13,7 @@ from trainer.config_sections.duration import DurationSection
 from trainer.config_sections.held_out import HeldOutSection
 from trainer.config_sections.noise import NoiseSection
 from trainer.config_sections.objective import ObjectiveSection
-from trainer.config_sections.optimization import PRODIGY, PRODIGY_RATES, OptimizationSection
+from trainer.config_sections.optimization import PRODIGY, PRODIGY_RATES, SCHEDULE_FREE, OptimizationSection
 from trainer.config_sections.output import OutputSection
 from trainer.config_sections.publishing import PublishingSection
 from trainer.config_sections.tokens import TokenSection
@@ -161,9 +161,15 @@ def _mask_rule(config: TrainingConfig) -> None:
 
 
 def _token_rule(config: TrainingConfig) -> None:
-    given = [name for name in ("token_norm_weight", "token_covariance_weight") if getattr(config, name) > 0]
+    names = ("token_norm_weight", "token_covariance_weight", "token_retraction", "train_existing_tokens")
+    given = [name for name in names if getattr(config, name) > 0]
     if given and config.token_learning_rate == 0:
         raise ValueError(f"{given[0]} has no effect with token_learning_rate 0; leave one out")
+    if config.token_retraction > 0 and config.token_optimizer in (*PRODIGY, *SCHEDULE_FREE):
+        raise ValueError(
+            f"token_retraction spoils what {config.token_optimizer} measures: use token_norm_weight, or "
+            "token_optimizer: adamw"
+        )
 
 
 def _evaluation_rule(config: TrainingConfig) -> None:

@@ -8,6 +8,7 @@ from preprocess.settings import ConfigError
 from trainer.adapters.adapter import check_targets
 from trainer.config import TrainingConfig
 from trainer.objective_rules import require_objective
+from trainer.token_start import token_starts
 
 COMMON_TOKEN = "a "
 """One token in every tokenizer."""
@@ -34,9 +35,11 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
         )
     check_targets(family, config)  # before training, not when the adapter is placed
     require_objective(config, family)
+    token_starts(config, family)  # so does what the vocabulary lacks
     found = {
         "loss_weighting": _loss_weighting(config, family),
         "resolution": resolution,
+        "num_tokens": 1 if config.train_existing_tokens else config.num_tokens,
         "alpha": config.resolved_alpha if config.has_low_rank_adapter else None,
         "learning_rate": config.resolved_learning_rate,
         "token_learning_rate": config.resolved_token_learning_rate,

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from families.family import ModelFamily
 from families.placeholder_tokens import PlaceholderTokens, placeholder_names
 from trainer.adapters.kinds import ADAPTER
-
-SYMMETRY_BREAKING_NOISE = 0.01
-"""Share of the vocabulary's standard deviation that is added to rows copied from a word."""
+from trainer.token_start import TokenStart
 
 
 @dataclass
@@ -40,20 +38,15 @@ class ConceptTokens:
 
 
 def add_tokens(
-    family: ModelFamily, class_words: Mapping[str, str | None], count: int, generator: torch.Generator
+    family: ModelFamily, starts: Mapping[str, TokenStart], count: int, generator: torch.Generator
 ) -> ConceptTokens:
-    """Add `count` tokens for each trigger word to every text encoder.
-
-    `class_words` by trigger word: a concept's tokens start as its class word's rows, or at random with a usual norm.
-    """
+    """Add `count` tokens for each trigger word to every text encoder. `starts` by trigger word."""
     rows = [
-        torch.cat([
-            initial_rows(tokenizer, encoder.get_input_embeddings().weight, count, class_word, generator)
-            for class_word in class_words.values()
-        ])
-        for tokenizer, encoder in zip(family.tokenizers, family.text_encoders, strict=True)
+        torch.cat([start.rows(index, encoder.get_input_embeddings().weight, count, generator)
+                   for start in starts.values()])
+        for index, encoder in enumerate(family.text_encoders)
     ]  # fmt: skip
-    names = {trigger: placeholder_names(count, index * count) for index, trigger in enumerate(class_words)}
+    names = {trigger: placeholder_names(count, index * count) for index, trigger in enumerate(starts)}
     placeholders = PlaceholderTokens(family, [name for each in names.values() for name in each], rows)
     parameters = []
     for encoder, ids, row in zip(family.text_encoders, placeholders.ids, rows, strict=True):
@@ -65,16 +58,3 @@ def add_tokens(
             parameter.copy_(row)
         parameters.append(parameter)
     return ConceptTokens(family, names, placeholders, parameters)
-
-
-def initial_rows(
-    tokenizer: object, table: Tensor, count: int, class_word: str | None, generator: torch.Generator
-) -> Tensor:
-    """(count, d) in fp32: the word's rows in turn with a little noise, or noise with the vocabulary's spread."""
-    table = table.detach().float().cpu()
-    spread = table.std(dim=1).mean()
-    noise = torch.randn(count, table.shape[1], generator=generator) * spread
-    if class_word is None:
-        return noise
-    ids = tokenizer(class_word, add_special_tokens=False).input_ids  # type: ignore[operator]
-    return table[[ids[index % len(ids)] for index in range(count)]] + SYMMETRY_BREAKING_NOISE * noise

@@ -11,6 +11,7 @@ from trainer.config_sections.optimization import SCHEDULE_FREE, OptimizerName
 from trainer.optimizers.extras import require_available
 from trainer.optimizers.settings import OptimizerSettings
 from trainer.schedules import ScheduleSettings
+from trainer.token_retraction import retract, usual_norms
 from trainer.tokens import ConceptTokens
 from trainer.trainable import Trainable
 
@@ -34,6 +35,9 @@ def build_trainables(adapter: Adapter, tokens: ConceptTokens, config: TrainingCo
     if words.learning_rate > 0:
         clip = config.token_max_grad_norm or config.max_grad_norm
         trainables.append(_trainable("tokens", tokens.parameters, words, clip, config))
+        if config.token_retraction > 0:
+            usual = usual_norms(tokens.placeholders.vocabularies)
+            retract(trainables[-1].optimizer, tokens.parameters, usual, config.token_retraction)
     return trainables
 
 

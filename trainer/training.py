@@ -25,6 +25,7 @@ from trainer.noise.composition import training_noise, training_prompts
 from trainer.prompts import PromptSampler
 from trainer.randomness import NamedGenerators
 from trainer.resolution import validation_prompt
+from trainer.token_start import token_starts
 from trainer.tokens import ConceptTokens, add_tokens
 from trainer.trainables import build_trainables
 from trainer.validation.best import Best
@@ -118,8 +119,7 @@ def build_training(
     config = plan_duration(config, trained)
     assert config.max_train_steps is not None and config.train_batch_size is not None
     base_fingerprint = fingerprint(family.denoiser)
-    class_words = {concept.trigger_word: concept.class_word for concept in config.all_concepts}
-    tokens = add_tokens(family, class_words, config.num_tokens, generators["init_tokens"])
+    tokens = add_tokens(family, token_starts(config, family), config.num_tokens, generators["init_tokens"])
     adapter = place_adapter(family, config, generators)
     batches = BatchStream(
         trained,

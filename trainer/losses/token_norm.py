@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.losses.term import StepContext
+from trainer.token_retraction import usual_norms
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class TokenNorm:
     @classmethod
     def of(cls, rows: Sequence[nn.Parameter], vocabularies: Sequence[Tensor], weight: float) -> "TokenNorm":
         """Measure the vocabularies once."""
-        return cls(rows, [float(table.detach().float().norm(dim=1).mean()) for table in vocabularies], weight)
+        return cls(rows, usual_norms(vocabularies), weight)
 
     def __call__(self, context: StepContext) -> Tensor:
         norms = [row.norm(dim=1) / usual for row, usual in zip(self.rows, self.usual_norms, strict=True)]
