@@ -115,8 +115,8 @@ def test_retraction_draws_rows_to_the_usual_length(
             for row, length in zip(training.tokens.parameters, usual, strict=True):
                 row.mul_(3 * length / row.norm(dim=1, keepdim=True))
         list(training.trainer.steps())
-        for row, length in zip(training.tokens.rows(), usual, strict=True):
-            assert (row.norm(dim=1) / length).tolist() == pytest.approx([expected] * 2, rel=1e-4)
+        for trained, length in zip(training.tokens.rows(), usual, strict=True):
+            assert (trained.norm(dim=1) / length).tolist() == pytest.approx([expected] * 2, rel=1e-4)
 
 
 @pytest.mark.parametrize(
