@@ -94,7 +94,7 @@ def test_gradients_are_clipped(base: ModelFamily, tmp_path: Path) -> None:
     """max_grad_norm was a setting that nothing read."""
     for training in placed(base, CONFIG.model_copy(update={"max_grad_norm": 1e-3}), tmp_path):
         trainer = training.trainer
-        trainer.backward(next(iter(trainer.batches)))
+        trainer.backward(next(iter(trainer.batches)), 1.0)
         for trainable in trainer.trainables:
             assert trainable.clip() > 1e-3
             norms = [each.grad.norm() for each in trainable.parameters if each.grad is not None]
@@ -118,7 +118,7 @@ def test_the_file_holds_the_last_step_of_a_short_run(tmp_path: Path) -> None:
     assert ups and all(up.any() for up in ups)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 19])
+@pytest.mark.parametrize("steps", [1, 7])
 def test_very_short_runs_do_not_divide_by_zero(steps: int, tmp_path: Path) -> None:
     """global_step % (max_steps // 20): less than 20 steps were an error."""
     config = CONFIG.model_copy(update={"max_train_steps": steps, "train_batch_size": 1})
@@ -254,8 +254,8 @@ def test_masters_and_moments_are_in_full_precision(base: ModelFamily, tmp_path: 
 
 def test_the_rate_of_the_log_is_the_rate_in_use(base: ModelFamily, tmp_path: Path) -> None:
     """The log showed 0 for the LoRA's learning rate, or the rate after the step."""
+    used: list[float] = []
     for training in placed(base, CONFIG.model_copy(update={"lr_warmup_steps": 2}), tmp_path):
-        used: list[float] = []
         lora = training.trainer.trainables[0]
         lora.optimizer.register_step_pre_hook(lambda optimizer, *_: used.append(optimizer.param_groups[0]["lr"]))
         logged = [step.learning_rates["lora"] for step in training.trainer.steps()]
