@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from torch.nn import functional
 
 from artifact.artifact import Artifact
 from families.family import ModelFamily
@@ -13,7 +15,9 @@ from preprocess.settings import ConfigError
 from sampler.sampler import Sampler
 from tests.test_training import CONFIG, placed
 from trainer.config import TrainingConfig, build_config
+from trainer.evaluation.encoders import ClipEncoder
 from trainer.resolution import resolve
+from trainer.token_images import image_tower
 from trainer.token_start import token_starts
 from trainer.tokens import add_tokens
 
@@ -100,6 +104,32 @@ def test_a_known_word_starts_as_it_is_and_the_base_keeps_its_own(base: ModelFami
         torch.testing.assert_close(loaded.prompt_embeds, trained.prompt_embeds, atol=1e-5, rtol=0)
     finally:
         sampler.unload()
+
+
+def test_tokens_start_as_what_the_images_show(base: ModelFamily, tmp_path: Path) -> None:
+    """Nearer to the images than any word is; the same for a seed; of a word's length; the other encoder stays."""
+    likeness, rows = {}, {}
+    for name, init in (("words", "words"), ("images", "images"), ("again", "images")):
+        config = CONFIG.model_copy(update={"token_init": init})
+        for training in placed(base, config, tmp_path / name):
+            encoder, tokenizer = base.text_encoders[1], base.tokenizers[1]
+            prompts = [f"a photo of {word}" for word in ("<s0><s1>", "star", "ring", "figure", "heart", "square")]
+            batch = tokenizer(prompts, padding="max_length", return_tensors="pt")
+            texts = functional.normalize(encoder(batch.input_ids).text_embeds.detach(), dim=-1)
+            pictures = [Image.open(training.dataset.folder / each.views[0].file) for each in training.dataset.examples]
+            likeness[name] = (texts @ ClipEncoder().embed(pictures).T).mean(dim=1)
+            rows[name] = training.tokens.rows()
+    assert likeness["images"][0] > likeness["images"][1:].max() and likeness["images"][0] > likeness["words"][0] + 0.1
+    assert all(torch.equal(*pair) for pair in zip(rows["images"], rows["again"], strict=True))
+    assert torch.equal(rows["words"][0], rows["images"][0])
+    usual = base.text_encoders[1].get_input_embeddings().weight.norm(dim=1).mean()
+    assert 0.5 < rows["images"][1].norm(dim=1).mean() / usual < 2
+
+
+def test_a_base_without_an_image_tower_says_so() -> None:
+    config = build_config({"base_model": "stabilityai/stable-diffusion-xl-base-1.0", "token_init": "images"})
+    with pytest.raises(ConfigError, match="has none; set token_init: words"):
+        image_tower(config)
 
 
 @pytest.mark.parametrize(("power", "expected"), [(0.0, 3.0), (0.5, 3.0**0.5), (1.0, 1.0)])

@@ -8,6 +8,7 @@ from preprocess.settings import ConfigError
 from trainer.adapters.adapter import check_targets
 from trainer.config import TrainingConfig
 from trainer.objective_rules import require_objective
+from trainer.token_images import image_tower
 from trainer.token_start import token_starts
 
 COMMON_TOKEN = "a "
@@ -36,6 +37,8 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
     check_targets(family, config)  # before training, not when the adapter is placed
     require_objective(config, family)
     token_starts(config, family)  # so does what the vocabulary lacks
+    if config.token_init == "images":
+        image_tower(config)
     found = {
         "loss_weighting": _loss_weighting(config, family),
         "resolution": resolution,

@@ -48,13 +48,12 @@ def token_starts(config: TrainingConfig, family: ModelFamily) -> dict[str, Token
 def _start(config: TrainingConfig, tokenizers: Sequence[Any], trigger: str, class_word: str | None) -> TokenStart:
     if config.train_existing_tokens:
         return TokenStart(tuple((_existing(each.get_vocab(), trigger),) for each in tokenizers), exact=True)
-    kind = config.token_init or ("words" if class_word or config.token_init_words else "random")
-    if kind == "random":
+    words = config.token_init_words or class_word
+    if config.token_init == "random" or (words is None and config.token_init in (None, "images")):
         return TokenStart()
-    if kind == "vocabulary":
+    if config.token_init == "vocabulary":
         pattern = config.token_init_pattern or ""
         return TokenStart(tuple(_matching(each.get_vocab(), pattern) for each in tokenizers), mean=True)
-    words = config.token_init_words or class_word
     if words is None:
         raise ConfigError(f"token_init: words, but {trigger} has no class_word; set it, or token_init_words")
     return TokenStart(tuple(tuple(each(words, add_special_tokens=False).input_ids) for each in tokenizers))

@@ -25,6 +25,7 @@ from trainer.noise.composition import training_noise, training_prompts
 from trainer.prompts import PromptSampler
 from trainer.randomness import NamedGenerators
 from trainer.resolution import validation_prompt
+from trainer.token_images import image_tower, start_from_images
 from trainer.token_start import token_starts
 from trainer.tokens import ConceptTokens, add_tokens
 from trainer.trainables import build_trainables
@@ -120,6 +121,8 @@ def build_training(
     assert config.max_train_steps is not None and config.train_batch_size is not None
     base_fingerprint = fingerprint(family.denoiser)
     tokens = add_tokens(family, token_starts(config, family), config.num_tokens, generators["init_tokens"])
+    if config.token_init == "images":
+        start_from_images(tokens, family, dataset, image_tower(config), generators["init_images"])
     adapter = place_adapter(family, config, generators)
     batches = BatchStream(
         trained,

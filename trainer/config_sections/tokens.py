@@ -12,8 +12,10 @@ class TokenSection(Settings):
     """Placeholder tokens: how many, how they start, and how long they may grow."""
 
     num_tokens: int = Field(2, ge=1, le=64, description="New tokens in each text encoder that stand for the trigger")
-    token_init: Literal["words", "vocabulary", "random"] | None = Field(
-        None, description="How they start; by default as the class_word where there is one, else at random"
+    token_init: Literal["words", "vocabulary", "random", "images"] | None = Field(
+        None,
+        description="How they start; by default as the class_word where there is one, else at random; images: as what "
+        "the training images show, for bases with an image tower",
     )
     token_init_words: str | None = Field(
         None, min_length=1, max_length=200, description="Start as these words, one after the other, not as class_word"
@@ -51,7 +53,7 @@ class TokenSection(Settings):
              "token_init: vocabulary needs a token_init_pattern, such as ^dog</w>"),
             (self.token_init_pattern is not None and self.token_init != "vocabulary",
              "token_init_pattern has no effect without token_init: vocabulary"),
-            (self.token_init_words is not None and self.token_init not in (None, "words"),
+            (self.token_init_words is not None and self.token_init not in (None, "words", "images"),
              f"token_init_words has no effect with token_init: {self.token_init}; leave one out"),
             (self.train_existing_tokens and (self.token_init is not None or self.token_init_words is not None),
              "token_init and token_init_words have no effect with train_existing_tokens: it starts as it is"),
