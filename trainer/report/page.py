@@ -37,8 +37,8 @@ def write_page(output: OutputFolder, dataset: PreparedDataset) -> Path:
 
 def page(data: Mapping[str, Any], charts: Sequence[Curve]) -> str:
     """The text of the page: style, script, charts, and the data as JSON."""
-    style, script = _page_file("report.css"), _page_file("report.js")
-    return Template(_page_file("template.html")).substitute(
+    style, script = page_file("report.css"), page_file("report.js")
+    return Template(page_file("template.html")).substitute(
         style=style,
         style_hash=_hash(style),
         script=script,
@@ -100,5 +100,6 @@ def _hash(source: str) -> str:
     return base64.b64encode(hashlib.sha256(source.encode("utf-8")).digest()).decode("ascii")
 
 
-def _page_file(name: str) -> str:
+def page_file(name: str) -> str:
+    """The text of one of the page's own files; other pages of the trainer share its style."""
     return (files("trainer.report") / "page_files" / name).read_text(encoding="utf-8")
