@@ -84,6 +84,8 @@ def run(
     examples = list(cache_examples(dataset, family))
     phases.begin("sample")
     write_samples_before(config, Sampler(family), output.samples_before)
+    if config.sample_steps is None:
+        family.vae.to("cpu")  # has nothing to do until the last samples
     phases.begin("train")
     training = build_training(config, family, dataset, examples, accelerator)
     config = training.config
@@ -98,6 +100,7 @@ def run(
     yield from followed(train(training, output), trackers, output, training.trainer.step)
     training.write(output.weights)
 
+    family.to(accelerator.device)
     phases.begin("sample")
     yield Progress(f"sampling {config.num_validation_images} images", 0.92)
     with training.averaged():

@@ -40,6 +40,7 @@ class Trainable:
         self.parameters = list(parameters)
         self.optimizer = build_optimizer(self.parameters, optimizer)
         self._settings, self._peak = schedule, optimizer.learning_rate
+        self._total = total_steps
         self._multiplier = multiplier(schedule, optimizer.learning_rate, total_steps)
         self.rate_factor = 1.0
         self.schedule = LambdaLR(self.optimizer, lambda step: self.rate_factor * self._multiplier(step))
@@ -56,6 +57,11 @@ class Trainable:
         """With the factor that Prodigy has found."""
         return self.learning_rate * float(self.optimizer.param_groups[0].get("d", 1.0))
 
+    @property
+    def finished(self) -> bool:
+        """Whether its part of the run is over: no step to come changes it."""
+        return self.schedule.last_epoch >= round(self._settings.last * self._total)
+
     def scale_rate(self, factor: float) -> None:
         """Multiply the rates of all steps from the next one on."""
         self.rate_factor *= factor
@@ -63,6 +69,7 @@ class Trainable:
 
     def end_at(self, total_steps: int) -> None:
         """Stretch or shrink the schedule to another end of the run."""
+        self._total = total_steps
         self._multiplier = multiplier(self._settings, self._peak, total_steps)
         self._go_to(self.schedule.last_epoch)
 

@@ -22,6 +22,7 @@ from trainer.duration import plan_duration
 from trainer.loop import Trainer
 from trainer.losses.registry import loss_terms
 from trainer.noise.composition import training_noise, training_prompts
+from trainer.prompt_cache import PromptCache
 from trainer.prompts import PromptSampler
 from trainer.randomness import NamedGenerators
 from trainer.resolution import validation_prompt
@@ -135,7 +136,7 @@ def build_training(
     trainer = Trainer(
         family=family,
         noise_process=training_noise(config, family, generators),
-        encode_prompts=training_prompts(config, family, generators),
+        encode_prompts=training_prompts(config, PromptCache(family.encode_prompts, trainables), generators),
         batches=batches,
         prompts=PromptSampler(
             tokens.triggers,

@@ -1,14 +1,13 @@
 """What a configuration puts around noise and prompts. A new idea is a file beside this one and a line here."""
 
-from collections.abc import Callable, Sequence
-
-from families.family import ModelFamily, PromptFeatures
+from families.family import ModelFamily
 from families.noise_process import NoiseProcess
 from trainer.config import TrainingConfig
 from trainer.noise.conditioning import NoisyPrompts
 from trainer.noise.offset import NoiseOffset
 from trainer.noise.perturbation import InputPerturbation
 from trainer.noise.timestep_range import TimestepRange
+from trainer.prompt_cache import Encode
 from trainer.randomness import NamedGenerators
 
 
@@ -24,10 +23,8 @@ def training_noise(config: TrainingConfig, family: ModelFamily, generators: Name
     return process
 
 
-def training_prompts(
-    config: TrainingConfig, family: ModelFamily, generators: NamedGenerators
-) -> Callable[[Sequence[str]], PromptFeatures]:
-    """How prompts are read while training."""
+def training_prompts(config: TrainingConfig, encode: Encode, generators: NamedGenerators) -> Encode:
+    """How prompts are read while training. `encode`: without anything around it."""
     if config.conditioning_noise > 0:
-        return NoisyPrompts(family.encode_prompts, config.conditioning_noise, generators["conditioning_noise"])
-    return family.encode_prompts
+        return NoisyPrompts(encode, config.conditioning_noise, generators["conditioning_noise"])
+    return encode
