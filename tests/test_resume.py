@@ -172,7 +172,7 @@ def test_what_cannot_be_resumed_says_why(which: str, output: str | None, message
 def test_a_closed_run_goes_on_in_its_own_folder(base: ModelFamily, tmp_path: Path) -> None:
     config = TrainingConfig(
         base_model="mini-sdxl", class_word="figure", max_train_steps=4, train_batch_size=2, rank=2,
-        save_precision="fp32", num_validation_images=0, checkpointing_steps=1,
+        save_precision="fp32", num_validation_images=0, checkpointing_steps=1, evaluate="false",
     )  # fmt: skip
     whole, cut = (OutputFolder.create(tmp_path / name) for name in ("whole", "cut"))
     list(run(config, [EXAMPLE], whole))
@@ -197,7 +197,8 @@ def test_sigkill_and_resume_from_the_command_line(tmp_path: Path) -> None:
     """A real kill at a real step, twice, and the same file as without."""
     settings = ["--base_model", "mini-sdxl", "--max_train_steps", "8", "--train_batch_size", "2", "--rank", "2",
                 "--num_validation_images", "0", "--checkpointing_steps", "1", "--keep_checkpoints", "2",
-                "--optimizer", "prodigy", "--ema_decay", "0.9", "--save_precision", "fp32"]  # fmt: skip
+                "--optimizer", "prodigy", "--ema_decay", "0.9", "--save_precision", "fp32",
+                "--evaluate", "false"]  # fmt: skip
 
     def start(*arguments: object) -> subprocess.Popen[str]:
         command = [sys.executable, str(PROJECT / "train.py"), *map(str, arguments), "--progress_json"]

@@ -13,7 +13,7 @@ LATEST = "latest"
 MAY_CHANGE = (
     "max_train_steps", "max_train_epochs", "max_train_minutes", "checkpointing_steps", "keep_checkpoints",
     "num_validation_images", "num_inference_steps", "guidance_scale", "validation_prompt", "save_precision",
-    "early_stopping_patience", "diagnostics_steps",
+    "early_stopping_patience", "diagnostics_steps", "evaluate",
 )  # fmt: skip
 """What says how long is trained and what is looked at. Schedules are stretched to a new end."""
 
