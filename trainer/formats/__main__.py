@@ -1,0 +1,5 @@
+import sys
+
+from trainer.formats.command_line import main
+
+sys.exit(main())

@@ -1,0 +1,74 @@
+"""A LoRA file with its whole header, read and written; nothing is overwritten."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from artifact.artifact import EXACT, Artifact
+from artifact.errors import ArtifactError
+from artifact.layer_keys import named_tensors
+from artifact.layers import Layer
+from trainer.formats.module_names import family_of, parse
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """`artifact` as it is read, and `header`: every string of the file's header, other tools' included."""
+
+    artifact: Artifact
+    header: Mapping[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> "LoraFile":
+        """Raises ArtifactError when it is missing or no LoRA file."""
+        if not path.is_file():
+            raise ArtifactError(f"{path} does not exist, or is no file")
+        artifact = Artifact.read(path)
+        with safe_open(path, framework="pt") as file:
+            return cls(artifact, file.metadata() or {})
+
+    @property
+    def family(self) -> str:
+        """What our own header says, else what the names tell. Raises ArtifactError for names of no known tool."""
+        if self.artifact.description is not None:
+            return self.artifact.description.family
+        return family_of(parse(name) for name in self.artifact.layers)
+
+
+def require_free(path: Path) -> None:
+    """Raises ArtifactError when there is something at `path` already."""
+    if path.exists():
+        raise ArtifactError(f"{path} exists already, and nothing is overwritten. Choose another name.")
+
+
+def write_layers(layers: Mapping[str, Layer], header: Mapping[str, str], path: Path) -> None:
+    """Write layers in the precision that they have, under the names that they have.
+
+    Weights whose scale is folded in keep their type, where no bit is lost, and are fp32 otherwise.
+    Raises ArtifactError when the path is taken or a value is not finite.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, layer in layers.items():
+        stored = layer.parameters[0].dtype
+        for key, tensor in named_tensors(name, layer).items():
+            narrow = tensor if key.endswith(EXACT) else tensor.to(stored)
+            tensors[key] = narrow if torch.equal(narrow.float(), tensor.float()) else tensor.float()
+    write_tensors(tensors, header, path)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], header: Mapping[str, str], path: Path) -> None:
+    """Write the file whole or not at all. Raises ArtifactError when the path is taken or a value is not finite."""
+    require_free(path)
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ArtifactError(f"{path.name}: {name} would not be finite; nothing was written")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    save_file({key: tensor.contiguous().clone() for key, tensor in tensors.items()}, unfinished, metadata=dict(header))
+    os.replace(unfinished, path)
