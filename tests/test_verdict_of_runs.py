@@ -26,9 +26,11 @@ COMMON: dict[str, Any] = {
     "base_model": "mini-sdxl", "class_word": "figure", "train_batch_size": 2, "rank": 8, "caption_dropout": 0.0,
     "lora_targets": "attention+feed-forward+convolutions", "num_validation_images": 0, "num_inference_steps": 8,
     "guidance_scale": 1.5, "evaluation_scales": [1.0], "evaluation_samples": 2, "lr_scheduler": "constant",
-    "lr_warmup_steps": 2,
+    }  # fmt: skip
+OVERFIT = {
+    "max_train_steps": 100, "learning_rate": 1e-2, "token_learning_rate": 3e-2, "lr_warmup_steps": 60,
+    "checkpointing_steps": 20, "evaluation_checkpoints": 5,
 }  # fmt: skip
-OVERFIT = {"max_train_steps": 100, "learning_rate": 1e-2, "token_learning_rate": 5e-2, "checkpointing_steps": 25}
 SHORT = {"max_train_steps": 4, "learning_rate": 1e-4, "evaluate": True}
 
 

@@ -21,7 +21,7 @@ from trainer.config_sections.validation import ValidationSection
 
 EVALUATION_SETTINGS = (
     "evaluation_scales", "evaluation_checkpoints", "evaluation_samples", "evaluation_prompts", "unrelated_prompts",
-    "evaluation_clip", "evaluation_dino",
+    "evaluation_clip", "evaluation_dino", "evaluation_face_model",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What is looked at while and after it trains."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -46,6 +47,10 @@ class ValidationSection(Settings):
         None,
         description="DINOv2 of the evaluation: a hub id, a folder, or none; by default facebook/dinov2-base, and none "
         "for mini-sdxl",
+    )
+
+    evaluation_face_model: Path | None = Field(
+        None, description="ONNX file of SFace: also measures the likeness of faces; by default not"
     )
 
     @field_validator("validation_prompt", mode="before")

@@ -18,6 +18,7 @@ from trainer.evaluation.choice import Candidate, choose, relate
 from trainer.evaluation.drawing import DrawingPlan, Samples, draw_samples
 from trainer.evaluation.embedding_cache import CachedEncoder
 from trainer.evaluation.encoders import EMBEDDED_EVALUATOR, ClipEncoder, DinoEncoder
+from trainer.evaluation.faces import FaceEncoder
 from trainer.evaluation.prompt_sets import prompt_set
 from trainer.evaluation.scores import Encoders, Judge
 from trainer.evaluation.subject_pictures import references
@@ -57,10 +58,11 @@ def load_encoders(config: TrainingConfig, device: torch.device, cache: Path | No
     clip = ClipEncoder(config.evaluation_clip or (EMBEDDED_EVALUATOR if embedded else DEFAULT_CLIP), device)
     dino = config.evaluation_dino or ("none" if embedded else DEFAULT_DINO)
     images = CachedEncoder(clip, cache / "clip.safetensors" if cache else None)
+    faces = FaceEncoder.load(config.evaluation_face_model) if config.evaluation_face_model else None
     if dino == "none":
-        return Encoders(clip, images, None)
+        return Encoders(clip, images, None, faces)
     encoder = DinoEncoder(dino, device)
-    return Encoders(clip, images, CachedEncoder(encoder, cache / "dino.safetensors" if cache else None))
+    return Encoders(clip, images, CachedEncoder(encoder, cache / "dino.safetensors" if cache else None), faces)
 
 
 def drawing_plan(config: TrainingConfig, side: int) -> DrawingPlan:

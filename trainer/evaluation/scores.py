@@ -8,6 +8,7 @@ from torch import Tensor
 from trainer.evaluation.drawing import DrawingPlan, Samples
 from trainer.evaluation.embedding_cache import CachedEncoder
 from trainer.evaluation.encoders import ClipEncoder
+from trainer.evaluation.faces import FaceEncoder, face_identity
 from trainer.evaluation.similarity import (
     mean_paired_similarity,
     mean_self_similarity,
@@ -30,6 +31,7 @@ class Scores:
     clip_i, dino_i: to the training pictures (masked: to those without their surroundings). clip_t: to their prompts in
     plain words. text_margin: how much more than to the others' prompts. diversity: 1 - cosine among the samples of a
     prompt. nearest: to the nearest training picture; copied: share of the samples that are copies of one.
+    face: of the faces, where a network for them was given.
     prior_kept: unrelated prompts, to the bare base's pictures of the same seeds.
     """
 
@@ -43,6 +45,7 @@ class Scores:
     dino_i: float | None = None
     masked_clip_i: float | None = None
     masked_dino_i: float | None = None
+    face: float | None = None
 
     @property
     def identity(self) -> float:
@@ -57,6 +60,7 @@ class Encoders:
     clip: ClipEncoder
     clip_images: CachedEncoder
     dino: CachedEncoder | None
+    faces: FaceEncoder | None = None
 
     @property
     def identity(self) -> CachedEncoder:
@@ -75,6 +79,7 @@ class Judge:
     def __init__(self, encoders: Encoders, plan: DrawingPlan, references: References, base: Samples) -> None:
         """`base`: the bare base's samples of the plain prompts."""
         self._encoders, self._plan, self._references = encoders, plan, references
+        self._faces: Tensor | None = None
         self._texts = encoders.clip.embed_texts(
             [prompt for prompt in plan.prompts.plain for _ in range(plan.samples_per_prompt)]
         )
@@ -113,6 +118,7 @@ class Judge:
             dino_i=self._likeness(encoders.dino, pictures, self._references.pictures),
             masked_clip_i=self._likeness(encoders.clip_images, pictures, self._references.masked),
             masked_dino_i=self._likeness(encoders.dino, pictures, self._references.masked),
+            face=self._face(pictures),
         )
 
     def identity(self, samples: Samples) -> float:
@@ -124,6 +130,14 @@ class Judge:
         count = self._plan.samples_per_prompt
         similarities = [mean_self_similarity(group) for group in vectors.split(count)]
         return 1 - sum(similarities) / len(similarities)
+
+    def _face(self, pictures: list[Image.Image]) -> float | None:
+        faces = self._encoders.faces
+        if faces is None:
+            return None
+        if self._faces is None:
+            self._faces = faces.embed_faces(self._references.pictures)
+        return face_identity(faces.embed_faces(pictures), self._faces, len(pictures))
 
     @staticmethod
     def _likeness(
