@@ -1,0 +1,38 @@
+"""Benchmarks run, on a CPU as on a GPU: what they print is checked for shape, never for speed."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.job import medians
+from benchmarks.train_step import measure
+from benchmarks.versus_diffusers import Contender, Usage, measure_speed, unpack_example
+
+
+def test_a_step_is_measured(tmp_path: Path) -> None:
+    (row,) = measure(tmp_path, steps=2, batches=[2], ranks=[4])
+    assert row["batch"] == 2 and row["rank"] == 4
+    assert row["GFLOP a step"] > 0
+    assert row["images/s"] == pytest.approx(2000 / row["step, ms"], abs=0.06)
+
+
+def test_phases_of_a_job_are_shares_of_the_whole() -> None:
+    rows = medians([{"process": 1.0, "train": 3.0, "all": 4.0}, {"process": 1.0, "train": 3.0, "all": 4.0}])
+    assert [row["share"] for row in rows] == ["25%", "75%", "100%"]
+
+
+def test_the_time_of_a_step_is_told_from_start_and_end(tmp_path: Path) -> None:
+    def contender(name: str, step: float) -> Contender:
+        return Contender(name, lambda folder, steps, seed: Usage(seconds=5 + step * steps, megabytes=100))
+
+    theirs, ours, ratio = measure_speed((contender("theirs", 0.2), contender("ours", 0.1)), tmp_path, pairs=3)
+    assert theirs["step, ms"] == pytest.approx(200)
+    assert ours["start and end, s"] == pytest.approx(5)
+    assert ratio["step, ms"] == pytest.approx(0.5)
+
+
+def test_the_other_side_gets_the_same_pictures_and_captions(tmp_path: Path) -> None:
+    folder = unpack_example(tmp_path / "photos")
+    lines = (folder / "metadata.jsonl").read_text().splitlines()
+    assert len(lines) == len(list(folder.glob("*.png"))) == 8
+    assert all("TOK" in line for line in lines)
