@@ -28,6 +28,8 @@ GALLERY_FILE = "dataset.html"
 PICTURE_SIDE = 320
 """Longest side in pixels of a picture or mask on the page: at some 20 kB each, 2,000 images stay openable."""
 VIEW_SIDE = 128
+SHOWN_IMAGES = 2000
+"""Of a larger dataset, those with warnings are shown first: memory and the page stay within bounds."""
 SHOWN_VIEWS = 6
 """Augmented views that are shown of an image; the others are counted."""
 PRESERVATION = "preservation set"
@@ -53,11 +55,31 @@ def gallery_page(dataset: PreparedDataset, folder: Path | None = None) -> str:
     """
     style, script = _page_file("gallery.css"), _page_file("gallery.js")
     link = partial(_link, PurePosixPath(os.path.relpath(dataset.folder, folder or dataset.folder)))
-    images = list(ordered_map(partial(_image, dataset.folder, link), dataset.examples))
+    images = list(ordered_map(partial(_image, dataset.folder, link), _shown(dataset.examples)))
     data = {"summary": _summary(dataset, images), "images": images}
     return Template(_page_file("template.html")).substitute(
         style=style, style_hash=_hash(style), script=script, script_hash=_hash(script), data=_json_in_html(data)
     )
+
+
+def _shown(examples: Sequence[Example]) -> list[Example]:
+    """All, or as many as a page can hold: those with warnings first, in their order."""
+    chosen = sorted(range(len(examples)), key=lambda index: not examples[index].warnings)[:SHOWN_IMAGES]
+    return [examples[index] for index in sorted(chosen)]
+
+
+def _bucket(example: Example) -> str:
+    return f"{example.bucket[0]} × {example.bucket[1]}"
+
+
+def _concept(example: Example) -> str:
+    return PRESERVATION if example.concept is None else example.concept
+
+
+def _unshown(images: int, shown: int) -> list[str]:
+    if images == shown:
+        return []
+    return [f"{shown:,} of {images:,} images are shown here: those with warnings, then the first of the others"]
 
 
 def _summary(dataset: PreparedDataset, images: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -75,10 +97,10 @@ def _summary(dataset: PreparedDataset, images: Sequence[dict[str, Any]]) -> dict
         "identical": _identical(images),
         "sizes": _smallest_median_largest([example.views[0].crop.original for example in examples]),
         "captionWords": _least_median_most([len(example.caption.split()) for example in examples]),
-        "buckets": Counter(image["bucket"] for image in images).most_common(),
-        "captionSources": Counter(image["captionGroup"] for image in images).most_common(),
-        "concepts": Counter(image["concept"] for image in images).most_common(),
-        "warnings": dataset.warnings,
+        "buckets": Counter(map(_bucket, examples)).most_common(),
+        "captionSources": Counter(map(_source_group, examples)).most_common(),
+        "concepts": Counter(map(_concept, examples)).most_common(),
+        "warnings": [*_unshown(len(examples), len(images)), *dataset.warnings],
         "rejected": [asdict(rejected) for rejected in dataset.rejected],
     }
 
@@ -90,13 +112,13 @@ def _image(folder: Path, link: Link, example: Example) -> dict[str, Any]:
         "caption": example.caption,
         "captionSource": example.caption_source,
         "captionGroup": _source_group(example),
-        "concept": PRESERVATION if example.concept is None else example.concept,
+        "concept": _concept(example),
         "repeats": example.repeats,
         "weight": example.weight,
         "cropSource": example.crop_source,
         "warnings": example.warnings,
         "size": plain.crop.original,
-        "bucket": f"{plain.crop.target[0]} × {plain.crop.target[1]}",
+        "bucket": _bucket(example),
         "window": asdict(plain.crop.window()),
         "faces": [asdict(face) for face in example.faces],
         "whole": example.preview is not None,

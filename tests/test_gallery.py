@@ -329,6 +329,19 @@ def test_augmented_views_are_named_and_the_first_of_them_shown(one: Callable[...
     assert kinds[:4] == ["flipped", "other crop", "flipped, other crop", "other colours"]
 
 
+def test_of_a_large_dataset_a_part_is_shown_and_all_is_counted(
+    one: Callable[..., PreparedDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preprocess.gallery.SHOWN_IMAGES", 3)
+    small = one()
+    examples = [replace(small.examples[0], source=f"{index}.png", warnings=()) for index in range(9)]
+    examples[5], examples[7] = (replace(examples[index], warnings=("odd",)) for index in (5, 7))
+    data = data_of(gallery_page(replace(small, examples=tuple(examples))))
+    assert [image["name"] for image in data["images"]] == ["0.png", "5.png", "7.png"]
+    assert data["summary"]["images"] == 9 and data["summary"]["concepts"][0][1] == 9
+    assert data["summary"]["warnings"][0].startswith("3 of 9 images are shown here: those with warnings")
+
+
 def test_a_dataset_without_images_has_a_page(tmp_path: Path) -> None:
     data = data_of(gallery_page(PreparedDataset(tmp_path, (), (Rejected("a.jpg", "damaged"),), ())))
     assert data["images"] == [] and data["summary"]["captionWords"] == [] and data["summary"]["sizes"] == []
