@@ -1,5 +1,7 @@
 """Files in other tools' formats: names both ways, no bit lost, equal effect, and sums that are sums."""
 
+import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from artifact.artifact import Artifact
-from artifact.kohya import has_weight
+from artifact.errors import ArtifactError
+from artifact.kohya import has_weight, kohya_name
 from artifact.layers import LoraLayer
 from families.family import ModelFamily
 from families.sources import EMBEDDED_BASE_FOLDER
@@ -229,3 +232,35 @@ def test_wrong_input_is_exit_status_2_with_the_remedy(
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
     assert path.read_bytes() == before and not Path(new).exists()
+
+
+def test_cog_sdxl_holds_what_its_predictor_reads(base: ModelFamily, tmp_path: Path) -> None:
+    """Key names of replicate/cog-sdxl's predict.py; each product is the change; extraction is what json says."""
+    attention = "down_blocks.1.attentions.0.transformer_blocks.0.attn2"
+    layers = {}
+    for projection in ("to_q", "to_k", "to_v", "to_out.0"):
+        out, inputs = base.denoiser.get_submodule(f"{attention}.{projection}").weight.shape
+        layers[kohya_name(f"{attention}.{projection}", 2)] = LoraLayer(torch.randn(3, inputs), torch.randn(out, 3), 7.0)
+    artifact = make_artifact(base)
+    source = write(Artifact(layers, artifact.tokens, artifact.description), tmp_path / "a.safetensors", base)
+    convert(source, tmp_path / "a.tar", "cog-sdxl")
+    with tarfile.open(tmp_path / "a.tar", "r:") as tar:
+        tar.extractall(tmp_path / "out", filter="data")
+        assert sorted(tar.getnames()) == ["embeddings.pti", "lora.safetensors", "special_params.json"]
+    assert json.loads((tmp_path / "out" / "special_params.json").read_text()) == {"TOK": "<s0><s1>"}
+    rows = tensors_of(tmp_path / "out" / "embeddings.pti")
+    assert torch.equal(rows["text_encoders_0"], artifact.tokens["clip_l"])
+    assert torch.equal(rows["text_encoders_1"], artifact.tokens["clip_g"])
+    tensors = tensors_of(tmp_path / "out" / "lora.safetensors")
+    assert len(tensors) == 8
+    for module, change in deltas(source).items():
+        key = f"{attention}.processor.{module.path.removeprefix(attention + '.').removesuffix('.0')}_lora"
+        product = tensors[f"{key}.up.weight"].double() @ tensors[f"{key}.down.weight"].double()
+        torch.testing.assert_close(product, change, rtol=1e-5, atol=1e-5)
+
+
+def test_cog_sdxl_refuses_what_its_predictor_would_not_load(base: ModelFamily, tmp_path: Path) -> None:
+    path = write(make_artifact(base), tmp_path / "a.safetensors", base)
+    with pytest.raises(ArtifactError, match="plain LoRA on the UNet's attention, and nothing else"):
+        convert(path, tmp_path / "a.tar", "cog-sdxl")
+    assert not (tmp_path / "a.tar").exists()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from artifact.errors import ArtifactError
 from artifact.layers import DoraLayer, Layer, LoraLayer
+from trainer.formats.cog_sdxl import to_cog_sdxl
 from trainer.formats.files import LoraFile, require_free, write_layers, write_tensors
 from trainer.formats.module_names import Naming, parse, written
 
@@ -59,6 +60,7 @@ def to_embeddings(file: LoraFile, path: Path) -> None:
 FORMATS: Mapping[str, Callable[[LoraFile, Path], None]] = {
     "kohya": to_kohya,
     "diffusers": to_diffusers,
+    "cog-sdxl": to_cog_sdxl,
     "bundle": to_bundle,
     "embeddings": to_embeddings,
 }
