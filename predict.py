@@ -25,12 +25,12 @@ class Predictor(BaseRunner):
         self,
         prompt: str = Input(description="What to draw; a LoRA's trigger word calls its concept"),
         negative_prompt: str = Input(default="", description="What should not be in the image"),
-        weights: Optional[str] = Input(
+        lora: Optional[str] = Input(
             default=None,
             description="LoRAs: https URLs, hub ids (owner/name, owner/name/file.safetensors) or uploads as data URIs; "
             "several between commas, on lines of their own, or as a JSON list",
         ),
-        replicate_weights: Optional[str] = Input(default=None, description="Replicate's name for weights"),
+        replicate_weights: Optional[str] = Input(default=None, description="Replicate's name for lora"),
         lora_scale: str = Input(
             default="recommended",
             description="Strength of the LoRAs: 0 none, 1 as trained; one number for all, or a list; recommended: what "

@@ -20,9 +20,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("prompt", help="what to draw; a LoRA's trigger word calls its concept")
     parser.add_argument("--negative_prompt", default="", help="what should not be in the image")
     parser.add_argument(
-        "--weights", help="LoRAs: files, https URLs, hub ids; several between commas or as a JSON list; none: the base"
+        "--weights",
+        "--lora",
+        dest="lora",
+        help="LoRAs: files, https URLs, hub ids; several between commas or as a JSON list; none: the base",
     )
-    parser.add_argument("--replicate_weights", help="Replicate's name for weights")
+    parser.add_argument("--replicate_weights", help="Replicate's name for --weights")
     parser.add_argument(
         "--lora_scale", default="recommended", help="strength: 0 none, 1 as trained; one for all, or a list"
     )

@@ -27,7 +27,7 @@ class PredictionInputs:
 
     prompt: str
     negative_prompt: str = ""
-    weights: str | None = None
+    lora: str | None = None
     replicate_weights: str | None = None
     lora_scale: str = "recommended"
     token_strength: str = "1"
@@ -109,9 +109,9 @@ def build_request(inputs: PredictionInputs) -> SampleRequest:
 
 
 def _loras(inputs: PredictionInputs, default_loras: list[ScaledArtifact], *, local_files: bool) -> list[ScaledArtifact]:
-    if inputs.weights and inputs.replicate_weights:
-        raise RequestError("weights and replicate_weights are two names for one thing: give one of them")
-    named = inputs.weights or inputs.replicate_weights
+    if inputs.lora and inputs.replicate_weights:
+        raise RequestError("lora and replicate_weights are two names for one thing: give one of them")
+    named = inputs.lora or inputs.replicate_weights
     if named:
         return read_weights(named, inputs.lora_scale, local_files=local_files)
     return rescaled(default_loras, inputs.lora_scale)

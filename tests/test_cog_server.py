@@ -111,18 +111,18 @@ def test_the_plain_command_and_both_ways_to_serve_make_the_same_pictures(weights
         assert pixels(other["output"])[0] == expected[1]  # seeds follow each other
 
     with CogServer("predict", tmp_path / "2.log") as started_bare:
-        result = started_bare.post("predictions", {**DRAWN, "weights": data_uri(weights)})
+        result = started_bare.post("predictions", {**DRAWN, "lora": data_uri(weights)})
         assert pixels(result["output"]) == expected
         result = started_bare.post("predictions", {**DRAWN, "replicate_weights": data_uri(weights)})
         assert pixels(result["output"]) == expected
         bare = started_bare.post("predictions", {**DRAWN, "base_model": "mini-sdxl"})
         assert pixels(bare["output"]) != expected
         for wrong, message in (
-            ({"weights": "data:application/octet-stream;base64,aGVsbG8="}, "not a readable .safetensors file"),
-            ({"weights": "/etc/passwd"}, "neither an upload, nor a URL, nor a hub id"),
+            ({"lora": "data:application/octet-stream;base64,aGVsbG8="}, "not a readable .safetensors file"),
+            ({"lora": "/etc/passwd"}, "neither an upload, nor a URL, nor a hub id"),
             ({"replicate_weights": "http://example.com/x"}, "only https"),
-            ({"weights": data_uri(weights), "replicate_weights": data_uri(weights)}, "give one of them"),
-            ({"weights": "https://169.254.169.254/latest"}, "not an address of the public internet"),
+            ({"lora": data_uri(weights), "replicate_weights": data_uri(weights)}, "give one of them"),
+            ({"lora": "https://169.254.169.254/latest"}, "not an address of the public internet"),
             ({"base_model": "mini-sdxl", "image": "/etc/passwd"}, "is not an upload or a http(s) URL"),
             ({"base_model": "mini-sdxl", "width": 100}, "width: 100 must be a multiple of 16"),
         ):

@@ -109,7 +109,7 @@ def test_every_file_is_refused_with_a_reason_and_the_service_goes_on(
 
     def draw(weights: Path, folder: str) -> bytes:
         inputs = PredictionInputs(
-            "TOK", weights=str(weights), base_model="mini-sdxl", num_inference_steps=1, seed=1, width=32, height=32
+            "TOK", lora=str(weights), base_model="mini-sdxl", num_inference_steps=1, seed=1, width=32, height=32
         )
         paths = predict(
             inputs, generation, tmp_path / folder, local_files=True, say=print, metric=lambda name, value: None

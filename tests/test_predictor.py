@@ -67,33 +67,33 @@ def test_several_loras_each_at_its_scale(base: ModelFamily, ask: Ask, weights: s
     assert other.description is not None
     other = replace(other, description=replace(other.description, triggers={"ANNA": ["<s0>", "<s1>"]}))
     second = str(write(other, tmp_path / "two.safetensors", base))
-    bare, one = pixels(ask()), pixels(ask(weights=weights))
-    both = ask("TOK and ANNA", weights=f"{weights}\n{second}", lora_scale="1, 0.5")
+    bare, one = pixels(ask()), pixels(ask(lora=weights))
+    both = ask("TOK and ANNA", lora=f"{weights}\n{second}", lora_scale="1, 0.5")
     assert both.triggers == ("TOK", "ANNA")
-    assert pixels(both) != pixels(ask("TOK and ANNA", weights=f"{weights},{second}", lora_scale="0.5, 1"))
+    assert pixels(both) != pixels(ask("TOK and ANNA", lora=f"{weights},{second}", lora_scale="0.5, 1"))
     assert bare != one
     assert pixels(ask()) == bare
-    assert pixels(ask(weights=json.dumps([weights]))) == one
+    assert pixels(ask(lora=json.dumps([weights]))) == one
 
 
 def test_the_trigger_is_a_whole_word_and_is_told(ask: Ask, weights: str, said: list[str]) -> None:
-    assert pixels(ask("a TOKEN in Tokyo", weights=weights)) == pixels(ask("a TOKEN in Tokyo", weights=weights))
+    assert pixels(ask("a TOKEN in Tokyo", lora=weights)) == pixels(ask("a TOKEN in Tokyo", lora=weights))
     assert "trigger words: TOK" in said
     assert "warning: the prompt lacks the trigger word TOK" in said
     said.clear()
-    ask("TOK's hat", weights=weights)
+    ask("TOK's hat", lora=weights)
     assert not any("lacks" in line for line in said)
     assert "seed: 3" in said and "drawing: 100 %" in said
 
 
 @pytest.mark.slow
 def test_the_strength_of_a_trigger_word(ask: Ask, weights: str) -> None:
-    full = pixels(ask(weights=weights))
-    assert pixels(ask(weights=weights, token_strength="TOK=1")) == full
-    half = pixels(ask(weights=weights, token_strength="0.5"))
-    assert half != full and half == pixels(ask(weights=weights, token_strength="TOK = 0.5"))
+    full = pixels(ask(lora=weights))
+    assert pixels(ask(lora=weights, token_strength="TOK=1")) == full
+    half = pixels(ask(lora=weights, token_strength="0.5"))
+    assert half != full and half == pixels(ask(lora=weights, token_strength="TOK = 0.5"))
     with pytest.raises(RequestError, match="no LoRA has the trigger word ANNA; known are TOK"):
-        ask(weights=weights, token_strength="ANNA=1")
+        ask(lora=weights, token_strength="ANNA=1")
 
 
 def test_strengths_scale_the_rows(base: ModelFamily) -> None:
@@ -110,7 +110,7 @@ def test_strengths_scale_the_rows(base: ModelFamily) -> None:
 @pytest.mark.parametrize("output_format", ["png", "webp", "jpg"])
 def test_files_tell_how_they_were_made(output_format: str, ask: Ask, weights: str) -> None:
     answer = ask(
-        "a photo of TOK, (grün) 日本", negative_prompt="blurry", weights=weights, num_outputs=2, clip_skip=1,
+        "a photo of TOK, (grün) 日本", negative_prompt="blurry", lora=weights, num_outputs=2, clip_skip=1,
         seed=2**64 - 2, scheduler="dpmpp_2m_karras", output_format=output_format, output_quality=70, width=48,
     )  # fmt: skip
     assert [path.name for path in answer.paths] == [f"00.{output_format}", f"01.{output_format}"]
@@ -227,7 +227,7 @@ def test_clip_skip_is_that_of_diffusers(base: ModelFamily) -> None:
         ({"strength": 0.0, "image": "PICTURE"}, "strength: 0 must be above 0"),
         ({"mask": "PICTURE"}, "mask: needs image"),
         ({"image": "missing.png"}, "image: is no readable image"),
-        ({"weights": "a", "replicate_weights": "b"}, "two names for one thing"),
+        ({"lora": "a", "replicate_weights": "b"}, "two names for one thing"),
     ],
 )
 def test_what_is_refused(inputs: dict[str, Any], message: str, ask: Ask, picture_file: Path) -> None:
@@ -273,21 +273,21 @@ def test_ten_swaps_leave_exactly_the_base(base: ModelFamily, ask: Ask, weights: 
     before = pixels(ask())
     tables = [encoder.get_input_embeddings() for encoder in base.text_encoders]
     for swap in range(10):
-        ask(weights=weights, lora_scale=str(0.1 * swap), num_inference_steps=1)
+        ask(lora=weights, lora_scale=str(0.1 * swap), num_inference_steps=1)
     assert pixels(ask()) == before
     assert [encoder.get_input_embeddings() for encoder in base.text_encoders] == tables
 
 
 def test_a_failed_load_leaves_the_predictor_as_it_was(ask: Ask, weights: str, tmp_path: Path) -> None:
-    before = pixels(ask(weights=weights))
+    before = pixels(ask(lora=weights))
     tensors = {
         "lora_unet_nowhere.lora_down.weight": torch.ones(2, 3),
         "lora_unet_nowhere.lora_up.weight": torch.ones(3, 2),
     }
     (tmp_path / "foreign.safetensors").write_bytes(save(tensors))
     with pytest.raises(ArtifactError, match="no place in this base"):
-        ask(weights=f"{weights}\n{tmp_path / 'foreign.safetensors'}")
-    assert pixels(ask(weights=weights)) == before
+        ask(lora=f"{weights}\n{tmp_path / 'foreign.safetensors'}")
+    assert pixels(ask(lora=weights)) == before
 
 
 def test_artifacts_are_read_whatever_their_file_is_called(weights: str, tmp_path: Path) -> None:
