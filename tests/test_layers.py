@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from peft import LoHaConfig, LoKrConfig, LoraConfig, inject_adapter_in_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -178,3 +180,34 @@ def test_incomplete_and_foreign_key_sets_are_errors_that_name_the_key(
     save_file({f"a.{key}": tensor for key, tensor in tensors.items()}, tmp_path / "a.safetensors")
     with pytest.raises(ArtifactError, match=message):
         Artifact.read(tmp_path / "a.safetensors")
+
+
+SHAPES = st.lists(st.integers(0, 4), max_size=5).map(tuple)
+GROUPS = st.dictionaries(st.sampled_from(KEYS), SHAPES, min_size=1, max_size=8)
+LIKELY = st.sampled_from(
+    [
+        ("lora_down.weight", "lora_up.weight"), ("lora_down.weight", "lora_up.weight", "lora_mid.weight"),
+        ("lora_down.weight", "lora_up.weight", "dora_scale"), ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),
+        ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"), ("lokr_w1", "lokr_w2"),
+        ("lokr_w1", "lokr_w2_a", "lokr_w2_b", "lokr_t2"), ("diff", "diff_b"),
+    ]
+).flatmap(lambda keys: st.fixed_dictionaries(dict.fromkeys(keys, SHAPES)))  # fmt: skip
+
+
+@settings(deadline=None, max_examples=600)
+@given(group=GROUPS | LIKELY, shape=SHAPES.filter(lambda shape: shape and min(shape) > 0))
+def test_hostile_shapes_are_refused_or_fit(group: dict[str, tuple[int, ...]], shape: tuple[int, ...]) -> None:
+    """Whatever a file has: an ArtifactError, a layer that does not fit, or a change of the weight's own shape."""
+    try:
+        (layer,) = layers_from_tensors({f"a.{key}": torch.ones(value) for key, value in group.items()}, "f").values()
+    except ArtifactError:
+        return
+    if layer.fits(torch.Size(shape)):
+        assert layer.delta(torch.ones(shape)).shape == shape
+    assert layer.changes_nothing in (True, False)
+
+
+def test_a_hundred_thousand_keys_are_read_in_seconds() -> None:
+    tensors = {f"layer{index}.{key}": torch.ones(1, 1) for index in range(50_000) for key in ("lora_A.weight", "odd")}
+    with pytest.raises(ArtifactError, match="not a plain LoRA: layer0.odd"):
+        layers_from_tensors(tensors, "f")

@@ -41,7 +41,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "prodigy, accumulation": {"optimizer": "prodigy", "learning_rate": None, "gradient_accumulation_steps": 2},
     "adafactor, prior": {"optimizer": "adafactor", "token_optimizer": "prodigy", "token_learning_rate": None,
                          "prior_matching_weight": 1.0, "prior_prompts": ("a red star", "a blue square")},
+    "text encoders, dora, dropout": {"adapter": "dora", "adapter_dropout": 0.3, "train_text_encoder": True,
+                                     "text_encoder_learning_rate": 1e-3},
+    "full": {"adapter": "full", "rank": 16},
 }  # fmt: skip
+
+FAST = ("adamw, ema", "prodigy, accumulation")
 
 Prepared = tuple[PreparedDataset, list[CachedExample]]
 
@@ -79,7 +84,7 @@ def tensors(tree: Any) -> Iterator[torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "variant", [pytest.param(name, marks=[pytest.mark.slow] * ("prior" in name)) for name in VARIANTS]
+    "variant", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in VARIANTS]
 )
 def test_resumed_at_any_step_is_uninterrupted_bit_for_bit(
     variant: str, base: ModelFamily, prepared: Prepared, tmp_path: Path

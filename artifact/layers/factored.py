@@ -62,6 +62,15 @@ def product(a: Tensor, b: Tensor, core: Tensor | None, device: torch.device) -> 
     return a @ b if core is None else tucker(core.to(device).float(), a, b)
 
 
+def require_product(name: str, a: Tensor, b: Tensor, core: Tensor | None) -> None:
+    """Raises ArtifactError when `product` has no result."""
+    inner = a.shape[1 if core is None else 0] if a.ndim == b.ndim == 2 else None
+    if inner is None or inner != b.shape[0]:
+        raise ArtifactError(f"has {name} of shapes {tuple(a.shape)} and {tuple(b.shape)}, which have no product")
+    if core is not None and (core.ndim != 4 or core.shape[:2] != (inner, inner)):
+        raise ArtifactError(f"has {name} with a core of shape {tuple(core.shape)}, where its rank is {inner}")
+
+
 def tucker(core: Tensor, out_factor: Tensor, in_factor: Tensor) -> Tensor:
     """core (r, r, kh, kw), out_factor (r, out), in_factor (r, in) → (out, in, kh, kw)."""
     return torch.einsum("ij...,io,jn->on...", core, out_factor, in_factor)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from artifact.errors import ArtifactError
-from artifact.layers.factored import FactoredLayer, product
+from artifact.layers.factored import FactoredLayer, product, require_product
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,10 @@ class LohaLayer(FactoredLayer):
     def _check(self) -> None:
         if (self.t1 is None) != (self.t2 is None):
             raise ArtifactError(f"lacks {'hada_t1' if self.t1 is None else 'hada_t2'}")
-        for a, b, core in ((self.w1_a, self.w1_b, self.t1), (self.w2_a, self.w2_b, self.t2)):
-            inner = a.shape[1 if core is None else 0] if a.ndim == b.ndim == 2 else -1
-            if inner != b.shape[0] or (core is not None and core.shape[:2] != (inner, inner)):
-                raise ArtifactError(f"has shapes {tuple(a.shape)} and {tuple(b.shape)}, which are no LoHa")
-        if (self.w1_a.shape, self.w1_b.shape) != (self.w2_a.shape, self.w2_b.shape):
+        require_product("hada_w1", self.w1_a, self.w1_b, self.t1)
+        require_product("hada_w2", self.w2_a, self.w2_b, self.t2)
+        cores = [None if core is None else core.shape for core in (self.t1, self.t2)]
+        if (self.w1_a.shape, self.w1_b.shape, cores[0]) != (self.w2_a.shape, self.w2_b.shape, cores[1]):
             raise ArtifactError("has two factors of different shapes, which are no LoHa")
 
     @property

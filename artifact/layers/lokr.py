@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from artifact.errors import ArtifactError
-from artifact.layers.factored import FactoredLayer, product
+from artifact.layers.factored import FactoredLayer, product, require_product
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,7 @@ def _check_factor(name: str, whole: Tensor | None, a: Tensor | None, b: Tensor |
         return
     if a is None or b is None:
         raise ArtifactError(f"lacks lokr_{name}{'' if a is None and b is None else '_a' if a is None else '_b'}")
-    inner = a.shape[1 if core is None else 0] if a.ndim == b.ndim == 2 else -1
-    if inner != b.shape[0] or (core is not None and core.shape[:2] != (inner, inner)):
-        raise ArtifactError(f"has lokr_{name} of shapes {tuple(a.shape)} and {tuple(b.shape)}, which are no LoKr")
+    require_product(f"lokr_{name}", a, b, core)
 
 
 def _factor(
