@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from artifact.artifact import Artifact
-from artifact.layers import LohaLayer
+from artifact.layers import LohaLayer, LoraLayer
 from families.family import ModelFamily
 from sampler.sampler import Sampler
 from tests.test_artifact import make_artifact
@@ -61,7 +61,10 @@ def test_a_file_that_differs_fails_with_a_table(
 def test_a_training_without_effect_fails(base: ModelFamily, tmp_path: Path) -> None:
     artifact, probe, path = make_artifact(base), Probe.make(base, "a photo of TOK"), tmp_path / "weights.safetensors"
     untouched = probe.predict(base, {})
-    silent = replace(artifact, layers={name: replace(layer, alpha=1e-12) for name, layer in artifact.layers.items()})
+    faint = {
+        name: replace(layer, alpha=1e-12) for name, layer in artifact.layers.items() if isinstance(layer, LoraLayer)
+    }
+    silent = replace(artifact, layers=faint)
     _write(silent, path, base)
     with pytest.raises(VerificationFailed, match=r"FAILED .*effect of what was trained"):
         verify(path, base, probe, untouched, _prediction(base, silent, probe), silent)
