@@ -5,14 +5,14 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from trainer.report.summary import versions
+
 RESULTS = Path(__file__).resolve().parent / "results"
-PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
 Row = Mapping[str, Any]
 
@@ -34,7 +34,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": gpu,
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+        "versions": versions(),
     }
 
 

@@ -19,8 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.record import markdown, write_record
 from families.registry import load_base_model
-from preprocess.dataset import PreparedDataset
-from preprocess.prepare import preparing
+from preprocess.prepare import prepare
 from trainer.cache import cache_examples
 from trainer.config import TrainingConfig, build_config
 from trainer.resolution import base_requirements, resolve
@@ -63,7 +62,7 @@ def start_training(config: TrainingConfig, folder: Path) -> Training:
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     family = load_base_model(config.base_model, dtype)
     config = resolve(config, family)
-    dataset = _last(preparing([EXAMPLE], config, folder, base_requirements(family, config)))
+    dataset = prepare([EXAMPLE], config, folder, base_requirements(family, config))
     family.to(accelerator.device)
     return build_training(config, family, dataset, list(cache_examples(dataset, family)), accelerator)
 
@@ -96,15 +95,6 @@ def _peak_megabytes() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _last(stages: Any) -> PreparedDataset:
-    while True:
-        try:
-            next(stages)
-        except StopIteration as stop:
-            dataset: PreparedDataset = stop.value
-            return dataset
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,6 +57,16 @@ def make_artifact(base: ModelFamily, rank: int = 4, alpha: float = 2.0, size: fl
         config={"resolution": 64, "seed": 3},
     )
     return Artifact(layers, tokens, description)
+
+
+def unet_inputs(base: ModelFamily) -> dict[str, Any]:
+    """Random arguments of the base's UNet."""
+    return {
+        "sample": torch.randn(1, 4, 16, 16),
+        "timestep": torch.tensor([500]),
+        "encoder_hidden_states": torch.randn(1, 77, base.denoiser.config.cross_attention_dim),
+        "added_cond_kwargs": {"text_embeds": torch.randn(1, 96), "time_ids": torch.full((1, 6), 64.0)},
+    }
 
 
 def write(artifact: Artifact, path: Path, base: ModelFamily, precision: str = "fp32") -> Path:
@@ -179,12 +190,7 @@ def test_alpha_over_rank_times_scale_is_the_effect(base: ModelFamily) -> None:
 def test_diffusers_opens_the_file_as_it_is(base: ModelFamily, tmp_path: Path) -> None:
     """Every key is taken, and the UNet's output is the one with our own loader."""
     path = write(make_artifact(base, size=1.0), tmp_path / "weights.safetensors", base)
-    inputs = {
-        "sample": torch.randn(1, 4, 16, 16),
-        "timestep": torch.tensor([500]),
-        "encoder_hidden_states": torch.randn(1, 77, base.denoiser.config.cross_attention_dim),
-        "added_cond_kwargs": {"text_embeds": torch.randn(1, 96), "time_ids": torch.full((1, 6), 64.0)},
-    }
+    inputs = unet_inputs(base)
     placed = PlacedArtifacts(base, [Artifact.read(path)])
     ours = base.denoiser(**inputs).sample
     placed.remove()

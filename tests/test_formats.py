@@ -21,7 +21,7 @@ from artifact.layers import LoraLayer
 from families.family import ModelFamily
 from families.sources import EMBEDDED_BASE_FOLDER
 from sampler.adapters import PlacedArtifacts
-from tests.test_artifact import make_artifact, write
+from tests.test_artifact import make_artifact, unet_inputs, write
 from trainer.formats.command_line import main
 from trainer.formats.convert import convert
 from trainer.formats.files import LoraFile
@@ -136,12 +136,7 @@ def test_any_alpha_folds_without_a_loss_of_precision(
 def test_diffusers_opens_the_converted_file_with_the_same_output(base: ModelFamily, tmp_path: Path) -> None:
     path = write(make_artifact(base, size=1.0), tmp_path / "a.safetensors", base)
     convert(path, tmp_path / "b.safetensors", "diffusers")
-    inputs = {
-        "sample": torch.randn(1, 4, 16, 16),
-        "timestep": torch.tensor([500]),
-        "encoder_hidden_states": torch.randn(1, 77, base.denoiser.config.cross_attention_dim),
-        "added_cond_kwargs": {"text_embeds": torch.randn(1, 96), "time_ids": torch.full((1, 6), 64.0)},
-    }
+    inputs = unet_inputs(base)
     placed = PlacedArtifacts(base, [Artifact.read(path)])
     ours = base.denoiser(**inputs).sample
     placed.remove()

@@ -33,6 +33,8 @@ def assemble(work: Path, assets: Path) -> None:
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
     )
+    for part in (pipeline.vae, pipeline.unet):
+        part.register_to_config(_name_or_path=assets.name)  # not the path that it was built in
     pipeline.to(torch.float16).save_pretrained(new)
     CLIPVisionModelWithProjection.from_pretrained(work / "image_encoder").half().save_pretrained(new / "image_encoder")
     CLIPImageProcessor(

@@ -38,10 +38,15 @@ def write_report(
         "evaluation": evaluation,
         "seconds": round(phases.total, 2),
         "phases": {name: round(value, 2) for name, value in phases.seconds.items()},
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+        "versions": versions(),
         "machine": machine(),
     }
     output.report.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide what a training does."""
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
 
 
 def machine() -> dict[str, Any]:
