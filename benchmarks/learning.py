@@ -12,7 +12,16 @@ from tools.mini_base.world import COLOURS, evaluation_scene, full_caption
 from trainer.evaluation.encoders import ClipEncoder
 from trainer.evaluation.similarity import mean_paired_similarity, mean_self_similarity, mean_similarity
 
-CONCEPT_SAMPLES = 8
+
+@dataclass(frozen=True)
+class Protocol:
+    """How much is drawn, and in how many denoising steps."""
+
+    concept_samples: int = 8
+    samples_of_a_background: int = 2
+    unrelated_prompts: int = UNRELATED_PROMPTS
+    inference_steps: int = INFERENCE_STEPS
+
 
 Draw = Callable[[Sequence[str]], list[Image.Image]]
 """One picture a prompt; the i-th with seed i."""
@@ -38,16 +47,17 @@ class Scores:
 class LearningJudge:
     """Draws the untrained base once, and scores trainings against it and the training pictures."""
 
-    def __init__(self, photos: Sequence[Image.Image], base: Draw) -> None:
-        self._encoder = ClipEncoder()
+    def __init__(self, photos: Sequence[Image.Image], base: Draw, protocol: Protocol = Protocol()) -> None:
+        """`base` and what is scored draw with the protocol's `inference_steps`."""
+        self._encoder, self._protocol = ClipEncoder(), protocol
         self._photos = self._encoder.embed(photos)
         generator = random.Random(0)
-        self._unrelated = [full_caption(evaluation_scene(generator)) for _ in range(UNRELATED_PROMPTS)]
+        self._unrelated = [full_caption(evaluation_scene(generator)) for _ in range(protocol.unrelated_prompts)]
         self._before = self._encoder.embed(base(self._unrelated))
 
     def score(self, draw: Draw, trigger: str, class_word: str) -> Scores:
         """Draw with the training, and measure. `class_word`: how the background's captions call the thing."""
-        samples = self._encoder.embed(draw([f"a photo of {trigger}"] * CONCEPT_SAMPLES))
+        samples = self._encoder.embed(draw([f"a photo of {trigger}"] * self._protocol.concept_samples))
         after = self._encoder.embed(draw(self._unrelated))
         return Scores(
             mean_similarity(samples, self._photos) / mean_self_similarity(self._photos),
@@ -56,8 +66,8 @@ class LearningJudge:
         )
 
     def _right_backgrounds(self, draw: Draw, trigger: str, class_word: str) -> float:
-        """Twice each background; right is a picture that is nearest to its own background's caption."""
-        wanted = [colour for colour in COLOURS for _ in range(2)]
+        """Each background in turn; right is a picture that is nearest to its own background's caption."""
+        wanted = [colour for colour in COLOURS for _ in range(self._protocol.samples_of_a_background)]
         pictures = self._encoder.embed(draw([f"a photo of {trigger} on a {colour} background" for colour in wanted]))
         texts = self._encoder.embed_texts([f"a photo of a {class_word} on a {colour} background" for colour in COLOURS])
         nearest = (pictures @ texts.T).argmax(dim=1).tolist()

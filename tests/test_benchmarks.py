@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.contenders import Contender, Usage, unpack_example
+from benchmarks.finished_runs import FinishedRuns
 from benchmarks.job import medians
 from benchmarks.train_step import measure
-from benchmarks.versus_diffusers import Contender, Usage, measure_speed, unpack_example
+from benchmarks.versus_diffusers import measure_speed
 
 
 def test_a_step_is_measured(tmp_path: Path) -> None:
@@ -25,7 +27,9 @@ def test_the_time_of_a_step_is_told_from_start_and_end(tmp_path: Path) -> None:
     def contender(name: str, step: float) -> Contender:
         return Contender(name, lambda folder, steps, seed: Usage(seconds=5 + step * steps, megabytes=100))
 
-    theirs, ours, ratio = measure_speed((contender("theirs", 0.2), contender("ours", 0.1)), tmp_path, pairs=3)
+    theirs, ours, ratio = measure_speed(
+        (contender("theirs", 0.2), contender("ours", 0.1)), tmp_path, 3, FinishedRuns(tmp_path)
+    )
     assert theirs["step, ms"] == pytest.approx(200)
     assert ours["start and end, s"] == pytest.approx(5)
     assert ratio["step, ms"] == pytest.approx(0.5)

@@ -1,0 +1,49 @@
+"""What a long benchmark has measured: a JSON file for each finished run, so that it can be stopped and go on."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import Row, commit
+
+FINISHED = Path(__file__).resolve().parents[1] / "outputs" / "benchmarks"
+"""Not part of the repository."""
+
+
+class Unfinished(Exception):
+    """As many runs as wanted were made, and some are missing yet."""
+
+
+@dataclass
+class FinishedRuns:
+    """The runs in `folder`. `at_most`: how many new ones are made before Unfinished is raised; None: all.
+
+    A run that was made with other settings is made again; one of another commit is not, and the commit stays with it.
+    """
+
+    folder: Path
+    at_most: int | None = None
+    _made: int = field(default=0, init=False)
+
+    def get(self, name: str, settings: Mapping[str, Any], measure: Callable[[], Row]) -> Row:
+        """The run `name`: from its file, else by `measure`, whose row must be JSON."""
+        path = self.folder / f"{re.sub(r'[^A-Za-z0-9.+=-]+', '-', name)}.json"
+        wanted = json.loads(json.dumps(dict(settings), default=str))
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["settings"] == wanted:
+                return dict(found["row"])
+        if self._made == self.at_most:
+            raise Unfinished(f"{name} is missing yet; run the same command again to go on")
+        row = dict(measure())
+        self._made += 1
+        print(f"{name}: {row}", flush=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        record = {"name": name, "commit": commit(), "settings": wanted, "row": row}
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+        return row
