@@ -1,55 +1,57 @@
-"""Reads and writes `weights.safetensors`: a plain LoRA, kohya's or peft's, whose header carries all the rest."""
+"""Reads weights of any tool, and writes `weights.safetensors`: a LoRA whose header carries all the rest."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from artifact.contents import FileContents, read_contents
 from artifact.errors import ArtifactError
-from artifact.layer_keys import layers_from_tensors, named_tensors
+from artifact.layer_keys import named_tensors
 from artifact.layers import Layer
-from artifact.metadata import ArtifactDescription, from_header, to_header
+from artifact.metadata import ArtifactDescription, own_header, to_header
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 EXACT = (".alpha", ".dora_scale", ".lora_magnitude_vector")
 """Keys that are kept in fp32: rounding them would scale a whole layer, or a whole weight."""
-MAX_TENSORS = 20_000
-"""SDXL has some 1,100 layers that a LoRA can change; LoKr has the most tensors a layer, six."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """`layers` by the file's own module names, `tokens` (n, d) by encoder name. Foreign files have no description."""
+    """`layers` by the file's own module names, `tokens` (n, d) by encoder name.
+
+    Foreign files have no description, but `words` where they have tokens.
+    """
 
     layers: Mapping[str, Layer]
     tokens: Mapping[str, Tensor]
     description: ArtifactDescription | None
+    words: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def triggers(self) -> Mapping[str, Sequence[str]]:
+        """Placeholder tokens by trigger word, in the order of the rows."""
+        return self.words if self.description is None else self.description.triggers
 
     @classmethod
-    def read(cls, path: Path) -> "Artifact":
-        """Read a LoRA, DoRA, LoHa, LoKr or difference file in kohya's or peft's names, ours or another tool's.
+    def read(cls, path: Path, word: str | None = None) -> "Artifact":
+        """Read weights of ours or another tool's: a LoRA of any kind, cog-sdxl's tar, or embeddings alone.
 
-        Raises ArtifactError when it is no safetensors file, or holds tensors that belong to none of these.
+        word: the trigger word of embeddings that name none, by default the file's name.
+
+        Raises ArtifactError when it is none of these, or inconsistent.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                names = list(file.keys())
-                if len(names) > MAX_TENSORS:
-                    raise ArtifactError(f"{path.name}: {len(names):,} tensors are more than any LoRA has")
-                tensors = {name: file.get_tensor(name) for name in names}
-        except ArtifactError:
-            raise
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ArtifactError(f"{path.name}: not a readable .safetensors file ({error})") from error
-        description, tokens = from_header(header)
-        layers = layers_from_tensors(tensors, path.name) if tensors or not tokens else {}  # tokens may be all there is
-        return cls(layers, tokens, description)
+        return cls.of(read_contents(path, word))
+
+    @classmethod
+    def of(cls, contents: FileContents) -> "Artifact":
+        """What was read from a file."""
+        words = {} if contents.description else contents.tokens.triggers
+        return cls(contents.layers, contents.tokens.rows, contents.description, words)
 
     def write(self, path: Path, precision: str, *, architecture: str, base_model_version: str) -> None:
         """Write the file in one go: it is there whole or not at all. `precision`: fp16, bf16 or fp32, of the LoRA.
@@ -79,8 +81,12 @@ class Artifact:
         }
 
     def write_embeddings(self, path: Path) -> None:
-        """Write the tokens for tools that take them as a file: `clip_l` (n, 768), `clip_g` (n, 1280) in SDXL."""
-        _save_atomically({name: rows.float().contiguous() for name, rows in self.tokens.items()}, path, {})
+        """Write the tokens for tools that take them as a file: `clip_l` (n, 768), `clip_g` (n, 1280) in SDXL.
+
+        Our own description goes along, so that this program knows their words.
+        """
+        header = own_header(self.description) if self.description else {}
+        _save_atomically({name: rows.float().contiguous() for name, rows in self.tokens.items()}, path, header)
 
 
 def _save_atomically(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:

@@ -1,24 +1,32 @@
 """Groups a file's tensors into layers, by the names that kohya, LyCORIS and peft give them."""
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from artifact.errors import ArtifactError
 from artifact.layers import KEYS, DoraLayer, Layer, LoraLayer, layer_from_tensors
+from artifact.safetensors_file import require_finite
 
 ALIASES = {
     "lora_A.weight": "lora_down.weight",
     "lora_B.weight": "lora_up.weight",
+    "lora.down.weight": "lora_down.weight",
+    "lora.up.weight": "lora_up.weight",
+    "lora_linear_layer.down.weight": "lora_down.weight",
+    "lora_linear_layer.up.weight": "lora_up.weight",
     "w_norm": "diff",
     "b_norm": "diff_b",
 }
-"""peft's names, and LyCORIS' for norms, with the keys that mean the same."""
+"""peft's names, those of diffusers before it used peft, and LyCORIS' for norms, with the keys that mean the same."""
+PROCESSOR = re.compile(
+    r"(?:unet\.)?(?P<attention>.+)\.processor\.(?P<projection>to_[qkv]|to_out)_lora\.(?P<part>down|up)\.weight"
+)
+"""diffusers' first names for LoRA, of attention processors, in which cog-sdxl writes and reads."""
 PEFT_MAGNITUDES = ("lora_magnitude_vector", "lora_magnitude_vector.weight")
 """peft's DoRA: (out,) for linear, (1, out, 1, 1) for convolution layers."""
-FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SUFFIXES = sorted((*KEYS, *ALIASES, *PEFT_MAGNITUDES), key=len, reverse=True)
 
 
@@ -29,9 +37,10 @@ def layers_from_tensors(tensors: Mapping[str, Tensor], file: str) -> dict[str, L
     """
     groups: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
     strange = []
-    for key, tensor in tensors.items():
+    for original, tensor in tensors.items():
+        key = _present_name(original)
         if (suffix := next((suffix for suffix in SUFFIXES if key.endswith(f".{suffix}")), None)) is None:
-            strange.append(key)
+            strange.append(original)
         else:
             groups[key.removesuffix(f".{suffix}")][suffix] = tensor
     if strange or not groups:
@@ -43,7 +52,7 @@ def layers_from_tensors(tensors: Mapping[str, Tensor], file: str) -> dict[str, L
     layers = {}
     for name, group in groups.items():
         for suffix, tensor in group.items():
-            _require_finite(f"{file}: {name}.{suffix}", tensor)
+            require_finite(f"{file}: {name}.{suffix}", tensor)
         try:
             layers[name] = layer_from_tensors(_with_common_keys(group))
         except ArtifactError as error:
@@ -67,11 +76,12 @@ def named_tensors(name: str, layer: Layer) -> dict[str, Tensor]:
     return tensors
 
 
-def _require_finite(key: str, tensor: Tensor) -> None:
-    if tensor.dtype not in FLOATS:
-        raise ArtifactError(f"{key} is of type {tensor.dtype}, which no LoRA is")
-    if not torch.isfinite(tensor).all():
-        raise ArtifactError(f"{key} holds values that are not finite")
+def _present_name(key: str) -> str:
+    """peft's name of a processor's layer: the output is a list there, whose second part is dropout."""
+    if (match := PROCESSOR.fullmatch(key)) is None:
+        return key
+    projection = "to_out.0" if match["projection"] == "to_out" else match["projection"]
+    return f"unet.{match['attention']}.{projection}.lora_{match['part']}.weight"
 
 
 def _with_common_keys(group: Mapping[str, Tensor]) -> dict[str, Tensor]:

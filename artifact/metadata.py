@@ -7,22 +7,27 @@ file with no more than a warning.
 import base64
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from itertools import islice
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from artifact.errors import ArtifactError
 from artifact.layers import DoraLayer, Layer, LoraLayer
+from artifact.words import Tokens
 
 FORMAT_VERSION = "1"
 OWN_KEY = "lora_trainer"
 TOKENS_KEY = "lora_trainer.tokens"
+TRIGGERS_KEY = "lora_trainer.triggers"
+"""Only in what was made of other tools' files: how many tokens each trigger word has."""
+MAX_TOKENS = 1000
 MODELSPEC_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
@@ -46,6 +51,7 @@ class ArtifactDescription:
 
 
 DESCRIPTION = TypeAdapter(ArtifactDescription)
+TRIGGER_COUNTS = TypeAdapter(dict[str, Annotated[int, Field(ge=1, le=MAX_TOKENS)]])
 
 
 def to_header(
@@ -60,8 +66,8 @@ def to_header(
     config = description.config
     trigger = ", ".join(description.triggers)
     header = {
-        OWN_KEY: json.dumps(asdict(description), ensure_ascii=False, sort_keys=True),
-        TOKENS_KEY: json.dumps({name: _encode_rows(rows) for name, rows in tokens.items()}),
+        **own_header(description),
+        TOKENS_KEY: rows_header(tokens),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{architecture}/{'lora' if layers else 'textual-inversion'}",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
@@ -82,6 +88,11 @@ def to_header(
     return header
 
 
+def own_header(description: ArtifactDescription) -> dict[str, str]:
+    """The description alone."""
+    return {OWN_KEY: json.dumps(asdict(description), ensure_ascii=False, sort_keys=True)}
+
+
 def _network(layers: Collection[Layer]) -> dict[str, str]:
     """kohya's description of the network: that of most layers. Its own module knows plain LoRA, LyCORIS the rest."""
     if not layers:
@@ -97,27 +108,36 @@ def _network(layers: Collection[Layer]) -> dict[str, str]:
     return keys
 
 
-def from_header(header: Mapping[str, str]) -> tuple[ArtifactDescription | None, dict[str, Tensor]]:
-    """The description and the token rows (n, d) by encoder name; None and nothing for a file of another tool.
+def words_header(triggers: Mapping[str, Sequence[str]], tokens: Mapping[str, Tensor]) -> dict[str, str]:
+    """The words of a file that another tool trained, of whose training there is no description."""
+    if not tokens:
+        return {}
+    counts = {word: len(names) for word, names in triggers.items()}
+    return {TRIGGERS_KEY: json.dumps(counts, ensure_ascii=False), TOKENS_KEY: rows_header(tokens)}
+
+
+def rows_header(tokens: Mapping[str, Tensor]) -> str:
+    """Token rows (n, d) by encoder name, as a header has them."""
+    return json.dumps({name: _encode_rows(rows) for name, rows in tokens.items()})
+
+
+def from_header(header: Mapping[str, str]) -> tuple[ArtifactDescription | None, Tokens]:
+    """The description, None for a file of another tool, and the words with their rows, where the header has them.
 
     Raises ArtifactError when the header claims to be ours but cannot be understood.
     """
-    if OWN_KEY not in header:
-        return None, {}
     try:
-        values = json.loads(header[OWN_KEY])
-        if values["format_version"] != FORMAT_VERSION:
-            raise ArtifactError(
-                f"the artifact's format version is {values['format_version']}, known is "
-                f"{FORMAT_VERSION}. Use a newer version of this program."
-            )
-        tokens = {name: _decode_rows(rows) for name, rows in json.loads(header.get(TOKENS_KEY, "{}")).items()}
-        if strange := set(values) - set(ArtifactDescription.__dataclass_fields__):
-            raise ArtifactError(f"the artifact's header is damaged: {sorted(strange)[0]!r} is unknown")
-        description = DESCRIPTION.validate_json(header[OWN_KEY], strict=True)
-        if not all(word.strip() and placeholders for word, placeholders in description.triggers.items()):
+        description = _description(header[OWN_KEY]) if OWN_KEY in header else None
+        if description is not None:
+            triggers = description.triggers
+        elif TRIGGERS_KEY in header:
+            triggers = _counted_through(TRIGGER_COUNTS.validate_json(header[TRIGGERS_KEY], strict=True))
+        else:
+            return None, Tokens({}, {})
+        rows = {name: _decode_rows(rows) for name, rows in json.loads(header.get(TOKENS_KEY, "{}")).items()}
+        if not all(word.strip() and placeholders for word, placeholders in triggers.items()):
             raise ArtifactError("the artifact's header is damaged: an empty trigger word")
-        return description, tokens
+        return description, Tokens(triggers, rows)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError) as error:
         if isinstance(error, ArtifactError):
             raise
@@ -126,6 +146,37 @@ def from_header(header: Mapping[str, str]) -> tuple[ArtifactDescription | None, 
             place = ".".join(map(str, first["loc"]))
             raise ArtifactError(f"the artifact's header is damaged: {place}: {first['msg']}") from error
         raise ArtifactError(f"the artifact's header is damaged: {error}") from error
+
+
+def _description(text: str) -> ArtifactDescription:
+    values = json.loads(text)
+    if values["format_version"] != FORMAT_VERSION:
+        raise ArtifactError(
+            f"the artifact's format version is {values['format_version']}, known is "
+            f"{FORMAT_VERSION}. Use a newer version of this program."
+        )
+    if strange := set(values) - set(ArtifactDescription.__dataclass_fields__):
+        raise ArtifactError(f"the artifact's header is damaged: {sorted(strange)[0]!r} is unknown")
+    description = DESCRIPTION.validate_json(text, strict=True)
+    return replace(description, triggers=_in_order_of_rows(description.triggers))
+
+
+def _in_order_of_rows(triggers: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """JSON's objects have no order, and rows do: <s0> is the first. Raises ArtifactError for any other names."""
+    numbers = {name: number for number, name in enumerate(f"<s{n}>" for n in range(sum(map(len, triggers.values()))))}
+    if sorted(name for names in triggers.values() for name in names) != sorted(numbers):
+        raise ArtifactError("the artifact's header is damaged: its placeholder tokens are not <s0>, <s1> …")
+    by_first = sorted(triggers, key=lambda word: numbers[triggers[word][0]] if triggers[word] else -1)
+    ordered = {word: triggers[word] for word in by_first}
+    if [name for names in ordered.values() for name in names] != list(numbers):
+        raise ArtifactError("the artifact's header is damaged: a trigger word's placeholder tokens are not in one row")
+    return ordered
+
+
+def _counted_through(counts: Mapping[str, int]) -> dict[str, list[str]]:
+    """Placeholder tokens by word: {"A": 2, "B": 1} is {"A": ["<s0>", "<s1>"], "B": ["<s2>"]}."""
+    numbers = iter(range(sum(counts.values())))
+    return {word: [f"<s{number}>" for number in islice(numbers, count)] for word, count in counts.items()}
 
 
 def _encode_rows(rows: Tensor) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ from fetching.rules import FetchRules
 
 REFERENCE = re.compile(
     r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
-    r"(?:/(?P<file>[\w. /-]+\.safetensors))?(?:@(?P<revision>[\w./-]+))?"
+    r"(?:/(?P<file>[\w. /-]+\.(?:safetensors|tar)))?(?:@(?P<revision>[\w./-]+))?"
 )
 USUAL_NAMES = ("weights.safetensors", "pytorch_lora_weights.safetensors", "lora.safetensors")
 
@@ -49,7 +50,7 @@ class HubFile:
 
 
 def is_hub_reference(text: str) -> bool:
-    """Whether `text` is `owner/name`, `owner/name/file.safetensors`, each with @revision or without."""
+    """Whether `text` is `owner/name`, `owner/name/file.safetensors` (or `.tar`), each with @revision or without."""
     return REFERENCE.fullmatch(text) is not None and ".." not in text
 
 
@@ -73,19 +74,18 @@ def find_on_hub(reference: str, rules: FetchRules) -> HubFile:
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise DownloadError(f"{reference}: {_reason(error)}") from None
     files = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    name = _choose(reference, wanted, [file for file in files if file.endswith(".safetensors")])
+    name = wanted if wanted in files else _choose(reference, wanted, files)
     if (files[name].size or 0) > rules.max_bytes:
         raise DownloadTooLarge(f"{reference}: larger than {rules.max_bytes:,} bytes")
     lfs = files[name].lfs
     return HubFile(repository, name, str(info.sha), lfs.sha256 if lfs else None)
 
 
-def _choose(reference: str, wanted: str | None, files: list[str]) -> str:
+def _choose(reference: str, wanted: str | None, found: Iterable[str]) -> str:
+    files = [name for name in found if name.endswith(".safetensors")]
     usual = [name for name in USUAL_NAMES if name in files]
     if wanted is None and (len(files) == 1 or usual):
         return usual[0] if usual else files[0]
-    if wanted in files:
-        return str(wanted)
     listed = ", ".join(sorted(files)[:10]) or "none"
     problem = "name one of its files" if wanted is None else f"it has no {wanted}"
     raise DownloadError(f"{reference}: {problem}; its .safetensors files: {listed}")

@@ -139,8 +139,7 @@ def _distinct_triggers(artifacts: Sequence[Artifact]) -> tuple[dict[str, list[st
     triggers: dict[str, list[str]] = {}
     notes, count = [], 0
     for number, artifact in enumerate(artifacts, start=1):
-        described = artifact.description.triggers if artifact.description and artifact.tokens else {}
-        for trigger, placeholders in described.items():
+        for trigger, placeholders in (artifact.triggers if artifact.tokens else {}).items():
             name, suffix = trigger, 1
             while name in triggers:
                 suffix += 1
@@ -161,6 +160,12 @@ def _place_tokens(family: ModelFamily, artifacts: Sequence[Artifact], names: Seq
         missing = [encoder for encoder in family.encoder_names if encoder not in artifact.tokens]
         if missing:
             raise ArtifactError(f"the artifact has no token embeddings for {', '.join(missing)}: another family's?")
+        strange = [encoder for encoder in artifact.tokens if encoder not in family.encoder_names]
+        if strange:
+            raise ArtifactError(
+                f"the artifact has token embeddings for {', '.join(strange)}, where this base takes them for "
+                f"{', '.join(family.encoder_names)} alone: another family's?"
+            )
     try:
         rows = [torch.cat([artifact.tokens[name].float() for artifact in with_tokens]) for name in family.encoder_names]
         return PlaceholderTokens(family, names, rows)

@@ -33,7 +33,7 @@ def parse_token_strength(text: str | float) -> dict[str, float]:
 
 def with_token_strength(loras: Sequence[ScaledArtifact], strengths: Mapping[str, float]) -> list[ScaledArtifact]:
     """The LoRAs with their rows scaled, by trigger word. Raises RequestError for a trigger word that none has."""
-    known = {trigger for lora in loras for trigger in _triggers(lora.artifact)}
+    known = {trigger for lora in loras for trigger in lora.artifact.triggers}
     strange = sorted(set(strengths) - known - {EVERY_TRIGGER})
     if strange:
         raise RequestError(
@@ -47,12 +47,8 @@ def with_token_strength(loras: Sequence[ScaledArtifact], strengths: Mapping[str,
 def _scaled(artifact: Artifact, strengths: Mapping[str, float]) -> Artifact:
     default = strengths.get(EVERY_TRIGGER, 1.0)
     factors = torch.tensor(
-        [strengths.get(trigger, default) for trigger, placeholders in _triggers(artifact).items() for _ in placeholders]
+        [strengths.get(trigger, default) for trigger, placeholders in artifact.triggers.items() for _ in placeholders]
     )
     if not artifact.tokens or not len(factors):
         return artifact
     return replace(artifact, tokens={name: rows * factors[:, None] for name, rows in artifact.tokens.items()})
-
-
-def _triggers(artifact: Artifact) -> Mapping[str, Sequence[str]]:
-    return artifact.description.triggers if artifact.description else {}

@@ -17,6 +17,8 @@ from fetching.rules import FetchRules
 MAX_LORAS = 8
 MAX_SCALE = 10.0
 RECOMMENDED = "recommended"
+NAMELESS = "TOK"
+"""The trigger word of uploaded embeddings: an upload has no file name, which else is the word."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def read_one(location: str, *, local_files: bool) -> Artifact:
     """The LoRA at a path, URL, or hub id. Raises ArtifactError or DownloadError."""
     if location.startswith("data:"):
         with tempfile.TemporaryDirectory() as folder:
-            return Artifact.read(download(location, Path(folder) / "weights.safetensors").path)
+            return Artifact.read(download(location, Path(folder) / "weights.safetensors").path, word=NAMELESS)
     if is_url(location):
         rules = FetchRules.from_environment()
         with DownloadCache.from_environment().using(

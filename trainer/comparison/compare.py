@@ -66,8 +66,7 @@ def _rows_of(
     protocol: Protocol, subject: Subject, name: str, file: Path, sampler: Sampler, judge: Judge
 ) -> Iterator[Row]:
     artifact = Artifact.read(file)
-    described = next(iter(artifact.description.triggers), None) if artifact.description else None
-    trigger = subject.trigger or described or subject.class_word
+    trigger = subject.trigger or next(iter(artifact.triggers), None) or subject.class_word
     plan = _plan(protocol, subject, trigger, sampler.family.native_resolution)
     for scale in protocol.scales:
         sampler.load(artifact, scale)

@@ -30,13 +30,12 @@ ENCODERS = ("clip_l", "clip_g")
 def to_cog_sdxl(file: LoraFile, path: Path) -> None:
     """Write the tar. Raises ArtifactError for what its predictor would not load or pass over in silence."""
     require_free(path)
-    description = file.artifact.description
-    if file.family != "sdxl" or description is None:
-        raise ArtifactError("cog-sdxl holds SDXL artifacts of this trainer, with their triggers; this file is none")
+    if file.family != "sdxl" or not file.artifact.layers:
+        raise ArtifactError("cog-sdxl holds LoRAs for SDXL, with their trigger words; this file is none")
     if missing := [name for name in ENCODERS if name not in file.artifact.tokens]:
         raise ArtifactError(f"cog-sdxl needs token embeddings, and there are none for {missing[0]}")
     rows = {f"text_encoders_{index}": file.artifact.tokens[name] for index, name in enumerate(ENCODERS)}
-    triggers = {trigger: "".join(names) for trigger, names in description.triggers.items()}
+    triggers = {trigger: "".join(names) for trigger, names in file.artifact.triggers.items()}
     members = {
         "lora.safetensors": save(processor_tensors(file.artifact.layers)),
         "embeddings.pti": save({name: table.float().contiguous() for name, table in rows.items()}),

@@ -35,26 +35,33 @@ def to_bundle(file: LoraFile, path: Path) -> None:
 
     diffusers and ComfyUI do not: for them, keep the embeddings in a file of their own.
     """
-    description, tokens = file.artifact.description, file.artifact.tokens
-    if description is None or not tokens:
+    triggers, tokens = file.artifact.triggers, file.artifact.tokens
+    if not tokens:
         raise ArtifactError("there are no tokens to bundle. Use --format kohya.")
     layers = _layers(file, "kohya")
     tensors = {f"{name}.{key}": value for name, layer in layers.items() for key, value in layer.tensors().items()}
-    placeholders = [name for names in description.triggers.values() for name in names]
-    for trigger, names in description.triggers.items():
-        rows = [placeholders.index(name) for name in names]
+    first = 0
+    for trigger, names in triggers.items():
         for encoder, table in tokens.items():
-            tensors[f"bundle_emb.{trigger}.{encoder}"] = table[rows]
-    write_tensors(tensors, file.header, path)
+            key = "clip_l" if encoder == "clip_h" else encoder  # OneTrainer's name for SD2's encoder, too
+            tensors[f"bundle_emb.{trigger}.{key}"] = table[first : first + len(names)]
+        first += len(names)
+    write_tensors(tensors, file.header_with_words, path)
 
 
 def to_embeddings(file: LoraFile, path: Path) -> None:
-    """The tokens alone: `clip_l`, `clip_g`, or `emb_params` where there is one text encoder."""
+    """The tokens alone: `clip_l`, `clip_g`, or `emb_params` where there is one text encoder.
+
+    The header keeps the words; for other tools all rows are one word, that of the file's name.
+    """
     tokens = file.artifact.tokens
     if not tokens:
         raise ArtifactError("the file has no tokens, so there are no embeddings to write")
     named = {"emb_params": next(iter(tokens.values()))} if len(tokens) == 1 else dict(tokens)
-    write_tensors(named, {}, path)
+    header = {key: value for key, value in file.header_with_words.items() if not key.startswith("ss_network_")}
+    if architecture := header.get("modelspec.architecture"):
+        header["modelspec.architecture"] = architecture.rpartition("/")[0] + "/textual-inversion"
+    write_tensors(named, header, path)
 
 
 FORMATS: Mapping[str, Callable[[LoraFile, Path], None]] = {
@@ -79,7 +86,7 @@ def _layers(file: LoraFile, naming: Naming) -> dict[str, Layer]:
 def _renamed(file: LoraFile, path: Path, naming: Naming) -> None:
     if not file.artifact.layers:
         raise ArtifactError("the file has no layers, only tokens. Use --format embeddings.")
-    header = dict(file.header)
+    header = file.header_with_tokens
     if naming == "diffusers" and "ss_network_dim" in header:
         header["ss_network_alpha"] = str(float(header["ss_network_dim"]))  # folded in: alpha is the rank now
     write_layers(_layers(file, naming), header, path)

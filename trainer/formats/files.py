@@ -6,39 +6,58 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from artifact.artifact import EXACT, Artifact
+from artifact.contents import Form, read_contents
 from artifact.errors import ArtifactError
 from artifact.layer_keys import named_tensors
 from artifact.layers import Layer
+from artifact.metadata import TOKENS_KEY, TRIGGERS_KEY, rows_header, words_header
 from trainer.formats.module_names import family_of, parse
 
 
 @dataclass(frozen=True)
 class LoraFile:
-    """`artifact` as it is read, and `header`: every string of the file's header, other tools' included."""
+    """`artifact` as it is read, and `header`: the strings of the file's header, without those that hold tokens."""
 
     artifact: Artifact
     header: Mapping[str, str]
+    form: Form
 
     @classmethod
     def read(cls, path: Path) -> "LoraFile":
-        """Raises ArtifactError when it is missing or no LoRA file."""
+        """Raises ArtifactError when it is missing or holds neither LoRA nor embeddings."""
         if not path.is_file():
             raise ArtifactError(f"{path} does not exist, or is no file")
-        artifact = Artifact.read(path)
-        with safe_open(path, framework="pt") as file:
-            return cls(artifact, file.metadata() or {})
+        contents = read_contents(path)
+        header = {key: value for key, value in contents.header.items() if key not in (TOKENS_KEY, TRIGGERS_KEY)}
+        return cls(Artifact.of(contents), header, contents.form)
 
     @property
     def family(self) -> str:
         """What our own header says, else what the names tell. Raises ArtifactError for names of no known tool."""
         if self.artifact.description is not None:
             return self.artifact.description.family
+        if not self.artifact.layers:
+            return "sdxl" if "clip_g" in self.artifact.tokens else "sd15"
         return family_of(parse(name) for name in self.artifact.layers)
+
+    @property
+    def header_with_tokens(self) -> dict[str, str]:
+        """The whole header, as a LoRA's file has it."""
+        tokens = self.artifact.tokens
+        if self.artifact.description is not None:
+            return {**self.header, TOKENS_KEY: rows_header(tokens)}
+        return {**self.header, **words_header(self.artifact.triggers, tokens)}
+
+    @property
+    def header_with_words(self) -> dict[str, str]:
+        """The header of a file whose tensors have the tokens' rows."""
+        words = {} if self.artifact.description else words_header(self.artifact.triggers, self.artifact.tokens)
+        words.pop(TOKENS_KEY, None)
+        return {**self.header, **words}
 
 
 def require_free(path: Path) -> None:

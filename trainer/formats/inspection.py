@@ -22,13 +22,14 @@ def inspect(path: Path) -> str:
 
 def _rows(file: LoraFile) -> Iterator[tuple[str, str]]:
     artifact, description = file.artifact, file.artifact.description
+    yield "file", file.form
     yield "family", _family(file)
     if description is not None:
         yield "base", f"{description.base_model} ({description.prediction_type}, {description.base_fingerprint[:12]})"
         yield "steps", str(description.steps)
         yield "scale", f"{description.recommended_scale:g} recommended"
-        for trigger, names in description.triggers.items():
-            yield "trigger", f"{trigger} → {' '.join(names)}"
+    for trigger, names in artifact.triggers.items():
+        yield "trigger", f"{trigger} → {' '.join(names)}"
     for encoder, rows in artifact.tokens.items():
         norms = ", ".join(f"{float(norm):.3g}" for norm in rows.norm(dim=1))
         yield "tokens", f"{encoder}: {len(rows)} of width {rows.shape[1]}, norms {norms}"
@@ -84,5 +85,9 @@ def _limits(file: LoraFile) -> Iterator[str]:
         for name, layer in file.artifact.layers.items()
     ):
         yield "diffusers ignores the alphas of peft's names: convert to diffusers to fold them in"
-    if file.artifact.tokens:
+    if file.form == "LoRA with bundled embeddings":
+        yield "diffusers passes over the whole file: convert to kohya or diffusers, and to embeddings"
+    if file.form == "tar as cog-sdxl writes":
+        yield "no other tool opens the tar: convert to kohya or diffusers, and to embeddings"
+    if file.artifact.tokens and file.form == "LoRA":
         yield "ComfyUI, A1111 and diffusers need its tokens as a file: convert to embeddings"

@@ -1,0 +1,50 @@
+"""What a file of weights holds, whichever tool wrote it: layers, words, and what it says of itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from artifact.cog_sdxl_tar import is_tar, read_cog_sdxl
+from artifact.layer_keys import layers_from_tensors
+from artifact.layers import Layer
+from artifact.metadata import ArtifactDescription, from_header
+from artifact.safetensors_file import read_safetensors
+from artifact.words import BUNDLE, Tokens, split_words, with_header_words
+
+Form = Literal["LoRA", "LoRA with bundled embeddings", "embeddings alone", "tar as cog-sdxl writes"]
+
+
+@dataclass(frozen=True)
+class FileContents:
+    """`header`: every string of the file. `description`: what our own files say; `tokens`: words and their rows."""
+
+    form: Form
+    header: Mapping[str, str]
+    layers: Mapping[str, Layer]
+    tokens: Tokens
+    description: ArtifactDescription | None
+
+
+def read_contents(path: Path, word: str | None = None) -> FileContents:
+    """Read a LoRA of any kind, cog-sdxl's tar of one, or embeddings alone.
+
+    word: the trigger word of embeddings that stand alone without one, by default the file's name.
+
+    Raises ArtifactError when it is none of these, or inconsistent.
+    """
+    form: Form
+    if is_tar(path):
+        form = "tar as cog-sdxl writes"
+        (header, tensors), words = read_cog_sdxl(path)
+    else:
+        header, found = read_safetensors(path)
+        tensors, words = split_words(found, path.stem if word is None else word, path.name)
+        bundled = any(key.startswith(BUNDLE) for key in found)
+        form = "LoRA with bundled embeddings" if bundled else "LoRA" if tensors or not words else "embeddings alone"
+    description, tokens = from_header(header)
+    if words:
+        apart = form != "embeddings alone"
+        tokens = with_header_words(words, tokens, apart=apart, file=path.name)
+    layers = layers_from_tensors(tensors, path.name) if tensors or not tokens.rows else {}  # tokens may be all there is
+    return FileContents(form, header, layers, tokens, description)

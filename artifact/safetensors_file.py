@@ -1,0 +1,45 @@
+"""Opens a .safetensors file as what it is: hostile until checked. Nothing else is ever opened, and no pickle."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from artifact.errors import ArtifactError
+
+MAX_TENSORS = 20_000
+"""SDXL has some 1,100 layers that a LoRA can change; LoKr has the most tensors a layer, six."""
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+class HeaderAndTensors(NamedTuple):
+    """The file's own strings, and its tensors by key."""
+
+    header: Mapping[str, str]
+    tensors: Mapping[str, Tensor]
+
+
+def read_safetensors(path: Path, shown: str | None = None) -> HeaderAndTensors:
+    """`shown`: what errors call the file. Raises ArtifactError when it is none, or has more tensors than any LoRA."""
+    shown = shown or path.name
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            if len(names) > MAX_TENSORS:
+                raise ArtifactError(f"{shown}: {len(names):,} tensors are more than any LoRA has")
+            return HeaderAndTensors(file.metadata() or {}, {name: file.get_tensor(name) for name in names})
+    except ArtifactError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"{shown}: not a readable .safetensors file ({error})") from error
+
+
+def require_finite(key: str, tensor: Tensor) -> None:
+    """Raises ArtifactError when a tensor is no floats, or holds NaN or infinities."""
+    if tensor.dtype not in FLOATS:
+        raise ArtifactError(f"{key} is of type {tensor.dtype}, which no LoRA is")
+    if not torch.isfinite(tensor).all():
+        raise ArtifactError(f"{key} holds values that are not finite")
