@@ -73,19 +73,18 @@ def pack_shards(photographs: Path, folder: Path) -> Path:
 
 def measure(source: Path, side: int) -> dict[str, Any]:
     """One preparation in this process: times in seconds, the peak of its memory in MB, the cores it kept busy."""
-    from resource import RUSAGE_SELF, getrusage
-
     from preprocess.config import DataConfig
     from preprocess.gallery import write_gallery
     from preprocess.prepare import prepare
+    from trainer.memory import resident_peak
 
     config = DataConfig(captioner="none", resolution=side)
-    before = getrusage(RUSAGE_SELF).ru_maxrss / 1024
+    before = resident_peak() / MEGABYTE
     with tempfile.TemporaryDirectory() as folder:
         start, cpu = time.perf_counter(), time.process_time()
         dataset = prepare([source], config, Path(folder) / "dataset")
         seconds, busy = time.perf_counter() - start, time.process_time() - cpu
-        peak = getrusage(RUSAGE_SELF).ru_maxrss / 1024
+        peak = resident_peak() / MEGABYTE
         page = write_gallery(dataset).stat().st_size
         with_page = time.perf_counter() - start - seconds
     return {

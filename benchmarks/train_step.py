@@ -5,7 +5,6 @@ python -m benchmarks.train_step [--steps 20] [--batches 1 4 8] [--ranks 8 32]
 
 import argparse
 import itertools
-import resource
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from families.registry import load_base_model
 from preprocess.prepare import prepare
 from trainer.cache import cache_examples
 from trainer.config import TrainingConfig, build_config
+from trainer.memory import resident_peak
 from trainer.resolution import base_requirements, resolve
 from trainer.training import Training, build_training
 
@@ -94,7 +94,7 @@ def _peak_megabytes() -> float:
     """Of the device; on a CPU of this process, which only ever grows."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return resident_peak() / 2**20
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Keeps what the base knew: without the trigger word, the trained model should predict what the base predicts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +17,10 @@ from trainer.losses.term import StepContext
 class PriorMatching:
     """weight · mean((prediction with adapter - prediction without)²) on prompts without the trigger.
 
-    In turn: a caption whose triggers are replaced, the empty prompt (guidance leans on that prediction too), and one of
-    `prompts`, drawn anew each time. The base itself is the teacher, so no class images are needed. Costs two more
-    forward passes and one backward.
+    In turn, from a random one on: a caption whose triggers are replaced, the empty prompt (guidance leans on that
+    prediction too), and one of `prompts`, drawn anew each time. The base itself is the teacher, so no class images are
+    needed. Costs two more forward passes and one backward for `share` (above 0, to 1) of the batch's images, at least
+    one.
     """
 
     family: ModelFamily
@@ -27,23 +29,31 @@ class PriorMatching:
     prompts: Sequence[str]
     generator: torch.Generator
     weight: float
+    share: float = 1.0
     name: str = "prior_matching"
 
     def __call__(self, context: StepContext) -> Tensor:
-        captions = [self._prompt(*row) for row in enumerate(context.captions)]
+        count = math.ceil(self.share * len(context.captions))
+        noised, timesteps, sizes = context.noised[:count], context.draw.timesteps[:count], context.sizes[:count]
+        captions = self._prompts(context.captions[:count])
         with torch.no_grad():
             with self.adapter.off():
                 features = self.family.encode_prompts(captions)
-                wanted = self.family.denoise(context.noised, context.draw.timesteps, features, context.sizes)
+                wanted = self.family.denoise(noised, timesteps, features, sizes)
             if self.adapter.text_encoder_parameters:
                 features = self.family.encode_prompts(captions)
-        predicted = self.family.denoise(context.noised, context.draw.timesteps, features, context.sizes)
+        predicted = self.family.denoise(noised, timesteps, features, sizes)
         return self.weight * (predicted - wanted).square().mean()
 
-    def _prompt(self, index: int, caption: str) -> str:
-        turn = index % (3 if self.prompts else 2)
-        if turn == 0:
+    def _prompts(self, captions: Sequence[str]) -> list[str]:
+        kinds = 3 if self.prompts else 2
+        first = self._draw(kinds)
+        return [self._prompt((first + row) % kinds, caption) for row, caption in enumerate(captions)]
+
+    def _prompt(self, kind: int, caption: str) -> str:
+        if kind == 0:
             return expand_triggers(caption, {trigger: [word] for trigger, word in self.replacements.items()})
-        if turn == 1:
-            return ""
-        return self.prompts[int(torch.randint(len(self.prompts), (), generator=self.generator))]
+        return "" if kind == 1 else self.prompts[self._draw(len(self.prompts))]
+
+    def _draw(self, count: int) -> int:
+        return int(torch.randint(count, (), generator=self.generator))
