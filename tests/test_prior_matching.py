@@ -1,6 +1,6 @@
 """What prior matching shows the model: which prompts, for how many images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.prompts: list[list[str]] = []
-        self.factors = iter(())
+        self.factors: Iterator[int] = iter(())
 
     def encode_prompts(self, prompts: Sequence[str]) -> list[str]:
         self.prompts.append(list(prompts))
