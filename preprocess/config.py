@@ -177,6 +177,11 @@ class DataConfig(Settings):
         return self
 
     @property
+    def has_preservation_set(self) -> bool:
+        """Whether there are images without the concept, too."""
+        return self.preservation_data is not None
+
+    @property
     def all_concepts(self) -> tuple[ConceptConfig, ...]:
         """The concepts of the run: the listed ones, or the one of trigger_word and class_word."""
         return self.concepts or (
@@ -199,7 +204,7 @@ def _concept_rules(config: DataConfig) -> None:
         raise ValueError(f"concepts: each needs a trigger_word of its own; given: {', '.join(triggers)}")
     if config.concepts and (config.class_word or config.trigger_word not in ("TOK", *triggers)):
         raise ValueError("concepts: trigger_word and class_word stand inside each of them; leave the outer ones out")
-    if config.preservation_data is None and config.preservation_weight != 1.0:
+    if not config.has_preservation_set and config.preservation_weight != 1.0:
         raise ValueError("preservation_weight has no effect without preservation_data; leave it out")
 
 

@@ -12,7 +12,7 @@ dataset.html             all of it to look at
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -132,6 +132,11 @@ class PreparedDataset:
 def is_prepared(folder: Path) -> bool:
     """Whether `folder` is a prepared dataset rather than a folder of images."""
     return (folder / DATASET_FILE).is_file() and (folder / "images").is_dir()
+
+
+def are_prepared(sources: Sequence[str | Path]) -> bool:
+    """Whether `sources` is one prepared dataset rather than archives, folders or URLs of images."""
+    return len(sources) == 1 and is_prepared(Path(sources[0]))
 
 
 def line_numbers(folder: Path) -> list[int]:

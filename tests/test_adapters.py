@@ -138,6 +138,27 @@ def test_the_saved_alpha_gives_the_scale_of_the_rule(
         assert {round(layer.alpha or 0, 5) for layer in adapter.layers().values()} == {round(saved, 5)}
 
 
+def test_weight_decay_leaves_the_magnitudes_of_dora_alone(base: ModelFamily, tmp_path: Path) -> None:
+    """They start as long as the base's rows: pulled to 0, they would take the base's own weights with them."""
+    settings = config(adapter="dora", rank=2, lora_targets="cross-attention-kv", weight_decay=1.0, learning_rate=0.1,
+                      train_text_encoder=True)  # fmt: skip
+    for training in placed(base, settings, tmp_path):
+        spared = {id(parameter) for parameter in training.adapter.undecayed}
+        for trainable in training.trainer.trainables:
+            before = [parameter.detach().clone() for parameter in trainable.parameters]
+            for parameter in trainable.parameters:
+                parameter.grad = torch.zeros_like(parameter)
+            trainable.update()
+            alone = [torch.equal(*pair) for pair in zip(before, trainable.parameters, strict=True)]
+            started = [bool(parameter.any()) for parameter in before]
+            expected = [
+                trainable.name == "tokens" or id(each) in spared or not some
+                for each, some in zip(trainable.parameters, started, strict=True)
+            ]
+            assert alone == expected
+        assert len(spared) > 10
+
+
 def test_lokr_with_whole_factors_has_its_scale_inside(base: ModelFamily) -> None:
     """Other tools take no alpha there: they would read the file at another strength."""
     with adapted(base, config(adapter="lokr", rank=512, alpha=256.0)) as adapter:

@@ -109,9 +109,9 @@ def test_extras_are_called_with_their_own_arguments(monkeypatch: pytest.MonkeyPa
     for module, contents in modules.items():
         monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**contents, __spec__=object()))
     monkeypatch.setattr(extras, "find_spec", lambda module: object())
-    build_optimizer(weights(), OptimizerSettings("adamw_schedule_free", 1e-3, 0.1))
+    optimizer = build_optimizer(weights(), OptimizerSettings("adamw_schedule_free", 1e-3, 0.1))
     build_optimizer(weights(), OptimizerSettings("prodigy_schedule_free", 1.0, 0.1, d_coef=0.5))
-    assert seen["adamw_schedule_free"]["weight_decay"] == 0.1
+    assert optimizer.param_groups[0]["weight_decay"] == 0.1 and seen["adamw_schedule_free"]["lr"] == 1e-3
     assert seen["prodigy_schedule_free"]["d_coef"] == 0.5 and not seen["prodigy_schedule_free"]["stochastic_rounding"]
 
 

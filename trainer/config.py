@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from preprocess.config import DataConfig
 from preprocess.settings import Settings, build_settings
 from trainer.config_sections.adapter import TEXT_ENCODER_RATE, AdapterSection
+from trainer.config_sections.class_images import ClassImagesSection
 from trainer.config_sections.collapse import CollapseSection
 from trainer.config_sections.duration import DurationSection
 from trainer.config_sections.held_out import HeldOutSection
@@ -57,6 +58,7 @@ class TrainingConfig(
     TokenSection,
     AdapterSection,
     DurationSection,
+    ClassImagesSection,
     BaseModelSection,
     DataConfig,
 ):
@@ -73,9 +75,15 @@ class TrainingConfig(
             _adapter_rule,
             _token_rule,
             _evaluation_rule,
+            _class_image_rule,
         ):
             rule(self)
         return self
+
+    @property
+    def has_preservation_set(self) -> bool:
+        """Given, or drawn by the base."""
+        return self.preservation_data is not None or self.num_class_images > 0
 
     @property
     def resolved_mask_floor(self) -> float:
@@ -170,6 +178,15 @@ def _token_rule(config: TrainingConfig) -> None:
             f"token_retraction spoils what {config.token_optimizer} measures: use token_norm_weight, or "
             "token_optimizer: adamw"
         )
+
+
+def _class_image_rule(config: TrainingConfig) -> None:
+    if config.num_class_images == 0:
+        return
+    if config.preservation_data is not None:
+        raise ValueError("num_class_images: preservation_data is that set already; leave one of them out")
+    if config.class_prompt is None and not any(concept.class_word for concept in config.all_concepts):
+        raise ValueError("num_class_images needs a class_word (or class_prompt) that says what to draw")
 
 
 def _evaluation_rule(config: TrainingConfig) -> None:

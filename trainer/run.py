@@ -8,13 +8,14 @@ import torch
 from accelerate import Accelerator
 
 from families.registry import load_base_model
-from preprocess.dataset import PreparedDataset, is_prepared
+from preprocess.dataset import PreparedDataset, are_prepared, is_prepared
 from preprocess.gallery import write_gallery
 from preprocess.prepare import BaseRequirements, preparing
 from preprocess.reopen import reopen
 from sampler.sampler import Sampler
 from trainer.adapters.adapter import where_it_opens
 from trainer.cache import cache_examples, count_views
+from trainer.class_images import with_class_images
 from trainer.config import TrainingConfig
 from trainer.duration import describe
 from trainer.evaluation.stage import evaluating, evaluation_encoders
@@ -71,7 +72,10 @@ def run(
     yield Progress("preparing the images", 0.05)
     if state is not None:
         sources = [output.dataset if is_prepared(output.dataset) else state["dataset"]]
-    dataset = yield from _dataset(config, sources, output, base_requirements(family, config))
+    data = config
+    if config.num_class_images > 0 and state is None:  # before anything is on the base
+        data = yield from with_class_images(config, sources, family, accelerator.device, output.class_images)
+    dataset = yield from _dataset(data, sources, output, base_requirements(family, config))
     yield from _tell(dataset)
 
     if (warning := where_it_opens(config, family)) is not None:
@@ -131,7 +135,7 @@ def _dataset(
     config: TrainingConfig, sources: Sequence[str | Path], output: OutputFolder, base: BaseRequirements
 ) -> Generator[Progress, None, PreparedDataset]:
     """Prepare the sources, or open the one that is prepared already. The gallery shows what will be trained."""
-    if len(sources) == 1 and is_prepared(Path(sources[0])):
+    if are_prepared(sources):
         dataset = reopen(Path(sources[0]), config, base)
     else:
         stages = preparing(sources, config, output.dataset, base)

@@ -1,6 +1,6 @@
 """Something that is trained: parameters with their own optimizer, schedule and clipping."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,14 +31,18 @@ class Trainable:
         max_grad_norm: float,
         total_steps: int,
         ema_decay: float = 0.0,
+        undecayed: Collection[nn.Parameter] = (),
     ) -> None:
-        """Raises ValueError without parameters, or for one that is not fp32."""
+        """`undecayed`: parameters, these or others, that weight decay leaves alone.
+
+        Raises ValueError without parameters, or for one that is not fp32.
+        """
         wrong = [parameter.dtype for parameter in parameters if parameter.dtype != torch.float32]
         if wrong or not parameters:
             raise ValueError(f"{name}: {len(parameters)} parameters, {len(wrong)} of them not fp32 ({set(wrong)})")
         self.name = name
         self.parameters = list(parameters)
-        self.optimizer = build_optimizer(self.parameters, optimizer)
+        self.optimizer = build_optimizer(self.parameters, optimizer, undecayed)
         self._settings, self._peak = schedule, optimizer.learning_rate
         self._total = total_steps
         self._multiplier = multiplier(schedule, optimizer.learning_rate, total_steps)

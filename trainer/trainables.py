@@ -1,6 +1,6 @@
 """What a configuration trains: each group of parameters with its own optimizer and schedule."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -26,11 +26,15 @@ def build_trainables(adapter: Adapter, tokens: ConceptTokens, config: TrainingCo
     )
     trainables = []
     if adapter.denoiser_parameters:
-        trainables.append(_trainable("lora", adapter.denoiser_parameters, weights, config.max_grad_norm, config))
+        trainables.append(
+            _trainable("lora", adapter.denoiser_parameters, weights, config.max_grad_norm, config, adapter.undecayed)
+        )
     if adapter.text_encoder_parameters:
         text = replace(weights, learning_rate=config.resolved_text_encoder_learning_rate)
         trainables.append(
-            _trainable("text_encoders", adapter.text_encoder_parameters, text, config.max_grad_norm, config)
+            _trainable(
+                "text_encoders", adapter.text_encoder_parameters, text, config.max_grad_norm, config, adapter.undecayed
+            )
         )
     if words.learning_rate > 0:
         clip = config.token_max_grad_norm or config.max_grad_norm
@@ -49,7 +53,12 @@ def require_optimizers(config: TrainingConfig) -> None:
 
 
 def _trainable(
-    name: str, parameters: Sequence[nn.Parameter], optimizer: OptimizerSettings, clip: float, config: TrainingConfig
+    name: str,
+    parameters: Sequence[nn.Parameter],
+    optimizer: OptimizerSettings,
+    clip: float,
+    config: TrainingConfig,
+    undecayed: Collection[nn.Parameter] = (),
 ) -> Trainable:
     assert config.max_train_steps is not None  # planned
     schedule = _schedule(name, optimizer.name, config)
@@ -61,6 +70,7 @@ def _trainable(
         max_grad_norm=clip,
         total_steps=config.max_train_steps,
         ema_decay=0.0 if optimizer.name in SCHEDULE_FREE else config.ema_decay,
+        undecayed=undecayed,
     )
 
 

@@ -24,6 +24,9 @@ class ComponentAdapter(Protocol):
     @property
     def parameters(self) -> list[nn.Parameter]: ...
 
+    @property
+    def undecayed(self) -> list[nn.Parameter]: ...
+
     def layers(self) -> dict[str, Layer]: ...
 
     def set_enabled(self, enabled: bool) -> None: ...
@@ -46,6 +49,11 @@ class Adapter:
     @property
     def text_encoder_parameters(self) -> list[nn.Parameter]:
         return [parameter for name, part in self._parts.items() if name != DENOISER for parameter in part.parameters]
+
+    @property
+    def undecayed(self) -> list[nn.Parameter]:
+        """Those of the parameters that weight decay must leave alone, of every component."""
+        return [parameter for part in self._parts.values() for parameter in part.undecayed]
 
     def layers(self) -> dict[str, Layer]:
         """Everything that has been trained up to now, of every component, by its name in the file."""

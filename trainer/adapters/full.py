@@ -37,6 +37,10 @@ class FullFineTuning:
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for _, parameter in self._parameters]
 
+    @property
+    def undecayed(self) -> list[nn.Parameter]:
+        return []
+
     @torch.no_grad()
     def layers(self) -> dict[str, Layer]:
         """The differences from the base, by the path of the module, fp32 on the CPU."""

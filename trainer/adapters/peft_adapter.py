@@ -54,6 +54,11 @@ class PeftAdapter:
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for _, parameter in self._named_parameters()]
 
+    @property
+    def undecayed(self) -> list[nn.Parameter]:
+        """DoRA's magnitudes: they start as long as the base's rows, and 0 would be no layer at all."""
+        return [parameter for name, parameter in self._named_parameters() if "lora_magnitude_vector" in name]
+
     def modules(self) -> list[Any]:
         """peft's layers."""
         return [part for part in self._component.modules() if isinstance(part, PeftLoraLayer | LycorisLayer)]

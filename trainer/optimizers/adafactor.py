@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 from transformers import Adafactor
 
-from trainer.optimizers.settings import OptimizerSettings
+from trainer.optimizers.settings import OptimizerSettings, ParameterGroup
 
 
-def adafactor(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
+def adafactor(groups: Sequence[ParameterGroup], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Second moments as row and column sums. Steps are neither relative nor scaled by the parameters, whose size a LoRA
     that starts at zero does not tell."""
     optimizer: torch.optim.Optimizer = Adafactor(
-        parameters,
+        groups,
         lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
         scale_parameter=False,
         relative_step=False,
     )

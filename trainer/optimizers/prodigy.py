@@ -8,15 +8,13 @@ from collections.abc import Sequence
 
 import torch
 from prodigyopt import Prodigy
-from torch import nn
 
 from trainer.optimizers.extras import import_extra
-from trainer.optimizers.settings import BETAS, OptimizerSettings
+from trainer.optimizers.settings import BETAS, OptimizerSettings, ParameterGroup
 
 
-def prodigy(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
+def prodigy(groups: Sequence[ParameterGroup], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """`safeguard_warmup`, because a small rate in the denominator of the estimate makes it explode while warming up."""
-    groups = [{"params": list(parameters), "weight_decay": settings.weight_decay}]  # as an argument it would be printed
     optimizer: torch.optim.Optimizer = Prodigy(
         groups,
         lr=settings.learning_rate,
@@ -28,14 +26,13 @@ def prodigy(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) -> 
     return optimizer
 
 
-def prodigy_schedule_free(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
+def prodigy_schedule_free(groups: Sequence[ParameterGroup], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Prodigy+ScheduleFree. No stochastic rounding: the parameters are fp32."""
     package = import_extra("prodigy_schedule_free")
     optimizer: torch.optim.Optimizer = package.ProdigyPlusScheduleFree(
-        parameters,
+        groups,
         lr=settings.learning_rate,
         betas=BETAS,
-        weight_decay=settings.weight_decay,
         d_coef=settings.d_coef,
         stochastic_rounding=False,
     )

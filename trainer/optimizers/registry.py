@@ -1,6 +1,6 @@
 """The list of optimizers. A new one is a function and a line here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import nn
@@ -9,9 +9,9 @@ from trainer.config_sections.optimization import OptimizerName
 from trainer.optimizers.adafactor import adafactor
 from trainer.optimizers.adamw import adamw, adamw_8bit, adamw_schedule_free
 from trainer.optimizers.prodigy import prodigy, prodigy_schedule_free
-from trainer.optimizers.settings import OptimizerSettings
+from trainer.optimizers.settings import OptimizerSettings, ParameterGroup
 
-OptimizerBuilder = Callable[[Sequence[nn.Parameter], OptimizerSettings], torch.optim.Optimizer]
+OptimizerBuilder = Callable[[Sequence[ParameterGroup], OptimizerSettings], torch.optim.Optimizer]
 
 OPTIMIZERS: dict[OptimizerName, OptimizerBuilder] = {
     "adamw": adamw,
@@ -23,6 +23,14 @@ OPTIMIZERS: dict[OptimizerName, OptimizerBuilder] = {
 }
 
 
-def build_optimizer(parameters: Sequence[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """Raises ConfigError when the optimizer needs a package or a device that is not there."""
-    return OPTIMIZERS[settings.name](parameters, settings)
+def build_optimizer(
+    parameters: Sequence[nn.Parameter], settings: OptimizerSettings, undecayed: Collection[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """`undecayed`: those that weight decay leaves alone. Raises ConfigError when the optimizer needs a package or a
+    device that is not there."""
+    spared = {id(parameter) for parameter in undecayed}
+    groups: list[ParameterGroup] = [
+        {"params": [each for each in parameters if id(each) not in spared], "weight_decay": settings.weight_decay},
+        {"params": [each for each in parameters if id(each) in spared], "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[settings.name]([group for group in groups if group["params"]], settings)

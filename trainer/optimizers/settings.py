@@ -1,11 +1,21 @@
 """What an optimizer is built from."""
 
 from dataclasses import dataclass
+from typing import TypedDict
+
+from torch import nn
 
 from trainer.config_sections.optimization import OptimizerName
 
 BETAS = (0.9, 0.99)
 """A short memory of squared gradients: a fine-tuning has hundreds of steps, not hundreds of thousands."""
+
+
+class ParameterGroup(TypedDict):
+    """As torch.optim reads it."""
+
+    params: list[nn.Parameter]
+    weight_decay: float
 
 
 @dataclass(frozen=True)
