@@ -7,7 +7,7 @@ from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
-from benchmarks.learning import Draw, LearningJudge, pipeline_draw
+from benchmarks.learning import Draw, LearningJudge, Protocol, pipeline_draw
 from families.placeholder_tokens import expand_triggers
 from families.sources import EMBEDDED_BASE_FOLDER
 
@@ -15,13 +15,13 @@ TRIGGER = "TOK"
 LORA_FILES = ("weights.safetensors", "pytorch_lora_weights.safetensors")
 
 
-def judge_of(photos: Path) -> LearningJudge:
+def judge_of(photos: Path, protocol: Protocol) -> LearningJudge:
     """A judge for trainings of the embedded base on the PNGs in `photos`."""
     pictures = [Image.open(path).convert("RGB") for path in sorted(photos.glob("*.png"))]
-    return LearningJudge(pictures, pipeline_draw(_pipeline()))
+    return LearningJudge(pictures, pipeline_draw(_pipeline(), protocol), protocol)
 
 
-def draw_of(folder: Path) -> Draw:
+def draw_of(folder: Path, protocol: Protocol) -> Draw:
     """Drawing with the LoRA and the embeddings in `folder`; the trigger word stands for the placeholder tokens."""
     pipeline = _pipeline()
     pipeline.load_lora_weights(str(folder), weight_name=next(name for name in LORA_FILES if (folder / name).exists()))
@@ -33,7 +33,7 @@ def draw_of(folder: Path) -> Draw:
     }
     for key, (encoder, tokenizer) in encoders.items():
         pipeline.load_textual_inversion(rows[key], token=names, text_encoder=encoder, tokenizer=tokenizer)
-    draw = pipeline_draw(pipeline)
+    draw = pipeline_draw(pipeline, protocol)
     return lambda prompts: draw([expand_triggers(prompt, {TRIGGER: names}) for prompt in prompts])
 
 

@@ -74,13 +74,16 @@ class LearningJudge:
         return sum(list(COLOURS)[index] == colour for index, colour in zip(nearest, wanted, strict=True)) / len(wanted)
 
 
-def pipeline_draw(pipeline: object) -> Draw:
+def pipeline_draw(pipeline: object, protocol: Protocol = Protocol()) -> Draw:
     """Drawing through a plain diffusers pipeline."""
 
     def draw(prompts: Sequence[str]) -> list[Image.Image]:
         generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
         pictures: list[Image.Image] = pipeline(  # type: ignore[operator]
-            list(prompts), num_inference_steps=INFERENCE_STEPS, guidance_scale=GUIDANCE_SCALE, generator=generators
+            list(prompts),
+            num_inference_steps=protocol.inference_steps,
+            guidance_scale=GUIDANCE_SCALE,
+            generator=generators,
         ).images
         return pictures
 

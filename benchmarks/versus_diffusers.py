@@ -34,12 +34,14 @@ from benchmarks.contenders import (
 )
 from benchmarks.diffusers_results import TRIGGER, draw_of, judge_of
 from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
+from benchmarks.learning import Protocol
 from benchmarks.record import Row, markdown, write_record
 from preprocess.settings import read_settings_file
 
 SHORT, LONG = 20, 80
 """Steps of two runs whose difference is the time of a step, without start and end."""
-LEARNING_STEPS = 150
+LEARNING_STEPS = 120
+PROTOCOL = Protocol(samples_of_a_background=1, inference_steps=15)
 THEIRS, OURS, OURS_DEMO = "diffusers' script", "ours, the same job", "ours, configs/demo.yaml"
 
 
@@ -118,12 +120,12 @@ def measure_learning(
     contenders: Sequence[Contender], folder: Path, photos: Path, seeds: int, finished: FinishedRuns
 ) -> list[Row]:
     """A row a contender and seed, and one with each contender's means."""
-    judge = cache(lambda: judge_of(photos))
+    judge = cache(lambda: judge_of(photos, PROTOCOL))
 
     def train(contender: Contender, seed: int) -> Row:
         output = _new(folder)
         usage = contender.train(output, LEARNING_STEPS, seed)
-        scores = judge().score(draw_of(output), TRIGGER, CLASS_WORD)
+        scores = judge().score(draw_of(output, PROTOCOL), TRIGGER, CLASS_WORD)
         return {**scores.row(), "processor s": round(usage.processor_seconds, 1)}
 
     rows: list[Row] = []
