@@ -40,7 +40,7 @@ from trainer.run import run
 PROJECT = Path(__file__).resolve().parents[1]
 EXAMPLE = PROJECT / "assets" / "examples" / "robot.zip"
 PAGE = PROJECT / "docs" / "ablation.md"
-PROTOCOL = Protocol(concept_samples=8, samples_of_a_background=1, unrelated_prompts=8, inference_steps=12)
+PROTOCOL = Protocol(concept_samples=8, samples_of_a_background=1, unrelated_prompts=8, inference_steps=10)
 SCORES = ("concept", "prompt", "prior")
 MEASURED = (*SCORES, "steps/s")
 
@@ -84,10 +84,10 @@ def measure(settings: Mapping[str, Any], judge: Callable[[], LearningJudge]) -> 
         config = build_config(settings)
         times = [time.process_time() for each in run(config, [EXAMPLE], output) if each.step and not each.warning]
         artifact = Artifact.read(output.weights)
-    sampler = _sampler()
+    judging, sampler = judge(), _sampler()  # the judge draws the bare base: before anything is loaded
     sampler.load(artifact)
     try:
-        scores = judge().score(sampler_draw(sampler), config.trigger_word, str(config.class_word))
+        scores = judging.score(sampler_draw(sampler), config.trigger_word, str(config.class_word))
     finally:
         sampler.unload()
     return {**scores.row(), "steps/s": round((len(times) - 1) / (times[-1] - times[0]), 2)}

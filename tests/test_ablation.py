@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.ablation import measure
+from benchmarks.ablation import _sampler, measure
 from benchmarks.ablation_table import differs, write_page
 from benchmarks.ablation_variants import REFERENCE, VARIANTS
 from benchmarks.learning import Draw, Scores
@@ -22,6 +22,9 @@ def test_every_option_is_a_valid_training_that_differs_from_the_reference() -> N
 
 def test_an_option_is_trained_drawn_with_and_timed() -> None:
     class Judge:
+        def __init__(self) -> None:
+            assert not _sampler().triggers  # it would take the first training for the base
+
         def score(self, draw: Draw, trigger: str, class_word: str) -> Scores:
             assert len({picture.tobytes() for picture in draw([f"a photo of {trigger}"] * 2)}) == 2
             return Scores(1.0, 0.5, 0.25)
