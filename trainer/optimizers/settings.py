@@ -1,9 +1,7 @@
 """What an optimizer is built from."""
 
 from dataclasses import dataclass
-from typing import TypedDict
-
-from torch import nn
+from typing import Any
 
 from trainer.config_sections.optimization import OptimizerName
 
@@ -11,11 +9,8 @@ BETAS = (0.9, 0.99)
 """A short memory of squared gradients: a fine-tuning has hundreds of steps, not hundreds of thousands."""
 
 
-class ParameterGroup(TypedDict):
-    """As torch.optim reads it."""
-
-    params: list[nn.Parameter]
-    weight_decay: float
+ParameterGroup = dict[str, Any]
+"""As torch.optim reads it: `params` and their `weight_decay`."""
 
 
 @dataclass(frozen=True)
