@@ -27,7 +27,7 @@ PROCESSOR = re.compile(
 """diffusers' first names for LoRA, of attention processors, in which cog-sdxl writes and reads."""
 PEFT_MAGNITUDES = ("lora_magnitude_vector", "lora_magnitude_vector.weight")
 """peft's DoRA: (out,) for linear, (1, out, 1, 1) for convolution layers."""
-SUFFIXES = sorted((*KEYS, *ALIASES, *PEFT_MAGNITUDES), key=len, reverse=True)
+SUFFIXES = sorted((f".{key}" for key in (*KEYS, *ALIASES, *PEFT_MAGNITUDES)), key=len, reverse=True)
 
 
 def layers_from_tensors(tensors: Mapping[str, Tensor], file: str) -> dict[str, Layer]:
@@ -39,10 +39,10 @@ def layers_from_tensors(tensors: Mapping[str, Tensor], file: str) -> dict[str, L
     strange = []
     for original, tensor in tensors.items():
         key = _present_name(original)
-        if (suffix := next((suffix for suffix in SUFFIXES if key.endswith(f".{suffix}")), None)) is None:
+        if (suffix := next(filter(key.endswith, SUFFIXES), None)) is None:
             strange.append(original)
         else:
-            groups[key.removesuffix(f".{suffix}")][suffix] = tensor
+            groups[key.removesuffix(suffix)][suffix[1:]] = tensor
     if strange or not groups:
         odd = sorted(strange) or ["no tensors at all"]
         raise ArtifactError(

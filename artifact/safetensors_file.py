@@ -1,5 +1,6 @@
 """Opens a .safetensors file as what it is: hostile until checked. Nothing else is ever opened, and no pickle."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -41,5 +42,6 @@ def require_finite(key: str, tensor: Tensor) -> None:
     """Raises ArtifactError when a tensor is no floats, or holds NaN or infinities."""
     if tensor.dtype not in FLOATS:
         raise ArtifactError(f"{key} is of type {tensor.dtype}, which no LoRA is")
-    if not torch.isfinite(tensor).all():
+    finite = math.isfinite(tensor) if tensor.numel() == 1 else torch.isfinite(tensor).all()
+    if not finite:
         raise ArtifactError(f"{key} holds values that are not finite")

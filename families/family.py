@@ -115,8 +115,14 @@ class ModelFamily(Protocol):
 
 
 @runtime_checkable
-class SkipsClipLayers(Protocol):
-    """A family whose CLIP text encoders may stop early ("clip skip")."""
+class ReadsByClip(Protocol):
+    """A family that reads prompts by CLIP text encoders alone, their states side by side.
+
+    They may stop early ("clip skip"), words may be weighted, and a long prompt may be read in parts.
+    """
 
     def encode_prompts_early(self, prompts: Sequence[str], clip_skip: int) -> PromptFeatures:
         """As `encode_prompts`, with the last `clip_skip` layers of each encoder left out, as diffusers counts them."""
+
+    def encoder_states(self, number: int, output: Any, clip_skip: int) -> Tensor:
+        """What the denoiser reads of the output of encoder `number`, hidden states of every layer in it: (B, L, D)."""

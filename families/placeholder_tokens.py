@@ -35,11 +35,32 @@ def without_placeholders(prompt: str) -> str:
     return " ".join(re.sub(r"<s\d+>", " ", prompt).split())
 
 
+def tokenizers_with(family: ModelFamily, names: Sequence[str]) -> list[Any]:
+    """Copies of the base's tokenizers that know these words too. Raises ValueError when a name exists already."""
+    taken: set[str] = set()
+    for tokenizer in family.tokenizers:
+        taken |= tokenizer.get_vocab().keys() & set(names)
+    if taken:
+        raise ValueError(f"the base's vocabulary has {', '.join(sorted(taken))} already")
+    tokenizers = copy.deepcopy(family.tokenizers)
+    for tokenizer in tokenizers:
+        tokenizer.add_tokens(list(names))
+    return tokenizers
+
+
 class PlaceholderTokens:
     """Adds rows to the vocabularies of a base, and takes them away again without a trace."""
 
-    def __init__(self, family: ModelFamily, names: Sequence[str], rows: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        family: ModelFamily,
+        names: Sequence[str],
+        rows: Sequence[Tensor],
+        tokenizers: Sequence[Any] | None = None,
+    ) -> None:
         """`rows`: one tensor (n, d) for each text encoder, d its width; n = len(names).
+
+        `tokenizers`: what `tokenizers_with` makes of the names, where it is there already.
 
         Raises ValueError when a name exists already or a shape does not fit.
         """
@@ -48,9 +69,7 @@ class PlaceholderTokens:
         self._embeddings = [encoder.get_input_embeddings() for encoder in family.text_encoders]
         self.names = list(names)
         self.ids: list[list[int]] = []
-        taken = {name for tokenizer in self._tokenizers for name in self.names if name in tokenizer.get_vocab()}
-        if taken:
-            raise ValueError(f"the base's vocabulary has {', '.join(sorted(taken))} already")
+        extended = tokenizers or tokenizers_with(family, names)
         for embedding, row in zip(self._embeddings, rows, strict=True):  # before anything is changed
             if tuple(row.shape) != (len(self.names), embedding.embedding_dim):
                 raise ValueError(
@@ -58,8 +77,7 @@ class PlaceholderTokens:
                     f"({len(self.names)}, {embedding.embedding_dim}) expected"
                 )
         for index, (encoder, row) in enumerate(zip(family.text_encoders, rows, strict=True)):
-            tokenizer = copy.deepcopy(family.tokenizers[index])
-            tokenizer.add_tokens(self.names)
+            tokenizer = extended[index]
             encoder.set_input_embeddings(
                 _with_rows(self._embeddings[index], tokenizer.convert_tokens_to_ids(self.names), row)
             )
@@ -81,8 +99,7 @@ class PlaceholderTokens:
 def _with_rows(embedding: Any, ids: Sequence[int], rows: Tensor) -> nn.Embedding:
     """A copy of `embedding` (V, d) that is long enough for `ids` and holds `rows` (n, d) there."""
     table = embedding.weight.data
-    longer = nn.Embedding(max(max(ids) + 1, len(table)), table.shape[1], dtype=table.dtype, device=table.device)
-    longer.weight.requires_grad_(False)
-    longer.weight.data[: len(table)] = table
-    longer.weight.data[list(ids)] = rows.to(table)
-    return longer
+    longer = table.new_zeros(max(max(ids) + 1, len(table)), table.shape[1])
+    longer[: len(table)] = table
+    longer[list(ids)] = rows.to(table)
+    return nn.Embedding.from_pretrained(longer, freeze=True)

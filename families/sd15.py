@@ -109,10 +109,14 @@ class SD15:
     def encode_prompts_early(self, prompts: Sequence[str], clip_skip: int) -> PromptFeatures:
         """The states `clip_skip` layers earlier, after the same final norm."""
         output = clip_output(self.tokenizers[0], self.text_encoders[0], prompts)
+        return PromptFeatures(self.encoder_states(0, output, clip_skip))
+
+    def encoder_states(self, number: int, output: Any, clip_skip: int) -> Tensor:
+        """The last hidden states, or earlier ones, after the final norm."""
         if clip_skip == 0:
-            return PromptFeatures(output.last_hidden_state)
-        encoder: Any = getattr(self.text_encoders[0], "text_model", self.text_encoders[0])
-        return PromptFeatures(encoder.final_layer_norm(output.hidden_states[-1 - clip_skip]))
+            return output.last_hidden_state
+        encoder: Any = getattr(self.text_encoders[number], "text_model", self.text_encoders[number])
+        return encoder.final_layer_norm(output.hidden_states[-1 - clip_skip])
 
     def denoise(
         self, noised: Tensor, timesteps: Tensor, prompts: PromptFeatures, sizes: Sequence[SizeConditioning]

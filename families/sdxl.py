@@ -93,12 +93,17 @@ class SDXL:
     def encode_prompts_early(self, prompts: Sequence[str], clip_skip: int) -> PromptFeatures:
         """The same from `clip_skip` layers earlier; the projection is always that of the whole encoder."""
         outputs = [clip_output(*pair, prompts) for pair in zip(self.tokenizers, self.text_encoders, strict=True)]
-        prompt_embeds = torch.cat([output.hidden_states[-2 - clip_skip] for output in outputs], dim=-1)
+        states = [self.encoder_states(number, output, clip_skip) for number, output in enumerate(outputs)]
+        prompt_embeds = torch.cat(states, dim=-1)
         pooled = outputs[1].text_embeds
         if self._pipeline.config.force_zeros_for_empty_prompt:
             kept = torch.tensor([float(bool(prompt)) for prompt in prompts], device=pooled.device, dtype=pooled.dtype)
             prompt_embeds, pooled = prompt_embeds * kept.view(-1, 1, 1), pooled * kept.view(-1, 1)
         return PromptFeatures(prompt_embeds, pooled)
+
+    def encoder_states(self, number: int, output: Any, clip_skip: int) -> Tensor:
+        """The penultimate hidden states, or earlier ones."""
+        return output.hidden_states[-2 - clip_skip]
 
     def denoise(
         self, noised: Tensor, timesteps: Tensor, prompts: PromptFeatures, sizes: Sequence[SizeConditioning]

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from artifact.artifact import Artifact
-from artifact.components import Place, components, module_places
+from artifact.components import Place, components
 from artifact.errors import ArtifactError
 from artifact.layers import FullLayer, Layer, LoraLayer
 from families.family import ModelFamily
 from families.placeholder_tokens import PlaceholderTokens
-from sampler.low_rank import place_lora, remove_adapters, set_lora_scales
+from sampler.low_rank import LoraSlots
 from sampler.weight_changes import WeightChanges
 
 
@@ -24,16 +24,25 @@ class PlacedArtifacts:
     the other kinds change the weights. Every change is that of the bare base's weight, so the order does not matter.
     """
 
-    def __init__(self, family: ModelFamily, artifacts: Sequence[Artifact], scales: Sequence[float] = ()) -> None:
-        """`scales` are 1 by default. Raises ArtifactError, with nothing changed, when something does not fit this base.
+    def __init__(
+        self,
+        family: ModelFamily,
+        artifacts: Sequence[Artifact],
+        scales: Sequence[float] = (),
+        slots: LoraSlots | None = None,
+    ) -> None:
+        """`scales` are 1 by default. `slots`: those of this base, where several LoRAs follow each other.
+
+        Raises ArtifactError, with nothing changed, when something does not fit this base.
 
         Where two artifacts have the same trigger word, the later one's gets a number: `notes` says so.
         """
         self._family = family
         self._scales = list(scales) or [1.0] * len(artifacts)
-        resolved = [resolve_layers(artifact, family) for artifact in artifacts]
+        self._slots = slots or LoraSlots(family)
+        resolved = [resolve_layers(artifact, self._slots) for artifact in artifacts]
         self.triggers, self.notes, names = _distinct_triggers(artifacts)
-        self._tokens = _place_tokens(family, artifacts, names)
+        self._tokens = _place_tokens(family, artifacts, names, self._slots)
         self._changes = WeightChanges(_weight_changes(family, resolved))
         self._adapters: dict[str, int] = {}
         try:
@@ -49,13 +58,11 @@ class PlacedArtifacts:
         if self._scales != list(scales):
             self._scales = list(scales)
             self._changes.apply(self._scales)
-        for component in components(self._family).values():
-            set_lora_scales(component, {name: self._scales[number] for name, number in self._adapters.items()})
+        self._slots.set_scales({name: self._scales[number] for name, number in self._adapters.items()})
 
     def remove(self) -> None:
         """Give the base back as it was."""
-        for component in components(self._family).values():
-            remove_adapters(component)
+        self._slots.remove()
         self._changes.undo()
         if self._tokens is not None:
             self._tokens.remove()
@@ -64,22 +71,16 @@ class PlacedArtifacts:
         for number, layers in enumerate(resolved):
             adapter = f"artifact_{number}"
             self._adapters[adapter] = number
-            for name, component in components(self._family).items():
-                plain = {
-                    place.path: cast(LoraLayer, layer)
-                    for place, layer in layers.items()
-                    if place.component == name and _stands_beside(layer)
-                }
-                if plain:
-                    place_lora(component, plain, adapter)
+            plain = {place: cast(LoraLayer, layer) for place, layer in layers.items() if _stands_beside(layer)}
+            self._slots.place(plain, adapter)
 
 
-def resolve_layers(artifact: Artifact, family: ModelFamily) -> dict[Place, Layer]:
+def resolve_layers(artifact: Artifact, slots: LoraSlots) -> dict[Place, Layer]:
     """The artifact's layers by the modules of this base.
 
     Raises ArtifactError when a name has no module here, two layers have the same one, or a shape does not fit.
     """
-    places, modules = module_places(family), components(family)
+    places = slots.places
     unknown = [name for name in artifact.layers if name not in places]
     if unknown:
         raise ArtifactError(
@@ -89,7 +90,7 @@ def resolve_layers(artifact: Artifact, family: ModelFamily) -> dict[Place, Layer
     layers: dict[Place, Layer] = {}
     for name, layer in artifact.layers.items():
         place = places[name]
-        module: Any = modules[place.component].get_submodule(place.path)
+        module = slots.module(place)
         if place in layers:
             raise ArtifactError(f"{name}: the file has two layers for {place.component} {place.path}")
         if not layer.fits(module.weight.shape):
@@ -151,7 +152,9 @@ def _distinct_triggers(artifacts: Sequence[Artifact]) -> tuple[dict[str, list[st
     return triggers, notes, [name for names in triggers.values() for name in names]
 
 
-def _place_tokens(family: ModelFamily, artifacts: Sequence[Artifact], names: Sequence[str]) -> PlaceholderTokens | None:
+def _place_tokens(
+    family: ModelFamily, artifacts: Sequence[Artifact], names: Sequence[str], slots: LoraSlots
+) -> PlaceholderTokens | None:
     """The rows of all artifacts, as one addition to the vocabularies."""
     with_tokens = [artifact for artifact in artifacts if artifact.tokens]
     if not with_tokens:
@@ -168,6 +171,6 @@ def _place_tokens(family: ModelFamily, artifacts: Sequence[Artifact], names: Seq
             )
     try:
         rows = [torch.cat([artifact.tokens[name].float() for artifact in with_tokens]) for name in family.encoder_names]
-        return PlaceholderTokens(family, names, rows)
+        return PlaceholderTokens(family, names, rows, slots.tokenizers(names))
     except (ValueError, RuntimeError) as error:
         raise ArtifactError(f"the artifact's tokens do not fit this base: {error}") from error

@@ -15,7 +15,7 @@ from artifact.artifact import Artifact
 from families.fingerprint import fingerprint
 from families.registry import load_base_model
 from sampler.parameters import parameters_text
-from sampler.prompts import require_short_enough
+from sampler.prompts import require_readable
 from sampler.sampler import OnStep, Sampler, SampleRequest
 from sampler.starting_picture import drawn_size
 from sampler.weights import ScaledArtifact
@@ -77,7 +77,8 @@ class Generation:
                 self._say(f"{len(loras)} LoRA{'s' if len(loras) > 1 else ''} in place in {_since(begun)}")
             self._tell_triggers(request.prompt, tuple(sampler.triggers))
             prompts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
-            require_short_enough(prompts, sampler.triggers, sampler.family)
+            for note in require_readable(prompts, sampler.triggers, sampler.family):
+                self._say(note)
             images = sampler.generate(request, on_step=on_step)
             triggers = tuple(sampler.triggers)
         finally:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from families.family import ModelFamily, SkipsClipLayers
+from families.family import ModelFamily, ReadsByClip
 from sampler.schedulers import BASE_SCHEDULER, known_schedulers
 
 MAX_SIDE = 4096
@@ -80,7 +80,7 @@ def _check_starting_picture(request: SampleRequest) -> None:
 def _check_clip_skip(clip_skip: int, family: ModelFamily) -> None:
     if clip_skip == 0:
         return
-    if not isinstance(family, SkipsClipLayers):
+    if not isinstance(family, ReadsByClip):
         raise RequestError(f"clip_skip: {family.name} reads its encoders' layers in a fixed way; leave it at 0")
     highest = min(int(encoder.config.num_hidden_layers) for encoder in family.text_encoders) - 1
     if not 0 <= clip_skip <= highest:

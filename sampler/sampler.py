@@ -11,8 +11,9 @@ from families.family import ModelFamily
 from families.placeholder_tokens import expand_triggers
 from sampler.adapters import PlacedArtifacts
 from sampler.batches import draw_in_batches
+from sampler.low_rank import LoraSlots
 from sampler.pipelines import picture_inputs, pipeline_for
-from sampler.prompts import encode
+from sampler.prompts import encode_pair
 from sampler.request import RequestError as RequestError
 from sampler.request import SampleRequest as SampleRequest
 from sampler.request import check_request
@@ -28,6 +29,7 @@ class Sampler:
 
     def __init__(self, family: ModelFamily) -> None:
         self.family = family
+        self._slots = LoraSlots(family)
         self._placed: PlacedArtifacts | None = None
         self._loaded: Sequence[tuple[Artifact, float]] = ()
 
@@ -57,7 +59,7 @@ class Sampler:
     def _place(self, artifacts: Sequence[tuple[Artifact, float]]) -> None:
         if artifacts:
             files, scales = zip(*artifacts, strict=True)
-            self._placed = PlacedArtifacts(self.family, files, scales)
+            self._placed = PlacedArtifacts(self.family, files, scales, self._slots)
         self._loaded = tuple(artifacts)
 
     def unload(self) -> None:
@@ -86,8 +88,8 @@ class Sampler:
         base_scheduler = pipeline.scheduler
         pipeline.scheduler = build_scheduler(request.scheduler, base_scheduler)
         known = self.triggers if triggers is None else triggers
-        texts = (expand_triggers(text, known) for text in (request.prompt, request.negative_prompt))
-        wanted, unwanted = (encode(text, request.clip_skip, self.family) for text in texts)
+        prompt, negative = (expand_triggers(text, known) for text in (request.prompt, request.negative_prompt))
+        wanted, unwanted = encode_pair(prompt, negative, request.clip_skip, self.family)
         inputs = picture_inputs(request, self.family, pipeline)
         seeds = range(request.seed, request.seed + request.num_outputs)
 

@@ -7,8 +7,12 @@ import pytest
 from benchmarks.contenders import Contender, Usage, unpack_example
 from benchmarks.finished_runs import FinishedRuns
 from benchmarks.job import medians
+from benchmarks.predict import Case
+from benchmarks.predict import measure as measure_predictor
 from benchmarks.train_step import measure
 from benchmarks.versus_diffusers import measure_speed
+from families.family import ModelFamily
+from tests.test_artifact import make_artifact, write
 
 
 def test_a_step_is_measured(tmp_path: Path) -> None:
@@ -16,6 +20,14 @@ def test_a_step_is_measured(tmp_path: Path) -> None:
     assert row["batch"] == 2 and row["rank"] == 4
     assert row["GFLOP a step"] > 0
     assert row["images/s"] == pytest.approx(2000 / row["step, ms"], abs=0.06)
+
+
+def test_the_predictor_is_measured(base: ModelFamily, tmp_path: Path) -> None:
+    """It also asserts that base and images are what they must be."""
+    weights = write(make_artifact(base, size=0.02), tmp_path / "weights.safetensors", base)
+    rows = measure_predictor(Case("mini-sdxl", weights, pairs=1, steps=2), tmp_path)
+    assert len(rows) == 7 and all(row["ms"] > 0 for row in rows)
+    assert [bool(row["over diffusers"]) for row in rows] == [False, False, False, False, True, False, True]
 
 
 def test_phases_of_a_job_are_shares_of_the_whole() -> None:

@@ -86,6 +86,16 @@ def test_the_trigger_is_a_whole_word_and_is_told(ask: Ask, weights: str, said: l
     assert "seed: 3" in said and "drawing: 100 %" in said
 
 
+def test_a_long_prompt_with_weights_is_drawn(ask: Ask, weights: str, said: list[str]) -> None:
+    """Of 93 tokens the last counts, more or less."""
+    prompt = "a photo of (TOK:1.1), " + "small " * 85 + "({}:{:g}) star"
+    answers = {
+        pixels(ask(prompt.format(word, weight), lora=weights))[0] for word in ("red", "blue") for weight in (1, 2)
+    }
+    assert len(answers) == 4
+    assert any(line.startswith("prompt: 93 tokens are read in parts of up to 75") for line in said), said
+
+
 @pytest.mark.slow
 def test_the_strength_of_a_trigger_word(ask: Ask, weights: str) -> None:
     full = pixels(ask(lora=weights))
@@ -212,8 +222,9 @@ def test_clip_skip_is_that_of_diffusers(base: ModelFamily) -> None:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"prompt": "star " * 100}, r"prompt: has 100 tokens, of which this base reads 75: everything behind"),
-        ({"prompt": "x", "negative_prompt": "star " * 80}, "negative_prompt: has 80 tokens"),
+        ({"prompt": "star " * 601}, r"prompt: has 601 tokens, of which at most 600 are read"),
+        ({"prompt": "x", "negative_prompt": "star " * 700}, "negative_prompt: has 700 tokens"),
+        ({"prompt": "a (red:3) star"}, r"prompt: the weight in \(red:3\) must lie between 0 and 2"),
         ({"width": 100}, "width: 100 must be a multiple of 16"),
         ({"num_outputs": 9}, "num_outputs"),
         ({"scheduler": "fast"}, "scheduler: 'fast' is unknown"),

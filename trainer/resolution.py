@@ -5,6 +5,8 @@ from families.placeholder_tokens import expand_triggers
 from preprocess.caption_text import template
 from preprocess.prepare import BaseRequirements
 from preprocess.settings import ConfigError
+from sampler.prompts import require_readable
+from sampler.request import RequestError
 from trainer.adapters.adapter import check_targets
 from trainer.config import TrainingConfig
 from trainer.objective_rules import require_objective
@@ -34,6 +36,7 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
             f"resolution: {resolution} is more than {family.largest_side}, the largest side that {config.base_model} "
             f"has positions for; {family.native_resolution} is what it was made for"
         )
+    _require_readable_prompts(config, family)
     check_targets(family, config)  # before training, not when the adapter is placed
     require_objective(config, family)
     token_starts(config, family)  # so does what the vocabulary lacks
@@ -68,6 +71,19 @@ def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
             "matching, which draws the timesteps that matter more often instead; set uniform, or leave it out"
         )
     return "uniform"
+
+
+def _require_readable_prompts(config: TrainingConfig, family: ModelFamily) -> None:
+    """Raises ConfigError for a prompt of samples or evaluation that the base cannot draw as it is meant."""
+    words = {concept.trigger_word: [COMMON_TOKEN] * config.num_tokens for concept in config.all_concepts}
+    prompts = {"validation_prompt": validation_prompt(config)}
+    for name in ("evaluation_prompts", "unrelated_prompts"):
+        filled = [text.replace("{trigger}", COMMON_TOKEN * config.num_tokens) for text in getattr(config, name)]
+        prompts |= {f"{name}, {number}": text for number, text in enumerate(filled, start=1)}
+    try:
+        require_readable(prompts, words, family)
+    except RequestError as error:
+        raise ConfigError(str(error)) from error
 
 
 def base_requirements(family: ModelFamily, config: TrainingConfig) -> BaseRequirements:

@@ -56,6 +56,7 @@ rows = load_file("embeddings.safetensors")
 tokens = [f"<s{{i}}>" for i in range(len(rows["clip_l"]))]
 pipe.load_textual_inversion(rows["clip_l"], token=tokens, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer)
 pipe.load_textual_inversion(rows["clip_g"], token=tokens, text_encoder=pipe.text_encoder_2, tokenizer=pipe.tokenizer_2)
+pipe.text_encoder_2.text_model.eos_token_id = pipe.tokenizer_2.eos_token_id  # SDXL's own configuration has it wrong
 prompt = {prompt!r}.replace({trigger!r}, "".join(tokens))
 pipe(prompt).images[0].save("image.png")"""
 

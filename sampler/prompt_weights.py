@@ -1,0 +1,87 @@
+"""Weights inside of prompts, in A1111's form: "a photo of (TOK:1.2) in a (red:0.8) hat"."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sampler.request import RequestError
+
+MAX_WEIGHT = 2.0
+MAX_CHARACTERS = 20_000
+NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
+SYNTAX = re.compile(rf"\\\((?P<literal>[^()\\]*:\s*{NUMBER}\s*)\\\)|\((?P<text>[^()]*):\s*(?P<weight>{NUMBER})\s*\)")
+UNREAD = re.compile(rf":\s*([+-]?{NUMBER})\s*\)")
+
+
+@dataclass(frozen=True)
+class WeightedText:
+    """A part of a prompt. `weight`: 1 as it is, 0 as if it were not there, 2 twice as far from the empty prompt."""
+
+    text: str
+    weight: float = 1.0
+
+
+def parse_weights(prompt: str, name: str = "prompt") -> list[WeightedText]:
+    """The parts of the prompt, those that hold nothing but blanks left out. One part where nothing is weighted.
+
+    `(words:1.2)` is the only syntax. Other parentheses are text, and so are ratios and times: after a digit, a whole
+    number is no weight ("(16:9)"). `\\(words:1.2\\)` is the text itself. Raises RequestError, by the `name` of the
+    input, for weights that cannot be read or followed.
+    """
+    if len(prompt) > MAX_CHARACTERS:
+        raise RequestError(f"{name}: has {len(prompt):,} characters, more than {MAX_CHARACTERS:,}. Shorten it.")
+    parts: list[WeightedText] = []
+    end = 0
+    for match in SYNTAX.finditer(prompt):
+        if _is_ratio(match):
+            continue
+        parts.append(_plain(prompt, end, match.start(), name))
+        literal = match["literal"]
+        parts.append(WeightedText(f"({literal})") if literal is not None else _weighted(match, name))
+        end = match.end()
+    parts.append(_plain(prompt, end, len(prompt), name))
+    return _joined([part for part in parts if part.text.strip()]) or [WeightedText(prompt)]
+
+
+def is_weighted(parts: Sequence[WeightedText]) -> bool:
+    """Whether any part counts for more or less than it does by itself."""
+    return any(part.weight != 1 for part in parts)
+
+
+def _is_ratio(match: re.Match[str]) -> bool:
+    return match["weight"] is not None and match["text"][-1:].isdigit() and match["weight"].isdigit()
+
+
+def _weighted(match: re.Match[str], name: str) -> WeightedText:
+    text, weight = match["text"], float(match["weight"])
+    if not text.strip():
+        raise RequestError(f"{name}: {match.group()} gives a weight to nothing; write (words:1.2)")
+    if weight > MAX_WEIGHT:
+        raise RequestError(
+            f"{name}: the weight in {match.group()[:60]} must lie between 0 and {MAX_WEIGHT:g}. For the text itself "
+            rf"write \({match.group()[1:-1][:60]}\)."
+        )
+    return WeightedText(text, weight)
+
+
+def _plain(prompt: str, start: int, end: int, name: str) -> WeightedText:
+    """What stands between weights. Raises RequestError where it looks as if it had one itself."""
+    for match in UNREAD.finditer(prompt, start, end):
+        before = prompt[: match.start()]
+        if before.count("(") > before.count(")") and not (before[-1].isdigit() and match[1].isdigit()):
+            raise RequestError(
+                f"{name}: cannot read the weight in “…{before[-40:]}{match.group()}”. Write (words:1.2) around words "
+                f"without parentheses among them, with a weight from 0 to {MAX_WEIGHT:g}, and none inside of another."
+            )
+    return WeightedText(prompt[start:end])
+
+
+def _joined(parts: Sequence[WeightedText]) -> list[WeightedText]:
+    """Neighbours of the same weight are one part."""
+    joined: list[WeightedText] = []
+    for part in parts:
+        if joined and joined[-1].weight == part.weight:
+            joined[-1] = WeightedText(joined[-1].text + part.text, part.weight)
+        else:
+            joined.append(part)
+    return joined
