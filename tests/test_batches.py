@@ -1,4 +1,4 @@
-"""Batches: of one size, full, every image in every epoch, equally many for every process."""
+"""Batches: of one size, full, every image in every epoch, one part for every process."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from families.family import SizeConditioning
-from trainer.batches import BatchStream, Share, plan_epoch, take_share
+from trainer.batches import BatchStream, plan_epoch
 from trainer.cache import CachedExample, CachedView
+from trainer.share import Share
 
 SIZE = SizeConditioning((64, 64), (0, 0), (64, 64))
 
@@ -59,14 +60,15 @@ def test_the_order_is_new_every_epoch_and_the_same_for_a_seed() -> None:
     assert first == plan_epoch(data, 4, generator())
 
 
-@given(some_buckets, st.integers(1, 4), st.integers(1, 5))
-def test_every_process_takes_as_many_batches_and_none_is_lost(
-    buckets: list[tuple[int, int]], size: int, processes: int
-) -> None:
-    batches = plan_epoch(examples(buckets), size, generator())
-    shares = [take_share(batches, Share(index, processes)) for index in range(processes)]
-    assert len({len(share) for share in shares}) == 1
-    assert {id(batch) for share in shares for batch in share} == {id(batch) for batch in batches}
+@given(some_buckets, st.integers(1, 3), st.integers(2, 4))
+def test_processes_take_one_large_batch_in_parts(buckets: list[tuple[int, int]], size: int, processes: int) -> None:
+    data = examples(buckets)
+    whole = BatchStream(data, size * processes, generator(), generator(1))
+    parts = [BatchStream(data, size, generator(), generator(1), Share(index, processes)) for index in range(processes)]
+    for _ in range(6):
+        large, taken = next(whole), [next(part) for part in parts]
+        assert large.captions == [caption for batch in taken for caption in batch.captions]
+        assert torch.equal(large.weights, torch.cat([batch.weights for batch in taken]))
 
 
 def test_views_are_drawn_and_masks_are_filled_up() -> None:

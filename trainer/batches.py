@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from families.family import SizeConditioning
 from trainer.cache import CachedExample, CachedView
+from trainer.share import WHOLE, Share
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,10 @@ class PlannedBatch:
     weight: float
 
 
-@dataclass(frozen=True)
-class Share:
-    """Which part of the batches this process takes: every `count`-th from `index` on."""
-
-    index: int = 0
-    count: int = 1
-
-
 class BatchStream(Iterator[LatentBatch]):
     """Batches for ever, epoch after epoch. `order` draws the order, `augmentation` the view of each image.
+
+    `batch_size`: of this process. All processes plan the same whole batches, and each takes its share of every one.
 
     Its place is the state of `order` before the epoch, and how many of the epoch's batches were taken.
     """
@@ -71,9 +66,9 @@ class BatchStream(Iterator[LatentBatch]):
         batch_size: int,
         order: Generator,
         augmentation: Generator,
-        share: Share = Share(),
+        share: Share = WHOLE,
     ) -> None:
-        self._examples, self._batch_size, self._share = examples, batch_size, share
+        self._examples, self._batch_size, self._share = examples, batch_size * share.count, share
         self._order, self._augmentation = order, augmentation
         self._plan: list[PlannedBatch] = []
         self._taken = 0
@@ -84,7 +79,7 @@ class BatchStream(Iterator[LatentBatch]):
             self._begin_epoch()
         planned = self._plan[self._taken]
         self._taken += 1
-        return _assemble(self._examples, planned, self._augmentation)
+        return _assemble(self._examples, planned, self._augmentation, self._share)
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the data."""
@@ -98,7 +93,7 @@ class BatchStream(Iterator[LatentBatch]):
 
     def _begin_epoch(self) -> None:
         self._epoch_start = self._order.get_state()
-        self._plan = take_share(plan_epoch(self._examples, self._batch_size, self._order), self._share)
+        self._plan = plan_epoch(self._examples, self._batch_size, self._order)
         self._taken = 0
 
 
@@ -123,13 +118,6 @@ def batches_an_epoch(examples: Sequence[CachedExample], batch_size: int) -> int:
     return sum(-(-len(members) // batch_size) for members in _buckets(examples).values())
 
 
-def take_share(batches: Sequence[PlannedBatch], share: Share) -> list[PlannedBatch]:
-    """This process's batches: as many as every other process has, for which the first few may come twice."""
-    missing = -len(batches) % share.count
-    padded = [*batches, *(batches[index % len(batches)] for index in range(missing))]
-    return padded[share.index :: share.count]
-
-
 def _buckets(examples: Sequence[CachedExample]) -> dict[tuple[int, int], list[int]]:
     """Indices by bucket, each as often as its repeats."""
     buckets: dict[tuple[int, int], list[int]] = {}
@@ -138,9 +126,12 @@ def _buckets(examples: Sequence[CachedExample]) -> dict[tuple[int, int], list[in
     return buckets
 
 
-def _assemble(examples: Sequence[CachedExample], planned: PlannedBatch, augmentation: Generator) -> LatentBatch:
-    picked = [examples[index] for index in planned.indices]
-    views = [_draw_view(example, augmentation) for example in picked]
+def _assemble(
+    examples: Sequence[CachedExample], planned: PlannedBatch, augmentation: Generator, share: Share
+) -> LatentBatch:
+    whole = [examples[index] for index in planned.indices]
+    drawn = [_draw_view(example, augmentation) for example in whole]
+    picked, views = share.of(whole), share.of(drawn)
     moments = torch.stack([view.moments for view in views])
     weights = torch.tensor([example.weight * planned.weight for example in picked], device=moments.device)
     return LatentBatch(

@@ -16,6 +16,7 @@ from trainer.batches import LatentBatch
 from trainer.losses.term import LossTerm, StepContext
 from trainer.prompts import PromptSampler
 from trainer.randomness import NamedGenerators
+from trainer.shared_gradients import SharedGradients
 from trainer.trainable import Trainable, TrainingDiverged
 
 Losses = dict[str, Tensor]
@@ -53,7 +54,7 @@ class Trainer:
     trainables: Sequence[Trainable]
     generators: NamedGenerators
     accelerator: Accelerator
-    accumulation: Accumulation
+    accumulation: Accumulation | SharedGradients
     max_train_steps: int
     gradient_accumulation_steps: int
     step: int = field(default=0, init=False)
@@ -104,8 +105,7 @@ class Trainer:
 
     def _normal(self, name: str, batch: LatentBatch) -> Tensor:
         count, channels, height, width = batch.moments.shape
-        noise = torch.randn((count, channels // 2, height, width), generator=self.generators[name])
-        return noise.to(batch.moments.device)
+        return self.generators.normal(name, (count, channels // 2, height, width)).to(batch.moments.device)
 
     def _read(self, losses: Losses, norms: Losses) -> tuple[dict[str, float], dict[str, float]]:
         """The step's figures, in its only transfer from the device. Raises TrainingDiverged when one is not finite."""

@@ -8,6 +8,8 @@ import torch
 from families.placeholder_tokens import expand_triggers
 from trainer.randomness import NamedGenerators
 
+SEEDS = 2**62
+
 
 @dataclass(frozen=True)
 class PromptSampler:
@@ -22,19 +24,22 @@ class PromptSampler:
 
     def prompts(self, captions: Sequence[str], concepts: Sequence[str | None]) -> list[str]:
         """One prompt for each caption. `concepts`: the trigger word of each image, None in the preservation set."""
-        draws = torch.rand(len(captions), generator=self.generators["dropout"]).tolist()
-        words = [self._word(*row) for row in zip(captions, concepts, draws, strict=True)]
+        share, count = self.generators.share, len(captions)
+        draws = share.uniform((count,), self.generators["dropout"]).tolist()
+        orders = share.integers(SEEDS, count, self.generators["tags"]).tolist() if self.shuffle_tags else [None] * count
+        words = [self._word(*row) for row in zip(captions, concepts, draws, orders, strict=True)]
         return [expand_triggers(text, self.triggers) for text in words]
 
-    def _word(self, caption: str, concept: str | None, draw: float) -> str:
+    def _word(self, caption: str, concept: str | None, draw: float, order: int | None) -> str:
         if draw < self.caption_dropout:
             return ""
         if draw < self.caption_dropout + self.trigger_only_dropout and concept is not None:
             return concept
-        return self._shuffled(caption) if self.shuffle_tags else caption
+        return caption if order is None else self._shuffled(caption, order)
 
-    def _shuffled(self, caption: str) -> str:
+    def _shuffled(self, caption: str, seed: int) -> str:
+        """One draw a caption, however many tags it has, so that several processes stay in step."""
         tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
         kept, loose = tags[: self.keep_first_tags], tags[self.keep_first_tags :]
-        order = torch.randperm(len(loose), generator=self.generators["tags"]).tolist()
+        order = torch.randperm(len(loose), generator=torch.Generator().manual_seed(seed)).tolist()
         return ", ".join([*kept, *(loose[index] for index in order)])

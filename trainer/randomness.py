@@ -1,17 +1,20 @@
 """Every draw comes from a named generator, all derived from one seed."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+from trainer.share import WHOLE, Share
 
 
 class NamedGenerators:
     """CPU generators by name. Two names never share a stream, and the order of first use does not matter."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, seed: int, share: Share = WHOLE) -> None:
+        """`share`: of this process, where several train one batch. Named generators are alike in all of them."""
+        self._seed, self.share = seed, share
         self._generators: dict[str, torch.Generator] = {}
 
     def __getitem__(self, name: str) -> torch.Generator:
@@ -20,8 +23,13 @@ class NamedGenerators:
         return self._generators[name]
 
     def seed_global(self, step: int) -> None:
-        """Seed torch's own generators for one step: dropout layers draw from nothing else."""
-        torch.manual_seed(self._seed_of(f"step/{step}"))
+        """Seed torch's own generators for one step: dropout layers draw from nothing else, in each process anew."""
+        process = f"/{self.share.index}" if self.share.index else ""
+        torch.manual_seed(self._seed_of(f"step/{step}{process}"))
+
+    def normal(self, name: str, own: Sequence[int]) -> Tensor:
+        """Standard normal draws of shape `own` for this process's share of a batch."""
+        return self.share.normal(own, self[name])
 
     def state_dict(self) -> dict[str, Tensor]:
         """The state of every generator that was used."""

@@ -14,7 +14,7 @@ from families.fingerprint import fingerprint
 from preprocess.dataset import PreparedDataset
 from trainer.accumulation import Accumulation
 from trainer.adapters.adapter import Adapter, place_adapter
-from trainer.batches import BatchStream, Share
+from trainer.batches import BatchStream
 from trainer.cache import CachedExample
 from trainer.config import TrainingConfig
 from trainer.diagnostics import Observer
@@ -22,10 +22,12 @@ from trainer.duration import plan_duration
 from trainer.loop import Trainer
 from trainer.losses.registry import loss_terms
 from trainer.noise.composition import training_noise, training_prompts
+from trainer.processes import Processes
 from trainer.prompt_cache import PromptCache
 from trainer.prompts import PromptSampler
 from trainer.randomness import NamedGenerators
 from trainer.resolution import validation_prompt
+from trainer.shared_gradients import SharedGradients
 from trainer.token_images import image_tower, start_from_images
 from trainer.token_start import token_starts
 from trainer.tokens import ConceptTokens, add_tokens
@@ -113,12 +115,13 @@ def build_training(
 ) -> Training:
     """Put adapter and tokens on the base, and everything together. `config` must be resolved; the training's own has
     steps and batch filled in."""
-    generators = NamedGenerators(config.seed)
+    processes = Processes(accelerator)
+    generators = NamedGenerators(config.seed, processes.share)
     held_out = None
     if config.validation_steps is not None:
         held_out = split(examples, config.validation_share, family.size_multiple, generators["validation_split"])
     trained = examples if held_out is None else held_out.trained
-    config = plan_duration(config, trained)
+    config = plan_duration(config, trained, processes.share.count)
     assert config.max_train_steps is not None and config.train_batch_size is not None
     base_fingerprint = fingerprint(family.denoiser)
     tokens = add_tokens(family, token_starts(config, family), config.num_tokens, generators["init_tokens"])
@@ -130,9 +133,11 @@ def build_training(
         config.train_batch_size,
         generators["data"],
         generators["augment"],
-        Share(accelerator.process_index, accelerator.num_processes),
+        processes.share,
     )
     trainables = build_trainables(adapter, tokens, config)
+    processes.equalise([parameter for trainable in trainables for parameter in trainable.parameters])
+    accumulation = Accumulation(generators, trainables)
     trainer = Trainer(
         family=family,
         noise_process=training_noise(config, family, generators),
@@ -150,7 +155,7 @@ def build_training(
         trainables=trainables,
         generators=generators,
         accelerator=accelerator,
-        accumulation=Accumulation(generators, trainables),
+        accumulation=accumulation if processes.alone else SharedGradients(accumulation, trainables, accelerator),
         max_train_steps=config.max_train_steps,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
     )

@@ -11,6 +11,7 @@ from families.family import ModelFamily
 from families.placeholder_tokens import expand_triggers
 from trainer.adapters.adapter import Adapter
 from trainer.losses.term import StepContext
+from trainer.share import WHOLE, Share
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class PriorMatching:
     In turn, from a random one on: a caption whose triggers are replaced, the empty prompt (guidance leans on that
     prediction too), and one of `prompts`, drawn anew each time. The base itself is the teacher, so no class images are
     needed. Costs two more forward passes and one backward for `share` (above 0, to 1) of the batch's images, at least
-    one.
+    one; of several processes each takes that share of its own images.
     """
 
     family: ModelFamily
@@ -30,6 +31,7 @@ class PriorMatching:
     generator: torch.Generator
     weight: float
     share: float = 1.0
+    processes: Share = WHOLE
     name: str = "prior_matching"
 
     def __call__(self, context: StepContext) -> Tensor:
@@ -48,12 +50,15 @@ class PriorMatching:
     def _prompts(self, captions: Sequence[str]) -> list[str]:
         kinds = 3 if self.prompts else 2
         first = self._draw(kinds)
-        return [self._prompt((first + row) % kinds, caption) for row, caption in enumerate(captions)]
+        rows = [(first + row) % kinds for row in range(self.processes.count * len(captions))]  # of all processes
+        drawn = [self._draw(len(self.prompts)) if kind == 2 else 0 for kind in rows]
+        own = zip(self.processes.of(rows), captions, self.processes.of(drawn), strict=True)
+        return [self._prompt(*row) for row in own]
 
-    def _prompt(self, kind: int, caption: str) -> str:
+    def _prompt(self, kind: int, caption: str, drawn: int) -> str:
         if kind == 0:
             return expand_triggers(caption, {trigger: [word] for trigger, word in self.replacements.items()})
-        return "" if kind == 1 else self.prompts[self._draw(len(self.prompts))]
+        return "" if kind == 1 else self.prompts[drawn]
 
     def _draw(self, count: int) -> int:
         return int(torch.randint(count, (), generator=self.generator))

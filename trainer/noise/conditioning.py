@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from families.family import PromptFeatures
+from trainer.share import WHOLE, Share
 
 SHARE_OF_PROMPTS = 0.5
 """The others stay exact, for that is what a sampler gives."""
@@ -19,11 +20,12 @@ class NoisyPrompts:
     encode: Callable[[Sequence[str]], PromptFeatures]
     strength: float
     generator: torch.Generator = field(repr=False)
+    share: Share = WHOLE
 
     def __call__(self, prompts: Sequence[str]) -> PromptFeatures:
         features = self.encode(prompts)
         embeds = features.prompt_embeds
-        chosen = torch.rand((len(embeds), 1, 1), generator=self.generator) < SHARE_OF_PROMPTS
-        noise = torch.randn(embeds.shape, generator=self.generator) * chosen
+        chosen = self.share.uniform((len(embeds), 1, 1), self.generator) < SHARE_OF_PROMPTS
+        noise = self.share.normal(embeds.shape, self.generator) * chosen
         spread = embeds.detach().std(dim=(1, 2), keepdim=True)
         return replace(features, prompt_embeds=embeds + self.strength * spread * noise.to(embeds))

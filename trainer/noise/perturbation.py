@@ -7,6 +7,7 @@ from torch import Tensor
 
 from families.noise_process import Draw
 from trainer.noise.wrapped import WrappedProcess
+from trainer.share import WHOLE, Share
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class InputPerturbation(WrappedProcess):
 
     strength: float
     generator: torch.Generator = field(repr=False)
+    share: Share = WHOLE
 
     def corrupt(self, latents: Tensor, draw: Draw) -> Tensor:
-        perturbation = torch.randn(draw.noise.shape, generator=self.generator).to(draw.noise)
+        perturbation = self.share.normal(draw.noise.shape, self.generator).to(draw.noise)
         return self.inner.corrupt(latents, Draw(draw.timesteps, draw.noise + self.strength * perturbation))

@@ -1,0 +1,24 @@
+"""The noise of a batch that several processes train together."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from families.noise_process import Draw
+from trainer.noise.wrapped import WrappedProcess
+from trainer.share import Share
+
+
+@dataclass(frozen=True)
+class SharedDraws(WrappedProcess):
+    """Draws for the images of all processes, and keeps this one's."""
+
+    share: Share
+
+    def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
+        """For `latents` (B, C, h, w) of this process."""
+        whole = torch.empty(self.share.whole_shape(latents.shape))
+        drawn = self.inner.draw(whole, timestep_generator, noise_generator)
+        timesteps, noise = self.share.of(drawn.timesteps), self.share.of(drawn.noise)
+        return Draw(timesteps.to(latents.device), noise.to(latents.device))
