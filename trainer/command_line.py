@@ -6,13 +6,17 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fetching.download import is_url
 from preprocess.settings import ConfigError, add_options, given_options, read_settings_file
 from trainer.config import TrainingConfig, build_config
+from trainer.launch import is_first_process, process_count
 from trainer.publishing_failed import PublishingFailed
 from trainer.stop_signal import Stopped, StopSignal
+
+if TYPE_CHECKING:
+    from trainer.output_folder import OutputFolder
 
 SUCCESS, CRASHED, WRONG_INPUT, STOPPED = 0, 1, 2, 130
 SECONDS_BETWEEN_LINES = 1.0
@@ -78,8 +82,6 @@ def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
     for data in arguments.data:
         if not is_url(data) and not Path(data).exists():
             raise ConfigError(f"data: {data} does not exist. Give a zip, a tar, a folder of images, or a URL.")
-    from trainer.output_folder import OutputFolder, default_output
-
     state = None
     if arguments.resume:
         from trainer.resume import resume
@@ -87,9 +89,11 @@ def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
         resumed = resume(arguments.resume, arguments.output, config)
         config, output, state = resumed.config, resumed.output, resumed.state
     elif arguments.data:
-        output = OutputFolder.create(arguments.output or default_output(arguments.data[0]))
+        output = _output_folder(arguments)
     else:
         raise ConfigError("data: is missing. Give a zip, a tar, a folder of images, or a URL.")
+    if not is_first_process():
+        return _follow(config, state, stop)
     from trainer.run import run  # torch and diffusers take seconds: only now
 
     last_line = 0.0
@@ -113,4 +117,24 @@ def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
         )
         return STOPPED
     print(output.weights, flush=True)
+    return SUCCESS
+
+
+def _output_folder(arguments: argparse.Namespace) -> "OutputFolder":
+    """The folder of a new run. Only the first of several processes makes it."""
+    from trainer.output_folder import OutputFolder, default_output
+
+    if process_count() > 1 and arguments.output is None:
+        raise ConfigError("output: several processes need to agree on a folder. Give --output")
+    if not is_first_process():
+        return OutputFolder(arguments.output)
+    return OutputFolder.create(arguments.output or default_output(arguments.data[0]))
+
+
+def _follow(config: TrainingConfig, state: dict[str, Any] | None, stop: StopSignal) -> int:
+    """The other processes take part in silence; when it ends is the first one's business."""
+    from trainer.following import follow
+
+    for _ in follow(config, state):
+        stop.deferred = True
     return SUCCESS

@@ -4,7 +4,6 @@ The first one prepares, writes, samples and decides; the others only share its s
 accelerate's collectives, and a process that ends with an error ends the launcher and thereby all.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,24 +13,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast, broadcast_object_list
 
+from trainer.launch import process_count
 from trainer.share import Share
 
 LONGEST_WAIT = timedelta(hours=12)
 """The others wait while the first one captions and crops the images: 100,000 of them take hours."""
-WORLD_SIZE = "WORLD_SIZE"
-"""Environment variable of the launchers."""
 Value = TypeVar("Value")
-
-
-def several() -> bool:
-    """Whether this is one of several processes. Asked before torch is loaded."""
-    return int(os.environ.get(WORLD_SIZE, "1")) > 1
 
 
 def start(mixed_precision: str = "no") -> Accelerator:
     """Join the other processes, where there are any. On CPUs they talk through gloo."""
     waiting = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
-    on_cpu = several() and not torch.cuda.is_available()
+    on_cpu = process_count() > 1 and not torch.cuda.is_available()
     return Accelerator(mixed_precision=mixed_precision, cpu=on_cpu, kwargs_handlers=[waiting])
 
 
@@ -55,10 +48,6 @@ class Processes:
     def is_first(self) -> bool:
         """Whether this one writes and decides."""
         return bool(self.accelerator.is_main_process)
-
-    def wait(self) -> None:
-        """Until all have come here."""
-        self.accelerator.wait_for_everyone()
 
     def of_first(self, value: Value) -> Value:
         """The first process's value, small and of plain types, for everyone."""

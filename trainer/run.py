@@ -4,16 +4,13 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
-
-from families.registry import load_base_model
 from preprocess.dataset import PreparedDataset, are_prepared, is_prepared
 from preprocess.gallery import write_gallery
 from preprocess.prepare import BaseRequirements, preparing
 from preprocess.reopen import reopen
 from sampler.sampler import Sampler
 from trainer.adapters.adapter import where_it_opens
+from trainer.base_model import load, precision
 from trainer.cache import cache_examples, count_views
 from trainer.class_images import with_class_images
 from trainer.config import TrainingConfig
@@ -21,6 +18,7 @@ from trainer.duration import describe
 from trainer.evaluation.stage import evaluating, evaluation_encoders
 from trainer.output_folder import OutputFolder
 from trainer.phases import PhaseClock
+from trainer.processes import Processes, start
 from trainer.progress import Progress, relay_preparation
 from trainer.publishing import publish, require_publishable
 from trainer.report.page import write_page
@@ -44,7 +42,8 @@ def run(
     """Train on `sources` (archives, folders, URLs, or one prepared dataset) and fill `output`.
 
     `state`: of the checkpoint to go on from; the images are then those that `output` has prepared already. Closing the
-    iterator saves what was trained so far, and a checkpoint to go on from.
+    iterator saves what was trained so far, and a checkpoint to go on from. Of several processes this is the first one's
+    part; the others' is `trainer.following`.
 
     Raises DatasetError, BaseModelError and ConfigError before any training; TrainingDiverged, ArtifactError and
     VerificationFailed and PublishingFailed after it, with the files kept.
@@ -53,17 +52,11 @@ def run(
     phases.begin("load")
     require_optimizers(config)
     require_publishable(config)
-    accelerator = Accelerator(mixed_precision=_precision(config))
+    accelerator = start(precision(config))
+    processes = Processes(accelerator)
     trackers = start_trackers(config, output)
     yield Progress(f"loading the base model {config.base_model}", 0.0)
-    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-    family = load_base_model(
-        config.base_model,
-        dtype,
-        base_config=config.base_config,
-        prediction_type=config.prediction_type,
-        zero_terminal_snr=config.zero_terminal_snr,
-    )
+    family = load(config, accelerator)
     config = resolve(config, family)
     output.write_config(config)
     encoders = yield from evaluation_encoders(config, accelerator.device, output)
@@ -76,6 +69,7 @@ def run(
     if config.num_class_images > 0 and state is None:  # before anything is on the base
         data = yield from with_class_images(config, sources, family, accelerator.device, output.class_images)
     dataset = yield from _dataset(data, sources, output, base_requirements(family, config))
+    processes.of_first((str(dataset.folder.resolve()), "" if processes.alone else dataset.digest()))
     yield from _tell(dataset)
 
     if (warning := where_it_opens(config, family)) is not None:
@@ -100,7 +94,8 @@ def run(
         yield Progress(f"going on after step {training.trainer.step}", 0.1)
     if training.held_out is not None:
         yield Progress(f"validating on {training.held_out.description}", 0.1)
-    yield Progress(f"training on {accelerator.device}: {describe(config, len(dataset.examples))}", 0.1)
+    plan = describe(config, len(dataset.examples), processes.share.count)
+    yield Progress(f"training on {accelerator.device}: {plan}", 0.1)
     yield from followed(train(training, output), trackers, output, training.trainer.step)
     training.write(output.weights)
 
@@ -127,6 +122,8 @@ def run(
     phases.end()
     write_report(output, config, dataset, verification, phases, evaluation)
     yield Progress(f"the report: {write_page(output, dataset)}", 1.0, phases=phases.seconds)
+    if not processes.alone:
+        accelerator.end_training()
     if config.push_to_hub is not None:
         yield Progress(f"published: {publish(config, output, list(training.triggers))}", 1.0)
 
@@ -150,9 +147,3 @@ def _tell(dataset: PreparedDataset) -> Iterator[Progress]:
     yield Progress(f"{len(dataset.examples)} images, {len(dataset.rejected)} files not used", 0.07)
     for line in lines:
         yield Progress(line, 0.07, warning=True)
-
-
-def _precision(config: TrainingConfig) -> str:
-    if config.mixed_precision == "auto":
-        return "bf16" if torch.cuda.is_available() and config.adapter != "full" else "no"
-    return config.mixed_precision

@@ -23,6 +23,7 @@ def capture(training: Training) -> dict[str, Any]:
         "step": trainer.step,
         "total_steps": trainer.max_train_steps,
         "seconds": training.seconds,
+        "processes": trainer.generators.share.count,
         "parts": trainer.accumulation.parts,
         "config": training.config.model_dump(mode="json"),
         "base_fingerprint": training.base_fingerprint,
@@ -47,6 +48,11 @@ def restore(training: Training, state: dict[str, Any]) -> None:
             raise ConfigError(f"resume: the {what} changed since the checkpoint was written. Train anew into another "
                               "--output")  # fmt: skip
     trainer = training.trainer
+    if (count := state.get("processes", 1)) != trainer.generators.share.count:
+        raise ConfigError(
+            f"resume: the checkpoint was trained by {count} processes, whose batches were others than those "
+            f"of {trainer.generators.share.count}; start {count}, or train anew into another --output"
+        )
     if set(state["trainables"]) != {trainable.name for trainable in trainer.trainables}:
         raise ConfigError(f"resume: the checkpoint trains {', '.join(state['trainables'])}, this configuration not")
     trainer.step, training.seconds = state["step"], state["seconds"]

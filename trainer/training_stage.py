@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from sampler.sampler import Sampler
 from trainer.checkpoints import Checkpoints, read_checkpoint
+from trainer.leading import lead
 from trainer.output_folder import OutputFolder
+from trainer.processes import Processes
 from trainer.progress import Progress, StepReporter, keep_lines
 from trainer.samples import write_samples_of_step
 from trainer.step_watch import StepWatch
@@ -27,10 +29,11 @@ def train(training: Training, output: OutputFolder) -> Iterator[Progress]:
     checkpoints = Checkpoints(output.checkpoints, config.keep_checkpoints)
     validation = Validation(training, output)
     watch = StepWatch(training)
+    steps = lead(trainer, Processes(trainer.accelerator))
     finished = False
     try:
         yield from validation.before_training()
-        for step in trainer.steps():
+        for step in steps:
             diagnostics, warnings = watch.look(step)
             reporter.total = trainer.max_train_steps
             yield reporter.report(step, diagnostics)
@@ -53,6 +56,7 @@ def train(training: Training, output: OutputFolder) -> Iterator[Progress]:
         checkpoints.write(training)
         raise
     finally:
+        steps.close()
         if not finished and trainer.step > 0:
             training.write(output.weights)
     yield from _return_to_the_best(training, checkpoints)

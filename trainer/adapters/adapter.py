@@ -11,6 +11,7 @@ from artifact.components import DENOISER, Place, components, place_names
 from artifact.layers import Layer
 from families.family import ModelFamily
 from preprocess.settings import ConfigError
+from trainer.adapters.dropout import AdapterDropout
 from trainer.adapters.full import FullFineTuning
 from trainer.adapters.peft_adapter import PeftAdapter
 from trainer.adapters.targets import denoiser_targets, text_encoder_targets
@@ -137,8 +138,10 @@ def _peft_adapter(
     init: str,
 ) -> PeftAdapter:
     alpha = config.resolved_alpha if rank == config.rank else config.resolved_alpha * rank / config.rank
-    dropout = generators["adapter_dropout"] if config.adapter_dropout > 0 else None
-    return PeftAdapter(component, config.adapter, rank, alpha, paths, generators[init], config.adapter_dropout, dropout)
+    dropout = None
+    if config.adapter_dropout > 0:
+        dropout = AdapterDropout(config.adapter_dropout, generators["adapter_dropout"], generators.share.index)
+    return PeftAdapter(component, config.adapter, rank, alpha, paths, generators[init], dropout)
 
 
 def _drop_idle(family: ModelFamily, encoders: Mapping[str, nn.Module], adapters: Mapping[str, PeftAdapter]) -> None:

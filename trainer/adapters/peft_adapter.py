@@ -28,10 +28,9 @@ class PeftAdapter:
         alpha: float,
         paths: Sequence[str],
         generator: torch.Generator,
-        dropout: float = 0.0,
-        dropout_generator: torch.Generator | None = None,
+        dropout: AdapterDropout | None = None,
     ) -> None:
-        """`kind`: a name in KINDS. `generator` draws the initial values."""
+        """`kind`: a name in KINDS. `generator` draws the initial values. `dropout`: before every down projection."""
         self._component = component
         self._kind: AdapterKind = KINDS[kind]
         trained = [parameter for parameter in component.parameters() if parameter.requires_grad]
@@ -43,9 +42,8 @@ class PeftAdapter:
         cast_training_params([component], torch.float32)
         for module in self.modules():
             _correct_magnitude(module)
-            if dropout > 0:
-                assert dropout_generator is not None
-                module.lora_dropout[ADAPTER] = AdapterDropout(dropout, dropout_generator)
+            if dropout is not None:
+                module.lora_dropout[ADAPTER] = dropout
         draw_again(self._named_parameters(), generator)
         wrong = [name for name, parameter in self._named_parameters() if parameter.dtype != torch.float32]
         assert not wrong, f"{wrong[0]} is not fp32"
