@@ -7,7 +7,7 @@ With zero terminal SNR, ᾱ falls to exactly 0 (Lin et al. 2023, §3.1), so that
 ε says nothing there, so it needs v (§3.2).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from diffusers import DDPMScheduler
@@ -22,6 +22,7 @@ class DiffusionProcess:
 
     alphas_cumprod: Tensor
     prediction_type: PredictionType
+    _placed: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def from_scheduler(cls, scheduler: object) -> "DiffusionProcess":
@@ -54,7 +55,7 @@ class DiffusionProcess:
         """Timesteps are uniform."""
         timesteps = torch.randint(0, self.num_timesteps, (len(latents),), generator=timestep_generator)
         noise = torch.randn(latents.shape, generator=noise_generator)
-        return Draw(timesteps.to(latents.device), noise.to(latents.device))
+        return Draw(timesteps.to(latents.device, non_blocking=True), noise.to(latents.device, non_blocking=True))
 
     def timesteps_at(self, fractions: Tensor) -> Tensor:
         """int64: ⌊fraction · T⌋."""
@@ -78,9 +79,15 @@ class DiffusionProcess:
 
     def snr(self, timesteps: Tensor) -> Tensor:
         """ᾱ / (1 - ᾱ): (B,)."""
-        alphas = self.alphas_cumprod.to(timesteps.device)[timesteps]
+        alphas = self._alphas_on(timesteps.device)[timesteps]
         return alphas / (1 - alphas)
 
     def _scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        alphas = self.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
+        alphas = self._alphas_on(timesteps.device)[timesteps].view(-1, 1, 1, 1)
         return alphas.sqrt(), (1 - alphas).sqrt()
+
+    def _alphas_on(self, device: torch.device) -> Tensor:
+        """ᾱ on a device, copied there once: a copy in the middle of a step would wait for all that is queued."""
+        if device not in self._placed:
+            self._placed[device] = self.alphas_cumprod.to(device)
+        return self._placed[device]

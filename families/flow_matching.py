@@ -41,7 +41,8 @@ class FlowMatching:
         """Timesteps are logit-normal, shifted."""
         fractions = torch.randn(len(latents), generator=timestep_generator).sigmoid()
         noise = torch.randn(latents.shape, generator=noise_generator)
-        return Draw(self.timesteps_at(fractions).to(latents.device), noise.to(latents.device))
+        timesteps = self.timesteps_at(fractions)
+        return Draw(timesteps.to(latents.device, non_blocking=True), noise.to(latents.device, non_blocking=True))
 
     def timesteps_at(self, fractions: Tensor) -> Tensor:
         """fp32: T·σ, where the fraction is the u that is shifted."""

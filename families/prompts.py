@@ -15,7 +15,7 @@ def clip_output(tokenizer: Any, encoder: Any, prompts: Sequence[str]) -> Any:
         truncation=True,
         return_tensors="pt",
     )
-    return encoder(batch.input_ids.to(encoder.device), output_hidden_states=True)
+    return encoder(batch.input_ids.to(encoder.device, non_blocking=True), output_hidden_states=True)
 
 
 def pool_at_end_of_text(tokenizer: Any, encoder: Any) -> None:

@@ -118,11 +118,11 @@ class SD3:
         """(B, 256, D); zeros where the base has no T5, as it is trained to do without."""
         encoder, tokenizer = self._pipeline.text_encoder_3, self._pipeline.tokenizer_3
         if encoder is None:
-            return torch.zeros(len(prompts), T5_LENGTH, self.denoiser.config.joint_attention_dim)
+            return torch.zeros(len(prompts), T5_LENGTH, self.denoiser.config.joint_attention_dim, device=self.device)
         texts = [without_placeholders(prompt) for prompt in prompts]
         batch = tokenizer(texts, padding="max_length", max_length=T5_LENGTH, truncation=True, return_tensors="pt")
         with torch.no_grad():
-            return encoder(batch.input_ids.to(encoder.device)).last_hidden_state
+            return encoder(batch.input_ids.to(encoder.device, non_blocking=True)).last_hidden_state
 
     def denoise(
         self, noised: Tensor, timesteps: Tensor, prompts: PromptFeatures, sizes: Sequence[SizeConditioning]

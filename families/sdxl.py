@@ -97,7 +97,7 @@ class SDXL:
         prompt_embeds = torch.cat(states, dim=-1)
         pooled = outputs[1].text_embeds
         if self._pipeline.config.force_zeros_for_empty_prompt:
-            kept = torch.tensor([float(bool(prompt)) for prompt in prompts], device=pooled.device, dtype=pooled.dtype)
+            kept = torch.tensor([float(bool(prompt)) for prompt in prompts]).to(pooled, non_blocking=True)
             prompt_embeds, pooled = prompt_embeds * kept.view(-1, 1, 1), pooled * kept.view(-1, 1)
         return PromptFeatures(prompt_embeds, pooled)
 
@@ -109,13 +109,16 @@ class SDXL:
         self, noised: Tensor, timesteps: Tensor, prompts: PromptFeatures, sizes: Sequence[SizeConditioning]
     ) -> Tensor:
         """The UNet's prediction (B, C, h, w) in fp32."""
-        time_ids = torch.tensor([[*size.original, *size.crop, *size.target] for size in sizes], device=noised.device)
         dtype = prompts.prompt_embeds.dtype
+        time_ids = torch.tensor([[*size.original, *size.crop, *size.target] for size in sizes], dtype=dtype)
         return self.denoiser(
             noised.to(dtype),
             timesteps,
             encoder_hidden_states=prompts.prompt_embeds,
-            added_cond_kwargs={"text_embeds": prompts.pooled_prompt_embeds, "time_ids": time_ids.to(dtype)},
+            added_cond_kwargs={
+                "text_embeds": prompts.pooled_prompt_embeds,
+                "time_ids": time_ids.to(noised.device, non_blocking=True),
+            },
         ).sample.float()
 
     def pipeline(self) -> StableDiffusionXLPipeline:

@@ -44,7 +44,7 @@ def test_the_stated_resolution_is_the_trained_one(base: ModelFamily, tmp_path: P
     config = resolve(CONFIG.model_copy(update={"resolution": 96}), base)
     dataset = prepare([EXAMPLE], config, tmp_path / "dataset", base_requirements(base, config))
     for example in cache_examples(dataset, base):
-        height, width = example.views[0].moments.shape[-2:]
+        height, width = example.views[0].load().moments.shape[-2:]
         assert (4 * height, 4 * width) == example.views[0].size.target
         assert 4 * height * 4 * width == pytest.approx(96 * 96, rel=0.3)
 
@@ -184,7 +184,7 @@ def test_latents_keep_their_own_caption_and_size_in_any_order(base: ModelFamily,
     config = CONFIG.model_copy(update={"train_batch_size": 3})
     for training in placed(base, config, tmp_path):
         own = {
-            tuple(view.moments.flatten()[:8].tolist()): (example.caption, view.size)
+            tuple(view.load().moments.flatten()[:8].tolist()): (example.caption, view.size)
             for example in cache_examples(training.dataset, base)
             for view in example.views
         }

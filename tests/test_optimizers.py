@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from prodigyopt import Prodigy
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from preprocess.settings import ConfigError
 from trainer.config import build_config
 from trainer.config_sections.optimization import OptimizerName
 from trainer.optimizers import extras
 from trainer.optimizers.registry import OPTIMIZERS, build_optimizer
-from trainer.optimizers.settings import OptimizerSettings
+from trainer.optimizers.settings import BETAS, OptimizerSettings
 from trainer.schedules import ScheduleSettings, multiplier
 from trainer.trainable import Trainable
 
@@ -59,6 +61,39 @@ def test_the_fused_kernel_is_the_plain_formula() -> None:
             optimizer.step()
     for one, other in zip(fused, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that are read from tensors: on a GPU each stops it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_prodigy_reads_as_little_for_many_parameters_and_does_the_same() -> None:
+    ours, plain = [*weights(), *weights()], [*weights(), *weights()]
+    optimizers = (
+        build_optimizer(ours, OptimizerSettings("prodigy", 1.0, 0.1)),
+        Prodigy([{"params": plain, "weight_decay": 0.1}], lr=1.0, betas=BETAS, use_bias_correction=True,
+                safeguard_warmup=True),
+    )  # fmt: skip
+    reads = []
+    for parameters, optimizer in zip((ours, plain), optimizers, strict=True):
+        for _ in range(30):
+            optimizer.zero_grad()
+            (loss_of(parameters[:2]) + 2 * loss_of(parameters[2:])).backward()
+            with Reads() as counted:
+                optimizer.step()
+        reads.append(counted.count)
+    assert reads[0] <= 2 < reads[1]
+    assert optimizers[0].param_groups[0]["d"] > 10 * optimizers[0].param_groups[0]["d0"]
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_prodigy_keeps_its_settings_that_guard_it(capsys: pytest.CaptureFixture[str]) -> None:

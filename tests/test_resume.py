@@ -63,8 +63,9 @@ def prepared(_loaded_base: ModelFamily, tmp_path_factory: pytest.TempPathFactory
 
 def narrowed(example: CachedExample) -> CachedExample:
     """In another bucket: half as wide."""
-    views = tuple(replace(view, moments=view.moments[..., : view.moments.shape[-1] // 2]) for view in example.views)
-    return replace(example, views=views, bucket=(example.bucket[0] // 2, example.bucket[1]))
+    views = [view.load() for view in example.views]
+    halves = tuple(replace(view, moments=view.moments[..., : view.moments.shape[-1] // 2]) for view in views)
+    return replace(example, views=halves, bucket=(example.bucket[0] // 2, example.bucket[1]))
 
 
 def trainings(base: ModelFamily, config: TrainingConfig, prepared: Prepared) -> Iterator[Training]:

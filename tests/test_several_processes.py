@@ -7,27 +7,39 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 from accelerate import Accelerator
 
+from families.registry import load_base_model
+from preprocess.settings import ConfigError
 from tests.conftest import EXAMPLE, PROJECT
+from tests.golden_curves import curve_config, curve_training
 from tests.shared_training import shared_curve
 from tests.tiny_models import write_sdxl
+from trainer.cog_job import TrainingFailed, train_in_child_process
+from trainer.command_line import main
+from trainer.launch import processes_of_a_job
+from trainer.output_folder import OutputFolder
+from trainer.train_state import capture, restore
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
               "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
               "--main_process_port", "0")  # fmt: skip
-SETTINGS = ("--class_word", "robot", "--rank", "2", "--num_tokens", "1", "--num_validation_images", "0",
-            "--lr_scheduler", "constant", "--lr_warmup_steps", "0", "--evaluate", "false", "--captioner", "none",
-            "--resolution", "64", "--checkpointing_steps", "2")  # fmt: skip
+JOB = {
+    "class_word": "robot", "rank": 2, "num_tokens": 1, "num_validation_images": 0, "lr_warmup_steps": 0,
+    "evaluate": "false", "captioner": "none", "resolution": 64, "checkpointing_steps": 1, "max_train_steps": 3,
+    "train_batch_size": 2,
+}  # fmt: skip
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=PROJECT, text=True, capture_output=True, timeout=300)
 
 
-def metrics(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+def metrics(output: OutputFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.metrics.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.slow
@@ -43,19 +55,67 @@ def test_losses_are_those_of_one_process_with_the_double_batch(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_whole_run_in_two_processes_ends_early_and_goes_on(tmp_path: Path) -> None:
-    output, base = tmp_path / "out", str(write_sdxl(tmp_path / "base"))
-    start = (*ACCELERATE, "train.py")
-    first = run(*start, str(EXAMPLE), "--output", str(output), "--base_model", base, *SETTINGS,
-                "--train_batch_size", "2", "--max_train_steps", "4")  # fmt: skip
-    assert first.returncode == 0, first.stderr
-    assert first.stdout.count(str(output / "weights.safetensors")) == 1
-    assert [line["step"] for line in metrics(output)] == [1, 2, 3, 4]
-    assert json.loads((output / "report.json").read_text(encoding="utf-8"))["verification"]
+def test_a_whole_run_in_two_processes_and_its_resumption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = str(write_sdxl(tmp_path / "base"))
+    monkeypatch.setenv("TRAINING_PROCESSES", "2")
+    monkeypatch.setenv("OUTPUTS_FOLDER", str(tmp_path))
+    output = train_in_child_process({"input_images": EXAMPLE, "config": yaml.safe_dump({"base_model": base, **JOB})})
+    assert output.weights.exists()
+    assert json.loads(output.report.read_text(encoding="utf-8"))["verification"]
     once = metrics(output)
-    (output / "checkpoints" / "step_000004").rename(tmp_path / "away")
-    again = run(*start, "--resume", "latest", "--output", str(output))
+    assert [line["step"] for line in once] == [1, 2, 3]
+    (output.checkpoints / "step_000003").rename(tmp_path / "away")
+    again = run(*ACCELERATE, "train.py", "--resume", "latest", "--output", str(output.path))
     assert again.returncode == 0, again.stderr
+    assert again.stdout.count(f"{output.weights}\n") == 1
     assert [line["losses"] for line in metrics(output)] == [line["losses"] for line in once]
-    alone = run(sys.executable, "train.py", "--resume", str(tmp_path / "away"), "--max_train_steps", "5")
-    assert alone.returncode == 2 and "was trained by 2 processes" in alone.stderr
+
+
+@pytest.mark.slow
+def test_what_the_first_process_refuses_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINING_PROCESSES", "2")
+    monkeypatch.setenv("OUTPUTS_FOLDER", str(tmp_path))
+    (tmp_path / "upload.zip").write_bytes(b"no archive")
+    base = str(write_sdxl(tmp_path / "base"))
+    with pytest.raises(TrainingFailed, match="neither a zip nor a tar archive"):
+        train_in_child_process(
+            {"input_images": tmp_path / "upload.zip", "config": yaml.safe_dump({"base_model": base, **JOB})}
+        )
+
+
+@pytest.mark.parametrize(
+    ("environment", "count"),
+    [
+        ({"TRAINING_PROCESSES": "3", "CUDA_VISIBLE_DEVICES": "0,1"}, 3),
+        ({"CUDA_VISIBLE_DEVICES": "0, 2"}, 2),
+        ({"CUDA_VISIBLE_DEVICES": ""}, 1),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, 1),
+    ],
+)
+def test_a_job_gets_every_visible_gpu(environment: dict[str, str], count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRAINING_PROCESSES", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert processes_of_a_job() == count
+
+
+def test_a_wrong_number_of_processes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINING_PROCESSES", "all")
+    with pytest.raises(ConfigError, match="no number of processes"):
+        processes_of_a_job()
+
+
+def test_sharding_is_refused_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert main([str(EXAMPLE)]) == 2
+    assert "FSDP: models are not sharded here" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_other_processes_is_refused(tmp_path: Path) -> None:
+    family = load_base_model(str(write_sdxl(tmp_path / "base")), torch.float32)
+    with curve_training(family, curve_config(str(tmp_path / "base"))) as training:
+        state = {**capture(training), "processes": 2}
+        with pytest.raises(ConfigError, match="trained by 2 processes"):
+            restore(training, state)

@@ -42,7 +42,9 @@ def test_images_are_held_out_and_never_trained() -> None:
     concepts: list[str | None] = ["A"] * 20 + ["B"] + [None] * 10
     for seed in range(5):
         parts = split(examples(concepts), 0.2, 16, generator(seed))
-        names = [[float(each.views[0].moments[0, 0, 0]) for each in part] for part in (parts.trained, parts.held_out)]
+        names = [
+            [float(each.views[0].load().moments[0, 0, 0]) for each in part] for part in (parts.trained, parts.held_out)
+        ]
         assert not parts.crops and len(names[1]) == 4  # of 21 that show a concept
         assert sorted(names[0] + names[1]) == list(range(31))
         assert {each.concept for each in parts.held_out} == {"A"}  # B keeps its only image
@@ -51,11 +53,11 @@ def test_images_are_held_out_and_never_trained() -> None:
 def test_few_images_give_crops_that_say_where_they_are() -> None:
     data = examples(["A"] * 6)
     ramp = torch.arange(16 * 16.0).view(1, 16, 16).expand(8, 16, 16)
-    data = [replace(each, views=(replace(each.views[0], moments=ramp, mask=ramp[:1]),)) for each in data]
+    data = [replace(each, views=(replace(each.views[0].load(), moments=ramp, mask=ramp[:1]),)) for each in data]
     parts = split(data, 0.1, 16, generator())
     assert parts.crops and len(parts.trained) == 6 and len(parts.held_out) == 4
     for example in parts.held_out:
-        view = example.views[0]
+        view = example.views[0].load()
         assert view.moments.shape == (8, 12, 12) and view.size.target == (48, 48)
         assert view.mask is not None and torch.equal(view.mask, view.moments[:1])
         top, left = divmod(int(view.moments[0, 0, 0]), 16)

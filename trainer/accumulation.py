@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +13,15 @@ from trainer.trainable import Trainable
 
 Backward = Callable[[LatentBatch, float], dict[str, Tensor]]
 """Adds the gradients of a batch, whose loss counts by the given share, and returns its losses."""
+
+
+class GradientSource(Protocol):
+    """Adds all gradients of a step. `parts`: into how many each micro-batch is split."""
+
+    parts: int
+
+    def run(self, batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor]:
+        """Returns the mean losses. Raises OutOfMemory."""
 
 
 class OutOfMemory(RuntimeError):

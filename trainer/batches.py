@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from families.family import SizeConditioning
-from trainer.cache import CachedExample, CachedView
+from trainer.cache import CachedExample, CachedView, LoadableView
 from trainer.share import WHOLE, Share
 
 
@@ -131,20 +131,20 @@ def _assemble(
 ) -> LatentBatch:
     whole = [examples[index] for index in planned.indices]
     drawn = [_draw_view(example, augmentation) for example in whole]
-    picked, views = share.of(whole), share.of(drawn)
+    picked, views = share.of(whole), [view.load() for view in share.of(drawn)]
     moments = torch.stack([view.moments for view in views])
-    weights = torch.tensor([example.weight * planned.weight for example in picked], device=moments.device)
+    weights = torch.tensor([example.weight * planned.weight for example in picked])
     return LatentBatch(
         moments,
         [example.caption for example in picked],
         [example.concept for example in picked],
         [view.size for view in views],
         _stack_masks(views),
-        weights,
+        weights.to(moments.device, non_blocking=True),
     )
 
 
-def _draw_view(example: CachedExample, augmentation: Generator) -> CachedView:
+def _draw_view(example: CachedExample, augmentation: Generator) -> LoadableView:
     if len(example.views) == 1:
         return example.views[0]
     return example.views[int(torch.randint(len(example.views), (), generator=augmentation))]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,12 +24,25 @@ class CachedView:
     mask: Tensor | None
     size: SizeConditioning
 
+    def load(self) -> "CachedView":
+        """It is here already."""
+        return self
+
+
+class LoadableView(Protocol):
+    """A view in memory, or one on disk (`trainer.latent_store`)."""
+
+    @property
+    def size(self) -> SizeConditioning: ...
+
+    def load(self) -> CachedView: ...
+
 
 @dataclass(frozen=True)
 class CachedExample:
     """One image with all its views, of one bucket. `caption`: with the trigger word as the user knows it."""
 
-    views: tuple[CachedView, ...]
+    views: tuple[LoadableView, ...]
     caption: str
     concept: str | None
     bucket: tuple[int, int]
@@ -39,7 +53,7 @@ class CachedExample:
 def cache_examples(dataset: PreparedDataset, family: ModelFamily) -> Iterator[CachedExample]:
     """Encode the images one by one."""
     for example in dataset.examples:
-        views = tuple(_cache_view(dataset.folder, view, family) for view in example.views)
+        views = tuple(encode_view(dataset.folder, view, family) for view in example.views)
         yield CachedExample(views, example.caption, example.concept, example.bucket, example.repeats, example.weight)
 
 
@@ -49,7 +63,8 @@ def count_views(examples: tuple[Example, ...]) -> int:
 
 
 @torch.no_grad()
-def _cache_view(folder: Path, view: View, family: ModelFamily) -> CachedView:
+def encode_view(folder: Path, view: View, family: ModelFamily) -> CachedView:
+    """The moments of one view's latents, and its mask."""
     with Image.open(folder / view.file) as image:
         pixels = to_pixels(image.convert("RGB")).unsqueeze(0).to(family.device)
     moments = family.encode_image(pixels)[0]

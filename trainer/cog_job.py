@@ -22,6 +22,7 @@ import yaml
 
 from preprocess.settings import ConfigError, parse_settings
 from trainer.config import TrainingConfig, build_config
+from trainer.launch import processes_of_a_job
 from trainer.output_folder import OutputFolder
 from trainer.progress import Progress
 
@@ -32,6 +33,8 @@ SECONDS_BETWEEN_LOG_LINES = 5.0
 LINES_IN_ERROR = 15
 JOB_INPUTS = ("input_images", "config", "return_extras")
 END_OF_OUTPUT = None
+OTHER_PROCESS = "[rank"
+"""How torch marks the lines of a process that ends because another one has ended."""
 OUTPUTS_VARIABLE = "OUTPUTS_FOLDER"
 
 
@@ -51,8 +54,10 @@ def train_in_child_process(inputs: Mapping[str, Any]) -> OutputFolder:
     with tempfile.TemporaryDirectory() as scratch:
         config_file = Path(scratch) / "config.yaml"
         config_file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
+        count = processes_of_a_job()
         command = [
             sys.executable,
+            *(("-m", "trainer.launcher", str(count)) if count > 1 else ()),
             str(PROJECT / "train.py"),
             str(data),
             "--config",
@@ -161,10 +166,13 @@ def _relay(job: ChildProcess) -> None:
     """Print the child's lines and record its metrics. Raises TrainingFailed with the last lines in its text."""
     tail: deque[str] = deque(maxlen=LINES_IN_ERROR)
     last_line = last_step = 0.0
+    told_why = False
     for line in job.lines():
         progress = Progress.from_line(line)
         if progress is None:
-            tail.append(line)
+            told_why = told_why or line.startswith("error: ")
+            if not (told_why and line.startswith(OTHER_PROCESS)):
+                tail.append(line)
             print(line, flush=True)
             continue
         _record(progress)

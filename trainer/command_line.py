@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fetching.download import is_url
 from preprocess.settings import ConfigError, add_options, given_options, read_settings_file
 from trainer.config import TrainingConfig, build_config
-from trainer.launch import is_first_process, process_count
+from trainer.launch import is_first_process, process_count, require_data_parallelism
 from trainer.publishing_failed import PublishingFailed
 from trainer.stop_signal import Stopped, StopSignal
 
@@ -73,12 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return CRASHED
     except Stopped:
-        print("stopped before any step was trained: nothing was saved", file=sys.stderr, flush=True)
+        if is_first_process():
+            print("stopped before any step was trained: nothing was saved", file=sys.stderr, flush=True)
         return STOPPED
 
 
 def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
     config = resolve_config(arguments)
+    require_data_parallelism()
     for data in arguments.data:
         if not is_url(data) and not Path(data).exists():
             raise ConfigError(f"data: {data} does not exist. Give a zip, a tar, a folder of images, or a URL.")
@@ -93,7 +95,7 @@ def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
     else:
         raise ConfigError("data: is missing. Give a zip, a tar, a folder of images, or a URL.")
     if not is_first_process():
-        return _follow(config, state, stop)
+        return _follow(config, output, state, stop)
     from trainer.run import run  # torch and diffusers take seconds: only now
 
     last_line = 0.0
@@ -131,10 +133,10 @@ def _output_folder(arguments: argparse.Namespace) -> "OutputFolder":
     return OutputFolder.create(arguments.output or default_output(arguments.data[0]))
 
 
-def _follow(config: TrainingConfig, state: dict[str, Any] | None, stop: StopSignal) -> int:
+def _follow(config: TrainingConfig, output: "OutputFolder", state: dict[str, Any] | None, stop: StopSignal) -> int:
     """The other processes take part in silence; when it ends is the first one's business."""
     from trainer.following import follow
 
-    for _ in follow(config, state):
+    for _ in follow(config, output, state):
         stop.deferred = True
     return SUCCESS

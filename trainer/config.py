@@ -17,6 +17,7 @@ from trainer.config_sections.objective import ObjectiveSection
 from trainer.config_sections.optimization import PRODIGY, PRODIGY_RATES, SCHEDULE_FREE, OptimizationSection
 from trainer.config_sections.output import OutputSection
 from trainer.config_sections.publishing import PublishingSection
+from trainer.config_sections.speed import SpeedSection
 from trainer.config_sections.tokens import TokenSection
 from trainer.config_sections.validation import ValidationSection
 
@@ -49,6 +50,7 @@ class BaseModelSection(Settings):
 class TrainingConfig(
     PublishingSection,
     OutputSection,
+    SpeedSection,
     ValidationSection,
     HeldOutSection,
     ObjectiveSection,
@@ -76,6 +78,7 @@ class TrainingConfig(
             _token_rule,
             _evaluation_rule,
             _class_image_rule,
+            _compile_rule,
         ):
             rule(self)
         return self
@@ -197,6 +200,12 @@ def _evaluation_rule(config: TrainingConfig) -> None:
         raise ValueError(
             f"{settings[0]} has no effect without checkpoints to evaluate; set checkpointing_steps, or evaluate: true"
         )
+
+
+def _compile_rule(config: TrainingConfig) -> None:
+    for name in ("adapter_dropout", "token_attention_weight"):
+        if config.compile != "never" and getattr(config, name) > 0:
+            raise ValueError(f"{name} works inside the blocks that are compiled; leave it out, or set compile: never")
 
 
 def _differs(config: TrainingConfig, name: str) -> bool:

@@ -7,16 +7,17 @@ from typing import Any
 from preprocess.dataset import PreparedDataset
 from preprocess.settings import ConfigError
 from trainer.base_model import load, precision
-from trainer.cache import cache_examples
 from trainer.config import TrainingConfig
+from trainer.latent_store import encode_dataset, latent_place
 from trainer.leading import lead
+from trainer.output_folder import OutputFolder
 from trainer.processes import Processes, start
 from trainer.resolution import resolve
 from trainer.train_state import restore
 from trainer.training import build_training
 
 
-def follow(config: TrainingConfig, state: dict[str, Any] | None = None) -> Iterator[int]:
+def follow(config: TrainingConfig, output: OutputFolder, state: dict[str, Any] | None = None) -> Iterator[int]:
     """Train what the first process of `trainer.run` prepares. Yields the number of each step.
 
     `state`: of the checkpoint to go on from. Raises what `run` raises, and ConfigError where this machine does not see
@@ -29,7 +30,8 @@ def follow(config: TrainingConfig, state: dict[str, Any] | None = None) -> Itera
     folder, digest = processes.of_first(("", ""))  # waits until the images are prepared
     dataset = _read(Path(folder), digest)
     family.to(accelerator.device)
-    examples = list(cache_examples(dataset, family))
+    place = latent_place(config, dataset, family, processes)
+    examples = encode_dataset(dataset, family, place, output.latents, processes)
     family.vae.to("cpu")
     training = build_training(config, family, dataset, examples, accelerator)
     if state is not None:

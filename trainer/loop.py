@@ -11,12 +11,11 @@ from torch import Tensor
 
 from families.family import ModelFamily, PromptFeatures
 from families.noise_process import NoiseProcess
-from trainer.accumulation import Accumulation
+from trainer.accumulation import GradientSource
 from trainer.batches import LatentBatch
 from trainer.losses.term import LossTerm, StepContext
 from trainer.prompts import PromptSampler
 from trainer.randomness import NamedGenerators
-from trainer.shared_gradients import SharedGradients
 from trainer.trainable import Trainable, TrainingDiverged
 
 Losses = dict[str, Tensor]
@@ -54,7 +53,7 @@ class Trainer:
     trainables: Sequence[Trainable]
     generators: NamedGenerators
     accelerator: Accelerator
-    accumulation: Accumulation | SharedGradients
+    accumulation: GradientSource
     max_train_steps: int
     gradient_accumulation_steps: int
     step: int = field(default=0, init=False)
@@ -105,7 +104,8 @@ class Trainer:
 
     def _normal(self, name: str, batch: LatentBatch) -> Tensor:
         count, channels, height, width = batch.moments.shape
-        return self.generators.normal(name, (count, channels // 2, height, width)).to(batch.moments.device)
+        noise = self.generators.normal(name, (count, channels // 2, height, width))
+        return noise.to(batch.moments.device, non_blocking=True)
 
     def _read(self, losses: Losses, norms: Losses) -> tuple[dict[str, float], dict[str, float]]:
         """The step's figures, in its only transfer from the device. Raises TrainingDiverged when one is not finite."""

@@ -23,6 +23,7 @@ class OutputFolder:
         self.page = path / "report.html"
         self.dataset = path / "dataset"
         self.class_images = path / "class_images"
+        self.latents = path / "latents"
         self.samples = path / "samples"
         self.samples_before = self.samples / "before"
         self.samples_by_step = self.samples / "steps"

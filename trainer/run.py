@@ -1,5 +1,6 @@
 """The order of everything, once: load, prepare, train, save, sample, verify, evaluate, report."""
 
+import shutil
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from preprocess.reopen import reopen
 from sampler.sampler import Sampler
 from trainer.adapters.adapter import where_it_opens
 from trainer.base_model import load, precision
-from trainer.cache import cache_examples, count_views
+from trainer.cache import count_views
 from trainer.class_images import with_class_images
 from trainer.config import TrainingConfig
 from trainer.duration import describe
 from trainer.evaluation.stage import evaluating, evaluation_encoders
+from trainer.latent_store import encode_dataset, latent_place
 from trainer.output_folder import OutputFolder
 from trainer.phases import PhaseClock
 from trainer.processes import Processes, start
@@ -78,8 +80,9 @@ def run(
     family.to(accelerator.device)
     probe = Probe.make(family, validation_prompt(config))
     base_prediction = probe.predict(family, {})
-    yield Progress(f"caching the latents of {count_views(dataset.examples)} pictures", 0.08)
-    examples = list(cache_examples(dataset, family))
+    place = latent_place(config, dataset, family, processes)
+    yield Progress(f"caching the latents of {count_views(dataset.examples)} pictures in {place}", 0.08)
+    examples = encode_dataset(dataset, family, place, output.latents, processes)
     phases.begin("sample")
     write_samples_before(config, Sampler(family), output.samples_before)
     if config.sample_steps is None:
@@ -98,6 +101,7 @@ def run(
     yield Progress(f"training on {accelerator.device}: {plan}", 0.1)
     yield from followed(train(training, output), trackers, output, training.trainer.step)
     training.write(output.weights)
+    shutil.rmtree(output.latents, ignore_errors=True)
 
     family.to(accelerator.device)
     phases.begin("sample")

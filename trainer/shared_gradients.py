@@ -10,15 +10,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from trainer.accumulation import Accumulation, Backward
+from trainer.accumulation import Backward, GradientSource
 from trainer.batches import LatentBatch
 from trainer.trainable import Trainable
 
 
 class SharedGradients:
-    """An `Accumulation` whose gradients and losses are the mean over all processes, each with as many images."""
+    """A `GradientSource` whose gradients and losses are the mean over all processes, each with as many images."""
 
-    def __init__(self, inner: Accumulation, trainables: Sequence[Trainable], accelerator: Accelerator) -> None:
+    def __init__(self, inner: GradientSource, trainables: Sequence[Trainable], accelerator: Accelerator) -> None:
         self._inner, self._trainables, self._accelerator = inner, trainables, accelerator
 
     @property

@@ -1,7 +1,11 @@
 """Ctrl-C and SIGTERM: at once where nothing is lost, else after the step that is under way."""
 
 import signal
+import time
 from types import FrameType, TracebackType
+
+SAME_SIGNAL_SECONDS = 1.0
+"""Launchers pass on what the whole group of processes has got already: so soon after the first it is no second one."""
 
 
 class Stopped(BaseException):
@@ -14,6 +18,7 @@ class StopSignal:
     def __init__(self) -> None:
         self.requested = False
         self.deferred = False
+        self._requested_at = 0.0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -28,6 +33,8 @@ class StopSignal:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and time.monotonic() - self._requested_at < SAME_SIGNAL_SECONDS:
+            return
         if self.requested or not self.deferred:
             raise Stopped
-        self.requested = True
+        self.requested, self._requested_at = True, time.monotonic()

@@ -16,6 +16,7 @@ from trainer.accumulation import Accumulation
 from trainer.adapters.adapter import Adapter, place_adapter
 from trainer.batches import BatchStream
 from trainer.cache import CachedExample
+from trainer.compiled_blocks import CompiledBlocks, CompiledSteps, compiles
 from trainer.config import TrainingConfig
 from trainer.diagnostics import Observer
 from trainer.duration import plan_duration
@@ -159,6 +160,13 @@ def build_training(
         max_train_steps=config.max_train_steps,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
     )
+    if compiles(config, accelerator.device):
+        trainer.accumulation = CompiledSteps(
+            trainer.accumulation,
+            lambda: CompiledBlocks(family.denoiser, cache=config.compile_cache),
+            config.compile == "always",
+            lambda: trainer.max_train_steps - trainer.step,
+        )
     observer = Observer(family, tokens, trainer.trainables)
     training = Training(
         config, family, dataset, adapter, tokens, trainer, batches, base_fingerprint, observer, held_out

@@ -74,7 +74,7 @@ def _attention_to(queries: Tensor, keys: Tensor, heads: int, positions: Sequence
     """softmax(QKᵀ / √d) summed over `positions`. `queries`: (B, N, heads·d), `keys`: (B, L, heads·d)."""
     query, key = (each.float().unflatten(-1, (heads, -1)).transpose(1, 2) for each in (queries, keys))
     probabilities = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(dim=-1)
-    wanted = torch.zeros(len(positions), keys.shape[1], device=keys.device)
+    wanted = torch.zeros(len(positions), keys.shape[1])
     for row, places in enumerate(positions):
         wanted[row, list(places)] = 1
-    return torch.einsum("bhnl,bl->bn", probabilities, wanted) / heads
+    return torch.einsum("bhnl,bl->bn", probabilities, wanted.to(keys.device, non_blocking=True)) / heads

@@ -32,7 +32,7 @@ class TokenAttention:
         if context.masks is None:
             return context.prediction.new_zeros(())
         positions = [self._positions(prompt) for prompt in context.prompts]
-        named = torch.tensor([float(bool(places)) for places in positions], device=context.weights.device)
+        named = torch.tensor([float(bool(places)) for places in positions]).to(context.weights, non_blocking=True)
         outside = torch.stack([_share_outside(seen, context.masks) for seen in self.capture.maps(positions)])
         return self.weight * (outside.square().mean(dim=0) * named * context.weights).mean()
 

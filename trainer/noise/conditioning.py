@@ -28,4 +28,4 @@ class NoisyPrompts:
         chosen = self.share.uniform((len(embeds), 1, 1), self.generator) < SHARE_OF_PROMPTS
         noise = self.share.normal(embeds.shape, self.generator) * chosen
         spread = embeds.detach().std(dim=(1, 2), keepdim=True)
-        return replace(features, prompt_embeds=embeds + self.strength * spread * noise.to(embeds))
+        return replace(features, prompt_embeds=embeds + self.strength * spread * noise.to(embeds, non_blocking=True))

@@ -19,5 +19,5 @@ class NoiseOffset(WrappedProcess):
     def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
         """The offset is drawn from the noise's generator, after the noise."""
         drawn = self.inner.draw(latents, timestep_generator, noise_generator)
-        offset = torch.randn((*latents.shape[:2], 1, 1), generator=noise_generator).to(drawn.noise)
+        offset = torch.randn((*latents.shape[:2], 1, 1), generator=noise_generator).to(drawn.noise, non_blocking=True)
         return Draw(drawn.timesteps, drawn.noise + self.strength * offset)

@@ -19,5 +19,5 @@ class InputPerturbation(WrappedProcess):
     share: Share = WHOLE
 
     def corrupt(self, latents: Tensor, draw: Draw) -> Tensor:
-        perturbation = self.share.normal(draw.noise.shape, self.generator).to(draw.noise)
+        perturbation = self.share.normal(draw.noise.shape, self.generator).to(draw.noise, non_blocking=True)
         return self.inner.corrupt(latents, Draw(draw.timesteps, draw.noise + self.strength * perturbation))

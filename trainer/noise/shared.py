@@ -21,4 +21,4 @@ class SharedDraws(WrappedProcess):
         whole = torch.empty(self.share.whole_shape(latents.shape))
         drawn = self.inner.draw(whole, timestep_generator, noise_generator)
         timesteps, noise = self.share.of(drawn.timesteps), self.share.of(drawn.noise)
-        return Draw(timesteps.to(latents.device), noise.to(latents.device))
+        return Draw(timesteps.to(latents.device, non_blocking=True), noise.to(latents.device, non_blocking=True))

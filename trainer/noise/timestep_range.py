@@ -29,4 +29,5 @@ class TimestepRange(WrappedProcess):
         else:
             shares = (torch.randn(len(latents), generator=timestep_generator) + self.bias).sigmoid()
         fractions = self.low + (self.high - self.low) * shares
-        return Draw(self.inner.timesteps_at(fractions).to(latents.device), noise)
+        timesteps = self.inner.timesteps_at(fractions)
+        return Draw(timesteps.to(latents.device, non_blocking=True), noise)

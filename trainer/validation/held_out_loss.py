@@ -63,7 +63,7 @@ class HeldOutLoss:
     @torch.no_grad()
     def _losses(self, index: int) -> Tensor:
         """(BANDS,) of one image."""
-        view, process = self._examples[index].views[0], self._family.noise_process
+        view, process = self._examples[index].views[0].load(), self._family.noise_process
         generator = torch.Generator().manual_seed(SEED + index)
         count, (channels, height, width) = DRAWS, view.moments.shape
         noises = torch.randn((count + 1, channels // 2, height, width), generator=generator).to(view.moments.device)

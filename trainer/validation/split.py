@@ -53,7 +53,7 @@ def split(examples: Sequence[CachedExample], share: float, size_multiple: int, g
 
 
 def _crop(example: CachedExample, size_multiple: int, generator: Generator) -> CachedExample:
-    view = example.views[0]
+    view = example.views[0].load()
     whole = view.moments.shape[-2:]
     scales = [target // side for target, side in zip(view.size.target, whole, strict=True)]  # pixels a latent pixel
     sides = [_side(length, max(1, size_multiple // scale)) for length, scale in zip(whole, scales, strict=True)]

@@ -1,0 +1,31 @@
+"""How fast it trains."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from preprocess.settings import Settings
+
+
+class SpeedSection(Settings):
+    """Compilation, and where latents lie."""
+
+    compile: Literal["never", "auto", "always"] = Field(
+        "never",
+        description="Compile the denoiser's repeated blocks: always; auto: on a GPU, where the steps left take 5 "
+        "minutes or more",
+    )
+    compile_cache: Path | None = Field(
+        None, description="Folder that keeps what was compiled for later runs; by default torch's own, in /tmp"
+    )
+
+    latent_cache: Literal["auto", "memory", "disk"] = Field(
+        "auto", description="Where latents lie while it trains; auto: on disk where they take half of the free memory"
+    )
+
+    @model_validator(mode="after")
+    def _compile_rules(self) -> "SpeedSection":
+        if self.compile_cache is not None and self.compile == "never":
+            raise ValueError("compile_cache has no effect with compile: never; set compile: auto, or leave it out")
+        return self
