@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from families.allowed import require_allowed
 from families.errors import BaseModelError
 from families.family import ModelFamily
 from families.loading import LoadingOptions, PredictionChoice
@@ -40,8 +41,11 @@ def load_base_model(
     base_config: folder or hub id with the configurations that a single file lacks. prediction_type: overrides what the
     checkpoint says. zero_terminal_snr: rescale its noise schedule.
 
-    Raises BaseModelError with the remedy.
+    Raises BaseModelError with the remedy, for what the operator does not allow too.
     """
+    require_allowed("base_model", base_model)
+    if base_config is not None:
+        require_allowed("base_config", base_config)
     options = LoadingOptions(dtype, base_config, prediction_type, zero_terminal_snr)
     source = find_base_model(base_model)
     if base_config is not None and source.kind != "file":
