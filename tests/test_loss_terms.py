@@ -25,7 +25,7 @@ from trainer.losses.adapter_l1 import AdapterL1
 from trainer.losses.attention_capture import AttentionCapture
 from trainer.losses.huber import Huber, HuberSchedule
 from trainer.losses.mean_squared_error import MeanSquaredError
-from trainer.losses.term import LossTerm, StepContext
+from trainer.losses.term import StepContext
 from trainer.losses.token_attention import TokenAttention
 from trainer.losses.token_covariance import RIDGE, TokenCovariance
 from trainer.losses.token_norm import TokenNorm
@@ -80,7 +80,7 @@ def test_huber_is_mse_for_small_errors_and_linear_for_large() -> None:
 
 
 @pytest.mark.parametrize("term", [MeanSquaredError("min_snr"), MeanSquaredError("soft_min_snr"), Huber()])
-def test_the_scale_does_not_depend_on_the_area_of_the_mask(term: LossTerm) -> None:
+def test_the_scale_does_not_depend_on_the_area_of_the_mask(term: MeanSquaredError | Huber) -> None:
     """The same error everywhere costs the same under a small mask and a large one."""
     losses = []
     for side in (1, 3, 5):

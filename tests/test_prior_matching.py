@@ -38,34 +38,34 @@ class Recorder:
         return nullcontext()
 
 
-def term_and_recorder(share: float, prompts: Sequence[str] = KEPT) -> tuple[PriorMatching, Recorder]:
+def term_and_recorder(interval: int = 1, prompts: Sequence[str] = KEPT) -> tuple[PriorMatching, Recorder]:
     recorder, generator = Recorder(), torch.Generator().manual_seed(0)
-    term = PriorMatching(recorder, recorder, {"TOK": "robot"}, prompts, generator, 10.0, share)  # type: ignore[arg-type]
+    term = PriorMatching(recorder, recorder, {"TOK": "robot"}, prompts, generator, 10.0, interval)  # type: ignore[arg-type]
     return term, recorder
 
 
-def batch(size: int) -> Any:
+def batch(size: int, step: int = 0) -> Any:
     return SimpleNamespace(
         captions=["a photo of TOK"] * size,
         noised=torch.arange(1.0, size + 1).reshape(size, 1, 1, 1),
         draw=SimpleNamespace(timesteps=torch.arange(size)),
         sizes=[None] * size,
+        step=step,
     )
 
 
-@pytest.mark.parametrize(("share", "size", "seen"), [(1.0, 8, 8), (0.375, 8, 3), (0.25, 1, 1), (0.01, 8, 1)])
-def test_the_share_of_a_batch_that_is_looked_at(share: float, size: int, seen: int) -> None:
-    term, recorder = term_and_recorder(share)
-    loss = term(batch(size))
-    assert [len(prompts) for prompts in recorder.prompts] == [seen]
-    squares = torch.arange(1.0, seen + 1).square()
-    assert loss.item() == pytest.approx(10.0 * squares.mean().item())
+def test_every_third_step_counts_three_times() -> None:
+    term, recorder = term_and_recorder(interval=3)
+    losses = [term(batch(2, step)) for step in range(6)]
+    expected = 3 * 10.0 * (1.0 + 4.0) / 2
+    assert [None if loss is None else loss.item() for loss in losses] == [expected, None, None] * 2
+    assert len(recorder.prompts) == 2  # the steps between cost nothing
 
 
 def test_three_images_show_every_kind_of_prompt() -> None:
-    term, recorder = term_and_recorder(0.375)
+    term, recorder = term_and_recorder()
     for _ in range(20):
-        term(batch(8))
+        term(batch(3))
     for prompts in recorder.prompts:
         assert sorted(map(kind, prompts)) == ["caption", "empty", "kept"]
     assert {prompt for prompts in recorder.prompts for prompt in prompts} == {"a photo of robot", "", *KEPT}
@@ -73,7 +73,7 @@ def test_three_images_show_every_kind_of_prompt() -> None:
 
 def test_batches_of_one_image_see_every_kind_in_the_end() -> None:
     """A training of SDXL often has batches of one; a fixed turn would never show it the empty prompt."""
-    term, recorder = term_and_recorder(1.0)
+    term, recorder = term_and_recorder()
     for _ in range(60):
         term(batch(1))
     counts = [sum(kind(prompts[0]) == each for prompts in recorder.prompts) for each in ("caption", "empty", "kept")]
@@ -81,20 +81,19 @@ def test_batches_of_one_image_see_every_kind_in_the_end() -> None:
 
 
 def test_without_prompts_to_keep_there_are_two_kinds() -> None:
-    term, recorder = term_and_recorder(1.0, prompts=())
+    term, recorder = term_and_recorder(prompts=())
     term(batch(4))
     assert sorted(recorder.prompts[0]) == ["", "", "a photo of robot", "a photo of robot"]
 
 
-@pytest.mark.parametrize("share", [0.0, 1.5])
-def test_a_share_is_above_zero_and_at_most_one(share: float) -> None:
-    with pytest.raises(ConfigError, match="prior_matching_share"):
-        build_config({"prior_matching_weight": 1.0, "prior_matching_share": share})
+def test_an_interval_is_at_least_one() -> None:
+    with pytest.raises(ConfigError, match="prior_matching_interval"):
+        build_config({"prior_matching_weight": 1.0, "prior_matching_interval": 0})
 
 
-def test_a_share_without_prior_matching_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="prior_matching_share has no effect with prior_matching_weight 0"):
-        build_config({"prior_matching_share": 0.5})
+def test_an_interval_without_prior_matching_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="prior_matching_interval has no effect with prior_matching_weight 0"):
+        build_config({"prior_matching_interval": 2})
 
 
 def kind(prompt: str) -> str:

@@ -97,8 +97,10 @@ class Trainer:
             masks=batch.masks,
             weights=batch.weights,
             prompts=prompts,
+            step=self.step,
         )
-        losses = {term.name: term(context) for term in self.losses}
+        of_terms = {term.name: term(context) for term in self.losses}
+        losses = {name: loss for name, loss in of_terms.items() if loss is not None}
         self.accelerator.backward(torch.stack(list(losses.values())).sum() * share)
         return {name: loss.detach() for name, loss in losses.items()}
 

@@ -23,8 +23,11 @@ class ObjectiveSection(Settings):
     prior_matching_weight: float = Field(
         0.0, ge=0, le=1000, description="Holds the model to the base where the trigger is absent; 0: off, 1: usual"
     )
-    prior_matching_share: float = Field(
-        1.0, gt=0, le=1, description="Of each batch's images; a smaller share costs less, 3 images show every kind"
+    prior_matching_interval: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Do so every so many steps, as many times as strongly; 3 takes a third of the time",
     )
     prior_prompts: tuple[str, ...] = Field(
         (), description="Prompts whose pictures shall stay as they are, besides captions with the class word"
@@ -60,8 +63,8 @@ class ObjectiveSection(Settings):
              f"min_snr_gamma has no effect with loss_weighting {self.loss_weighting}; leave one out"),
             (self.prior_prompts and self.prior_matching_weight == 0,
              "prior_prompts has no effect with prior_matching_weight 0; set it, or leave them out"),
-            (self.prior_matching_share != 1.0 and self.prior_matching_weight == 0,
-             "prior_matching_share has no effect with prior_matching_weight 0; set it, or leave it out"),
+            (self.prior_matching_interval != 1 and self.prior_matching_weight == 0,
+             "prior_matching_interval has no effect with prior_matching_weight 0; set it, or leave it out"),
             (not huber and self.huber_delta != 0.1,
              "huber_delta has no effect with loss_type mse; set loss_type: huber, or leave it out"),
             (not huber and self.huber_schedule != "snr",

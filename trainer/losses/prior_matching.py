@@ -1,6 +1,5 @@
 """Keeps what the base knew: without the trigger word, the trained model should predict what the base predicts."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,8 +19,8 @@ class PriorMatching:
 
     In turn, from a random one on: a caption whose triggers are replaced, the empty prompt (guidance leans on that
     prediction too), and one of `prompts`, drawn anew each time. The base itself is the teacher, so no class images are
-    needed. Costs two more forward passes and one backward for `share` (above 0, to 1) of the batch's images, at least
-    one; of several processes each takes that share of its own images.
+    needed. Costs two more forward passes and one backward, every `interval` steps, and then counts `interval` times as
+    much ("lazy regularization", Karras et al. 2020, arXiv 1912.04958, appendix B).
     """
 
     family: ModelFamily
@@ -30,14 +29,15 @@ class PriorMatching:
     prompts: Sequence[str]
     generator: torch.Generator
     weight: float
-    share: float = 1.0
+    interval: int = 1
     processes: Share = WHOLE
     name: str = "prior_matching"
 
-    def __call__(self, context: StepContext) -> Tensor:
-        count = math.ceil(self.share * len(context.captions))
-        noised, timesteps, sizes = context.noised[:count], context.draw.timesteps[:count], context.sizes[:count]
-        captions = self._prompts(context.captions[:count])
+    def __call__(self, context: StepContext) -> Tensor | None:
+        if context.step % self.interval:
+            return None
+        noised, timesteps, sizes = context.noised, context.draw.timesteps, context.sizes
+        captions = self._prompts(context.captions)
         with torch.no_grad():
             with self.adapter.off():
                 features = self.family.encode_prompts(captions)
@@ -45,7 +45,7 @@ class PriorMatching:
             if self.adapter.text_encoder_parameters:
                 features = self.family.encode_prompts(captions)
         predicted = self.family.denoise(noised, timesteps, features, sizes)
-        return self.weight * (predicted - wanted).square().mean()
+        return self.interval * self.weight * (predicted - wanted).square().mean()
 
     def _prompts(self, captions: Sequence[str]) -> list[str]:
         kinds = 3 if self.prompts else 2

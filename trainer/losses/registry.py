@@ -56,5 +56,5 @@ def _prior_matching(
     words = {
         concept.trigger_word: concept.class_word or CLASS_WORDS[config.concept_mode] for concept in config.all_concepts
     }
-    draws, weight, share = generators["prior_prompts"], config.prior_matching_weight, config.prior_matching_share
-    return PriorMatching(family, adapter, words, config.prior_prompts, draws, weight, share, generators.share)
+    draws, weight, interval = generators["prior_prompts"], config.prior_matching_weight, config.prior_matching_interval
+    return PriorMatching(family, adapter, words, config.prior_prompts, draws, weight, interval, generators.share)

@@ -15,7 +15,7 @@ class StepContext:
     """One micro-batch after the forward pass. Latent tensors are (B, C, h, w), `captions` as the user knows them.
 
     `masks`: (B, 1, h, w) in 0 to 1, or None. `weights`: (B,), how much each image counts. `prompts`: what the text
-    encoders read for the captions.
+    encoders read for the captions. `step`: how many optimizer steps there have been before.
     """
 
     captions: Sequence[str]
@@ -28,12 +28,13 @@ class StepContext:
     masks: Tensor | None
     weights: Tensor
     prompts: Sequence[str] = ()
+    step: int = 0
 
 
 class LossTerm(Protocol):
-    """One addend of the loss: a scalar mean over the micro-batch."""
+    """One addend of the loss: a scalar mean over the micro-batch; None when it sits this step out."""
 
     @property
     def name(self) -> str: ...
 
-    def __call__(self, context: StepContext) -> Tensor: ...
+    def __call__(self, context: StepContext) -> Tensor | None: ...
