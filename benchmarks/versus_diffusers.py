@@ -23,6 +23,7 @@ from benchmarks.contenders import (
     DEMO,
     RANK,
     RATE,
+    SIDE,
     TOKEN_RATE,
     Contender,
     Usage,
@@ -36,8 +37,10 @@ from benchmarks.diffusers_results import TRIGGER, draw_of, judge_of
 from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
 from benchmarks.learning import Protocol
 from benchmarks.record import Row, markdown, write_record
+from benchmarks.versus_page import write_page
 from preprocess.settings import read_settings_file
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "versus-diffusers.md"
 SHORT, LONG = 20, 80
 """Steps of two runs whose difference is the time of a step, without start and end."""
 LEARNING_STEPS = 120
@@ -46,7 +49,7 @@ THEIRS, OURS, OURS_DEMO = "diffusers' script", "ours, the same job", "ours, conf
 
 
 def main() -> None:
-    """Measure, print the tables, write benchmarks/results/versus_diffusers.json."""
+    """Measure, print the tables, write benchmarks/results/versus_diffusers.json and docs/versus-diffusers.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("script", type=Path, help="diffusers' training script")
     parser.add_argument("--launcher", type=Path, help="runs the script where torchvision is missing")
@@ -66,7 +69,8 @@ def main() -> None:
     if arguments.part is None:
         settings = {"pairs": arguments.pairs, "seeds": arguments.seeds, "batch": BATCH, "rank": RANK,
                     "learning_rate": RATE, "token_learning_rate": TOKEN_RATE, "steps": [SHORT, LONG],
-                    "learning_steps": LEARNING_STEPS}  # fmt: skip
+                    "learning_steps": LEARNING_STEPS, "resolution": SIDE}  # fmt: skip
+        write_page(PAGE, parts, settings)
         print(write_record("versus_diffusers", [row for rows in parts.values() for row in rows], settings))
 
 

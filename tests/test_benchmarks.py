@@ -11,6 +11,7 @@ from benchmarks.predict import Case
 from benchmarks.predict import measure as measure_predictor
 from benchmarks.train_step import measure
 from benchmarks.versus_diffusers import measure_speed
+from benchmarks.versus_page import write_page
 from families.family import ModelFamily
 from tests.test_artifact import make_artifact, write
 
@@ -52,3 +53,12 @@ def test_the_other_side_gets_the_same_pictures_and_captions(tmp_path: Path) -> N
     lines = (folder / "metadata.jsonl").read_text().splitlines()
     assert len(lines) == len(list(folder.glob("*.png"))) == 8
     assert all("TOK" in line for line in lines)
+
+
+def test_the_page_of_the_comparison_has_both_tables(tmp_path: Path) -> None:
+    parts = {"learning": [{"learning": "ours", "concept": 0.5}], "speed": [{"speed": "ours", "step, ms": 12.0}]}
+    settings = {"batch": 8, "rank": 4, "learning_steps": 120, "learning_rate": 2e-3, "token_learning_rate": 2e-2,
+                "resolution": 64, "pairs": 5, "steps": [20, 80]}  # fmt: skip
+    write_page(tmp_path / "page.md", parts, settings)
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "| ours | 0.5 |" in text and "| ours | 12 |" in text and "rank 4, 120 steps" in text

@@ -1,0 +1,60 @@
+"""The page that benchmarks/versus_diffusers.py writes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import Row, machine, markdown
+
+PAGE = """# Against diffusers' training script
+
+Written by `python -m benchmarks.versus_diffusers`: the example robot on the embedded base, through diffusers'
+`train_dreambooth_lora_sdxl_advanced.py` (pivotal tuning) and through this trainer. Results are opened and drawn with
+plain diffusers on both sides. Machine: {machine}.
+
+Alike for all: base, pictures, captions, {resolution} pixels, fp32, batch {batch}, rank {rank}, {learning_steps} steps,
+two new tokens in each text encoder, learning rates {learning_rate:g} (LoRA) and {token_learning_rate:g} (tokens),
+gradients clipped to 1.
+
+- **diffusers' script** as its documentation has it: `--train_text_encoder_ti` to the end, `--snr_gamma 5`,
+  `--cache_latents`, constant rate; tokens start at random, LoRA on attention.
+- **ours, the same job**: the same layers, weighting and schedule; the defaults else: tokens start as the class word, and
+  one caption in twenty is dropped.
+- **ours, configs/demo.yaml**: what this base's users are given: LoRA on feed-forward layers and convolutions too,
+  weighting by 1 / √SNR, prior matching, warm-up and cosine. It does more work a step than the other two.
+
+## What is learned
+
+- concept: mean cosine of 8 samples and the training pictures, by the training pictures' own to each other (1 is full).
+- prompt: share of samples that stand on the background that the prompt names (8 backgrounds).
+- prior: mean cosine of pictures of 16 unrelated prompts after and before training, same seeds (1: unchanged).
+- processor s: of the whole job, on one core.
+
+{learning}
+
+## Time and memory of the same job
+
+Medians of {pairs} paired runs of {short} and {long} steps, in turn, with nothing else running; a step is their
+difference.
+
+{speed}
+"""
+
+
+def write_page(path: Path, parts: Mapping[str, Sequence[Row]], settings: Mapping[str, Any]) -> None:
+    """`parts`: the tables `learning` and `speed`."""
+    here = machine()
+    short, long = settings["steps"]
+    text = PAGE.format(
+        **{
+            name: settings[name] for name in ("batch", "rank", "learning_steps", "learning_rate", "token_learning_rate")
+        },
+        resolution=settings["resolution"],
+        pairs=settings["pairs"],
+        short=short,
+        long=long,
+        machine=f"{here['processor']}, {here['threads']} of {here['cores']} cores for each",
+        learning=markdown(parts["learning"]),
+        speed=markdown(parts["speed"]),
+    )
+    path.write_text(text, encoding="utf-8")
