@@ -18,8 +18,8 @@ gradients clipped to 1.
 
 - **diffusers' script** as its documentation has it: `--train_text_encoder_ti` to the end, `--snr_gamma 5`,
   `--cache_latents`, constant rate; tokens start at random, LoRA on attention.
-- **ours, the same job**: the same layers, weighting and schedule; the defaults else: tokens start as the class word, and
-  one caption in twenty is dropped.
+- **ours, the same job**: the same layers, weighting and schedule, else the defaults: tokens start as the class word,
+  and one caption in twenty is dropped.
 - **ours, configs/demo.yaml**: what this base's users are given: LoRA on feed-forward layers and convolutions too,
   weighting by 1 / √SNR, prior matching, warm-up and cosine. It does more work a step than the other two.
 
@@ -44,15 +44,10 @@ difference.
 def write_page(path: Path, parts: Mapping[str, Sequence[Row]], settings: Mapping[str, Any]) -> None:
     """`parts`: the tables `learning` and `speed`."""
     here = machine()
-    short, long = settings["steps"]
     text = PAGE.format(
-        **{
-            name: settings[name] for name in ("batch", "rank", "learning_steps", "learning_rate", "token_learning_rate")
-        },
-        resolution=settings["resolution"],
-        pairs=settings["pairs"],
-        short=short,
-        long=long,
+        **{name: value for name, value in settings.items() if f"{{{name}" in PAGE},
+        short=settings["steps"][0],
+        long=settings["steps"][1],
         machine=f"{here['processor']}, {here['threads']} of {here['cores']} cores for each",
         learning=markdown(parts["learning"]),
         speed=markdown(parts["speed"]),
