@@ -56,14 +56,11 @@ VARIANTS: tuple[Variant, ...] = (
     )),
     *_group("tokens", {
         **_values("token_init", "random", "images"),
-        "token_init: vocabulary, all words": {"token_init": "vocabulary", "token_init_pattern": "</w>$"},
         **_values("num_tokens", 1),
         **_values("token_learning_rate", 0),
         **_values("tokens_first", 0.15),
         **_values("tokens_until", 0.5),
         **_values("token_retraction", 0.1),
-        **_values("token_norm_weight", 0.01),
-        **_values("token_covariance_weight", 0.001),
     }),
     *_group("loss", {
         **_values("loss_weighting", "uniform", "soft_min_snr", "debiased"),
@@ -80,18 +77,13 @@ VARIANTS: tuple[Variant, ...] = (
     }),
     *_group("optimizer", {
         "optimizer: prodigy": {"optimizer": "prodigy", "learning_rate": None},
-        "optimizer: prodigy, for the tokens too": {
-            "optimizer": "prodigy", "learning_rate": None, "token_optimizer": "prodigy", "token_learning_rate": None,
-        },
         **_values("optimizer", "adafactor", "adamw_schedule_free"),
         "optimizer: prodigy_schedule_free": {"optimizer": "prodigy_schedule_free", "learning_rate": None},
-        **_values("weight_decay", 0.0),
         **_values("ema_decay", 0.9),
     }),
     *_group("schedule", {
-        **_values("lr_scheduler", "constant", "linear"),
+        **_values("lr_scheduler", "constant"),
         "lr_scheduler: cosine_with_restarts, twice": {"lr_scheduler": "cosine_with_restarts", "lr_num_cycles": 2},
-        "lr_scheduler: polynomial, power 2": {"lr_scheduler": "polynomial", "lr_power": 2.0},
         **_values("lr_warmup_steps", 0),
     }),
 )  # fmt: skip

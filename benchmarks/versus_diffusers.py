@@ -41,7 +41,7 @@ from benchmarks.versus_page import write_page
 from preprocess.settings import read_settings_file
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "versus-diffusers.md"
-SHORT, LONG = 20, 80
+SHORT, LONG = 10, 50
 """Steps of two runs whose difference is the time of a step, without start and end."""
 LEARNING_STEPS = 120
 PROTOCOL = Protocol(samples_of_a_background=1, inference_steps=15)

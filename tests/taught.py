@@ -1,0 +1,90 @@
+"""For tests of learning: train on pictures, and see how like them the samples are, before and after."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from artifact.artifact import Artifact
+from families.sources import EMBEDDED_BASE
+from preprocess.settings import read_settings_file
+from sampler.generation import Generation
+from sampler.sampler import SampleRequest
+from tests.conftest import PROJECT
+from tools.before_after import GUIDANCE_SCALE, INFERENCE_STEPS
+from trainer.config import build_config
+from trainer.evaluation.encoders import ClipEncoder
+from trainer.evaluation.similarity import mean_self_similarity, mean_similarity
+from trainer.output_folder import OutputFolder
+from trainer.run import run
+
+WITHOUT_PRIOR = {"prior_matching_weight": 0.0, "prior_prompts": ()}
+"""Half the time of a step; what is kept of the base is tested with the demo."""
+
+
+def train(data: Path, output: Path, changes: Mapping[str, Any]) -> Artifact:
+    """The demo's settings, without its concept, and `changes`."""
+    demo = {
+        name: value
+        for name, value in read_settings_file(PROJECT / "configs" / "demo.yaml").items()
+        if name not in ("trigger_word", "class_word", "validation_prompt")
+    }
+    folder = OutputFolder.create(output)
+    for _ in run(build_config({**demo, "num_validation_images": 0, **changes}), [data], folder):
+        pass
+    return Artifact.read(folder.weights)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Of one trigger: embeddings of its pictures, and of samples of its prompts without and with the artifact."""
+
+    photos: Tensor
+    before: Tensor
+    after: Tensor
+
+    @property
+    def itself(self) -> float:
+        """Likeness of the pictures to each other: what is best."""
+        return mean_self_similarity(self.photos)
+
+    def likeness(self, photos: Tensor | None = None) -> float:
+        """Of the samples, to its own pictures or to others."""
+        return mean_similarity(self.after, self.photos if photos is None else photos)
+
+    @property
+    def gain(self) -> float:
+        return self.likeness() - mean_similarity(self.before, self.photos)
+
+
+def look(
+    artifact: Artifact, photos: Mapping[str, Path], prompts: Mapping[str, Sequence[tuple[str, int]]]
+) -> dict[str, Taught]:
+    """`photos`: the folder of each trigger's pictures. `prompts`: of each, and how many samples."""
+    encoder, sampler = ClipEncoder(), Generation().prepare(artifact, EMBEDDED_BASE)
+
+    def samples() -> dict[str, Tensor]:
+        drawn = {
+            trigger: [image for prompt, count in wanted for image in sampler.generate(_request(prompt, count))]
+            for trigger, wanted in prompts.items()
+        }
+        return {trigger: encoder.embed(images) for trigger, images in drawn.items()}
+
+    before = samples()
+    sampler.load(artifact)
+    after = samples()
+    own = {trigger: encoder.embed(_pictures(folder)) for trigger, folder in photos.items()}
+    return {trigger: Taught(own[trigger], before[trigger], after[trigger]) for trigger in photos}
+
+
+def _request(prompt: str, count: int) -> SampleRequest:
+    return SampleRequest(
+        prompt=prompt, num_outputs=count, num_inference_steps=INFERENCE_STEPS, guidance_scale=GUIDANCE_SCALE, seed=0
+    )
+
+
+def _pictures(folder: Path) -> list[Image.Image]:
+    return [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.png"))]
