@@ -52,12 +52,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, help="stop after so many new runs")
     parser.add_argument("--only", default="", help="only options with this in their name or group; nothing is written")
     arguments = parser.parse_args()
+    finished = FinishedRuns(FINISHED / "ablation", arguments.runs)
     try:
-        rows = measure_all(arguments.seeds, FinishedRuns(FINISHED / "ablation", arguments.runs), arguments.only)
+        rows = measure_all(arguments.seeds, finished, arguments.only)
     except Unfinished as missing:
         sys.exit(str(missing))
     if not arguments.only:
-        write_record("ablation", rows, {"seeds": arguments.seeds, "reference": dict(REFERENCE)})
+        settings = {"seeds": arguments.seeds, "reference": dict(REFERENCE), "measured_at": sorted(finished.commits)}
+        write_record("ablation", rows, settings)
         write_page(PAGE, rows, REFERENCE, arguments.seeds)
 
 

@@ -26,6 +26,8 @@ class FinishedRuns:
 
     folder: Path
     at_most: int | None = None
+    commits: set[str] = field(default_factory=set, init=False)
+    """At which the runs were made that were asked for."""
     _made: int = field(default=0, init=False)
 
     def get(self, name: str, settings: Mapping[str, Any], measure: Callable[[], Row]) -> Row:
@@ -35,11 +37,13 @@ class FinishedRuns:
         if path.exists():
             found = json.loads(path.read_text(encoding="utf-8"))
             if found["settings"] == wanted:
+                self.commits.add(found["commit"])
                 return dict(found["row"])
         if self._made == self.at_most:
             raise Unfinished(f"{name} is missing yet; run the same command again to go on")
         row = dict(measure())
         self._made += 1
+        self.commits.add(commit())
         print(f"{name}: {row}", flush=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         record = {"name": name, "commit": commit(), "settings": wanted, "row": row}

@@ -69,7 +69,8 @@ def main() -> None:
     if arguments.part is None:
         settings = {"pairs": arguments.pairs, "seeds": arguments.seeds, "batch": BATCH, "rank": RANK,
                     "learning_rate": RATE, "token_learning_rate": TOKEN_RATE, "steps": [SHORT, LONG],
-                    "learning_steps": LEARNING_STEPS, "resolution": SIDE}  # fmt: skip
+                    "learning_steps": LEARNING_STEPS, "resolution": SIDE,
+                    "measured_at": sorted(finished.commits)}  # fmt: skip
         write_page(PAGE, parts, settings)
         print(write_record("versus_diffusers", [row for rows in parts.values() for row in rows], settings))
 
@@ -123,7 +124,7 @@ def _speed_row(name: str, usages: Sequence[tuple[Usage, Usage]]) -> dict[str, An
 def measure_learning(
     contenders: Sequence[Contender], folder: Path, photos: Path, seeds: int, finished: FinishedRuns
 ) -> list[Row]:
-    """A row a contender and seed, and one with each contender's means."""
+    """A row a contender and seed, and two with each contender's means and standard deviations."""
     judge = cache(lambda: judge_of(photos, PROTOCOL))
 
     def train(contender: Contender, seed: int) -> Row:
@@ -142,6 +143,8 @@ def measure_learning(
         means = {name: statistics.mean(row[name] for row in own) for name in own[0]}
         rows += [{"learning": contender.name, "seed": seed, **row} for seed, row in enumerate(own)]
         rows.append({"learning": contender.name, "seed": "mean", **means})
+        spread = {name: statistics.stdev(row[name] for row in own) if seeds > 1 else 0.0 for name in own[0]}
+        rows.append({"learning": contender.name, "seed": "spread", **spread})
     return rows
 
 

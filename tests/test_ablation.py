@@ -41,7 +41,9 @@ def row_of(option: str, concept: float, spread: float, group: str = "loss") -> d
     return {"group": group, "option": option, **scores, "steps/s": 3.0}
 
 
-@pytest.mark.parametrize(("concept", "spread", "expected"), [(0.5, 0.01, True), (0.5, 0.2, False), (0.41, 0.01, False)])
+@pytest.mark.parametrize(
+    ("concept", "spread", "expected"), [(0.5, 0.01, True), (0.5, 0.2, False), (0.41, 0.01, False), (0.42, 0.01, False)]
+)
 def test_only_what_seeds_agree_on_stands_out(concept: float, spread: float, expected: bool) -> None:
     reference = row_of("reference", 0.4, 0.01)
     assert differs(row_of("option", concept, spread), reference, "concept", 3) is expected

@@ -14,7 +14,9 @@ LEARNED, GAIN = 0.9, 0.5
 @pytest.mark.slow
 def test_a_style_is_learned(tmp_path: Path) -> None:
     write_posters(tmp_path / "data", "TOK")
-    artifact = train(tmp_path / "data", tmp_path / "out", {"concept_mode": "style", **WITHOUT_PRIOR})
+    artifact = train(
+        tmp_path / "data", tmp_path / "out", {"concept_mode": "style", **WITHOUT_PRIOR, "max_train_steps": 200}
+    )
     prompts = [(f"a photo of a {shape} in the style of TOK", 1) for shape in SHAPES]
     taught = look(artifact, {"TOK": tmp_path / "data"}, {"TOK": prompts})["TOK"]
     print(f"style: {taught.likeness():.3f} of {taught.itself:.3f}, gain {taught.gain:.3f}")
