@@ -25,8 +25,9 @@ from tests.test_artifact import make_artifact, unet_inputs, write
 from trainer.formats.command_line import main
 from trainer.formats.convert import convert
 from trainer.formats.files import LoraFile
-from trainer.formats.merge import merge, resize
+from trainer.formats.merge import merge
 from trainer.formats.module_names import ModuleName, family_of, parse, written
+from trainer.formats.resize import resize
 
 SDXL: dict[str, Any] = {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -186,14 +187,16 @@ def test_a_merge_is_the_weighted_sum(base: ModelFamily, tmp_path: Path) -> None:
 
 def test_resize_is_the_best_approximation_and_says_its_error(base: ModelFamily, tmp_path: Path) -> None:
     path = write(make_artifact(base, rank=6), tmp_path / "a.safetensors", base)
-    error = resize(path, tmp_path / "b.safetensors", 2)
+    error = resize(path, tmp_path / "b.safetensors", 2).error
     before, after = deltas(path), deltas(tmp_path / "b.safetensors")
     lost = sum(float(torch.linalg.svdvals(change)[2:].square().sum()) for change in before.values())
     apart = sum(float((before[module] - after[module]).square().sum()) for module in before)
     whole = sum(float(change.square().sum()) for change in before.values())
     assert apart == pytest.approx(lost, rel=1e-4) and error == pytest.approx((apart / whole) ** 0.5, rel=1e-4)
     assert {layer.rank for layer in Artifact.read(tmp_path / "b.safetensors").layers.values()} == {2}
-    assert resize(path, tmp_path / "c.safetensors", 6) < 1e-6
+    small, large = Artifact.read(tmp_path / "b.safetensors"), Artifact.read(path)
+    assert small.triggers == large.triggers and torch.equal(small.tokens["clip_g"], large.tokens["clip_g"])
+    assert resize(path, tmp_path / "c.safetensors", 6).error < 1e-6
     for module, change in deltas(tmp_path / "c.safetensors").items():
         torch.testing.assert_close(change, before[module], rtol=1e-4, atol=1e-5)
 

@@ -123,7 +123,8 @@ def test_as_many_layers_as_kohya_announces(name: str, unet: int, text: tuple[int
 
 def write(family: ModelFamily, settings: Mapping[str, Any], folder: Path) -> torch.Tensor:
     """An adapter as if trained, written to weights.safetensors. Returns the prediction with our own loader."""
-    adapter = place_adapter(family, TrainingConfig(rank=4, alpha=2.0, **settings), NamedGenerators(0))
+    ranks = {} if settings["adapter"] == "full" else {"rank": 4, "alpha": 2.0}
+    adapter = place_adapter(family, TrainingConfig(**ranks, **settings), NamedGenerators(0))
     disturb(adapter)
     layers = adapter.layers()
     adapter.remove()

@@ -11,7 +11,9 @@ from families.errors import BaseModelError
 from trainer.formats.convert import FORMATS, convert
 from trainer.formats.extract import extract
 from trainer.formats.inspection import inspect
-from trainer.formats.merge import merge, resize
+from trainer.formats.merge import MODES, Mode, merge
+from trainer.formats.onto import merge_onto
+from trainer.formats.resize import resize
 
 SUCCESS, WRONG_INPUT = 0, 2
 
@@ -37,14 +39,25 @@ def build_parser() -> argparse.ArgumentParser:
     extracting.add_argument("--base_config", help="configurations for single files: a folder or hub id")
     inspecting = commands.add_parser("inspect", help="what is in a LoRA file, and what will not load where")
     inspecting.add_argument("file", type=Path)
-    merging = commands.add_parser("merge", help="the weighted sum of several plain LoRAs, exactly; ranks add up")
+    merging = commands.add_parser("merge", help="the weighted sum of several LoRAs, as one or onto a base")
     merging.add_argument("sources", type=Path, nargs="+")
     merging.add_argument("--weights", type=float, nargs="+", required=True, help="one for each file")
     merging.add_argument("--output", type=Path, required=True)
+    merging.add_argument(
+        "--mode",
+        choices=MODES,
+        help="concat (default): exact, ranks add up; svd: the nearest of --rank; linear: factors are summed, not exact",
+    )
+    merging.add_argument("--rank", type=int, help="for svd")
+    merging.add_argument("--base", help="for svd of LoHa, LoKr, DoRA and differences: what they were trained on")
+    merging.add_argument("--onto", metavar="BASE", help="write this base with the sum in its weights: folder or file")
+    merging.add_argument("--base_config", help="configurations for a single file: a folder or hub id")
     resizing = commands.add_parser("resize", help="the nearest LoRA of another rank; prints the relative error")
     resizing.add_argument("source", type=Path)
     resizing.add_argument("target", type=Path)
     resizing.add_argument("--rank", type=int, required=True)
+    resizing.add_argument("--base", help="for LoHa, LoKr, DoRA and differences: what they were trained on")
+    resizing.add_argument("--base_config", help="configurations for a single file: a folder or hub id")
     return parser
 
 
@@ -63,11 +76,10 @@ def _run(arguments: argparse.Namespace) -> object:
     if arguments.command == "inspect":
         return inspect(arguments.file)
     if arguments.command == "merge":
-        merge(arguments.sources, arguments.weights, arguments.output)
-        return arguments.output
+        return "\n".join([*_merge(arguments), str(arguments.output)])
     if arguments.command == "resize":
-        error = resize(arguments.source, arguments.target, arguments.rank)
-        return f"relative error {error:.4g}\n{arguments.target}"
+        outcome = resize(arguments.source, arguments.target, arguments.rank, arguments.base, arguments.base_config)
+        return f"{outcome}\n{arguments.target}"
     if arguments.command == "extract":
         extraction = extract(
             arguments.tuned,
@@ -80,3 +92,14 @@ def _run(arguments: argparse.Namespace) -> object:
         return f"{extraction}\n{arguments.target}"
     convert(arguments.source, arguments.target, arguments.format)
     return arguments.target
+
+
+def _merge(arguments: argparse.Namespace) -> list[str]:
+    sources, weights, output = arguments.sources, arguments.weights, arguments.output
+    if arguments.onto is None:
+        mode: Mode = arguments.mode or "concat"
+        outcome = merge(sources, weights, output, mode, arguments.rank, arguments.base, arguments.base_config)
+        return str(outcome).splitlines()
+    if (arguments.mode, arguments.rank, arguments.base) != (None, None, None):
+        raise ArtifactError("--onto adds the whole sum to a base: leave out --mode, --rank and --base")
+    return str(merge_onto(sources, weights, arguments.onto, output, arguments.base_config)).splitlines()

@@ -25,7 +25,7 @@ def to_diffusers(file: LoraFile, path: Path) -> None:
         if not isinstance(lora, LoraLayer) or lora.mid is not None:
             raise ArtifactError(
                 f"{name} is a {lora.kind} layer, which diffusers cannot load. Use --format kohya, or make it a plain "
-                "LoRA with resize."
+                "LoRA first: python -m trainer.formats resize FILE OUT --rank R --base BASE"
             )
     _renamed(file, path, "diffusers")
 

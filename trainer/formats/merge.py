@@ -1,100 +1,141 @@
-"""Several LoRAs as one, and a LoRA at another rank."""
+"""Several LoRAs as one."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from artifact.errors import ArtifactError
 from artifact.layers import Layer, LoraLayer
+from artifact.metadata import words_header
+from trainer.formats.dense import at_rank_on_base, open_base
 from trainer.formats.files import LoraFile, require_free, write_layers
+from trainer.formats.low_rank import Fit
 from trainer.formats.module_names import ModuleName, Naming, parse, written
+from trainer.formats.plain import Outcome, at_rank, concatenated, network_header, plain_lora, squared_norm
+from trainer.formats.resize import require_layers, require_use_for_base
 
-NETWORK_KEYS = ("modelspec.", "ss_")
-"""What stays of a header: our own description would claim one run's numbers and tokens for a file of several."""
+Mode = Literal["concat", "linear", "svd"]
+MODES: tuple[Mode, ...] = ("concat", "linear", "svd")
+REMEDY = "Merge with --mode svd --rank R --base BASE: what it does to the base's weights becomes part of a plain LoRA."
 
 
-def merge(sources: Sequence[Path], weights: Sequence[float], target: Path) -> None:
-    """Write the sum of plain LoRAs, each times its weight, exactly: the ranks add up (concatenation).
+def merge(
+    sources: Sequence[Path],
+    weights: Sequence[float],
+    target: Path,
+    mode: Mode = "concat",
+    rank: int | None = None,
+    base: str | None = None,
+    base_config: str | None = None,
+) -> Outcome:
+    """Write the sum of LoRAs, each times its weight, as one LoRA, with the words of all of them.
 
-    Raises ArtifactError when a layer is no plain LoRA, shapes differ, or the counts do not match.
+    concat: exactly, the ranks add up. svd: the nearest of `rank`; with `base`, files of any kinds. linear: factors are
+    summed, not their products, as peft's "linear" does it: the rank stays, and products of one file's up with another's
+    down come in that nobody trained. The outcome says how far from the sum the file is.
+
+    Raises ArtifactError with the remedy, BaseModelError for the base.
     """
     require_free(target)
+    _require_sense(mode, rank, base)
+    files = read_all(sources, weights)
+    notes: list[str] = []
+    header = words_header(*joined_words(files, notes))
+    layers: Mapping[str, Layer]
+    if base is not None:
+        require_use_for_base(files)
+        layers, outcome = at_rank_on_base(
+            [file.artifact for file in files], weights, open_base(base, base_config), rank or 1
+        )
+    else:
+        layers, fits = _combined(files, weights, mode, rank or 1)
+        outcome = Outcome(fits)
+    header |= network_header(files[0].header, layers)
+    header["modelspec.merged_from"] = ", ".join(source.name for source in sources)
+    write_layers(layers, header, target)
+    return Outcome(outcome.fits, [*outcome.left_out, *notes])
+
+
+def read_all(sources: Sequence[Path], weights: Sequence[float]) -> list[LoraFile]:
+    """The files. Raises ArtifactError when counts do not match, or the files are for different families."""
     if len(weights) != len(sources):
         raise ArtifactError(f"--weights: {len(weights)} numbers for {len(sources)} files; give one for each")
     files = [LoraFile.read(source) for source in sources]
+    for file, source in zip(files, sources, strict=True):
+        require_layers(file, source)
     families = sorted({file.family for file in files})
     if len(families) > 1:
         raise ArtifactError(f"the files are for different families, {' and '.join(families)}: they have no sum")
+    return files
+
+
+def joined_words(files: Sequence[LoraFile], notes: list[str]) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
+    """The trigger words of all files with their rows. A word that comes again gets a number, which `notes` say.
+
+    Raises ArtifactError when the files' embeddings are for different text encoders.
+    """
+    with_words = [file.artifact for file in files if file.artifact.tokens]
+    if len({tuple(sorted(artifact.tokens)) for artifact in with_words}) > 1:
+        raise ArtifactError("the files' token embeddings are for different text encoders: they do not fit together")
+    triggers, count = dict[str, list[str]](), 0
+    for artifact in with_words:
+        for word, names in artifact.triggers.items():
+            name = next(name for number in range(1, len(files) + 2)
+                        if (name := f"{word}{'' if number == 1 else number}") not in triggers)  # fmt: skip
+            if name != word:
+                notes.append(f"two files have the trigger word {word}: that of the later one is {name} now")
+            triggers[name] = [f"<s{count + index}>" for index in range(len(names))]
+            count += len(names)
+    encoders = with_words[0].tokens if with_words else {}
+    return triggers, {name: torch.cat([artifact.tokens[name] for artifact in with_words]) for name in encoders}
+
+
+def _require_sense(mode: Mode, rank: int | None, base: str | None) -> None:
+    if mode == "svd" and (rank is None or rank < 1):
+        raise ArtifactError("--mode svd: give --rank, at least 1")
+    if mode != "svd" and (rank is not None or base is not None):
+        raise ArtifactError(f"--rank and --base are for --mode svd; {mode} takes none")
+
+
+def _combined(
+    files: Sequence[LoraFile], weights: Sequence[float], mode: Mode, rank: int
+) -> tuple[dict[str, Layer], list[Fit]]:
     parts: dict[ModuleName, list[LoraLayer]] = {}
+    strengths: dict[ModuleName, list[float]] = {}
     for file, weight in zip(files, weights, strict=True):
         for name, layer in file.artifact.layers.items():
-            parts.setdefault(parse(name), []).append(_weighted(name, layer, weight))
-    naming: Naming = "diffusers" if families[0] == "sd3" else "kohya"
-    merged = {written(module, naming, families[0]): _concatenated(module, part) for module, part in parts.items()}
-    header = {
-        **_network_header(files[0].header, merged),
-        "modelspec.merged_from": ", ".join(source.name for source in sources),
-    }
-    write_layers(merged, header, target)
+            plain = plain_lora(name, layer, weight, REMEDY)
+            parts.setdefault(parse(name), []).append(plain)
+            strengths.setdefault(parse(name), []).append(weight * getattr(layer, "scale", 1.0))
+    family = files[0].family
+    naming: Naming = "diffusers" if family == "sd3" else "kohya"
+    layers, fits = dict[str, Layer](), list[Fit]()
+    for module, group in parts.items():
+        name = written(module, naming, family)
+        whole = concatenated(f"{module.component}.{module.path}", group)
+        if mode == "concat":
+            layers[name], fit = whole, Fit(name, squared_norm(whole), 0.0)
+        elif mode == "svd":
+            layers[name], fit = at_rank(name, whole, rank)
+        else:
+            layers[name], fit = _linear(name, group, strengths[module], whole)
+        fits.append(fit)
+    return layers, fits
 
 
-def resize(source: Path, target: Path, rank: int) -> float:
-    """Write `source` at another rank, by the singular values of each layer's change. The alpha equals the rank.
-
-    Gives the relative error √(Σ‖ΔW - ΔW'‖² / Σ‖ΔW‖²), which no file of that rank can undercut (Eckart and Young 1936).
-    Raises ArtifactError for layers that are no plain LoRA.
-    """
-    require_free(target)
-    if rank < 1:
-        raise ArtifactError(f"--rank: {rank} must be at least 1")
-    file = LoraFile.read(source)
-    lost = kept = 0.0
-    layers: dict[str, LoraLayer] = {}
-    for name, layer in file.artifact.layers.items():
-        layers[name], squares = _at_rank(_weighted(name, layer, 1.0), rank)
-        kept += float(squares[:rank].sum())
-        lost += float(squares[rank:].sum())
-    header = {**file.header, **_network_header(file.header, layers)}
-    write_layers(layers, header, target)
-    return (lost / (kept + lost)) ** 0.5 if kept + lost else 0.0
-
-
-def _weighted(name: str, layer: Layer, weight: float) -> LoraLayer:
-    """The layer with weight and alpha in its up projection, fp32, so that alpha is the rank."""
-    if not isinstance(layer, LoraLayer) or layer.mid is not None:
-        raise ArtifactError(f"{name} is a {layer.kind} layer; plain LoRA layers can be merged and resized")
-    return LoraLayer(layer.down.float(), layer.up.float() * (layer.scale * weight), float(layer.rank))
-
-
-def _concatenated(module: ModuleName, parts: Sequence[LoraLayer]) -> LoraLayer:
-    if len({(part.down.shape[1:], part.up.shape[0]) for part in parts}) > 1:
-        raise ArtifactError(f"{module.component}.{module.path} has different shapes in the files: different bases?")
-    down, up = torch.cat([part.down for part in parts]), torch.cat([part.up for part in parts], dim=1)
-    return LoraLayer(down, up, float(len(down)))
-
-
-def _at_rank(layer: LoraLayer, rank: int) -> tuple[LoraLayer, Tensor]:
-    """The best approximation, and the squared singular values. Never more than the (r, r) core is decomposed."""
-    left, upper = torch.linalg.qr(layer.up.flatten(1).double())
-    right, lower = torch.linalg.qr(layer.down.flatten(1).double().T)
-    u, values, vh = torch.linalg.svd(upper @ lower.T)
-    rank = min(rank, len(values))
-    root = values[:rank].sqrt()
-    up, down = (left @ u)[:, :rank] * root, (vh @ right.T)[:rank] * root[:, None]
-    shapes = (rank, *layer.down.shape[1:]), (layer.up.shape[0], rank, *layer.up.shape[2:])
-    return LoraLayer(down.reshape(shapes[0]).float(), up.reshape(shapes[1]).float(), float(rank)), values**2
-
-
-def _network_header(header: Mapping[str, str], layers: Mapping[str, LoraLayer]) -> dict[str, str]:
-    rank = max(layer.rank for layer in layers.values())
-    described = {key: value for key, value in header.items() if key.startswith(NETWORK_KEYS)}
-    described.pop("modelspec.hash_sha256", None)
-    return described | {
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": str(rank),
-        "ss_network_alpha": str(float(rank)),
-        "ss_network_args": json.dumps({}),
-    }
+def _linear(
+    name: str, group: Sequence[LoraLayer], strengths: Sequence[float], whole: LoraLayer
+) -> tuple[LoraLayer, Fit]:
+    """Σ √|c| up and Σ ±√|c| down over the files, c each one's weight times alpha / rank, all inside `up` before."""
+    if len({part.rank for part in group}) > 1:
+        ranks = " and ".join(str(part.rank) for part in group)
+        raise ArtifactError(f"{name} has rank {ranks}, and such factors have no sum: use --mode svd or concat")
+    roots = [abs(strength) ** 0.5 for strength in strengths]
+    down = torch.stack([part.down * root for part, root in zip(group, roots, strict=True)]).sum(0)
+    up = torch.stack([part.up / (root or 1.0) for part, root in zip(group, roots, strict=True)]).sum(0)
+    summed = LoraLayer(down, up, float(len(down)))
+    apart = concatenated(name, [summed, LoraLayer(whole.down, -whole.up, whole.alpha)])
+    return summed, Fit(name, squared_norm(whole), max(squared_norm(apart), 0.0))
