@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from artifact.cog_sdxl_tar import is_tar, read_cog_sdxl
+from artifact.joint_blocks import with_diffusers_names
 from artifact.layer_keys import layers_from_tensors
 from artifact.layers import Layer
 from artifact.metadata import ArtifactDescription, from_header
+from artifact.peft_metadata import with_alphas
 from artifact.safetensors_file import read_safetensors
 from artifact.words import BUNDLE, Tokens, split_words, with_header_words
 
@@ -47,4 +49,4 @@ def read_contents(path: Path, word: str | None = None) -> FileContents:
         apart = form != "embeddings alone"
         tokens = with_header_words(words, tokens, apart=apart, file=path.name)
     layers = layers_from_tensors(tensors, path.name) if tensors or not tokens.rows else {}  # tokens may be all there is
-    return FileContents(form, header, layers, tokens, description)
+    return FileContents(form, header, with_diffusers_names(with_alphas(layers, header)), tokens, description)

@@ -70,7 +70,7 @@ def to_header(
         TOKENS_KEY: rows_header(tokens),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{architecture}/{'lora' if layers else 'textual-inversion'}",
-        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.implementation": implementation(sgm_names="xl" in architecture or not layers),
         "modelspec.title": f"{trigger} ({description.base_model})",
         "modelspec.resolution": "{0}x{0}".format(config.get("resolution", "")),
         "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -86,6 +86,11 @@ def to_header(
     if description.prediction_type in MODELSPEC_PREDICTIONS:  # the specification knows no word for flow matching
         header["modelspec.prediction_type"] = MODELSPEC_PREDICTIONS[description.prediction_type]
     return header
+
+
+def implementation(*, sgm_names: bool) -> str:
+    """The code whose names the tensors have, as kohya's files say it: Stability's for SDXL, and for words alone."""
+    return "https://github.com/Stability-AI/generative-models" if sgm_names else "diffusers"
 
 
 def own_header(description: ArtifactDescription) -> dict[str, str]:

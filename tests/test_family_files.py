@@ -47,6 +47,8 @@ def test_diffusers_opens_each_familys_file_as_it_is(kind: str, tmp_path: Path) -
     with safe_open(path, framework="pt") as file:
         header, names = file.metadata(), list(file.keys())
     assert header["modelspec.architecture"] == f"{family.architecture}/lora"
+    stability = "https://github.com/Stability-AI/generative-models"
+    assert header["modelspec.implementation"] == (stability if kind == "sdxl" else "diffusers")
     assert (
         header.get("modelspec.prediction_type")
         == {"flow": None, "epsilon": "epsilon", "v_prediction": "v"}[family.noise_process.prediction_type]

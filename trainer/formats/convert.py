@@ -5,6 +5,7 @@ from pathlib import Path
 
 from artifact.errors import ArtifactError
 from artifact.layers import DoraLayer, Layer, LoraLayer
+from artifact.metadata import implementation
 from trainer.formats.cog_sdxl import to_cog_sdxl
 from trainer.formats.files import LoraFile, require_free, write_layers, write_tensors
 from trainer.formats.module_names import Naming, parse, written
@@ -89,4 +90,6 @@ def _renamed(file: LoraFile, path: Path, naming: Naming) -> None:
     header = file.header_with_tokens
     if naming == "diffusers" and "ss_network_dim" in header:
         header["ss_network_alpha"] = str(float(header["ss_network_dim"]))  # folded in: alpha is the rank now
+    if "modelspec.implementation" in header:
+        header["modelspec.implementation"] = implementation(sgm_names=naming == "kohya" and file.family == "sdxl")
     write_layers(_layers(file, naming), header, path)

@@ -15,12 +15,25 @@ from artifact.errors import ArtifactError
 from artifact.layer_keys import named_tensors
 from artifact.layers import Layer
 from artifact.metadata import TOKENS_KEY, TRIGGERS_KEY, rows_header, words_header
+from artifact.peft_metadata import METADATA_KEY
 from trainer.formats.module_names import family_of, parse
+
+FAMILY_OF_HEADER = {
+    "stable-diffusion-xl": "sdxl",
+    "stable-diffusion-3": "sd3",
+    "stable-diffusion-v": "sd15",
+    "sdxl": "sdxl",
+    "sd3": "sd3",
+    "sd_": "sd15",
+}
+"""How `modelspec.architecture` and `ss_base_model_version` begin, in kohya's, OneTrainer's and ai-toolkit's files."""
+HELD_ELSEWHERE = (TOKENS_KEY, TRIGGERS_KEY, METADATA_KEY)
+"""What of a header is part of what was read: tokens, and alphas, which would count twice where they are folded in."""
 
 
 @dataclass(frozen=True)
 class LoraFile:
-    """`artifact` as it is read, and `header`: the strings of the file's header, without those that hold tokens."""
+    """`artifact` as it is read, and `header`: the strings of the file's header that are nothing else's."""
 
     artifact: Artifact
     header: Mapping[str, str]
@@ -32,14 +45,21 @@ class LoraFile:
         if not path.is_file():
             raise ArtifactError(f"{path} does not exist, or is no file")
         contents = read_contents(path)
-        header = {key: value for key, value in contents.header.items() if key not in (TOKENS_KEY, TRIGGERS_KEY)}
+        header = {key: value for key, value in contents.header.items() if key not in HELD_ELSEWHERE}
         return cls(Artifact.of(contents), header, contents.form)
 
     @property
     def family(self) -> str:
-        """What our own header says, else what the names tell. Raises ArtifactError for names of no known tool."""
+        """What the header says, ours or another tool's, else what the names tell.
+
+        Raises ArtifactError for names of no known tool.
+        """
         if self.artifact.description is not None:
             return self.artifact.description.family
+        said = [self.header.get(key, "").lower() for key in ("modelspec.architecture", "ss_base_model_version")]
+        for start, family in FAMILY_OF_HEADER.items():
+            if any(text.startswith(start) for text in said):
+                return family
         if not self.artifact.layers:
             return "sdxl" if "clip_g" in self.artifact.tokens else "sd15"
         return family_of(parse(name) for name in self.artifact.layers)
