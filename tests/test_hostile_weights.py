@@ -235,3 +235,40 @@ def test_any_value_in_place_of_the_token_rows(
         artifact = refused_or_read(path)
         if artifact is not None:
             place_or_refuse(base, artifact)
+
+
+@FEW
+@given(values=st.dictionaries(st.sampled_from(["lora_alpha", "r", "use_rslora", "alpha_pattern", "x"]), VALUES))
+def test_any_value_in_the_header_of_diffusers(
+    values: Mapping[str, Any], base: ModelFamily, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "peft.safetensors"
+    module = f"unet.{PATHS[0]}"
+    content = {f"{module}.lora_A.weight": torch.ones(2, 64), f"{module}.lora_B.weight": torch.ones(64, 2)}
+    described = {f"unet.{name}": value for name, value in values.items()}
+    save_file(content, path, {"lora_adapter_metadata": json.dumps(described)})
+    artifact = refused_or_read(path)
+    if artifact is not None:
+        place_or_refuse(base, artifact)
+
+
+@MANY
+@given(
+    made=st.dictionaries(
+        st.tuples(
+            st.sampled_from(["0_x_block_attn_qkv", "1_x_block_mlp_fc1", "9_context_block_adaLN_modulation_1", "x", ""]),
+            st.sampled_from(SUFFIXES[:9]),
+        ),
+        SHAPES, max_size=5,
+    ),
+    last=st.booleans(),
+)  # fmt: skip
+def test_any_tensors_under_sd3s_joined_names(
+    made: Mapping[tuple[str, str], list[int]], last: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "joined.safetensors"
+    content = {f"lora_unet_joint_blocks_{name}.{suffix}": torch.ones(shape) for (name, suffix), shape in made.items()}
+    if last:
+        content["lora_unet_final_layer_adaLN_modulation_1.diff"] = torch.ones(2)
+    save_file(content, path)
+    refused_or_read(path)
