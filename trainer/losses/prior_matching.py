@@ -17,10 +17,10 @@ from trainer.share import WHOLE, Share
 class PriorMatching:
     """weight · mean((prediction with adapter - prediction without)²) on prompts without the trigger.
 
-    In turn, from a random one on: a caption whose triggers are replaced, the empty prompt (guidance leans on that
-    prediction too), and one of `prompts`, drawn anew each time. The base itself is the teacher, so no class images are
-    needed. Costs two more forward passes and one backward, every `interval` steps, and then counts `interval` times as
-    much ("lazy regularization", Karras et al. 2020, arXiv 1912.04958, appendix B).
+    In turn, in small batches from a random one on: a caption whose triggers are replaced, the empty prompt (guidance
+    leans on that prediction too), and one of `prompts`, drawn anew each time. The base itself is the teacher, so no
+    class images are needed. Costs two more forward passes and one backward, every `interval` steps, and then counts
+    `interval` times as much ("lazy regularization", Karras et al. 2020, arXiv 1912.04958, appendix B).
     """
 
     family: ModelFamily
@@ -49,8 +49,9 @@ class PriorMatching:
 
     def _prompts(self, captions: Sequence[str]) -> list[str]:
         kinds = 3 if self.prompts else 2
-        first = self._draw(kinds)
-        rows = [(first + row) % kinds for row in range(self.processes.count * len(captions))]  # of all processes
+        count = self.processes.count * len(captions)  # of all processes
+        first = self._draw(kinds) if count < kinds else 0
+        rows = [(first + row) % kinds for row in range(count)]
         drawn = [self._draw(len(self.prompts)) if kind == 2 else 0 for kind in rows]
         own = zip(self.processes.of(rows), captions, self.processes.of(drawn), strict=True)
         return [self._prompt(*row) for row in own]
