@@ -19,7 +19,7 @@ from trainer.batches import LatentBatch
 from trainer.config import TrainingConfig
 
 PAYS_FROM = 300.0
-"""Seconds that the steps left must take before `auto` compiles: it costs up to a minute and saves a fifth."""
+"""Seconds that the steps left must take before `auto` compiles. An estimate: cost and gain are not measured yet."""
 STEPS_TO_MEASURE = 10
 MOST_VARIANTS = 64
 """Of one block: its widths, times bucket shapes, times passes with and without gradient or adapter."""
