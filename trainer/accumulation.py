@@ -24,6 +24,21 @@ class GradientSource(Protocol):
         """Returns the mean losses. Raises OutOfMemory."""
 
 
+class AroundGradientSource:
+    """What a source that is put around another one has of it: into how many this process splits its micro-batches."""
+
+    def __init__(self, inner: GradientSource) -> None:
+        self._inner = inner
+
+    @property
+    def parts(self) -> int:
+        return self._inner.parts
+
+    @parts.setter
+    def parts(self, parts: int) -> None:
+        self._inner.parts = parts
+
+
 class OutOfMemory(RuntimeError):
     """Not even a single image fits."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.accumulation import Backward, GradientSource
+from trainer.accumulation import AroundGradientSource, Backward, GradientSource
 from trainer.batches import LatentBatch
 from trainer.config import TrainingConfig
 
@@ -67,7 +67,7 @@ def compiles(config: TrainingConfig, device: torch.device) -> bool:
     return config.compile == "always" or (config.compile == "auto" and device.type == "cuda")
 
 
-class CompiledSteps:
+class CompiledSteps(AroundGradientSource):
     """A source of gradients whose passes run through compiled blocks: at once, or when the run is seen to be long."""
 
     def __init__(
@@ -78,18 +78,11 @@ class CompiledSteps:
         steps_left: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._inner, self._make, self._at_once = inner, blocks, at_once
+        super().__init__(inner)
+        self._make, self._at_once = blocks, at_once
         self._steps_left, self._clock = steps_left, clock
         self._blocks: CompiledBlocks | None = None
         self._starts: list[float] = []
-
-    @property
-    def parts(self) -> int:
-        return self._inner.parts
-
-    @parts.setter
-    def parts(self, parts: int) -> None:
-        self._inner.parts = parts
 
     def run(self, batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor]:
         if self._blocks is None and self._pays():

@@ -10,25 +10,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from trainer.accumulation import Backward, GradientSource
+from trainer.accumulation import AroundGradientSource, Backward, GradientSource
 from trainer.batches import LatentBatch
 from trainer.trainable import Trainable
 
 
-class SharedGradients:
+class SharedGradients(AroundGradientSource):
     """A `GradientSource` whose gradients and losses are the mean over all processes, each with as many images."""
 
     def __init__(self, inner: GradientSource, trainables: Sequence[Trainable], accelerator: Accelerator) -> None:
-        self._inner, self._trainables, self._accelerator = inner, trainables, accelerator
-
-    @property
-    def parts(self) -> int:
-        """Into how many this process splits its micro-batches."""
-        return self._inner.parts
-
-    @parts.setter
-    def parts(self, parts: int) -> None:
-        self._inner.parts = parts
+        super().__init__(inner)
+        self._trainables, self._accelerator = trainables, accelerator
 
     def run(self, batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor]:
         """Add all gradients of a step, of all processes. Returns the mean losses. Raises OutOfMemory."""
