@@ -19,13 +19,13 @@ from PIL import Image
 
 from artifact.artifact import Artifact
 from benchmarks.record import markdown, write_record
-from benchmarks.train_step import start_training
+from benchmarks.train_step import Bench
+from benchmarks.train_step import Case as TrainingCase
 from families.placeholder_tokens import expand_triggers
 from families.sources import find_base_model
 from sampler.generation import Generation
 from sampler.inputs import PredictionInputs, predict
 from sampler.sampler import Sampler, SampleRequest
-from trainer.config import build_config
 
 SEED = 7
 TRIGGER = "TOK"
@@ -69,8 +69,7 @@ def main() -> None:
 
 def make_weights(folder: Path) -> Path:
     """A LoRA on all attention layers of the embedded base, trained for two steps so that no layer is empty."""
-    config = build_config({"base_model": "mini-sdxl", "class_word": "figure", "rank": 16, "max_train_steps": 2})
-    training = start_training(config, folder / "training")
+    training = Bench("mini-sdxl", folder).begin(TrainingCase(resolution=64, batch=4, rank=16), steps=2)
     list(training.trainer.steps())
     training.write(folder / "weights.safetensors")
     training.remove()

@@ -1,6 +1,7 @@
 """Where the time of a training step goes, by torch's profiler: operators by their own time, on CPU or GPU.
 
-python -m benchmarks.profile_step [--steps 10] [--batch 8] [--rank 8] [--rows 15] [--trace FILE]
+python -m benchmarks.profile_step [--base mini-sdxl] [--resolution 64] [--batch 8] [--rank 8] [--compile always]
+    [--steps 10] [--rows 15] [--trace FILE] [--name profile_step]
 """
 
 import argparse
@@ -14,8 +15,7 @@ from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.record import markdown, write_record
-from benchmarks.train_step import WARM_UP, start_training
-from trainer.config import build_config
+from benchmarks.train_step import WARM_UP, Bench, Case
 from trainer.training import Training
 
 
@@ -23,23 +23,21 @@ def main() -> None:
     """Profile, print the table, write benchmarks/results/profile_step.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10, help="profiled steps")
+    parser.add_argument("--base", default="mini-sdxl")
+    parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--compile", default="never", choices=("never", "always"))
     parser.add_argument("--rows", type=int, default=15, help="operators in the table")
+    parser.add_argument("--name", default="profile_step", help="of the result")
     parser.add_argument("--trace", type=Path, help="also write a trace for chrome://tracing or Perfetto")
     arguments = parser.parse_args()
-    config = build_config({
-        "base_model": "mini-sdxl",
-        "class_word": "figure",
-        "train_batch_size": arguments.batch,
-        "rank": arguments.rank,
-        "max_train_steps": WARM_UP + arguments.steps,
-    })  # fmt: skip
+    case = Case(arguments.resolution, arguments.batch, arguments.rank, arguments.compile)
     with TemporaryDirectory() as scratch:
-        training = start_training(config, Path(scratch) / "dataset")
+        training = Bench(arguments.base, Path(scratch)).begin(case, WARM_UP + arguments.steps)
         rows = profiled(training, arguments.steps, arguments.rows, arguments.trace)
     print(markdown(rows))
-    print(write_record("profile_step", rows, {"batch": arguments.batch, "rank": arguments.rank}))
+    print(write_record(arguments.name, rows, vars(case)))
 
 
 def profiled(training: Training, steps: int, rows: int, trace: Path | None = None) -> list[dict[str, Any]]:

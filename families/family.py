@@ -23,13 +23,12 @@ class PromptFeatures:
     prompt_embeds: Tensor
     pooled_prompt_embeds: Tensor | None = None
 
-    def repeat(self, count: int) -> "PromptFeatures":
-        """Every prompt `count` times: (B·count, L, D)."""
-        pooled = self.pooled_prompt_embeds
-        return PromptFeatures(
-            self.prompt_embeds.repeat_interleave(count, dim=0),
-            None if pooled is None else pooled.repeat_interleave(count, dim=0),
-        )
+    @staticmethod
+    def joined(several: Sequence["PromptFeatures"]) -> "PromptFeatures":
+        """All their prompts, of the same length: (B₁ + B₂ + …, L, D)."""
+        pooled = [each.pooled_prompt_embeds for each in several if each.pooled_prompt_embeds is not None]
+        embeds = torch.cat([each.prompt_embeds for each in several])
+        return PromptFeatures(embeds, torch.cat(pooled) if pooled else None)
 
 
 @dataclass(frozen=True)

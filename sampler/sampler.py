@@ -1,13 +1,15 @@
 """Makes images from prompts, on a base with or without an artifact."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
 from PIL import Image
 
 from artifact.artifact import Artifact
-from families.family import ModelFamily
+from families.family import ModelFamily, PromptFeatures
 from families.placeholder_tokens import expand_triggers
 from sampler.adapters import PlacedArtifacts
 from sampler.batches import draw_in_batches
@@ -72,7 +74,6 @@ class Sampler:
         """Raises RequestError for what the base cannot make: sizes, counts, schedulers, seeds."""
         check_request(request, self.family)
 
-    @torch.inference_mode()
     def generate(
         self,
         request: SampleRequest,
@@ -83,37 +84,83 @@ class Sampler:
 
         `triggers`: given where a training has its own tokens in place, else the artifacts'. Raises RequestError.
         """
-        self.check(request)
+        return self.generate_several([request], triggers, on_step)[0]
+
+    @torch.inference_mode()
+    def generate_several(
+        self,
+        requests: Sequence[SampleRequest],
+        triggers: Mapping[str, Sequence[str]] | None = None,
+        on_step: OnStep | None = None,
+    ) -> list[list[Image.Image]]:
+        """The images of each request, drawn together, which takes less time than one after the other.
+
+        Raises RequestError, and ValueError for requests that differ in more than prompt, seed and num_outputs.
+        """
+        request = _common(requests)
+        for each in requests:
+            self.check(each)
         pipeline = pipeline_for(request, self.family)
         base_scheduler = pipeline.scheduler
         pipeline.scheduler = build_scheduler(request.scheduler, base_scheduler)
         known = self.triggers if triggers is None else triggers
-        prompt, negative = (expand_triggers(text, known) for text in (request.prompt, request.negative_prompt))
-        wanted, unwanted = encode_pair(prompt, negative, request.clip_skip, self.family)
+        texts = [expand_triggers(each.prompt, known) for each in requests]
+        negative = expand_triggers(request.negative_prompt, known)
+        pairs = [encode_pair(text, negative, request.clip_skip, self.family) for text in texts]
         inputs = picture_inputs(request, self.family, pipeline)
-        seeds = range(request.seed, request.seed + request.num_outputs)
+        rows = [
+            Row(number, pair, each.seed + index)
+            for number, (each, pair) in enumerate(zip(requests, pairs, strict=True))
+            for index in range(each.num_outputs)
+        ]
 
-        def draw(batch: Sequence[int]) -> list[Image.Image]:
-            count = len(batch)
-            done = batch[0] - request.seed
-            images: list[Image.Image] = pipeline(
-                **self.family.pipeline_inputs(wanted.repeat(count), unwanted.repeat(count)),
+        images: list[list[Image.Image]] = [[] for _ in requests]
+
+        def draw(batch: Sequence[Row]) -> list[Image.Image]:
+            features = zip(*(row.features for row in batch), strict=True)
+            wanted, unwanted = (PromptFeatures.joined(side) for side in features)
+            drawn: list[Image.Image] = pipeline(
+                **self.family.pipeline_inputs(wanted, unwanted),
                 **inputs,
                 num_inference_steps=request.num_inference_steps,
                 guidance_scale=request.guidance_scale,
-                generator=[generator_for(seed) for seed in batch],
-                callback_on_step_end=_step_callback(on_step, done, count, request.num_outputs),
+                generator=[generator_for(row.seed) for row in batch],
+                callback_on_step_end=_step_callback(on_step, sum(map(len, images)), len(batch), len(rows)),
             ).images
-            return images
+            return drawn
 
         try:
-            images = draw_in_batches(seeds, draw)
+            for _, group in groupby(sorted(rows, key=Row.length), Row.length):
+                for row, image in draw_in_batches(list(group), draw):
+                    images[row.request].append(image)
         finally:
             pipeline.scheduler = base_scheduler
         if request.mask is None or request.image is None:
             return images
-        kept, mask = inputs["image"], inputs["mask_image"]
-        return [Image.composite(image, kept, mask) for image in images]  # the VAE alters what should stay, too
+        kept, mask = inputs["image"], inputs["mask_image"]  # the VAE alters what should stay, too
+        return [[Image.composite(image, kept, mask) for image in own] for own in images]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a batch: of which request, what its prompts say, and its seed."""
+
+    request: int
+    features: tuple[PromptFeatures, ...]
+    seed: int
+
+    def length(self) -> int:
+        """Of the prompt, in tokens: those of one batch are equally long."""
+        return self.features[0].prompt_embeds.shape[1]
+
+
+def _common(requests: Sequence[SampleRequest]) -> SampleRequest:
+    """What all of them ask for. Raises ValueError where they differ."""
+    first = requests[0]
+    for each in requests[1:]:
+        if replace(each, prompt=first.prompt, seed=first.seed, num_outputs=first.num_outputs) != first:
+            raise ValueError("requests that are drawn together may differ in prompt, seed and num_outputs only")
+    return first
 
 
 def _step_callback(on_step: OnStep | None, before: int, count: int, total: int) -> Callable[..., dict[str, Any]] | None:

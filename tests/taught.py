@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,10 @@ def look(
 
     def samples() -> dict[str, Tensor]:
         drawn = {
-            trigger: [image for prompt, count in wanted for image in sampler.generate(_request(prompt, count))]
+            trigger: sampler.generate_several([_request(prompt, count) for prompt, count in wanted])
             for trigger, wanted in prompts.items()
         }
-        return {trigger: encoder.embed(images) for trigger, images in drawn.items()}
+        return {trigger: encoder.embed(list(chain(*images))) for trigger, images in drawn.items()}
 
     before = samples()
     sampler.load(artifact)

@@ -9,7 +9,8 @@ from benchmarks.finished_runs import FinishedRuns
 from benchmarks.job import medians
 from benchmarks.predict import Case
 from benchmarks.predict import measure as measure_predictor
-from benchmarks.train_step import measure
+from benchmarks.train_step import Case as StepCase
+from benchmarks.train_step import measure as measure_steps
 from benchmarks.versus_diffusers import measure_speed
 from benchmarks.versus_page import write_page
 from families.family import ModelFamily
@@ -17,9 +18,10 @@ from tests.test_artifact import make_artifact, write
 
 
 def test_a_step_is_measured(tmp_path: Path) -> None:
-    (row,) = measure(tmp_path, steps=2, batches=[2], ranks=[4])
+    cases = [StepCase(64, 2, 4), StepCase(64, 2, 4, gradient_checkpointing="always")]
+    row, checkpointed = measure_steps("mini-sdxl", cases, 2, tmp_path)
     assert row["batch"] == 2 and row["rank"] == 4
-    assert row["GFLOP a step"] > 0
+    assert 0 < row["GFLOP a step"] < checkpointed["GFLOP a step"]
     assert row["images/s"] == pytest.approx(2000 / row["step, ms"], abs=0.06)
 
 

@@ -44,12 +44,12 @@ def drawings(shape: str, colour: str, background: str) -> list[Image.Image]:
 def test_identities() -> None:
     vectors = torch.nn.functional.normalize(torch.randn(5, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
     shuffled = vectors[torch.tensor([3, 1, 4, 0, 2])]
-    assert mean_paired_similarity(vectors, vectors) == pytest.approx(1)
-    assert mean_self_similarity(vectors[:1].repeat(3, 1)) == pytest.approx(1)
-    assert mean_self_similarity(shuffled) == pytest.approx(mean_self_similarity(vectors))
-    assert mean_similarity(vectors, shuffled) == pytest.approx(mean_similarity(shuffled, vectors))
+    assert mean_paired_similarity(vectors, vectors) == pytest.approx(1, abs=1e-6)
+    assert mean_self_similarity(vectors[:1].repeat(3, 1)) == pytest.approx(1, abs=1e-6)
+    assert mean_self_similarity(shuffled) == pytest.approx(mean_self_similarity(vectors), abs=1e-6)
+    assert mean_similarity(vectors, shuffled) == pytest.approx(mean_similarity(shuffled, vectors), abs=1e-6)
     pairs = [float(vectors[i] @ vectors[j]) for i, j in combinations(range(5), 2)]
-    assert mean_self_similarity(vectors) == pytest.approx(sum(pairs) / len(pairs))
+    assert mean_self_similarity(vectors) == pytest.approx(sum(pairs) / len(pairs), abs=1e-6)
 
 
 def test_a_picture_is_nearest_to_its_like(evaluator: ClipEncoder) -> None:

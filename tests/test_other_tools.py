@@ -7,12 +7,11 @@ from typing import Any, cast
 
 import pytest
 import torch
-from diffusers import SD3Transformer2DModel, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from artifact.artifact import Artifact
 from artifact.components import DENOISER, Place, components, module_places, place_names
 from artifact.metadata import ArtifactDescription
+from benchmarks.full_size import FULL_SIZE
 from families.family import ModelFamily
 from families.registry import load_base_model
 from families.sd3 import SD3
@@ -28,39 +27,14 @@ from trainer.adapters.targets import denoiser_targets, text_encoder_targets
 from trainer.config import TrainingConfig
 from trainer.randomness import NamedGenerators
 
-SDXL_UNET: Mapping[str, Any] = {
-    "sample_size": 128, "cross_attention_dim": 2048, "transformer_layers_per_block": (1, 2, 10),
-    "block_out_channels": (320, 640, 1280), "attention_head_dim": (5, 10, 20), "use_linear_projection": True,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}  # fmt: skip
-SD35_MEDIUM: Mapping[str, Any] = {
-    "sample_size": 128, "num_layers": 24, "num_attention_heads": 24, "attention_head_dim": 64, "in_channels": 16,
-    "out_channels": 16, "caption_projection_dim": 1536, "joint_attention_dim": 4096, "pooled_projection_dim": 2048,
-    "pos_embed_max_size": 384, "dual_attention_layers": tuple(range(13)), "qk_norm": "rms_norm",
-}  # fmt: skip
-CLIP_L = CLIPTextConfig(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072)
-CLIP_G = CLIPTextConfig(hidden_size=1280, num_hidden_layers=32, num_attention_heads=20, intermediate_size=5120)
-
 
 def full_size(name: str) -> ModelFamily:
     """The modules of a base as large as the real one, without any weights."""
+    family: Any = {"sd15": SD15, "sdxl": SDXL, "sd3": SD3}[name]
     with torch.device("meta"):
-        family, denoiser, encoders = {
-            "sd15": lambda: (
-                SD15, UNet2DConditionModel(cross_attention_dim=768, sample_size=64), [CLIPTextModel(CLIP_L)]
-            ),
-            "sdxl": lambda: (
-                SDXL, UNet2DConditionModel(**SDXL_UNET), [CLIPTextModel(CLIP_L), CLIPTextModelWithProjection(CLIP_G)]
-            ),
-            "sd3": lambda: (
-                SD3,
-                SD3Transformer2DModel(**SD35_MEDIUM),
-                [CLIPTextModelWithProjection(CLIP_L), CLIPTextModelWithProjection(CLIP_G)],
-            ),
-        }[name]()  # fmt: skip
+        pipeline = FULL_SIZE["sd35" if name == "sd3" else name]()
+    denoiser = pipeline.transformer if name == "sd3" else pipeline.unet
+    encoders = [pipeline.text_encoder, *([] if name == "sd15" else [pipeline.text_encoder_2])]
     facts = {fact: getattr(family, fact) for fact in ("name", "adapter_modules", "layer_naming")}
     idle = (f"transformer_blocks.{denoiser.config.num_layers - 1}.attn.add_q_proj",) if name == "sd3" else ()
     base = SimpleNamespace(**facts, denoiser=denoiser, text_encoders=encoders, idle_modules=idle)

@@ -259,15 +259,15 @@ def test_batches_are_halved_until_they_fit() -> None:
         drawn.append(list(seeds))
         return [Image.new("L", (1, 1), seed) for seed in seeds]
 
-    images = draw_in_batches(range(10, 17), draw)
-    assert [image.getpixel((0, 0)) for image in images] == list(range(10, 17))
+    images = list(draw_in_batches(range(10, 17), draw))
+    assert [(row, image.getpixel((0, 0))) for row, image in images] == [(row, row) for row in range(10, 17)]
     assert drawn == [[10, 11], [12, 13], [14, 15], [16]]
 
     def never(seeds: Sequence[int]) -> list[Image.Image]:
         raise torch.OutOfMemoryError("full")
 
     with pytest.raises(RequestError, match="Lower width and height"):
-        draw_in_batches([1, 2], never)
+        list(draw_in_batches([1, 2], never))
 
 
 @pytest.mark.slow
@@ -277,6 +277,23 @@ def test_images_are_the_same_in_any_batch(base: ModelFamily) -> None:
     for index, image in enumerate(together):
         alone = Sampler(base).generate(replace(request, num_outputs=1, seed=5 + index))[0]
         assert np.abs(np.asarray(image, dtype=int) - np.asarray(alone, dtype=int)).max() <= 1
+
+
+def test_several_requests_are_drawn_together_and_each_gets_its_own(base: ModelFamily) -> None:
+    """Also long prompts, which are read in parts, beside short ones."""
+    long = "a red star on a blue background, " * 12
+    requests = [
+        SampleRequest("a red star", num_inference_steps=2, num_outputs=2, seed=5),
+        SampleRequest(long, num_inference_steps=2),
+        SampleRequest("a blue circle", num_inference_steps=2, seed=9),
+    ]
+    together = Sampler(base).generate_several(requests)
+    assert [len(images) for images in together] == [2, 1, 1]
+    for request, images in zip(requests, together, strict=True):
+        for image, alone in zip(images, Sampler(base).generate(request), strict=True):
+            assert np.abs(np.asarray(image, dtype=int) - np.asarray(alone, dtype=int)).max() <= 1
+    with pytest.raises(ValueError, match="may differ in prompt"):
+        Sampler(base).generate_several([requests[0], replace(requests[0], guidance_scale=1.0)])
 
 
 @pytest.mark.slow

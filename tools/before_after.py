@@ -72,25 +72,24 @@ def compare(weights: Path, photos: Path, seed: int) -> Comparison:
     unrelated = [full_caption(evaluation_scene(rng)) for _ in range(UNRELATED_PROMPTS)]
     sampler = Generation().prepare(artifact, EMBEDDED_BASE)
 
-    def draw(prompt: str, count: int) -> list[Image.Image]:
-        return sampler.generate(
-            SampleRequest(
-                prompt=prompt,
-                num_outputs=count,
-                seed=seed,
-                num_inference_steps=INFERENCE_STEPS,
-                guidance_scale=GUIDANCE_SCALE,
-            )
-        )
-
     wanted = {
         CONCEPT_PROMPT.format(trigger=trigger): 2 * SAMPLES_PER_PROMPT,
         ELSEWHERE_PROMPT.format(trigger=trigger): SAMPLES_PER_PROMPT,
         **dict.fromkeys(unrelated, 1),
     }
-    before = [draw(prompt, count) for prompt, count in wanted.items()]
+    requests = [
+        SampleRequest(
+            prompt=prompt,
+            num_outputs=count,
+            seed=seed,
+            num_inference_steps=INFERENCE_STEPS,
+            guidance_scale=GUIDANCE_SCALE,
+        )
+        for prompt, count in wanted.items()
+    ]
+    before = sampler.generate_several(requests)
     sampler.load(artifact)
-    after = [draw(prompt, count) for prompt, count in wanted.items()]
+    after = sampler.generate_several(requests)
     concept, elsewhere, *others = map(Pictures, wanted, before, after)
     training_pictures = [Image.open(path).convert("RGB") for path in sorted(photos.glob("*.png"))]
     return Comparison(training_pictures, concept, elsewhere, others)

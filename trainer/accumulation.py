@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer.batches import LatentBatch
+from trainer.gradient_checkpointing import GradientCheckpointing
 from trainer.randomness import NamedGenerators
 from trainer.trainable import Trainable
 
@@ -47,11 +48,13 @@ class OutOfMemory(RuntimeError):
 class Accumulation:
     """Every image counts alike, whatever batch it is in. `parts`: into how many each micro-batch is split, 1 at first.
 
-    Out of memory, the step starts over with twice as many parts: the same images, the same effective batch.
+    Out of memory, the step starts over with twice as many parts: the same images, the same effective batch. Where a
+    single image does not fit, it starts over with gradient checkpointing, if it may.
     """
 
     generators: NamedGenerators
     trainables: Sequence[Trainable]
+    checkpointing: GradientCheckpointing
     parts: int = 1
 
     def run(self, batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor]:
@@ -62,9 +65,12 @@ class Accumulation:
             losses = _attempt(split, backward)
             if losses is not None:
                 return losses
-            if all(len(part.captions) == 1 for part in split):
-                raise OutOfMemory("out of memory with a single image: lower resolution or rank, or use a larger GPU")
-            self.parts *= 2
+            if any(len(part.captions) > 1 for part in split):
+                self.parts *= 2
+            elif self.checkpointing.start():
+                self.parts = 1
+            else:
+                raise OutOfMemory(_remedies(self.checkpointing))
             self._start_over(before, whole_draws)
 
     def _start_over(self, generators: dict[str, Tensor], global_state: Tensor) -> None:
@@ -74,6 +80,11 @@ class Accumulation:
         torch.set_rng_state(global_state)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _remedies(checkpointing: GradientCheckpointing) -> str:
+    option = "" if checkpointing.on else "set gradient_checkpointing: always, "
+    return f"out of memory with a single image: {option}lower resolution or rank, or use a larger GPU"
 
 
 def _attempt(batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor] | None:

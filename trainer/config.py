@@ -79,6 +79,7 @@ class TrainingConfig(
             _evaluation_rule,
             _class_image_rule,
             _compile_rule,
+            _checkpointing_rule,
         ):
             rule(self)
         return self
@@ -99,6 +100,11 @@ class TrainingConfig(
     def resolved_text_encoder_learning_rate(self) -> float:
         """Of the text encoders' adapter."""
         return self.text_encoder_learning_rate or (1.0 if self.optimizer in PRODIGY else TEXT_ENCODER_RATE)
+
+    @property
+    def needs_first_activations(self) -> bool:
+        """Whether a second forward pass of a block would not do what the first one did."""
+        return self.adapter_dropout > 0 or self.token_attention_weight > 0
 
     @property
     def warmup_steps(self) -> int:
@@ -206,6 +212,14 @@ def _compile_rule(config: TrainingConfig) -> None:
     for name in ("adapter_dropout", "token_attention_weight"):
         if config.compile != "never" and getattr(config, name) > 0:
             raise ValueError(f"{name} works inside the blocks that are compiled; leave it out, or set compile: never")
+
+
+def _checkpointing_rule(config: TrainingConfig) -> None:
+    if config.gradient_checkpointing == "always" and config.needs_first_activations:
+        raise ValueError(
+            "gradient_checkpointing computes activations twice, but adapter_dropout draws anew and "
+            "token_attention_weight looks at the first ones: leave one of them out"
+        )
 
 
 def _differs(config: TrainingConfig, name: str) -> bool:

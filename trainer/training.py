@@ -20,6 +20,7 @@ from trainer.compiled_blocks import CompiledBlocks, CompiledSteps, compiles
 from trainer.config import TrainingConfig
 from trainer.diagnostics import Observer
 from trainer.duration import plan_duration
+from trainer.gradient_checkpointing import GradientCheckpointing, Wanted
 from trainer.loop import Trainer
 from trainer.losses.registry import loss_terms
 from trainer.noise.composition import training_noise, training_prompts
@@ -52,6 +53,7 @@ class Training:
     batches: BatchStream
     base_fingerprint: str
     observer: Observer
+    checkpointing: GradientCheckpointing
     held_out: Split | None = None
     scorer: Scorer | None = None
     best: Best = field(default_factory=Best)
@@ -92,6 +94,7 @@ class Training:
 
     def remove(self) -> None:
         """Leave the bare base."""
+        self.checkpointing.remove()
         self.adapter.remove()
         self.tokens.remove()
 
@@ -138,7 +141,9 @@ def build_training(
     )
     trainables = build_trainables(adapter, tokens, config)
     processes.equalise([parameter for trainable in trainables for parameter in trainable.parameters])
-    accumulation = Accumulation(generators, trainables)
+    wanted: Wanted = "never" if config.needs_first_activations else config.gradient_checkpointing
+    checkpointing = GradientCheckpointing(family.denoiser, wanted)
+    accumulation = Accumulation(generators, trainables, checkpointing)
     trainer = Trainer(
         family=family,
         noise_process=training_noise(config, family, generators),
@@ -169,7 +174,7 @@ def build_training(
         )
     observer = Observer(family, tokens, trainer.trainables)
     training = Training(
-        config, family, dataset, adapter, tokens, trainer, batches, base_fingerprint, observer, held_out
+        config, family, dataset, adapter, tokens, trainer, batches, base_fingerprint, observer, checkpointing, held_out
     )
     training.best.patience = config.early_stopping_patience
     if held_out is not None:

@@ -9,7 +9,7 @@ from preprocess.settings import Settings
 
 
 class SpeedSection(Settings):
-    """Compilation, and where latents lie."""
+    """Compilation, what memory is saved, and where latents lie."""
 
     compile: Literal["never", "auto", "always"] = Field(
         "never",
@@ -18,6 +18,12 @@ class SpeedSection(Settings):
     )
     compile_cache: Path | None = Field(
         None, description="Folder that keeps what was compiled for later runs; by default torch's own, in /tmp"
+    )
+
+    gradient_checkpointing: Literal["never", "auto", "always"] = Field(
+        "auto",
+        description="Compute the denoiser's activations again in the backward pass instead of keeping them: less "
+        "memory, more time; auto: when not even one image fits",
     )
 
     latent_cache: Literal["auto", "memory", "disk"] = Field(

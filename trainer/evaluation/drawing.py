@@ -42,22 +42,22 @@ class Samples:
 def draw_samples(sampler: Sampler, plan: DrawingPlan, *, plain: bool = False) -> Samples:
     """Draw with whatever is on the sampler's base. `plain`: without trigger words, as the bare base is asked."""
     prompts = plan.prompts.plain if plain else plan.prompts.concept
-    return Samples(
-        [draw(sampler, plan, prompt, plan.samples_per_prompt) for prompt in prompts],
-        [draw(sampler, plan, prompt, 1)[0] for prompt in plan.prompts.unrelated],
-    )
+    requests = [
+        *(request_of(plan, prompt, plan.samples_per_prompt) for prompt in prompts),
+        *(request_of(plan, prompt, 1) for prompt in plan.prompts.unrelated),
+    ]
+    drawn = sampler.generate_several(requests)
+    return Samples(drawn[: len(prompts)], [pictures[0] for pictures in drawn[len(prompts) :]])
 
 
-def draw(sampler: Sampler, plan: DrawingPlan, prompt: str, count: int) -> list[Image.Image]:
-    """`count` samples of one prompt."""
-    return sampler.generate(
-        SampleRequest(
-            prompt=prompt,
-            width=plan.width,
-            height=plan.height,
-            num_outputs=count,
-            num_inference_steps=plan.num_inference_steps,
-            guidance_scale=plan.guidance_scale,
-            seed=plan.seed,
-        )
+def request_of(plan: DrawingPlan, prompt: str, count: int) -> SampleRequest:
+    """For `count` samples of one prompt."""
+    return SampleRequest(
+        prompt=prompt,
+        width=plan.width,
+        height=plan.height,
+        num_outputs=count,
+        num_inference_steps=plan.num_inference_steps,
+        guidance_scale=plan.guidance_scale,
+        seed=plan.seed,
     )
