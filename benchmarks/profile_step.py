@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--name", default="profile_step", help="of the result")
     parser.add_argument("--trace", type=Path, help="also write a trace for chrome://tracing or Perfetto")
     arguments = parser.parse_args()
-    case = Case(arguments.resolution, arguments.batch, arguments.rank, arguments.compile)
+    case = Case(arguments.resolution, arguments.batch, arguments.rank, compile=arguments.compile)
     with TemporaryDirectory() as scratch:
         training = Bench(arguments.base, Path(scratch)).begin(case, WARM_UP + arguments.steps)
         rows = profiled(training, arguments.steps, arguments.rows, arguments.trace)

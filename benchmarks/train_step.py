@@ -1,7 +1,8 @@
 """Speed of a training step: steps and images a second, floating-point operations, how much of the GPU they use, memory.
 
 python -m benchmarks.train_step [--base mini-sdxl] [--resolutions 1024] [--batches 1 4 8] [--ranks 8 32]
-    [--compile never always] [--gradient_checkpointing never always] [--steps 20] [--name train_step]
+    [--cuda_graphs never auto] [--compile never always] [--gradient_checkpointing never always] [--steps 20]
+    [--name train_step]
 
 A base of full size with random weights: python -m benchmarks.full_size sdxl FOLDER, then --base FOLDER.
 """
@@ -47,6 +48,7 @@ class Case:
     resolution: int
     batch: int
     rank: int
+    cuda_graphs: str = "auto"
     compile: str = "never"
     gradient_checkpointing: str = "never"
 
@@ -58,6 +60,7 @@ def main() -> None:
     parser.add_argument("--resolutions", type=int, nargs="+", default=[64])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--ranks", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--cuda_graphs", nargs="+", default=["auto"], choices=("never", "auto"))
     parser.add_argument("--compile", nargs="+", default=["never"], choices=("never", "always"))
     parser.add_argument("--gradient_checkpointing", nargs="+", default=["never"], choices=("never", "always"))
     parser.add_argument("--steps", type=int, default=20, help="timed steps of each combination")
@@ -69,6 +72,7 @@ def main() -> None:
             arguments.resolutions,
             arguments.batches,
             arguments.ranks,
+            arguments.cuda_graphs,
             arguments.compile,
             arguments.gradient_checkpointing,
         )
@@ -109,6 +113,7 @@ class Bench:
             "aspect_ratio_bucketing": False,
             "train_batch_size": case.batch,
             "rank": case.rank,
+            "cuda_graphs": case.cuda_graphs,
             "compile": case.compile,
             "gradient_checkpointing": case.gradient_checkpointing,
             "max_train_steps": steps,

@@ -22,7 +22,7 @@ from trainer.evaluation.similarity import mean_self_similarity, mean_similarity
 from trainer.output_folder import OutputFolder
 from trainer.run import run
 
-WITHOUT_PRIOR = {"prior_matching_weight": 0.0, "prior_prompts": ()}
+WITHOUT_PRIOR = {"prior_matching_weight": 0.0, "prior_matching_interval": 1, "prior_prompts": ()}
 """Half the time of a step; what is kept of the base is tested with the demo."""
 
 

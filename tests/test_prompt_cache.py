@@ -43,7 +43,7 @@ def test_a_repeated_prompt_is_read_once_with_the_same_gradient(base: ModelFamily
         assert encode.read == list(dict.fromkeys(prompts)) and not cache.frozen
         assert gradients[0] and all(bool(gradient.any()) for gradient in gradients[0])
         for one, other in zip(*gradients, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

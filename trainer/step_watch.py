@@ -21,12 +21,13 @@ class StepWatch:
         minutes = config.max_train_minutes
         self._budget = TimeBudget(None if minutes is None else 60 * minutes, training.seconds)
         self._memory_measures = self._taken()
+        self._said_why = False
 
     def look(self, step: Step) -> tuple[dict[str, Any] | None, list[str]]:
         """What metrics.jsonl should say besides the step, where it is due, and warnings."""
         seen = self._training.observer.look() if step.number % self._training.config.diagnostics_steps == 0 else None
         collapse = self._guard.check(step.number, seen.weight_change) if seen else None
-        warnings = [collapse, self._memory(), self._time(step)]
+        warnings = [collapse, self._memory(), self._recording(), self._time(step)]
         return asdict(seen) if seen else None, [warning for warning in warnings if warning]
 
     def _memory(self) -> str | None:
@@ -35,6 +36,13 @@ class StepWatch:
         self._memory_measures = parts, checkpointing = self._taken()
         how = "with gradient checkpointing, " if checkpointing else ""
         return f"out of memory: from here on each micro-batch goes {how}in {parts} parts; the effective batch stays"
+
+    def _recording(self) -> str | None:
+        recorded = self._training.recorded
+        if self._said_why or recorded is None or recorded.problem is None:
+            return None
+        self._said_why = True
+        return f"cuda_graphs: goes on without, for a pass could not be recorded ({recorded.problem})"
 
     def _taken(self) -> tuple[int, bool]:
         return self._training.trainer.accumulation.parts, self._training.checkpointing.on

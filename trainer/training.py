@@ -12,7 +12,7 @@ from artifact.metadata import ArtifactDescription
 from families.family import ModelFamily
 from families.fingerprint import fingerprint
 from preprocess.dataset import PreparedDataset
-from trainer.accumulation import Accumulation
+from trainer.accumulation import Accumulation, GradientSource
 from trainer.adapters.adapter import Adapter, place_adapter
 from trainer.batches import BatchStream
 from trainer.cache import CachedExample
@@ -28,6 +28,7 @@ from trainer.processes import Processes
 from trainer.prompt_cache import PromptCache
 from trainer.prompts import PromptSampler
 from trainer.randomness import NamedGenerators
+from trainer.recorded_passes import RecordedPasses, RecordedSteps, records
 from trainer.resolution import validation_prompt
 from trainer.shared_gradients import SharedGradients
 from trainer.token_images import image_tower, start_from_images
@@ -54,6 +55,7 @@ class Training:
     base_fingerprint: str
     observer: Observer
     checkpointing: GradientCheckpointing
+    recorded: RecordedPasses | None = None
     held_out: Split | None = None
     scorer: Scorer | None = None
     best: Best = field(default_factory=Best)
@@ -95,6 +97,8 @@ class Training:
     def remove(self) -> None:
         """Leave the bare base."""
         self.checkpointing.remove()
+        if self.recorded is not None:
+            self.recorded.forget()
         self.adapter.remove()
         self.tokens.remove()
 
@@ -143,7 +147,11 @@ def build_training(
     processes.equalise([parameter for trainable in trainables for parameter in trainable.parameters])
     wanted: Wanted = "never" if config.needs_first_activations else config.gradient_checkpointing
     checkpointing = GradientCheckpointing(family.denoiser, wanted)
-    accumulation = Accumulation(generators, trainables, checkpointing)
+    accumulation: GradientSource = Accumulation(generators, trainables, checkpointing)
+    recorded = None
+    if records(config, accelerator.device):
+        recorded = RecordedPasses(family.denoiser, lambda: not checkpointing.on)
+        accumulation = RecordedSteps(accumulation, recorded, trainables)
     trainer = Trainer(
         family=family,
         noise_process=training_noise(config, family, generators),
@@ -168,16 +176,34 @@ def build_training(
     if compiles(config, accelerator.device):
         trainer.accumulation = CompiledSteps(
             trainer.accumulation,
-            lambda: CompiledBlocks(family.denoiser, cache=config.compile_cache),
+            lambda: _compile(family, config, recorded),
             config.compile == "always",
             lambda: trainer.max_train_steps - trainer.step,
         )
     observer = Observer(family, tokens, trainer.trainables)
     training = Training(
-        config, family, dataset, adapter, tokens, trainer, batches, base_fingerprint, observer, checkpointing, held_out
+        config,
+        family,
+        dataset,
+        adapter,
+        tokens,
+        trainer,
+        batches,
+        base_fingerprint,
+        observer,
+        checkpointing,
+        recorded,
+        held_out,
     )
     training.best.patience = config.early_stopping_patience
     if held_out is not None:
         floor = config.resolved_mask_floor
         training.scorer = HeldOutLoss(family, held_out.held_out, tokens.triggers, floor, accelerator)
     return training
+
+
+def _compile(family: ModelFamily, config: TrainingConfig, recorded: RecordedPasses | None) -> CompiledBlocks:
+    """Compile the blocks; what was recorded of them as they were is forgotten."""
+    if recorded is not None:
+        recorded.forget()
+    return CompiledBlocks(family.denoiser, cache=config.compile_cache)

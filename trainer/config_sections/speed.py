@@ -20,6 +20,11 @@ class SpeedSection(Settings):
         None, description="Folder that keeps what was compiled for later runs; by default torch's own, in /tmp"
     )
 
+    cuda_graphs: Literal["auto", "never"] = Field(
+        "auto",
+        description="Record the denoiser's passes on a GPU and launch each as a whole; auto: where all of a shape "
+        "are alike",
+    )
     gradient_checkpointing: Literal["never", "auto", "always"] = Field(
         "auto",
         description="Compute the denoiser's activations again in the backward pass instead of keeping them: less "
