@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.diffusers_results import TRIGGER
-from families.sources import EMBEDDED_BASE_FOLDER
+from families.sources import EMBEDDED_BASE, EMBEDDED_BASE_FOLDER
 
 PROJECT = Path(__file__).resolve().parents[1]
 EXAMPLE = PROJECT / "assets" / "examples" / "robot.zip"
@@ -56,19 +56,24 @@ def demo_job() -> list[object]:
     return ["--config", DEMO, "--train_batch_size", BATCH, "--rank", RANK]
 
 
-def our_training(options: Sequence[object]) -> Callable[[Path, int, int], Usage]:
-    """`python train.py` without samples or evaluation, which the other side is not asked for either."""
+def our_training(
+    options: Sequence[object], data: Path = EXAMPLE, base: Path | str = EMBEDDED_BASE, before: Sequence[object] = ()
+) -> Callable[[Path, int, int], Usage]:
+    """`python train.py` without samples or evaluation, which the other side is not asked for either.
+
+    `before`: what runs the script.
+    """
 
     def train(folder: Path, steps: int, seed: int) -> Usage:
         arguments = [*options, "--max_train_steps", steps, "--seed", seed, "--output", folder]
-        always = ["--base_model", "mini-sdxl", "--trigger_word", TRIGGER, "--num_validation_images", 0]
-        return run_measured([sys.executable, "train.py", EXAMPLE, *always, *arguments], PROJECT)
+        always = ["--base_model", base, "--trigger_word", TRIGGER, "--num_validation_images", 0]
+        return run_measured([sys.executable, *before, "train.py", data, *always, *arguments], PROJECT)
 
     return train
 
 
 def their_training(
-    command: Sequence[Path], photos: Path, changes: Sequence[object] = ()
+    command: Sequence[object], photos: Path, changes: Sequence[object] = ()
 ) -> Callable[[Path, int, int], Usage]:
     """diffusers' script, with pivotal tuning. It wants a bare name as its output folder."""
 

@@ -26,7 +26,7 @@ from benchmarks.record import markdown, write_record
 from families.family import ModelFamily
 from preprocess.dataset import PreparedDataset
 from preprocess.prepare import prepare
-from trainer.base_model import load, precision
+from trainer.base_model import autocast_precision, load
 from trainer.cache import CachedExample, cache_examples
 from trainer.config import TrainingConfig, build_config
 from trainer.memory import resident_peak
@@ -98,7 +98,7 @@ class Bench:
     def __init__(self, base: str, scratch: Path) -> None:
         self._base, self._scratch = base, scratch
         config = build_config({"base_model": base})
-        self._accelerator: Accelerator = start(precision(config))
+        self._accelerator: Accelerator = start(autocast_precision(config))
         self._family: ModelFamily = load(config, self._accelerator)
         self._family.to(self._accelerator.device)
         self._data: dict[int, tuple[PreparedDataset, list[CachedExample]]] = {}

@@ -1,4 +1,4 @@
-"""A step never waits for the device: nothing is read back but its figures, and of all copies only peft's wait.
+"""A step never waits for the device: nothing is read back but its figures, and no copy waits.
 
 Tensors on torch's `meta` device have no values, so any read of one fails: what goes through there, reads nothing.
 """
@@ -68,8 +68,7 @@ def test_a_step_reads_nothing_and_copies_without_waiting(write: Any, tmp_path: P
         with Copies() as copies:
             losses = training.trainer.backward(there, 1.0)
         trained = [each for module in modules for each in module.parameters() if each.requires_grad]
-    passes = 2 if settings else 1  # of the text encoders, prior matching's own among them
-    assert copies.there > copies.blocking == passes * len(family.text_encoders)  # peft's: the few indices of the tokens
+    assert copies.there > copies.blocking == 0
     assert {loss.device for loss in losses.values()} == {META}
     assert trained and all(each.grad is not None and each.grad.device == META for each in trained)
 

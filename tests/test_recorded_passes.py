@@ -33,7 +33,7 @@ class Pretended:
 
     def __init__(self, refuses: Exception | None = None) -> None:
         self.recorded: list[tuple[tuple[torch.Size, ...], Any]] = []
-        self.replays = 0
+        self.replays = self.replays_of_encoders = 0
         self._refuses = refuses
 
     def __call__(self, module: nn.Module, tensors: tuple[Tensor, ...], pool: Any) -> Callable[..., Any]:
@@ -44,6 +44,13 @@ class Pretended:
         def replay(*given: Tensor) -> Any:
             self.replays += 1
             assert [each.shape for each in given] == [each.shape for each in tensors]
+            return module(*given)
+
+        return replay
+
+    def of_encoders(self, module: nn.Module, tensors: tuple[Tensor, ...], pool: Any) -> Callable[..., Any]:
+        def replay(*given: Tensor) -> Any:
+            self.replays_of_encoders += 1
             return module(*given)
 
         return replay
@@ -59,11 +66,13 @@ def tiny(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[ModelFamily, s
 def recording(family: ModelFamily, config: TrainingConfig, recorder: Pretended) -> Iterator[Training]:
     with curve_training(family, config) as training:
         pools = iter(range(100))
-        training.recorded = RecordedPasses(family.denoiser, record=recorder, new_pool=lambda: next(pools))
         trainer = training.trainer
-        trainer.accumulation = RecordedSteps(trainer.accumulation, training.recorded, trainer.trainables)
+        passes = RecordedPasses(family.denoiser, record=recorder, new_pool=lambda: next(pools))
+        encoders = [RecordedPasses(each, record=recorder.of_encoders, new_pool=list) for each in family.text_encoders]
+        training.recorded = RecordedSteps(trainer.accumulation, [passes, *encoders], trainer.trainables)
+        trainer.accumulation = training.recorded
         yield training
-        assert "forward" not in vars(family.denoiser)
+        assert not any("forward" in vars(module) for module in (family.denoiser, *family.text_encoders))
 
 
 def plain_steps(family: ModelFamily, config: TrainingConfig) -> list[Step]:
@@ -84,6 +93,7 @@ def test_the_training_is_the_same_and_each_kind_is_recorded_once(
     passes = 2 if settings else 1  # of a micro-batch, with gradients
     assert [pool for _, pool in recorder.recorded] == list(range(passes))  # both wait for their gradients: two memories
     assert recorder.replays == passes * (5 * 2 - PASSES_BEFORE)
+    assert recorder.replays_of_encoders > 0
 
 
 def test_another_batch_is_recorded_in_the_same_memory(tiny: tuple[ModelFamily, str]) -> None:

@@ -5,14 +5,24 @@ from accelerate import Accelerator
 
 from families.family import ModelFamily
 from families.registry import load_base_model
+from trainer.adapters.kinds import IN_BASE_PRECISION
 from trainer.config import TrainingConfig
 
 
-def precision(config: TrainingConfig) -> str:
-    """Of the forward passes, as accelerate names it."""
-    if config.mixed_precision == "auto":
-        return "bf16" if torch.cuda.is_available() and config.adapter != "full" else "no"
-    return config.mixed_precision
+def precision(config: TrainingConfig) -> torch.dtype:
+    """Of the base and of the passes through it."""
+    automatic = "bf16" if torch.cuda.is_available() and config.adapter != "full" else "no"
+    wanted = automatic if config.mixed_precision == "auto" else config.mixed_precision
+    return torch.bfloat16 if wanted == "bf16" else torch.float32
+
+
+def autocast_precision(config: TrainingConfig) -> str:
+    """What accelerate's autocast shall do: nothing where the adapter computes in the base's precision by itself.
+
+    Autocast would run every norm in fp32, and cast whole activations for it.
+    """
+    by_itself = config.adapter in (*IN_BASE_PRECISION, "none")
+    return "no" if by_itself or precision(config) == torch.float32 else "bf16"
 
 
 def load(config: TrainingConfig, accelerator: Accelerator) -> ModelFamily:
@@ -20,7 +30,7 @@ def load(config: TrainingConfig, accelerator: Accelerator) -> ModelFamily:
     with accelerator.local_main_process_first():
         return load_base_model(
             config.base_model,
-            torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32,
+            precision(config),
             base_config=config.base_config,
             prediction_type=config.prediction_type,
             zero_terminal_snr=config.zero_terminal_snr,

@@ -6,7 +6,7 @@ from typing import Any
 
 from preprocess.dataset import PreparedDataset
 from preprocess.settings import ConfigError
-from trainer.base_model import load, precision
+from trainer.base_model import autocast_precision, load
 from trainer.config import TrainingConfig
 from trainer.latent_store import encode_dataset, latent_place
 from trainer.leading import lead
@@ -23,7 +23,7 @@ def follow(config: TrainingConfig, output: OutputFolder, state: dict[str, Any] |
     `state`: of the checkpoint to go on from. Raises what `run` raises, and ConfigError where this machine does not see
     the first one's files.
     """
-    accelerator = start(precision(config))
+    accelerator = start(autocast_precision(config))
     processes = Processes(accelerator)
     family = load(config, accelerator)
     config = resolve(config, family)

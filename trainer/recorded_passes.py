@@ -1,12 +1,12 @@
-"""The denoiser's passes as CUDA graphs: a step of SDXL launches 19,000 kernels, which takes a processor longer than a
-GPU needs to run them. What was recorded once is launched as a whole.
+"""Passes of denoiser and text encoders as CUDA graphs: a step of SDXL launches 19,000 kernels, which takes a processor
+longer than a GPU needs to run them. What was recorded once is launched as a whole.
 
 Passes without gradients (samples, validation, the base as a teacher) run as they are.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -51,17 +51,17 @@ def records(config: TrainingConfig, device: torch.device) -> bool:
 
 
 class RecordedPasses:
-    """Records the passes of `denoiser` with gradients, for each kind of input, while `in_use`."""
+    """Records the passes of `model` with gradients, for each kind of input, while `in_use`."""
 
     def __init__(
         self,
-        denoiser: nn.Module,
+        model: nn.Module,
         may: Callable[[], bool] = lambda: True,
         record: Recorder = cuda_graphs,
         new_pool: Callable[[], Any] = torch.cuda.graph_pool_handle,
     ) -> None:
         """`may`: asked at every pass. `new_pool`: memory to record in."""
-        self._denoiser, self._may, self._record, self._new_pool = denoiser, may, record, new_pool
+        self._model, self._may, self._record, self._new_pool = model, may, record, new_pool
         self._seen: Counter[object] = Counter()
         self._recorded: dict[object, Callable[..., Any]] = {}
         self._pools: dict[int, Any] = {}
@@ -71,12 +71,12 @@ class RecordedPasses:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Inside, calls of the denoiser are replayed where they can be."""
-        self._denoiser.forward = self._forward
+        """Inside, calls of the model are replayed where they can be."""
+        self._model.forward = self._forward
         try:
             yield
         finally:
-            del self._denoiser.forward  # the class's own again
+            del self._model.forward  # the class's own again
 
     def after_backward(self) -> None:
         """No pass waits for its gradients any more."""
@@ -90,18 +90,18 @@ class RecordedPasses:
         self._pending = 0
 
     def _forward(self, *arguments: Any, **options: Any) -> Any:
-        run = type(self._denoiser).forward
+        run = type(self._model).forward
         if not torch.is_grad_enabled() or self.problem is not None or not self._may():
-            return run(self._denoiser, *arguments, **options)
+            return run(self._model, *arguments, **options)
         leaves, structure = tree_flatten((arguments, options))
         tensors = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
         kind = (self._pending, *_kind(leaves, structure))
         self._pending += 1
         self._seen[kind] += 1
         if self._seen[kind] <= PASSES_BEFORE:
-            return run(self._denoiser, *arguments, **options)
-        if kind not in self._recorded and not self._add(kind, _Pass(self._denoiser, leaves, structure), tensors):
-            return run(self._denoiser, *arguments, **options)
+            return run(self._model, *arguments, **options)
+        if kind not in self._recorded and not self._add(kind, _Pass(self._model, leaves, structure), tensors):
+            return run(self._model, *arguments, **options)
         return self._recorded[kind](*tensors)
 
     def _add(self, kind: tuple[Any, ...], module: "_Pass", tensors: Sequence[Tensor]) -> bool:
@@ -120,22 +120,26 @@ class RecordedPasses:
 
 
 class _Pass(nn.Module):
-    """The denoiser as a function of tensors alone; what else it was called with stays as it is."""
+    """A model as a function of tensors alone; what else it was called with stays as it is."""
 
-    def __init__(self, denoiser: nn.Module, leaves: Sequence[Any], structure: TreeSpec) -> None:
+    def __init__(self, model: nn.Module, leaves: Sequence[Any], structure: TreeSpec) -> None:
         super().__init__()
-        self.denoiser = denoiser
+        self.model = model
         self._leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self._places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         self._structure = structure
-        self.train(denoiser.training)
+        self.training = model.training
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Those that want gradients: the recorder hands all that it is told of to autograd, every time."""
+        return (each for each in self.model.parameters(recurse) if each.requires_grad)
 
     def forward(self, *tensors: Tensor) -> Any:
         leaves = list(self._leaves)
         for place, tensor in zip(self._places, tensors, strict=True):
             leaves[place] = tensor
         arguments, options = tree_unflatten(leaves, self._structure)
-        return type(self.denoiser).forward(self.denoiser, *arguments, **options)
+        return type(self.model).forward(self.model, *arguments, **options)
 
 
 def _kind(leaves: Sequence[Any], structure: TreeSpec) -> tuple[Any, ...]:
@@ -149,24 +153,38 @@ def _kind(leaves: Sequence[Any], structure: TreeSpec) -> tuple[Any, ...]:
 class RecordedSteps(AroundGradientSource):
     """A source of gradients whose passes are recorded and replayed."""
 
-    def __init__(self, inner: GradientSource, passes: RecordedPasses, trainables: Sequence[Trainable]) -> None:
+    def __init__(
+        self, inner: GradientSource, models: Sequence[RecordedPasses], trainables: Sequence[Trainable]
+    ) -> None:
         super().__init__(inner)
-        self.passes = passes
-        self._trainables = trainables
+        self._models, self._trainables = models, trainables
+
+    @property
+    def problem(self) -> str | None:
+        """Why some passes are not recorded any more."""
+        return next((model.problem for model in self._models if model.problem is not None), None)
+
+    def forget(self) -> None:
+        """Give the memory back, and begin anew."""
+        for model in self._models:
+            model.forget()
 
     def run(self, batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor]:
         def replayed(batch: LatentBatch, share: float) -> dict[str, Tensor]:
             try:
                 losses = backward(batch, share)
             except torch.OutOfMemoryError:
-                self.passes.forget()
+                self.forget()
                 raise
-            self.passes.after_backward()
+            for model in self._models:
+                model.after_backward()
             if len(batches) * self.parts > 1:
                 self._own_gradients()
             return losses
 
-        with self.passes.in_use():
+        with ExitStack() as stack:
+            for model in self._models:
+                stack.enter_context(model.in_use())
             return self._inner.run(batches, replayed)
 
     def _own_gradients(self) -> None:

@@ -11,7 +11,7 @@ from preprocess.prepare import BaseRequirements, preparing
 from preprocess.reopen import reopen
 from sampler.sampler import Sampler
 from trainer.adapters.adapter import where_it_opens
-from trainer.base_model import load, precision
+from trainer.base_model import autocast_precision, load
 from trainer.cache import count_views
 from trainer.class_images import with_class_images
 from trainer.config import TrainingConfig
@@ -54,7 +54,7 @@ def run(
     phases.begin("load")
     require_optimizers(config)
     require_publishable(config)
-    accelerator = start(precision(config))
+    accelerator = start(autocast_precision(config))
     processes = Processes(accelerator)
     trackers = start_trackers(config, output)
     yield Progress(f"loading the base model {config.base_model}", 0.0)

@@ -1,11 +1,12 @@
 """The new words of a concept: placeholder tokens in every text encoder, trained by peft's trainable tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from diffusers.training_utils import cast_training_params
 from peft import TrainableTokensConfig, inject_adapter_in_model
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from torch import Tensor, nn
 
 from families.family import ModelFamily
@@ -53,8 +54,23 @@ def add_tokens(
         config = TrainableTokensConfig(token_indices=ids, target_modules=["token_embedding"])
         inject_adapter_in_model(config, encoder, adapter_name=ADAPTER)
         cast_training_params([encoder], torch.float32)
+        for layer in encoder.modules():
+            if isinstance(layer, TrainableTokensLayer):
+                layer.get_merged_weights = _merging(layer, torch.tensor(ids))
         parameter = next(value for value in encoder.parameters() if value.requires_grad)
         with torch.no_grad():  # the fp32 rows, not what a half-precision table made of them
             parameter.copy_(row)
         parameters.append(parameter)
     return ConceptTokens(family, names, placeholders, parameters)
+
+
+def _merging(layer: TrainableTokensLayer, ids: Tensor) -> Callable[[Sequence[str]], Tensor]:
+    """In place of peft's, which makes the tensor of token ids in every pass, and waits for the device to have it."""
+
+    def merged(active_adapters: Sequence[str]) -> Tensor:
+        nonlocal ids
+        table = layer.base_layer.weight
+        ids = ids.to(table.device)
+        return table.index_copy(0, ids, layer.trainable_tokens_delta[ADAPTER].to(table))
+
+    return merged

@@ -55,7 +55,7 @@ class Training:
     base_fingerprint: str
     observer: Observer
     checkpointing: GradientCheckpointing
-    recorded: RecordedPasses | None = None
+    recorded: RecordedSteps | None = None
     held_out: Split | None = None
     scorer: Scorer | None = None
     best: Best = field(default_factory=Best)
@@ -150,8 +150,9 @@ def build_training(
     accumulation: GradientSource = Accumulation(generators, trainables, checkpointing)
     recorded = None
     if records(config, accelerator.device):
-        recorded = RecordedPasses(family.denoiser, lambda: not checkpointing.on)
-        accumulation = RecordedSteps(accumulation, recorded, trainables)
+        denoiser = RecordedPasses(family.denoiser, lambda: not checkpointing.on)
+        encoders = [RecordedPasses(encoder) for encoder in family.text_encoders]
+        accumulation = recorded = RecordedSteps(accumulation, [denoiser, *encoders], trainables)
     trainer = Trainer(
         family=family,
         noise_process=training_noise(config, family, generators),
@@ -202,7 +203,7 @@ def build_training(
     return training
 
 
-def _compile(family: ModelFamily, config: TrainingConfig, recorded: RecordedPasses | None) -> CompiledBlocks:
+def _compile(family: ModelFamily, config: TrainingConfig, recorded: RecordedSteps | None) -> CompiledBlocks:
     """Compile the blocks; what was recorded of them as they were is forgotten."""
     if recorded is not None:
         recorded.forget()

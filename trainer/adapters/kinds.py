@@ -86,6 +86,10 @@ KINDS = {
 }
 
 
+IN_BASE_PRECISION = ("lora", "rslora")
+"""Kinds that compute in the precision of the base, without autocast, though their parameters are fp32."""
+
+
 @torch.no_grad()
 def draw_again(parameters: Sequence[tuple[str, torch.nn.Parameter]], generator: torch.Generator) -> None:
     """Draw from `generator` what peft drew from torch's: uniform within ±1/√in, as peft does. Zeros stay zero, which

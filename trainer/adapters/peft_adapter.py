@@ -1,7 +1,7 @@
 """An adapter of peft's on a component of the base: put on in fp32, written down, switched off, taken off."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 from artifact.layers import Layer
 from sampler.low_rank import remove_adapters
 from trainer.adapters.dropout import AdapterDropout
-from trainer.adapters.kinds import ADAPTER, KINDS, AdapterKind, draw_again
+from trainer.adapters.kinds import ADAPTER, IN_BASE_PRECISION, KINDS, AdapterKind, draw_again
 
 
 class PeftAdapter:
@@ -44,8 +44,10 @@ class PeftAdapter:
             _correct_magnitude(module)
             if dropout is not None:
                 module.lora_dropout[ADAPTER] = dropout
-            if kind in ("lora", "rslora"):
-                module._cast_input_dtype = _cast_unless_autocast
+            if kind in IN_BASE_PRECISION:
+                module._cast_input_dtype = _as_it_is
+                for projection in (module.lora_A[ADAPTER], module.lora_B[ADAPTER]):
+                    projection.forward = _in_precision_of_input(projection)
         draw_again(self._named_parameters(), generator)
         wrong = [name for name, parameter in self._named_parameters() if parameter.dtype != torch.float32]
         assert not wrong, f"{wrong[0]} is not fp32"
@@ -93,9 +95,22 @@ class PeftAdapter:
         return [(name, parameter) for name, parameter in self._component.named_parameters() if id(parameter) in own]
 
 
-def _cast_unless_autocast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """In place of peft's, which makes fp32 of an input that autocast makes bf16 of again: 560 times a step of SDXL."""
-    return x if torch.is_autocast_enabled(x.device.type) else x.to(dtype)
+def _as_it_is(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """In place of peft's, which casts the input to the fp32 of the adapter's parameters."""
+    return x
+
+
+def _in_precision_of_input(projection: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The projection's forward pass, its fp32 weight cast to what comes in: the base's precision."""
+    run: Callable[[torch.Tensor], torch.Tensor] = projection.forward
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        if x.dtype == torch.float32:
+            return run(x)
+        with torch.autocast(x.device.type, dtype=x.dtype):
+            return run(x)
+
+    return forward
 
 
 @torch.no_grad()
