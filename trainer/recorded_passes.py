@@ -27,6 +27,7 @@ Recorder = Callable[[nn.Module, tuple[Tensor, ...], Any], Callable[..., Any]]
 
 def cuda_graphs(module: nn.Module, tensors: tuple[Tensor, ...], pool: Any) -> Callable[..., Any]:
     """torch's own recorder, in the precision of the moment. Raises RuntimeError for what cannot be recorded."""
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # the recorder's stream is idle later on
     with torch.autocast(
         "cuda",
         dtype=torch.get_autocast_dtype("cuda"),
