@@ -65,6 +65,11 @@ class Predictor(BaseRunner):
         ),
         output_format: str = Input(default="png", choices=["png", "webp", "jpg"], description="Of the files"),
         output_quality: int = Input(default=90, ge=1, le=100, description="Of webp and jpg"),
+        safety_checker: Optional[str] = Input(
+            default=None,
+            description="Withhold images that this checker flags: a hub id such as "
+            "CompVis/stable-diffusion-safety-checker, or a folder; by default none is asked",
+        ),
     ) -> list[Path]:
         """Draw the images. The files hold the parameters that made them; seed and progress are metrics and lines."""
         inputs = {name: value for name, value in locals().items() if name != "self"}

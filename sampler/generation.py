@@ -16,6 +16,8 @@ from families.fingerprint import fingerprint
 from families.registry import load_base_model
 from sampler.parameters import parameters_text
 from sampler.prompts import require_readable
+from sampler.request import RequestError
+from sampler.safety_checker import SafetyChecker
 from sampler.sampler import OnStep, Sampler, SampleRequest
 from sampler.starting_picture import drawn_size
 from sampler.weights import ScaledArtifact
@@ -26,10 +28,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Drawn:
-    """Images, and for each the text that tells how it was made. `triggers` of the LoRAs that were in place."""
+    """Images, and for each the text that tells how it was made, by their numbers in the order of their seeds.
 
-    images: list[Image.Image]
-    parameters: list[str]
+    `withheld`: numbers of those that a safety checker flagged. `triggers` of the LoRAs that were in place.
+    """
+
+    images: dict[int, Image.Image]
+    parameters: dict[int, str]
+    withheld: list[int]
     triggers: tuple[str, ...]
 
 
@@ -43,6 +49,7 @@ class Generation:
         self._options: dict[str, Any] = {}
         self._fingerprint = ""
         self._sampler: Sampler | None = None
+        self._checker: SafetyChecker | None = None
 
     def prepare(self, artifact: Artifact | None, base_model: str | None) -> Sampler:
         """The sampler for the base named, else for the artifact's own, else for SDXL. Raises BaseModelError."""
@@ -63,11 +70,17 @@ class Generation:
         loras: Sequence[ScaledArtifact],
         base_model: str | None,
         on_step: OnStep | None = None,
+        safety_checker: str | None = None,
     ) -> Drawn:
-        """Draw images. Raises RequestError, ArtifactError or BaseModelError; the bare base is left in any case."""
+        """Draw images, without those that the safety checker (a hub id or a folder) flags.
+
+        Raises RequestError, also where all are flagged, ArtifactError or BaseModelError; the bare base is left in any
+        case.
+        """
         described = [lora for lora in loras if lora.artifact.description]
         sampler = self.prepare(described[0].artifact if described else None, base_model)
         sampler.check(request)
+        checker = self._safety_checker(safety_checker, sampler)
         self._warn(loras)
         begun = time.monotonic()
         try:
@@ -84,8 +97,35 @@ class Generation:
         finally:
             sampler.unload()
         size = drawn_size(request, sampler.family)
-        texts = [parameters_text(request, index, size, str(self._base_model), loras) for index in range(len(images))]
-        return Drawn(images, texts, triggers)
+        withheld = self._withhold(images, request, checker) if checker else []
+        kept = {number: image for number, image in enumerate(images) if number not in withheld}
+        texts = {number: parameters_text(request, number, size, str(self._base_model), loras) for number in kept}
+        return Drawn(kept, texts, withheld, triggers)
+
+    def _safety_checker(self, location: str | None, sampler: Sampler) -> SafetyChecker | None:
+        """The checker named, which stays loaded until another one is named."""
+        if not location:
+            return None
+        if self._checker is None or self._checker.location != location:
+            self._checker = None
+            self._checker = SafetyChecker.load(location, sampler.family.device)
+        return self._checker
+
+    def _withhold(self, images: Sequence[Image.Image], request: SampleRequest, checker: SafetyChecker) -> list[int]:
+        """Numbers of the images that are flagged, each with a warning. Raises RequestError when none is left."""
+        withheld = [number for number, flagged in enumerate(checker.flags(images)) if flagged]
+        if len(withheld) == len(images):
+            which = "the image was" if len(images) == 1 else f"all {len(images)} images were"
+            raise RequestError(
+                f"safety_checker: {which} flagged by {checker.location}, so there is nothing to return. Change the "
+                "prompt or the seed."
+            )
+        for number in withheld:
+            self._say(
+                f"warning: safety_checker: image {number + 1} of {len(images)} (seed {request.seed + number}) was "
+                "flagged and is withheld. Change the prompt or the seed."
+            )
+        return withheld
 
     def _warn(self, loras: Sequence[ScaledArtifact]) -> None:
         for lora in loras:

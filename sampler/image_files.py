@@ -1,6 +1,6 @@
 """Writes images with the parameters that made them inside."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,27 @@ OUTPUT_FORMATS = {"png": "PNG", "webp": "WEBP", "jpg": "JPEG"}
 
 
 def save_images(
-    images: Sequence[Image.Image], folder: Path, parameters: Sequence[str], output_format: str, output_quality: int
+    images: Mapping[int, Image.Image],
+    folder: Path,
+    parameters: Mapping[int, str],
+    output_format: str,
+    output_quality: int,
 ) -> list[Path]:
-    """Write the images, numbered in the order of their seeds, and give their paths. `output_quality`: 1 to 100.
+    """Write the images, by their numbers in the order of their seeds, and give their paths. `output_quality`: 1 to 100.
 
-    `parameters` stand where A1111 writes them: PNG's text chunk `parameters`, else EXIF's UserComment.
+    `parameters`, by the same numbers, stand where A1111 writes them: PNG's text chunk `parameters`, else EXIF's
+    UserComment.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{index:02d}.{output_format}" for index in range(len(images))]
-    for image, path, text in zip(images, paths, parameters, strict=True):
+    paths = {number: folder / f"{number:02d}.{output_format}" for number in images}
+    for number, image in images.items():
         options: dict[str, Any]
         if output_format == "png":
-            options = {"pnginfo": _png_text(text)}
+            options = {"pnginfo": _png_text(parameters[number])}
         else:
-            options = {"exif": _exif_comment(text), "quality": output_quality}
-        image.save(path, OUTPUT_FORMATS[output_format], **options)
-    return paths
+            options = {"exif": _exif_comment(parameters[number]), "quality": output_quality}
+        image.save(paths[number], OUTPUT_FORMATS[output_format], **options)
+    return list(paths.values())
 
 
 def read_parameters(path: Path) -> str:

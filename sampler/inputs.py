@@ -45,11 +45,12 @@ class PredictionInputs:
     seed: int | None = None
     output_format: str = "png"
     output_quality: int = 90
+    safety_checker: str | None = None
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The files written, how each was made, the seed of the first, and the LoRAs' trigger words."""
+    """The files written, how each was made, the request's seed, and the LoRAs' trigger words."""
 
     paths: list[Path]
     parameters: list[str]
@@ -77,10 +78,12 @@ def predict(
     metric("seed", request.seed)
     loras = with_token_strength(_loras(inputs, default_loras or [], local_files=local_files), strengths)
     begun = time.monotonic()
-    drawn = generation.generate(request, loras, inputs.base_model, _Reporter(say, metric))
-    metric("seconds_per_image", round((time.monotonic() - begun) / len(drawn.images), 4))
+    drawn = generation.generate(request, loras, inputs.base_model, _Reporter(say, metric), inputs.safety_checker)
+    metric("seconds_per_image", round((time.monotonic() - begun) / request.num_outputs, 4))
+    if inputs.safety_checker:
+        metric("withheld_images", len(drawn.withheld))
     paths = save_images(drawn.images, folder, drawn.parameters, inputs.output_format, inputs.output_quality)
-    return Prediction(paths, drawn.parameters, request.seed, drawn.triggers)
+    return Prediction(paths, list(drawn.parameters.values()), request.seed, drawn.triggers)
 
 
 def build_request(inputs: PredictionInputs) -> SampleRequest:
