@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer as PeftLoraLayer
 
 from artifact.artifact import Artifact
 from artifact.components import components
 from artifact.layers import DoraLayer, FullLayer, LokrLayer, LoraLayer
-from families.family import ModelFamily
+from families.family import ModelFamily, SizeConditioning
 from families.registry import load_base_model
 from preprocess.settings import ConfigError
 from sampler.adapters import PlacedArtifacts
@@ -21,6 +22,7 @@ from tests.tiny_models import write_sd3, write_sd15
 from trainer.adapters.adapter import Adapter, place_adapter
 from trainer.adapters.kinds import KINDS
 from trainer.adapters.targets import denoiser_targets
+from trainer.base_model import autocast_precision
 from trainer.config import TrainingConfig, build_config
 from trainer.output_folder import OutputFolder
 from trainer.randomness import NamedGenerators
@@ -295,3 +297,49 @@ def test_the_components_that_a_file_may_change(base: ModelFamily) -> None:
     assert list(components(base)) == ["denoiser", "text_encoder", "text_encoder_2"]
     with adapted(base, config(train_text_encoder=True)) as adapter:
         assert isinstance(next(iter(adapter.layers().values())), LoraLayer)
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora"])
+@pytest.mark.parametrize("write", [write_sd15, write_sd3])
+def test_a_lora_computes_in_the_bases_precision_and_learns_in_fp32(kind: str, write: Any, tmp_path: Path) -> None:
+    """Without autocast, under which every norm would compute in fp32; with and without a text encoder's LoRA."""
+    folder = str(write(tmp_path / "base"))
+    settings = TrainingConfig(base_model=folder, adapter=kind, rank=3, train_text_encoder=True)
+    assert autocast_precision(settings.model_copy(update={"mixed_precision": "bf16"})) == "no"
+    predictions, gradients = [], []
+    for dtype in (torch.float32, torch.bfloat16):
+        family = load_base_model(folder, dtype)
+        with adapted(family, settings) as adapter:
+            disturb(adapter)
+            prediction, precisions = watched_prediction(family)
+            prediction.square().mean().backward()
+            assert precisions == {dtype}
+            parameters = [*adapter.denoiser_parameters, *adapter.text_encoder_parameters]
+            found = [each.grad for each in parameters if each.grad is not None]
+            assert len(found) == len(parameters) and {each.dtype for each in found} == {torch.float32}
+        predictions.append(prediction.detach())
+        gradients.append(torch.cat([each.flatten() for each in found]))
+    exact, rounded = predictions
+    assert (rounded - exact).norm() < 0.03 * exact.norm()
+    assert torch.cosine_similarity(gradients[0], gradients[1], dim=0) > 0.98
+
+
+def watched_prediction(family: ModelFamily) -> tuple[torch.Tensor, set[torch.dtype]]:
+    """With gradients; and the precisions of what goes into and comes out of the adapted layers."""
+    precisions: set[torch.dtype] = set()
+
+    def watch(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        precisions.update((inputs[0].dtype, output.dtype))
+
+    for module in family.denoiser.modules():
+        if isinstance(module, PeftLoraLayer):
+            module.register_forward_hook(watch)
+    noised = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    size = SizeConditioning((64, 64), (0, 0), (64, 64))
+    features = family.encode_prompts(["a red star"])
+    return family.denoise(noised, torch.tensor([500]), features, [size]), precisions
+
+
+def test_other_kinds_compute_under_autocast() -> None:
+    assert autocast_precision(TrainingConfig(adapter="dora", mixed_precision="bf16")) == "bf16"
+    assert autocast_precision(TrainingConfig(adapter="dora", mixed_precision="no")) == "no"
