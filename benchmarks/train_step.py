@@ -95,8 +95,8 @@ def measure(base: str, cases: Sequence[Case], steps: int, scratch: Path) -> Iter
 class Bench:
     """A base that trainings are put on one after the other, and photographs of every size that they ask for."""
 
-    def __init__(self, base: str, scratch: Path) -> None:
-        self._base, self._scratch = base, scratch
+    def __init__(self, base: str, scratch: Path, photographs: int = PHOTOGRAPHS) -> None:
+        self._base, self._scratch, self._photographs = base, scratch, photographs
         config = build_config({"base_model": base})
         self._accelerator: Accelerator = start(autocast_precision(config))
         self._family: ModelFamily = load(config, self._accelerator)
@@ -128,7 +128,7 @@ class Bench:
         if resolution not in self._data:
             photos = self._scratch / f"photographs of {resolution}"
             photos.mkdir(parents=True)
-            write_photographs(photos, scaled_sizes(PHOTOGRAPHS, resolution))
+            write_photographs(photos, scaled_sizes(self._photographs, resolution))
             folder = self._scratch / f"dataset of {resolution}"
             dataset = prepare([photos], config, folder, base_requirements(self._family, config))
             self._data[resolution] = dataset, list(cache_examples(dataset, self._family))

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.contenders import Contender, Usage, unpack_example
 from benchmarks.finished_runs import FinishedRuns
+from benchmarks.growth import measure as measure_growth
 from benchmarks.job import medians
 from benchmarks.predict import Case
 from benchmarks.predict import measure as measure_predictor
@@ -64,3 +65,9 @@ def test_the_page_of_the_comparison_has_both_tables(tmp_path: Path) -> None:
     write_page(tmp_path / "page.md", parts, settings)
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "| ours | 0.5 |" in text and "| ours | 12 |" in text and "rank 4, 120 steps" in text
+
+
+def test_growth_is_measured_at_two_places_of_a_run(tmp_path: Path) -> None:
+    rows = list(measure_growth(4, after=[1, 3], steps=1, scratch=tmp_path))
+    assert [(row["images"], row["after step"]) for row in rows] == [(4, 1), (4, 3)]
+    assert all(row["step, ms"] > 0 for row in rows)
