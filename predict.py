@@ -65,6 +65,14 @@ class Predictor(BaseRunner):
         ),
         output_format: str = Input(default="png", choices=["png", "webp", "jpg"], description="Of the files"),
         output_quality: int = Input(default=90, ge=1, le=100, description="Of webp and jpg"),
+        refiner: Optional[str] = Input(
+            default=None,
+            description="SDXL: a second model for the last steps: a hub id such as "
+            "stabilityai/stable-diffusion-xl-refiner-1.0, or a folder; by default none",
+        ),
+        refiner_start: float = Input(
+            default=0.8, ge=0, le=1, description="Fraction of the schedule that the base draws before the refiner"
+        ),
         safety_checker: Optional[str] = Input(
             default=None,
             description="Withhold images that this checker flags: a hub id such as "

@@ -49,6 +49,19 @@ class ArtifactDescription:
     zero_terminal_snr: bool = False
     format_version: str = FORMAT_VERSION
 
+    @property
+    def class_words(self) -> dict[str, str]:
+        """What kind of thing a trigger word calls ("dog"), of those whose training was told."""
+        listed = self.config.get("concepts")
+        concepts = listed if isinstance(listed, list) and listed else [self.config]
+        found = {}
+        for concept in concepts:
+            if isinstance(concept, dict):  # a header may say anything
+                trigger, word = concept.get("trigger_word"), concept.get("class_word")
+                if isinstance(trigger, str) and trigger in self.triggers and isinstance(word, str) and word.strip():
+                    found[trigger] = word.strip()
+        return found
+
 
 DESCRIPTION = TypeAdapter(ArtifactDescription)
 TRIGGER_COUNTS = TypeAdapter(dict[str, Annotated[int, Field(ge=1, le=MAX_TOKENS)]])

@@ -113,6 +113,20 @@ class ModelFamily(Protocol):
         """The two prompts as arguments of that pipeline."""
 
 
+class PromptReader(Protocol):
+    """What reading prompts needs of a family, or of another model with text encoders of its own."""
+
+    name: ClassVar[str]
+    text_encoders: list[Any]
+    tokenizers: list[Any]
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
+        """Features of placeholder-expanded prompts."""
+
+
 @runtime_checkable
 class ReadsByClip(Protocol):
     """A family that reads prompts by CLIP text encoders alone, their states side by side.

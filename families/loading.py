@@ -115,4 +115,4 @@ def _loading_failed(source: BaseModelSource, options: LoadingOptions, pipeline: 
     if source.kind == "file" and options.base_config is not None:
         remedy = f"Does its base_config, {options.base_config}, describe this very architecture?"
     reason = " ".join(str(error).split())
-    return f"base_model: cannot load {source.name!r}: {type(error).__name__}: {reason} {remedy}"
+    return f"{source.asked_as}: cannot load {source.name!r}: {type(error).__name__}: {reason} {remedy}"

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from families.family import PromptFeatures
 
 
@@ -25,6 +27,13 @@ def pool_at_end_of_text(tokenizer: Any, encoder: Any) -> None:
     tokens are added, whose ids are higher still.
     """
     getattr(encoder, "text_model", encoder).eos_token_id = tokenizer.eos_token_id
+
+
+def zeroed_where_empty(features: PromptFeatures, prompts: Sequence[str]) -> PromptFeatures:
+    """All zeros for every empty prompt (`force_zeros_for_empty_prompt`: the base was trained so)."""
+    embeds, pooled = features.prompt_embeds, features.pooled_prompt_embeds
+    kept = torch.tensor([float(bool(prompt)) for prompt in prompts]).to(embeds, non_blocking=True)
+    return PromptFeatures(embeds * kept.view(-1, 1, 1), None if pooled is None else pooled * kept.view(-1, 1))
 
 
 def embeds_as_inputs(wanted: PromptFeatures, unwanted: PromptFeatures) -> dict[str, Any]:

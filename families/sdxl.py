@@ -12,7 +12,7 @@ from families.family import LayerNaming, PromptFeatures, SizeConditioning
 from families.latents import freeze, posterior_moments, sample_posterior
 from families.loading import LoadingOptions, adapt_scheduler, open_pipeline
 from families.noise_process import NoiseProcess
-from families.prompts import clip_output, embeds_as_inputs, pool_at_end_of_text
+from families.prompts import clip_output, embeds_as_inputs, pool_at_end_of_text, zeroed_where_empty
 from families.sources import BaseModelSource
 from families.unet import UNET_ADAPTER_MODULES, require_text_to_image, unet_resolution, unet_size_multiple
 
@@ -94,12 +94,8 @@ class SDXL:
         """The same from `clip_skip` layers earlier; the projection is always that of the whole encoder."""
         outputs = [clip_output(*pair, prompts) for pair in zip(self.tokenizers, self.text_encoders, strict=True)]
         states = [self.encoder_states(number, output, clip_skip) for number, output in enumerate(outputs)]
-        prompt_embeds = torch.cat(states, dim=-1)
-        pooled = outputs[1].text_embeds
-        if self._pipeline.config.force_zeros_for_empty_prompt:
-            kept = torch.tensor([float(bool(prompt)) for prompt in prompts]).to(pooled, non_blocking=True)
-            prompt_embeds, pooled = prompt_embeds * kept.view(-1, 1, 1), pooled * kept.view(-1, 1)
-        return PromptFeatures(prompt_embeds, pooled)
+        features = PromptFeatures(torch.cat(states, dim=-1), outputs[1].text_embeds)
+        return zeroed_where_empty(features, prompts) if self._pipeline.config.force_zeros_for_empty_prompt else features
 
     def encoder_states(self, number: int, output: Any, clip_skip: int) -> Tensor:
         """The penultimate hidden states, or earlier ones."""

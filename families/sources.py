@@ -20,40 +20,44 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True)
 class BaseModelSource:
-    """`name` is what the user wrote, `location` what the loader opens: a folder, a file, or a hub id."""
+    """`name` is what the user wrote, `location` what the loader opens: a folder, a file, or a hub id.
+
+    `asked_as`: the input that says it, for errors.
+    """
 
     name: str
     kind: Literal["folder", "file", "hub"]
     location: str
+    asked_as: str = "base_model"
 
 
-def find_base_model(base_model: str) -> BaseModelSource:
-    """Turn the text of `base_model` into a source.
+def find_base_model(base_model: str, asked_as: str = "base_model") -> BaseModelSource:
+    """Turn the text of `base_model`, or of the input that `asked_as` names, into a source.
 
     Raises BaseModelError when it is a path that does not exist, a file that is not safetensors, or a folder that
     holds no diffusers pipeline.
     """
     if base_model == EMBEDDED_BASE:
-        return BaseModelSource(base_model, "folder", str(EMBEDDED_BASE_FOLDER))
+        return BaseModelSource(base_model, "folder", str(EMBEDDED_BASE_FOLDER), asked_as)
     path = Path(base_model).expanduser()
     if path.is_dir():
         if not (path / INDEX).is_file():
             raise BaseModelError(
-                f"base_model: the folder {base_model} holds no model_index.json. Give a folder in diffusers' layout, "
+                f"{asked_as}: the folder {base_model} holds no model_index.json. Give a folder in diffusers' layout, "
                 "or the single .safetensors file inside it."
             )
-        return BaseModelSource(base_model, "folder", str(path))
+        return BaseModelSource(base_model, "folder", str(path), asked_as)
     if path.is_file():
         if path.suffix != ".safetensors":
             raise BaseModelError(
-                f"base_model: {base_model} is not a .safetensors file. Pickled checkpoints (.ckpt, .pt, .bin) can run "
+                f"{asked_as}: {base_model} is not a .safetensors file. Pickled checkpoints (.ckpt, .pt, .bin) can run "
                 "code when they are opened, so they are refused: convert the file to safetensors."
             )
-        return BaseModelSource(base_model, "file", str(path))
+        return BaseModelSource(base_model, "file", str(path), asked_as)
     if HUB_ID.fullmatch(base_model) and path.suffix != ".safetensors":
-        return BaseModelSource(base_model, "hub", base_model)
+        return BaseModelSource(base_model, "hub", base_model, asked_as)
     raise BaseModelError(
-        f"base_model: {base_model!r} is neither '{EMBEDDED_BASE}', nor an existing folder or .safetensors file, nor a "
+        f"{asked_as}: {base_model!r} is neither '{EMBEDDED_BASE}', nor an existing folder or .safetensors file, nor a "
         "hub id such as stabilityai/stable-diffusion-xl-base-1.0. Check the spelling of the path."
     )
 
@@ -75,7 +79,7 @@ def pipeline_class_name(source: BaseModelSource) -> str:
     """The pipeline class that a folder's or hub model's index names. Raises BaseModelError without one."""
     index = read_index(source)
     if not isinstance(index.get("_class_name"), str):
-        raise BaseModelError(f"base_model: {INDEX} of {source.name} names no pipeline (_class_name)")
+        raise BaseModelError(f"{source.asked_as}: {INDEX} of {source.name} names no pipeline (_class_name)")
     return str(index["_class_name"])
 
 
@@ -85,7 +89,7 @@ def read_index(source: BaseModelSource) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BaseModelError(f"base_model: cannot read {INDEX} of {source.name}: {error}") from error
+        raise BaseModelError(f"{source.asked_as}: cannot read {INDEX} of {source.name}: {error}") from error
     return index if isinstance(index, dict) else {}
 
 
@@ -94,12 +98,12 @@ def _fetch_index(source: BaseModelSource) -> Path:
         return Path(hf_hub_download(source.location, INDEX))
     except RemoteEntryNotFoundError as error:
         raise BaseModelError(
-            f"base_model: {source.name} on the hub has no {INDEX}, so it is no model in diffusers' layout. Where it "
-            "offers a single .safetensors checkpoint, download that and give its path."
+            f"{source.asked_as}: {source.name} on the hub has no {INDEX}, so it is no model in diffusers' layout. If "
+            "it offers a single .safetensors checkpoint, download that and give its path."
         ) from error
     except (OSError, ValueError) as error:  # no network, no such repository, gated, a name that is none
         raise BaseModelError(
-            f"base_model: cannot load {source.name!r} from the hub: {type(error).__name__}: "
+            f"{source.asked_as}: cannot load {source.name!r} from the hub: {type(error).__name__}: "
             f"{' '.join(str(error).split())} Check the spelling, the network, and for gated models the HF_TOKEN in the "
             "environment."
         ) from error

@@ -35,13 +35,14 @@ class PlacedArtifacts:
 
         Raises ArtifactError, with nothing changed, when something does not fit this base.
 
-        Where two artifacts have the same trigger word, the later one's gets a number: `notes` says so.
+        Where two artifacts have the same trigger word, the later one's gets a number: `notes` says so. `class_words`
+        are those of the triggers, where the artifacts know them.
         """
         self._family = family
         self._scales = list(scales) or [1.0] * len(artifacts)
         self._slots = slots or LoraSlots(family)
         resolved = [resolve_layers(artifact, self._slots) for artifact in artifacts]
-        self.triggers, self.notes, names = _distinct_triggers(artifacts)
+        self.triggers, self.class_words, self.notes, names = _distinct_triggers(artifacts)
         self._tokens = _place_tokens(family, artifacts, names, self._slots)
         self._changes = WeightChanges(_weight_changes(family, resolved))
         self._adapters: dict[str, int] = {}
@@ -132,12 +133,14 @@ def _stands_beside(layer: Layer) -> bool:
     return isinstance(layer, LoraLayer) and layer.mid is None
 
 
-def _distinct_triggers(artifacts: Sequence[Artifact]) -> tuple[dict[str, list[str]], list[str], list[str]]:
-    """Triggers with their placeholders, notes on what was renamed, and all placeholders in order.
+def _distinct_triggers(
+    artifacts: Sequence[Artifact],
+) -> tuple[dict[str, list[str]], dict[str, str], list[str], list[str]]:
+    """Triggers with their placeholders, and with their class words; notes on what was renamed; all placeholders.
 
     Every artifact calls its placeholders <s0>, <s1> …: they are counted through.
     """
-    triggers: dict[str, list[str]] = {}
+    triggers, class_words = dict[str, list[str]](), dict[str, str]()
     notes, count = [], 0
     for number, artifact in enumerate(artifacts, start=1):
         for trigger, placeholders in (artifact.triggers if artifact.tokens else {}).items():
@@ -149,7 +152,9 @@ def _distinct_triggers(artifacts: Sequence[Artifact]) -> tuple[dict[str, list[st
                 notes.append(f"two LoRAs have the trigger word {trigger}: write {name} for that of LoRA {number}")
             triggers[name] = [f"<s{count + index}>" for index in range(len(placeholders))]
             count += len(placeholders)
-    return triggers, notes, [name for names in triggers.values() for name in names]
+            if artifact.description and trigger in artifact.description.class_words:
+                class_words[name] = artifact.description.class_words[trigger]
+    return triggers, class_words, notes, [name for names in triggers.values() for name in names]
 
 
 def _place_tokens(

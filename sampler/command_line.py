@@ -44,6 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="of the first image, up to 2^64 - 1; by default random, and printed")
     parser.add_argument("--output_format", default="png", help="png, webp or jpg")
     parser.add_argument("--output_quality", type=int, default=90, help="of webp and jpg, 1 to 100")
+    parser.add_argument("--refiner", help="SDXL: a second model for the last steps, a hub id or a folder; default none")
+    parser.add_argument("--refiner_start", type=float, default=0.8, help="fraction of the schedule that the base draws")
     parser.add_argument("--safety_checker", help="withhold what this checker flags: a hub id or a folder; default none")
     parser.add_argument("--output", type=Path, metavar="DIR", help="a new or empty folder; default outputs/images")
     return parser

@@ -1,11 +1,10 @@
 """From a request by name to images: finds the base that an artifact was trained on, and keeps it loaded."""
 
 import random
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,9 +13,14 @@ from PIL import Image
 from artifact.artifact import Artifact
 from families.fingerprint import fingerprint
 from families.registry import load_base_model
+from families.sdxl import SDXL
+from families.sdxl_refiner import SDXLRefiner, load_refiner
+from sampler.extras import NO_EXTRAS, Extras
 from sampler.parameters import parameters_text
+from sampler.plain_words import words_in
 from sampler.prompts import require_readable
-from sampler.request import RequestError
+from sampler.refining import Refinement, require_refinable
+from sampler.request import RequestError, check_clip_skip
 from sampler.safety_checker import SafetyChecker
 from sampler.sampler import OnStep, Sampler, SampleRequest
 from sampler.starting_picture import drawn_size
@@ -50,6 +54,7 @@ class Generation:
         self._fingerprint = ""
         self._sampler: Sampler | None = None
         self._checker: SafetyChecker | None = None
+        self._refiner: tuple[str, SDXLRefiner] | None = None
 
     def prepare(self, artifact: Artifact | None, base_model: str | None) -> Sampler:
         """The sampler for the base named, else for the artifact's own, else for SDXL. Raises BaseModelError."""
@@ -70,9 +75,9 @@ class Generation:
         loras: Sequence[ScaledArtifact],
         base_model: str | None,
         on_step: OnStep | None = None,
-        safety_checker: str | None = None,
+        extras: Extras = NO_EXTRAS,
     ) -> Drawn:
-        """Draw images, without those that the safety checker (a hub id or a folder) flags.
+        """Draw images, the last steps with the refiner, and leave out those that the safety checker flags.
 
         Raises RequestError, also where all are flagged, ArtifactError or BaseModelError; the bare base is left in any
         case.
@@ -80,7 +85,8 @@ class Generation:
         described = [lora for lora in loras if lora.artifact.description]
         sampler = self.prepare(described[0].artifact if described else None, base_model)
         sampler.check(request)
-        checker = self._safety_checker(safety_checker, sampler)
+        refinement = self._refinement(request, extras, sampler)
+        checker = self._safety_checker(extras.safety_checker, sampler)
         self._warn(loras)
         begun = time.monotonic()
         try:
@@ -92,15 +98,49 @@ class Generation:
             prompts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
             for note in require_readable(prompts, sampler.triggers, sampler.family):
                 self._say(note)
-            images = sampler.generate(request, on_step=on_step)
+            if refinement is not None:
+                refinement = replace(refinement, words=sampler.class_words)
+                self._tell_refined(request, loras, sampler)
+            images = sampler.generate(request, on_step=on_step, refinement=refinement)
             triggers = tuple(sampler.triggers)
         finally:
             sampler.unload()
         size = drawn_size(request, sampler.family)
         withheld = self._withhold(images, request, checker) if checker else []
         kept = {number: image for number, image in enumerate(images) if number not in withheld}
-        texts = {number: parameters_text(request, number, size, str(self._base_model), loras) for number in kept}
+        texts = {
+            number: parameters_text(request, number, size, str(self._base_model), loras, extras) for number in kept
+        }
         return Drawn(kept, texts, withheld, triggers)
+
+    def _refinement(self, request: SampleRequest, extras: Extras, sampler: Sampler) -> Refinement | None:
+        """Who draws the last steps, loaded; it stays loaded until another one is named. Raises as `generate`."""
+        if not extras.refiner:
+            return None
+        require_refinable(request, extras.refiner_start, sampler.family)
+        if self._refiner is None or self._refiner[0] != extras.refiner:
+            self._refiner = None
+            refiner = load_refiner(extras.refiner, next(sampler.family.denoiser.parameters()).dtype)
+            self._refiner = extras.refiner, refiner.to(sampler.family.device)
+        refiner = self._refiner[1]
+        assert isinstance(sampler.family, SDXL)  # require_refinable
+        refiner.require_goes_with(sampler.family)
+        check_clip_skip(request.clip_skip, refiner)
+        return Refinement(refiner, extras.refiner_start)
+
+    def _tell_refined(self, request: SampleRequest, loras: Sequence[ScaledArtifact], sampler: Sampler) -> None:
+        """What a refiner does not know of the LoRAs."""
+        if loras:
+            self._say("refiner: LoRAs have no effect on it; raise refiner_start where it draws over what they taught")
+        used = words_in(f"{request.prompt}\n{request.negative_prompt}", tuple(sampler.triggers))
+        for trigger in used:
+            if trigger in sampler.class_words:
+                self._say(f"refiner: reads {sampler.class_words[trigger]!r} where the prompt says {trigger}")
+            else:
+                self._say(
+                    f"warning: refiner: does not know the trigger word {trigger}, whose class_word the LoRA does not "
+                    "tell, and reads its letters"
+                )
 
     def _safety_checker(self, location: str | None, sampler: Sampler) -> SafetyChecker | None:
         """The checker named, which stays loaded until another one is named."""
@@ -142,7 +182,8 @@ class Generation:
         if not triggers:
             return
         self._say(f"trigger words: {', '.join(triggers)}")
-        missing = [trigger for trigger in triggers if not re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", prompt)]
+        used = words_in(prompt, triggers)
+        missing = [trigger for trigger in triggers if trigger not in used]
         if missing:
             self._say(f"warning: the prompt lacks the trigger word {' and '.join(missing)}")
 

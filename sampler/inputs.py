@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from sampler.extras import Extras
 from sampler.generation import Generation, chosen_seed
 from sampler.image_files import OUTPUT_FORMATS, save_images
 from sampler.request import RequestError, SampleRequest
@@ -45,6 +46,8 @@ class PredictionInputs:
     seed: int | None = None
     output_format: str = "png"
     output_quality: int = 90
+    refiner: str | None = None
+    refiner_start: float = 0.8
     safety_checker: str | None = None
 
 
@@ -78,7 +81,8 @@ def predict(
     metric("seed", request.seed)
     loras = with_token_strength(_loras(inputs, default_loras or [], local_files=local_files), strengths)
     begun = time.monotonic()
-    drawn = generation.generate(request, loras, inputs.base_model, _Reporter(say, metric), inputs.safety_checker)
+    extras = Extras(inputs.refiner, inputs.refiner_start, inputs.safety_checker)
+    drawn = generation.generate(request, loras, inputs.base_model, _Reporter(say, metric), extras)
     metric("seconds_per_image", round((time.monotonic() - begun) / request.num_outputs, 4))
     if inputs.safety_checker:
         metric("withheld_images", len(drawn.withheld))

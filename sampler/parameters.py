@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sampler.extras import NO_EXTRAS, Extras
 from sampler.request import SampleRequest
 from sampler.weights import ScaledArtifact
 
@@ -18,7 +19,12 @@ SAMPLER_NAMES = {
 
 
 def parameters_text(
-    request: SampleRequest, index: int, size: tuple[int, int], base_model: str, loras: Sequence[ScaledArtifact]
+    request: SampleRequest,
+    index: int,
+    size: tuple[int, int],
+    base_model: str,
+    loras: Sequence[ScaledArtifact],
+    extras: Extras = NO_EXTRAS,
 ) -> str:
     """Prompt, what is not wanted, and one line of settings. `index`: of the image among those of the request."""
     settings: dict[str, object] = {
@@ -33,6 +39,9 @@ def parameters_text(
         settings["Denoising strength"] = f"{request.strength:g}"
     if request.clip_skip:
         settings["Clip skip"] = request.clip_skip + 1  # A1111 counts the last layer as 1
+    if extras.refiner:
+        settings["Refiner"] = extras.refiner
+        settings["Refiner switch at"] = f"{extras.refiner_start:g}"
     if loras:
         settings["Loras"] = "; ".join(f"{lora.name}: {lora.scale:g}" for lora in loras)
     line = ", ".join(f"{name}: {_quoted(str(value))}" for name, value in settings.items())

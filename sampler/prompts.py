@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from families.family import ModelFamily, PromptFeatures, ReadsByClip
+from families.family import PromptFeatures, PromptReader, ReadsByClip
 from families.placeholder_tokens import expand_triggers
 from sampler.prompt_weights import WeightedText, is_weighted, parse_weights
 from sampler.request import RequestError
@@ -14,7 +14,7 @@ MAX_TOKENS = 600
 """Of a prompt that is read in parts."""
 
 
-def encode_pair(wanted: str, unwanted: str, clip_skip: int, family: ModelFamily) -> tuple[PromptFeatures, ...]:
+def encode_pair(wanted: str, unwanted: str, clip_skip: int, family: PromptReader) -> tuple[PromptFeatures, ...]:
     """Features (1, L, D) of what is wanted and what is not, triggers expanded: equally long.
 
     A prompt without weights that the encoders read at once gives exactly what `encode_prompts` gives. Raises
@@ -31,7 +31,7 @@ def encode_pair(wanted: str, unwanted: str, clip_skip: int, family: ModelFamily)
 
 
 def require_readable(
-    prompts: Mapping[str, str], triggers: Mapping[str, Sequence[str]], family: ModelFamily
+    prompts: Mapping[str, str], triggers: Mapping[str, Sequence[str]], family: PromptReader
 ) -> list[str]:
     """Raises RequestError for a prompt (by the name of its input) that this base cannot read as it is meant.
 
@@ -56,7 +56,7 @@ def require_readable(
     return notes
 
 
-def _encode(text: str, name: str, clip_skip: int, family: ModelFamily) -> PromptFeatures:
+def _encode(text: str, name: str, clip_skip: int, family: PromptReader) -> PromptFeatures:
     require_readable({name: text}, {}, family)
     parts = parse_weights(text, name)
     count, room = _count_tokens(parts, family)
@@ -68,7 +68,7 @@ def _encode(text: str, name: str, clip_skip: int, family: ModelFamily) -> Prompt
 
 
 def _lengthened(
-    features: PromptFeatures, length: int, text: str, clip_skip: int, family: ModelFamily
+    features: PromptFeatures, length: int, text: str, clip_skip: int, family: PromptReader
 ) -> PromptFeatures:
     """With the features of an empty prompt behind, or zeros where an empty prompt itself is zeros."""
     embeds = features.prompt_embeds
@@ -80,7 +80,7 @@ def _lengthened(
     return PromptFeatures(torch.cat([embeds, *[empty] * missing], dim=1), features.pooled_prompt_embeds)
 
 
-def _count_tokens(parts: Sequence[WeightedText], family: ModelFamily) -> tuple[int, int]:
+def _count_tokens(parts: Sequence[WeightedText], family: PromptReader) -> tuple[int, int]:
     """Tokens of the prompt by the tokenizer that needs most, and how many are read at once; both without the ends."""
     counts = []
     for tokenizer in family.tokenizers:
@@ -90,7 +90,7 @@ def _count_tokens(parts: Sequence[WeightedText], family: ModelFamily) -> tuple[i
     return max(count for count, _ in counts), min(room for _, room in counts)
 
 
-def _too_long(name: str, parts: Sequence[WeightedText], count: int, room: int, family: ModelFamily) -> str:
+def _too_long(name: str, parts: Sequence[WeightedText], count: int, room: int, family: PromptReader) -> str:
     text, tokenizer = "".join(part.text for part in parts), family.tokenizers[0]
     kept = tokenizer.decode(tokenizer(text, truncation=True).input_ids[-6:-1]).strip()
     return (

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from families.family import ModelFamily, ReadsByClip
+from families.family import ModelFamily, PromptReader, ReadsByClip
 from sampler.schedulers import BASE_SCHEDULER, known_schedulers
 
 MAX_SIDE = 4096
@@ -60,7 +60,7 @@ def check_request(request: SampleRequest, family: ModelFamily) -> None:
     if not 0 <= request.seed <= MAX_SEED - request.num_outputs + 1:
         raise RequestError("seed: must lie between 0 and 2^64 - 1, that of the last image included")
     _check_starting_picture(request)
-    _check_clip_skip(request.clip_skip, family)
+    check_clip_skip(request.clip_skip, family)
 
 
 def _check_starting_picture(request: SampleRequest) -> None:
@@ -77,7 +77,8 @@ def _check_starting_picture(request: SampleRequest) -> None:
         )
 
 
-def _check_clip_skip(clip_skip: int, family: ModelFamily) -> None:
+def check_clip_skip(clip_skip: int, family: PromptReader) -> None:
+    """Raises RequestError for more layers than the text encoders have, or encoders that are read in a fixed way."""
     if clip_skip == 0:
         return
     if not isinstance(family, ReadsByClip):

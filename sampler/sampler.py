@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -16,6 +16,7 @@ from sampler.batches import draw_in_batches
 from sampler.low_rank import LoraSlots
 from sampler.pipelines import picture_inputs, pipeline_for
 from sampler.prompts import encode_pair
+from sampler.refining import Refinement
 from sampler.request import RequestError as RequestError
 from sampler.request import SampleRequest as SampleRequest
 from sampler.request import check_request
@@ -39,6 +40,11 @@ class Sampler:
     def triggers(self) -> Mapping[str, Sequence[str]]:
         """Trigger words of the artifact in place, with their placeholder tokens."""
         return self._placed.triggers if self._placed else {}
+
+    @property
+    def class_words(self) -> Mapping[str, str]:
+        """Class words of those trigger words, where they are known."""
+        return self._placed.class_words if self._placed else {}
 
     def load(self, artifact: Artifact, scale: float = 1.0) -> None:
         """Put one artifact in place of those before. Raises ArtifactError, and then those before are left."""
@@ -79,12 +85,14 @@ class Sampler:
         request: SampleRequest,
         triggers: Mapping[str, Sequence[str]] | None = None,
         on_step: OnStep | None = None,
+        refinement: Refinement | None = None,
     ) -> list[Image.Image]:
         """Draw the images, as many at once as fit into the memory.
 
-        `triggers`: given where a training has its own tokens in place, else the artifacts'. Raises RequestError.
+        `triggers`: given where a training has its own tokens in place, else the artifacts'. `refinement`: who draws the
+        last steps, if not the base; it must be one that `require_refinable` lets pass. Raises RequestError.
         """
-        return self.generate_several([request], triggers, on_step)[0]
+        return self.generate_several([request], triggers, on_step, refinement)[0]
 
     @torch.inference_mode()
     def generate_several(
@@ -92,6 +100,7 @@ class Sampler:
         requests: Sequence[SampleRequest],
         triggers: Mapping[str, Sequence[str]] | None = None,
         on_step: OnStep | None = None,
+        refinement: Refinement | None = None,
     ) -> list[list[Image.Image]]:
         """The images of each request, drawn together, which takes less time than one after the other.
 
@@ -103,31 +112,28 @@ class Sampler:
         pipeline = pipeline_for(request, self.family)
         base_scheduler = pipeline.scheduler
         pipeline.scheduler = build_scheduler(request.scheduler, base_scheduler)
-        known = self.triggers if triggers is None else triggers
-        texts = [expand_triggers(each.prompt, known) for each in requests]
-        negative = expand_triggers(request.negative_prompt, known)
-        pairs = [encode_pair(text, negative, request.clip_skip, self.family) for text in texts]
         inputs = picture_inputs(request, self.family, pipeline)
-        rows = [
-            Row(number, pair, each.seed + index)
-            for number, (each, pair) in enumerate(zip(requests, pairs, strict=True))
-            for index in range(each.num_outputs)
-        ]
-
+        rows = self._rows(requests, self.triggers if triggers is None else triggers, refinement)
         images: list[list[Image.Image]] = [[] for _ in requests]
 
         def draw(batch: Sequence[Row]) -> list[Image.Image]:
-            features = zip(*(row.features for row in batch), strict=True)
-            wanted, unwanted = (PromptFeatures.joined(side) for side in features)
-            drawn: list[Image.Image] = pipeline(
-                **self.family.pipeline_inputs(wanted, unwanted),
+            options = {
+                "num_inference_steps": request.num_inference_steps,
+                "guidance_scale": request.guidance_scale,
+                "generator": [generator_for(row.seed) for row in batch],
+            }
+            counts = sum(map(len, images)), len(batch), len(rows)
+            drawn = pipeline(
+                **self.family.pipeline_inputs(*_joined([row.features for row in batch])),
                 **inputs,
-                num_inference_steps=request.num_inference_steps,
-                guidance_scale=request.guidance_scale,
-                generator=[generator_for(row.seed) for row in batch],
-                callback_on_step_end=_step_callback(on_step, sum(map(len, images)), len(batch), len(rows)),
+                **options,
+                **({"denoising_end": refinement.start, "output_type": "latent"} if refinement else {}),
+                callback_on_step_end=_step_callback(on_step, *counts, "first" if refinement else "all"),
             ).images
-            return drawn
+            if refinement is None:
+                return list(drawn)
+            features, last = _joined([row.refined for row in batch]), _step_callback(on_step, *counts, "last")
+            return refinement.finish(drawn, features, pipeline.scheduler, options, last)
 
         try:
             for _, group in groupby(sorted(rows, key=Row.length), Row.length):
@@ -140,18 +146,36 @@ class Sampler:
         kept, mask = inputs["image"], inputs["mask_image"]  # the VAE alters what should stay, too
         return [[Image.composite(image, kept, mask) for image in own] for own in images]
 
+    def _rows(
+        self, requests: Sequence[SampleRequest], triggers: Mapping[str, Sequence[str]], refinement: Refinement | None
+    ) -> list["Row"]:
+        """All images of the requests, each with what it needs of its prompt. Raises RequestError."""
+        rows = []
+        for number, each in enumerate(requests):
+            texts = [expand_triggers(text, triggers) for text in (each.prompt, each.negative_prompt)]
+            features = encode_pair(texts[0], texts[1], each.clip_skip, self.family)
+            refined = refinement.encode(each.prompt, each.negative_prompt, each.clip_skip) if refinement else ()
+            rows += [Row(number, features, refined, each.seed + index) for index in range(each.num_outputs)]
+        return rows
+
 
 @dataclass(frozen=True)
 class Row:
-    """One image of a batch: of which request, what its prompts say, and its seed."""
+    """One image of a batch: of which request, what its prompts say to the base and to a refiner, and its seed."""
 
     request: int
     features: tuple[PromptFeatures, ...]
+    refined: tuple[PromptFeatures, ...]
     seed: int
 
-    def length(self) -> int:
-        """Of the prompt, in tokens: those of one batch are equally long."""
-        return self.features[0].prompt_embeds.shape[1]
+    def length(self) -> list[int]:
+        """Of the prompt, in tokens, for the base and for a refiner: those of one batch are equally long."""
+        return [side.prompt_embeds.shape[1] for side in (*self.features[:1], *self.refined[:1])]
+
+
+def _joined(pairs: Sequence[tuple[PromptFeatures, ...]]) -> list[PromptFeatures]:
+    """What is wanted of all images of a batch, and what is not."""
+    return [PromptFeatures.joined(side) for side in zip(*pairs, strict=True)]
 
 
 def _common(requests: Sequence[SampleRequest]) -> SampleRequest:
@@ -163,14 +187,21 @@ def _common(requests: Sequence[SampleRequest]) -> SampleRequest:
     return first
 
 
-def _step_callback(on_step: OnStep | None, before: int, count: int, total: int) -> Callable[..., dict[str, Any]] | None:
-    """diffusers' callback: steps are counted over all images, `before` of which are done."""
+def _step_callback(
+    on_step: OnStep | None, before: int, count: int, total: int, part: Literal["all", "first", "last"]
+) -> Callable[..., dict[str, Any]] | None:
+    """diffusers' callback: steps are counted over all images, `before` of which are done.
+
+    `part`: which of their steps the pipeline draws.
+    """
     if on_step is None:
         return None
 
     def callback(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        steps = pipeline.num_timesteps
-        on_step(before * steps + count * (step + 1), total * steps)
+        drawn_here = pipeline.num_timesteps
+        steps = drawn_here if part == "all" else len(pipeline.scheduler.timesteps)
+        earlier = steps - drawn_here if part == "last" else 0
+        on_step(before * steps + count * (earlier + step + 1), total * steps)
         return tensors
 
     return callback

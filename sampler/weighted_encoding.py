@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from families.family import ModelFamily, PromptFeatures
+from families.family import PromptFeatures, PromptReader
 from sampler.prompt_weights import WeightedText
 from sampler.request import RequestError
 
@@ -40,7 +40,7 @@ def encode_in_parts(parts: Sequence[WeightedText], clip_skip: int, family: Any) 
     return PromptFeatures(torch.cat(states, dim=-1), pooled)
 
 
-def _provider(number: int, clip_skip: int, family: ModelFamily) -> Any:
+def _provider(number: int, clip_skip: int, family: PromptReader) -> Any:
     from compel.embeddings_provider import EmbeddingsProvider, SplitLongTextMode  # takes seconds: when it is needed
 
     return EmbeddingsProvider(

@@ -19,6 +19,7 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -89,6 +90,31 @@ def write_sdxl(folder: Path, *, prediction_type: str = "epsilon") -> Path:
 def write_sdxl_v(folder: Path) -> Path:
     """SDXL with v-prediction."""
     return write_sdxl(folder, prediction_type="v_prediction")
+
+
+def write_sdxl_refiner(folder: Path, *, encoder_layers: int = 2) -> Path:
+    """SDXL's refiner for `write_sdxl`: the second text encoder alone, and an aesthetic score among the sizes."""
+    torch.manual_seed(1)
+    unet = _unet(
+        cross_attention_dim=48,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=48 + 5 * 8,
+    )
+    pipeline = StableDiffusionXLImg2ImgPipeline(
+        vae=tiny_vae(),
+        text_encoder=None,
+        text_encoder_2=tiny_clip("CLIPTextModelWithProjection", 48, encoder_layers),
+        tokenizer=None,
+        tokenizer_2=tiny_tokenizer(),
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(**SCALED_LINEAR, steps_offset=1),
+        requires_aesthetics_score=True,
+        force_zeros_for_empty_prompt=False,
+        add_watermarker=False,
+    )
+    return _save(pipeline, folder)
 
 
 def write_sd3(folder: Path, *, t5: bool = True, medium_35: bool = False) -> Path:
@@ -182,14 +208,14 @@ def tiny_vae(**config: Any) -> AutoencoderKL:
     )
 
 
-def tiny_clip(kind: str, width: int) -> Any:
+def tiny_clip(kind: str, width: int, layers: int = 2) -> Any:
     """A text encoder of one of transformers' classes."""
     tokenizer = tiny_tokenizer()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=2 * width,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         max_position_embeddings=77,
         projection_dim=width,

@@ -3,11 +3,11 @@
 The subject prompts are of DreamBench's kind (Ruiz et al. 2023, supplementary material): new places, and new looks.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from families.sources import EMBEDDED_BASE
+from sampler.plain_words import with_plain_words
 
 SUBJECT_PROMPTS = (
     "a photo of {trigger} on the beach",
@@ -80,26 +80,7 @@ def prompt_set(
 
 
 def plain_words(prompt: str, concept_mode: str, class_words: Mapping[str, str | None]) -> str:
-    """The prompt with every trigger word replaced by its class word: what an encoder of texts can understand.
-
-    "a photo of TOK on grass" → "a photo of a dog on grass"; "the TOK dog" → "the dog".
-    """
-    for trigger in sorted(class_words, key=len, reverse=True):
-        word = class_words[trigger] or PLAIN_WORDS[concept_mode]
-        prompt = re.sub(rf"(?<!\w){re.escape(trigger)}\s+(?={re.escape(word)}(?!\w))", "", prompt)
-        prompt = re.sub(
-            rf"(?<!\w)(a |an |the |my |his |her |their |of )?{re.escape(trigger)}(?!\w)", _replacement(word), prompt
-        )
-    return prompt
-
-
-def _replacement(word: str) -> Callable[[re.Match[str]], str]:
-    article = "an" if word[0].lower() in "aeiou" else "a"
-
-    def replace(match: re.Match[str]) -> str:
-        before = match.group(1) or ""
-        if before in ("", "of "):
-            return f"{before}{article} {word}"
-        return f"{article} {word}" if before in ("a ", "an ") else f"{before}{word}"
-
-    return replace
+    """The prompt with every trigger word replaced by its class word, or by a word for what the run teaches."""
+    return with_plain_words(
+        prompt, {trigger: word or PLAIN_WORDS[concept_mode] for trigger, word in class_words.items()}
+    )

@@ -1,0 +1,18 @@
+"""Models beside the base that a request may name."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Extras:
+    """`refiner`, `safety_checker`: hub ids or folders; none by default.
+
+    `refiner_start`: the fraction of the noise schedule, in (0, 1), after which the refiner draws.
+    """
+
+    refiner: str | None = None
+    refiner_start: float = 0.8
+    safety_checker: str | None = None
+
+
+NO_EXTRAS = Extras()

@@ -1,0 +1,35 @@
+"""Prompts for readers that know no trigger words: a word that everybody knows stands where the trigger stood."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+
+def with_plain_words(prompt: str, words: Mapping[str, str]) -> str:
+    """The prompt with every trigger word replaced by the word that `words` has for it.
+
+    "a photo of TOK on grass" → "a photo of a dog on grass"; "the TOK dog" → "the dog".
+    """
+    for trigger in sorted(words, key=len, reverse=True):
+        word = words[trigger]
+        prompt = re.sub(rf"(?<!\w){re.escape(trigger)}\s+(?={re.escape(word)}(?!\w))", "", prompt)
+        prompt = re.sub(
+            rf"(?<!\w)(a |an |the |my |his |her |their |of )?{re.escape(trigger)}(?!\w)", _replacement(word), prompt
+        )
+    return prompt
+
+
+def words_in(prompt: str, triggers: Sequence[str]) -> list[str]:
+    """Those of the trigger words that stand in the prompt as whole words."""
+    return [trigger for trigger in triggers if re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", prompt)]
+
+
+def _replacement(word: str) -> Callable[[re.Match[str]], str]:
+    article = "an" if word[0].lower() in "aeiou" else "a"
+
+    def replace(match: re.Match[str]) -> str:
+        before = match.group(1) or ""
+        if before in ("", "of "):
+            return f"{before}{article} {word}"
+        return f"{article} {word}" if before in ("a ", "an ") else f"{before}{word}"
+
+    return replace

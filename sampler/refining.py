@@ -1,0 +1,88 @@
+"""The last steps of a drawing by a second model, SDXL's refiner: an ensemble of experts (Podell et al. 2023, §2.5).
+
+The base stops while noise is left; the refiner goes on from there, with the same schedule and its own prompts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from families.family import ModelFamily, PromptFeatures
+from families.sdxl import SDXL
+from families.sdxl_refiner import SDXLRefiner
+from sampler.plain_words import with_plain_words
+from sampler.prompts import encode_pair
+from sampler.request import RequestError, SampleRequest
+from sampler.schedulers import build_scheduler
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """`start`: the fraction of the noise schedule, in (0, 1), that the base draws. `words`: for the trigger words.
+
+    A refiner knows no trigger words. Where `words` has none for one of them, the refiner reads its letters.
+    """
+
+    refiner: SDXLRefiner
+    start: float
+    words: Mapping[str, str] = field(default_factory=dict)
+
+    def encode(self, prompt: str, negative_prompt: str, clip_skip: int) -> tuple[PromptFeatures, ...]:
+        """As `encode_pair`, by the refiner's own text encoder. Raises RequestError."""
+        wanted, unwanted = (with_plain_words(text, self.words) for text in (prompt, negative_prompt))
+        return encode_pair(wanted, unwanted, clip_skip, self.refiner)
+
+    def finish(
+        self,
+        latents: Any,
+        features: Sequence[PromptFeatures],
+        scheduler: Any,
+        options: Mapping[str, Any],
+        on_step_end: Callable[..., dict[str, Any]] | None,
+    ) -> list[Image.Image]:
+        """The pictures that come of the base's noisy latents (B, C, h, w). `options`: those of the base's call.
+
+        `scheduler`: the base's. Samplers scale latents each in its own way, so the refiner's is of the same kind.
+        """
+        pipeline: Any = self.refiner.pipeline()
+        own = pipeline.scheduler
+        prediction = {"prediction_type": self.refiner.noise_process.prediction_type}
+        pipeline.scheduler = type(scheduler).from_config(scheduler.config, **prediction)
+        try:
+            images: list[Image.Image] = pipeline(
+                image=latents,
+                denoising_start=self.start,
+                callback_on_step_end=on_step_end,
+                **self.refiner.pipeline_inputs(*features),
+                **options,
+            ).images
+        finally:
+            pipeline.scheduler = own
+        return images
+
+
+def require_refinable(request: SampleRequest, start: float, family: ModelFamily) -> None:
+    """Raises RequestError where no refiner could draw the last steps of the request. Needs no refiner."""
+    if not isinstance(family, SDXL):
+        raise RequestError(f"refiner: only SDXL has one, this base is {family.name}. Leave it out.")
+    if request.image is not None:
+        raise RequestError("refiner: works on drawings from a prompt alone. Leave image out, or the refiner.")
+    if not 0 < start < 1:
+        raise RequestError(f"refiner_start: {start:g} must lie between 0 and 1, such as 0.8")
+    scheduler = build_scheduler(request.scheduler, family.pipeline().scheduler)
+    if scheduler.order != 1:
+        raise RequestError(
+            f"scheduler: {type(scheduler).__name__} takes two passes a step, between which the refiner would begin. "
+            "Choose another scheduler, such as euler, or leave the refiner out."
+        )
+    scheduler.set_timesteps(request.num_inference_steps)
+    trained = scheduler.config.num_train_timesteps
+    base_steps = int((scheduler.timesteps >= round(trained - start * trained)).sum())  # as diffusers parts them
+    if not 0 < base_steps < len(scheduler.timesteps):
+        who = "the base" if base_steps == 0 else "the refiner"
+        raise RequestError(
+            f"refiner_start: {start:g} of {request.num_inference_steps} steps leaves none for {who}. Change it, or "
+            "raise num_inference_steps."
+        )
