@@ -90,5 +90,7 @@ def _explain(record: type[Settings], problem: Any) -> str:
         near = difflib.get_close_matches(name, record.model_fields, n=1)
         return f"{name}: unknown setting" + (f"; did you mean {near[0]}?" if near else "; see --help")
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "tuple_type":
+        message = "must be a list, such as [a, b]"
     given = f" (given: {problem['input']!r})" if name else ""
     return f"{name}: {message}{given}" if name else message

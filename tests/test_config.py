@@ -32,6 +32,7 @@ from trainer.config import TrainingConfig, build_config
         ({"caption_dropout": 0.6, "trigger_only_dropout": 0.6}, "together exceed 1"),
         ({"captioner": "none", "captioner_prompt": "x"}, "captioner_prompt has no effect"),
         ({"trigger_word": "a b"}, "trigger_word: must be one word"),
+        ({"evaluation_scales": "0.8,1"}, r"evaluation_scales: must be a list, such as \[a, b\] \(given: '0.8,1'\)"),
         ({"learning_rate": "fast"}, "learning_rate: .*valid number"),
         ({"learning_rate": float("nan")}, "learning_rate: "),
         ({"max_train_steps": 10, "lr_warmup_steps": 10}, "lr_warmup_steps .* must be less than max_train_steps"),

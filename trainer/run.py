@@ -27,7 +27,7 @@ from trainer.report.page import write_page
 from trainer.report.summary import write_report
 from trainer.resolution import base_requirements, resolve, validation_prompt
 from trainer.samples import write_samples, write_samples_before
-from trainer.trackers import followed, start_trackers
+from trainer.trackers import followed, require_trackers, start_trackers
 from trainer.train_state import restore
 from trainer.trainables import require_optimizers
 from trainer.training import build_training
@@ -54,9 +54,9 @@ def run(
     phases.begin("load")
     require_optimizers(config)
     require_publishable(config)
+    require_trackers(config)
     accelerator = start(autocast_precision(config))
     processes = Processes(accelerator)
-    trackers = start_trackers(config, output)
     yield Progress(f"loading the base model {config.base_model}", 0.0)
     family = load(config, accelerator)
     config = resolve(config, family)
@@ -99,6 +99,7 @@ def run(
         yield Progress(f"validating on {training.held_out.description}", 0.1)
     plan = describe(config, len(dataset.examples), processes.share.count)
     yield Progress(f"training on {accelerator.device}: {plan}", 0.1)
+    trackers = start_trackers(config, output, training.trainer.step)
     yield from followed(train(training, output), trackers, output, training.trainer.step)
     training.write(output.weights)
     shutil.rmtree(output.latents, ignore_errors=True)
