@@ -15,7 +15,6 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -96,20 +95,19 @@ def measure(settings: Mapping[str, Any], judge: Callable[[], LearningJudge]) -> 
 
 
 def sampler_draw(sampler: Sampler) -> Draw:
-    """Drawing with whatever is on the sampler: equal prompts that follow each other at once."""
+    """Drawing with whatever is on the sampler: each prompt with the next seed."""
 
     def draw(prompts: Sequence[str]) -> list[Image.Image]:
-        pictures: list[Image.Image] = []
-        for prompt, equal in groupby(prompts):
-            request = SampleRequest(
+        requests = [
+            SampleRequest(
                 prompt=prompt,
-                num_outputs=len(list(equal)),
-                seed=len(pictures),
+                seed=seed,
                 num_inference_steps=PROTOCOL.inference_steps,
                 guidance_scale=GUIDANCE_SCALE,
             )
-            pictures += sampler.generate(request)
-        return pictures
+            for seed, prompt in enumerate(prompts)
+        ]
+        return [picture for (picture,) in sampler.generate_several(requests)]
 
     return draw
 

@@ -56,16 +56,23 @@ VARIANTS: tuple[Variant, ...] = (
     )),
     *_group("tokens", {
         **_values("token_init", "random", "images"),
+        "token_init: vocabulary, ^(circle|square|star)</w>": {
+            "token_init": "vocabulary", "token_init_pattern": "^(circle|square|star)</w>",
+        },
         **_values("num_tokens", 1),
         **_values("token_learning_rate", 0),
         **_values("tokens_first", 0.15),
         **_values("tokens_until", 0.5),
         **_values("token_retraction", 0.1),
+        **_values("token_norm_weight", 0.01),
+        **_values("token_covariance_weight", 0.001),
     }),
     *_group("loss", {
         **_values("loss_weighting", "uniform", "soft_min_snr", "debiased"),
         **_values("loss_type", "huber"),
         **_values("prior_matching_weight", 10.0),
+        "prior_matching_weight: 3, every third step": {"prior_matching_weight": 3.0, "prior_matching_interval": 3},
+        **_values("num_class_images", 16),
         **_values("adapter_l1_weight", 0.03),
     }),
     *_group("noise and captions", {
@@ -82,7 +89,7 @@ VARIANTS: tuple[Variant, ...] = (
         **_values("ema_decay", 0.9),
     }),
     *_group("schedule", {
-        **_values("lr_scheduler", "constant"),
+        **_values("lr_scheduler", "constant", "linear", "polynomial"),
         "lr_scheduler: cosine_with_restarts, twice": {"lr_scheduler": "cosine_with_restarts", "lr_num_cycles": 2},
         **_values("lr_warmup_steps", 0),
     }),
