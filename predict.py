@@ -59,6 +59,12 @@ class Predictor(BaseRunner):
         ),
         num_inference_steps: int = Input(default=30, ge=1, le=500, description="Denoising steps"),
         guidance_scale: float = Input(default=6.0, ge=0, le=50, description="How strictly the prompt is followed"),
+        guidance_rescale: float = Input(
+            default=0.0,
+            ge=0,
+            le=1,
+            description="Against overexposure by guidance: 0 none; 0.7 is usual for bases with zero terminal SNR",
+        ),
         clip_skip: int = Input(default=0, ge=0, le=11, description="Last layers of the CLIP encoders to leave out"),
         seed: Optional[int] = Input(
             default=None, ge=0, description="Of the first image, up to 2^64 - 1; by default random"

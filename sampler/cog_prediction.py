@@ -14,7 +14,8 @@ from sampler.weights import read_weights
 
 NUMBERS = {
     "strength": float, "width": int, "height": int, "num_outputs": int, "num_inference_steps": int,
-    "guidance_scale": float, "clip_skip": int, "seed": int, "output_quality": int, "refiner_start": float,
+    "guidance_scale": float, "guidance_rescale": float, "clip_skip": int, "seed": int, "output_quality": int,
+    "refiner_start": float,
 }  # fmt: skip
 """Cog lets 3.0 pass for an int."""
 

@@ -40,6 +40,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scheduler", default="base", help="base, ddim, dpmpp_2m, dpmpp_2m_karras, euler, …")
     parser.add_argument("--num_inference_steps", type=int, default=30, help="denoising steps")
     parser.add_argument("--guidance_scale", type=float, default=6.0, help="how strictly the prompt is followed")
+    parser.add_argument(
+        "--guidance_rescale",
+        type=float,
+        default=0.0,
+        help="against overexposure by guidance: 0 none, to 1; 0.7 is usual",
+    )
     parser.add_argument("--clip_skip", type=int, default=0, help="last layers of the CLIP encoders to leave out")
     parser.add_argument("--seed", type=int, help="of the first image, up to 2^64 - 1; by default random, and printed")
     parser.add_argument("--output_format", default="png", help="png, webp or jpg")

@@ -17,6 +17,7 @@ from families.sdxl import SDXL
 from families.sdxl_refiner import SDXLRefiner, load_refiner
 from sampler.extras import NO_EXTRAS, Extras
 from sampler.parameters import parameters_text
+from sampler.pipelines import pipeline_for, takes_guidance_rescale
 from sampler.plain_words import words_in
 from sampler.prompts import require_readable
 from sampler.refining import Refinement, require_refinable
@@ -94,6 +95,7 @@ class Generation:
                 self._say(f"warning: {note}")
             if loras:
                 self._say(f"{len(loras)} LoRA{'s' if len(loras) > 1 else ''} in place in {_since(begun)}")
+            self._tell_guidance(request, sampler)
             self._tell_triggers(request.prompt, tuple(sampler.triggers))
             prompts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
             for note in require_readable(prompts, sampler.triggers, sampler.family):
@@ -177,6 +179,25 @@ class Generation:
                 )
             if lora.scale == 0:
                 self._say(f"warning: lora_scale of {lora.name} is 0: only its token embeddings have an effect")
+
+    def _tell_guidance(self, request: SampleRequest, sampler: Sampler) -> None:
+        """Where guidance_rescale means nothing, or the base is one for which it was made."""
+        if request.guidance_scale <= 1:
+            if request.guidance_rescale:
+                self._say(
+                    "warning: guidance_rescale has no effect without guidance, that is at guidance_scale 1 or less"
+                )
+            return
+        process = sampler.family.noise_process
+        if (
+            request.guidance_rescale == 0
+            and process.zero_terminal_snr
+            and process.prediction_type == "v_prediction"
+            and takes_guidance_rescale(pipeline_for(request, sampler.family))
+        ):
+            self._say(
+                "guidance_rescale is 0: this base's noise ends at zero signal, where guidance overexposes; 0.7 is usual"
+            )
 
     def _tell_triggers(self, prompt: str, triggers: Sequence[str]) -> None:
         if not triggers:

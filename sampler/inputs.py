@@ -42,6 +42,7 @@ class PredictionInputs:
     scheduler: str = BASE_SCHEDULER
     num_inference_steps: int = 30
     guidance_scale: float = 6.0
+    guidance_rescale: float = 0.0
     clip_skip: int = 0
     seed: int | None = None
     output_format: str = "png"
@@ -112,6 +113,7 @@ def build_request(inputs: PredictionInputs) -> SampleRequest:
         mask=_open_picture(inputs.mask, "mask"),
         strength=inputs.strength,
         clip_skip=inputs.clip_skip,
+        guidance_rescale=inputs.guidance_rescale,
     )
 
 

@@ -35,6 +35,8 @@ def parameters_text(
         "Size": f"{size[0]}x{size[1]}",
         "Model": base_model,
     }
+    if request.guidance_rescale:
+        settings["CFG Rescale"] = f"{request.guidance_rescale:g}"
     if request.image is not None:
         settings["Denoising strength"] = f"{request.strength:g}"
     if request.clip_skip:

@@ -25,6 +25,23 @@ def pipeline_for(request: SampleRequest, family: ModelFamily) -> Any:
     return made
 
 
+def guidance_inputs(request: SampleRequest, pipeline: Any) -> dict[str, Any]:
+    """Guidance as this pipeline's arguments. Raises RequestError where it cannot rescale it."""
+    inputs = {"guidance_scale": request.guidance_scale}
+    if request.guidance_rescale == 0:
+        return inputs
+    if not takes_guidance_rescale(pipeline):
+        raise RequestError(
+            f"guidance_rescale: diffusers' {type(pipeline).__name__}, which draws this, has none. Leave it at 0."
+        )
+    return inputs | {"guidance_rescale": request.guidance_rescale}
+
+
+def takes_guidance_rescale(pipeline: Any) -> bool:
+    """Whether guidance can be rescaled (Lin et al. 2023, §3.4)."""
+    return "guidance_rescale" in inspect.signature(pipeline.__call__).parameters
+
+
 def picture_inputs(request: SampleRequest, family: ModelFamily, pipeline: Any) -> dict[str, Any]:
     """Size, and the picture and mask to start from, as this pipeline's arguments."""
     width, height = drawn_size(request, family)

@@ -22,6 +22,8 @@ class SampleRequest:
 
     `image`: a picture to start from, changed by `strength` in (0, 1]. `mask`: where it is white the picture is drawn
     anew, where it is black it stays. `clip_skip`: how many last layers of the CLIP text encoders are left out.
+    `guidance_rescale`: φ of Lin et al. 2023, §3.4: how far the spread of the guided prediction is brought back to that
+    of the prediction for the prompt alone, in [0, 1].
     """
 
     prompt: str
@@ -37,6 +39,7 @@ class SampleRequest:
     mask: Image.Image | None = None
     strength: float = 0.8
     clip_skip: int = 0
+    guidance_rescale: float = 0.0
 
 
 def check_request(request: SampleRequest, family: ModelFamily) -> None:
@@ -59,6 +62,8 @@ def check_request(request: SampleRequest, family: ModelFamily) -> None:
         )
     if not 0 <= request.seed <= MAX_SEED - request.num_outputs + 1:
         raise RequestError("seed: must lie between 0 and 2^64 - 1, that of the last image included")
+    if not 0 <= request.guidance_rescale <= 1:
+        raise RequestError(f"guidance_rescale: {request.guidance_rescale:g} must lie between 0 and 1, such as 0.7")
     _check_starting_picture(request)
     check_clip_skip(request.clip_skip, family)
 

@@ -14,7 +14,7 @@ from families.placeholder_tokens import expand_triggers
 from sampler.adapters import PlacedArtifacts
 from sampler.batches import draw_in_batches
 from sampler.low_rank import LoraSlots
-from sampler.pipelines import picture_inputs, pipeline_for
+from sampler.pipelines import guidance_inputs, picture_inputs, pipeline_for
 from sampler.prompts import encode_pair
 from sampler.refining import Refinement
 from sampler.request import RequestError as RequestError
@@ -110,6 +110,7 @@ class Sampler:
         for each in requests:
             self.check(each)
         pipeline = pipeline_for(request, self.family)
+        guidance = guidance_inputs(request, pipeline)
         base_scheduler = pipeline.scheduler
         pipeline.scheduler = build_scheduler(request.scheduler, base_scheduler)
         inputs = picture_inputs(request, self.family, pipeline)
@@ -119,7 +120,7 @@ class Sampler:
         def draw(batch: Sequence[Row]) -> list[Image.Image]:
             options = {
                 "num_inference_steps": request.num_inference_steps,
-                "guidance_scale": request.guidance_scale,
+                **guidance,
                 "generator": [generator_for(row.seed) for row in batch],
             }
             counts = sum(map(len, images)), len(batch), len(rows)
