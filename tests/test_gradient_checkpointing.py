@@ -22,7 +22,7 @@ def curve(family: ModelFamily, base: str, **settings: Any) -> tuple[list[Step], 
     """A few steps, and whether it was on at their end."""
     with curve_training(family, curve_config(base, max_train_steps=3, **settings)) as training:
         steps = list(training.trainer.steps())
-        on = training.checkpointing.on
+        on = training.passes.checkpointing.on
     assert not any(getattr(module, "gradient_checkpointing", False) for module in family.denoiser.modules())
     return steps, on
 

@@ -69,8 +69,8 @@ def recording(family: ModelFamily, config: TrainingConfig, recorder: Pretended) 
         trainer = training.trainer
         passes = RecordedPasses(family.denoiser, record=recorder, new_pool=lambda: next(pools))
         encoders = [RecordedPasses(each, record=recorder.of_encoders, new_pool=list) for each in family.text_encoders]
-        training.recorded = RecordedSteps(trainer.accumulation, [passes, *encoders], trainer.trainables)
-        trainer.accumulation = training.recorded
+        training.passes.recorded = RecordedSteps(trainer.accumulation, [passes, *encoders], trainer.trainables)
+        trainer.accumulation = training.passes.recorded
         yield training
         assert not any("forward" in vars(module) for module in (family.denoiser, *family.text_encoders))
 
@@ -161,7 +161,7 @@ def steps_on_a_gpu(base: str, **settings: Any) -> list[Step]:
     training = build_training(config, family, dataset, examples, Accelerator(mixed_precision="bf16"))
     steps = list(training.trainer.steps())
     if settings.get("cuda_graphs") != "never":
-        assert training.recorded is not None and training.recorded.problem is None
+        assert training.passes.recorded is not None and training.passes.recorded.problem is None
     training.remove()
     return steps
 

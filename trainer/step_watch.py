@@ -38,14 +38,14 @@ class StepWatch:
         return f"out of memory: from here on each micro-batch goes {how}in {parts} parts; the effective batch stays"
 
     def _recording(self) -> str | None:
-        recorded = self._training.recorded
+        recorded = self._training.passes.recorded
         if self._said_why or recorded is None or recorded.problem is None:
             return None
         self._said_why = True
         return f"cuda_graphs: goes on without, for a pass could not be recorded ({recorded.problem})"
 
     def _taken(self) -> tuple[int, bool]:
-        return self._training.trainer.accumulation.parts, self._training.checkpointing.on
+        return self._training.trainer.accumulation.parts, self._training.passes.checkpointing.on
 
     def _time(self, step: Step) -> str | None:
         trainer = self._training.trainer

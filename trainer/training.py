@@ -12,25 +12,21 @@ from artifact.metadata import ArtifactDescription
 from families.family import ModelFamily
 from families.fingerprint import fingerprint
 from preprocess.dataset import PreparedDataset
-from trainer.accumulation import Accumulation, GradientSource
 from trainer.adapters.adapter import Adapter, place_adapter
 from trainer.batches import BatchStream
 from trainer.cache import CachedExample
-from trainer.compiled_blocks import CompiledBlocks, CompiledSteps, compiles
 from trainer.config import TrainingConfig
 from trainer.diagnostics import Observer
 from trainer.duration import plan_duration
-from trainer.gradient_checkpointing import GradientCheckpointing, Wanted
 from trainer.loop import Trainer
 from trainer.losses.registry import loss_terms
 from trainer.noise.composition import training_noise, training_prompts
+from trainer.passes import Passes, build_passes
 from trainer.processes import Processes
 from trainer.prompt_cache import PromptCache
 from trainer.prompts import PromptSampler
 from trainer.randomness import NamedGenerators
-from trainer.recorded_passes import RecordedPasses, RecordedSteps, records
 from trainer.resolution import validation_prompt
-from trainer.shared_gradients import SharedGradients
 from trainer.token_images import image_tower, start_from_images
 from trainer.token_start import token_starts
 from trainer.tokens import ConceptTokens, add_tokens
@@ -52,10 +48,9 @@ class Training:
     tokens: ConceptTokens
     trainer: Trainer
     batches: BatchStream
+    passes: Passes
     base_fingerprint: str
     observer: Observer
-    checkpointing: GradientCheckpointing
-    recorded: RecordedSteps | None = None
     held_out: Split | None = None
     scorer: Scorer | None = None
     best: Best = field(default_factory=Best)
@@ -96,9 +91,7 @@ class Training:
 
     def remove(self) -> None:
         """Leave the bare base."""
-        self.checkpointing.remove()
-        if self.recorded is not None:
-            self.recorded.forget()
+        self.passes.remove()
         self.adapter.remove()
         self.tokens.remove()
 
@@ -145,14 +138,9 @@ def build_training(
     )
     trainables = build_trainables(adapter, tokens, config)
     processes.equalise([parameter for trainable in trainables for parameter in trainable.parameters])
-    wanted: Wanted = "never" if config.needs_first_activations else config.gradient_checkpointing
-    checkpointing = GradientCheckpointing(family.denoiser, wanted)
-    accumulation: GradientSource = Accumulation(generators, trainables, checkpointing)
-    recorded = None
-    if records(config, accelerator.device):
-        denoiser = RecordedPasses(family.denoiser, lambda: not checkpointing.on)
-        encoders = [RecordedPasses(encoder) for encoder in family.text_encoders]
-        accumulation = recorded = RecordedSteps(accumulation, [denoiser, *encoders], trainables)
+    passes = build_passes(
+        config, family, trainables, generators, accelerator, lambda: trainer.max_train_steps - trainer.step
+    )
     trainer = Trainer(
         family=family,
         noise_process=training_noise(config, family, generators),
@@ -170,41 +158,16 @@ def build_training(
         trainables=trainables,
         generators=generators,
         accelerator=accelerator,
-        accumulation=accumulation if processes.alone else SharedGradients(accumulation, trainables, accelerator),
+        accumulation=passes.source,
         max_train_steps=config.max_train_steps,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
     )
-    if compiles(config, accelerator.device):
-        trainer.accumulation = CompiledSteps(
-            trainer.accumulation,
-            lambda: _compile(family, config, recorded),
-            config.compile == "always",
-            lambda: trainer.max_train_steps - trainer.step,
-        )
     observer = Observer(family, tokens, trainer.trainables)
     training = Training(
-        config,
-        family,
-        dataset,
-        adapter,
-        tokens,
-        trainer,
-        batches,
-        base_fingerprint,
-        observer,
-        checkpointing,
-        recorded,
-        held_out,
+        config, family, dataset, adapter, tokens, trainer, batches, passes, base_fingerprint, observer, held_out
     )
     training.best.patience = config.early_stopping_patience
     if held_out is not None:
         floor = config.resolved_mask_floor
         training.scorer = HeldOutLoss(family, held_out.held_out, tokens.triggers, floor, accelerator)
     return training
-
-
-def _compile(family: ModelFamily, config: TrainingConfig, recorded: RecordedSteps | None) -> CompiledBlocks:
-    """Compile the blocks; what was recorded of them as they were is forgotten."""
-    if recorded is not None:
-        recorded.forget()
-    return CompiledBlocks(family.denoiser, cache=config.compile_cache)
