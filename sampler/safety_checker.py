@@ -59,8 +59,8 @@ class SafetyChecker:
         except LOADING_ERRORS as error:
             raise RequestError(
                 f"safety_checker: cannot load {location!r}: {type(error).__name__}: {' '.join(str(error).split())} "
-                "It needs a StableDiffusionSafetyChecker as safetensors and its preprocessor_config.json. Check the "
-                "spelling and, for hub ids, the network and HF_TOKEN."
+                "It needs a StableDiffusionSafetyChecker as safetensors and its preprocessor_config.json, or a "
+                "pipeline that holds both. Check the spelling and, for hub ids, the network and HF_TOKEN."
             ) from error
         lacking = sorted(report["missing_keys"])
         if lacking:

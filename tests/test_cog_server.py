@@ -17,6 +17,7 @@ from safetensors.torch import load
 from artifact.artifact import Artifact
 from tests.cog_server import CogServer, data_uri, decode
 from tests.conftest import EXAMPLE, PROJECT
+from tests.test_safety_checker import write_checker
 
 pytestmark = pytest.mark.slow
 
@@ -125,12 +126,20 @@ def test_the_plain_command_and_both_ways_to_serve_make_the_same_pictures(weights
             ({"lora": "https://169.254.169.254/latest"}, "not an address of the public internet"),
             ({"base_model": "mini-sdxl", "image": "/etc/passwd"}, "is not an upload or a http(s) URL"),
             ({"base_model": "mini-sdxl", "width": 100}, "width: 100 must be a multiple of 16"),
+            ({"base_model": "mini-sdxl", "refiner": "mini-sdxl"}, "refiner: mini-sdxl is a StableDiffusionXLPipeline"),
+            ({"base_model": "mini-sdxl", "safety_checker": "x"}, "safety_checker: 'x' is neither an existing folder"),
         ):
             refused = started_bare.post("predictions", {**DRAWN, **wrong})
             assert refused["status"] == "failed"
             assert message in refused["error"]
         again = started_bare.post("predictions", {**DRAWN, "base_model": "mini-sdxl"})
         assert pixels(again["output"]) == pixels(bare["output"])  # failures left nothing behind
+
+        first, second = (Image.open(io.BytesIO(decode(uri))).convert("RGB") for uri in bare["output"])
+        checker = str(write_checker(tmp_path / "checker", first, [second]))
+        checked = started_bare.post("predictions", {**DRAWN, "base_model": "mini-sdxl", "safety_checker": checker})
+        assert pixels(checked["output"]) == pixels(bare["output"])[1:]
+        assert checked["metrics"]["withheld_images"] == 1 and "image 1 of 2 (seed 11) was flagged" in checked["logs"]
 
 
 def test_a_put_of_a_running_id_starts_nothing(server: CogServer, images: dict[str, str], outputs: Path) -> None:
