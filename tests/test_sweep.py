@@ -13,6 +13,7 @@ import yaml
 from preprocess.settings import ConfigError, build_settings
 from tests.conftest import EXAMPLE
 from tests.report_folder import evaluation_json
+from trainer.search.ray_engine import run_with_ray
 from trainer.search.space import Sweep, trial_settings
 from trainer.search.summary import ranked, summary_page
 from trainer.search.trials import Trial, lay_out, run_all, run_trial
@@ -124,14 +125,24 @@ def test_a_missing_ray_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert "pip install 'ray[tune]', or use local" in capsys.readouterr().err
 
 
+def test_ray_starts_nothing_where_all_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.search.ray_engine.find_spec", lambda _: True)
+    trials = lay_out(tmp_path / "s", {}, [{"rank": 2}])
+    finish(trials[0], 0.4)
+    assert list(run_with_ray(trials, ["data"], 1.0)) == [(trials[0], None)]
+
+
 @pytest.mark.slow
-def test_a_real_sweep(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_real_sweep(engine: str, tmp_path: Path) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray.tune")
     common = {"base_model": "mini-sdxl", "class_word": "figure", "max_train_steps": 2, "train_batch_size": 1,
               "num_inference_steps": 1, "guidance_scale": 1.0, "num_validation_images": 0, "evaluation_samples": 1,
               "evaluation_scales": [1.0]}  # fmt: skip
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(common))
     (tmp_path / "s.yaml").write_text("fields: {rank: [1, 2]}")
     arguments = [str(EXAMPLE), "--config", str(tmp_path / "c.yaml"), "--sweep", str(tmp_path / "s.yaml"),
-                 "--output", str(tmp_path / "o")]  # fmt: skip
+                 "--output", str(tmp_path / "o"), "--engine", engine, "--gpus", "0"]  # fmt: skip
     assert main(arguments) == 0
     assert (tmp_path / "o/sweep.html").is_file() and (tmp_path / "o/trial_001/run/report.html").is_file()
