@@ -1,24 +1,20 @@
 """dataset.html: a contact sheet of every decision about a dataset, in one file that needs no network."""
 
-import base64
-import hashlib
 import io
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
-from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from statistics import median
-from string import Template
 from typing import Any
 from urllib.parse import quote
 
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from pages.shell import data_uri, html_page, page_file
 from preprocess.crop import Crop, Size
 from preprocess.dataset import Example, PreparedDataset, View
 from preprocess.errors import DatasetError
@@ -53,13 +49,11 @@ def gallery_page(dataset: PreparedDataset, folder: Path | None = None) -> str:
 
     Raises DatasetError as `write_gallery` does.
     """
-    style, script = _page_file("gallery.css"), _page_file("gallery.js")
     link = partial(_link, PurePosixPath(os.path.relpath(dataset.folder, folder or dataset.folder)))
     images = list(ordered_map(partial(_image, dataset.folder, link), _shown(dataset.examples)))
     data = {"summary": _summary(dataset, images), "images": images}
-    return Template(_page_file("template.html")).substitute(
-        style=style, style_hash=_hash(style), script=script, script_hash=_hash(script), data=_json_in_html(data)
-    )
+    style, script, body = (page_file(f"gallery.{kind}", "preprocess") for kind in ("css", "js", "html"))
+    return html_page("Dataset", '<h1 id="folder">Dataset</h1>', body, style=style, script=script, data=data)
 
 
 def _shown(examples: Sequence[Example]) -> list[Example]:
@@ -145,7 +139,7 @@ def _picture_uri(folder: Path, name: str, side: int) -> str:
     path = _inside(folder, name)
     picture = _open(path)
     if max(picture.size) <= side and picture.format == "WEBP":
-        return _data_uri(path.read_bytes())
+        return data_uri(path.read_bytes())
     small = picture.convert("RGB")
     small.thumbnail((side, side))
     return _webp_uri(small)
@@ -184,11 +178,7 @@ def _inside(folder: Path, name: str) -> Path:
 def _webp_uri(picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=75, method=0, alpha_quality=70)  # more effort: 15 times as long for a mask
-    return _data_uri(buffer.getvalue())
-
-
-def _data_uri(webp: bytes) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(webp).decode('ascii')}"
+    return data_uri(buffer.getvalue())
 
 
 def _link(way: PurePosixPath, name: str) -> str:
@@ -218,17 +208,3 @@ def _smallest_median_largest(sizes: Iterable[Size]) -> list[Size]:
 
 def _least_median_most(counts: Sequence[int]) -> list[float]:
     return [min(counts), median(counts), max(counts)] if counts else []
-
-
-def _json_in_html(data: Any) -> str:
-    """JSON that cannot end the script element it stands in. All ASCII: file names may hold what UTF-8 cannot."""
-    return json.dumps(data).replace("<", "\\u003c")
-
-
-def _hash(source: str) -> str:
-    """What the page's Content-Security-Policy knows its own style and script by; anything else does not run."""
-    return base64.b64encode(hashlib.sha256(source.encode("utf-8")).digest()).decode("ascii")
-
-
-def _page_file(name: str) -> str:
-    return (files("preprocess") / "gallery_page" / name).read_text(encoding="utf-8")

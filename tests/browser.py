@@ -3,6 +3,7 @@
 Import `Browser` for type checking only: pytest wants to be the first to load a plugin.
 """
 
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,6 +54,20 @@ for (const element of document.body.querySelectorAll("*")) {
 return faint;
 """
 
+# Visible texts smaller than is read with ease on a phone; those of an SVG at the size that they are shown in.
+SMALL_TEXTS = """
+const small = [];
+for (const element of document.body.querySelectorAll("*")) {
+  const own = [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+  if (!own || !element.checkVisibility() || ["SCRIPT", "NOSCRIPT", "OPTION"].includes(element.tagName)) continue;
+  const svg = element.closest("svg");
+  const scale = svg ? svg.getBoundingClientRect().width / svg.viewBox.baseVal.width : 1;
+  const pixels = parseFloat(getComputedStyle(element).fontSize) * scale;
+  if (pixels < 11.5) small.push(`${pixels.toFixed(1)} ${element.textContent.trim()}`);
+}
+return small;
+"""
+
 SCROLL_THROUGH = """
 const done = arguments[0];
 const step = () => {
@@ -76,6 +91,9 @@ return [root, ...document.body.querySelectorAll("*")]
   .filter((element) => Math.max(...excess(element)) > 1)
   .map((element) => `${element.tagName} ${element.className} ${excess(element)}`);
 """
+
+
+SCROLLED = re.compile(r"^DIV scroll |^T(ABLE|BODY|HEAD|R|H|D) ")
 
 
 @dataclass(frozen=True)
@@ -117,6 +135,14 @@ class Browser:
     def faint_texts(self) -> list[str]:
         """Visible texts with too little contrast, each with its ratio."""
         return list(self.run(FAINT_TEXTS))
+
+    def small_texts(self) -> list[str]:
+        """Visible texts of less than 11.5 pixels, each with its size."""
+        return list(self.run(SMALL_TEXTS))
+
+    def too_wide(self) -> list[str]:
+        """As `overflowing`, without tables that can be scrolled in a box of their own."""
+        return [one for one in self.overflowing() if not SCROLLED.search(one)]
 
 
 @pytest.fixture(scope="session")

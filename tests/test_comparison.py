@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import save_file
 
 from artifact.kohya import kohya_name
 from families.family import ModelFamily
 from preprocess.settings import ConfigError
 from tests.conftest import PROJECT
+from tests.report_folder import scores
 from tools.make_example import robot
+from trainer.comparison.compare import Row
 from trainer.comparison.protocol import Protocol, read_protocol
-from trainer.evaluate import main
+from trainer.comparison.table import markdown, page
+from trainer.evaluate import _named, main
+from trainer.evaluation.choice import Relative
 
 if TYPE_CHECKING:
     from tests.browser import Browser
@@ -75,8 +81,10 @@ def test_the_command_writes_table_scores_and_page(protocol: Path, tmp_path: Path
     assert rows[4]["scores"]["prior_kept"] < rows[3]["scores"]["prior_kept"] < 1
     table = (out / "table.md").read_text()
     assert table.count("\n") == 7 and "DINO-I" not in table and "CLIP-T" in table
-    browser.open(out / "comparison.html", 1280)
-    assert browser.complaints() == [] and browser.faint_texts() == []
+    for width, scheme in ((1280, "light"), (360, "dark")):
+        browser.open(out / "comparison.html", width, scheme=scheme)
+        assert browser.complaints() == [] and browser.faint_texts() == []
+        assert browser.too_wide() == [] and browser.small_texts() == []
     assert browser.run("return [...document.images].every((one) => one.naturalWidth > 0)")
     assert browser.run("return document.querySelectorAll('tbody tr').length") == 5
     assert main([str(protocol), "--output", str(out)]) == 2  # in use
@@ -105,6 +113,31 @@ def test_dreambench_is_a_protocol() -> None:
     protocol = Protocol(**yaml.safe_load(text))
     assert len(protocol.subjects) == 30 and protocol.samples_per_prompt == 4
     assert len(protocol.prompts) == 25
+
+
+def test_names_with_bars_stay_in_their_cells_and_the_best_is_marked() -> None:
+    picture = [Image.new("RGB", (8, 8))]
+    rows = [
+        Row("cat", None, None, scores(0.1), None, picture),
+        Row("cat", "a | b", 1.0, scores(0.5), Relative(0.5, 0.5, 0.9, 0.6), picture),
+    ]
+    assert "| cat | a \\| b | 1 |" in markdown(rows)
+    text = page(rows, ["a {trigger}"])
+    assert "<strong>a | b</strong> has the best quality: 0.60" in text
+    assert '<tr class="returned"><td class="text">a | b</td><td>1</td>' in text and "<td>cat" not in text
+
+
+def test_where_all_have_lost_something_none_is_best() -> None:
+    lost = Row("cat", "a", 1.0, scores(0.5), Relative(0.5, 0.0, 0.9, 0.0), [Image.new("RGB", (8, 8))])
+    text = page([lost, replace(lost, scale=0.5)], ["a {trigger}"])
+    assert "No LoRA is good" in text and 'class="returned"' not in text
+
+
+def test_files_are_named_shortly() -> None:
+    assert _named([Path("x/a.safetensors"), Path("x/b.safetensors")]) == {
+        "a": Path("x/a.safetensors"), "b": Path("x/b.safetensors"),
+    }  # fmt: skip
+    assert list(_named([Path("x/a.safetensors"), Path("y/a.safetensors")])) == ["x/a.safetensors", "y/a.safetensors"]
 
 
 def test_a_foreign_file_needs_the_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,9 +72,8 @@ def test_all_is_shown_without_complaint(browser: Browser, page: Path, width: int
     browser.scroll_through()
     browser.wait_for("[...document.images].every((one) => one.complete)")
     assert browser.run(BROKEN) == 0 and browser.run("return document.images.length") > 10
-    wide = [one for one in browser.overflowing() if not re.search(r"scroll|^T(ABLE|BODY|HEAD|R|H|D) ", one)]
-    assert wide == []
-    assert browser.faint_texts() == []
+    assert browser.too_wide() == []
+    assert browser.faint_texts() == [] and browser.small_texts() == []
     assert browser.complaints() == []
 
 
@@ -107,6 +106,24 @@ def test_tabs_by_keyboard(browser: Browser, page: Path) -> None:
     ActionChains(browser.driver).send_keys(Keys.ARROW_LEFT).perform()
     visible = "return [...document.querySelectorAll('.panel')].filter((one) => !one.hidden).map((one) => one.id)"
     assert browser.run(visible) == ["panel-3"] and browser.run("return document.activeElement.id") == "tab-3"
+
+
+def test_more_terms_than_colours_are_all_drawn() -> None:
+    terms = {f"term_{index}": 0.1 * index for index in range(9)}
+    rows = [{"step": step, "loss": 1.0, "losses": terms} for step in (1, 2)]
+    assert all(name in curves(rows, None)[0].svg for name in terms)
+
+
+def test_one_prompt_is_said_once(browser: Browser, page: Path, tmp_path: Path) -> None:
+    output, dataset = make_output(tmp_path / "out")
+    summary = json.loads(output.report.read_text())
+    summary["evaluation"]["picture_prompts"] = ["one prompt", "one prompt"]
+    output.report.write_text(json.dumps(summary))
+    browser.open(write_page(output, dataset))
+    assert browser.run("return document.querySelectorAll('#stills p').length") == 0
+    assert "“one prompt”" in browser.driver.find_element(By.ID, "through").text
+    browser.open(page)
+    assert browser.run("return document.querySelectorAll('#stills p').length") == 2
 
 
 def test_the_theme_is_chosen(browser: Browser, page: Path) -> None:

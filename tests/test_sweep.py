@@ -112,6 +112,7 @@ def test_the_page_ranks_and_links(tmp_path: Path, browser: Browser) -> None:
     page.write_text(summary_page(trials, {2: "status 1: <i>no</i>"}), encoding="utf-8")
     browser.open(page, 390)
     assert browser.complaints() == [] and browser.faint_texts() == []
+    assert browser.too_wide() == [] and browser.small_texts() == []
     rows = browser.run("return [...document.querySelectorAll('tbody tr')].map((row) => row.innerText)")
     assert rows[0].startswith("1\t64\tadamw\t0.700") and "status 1: <i>no</i>" in rows[2]
     assert browser.run("return document.querySelector('td a').getAttribute('href')") == "trial_001/run/report.html"

@@ -71,12 +71,18 @@ def _protocol(arguments: argparse.Namespace) -> Protocol:
         "pictures": arguments.pictures,
         "class_word": arguments.class_word,
         "trigger": arguments.trigger,
-        "loras": {str(path): path for path in files},
+        "loras": _named(files),
     }
     names = ("scales", "samples_per_prompt", "num_inference_steps", "guidance_scale", "seed")
     prompts = arguments.prompt or prompt_set(base, "object", {"{trigger}": None}).concept
     values = {name: getattr(arguments, name) for name in names}
     return build_settings(Protocol, {"base_model": base, "subjects": [subject], "prompts": prompts, **values})
+
+
+def _named(files: Sequence[Path]) -> dict[str, Path]:
+    """Each by the name of its file; by its whole path where two have the same."""
+    stems = [path.stem for path in files]
+    return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in files}
 
 
 def _base_of(file: Path) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 INK, QUIET, RULE = "#010101", "#020202", "#030303"
 SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
@@ -19,11 +21,17 @@ OF_THE_PAGE = {
     RULE: "var(--rule)",
     **{colour: f"var(--series-{index})" for index, colour in enumerate(SERIES, 1)},
 }
-SIZE = (4.8, 2.7)
+SIZE = (4.5, 2.9)
+"""Inches. A chart is shown about this wide, 72 units an inch, so that sizes of type are about pixels."""
+LINE = 43
+"""Characters that stand beside each other over a chart."""
 STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
-    "font.size": 9,
+    "font.size": 12.5,
+    "axes.labelsize": 12.5,
+    "xtick.labelsize": 12.5,
+    "ytick.labelsize": 12.5,
     "text.color": QUIET,
     "axes.edgecolor": RULE,
     "axes.labelcolor": QUIET,
@@ -42,9 +50,30 @@ STYLE: Any = {
     "ytick.minor.size": 0,
     "legend.frameon": False,
     "legend.labelcolor": INK,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": 12.5,
+    "legend.handlelength": 1.2,
+    "legend.columnspacing": 1.2,
+    "legend.borderpad": 0.1,
     "lines.linewidth": 1.6,
 }
+
+
+def legend_above(axes: Axes) -> None:
+    """Names of the lines over the chart, where they hide none of them; in columns as they fit."""
+    names = [str(line.get_label()) for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+    columns = next(count for count in (4, 3, 2, 1) if count == 1 or count * (max(map(len, names)) + 4) <= LINE)
+    axes.figure.legend(loc="outside upper left", ncols=min(columns, len(names)))
+
+
+def plain_ticks(axis: Axis, whole: bool = False, count: int = 5) -> None:
+    """About `count` round numbers, written out also on a logarithmic axis, whose powers would be too small to read."""
+    if axis.get_scale() == "log":
+        low, high = axis.get_view_interval()
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,), numticks=count + 1))
+    else:
+        axis.set_major_locator(MaxNLocator(count, integer=whole, steps=[1, 2, 5, 10] if whole else [1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.5g}".replace("-", "\N{MINUS SIGN}")))
 
 
 def chart(draw: Callable[[Axes], None], name: str, size: tuple[float, float] = SIZE) -> str:

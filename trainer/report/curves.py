@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
-from trainer.report.chart import INK, QUIET, SERIES, chart
+from trainer.report.chart import INK, QUIET, SERIES, chart, legend_above, plain_ticks
 from trainer.report.metrics import Series, series, smoothed
 
 
@@ -41,7 +41,9 @@ def curves(
     found = [_losses(rows), _bands(validation), *_similarities(evaluation)]
     for key, title, reading, logarithmic in QUESTIONS:
         data = series(rows, key)
-        found.append(Curve(title, reading, _lines(data, title, logarithmic)) if data else None)
+        found.append(
+            Curve(title, reading, _lines(data, title, logarithmic, from_zero=not logarithmic)) if data else None
+        )
     found.append(_speed(rows))
     return [curve for curve in found if curve is not None]
 
@@ -56,7 +58,7 @@ def _losses(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
     def draw(axes: Axes) -> None:
         axes.plot(steps, values, color=QUIET, linewidth=0.5, alpha=0.5)
         axes.plot(steps, smoothed(values), color=INK, label="loss")
-        for (name, (at, term)), colour in zip(terms.items() if len(terms) > 1 else (), SERIES, strict=False):
+        for (name, (at, term)), colour in zip(terms.items() if len(terms) > 1 else (), cycle(SERIES)):
             axes.plot(at, smoothed(term), color=colour, linewidth=1.1, label=name)
         _finish(axes, legend=len(terms) > 1)
 
@@ -94,7 +96,9 @@ def _similarities(evaluation: Mapping[str, Any] | None) -> list[Curve | None]:
     first = Curve(
         "Learned, and kept",
         "1 is the training pictures' own likeness, and what the bare base does. Quality is what the choice goes by.",
-        _lines(data, "Likeness, prompts followed, rest kept and quality over the checkpoints", False, marker="o"),
+        _lines(
+            data, "Likeness, prompts followed, rest kept and quality over the checkpoints", False, "o", main="quality"
+        ),
     )
     scales = sorted({one["scale"] for one in candidates})
     if len(scales) < 2:
@@ -123,30 +127,39 @@ def _speed(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
         return None
     steps, seconds = data["seconds_per_step"]
     speed = {"it/s": (steps, [1 / max(value, 1e-9) for value in seconds])}
-    return Curve("Steps a second", "A mean over the last twenty steps.", _lines(speed, "Steps a second", False))
+    return Curve(
+        "Steps a second", "A mean over the last twenty steps.", _lines(speed, "Steps a second", False, from_zero=True)
+    )
 
 
-def _lines(data: Series, name: str, logarithmic: bool, marker: str = "") -> str:
+def _lines(
+    data: Series, name: str, logarithmic: bool, marker: str = "", main: str = "", from_zero: bool = False
+) -> str:
+    """`main`: the line that matters most, in ink."""
+
     def draw(axes: Axes) -> None:
-        _plot(axes, data, marker)
+        _plot(axes, data, marker, main)
         if logarithmic and all(value > 0 for _, values in data.values() for value in values):
             axes.set_yscale("log")
-        _finish(axes, legend=len(data) > 1)
+        _finish(axes, legend=len(data) > 1, from_zero=from_zero)
 
     return chart(draw, f"{name} over the steps")
 
 
-def _plot(axes: Axes, data: Series, marker: str) -> None:
+def _plot(axes: Axes, data: Series, marker: str, main: str = "") -> None:
     only_one = len(data) == 1
     for index, (name, (steps, values)) in enumerate(data.items()):
-        colour = INK if only_one else SERIES[index % len(SERIES)]
+        colour = INK if only_one or name == main else SERIES[index % len(SERIES)]
         markers: dict[str, Any] = {"marker": marker, "markersize": 4} if marker else {}
         axes.plot(steps, values, color=colour, label=name, **markers)
 
 
-def _finish(axes: Axes, legend: bool) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+def _finish(axes: Axes, legend: bool, from_zero: bool = False) -> None:
     axes.set_xlabel("step")
     axes.margins(x=0.02)
+    if from_zero:
+        axes.set_ylim(bottom=0, top=1.05 * max(axes.dataLim.y1, 1e-12))
+    plain_ticks(axes.xaxis, whole=True)
+    plain_ticks(axes.yaxis)
     if legend:
-        axes.legend(loc="best", ncols=2 if len(axes.get_lines()) > 3 else 1)
+        legend_above(axes)

@@ -3,16 +3,14 @@
 Everything on it is read from the output folder, so that it can be made again: `python -m trainer.report FOLDER`.
 """
 
-import base64
-import hashlib
 import html
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from pages.shell import html_page, page_file
 from preprocess.dataset import PreparedDataset
 from preprocess.gallery import GALLERY_FILE
 from trainer.output_folder import OutputFolder
@@ -36,16 +34,11 @@ def write_page(output: OutputFolder, dataset: PreparedDataset) -> Path:
 
 
 def page(data: Mapping[str, Any], charts: Sequence[Curve]) -> str:
-    """The text of the page: style, script, charts, and the data as JSON."""
-    style, script = page_file("report.css"), page_file("report.js")
-    return Template(page_file("template.html")).substitute(
-        style=style,
-        style_hash=_hash(style),
-        script=script,
-        script_hash=_hash(script),
-        charts="\n".join(map(_figure, charts)),
-        data=json.dumps(data).replace("<", "\\u003c"),
-    )
+    """The text of the page."""
+    style, script, body = (page_file(f"report.{kind}", "trainer.report") for kind in ("css", "js", "html"))
+    body = Template(body).substitute(charts="\n".join(map(_figure, charts)))
+    kicker = '<p class="kicker" id="kicker"></p>'
+    return html_page("Training report", kicker, body, style=style, script=script, data=data)
 
 
 def _data(output: OutputFolder, dataset: PreparedDataset, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,13 +86,3 @@ def _images(dataset: PreparedDataset) -> list[dict[str, str]]:
 def _figure(curve: Curve) -> str:
     title, reading = html.escape(curve.title), html.escape(curve.reading)
     return f'<figure class="chart"><figcaption><h3>{title}</h3><p>{reading}</p></figcaption>{curve.svg}</figure>'
-
-
-def _hash(source: str) -> str:
-    """What the page's Content-Security-Policy knows its own style and script by; anything else does not run."""
-    return base64.b64encode(hashlib.sha256(source.encode("utf-8")).digest()).decode("ascii")
-
-
-def page_file(name: str) -> str:
-    """The text of one of the page's own files; other pages of the trainer share its style."""
-    return (files("trainer.report") / "page_files" / name).read_text(encoding="utf-8")

@@ -27,4 +27,6 @@ def _text(value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return "\n".join(value) or "–"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)

@@ -1,4 +1,3 @@
-"use strict";
 // Builds the page from the JSON beside it. Prompts and captions are foreign text: they only ever become textContent.
 {
   const data = JSON.parse(byId("data").textContent);
@@ -39,7 +38,7 @@
   }
 
   function percent(share) {
-    return `${Math.round(100 * share)} %`;
+    return `${Math.round(100 * share)}%`;
   }
 
   function decimals(value, count = 2) {
@@ -97,9 +96,12 @@
     const { prompts, frames } = data.frames;
     byId("through").hidden = frames.length < 2;
     if (frames.length < 2) return;
+    const onlyPrompt = new Set(prompts).size === 1;
+    if (onlyPrompt) byId("stepsPrompt").textContent = `“${prompts[0]}”. `;
     const stills = frames[0].pictures.map((source, index) => {
       const item = element("li");
-      item.append(picture(source, prompts[index] ?? ""), element("p", prompts[index] ?? ""));
+      item.append(picture(source, prompts[index] ?? ""));
+      if (!onlyPrompt) item.append(element("p", prompts[index] ?? ""));
       byId("stills").append(item);
       return item.firstChild;
     });
@@ -275,12 +277,15 @@
   }
 
   function showTime() {
-    for (const [, seconds] of Object.entries(data.phases)) {
-      const bar = element("span");
-      bar.style.flexGrow = Math.max(seconds, 0.001);
+    for (const [name, seconds] of Object.entries(data.phases)) {
+      const bar = element("li");
+      const track = element("span", "", "track");
+      const share = element("span");
+      share.style.width = `${Math.min(100, (100 * seconds) / data.seconds)}%`;
+      track.append(share);
+      bar.append(element("span", name, "label"), element("span", duration(seconds), "number"), track);
       byId("phases").append(bar);
     }
-    fillTerms(byId("phaseTimes"), [...Object.entries(data.phases), ["in all", data.seconds]].map(([name, seconds]) => [name, duration(seconds)]));
   }
 
   function showSettings() {
@@ -291,22 +296,7 @@
     fillTerms(byId("environment"), [["file against model", `relative difference ${data.verification.difference.toExponential(1)}`]]);
   }
 
-  // ---- theme
-
-  function isDark() {
-    const chosen = document.documentElement.dataset.theme;
-    return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  }
-
-  function showTheme() {
-    byId("theme").setAttribute("aria-pressed", isDark());
-  }
-
-  byId("theme").addEventListener("click", () => {
-    document.documentElement.dataset.theme = isDark() ? "light" : "dark";
-    showTheme();
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
+  // ---- the page
 
   showVerdict();
   showCompare();
@@ -317,6 +307,5 @@
   showWarnings();
   showTime();
   showSettings();
-  showTheme();
   byId("curves").hidden = document.querySelector(".chart") === null;
 }

@@ -1,4 +1,3 @@
-"use strict";
 // Builds the page from the JSON beside it. Names and captions are foreign text: they only ever become textContent.
 {
   const { summary, images } = JSON.parse(byId("data").textContent);
@@ -249,17 +248,6 @@
     document.body.classList.toggle("without-faces", !filters.faces.checked);
   }
 
-  // ---- theme
-
-  function isDark() {
-    const chosen = document.documentElement.dataset.theme;
-    return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  }
-
-  function showTheme() {
-    byId("theme").setAttribute("aria-pressed", isDark());
-  }
-
   // ---- the page
 
   document.title = byId("folder").textContent = summary.folder;
@@ -299,12 +287,6 @@
     event.preventDefault();
     filters.text.focus();
   });
-  byId("theme").addEventListener("click", () => {
-    document.documentElement.dataset.theme = isDark() ? "light" : "dark";
-    showTheme();
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
-  showTheme();
   applyFilters();
   applyOverlays();
 }

@@ -1,0 +1,55 @@
+"""The shell of a page: its head, its security policy, the bar at its top with the choice of light or dark."""
+
+import base64
+import hashlib
+import html
+import json
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+
+def html_page(title: str, masthead: str, body: str, *, style: str, script: str = "", data: Any = None) -> str:
+    """The text of a page. Style and script follow those that all pages share.
+
+    `masthead`, `body`: HTML. `title`: plain text. `data` is what `script` finds as JSON in the element `data`. Elements
+    of `body` may have style attributes if it holds an SVG; else the policy refuses them.
+    """
+    styles, scripts = page_file("base.css") + style, page_file("theme.js") + script
+    return Template(page_file("shell.html")).substitute(
+        title=html.escape(title),
+        policy=_policy(styles, scripts, attributes="<svg role" in body),
+        style=styles,
+        masthead=masthead,
+        body=body,
+        data="" if data is None else f'<script type="application/json" id="data">{_json_in_html(data)}</script>\n',
+        script=scripts,
+    )
+
+
+def page_file(name: str, package: str = "pages") -> str:
+    """The text of one file in the folder `assets` of a package."""
+    return (files(package) / "assets" / name).read_text(encoding="utf-8")
+
+
+def data_uri(webp: bytes) -> str:
+    """A WebP picture as the `src` of an image."""
+    return f"data:image/webp;base64,{base64.b64encode(webp).decode('ascii')}"
+
+
+def _policy(style: str, script: str, attributes: bool) -> str:
+    """Nothing is loaded, and nothing runs or styles but what the page itself holds, known by its hash."""
+    styles = f"style-src '{_hash(style)}'"
+    if attributes:
+        styles = f"style-src-elem '{_hash(style)}'; style-src-attr 'unsafe-inline'"
+    scripts = f"script-src '{_hash(script)}'"
+    return f"default-src 'none'; img-src data:; {styles}; {scripts}; base-uri 'none'; form-action 'none'"
+
+
+def _hash(source: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(source.encode('utf-8')).digest()).decode('ascii')}"
+
+
+def _json_in_html(data: Any) -> str:
+    """JSON that cannot end the script element it stands in. All ASCII: file names may hold what UTF-8 cannot."""
+    return json.dumps(data).replace("<", "\\u003c")
