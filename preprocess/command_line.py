@@ -15,6 +15,7 @@ from preprocess.errors import DatasetError
 from preprocess.gallery import write_gallery
 from preprocess.prepare import BaseRequirements, Stages, preparing
 from preprocess.progress import PreparationProgress
+from preprocess.relay import drain
 from preprocess.settings import ConfigError, add_options, build_settings, given_options, read_settings_file
 from preprocess.tokenizers import token_counter
 
@@ -80,30 +81,26 @@ def show(stages: Stages) -> PreparedDataset:
 
 
 def _print_lines(stages: Stages) -> PreparedDataset:
-    while True:
-        try:
-            progress = next(stages)
-        except StopIteration as stop:
-            dataset: PreparedDataset = stop.value
-            return dataset
+    def see(progress: PreparationProgress) -> None:
         if progress.done == progress.total or progress.done % max(1, progress.total // LINES_A_STAGE) == 0:
             print(f"{progress.stage}: {progress.done} of {progress.total}", flush=True)
+
+    return drain(stages, see)
 
 
 def _draw_bars(stages: Stages) -> PreparedDataset:
     bar: tqdm[NoReturn] = tqdm(disable=True)
     stage = ""
+
+    def see(progress: PreparationProgress) -> None:
+        nonlocal bar, stage
+        if progress.stage != stage:
+            bar.close()
+            stage = progress.stage
+            bar = tqdm(total=progress.total, desc=stage, unit="image")
+        bar.update(progress.done - bar.n)
+
     try:
-        while True:
-            try:
-                progress: PreparationProgress = next(stages)
-            except StopIteration as stop:
-                dataset: PreparedDataset = stop.value
-                return dataset
-            if progress.stage != stage:
-                bar.close()
-                stage = progress.stage
-                bar = tqdm(total=progress.total, desc=stage, unit="image")
-            bar.update(progress.done - bar.n)
+        return drain(stages, see)
     finally:
         bar.close()

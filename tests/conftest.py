@@ -61,3 +61,19 @@ def base(_loaded_base: ModelFamily) -> ModelFamily:
     """The embedded base, bare. A test that leaves something on it fails here."""
     assert not any("lora" in name for name, _ in _loaded_base.denoiser.named_modules())
     return _loaded_base
+
+
+@pytest.fixture(scope="session")
+def tiny_captioner(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny captioner of that kind, made when first asked for."""
+    from tests.tiny_captioners import MAKERS  # transformers takes seconds to import
+
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            torch.manual_seed(0)
+            made[name] = MAKERS[name](tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return folder

@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from preprocess.relay import relay
 from trainer.memory import peak_memory_gib
 
 if TYPE_CHECKING:  # the server's parent process reads progress without loading torch
     from preprocess.dataset import PreparedDataset
     from preprocess.prepare import Stages
+    from preprocess.progress import PreparationProgress
     from trainer.loop import Step
 
 SPEED_WINDOW = 20
@@ -102,15 +104,15 @@ class StepReporter:
 def relay_preparation(stages: Stages, first: float, last: float) -> Generator[Progress, None, PreparedDataset]:
     """The stages of data preparation as progress between two fractions of the job, a line at their ends and tenths."""
     fraction = first
-    while True:
-        try:
-            stage = next(stages)
-        except StopIteration as stop:
-            dataset: PreparedDataset = stop.value
-            return dataset
-        if stage.done == stage.total or stage.done % max(1, stage.total // 10) == 0:
-            fraction += (last - fraction) / 10  # how many stages there will be is not known: nearer and nearer
-            yield Progress(f"{stage.stage}: {stage.done} of {stage.total}", fraction)
+
+    def line(stage: PreparationProgress) -> Progress | None:
+        nonlocal fraction
+        if stage.done != stage.total and stage.done % max(1, stage.total // 10) != 0:
+            return None
+        fraction += (last - fraction) / 10  # how many stages there will be is not known: nearer and nearer
+        return Progress(f"{stage.stage}: {stage.done} of {stage.total}", fraction)
+
+    return relay(stages, line)
 
 
 def keep_lines(path: Path, step: int) -> None:

@@ -14,6 +14,7 @@ from artifact.artifact import Artifact
 from artifact.metadata import OWN_KEY
 from families.family import ModelFamily
 from preprocess.dataset import PreparedDataset
+from preprocess.relay import relay
 from preprocess.settings import ConfigError
 from sampler.sampler import Sampler
 from trainer.checkpoints import WEIGHTS, Checkpoints
@@ -60,7 +61,13 @@ def evaluating(
     files = {step: kept.path(step) / WEIGHTS for step in kept.steps()}
     files[last_step] = output.weights
     stages = evaluate_checkpoints(config, family, dataset, files, encoders)
-    evaluation = yield from _relay(stages, span)
+    first, last = span
+
+    def line(report: tuple[str, int, int]) -> Progress:
+        what, done, total = report
+        return Progress(f"evaluated {what}: {done} of {total} pictures", first + (last - first) * done / total)
+
+    evaluation = yield from relay(stages, line)
     chosen = evaluation.chosen
     rewrite_header(files[chosen.step], output.weights, recommended_scale=chosen.scale)
     artifact = Artifact.read(output.weights)
@@ -93,19 +100,6 @@ def rewrite_header(source: Path, target: Path, **changes: Any) -> None:
     unfinished = target.with_name(target.name + ".unfinished")
     save_file(tensors, unfinished, metadata=header)
     os.replace(unfinished, target)
-
-
-def _relay(
-    stages: Generator[Any, None, Evaluation], span: tuple[float, float]
-) -> Generator[Progress, None, Evaluation]:
-    first, last = span
-    while True:
-        try:
-            what, done, total = next(stages)
-        except StopIteration as stop:
-            evaluation: Evaluation = stop.value
-            return evaluation
-        yield Progress(f"evaluated {what}: {done} of {total} pictures", first + (last - first) * done / total)
 
 
 def _keep(evaluation: Evaluation, output: OutputFolder) -> dict[str, Any]:

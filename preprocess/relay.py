@@ -1,0 +1,39 @@
+"""Generators that report as they go and return a result: read to their end, or passed on as other reports."""
+
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+Report = TypeVar("Report")
+Other = TypeVar("Other")
+Result = TypeVar("Result")
+
+
+def relay(
+    source: Generator[Report, Any, Result], translate: Callable[[Report], Other | None]
+) -> Generator[Other, None, Result]:
+    """What `translate` makes of each report; None passes one over. Returns the source's result.
+
+    Closing it closes the source.
+    """
+    try:
+        while True:
+            try:
+                report = next(source)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            if (other := translate(report)) is not None:
+                yield other
+    finally:
+        source.close()
+
+
+def drain(source: Generator[Report, Any, Result], see: Callable[[Report], None]) -> Result:
+    """Show every report to `see`; return the result."""
+    while True:
+        try:
+            report = next(source)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        see(report)
