@@ -56,7 +56,7 @@ VARIANTS: tuple[Variant, ...] = (
     )),
     *_group("tokens", {
         **_values("token_init", "random", "images"),
-        "token_init: vocabulary, ^(circle|square|star)</w>": {
+        "token_init: vocabulary (circle, square, star)": {
             "token_init": "vocabulary", "token_init_pattern": "^(circle|square|star)</w>",
         },
         **_values("num_tokens", 1),

@@ -21,9 +21,9 @@ def test_a_record_tells_machine_versions_commit_and_settings(tmp_path: Path) -> 
 
 
 def test_rows_are_a_table_for_people() -> None:
-    table = markdown([{"what": "ours", "seconds": 0.12345}, {"what": "theirs", "seconds": 12}])
+    table = markdown([{"what": "ours", "seconds": 0.12345}, {"what": "theirs | others", "seconds": 12}])
     assert table.splitlines() == [
-        "| what | seconds |", "| --- | --- |", "| ours | 0.123 |", "| theirs | 12 |"]  # fmt: skip
+        "| what | seconds |", "| --- | --- |", "| ours | 0.123 |", "| theirs \\| others | 12 |"]  # fmt: skip
 
 
 def test_a_benchmark_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
