@@ -21,7 +21,8 @@ gradients clipped to 1 (theirs together, ours for LoRA and tokens apart).
 - **ours, the same job**: the same layers, weighting and schedule, else the defaults: tokens start as the class word,
   and one caption in twenty is dropped.
 - **ours, configs/demo.yaml**: what this base's users are given: LoRA on feed-forward layers and convolutions too,
-  weighting by 1 / √SNR, prior matching, warm-up and cosine. It does more work a step than the other two.
+  weighting by 1 / √SNR, prior matching, token norms kept, warm-up and cosine. It does more work a step than the other
+  two.
 
 What to keep in mind: `configs/demo.yaml` was tuned on this example and this evaluator, and diffusers' script was not.
 The script has a prior preservation of its own, with class images, which was not switched on here; prior matching is
