@@ -18,6 +18,7 @@ from families.family import ModelFamily
 from tests.test_artifact import make_artifact, write
 
 
+@pytest.mark.slow
 def test_a_step_is_measured(tmp_path: Path) -> None:
     cases = [StepCase(64, 2, 4), StepCase(64, 2, 4, gradient_checkpointing="always")]
     row, checkpointed = measure_steps("mini-sdxl", cases, 2, tmp_path)

@@ -122,6 +122,7 @@ def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         captioned(widths(10), CHOICE, Onlooker().load, CaptionCache(tmp_path / "file"))
 
 
+@pytest.mark.slow
 def test_only_a_few_pictures_are_held(tmp_path: Path) -> None:
     alive: list[weakref.ref[Image.Image]] = []
     held: list[int] = []

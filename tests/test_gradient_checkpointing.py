@@ -27,7 +27,7 @@ def curve(family: ModelFamily, base: str, **settings: Any) -> tuple[list[Step], 
     return steps, on
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3"])
+@pytest.mark.parametrize("name", ["sd15", pytest.param("sdxl", marks=pytest.mark.slow), "sd3"])
 @pytest.mark.parametrize("settings", [{}, {"prior_matching_weight": 0.5}])
 def test_the_training_is_the_same_bit_for_bit(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
     base = str(TINY_MODELS[name](tmp_path / "base"))

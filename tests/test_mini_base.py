@@ -40,6 +40,7 @@ def test_the_card_states_what_was_measured() -> None:
     assert markdown(measured) in (ASSETS / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_evaluator_reads_real_drawings() -> None:
     scenes = held_out_scenes(256)
     drawings = [draw(scene, random.Random(index)) for index, scene in enumerate(scenes)]

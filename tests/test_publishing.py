@@ -99,6 +99,8 @@ def test_the_whole_command(hub: PublishingHub, tmp_path: Path, capfd: pytest.Cap
     assert main([str(EXAMPLE), "--output", str(tmp_path / "1"), *quick]) == 0
     published = hub.committed["me/robot"]
     assert published["weights.safetensors"] == (tmp_path / "1" / "weights.safetensors").read_bytes()
+    assert published["samples/00.png"] == (tmp_path / "1" / "samples" / "00.png").read_bytes()
+    assert [name for name in published if name.startswith("samples/")] == ["samples/00.png"]  # none of before
     del hub.answers["/api/repos/create"]
     assert main([str(EXAMPLE), "--output", str(tmp_path / "2"), *quick]) == 1
     assert (tmp_path / "2" / "weights.safetensors").exists()

@@ -56,7 +56,7 @@ class Pretended:
         return replay
 
 
-@pytest.fixture(params=["sd15", "sdxl", "sd3"])
+@pytest.fixture(params=[*(pytest.param(name, marks=pytest.mark.slow) for name in ("sd15", "sdxl")), "sd3"])
 def tiny(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[ModelFamily, str]:
     base = str(TINY_MODELS[request.param](tmp_path / "base"))
     return load_base_model(base, torch.float32), base

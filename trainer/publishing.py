@@ -33,7 +33,7 @@ def publish(config: TrainingConfig, output: OutputFolder, triggers: Sequence[str
     Raises PublishingFailed; nothing of `output` is touched.
     """
     assert config.push_to_hub is not None
-    samples = sorted(output.samples.rglob("*.png"))[:MAX_SAMPLES]
+    samples = sorted(output.samples.glob("*.png"))[:MAX_SAMPLES]  # not those of the base before, or of steps
     card = model_card(config, triggers, samples, validation_prompt(config))
     files = [
         CommitOperationAdd("README.md", card.encode()),
