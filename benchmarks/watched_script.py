@@ -7,7 +7,6 @@ of the process.
 """
 
 import json
-import resource
 import runpy
 import sys
 import time
@@ -21,6 +20,9 @@ from accelerate import Accelerator
 def main() -> None:
     """Run the script as if it had been started itself."""
     result, script = Path(sys.argv[1]), Path(sys.argv[2])
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from trainer.memory import resident_peak
+
     begun: list[float] = []
     backward = Accelerator.backward
 
@@ -34,13 +36,8 @@ def main() -> None:
     try:
         runpy.run_path(str(script), run_name="__main__")
     finally:
-        result.write_text(json.dumps({"backward_begun": begun, "peak_bytes": _peak_bytes()}), encoding="utf-8")
-
-
-def _peak_bytes() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
+        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident_peak()
+        result.write_text(json.dumps({"backward_begun": begun, "peak_bytes": peak}), encoding="utf-8")
 
 
 if __name__ == "__main__":

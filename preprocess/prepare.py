@@ -27,6 +27,7 @@ from preprocess.labels import (
     template_warning,
 )
 from preprocess.progress import PreparationProgress
+from preprocess.relay import drain
 from preprocess.survey import Surveyed
 from preprocess.views import Renderer, RenderJob
 
@@ -51,13 +52,7 @@ def prepare(
 
     Raises DatasetError when no image is left to train on, with everything that was decided written down all the same.
     """
-    stages = preparing(sources, config, output, base)
-    while True:
-        try:
-            next(stages)
-        except StopIteration as stop:
-            dataset: PreparedDataset = stop.value
-            return dataset
+    return drain(preparing(sources, config, output, base), lambda _: None)
 
 
 def preparing(

@@ -30,10 +30,10 @@ def relay(
 
 def drain(source: Generator[Report, Any, Result], see: Callable[[Report], None]) -> Result:
     """Show every report to `see`; return the result."""
-    while True:
-        try:
-            report = next(source)
-        except StopIteration as stop:
-            result: Result = stop.value
-            return result
-        see(report)
+    shown: Generator[Any, None, Result] = relay(source, see)
+    try:
+        next(shown)
+    except StopIteration as stop:  # nothing is passed on, so the first is the end
+        result: Result = stop.value
+        return result
+    raise AssertionError("`see` returned something")

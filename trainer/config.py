@@ -26,6 +26,9 @@ EVALUATION_SETTINGS = (
     "evaluation_clip", "evaluation_dino", "evaluation_face_model",
 )  # fmt: skip
 
+OF_THE_FIRST_PASS = ("adapter_dropout", "token_attention_weight")
+"""Settings that work inside a pass through the denoiser's blocks, which must be one that is run, once, as it is."""
+
 
 class BaseModelSection(Settings):
     """The base."""
@@ -104,7 +107,7 @@ class TrainingConfig(
     @property
     def needs_first_activations(self) -> bool:
         """Whether a second forward pass of a block would not do what the first one did."""
-        return self.adapter_dropout > 0 or self.token_attention_weight > 0
+        return any(getattr(self, name) > 0 for name in OF_THE_FIRST_PASS)
 
     @property
     def warmup_steps(self) -> int:
@@ -209,7 +212,7 @@ def _evaluation_rule(config: TrainingConfig) -> None:
 
 
 def _compile_rule(config: TrainingConfig) -> None:
-    for name in ("adapter_dropout", "token_attention_weight"):
+    for name in OF_THE_FIRST_PASS:
         if config.compile != "never" and getattr(config, name) > 0:
             raise ValueError(f"{name} works inside the blocks that are compiled; leave it out, or set compile: never")
 

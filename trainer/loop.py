@@ -29,8 +29,6 @@ class Step:
     losses: dict[str, float]
     gradient_norms: dict[str, float]
     learning_rates: dict[str, float]
-    parts: int = 1
-    """Into how many each micro-batch was split to fit into memory."""
 
     @property
     def loss(self) -> float:
@@ -69,7 +67,7 @@ class Trainer:
             for trainable in self.trainables:
                 trainable.update()
             self.step += 1
-            yield Step(self.step, losses, norms, rates, self.accumulation.parts)
+            yield Step(self.step, losses, norms, rates)
 
     def end_at(self, step: int) -> None:
         """Make this the last step: the schedules end there too."""

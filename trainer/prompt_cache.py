@@ -29,7 +29,7 @@ class PromptCache:
         """One row for each prompt."""
         different = list(dict.fromkeys(prompts))
         if self.frozen:
-            return _joined([self._keep(prompt) for prompt in prompts])
+            return PromptFeatures.joined([self._keep(prompt) for prompt in prompts])
         if len(different) == len(prompts):
             return self.encode(prompts)
         features = self.encode(different)
@@ -50,8 +50,3 @@ class PromptCache:
                 del self._kept[next(iter(self._kept))]
             self._kept[prompt] = self.encode([prompt])  # alone: its last bits hang on no neighbour, resumed or not
         return self._kept[prompt]
-
-
-def _joined(features: Sequence[PromptFeatures]) -> PromptFeatures:
-    pooled = [each.pooled_prompt_embeds for each in features if each.pooled_prompt_embeds is not None]
-    return PromptFeatures(torch.cat([each.prompt_embeds for each in features]), torch.cat(pooled) if pooled else None)
