@@ -2,7 +2,7 @@
 
 python -m benchmarks.train_step [--base mini-sdxl] [--resolutions 1024] [--batches 1 4 8] [--ranks 8 32]
     [--cuda_graphs never auto] [--compile never always] [--gradient_checkpointing never always] [--steps 20]
-    [--name train_step]
+    [--attention auto flash] [--name train_step]
 
 A base of full size with random weights: python -m benchmarks.full_size sdxl FOLDER, then --base FOLDER.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from accelerate import Accelerator
@@ -26,9 +26,11 @@ from benchmarks.record import markdown, write_record
 from families.family import ModelFamily
 from preprocess.dataset import PreparedDataset
 from preprocess.prepare import prepare
+from trainer.attention import require_attention
 from trainer.base_model import autocast_precision, load
 from trainer.cache import CachedExample, cache_examples
 from trainer.config import TrainingConfig, build_config
+from trainer.config_sections.speed import AttentionName
 from trainer.memory import resident_peak
 from trainer.processes import start
 from trainer.resolution import base_requirements, resolve
@@ -51,6 +53,7 @@ class Case:
     cuda_graphs: str = "auto"
     compile: str = "never"
     gradient_checkpointing: str = "never"
+    attention: str = "auto"
 
 
 def main() -> None:
@@ -63,6 +66,7 @@ def main() -> None:
     parser.add_argument("--cuda_graphs", nargs="+", default=["auto"], choices=("never", "auto"))
     parser.add_argument("--compile", nargs="+", default=["never"], choices=("never", "always"))
     parser.add_argument("--gradient_checkpointing", nargs="+", default=["never"], choices=("never", "always"))
+    parser.add_argument("--attention", nargs="+", default=["auto"], choices=get_args(AttentionName))
     parser.add_argument("--steps", type=int, default=20, help="timed steps of each combination")
     parser.add_argument("--name", default="train_step", help="of the result")
     arguments = parser.parse_args()
@@ -75,6 +79,7 @@ def main() -> None:
             arguments.cuda_graphs,
             arguments.compile,
             arguments.gradient_checkpointing,
+            arguments.attention,
         )
     ]
     with TemporaryDirectory() as scratch:
@@ -116,9 +121,11 @@ class Bench:
             "cuda_graphs": case.cuda_graphs,
             "compile": case.compile,
             "gradient_checkpointing": case.gradient_checkpointing,
+            "attention": case.attention,
             "max_train_steps": steps,
         })  # fmt: skip
         config = resolve(config, self._family)
+        require_attention(config, self._accelerator.device, self._family.denoiser)
         dataset, examples = self._examples(config, case.resolution)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()

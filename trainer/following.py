@@ -6,6 +6,7 @@ from typing import Any
 
 from preprocess.dataset import PreparedDataset
 from preprocess.settings import ConfigError
+from trainer.attention import require_attention
 from trainer.base_model import autocast_precision, load
 from trainer.config import TrainingConfig
 from trainer.latent_store import encode_dataset, latent_place
@@ -27,6 +28,7 @@ def follow(config: TrainingConfig, output: OutputFolder, state: dict[str, Any] |
     processes = Processes(accelerator)
     family = load(config, accelerator)
     config = resolve(config, family)
+    require_attention(config, accelerator.device, family.denoiser)
     folder, digest = processes.of_first(("", ""))  # waits until the images are prepared
     dataset = _read(Path(folder), digest)
     family.to(accelerator.device)

@@ -8,6 +8,7 @@ from accelerate import Accelerator
 
 from families.family import ModelFamily
 from trainer.accumulation import Accumulation, GradientSource
+from trainer.attention import AttentionSteps
 from trainer.compiled_blocks import CompiledBlocks, CompiledSteps, compiles
 from trainer.config import TrainingConfig
 from trainer.gradient_checkpointing import GradientCheckpointing
@@ -46,6 +47,8 @@ def build_passes(
         family.denoiser, "never" if config.needs_first_activations else config.gradient_checkpointing
     )
     passes = Passes(Accumulation(generators, trainables, checkpointing), checkpointing)
+    if config.attention != "auto":
+        passes.source = AttentionSteps(passes.source, family.denoiser, config.attention)
     if records(config, accelerator.device):
         models = [RecordedPasses(family.denoiser, lambda: not checkpointing.on)]
         models += [RecordedPasses(encoder) for encoder in family.text_encoders]

@@ -11,6 +11,7 @@ from preprocess.prepare import BaseRequirements, preparing
 from preprocess.reopen import reopen
 from sampler.sampler import Sampler
 from trainer.adapters.adapter import where_it_opens
+from trainer.attention import require_attention
 from trainer.base_model import autocast_precision, load
 from trainer.cache import count_views
 from trainer.class_images import with_class_images
@@ -56,10 +57,12 @@ def run(
     require_publishable(config)
     require_trackers(config)
     accelerator = start(autocast_precision(config))
+    require_attention(config, accelerator.device)
     processes = Processes(accelerator)
     yield Progress(f"loading the base model {config.base_model}", 0.0)
     family = load(config, accelerator)
     config = resolve(config, family)
+    require_attention(config, accelerator.device, family.denoiser)
     output.write_config(config)
     encoders = yield from evaluation_encoders(config, accelerator.device, output)
 

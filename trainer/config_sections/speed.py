@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from preprocess.settings import Settings
 
+AttentionName = Literal["auto", "flash", "efficient", "cudnn", "math", "xformers"]
+
 
 class SpeedSection(Settings):
     """Compilation, what memory is saved, and where latents lie."""
@@ -20,6 +22,11 @@ class SpeedSection(Settings):
         None, description="Folder that keeps what was compiled for later runs; by default torch's own, in /tmp"
     )
 
+    attention: AttentionName = Field(
+        "auto",
+        description="How the denoiser's attention is computed while it trains: by one of torch's implementations or by "
+        "xformers; auto: as torch chooses for the device",
+    )
     cuda_graphs: Literal["auto", "never"] = Field(
         "auto",
         description="Record the denoiser's passes on a GPU and launch each as a whole; auto: where all of a shape "
