@@ -8,6 +8,7 @@ from preprocess.archive import ArchiveLimits, is_archive_name
 from preprocess.caption_tables import CAPTION_TABLES, Columns
 from preprocess.captions import JSON_SUFFIX, SIDECAR_SUFFIXES, CaptionFinder
 from preprocess.config import DataConfig
+from preprocess.crew import Crew
 from preprocess.dataset import Rejected
 from preprocess.filters import parse_filter, refused_by
 from preprocess.folder_rules import MULTIPLY_FILE
@@ -38,14 +39,14 @@ class Collected:
 
 
 def collect(
-    sources: Sequence[str | Path], config: DataConfig, output: Path, scratch: Path, series: str
+    sources: Sequence[str | Path], config: DataConfig, output: Path, scratch: Path, crew: Crew, series: str
 ) -> Generator[PreparationProgress, None, Collected]:
     """Previews go into `output`, their names beginning with `series`. Raises DatasetError for data that cannot be
     opened."""
     limits = ArchiveLimits(
         config.max_archive_files, config.max_file_bytes, config.max_archive_bytes, config.max_compression_ratio
     )
-    files = take_in(sources, scratch, limits)
+    files = take_in(sources, scratch, limits, crew, config.num_workers)
     links, images, others = _sorted_by_use(files)
     finder = CaptionFinder(
         images, others, Columns(config.file_column, config.caption_column), config.captions_from_file_names
@@ -53,7 +54,7 @@ def collect(
     surveyed: list[Surveyed] = []
     rejected = [Rejected(file.name, f"{file.name}: {NO_FILE}") for file in links]
     rejected += [Rejected(file.name, reason) for file in others if (reason := _no_use(file))]
-    for number, result in enumerate(survey(images, decode_rules(config), output, config.num_workers, series), 1):
+    for number, result in enumerate(survey(images, decode_rules(config), output, crew, config.num_workers, series), 1):
         if isinstance(result, Surveyed):
             surveyed.append(result)
         else:

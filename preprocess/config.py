@@ -145,7 +145,12 @@ class DataConfig(Settings):
         0.0, ge=0, le=0.5, description="Largest relative change of brightness, contrast and saturation"
     )
 
-    num_workers: int | None = Field(None, ge=1, le=256, description="Threads that prepare; by default one for a core")
+    num_workers: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Threads that prepare, in each process; by default as many as there are cores for it",
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Seeds every draw")
 
     @field_validator("trigger_word")

@@ -2,17 +2,23 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from preprocess.caption_text import with_affixes
 from preprocess.captions import Caption
+from preprocess.collect import decode_rules
 from preprocess.config import DataConfig
+from preprocess.crew import Crew, Work
 from preprocess.images import DecodeRules, decode
 from preprocess.intake import FoundFile
 from preprocess.labels import MAX_TOKENS, TokenCounter
 from preprocess.survey import Surveyed
+
+if TYPE_CHECKING:
+    from preprocess.captioners.choice import CaptionerChoice
 
 NO_CAPTIONER = "none"
 MOST_WORDS = 45
@@ -27,36 +33,51 @@ def cache_folder() -> Path:
 
 
 def caption_missing(
-    missing: Sequence[Surveyed], config: DataConfig, count_tokens: TokenCounter | None
+    missing: Sequence[Surveyed], config: DataConfig, count_tokens: TokenCounter | None, crew: Crew
 ) -> Iterator[tuple[FoundFile, Caption | None]]:
-    """The captioner's caption of each image, None where it said nothing.
+    """The captioner's caption of each image, None where it said nothing. Each picture is shown to it once.
 
+    The batches do not depend on the crew, for a picture's caption may depend on its batch, if only by a rounding.
     Raises CaptionerError when the captioner cannot be had, or fails.
     """
     if config.captioner == NO_CAPTIONER or not missing:
         return
-    from preprocess.captioners.cache import CaptionCache
-    from preprocess.captioners.captioning import caption_images
+    from preprocess.captioners.captioner import BATCH_SIZE
     from preprocess.captioners.registry import choose_captioner
     from preprocess.captioners.wording import worded
-    from preprocess.devices import best_device
 
     choice = choose_captioner(
         config.captioner, prompt=config.captioner_prompt, trust_remote_code=config.trust_remote_code
     )
-    files = {item.file.name: item.file for item in missing}
     fits = _fits(config, count_tokens)
-    rules = DecodeRules(config.min_image_side, config.max_image_pixels, config.transparency)
-    cache = CaptionCache(cache_folder())
-    for name, text in caption_images(_pictures(missing, rules), choice, lambda: choice.load(best_device()), cache):
-        words = worded(text, fits)
-        yield files[name], Caption(words, config.captioner) if words else None
-
-
-def _pictures(missing: Sequence[Surveyed], rules: DecodeRules) -> Iterator[tuple[str, Image.Image]]:
-    """Decoded one after the other: they need not all fit into memory."""
+    alike: dict[str, list[FoundFile]] = {}
     for item in missing:
-        yield item.file.name, decode(item.file.path, rules).image
+        alike.setdefault(item.fingerprint.exact, []).append(item.file)
+    pictures = list(alike.values())
+    batches = [pictures[start : start + BATCH_SIZE] for start in range(0, len(pictures), BATCH_SIZE)]
+    elsewhere = partial(_captioner_at_work, choice, decode_rules(config))
+    with elsewhere() as function:
+        shown = [[files[0].path for files in batch] for batch in batches]
+        answers = crew.map(Work(function, elsewhere), shown, num_workers=0)
+        for batch, texts in zip(batches, answers, strict=True):
+            for files, text in zip(batch, texts, strict=True):
+                words = worded(text, fits)
+                for file in files:
+                    yield file, Caption(words, config.captioner) if words else None
+
+
+@contextmanager
+def _captioner_at_work(
+    choice: "CaptionerChoice", rules: DecodeRules
+) -> Iterator[Callable[[Sequence[Path]], list[str]]]:
+    """Gives a function that captions a batch of image files. The model is there from its first use to the end."""
+    from preprocess.captioners.cache import CaptionCache
+    from preprocess.captioners.captioning import caption_batch, loaded_on_use
+    from preprocess.devices import best_device
+
+    cache = CaptionCache(cache_folder())
+    with loaded_on_use(lambda: choice.load(best_device())) as captioner:
+        yield lambda paths: caption_batch([decode(path, rules).image for path in paths], choice, captioner, cache)
 
 
 def _fits(config: DataConfig, count_tokens: TokenCounter | None) -> Callable[[str], bool]:

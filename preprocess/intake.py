@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from fetching.download import download, is_url, shown
 from fetching.errors import DownloadError, DownloadTooLarge
 from preprocess.archive import ArchiveLimits, is_ignored, unpack
+from preprocess.crew import ALONE, Crew, Work
 from preprocess.errors import DatasetError
 
 LONGEST_NAME = 60
@@ -25,31 +26,58 @@ class FoundFile:
     root: Path
 
 
-def take_in(sources: Sequence[str | Path], scratch: Path, limits: ArchiveLimits) -> list[FoundFile]:
+@dataclass(frozen=True)
+class Unpack:
+    """Unpacks one archive after the other."""
+
+    limits: ArchiveLimits
+
+    def __call__(self, archive: tuple[Path, Path]) -> None:
+        """An archive and the folder for its files. Raises DatasetError."""
+        unpack(*archive, self.limits)
+
+
+def take_in(
+    sources: Sequence[str | Path],
+    scratch: Path,
+    limits: ArchiveLimits,
+    crew: Crew = ALONE,
+    num_workers: int | None = None,
+) -> list[FoundFile]:
     """All files of all sources, in a stable order; what operating systems leave behind is passed over.
 
     With several sources, each file's name begins with the source's name. Raises DatasetError.
     """
     if not sources:
         raise DatasetError("no data was given: a zip, a tar, a folder of images, or a URL of one")
-    found: list[FoundFile] = []
+    folders: list[tuple[Path, str]] = []
+    archives: list[tuple[Path, Path]] = []
     for index, (source, label) in enumerate(zip(sources, _labels(sources), strict=True)):
         room = scratch / str(index)
         room.mkdir(parents=True)
-        for root, inner in _open(source, room, limits):
-            found += [FoundFile(file.path, label + inner + file.name, file.root) for file in _files(root)]
-    return found
+        for archive, folder, inner in _parts(source, room, limits):
+            folders.append((folder, label + inner))
+            if archive is not None:
+                archives.append((archive, folder))
+    beyond_first = [archive for archive, _ in archives[1:]]  # the first one's is unpacked where it was found
+    for _ in crew.map(Work.of(Unpack(limits), [scratch, *beyond_first]), archives, num_workers):
+        pass
+    return [
+        FoundFile(file.path, beginning + file.name, file.root)
+        for folder, beginning in folders
+        for file in _files(folder)
+    ]
 
 
-def _open(source: str | Path, room: Path, limits: ArchiveLimits) -> list[tuple[Path, str]]:
-    """The folders that one source consists of, and the names that their files' names begin with."""
+def _parts(source: str | Path, room: Path, limits: ArchiveLimits) -> Iterator[tuple[Path | None, Path, str]]:
+    """What one source consists of: an archive, if it is one, the folder of its files, and how their names begin."""
     path = Path(_fetch(str(source), room, limits) if is_url(str(source)) else source)
-    folder = unpack(path, room / "files", limits)
-    if folder != path:
-        return [(folder, "")]
-    shards = sorted(path for path in folder.iterdir() if _is_shard(path, folder))
-    unpacked = [(unpack(shard, room / shard.stem, limits), f"{shard.name}/") for shard in shards]
-    return [(folder, ""), *unpacked]
+    if not path.is_dir():
+        yield path, room / "files", ""
+        return
+    yield None, path, ""
+    for shard in sorted(each for each in path.iterdir() if _is_shard(each, path)):
+        yield shard, room / shard.stem, f"{shard.name}/"
 
 
 def _fetch(url: str, room: Path, limits: ArchiveLimits) -> Path:

@@ -15,8 +15,12 @@ def ordered_map(
 ) -> Iterator[Result]:
     """`function` of each item, in the order of the items. Threads: Pillow and numpy work outside the interpreter lock.
 
-    An exception of the function is raised when its item's turn comes; closing the iterator drops what is waiting.
+    `num_workers`: threads, one a core where it is None; 0: the caller's own. An exception of the function is raised
+    when its item's turn comes; closing the iterator drops what is waiting.
     """
+    if num_workers == 0:
+        yield from map(function, items)
+        return
     workers = num_workers or os.cpu_count() or 1
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(workers)

@@ -11,6 +11,7 @@ from preprocess.captions import Caption
 from preprocess.collect import Collected, collect
 from preprocess.concepts import balancing_repeats, count_seen, require_images
 from preprocess.config import DataConfig
+from preprocess.crew import ALONE, Crew
 from preprocess.dataset import Example, PreparedDataset, Rejected
 from preprocess.errors import DatasetError
 from preprocess.folder_rules import folder_repeats
@@ -56,20 +57,24 @@ def prepare(
 
 
 def preparing(
-    sources: Sequence[str | Path], config: DataConfig, output: Path, base: BaseRequirements | None = None
+    sources: Sequence[str | Path],
+    config: DataConfig,
+    output: Path,
+    base: BaseRequirements | None = None,
+    crew: Crew = ALONE,
 ) -> Stages:
-    """The same as a generator that tells how far it is, and returns the dataset."""
+    """The same as a generator that tells how far it is, and returns the dataset. `crew`: who works on it."""
     base = base or BaseRequirements()
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        concept = yield from collect(sources, config, output, Path(scratch) / "data", "")
+    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=output if crew.shared_folder else None) as scratch:
+        concept = yield from collect(sources, config, output, Path(scratch) / "data", crew, "")
         prior = None
         if config.preservation_data is not None:
             folder = Path(scratch) / "preservation"
-            prior = yield from collect([config.preservation_data], config, output, folder, "preservation-")
+            prior = yield from collect([config.preservation_data], config, output, folder, crew, "preservation-")
             if not prior.kept:
                 raise DatasetError(_nothing_left([config.preservation_data], prior.all_rejected()))
-        dataset = yield from _build(concept, prior, config, output, base)
+        dataset = yield from _build(concept, prior, config, output, base, crew)
     dataset.write()
     if not dataset.examples:
         raise DatasetError(_nothing_left(sources, dataset.rejected))
@@ -85,13 +90,13 @@ def bucket_rules(config: DataConfig, base: BaseRequirements) -> BucketRules:
 
 
 def _build(
-    concept: Collected, prior: Collected | None, config: DataConfig, output: Path, base: BaseRequirements
+    concept: Collected, prior: Collected | None, config: DataConfig, output: Path, base: BaseRequirements, crew: Crew
 ) -> Stages:
     """Label, choose sizes, render. What rendering needs is loaded first: it may be missing."""
     renderer = Renderer(config, output)
-    labelled = yield from _label(concept, config, base, preservation=False)
+    labelled = yield from _label(concept, config, base, crew, preservation=False)
     if prior is not None:
-        labelled += yield from _label(prior, config, base, preservation=True)
+        labelled += yield from _label(prior, config, base, crew, preservation=True)
     sets = [concept] if prior is None else [concept, prior]
     rejected = tuple(item for one in sets for item in one.all_rejected())
     if not concept.kept:
@@ -101,7 +106,7 @@ def _build(
     buckets = assign_buckets(sizes, bucket_rules(config, base))
     jobs = [RenderJob(*pair, bucket, index) for index, (pair, bucket) in enumerate(zip(labelled, buckets, strict=True))]
     examples: list[Example] = []
-    for example in renderer.render(jobs):
+    for example in renderer.render(jobs, crew):
         examples.append(example)
         yield PreparationProgress("cutting the images", len(examples), len(jobs))
     warnings = [warning for one in sets for warning in one.all_warnings()]
@@ -115,12 +120,12 @@ Labelled = list[tuple[Surveyed, Label]]
 
 
 def _label(
-    collected: Collected, config: DataConfig, base: BaseRequirements, preservation: bool
+    collected: Collected, config: DataConfig, base: BaseRequirements, crew: Crew, preservation: bool
 ) -> Generator[PreparationProgress, None, Labelled]:
     found = [collected.finder.find(item.file) for item in collected.kept]
     missing = [item for item, (own, _) in zip(collected.kept, found, strict=True) if own is None]
     generated: dict[FoundFile, Caption] = {}
-    for number, (file, caption) in enumerate(caption_missing(missing, config, base.count_tokens), 1):
+    for number, (file, caption) in enumerate(caption_missing(missing, config, base.count_tokens, crew), 1):
         if caption:
             generated[file] = caption
         yield PreparationProgress(f"captioning with {config.captioner}", number, len(missing))

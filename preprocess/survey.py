@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from preprocess.crew import Crew, Work
 from preprocess.dataset import Rejected
 from preprocess.errors import DatasetError
 from preprocess.fingerprints import Fingerprint, nearest_before
 from preprocess.images import DecodeRules, decode
 from preprocess.intake import FoundFile
-from preprocess.parallel import ordered_map
 
 PREVIEW_SIDE = 320
 
@@ -26,16 +26,39 @@ class Surveyed:
 
 
 def survey(
-    images: Sequence[FoundFile], rules: DecodeRules, output: Path, num_workers: int | None, series: str = ""
+    images: Sequence[FoundFile],
+    rules: DecodeRules,
+    output: Path,
+    crew: Crew,
+    num_workers: int | None,
+    series: str = "",
 ) -> Iterator[Surveyed | Rejected]:
     """What became of each file, in order. Writes the previews, whose names begin with `series`."""
     (output / "previews").mkdir(parents=True, exist_ok=True)
+    needs = [output, *dict.fromkeys(file.root for file in images)]
+    yield from crew.map(Work.of(Look(rules, output, series), needs), list(enumerate(images)), num_workers)
 
-    def look(numbered: tuple[int, FoundFile]) -> Surveyed | Rejected:
+
+@dataclass(frozen=True)
+class Look:
+    """Looks at one image after the other."""
+
+    rules: DecodeRules
+    output: Path
+    series: str
+
+    def __call__(self, numbered: tuple[int, FoundFile]) -> Surveyed | Rejected:
+        """The image and its number among all."""
         index, file = numbered
-        return _look(file, rules, output, f"previews/{series}{index:04d}_{file_stem(file)}.webp")
-
-    yield from ordered_map(look, enumerate(images), num_workers)
+        preview = f"previews/{self.series}{index:04d}_{file_stem(file)}.webp"
+        try:
+            picture = decode(file.path, self.rules)
+        except DatasetError as error:
+            return Rejected(file.name, str(error))
+        small = picture.image.copy()
+        small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), reducing_gap=2.0)
+        small.save(self.output / preview, "WEBP", quality=80, method=2)
+        return Surveyed(file, picture.image.size, Fingerprint.of(picture.image), preview, picture.notes)
 
 
 def file_stem(file: FoundFile) -> str:
@@ -60,14 +83,3 @@ def near_duplicates(surveyed: Sequence[Surveyed]) -> Iterator[str]:
         one, other = surveyed[earlier], surveyed[later]
         if one.fingerprint.exact != other.fingerprint.exact:
             yield f"{other.file.name}: nearly the same picture as {one.file.name}; both are trained"
-
-
-def _look(file: FoundFile, rules: DecodeRules, output: Path, preview: str) -> Surveyed | Rejected:
-    try:
-        picture = decode(file.path, rules)
-    except DatasetError as error:
-        return Rejected(file.name, str(error))
-    small = picture.image.copy()
-    small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), reducing_gap=2.0)
-    small.save(output / preview, "WEBP", quality=80, method=2)
-    return Surveyed(file, picture.image.size, Fingerprint.of(picture.image), preview, picture.notes)

@@ -1,7 +1,9 @@
 """Cuts the views of every image out of it and writes them, with their masks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,11 @@ from PIL import Image
 from preprocess.augment import AugmentationRules, PlannedView, plan_views
 from preprocess.buckets import DEFAULT_RESOLUTION
 from preprocess.config import DataConfig
+from preprocess.crew import Crew, Work
 from preprocess.crop import MAX_ENLARGEMENT, Crop, Size, crop_to_window
 from preprocess.dataset import Example, View
 from preprocess.images import DecodeRules, Picture, decode
 from preprocess.labels import Label
-from preprocess.parallel import ordered_map
 from preprocess.subject import SubjectFinder
 from preprocess.survey import Surveyed, file_stem
 
@@ -68,11 +70,12 @@ class Renderer:
         """How many times the upscaler enlarges; 1 without one."""
         return self._upscaler.factor if self._upscaler else 1
 
-    def render(self, jobs: Iterable[RenderJob]) -> Iterator[Example]:
+    def render(self, jobs: Sequence[RenderJob], crew: Crew) -> Iterator[Example]:
         """One example a job, in order."""
         for folder in ("images", "masks"):
             (self._output / folder).mkdir(exist_ok=True)
-        yield from ordered_map(self._render, jobs, self._config.num_workers)
+        work = Work(self._render, partial(_rendering, self._config, self._output), [self._output])
+        yield from crew.map(work, jobs, self._config.num_workers)
 
     def _render(self, job: RenderJob) -> Example:
         name = job.surveyed.file.name
@@ -148,6 +151,11 @@ class Renderer:
             mask_file = file.replace("images/", "masks/", 1)
             view.cut(mask).save(self._output / mask_file)
         return View(file, view.crop, mask_file, view.flipped)
+
+
+def _rendering(config: DataConfig, output: Path) -> AbstractContextManager[Callable[[RenderJob], Example]]:
+    """The work of another process, with models of its own."""
+    return nullcontext(Renderer(config, output)._render)
 
 
 def _lost_subject(name: str, views: Sequence[PlannedView], mask: Image.Image) -> tuple[str, ...]:

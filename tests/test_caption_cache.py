@@ -1,10 +1,10 @@
 """Captions are remembered: what was answered once is not asked again."""
 
-import gc
 import json
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from preprocess.captioners.cache import CaptionCache, pixel_digest
 from preprocess.captioners.captioner import BATCH_SIZE, Captioner, CaptionerError
-from preprocess.captioners.captioning import caption_images
+from preprocess.captioners.captioning import caption_batch, loaded_on_use
 from preprocess.captioners.choice import CaptionerChoice, Kind
 from preprocess.captioners.registry import choose_captioner
 from tests.tiny_captioners import CPU, EXPECTED, QUESTION, picture, pictures
@@ -45,7 +45,13 @@ def captioned(
     load: Callable[[], Captioner],
     cache: CaptionCache,
 ) -> dict[str, str]:
-    return dict(caption_images(images, choice, load, cache))
+    named = iter(images)
+    captions: dict[str, str] = {}
+    with loaded_on_use(load) as captioner:
+        while batch := list(islice(named, BATCH_SIZE)):
+            texts = caption_batch([image for _, image in batch], choice, captioner, cache)
+            captions |= dict(zip((name for name, _ in batch), texts, strict=True))
+    return captions
 
 
 def widths(*values: int) -> Iterator[tuple[str, Image.Image]]:
@@ -58,11 +64,11 @@ def test_a_second_run_takes_everything_from_the_cache_and_loads_nothing(
     choice = choose_captioner(str(tiny_captioner("blip")), prompt=None, trust_remote_code=False)
     named = [(f"{index}.png", image) for index, image in enumerate(pictures())]
     cache = CaptionCache(tmp_path / "captions")
-    first = caption_images(named, choice, lambda: choice.load(CPU), cache)
-    assert list(first) == [(name, text) for (name, _), text in zip(named, EXPECTED, strict=True)]
+    first = captioned(named, choice, lambda: choice.load(CPU), cache)
+    assert list(first.items()) == [(name, text) for (name, _), text in zip(named, EXPECTED, strict=True)]
     renamed = [(f"other {name}", image) for name, image in named]
-    again = caption_images(renamed, choice, lambda: pytest.fail("the model is loaded again"), cache)
-    assert [text for _, text in again] == EXPECTED
+    again = captioned(renamed, choice, lambda: pytest.fail("the model is loaded again"), cache)
+    assert list(again.values()) == EXPECTED
 
 
 def test_only_the_unknown_pictures_are_shown_to_the_model(tmp_path: Path) -> None:
@@ -120,24 +126,6 @@ def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CaptionerError, match="another cache folder"):
         captioned(widths(10), CHOICE, Onlooker().load, CaptionCache(tmp_path / "file"))
-
-
-@pytest.mark.slow
-def test_only_a_few_pictures_are_held(tmp_path: Path) -> None:
-    alive: list[weakref.ref[Image.Image]] = []
-    held: list[int] = []
-
-    def decoded() -> Iterator[tuple[str, Image.Image]]:
-        for width in range(10, 10 + 5 * BATCH_SIZE):
-            gc.collect()
-            held.append(sum(one() is not None for one in alive))
-            image = Image.new("RGB", (width, 20))
-            alive.append(weakref.ref(image))
-            yield f"{width}.png", image
-            del image
-
-    captioned(decoded(), CHOICE, Onlooker().load, CaptionCache(tmp_path))
-    assert max(held) <= 2 * BATCH_SIZE
 
 
 def test_the_model_is_let_go_when_all_is_captioned(tmp_path: Path) -> None:

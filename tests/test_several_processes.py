@@ -1,4 +1,4 @@
-"""Two real processes train what one trains with the double batch."""
+"""Two real processes prepare what one prepares, and train what one trains with the double batch."""
 
 import json
 import subprocess
@@ -12,9 +12,12 @@ import yaml
 from accelerate import Accelerator
 
 from families.registry import load_base_model
+from preprocess.crew import ALONE
+from preprocess.dataset import PreparedDataset
 from preprocess.settings import ConfigError
 from tests.conftest import EXAMPLE, PROJECT
 from tests.golden_curves import curve_config, curve_training
+from tests.shared_preparation import contents, prepared, write_shards
 from tests.shared_training import shared_curve
 from tests.tiny_models import write_sdxl
 from trainer.cog_job import TrainingFailed, train_in_child_process
@@ -81,6 +84,29 @@ def test_what_the_first_process_refuses_ends_all(tmp_path: Path, monkeypatch: py
         train_in_child_process(
             {"input_images": tmp_path / "upload.zip", "config": yaml.safe_dump({"base_model": base, **JOB})}
         )
+
+
+@pytest.mark.slow
+def test_two_processes_prepare_what_one_prepares(tmp_path: Path) -> None:
+    source = write_shards(tmp_path / "shards")
+    options = {"mask": "face", "crop": "face", "augmented_views": 2, "crop_jitter": 0.2}
+    result = run(*TORCHRUN, "-m", "tests.shared_preparation", str(source), str(tmp_path / "two"), json.dumps(options))
+    assert result.returncode == 0, result.stderr
+    alone = prepared([source], tmp_path / "one", ALONE, **options)
+    assert PreparedDataset.read(tmp_path / "two").digest() == alone.digest()
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_damaged_shard_ends_both_whoever_unpacks_it(number: int, tmp_path: Path) -> None:
+    source, base = write_shards(tmp_path / "shards"), str(write_sdxl(tmp_path / "base"))
+    (source / f"shard-{number:03d}.tar").write_bytes(b"no archive")
+    options = [f"--{name}={value}" for name, value in {"base_model": base, **JOB}.items()]
+    result = run(*TORCHRUN, "train.py", str(source), "--output", str(tmp_path / "out"), *options)
+    assert result.returncode != 0
+    said = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert said == [f"error: shard-{number:03d}.tar: neither a zip nor a tar archive. Pack the images into a .zip."]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from preprocess.settings import ConfigError
 from trainer.attention import require_attention
 from trainer.base_model import autocast_precision, load
 from trainer.config import TrainingConfig
+from trainer.crew import assist
 from trainer.latent_store import encode_dataset, latent_place
 from trainer.leading import lead
 from trainer.output_folder import OutputFolder
@@ -19,7 +20,7 @@ from trainer.training import build_training
 
 
 def follow(config: TrainingConfig, output: OutputFolder, state: dict[str, Any] | None = None) -> Iterator[int]:
-    """Train what the first process of `trainer.run` prepares. Yields the number of each step.
+    """Help the first process of `trainer.run` to prepare, and train with it. Yields the number of each step.
 
     `state`: of the checkpoint to go on from. Raises what `run` raises, and ConfigError where this machine does not see
     the first one's files.
@@ -29,7 +30,8 @@ def follow(config: TrainingConfig, output: OutputFolder, state: dict[str, Any] |
     family = load(config, accelerator)
     config = resolve(config, family)
     require_attention(config, accelerator.device, family.denoiser)
-    folder, digest = processes.of_first(("", ""))  # waits until the images are prepared
+    assist(processes)
+    folder, digest = processes.of_first(("", ""))
     dataset = _read(Path(folder), digest)
     family.to(accelerator.device)
     place = latent_place(config, dataset, family, processes)

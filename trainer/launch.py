@@ -5,7 +5,7 @@ import subprocess
 
 from preprocess.settings import ConfigError
 
-WORLD_SIZE, RANK = "WORLD_SIZE", "RANK"
+WORLD_SIZE, RANK, LOCAL_WORLD_SIZE = "WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE"
 """Environment variables of torchrun, which accelerate launch uses too."""
 PROCESSES_VARIABLE = "TRAINING_PROCESSES"
 SHARDING_VARIABLES = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
@@ -15,6 +15,11 @@ SHARDING_VARIABLES = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELE
 def process_count() -> int:
     """How many processes train together, on all machines."""
     return int(os.environ.get(WORLD_SIZE, "1"))
+
+
+def processes_of_this_machine() -> int:
+    """How many of them run here."""
+    return int(os.environ.get(LOCAL_WORLD_SIZE, "1"))
 
 
 def is_first_process() -> bool:

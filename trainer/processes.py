@@ -1,7 +1,7 @@
 """The processes of one training, started by `accelerate launch` or `torchrun`: one for each GPU, or a single one.
 
-The first one prepares, writes, samples and decides; the others only share its steps. Whoever waits does so in one of
-accelerate's collectives, and a process that ends with an error ends the launcher and thereby all.
+The first one decides, writes and samples; the others only share the preparation of images and the steps. Whoever waits
+does so in one of accelerate's collectives, and a process that ends with an error ends the launcher and thereby all.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast, broadcast_object_list, gather_object
 
 from trainer.launch import process_count
 from trainer.share import Share
@@ -52,6 +52,10 @@ class Processes:
     def of_first(self, value: Value) -> Value:
         """The first process's value, small and of plain types, for everyone."""
         return broadcast_object_list([value])[0]
+
+    def gather(self, value: Value) -> list[Value]:
+        """Everyone's values, of plain types, in the order of the processes."""
+        return list(gather_object([value]))
 
     def figures_of_first(self, values: Sequence[float]) -> list[float]:
         """The first process's figures: as many as everybody has."""

@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from preprocess.crew import Crew
 from preprocess.dataset import PreparedDataset, are_prepared, is_prepared
 from preprocess.gallery import write_gallery
 from preprocess.prepare import BaseRequirements, preparing
@@ -16,6 +17,7 @@ from trainer.base_model import autocast_precision, load
 from trainer.cache import count_views
 from trainer.class_images import with_class_images
 from trainer.config import TrainingConfig
+from trainer.crew import crew_of
 from trainer.duration import describe
 from trainer.evaluation.stage import evaluating, evaluation_encoders
 from trainer.latent_store import encode_dataset, latent_place
@@ -73,7 +75,9 @@ def run(
     data = config
     if config.num_class_images > 0 and state is None:  # before anything is on the base
         data = yield from with_class_images(config, sources, family, accelerator.device, output.class_images)
-    dataset = yield from _dataset(data, sources, output, base_requirements(family, config))
+    crew = crew_of(processes)
+    dataset = yield from _dataset(data, sources, output, base_requirements(family, config), crew)
+    crew.dismiss()
     processes.of_first((str(dataset.folder.resolve()), "" if processes.alone else dataset.digest()))
     yield from _tell(dataset)
 
@@ -137,13 +141,13 @@ def run(
 
 
 def _dataset(
-    config: TrainingConfig, sources: Sequence[str | Path], output: OutputFolder, base: BaseRequirements
+    config: TrainingConfig, sources: Sequence[str | Path], output: OutputFolder, base: BaseRequirements, crew: Crew
 ) -> Generator[Progress, None, PreparedDataset]:
     """Prepare the sources, or open the one that is prepared already. The gallery shows what will be trained."""
     if are_prepared(sources):
         dataset = reopen(Path(sources[0]), config, base)
     else:
-        stages = preparing(sources, config, output.dataset, base)
+        stages = preparing(sources, config, output.dataset, base, crew)
         dataset = yield from relay_preparation(stages, 0.05, 0.07)
     write_gallery(dataset, output.dataset)
     return dataset
