@@ -17,7 +17,10 @@ class Predictor(BaseRunner):
 
     def setup(self, weights: Optional[Path] = None) -> None:
         """`weights` (COG_WEIGHTS) are the LoRAs of every request that names none. Loads their base."""
-        from sampler.cog_prediction import CogPredictions
+        from sampler.quick_imports import quick_imports
+
+        with quick_imports():
+            from sampler.cog_prediction import CogPredictions
 
         self.predictions = CogPredictions(str(weights) if weights else None)
 

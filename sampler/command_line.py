@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sampler.quick_imports import quick_imports
+
 SUCCESS, WRONG_INPUT = 0, 2
 
 
@@ -60,10 +62,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status: 0, or 2 for wrong input."""
     arguments = build_parser().parse_args(argv)
-    from artifact.errors import ArtifactError  # torch and diffusers take seconds: not before --help
-    from families.errors import BaseModelError
-    from fetching.errors import DownloadError
-    from sampler.request import RequestError
+    with quick_imports():  # torch and diffusers take seconds: not before --help
+        from artifact.errors import ArtifactError
+        from families.errors import BaseModelError
+        from fetching.errors import DownloadError
+        from sampler.request import RequestError
 
     try:
         for path in _draw(arguments):
@@ -76,9 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _draw(arguments: argparse.Namespace) -> list[Path]:
     """The images, with `parameters.json` beside them."""
-    from sampler.generation import Generation
-    from sampler.inputs import PredictionInputs, predict
-    from sampler.request import RequestError
+    with quick_imports():
+        from sampler.generation import Generation
+        from sampler.inputs import PredictionInputs, predict
+        from sampler.request import RequestError
 
     values = dict(vars(arguments))
     output = values.pop("output")

@@ -149,6 +149,12 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
         read_checkpoint(tmp_path)
 
 
+def test_a_checkpoint_of_another_version_is_named(tmp_path: Path) -> None:
+    write_state(tmp_path, {"format": 1, "step": 5})
+    with pytest.raises(ConfigError, match=r"has format 1, this version reads 2\. Go on with the version that wrote it"):
+        read_checkpoint(tmp_path)
+
+
 def test_other_settings_are_refused_with_a_table() -> None:
     saved = resume_base = TrainingConfig(max_train_steps=100, rank=8, learning_rate=1e-3)
     given = TrainingConfig(rank=4, learning_rate=1e-4, max_train_steps=200)

@@ -71,5 +71,8 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ConfigError(f"resume: {folder} is no whole checkpoint ({error}). Choose another one") from error
     if state.get("format") != FORMAT:
-        raise ConfigError(f"resume: {folder} has format {state.get('format')}, this version reads {FORMAT}")
+        raise ConfigError(
+            f"resume: {folder} has format {state.get('format')}, this version reads {FORMAT}. Go on with the version "
+            "that wrote it, or train anew into another --output"
+        )
     return state

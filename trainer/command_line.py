@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fetching.download import is_url
 from preprocess.settings import ConfigError, add_options, given_options, read_settings_file
+from sampler.quick_imports import quick_imports
 from trainer.config import TrainingConfig, build_config
 from trainer.launch import is_first_process, process_count, require_data_parallelism
 from trainer.publishing_failed import PublishingFailed
@@ -59,9 +60,10 @@ def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status: 0, 2 for wrong input, 130 when stopped, 1 for anything else."""
     arguments = build_parser().parse_args(argv)
-    from artifact.errors import ArtifactError
-    from families.errors import BaseModelError
-    from preprocess.errors import DatasetError
+    with quick_imports():
+        from artifact.errors import ArtifactError
+        from families.errors import BaseModelError
+        from preprocess.errors import DatasetError
 
     try:
         with StopSignal() as stop:
@@ -96,7 +98,8 @@ def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
         raise ConfigError("data: is missing. Give a zip, a tar, a folder of images, or a URL.")
     if not is_first_process():
         return _follow(config, output, state, stop)
-    from trainer.run import run  # torch and diffusers take seconds: only now
+    with quick_imports():
+        from trainer.run import run  # torch and diffusers take seconds: only now
 
     last_line = 0.0
     with closing(run(config, arguments.data, output, state)) as progress:
@@ -135,7 +138,8 @@ def _output_folder(arguments: argparse.Namespace) -> "OutputFolder":
 
 def _follow(config: TrainingConfig, output: "OutputFolder", state: dict[str, Any] | None, stop: StopSignal) -> int:
     """The other processes take part in silence; when it ends is the first one's business."""
-    from trainer.following import follow
+    with quick_imports():
+        from trainer.following import follow
 
     for _ in follow(config, output, state):
         stop.deferred = True

@@ -12,7 +12,8 @@ from preprocess.settings import ConfigError
 if TYPE_CHECKING:
     from trainer.training import Training
 
-FORMAT = 1
+FORMAT = 2
+"""1: optimizers remembered every parameter by itself."""
 
 
 def capture(training: Training) -> dict[str, Any]:

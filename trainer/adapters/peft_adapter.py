@@ -1,7 +1,7 @@
 """An adapter of peft's on a component of the base: put on in fp32, written down, switched off, taken off."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 
 from artifact.layers import Layer
 from sampler.low_rank import remove_adapters
+from trainer.adapters.base_precision import compute_in_base_precision
 from trainer.adapters.dropout import AdapterDropout
 from trainer.adapters.kinds import ADAPTER, IN_BASE_PRECISION, KINDS, AdapterKind, draw_again
 
@@ -45,9 +46,7 @@ class PeftAdapter:
             if dropout is not None:
                 module.lora_dropout[ADAPTER] = dropout
             if kind in IN_BASE_PRECISION:
-                module._cast_input_dtype = _as_it_is
-                for projection in (module.lora_A[ADAPTER], module.lora_B[ADAPTER]):
-                    projection.forward = _in_precision_of_input(projection)
+                compute_in_base_precision(module, ADAPTER)
         draw_again(self._named_parameters(), generator)
         wrong = [name for name, parameter in self._named_parameters() if parameter.dtype != torch.float32]
         assert not wrong, f"{wrong[0]} is not fp32"
@@ -93,24 +92,6 @@ class PeftAdapter:
         inside = {id(parameter) for module in self.modules() for parameter in module.get_base_layer().parameters()}
         own = {id(parameter) for module in self.modules() for parameter in module.parameters()} - inside
         return [(name, parameter) for name, parameter in self._component.named_parameters() if id(parameter) in own]
-
-
-def _as_it_is(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """In place of peft's, which casts the input to the fp32 of the adapter's parameters."""
-    return x
-
-
-def _in_precision_of_input(projection: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The projection's forward pass, its fp32 weight cast to what comes in: the base's precision."""
-    run: Callable[[torch.Tensor], torch.Tensor] = projection.forward
-
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        if x.dtype == torch.float32:
-            return run(x)
-        with torch.autocast(x.device.type, dtype=x.dtype):
-            return run(x)
-
-    return forward
 
 
 @torch.no_grad()

@@ -5,15 +5,24 @@ from collections.abc import Sequence
 import torch
 
 from trainer.optimizers.extras import import_extra
+from trainer.optimizers.flat import Flat
 from trainer.optimizers.settings import BETAS, OptimizerSettings, ParameterGroup
 
+MOST_FLAT = 2**28
+"""Elements: their gradients lie in memory twice during an update, a GiB more. Whole models have few large tensors."""
 SCHEDULE_FREE_BETAS = (0.95, 0.99)
 """The first is the share of the average in the point where gradients are taken, not a momentum."""
 
 
+class FlatAdamW(Flat, torch.optim.AdamW):
+    """torch's looks at each tensor before its one kernel, while the GPU waits."""
+
+
 def adamw(groups: Sequence[ParameterGroup], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """One fused kernel for all parameters, on a GPU and on a CPU."""
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=BETAS, fused=True)
+    elements = sum(parameter.numel() for group in groups for parameter in group["params"])
+    kind = FlatAdamW if elements <= MOST_FLAT else torch.optim.AdamW
+    return kind(groups, lr=settings.learning_rate, betas=BETAS, fused=True)
 
 
 def adamw_8bit(groups: Sequence[ParameterGroup], settings: OptimizerSettings) -> torch.optim.Optimizer:

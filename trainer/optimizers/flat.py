@@ -1,10 +1,12 @@
-"""One tensor for all parameters of an optimizer that would else read the device once for each of them."""
+"""One tensor for all parameters of an optimizer: 1,120 of SDXL's attention cost as many reads and calls each step."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
+
+from trainer.optimizers.settings import ParameterGroup
 
 
 class FlatParameters:
@@ -27,3 +29,20 @@ class FlatParameters:
         """Of the model's own parameters."""
         for parameter in self._parameters:
             parameter.grad = None
+
+
+class Flat(torch.optim.Optimizer):
+    """Goes before an optimizer's own class: it then works on one flat tensor for each group."""
+
+    def __init__(self, groups: Sequence[ParameterGroup], **options: Any) -> None:
+        self._flat = [FlatParameters(group["params"]) for group in groups]
+        whole = [{**group, "params": [flat.whole]} for group, flat in zip(groups, self._flat, strict=True)]
+        super().__init__(whole, **options)
+        for flat in self._flat:
+            self.register_step_pre_hook(flat.gather_gradients)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Of the model's parameters, too."""
+        super().zero_grad(set_to_none)
+        for flat in self._flat:
+            flat.clear_gradients()

@@ -5,32 +5,17 @@ one that needs the larger steps burns the other. In fp16 its sums underflow to z
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from prodigyopt import Prodigy
 
 from trainer.optimizers.extras import import_extra
-from trainer.optimizers.flat import FlatParameters
+from trainer.optimizers.flat import Flat
 from trainer.optimizers.settings import BETAS, OptimizerSettings, ParameterGroup
 
 
-class FlatProdigy(Prodigy):
-    """prodigyopt's, over one flat tensor a group: it reads two sums back for each tensor, which with 1,120 of SDXL's
-    attention would stop the GPU as often."""
-
-    def __init__(self, groups: Sequence[ParameterGroup], **options: Any) -> None:
-        self._flat = [FlatParameters(group["params"]) for group in groups]
-        whole = [{**group, "params": [flat.whole]} for group, flat in zip(groups, self._flat, strict=True)]
-        super().__init__(whole, **options)
-        for flat in self._flat:
-            self.register_step_pre_hook(flat.gather_gradients)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Of the model's parameters, too."""
-        super().zero_grad(set_to_none)
-        for flat in self._flat:
-            flat.clear_gradients()
+class FlatProdigy(Flat, Prodigy):
+    """prodigyopt's reads two sums back for each tensor."""
 
 
 def prodigy(groups: Sequence[ParameterGroup], settings: OptimizerSettings) -> torch.optim.Optimizer:
