@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from preprocess.crop import Crop
 from preprocess.errors import DatasetError
+from preprocess.parallel import ordered_map
 
 Row = TypeVar("Row")
 DATASET_FILE, REJECTED_FILE, SUMMARY_FILE = "dataset.jsonl", "rejected.jsonl", "summary.json"
@@ -118,15 +120,25 @@ class PreparedDataset:
         return cls(folder, tuple(examples), tuple(rejected), _summary_warnings(folder))
 
     def digest(self) -> str:
-        """16 hex digits over pixels, masks and captions: the same data give the same digits."""
+        """16 hex digits over pixels, masks and captions: the same data give the same digits.
+
+        Files are read once, when it is first asked for: checkpoints want it again and again.
+        """
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        names = [name for example in self.examples for name in _files(example)]
+        of_file = dict(zip(names, ordered_map(self._digest_of_file, names), strict=True))
         digest = hashlib.sha256()
         for example in self.examples:
-            for view in example.views:
-                digest.update((self.folder / view.file).read_bytes())
-                if view.mask:
-                    digest.update((self.folder / view.mask).read_bytes())
+            for name in _files(example):
+                digest.update(of_file[name])
             digest.update(json.dumps([example.caption, example.concept, example.repeats, example.weight]).encode())
         return digest.hexdigest()[:16]
+
+    def _digest_of_file(self, name: str) -> bytes:
+        return hashlib.sha256((self.folder / name).read_bytes()).digest()
 
 
 def is_prepared(folder: Path) -> bool:
@@ -144,6 +156,10 @@ def line_numbers(folder: Path) -> list[int]:
     return [number for number, _ in _lines(folder / DATASET_FILE)]
 
 
+def _files(example: Example) -> list[str]:
+    return [name for view in example.views for name in (view.file, view.mask) if name]
+
+
 def _check(example: Example, folder: Path, where: str) -> None:
     if not example.views:
         raise DatasetError(f"{where}: has no views. Take the line out, or prepare the images again.")
@@ -151,7 +167,7 @@ def _check(example: Example, folder: Path, where: str) -> None:
         raise DatasetError(f"{where}: repeats is {example.repeats}, at least 1 is expected. Or take the line out.")
     if not 0 < example.weight < math.inf:
         raise DatasetError(f"{where}: weight is {example.weight:g}, above 0 is expected. Or take the line out.")
-    for name in [name for view in example.views for name in (view.file, view.mask) if name]:
+    for name in _files(example):
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
             raise DatasetError(f"{where}: {name} lies outside the dataset folder")

@@ -84,6 +84,8 @@ def test_untouched_it_is_what_was_prepared(original: PreparedDataset, prepared_o
     assert again.rejected == prepared_once.rejected and [item.source for item in again.rejected] == ["notes.md"]
     assert again.warnings == prepared_once.warnings
     assert again.digest() == prepared_once.digest()
+    (again.folder / again.examples[-1].views[-1].file).unlink()
+    assert again.digest() == prepared_once.digest()  # read once
     assert [len(example.views) for example in again.examples] == [2, 2, 2, 2]
     assert all(view.mask for example in again.examples for view in example.views)
 
