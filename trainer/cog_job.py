@@ -15,9 +15,11 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from preprocess.settings import ConfigError, parse_settings
@@ -141,13 +143,23 @@ class ChildProcess:
         return self._process.wait()
 
     def stop(self) -> None:
-        """Ask the process to save and end; kill its whole group when it takes too long."""
+        """Ask the process to save and end; kill it and all that it has started when it takes too long."""
         deadline = time.monotonic() + SECONDS_TO_SAVE
+        started = self._descendants()  # a launcher's are in sessions of their own
         self._signal(signal.SIGTERM)
         while self._process.poll() is None and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         self._signal(signal.SIGKILL)
+        for process in started:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self._process.wait()
+
+    def _descendants(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self._process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
 
     def _signal(self, number: int) -> None:
         try:

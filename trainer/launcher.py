@@ -1,7 +1,7 @@
 """Starts a command once for each GPU, for parents that read its lines: `python -m trainer.launcher 2 train.py …`.
 
-It is torchrun's own launcher, but says nothing itself, leaves stopping to the processes, which get the signals too, and
-ends as the first one that failed did.
+It is torchrun's own launcher, but says nothing itself, leaves stopping to the processes, to which it passes signals on,
+and ends as the first one that failed did.
 """
 
 import logging
@@ -10,8 +10,10 @@ import signal
 import sys
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 
+import psutil
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -23,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command to its end. Returns its status; dies of the signal that one of its processes died of."""
     count, *command = arguments
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave_to_the_processes)
+        signal.signal(number, _pass_on)
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
@@ -46,8 +48,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _leave_to_the_processes(number: int, frame: FrameType | None) -> None:
-    """The whole session is signalled."""
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    """torch starts the processes in sessions of their own, which no signal to this one's reaches."""
+    for process in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 if __name__ == "__main__":
