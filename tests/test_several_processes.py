@@ -21,7 +21,6 @@ from tests.shared_preparation import contents, prepared, write_shards
 from tests.shared_training import shared_curve
 from tests.tiny_models import write_sdxl
 from trainer.cog_job import TrainingFailed, train_in_child_process
-from trainer.command_line import main
 from trainer.launch import processes_of_a_job
 from trainer.output_folder import OutputFolder
 from trainer.train_state import capture, restore
@@ -129,14 +128,6 @@ def test_a_wrong_number_of_processes_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TRAINING_PROCESSES", "all")
     with pytest.raises(ConfigError, match="no number of processes"):
         processes_of_a_job()
-
-
-def test_sharding_is_refused_before_anything_is_loaded(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert main([str(EXAMPLE)]) == 2
-    assert "FSDP: models are not sharded here" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_other_processes_is_refused(tmp_path: Path) -> None:

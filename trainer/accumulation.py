@@ -49,13 +49,15 @@ class Accumulation:
     """Every image counts alike, whatever batch it is in. `parts`: into how many each micro-batch is split, 1 at first.
 
     Out of memory, the step starts over with twice as many parts: the same images, the same effective batch. Where a
-    single image does not fit, it starts over with gradient checkpointing, if it may.
+    single image does not fit, it starts over with gradient checkpointing, if it may. `starts_over`: whether it can; not
+    where other processes wait inside of this one's pass.
     """
 
     generators: NamedGenerators
     trainables: Sequence[Trainable]
     checkpointing: GradientCheckpointing
     parts: int = 1
+    starts_over: bool = True
 
     def run(self, batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor]:
         """Add all gradients of a step. Returns the mean losses. Raises OutOfMemory."""
@@ -65,6 +67,8 @@ class Accumulation:
             losses = _attempt(split, backward)
             if losses is not None:
                 return losses
+            if not self.starts_over:
+                raise OutOfMemory(_remedies_at_once(self.checkpointing))
             if any(len(part.captions) > 1 for part in split):
                 self.parts *= 2
             elif self.checkpointing.start():
@@ -85,6 +89,14 @@ class Accumulation:
 def _remedies(checkpointing: GradientCheckpointing) -> str:
     option = "" if checkpointing.on else "set gradient_checkpointing: always, "
     return f"out of memory with a single image: {option}lower resolution or rank, or use a larger GPU"
+
+
+def _remedies_at_once(checkpointing: GradientCheckpointing) -> str:
+    option = "" if checkpointing.on else "gradient_checkpointing: always, or "
+    return (
+        "out of memory, and with shard_base a step cannot start over, for the other processes are in the midst of it: "
+        f"set {option}a smaller train_batch_size (more gradient_accumulation_steps keep the effective batch)"
+    )
 
 
 def _attempt(batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor] | None:

@@ -12,7 +12,7 @@ from fetching.download import is_url
 from preprocess.settings import ConfigError, add_options, given_options, read_settings_file
 from sampler.quick_imports import quick_imports
 from trainer.config import TrainingConfig, build_config
-from trainer.launch import is_first_process, process_count, require_data_parallelism
+from trainer.launch import is_first_process, process_count, require_several, told_to_shard
 from trainer.publishing_failed import PublishingFailed
 from trainer.stop_signal import Stopped, StopSignal
 
@@ -52,9 +52,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
-    """Defaults, then the file, then the command line. Raises ConfigError."""
+    """Defaults, then the file, then the command line, and what accelerate launch was told. Raises ConfigError."""
     values: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
-    return build_config(values | given_options(arguments, TrainingConfig))
+    values |= given_options(arguments, TrainingConfig)
+    config = build_config(values)
+    if not told_to_shard():
+        return config
+    if "shard_base" in values and not config.shard_base:
+        raise ConfigError("shard_base: false, but accelerate launch was told --use_fsdp; leave one of them out")
+    return build_config(values | {"shard_base": True})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
     config = resolve_config(arguments)
-    require_data_parallelism()
+    require_several(config.shard_base)
     for data in arguments.data:
         if not is_url(data) and not Path(data).exists():
             raise ConfigError(f"data: {data} does not exist. Give a zip, a tar, a folder of images, or a URL.")
@@ -92,6 +98,7 @@ def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
 
         resumed = resume(arguments.resume, arguments.output, config)
         config, output, state = resumed.config, resumed.output, resumed.state
+        require_several(config.shard_base)
     elif arguments.data:
         output = _output_folder(arguments)
     else:

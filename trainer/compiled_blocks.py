@@ -59,7 +59,7 @@ def repeated_blocks(denoiser: Any) -> Iterator[nn.Module]:
     names = denoiser._repeated_blocks or [name for name in denoiser._no_split_modules or () if "Transformer" in name]
     blocks = [module for module in denoiser.modules() if type(module).__name__ in names]
     if not blocks:
-        raise ValueError(f"{type(denoiser).__name__} has no repeated blocks to compile")
+        raise ValueError(f"{type(denoiser).__name__} has no repeated blocks")
     yield from blocks
 
 

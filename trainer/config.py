@@ -26,6 +26,9 @@ EVALUATION_SETTINGS = (
     "evaluation_clip", "evaluation_dino", "evaluation_face_model",
 )  # fmt: skip
 
+SHARDABLE = ("lora", "rslora", "none")
+"""Adapters that need no weight of the base outside of its own layer's pass, neither trained nor read back."""
+
 OF_THE_FIRST_PASS = ("adapter_dropout", "token_attention_weight")
 """Settings that work inside a pass through the denoiser's blocks, which must be one that is run, once, as it is."""
 
@@ -83,6 +86,7 @@ class TrainingConfig(
             _class_image_rule,
             _compile_rule,
             _checkpointing_rule,
+            _sharding_rule,
         ):
             rule(self)
         return self
@@ -223,6 +227,18 @@ def _checkpointing_rule(config: TrainingConfig) -> None:
             "gradient_checkpointing computes activations twice, but adapter_dropout draws anew and "
             "token_attention_weight looks at the first ones: leave one of them out"
         )
+
+
+def _sharding_rule(config: TrainingConfig) -> None:
+    if not config.shard_base:
+        return
+    if config.adapter not in SHARDABLE:
+        raise ValueError(
+            f"shard_base: adapter {config.adapter} reads or changes whole weights of the base; choose lora or rslora, "
+            "or leave shard_base out (accelerate launch --multi_gpu)"
+        )
+    if config.compile != "never":
+        raise ValueError("shard_base: blocks are gathered as they are run, and cannot be compiled; set compile: never")
 
 
 def _differs(config: TrainingConfig, name: str) -> bool:

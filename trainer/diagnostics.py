@@ -1,6 +1,6 @@
 """How far the weights have moved: per block, per token. Cheap, and read from the device in one transfer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from families.family import ModelFamily
+from families.whole_tensor import whole
 from trainer.tokens import ConceptTokens
 from trainer.trainable import Trainable
 
@@ -36,13 +37,16 @@ class Observer:
     trainables: Sequence[Trainable]
     _initial: list[Tensor] = field(init=False)
     _vocabulary: list[Tensor] = field(init=False)
-    _base: dict[str, Tensor] = field(default_factory=dict, init=False)
+    _base: dict[str, Tensor] = field(init=False)
 
     @torch.no_grad()
     def __post_init__(self) -> None:
         self._initial = [parameter.detach().clone() for parameter in self.tokens.parameters]
         tables = [encoder.get_input_embeddings().weight for encoder in self.family.text_encoders]
         self._vocabulary = [table.float().norm(dim=1).mean() for table in tables]
+        self._base = {  # now, while all processes are here: the base may be shared out
+            path: whole(layer.get_base_layer().weight.float().square().sum()) for path, layer in self._adapted()
+        }
 
     @torch.no_grad()
     def look(self) -> Diagnostics:
@@ -63,17 +67,18 @@ class Observer:
 
     def _weight_changes(self) -> dict[str, Tensor]:
         moved: dict[str, Tensor] = {}
-        whole: dict[str, Tensor] = {}
-        for path, module in self.family.denoiser.named_modules():
-            if not isinstance(module, BaseTunerLayer):
-                continue
+        before: dict[str, Tensor] = {}
+        for path, layer in self._adapted():
             block = path.split(".")[0]
-            if path not in self._base:
-                weight: Any = module.get_base_layer().weight
-                self._base[path] = weight.float().square().sum()
-            moved[block] = moved.get(block, 0) + change_squared(module)
-            whole[block] = whole.get(block, 0) + self._base[path]
-        return {block: (moved[block] / whole[block]).sqrt() for block in moved}
+            moved[block] = moved.get(block, 0) + change_squared(layer)
+            before[block] = before.get(block, 0) + self._base[path]
+        return {block: (moved[block] / before[block]).sqrt() for block in moved}
+
+    def _adapted(self) -> Iterator[tuple[str, Any]]:
+        """peft's layers in the denoiser, with their paths."""
+        for path, module in self.family.denoiser.named_modules():
+            if isinstance(module, BaseTunerLayer):
+                yield path, module
 
 
 def change_squared(module: nn.Module) -> Tensor:

@@ -15,6 +15,7 @@ from trainer.leading import lead
 from trainer.output_folder import OutputFolder
 from trainer.processes import Processes, start
 from trainer.resolution import resolve
+from trainer.sharded_base import share_out
 from trainer.train_state import restore
 from trainer.training import build_training
 
@@ -33,15 +34,18 @@ def follow(config: TrainingConfig, output: OutputFolder, state: dict[str, Any] |
     assist(processes)
     folder, digest = processes.of_first(("", ""))
     dataset = _read(Path(folder), digest)
+    base = share_out(config, family, processes)
     family.to(accelerator.device)
     place = latent_place(config, dataset, family, processes)
     examples = encode_dataset(dataset, family, place, output.latents, processes)
-    family.vae.to("cpu")
+    with base.first_alone():  # which draws the samples of before
+        family.vae.to("cpu")
     training = build_training(config, family, dataset, examples, accelerator)
     if state is not None:
         restore(training, state)
-    for step in lead(training.trainer, processes):
-        yield step.number
+    with base.first_alone():  # up to the end, but for the steps
+        for step in lead(training.trainer, processes, base):
+            yield step.number
     accelerator.end_training()
 
 

@@ -8,8 +8,15 @@ from preprocess.settings import ConfigError
 WORLD_SIZE, RANK, LOCAL_WORLD_SIZE = "WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE"
 """Environment variables of torchrun, which accelerate launch uses too."""
 PROCESSES_VARIABLE = "TRAINING_PROCESSES"
-SHARDING_VARIABLES = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
-"""What accelerate launch sets for --use_fsdp and the like."""
+FSDP_VARIABLE = "ACCELERATE_USE_FSDP"
+"""What accelerate launch sets for --use_fsdp."""
+OTHER_SHARDING = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
+FSDP_REFUSED = {
+    "FSDP_OFFLOAD_PARAMS": ("true", "parameters are not offloaded; leave it out"),
+    "FSDP_ACTIVATION_CHECKPOINTING": ("true", "set gradient_checkpointing: always instead"),
+    "FSDP_RESHARD_AFTER_FORWARD": ("false", "blocks are always given up after their pass; leave it out"),
+}
+"""Its options that ask for something else than is done here, by the variables that it makes of them, and remedies."""
 
 
 def process_count() -> int:
@@ -27,14 +34,35 @@ def is_first_process() -> bool:
     return int(os.environ.get(RANK, "0")) == 0
 
 
-def require_data_parallelism() -> None:
-    """Raises ConfigError where accelerate was told to shard the model over processes."""
-    for name in SHARDING_VARIABLES:
-        if os.environ.get(name, "false").lower() in ("true", "1"):
+def told_to_shard() -> bool:
+    """Whether accelerate launch was told to shard the model by FSDP. Raises ConfigError for what cannot be granted."""
+    for name in OTHER_SHARDING:
+        if _is_true(name):
             raise ConfigError(
-                f"{name.removeprefix('ACCELERATE_USE_')}: models are not sharded here: each process has the whole "
-                "base, and little of it is trained (docs/performance.md). Use accelerate launch --multi_gpu"
+                f"{name.removeprefix('ACCELERATE_USE_')}: the base is sharded by FSDP2 alone: use accelerate launch "
+                "--use_fsdp --fsdp_version 2, or --multi_gpu to have all of it in each process (docs/performance.md)"
             )
+    if not _is_true(FSDP_VARIABLE):
+        return False
+    if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
+        raise ConfigError(f"FSDP: version {version} wraps whole models; use accelerate launch … --fsdp_version 2")
+    for name, (refused, remedy) in FSDP_REFUSED.items():
+        if os.environ.get(name, "").lower() == refused:
+            raise ConfigError(f"--{name.lower()} {refused}: {remedy}")
+    return True
+
+
+def require_several(shard_base: bool) -> None:
+    """Raises ConfigError where one process alone shall share its base out."""
+    if shard_base and process_count() == 1:
+        raise ConfigError(
+            "shard_base: a single process has nobody to share with; start several (accelerate launch --use_fsdp "
+            "--fsdp_version 2 --num_processes N, or TRAINING_PROCESSES for a server), or leave it out"
+        )
+
+
+def _is_true(name: str) -> bool:
+    return os.environ.get(name, "false").lower() in ("true", "1")
 
 
 def processes_of_a_job() -> int:

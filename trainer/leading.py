@@ -4,24 +4,32 @@ from collections.abc import Generator
 
 from trainer.loop import Step, Trainer
 from trainer.processes import Processes
+from trainer.sharded_base import Base
 
 
-def lead(trainer: Trainer, processes: Processes) -> Generator[Step, None, None]:
+def lead(trainer: Trainer, processes: Processes, base: Base) -> Generator[Step, None, None]:
     """The trainer's steps. After each one all processes take over from the first where the run ends and at which rates.
 
     The first one may take its time between two steps, and may end early by closing this: the others end then too.
+    Before, between and after the steps `base` is apart: the first one may run it alone.
     """
     if processes.alone:
         yield from trainer.steps()
         return
+    base.together()
     for step in trainer.steps():
+        base.apart()
         try:
             yield step
         except GeneratorExit:
             if processes.is_first:
+                base.together()
                 _tell(trainer, processes, trainer.step)
+                base.apart()
             raise
+        base.together()
         _tell(trainer, processes, trainer.max_train_steps)
+    base.apart()
 
 
 def _tell(trainer: Trainer, processes: Processes, end: int) -> None:

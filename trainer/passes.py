@@ -46,7 +46,8 @@ def build_passes(
     checkpointing = GradientCheckpointing(
         family.denoiser, "never" if config.needs_first_activations else config.gradient_checkpointing
     )
-    passes = Passes(Accumulation(generators, trainables, checkpointing), checkpointing)
+    accumulation = Accumulation(generators, trainables, checkpointing, starts_over=not config.shard_base)
+    passes = Passes(accumulation, checkpointing)
     if config.attention != "auto":
         passes.source = AttentionSteps(passes.source, family.denoiser, config.attention)
     if records(config, accelerator.device):

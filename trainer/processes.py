@@ -4,6 +4,7 @@ The first one decides, writes and samples; the others only share the preparation
 does so in one of accelerate's collectives, and a process that ends with an error ends the launcher and thereby all.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast, broadcast_object_list, gather_object
 
-from trainer.launch import process_count
+from trainer.launch import FSDP_VARIABLE, process_count
 from trainer.share import Share
 
 LONGEST_WAIT = timedelta(hours=12)
@@ -22,7 +23,12 @@ Value = TypeVar("Value")
 
 
 def start(mixed_precision: str = "no") -> Accelerator:
-    """Join the other processes, where there are any. On CPUs they talk through gloo."""
+    """Join the other processes, where there are any. On CPUs they talk through gloo.
+
+    That accelerate launch was told --use_fsdp is forgotten here: `trainer.sharded_base` does it, and transformers would
+    otherwise leave the text encoders of all processes but a machine's first one without weights.
+    """
+    os.environ.pop(FSDP_VARIABLE, None)
     waiting = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
     on_cpu = process_count() > 1 and not torch.cuda.is_available()
     return Accelerator(mixed_precision=mixed_precision, cpu=on_cpu, kwargs_handlers=[waiting])

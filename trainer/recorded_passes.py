@@ -48,6 +48,7 @@ def records(config: TrainingConfig, device: torch.device) -> bool:
         and config.adapter != "full"
         and config.gradient_checkpointing != "always"
         and not config.needs_first_activations
+        and not config.shard_base  # whose blocks are gathered between kernels
     )
 
 

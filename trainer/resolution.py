@@ -10,6 +10,7 @@ from sampler.request import RequestError
 from trainer.adapters.adapter import check_targets
 from trainer.config import TrainingConfig
 from trainer.objective_rules import require_objective
+from trainer.sharded_base import require_shardable
 from trainer.token_images import image_tower
 from trainer.token_start import token_starts
 
@@ -36,6 +37,7 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
             f"resolution: {resolution} is more than {family.largest_side}, the largest side that {config.base_model} "
             f"has positions for; {family.native_resolution} is what it was made for"
         )
+    require_shardable(config, family)
     _require_readable_prompts(config, family)
     check_targets(family, config)  # before training, not when the adapter is placed
     require_objective(config, family)

@@ -13,9 +13,9 @@ LATEST = "latest"
 MAY_CHANGE = (
     "max_train_steps", "max_train_epochs", "max_train_minutes", "checkpointing_steps", "keep_checkpoints",
     "num_validation_images", "num_inference_steps", "guidance_scale", "validation_prompt", "save_precision",
-    "early_stopping_patience", "diagnostics_steps", "evaluate",
+    "early_stopping_patience", "diagnostics_steps", "evaluate", "shard_base",
 )  # fmt: skip
-"""What says how long is trained and what is looked at. Schedules are stretched to a new end."""
+"""What says how long is trained, what is looked at, and where the base lies. Schedules are stretched to a new end."""
 
 
 @dataclass(frozen=True)

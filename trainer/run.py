@@ -30,6 +30,7 @@ from trainer.report.page import write_page
 from trainer.report.summary import write_report
 from trainer.resolution import base_requirements, resolve, validation_prompt
 from trainer.samples import write_samples, write_samples_before
+from trainer.sharded_base import share_out
 from trainer.trackers import followed, require_trackers, start_trackers
 from trainer.train_state import restore
 from trainer.trainables import require_optimizers
@@ -84,14 +85,16 @@ def run(
     if (warning := where_it_opens(config, family)) is not None:
         yield Progress(warning, 0.07, warning=True)
     phases.begin("cache")
+    base = share_out(config, family, processes)
     family.to(accelerator.device)
     probe = Probe.make(family, validation_prompt(config))
-    base_prediction = probe.predict(family, {})
     place = latent_place(config, dataset, family, processes)
     yield Progress(f"caching the latents of {count_views(dataset.examples)} pictures in {place}", 0.08)
     examples = encode_dataset(dataset, family, place, output.latents, processes)
     phases.begin("sample")
-    write_samples_before(config, Sampler(family), output.samples_before)
+    with base.first_alone():
+        base_prediction = probe.predict(family, {})
+        write_samples_before(config, Sampler(family), output.samples_before)
     if config.sample_steps is None:
         family.vae.to("cpu")  # has nothing to do until the last samples
     phases.begin("train")
@@ -107,30 +110,31 @@ def run(
     plan = describe(config, len(dataset.examples), processes.share.count)
     yield Progress(f"training on {accelerator.device}: {plan}", 0.1)
     trackers = start_trackers(config, output, training.trainer.step)
-    yield from followed(train(training, output), trackers, output, training.trainer.step)
-    training.write(output.weights)
-    shutil.rmtree(output.latents, ignore_errors=True)
+    with base.first_alone():  # but for the steps
+        yield from followed(train(training, output, base), trackers, output, training.trainer.step)
+        training.write(output.weights)
+        shutil.rmtree(output.latents, ignore_errors=True)
 
-    family.to(accelerator.device)
-    phases.begin("sample")
-    yield Progress(f"sampling {config.num_validation_images} images", 0.92)
-    with training.averaged():
-        artifact = training.artifact()
-        artifact.write_embeddings(output.embeddings)
-        write_samples(config, Sampler(family), output.samples, training.triggers)
-        trained_prediction = probe.predict(family, training.triggers)
+        family.to(accelerator.device)
+        phases.begin("sample")
+        yield Progress(f"sampling {config.num_validation_images} images", 0.92)
+        with training.averaged():
+            artifact = training.artifact()
+            artifact.write_embeddings(output.embeddings)
+            write_samples(config, Sampler(family), output.samples, training.triggers)
+            trained_prediction = probe.predict(family, training.triggers)
 
-    phases.begin("verify")
-    yield Progress("verifying the artifact", 0.93)
-    training.remove()
-    verification = verify(output.weights, family, probe, base_prediction, trained_prediction, artifact)
-    yield Progress(
-        f"verified: the file does what the training did (relative difference {verification.difference:.1e})", 0.94
-    )
-    evaluation = None
-    if encoders is not None:  # chooses among the checkpoints, so it comes after the file is known to be right
-        phases.begin("evaluate")
-        evaluation = yield from evaluating(config, family, dataset, output, encoders, training.trainer.step)
+        phases.begin("verify")
+        yield Progress("verifying the artifact", 0.93)
+        training.remove()
+        verification = verify(output.weights, family, probe, base_prediction, trained_prediction, artifact)
+        yield Progress(
+            f"verified: the file does what the training did (relative difference {verification.difference:.1e})", 0.94
+        )
+        evaluation = None
+        if encoders is not None:  # chooses among the checkpoints, so it comes after the file is known to be right
+            phases.begin("evaluate")
+            evaluation = yield from evaluating(config, family, dataset, output, encoders, training.trainer.step)
     phases.end()
     write_report(output, config, dataset, verification, phases, evaluation)
     yield Progress(f"the report: {write_page(output, dataset)}", 1.0, phases=phases.seconds)

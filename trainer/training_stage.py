@@ -11,6 +11,7 @@ from trainer.output_folder import OutputFolder
 from trainer.processes import Processes
 from trainer.progress import Progress, StepReporter, keep_lines
 from trainer.samples import write_samples_of_step
+from trainer.sharded_base import WHOLE, Base
 from trainer.step_watch import StepWatch
 from trainer.train_state import restore
 from trainer.training import Training
@@ -19,17 +20,17 @@ SPAN = (0.1, 0.9)
 """Fractions of the job."""
 
 
-def train(training: Training, output: OutputFolder) -> Iterator[Progress]:
+def train(training: Training, output: OutputFolder, base: Base = WHOLE) -> Iterator[Progress]:
     """Step by step. At the end the best step's state is on the model: the last one's where nothing is scored.
 
-    Whatever ends it early, what was trained so far is saved first.
+    Whatever ends it early, what was trained so far is saved first. `base` is apart before and after.
     """
     trainer, config = training.trainer, training.config
     reporter = StepReporter(output.metrics, trainer.max_train_steps, *SPAN, resumed_at=trainer.step)
     checkpoints = Checkpoints(output.checkpoints, config.keep_checkpoints)
     validation = Validation(training, output)
     watch = StepWatch(training)
-    steps = lead(trainer, Processes(trainer.accelerator))
+    steps = lead(trainer, Processes(trainer.accelerator), base)
     finished = False
     try:
         yield from validation.before_training()

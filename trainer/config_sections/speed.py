@@ -11,7 +11,7 @@ AttentionName = Literal["auto", "flash", "efficient", "cudnn", "math", "xformers
 
 
 class SpeedSection(Settings):
-    """Compilation, what memory is saved, and where latents lie."""
+    """Compilation, what memory is saved, and where latents and the base lie."""
 
     compile: Literal["never", "auto", "always"] = Field(
         "never",
@@ -40,6 +40,12 @@ class SpeedSection(Settings):
 
     latent_cache: Literal["auto", "memory", "disk"] = Field(
         "auto", description="Where latents lie while it trains; auto: on disk where they take half of the free memory"
+    )
+
+    shard_base: bool = Field(
+        False,
+        description="Each of several processes keeps a part of the transformer's frozen weights (FSDP2) instead of "
+        "all; `accelerate launch --use_fsdp --fsdp_version 2` sets it",
     )
 
     @model_validator(mode="after")

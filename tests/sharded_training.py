@@ -1,0 +1,127 @@
+"""One of several processes that train a tiny SD3 whose transformer they share out:
+`torchrun … -m tests.sharded_training BASE RESULT SETTINGS`.
+
+The first one writes the curve, what every process held, and whether its passes alone gave what they gave before.
+"""
+
+import gc
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from families.family import ModelFamily
+from families.registry import load_base_model
+from preprocess.dataset import PreparedDataset
+from tests.golden_curves import cached_examples, curve_config
+from trainer.compiled_blocks import repeated_blocks
+from trainer.config import TrainingConfig
+from trainer.leading import lead
+from trainer.processes import Processes, start
+from trainer.resolution import resolve
+from trainer.sharded_base import Base, share_out
+from trainer.training import build_training
+from trainer.verification import Probe
+
+WHOLE_BATCH = 4
+SETTINGS: dict[str, Any] = {
+    "max_train_steps": 4,
+    "caption_dropout": 0.4,
+    "prior_matching_weight": 0.5,
+    "prior_prompts": ("a red star", "two blue circles", "a green square"),
+}
+
+
+def sharded_config(base: str, processes: int, **changes: Any) -> TrainingConfig:
+    """The same whole batch, whatever the number of processes."""
+    return curve_config(
+        base, train_batch_size=WHOLE_BATCH // processes, shard_base=processes > 1, **(SETTINGS | changes)
+    )
+
+
+def sharded_curve(base_model: str, accelerator: Accelerator, **changes: Any) -> dict[str, Any]:
+    """`curve`: figures of every step. `freed` and `held`: shares of the denoiser's bytes that sharing it out set free
+    in this process, and that it had between steps. `alone`: what `alone_passes` found."""
+    processes = Processes(accelerator)
+    family = load_base_model(base_model, torch.float32)
+    config = resolve(sharded_config(base_model, processes.share.count, **changes), family)
+    probe = Probe.make(family, "a picture")
+    wanted = probe.predict(family, {})
+    whole = sum(parameter.nbytes for parameter in family.denoiser.parameters())
+    blocks, before = list(repeated_blocks(family.denoiser)), live_bytes()
+    base = share_out(config, family, processes)
+    freed, held = (before - live_bytes()) / whole, []
+    alone: list[str] = []
+    with base.first_alone():
+        if processes.is_first:
+            alone += alone_passes(family, probe, wanted, blocks[-1], base)
+    training = build_training(config, family, PreparedDataset(Path(), (), (), ()), cached_examples(), accelerator)
+    curve = []
+    with base.first_alone():
+        for step in lead(training.trainer, processes, base):
+            curve.append({**step.losses, **{f"norm of {key}": norm for key, norm in step.gradient_norms.items()}})
+            held.append(own_bytes(family) / whole)
+            if processes.is_first:
+                probe.predict(family, training.triggers)
+        training.remove()
+        if processes.is_first and not torch.equal(probe.predict(family, {}), wanted):
+            alone.append("after the training the base is another one")
+    return {"curve": curve, "freed": freed, "held": held, "alone": alone}
+
+
+def alone_passes(
+    family: ModelFamily, probe: Probe, wanted: Tensor, last_block: torch.nn.Module, base: Base
+) -> Iterator[str]:
+    """What is wrong with passes of the first process alone; one of them runs out of memory in the last block."""
+
+    def overflow(module: torch.nn.Module, inputs: Any) -> None:
+        raise torch.OutOfMemoryError("full (a pretence)")
+
+    with torch.inference_mode():
+        if not torch.equal(probe.predict(family, {}), wanted):
+            yield "in inference mode a pass gives something else"
+    hook = last_block.register_forward_pre_hook(overflow)
+    try:
+        probe.predict(family, {})
+        yield "nothing ran out of memory"
+    except torch.OutOfMemoryError:
+        hook.remove()
+    if not torch.equal(probe.predict(family, {}), wanted):
+        yield "after one that failed a pass gives something else"
+    features = family.encode_prompts([""] * len(probe.timesteps))
+    try:
+        family.denoise(probe.noised, probe.timesteps, features, probe.sizes)
+        if type(base).__name__ == "ShardedBase":
+            yield "gradients of one process alone are not refused"
+    except RuntimeError as error:
+        if "alone with gradients" not in str(error):
+            raise
+
+
+def own_bytes(family: ModelFamily) -> int:
+    """What this process has of the denoiser's frozen weights."""
+    frozen = [parameter for parameter in family.denoiser.parameters() if not parameter.requires_grad]
+    return sum(each.to_local().nbytes if isinstance(each, DTensor) else each.nbytes for each in frozen)
+
+
+def live_bytes() -> int:
+    """Of everything that any tensor in this process has in memory."""
+    gc.collect()
+    tensors = [each for each in gc.get_objects() if issubclass(type(each), Tensor)]
+    storages = [(each.to_local() if isinstance(each, DTensor) else each).untyped_storage() for each in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+if __name__ == "__main__":
+    joined = start()
+    found = gather_object([sharded_curve(sys.argv[1], joined, **json.loads(sys.argv[3]))])
+    if Processes(joined).is_first:
+        Path(sys.argv[2]).write_text(json.dumps(found), encoding="utf-8")
+    joined.end_training()
