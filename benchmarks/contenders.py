@@ -20,6 +20,10 @@ EXAMPLE = PROJECT / "assets" / "examples" / "robot.zip"
 DEMO = PROJECT / "configs" / "demo.yaml"
 CLASS_WORD = "figure"
 BATCH, RANK, RATE, TOKEN_RATE, SIDE = 8, 8, 2e-3, 2e-2, 64
+FASTEST = ("--cache_latents",)
+"""diffusers' script with all that makes it fast where memory is plenty."""
+DOCUMENTED = ("--gradient_checkpointing",)
+"""As the command in its README has it, which caches no latents."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,10 @@ def our_training(
 def their_training(
     command: Sequence[object], photos: Path, changes: Sequence[object] = ()
 ) -> Callable[[Path, int, int], Usage]:
-    """diffusers' script, with pivotal tuning. It wants a bare name as its output folder."""
+    """diffusers' script, with pivotal tuning. It wants a bare name as its output folder.
+
+    `changes`: options that come after these.
+    """
 
     def train(folder: Path, steps: int, seed: int) -> Usage:
         options = {
@@ -100,7 +107,7 @@ def their_training(
             "report_to": "tensorboard",
         }
         flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-        flags += ["--train_text_encoder_ti", "--train_text_encoder_ti_frac", 1.0, "--cache_latents"]
+        flags += ["--train_text_encoder_ti", "--train_text_encoder_ti_frac", 1.0]
         return run_measured([sys.executable, *command, *flags, *changes], folder.parent)
 
     return train

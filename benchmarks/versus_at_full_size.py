@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.contenders import CLASS_WORD, Usage, our_training, their_training
+from benchmarks.contenders import CLASS_WORD, FASTEST, Usage, our_training, their_training
 from benchmarks.diffusers_results import TRIGGER
 from benchmarks.photographs import scaled_sizes, write_photographs
 from benchmarks.record import Row, markdown, write_record
@@ -60,6 +60,7 @@ def compare(script: Sequence[Path], base: Path, resolution: int, batch: int, ste
             *("--pretrained_model_name_or_path", base, "--resolution", resolution, "--train_batch_size", batch),
             *("--rank", RANK, "--learning_rate", RATE, "--text_encoder_lr", TOKEN_RATE),
             *("--mixed_precision", precision),
+            *FASTEST,
         ])  # fmt: skip
         ours = our_training([
             *("--class_word", CLASS_WORD, "--lr_scheduler", "constant", "--lr_warmup_steps", 0),

@@ -21,6 +21,8 @@ from benchmarks.contenders import (
     BATCH,
     CLASS_WORD,
     DEMO,
+    DOCUMENTED,
+    FASTEST,
     RANK,
     RATE,
     SIDE,
@@ -46,6 +48,7 @@ SHORT, LONG = 10, 50
 LEARNING_STEPS = 120
 PROTOCOL = Protocol(samples_of_a_background=1, inference_steps=15)
 THEIRS, OURS, OURS_DEMO = "diffusers' script", "ours, the same job", "ours, configs/demo.yaml"
+THEIRS_DOCUMENTED = "diffusers' script, its README's options"
 
 
 def main() -> None:
@@ -81,27 +84,34 @@ def _measure(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         photos = unpack_example(folder / "photos")
-        theirs = Contender(THEIRS, their_training(command, photos))
+        theirs = Contender(THEIRS, their_training(command, photos, FASTEST))
+        documented = Contender(THEIRS_DOCUMENTED, their_training(command, photos, DOCUMENTED))
         ours = Contender(OURS, our_training(same_job()))
         demo = Contender(OURS_DEMO, our_training(demo_job()), read_settings_file(DEMO))
         parts: dict[str, Callable[[], list[Row]]] = {
-            "learning": lambda: measure_learning((theirs, ours, demo), folder, photos, arguments.seeds, finished),
-            "speed": lambda: measure_speed((theirs, ours), folder, arguments.pairs, finished),
+            "learning": lambda: measure_learning(
+                (documented, theirs, ours, demo), folder, photos, arguments.seeds, finished
+            ),
+            "speed": lambda: measure_speed((documented, theirs, ours), folder, arguments.pairs, finished),
         }
         return {name: part() for name, part in parts.items() if arguments.part in (None, name)}
 
 
 def measure_speed(contenders: Sequence[Contender], folder: Path, pairs: int, finished: FinishedRuns) -> list[Row]:
-    """Medians over runs of SHORT and of LONG steps, in which the contenders take turns; then the last by the first."""
+    """Medians over runs of SHORT and of LONG steps, in which the contenders take turns; then the last by each other."""
     runs: dict[str, list[tuple[Usage, Usage]]] = {contender.name: [] for contender in contenders}
     for pair in range(pairs):
         for contender in contenders:
             short, long = (_timed(contender, steps, pair, folder, finished) for steps in (SHORT, LONG))
             runs[contender.name].append((short, long))
     rows = [_speed_row(name, usages) for name, usages in runs.items()]
-    first, *_, last = rows
-    ratios = {name: last[name] / value for name, value in first.items() if name != "speed"}
-    return [*rows, {"speed": "ratio", **ratios}]
+    *others, last = rows
+    return [*rows, *(_ratios(last, other) for other in others)]
+
+
+def _ratios(one: Row, other: Row) -> Row:
+    ratios = {name: one[name] / value for name, value in other.items() if name != "speed"}
+    return {"speed": f"{one['speed']}, by {other['speed']}", **ratios}
 
 
 def _timed(contender: Contender, steps: int, pair: int, folder: Path, finished: FinishedRuns) -> Usage:
