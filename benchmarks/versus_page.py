@@ -16,11 +16,11 @@ Alike for all: base, pictures, captions, {resolution} pixels, fp32, batch {batch
 two new tokens in each text encoder, learning rates {learning_rate:g} (LoRA) and {token_learning_rate:g} (tokens),
 gradients clipped to 1 (theirs together, ours for LoRA and tokens apart).
 
-- **diffusers' script**: `--train_text_encoder_ti` to the end, `--snr_gamma 5`, constant rate; tokens start at random, LoRA
-  on attention; `--cache_latents`, which makes it faster, and pairs latents and captions in another order than that of the
-  pictures.
-- **diffusers' script, its README's options**: the same without `--cache_latents` and with `--gradient_checkpointing`, as the
-  command of its README has it.
+- **diffusers' script**: `--train_text_encoder_ti` to the end, `--snr_gamma 5`, constant rate; tokens start at random,
+  LoRA on attention; `--cache_latents`, which makes it faster, and pairs the pictures with captions of other pictures:
+  latents are cached in one shuffled order and read in others.
+- **diffusers' script, its README's options**: the same without `--cache_latents` and with `--gradient_checkpointing`, as
+  in the command of its README.
 - **ours, the same job**: the same layers, weighting and schedule, else the defaults: tokens start as the class word,
   and one caption in twenty is dropped.
 - **ours, configs/demo.yaml**: what this base's users are given: LoRA on feed-forward layers and convolutions too,
