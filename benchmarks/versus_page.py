@@ -19,8 +19,8 @@ gradients clipped to 1 (theirs together, ours for LoRA and tokens apart).
 - **diffusers' script**: `--train_text_encoder_ti` to the end, `--snr_gamma 5`, constant rate; tokens start at random,
   LoRA on attention; `--cache_latents`, which makes it faster, and pairs the pictures with captions of other pictures:
   latents are cached in one shuffled order and read in others.
-- **diffusers' script, its README's options**: the same without `--cache_latents` and with `--gradient_checkpointing`, as
-  in the command of its README.
+- **diffusers' script, its README's options**: without `--cache_latents` and with `--gradient_checkpointing`, as in the
+  command of its README; else the same.
 - **ours, the same job**: the same layers, weighting and schedule, else the defaults: tokens start as the class word,
   and one caption in twenty is dropped.
 - **ours, configs/demo.yaml**: what this base's users are given: LoRA on feed-forward layers and convolutions too,
