@@ -36,8 +36,10 @@ def test_the_predictor_is_measured(base: ModelFamily, tmp_path: Path) -> None:
 
 
 def test_phases_of_a_job_are_shares_of_the_whole() -> None:
-    rows = medians([{"process": 1.0, "train": 3.0, "all": 4.0}, {"process": 1.0, "train": 3.0, "all": 4.0}])
+    warm, cold = {"process": 1.0, "train": 3.0, "all": 4.0}, {"process": 2.0, "train": 3.0, "all": 5.0}
+    rows = medians({"cold": [cold, cold], "warm": [warm, warm]})
     assert [row["share"] for row in rows] == ["25%", "75%", "100%"]
+    assert [row["cold, s"] for row in rows] == [2.0, 3.0, 5.0]
 
 
 def test_the_time_of_a_step_is_told_from_start_and_end(tmp_path: Path) -> None:
