@@ -26,7 +26,7 @@ from preprocess.progress import PreparationProgress
 from preprocess.relay import drain
 from preprocess.settings import build_settings
 from tests.shared_preparation import contents, prepared, write_shards
-from trainer.crew import First, assist
+from trainer.crew import First, assist, threads
 from trainer.share import Share
 
 PATIENCE = 60.0
@@ -220,3 +220,14 @@ def test_captioners_share_the_pictures_in_the_batches_of_one(
         sorted(path.name for path in (tmp_path / f"captions of {name}").iterdir()) for name in ("alone", "together")
     ]
     assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "here", "count"), [(None, "1", 8), (None, "3", 2), (None, "16", 1), (5, "3", 5), (0, "3", 0)]
+)
+def test_processes_of_one_machine_share_its_cores(
+    wanted: int | None, here: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+    assert threads(wanted) == count

@@ -30,7 +30,7 @@ def processes_of_this_machine() -> int:
 
 
 def is_first_process() -> bool:
-    """Whether this is the one that prepares, writes and decides."""
+    """Whether this is the one that writes and decides."""
     return int(os.environ.get(RANK, "0")) == 0
 
 
