@@ -31,7 +31,7 @@ from trainer.base_model import autocast_precision, load
 from trainer.cache import CachedExample, cache_examples
 from trainer.config import TrainingConfig, build_config
 from trainer.config_sections.speed import AttentionName
-from trainer.memory import resident_peak
+from trainer.memory import peak_memory_gib
 from trainer.processes import start
 from trainer.resolution import base_requirements, resolve
 from trainer.training import Training, build_training
@@ -157,7 +157,7 @@ def time_steps(training: Training, steps: int, batch: int) -> dict[str, Any]:
         started = time.perf_counter()
         next(running)
         seconds.append(time.perf_counter() - started)
-    memory = _peak_megabytes()
+    memory = 1024 * peak_memory_gib()
     step, operations = statistics.median(seconds), _operations(training)
     peak = _peak_operations()
     return {
@@ -188,13 +188,6 @@ def _peak_operations() -> float | None:
         return None
     name = torch.cuda.get_device_name()
     return next((peak for card, peak in PEAK_FLOPS.items() if card in name), None)
-
-
-def _peak_megabytes() -> float:
-    """Of the device; on a CPU of this process, which only ever grows."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resident_peak() / 2**20
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from preprocess.crop import Size, apply_crop, centre_crop
 from preprocess.dataset import Example, FaceBox, PreparedDataset, Rejected, View
-from preprocess.gallery import PICTURE_SIDE
+from preprocess.gallery import PICTURE_SIDE, write_gallery
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 LANDSCAPE, PORTRAIT, SQUARE = (288, 192), (192, 288), (224, 224)
@@ -134,3 +135,13 @@ def make_dataset(folder: Path) -> PreparedDataset:
     )
     warnings = ("metadata.jsonl: 2 of its 9 rows name no image; the names in it must be those of the images",)
     return PreparedDataset(folder, tuple(examples), rejected, warnings)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    return make_dataset(tmp_path_factory.mktemp("prepared") / "anna & the hills")
+
+
+@pytest.fixture(scope="module")
+def page(dataset: PreparedDataset) -> Path:
+    return write_gallery(dataset)

@@ -22,17 +22,9 @@ from preprocess.crop import Crop, Size, centre_crop
 from preprocess.dataset import PreparedDataset, Rejected, View
 from preprocess.errors import DatasetError
 from preprocess.gallery import GALLERY_FILE, PICTURE_SIDE, SHOWN_VIEWS, gallery_page, write_gallery
-from tests.gallery_dataset import HOSTILE, PORTRAIT, SQUARE, example, landscape, make_dataset, save
+from tests.gallery_dataset import HOSTILE, PORTRAIT, SQUARE, example, landscape, save
 
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    return make_dataset(tmp_path_factory.mktemp("prepared") / "anna & the hills")
-
-
-@pytest.fixture(scope="module")
-def page(dataset: PreparedDataset) -> Path:
-    return write_gallery(dataset)
+pytest_plugins = ["tests.gallery_dataset"]
 
 
 @pytest.fixture

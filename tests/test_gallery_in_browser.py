@@ -11,23 +11,11 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 
 from preprocess.dataset import PreparedDataset
-from preprocess.gallery import write_gallery
-from tests.gallery_dataset import make_dataset
 
 if TYPE_CHECKING:
     from tests.browser import Browser
 
-pytest_plugins = ["tests.browser"]
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    return make_dataset(tmp_path_factory.mktemp("prepared") / "anna & the hills")
-
-
-@pytest.fixture(scope="module")
-def page(dataset: PreparedDataset) -> Path:
-    return write_gallery(dataset)
+pytest_plugins = ["tests.browser", "tests.gallery_dataset"]
 
 
 SHOWN_NAMES = "return [...document.querySelectorAll('.card:not([hidden]) .name')].map((name) => name.textContent)"
