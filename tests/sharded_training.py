@@ -4,9 +4,9 @@
 The first one writes the curve, what every process held, and whether its passes alone gave what they gave before.
 """
 
-import gc
 import json
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,33 +47,38 @@ def sharded_config(base: str, processes: int, **changes: Any) -> TrainingConfig:
 
 
 def sharded_curve(base_model: str, accelerator: Accelerator, **changes: Any) -> dict[str, Any]:
-    """`curve`: figures of every step. `freed` and `held`: shares of the denoiser's bytes that sharing it out set free
-    in this process, and that it had between steps. `alone`: what `alone_passes` found."""
+    """`curve`: figures of every step. `held` and `gathered`: shares of the denoiser's bytes that this process had
+    between steps, and that its layers saw in their passes; `left`: what of the latter was still there between steps.
+    `alive`: how many weights as they were loaded still are. `alone`: what `alone_passes` found."""
     processes = Processes(accelerator)
     family = load_base_model(base_model, torch.float32)
     config = resolve(sharded_config(base_model, processes.share.count, **changes), family)
     probe = Probe.make(family, "a picture")
     wanted = probe.predict(family, {})
     whole = sum(parameter.nbytes for parameter in family.denoiser.parameters())
-    blocks, before = list(repeated_blocks(family.denoiser)), live_bytes()
+    loaded = [weakref.ref(parameter) for parameter in family.denoiser.parameters()]
+    blocks = list(repeated_blocks(family.denoiser))
     base = share_out(config, family, processes)
-    freed, held = (before - live_bytes()) / whole, []
+    alive = sum(each() is not None for each in loaded)
     alone: list[str] = []
     with base.first_alone():
         if processes.is_first:
             alone += alone_passes(family, probe, wanted, blocks[-1], base)
     training = build_training(config, family, PreparedDataset(Path(), (), (), ()), cached_examples(), accelerator)
-    curve = []
+    curve, held, gathered, left = [], [], [], []
+    seen = watch(family)
     with base.first_alone():
         for step in lead(training.trainer, processes, base):
             curve.append({**step.losses, **{f"norm of {key}": norm for key, norm in step.gradient_norms.items()}})
             held.append(own_bytes(family) / whole)
+            gathered.append(sum(nbytes for nbytes, _ in seen.values()) / whole)
+            left.append(sum(storage.nbytes() for _, storage in seen.values()) / whole)
             if processes.is_first:
                 probe.predict(family, training.triggers)
         training.remove()
         if processes.is_first and not torch.equal(probe.predict(family, {}), wanted):
             alone.append("after the training the base is another one")
-    return {"curve": curve, "freed": freed, "held": held, "alone": alone}
+    return {"curve": curve, "held": held, "gathered": gathered, "left": left, "alive": alive, "alone": alone}
 
 
 def alone_passes(
@@ -106,17 +111,24 @@ def alone_passes(
 
 
 def own_bytes(family: ModelFamily) -> int:
-    """What this process has of the denoiser's frozen weights."""
+    """Of the memory in which this process's parts of the denoiser's frozen weights lie."""
     frozen = [parameter for parameter in family.denoiser.parameters() if not parameter.requires_grad]
-    return sum(each.to_local().nbytes if isinstance(each, DTensor) else each.nbytes for each in frozen)
+    parts = [each.to_local() if isinstance(each, DTensor) else each for each in frozen]
+    return sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts}.values())
 
 
-def live_bytes() -> int:
-    """Of everything that any tensor in this process has in memory."""
-    gc.collect()
-    tensors = [each for each in gc.get_objects() if issubclass(type(each), Tensor)]
-    storages = [(each.to_local() if isinstance(each, DTensor) else each).untyped_storage() for each in tensors]
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+def watch(family: ModelFamily) -> dict[str, tuple[int, torch.UntypedStorage]]:
+    """Of each frozen weight, filled in passes with gradients: its bytes there, and the memory where they were."""
+    seen: dict[str, tuple[int, torch.UntypedStorage]] = {}
+
+    def look(path: str, module: torch.nn.Module) -> None:
+        for name, weight in module.named_parameters(recurse=False):
+            if not weight.requires_grad and torch.is_grad_enabled():
+                seen[f"{path}.{name}"] = (weight.nbytes, weight.untyped_storage())
+
+    for path, module in family.denoiser.named_modules():
+        module.register_forward_pre_hook(lambda module, inputs, path=path: look(path, module))
+    return seen
 
 
 if __name__ == "__main__":

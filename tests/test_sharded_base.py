@@ -66,10 +66,11 @@ def test_it_trains_the_same_with_half_of_the_base(changes: dict[str, Any], tmp_p
     processes = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     alone = sharded_curve(base, Accelerator(cpu=True), **changes)
     assert len(processes) == 2
-    assert alone["freed"] == pytest.approx(0, abs=0.01) and alone["held"] == [1.0] * 4
+    assert alone["held"] == alone["gathered"] == alone["left"] == [1.0] * 4
     for found in processes:
-        assert found["freed"] == pytest.approx(0.5, abs=0.02)
         assert found["held"] == pytest.approx([0.5] * 4, abs=0.02)
+        assert found["gathered"] == [1.0] * 4
+        assert found["left"] == [0.0] * 4 and found["alive"] == 0
         assert found["alone"] == []
         for ours, wanted in zip(found["curve"], alone["curve"], strict=True):
             assert ours == pytest.approx(wanted, rel=1e-4)
