@@ -78,6 +78,8 @@ def sharded_curve(base_model: str, accelerator: Accelerator, **changes: Any) -> 
         training.remove()
         if processes.is_first and not torch.equal(probe.predict(family, {}), wanted):
             alone.append("after the training the base is another one")
+        if processes.is_first and config.shard_base:
+            interrupted_pass(family, probe, blocks[-1])
     return {"curve": curve, "held": held, "gathered": gathered, "left": left, "alive": alive, "alone": alone}
 
 
@@ -108,6 +110,19 @@ def alone_passes(
     except RuntimeError as error:
         if "alone with gradients" not in str(error):
             raise
+
+
+def interrupted_pass(family: ModelFamily, probe: Probe, last_block: Any) -> None:
+    """A signal comes between the announcement of a block, which the others follow, and its gathering."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    last_block.unshard = interrupted
+    try:
+        probe.predict(family, {})
+    except KeyboardInterrupt:
+        del last_block.unshard
 
 
 def own_bytes(family: ModelFamily) -> int:

@@ -63,6 +63,7 @@ class ShardedBase:
         self._processes = processes
         self._device: torch.device = processes.accelerator.device
         self._alone = False
+        self._awaited: Any = None  # what the others gather, and this process does not yet
         blocks = list(repeated_blocks(denoiser))
         mesh = init_device_mesh(self._device.type, (processes.share.count,))
         self._parts: list[Any] = [
@@ -82,6 +83,8 @@ class ShardedBase:
     def together(self) -> None:
         if self._processes.is_first:
             self._alone = False
+            if self._awaited is not None:  # an interruption came in between
+                self._awaited.unshard()
             self._tell(END)
             return
         while (number := self._tell(END)) != END:
@@ -111,10 +114,12 @@ class ShardedBase:
             if torch.is_grad_enabled():
                 raise RuntimeError("a sharded base cannot be run by one process alone with gradients")
             self._tell(number)
+            self._awaited = self._parts[number]
             try:
-                self._parts[number].unshard()
+                self._awaited.unshard()
             except torch.OutOfMemoryError as error:  # the others are waiting already: this cannot be tried again
                 raise RuntimeError(f"out of memory while a block of the sharded base was gathered: {error}") from error
+            self._awaited = None
 
         return announce
 
