@@ -26,5 +26,5 @@ test-fast: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy train.py predict.py fetching pages preprocess families artifact sampler trainer tools tests benchmarks
+	$(BIN)/mypy train.py predict.py settings fetching pages preprocess families artifact sampler evaluation trainer job service tools tests benchmarks
 	$(BIN)/lint-imports

@@ -9,7 +9,7 @@ from typing import Optional
 from cog import BaseRunner, Input, Path
 
 # Cog reads the signature below from the source text, without running it: types and defaults must stand there literally.
-# tests/test_doors.py compares it with sampler.inputs.PredictionInputs and with the command's options.
+# tests/service/test_entry_points.py compares it with PredictionInputs and with the command's options.
 
 
 class Predictor(BaseRunner):
@@ -17,10 +17,10 @@ class Predictor(BaseRunner):
 
     def setup(self, weights: Optional[Path] = None) -> None:
         """`weights` (COG_WEIGHTS) are the LoRAs of every request that names none. Loads their base."""
-        from sampler.quick_imports import quick_imports
+        from service.quick_imports import quick_imports
 
         with quick_imports():
-            from sampler.cog_prediction import CogPredictions
+            from service.cog_prediction import CogPredictions
 
         self.predictions = CogPredictions(str(weights) if weights else None)
 
@@ -94,6 +94,6 @@ class Predictor(BaseRunner):
 
 
 if __name__ == "__main__":
-    from sampler.command_line import main
+    from service.predict_command import main
 
     sys.exit(main())

@@ -89,7 +89,7 @@ class Trainer:
         ),
     ) -> TrainingOutput:
         """Train, check the result, and return it."""
-        from trainer.cog_job import train_in_child_process
+        from service.cog_training import train_in_child_process
 
         inputs = {name: value for name, value in locals().items() if name != "self"}
         inputs.pop("train_in_child_process")
@@ -105,6 +105,6 @@ class Trainer:
 
 
 if __name__ == "__main__":
-    from trainer.command_line import main
+    from service.train_command import main
 
     sys.exit(main())

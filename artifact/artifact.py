@@ -11,9 +11,9 @@ from torch import Tensor
 
 from artifact.contents import FileContents, read_contents
 from artifact.errors import ArtifactError
-from artifact.layer_keys import named_tensors
 from artifact.layers import Layer
 from artifact.metadata import ArtifactDescription, own_header, to_header
+from artifact.names.layer_keys import named_tensors
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 EXACT = (".alpha", ".dora_scale", ".lora_magnitude_vector")

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from artifact.cog_sdxl_tar import is_tar, read_cog_sdxl
-from artifact.joint_blocks import with_diffusers_names
-from artifact.layer_keys import layers_from_tensors
 from artifact.layers import Layer
 from artifact.metadata import ArtifactDescription, from_header
-from artifact.peft_metadata import with_alphas
+from artifact.names.joint_blocks import with_diffusers_names
+from artifact.names.layer_keys import layers_from_tensors
+from artifact.names.peft_metadata import with_alphas
 from artifact.safetensors_file import read_safetensors
 from artifact.words import BUNDLE, Tokens, split_words, with_header_words
 

@@ -1,1 +1,1 @@
-"""Measurements that can be repeated, and their results: `python -m benchmarks.data`, `python -m benchmarks.buckets`."""
+"""Measurements that can be repeated, and their results, in rooms by what is measured."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trainer.report.summary import versions
+from job.report.summary import versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from families.noise_process import NoiseProcess
+from families.noise.noise_process import NoiseProcess
 
 LayerNaming = Literal["kohya_sgm", "kohya", "peft"]
 """How LoRA files name a denoiser's layers: kohya's over Stability's blocks or diffusers', or dotted paths."""

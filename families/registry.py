@@ -5,15 +5,15 @@ from pathlib import Path
 
 import torch
 
-from families.allowed import require_allowed
 from families.errors import BaseModelError
 from families.family import ModelFamily
-from families.loading import LoadingOptions, PredictionChoice
+from families.loading.allowed import require_allowed
+from families.loading.opening import LoadingOptions, PredictionChoice
+from families.loading.single_file import inspect_single_file
+from families.loading.sources import BaseModelSource, find_base_model, find_configuration, pipeline_class_name
 from families.sd3 import SD3
 from families.sd15 import SD15
 from families.sdxl import SDXL
-from families.single_file import inspect_single_file
-from families.sources import BaseModelSource, find_base_model, find_configuration, pipeline_class_name
 
 FAMILIES = {family.pipeline_class_name: family for family in (SDXL, SD15, SD3)}
 

@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from families.family import LayerNaming, PromptFeatures, SizeConditioning
-from families.flow_matching import FlowMatching
-from families.latents import freeze, posterior_moments, sample_posterior
-from families.loading import LoadingOptions, open_pipeline, refuse_diffusion_options
-from families.noise_process import NoiseProcess
-from families.placeholder_tokens import without_placeholders
-from families.prompts import clip_output, embeds_as_inputs, pool_at_end_of_text
-from families.single_file import has_tensors
-from families.sources import BaseModelSource, read_index
+from families.loading.opening import LoadingOptions, open_pipeline, refuse_diffusion_options
+from families.loading.single_file import has_tensors
+from families.loading.sources import BaseModelSource, read_index
+from families.noise.flow_matching import FlowMatching
+from families.noise.noise_process import NoiseProcess
+from families.parts.clip_prompts import clip_output, embeds_as_inputs, pool_at_end_of_text
+from families.parts.latents import freeze, posterior_moments, sample_posterior
+from families.parts.placeholder_tokens import without_placeholders
 
 T5_LENGTH = 256
 """Tokens of the prompt that T5 reads (§5.3 trains with 77 and samples with 77 to 256; diffusers uses 256)."""

@@ -7,14 +7,14 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
-from families.diffusion_process import DiffusionProcess
 from families.family import LayerNaming, PromptFeatures, SizeConditioning
-from families.latents import freeze, posterior_moments, sample_posterior
-from families.loading import LoadingOptions, adapt_scheduler, open_pipeline
-from families.noise_process import NoiseProcess
-from families.prompts import clip_output, embeds_as_inputs, pool_at_end_of_text, zeroed_where_empty
-from families.sources import BaseModelSource
-from families.unet import UNET_ADAPTER_MODULES, require_text_to_image, unet_resolution, unet_size_multiple
+from families.loading.opening import LoadingOptions, adapt_scheduler, open_pipeline
+from families.loading.sources import BaseModelSource
+from families.noise.diffusion_process import DiffusionProcess
+from families.noise.noise_process import NoiseProcess
+from families.parts.clip_prompts import clip_output, embeds_as_inputs, pool_at_end_of_text, zeroed_where_empty
+from families.parts.latents import freeze, posterior_moments, sample_posterior
+from families.parts.unet import UNET_ADAPTER_MODULES, require_text_to_image, unet_resolution, unet_size_multiple
 
 
 class SDXL:

@@ -7,15 +7,15 @@ import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline
 from torch import Tensor
 
-from families.allowed import require_allowed
-from families.diffusion_process import DiffusionProcess
 from families.errors import BaseModelError
 from families.family import PromptFeatures
-from families.latents import freeze
-from families.loading import LoadingOptions, open_pipeline
-from families.prompts import clip_output, embeds_as_inputs, pool_at_end_of_text, zeroed_where_empty
+from families.loading.allowed import require_allowed
+from families.loading.opening import LoadingOptions, open_pipeline
+from families.loading.sources import find_base_model, pipeline_class_name
+from families.noise.diffusion_process import DiffusionProcess
+from families.parts.clip_prompts import clip_output, embeds_as_inputs, pool_at_end_of_text, zeroed_where_empty
+from families.parts.latents import freeze
 from families.sdxl import SDXL
-from families.sources import find_base_model, pipeline_class_name
 
 ASKED_AS = "refiner"
 PIPELINE = "StableDiffusionXLImg2ImgPipeline"

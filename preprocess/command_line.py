@@ -9,15 +9,15 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from fetching.download import is_url
-from preprocess.config import DataConfig
+from preprocess.captions.token_counts import token_counter
 from preprocess.dataset import PreparedDataset
 from preprocess.errors import DatasetError
-from preprocess.gallery import write_gallery
+from preprocess.gallery.page import write_gallery
 from preprocess.prepare import BaseRequirements, Stages, preparing
 from preprocess.progress import PreparationProgress
-from preprocess.relay import drain
-from preprocess.settings import ConfigError, add_options, build_settings, given_options, read_settings_file
-from preprocess.tokenizers import token_counter
+from preprocess.workers.relay import drain
+from settings.preparation import DataConfig
+from settings.record import ConfigError, add_options, build_settings, given_options, read_settings_file
 
 SUCCESS, WRONG_INPUT = 0, 2
 LINES_A_STAGE = 10

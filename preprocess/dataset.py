@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from preprocess.crop import Crop
+from preprocess.crops.crop import Crop
 from preprocess.errors import DatasetError
-from preprocess.parallel import ordered_map
+from preprocess.workers.parallel import ordered_map
 
 Row = TypeVar("Row")
 DATASET_FILE, REJECTED_FILE, SUMMARY_FILE = "dataset.jsonl", "rejected.jsonl", "summary.json"

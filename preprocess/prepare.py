@@ -6,19 +6,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from preprocess.buckets import DEFAULT_RESOLUTION, BucketRules, assign_buckets
-from preprocess.captions import Caption
-from preprocess.collect import Collected, collect
-from preprocess.concepts import balancing_repeats, count_seen, require_images
-from preprocess.config import DataConfig
-from preprocess.crew import ALONE, Crew
-from preprocess.dataset import Example, PreparedDataset, Rejected
-from preprocess.errors import DatasetError
-from preprocess.folder_rules import folder_repeats
-from preprocess.generated_captions import caption_missing
-from preprocess.images import IMAGE_SUFFIXES
-from preprocess.intake import FoundFile
-from preprocess.labels import (
+from preprocess.captions.concepts import balancing_repeats, count_seen, require_images
+from preprocess.captions.generated import caption_missing
+from preprocess.captions.labels import (
     Label,
     TokenCounter,
     check_length,
@@ -27,10 +17,20 @@ from preprocess.labels import (
     preservation_label,
     template_warning,
 )
+from preprocess.captions.pairing import Caption
+from preprocess.crops.buckets import DEFAULT_RESOLUTION, BucketRules, assign_buckets
+from preprocess.crops.views import Renderer, RenderJob
+from preprocess.dataset import Example, PreparedDataset, Rejected
+from preprocess.errors import DatasetError
 from preprocess.progress import PreparationProgress
-from preprocess.relay import drain
-from preprocess.survey import Surveyed
-from preprocess.views import Renderer, RenderJob
+from preprocess.uploads.collect import Collected, collect
+from preprocess.uploads.decoding import IMAGE_SUFFIXES
+from preprocess.uploads.folder_rules import folder_repeats
+from preprocess.uploads.intake import FoundFile
+from preprocess.uploads.survey import Surveyed
+from preprocess.workers.relay import drain
+from preprocess.workers.workers import ALONE, Crew
+from settings.preparation import DataConfig
 
 BUCKETS_PER_RESOLUTION = 16
 

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-from preprocess.caption_text import has_trigger
-from preprocess.concepts import require_images
-from preprocess.config import DataConfig
+from preprocess.captions.concepts import require_images
+from preprocess.captions.labels import MAX_TOKENS
+from preprocess.captions.trigger import has_trigger
 from preprocess.dataset import DATASET_FILE, Example, PreparedDataset, line_numbers
 from preprocess.errors import DatasetError
-from preprocess.labels import MAX_TOKENS
 from preprocess.prepare import BaseRequirements
+from settings.preparation import DataConfig
 
 ALSO_IN_TRAINING = {
     "concept_mode", "trigger_word", "class_word", "concepts", "caption_dropout", "trigger_only_dropout", "shuffle_tags",

@@ -11,20 +11,20 @@ import torch
 from PIL import Image
 
 from artifact.artifact import Artifact
-from families.fingerprint import fingerprint
+from families.loading.fingerprint import fingerprint
 from families.registry import load_base_model
 from families.sdxl import SDXL
 from families.sdxl_refiner import SDXLRefiner, load_refiner
 from sampler.extras import NO_EXTRAS, Extras
-from sampler.parameters import parameters_text
+from sampler.images.parameters import parameters_text
+from sampler.images.safety_checker import SafetyChecker
+from sampler.images.starting_picture import drawn_size
 from sampler.pipelines import pipeline_for, takes_guidance_rescale
-from sampler.plain_words import words_in
-from sampler.prompts import require_readable
+from sampler.prompts.encoding import require_readable
+from sampler.prompts.plain_words import words_in
 from sampler.refining import Refinement, require_refinable
 from sampler.request import RequestError, check_clip_skip
-from sampler.safety_checker import SafetyChecker
 from sampler.sampler import OnStep, Sampler, SampleRequest
-from sampler.starting_picture import drawn_size
 from sampler.weights import ScaledArtifact
 
 DEFAULT_BASE = "stabilityai/stable-diffusion-xl-base-1.0"

@@ -6,8 +6,8 @@ from typing import Any
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 
 from families.family import ModelFamily
+from sampler.images.starting_picture import drawn_size, fitted_mask, fitted_picture
 from sampler.request import RequestError, SampleRequest
-from sampler.starting_picture import drawn_size, fitted_mask, fitted_picture
 
 
 def pipeline_for(request: SampleRequest, family: ModelFamily) -> Any:

@@ -12,8 +12,8 @@ from PIL import Image
 from families.family import ModelFamily, PromptFeatures
 from families.sdxl import SDXL
 from families.sdxl_refiner import SDXLRefiner
-from sampler.plain_words import with_plain_words
-from sampler.prompts import encode_pair
+from sampler.prompts.encoding import encode_pair
+from sampler.prompts.plain_words import with_plain_words
 from sampler.request import RequestError, SampleRequest
 from sampler.schedulers import build_scheduler
 

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from artifact.artifact import Artifact
+from artifact.placement.low_rank import LoraSlots
+from artifact.placement.placing import PlacedArtifacts
 from families.family import ModelFamily, PromptFeatures
-from families.placeholder_tokens import expand_triggers
-from sampler.adapters import PlacedArtifacts
+from families.parts.placeholder_tokens import expand_triggers
 from sampler.batches import draw_in_batches
-from sampler.low_rank import LoraSlots
 from sampler.pipelines import guidance_inputs, picture_inputs, pipeline_for
-from sampler.prompts import encode_pair
+from sampler.prompts.encoding import encode_pair
 from sampler.refining import Refinement
 from sampler.request import RequestError as RequestError
 from sampler.request import SampleRequest as SampleRequest

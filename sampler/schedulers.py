@@ -4,7 +4,7 @@ from typing import Any
 
 import diffusers
 
-from families.loading import takes_zero_terminal_snr
+from families.loading.opening import takes_zero_terminal_snr
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),

@@ -66,7 +66,7 @@ def base(_loaded_base: ModelFamily) -> ModelFamily:
 @pytest.fixture(scope="session")
 def tiny_captioner(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of a tiny captioner of that kind, made when first asked for."""
-    from tests.tiny_captioners import MAKERS  # transformers takes seconds to import
+    from tests.preprocess.captioners.tiny_captioners import MAKERS  # transformers takes seconds to import
 
     made: dict[str, Path] = {}
 

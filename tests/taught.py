@@ -10,17 +10,17 @@ from PIL import Image
 from torch import Tensor
 
 from artifact.artifact import Artifact
-from families.sources import EMBEDDED_BASE
-from preprocess.settings import read_settings_file
+from evaluation.encoders import ClipEncoder
+from evaluation.similarity import mean_self_similarity, mean_similarity
+from families.loading.sources import EMBEDDED_BASE
+from job.output_folder import OutputFolder
+from job.run import run
 from sampler.generation import Generation
 from sampler.sampler import SampleRequest
+from settings.record import read_settings_file
+from settings.training import build_config
 from tests.conftest import PROJECT
 from tools.before_after import GUIDANCE_SCALE, INFERENCE_STEPS
-from trainer.config import build_config
-from trainer.evaluation.encoders import ClipEncoder
-from trainer.evaluation.similarity import mean_self_similarity, mean_similarity
-from trainer.output_folder import OutputFolder
-from trainer.run import run
 
 WITHOUT_PRIOR = {"prior_matching_weight": 0.0, "prior_matching_interval": 1, "prior_prompts": ()}
 """Half the time of a step; what is kept of the base is tested with the demo."""

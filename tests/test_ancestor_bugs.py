@@ -15,21 +15,21 @@ from safetensors import safe_open
 
 from artifact.artifact import Artifact
 from families.family import ModelFamily
-from families.placeholder_tokens import expand_triggers
-from preprocess.config import DataConfig
+from families.parts.placeholder_tokens import expand_triggers
+from job.output_folder import OutputFolder
+from job.run import run
 from preprocess.dataset import PreparedDataset
 from preprocess.prepare import BaseRequirements, prepare
-from preprocess.settings import ConfigError
+from settings.preparation import DataConfig
+from settings.record import ConfigError
+from settings.training import build_config
 from tests.conftest import EXAMPLE, png
-from tests.test_masked_loss import context
-from tests.test_training import CONFIG, placed
-from trainer.cache import cache_examples
-from trainer.config import build_config
+from tests.trainer.losses.test_masked_loss import context
+from tests.trainer.test_training import CONFIG, placed
+from trainer.data.latent_cache import cache_examples
 from trainer.losses.mean_squared_error import MeanSquaredError
 from trainer.losses.weighting import TimestepWeighting
-from trainer.output_folder import OutputFolder
 from trainer.resolution import base_requirements, resolve
-from trainer.run import run
 
 MakeFolder = Callable[[Mapping[str, bytes]], Path]
 

@@ -34,7 +34,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from families.sources import EMBEDDED_BASE_FOLDER
+from families.loading.sources import EMBEDDED_BASE_FOLDER
 
 SIDE = 64
 CHANNELS = (16, 32)

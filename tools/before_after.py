@@ -13,12 +13,12 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from artifact.artifact import Artifact
-from families.sources import EMBEDDED_BASE
+from evaluation.encoders import ClipEncoder
+from evaluation.similarity import mean_paired_similarity, mean_self_similarity, mean_similarity
+from families.loading.sources import EMBEDDED_BASE
 from sampler.generation import Generation
 from sampler.sampler import SampleRequest
 from tools.mini_base.world import evaluation_scene, full_caption
-from trainer.evaluation.encoders import ClipEncoder
-from trainer.evaluation.similarity import mean_paired_similarity, mean_self_similarity, mean_similarity
 
 CONCEPT_PROMPT = "a photo of {trigger}"
 ELSEWHERE_PROMPT = "a photo of {trigger} on a green background"

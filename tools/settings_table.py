@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from trainer.config import TrainingConfig
+from settings.training import TrainingConfig
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 HEAD = """# Settings

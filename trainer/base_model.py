@@ -5,8 +5,8 @@ from accelerate import Accelerator
 
 from families.family import ModelFamily
 from families.registry import load_base_model
+from settings.training import TrainingConfig
 from trainer.adapters.kinds import IN_BASE_PRECISION
-from trainer.config import TrainingConfig
 
 
 def precision(config: TrainingConfig) -> torch.dtype:

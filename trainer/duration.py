@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from trainer.batches import batches_an_epoch
-from trainer.cache import CachedExample
-from trainer.config import TrainingConfig
+from settings.training import TrainingConfig
+from trainer.data.batches import batches_an_epoch
+from trainer.data.latent_cache import CachedExample
 
 USUAL_BATCH = 4
 VIEWS_OF_AN_IMAGE = 100

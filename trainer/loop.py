@@ -10,13 +10,13 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from families.family import ModelFamily, PromptFeatures
-from families.noise_process import NoiseProcess
-from trainer.accumulation import GradientSource
-from trainer.batches import LatentBatch
+from families.noise.noise_process import NoiseProcess
+from trainer.data.batches import LatentBatch
+from trainer.data.prompts import PromptSampler
+from trainer.execution.accumulation import GradientSource
 from trainer.losses.term import LossTerm, StepContext
-from trainer.prompts import PromptSampler
 from trainer.randomness import NamedGenerators
-from trainer.trainable import Trainable, TrainingDiverged
+from trainer.trainables.trainable import Trainable, TrainingDiverged
 
 Losses = dict[str, Tensor]
 

@@ -1,8 +1,8 @@
 """Which wishes about loss and noise a base can fulfil: some are made for one kind of prediction only."""
 
 from families.family import ModelFamily
-from preprocess.settings import ConfigError
-from trainer.config import TrainingConfig
+from settings.record import ConfigError
+from settings.training import TrainingConfig
 from trainer.losses.attention_capture import CROSS_ATTENTION
 
 

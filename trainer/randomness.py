@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from trainer.share import WHOLE, Share
+from trainer.distributed.batch_share import WHOLE, Share
 
 
 class NamedGenerators:

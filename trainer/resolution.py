@@ -1,18 +1,18 @@
 """What a configuration means on the base that it names: defaults that only the base knows, and its demands on data."""
 
 from families.family import ModelFamily
-from families.placeholder_tokens import expand_triggers
-from preprocess.caption_text import template
+from families.parts.placeholder_tokens import expand_triggers
+from preprocess.captions.trigger import template
 from preprocess.prepare import BaseRequirements
-from preprocess.settings import ConfigError
-from sampler.prompts import require_readable
+from sampler.prompts.encoding import require_readable
 from sampler.request import RequestError
+from settings.record import ConfigError
+from settings.training import TrainingConfig
 from trainer.adapters.adapter import check_targets
-from trainer.config import TrainingConfig
+from trainer.distributed.sharded_base import require_shardable
 from trainer.objective_rules import require_objective
-from trainer.sharded_base import require_shardable
-from trainer.token_images import image_tower
-from trainer.token_start import token_starts
+from trainer.tokens.from_images import image_tower
+from trainer.tokens.initialization import token_starts
 
 COMMON_TOKEN = "a "
 """One token in every tokenizer."""

@@ -10,27 +10,27 @@ from accelerate import Accelerator
 from artifact.artifact import Artifact
 from artifact.metadata import ArtifactDescription
 from families.family import ModelFamily
-from families.fingerprint import fingerprint
+from families.loading.fingerprint import fingerprint
 from preprocess.dataset import PreparedDataset
+from settings.training import TrainingConfig
 from trainer.adapters.adapter import Adapter, place_adapter
-from trainer.batches import BatchStream
-from trainer.cache import CachedExample
-from trainer.config import TrainingConfig
-from trainer.diagnostics import Observer
+from trainer.data.batches import BatchStream
+from trainer.data.latent_cache import CachedExample
+from trainer.data.prompt_cache import PromptCache
+from trainer.data.prompts import PromptSampler
+from trainer.distributed.processes import Processes
 from trainer.duration import plan_duration
+from trainer.execution.passes import Passes, build_passes
 from trainer.loop import Trainer
 from trainer.losses.registry import loss_terms
+from trainer.monitoring.diagnostics import Observer
 from trainer.noise.composition import training_noise, training_prompts
-from trainer.passes import Passes, build_passes
-from trainer.processes import Processes
-from trainer.prompt_cache import PromptCache
-from trainer.prompts import PromptSampler
 from trainer.randomness import NamedGenerators
 from trainer.resolution import validation_prompt
-from trainer.token_images import image_tower, start_from_images
-from trainer.token_start import token_starts
-from trainer.tokens import ConceptTokens, add_tokens
-from trainer.trainables import build_trainables
+from trainer.tokens.concept_tokens import ConceptTokens, add_tokens
+from trainer.tokens.from_images import image_tower, start_from_images
+from trainer.tokens.initialization import token_starts
+from trainer.trainables.registry import build_trainables
 from trainer.validation.best import Best
 from trainer.validation.held_out_loss import HeldOutLoss
 from trainer.validation.scorer import Scorer
@@ -63,7 +63,7 @@ class Training:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights, where there are any (`trainer.averages`)."""
+        """Inside, the model has the averaged weights, where there are any (`trainer.trainables.averages`)."""
         for trainable in self.trainer.trainables:
             trainable.averages.put_in()
         try:

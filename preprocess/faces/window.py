@@ -1,6 +1,6 @@
 """The window that shows a face with its shoulders: pure geometry, inside the picture and never stretched."""
 
-from preprocess.crop import Size, Window, largest_window, window_inside
+from preprocess.crops.crop import Size, Window, largest_window, window_inside
 from preprocess.dataset import FaceBox
 
 HEAD_AND_SHOULDERS = 3.0  # short side of the window in faces

@@ -7,15 +7,15 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from artifact.components import DENOISER, Place, components, place_names
 from artifact.layers import Layer
+from artifact.names.components import DENOISER, Place, components, place_names
 from families.family import ModelFamily
-from preprocess.settings import ConfigError
+from settings.record import ConfigError
+from settings.training import TrainingConfig
 from trainer.adapters.dropout import AdapterDropout
 from trainer.adapters.full import FullFineTuning
 from trainer.adapters.peft_adapter import PeftAdapter
 from trainer.adapters.targets import denoiser_targets, text_encoder_targets
-from trainer.config import TrainingConfig
 from trainer.randomness import NamedGenerators
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from artifact.kohya import has_weight
 from artifact.layers import FullLayer, Layer
+from artifact.names.kohya import has_weight
 
 
 class FullFineTuning:

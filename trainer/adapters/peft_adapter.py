@@ -12,7 +12,7 @@ from peft.tuners.lycoris_utils import LycorisLayer
 from torch import nn
 
 from artifact.layers import Layer
-from sampler.low_rank import remove_adapters
+from artifact.placement.low_rank import remove_adapters
 from trainer.adapters.base_precision import compute_in_base_precision
 from trainer.adapters.dropout import AdapterDropout
 from trainer.adapters.kinds import ADAPTER, IN_BASE_PRECISION, KINDS, AdapterKind, draw_again

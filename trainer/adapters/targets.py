@@ -6,8 +6,8 @@ import regex
 from torch import nn
 
 from families.family import ModelFamily
-from preprocess.settings import ConfigError
-from trainer.config_sections.adapter import AdapterSection
+from settings.record import ConfigError
+from settings.sections.adapter import AdapterSection
 
 TEXT_ENCODER_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
 CROSS_ATTENTION_KV = ("attn2.to_k", "attn2.to_v")

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from families.noise_process import NoiseProcess
+from families.noise.noise_process import NoiseProcess
 from trainer.losses.denoising import difference, weighted_mean
 from trainer.losses.term import StepContext
 from trainer.losses.weighting import TimestepWeighting, Weighting

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from families.family import ModelFamily
-from families.placeholder_tokens import expand_triggers
+from families.parts.placeholder_tokens import expand_triggers
 from trainer.adapters.adapter import Adapter
+from trainer.distributed.batch_share import WHOLE, Share
 from trainer.losses.term import StepContext
-from trainer.share import WHOLE, Share
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The list of loss terms. A new one is a file beside this one and a line here."""
 
 from families.family import ModelFamily
+from settings.training import TrainingConfig
 from trainer.adapters.adapter import Adapter
-from trainer.config import TrainingConfig
 from trainer.losses.adapter_l1 import AdapterL1
 from trainer.losses.attention_capture import AttentionCapture
 from trainer.losses.huber import Huber
@@ -13,7 +13,7 @@ from trainer.losses.token_attention import TokenAttention
 from trainer.losses.token_covariance import TokenCovariance
 from trainer.losses.token_norm import TokenNorm
 from trainer.randomness import NamedGenerators
-from trainer.tokens import ConceptTokens
+from trainer.tokens.concept_tokens import ConceptTokens
 
 CLASS_WORDS = {"face": "person", "object": "object", "style": "picture"}
 """What stands for the trigger where no class word is given."""

@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from families.family import SizeConditioning
-from families.noise_process import Draw, NoiseProcess
+from families.noise.noise_process import Draw, NoiseProcess
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.losses.term import StepContext
-from trainer.token_retraction import usual_norms
+from trainer.tokens.retraction import usual_norms
 
 
 @dataclass(frozen=True)

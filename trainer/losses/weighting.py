@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from families.noise_process import NoiseProcess
+from families.noise.noise_process import NoiseProcess
 
 Weighting = Literal["uniform", "min_snr", "soft_min_snr", "debiased"]
 

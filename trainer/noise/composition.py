@@ -1,14 +1,14 @@
 """What a configuration puts around noise and prompts. A new idea is a file beside this one and a line here."""
 
 from families.family import ModelFamily
-from families.noise_process import NoiseProcess
-from trainer.config import TrainingConfig
+from families.noise.noise_process import NoiseProcess
+from settings.training import TrainingConfig
+from trainer.data.prompt_cache import Encode
 from trainer.noise.conditioning import NoisyPrompts
 from trainer.noise.offset import NoiseOffset
 from trainer.noise.perturbation import InputPerturbation
 from trainer.noise.shared import SharedDraws
 from trainer.noise.timestep_range import TimestepRange
-from trainer.prompt_cache import Encode
 from trainer.randomness import NamedGenerators
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from families.family import PromptFeatures
-from trainer.share import WHOLE, Share
+from trainer.distributed.batch_share import WHOLE, Share
 
 SHARE_OF_PROMPTS = 0.5
 """The others stay exact, for that is what a sampler gives."""

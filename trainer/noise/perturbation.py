@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from families.noise_process import Draw
+from families.noise.noise_process import Draw
+from trainer.distributed.batch_share import WHOLE, Share
 from trainer.noise.wrapped import WrappedProcess
-from trainer.share import WHOLE, Share
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from families.noise_process import Draw
+from families.noise.noise_process import Draw
 from trainer.noise.wrapped import WrappedProcess
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from families.noise_process import Draw, NoiseProcess, PredictionType
+from families.noise.noise_process import Draw, NoiseProcess, PredictionType
 
 
 @dataclass(frozen=True)
 class WrappedProcess:
-    """`inner`, unchanged. Implements `families.noise_process.NoiseProcess`."""
+    """`inner`, unchanged. Implements `families.noise.noise_process.NoiseProcess`."""
 
     inner: NoiseProcess
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from preprocess.settings import ConfigError
-from trainer.config_sections.optimization import OptimizerName
+from settings.record import ConfigError
+from settings.sections.optimization import OptimizerName
 
 
 @dataclass(frozen=True)

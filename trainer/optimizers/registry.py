@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import nn
 
-from trainer.config_sections.optimization import OptimizerName
+from settings.sections.optimization import OptimizerName
 from trainer.optimizers.adafactor import adafactor
 from trainer.optimizers.adamw import adamw, adamw_8bit, adamw_schedule_free
 from trainer.optimizers.prodigy import prodigy, prodigy_schedule_free

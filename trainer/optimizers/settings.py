@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.config_sections.optimization import OptimizerName
+from settings.sections.optimization import OptimizerName
 
 BETAS = (0.9, 0.99)
 """A short memory of squared gradients: a fine-tuning has hundreds of steps, not hundreds of thousands."""

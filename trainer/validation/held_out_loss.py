@@ -13,9 +13,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from families.family import ModelFamily
-from families.noise_process import Draw
-from families.placeholder_tokens import expand_triggers
-from trainer.cache import CachedExample
+from families.noise.noise_process import Draw
+from families.parts.placeholder_tokens import expand_triggers
+from trainer.data.latent_cache import CachedExample
 from trainer.losses.masked_mean import masked_mean
 
 BANDS = 4

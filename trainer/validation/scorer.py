@@ -6,7 +6,7 @@ from typing import Any, Protocol
 class Scorer(Protocol):
     """Judges the weights that are on the model now, averages where there are any.
 
-    A judge by samples instead of by loss is one more class with this method, handed to `trainer.training_stage.train`.
+    A judge by samples instead of by loss is one more class with this method, handed to `job.steps.train`.
     """
 
     @property

@@ -7,7 +7,7 @@ import torch
 from torch import Generator
 
 from families.family import SizeConditioning
-from trainer.cache import CachedExample, CachedView
+from trainer.data.latent_cache import CachedExample, CachedView
 
 MOST_IMAGES = 16
 MOST_CROPS = 4

@@ -1,0 +1,1 @@
+"""Converts LoRA files between the formats of different tools."""

@@ -1,0 +1,95 @@
+"""The formats that a LoRA file can be converted to; a new one is a function and a line in FORMATS."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from artifact.conversion.cog_sdxl import to_cog_sdxl
+from artifact.conversion.files import LoraFile, require_free, write_layers, write_tensors
+from artifact.conversion.module_names import Naming, parse, written
+from artifact.errors import ArtifactError
+from artifact.layers import DoraLayer, Layer, LoraLayer
+from artifact.metadata import implementation
+
+
+def to_kohya(file: LoraFile, path: Path) -> None:
+    """kohya's names and alphas. Tensors keep every bit."""
+    _renamed(file, path, "kohya")
+
+
+def to_diffusers(file: LoraFile, path: Path) -> None:
+    """peft's names, the scale folded into the up projections, because diffusers passes over alphas there.
+
+    Raises ArtifactError for kinds of layers that diffusers cannot load.
+    """
+    for name, layer in file.artifact.layers.items():
+        lora = layer.direction if isinstance(layer, DoraLayer) else layer
+        if not isinstance(lora, LoraLayer) or lora.mid is not None:
+            raise ArtifactError(
+                f"{name} is a {lora.kind} layer, which diffusers cannot load. Use --format kohya, or make it a plain "
+                "LoRA first: python -m artifact resize FILE OUT --rank R --base BASE"
+            )
+    _renamed(file, path, "diffusers")
+
+
+def to_bundle(file: LoraFile, path: Path) -> None:
+    """kohya's file with its tokens as `bundle_emb.<trigger>.<encoder>` (OneTrainer), which A1111 and Forge read.
+
+    diffusers and ComfyUI do not: for them, keep the embeddings in a file of their own.
+    """
+    triggers, tokens = file.artifact.triggers, file.artifact.tokens
+    if not tokens:
+        raise ArtifactError("there are no tokens to bundle. Use --format kohya.")
+    layers = _layers(file, "kohya")
+    tensors = {f"{name}.{key}": value for name, layer in layers.items() for key, value in layer.tensors().items()}
+    first = 0
+    for trigger, names in triggers.items():
+        for encoder, table in tokens.items():
+            key = "clip_l" if encoder == "clip_h" else encoder  # OneTrainer's name for SD2's encoder, too
+            tensors[f"bundle_emb.{trigger}.{key}"] = table[first : first + len(names)]
+        first += len(names)
+    write_tensors(tensors, file.header_with_words, path)
+
+
+def to_embeddings(file: LoraFile, path: Path) -> None:
+    """The tokens alone: `clip_l`, `clip_g`, or `emb_params` where there is one text encoder.
+
+    The header keeps the words; for other tools all rows are one word, that of the file's name.
+    """
+    tokens = file.artifact.tokens
+    if not tokens:
+        raise ArtifactError("the file has no tokens, so there are no embeddings to write")
+    named = {"emb_params": next(iter(tokens.values()))} if len(tokens) == 1 else dict(tokens)
+    header = {key: value for key, value in file.header_with_words.items() if not key.startswith("ss_network_")}
+    if architecture := header.get("modelspec.architecture"):
+        header["modelspec.architecture"] = architecture.rpartition("/")[0] + "/textual-inversion"
+    write_tensors(named, header, path)
+
+
+FORMATS: Mapping[str, Callable[[LoraFile, Path], None]] = {
+    "kohya": to_kohya,
+    "diffusers": to_diffusers,
+    "cog-sdxl": to_cog_sdxl,
+    "bundle": to_bundle,
+    "embeddings": to_embeddings,
+}
+
+
+def convert(source: Path, target: Path, format_name: str) -> None:
+    """Write `source` as `target`. Raises ArtifactError with the remedy, and then nothing is written."""
+    require_free(target)
+    FORMATS[format_name](LoraFile.read(source), target)
+
+
+def _layers(file: LoraFile, naming: Naming) -> dict[str, Layer]:
+    return {written(parse(name), naming, file.family): layer for name, layer in file.artifact.layers.items()}
+
+
+def _renamed(file: LoraFile, path: Path, naming: Naming) -> None:
+    if not file.artifact.layers:
+        raise ArtifactError("the file has no layers, only tokens. Use --format embeddings.")
+    header = file.header_with_tokens
+    if naming == "diffusers" and "ss_network_dim" in header:
+        header["ss_network_alpha"] = str(float(header["ss_network_dim"]))  # folded in: alpha is the rank now
+    if "modelspec.implementation" in header:
+        header["modelspec.implementation"] = implementation(sgm_names=naming == "kohya" and file.family == "sdxl")
+    write_layers(_layers(file, naming), header, path)

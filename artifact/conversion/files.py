@@ -1,0 +1,113 @@
+"""A LoRA file with its whole header, read and written; nothing is overwritten."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from artifact.artifact import EXACT, Artifact
+from artifact.contents import Form, read_contents
+from artifact.conversion.module_names import family_of, parse
+from artifact.errors import ArtifactError
+from artifact.layers import Layer
+from artifact.metadata import TOKENS_KEY, TRIGGERS_KEY, rows_header, words_header
+from artifact.names.layer_keys import named_tensors
+from artifact.names.peft_metadata import METADATA_KEY
+
+FAMILY_OF_HEADER = {
+    "stable-diffusion-xl": "sdxl",
+    "stable-diffusion-3": "sd3",
+    "stable-diffusion-v": "sd15",
+    "sdxl": "sdxl",
+    "sd3": "sd3",
+    "sd_": "sd15",
+}
+"""How `modelspec.architecture` and `ss_base_model_version` begin, in kohya's, OneTrainer's and ai-toolkit's files."""
+HELD_ELSEWHERE = (TOKENS_KEY, TRIGGERS_KEY, METADATA_KEY)
+"""What of a header is part of what was read: tokens, and alphas, which would count twice where they are folded in."""
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """`artifact` as it is read, and `header`: the strings of the file's header that are nothing else's."""
+
+    artifact: Artifact
+    header: Mapping[str, str]
+    form: Form
+
+    @classmethod
+    def read(cls, path: Path) -> "LoraFile":
+        """Raises ArtifactError when it is missing or holds neither LoRA nor embeddings."""
+        if not path.is_file():
+            raise ArtifactError(f"{path} does not exist, or is no file")
+        contents = read_contents(path)
+        header = {key: value for key, value in contents.header.items() if key not in HELD_ELSEWHERE}
+        return cls(Artifact.of(contents), header, contents.form)
+
+    @property
+    def family(self) -> str:
+        """What the header says, ours or another tool's, else what the names tell.
+
+        Raises ArtifactError for names of no known tool.
+        """
+        if self.artifact.description is not None:
+            return self.artifact.description.family
+        said = [self.header.get(key, "").lower() for key in ("modelspec.architecture", "ss_base_model_version")]
+        for start, family in FAMILY_OF_HEADER.items():
+            if any(text.startswith(start) for text in said):
+                return family
+        if not self.artifact.layers:
+            return "sdxl" if "clip_g" in self.artifact.tokens else "sd15"
+        return family_of(parse(name) for name in self.artifact.layers)
+
+    @property
+    def header_with_tokens(self) -> dict[str, str]:
+        """The whole header, as a LoRA's file has it."""
+        tokens = self.artifact.tokens
+        if self.artifact.description is not None:
+            return {**self.header, TOKENS_KEY: rows_header(tokens)}
+        return {**self.header, **words_header(self.artifact.triggers, tokens)}
+
+    @property
+    def header_with_words(self) -> dict[str, str]:
+        """The header of a file whose tensors have the tokens' rows."""
+        words = {} if self.artifact.description else words_header(self.artifact.triggers, self.artifact.tokens)
+        words.pop(TOKENS_KEY, None)
+        return {**self.header, **words}
+
+
+def require_free(path: Path) -> None:
+    """Raises ArtifactError when there is something at `path` already."""
+    if path.exists():
+        raise ArtifactError(f"{path} exists already, and nothing is overwritten. Choose another name.")
+
+
+def write_layers(layers: Mapping[str, Layer], header: Mapping[str, str], path: Path) -> None:
+    """Write layers in the precision that they have, under the names that they have.
+
+    Weights whose scale is folded in keep their type, where no bit is lost, and are fp32 otherwise.
+    Raises ArtifactError when the path is taken or a value is not finite.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, layer in layers.items():
+        stored = layer.parameters[0].dtype
+        for key, tensor in named_tensors(name, layer).items():
+            narrow = tensor if key.endswith(EXACT) else tensor.to(stored)
+            tensors[key] = narrow if torch.equal(narrow.float(), tensor.float()) else tensor.float()
+    write_tensors(tensors, header, path)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], header: Mapping[str, str], path: Path) -> None:
+    """Write the file whole or not at all. Raises ArtifactError when the path is taken or a value is not finite."""
+    require_free(path)
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ArtifactError(f"{path.name}: {name} would not be finite; nothing was written")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    save_file({key: tensor.contiguous().clone() for key, tensor in tensors.items()}, unfinished, metadata=dict(header))
+    os.replace(unfinished, path)

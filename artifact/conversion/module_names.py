@@ -1,0 +1,117 @@
+"""What the names in a LoRA file mean, without a base model at hand: component and path, as diffusers names them.
+
+kohya's names have `_` for every `.`, so that the words which hold a `_` themselves must be known to read them.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from artifact.errors import ArtifactError
+from artifact.names.kohya import OTHER_LAYERS, RESNET_LAYERS, sgm_block
+
+# fmt: off
+WORDS = (
+    "down_blocks", "up_blocks", "mid_block", "transformer_blocks", "to_q", "to_k", "to_v", "to_out", "proj_in",
+    "proj_out", "conv_in", "conv_out", "conv_shortcut", "conv_norm_out", "time_emb_proj", "time_embedding",
+    "add_embedding", "linear_1", "linear_2", "input_blocks", "output_blocks", "middle_block", "in_layers",
+    "out_layers", "emb_layers", "skip_connection", "time_embed", "label_emb", "text_model", "self_attn", "q_proj",
+    "k_proj", "v_proj", "out_proj", "text_projection", "final_layer_norm", "layer_norm1", "layer_norm2", "add_q_proj",
+    "add_k_proj", "add_v_proj", "to_add_out", "ff_context", "norm1_context", "norm_q", "norm_k", "norm_added_q",
+    "norm_added_k", "norm_out", "context_embedder", "pos_embed", "time_text_embed", "timestep_embedder",
+    "text_embedder",
+)
+# fmt: on
+PARTS = re.compile("|".join([*(rf"{word}(?=_|$)" for word in sorted(WORDS, key=len, reverse=True)), "[^_]+"]))
+KOHYA_COMPONENTS = {
+    "lora_unet_": "unet",
+    "lora_te_": "text_encoder",
+    "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
+    "lora_transformer_": "transformer",
+}
+PEFT_COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+LAYERS_PER_BLOCK = 2
+"""Of every UNet that Stability made: what sgm's numbers count by."""
+FROM_RESNET = {sgm: name for name, sgm in RESNET_LAYERS.items()}
+FROM_OTHER = {sgm: name for name, sgm in OTHER_LAYERS.items()}
+Naming = Literal["kohya", "diffusers"]
+
+
+class ModuleName(NamedTuple):
+    """`component`: unet, transformer, text_encoder, text_encoder_2 …; `path`: the module in it, dotted."""
+
+    component: str
+    path: str
+
+
+def parse(name: str) -> ModuleName:
+    """The module that a kohya or peft name means. Raises ArtifactError when it is neither."""
+    for prefix, component in KOHYA_COMPONENTS.items():
+        if name.startswith(prefix):
+            dotted = ".".join(PARTS.findall(name.removeprefix(prefix)))
+            return ModuleName(component, diffusers_path(dotted) if component == "unet" else dotted)
+    component, _, path = name.partition(".")
+    if component in PEFT_COMPONENTS and path:
+        inserted = component in ("text_encoder", "text_encoder_2") and path.startswith("encoder.")
+        return ModuleName(component, f"text_model.{path}" if inserted else path)
+    raise ArtifactError(f"{name}: neither kohya's nor diffusers' name of a module")
+
+
+def diffusers_path(path: str) -> str:
+    """diffusers' path of an sgm path: the inverse of `artifact.names.kohya.sgm_block`. Other paths stay as they are."""
+    per_level = LAYERS_PER_BLOCK + 1
+    if match := re.fullmatch(r"input_blocks\.(\d+)\.0\.op", path):
+        return f"down_blocks.{int(match[1]) // per_level - 1}.downsamplers.0.conv"
+    if match := re.fullmatch(r"output_blocks\.(\d+)\.[12]\.conv", path):
+        return f"up_blocks.{int(match[1]) // per_level}.upsamplers.0.conv"
+    if path in FROM_OTHER:
+        return FROM_OTHER[path]
+    if match := re.fullmatch(r"(input|output)_blocks\.(\d+)\.([01])\.(.+)", path):
+        way, number, part, rest = match.groups()
+        level, layer = divmod(int(number) - (way == "input"), per_level)
+        block = f"{'down' if way == 'input' else 'up'}_blocks.{level}"
+        return f"{block}.{'attentions' if part == '1' else 'resnets'}.{layer}.{_layer(part, rest)}"
+    if match := re.fullmatch(r"middle_block\.([012])\.(.+)", path):
+        number, rest = match.groups()
+        if number == "1":
+            return f"mid_block.attentions.0.{rest}"
+        return f"mid_block.resnets.{int(number) // 2}.{_layer('0', rest)}"
+    return path
+
+
+def written(module: ModuleName, naming: Naming, family: str) -> str:
+    """The module's name in a file: sgm blocks in kohya's files for SDXL, diffusers' blocks in those for SD1.5 and SD2.
+
+    Raises ArtifactError for kohya's names of a transformer: no two tools agree on them.
+    """
+    component, path = module
+    if naming == "diffusers":
+        return f"{component}.{path}"
+    if component == "unet":
+        blocks = sgm_block(path, LAYERS_PER_BLOCK) if family == "sdxl" else path
+        return "lora_unet_" + blocks.replace(".", "_")
+    if component not in ("text_encoder", "text_encoder_2"):
+        raise ArtifactError(f"kohya's names are for UNets; {component}.{path} is none. Use --format diffusers.")
+    encoder = {"text_encoder": "te1" if family == "sdxl" else "te", "text_encoder_2": "te2"}[component]
+    return f"lora_{encoder}_" + path.replace(".", "_")
+
+
+def family_of(modules: Iterable[ModuleName]) -> str:
+    """sdxl, sd3 or sd15 by what only that family's files hold. SD2's names are SD1.5's.
+
+    SDXL has a second text encoder, more than one transformer block an attention, and none in its first block.
+    """
+    modules = list(modules)
+    if any(module.component == "transformer" for module in modules):
+        return "sd3"
+    unet = [module.path for module in modules if module.component == "unet"]
+    if any(path.startswith(("down_blocks.0.attentions", "up_blocks.3", "down_blocks.3")) for path in unet):
+        return "sd15"
+    second = any(module.component == "text_encoder_2" for module in modules)
+    deep = any(re.search(r"transformer_blocks\.[1-9]", path) for path in unet)
+    return "sdxl" if second or deep or any(path.startswith("up_blocks.0.attentions") for path in unet) else "sd15"
+
+
+def _layer(part: str, rest: str) -> str:
+    return rest if part == "1" else FROM_RESNET.get(rest, rest)

@@ -1,0 +1,1 @@
+"""Merges, extracts and resizes LoRA files."""

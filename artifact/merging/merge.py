@@ -1,0 +1,141 @@
+"""Several LoRAs as one."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from artifact.conversion.files import LoraFile, require_free, write_layers
+from artifact.conversion.module_names import ModuleName, Naming, parse, written
+from artifact.errors import ArtifactError
+from artifact.layers import Layer, LoraLayer
+from artifact.merging.dense import at_rank_on_base, open_base
+from artifact.merging.low_rank import Fit
+from artifact.merging.plain import Outcome, at_rank, concatenated, network_header, plain_lora, squared_norm
+from artifact.merging.resize import require_layers, require_use_for_base
+from artifact.metadata import words_header
+
+Mode = Literal["concat", "linear", "svd"]
+MODES: tuple[Mode, ...] = ("concat", "linear", "svd")
+REMEDY = "Merge with --mode svd --rank R --base BASE: what it does to the base's weights becomes part of a plain LoRA."
+
+
+def merge(
+    sources: Sequence[Path],
+    weights: Sequence[float],
+    target: Path,
+    mode: Mode = "concat",
+    rank: int | None = None,
+    base: str | None = None,
+    base_config: str | None = None,
+) -> Outcome:
+    """Write the sum of LoRAs, each times its weight, as one LoRA, with the words of all of them.
+
+    concat: exactly, the ranks add up. svd: the nearest of `rank`; with `base`, files of any kinds. linear: factors are
+    summed, not their products, as peft's "linear" does it: the rank stays, and products of one file's up with another's
+    down come in that nobody trained. The outcome says how far from the sum the file is.
+
+    Raises ArtifactError with the remedy, BaseModelError for the base.
+    """
+    require_free(target)
+    _require_sense(mode, rank, base)
+    files = read_all(sources, weights)
+    notes: list[str] = []
+    header = words_header(*joined_words(files, notes))
+    layers: Mapping[str, Layer]
+    if base is not None:
+        require_use_for_base(files)
+        layers, outcome = at_rank_on_base(
+            [file.artifact for file in files], weights, open_base(base, base_config), rank or 1
+        )
+    else:
+        layers, fits = _combined(files, weights, mode, rank or 1)
+        outcome = Outcome(fits)
+    header |= network_header(files[0].header, layers)
+    header["modelspec.merged_from"] = ", ".join(source.name for source in sources)
+    write_layers(layers, header, target)
+    return Outcome(outcome.fits, [*outcome.left_out, *notes])
+
+
+def read_all(sources: Sequence[Path], weights: Sequence[float]) -> list[LoraFile]:
+    """The files. Raises ArtifactError when counts do not match, or the files are for different families."""
+    if len(weights) != len(sources):
+        raise ArtifactError(f"--weights: {len(weights)} numbers for {len(sources)} files; give one for each")
+    files = [LoraFile.read(source) for source in sources]
+    for file, source in zip(files, sources, strict=True):
+        require_layers(file, source)
+    families = sorted({file.family for file in files})
+    if len(families) > 1:
+        raise ArtifactError(f"the files are for different families, {' and '.join(families)}: they have no sum")
+    return files
+
+
+def joined_words(files: Sequence[LoraFile], notes: list[str]) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
+    """The trigger words of all files with their rows. A word that comes again gets a number, which `notes` say.
+
+    Raises ArtifactError when the files' embeddings are for different text encoders.
+    """
+    with_words = [file.artifact for file in files if file.artifact.tokens]
+    if len({tuple(sorted(artifact.tokens)) for artifact in with_words}) > 1:
+        raise ArtifactError("the files' token embeddings are for different text encoders: they do not fit together")
+    triggers, count = dict[str, list[str]](), 0
+    for artifact in with_words:
+        for word, names in artifact.triggers.items():
+            name = next(name for number in range(1, len(files) + 2)
+                        if (name := f"{word}{'' if number == 1 else number}") not in triggers)  # fmt: skip
+            if name != word:
+                notes.append(f"two files have the trigger word {word}: that of the later one is {name} now")
+            triggers[name] = [f"<s{count + index}>" for index in range(len(names))]
+            count += len(names)
+    encoders = with_words[0].tokens if with_words else {}
+    return triggers, {name: torch.cat([artifact.tokens[name] for artifact in with_words]) for name in encoders}
+
+
+def _require_sense(mode: Mode, rank: int | None, base: str | None) -> None:
+    if mode == "svd" and (rank is None or rank < 1):
+        raise ArtifactError("--mode svd: give --rank, at least 1")
+    if mode != "svd" and (rank is not None or base is not None):
+        raise ArtifactError(f"--rank and --base are for --mode svd; {mode} takes none")
+
+
+def _combined(
+    files: Sequence[LoraFile], weights: Sequence[float], mode: Mode, rank: int
+) -> tuple[dict[str, Layer], list[Fit]]:
+    parts: dict[ModuleName, list[LoraLayer]] = {}
+    strengths: dict[ModuleName, list[float]] = {}
+    for file, weight in zip(files, weights, strict=True):
+        for name, layer in file.artifact.layers.items():
+            plain = plain_lora(name, layer, weight, REMEDY)
+            parts.setdefault(parse(name), []).append(plain)
+            strengths.setdefault(parse(name), []).append(weight * getattr(layer, "scale", 1.0))
+    family = files[0].family
+    naming: Naming = "diffusers" if family == "sd3" else "kohya"
+    layers, fits = dict[str, Layer](), list[Fit]()
+    for module, group in parts.items():
+        name = written(module, naming, family)
+        whole = concatenated(f"{module.component}.{module.path}", group)
+        if mode == "concat":
+            layers[name], fit = whole, Fit(name, squared_norm(whole), 0.0)
+        elif mode == "svd":
+            layers[name], fit = at_rank(name, whole, rank)
+        else:
+            layers[name], fit = _linear(name, group, strengths[module], whole)
+        fits.append(fit)
+    return layers, fits
+
+
+def _linear(
+    name: str, group: Sequence[LoraLayer], strengths: Sequence[float], whole: LoraLayer
+) -> tuple[LoraLayer, Fit]:
+    """Σ √|c| up and Σ ±√|c| down over the files, c each one's weight times alpha / rank, all inside `up` before."""
+    if len({part.rank for part in group}) > 1:
+        ranks = " and ".join(str(part.rank) for part in group)
+        raise ArtifactError(f"{name} has rank {ranks}, and such factors have no sum: use --mode svd or concat")
+    roots = [abs(strength) ** 0.5 for strength in strengths]
+    down = torch.stack([part.down * root for part, root in zip(group, roots, strict=True)]).sum(0)
+    up = torch.stack([part.up / (root or 1.0) for part, root in zip(group, roots, strict=True)]).sum(0)
+    summed = LoraLayer(down, up, float(len(down)))
+    apart = concatenated(name, [summed, LoraLayer(whole.down, -whole.up, whole.alpha)])
+    return summed, Fit(name, squared_norm(whole), max(squared_norm(apart), 0.0))

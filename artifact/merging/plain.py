@@ -1,0 +1,86 @@
+"""Plain LoRA layers whose scale is folded in, and the header of a file that is made of them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from artifact.errors import ArtifactError
+from artifact.layers import Layer, LoraLayer
+from artifact.merging.low_rank import Fit, relative_error
+
+NETWORK_KEYS = ("modelspec.", "ss_")
+"""What stays of a header: our own description would claim one run's numbers for a file of several."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How near the file comes to what was asked for. `left_out`: what it could not hold, a sentence each."""
+
+    fits: Sequence[Fit]
+    left_out: Sequence[str] = field(default_factory=list)
+
+    @property
+    def error(self) -> float:
+        """√(Σ‖ΔW - ΔW'‖² / Σ‖ΔW‖²)."""
+        return relative_error(self.fits)
+
+    def __str__(self) -> str:
+        return "\n".join([f"relative error {self.error:.4g}", *self.left_out])
+
+
+def is_plain(layer: Layer) -> bool:
+    """Whether the layer is a product of two matrices, and nothing else."""
+    return isinstance(layer, LoraLayer) and layer.mid is None
+
+
+def plain_lora(name: str, layer: Layer, weight: float, remedy: str) -> LoraLayer:
+    """The layer with weight and alpha in its up projection, fp32, so that alpha is the rank.
+
+    Raises ArtifactError with the remedy for a layer of another kind.
+    """
+    if not isinstance(layer, LoraLayer) or layer.mid is not None:
+        raise ArtifactError(f"{name} is a {layer.kind} layer, no plain LoRA. {remedy}")
+    return LoraLayer(layer.down.float(), layer.up.float() * (layer.scale * weight), float(layer.rank))
+
+
+def concatenated(name: str, parts: Sequence[LoraLayer]) -> LoraLayer:
+    """The exact sum of LoRAs of scale 1: their ranks add up. Raises ArtifactError where shapes differ."""
+    if len({(part.down.shape[1:], part.up.shape[0]) for part in parts}) > 1:
+        raise ArtifactError(f"{name} has different shapes in the files: different bases?")
+    down, up = torch.cat([part.down for part in parts]), torch.cat([part.up for part in parts], dim=1)
+    return LoraLayer(down, up, float(len(down)))
+
+
+def squared_norm(layer: LoraLayer) -> float:
+    """‖up · down‖² at scale 1, without making the product: tr((upᵀ up)(down downᵀ))."""
+    up, down = layer.up.flatten(1).double(), layer.down.flatten(1).double()
+    return float(((up.T @ up) * (down @ down.T)).sum())
+
+
+def at_rank(name: str, layer: LoraLayer, rank: int) -> tuple[LoraLayer, Fit]:
+    """The best approximation of a LoRA of scale 1. Never more than its (r, r) core is decomposed."""
+    left, upper = torch.linalg.qr(layer.up.flatten(1).double())
+    right, lower = torch.linalg.qr(layer.down.flatten(1).double().T)
+    u, values, vh = torch.linalg.svd(upper @ lower.T)
+    rank = min(rank, len(values))
+    root = values[:rank].sqrt()
+    up, down = (left @ u)[:, :rank] * root, (vh @ right.T)[:rank] * root[:, None]
+    shapes = (rank, *layer.down.shape[1:]), (layer.up.shape[0], rank, *layer.up.shape[2:])
+    squares = values**2
+    fit = Fit(name, float(squares.sum()), float(squares[rank:].sum()))
+    return LoraLayer(down.reshape(shapes[0]).float(), up.reshape(shapes[1]).float(), float(rank)), fit
+
+
+def network_header(header: Mapping[str, str], layers: Mapping[str, Layer]) -> dict[str, str]:
+    """Other tools' keys of `header`, saying that the network is a plain LoRA of these layers."""
+    rank = max((layer.rank for layer in layers.values() if layer.rank is not None), default=0)
+    described = {key: value for key, value in header.items() if key.startswith(NETWORK_KEYS)}
+    described.pop("modelspec.hash_sha256", None)
+    return described | {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": str(float(rank)),
+        "ss_network_args": json.dumps({}),
+    }

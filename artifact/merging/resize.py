@@ -1,0 +1,50 @@
+"""A LoRA at another rank, and a plain LoRA out of layers of other kinds."""
+
+from pathlib import Path
+
+from artifact.conversion.files import LoraFile, require_free, write_layers
+from artifact.errors import ArtifactError
+from artifact.layers import Layer
+from artifact.merging.dense import at_rank_on_base, open_base
+from artifact.merging.low_rank import Fit
+from artifact.merging.plain import Outcome, at_rank, is_plain, network_header, plain_lora
+
+REMEDY = "Add --base BASE, the model that it was trained on: what it does to the weights there becomes a plain LoRA."
+
+
+def resize(source: Path, target: Path, rank: int, base: str | None = None, base_config: str | None = None) -> Outcome:
+    """Write `source` as plain LoRA of another rank, by the singular values of each layer's change. alpha = rank.
+
+    base: needed for layers of other kinds (LoHa, LoKr, DoRA, differences), of which only the base's weights make a
+    change of known shape.
+
+    No file of that rank comes nearer (Eckart and Young 1936). Raises ArtifactError, or BaseModelError for the base.
+    """
+    require_free(target)
+    if rank < 1:
+        raise ArtifactError(f"--rank: {rank} must be at least 1")
+    file = LoraFile.read(source)
+    require_layers(file, source)
+    if base is not None:
+        require_use_for_base([file])
+        layers, outcome = at_rank_on_base([file.artifact], [1.0], open_base(base, base_config), rank)
+    else:
+        layers, fits = dict[str, Layer](), list[Fit]()
+        for name, layer in file.artifact.layers.items():
+            layers[name], fit = at_rank(name, plain_lora(name, layer, 1.0, REMEDY), rank)
+            fits.append(fit)
+        outcome = Outcome(fits)
+    write_layers(layers, file.header_with_tokens | network_header(file.header, layers), target)
+    return outcome
+
+
+def require_layers(file: LoraFile, path: Path) -> None:
+    """Raises ArtifactError for a file of embeddings alone."""
+    if not file.artifact.layers:
+        raise ArtifactError(f"{path.name} holds no layers, only the embeddings of words")
+
+
+def require_use_for_base(files: list[LoraFile]) -> None:
+    """Raises ArtifactError when no layer needs a base."""
+    if all(is_plain(layer) for file in files for layer in file.artifact.layers.values()):
+        raise ArtifactError("--base: all layers are plain LoRA, which need none. Leave it out.")

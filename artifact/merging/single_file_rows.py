@@ -1,0 +1,83 @@
+"""Where in a single-file checkpoint the rows of a module's weight are.
+
+Such files have Stability's names, and queries, keys and values in one tensor. diffusers knows the way from there: its
+own converters are run over tensors of row numbers, so no table of names stands here that could differ from theirs.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.loaders import single_file_utils as converters
+from torch import Tensor
+
+from artifact.errors import ArtifactError
+from artifact.names.components import DENOISER, Place, components
+from families.family import ModelFamily
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a file's tensor, in the order in which the module has them."""
+
+    tensor: str
+    numbers: Tensor
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """`converted`: row numbers by component and parameter; `starts`: the first number of each of `tensors`."""
+
+    converted: Mapping[str, Mapping[str, Tensor]]
+    tensors: list[str]
+    starts: list[int]
+
+    def find(self, place: Place, kind: str) -> Rows:
+        """`kind`: weight or bias. Raises ArtifactError when the file has no such rows, or none that belong together."""
+        table = self.converted[place.component]
+        bare = place.path.removeprefix("text_model.")
+        numbers = next((table[key] for key in (f"{bare}.{kind}", f"text_model.{bare}.{kind}") if key in table), None)
+        if numbers is None or numbers.numel() != numbers.shape[0]:
+            raise ArtifactError(
+                f"{place.component} {place.path}: no rows of the single file are this {kind}. Merge onto a folder in "
+                "diffusers' layout instead."
+            )
+        flat = numbers.flatten()
+        index = bisect_right(self.starts, int(flat[0])) - 1
+        return Rows(self.tensors[index], flat - self.starts[index])
+
+
+def rows_of(tensors: Mapping[str, Tensor], family: ModelFamily) -> RowTable:
+    """The table for a checkpoint of this family, which was opened from it."""
+    names, starts, stand_ins, count = list[str](), list[int](), dict[str, Tensor](), 0
+    for name, tensor in tensors.items():
+        rows = tensor.shape[0] if tensor.ndim else 1
+        names.append(name)
+        starts.append(count)
+        numbers = torch.arange(count, count + rows)
+        stand_ins[name] = numbers.reshape(rows, *(1 for _ in tensor.shape[1:])) if tensor.ndim else numbers[0]
+        count += rows
+    converted = {DENOISER: _denoiser(stand_ins, family)}
+    for number, name in enumerate(name for name in components(family) if name != DENOISER):
+        converted[name] = _text_encoder(stand_ins, family, number)
+    return RowTable(converted, names, starts)
+
+
+def _denoiser(stand_ins: Mapping[str, Tensor], family: ModelFamily) -> Mapping[str, Tensor]:
+    if family.name == "sd3":
+        return dict(converters.convert_sd3_transformer_checkpoint_to_diffusers(dict(stand_ins)))
+    return dict(converters.convert_ldm_unet_checkpoint(dict(stand_ins), family.denoiser.config))
+
+
+def _text_encoder(stand_ins: Mapping[str, Tensor], family: ModelFamily, number: int) -> Mapping[str, Tensor]:
+    encoder: Any = family.text_encoders[number]
+    if family.name == "sd3":
+        prefix = f"text_encoders.{family.encoder_names[number]}.transformer."
+        own = {name: rows for name, rows in stand_ins.items() if name.startswith(prefix)}
+        return dict(converters.convert_ldm_clip_checkpoint(own, prefix))
+    open_clip = "cond_stage_model.model." if family.name == "sd15" else f"conditioner.embedders.{number}.model."
+    if any(name.startswith(open_clip) for name in stand_ins):
+        return dict(converters.convert_open_clip_checkpoint(encoder, dict(stand_ins), prefix=open_clip))
+    return dict(converters.convert_ldm_clip_checkpoint(dict(stand_ins)))

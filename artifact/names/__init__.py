@@ -1,0 +1,1 @@
+"""The names of layers in files of weights, by tool."""

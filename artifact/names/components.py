@@ -1,0 +1,76 @@
+"""Where the layers of a file belong: the denoiser or a text encoder, and the module in it.
+
+kohya's names for text encoders are `lora_te_text_model_…` where there is one, `lora_te1_text_model_…` and
+`lora_te2_text_model_…` where there are two; peft's are `text_encoder.…` and `text_encoder_2.…`.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from artifact.names.kohya import file_names, has_weight, module_paths
+from families.family import ModelFamily
+
+DENOISER = "denoiser"
+TEXT_MODEL = "text_model."
+"""All files have it in the paths of CLIP text encoders. transformers has it in those with a projection only."""
+
+
+class Place(NamedTuple):
+    """A module: its component, by the name that `components` has for it, and its path in there."""
+
+    component: str
+    path: str
+
+
+def components(family: ModelFamily) -> dict[str, nn.Module]:
+    """What a file may change: the denoiser, `text_encoder`, `text_encoder_2` …"""
+    names = (f"text_encoder{f'_{number}' if number > 1 else ''}" for number in range(1, len(family.text_encoders) + 1))
+    return {DENOISER: family.denoiser, **dict(zip(names, family.text_encoders, strict=True))}
+
+
+def place_names(family: ModelFamily) -> dict[Place, str]:
+    """The name in our files of every module that a layer can be for."""
+    paths = _paths(family.denoiser)
+    denoiser = file_names(family)
+    names = {Place(DENOISER, path): denoiser[path] for path in paths}
+    dotted = any("." in name for name in names.values())
+    for number, (component, encoder) in enumerate(_encoders(family), start=1):
+        for path in _paths(encoder):
+            full = _with_text_model(path)
+            kohya = f"{_kohya_prefixes(family, number)[0]}{full.replace('.', '_')}"
+            names[Place(component, path)] = f"{component}.{full}" if dotted else kohya
+    return names
+
+
+def module_places(family: ModelFamily) -> Mapping[str, Place]:
+    """Every name that a file, ours or another tool's, may use for a module, with its place."""
+    places = {name: place for place, name in place_names(family).items()}
+    places |= {name: Place(DENOISER, path) for name, path in module_paths(family).items()}
+    for number, (component, encoder) in enumerate(_encoders(family), start=1):
+        for path in _paths(encoder):
+            for variant in {path, _with_text_model(path)}:
+                places[f"{component}.{variant}"] = Place(component, path)
+                for prefix in _kohya_prefixes(family, number):
+                    places[prefix + variant.replace(".", "_")] = Place(component, path)
+    return places
+
+
+def _encoders(family: ModelFamily) -> Iterator[tuple[str, Any]]:
+    return ((name, module) for name, module in components(family).items() if name != DENOISER)
+
+
+def _kohya_prefixes(family: ModelFamily, number: int) -> tuple[str, ...]:
+    """What may stand before an encoder's paths; the first is ours."""
+    if number > 1:
+        return (f"lora_te{number}_",)
+    return ("lora_te1_",) if len(family.text_encoders) > 1 else ("lora_te_", "lora_te1_")
+
+
+def _with_text_model(path: str) -> str:
+    return path if path.startswith((TEXT_MODEL, "text_projection")) else TEXT_MODEL + path
+
+
+def _paths(module: nn.Module) -> list[str]:
+    return [path for path, part in module.named_modules() if has_weight(part)]

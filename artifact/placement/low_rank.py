@@ -1,0 +1,116 @@
+"""Plain LoRA layers on a base as peft adapters, beside the weights; and how all peft layers come off again."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer as PeftLoraLayer
+from peft.tuners.lora.layer import dispatch_default
+from peft.tuners.lycoris_utils import LycorisLayer
+from peft.tuners.trainable_tokens import TrainableTokensLayer
+from torch import nn
+
+from artifact.layers import LoraLayer
+from artifact.names.components import Place, components, module_places
+from families.family import ModelFamily
+from families.parts.placeholder_tokens import tokenizers_with
+
+CONFIG = LoraConfig(r=1, lora_alpha=1, init_lora_weights=False)
+"""The real tensors are put in afterwards."""
+
+
+class LoraSlots:
+    """Where LoRAs go on one base. Names and peft's layers are made once and used again: making them takes longest."""
+
+    def __init__(self, family: ModelFamily) -> None:
+        self._family = family
+        self._tokenizers: dict[tuple[str, ...], list[Any]] = {}
+        self._parents: dict[Place, tuple[nn.Module, str]] = {}
+        self._made: dict[nn.Module, Any] = {}
+        self._placed: dict[Place, Any] = {}
+
+    @cached_property
+    def places(self) -> Mapping[str, Place]:
+        """Every name that a file may use for a module of the bare base."""
+        return module_places(self._family)
+
+    def tokenizers(self, names: Sequence[str]) -> list[Any]:
+        """The base's tokenizers with these words. Raises ValueError when it has one already."""
+        if tuple(names) not in self._tokenizers:
+            self._tokenizers = {tuple(names): tokenizers_with(self._family, names)}  # those of one LoRA are kept
+        return self._tokenizers[tuple(names)]
+
+    def module(self, place: Place) -> Any:
+        """What is in that place now."""
+        if place not in self._parents:
+            parent, _, name = place.path.rpartition(".")
+            component = components(self._family)[place.component]
+            self._parents[place] = (component.get_submodule(parent), name)
+        parent_module, name = self._parents[place]
+        return getattr(parent_module, name)
+
+    def place(self, layers: Mapping[Place, LoraLayer], adapter: str) -> None:
+        """Add the layers as an adapter of that name, frozen, in the base's precision."""
+        for place, layer in layers.items():
+            wrapped = self._slot(place, adapter)
+            weight = wrapped.get_base_layer().weight
+            kernel = weight.shape[2:]
+            down = layer.down.reshape(layer.rank, -1, *kernel).to(weight.device, weight.dtype)
+            up = layer.up.reshape(-1, layer.rank, *(1 for _ in kernel)).to(weight.device, weight.dtype)
+            wrapped.lora_A[adapter].weight = nn.Parameter(down, requires_grad=False)
+            wrapped.lora_B[adapter].weight = nn.Parameter(up, requires_grad=False)
+            wrapped.r[adapter], wrapped.lora_alpha[adapter] = layer.rank, layer.alpha
+
+    def set_scales(self, scales: Mapping[str, float]) -> None:
+        """Make these adapters active, each at alpha / rank times its scale."""
+        for wrapped in self._placed.values():
+            here = [adapter for adapter in scales if _is_filled(wrapped, adapter)]
+            wrapped.set_adapter(here, inference_mode=True)
+            for adapter in here:
+                wrapped.scaling[adapter] = scales[adapter] * wrapped.lora_alpha[adapter] / wrapped.r[adapter]
+
+    def remove(self) -> None:
+        """Give the base's own modules back. The slots are empty then, and hold no tensors."""
+        for place, wrapped in self._placed.items():
+            self._put(place, wrapped.get_base_layer())
+            for adapter in wrapped.lora_A:
+                wrapped.lora_A[adapter].weight = wrapped.lora_B[adapter].weight = _nothing()
+        self._placed.clear()
+
+    def _slot(self, place: Place, adapter: str) -> Any:
+        """peft's layer in that place, with room for the adapter."""
+        if place not in self._placed:
+            module = self.module(place)
+            if module not in self._made:
+                self._made[module] = dispatch_default(module, adapter, CONFIG, r=1, lora_alpha=1)
+            self._put(place, self._made[module])
+            self._placed[place] = self._made[module]
+        wrapped = self._placed[place]
+        if adapter not in wrapped.lora_A:
+            wrapped.update_layer(adapter, 1, 1, config=CONFIG)
+        return wrapped
+
+    def _put(self, place: Place, module: nn.Module) -> None:
+        parent, name = self._parents[place]
+        setattr(parent, name, module)
+
+
+def _is_filled(wrapped: Any, adapter: str) -> bool:
+    return adapter in wrapped.lora_A and wrapped.lora_A[adapter].weight.numel() > 0
+
+
+def _nothing() -> nn.Parameter:
+    return nn.Parameter(torch.empty(0), requires_grad=False)
+
+
+@torch.no_grad()
+def remove_adapters(component: Any) -> None:
+    """Take every LoRA, LoHa and LoKr layer of peft out; the modules below are the same objects as before."""
+    for path, part in list(component.named_modules()):
+        if isinstance(part, PeftLoraLayer | LycorisLayer):
+            component.set_submodule(path, part.get_base_layer())
+    trained_tokens = any(isinstance(part, TrainableTokensLayer) for part in component.modules())
+    if hasattr(component, "peft_config") and not trained_tokens:
+        del component.peft_config

@@ -1,0 +1,181 @@
+"""Puts artifacts on a base model, and takes them off again so that exactly the base is left."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from artifact.artifact import Artifact
+from artifact.errors import ArtifactError
+from artifact.layers import FullLayer, Layer, LoraLayer
+from artifact.names.components import Place, components
+from artifact.placement.low_rank import LoraSlots
+from artifact.placement.weight_changes import WeightChanges
+from families.family import ModelFamily
+from families.parts.placeholder_tokens import PlaceholderTokens
+
+
+class PlacedArtifacts:
+    """Artifacts in place, each at its own scale. Until `remove`, the family's modules are changed.
+
+    Plain LoRA layers stand beside the weights, as peft adapters: in bf16 they would lose bits inside of them. Layers of
+    the other kinds change the weights. Every change is that of the bare base's weight, so the order does not matter.
+    """
+
+    def __init__(
+        self,
+        family: ModelFamily,
+        artifacts: Sequence[Artifact],
+        scales: Sequence[float] = (),
+        slots: LoraSlots | None = None,
+    ) -> None:
+        """`scales` are 1 by default. `slots`: those of this base, where several LoRAs follow each other.
+
+        Raises ArtifactError, with nothing changed, when something does not fit this base.
+
+        Where two artifacts have the same trigger word, the later one's gets a number: `notes` says so. `class_words`
+        are those of the triggers, where the artifacts know them.
+        """
+        self._family = family
+        self._scales = list(scales) or [1.0] * len(artifacts)
+        self._slots = slots or LoraSlots(family)
+        resolved = [resolve_layers(artifact, self._slots) for artifact in artifacts]
+        self.triggers, self.class_words, self.notes, names = _distinct_triggers(artifacts)
+        self._tokens = _place_tokens(family, artifacts, names, self._slots)
+        self._changes = WeightChanges(_weight_changes(family, resolved))
+        self._adapters: dict[str, int] = {}
+        try:
+            self._changes.apply(self._scales)
+            self._place_lora(resolved)
+            self.set_scales(*self._scales)
+        except BaseException:
+            self.remove()
+            raise
+
+    def set_scales(self, *scales: float) -> None:
+        """Multiply each artifact's effect. 0 is the base, 1 as trained. Tokens are not scaled."""
+        if self._scales != list(scales):
+            self._scales = list(scales)
+            self._changes.apply(self._scales)
+        self._slots.set_scales({name: self._scales[number] for name, number in self._adapters.items()})
+
+    def remove(self) -> None:
+        """Give the base back as it was."""
+        self._slots.remove()
+        self._changes.undo()
+        if self._tokens is not None:
+            self._tokens.remove()
+
+    def _place_lora(self, resolved: Sequence[Mapping[Place, Layer]]) -> None:
+        for number, layers in enumerate(resolved):
+            adapter = f"artifact_{number}"
+            self._adapters[adapter] = number
+            plain = {place: cast(LoraLayer, layer) for place, layer in layers.items() if _stands_beside(layer)}
+            self._slots.place(plain, adapter)
+
+
+def resolve_layers(artifact: Artifact, slots: LoraSlots) -> dict[Place, Layer]:
+    """The artifact's layers by the modules of this base.
+
+    Raises ArtifactError when a name has no module here, two layers have the same one, or a shape does not fit.
+    """
+    places = slots.places
+    unknown = [name for name in artifact.layers if name not in places]
+    if unknown:
+        raise ArtifactError(
+            f"{len(unknown)} of {len(artifact.layers)} layers have no place in this base model, such "
+            f"as {unknown[0]}. Was the LoRA trained on another family?"
+        )
+    layers: dict[Place, Layer] = {}
+    for name, layer in artifact.layers.items():
+        place = places[name]
+        module = slots.module(place)
+        if place in layers:
+            raise ArtifactError(f"{name}: the file has two layers for {place.component} {place.path}")
+        if not layer.fits(module.weight.shape):
+            shapes = " and ".join(str(tuple(parameter.shape)) for parameter in layer.parameters)
+            raise ArtifactError(
+                f"{name}: the layer's shapes {shapes} do not fit the base's {tuple(module.weight.shape)}. "
+                "Was it trained on another base?"
+            )
+        _require_fitting_bias(name, layer, module)
+        layers[place] = layer
+    return layers
+
+
+def _require_fitting_bias(name: str, layer: Layer, module: Any) -> None:
+    change = layer.diff_bias if isinstance(layer, FullLayer) else None
+    bias: Tensor | None = getattr(module, "bias", None)
+    if change is not None and (bias is None or bias.shape != change.shape):
+        shape = None if bias is None else tuple(bias.shape)
+        raise ArtifactError(f"{name}: its diff_b of shape {tuple(change.shape)} does not fit the base's bias: {shape}")
+
+
+def _weight_changes(
+    family: ModelFamily, resolved: Sequence[Mapping[Place, Layer]]
+) -> list[tuple[str, nn.Module, list[tuple[int, Layer]]]]:
+    changes: defaultdict[Place, list[tuple[int, Layer]]] = defaultdict(list)
+    for number, layers in enumerate(resolved):
+        for place, layer in layers.items():
+            if not _stands_beside(layer):
+                changes[place].append((number, layer))
+    modules = components(family)
+    return [
+        (f"{place.component}.{place.path}", modules[place.component].get_submodule(place.path), layers)
+        for place, layers in changes.items()
+    ]
+
+
+def _stands_beside(layer: Layer) -> bool:
+    """Whether peft can hold the layer beside the weight."""
+    return isinstance(layer, LoraLayer) and layer.mid is None
+
+
+def _distinct_triggers(
+    artifacts: Sequence[Artifact],
+) -> tuple[dict[str, list[str]], dict[str, str], list[str], list[str]]:
+    """Triggers with their placeholders, and with their class words; notes on what was renamed; all placeholders.
+
+    Every artifact calls its placeholders <s0>, <s1> …: they are counted through.
+    """
+    triggers, class_words = dict[str, list[str]](), dict[str, str]()
+    notes, count = [], 0
+    for number, artifact in enumerate(artifacts, start=1):
+        for trigger, placeholders in (artifact.triggers if artifact.tokens else {}).items():
+            name, suffix = trigger, 1
+            while name in triggers:
+                suffix += 1
+                name = f"{trigger}{suffix}"
+            if name != trigger:
+                notes.append(f"two LoRAs have the trigger word {trigger}: write {name} for that of LoRA {number}")
+            triggers[name] = [f"<s{count + index}>" for index in range(len(placeholders))]
+            count += len(placeholders)
+            if artifact.description and trigger in artifact.description.class_words:
+                class_words[name] = artifact.description.class_words[trigger]
+    return triggers, class_words, notes, [name for names in triggers.values() for name in names]
+
+
+def _place_tokens(
+    family: ModelFamily, artifacts: Sequence[Artifact], names: Sequence[str], slots: LoraSlots
+) -> PlaceholderTokens | None:
+    """The rows of all artifacts, as one addition to the vocabularies."""
+    with_tokens = [artifact for artifact in artifacts if artifact.tokens]
+    if not with_tokens:
+        return None
+    for artifact in with_tokens:
+        missing = [encoder for encoder in family.encoder_names if encoder not in artifact.tokens]
+        if missing:
+            raise ArtifactError(f"the artifact has no token embeddings for {', '.join(missing)}: another family's?")
+        strange = [encoder for encoder in artifact.tokens if encoder not in family.encoder_names]
+        if strange:
+            raise ArtifactError(
+                f"the artifact has token embeddings for {', '.join(strange)}, where this base takes them for "
+                f"{', '.join(family.encoder_names)} alone: another family's?"
+            )
+    try:
+        rows = [torch.cat([artifact.tokens[name].float() for artifact in with_tokens]) for name in family.encoder_names]
+        return PlaceholderTokens(family, names, rows, slots.tokenizers(names))
+    except (ValueError, RuntimeError) as error:
+        raise ArtifactError(f"the artifact's tokens do not fit this base: {error}") from error

@@ -1,0 +1,1 @@
+"""What trainings teach: ablations, and comparisons with other trainers."""

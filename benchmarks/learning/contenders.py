@@ -1,0 +1,144 @@
+"""Ways to train the same thing: ours, and diffusers' advanced SDXL script, each as a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learning.diffusers_results import TRIGGER
+from families.loading.sources import EMBEDDED_BASE, EMBEDDED_BASE_FOLDER
+
+PROJECT = Path(__file__).resolve().parents[2]
+EXAMPLE = PROJECT / "assets" / "examples" / "robot.zip"
+DEMO = PROJECT / "configs" / "demo.yaml"
+CLASS_WORD = "figure"
+BATCH, RANK, RATE, TOKEN_RATE, SIDE = 8, 8, 2e-3, 2e-2, 64
+FASTEST = ("--cache_latents",)
+"""diffusers' script with all that makes it fast where memory is plenty."""
+DOCUMENTED = ("--gradient_checkpointing",)
+"""As the command in its README has it, which caches no latents."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Of one process: wall time and processor time in seconds, peak resident memory in MB."""
+
+    seconds: float
+    megabytes: float
+    processor_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to train. `train(folder, steps, seed)` leaves a LoRA and embeddings in the folder, which does not exist.
+
+    `settings`: with others, a finished run is made again.
+    """
+
+    name: str
+    train: Callable[[Path, int, int], Usage]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def same_job() -> list[object]:
+    """Our options for what diffusers' script is asked to do."""
+    return [
+        *("--class_word", CLASS_WORD, "--lr_scheduler", "constant", "--lr_warmup_steps", 0),
+        *("--learning_rate", RATE, "--token_learning_rate", TOKEN_RATE, "--train_batch_size", BATCH, "--rank", RANK),
+    ]
+
+
+def demo_job() -> list[object]:
+    """What a user of this base is given: configs/demo.yaml, with its batch and rank said again."""
+    return ["--config", DEMO, "--train_batch_size", BATCH, "--rank", RANK]
+
+
+def our_training(
+    options: Sequence[object], data: Path = EXAMPLE, base: Path | str = EMBEDDED_BASE, before: Sequence[object] = ()
+) -> Callable[[Path, int, int], Usage]:
+    """`python train.py` without samples or evaluation, which the other side is not asked for either.
+
+    `before`: what runs the script.
+    """
+
+    def train(folder: Path, steps: int, seed: int) -> Usage:
+        arguments = [*options, "--max_train_steps", steps, "--seed", seed, "--output", folder]
+        always = ["--base_model", base, "--trigger_word", TRIGGER, "--num_validation_images", 0]
+        return run_measured([sys.executable, *before, "train.py", data, *always, *arguments], PROJECT)
+
+    return train
+
+
+def their_training(
+    command: Sequence[object], photos: Path, changes: Sequence[object] = ()
+) -> Callable[[Path, int, int], Usage]:
+    """diffusers' script, with pivotal tuning. It wants a bare name as its output folder.
+
+    `changes`: options that come after these.
+    """
+
+    def train(folder: Path, steps: int, seed: int) -> Usage:
+        options = {
+            "pretrained_model_name_or_path": EMBEDDED_BASE_FOLDER,
+            "dataset_name": photos,
+            "cache_dir": folder.parent / "cache",
+            "caption_column": "text",
+            "instance_prompt": f"a photo of {TRIGGER}",
+            "token_abstraction": TRIGGER,
+            "output_dir": folder.name,
+            "resolution": SIDE,
+            "train_batch_size": BATCH,
+            "max_train_steps": steps,
+            "learning_rate": RATE,
+            "text_encoder_lr": TOKEN_RATE,
+            "rank": RANK,
+            "snr_gamma": 5.0,
+            "lr_scheduler": "constant",
+            "lr_warmup_steps": 0,
+            "seed": seed,
+            "mixed_precision": "no",
+            "report_to": "tensorboard",
+        }
+        flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+        flags += ["--train_text_encoder_ti", "--train_text_encoder_ti_frac", 1.0]
+        return run_measured([sys.executable, *command, *flags, *changes], folder.parent)
+
+    return train
+
+
+def run_measured(command: Sequence[object], folder: Path) -> Usage:
+    """Run a command to its end. Raises RuntimeError with the end of what it said when it fails."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryFile("w+") as said:
+        started = time.monotonic()
+        process = subprocess.Popen(
+            [str(part) for part in command], cwd=folder, stdout=said, stderr=subprocess.STDOUT, env=environment
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(f"{command[1]} failed ({process.returncode}):\n{said.read()[-3000:]}")
+    return Usage(seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
+
+
+def unpack_example(folder: Path) -> Path:
+    """The example in diffusers' imagefolder layout: pictures and metadata.jsonl with the captions."""
+    folder.mkdir()
+    with zipfile.ZipFile(EXAMPLE) as archive:
+        archive.extractall(folder)  # our own file
+    lines = []
+    for path in sorted(folder.glob("*.png")):
+        sidecar = path.with_suffix(".txt")
+        lines.append(json.dumps({"file_name": path.name, "text": sidecar.read_text(encoding="utf-8")}))
+        sidecar.unlink()
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder

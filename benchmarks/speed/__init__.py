@@ -1,0 +1,1 @@
+"""Time and memory of steps, jobs and predictions."""

@@ -1,0 +1,194 @@
+"""Speed of a training step: steps and images a second, floating-point operations, how much of the GPU they use, memory.
+
+python -m benchmarks.speed.train_step [--base mini-sdxl] [--resolutions 1024] [--batches 1 4 8] [--ranks 8 32]
+    [--cuda_graphs never auto] [--compile never always] [--gradient_checkpointing never always] [--steps 20]
+    [--attention auto flash] [--name train_step]
+
+A base of full size with random weights: python -m benchmarks.speed.full_size sdxl FOLDER, then --base FOLDER.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
+
+import torch
+from accelerate import Accelerator
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.preparation.photographs import scaled_sizes, write_photographs
+from benchmarks.record import markdown, write_record
+from families.family import ModelFamily
+from preprocess.dataset import PreparedDataset
+from preprocess.prepare import prepare
+from settings.sections.speed import AttentionName
+from settings.training import TrainingConfig, build_config
+from trainer.base_model import autocast_precision, load
+from trainer.data.latent_cache import CachedExample, cache_examples
+from trainer.distributed.processes import start
+from trainer.execution.attention import require_attention
+from trainer.execution.memory import peak_memory_gib
+from trainer.resolution import base_requirements, resolve
+from trainer.training import Training, build_training
+
+WARM_UP = 3
+"""Steps that are not timed."""
+PHOTOGRAPHS = 8
+PEAK_FLOPS = {"H100": 989.5e12, "H200": 989.5e12, "A100": 312e12}
+"""Dense bf16 of the SXM cards, by their makers' data sheets."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row."""
+
+    resolution: int
+    batch: int
+    rank: int
+    cuda_graphs: str = "auto"
+    compile: str = "never"
+    gradient_checkpointing: str = "never"
+    attention: str = "auto"
+
+
+def main() -> None:
+    """Measure every combination, print the table, write benchmarks/results/NAME.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="mini-sdxl")
+    parser.add_argument("--resolutions", type=int, nargs="+", default=[64])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--ranks", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--cuda_graphs", nargs="+", default=["auto"], choices=("never", "auto"))
+    parser.add_argument("--compile", nargs="+", default=["never"], choices=("never", "always"))
+    parser.add_argument("--gradient_checkpointing", nargs="+", default=["never"], choices=("never", "always"))
+    parser.add_argument("--attention", nargs="+", default=["auto"], choices=get_args(AttentionName))
+    parser.add_argument("--steps", type=int, default=20, help="timed steps of each combination")
+    parser.add_argument("--name", default="train_step", help="of the result")
+    arguments = parser.parse_args()
+    cases = [
+        Case(*combination)
+        for combination in itertools.product(
+            arguments.resolutions,
+            arguments.batches,
+            arguments.ranks,
+            arguments.cuda_graphs,
+            arguments.compile,
+            arguments.gradient_checkpointing,
+            arguments.attention,
+        )
+    ]
+    with TemporaryDirectory() as scratch:
+        rows = list(measure(arguments.base, cases, arguments.steps, Path(scratch)))
+    print(markdown(rows))
+    print(write_record(arguments.name, rows, {"steps": arguments.steps, "base_model": arguments.base}))
+
+
+def measure(base: str, cases: Sequence[Case], steps: int, scratch: Path) -> Iterator[dict[str, Any]]:
+    """A row for each case: attention LoRA, two tokens trained in every text encoder."""
+    bench = Bench(base, scratch)
+    for case in cases:
+        training = bench.begin(case, WARM_UP + steps + 1)
+        yield {**vars(case), **time_steps(training, steps, case.batch)}
+        training.remove()
+
+
+class Bench:
+    """A base that trainings are put on one after the other, and photographs of every size that they ask for."""
+
+    def __init__(self, base: str, scratch: Path, photographs: int = PHOTOGRAPHS) -> None:
+        self._base, self._scratch, self._photographs = base, scratch, photographs
+        config = build_config({"base_model": base})
+        self._accelerator: Accelerator = start(autocast_precision(config))
+        self._family: ModelFamily = load(config, self._accelerator)
+        self._family.to(self._accelerator.device)
+        self._data: dict[int, tuple[PreparedDataset, list[CachedExample]]] = {}
+
+    def begin(self, case: Case, steps: int) -> Training:
+        """Everything up to the first step."""
+        config = build_config({
+            "base_model": self._base,
+            "class_word": "figure",
+            "resolution": case.resolution,
+            "captioner": "none",
+            "aspect_ratio_bucketing": False,
+            "train_batch_size": case.batch,
+            "rank": case.rank,
+            "cuda_graphs": case.cuda_graphs,
+            "compile": case.compile,
+            "gradient_checkpointing": case.gradient_checkpointing,
+            "attention": case.attention,
+            "max_train_steps": steps,
+        })  # fmt: skip
+        config = resolve(config, self._family)
+        require_attention(config, self._accelerator.device, self._family.denoiser)
+        dataset, examples = self._examples(config, case.resolution)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        return build_training(config, self._family, dataset, examples, self._accelerator)
+
+    def _examples(self, config: TrainingConfig, resolution: int) -> tuple[PreparedDataset, list[CachedExample]]:
+        if resolution not in self._data:
+            photos = self._scratch / f"photographs of {resolution}"
+            photos.mkdir(parents=True)
+            write_photographs(photos, scaled_sizes(self._photographs, resolution))
+            folder = self._scratch / f"dataset of {resolution}"
+            dataset = prepare([photos], config, folder, base_requirements(self._family, config))
+            self._data[resolution] = dataset, list(cache_examples(dataset, self._family))
+        return self._data[resolution]
+
+
+def time_steps(training: Training, steps: int, batch: int) -> dict[str, Any]:
+    """Medians over `steps` steps after a few that warm up; operations by torch's counter over one more.
+
+    A step ends when its losses are read, so its time is also the device's.
+    """
+    running = training.trainer.steps()
+    started = time.perf_counter()
+    for _ in range(WARM_UP):
+        next(running)
+    warm_up = time.perf_counter() - started
+    seconds = []
+    for _ in range(steps):
+        started = time.perf_counter()
+        next(running)
+        seconds.append(time.perf_counter() - started)
+    memory = 1024 * peak_memory_gib()
+    step, operations = statistics.median(seconds), _operations(training)
+    peak = _peak_operations()
+    return {
+        "first steps, s": round(warm_up, 2),
+        "step, ms": round(1000 * step, 1),
+        "images/s": round(batch / step, 1),
+        "GFLOP a step": round(operations / 1e9, 1),
+        "GFLOP/s": round(operations / step / 1e9, 1),
+        "of peak": "" if peak is None else f"{operations / step / peak:.1%}",
+        "peak memory, MB": round(memory),
+    }
+
+
+def _operations(training: Training) -> int:
+    """Of one step, uncompiled: the counter does not see into compiled code. Recomputed activations count."""
+    trainer = training.trainer
+    batch = next(trainer.batches)
+    with FlopCounterMode(display=False) as counter:
+        trainer.backward(batch, 1.0)
+    for trainable in trainer.trainables:
+        trainable.optimizer.zero_grad(set_to_none=True)
+    return int(counter.get_total_flops())
+
+
+def _peak_operations() -> float | None:
+    """The card's, where it is known."""
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name()
+    return next((peak for card, peak in PEAK_FLOPS.items() if card in name), None)
+
+
+if __name__ == "__main__":
+    main()

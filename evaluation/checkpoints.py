@@ -1,0 +1,170 @@
+"""Draws with the checkpoints of a training at every scale, scores them, and chooses the one that is returned."""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from artifact.artifact import Artifact
+from evaluation.choice import Candidate, choose, relate
+from evaluation.drawing import DrawingPlan, Samples, draw_samples
+from evaluation.embedding_cache import CachedEncoder
+from evaluation.encoders import EMBEDDED_EVALUATOR, ClipEncoder, DinoEncoder
+from evaluation.faces import FaceEncoder
+from evaluation.prompt_sets import prompt_set
+from evaluation.scores import Encoders, Judge
+from evaluation.subject_pictures import references
+from evaluation.verdict import Verdict, give_verdict
+from families.family import ModelFamily
+from families.loading.sources import EMBEDDED_BASE
+from preprocess.dataset import PreparedDataset
+from sampler.sampler import Sampler
+from settings.training import TrainingConfig
+
+DEFAULT_CLIP, DEFAULT_DINO = "openai/clip-vit-large-patch14", "facebook/dinov2-base"
+INFERENCE_STEPS = 20
+"""Of the evaluation's pictures, or fewer where the samples have fewer: enough to tell candidates apart."""
+EVALUATION_SEED = 1000
+"""Added to the run's seed, so that the validation samples are not the evaluation's."""
+
+Tested = tuple[str, int, int]
+"""What was done, and how many of how many pictures are drawn."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`pictures` and `base_pictures`: one of each concept prompt, by candidate and of the bare base.
+
+    ablation: likeness to the training pictures of samples with and without the trigger word, the LoRA in place.
+    """
+
+    candidates: list[Candidate]
+    chosen: Candidate
+    judge: Judge
+    verdict: Verdict
+    plan: DrawingPlan
+    ablation: tuple[float, float]
+    reference_scale: float
+    base_pictures: list[Image.Image]
+    pictures: dict[tuple[int, float], list[Image.Image]]
+
+
+def load_encoders(config: TrainingConfig, device: torch.device, cache: Path | None = None) -> Encoders:
+    """The encoders that the configuration names. Raises ConfigError when one cannot be loaded."""
+    embedded = config.base_model == EMBEDDED_BASE
+    clip = ClipEncoder(config.evaluation_clip or (EMBEDDED_EVALUATOR if embedded else DEFAULT_CLIP), device)
+    dino = config.evaluation_dino or ("none" if embedded else DEFAULT_DINO)
+    images = CachedEncoder(clip, cache / "clip.safetensors" if cache else None)
+    faces = FaceEncoder.load(config.evaluation_face_model) if config.evaluation_face_model else None
+    if dino == "none":
+        return Encoders(clip, images, None, faces)
+    encoder = DinoEncoder(dino, device)
+    return Encoders(clip, images, CachedEncoder(encoder, cache / "dino.safetensors" if cache else None), faces)
+
+
+def drawing_plan(config: TrainingConfig, side: int) -> DrawingPlan:
+    """`side` of the pictures in pixels."""
+    class_words = {concept.trigger_word: concept.class_word for concept in config.all_concepts}
+    return DrawingPlan(
+        prompt_set(
+            config.base_model,
+            config.concept_mode,
+            class_words,
+            config.evaluation_prompts,
+            config.unrelated_prompts,
+        ),
+        config.evaluation_samples,
+        side,
+        side,
+        min(INFERENCE_STEPS, config.num_inference_steps),
+        config.guidance_scale,
+        config.seed + EVALUATION_SEED,
+    )
+
+
+def thin(steps: Sequence[int], count: int) -> list[int]:
+    """At most `count` of the steps, evenly spread, the last among them."""
+    ordered = sorted(steps)
+    if len(ordered) <= count:
+        return ordered
+    return sorted({ordered[-1 - index * len(ordered) // count] for index in range(count)})
+
+
+def evaluate_checkpoints(
+    config: TrainingConfig,
+    family: ModelFamily,
+    dataset: PreparedDataset,
+    files: Mapping[int, Path],
+    encoders: Encoders,
+) -> Generator[Tested, None, Evaluation]:
+    """`files`: artifacts by step. The family is bare before and after. Yields after each candidate."""
+    sampler = Sampler(family)
+    plan = drawing_plan(config, config.resolution or family.native_resolution)
+    steps = thin(list(files), config.evaluation_checkpoints)
+    cells = [(step, scale) for step in steps for scale in sorted(config.evaluation_scales)]
+    total = (len(cells) + 1) * plan.pictures_per_candidate
+    base = draw_samples(sampler, plan, plain=True)
+    judge = Judge(encoders, plan, references(dataset, _evaluated_concept(config)), base)
+    yield "the bare base", plan.pictures_per_candidate, total
+    candidates, pictures = [], {}
+    for number, (step, scale) in enumerate(cells, 2):
+        samples = _draw_with(sampler, plan, files[step], scale)
+        scores = judge.score(samples)
+        candidates.append(Candidate(step, scale, scores, relate(scores, judge.base, judge.training_pictures)))
+        pictures[step, scale] = _first_of_each(samples)
+        yield f"step {step} at scale {scale:g}", number * plan.pictures_per_candidate, total
+    chosen = choose(candidates)
+    reference_scale = min(config.evaluation_scales, key=lambda scale: abs(scale - 1))
+    ablation = _ablate(sampler, plan, judge, files[chosen.step], chosen)
+    encoders.save()
+    verdict = give_verdict(candidates, chosen, reference_scale)
+    return Evaluation(
+        candidates, chosen, judge, verdict, plan, ablation, reference_scale, _first_of_each(base), pictures
+    )
+
+
+def _evaluated_concept(config: TrainingConfig) -> str:
+    """The first concept: it is the one that the prompts call."""
+    return config.all_concepts[0].trigger_word
+
+
+def _draw_with(sampler: Sampler, plan: DrawingPlan, file: Path, scale: float, *, plain: bool = False) -> Samples:
+    sampler.load(Artifact.read(file), scale)
+    try:
+        return draw_samples(sampler, plan, plain=plain)
+    finally:
+        sampler.unload()
+
+
+def _ablate(sampler: Sampler, plan: DrawingPlan, judge: Judge, file: Path, chosen: Candidate) -> tuple[float, float]:
+    """With and without the trigger word. Without, the likeness should be the bare base's."""
+    without = _draw_with(sampler, plan, file, chosen.scale, plain=True)
+    return chosen.scores.identity, judge.identity(without)
+
+
+def _first_of_each(samples: Samples) -> list[Image.Image]:
+    return [pictures[0] for pictures in samples.concept]
+
+
+def to_json(evaluation: Evaluation, names: Mapping[tuple[int, float], list[str]], base: list[str]) -> dict[str, Any]:
+    """evaluation.json. `names`: the pictures' files by step and scale; `base`: of the bare base."""
+    judge, plan = evaluation.judge, evaluation.plan
+
+    def row(candidate: Candidate) -> dict[str, Any]:
+        return {**asdict(candidate), "pictures": names[candidate.step, candidate.scale]}
+
+    return {
+        "verdict": asdict(evaluation.verdict),
+        "chosen": row(evaluation.chosen),
+        "candidates": [row(candidate) for candidate in evaluation.candidates],
+        "base": asdict(judge.base),
+        "base_pictures": base,
+        "picture_prompts": list(plan.prompts.concept),
+        "training_pictures": judge.training_pictures,
+        "trigger": {"with": evaluation.ablation[0], "without": evaluation.ablation[1]},
+        "reference_scale": evaluation.reference_scale,
+        "measured_by": judge.measured_by,
+    }

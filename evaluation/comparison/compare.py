@@ -1,0 +1,106 @@
+"""Draws with every LoRA of a protocol and scores it."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from artifact.artifact import Artifact
+from evaluation.checkpoints import DEFAULT_CLIP, DEFAULT_DINO
+from evaluation.choice import Relative, relate
+from evaluation.comparison.protocol import Protocol, Subject, picture_files
+from evaluation.drawing import DrawingPlan, Samples, draw_samples
+from evaluation.embedding_cache import CachedEncoder
+from evaluation.encoders import EMBEDDED_EVALUATOR, ClipEncoder, DinoEncoder
+from evaluation.prompt_sets import prompt_set
+from evaluation.scores import Encoders, Judge, Scores
+from evaluation.subject_pictures import References
+from families.family import ModelFamily
+from families.loading.sources import EMBEDDED_BASE
+from sampler.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class Row:
+    """One LoRA at one scale; `lora` is None for the bare base. `pictures`: the first sample of each prompt."""
+
+    subject: str
+    lora: str | None
+    scale: float | None
+    scores: Scores
+    relative: Relative | None
+    pictures: list[Image.Image]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the pictures."""
+        relative = asdict(self.relative) if self.relative else None
+        head = {"subject": self.subject, "lora": self.lora, "scale": self.scale}
+        return {**head, "scores": asdict(self.scores), "relative": relative}
+
+
+def load_encoders(protocol: Protocol, device: torch.device) -> Encoders:
+    """Those that the protocol names. Raises ConfigError."""
+    embedded = protocol.base_model == EMBEDDED_BASE
+    clip = ClipEncoder(protocol.clip or (EMBEDDED_EVALUATOR if embedded else DEFAULT_CLIP), device)
+    name = protocol.dino or ("none" if embedded else DEFAULT_DINO)
+    dino = None if name == "none" else CachedEncoder(DinoEncoder(name, device))
+    return Encoders(clip, CachedEncoder(clip), dino)
+
+
+def compare(protocol: Protocol, family: ModelFamily, encoders: Encoders) -> Iterator[Row]:
+    """The bare base's row of each subject, then one for each LoRA and scale. The family is bare afterwards."""
+    sampler = Sampler(family)
+    for subject in protocol.subjects:
+        plan = _plan(protocol, subject, subject.trigger or subject.class_word, family.native_resolution)
+        base = draw_samples(sampler, plan, plain=True)
+        judge = Judge(encoders, plan, _references(subject, base), base)
+        yield Row(subject.name, None, None, judge.base, None, _first(base))
+        for name, file in subject.loras.items():
+            yield from _rows_of(protocol, subject, name, file, sampler, judge)
+
+
+def _rows_of(
+    protocol: Protocol, subject: Subject, name: str, file: Path, sampler: Sampler, judge: Judge
+) -> Iterator[Row]:
+    artifact = Artifact.read(file)
+    trigger = subject.trigger or next(iter(artifact.triggers), None) or subject.class_word
+    plan = _plan(protocol, subject, trigger, sampler.family.native_resolution)
+    for scale in protocol.scales:
+        sampler.load(artifact, scale)
+        try:
+            samples = draw_samples(sampler, plan)
+        finally:
+            sampler.unload()
+        scores = judge.score(samples)
+        relative = relate(scores, judge.base, judge.training_pictures) if subject.pictures else None
+        yield Row(subject.name, name, scale, scores, relative, _first(samples))
+
+
+def _plan(protocol: Protocol, subject: Subject, trigger: str, native: int) -> DrawingPlan:
+    """The plain prompts say the class word, whatever the trigger is."""
+    side = protocol.side or native
+    words = {trigger: subject.class_word}
+    prompts = prompt_set(protocol.base_model, "object", words, protocol.prompts, protocol.unrelated_prompts)
+    return DrawingPlan(
+        prompts,
+        protocol.samples_per_prompt,
+        side,
+        side,
+        protocol.num_inference_steps,
+        protocol.guidance_scale,
+        protocol.seed,
+    )
+
+
+def _references(subject: Subject, base: Samples) -> References:
+    """Without pictures of the subject, the base's own stand in: how far a LoRA goes from them is then what is seen."""
+    if subject.pictures is None:
+        return References(base.concept_pictures, [])
+    return References([Image.open(path).convert("RGB") for path in picture_files(subject.pictures)], [])
+
+
+def _first(samples: Samples) -> list[Image.Image]:
+    return [pictures[0] for pictures in samples.concept]

@@ -1,0 +1,68 @@
+"""What is compared, read from a YAML file: subjects, their pictures and LoRAs, prompts. DreamBench is one such file."""
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from settings.record import ConfigError, Settings, build_settings, read_settings_file
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+class Subject(Settings):
+    """One concept: its pictures, and the LoRAs that were trained on it."""
+
+    name: str = Field(min_length=1, description="How the table calls it")
+    pictures: Path | None = Field(None, description="Folder of reference pictures; without, likeness is not measured")
+    class_word: str = Field("object", min_length=1, description="What the bare base is asked for")
+    trigger: str | None = Field(None, description="Trigger word; by default the LoRA's own, else the class word")
+    loras: dict[str, Path] = Field(default_factory=dict, description="Files by the name of what made them")
+
+
+class Protocol(Settings):
+    """A comparison. `{trigger}` in a prompt stands for the trigger word or the class word."""
+
+    base_model: str = Field(min_length=1, description="Base of every LoRA")
+    subjects: tuple[Subject, ...] = Field(min_length=1, description="What is compared")
+    prompts: tuple[str, ...] = Field(min_length=1, description="Each with {trigger}")
+    unrelated_prompts: tuple[str, ...] = Field((), description="By default six that suit the base")
+    samples_per_prompt: int = Field(4, ge=1, le=64, description="Pictures of each prompt: DreamBench has 4")
+    scales: tuple[float, ...] = Field((1.0,), min_length=1, description="Strengths of each LoRA")
+    side: int | None = Field(None, ge=32, le=4096, description="Of the pictures in pixels; by default the base's own")
+    num_inference_steps: int = Field(30, ge=1, le=1000, description="Denoising steps")
+    guidance_scale: float = Field(6.0, ge=0, le=50, description="Classifier-free guidance")
+    seed: int = Field(0, ge=0, description="Of the first picture of each prompt")
+    clip: str | None = Field(None, description="Hub id or folder; DreamBench's is openai/clip-vit-base-patch32")
+    dino: str | None = Field(None, description="Hub id, folder, or none; DreamBench's is facebook/dino-vits16")
+
+    @model_validator(mode="after")
+    def _prompts_call_the_subject(self) -> "Protocol":
+        if any("{trigger}" not in prompt for prompt in self.prompts):
+            raise ValueError("prompts: each must hold {trigger}, where the trigger word goes")
+        return self
+
+
+def read_protocol(path: Path) -> Protocol:
+    """Read the file; its paths are relative to it.
+
+    Raises ConfigError for what is wrong in it, and for files and folders that do not exist.
+    """
+    protocol = build_settings(Protocol, read_settings_file(path))
+    subjects = tuple(_placed(subject, path.parent) for subject in protocol.subjects)
+    return protocol.model_copy(update={"subjects": subjects})
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures of a subject, by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+
+
+def _placed(subject: Subject, root: Path) -> Subject:
+    loras = {name: root / path for name, path in subject.loras.items()}
+    missing = [str(path) for path in loras.values() if not path.is_file()]
+    if missing:
+        raise ConfigError(f"subjects: {subject.name}: {missing[0]} does not exist")
+    pictures = root / subject.pictures if subject.pictures else None
+    if pictures is not None and not (pictures.is_dir() and picture_files(pictures)):
+        raise ConfigError(f"subjects: {subject.name}: the folder {pictures} does not exist, or holds no picture")
+    return subject.model_copy(update={"loras": loras, "pictures": pictures})

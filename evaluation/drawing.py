@@ -1,0 +1,63 @@
+"""Draws what an evaluation looks at: the same prompts and seeds for every candidate, so that only the LoRA differs."""
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from evaluation.prompt_sets import PromptSet
+from sampler.sampler import Sampler, SampleRequest
+
+
+@dataclass(frozen=True)
+class DrawingPlan:
+    """What is drawn of each candidate. Sizes in pixels; the i-th sample of a prompt has the seed `seed` + i."""
+
+    prompts: PromptSet
+    samples_per_prompt: int
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    seed: int
+
+    @property
+    def pictures_per_candidate(self) -> int:
+        """How many pictures one candidate costs."""
+        return len(self.prompts.concept) * self.samples_per_prompt + len(self.prompts.unrelated)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`concept`: the samples of each concept prompt. `unrelated`: one picture a prompt."""
+
+    concept: list[list[Image.Image]]
+    unrelated: list[Image.Image]
+
+    @property
+    def concept_pictures(self) -> list[Image.Image]:
+        """All samples of the concept, prompt after prompt."""
+        return [picture for pictures in self.concept for picture in pictures]
+
+
+def draw_samples(sampler: Sampler, plan: DrawingPlan, *, plain: bool = False) -> Samples:
+    """Draw with whatever is on the sampler's base. `plain`: without trigger words, as the bare base is asked."""
+    prompts = plan.prompts.plain if plain else plan.prompts.concept
+    requests = [
+        *(request_of(plan, prompt, plan.samples_per_prompt) for prompt in prompts),
+        *(request_of(plan, prompt, 1) for prompt in plan.prompts.unrelated),
+    ]
+    drawn = sampler.generate_several(requests)
+    return Samples(drawn[: len(prompts)], [pictures[0] for pictures in drawn[len(prompts) :]])
+
+
+def request_of(plan: DrawingPlan, prompt: str, count: int) -> SampleRequest:
+    """For `count` samples of one prompt."""
+    return SampleRequest(
+        prompt=prompt,
+        width=plan.width,
+        height=plan.height,
+        num_outputs=count,
+        num_inference_steps=plan.num_inference_steps,
+        guidance_scale=plan.guidance_scale,
+        seed=plan.seed,
+    )

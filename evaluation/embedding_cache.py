@@ -1,0 +1,53 @@
+"""Embeddings that are computed once: by the picture's own pixels, in memory, and in a file for the next run."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from evaluation.encoders import ImageEncoder
+
+
+class CachedEncoder:
+    """An ImageEncoder that remembers. `file`: read at the start where it exists; `save` writes it."""
+
+    def __init__(self, encoder: ImageEncoder, file: Path | None = None) -> None:
+        self.name = encoder.name
+        self._encoder, self._file = encoder, file
+        self._known: dict[str, Tensor] = _read(file) if file else {}
+
+    def embed(self, images: Sequence[Image.Image]) -> Tensor:
+        """Unit vectors (N, P); only pictures that were never seen are encoded, together."""
+        keys = [self._key(image) for image in images]
+        new = {key: image for key, image in zip(keys, images, strict=True) if key not in self._known}
+        if new:
+            vectors = self._encoder.embed(list(new.values()))
+            self._known.update(zip(new, vectors, strict=True))
+        return torch.stack([self._known[key] for key in keys])
+
+    def save(self) -> None:
+        """Write what is known to the file, if there is one."""
+        if self._file and self._known:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            save_file({key: vector.contiguous() for key, vector in self._known.items()}, self._file)
+
+    def _key(self, image: Image.Image) -> str:
+        """Encoder, size and pixels: another encoder's vectors are never taken for this one's."""
+        rgb = image.convert("RGB")
+        digest = hashlib.sha256(f"{self.name}/{rgb.size}/".encode())
+        digest.update(rgb.tobytes())
+        return digest.hexdigest()
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        return {}
+    try:
+        return dict(load_file(file))
+    except (SafetensorError, OSError):
+        return {}  # a cache that cannot be read is made anew

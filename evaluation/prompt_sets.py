@@ -1,0 +1,86 @@
+"""The prompts of an evaluation: the concept where no training picture shows it, and what has nothing to do with it.
+
+The subject prompts are of DreamBench's kind (Ruiz et al. 2023, supplementary material): new places, and new looks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from families.loading.sources import EMBEDDED_BASE
+from sampler.prompts.plain_words import with_plain_words
+
+SUBJECT_PROMPTS = (
+    "a photo of {trigger} on the beach",
+    "a photo of {trigger} in the snow",
+    "a photo of {trigger} on top of a wooden floor with a city in the background",
+    "a painting of {trigger} in the style of Monet",
+)
+STYLE_PROMPTS = (
+    "a house by a lake in the style of {trigger}",
+    "a portrait of a woman in the style of {trigger}",
+    "a red bicycle in the style of {trigger}",
+    "a cat on a sofa in the style of {trigger}",
+)
+EMBEDDED_PROMPTS = (
+    "a photo of {trigger}",
+    "a photo of {trigger} on a green background",
+    "a photo of {trigger} on a yellow background",
+    "a photo of {trigger} on a purple background",
+)
+"""The embedded base knows drawn shapes on plain backgrounds, and no beach."""
+UNRELATED_PROMPTS = (
+    "a bowl of fruit on a kitchen table",
+    "a mountain lake at sunrise",
+    "an old steam train crossing a bridge",
+    "a busy street in the rain at night",
+    "a field of sunflowers under a cloudy sky",
+    "an astronaut on the moon",
+)
+EMBEDDED_UNRELATED_PROMPTS = (
+    "a photo of a large black circle at the top on a red background",
+    "a photo of a white triangle in the center on a yellow background",
+    "a photo of a small black square at the top on a blue background",
+    "a photo of a large purple moon on the left on a white background",
+    "a photo of a striped yellow ring in the center on a purple background",
+    "a photo of a small purple star at the top on a orange background",
+)
+"""Held-out scenes of `tools.mini_base.world`: no training of the base ever saw them."""
+PLAIN_WORDS = {"face": "person", "object": "object", "style": "painting"}
+"""What stands for the trigger when there is no class word."""
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """`concept`: with trigger words. `plain`: the same, in words that the base knows. `unrelated`: neither."""
+
+    concept: tuple[str, ...]
+    plain: tuple[str, ...]
+    unrelated: tuple[str, ...]
+
+
+def prompt_set(
+    base_model: str,
+    concept_mode: str,
+    class_words: Mapping[str, str | None],
+    concept: Sequence[str] = (),
+    unrelated: Sequence[str] = (),
+) -> PromptSet:
+    """The prompts for a base and its concepts, `class_words` by trigger word; those given instead of the usual ones.
+
+    `{trigger}` in a prompt stands for the first trigger word.
+    """
+    embedded = base_model == EMBEDDED_BASE
+    usual = EMBEDDED_PROMPTS if embedded else STYLE_PROMPTS if concept_mode == "style" else SUBJECT_PROMPTS
+    trigger = next(iter(class_words), "")
+    prompts = tuple(prompt.replace("{trigger}", trigger) for prompt in concept or usual)
+    plain = tuple(plain_words(prompt, concept_mode, class_words) for prompt in prompts)
+    return PromptSet(
+        prompts, plain, tuple(unrelated) or (EMBEDDED_UNRELATED_PROMPTS if embedded else UNRELATED_PROMPTS)
+    )
+
+
+def plain_words(prompt: str, concept_mode: str, class_words: Mapping[str, str | None]) -> str:
+    """The prompt with every trigger word replaced by its class word, or by a word for what the run teaches."""
+    return with_plain_words(
+        prompt, {trigger: word or PLAIN_WORDS[concept_mode] for trigger, word in class_words.items()}
+    )

@@ -1,0 +1,148 @@
+"""Scores: what the encoders say about the samples of one candidate, and what they say relative to the bare base."""
+
+from dataclasses import dataclass
+
+from PIL import Image
+from torch import Tensor
+
+from evaluation.drawing import DrawingPlan, Samples
+from evaluation.embedding_cache import CachedEncoder
+from evaluation.encoders import ClipEncoder
+from evaluation.faces import FaceEncoder, face_identity
+from evaluation.similarity import (
+    mean_paired_similarity,
+    mean_self_similarity,
+    mean_similarity,
+    nearest_other_similarity,
+    nearest_similarity,
+    text_margin,
+)
+from evaluation.subject_pictures import References
+
+COPY_SIMILARITY = 0.95
+"""Nearer than this to a training picture, drawn under another prompt, is a copy; also where the pictures of the set
+are nearer to each other than that, the bar is what they have among themselves."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Means of cosines, -1 to 1, of the samples of the concept unless said otherwise.
+
+    clip_i, dino_i: to the training pictures (masked: to those without their surroundings). clip_t: to their prompts in
+    plain words. text_margin: how much more than to the others' prompts. diversity: 1 - cosine among the samples of a
+    prompt. nearest: to the nearest training picture; copied: share of the samples that are copies of one.
+    face: of the faces, where a network for them was given.
+    prior_kept: unrelated prompts, to the bare base's pictures of the same seeds.
+    """
+
+    clip_i: float
+    clip_t: float
+    text_margin: float
+    diversity: float
+    nearest: float
+    copied: float
+    prior_kept: float
+    dino_i: float | None = None
+    masked_clip_i: float | None = None
+    masked_dino_i: float | None = None
+    face: float | None = None
+
+    @property
+    def identity(self) -> float:
+        """The measure of likeness that the choice uses: DINOv2's where there is one, else CLIP's."""
+        return self.clip_i if self.dino_i is None else self.dino_i
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """`dino` is None where no DINOv2 was asked for, as with the embedded evaluator."""
+
+    clip: ClipEncoder
+    clip_images: CachedEncoder
+    dino: CachedEncoder | None
+    faces: FaceEncoder | None = None
+
+    @property
+    def identity(self) -> CachedEncoder:
+        """The encoder of `Scores.identity`."""
+        return self.dino or self.clip_images
+
+    def save(self) -> None:
+        """Keep the embeddings for the next run."""
+        for encoder in filter(None, (self.clip_images, self.dino)):
+            encoder.save()
+
+
+class Judge:
+    """Scores samples against training pictures, prompts, and what the bare base draws."""
+
+    def __init__(self, encoders: Encoders, plan: DrawingPlan, references: References, base: Samples) -> None:
+        """`base`: the bare base's samples of the plain prompts."""
+        self._encoders, self._plan, self._references = encoders, plan, references
+        self._faces: Tensor | None = None
+        self._texts = encoders.clip.embed_texts(
+            [prompt for prompt in plan.prompts.plain for _ in range(plan.samples_per_prompt)]
+        )
+        self._base_unrelated = encoders.identity.embed(base.unrelated)
+        among_themselves = nearest_other_similarity(encoders.identity.embed(references.pictures))
+        self._copy_bar = max(COPY_SIMILARITY, float(among_themselves.max()) if len(among_themselves) else 0.0)
+        self.training_pictures = mean_self_similarity(encoders.identity.embed(references.pictures))
+        """Mean cosine of the training pictures to each other: as alike as samples could usefully be."""
+        self.base = self.score(base)
+
+    @property
+    def measured_by(self) -> str:
+        """The encoders and what they looked at, in a sentence."""
+        names = [encoder.name for encoder in (self._encoders.clip_images, self._encoders.dino) if encoder]
+        prompts, each = len(self._plan.prompts.concept), self._plan.samples_per_prompt
+        return (
+            f"By {' and '.join(names)}, on {prompts * each} samples of {prompts} prompts and "
+            f"{len(self._plan.prompts.unrelated)} of unrelated ones, the same seeds for each."
+        )
+
+    def score(self, samples: Samples) -> Scores:
+        """All scores of one candidate's samples."""
+        encoders, pictures = self._encoders, samples.concept_pictures
+        clip = encoders.clip_images.embed(pictures)
+        identity = encoders.identity.embed(pictures)
+        nearest = nearest_similarity(identity, encoders.identity.embed(self._references.pictures))
+        unrelated = encoders.identity.embed(samples.unrelated)
+        return Scores(
+            clip_i=mean_similarity(clip, encoders.clip_images.embed(self._references.pictures)),
+            clip_t=mean_paired_similarity(clip, self._texts),
+            text_margin=text_margin(clip, self._texts),
+            diversity=self._diversity(identity),
+            nearest=float(nearest.mean()),
+            copied=float((nearest > self._copy_bar).float().mean()),
+            prior_kept=mean_paired_similarity(unrelated, self._base_unrelated),
+            dino_i=self._likeness(encoders.dino, pictures, self._references.pictures),
+            masked_clip_i=self._likeness(encoders.clip_images, pictures, self._references.masked),
+            masked_dino_i=self._likeness(encoders.dino, pictures, self._references.masked),
+            face=self._face(pictures),
+        )
+
+    def identity(self, samples: Samples) -> float:
+        """Likeness to the training pictures alone: enough for the trigger's ablation."""
+        encoder = self._encoders.identity
+        return mean_similarity(encoder.embed(samples.concept_pictures), encoder.embed(self._references.pictures))
+
+    def _diversity(self, vectors: Tensor) -> float:
+        count = self._plan.samples_per_prompt
+        similarities = [mean_self_similarity(group) for group in vectors.split(count)]
+        return 1 - sum(similarities) / len(similarities)
+
+    def _face(self, pictures: list[Image.Image]) -> float | None:
+        faces = self._encoders.faces
+        if faces is None:
+            return None
+        if self._faces is None:
+            self._faces = faces.embed_faces(self._references.pictures)
+        return face_identity(faces.embed_faces(pictures), self._faces, len(pictures))
+
+    @staticmethod
+    def _likeness(
+        encoder: CachedEncoder | None, pictures: list[Image.Image], references: list[Image.Image]
+    ) -> float | None:
+        if encoder is None or not references:
+            return None
+        return mean_similarity(encoder.embed(pictures), encoder.embed(references))

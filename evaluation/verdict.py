@@ -1,0 +1,97 @@
+"""The verdict in words: did it learn, is it overfit, which checkpoint, which scale, and why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from evaluation.choice import Candidate
+
+Learning = Literal["learned", "partly learned", "not learned"]
+Length = Literal["right", "too short", "slightly overfit", "overfit"]
+
+LEARNED, PARTLY = 0.5, 0.25
+"""Of `Relative.fidelity`."""
+RISING = 0.05
+"""A last checkpoint that is better than the one before by this is still on its way up."""
+SLIGHT_LOSS, CLEAR_LOSS = 0.05, 0.15
+"""Quality of the last checkpoint below the best one's, as a share of it."""
+HARM_FOLLOWING, HARM_KEPT, HARM_COPIED = 0.5, 0.6, 0.5
+"""Prompts followed, or the rest kept, below this, or more copies than this: overfit, with no checkpoint to compare."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`headline`: a few short sentences. `reasons`: what was seen, one sentence each."""
+
+    learning: Learning
+    length: Length
+    headline: str
+    reasons: list[str]
+
+
+def give_verdict(candidates: Sequence[Candidate], chosen: Candidate, reference_scale: float) -> Verdict:
+    """`candidates`: at least one at `reference_scale`, where checkpoints are compared."""
+    line = sorted((one for one in candidates if one.scale == reference_scale), key=lambda one: one.step)
+    learning, length = _learning(chosen), _length(line, chosen)
+    returned = f"step {chosen.step} is returned" if chosen.step != line[-1].step else "the last step is returned"
+    headline = f"{_opening(learning, length, line)}; {returned}. Use scale {chosen.scale:g}."
+    return Verdict(learning, length, headline, _reasons(line, chosen, learning, length))
+
+
+def _learning(chosen: Candidate) -> Learning:
+    fidelity = chosen.relative.fidelity
+    return "learned" if fidelity >= LEARNED else "partly learned" if fidelity >= PARTLY else "not learned"
+
+
+def _length(line: Sequence[Candidate], chosen: Candidate) -> Length:
+    """What the checkpoints at full strength say about the number of steps."""
+    last, best = line[-1], max(line, key=lambda one: one.relative.quality)
+    loss = 1 - last.relative.quality / best.relative.quality if best.relative.quality > 0 else 0.0
+    if last.step != best.step and loss >= SLIGHT_LOSS:
+        return "overfit" if loss >= CLEAR_LOSS or _harmed(last) else "slightly overfit"
+    if _harmed(last):
+        return "overfit"
+    fidelities = [one.relative.fidelity for one in line]
+    rising = len(line) < 2 or fidelities[-1] - fidelities[-2] >= RISING or fidelities[-1] < PARTLY
+    return "too short" if fidelities[-1] < LEARNED and rising else "right"
+
+
+def _harmed(candidate: Candidate) -> bool:
+    relative = candidate.relative
+    lost = relative.following < HARM_FOLLOWING or relative.kept < HARM_KEPT
+    return (lost and relative.fidelity >= PARTLY) or relative.kept < HARM_KEPT or candidate.scores.copied > HARM_COPIED
+
+
+def _opening(learning: Learning, length: Length, line: Sequence[Candidate]) -> str:
+    """ "Learned; slightly overfit after step 240"."""
+    best = max(line, key=lambda one: one.relative.quality)
+    words = {"learned": "Learned", "partly learned": "Partly learned", "not learned": "Not learned"}[learning]
+    if length == "too short":
+        return f"{words}; too short: {line[-1].step} steps were not enough"
+    if length in ("slightly overfit", "overfit"):
+        after = f" after step {best.step}" if best.step != line[-1].step else ""
+        return f"{words}; {length}{after}"
+    return words
+
+
+def _reasons(line: Sequence[Candidate], chosen: Candidate, learning: Learning, length: Length) -> list[str]:
+    last, relative = line[-1], chosen.relative
+    reasons = [
+        f"Samples reach {relative.fidelity:.0%} of the likeness that the training pictures have to each other, follow "
+        f"their prompts {relative.following:.0%} as well as the bare base, and unrelated prompts keep "
+        f"{relative.kept:.0%} of what they gave."
+    ]
+    if last.step != chosen.step:
+        reasons.append(
+            f"At step {last.step} it would have been {last.relative.fidelity:.0%}, {last.relative.following:.0%} "
+            f"and {last.relative.kept:.0%}."
+        )
+    if chosen.scores.copied:
+        reasons.append(f"{chosen.scores.copied:.0%} of the samples are nearly copies of a training picture.")
+    remedies = {
+        "too short": "Raise max_train_steps, or the learning rate.",
+        "overfit": "Lower max_train_steps or the learning rate, or raise prior_matching_weight.",
+        "slightly overfit": "Fewer steps would do; more pictures would do better.",
+        "right": "Check the pictures: do they all show one thing?" if learning == "not learned" else "",
+    }
+    return [*reasons, *filter(None, [remedies[length]])]

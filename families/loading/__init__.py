@@ -1,0 +1,1 @@
+"""Finds and opens base models."""

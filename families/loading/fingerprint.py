@@ -1,0 +1,26 @@
+"""A short name for a base's weights, so that an artifact knows what it was trained on."""
+
+import hashlib
+
+import torch
+from torch import nn
+
+from families.parts.whole_tensor import whole
+
+VALUES_PER_TENSOR = 16
+
+
+def fingerprint(denoiser: nn.Module) -> str:
+    """16 hex digits over names, shapes and a few bf16 values of every weight.
+
+    bf16, so that a base gives the same digits whether it was loaded in fp32 or bf16. Of a base that is shared out all
+    processes must ask together.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in denoiser.named_parameters():
+        values = whole(parameter.detach()).flatten()
+        stride = max(1, values.numel() // VALUES_PER_TENSOR)
+        sample = values[::stride][:VALUES_PER_TENSOR].to("cpu", torch.bfloat16).contiguous().view(torch.uint8)
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        digest.update(bytes(sample.tolist()))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,118 @@
+"""Opens a base with diffusers: a folder, a hub id, or a single file, with what the user overrides in its scheduler."""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import DDIMScheduler
+from diffusers.loaders.single_file_utils import SingleFileComponentError
+from diffusers.utils import logging as diffusers_logging
+
+from families.errors import BaseModelError
+from families.loading.sources import BaseModelSource
+
+diffusers_logging.disable_progress_bar()
+
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SingleFileComponentError)
+PredictionChoice = Literal["auto", "epsilon", "v_prediction"]
+"""auto: as the checkpoint says."""
+
+
+@dataclass(frozen=True)
+class LoadingOptions:
+    """How a base is opened.
+
+    base_config: folder or hub id whose configurations and tokenizers belong to a single file. prediction_type: what the
+    model predicts, where its own scheduler says otherwise. zero_terminal_snr: rescale the noise schedule.
+    """
+
+    dtype: torch.dtype
+    base_config: str | None = None
+    prediction_type: PredictionChoice = "auto"
+    zero_terminal_snr: bool = False
+
+
+def open_pipeline(pipeline_class: Any, source: BaseModelSource, options: LoadingOptions, **parts: Any) -> Any:
+    """The base as a pipeline in `options.dtype`, on the CPU. Only safetensors are read.
+
+    `parts`: given to the pipeline instead of the base's own; None leaves one out.
+
+    Raises BaseModelError when it cannot be opened.
+    """
+    try:
+        if source.kind == "file":
+            pipeline = pipeline_class.from_single_file(
+                source.location, config=options.base_config, torch_dtype=options.dtype, **parts
+            )
+        else:
+            pipeline = pipeline_class.from_pretrained(
+                source.location,
+                dtype=options.dtype,
+                use_safetensors=True,
+                variant=_variant(source),
+                **parts,
+            )
+    except LOADING_ERRORS as error:
+        raise BaseModelError(_loading_failed(source, options, pipeline_class.__name__, error)) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _variant(source: BaseModelSource) -> str | None:
+    """fp16 where a folder's denoiser is there in that precision only, as people download it; None: the usual files."""
+    if source.kind != "folder":
+        return None
+    names = [
+        path.name for part in ("unet", "transformer") for path in Path(source.location, part).glob("*.safetensors")
+    ]
+    return "fp16" if names and all(".fp16" in name for name in names) else None
+
+
+def adapt_scheduler(pipeline: Any, options: LoadingOptions) -> None:
+    """Give a diffusion's pipeline the scheduler that the options ask for.
+
+    Zero terminal SNR also needs samplers that start at the last timestep ("trailing", Lin et al. 2023, §3.3). A
+    scheduler that cannot do it gives way to DDIM.
+    """
+    scheduler_class, changes = type(pipeline.scheduler), dict[str, Any]()
+    if options.prediction_type != "auto":
+        changes["prediction_type"] = options.prediction_type
+    if options.zero_terminal_snr:
+        changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        if not takes_zero_terminal_snr(scheduler_class):
+            scheduler_class = DDIMScheduler
+    if changes:
+        pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config, **changes)
+
+
+def takes_zero_terminal_snr(scheduler_class: Any) -> bool:
+    """Whether a scheduler can start from pure noise."""
+    return "rescale_betas_zero_snr" in inspect.signature(scheduler_class.__init__).parameters
+
+
+def refuse_diffusion_options(source: BaseModelSource, options: LoadingOptions) -> None:
+    """Raises BaseModelError for options that mean nothing to flow matching."""
+    if options.prediction_type != "auto":
+        raise BaseModelError(
+            f"prediction_type: {source.name} is trained by flow matching and predicts neither ε nor v; leave it out"
+        )
+    if options.zero_terminal_snr:
+        raise BaseModelError(
+            f"zero_terminal_snr: {source.name} is trained by flow matching, which ends in pure noise anyway; leave it "
+            "out"
+        )
+
+
+def _loading_failed(source: BaseModelSource, options: LoadingOptions, pipeline: str, error: Exception) -> str:
+    remedy = {
+        "hub": "Check the spelling, the network, and for gated models the HF_TOKEN in the environment.",
+        "folder": f"Check that it is a complete {pipeline} in diffusers' layout, with safetensors weights.",
+        "file": "Its configuration (not its weights) comes from the hub: check the network, or set base_config to a "
+        "folder in diffusers' layout.",
+    }[source.kind]
+    if source.kind == "file" and options.base_config is not None:
+        remedy = f"Does its base_config, {options.base_config}, describe this very architecture?"
+    reason = " ".join(str(error).split())
+    return f"{source.asked_as}: cannot load {source.name!r}: {type(error).__name__}: {reason} {remedy}"

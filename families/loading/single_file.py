@@ -1,0 +1,94 @@
+"""What a single-file checkpoint is, by the names and shapes of its tensors. No weights are loaded here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from families.errors import BaseModelError
+from families.loading.opening import PredictionChoice
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+FIRST_LAYER = "model.diffusion_model.input_blocks.0.0.weight"
+V_PREDICTION_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
+"""Names of empty tensors by which a file says that it predicts v, and that its noise ends at zero SNR."""
+
+COMPLETE = {
+    "StableDiffusionXLPipeline": ("first_stage_model.", "conditioner.embedders.0.", "conditioner.embedders.1."),
+    "StableDiffusionPipeline": ("first_stage_model.", "cond_stage_model."),
+    "StableDiffusion3Pipeline": ("first_stage_model.", "text_encoders.clip_l.", "text_encoders.clip_g."),
+}
+"""The parts that a family's file must hold beside the denoiser."""
+
+STRANGERS = (
+    (("lora_down", "lora_up", ".lora_A.", ".lora_B.", "hada_w", "lokr_w"), "a LoRA, not a base: it is put on a base"),
+    (("emb_params", "clip_l", "clip_g", "string_to_param"), "a textual inversion embedding, not a base"),
+    (("control_model.", "controlnet_cond_embedding."), "a ControlNet, not a base"),
+    (("double_blocks.0.img_attn.",), "a Flux model, a family that is not supported yet"),
+    (("clip_txt_mapper.", "channelwise."), "a Stable Cascade model, a family that is not supported"),
+    (("edm_mean",), "a Playground 2.5 model, whose noise (EDM) is not supported"),
+)
+"""Parts of tensor names, and what a file with them is."""
+
+
+@dataclass(frozen=True)
+class SingleFile:
+    """`pipeline_class`: diffusers' name of what can be made of it. `prediction_type`: auto where the file is silent."""
+
+    pipeline_class: str
+    prediction_type: PredictionChoice
+    zero_terminal_snr: bool
+
+
+def inspect_single_file(path: Path) -> SingleFile:
+    """Raises BaseModelError for a file that is unreadable, incomplete, or no supported base; it says what it is."""
+    shapes = _read_shapes(path)
+    for marks, what in STRANGERS:
+        if any(mark in name for name in shapes for mark in marks if not name.startswith("text_encoders.")):
+            raise BaseModelError(f"base_model: {path} is {what}")
+    pipeline_class = _pipeline_class(shapes, path)
+    missing = [part for part in COMPLETE[pipeline_class] if not any(name.startswith(part) for name in shapes)]
+    if missing:
+        raise BaseModelError(
+            f"base_model: {path} is not complete: it has no tensors named {missing[0]}…. Take a checkpoint with VAE "
+            "and text encoders in it, or a folder in diffusers' layout."
+        )
+    marked = V_PREDICTION_MARK in shapes
+    return SingleFile(pipeline_class, "v_prediction" if marked else "auto", ZERO_SNR_MARK in shapes)
+
+
+def has_tensors(path: Path, prefix: str) -> bool:
+    """Whether a file holds tensors whose names start so."""
+    return any(name.startswith(prefix) for name in _read_shapes(path))
+
+
+def _pipeline_class(shapes: Shapes, path: Path) -> str:
+    if any(name.startswith("model.diffusion_model.joint_blocks.") for name in shapes):
+        return "StableDiffusion3Pipeline"
+    if FIRST_LAYER not in shapes:
+        raise BaseModelError(
+            f"base_model: {path} is no SD1.5, SD2, SDXL or SD3 checkpoint: its tensors have names such as "
+            f"{next(iter(shapes), '(none at all)')}. A denoiser alone is not enough: take a whole checkpoint."
+        )
+    channels = shapes[FIRST_LAYER][1]
+    if channels != 4:
+        kind = {9: "an inpainting model", 8: "an image-editing model"}.get(channels, "no text-to-image model")
+        raise BaseModelError(
+            f"base_model: {path} is {kind}: its UNet reads {channels} channels where 4 are expected. Train on the "
+            "text-to-image model that it was made from."
+        )
+    if any(name.startswith("conditioner.embedders.") for name in shapes):
+        if any(name.startswith("conditioner.embedders.0.model.") for name in shapes):
+            raise BaseModelError(f"base_model: {path} is SDXL's refiner. Train on the SDXL base.")
+        return "StableDiffusionXLPipeline"
+    return "StableDiffusionPipeline"
+
+
+def _read_shapes(path: Path) -> Shapes:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise BaseModelError(f"base_model: {path} is not a readable .safetensors file ({error})") from error

@@ -1,0 +1,109 @@
+"""Where a base model comes from: the embedded one, a folder, a single file, or a hub id. No weights are loaded here."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import RemoteEntryNotFoundError
+
+from families.errors import BaseModelError
+
+INDEX = "model_index.json"
+
+EMBEDDED_BASE = "mini-sdxl"
+EMBEDDED_BASE_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "mini-sdxl"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class BaseModelSource:
+    """`name` is what the user wrote, `location` what the loader opens: a folder, a file, or a hub id.
+
+    `asked_as`: the input that says it, for errors.
+    """
+
+    name: str
+    kind: Literal["folder", "file", "hub"]
+    location: str
+    asked_as: str = "base_model"
+
+
+def find_base_model(base_model: str, asked_as: str = "base_model") -> BaseModelSource:
+    """Turn the text of `base_model`, or of the input that `asked_as` names, into a source.
+
+    Raises BaseModelError when it is a path that does not exist, a file that is not safetensors, or a folder that
+    holds no diffusers pipeline.
+    """
+    if base_model == EMBEDDED_BASE:
+        return BaseModelSource(base_model, "folder", str(EMBEDDED_BASE_FOLDER), asked_as)
+    path = Path(base_model).expanduser()
+    if path.is_dir():
+        if not (path / INDEX).is_file():
+            raise BaseModelError(
+                f"{asked_as}: the folder {base_model} holds no model_index.json. Give a folder in diffusers' layout, "
+                "or the single .safetensors file inside it."
+            )
+        return BaseModelSource(base_model, "folder", str(path), asked_as)
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise BaseModelError(
+                f"{asked_as}: {base_model} is not a .safetensors file. Pickled checkpoints (.ckpt, .pt, .bin) can run "
+                "code when they are opened, so they are refused: convert the file to safetensors."
+            )
+        return BaseModelSource(base_model, "file", str(path), asked_as)
+    if HUB_ID.fullmatch(base_model) and path.suffix != ".safetensors":
+        return BaseModelSource(base_model, "hub", base_model, asked_as)
+    raise BaseModelError(
+        f"{asked_as}: {base_model!r} is neither '{EMBEDDED_BASE}', nor an existing folder or .safetensors file, nor a "
+        "hub id such as stabilityai/stable-diffusion-xl-base-1.0. Check the spelling of the path."
+    )
+
+
+def find_configuration(base_config: str) -> BaseModelSource:
+    """Turn the text of `base_config` into a source. Raises BaseModelError when it is neither folder nor hub id."""
+    path = Path(base_config).expanduser()
+    if (path / INDEX).is_file():
+        return BaseModelSource(base_config, "folder", str(path))
+    if HUB_ID.fullmatch(base_config) and not path.exists():
+        return BaseModelSource(base_config, "hub", base_config)
+    raise BaseModelError(
+        f"base_config: {base_config!r} is neither a folder with a {INDEX} in it nor a hub id such as "
+        "stabilityai/stable-diffusion-xl-base-1.0"
+    )
+
+
+def pipeline_class_name(source: BaseModelSource) -> str:
+    """The pipeline class that a folder's or hub model's index names. Raises BaseModelError without one."""
+    index = read_index(source)
+    if not isinstance(index.get("_class_name"), str):
+        raise BaseModelError(f"{source.asked_as}: {INDEX} of {source.name} names no pipeline (_class_name)")
+    return str(index["_class_name"])
+
+
+def read_index(source: BaseModelSource) -> dict[str, Any]:
+    """What model_index.json of a folder or hub model says. Raises BaseModelError when it cannot be read."""
+    path = Path(source.location) / INDEX if source.kind == "folder" else _fetch_index(source)
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{source.asked_as}: cannot read {INDEX} of {source.name}: {error}") from error
+    return index if isinstance(index, dict) else {}
+
+
+def _fetch_index(source: BaseModelSource) -> Path:
+    try:
+        return Path(hf_hub_download(source.location, INDEX))
+    except RemoteEntryNotFoundError as error:
+        raise BaseModelError(
+            f"{source.asked_as}: {source.name} on the hub has no {INDEX}, so it is no model in diffusers' layout. If "
+            "it offers a single .safetensors checkpoint, download that and give its path."
+        ) from error
+    except (OSError, ValueError) as error:  # no network, no such repository, gated, a name that is none
+        raise BaseModelError(
+            f"{source.asked_as}: cannot load {source.name!r} from the hub: {type(error).__name__}: "
+            f"{' '.join(str(error).split())} Check the spelling, the network, and for gated models the HF_TOKEN in the "
+            "environment."
+        ) from error

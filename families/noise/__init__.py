@@ -1,0 +1,1 @@
+"""Noise processes: how latents are noised, and what the model predicts."""

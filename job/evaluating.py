@@ -1,0 +1,122 @@
+"""The evaluation as a part of a training: when it is done, what it costs, and what becomes of its choice."""
+
+import json
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from artifact.artifact import Artifact
+from artifact.metadata import OWN_KEY
+from evaluation.checkpoints import Evaluation, evaluate_checkpoints, load_encoders, to_json
+from evaluation.scores import Encoders
+from families.family import ModelFamily
+from job.output_folder import OutputFolder
+from job.progress import Progress
+from job.samples import write_samples
+from preprocess.dataset import PreparedDataset
+from preprocess.workers.relay import relay
+from sampler.sampler import Sampler
+from settings.record import ConfigError
+from settings.training import TrainingConfig
+from trainer.checkpoints.folders import WEIGHTS, Checkpoints
+
+
+def evaluation_encoders(
+    config: TrainingConfig, device: torch.device, output: OutputFolder
+) -> Generator[Progress, None, Encoders | None]:
+    """Before the training: the encoders, so that a wrong name costs no training. None where nothing is evaluated.
+
+    Raises ConfigError for encoders that cannot be loaded with evaluate: true; with auto, a warning says what is lost.
+    """
+    if config.evaluate == "false" or (config.evaluate == "auto" and config.checkpointing_steps is None):
+        return None
+    try:
+        return load_encoders(config, device, output.evaluation / "embeddings")
+    except ConfigError as error:
+        if config.evaluate == "true":
+            raise
+        yield Progress(f"not evaluated, the last step will be returned: {error}", 0.02, warning=True)
+        return None
+
+
+def evaluating(
+    config: TrainingConfig,
+    family: ModelFamily,
+    dataset: PreparedDataset,
+    output: OutputFolder,
+    encoders: Encoders,
+    last_step: int,
+    span: tuple[float, float] = (0.93, 0.99),
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Choose among the checkpoints and the last step, put the choice into weights.safetensors, and tell why.
+
+    Returns what evaluation.json holds. `span`: fractions of the job.
+    """
+    kept = Checkpoints(output.checkpoints)
+    files = {step: kept.path(step) / WEIGHTS for step in kept.steps()}
+    files[last_step] = output.weights
+    stages = evaluate_checkpoints(config, family, dataset, files, encoders)
+    first, last = span
+
+    def line(report: tuple[str, int, int]) -> Progress:
+        what, done, total = report
+        return Progress(f"evaluated {what}: {done} of {total} pictures", first + (last - first) * done / total)
+
+    evaluation = yield from relay(stages, line)
+    chosen = evaluation.chosen
+    rewrite_header(files[chosen.step], output.weights, recommended_scale=chosen.scale)
+    artifact = Artifact.read(output.weights)
+    artifact.write_embeddings(output.embeddings)
+    _sample_choice(config, family, output, artifact, chosen.scale)
+    report = _keep(evaluation, output)
+    yield Progress(f"verdict: {evaluation.verdict.headline}", span[1])
+    return report
+
+
+def _sample_choice(
+    config: TrainingConfig, family: ModelFamily, output: OutputFolder, artifact: Artifact, scale: float
+) -> None:
+    """The samples of the output are those of what is returned."""
+    sampler = Sampler(family)
+    sampler.load(artifact, scale)
+    try:
+        write_samples(config, sampler, output.samples)
+    finally:
+        sampler.unload()
+
+
+def rewrite_header(source: Path, target: Path, **changes: Any) -> None:
+    """Write the artifact at `source` to `target` with other fields in its description; every tensor stays as it is."""
+    with safe_open(source, framework="pt") as file:
+        header = dict(file.metadata() or {})
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    description = json.loads(header[OWN_KEY]) | changes
+    header[OWN_KEY] = json.dumps(description, ensure_ascii=False, sort_keys=True)
+    unfinished = target.with_name(target.name + ".unfinished")
+    save_file(tensors, unfinished, metadata=header)
+    os.replace(unfinished, target)
+
+
+def _keep(evaluation: Evaluation, output: OutputFolder) -> dict[str, Any]:
+    """Pictures and evaluation.json. Names are relative to the output folder."""
+
+    def save(folder: str, images: list[Any]) -> list[str]:
+        (output.evaluation / folder).mkdir(parents=True, exist_ok=True)
+        paths = [output.evaluation / folder / f"{index:02d}.png" for index in range(len(images))]
+        for image, path in zip(images, paths, strict=True):
+            image.save(path)
+        return [path.relative_to(output.path).as_posix() for path in paths]
+
+    names = {
+        (step, scale): save(f"step_{step:06d}_scale_{scale:g}", images)
+        for (step, scale), images in evaluation.pictures.items()
+    }
+    report = to_json(evaluation, names, save("base", evaluation.base_pictures))
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    (output.evaluation / "evaluation.json").write_text(text, encoding="utf-8")
+    return report

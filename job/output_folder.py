@@ -1,0 +1,57 @@
+"""The folder that a training fills. One that is in use already is never written into."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+
+from settings.record import ConfigError
+from settings.training import TrainingConfig
+
+
+class OutputFolder:
+    """Where everything of one training goes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.weights = path / "weights.safetensors"
+        self.embeddings = path / "embeddings.safetensors"
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.jsonl"
+        self.validation = path / "validation.jsonl"
+        self.report = path / "report.json"
+        self.page = path / "report.html"
+        self.dataset = path / "dataset"
+        self.class_images = path / "class_images"
+        self.latents = path / "latents"
+        self.samples = path / "samples"
+        self.samples_before = self.samples / "before"
+        self.samples_by_step = self.samples / "steps"
+        self.step_prompts = self.samples_by_step / "prompts.json"
+        self.evaluation = path / "evaluation"
+        self.checkpoints = path / "checkpoints"
+
+    @classmethod
+    def create(cls, path: Path) -> "OutputFolder":
+        """Make the folder. Raises ConfigError when it exists and is not empty."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigError(f"output: {path} exists and is not empty. Choose another folder, or move that one away.")
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    def samples_of_step(self, step: int) -> Path:
+        """The folder of the samples of one step."""
+        return self.samples_by_step / f"step_{step:06d}"
+
+    def write_config(self, config: TrainingConfig) -> None:
+        """config.yaml, with every default filled in: `--config` of a later run."""
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        self.config.write_text(text, encoding="utf-8")
+
+
+def default_output(data: str, root: Path = Path("outputs")) -> Path:
+    """`outputs/<name of the data>`, or with -2, -3 … behind it: the first that is free."""
+    name = "" if data.startswith("data:") else Path(urlsplit(data).path).name.split(".")[0]
+    name = name or "training"
+    candidates = (root / (name if number == 1 else f"{name}-{number}") for number in range(1, 100_000))
+    return next(path for path in candidates if not path.exists())

@@ -1,0 +1,133 @@
+"""What a running training says: one `Progress` at a time, as a line for people or as JSON for the parent process."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from preprocess.workers.relay import relay
+from trainer.execution.memory import peak_memory_gib
+
+if TYPE_CHECKING:  # the server's parent process reads progress without loading torch
+    from preprocess.dataset import PreparedDataset
+    from preprocess.prepare import Stages
+    from preprocess.progress import PreparationProgress
+    from trainer.loop import Step
+
+SPEED_WINDOW = 20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`fraction` of the whole job, 0 to 1. The figures are None outside the training itself.
+
+    `phases`: seconds by phase, at the end of the job.
+    """
+
+    message: str
+    fraction: float
+    step: int | None = None
+    loss: float | None = None
+    eta_seconds: float | None = None
+    warning: bool = False
+    phases: dict[str, float] | None = None
+
+    def __str__(self) -> str:
+        return f"warning: {self.message}" if self.warning else self.message
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_line(cls, line: str) -> Progress | None:
+        """The progress in a line of a training's output; None for any other line."""
+        try:
+            return cls(**json.loads(line))
+        except (json.JSONDecodeError, TypeError):
+            return None
+
+
+class StepReporter:
+    """Writes metrics.jsonl and turns steps into progress lines with loss, learning rates, it/s and ETA."""
+
+    def __init__(
+        self,
+        path: Path,
+        total_steps: int,
+        first: float,
+        last: float,
+        clock: Callable[[], float] = time.monotonic,
+        resumed_at: int = 0,
+    ) -> None:
+        """`first` and `last`: the fractions of the job at which the steps begin and end. `resumed_at`: the step whose
+        line is the last that is kept."""
+        self._path, self._span, self._clock = path, (first, last), clock
+        self.total = total_steps
+        self._times: deque[float] = deque([clock()], maxlen=SPEED_WINDOW + 1)
+        keep_lines(path, resumed_at)
+
+    def report(self, step: Step, diagnostics: Mapping[str, Any] | None = None) -> Progress:
+        """Write one line, with `diagnostics` where there are any, and give the progress."""
+        self._times.append(self._clock())
+        seconds = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+        remaining = seconds * (self.total - step.number)
+        row: dict[str, Any] = {
+            "step": step.number,
+            "loss": step.loss,
+            "losses": step.losses,
+            "gradient_norms": step.gradient_norms,
+            "learning_rates": step.learning_rates,
+            "seconds_per_step": round(seconds, 4),
+            "peak_memory_gib": peak_memory_gib(),
+            **(diagnostics or {}),
+        }
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        rates = ", ".join(f"{name} {rate:.2e}" for name, rate in step.learning_rates.items())
+        first, last = self._span
+        return Progress(
+            f"step {step.number}/{self.total}: loss {step.loss:.4f}, lr {rates}, {1 / max(seconds, 1e-9):.2f} it/s, "
+            f"ETA {_duration(remaining)}",
+            fraction=first + (last - first) * step.number / self.total,
+            step=step.number,
+            loss=step.loss,
+            eta_seconds=remaining,
+        )
+
+
+def relay_preparation(stages: Stages, first: float, last: float) -> Generator[Progress, None, PreparedDataset]:
+    """The stages of data preparation as progress between two fractions of the job, a line at their ends and tenths."""
+    fraction = first
+
+    def line(stage: PreparationProgress) -> Progress | None:
+        nonlocal fraction
+        if stage.done != stage.total and stage.done % max(1, stage.total // 10) != 0:
+            return None
+        fraction += (last - fraction) / 10  # how many stages there will be is not known: nearer and nearer
+        return Progress(f"{stage.stage}: {stage.done} of {stage.total}", fraction)
+
+    return relay(stages, line)
+
+
+def keep_lines(path: Path, step: int) -> None:
+    """Cut a file of JSON lines after the line of `step`; 0: make it empty, or anew."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if step else []
+    path.write_text("".join(line for line in lines if _step_of(line) <= step), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except json.JSONDecodeError:  # a kill cut it short
+        return float("inf")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

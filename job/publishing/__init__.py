@@ -1,0 +1,1 @@
+"""Publishes the result of a job on the Hugging Face hub."""

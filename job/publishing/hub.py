@@ -1,0 +1,60 @@
+"""Puts the result of a training into a repository on the Hugging Face hub."""
+
+from collections.abc import Sequence
+
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError
+
+from job.output_folder import OutputFolder
+from job.publishing.errors import PublishingFailed
+from job.publishing.model_card import model_card
+from settings.record import ConfigError
+from settings.training import TrainingConfig
+from trainer.resolution import validation_prompt
+
+MAX_SAMPLES = 8
+
+
+def require_publishable(config: TrainingConfig) -> None:
+    """Before anything is trained: is there a token, and does the hub know it? Raises ConfigError."""
+    if config.push_to_hub is None:
+        return
+    if get_token() is None:
+        raise ConfigError("push_to_hub: needs a token with write permission in the environment variable HF_TOKEN")
+    try:
+        HfApi().whoami()
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise ConfigError(f"push_to_hub: {_reason(error)}") from None
+
+
+def publish(config: TrainingConfig, output: OutputFolder, triggers: Sequence[str]) -> str:
+    """Upload weights, embeddings, samples and a model card in one commit. Returns the repository's address.
+
+    Raises PublishingFailed; nothing of `output` is touched.
+    """
+    assert config.push_to_hub is not None
+    samples = sorted(output.samples.glob("*.png"))[:MAX_SAMPLES]  # not those of the base before, or of steps
+    card = model_card(config, triggers, samples, validation_prompt(config))
+    files = [
+        CommitOperationAdd("README.md", card.encode()),
+        *(CommitOperationAdd(path.name, path) for path in (output.weights, output.embeddings) if path.exists()),
+        *(CommitOperationAdd(f"samples/{path.name}", path) for path in samples),
+    ]
+    api = HfApi()
+    try:
+        address = api.create_repo(config.push_to_hub, private=config.hub_private, exist_ok=True)
+        api.create_commit(config.push_to_hub, files, commit_message="LoRA, embeddings, samples and model card")
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise PublishingFailed(
+            f"push_to_hub: {config.push_to_hub}: {_reason(error)}. The artifact is kept: {output.weights}"
+        ) from None
+    return str(address)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without headers and addresses, which may hold the token."""
+    response = getattr(error, "response", None)
+    if response is None:
+        return f"the hub cannot be reached ({type(error).__name__})"
+    hint = {401: ": HF_TOKEN is not valid", 403: ": HF_TOKEN may not write there", 404: ": no such owner"}
+    return f"the hub answered {response.status_code}{hint.get(response.status_code, '')}"

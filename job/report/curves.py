@@ -1,0 +1,165 @@
+"""The curves of a training, from metrics.jsonl and the evaluation: drawn by matplotlib, one chart a question."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from job.report.metrics import Series, series, smoothed
+from pages.chart import INK, QUIET, SERIES, chart, legend_above, plain_ticks
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A chart with its title, and a sentence that says how to read it."""
+
+    title: str
+    reading: str
+    svg: str
+
+
+QUESTIONS: tuple[tuple[str, str, str, bool], ...] = (
+    ("learning_rates", "Learning rates", "Peak after the warm-up, down to the end of the schedule.", False),
+    (
+        "gradient_norms",
+        "Gradient norms",
+        "Before clipping. Growing peaks mean too high a rate.",
+        True,
+    ),
+    ("peak_memory_gib", "Memory, GiB", "The most that was held up to each step.", False),
+)
+
+
+def curves(
+    rows: Sequence[Mapping[str, Any]],
+    evaluation: Mapping[str, Any] | None,
+    validation: Sequence[Mapping[str, Any]] = (),
+) -> list[Curve]:
+    """What can be drawn of the rows of metrics.jsonl and validation.jsonl; charts without data are left out."""
+    found = [_losses(rows), _bands(validation), *_similarities(evaluation)]
+    for key, title, reading, logarithmic in QUESTIONS:
+        data = series(rows, key)
+        found.append(
+            Curve(title, reading, _lines(data, title, logarithmic, from_zero=not logarithmic)) if data else None
+        )
+    found.append(_speed(rows))
+    return [curve for curve in found if curve is not None]
+
+
+def _losses(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
+    data = series(rows, "loss")
+    if not data:
+        return None
+    steps, values = data["loss"]
+    terms = series(rows, "losses")
+
+    def draw(axes: Axes) -> None:
+        axes.plot(steps, values, color=QUIET, linewidth=0.5, alpha=0.5)
+        axes.plot(steps, smoothed(values), color=INK, label="loss")
+        for (name, (at, term)), colour in zip(terms.items() if len(terms) > 1 else (), cycle(SERIES)):
+            axes.plot(at, smoothed(term), color=colour, linewidth=1.1, label=name)
+        _finish(axes, legend=len(terms) > 1)
+
+    reading = "Smoothed; the thin line is every step. It says little about quality: noise differs from step to step."
+    return Curve("Training loss", reading, chart(draw, "Training loss over the steps"))
+
+
+def _bands(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
+    """Each band relative to its first value, which is the base's."""
+    bands = [(name, series(rows, name)[name]) for name in (f"loss_{band}" for band in range(10)) if series(rows, name)]
+    if not bands or len(rows) < 2:
+        return None
+    last = len(bands) - 1
+    words = {0: "least noisy", last: "most noisy"}
+    data: Series = {
+        words.get(index, f"band {index + 1}"): (steps, [value / max(values[0], 1e-12) for value in values])
+        for index, (_, (steps, values)) in enumerate(bands)
+    }
+    reading = "On pictures that are not trained, at fixed noise; 1 is the base. Upwards means learning by heart."
+    return Curve("Held-out loss by timestep", reading, _lines(data, "Held-out loss by band of timesteps", False))
+
+
+def _similarities(evaluation: Mapping[str, Any] | None) -> list[Curve | None]:
+    """Relative measures over the checkpoints at full strength, and the quality of each candidate."""
+    if not evaluation:
+        return []
+    candidates = sorted(evaluation["candidates"], key=lambda one: (one["scale"], one["step"]))
+    whole = [one for one in candidates if one["scale"] == evaluation["reference_scale"]]
+    if len({one["step"] for one in whole}) < 2:
+        return []
+    names = {"fidelity": "likeness", "following": "prompts followed", "kept": "the rest kept", "quality": "quality"}
+    data = {
+        label: ([one["step"] for one in whole], [one["relative"][key] for one in whole]) for key, label in names.items()
+    }
+    first = Curve(
+        "Learned, and kept",
+        "1 is the training pictures' own likeness, and what the bare base does. Quality is what the choice goes by.",
+        _lines(
+            data, "Likeness, prompts followed, rest kept and quality over the checkpoints", False, "o", main="quality"
+        ),
+    )
+    scales = sorted({one["scale"] for one in candidates})
+    if len(scales) < 2:
+        return [first]
+    by_scale = {
+        f"scale {scale:g}": (
+            [one["step"] for one in candidates if one["scale"] == scale],
+            [one["relative"]["quality"] for one in candidates if one["scale"] == scale],
+        )
+        for scale in scales
+    }
+    chosen = evaluation["chosen"]
+
+    def draw(axes: Axes) -> None:
+        _plot(axes, by_scale, "o")
+        axes.plot([chosen["step"]], [chosen["relative"]["quality"]], "o", markersize=11, fillstyle="none", color=INK)
+        _finish(axes, legend=True)
+
+    reading = "Each line is one strength of the LoRA. The ring marks what is returned."
+    return [first, Curve("Checkpoint and scale", reading, chart(draw, "Quality of each checkpoint at each scale"))]
+
+
+def _speed(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
+    data = series(rows, "seconds_per_step")
+    if not data:
+        return None
+    steps, seconds = data["seconds_per_step"]
+    speed = {"it/s": (steps, [1 / max(value, 1e-9) for value in seconds])}
+    return Curve(
+        "Steps a second", "A mean over the last twenty steps.", _lines(speed, "Steps a second", False, from_zero=True)
+    )
+
+
+def _lines(
+    data: Series, name: str, logarithmic: bool, marker: str = "", main: str = "", from_zero: bool = False
+) -> str:
+    """`main`: the line that matters most, in ink."""
+
+    def draw(axes: Axes) -> None:
+        _plot(axes, data, marker, main)
+        if logarithmic and all(value > 0 for _, values in data.values() for value in values):
+            axes.set_yscale("log")
+        _finish(axes, legend=len(data) > 1, from_zero=from_zero)
+
+    return chart(draw, f"{name} over the steps")
+
+
+def _plot(axes: Axes, data: Series, marker: str, main: str = "") -> None:
+    only_one = len(data) == 1
+    for index, (name, (steps, values)) in enumerate(data.items()):
+        colour = INK if only_one or name == main else SERIES[index % len(SERIES)]
+        markers: dict[str, Any] = {"marker": marker, "markersize": 4} if marker else {}
+        axes.plot(steps, values, color=colour, label=name, **markers)
+
+
+def _finish(axes: Axes, legend: bool, from_zero: bool = False) -> None:
+    axes.set_xlabel("step")
+    axes.margins(x=0.02)
+    if from_zero:
+        axes.set_ylim(bottom=0, top=1.05 * max(axes.dataLim.y1, 1e-12))
+    plain_ticks(axes.xaxis, whole=True)
+    plain_ticks(axes.yaxis)
+    if legend:
+        legend_above(axes)

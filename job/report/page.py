@@ -1,0 +1,88 @@
+"""report.html: what a training did and whether it worked, in one file that needs no network.
+
+Everything on it is read from the output folder, so that it can be made again: `python -m job.report FOLDER`.
+"""
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from job.output_folder import OutputFolder
+from job.report.curves import Curve, curves
+from job.report.frames import step_frames
+from job.report.metrics import read_metrics
+from job.report.settings_shown import shown_settings
+from job.report.usage import recipes
+from pages.pictures import THUMBNAIL_SIDE, picture_uri, sample_uris
+from pages.shell import html_page, page_file
+from preprocess.dataset import PreparedDataset
+from preprocess.gallery.page import GALLERY_FILE
+
+SHOWN_IMAGES = 48
+"""Training pictures on the page; the dataset's own page has them all."""
+
+
+def write_page(output: OutputFolder, dataset: PreparedDataset) -> Path:
+    """Write report.html into the output folder, and give its path. report.json must be there."""
+    summary = json.loads(output.report.read_text(encoding="utf-8"))
+    charts = curves(read_metrics(output.metrics), summary.get("evaluation"), read_metrics(output.validation))
+    output.page.write_text(page(_data(output, dataset, summary), charts), encoding="utf-8", newline="\n")
+    return output.page
+
+
+def page(data: Mapping[str, Any], charts: Sequence[Curve]) -> str:
+    """The text of the page."""
+    style, script, body = (page_file(f"report.{kind}", "job.report") for kind in ("css", "js", "html"))
+    body = Template(body).substitute(charts="\n".join(map(_figure, charts)))
+    kicker = '<p class="kicker" id="kicker"></p>'
+    return html_page("Training report", kicker, body, style=style, script=script, data=data)
+
+
+def _data(output: OutputFolder, dataset: PreparedDataset, summary: Mapping[str, Any]) -> dict[str, Any]:
+    evaluation = summary.get("evaluation")
+    scale = evaluation["chosen"]["scale"] if evaluation else 1.0
+    config = summary["config"]
+    return {
+        "triggers": summary["triggers"],
+        "base": config["base_model"],
+        "steps": config["max_train_steps"],
+        "seconds": summary["seconds"],
+        "phases": summary["phases"],
+        "verification": summary["verification"],
+        "evaluation": evaluation,
+        "warnings": summary["warnings"],
+        "rejected": summary["rejected"],
+        "prompt": config["validation_prompt"],
+        "before": sample_uris(output.samples_before),
+        "after": sample_uris(output.samples),
+        "frames": step_frames(output, evaluation),
+        "images": _images(dataset),
+        "imageCount": len(dataset.examples),
+        "gallery": f"{output.dataset.name}/{GALLERY_FILE}",
+        "recipes": [
+            vars(recipe)
+            for recipe in recipes(config["base_model"], summary["triggers"], config["validation_prompt"], scale)
+        ],
+        "settings": shown_settings(config),
+        "versions": summary["versions"],
+        "machine": summary["machine"],
+    }
+
+
+def _images(dataset: PreparedDataset) -> list[dict[str, str]]:
+    return [
+        {
+            "picture": picture_uri(dataset.folder / example.views[0].file, THUMBNAIL_SIDE),
+            "caption": example.caption,
+            "name": example.source,
+        }
+        for example in dataset.examples[:SHOWN_IMAGES]
+    ]
+
+
+def _figure(curve: Curve) -> str:
+    title, reading = html.escape(curve.title), html.escape(curve.reading)
+    return f'<figure class="chart"><figcaption><h3>{title}</h3><p>{reading}</p></figcaption>{curve.svg}</figure>'

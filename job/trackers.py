@@ -1,0 +1,181 @@
+"""TensorBoard and Weights & Biases, through accelerate's trackers: they follow the files that a run writes."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
+from PIL import Image
+
+from job.output_folder import OutputFolder
+from job.progress import Progress
+from job.report.summary import machine, versions
+from settings.record import ConfigError
+from settings.training import TrainingConfig
+
+Log = Callable[[GeneralTracker, int], None]
+"""Gives one row, or the samples of one step, to a tracker."""
+PROJECT = "lora-trainer"
+PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
+
+
+def require_trackers(config: TrainingConfig) -> None:
+    """Raises ConfigError, before any work, where a package is missing or W&B knows no one to log for."""
+    for name in config.trackers:
+        if find_spec(PACKAGES[name]) is None:
+            raise ConfigError(
+                f"trackers: {name} needs a package that is not installed: pip install {PACKAGES[name]}, or leave it out"
+            )
+    if "wandb" in config.trackers:
+        with _explained():
+            _wandb().login()
+
+
+def start_trackers(config: TrainingConfig, output: OutputFolder, first: int) -> list[GeneralTracker]:
+    """One for each name in `trackers`, with the settings. `first`: the step that a resumed run goes on after, else 0.
+
+    Raises ConfigError where W&B cannot be reached.
+    """
+    settings = config.model_dump(mode="json")
+    trackers: list[GeneralTracker] = []
+    for name in config.trackers:
+        if name == "tensorboard":
+            purge = first + 1 if first else None  # what an earlier attempt logged after its last checkpoint
+            trackers.append(TensorBoardTracker("tensorboard", logging_dir=str(output.path), purge_step=purge))
+            trackers[-1].start()
+            trackers[-1].store_init_configuration(_flat(settings))
+        else:
+            trackers.append(_start_wandb(output, settings))
+    return trackers
+
+
+def _start_wandb(output: OutputFolder, settings: Mapping[str, Any]) -> GeneralTracker:
+    # What W&B finds out by itself would hold the command line, where a URL of the data may bring its signature.
+    tracker = WandBTracker(PROJECT, dir=str(output.path), settings=_wandb().Settings(x_disable_meta=True))
+    with _explained():
+        tracker.start()
+    tracker.store_init_configuration({**settings, "versions": versions(), "machine": machine()})
+    return tracker
+
+
+def _wandb() -> Any:
+    import wandb  # type: ignore[import-not-found,unused-ignore]
+
+    return wandb
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """W&B's errors with their remedy. Raises ConfigError."""
+    try:
+        yield
+    except (_wandb().errors.Error, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"trackers: W&B: {reason} Run `wandb login` or set WANDB_API_KEY; WANDB_MODE=offline logs to the output"
+            " folder alone"
+        ) from None
+
+
+def followed(
+    events: Iterator[Progress], trackers: Sequence[GeneralTracker], output: OutputFolder, first: int
+) -> Iterator[Progress]:
+    """Pass the events of a training on, and what it has written since to the trackers. `first`: the step before it."""
+    if not trackers:
+        yield from events
+        return
+    follower = Follower(trackers, output, first)
+    failed = True
+    try:
+        for event in events:
+            yield event
+            follower.catch_up()
+        failed = False
+    except GeneratorExit:  # stopped by the user, who keeps what was trained
+        failed = False
+        raise
+    finally:
+        try:
+            follower.catch_up()
+        finally:
+            for tracker in trackers:
+                _finish(tracker, failed)
+
+
+def _finish(tracker: GeneralTracker, failed: bool) -> None:
+    if tracker.name == "wandb" and failed:
+        tracker.tracker.finish(exit_code=1)  # accelerate's own would call the run finished
+    else:
+        tracker.finish()
+
+
+class Follower:
+    """What has been logged already is not logged again, also when a run goes on."""
+
+    def __init__(self, trackers: Sequence[GeneralTracker], output: OutputFolder, first: int) -> None:
+        self._trackers, self._output = trackers, output
+        self._logged = {output.metrics: first, output.validation: first if first else -1}
+        self._samples: set[Path] = set(output.samples_by_step.glob("step_*")) if first else set()
+
+    def catch_up(self) -> None:
+        """Log new lines of metrics.jsonl and validation.jsonl, and new samples."""
+        for step, log in sorted([*self._new_rows(), *self._new_samples()], key=lambda pair: pair[0]):
+            for tracker in self._trackers:  # by step: W&B drops what goes back
+                log(tracker, step)
+
+    def _new_rows(self) -> Iterator[tuple[int, Log]]:
+        for path, prefix in ((self._output.metrics, "train"), (self._output.validation, "validation")):
+            for row in _rows(path, self._logged[path]):
+                self._logged[path] = row["step"]
+                values = _flat({name: value for name, value in row.items() if name != "step"}, prefix)
+                yield row["step"], partial(_log_values, values)
+
+    def _new_samples(self) -> Iterator[tuple[int, Log]]:
+        if not self._output.step_prompts.is_file():  # written after the first samples
+            return
+        prompts = json.loads(self._output.step_prompts.read_text(encoding="utf-8"))
+        for folder in sorted(set(self._output.samples_by_step.glob("step_*")) - self._samples):
+            self._samples.add(folder)
+            images = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob("*.png"))]
+            yield int(folder.name.removeprefix("step_")), partial(_log_images, images, prompts)
+
+
+def _log_values(values: Mapping[str, Any], tracker: GeneralTracker, step: int) -> None:
+    tracker.log(dict(values), step=step)
+
+
+def _log_images(images: Sequence[np.ndarray], prompts: Sequence[str], tracker: GeneralTracker, step: int) -> None:
+    """`images`: each (H, W, 3), 0 to 255."""
+    if tracker.name == "wandb":
+        shown = [
+            _wandb().Image(image, caption=prompt) for image, prompt in zip(images, prompts, strict=False)
+        ]  # fewer where drawing failed
+        tracker.log({"samples": shown}, step=step)
+        return
+    for index, image in enumerate(images):
+        tracker.log_images({f"samples/{index:02d}": image[None]}, step=step, dataformats="NHWC")
+
+
+def _rows(path: Path, after: int) -> list[dict[str, Any]]:
+    """The rows whose step is later than `after`."""
+    if not path.is_file():
+        return []
+    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}"))
+    return [row for row in rows if row["step"] > after]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, int | float | str | bool]:
+    """Nested names joined by slashes; lists and None as text."""
+    flat: dict[str, int | float | str | bool] = {}
+    for name, value in values.items():
+        key = f"{prefix}/{name}" if prefix else name
+        if isinstance(value, Mapping):
+            flat |= _flat(value, key)
+        else:
+            flat[key] = value if isinstance(value, int | float | str | bool) else json.dumps(value)
+    return flat

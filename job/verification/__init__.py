@@ -1,0 +1,1 @@
+"""Reads the written artifact back and compares it with the trained model."""

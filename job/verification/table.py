@@ -1,0 +1,95 @@
+"""The checks of a file against the model that was trained, layer by layer, as a table to read."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from artifact.layers import Layer
+from artifact.names.layer_keys import named_tensors
+
+LAYER_TOLERANCE = 2e-2
+"""Relative difference of a layer's tensors: bf16, the coarsest precision of a file, keeps 8 bits."""
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Check:
+    """A number that must lie between two limits. `detail`: an example of what counts."""
+
+    name: str
+    value: float
+    most: float = math.inf
+    least: float = -math.inf
+    detail: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return not self.least <= self.value <= self.most  # NaN fails
+
+    @property
+    def allowed(self) -> str:
+        return f"≤ {self.most:.3g}" if self.most < math.inf else f"≥ {self.least:.3g}"
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """`differing`: name, kind and relative difference of the layers that differ, the worst first."""
+
+    checks: Sequence[Check]
+    differing: Sequence[tuple[str, str, float]] = field(default=())
+
+
+def compare_layers(file: Mapping[str, Layer], trained: Mapping[str, Layer]) -> LayerComparison:
+    """Compare the layers of a file with those of a model."""
+    missing, extra = sorted(trained.keys() - file.keys()), sorted(file.keys() - trained.keys())
+    untrained = [name for name, layer in file.items() if layer.changes_nothing]
+    found = [(name, file[name].kind, _difference(name, file[name], trained[name])) for name in file if name in trained]
+    differing = sorted((row for row in found if not row[2] <= LAYER_TOLERANCE), key=lambda row: row[2], reverse=True)
+    checks = (
+        _count(f"of {len(trained)} trained layers are missing", missing),
+        _count("layers that nobody trained are in the file", extra),
+        _count(f"of {len(file)} layers were never trained", untrained),
+        _count(f"layers differ by more than {LAYER_TOLERANCE:.0%}", [row[0] for row in differing]),
+    )
+    return LayerComparison(checks, differing)
+
+
+def compare_tokens(file: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> list[Check]:
+    """Compare the token rows: they are kept in fp32, so they must be equal."""
+    names = sorted(file.keys() | trained.keys())
+    both = file.keys() & trained.keys()
+    odd = [name for name in names if name not in both or not torch.equal(file[name], trained[name].float().cpu())]
+    return [_count("encoders have other token embeddings", odd)]
+
+
+def table(checks: Sequence[Check], differing: Sequence[tuple[str, str, float]]) -> str:
+    """All checks, failed ones marked, and the layers that differ most."""
+    lines = [f"{'':7}{'found':>10}  {'allowed':>10}  check"]
+    for check in checks:
+        mark = "FAILED" if check.failed else "ok"
+        detail = f", such as {check.detail}" if check.detail else ""
+        lines.append(f"{mark:7}{check.value:>10.3g}  {check.allowed:>10}  {check.name}{detail}")
+    if differing:
+        lines.append("layers that differ most:")
+        lines += [f"  {difference:>9.3g}  {kind:5} {name}" for name, kind, difference in differing[:SHOWN]]
+    return "\n".join(lines)
+
+
+def _count(name: str, odd: Sequence[str]) -> Check:
+    return Check(name, len(odd), most=0, detail=odd[0] if odd else "")
+
+
+def _difference(name: str, one: Layer, other: Layer) -> float:
+    """Of all tensors, alpha included, relative to the trained ones'; infinite between different kinds or shapes."""
+    ours, theirs = named_tensors(name, one), named_tensors(name, other)
+    if ours.keys() != theirs.keys() or any(ours[key].shape != theirs[key].shape for key in ours):
+        return float("inf")
+    worst = 0.0
+    for key, tensor in theirs.items():
+        size = tensor.float().norm().item()
+        gap = (ours[key].float().cpu() - tensor.float().cpu()).norm().item()
+        worst = max(worst, gap / size if size > 0 else float(gap > 0))
+    return worst

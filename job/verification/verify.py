@@ -1,0 +1,104 @@
+"""Before a job may succeed, its file is read back onto the bare base and compared with the model that was trained."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from artifact.artifact import Artifact
+from families.family import ModelFamily, SizeConditioning
+from families.parts.placeholder_tokens import expand_triggers
+from job.verification.table import Check, compare_layers, compare_tokens, table
+from sampler.sampler import Sampler
+
+RELATIVE_TOLERANCE = 2e-2
+"""Of the norm of the adapter's effect. fp16 keeps 11 bits of each weight."""
+NOISE = {torch.float32: 0.0, torch.bfloat16: 2e-2, torch.float16: 5e-3}
+"""How far two runs of one model may lie apart, relative to the prediction's norm, by the base's precision."""
+SMALLEST_EFFECT = 1e-6
+"""Relative to the prediction's norm: less is what rounding does."""
+FRACTIONS = (0.1, 0.5, 0.9)
+"""How far towards noise the probe lies."""
+
+
+class VerificationFailed(RuntimeError):
+    """The file does not do what the training did. The text is a table of all checks. The file stays where it is."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fixed input: noise at three timesteps under one prompt."""
+
+    prompt: str
+    noised: Tensor
+    timesteps: Tensor
+    sizes: tuple[SizeConditioning, ...]
+
+    @classmethod
+    @torch.no_grad()
+    def make(cls, family: ModelFamily, prompt: str) -> "Probe":
+        """A probe at the base's own resolution. `noised`: (3, C, h, w)."""
+        side = family.native_resolution
+        moments = family.encode_image(torch.zeros(1, 3, side, side, device=family.device))
+        shape = (len(FRACTIONS), moments.shape[1] // 2, *moments.shape[2:])
+        noised = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(family.device)
+        timesteps = family.noise_process.timesteps_at(torch.tensor(FRACTIONS))
+        sizes = (SizeConditioning((side, side), (0, 0), (side, side)),) * len(FRACTIONS)
+        return cls(prompt, noised, timesteps.to(family.device), sizes)
+
+    @torch.no_grad()
+    def predict(self, family: ModelFamily, triggers: Mapping[str, Sequence[str]]) -> Tensor:
+        """The model's prediction (3, C, h, w), on the CPU."""
+        prompts = family.encode_prompts([expand_triggers(self.prompt, triggers)] * len(FRACTIONS))
+        return family.denoise(self.noised, self.timesteps, prompts, self.sizes).cpu()
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Norms. `effect`: how far the adapter alone (or, without one, the tokens) moves the probe.
+
+    `difference`: of file and model, by effect.
+    """
+
+    effect: float
+    difference: float
+
+
+def verify(
+    path: Path, family: ModelFamily, probe: Probe, base: Tensor, trained: Tensor, artifact: Artifact
+) -> Verification:
+    """Load `path` onto the bare base and compare it with what was trained.
+
+    `base`, `trained`: the probe's predictions before and after training. `artifact`: what was trained, in memory.
+
+    Raises VerificationFailed when the base was altered, a layer or token is missing, was never trained or differs, a
+    value is not finite, or the file's effect is none or another than the trained model's; and ArtifactError when the
+    file cannot be read or placed.
+    """
+    noise = NOISE[next(family.denoiser.parameters()).dtype] * base.norm().item()
+    altered = (probe.predict(family, {}) - base).norm().item()
+    file = Artifact.read(path)
+    sampler = Sampler(family)
+    try:
+        sampler.load(file, scale=0.0)
+        tokens_alone = probe.predict(family, sampler.triggers)
+        sampler.load(file)
+        loaded = probe.predict(family, sampler.triggers)
+    finally:
+        sampler.unload()
+    effect = (trained - (tokens_alone if artifact.layers else base)).norm().item()
+    difference = (loaded - trained).norm().item()
+    layers = compare_layers(file.layers, artifact.layers)
+    checks = [
+        Check("the base model itself was altered, by", altered, noise),
+        *layers.checks,
+        *compare_tokens(file.tokens, artifact.tokens),
+        Check("predicted values are not finite", float((~torch.isfinite(loaded)).sum()), 0),
+        Check("effect of what was trained", effect, least=SMALLEST_EFFECT * base.norm().item()),
+        Check("it differs from the trained model by", difference, RELATIVE_TOLERANCE * effect + noise),
+    ]
+    if any(check.failed for check in checks):
+        raise VerificationFailed(f"{path} does not do what the training did:\n{table(checks, layers.differing)}")
+    return Verification(effect, difference / effect)

@@ -1,0 +1,1 @@
+"""Captions: found, generated, and combined with trigger words."""

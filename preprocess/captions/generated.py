@@ -1,0 +1,93 @@
+"""Captions for the images that came without one. The captioner is loaded only when a picture is new to the cache."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from preprocess.captions.labels import MAX_TOKENS, TokenCounter
+from preprocess.captions.pairing import Caption
+from preprocess.captions.trigger import with_affixes
+from preprocess.uploads.collect import decode_rules
+from preprocess.uploads.decoding import DecodeRules, decode
+from preprocess.uploads.intake import FoundFile
+from preprocess.uploads.survey import Surveyed
+from preprocess.workers.workers import Crew, Work
+from settings.preparation import DataConfig
+
+if TYPE_CHECKING:
+    from preprocess.captioners.choice import CaptionerChoice
+
+NO_CAPTIONER = "none"
+MOST_WORDS = 45
+"""Of a generated caption, where no tokenizer is at hand: about 60 tokens."""
+CACHE_VARIABLE = "CAPTION_CACHE"
+
+
+def cache_folder() -> Path:
+    """Where captions are remembered: the folder that CAPTION_CACHE names, else one in the user's cache folder."""
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lora-trainer" / "captions"
+    return Path(os.environ.get(CACHE_VARIABLE) or usual)
+
+
+def caption_missing(
+    missing: Sequence[Surveyed], config: DataConfig, count_tokens: TokenCounter | None, crew: Crew
+) -> Iterator[tuple[FoundFile, Caption | None]]:
+    """The captioner's caption of each image, None where it said nothing. Each picture is shown to it once.
+
+    The batches do not depend on the crew, for a picture's caption may depend on its batch, if only by a rounding.
+    Raises CaptionerError when the captioner cannot be had, or fails.
+    """
+    if config.captioner == NO_CAPTIONER or not missing:
+        return
+    from preprocess.captioners.captioner import BATCH_SIZE
+    from preprocess.captioners.registry import choose_captioner
+    from preprocess.captioners.wording import worded
+
+    choice = choose_captioner(
+        config.captioner, prompt=config.captioner_prompt, trust_remote_code=config.trust_remote_code
+    )
+    fits = _fits(config, count_tokens)
+    alike: dict[str, list[FoundFile]] = {}
+    for item in missing:
+        alike.setdefault(item.fingerprint.exact, []).append(item.file)
+    pictures = list(alike.values())
+    batches = [pictures[start : start + BATCH_SIZE] for start in range(0, len(pictures), BATCH_SIZE)]
+    elsewhere = partial(_captioner_at_work, choice, decode_rules(config))
+    with elsewhere() as function:
+        shown = [[files[0].path for files in batch] for batch in batches]
+        answers = crew.map(Work(function, elsewhere), shown, num_workers=0)
+        for batch, texts in zip(batches, answers, strict=True):
+            for files, text in zip(batch, texts, strict=True):
+                words = worded(text, fits)
+                for file in files:
+                    yield file, Caption(words, config.captioner) if words else None
+
+
+@contextmanager
+def _captioner_at_work(
+    choice: "CaptionerChoice", rules: DecodeRules
+) -> Iterator[Callable[[Sequence[Path]], list[str]]]:
+    """Gives a function that captions a batch of image files. The model is there from its first use to the end."""
+    from preprocess.captioners.cache import CaptionCache
+    from preprocess.captioners.captioning import caption_batch, loaded_on_use
+    from preprocess.workers.devices import best_device
+
+    cache = CaptionCache(cache_folder())
+    with loaded_on_use(lambda: choice.load(best_device())) as captioner:
+        yield lambda paths: caption_batch([decode(path, rules).image for path in paths], choice, captioner, cache)
+
+
+def _fits(config: DataConfig, count_tokens: TokenCounter | None) -> Callable[[str], bool]:
+    """Whether the caption will still be read whole once the trigger and the affixes are in it."""
+    if count_tokens is None:
+        return lambda text: len(text.split()) <= MOST_WORDS
+    trigger = config.all_concepts[0].trigger_word
+
+    def fits(text: str) -> bool:
+        longest = with_affixes(f"{text}, in the style of {trigger}", config.caption_prefix, config.caption_suffix)
+        return count_tokens(longest) <= MAX_TOKENS
+
+    return fits

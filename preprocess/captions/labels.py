@@ -1,0 +1,120 @@
+"""Gives every image its caption, its concept, and the trigger word in the caption."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from preprocess.captions.concepts import find_concept
+from preprocess.captions.pairing import Caption
+from preprocess.captions.trigger import (
+    class_template,
+    has_trigger,
+    template,
+    through_trigger,
+    with_affixes,
+    with_trigger,
+    with_trigger_in_front,
+)
+from settings.preparation import ConceptConfig, DataConfig
+
+TokenCounter = Callable[[str], int]
+"""Tokens of a caption, start and end of text included, in the base's tokenizer that needs most."""
+MAX_TOKENS = 77
+MIRRORED_WRITING = ("text", "letters", "logo", "sign", "writing", "words")
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is said about an image. `concept`: its trigger word, None in the preservation set."""
+
+    caption: str
+    source: str
+    concept: str | None
+    repeats: int
+    warnings: tuple[str, ...] = ()
+
+
+def label(
+    name: str,
+    own: Caption | None,
+    generated: Caption | None,
+    repeats: int,
+    config: DataConfig,
+    count: TokenCounter | None = None,
+) -> Label:
+    """The label of an image of the concepts. Raises DatasetError when it belongs to none of them.
+
+    With `count`, a trigger that would end up behind what the text encoders read goes to the front instead.
+    """
+    caption = own or generated
+    concept = find_concept(name, caption.text if caption else "", config.all_concepts)
+    if caption is None:
+        text = template(config.concept_mode, concept.trigger_word, concept.class_word)
+        caption = Caption(text, "template")
+    text = with_trigger(caption.text, concept.trigger_word, concept.class_word, config.concept_mode)
+    text = with_affixes(text, config.caption_prefix, config.caption_suffix)
+    if count and not has_trigger(caption.text, concept.trigger_word) and _is_behind(text, concept.trigger_word, count):
+        text = with_trigger_in_front(caption.text, concept.trigger_word, config.concept_mode)
+        text = with_affixes(text, config.caption_prefix, config.caption_suffix)
+    warnings = _trigger_warning(name, own, concept, text) if own else ()
+    return Label(text, caption.source, concept.trigger_word, repeats * concept.repeats, warnings)
+
+
+def preservation_label(
+    name: str, own: Caption | None, generated: Caption | None, repeats: int, config: DataConfig
+) -> Label:
+    """The label of an image that holds the base's prior, with a warning of a trigger in its caption."""
+    class_word = next((concept.class_word for concept in config.all_concepts if concept.class_word), None)
+    caption = own or generated or Caption(class_template(config.concept_mode, class_word), "template")
+    warnings = tuple(
+        f"{name}: a preservation image whose caption holds the trigger {concept.trigger_word}: it will be learned too"
+        for concept in config.all_concepts
+        if has_trigger(caption.text, concept.trigger_word)
+    )
+    return Label(caption.text, caption.source, None, repeats, warnings)
+
+
+def check_length(name: str, labelled: Label, count: TokenCounter) -> Label:
+    """The label, with a warning when the text encoders will not read all of it."""
+    tokens = count(labelled.caption)
+    if tokens <= MAX_TOKENS:
+        return labelled
+    lost = "the end is not trained"
+    if labelled.concept and _is_behind(labelled.caption, labelled.concept, count):
+        lost = f"the end is not trained, and its trigger word {labelled.concept} stands there"
+    too_long = f"{name}: its caption has {tokens} tokens, and the text encoders read {MAX_TOKENS}; {lost}. Shorten it."
+    return replace(labelled, warnings=(*labelled.warnings, too_long))
+
+
+def flip_warnings(captions: Mapping[str, str], config: DataConfig) -> Iterator[str]:
+    """What mirror images would teach wrongly. `captions` by file name."""
+    if not config.horizontal_flip:
+        return
+    if config.concept_mode == "face":
+        yield "horizontal_flip: faces are not symmetric; a mirrored face is another person's"
+    for name, caption in captions.items():
+        if word := next((word for word in MIRRORED_WRITING if has_trigger(caption.lower(), word)), None):
+            yield f"{name}: horizontal_flip mirrors what its caption calls {word!r}; writing becomes unreadable"
+
+
+def template_warning(labels: Sequence[tuple[str, Label]]) -> Iterator[str]:
+    """Which images had to do with a template, a line for each wording. `labels`: file names with their labels."""
+    templated: dict[str, list[str]] = {}
+    for name, labelled in labels:
+        if labelled.source == "template":
+            templated.setdefault(labelled.caption, []).append(name)
+    for caption, names in templated.items():
+        shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        yield f"{len(names)} of {len(labels)} images came without a caption and are trained as {caption!r}: {shown}"
+
+
+def _is_behind(text: str, trigger_word: str, count: TokenCounter) -> bool:
+    """Whether the trigger stands behind the tokens that are read."""
+    return count(through_trigger(text, trigger_word)) > MAX_TOKENS
+
+
+def _trigger_warning(name: str, own: Caption, concept: ConceptConfig, text: str) -> tuple[str, ...]:
+    if has_trigger(own.text, concept.trigger_word):
+        return ()
+    return (
+        f"{name}: its caption from {own.source} lacks the trigger word {concept.trigger_word}; trained as {text!r}",
+    )

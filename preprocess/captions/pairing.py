@@ -1,0 +1,182 @@
+"""Finds the caption that belongs to each image: by its name, never by its position.
+
+Order of precedence:
+1. metadata.jsonl, metadata.csv (Hugging Face's imagefolder)
+2. a text file beside the image: name.txt, name.caption
+3. caption.csv, captions.csv, with or without header
+4. captions.json, or name.json beside the image (webdataset)
+5. the file name up to its first _ (EveryDream)
+6. the name of the folder, "10_a photo of a dog" (kohya)
+What has none of these goes to the captioner, or gets a template.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from preprocess.captions.tables import (
+    CAPTION_TABLES,
+    CSV_TABLES,
+    JSON_TABLES,
+    METADATA_TABLES,
+    CaptionTable,
+    Columns,
+    Row,
+    parse_json,
+    read_table,
+    record_text,
+)
+from preprocess.uploads.folder_rules import folder_caption
+from preprocess.uploads.intake import FoundFile
+from preprocess.uploads.text_files import name_key, one_line, read_text
+
+SIDECAR_SUFFIXES = (".txt", ".caption")
+JSON_SUFFIX = ".json"
+WORDS_OF_A_CAPTION = 3
+"""A file name of fewer words is a name, not a caption."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption and where it came from: the name of a file, "file name", "folder name", a captioner or "template"."""
+
+    text: str
+    source: str
+
+
+@dataclass
+class CaptionFinder:
+    """All caption files of the data. Remembers which of them have been of use."""
+
+    images: Sequence[FoundFile]
+    others: Sequence[FoundFile]
+    columns: Columns = field(default_factory=Columns)
+    from_file_names: bool | None = None
+
+    def __post_init__(self) -> None:
+        self._others = {name_key(str(file.path)): file for file in self.others}
+        self._tables = [
+            (file, read_table(file.path, self.columns))
+            for file in self.others
+            if file.path.name.lower() in CAPTION_TABLES
+        ]
+        self._used_files: set[str] = set()
+        self._used_rows: set[tuple[str, str]] = set()
+        self._stems = Counter(self._bare_keys())
+
+    def find(self, image: FoundFile) -> tuple[Caption | None, list[str]]:
+        """The caption of one image, None when it has none, and warnings about empty ones that were passed over."""
+        warnings = []
+        chosen: Caption | None = None
+        for caption in self._all(image):
+            if chosen is None and caption.text:
+                chosen = caption
+            elif chosen is None:
+                warnings.append(f"{image.name}: its caption in {caption.source} is empty")
+        return chosen, warnings
+
+    def metadata(self, image: FoundFile) -> dict[str, Any]:
+        """All that tables and a JSON file beside the image say about it."""
+        merged: dict[str, Any] = dict(self._sidecar_record(image))
+        for _, _, row in self._rows(image, CAPTION_TABLES):
+            merged = {**merged, **row.metadata}
+        return merged
+
+    def unused(self) -> Iterator[tuple[FoundFile, str]]:
+        """Caption files without an image, and why; and the tables of which not one row named an image."""
+        for file in self.others:
+            name = file.path.name
+            if name.lower() in CAPTION_TABLES or file.name in self._used_files:
+                continue
+            if file.path.suffix.lower() in (*SIDECAR_SUFFIXES, JSON_SUFFIX) and name.lower() != "multiply.txt":
+                yield file, f"{name}: a caption without its image; name it like the image that it belongs to"
+
+    def table_warnings(self) -> Iterator[str]:
+        """Rows that name no image: a misspelt name loses a caption."""
+        for file, table in self._tables:
+            lost = [row.file for key, row in table.rows.items() if (file.name, key) not in self._used_rows]
+            if lost and len(lost) == len(table.rows):
+                yield (
+                    f"{file.name}: none of its {len(lost)} rows names an image (it names {lost[0]!r}); the names in it "
+                    "must be those of the images"
+                )
+            elif lost:
+                shown = ", ".join(lost[:5]) + (" …" if len(lost) > 5 else "")
+                yield f"{file.name}: {len(lost)} of its {len(table.rows)} rows name no image that is used: {shown}"
+
+    def _all(self, image: FoundFile) -> Iterator[Caption]:
+        """Every caption of the image, in order of precedence."""
+        yield from self._table_captions(image, METADATA_TABLES)
+        yield from self._sidecars(image)
+        yield from self._table_captions(image, CSV_TABLES)
+        yield from self._table_captions(image, JSON_TABLES)
+        if (text := record_text(self._sidecar_record(image), self.columns)) is not None:
+            yield Caption(text, image.path.with_suffix(JSON_SUFFIX).name)
+        if text := file_name_caption(image.path, self.from_file_names):
+            yield Caption(text, "file name")
+        if text := folder_caption(image):
+            yield Caption(text, "folder name")
+
+    def _table_captions(self, image: FoundFile, names: Sequence[str]) -> Iterator[Caption]:
+        for file, key, row in self._rows(image, names):
+            self._used_rows.add((file.name, key))
+            if row.text is not None:
+                yield Caption(row.text, file.path.name)
+
+    def _rows(self, image: FoundFile, names: Sequence[str]) -> Iterator[tuple[FoundFile, str, Row]]:
+        for wanted in names:
+            for file, table in self._tables:
+                if file.path.name.lower() == wanted and (key := self._row_key(image, file, table)) is not None:
+                    yield file, key, table.rows[key]
+
+    def _row_key(self, image: FoundFile, file: FoundFile, table: CaptionTable) -> str | None:
+        """The row that names this image: by its path from the table, or by a bare name that only it has."""
+        folder = file.path.parent
+        if not image.path.is_relative_to(folder):
+            return None
+        relative = image.path.relative_to(folder)
+        candidates = [relative.as_posix(), relative.with_suffix("").as_posix()]
+        for bare in (image.path.name, image.path.stem):
+            if self._stems[(str(folder), name_key(bare))] == 1:
+                candidates.append(bare)
+        return next((key for name in candidates if (key := name_key(name)) in table.rows), None)
+
+    def _bare_keys(self) -> Iterator[tuple[str, str]]:
+        """(folder of a table, bare name) for every image below that table."""
+        for file in self.others:
+            if file.path.name.lower() in CAPTION_TABLES:
+                folder = file.path.parent
+                for image in self.images:
+                    if image.path.is_relative_to(folder):
+                        yield from {(str(folder), name_key(image.path.name)), (str(folder), name_key(image.path.stem))}
+
+    def _sidecars(self, image: FoundFile) -> Iterator[Caption]:
+        for suffix in SIDECAR_SUFFIXES:
+            if file := self._beside(image, suffix):
+                yield Caption(one_line(read_text(file.path)), file.path.name)
+
+    def _sidecar_record(self, image: FoundFile) -> Mapping[str, Any]:
+        file = self._beside(image, JSON_SUFFIX)
+        record = parse_json(read_text(file.path), file.name) if file else {}
+        return record if isinstance(record, dict) else {}
+
+    def _beside(self, image: FoundFile, suffix: str) -> FoundFile | None:
+        """The file of the same name with another suffix, or with a further one."""
+        for path in (image.path.with_suffix(suffix), image.path.with_name(image.path.name + suffix)):
+            if (file := self._others.get(name_key(str(path)))) and file.path.name.lower() not in CAPTION_TABLES:
+                self._used_files.add(file.name)
+                return file
+        return None
+
+
+def file_name_caption(path: Path, wanted: bool | None) -> str | None:
+    """The file's name up to its first underscore, as EveryDream reads it: "a man on a horse_(2).jpg".
+
+    `wanted` None: only where that is at least three words, for IMG_1234.jpg is no caption.
+    """
+    text = one_line(path.stem.split("_")[0])
+    if wanted is False or not text or (wanted is None and len(text.split()) < WORDS_OF_A_CAPTION):
+        return None
+    return text

@@ -1,0 +1,122 @@
+"""Which sizes a dataset is trained in: as few as possible, each image losing as little as possible.
+
+Every image has a best size, the one that cuts off least of it. A size also *covers* an image when it cuts off at most
+`max_extra_crop` more than the best does. A greedy set cover picks the sizes: again and again the one that covers most
+of the images that are left (Chvátal 1979). kohya's and diffusers' fixed lists need more sizes, or crop more.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from preprocess.crops.crop import MAX_ENLARGEMENT, Size
+
+DEFAULT_RESOLUTION = 1024
+MAX_ASPECT = 4.0
+SMALLEST_AREA = 0.85
+"""Of the wished-for area. A size may be this much smaller for the sake of its aspect."""
+FEW_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class BucketRules:
+    """`resolution`²: the trained area in pixels. Sides are multiples of `step`."""
+
+    resolution: int
+    step: int
+    max_extra_crop: float | None = None
+    square: bool = False
+
+    def allowed_extra_crop(self, images: int) -> float:
+        """The setting, or 0.06 for few images, whose buckets would hold one or two each, and 0.03 for many."""
+        if self.max_extra_crop is not None:
+            return self.max_extra_crop
+        return 0.06 if images <= FEW_IMAGES else 0.03
+
+
+def crop_loss(image: Size, bucket: Size) -> float:
+    """Share of the image's area that is cut off when it is scaled to cover the bucket: 0 ≤ loss < 1."""
+    scale = max(bucket[0] / image[0], bucket[1] / image[1])
+    return 1.0 - bucket[0] * bucket[1] / (image[0] * scale * image[1] * scale)
+
+
+def enlargement(image: Size, bucket: Size) -> float:
+    """How many times the image is enlarged to cover the bucket."""
+    return max(bucket[0] / image[0], bucket[1] / image[1])
+
+
+def candidates(rules: BucketRules, resolution: float) -> list[Size]:
+    """All sizes of about `resolution`² pixels whose sides are multiples of the step, aspect 1:4 to 4:1."""
+    step, area = rules.step, resolution**2
+    side = max(step, int(resolution // step) * step)
+    if rules.square:
+        return [(side, side)]
+    most = int(area**0.5 * MAX_ASPECT**0.5 // step)
+    sizes = [(a * step, b * step) for a in range(1, most + 1) for b in range(1, most + 1)]
+    fitting = [
+        size
+        for size in sizes
+        if SMALLEST_AREA * area <= size[0] * size[1] <= area and max(size) / min(size) <= MAX_ASPECT
+    ]
+    return fitting or [(side, side)]
+
+
+def assign_buckets(images: Sequence[Size], rules: BucketRules) -> list[Size]:
+    """The bucket of each image, in order. `images`: (width, height) in pixels."""
+    buckets: dict[int, Size] = {}
+    extra = rules.allowed_extra_crop(len(images))
+    for tier, members in _tiers(images, rules).items():
+        sizes = candidates(rules, tier)
+        cover = _greedy_cover([images[index] for index in members], sizes, extra)
+        buckets |= dict(zip(members, cover, strict=True))
+    return [buckets[index] for index in range(len(images))]
+
+
+def _tiers(images: Sequence[Size], rules: BucketRules) -> dict[float, list[int]]:
+    """Images by the resolution that they reach without being enlarged too much."""
+    tiers: dict[float, list[int]] = {}
+    for index, image in enumerate(images):
+        resolution = float(rules.resolution)
+        while resolution > rules.step and not _reaches(image, rules, resolution):
+            resolution -= rules.step
+        tiers.setdefault(max(resolution, float(rules.step)), []).append(index)
+    return tiers
+
+
+def _reaches(image: Size, rules: BucketRules, resolution: float) -> bool:
+    best = min(candidates(rules, resolution), key=lambda size: (crop_loss(image, size), -size[0] * size[1]))
+    return enlargement(image, best) <= MAX_ENLARGEMENT
+
+
+def _greedy_cover(images: Sequence[Size], sizes: Sequence[Size], max_extra_crop: float) -> list[Size]:
+    counted = Counter(images)
+    covers = _covers(counted, sizes, max_extra_crop)
+    left, chosen = set(counted), []
+    while left:
+        best = max(
+            covers,
+            key=lambda size: (
+                sum(counted[image] for image in covers[size] & left),
+                -sum(crop_loss(image, size) * counted[image] for image in covers[size] & left),
+                size[0] * size[1],
+            ),
+        )
+        chosen.append(best)
+        left -= covers[best]
+    return [_nearest(image, [size for size in chosen if image in covers[size]]) for image in images]
+
+
+def _covers(images: Iterable[Size], sizes: Sequence[Size], max_extra_crop: float) -> dict[Size, set[Size]]:
+    """Which images each size covers, near enough and without enlarging them too much."""
+    covers: dict[Size, set[Size]] = {size: set() for size in sizes}
+    for image in images:
+        usable = [size for size in sizes if enlargement(image, size) <= MAX_ENLARGEMENT] or list(sizes)
+        least = min(crop_loss(image, size) for size in usable)
+        for size in usable:
+            if crop_loss(image, size) <= least + max_extra_crop:
+                covers[size].add(image)
+    return covers
+
+
+def _nearest(image: Size, sizes: Sequence[Size]) -> Size:
+    return min(sizes, key=lambda size: (crop_loss(image, size), -size[0] * size[1]))

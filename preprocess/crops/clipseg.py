@@ -1,0 +1,95 @@
+"""CLIPSeg: where in a picture is what these words say?
+
+Lüddecke and Ecker, "Image Segmentation Using Text and Image Prompts" (CVPR 2022).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor
+from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
+
+from preprocess.crops.masks import normalise
+from preprocess.errors import DatasetError
+from preprocess.workers.devices import best_device
+
+CLIPSEG = "CIDAS/clipseg-rd64-refined"
+SOFTNESS = 0.01  # of the model's picture: the blur's standard deviation
+
+
+@dataclass(frozen=True)
+class SegmentedSubject:
+    """`mask` is "L", of the picture's size, 255 on the subject; None when nothing answers the prompts.
+
+    `warnings` say reason and remedy; whoever shows them puts the file's name before them.
+    """
+
+    mask: Image.Image | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SubjectSegmenter:
+    """`temperature` divides the logits: below 1 the mask is harder. `least_probability`: what the surest pixel must
+    reach for the prompts to count as answered, before any temperature."""
+
+    model: CLIPSegForImageSegmentation
+    processor: CLIPSegProcessor
+    temperature: float = 0.7
+    least_probability: float = 0.3
+
+    @classmethod
+    def load(cls, source: str | Path = CLIPSEG) -> "SubjectSegmenter":
+        """From the hub or a local folder; safetensors only. Raises DatasetError when it cannot be had."""
+        try:
+            processor = CLIPSegProcessor.from_pretrained(source)
+            model, report = CLIPSegForImageSegmentation.from_pretrained(
+                source, use_safetensors=True, output_loading_info=True
+            )
+        except (OSError, ValueError) as error:
+            raise DatasetError(
+                f"{source}: no CLIPSeg model could be loaded ({error}); download {CLIPSEG} in safetensors and name "
+                "its folder, or train without subject masks"
+            ) from error
+        if missing := sorted(report["missing_keys"]):  # transformers would fill them in at random
+            raise DatasetError(
+                f"{source}: lacks {len(missing)} weights of CLIPSeg, such as {missing[0]}; name a folder with all of "
+                "them, or train without subject masks"
+            )
+        return cls(model.to(best_device()).eval(), processor)
+
+    def segment(self, image: Image.Image, prompts: Sequence[str]) -> SegmentedSubject:
+        """The mask of whatever answers one of `prompts` in an RGB picture.
+
+        Per pixel the surest prompt counts: sigmoid(logits / temperature), blurred, resized to the picture, divided by
+        its maximum. Raises DatasetError when there are no prompts.
+        """
+        if not prompts or not all(prompt.strip() for prompt in prompts):
+            raise DatasetError('masks by text need a prompt that names the subject, such as "dog"')
+        logits = self._logits(image, prompts)
+        surest = float(logits.sigmoid().max())
+        if surest < self.least_probability:
+            return SegmentedSubject(None, (self._unanswered(prompts, surest),))
+        levels = (logits / self.temperature).sigmoid().numpy()
+        mask = Image.fromarray((levels * (255 / levels.max())).round().astype("uint8"))
+        softened = mask.filter(ImageFilter.GaussianBlur(SOFTNESS * mask.width))
+        return SegmentedSubject(normalise(softened.resize(image.size, Image.Resampling.BILINEAR)))
+
+    @torch.inference_mode()
+    def _logits(self, image: Image.Image, prompts: Sequence[str]) -> Tensor:
+        """(rows, columns) at the model's resolution: the greatest over the prompts."""
+        inputs = self.processor(
+            text=list(prompts), images=[image] * len(prompts), padding=True, truncation=True, return_tensors="pt"
+        ).to(self.model.device)
+        logits: Tensor = self.model(**inputs).logits
+        return logits.reshape(len(prompts), *logits.shape[-2:]).amax(dim=0).float().cpu()
+
+    def _unanswered(self, prompts: Sequence[str], surest: float) -> str:
+        words = ", ".join(map(repr, prompts))
+        return (
+            f"nothing in it answers {words} (probability {surest:.2f}, {self.least_probability} is needed), so it has "
+            "no mask; name the subject in other words, or take the picture out"
+        )

@@ -1,0 +1,140 @@
+"""Finds what each picture is about, and the window to train: the face, the masked subject, or where most is to see."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+
+from PIL import Image
+
+from preprocess.crops.crop import MAX_ENLARGEMENT, Size, Window, largest_window
+from preprocess.crops.masks import centre_of_mass, face_mask, opacity_mask
+from preprocess.dataset import FaceBox
+from preprocess.uploads.decoding import Picture
+from settings.preparation import DataConfig
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`window`: what is trained, of the bucket's aspect. `mask`: "L", of the picture's size.
+
+    `found_by`: face, mask, saliency or centre.
+    """
+
+    window: Window
+    found_by: str
+    mask: Image.Image | None = None
+    faces: tuple[FaceBox, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class SubjectFinder:
+    """Looks for subjects as the configuration asks. Its models are loaded once, and used by one thread at a time."""
+
+    def __init__(self, config: DataConfig) -> None:
+        """Raises DatasetError when a detector or model that is asked for cannot be had."""
+        self._config = config
+        self._crop = _resolve_crop(config)
+        self._lock = Lock()
+        self._detector = None
+        self._segmenter = None
+        if self._crop == "face" or config.mask == "face":
+            from preprocess.faces.registry import find_detector
+
+            self._detector = find_detector(config.face_detector, config.face_detector_model)
+        if config.mask == "subject":
+            from preprocess.crops.clipseg import SubjectSegmenter
+
+            self._segmenter = SubjectSegmenter.load(config.mask_model)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What concerns no single image."""
+        if self._detector is None or self._detector.name != "haar" or self._config.face_detector == "haar":
+            return []
+        return [
+            "faces are searched for with OpenCV's Haar cascade, which sees only upright frontal faces; with YuNet's "
+            "model file (face_detector_model) profiles and small faces are found too"
+        ]
+
+    def find(self, picture: Picture, name: str, bucket: Size, class_words: Sequence[str]) -> Subject:
+        """The subject of one picture. `class_words`: what CLIPSeg looks for where no mask_prompt is set."""
+        search = _Search(picture, name, bucket[0] / bucket[1])
+        if self._detector is not None:
+            with self._lock:
+                search.faces = self._detector.detect(picture.image)
+        search.mask = self._mask(search, class_words)
+        return self._window(search, bucket)
+
+    def _mask(self, search: "_Search", class_words: Sequence[str]) -> Image.Image | None:
+        source = self._config.mask
+        if source == "alpha":
+            mask = opacity_mask(search.picture.opacity)
+            if mask is None:
+                search.warn("has no transparency for its mask, so the loss counts everywhere; cut its subject out")
+            return mask
+        if self._segmenter is not None:
+            prompts = [self._config.mask_prompt] if self._config.mask_prompt else list(class_words)
+            with self._lock:
+                found = self._segmenter.segment(search.picture.image, prompts)
+            search.warn(*found.warnings)
+            return found.mask
+        if source == "face":
+            if chosen := search.chosen_face():
+                return face_mask(chosen, search.picture.image.size)
+            search.warn("no face was found for its mask, so the loss counts everywhere; crop it yourself or remove it")
+        return None
+
+    def _window(self, search: "_Search", bucket: Size) -> Subject:
+        size = search.picture.image.size
+        if self._crop == "face":
+            if chosen := search.chosen_face():
+                from preprocess.faces.window import face_window
+
+                least = (bucket[0] / MAX_ENLARGEMENT, bucket[1] / MAX_ENLARGEMENT)
+                return search.result(face_window(chosen, size, search.aspect, least), "face")
+            search.warn("no face was found; it is cut around its most detailed part. Crop it yourself or remove it")
+        if self._crop == "mask" and search.mask is not None:
+            return search.result(largest_window(size, search.aspect, centre_of_mass(search.mask)), "mask")
+        if self._crop == "centre":
+            return search.result(largest_window(size, search.aspect), "centre")
+        from preprocess.crops.saliency import salient_window
+
+        return search.result(salient_window(search.picture.image, search.aspect), "saliency")
+
+
+@dataclass
+class _Search:
+    """What is known of one picture so far."""
+
+    picture: Picture
+    name: str
+    aspect: float
+    faces: Sequence[FaceBox] = ()
+    mask: Image.Image | None = None
+    warnings: list[str] = field(default_factory=list)
+    _chosen: FaceBox | None = None
+
+    def warn(self, *reasons: str) -> None:
+        self.warnings += [f"{self.name}: {reason}" for reason in reasons]
+
+    def chosen_face(self) -> FaceBox | None:
+        """The face that is the subject; warns once of others like it."""
+        if self._chosen is None and self.faces:
+            from preprocess.faces.choice import choose_face
+
+            choice = choose_face(self.faces, self.picture.image.size)
+            self._chosen = choice.face
+            self.warn(*choice.warnings)
+        return self._chosen
+
+    def result(self, window: Window, found_by: str) -> Subject:
+        return Subject(window, found_by, self.mask, tuple(self.faces), tuple(self.warnings))
+
+
+def _resolve_crop(config: DataConfig) -> str:
+    """auto: the face in face mode, else the mask if there is one, else the most detailed part."""
+    if config.crop != "auto":
+        return config.crop
+    if config.concept_mode == "face":
+        return "face"
+    return "mask" if config.mask != "none" else "saliency"

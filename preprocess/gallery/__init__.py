@@ -1,0 +1,1 @@
+"""dataset.html: the page that shows every decision about a dataset."""

@@ -1,0 +1,210 @@
+"""dataset.html: a contact sheet of every decision about a dataset, in one file that needs no network."""
+
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path, PurePosixPath
+from statistics import median
+from typing import Any
+from urllib.parse import quote
+
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+
+from pages.shell import data_uri, html_page, page_file
+from preprocess.crops.crop import Crop, Size
+from preprocess.dataset import Example, PreparedDataset, View
+from preprocess.errors import DatasetError
+from preprocess.workers.parallel import ordered_map
+
+GALLERY_FILE = "dataset.html"
+PICTURE_SIDE = 320
+"""Longest side in pixels of a picture or mask on the page: at some 20 kB each, 2,000 images stay openable."""
+VIEW_SIDE = 128
+SHOWN_IMAGES = 2000
+"""Of a larger dataset, those with warnings are shown first: memory and the page stay within bounds."""
+SHOWN_VIEWS = 6
+"""Augmented views that are shown of an image; the others are counted."""
+PRESERVATION = "preservation set"
+Link = Callable[[str], str]
+
+
+def write_gallery(dataset: PreparedDataset, folder: Path | None = None) -> Path:
+    """Write dataset.html into `folder`, by default the dataset's own; return its path.
+
+    Raises DatasetError for a preview, view or mask that is missing, damaged, or outside the dataset's folder.
+    """
+    folder = folder or dataset.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / GALLERY_FILE
+    path.write_text(gallery_page(dataset, folder), encoding="utf-8", newline="\n")
+    return path
+
+
+def gallery_page(dataset: PreparedDataset, folder: Path | None = None) -> str:
+    """The text of a page that will lie in `folder`, by default the dataset's own: style, script, and the data as JSON.
+
+    Raises DatasetError as `write_gallery` does.
+    """
+    link = partial(_link, PurePosixPath(os.path.relpath(dataset.folder, folder or dataset.folder)))
+    images = list(ordered_map(partial(_image, dataset.folder, link), _shown(dataset.examples)))
+    data = {"summary": _summary(dataset, images), "images": images}
+    style, script, body = (page_file(f"gallery.{kind}", "preprocess") for kind in ("css", "js", "html"))
+    return html_page("Dataset", '<h1 id="folder">Dataset</h1>', body, style=style, script=script, data=data)
+
+
+def _shown(examples: Sequence[Example]) -> list[Example]:
+    """All, or as many as a page can hold: those with warnings first, in their order."""
+    chosen = sorted(range(len(examples)), key=lambda index: not examples[index].warnings)[:SHOWN_IMAGES]
+    return [examples[index] for index in sorted(chosen)]
+
+
+def _bucket(example: Example) -> str:
+    return f"{example.bucket[0]} × {example.bucket[1]}"
+
+
+def _concept(example: Example) -> str:
+    return PRESERVATION if example.concept is None else example.concept
+
+
+def _unshown(images: int, shown: int) -> list[str]:
+    if images == shown:
+        return []
+    return [f"{shown:,} of {images:,} images are shown here: those with warnings, then the first of the others"]
+
+
+def _summary(dataset: PreparedDataset, images: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the top of the page tells. Counts of buckets, caption sources and concepts: the most frequent first."""
+    examples = dataset.examples
+    return {
+        "folder": dataset.folder.resolve().name,
+        "images": len(examples),
+        "views": sum(len(example.views) for example in examples),
+        "seenInAnEpoch": sum(example.repeats for example in examples),
+        "withWarnings": sum(bool(example.warnings) for example in examples),
+        "withMask": sum(bool(example.views[0].mask) for example in examples),
+        "withFaces": sum(bool(example.faces) for example in examples),
+        "enlarged": sum(example.views[0].crop.enlargement() > 1 for example in examples),
+        "identical": _identical(images),
+        "sizes": _smallest_median_largest([example.views[0].crop.original for example in examples]),
+        "captionWords": _least_median_most([len(example.caption.split()) for example in examples]),
+        "buckets": Counter(map(_bucket, examples)).most_common(),
+        "captionSources": Counter(map(_source_group, examples)).most_common(),
+        "concepts": Counter(map(_concept, examples)).most_common(),
+        "warnings": [*_unshown(len(examples), len(images)), *dataset.warnings],
+        "rejected": [asdict(rejected) for rejected in dataset.rejected],
+    }
+
+
+def _image(folder: Path, link: Link, example: Example) -> dict[str, Any]:
+    plain, *augmented = example.views
+    return {
+        "name": example.source,
+        "caption": example.caption,
+        "captionSource": example.caption_source,
+        "captionGroup": _source_group(example),
+        "concept": _concept(example),
+        "repeats": example.repeats,
+        "weight": example.weight,
+        "cropSource": example.crop_source,
+        "warnings": example.warnings,
+        "size": plain.crop.original,
+        "bucket": _bucket(example),
+        "window": asdict(plain.crop.window()),
+        "faces": [asdict(face) for face in example.faces],
+        "whole": example.preview is not None,
+        "picture": _picture_uri(folder, example.preview or plain.file, PICTURE_SIDE),
+        "mask": _mask_uri(folder, plain.mask) if plain.mask else None,
+        "file": link(plain.file),
+        "augmentedViews": len(augmented),
+        "views": [_view(view, plain.crop, folder, link) for view in augmented[:SHOWN_VIEWS]],
+    }
+
+
+def _view(view: View, plain: Crop, folder: Path, link: Link) -> dict[str, Any]:
+    crop = view.crop.mirrored() if view.flipped else view.crop
+    differences = ["flipped"] * view.flipped + ["other crop"] * (crop != plain)
+    return {
+        "kind": ", ".join(differences) or "other colours",
+        "file": link(view.file),
+        "picture": _picture_uri(folder, view.file, VIEW_SIDE),
+    }
+
+
+def _picture_uri(folder: Path, name: str, side: int) -> str:
+    """A picture as data URI, made smaller where its longest side exceeds `side` pixels. Raises DatasetError."""
+    path = _inside(folder, name)
+    picture = _open(path)
+    if max(picture.size) <= side and picture.format == "WEBP":
+        return data_uri(path.read_bytes())
+    small = picture.convert("RGB")
+    small.thumbnail((side, side))
+    return _webp_uri(small)
+
+
+def _mask_uri(folder: Path, name: str) -> str:
+    """A mask as data URI, at most PICTURE_SIDE large: black, and the more opaque the less a pixel counts.
+
+    So it looks like the mask on white paper, and is itself the stencil that covers what is not the subject.
+    """
+    mask = _open(_inside(folder, name)).convert("L")
+    mask.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    black, stencil = Image.new("L", mask.size, 0), mask.point(lambda value: 255 - value)
+    return _webp_uri(Image.merge("RGBA", (black, black, black, stencil)))
+
+
+def _open(path: Path) -> ImageFile:
+    remedy = "Prepare the images again."
+    try:
+        picture = Image.open(path)
+        picture.load()
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path}: is missing. {remedy}") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DatasetError(f"{path}: cannot be read as an image ({error}). {remedy}") from error
+    return picture
+
+
+def _inside(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DatasetError(f"{name}: lies outside the dataset folder. Prepare the images again.")
+    return path
+
+
+def _webp_uri(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=75, method=0, alpha_quality=70)  # more effort: 15 times as long for a mask
+    return data_uri(buffer.getvalue())
+
+
+def _link(way: PurePosixPath, name: str) -> str:
+    """A relative URL, whatever the name holds: file names are bytes, and : would begin a scheme."""
+    return quote(str(way / name), errors="surrogateescape")
+
+
+def _source_group(example: Example) -> str:
+    """The caption's source; one for all that are named like their image, "*.txt" for instance."""
+    source, image = PurePosixPath(example.caption_source), PurePosixPath(example.source)
+    return f"*{source.suffix}" if source.suffix and source.stem in (image.stem, image.name) else example.caption_source
+
+
+def _identical(images: Iterable[dict[str, Any]]) -> list[list[str]]:
+    """The names of images that look exactly alike on the page, group by group."""
+    groups: dict[str, list[str]] = {}
+    for image in images:
+        groups.setdefault(image["picture"], []).append(image["name"])
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _smallest_median_largest(sizes: Iterable[Size]) -> list[Size]:
+    """By number of pixels; nothing of nothing."""
+    ordered = sorted(sizes, key=lambda size: size[0] * size[1])
+    return [ordered[0], ordered[len(ordered) // 2], ordered[-1]] if ordered else []
+
+
+def _least_median_most(counts: Sequence[int]) -> list[float]:
+    return [min(counts), median(counts), max(counts)] if counts else []

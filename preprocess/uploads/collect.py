@@ -1,0 +1,121 @@
+"""Takes one set of images in: opens it, looks at every file, and sorts out what is not trained."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from preprocess.captions.pairing import JSON_SUFFIX, SIDECAR_SUFFIXES, CaptionFinder
+from preprocess.captions.tables import CAPTION_TABLES, Columns
+from preprocess.dataset import Rejected
+from preprocess.progress import PreparationProgress
+from preprocess.uploads.archive import ArchiveLimits, is_archive_name
+from preprocess.uploads.decoding import IMAGE_SUFFIXES, DecodeRules, is_image_content, is_image_name
+from preprocess.uploads.folder_rules import MULTIPLY_FILE
+from preprocess.uploads.intake import FoundFile, take_in
+from preprocess.uploads.survey import Surveyed, duplicates, near_duplicates, survey
+from preprocess.workers.workers import Crew
+from settings.filters import parse_filter, refused_by
+from settings.preparation import DataConfig
+
+NO_FILE = "a link to a folder or to nothing, or no regular file, is not followed; put the files themselves there"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """One set of images, not yet labelled. `finder` knows all caption files of the set."""
+
+    kept: list[Surveyed]
+    rejected: list[Rejected]
+    warnings: list[str]
+    finder: CaptionFinder
+
+    def all_rejected(self) -> list[Rejected]:
+        """The refused images, and the caption files that have turned out to belong to none. Labels come first."""
+        return [*self.rejected, *(Rejected(file.name, reason) for file, reason in self.finder.unused())]
+
+    def all_warnings(self) -> list[str]:
+        """Near duplicates, and rows of tables that have turned out to name no image. Labels come first."""
+        return [*self.warnings, *self.finder.table_warnings()]
+
+
+def collect(
+    sources: Sequence[str | Path], config: DataConfig, output: Path, scratch: Path, crew: Crew, series: str
+) -> Generator[PreparationProgress, None, Collected]:
+    """Previews go into `output`, their names beginning with `series`. Raises DatasetError for data that cannot be
+    opened."""
+    limits = ArchiveLimits(
+        config.max_archive_files, config.max_file_bytes, config.max_archive_bytes, config.max_compression_ratio
+    )
+    files = take_in(sources, scratch, limits, crew, config.num_workers)
+    links, images, others = _sorted_by_use(files)
+    finder = CaptionFinder(
+        images, others, Columns(config.file_column, config.caption_column), config.captions_from_file_names
+    )
+    surveyed: list[Surveyed] = []
+    rejected = [Rejected(file.name, f"{file.name}: {NO_FILE}") for file in links]
+    rejected += [Rejected(file.name, reason) for file in others if (reason := _no_use(file))]
+    for number, result in enumerate(survey(images, decode_rules(config), output, crew, config.num_workers, series), 1):
+        if isinstance(result, Surveyed):
+            surveyed.append(result)
+        else:
+            rejected.append(result)
+        yield PreparationProgress("reading the images", number, len(images))
+    kept, refused = _sort_out(surveyed, finder, config)
+    return Collected(kept, [*rejected, *refused], list(near_duplicates(kept)), finder)
+
+
+def decode_rules(config: DataConfig) -> DecodeRules:
+    """The part of the configuration that concerns decoding."""
+    return DecodeRules(config.min_image_side, config.max_image_pixels, config.transparency)
+
+
+def _sorted_by_use(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[FoundFile], list[FoundFile]]:
+    """What cannot be read as a file, the images, and the rest."""
+    links: list[FoundFile] = []
+    images: list[FoundFile] = []
+    others: list[FoundFile] = []
+    for file in files:
+        (links if not file.path.is_file() else images if _is_image(file) else others).append(file)
+    return links, images, others
+
+
+def _is_image(file: FoundFile) -> bool:
+    """By its name, else by its content: pictures without a suffix come from phones and scrapers."""
+    path = file.path
+    if is_image_name(path):
+        return True
+    known = path.name.lower() in CAPTION_TABLES or path.suffix.lower() in (*SIDECAR_SUFFIXES, JSON_SUFFIX)
+    return not known and not is_archive_name(path.name) and is_image_content(path)
+
+
+def _no_use(file: FoundFile) -> str | None:
+    """Why a file that is neither image nor caption has no use; None where it has one."""
+    name = file.path.name
+    if name.lower() in (*CAPTION_TABLES, MULTIPLY_FILE) or file.path.suffix.lower() in (*SIDECAR_SUFFIXES, JSON_SUFFIX):
+        return None
+    if is_archive_name(name):
+        return f"{name}: an archive inside the data is not opened; unpack it first, or give it as data of its own"
+    formats = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+    return f"{name}: not an image format that is read here ({formats}), and not a caption file"
+
+
+def _sort_out(
+    surveyed: list[Surveyed], finder: CaptionFinder, config: DataConfig
+) -> tuple[list[Surveyed], list[Rejected]]:
+    """Leave out what the filters refuse, and pictures that came before."""
+    filters = [parse_filter(text) for text in config.filters]
+    passed: list[Surveyed] = []
+    rejected: list[Rejected] = []
+    for item in surveyed:
+        width, height = item.size
+        metadata = {**finder.metadata(item.file), "width": width, "height": height} if filters else {}
+        if reason := refused_by(filters, metadata):
+            rejected.append(Rejected(item.file.name, f"{item.file.name}: {reason}"))
+        else:
+            passed.append(item)
+    repeated = duplicates(passed) if config.duplicates == "drop" else {}
+    for index, first in repeated.items():
+        name, known = passed[index].file.name, passed[first].file.name
+        reason = f"{name}: the very same picture as {known}; set duplicates: keep to train both"
+        rejected.append(Rejected(name, reason))
+    return [item for index, item in enumerate(passed) if index not in repeated], rejected

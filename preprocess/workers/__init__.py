@@ -1,0 +1,1 @@
+"""Runs work on all cores and in all processes, in order."""

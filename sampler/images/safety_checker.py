@@ -1,0 +1,89 @@
+"""Flags pictures that should not be handed out, by the checker that a request names.
+
+diffusers' StableDiffusionSafetyChecker: CLIP's image features against those of forbidden concepts, each with its
+threshold (Rando et al. 2022, arXiv 2210.04610, tell how it works and what it misses).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+from PIL import Image
+from transformers import CLIPImageProcessor
+
+from families.loading.allowed import require_allowed
+from families.loading.opening import LOADING_ERRORS
+from families.loading.sources import HUB_ID, INDEX
+from sampler.request import RequestError
+
+# It would announce black images in place of the flagged ones; here they are withheld, and a warning says which.
+diffusers_logging.get_logger("diffusers.pipelines.stable_diffusion.safety_checker").setLevel(diffusers_logging.ERROR)
+
+
+class SafetyChecker:
+    """A loaded checker with the processor that makes pictures fit it."""
+
+    def __init__(self, location: str, model: Any, processor: Any) -> None:
+        self.location = location
+        self._model = model
+        self._processor = processor
+
+    @classmethod
+    def load(cls, location: str, device: torch.device) -> "SafetyChecker":
+        """Open a checker in fp32: a hub id or a folder, of the checker itself or of a pipeline that has one.
+
+        Only safetensors are read. Raises BaseModelError for what the operator does not allow, and RequestError for
+        what cannot be opened or lacks weights: a checker with random ones would flag nothing, or anything.
+        """
+        require_allowed("safety_checker", location)
+        path = Path(location).expanduser()
+        if not path.is_dir() and (path.exists() or not HUB_ID.fullmatch(location)):
+            raise RequestError(
+                f"safety_checker: {location[:100]!r} is neither an existing folder nor a hub id such as "
+                "CompVis/stable-diffusion-safety-checker"
+            )
+        opened = str(path) if path.is_dir() else location
+        try:
+            inside = _is_pipeline(opened)
+            model, report = StableDiffusionSafetyChecker.from_pretrained(
+                opened, subfolder="safety_checker" if inside else "", use_safetensors=True, dtype=torch.float32,
+                output_loading_info=True,
+            )  # fmt: skip
+            processor = CLIPImageProcessor.from_pretrained(opened, subfolder="feature_extractor" if inside else "")
+        except LOADING_ERRORS as error:
+            raise RequestError(
+                f"safety_checker: cannot load {location!r}: {type(error).__name__}: {' '.join(str(error).split())} "
+                "It needs a StableDiffusionSafetyChecker as safetensors and its preprocessor_config.json, or a "
+                "pipeline that holds both. Check the spelling and, for hub ids, the network and HF_TOKEN."
+            ) from error
+        lacking = sorted(report["missing_keys"])
+        if lacking:
+            raise RequestError(
+                f"safety_checker: {location!r} is no StableDiffusionSafetyChecker: it has no {lacking[0]}"
+                f"{f' and {len(lacking) - 1} other weights' if len(lacking) > 1 else ''}"
+            )
+        return cls(location, model.to(device).eval(), processor)
+
+    @torch.inference_mode()
+    def flags(self, images: Sequence[Image.Image]) -> list[bool]:
+        """Whether each picture was flagged."""
+        pixels = self._processor(images=list(images), return_tensors="pt").pixel_values.to(self._model.device)
+        unused = [np.empty(0) for _ in images]  # diffusers would black these out
+        return [bool(flag) for flag in self._model(clip_input=pixels, images=unused)[1]]
+
+
+def _is_pipeline(location: str) -> bool:
+    """Whether checker and processor are two folders of a whole pipeline, by diffusers' model_index.json."""
+    if Path(location).is_dir():
+        return (Path(location) / INDEX).is_file()
+    try:
+        hf_hub_download(location, INDEX)
+    except EntryNotFoundError:  # there, or among what is kept here: opening the checker says what is wrong, if anything
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Prompts, from the text that a user types to prompt embeddings."""

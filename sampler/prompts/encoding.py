@@ -1,0 +1,99 @@
+"""Prompts as the text encoders take them: what they can read, weighted words, and long prompts in parts."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from families.family import PromptFeatures, PromptReader, ReadsByClip
+from families.parts.placeholder_tokens import expand_triggers
+from sampler.prompts.weighted_encoding import encode_in_parts
+from sampler.prompts.weights import WeightedText, is_weighted, parse_weights
+from sampler.request import RequestError
+
+MAX_TOKENS = 600
+"""Of a prompt that is read in parts."""
+
+
+def encode_pair(wanted: str, unwanted: str, clip_skip: int, family: PromptReader) -> tuple[PromptFeatures, ...]:
+    """Features (1, L, D) of what is wanted and what is not, triggers expanded: equally long.
+
+    A prompt without weights that the encoders read at once gives exactly what `encode_prompts` gives. Raises
+    RequestError for what this base cannot read.
+    """
+    features = [
+        _encode(text, name, clip_skip, family) for name, text in (("prompt", wanted), ("negative_prompt", unwanted))
+    ]
+    length = max(one.prompt_embeds.shape[1] for one in features)
+    return tuple(
+        _lengthened(one, length, text, clip_skip, family)
+        for one, text in zip(features, (wanted, unwanted), strict=True)
+    )
+
+
+def require_readable(
+    prompts: Mapping[str, str], triggers: Mapping[str, Sequence[str]], family: PromptReader
+) -> list[str]:
+    """Raises RequestError for a prompt (by the name of its input) that this base cannot read as it is meant.
+
+    Returns notes on those that are read in parts.
+    """
+    notes = []
+    for name, prompt in prompts.items():
+        text = expand_triggers(prompt, triggers)
+        parts = parse_weights(text, name)
+        if is_weighted(parts) and not isinstance(family, ReadsByClip):
+            raise RequestError(
+                f"{name}: {family.name} reads prompts by T5 too, whose words cannot be weighted. Leave the weights "
+                r"out, or write \(words:1.2\) for the text itself."
+            )
+        count, room = _count_tokens(parts, family)
+        if count > room and not isinstance(family, ReadsByClip):
+            raise RequestError(_too_long(name, parts, count, room, family))
+        if count > MAX_TOKENS:
+            raise RequestError(f"{name}: has {count} tokens, of which at most {MAX_TOKENS} are read. Shorten it.")
+        if count > room:
+            notes.append(f"{name}: {count} tokens are read in parts of up to {room}")
+    return notes
+
+
+def _encode(text: str, name: str, clip_skip: int, family: PromptReader) -> PromptFeatures:
+    require_readable({name: text}, {}, family)
+    parts = parse_weights(text, name)
+    count, room = _count_tokens(parts, family)
+    if not isinstance(family, ReadsByClip):
+        return family.encode_prompts([parts[0].text])
+    if not is_weighted(parts) and count <= room:
+        return family.encode_prompts_early([parts[0].text], clip_skip)
+    return encode_in_parts(parts, clip_skip, family)
+
+
+def _lengthened(
+    features: PromptFeatures, length: int, text: str, clip_skip: int, family: PromptReader
+) -> PromptFeatures:
+    """With the features of an empty prompt behind, or zeros where an empty prompt itself is zeros."""
+    embeds = features.prompt_embeds
+    if embeds.shape[1] == length:
+        return features
+    assert isinstance(family, ReadsByClip)
+    empty = family.encode_prompts_early([" " if text else ""], clip_skip).prompt_embeds
+    missing = (length - embeds.shape[1]) // empty.shape[1]
+    return PromptFeatures(torch.cat([embeds, *[empty] * missing], dim=1), features.pooled_prompt_embeds)
+
+
+def _count_tokens(parts: Sequence[WeightedText], family: PromptReader) -> tuple[int, int]:
+    """Tokens of the prompt by the tokenizer that needs most, and how many are read at once; both without the ends."""
+    counts = []
+    for tokenizer in family.tokenizers:
+        texts = [part.text for part in parts]
+        ids = tokenizer(texts, truncation=False, verbose=False).input_ids
+        counts.append((sum(len(one) - 2 for one in ids), int(tokenizer.model_max_length) - 2))
+    return max(count for count, _ in counts), min(room for _, room in counts)
+
+
+def _too_long(name: str, parts: Sequence[WeightedText], count: int, room: int, family: PromptReader) -> str:
+    text, tokenizer = "".join(part.text for part in parts), family.tokenizers[0]
+    kept = tokenizer.decode(tokenizer(text, truncation=True).input_ids[-6:-1]).strip()
+    return (
+        f"{name}: has {count} tokens, of which this base ({family.name}) reads {room}: everything behind “… {kept}” "
+        "would be lost. Shorten it."
+    )

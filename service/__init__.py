@@ -1,0 +1,1 @@
+"""The entry points: the Cog trainer and predictor, and the commands."""

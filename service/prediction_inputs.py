@@ -1,0 +1,156 @@
+"""What the doors of the predictor take, under one set of names, and what becomes of it: files in a folder."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from sampler.extras import Extras
+from sampler.generation import Generation, chosen_seed
+from sampler.images.files import OUTPUT_FORMATS, save_images
+from sampler.prompts.token_strength import parse_token_strength, with_token_strength
+from sampler.request import RequestError, SampleRequest
+from sampler.schedulers import BASE_SCHEDULER
+from sampler.weights import ScaledArtifact, read_weights, rescaled
+
+MAX_OUTPUTS = 8
+MAX_PICTURE_BYTES = 64 * 1024**2
+SECONDS_BETWEEN_LINES = 2.0
+
+Metric = Callable[[str, float | int], None]
+
+
+@dataclass(frozen=True)
+class PredictionInputs:
+    """The inputs of Cog's predictor and the options of the command, by the same names and with the same defaults."""
+
+    prompt: str
+    negative_prompt: str = ""
+    lora: str | None = None
+    replicate_weights: str | None = None
+    lora_scale: str = "recommended"
+    token_strength: str = "1"
+    base_model: str | None = None
+    image: Path | None = None
+    mask: Path | None = None
+    strength: float = 0.8
+    width: int | None = None
+    height: int | None = None
+    num_outputs: int = 1
+    scheduler: str = BASE_SCHEDULER
+    num_inference_steps: int = 30
+    guidance_scale: float = 6.0
+    guidance_rescale: float = 0.0
+    clip_skip: int = 0
+    seed: int | None = None
+    output_format: str = "png"
+    output_quality: int = 90
+    refiner: str | None = None
+    refiner_start: float = 0.8
+    safety_checker: str | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The files written, how each was made, the request's seed, and the LoRAs' trigger words."""
+
+    paths: list[Path]
+    parameters: list[str]
+    seed: int
+    triggers: tuple[str, ...]
+
+
+def predict(
+    inputs: PredictionInputs,
+    generation: Generation,
+    folder: Path,
+    *,
+    default_loras: list[ScaledArtifact] | None = None,
+    local_files: bool = False,
+    say: Callable[[str], None],
+    metric: Metric,
+) -> Prediction:
+    """Draw what is asked for into `folder`. `default_loras` are used where the inputs name none.
+
+    Raises RequestError, ArtifactError, DownloadError or BaseModelError; the bare base is left in any case.
+    """
+    request = build_request(inputs)
+    strengths = parse_token_strength(inputs.token_strength)
+    say(f"seed: {request.seed}")
+    metric("seed", request.seed)
+    loras = with_token_strength(_loras(inputs, default_loras or [], local_files=local_files), strengths)
+    begun = time.monotonic()
+    extras = Extras(inputs.refiner, inputs.refiner_start, inputs.safety_checker)
+    drawn = generation.generate(request, loras, inputs.base_model, _Reporter(say, metric), extras)
+    metric("seconds_per_image", round((time.monotonic() - begun) / request.num_outputs, 4))
+    if inputs.safety_checker:
+        metric("withheld_images", len(drawn.withheld))
+    paths = save_images(drawn.images, folder, drawn.parameters, inputs.output_format, inputs.output_quality)
+    return Prediction(paths, list(drawn.parameters.values()), request.seed, drawn.triggers)
+
+
+def build_request(inputs: PredictionInputs) -> SampleRequest:
+    """The request, with its seed. Raises RequestError for values that no base could take."""
+    if not 1 <= inputs.num_outputs <= MAX_OUTPUTS:
+        raise RequestError(f"num_outputs: must be at least 1 and at most {MAX_OUTPUTS}")
+    if inputs.output_format not in OUTPUT_FORMATS:
+        raise RequestError(f"output_format: {inputs.output_format!r} is none of {', '.join(OUTPUT_FORMATS)}")
+    if not 1 <= inputs.output_quality <= 100:
+        raise RequestError("output_quality: must lie between 1 and 100")
+    return SampleRequest(
+        prompt=inputs.prompt,
+        negative_prompt=inputs.negative_prompt,
+        width=inputs.width,
+        height=inputs.height,
+        num_outputs=inputs.num_outputs,
+        num_inference_steps=inputs.num_inference_steps,
+        guidance_scale=inputs.guidance_scale,
+        scheduler=inputs.scheduler,
+        seed=chosen_seed(inputs.seed),
+        image=_open_picture(inputs.image, "image"),
+        mask=_open_picture(inputs.mask, "mask"),
+        strength=inputs.strength,
+        clip_skip=inputs.clip_skip,
+        guidance_rescale=inputs.guidance_rescale,
+    )
+
+
+def _loras(inputs: PredictionInputs, default_loras: list[ScaledArtifact], *, local_files: bool) -> list[ScaledArtifact]:
+    if inputs.lora and inputs.replicate_weights:
+        raise RequestError("lora and replicate_weights are two names for one thing: give one of them")
+    named = inputs.lora or inputs.replicate_weights
+    if named:
+        return read_weights(named, inputs.lora_scale, local_files=local_files)
+    return rescaled(default_loras, inputs.lora_scale)
+
+
+def _open_picture(path: Path | None, name: str) -> Image.Image | None:
+    """The picture, decoded. Raises RequestError."""
+    if path is None:
+        return None
+    try:
+        if path.stat().st_size > MAX_PICTURE_BYTES:
+            raise RequestError(f"{name}: larger than {MAX_PICTURE_BYTES:,} bytes")
+        with Image.open(path) as image:
+            image.load()
+            return image.copy()
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"{name}: is no readable image ({type(error).__name__})") from error
+
+
+class _Reporter:
+    """A line and a metric on how far the drawing is, not too often."""
+
+    def __init__(self, say: Callable[[str], None], metric: Metric) -> None:
+        self._say, self._metric, self._last = say, metric, time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if done < total and time.monotonic() - self._last < SECONDS_BETWEEN_LINES:
+            return
+        self._last = time.monotonic()
+        self._metric("progress", round(done / total, 4))
+        self._say(f"drawing: {100 * done // total} %")

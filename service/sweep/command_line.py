@@ -1,0 +1,75 @@
+"""`python -m service.sweep DATA --config COMMON.yaml --sweep SWEEP.yaml --output FOLDER`: many trainings, one page.
+
+The same command goes on where an earlier one stopped.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fetching.download import is_url
+from service.sweep.ray_engine import require_ray, run_with_ray
+from service.sweep.space import read_sweep, trial_settings
+from service.sweep.trials import Trial, lay_out, run_all
+from settings.record import ConfigError, read_settings_file
+
+SUCCESS, SOME_FAILED, WRONG_INPUT = 0, 1, 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """What is common to all trials is a file of settings, as for train.py."""
+    parser = argparse.ArgumentParser(prog="python -m service.sweep", description=__doc__, allow_abbrev=False)
+    parser.add_argument("data", nargs="+", help="as for train.py; a prepared dataset saves its preparation each time")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings that all trials share")
+    parser.add_argument("--sweep", type=Path, required=True, metavar="FILE", help="search, trials, seed and fields")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new, or of the sweep that goes on")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="ray: on the machines of a cluster")
+    parser.add_argument("--gpus", type=float, default=1.0, help="of each trial, with ray")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit status: 0, 1 when a trial failed, 2 for wrong input."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        if arguments.engine == "ray":
+            require_ray()
+        for data in arguments.data:
+            if not is_url(data) and not Path(data).exists():
+                raise ConfigError(f"data: {data} does not exist. Give a zip, a tar, a folder of images, or a URL.")
+        trials = _trials(arguments)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return WRONG_INPUT
+    return SOME_FAILED if _run(arguments, trials) else SUCCESS
+
+
+def _trials(arguments: argparse.Namespace) -> list[Trial]:
+    common: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
+    common.setdefault("evaluate", True)  # trials are ranked by what their pictures show
+    if common["evaluate"] in (False, "false"):
+        raise ConfigError("evaluate: a sweep ranks its trials by their evaluation; leave evaluate: false out")
+    return lay_out(arguments.output, common, trial_settings(read_sweep(arguments.sweep), common))
+
+
+def _run(arguments: argparse.Namespace, trials: Sequence[Trial]) -> dict[int, str]:
+    from service.sweep.summary import summary_page
+
+    data = [one if is_url(one) else str(Path(one).resolve()) for one in arguments.data]
+    engine = run_with_ray(trials, data, arguments.gpus) if arguments.engine == "ray" else run_all(trials, data)
+    failures: dict[int, str] = {}
+    page = arguments.output / "sweep.html"
+    for trial, failure in engine:
+        if failure:
+            failures[trial.number] = failure
+        quality = "no quality" if trial.quality is None else f"quality {trial.quality:.3f}"
+        print(f"trial {trial.number} of {len(trials)}: {dict(trial.values)}: {failure or quality}", flush=True)
+        page.write_text(summary_page(trials, failures), encoding="utf-8", newline="\n")
+    print(page, flush=True)
+    return failures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""What a sweep tries: every combination of listed values, or random draws."""
+
+import itertools
+import math
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from settings.record import ConfigError, Settings, build_settings, read_settings_file
+from settings.training import TrainingConfig, build_config
+
+MAX_TRIALS = 1000
+
+
+class Span(Settings):
+    """A range to draw from. Whole numbers where both ends are whole."""
+
+    low: float | int = Field(description="Smallest value")
+    high: float | int = Field(description="Largest value")
+    log: bool = Field(False, description="Draw the logarithm evenly: for rates")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Span":
+        if self.low >= self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low {self.low:g} and high {self.high:g}: low must be smaller, and above 0 with log")
+        return self
+
+    def draw(self, rng: random.Random) -> float | int:
+        """One value."""
+        ends = (math.log(self.low), math.log(self.high)) if self.log else (float(self.low), float(self.high))
+        value = rng.uniform(*ends)
+        value = math.exp(value) if self.log else value
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return min(self.high, max(self.low, round(value)))
+        return float(f"{value:.4g}")
+
+
+class Sweep(Settings):
+    """The file that `--sweep` names."""
+
+    search: Literal["grid", "random"] = Field("grid", description="Every combination, or random draws")
+    trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="How many random draws")
+    seed: int = Field(0, ge=0, description="Of the random draws")
+    fields: dict[str, list[Any] | Span] = Field(min_length=1, description="Values or a range, by setting")
+
+    @model_validator(mode="after")
+    def _search_rules(self) -> "Sweep":
+        unknown = [name for name in self.fields if name not in TrainingConfig.model_fields]
+        if unknown:
+            raise ValueError(f"fields: {unknown[0]} is no setting; docs/settings.md lists them")
+        if any(isinstance(values, list) and not values for values in self.fields.values()):
+            raise ValueError("fields: an empty list of values leaves nothing to try")
+        if self.search == "random" and self.trials is None:
+            raise ValueError("trials: say how many random draws")
+        if self.search == "grid" and self.trials is not None:
+            raise ValueError("trials has no effect on a grid, which tries all; leave it out, or set search: random")
+        if self.search == "grid" and any(isinstance(values, Span) for values in self.fields.values()):
+            raise ValueError("fields: a grid needs lists of values; ranges go with search: random")
+        return self
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Raises ConfigError."""
+    return build_settings(Sweep, read_settings_file(path))
+
+
+def trial_settings(sweep: Sweep, common: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The values of each trial's fields. All are checked with `common` before the first one runs.
+
+    Raises ConfigError, naming the trial.
+    """
+    trials = _grid(sweep) if sweep.search == "grid" else _random(sweep)
+    if len(trials) > MAX_TRIALS:
+        raise ConfigError(f"fields: {len(trials)} combinations are more than {MAX_TRIALS}; list fewer values")
+    for number, values in enumerate(trials):
+        try:
+            build_config({**common, **values})
+        except ConfigError as error:
+            raise ConfigError(f"trial {number} with {values}: {error}") from None
+    return trials
+
+
+def _grid(sweep: Sweep) -> list[dict[str, Any]]:
+    lists = [values for values in sweep.fields.values() if isinstance(values, list)]
+    return [dict(zip(sweep.fields, values, strict=True)) for values in itertools.product(*lists)]
+
+
+def _random(sweep: Sweep) -> list[dict[str, Any]]:
+    assert sweep.trials is not None
+    rng = random.Random(sweep.seed)
+    return [
+        {
+            name: values.draw(rng) if isinstance(values, Span) else rng.choice(values)
+            for name, values in sweep.fields.items()
+        }
+        for _ in range(sweep.trials)
+    ]

@@ -1,0 +1,153 @@
+"""The plain command: `python train.py DATA --any_config_field VALUE …`, made from TrainingConfig's own fields."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fetching.download import is_url
+from job.publishing.errors import PublishingFailed
+from service.quick_imports import quick_imports
+from service.stop_signal import Stopped, StopSignal
+from settings.record import ConfigError, add_options, given_options, read_settings_file
+from settings.training import TrainingConfig, build_config
+from trainer.distributed.launch import is_first_process, process_count, require_several, told_to_shard
+
+if TYPE_CHECKING:
+    from job.output_folder import OutputFolder
+
+SUCCESS, CRASHED, WRONG_INPUT, STOPPED = 0, 1, 2, 130
+SECONDS_BETWEEN_LINES = 1.0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """One option for every field of the configuration, under its own name."""
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        allow_abbrev=False,
+        description=(
+            "Train a LoRA and its trigger word on a handful of images. The last line printed is the path of the result."
+        ),
+    )
+    parser.add_argument(
+        "data",
+        nargs="*",
+        help="zip, tar, folder or URL of images, with captions if there are any; several are taken together. Or the "
+        "folder that python -m preprocess made",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings below")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="a new or empty folder; default outputs/<name>")
+    parser.add_argument(
+        "--resume",
+        metavar="WHICH",
+        help="go on with a run: latest (of --output), or the folder of a run or of one of its checkpoints. Settings "
+        "and images are the run's own",
+    )
+    parser.add_argument("--progress_json", action="store_true", help="print progress as one JSON object a line")
+    add_options(parser, TrainingConfig)
+    return parser
+
+
+def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
+    """Defaults, then the file, then the command line, and what accelerate launch was told. Raises ConfigError."""
+    values: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
+    values |= given_options(arguments, TrainingConfig)
+    config = build_config(values)
+    if not told_to_shard():
+        return config
+    if "shard_base" in values and not config.shard_base:
+        raise ConfigError("shard_base: false, but accelerate launch was told --use_fsdp; leave one of them out")
+    return build_config(values | {"shard_base": True})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit status: 0, 2 for wrong input, 130 when stopped, 1 for anything else."""
+    arguments = build_parser().parse_args(argv)
+    with quick_imports():
+        from artifact.errors import ArtifactError
+        from families.errors import BaseModelError
+        from preprocess.errors import DatasetError
+
+    try:
+        with StopSignal() as stop:
+            return _run(arguments, stop)
+    except (ConfigError, DatasetError, BaseModelError, ArtifactError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return WRONG_INPUT
+    except PublishingFailed as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return CRASHED
+    except Stopped:
+        if is_first_process():
+            print("stopped before any step was trained: nothing was saved", file=sys.stderr, flush=True)
+        return STOPPED
+
+
+def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
+    config = resolve_config(arguments)
+    require_several(config.shard_base)
+    for data in arguments.data:
+        if not is_url(data) and not Path(data).exists():
+            raise ConfigError(f"data: {data} does not exist. Give a zip, a tar, a folder of images, or a URL.")
+    state = None
+    if arguments.resume:
+        from job.resume import resume
+
+        resumed = resume(arguments.resume, arguments.output, config)
+        config, output, state = resumed.config, resumed.output, resumed.state
+        require_several(config.shard_base)
+    elif arguments.data:
+        output = _output_folder(arguments)
+    else:
+        raise ConfigError("data: is missing. Give a zip, a tar, a folder of images, or a URL.")
+    if not is_first_process():
+        return _follow(config, output, state, stop)
+    with quick_imports():
+        from job.run import run  # torch and diffusers take seconds: only now
+
+    last_line = 0.0
+    with closing(run(config, arguments.data, output, state)) as progress:
+        for event in progress:
+            stop.deferred = event.step is not None and event.eta_seconds != 0
+            last_step = event.step in (None, 1) or event.eta_seconds == 0
+            if arguments.progress_json:
+                print(event.to_json(), flush=True)
+            elif last_step or time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
+                print(event, flush=True)
+                last_line = time.monotonic()
+            if stop.requested:
+                break
+    if stop.requested:
+        print(
+            f"stopped; what was trained so far is in {output.weights}\n"
+            f"--resume latest --output {output.path} goes on with it",
+            file=sys.stderr,
+            flush=True,
+        )
+        return STOPPED
+    print(output.weights, flush=True)
+    return SUCCESS
+
+
+def _output_folder(arguments: argparse.Namespace) -> "OutputFolder":
+    """The folder of a new run. Only the first of several processes makes it."""
+    from job.output_folder import OutputFolder, default_output
+
+    if process_count() > 1 and arguments.output is None:
+        raise ConfigError("output: several processes need to agree on a folder. Give --output")
+    if not is_first_process():
+        return OutputFolder(arguments.output)
+    return OutputFolder.create(arguments.output or default_output(arguments.data[0]))
+
+
+def _follow(config: TrainingConfig, output: "OutputFolder", state: dict[str, Any] | None, stop: StopSignal) -> int:
+    """The other processes take part in silence; when it ends is the first one's business."""
+    with quick_imports():
+        from job.worker import follow
+
+    for _ in follow(config, output, state):
+        stop.deferred = True
+    return SUCCESS

@@ -1,0 +1,239 @@
+"""Every setting of data preparation. `TrainingConfig` is these and more, so that they have one name everywhere."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from settings.filters import parse_filter
+from settings.record import Settings
+
+ConceptMode = Literal["face", "object", "style"]
+CropMode = Literal["auto", "face", "mask", "saliency", "centre"]
+MaskSource = Literal["none", "face", "subject", "alpha"]
+
+
+class ConceptConfig(Settings):
+    """One of several concepts. An image belongs to the concept whose folder holds it, else whose trigger it names."""
+
+    trigger_word: str = Field(min_length=1, max_length=64, description="The new word that calls this concept")
+    class_word: str | None = Field(None, max_length=64, description="What kind of thing it is")
+    folder: str | None = Field(None, min_length=1, description="Folder of its images inside the data")
+    repeats: int = Field(1, ge=1, le=1000, description="How often each of its images is seen in an epoch")
+
+
+class DataConfig(Settings):
+    """All settings of data preparation."""
+
+    # the concept
+    concept_mode: ConceptMode = Field("object", description="What the images show")
+    trigger_word: str = Field(
+        "TOK", min_length=1, max_length=64, description="The new word that calls the concept in prompts"
+    )
+    class_word: str | None = Field(
+        None,
+        max_length=64,
+        description="What kind of thing it is (dog, woman, watercolour): starts the new tokens, and goes into default "
+        "captions",
+    )
+    concepts: tuple[ConceptConfig, ...] = Field(
+        (),
+        description="Several concepts in one run, instead of trigger_word and class_word: each with trigger_word, "
+        "class_word, folder, repeats",
+    )
+    balance_concepts: bool = Field(True, description="Repeat images so that every concept is seen about equally often")
+    preservation_data: Path | None = Field(
+        None, description="Zip, tar or folder of images without the concept (its class, say) that hold the base's prior"
+    )
+    preservation_weight: float = Field(1.0, gt=0, le=100, description="Weight of the preservation images in the loss")
+
+    # what is taken in
+    filters: tuple[str, ...] = Field(
+        (), description="Conditions on metadata that images must meet, such as 'aesthetic_score > 4.5', 'width >= 512'"
+    )
+    file_column: str | None = Field(None, min_length=1, description="Column of metadata files that names the image")
+    caption_column: str | None = Field(None, min_length=1, description="Column of metadata files with the caption")
+    max_archive_files: int = Field(10_000, ge=1, description="Files that an archive may hold")
+    max_file_bytes: int = Field(200 * 1024**2, ge=1, description="Bytes of one file in an archive")
+    max_archive_bytes: int = Field(5 * 1024**3, ge=1, description="Bytes of an archive, unpacked, and of a download")
+    max_compression_ratio: float = Field(
+        200.0, ge=1, description="Above 50 MB, how much smaller than its content a packed file may be"
+    )
+
+    # decoding
+    min_image_side: int = Field(16, ge=1, description="Images with a shorter side, in pixels, are refused")
+    max_image_pixels: int = Field(200_000_000, ge=1, description="Images with more pixels are refused")
+    transparency: Literal["white", "grey"] = Field("white", description="What transparent parts are laid on")
+    duplicates: Literal["drop", "keep"] = Field(
+        "drop", description="Images of the very same pixels: drop all but one, or keep them. Near ones are named"
+    )
+
+    # captions
+    captions_from_file_names: bool | None = Field(
+        None,
+        description="Take the file name up to the first _ as caption where there is no other; by default if it has at "
+        "least three words",
+    )
+    caption_prefix: str = Field("", max_length=300, description="Put before every caption, trigger included or not")
+    caption_suffix: str = Field("", max_length=300, description="Put after every caption")
+    shuffle_tags: bool = Field(
+        False, description="Put the comma-separated tags of a caption into a new order each time"
+    )
+    keep_first_tags: int = Field(1, ge=0, le=100, description="Tags at the start that shuffle_tags leaves in place")
+    caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of captions trained as empty")
+    trigger_only_dropout: float = Field(0.0, ge=0, le=1, description="Share of captions trained as the trigger alone")
+    captioner: str = Field(
+        "florence-2",
+        min_length=1,
+        description="Model that captions images without a caption of their own: florence-2, blip, blip-2, qwen3-vl, "
+        "glm-4v, joycaption, smolvlm, cogvlm, a hub id or a folder; none: a template with the trigger word",
+    )
+    captioner_prompt: str | None = Field(
+        None, min_length=1, max_length=2000, description="What the captioner is asked; by default what suits it"
+    )
+    trust_remote_code: bool = Field(
+        False, description="Allow a captioner that brings its own program code (the original CogVLM does)"
+    )
+
+    # the subject
+    crop: CropMode = Field(
+        "auto",
+        description="What stays in the picture: the face, the mask, the most detailed part (saliency), or the centre; "
+        "auto: face in face mode, else the mask if there is one, else saliency",
+    )
+    face_detector: Literal["auto", "yunet", "yuface", "haar"] = Field("auto", description="What finds faces")
+    face_detector_model: Path | None = Field(None, description="YuNet's ONNX file")
+    mask: MaskSource = Field(
+        "none",
+        description="Where the loss counts: everywhere, on the face, on the subject (CLIPSeg), on what is opaque "
+        "(alpha)",
+    )
+    mask_prompt: str | None = Field(
+        None, min_length=1, max_length=200, description="What CLIPSeg looks for; by default the class word"
+    )
+    mask_model: str = Field("CIDAS/clipseg-rd64-refined", min_length=1, description="CLIPSeg: hub id or folder")
+
+    # size
+    resolution: int | None = Field(
+        None, ge=32, le=4096, description="Side in pixels of a square of the trained area; by default the base's own"
+    )
+    aspect_ratio_bucketing: bool = Field(
+        True, description="Train each image in the aspect that suits it (1:4 to 4:1); otherwise all square"
+    )
+    bucket_step: int | None = Field(
+        None, ge=8, le=512, description="Sides of buckets are multiples of this; by default a 16th of the resolution"
+    )
+    max_extra_crop: float | None = Field(
+        None,
+        ge=0,
+        le=0.5,
+        description="Share of an image that may be cropped to save a bucket, beyond what must be; by default 0.06 up "
+        "to 100 images, 0.03 beyond",
+    )
+    upscaler: str | None = Field(
+        None,
+        min_length=1,
+        description="Swin2SR model (hub id or folder) that enlarges images smaller than their bucket, such as "
+        "caidas/swin2SR-realworld-sr-x4-64-bsrgan-psnr; by default they are trained smaller",
+    )
+
+    # augmentation
+    horizontal_flip: bool = Field(False, description="Also train the mirror image; not for faces, text or logos")
+    augmented_views: int = Field(0, ge=0, le=64, description="Further views of each image, with the two changes below")
+    crop_jitter: float = Field(0.0, ge=0, le=0.5, description="Share of the window's sides by which it is cut smaller")
+    color_jitter: float = Field(
+        0.0, ge=0, le=0.5, description="Largest relative change of brightness, contrast and saturation"
+    )
+
+    num_workers: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Threads that prepare, in each process; by default as many as there are cores for it",
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Seeds every draw")
+
+    @field_validator("trigger_word")
+    @classmethod
+    def _a_single_word(cls, trigger_word: str) -> str:
+        return require_single_word(trigger_word)
+
+    @field_validator("class_word", mode="before")
+    @classmethod
+    def _empty_is_none(cls, text: Any) -> Any:
+        return None if text == "" else text
+
+    @field_validator("filters", mode="before")
+    @classmethod
+    def _one_filter_is_a_list(cls, filters: Any) -> Any:
+        return (filters,) if isinstance(filters, str) else filters
+
+    @field_validator("filters")
+    @classmethod
+    def _filters_can_be_read(cls, filters: tuple[str, ...]) -> tuple[str, ...]:
+        for text in filters:
+            parse_filter(text)
+        return filters
+
+    @model_validator(mode="after")
+    def _data_rules_across_fields(self) -> "DataConfig":
+        for rule in (_concept_rules, _caption_rules, _mask_rules, _augmentation_rules):
+            rule(self)
+        return self
+
+    @property
+    def has_preservation_set(self) -> bool:
+        """Whether there are images without the concept, too."""
+        return self.preservation_data is not None
+
+    @property
+    def all_concepts(self) -> tuple[ConceptConfig, ...]:
+        """The concepts of the run: the listed ones, or the one of trigger_word and class_word."""
+        return self.concepts or (
+            ConceptConfig(trigger_word=self.trigger_word, class_word=self.class_word, folder=None, repeats=1),
+        )
+
+
+def require_single_word(trigger_word: str) -> str:
+    """Raises ValueError for a trigger word that holds white space."""
+    if any(character.isspace() for character in trigger_word):
+        raise ValueError("must be one word without spaces, such as TOK or my-robot")
+    return trigger_word
+
+
+def _concept_rules(config: DataConfig) -> None:
+    triggers = [concept.trigger_word for concept in config.concepts]
+    for trigger in triggers:
+        require_single_word(trigger)
+    if len(set(triggers)) < len(triggers):
+        raise ValueError(f"concepts: each needs a trigger_word of its own; given: {', '.join(triggers)}")
+    if config.concepts and (config.class_word or config.trigger_word not in ("TOK", *triggers)):
+        raise ValueError("concepts: trigger_word and class_word stand inside each of them; leave the outer ones out")
+    if not config.has_preservation_set and config.preservation_weight != 1.0:
+        raise ValueError("preservation_weight has no effect without preservation_data; leave it out")
+
+
+def _caption_rules(config: DataConfig) -> None:
+    if config.caption_dropout + config.trigger_only_dropout > 1:
+        raise ValueError("caption_dropout and trigger_only_dropout together exceed 1")
+    if config.captioner == "none" and config.captioner_prompt:
+        raise ValueError("captioner_prompt has no effect with captioner none; leave one out")
+
+
+def _mask_rules(config: DataConfig) -> None:
+    if config.mask_prompt and config.mask != "subject":
+        raise ValueError("mask_prompt has no effect without mask: subject")
+    if config.mask == "subject" and not config.mask_prompt and not all(c.class_word for c in config.all_concepts):
+        raise ValueError("mask subject needs a mask_prompt or class_word: what shall be found?")
+    if config.crop == "mask" and config.mask == "none":
+        raise ValueError("crop mask needs a mask: face, subject or alpha")
+
+
+def _augmentation_rules(config: DataConfig) -> None:
+    jitter = config.crop_jitter > 0 or config.color_jitter > 0
+    if jitter and config.augmented_views == 0:
+        raise ValueError("crop_jitter and color_jitter need augmented_views, such as augmented_views: 3")
+    if config.augmented_views > 0 and not jitter:
+        raise ValueError("augmented_views needs crop_jitter or color_jitter, else all views are the same")
+    if not config.shuffle_tags and config.keep_first_tags != 1:
+        raise ValueError("keep_first_tags has no effect without shuffle_tags")

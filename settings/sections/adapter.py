@@ -1,0 +1,80 @@
+"""What is put on the base and trained."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from settings.record import Settings
+
+AdapterName = Literal["lora", "rslora", "dora", "loha", "lokr", "full", "none"]
+LoraTargets = Literal[
+    "attention",
+    "attention+feed-forward",
+    "attention+feed-forward+convolutions",
+    "cross-attention-kv",
+    "b-lora",
+    "b-lora-content",
+    "b-lora-style",
+]
+LOW_RANK: tuple[AdapterName, ...] = ("lora", "rslora", "dora", "loha", "lokr")
+RSLORA_ALPHA = 4.0
+"""Of rsLoRA by default: alpha / √rank is 1 at rank 16, and grows with the rank as the method wants it."""
+TEXT_ENCODER_RATE = 5e-5
+
+
+class AdapterSection(Settings):
+    """The adapter on the denoiser, and on the text encoders."""
+
+    adapter: AdapterName = Field(
+        "lora",
+        description="lora, rslora (alpha / √rank), dora (own magnitudes), loha, lokr (small files), full (all weights "
+        "of the UNet or transformer), or none (tokens only)",
+    )
+    rank: int = Field(16, ge=1, le=1024, description="Rank of the adapter")
+    alpha: float | None = Field(
+        None, gt=0, description="The adapter is scaled by alpha / rank; by default alpha = rank, and 4 with rslora"
+    )
+    adapter_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of the adapter's inputs set to zero in a step (lora, rslora, dora)"
+    )
+    lora_targets: LoraTargets = Field(
+        "attention",
+        description="Which layers of the UNet or transformer get an adapter. cross-attention-kv: those that read the "
+        "prompt; b-lora…: SDXL's blocks for content and style, trained from one picture",
+    )
+    lora_target_regex: str | None = Field(
+        None, min_length=1, max_length=500, description="Layers by a regular expression for the whole path, instead"
+    )
+    train_text_encoder: bool = Field(False, description="Put an adapter on the text encoders' attention, too")
+    text_encoder_rank: int | None = Field(None, ge=1, le=1024, description="Of that adapter; by default rank")
+    text_encoder_learning_rate: float | None = Field(
+        None, gt=0, le=10, description="Of that adapter; by default 5e-5, and 1 with Prodigy"
+    )
+
+    @property
+    def has_low_rank_adapter(self) -> bool:
+        """Whether the adapter has a rank, targets and alpha."""
+        return self.adapter in LOW_RANK
+
+    @property
+    def resolved_alpha(self) -> float:
+        """Of the denoiser's adapter."""
+        if self.alpha is not None:
+            return self.alpha
+        return RSLORA_ALPHA if self.adapter == "rslora" else float(self.rank)
+
+    @model_validator(mode="after")
+    def _adapter_rules(self) -> "AdapterSection":
+        defaults = {name: field.default for name, field in AdapterSection.model_fields.items()}
+        if not self.has_low_rank_adapter:
+            for name in ("rank", "alpha", "adapter_dropout", "lora_targets", "lora_target_regex", "train_text_encoder"):
+                if getattr(self, name) != defaults[name]:
+                    raise ValueError(f"{name} has no effect with adapter: {self.adapter}; leave it out, or choose lora")
+        if self.lora_target_regex is not None and self.lora_targets != defaults["lora_targets"]:
+            raise ValueError("lora_target_regex takes the place of lora_targets: leave one of them out")
+        if self.adapter_dropout > 0 and self.adapter in ("loha", "lokr"):
+            raise ValueError(f"adapter_dropout works with lora, rslora and dora, not with {self.adapter}; leave it out")
+        for name in ("text_encoder_rank", "text_encoder_learning_rate"):
+            if getattr(self, name) is not None and not self.train_text_encoder:
+                raise ValueError(f"{name} has no effect without train_text_encoder: true")
+        return self

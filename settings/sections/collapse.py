@@ -1,0 +1,41 @@
+"""The order in which things are trained, and what is watched so that nothing collapses early."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from settings.record import Settings
+
+CollapseGuardName = Literal["off", "warn", "lower"]
+
+
+class CollapseSection(Settings):
+    """Phases, and the guard."""
+
+    tokens_first: float = Field(
+        0.0, ge=0, lt=1, description="Share of the run in which only the tokens are trained, before the adapter joins"
+    )
+    tokens_until: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the run after which only the adapter is trained",
+    )
+    diagnostics_steps: int = Field(
+        10, ge=1, description="Every so many steps metrics.jsonl also says how far weights and tokens have moved"
+    )
+    collapse_guard: CollapseGuardName = Field(
+        "warn", description="Where the adapter moves too fast in the first fifth: warn, or lower its learning rate too"
+    )
+    collapse_limit: float = Field(
+        0.05, gt=0, le=10, description="Too fast is a change of a block's weights by more than this share"
+    )
+
+    @model_validator(mode="after")
+    def _phase_rules(self) -> "CollapseSection":
+        if self.tokens_first >= self.tokens_until:
+            raise ValueError(
+                f"tokens_first ({self.tokens_first:g}) must be less than tokens_until ({self.tokens_until:g}): "
+                "between them both are trained"
+            )
+        return self

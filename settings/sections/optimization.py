@@ -1,0 +1,127 @@
+"""How parameters are updated."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from settings.record import Settings
+
+OptimizerName = Literal[
+    "adamw", "adamw_8bit", "adamw_schedule_free", "prodigy", "prodigy_schedule_free", "adafactor"
+]  # fmt: skip
+SchedulerName = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+
+PRODIGY: tuple[OptimizerName, ...] = ("prodigy", "prodigy_schedule_free")
+SCHEDULE_FREE: tuple[OptimizerName, ...] = ("adamw_schedule_free", "prodigy_schedule_free")
+PRODIGY_RATES = (0.1, 10.0)
+"""Prodigy finds the rate itself and multiplies it by the learning rate: 1 is right, 1e-4 trains nothing."""
+
+
+class OptimizationSection(Settings):
+    """Optimizers, learning rates and schedules."""
+
+    optimizer: OptimizerName = Field(
+        "adamw", description="Of the adapter. adamw_8bit and the schedule-free ones need a package of their own"
+    )
+    token_optimizer: OptimizerName = Field("adamw", description="Of the tokens")
+    learning_rate: float | None = Field(
+        None, gt=0, le=10, description="Peak learning rate of the LoRA; by default 1e-4, and 1 with Prodigy"
+    )
+    token_learning_rate: float | None = Field(
+        None, ge=0, le=10, description="Peak of the tokens; by default 1e-3, and 1 with Prodigy; 0 keeps them"
+    )
+    prodigy_d_coef: float = Field(
+        1.0, gt=0, le=10, description="Factor of the rate that Prodigy finds: 0.5 for faces, 1 else, 2 is bold"
+    )
+    lr_scheduler: SchedulerName | None = Field(
+        None, description="After the warm-up; by default cosine, and constant where the optimizer is schedule-free"
+    )
+    lr_num_cycles: int = Field(1, ge=1, le=100, description="How often cosine_with_restarts falls to 0")
+    lr_power: float = Field(1.0, gt=0, le=10, description="Of the polynomial schedule; 1 is linear")
+    lr_warmup_steps: int | None = Field(
+        None, ge=0, description="Optimizer steps of linear warm-up; by default a tenth of the run, at most 100"
+    )
+    weight_decay: float = Field(1e-2, ge=0, le=1, description="Decay of the LoRA, apart from the gradient")
+    token_weight_decay: float = Field(0.0, ge=0, le=1, description="Decay of the tokens; more than 0 fades the word")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm, each trainable apart")
+    token_max_grad_norm: float | None = Field(None, gt=0, description="Of the tokens; by default max_grad_norm")
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="Save an average of the weights over about 1 / (1 - decay) steps; 0: the last ones"
+    )
+    mixed_precision: Literal["auto", "no", "bf16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
+
+    @property
+    def resolved_learning_rate(self) -> float:
+        """Of the adapter."""
+        return _default_rate(self.learning_rate, self.optimizer, 1e-4)
+
+    @property
+    def resolved_token_learning_rate(self) -> float:
+        """Of the tokens; 0: they are not trained."""
+        return _default_rate(self.token_learning_rate, self.token_optimizer, 1e-3)
+
+    def scheduler_of(self, optimizer: OptimizerName) -> SchedulerName:
+        """The schedule that an optimizer gets."""
+        return self.lr_scheduler or ("constant" if optimizer in SCHEDULE_FREE else "cosine")
+
+    @model_validator(mode="after")
+    def _optimization_rules(self) -> "OptimizationSection":
+        adapter = ("optimizer", "learning_rate", "max_grad_norm")
+        _optimizer_rules(self, self.optimizer, self.learning_rate, self.max_grad_norm, adapter)
+        if self.token_learning_rate != 0:
+            tokens = ("token_optimizer", "token_learning_rate", "token_max_grad_norm")
+            clip = self.token_max_grad_norm or self.max_grad_norm
+            _optimizer_rules(self, self.token_optimizer, self.token_learning_rate, clip, tokens)
+        _no_effect_rules(self)
+        return self
+
+
+def _default_rate(given: float | None, optimizer: OptimizerName, usual: float) -> float:
+    if given is not None:
+        return given
+    return 1.0 if optimizer in PRODIGY else usual
+
+
+def _optimizer_rules(
+    config: OptimizationSection, optimizer: OptimizerName, rate: float | None, clip: float, names: tuple[str, str, str]
+) -> None:
+    setting, rate_setting, clip_setting = names
+    low, high = PRODIGY_RATES
+    if optimizer in PRODIGY:
+        if rate is not None and not low <= rate <= high:
+            raise ValueError(
+                f"{rate_setting} {rate:g} is far from 1, and {optimizer} finds the rate itself: "
+                "leave it out, or change prodigy_d_coef"
+            )
+        if config.lr_scheduler == "cosine_with_restarts":
+            raise ValueError(f"{setting} {optimizer} cannot restart: choose cosine or constant as lr_scheduler")
+        if clip < 1:
+            raise ValueError(f"{clip_setting} {clip:g} below 1 spoils the rate that {optimizer} finds; set 1 or more")
+    if optimizer in SCHEDULE_FREE and config.lr_scheduler not in (None, "constant"):
+        raise ValueError(
+            f"{setting} {optimizer} averages in place of a falling rate: leave lr_scheduler out, or set constant"
+        )
+
+
+def _no_effect_rules(config: OptimizationSection) -> None:
+    trained = config.token_learning_rate != 0
+    optimizers = {config.optimizer} | ({config.token_optimizer} if trained else set())
+    rules = (
+        (config.ema_decay > 0 and optimizers <= set(SCHEDULE_FREE),
+         "ema_decay has no effect: schedule-free optimizers average already; leave it out"),
+        (config.lr_num_cycles != 1 and config.lr_scheduler != "cosine_with_restarts",
+         "lr_num_cycles has no effect without lr_scheduler: cosine_with_restarts"),
+        (config.lr_power != 1 and config.lr_scheduler != "polynomial",
+         "lr_power has no effect without lr_scheduler: polynomial"),
+        (config.prodigy_d_coef != 1 and not optimizers & set(PRODIGY),
+         "prodigy_d_coef has no effect without optimizer: prodigy"),
+        (config.token_optimizer != "adamw" and not trained,
+         "token_optimizer has no effect with token_learning_rate 0; leave one out"),
+        (config.token_weight_decay > 0 and not trained,
+         "token_weight_decay has no effect with token_learning_rate 0; leave one out"),
+        (config.token_max_grad_norm is not None and not trained,
+         "token_max_grad_norm has no effect with token_learning_rate 0; leave one out"),
+    )  # fmt: skip
+    for broken, message in rules:
+        if broken:
+            raise ValueError(message)

@@ -1,0 +1,30 @@
+"""What is written, and when."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from settings.record import Settings
+
+
+class OutputSection(Settings):
+    """The artifact and its checkpoints."""
+
+    save_precision: Literal["fp16", "bf16", "fp32"] = Field("fp16", description="Of the LoRA in weights.safetensors")
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+        (), description="Also log to these; each needs its package. metrics.jsonl is written in any case"
+    )
+    checkpointing_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Write checkpoints/step_NNNNNN every so many steps: a whole artifact, and what --resume needs",
+    )
+    keep_checkpoints: int | None = Field(
+        None, ge=1, description="Of these, only the last so many are kept, and the best; by default all"
+    )
+
+    @model_validator(mode="after")
+    def _output_rules(self) -> "OutputSection":
+        if self.keep_checkpoints is not None and self.checkpointing_steps is None:
+            raise ValueError("keep_checkpoints has no effect without checkpointing_steps; set it, or leave it out")
+        return self

@@ -1,0 +1,27 @@
+"""Whether and how the result is published."""
+
+from pydantic import Field, model_validator
+
+from settings.record import Settings
+
+
+class PublishingSection(Settings):
+    """The Hugging Face hub. Its token comes from the environment (HF_TOKEN) and is never written anywhere."""
+
+    push_to_hub: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
+        description="Repository (owner/name) on the Hugging Face hub that gets the result, with a model card",
+    )
+    hub_private: bool = Field(True, description="A new repository is private; one that exists stays what it is")
+    hub_license: str | None = Field(
+        None, pattern=r"^[a-z0-9][a-z0-9.+-]*$", description="Licence in the model card, as the hub names it: mit, …"
+    )
+
+    @model_validator(mode="after")
+    def _publishing_rules(self) -> "PublishingSection":
+        if self.push_to_hub is None and (not self.hub_private or self.hub_license is not None):
+            raise ValueError(
+                "hub_private and hub_license have no effect without push_to_hub; set it, or leave them out"
+            )
+        return self

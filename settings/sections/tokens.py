@@ -1,0 +1,66 @@
+"""The new words in the text encoders."""
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from settings.record import Settings
+
+
+class TokenSection(Settings):
+    """Placeholder tokens: how many, how they start, and how long they may grow."""
+
+    num_tokens: int = Field(2, ge=1, le=64, description="New tokens in each text encoder that stand for the trigger")
+    token_init: Literal["words", "vocabulary", "random", "images"] | None = Field(
+        None,
+        description="How they start; by default as the class_word where there is one, else at random; images: as what "
+        "the training images show, for bases with an image tower",
+    )
+    token_init_words: str | None = Field(
+        None, min_length=1, max_length=200, description="Start as these words, one after the other, not as class_word"
+    )
+    token_init_pattern: str | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="With token_init vocabulary: a regular expression; tokens start as the mean of the entries that it "
+        "finds, such as ^(dog|cat)</w>",
+    )
+    train_existing_tokens: bool = Field(
+        False, description="The trigger_word is a word that the base knows: what it means is trained further"
+    )
+    token_retraction: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Draws tokens to words' length after each step; 0: off, 0.1: gently, 1: fully",
+    )
+
+    @field_validator("token_init_pattern")
+    @classmethod
+    def _a_regular_expression(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"is no regular expression: {error}") from None
+        return pattern
+
+    @model_validator(mode="after")
+    def _token_rules(self) -> "TokenSection":
+        rules = (
+            (self.token_init == "vocabulary" and self.token_init_pattern is None,
+             "token_init: vocabulary needs a token_init_pattern, such as ^dog</w>"),
+            (self.token_init_pattern is not None and self.token_init != "vocabulary",
+             "token_init_pattern has no effect without token_init: vocabulary"),
+            (self.token_init_words is not None and self.token_init not in (None, "words", "images"),
+             f"token_init_words has no effect with token_init: {self.token_init}; leave one out"),
+            (self.train_existing_tokens and (self.token_init is not None or self.token_init_words is not None),
+             "token_init and token_init_words have no effect with train_existing_tokens: it starts as it is"),
+            (self.train_existing_tokens and "num_tokens" in self.model_fields_set and self.num_tokens != 1,
+             "num_tokens has no effect with train_existing_tokens, where the word has one; leave it out"),
+        )  # fmt: skip
+        for broken, message in rules:
+            if broken:
+                raise ValueError(message)
+        return self

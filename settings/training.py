@@ -1,0 +1,245 @@
+"""The single truth about every setting: Cog inputs, YAML files and the command line are checked against it."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from settings.preparation import DataConfig
+from settings.record import Settings, build_settings
+from settings.sections.adapter import TEXT_ENCODER_RATE, AdapterSection
+from settings.sections.class_images import ClassImagesSection
+from settings.sections.collapse import CollapseSection
+from settings.sections.duration import DurationSection
+from settings.sections.held_out import HeldOutSection
+from settings.sections.noise import NoiseSection
+from settings.sections.objective import ObjectiveSection
+from settings.sections.optimization import PRODIGY, PRODIGY_RATES, SCHEDULE_FREE, OptimizationSection
+from settings.sections.output import OutputSection
+from settings.sections.publishing import PublishingSection
+from settings.sections.speed import SpeedSection
+from settings.sections.tokens import TokenSection
+from settings.sections.validation import ValidationSection
+
+EVALUATION_SETTINGS = (
+    "evaluation_scales", "evaluation_checkpoints", "evaluation_samples", "evaluation_prompts", "unrelated_prompts",
+    "evaluation_clip", "evaluation_dino", "evaluation_face_model",
+)  # fmt: skip
+
+SHARDABLE = ("lora", "rslora", "none")
+"""Adapters that need no weight of the base outside of its own layer's pass, neither trained nor read back."""
+
+OF_THE_FIRST_PASS = ("adapter_dropout", "token_attention_weight")
+"""Settings that work inside a pass through the denoiser's blocks, which must be one that is run, once, as it is."""
+
+
+class BaseModelSection(Settings):
+    """The base."""
+
+    base_model: str = Field(
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        min_length=1,
+        description="Base to train on: mini-sdxl (embedded), a hub id, a folder in diffusers' layout, or a "
+        ".safetensors file",
+    )
+    base_config: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder or hub id with the configuration and tokenizers of a single-file base; by default the "
+        "family's own are taken from the hub",
+    )
+    prediction_type: Literal["auto", "epsilon", "v_prediction"] = Field(
+        "auto", description="What the base predicts; auto: as the checkpoint says"
+    )
+
+
+class TrainingConfig(
+    PublishingSection,
+    OutputSection,
+    SpeedSection,
+    ValidationSection,
+    HeldOutSection,
+    ObjectiveSection,
+    CollapseSection,
+    NoiseSection,
+    OptimizationSection,
+    TokenSection,
+    AdapterSection,
+    DurationSection,
+    ClassImagesSection,
+    BaseModelSection,
+    DataConfig,
+):
+    """All settings of one training, in the reverse order of its bases; here are the rules that join sections."""
+
+    @model_validator(mode="after")
+    def _rules_across_sections(self) -> "TrainingConfig":
+        for rule in (
+            _warmup_rule,
+            _checkpoint_rule,
+            _validation_rule,
+            _phase_rule,
+            _mask_rule,
+            _adapter_rule,
+            _token_rule,
+            _evaluation_rule,
+            _class_image_rule,
+            _compile_rule,
+            _checkpointing_rule,
+            _sharding_rule,
+        ):
+            rule(self)
+        return self
+
+    @property
+    def has_preservation_set(self) -> bool:
+        """Given, or drawn by the base."""
+        return self.preservation_data is not None or self.num_class_images > 0
+
+    @property
+    def resolved_mask_floor(self) -> float:
+        """What lies around a face matters more than what lies around a thing: hair, neck, light."""
+        if self.mask_floor is not None:
+            return self.mask_floor
+        return 0.3 if self.mask == "face" else 0.1
+
+    @property
+    def resolved_text_encoder_learning_rate(self) -> float:
+        """Of the text encoders' adapter."""
+        return self.text_encoder_learning_rate or (1.0 if self.optimizer in PRODIGY else TEXT_ENCODER_RATE)
+
+    @property
+    def needs_first_activations(self) -> bool:
+        """Whether a second forward pass of a block would not do what the first one did."""
+        return any(getattr(self, name) > 0 for name in OF_THE_FIRST_PASS)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Optimizer steps of warm-up, resolved."""
+        if self.lr_warmup_steps is not None:
+            return self.lr_warmup_steps
+        return 100 if self.max_train_steps is None else min(100, self.max_train_steps // 10)
+
+
+def build_config(values: Mapping[str, Any]) -> TrainingConfig:
+    """Check `values` and fill in the defaults. Raises ConfigError with one line for every wrong setting."""
+    return build_settings(TrainingConfig, values)
+
+
+def _warmup_rule(config: TrainingConfig) -> None:
+    if config.max_train_steps is not None and (config.lr_warmup_steps or 0) >= config.max_train_steps:
+        raise ValueError(
+            f"lr_warmup_steps ({config.lr_warmup_steps}) must be less than max_train_steps "
+            f"({config.max_train_steps}), else the peak learning rate is never reached"
+        )
+
+
+def _checkpoint_rule(config: TrainingConfig) -> None:
+    if config.max_train_steps is not None and (config.checkpointing_steps or 0) > config.max_train_steps:
+        raise ValueError(
+            f"checkpointing_steps ({config.checkpointing_steps}) exceeds max_train_steps "
+            f"({config.max_train_steps}): no checkpoint would ever be written"
+        )
+
+
+def _validation_rule(config: TrainingConfig) -> None:
+    if config.max_train_steps is not None and (config.validation_steps or 0) > config.max_train_steps:
+        raise ValueError(
+            f"validation_steps ({config.validation_steps}) exceeds max_train_steps ({config.max_train_steps}): "
+            "nothing would ever be compared"
+        )
+
+
+def _adapter_rule(config: TrainingConfig) -> None:
+    if config.adapter == "full" and config.mixed_precision == "bf16":
+        raise ValueError("adapter: full trains the base's own weights, which must be fp32: set mixed_precision: no")
+    if config.adapter == "full" and config.learning_rate is None and config.optimizer not in PRODIGY:
+        raise ValueError("adapter: full needs a learning_rate of its own, far below a LoRA's: 1e-5 is usual")
+    if config.adapter == "none" and config.resolved_token_learning_rate == 0:
+        raise ValueError("adapter: none trains the tokens only, and token_learning_rate 0 keeps them: nothing is left")
+    if config.adapter == "none" and config.prior_matching_weight > 0:
+        raise ValueError("prior_matching_weight has no effect with adapter: none, which keeps the base; leave it out")
+    if config.adapter_l1_weight > 0 and not config.has_low_rank_adapter:
+        raise ValueError(
+            f"adapter_l1_weight has no effect with adapter: {config.adapter}; choose lora, or leave it out"
+        )
+    low, high = PRODIGY_RATES
+    rate = config.text_encoder_learning_rate
+    if config.optimizer in PRODIGY and rate is not None and not low <= rate <= high:
+        raise ValueError(f"text_encoder_learning_rate {rate:g} is far from 1, and {config.optimizer} finds it itself")
+
+
+def _phase_rule(config: TrainingConfig) -> None:
+    if config.token_learning_rate != 0:
+        return
+    for name, value in (("tokens_first", config.tokens_first), ("tokens_until", config.tokens_until)):
+        if value != TrainingConfig.model_fields[name].default:
+            raise ValueError(f"{name} has no effect with token_learning_rate 0; leave one of them out")
+
+
+def _mask_rule(config: TrainingConfig) -> None:
+    if config.mask_floor is not None and config.mask == "none":
+        raise ValueError("mask_floor has no effect without a mask; set mask, or leave it out")
+    if config.token_attention_weight > 0 and config.mask == "none":
+        raise ValueError("token_attention_weight needs to know where the subject is: set mask: subject or mask: face")
+
+
+def _token_rule(config: TrainingConfig) -> None:
+    names = ("token_norm_weight", "token_covariance_weight", "token_retraction", "train_existing_tokens")
+    given = [name for name in names if getattr(config, name) > 0]
+    if given and config.token_learning_rate == 0:
+        raise ValueError(f"{given[0]} has no effect with token_learning_rate 0; leave one out")
+    if config.token_retraction > 0 and config.token_optimizer in (*PRODIGY, *SCHEDULE_FREE):
+        raise ValueError(
+            f"token_retraction spoils what {config.token_optimizer} measures: use token_norm_weight, or "
+            "token_optimizer: adamw"
+        )
+
+
+def _class_image_rule(config: TrainingConfig) -> None:
+    if config.num_class_images == 0:
+        return
+    if config.preservation_data is not None:
+        raise ValueError("num_class_images: preservation_data is that set already; leave one of them out")
+    if config.class_prompt is None and not any(concept.class_word for concept in config.all_concepts):
+        raise ValueError("num_class_images needs a class_word (or class_prompt) that says what to draw")
+
+
+def _evaluation_rule(config: TrainingConfig) -> None:
+    settings = [name for name in EVALUATION_SETTINGS if name in config.model_fields_set and _differs(config, name)]
+    if settings and config.evaluate == "false":
+        raise ValueError(f"{settings[0]} has no effect with evaluate: false; leave one of them out")
+    if settings and config.evaluate == "auto" and config.checkpointing_steps is None:
+        raise ValueError(
+            f"{settings[0]} has no effect without checkpoints to evaluate; set checkpointing_steps, or evaluate: true"
+        )
+
+
+def _compile_rule(config: TrainingConfig) -> None:
+    for name in OF_THE_FIRST_PASS:
+        if config.compile != "never" and getattr(config, name) > 0:
+            raise ValueError(f"{name} works inside the blocks that are compiled; leave it out, or set compile: never")
+
+
+def _checkpointing_rule(config: TrainingConfig) -> None:
+    if config.gradient_checkpointing == "always" and config.needs_first_activations:
+        raise ValueError(
+            "gradient_checkpointing computes activations twice, but adapter_dropout draws anew and "
+            "token_attention_weight looks at the first ones: leave one of them out"
+        )
+
+
+def _sharding_rule(config: TrainingConfig) -> None:
+    if not config.shard_base:
+        return
+    if config.adapter not in SHARDABLE:
+        raise ValueError(
+            f"shard_base: adapter {config.adapter} reads or changes whole weights of the base; choose lora or rslora, "
+            "or leave shard_base out (accelerate launch --multi_gpu)"
+        )
+    if config.compile != "never":
+        raise ValueError("shard_base: blocks are gathered as they are run, and cannot be compiled; set compile: never")
+
+
+def _differs(config: TrainingConfig, name: str) -> bool:
+    return bool(getattr(config, name) != TrainingConfig.model_fields[name].default)

@@ -1,0 +1,76 @@
+"""Benchmarks run, on a CPU as on a GPU: what they print is checked for shape, never for speed."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.finished_runs import FinishedRuns
+from benchmarks.learning.contenders import Contender, Usage, unpack_example
+from benchmarks.learning.versus_diffusers import measure_speed
+from benchmarks.learning.versus_page import write_page
+from benchmarks.speed.growth import measure as measure_growth
+from benchmarks.speed.job import medians
+from benchmarks.speed.predict import Case
+from benchmarks.speed.predict import measure as measure_predictor
+from benchmarks.speed.train_step import Case as StepCase
+from benchmarks.speed.train_step import measure as measure_steps
+from families.family import ModelFamily
+from tests.artifact.test_artifact import make_artifact, write
+
+
+@pytest.mark.slow
+def test_a_step_is_measured(tmp_path: Path) -> None:
+    cases = [StepCase(64, 2, 4), StepCase(64, 2, 4, gradient_checkpointing="always")]
+    row, checkpointed = measure_steps("mini-sdxl", cases, 2, tmp_path)
+    assert row["batch"] == 2 and row["rank"] == 4
+    assert 0 < row["GFLOP a step"] < checkpointed["GFLOP a step"]
+    assert row["images/s"] == pytest.approx(2000 / row["step, ms"], abs=0.06)
+
+
+def test_the_predictor_is_measured(base: ModelFamily, tmp_path: Path) -> None:
+    """It also asserts that base and images are what they must be."""
+    weights = write(make_artifact(base, size=0.02), tmp_path / "weights.safetensors", base)
+    rows = measure_predictor(Case("mini-sdxl", weights, pairs=1, steps=2), tmp_path)
+    assert len(rows) == 7 and all(row["ms"] > 0 for row in rows)
+    assert [bool(row["over diffusers"]) for row in rows] == [False, False, False, False, True, False, True]
+
+
+def test_phases_of_a_job_are_shares_of_the_whole() -> None:
+    warm, cold = {"process": 1.0, "train": 3.0, "all": 4.0}, {"process": 2.0, "train": 3.0, "all": 5.0}
+    rows = medians({"cold": [cold, cold], "warm": [warm, warm]})
+    assert [row["share"] for row in rows] == ["25%", "75%", "100%"]
+    assert [row["cold, s"] for row in rows] == [2.0, 3.0, 5.0]
+
+
+def test_the_time_of_a_step_is_told_from_start_and_end(tmp_path: Path) -> None:
+    def contender(name: str, step: float) -> Contender:
+        return Contender(name, lambda folder, steps, seed: Usage(seconds=5 + step * steps, megabytes=100))
+
+    theirs, ours, ratio = measure_speed(
+        (contender("theirs", 0.2), contender("ours", 0.1)), tmp_path, 3, FinishedRuns(tmp_path)
+    )
+    assert theirs["step, ms"] == pytest.approx(200)
+    assert ours["start and end, s"] == pytest.approx(5)
+    assert ratio["step, ms"] == pytest.approx(0.5)
+
+
+def test_the_other_side_gets_the_same_pictures_and_captions(tmp_path: Path) -> None:
+    folder = unpack_example(tmp_path / "photos")
+    lines = (folder / "metadata.jsonl").read_text().splitlines()
+    assert len(lines) == len(list(folder.glob("*.png"))) == 8
+    assert all("TOK" in line for line in lines)
+
+
+def test_the_page_of_the_comparison_has_both_tables(tmp_path: Path) -> None:
+    parts = {"learning": [{"learning": "ours", "concept": 0.5}], "speed": [{"speed": "ours", "step, ms": 12.0}]}
+    settings = {"batch": 8, "rank": 4, "learning_steps": 120, "learning_rate": 2e-3, "token_learning_rate": 2e-2,
+                "resolution": 64, "pairs": 5, "steps": [20, 80]}  # fmt: skip
+    write_page(tmp_path / "page.md", parts, settings)
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "| ours | 0.5 |" in text and "| ours | 12 |" in text and "rank 4, 120 steps" in text
+
+
+def test_growth_is_measured_at_two_places_of_a_run(tmp_path: Path) -> None:
+    rows = list(measure_growth(4, after=[1, 3], steps=1, scratch=tmp_path))
+    assert [(row["images"], row["after step"]) for row in rows] == [(4, 1), (4, 3)]
+    assert all(row["step, ms"] > 0 for row in rows)

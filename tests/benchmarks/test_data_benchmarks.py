@@ -1,0 +1,31 @@
+"""The benchmarks of data preparation run, and what their tables claim holds."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.preparation import buckets, data
+
+
+def test_the_sizes_of_photographs_are_few_and_crop_little(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert buckets.main(["--results", str(tmp_path)]) == 0
+    few, _, many = json.loads((tmp_path / "buckets.json").read_text(encoding="utf-8"))["rows"]
+    assert few["photographs"] == 30 and few["sizes"] <= 10
+    assert many["photographs"] == 1400 and many["mean crop %"] <= 2
+    assert "| 1400 |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_preparation_is_measured_from_folders_and_shards(tmp_path: Path) -> None:
+    assert data.main(["--cases", "6x64", "shards:6x64", "shards/2:6x64@2x1", "--results", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "data.json").read_text(encoding="utf-8"))["rows"]
+    assert [(row["from"], row["images"]) for row in rows] == [("folder", 6), ("1 shards", 6), ("3 shards", 6)]
+    assert [row["processes"] for row in rows] == [1, 1, 2]
+    assert all(row["images/s"] > 0 and row["peak MB"] >= row["of it at start"] for row in rows)
+    assert len({row["sizes"] for row in rows}) == 1
+
+
+def test_a_case_that_is_none_shows_the_form() -> None:
+    with pytest.raises(ValueError, match="@PROCESSESxTHREADS"):
+        data.Case.parse("shards/2:6@2x1")

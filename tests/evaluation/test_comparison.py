@@ -1,0 +1,145 @@
+"""Comparing LoRAs: the protocol's errors, and the command on the embedded base with LoRAs that nobody trained."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+
+from artifact.names.kohya import kohya_name
+from evaluation.choice import Relative
+from evaluation.comparison.command_line import _named, main
+from evaluation.comparison.compare import Row
+from evaluation.comparison.protocol import Protocol, read_protocol
+from evaluation.comparison.table import markdown, page
+from families.family import ModelFamily
+from settings.record import ConfigError
+from tests.conftest import PROJECT
+from tests.job.report_folder import scores
+from tools.make_example import robot
+
+if TYPE_CHECKING:
+    from tests.browser import Browser
+
+pytest_plugins = ["tests.browser"]
+
+PROTOCOL: dict[str, Any] = {
+    "base_model": "mini-sdxl",
+    "prompts": ["a photo of a {trigger}", "a photo of a {trigger} on a green background"],
+    "unrelated_prompts": ["a photo of a red star"],
+    "samples_per_prompt": 1, "num_inference_steps": 2, "guidance_scale": 1.0, "scales": [0.5, 1.0],
+}  # fmt: skip
+
+
+def write_lora(base: ModelFamily, path: Path, strength: float) -> Path:
+    """A random LoRA on one layer, as another tool writes it."""
+    name = next(name for name, _ in base.denoiser.named_modules() if name.endswith("to_q"))
+    weight = base.denoiser.get_submodule(name).weight
+    down, up = (torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in
+                ((2, weight.shape[1]), (weight.shape[0], 2)))  # fmt: skip
+    key = kohya_name(name, base.denoiser.config.layers_per_block)
+    tensors = {
+        f"{key}.lora_down.weight": down,
+        f"{key}.lora_up.weight": up * strength,
+        f"{key}.alpha": torch.tensor(2.0),
+    }
+    save_file(tensors, path)
+    return path
+
+
+@pytest.fixture
+def protocol(base: ModelFamily, tmp_path: Path) -> Path:
+    """Two LoRAs of one subject, with three pictures, and the file that says so."""
+    (tmp_path / "pictures").mkdir()
+    for index, background in enumerate(("blue", "white", "red")):
+        robot(64, background, random.Random(index)).save(tmp_path / f"pictures/{index}.png")
+    for name, strength in (("weak", 0.0), ("strong", 0.5)):
+        write_lora(base, tmp_path / f"{name}.safetensors", strength)
+    subject = {"name": "robot", "pictures": "pictures", "class_word": "figure",
+               "loras": {"weak": "weak.safetensors", "strong & <b>": "strong.safetensors"}}  # fmt: skip
+    path = tmp_path / "protocol.yaml"
+    path.write_text(yaml.safe_dump({**PROTOCOL, "subjects": [subject]}, sort_keys=False))
+    return path
+
+
+def test_the_command_writes_table_scores_and_page(protocol: Path, tmp_path: Path, browser: Browser) -> None:
+    out = tmp_path / "out"
+    assert main([str(protocol), "--output", str(out)]) == 0
+    rows = json.loads((out / "scores.json").read_text())
+    assert [(row["lora"], row["scale"]) for row in rows] == [
+        (None, None), ("weak", 0.5), ("weak", 1.0), ("strong & <b>", 0.5), ("strong & <b>", 1.0),
+    ]  # fmt: skip
+    assert rows[1]["scores"] == rows[0]["scores"]  # a LoRA without effect is the bare base
+    assert rows[4]["scores"]["prior_kept"] < rows[3]["scores"]["prior_kept"] < 1
+    table = (out / "table.md").read_text()
+    assert table.count("\n") == 7 and "DINO-I" not in table and "CLIP-T" in table
+    for width, scheme in ((1280, "light"), (360, "dark")):
+        browser.open(out / "comparison.html", width, scheme=scheme)
+        assert browser.complaints() == [] and browser.faint_texts() == []
+        assert browser.too_wide() == [] and browser.small_texts() == []
+    assert browser.run("return [...document.images].every((one) => one.naturalWidth > 0)")
+    assert browser.run("return document.querySelectorAll('tbody tr').length") == 5
+    assert main([str(protocol), "--output", str(out)]) == 2  # in use
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompts": ["a dog"]}, "each must hold {trigger}"),
+        ({"subjects": [{"name": "a", "loras": {"x": "gone.safetensors"}}]}, "a: .*gone.safetensors does not exist"),
+        ({"subjects": [{"name": "a", "pictures": "gone"}]}, "the folder .*gone does not exist, or holds no picture"),
+        ({"subjects": []}, "subjects"),
+        ({"sides": 3}, "unknown setting"),
+    ],
+)
+def test_wrong_protocols_are_explained(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "protocol.yaml"
+    path.write_text(yaml.safe_dump({**PROTOCOL, "subjects": [{"name": "a"}], **changes}))
+    with pytest.raises(ConfigError, match=message):
+        read_protocol(path)
+
+
+def test_dreambench_is_a_protocol() -> None:
+    """Its thirty subjects and twenty-five prompts, as benchmarks/dreambench.yaml has them."""
+    text = (PROJECT / "benchmarks" / "dreambench.yaml").read_text(encoding="utf-8")
+    protocol = Protocol(**yaml.safe_load(text))
+    assert len(protocol.subjects) == 30 and protocol.samples_per_prompt == 4
+    assert len(protocol.prompts) == 25
+
+
+def test_names_with_bars_stay_in_their_cells_and_the_best_is_marked() -> None:
+    picture = [Image.new("RGB", (8, 8))]
+    rows = [
+        Row("cat", None, None, scores(0.1), None, picture),
+        Row("cat", "a | b", 1.0, scores(0.5), Relative(0.5, 0.5, 0.9, 0.6), picture),
+    ]
+    assert "| cat | a \\| b | 1 |" in markdown(rows)
+    text = page(rows, ["a {trigger}"])
+    assert "<strong>a | b</strong> has the best quality: 0.60" in text
+    assert '<tr class="returned"><td class="text">a | b</td><td>1</td>' in text and "<td>cat" not in text
+
+
+def test_where_all_have_lost_something_none_is_best() -> None:
+    lost = Row("cat", "a", 1.0, scores(0.5), Relative(0.5, 0.0, 0.9, 0.0), [Image.new("RGB", (8, 8))])
+    text = page([lost, replace(lost, scale=0.5)], ["a {trigger}"])
+    assert "No LoRA is good" in text and 'class="returned"' not in text
+
+
+def test_files_are_named_shortly() -> None:
+    assert _named([Path("x/a.safetensors"), Path("x/b.safetensors")]) == {
+        "a": Path("x/a.safetensors"), "b": Path("x/b.safetensors"),
+    }  # fmt: skip
+    assert list(_named([Path("x/a.safetensors"), Path("y/a.safetensors")])) == ["x/a.safetensors", "y/a.safetensors"]
+
+
+def test_a_foreign_file_needs_the_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "no.safetensors"), "--output", str(tmp_path / "o")]) == 2
+    assert "no.safetensors does not exist" in capsys.readouterr().err

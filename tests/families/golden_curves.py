@@ -1,0 +1,116 @@
+"""Twenty steps of every family's tiny model on fixed latents: the curve that a refactoring must leave as it is.
+
+    python -m tests.families.golden_curves
+
+writes them anew into tests/families/golden/. Do that only when the training itself is meant to change, and say why in
+the commit. The curves have losses and gradient norms, of two micro-batches a step, for errors of accumulation show only
+there. Everything that a default could change is set here.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from families.family import ModelFamily, SizeConditioning
+from families.registry import load_base_model
+from preprocess.dataset import PreparedDataset
+from settings.training import TrainingConfig
+from tests.tiny_models import TINY_MODELS
+from trainer.data.latent_cache import CachedExample, CachedView
+from trainer.resolution import resolve
+from trainer.training import Training, build_training
+
+GOLDEN = Path(__file__).parent / "golden"
+STEPS = 20
+TOLERANCE = 2e-4
+"""Relative. The same machine gives the same digits (seven are kept); another processor's matrix products end in others,
+and twenty steps carry that on. A faulty loop is far outside: see the test that breaks it."""
+
+Curve = list[dict[str, float]]
+
+
+def curve_config(base_model: str, **changes: object) -> TrainingConfig:
+    """The settings of the curves. Learning rates are high, so that a fault soon shows in the losses too."""
+    settings: dict[str, object] = {
+        "base_model": base_model,
+        "class_word": "figure",
+        "max_train_steps": STEPS,
+        "train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "rank": 4,
+        "alpha": 4,
+        "num_tokens": 2,
+        "optimizer": "adamw",
+        "token_optimizer": "adamw",
+        "learning_rate": 2e-3,
+        "token_learning_rate": 1e-2,
+        "lr_scheduler": "cosine",
+        "lr_warmup_steps": 2,
+        "weight_decay": 0.01,
+        "max_grad_norm": 1.0,
+        "caption_dropout": 0.25,
+        "mask_floor": None,
+        "seed": 0,
+        **changes,
+    }
+    return TrainingConfig(**settings)
+
+
+def cached_examples(count: int = 6) -> list[CachedExample]:
+    """Random moments instead of pictures, so that the curves know nothing of data preparation."""
+    generator = torch.Generator().manual_seed(7)
+    size = SizeConditioning((96, 80), (8, 0), (64, 64))
+    examples = []
+    for index in range(count):
+        mean = torch.randn(4, 16, 16, generator=generator) * 3
+        moments = torch.cat([mean, torch.full((4, 16, 16), -6.0)])
+        mask = torch.rand(1, 16, 16, generator=generator) if index % 2 else None
+        view = CachedView(moments, mask, size)
+        examples.append(CachedExample((view,), f"a photo of TOK, number {index}", "TOK", (64, 64), 1, 1.0))
+    return examples
+
+
+@contextmanager
+def curve_training(family: ModelFamily, config: TrainingConfig) -> Iterator[Training]:
+    """A training on those examples, put on the base and taken off again."""
+    dataset = PreparedDataset(Path(), (), (), ())
+    training = build_training(resolve(config, family), family, dataset, cached_examples(), Accelerator(cpu=True))
+    try:
+        yield training
+    finally:
+        training.remove()
+
+
+def curve(training: Training) -> Curve:
+    """Losses and gradient norms of every step, to seven digits."""
+    return [
+        {name: float(f"{value:.7g}") for name, value in {**step.losses, **_named(step.gradient_norms)}.items()}
+        for step in training.trainer.steps()
+    ]
+
+
+def _named(norms: dict[str, float]) -> dict[str, float]:
+    return {f"gradient norm of {name}": value for name, value in norms.items()}
+
+
+def golden_curve(kind: str, folder: Path) -> Curve:
+    """The curve of one of TINY_MODELS, made now."""
+    family = load_base_model(str(TINY_MODELS[kind](folder)), torch.float32)
+    with curve_training(family, curve_config(str(folder))) as training:
+        return curve(training)
+
+
+def main() -> None:
+    for kind in TINY_MODELS:
+        with tempfile.TemporaryDirectory() as folder:
+            lines = ",\n".join(json.dumps(step) for step in golden_curve(kind, Path(folder)))
+        (GOLDEN / f"{kind}.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Each family's LoRA file in diffusers' own hands: every layer taken, and the same prediction as ours."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from artifact.artifact import Artifact
+from artifact.layers import LoraLayer
+from artifact.metadata import ArtifactDescription
+from artifact.names.kohya import file_names
+from families.family import ModelFamily, SizeConditioning
+from families.registry import load_base_model
+from sampler.sampler import Sampler
+from tests.tiny_models import TINY_MODELS
+
+
+def random_lora(family: ModelFamily) -> Artifact:
+    """On every layer that the family adapts, with alpha half the rank."""
+    endings = tuple(f".{name}" for names in family.adapter_modules.values() for name in names)
+    generator, layers = torch.Generator().manual_seed(0), {}
+    for path, name in file_names(family).items():
+        if path.endswith(endings):
+            outputs, *inputs = family.denoiser.get_submodule(path).weight.shape
+            down = 0.2 * torch.randn(4, *inputs, generator=generator)
+            up = 0.2 * torch.randn(outputs, 4, *(1 for _ in inputs[1:]), generator=generator)
+            layers[name] = LoraLayer(down, up, 2.0)
+    description = ArtifactDescription(family.name, "tiny", "", family.noise_process.prediction_type, {}, 1)
+    return Artifact(layers, {}, description)
+
+
+@torch.no_grad()
+def predict(family: ModelFamily) -> torch.Tensor:
+    noised = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    size = SizeConditioning((64, 64), (0, 0), (64, 64))
+    return family.denoise(noised, torch.tensor([500]), family.encode_prompts(["a red star"]), [size])
+
+
+@pytest.mark.parametrize(
+    "kind", ["sd15", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sd2-v", "sdxl")), "sd3"]
+)
+def test_diffusers_opens_each_familys_file_as_it_is(kind: str, tmp_path: Path) -> None:
+    family = load_base_model(str(TINY_MODELS[kind](tmp_path / "base")), torch.float32)
+    bare, artifact, path = predict(family), random_lora(family), tmp_path / "weights.safetensors"
+    artifact.write(path, "fp32", architecture=family.architecture, base_model_version=family.base_model_version)
+    with safe_open(path, framework="pt") as file:
+        header, names = file.metadata(), list(file.keys())
+    assert header["modelspec.architecture"] == f"{family.architecture}/lora"
+    stability = "https://github.com/Stability-AI/generative-models"
+    assert header["modelspec.implementation"] == (stability if kind == "sdxl" else "diffusers")
+    assert (
+        header.get("modelspec.prediction_type")
+        == {"flow": None, "epsilon": "epsilon", "v_prediction": "v"}[family.noise_process.prediction_type]
+    )
+    assert all(name.startswith("transformer." if kind == "sd3" else "lora_unet_") for name in names)
+
+    sampler = Sampler(family)
+    sampler.load(Artifact.read(path))
+    ours = predict(family)
+    sampler.unload()
+    assert torch.equal(predict(family), bare)
+
+    family.pipeline().load_lora_weights(str(tmp_path), weight_name=path.name)
+    theirs = predict(family)
+    placed = [name for name, _ in family.denoiser.named_parameters() if ".lora_A." in name]
+    assert len(placed) == len(artifact.layers)
+    assert (ours - bare).norm() > 0.01 * bare.norm()
+    torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,35 @@
+"""Killed and resumed is uninterrupted, bit for bit, whatever the family: its own draws of timesteps included."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from families.registry import load_base_model
+from tests.families.golden_curves import curve_config, curve_training
+from tests.families.test_golden_curves import ONE_FAST
+from tests.tiny_models import TINY_MODELS
+from trainer.checkpoints.folders import Checkpoints, read_checkpoint
+from trainer.checkpoints.training_state import restore
+
+STEPS = 4
+
+
+@pytest.mark.parametrize("kind", ONE_FAST)
+def test_every_family_resumes_bit_for_bit(kind: str, tmp_path: Path) -> None:
+    family = load_base_model(str(TINY_MODELS[kind](tmp_path / "base")), torch.float32)
+    config = curve_config(str(tmp_path / "base"), max_train_steps=STEPS)
+    checkpoints = Checkpoints(tmp_path)
+    with curve_training(family, config) as training:
+        expected = []
+        for step in training.trainer.steps():
+            expected.append(step)
+            if step.number < STEPS:
+                checkpoints.write(training)
+        rows = training.tokens.rows()
+    for kill in (1, 3):
+        with curve_training(family, config) as training:
+            restore(training, read_checkpoint(checkpoints.path(kill)))
+            resumed = list(training.trainer.steps())
+            assert [step.losses for step in resumed] == [step.losses for step in expected[kill:]]
+            assert all(torch.equal(*pair) for pair in zip(training.tokens.rows(), rows, strict=True))

@@ -1,0 +1,109 @@
+"""The two invariants that keep the loop honest: the same curve as before, and the same curve by another route."""
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from families.family import ModelFamily
+from families.registry import load_base_model
+from tests.families.golden_curves import (
+    GOLDEN,
+    STEPS,
+    TOLERANCE,
+    Curve,
+    curve,
+    curve_config,
+    curve_training,
+    golden_curve,
+)
+from tests.tiny_models import TINY_MODELS
+from trainer.data.batches import LatentBatch
+from trainer.trainables.trainable import Trainable
+
+
+def assert_equal(measured: Curve, expected: Curve, tolerance: float) -> None:
+    assert len(measured) == len(expected)
+    for number, (step, golden) in enumerate(zip(measured, expected, strict=True), start=1):
+        assert step == pytest.approx(golden, rel=tolerance), f"step {number}"
+
+
+ONE_FAST = [pytest.param(kind, marks=() if kind == "sd3" else pytest.mark.slow) for kind in TINY_MODELS]
+
+
+@pytest.mark.parametrize("kind", ONE_FAST)
+def test_the_curve_is_the_golden_one(kind: str, tmp_path: Path) -> None:
+    expected = json.loads((GOLDEN / f"{kind}.json").read_text(encoding="utf-8"))
+    assert len(expected) == STEPS
+    assert_equal(golden_curve(kind, tmp_path), expected, TOLERANCE)
+
+
+def test_every_family_has_a_golden_curve() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.json")} == set(TINY_MODELS)
+
+
+@pytest.mark.parametrize("fault", ["gradients kept", "one micro-batch used", "not averaged"])
+def test_a_faulty_loop_leaves_the_golden_curve(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faults that have been made: the curve must lie outside the tolerance within a few steps."""
+    expected = json.loads((GOLDEN / "sd3.json").read_text(encoding="utf-8"))[:2]
+    family = load_base_model(str(TINY_MODELS["sd3"](tmp_path)), torch.float32)
+    with curve_training(family, curve_config(str(tmp_path))) as training:
+        training.trainer.max_train_steps = 2
+        if fault == "gradients kept":
+            for trainable in training.trainer.trainables:
+                keep_gradients(trainable, monkeypatch)
+        elif fault == "one micro-batch used":
+            training.trainer.batches = every_second(training.trainer.batches)
+        else:
+            backward = training.trainer.accelerator.backward
+            monkeypatch.setattr(training.trainer.accelerator, "backward", lambda loss: backward(loss * 2))
+        faulty = curve(training)
+    with pytest.raises(AssertionError):
+        assert_equal(faulty, expected, TOLERANCE)
+
+
+def keep_gradients(trainable: Trainable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainable.optimizer, "zero_grad", lambda set_to_none=True: None)
+
+
+def every_second(batches: Iterator[LatentBatch]) -> Iterator[LatentBatch]:
+    """Each batch twice: what the second one should have been is lost."""
+    for batch in batches:
+        yield batch
+        yield batch
+        next(batches)
+
+
+def halves(batches: Iterator[LatentBatch]) -> Iterator[LatentBatch]:
+    """Each batch in as many micro-batches as it has images."""
+    for batch in batches:
+        ends = list(pairwise(range(len(batch.captions) + 1)))
+        for start, end in ends:
+            part = slice(start, end)
+            masks = None if batch.masks is None else batch.masks[part]
+            yield LatentBatch(
+                batch.moments[part],
+                batch.captions[part],
+                batch.concepts[part],
+                batch.sizes[part],
+                masks,
+                batch.weights[part],
+            )
+
+
+def routed(family: ModelFamily, folder: Path, *, split: bool) -> Curve:
+    """Four steps of two images each, as one batch or as two micro-batches of the same images."""
+    config = curve_config(str(folder), gradient_accumulation_steps=2 if split else 1, max_train_steps=4)
+    with curve_training(family, config) as training:
+        if split:
+            training.trainer.batches = halves(training.trainer.batches)
+        return curve(training)
+
+
+@pytest.mark.parametrize("kind", ONE_FAST)
+def test_two_micro_batches_of_one_are_one_batch_of_two(kind: str, tmp_path: Path) -> None:
+    family = load_base_model(str(TINY_MODELS[kind](tmp_path)), torch.float32)
+    assert_equal(routed(family, tmp_path, split=True), routed(family, tmp_path, split=False), 1e-4)

@@ -1,0 +1,147 @@
+"""The report's page: what stands on it, that nothing in it runs, and how it behaves in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.common.by import By
+
+from job.report.curves import curves
+from job.report.metrics import read_metrics, series, smoothed
+from job.report.page import write_page
+from job.report.usage import recipes
+from tests.job.report_folder import HOSTILE, make_output
+
+if TYPE_CHECKING:
+    from tests.browser import Browser
+
+pytest_plugins = ["tests.browser"]
+
+BROKEN = "return [...document.images].filter((one) => !(one.complete && one.naturalWidth)).length"
+STILL = "return document.querySelector('#stills img').src"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(*make_output(tmp_path_factory.mktemp("report") / "out"))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(*make_output(tmp_path_factory.mktemp("plain") / "out", evaluated=False))
+
+
+def test_the_page_is_alone(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    urls = set(re.findall(r"https?://[^\s\"'<)\\]+", text)) - {
+        "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink",
+    }  # fmt: skip
+    assert urls == set()
+    assert HOSTILE not in text and "<style type" not in text
+    assert page.stat().st_size < 2_000_000
+    assert text.count('<figure class="chart"') == 8
+
+
+def test_unknown_rows_and_an_unfinished_line_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"note": "x"}\n{"step": 3, "losses": {"a": 1, "b": "?"}}\n{"st')
+    rows = read_metrics(path)
+    assert series(rows, "loss") == {"loss": ([1], [2.0])} and series(rows, "losses") == {"a": ([3], [1.0])}
+    assert [curve.title for curve in curves(rows, None)] == ["Training loss"]
+    assert smoothed([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
+    assert read_metrics(tmp_path / "missing.jsonl") == []
+
+
+def test_recipes_hold_prompt_scale_and_trigger() -> None:
+    by_tool = {recipe.tool: recipe for recipe in recipes("base/model", ["TOK"], "TOK's hat", 0.8)}
+    assert set(by_tool) == {"Cog", "ComfyUI", "A1111, Forge", "diffusers"}
+    assert "'TOK'\\''s hat'" in by_tool["Cog"].text
+    assert by_tool["A1111, Forge"].text == "TOK's hat <lora:TOK_lora:0.8>"
+    compile(by_tool["diffusers"].text, "recipe", "exec")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_all_is_shown_without_complaint(browser: Browser, page: Path, width: int, scheme: str) -> None:
+    browser.open(page, width, 800, scheme)
+    browser.scroll_through()
+    browser.wait_for("[...document.images].every((one) => one.complete)")
+    assert browser.run(BROKEN) == 0 and browser.run("return document.images.length") > 10
+    assert browser.too_wide() == []
+    assert browser.faint_texts() == [] and browser.small_texts() == []
+    assert browser.complaints() == []
+
+
+def test_verdict_and_foreign_text(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    assert (
+        "overfit after step 100; step 100 is returned. Use scale 1."
+        in browser.driver.find_element(By.TAG_NAME, "h1").text
+    )
+    assert not browser.run("return document.querySelector('img[src=x], li script')")
+    assert HOSTILE in browser.driver.find_element(By.ID, "warned").text
+    assert browser.driver.find_element(By.CSS_SELECTOR, "tr.returned").text.startswith("100 1")
+
+
+def test_the_slider_goes_through_the_steps_by_keyboard(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    slider = browser.driver.find_element(By.ID, "slider")
+    shown = browser.driver.find_element(By.ID, "stepShown")
+    assert shown.text == "step 100"  # what is returned
+    before = browser.run(STILL)
+    slider.send_keys(Keys.ARROW_RIGHT)
+    assert shown.text == "step 150" and browser.run(STILL) != before
+    slider.send_keys(Keys.HOME)
+    assert shown.text == "the base" and slider.get_attribute("aria-valuetext") == "the base"
+
+
+def test_tabs_by_keyboard(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.driver.find_element(By.ID, "tab-0").click()
+    ActionChains(browser.driver).send_keys(Keys.ARROW_LEFT).perform()
+    visible = "return [...document.querySelectorAll('.panel')].filter((one) => !one.hidden).map((one) => one.id)"
+    assert browser.run(visible) == ["panel-3"] and browser.run("return document.activeElement.id") == "tab-3"
+
+
+def test_more_terms_than_colours_are_all_drawn() -> None:
+    terms = {f"term_{index}": 0.1 * index for index in range(9)}
+    rows = [{"step": step, "loss": 1.0, "losses": terms} for step in (1, 2)]
+    assert all(name in curves(rows, None)[0].svg for name in terms)
+
+
+def test_one_prompt_is_said_once(browser: Browser, page: Path, tmp_path: Path) -> None:
+    output, dataset = make_output(tmp_path / "out")
+    summary = json.loads(output.report.read_text())
+    summary["evaluation"]["picture_prompts"] = ["one prompt", "one prompt"]
+    output.report.write_text(json.dumps(summary))
+    browser.open(write_page(output, dataset))
+    assert browser.run("return document.querySelectorAll('#stills p').length") == 0
+    assert "“one prompt”" in browser.driver.find_element(By.ID, "through").text
+    browser.open(page)
+    assert browser.run("return document.querySelectorAll('#stills p').length") == 2
+
+
+def test_the_theme_is_chosen(browser: Browser, page: Path) -> None:
+    browser.open(page, scheme="light")
+    background = "return getComputedStyle(document.documentElement).backgroundColor"
+    assert browser.run(background) == "rgb(255, 255, 255)"
+    browser.driver.find_element(By.ID, "theme").click()
+    assert browser.run(background) == "rgb(21, 21, 20)"
+    line = "return getComputedStyle(document.querySelector('.chart path[style*=ink]')).stroke"
+    assert browser.run(line) == "rgb(238, 236, 231)"  # the charts follow
+
+
+def test_without_an_evaluation_the_page_says_so(browser: Browser, plain: Path) -> None:
+    browser.open(plain, 360)
+    assert "not evaluated" in browser.driver.find_element(By.TAG_NAME, "h1").text
+    assert not browser.driver.find_element(By.ID, "scores").is_displayed()
+    assert browser.complaints() == [] and browser.overflowing() == []
+
+
+def test_report_json_is_plain_json(page: Path) -> None:
+    assert json.loads((page.parent / "report.json").read_text())["evaluation"]["chosen"]["step"] == 100

@@ -1,0 +1,83 @@
+"""What the check of a finished file catches, and how it says so."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from artifact.artifact import Artifact
+from artifact.layers import LohaLayer, LoraLayer
+from families.family import ModelFamily
+from job.verification.verify import Probe, VerificationFailed, verify
+from sampler.sampler import Sampler
+from tests.artifact.test_artifact import make_artifact
+
+Change = Callable[[Artifact], Artifact]
+
+
+def without_a_layer(artifact: Artifact) -> Artifact:
+    return replace(artifact, layers=dict(list(artifact.layers.items())[1:]))
+
+
+def with_another_kind(artifact: Artifact) -> Artifact:
+    name, layer = next(iter(artifact.layers.items()))
+    down, up = layer.parameters
+    a, b = up.flatten(1), down.flatten(1)
+    loha = LohaLayer(a, b, a.clone(), b.clone(), 1.0)
+    return replace(artifact, layers={**artifact.layers, name: loha})
+
+
+def with_other_tokens(artifact: Artifact) -> Artifact:
+    rows = artifact.tokens["clip_g"].clone()
+    rows[0, 0] += 1e-6
+    return replace(artifact, tokens={**artifact.tokens, "clip_g": rows})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_a_layer, r"FAILED +1 +≤ 0 +of 7 trained layers are missing, such as lora_unet_"),
+        (with_another_kind, r"FAILED +1 +≤ 0 +layers differ by more than 2%(.|\n)*inf +loha +lora_unet_"),
+        (with_other_tokens, r"FAILED +1 +≤ 0 +encoders have other token embeddings, such as clip_g"),
+    ],
+)
+def test_a_file_that_differs_fails_with_a_table(
+    change: Change, message: str, base: ModelFamily, tmp_path: Path
+) -> None:
+    artifact, probe, path = make_artifact(base), Probe.make(base, "a photo of TOK"), tmp_path / "weights.safetensors"
+    untouched = probe.predict(base, {})
+    _write(artifact, path, base)
+    trained = _prediction(base, artifact, probe)
+    verify(path, base, probe, untouched, trained, artifact)  # as it is, all is well
+    _write(change(artifact), path, base)
+    with pytest.raises(VerificationFailed, match=message) as failure:
+        verify(path, base, probe, untouched, trained, artifact)
+    assert "ok" in str(failure.value) and path.is_file()
+    assert torch.equal(probe.predict(base, {}), untouched)
+
+
+def test_a_training_without_effect_fails(base: ModelFamily, tmp_path: Path) -> None:
+    artifact, probe, path = make_artifact(base), Probe.make(base, "a photo of TOK"), tmp_path / "weights.safetensors"
+    untouched = probe.predict(base, {})
+    faint = {
+        name: replace(layer, alpha=1e-12) for name, layer in artifact.layers.items() if isinstance(layer, LoraLayer)
+    }
+    silent = replace(artifact, layers=faint)
+    _write(silent, path, base)
+    with pytest.raises(VerificationFailed, match=r"FAILED .*effect of what was trained"):
+        verify(path, base, probe, untouched, _prediction(base, silent, probe), silent)
+
+
+def _write(artifact: Artifact, path: Path, base: ModelFamily) -> None:
+    artifact.write(path, "fp32", architecture=base.architecture, base_model_version=base.base_model_version)
+
+
+def _prediction(base: ModelFamily, artifact: Artifact, probe: Probe) -> torch.Tensor:
+    sampler = Sampler(base)
+    sampler.load(artifact)
+    try:
+        return probe.predict(base, sampler.triggers)
+    finally:
+        sampler.unload()

@@ -1,0 +1,76 @@
+"""Buckets: few of them, little cropped, nothing enlarged too much."""
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preprocess.crops.buckets import BucketRules, assign_buckets, crop_loss, enlargement
+from preprocess.crops.crop import MAX_ENLARGEMENT, Size
+
+sides = st.integers(64, 5000)
+
+
+def photographs(count: int, seed: int = 0) -> list[Size]:
+    """Sizes as cameras and croppers make them: the usual aspects, most of them not exactly, up to 1:2."""
+    rng = random.Random(seed)
+    sizes = []
+    for _ in range(count):
+        width, height = rng.choice([(3, 2), (4, 3), (16, 9), (1, 1), (5, 4)])
+        aspect = width / height * rng.uniform(0.9, 1.1)
+        aspect = min(2.0, 1 / aspect if rng.random() < 0.4 else aspect)
+        side = rng.uniform(1000, 4000)
+        sizes.append((int(side * math.sqrt(aspect)), int(side / math.sqrt(aspect))))
+    return sizes
+
+
+@given(st.lists(st.tuples(sides, sides), min_size=1, max_size=12), st.sampled_from([64, 512, 1024]))
+def test_sides_are_multiples_and_nothing_is_enlarged_too_much(images: list[Size], resolution: int) -> None:
+    step = max(8, resolution // 16)
+    for image, bucket in zip(images, assign_buckets(images, BucketRules(resolution, step)), strict=True):
+        assert bucket[0] % step == 0 == bucket[1] % step
+        assert bucket[0] * bucket[1] <= resolution**2
+        assert max(bucket) <= 4 * min(bucket)
+        if min(image) >= 2 * step and max(image) <= 4 * min(image):
+            assert enlargement(image, bucket) <= MAX_ENLARGEMENT
+
+
+@given(sides, sides, sides, sides)
+def test_what_is_cropped_off_is_a_share_of_the_image(width: int, height: int, across: int, down: int) -> None:
+    loss = crop_loss((width, height), (across, down))
+    assert -1e-9 <= loss < 1
+    assert crop_loss((width, height), (width, height)) == pytest.approx(0)
+    assert loss == pytest.approx(crop_loss((height, width), (down, across)))
+
+
+def test_many_photographs_lose_two_percent_at_most_on_average() -> None:
+    images = photographs(1400)
+    buckets = assign_buckets(images, BucketRules(1024, 64))
+    losses = [crop_loss(*pair) for pair in zip(images, buckets, strict=True)]
+    assert sum(losses) / len(losses) <= 0.02
+    assert max(losses) <= 0.06
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_thirty_photographs_need_ten_sizes_at_most(seed: int) -> None:
+    images = photographs(30, seed)
+    buckets = assign_buckets(images, BucketRules(1024, 64))
+    assert len(set(buckets)) <= 10
+    assert sum(crop_loss(*pair) for pair in zip(images, buckets, strict=True)) / 30 <= 0.05
+
+
+def test_squares_only_when_asked() -> None:
+    assert set(assign_buckets(photographs(20), BucketRules(512, 64, square=True))) == {(512, 512)}
+
+
+def test_a_small_image_gets_a_smaller_bucket() -> None:
+    large, small = assign_buckets([(2000, 2000), (400, 400)], BucketRules(1024, 64))
+    assert large == (1024, 1024)
+    assert small == (576, 576)
+
+
+def test_extreme_aspects_are_cut_to_one_to_four() -> None:
+    (bucket,) = assign_buckets([(8000, 1000)], BucketRules(1024, 64))
+    assert bucket == (2048, 512)

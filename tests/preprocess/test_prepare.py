@@ -1,0 +1,128 @@
+"""From an upload to a dataset: what is kept, what is refused, what is said about it."""
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from preprocess.dataset import PreparedDataset
+from preprocess.errors import DatasetError
+from preprocess.prepare import prepare
+from settings.preparation import DataConfig
+from settings.record import build_settings
+from tests.conftest import EXAMPLE, png
+
+MakeFiles = Callable[[Mapping[str, bytes]], Path]
+OPTIONS = {"resolution": 64, "captioner": "none", "aspect_ratio_bucketing": False}
+
+
+def prepared(source: Path, tmp_path: Path, **options: object) -> PreparedDataset:
+    return prepare([source], build_settings(DataConfig, OPTIONS | options), tmp_path / "dataset")
+
+
+def test_the_example(tmp_path: Path) -> None:
+    dataset = prepared(EXAMPLE, tmp_path)
+    assert len(dataset.examples) == 8
+    assert dataset.examples[0].caption == "a photo of TOK"
+    assert dataset.examples[0].caption_source == "robot_0.txt"
+    assert not dataset.all_warnings and not dataset.rejected
+    for example in dataset.examples:
+        with Image.open(dataset.folder / example.views[0].file) as image:
+            assert image.size == (64, 64)
+
+
+def test_a_bad_file_among_good_ones_is_named_and_the_others_are_kept(make_zip: MakeFiles, tmp_path: Path) -> None:
+    source = make_zip({"good.png": png(), "text.jpg": b"no image", "cut.png": png((300, 300))[:200], "doc.pdf": b"x"})
+    dataset = prepared(source, tmp_path)
+    assert [example.source for example in dataset.examples] == ["good.png"]
+    reasons = {rejected.source: rejected.reason for rejected in dataset.rejected}
+    assert reasons.keys() == {"text.jpg", "cut.png", "doc.pdf"}
+    assert "not an image, whatever its name says" in reasons["text.jpg"]
+    assert "damaged" in reasons["cut.png"]
+    lines = (dataset.folder / "rejected.jsonl").read_text().splitlines()
+    assert {json.loads(line)["source"] for line in lines} == reasons.keys()
+
+
+def test_images_of_one_name_in_two_folders_are_both_kept(make_zip: MakeFiles, tmp_path: Path) -> None:
+    dataset = prepared(make_zip({"x/1.png": png(), "y/1.png": png(colour=(0, 0, 255))}), tmp_path)
+    assert len({example.views[0].file for example in dataset.examples}) == 2
+
+
+def test_a_caption_without_its_image_is_named(make_zip: MakeFiles, tmp_path: Path) -> None:
+    dataset = prepared(make_zip({"a.png": png(), "b.txt": b"lost"}), tmp_path)
+    assert [rejected.source for rejected in dataset.rejected] == ["b.txt"]
+    assert "a caption without its image" in dataset.rejected[0].reason
+
+
+def test_a_table_that_matches_nothing_is_named(make_zip: MakeFiles, tmp_path: Path) -> None:
+    dataset = prepared(make_zip({"a.png": png(), "captions.csv": b"file,caption\nx.png,one\ny.png,two"}), tmp_path)
+    assert any("captions.csv: none of its 2 rows names an image" in warning for warning in dataset.all_warnings)
+
+
+def test_images_without_a_caption_are_named(make_zip: MakeFiles, tmp_path: Path) -> None:
+    dataset = prepared(make_zip({"a.png": png(), "b.png": png(colour=(0, 9, 9)), "b.txt": b"a TOK"}), tmp_path)
+    assert any(
+        "1 of 2 images came without a caption" in warning and "a.png" in warning for warning in dataset.all_warnings
+    )
+
+
+def test_a_caption_without_the_trigger_is_completed_and_named(make_zip: MakeFiles, tmp_path: Path) -> None:
+    dataset = prepared(make_zip({"a.png": png(), "a.txt": b"a red wall in Tokyo"}), tmp_path)
+    assert dataset.examples[0].caption == "TOK, a red wall in Tokyo"
+    assert any("lacks the trigger word" in warning for warning in dataset.all_warnings)
+
+
+def test_enlarging_is_named(make_zip: MakeFiles, tmp_path: Path) -> None:
+    dataset = prepared(make_zip({"small.png": png((20, 20))}), tmp_path)
+    assert any(
+        "small.png: 20×20 is too small for the resolution 64; it is trained at 24×24" in warning
+        for warning in dataset.all_warnings
+    )
+
+
+def test_size_conditioning_tells_the_truth(make_zip: MakeFiles, tmp_path: Path) -> None:
+    from trainer.data.latent_cache import size_conditioning
+
+    dataset = prepared(make_zip({"wide.png": png((300, 100))}), tmp_path)
+    size = size_conditioning(dataset.examples[0].views[0].crop)
+    assert size.original == (100, 300)  # height, width of the file
+    assert size.crop == (0, 64)  # 192 × 64 after the resize, cut in the middle
+    assert size.target == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"readme.md": b"hello"}, r"no usable image among 1 files: readme\.md"),
+        ({"a.jpg": b"text"}, r"no usable image among 1 files: a\.jpg: not an image"),
+        ({".DS_Store": b"x"}, "the archive is empty"),
+    ],
+)
+def test_nothing_to_train_on_is_an_error(
+    files: Mapping[str, bytes], message: str, make_zip: MakeFiles, tmp_path: Path
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        prepared(make_zip(files), tmp_path)
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="holds no images"):
+        prepared(tmp_path / "empty", tmp_path)
+
+
+def test_the_digest_follows_pixels_and_captions(make_folder: MakeFiles, tmp_path: Path) -> None:
+    folder = make_folder({"a.png": png(), "a.txt": b"a TOK"})
+    first = prepared(folder, tmp_path / "1").digest()
+    assert prepared(folder, tmp_path / "2").digest() == first
+    (folder / "a.txt").write_text("a red TOK")
+    assert prepared(folder, tmp_path / "3").digest() != first
+
+
+def test_upper_case_suffixes(make_zip: MakeFiles, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (70, 70)).save(buffer, "JPEG")
+    assert len(prepared(make_zip({"IMG_1.JPG": buffer.getvalue()}), tmp_path).examples) == 1

@@ -1,0 +1,201 @@
+"""The real Cog server: trainings, predictions, and everything that goes wrong."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from safetensors.torch import load
+
+from artifact.artifact import Artifact
+from tests.conftest import EXAMPLE, PROJECT
+from tests.sampler.test_safety_checker import write_checker
+from tests.service.cog_server import CogServer, data_uri, decode
+
+pytestmark = pytest.mark.slow
+
+PROMPT = "a photo of TOK on a blue background"
+QUICK = {
+    "base_model": "mini-sdxl", "max_train_steps": 6, "rank": 4, "class_word": "figure", "learning_rate": 2e-3,
+    "config": "num_validation_images: 1\nnum_inference_steps: 4",
+}  # fmt: skip
+DRAWN = {"prompt": PROMPT, "num_outputs": 2, "num_inference_steps": 4, "seed": 11}
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def server(outputs: Path) -> Iterator[CogServer]:
+    with CogServer("train", outputs / "server.log", {"OUTPUTS_FOLDER": str(outputs)}) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def images() -> dict[str, str]:
+    return {"input_images": data_uri(EXAMPLE, "application/zip")}
+
+
+@pytest.fixture(scope="module")
+def weights(server: CogServer, images: dict[str, str], outputs: Path) -> Path:
+    """What a training over HTTP returned."""
+    result = server.post("trainings", {**QUICK, **images, "return_extras": True})
+    assert result["status"] == "succeeded", result
+    assert result["metrics"]["progress"] == 1.0
+    assert result["metrics"]["loss"] > 0 and result["metrics"]["eta_seconds"] == 0
+    assert "step " in result["logs"] and "verified" in result["logs"]
+    output = result["output"]
+    assert load(decode(output["embeddings"])).keys() == {"clip_l", "clip_g"}
+    assert b'"warnings"' in decode(output["report"])
+    assert Image.open(io.BytesIO(decode(output["samples"][0]))).size == (64, 64)
+    path = outputs / "returned.safetensors"
+    path.write_bytes(decode(output["weights"]))
+    return path
+
+
+def pixels(uris: list[str]) -> list[bytes]:
+    return [Image.open(io.BytesIO(decode(uri))).tobytes() for uri in uris]
+
+
+def folders(outputs: Path) -> set[Path]:
+    return set(outputs.glob("training-*"))
+
+
+def running_children(outputs: Path) -> list[int]:
+    """Training processes whose output goes there."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().decode()
+        except OSError:
+            continue  # it ended meanwhile
+        if "train.py" in command and str(outputs) in command:
+            found.append(int(process.name))
+    return found
+
+
+def start_long_training(server: CogServer, images: dict[str, str], name: str) -> dict[str, Any]:
+    """A training that would take hours; returns once a step is done."""
+    inputs = {**QUICK, **images, "max_train_steps": 100_000}
+    assert server.put(f"trainings/{name}", inputs).status_code == 202
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        state: dict[str, Any] = server.put(f"trainings/{name}", inputs).json()
+        if state.get("metrics", {}).get("loss"):
+            return state
+        time.sleep(0.3)
+    raise AssertionError(f"no step within two minutes: {state}")
+
+
+def test_the_plain_command_and_both_ways_to_serve_make_the_same_pictures(weights: Path, tmp_path: Path) -> None:
+    plain = subprocess.run(
+        [sys.executable, "predict.py", PROMPT, "--weights", weights, "--num_outputs", "2", "--num_inference_steps", "4",
+         "--seed", "11", "--output", tmp_path / "plain"],
+        cwd=PROJECT, capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    expected = [Image.open(path).tobytes() for path in plain.stdout.splitlines()]
+
+    with CogServer("predict", tmp_path / "1.log", {"COG_WEIGHTS": str(weights)}) as started_with_weights:
+        result = started_with_weights.post("predictions", DRAWN)
+        assert result["status"] == "succeeded", result
+        assert pixels(result["output"]) == expected
+        other = started_with_weights.post("predictions", {**DRAWN, "seed": 12})
+        assert pixels(other["output"])[0] == expected[1]  # seeds follow each other
+
+    with CogServer("predict", tmp_path / "2.log") as started_bare:
+        result = started_bare.post("predictions", {**DRAWN, "lora": data_uri(weights)})
+        assert pixels(result["output"]) == expected
+        result = started_bare.post("predictions", {**DRAWN, "replicate_weights": data_uri(weights)})
+        assert pixels(result["output"]) == expected
+        bare = started_bare.post("predictions", {**DRAWN, "base_model": "mini-sdxl"})
+        assert pixels(bare["output"]) != expected
+        for wrong, message in (
+            ({"lora": "data:application/octet-stream;base64,aGVsbG8="}, "not a readable .safetensors file"),
+            ({"lora": "/etc/passwd"}, "neither an upload, nor a URL, nor a hub id"),
+            ({"replicate_weights": "http://example.com/x"}, "only https"),
+            ({"lora": data_uri(weights), "replicate_weights": data_uri(weights)}, "give one of them"),
+            ({"lora": "https://169.254.169.254/latest"}, "not an address of the public internet"),
+            ({"base_model": "mini-sdxl", "image": "/etc/passwd"}, "is not an upload or a http(s) URL"),
+            ({"base_model": "mini-sdxl", "width": 100}, "width: 100 must be a multiple of 16"),
+            ({"base_model": "mini-sdxl", "refiner": "mini-sdxl"}, "refiner: mini-sdxl is a StableDiffusionXLPipeline"),
+            ({"base_model": "mini-sdxl", "safety_checker": "x"}, "safety_checker: 'x' is neither an existing folder"),
+        ):
+            refused = started_bare.post("predictions", {**DRAWN, **wrong})
+            assert refused["status"] == "failed"
+            assert message in refused["error"]
+        again = started_bare.post("predictions", {**DRAWN, "base_model": "mini-sdxl"})
+        assert pixels(again["output"]) == pixels(bare["output"])  # failures left nothing behind
+
+        first, second = (Image.open(io.BytesIO(decode(uri))).convert("RGB") for uri in bare["output"])
+        checker = str(write_checker(tmp_path / "checker", first, [second]))
+        checked = started_bare.post("predictions", {**DRAWN, "base_model": "mini-sdxl", "safety_checker": checker})
+        assert pixels(checked["output"]) == pixels(bare["output"])[1:]
+        assert checked["metrics"]["withheld_images"] == 1 and "image 1 of 2 (seed 11) was flagged" in checked["logs"]
+
+
+def test_a_put_of_a_running_id_starts_nothing(server: CogServer, images: dict[str, str], outputs: Path) -> None:
+    before = folders(outputs)
+    start_long_training(server, images, "once")  # it asks with PUT, again and again
+    assert len(folders(outputs) - before) == 1
+    assert len(running_children(outputs)) == 1
+    server.cancel("trainings/once")
+    server.wait_until_ready(5)
+
+
+def test_cancel_is_prompt_and_keeps_what_was_trained(server: CogServer, images: dict[str, str], outputs: Path) -> None:
+    before = folders(outputs)
+    start_long_training(server, images, "cancelled")
+    server.cancel("trainings/cancelled")
+    assert server.wait_until_ready(5) < 5
+    assert not running_children(outputs)
+    (folder,) = folders(outputs) - before
+    description = Artifact.read(folder / "weights.safetensors").description
+    assert description is not None and 1 <= description.steps < 100_000
+
+
+def test_a_killed_training_fails_alone(server: CogServer, images: dict[str, str], outputs: Path) -> None:
+    inputs = {**QUICK, **images, "max_train_steps": 100_000}
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(server.post, "trainings", inputs)
+        deadline = time.monotonic() + 120
+        while not list(outputs.glob("training-*/metrics.jsonl")) or not running_children(outputs):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        os.kill(running_children(outputs)[0], signal.SIGKILL)
+        result = answer.result(timeout=60)
+    assert result["status"] == "failed"
+    assert "killed by SIGKILL" in result["error"] and "out of memory?" in result["error"]
+    server.wait_until_ready(5)
+    assert server.post("trainings", {**QUICK, **images, "max_train_steps": 1})["status"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"input_images": "data:application/zip;base64,aGVsbG8="}, "neither a zip nor a tar archive"),
+        ({"input_images": "/etc/passwd"}, "is not an upload or a http(s) URL"),
+        ({}, "input_images: is missing"),
+        ({"config": "learning_rat: 1"}, "learning_rat: unknown setting; did you mean learning_rate?"),
+        ({"max_train_steps": 0}, "max_train_steps: Input should be greater than or equal to 1"),
+        ({"base_model": "no-such-base"}, "base_model: 'no-such-base' is neither 'mini-sdxl'"),
+    ],
+)
+def test_bad_input_fails_with_reason_and_remedy(
+    inputs: dict[str, Any], message: str, server: CogServer, images: dict[str, str]
+) -> None:
+    given = {**QUICK, **images, **inputs} if inputs else QUICK
+    result = server.post("trainings", given)
+    assert result["status"] == "failed"
+    assert message in result["error"]
+    server.wait_until_ready(5)

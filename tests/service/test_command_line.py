@@ -1,0 +1,174 @@
+"""What a user sees of `python train.py` and `python predict.py`, wrong inputs first."""
+
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from tests.conftest import EXAMPLE, PROJECT, png
+
+MakeFiles = Callable[[Mapping[str, bytes]], Path]
+QUICK = ["--base_model", "mini-sdxl", "--max_train_steps", "2", "--train_batch_size", "2", "--rank", "2",
+         "--num_inference_steps", "2", "--num_validation_images", "2"]  # fmt: skip
+
+
+def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(PROJECT / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=300, check=False)
+
+
+def test_help_names_every_setting_and_needs_no_torch() -> None:
+    from settings.training import TrainingConfig
+
+    result = run("train.py", "--help")
+    assert result.returncode == 0
+    assert all(f"--{name}" in result.stdout for name in TrainingConfig.model_fields)
+    probe = "import sys, service.train_command as c; c.build_parser().format_help(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe], cwd=PROJECT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max_train_steps", "0"], "max_train_steps: Input should be greater than or equal to 1 (given: '0')"),
+        (["--rnk", "4"], "unrecognized arguments: --rnk 4"),
+        (["--config", "missing.yaml"], "config: cannot read missing.yaml"),
+        (["--learning_rate", "fast"], "learning_rate: Input should be a valid number"),
+        (["--config", str(PROJECT / "README.md")], "README.md"),
+    ],
+)
+def test_wrong_settings_end_before_anything_starts(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = run("train.py", EXAMPLE, "--output", tmp_path / "out", *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_setting_in_a_file_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("learning_rat: 1e-4")
+    result = run("train.py", EXAMPLE, "--output", tmp_path / "out", "--config", tmp_path / "c.yaml")
+    assert (result.returncode, result.stderr) == (
+        2,
+        "error: learning_rat: unknown setting; did you mean learning_rate?\n",
+    )
+
+
+def test_missing_data_is_named(tmp_path: Path) -> None:
+    result = run("train.py", "nowhere.zip", "--output", tmp_path / "out")
+    assert result.returncode == 2 and "data: nowhere.zip does not exist" in result.stderr
+
+
+def test_a_folder_in_use_is_never_written_into(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    result = run("train.py", EXAMPLE, "--output", tmp_path, *QUICK)
+    assert result.returncode == 2 and "exists and is not empty" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("files", "arguments", "message"),
+    [
+        ({}, [], "the archive is empty. Put the training images into it."),
+        ({"readme.txt": b"hi"}, [], "no usable image among 1 files: readme.txt: a caption without its image"),
+        ({"a.jpg": b"text"}, [], "a.jpg: not an image, whatever its name says"),
+        (
+            {"a.png": png()},
+            ["--base_model", "/no/such/folder.safetensors"],
+            "base_model: '/no/such",
+        ),
+        ({"a.png": png()}, ["--resolution", "100"], "resolution: 100 is no multiple of 16"),
+    ],
+)
+def test_bad_input_ends_with_file_reason_and_remedy(
+    files: Mapping[str, bytes], arguments: list[str], message: str, make_zip: MakeFiles, tmp_path: Path
+) -> None:
+    result = run("train.py", make_zip(files), "--output", tmp_path / "out", *QUICK, *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out" / "weights.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> None:
+    source = tmp_path / "mixed.zip"
+    source.write_bytes(EXAMPLE.read_bytes())
+    with zipfile.ZipFile(source, "a") as archive:
+        archive.writestr("broken.jpg", b"\xff\xd8\xff cut")
+    out = tmp_path / "out"
+    result = run("train.py", source, "--output", out, "--checkpointing_steps", "1", *QUICK)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == str(out / "weights.safetensors")
+    assert "warning: not used: broken.jpg" in result.stdout
+    assert "step 1/2: loss " in result.stdout and "ETA" in result.stdout
+    assert {path.name for path in out.iterdir()} == {
+        "weights.safetensors", "embeddings.safetensors", "config.yaml", "metrics.jsonl", "report.json", "report.html",
+        "dataset", "samples", "checkpoints", "evaluation",
+    }  # fmt: skip
+    assert len(list((out / "checkpoints").iterdir())) == 2
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
+    assert yaml.safe_load((out / "config.yaml").read_text())["resolution"] == 64
+
+    drawn = ["--num_outputs", "2", "--num_inference_steps", "2", "--width", "96", "--seed", str(2**40)]
+    weights = ["--weights", str(out / "weights.safetensors"), "--output", str(tmp_path / "images")]
+    images = run("predict.py", "a photo of TOK", *weights, *drawn)
+    assert images.returncode == 0, images.stderr
+    paths = images.stdout.splitlines()
+    assert [Path(path).name for path in paths] == ["00.png", "01.png"]
+    assert Image.open(paths[0]).size == (96, 64)
+
+    again = run("train.py", EXAMPLE, "--output", tmp_path / "2", "--config", out / "config.yaml", "--rank", "3")
+    assert again.returncode == 0, again.stderr  # a written config can be used again, and the line wins
+    assert yaml.safe_load((tmp_path / "2" / "config.yaml").read_text())["rank"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights", "missing.safetensors"], "weights: missing.safetensors does not exist"),
+        (["--weights", "https://127.0.0.1/x"], "not an address of the public internet"),
+        (["--base_model", "mini-sdxl", "--mask", str(PROJECT / "docs" / "demo.png")], "mask: needs image"),
+        (["--base_model", "mini-sdxl", "--image", str(PROJECT / "README.md")], "image: is no readable image"),
+        (["--base_model", "mini-sdxl", "--width", "100"], "width: 100 must be a multiple of 16"),
+        (["--base_model", "nowhere"], "base_model: 'nowhere' is neither"),
+        (["--base_model", "mini-sdxl", "--scheduler", "fast"], "scheduler: 'fast' is unknown"),
+        (["--base_model", "mini-sdxl", "--num_outputs", "0"], "at least 1"),
+    ],
+)
+@pytest.mark.slow
+def test_wrong_requests_are_explained(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = run("predict.py", "a red star", "--output", tmp_path / "images", *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopping_saves_what_was_trained(number: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, str(PROJECT / "train.py"), str(EXAMPLE), *QUICK, "--max_train_steps", "100000",
+               "--output", str(tmp_path / "out")]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=PROJECT)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step "):
+            break
+    begun = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 10
+    assert process.returncode == 130
+    assert f"what was trained so far is in {tmp_path / 'out' / 'weights.safetensors'}" in errors
+    from artifact.artifact import Artifact
+
+    description = Artifact.read(tmp_path / "out" / "weights.safetensors").description
+    assert description is not None and description.steps >= 1

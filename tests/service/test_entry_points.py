@@ -1,0 +1,115 @@
+"""The doors say what TrainingConfig says, and cog.yaml is valid."""
+
+import ast
+import dataclasses
+import inspect
+import typing
+
+import pytest
+import yaml
+
+import predict
+import train
+from sampler.images.files import OUTPUT_FORMATS
+from sampler.schedulers import BASE_SCHEDULER, SCHEDULERS
+from service.cog_training import JOB_INPUTS, merge_inputs, require_uploaded
+from service.predict_command import build_parser
+from service.prediction_inputs import PredictionInputs
+from settings.record import ConfigError
+from settings.training import TrainingConfig
+from tests.conftest import PROJECT
+
+TRAIN_INPUTS = {
+    name: parameter
+    for name, parameter in inspect.signature(train.Trainer.train).parameters.items()
+    if name not in ("self", *JOB_INPUTS)
+}
+
+
+@pytest.mark.parametrize("name", TRAIN_INPUTS)
+def test_a_cog_input_is_the_setting_of_that_name(name: str) -> None:
+    parameter, field = TRAIN_INPUTS[name], TrainingConfig.model_fields[name]
+    cog_input = parameter.default
+    assert cog_input.default == field.default
+    annotation, wanted = parameter.annotation, field.annotation
+    if typing.get_origin(wanted) is typing.Literal:
+        assert (annotation, tuple(cog_input.choices)) == (str, typing.get_args(wanted))
+    else:
+        assert set(typing.get_args(annotation) or [annotation]) == set(typing.get_args(wanted) or [wanted])
+    bounds = {
+        bound: getattr(entry, bound) for entry in field.metadata for bound in ("ge", "le") if hasattr(entry, bound)
+    }
+    for bound, value in bounds.items():
+        assert getattr(cog_input, bound) == value
+
+
+def test_an_input_left_at_its_default_gives_way_to_the_config_text() -> None:
+    inputs = {"rank": 16, "seed": 3, "config": "rank: 4\nweight_decay: 0", "return_extras": False}
+    assert merge_inputs(inputs) == {"rank": 4, "seed": 3, "weight_decay": 0}
+    with pytest.raises(ConfigError, match="seed: the input says 3, the text of config says 4"):
+        merge_inputs(inputs | {"config": "seed: 4"})
+
+
+@pytest.mark.parametrize("value", [None, "/etc/passwd", "file:///etc/passwd"])
+def test_only_uploads_are_taken(value: object) -> None:
+    with pytest.raises(ConfigError, match="input_images"):
+        require_uploaded(value)
+
+
+def test_the_schedulers_offered_are_those_that_exist() -> None:
+    parameter = inspect.signature(predict.Predictor.run).parameters["scheduler"]
+    assert parameter.default.choices == [BASE_SCHEDULER, *sorted(SCHEDULERS)]
+
+
+def test_both_doors_of_the_predictor_take_the_same_inputs() -> None:
+    fields = {field.name: field.default for field in dataclasses.fields(PredictionInputs)}
+    cog_inputs = {
+        name: parameter.default.default
+        for name, parameter in inspect.signature(predict.Predictor.run).parameters.items()
+        if name != "self"
+    }
+    options = vars(build_parser().parse_args(["a prompt"]))
+    assert options.pop("output") is None
+    for defaults in (fields, cog_inputs, options):
+        del defaults["prompt"]
+    assert cog_inputs == fields == options
+    formats = inspect.signature(predict.Predictor.run).parameters["output_format"]
+    assert formats.default.choices == list(OUTPUT_FORMATS)
+
+
+def test_cog_yaml() -> None:
+    config = yaml.safe_load((PROJECT / "cog.yaml").read_text())
+    assert config.keys() == {"build", "environment", "run", "train"}
+    assert config["build"].keys() <= {
+        "gpu",
+        "cuda",
+        "cudnn",
+        "python_version",
+        "python_requirements",
+        "run",
+        "sdk_version",
+        "system_packages",
+    }
+    assert isinstance(config["build"]["python_version"], str)  # 3.10 as a number is 3.1
+    assert (PROJECT / config["build"]["python_requirements"]).exists()
+    for reference in (config["run"], config["train"]):
+        file, name = reference.split(":")
+        assert f"class {name}" in (PROJECT / file).read_text()
+
+
+@pytest.mark.parametrize(("file", "function"), [("train.py", "train"), ("predict.py", "run")])
+def test_cog_can_read_the_signature_without_running_it(file: str, function: str) -> None:
+    """Cog parses the source: a default that is no literal is dropped in silence, and the input becomes required."""
+    tree = ast.parse((PROJECT / file).read_text())
+    definition = next(
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name == function and len(node.args.args) > 1
+    )
+    arguments = definition.args.args[1:]
+    assert len(arguments) == len(definition.args.defaults) and definition.returns is not None
+    for argument, default in zip(arguments, definition.args.defaults, strict=True):
+        assert isinstance(default, ast.Call) and ast.unparse(default.func) == "Input" and not default.args
+        options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in default.keywords}
+        if "default" in options and options["default"] is None:
+            assert argument.annotation is not None and "Optional" in ast.unparse(argument.annotation)

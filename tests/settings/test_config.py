@@ -1,0 +1,104 @@
+"""Settings: one truth, and errors that name the remedy."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from settings.record import ConfigError, parse_settings, read_settings_file
+from settings.training import TrainingConfig, build_config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_train_steps": 0}, r"max_train_steps: .*greater than or equal to 1 \(given: 0\)"),
+        ({"learning_rat": 1e-4}, "learning_rat: unknown setting; did you mean learning_rate"),
+        ({"zzz": 1}, "zzz: unknown setting; see --help"),
+        ({"concept_mode": "dog"}, "concept_mode: .*'face', 'object' or 'style'"),
+        ({"captioner": ""}, "captioner: "),
+        ({"filters": ["size >"]}, "filters: 'size >' is no condition"),
+        ({"filters": "width > big"}, "compares with 'big', which is no number"),
+        ({"mask": "subject"}, "mask subject needs a mask_prompt or class_word"),
+        ({"mask_prompt": "dog"}, "mask_prompt has no effect without mask: subject"),
+        ({"crop": "mask"}, "crop mask needs a mask"),
+        ({"crop_jitter": 0.1}, "need augmented_views"),
+        ({"augmented_views": 2}, "needs crop_jitter or color_jitter"),
+        ({"keep_first_tags": 2}, "no effect without shuffle_tags"),
+        ({"mask_floor": 0.5}, "mask_floor has no effect without a mask"),
+        ({"preservation_weight": 2}, "no effect without preservation_data"),
+        ({"concepts": [{"trigger_word": "A"}, {"trigger_word": "A"}]}, "each needs a trigger_word of its own"),
+        ({"concepts": [{"trigger_word": "A"}], "class_word": "dog"}, "leave the outer ones out"),
+        ({"caption_dropout": 0.6, "trigger_only_dropout": 0.6}, "together exceed 1"),
+        ({"captioner": "none", "captioner_prompt": "x"}, "captioner_prompt has no effect"),
+        ({"trigger_word": "a b"}, "trigger_word: must be one word"),
+        ({"evaluation_scales": "0.8,1"}, r"evaluation_scales: must be a list, such as \[a, b\] \(given: '0.8,1'\)"),
+        ({"learning_rate": "fast"}, "learning_rate: .*valid number"),
+        ({"learning_rate": float("nan")}, "learning_rate: "),
+        ({"max_train_steps": 10, "lr_warmup_steps": 10}, "lr_warmup_steps .* must be less than max_train_steps"),
+        (
+            {"loss_weighting": "uniform", "min_snr_gamma": 1.0},
+            "min_snr_gamma has no effect with loss_weighting uniform",
+        ),
+        ({"max_train_steps": 10, "checkpointing_steps": 20}, "checkpointing_steps .* exceeds max_train_steps"),
+    ],
+)
+def test_wrong_settings_name_the_setting_and_the_remedy(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_config(values)
+
+
+def test_every_wrong_setting_is_named_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        build_config({"rank": 0, "seed": -1})
+    assert "rank:" in str(error.value) and "seed:" in str(error.value)
+
+
+def test_numbers_as_yaml_and_shells_write_them() -> None:
+    config = build_config(parse_settings("learning_rate: 1e-4\nrank: '8'\nclass_word: null", "text"))
+    assert (config.learning_rate, config.rank, config.class_word) == (1e-4, 8, None)
+
+
+def test_json_is_read_too() -> None:
+    assert parse_settings('{"rank": 4}', "config") == {"rank": 4}
+
+
+@pytest.mark.parametrize("text", ["- a\n- b", "just words", "1: 2"])
+def test_what_is_no_mapping_says_so(text: str) -> None:
+    with pytest.raises(ConfigError, match="config: must be a mapping"):
+        parse_settings(text, "config")
+
+
+def test_broken_yaml_and_missing_files(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    with pytest.raises(ConfigError, match=r"broken\.yaml: cannot be read as YAML or JSON"):
+        read_settings_file(tmp_path / "broken.yaml")
+    with pytest.raises(ConfigError, match=r"cannot read .*missing\.yaml"):
+        read_settings_file(tmp_path / "missing.yaml")
+
+
+def test_yaml_cannot_run_code() -> None:
+    with pytest.raises(ConfigError):
+        parse_settings("a: !!python/object/apply:os.system ['true']", "config")
+
+
+def test_a_written_config_gives_the_same_config() -> None:
+    config = TrainingConfig(rank=3, class_word="dog", learning_rate=2.5e-5)
+    assert build_config(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))) == config
+
+
+def test_warmup_is_a_tenth_and_at_most_a_hundred() -> None:
+    assert TrainingConfig(max_train_steps=50).warmup_steps == 5
+    assert TrainingConfig(max_train_steps=5000).warmup_steps == 100
+    assert TrainingConfig(max_train_steps=5000, lr_warmup_steps=7).warmup_steps == 7
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).resolve().parents[2].glob("configs/*.yaml")))
+def test_every_preset_is_valid(path: Path) -> None:
+    build_config(read_settings_file(path))
+
+
+def test_the_table_of_settings_is_current() -> None:
+    from tools.settings_table import TARGET, table
+
+    assert TARGET.read_text(encoding="utf-8") == table(), "run: python -m tools.settings_table"

@@ -1,0 +1,154 @@
+"""One of several processes that train a tiny SD3 whose transformer they share out:
+`torchrun … -m tests.trainer.distributed.sharded_training BASE RESULT SETTINGS`.
+
+The first one writes the curve, what every process held, and whether its passes alone gave what they gave before.
+"""
+
+import json
+import sys
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from families.family import ModelFamily
+from families.registry import load_base_model
+from job.verification.verify import Probe
+from preprocess.dataset import PreparedDataset
+from settings.training import TrainingConfig
+from tests.families.golden_curves import cached_examples, curve_config
+from trainer.distributed.processes import Processes, start
+from trainer.distributed.sharded_base import Base, share_out
+from trainer.distributed.synchronized_steps import lead
+from trainer.execution.compiled_blocks import repeated_blocks
+from trainer.resolution import resolve
+from trainer.training import build_training
+
+WHOLE_BATCH = 4
+SETTINGS: dict[str, Any] = {
+    "max_train_steps": 4,
+    "caption_dropout": 0.4,
+    "prior_matching_weight": 0.5,
+    "prior_prompts": ("a red star", "two blue circles", "a green square"),
+}
+
+
+def sharded_config(base: str, processes: int, **changes: Any) -> TrainingConfig:
+    """The same whole batch, whatever the number of processes."""
+    return curve_config(
+        base, train_batch_size=WHOLE_BATCH // processes, shard_base=processes > 1, **(SETTINGS | changes)
+    )
+
+
+def sharded_curve(base_model: str, accelerator: Accelerator, **changes: Any) -> dict[str, Any]:
+    """`curve`: figures of every step. `held` and `gathered`: shares of the denoiser's bytes that this process had
+    between steps, and that its layers saw in their passes; `left`: what of the latter was still there between steps.
+    `alive`: how many weights as they were loaded still are. `alone`: what `alone_passes` found."""
+    processes = Processes(accelerator)
+    family = load_base_model(base_model, torch.float32)
+    config = resolve(sharded_config(base_model, processes.share.count, **changes), family)
+    probe = Probe.make(family, "a picture")
+    wanted = probe.predict(family, {})
+    whole = sum(parameter.nbytes for parameter in family.denoiser.parameters())
+    loaded = [weakref.ref(parameter) for parameter in family.denoiser.parameters()]
+    blocks = list(repeated_blocks(family.denoiser))
+    base = share_out(config, family, processes)
+    alive = sum(each() is not None for each in loaded)
+    alone: list[str] = []
+    with base.first_alone():
+        if processes.is_first:
+            alone += alone_passes(family, probe, wanted, blocks[-1], base)
+    training = build_training(config, family, PreparedDataset(Path(), (), (), ()), cached_examples(), accelerator)
+    curve, held, gathered, left = [], [], [], []
+    seen = watch(family)
+    with base.first_alone():
+        for step in lead(training.trainer, processes, base):
+            curve.append({**step.losses, **{f"norm of {key}": norm for key, norm in step.gradient_norms.items()}})
+            held.append(own_bytes(family) / whole)
+            gathered.append(sum(nbytes for nbytes, _ in seen.values()) / whole)
+            left.append(sum(storage.nbytes() for _, storage in seen.values()) / whole)
+            if processes.is_first:
+                probe.predict(family, training.triggers)
+        training.remove()
+        if processes.is_first and not torch.equal(probe.predict(family, {}), wanted):
+            alone.append("after the training the base is another one")
+        if processes.is_first and config.shard_base:
+            interrupted_pass(family, probe, blocks[-1])
+    return {"curve": curve, "held": held, "gathered": gathered, "left": left, "alive": alive, "alone": alone}
+
+
+def alone_passes(
+    family: ModelFamily, probe: Probe, wanted: Tensor, last_block: torch.nn.Module, base: Base
+) -> Iterator[str]:
+    """What is wrong with passes of the first process alone; one of them runs out of memory in the last block."""
+
+    def overflow(module: torch.nn.Module, inputs: Any) -> None:
+        raise torch.OutOfMemoryError("full (a pretence)")
+
+    with torch.inference_mode():
+        if not torch.equal(probe.predict(family, {}), wanted):
+            yield "in inference mode a pass gives something else"
+    hook = last_block.register_forward_pre_hook(overflow)
+    try:
+        probe.predict(family, {})
+        yield "nothing ran out of memory"
+    except torch.OutOfMemoryError:
+        hook.remove()
+    if not torch.equal(probe.predict(family, {}), wanted):
+        yield "after one that failed a pass gives something else"
+    features = family.encode_prompts([""] * len(probe.timesteps))
+    try:
+        family.denoise(probe.noised, probe.timesteps, features, probe.sizes)
+        if type(base).__name__ == "ShardedBase":
+            yield "gradients of one process alone are not refused"
+    except RuntimeError as error:
+        if "alone with gradients" not in str(error):
+            raise
+
+
+def interrupted_pass(family: ModelFamily, probe: Probe, last_block: Any) -> None:
+    """A signal comes between the announcement of a block, which the others follow, and its gathering."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    last_block.unshard = interrupted
+    try:
+        probe.predict(family, {})
+    except KeyboardInterrupt:
+        del last_block.unshard
+
+
+def own_bytes(family: ModelFamily) -> int:
+    """Of the memory in which this process's parts of the denoiser's frozen weights lie."""
+    frozen = [parameter for parameter in family.denoiser.parameters() if not parameter.requires_grad]
+    parts = [each.to_local() if isinstance(each, DTensor) else each for each in frozen]
+    return sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts}.values())
+
+
+def watch(family: ModelFamily) -> dict[str, tuple[int, torch.UntypedStorage]]:
+    """Of each frozen weight, filled in passes with gradients: its bytes there, and the memory where they were."""
+    seen: dict[str, tuple[int, torch.UntypedStorage]] = {}
+
+    def look(path: str, module: torch.nn.Module) -> None:
+        for name, weight in module.named_parameters(recurse=False):
+            if not weight.requires_grad and torch.is_grad_enabled():
+                seen[f"{path}.{name}"] = (weight.nbytes, weight.untyped_storage())
+
+    for path, module in family.denoiser.named_modules():
+        module.register_forward_pre_hook(lambda module, inputs, path=path: look(path, module))
+    return seen
+
+
+if __name__ == "__main__":
+    joined = start()
+    found = gather_object([sharded_curve(sys.argv[1], joined, **json.loads(sys.argv[3]))])
+    if Processes(joined).is_first:
+        Path(sys.argv[2]).write_text(json.dumps(found), encoding="utf-8")
+    joined.end_training()

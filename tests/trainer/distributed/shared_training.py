@@ -1,0 +1,63 @@
+"""One of several processes that train a tiny model together.
+
+`torchrun … -m tests.trainer.distributed.shared_training BASE RESULT`.
+
+The first one writes losses, gradient norms and the trained tensors' sums of every step.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from families.registry import load_base_model
+from preprocess.dataset import PreparedDataset
+from settings.training import TrainingConfig
+from tests.families.golden_curves import cached_examples, curve_config
+from trainer.distributed.processes import Processes, start
+from trainer.resolution import resolve
+from trainer.training import build_training
+
+WHOLE_BATCH = 4
+SETTINGS: dict[str, Any] = {
+    "max_train_steps": 4,
+    "caption_dropout": 0.4,
+    "shuffle_tags": True,
+    "conditioning_noise": 0.1,
+    "input_perturbation": 0.1,
+    "noise_offset": 0.05,
+    "min_timestep": 0.1,
+    "prior_matching_weight": 0.5,
+    "prior_prompts": ("a red star", "two blue circles", "a green square"),
+}
+"""Everything that draws something for each image."""
+
+
+def shared_config(base: str, processes: int) -> TrainingConfig:
+    """The same whole batch, whatever the number of processes."""
+    return curve_config(base, train_batch_size=WHOLE_BATCH // processes, **SETTINGS)
+
+
+def shared_curve(base: str, accelerator: Accelerator) -> list[dict[str, float]]:
+    """Figures of every step."""
+    family = load_base_model(base, torch.float32)
+    config = resolve(shared_config(base, Processes(accelerator).share.count), family)
+    training = build_training(config, family, PreparedDataset(Path(), (), (), ()), cached_examples(), accelerator)
+    parameters = [each for trainable in training.trainer.trainables for each in trainable.parameters]
+    rows = []
+    for step in training.trainer.steps():
+        moved = sum(float(parameter.detach().abs().sum()) for parameter in parameters)
+        rows.append({**step.losses, **{f"norm of {key}": norm for key, norm in step.gradient_norms.items()},
+                     "sum of weights": moved})  # fmt: skip
+    training.remove()
+    return rows
+
+
+if __name__ == "__main__":
+    joined = start()
+    curve = shared_curve(sys.argv[1], joined)
+    if Processes(joined).is_first:
+        Path(sys.argv[2]).write_text(json.dumps(curve), encoding="utf-8")

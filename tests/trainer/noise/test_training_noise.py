@@ -1,0 +1,108 @@
+"""What is put around noise and prompts: against its formula, and without a say where it is off."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from families.family import ModelFamily, PromptFeatures
+from families.noise.diffusion_process import DiffusionProcess
+from families.noise.flow_matching import FlowMatching
+from families.noise.noise_process import Draw, NoiseProcess
+from tests.trainer.test_training import CONFIG, placed
+from trainer.noise.conditioning import NoisyPrompts
+from trainer.noise.offset import NoiseOffset
+from trainer.noise.perturbation import InputPerturbation
+from trainer.noise.timestep_range import TimestepRange
+from trainer.noise.wrapped import WrappedProcess
+
+PROCESS = DiffusionProcess(torch.linspace(0.99, 0.01, 1000), "epsilon")
+LATENTS = torch.randn(64, 4, 16, 16, generator=torch.Generator().manual_seed(5))
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def drawn(process: NoiseProcess, latents: Tensor = LATENTS) -> Draw:
+    return process.draw(latents, seeded(1), seeded(2))
+
+
+@pytest.mark.parametrize("process", [PROCESS, FlowMatching(3.0)])
+def test_a_wrapped_process_is_the_process(process: DiffusionProcess | FlowMatching) -> None:
+    wrapped = WrappedProcess(process)
+    draw, timesteps = drawn(process), drawn(process).timesteps
+    assert torch.equal(drawn(wrapped).noise, draw.noise) and torch.equal(drawn(wrapped).timesteps, timesteps)
+    assert torch.equal(wrapped.corrupt(LATENTS, draw), process.corrupt(LATENTS, draw))
+    assert torch.equal(wrapped.target(LATENTS, draw), process.target(LATENTS, draw))
+    assert torch.equal(wrapped.to_x0(LATENTS, draw.noise, timesteps), process.to_x0(LATENTS, draw.noise, timesteps))
+    assert torch.equal(wrapped.snr(timesteps), process.snr(timesteps))
+    assert torch.equal(wrapped.timesteps_at(torch.tensor([0.5])), process.timesteps_at(torch.tensor([0.5])))
+    for name in ("prediction_type", "num_timesteps", "zero_terminal_snr"):
+        assert getattr(wrapped, name) == getattr(process, name)
+
+
+def test_the_offset_is_one_number_for_each_image_and_channel() -> None:
+    plain, moved = drawn(PROCESS), drawn(NoiseOffset(PROCESS, 0.5))
+    offset = moved.noise - plain.noise
+    torch.testing.assert_close(offset, offset[..., :1, :1].expand_as(offset), atol=1e-6, rtol=0)
+    assert offset[..., 0, 0].std().item() == pytest.approx(0.5, rel=0.15)
+    assert torch.equal(moved.timesteps, plain.timesteps)
+    process = NoiseOffset(PROCESS, 0.5)
+    assert torch.equal(process.target(LATENTS, moved), moved.noise)  # the model learns to predict it
+
+
+def test_the_perturbation_is_in_the_input_alone() -> None:
+    process, draw = InputPerturbation(PROCESS, 0.3, seeded(3)), drawn(PROCESS)
+    difference = process.corrupt(LATENTS, draw) - PROCESS.corrupt(LATENTS, draw)
+    scale = 0.3 * (1 - PROCESS.alphas_cumprod[draw.timesteps]).sqrt()
+    torch.testing.assert_close(difference.std(dim=(1, 2, 3)), scale, rtol=0.15, atol=0)
+    assert torch.equal(process.target(LATENTS, draw), PROCESS.target(LATENTS, draw))
+
+
+@pytest.mark.parametrize("process", [PROCESS, FlowMatching()])
+@pytest.mark.parametrize(("low", "high", "bias"), [(0.2, 0.6, None), (0.5, 1.0, 1.0), (0.0, 0.3, -1.0)])
+def test_timesteps_stay_in_their_range(
+    process: DiffusionProcess | FlowMatching, low: float, high: float, bias: float | None
+) -> None:
+    many = torch.zeros(4000, 1, 1, 1)
+    timesteps = drawn(TimestepRange(process, low, high, bias), many).timesteps.double() / 1000
+    assert low <= timesteps.min() and timesteps.max() <= high
+    middle = (0 if bias is None else bias) + torch.randn(100_000, generator=seeded(9), dtype=torch.float64)
+    share = 0.5 if bias is None else middle.sigmoid().mean().item()
+    assert timesteps.mean().item() == pytest.approx(low + (high - low) * share, abs=0.02)
+    assert torch.equal(drawn(TimestepRange(process, low, high, bias)).noise, drawn(process).noise)
+
+
+def features(prompts: Sequence[str]) -> PromptFeatures:
+    embeds = torch.randn(len(prompts), 77, 160, generator=seeded(4)) * torch.tensor([0.0, *[3.0] * 199])[:, None, None]
+    return PromptFeatures(embeds, torch.ones(len(prompts), 8))
+
+
+def test_half_of_the_prompts_get_noise_of_their_own_deviation() -> None:
+    plain = features([""] * 200)
+    noisy = NoisyPrompts(features, 0.1, seeded(6))([""] * 200)
+    difference = (noisy.prompt_embeds - plain.prompt_embeds).std(dim=(1, 2))
+    assert difference[0] == 0  # zeros have no deviation: the empty prompt stays what it is
+    changed = difference[difference > 0]
+    assert len(changed) / 199 == pytest.approx(0.5, abs=0.12)
+    torch.testing.assert_close(changed, torch.full_like(changed, 0.3), rtol=0.05, atol=0)
+    assert torch.equal(noisy.pooled_prompt_embeds, plain.pooled_prompt_embeds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"noise_offset": 0.1}, {"input_perturbation": 0.1}, {"conditioning_noise": 0.1},
+     {"max_timestep": 0.5}, {"timestep_bias": 1.0}],
+)  # fmt: skip
+def test_a_training_with_it_is_another_and_the_same_again(
+    settings: dict[str, float], base: ModelFamily, tmp_path: Path
+) -> None:
+    losses = []
+    for index, update in enumerate(({}, settings, settings)):
+        for training in placed(base, CONFIG.model_copy(update={**update, "max_train_steps": 2}), tmp_path / str(index)):
+            losses.append([step.loss for step in training.trainer.steps()])
+            assert type(training.family.noise_process) is DiffusionProcess  # validation and samples keep the base's own
+    assert losses[0] != losses[1] == losses[2]

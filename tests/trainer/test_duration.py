@@ -1,0 +1,180 @@
+"""How long is trained: steps, epochs, minutes, or what suits the images; and what happens when memory runs out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from families.family import ModelFamily, SizeConditioning
+from job.output_folder import OutputFolder
+from job.resume import resumed_config
+from job.steps import train
+from settings.record import ConfigError
+from settings.training import TrainingConfig, build_config
+from tests.job.test_resume import CONFIG as RESUME_CONFIG
+from tests.job.test_resume import Prepared, prepared, tensors, trainings  # noqa: F401 (a fixture)
+from trainer.checkpoints.training_state import capture
+from trainer.data.latent_cache import CachedExample, CachedView
+from trainer.duration import describe, plan_duration
+from trainer.execution.accumulation import OutOfMemory
+from trainer.monitoring.time_budget import TimeBudget
+
+CONFIG = RESUME_CONFIG.model_copy(update={"caption_dropout": 0.0, "ema_decay": 0.0, "lr_warmup_steps": 0})
+
+
+def examples(*counts: int) -> list[CachedExample]:
+    """As many images in each bucket."""
+    size = SizeConditioning((8, 8), (0, 0), (8, 8))
+    view = CachedView(torch.zeros(2, 1, 1), None, size)
+    return [
+        CachedExample((view,), "TOK", "TOK", (64, 64 + index), 1, 1.0)
+        for index, count in enumerate(counts)
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "counts", "steps", "batch", "warmup"),
+    [
+        ({}, (10,), 500, 4, 50),
+        ({}, (40,), 1000, 4, 100),
+        ({}, (1000,), 3000, 4, 100),
+        ({}, (2,), 500, 2, 50),
+        ({"gradient_accumulation_steps": 4}, (200,), 1250, 4, 100),
+        ({"train_batch_size": 8}, (80,), 1000, 8, 100),
+        ({"max_train_steps": 70}, (10,), 70, 4, 7),
+        ({"max_train_epochs": 3, "train_batch_size": 4}, (5, 6), 12, 4, 1),
+        ({"max_train_epochs": 3, "train_batch_size": 4, "gradient_accumulation_steps": 5}, (5, 6), 3, 4, 0),
+        ({"max_train_epochs": 3, "lr_warmup_steps": 2}, (10,), 9, 4, 2),
+    ],
+)
+def test_what_is_left_out_follows_from_the_images(
+    values: dict[str, Any], counts: tuple[int, ...], steps: int, batch: int, warmup: int
+) -> None:
+    planned = plan_duration(build_config(values), examples(*counts))
+    assert (planned.max_train_steps, planned.train_batch_size, planned.lr_warmup_steps) == (steps, batch, warmup)
+    assert f"{steps} steps of" in describe(planned, sum(counts))
+
+
+def test_two_lengths_contradict() -> None:
+    with pytest.raises(ConfigError, match="leave one out"):
+        build_config({"max_train_steps": 10, "max_train_epochs": 2})
+    build_config({"max_train_steps": 10, "max_train_minutes": 2})
+
+
+def test_a_resumed_run_may_count_epochs_anew() -> None:
+    saved = plan_duration(build_config({"max_train_epochs": 3}), examples(10))
+    longer = resumed_config(saved, TrainingConfig(max_train_epochs=6))
+    assert plan_duration(longer, examples(10)).max_train_steps == 18
+
+
+class Clock:
+    """Time that passes as it is told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("spent", "limit", "expected"), [(0.0, 1000.0, 100), (0.0, 60.0, 60), (30.0, 60.0, 30)])
+def test_minutes_shorten_the_run(spent: float, limit: float, expected: int) -> None:
+    clock = Clock()
+    budget = TimeBudget(limit, spent, clock)
+    step, total = 0, 100
+    while step < total:
+        clock.now += 1.0
+        step += 1
+        total = budget.end(step, total)
+    assert step == pytest.approx(expected, abs=1)
+
+
+def test_schedules_end_where_time_ends(
+    base: ModelFamily, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    clock = Clock()
+
+    class Budget(TimeBudget):
+        def __init__(self, seconds: float | None, spent: float) -> None:
+            super().__init__(seconds, spent, clock)
+
+    monkeypatch.setattr("trainer.monitoring.step_watch.TimeBudget", Budget)
+    config = CONFIG.model_copy(update={"max_train_steps": 50, "max_train_minutes": 12.5 / 60, "lr_scheduler": "linear"})
+    for training in trainings(base, config, prepared):
+        messages = []
+        for event in train(training, OutputFolder.create(tmp_path / "out")):
+            messages.append(str(event))
+            clock.now += 1.0 if event.loss is not None else 0.0
+        assert training.trainer.step == training.trainer.max_train_steps < 16
+        assert all(each.learning_rate == 0 for each in training.trainer.trainables)
+        assert sum("the run and its schedules end at step" in message for message in messages) >= 1
+        assert "ETA 0:00:00" in [message for message in messages if "loss" in message][-1]
+
+
+def failing(base: ModelFamily, fits: int) -> Any:
+    """A denoiser for which more than `fits` images are too many."""
+    denoise = base.denoise
+
+    def limited(noised: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(noised) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory (a pretence)")
+        return denoise(noised, *rest)
+
+    return limited
+
+
+def test_out_of_memory_halves_and_goes_on_with_the_same_batch(
+    base: ModelFamily, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    config = CONFIG.model_copy(update={"train_batch_size": 6, "max_train_steps": 3})
+    taken: list[list[str]] = []
+    for fits in (6, 2):
+        monkeypatch.setattr(base, "denoise", failing(base, fits))
+        for training in trainings(base, config, prepared):
+            messages = [str(event) for event in train(training, OutputFolder.create(tmp_path / str(fits)))]
+            parts = training.trainer.accumulation.parts
+            taken.append([str(training.batches.state_dict())])
+            assert capture(training)["parts"] == parts == (1 if fits == 6 else 4)
+        assert any("in 4 parts" in message for message in messages) == (fits == 2)
+        monkeypatch.undo()
+    assert taken[0] == taken[1]
+
+
+def test_parts_give_the_gradient_of_the_whole(base: ModelFamily, prepared: Prepared) -> None:  # noqa: F811
+    """Uneven parts, too: every image counts alike. Timesteps and noise are those of the images, drawn one by one."""
+    gradients: list[list[torch.Tensor]] = []
+    for parts in (1, 2, 4):
+        for training in trainings(base, CONFIG, prepared):
+            trainer = training.trainer
+            batch = next(trainer.batches)
+            draw = base.noise_process.draw(batch.moments[:, :4], torch.Generator(), torch.Generator())
+            pieces = batch.split(parts)
+            assert sum(len(piece.captions) for piece in pieces) == len(batch.captions)
+            first = 0
+            for piece in pieces:
+                count = len(piece.captions)
+                part = type(draw)(draw.timesteps[first : first + count], draw.noise[first : first + count])
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(type(base.noise_process), "draw", lambda *_, part=part: part)
+                    patch.setattr(trainer, "_normal", lambda name, batch: torch.zeros_like(batch.moments[:, :4]))
+                    trainer.backward(piece, count / len(batch.captions))
+                first += count
+            gradients.append([parameter.grad.clone() for each in trainer.trainables for parameter in each.parameters
+                              if parameter.grad is not None])  # fmt: skip
+    for other in gradients[1:]:
+        for one, two in zip(gradients[0], other, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
+
+
+def test_a_single_image_that_does_not_fit_is_an_error(
+    base: ModelFamily, prepared: Prepared, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    monkeypatch.setattr(base, "denoise", failing(base, 0))
+    for training in trainings(base, CONFIG, prepared):
+        before = list(tensors([each.parameters for each in training.trainer.trainables]))
+        with pytest.raises(OutOfMemory, match="lower resolution"):
+            next(training.trainer.steps())
+        after = list(tensors([each.parameters for each in training.trainer.trainables]))
+        assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))

@@ -1,0 +1,64 @@
+"""Averaged weights: the formula, and that the weights of the last step come back to the bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from families.family import ModelFamily
+from job.output_folder import OutputFolder
+from job.run import run
+from settings.training import TrainingConfig
+from tests.conftest import EXAMPLE
+from trainer.trainables.averages import ExponentialAverages, ScheduleFreeAverages
+
+
+def test_the_exponential_average_by_its_formula() -> None:
+    generator = torch.Generator().manual_seed(0)
+    parameter = nn.Parameter(torch.zeros(3))
+    averages = ExponentialAverages([parameter], decay=0.5)
+    expected = torch.zeros(3, dtype=torch.float64)
+    for step in range(12):
+        with torch.no_grad():
+            parameter.add_(torch.randn(3, generator=generator))
+        averages.follow()
+        beta = 0.0 if step == 0 else min(0.5, (1 + step) / (10 + step))
+        expected = beta * expected + (1 - beta) * parameter.detach().double()
+    last = parameter.detach().clone()
+    averages.put_in()
+    torch.testing.assert_close(parameter.detach().double(), expected, rtol=1e-5, atol=1e-6)
+    averages.take_out()
+    assert torch.equal(parameter.detach(), last)
+
+
+def test_schedule_free_weights_come_back_to_the_bit() -> None:
+    parameter = nn.Parameter(torch.randn(64, generator=torch.Generator().manual_seed(0)))
+
+    class Rounding(torch.optim.SGD):
+        """As schedulefree does it: parameters are moved there and back, and rounded on the way."""
+
+        def train(self) -> None:
+            parameter.data.mul_(3.0)
+
+        def eval(self) -> None:
+            parameter.data.div_(3.0)
+
+    averages = ScheduleFreeAverages([parameter], Rounding([parameter], lr=1.0))
+    before = parameter.detach().clone()
+    averages.put_in()
+    assert not torch.equal(parameter.detach(), before)
+    averages.take_out()
+    assert torch.equal(parameter.detach(), before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings", [{"ema_decay": 0.9}, {"optimizer": "prodigy", "token_optimizer": "adafactor", "save_precision": "fp32"}]
+)
+def test_a_run_verifies_what_it_averaged(settings: dict[str, object], base: ModelFamily, tmp_path: Path) -> None:
+    config = TrainingConfig(
+        base_model="mini-sdxl", class_word="figure", max_train_steps=6, rank=4, train_batch_size=2,
+        num_validation_images=1, num_inference_steps=2, **settings,
+    )  # fmt: skip
+    assert list(run(config, [EXAMPLE], OutputFolder.create(tmp_path / "out")))[-1].fraction == 1.0

@@ -1,7 +1,0 @@
-"""What people upload, ugly things first: each case says what comes of it."""
-
-from tests.ugly_uploads.archives import ARCHIVES, NAMES
-from tests.ugly_uploads.captions import CAPTIONS, METADATA
-from tests.ugly_uploads.pictures import DECODING, DUPLICATES
-
-CASES = [*DECODING, *DUPLICATES, *NAMES, *CAPTIONS, *METADATA, *ARCHIVES]

@@ -1,0 +1,1 @@
+"""Checkpoints: the folders, the state in them, and its file format."""

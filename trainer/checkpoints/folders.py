@@ -1,0 +1,78 @@
+"""Checkpoints: folders `step_NNNNNN`, each with a whole artifact and the state that a resumed run needs.
+
+One is there wholly or not at all: it is written under another name, and renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+
+from settings.record import ConfigError
+from trainer.checkpoints.state_file import read_state, write_state
+from trainer.checkpoints.training_state import FORMAT, capture
+
+if TYPE_CHECKING:
+    from trainer.training import Training
+
+WEIGHTS = "weights.safetensors"
+NAME = re.compile(r"step_(\d{6,})")
+PARTIAL = ".partial-"
+
+
+class Checkpoints:
+    """The checkpoints of one run, of which the last `keep` stay (None: all), and those that are protected."""
+
+    def __init__(self, folder: Path, keep: int | None = None) -> None:
+        self.folder, self._keep = folder, keep
+        self.protected: set[int] = set()
+
+    def path(self, step: int) -> Path:
+        """The folder of one step."""
+        return self.folder / f"step_{step:06d}"
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints that are there, in order."""
+        if not self.folder.is_dir():
+            return []
+        found = (NAME.fullmatch(path.name) for path in self.folder.iterdir() if path.is_dir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def write(self, training: Training) -> Path:
+        """Write the checkpoint of this step, and remove those that are not to be kept."""
+        target = self.path(training.trainer.step)
+        partial = self.folder / f"{PARTIAL}{target.name}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        training.write(partial / WEIGHTS)
+        write_state(partial, capture(training))
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(partial, target)
+        self._prune()
+        return target
+
+    def _prune(self) -> None:
+        if self._keep is None:
+            return
+        for step in self.steps()[: -self._keep]:
+            if step not in self.protected:
+                shutil.rmtree(self.path(step))
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any]:
+    """The state in a checkpoint's folder. Raises ConfigError when there is none, or not a whole one."""
+    try:
+        state = read_state(folder)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ConfigError(f"resume: {folder} is no whole checkpoint ({error}). Choose another one") from error
+    if state.get("format") != FORMAT:
+        raise ConfigError(
+            f"resume: {folder} has format {state.get('format')}, this version reads {FORMAT}. Go on with the version "
+            "that wrote it, or train anew into another --output"
+        )
+    return state

@@ -1,0 +1,69 @@
+"""Everything that a resumed run needs to go on as if it had never stopped.
+
+Schedules are functions of the step, so the step is all of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from settings.record import ConfigError
+
+if TYPE_CHECKING:
+    from trainer.training import Training
+
+FORMAT = 2
+"""1: optimizers remembered every parameter by itself."""
+
+
+def capture(training: Training) -> dict[str, Any]:
+    """The state between two steps: step, trainables with optimizers and averages, generators, place in the data."""
+    trainer = training.trainer
+    return {
+        "format": FORMAT,
+        "step": trainer.step,
+        "total_steps": trainer.max_train_steps,
+        "seconds": training.seconds,
+        "processes": trainer.generators.share.count,
+        "parts": trainer.accumulation.parts,
+        "config": training.config.model_dump(mode="json"),
+        "base_fingerprint": training.base_fingerprint,
+        "dataset": str(training.dataset.folder.resolve()),
+        "dataset_digest": training.dataset.digest(),
+        "trainables": {trainable.name: trainable.state_dict() for trainable in trainer.trainables},
+        "generators": trainer.generators.state_dict(),
+        "batches": training.batches.state_dict(),
+        "best": training.best.state_dict(),
+        "scorer": None if training.scorer is None else training.scorer.state_dict(),
+    }
+
+
+def restore(training: Training, state: dict[str, Any]) -> None:
+    """Put a captured state onto a training that was built from the same configuration.
+
+    Raises ConfigError when base model, images or trained parameters are others than they were.
+    """
+    for name, what in (("base_fingerprint", "base model"), ("dataset_digest", "prepared images")):
+        now = training.base_fingerprint if name == "base_fingerprint" else training.dataset.digest()
+        if state[name] != now:
+            raise ConfigError(f"resume: the {what} changed since the checkpoint was written. Train anew into another "
+                              "--output")  # fmt: skip
+    trainer = training.trainer
+    if (count := state.get("processes", 1)) != trainer.generators.share.count:
+        raise ConfigError(
+            f"resume: the checkpoint was trained by {count} processes, whose batches were others than those "
+            f"of {trainer.generators.share.count}; start {count}, or train anew into another --output"
+        )
+    if set(state["trainables"]) != {trainable.name for trainable in trainer.trainables}:
+        raise ConfigError(f"resume: the checkpoint trains {', '.join(state['trainables'])}, this configuration not")
+    trainer.step, training.seconds = state["step"], state["seconds"]
+    trainer.accumulation.parts = state["parts"]
+    if state["config"]["max_train_steps"] == training.config.max_train_steps:
+        trainer.end_at(state["total_steps"])  # a limit of time may have shortened it
+    for trainable in trainer.trainables:
+        trainable.load_state_dict(state["trainables"][trainable.name], trainer.step)
+    trainer.generators.load_state_dict(state["generators"])
+    training.batches.load_state_dict(state["batches"])
+    training.best.load_state_dict(state["best"])
+    if training.scorer is not None:
+        training.scorer.load_state_dict(state["scorer"])

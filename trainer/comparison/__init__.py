@@ -1,1 +1,0 @@
-"""Several LoRAs against the bare base and each other, on one list of prompts: `python -m trainer.evaluate`."""

@@ -1,0 +1,1 @@
+"""What training reads: batches, cached latents, prompts and cached prompt embeddings."""

@@ -1,0 +1,157 @@
+"""Which images make up each micro-batch: full batches of one size, every image in every epoch.
+
+What is left over in a bucket is filled up with other images of the bucket. All of a bucket's images then count a
+little less, so that over an epoch each image has the weight that its repeats give it, whatever bucket it is in.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from families.family import SizeConditioning
+from trainer.data.latent_cache import CachedExample, CachedView, LoadableView
+from trainer.distributed.batch_share import WHOLE, Share
+
+
+@dataclass(frozen=True)
+class LatentBatch:
+    """A micro-batch. `moments`: (B, 2C, h, w). `masks`: (B, 1, h, w), or None without any. `weights`: (B,)."""
+
+    moments: Tensor
+    captions: list[str]
+    concepts: list[str | None]
+    sizes: list[SizeConditioning]
+    masks: Tensor | None
+    weights: Tensor
+
+    def split(self, parts: int) -> "list[LatentBatch]":
+        """At most `parts` batches, as equal as can be, none of them empty."""
+        size = -(-len(self.captions) // parts)
+        bounds = [(start, start + size) for start in range(0, len(self.captions), size)]
+        return [
+            LatentBatch(
+                self.moments[first:last],
+                self.captions[first:last],
+                self.concepts[first:last],
+                self.sizes[first:last],
+                None if self.masks is None else self.masks[first:last],
+                self.weights[first:last],
+            )
+            for first, last in bounds
+        ]
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """Indices of the images, and the factor of their weights that makes up for filling."""
+
+    indices: tuple[int, ...]
+    weight: float
+
+
+class BatchStream(Iterator[LatentBatch]):
+    """Batches for ever, epoch after epoch. `order` draws the order, `augmentation` the view of each image.
+
+    `batch_size`: of this process. All processes plan the same whole batches, and each takes its share of every one.
+
+    Its place is the state of `order` before the epoch, and how many of the epoch's batches were taken.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[CachedExample],
+        batch_size: int,
+        order: Generator,
+        augmentation: Generator,
+        share: Share = WHOLE,
+    ) -> None:
+        self._examples, self._batch_size, self._share = examples, batch_size * share.count, share
+        self._order, self._augmentation = order, augmentation
+        self._plan: list[PlannedBatch] = []
+        self._taken = 0
+        self._epoch_start = order.get_state()
+
+    def __next__(self) -> LatentBatch:
+        if self._taken == len(self._plan):
+            self._begin_epoch()
+        planned = self._plan[self._taken]
+        self._taken += 1
+        return _assemble(self._examples, planned, self._augmentation, self._share)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the data."""
+        return {"epoch_start": self._epoch_start, "taken": self._taken}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to a place: the same epoch is planned again."""
+        self._order.set_state(state["epoch_start"])
+        self._begin_epoch()
+        self._taken = state["taken"]
+
+    def _begin_epoch(self) -> None:
+        self._epoch_start = self._order.get_state()
+        self._plan = plan_epoch(self._examples, self._batch_size, self._order)
+        self._taken = 0
+
+
+def plan_epoch(examples: Sequence[CachedExample], batch_size: int, order: Generator) -> list[PlannedBatch]:
+    """One epoch in a new order: every image `repeats` times, in batches that are full and of one bucket."""
+    batches: list[PlannedBatch] = []
+    for members in _buckets(examples).values():
+        drawn = [members[index] for index in torch.randperm(len(members), generator=order).tolist()]
+        missing = -len(drawn) % batch_size
+        filling = torch.randint(len(members), (missing,), generator=order).tolist()
+        filled = [*drawn, *(members[index] for index in filling)]
+        weight = len(drawn) / len(filled)
+        batches += [
+            PlannedBatch(tuple(filled[start : start + batch_size]), weight)
+            for start in range(0, len(filled), batch_size)
+        ]
+    return [batches[index] for index in torch.randperm(len(batches), generator=order).tolist()]
+
+
+def batches_an_epoch(examples: Sequence[CachedExample], batch_size: int) -> int:
+    """How many micro-batches make one epoch."""
+    return sum(-(-len(members) // batch_size) for members in _buckets(examples).values())
+
+
+def _buckets(examples: Sequence[CachedExample]) -> dict[tuple[int, int], list[int]]:
+    """Indices by bucket, each as often as its repeats."""
+    buckets: dict[tuple[int, int], list[int]] = {}
+    for index, example in enumerate(examples):
+        buckets.setdefault(example.bucket, []).extend([index] * example.repeats)
+    return buckets
+
+
+def _assemble(
+    examples: Sequence[CachedExample], planned: PlannedBatch, augmentation: Generator, share: Share
+) -> LatentBatch:
+    whole = [examples[index] for index in planned.indices]
+    drawn = [_draw_view(example, augmentation) for example in whole]
+    picked, views = share.of(whole), [view.load() for view in share.of(drawn)]
+    moments = torch.stack([view.moments for view in views])
+    weights = torch.tensor([example.weight * planned.weight for example in picked])
+    return LatentBatch(
+        moments,
+        [example.caption for example in picked],
+        [example.concept for example in picked],
+        [view.size for view in views],
+        _stack_masks(views),
+        weights.to(moments.device, non_blocking=True),
+    )
+
+
+def _draw_view(example: CachedExample, augmentation: Generator) -> LoadableView:
+    if len(example.views) == 1:
+        return example.views[0]
+    return example.views[int(torch.randint(len(example.views), (), generator=augmentation))]
+
+
+def _stack_masks(views: Sequence[CachedView]) -> Tensor | None:
+    if all(view.mask is None for view in views):
+        return None
+    whole = torch.ones_like(views[0].moments[:1])
+    return torch.stack([whole if view.mask is None else view.mask for view in views])

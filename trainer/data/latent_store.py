@@ -1,0 +1,92 @@
+"""Latents that would fill the memory lie on disk instead, a file a view, and are read when a batch wants them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import torch
+from safetensors.torch import load_file, save_file
+
+from families.family import ModelFamily, SizeConditioning
+from preprocess.dataset import PreparedDataset
+from settings.training import TrainingConfig
+from trainer.data.latent_cache import CachedExample, CachedView, cache_examples, encode_view, size_conditioning
+from trainer.distributed.processes import Processes
+
+MOST_OF_FREE_MEMORY = 0.5
+"""What latents may take where `latent_cache` is auto; the rest is for the training."""
+MOMENTS, MASK = "moments", "mask"
+
+LatentPlace = Literal["memory", "disk"]
+
+
+@dataclass(frozen=True)
+class StoredView:
+    """A `CachedView` in a file, to be used on `device`."""
+
+    path: Path
+    size: SizeConditioning
+    device: torch.device
+
+    def load(self) -> CachedView:
+        """Read it: the very numbers that were encoded."""
+        tensors = {name: each.to(self.device, non_blocking=True) for name, each in load_file(self.path).items()}
+        return CachedView(tensors[MOMENTS], tensors.get(MASK), self.size)
+
+
+def latent_place(
+    config: TrainingConfig, dataset: PreparedDataset, family: ModelFamily, processes: Processes
+) -> LatentPlace:
+    """Where the latents go: as the setting says, or by their size. The same for all processes."""
+    if config.latent_cache != "auto":
+        return config.latent_cache
+    fits = bytes_of_latents(dataset, family) <= MOST_OF_FREE_MEMORY * free_memory(family.device)
+    return processes.of_first("memory" if fits else "disk")
+
+
+def encode_dataset(
+    dataset: PreparedDataset, family: ModelFamily, place: LatentPlace, folder: Path, processes: Processes
+) -> list[CachedExample]:
+    """All examples with their latents. `folder`: of those on disk, which the processes encode in turn."""
+    if place == "memory":
+        return list(cache_examples(dataset, family))
+    folder.mkdir(exist_ok=True)
+    examples = list(_store(dataset, family, folder, processes))
+    processes.accelerator.wait_for_everyone()
+    return examples
+
+
+def bytes_of_latents(dataset: PreparedDataset, family: ModelFamily) -> float:
+    """Of all views, seen from the first one."""
+    first = encode_view(dataset.folder, dataset.examples[0].views[0], family)
+    width, height = dataset.examples[0].bucket
+    of_first = sum(tensor.nbytes for tensor in (first.moments, first.mask) if tensor is not None)
+    pixels = sum(len(example.views) * example.bucket[0] * example.bucket[1] for example in dataset.examples)
+    return of_first * pixels / (width * height)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes, of the GPU or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available)
+
+
+def _store(
+    dataset: PreparedDataset, family: ModelFamily, folder: Path, processes: Processes
+) -> Iterator[CachedExample]:
+    for number, example in enumerate(dataset.examples):
+        mine = number % processes.share.count == processes.share.index
+        stored = []
+        for index, view in enumerate(example.views):
+            path = folder / f"{number:06d}_{index:02d}.safetensors"
+            if mine:
+                encoded = encode_view(dataset.folder, view, family)
+                tensors = {MOMENTS: encoded.moments, MASK: encoded.mask}
+                save_file({name: each.contiguous() for name, each in tensors.items() if each is not None}, path)
+            stored.append(StoredView(path, size_conditioning(view.crop), family.device))
+        yield CachedExample(
+            tuple(stored), example.caption, example.concept, example.bucket, example.repeats, example.weight
+        )

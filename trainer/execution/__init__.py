@@ -1,0 +1,1 @@
+"""How a step is executed: gradient accumulation, CUDA graphs, compilation, checkpointing, attention, memory."""

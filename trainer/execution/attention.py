@@ -1,0 +1,145 @@
+"""How the denoiser's attention is computed in training passes: as torch chooses for the device, or as the configuration
+says.
+
+diffusers' own `set_attention_backend` reaches only models whose processors dispatch (Flux and later), not UNets and
+SD3, and it changes every model of the process; so the processors themselves are exchanged, for as long as a step takes.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import (
+    Attention,
+    AttnProcessor2_0,
+    JointAttnProcessor2_0,
+    XFormersAttnProcessor,
+    XFormersJointAttnProcessor,
+)
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from settings.record import ConfigError
+from settings.sections.speed import AttentionName
+from settings.training import TrainingConfig
+from trainer.base_model import precision
+from trainer.data.batches import LatentBatch
+from trainer.execution.accumulation import AroundGradientSource, Backward, GradientSource
+
+TORCHS_OWN = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+USUAL_HEAD = 64
+"""Channels of a head in SDXL and SD3: what is tried before the base is there."""
+PLACES, WORDS = 64, 77
+"""Of the trial: queries, as of 8×8 latents, and keys, as of a prompt."""
+
+
+def require_attention(config: TrainingConfig, device: torch.device, denoiser: nn.Module | None = None) -> None:
+    """Raises ConfigError where the wish cannot be granted on `device`, found out by a trial with gradients.
+
+    Without `denoiser` the trial has heads of the usual size, and nothing needs to be loaded for it.
+    """
+    if config.attention == "auto":
+        return
+    if config.attention == "xformers" and importlib.util.find_spec("xformers") is None:
+        raise ConfigError(
+            f"attention: xformers is not installed; pip install the version of xformers that is made for torch "
+            f"{torch.__version__}, or set attention: auto"
+        )
+    heads = {USUAL_HEAD} if denoiser is None else {layer.inner_dim // layer.heads for layer in _layers(denoiser)}
+    for head in sorted(heads):
+        if (problem := _trial(config.attention, device, precision(config), head)) is not None:
+            raise ConfigError(
+                f"attention: {config.attention} does not work on {_name(device)} with heads of {head} channels in "
+                f"{str(precision(config)).removeprefix('torch.')} ({problem}). Set attention: auto"
+            )
+
+
+class AttentionSteps(AroundGradientSource):
+    """A source of gradients in whose passes the attention of `denoiser` is computed by `name`."""
+
+    def __init__(self, inner: GradientSource, denoiser: nn.Module, name: AttentionName) -> None:
+        super().__init__(inner)
+        self._layers = list(_layers(denoiser))
+        self._usual = [layer.processor for layer in self._layers]
+        self._chosen = [_processor(name, usual) for usual in self._usual]
+
+    def run(self, batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor]:
+        with self._in_use():
+            return self._inner.run(batches, backward)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        self._exchange(self._chosen)
+        try:
+            yield
+        finally:
+            self._exchange(self._usual)
+
+    def _exchange(self, processors: Iterable[Any]) -> None:
+        for layer, processor in zip(self._layers, processors, strict=True):
+            layer.processor = processor
+
+
+class OneBackend:
+    """One of diffusers' attention processors, with only one implementation of torch's attention allowed inside it."""
+
+    def __init__(self, processor: Callable[..., Any], backend: SDPBackend) -> None:
+        self._processor, self._backend = processor, backend
+
+    def __call__(self, attn: Any, hidden_states: Tensor, *arguments: Any, **options: Any) -> Any:
+        with sdpa_kernel(self._backend):
+            return self._processor(attn, hidden_states, *arguments, **options)
+
+
+def _layers(denoiser: nn.Module) -> Iterator[Any]:
+    return (module for module in denoiser.modules() if isinstance(module, Attention))
+
+
+def _processor(name: AttentionName, usual: Any) -> Any:
+    if name in TORCHS_OWN:
+        return OneBackend(usual, TORCHS_OWN[name])
+    by_xformers = {AttnProcessor2_0: XFormersAttnProcessor, JointAttnProcessor2_0: XFormersJointAttnProcessor}
+    if type(usual) not in by_xformers:
+        raise ConfigError(
+            f"attention: xformers is not known to do what {type(usual).__name__} does; set attention: auto"
+        )
+    return by_xformers[type(usual)]()
+
+
+def _trial(name: AttentionName, device: torch.device, dtype: torch.dtype, head: int) -> str | None:
+    """Why attention and its gradients cannot be computed so; None where they can."""
+    query, key, value = (
+        torch.randn(2, 2, length, head, device=device, dtype=dtype, requires_grad=True)
+        for length in (PLACES, WORDS, WORDS)
+    )
+    with warnings.catch_warnings(record=True) as said:  # torch's reasons
+        warnings.simplefilter("always")
+        try:
+            _attend(name, query, key, value).sum().backward()
+        except (RuntimeError, NotImplementedError, ImportError, ValueError) as error:
+            return " ".join(" ".join([*(str(each.message) for each in said), str(error)]).split())[:600]
+    return None
+
+
+def _attend(name: AttentionName, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(B, heads, N, channels), each of them."""
+    if name in TORCHS_OWN:
+        with sdpa_kernel(TORCHS_OWN[name]):
+            return F.scaled_dot_product_attention(query, key, value)
+    from xformers.ops import memory_efficient_attention
+
+    attended: Tensor = memory_efficient_attention(*(each.transpose(1, 2).contiguous() for each in (query, key, value)))
+    return attended.transpose(1, 2)
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"this {device.type}"

@@ -1,0 +1,106 @@
+"""The repeated blocks of a denoiser, compiled while it trains: one compilation serves all of them.
+
+Regional compilation takes seconds where that of the whole model takes minutes. Outside the steps (samples, validation,
+verification) the model runs as it is, so that only the shapes of the training are ever compiled.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from settings.training import TrainingConfig
+from trainer.data.batches import LatentBatch
+from trainer.execution.accumulation import AroundGradientSource, Backward, GradientSource
+
+PAYS_FROM = 300.0
+"""Seconds that the steps left must take before `auto` compiles. SDXL at 512 squared on an H200: the first steps take
+23 s longer, a later one 118 ms instead of 138 (docs/performance.md)."""
+STEPS_TO_MEASURE = 10
+MOST_VARIANTS = 64
+"""Of one block: its widths, times bucket shapes, times passes with and without gradient or adapter."""
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+class CompiledBlocks:
+    """The blocks of `denoiser`, with the adapter on them. Raises ValueError when it has none that repeat."""
+
+    def __init__(self, denoiser: nn.Module, backend: str = "inductor", cache: Path | None = None) -> None:
+        self._blocks: list[Any] = list(repeated_blocks(denoiser))
+        if cache is not None:
+            os.environ[CACHE_VARIABLE] = str(cache.resolve())
+        torch._dynamo.config.recompile_limit = MOST_VARIANTS
+        for block in self._blocks:
+            block.compile(backend=backend)
+        self._compiled = [block._compiled_call_impl for block in self._blocks]
+        self._switch([None] * len(self._blocks))
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Inside, calls go to the compiled blocks."""
+        self._switch(self._compiled)
+        try:
+            yield
+        finally:
+            self._switch([None] * len(self._blocks))
+
+    def _switch(self, calls: Sequence[Any]) -> None:
+        for block, call in zip(self._blocks, calls, strict=True):
+            block._compiled_call_impl = call
+
+
+def repeated_blocks(denoiser: Any) -> Iterator[nn.Module]:
+    """The transformer blocks, by what diffusers says of the model. Raises ValueError without any."""
+    names = denoiser._repeated_blocks or [name for name in denoiser._no_split_modules or () if "Transformer" in name]
+    blocks = [module for module in denoiser.modules() if type(module).__name__ in names]
+    if not blocks:
+        raise ValueError(f"{type(denoiser).__name__} has no repeated blocks")
+    yield from blocks
+
+
+def compiles(config: TrainingConfig, device: torch.device) -> bool:
+    """Whether this run may compile: `auto` leaves a CPU alone, where it takes minutes."""
+    return config.compile == "always" or (config.compile == "auto" and device.type == "cuda")
+
+
+class CompiledSteps(AroundGradientSource):
+    """A source of gradients whose passes run through compiled blocks: at once, or when the run is seen to be long."""
+
+    def __init__(
+        self,
+        inner: GradientSource,
+        blocks: Callable[[], CompiledBlocks],
+        at_once: bool,
+        steps_left: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(inner)
+        self._make, self._at_once = blocks, at_once
+        self._steps_left, self._clock = steps_left, clock
+        self._blocks: CompiledBlocks | None = None
+        self._starts: list[float] = []
+
+    def run(self, batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor]:
+        if self._blocks is None and self._pays():
+            self._blocks = self._make()
+        if self._blocks is None:
+            return self._inner.run(batches, backward)
+        with self._blocks.in_use():
+            return self._inner.run(batches, backward)
+
+    def _pays(self) -> bool:
+        """Decides once, from the time between the starts of the first steps, without the very first."""
+        if self._at_once:
+            return True
+        if len(self._starts) == STEPS_TO_MEASURE:
+            return False
+        self._starts.append(self._clock())
+        if len(self._starts) < STEPS_TO_MEASURE:
+            return False
+        seconds = (self._starts[-1] - self._starts[1]) / (STEPS_TO_MEASURE - 2)
+        return seconds * self._steps_left() >= PAYS_FROM

@@ -1,0 +1,197 @@
+"""Passes of denoiser and text encoders as CUDA graphs: a step of SDXL launches 19,000 kernels, which takes a processor
+longer than a GPU needs to run them. What was recorded once is launched as a whole.
+
+Passes without gradients (samples, validation, the base as a teacher) run as they are.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from settings.training import TrainingConfig
+from trainer.data.batches import LatentBatch
+from trainer.execution.accumulation import AroundGradientSource, Backward, GradientSource
+from trainer.trainables.trainable import Trainable
+
+PASSES_BEFORE = 2
+"""Of one kind, which run as they are: what is drawn once or twice is not worth recording."""
+
+Recorder = Callable[[nn.Module, tuple[Tensor, ...], Any], Callable[..., Any]]
+"""Takes a module, tensors as it will get them, and the memory to record in; returns what replays its passes."""
+
+
+def cuda_graphs(module: nn.Module, tensors: tuple[Tensor, ...], pool: Any) -> Callable[..., Any]:
+    """torch's own recorder, in the precision of the moment. Raises RuntimeError for what cannot be recorded."""
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # the recorder's stream is idle later on
+    with torch.autocast(
+        "cuda",
+        dtype=torch.get_autocast_dtype("cuda"),
+        enabled=torch.is_autocast_enabled("cuda"),
+        cache_enabled=False,
+    ):
+        recorded: Callable[..., Any] = torch.cuda.make_graphed_callables(
+            module, tensors, allow_unused_input=True, pool=pool
+        )
+        return recorded
+
+
+def records(config: TrainingConfig, device: torch.device) -> bool:
+    """Whether this run may record: not where a pass is another each time, nor for a base that is trained itself."""
+    return (
+        config.cuda_graphs == "auto"
+        and device.type == "cuda"
+        and config.adapter != "full"
+        and config.gradient_checkpointing != "always"
+        and not config.needs_first_activations
+        and not config.shard_base  # whose blocks are gathered between kernels
+    )
+
+
+class RecordedPasses:
+    """Records the passes of `model` with gradients, for each kind of input, while `in_use`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        may: Callable[[], bool] = lambda: True,
+        record: Recorder = cuda_graphs,
+        new_pool: Callable[[], Any] = torch.cuda.graph_pool_handle,
+    ) -> None:
+        """`may`: asked at every pass. `new_pool`: memory to record in."""
+        self._model, self._may, self._record, self._new_pool = model, may, record, new_pool
+        self._seen: Counter[object] = Counter()
+        self._recorded: dict[object, Callable[..., Any]] = {}
+        self._pools: dict[int, Any] = {}
+        self._pending = 0
+        self.problem: str | None = None
+        """Why it records no more."""
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Inside, calls of the model are replayed where they can be."""
+        self._model.forward = self._forward
+        try:
+            yield
+        finally:
+            del self._model.forward  # the class's own again
+
+    def after_backward(self) -> None:
+        """No pass waits for its gradients any more."""
+        self._pending = 0
+
+    def forget(self) -> None:
+        """Give the memory back, and begin anew."""
+        self._recorded.clear()
+        self._pools.clear()
+        self._seen.clear()
+        self._pending = 0
+
+    def _forward(self, *arguments: Any, **options: Any) -> Any:
+        run = type(self._model).forward
+        if not torch.is_grad_enabled() or self.problem is not None or not self._may():
+            return run(self._model, *arguments, **options)
+        leaves, structure = tree_flatten((arguments, options))
+        tensors = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+        kind = (self._pending, *_kind(leaves, structure))
+        self._pending += 1
+        self._seen[kind] += 1
+        if self._seen[kind] <= PASSES_BEFORE:
+            return run(self._model, *arguments, **options)
+        if kind not in self._recorded and not self._add(kind, _Pass(self._model, leaves, structure), tensors):
+            return run(self._model, *arguments, **options)
+        return self._recorded[kind](*tensors)
+
+    def _add(self, kind: tuple[Any, ...], module: "_Pass", tensors: Sequence[Tensor]) -> bool:
+        """Passes that wait for their gradients at the same time need memory of their own; the others share it."""
+        waiting = kind[0]
+        if waiting not in self._pools:
+            self._pools[waiting] = self._new_pool()
+        samples = tuple(each.detach().clone().requires_grad_(each.requires_grad) for each in tensors)
+        try:
+            self._recorded[kind] = self._record(module, samples, self._pools[waiting])
+        except RuntimeError as error:  # of memory, too
+            self.forget()
+            self.problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            return False
+        return True
+
+
+class _Pass(nn.Module):
+    """A model as a function of tensors alone; what else it was called with stays as it is."""
+
+    def __init__(self, model: nn.Module, leaves: Sequence[Any], structure: TreeSpec) -> None:
+        super().__init__()
+        self.model = model
+        self._leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self._places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        self._structure = structure
+        self.training = model.training
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Those that want gradients: the recorder hands all that it is told of to autograd, every time."""
+        return (each for each in self.model.parameters(recurse) if each.requires_grad)
+
+    def forward(self, *tensors: Tensor) -> Any:
+        leaves = list(self._leaves)
+        for place, tensor in zip(self._places, tensors, strict=True):
+            leaves[place] = tensor
+        arguments, options = tree_unflatten(leaves, self._structure)
+        return type(self.model).forward(self.model, *arguments, **options)
+
+
+def _kind(leaves: Sequence[Any], structure: TreeSpec) -> tuple[Any, ...]:
+    """What a recording is good for: shapes, types and who wants gradients, and everything that is no tensor."""
+    of_tensors = [
+        (tuple(leaf.shape), leaf.dtype, leaf.requires_grad) if isinstance(leaf, Tensor) else leaf for leaf in leaves
+    ]
+    return repr(structure), *of_tensors
+
+
+class RecordedSteps(AroundGradientSource):
+    """A source of gradients whose passes are recorded and replayed."""
+
+    def __init__(
+        self, inner: GradientSource, models: Sequence[RecordedPasses], trainables: Sequence[Trainable]
+    ) -> None:
+        super().__init__(inner)
+        self._models, self._trainables = models, trainables
+
+    @property
+    def problem(self) -> str | None:
+        """Why some passes are not recorded any more."""
+        return next((model.problem for model in self._models if model.problem is not None), None)
+
+    def forget(self) -> None:
+        """Give the memory back, and begin anew."""
+        for model in self._models:
+            model.forget()
+
+    def run(self, batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor]:
+        def replayed(batch: LatentBatch, share: float) -> dict[str, Tensor]:
+            try:
+                losses = backward(batch, share)
+            except torch.OutOfMemoryError:
+                self.forget()
+                raise
+            for model in self._models:
+                model.after_backward()
+            if len(batches) * self.parts > 1:
+                self._own_gradients()
+            return losses
+
+        with ExitStack() as stack:
+            for model in self._models:
+                stack.enter_context(model.in_use())
+            return self._inner.run(batches, replayed)
+
+    def _own_gradients(self) -> None:
+        """A gradient may lie where the next replay writes its own: what shall be added to must be copied."""
+        for trainable in self._trainables:
+            for parameter in trainable.parameters:
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad.clone()

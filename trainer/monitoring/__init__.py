@@ -1,0 +1,1 @@
+"""What is measured after every step, and what stops a run."""

@@ -1,0 +1,40 @@
+"""Notices when the adapter moves too fast to know where: what makes samples look terrible after a hundred steps.
+
+Adam's first updates have the size of the learning rate whatever the gradient, so ‖ΔW‖ grows before it has a direction.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from settings.sections.collapse import CollapseGuardName
+from trainer.trainables.trainable import Trainable
+
+EARLY = 0.2
+"""Share of the run in which a large change is a sign of too high a rate; later it is what was learned."""
+LOWERED = 0.5
+
+
+@dataclass
+class CollapseGuard:
+    """warn: says so, once. lower: also halves the adapter's rate for the rest of the run, each time."""
+
+    mode: CollapseGuardName
+    limit: float
+    adapter: Trainable
+    total_steps: int
+    warned: bool = False
+
+    def check(self, step: int, weight_change: Mapping[str, float]) -> str | None:
+        """What to tell the user. `weight_change`: ‖ΔW‖/‖W‖ by block group."""
+        if self.mode == "off" or not weight_change or step > EARLY * self.total_steps:
+            return None
+        limit = self.limit / self.adapter.rate_factor  # what was lowered may come to the same place later
+        block, change = max(weight_change.items(), key=lambda item: item[1])
+        if change <= limit or (self.mode == "warn" and self.warned):
+            return None
+        self.warned = True
+        said = f"at step {step} the adapter has moved {block} by {change:.1%} of its weights, more than {limit:.0%}"
+        if self.mode == "warn":
+            return f"{said}: it may collapse. Lower learning_rate, or set collapse_guard: lower"
+        self.adapter.scale_rate(LOWERED)
+        return f"{said}: its learning rate is halved from here on"

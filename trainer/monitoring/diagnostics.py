@@ -1,0 +1,93 @@
+"""How far the weights have moved: per block, per token. Cheap, and read from the device in one transfer."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from families.family import ModelFamily
+from families.parts.whole_tensor import whole
+from trainer.tokens.concept_tokens import ConceptTokens
+from trainer.trainables.trainable import Trainable
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """weight_change: ‖ΔW‖/‖W‖ (Frobenius) by the denoiser's block groups. token_norms: mean norm of the trained rows by
+    the vocabulary's mean, by text encoder; token_cosines: mean cosine of the rows to what they were at first. rates:
+    learning rates in effect, with what Prodigy found."""
+
+    weight_change: dict[str, float]
+    token_norms: dict[str, float]
+    token_cosines: dict[str, float]
+    rates: dict[str, float]
+
+
+@dataclass
+class Observer:
+    """Looks at the weights between two steps."""
+
+    family: ModelFamily
+    tokens: ConceptTokens
+    trainables: Sequence[Trainable]
+    _initial: list[Tensor] = field(init=False)
+    _vocabulary: list[Tensor] = field(init=False)
+    _base: dict[str, Tensor] = field(init=False)
+
+    @torch.no_grad()
+    def __post_init__(self) -> None:
+        self._initial = [parameter.detach().clone() for parameter in self.tokens.parameters]
+        tables = [encoder.get_input_embeddings().weight for encoder in self.family.text_encoders]
+        self._vocabulary = [table.float().norm(dim=1).mean() for table in tables]
+        self._base = {  # now, while all processes are here: the base may be shared out
+            path: whole(layer.get_base_layer().weight.float().square().sum()) for path, layer in self._adapted()
+        }
+
+    @torch.no_grad()
+    def look(self) -> Diagnostics:
+        """The figures of this moment."""
+        changes = self._weight_changes()
+        rows = list(zip(self.tokens.parameters, self._initial, self._vocabulary, strict=True))
+        norms = [row.norm(dim=1).mean() / usual for row, _, usual in rows]
+        cosines = [functional.cosine_similarity(row, first, dim=1).mean() for row, first, _ in rows]
+        values = torch.stack([*changes.values(), *norms, *cosines]).tolist()
+        names = self.family.encoder_names
+        blocks, count = len(changes), len(rows)
+        return Diagnostics(
+            weight_change=dict(zip(changes, values, strict=False)),
+            token_norms=dict(zip(names, values[blocks : blocks + count], strict=False)),
+            token_cosines=dict(zip(names, values[blocks + count :], strict=False)),
+            rates={trainable.name: trainable.effective_learning_rate for trainable in self.trainables},
+        )
+
+    def _weight_changes(self) -> dict[str, Tensor]:
+        moved: dict[str, Tensor] = {}
+        before: dict[str, Tensor] = {}
+        for path, layer in self._adapted():
+            block = path.split(".")[0]
+            moved[block] = moved.get(block, 0) + change_squared(layer)
+            before[block] = before.get(block, 0) + self._base[path]
+        return {block: (moved[block] / before[block]).sqrt() for block in moved}
+
+    def _adapted(self) -> Iterator[tuple[str, Any]]:
+        """peft's layers in the denoiser, with their paths."""
+        for path, module in self.family.denoiser.named_modules():
+            if isinstance(module, BaseTunerLayer):
+                yield path, module
+
+
+def change_squared(module: nn.Module) -> Tensor:
+    """‖ΔW‖² of a peft layer: (). Of a LoRA without making ΔW: ‖s·BA‖² = s²·tr(BᵀB·AAᵀ). DoRA's magnitudes are left
+    out."""
+    layer: Any = module
+    (adapter,) = layer.active_adapters
+    if not isinstance(module, LoraLayer):
+        return layer.get_delta_weight(adapter).float().square().sum()
+    down = layer.lora_A[adapter].weight.flatten(1)
+    up = layer.lora_B[adapter].weight.flatten(1)
+    return layer.scaling[adapter] ** 2 * ((up.T @ up) * (down @ down.T)).sum()

@@ -1,0 +1,1 @@
+"""Placeholder tokens of the concepts: how they are added, initialised and constrained."""

@@ -1,0 +1,76 @@
+"""The new words of a concept: placeholder tokens in every text encoder, trained by peft's trainable tokens."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers.training_utils import cast_training_params
+from peft import TrainableTokensConfig, inject_adapter_in_model
+from peft.tuners.trainable_tokens import TrainableTokensLayer
+from torch import Tensor, nn
+
+from families.family import ModelFamily
+from families.parts.placeholder_tokens import PlaceholderTokens, placeholder_names
+from trainer.adapters.kinds import ADAPTER
+from trainer.tokens.initialization import TokenStart
+
+
+@dataclass
+class ConceptTokens:
+    """The trained rows. `parameters`: one (n, d) fp32 tensor for each text encoder, n over all concepts.
+
+    `triggers` maps trigger words to the names of their placeholder tokens.
+    """
+
+    family: ModelFamily
+    triggers: dict[str, list[str]]
+    placeholders: PlaceholderTokens
+    parameters: list[nn.Parameter]
+
+    def remove(self) -> None:
+        """Give the text encoders back as they were."""
+        self.placeholders.remove()
+        for encoder in self.family.text_encoders:
+            del encoder.peft_config
+
+    def rows(self) -> list[Tensor]:
+        """The rows as they are now, fp32 on the CPU: one (n, d) for each text encoder."""
+        return [parameter.detach().float().cpu().clone() for parameter in self.parameters]
+
+
+def add_tokens(
+    family: ModelFamily, starts: Mapping[str, TokenStart], count: int, generator: torch.Generator
+) -> ConceptTokens:
+    """Add `count` tokens for each trigger word to every text encoder. `starts` by trigger word."""
+    rows = [
+        torch.cat([start.rows(index, encoder.get_input_embeddings().weight, count, generator)
+                   for start in starts.values()])
+        for index, encoder in enumerate(family.text_encoders)
+    ]  # fmt: skip
+    names = {trigger: placeholder_names(count, index * count) for index, trigger in enumerate(starts)}
+    placeholders = PlaceholderTokens(family, [name for each in names.values() for name in each], rows)
+    parameters = []
+    for encoder, ids, row in zip(family.text_encoders, placeholders.ids, rows, strict=True):
+        config = TrainableTokensConfig(token_indices=ids, target_modules=["token_embedding"])
+        inject_adapter_in_model(config, encoder, adapter_name=ADAPTER)
+        cast_training_params([encoder], torch.float32)
+        for layer in encoder.modules():
+            if isinstance(layer, TrainableTokensLayer):
+                layer.get_merged_weights = _merging(layer, torch.tensor(ids))
+        parameter = next(value for value in encoder.parameters() if value.requires_grad)
+        with torch.no_grad():  # the fp32 rows, not what a half-precision table made of them
+            parameter.copy_(row)
+        parameters.append(parameter)
+    return ConceptTokens(family, names, placeholders, parameters)
+
+
+def _merging(layer: TrainableTokensLayer, ids: Tensor) -> Callable[[Sequence[str]], Tensor]:
+    """In place of peft's, which makes the tensor of token ids in every pass, and waits for the device to have it."""
+
+    def merged(active_adapters: Sequence[str]) -> Tensor:
+        nonlocal ids
+        table = layer.base_layer.weight
+        ids = ids.to(table.device)
+        return table.index_copy(0, ids, layer.trainable_tokens_delta[ADAPTER].to(table))
+
+    return merged

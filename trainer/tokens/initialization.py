@@ -1,0 +1,89 @@
+"""How the rows of new tokens start: as words, as the mean of matching words, or at random, all of a usual length."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from families.family import ModelFamily
+from settings.record import ConfigError
+from settings.training import TrainingConfig
+
+SYMMETRY_BREAKING_NOISE = 0.01
+"""Share of the vocabulary's deviation that is added to rows that would otherwise be alike."""
+END_OF_WORD = "</w>"
+
+
+@dataclass(frozen=True)
+class TokenStart:
+    """Rows of the vocabulary by id, for each text encoder in turn; none: at random. `mean`: their mean for every token,
+    else one for each token in turn. `exact`: without noise, for a word that is trained further."""
+
+    ids: tuple[tuple[int, ...], ...] | None = None
+    mean: bool = False
+    exact: bool = False
+
+    def rows(self, encoder: int, table: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """(count, d) in fp32 on the CPU, from the encoder's vocabulary (V, d)."""
+        table = table.detach().float().cpu()
+        noise = torch.randn(count, table.shape[1], generator=generator) * table.std(dim=1).mean()
+        if self.ids is None:
+            return noise
+        found = table[list(self.ids[encoder])]
+        chosen = _usual_length(found.mean(dim=0), table).expand(count, -1) if self.mean else _in_turn(found, count)
+        return chosen.clone() if self.exact else chosen + SYMMETRY_BREAKING_NOISE * noise
+
+
+def token_starts(config: TrainingConfig, family: ModelFamily) -> dict[str, TokenStart]:
+    """By trigger word. Raises ConfigError, naming the remedy, for words or patterns that the vocabulary lacks."""
+    return {
+        concept.trigger_word: _start(config, family.tokenizers, concept.trigger_word, concept.class_word)
+        for concept in config.all_concepts
+    }
+
+
+def _start(config: TrainingConfig, tokenizers: Sequence[Any], trigger: str, class_word: str | None) -> TokenStart:
+    if config.train_existing_tokens:
+        return TokenStart(tuple((_existing(each.get_vocab(), trigger),) for each in tokenizers), exact=True)
+    words = config.token_init_words or class_word
+    if config.token_init == "random" or (words is None and config.token_init in (None, "images")):
+        return TokenStart()
+    if config.token_init == "vocabulary":
+        pattern = config.token_init_pattern or ""
+        return TokenStart(tuple(_matching(each.get_vocab(), pattern) for each in tokenizers), mean=True)
+    if words is None:
+        raise ConfigError(f"token_init: words, but {trigger} has no class_word; set it, or token_init_words")
+    return TokenStart(tuple(tuple(each(words, add_special_tokens=False).input_ids) for each in tokenizers))
+
+
+def _existing(vocabulary: Mapping[str, int], trigger: str) -> int:
+    """The id of a word that is one token."""
+    name = trigger.lower() + END_OF_WORD
+    if name not in vocabulary:
+        raise ConfigError(
+            f"train_existing_tokens: {trigger!r} is no word of the base's vocabulary; leave train_existing_tokens out "
+            "to teach it as a new word, or choose another trigger_word"
+        )
+    return vocabulary[name]
+
+
+def _matching(vocabulary: Mapping[str, int], pattern: str) -> tuple[int, ...]:
+    ids = tuple(sorted(number for name, number in vocabulary.items() if re.search(pattern, name)))
+    if not ids:
+        raise ConfigError(
+            f"token_init_pattern: {pattern!r} matches no entry of the base's vocabulary; whole words end in "
+            f"{END_OF_WORD}, as in ^dog{END_OF_WORD}"
+        )
+    return ids
+
+
+def _in_turn(rows: Tensor, count: int) -> Tensor:
+    return rows[[index % len(rows) for index in range(count)]]
+
+
+def _usual_length(row: Tensor, table: Tensor) -> Tensor:
+    """A mean of many rows is short: where they disagree they cancel."""
+    return row / row.norm().clamp(min=1e-12) * table.norm(dim=1).mean()

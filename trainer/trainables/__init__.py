@@ -1,0 +1,1 @@
+"""Groups of trained parameters, each with its optimizer, schedule and weight average."""

@@ -1,0 +1,53 @@
+"""Learning rates over the steps of a run: transformers' schedules, each within the part of the run that it is for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from transformers import get_scheduler
+
+from settings.sections.optimization import SchedulerName
+
+Multiplier = Callable[[int], float]
+"""Factor of the peak learning rate at an optimizer step, counted from 0."""
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """`first` and `last`: shares of the run between which there is any rate at all. A phase of the training is nothing
+    else: outside it a trainable's rate is 0. `cycles`, `power`: of cosine_with_restarts and polynomial."""
+
+    name: SchedulerName
+    warmup_steps: int
+    first: float = 0.0
+    last: float = 1.0
+    cycles: int = 1
+    power: float = 1.0
+
+
+def multiplier(settings: ScheduleSettings, learning_rate: float, total_steps: int) -> Multiplier:
+    """The schedule over a run of `total_steps`: it warms up where its part begins, and ends where its part ends."""
+    first, last = (round(share * total_steps) for share in (settings.first, settings.last))
+    curve = _curve(settings, learning_rate, last - first)
+
+    def at(step: int) -> float:
+        return curve(step - first) if first <= step < last else 0.0
+
+    return at
+
+
+def _curve(settings: ScheduleSettings, learning_rate: float, steps: int) -> Multiplier:
+    own: dict[SchedulerName, dict[str, float]] = {
+        "cosine_with_restarts": {"num_cycles": settings.cycles},
+        "polynomial": {"power": settings.power, "lr_end": 0.0},
+    }
+    probe = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=learning_rate)  # transformers want an optimizer
+    schedule = get_scheduler(
+        "constant_with_warmup" if settings.name == "constant" else settings.name,
+        probe,
+        num_warmup_steps=min(settings.warmup_steps, steps),
+        num_training_steps=steps,
+        scheduler_specific_kwargs=own.get(settings.name),
+    )
+    curve: Multiplier = schedule.lr_lambdas[0]
+    return curve

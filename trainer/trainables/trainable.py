@@ -1,0 +1,126 @@
+"""Something that is trained: parameters with their own optimizer, schedule and clipping."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from settings.sections.optimization import SCHEDULE_FREE
+from trainer.optimizers.registry import build_optimizer
+from trainer.optimizers.settings import OptimizerSettings
+from trainer.trainables.averages import build_averages
+from trainer.trainables.schedules import ScheduleSettings, multiplier
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss or gradient is no longer finite."""
+
+
+class Trainable:
+    """A named group of fp32 parameters. Steps are optimizer steps; the schedule ends where the run ends."""
+
+    def __init__(
+        self,
+        name: str,
+        parameters: Sequence[nn.Parameter],
+        *,
+        optimizer: OptimizerSettings,
+        schedule: ScheduleSettings,
+        max_grad_norm: float,
+        total_steps: int,
+        ema_decay: float = 0.0,
+        undecayed: Collection[nn.Parameter] = (),
+    ) -> None:
+        """`undecayed`: parameters, these or others, that weight decay leaves alone.
+
+        Raises ValueError without parameters, or for one that is not fp32.
+        """
+        wrong = [parameter.dtype for parameter in parameters if parameter.dtype != torch.float32]
+        if wrong or not parameters:
+            raise ValueError(f"{name}: {len(parameters)} parameters, {len(wrong)} of them not fp32 ({set(wrong)})")
+        self.name = name
+        self.parameters = list(parameters)
+        self.optimizer = build_optimizer(self.parameters, optimizer, undecayed)
+        self._settings, self._peak = schedule, optimizer.learning_rate
+        self._total = total_steps
+        self._multiplier = multiplier(schedule, optimizer.learning_rate, total_steps)
+        self.rate_factor = 1.0
+        self.schedule = LambdaLR(self.optimizer, lambda step: self.rate_factor * self._multiplier(step))
+        self.averages = build_averages(self.parameters, self.optimizer, optimizer.name in SCHEDULE_FREE, ema_decay)
+        self._max_grad_norm = max_grad_norm
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return float(self.schedule.get_last_lr()[0])
+
+    @property
+    def effective_learning_rate(self) -> float:
+        """With the factor that Prodigy has found."""
+        return self.learning_rate * float(self.optimizer.param_groups[0].get("d", 1.0))
+
+    @property
+    def finished(self) -> bool:
+        """Whether its part of the run is over: no step to come changes it."""
+        return self.schedule.last_epoch >= round(self._settings.last * self._total)
+
+    def scale_rate(self, factor: float) -> None:
+        """Multiply the rates of all steps from the next one on."""
+        self.rate_factor *= factor
+        self._go_to(self.schedule.last_epoch)
+
+    def end_at(self, total_steps: int) -> None:
+        """Stretch or shrink the schedule to another end of the run."""
+        self._total = total_steps
+        self._multiplier = multiplier(self._settings, self._peak, total_steps)
+        self._go_to(self.schedule.last_epoch)
+
+    def clip(self) -> torch.Tensor:
+        """Clip the gradient. Returns its norm before: ()."""
+        return nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
+
+    def update(self) -> None:
+        """Step, advance the schedule, clear the gradients, let the averages follow."""
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.averages.follow()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters, what the optimizer remembers of each, its figures, and the averages."""
+        optimizer = self.optimizer.state_dict()
+        count = len(self.parameters)
+        return {
+            "parameters": [parameter.detach() for parameter in self.parameters],
+            "optimizer": [optimizer["state"].get(index, {}) for index in range(count)],
+            "groups": [{key: value for key, value in group.items() if key != "params"}
+                       for group in optimizer["param_groups"]],
+            "averages": self.averages.state_dict(),
+            "rate_factor": self.rate_factor,
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
+        """Go on from a state after `step` steps, with the rate that the schedule has there."""
+        for parameter, saved in zip(self.parameters, state["parameters"], strict=True):
+            parameter.copy_(saved)
+        present = self.optimizer.state_dict()["param_groups"]
+        groups = [
+            {**{key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()},
+             "params": group["params"]}
+            for saved, group in zip(state["groups"], present, strict=True)
+        ]  # fmt: skip
+        remembered = {index: each for index, each in enumerate(state["optimizer"]) if each}
+        self.optimizer.load_state_dict({"state": remembered, "param_groups": groups})
+        self.averages.load_state_dict(state["averages"])
+        self.rate_factor = state["rate_factor"]
+        self._go_to(step)
+
+    def _go_to(self, step: int) -> None:
+        self.schedule.last_epoch = step
+        rates = [base * (self.rate_factor * self._multiplier(step)) for base in self.schedule.base_lrs]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self.schedule._last_lr = rates
