@@ -44,7 +44,7 @@ def page(rows: Sequence[Row], prompts: Sequence[str]) -> str:
         "</main>\n"
     )
     kicker = '<p class="kicker">Comparison of LoRAs</p>'
-    return html_page("Comparison", kicker, body, style=page_file("report.css", "job.report"))
+    return html_page("Comparison", kicker, body, style=page_file("report.css"))
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

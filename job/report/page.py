@@ -35,10 +35,10 @@ def write_page(output: OutputFolder, dataset: PreparedDataset) -> Path:
 
 def page(data: Mapping[str, Any], charts: Sequence[Curve]) -> str:
     """The text of the page."""
-    style, script, body = (page_file(f"report.{kind}", "job.report") for kind in ("css", "js", "html"))
+    script, body = (page_file(f"report.{kind}", "job.report") for kind in ("js", "html"))
     body = Template(body).substitute(charts="\n".join(map(_figure, charts)))
     kicker = '<p class="kicker" id="kicker"></p>'
-    return html_page("Training report", kicker, body, style=style, script=script, data=data)
+    return html_page("Training report", kicker, body, style=page_file("report.css"), script=script, data=data)
 
 
 def _data(output: OutputFolder, dataset: PreparedDataset, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def gallery_page(dataset: PreparedDataset, folder: Path | None = None) -> str:
     link = partial(_link, PurePosixPath(os.path.relpath(dataset.folder, folder or dataset.folder)))
     images = list(ordered_map(partial(_image, dataset.folder, link), _shown(dataset.examples)))
     data = {"summary": _summary(dataset, images), "images": images}
-    style, script, body = (page_file(f"gallery.{kind}", "preprocess") for kind in ("css", "js", "html"))
+    style, script, body = (page_file(f"gallery.{kind}", "preprocess.gallery") for kind in ("css", "js", "html"))
     return html_page("Dataset", '<h1 id="folder">Dataset</h1>', body, style=style, script=script, data=data)
 
 

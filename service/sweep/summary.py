@@ -31,7 +31,7 @@ def summary_page(trials: Sequence[Trial], failures: Mapping[int, str]) -> str:
         f"{chosen}</main>\n"
     )
     kicker = f'<p class="kicker">Sweep of {len(trials)} trials</p>'
-    return html_page("Sweep", kicker, body, style=page_file("report.css", "job.report"))
+    return html_page("Sweep", kicker, body, style=page_file("report.css"))
 
 
 def _headline(trials: Sequence[Trial]) -> str:
