@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from families.loading.sources import EMBEDDED_BASE_FOLDER
+from fetching.hub_connection import require_hub
 from settings.record import ConfigError
 
 EMBEDDED_EVALUATOR = "mini-sdxl"
@@ -112,6 +113,8 @@ def _clip_parts(name: str) -> tuple[str, str, str]:
 
 def _loaded(setting: str, name: str, load: Callable[[], Any]) -> Any:
     try:
+        if name != EMBEDDED_EVALUATOR:
+            require_hub(name, "config.json")
         return load()
     except (OSError, ValueError, KeyError) as error:
         what = "the folder" if Path(name).is_dir() else "the hub model"

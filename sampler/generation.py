@@ -15,12 +15,14 @@ from families.loading.fingerprint import fingerprint
 from families.registry import load_base_model
 from families.sdxl import SDXL
 from families.sdxl_refiner import SDXLRefiner, load_refiner
+from sampler.duplicates import merge_duplicates
 from sampler.extras import NO_EXTRAS, Extras
 from sampler.images.parameters import parameters_text
 from sampler.images.safety_checker import SafetyChecker
-from sampler.images.starting_picture import drawn_size
+from sampler.images.starting_picture import drawn_size, mask_notes
 from sampler.pipelines import pipeline_for, takes_guidance_rescale
 from sampler.prompts.encoding import require_readable
+from sampler.prompts.foreign_syntax import prompt_notes
 from sampler.prompts.plain_words import words_in
 from sampler.refining import Refinement, require_refinable
 from sampler.request import RequestError, check_clip_skip
@@ -83,11 +85,14 @@ class Generation:
         Raises RequestError, also where all are flagged, ArtifactError or BaseModelError; the bare base is left in any
         case.
         """
+        loras, merged = merge_duplicates(loras)
         described = [lora for lora in loras if lora.artifact.description]
         sampler = self.prepare(described[0].artifact if described else None, base_model)
         sampler.check(request)
         refinement = self._refinement(request, extras, sampler)
         checker = self._safety_checker(extras.safety_checker, sampler)
+        for note in (*merged, *mask_notes(request.mask, drawn_size(request, sampler.family))):
+            self._say(f"warning: {note}")
         self._warn(loras)
         begun = time.monotonic()
         try:
@@ -200,6 +205,8 @@ class Generation:
             )
 
     def _tell_triggers(self, prompt: str, triggers: Sequence[str]) -> None:
+        for note in prompt_notes(prompt, triggers):
+            self._say(f"warning: {note}")
         if not triggers:
             return
         self._say(f"trigger words: {', '.join(triggers)}")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from families.family import ModelFamily, PromptReader, ReadsByClip
 from sampler.schedulers import BASE_SCHEDULER, known_schedulers
@@ -10,6 +10,8 @@ from sampler.schedulers import BASE_SCHEDULER, known_schedulers
 MAX_SIDE = 4096
 MAX_OUTPUTS = 64
 MAX_SEED = 2**64 - 1
+LARGEST_STRETCH = 0.02
+"""By how much the mask's aspect ratio may differ from the picture's: rounding of a scaled copy."""
 
 
 class RequestError(ValueError):
@@ -73,12 +75,29 @@ def _check_starting_picture(request: SampleRequest) -> None:
         raise RequestError("mask: needs image, the picture whose white part of the mask is drawn anew")
     if request.image is None:
         return
+    _check_mask(request.image, request.mask)
     if not 0 < request.strength <= 1:
         raise RequestError(f"strength: {request.strength:g} must be above 0 and at most 1")
     if int(request.num_inference_steps * request.strength) < 1:
         raise RequestError(
             f"strength: {request.strength:g} of {request.num_inference_steps} steps is less than one step. "
             "Raise strength or num_inference_steps."
+        )
+
+
+def _check_mask(image: Image.Image, mask: Image.Image | None) -> None:
+    """Raises RequestError for a mask of another shape: stretched or cropped, it would mark other places.
+
+    A mask of another size with the same aspect ratio is scaled.
+    """
+    if mask is None:
+        return
+    width, height = ImageOps.exif_transpose(image).size
+    mask_width, mask_height = ImageOps.exif_transpose(mask).size
+    if abs((mask_width * height) / (mask_height * width) - 1) > LARGEST_STRETCH:
+        raise RequestError(
+            f"mask: is {mask_width} x {mask_height} pixels, image is {width} x {height}: the aspect ratios differ, so "
+            "the mask would mark other places than it shows. Give a mask of the picture's own size."
         )
 
 

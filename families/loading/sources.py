@@ -10,6 +10,8 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from families.errors import BaseModelError
+from fetching.errors import DownloadError
+from fetching.hub_connection import require_hub
 
 INDEX = "model_index.json"
 
@@ -95,7 +97,12 @@ def read_index(source: BaseModelSource) -> dict[str, Any]:
 
 def _fetch_index(source: BaseModelSource) -> Path:
     try:
+        require_hub(source.location, INDEX)
         return Path(hf_hub_download(source.location, INDEX))
+    except DownloadError as error:
+        raise BaseModelError(
+            f"{source.asked_as}: {error}. To try everything without a network, use {EMBEDDED_BASE}, which is embedded."
+        ) from error
     except RemoteEntryNotFoundError as error:
         raise BaseModelError(
             f"{source.asked_as}: {source.name} on the hub has no {INDEX}, so it is no model in diffusers' layout. If "

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from transformers import AutoProcessor, AutoTokenizer, ProcessorMixin
 
+from fetching.errors import DownloadError
+from fetching.hub_connection import require_hub
 from preprocess.captioners.captioner import OTHER_WAYS, CaptionerError
 
 OPTIONAL_PACKAGES = ("torchvision", "num2words", "sentencepiece", "protobuf", "tiktoken", "einops", "xformers", "timm")
@@ -57,9 +59,12 @@ def load_tokenizer(source: str, trust_remote_code: bool) -> Any:
 def loading_errors(source: str) -> Iterator[None]:
     """Turns what transformers raises while it loads `source` into a CaptionerError with a remedy."""
     try:
+        require_hub(source, "config.json")
         yield
     except CaptionerError:
         raise
+    except DownloadError as error:
+        raise CaptionerError(f"captioner: {error}. {OTHER_WAYS}") from error
     except ImportError as error:
         raise CaptionerError(_missing_package(source, error)) from error
     except torch.OutOfMemoryError as error:

@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
+from fetching.hub_connection import require_hub
 from preprocess.crops.masks import normalise
 from preprocess.errors import DatasetError
 from preprocess.workers.devices import best_device
@@ -45,6 +46,7 @@ class SubjectSegmenter:
     def load(cls, source: str | Path = CLIPSEG) -> "SubjectSegmenter":
         """From the hub or a local folder; safetensors only. Raises DatasetError when it cannot be had."""
         try:
+            require_hub(str(source), "config.json")
             processor = CLIPSegProcessor.from_pretrained(source)
             model, report = CLIPSegForImageSegmentation.from_pretrained(
                 source, use_safetensors=True, output_loading_info=True

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from transformers import Swin2SRForImageSuperResolution
 
+from fetching.hub_connection import require_hub
 from preprocess.errors import DatasetError
 from preprocess.workers.devices import best_device
 
@@ -29,6 +30,7 @@ class Upscaler:
     def load(cls, source: str) -> "Upscaler":
         """From the hub or a folder; safetensors only. Raises DatasetError when it cannot be had."""
         try:
+            require_hub(source, "config.json")
             model, report = Swin2SRForImageSuperResolution.from_pretrained(
                 source, use_safetensors=True, output_loading_info=True
             )

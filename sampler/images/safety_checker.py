@@ -20,6 +20,7 @@ from transformers import CLIPImageProcessor
 from families.loading.allowed import require_allowed
 from families.loading.opening import LOADING_ERRORS
 from families.loading.sources import HUB_ID, INDEX
+from fetching.hub_connection import require_hub
 from sampler.request import RequestError
 
 # It would announce black images in place of the flagged ones; here they are withheld, and a warning says which.
@@ -50,6 +51,7 @@ class SafetyChecker:
             )
         opened = str(path) if path.is_dir() else location
         try:
+            require_hub(opened, INDEX)
             inside = _is_pipeline(opened)
             model, report = StableDiffusionSafetyChecker.from_pretrained(
                 opened, subfolder="safety_checker" if inside else "", use_safetensors=True, dtype=torch.float32,

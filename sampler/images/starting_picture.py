@@ -1,4 +1,4 @@
-"""Makes the user's picture and mask fit what the base can draw."""
+"""Makes the user's picture and mask fit what the base can draw, and says what a mask is not good for."""
 
 import math
 
@@ -40,3 +40,15 @@ def fitted_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     return ImageOps.fit(ImageOps.exif_transpose(mask).convert("L"), size, Image.Resampling.NEAREST).point(
         lambda value: 255 if value >= 128 else 0
     )
+
+
+def mask_notes(mask: Image.Image | None, size: tuple[int, int]) -> list[str]:
+    """Warnings for a mask that, at `size` (width, height), has only one value."""
+    if mask is None:
+        return []
+    low, high = fitted_mask(mask, size).getextrema()
+    if high == 0:
+        return ["mask: is black throughout, so nothing is drawn anew. White marks what shall change"]
+    if low == 255:
+        return ["mask: is white throughout, so all of the picture is drawn anew. Black marks what shall stay"]
+    return []

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -139,8 +140,12 @@ def watched(base: ModelFamily, prompt: str, masks: Tensor | None) -> tuple[Token
     seen: list[Tensor] = []
 
     class Watching(AttnProcessor):
-        def __call__(self, attn, hidden_states, encoder_hidden_states=None, **kwargs):  # type: ignore[no-untyped-def]
-            output = super().__call__(attn, hidden_states, encoder_hidden_states=encoder_hidden_states, **kwargs)
+        def __call__(
+            self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **kwargs: Any
+        ) -> Tensor:
+            output: Tensor = super().__call__(
+                attn, hidden_states, encoder_hidden_states=encoder_hidden_states, **kwargs
+            )
             if encoder_hidden_states is not None:
                 query = attn.head_to_batch_dim(attn.to_q(hidden_states))
                 key = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))

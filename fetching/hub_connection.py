@@ -1,0 +1,41 @@
+"""Whether the Hugging Face hub can be reached: asked once, before a library retries each file for a minute."""
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+from huggingface_hub import constants, try_to_load_from_cache
+
+from fetching.errors import DownloadError
+
+SECONDS_TO_ANSWER = 5.0
+
+
+def require_hub(model: str, filename: str) -> None:
+    """Return when `model` is a path, when its `filename` is in the local cache, or when the hub answers.
+
+    Any answer counts, refusals included: what the hub says about the model is for the library that opens it.
+
+    Raises DownloadError, in one line with the remedy, when there is no connection.
+    """
+    if Path(model).expanduser().exists() or constants.HF_HUB_OFFLINE:
+        return
+    if isinstance(try_to_load_from_cache(model, filename), str):
+        return
+    try:
+        requests.head(constants.ENDPOINT, timeout=SECONDS_TO_ANSWER)
+    except requests.RequestException as error:
+        host = urlsplit(constants.ENDPOINT).hostname
+        raise DownloadError(
+            f"{model} is not on this disk, and the hub ({host}) cannot be reached: {_reason(error)}. Check the network "
+            "(HTTPS_PROXY, HF_ENDPOINT), or give a local folder or file"
+        ) from error
+
+
+def _reason(error: requests.RequestException) -> str:
+    """The system's own message, without the URL that `requests` puts around it."""
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {SECONDS_TO_ANSWER:.0f} seconds"
+    system = re.search(r"\[Errno [^\]]*\] ([^'\")]+)", str(error))
+    return system[1].strip() if system else type(error).__name__

@@ -1,0 +1,58 @@
+"""Prompt syntax of other programs that has no effect here, and trigger words that are nearly right."""
+
+import difflib
+import re
+from collections.abc import Sequence
+
+NETWORK = re.compile(r"<(lora|lyco|lycoris|hypernet|embedding|ti):([^<>:]+)(?::([^<>]*))?>", re.IGNORECASE)
+"""A1111's and Forge's way to load a file: <lora:name:0.8>."""
+EMBEDDING = re.compile(r"\bembedding:([\w.-]+)", re.IGNORECASE)
+"""ComfyUI's way to name an embedding."""
+BRACKETED = r"[\[{{<]\s*{trigger}\s*[\]}}>]"
+WORD = re.compile(r"[^\W_][\w-]*")
+SIMILAR = 0.75
+"""Of difflib's ratio: one wrong letter in four."""
+
+
+def prompt_notes(prompt: str, triggers: Sequence[str]) -> list[str]:
+    """Warnings on what the prompt says in the syntax of other programs, and on misspelt trigger words."""
+    return [*_networks(prompt), *_brackets(prompt, triggers), *_misspelt(prompt, triggers)]
+
+
+def _networks(prompt: str) -> list[str]:
+    notes = []
+    for match in NETWORK.finditer(prompt):
+        kind, name, strength = match[1].lower(), match[2].strip(), (match[3] or "").strip()
+        advice = f"give the file as lora, and its strength as lora_scale{f' {strength}' if strength else ''}"
+        if kind in ("embedding", "ti", "hypernet"):
+            advice = "give a LoRA file that holds the embedding as lora, and write its trigger word"
+        notes.append(f"prompt: {match.group()} loads nothing here and is read as text: {advice} ({name})")
+    for match in EMBEDDING.finditer(NETWORK.sub(" ", prompt)):
+        notes.append(
+            f"prompt: {match.group()} loads nothing here and is read as text: give the embedding's file as lora, and "
+            "write its trigger word"
+        )
+    return notes
+
+
+def _brackets(prompt: str, triggers: Sequence[str]) -> list[str]:
+    notes = []
+    for trigger in triggers:
+        for match in re.finditer(BRACKETED.format(trigger=re.escape(trigger)), prompt, re.IGNORECASE):
+            notes.append(f"prompt: {match.group()} is read with its brackets: write {trigger} alone")
+    return notes
+
+
+def _misspelt(prompt: str, triggers: Sequence[str]) -> list[str]:
+    """A word that is nearly a trigger word which the prompt does not hold."""
+    words = list(dict.fromkeys(WORD.findall(NETWORK.sub(" ", prompt))))
+    notes = []
+    for trigger in triggers:
+        if trigger in words or re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", prompt):
+            continue
+        near = difflib.get_close_matches(trigger.lower(), [word.lower() for word in words], n=1, cutoff=SIMILAR)
+        for word in words:
+            if near and word.lower() == near[0]:
+                notes.append(f"prompt: {word}: did you mean the trigger word {trigger}? Upper and lower case count")
+                break
+    return notes
