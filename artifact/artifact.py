@@ -1,12 +1,10 @@
 """Reads weights of any tool, and writes `weights.safetensors`: a LoRA whose header carries all the rest."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from artifact.contents import FileContents, read_contents
@@ -14,6 +12,7 @@ from artifact.errors import ArtifactError
 from artifact.layers import Layer
 from artifact.metadata import ArtifactDescription, own_header, to_header
 from artifact.names.layer_keys import named_tensors
+from artifact.safetensors_file import write_safetensors
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 EXACT = (".alpha", ".dora_scale", ".lora_magnitude_vector")
@@ -70,7 +69,7 @@ class Artifact:
             architecture=architecture,
             base_model_version=base_model_version,
         )
-        _save_atomically(tensors, path, header)
+        write_safetensors(tensors, path, header)
 
     def tensors(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """The layers as the file has them, on the CPU: `dtype`, but fp32 for alpha and dora_scale."""
@@ -86,11 +85,4 @@ class Artifact:
         Our own description goes along, so that this program knows their words.
         """
         header = own_header(self.description) if self.description else {}
-        _save_atomically({name: rows.float().contiguous() for name, rows in self.tokens.items()}, path, header)
-
-
-def _save_atomically(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    save_file(tensors, unfinished, metadata=header)
-    os.replace(unfinished, path)
+        write_safetensors({name: rows.float().contiguous() for name, rows in self.tokens.items()}, path, header)

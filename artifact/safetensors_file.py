@@ -1,12 +1,14 @@
-"""Opens a .safetensors file as what it is: hostile until checked. Nothing else is ever opened, and no pickle."""
+"""Reads and writes .safetensors files. A file that is read is hostile until checked; pickle is never opened."""
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from artifact.errors import ArtifactError
@@ -45,3 +47,21 @@ def require_finite(key: str, tensor: Tensor) -> None:
     finite = math.isfinite(tensor) if tensor.numel() == 1 else not (tensor - tensor).any()
     if not finite:  # NaN and infinities have no difference of 0; asking so takes half as long as torch.isfinite
         raise ArtifactError(f"{key} holds values that are not finite")
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path, header: Mapping[str, str] | None = None) -> None:
+    """Write the file whole or not at all, readable for those whom the umask allows.
+
+    `save_file` makes files of mode 0600, which another user's ComfyUI could not read. What it left unfinished, on a
+    full disk say, is removed. Raises OSError, or safetensors' SafetensorError, when it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, header and dict(header))
+        unfinished.chmod(mode)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -22,13 +22,15 @@ AS_GOOD = 0.01
 class Relative:
     """Each 0 to 1. fidelity: of the likeness that training pictures have to each other, beyond the base's.
 
-    following: of the base's text margin. kept: likeness of unrelated prompts to the base's pictures.
+    following: of the base's text margin. kept: likeness of unrelated prompts to the base's pictures. error: standard
+    error of the quality, as far as it comes from the likeness of single samples.
     """
 
     fidelity: float
     following: float
     kept: float
     quality: float
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ def relate(scores: Scores, base: Scores, training_pictures: float) -> Relative:
     following = _share(scores.text_margin, base.text_margin)
     kept = min(1.0, max(0.0, scores.prior_kept))
     quality = (fidelity * following * kept) ** (1 / 3) * (1 - COPY_PENALTY * scores.copied)
-    return Relative(fidelity, following, kept, quality)
+    whole = training_pictures - base.identity
+    spread = scores.identity_error / whole if whole >= SMALLEST else 0.0
+    error = quality * spread / (3 * fidelity) if fidelity > 0 else 0.0  # of the cube root, to first order
+    return Relative(fidelity, following, kept, quality, error)
 
 
 def choose(candidates: Sequence[Candidate]) -> Candidate:

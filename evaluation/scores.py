@@ -15,6 +15,7 @@ from evaluation.similarity import (
     mean_similarity,
     nearest_other_similarity,
     nearest_similarity,
+    similarity_error,
     text_margin,
 )
 from evaluation.subject_pictures import References
@@ -31,8 +32,8 @@ class Scores:
     clip_i, dino_i: to the training pictures (masked: to those without their surroundings). clip_t: to their prompts in
     plain words. text_margin: how much more than to the others' prompts. diversity: 1 - cosine among the samples of a
     prompt. nearest: to the nearest training picture; copied: share of the samples that are copies of one.
-    face: of the faces, where a network for them was given.
-    prior_kept: unrelated prompts, to the bare base's pictures of the same seeds.
+    face: of the faces, where a network for them was given. identity_error: standard error of
+    `identity` over the samples. prior_kept: unrelated prompts, to the bare base's pictures of the same seeds.
     """
 
     clip_i: float
@@ -46,6 +47,7 @@ class Scores:
     masked_clip_i: float | None = None
     masked_dino_i: float | None = None
     face: float | None = None
+    identity_error: float = 0.0
 
     @property
     def identity(self) -> float:
@@ -119,6 +121,7 @@ class Judge:
             masked_clip_i=self._likeness(encoders.clip_images, pictures, self._references.masked),
             masked_dino_i=self._likeness(encoders.dino, pictures, self._references.masked),
             face=self._face(pictures),
+            identity_error=similarity_error(identity, encoders.identity.embed(self._references.pictures)),
         )
 
     def identity(self, samples: Samples) -> float:

@@ -8,6 +8,13 @@ def mean_similarity(first: Tensor, second: Tensor) -> float:
     return float((first @ second.T).mean())
 
 
+def similarity_error(first: Tensor, second: Tensor) -> float:
+    """Standard error of `mean_similarity` over the N pictures of `first`: σ / √N, 0 for a single one."""
+    if len(first) < 2:
+        return 0.0
+    return float((first @ second.T).mean(dim=1).std() / len(first) ** 0.5)
+
+
 def mean_self_similarity(vectors: Tensor) -> float:
     """Mean cosine over all pairs of different members, N > 1; 1 for a single one."""
     if len(vectors) < 2:

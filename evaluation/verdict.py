@@ -15,6 +15,8 @@ RISING = 0.05
 """A last checkpoint that is better than the one before by this is still on its way up."""
 SLIGHT_LOSS, CLEAR_LOSS = 0.05, 0.15
 """Quality of the last checkpoint below the best one's, as a share of it."""
+NOISE = 2.0
+"""A difference of quality counts from this many of its standard errors on."""
 HARM_FOLLOWING, HARM_KEPT, HARM_COPIED = 0.5, 0.6, 0.5
 """Prompts followed, or the rest kept, below this, or more copies than this: overfit, with no checkpoint to compare."""
 
@@ -44,16 +46,23 @@ def _learning(chosen: Candidate) -> Learning:
 
 
 def _length(line: Sequence[Candidate], chosen: Candidate) -> Length:
-    """What the checkpoints at full strength say about the number of steps."""
+    """What the checkpoints at full strength say about the number of steps. What was never learned is not overfit."""
+    if max(one.relative.fidelity for one in (*line, chosen)) < PARTLY:
+        return "too short"
     last, best = line[-1], max(line, key=lambda one: one.relative.quality)
     loss = 1 - last.relative.quality / best.relative.quality if best.relative.quality > 0 else 0.0
-    if last.step != best.step and loss >= SLIGHT_LOSS:
+    if last.step != best.step and loss >= SLIGHT_LOSS and _beyond_noise(best, last):
         return "overfit" if loss >= CLEAR_LOSS or _harmed(last) else "slightly overfit"
     if _harmed(last):
         return "overfit"
     fidelities = [one.relative.fidelity for one in line]
     rising = len(line) < 2 or fidelities[-1] - fidelities[-2] >= RISING or fidelities[-1] < PARTLY
     return "too short" if fidelities[-1] < LEARNED and rising else "right"
+
+
+def _beyond_noise(best: Candidate, last: Candidate) -> bool:
+    error: float = (best.relative.error**2 + last.relative.error**2) ** 0.5
+    return best.relative.quality - last.relative.quality > NOISE * error
 
 
 def _harmed(candidate: Candidate) -> bool:
@@ -94,4 +103,7 @@ def _reasons(line: Sequence[Candidate], chosen: Candidate, learning: Learning, l
         "slightly overfit": "Fewer steps would do; more pictures would do better.",
         "right": "Check the pictures: do they all show one thing?" if learning == "not learned" else "",
     }
+    if length == "too short" and last.relative.kept < HARM_KEPT:
+        reasons.append("Unrelated prompts changed although the concept was not learned.")
+        remedies["too short"] = "Lower the learning rate, and raise max_train_steps."
     return [*reasons, *filter(None, [remedies[length]])]

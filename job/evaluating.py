@@ -1,17 +1,16 @@
 """The evaluation as a part of a training: when it is done, what it costs, and what becomes of its choice."""
 
 import json
-import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from artifact.artifact import Artifact
 from artifact.metadata import OWN_KEY
+from artifact.safetensors_file import write_safetensors
 from evaluation.checkpoints import Evaluation, evaluate_checkpoints, load_encoders, to_json
 from evaluation.scores import Encoders
 from families.family import ModelFamily
@@ -97,9 +96,7 @@ def rewrite_header(source: Path, target: Path, **changes: Any) -> None:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     description = json.loads(header[OWN_KEY]) | changes
     header[OWN_KEY] = json.dumps(description, ensure_ascii=False, sort_keys=True)
-    unfinished = target.with_name(target.name + ".unfinished")
-    save_file(tensors, unfinished, metadata=header)
-    os.replace(unfinished, target)
+    write_safetensors(tensors, target, header)
 
 
 def _keep(evaluation: Evaluation, output: OutputFolder) -> dict[str, Any]:

@@ -1,12 +1,10 @@
 """A LoRA file with its whole header, read and written; nothing is overwritten."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from artifact.artifact import EXACT, Artifact
@@ -17,6 +15,7 @@ from artifact.layers import Layer
 from artifact.metadata import TOKENS_KEY, TRIGGERS_KEY, rows_header, words_header
 from artifact.names.layer_keys import named_tensors
 from artifact.names.peft_metadata import METADATA_KEY
+from artifact.safetensors_file import write_safetensors
 
 FAMILY_OF_HEADER = {
     "stable-diffusion-xl": "sdxl",
@@ -107,7 +106,4 @@ def write_tensors(tensors: Mapping[str, Tensor], header: Mapping[str, str], path
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ArtifactError(f"{path.name}: {name} would not be finite; nothing was written")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    save_file({key: tensor.contiguous().clone() for key, tensor in tensors.items()}, unfinished, metadata=dict(header))
-    os.replace(unfinished, path)
+    write_safetensors({key: tensor.contiguous().clone() for key, tensor in tensors.items()}, path, header)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from artifact.artifact import Artifact
@@ -19,6 +18,7 @@ from artifact.merging.merge import read_all
 from artifact.merging.plain import Outcome
 from artifact.merging.single_file_rows import rows_of
 from artifact.names.components import DENOISER, Place
+from artifact.safetensors_file import write_safetensors
 from families.loading.sources import find_base_model
 
 TEXT_MODEL = "text_model."
@@ -104,7 +104,7 @@ def _rewrite(
     for key, (place, kind) in keys.items():
         tensors[key], fit = _changed(tensors[key], getattr(changes.at(place), kind), f"{path.parent.name}/{key}")
         fits.append(fit)
-    save_file(tensors, copy, header)
+    write_safetensors(tensors, copy, header)
     return set(keys.values())
 
 
@@ -125,10 +125,7 @@ def _into_file(source: Path, target: Path, changes: Changes, names: str, fits: l
             fits.append(fit)
     header.pop("modelspec.hash_sha256", None)
     header["modelspec.merged_from"] = ", ".join([source.name, names])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(target.name + ".unfinished")
-    save_file(tensors, unfinished, header)
-    os.replace(unfinished, target)
+    write_safetensors(tensors, target, header)
 
 
 def _changed(before: Tensor, change: Tensor, name: str) -> tuple[Tensor, Fit]:

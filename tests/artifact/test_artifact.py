@@ -1,6 +1,7 @@
 """The file: a plain LoRA for other tools, everything else in its header, and nothing that is broken."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from artifact.layers import LoraLayer
 from artifact.metadata import ArtifactDescription
 from artifact.names.kohya import kohya_name
 from artifact.placement.placing import PlacedArtifacts
+from artifact.safetensors_file import read_safetensors, write_safetensors
 from families.family import ModelFamily
 from families.loading.fingerprint import fingerprint
 from families.loading.sources import EMBEDDED_BASE_FOLDER
@@ -211,3 +213,28 @@ def test_the_fingerprint_is_the_same_in_half_precision(base: ModelFamily) -> Non
     assert fingerprint(half) == fingerprint(base.denoiser)
     next(half.parameters()).data[0] += 1
     assert fingerprint(half) != fingerprint(base.denoiser)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_says_who_may_read_a_file(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_safetensors({"a": torch.zeros(2)}, tmp_path / "weights.safetensors", {"key": "value"})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "weights.safetensors").stat().st_mode & 0o777 == mode
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.safetensors"
+    write_safetensors({"a": torch.zeros(2)}, path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("artifact.safetensors_file.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_safetensors({"a": torch.ones(2)}, path)
+    assert [each.name for each in tmp_path.iterdir()] == ["weights.safetensors"]
+    assert torch.equal(read_safetensors(path).tensors["a"], torch.zeros(2))

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -165,6 +166,9 @@ def test_the_rule_of_the_choice() -> None:
         ([(10, 0.7, 0.9, 0.95), (20, 0.8, 0.68, 0.9)], "learned", "slightly overfit"),
         ([(10, 0.7, 0.9, 0.95), (20, 0.8, 0.4, 0.5)], "learned", "overfit"),
         ([(20, 0.8, 0.3, 0.4)], "learned", "overfit"),
+        ([(25, 0.02, 0.9, 0.99), (50, 0.07, 0.9, 0.98), (75, 0.03, 0.9, 0.98)], "not learned", "too short"),
+        ([(50, 0.07, 0.9, 0.98), (100, 0.0, 0.9, 0.98)], "not learned", "too short"),
+        ([(50, 0.05, 0.4, 0.3)], "not learned", "too short"),
     ],
 )
 def test_verdicts(line: list[tuple[int, float, float, float]], learning: str, length: str) -> None:
@@ -172,6 +176,24 @@ def test_verdicts(line: list[tuple[int, float, float, float]], learning: str, le
     verdict = give_verdict(candidates, choose(candidates), 1.0)
     assert (verdict.learning, verdict.length) == (learning, length)
     assert verdict.headline.endswith("Use scale 1.") and verdict.reasons
+
+
+def test_a_difference_within_the_samples_noise_is_no_overfitting() -> None:
+    line = [candidate(10, 0.8), candidate(20, 0.8, following=0.7)]
+    assert give_verdict(line, line[0], 1.0).length == "slightly overfit"
+    noisy = [replace(one, relative=replace(one.relative, error=0.1)) for one in line]
+    assert give_verdict(noisy, noisy[0], 1.0).length == "right"
+
+
+def test_the_error_of_the_quality_is_that_of_its_samples() -> None:
+    """Against a bootstrap of the quality itself."""
+    generator = torch.Generator().manual_seed(0)
+    likeness = 0.5 + 0.1 * torch.randn(16, generator=generator)
+    base = scores(0.1, margin=0.2, kept=1.0)
+    measured = replace(scores(float(likeness.mean()), margin=0.2, kept=1.0), identity_error=float(likeness.std() / 4))
+    draws = likeness[torch.randint(16, (4000, 16), generator=generator)].mean(dim=1)
+    qualities = [relate(scores(float(draw), margin=0.2, kept=1.0), base, 0.9).quality for draw in draws]
+    assert relate(measured, base, 0.9).error == pytest.approx(float(torch.tensor(qualities).std()), rel=0.15)
 
 
 def test_checkpoints_are_thinned_evenly_with_the_last() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from families.family import ModelFamily, SizeConditioning
 from job.output_folder import OutputFolder
@@ -19,6 +20,9 @@ from trainer.data.latent_cache import CachedExample, CachedView
 from trainer.duration import describe, plan_duration
 from trainer.execution.accumulation import OutOfMemory
 from trainer.monitoring.time_budget import TimeBudget
+from trainer.optimizers.settings import OptimizerSettings
+from trainer.trainables.schedules import ScheduleSettings
+from trainer.trainables.trainable import Trainable
 
 CONFIG = RESUME_CONFIG.model_copy(update={"caption_dropout": 0.0, "ema_decay": 0.0, "lr_warmup_steps": 0})
 
@@ -111,6 +115,23 @@ def test_schedules_end_where_time_ends(
         assert all(each.learning_rate == 0 for each in training.trainer.trainables)
         assert sum("the run and its schedules end at step" in message for message in messages) >= 1
         assert "ETA 0:00:00" in [message for message in messages if "loss" in message][-1]
+
+
+def test_a_shorter_run_warms_up_for_as_large_a_part_of_it() -> None:
+    """Minutes that end a run early must not leave it in the warm-up of the long plan."""
+    schedule = ScheduleSettings("cosine", warmup_steps=50)
+    settings = OptimizerSettings("adamw", 1e-3, 0.0, 1.0)
+    trainable = Trainable(
+        "lora", [nn.Parameter(torch.zeros(2))], optimizer=settings, schedule=schedule, max_grad_norm=1, total_steps=500
+    )
+    trainable.end_at(40)
+    rates = []
+    for _ in range(40):
+        rates.append(trainable.learning_rate)
+        trainable.parameters[0].grad = torch.ones(2)
+        trainable.update()
+    assert rates.index(max(rates)) == 4 and max(rates) == 1e-3  # a tenth, as planned
+    assert rates[-1] < 1e-5 and trainable.learning_rate == 0
 
 
 def failing(base: ModelFamily, fits: int) -> Any:

@@ -1,6 +1,7 @@
 """Something that is trained: parameters with their own optimizer, schedule and clipping."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ class Trainable:
         self.parameters = list(parameters)
         self.optimizer = build_optimizer(self.parameters, optimizer, undecayed)
         self._settings, self._peak = schedule, optimizer.learning_rate
+        self._planned, self._planned_total = schedule, total_steps
         self._total = total_steps
         self._multiplier = multiplier(schedule, optimizer.learning_rate, total_steps)
         self.rate_factor = 1.0
@@ -72,8 +74,12 @@ class Trainable:
         self._go_to(self.schedule.last_epoch)
 
     def end_at(self, total_steps: int) -> None:
-        """Stretch or shrink the schedule to another end of the run."""
+        """Stretch or shrink the schedule to another end of the run. A shorter run keeps the share of its warm-up."""
         self._total = total_steps
+        warmup = self._planned.warmup_steps
+        if total_steps < self._planned_total:
+            warmup = round(warmup * total_steps / self._planned_total)
+        self._settings = replace(self._planned, warmup_steps=warmup)
         self._multiplier = multiplier(self._settings, self._peak, total_steps)
         self._go_to(self.schedule.last_epoch)
 

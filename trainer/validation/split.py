@@ -1,5 +1,6 @@
 """What is not trained, so that it can be validated on: whole images, or crops where images are few."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -38,7 +39,8 @@ def split(examples: Sequence[CachedExample], share: float, size_multiple: int, g
     order = torch.randperm(len(examples), generator=generator).tolist()
     candidates = [index for index in order if examples[index].concept is not None]
     wanted = min(MOST_IMAGES, int(share * len(candidates)))
-    if wanted == 0:
+    concepts = Counter(examples[index].concept for index in candidates)
+    if wanted == 0 or max(concepts.values(), default=0) < 2:  # no concept could spare an image
         crops = [_crop(examples[index], size_multiple, generator) for index in candidates[:MOST_CROPS]]
         return Split(list(examples), crops, crops=True)
     held: list[int] = []

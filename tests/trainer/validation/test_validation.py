@@ -50,6 +50,14 @@ def test_images_are_held_out_and_never_trained() -> None:
         assert {each.concept for each in parts.held_out} == {"A"}  # B keeps its only image
 
 
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.9])
+@pytest.mark.parametrize("concepts", [[*"ABCDEFGHIJ"], ["A"], [*"ABC", None, None]])
+def test_where_no_concept_can_spare_an_image_crops_are_held_out(concepts: list[str | None], share: float) -> None:
+    parts = split(examples(concepts), share, 16, generator())
+    assert parts.crops and len(parts.trained) == len(concepts)
+    assert len(parts.held_out) == min(4, len([each for each in concepts if each]))
+
+
 def test_few_images_give_crops_that_say_where_they_are() -> None:
     data = examples(["A"] * 6)
     ramp = torch.arange(16 * 16.0).view(1, 16, 16).expand(8, 16, 16)
