@@ -22,7 +22,8 @@ from families.family import ModelFamily
 from families.loading.sources import EMBEDDED_BASE
 from preprocess.dataset import PreparedDataset
 from sampler.sampler import Sampler
-from settings.training import TrainingConfig
+from settings.preparation import DataConfig
+from settings.sections.validation import ValidationSection
 
 DEFAULT_CLIP, DEFAULT_DINO = "openai/clip-vit-large-patch14", "facebook/dinov2-base"
 INFERENCE_STEPS = 20
@@ -52,36 +53,38 @@ class Evaluation:
     pictures: dict[tuple[int, float], list[Image.Image]]
 
 
-def load_encoders(config: TrainingConfig, device: torch.device, cache: Path | None = None) -> Encoders:
-    """The encoders that the configuration names. Raises ConfigError when one cannot be loaded."""
-    embedded = config.base_model == EMBEDDED_BASE
-    clip = ClipEncoder(config.evaluation_clip or (EMBEDDED_EVALUATOR if embedded else DEFAULT_CLIP), device)
-    dino = config.evaluation_dino or ("none" if embedded else DEFAULT_DINO)
+def load_encoders(
+    validation: ValidationSection, base_model: str, device: torch.device, cache: Path | None = None
+) -> Encoders:
+    """The encoders that the settings name. Raises ConfigError when one cannot be loaded."""
+    embedded = base_model == EMBEDDED_BASE
+    clip = ClipEncoder(validation.evaluation_clip or (EMBEDDED_EVALUATOR if embedded else DEFAULT_CLIP), device)
+    dino = validation.evaluation_dino or ("none" if embedded else DEFAULT_DINO)
     images = CachedEncoder(clip, cache / "clip.safetensors" if cache else None)
-    faces = FaceEncoder.load(config.evaluation_face_model) if config.evaluation_face_model else None
+    faces = FaceEncoder.load(validation.evaluation_face_model) if validation.evaluation_face_model else None
     if dino == "none":
         return Encoders(clip, images, None, faces)
     encoder = DinoEncoder(dino, device)
     return Encoders(clip, images, CachedEncoder(encoder, cache / "dino.safetensors" if cache else None), faces)
 
 
-def drawing_plan(config: TrainingConfig, side: int) -> DrawingPlan:
+def drawing_plan(validation: ValidationSection, preparation: DataConfig, base_model: str, side: int) -> DrawingPlan:
     """`side` of the pictures in pixels."""
-    class_words = {concept.trigger_word: concept.class_word for concept in config.all_concepts}
+    class_words = {concept.trigger_word: concept.class_word for concept in preparation.all_concepts}
     return DrawingPlan(
         prompt_set(
-            config.base_model,
-            config.concept_mode,
+            base_model,
+            preparation.concept_mode,
             class_words,
-            config.evaluation_prompts,
-            config.unrelated_prompts,
+            validation.evaluation_prompts,
+            validation.unrelated_prompts,
         ),
-        config.evaluation_samples,
+        validation.evaluation_samples,
         side,
         side,
-        min(INFERENCE_STEPS, config.num_inference_steps),
-        config.guidance_scale,
-        config.seed + EVALUATION_SEED,
+        min(INFERENCE_STEPS, validation.num_inference_steps),
+        validation.guidance_scale,
+        preparation.seed + EVALUATION_SEED,
     )
 
 
@@ -94,7 +97,9 @@ def thin(steps: Sequence[int], count: int) -> list[int]:
 
 
 def evaluate_checkpoints(
-    config: TrainingConfig,
+    validation: ValidationSection,
+    preparation: DataConfig,
+    base_model: str,
     family: ModelFamily,
     dataset: PreparedDataset,
     files: Mapping[int, Path],
@@ -102,12 +107,13 @@ def evaluate_checkpoints(
 ) -> Generator[Tested, None, Evaluation]:
     """`files`: artifacts by step. The family is bare before and after. Yields after each candidate."""
     sampler = Sampler(family)
-    plan = drawing_plan(config, config.resolution or family.native_resolution)
-    steps = thin(list(files), config.evaluation_checkpoints)
-    cells = [(step, scale) for step in steps for scale in sorted(config.evaluation_scales)]
+    plan = drawing_plan(validation, preparation, base_model, preparation.resolution or family.native_resolution)
+    steps = thin(list(files), validation.evaluation_checkpoints)
+    cells = [(step, scale) for step in steps for scale in sorted(validation.evaluation_scales)]
     total = (len(cells) + 1) * plan.pictures_per_candidate
     base = draw_samples(sampler, plan, plain=True)
-    judge = Judge(encoders, plan, references(dataset, _evaluated_concept(config)), base)
+    # the first concept is the one that the prompts call
+    judge = Judge(encoders, plan, references(dataset, preparation.all_concepts[0].trigger_word), base)
     yield "the bare base", plan.pictures_per_candidate, total
     candidates, pictures = [], {}
     for number, (step, scale) in enumerate(cells, 2):
@@ -117,18 +123,13 @@ def evaluate_checkpoints(
         pictures[step, scale] = _first_of_each(samples)
         yield f"step {step} at scale {scale:g}", number * plan.pictures_per_candidate, total
     chosen = choose(candidates)
-    reference_scale = min(config.evaluation_scales, key=lambda scale: abs(scale - 1))
+    reference_scale = min(validation.evaluation_scales, key=lambda scale: abs(scale - 1))
     ablation = _ablate(sampler, plan, judge, files[chosen.step], chosen)
     encoders.save()
     verdict = give_verdict(candidates, chosen, reference_scale)
     return Evaluation(
         candidates, chosen, judge, verdict, plan, ablation, reference_scale, _first_of_each(base), pictures
     )
-
-
-def _evaluated_concept(config: TrainingConfig) -> str:
-    """The first concept: it is the one that the prompts call."""
-    return config.all_concepts[0].trigger_word
 
 
 def _draw_with(sampler: Sampler, plan: DrawingPlan, file: Path, scale: float, *, plain: bool = False) -> Samples:

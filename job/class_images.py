@@ -1,6 +1,7 @@
 """Pictures of the class, drawn by the base before it is trained: DreamBooth's prior preservation (Ruiz et al. 2023)."""
 
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,7 +11,9 @@ from job.progress import Progress
 from preprocess.captions.trigger import class_template
 from preprocess.dataset import are_prepared
 from sampler.sampler import Sampler, SampleRequest
-from settings.training import TrainingConfig
+from settings.preparation import DataConfig
+from settings.sections.class_images import ClassImagesSection
+from settings.sections.validation import ValidationSection
 from trainer.randomness import NamedGenerators
 
 AT_ONCE = 8
@@ -19,18 +22,49 @@ AT = 0.05
 """Fraction of the job."""
 
 
-def class_prompts(config: TrainingConfig) -> list[str]:
+@dataclass(frozen=True)
+class ClassImageSettings:
+    """What is drawn: `count` pictures of the prompts in turn, squares of `side` pixels."""
+
+    prompts: tuple[str, ...]
+    count: int
+    side: int
+    num_inference_steps: int
+    guidance_scale: float
+    seed: int
+
+    @classmethod
+    def of(
+        cls, class_images: ClassImagesSection, validation: ValidationSection, preparation: DataConfig, side: int
+    ) -> "ClassImageSettings":
+        """As the settings say; steps and guidance are those of the samples."""
+        return cls(
+            tuple(class_prompts(class_images.class_prompt, preparation)),
+            class_images.num_class_images,
+            side,
+            validation.num_inference_steps,
+            validation.guidance_scale,
+            preparation.seed,
+        )
+
+
+def class_prompts(class_prompt: str | None, preparation: DataConfig) -> list[str]:
     """What the pictures show, in turn: the class of each concept, or what was asked for."""
-    if config.class_prompt is not None:
-        return [config.class_prompt]
-    words = dict.fromkeys(concept.class_word for concept in config.all_concepts if concept.class_word)
-    return [class_template(config.concept_mode, word) for word in words]
+    if class_prompt is not None:
+        return [class_prompt]
+    words = dict.fromkeys(concept.class_word for concept in preparation.all_concepts if concept.class_word)
+    return [class_template(preparation.concept_mode, word) for word in words]
 
 
 def with_class_images(
-    config: TrainingConfig, sources: Sequence[str | Path], family: ModelFamily, device: torch.device, folder: Path
-) -> Generator[Progress, None, TrainingConfig]:
-    """Draw them into `folder`. Returns `config` (resolved) with that as its preservation set.
+    settings: ClassImageSettings,
+    preparation: DataConfig,
+    sources: Sequence[str | Path],
+    family: ModelFamily,
+    device: torch.device,
+    folder: Path,
+) -> Generator[Progress, None, DataConfig]:
+    """Draw them into `folder`. Returns `preparation` with that as its preservation set.
 
     Afterwards the base is on the CPU: a captioner may need the room. Sources that are prepared already hold what they
     hold, which is said.
@@ -38,41 +72,40 @@ def with_class_images(
     if are_prepared(sources):
         late = f"num_class_images has no effect: {sources[0]} is prepared already. Prepare it anew to change it"
         yield Progress(late, AT, warning=True)
-        return config
+        return preparation
     family.to(device)
-    yield from draw_class_images(config, Sampler(family), folder)
+    yield from draw_class_images(settings, Sampler(family), folder)
     family.to(torch.device("cpu"))
-    return config.model_copy(update={"preservation_data": folder})
+    return preparation.model_copy(update={"preservation_data": folder})
 
 
-def draw_class_images(config: TrainingConfig, sampler: Sampler, folder: Path) -> Iterator[Progress]:
-    """Fill `folder` with `num_class_images` pictures and their captions.
+def draw_class_images(settings: ClassImageSettings, sampler: Sampler, folder: Path) -> Iterator[Progress]:
+    """Fill `folder` with pictures and their captions.
 
     Seeds come from a generator of their own, so that no sample starts from the same noise.
     """
     folder.mkdir(parents=True)
-    prompts = class_prompts(config)
-    seeds = NamedGenerators(config.seed)["class_images"]
+    seeds = NamedGenerators(settings.seed)["class_images"]
     done = 0
-    for turn, prompt in enumerate(prompts):
-        share = len(range(turn, config.num_class_images, len(prompts)))
+    for turn, prompt in enumerate(settings.prompts):
+        share = len(range(turn, settings.count, len(settings.prompts)))
         for start in range(0, share, AT_ONCE):
             numbers = range(done, done + min(AT_ONCE, share - start))
-            _write(config, sampler, folder, prompt, numbers, int(torch.randint(LARGEST_SEED, (), generator=seeds)))
+            _write(settings, sampler, folder, prompt, numbers, int(torch.randint(LARGEST_SEED, (), generator=seeds)))
             done = numbers.stop
-            yield Progress(f"drawing class images: {done} of {config.num_class_images}", AT)
+            yield Progress(f"drawing class images: {done} of {settings.count}", AT)
 
 
 def _write(
-    config: TrainingConfig, sampler: Sampler, folder: Path, prompt: str, numbers: Sequence[int], seed: int
+    settings: ClassImageSettings, sampler: Sampler, folder: Path, prompt: str, numbers: Sequence[int], seed: int
 ) -> None:
     request = SampleRequest(
         prompt=prompt,
-        width=config.resolution,
-        height=config.resolution,
+        width=settings.side,
+        height=settings.side,
         num_outputs=len(numbers),
-        num_inference_steps=config.num_inference_steps,
-        guidance_scale=config.guidance_scale,
+        num_inference_steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
         seed=seed,
     )
     for number, image in zip(numbers, sampler.generate(request), strict=True):

@@ -16,35 +16,39 @@ from evaluation.scores import Encoders
 from families.family import ModelFamily
 from job.output_folder import OutputFolder
 from job.progress import Progress
-from job.samples import write_samples
+from job.samples import SampleSettings, write_samples
 from preprocess.dataset import PreparedDataset
 from preprocess.workers.relay import relay
 from sampler.sampler import Sampler
+from settings.preparation import DataConfig
 from settings.record import ConfigError
-from settings.training import TrainingConfig
+from settings.sections.validation import ValidationSection
 from trainer.checkpoints.folders import WEIGHTS, Checkpoints
 
 
 def evaluation_encoders(
-    config: TrainingConfig, device: torch.device, output: OutputFolder
+    validation: ValidationSection, base_model: str, has_checkpoints: bool, device: torch.device, cache: Path
 ) -> Generator[Progress, None, Encoders | None]:
     """Before the training: the encoders, so that a wrong name costs no training. None where nothing is evaluated.
 
     Raises ConfigError for encoders that cannot be loaded with evaluate: true; with auto, a warning says what is lost.
     """
-    if config.evaluate == "false" or (config.evaluate == "auto" and config.checkpointing_steps is None):
+    if validation.evaluate == "false" or (validation.evaluate == "auto" and not has_checkpoints):
         return None
     try:
-        return load_encoders(config, device, output.evaluation / "embeddings")
+        return load_encoders(validation, base_model, device, cache)
     except ConfigError as error:
-        if config.evaluate == "true":
+        if validation.evaluate == "true":
             raise
         yield Progress(f"not evaluated, the last step will be returned: {error}", 0.02, warning=True)
         return None
 
 
 def evaluating(
-    config: TrainingConfig,
+    validation: ValidationSection,
+    preparation: DataConfig,
+    base_model: str,
+    samples: SampleSettings,
     family: ModelFamily,
     dataset: PreparedDataset,
     output: OutputFolder,
@@ -59,7 +63,7 @@ def evaluating(
     kept = Checkpoints(output.checkpoints)
     files = {step: kept.path(step) / WEIGHTS for step in kept.steps()}
     files[last_step] = output.weights
-    stages = evaluate_checkpoints(config, family, dataset, files, encoders)
+    stages = evaluate_checkpoints(validation, preparation, base_model, family, dataset, files, encoders)
     first, last = span
 
     def line(report: tuple[str, int, int]) -> Progress:
@@ -71,20 +75,20 @@ def evaluating(
     rewrite_header(files[chosen.step], output.weights, recommended_scale=chosen.scale)
     artifact = Artifact.read(output.weights)
     artifact.write_embeddings(output.embeddings)
-    _sample_choice(config, family, output, artifact, chosen.scale)
+    _sample_choice(samples, family, output, artifact, chosen.scale)
     report = _keep(evaluation, output)
     yield Progress(f"verdict: {evaluation.verdict.headline}", span[1])
     return report
 
 
 def _sample_choice(
-    config: TrainingConfig, family: ModelFamily, output: OutputFolder, artifact: Artifact, scale: float
+    settings: SampleSettings, family: ModelFamily, output: OutputFolder, artifact: Artifact, scale: float
 ) -> None:
     """The samples of the output are those of what is returned."""
     sampler = Sampler(family)
     sampler.load(artifact, scale)
     try:
-        write_samples(config, sampler, output.samples)
+        write_samples(settings, sampler, output.samples)
     finally:
         sampler.unload()
 

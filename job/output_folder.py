@@ -5,8 +5,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from settings.record import ConfigError
-from settings.training import TrainingConfig
+from settings.record import ConfigError, Settings
 
 
 class OutputFolder:
@@ -43,7 +42,7 @@ class OutputFolder:
         """The folder of the samples of one step."""
         return self.samples_by_step / f"step_{step:06d}"
 
-    def write_config(self, config: TrainingConfig) -> None:
+    def write_config(self, config: Settings) -> None:
         """config.yaml, with every default filled in: `--config` of a later run."""
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         self.config.write_text(text, encoding="utf-8")

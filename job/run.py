@@ -5,15 +5,16 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from job.class_images import with_class_images
+from job.class_images import ClassImageSettings, with_class_images
 from job.evaluating import evaluating, evaluation_encoders
 from job.output_folder import OutputFolder
 from job.phases import PhaseClock
 from job.progress import Progress, relay_preparation
 from job.publishing.hub import publish, require_publishable
+from job.publishing.model_card import CardFacts, told_settings
 from job.report.page import write_page
 from job.report.summary import write_report
-from job.samples import write_samples, write_samples_before
+from job.samples import SampleSettings, write_samples, write_samples_before
 from job.steps import train
 from job.trackers import followed, require_trackers, start_trackers
 from job.verification.verify import Probe, verify
@@ -23,9 +24,10 @@ from preprocess.prepare import BaseRequirements, preparing
 from preprocess.reopen import reopen
 from preprocess.workers.workers import Crew
 from sampler.sampler import Sampler
+from settings.preparation import DataConfig
 from settings.training import TrainingConfig
 from trainer.adapters.adapter import where_it_opens
-from trainer.base_model import autocast_precision, load
+from trainer.base_model import autocast_precision, load, precision
 from trainer.checkpoints.training_state import restore
 from trainer.data.latent_cache import count_views
 from trainer.data.latent_store import encode_dataset, latent_place
@@ -34,7 +36,7 @@ from trainer.distributed.processes import Processes, start
 from trainer.distributed.sharded_base import share_out
 from trainer.duration import describe
 from trainer.execution.attention import require_attention
-from trainer.resolution import base_requirements, resolve, validation_prompt
+from trainer.resolution import base_requirements, resolve
 from trainer.trainables.registry import require_optimizers
 from trainer.training import build_training
 
@@ -56,45 +58,61 @@ def run(
     """
     phases = PhaseClock()
     phases.begin("load")
-    require_optimizers(config)
-    require_publishable(config)
-    require_trackers(config)
-    accelerator = start(autocast_precision(config))
-    require_attention(config, accelerator.device)
+    require_optimizers(config.optimization)
+    require_publishable(config.publishing)
+    require_trackers(config.output)
+    dtype = precision(config.adapter, config.mixed_precision)
+    accelerator = start(autocast_precision(config.adapter, config.mixed_precision))
+    require_attention(config.attention, accelerator.device, dtype)
     processes = Processes(accelerator)
     yield Progress(f"loading the base model {config.base_model}", 0.0)
-    family = load(config, accelerator)
+    family = load(config.base, dtype, accelerator, config.zero_terminal_snr)
     config = resolve(config, family)
-    require_attention(config, accelerator.device, family.denoiser)
+    require_attention(config.attention, accelerator.device, dtype, family.denoiser)
     output.write_config(config)
-    encoders = yield from evaluation_encoders(config, accelerator.device, output)
+    encoders = yield from evaluation_encoders(
+        config.validation,
+        config.base_model,
+        config.checkpointing_steps is not None,
+        accelerator.device,
+        output.evaluation / "embeddings",
+    )
+    side = config.resolution or family.native_resolution
 
     phases.begin("prepare")
     yield Progress("preparing the images", 0.05)
     if state is not None:
         sources = [output.dataset if is_prepared(output.dataset) else state["dataset"]]
-    data = config
+    data = config.preparation
     if config.num_class_images > 0 and state is None:  # before anything is on the base
-        data = yield from with_class_images(config, sources, family, accelerator.device, output.class_images)
+        data = yield from with_class_images(
+            ClassImageSettings.of(config.class_images, config.validation, data, side),
+            data,
+            sources,
+            family,
+            accelerator.device,
+            output.class_images,
+        )
     crew = crew_of(processes)
-    dataset = yield from _dataset(data, sources, output, base_requirements(family, config), crew)
+    dataset = yield from _dataset(data, sources, output, base_requirements(family, data, config.num_tokens), crew)
     crew.dismiss()
     processes.of_first((str(dataset.folder.resolve()), "" if processes.alone else dataset.digest()))
     yield from _tell(dataset)
 
-    if (warning := where_it_opens(config, family)) is not None:
+    if (warning := where_it_opens(config.adapters, family)) is not None:
         yield Progress(warning, 0.07, warning=True)
     phases.begin("cache")
-    base = share_out(config, family, processes)
+    base = share_out(config.shard_base, family, processes)
     family.to(accelerator.device)
-    probe = Probe.make(family, validation_prompt(config))
-    place = latent_place(config, dataset, family, processes)
+    samples = SampleSettings.of(config.validation, config.preparation, side)
+    probe = Probe.make(family, samples.prompt)
+    place = latent_place(config.latent_cache, dataset, family, processes)
     yield Progress(f"caching the latents of {count_views(dataset.examples)} pictures in {place}", 0.08)
     examples = encode_dataset(dataset, family, place, output.latents, processes)
     phases.begin("sample")
     with base.first_alone():
         base_prediction = probe.predict(family, {})
-        write_samples_before(config, Sampler(family), output.samples_before)
+        write_samples_before(samples, Sampler(family), output.samples_before)
     if config.sample_steps is None:
         family.vae.to("cpu")  # has nothing to do until the last samples
     phases.begin("train")
@@ -107,9 +125,9 @@ def run(
         yield Progress(f"going on after step {training.trainer.step}", 0.1)
     if training.held_out is not None:
         yield Progress(f"validating on {training.held_out.description}", 0.1)
-    plan = describe(config, len(dataset.examples), processes.share.count)
+    plan = describe(config.duration, len(dataset.examples), processes.share.count)
     yield Progress(f"training on {accelerator.device}: {plan}", 0.1)
-    trackers = start_trackers(config, output, training.trainer.step)
+    trackers = start_trackers(config.trackers, config.model_dump(mode="json"), output, training.trainer.step)
     with base.first_alone():  # but for the steps
         yield from followed(train(training, output, base), trackers, output, training.trainer.step)
         training.write(output.weights)
@@ -121,7 +139,7 @@ def run(
         with training.averaged():
             artifact = training.artifact()
             artifact.write_embeddings(output.embeddings)
-            write_samples(config, Sampler(family), output.samples, training.triggers)
+            write_samples(samples, Sampler(family), output.samples, training.triggers)
             trained_prediction = probe.predict(family, training.triggers)
 
         phases.begin("verify")
@@ -134,18 +152,30 @@ def run(
         evaluation = None
         if encoders is not None:  # chooses among the checkpoints, so it comes after the file is known to be right
             phases.begin("evaluate")
-            evaluation = yield from evaluating(config, family, dataset, output, encoders, training.trainer.step)
+            evaluation = yield from evaluating(
+                config.validation,
+                config.preparation,
+                config.base_model,
+                samples,
+                family,
+                dataset,
+                output,
+                encoders,
+                training.trainer.step,
+            )
     phases.end()
-    write_report(output, config, dataset, verification, phases, evaluation)
+    triggers = [concept.trigger_word for concept in config.all_concepts]
+    write_report(output, config.model_dump(mode="json"), triggers, dataset, verification, phases, evaluation)
     yield Progress(f"the report: {write_page(output, dataset)}", 1.0, phases=phases.seconds)
     if not processes.alone:
         accelerator.end_training()
     if config.push_to_hub is not None:
-        yield Progress(f"published: {publish(config, output, list(training.triggers))}", 1.0)
+        facts = CardFacts(config.base_model, list(training.triggers), samples.prompt, told_settings(config))
+        yield Progress(f"published: {publish(config.publishing, output, facts)}", 1.0)
 
 
 def _dataset(
-    config: TrainingConfig, sources: Sequence[str | Path], output: OutputFolder, base: BaseRequirements, crew: Crew
+    config: DataConfig, sources: Sequence[str | Path], output: OutputFolder, base: BaseRequirements, crew: Crew
 ) -> Generator[Progress, None, PreparedDataset]:
     """Prepare the sources, or open the one that is prepared already. The gallery shows what will be trained."""
     if are_prepared(sources):

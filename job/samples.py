@@ -2,54 +2,82 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.prompt_sets import plain_words
 from job.output_folder import OutputFolder
 from sampler.sampler import Sampler, SampleRequest
-from settings.training import TrainingConfig
+from settings.preparation import DataConfig
+from settings.sections.validation import ValidationSection
 from trainer.resolution import validation_prompt
 
 
+@dataclass(frozen=True)
+class SampleSettings:
+    """What is drawn: `count` pictures of `prompt`, squares of `side` pixels. `plain`: without trigger words."""
+
+    prompt: str
+    plain: str
+    count: int
+    side: int
+    num_inference_steps: int
+    guidance_scale: float
+    seed: int
+
+    @classmethod
+    def of(cls, validation: ValidationSection, preparation: DataConfig, side: int) -> "SampleSettings":
+        """From sections whose defaults are filled in."""
+        class_words = {concept.trigger_word: concept.class_word for concept in preparation.all_concepts}
+        prompt = validation_prompt(validation, preparation)
+        return cls(
+            prompt,
+            plain_words(prompt, preparation.concept_mode, class_words),
+            validation.num_validation_images,
+            side,
+            validation.num_inference_steps,
+            validation.guidance_scale,
+            preparation.seed,
+        )
+
+
 def write_samples(
-    config: TrainingConfig, sampler: Sampler, folder: Path, triggers: Mapping[str, Sequence[str]] | None = None
+    settings: SampleSettings, sampler: Sampler, folder: Path, triggers: Mapping[str, Sequence[str]] | None = None
 ) -> None:
-    """Draw `num_validation_images` into `folder`, with whatever is on the base. `triggers`: as `Sampler.generate`."""
-    _write(config, sampler, folder, validation_prompt(config), triggers)
+    """Draw into `folder`, with whatever is on the base. `triggers`: as `Sampler.generate`."""
+    _write(settings, settings.prompt, sampler, folder, triggers)
 
 
-def write_samples_before(config: TrainingConfig, sampler: Sampler, folder: Path) -> None:
+def write_samples_before(settings: SampleSettings, sampler: Sampler, folder: Path) -> None:
     """What the bare base makes of the same prompt, with the class word where the trigger stands."""
-    class_words = {concept.trigger_word: concept.class_word for concept in config.all_concepts}
-    _write(config, sampler, folder, plain_words(validation_prompt(config), config.concept_mode, class_words), None)
+    _write(settings, settings.plain, sampler, folder, None)
 
 
 def write_samples_of_step(
-    config: TrainingConfig, sampler: Sampler, output: OutputFolder, step: int, triggers: Mapping[str, Sequence[str]]
+    settings: SampleSettings, sampler: Sampler, output: OutputFolder, step: int, triggers: Mapping[str, Sequence[str]]
 ) -> None:
     """The samples of a step in training, for the report's slider."""
-    write_samples(config, sampler, output.samples_of_step(step), triggers)
-    prompts = json.dumps([validation_prompt(config)] * config.num_validation_images, ensure_ascii=False)
-    output.step_prompts.write_text(prompts, encoding="utf-8")
+    write_samples(settings, sampler, output.samples_of_step(step), triggers)
+    output.step_prompts.write_text(json.dumps([settings.prompt] * settings.count, ensure_ascii=False), encoding="utf-8")
 
 
 def _write(
-    config: TrainingConfig,
+    settings: SampleSettings,
+    prompt: str,
     sampler: Sampler,
     folder: Path,
-    prompt: str,
     triggers: Mapping[str, Sequence[str]] | None,
 ) -> None:
-    if config.num_validation_images == 0:
+    if settings.count == 0:
         return
     request = SampleRequest(
         prompt=prompt,
-        width=config.resolution,
-        height=config.resolution,
-        num_outputs=config.num_validation_images,
-        num_inference_steps=config.num_inference_steps,
-        guidance_scale=config.guidance_scale,
-        seed=config.seed,
+        width=settings.side,
+        height=settings.side,
+        num_outputs=settings.count,
+        num_inference_steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
+        seed=settings.seed,
     )
     folder.mkdir(parents=True, exist_ok=True)
     for index, image in enumerate(sampler.generate(request, triggers)):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from job.output_folder import OutputFolder
 from job.progress import Progress, StepReporter, keep_lines
-from job.samples import write_samples_of_step
+from job.samples import SampleSettings, write_samples_of_step
 from sampler.sampler import Sampler
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
 from trainer.checkpoints.training_state import restore
@@ -29,6 +29,9 @@ def train(training: Training, output: OutputFolder, base: Base = WHOLE) -> Itera
     reporter = StepReporter(output.metrics, trainer.max_train_steps, *SPAN, resumed_at=trainer.step)
     checkpoints = Checkpoints(output.checkpoints, config.keep_checkpoints)
     validation = Validation(training, output)
+    samples = SampleSettings.of(
+        config.validation, config.preparation, config.resolution or training.family.native_resolution
+    )
     watch = StepWatch(training)
     steps = lead(trainer, Processes(trainer.accelerator), base)
     finished = False
@@ -47,7 +50,7 @@ def train(training: Training, output: OutputFolder, base: Base = WHOLE) -> Itera
                 checkpoints.protected = {training.best.step} if training.best.step else set()
                 checkpoints.write(training)
             if config.sample_steps and step.number % config.sample_steps == 0:
-                write_samples_of_step(config, Sampler(training.family), output, step.number, training.triggers)
+                write_samples_of_step(samples, Sampler(training.family), output, step.number, training.triggers)
             if training.best.waited_enough:
                 stopped = f"no better step in {training.best.since} validations: stopping early"
                 yield Progress(stopped, _fraction(training), step=step.number)

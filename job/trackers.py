@@ -16,7 +16,7 @@ from job.output_folder import OutputFolder
 from job.progress import Progress
 from job.report.summary import machine, versions
 from settings.record import ConfigError
-from settings.training import TrainingConfig
+from settings.sections.output import OutputSection
 
 Log = Callable[[GeneralTracker, int], None]
 """Gives one row, or the samples of one step, to a tracker."""
@@ -24,26 +24,27 @@ PROJECT = "lora-trainer"
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
-def require_trackers(config: TrainingConfig) -> None:
+def require_trackers(settings: OutputSection) -> None:
     """Raises ConfigError, before any work, where a package is missing or W&B knows no one to log for."""
-    for name in config.trackers:
+    for name in settings.trackers:
         if find_spec(PACKAGES[name]) is None:
             raise ConfigError(
                 f"trackers: {name} needs a package that is not installed: pip install {PACKAGES[name]}, or leave it out"
             )
-    if "wandb" in config.trackers:
+    if "wandb" in settings.trackers:
         with _explained():
             _wandb().login()
 
 
-def start_trackers(config: TrainingConfig, output: OutputFolder, first: int) -> list[GeneralTracker]:
-    """One for each name in `trackers`, with the settings. `first`: the step that a resumed run goes on after, else 0.
+def start_trackers(
+    names: Sequence[str], settings: Mapping[str, Any], output: OutputFolder, first: int
+) -> list[GeneralTracker]:
+    """One for each name, with all settings of the run. `first`: the step that a resumed run goes on after, else 0.
 
     Raises ConfigError where W&B cannot be reached.
     """
-    settings = config.model_dump(mode="json")
     trackers: list[GeneralTracker] = []
-    for name in config.trackers:
+    for name in names:
         if name == "tensorboard":
             purge = first + 1 if first else None  # what an earlier attempt logged after its last checkpoint
             trackers.append(TensorBoardTracker("tensorboard", logging_dir=str(output.path), purge_step=purge))

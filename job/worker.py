@@ -8,7 +8,7 @@ from job.output_folder import OutputFolder
 from preprocess.dataset import PreparedDataset
 from settings.record import ConfigError
 from settings.training import TrainingConfig
-from trainer.base_model import autocast_precision, load
+from trainer.base_model import autocast_precision, load, precision
 from trainer.checkpoints.training_state import restore
 from trainer.data.latent_store import encode_dataset, latent_place
 from trainer.distributed.preparation_workers import assist
@@ -26,17 +26,18 @@ def follow(config: TrainingConfig, output: OutputFolder, state: dict[str, Any] |
     `state`: of the checkpoint to go on from. Raises what `run` raises, and ConfigError where this machine does not see
     the first one's files.
     """
-    accelerator = start(autocast_precision(config))
+    accelerator = start(autocast_precision(config.adapter, config.mixed_precision))
+    dtype = precision(config.adapter, config.mixed_precision)
     processes = Processes(accelerator)
-    family = load(config, accelerator)
+    family = load(config.base, dtype, accelerator, config.zero_terminal_snr)
     config = resolve(config, family)
-    require_attention(config, accelerator.device, family.denoiser)
+    require_attention(config.attention, accelerator.device, dtype, family.denoiser)
     assist(processes)
     folder, digest = processes.of_first(("", ""))
     dataset = _read(Path(folder), digest)
-    base = share_out(config, family, processes)
+    base = share_out(config.shard_base, family, processes)
     family.to(accelerator.device)
-    place = latent_place(config, dataset, family, processes)
+    place = latent_place(config.latent_cache, dataset, family, processes)
     examples = encode_dataset(dataset, family, place, output.latents, processes)
     with base.first_alone():  # which draws the samples of before
         family.vae.to("cpu")

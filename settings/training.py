@@ -1,25 +1,14 @@
 """The single truth about every setting: Cog inputs, YAML files and the command line are checked against it."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from settings.preparation import DataConfig
-from settings.record import Settings, build_settings
-from settings.sections.adapter import TEXT_ENCODER_RATE, AdapterSection
-from settings.sections.class_images import ClassImagesSection
-from settings.sections.collapse import CollapseSection
+from settings.record import build_settings
+from settings.sections.composed import OF_THE_FIRST_PASS, ComposedSections
 from settings.sections.duration import DurationSection
-from settings.sections.held_out import HeldOutSection
-from settings.sections.noise import NoiseSection
-from settings.sections.objective import ObjectiveSection
-from settings.sections.optimization import PRODIGY, PRODIGY_RATES, SCHEDULE_FREE, OptimizationSection
-from settings.sections.output import OutputSection
-from settings.sections.publishing import PublishingSection
-from settings.sections.speed import SpeedSection
-from settings.sections.tokens import TokenSection
-from settings.sections.validation import ValidationSection
+from settings.sections.optimization import PRODIGY, PRODIGY_RATES, SCHEDULE_FREE
 
 EVALUATION_SETTINGS = (
     "evaluation_scales", "evaluation_checkpoints", "evaluation_samples", "evaluation_prompts", "unrelated_prompts",
@@ -29,48 +18,9 @@ EVALUATION_SETTINGS = (
 SHARDABLE = ("lora", "rslora", "none")
 """Adapters that need no weight of the base outside of its own layer's pass, neither trained nor read back."""
 
-OF_THE_FIRST_PASS = ("adapter_dropout", "token_attention_weight")
-"""Settings that work inside a pass through the denoiser's blocks, which must be one that is run, once, as it is."""
 
-
-class BaseModelSection(Settings):
-    """The base."""
-
-    base_model: str = Field(
-        "stabilityai/stable-diffusion-xl-base-1.0",
-        min_length=1,
-        description="Base to train on: mini-sdxl (embedded), a hub id, a folder in diffusers' layout, or a "
-        ".safetensors file",
-    )
-    base_config: str | None = Field(
-        None,
-        min_length=1,
-        description="Folder or hub id with the configuration and tokenizers of a single-file base; by default the "
-        "family's own are taken from the hub",
-    )
-    prediction_type: Literal["auto", "epsilon", "v_prediction"] = Field(
-        "auto", description="What the base predicts; auto: as the checkpoint says"
-    )
-
-
-class TrainingConfig(
-    PublishingSection,
-    OutputSection,
-    SpeedSection,
-    ValidationSection,
-    HeldOutSection,
-    ObjectiveSection,
-    CollapseSection,
-    NoiseSection,
-    OptimizationSection,
-    TokenSection,
-    AdapterSection,
-    DurationSection,
-    ClassImagesSection,
-    BaseModelSection,
-    DataConfig,
-):
-    """All settings of one training, in the reverse order of its bases; here are the rules that join sections."""
+class TrainingConfig(ComposedSections):
+    """All settings of one training. Here are the rules that join sections."""
 
     @model_validator(mode="after")
     def _rules_across_sections(self) -> "TrainingConfig":
@@ -91,34 +41,14 @@ class TrainingConfig(
             rule(self)
         return self
 
-    @property
-    def has_preservation_set(self) -> bool:
-        """Given, or drawn by the base."""
-        return self.preservation_data is not None or self.num_class_images > 0
+    def planned(self, duration: DurationSection) -> "TrainingConfig":
+        """With steps and batch filled in, and the warm-up that follows from them."""
+        planned = self.with_values(dict(duration))
+        return planned.with_values({"lr_warmup_steps": planned.warmup_steps})
 
-    @property
-    def resolved_mask_floor(self) -> float:
-        """What lies around a face matters more than what lies around a thing: hair, neck, light."""
-        if self.mask_floor is not None:
-            return self.mask_floor
-        return 0.3 if self.mask == "face" else 0.1
-
-    @property
-    def resolved_text_encoder_learning_rate(self) -> float:
-        """Of the text encoders' adapter."""
-        return self.text_encoder_learning_rate or (1.0 if self.optimizer in PRODIGY else TEXT_ENCODER_RATE)
-
-    @property
-    def needs_first_activations(self) -> bool:
-        """Whether a second forward pass of a block would not do what the first one did."""
-        return any(getattr(self, name) > 0 for name in OF_THE_FIRST_PASS)
-
-    @property
-    def warmup_steps(self) -> int:
-        """Optimizer steps of warm-up, resolved."""
-        if self.lr_warmup_steps is not None:
-            return self.lr_warmup_steps
-        return 100 if self.max_train_steps is None else min(100, self.max_train_steps // 10)
+    def with_values(self, found: Mapping[str, Any]) -> "TrainingConfig":
+        """Filled in with values that are known to be right. What the user set stays known as set."""
+        return TrainingConfig.model_construct(set(self.model_fields_set), **(dict(self) | dict(found)))
 
 
 def build_config(values: Mapping[str, Any]) -> TrainingConfig:

@@ -42,7 +42,7 @@ def dataset_of(folder: Path, output: Path) -> PreparedDataset:
 def test_the_stated_resolution_is_the_trained_one(base: ModelFamily, tmp_path: Path) -> None:
     """Trained at 512 while the size conditioning claimed 768 or 960."""
     config = resolve(CONFIG.model_copy(update={"resolution": 96}), base)
-    dataset = prepare([EXAMPLE], config, tmp_path / "dataset", base_requirements(base, config))
+    dataset = prepare([EXAMPLE], config, tmp_path / "dataset", base_requirements(base, config, config.num_tokens))
     for example in cache_examples(dataset, base):
         height, width = example.views[0].load().moments.shape[-2:]
         assert (4 * height, 4 * width) == example.views[0].size.target

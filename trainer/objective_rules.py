@@ -2,24 +2,25 @@
 
 from families.family import ModelFamily
 from settings.record import ConfigError
-from settings.training import TrainingConfig
+from settings.sections.noise import NoiseSection
+from settings.sections.objective import ObjectiveSection
 from trainer.losses.attention_capture import CROSS_ATTENTION
 
 
-def require_objective(config: TrainingConfig, family: ModelFamily) -> None:
-    """Raises ConfigError for a setting that is wrong on this base, naming the remedy."""
-    process, base = family.noise_process, config.base_model
+def require_objective(objective: ObjectiveSection, noise: NoiseSection, base: str, family: ModelFamily) -> None:
+    """Raises ConfigError for a setting that is wrong on this base, naming the remedy. `base`: its name for messages."""
+    process = family.noise_process
     kind = process.prediction_type
     rules = (
-        (config.loss_weighting == "debiased" and kind == "v_prediction",
+        (objective.loss_weighting == "debiased" and kind == "v_prediction",
          f"loss_weighting: debiased is made for ε-prediction, and {base} predicts v; set min_snr"),
-        (config.noise_offset > 0 and kind == "flow",
+        (noise.noise_offset > 0 and kind == "flow",
          f"noise_offset: {base} is trained by flow matching, which learns brightness without it; leave it out"),
-        (config.noise_offset > 0 and process.zero_terminal_snr and kind != "flow",
+        (noise.noise_offset > 0 and process.zero_terminal_snr and kind != "flow",
          f"noise_offset: {base} ends in pure noise and learns brightness by that; leave it out"),
-        (config.input_perturbation > 0 and kind == "flow",
+        (noise.input_perturbation > 0 and kind == "flow",
          f"input_perturbation: made for ε- and v-prediction, and {base} is trained by flow matching; leave it out"),
-        (config.token_attention_weight > 0 and not _has_cross_attention(family),
+        (objective.token_attention_weight > 0 and not _has_cross_attention(family),
          f"token_attention_weight: {base} has no layers of cross-attention to watch; leave it out"),
     )  # fmt: skip
     for broken, message in rules:

@@ -1,12 +1,16 @@
 """What a configuration means on the base that it names: defaults that only the base knows, and its demands on data."""
 
+from collections.abc import Mapping, Sequence
+
 from families.family import ModelFamily
 from families.parts.placeholder_tokens import expand_triggers
 from preprocess.captions.trigger import template
 from preprocess.prepare import BaseRequirements
 from sampler.prompts.encoding import require_readable
 from sampler.request import RequestError
+from settings.preparation import DataConfig
 from settings.record import ConfigError
+from settings.sections.validation import ValidationSection
 from settings.training import TrainingConfig
 from trainer.adapters.adapter import check_targets
 from trainer.distributed.sharded_base import require_shardable
@@ -37,24 +41,30 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
             f"resolution: {resolution} is more than {family.largest_side}, the largest side that {config.base_model} "
             f"has positions for; {family.native_resolution} is what it was made for"
         )
-    require_shardable(config, family)
-    _require_readable_prompts(config, family)
-    check_targets(family, config)  # before training, not when the adapter is placed
-    require_objective(config, family)
-    token_starts(config, family)  # so does what the vocabulary lacks
-    if config.token_init == "images":
-        image_tower(config)
+    num_tokens = 1 if config.train_existing_tokens else config.num_tokens
+    _require_fitting(config, family, num_tokens)
     found = {
         "loss_weighting": _loss_weighting(config, family),
         "resolution": resolution,
-        "num_tokens": 1 if config.train_existing_tokens else config.num_tokens,
+        "num_tokens": num_tokens,
         "alpha": config.resolved_alpha if config.has_low_rank_adapter else None,
         "learning_rate": config.resolved_learning_rate,
         "token_learning_rate": config.resolved_token_learning_rate,
-        "validation_prompt": validation_prompt(config),
+        "validation_prompt": validation_prompt(config.validation, config.preparation),
     }
-    given = set(config.model_fields_set)  # stays what the user set: some settings come too late for a prepared dataset
-    return TrainingConfig.model_construct(given, **(dict(config) | found))
+    return config.with_values(found)
+
+
+def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: int) -> None:
+    """Raises ConfigError, before anything is trained, for what this base cannot do."""
+    if config.shard_base:
+        require_shardable(config.base_model, family)
+    _require_readable_prompts(config.validation, config.preparation, num_tokens, family)
+    check_targets(family, config.adapters)
+    require_objective(config.objective, config.noise, config.base_model, family)
+    token_starts(config.tokens, config.all_concepts, family)
+    if config.token_init == "images":
+        image_tower(config.base_model)
 
 
 def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
@@ -75,33 +85,39 @@ def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
     return "uniform"
 
 
-def _require_readable_prompts(config: TrainingConfig, family: ModelFamily) -> None:
+def _require_readable_prompts(
+    validation: ValidationSection, preparation: DataConfig, num_tokens: int, family: ModelFamily
+) -> None:
     """Raises ConfigError for a prompt of samples or evaluation that the base cannot draw as it is meant."""
-    words = {concept.trigger_word: [COMMON_TOKEN] * config.num_tokens for concept in config.all_concepts}
-    prompts = {"validation_prompt": validation_prompt(config)}
+    prompts = {"validation_prompt": validation_prompt(validation, preparation)}
     for name in ("evaluation_prompts", "unrelated_prompts"):
-        filled = [text.replace("{trigger}", COMMON_TOKEN * config.num_tokens) for text in getattr(config, name)]
+        filled = [text.replace("{trigger}", COMMON_TOKEN * num_tokens) for text in getattr(validation, name)]
         prompts |= {f"{name}, {number}": text for number, text in enumerate(filled, start=1)}
     try:
-        require_readable(prompts, words, family)
+        require_readable(prompts, _stand_ins(preparation, num_tokens), family)
     except RequestError as error:
         raise ConfigError(str(error)) from error
 
 
-def base_requirements(family: ModelFamily, config: TrainingConfig) -> BaseRequirements:
-    """What the base demands of the images and captions."""
-    return BaseRequirements(family.size_multiple, lambda caption: count_tokens(caption, family, config))
+def base_requirements(family: ModelFamily, preparation: DataConfig, num_tokens: int) -> BaseRequirements:
+    """What the base demands of the images and captions. `num_tokens` stand for each trigger word."""
+    words = _stand_ins(preparation, num_tokens)
+    return BaseRequirements(family.size_multiple, lambda caption: count_tokens(caption, family, words))
 
 
-def count_tokens(caption: str, family: ModelFamily, config: TrainingConfig) -> int:
+def count_tokens(caption: str, family: ModelFamily, words: Mapping[str, Sequence[str]]) -> int:
     """Tokens of a caption, start and end of text included, by the tokenizer that needs most. A trigger counts as the
-    tokens that will stand for it."""
-    words = {concept.trigger_word: [COMMON_TOKEN] * config.num_tokens for concept in config.all_concepts}
+    tokens that will stand for it: `words`, by trigger."""
     text = expand_triggers(caption, words)
     return max(len(tokenizer(text).input_ids) for tokenizer in family.tokenizers)
 
 
-def validation_prompt(config: TrainingConfig) -> str:
+def _stand_ins(preparation: DataConfig, num_tokens: int) -> dict[str, list[str]]:
+    return {concept.trigger_word: [COMMON_TOKEN] * num_tokens for concept in preparation.all_concepts}
+
+
+def validation_prompt(validation: ValidationSection, preparation: DataConfig) -> str:
     """The prompt of samples and verification."""
-    concept = config.all_concepts[0]
-    return config.validation_prompt or template(config.concept_mode, concept.trigger_word, concept.class_word)
+    concept = preparation.all_concepts[0]
+    general = template(preparation.concept_mode, concept.trigger_word, concept.class_word)
+    return validation.validation_prompt or general

@@ -22,7 +22,7 @@ from trainer.distributed.processes import Processes
 from trainer.duration import plan_duration
 from trainer.execution.passes import Passes, build_passes
 from trainer.loop import Trainer
-from trainer.losses.registry import loss_terms
+from trainer.losses.registry import class_words_of, loss_terms
 from trainer.monitoring.diagnostics import Observer
 from trainer.noise.composition import training_noise, training_prompts
 from trainer.randomness import NamedGenerators
@@ -30,7 +30,7 @@ from trainer.resolution import validation_prompt
 from trainer.tokens.concept_tokens import ConceptTokens, add_tokens
 from trainer.tokens.from_images import image_tower, start_from_images
 from trainer.tokens.initialization import token_starts
-from trainer.trainables.registry import build_trainables
+from trainer.trainables.registry import TrainableSettings, build_trainables
 from trainer.validation.best import Best
 from trainer.validation.held_out_loss import HeldOutLoss
 from trainer.validation.scorer import Scorer
@@ -84,7 +84,7 @@ class Training:
             steps=self.trainer.step,
             config=self.config.model_dump(mode="json"),
             dataset_digest=self.dataset.digest(),
-            sample_prompts=[validation_prompt(self.config)],
+            sample_prompts=[validation_prompt(self.config.validation, self.config.preparation)],
         )
         rows = dict(zip(self.family.encoder_names, self.tokens.rows(), strict=True))
         return Artifact(self.adapter.layers(), rows, description)
@@ -122,13 +122,15 @@ def build_training(
     if config.validation_steps is not None:
         held_out = split(examples, config.validation_share, family.size_multiple, generators["validation_split"])
     trained = examples if held_out is None else held_out.trained
-    config = plan_duration(config, trained, processes.share.count)
+    config = config.planned(plan_duration(config.duration, trained, processes.share.count))
     assert config.max_train_steps is not None and config.train_batch_size is not None
     base_fingerprint = fingerprint(family.denoiser)
-    tokens = add_tokens(family, token_starts(config, family), config.num_tokens, generators["init_tokens"])
+    tokens = add_tokens(
+        family, token_starts(config.tokens, config.all_concepts, family), config.num_tokens, generators["init_tokens"]
+    )
     if config.token_init == "images":
-        start_from_images(tokens, family, dataset, image_tower(config), generators["init_images"])
-    adapter = place_adapter(family, config, generators)
+        start_from_images(tokens, family, dataset, image_tower(config.base_model), generators["init_images"])
+    adapter = place_adapter(family, config.adapters, generators)
     batches = BatchStream(
         trained,
         config.train_batch_size,
@@ -136,15 +138,34 @@ def build_training(
         generators["augment"],
         processes.share,
     )
-    trainables = build_trainables(adapter, tokens, config)
+    trainables = build_trainables(
+        adapter,
+        tokens,
+        TrainableSettings(
+            config.optimization,
+            config.collapse,
+            config.max_train_steps,
+            config.resolved_text_encoder_learning_rate,
+            config.token_retraction,
+        ),
+    )
     processes.equalise([parameter for trainable in trainables for parameter in trainable.parameters])
     passes = build_passes(
-        config, family, trainables, generators, accelerator, lambda: trainer.max_train_steps - trainer.step
+        config.speed,
+        family,
+        trainables,
+        generators,
+        accelerator,
+        lambda: trainer.max_train_steps - trainer.step,
+        trains_base=config.trains_base,
+        passes_differ=config.needs_first_activations,
     )
     trainer = Trainer(
         family=family,
-        noise_process=training_noise(config, family, generators),
-        encode_prompts=training_prompts(config, PromptCache(family.encode_prompts, trainables), generators),
+        noise_process=training_noise(config.noise, family, generators),
+        encode_prompts=training_prompts(
+            config.conditioning_noise, PromptCache(family.encode_prompts, trainables), generators
+        ),
         batches=batches,
         prompts=PromptSampler(
             tokens.triggers,
@@ -154,7 +175,15 @@ def build_training(
             config.shuffle_tags,
             config.keep_first_tags,
         ),
-        losses=loss_terms(config, family, adapter, tokens, generators),
+        losses=loss_terms(
+            config.objective,
+            config.resolved_mask_floor,
+            class_words_of(config.preparation),
+            family,
+            adapter,
+            tokens,
+            generators,
+        ),
         trainables=trainables,
         generators=generators,
         accelerator=accelerator,

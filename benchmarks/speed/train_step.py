@@ -26,9 +26,10 @@ from benchmarks.record import markdown, write_record
 from families.family import ModelFamily
 from preprocess.dataset import PreparedDataset
 from preprocess.prepare import prepare
+from settings.preparation import DataConfig
 from settings.sections.speed import AttentionName
-from settings.training import TrainingConfig, build_config
-from trainer.base_model import autocast_precision, load
+from settings.training import build_config
+from trainer.base_model import autocast_precision, load, precision
 from trainer.data.latent_cache import CachedExample, cache_examples
 from trainer.distributed.processes import start
 from trainer.execution.attention import require_attention
@@ -103,8 +104,9 @@ class Bench:
     def __init__(self, base: str, scratch: Path, photographs: int = PHOTOGRAPHS) -> None:
         self._base, self._scratch, self._photographs = base, scratch, photographs
         config = build_config({"base_model": base})
-        self._accelerator: Accelerator = start(autocast_precision(config))
-        self._family: ModelFamily = load(config, self._accelerator)
+        self._accelerator: Accelerator = start(autocast_precision(config.adapter, config.mixed_precision))
+        self._dtype = precision(config.adapter, config.mixed_precision)
+        self._family: ModelFamily = load(config.base, self._dtype, self._accelerator, config.zero_terminal_snr)
         self._family.to(self._accelerator.device)
         self._data: dict[int, tuple[PreparedDataset, list[CachedExample]]] = {}
 
@@ -125,19 +127,21 @@ class Bench:
             "max_train_steps": steps,
         })  # fmt: skip
         config = resolve(config, self._family)
-        require_attention(config, self._accelerator.device, self._family.denoiser)
-        dataset, examples = self._examples(config, case.resolution)
+        require_attention(config.attention, self._accelerator.device, self._dtype, self._family.denoiser)
+        dataset, examples = self._examples(config.preparation, config.num_tokens, case.resolution)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         return build_training(config, self._family, dataset, examples, self._accelerator)
 
-    def _examples(self, config: TrainingConfig, resolution: int) -> tuple[PreparedDataset, list[CachedExample]]:
+    def _examples(
+        self, preparation: DataConfig, num_tokens: int, resolution: int
+    ) -> tuple[PreparedDataset, list[CachedExample]]:
         if resolution not in self._data:
             photos = self._scratch / f"photographs of {resolution}"
             photos.mkdir(parents=True)
             write_photographs(photos, scaled_sizes(self._photographs, resolution))
             folder = self._scratch / f"dataset of {resolution}"
-            dataset = prepare([photos], config, folder, base_requirements(self._family, config))
+            dataset = prepare([photos], preparation, folder, base_requirements(self._family, preparation, num_tokens))
             self._data[resolution] = dataset, list(cache_examples(dataset, self._family))
         return self._data[resolution]
 

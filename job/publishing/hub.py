@@ -1,23 +1,20 @@
 """Puts the result of a training into a repository on the Hugging Face hub."""
 
-from collections.abc import Sequence
-
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 
 from job.output_folder import OutputFolder
 from job.publishing.errors import PublishingFailed
-from job.publishing.model_card import model_card
+from job.publishing.model_card import CardFacts, model_card
 from settings.record import ConfigError
-from settings.training import TrainingConfig
-from trainer.resolution import validation_prompt
+from settings.sections.publishing import PublishingSection
 
 MAX_SAMPLES = 8
 
 
-def require_publishable(config: TrainingConfig) -> None:
+def require_publishable(settings: PublishingSection) -> None:
     """Before anything is trained: is there a token, and does the hub know it? Raises ConfigError."""
-    if config.push_to_hub is None:
+    if settings.push_to_hub is None:
         return
     if get_token() is None:
         raise ConfigError("push_to_hub: needs a token with write permission in the environment variable HF_TOKEN")
@@ -27,14 +24,14 @@ def require_publishable(config: TrainingConfig) -> None:
         raise ConfigError(f"push_to_hub: {_reason(error)}") from None
 
 
-def publish(config: TrainingConfig, output: OutputFolder, triggers: Sequence[str]) -> str:
+def publish(settings: PublishingSection, output: OutputFolder, facts: CardFacts) -> str:
     """Upload weights, embeddings, samples and a model card in one commit. Returns the repository's address.
 
     Raises PublishingFailed; nothing of `output` is touched.
     """
-    assert config.push_to_hub is not None
+    assert settings.push_to_hub is not None
     samples = sorted(output.samples.glob("*.png"))[:MAX_SAMPLES]  # not those of the base before, or of steps
-    card = model_card(config, triggers, samples, validation_prompt(config))
+    card = model_card(facts, settings.hub_license, samples)
     files = [
         CommitOperationAdd("README.md", card.encode()),
         *(CommitOperationAdd(path.name, path) for path in (output.weights, output.embeddings) if path.exists()),
@@ -42,11 +39,11 @@ def publish(config: TrainingConfig, output: OutputFolder, triggers: Sequence[str
     ]
     api = HfApi()
     try:
-        address = api.create_repo(config.push_to_hub, private=config.hub_private, exist_ok=True)
-        api.create_commit(config.push_to_hub, files, commit_message="LoRA, embeddings, samples and model card")
+        address = api.create_repo(settings.push_to_hub, private=settings.hub_private, exist_ok=True)
+        api.create_commit(settings.push_to_hub, files, commit_message="LoRA, embeddings, samples and model card")
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise PublishingFailed(
-            f"push_to_hub: {config.push_to_hub}: {_reason(error)}. The artifact is kept: {output.weights}"
+            f"push_to_hub: {settings.push_to_hub}: {_reason(error)}. The artifact is kept: {output.weights}"
         ) from None
     return str(address)
 

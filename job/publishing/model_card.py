@@ -1,31 +1,52 @@
 """The README of a published LoRA: what it shows, how it is called and used, and how it was trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
 from families.loading.sources import EMBEDDED_BASE, HUB_ID
+from settings.record import Settings
 from settings.sections.publishing import PublishingSection
-from settings.training import TrainingConfig
 
 DIFFUSERS_TAGS = ("text-to-image", "diffusers", "lora")
+ALWAYS_TOLD = ("max_train_steps", "rank", "seed")
 LEFT_OUT = {"base_model", "base_config", *PublishingSection.model_fields}
 """Settings that are told elsewhere in the card, or may hold a path of this machine."""
 
 
-def model_card(config: TrainingConfig, triggers: Sequence[str], samples: Sequence[Path], prompt: str) -> str:
-    """Markdown with the hub's header. `samples`: pictures that are published under samples/, drawn with `prompt`."""
-    on_hub = HUB_ID.fullmatch(config.base_model) is not None and not Path(config.base_model).exists()
+@dataclass(frozen=True)
+class CardFacts:
+    """What the card says of a training. `prompt`: of the samples. `settings`: by name, as they are shown."""
+
+    base_model: str
+    triggers: Sequence[str]
+    prompt: str
+    settings: Mapping[str, object]
+
+
+def told_settings(config: Settings) -> dict[str, object]:
+    """What differs from the defaults, and the most asked for."""
+    everything = config.model_dump(mode="json")
+    chosen = config.model_dump(mode="json", exclude_defaults=True)
+    told = {name: value for name, value in chosen.items() if name not in LEFT_OUT}
+    return {**{name: everything[name] for name in ALWAYS_TOLD}, **told}
+
+
+def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -> str:
+    """Markdown with the hub's header. `samples`: pictures that are published under samples/."""
+    triggers, base_model = facts.triggers, facts.base_model
+    on_hub = HUB_ID.fullmatch(base_model) is not None and not Path(base_model).exists()
     data = ModelCardData(
-        license=config.hub_license,
+        license=license,
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=list(DIFFUSERS_TAGS),
-        base_model=config.base_model if on_hub else None,
+        base_model=base_model if on_hub else None,
         instance_prompt=", ".join(triggers) or None,
     )
-    base = config.base_model if on_hub or config.base_model == EMBEDDED_BASE else Path(config.base_model).name
+    base = base_model if on_hub or base_model == EMBEDDED_BASE else Path(base_model).name
     lines = [
         f"# {', '.join(triggers) or 'LoRA'}",
         "",
@@ -33,7 +54,7 @@ def model_card(config: TrainingConfig, triggers: Sequence[str], samples: Sequenc
         "",
         *(f"![sample {index}](samples/{path.name})" for index, path in enumerate(samples)),
         "",
-        *([f"Prompt: {_code(prompt)}", ""] if samples else []),
+        *([f"Prompt: {_code(facts.prompt)}", ""] if samples else []),
         "## Use",
         "",
         "`weights.safetensors` opens in ComfyUI, A1111, Forge, InvokeAI and diffusers as a LoRA; "
@@ -43,18 +64,11 @@ def model_card(config: TrainingConfig, triggers: Sequence[str], samples: Sequenc
         "",
         "| setting | value |",
         "|---|---|",
-        *(f"| {name} | {_code(str(value))} |" for name, value in _told_settings(config).items()),
+        *(f"| {name} | {_code(str(value))} |" for name, value in facts.settings.items()),
         "",
-        f"Licence: {config.hub_license}." if config.hub_license else "No licence was stated.",
+        f"Licence: {license}." if license else "No licence was stated.",
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n", ignore_metadata_errors=False))
-
-
-def _told_settings(config: TrainingConfig) -> dict[str, object]:
-    chosen = config.model_dump(mode="json", exclude_defaults=True)
-    told = {name: value for name, value in chosen.items() if name not in LEFT_OUT}
-    always = {"max_train_steps": config.max_train_steps, "rank": config.rank, "seed": config.seed}
-    return {**always, **told}
 
 
 def _code(text: str) -> str:

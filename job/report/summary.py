@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -14,24 +14,24 @@ from job.output_folder import OutputFolder
 from job.phases import PhaseClock
 from job.verification.verify import Verification
 from preprocess.dataset import PreparedDataset
-from settings.training import TrainingConfig
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 
 def write_report(
     output: OutputFolder,
-    config: TrainingConfig,
+    config: Mapping[str, Any],
+    triggers: Sequence[str],
     dataset: PreparedDataset,
     verification: Verification,
     phases: PhaseClock,
     evaluation: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write report.json. `evaluation`: as in evaluation.json."""
+    """Write report.json. `config`: all settings, as in JSON. `evaluation`: as in evaluation.json."""
     report = {
-        "config": config.model_dump(mode="json"),
+        "config": config,
         "images": len(dataset.examples),
-        "triggers": [concept.trigger_word for concept in config.all_concepts],
+        "triggers": list(triggers),
         "rejected": [asdict(rejected) for rejected in dataset.rejected],
         "warnings": list(dataset.all_warnings),
         "verification": asdict(verification),

@@ -57,6 +57,11 @@ class AdapterSection(Settings):
         return self.adapter in LOW_RANK
 
     @property
+    def trains_base(self) -> bool:
+        """Whether the base's own weights are trained."""
+        return self.adapter == "full"
+
+    @property
     def resolved_alpha(self) -> float:
         """Of the denoiser's adapter."""
         if self.alpha is not None:

@@ -9,6 +9,7 @@ from settings.record import Settings
 OptimizerName = Literal[
     "adamw", "adamw_8bit", "adamw_schedule_free", "prodigy", "prodigy_schedule_free", "adafactor"
 ]  # fmt: skip
+PrecisionName = Literal["auto", "no", "bf16"]
 SchedulerName = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
 PRODIGY: tuple[OptimizerName, ...] = ("prodigy", "prodigy_schedule_free")
@@ -48,7 +49,7 @@ class OptimizationSection(Settings):
     ema_decay: float = Field(
         0.0, ge=0, lt=1, description="Save an average of the weights over about 1 / (1 - decay) steps; 0: the last ones"
     )
-    mixed_precision: Literal["auto", "no", "bf16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
+    mixed_precision: PrecisionName = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
 
     @property
     def resolved_learning_rate(self) -> float:

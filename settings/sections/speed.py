@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from settings.record import Settings
 
+LatentCacheName = Literal["auto", "memory", "disk"]
 AttentionName = Literal["auto", "flash", "efficient", "cudnn", "math", "xformers"]
 
 
@@ -38,7 +39,7 @@ class SpeedSection(Settings):
         "memory, more time; auto: when not even one image fits",
     )
 
-    latent_cache: Literal["auto", "memory", "disk"] = Field(
+    latent_cache: LatentCacheName = Field(
         "auto", description="Where latents lie while it trains; auto: on disk where they take half of the free memory"
     )
 

@@ -73,10 +73,13 @@ def test_a_short_run_is_named(tmp_path: Path) -> None:
 
 def judged(config: TrainingConfig, output: OutputFolder, base: ModelFamily, artifact: Artifact) -> Relative:
     """An artifact's measures on seeds of its own."""
-    plan = replace(drawing_plan(config, base.native_resolution), seed=77_777)
+    plan = replace(
+        drawing_plan(config.validation, config.preparation, config.base_model, base.native_resolution), seed=77_777
+    )
     sampler = Sampler(base)
     pictures = references(PreparedDataset.read(output.dataset))
-    judge = Judge(load_encoders(config, base.device), plan, pictures, draw_samples(sampler, plan, plain=True))
+    encoders = load_encoders(config.validation, config.base_model, base.device)
+    judge = Judge(encoders, plan, pictures, draw_samples(sampler, plan, plain=True))
     sampler.load(artifact)
     try:
         return relate(judge.score(draw_samples(sampler, plan)), judge.base, judge.training_pictures)

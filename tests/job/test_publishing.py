@@ -9,7 +9,7 @@ from PIL import Image
 from job.output_folder import OutputFolder
 from job.publishing.errors import PublishingFailed
 from job.publishing.hub import publish, require_publishable
-from job.publishing.model_card import model_card
+from job.publishing.model_card import CardFacts, model_card, told_settings
 from service.train_command import main
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
@@ -21,6 +21,10 @@ CONFIG = TrainingConfig(
     base_model="mini-sdxl", push_to_hub="me/robot", hub_license="mit", class_word="robot", rank=7,
     validation_prompt="a photo of `TOK` | ![x](http://evil.example)",
 )  # fmt: skip
+
+
+def facts(config: TrainingConfig) -> CardFacts:
+    return CardFacts(config.base_model, ["TOK"], str(config.validation_prompt), told_settings(config))
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ def output(tmp_path: Path) -> OutputFolder:
 
 
 def test_one_commit_holds_everything(hub: PublishingHub, output: OutputFolder) -> None:
-    assert publish(CONFIG, output, ["TOK"]) == f"{hub.url}/me/robot"
+    assert publish(CONFIG.publishing, output, facts(CONFIG)) == f"{hub.url}/me/robot"
     assert hub.created["me/robot"]["visibility"] == "private"
     files = hub.committed["me/robot"]
     assert files.keys() == {"README.md", "weights.safetensors", "embeddings.safetensors", "samples/00.png"}
@@ -57,22 +61,23 @@ def test_one_commit_holds_everything(hub: PublishingHub, output: OutputFolder) -
 
 
 def test_a_public_repository_has_to_be_asked_for(hub: PublishingHub, output: OutputFolder) -> None:
-    publish(CONFIG.model_copy(update={"hub_private": False}), output, [])
+    publish(CONFIG.model_copy(update={"hub_private": False}).publishing, output, facts(CONFIG))
     assert hub.created["me/robot"]["visibility"] == "public"
 
 
 def test_no_path_of_this_machine_is_told() -> None:
-    card = model_card(CONFIG.model_copy(update={"base_model": "/home/me/secret/base.safetensors"}), ["TOK"], [], "x")
+    local = CONFIG.model_copy(update={"base_model": "/home/me/secret/base.safetensors"})
+    card = model_card(facts(local), "mit", [])
     assert "/home" not in card and "`base.safetensors`" in card and "base_model:" not in card
-    on_hub = CONFIG.model_copy(update={"base_model": "stabilityai/stable-diffusion-xl-base-1.0", "hub_license": None})
-    assert "base_model: stabilityai/stable-diffusion-xl-base-1.0" in model_card(on_hub, [], [], "x")
-    assert "No licence was stated." in model_card(on_hub, [], [], "x")
+    on_hub = CONFIG.model_copy(update={"base_model": "stabilityai/stable-diffusion-xl-base-1.0"})
+    assert "base_model: stabilityai/stable-diffusion-xl-base-1.0" in model_card(facts(on_hub), None, [])
+    assert "No licence was stated." in model_card(facts(on_hub), None, [])
 
 
 def test_a_push_that_fails_is_an_error_and_the_artifact_stays(hub: PublishingHub, output: OutputFolder) -> None:
     del hub.answers["/api/repos/create"]
     with pytest.raises(PublishingFailed, match=r"the hub answered 404.*The artifact is kept: .*weights\.safetensors"):
-        publish(CONFIG, output, ["TOK"])
+        publish(CONFIG.publishing, output, facts(CONFIG))
     assert output.weights.read_bytes() == b"weights"
 
 

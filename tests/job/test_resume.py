@@ -56,7 +56,7 @@ def prepared(_loaded_base: ModelFamily, tmp_path_factory: pytest.TempPathFactory
     """The example with two views an image, in buckets of two shapes."""
     config = resolve(CONFIG, _loaded_base)
     folder = tmp_path_factory.mktemp("prepared") / "dataset"
-    dataset = prepare([EXAMPLE], config, folder, base_requirements(_loaded_base, config))
+    dataset = prepare([EXAMPLE], config, folder, base_requirements(_loaded_base, config, config.num_tokens))
     examples = list(cache_examples(dataset, _loaded_base))
     return dataset, [narrowed(example) if index % 3 == 0 else example for index, example in enumerate(examples)]
 

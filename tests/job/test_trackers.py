@@ -82,7 +82,7 @@ def test_a_missing_package_is_named_before_anything_starts(name: Any, monkeypatc
 
 def test_no_trackers_no_work(tmp_path: Path) -> None:
     require_trackers(TrainingConfig())
-    assert start_trackers(TrainingConfig(), OutputFolder(tmp_path), 0) == []
+    assert start_trackers((), {}, OutputFolder(tmp_path), 0) == []
     assert [event.step for event in followed(iter([Progress("x", 0.1, step=1)]), [], OutputFolder(tmp_path), 0)] == [1]
 
 
@@ -146,7 +146,7 @@ def test_a_training_that_fails_is_not_finished_in_wandb(tmp_path: Path, monkeypa
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     output = OutputFolder(tmp_path)
-    trackers = start_trackers(TrainingConfig(trackers=("wandb",)), output, 0)
+    trackers = start_trackers(("wandb",), {}, output, 0)
     with pytest.raises(RuntimeError, match="it burns"):
         list(followed(failing(), trackers, output, 0))
     assert wandb_records(tmp_path).exit_code == 1
@@ -183,4 +183,5 @@ def run_steps(config: TrainingConfig, output: OutputFolder, first: int, steps: S
                     save(output.samples_of_step(step) / f"{index:02d}.png", (step, 200 * index, 0))
                 output.step_prompts.write_text('["a TOK", "TOK & co"]')
 
-    list(followed(events(), start_trackers(config, output, first), output, first))
+    trackers = start_trackers(config.trackers, config.model_dump(mode="json"), output, first)
+    list(followed(events(), trackers, output, first))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from settings.record import ConfigError, parse_settings, read_settings_file
+from settings.record import ConfigError, Settings, parse_settings, read_settings_file
+from settings.sections.composed import ComposedSections
 from settings.training import TrainingConfig, build_config
 
 
@@ -102,3 +103,21 @@ def test_the_table_of_settings_is_current() -> None:
     from tools.settings_table import TARGET, table
 
     assert TARGET.read_text(encoding="utf-8") == table(), "run: python -m tools.settings_table"
+
+
+def test_a_section_holds_its_fields_and_what_was_set() -> None:
+    config = build_config({"rank": 3, "seed": 5, "num_tokens": 4, "class_word": "dog", "evaluate": "true"})
+    assert config.adapters.rank == 3 and config.adapters.model_fields_set == {"rank"}
+    assert config.tokens.num_tokens == 4 and config.preparation.seed == 5
+    assert config.preparation.model_fields_set == {"seed", "class_word"}
+    filled = config.with_values({"resolution": 512, "alpha": 2.0})
+    assert filled.preparation.resolution == 512 and filled.adapters.resolved_alpha == 2.0
+    assert filled.preparation.model_fields_set == {"seed", "class_word"}  # filled in is not set by the user
+
+
+def test_the_sections_together_are_the_configuration() -> None:
+    config = TrainingConfig()
+    views = [value for value in vars(ComposedSections).values() if isinstance(value, property)]
+    sections = [part for view in views if isinstance(part := view.fget(config), Settings)]  # type: ignore[misc]
+    names = [name for section in sections for name in type(section).model_fields]
+    assert len(sections) == 15 and sorted(names) == sorted(TrainingConfig.model_fields)

@@ -56,9 +56,10 @@ def examples(*counts: int) -> list[CachedExample]:
 def test_what_is_left_out_follows_from_the_images(
     values: dict[str, Any], counts: tuple[int, ...], steps: int, batch: int, warmup: int
 ) -> None:
-    planned = plan_duration(build_config(values), examples(*counts))
+    config = build_config(values)
+    planned = config.planned(plan_duration(config.duration, examples(*counts)))
     assert (planned.max_train_steps, planned.train_batch_size, planned.lr_warmup_steps) == (steps, batch, warmup)
-    assert f"{steps} steps of" in describe(planned, sum(counts))
+    assert f"{steps} steps of" in describe(planned.duration, sum(counts))
 
 
 def test_two_lengths_contradict() -> None:
@@ -68,9 +69,10 @@ def test_two_lengths_contradict() -> None:
 
 
 def test_a_resumed_run_may_count_epochs_anew() -> None:
-    saved = plan_duration(build_config({"max_train_epochs": 3}), examples(10))
+    config = build_config({"max_train_epochs": 3})
+    saved = config.planned(plan_duration(config.duration, examples(10)))
     longer = resumed_config(saved, TrainingConfig(max_train_epochs=6))
-    assert plan_duration(longer, examples(10)).max_train_steps == 18
+    assert plan_duration(longer.duration, examples(10)).max_train_steps == 18
 
 
 class Clock:

@@ -39,7 +39,7 @@ def training(base: ModelFamily, tmp_path: Path) -> Iterator[Training]:
 
 def placed(base: ModelFamily, config: TrainingConfig, folder: Path) -> Iterator[Training]:
     config = resolve(config, base)
-    dataset = prepare([EXAMPLE], config, folder / "dataset", base_requirements(base, config))
+    dataset = prepare([EXAMPLE], config, folder / "dataset", base_requirements(base, config, config.num_tokens))
     training = build_training(config, base, dataset, list(cache_examples(dataset, base)), Accelerator(cpu=True))
     try:
         yield training

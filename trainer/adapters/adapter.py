@@ -11,7 +11,7 @@ from artifact.layers import Layer
 from artifact.names.components import DENOISER, Place, components, place_names
 from families.family import ModelFamily
 from settings.record import ConfigError
-from settings.training import TrainingConfig
+from settings.sections.adapter import AdapterSection
 from trainer.adapters.dropout import AdapterDropout
 from trainer.adapters.full import FullFineTuning
 from trainer.adapters.peft_adapter import PeftAdapter
@@ -81,47 +81,47 @@ class Adapter:
             part.remove()
 
 
-def check_targets(family: ModelFamily, config: TrainingConfig) -> None:
+def check_targets(family: ModelFamily, settings: AdapterSection) -> None:
     """Raises ConfigError, before anything is trained, when the base lacks what the adapter would be put on."""
-    if config.has_low_rank_adapter:
-        denoiser_targets(family, config)
-    if config.train_text_encoder and not family.text_encoders:
+    if settings.has_low_rank_adapter:
+        denoiser_targets(family, settings)
+    if settings.train_text_encoder and not family.text_encoders:
         raise ConfigError(f"train_text_encoder: a base of the family {family.name} has no text encoder that can learn")
 
 
-def where_it_opens(config: TrainingConfig, family: ModelFamily) -> str | None:
+def where_it_opens(settings: AdapterSection, family: ModelFamily) -> str | None:
     """A warning where not every tool can open what will be trained; None for a LoRA, which all open."""
-    if config.adapter == "dora" and family.layer_naming != "peft":
+    if settings.adapter == "dora" and family.layer_naming != "peft":
         return (
             "adapter dora: its file opens exactly in predict.py only; diffusers drops the magnitudes, ComfyUI comes "
             "close, A1111 takes them along the other axis (docs/artifact.md). rslora or lora open everywhere"
         )
-    if config.adapter in ("loha", "lokr"):
-        return f"adapter {config.adapter}: diffusers cannot open its file; predict.py, ComfyUI and A1111 can"
-    if config.adapter == "full":
+    if settings.adapter in ("loha", "lokr"):
+        return f"adapter {settings.adapter}: diffusers cannot open its file; predict.py, ComfyUI and A1111 can"
+    if settings.adapter == "full":
         return (
             "adapter full: the file holds the change of every weight; predict.py and ComfyUI open it, diffusers cannot"
         )
     return None
 
 
-def place_adapter(family: ModelFamily, config: TrainingConfig, generators: NamedGenerators) -> Adapter:
-    """Put on the base what `config` (resolved) asks for. Tokens must be in place already.
+def place_adapter(family: ModelFamily, settings: AdapterSection, generators: NamedGenerators) -> Adapter:
+    """Put on the base what `settings` (resolved) asks for. Tokens must be in place already.
 
     Raises ConfigError as `check_targets`.
     """
     names = place_names(family)
     parts: dict[str, ComponentAdapter] = {}
-    if config.adapter == "full":
+    if settings.adapter == "full":
         parts[DENOISER] = FullFineTuning(family.denoiser, family.idle_modules)
-    elif config.has_low_rank_adapter:
-        paths = denoiser_targets(family, config)
-        parts[DENOISER] = _peft_adapter(family.denoiser, config, config.rank, paths, generators, "init_lora")
-    if config.train_text_encoder:
-        rank = config.text_encoder_rank or config.rank
+    elif settings.has_low_rank_adapter:
+        paths = denoiser_targets(family, settings)
+        parts[DENOISER] = _peft_adapter(family.denoiser, settings, settings.rank, paths, generators, "init_lora")
+    if settings.train_text_encoder:
+        rank = settings.text_encoder_rank or settings.rank
         encoders = {name: module for name, module in components(family).items() if name != DENOISER}
         adapters = {
-            name: _peft_adapter(encoder, config, rank, text_encoder_targets(encoder), generators, f"init_lora_{name}")
+            name: _peft_adapter(encoder, settings, rank, text_encoder_targets(encoder), generators, f"init_lora_{name}")
             for name, encoder in encoders.items()
         }
         _drop_idle(family, encoders, adapters)
@@ -131,17 +131,17 @@ def place_adapter(family: ModelFamily, config: TrainingConfig, generators: Named
 
 def _peft_adapter(
     component: nn.Module,
-    config: TrainingConfig,
+    settings: AdapterSection,
     rank: int,
     paths: list[str],
     generators: NamedGenerators,
     init: str,
 ) -> PeftAdapter:
-    alpha = config.resolved_alpha if rank == config.rank else config.resolved_alpha * rank / config.rank
+    alpha = settings.resolved_alpha if rank == settings.rank else settings.resolved_alpha * rank / settings.rank
     dropout = None
-    if config.adapter_dropout > 0:
-        dropout = AdapterDropout(config.adapter_dropout, generators["adapter_dropout"], generators.share.index)
-    return PeftAdapter(component, config.adapter, rank, alpha, paths, generators[init], dropout)
+    if settings.adapter_dropout > 0:
+        dropout = AdapterDropout(settings.adapter_dropout, generators["adapter_dropout"], generators.share.index)
+    return PeftAdapter(component, settings.adapter, rank, alpha, paths, generators[init], dropout)
 
 
 def _drop_idle(family: ModelFamily, encoders: Mapping[str, nn.Module], adapters: Mapping[str, PeftAdapter]) -> None:

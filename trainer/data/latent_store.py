@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from families.family import ModelFamily, SizeConditioning
 from preprocess.dataset import PreparedDataset
-from settings.training import TrainingConfig
+from settings.sections.speed import LatentCacheName
 from trainer.data.latent_cache import CachedExample, CachedView, cache_examples, encode_view, size_conditioning
 from trainer.distributed.processes import Processes
 
@@ -37,11 +37,11 @@ class StoredView:
 
 
 def latent_place(
-    config: TrainingConfig, dataset: PreparedDataset, family: ModelFamily, processes: Processes
+    wanted: LatentCacheName, dataset: PreparedDataset, family: ModelFamily, processes: Processes
 ) -> LatentPlace:
     """Where the latents go: as the setting says, or by their size. The same for all processes."""
-    if config.latent_cache != "auto":
-        return config.latent_cache
+    if wanted != "auto":
+        return wanted
     fits = bytes_of_latents(dataset, family) <= MOST_OF_FREE_MEMORY * free_memory(family.device)
     return processes.of_first("memory" if fits else "disk")
 

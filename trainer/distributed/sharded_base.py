@@ -17,7 +17,6 @@ from torch.distributed.fsdp import fully_shard
 
 from families.family import ModelFamily
 from settings.record import ConfigError
-from settings.training import TrainingConfig
 from trainer.distributed.processes import Processes
 from trainer.execution.compiled_blocks import repeated_blocks
 
@@ -129,16 +128,16 @@ class ShardedBase:
             denoiser.reset_iter_state()
 
 
-def share_out(config: TrainingConfig, family: ModelFamily, processes: Processes) -> Base:
-    """As the configuration (resolved) says, which all processes must have alike."""
-    return ShardedBase(family.denoiser, processes) if config.shard_base else WHOLE
+def share_out(shard_base: bool, family: ModelFamily, processes: Processes) -> Base:
+    """As the setting says, which all processes must have alike."""
+    return ShardedBase(family.denoiser, processes) if shard_base else WHOLE
 
 
-def require_shardable(config: TrainingConfig, family: ModelFamily) -> None:
-    """Raises ConfigError where the base shall be sharded, and is none whose weights lie in transformer blocks."""
-    if config.shard_base and isinstance(family.denoiser, UNet2DConditionModel):
+def require_shardable(base_model: str, family: ModelFamily) -> None:
+    """Raises ConfigError for a base that cannot be sharded: its weights do not lie in transformer blocks."""
+    if isinstance(family.denoiser, UNet2DConditionModel):
         raise ConfigError(
-            f"shard_base: the denoiser of {config.base_model} is a UNet, whose weights lie outside of repeated blocks; "
+            f"shard_base: the denoiser of {base_model} is a UNet, whose weights lie outside of repeated blocks; "
             "transformers (SD3) can be sharded. Leave it out (accelerate launch --multi_gpu): each process then has "
             "the whole base"
         )

@@ -25,8 +25,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from settings.record import ConfigError
 from settings.sections.speed import AttentionName
-from settings.training import TrainingConfig
-from trainer.base_model import precision
 from trainer.data.batches import LatentBatch
 from trainer.execution.accumulation import AroundGradientSource, Backward, GradientSource
 
@@ -42,24 +40,26 @@ PLACES, WORDS = 64, 77
 """Of the trial: queries, as of 8×8 latents, and keys, as of a prompt."""
 
 
-def require_attention(config: TrainingConfig, device: torch.device, denoiser: nn.Module | None = None) -> None:
+def require_attention(
+    name: AttentionName, device: torch.device, dtype: torch.dtype, denoiser: nn.Module | None = None
+) -> None:
     """Raises ConfigError where the wish cannot be granted on `device`, found out by a trial with gradients.
 
     Without `denoiser` the trial has heads of the usual size, and nothing needs to be loaded for it.
     """
-    if config.attention == "auto":
+    if name == "auto":
         return
-    if config.attention == "xformers" and importlib.util.find_spec("xformers") is None:
+    if name == "xformers" and importlib.util.find_spec("xformers") is None:
         raise ConfigError(
             f"attention: xformers is not installed; pip install the version of xformers that is made for torch "
             f"{torch.__version__}, or set attention: auto"
         )
     heads = {USUAL_HEAD} if denoiser is None else {layer.inner_dim // layer.heads for layer in _layers(denoiser)}
     for head in sorted(heads):
-        if (problem := _trial(config.attention, device, precision(config), head)) is not None:
+        if (problem := _trial(name, device, dtype, head)) is not None:
             raise ConfigError(
-                f"attention: {config.attention} does not work on {_name(device)} with heads of {head} channels in "
-                f"{str(precision(config)).removeprefix('torch.')} ({problem}). Set attention: auto"
+                f"attention: {name} does not work on {_name(device)} with heads of {head} channels in "
+                f"{str(dtype).removeprefix('torch.')} ({problem}). Set attention: auto"
             )
 
 

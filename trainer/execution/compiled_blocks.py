@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from settings.training import TrainingConfig
+from settings.sections.speed import SpeedSection
 from trainer.data.batches import LatentBatch
 from trainer.execution.accumulation import AroundGradientSource, Backward, GradientSource
 
@@ -63,9 +63,9 @@ def repeated_blocks(denoiser: Any) -> Iterator[nn.Module]:
     yield from blocks
 
 
-def compiles(config: TrainingConfig, device: torch.device) -> bool:
+def compiles(speed: SpeedSection, device: torch.device) -> bool:
     """Whether this run may compile: `auto` leaves a CPU alone, where it takes minutes."""
-    return config.compile == "always" or (config.compile == "auto" and device.type == "cuda")
+    return speed.compile == "always" or (speed.compile == "auto" and device.type == "cuda")
 
 
 class CompiledSteps(AroundGradientSource):

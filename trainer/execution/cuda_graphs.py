@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from settings.training import TrainingConfig
+from settings.sections.speed import SpeedSection
 from trainer.data.batches import LatentBatch
 from trainer.execution.accumulation import AroundGradientSource, Backward, GradientSource
 from trainer.trainables.trainable import Trainable
@@ -40,15 +40,15 @@ def cuda_graphs(module: nn.Module, tensors: tuple[Tensor, ...], pool: Any) -> Ca
         return recorded
 
 
-def records(config: TrainingConfig, device: torch.device) -> bool:
+def records(speed: SpeedSection, device: torch.device, trains_base: bool, passes_differ: bool) -> bool:
     """Whether this run may record: not where a pass is another each time, nor for a base that is trained itself."""
     return (
-        config.cuda_graphs == "auto"
+        speed.cuda_graphs == "auto"
         and device.type == "cuda"
-        and config.adapter != "full"
-        and config.gradient_checkpointing != "always"
-        and not config.needs_first_activations
-        and not config.shard_base  # whose blocks are gathered between kernels
+        and not trains_base
+        and speed.gradient_checkpointing != "always"
+        and not passes_differ
+        and not speed.shard_base  # whose blocks are gathered between kernels
     )
 
 

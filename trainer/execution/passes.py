@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from accelerate import Accelerator
 
 from families.family import ModelFamily
-from settings.training import TrainingConfig
+from settings.sections.speed import SpeedSection
 from trainer.distributed.gradient_reduction import SharedGradients
 from trainer.distributed.processes import Processes
 from trainer.execution.accumulation import Accumulation, GradientSource
@@ -35,33 +35,35 @@ class Passes:
 
 
 def build_passes(
-    config: TrainingConfig,
+    speed: SpeedSection,
     family: ModelFamily,
     trainables: Sequence[Trainable],
     generators: NamedGenerators,
     accelerator: Accelerator,
     steps_left: Callable[[], int],
+    *,
+    trains_base: bool,
+    passes_differ: bool,
 ) -> Passes:
-    """`steps_left`: says whether compiling still pays."""
-    checkpointing = GradientCheckpointing(
-        family.denoiser, "never" if config.needs_first_activations else config.gradient_checkpointing
-    )
-    accumulation = Accumulation(generators, trainables, checkpointing, starts_over=not config.shard_base)
+    """`steps_left`: says whether compiling still pays. `trains_base`: its own weights are trained.
+    `passes_differ`: a second pass of a block would not do what the first one did."""
+    checkpointing = GradientCheckpointing(family.denoiser, "never" if passes_differ else speed.gradient_checkpointing)
+    accumulation = Accumulation(generators, trainables, checkpointing, starts_over=not speed.shard_base)
     passes = Passes(accumulation, checkpointing)
-    if config.attention != "auto":
-        passes.source = AttentionSteps(passes.source, family.denoiser, config.attention)
-    if records(config, accelerator.device):
+    if speed.attention != "auto":
+        passes.source = AttentionSteps(passes.source, family.denoiser, speed.attention)
+    if records(speed, accelerator.device, trains_base, passes_differ):
         models = [RecordedPasses(family.denoiser, lambda: not checkpointing.on)]
         models += [RecordedPasses(encoder) for encoder in family.text_encoders]
         passes.source = passes.recorded = RecordedSteps(passes.source, models, trainables)
     if not Processes(accelerator).alone:
         passes.source = SharedGradients(passes.source, trainables, accelerator)
-    if compiles(config, accelerator.device):
+    if compiles(speed, accelerator.device):
 
         def compiled() -> CompiledBlocks:
             if passes.recorded is not None:
                 passes.recorded.forget()  # the blocks as they were
-            return CompiledBlocks(family.denoiser, cache=config.compile_cache)
+            return CompiledBlocks(family.denoiser, cache=speed.compile_cache)
 
-        passes.source = CompiledSteps(passes.source, compiled, config.compile == "always", steps_left)
+        passes.source = CompiledSteps(passes.source, compiled, speed.compile == "always", steps_left)
     return passes

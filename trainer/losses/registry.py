@@ -1,7 +1,10 @@
 """The list of loss terms. A new one is a file beside this one and a line here."""
 
+from collections.abc import Mapping
+
 from families.family import ModelFamily
-from settings.training import TrainingConfig
+from settings.preparation import DataConfig
+from settings.sections.objective import ObjectiveSection
 from trainer.adapters.adapter import Adapter
 from trainer.losses.adapter_l1 import AdapterL1
 from trainer.losses.attention_capture import AttentionCapture
@@ -20,41 +23,60 @@ CLASS_WORDS = {"face": "person", "object": "object", "style": "picture"}
 
 
 def loss_terms(
-    config: TrainingConfig, family: ModelFamily, adapter: Adapter, tokens: ConceptTokens, generators: NamedGenerators
+    objective: ObjectiveSection,
+    mask_floor: float,
+    class_words: Mapping[str, str],
+    family: ModelFamily,
+    adapter: Adapter,
+    tokens: ConceptTokens,
+    generators: NamedGenerators,
 ) -> list[LossTerm]:
-    """The terms that this configuration asks for."""
-    terms: list[LossTerm] = [_denoising(config)]
-    if config.token_attention_weight > 0:
+    """The terms that the objective asks for. `mask_floor`: resolved. `class_words`: as `class_words_of`."""
+    terms: list[LossTerm] = [_denoising(objective, mask_floor)]
+    if objective.token_attention_weight > 0:
         # before terms that run the denoiser again
         capture = AttentionCapture(family.denoiser)
         ids = tokens.placeholders.ids[0]
-        terms.append(TokenAttention(capture, family.tokenizers[0], ids, config.token_attention_weight))
-    if config.prior_matching_weight > 0:
-        terms.append(_prior_matching(config, family, adapter, generators))
-    if config.adapter_l1_weight > 0:
+        terms.append(TokenAttention(capture, family.tokenizers[0], ids, objective.token_attention_weight))
+    if objective.prior_matching_weight > 0:
+        terms.append(_prior_matching(objective, class_words, family, adapter, generators))
+    if objective.adapter_l1_weight > 0:
         terms.append(
-            AdapterL1([*adapter.denoiser_parameters, *adapter.text_encoder_parameters], config.adapter_l1_weight)
+            AdapterL1([*adapter.denoiser_parameters, *adapter.text_encoder_parameters], objective.adapter_l1_weight)
         )
     vocabularies = tokens.placeholders.vocabularies
-    if config.token_norm_weight > 0:
-        terms.append(TokenNorm.of(tokens.parameters, vocabularies, config.token_norm_weight))
-    if config.token_covariance_weight > 0:
-        terms.append(TokenCovariance.of(tokens.parameters, vocabularies, config.token_covariance_weight))
+    if objective.token_norm_weight > 0:
+        terms.append(TokenNorm.of(tokens.parameters, vocabularies, objective.token_norm_weight))
+    if objective.token_covariance_weight > 0:
+        terms.append(TokenCovariance.of(tokens.parameters, vocabularies, objective.token_covariance_weight))
     return terms
 
 
-def _denoising(config: TrainingConfig) -> LossTerm:
-    weighting = (config.loss_weighting, config.min_snr_gamma, config.resolved_mask_floor)
-    if config.loss_type == "huber":
-        return Huber(config.huber_delta, config.huber_schedule, *weighting)
+def _denoising(objective: ObjectiveSection, mask_floor: float) -> LossTerm:
+    weighting = (objective.loss_weighting, objective.min_snr_gamma, mask_floor)
+    if objective.loss_type == "huber":
+        return Huber(objective.huber_delta, objective.huber_schedule, *weighting)
     return MeanSquaredError(*weighting)
 
 
+def class_words_of(preparation: DataConfig) -> dict[str, str]:
+    """By trigger word; a general word where none is given."""
+    general = CLASS_WORDS[preparation.concept_mode]
+    return {concept.trigger_word: concept.class_word or general for concept in preparation.all_concepts}
+
+
 def _prior_matching(
-    config: TrainingConfig, family: ModelFamily, adapter: Adapter, generators: NamedGenerators
+    objective: ObjectiveSection,
+    class_words: Mapping[str, str],
+    family: ModelFamily,
+    adapter: Adapter,
+    generators: NamedGenerators,
 ) -> PriorMatching:
-    words = {
-        concept.trigger_word: concept.class_word or CLASS_WORDS[config.concept_mode] for concept in config.all_concepts
-    }
-    draws, weight, interval = generators["prior_prompts"], config.prior_matching_weight, config.prior_matching_interval
-    return PriorMatching(family, adapter, words, config.prior_prompts, draws, weight, interval, generators.share)
+    draws, weight, interval = (
+        generators["prior_prompts"],
+        objective.prior_matching_weight,
+        objective.prior_matching_interval,
+    )
+    return PriorMatching(
+        family, adapter, class_words, objective.prior_prompts, draws, weight, interval, generators.share
+    )

@@ -2,7 +2,7 @@
 
 from families.family import ModelFamily
 from families.noise.noise_process import NoiseProcess
-from settings.training import TrainingConfig
+from settings.sections.noise import NoiseSection
 from trainer.data.prompt_cache import Encode
 from trainer.noise.conditioning import NoisyPrompts
 from trainer.noise.offset import NoiseOffset
@@ -12,24 +12,24 @@ from trainer.noise.timestep_range import TimestepRange
 from trainer.randomness import NamedGenerators
 
 
-def training_noise(config: TrainingConfig, family: ModelFamily, generators: NamedGenerators) -> NoiseProcess:
+def training_noise(settings: NoiseSection, family: ModelFamily, generators: NamedGenerators) -> NoiseProcess:
     """The noise that is trained with; validation and samples keep the family's own."""
     process, share = family.noise_process, generators.share
-    if config.restricts_timesteps:
-        process = TimestepRange(process, config.min_timestep, config.max_timestep, config.timestep_bias)
-    if config.noise_offset > 0:
-        process = NoiseOffset(process, config.noise_offset)
-    if config.input_perturbation > 0:
+    if settings.restricts_timesteps:
+        process = TimestepRange(process, settings.min_timestep, settings.max_timestep, settings.timestep_bias)
+    if settings.noise_offset > 0:
+        process = NoiseOffset(process, settings.noise_offset)
+    if settings.input_perturbation > 0:
         process = InputPerturbation(
-            process, config.input_perturbation, generators["input_perturbation"], generators.share
+            process, settings.input_perturbation, generators["input_perturbation"], generators.share
         )
     if share.count > 1:
         process = SharedDraws(process, share)
     return process
 
 
-def training_prompts(config: TrainingConfig, encode: Encode, generators: NamedGenerators) -> Encode:
+def training_prompts(conditioning_noise: float, encode: Encode, generators: NamedGenerators) -> Encode:
     """How prompts are read while training. `encode`: without anything around it."""
-    if config.conditioning_noise > 0:
-        return NoisyPrompts(encode, config.conditioning_noise, generators["conditioning_noise"], generators.share)
+    if conditioning_noise > 0:
+        return NoisyPrompts(encode, conditioning_noise, generators["conditioning_noise"], generators.share)
     return encode

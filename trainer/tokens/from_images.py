@@ -18,7 +18,6 @@ from families.family import ModelFamily
 from families.loading.sources import find_base_model
 from preprocess.dataset import PreparedDataset
 from settings.record import ConfigError
-from settings.training import TrainingConfig
 from trainer.tokens.concept_tokens import ConceptTokens
 from trainer.tokens.initialization import END_OF_WORD
 
@@ -29,14 +28,14 @@ RATE = 0.05
 """Step size of Adam, as a share of the vocabulary's deviation: after all steps the rows are still of words' length."""
 
 
-def image_tower(config: TrainingConfig) -> Path:
+def image_tower(base_model: str) -> Path:
     """Folder of the tower beside the base. Raises ConfigError, naming the remedy, for a base without one."""
-    source = find_base_model(config.base_model)
+    source = find_base_model(base_model)
     folder = Path(source.location) / IMAGE_TOWER
     if source.kind != "folder" or not folder.is_dir():
         raise ConfigError(
             f"token_init: images needs an image tower that was trained with a text encoder, in the folder "
-            f"{IMAGE_TOWER} of the base, and {config.base_model} has none; set token_init: words, with a class_word"
+            f"{IMAGE_TOWER} of the base, and {base_model} has none; set token_init: words, with a class_word"
         )
     return folder
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from families.family import ModelFamily
+from settings.preparation import ConceptConfig
 from settings.record import ConfigError
-from settings.training import TrainingConfig
+from settings.sections.tokens import TokenSection
 
 SYMMETRY_BREAKING_NOISE = 0.01
 """Share of the vocabulary's deviation that is added to rows that would otherwise be alike."""
@@ -37,22 +38,24 @@ class TokenStart:
         return chosen.clone() if self.exact else chosen + SYMMETRY_BREAKING_NOISE * noise
 
 
-def token_starts(config: TrainingConfig, family: ModelFamily) -> dict[str, TokenStart]:
+def token_starts(
+    settings: TokenSection, concepts: Sequence[ConceptConfig], family: ModelFamily
+) -> dict[str, TokenStart]:
     """By trigger word. Raises ConfigError, naming the remedy, for words or patterns that the vocabulary lacks."""
     return {
-        concept.trigger_word: _start(config, family.tokenizers, concept.trigger_word, concept.class_word)
-        for concept in config.all_concepts
+        concept.trigger_word: _start(settings, family.tokenizers, concept.trigger_word, concept.class_word)
+        for concept in concepts
     }
 
 
-def _start(config: TrainingConfig, tokenizers: Sequence[Any], trigger: str, class_word: str | None) -> TokenStart:
-    if config.train_existing_tokens:
+def _start(settings: TokenSection, tokenizers: Sequence[Any], trigger: str, class_word: str | None) -> TokenStart:
+    if settings.train_existing_tokens:
         return TokenStart(tuple((_existing(each.get_vocab(), trigger),) for each in tokenizers), exact=True)
-    words = config.token_init_words or class_word
-    if config.token_init == "random" or (words is None and config.token_init in (None, "images")):
+    words = settings.token_init_words or class_word
+    if settings.token_init == "random" or (words is None and settings.token_init in (None, "images")):
         return TokenStart()
-    if config.token_init == "vocabulary":
-        pattern = config.token_init_pattern or ""
+    if settings.token_init == "vocabulary":
+        pattern = settings.token_init_pattern or ""
         return TokenStart(tuple(_matching(each.get_vocab(), pattern) for each in tokenizers), mean=True)
     if words is None:
         raise ConfigError(f"token_init: words, but {trigger} has no class_word; set it, or token_init_words")

@@ -1,12 +1,12 @@
 """What a configuration trains: each group of parameters with its own optimizer and schedule."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import nn
 
-from settings.sections.optimization import SCHEDULE_FREE, OptimizerName
-from settings.training import TrainingConfig
+from settings.sections.collapse import CollapseSection
+from settings.sections.optimization import SCHEDULE_FREE, OptimizationSection, OptimizerName
 from trainer.adapters.adapter import Adapter
 from trainer.optimizers.extras import require_available
 from trainer.optimizers.settings import OptimizerSettings
@@ -16,40 +16,62 @@ from trainer.trainables.schedules import ScheduleSettings
 from trainer.trainables.trainable import Trainable
 
 
-def build_trainables(adapter: Adapter, tokens: ConceptTokens, config: TrainingConfig) -> list[Trainable]:
+@dataclass(frozen=True)
+class TrainableSettings:
+    """What all trainables have in common. `optimization`: with its warm-up filled in. `total_steps`: of the run."""
+
+    optimization: OptimizationSection
+    phases: CollapseSection
+    total_steps: int
+    text_encoder_learning_rate: float
+    token_retraction: float
+
+    @property
+    def weights(self) -> OptimizerSettings:
+        """Of the adapter or the base's weights."""
+        settings = self.optimization
+        return OptimizerSettings(
+            settings.optimizer, settings.resolved_learning_rate, settings.weight_decay, settings.prodigy_d_coef
+        )
+
+    @property
+    def text_encoders(self) -> OptimizerSettings:
+        return replace(self.weights, learning_rate=self.text_encoder_learning_rate)
+
+    @property
+    def tokens(self) -> OptimizerSettings:
+        settings = self.optimization
+        return OptimizerSettings(
+            settings.token_optimizer,
+            settings.resolved_token_learning_rate,
+            settings.token_weight_decay,
+            settings.prodigy_d_coef,
+        )
+
+
+def build_trainables(adapter: Adapter, tokens: ConceptTokens, settings: TrainableSettings) -> list[Trainable]:
     """The adapter and that of the text encoders where there are any, and the tokens unless their learning rate is 0."""
-    weights = OptimizerSettings(
-        config.optimizer, config.resolved_learning_rate, config.weight_decay, config.prodigy_d_coef
-    )
-    words = OptimizerSettings(
-        config.token_optimizer, config.resolved_token_learning_rate, config.token_weight_decay, config.prodigy_d_coef
-    )
+    clip, undecayed = settings.optimization.max_grad_norm, adapter.undecayed
     trainables = []
     if adapter.denoiser_parameters:
-        trainables.append(
-            _trainable("lora", adapter.denoiser_parameters, weights, config.max_grad_norm, config, adapter.undecayed)
-        )
+        trainables.append(_trainable("lora", adapter.denoiser_parameters, settings.weights, clip, settings, undecayed))
     if adapter.text_encoder_parameters:
-        text = replace(weights, learning_rate=config.resolved_text_encoder_learning_rate)
-        trainables.append(
-            _trainable(
-                "text_encoders", adapter.text_encoder_parameters, text, config.max_grad_norm, config, adapter.undecayed
-            )
-        )
-    if words.learning_rate > 0:
-        clip = config.token_max_grad_norm or config.max_grad_norm
-        trainables.append(_trainable("tokens", tokens.parameters, words, clip, config))
-        if config.token_retraction > 0:
+        parameters = adapter.text_encoder_parameters
+        trainables.append(_trainable("text_encoders", parameters, settings.text_encoders, clip, settings, undecayed))
+    if settings.tokens.learning_rate > 0:
+        clip = settings.optimization.token_max_grad_norm or clip
+        trainables.append(_trainable("tokens", tokens.parameters, settings.tokens, clip, settings))
+        if settings.token_retraction > 0:
             usual = usual_norms(tokens.placeholders.vocabularies)
-            retract(trainables[-1].optimizer, tokens.parameters, usual, config.token_retraction)
+            retract(trainables[-1].optimizer, tokens.parameters, usual, settings.token_retraction)
     return trainables
 
 
-def require_optimizers(config: TrainingConfig) -> None:
+def require_optimizers(settings: OptimizationSection) -> None:
     """Raises ConfigError, before anything is loaded, for an optimizer that cannot run here."""
-    require_available(config.optimizer)
-    if config.resolved_token_learning_rate > 0:
-        require_available(config.token_optimizer)
+    require_available(settings.optimizer)
+    if settings.resolved_token_learning_rate > 0:
+        require_available(settings.token_optimizer)
 
 
 def _trainable(
@@ -57,30 +79,31 @@ def _trainable(
     parameters: Sequence[nn.Parameter],
     optimizer: OptimizerSettings,
     clip: float,
-    config: TrainingConfig,
+    settings: TrainableSettings,
     undecayed: Collection[nn.Parameter] = (),
 ) -> Trainable:
-    assert config.max_train_steps is not None  # planned
-    schedule = _schedule(name, optimizer.name, config)
     return Trainable(
         name,
         parameters,
         optimizer=optimizer,
-        schedule=schedule,
+        schedule=_schedule(name, optimizer.name, settings.optimization, settings.phases),
         max_grad_norm=clip,
-        total_steps=config.max_train_steps,
-        ema_decay=0.0 if optimizer.name in SCHEDULE_FREE else config.ema_decay,
+        total_steps=settings.total_steps,
+        ema_decay=0.0 if optimizer.name in SCHEDULE_FREE else settings.optimization.ema_decay,
         undecayed=undecayed,
     )
 
 
-def _schedule(name: str, optimizer: OptimizerName, config: TrainingConfig) -> ScheduleSettings:
+def _schedule(
+    name: str, optimizer: OptimizerName, settings: OptimizationSection, phases: CollapseSection
+) -> ScheduleSettings:
     """Phases are nothing but schedules: tokens first, both, the adapter alone."""
+    assert settings.lr_warmup_steps is not None  # planned
     return ScheduleSettings(
-        config.scheduler_of(optimizer),
-        config.warmup_steps,
-        first=0.0 if name == "tokens" else config.tokens_first,
-        last=config.tokens_until if name == "tokens" else 1.0,
-        cycles=config.lr_num_cycles,
-        power=config.lr_power,
+        settings.scheduler_of(optimizer),
+        settings.lr_warmup_steps,
+        first=0.0 if name == "tokens" else phases.tokens_first,
+        last=phases.tokens_until if name == "tokens" else 1.0,
+        cycles=settings.lr_num_cycles,
+        power=settings.lr_power,
     )

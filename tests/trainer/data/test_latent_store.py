@@ -55,7 +55,7 @@ def test_a_view_comes_back_bit_for_bit_and_auto_goes_by_size(tmp_path: Path, mon
     for module in (cache, latent_store):
         monkeypatch.setattr(module, "encode_view", with_mask)
     config = resolve(config_of(base), family)
-    dataset = prepare([EXAMPLE], config, tmp_path / "dataset", base_requirements(family, config))
+    dataset = prepare([EXAMPLE], config, tmp_path / "dataset", base_requirements(family, config, config.num_tokens))
     processes = Processes(start())
     (tmp_path / "latents").mkdir()
     stored = encode_dataset(dataset, family, "disk", tmp_path / "latents", processes)
@@ -72,4 +72,4 @@ def test_a_view_comes_back_bit_for_bit_and_auto_goes_by_size(tmp_path: Path, mon
     assert bytes_of_latents(dataset, family) == pytest.approx(needed, rel=0.01)
     for free, place in ((3 * needed, "memory"), (needed, "disk")):
         monkeypatch.setattr(latent_store, "free_memory", lambda device, free=free: free)
-        assert latent_place(config, dataset, family, processes) == place
+        assert latent_place(config.latent_cache, dataset, family, processes) == place

@@ -58,7 +58,7 @@ def sharded_curve(base_model: str, accelerator: Accelerator, **changes: Any) -> 
     whole = sum(parameter.nbytes for parameter in family.denoiser.parameters())
     loaded = [weakref.ref(parameter) for parameter in family.denoiser.parameters()]
     blocks = list(repeated_blocks(family.denoiser))
-    base = share_out(config, family, processes)
+    base = share_out(config.shard_base, family, processes)
     alive = sum(each() is not None for each in loaded)
     alone: list[str] = []
     with base.first_alone():

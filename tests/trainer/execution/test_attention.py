@@ -21,7 +21,6 @@ from families.registry import load_base_model
 from service.train_command import main
 from settings.record import ConfigError
 from settings.sections.speed import AttentionName
-from settings.training import TrainingConfig, build_config
 from tests.conftest import EXAMPLE
 from tests.families.golden_curves import curve_config, curve_training
 from tests.tiny_models import TINY_MODELS
@@ -119,14 +118,14 @@ def test_what_the_device_cannot_do_is_an_error_before_anything_starts(
 @pytest.mark.skipif(importlib.util.find_spec("xformers") is not None, reason="xformers is installed")
 def test_xformers_that_is_not_installed_is_an_error_with_the_remedy() -> None:
     with pytest.raises(ConfigError, match="xformers is not installed; pip install .* torch 2"):
-        require_attention(build_config({"attention": "xformers"}), CPU)
+        require_attention("xformers", CPU, torch.float32)
 
 
 def test_a_head_that_the_implementation_cannot_do_is_found_with_the_base(
     base: tuple[ModelFamily, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Flash attention on GPUs ends at 256 channels, cuDNN's at 128."""
-    config, attend = TrainingConfig(attention="flash", mixed_precision="no"), F.scaled_dot_product_attention
+    attend = F.scaled_dot_product_attention
     largest = max(layer.inner_dim // layer.heads for layer in layers(base[0]))
 
     def limited(query: Tensor, *rest: Any) -> Tensor:
@@ -134,11 +133,11 @@ def test_a_head_that_the_implementation_cannot_do_is_found_with_the_base(
             raise RuntimeError("No available kernel")
         return attend(query, *rest)
 
-    require_attention(config, CPU, base[0].denoiser)
+    require_attention("flash", CPU, torch.float32, base[0].denoiser)
     monkeypatch.setattr("trainer.execution.attention.F.scaled_dot_product_attention", limited)
-    require_attention(config, CPU)
+    require_attention("flash", CPU, torch.float32)
     with pytest.raises(ConfigError, match=f"heads of {largest} channels .*No available kernel"):
-        require_attention(config, CPU, base[0].denoiser)
+        require_attention("flash", CPU, torch.float32, base[0].denoiser)
 
 
 @pytest.fixture
@@ -168,7 +167,7 @@ def xformers_stand_in(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def test_xformers_takes_the_place_of_torchs_attention(
     base: tuple[ModelFamily, str], xformers_stand_in: Counter[str]
 ) -> None:
-    require_attention(TrainingConfig(attention="xformers", mixed_precision="no"), CPU, base[0].denoiser)
+    require_attention("xformers", CPU, torch.float32, base[0].denoiser)
     assert xformers_stand_in.total() > 0  # the trial
     xformers_stand_in.clear()
     by_torch, chosen = steps_with(base, attention="auto")

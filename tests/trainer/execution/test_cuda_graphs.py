@@ -144,8 +144,10 @@ def test_passes_without_gradients_are_not_touched(tiny: tuple[ModelFamily, str])
     ({"adapter": "full", "learning_rate": 1e-5, "mixed_precision": "no"}, False),
 ])  # fmt: skip
 def test_only_where_every_pass_is_alike(settings: dict[str, Any], expected: bool) -> None:
-    assert records(TrainingConfig(**settings), CUDA) == expected
-    assert not records(TrainingConfig(**settings), torch.device("cpu"))
+    config = TrainingConfig(**settings)
+    kind = {"trains_base": config.trains_base, "passes_differ": config.needs_first_activations}
+    assert records(config.speed, CUDA, **kind) == expected
+    assert not records(config.speed, torch.device("cpu"), **kind)
 
 
 def steps_on_a_gpu(base: str, **settings: Any) -> list[Step]:

@@ -283,11 +283,12 @@ def test_what_a_base_cannot_do_is_an_error(
     values: Mapping[str, object], process: DiffusionProcess | FlowMatching, message: str
 ) -> None:
     family = SimpleNamespace(noise_process=process, denoiser=nn.Linear(2, 2))
+    config = build_config(values)
     with pytest.raises(ConfigError, match=message):
-        require_objective(build_config(values), family)  # type: ignore[arg-type]
+        require_objective(config.objective, config.noise, "the base", family)  # type: ignore[arg-type]
 
 
 def test_what_a_base_can_do_is_none(base: ModelFamily) -> None:
     everything = {name: value for name, value in EVERYTHING.items() if name != "token_attention_weight"}
     config = TrainingConfig(noise_offset=0.1, input_perturbation=0.1, loss_weighting="debiased", **everything)
-    require_objective(config, base)
+    require_objective(config.objective, config.noise, "the base", base)

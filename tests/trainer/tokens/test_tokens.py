@@ -29,7 +29,8 @@ def config_with(**settings: object) -> TrainingConfig:
 def started(base: ModelFamily, count: int = 2, **settings: object) -> list[torch.Tensor]:
     """The rows (n, d) of each text encoder as they start."""
     generator = torch.Generator().manual_seed(0)
-    tokens = add_tokens(base, token_starts(config_with(**settings), base), count, generator)
+    config = config_with(**settings)
+    tokens = add_tokens(base, token_starts(config.tokens, config.all_concepts, base), count, generator)
     try:
         return tokens.rows()
     finally:
@@ -129,7 +130,7 @@ def test_tokens_start_as_what_the_images_show(base: ModelFamily, tmp_path: Path)
 def test_a_base_without_an_image_tower_says_so() -> None:
     config = build_config({"base_model": "stabilityai/stable-diffusion-xl-base-1.0", "token_init": "images"})
     with pytest.raises(ConfigError, match="has none; set token_init: words"):
-        image_tower(config)
+        image_tower(config.base_model)
 
 
 @pytest.mark.parametrize(("power", "expected"), [(0.0, 3.0), (0.5, 3.0**0.5), (1.0, 1.0)])
