@@ -16,43 +16,53 @@ from preprocess.gallery.page import write_gallery
 from preprocess.prepare import BaseRequirements, Stages, preparing
 from preprocess.progress import PreparationProgress
 from preprocess.workers.relay import drain
+from settings.command_line.options import add_options, given_options
+from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.preparation import DataConfig
-from settings.record import ConfigError, add_options, build_settings, given_options, read_settings_file
+from settings.record import ConfigError, build_settings, read_settings_file
 
-SUCCESS, WRONG_INPUT = 0, 2
+SUCCESS = 0
 LINES_A_STAGE = 10
+MAIN_SETTINGS = (
+    "concept_mode", "trigger_word", "class_word", "captioner", "caption_prefix", "filters", "crop", "mask",
+    "resolution", "horizontal_flip", "upscaler", "duplicates", "preservation_data", "num_workers", "seed",
+)  # fmt: skip
+"""What --help shows."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = "python -m preprocess") -> CommandParser:
     """One option for every field of the configuration, under its own name."""
-    parser = argparse.ArgumentParser(
-        prog="python -m preprocess",
-        allow_abbrev=False,
+    parser = CommandParser(
+        prog=prog,
+        usage="%(prog)s DATA [DATA ...] --output DIR [--config FILE] [--SETTING VALUE ...]",
         description="Prepare images for training, and show what becomes of every file. The last line printed is the "
         "path of the page to look at. The folder can be edited, and given to train.py.",
     )
-    parser.add_argument("data", nargs="+", help="zip, tar, folder or URL of images; several are taken together")
+    parser.add_argument(
+        "data", nargs="+", metavar="DATA", help="zip, tar, folder or URL of images; several are taken together"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new or empty folder")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings below")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings")
     parser.add_argument(
         "--tokenizer",
         metavar="NAME",
         help="folder or hub id of a base model or tokenizer, to find captions that are too long for it; train.py uses "
         "its base's own",
     )
-    parser.add_argument("--size_multiple", type=int, default=8, help="sides must be multiples of this (default: 8)")
-    add_options(parser, DataConfig)
+    parser.add_argument(
+        "--size_multiple", type=int, metavar="INT", default=8, help="sides must be multiples of this (default: 8)"
+    )
+    add_options(parser, DataConfig, MAIN_SETTINGS)
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m preprocess") -> int:
     """Run the command. Returns the exit status: 0, or 2 for wrong input."""
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser(prog).parse_args(argv)
     try:
         return _run(arguments)
     except (ConfigError, DatasetError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return WRONG_INPUT
+        return report_wrong_input(error)
 
 
 def _run(arguments: argparse.Namespace) -> int:

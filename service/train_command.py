@@ -12,33 +12,40 @@ from fetching.download import is_url
 from job.publishing.errors import PublishingFailed
 from service.quick_imports import quick_imports
 from service.stop_signal import Stopped, StopSignal
-from settings.record import ConfigError, add_options, given_options, read_settings_file
+from settings.command_line.options import add_options, given_options
+from settings.command_line.parser import CommandParser, report_wrong_input
+from settings.record import ConfigError, read_settings_file
 from settings.training import TrainingConfig, build_config
 from trainer.distributed.launch import is_first_process, process_count, require_several, told_to_shard
 
 if TYPE_CHECKING:
     from job.output_folder import OutputFolder
 
-SUCCESS, CRASHED, WRONG_INPUT, STOPPED = 0, 1, 2, 130
+SUCCESS, CRASHED, STOPPED = 0, 1, 130
 SECONDS_BETWEEN_LINES = 1.0
+MAIN_SETTINGS = (
+    "base_model", "concept_mode", "trigger_word", "class_word", "captioner", "mask", "resolution", "max_train_steps",
+    "train_batch_size", "learning_rate", "adapter", "rank", "validation_steps", "checkpointing_steps", "seed",
+)  # fmt: skip
+"""What --help shows."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = "train.py") -> CommandParser:
     """One option for every field of the configuration, under its own name."""
-    parser = argparse.ArgumentParser(
-        prog="train.py",
-        allow_abbrev=False,
-        description=(
-            "Train a LoRA and its trigger word on a handful of images. The last line printed is the path of the result."
-        ),
+    parser = CommandParser(
+        prog=prog,
+        usage="%(prog)s DATA [DATA ...] [--config FILE] [--output DIR] [--SETTING VALUE ...]",
+        description="Train a LoRA and its trigger word on a handful of images. The last line printed is the path of "
+        "the result.",
     )
     parser.add_argument(
         "data",
         nargs="*",
+        metavar="DATA",
         help="zip, tar, folder or URL of images, with captions if there are any; several are taken together. Or the "
         "folder that python -m preprocess made",
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings below")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings")
     parser.add_argument("--output", type=Path, metavar="DIR", help="a new or empty folder; default outputs/<name>")
     parser.add_argument(
         "--resume",
@@ -47,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         "and images are the run's own",
     )
     parser.add_argument("--progress_json", action="store_true", help="print progress as one JSON object a line")
-    add_options(parser, TrainingConfig)
+    add_options(parser, TrainingConfig, MAIN_SETTINGS)
     return parser
 
 
@@ -63,9 +70,13 @@ def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
     return build_config(values | {"shard_base": True})
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
     """Run the command. Returns the exit status: 0, 2 for wrong input, 130 when stopped, 1 for anything else."""
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser(prog).parse_args(argv)
+    try:
+        config = _checked_config(arguments)  # before what takes seconds to import
+    except ConfigError as error:
+        return report_wrong_input(error)
     with quick_imports():
         from artifact.errors import ArtifactError
         from families.errors import BaseModelError
@@ -73,10 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         with StopSignal() as stop:
-            return _run(arguments, stop)
+            return _run(arguments, config, stop)
     except (ConfigError, DatasetError, BaseModelError, ArtifactError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return WRONG_INPUT
+        return report_wrong_input(error)
     except PublishingFailed as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return CRASHED
@@ -86,12 +96,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return STOPPED
 
 
-def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
+def _checked_config(arguments: argparse.Namespace) -> TrainingConfig:
+    """Raises ConfigError for wrong settings, and for data that is not there."""
     config = resolve_config(arguments)
     require_several(config.shard_base)
     for data in arguments.data:
         if not is_url(data) and not Path(data).exists():
             raise ConfigError(f"data: {data} does not exist. Give a zip, a tar, a folder of images, or a URL.")
+    if not arguments.data and not arguments.resume:
+        raise ConfigError("data: is missing. Give a zip, a tar, a folder of images, or a URL, before the options.")
+    return config
+
+
+def _run(arguments: argparse.Namespace, config: TrainingConfig, stop: StopSignal) -> int:
     state = None
     if arguments.resume:
         from job.resume import resume
@@ -99,10 +116,8 @@ def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
         resumed = resume(arguments.resume, arguments.output, config)
         config, output, state = resumed.config, resumed.output, resumed.state
         require_several(config.shard_base)
-    elif arguments.data:
-        output = _output_folder(arguments)
     else:
-        raise ConfigError("data: is missing. Give a zip, a tar, a folder of images, or a URL.")
+        output = _output_folder(arguments)
     if not is_first_process():
         return _follow(config, output, state, stop)
     with quick_imports():

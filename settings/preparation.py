@@ -22,10 +22,9 @@ class ConceptConfig(Settings):
     repeats: int = Field(1, ge=1, le=1000, description="How often each of its images is seen in an epoch")
 
 
-class DataConfig(Settings):
-    """All settings of data preparation."""
+class ConceptSection(Settings):
+    """What the images show, and the words for it."""
 
-    # the concept
     concept_mode: ConceptMode = Field("object", description="What the images show")
     trigger_word: str = Field(
         "TOK", min_length=1, max_length=64, description="The new word that calls the concept in prompts"
@@ -47,7 +46,10 @@ class DataConfig(Settings):
     )
     preservation_weight: float = Field(1.0, gt=0, le=100, description="Weight of the preservation images in the loss")
 
-    # what is taken in
+
+class IntakeSection(Settings):
+    """Which files are taken in, and how large they may be."""
+
     filters: tuple[str, ...] = Field(
         (), description="Conditions on metadata that images must meet, such as 'aesthetic_score > 4.5', 'width >= 512'"
     )
@@ -60,7 +62,10 @@ class DataConfig(Settings):
         200.0, ge=1, description="Above 50 MB, how much smaller than its content a packed file may be"
     )
 
-    # decoding
+
+class DecodingSection(Settings):
+    """Which pictures are refused, and how the others are read."""
+
     min_image_side: int = Field(16, ge=1, description="Images with a shorter side, in pixels, are refused")
     max_image_pixels: int = Field(200_000_000, ge=1, description="Images with more pixels are refused")
     transparency: Literal["white", "grey"] = Field("white", description="What transparent parts are laid on")
@@ -68,7 +73,10 @@ class DataConfig(Settings):
         "drop", description="Images of the very same pixels: drop all but one, or keep them. Near ones are named"
     )
 
-    # captions
+
+class CaptionSection(Settings):
+    """Captions: where they come from, and how they vary."""
+
     captions_from_file_names: bool | None = Field(
         None,
         description="Take the file name up to the first _ as caption where there is no other; by default if it has at "
@@ -95,7 +103,10 @@ class DataConfig(Settings):
         False, description="Allow a captioner that brings its own program code (the original CogVLM does)"
     )
 
-    # the subject
+
+class SubjectSection(Settings):
+    """Where the subject is: what is cropped, and where the loss counts."""
+
     crop: CropMode = Field(
         "auto",
         description="What stays in the picture: the face, the mask, the most detailed part (saliency), or the centre; "
@@ -113,7 +124,10 @@ class DataConfig(Settings):
     )
     mask_model: str = Field("CIDAS/clipseg-rd64-refined", min_length=1, description="CLIPSeg: hub id or folder")
 
-    # size
+
+class SizeSection(Settings):
+    """In which sizes images are trained."""
+
     resolution: int | None = Field(
         None, ge=32, le=4096, description="Side in pixels of a square of the trained area; by default the base's own"
     )
@@ -137,13 +151,20 @@ class DataConfig(Settings):
         "caidas/swin2SR-realworld-sr-x4-64-bsrgan-psnr; by default they are trained smaller",
     )
 
-    # augmentation
+
+class AugmentationSection(Settings):
+    """Further views of each image."""
+
     horizontal_flip: bool = Field(False, description="Also train the mirror image; not for faces, text or logos")
     augmented_views: int = Field(0, ge=0, le=64, description="Further views of each image, with the two changes below")
     crop_jitter: float = Field(0.0, ge=0, le=0.5, description="Share of the window's sides by which it is cut smaller")
     color_jitter: float = Field(
         0.0, ge=0, le=0.5, description="Largest relative change of brightness, contrast and saturation"
     )
+
+
+class ExecutionSection(Settings):
+    """Threads, and the seed."""
 
     num_workers: int | None = Field(
         None,
@@ -152,6 +173,19 @@ class DataConfig(Settings):
         description="Threads that prepare, in each process; by default as many as there are cores for it",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seeds every draw")
+
+
+class DataConfig(
+    ExecutionSection,
+    AugmentationSection,
+    SizeSection,
+    SubjectSection,
+    CaptionSection,
+    DecodingSection,
+    IntakeSection,
+    ConceptSection,
+):
+    """All settings of data preparation, in the reverse order of its bases; here are the rules that join sections."""
 
     @field_validator("trigger_word")
     @classmethod

@@ -1,13 +1,27 @@
 """Settings as typed records: read from YAML, JSON and the command line, checked at once, explained in one line each."""
 
-import argparse
-import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from settings.field_types import field_type, nested_record
+from settings.other_names import NO_SECTIONS
+from settings.unknown_names import advice
+from settings.yaml_text import load_yaml
+
+BOOLEANS = {
+    False: (False, "false", "no", "off"),
+    True: (True, "true", "yes", "on"),
+}
+"""How true and false are written."""
+MEANINGS = {
+    False: ("no", "off", "false", "never", "none"),
+    True: ("yes", "on", "true", "always"),
+}
+"""Choices that mean them."""
 
 
 class ConfigError(ValueError):
@@ -18,6 +32,15 @@ class Settings(BaseModel):
     """A frozen record of settings. Unknown names and non-finite numbers are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _booleans_are_choices(cls, values: Any) -> Any:
+        """`mixed_precision: no` is false in YAML 1.1 and in JSON; `gradient_checkpointing: true` means always."""
+        if not isinstance(values, dict):
+            return values
+        meant = {name: _meant(cls, name, value) for name, value in values.items() if isinstance(value, bool | str)}
+        return {**values, **meant}
 
 
 Record = TypeVar("Record", bound=Settings)
@@ -31,7 +54,7 @@ def build_settings(record: type[Record], values: Mapping[str, Any]) -> Record:
     try:
         return record(**values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(record, problem) for problem in error.errors())) from None
+        raise ConfigError("\n".join(_explain(record, problem) for problem in _first_causes(error.errors()))) from None
 
 
 def parse_settings(text: str, source: str) -> dict[str, Any]:
@@ -40,7 +63,7 @@ def parse_settings(text: str, source: str) -> dict[str, Any]:
     Raises ConfigError when it is not YAML, or not a mapping of names to values.
     """
     try:
-        values = yaml.safe_load(text)
+        values = load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: cannot be read as YAML or JSON: {' '.join(str(error).split())}") from None
     if values is None:
@@ -58,39 +81,52 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config: cannot read {path}: {error}") from None
 
 
-def add_options(parser: argparse.ArgumentParser, record: type[Settings]) -> None:
-    """One option for every field of the record, under its own name; what is not given stays absent."""
-    group = parser.add_argument_group("settings (they win over the config file; null unsets one)")
-    for name, field in record.model_fields.items():
-        default = "none" if field.default in (None, ()) else field.default
-        text = f"{field.description} (default: {default})".replace("%", "%%")
-        group.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="VALUE", help=text)
+def _meant(record: type[Settings], name: str, value: bool | str) -> bool | str:
+    """The choice that a boolean stands for; the value itself where there is none."""
+    field = record.model_fields.get(name)
+    choices = field_type(field.annotation).choices if field else ()
+    if not choices or value in choices:
+        return value
+    written = value.lower() if isinstance(value, str) else value
+    for truth, texts in BOOLEANS.items():
+        if written in texts:
+            return next((choice for choice in MEANINGS[truth] if choice in choices), value)
+    return value
 
 
-def given_options(arguments: argparse.Namespace, record: type[Settings]) -> dict[str, Any]:
-    """The options that were given. Lists and mappings are written as YAML: `--filters '[width > 512]'`."""
-    given = {name: value for name, value in vars(arguments).items() if name in record.model_fields}
-    return {name: _value(value) for name, value in given.items()}
-
-
-def _value(text: str) -> Any:
-    if text == "null":
-        return None
-    if text[:1] in "[{":
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError:
-            return text
-    return text
+def _first_causes(problems: Sequence[Any]) -> list[Any]:
+    """Without those of a list or record in which something was wrong already."""
+    places = [tuple(problem["loc"]) for problem in problems]
+    return [
+        problem
+        for problem, place in zip(problems, places, strict=True)
+        if not any(len(other) > len(place) > 0 and other[: len(place)] == place for other in places)
+    ]
 
 
 def _explain(record: type[Settings], problem: Any) -> str:
-    name = ".".join(str(part) for part in problem["loc"])
+    """One line on what pydantic found."""
+    location: Sequence[str | int] = problem["loc"]
+    name, given = ".".join(str(part) for part in location), problem["input"]
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, record.model_fields, n=1)
-        return f"{name}: unknown setting" + (f"; did you mean {near[0]}?" if near else "; see --help")
+        return f"{name}: unknown setting; {_advice_on(record, location, given)}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "tuple_type":
         message = "must be a list, such as [a, b]"
-    given = f" (given: {problem['input']!r})" if name else ""
-    return f"{name}: {message}{given}" if name else message
+    elif problem["type"] in ("model_type", "dict_type"):
+        message = "must be a mapping, such as {name: value}"
+    elif problem["type"] == "string_type" and not isinstance(given, list | dict):
+        message = "must be text: put it between quotes"
+    elif len(location) > 1 and isinstance(given, str) and "," in given and problem["type"].endswith("_parsing"):
+        message = "must be one value: blanks separate several on the command line, [a, b] holds them in YAML"
+    return f"{name}: {message} (given: {given!r})" if name else message
+
+
+def _advice_on(record: type[Settings], location: Sequence[str | int], given: Any) -> str:
+    for part in location[:-1]:
+        field = record.model_fields.get(str(part))
+        record = (nested_record(field.annotation) if field else None) or record
+    name = str(location[-1])
+    if isinstance(given, dict):
+        return NO_SECTIONS
+    return advice(name, record.model_fields) or "see --help_all"

@@ -1,0 +1,92 @@
+"""What can be asked of the predictor: the options of its command, checked before anything slow is imported."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from settings.record import Settings
+
+SchedulerChoice = Literal["base", "ddim", "dpmpp_2m", "dpmpp_2m_karras", "euler", "euler_ancestral", "heun", "unipc"]
+
+
+class PromptSection(Settings):
+    """What should not be drawn, how many images, and from which seed."""
+
+    negative_prompt: str = Field("", description="What should not be in the image")
+    num_outputs: int = Field(1, ge=1, le=8, description="How many images; their seeds follow each other")
+    seed: int | None = Field(None, ge=0, lt=2**64, description="Of the first image; by default random, and printed")
+
+
+class LoraSection(Settings):
+    """The LoRAs, and the base that they are put on."""
+
+    lora: str | None = Field(
+        None, description="LoRAs: files, https URLs, hub ids; several between commas or as a JSON list; none: the base"
+    )
+    replicate_weights: str | None = Field(None, description="Replicate's name for --weights")
+    lora_scale: str = Field(
+        "recommended",
+        description="Strength of the LoRAs: 0 none, 1 as trained; one number for all, or a list; recommended: what "
+        "each says of itself",
+    )
+    token_strength: str = Field("1", description="Strength of the trigger words: 0.8 for all, or TOK=0.8, ANNA=1.2")
+    base_model: str | None = Field(None, description="By default the one that the LoRA was trained on")
+
+
+class StartingPictureSection(Settings):
+    """A picture that is changed, whole or in part."""
+
+    image: Path | None = Field(None, description="A picture to start from")
+    mask: Path | None = Field(None, description="White where the picture is drawn anew, black where it stays")
+    strength: float = Field(0.8, ge=0, le=1, description="How much the picture is changed: 1 entirely")
+
+
+class SamplerSection(Settings):
+    """Size of the images, scheduler and guidance."""
+
+    width: int | None = Field(None, ge=16, le=4096, description="In pixels; by default the picture's or the base's own")
+    height: int | None = Field(
+        None, ge=16, le=4096, description="In pixels; by default the picture's or the base's own"
+    )
+    scheduler: SchedulerChoice = Field("base", description="base: the one that the base model brings along")
+    num_inference_steps: int = Field(30, ge=1, le=500, description="Denoising steps")
+    guidance_scale: float = Field(6.0, ge=0, le=50, description="How strictly the prompt is followed")
+    guidance_rescale: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Against overexposure by guidance: 0 none; 0.7 is usual for bases with zero terminal SNR",
+    )
+    clip_skip: int = Field(0, ge=0, le=11, description="Last layers of the CLIP encoders to leave out")
+
+
+class SecondModelSection(Settings):
+    """A refiner, and a safety checker."""
+
+    refiner: str | None = Field(
+        None,
+        description="SDXL: a second model for the last steps: a hub id such as "
+        "stabilityai/stable-diffusion-xl-refiner-1.0, or a folder; by default none",
+    )
+    refiner_start: float = Field(
+        0.8, ge=0, le=1, description="Fraction of the schedule that the base draws before the refiner"
+    )
+    safety_checker: str | None = Field(
+        None,
+        description="Withhold images that this checker flags: a hub id such as "
+        "CompVis/stable-diffusion-safety-checker, or a folder; by default none is asked",
+    )
+
+
+class ImageFileSection(Settings):
+    """The files that are written."""
+
+    output_format: Literal["png", "webp", "jpg"] = Field("png", description="Of the files")
+    output_quality: int = Field(90, ge=1, le=100, description="Of webp and jpg")
+
+
+class PredictionOptions(
+    ImageFileSection, SecondModelSection, SamplerSection, StartingPictureSection, LoraSection, PromptSection
+):
+    """All options but the prompt itself, by the names of the Cog inputs and with their defaults and bounds."""

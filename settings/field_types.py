@@ -1,0 +1,83 @@
+"""What a field of a record takes: from its annotation to the words in help, and to how a command reads it."""
+
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic.fields import FieldInfo
+
+WORDS: dict[Any, str] = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: "{true,false}"}
+NESTED = "YAML"
+
+
+@dataclass(frozen=True)
+class FieldType:
+    """`word`: what one value is, as help writes it. `choices`: the texts of a Literal, else empty."""
+
+    word: str
+    choices: tuple[str, ...] = ()
+    is_list: bool = False
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is true or false."""
+        return self.word == WORDS[bool] and not self.is_list
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether a value is a record or mapping of its own."""
+        return self.word == NESTED
+
+
+def field_type(annotation: Any) -> FieldType:
+    """What an annotation takes. None in a union is left out: a setting is unset by null."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        kinds = [field_type(argument) for argument in arguments if argument is not type(None)]
+        return next((kind for kind in kinds if kind.is_list), kinds[-1])
+    if origin is Literal:
+        choices = tuple(str(choice) for choice in arguments)
+        return FieldType("{" + ",".join(choices) + "}", choices)
+    if origin in (tuple, list):
+        entry = field_type(arguments[0])
+        return FieldType(entry.word, entry.choices, is_list=True)
+    return FieldType(WORDS.get(annotation, NESTED))
+
+
+def nested_record(annotation: Any) -> type | None:
+    """The class inside a list, mapping or union of it; None where there is none."""
+    if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
+        return annotation
+    return next((found for part in typing.get_args(annotation) if (found := nested_record(part))), None)
+
+
+def value_range(field: FieldInfo) -> str:
+    """The bounds of a number, as in "1 to 1024" or "above 0, at most 10"; "" where there are none."""
+    bounds = {
+        key: getattr(entry, key)
+        for entry in field.metadata
+        for key in ("ge", "gt", "le", "lt")
+        if getattr(entry, key, None) is not None
+    }
+    if bounds.keys() == {"ge", "le"}:
+        return f"{_number(bounds['ge'])} to {_number(bounds['le'])}"
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    return ", ".join(f"{words[key]} {_number(value)}" for key, value in bounds.items())
+
+
+def default_text(field: FieldInfo) -> str:
+    """The default as a command takes it; "" where there is none."""
+    default = field.get_default(call_default_factory=False)
+    if field.is_required() or default in (None, "", ()):
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, tuple):
+        return " ".join(f"{value}" for value in default)
+    return _number(default) if isinstance(default, float) else str(default)
+
+
+def _number(value: float) -> str:
+    return "2^63" if value == 2**63 else f"{value:,}" if isinstance(value, int) else f"{value:g}"
