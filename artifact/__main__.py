@@ -1,5 +1,8 @@
+"""`python -m artifact`."""
+
 import sys
 
 from artifact.command_line import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

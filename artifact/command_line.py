@@ -2,104 +2,153 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from artifact.artifact import PRECISIONS
-from artifact.conversion.convert import FORMATS, convert
-from artifact.conversion.inspection import inspect
-from artifact.errors import ArtifactError
-from artifact.merging.extract import extract
-from artifact.merging.merge import MODES, Mode, merge
-from artifact.merging.onto import merge_onto
-from artifact.merging.resize import resize
-from families.errors import BaseModelError
+from settings.command_line.parser import CommandParser, report_wrong_input
 
-SUCCESS, WRONG_INPUT = 0, 2
+SUCCESS = 0
+FORMATS = ("kohya", "diffusers", "cog-sdxl", "bundle", "embeddings")
+PRECISIONS = ("fp16", "bf16", "fp32")
+MODES = ("concat", "linear", "svd")
+"""What the modules offer that do the work; those import torch, which takes seconds: not before --help."""
+
+Run = Callable[[argparse.Namespace], object]
+BASE_CONFIG = "configurations for a single file: a folder or hub id"
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = "python -m artifact") -> CommandParser:
     """One subcommand for each thing that can be done with files."""
-    parser = argparse.ArgumentParser(prog="python -m artifact", allow_abbrev=False, description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    converting = commands.add_parser("convert", help="write a LoRA file in another format")
-    converting.add_argument("source", type=Path)
-    converting.add_argument("target", type=Path, help="a new file: nothing is overwritten")
-    converting.add_argument("--format", choices=tuple(FORMATS), required=True)
-    extracting = commands.add_parser(
-        "extract", help="a LoRA out of a full fine-tune; prints what it holds of each layer"
+    parser = CommandParser(prog=prog, description="Convert, merge, extract, resize and inspect LoRA files.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary, add_arguments, run in COMMANDS:
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        add_arguments(command)
+        command.set_defaults(run=run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m artifact") -> int:
+    """Run the command. Returns the exit status: 0, or 2 for wrong input."""
+    arguments = build_parser(prog).parse_args(argv)
+    from artifact.errors import ArtifactError
+    from families.errors import BaseModelError
+
+    try:
+        print(arguments.run(arguments))
+        return SUCCESS
+    except (ArtifactError, BaseModelError) as error:
+        return report_wrong_input(error)
+
+
+def _add_convert(parser: CommandParser) -> None:
+    parser.add_argument("source", type=Path, help="LoRA file of any format")
+    parser.add_argument("target", type=Path, help="a new file: nothing is overwritten")
+    parser.add_argument("--format", choices=FORMATS, required=True, help="of the new file")
+
+
+def _convert(arguments: argparse.Namespace) -> Path:
+    from artifact.conversion.convert import convert
+
+    convert(arguments.source, arguments.target, arguments.format)
+    target: Path = arguments.target
+    return target
+
+
+def _add_extract(parser: CommandParser) -> None:
+    parser.add_argument("tuned", help="the fine-tuned model: a folder in diffusers' layout, a single file, a hub id")
+    parser.add_argument("base", help="the model that it was made from")
+    parser.add_argument("target", type=Path, help="a new file: nothing is overwritten")
+    parser.add_argument("--rank", type=int, metavar="INT", required=True, help="of the LoRA")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of its weights (default: fp16)")
+    parser.add_argument("--base_config", metavar="TEXT", help=BASE_CONFIG)
+
+
+def _extract(arguments: argparse.Namespace) -> str:
+    from artifact.merging.extract import extract
+
+    extraction = extract(
+        arguments.tuned,
+        arguments.base,
+        arguments.target,
+        arguments.rank,
+        precision=arguments.precision,
+        base_config=arguments.base_config,
     )
-    extracting.add_argument(
-        "tuned", help="the fine-tuned model: a folder in diffusers' layout, a single file, a hub id"
-    )
-    extracting.add_argument("base", help="the model that it was made from")
-    extracting.add_argument("target", type=Path)
-    extracting.add_argument("--rank", type=int, required=True)
-    extracting.add_argument("--precision", choices=tuple(PRECISIONS), default="fp16")
-    extracting.add_argument("--base_config", help="configurations for single files: a folder or hub id")
-    inspecting = commands.add_parser("inspect", help="what is in a LoRA file, and what will not load where")
-    inspecting.add_argument("file", type=Path)
-    merging = commands.add_parser("merge", help="the weighted sum of several LoRAs, as one or onto a base")
-    merging.add_argument("sources", type=Path, nargs="+")
-    merging.add_argument("--weights", type=float, nargs="+", required=True, help="one for each file")
-    merging.add_argument("--output", type=Path, required=True)
-    merging.add_argument(
+    return f"{extraction}\n{arguments.target}"
+
+
+def _add_inspect(parser: CommandParser) -> None:
+    parser.add_argument("file", type=Path, help="LoRA file of any format")
+
+
+def _inspect(arguments: argparse.Namespace) -> object:
+    from artifact.conversion.inspection import inspect
+
+    return inspect(arguments.file)
+
+
+def _add_merge(parser: CommandParser) -> None:
+    parser.add_argument("sources", type=Path, nargs="+", help="LoRA files")
+    parser.add_argument("--weights", type=float, nargs="+", metavar="FLOAT", required=True, help="one for each file")
+    parser.add_argument("--output", type=Path, metavar="PATH", required=True, help="a new file, or folder with --onto")
+    parser.add_argument(
         "--mode",
         choices=MODES,
         help="concat (default): exact, ranks add up; svd: the nearest of --rank; linear: factors are summed, not exact",
     )
-    merging.add_argument("--rank", type=int, help="for svd")
-    merging.add_argument("--base", help="for svd of LoHa, LoKr, DoRA and differences: what they were trained on")
-    merging.add_argument("--onto", metavar="BASE", help="write this base with the sum in its weights: folder or file")
-    merging.add_argument("--base_config", help="configurations for a single file: a folder or hub id")
-    resizing = commands.add_parser("resize", help="the nearest LoRA of another rank; prints the relative error")
-    resizing.add_argument("source", type=Path)
-    resizing.add_argument("target", type=Path)
-    resizing.add_argument("--rank", type=int, required=True)
-    resizing.add_argument("--base", help="for LoHa, LoKr, DoRA and differences: what they were trained on")
-    resizing.add_argument("--base_config", help="configurations for a single file: a folder or hub id")
-    return parser
+    parser.add_argument("--rank", type=int, metavar="INT", help="for svd")
+    parser.add_argument(
+        "--base", metavar="TEXT", help="for svd of LoHa, LoKr, DoRA and differences: what they were trained on"
+    )
+    parser.add_argument("--onto", metavar="BASE", help="write this base with the sum in its weights: folder or file")
+    parser.add_argument("--base_config", metavar="TEXT", help=BASE_CONFIG)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit status: 0, or 2 for wrong input."""
-    arguments = build_parser().parse_args(argv)
-    try:
-        print(_run(arguments))
-        return SUCCESS
-    except (ArtifactError, BaseModelError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return WRONG_INPUT
+def _merge(arguments: argparse.Namespace) -> str:
+    from artifact.errors import ArtifactError
+    from artifact.merging.merge import Mode, merge
+    from artifact.merging.onto import merge_onto
 
-
-def _run(arguments: argparse.Namespace) -> object:
-    if arguments.command == "inspect":
-        return inspect(arguments.file)
-    if arguments.command == "merge":
-        return "\n".join([*_merge(arguments), str(arguments.output)])
-    if arguments.command == "resize":
-        outcome = resize(arguments.source, arguments.target, arguments.rank, arguments.base, arguments.base_config)
-        return f"{outcome}\n{arguments.target}"
-    if arguments.command == "extract":
-        extraction = extract(
-            arguments.tuned,
-            arguments.base,
-            arguments.target,
-            arguments.rank,
-            precision=arguments.precision,
-            base_config=arguments.base_config,
-        )
-        return f"{extraction}\n{arguments.target}"
-    convert(arguments.source, arguments.target, arguments.format)
-    return arguments.target
-
-
-def _merge(arguments: argparse.Namespace) -> list[str]:
     sources, weights, output = arguments.sources, arguments.weights, arguments.output
+    outcome: Any
     if arguments.onto is None:
         mode: Mode = arguments.mode or "concat"
         outcome = merge(sources, weights, output, mode, arguments.rank, arguments.base, arguments.base_config)
-        return str(outcome).splitlines()
-    if (arguments.mode, arguments.rank, arguments.base) != (None, None, None):
+    elif (arguments.mode, arguments.rank, arguments.base) != (None, None, None):
         raise ArtifactError("--onto adds the whole sum to a base: leave out --mode, --rank and --base")
-    return str(merge_onto(sources, weights, arguments.onto, output, arguments.base_config)).splitlines()
+    else:
+        outcome = merge_onto(sources, weights, arguments.onto, output, arguments.base_config)
+    return "\n".join([*str(outcome).splitlines(), str(output)])
+
+
+def _add_resize(parser: CommandParser) -> None:
+    parser.add_argument("source", type=Path, help="LoRA file of any format")
+    parser.add_argument("target", type=Path, help="a new file: nothing is overwritten")
+    parser.add_argument("--rank", type=int, metavar="INT", required=True, help="of the new one")
+    parser.add_argument(
+        "--base", metavar="TEXT", help="for LoHa, LoKr, DoRA and differences: what they were trained on"
+    )
+    parser.add_argument("--base_config", metavar="TEXT", help=BASE_CONFIG)
+
+
+def _resize(arguments: argparse.Namespace) -> str:
+    from artifact.merging.resize import resize
+
+    outcome = resize(arguments.source, arguments.target, arguments.rank, arguments.base, arguments.base_config)
+    return f"{outcome}\n{arguments.target}"
+
+
+COMMANDS: tuple[tuple[str, str, Callable[[CommandParser], None], Run], ...] = (
+    ("convert", "write a LoRA file in another format", _add_convert, _convert),
+    ("extract", "a LoRA out of a full fine-tune; prints what it holds of each layer", _add_extract, _extract),
+    ("inspect", "what is in a LoRA file, and what will not load where", _add_inspect, _inspect),
+    ("merge", "the weighted sum of several LoRAs, as one or onto a base", _add_merge, _merge),
+    ("resize", "the nearest LoRA of another rank; prints the relative error", _add_resize, _resize),
+)
+"""Name, summary, its arguments, and what does it."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

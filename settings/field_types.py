@@ -80,4 +80,6 @@ def default_text(field: FieldInfo) -> str:
 
 
 def _number(value: float) -> str:
-    return "2^63" if value == 2**63 else f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"2^{value.bit_length() - 1}" if value in (2**63, 2**64) else f"{value:,}"

@@ -9,74 +9,94 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from evaluation.comparison.protocol import Protocol, read_protocol
+from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.record import ConfigError, build_settings
 
-SUCCESS, WRONG_INPUT = 0, 2
+SUCCESS = 0
+PROTOCOL_SUFFIXES = (".yaml", ".yml", ".json")
+OF_THE_SUBJECT = ("pictures", "class_word", "trigger")
+OF_THE_PROTOCOL = ("scales", "samples_per_prompt", "num_inference_steps", "guidance_scale", "seed")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = "python -m evaluation.comparison") -> CommandParser:
     """One YAML file, or LoRA files with options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.comparison",
-        allow_abbrev=False,
+    parser = CommandParser(
+        prog=prog,
+        usage="%(prog)s PROTOCOL.yaml --output DIR\n       %(prog)s LORA [LORA ...] --output DIR [--OPTION VALUE ...]",
         description="Compare LoRAs with the bare base and each other. Writes a table, scores and a page.",
     )
-    parser.add_argument("files", nargs="+", type=Path, help="one protocol (.yaml), or LoRA files (.safetensors)")
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="one protocol (.yaml), or LoRA files (.safetensors)"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new or empty folder")
-    parser.add_argument("--base_model", help="by default the one that the first LoRA was trained on")
-    parser.add_argument("--pictures", type=Path, help="folder of reference pictures of the subject")
-    parser.add_argument("--class_word", default="object", help="what the bare base is asked for")
-    parser.add_argument("--trigger", help="by default each LoRA's own")
-    parser.add_argument("--prompt", action="append", metavar="TEXT", help="with {trigger}; may be given several times")
-    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], help="strengths of each LoRA")
-    parser.add_argument("--samples_per_prompt", type=int, default=4)
-    parser.add_argument("--num_inference_steps", type=int, default=30)
-    parser.add_argument("--guidance_scale", type=float, default=6.0)
-    parser.add_argument("--seed", type=int, default=0)
+    group = parser.add_argument_group("for LoRA files", "A protocol has these inside.")
+    group.add_argument("--base_model", metavar="TEXT", help="by default the one that the first LoRA was trained on")
+    group.add_argument("--pictures", type=Path, metavar="DIR", help="folder of reference pictures of the subject")
+    group.add_argument("--class_word", metavar="TEXT", help="what the bare base is asked for (default: object)")
+    group.add_argument("--trigger", metavar="TEXT", help="by default each LoRA's own")
+    group.add_argument("--prompt", action="extend", nargs="+", metavar="TEXT", help="with {trigger}; one or several")
+    group.add_argument("--scales", type=float, nargs="+", metavar="FLOAT", help="of each LoRA (default: 1)")
+    group.add_argument("--samples_per_prompt", type=int, metavar="INT", help="images of each prompt (default: 4)")
+    group.add_argument("--num_inference_steps", type=int, metavar="INT", help="denoising steps (default: 30)")
+    group.add_argument("--guidance_scale", type=float, metavar="FLOAT", help="classifier-free guidance (default: 6)")
+    group.add_argument("--seed", type=int, metavar="INT", help="of the first image of each prompt (default: 0)")
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m evaluation.comparison") -> int:
     """Run the command. Returns the exit status: 0, or 2 for wrong input."""
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser(prog).parse_args(argv)
+    try:
+        _check(arguments)  # before what takes seconds to import
+    except ConfigError as error:
+        return report_wrong_input(error)
     from artifact.errors import ArtifactError
     from families.errors import BaseModelError
 
     try:
-        if arguments.output.exists() and (not arguments.output.is_dir() or any(arguments.output.iterdir())):
-            raise ConfigError(f"output: {arguments.output} exists and is not empty. Choose another folder.")
         _compare(_protocol(arguments), arguments.output)
     except (ConfigError, ArtifactError, BaseModelError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return WRONG_INPUT
+        return report_wrong_input(error)
     return SUCCESS
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raises ConfigError for files that are not there or too many, and options that would do nothing."""
+    if arguments.output.exists() and (not arguments.output.is_dir() or any(arguments.output.iterdir())):
+        raise ConfigError(f"output: {arguments.output} exists and is not empty. Choose another folder.")
+    files: list[Path] = arguments.files
+    if files[0].suffix in PROTOCOL_SUFFIXES:
+        if len(files) > 1:
+            raise ConfigError(f"files: one protocol is expected, and {files[1]} is one too many")
+        names = ("base_model", "prompt", *OF_THE_SUBJECT, *OF_THE_PROTOCOL)
+        given = [name for name in names if getattr(arguments, name) is not None]
+        if given:
+            raise ConfigError(f"{given[0]}: has no effect with a protocol, which says it itself; leave it out")
+        return
+    missing = [path for path in (*files, arguments.pictures) if path is not None and not path.exists()]
+    if missing:
+        raise ConfigError(f"files: {missing[0]} does not exist")
 
 
 def _protocol(arguments: argparse.Namespace) -> Protocol:
     files: list[Path] = arguments.files
-    if files[0].suffix in (".yaml", ".yml", ".json"):
-        if len(files) > 1:
-            raise ConfigError(f"files: one protocol is expected, and {files[1]} is one too many")
+    if files[0].suffix in PROTOCOL_SUFFIXES:
         return read_protocol(files[0])
-    missing = [path for path in (*files, arguments.pictures) if path is not None and not path.exists()]
-    if missing:
-        raise ConfigError(f"files: {missing[0]} does not exist")
     from evaluation.prompt_sets import prompt_set
 
     base = arguments.base_model or _base_of(files[0])
-    subject = {
-        "name": arguments.pictures.name if arguments.pictures else "subject",
-        "pictures": arguments.pictures,
-        "class_word": arguments.class_word,
-        "trigger": arguments.trigger,
-        "loras": _named(files),
-    }
-    names = ("scales", "samples_per_prompt", "num_inference_steps", "guidance_scale", "seed")
+    name = arguments.pictures.name if arguments.pictures else "subject"
+    subject = {"name": name, "loras": _named(files), **_given(arguments, OF_THE_SUBJECT)}
     prompts = arguments.prompt or prompt_set(base, "object", {"{trigger}": None}).concept
-    values = {name: getattr(arguments, name) for name in names}
-    return build_settings(Protocol, {"base_model": base, "subjects": [subject], "prompts": prompts, **values})
+    values = {"base_model": base, "subjects": [subject], "prompts": prompts, **_given(arguments, OF_THE_PROTOCOL)}
+    return build_settings(Protocol, values)
+
+
+def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
 
 
 def _named(files: Sequence[Path]) -> dict[str, Path]:

@@ -13,26 +13,33 @@ from fetching.download import is_url
 from service.sweep.ray_engine import require_ray, run_with_ray
 from service.sweep.space import read_sweep, trial_settings
 from service.sweep.trials import Trial, lay_out, run_all
+from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.record import ConfigError, read_settings_file
 
-SUCCESS, SOME_FAILED, WRONG_INPUT = 0, 1, 2
+SUCCESS, SOME_FAILED = 0, 1
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = "python -m service.sweep") -> CommandParser:
     """What is common to all trials is a file of settings, as for train.py."""
-    parser = argparse.ArgumentParser(prog="python -m service.sweep", description=__doc__, allow_abbrev=False)
-    parser.add_argument("data", nargs="+", help="as for train.py; a prepared dataset saves its preparation each time")
+    parser = CommandParser(
+        prog=prog,
+        usage="%(prog)s DATA [DATA ...] --sweep FILE --output DIR [--config FILE] [--engine {local,ray}]",
+        description="Many trainings, one page. The same command goes on where an earlier one stopped.",
+    )
+    parser.add_argument(
+        "data", nargs="+", metavar="DATA", help="as for train.py; a prepared dataset saves its preparation each time"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings that all trials share")
     parser.add_argument("--sweep", type=Path, required=True, metavar="FILE", help="search, trials, seed and fields")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new, or of the sweep that goes on")
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="ray: on the machines of a cluster")
-    parser.add_argument("--gpus", type=float, default=1.0, help="of each trial, with ray")
+    parser.add_argument("--gpus", type=float, default=1.0, metavar="FLOAT", help="of each trial, with ray")
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m service.sweep") -> int:
     """Run the command. Returns the exit status: 0, 1 when a trial failed, 2 for wrong input."""
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser(prog).parse_args(argv)
     try:
         if arguments.engine == "ray":
             require_ray()
@@ -41,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ConfigError(f"data: {data} does not exist. Give a zip, a tar, a folder of images, or a URL.")
         trials = _trials(arguments)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return WRONG_INPUT
+        return report_wrong_input(error)
     return SOME_FAILED if _run(arguments, trials) else SUCCESS
 
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from settings.record import ConfigError, Settings, build_settings, read_settings_file
 from settings.training import TrainingConfig, build_config
+from settings.unknown_names import advice
 
 MAX_TRIALS = 1000
 
@@ -50,7 +51,8 @@ class Sweep(Settings):
     def _search_rules(self) -> "Sweep":
         unknown = [name for name in self.fields if name not in TrainingConfig.model_fields]
         if unknown:
-            raise ValueError(f"fields: {unknown[0]} is no setting; docs/settings.md lists them")
+            found = advice(unknown[0], TrainingConfig.model_fields)
+            raise ValueError(f"fields: {unknown[0]} is no setting; {found or 'docs/settings.md lists them'}")
         if any(isinstance(values, list) and not values for values in self.fields.values()):
             raise ValueError("fields: an empty list of values leaves nothing to try")
         if self.search == "random" and self.trials is None:

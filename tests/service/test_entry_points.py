@@ -13,8 +13,9 @@ import train
 from sampler.images.files import OUTPUT_FORMATS
 from sampler.schedulers import BASE_SCHEDULER, SCHEDULERS
 from service.cog_training import JOB_INPUTS, merge_inputs, require_uploaded
-from service.predict_command import build_parser
 from service.prediction_inputs import PredictionInputs
+from service.prediction_options import PredictionOptions
+from settings.field_types import field_type
 from settings.record import ConfigError
 from settings.training import TrainingConfig
 from tests.conftest import PROJECT
@@ -61,20 +62,34 @@ def test_the_schedulers_offered_are_those_that_exist() -> None:
     assert parameter.default.choices == [BASE_SCHEDULER, *sorted(SCHEDULERS)]
 
 
-def test_both_doors_of_the_predictor_take_the_same_inputs() -> None:
+PREDICT_INPUTS = {
+    name: parameter
+    for name, parameter in inspect.signature(predict.Predictor.run).parameters.items()
+    if name not in ("self", "prompt")
+}
+
+
+def test_cog_and_the_command_take_the_same_inputs_of_the_predictor() -> None:
     fields = {field.name: field.default for field in dataclasses.fields(PredictionInputs)}
-    cog_inputs = {
-        name: parameter.default.default
-        for name, parameter in inspect.signature(predict.Predictor.run).parameters.items()
-        if name != "self"
-    }
-    options = vars(build_parser().parse_args(["a prompt"]))
-    assert options.pop("output") is None
-    for defaults in (fields, cog_inputs, options):
-        del defaults["prompt"]
+    del fields["prompt"]
+    cog_inputs = {name: parameter.default.default for name, parameter in PREDICT_INPUTS.items()}
+    options = {name: field.default for name, field in PredictionOptions.model_fields.items()}
     assert cog_inputs == fields == options
-    formats = inspect.signature(predict.Predictor.run).parameters["output_format"]
-    assert formats.default.choices == list(OUTPUT_FORMATS)
+
+
+@pytest.mark.parametrize("name", PREDICT_INPUTS)
+def test_an_option_of_the_command_has_the_bounds_and_choices_of_the_cog_input(name: str) -> None:
+    cog_input, field = PREDICT_INPUTS[name].default, PredictionOptions.model_fields[name]
+    bounds = {
+        bound: getattr(entry, bound) for entry in field.metadata for bound in ("ge", "le") if hasattr(entry, bound)
+    }
+    for bound in ("ge", "le"):
+        assert bounds.get(bound) == getattr(cog_input, bound)
+    assert list(field_type(field.annotation).choices) == list(cog_input.choices or [])
+
+
+def test_the_formats_offered_are_those_that_exist() -> None:
+    assert PREDICT_INPUTS["output_format"].default.choices == list(OUTPUT_FORMATS)
 
 
 def test_cog_yaml() -> None:

@@ -1,0 +1,39 @@
+"""The command: `python -m job.report FOLDER` makes report.html of an output folder again, and prints its path."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from settings.command_line.parser import CommandParser, report_wrong_input
+
+SUCCESS = 0
+
+
+def build_parser(prog: str = "python -m job.report") -> CommandParser:
+    """The folder, and where its dataset went."""
+    parser = CommandParser(
+        prog=prog, description="Make report.html of an output folder again. The line printed is its path."
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the output folder of a training")
+    parser.add_argument("--dataset", type=Path, metavar="DIR", help="where its dataset is, if not in the folder")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m job.report") -> int:
+    """Run the command. Returns the exit status: 0, or 2 for a folder that is no output."""
+    arguments = build_parser(prog).parse_args(argv)
+    from job.output_folder import OutputFolder  # the page imports more than help should wait for
+    from job.report.page import write_page
+    from preprocess.dataset import PreparedDataset
+    from preprocess.errors import DatasetError
+
+    output = OutputFolder(arguments.folder)
+    try:
+        print(write_page(output, PreparedDataset.read(arguments.dataset or output.dataset)))
+    except (DatasetError, OSError) as error:
+        return report_wrong_input(error)
+    return SUCCESS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Names of other trainers lead to the setting that is meant."""
+
+import pytest
+
+from service.prediction_options import PredictionOptions
+from settings.field_types import field_type
+from settings.other_names import ELSEWHERE, NAMES
+from settings.preparation import ConceptConfig
+from settings.record import ConfigError, parse_settings
+from settings.training import TrainingConfig, build_config
+from settings.unknown_names import advice, as_option
+
+OPTIONS = {"output", "config", "resume", "weights"}
+FIELDS = {**PredictionOptions.model_fields, **ConceptConfig.model_fields, **TrainingConfig.model_fields}
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("network_dim", "rank"),
+        ("network_alpha", "alpha"),
+        ("lora_rank", "rank"),
+        ("lora_alpha", "alpha"),
+        ("lora_dropout", "adapter_dropout"),
+        ("save_steps", "checkpointing_steps"),
+        ("save_every_n_steps", "checkpointing_steps"),
+        ("pretrained_model_name_or_path", "base_model"),
+        ("unet_lr", "learning_rate"),
+        ("text_encoder_lr", "text_encoder_learning_rate"),
+        ("validation_epochs", "sample_steps"),
+        ("use_8bit_adam", "optimizer: adamw_8bit"),
+        ("cache_latents_to_disk", "latent_cache: disk"),
+        ("report_to", "trackers"),
+        ("Learning-Rate", "learning_rate"),
+        ("learning_rat", "learning_rate"),
+        ("steps", "max_train_steps"),
+    ],
+)
+def test_the_setting_that_is_meant_is_named(name: str, wanted: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        build_config(parse_settings(f"{name}: 1", "text"))
+    assert str(error.value) == f"{name}: unknown setting; did you mean {wanted}?"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("train_data_dir", "first argument"),
+        ("instance_data_dir", "first argument"),
+        ("hub_token", "HF_TOKEN"),
+        ("output_dir", "--output DIR"),
+        ("zzz", "see --help_all"),
+    ],
+)
+def test_what_is_no_setting_is_placed(name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}: unknown setting; .*{words}"):
+        build_config({name: "x"})
+
+
+def test_sections_of_another_trainer_are_named() -> None:
+    with pytest.raises(ConfigError, match="^network: unknown setting; settings have no sections here"):
+        build_config(parse_settings("network: {type: lora, linear: 16}", "text"))
+
+
+def test_a_name_leads_to_what_the_command_has() -> None:
+    assert advice("steps", ["num_inference_steps"], as_option) == "did you mean --num_inference_steps?"
+    assert advice("cache_latents_to_disk", ["latent_cache"], as_option) == "did you mean --latent_cache disk?"
+    assert advice("network_dim", ["output"]) is None
+    assert advice("lora_dropout", ["caption_dropout"]) is None  # near in letters only
+
+
+@pytest.mark.parametrize("row", NAMES)
+def test_every_row_leads_to_a_setting_and_a_value_that_it_takes(row: str) -> None:
+    setting, _, value = row.partition(": ")
+    assert setting in FIELDS or setting in OPTIONS
+    if value:
+        kind = field_type(FIELDS[setting].annotation)
+        assert value in kind.choices or (kind.is_switch and value in ("true", "false")) or float(value) >= 0
+
+
+def test_no_row_is_dead() -> None:
+    """A name that is a setting itself is never looked up; one that stands twice in a row is a slip."""
+    for row, others in NAMES.items():
+        assert others and len(set(others)) == len(others), row
+        assert not set(others) & TrainingConfig.model_fields.keys(), row
+    assert not ELSEWHERE.keys() & TrainingConfig.model_fields.keys()
