@@ -18,8 +18,6 @@ from trainer.randomness import NamedGenerators
 
 AT_ONCE = 8
 LARGEST_SEED = 2**62
-AT = 0.05
-"""Fraction of the job."""
 
 
 @dataclass(frozen=True)
@@ -63,23 +61,26 @@ def with_class_images(
     family: ModelFamily,
     device: torch.device,
     folder: Path,
+    fraction: float,
 ) -> Generator[Progress, None, DataConfig]:
-    """Draw them into `folder`. Returns `preparation` with that as its preservation set.
+    """Draw them into `folder`, at a `fraction` of the job. Returns `preparation` with that as its preservation set.
 
     Afterwards the base is on the CPU: a captioner may need the room. Sources that are prepared already hold what they
     hold, which is said.
     """
     if are_prepared(sources):
         late = f"num_class_images has no effect: {sources[0]} is prepared already. Prepare it anew to change it"
-        yield Progress(late, AT, warning=True)
+        yield Progress(late, fraction, warning=True)
         return preparation
     family.to(device)
-    yield from draw_class_images(settings, Sampler(family), folder)
+    yield from draw_class_images(settings, Sampler(family), folder, fraction)
     family.to(torch.device("cpu"))
     return preparation.model_copy(update={"preservation_data": folder})
 
 
-def draw_class_images(settings: ClassImageSettings, sampler: Sampler, folder: Path) -> Iterator[Progress]:
+def draw_class_images(
+    settings: ClassImageSettings, sampler: Sampler, folder: Path, fraction: float
+) -> Iterator[Progress]:
     """Fill `folder` with pictures and their captions.
 
     Seeds come from a generator of their own, so that no sample starts from the same noise.
@@ -93,7 +94,7 @@ def draw_class_images(settings: ClassImageSettings, sampler: Sampler, folder: Pa
             numbers = range(done, done + min(AT_ONCE, share - start))
             _write(settings, sampler, folder, prompt, numbers, int(torch.randint(LARGEST_SEED, (), generator=seeds)))
             done = numbers.stop
-            yield Progress(f"drawing class images: {done} of {settings.count}", AT)
+            yield Progress(f"drawing class images: {done} of {settings.count}", fraction)
 
 
 def _write(

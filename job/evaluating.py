@@ -27,11 +27,17 @@ from trainer.checkpoints.folders import WEIGHTS, Checkpoints
 
 
 def evaluation_encoders(
-    validation: ValidationSection, base_model: str, has_checkpoints: bool, device: torch.device, cache: Path
+    validation: ValidationSection,
+    base_model: str,
+    has_checkpoints: bool,
+    device: torch.device,
+    cache: Path,
+    fraction: float,
 ) -> Generator[Progress, None, Encoders | None]:
     """Before the training: the encoders, so that a wrong name costs no training. None where nothing is evaluated.
 
-    Raises ConfigError for encoders that cannot be loaded with evaluate: true; with auto, a warning says what is lost.
+    Raises ConfigError for encoders that cannot be loaded with evaluate: true; with auto, a warning
+    at a `fraction` of the job says what is lost.
     """
     if validation.evaluate == "false" or (validation.evaluate == "auto" and not has_checkpoints):
         return None
@@ -40,7 +46,7 @@ def evaluation_encoders(
     except ConfigError as error:
         if validation.evaluate == "true":
             raise
-        yield Progress(f"not evaluated, the last step will be returned: {error}", 0.02, warning=True)
+        yield Progress(f"not evaluated, the last step will be returned: {error}", fraction, warning=True)
         return None
 
 
@@ -54,7 +60,7 @@ def evaluating(
     output: OutputFolder,
     encoders: Encoders,
     last_step: int,
-    span: tuple[float, float] = (0.93, 0.99),
+    span: tuple[float, float],
 ) -> Generator[Progress, None, dict[str, Any]]:
     """Choose among the checkpoints and the last step, put the choice into weights.safetensors, and tell why.
 

@@ -16,22 +16,22 @@ from trainer.distributed.synchronized_steps import lead
 from trainer.monitoring.step_watch import StepWatch
 from trainer.training import Training
 
-SPAN = (0.1, 0.9)
-"""Fractions of the job."""
+Span = tuple[float, float]
+"""Fractions of the job at which something begins and ends."""
 
 
-def train(training: Training, output: OutputFolder, base: Base = WHOLE) -> Iterator[Progress]:
+def train(
+    training: Training, output: OutputFolder, samples: SampleSettings, base: Base = WHOLE, span: Span = (0.0, 1.0)
+) -> Iterator[Progress]:
     """Step by step. At the end the best step's state is on the model: the last one's where nothing is scored.
 
-    Whatever ends it early, what was trained so far is saved first. `base` is apart before and after.
+    Whatever ends it early, what was trained so far is saved first. `base` is apart before and after. `span`: fractions
+    of the job.
     """
     trainer, config = training.trainer, training.config
-    reporter = StepReporter(output.metrics, trainer.max_train_steps, *SPAN, resumed_at=trainer.step)
+    reporter = StepReporter(output.metrics, trainer.max_train_steps, *span, resumed_at=trainer.step)
     checkpoints = Checkpoints(output.checkpoints, config.keep_checkpoints)
-    validation = Validation(training, output)
-    samples = SampleSettings.of(
-        config.validation, config.preparation, config.resolution or training.family.native_resolution
-    )
+    validation = Validation(training, output, span)
     watch = StepWatch(training)
     steps = lead(trainer, Processes(trainer.accelerator), base)
     finished = False
@@ -42,7 +42,7 @@ def train(training: Training, output: OutputFolder, base: Base = WHOLE) -> Itera
             reporter.total = trainer.max_train_steps
             yield reporter.report(step, diagnostics)
             for warning in warnings:
-                yield Progress(warning, _fraction(training), step=step.number, warning=True)
+                yield Progress(warning, _fraction(training, span), step=step.number, warning=True)
             better = False
             if validation.due(step.number):
                 better = yield from validation.observe(step.number)
@@ -53,7 +53,7 @@ def train(training: Training, output: OutputFolder, base: Base = WHOLE) -> Itera
                 write_samples_of_step(samples, Sampler(training.family), output, step.number, training.triggers)
             if training.best.waited_enough:
                 stopped = f"no better step in {training.best.since} validations: stopping early"
-                yield Progress(stopped, _fraction(training), step=step.number)
+                yield Progress(stopped, _fraction(training, span), step=step.number)
                 break
         finished = True
     except GeneratorExit:  # between two steps: only there the state is whole
@@ -63,7 +63,7 @@ def train(training: Training, output: OutputFolder, base: Base = WHOLE) -> Itera
         steps.close()
         if not finished and trainer.step > 0:
             training.write(output.weights)
-    yield from _return_to_the_best(training, checkpoints)
+    yield from _return_to_the_best(training, checkpoints, span[1])
 
 
 @dataclass
@@ -72,6 +72,7 @@ class Validation:
 
     training: Training
     output: OutputFolder
+    span: Span
 
     def due(self, step: int) -> bool:
         """Every `validation_steps`, and at the end."""
@@ -108,21 +109,21 @@ class Validation:
         best = self.training.best
         suffix = "" if best.step is None else f" (best: {best.score:.4f} at step {best.step})"
         said = f"{self.training.scorer.name}: {figures['score']:.4f}{suffix}"
-        return Progress(said, _fraction(self.training), step=step or None)
+        return Progress(said, _fraction(self.training, self.span), step=step or None)
 
 
-def _fraction(training: Training) -> float:
-    return SPAN[0] + (SPAN[1] - SPAN[0]) * training.trainer.step / training.trainer.max_train_steps
+def _fraction(training: Training, span: Span) -> float:
+    return span[0] + (span[1] - span[0]) * training.trainer.step / training.trainer.max_train_steps
 
 
-def _return_to_the_best(training: Training, checkpoints: Checkpoints) -> Iterator[Progress]:
+def _return_to_the_best(training: Training, checkpoints: Checkpoints, fraction: float) -> Iterator[Progress]:
     best, last = training.best, training.trainer.step
     if best.step is None:
         return
     assert training.scorer is not None
     what = f"its {training.scorer.name} is {best.score:.4f}, the lowest"
     if best.step == last:
-        yield Progress(f"the last step is the best: {what}", SPAN[1])
+        yield Progress(f"the last step is the best: {what}", fraction)
         return
     restore(training, read_checkpoint(checkpoints.path(best.step)))
-    yield Progress(f"returning step {best.step} and not the last one, {last}: {what}", SPAN[1])
+    yield Progress(f"returning step {best.step} and not the last one, {last}: {what}", fraction)

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import model_validator
 
+from settings.composed import OF_THE_FIRST_PASS, ComposedSections
 from settings.record import build_settings
-from settings.sections.composed import OF_THE_FIRST_PASS, ComposedSections
 from settings.sections.duration import DurationSection
 from settings.sections.optimization import PRODIGY, PRODIGY_RATES, SCHEDULE_FREE
 

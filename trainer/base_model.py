@@ -27,7 +27,9 @@ def autocast_precision(adapter: AdapterName, mixed_precision: PrecisionName) -> 
     return "no" if by_itself or precision(adapter, mixed_precision) == torch.float32 else "bf16"
 
 
-def load(base: BaseModelSection, dtype: torch.dtype, accelerator: Accelerator, zero_terminal_snr: bool) -> ModelFamily:
+def load_base(
+    base: BaseModelSection, dtype: torch.dtype, accelerator: Accelerator, zero_terminal_snr: bool
+) -> ModelFamily:
     """Load it in `dtype`; a machine's first process goes ahead, so that nothing is downloaded twice.
 
     Raises BaseModelError.

@@ -12,6 +12,7 @@ from artifact.metadata import ArtifactDescription
 from families.family import ModelFamily
 from families.loading.fingerprint import fingerprint
 from preprocess.dataset import PreparedDataset
+from settings.preparation import DataConfig
 from settings.training import TrainingConfig
 from trainer.adapters.adapter import Adapter, place_adapter
 from trainer.data.batches import BatchStream
@@ -23,6 +24,7 @@ from trainer.duration import plan_duration
 from trainer.execution.passes import Passes, build_passes
 from trainer.loop import Trainer
 from trainer.losses.registry import class_words_of, loss_terms
+from trainer.losses.term import LossTerm
 from trainer.monitoring.diagnostics import Observer
 from trainer.noise.composition import training_noise, training_prompts
 from trainer.randomness import NamedGenerators
@@ -125,30 +127,10 @@ def build_training(
     config = config.planned(plan_duration(config.duration, trained, processes.share.count))
     assert config.max_train_steps is not None and config.train_batch_size is not None
     base_fingerprint = fingerprint(family.denoiser)
-    tokens = add_tokens(
-        family, token_starts(config.tokens, config.all_concepts, family), config.num_tokens, generators["init_tokens"]
-    )
-    if config.token_init == "images":
-        start_from_images(tokens, family, dataset, image_tower(config.base_model), generators["init_images"])
+    tokens = _add_tokens(config, family, dataset, generators)
     adapter = place_adapter(family, config.adapters, generators)
-    batches = BatchStream(
-        trained,
-        config.train_batch_size,
-        generators["data"],
-        generators["augment"],
-        processes.share,
-    )
-    trainables = build_trainables(
-        adapter,
-        tokens,
-        TrainableSettings(
-            config.optimization,
-            config.collapse,
-            config.max_train_steps,
-            config.resolved_text_encoder_learning_rate,
-            config.token_retraction,
-        ),
-    )
+    batches = BatchStream(trained, config.train_batch_size, generators["data"], generators["augment"], processes.share)
+    trainables = build_trainables(adapter, tokens, _trainable_settings(config, config.max_train_steps))
     processes.equalise([parameter for trainable in trainables for parameter in trainable.parameters])
     passes = build_passes(
         config.speed,
@@ -167,23 +149,8 @@ def build_training(
             config.conditioning_noise, PromptCache(family.encode_prompts, trainables), generators
         ),
         batches=batches,
-        prompts=PromptSampler(
-            tokens.triggers,
-            generators,
-            config.caption_dropout,
-            config.trigger_only_dropout,
-            config.shuffle_tags,
-            config.keep_first_tags,
-        ),
-        losses=loss_terms(
-            config.objective,
-            config.resolved_mask_floor,
-            class_words_of(config.preparation),
-            family,
-            adapter,
-            tokens,
-            generators,
-        ),
+        prompts=_prompts(config.preparation, tokens, generators),
+        losses=_losses(config, family, adapter, tokens, generators),
         trainables=trainables,
         generators=generators,
         accelerator=accelerator,
@@ -200,3 +167,41 @@ def build_training(
         floor = config.resolved_mask_floor
         training.scorer = HeldOutLoss(family, held_out.held_out, tokens.triggers, floor, accelerator)
     return training
+
+
+def _add_tokens(
+    config: TrainingConfig, family: ModelFamily, dataset: PreparedDataset, generators: NamedGenerators
+) -> ConceptTokens:
+    starts = token_starts(config.tokens, config.all_concepts, family)
+    tokens = add_tokens(family, starts, config.num_tokens, generators["init_tokens"])
+    if config.token_init == "images":
+        start_from_images(tokens, family, dataset, image_tower(config.base_model), generators["init_images"])
+    return tokens
+
+
+def _trainable_settings(config: TrainingConfig, total_steps: int) -> TrainableSettings:
+    return TrainableSettings(
+        config.optimization,
+        config.collapse,
+        total_steps,
+        config.resolved_text_encoder_learning_rate,
+        config.token_retraction,
+    )
+
+
+def _losses(
+    config: TrainingConfig, family: ModelFamily, adapter: Adapter, tokens: ConceptTokens, generators: NamedGenerators
+) -> list[LossTerm]:
+    floor, class_words = config.resolved_mask_floor, class_words_of(config.preparation)
+    return loss_terms(config.objective, floor, class_words, family, adapter, tokens, generators)
+
+
+def _prompts(settings: DataConfig, tokens: ConceptTokens, generators: NamedGenerators) -> PromptSampler:
+    return PromptSampler(
+        tokens.triggers,
+        generators,
+        settings.caption_dropout,
+        settings.trigger_only_dropout,
+        settings.shuffle_tags,
+        settings.keep_first_tags,
+    )

@@ -29,7 +29,7 @@ from preprocess.prepare import prepare
 from settings.preparation import DataConfig
 from settings.sections.speed import AttentionName
 from settings.training import build_config
-from trainer.base_model import autocast_precision, load, precision
+from trainer.base_model import autocast_precision, load_base, precision
 from trainer.data.latent_cache import CachedExample, cache_examples
 from trainer.distributed.processes import start
 from trainer.execution.attention import require_attention
@@ -106,7 +106,7 @@ class Bench:
         config = build_config({"base_model": base})
         self._accelerator: Accelerator = start(autocast_precision(config.adapter, config.mixed_precision))
         self._dtype = precision(config.adapter, config.mixed_precision)
-        self._family: ModelFamily = load(config.base, self._dtype, self._accelerator, config.zero_terminal_snr)
+        self._family: ModelFamily = load_base(config.base, self._dtype, self._accelerator, config.zero_terminal_snr)
         self._family.to(self._accelerator.device)
         self._data: dict[int, tuple[PreparedDataset, list[CachedExample]]] = {}
 

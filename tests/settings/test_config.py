@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from settings.composed import ComposedSections
 from settings.record import ConfigError, Settings, parse_settings, read_settings_file
-from settings.sections.composed import ComposedSections
 from settings.training import TrainingConfig, build_config
 
 

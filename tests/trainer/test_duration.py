@@ -15,6 +15,7 @@ from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
 from tests.job.test_resume import CONFIG as RESUME_CONFIG
 from tests.job.test_resume import Prepared, prepared, tensors, trainings  # noqa: F401 (a fixture)
+from tests.samples import samples_of
 from trainer.checkpoints.training_state import capture
 from trainer.data.latent_cache import CachedExample, CachedView
 from trainer.duration import describe, plan_duration
@@ -110,7 +111,7 @@ def test_schedules_end_where_time_ends(
     config = CONFIG.model_copy(update={"max_train_steps": 50, "max_train_minutes": 12.5 / 60, "lr_scheduler": "linear"})
     for training in trainings(base, config, prepared):
         messages = []
-        for event in train(training, OutputFolder.create(tmp_path / "out")):
+        for event in train(training, OutputFolder.create(tmp_path / "out"), samples_of(training)):
             messages.append(str(event))
             clock.now += 1.0 if event.loss is not None else 0.0
         assert training.trainer.step == training.trainer.max_train_steps < 16
@@ -156,7 +157,8 @@ def test_out_of_memory_halves_and_goes_on_with_the_same_batch(
     for fits in (6, 2):
         monkeypatch.setattr(base, "denoise", failing(base, fits))
         for training in trainings(base, config, prepared):
-            messages = [str(event) for event in train(training, OutputFolder.create(tmp_path / str(fits)))]
+            output = OutputFolder.create(tmp_path / str(fits))
+            messages = [str(event) for event in train(training, output, samples_of(training))]
             parts = training.trainer.accumulation.parts
             taken.append([str(training.batches.state_dict())])
             assert capture(training)["parts"] == parts == (1 if fits == 6 else 4)

@@ -15,6 +15,7 @@ from settings.sections.collapse import CollapseGuardName
 from settings.training import build_config
 from tests.job.test_resume import CONFIG as RESUME_CONFIG
 from tests.job.test_resume import Prepared, prepared, trainings  # noqa: F401 (a fixture)
+from tests.samples import samples_of
 from trainer.monitoring.collapse_guard import CollapseGuard
 from trainer.monitoring.diagnostics import change_squared
 from trainer.optimizers.settings import OptimizerSettings
@@ -49,7 +50,7 @@ def test_the_log_says_how_far_weights_and_tokens_moved(
         first = training.observer.look()
         assert set(first.weight_change.values()) == {0.0}
         assert all(cosine == pytest.approx(1) for cosine in first.token_cosines.values())
-        list(train(training, output))
+        list(train(training, output, samples_of(training)))
         expected: dict[str, list[float]] = {}
         for path, module in base.denoiser.named_modules():
             if isinstance(module, LoraLayer):

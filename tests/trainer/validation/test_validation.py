@@ -17,6 +17,7 @@ from settings.training import TrainingConfig, build_config
 from tests.conftest import EXAMPLE
 from tests.job.test_resume import CONFIG as RESUME_CONFIG
 from tests.job.test_resume import Prepared, prepared, trainings  # noqa: F401 (a fixture)
+from tests.samples import samples_of
 from trainer.data.latent_cache import CachedExample, CachedView
 from trainer.validation.best import Best
 from trainer.validation.held_out_loss import HeldOutLoss
@@ -126,7 +127,7 @@ def test_the_best_step_is_returned_and_not_the_last(
     config = CONFIG.model_copy(update={"early_stopping_patience": 2, "ema_decay": 0.5})
     for training in trainings(base, config, prepared):
         training.scorer = Planned(list(scores))
-        messages = [str(progress) for progress in train(training, output)]
+        messages = [str(progress) for progress in train(training, output, samples_of(training))]
         assert training.trainer.step == best
         training.write(output.weights)
     said = f"returning step {best} and not the last one, {last}" if best != last else "the last step is the best"

@@ -1,0 +1,29 @@
+"""Put what is trained on the base, and go to the step of the checkpoint where there is one."""
+
+from collections.abc import Iterator
+
+from job.progress import Progress
+from job.stage import Job
+from trainer.checkpoints.training_state import restore
+from trainer.duration import describe
+from trainer.training import build_training
+
+
+def build(job: Job) -> Iterator[Progress]:
+    """Fills training and the configuration."""
+    build_on_base(job)
+    job.config = job.training.config
+    job.output.write_config(job.config)
+    if job.state is not None:
+        yield job.progress(f"going on after step {job.training.trainer.step}")
+    if job.training.held_out is not None:
+        yield job.progress(f"validating on {job.training.held_out.description}")
+    plan = describe(job.config.duration, len(job.dataset.examples), job.processes.share.count)
+    yield job.progress(f"training on {job.device}: {plan}")
+
+
+def build_on_base(job: Job) -> None:
+    """All processes do the same here."""
+    job.training = build_training(job.config, job.family, job.dataset, job.examples, job.accelerator)
+    if job.state is not None:
+        restore(job.training, job.state)

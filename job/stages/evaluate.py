@@ -1,0 +1,27 @@
+"""Choose among the checkpoints, once the file is known to be right."""
+
+from collections.abc import Iterator
+
+from job.evaluating import evaluating
+from job.progress import Progress
+from job.stage import Job
+
+
+def evaluate(job: Job) -> Iterator[Progress]:
+    """Fills evaluation: None where nothing is evaluated."""
+    job.evaluation = None
+    if job.encoders is None:
+        return
+    config, step = job.config, job.training.trainer.step
+    job.evaluation = yield from evaluating(
+        config.validation,
+        config.preparation,
+        config.base_model,
+        job.samples,
+        job.family,
+        job.dataset,
+        job.output,
+        job.encoders,
+        step,
+        job.span,
+    )

@@ -1,0 +1,47 @@
+"""Load the base, and fill in the settings that depend on it. What cannot run here is an error before that."""
+
+from collections.abc import Iterator
+
+from job.evaluating import evaluation_encoders
+from job.progress import Progress
+from job.publishing.hub import require_publishable
+from job.stage import Job
+from job.trackers import require_trackers
+from trainer.base_model import autocast_precision, load_base, precision
+from trainer.distributed.processes import start
+from trainer.execution.attention import require_attention
+from trainer.resolution import resolve
+from trainer.trainables.registry import require_optimizers
+
+
+def load(job: Job) -> Iterator[Progress]:
+    """Fills accelerator, dtype, family, encoders and the configuration."""
+    config = job.config
+    require_optimizers(config.optimization)
+    require_publishable(config.publishing)
+    require_trackers(config.output)
+    start_device(job)
+    require_attention(config.attention, job.device, job.dtype)
+    yield job.progress(f"loading the base model {config.base_model}")
+    load_family(job)
+    job.output.write_config(job.config)
+    checkpoints = config.checkpointing_steps is not None
+    embeddings = job.output.evaluation / "embeddings"
+    job.encoders = yield from evaluation_encoders(
+        config.validation, config.base_model, checkpoints, job.device, embeddings, job.span[1]
+    )
+
+
+def start_device(job: Job) -> None:
+    """Take a device, and join the other processes where there are several."""
+    config = job.config
+    job.dtype = precision(config.adapter, config.mixed_precision)
+    job.accelerator = start(autocast_precision(config.adapter, config.mixed_precision))
+
+
+def load_family(job: Job) -> None:
+    """The base, and the configuration as it is meant for it."""
+    config = job.config
+    job.family = load_base(config.base, job.dtype, job.accelerator, config.zero_terminal_snr)
+    job.config = resolve(config, job.family)
+    require_attention(config.attention, job.device, job.dtype, job.family.denoiser)

@@ -1,0 +1,64 @@
+"""Prepare the images: class images first where they are wanted, then everything that the user gave."""
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+from job.class_images import ClassImageSettings, with_class_images
+from job.progress import Progress, relay_preparation
+from job.stage import Job
+from preprocess.dataset import PreparedDataset, are_prepared, is_prepared
+from preprocess.gallery.page import write_gallery
+from preprocess.prepare import preparing
+from preprocess.reopen import reopen
+from settings.preparation import DataConfig
+from trainer.adapters.adapter import where_it_opens
+from trainer.distributed.preparation_workers import crew_of
+from trainer.resolution import base_requirements
+
+
+def prepare(job: Job) -> Iterator[Progress]:
+    """Fills dataset. The other processes are told where it is."""
+    yield job.progress("preparing the images")
+    if job.state is not None:
+        done = is_prepared(job.output.dataset)
+        job.sources = [job.output.dataset if done else job.state["dataset"]]
+    settings = yield from _with_class_images(job)
+    job.dataset = yield from _dataset(job, settings)
+    write_gallery(job.dataset, job.output.dataset)
+    digest = "" if job.processes.alone else job.dataset.digest()
+    job.processes.of_first((str(job.dataset.folder.resolve()), digest))
+    yield from _findings(job)
+
+
+def _with_class_images(job: Job) -> Generator[Progress, None, DataConfig]:
+    """The settings of the preparation, with the class images as preservation set. Nothing is on the base yet."""
+    config, settings = job.config, job.config.preparation
+    if config.num_class_images == 0 or job.state is not None:
+        return settings
+    drawn = ClassImageSettings.of(config.class_images, config.validation, settings, job.side)
+    folder = job.output.class_images
+    return (yield from with_class_images(drawn, settings, job.sources, job.family, job.device, folder, job.span[0]))
+
+
+def _dataset(job: Job, settings: DataConfig) -> Generator[Progress, None, PreparedDataset]:
+    """Prepare the sources with all processes, or open the one that is prepared already."""
+    base = base_requirements(job.family, settings, job.config.num_tokens)
+    crew = crew_of(job.processes)
+    if are_prepared(job.sources):
+        dataset = reopen(Path(job.sources[0]), settings, base)
+    else:
+        stages = preparing(job.sources, settings, job.output.dataset, base, crew)
+        dataset = yield from relay_preparation(stages, *job.span)
+    crew.dismiss()
+    return dataset
+
+
+def _findings(job: Job) -> Iterator[Progress]:
+    """What became of the user's files: warnings and refusals."""
+    dataset = job.dataset
+    lines = [*dataset.all_warnings, *(f"not used: {item.reason}" for item in dataset.rejected)]
+    yield job.progress(f"{len(dataset.examples)} images, {len(dataset.rejected)} files not used", 1.0)
+    if (warning := where_it_opens(job.config.adapters, job.family)) is not None:
+        lines.append(warning)
+    for line in lines:
+        yield job.progress(line, 1.0, warning=True)

@@ -1,0 +1,19 @@
+"""What the bare base does, before anything is put on it: samples, and the prediction that verification compares."""
+
+from collections.abc import Iterator
+
+from job.progress import Progress
+from job.samples import write_samples_before
+from job.stage import Job
+from job.verification.verify import Probe
+from sampler.sampler import Sampler
+
+
+def preview(job: Job) -> Iterator[Progress]:
+    """Fills probe and base_prediction."""
+    job.probe = Probe.make(job.family, job.samples.prompt)
+    job.base_prediction = job.probe.predict(job.family, {})
+    write_samples_before(job.samples, Sampler(job.family), job.output.samples_before)
+    if job.config.sample_steps is None:
+        job.family.vae.to("cpu")  # has nothing to do until the last samples
+    yield from ()

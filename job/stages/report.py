@@ -1,0 +1,33 @@
+"""Write the report, and publish the result where that is wanted."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from job.progress import Progress
+from job.publishing.hub import publish
+from job.publishing.model_card import CardFacts, told_settings
+from job.report.page import write_page
+from job.report.summary import write_report
+from job.stage import Job
+
+
+def report(job: Job) -> Iterator[Progress]:
+    """report.json and report.html. The last line of the job has the seconds of all phases."""
+    config, output = job.config, job.output
+    triggers = [concept.trigger_word for concept in config.all_concepts]
+    write_report(
+        output,
+        config.model_dump(mode="json"),
+        triggers,
+        job.dataset,
+        job.verification,
+        job.phases,
+        job.evaluation,
+    )
+    page = write_page(output, job.dataset)
+    yield replace(job.progress(f"the report: {page}"), phases=job.phases.seconds)
+    if not job.processes.alone:
+        job.accelerator.end_training()
+    if config.push_to_hub is not None:
+        facts = CardFacts(config.base_model, list(job.training.triggers), job.samples.prompt, told_settings(config))
+        yield job.progress(f"published: {publish(config.publishing, output, facts)}")

@@ -1,0 +1,21 @@
+"""Samples of what was trained, while it is still on the base, and the prediction that the file must give as well."""
+
+from collections.abc import Iterator
+
+from job.progress import Progress
+from job.samples import write_samples
+from job.stage import Job
+from sampler.sampler import Sampler
+
+
+def sample(job: Job) -> Iterator[Progress]:
+    """Fills artifact and trained_prediction; writes embeddings.safetensors. The base is bare afterwards."""
+    job.family.to(job.device)
+    yield job.progress(f"sampling {job.config.num_validation_images} images")
+    training = job.training
+    with training.averaged():
+        job.artifact = training.artifact()
+        job.artifact.write_embeddings(job.output.embeddings)
+        write_samples(job.samples, Sampler(job.family), job.output.samples, training.triggers)
+        job.trained_prediction = job.probe.predict(job.family, training.triggers)
+    training.remove()

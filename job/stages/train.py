@@ -1,0 +1,19 @@
+"""All steps, and the artifact."""
+
+import shutil
+from collections.abc import Iterator
+
+from job import steps
+from job.progress import Progress
+from job.stage import Job
+from job.trackers import followed, start_trackers
+
+
+def train(job: Job) -> Iterator[Progress]:
+    """Writes weights.safetensors. Checkpoints, scores and samples on the way are of `job.steps`."""
+    config, output, first = job.config, job.output, job.training.trainer.step
+    trackers = start_trackers(config.trackers, config.model_dump(mode="json"), output, first)
+    events = steps.train(job.training, output, job.samples, job.base, job.span)
+    yield from followed(events, trackers, output, first)
+    job.training.write(output.weights)
+    shutil.rmtree(output.latents, ignore_errors=True)

@@ -1,0 +1,61 @@
+"""A job is its stages: one by one, in order, and on from the one that failed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from artifact.artifact import Artifact
+from job.output_folder import OutputFolder
+from job.run import STAGES, run_stages
+from job.stage import Job
+from job.verification.verify import VerificationFailed
+from settings.training import TrainingConfig
+from tests.conftest import EXAMPLE
+
+CONFIG = TrainingConfig(
+    base_model="mini-sdxl", class_word="robot", captioner="none", max_train_steps=2, train_batch_size=2, rank=2,
+    num_tokens=1, num_validation_images=0,
+)  # fmt: skip
+NAMES = [stage.name for stage in STAGES]
+
+
+def test_fractions_of_the_stages_follow_each_other() -> None:
+    bounds = [bound for stage in STAGES for bound in (stage.first, stage.last)]
+    assert bounds == sorted(bounds) and bounds[0] == 0.0 and bounds[-1] == 1.0
+    assert len(set(NAMES)) == len(NAMES) == 10
+
+
+def test_a_job_that_failed_goes_on_with_the_stage_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job(CONFIG, [EXAMPLE], OutputFolder.create(tmp_path / "out"))
+    assert not hasattr(job, "family")
+    list(run_stages(job, STAGES[:1]))
+    assert job.done == ["load"] and job.config.resolution == job.family.native_resolution
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Artifact, "write_embeddings", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+        with pytest.raises(OSError, match="no space"):
+            list(run_stages(job))
+    assert job.done == NAMES[: NAMES.index("sample")]
+    weights = job.output.weights.read_bytes()
+
+    with monkeypatch.context() as broken:
+        broken.setattr("job.stages.verify.compare", lambda *_: (_ for _ in ()).throw(VerificationFailed("differs")))
+        with pytest.raises(VerificationFailed):
+            list(run_stages(job))
+    assert job.done[-1] == "sample"
+
+    events = list(run_stages(job))
+    assert job.done == NAMES and job.output.weights.read_bytes() == weights  # nothing was trained again
+    assert events[0].message == "verifying the artifact" and events[0].fraction == 0.93
+    report = json.loads(job.output.report.read_text())
+    assert list(report["phases"]) == [stage.name for stage in STAGES if stage.timed]
+    assert events[-1].fraction == 1.0 and events[-1].phases is not None
+
+
+def test_every_line_lies_within_its_stage(tmp_path: Path) -> None:
+    job = Job(CONFIG, [EXAMPLE], OutputFolder.create(tmp_path / "out"))
+    for stage in STAGES:
+        for event in run_stages(job, [stage]):
+            assert stage.first <= event.fraction <= stage.last, event
+    assert job.done == NAMES
