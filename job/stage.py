@@ -1,6 +1,7 @@
 """What a job is made of: its stages, and what they leave for the later ones."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ class Job:
     span: tuple[float, float] = (0.0, 0.0)
     """Fractions of the job at which the current stage begins and ends."""
     base: Base = WHOLE
+    warnings: list[str] = field(default_factory=list)
+    """Every one that was shown, for the report."""
 
     accelerator: Accelerator = field(init=False)  # load
     dtype: torch.dtype = field(init=False)  # load
@@ -87,7 +90,7 @@ class Stage:
     itself, while the others wait or train with it. `timed`: whether the report has it as a phase."""
 
     name: str
-    run: Callable[[Job], Iterator[Progress]]
+    run: Callable[[Job], Generator[Progress, None, None]]
     first: float
     last: float
     alone: bool = False
@@ -103,5 +106,9 @@ def perform(job: Job, stage: Stage) -> Iterator[Progress]:
         job.phases.begin(stage.name)
     else:
         job.phases.end()
-    yield from stage.run(job)
+    with closing(stage.run(job)) as events:
+        for progress in events:
+            if progress.warning:
+                job.warnings.append(progress.message)
+            yield progress
     job.done.append(stage.name)

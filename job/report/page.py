@@ -14,6 +14,7 @@ from job.output_folder import OutputFolder
 from job.report.curves import Curve, curves
 from job.report.frames import step_frames
 from job.report.metrics import read_metrics
+from job.report.recipe import Trained
 from job.report.settings_shown import shown_settings
 from job.report.usage import recipes
 from pages.pictures import THUMBNAIL_SIDE, picture_uri, sample_uris
@@ -62,10 +63,7 @@ def _data(output: OutputFolder, dataset: PreparedDataset, summary: Mapping[str, 
         "images": _images(dataset),
         "imageCount": len(dataset.examples),
         "gallery": f"{output.dataset.name}/{GALLERY_FILE}",
-        "recipes": [
-            vars(recipe)
-            for recipe in recipes(config["base_model"], summary["triggers"], config["validation_prompt"], scale)
-        ],
+        "recipes": [vars(recipe) for recipe in recipes(_trained(summary), scale)],
         "settings": shown_settings(config),
         "versions": summary["versions"],
         "machine": summary["machine"],
@@ -86,3 +84,15 @@ def _images(dataset: PreparedDataset) -> list[dict[str, str]]:
 def _figure(curve: Curve) -> str:
     title, reading = html.escape(curve.title), html.escape(curve.reading)
     return f'<figure class="chart"><figcaption><h3>{title}</h3><p>{reading}</p></figcaption>{curve.svg}</figure>'
+
+
+def _trained(summary: Mapping[str, Any]) -> Trained:
+    config, base = summary["config"], summary["base"]
+    return Trained(
+        base_model=config["base_model"],
+        pipeline=base["pipeline"],
+        encoders=base["encoders"],
+        adapter=config["adapter"],
+        triggers=summary["triggers"],
+        prompt=config["validation_prompt"],
+    )

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -18,11 +18,22 @@ from preprocess.dataset import PreparedDataset
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 
+@dataclass(frozen=True)
+class BaseUsed:
+    """What other tools need to know of the base: `pipeline`, diffusers' class; `encoders`, keys of the token embeddings
+    in the order of the pipeline's text encoders, empty where the trigger words have none."""
+
+    pipeline: str
+    encoders: tuple[str, ...]
+
+
 def write_report(
     output: OutputFolder,
     config: Mapping[str, Any],
     triggers: Sequence[str],
     dataset: PreparedDataset,
+    warnings: Sequence[str],
+    base: BaseUsed,
     verification: Verification,
     phases: PhaseClock,
     evaluation: Mapping[str, Any] | None = None,
@@ -30,10 +41,11 @@ def write_report(
     """Write report.json. `config`: all settings, as in JSON. `evaluation`: as in evaluation.json."""
     report = {
         "config": config,
+        "base": asdict(base),
         "images": len(dataset.examples),
         "triggers": list(triggers),
         "rejected": [asdict(rejected) for rejected in dataset.rejected],
-        "warnings": list(dataset.all_warnings),
+        "warnings": list(warnings),
         "verification": asdict(verification),
         "evaluation": evaluation,
         "seconds": round(phases.total, 2),

@@ -1,6 +1,6 @@
 """Put what is trained on the base, and go to the step of the checkpoint where there is one."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from job.progress import Progress
 from job.stage import Job
@@ -9,7 +9,7 @@ from trainer.duration import describe
 from trainer.training import build_training
 
 
-def build(job: Job) -> Iterator[Progress]:
+def build(job: Job) -> Generator[Progress, None, None]:
     """Fills training and the configuration."""
     build_on_base(job)
     job.config = job.training.config

@@ -1,6 +1,6 @@
 """Encode the images once: all steps read their latents."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from job.progress import Progress
 from job.stage import Job
@@ -9,7 +9,7 @@ from trainer.data.latent_store import LatentPlace, encode_dataset, latent_place
 from trainer.distributed.sharded_base import share_out
 
 
-def cache(job: Job) -> Iterator[Progress]:
+def cache(job: Job) -> Generator[Progress, None, None]:
     """Fills examples, and base: the weights lie on their devices from here on."""
     place = place_base(job)
     yield job.progress(f"caching the latents of {count_views(job.dataset.examples)} pictures in {place}")

@@ -1,13 +1,13 @@
 """Choose among the checkpoints, once the file is known to be right."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from job.evaluating import evaluating
 from job.progress import Progress
 from job.stage import Job
 
 
-def evaluate(job: Job) -> Iterator[Progress]:
+def evaluate(job: Job) -> Generator[Progress, None, None]:
     """Fills evaluation: None where nothing is evaluated."""
     job.evaluation = None
     if job.encoders is None:

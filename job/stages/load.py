@@ -1,6 +1,6 @@
 """Load the base, and fill in the settings that depend on it. What cannot run here is an error before that."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from job.evaluating import evaluation_encoders
 from job.progress import Progress
@@ -14,7 +14,7 @@ from trainer.resolution import resolve
 from trainer.trainables.registry import require_optimizers
 
 
-def load(job: Job) -> Iterator[Progress]:
+def load(job: Job) -> Generator[Progress, None, None]:
     """Fills accelerator, dtype, family, encoders and the configuration."""
     config = job.config
     require_optimizers(config.optimization)

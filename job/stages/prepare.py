@@ -1,6 +1,6 @@
 """Prepare the images: class images first where they are wanted, then everything that the user gave."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from job.class_images import ClassImageSettings, with_class_images
@@ -16,7 +16,7 @@ from trainer.distributed.preparation_workers import crew_of
 from trainer.resolution import base_requirements
 
 
-def prepare(job: Job) -> Iterator[Progress]:
+def prepare(job: Job) -> Generator[Progress, None, None]:
     """Fills dataset. The other processes are told where it is."""
     yield job.progress("preparing the images")
     if job.state is not None:
@@ -53,7 +53,7 @@ def _dataset(job: Job, settings: DataConfig) -> Generator[Progress, None, Prepar
     return dataset
 
 
-def _findings(job: Job) -> Iterator[Progress]:
+def _findings(job: Job) -> Generator[Progress, None, None]:
     """What became of the user's files: warnings and refusals."""
     dataset = job.dataset
     lines = [*dataset.all_warnings, *(f"not used: {item.reason}" for item in dataset.rejected)]

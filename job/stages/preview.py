@@ -1,6 +1,6 @@
 """What the bare base does, before anything is put on it: samples, and the prediction that verification compares."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from job.progress import Progress
 from job.samples import write_samples_before
@@ -9,7 +9,7 @@ from job.verification.verify import Probe
 from sampler.sampler import Sampler
 
 
-def preview(job: Job) -> Iterator[Progress]:
+def preview(job: Job) -> Generator[Progress, None, None]:
     """Fills probe and base_prediction."""
     job.probe = Probe.make(job.family, job.samples.prompt)
     job.base_prediction = job.probe.predict(job.family, {})

@@ -1,17 +1,17 @@
 """Write the report, and publish the result where that is wanted."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 
 from job.progress import Progress
 from job.publishing.hub import publish
 from job.publishing.model_card import CardFacts, told_settings
 from job.report.page import write_page
-from job.report.summary import write_report
+from job.report.summary import BaseUsed, write_report
 from job.stage import Job
 
 
-def report(job: Job) -> Iterator[Progress]:
+def report(job: Job) -> Generator[Progress, None, None]:
     """report.json and report.html. The last line of the job has the seconds of all phases."""
     config, output = job.config, job.output
     triggers = [concept.trigger_word for concept in config.all_concepts]
@@ -20,6 +20,8 @@ def report(job: Job) -> Iterator[Progress]:
         config.model_dump(mode="json"),
         triggers,
         job.dataset,
+        _warnings(job),
+        _base_used(job),
         job.verification,
         job.phases,
         job.evaluation,
@@ -31,3 +33,14 @@ def report(job: Job) -> Iterator[Progress]:
     if config.push_to_hub is not None:
         facts = CardFacts(config.base_model, list(job.training.triggers), job.samples.prompt, told_settings(config))
         yield job.progress(f"published: {publish(config.publishing, output, facts)}")
+
+
+def _warnings(job: Job) -> list[str]:
+    """Each once. What was refused has a list of its own."""
+    refused = {f"not used: {item.reason}" for item in job.dataset.rejected}
+    return [warning for warning in dict.fromkeys(job.warnings) if warning not in refused]
+
+
+def _base_used(job: Job) -> BaseUsed:
+    tokens = job.config.num_tokens > 0 or job.config.train_existing_tokens
+    return BaseUsed(type(job.family.pipeline()).__name__, tuple(job.family.encoder_names) if tokens else ())

@@ -1,6 +1,6 @@
 """Samples of what was trained, while it is still on the base, and the prediction that the file must give as well."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from job.progress import Progress
 from job.samples import write_samples
@@ -8,7 +8,7 @@ from job.stage import Job
 from sampler.sampler import Sampler
 
 
-def sample(job: Job) -> Iterator[Progress]:
+def sample(job: Job) -> Generator[Progress, None, None]:
     """Fills artifact and trained_prediction; writes embeddings.safetensors. The base is bare afterwards."""
     job.family.to(job.device)
     yield job.progress(f"sampling {job.config.num_validation_images} images")

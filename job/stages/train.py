@@ -1,7 +1,7 @@
 """All steps, and the artifact."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from job import steps
 from job.progress import Progress
@@ -9,7 +9,7 @@ from job.stage import Job
 from job.trackers import followed, start_trackers
 
 
-def train(job: Job) -> Iterator[Progress]:
+def train(job: Job) -> Generator[Progress, None, None]:
     """Writes weights.safetensors. Checkpoints, scores and samples on the way are of `job.steps`."""
     config, output, first = job.config, job.output, job.training.trainer.step
     trackers = start_trackers(config.trackers, config.model_dump(mode="json"), output, first)

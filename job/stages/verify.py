@@ -1,13 +1,13 @@
 """Read the file back onto the bare base, and compare."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from job.progress import Progress
 from job.stage import Job
 from job.verification.verify import verify as compare
 
 
-def verify(job: Job) -> Iterator[Progress]:
+def verify(job: Job) -> Generator[Progress, None, None]:
     """Fills verification."""
     yield job.progress("verifying the artifact")
     job.verification = compare(

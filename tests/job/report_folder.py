@@ -75,6 +75,7 @@ def make_output(folder: Path, evaluated: bool = True) -> tuple[OutputFolder, Pre
         "config": config.model_dump(mode="json"),
         "images": 5,
         "triggers": ["TOK"],
+        "base": {"pipeline": "StableDiffusionXLPipeline", "encoders": ["clip_l", "clip_g"]},
         "rejected": [{"source": HOSTILE, "reason": "damaged"}],
         "warnings": ["a warning", HOSTILE],
         "verification": {"effect": 1.0, "difference": 1e-5},

@@ -14,6 +14,7 @@ from selenium.webdriver.common.by import By
 from job.report.curves import curves
 from job.report.metrics import read_metrics, series, smoothed
 from job.report.page import write_page
+from job.report.recipe import Trained
 from job.report.usage import recipes
 from tests.job.report_folder import HOSTILE, make_output
 
@@ -58,7 +59,8 @@ def test_unknown_rows_and_an_unfinished_line_are_passed_over(tmp_path: Path) -> 
 
 
 def test_recipes_hold_prompt_scale_and_trigger() -> None:
-    by_tool = {recipe.tool: recipe for recipe in recipes("base/model", ["TOK"], "TOK's hat", 0.8)}
+    trained = Trained("base/model", "StableDiffusionXLPipeline", ["clip_l", "clip_g"], "lora", ["TOK"], "TOK's hat")
+    by_tool = {recipe.tool: recipe for recipe in recipes(trained, 0.8)}
     assert set(by_tool) == {"Cog", "ComfyUI", "A1111, Forge", "diffusers"}
     assert "'TOK'\\''s hat'" in by_tool["Cog"].text
     assert by_tool["A1111, Forge"].text == "TOK's hat <lora:TOK_lora:0.8>"

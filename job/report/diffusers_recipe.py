@@ -1,0 +1,91 @@
+"""The recipe for diffusers: by the family's pipeline and the kind of adapter."""
+
+from collections.abc import Iterator
+
+from job.report.recipe import Recipe, Trained
+
+AS_IT_IS = ("lora", "rslora")
+ONTO_THE_BASE = "full"
+
+
+def diffusers_recipe(trained: Trained, scale: float) -> Recipe:
+    """Python that draws the prompt, or the command that makes a file which diffusers can open."""
+    kind = trained.adapter
+    model = "base-with-change" if kind == ONTO_THE_BASE else trained.base_model
+    weights = "weights.safetensors" if kind in AS_IT_IS else "plain-lora.safetensors"
+    text = "\n".join(
+        [
+            *_imports(trained),
+            f'pipe = {trained.pipeline}.from_pretrained({model!r}, dtype=torch.float16).to("cuda")',
+            *([] if kind in (ONTO_THE_BASE, "none") else _lora(weights, scale)),
+            *(_tokens(trained) if trained.encoders else [f"prompt = {trained.prompt!r}"]),
+            f'pipe(prompt{_plain_prompt(trained)}).images[0].save("image.png")',
+        ]
+    )
+    return Recipe("diffusers", _note(trained), text)
+
+
+def _note(trained: Trained) -> str:
+    base, kind = trained.base_model, trained.adapter
+    if kind == ONTO_THE_BASE:
+        return (
+            "diffusers cannot open the change of all weights. Write it into the base first: python -m artifact merge "
+            f"weights.safetensors --onto {base} --output base-with-change"
+        )
+    if kind == "none":
+        return "The embeddings, on the base that was trained on."
+    if kind not in AS_IT_IS:
+        return (
+            f"diffusers does not open {kind} as it is trained. Make a plain LoRA of it first: python -m artifact "
+            f"resize weights.safetensors plain-lora.safetensors --rank 64 --base {base}"
+        )
+    return "The LoRA and the embeddings, on the base that was trained on."
+
+
+def _imports(trained: Trained) -> list[str]:
+    lines = ["import torch", f"from diffusers import {trained.pipeline}"]
+    return [*lines, *(["from safetensors.torch import load_file"] if trained.encoders else []), ""]
+
+
+def _lora(weights: str, scale: float) -> list[str]:
+    return [
+        f'pipe.load_lora_weights(".", weight_name={weights!r}, adapter_name="concept")',
+        f'pipe.set_adapters(["concept"], adapter_weights=[{scale:g}])',
+    ]
+
+
+def _tokens(trained: Trained) -> list[str]:
+    """Works for every pipeline with CLIP text encoders; `load_textual_inversion` is missing in SD3's."""
+    parts = ", ".join(f"({key!r}, pipe.{encoder}, pipe.{tokenizer})" for key, encoder, tokenizer in _readers(trained))
+    return [
+        'rows = load_file("embeddings.safetensors")',
+        f'tokens = [f"<s{{i}}>" for i in range(len(rows[{trained.encoders[0]!r}]))]',
+        f"for key, encoder, tokenizer in [{parts}]:",
+        "    end_of_text = tokenizer.eos_token_id",
+        "    tokenizer.add_tokens(tokens)",
+        "    encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)",
+        "    table = encoder.get_input_embeddings().weight.data",
+        "    table[tokenizer.convert_tokens_to_ids(tokens)] = rows[key].to(table)",
+        "    # the configurations of SDXL and SD3 name another token",
+        "    getattr(encoder, \"text_model\", encoder).eos_token_id = end_of_text",
+        f"prompt, count = {trained.prompt!r}, len(tokens) // {len(trained.triggers)}",
+        f"for number, word in enumerate({list(trained.triggers)!r}):",
+        '    prompt = prompt.replace(word, "".join(tokens[number * count : (number + 1) * count]))',
+    ]
+
+
+def _readers(trained: Trained) -> Iterator[tuple[str, str, str]]:
+    """Key, encoder and tokenizer of each, as diffusers' pipelines name them: text_encoder, text_encoder_2, …"""
+    for number, key in enumerate(trained.encoders, start=1):
+        suffix = "" if number == 1 else f"_{number}"
+        yield key, f"text_encoder{suffix}", f"tokenizer{suffix}"
+
+
+def _plain_prompt(trained: Trained) -> str:
+    """SD3's T5 learns no tokens: it was trained on the prompt without them."""
+    if not trained.encoders or "StableDiffusion3" not in trained.pipeline:
+        return ""
+    plain = trained.prompt
+    for trigger in trained.triggers:
+        plain = plain.replace(trigger, " ")
+    return f", prompt_3={' '.join(plain.split())!r}"
