@@ -67,7 +67,7 @@ def _tokens(trained: Trained) -> list[str]:
         "    table = encoder.get_input_embeddings().weight.data",
         "    table[tokenizer.convert_tokens_to_ids(tokens)] = rows[key].to(table)",
         "    # the configurations of SDXL and SD3 name another token",
-        "    getattr(encoder, \"text_model\", encoder).eos_token_id = end_of_text",
+        '    getattr(encoder, "text_model", encoder).eos_token_id = end_of_text',
         f"prompt, count = {trained.prompt!r}, len(tokens) // {len(trained.triggers)}",
         f"for number, word in enumerate({list(trained.triggers)!r}):",
         '    prompt = prompt.replace(word, "".join(tokens[number * count : (number + 1) * count]))',

@@ -1,14 +1,16 @@
 """A job is its stages: one by one, in order, and on from the one that failed."""
 
 import json
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from artifact.artifact import Artifact
 from job.output_folder import OutputFolder
+from job.progress import Progress
 from job.run import STAGES, run_stages
-from job.stage import Job
+from job.stage import Job, Stage
 from job.verification.verify import VerificationFailed
 from settings.training import TrainingConfig
 from tests.conftest import EXAMPLE
@@ -59,3 +61,19 @@ def test_every_line_lies_within_its_stage(tmp_path: Path) -> None:
         for event in run_stages(job, [stage]):
             assert stage.first <= event.fraction <= stage.last, event
     assert job.done == NAMES
+
+
+def test_every_warning_of_a_run_is_in_the_report_once(tmp_path: Path) -> None:
+    """Also those of steps, and those that come twice."""
+
+    def warn(job: Job) -> Generator[Progress, None, None]:
+        for message in ("the rate was halved", "the rate was halved", "a loss was high"):
+            yield Progress(message, 0.5, step=1, warning=True)
+
+    job = Job(CONFIG, [EXAMPLE], OutputFolder.create(tmp_path / "out"))
+    stages = [*STAGES[:-1], Stage("warn", warn, 0.99, 0.99), STAGES[-1]]
+    shown = [event.message for event in run_stages(job, stages) if event.warning]
+    warnings = json.loads(job.output.report.read_text())["warnings"]
+    assert warnings == list(dict.fromkeys(shown)) and warnings[-2:] == ["the rate was halved", "a loss was high"]
+    page = job.output.page.read_text(encoding="utf-8")
+    assert all(warning in page for warning in warnings[-2:])
