@@ -3,7 +3,6 @@
 python -m tools.before_after WEIGHTS --photos FOLDER --output GRID.png
 """
 
-import argparse
 import json
 import random
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from evaluation.similarity import mean_paired_similarity, mean_self_similarity, 
 from families.loading.sources import EMBEDDED_BASE
 from sampler.generation import Generation
 from sampler.sampler import SampleRequest
+from settings.command_line.parser import CommandParser
 from tools.mini_base.world import evaluation_scene, full_caption
 
 CONCEPT_PROMPT = "a photo of {trigger}"
@@ -51,7 +51,7 @@ class Comparison:
 
 def main() -> None:
     """Write the grid and print the figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--photos", type=Path, required=True, help="folder of the training pictures")
     parser.add_argument("--output", type=Path, required=True, help="the grid, a PNG")

@@ -31,6 +31,7 @@ from job.output_folder import OutputFolder
 from job.run import run
 from sampler.generation import Generation
 from sampler.sampler import Sampler, SampleRequest
+from settings.command_line.parser import CommandParser
 from settings.record import ConfigError
 from settings.training import build_config
 from tools.before_after import GUIDANCE_SCALE
@@ -46,7 +47,7 @@ MEASURED = (*SCORES, "steps/s")
 
 def main() -> None:
     """Train what is missing; when nothing is, write table and record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=int, help="stop after so many new runs")
     parser.add_argument("--only", default="", help="only options with this in their name or group; nothing is written")

@@ -24,6 +24,7 @@ from job.output_folder import OutputFolder
 from job.run import run
 from sampler.generation import Generation
 from sampler.sampler import SampleRequest
+from settings.command_line.parser import CommandParser
 from settings.record import parse_settings, read_settings_file
 from settings.training import build_config
 
@@ -90,7 +91,7 @@ def _score(
 
 def main() -> None:
     """Print the table, and write it to benchmarks/results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings of the training")
     arguments = parser.parse_args()

@@ -40,6 +40,7 @@ from benchmarks.learning.diffusers_results import TRIGGER, draw_of, judge_of
 from benchmarks.learning.measures import Protocol
 from benchmarks.learning.versus_page import write_page
 from benchmarks.record import Row, markdown, write_record
+from settings.command_line.parser import CommandParser
 from settings.record import read_settings_file
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "versus-diffusers.md"
@@ -53,7 +54,7 @@ THEIRS_DOCUMENTED = "diffusers' script, its README's options"
 
 def main() -> None:
     """Measure, print the tables, write benchmarks/results/versus_diffusers.json and docs/versus-diffusers.md."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("script", type=Path, help="diffusers' training script")
     parser.add_argument("--launcher", type=Path, help="runs the script where torchvision is missing")
     parser.add_argument("--part", choices=("speed", "learning"), help="measure this alone, and write nothing")

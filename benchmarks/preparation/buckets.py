@@ -2,7 +2,6 @@
 
 `python -m benchmarks.preparation.buckets`"""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from benchmarks.preparation.photographs import photograph_sizes
 from benchmarks.record import RESULTS, markdown, write_record
 from preprocess.crops.buckets import BucketRules, assign_buckets, crop_loss
+from settings.command_line.parser import CommandParser
 
 COUNTS = (30, 100, 1400)
 RESOLUTION, STEP = 1024, 64
@@ -18,7 +18,7 @@ RESOLUTION, STEP = 1024, 64
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     arguments = parser.parse_args(argv)
     rows = [row(count) for count in COUNTS]

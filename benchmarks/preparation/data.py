@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.preparation.photographs import scaled_sizes, write_photographs
 from benchmarks.record import RESULTS, markdown, write_record
+from settings.command_line.parser import CommandParser
 
 if TYPE_CHECKING:  # what is measured is loaded in the processes that do it
     from preprocess.workers.workers import Crew
@@ -69,7 +70,7 @@ class Case:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the cases, print the table, write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument(
         "--cases",
         nargs="+",

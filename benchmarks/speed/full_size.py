@@ -25,6 +25,7 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from families.loading.sources import EMBEDDED_BASE_FOLDER
+from settings.command_line.parser import CommandParser
 
 SD15_UNET: Mapping[str, Any] = {"cross_attention_dim": 768, "sample_size": 64}
 SDXL_UNET: Mapping[str, Any] = {
@@ -52,7 +53,7 @@ SCALED_LINEAR: Mapping[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "b
 
 def main() -> None:
     """Write one of them in diffusers' layout, in bf16."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", choices=FULL_SIZE)
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.record import markdown, write_record
 from benchmarks.speed.train_step import Bench, Case
+from settings.command_line.parser import CommandParser
 from trainer.execution.memory import resident_peak
 
 CASE = Case(resolution=64, batch=4, rank=8)
@@ -21,7 +22,7 @@ CASE = Case(resolution=64, batch=4, rank=8)
 
 def main() -> None:
     """Measure, print the table, write benchmarks/results/growth.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=int, nargs="+", default=[8, 800])
     parser.add_argument("--after", type=int, nargs="+", default=[10, 400], help="steps before those that are timed")
     parser.add_argument("--steps", type=int, default=40, help="timed steps")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import markdown, write_record
+from settings.command_line.parser import CommandParser
 
 PROJECT = Path(__file__).resolve().parents[2]
 EXAMPLE = PROJECT / "assets" / "examples" / "robot.zip"
@@ -28,7 +29,7 @@ DEMO = PROJECT / "configs" / "demo.yaml"
 
 def main() -> None:
     """Measure, print the table, write benchmarks/results/job.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3, help="the table has their medians")
     parser.add_argument("--steps", type=int, default=280)
     arguments = parser.parse_args()

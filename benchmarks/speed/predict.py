@@ -26,6 +26,7 @@ from families.parts.placeholder_tokens import expand_triggers
 from sampler.generation import Generation
 from sampler.sampler import Sampler, SampleRequest
 from service.prediction_inputs import PredictionInputs, predict
+from settings.command_line.parser import CommandParser
 
 SEED = 7
 TRIGGER = "TOK"
@@ -53,7 +54,7 @@ class Case:
 
 def main() -> None:
     """Measure, print the table, write benchmarks/results/predict.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=12, help="the table has medians over as many, taken by turns")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--outputs", type=int, default=1, help="images a request")

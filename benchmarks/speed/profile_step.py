@@ -16,12 +16,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.record import markdown, write_record
 from benchmarks.speed.train_step import WARM_UP, Bench, Case
+from settings.command_line.parser import CommandParser
 from trainer.training import Training
 
 
 def main() -> None:
     """Profile, print the table, write benchmarks/results/profile_step.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10, help="profiled steps")
     parser.add_argument("--base", default="mini-sdxl")
     parser.add_argument("--resolution", type=int, default=64)

@@ -26,6 +26,7 @@ from benchmarks.record import markdown, write_record
 from families.family import ModelFamily
 from preprocess.dataset import PreparedDataset
 from preprocess.prepare import prepare
+from settings.command_line.parser import CommandParser
 from settings.preparation import DataConfig
 from settings.sections.speed import AttentionName
 from settings.training import build_config
@@ -59,7 +60,7 @@ class Case:
 
 def main() -> None:
     """Measure every combination, print the table, write benchmarks/results/NAME.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="mini-sdxl")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[64])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8])

@@ -24,6 +24,7 @@ from benchmarks.learning.contenders import CLASS_WORD, FASTEST, Usage, our_train
 from benchmarks.learning.diffusers_results import TRIGGER
 from benchmarks.preparation.photographs import scaled_sizes, write_photographs
 from benchmarks.record import Row, markdown, write_record
+from settings.command_line.parser import CommandParser
 
 PHOTOGRAPHS = 8
 RANK, RATE, TOKEN_RATE = 16, 1e-4, 1e-3
@@ -33,7 +34,7 @@ Train = Callable[[Path, int, int], Usage]
 
 def main() -> None:
     """Measure, print the table, write benchmarks/results/versus_at_full_size.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("script", type=Path, help="diffusers' training script")
     parser.add_argument("--base", type=Path, required=True, help="folder in diffusers' layout")
     parser.add_argument("--cases", nargs="+", default=["512x8", "1024x4"])

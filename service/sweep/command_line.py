@@ -14,7 +14,7 @@ from service.sweep.ray_engine import require_ray, run_with_ray
 from service.sweep.space import read_sweep, trial_settings
 from service.sweep.trials import Trial, lay_out, run_all
 from settings.command_line.parser import CommandParser, report_wrong_input
-from settings.record import ConfigError, read_settings_file
+from settings.record import BOOLEANS, ConfigError, read_settings_file
 
 SUCCESS, SOME_FAILED = 0, 1
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m service.sweep
 def _trials(arguments: argparse.Namespace) -> list[Trial]:
     common: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
     common.setdefault("evaluate", True)  # trials are ranked by what their pictures show
-    if common["evaluate"] in (False, "false"):
+    if common["evaluate"] in BOOLEANS[False]:
         raise ConfigError("evaluate: a sweep ranks its trials by their evaluation; leave evaluate: false out")
     return lay_out(arguments.output, common, trial_settings(read_sweep(arguments.sweep), common))
 

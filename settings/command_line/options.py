@@ -16,6 +16,10 @@ from settings.record import Settings
 from settings.yaml_text import load_yaml
 
 NULL = "null"
+MAIN_NOTE = (
+    "An option overrides the same setting in --config; null unsets it. Blanks separate the values of a list: "
+    "--trackers tensorboard wandb."
+)
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,7 @@ def add_options(parser: CommandParser, record: type[Settings], main: Sequence[st
 
     `main` are the fields that --help shows, in this order; the others are shown by --help_all, in their sections.
     """
-    first = parser.add_argument_group(
-        "main settings", "Options win over --config; null unsets one; lists go by blanks."
-    )
+    first = parser.add_argument_group("main settings", MAIN_NOTE)
     for name in main:
         _add_option(first, name, record.model_fields[name])
     folded = 0

@@ -58,11 +58,6 @@ class ValidationSection(Settings):
     def _empty_prompt_is_none(cls, text: Any) -> Any:
         return None if text == "" else text
 
-    @field_validator("evaluate", mode="before")
-    @classmethod
-    def _bool_is_text(cls, value: Any) -> Any:
-        return {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value
-
     @model_validator(mode="after")
     def _validation_rules(self) -> "ValidationSection":
         if self.sample_steps is not None and self.num_validation_images == 0:
