@@ -56,6 +56,6 @@ def run(
 def run_stages(job: Job, stages: Sequence[Stage] = STAGES) -> Generator[Progress, None, None]:
     """Those of the stages that are not over yet, in order."""
     for alone, together in groupby(stages, key=lambda stage: stage.alone):
-        with job.base.first_alone() if alone else nullcontext():
+        with job.base.main_only() if alone else nullcontext():
             for stage in together:
                 yield from perform(job, stage)

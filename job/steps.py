@@ -12,7 +12,7 @@ from trainer.checkpoints.folders import Checkpoints, read_checkpoint
 from trainer.checkpoints.training_state import restore
 from trainer.distributed.processes import Processes
 from trainer.distributed.sharded_base import WHOLE, Base
-from trainer.distributed.synchronized_steps import lead
+from trainer.distributed.synchronized_steps import synchronized_steps
 from trainer.monitoring.step_watch import StepWatch
 from trainer.training import Training
 
@@ -33,7 +33,7 @@ def train(
     checkpoints = Checkpoints(output.checkpoints, config.keep_checkpoints)
     validation = Validation(training, output, span)
     watch = StepWatch(training)
-    steps = lead(trainer, Processes(trainer.accelerator), base)
+    steps = synchronized_steps(trainer, Processes(trainer.accelerator), base)
     finished = False
     try:
         yield from validation.before_training()

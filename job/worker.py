@@ -7,13 +7,13 @@ from typing import Any
 from job.output_folder import OutputFolder
 from job.stage import Job
 from job.stages.build import build_on_base
-from job.stages.cache import encode, place_base
+from job.stages.cache import encode, put_on_device
 from job.stages.load import load_family, start_device
 from preprocess.dataset import PreparedDataset
 from settings.record import ConfigError
 from settings.training import TrainingConfig
-from trainer.distributed.preparation_workers import assist
-from trainer.distributed.synchronized_steps import lead
+from trainer.distributed.preparation_workers import run_worker
+from trainer.distributed.synchronized_steps import synchronized_steps
 
 
 def follow(config: TrainingConfig, output: OutputFolder, state: dict[str, Any] | None = None) -> Iterator[int]:
@@ -26,20 +26,20 @@ def follow(config: TrainingConfig, output: OutputFolder, state: dict[str, Any] |
     start_device(job)
     load_family(job)
     help_to_prepare(job)
-    encode(job, place_base(job))
-    with job.base.first_alone():  # preview
+    encode(job, put_on_device(job))
+    with job.base.main_only():  # preview
         job.family.vae.to("cpu")
     build_on_base(job)
-    with job.base.first_alone():  # train, up to evaluate: alone but for the steps
-        for step in lead(job.training.trainer, job.processes, job.base):
+    with job.base.main_only():  # train, up to evaluate: alone but for the steps
+        for step in synchronized_steps(job.training.trainer, job.processes, job.base):
             yield step.number
     job.accelerator.end_training()
 
 
 def help_to_prepare(job: Job) -> None:
     """Do what the main process hands out, and read what it has written."""
-    assist(job.processes)
-    folder, digest = job.processes.of_first(("", ""))
+    run_worker(job.processes)
+    folder, digest = job.processes.broadcast(("", ""))
     job.dataset = _read(Path(folder), digest)
 
 

@@ -29,7 +29,7 @@ from preprocess.uploads.folder_rules import folder_repeats
 from preprocess.uploads.intake import FoundFile
 from preprocess.uploads.survey import Surveyed
 from preprocess.workers.relay import drain
-from preprocess.workers.workers import ALONE, Crew
+from preprocess.workers.workers import SINGLE_PROCESS, Workers
 from settings.preparation import DataConfig
 
 BUCKETS_PER_RESOLUTION = 16
@@ -61,20 +61,20 @@ def preparing(
     config: DataConfig,
     output: Path,
     base: BaseRequirements | None = None,
-    crew: Crew = ALONE,
+    workers: Workers = SINGLE_PROCESS,
 ) -> Stages:
-    """The same as a generator that tells how far it is, and returns the dataset. `crew`: who works on it."""
+    """The same as a generator that tells how far it is, and returns the dataset. `workers`: who works on it."""
     base = base or BaseRequirements()
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=output if crew.shared_folder else None) as scratch:
-        concept = yield from collect(sources, config, output, Path(scratch) / "data", crew, "")
+    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=output if workers.shared_folder else None) as scratch:
+        concept = yield from collect(sources, config, output, Path(scratch) / "data", workers, "")
         prior = None
         if config.preservation_data is not None:
             folder = Path(scratch) / "preservation"
-            prior = yield from collect([config.preservation_data], config, output, folder, crew, "preservation-")
+            prior = yield from collect([config.preservation_data], config, output, folder, workers, "preservation-")
             if not prior.kept:
                 raise DatasetError(_nothing_left([config.preservation_data], prior.all_rejected()))
-        dataset = yield from _build(concept, prior, config, output, base, crew)
+        dataset = yield from _build(concept, prior, config, output, base, workers)
     dataset.write()
     if not dataset.examples:
         raise DatasetError(_nothing_left(sources, dataset.rejected))
@@ -90,13 +90,18 @@ def bucket_rules(config: DataConfig, base: BaseRequirements) -> BucketRules:
 
 
 def _build(
-    concept: Collected, prior: Collected | None, config: DataConfig, output: Path, base: BaseRequirements, crew: Crew
+    concept: Collected,
+    prior: Collected | None,
+    config: DataConfig,
+    output: Path,
+    base: BaseRequirements,
+    workers: Workers,
 ) -> Stages:
     """Label, choose sizes, render. What rendering needs is loaded first: it may be missing."""
     renderer = Renderer(config, output)
-    labelled = yield from _label(concept, config, base, crew, preservation=False)
+    labelled = yield from _label(concept, config, base, workers, preservation=False)
     if prior is not None:
-        labelled += yield from _label(prior, config, base, crew, preservation=True)
+        labelled += yield from _label(prior, config, base, workers, preservation=True)
     sets = [concept] if prior is None else [concept, prior]
     rejected = tuple(item for one in sets for item in one.all_rejected())
     if not concept.kept:
@@ -106,7 +111,7 @@ def _build(
     buckets = assign_buckets(sizes, bucket_rules(config, base))
     jobs = [RenderJob(*pair, bucket, index) for index, (pair, bucket) in enumerate(zip(labelled, buckets, strict=True))]
     examples: list[Example] = []
-    for example in renderer.render(jobs, crew):
+    for example in renderer.render(jobs, workers):
         examples.append(example)
         yield PreparationProgress("cutting the images", len(examples), len(jobs))
     warnings = [warning for one in sets for warning in one.all_warnings()]
@@ -120,12 +125,12 @@ Labelled = list[tuple[Surveyed, Label]]
 
 
 def _label(
-    collected: Collected, config: DataConfig, base: BaseRequirements, crew: Crew, preservation: bool
+    collected: Collected, config: DataConfig, base: BaseRequirements, workers: Workers, preservation: bool
 ) -> Generator[PreparationProgress, None, Labelled]:
     found = [collected.finder.find(item.file) for item in collected.kept]
     missing = [item for item, (own, _) in zip(collected.kept, found, strict=True) if own is None]
     generated: dict[FoundFile, Caption] = {}
-    for number, (file, caption) in enumerate(caption_missing(missing, config, base.count_tokens, crew), 1):
+    for number, (file, caption) in enumerate(caption_missing(missing, config, base.count_tokens, workers), 1):
         if caption:
             generated[file] = caption
         yield PreparationProgress(f"captioning with {config.captioner}", number, len(missing))

@@ -16,7 +16,7 @@ from settings.command_line.options import add_options, given_options
 from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.record import ConfigError, read_settings_file
 from settings.training import TrainingConfig, build_config
-from trainer.distributed.launch import is_first_process, process_count, require_several, told_to_shard
+from trainer.distributed.launch import fsdp_requested, is_main_process, process_count, require_several_processes
 
 if TYPE_CHECKING:
     from job.output_folder import OutputFolder
@@ -63,7 +63,7 @@ def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
     values: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
     values |= given_options(arguments, TrainingConfig)
     config = build_config(values)
-    if not told_to_shard():
+    if not fsdp_requested():
         return config
     if "shard_base" in values and not config.shard_base:
         raise ConfigError("shard_base: false, but accelerate launch was told --use_fsdp; leave one of them out")
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return CRASHED
     except Stopped:
-        if is_first_process():
+        if is_main_process():
             print("stopped before any step was trained: nothing was saved", file=sys.stderr, flush=True)
         return STOPPED
 
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
 def _checked_config(arguments: argparse.Namespace) -> TrainingConfig:
     """Raises ConfigError for wrong settings, and for data that is not there."""
     config = resolve_config(arguments)
-    require_several(config.shard_base)
+    require_several_processes(config.shard_base)
     for data in arguments.data:
         if not is_url(data) and not Path(data).exists():
             raise ConfigError(f"data: {data} does not exist. Give a zip, a tar, a folder of images, or a URL.")
@@ -115,10 +115,10 @@ def _run(arguments: argparse.Namespace, config: TrainingConfig, stop: StopSignal
 
         resumed = resume(arguments.resume, arguments.output, config)
         config, output, state = resumed.config, resumed.output, resumed.state
-        require_several(config.shard_base)
+        require_several_processes(config.shard_base)
     else:
         output = _output_folder(arguments)
-    if not is_first_process():
+    if not is_main_process():
         return _follow(config, output, state, stop)
     with quick_imports():
         from job.run import run  # torch and diffusers take seconds: only now
@@ -153,7 +153,7 @@ def _output_folder(arguments: argparse.Namespace) -> "OutputFolder":
 
     if process_count() > 1 and arguments.output is None:
         raise ConfigError("output: several processes need to agree on a folder. Give --output")
-    if not is_first_process():
+    if not is_main_process():
         return OutputFolder(arguments.output)
     return OutputFolder.create(arguments.output or default_output(arguments.data[0]))
 

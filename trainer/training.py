@@ -131,7 +131,7 @@ def build_training(
     adapter = place_adapter(family, config.adapters, generators)
     batches = BatchStream(trained, config.train_batch_size, generators["data"], generators["augment"], processes.share)
     trainables = build_trainables(adapter, tokens, _trainable_settings(config, config.max_train_steps))
-    processes.equalise([parameter for trainable in trainables for parameter in trainable.parameters])
+    processes.broadcast_parameters([parameter for trainable in trainables for parameter in trainable.parameters])
     passes = build_passes(
         config.speed,
         family,

@@ -23,7 +23,7 @@ from benchmarks.record import RESULTS, markdown, write_record
 from settings.command_line.parser import CommandParser
 
 if TYPE_CHECKING:  # what is measured is loaded in the processes that do it
-    from preprocess.workers.workers import Crew
+    from preprocess.workers.workers import Workers
 
 IMAGES_IN_A_SHARD = 1000
 MEGABYTE = 1024**2
@@ -133,20 +133,20 @@ Spent = tuple[float, float]
 
 def take_part(source: Path, side: int, threads: int | None) -> None:
     """One process's part; the first one prints what `measure` found."""
-    from preprocess.workers.workers import ALONE
+    from preprocess.workers.workers import SINGLE_PROCESS
     from trainer.distributed.launch import process_count
-    from trainer.distributed.preparation_workers import assist, crew_of
+    from trainer.distributed.preparation_workers import run_worker, workers_of
     from trainer.distributed.processes import Processes, start
 
     if process_count() == 1:
-        print(json.dumps(measure(source, side, threads, ALONE, lambda own: [own])))
+        print(json.dumps(measure(source, side, threads, SINGLE_PROCESS, lambda own: [own])))
         return
     processes = Processes(start())
-    if processes.is_first:
-        print(json.dumps(measure(source, side, threads, crew_of(processes), processes.gather)))
+    if processes.is_main:
+        print(json.dumps(measure(source, side, threads, workers_of(processes), processes.gather)))
     else:
         cpu = time.process_time()
-        assist(processes)
+        run_worker(processes)
         processes.gather(spent_since(cpu))
     processes.accelerator.end_training()
 
@@ -159,7 +159,7 @@ def spent_since(cpu: float) -> Spent:
 
 
 def measure(
-    source: Path, side: int, threads: int | None, crew: "Crew", gather: Callable[[Spent], list[Spent]]
+    source: Path, side: int, threads: int | None, workers: "Workers", gather: Callable[[Spent], list[Spent]]
 ) -> dict[str, Any]:
     """One preparation, led by this process: times in seconds, the peak of memory in MB (of the process that has most),
     the cores that were kept busy. `gather`: what all processes have spent."""
@@ -172,9 +172,9 @@ def measure(
     _, before = spent_since(0.0)
     with tempfile.TemporaryDirectory() as folder:
         start, cpu = time.perf_counter(), time.process_time()
-        dataset = drain(preparing([source], config, Path(folder) / "dataset", crew=crew), lambda _: None)
+        dataset = drain(preparing([source], config, Path(folder) / "dataset", workers=workers), lambda _: None)
         seconds = time.perf_counter() - start
-        crew.dismiss()
+        workers.release()
         spent = gather(spent_since(cpu))
         start = time.perf_counter()
         page = write_gallery(dataset).stat().st_size

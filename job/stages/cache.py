@@ -6,19 +6,19 @@ from job.progress import Progress
 from job.stage import Job
 from trainer.data.latent_cache import count_views
 from trainer.data.latent_store import LatentPlace, encode_dataset, latent_place
-from trainer.distributed.sharded_base import share_out
+from trainer.distributed.sharded_base import place_base
 
 
 def cache(job: Job) -> Generator[Progress, None, None]:
     """Fills examples, and base: the weights lie on their devices from here on."""
-    place = place_base(job)
+    place = put_on_device(job)
     yield job.progress(f"caching the latents of {count_views(job.dataset.examples)} pictures in {place}")
     encode(job, place)
 
 
-def place_base(job: Job) -> LatentPlace:
+def put_on_device(job: Job) -> LatentPlace:
     """Put the base on its device, or a part of it where it is sharded. Returns where the latents shall lie."""
-    job.base = share_out(job.config.shard_base, job.family, job.processes)
+    job.base = place_base(job.config.shard_base, job.family, job.processes)
     job.family.to(job.device)
     return latent_place(job.config.latent_cache, job.dataset, job.family, job.processes)
 

@@ -12,7 +12,7 @@ from preprocess.prepare import preparing
 from preprocess.reopen import reopen
 from settings.preparation import DataConfig
 from trainer.adapters.adapter import where_it_opens
-from trainer.distributed.preparation_workers import crew_of
+from trainer.distributed.preparation_workers import workers_of
 from trainer.resolution import base_requirements
 
 
@@ -25,8 +25,8 @@ def prepare(job: Job) -> Generator[Progress, None, None]:
     settings = yield from _with_class_images(job)
     job.dataset = yield from _dataset(job, settings)
     write_gallery(job.dataset, job.output.dataset)
-    digest = "" if job.processes.alone else job.dataset.digest()
-    job.processes.of_first((str(job.dataset.folder.resolve()), digest))
+    digest = "" if job.processes.is_single else job.dataset.digest()
+    job.processes.broadcast((str(job.dataset.folder.resolve()), digest))
     yield from _findings(job)
 
 
@@ -43,13 +43,13 @@ def _with_class_images(job: Job) -> Generator[Progress, None, DataConfig]:
 def _dataset(job: Job, settings: DataConfig) -> Generator[Progress, None, PreparedDataset]:
     """Prepare the sources with all processes, or open the one that is prepared already."""
     base = base_requirements(job.family, settings, job.config.num_tokens)
-    crew = crew_of(job.processes)
+    workers = workers_of(job.processes)
     if are_prepared(job.sources):
         dataset = reopen(Path(job.sources[0]), settings, base)
     else:
-        stages = preparing(job.sources, settings, job.output.dataset, base, crew)
+        stages = preparing(job.sources, settings, job.output.dataset, base, workers)
         dataset = yield from relay_preparation(stages, *job.span)
-    crew.dismiss()
+    workers.release()
     return dataset
 
 

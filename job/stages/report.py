@@ -28,7 +28,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
     )
     page = write_page(output, job.dataset)
     yield replace(job.progress(f"the report: {page}"), phases=job.phases.seconds)
-    if not job.processes.alone:
+    if not job.processes.is_single:
         job.accelerator.end_training()
     if config.push_to_hub is not None:
         facts = CardFacts(config.base_model, list(job.training.triggers), job.samples.prompt, told_settings(config))

@@ -14,7 +14,7 @@ from preprocess.uploads.collect import decode_rules
 from preprocess.uploads.decoding import DecodeRules, decode
 from preprocess.uploads.intake import FoundFile
 from preprocess.uploads.survey import Surveyed
-from preprocess.workers.workers import Crew, Work
+from preprocess.workers.workers import Work, Workers
 from settings.preparation import DataConfig
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ def cache_folder() -> Path:
 
 
 def caption_missing(
-    missing: Sequence[Surveyed], config: DataConfig, count_tokens: TokenCounter | None, crew: Crew
+    missing: Sequence[Surveyed], config: DataConfig, count_tokens: TokenCounter | None, workers: Workers
 ) -> Iterator[tuple[FoundFile, Caption | None]]:
     """The captioner's caption of each image, None where it said nothing. Each picture is shown to it once.
 
-    The batches do not depend on the crew, for a picture's caption may depend on its batch, if only by a rounding.
+    The batches do not depend on the workers, for a picture's caption may depend on its batch, if only by a rounding.
     Raises CaptionerError when the captioner cannot be had, or fails.
     """
     if config.captioner == NO_CAPTIONER or not missing:
@@ -55,10 +55,10 @@ def caption_missing(
         alike.setdefault(item.fingerprint.exact, []).append(item.file)
     pictures = list(alike.values())
     batches = [pictures[start : start + BATCH_SIZE] for start in range(0, len(pictures), BATCH_SIZE)]
-    elsewhere = partial(_captioner_at_work, choice, decode_rules(config))
-    with elsewhere() as function:
+    open_in_worker = partial(_captioner_at_work, choice, decode_rules(config))
+    with open_in_worker() as function:
         shown = [[files[0].path for files in batch] for batch in batches]
-        answers = crew.map(Work(function, elsewhere), shown, num_workers=0)
+        answers = workers.map(Work(function, open_in_worker), shown, num_workers=0)
         for batch, texts in zip(batches, answers, strict=True):
             for files, text in zip(batch, texts, strict=True):
                 words = worded(text, fits)

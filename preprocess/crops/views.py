@@ -17,7 +17,7 @@ from preprocess.crops.subject import SubjectFinder
 from preprocess.dataset import Example, View
 from preprocess.uploads.decoding import DecodeRules, Picture, decode
 from preprocess.uploads.survey import Surveyed, file_stem
-from preprocess.workers.workers import Crew, Work
+from preprocess.workers.workers import Work, Workers
 from settings.preparation import DataConfig
 
 SMALLER_AREA = 0.75
@@ -70,12 +70,12 @@ class Renderer:
         """How many times the upscaler enlarges; 1 without one."""
         return self._upscaler.factor if self._upscaler else 1
 
-    def render(self, jobs: Sequence[RenderJob], crew: Crew) -> Iterator[Example]:
+    def render(self, jobs: Sequence[RenderJob], workers: Workers) -> Iterator[Example]:
         """One example a job, in order."""
         for folder in ("images", "masks"):
             (self._output / folder).mkdir(exist_ok=True)
         work = Work(self._render, partial(_rendering, self._config, self._output), [self._output])
-        yield from crew.map(work, jobs, self._config.num_workers)
+        yield from workers.map(work, jobs, self._config.num_workers)
 
     def _render(self, job: RenderJob) -> Example:
         name = job.surveyed.file.name

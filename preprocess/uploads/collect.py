@@ -13,7 +13,7 @@ from preprocess.uploads.decoding import IMAGE_SUFFIXES, DecodeRules, is_image_co
 from preprocess.uploads.folder_rules import MULTIPLY_FILE
 from preprocess.uploads.intake import FoundFile, take_in
 from preprocess.uploads.survey import Surveyed, duplicates, near_duplicates, survey
-from preprocess.workers.workers import Crew
+from preprocess.workers.workers import Workers
 from settings.filters import parse_filter, refused_by
 from settings.preparation import DataConfig
 
@@ -39,14 +39,14 @@ class Collected:
 
 
 def collect(
-    sources: Sequence[str | Path], config: DataConfig, output: Path, scratch: Path, crew: Crew, series: str
+    sources: Sequence[str | Path], config: DataConfig, output: Path, scratch: Path, workers: Workers, series: str
 ) -> Generator[PreparationProgress, None, Collected]:
     """Previews go into `output`, their names beginning with `series`. Raises DatasetError for data that cannot be
     opened."""
     limits = ArchiveLimits(
         config.max_archive_files, config.max_file_bytes, config.max_archive_bytes, config.max_compression_ratio
     )
-    files = take_in(sources, scratch, limits, crew, config.num_workers)
+    files = take_in(sources, scratch, limits, workers, config.num_workers)
     links, images, others = _sorted_by_use(files)
     finder = CaptionFinder(
         images, others, Columns(config.file_column, config.caption_column), config.captions_from_file_names
@@ -54,7 +54,9 @@ def collect(
     surveyed: list[Surveyed] = []
     rejected = [Rejected(file.name, f"{file.name}: {NO_FILE}") for file in links]
     rejected += [Rejected(file.name, reason) for file in others if (reason := _no_use(file))]
-    for number, result in enumerate(survey(images, decode_rules(config), output, crew, config.num_workers, series), 1):
+    for number, result in enumerate(
+        survey(images, decode_rules(config), output, workers, config.num_workers, series), 1
+    ):
         if isinstance(result, Surveyed):
             surveyed.append(result)
         else:

@@ -11,7 +11,7 @@ from fetching.download import download, is_url, shown
 from fetching.errors import DownloadError, DownloadTooLarge
 from preprocess.errors import DatasetError
 from preprocess.uploads.archive import ArchiveLimits, is_ignored, unpack
-from preprocess.workers.workers import ALONE, Crew, Work
+from preprocess.workers.workers import SINGLE_PROCESS, Work, Workers
 
 LONGEST_NAME = 60
 """Characters of a downloaded file's name that are kept: disks take 255 bytes."""
@@ -41,7 +41,7 @@ def take_in(
     sources: Sequence[str | Path],
     scratch: Path,
     limits: ArchiveLimits,
-    crew: Crew = ALONE,
+    workers: Workers = SINGLE_PROCESS,
     num_workers: int | None = None,
 ) -> list[FoundFile]:
     """All files of all sources, in a stable order; what operating systems leave behind is passed over.
@@ -60,7 +60,7 @@ def take_in(
             if archive is not None:
                 archives.append((archive, folder))
     beyond_first = [archive for archive, _ in archives[1:]]  # the first one's is unpacked where it was found
-    for _ in crew.map(Work.of(Unpack(limits), [scratch, *beyond_first]), archives, num_workers):
+    for _ in workers.map(Work.of(Unpack(limits), [scratch, *beyond_first]), archives, num_workers):
         pass
     return [
         FoundFile(file.path, beginning + file.name, file.root)

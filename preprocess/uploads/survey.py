@@ -9,7 +9,7 @@ from preprocess.errors import DatasetError
 from preprocess.uploads.decoding import DecodeRules, decode
 from preprocess.uploads.fingerprints import Fingerprint, nearest_before
 from preprocess.uploads.intake import FoundFile
-from preprocess.workers.workers import Crew, Work
+from preprocess.workers.workers import Work, Workers
 
 PREVIEW_SIDE = 320
 
@@ -29,14 +29,14 @@ def survey(
     images: Sequence[FoundFile],
     rules: DecodeRules,
     output: Path,
-    crew: Crew,
+    workers: Workers,
     num_workers: int | None,
     series: str = "",
 ) -> Iterator[Surveyed | Rejected]:
     """What became of each file, in order. Writes the previews, whose names begin with `series`."""
     (output / "previews").mkdir(parents=True, exist_ok=True)
     needs = [output, *dict.fromkeys(file.root for file in images)]
-    yield from crew.map(Work.of(Look(rules, output, series), needs), list(enumerate(images)), num_workers)
+    yield from workers.map(Work.of(Look(rules, output, series), needs), list(enumerate(images)), num_workers)
 
 
 @dataclass(frozen=True)

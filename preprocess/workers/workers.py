@@ -1,6 +1,6 @@
-"""Who prepares: this process alone, or several of which the first one decides and all of them work.
+"""The processes that prepare images: this one alone, or the main process of a training with its workers.
 
-What is worked on must not depend on who does it: the result is the same, file for file, whatever the crew.
+The result must not depend on them: it is the same, file for file, for any number of processes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,55 +18,57 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Work(Generic[Item, Result]):
-    """What is done to each of many items. `function` does it in this process.
+    """A function that is applied to each of many items.
 
-    `elsewhere` makes the same function in another process, for as long as it is wanted there; it must be picklable, as
-    items and results must. `needs`: files and folders that every process must see.
+    `function` is used in this process. `open_in_worker` creates the same function in another process and frees its
+    resources afterwards; it, the items and the results must be picklable. `needs` lists the files and folders that
+    every process must be able to read.
     """
 
     function: Callable[[Item], Result]
-    elsewhere: Callable[[], AbstractContextManager[Callable[[Item], Result]]]
+    open_in_worker: Callable[[], AbstractContextManager[Callable[[Item], Result]]]
     needs: Sequence[Path] = ()
 
     @classmethod
     def of(cls, function: Callable[[Item], Result], needs: Sequence[Path] = ()) -> "Work[Item, Result]":
-        """Of a function that can be pickled itself."""
-        return cls(function, partial(as_it_is, function), needs)
+        """Work whose `function` is picklable and needs no set-up."""
+        return cls(function, partial(without_setup, function), needs)
 
 
-def as_it_is(function: Callable[[Item], Result]) -> AbstractContextManager[Callable[[Item], Result]]:
-    """A function that needs nothing to be opened or let go of."""
+def without_setup(function: Callable[[Item], Result]) -> AbstractContextManager[Callable[[Item], Result]]:
+    """A context manager that returns `function` and holds no resources."""
     return nullcontext(function)
 
 
-class Crew(Protocol):
-    """The processes that prepare."""
+class Workers(Protocol):
+    """The processes that prepare images, as the main process uses them."""
 
     @property
     def shared_folder(self) -> bool:
-        """Whether others must see what is unpacked: then it lies in the output, not in this machine's own folder."""
+        """Whether other processes read the unpacked files. They are then unpacked inside the output folder."""
 
     def map(self, work: Work[Item, Result], items: Sequence[Item], num_workers: int | None) -> Iterator[Result]:
-        """The result of each item, in order. `num_workers`: threads of each process; None: all cores, 0: none.
+        """Yield the result of each item, in order.
 
-        An exception is raised when the turn of its item comes, as from a single process.
+        `num_workers`: threads per process; None: one per core, 0: the caller's own thread. An exception is raised at
+        the place of its item, as a single process would raise it.
         """
 
-    def dismiss(self) -> None:
-        """All is prepared: the others need not wait for more."""
+    def release(self) -> None:
+        """Tell the other processes that no work follows."""
 
 
-class Alone:
-    """This process, and no other."""
+class SingleProcess:
+    """This process and no other. Implements `Workers`."""
 
     shared_folder = False
 
     def map(self, work: Work[Item, Result], items: Sequence[Item], num_workers: int | None) -> Iterator[Result]:
-        """As `Crew.map`."""
+        """See `Workers.map`."""
         return ordered_map(work.function, items, num_workers)
 
-    def dismiss(self) -> None:
-        """There is nobody."""
+    def release(self) -> None:
+        """Do nothing."""
 
 
-ALONE = Alone()
+SINGLE_PROCESS = SingleProcess()

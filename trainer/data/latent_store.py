@@ -43,7 +43,7 @@ def latent_place(
     if wanted != "auto":
         return wanted
     fits = bytes_of_latents(dataset, family) <= MOST_OF_FREE_MEMORY * free_memory(family.device)
-    return processes.of_first("memory" if fits else "disk")
+    return processes.broadcast("memory" if fits else "disk")
 
 
 def encode_dataset(
@@ -62,9 +62,9 @@ def bytes_of_latents(dataset: PreparedDataset, family: ModelFamily) -> float:
     """Of all views, seen from the first one."""
     first = encode_view(dataset.folder, dataset.examples[0].views[0], family)
     width, height = dataset.examples[0].bucket
-    of_first = sum(tensor.nbytes for tensor in (first.moments, first.mask) if tensor is not None)
+    image_bytes = sum(tensor.nbytes for tensor in (first.moments, first.mask) if tensor is not None)
     pixels = sum(len(example.views) * example.bucket[0] * example.bucket[1] for example in dataset.examples)
-    return of_first * pixels / (width * height)
+    return image_bytes * pixels / (width * height)
 
 
 def free_memory(device: torch.device) -> int:

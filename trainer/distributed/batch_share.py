@@ -1,7 +1,7 @@
-"""Several processes train one batch together: what each of them takes of it.
+"""The share of a batch that each process trains.
 
-Every process draws the randomness of the whole batch and takes its own part, so that many small batches are the same
-training as one large batch, number for number.
+Every process draws the random numbers of the whole batch and takes its own rows, so N small batches give the same
+numbers as one large batch.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Rows = TypeVar("Rows", bound=Sequence[object] | Tensor)
 
 @dataclass(frozen=True)
 class Share:
-    """The `index`-th of `count` equal, consecutive parts. By default all of it."""
+    """Part `index` of `count` equal, consecutive parts of a batch. The default is the whole batch."""
 
     index: int = 0
     count: int = 1
@@ -44,4 +44,4 @@ class Share:
 
 
 WHOLE = Share()
-"""Of a process that trains alone."""
+"""The share of a single process."""

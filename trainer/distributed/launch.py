@@ -1,4 +1,4 @@
-"""How many processes train together: what launchers tell each of them, and what a server starts. Without torch."""
+"""Number of processes and rank, from the environment that launchers set. Imports no torch."""
 
 import os
 import subprocess
@@ -6,36 +6,36 @@ import subprocess
 from settings.record import ConfigError
 
 WORLD_SIZE, RANK, LOCAL_WORLD_SIZE = "WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE"
-"""Environment variables of torchrun, which accelerate launch uses too."""
+"""Environment variables that torchrun and accelerate launch set."""
 PROCESSES_VARIABLE = "TRAINING_PROCESSES"
 FSDP_VARIABLE = "ACCELERATE_USE_FSDP"
 """What accelerate launch sets for --use_fsdp."""
 OTHER_SHARDING = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
 FSDP_REFUSED = {
-    "FSDP_OFFLOAD_PARAMS": ("true", "parameters are not offloaded; leave it out"),
+    "FSDP_OFFLOAD_PARAMS": ("true", "parameters are not offloaded; remove the option"),
     "FSDP_ACTIVATION_CHECKPOINTING": ("true", "set gradient_checkpointing: always instead"),
-    "FSDP_RESHARD_AFTER_FORWARD": ("false", "blocks are always given up after their pass; leave it out"),
+    "FSDP_RESHARD_AFTER_FORWARD": ("false", "blocks are always resharded after their pass; remove the option"),
 }
-"""Its options that ask for something else than is done here, by the variables that it makes of them, and remedies."""
+"""Options of accelerate launch that are not supported, as environment variable: (refused value, remedy)."""
 
 
 def process_count() -> int:
-    """How many processes train together, on all machines."""
+    """Number of processes on all machines."""
     return int(os.environ.get(WORLD_SIZE, "1"))
 
 
 def processes_of_this_machine() -> int:
-    """How many of them run here."""
+    """Number of processes on this machine."""
     return int(os.environ.get(LOCAL_WORLD_SIZE, "1"))
 
 
-def is_first_process() -> bool:
-    """Whether this is the one that writes and decides."""
+def is_main_process() -> bool:
+    """Whether this is the main process (rank 0)."""
     return int(os.environ.get(RANK, "0")) == 0
 
 
-def told_to_shard() -> bool:
-    """Whether accelerate launch was told to shard the model by FSDP. Raises ConfigError for what cannot be granted."""
+def fsdp_requested() -> bool:
+    """Whether accelerate launch was started with --use_fsdp. Raises ConfigError for unsupported options."""
     for name in OTHER_SHARDING:
         if _is_true(name):
             raise ConfigError(
@@ -52,12 +52,12 @@ def told_to_shard() -> bool:
     return True
 
 
-def require_several(shard_base: bool) -> None:
-    """Raises ConfigError where one process alone shall share its base out."""
+def require_several_processes(shard_base: bool) -> None:
+    """Raises ConfigError where `shard_base` is set and there is one process only."""
     if shard_base and process_count() == 1:
         raise ConfigError(
-            "shard_base: a single process has nobody to share with; start several (accelerate launch --use_fsdp "
-            "--fsdp_version 2 --num_processes N, or TRAINING_PROCESSES for a server), or leave it out"
+            "shard_base: needs several processes; start them (accelerate launch --use_fsdp "
+            "--fsdp_version 2 --num_processes N, or TRAINING_PROCESSES for a server), or remove the setting"
         )
 
 
@@ -66,7 +66,7 @@ def _is_true(name: str) -> bool:
 
 
 def processes_of_a_job() -> int:
-    """How many a server's training gets: as TRAINING_PROCESSES says, else one for each GPU that is visible.
+    """Number of processes of a server's training: TRAINING_PROCESSES, else one per visible GPU.
 
     Raises ConfigError for anything but a positive number.
     """
@@ -74,12 +74,12 @@ def processes_of_a_job() -> int:
     if not wanted:
         return max(1, visible_gpus())
     if not wanted.isdecimal() or int(wanted) == 0:
-        raise ConfigError(f"{PROCESSES_VARIABLE}: {wanted!r} is no number of processes; leave it out to use every GPU")
+        raise ConfigError(f"{PROCESSES_VARIABLE}: {wanted!r} is not a number of processes; remove it to use every GPU")
     return int(wanted)
 
 
 def visible_gpus() -> int:
-    """NVIDIA's GPUs, as CUDA_VISIBLE_DEVICES lists them, or nvidia-smi."""
+    """Number of NVIDIA GPUs, from CUDA_VISIBLE_DEVICES or nvidia-smi."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return len([name for name in listed.split(",") if name.strip() not in ("", "-1")])

@@ -1,9 +1,9 @@
-"""Starts a command once for each GPU, for parents that read its lines.
+"""Starts one process of a command per GPU, for a parent process that reads their output.
 
 `python -m trainer.distributed.launcher 2 train.py …`
 
-It is torchrun's own launcher, but says nothing itself, leaves stopping to the processes, to which it passes signals on,
-and ends as the first one that failed did.
+Uses torchrun's launcher. It prints nothing, forwards signals to the processes and lets them stop by themselves, and
+returns the exit status of the first process that failed.
 """
 
 import logging
@@ -20,11 +20,11 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 SECONDS_TO_END = 5
-"""For the others when one failed: they may wait for it where no signal gets through."""
+"""Time that the other processes get to end after one failed. They may wait in a collective that ignores signals."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command to its end. Returns its status; dies of the signal that one of its processes died of."""
+    """Run the command. Returns its exit status; a signal that ended one of the processes ends this process too."""
     count, *command = arguments
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _pass_on)
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
-    """torch starts the processes in sessions of their own, which no signal to this one's reaches."""
+    """Forward a signal: torch starts the processes in their own sessions, which the signal does not reach."""
     for process in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)

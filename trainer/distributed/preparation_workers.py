@@ -1,7 +1,7 @@
-"""The processes of a training prepare its images together: the first one decides and hands out, all of them work.
+"""Prepares the images of a distributed training in all of its processes. The main process assigns the work.
 
-The items of a piece of work are handed out in rounds, of which the processes take an item each in turn. So results come
-in order, an error is the one that a single process would have met first, and no process waits for more than a round.
+Items are assigned in rounds; within a round item i goes to rank i modulo the number of processes. Results therefore
+arrive in order, the first error is the one that a single process would raise, and no process waits longer than a round.
 """
 
 import os
@@ -16,118 +16,118 @@ from typing import Any, Protocol, TypeVar
 
 from preprocess.errors import DatasetError
 from preprocess.workers.parallel import ordered_map
-from preprocess.workers.workers import ALONE, Crew, Item, Result, Work
+from preprocess.workers.workers import SINGLE_PROCESS, Item, Result, Work, Workers
 from trainer.distributed.batch_share import Share
 from trainer.distributed.launch import processes_of_this_machine
 from trainer.distributed.processes import Processes
 
 ITEMS_IN_A_ROUND = 32
-"""For each thread of each process. At a round's end threads wait for the last one: 1 in 32 of the time is lost."""
-Told = TypeVar("Told")
+"""Per thread of each process. Threads wait at the end of a round, which costs at most 1/32 of the time."""
+Value = TypeVar("Value")
 
 
-class Team(Protocol):
-    """What the processes tell each other. All of them call the same methods in the same order."""
+class Collectives(Protocol):
+    """Communication between the processes. All ranks call the same methods in the same order."""
 
     @property
     def share(self) -> Share:
-        """Which of how many this process is."""
+        """Rank and number of processes."""
 
-    def of_first(self, value: Told) -> Told:
-        """The first process's value, for everyone."""
+    def broadcast(self, value: Value) -> Value:
+        """Send the main process's value to all ranks and return it."""
 
-    def gather(self, value: Told) -> list[Told]:
-        """Everyone's values, in order."""
+    def gather(self, value: Value) -> list[Value]:
+        """The values of all ranks, in rank order, on every rank."""
 
 
 @dataclass(frozen=True)
-class Order:
-    """A piece of work, as the first process hands it out. See `preprocess.workers.workers.Work`."""
+class Assignment:
+    """The part of a `preprocess.workers.workers.Work` that the main process sends to the workers."""
 
-    elsewhere: Callable[[], AbstractContextManager[Callable[[Any], Any]]]
+    open_in_worker: Callable[[], AbstractContextManager[Callable[[Any], Any]]]
     needs: tuple[Path, ...]
     num_workers: int | None
 
 
 @dataclass(frozen=True)
 class Failed:
-    """How an item ended; its process did none of the round's after it."""
+    """The error of an item. Its process skips its remaining items of the round."""
 
     error: Exception
 
 
-class First:
-    """The crew, as the first process sees it. The others are in `assist` until it dismisses them."""
+class DistributedWorkers:
+    """The main process and its workers. Implements `Workers`; the other ranks run `run_worker` until `release`."""
 
     shared_folder = True
 
-    def __init__(self, team: Team) -> None:
-        self._team = team
+    def __init__(self, collectives: Collectives) -> None:
+        self._collectives = collectives
 
     def map(self, work: Work[Item, Result], items: Sequence[Item], num_workers: int | None) -> Iterator[Result]:
-        """As `Crew.map`."""
+        """See `Workers.map`."""
         seen_here = tuple(path for path in work.needs if path.exists())
-        self._team.of_first(Order(work.elsewhere, seen_here, num_workers))
+        self._collectives.broadcast(Assignment(work.open_in_worker, seen_here, num_workers))
         ready: Failed | None = None
-        for failed in self._team.gather(ready):
+        for failed in self._collectives.gather(ready):
             if failed is not None:
                 raise failed.error
-        round_size = ITEMS_IN_A_ROUND * max(1, threads(num_workers)) * self._team.share.count
+        round_size = ITEMS_IN_A_ROUND * max(1, threads(num_workers)) * self._collectives.share.count
         for start in range(0, len(items), round_size):
-            handed_out = self._team.of_first(items[start : start + round_size])
-            yield from _in_order(_do_part(self._team, work.function, handed_out, num_workers), len(handed_out))
-        self._team.of_first(None)
+            assigned = self._collectives.broadcast(items[start : start + round_size])
+            yield from _in_order(_do_part(self._collectives, work.function, assigned, num_workers), len(assigned))
+        self._collectives.broadcast(None)
 
-    def dismiss(self) -> None:
-        """All is prepared."""
-        self._team.of_first(None)
-
-
-def crew_of(processes: Processes) -> Crew:
-    """Whoever is there to prepare, seen from the first process."""
-    return ALONE if processes.alone else First(processes)
+    def release(self) -> None:
+        """Let `run_worker` return in the other processes."""
+        self._collectives.broadcast(None)
 
 
-def assist(team: Team) -> None:
-    """The part of every process but the first: work until it says that all is prepared."""
-    order: Order | None = None
-    while (order := team.of_first(order)) is not None:
+def workers_of(processes: Processes) -> Workers:
+    """The workers of a training, for its main process."""
+    return SINGLE_PROCESS if processes.is_single else DistributedWorkers(processes)
+
+
+def run_worker(collectives: Collectives) -> None:
+    """Execute assignments until the main process releases the workers. For every rank but 0."""
+    assignment: Assignment | None = None
+    while (assignment := collectives.broadcast(assignment)) is not None:
         with ExitStack() as stack:
             failed: Failed | None = None
             try:
-                _require_seen(order.needs, team)
-                function = stack.enter_context(order.elsewhere())
+                _require_seen(assignment.needs, collectives)
+                function = stack.enter_context(assignment.open_in_worker())
             except Exception as error:
-                failed = Failed(_portable(error, team))
-            team.gather(failed)
+                failed = Failed(_portable(error, collectives))
+            collectives.gather(failed)
             if failed is not None:
-                continue  # the first one ends all
-            handed_out: Sequence[Any] | None = None
-            while (handed_out := team.of_first(handed_out)) is not None:
-                _do_part(team, function, handed_out, order.num_workers)
+                continue  # the main process raises it, and the launcher ends all ranks
+            assigned: Sequence[Any] | None = None
+            while (assigned := collectives.broadcast(assigned)) is not None:
+                _do_part(collectives, function, assigned, assignment.num_workers)
 
 
 def threads(num_workers: int | None) -> int:
-    """Of this process, which shares the machine's cores with the others on it unless their number is set."""
+    """Threads of this process: `num_workers`, or its part of the machine's cores where that is None."""
     return max(1, (os.cpu_count() or 1) // processes_of_this_machine()) if num_workers is None else num_workers
 
 
 def _do_part(
-    team: Team, function: Callable[[Item], Result], handed_out: Sequence[Item], num_workers: int | None
+    collectives: Collectives, function: Callable[[Item], Result], assigned: Sequence[Item], num_workers: int | None
 ) -> list[list[Result | Failed]]:
-    """This process's part of a round; what became of every process's part."""
-    own = handed_out[team.share.index :: team.share.count]
+    """Process this rank's items of a round. Returns the results of all ranks, in rank order."""
+    own = assigned[collectives.share.index :: collectives.share.count]
     done: list[Result | Failed] = []
     try:
         for result in ordered_map(function, own, threads(num_workers)):
             done.append(result)
-    except Exception as error:  # goes to the first process, which raises it when its turn comes
-        done.append(Failed(_portable(error, team)))
-    return team.gather(done)
+    except Exception as error:  # the main process raises it at the place of its item
+        done.append(Failed(_portable(error, collectives)))
+    return collectives.gather(done)
 
 
 def _in_order(parts: Sequence[Sequence[Result | Failed]], count: int) -> Iterator[Result]:
-    """The results of a round. A part ends at its first failure, so the first of all comes before what is missing."""
+    """The results of a round, in order. A part ends at its first error, which is raised before a missing item."""
     for number in range(count):
         result = parts[number % len(parts)][number // len(parts)]
         if isinstance(result, Failed):
@@ -135,21 +135,21 @@ def _in_order(parts: Sequence[Sequence[Result | Failed]], count: int) -> Iterato
         yield result
 
 
-def _require_seen(needs: Sequence[Path], team: Team) -> None:
+def _require_seen(needs: Sequence[Path], collectives: Collectives) -> None:
     for path in needs:
         if not path.exists():
             raise DatasetError(
-                f"{path}: process {team.share.index}, on {socket.gethostname()}, does not see it. All machines need to "
-                "see one folder: put the data and --output on a disk that they share"
+                f"{path}: process {collectives.share.index}, on {socket.gethostname()}, cannot read it. All machines "
+                "need the same folder: put the data and --output on a shared disk"
             )
 
 
-def _portable(error: Exception, team: Team) -> Exception:
-    """The error as another process can raise it, with the place it came from where it is none of the user's data."""
-    if team.share.index > 0 and not isinstance(error, DatasetError):
-        error.add_note(f"in process {team.share.index}:\n{''.join(traceback.format_exception(error))}")
+def _portable(error: Exception, collectives: Collectives) -> Exception:
+    """The error in a form that can be pickled. Errors other than DatasetError carry this rank's stack trace."""
+    if collectives.share.index > 0 and not isinstance(error, DatasetError):
+        error.add_note(f"in process {collectives.share.index}:\n{''.join(traceback.format_exception(error))}")
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever a class of errors thinks of in its __reduce__ or __init__
+    except Exception:  # __reduce__ and __init__ of an exception class may raise anything
         return RuntimeError("".join(traceback.format_exception(error)))
     return error

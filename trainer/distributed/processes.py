@@ -1,7 +1,8 @@
-"""The processes of one training, started by `accelerate launch` or `torchrun`: one for each GPU, or a single one.
+"""The processes of one training, started by `accelerate launch` or `torchrun`: one per GPU, or a single one.
 
-The first one decides, writes and samples; the others only share the preparation of images and the steps. Whoever waits
-does so in one of accelerate's collectives, and a process that ends with an error ends the launcher and thereby all.
+The main process (rank 0) makes all decisions, writes the files and samples; the other ranks take part in data
+preparation and in the steps only. Processes wait in accelerate's collectives. A process that fails ends the launcher,
+and with it all ranks.
 """
 
 import os
@@ -18,15 +19,15 @@ from trainer.distributed.batch_share import Share
 from trainer.distributed.launch import FSDP_VARIABLE, process_count
 
 LONGEST_WAIT = timedelta(hours=12)
-"""The others wait while the first one captions and crops the images: 100,000 of them take hours."""
+"""Timeout of a collective. Other ranks may wait for hours while the main process evaluates or samples."""
 Value = TypeVar("Value")
 
 
 def start(mixed_precision: str = "no") -> Accelerator:
-    """Join the other processes, where there are any. On CPUs they talk through gloo.
+    """Initialise the process group, with gloo on CPUs.
 
-    That accelerate launch was told --use_fsdp is forgotten here: `sharded_base` does it, and transformers would
-    otherwise leave the text encoders of all processes but a machine's first one without weights.
+    Removes the variable that `accelerate launch --use_fsdp` sets: `sharded_base` shards the denoiser, and transformers
+    would otherwise load no text encoder weights on ranks other than the first of each machine.
     """
     os.environ.pop(FSDP_VARIABLE, None)
     waiting = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
@@ -36,41 +37,41 @@ def start(mixed_precision: str = "no") -> Accelerator:
 
 @dataclass(frozen=True)
 class Processes:
-    """What the processes tell each other. All of them call the same methods in the same order."""
+    """Rank and communication. All ranks call the same methods in the same order."""
 
     accelerator: Accelerator
 
     @property
     def share(self) -> Share:
-        """What this process takes of each batch."""
+        """This rank's share of each batch."""
         return Share(self.accelerator.process_index, self.accelerator.num_processes)
 
     @property
-    def alone(self) -> bool:
-        """Whether there are no others."""
+    def is_single(self) -> bool:
+        """Whether there is one process only."""
         return self.share.count == 1
 
     @property
-    def is_first(self) -> bool:
-        """Whether this one writes and decides."""
+    def is_main(self) -> bool:
+        """Whether this is the main process (rank 0), which decides and writes."""
         return bool(self.accelerator.is_main_process)
 
-    def of_first(self, value: Value) -> Value:
-        """The first process's value, small and of plain types, for everyone."""
+    def broadcast(self, value: Value) -> Value:
+        """Send the main process's picklable value to all ranks and return it."""
         return broadcast_object_list([value])[0]
 
     def gather(self, value: Value) -> list[Value]:
-        """Everyone's values, of plain types, in the order of the processes."""
+        """The picklable values of all ranks, in rank order."""
         return list(gather_object([value]))
 
-    def figures_of_first(self, values: Sequence[float]) -> list[float]:
-        """The first process's figures: as many as everybody has."""
-        told = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
-        return broadcast(told).tolist()
+    def broadcast_numbers(self, values: Sequence[float]) -> list[float]:
+        """Send the main process's numbers to all ranks and return them. The count must be the same on all ranks."""
+        numbers = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
+        return broadcast(numbers).tolist()
 
     @torch.no_grad()
-    def equalise(self, parameters: Sequence[torch.Tensor]) -> None:
-        """Give everyone the first process's tensors. Started from one seed they are alike, but on unlike machines."""
-        if not self.alone:
+    def broadcast_parameters(self, parameters: Sequence[torch.Tensor]) -> None:
+        """Overwrite the parameters with the main process's. Equal seeds may differ between unlike machines."""
+        if not self.is_single:
             for parameter in parameters:
                 broadcast(parameter.data)

@@ -32,7 +32,7 @@ class Base(Protocol):
     def together(self) -> None:
         """From here on all run it together, pass by pass. Until then the others wait here, and help the first one."""
 
-    def first_alone(self) -> AbstractContextManager[None]:
+    def main_only(self) -> AbstractContextManager[None]:
         """`apart`, and at the end `together`; also when the first one's caller iterates no further."""
 
 
@@ -45,7 +45,7 @@ class WholeBase:
     def together(self) -> None:
         """Nothing to do."""
 
-    def first_alone(self) -> AbstractContextManager[None]:
+    def main_only(self) -> AbstractContextManager[None]:
         """Nothing to do."""
         return nullcontext()
 
@@ -71,16 +71,16 @@ class ShardedBase:
         for part in self._parts:  # once outside of inference mode: buffers made inside could not be used by a training
             part.unshard()
             part.reshard()
-        if processes.is_first:
+        if processes.is_main:
             for number, part in enumerate(self._parts):
                 part.register_forward_pre_hook(self._announcing(number), prepend=True)
             denoiser.register_forward_hook(self._settle, always_call=True)
 
     def apart(self) -> None:
-        self._alone = self._processes.is_first
+        self._alone = self._processes.is_main
 
     def together(self) -> None:
-        if self._processes.is_first:
+        if self._processes.is_main:
             self._alone = False
             if self._awaited is not None:  # an interruption came in between
                 self._awaited.unshard()
@@ -91,16 +91,16 @@ class ShardedBase:
             self._parts[number].reshard()
 
     @contextmanager
-    def first_alone(self) -> Iterator[None]:
+    def main_only(self) -> Iterator[None]:
         """An error does not bring them together again: it ends the first process, and its launcher the others."""
-        self.apart()
+        self.begin_main_only()
         try:
             yield
         except GeneratorExit:
-            if self._processes.is_first:
-                self.together()
+            if self._processes.is_main:
+                self.end_main_only()
             raise
-        self.together()
+        self.end_main_only()
 
     def _tell(self, number: int) -> int:
         """The first process's number."""
@@ -128,7 +128,7 @@ class ShardedBase:
             denoiser.reset_iter_state()
 
 
-def share_out(shard_base: bool, family: ModelFamily, processes: Processes) -> Base:
+def place_base(shard_base: bool, family: ModelFamily, processes: Processes) -> Base:
     """As the setting says, which all processes must have alike."""
     return ShardedBase(family.denoiser, processes) if shard_base else WHOLE
 

@@ -1,4 +1,4 @@
-"""Steps that several processes take together, where only the first one decides how it goes on."""
+"""Training steps of several processes, of which only the main process decides when to stop and at which rates."""
 
 from collections.abc import Generator
 
@@ -7,37 +7,37 @@ from trainer.distributed.sharded_base import Base
 from trainer.loop import Step, Trainer
 
 
-def lead(trainer: Trainer, processes: Processes, base: Base) -> Generator[Step, None, None]:
-    """The trainer's steps. After each one all processes take over from the first where the run ends and at which rates.
+def synchronized_steps(trainer: Trainer, processes: Processes, base: Base) -> Generator[Step, None, None]:
+    """Yield the trainer's steps. After each step all ranks adopt the main process's last step and learning rates.
 
-    The first one may take its time between two steps, and may end early by closing this: the others end then too.
-    Before, between and after the steps `base` is apart: the first one may run it alone.
+    The main process may do other work between two steps, and may stop early by closing the generator: the other ranks
+    then stop too. Before, between and after the steps `base` is in main-only mode.
     """
-    if processes.alone:
+    if processes.is_single:
         yield from trainer.steps()
         return
-    base.together()
+    base.end_main_only()
     for step in trainer.steps():
-        base.apart()
+        base.begin_main_only()
         try:
             yield step
         except GeneratorExit:
-            if processes.is_first:
-                base.together()
-                _tell(trainer, processes, trainer.step)
-                base.apart()
+            if processes.is_main:
+                base.end_main_only()
+                _adopt_decisions(trainer, processes, trainer.step)
+                base.begin_main_only()
             raise
-        base.together()
-        _tell(trainer, processes, trainer.max_train_steps)
-    base.apart()
+        base.end_main_only()
+        _adopt_decisions(trainer, processes, trainer.max_train_steps)
+    base.begin_main_only()
 
 
-def _tell(trainer: Trainer, processes: Processes, end: int) -> None:
-    told = processes.figures_of_first([end, *(trainable.rate_factor for trainable in trainer.trainables)])
-    if processes.is_first:
+def _adopt_decisions(trainer: Trainer, processes: Processes, end: int) -> None:
+    decisions = processes.broadcast_numbers([end, *(trainable.rate_factor for trainable in trainer.trainables)])
+    if processes.is_main:
         return
-    if int(told[0]) != trainer.max_train_steps:
-        trainer.end_at(int(told[0]))
-    for trainable, factor in zip(trainer.trainables, told[1:], strict=True):
+    if int(decisions[0]) != trainer.max_train_steps:
+        trainer.end_at(int(decisions[0]))
+    for trainable, factor in zip(trainer.trainables, decisions[1:], strict=True):
         if factor != trainable.rate_factor:
             trainable.scale_rate(factor / trainable.rate_factor)

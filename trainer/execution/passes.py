@@ -56,7 +56,7 @@ def build_passes(
         models = [RecordedPasses(family.denoiser, lambda: not checkpointing.on)]
         models += [RecordedPasses(encoder) for encoder in family.text_encoders]
         passes.source = passes.recorded = RecordedSteps(passes.source, models, trainables)
-    if not Processes(accelerator).alone:
+    if not Processes(accelerator).is_single:
         passes.source = SharedGradients(passes.source, trainables, accelerator)
     if compiles(speed, accelerator.device):
 

@@ -24,8 +24,8 @@ from preprocess.dataset import PreparedDataset
 from settings.training import TrainingConfig
 from tests.families.golden_curves import cached_examples, curve_config
 from trainer.distributed.processes import Processes, start
-from trainer.distributed.sharded_base import Base, share_out
-from trainer.distributed.synchronized_steps import lead
+from trainer.distributed.sharded_base import Base, place_base
+from trainer.distributed.synchronized_steps import synchronized_steps
 from trainer.execution.compiled_blocks import repeated_blocks
 from trainer.resolution import resolve
 from trainer.training import build_training
@@ -58,27 +58,27 @@ def sharded_curve(base_model: str, accelerator: Accelerator, **changes: Any) -> 
     whole = sum(parameter.nbytes for parameter in family.denoiser.parameters())
     loaded = [weakref.ref(parameter) for parameter in family.denoiser.parameters()]
     blocks = list(repeated_blocks(family.denoiser))
-    base = share_out(config.shard_base, family, processes)
+    base = place_base(config.shard_base, family, processes)
     alive = sum(each() is not None for each in loaded)
     alone: list[str] = []
-    with base.first_alone():
-        if processes.is_first:
+    with base.main_only():
+        if processes.is_main:
             alone += alone_passes(family, probe, wanted, blocks[-1], base)
     training = build_training(config, family, PreparedDataset(Path(), (), (), ()), cached_examples(), accelerator)
     curve, held, gathered, left = [], [], [], []
     seen = watch(family)
-    with base.first_alone():
-        for step in lead(training.trainer, processes, base):
+    with base.main_only():
+        for step in synchronized_steps(training.trainer, processes, base):
             curve.append({**step.losses, **{f"norm of {key}": norm for key, norm in step.gradient_norms.items()}})
             held.append(own_bytes(family) / whole)
             gathered.append(sum(nbytes for nbytes, _ in seen.values()) / whole)
             left.append(sum(storage.nbytes() for _, storage in seen.values()) / whole)
-            if processes.is_first:
+            if processes.is_main:
                 probe.predict(family, training.triggers)
         training.remove()
-        if processes.is_first and not torch.equal(probe.predict(family, {}), wanted):
+        if processes.is_main and not torch.equal(probe.predict(family, {}), wanted):
             alone.append("after the training the base is another one")
-        if processes.is_first and config.shard_base:
+        if processes.is_main and config.shard_base:
             interrupted_pass(family, probe, blocks[-1])
     return {"curve": curve, "held": held, "gathered": gathered, "left": left, "alive": alive, "alone": alone}
 
@@ -149,6 +149,6 @@ def watch(family: ModelFamily) -> dict[str, tuple[int, torch.UntypedStorage]]:
 if __name__ == "__main__":
     joined = start()
     found = gather_object([sharded_curve(sys.argv[1], joined, **json.loads(sys.argv[3]))])
-    if Processes(joined).is_first:
+    if Processes(joined).is_main:
         Path(sys.argv[2]).write_text(json.dumps(found), encoding="utf-8")
     joined.end_training()

@@ -13,7 +13,7 @@ from typing import Any
 from preprocess.dataset import PreparedDataset
 from preprocess.prepare import preparing
 from preprocess.workers.relay import drain
-from preprocess.workers.workers import Crew
+from preprocess.workers.workers import Workers
 from settings.preparation import DataConfig
 from settings.record import build_settings
 from tests.preprocess.uploads.ugly_uploads.making import picture, shard
@@ -36,11 +36,11 @@ def write_shards(folder: Path, count: int = 5) -> Path:
     return folder
 
 
-def prepared(sources: Sequence[Path], output: Path, crew: Crew, **options: Any) -> PreparedDataset:
+def prepared(sources: Sequence[Path], output: Path, workers: Workers, **options: Any) -> PreparedDataset:
     values = {"resolution": 64, "captioner": "none", "class_word": "robot", "num_workers": 2, **options}
-    stages = preparing(sources, build_settings(DataConfig, values), output, crew=crew)
+    stages = preparing(sources, build_settings(DataConfig, values), output, workers=workers)
     dataset = drain(stages, lambda _: None)
-    crew.dismiss()
+    workers.release()
     return dataset
 
 
@@ -49,12 +49,12 @@ def contents(folder: Path) -> Mapping[str, bytes]:
 
 
 if __name__ == "__main__":
-    from trainer.distributed.preparation_workers import assist, crew_of
+    from trainer.distributed.preparation_workers import run_worker, workers_of
     from trainer.distributed.processes import Processes, start
 
     processes = Processes(start())
-    if processes.is_first:
-        prepared([Path(sys.argv[1])], Path(sys.argv[2]), crew_of(processes), **json.loads(sys.argv[3]))
+    if processes.is_main:
+        prepared([Path(sys.argv[1])], Path(sys.argv[2]), workers_of(processes), **json.loads(sys.argv[3]))
     else:
-        assist(processes)
+        run_worker(processes)
     processes.accelerator.end_training()

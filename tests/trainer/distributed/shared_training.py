@@ -59,5 +59,5 @@ def shared_curve(base: str, accelerator: Accelerator) -> list[dict[str, float]]:
 if __name__ == "__main__":
     joined = start()
     curve = shared_curve(sys.argv[1], joined)
-    if Processes(joined).is_first:
+    if Processes(joined).is_main:
         Path(sys.argv[2]).write_text(json.dumps(curve), encoding="utf-8")

@@ -22,12 +22,12 @@ from preprocess.errors import DatasetError
 from preprocess.prepare import preparing
 from preprocess.progress import PreparationProgress
 from preprocess.workers.relay import drain
-from preprocess.workers.workers import ALONE, Work
+from preprocess.workers.workers import SINGLE_PROCESS, Work
 from settings.preparation import DataConfig
 from settings.record import build_settings
 from tests.trainer.distributed.shared_preparation import contents, prepared, write_shards
 from trainer.distributed.batch_share import Share
-from trainer.distributed.preparation_workers import First, assist, threads
+from trainer.distributed.preparation_workers import DistributedWorkers, run_worker, threads
 
 PATIENCE = 60.0
 """Seconds: whoever waits longer waits in vain."""
@@ -44,7 +44,7 @@ class Table:
 
 @dataclass
 class Seat:
-    """One process. See `trainer.distributed.preparation_workers.Team`."""
+    """One process. See `trainer.distributed.preparation_workers.Collectives`."""
 
     table: Table
     index: int
@@ -54,7 +54,7 @@ class Seat:
     def share(self) -> Share:
         return Share(self.index, COUNT)
 
-    def of_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         return self.gather(value)[0]
 
     def gather(self, value: Any) -> list[Any]:
@@ -67,13 +67,13 @@ class Seat:
 
 
 @pytest.fixture
-def crew() -> Iterator[First]:
+def workers() -> Iterator[DistributedWorkers]:
     """Two others work until the test dismisses them, or has failed."""
     table = Table()
     others = [threading.Thread(target=_work, args=(Seat(table, index),), daemon=True) for index in range(1, COUNT)]
     for other in others:
         other.start()
-    yield First(Seat(table, 0))
+    yield DistributedWorkers(Seat(table, 0))
     table.barrier.abort()
     for other in others:
         other.join(PATIENCE)
@@ -82,7 +82,7 @@ def crew() -> Iterator[First]:
 
 def _work(seat: Seat) -> None:
     try:
-        assist(seat)
+        run_worker(seat)
     except threading.BrokenBarrierError:  # the first one has ended
         return
 
@@ -95,29 +95,31 @@ def _work(seat: Seat) -> None:
         {"mask": "face", "crop": "face", "face_detector": "haar"},
     ],
 )
-def test_the_result_is_that_of_one_process_file_for_file(options: dict[str, Any], crew: First, tmp_path: Path) -> None:
+def test_the_result_is_that_of_one_process_file_for_file(
+    options: dict[str, Any], workers: DistributedWorkers, tmp_path: Path
+) -> None:
     source = write_shards(tmp_path / "shards")
-    alone = prepared([source], tmp_path / "alone", ALONE, **options)
-    together = prepared([source], tmp_path / "together", crew, **options)
+    alone = prepared([source], tmp_path / "alone", SINGLE_PROCESS, **options)
+    together = prepared([source], tmp_path / "together", workers, **options)
     assert alone.rejected and alone.all_warnings and len(alone.examples) >= 15
     assert together.digest() == alone.digest()
     assert together.all_warnings == alone.all_warnings and together.rejected == alone.rejected
     assert contents(tmp_path / "together") == contents(tmp_path / "alone")  # and nothing unpacked is left
 
 
-def test_archives_and_preservation_too(crew: First, tmp_path: Path) -> None:
+def test_archives_and_preservation_too(workers: DistributedWorkers, tmp_path: Path) -> None:
     tars = sorted(write_shards(tmp_path / "shards").iterdir())
     options = {"preservation_data": str(write_shards(tmp_path / "class", 2))}
-    alone = prepared(tars, tmp_path / "alone", ALONE, **options)
-    together = prepared(tars, tmp_path / "together", crew, **options)
+    alone = prepared(tars, tmp_path / "alone", SINGLE_PROCESS, **options)
+    together = prepared(tars, tmp_path / "together", workers, **options)
     assert together.digest() == alone.digest() and {example.concept for example in alone.examples} == {"TOK", None}
     assert contents(tmp_path / "together") == contents(tmp_path / "alone")
 
 
-def test_progress_counts_all_images(crew: First, tmp_path: Path) -> None:
+def test_progress_counts_all_images(workers: DistributedWorkers, tmp_path: Path) -> None:
     seen: list[PreparationProgress] = []
     config = build_settings(DataConfig, {"resolution": 64, "captioner": "none"})
-    drain(preparing([write_shards(tmp_path / "shards")], config, tmp_path / "out", crew=crew), seen.append)
+    drain(preparing([write_shards(tmp_path / "shards")], config, tmp_path / "out", workers=workers), seen.append)
     assert [each.done for each in seen if each.stage == "reading the images"] == list(range(1, 31))
 
 
@@ -141,32 +143,34 @@ class Unusual(Exception):
         super().__init__(f"unusual item {item}")
 
 
-def test_all_processes_work_and_results_come_in_order(crew: First) -> None:
-    results = list(crew.map(Work.of(Slow(())), range(500), 1))
+def test_all_processes_work_and_results_come_in_order(workers: DistributedWorkers) -> None:
+    results = list(workers.map(Work.of(Slow(())), range(500), 1))
     assert [item for item, _ in results] == list(range(500))
     assert len({thread for _, thread in results}) >= COUNT
-    assert list(crew.map(Work.of(Slow(())), [], 1)) == []
-    assert [item for item, _ in crew.map(Work.of(Slow(())), range(5), 0)] == list(range(5))
-    crew.dismiss()
+    assert list(workers.map(Work.of(Slow(())), [], 1)) == []
+    assert [item for item, _ in workers.map(Work.of(Slow(())), range(5), 0)] == list(range(5))
+    workers.release()
 
 
 @pytest.mark.parametrize("wrong", [(0,), (1,), (301, 302), (302, 304), (499, 498)])
-def test_the_error_is_the_one_that_a_single_process_meets_first(wrong: tuple[int, ...], crew: First) -> None:
-    results = crew.map(Work.of(Slow(wrong)), range(500), 2)
+def test_the_error_is_the_one_that_a_single_process_meets_first(
+    wrong: tuple[int, ...], workers: DistributedWorkers
+) -> None:
+    results = workers.map(Work.of(Slow(wrong)), range(500), 2)
     assert [item for item, _ in islice(results, min(wrong))] == list(range(min(wrong)))
     with pytest.raises(DatasetError, match=f"^item {min(wrong)} is wrong$"):
         next(results)
 
 
-def test_an_error_that_cannot_travel_comes_as_its_text(crew: First) -> None:
+def test_an_error_that_cannot_travel_comes_as_its_text(workers: DistributedWorkers) -> None:
     with pytest.raises(RuntimeError, match="unusual item 301") as caught:
-        list(crew.map(Work.of(Slow((301,), unusual=True)), range(500), 2))
+        list(workers.map(Work.of(Slow((301,), unusual=True)), range(500), 2))
     assert "in __call__" in str(caught.value)  # where it came from
 
 
-def test_what_cannot_be_had_elsewhere_is_an_error(crew: First) -> None:
+def test_what_cannot_be_had_elsewhere_is_an_error(workers: DistributedWorkers) -> None:
     with pytest.raises(DatasetError, match="no model here"):
-        list(crew.map(Work(Slow(()), _without_model), range(5), 2))
+        list(workers.map(Work(Slow(()), _without_model), range(5), 2))
 
 
 def _without_model() -> AbstractContextManager[Callable[[int], tuple[int, int]]]:
@@ -174,7 +178,7 @@ def _without_model() -> AbstractContextManager[Callable[[int], tuple[int, int]]]
 
 
 def test_what_another_machine_does_not_see_is_named(
-    crew: First, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: DistributedWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, exists = write_shards(tmp_path / "shards"), Path.exists
     first = threading.get_ident()
@@ -182,16 +186,16 @@ def test_what_another_machine_does_not_see_is_named(
     monkeypatch.setattr(
         Path, "exists", lambda path: exists(path) and (path != hidden or threading.get_ident() == first)
     )
-    with pytest.raises(DatasetError, match=r"shard-002\.tar: process 1, on .* does not see it.*a disk that they share"):
-        prepared([source], tmp_path / "out", crew)
+    with pytest.raises(DatasetError, match=r"shard-002\.tar: process 1, on .* cannot read it.*a shared disk"):
+        prepared([source], tmp_path / "out", workers)
 
 
-def test_a_damaged_shard_ends_it_with_the_same_words(crew: First, tmp_path: Path) -> None:
+def test_a_damaged_shard_ends_it_with_the_same_words(workers: DistributedWorkers, tmp_path: Path) -> None:
     source = write_shards(tmp_path / "shards")
     for name in ("shard-001.tar", "shard-003.tar"):
         (source / name).write_bytes((source / name).read_bytes()[:1500])
     texts = []
-    for each in (ALONE, crew):
+    for each in (SINGLE_PROCESS, workers):
         with pytest.raises(DatasetError) as caught:
             prepared([source], tmp_path / type(each).__name__, each)
         texts.append(str(caught.value))
@@ -199,7 +203,7 @@ def test_a_damaged_shard_ends_it_with_the_same_words(crew: First, tmp_path: Path
 
 
 def test_captioners_share_the_pictures_in_the_batches_of_one(
-    crew: First, tiny_captioner: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: DistributedWorkers, tiny_captioner: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_shards(tmp_path / "shards")
     options = {"captioner": str(tiny_captioner("blip")), "duplicates": "keep", "min_image_side": 8}
@@ -211,7 +215,7 @@ def test_captioners_share_the_pictures_in_the_batches_of_one(
 
     monkeypatch.setattr(CaptionerChoice, "load", one_at_a_time)
     datasets = []
-    for name, each in (("alone", ALONE), ("together", crew)):
+    for name, each in (("alone", SINGLE_PROCESS), ("together", workers)):
         monkeypatch.setenv("CAPTION_CACHE", str(tmp_path / f"captions of {name}"))
         datasets.append(prepared([folder], tmp_path / name, each, **options))
     assert datasets[0].digest() == datasets[1].digest()

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from families.registry import load_base_model
 from job.output_folder import OutputFolder
 from preprocess.dataset import PreparedDataset
-from preprocess.workers.workers import ALONE
+from preprocess.workers.workers import SINGLE_PROCESS
 from service.cog_training import TrainingFailed, train_in_child_process
 from settings.record import ConfigError
 from tests.conftest import EXAMPLE, PROJECT
@@ -98,7 +98,7 @@ def test_two_processes_prepare_what_one_prepares(tmp_path: Path) -> None:
         json.dumps(options),
     )
     assert result.returncode == 0, result.stderr
-    alone = prepared([source], tmp_path / "one", ALONE, **options)
+    alone = prepared([source], tmp_path / "one", SINGLE_PROCESS, **options)
     assert PreparedDataset.read(tmp_path / "two").digest() == alone.digest()
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
@@ -133,7 +133,7 @@ def test_a_job_gets_every_visible_gpu(environment: dict[str, str], count: int, m
 
 def test_a_wrong_number_of_processes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINING_PROCESSES", "all")
-    with pytest.raises(ConfigError, match="no number of processes"):
+    with pytest.raises(ConfigError, match="is not a number of processes"):
         processes_of_a_job()
 
 

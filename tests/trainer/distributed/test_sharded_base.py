@@ -24,7 +24,7 @@ from tests.families.golden_curves import curve_config, curve_training
 from tests.tiny_models import write_sd3, write_sdxl
 from tests.trainer.distributed.sharded_training import sharded_curve
 from tests.trainer.distributed.test_several_processes import ACCELERATE, TORCHRUN, metrics
-from trainer.distributed.launch import told_to_shard
+from trainer.distributed.launch import fsdp_requested
 from trainer.execution.accumulation import OutOfMemory
 
 FSDP = (*("--use_fsdp" if word == "--multi_gpu" else word for word in ACCELERATE), "--fsdp_version", "2")
@@ -127,8 +127,8 @@ def test_stopping_it_saves_what_was_trained_and_leaves_no_process(
         ({}, "--fsdp_version 2"),
         ({"FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"}, "not offloaded"),
         ({"FSDP_VERSION": "2", "FSDP_ACTIVATION_CHECKPOINTING": "true"}, "gradient_checkpointing: always"),
-        ({"FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "false"}, "always given up"),
-        ({"FSDP_VERSION": "2"}, "nobody to share with"),
+        ({"FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "false"}, "always resharded"),
+        ({"FSDP_VERSION": "2"}, "needs several processes"),
     ],
 )
 def test_what_accelerate_is_told_and_cannot_be_granted(
@@ -143,7 +143,7 @@ def test_what_accelerate_is_told_and_cannot_be_granted(
 def test_other_ways_to_shard_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(ConfigError, match="DEEPSPEED: .*--use_fsdp --fsdp_version 2"):
-        told_to_shard()
+        fsdp_requested()
 
 
 def test_the_setting_may_not_contradict_accelerate(
