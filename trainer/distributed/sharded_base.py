@@ -1,7 +1,7 @@
-"""The base's denoiser shared out among the processes: of each frozen weight every process keeps one part.
+"""Shards the frozen denoiser across the processes by FSDP2: each rank stores 1/N of every weight.
 
-torch's FSDP2 (`fully_shard`) gathers a block when it is run, forward and backward, and gives it up again; all processes
-take part in that. What is trained is put on afterwards, so it stays whole in each process, as without.
+`fully_shard` gathers a block before it runs, forward and backward, and frees it again; all ranks must take part.
+Trained parameters are added afterwards, so every rank has all of them.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,29 +24,29 @@ END = -1
 
 
 class Base(Protocol):
-    """How the base lies on the processes, which all call the same methods in the same order."""
+    """A base model on several processes. All ranks call the same methods in the same order."""
 
-    def apart(self) -> None:
-        """From here on the first process may run the base by itself, without gradients."""
+    def begin_main_only(self) -> None:
+        """From here on only the main process runs the base, without gradients."""
 
-    def together(self) -> None:
-        """From here on all run it together, pass by pass. Until then the others wait here, and help the first one."""
+    def end_main_only(self) -> None:
+        """From here on all ranks run the base. Other ranks wait here and gather blocks for the main process."""
 
     def main_only(self) -> AbstractContextManager[None]:
-        """`apart`, and at the end `together`; also when the first one's caller iterates no further."""
+        """Main-only mode for a block of code; it also ends when a generator is closed inside the block."""
 
 
 class WholeBase:
-    """Each process has all of it, and runs it as it likes."""
+    """Every process has the whole base."""
 
-    def apart(self) -> None:
-        """Nothing to do."""
+    def begin_main_only(self) -> None:
+        """Do nothing."""
 
-    def together(self) -> None:
-        """Nothing to do."""
+    def end_main_only(self) -> None:
+        """Do nothing."""
 
     def main_only(self) -> AbstractContextManager[None]:
-        """Nothing to do."""
+        """Do nothing."""
         return nullcontext()
 
 
@@ -54,45 +54,45 @@ WHOLE = WholeBase()
 
 
 class ShardedBase:
-    """A denoiser that is shared out for good. Where the first process runs it alone, it says before each block which
-    one comes, so that the others gather it too; whatever order the pass takes, and wherever it breaks off."""
+    """A sharded denoiser. In main-only mode the main process announces each block before it runs, and the other ranks
+    gather that block with it. This holds for any order of blocks, and for passes that raise."""
 
     def __init__(self, denoiser: nn.Module, processes: Processes) -> None:
-        """`denoiser`: bare, on the CPU; its parts go to this process's device."""
+        """`denoiser`: without adapters, on the CPU. Its shards go to this process's device."""
         self._processes = processes
         self._device: torch.device = processes.accelerator.device
-        self._alone = False
-        self._awaited: Any = None  # what the others gather, and this process does not yet
+        self._main_only = False
+        self._awaited: Any = None  # announced to the other ranks, not yet gathered here
         blocks = list(repeated_blocks(denoiser))
         mesh = init_device_mesh(self._device.type, (processes.share.count,))
         self._parts: list[Any] = [
             fully_shard(module, mesh=mesh, reshard_after_forward=True) for module in (*blocks, denoiser)
         ]
-        for part in self._parts:  # once outside of inference mode: buffers made inside could not be used by a training
+        for part in self._parts:  # outside inference mode: training cannot use buffers created inside
             part.unshard()
             part.reshard()
         if processes.is_main:
             for number, part in enumerate(self._parts):
-                part.register_forward_pre_hook(self._announcing(number), prepend=True)
-            denoiser.register_forward_hook(self._settle, always_call=True)
+                part.register_forward_pre_hook(self._announcer(number), prepend=True)
+            denoiser.register_forward_hook(self._reset_after_pass, always_call=True)
 
-    def apart(self) -> None:
-        self._alone = self._processes.is_main
+    def begin_main_only(self) -> None:
+        self._main_only = self._processes.is_main
 
-    def together(self) -> None:
+    def end_main_only(self) -> None:
         if self._processes.is_main:
-            self._alone = False
-            if self._awaited is not None:  # an interruption came in between
+            self._main_only = False
+            if self._awaited is not None:  # interrupted between announcement and gathering
                 self._awaited.unshard()
-            self._tell(END)
+            self._announce(END)
             return
-        while (number := self._tell(END)) != END:
+        while (number := self._announce(END)) != END:
             self._parts[number].unshard()
             self._parts[number].reshard()
 
     @contextmanager
     def main_only(self) -> Iterator[None]:
-        """An error does not bring them together again: it ends the first process, and its launcher the others."""
+        """Main-only mode for a block of code. An error ends the main process, and the launcher ends the other ranks."""
         self.begin_main_only()
         try:
             yield
@@ -102,42 +102,42 @@ class ShardedBase:
             raise
         self.end_main_only()
 
-    def _tell(self, number: int) -> int:
-        """The first process's number."""
+    def _announce(self, number: int) -> int:
+        """Send the main process's block number, or END, to all ranks."""
         return int(broadcast(torch.tensor([number], device=self._device)))
 
-    def _announcing(self, number: int) -> Callable[[nn.Module, Any], None]:
+    def _announcer(self, number: int) -> Callable[[nn.Module, Any], None]:
         def announce(module: nn.Module, inputs: Any) -> None:
-            if not self._alone:
+            if not self._main_only:
                 return
             if torch.is_grad_enabled():
                 raise RuntimeError("a sharded base cannot be run by one process alone with gradients")
-            self._tell(number)
+            self._announce(number)
             self._awaited = self._parts[number]
             try:
                 self._awaited.unshard()
-            except torch.OutOfMemoryError as error:  # the others are waiting already: this cannot be tried again
+            except torch.OutOfMemoryError as error:  # other ranks are gathering already: no retry
                 raise RuntimeError(f"out of memory while a block of the sharded base was gathered: {error}") from error
             self._awaited = None
 
         return announce
 
-    def _settle(self, denoiser: Any, inputs: Any, output: Any) -> None:
-        """After a pass of the first process alone, also one that failed: FSDP keeps notes of it for a backward pass."""
-        if self._alone:
+    def _reset_after_pass(self, denoiser: Any, inputs: Any, output: Any) -> None:
+        """Clear the state that FSDP keeps for a backward pass, after a pass in main-only mode, also a failed one."""
+        if self._main_only:
             denoiser.reset_iter_state()
 
 
 def place_base(shard_base: bool, family: ModelFamily, processes: Processes) -> Base:
-    """As the setting says, which all processes must have alike."""
+    """Shard the denoiser where `shard_base` is set. The setting must be equal on all ranks."""
     return ShardedBase(family.denoiser, processes) if shard_base else WHOLE
 
 
 def require_shardable(base_model: str, family: ModelFamily) -> None:
-    """Raises ConfigError for a base that cannot be sharded: its weights do not lie in transformer blocks."""
+    """Raises ConfigError where the denoiser is a UNet, which cannot be sharded."""
     if isinstance(family.denoiser, UNet2DConditionModel):
         raise ConfigError(
-            f"shard_base: the denoiser of {base_model} is a UNet, whose weights lie outside of repeated blocks; "
-            "transformers (SD3) can be sharded. Leave it out (accelerate launch --multi_gpu): each process then has "
+            f"shard_base: the denoiser of {base_model} is a UNet, which is not made of repeated blocks; "
+            "transformers (SD3) can be sharded. Use accelerate launch --multi_gpu: each process then has "
             "the whole base"
         )
