@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from families.noise.noise_process import NoiseProcess
 
@@ -18,17 +19,60 @@ LayerNaming = Literal["kohya_sgm", "kohya", "peft"]
 
 @dataclass(frozen=True)
 class PromptFeatures:
-    """What the text encoders say. `prompt_embeds`: (B, L, D). `pooled_prompt_embeds`: (B, P), None where unused."""
+    """What the text encoders return for B prompts.
+
+    `prompt_embeds`: (B, L, D). `pooled_prompt_embeds`: (B, P), None where the denoiser reads none. `prompt_mask`:
+    (B, L), True at the positions that count; None where all of them do.
+    """
 
     prompt_embeds: Tensor
     pooled_prompt_embeds: Tensor | None = None
+    prompt_mask: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return int(self.prompt_embeds.shape[1])
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, L), all True where there is no `prompt_mask`."""
+        if self.prompt_mask is not None:
+            return self.prompt_mask
+        return self.prompt_embeds.new_ones(self.prompt_embeds.shape[:2], dtype=torch.bool)
+
+    def rows(self, indices: Tensor) -> "PromptFeatures":
+        """The features of some of the prompts, in the order of `indices` (N,); one may come several times."""
+        found = indices.to(self.prompt_embeds.device, non_blocking=True)
+        pooled, mask = self.pooled_prompt_embeds, self.prompt_mask
+        return PromptFeatures(
+            self.prompt_embeds[found],
+            None if pooled is None else pooled[found],
+            None if mask is None else mask[found],
+        )
+
+    def padded(self, length: int) -> "PromptFeatures":
+        """With zeros behind, up to `length` positions, which do not count. Raises ValueError for a smaller length."""
+        missing = length - self.length
+        if missing < 0:
+            raise ValueError(f"{self.length} positions do not fit into {length}")
+        if missing == 0:
+            return self
+        embeds = functional.pad(self.prompt_embeds, (0, 0, 0, missing))
+        return PromptFeatures(embeds, self.pooled_prompt_embeds, functional.pad(self.mask, (0, missing)))
 
     @staticmethod
     def joined(several: Sequence["PromptFeatures"]) -> "PromptFeatures":
-        """All their prompts, of the same length: (B₁ + B₂ + …, L, D)."""
-        pooled = [each.pooled_prompt_embeds for each in several if each.pooled_prompt_embeds is not None]
-        embeds = torch.cat([each.prompt_embeds for each in several])
-        return PromptFeatures(embeds, torch.cat(pooled) if pooled else None)
+        """All their prompts: (B₁ + B₂ + …, L, D). Shorter ones are padded to the longest, with a mask."""
+        longest = max(each.length for each in several)
+        alike = [each.padded(longest) for each in several]
+        pooled = [each.pooled_prompt_embeds for each in alike if each.pooled_prompt_embeds is not None]
+        masked = any(each.prompt_mask is not None for each in alike)
+        return PromptFeatures(
+            torch.cat([each.prompt_embeds for each in alike]),
+            torch.cat(pooled) if pooled else None,
+            torch.cat([each.mask for each in alike]) if masked else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -51,6 +95,9 @@ class ModelFamily(Protocol):
     adapter_modules: ClassVar[Mapping[str, tuple[str, ...]]]
     """How the names of the denoiser's layers end, by kind: "attention", "feed-forward", "convolutions"."""
     layer_naming: ClassVar[LayerNaming]
+    b_lora_blocks: ClassVar[Mapping[str, str]]
+    """Paths of the blocks that hold content and style (Frenkel et al. 2024), by "content" and "style"; empty where it
+    is not known."""
 
     encoder_names: tuple[str, ...]
     """Names of the text encoders in embedding files, in the order of `text_encoders`."""
@@ -139,3 +186,38 @@ class ReadsByClip(Protocol):
 
     def encoder_states(self, number: int, output: Any, clip_skip: int) -> Tensor:
         """What the denoiser reads of the output of encoder `number`, hidden states of every layer in it: (B, L, D)."""
+
+
+class Refiner(PromptReader, Protocol):
+    """A second model that draws the last steps, with text encoders of its own."""
+
+    noise_process: NoiseProcess
+
+    def to(self, device: torch.device) -> "Refiner": ...
+
+    def pipeline(self) -> Any:
+        """A diffusers pipeline over its modules that goes on from noisy latents."""
+
+    def pipeline_inputs(self, wanted: PromptFeatures, unwanted: PromptFeatures) -> dict[str, Any]:
+        """The two prompts as arguments of that pipeline."""
+
+    def require_goes_with(self, base: ModelFamily) -> None:
+        """Raises BaseModelError where it could not go on with half-drawn latents of this base."""
+
+
+@runtime_checkable
+class HasRefiner(Protocol):
+    """A family for which refiners exist."""
+
+    def load_refiner(self, refiner: str, dtype: torch.dtype) -> Refiner:
+        """Open a refiner: a hub id or a folder in diffusers' layout. Raises BaseModelError."""
+
+
+def clip_reader(reader: PromptReader) -> ReadsByClip | None:
+    """The reader's own interface for weights, long prompts and clip skip; None where it has none."""
+    return reader if isinstance(reader, ReadsByClip) else None
+
+
+def refinable(family: ModelFamily) -> HasRefiner | None:
+    """The family's interface for refiners; None where none exist."""
+    return family if isinstance(family, HasRefiner) else None

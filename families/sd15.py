@@ -27,6 +27,7 @@ class SD15:
     pipeline_class_name: ClassVar[str] = "StableDiffusionPipeline"
     adapter_modules: ClassVar[Mapping[str, tuple[str, ...]]] = UNET_ADAPTER_MODULES
     layer_naming: ClassVar[LayerNaming] = "kohya"
+    b_lora_blocks: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, pipeline: StableDiffusionPipeline) -> None:
         self._pipeline = pipeline

@@ -41,6 +41,7 @@ class SD3:
         "convolutions": (),
     }
     layer_naming: ClassVar[LayerNaming] = "peft"
+    b_lora_blocks: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, pipeline: StableDiffusion3Pipeline) -> None:
         self._pipeline = pipeline

@@ -7,7 +7,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
-from families.family import LayerNaming, PromptFeatures, SizeConditioning
+from families.family import LayerNaming, PromptFeatures, Refiner, SizeConditioning
 from families.loading.opening import LoadingOptions, adapt_scheduler, open_pipeline
 from families.loading.sources import BaseModelSource
 from families.noise.diffusion_process import DiffusionProcess
@@ -15,6 +15,9 @@ from families.noise.noise_process import NoiseProcess
 from families.parts.clip_prompts import clip_output, embeds_as_inputs, pool_at_end_of_text, zeroed_where_empty
 from families.parts.latents import freeze, posterior_moments, sample_posterior
 from families.parts.unet import UNET_ADAPTER_MODULES, require_text_to_image, unet_resolution, unet_size_multiple
+
+B_LORA_BLOCKS = {"content": "up_blocks.0.attentions.0", "style": "up_blocks.0.attentions.1"}
+"""Of SDXL's UNet (Frenkel et al. 2024, B-LoRA): the block that decides what is shown, and the one that decides how."""
 
 
 class SDXL:
@@ -24,6 +27,7 @@ class SDXL:
     pipeline_class_name: ClassVar[str] = "StableDiffusionXLPipeline"
     adapter_modules: ClassVar[Mapping[str, tuple[str, ...]]] = UNET_ADAPTER_MODULES
     layer_naming: ClassVar[LayerNaming] = "kohya_sgm"
+    b_lora_blocks: ClassVar[Mapping[str, str]] = B_LORA_BLOCKS
 
     def __init__(self, pipeline: StableDiffusionXLPipeline) -> None:
         self._pipeline = pipeline
@@ -116,6 +120,12 @@ class SDXL:
                 "time_ids": time_ids.to(noised.device, non_blocking=True),
             },
         ).sample.float()
+
+    def load_refiner(self, refiner: str, dtype: torch.dtype) -> Refiner:
+        """Open a refiner. Raises BaseModelError."""
+        from families.sdxl_refiner import load_refiner
+
+        return load_refiner(refiner, dtype)
 
     def pipeline(self) -> StableDiffusionXLPipeline:
         """The pipeline over these modules, with this object's tokenizers."""

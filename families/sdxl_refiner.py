@@ -8,14 +8,14 @@ from diffusers import StableDiffusionXLImg2ImgPipeline
 from torch import Tensor
 
 from families.errors import BaseModelError
-from families.family import PromptFeatures
+from families.family import ModelFamily, PromptFeatures
 from families.loading.allowed import require_allowed
 from families.loading.opening import LoadingOptions, open_pipeline
 from families.loading.sources import find_base_model, pipeline_class_name
 from families.noise.diffusion_process import DiffusionProcess
+from families.noise.noise_process import NoiseProcess
 from families.parts.clip_prompts import clip_output, embeds_as_inputs, pool_at_end_of_text, zeroed_where_empty
 from families.parts.latents import freeze
-from families.sdxl import SDXL
 
 ASKED_AS = "refiner"
 PIPELINE = "StableDiffusionXLImg2ImgPipeline"
@@ -33,7 +33,7 @@ class SDXLRefiner:
         self._pipeline = pipeline
         self.text_encoders: list[Any] = [pipeline.text_encoder_2]
         self.tokenizers: list[Any] = [pipeline.tokenizer_2]
-        self.noise_process = DiffusionProcess.from_scheduler(pipeline.scheduler)
+        self.noise_process: NoiseProcess = DiffusionProcess.from_scheduler(pipeline.scheduler)
         freeze(pipeline.unet, pipeline.vae, pipeline.text_encoder_2)
         pool_at_end_of_text(pipeline.tokenizer_2, pipeline.text_encoder_2)
 
@@ -67,7 +67,7 @@ class SDXLRefiner:
         """The two prompts as arguments of that pipeline."""
         return embeds_as_inputs(wanted, unwanted)
 
-    def require_goes_with(self, base: SDXL) -> None:
+    def require_goes_with(self, base: ModelFamily) -> None:
         """Raises BaseModelError where it could not go on with half-drawn latents of this base."""
         own, theirs = self._pipeline.vae, base.vae
         different = [name for name in LATENTS_OF if own.config.get(name) != theirs.config.get(name)]
@@ -119,7 +119,7 @@ def load_refiner(refiner: str, dtype: torch.dtype) -> SDXLRefiner:
         raise BaseModelError(f"{ASKED_AS}: {refiner}: {error}") from error
 
 
-def _same_noise(one: DiffusionProcess, other: Any) -> bool:
+def _same_noise(one: Any, other: Any) -> bool:
     """ᾱ_t of both, to a precision that no rounding reaches."""
     alphas = getattr(other, "alphas_cumprod", None)
     if alphas is None or alphas.shape != one.alphas_cumprod.shape:

@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 
 from artifact.artifact import Artifact
+from families.family import Refiner, refinable
 from families.loading.fingerprint import fingerprint
 from families.registry import load_base_model
-from families.sdxl import SDXL
-from families.sdxl_refiner import SDXLRefiner, load_refiner
 from sampler.duplicates import merge_duplicates
 from sampler.extras import NO_EXTRAS, Extras
 from sampler.images.parameters import parameters_text
@@ -57,7 +56,7 @@ class Generation:
         self._fingerprint = ""
         self._sampler: Sampler | None = None
         self._checker: SafetyChecker | None = None
-        self._refiner: tuple[str, SDXLRefiner] | None = None
+        self._refiner: tuple[str, Refiner] | None = None
 
     def prepare(self, artifact: Artifact | None, base_model: str | None) -> Sampler:
         """The sampler for the base named, else for the artifact's own, else for SDXL. Raises BaseModelError."""
@@ -127,10 +126,11 @@ class Generation:
         require_refinable(request, extras.refiner_start, sampler.family)
         if self._refiner is None or self._refiner[0] != extras.refiner:
             self._refiner = None
-            refiner = load_refiner(extras.refiner, next(sampler.family.denoiser.parameters()).dtype)
+            family = refinable(sampler.family)
+            assert family is not None  # require_refinable
+            refiner = family.load_refiner(extras.refiner, next(sampler.family.denoiser.parameters()).dtype)
             self._refiner = extras.refiner, refiner.to(sampler.family.device)
         refiner = self._refiner[1]
-        assert isinstance(sampler.family, SDXL)  # require_refinable
         refiner.require_goes_with(sampler.family)
         check_clip_skip(request.clip_skip, refiner)
         return Refinement(refiner, extras.refiner_start)

@@ -9,9 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from families.family import ModelFamily, PromptFeatures
-from families.sdxl import SDXL
-from families.sdxl_refiner import SDXLRefiner
+from families.family import ModelFamily, PromptFeatures, Refiner, refinable
 from sampler.prompts.encoding import encode_pair
 from sampler.prompts.plain_words import with_plain_words
 from sampler.request import RequestError, SampleRequest
@@ -25,7 +23,7 @@ class Refinement:
     A refiner knows no trigger words. Where `words` has none for one of them, the refiner reads its letters.
     """
 
-    refiner: SDXLRefiner
+    refiner: Refiner
     start: float
     words: Mapping[str, str] = field(default_factory=dict)
 
@@ -65,7 +63,7 @@ class Refinement:
 
 def require_refinable(request: SampleRequest, start: float, family: ModelFamily) -> None:
     """Raises RequestError where no refiner could draw the last steps of the request. Needs no refiner."""
-    if not isinstance(family, SDXL):
+    if refinable(family) is None:
         raise RequestError(f"refiner: only SDXL has one, this base is {family.name}. Leave it out.")
     if request.image is not None:
         raise RequestError("refiner: works on drawings from a prompt alone. Leave image out, or the refiner.")

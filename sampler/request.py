@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageOps
 
-from families.family import ModelFamily, PromptReader, ReadsByClip
+from families.family import ModelFamily, PromptReader, clip_reader
 from sampler.schedulers import BASE_SCHEDULER, known_schedulers
 
 MAX_SIDE = 4096
@@ -105,7 +105,7 @@ def check_clip_skip(clip_skip: int, family: PromptReader) -> None:
     """Raises RequestError for more layers than the text encoders have, or encoders that are read in a fixed way."""
     if clip_skip == 0:
         return
-    if not isinstance(family, ReadsByClip):
+    if clip_reader(family) is None:
         raise RequestError(f"clip_skip: {family.name} reads its encoders' layers in a fixed way; leave it at 0")
     highest = min(int(encoder.config.num_hidden_layers) for encoder in family.text_encoders) - 1
     if not 0 <= clip_skip <= highest:

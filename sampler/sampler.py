@@ -171,7 +171,7 @@ class Row:
 
     def length(self) -> list[int]:
         """Of the prompt, in tokens, for the base and for a refiner: those of one batch are equally long."""
-        return [side.prompt_embeds.shape[1] for side in (*self.features[:1], *self.refined[:1])]
+        return [side.length for side in (*self.features[:1], *self.refined[:1])]
 
 
 def _joined(pairs: Sequence[tuple[PromptFeatures, ...]]) -> list[PromptFeatures]:

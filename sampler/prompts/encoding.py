@@ -1,10 +1,11 @@
 """Prompts as the text encoders take them: what they can read, weighted words, and long prompts in parts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
-from families.family import PromptFeatures, PromptReader, ReadsByClip
+from families.family import PromptFeatures, PromptReader, clip_reader
 from families.parts.placeholder_tokens import expand_triggers
 from sampler.prompts.weighted_encoding import encode_in_parts
 from sampler.prompts.weights import WeightedText, is_weighted, parse_weights
@@ -23,7 +24,7 @@ def encode_pair(wanted: str, unwanted: str, clip_skip: int, family: PromptReader
     features = [
         _encode(text, name, clip_skip, family) for name, text in (("prompt", wanted), ("negative_prompt", unwanted))
     ]
-    length = max(one.prompt_embeds.shape[1] for one in features)
+    length = max(one.length for one in features)
     return tuple(
         _lengthened(one, length, text, clip_skip, family)
         for one, text in zip(features, (wanted, unwanted), strict=True)
@@ -41,13 +42,13 @@ def require_readable(
     for name, prompt in prompts.items():
         text = expand_triggers(prompt, triggers)
         parts = parse_weights(text, name)
-        if is_weighted(parts) and not isinstance(family, ReadsByClip):
+        if is_weighted(parts) and clip_reader(family) is None:
             raise RequestError(
                 f"{name}: {family.name} reads prompts by T5 too, whose words cannot be weighted. Leave the weights "
                 r"out, or write \(words:1.2\) for the text itself."
             )
         count, room = _count_tokens(parts, family)
-        if count > room and not isinstance(family, ReadsByClip):
+        if count > room and clip_reader(family) is None:
             raise RequestError(_too_long(name, parts, count, room, family))
         if count > MAX_TOKENS:
             raise RequestError(f"{name}: has {count} tokens, of which at most {MAX_TOKENS} are read. Shorten it.")
@@ -60,10 +61,11 @@ def _encode(text: str, name: str, clip_skip: int, family: PromptReader) -> Promp
     require_readable({name: text}, {}, family)
     parts = parse_weights(text, name)
     count, room = _count_tokens(parts, family)
-    if not isinstance(family, ReadsByClip):
+    reader = clip_reader(family)
+    if reader is None:
         return family.encode_prompts([parts[0].text])
     if not is_weighted(parts) and count <= room:
-        return family.encode_prompts_early([parts[0].text], clip_skip)
+        return reader.encode_prompts_early([parts[0].text], clip_skip)
     return encode_in_parts(parts, clip_skip, family)
 
 
@@ -71,13 +73,15 @@ def _lengthened(
     features: PromptFeatures, length: int, text: str, clip_skip: int, family: PromptReader
 ) -> PromptFeatures:
     """With the features of an empty prompt behind, or zeros where an empty prompt itself is zeros."""
-    embeds = features.prompt_embeds
-    if embeds.shape[1] == length:
+    if features.length == length:
         return features
-    assert isinstance(family, ReadsByClip)
-    empty = family.encode_prompts_early([" " if text else ""], clip_skip).prompt_embeds
-    missing = (length - embeds.shape[1]) // empty.shape[1]
-    return PromptFeatures(torch.cat([embeds, *[empty] * missing], dim=1), features.pooled_prompt_embeds)
+    reader = clip_reader(family)
+    if reader is None:
+        return features.padded(length)
+    empty = reader.encode_prompts_early([" " if text else ""], clip_skip)
+    missing = (length - features.length) // empty.length
+    embeds = torch.cat([features.prompt_embeds, *[empty.prompt_embeds] * missing], dim=1)
+    return replace(features, prompt_embeds=embeds)
 
 
 def _count_tokens(parts: Sequence[WeightedText], family: PromptReader) -> tuple[int, int]:

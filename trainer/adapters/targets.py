@@ -12,8 +12,6 @@ from settings.sections.adapter import AdapterSection
 TEXT_ENCODER_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
 CROSS_ATTENTION_KV = ("attn2.to_k", "attn2.to_v")
 """What reads the prompt in a UNet: the layers of Custom Diffusion (Kumari et al. 2023)."""
-B_LORA_BLOCKS = {"content": "up_blocks.0.attentions.0", "style": "up_blocks.0.attentions.1"}
-"""Of SDXL's UNet (Frenkel et al. 2024, B-LoRA): the block that decides what is shown, and the one that decides how."""
 SECONDS_FOR_ONE_PATH = 0.5
 EXAMPLES = 6
 
@@ -49,10 +47,10 @@ def layer_paths(model: nn.Module) -> list[str]:
 
 
 def _b_lora(family: ModelFamily, config: AdapterSection, layers: Sequence[str]) -> list[str]:
-    if family.name != "sdxl":
+    if not family.b_lora_blocks:
         raise ConfigError(f"lora_targets: B-LoRA's blocks are SDXL's; {family.name} has none. Choose attention")
     wanted = config.lora_targets.removeprefix("b-lora").removeprefix("-")
-    blocks = [block for name, block in B_LORA_BLOCKS.items() if wanted in ("", name)]
+    blocks = [block for name, block in family.b_lora_blocks.items() if wanted in ("", name)]
     attention = _ending_with(layers, family.adapter_modules["attention"])
     return _required(family, config, [path for path in attention if path.startswith(tuple(f"{b}." for b in blocks))])
 

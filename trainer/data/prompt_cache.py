@@ -33,10 +33,7 @@ class PromptCache:
         if len(different) == len(prompts):
             return self.encode(prompts)
         features = self.encode(different)
-        rows = torch.tensor([different.index(prompt) for prompt in prompts])
-        rows = rows.to(features.prompt_embeds.device, non_blocking=True)
-        pooled = features.pooled_prompt_embeds
-        return PromptFeatures(features.prompt_embeds[rows], None if pooled is None else pooled[rows])
+        return features.rows(torch.tensor([different.index(prompt) for prompt in prompts]))
 
     @property
     def frozen(self) -> bool:
