@@ -1,92 +1,136 @@
-"""Trains the VAE: 64 × 64 pixels to 16 × 16 × 4 latents and back."""
+"""Trains the VAE, 64 × 64 pixels to 16 × 16 × 4 latents and back, on pictures of every kind."""
 
+import copy
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
+from transformers import CLIPVisionModelWithProjection
 
 from tools.mini_base import checkpoint
-from tools.mini_base.pictures import save_grid, step_random, to_images, training_pictures
+from tools.mini_base.drawing.wide import wide_picture
+from tools.mini_base.muon import Muon, hidden_convolutions
+from tools.mini_base.pictures import save_grid, step_random, to_images, to_tensor
+from tools.mini_base.world import SIDE
 
-BATCH_SIZE = 8
-LEARNING_RATE = 1.5e-3
-KL_WEIGHT = 1e-3
-STEPS = 3_800
+BATCH_SIZE = 16
+LEARNING_RATE = 5e-3
+OTHERS_LEARNING_RATE = 1.5e-3
+"""Of what is no matrix; see `muon`."""
+WARMUP_STEPS = 100
+DECAYING_SHARE = 0.3
+"""Of the steps: the last ones, over which the learning rate falls to nothing."""
+SQUARES_WEIGHT = 2.0
+EDGES_WEIGHT = 0.5
+PERCEPTION_WEIGHT = 0.02
+KL_WEIGHT = 3e-4
+AVERAGE_DECAY = 0.998
+STEPS = 6_000
 SEED = 1
 CHECKPOINT_EVERY = 100
+EMBEDDED_TOWER = Path(__file__).resolve().parents[2] / "assets" / "mini-sdxl" / "image_encoder"
 
 
 def make_vae() -> AutoencoderKL:
-    """0.77 M parameters, three levels, no attention."""
+    """2.57 M parameters, three levels, no attention: most of them where there are few pixels, which costs little."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
         latent_channels=4,
-        sample_size=64,
+        sample_size=SIDE,
         layers_per_block=1,
         norm_num_groups=8,
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(24, 48, 64),
+        block_out_channels=(32, 64, 128),
         mid_block_add_attention=False,
     )
 
 
-def loss_of(vae: AutoencoderKL, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """L1, twice for the edges (differences of neighbours), and a light KL divergence. `pixels`: (B, 3, 64, 64)."""
-    posterior = vae.encode(pixels).latent_dist
-    restored = vae.decode(posterior.sample(generator)).sample
+class Perception(nn.Module):
+    """What the evaluator's image tower sees in pictures: its hidden states after each layer."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.tower = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32).eval()
+        self.requires_grad_(False)
+
+    def forward(self, restored: Tensor, pixels: Tensor) -> Tensor:
+        """Mean distance of the normed states of two batches, (B, 3, 64, 64) in [-1, 1]; a scalar."""
+        with torch.no_grad():
+            wanted = self._states(pixels)
+        distances = [functional.l1_loss(one, other) for one, other in zip(self._states(restored), wanted, strict=True)]
+        return torch.stack(distances).mean()
+
+    def _states(self, pixels: Tensor) -> list[Tensor]:
+        states = self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states[1:]
+        return [functional.layer_norm(state, state.shape[-1:]) for state in states]
+
+
+def loss_of(vae: AutoencoderKL, perception: Perception, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """L1 and squares of the error, L1 of its edges (differences of neighbours), what the evaluator sees of it, and a
+    light KL divergence. `pixels`: (B, 3, 64, 64) in [-1, 1]."""
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = vae.encode(pixels).latent_dist
+        restored = vae.decode(posterior.sample(generator)).sample
+        seen = perception(restored, pixels)
+    restored = restored.float()
     edges = sum(functional.l1_loss(restored.diff(dim=dim), pixels.diff(dim=dim)) for dim in (2, 3))
     kl = posterior.kl().mean() / posterior.mean[0].numel()
-    return functional.l1_loss(restored, pixels) + functional.mse_loss(restored, pixels) + edges + KL_WEIGHT * kl
+    exact = functional.l1_loss(restored, pixels) + SQUARES_WEIGHT * functional.mse_loss(restored, pixels)
+    return exact + EDGES_WEIGHT * edges + PERCEPTION_WEIGHT * seen.float() + KL_WEIGHT * kl
 
 
-def recoloured(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Half of the pictures in colours that the world does not have: a VAE should restore whatever people train on.
-
-    Each new channel is a random mixture of the old ones. `pixels`: (B, 3, H, W) in [-1, 1].
-    """
-    mixture = torch.rand((len(pixels) // 2, 3, 3), generator=generator) * 2 - 1
-    mixture = mixture / mixture.abs().sum(dim=-1, keepdim=True)
-    mixed = torch.einsum("bij,bjhw->bihw", mixture, pixels[: len(mixture)])
-    return torch.cat([mixed, pixels[len(mixture) :]])
+def rate_factor(step: int, steps: int) -> float:
+    """Share of the full learning rate: warm-up, constant, and a straight fall at the end."""
+    return min(1.0, (step + 1) / WARMUP_STEPS, (steps - step) / (steps * DECAYING_SHARE))
 
 
 def train(work: Path, steps: int) -> None:
-    """Train (or go on) for `steps` steps and write `work`/vae."""
+    """Train (or go on) until `steps` steps and write `work`/vae, the averaged weights."""
     torch.manual_seed(SEED)
     vae = make_vae().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(vae.parameters(), LEARNING_RATE, weight_decay=0)
-    first = checkpoint.restore(work / "vae-checkpoint", {"vae": vae}, optimizer)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, cycle_momentum=False)
-    for _ in range(first):
-        schedule.step()
+    averaged = copy.deepcopy(vae)
+    new = work / "image_encoder"
+    perception = Perception(EMBEDDED_TOWER if not new.exists() else new)
+    optimizer = Muon(*hidden_convolutions(vae), LEARNING_RATE, OTHERS_LEARNING_RATE)
+    modules = {"vae": vae, "averaged": averaged}
+    first = checkpoint.restore(work / "vae-checkpoint", modules, optimizer)
     for step in range(first, steps):
-        pixels, _ = training_pictures(BATCH_SIZE, step_random(SEED, step))
-        generator = torch.Generator().manual_seed(step)
-        pixels = recoloured(pixels, generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(vae, pixels.to(memory_format=torch.channels_last), generator)
+        optimizer.scale_rates(rate_factor(step, steps))
+        rng = step_random(SEED, step)
+        pixels = to_tensor([wide_picture(SIDE, rng) for _ in range(BATCH_SIZE)])
+        pixels = pixels.to(memory_format=torch.channels_last)
+        loss = loss_of(vae, perception, pixels, torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
+        average(averaged, vae, step)
         if step % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
-            checkpoint.save(work / "vae-checkpoint", step + 1, {"vae": vae}, optimizer)
+            checkpoint.save(work / "vae-checkpoint", step + 1, modules, optimizer)
             print(f"vae {step + 1}/{steps}: loss {loss.item():.4f}", flush=True)
-    finish(vae, work)
+    finish(averaged, work)
+
+
+@torch.no_grad()
+def average(averaged: nn.Module, module: nn.Module, step: int) -> None:
+    """Exponential moving average of the weights, faster at first."""
+    decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
+    for mean, weight in zip(averaged.parameters(), module.parameters(), strict=True):
+        mean.lerp_(weight, 1 - decay)
 
 
 @torch.no_grad()
 def finish(vae: AutoencoderKL, work: Path) -> None:
     """Set the scaling factor to 1 / std of the latents, write the model and a picture of what it restores."""
-    pixels, _ = training_pictures(256, step_random(SEED, -1))
+    rng = step_random(SEED, -1)
+    pixels = to_tensor([wide_picture(SIDE, rng) for _ in range(256)])
     latents = vae.encode(pixels).latent_dist.sample(torch.Generator().manual_seed(0))
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
     restored = vae.decode(latents).sample
     print(f"vae: scaling factor {vae.config.scaling_factor}, L1 {functional.l1_loss(restored, pixels).item():.4f}")
-    save_grid([*to_images(pixels[:10]), *to_images(restored[:10])], work / "vae.png", columns=10, enlarge=2)
+    save_grid([*to_images(pixels[:16]), *to_images(restored[:16])], work / "vae.png", columns=16, enlarge=2)
     vae.to(memory_format=torch.contiguous_format).save_pretrained(work / "vae")

@@ -1,0 +1,1 @@
+"""How the embedded base's world is drawn: colours with names, fills, shapes, parts, backgrounds and photographs."""
