@@ -71,7 +71,8 @@ def orthogonalized(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 def hidden_convolutions(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """Weights for Muon, and all others: the convolutions with at least 16 channels on either side."""
-    matrices, others = [], []
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
     for weight in module.parameters():
         hidden = weight.ndim == 4 and min(weight.shape[:2]) >= 16
         (matrices if hidden else others).append(weight)

@@ -161,7 +161,7 @@ SHAPES: dict[str, Outline] = {
     "ring": Outline((_disc(0, 0, 1),), (_disc(0, 0, 0.5),)),
     "moon": _moon(),
     "diamond": Outline((((0, -1), (0.7, 0), (0, 1), (-0.7, 0)),)),
-    "flower": polar(lambda angle: 0.74 + 0.26 * math.cos(5 * angle), 80),
+    "flower": polar(lambda angle: 0.62 + 0.38 * abs(math.cos(2.5 * angle)), 80),
     "drop": Outline((((0, -1.05), *_disc(0, 0.35, 0.66)[4:29]),)),
     "arrow": Outline((((0, -1), (0.85, -0.1), (0.34, -0.1), (0.34, 1), (-0.34, 1), (-0.34, -0.1), (-0.85, -0.1)),)),
 }

@@ -36,7 +36,7 @@ def photograph(name: str) -> Image.Image:
 
 
 def random_square(names: Sequence[str], side: int, rng: random.Random, reduced: float = MOST_REDUCED) -> Image.Image:
-    """`side` × `side` pixels: a random square of a random photograph, reduced by a random factor of at most `reduced`."""
+    """`side` × `side` pixels: a square of one of the photographs, reduced by a random factor up to `reduced`."""
     whole = photograph(rng.choice(names))
     taken = round(side * math.exp(rng.uniform(0, math.log(max(1.0, min(reduced, min(whole.size) / side))))))
     left, top = rng.randint(0, whole.width - taken), rng.randint(0, whole.height - taken)

@@ -105,7 +105,7 @@ def training_photograph(side: int, rng: random.Random) -> Image.Image:
 def painted(picture: Image.Image, rng: random.Random) -> Image.Image:
     """The picture as another hand would render it: faded, darkened, in two inks, in few tones, clouded or in grain."""
     kind = rng.randrange(6)
-    values = np.asarray(picture, dtype=np.float32)
+    values: np.ndarray = np.asarray(picture, dtype=np.float32)
     noise = np.random.default_rng(rng.getrandbits(32))
     if kind == 0:
         grey = values.mean(axis=-1, keepdims=True) / 255
