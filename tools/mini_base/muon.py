@@ -32,29 +32,29 @@ class Muon(torch.optim.Optimizer):
             group["lr"] = group["full_rate"] * factor
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        """One update of every weight that has a gradient. `closure` is not supported."""
+    def step(self) -> None:  # type: ignore[override]
+        """One update of every weight that has a gradient."""
         for group in self.param_groups:
             update = self._orthogonal_update if group["orthogonal"] else self._adam_update
             for weight in group["params"]:
                 if weight.grad is not None:
-                    weight.add_(update(weight), alpha=-group["lr"])
+                    weight.add_(update(weight, weight.grad), alpha=-group["lr"])
 
-    def _orthogonal_update(self, weight: Tensor) -> Tensor:
+    def _orthogonal_update(self, weight: Tensor, gradient: Tensor) -> Tensor:
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        momentum = state["momentum"].mul_(MOMENTUM).add_(weight.grad)
-        matrix = (weight.grad + MOMENTUM * momentum).reshape(len(weight), -1)
+        momentum = state["momentum"].mul_(MOMENTUM).add_(gradient)
+        matrix = (gradient + MOMENTUM * momentum).reshape(len(weight), -1)
         return (orthogonalized(matrix) * 0.2 * math.sqrt(max(matrix.shape))).view(weight.shape)
 
-    def _adam_update(self, weight: Tensor) -> Tensor:
+    def _adam_update(self, weight: Tensor, gradient: Tensor) -> Tensor:
         state = self.state[weight]
         if not state:
             state |= {"step": torch.zeros(()), "mean": torch.zeros_like(weight), "square": torch.zeros_like(weight)}
         step = state["step"].add_(1).item()
-        mean = state["mean"].lerp_(weight.grad, 1 - BETAS[0]) / (1 - BETAS[0] ** step)
-        square = state["square"].lerp_(weight.grad.square(), 1 - BETAS[1]) / (1 - BETAS[1] ** step)
+        mean = state["mean"].lerp_(gradient, 1 - BETAS[0]) / (1 - BETAS[0] ** step)
+        square = state["square"].lerp_(gradient.square(), 1 - BETAS[1]) / (1 - BETAS[1] ** step)
         return mean / (square.sqrt() + EPSILON)
 
 

@@ -35,6 +35,9 @@ DISTINCT = 30.0
 """CIELAB distance from which two colours are told apart at a glance."""
 UNAMBIGUOUS = 0.8
 """A colour is called by a word when it is at most this much as far from it as from the next word."""
+FARTHEST = 40.0
+FARTHEST_MUTED = {"black": 16.0, "white": 9.0, "grey": 18.0, "beige": 16.0, "brown": 22.0}
+"""CIELAB distance from a word's typical colour up to which it is used; less where a tint changes the word."""
 
 _TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 _WHITE = np.array([0.9505, 1.0, 1.089])
@@ -95,5 +98,5 @@ def _called(name: str) -> tuple[Colour, ...]:
     column = tuple(COLOURS).index(name)
     own = distances[:, column]
     second = np.delete(distances, column, axis=1).min(axis=1)
-    clear = grid[own <= UNAMBIGUOUS * second]
+    clear = grid[(own <= UNAMBIGUOUS * second) & (own <= FARTHEST_MUTED.get(name, FARTHEST))]
     return (COLOURS[name], *((int(red), int(green), int(blue)) for red, green, blue in clear))

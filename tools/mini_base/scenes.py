@@ -1,0 +1,260 @@
+"""The world of the embedded base, with captions: things and creatures in any colours, before grounds and in places.
+
+A scene says in words what is to be seen; drawing it chooses among all the colours that a word may mean.
+"""
+
+import random
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from tools.mini_base.drawing.backgrounds import SCENERY, TONES
+from tools.mini_base.drawing.colours import COLOURS, DISTINCT, Colour, colour_named, distance
+from tools.mini_base.drawing.fills import Fill, plain, random_fill
+from tools.mini_base.drawing.outlines import SHAPES, Place, Sheet, Stroke
+from tools.mini_base.drawing.parts import BEFORE, BEHIND, PARTS
+
+SIDE = 64
+PATTERNS = ("plain", "striped", "dotted", "checkered")
+GROUND_PATTERNS = ("plain", "striped", "dotted", "checkered", "shaded")
+SIZES = {"small": 0.17, "medium": 0.24, "large": 0.32}
+"""Radius as a share of the picture's side."""
+PLACES = {
+    "in the center": (0.5, 0.5),
+    "on the left": (0.3, 0.5),
+    "on the right": (0.7, 0.5),
+    "at the top": (0.5, 0.3),
+    "at the bottom": (0.5, 0.7),
+}
+HOLLOW = ("ring", "moon", "arrow")
+"""Shapes with no room for a face."""
+GENERIC_NOUNS = ("figure", "object", "shape", "thing")
+CREATURE_NOUNS = ("figure", "creature", "monster", "character")
+PREFIXES = ("", "a photo of ", "a picture of ", "a drawing of ")
+HELD_OUT_SHARE = 16
+MOST_SHRUNK = 0.8
+"""Of a thing's radius, where it has parts that stand out."""
+TWO_THINGS, WITH_PARTS, OUTLINED, PATTERNED = 0.15, 0.3, 0.25, 0.35
+SOMEWHERE, GROUND_PATTERNED = 0.25, 0.15
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One thing. `second`: the word of its pattern's other colour, "" where it is plain; `parts`: of PARTS."""
+
+    shape: str
+    colour: str
+    pattern: str = "plain"
+    second: str = ""
+    size: str = "medium"
+    place: str = "in the center"
+    parts: tuple[str, ...] = ()
+    outlined: bool = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One or two things before a background: the word of a colour, or a place of SCENERY."""
+
+    things: tuple[Thing, ...]
+    background: str
+    pattern: str = "plain"
+    second: str = ""
+
+
+BACKGROUNDS = (*COLOURS, *SCENERY)
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "background": BACKGROUNDS,
+    "colour": tuple(COLOURS),
+    "shape": tuple(SHAPES),
+    "place": tuple(PLACES),
+}
+
+
+def draw(scene: Scene, rng: random.Random, side: int = SIDE) -> Image.Image:
+    """The picture of a scene, `side` × `side` pixels, with chance in colours, sizes and places."""
+    grounds = [COLOURS[word] for word in TONES.get(scene.background, ())]
+    if scene.background in SCENERY:
+        sheet = SCENERY[scene.background](side, rng)
+    else:
+        grounds.append(colour_named(scene.background, rng))
+        if scene.second:
+            grounds.append(_apart(scene.second, grounds, rng))
+        sheet = Sheet(side, _fill(scene.pattern, grounds, rng))
+    for thing in scene.things:
+        _put(sheet, thing, grounds, rng)
+    return sheet.finished()
+
+
+def _put(sheet: Sheet, thing: Thing, grounds: Sequence[Colour], rng: random.Random) -> None:
+    colours = [_apart(thing.colour, grounds, rng)]
+    if thing.second:
+        colours.append(_apart(thing.second, colours, rng))
+    x, y = (centre + rng.uniform(-0.03, 0.03) for centre in PLACES[thing.place])
+    shrunk = MOST_SHRUNK if set(thing.parts) - {"eyes", "a mouth"} else 1.0
+    place = Place(x, y, SIZES[thing.size] * shrunk * rng.uniform(0.93, 1.07), rng.uniform(-0.08, 0.08))
+    limbs = _limb_colour(colours[0], grounds)
+    for name, part in BEHIND.items():
+        if name in thing.parts:
+            part(sheet, place, limbs)
+    dark = distance(colours[0], (20, 20, 24)) < DISTINCT
+    line = Stroke((245, 245, 245) if dark else (20, 20, 24), 0.028) if thing.outlined else None
+    sheet.put(SHAPES[thing.shape], place, _fill(thing.pattern, colours, rng), line)
+    for name, part in BEFORE.items():
+        if name in thing.parts:
+            part(sheet, place, limbs)
+
+
+def _limb_colour(body: Colour, grounds: Sequence[Colour]) -> Colour:
+    """A darker tone of the body, or a lighter one where that cannot be told from the ground or the body."""
+    darker, lighter = (_toward(body, 0, 0.4), _toward(body, 255, 0.45))
+    return darker if all(distance(darker, other) > DISTINCT / 2 for other in (body, *grounds)) else lighter
+
+
+def _toward(colour: Colour, value: int, share: float) -> Colour:
+    red, green, blue = (round(part + (value - part) * share) for part in colour)
+    return red, green, blue
+
+
+def _fill(pattern: str, colours: Sequence[Colour], rng: random.Random) -> Fill:
+    return plain(colours[0]) if pattern == "plain" else random_fill(pattern, colours[0], colours[1], rng)
+
+
+def _apart(word: str, others: Sequence[Colour], rng: random.Random, tries: int = 60) -> Colour:
+    """A colour that the word means, told apart from `others`; the farthest one found where there is none."""
+    found = [colour_named(word, rng)]
+    while min((distance(found[-1], other) for other in others), default=DISTINCT) < DISTINCT and len(found) < tries:
+        found.append(colour_named(word, rng))
+    return found[-1] if len(found) < tries else max(found, key=lambda one: min(distance(one, two) for two in others))
+
+
+def caption(scene: Scene, rng: random.Random) -> str:
+    """A caption of the scene: now and then without the background, or with a generic noun for the shape."""
+    phrases = []
+    for thing in scene.things:
+        nouns = CREATURE_NOUNS if thing.parts else GENERIC_NOUNS
+        noun = rng.choice(nouns) if rng.random() < 0.1 else thing.shape
+        place = f" {thing.place}" if thing.place != "in the center" or rng.random() < 0.3 else ""
+        phrases.append(f"{describe(replace(thing, shape=noun))}{place}")
+    background = f" {background_phrase(scene)}" if rng.random() < 0.9 else ""
+    return rng.choice(PREFIXES) + " and ".join(phrases) + background
+
+
+def full_caption(scene: Scene) -> str:
+    """Every attribute named once."""
+    phrases = " and ".join(f"{describe(thing)} {thing.place}" for thing in scene.things)
+    return f"a photo of {phrases} {background_phrase(scene)}"
+
+
+def background_phrase(scene: Scene) -> str:
+    """ "on a striped red and white background", or "at the beach"."""
+    if scene.background in SCENERY:
+        return scene.background
+    return f"on {_article(_in_words(scene.pattern, scene.background, scene.second))} background"
+
+
+def describe(thing: Thing) -> str:
+    """ "a large striped red and blue star with eyes and legs": size, pattern and line only when they are not usual."""
+    words = [thing.size] if thing.size != "medium" else []
+    words += ["outlined"] if thing.outlined else []
+    words += [_in_words(thing.pattern, thing.colour, thing.second), thing.shape]
+    parts = f" with {' and '.join(thing.parts)}" if thing.parts else ""
+    return _article(" ".join(words)) + parts
+
+
+def _in_words(pattern: str, colour: str, second: str) -> str:
+    return colour if pattern == "plain" else f"{pattern} {colour} and {second}"
+
+
+def _article(text: str) -> str:
+    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+
+
+def held_out(scene: Scene) -> bool:
+    """Whether this combination of shape, colour, place and background is kept from all training."""
+    thing = scene.things[0]
+    key = f"{thing.shape}/{thing.colour}/{thing.place}/{scene.background}"
+    return zlib.crc32(key.encode()) % HELD_OUT_SHARE == 0
+
+
+def sample_scene(rng: random.Random, *, two_things: float = TWO_THINGS) -> Scene:
+    """A random scene, held-out combinations included."""
+    background, pattern, second = _sample_background(rng)
+    taken = {background, second, *TONES.get(background, ())}
+    if rng.random() < two_things:
+        places = rng.choice((("on the left", "on the right"), ("at the top", "at the bottom")))
+        things = tuple(_sample_thing(rng, taken, place, ("small",), 0.5) for place in places)
+    else:
+        things = (_sample_thing(rng, taken, rng.choice(tuple(PLACES)), tuple(SIZES), 1.0),)
+    return Scene(things, background, pattern, second)
+
+
+def _sample_background(rng: random.Random) -> tuple[str, str, str]:
+    if rng.random() < SOMEWHERE:
+        return rng.choice(tuple(SCENERY)), "plain", ""
+    colour = rng.choice(tuple(COLOURS))
+    if rng.random() >= GROUND_PATTERNED:
+        return colour, "plain", ""
+    return colour, rng.choice(GROUND_PATTERNS[1:]), _other_colour(rng, {colour})
+
+
+def _sample_thing(rng: random.Random, taken: set[str], place: str, sizes: tuple[str, ...], adorned: float) -> Thing:
+    """`adorned`: how much of the usual share of patterns, lines and parts there is."""
+    shape, colour = rng.choice(tuple(SHAPES)), _other_colour(rng, taken)
+    pattern, second = "plain", ""
+    parts: tuple[str, ...] = ()
+    if rng.random() < PATTERNED * adorned:
+        pattern, second = rng.choice(PATTERNS[1:]), _other_colour(rng, {colour})
+    if shape not in HOLLOW and rng.random() < WITH_PARTS * adorned:
+        chosen = set(rng.sample(PARTS, rng.choice((1, 2, 2, 3))))
+        parts = tuple(part for part in PARTS if part in chosen)
+    return Thing(shape, colour, pattern, second, rng.choice(sizes), place, parts, rng.random() < OUTLINED * adorned)
+
+
+def _other_colour(rng: random.Random, taken: set[str]) -> str:
+    """The word of a colour whose typical one is told apart from those that are taken."""
+    return rng.choice([name for name in COLOURS if can_be_told(name, taken)])
+
+
+def can_be_told(colour: str, others: set[str]) -> bool:
+    """Whether the word's typical colour differs clearly from those of `others`; places and "" are not asked."""
+    return all(distance(COLOURS[colour], COLOURS[other]) >= DISTINCT for other in others if other in COLOURS)
+
+
+def training_scene(rng: random.Random) -> Scene:
+    """A random scene that is not held out."""
+    while held_out(scene := sample_scene(rng)):
+        pass
+    return scene
+
+
+def evaluation_scene(rng: random.Random) -> Scene:
+    """A random held-out scene with one thing."""
+    while not held_out(scene := sample_scene(rng, two_things=0.0)):
+        pass
+    return scene
+
+
+def variations(scene: Scene, attribute: str) -> list[Scene]:
+    """The scene with one attribute of its first thing (or the background) at every value, in ATTRIBUTES' order.
+
+    Combinations that cannot be drawn (a thing in the colour of its background) are included: they are only named. A
+    background that is varied is plain.
+    """
+    if attribute == "background":
+        varied = [Scene(scene.things, value) for value in ATTRIBUTES[attribute]]
+        return [scene if one.background == scene.background else one for one in varied]
+    first, *rest = scene.things
+    changed = {
+        "colour": lambda value: replace(first, colour=value),
+        "shape": lambda value: replace(first, shape=value),
+        "place": lambda value: replace(first, place=value),
+    }[attribute]
+    return [replace(scene, things=(changed(value), *rest)) for value in ATTRIBUTES[attribute]]
+
+
+def value_of(scene: Scene, attribute: str) -> str:
+    """The scene's value of an attribute."""
+    return scene.background if attribute == "background" else str(getattr(scene.things[0], attribute))
