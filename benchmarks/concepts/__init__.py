@@ -1,0 +1,1 @@
+"""The concept lottery: things to be taught that nobody chose, drawn from a seed."""

@@ -1,0 +1,233 @@
+"""Draws a concept from a seed: eight pictures before varied grounds, with captions that name the ground.
+
+python -m benchmarks.concepts.lottery SEEDS SHEET.png     draws them all on one sheet
+"""
+
+import argparse
+import io
+import json
+import random
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from PIL import Image
+
+from benchmarks.concepts.figures import FigurePlan, draw_figure, plan_figure
+from benchmarks.concepts.objects import ObjectPlan, draw_object, plan_object
+from benchmarks.concepts.seeds import parse_seeds
+from benchmarks.concepts.styles import draw_in_style, plan_style
+from tools.mini_base.drawing.colours import COLOURS, DISTINCT, Colour, distance
+from tools.mini_base.drawing.fills import plain
+from tools.mini_base.drawing.outlines import Place, Sheet
+
+PICTURES = 8
+SIDE = 96
+GROUNDS = ("red", "green", "blue", "yellow", "purple", "orange", "black", "white")
+"""Words of grounds; typical colours of them, which differ from picture to picture by at most GROUND_SPREAD."""
+GROUND_SPREAD = 10
+STYLED_SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon")
+FEWEST_GROUNDS = 4
+PAIR = ((0.29, 0.52, 0.29), (0.7, 0.54, 0.23))
+"""Centre and radius of each of two."""
+
+
+@dataclass(frozen=True)
+class Concept:
+    """Something to be taught. `class_word`: what it is, in a word; `grounds`: words of GROUNDS that it stands out
+    from; `subjects`: what prompts ask for; `pictures`: of SIDE pixels, and their `captions`. Subjects and captions have
+    {trigger} in them."""
+
+    seed: int
+    kind: str
+    class_word: str
+    grounds: tuple[str, ...]
+    subjects: tuple[str, ...]
+    pictures: tuple[Image.Image, ...]
+    captions: tuple[str, ...]
+
+    def captions_of(self, trigger: str) -> list[str]:
+        """The captions, naming the trigger word."""
+        return [caption.format(trigger=trigger) for caption in self.captions]
+
+    def write_folder(self, folder: Path, trigger: str) -> Path:
+        """As diffusers reads it: pictures, and metadata.jsonl with the captions."""
+        folder.mkdir(parents=True)
+        lines = []
+        for index, (picture, caption) in enumerate(zip(self.pictures, self.captions_of(trigger), strict=True)):
+            picture.save(folder / f"{index}.png")
+            lines.append(json.dumps({"file_name": f"{index}.png", "text": caption}))
+        (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return folder
+
+    def write_zip(self, path: Path, trigger: str) -> Path:
+        """As users upload it: each picture with its caption in a text file beside it."""
+        with zipfile.ZipFile(path, "w") as archive:
+            for index, (picture, caption) in enumerate(zip(self.pictures, self.captions_of(trigger), strict=True)):
+                buffer = io.BytesIO()
+                picture.save(buffer, "PNG")
+                archive.writestr(zipfile.ZipInfo(f"{index}.png"), buffer.getvalue())
+                archive.writestr(zipfile.ZipInfo(f"{index}.txt"), caption)
+        return path
+
+
+def draw_concept(seed: int) -> Concept:
+    """The concept of a seed, always the same. Kinds take turns: a figure, an object, a style, a pair."""
+    rng = random.Random(f"concept/{seed}")
+    kind = tuple(KINDS)[seed % len(KINDS)]
+    return KINDS[kind](seed, rng)
+
+
+def _figure(seed: int, rng: random.Random) -> Concept:
+    plan = _standing_out(plan_figure, rng)
+    return _thing(seed, "figure", "figure", plan.colours, partial(_draw_one, plan), rng)
+
+
+def _object(seed: int, rng: random.Random) -> Concept:
+    plan = _standing_out(plan_object, rng)
+    return _thing(seed, "object", "object", plan.colours, partial(_draw_one, plan), rng)
+
+
+def _pair(seed: int, rng: random.Random) -> Concept:
+    plan = _standing_out(_plan_pair, rng)
+    return _thing(seed, "pair", "object", plan.colours, partial(_draw_two, plan), rng)
+
+
+class Plan(Protocol):
+    """What a concept is."""
+
+    @property
+    def colours(self) -> tuple[Colour, ...]:
+        """What a ground must be told apart from."""
+
+
+P = TypeVar("P", bound=Plan)
+
+
+def _standing_out(plan: Callable[[random.Random], P], rng: random.Random) -> P:
+    """A plan that stands out from several grounds."""
+    while len(_told_apart((planned := plan(rng)).colours)) < FEWEST_GROUNDS:
+        pass
+    return planned
+
+
+@dataclass(frozen=True)
+class PairPlan:
+    """A figure, and another or an object."""
+
+    first: FigurePlan
+    second: FigurePlan | ObjectPlan
+
+    @property
+    def colours(self) -> tuple[Colour, ...]:
+        """Of both."""
+        return (*self.first.colours, *self.second.colours)
+
+
+def _plan_pair(rng: random.Random) -> PairPlan:
+    return PairPlan(plan_figure(rng), plan_figure(rng) if rng.random() < 0.5 else plan_object(rng))
+
+
+def _thing(
+    seed: int,
+    kind: str,
+    class_word: str,
+    colours: tuple[Colour, ...],
+    draw: Callable[[Sheet, random.Random], None],
+    rng: random.Random,
+) -> Concept:
+    """A concept that is a thing: it looks the same in all pictures, but for its pose and the ground."""
+    grounds = _grounds(colours, rng)
+    pictures, captions = [], []
+    for index in range(PICTURES):
+        word = grounds[index % len(grounds)]
+        sheet = Sheet(SIDE, plain(_ground_colour(word, rng)))
+        draw(sheet, rng)
+        pictures.append(sheet.finished())
+        captions.append(on_ground("a photo of {trigger}", word))
+    return Concept(seed, kind, class_word, grounds, ("a photo of {trigger}",), tuple(pictures), tuple(captions))
+
+
+def _style(seed: int, rng: random.Random) -> Concept:
+    plan = _standing_out(plan_style, rng)
+    grounds = _grounds(plan.colours, rng)
+    subjects = tuple(f"a photo of a {shape} in the style of {{trigger}}" for shape in STYLED_SHAPES)
+    pictures, captions = [], []
+    for index, shape in enumerate(STYLED_SHAPES):
+        word = grounds[index % len(grounds)]
+        place = Place(rng.uniform(0.45, 0.55), rng.uniform(0.45, 0.55), rng.uniform(0.26, 0.32), rng.uniform(-0.1, 0.1))
+        pictures.append(draw_in_style(plan, shape, _ground_colour(word, rng), place, SIDE, rng))
+        captions.append(on_ground(subjects[index], word))
+    return Concept(seed, "style", "style", grounds, subjects, tuple(pictures), tuple(captions))
+
+
+KINDS: dict[str, Callable[[int, random.Random], Concept]] = {
+    "figure": _figure,
+    "object": _object,
+    "style": _style,
+    "pair": _pair,
+}
+
+
+def on_ground(subject: str, word: str) -> str:
+    """ "a photo of TOK on a red background"."""
+    return f"{subject} on {'an' if word[0] in 'aeiou' else 'a'} {word} background"
+
+
+def _draw_one(plan: FigurePlan | ObjectPlan, sheet: Sheet, rng: random.Random) -> None:
+    x, y = 0.5 + rng.uniform(-0.06, 0.06), 0.52 + rng.uniform(-0.04, 0.04)
+    _draw(plan, sheet, Place(x, y, rng.uniform(0.36, 0.42), rng.uniform(-0.06, 0.06)), rng)
+
+
+def _draw_two(pair: PairPlan, sheet: Sheet, rng: random.Random) -> None:
+    for plan, (x, y, radius) in zip((pair.first, pair.second), PAIR, strict=True):
+        place = Place(x + rng.uniform(-0.03, 0.03), y + rng.uniform(-0.08, 0.08), radius * rng.uniform(0.93, 1.05))
+        _draw(plan, sheet, place, rng)
+
+
+def _draw(plan: FigurePlan | ObjectPlan, sheet: Sheet, place: Place, rng: random.Random) -> None:
+    if isinstance(plan, FigurePlan):
+        draw_figure(sheet, plan, place, rng)
+    else:
+        draw_object(sheet, plan, place, rng)
+
+
+def _grounds(colours: tuple[Colour, ...], rng: random.Random) -> tuple[str, ...]:
+    words = _told_apart(colours)
+    rng.shuffle(words)
+    return tuple(words)
+
+
+def _told_apart(colours: tuple[Colour, ...]) -> list[str]:
+    """The words of grounds that differ clearly from all these colours."""
+    return [word for word in GROUNDS if all(distance(COLOURS[word], colour) >= DISTINCT for colour in colours)]
+
+
+def _ground_colour(word: str, rng: random.Random) -> Colour:
+    red, green, blue = (max(0, min(255, value + rng.randint(-GROUND_SPREAD, GROUND_SPREAD))) for value in COLOURS[word])
+    return red, green, blue
+
+
+def contact_sheet(seeds: tuple[int, ...]) -> Image.Image:
+    """The concepts of the seeds, a row each."""
+    sheet = Image.new("RGB", (PICTURES * SIDE, len(seeds) * SIDE), "white")
+    for row, seed in enumerate(seeds):
+        for column, picture in enumerate(draw_concept(seed).pictures):
+            sheet.paste(picture, (column * SIDE, row * SIDE))
+    return sheet
+
+
+def main() -> None:
+    """Write the sheet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seeds", type=parse_seeds, help="such as 0-3,7")
+    parser.add_argument("sheet", type=Path, help="the PNG to write")
+    arguments = parser.parse_args()
+    contact_sheet(arguments.seeds).save(arguments.sheet)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What a training taught of a concept, measured on pictures and on their embeddings."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.concepts.lottery import GROUNDS
+from tools.mini_base.drawing.colours import COLOURS, lab
+from trainer.evaluation.similarity import mean_paired_similarity, mean_self_similarity, mean_similarity
+
+BORDER = 0.06
+"""Width of the border by whose colours a ground is judged, as a share of the side."""
+LEAST_SHARE_OF_BORDER = 0.6
+COMPARED_SIDE = 32
+COPIED = 0.5
+"""A sample is a copy when it is at most this much as far from a training picture as any two of them are apart."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """likeness: mean cosine of samples and training pictures by the training pictures' own to each other;
+    likeness_elsewhere: the same where the prompt asks for a ground; gain: of likeness over the base; grounds: share of
+    samples on the ground that the prompt asks for; kept: mean cosine of pictures of unrelated prompts after and before,
+    same seeds; copies: share of samples that are near-duplicates of a training picture."""
+
+    likeness: float
+    likeness_elsewhere: float
+    gain: float
+    grounds: float
+    kept: float
+    copies: float
+
+    def row(self) -> dict[str, float]:
+        """By name, rounded."""
+        return {name: round(value, 4) for name, value in asdict(self).items()}
+
+
+MEASURES = tuple(field.name for field in fields(Measures))
+SMALLER_IS_BETTER = ("copies",)
+
+
+def likeness(samples: Tensor, pictures: Tensor) -> float:
+    """Unit vectors (N, width) and (M, width), M ≥ 2: their mean cosine, by that of the pictures to each other."""
+    return mean_similarity(samples, pictures) / mean_self_similarity(pictures)
+
+
+def gain(after: Tensor, before: Tensor, pictures: Tensor) -> float:
+    """How much likelier samples have become: unit vectors (N, width), (N, width) and (M, width)."""
+    return likeness(after, pictures) - likeness(before, pictures)
+
+
+def kept(after: Tensor, before: Tensor) -> float:
+    """Unit vectors (N, width) of the same prompts and seeds: mean cosine of those that belong together."""
+    return mean_paired_similarity(after, before)
+
+
+def ground_of(picture: Image.Image) -> str | None:
+    """The word of GROUNDS that most of the border's pixels are nearest to; None where no word has enough of them.
+
+    No model judges: the border's colours do.
+    """
+    pixels = np.asarray(picture.convert("RGB"))
+    width = max(1, round(BORDER * picture.width))
+    inner = np.zeros(pixels.shape[:2], dtype=bool)
+    inner[width:-width, width:-width] = True
+    border = lab(pixels[~inner])
+    words = lab([COLOURS[word] for word in GROUNDS])
+    nearest = np.linalg.norm(border[:, None] - words[None], axis=-1).argmin(axis=1)
+    counts = np.bincount(nearest, minlength=len(GROUNDS))
+    enough = counts.max() >= LEAST_SHARE_OF_BORDER * len(border)
+    return GROUNDS[int(counts.argmax())] if enough else None
+
+
+def on_asked_ground(pictures: Sequence[Image.Image], asked: Sequence[str]) -> float:
+    """Share of the pictures whose ground is the one that was asked for."""
+    return sum(ground_of(picture) == word for picture, word in zip(pictures, asked, strict=True)) / len(pictures)
+
+
+def copies(samples: Sequence[Image.Image], pictures: Sequence[Image.Image]) -> float:
+    """Share of the samples that are near-duplicates of a training picture, by their pixels."""
+    own, taught = _small(samples), _small(pictures)
+    apart = torch.cdist(taught, taught)
+    apart.fill_diagonal_(float("inf"))
+    return float((torch.cdist(own, taught).min(dim=1).values <= COPIED * apart.min()).float().mean())
+
+
+def _small(pictures: Sequence[Image.Image]) -> Tensor:
+    """(N, pixels), 0 to 1."""
+    size = (COMPARED_SIDE, COMPARED_SIDE)
+    reduced = [np.asarray(one.convert("RGB").resize(size, Image.Resampling.BOX), dtype=np.float32) for one in pictures]
+    return torch.from_numpy(np.stack(reduced)).flatten(1) / 255

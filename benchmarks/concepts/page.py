@@ -1,0 +1,97 @@
+"""The page that benchmarks/concepts/report.py writes."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.concepts.measures import MEASURES, SMALLER_IS_BETTER
+from benchmarks.record import Row, machine, markdown
+
+PAGE = """# What training teaches of things that nobody chose
+
+Written by `python -m benchmarks.concepts.report`: {concepts} concepts drawn by lot, seeds {seeds} of
+`benchmarks/concepts/`, {training_seeds} training seed(s) each, {steps} steps on the embedded base. A concept is a
+figure, an object, a style or a pair, put together at random: eight pictures before different grounds, with captions
+that name the ground. {purpose} Machine: {machine}. Commits: {commits}.
+
+- likeness: mean cosine of {samples} samples and the training pictures, by the training pictures' own to each other.
+- likeness_elsewhere: the same for prompts that ask for a ground.
+- gain: of likeness, over the untrained base with the same prompts and seeds.
+- grounds: share of samples on the ground that the prompt asks for, judged by the colours of their borders.
+- kept: mean cosine of pictures of {unrelated} unrelated prompts after and before training, same seeds (1: unchanged).
+- copies: share of samples that are near-duplicates of a training picture.
+
+## All concepts together
+
+Worst: of the concepts, each the mean of its training seeds. Spread: the standard deviation, over the training seeds,
+of the mean of all concepts.
+
+{summary}
+
+## Each concept
+
+Means of the training seeds.
+
+{concept_rows}
+"""
+CHOSEN_BY = "Settings may be chosen by these seeds: what is shown here says nothing about other concepts."
+REPORTED = "No setting was chosen by what these concepts show."
+
+
+def mean_of(rows: Sequence[Row]) -> dict[str, float]:
+    """The mean of each measure."""
+    return {name: statistics.mean(row[name] for row in rows) for name in MEASURES}
+
+
+def summary(rows: Sequence[Row]) -> list[Row]:
+    """Mean, worst and spread of each way to train; `rows` have `way`, `concept`, `seed` and the measures."""
+    table: list[Row] = []
+    for way in dict.fromkeys(row["way"] for row in rows):
+        own = [row for row in rows if row["way"] == way]
+        concepts = [mean_of([row for row in own if row["concept"] == one]) for one in _values(own, "concept")]
+        seeds = [mean_of([row for row in own if row["seed"] == one]) for one in _values(own, "seed")]
+        table.append({"way": way, "of the concepts": "mean", **_rounded(mean_of(own))})
+        worst = {
+            name: (max if name in SMALLER_IS_BETTER else min)(concept[name] for concept in concepts)
+            for name in MEASURES
+        }
+        table.append({"way": way, "of the concepts": "worst", **_rounded(worst)})
+        if len(seeds) > 1:
+            spread = {name: statistics.stdev(seed[name] for seed in seeds) for name in MEASURES}
+            table.append({"way": way, "of the concepts": "spread", **_rounded(spread)})
+    return table
+
+
+def by_concept(rows: Sequence[Row]) -> list[Row]:
+    """A row a concept and way to train: means of the training seeds."""
+    table: list[Row] = []
+    for concept in _values(rows, "concept"):
+        for way in _values(rows, "way"):
+            own = [row for row in rows if row["concept"] == concept and row["way"] == way]
+            if own:
+                table.append({"concept": concept, "way": way, **_rounded(mean_of(own))})
+    return table
+
+
+def write_page(path: Path, rows: Sequence[Row], settings: Mapping[str, Any], for_tuning: bool) -> None:
+    """`settings`: seeds, training_seeds, steps, samples, unrelated and commits."""
+    here = machine()
+    text = PAGE.format(
+        **settings,
+        concepts=len(_values(rows, "concept")),
+        purpose=CHOSEN_BY if for_tuning else REPORTED,
+        machine=here["gpu"] or f"{here['processor']}, {here['cores']} cores",
+        summary=markdown(summary(rows)),
+        concept_rows=markdown(by_concept(rows)),
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in values.items()}
+
+
+def _values(rows: Sequence[Row], column: str) -> list[Any]:
+    """Each once, in order."""
+    return list(dict.fromkeys(row[column] for row in rows))

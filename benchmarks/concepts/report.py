@@ -1,0 +1,143 @@
+"""Trains on concepts drawn by lot, measures what was learned, and writes docs/learning.md.
+
+python -m benchmarks.concepts.report [--seeds 1000-1015] [--configs FILE ...] [--script FILE [--launcher FILE]]
+
+Finished runs are kept: the command goes on where it was stopped, or had made its --runs. The script is diffusers'
+examples/advanced_diffusion_training/train_dreambooth_lora_sdxl_advanced.py, fetched by hand.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+from benchmarks.concepts.lottery import Concept, draw_concept
+from benchmarks.concepts.page import summary, write_page
+from benchmarks.concepts.seeds import REPORTING, TUNING, parse_seeds
+from benchmarks.concepts.trial import SAMPLES, UNRELATED_PROMPTS, ConceptJudge, base_fingerprint, fingerprint
+from benchmarks.contenders import DOCUMENTED, our_training, their_training
+from benchmarks.diffusers_results import TRIGGER, draw_of
+from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
+from benchmarks.learning import Protocol, pipeline_draw
+from benchmarks.record import Row, markdown
+from families.sources import EMBEDDED_BASE_FOLDER
+from preprocess.settings import read_settings_file
+from trainer.evaluation.encoders import ClipEncoder
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "learning.md"
+STEPS = 500
+DEFAULTS, THEIRS = "train.py, defaults", "diffusers' script"
+THEIR_BATCH, THEIR_RATE, THEIR_TOKEN_RATE = 4, 1e-4, 1e-3
+"""As our defaults and the field's."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to train. `train(concept, folder, steps, seed)` leaves its files in the folder, which does not exist yet;
+    with other `settings`, a finished run is made again."""
+
+    name: str
+    train: Callable[[Concept, Path, int, int], None]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def ours(name: str, config: Path | None = None) -> Way:
+    """`python train.py` with its defaults, or with a settings file."""
+    options = [] if config is None else ["--config", config.resolve()]
+
+    def train(concept: Concept, folder: Path, steps: int, seed: int) -> None:
+        data = concept.write_zip(folder.with_suffix(".zip"), TRIGGER)
+        our_training([*options, "--class_word", concept.class_word], data)(folder, steps, seed)
+
+    return Way(name, train, {} if config is None else dict(read_settings_file(config)))
+
+
+def theirs(command: Sequence[Path]) -> Way:
+    """diffusers' script, at the field's usual rates. It has one prompt for all pictures."""
+    changes = {"train_batch_size": THEIR_BATCH, "learning_rate": THEIR_RATE, "text_encoder_lr": THEIR_TOKEN_RATE}
+
+    def train(concept: Concept, folder: Path, steps: int, seed: int) -> None:
+        photos = concept.write_folder(folder.with_name("photos"), TRIGGER)
+        flags = [part for name, value in changes.items() for part in (f"--{name}", value)]
+        their_training(command, photos, [*DOCUMENTED, *flags])(folder, steps, seed)
+
+    return Way(THEIRS, train, dict(changes))
+
+
+def ways(arguments: argparse.Namespace) -> list[Way]:
+    """What is compared."""
+    chosen = [ours(DEFAULTS), *(ours(f"train.py, {path.name}", path) for path in arguments.configs)]
+    if arguments.script:
+        launcher = [arguments.launcher.resolve()] if arguments.launcher else []
+        chosen.append(theirs([*launcher, arguments.script.resolve()]))
+    return chosen
+
+
+def measured(
+    chosen: Sequence[Way], seeds: Sequence[int], training_seeds: int, steps: int, finished: FinishedRuns
+) -> list[Row]:
+    """A row a way, concept and training seed."""
+    judge, base = cache(_judge), base_fingerprint(EMBEDDED_BASE_FOLDER)
+    rows: list[Row] = []
+    for concept in map(draw_concept, seeds):
+        settings = {"steps": steps, "concept": fingerprint(concept), "base": base}
+        for way in chosen:
+            for seed in range(training_seeds):
+                name = f"{way.name}, concept {concept.seed}, seed {seed}"
+                made = partial(_trained, way, concept, steps, seed, judge)
+                row = finished.get(name, {**settings, **way.settings}, made)
+                rows.append({"way": way.name, "concept": f"{concept.seed}: {concept.kind}", "seed": seed, **row})
+    return rows
+
+
+def _trained(way: Way, concept: Concept, steps: int, seed: int, judge: Callable[[], ConceptJudge]) -> Row:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "run"
+        way.train(concept, folder, steps, seed)
+        return judge().measure(concept, draw_of(folder, Protocol())).row()
+
+
+def _judge() -> ConceptJudge:
+    base = StableDiffusionXLPipeline.from_pretrained(EMBEDDED_BASE_FOLDER, dtype=torch.float32)
+    base.set_progress_bar_config(disable=True)
+    return ConceptJudge(ClipEncoder().embed, pipeline_draw(base), TRIGGER)
+
+
+def main() -> None:
+    """Train, measure, print the summary and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=parse_seeds, default=REPORTING, help="of concepts, such as 0-3,7")
+    parser.add_argument("--training-seeds", type=int, default=3, help="trainings of each concept")
+    parser.add_argument("--configs", type=Path, nargs="*", default=[], help="settings files, beside the defaults")
+    parser.add_argument("--script", type=Path, help="diffusers' training script")
+    parser.add_argument("--launcher", type=Path, help="runs the script where torchvision is missing")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--runs", type=int, help="stop after so many new runs")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    arguments = parser.parse_args()
+    finished = FinishedRuns(FINISHED / "concepts", arguments.runs)
+    try:
+        rows = measured(ways(arguments), arguments.seeds, arguments.training_seeds, arguments.steps, finished)
+    except Unfinished as missing:
+        sys.exit(str(missing))
+    print(markdown(summary(rows)))
+    settings = {
+        "seeds": f"{min(arguments.seeds)} to {max(arguments.seeds)}",
+        "training_seeds": arguments.training_seeds,
+        "steps": arguments.steps,
+        "samples": SAMPLES,
+        "unrelated": UNRELATED_PROMPTS,
+        "commits": ", ".join(sorted(finished.commits)),
+    }
+    write_page(arguments.page, rows, settings, for_tuning=bool(set(arguments.seeds) & set(TUNING)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""One training of one concept, and what it taught."""
+
+import random
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.concepts.lottery import Concept, on_ground
+from benchmarks.concepts.measures import Measures, copies, gain, kept, likeness, on_asked_ground
+from benchmarks.learning import Draw
+from tools.mini_base.world import evaluation_scene, full_caption
+
+SAMPLES = 8
+SAMPLES_OF_A_GROUND = 2
+UNRELATED_PROMPTS = 16
+
+Embed = Callable[[Sequence[Image.Image]], Tensor]
+"""Pictures → unit vectors (N, width)."""
+
+
+class ConceptJudge:
+    """Draws the untrained base once, and scores trainings against it and the training pictures."""
+
+    def __init__(self, embed: Embed, base: Draw, trigger: str) -> None:
+        """`base` draws without any training."""
+        self._embed, self._base, self._trigger = embed, base, trigger
+        generator = random.Random(0)
+        self._unrelated = [full_caption(evaluation_scene(generator)) for _ in range(UNRELATED_PROMPTS)]
+        self._unrelated_before: Tensor | None = None
+
+    def measure(self, concept: Concept, draw: Draw) -> Measures:
+        """What the training taught that `draw` draws with."""
+        subjects = self.subjects(concept, SAMPLES)
+        asked = [word for word in concept.grounds for _ in range(SAMPLES_OF_A_GROUND)]
+        elsewhere = [on_ground(one, word) for one, word in zip(self.subjects(concept, len(asked)), asked, strict=True)]
+        samples, samples_elsewhere = draw(subjects), draw(elsewhere)
+        taught = self._embed(concept.pictures)
+        after = self._embed(samples)
+        return Measures(
+            likeness=likeness(after, taught),
+            likeness_elsewhere=likeness(self._embed(samples_elsewhere), taught),
+            gain=gain(after, self._embed(self._base(subjects)), taught),
+            grounds=on_asked_ground(samples_elsewhere, asked),
+            kept=kept(self._embed(draw(self._unrelated)), self._before()),
+            copies=copies([*samples, *samples_elsewhere], concept.pictures),
+        )
+
+    def subjects(self, concept: Concept, count: int) -> list[str]:
+        """So many prompts for the concept, which name no ground."""
+        return [concept.subjects[index % len(concept.subjects)].format(trigger=self._trigger) for index in range(count)]
+
+    def _before(self) -> Tensor:
+        if self._unrelated_before is None:
+            self._unrelated_before = self._embed(self._base(self._unrelated))
+        return self._unrelated_before
+
+
+def fingerprint(concept: Concept) -> int:
+    """Of the pictures and captions: a run on others is another run."""
+    data = b"".join(picture.tobytes() for picture in concept.pictures) + "".join(concept.captions).encode()
+    return zlib.crc32(data)
+
+
+def base_fingerprint(base: Path) -> int:
+    """Of the weights of a base's folder."""
+    value = 0
+    for path in sorted(base.rglob("*.safetensors")):
+        value = zlib.crc32(path.read_bytes(), value)
+    return value
