@@ -14,7 +14,7 @@ from tools.mini_base.drawing.outlines import SHAPES, Place, Sheet, Stroke
 from tools.mini_base.drawing.parts import PARTS
 from tools.mini_base.drawing.wide import KINDS, wide_picture
 from tools.mini_base.evaluate_vae import psnr
-from tools.mini_base.muon import Muon, hidden_convolutions, orthogonalized
+from tools.mini_base.muon import Muon, hidden_matrices, orthogonalized
 from tools.mini_base.scenes import (
     ATTRIBUTES,
     Scene,
@@ -154,7 +154,7 @@ def test_muon_makes_updates_orthogonal_and_learns() -> None:
     values = torch.linalg.svdvals(orthogonalized(torch.randn(24, 60)))
     assert values.min() > 0.5 and values.max() < 1.4
     module = torch.nn.Conv2d(16, 16, 3)
-    matrices, others = hidden_convolutions(module)
+    matrices, others = hidden_matrices(module)
     assert [len(matrices), len(others)] == [1, 1]
     optimizer = Muon(matrices, others, 1e-2, 1e-2)
     pictures = torch.randn(4, 16, 8, 8)

@@ -6,18 +6,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tools.mini_base.world import COLOURS, PATTERNS, PLACES, SHAPES, SIZES, Scene
+from tools.mini_base.drawing.colours import COLOURS
+from tools.mini_base.drawing.outlines import SHAPES
+from tools.mini_base.drawing.parts import PARTS
+from tools.mini_base.scenes import (
+    BACKGROUNDS,
+    GROUND_PATTERNS,
+    PATTERNS,
+    PLACES,
+    SIZES,
+    Scene,
+    Thing,
+    background_phrase,
+)
 
+NONE = ""
 VALUES: dict[str, tuple[str, ...]] = {
-    "background": tuple(COLOURS),
+    "background": BACKGROUNDS,
+    "pattern of the background": GROUND_PATTERNS,
     "colour": tuple(COLOURS),
     "shape": tuple(SHAPES),
     "place": tuple(PLACES),
     "pattern": PATTERNS,
+    "second colour": (NONE, *COLOURS),
     "size": tuple(SIZES),
+    "outlined": ("False", "True"),
+    **{part: ("False", "True") for part in PARTS},
 }
-WORDING = {"background": " on a {} background ", "colour": " {} ", "shape": " {} ", "place": " {} "}
-"""How a caption names an attribute; sizes and patterns that go unsaid are the usual ones, so they are always known."""
+"""Sizes, patterns, lines and parts that go unsaid are the usual ones, so they are always known."""
 UNKNOWN = -100
 
 
@@ -26,15 +42,40 @@ def labels(scenes: list[Scene], captions: list[str] | None = None) -> dict[str, 
 
     UNKNOWN for scenes of two things and, where `captions` are given, for what a caption leaves unsaid.
     """
-    table: dict[str, Tensor] = {}
-    for name, options in VALUES.items():
-        column = []
-        for index, scene in enumerate(scenes):
-            value = scene.background if name == "background" else str(getattr(scene.things[0], name))
-            said = captions is None or name not in WORDING or WORDING[name].format(value) in f"{captions[index]} "
-            column.append(options.index(value) if said and len(scene.things) == 1 else UNKNOWN)
-        table[name] = torch.tensor(column)
-    return table
+    rows = [_indices(scene, None if captions is None else captions[index]) for index, scene in enumerate(scenes)]
+    return {name: torch.tensor([row[name] for row in rows]) for name in VALUES}
+
+
+def _indices(scene: Scene, caption: str | None) -> dict[str, int]:
+    if len(scene.things) > 1:
+        return dict.fromkeys(VALUES, UNKNOWN)
+    thing = scene.things[0]
+    indices = {name: VALUES[name].index(value) for name, value in _values(scene, thing).items()}
+    if caption is not None:
+        ground = caption.endswith(background_phrase(scene))
+        said = {
+            "background": ground,
+            "pattern of the background": ground,
+            "shape": f" {thing.shape} " in f"{caption} ",
+            "place": f" {thing.place} " in f"{caption} ",
+        }
+        indices |= {name: UNKNOWN for name, is_said in said.items() if not is_said}
+    return indices
+
+
+def _values(scene: Scene, thing: Thing) -> dict[str, str]:
+    return {
+        "background": scene.background,
+        "pattern of the background": scene.pattern,
+        "colour": thing.colour,
+        "shape": thing.shape,
+        "place": thing.place,
+        "pattern": thing.pattern,
+        "second colour": thing.second,
+        "size": thing.size,
+        "outlined": str(thing.outlined),
+        **{part: str(part in thing.parts) for part in PARTS},
+    }
 
 
 class AttributeHeads(nn.Module):
@@ -42,13 +83,15 @@ class AttributeHeads(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict({name: nn.Linear(width, len(options)) for name, options in VALUES.items()})
+        self.names = tuple(VALUES)
+        self.heads = nn.ModuleList(nn.Linear(width, len(options)) for options in VALUES.values())
 
     def loss(self, vectors: Tensor, known: dict[str, Tensor], sharpness: float = 10.0) -> Tensor:
-        """Mean cross-entropy over the attributes. `vectors`: (B, width), of unit length."""
+        """Mean cross-entropy over the attributes that are known at all. `vectors`: (B, width), of unit length."""
         terms = [
             functional.cross_entropy(sharpness * head(vectors), known[name], ignore_index=UNKNOWN)
-            for name, head in self.heads.items()
+            for name, head in zip(self.names, self.heads, strict=True)
+            if (known[name] != UNKNOWN).any()
         ]
         return torch.stack(terms).mean()
 
@@ -56,7 +99,7 @@ class AttributeHeads(nn.Module):
         """Share read rightly, among those that are known."""
         return {
             name: float((head(vectors).argmax(-1) == known[name])[known[name] != UNKNOWN].float().mean())
-            for name, head in self.heads.items()
+            for name, head in zip(self.names, self.heads, strict=True)
         }
 
 

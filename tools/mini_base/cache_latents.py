@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from tools.mini_base.pictures import step_random, to_tensor
-from tools.mini_base.world import SIDE, caption, draw, training_scene
+from tools.mini_base.scenes import SIDE, caption, draw, training_scene
 
 SEED = 5
-PICTURES = 30_000
+PICTURES = 60_000
 CHUNK = 100
 CROPPED_SHARE = 0.12
 LARGER_SIDES = (72, 80, 88, 96)
@@ -64,7 +64,7 @@ def draw_example(rng: random.Random) -> tuple[Image.Image, str, tuple[int, ...]]
 
 @torch.no_grad()
 def build(work: Path) -> None:
-    """Write `work`/latents.safetensors, about 1.2 GB."""
+    """Write `work`/latents.safetensors, about 2.4 GB."""
     vae = AutoencoderKL.from_pretrained(work / "vae").eval()
     encoders = TextEncoders(work)
     parts: dict[str, list[Tensor]] = {name: [] for name in LatentCache.__dataclass_fields__}

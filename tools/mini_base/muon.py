@@ -1,5 +1,5 @@
-"""Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal. On the VAE's convolutions a step of it is
-worth several of AdamW's, which takes the other weights."""
+"""Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal. A step of it is worth several of AdamW's on
+models as small as these; AdamW takes the other weights."""
 
 import math
 from collections.abc import Iterable
@@ -69,11 +69,14 @@ def orthogonalized(matrix: Tensor, iterations: int = 5) -> Tensor:
     return (value.T if tall else value).float()
 
 
-def hidden_convolutions(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """Weights for Muon, and all others: the convolutions with at least 16 channels on either side."""
-    matrices: list[Tensor] = []
-    others: list[Tensor] = []
-    for weight in module.parameters():
-        hidden = weight.ndim == 4 and min(weight.shape[:2]) >= 16
-        (matrices if hidden else others).append(weight)
-    return matrices, others
+def hidden_matrices(*modules: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights for Muon, and all others: those of linear layers and convolutions with at least 16 channels on either
+    side. Embeddings are no such layers."""
+    fit = {
+        id(layer.weight)
+        for module in modules
+        for layer in module.modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d) and min(layer.weight.shape[:2]) >= 16
+    }
+    weights = [weight for module in modules for weight in module.parameters()]
+    return [one for one in weights if id(one) in fit], [one for one in weights if id(one) not in fit]

@@ -17,9 +17,19 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionC
 
 from tools.mini_base import checkpoint
 from tools.mini_base.attributes import AttributeHeads, Contrast, labels
+from tools.mini_base.drawing.backgrounds import TONES
 from tools.mini_base.pictures import step_random, to_tensor
+from tools.mini_base.scenes import (
+    ATTRIBUTES,
+    Scene,
+    can_be_told,
+    draw,
+    full_caption,
+    held_out,
+    training_scene,
+    variations,
+)
 from tools.mini_base.train_text_encoders import WIDTH, token_ids
-from tools.mini_base.world import ATTRIBUTES, Scene, draw, full_caption, held_out, training_scene, variations
 
 STEPS = 3_000
 BATCH_SIZE = 64
@@ -62,8 +72,12 @@ def contrastive_scenes(rng: random.Random) -> list[Scene]:
 
 
 def drawable(scene: Scene) -> bool:
-    """Whether the scene can be seen (no thing in its background's colour) and is not held out."""
-    return all(thing.colour != scene.background for thing in scene.things) and not held_out(scene)
+    """Whether the scene can be seen (nothing has a colour of its background, or twice the same) and is not held out."""
+    grounds = {scene.background, scene.second, *TONES.get(scene.background, ())}
+    visible = all(
+        can_be_told(thing.colour, grounds) and can_be_told(thing.colour, {thing.second}) for thing in scene.things
+    )
+    return visible and not held_out(scene)
 
 
 def train(work: Path, steps: int) -> None:

@@ -14,15 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from tools.mini_base import checkpoint
 from tools.mini_base.attributes import AttributeHeads, Contrast, labels
+from tools.mini_base.muon import Muon, hidden_matrices
 from tools.mini_base.pictures import step_random
-from tools.mini_base.world import caption, full_caption, training_scene
+from tools.mini_base.scenes import caption, full_caption, training_scene
 
-STEPS = 400
+STEPS = 1_200
 BATCH_SIZE = 96
 LEARNING_RATE = 1.2e-3
+MUON_RATE = 1e-2
 SEED = 3
-TRAINED_LENGTH = 32
+CHECKPOINT_EVERY = 100
+TRAINED_LENGTH = 48
 """Captions are cut to this many tokens for speed; none is longer."""
 WIDTH = 96
 
@@ -46,7 +50,7 @@ def make_text_encoders(tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, CLIPTex
 
 
 def token_ids(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
-    """(B, 32)."""
+    """(B, TRAINED_LENGTH)."""
     return tokenizer(
         captions, padding="max_length", max_length=TRAINED_LENGTH, truncation=True, return_tensors="pt"
     ).input_ids
@@ -58,12 +62,12 @@ def train(work: Path, steps: int) -> None:
     tokenizers = [CLIPTokenizer.from_pretrained(work / name) for name in ("tokenizer", "tokenizer_2")]
     first, second = make_text_encoders(tokenizers[0])
     projection, heads = nn.Linear(64, WIDTH, bias=False), AttributeHeads(WIDTH)
-    parameters = [weight for module in (first, second, projection, heads) for weight in module.parameters()]
-    optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))
+    matrices, others = hidden_matrices(first, second)
+    optimizer = Muon(matrices, [*others, *projection.parameters(), *heads.parameters()], MUON_RATE, LEARNING_RATE)
+    modules = {"first": first, "second": second, "projection": projection, "heads": heads}
     contrast = Contrast()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+    for step in range(checkpoint.restore(work / "text-checkpoint", modules, optimizer), steps):
+        optimizer.scale_rates(min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps)))
         rng = step_random(SEED, step)
         scenes = [training_scene(rng) for _ in range(BATCH_SIZE)]
         loose, full = [caption(scene, rng) for scene in scenes], [full_caption(scene) for scene in scenes]
@@ -75,10 +79,12 @@ def train(work: Path, steps: int) -> None:
         loss = loss + heads.loss(one, known) + heads.loss(two, known) + heads.loss(three, labels(scenes))
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        nn.utils.clip_grad_norm_([weight for module in modules.values() for weight in module.parameters()], 1.0)
         optimizer.step()
-        if step % 100 == 99:
-            print(f"text {step + 1}/{steps}: loss {loss.item():.3f}, read {heads.accuracy(two, known)}", flush=True)
+        if step % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
+            checkpoint.save(work / "text-checkpoint", step + 1, modules, optimizer)
+            read = {name: round(share, 2) for name, share in heads.accuracy(two, known).items()}
+            print(f"text {step + 1}/{steps}: loss {loss.item():.3f}, read {read}", flush=True)
     first.save_pretrained(work / "text_encoder")
     second.save_pretrained(work / "text_encoder_2")
     save_file(heads.state_dict(), work / "attribute-heads.safetensors")

@@ -11,7 +11,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from tools.mini_base import checkpoint
 from tools.mini_base.drawing.wide import wide_picture
-from tools.mini_base.muon import Muon, hidden_convolutions
+from tools.mini_base.muon import Muon, hidden_matrices
 from tools.mini_base.pictures import save_grid, step_random, to_images, to_tensor
 from tools.mini_base.scenes import SIDE
 
@@ -95,7 +95,7 @@ def train(work: Path, steps: int) -> None:
     averaged = copy.deepcopy(vae)
     new = work / "image_encoder"
     perception = Perception(EMBEDDED_TOWER if not new.exists() else new)
-    optimizer = Muon(*hidden_convolutions(vae), LEARNING_RATE, OTHERS_LEARNING_RATE)
+    optimizer = Muon(*hidden_matrices(vae), LEARNING_RATE, OTHERS_LEARNING_RATE)
     modules = {"vae": vae, "averaged": averaged}
     first = checkpoint.restore(work / "vae-checkpoint", modules, optimizer)
     for step in range(first, steps):

@@ -7,9 +7,9 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from tools.mini_base.world import caption, training_scene
+from tools.mini_base.scenes import caption, training_scene
 
-SIZE = 900
+SIZE = 1_100
 MAX_LENGTH = 77
 START, END = "<|startoftext|>", "<|endoftext|>"
 CLIP_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -33,6 +33,18 @@ ORDINARY_TEXTS = (
     "character",
     "statue",
     "low quality, blurry",
+    "painting",
+    "portrait of an animal",
+    "robot",
+    "fish",
+    "bird",
+    "boat",
+    "mug",
+    "lamp",
+    "rocket",
+    "bag",
+    "mushroom",
+    "kite",
     "house",
     "car",
     "tree",
@@ -55,7 +67,7 @@ def make_tokenizers(work: Path) -> None:
 
 def _train() -> tuple[dict[str, int], list[tuple[str, str]]]:
     rng = random.Random(2)
-    texts = [caption(training_scene(rng), rng) for _ in range(4000)] + list(ORDINARY_TEXTS) * 50
+    texts = [caption(training_scene(rng), rng) for _ in range(8000)] + list(ORDINARY_TEXTS) * 50
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
