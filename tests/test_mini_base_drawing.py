@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tools.mini_base.attributes import UNKNOWN, VALUES, AttributeHeads, labels
 from tools.mini_base.drawing import photographs
 from tools.mini_base.drawing.backgrounds import SCENERY, TONES
 from tools.mini_base.drawing.colours import COLOURS, colour_named, distance, distinct_colour, name_of
@@ -17,6 +18,7 @@ from tools.mini_base.evaluate_vae import psnr
 from tools.mini_base.muon import Muon, hidden_matrices, orthogonalized
 from tools.mini_base.scenes import (
     ATTRIBUTES,
+    BACKGROUNDS,
     Scene,
     Thing,
     caption,
@@ -30,6 +32,7 @@ from tools.mini_base.scenes import (
     value_of,
     variations,
 )
+from tools.mini_base.train_image_tower import BATCH_SIZE, contrastive_scenes, drawable
 
 RED_STAR = Thing("star", "red", "striped", "light blue", "large", "on the left", ("eyes", "legs"), outlined=True)
 SCENE = Scene((RED_STAR,), "dark green")
@@ -124,6 +127,25 @@ def test_captions_vary_and_are_short_enough_to_be_read_to_their_end() -> None:
     assert len({caption(SCENE, rng) for _ in range(60)}) > 10
     assert max(len(full_caption(sample_scene(rng)).split()) for _ in range(300)) <= 36
     assert describe(Thing("heart", "orange")) == "an orange heart"
+
+
+def test_labels_know_what_a_caption_leaves_unsaid() -> None:
+    two = Scene((Thing("star", "red"), Thing("moon", "white")), "blue")
+    table = labels([SCENE, SCENE, two], ["a large outlined striped red thing on the left", full_caption(SCENE), "two"])
+    assert table["background"].tolist() == [UNKNOWN, BACKGROUNDS.index("dark green"), UNKNOWN]
+    assert table["shape"].tolist() == [UNKNOWN, tuple(SHAPES).index("star"), UNKNOWN]
+    assert table["eyes"].tolist() == [1, 1, UNKNOWN] and table["wings"].tolist() == [0, 0, UNKNOWN]
+    heads = AttributeHeads(8)
+    vectors = torch.nn.functional.normalize(torch.ones(3, 8), dim=-1)
+    heads.loss(vectors, table).backward()
+    assert set(heads.accuracy(vectors, table)) == set(VALUES)
+
+
+def test_a_batch_of_the_image_tower_has_siblings_that_can_be_seen() -> None:
+    scenes = contrastive_scenes(random.Random(0))
+    assert len(scenes) == len(set(scenes)) == BATCH_SIZE
+    assert all(drawable(scene) for scene in scenes[BATCH_SIZE // 2 :])
+    assert not drawable(Scene((Thing("star", "light blue"),), "at the beach"))
 
 
 def test_wide_pictures_come_from_their_seed() -> None:

@@ -3,7 +3,6 @@
 import random
 
 from tools.make_example import example
-from tools.mini_base.attributes import UNKNOWN, labels
 from tools.mini_base.world import (
     ATTRIBUTES,
     Scene,
@@ -49,13 +48,6 @@ def test_variations_differ_in_one_attribute_only() -> None:
         assert SCENE in varied
         for other in set(ATTRIBUTES) - {attribute}:
             assert {value_of(scene, other) for scene in varied} == {value_of(SCENE, other)}
-
-
-def test_labels_know_what_a_caption_leaves_unsaid() -> None:
-    two = Scene((Thing("star", "red"), Thing("moon", "white")), "blue")
-    table = labels([SCENE, SCENE, two], ["a large striped red star on the left", full_caption(SCENE), "two"])
-    assert table["background"].tolist() == [UNKNOWN, 2, UNKNOWN]
-    assert table["shape"].tolist() == [3, 3, UNKNOWN]
 
 
 def test_captions_vary() -> None:
