@@ -67,7 +67,7 @@ def plan_figure(rng: random.Random) -> FigurePlan:
         trunk=rng.choice(tuple(TRUNKS)),
         head=rng.choice(tuple(TRUNKS)),
         stretch=rng.uniform(0.7, 1.1),
-        head_size=rng.choice((0.0, rng.uniform(0.6, 0.85), rng.uniform(0.6, 0.85))),
+        head_size=rng.choice((0.0, rng.uniform(0.8, 1.0), rng.uniform(0.8, 1.0))),
         skin=skin,
         head_skin=plain(rng.choice((first, second))),
         second=second,
@@ -79,9 +79,9 @@ def plan_figure(rng: random.Random) -> FigurePlan:
         mark=rng.choice(MARKS),
         arms=rng.random() < 0.75,
         legs=rng.choice((0, 2, 2, 3)),
-        limbs=rng.uniform(0.2, 0.32),
+        limbs=rng.uniform(0.24, 0.34),
         eyes=rng.choice((1, 2, 2, 2, 3)),
-        eye_size=rng.uniform(0.2, 0.3),
+        eye_size=rng.uniform(0.24, 0.34),
         mouth=rng.choice(("none", "smile", "flat", "open")),
     )
 
