@@ -66,11 +66,14 @@ def drawing_in_lines(side: int, rng: random.Random) -> Image.Image:
 def assembled_figure(side: int, rng: random.Random) -> Image.Image:
     """Something with a body, perhaps a head, limbs and eyes, mirrored as animals are; no two have the same plan."""
     sheet = Sheet(side, any_fill(rng))
-    body = Place(0.5, rng.uniform(0.45, 0.62), rng.uniform(0.16, 0.28), 0, rng.uniform(0.6, 1.2))
+    x, y = rng.uniform(0.4, 0.6), rng.uniform(0.45, 0.62)
+    body = Place(x, y, rng.uniform(0.16, 0.3), rng.uniform(-0.1, 0.1), rng.uniform(0.6, 1.2))
     fills = [any_fill(rng, 0.35) for _ in range(3)]
     stroke = any_stroke(rng)
     for _ in range(rng.randint(1, 4)):
         _limbs(sheet, body, rng.choice(fills), stroke, rng)
+    for _ in range(rng.randint(0, 2)):
+        _thin_limbs(sheet, body, rng)
     sheet.put(random_outline(rng), body, fills[0], stroke)
     head = body
     if rng.random() < 0.6:
@@ -79,6 +82,8 @@ def assembled_figure(side: int, rng: random.Random) -> Image.Image:
             _limbs(sheet, head, rng.choice(fills), stroke, rng)
         sheet.put(random_outline(rng), head, rng.choice(fills[:2]), stroke)
     _eyes(sheet, head, rng)
+    if rng.random() < 0.6:
+        _mouth(sheet, head, rng)
     return sheet.finished()
 
 
@@ -156,6 +161,25 @@ def _limbs(sheet: Sheet, body: Place, fill: Fill, stroke: Stroke | None, rng: ra
         sheet.put(outline, body.inside(x, y, size, way * angle, stretch), fill, stroke)
 
 
+def _thin_limbs(sheet: Sheet, body: Place, rng: random.Random) -> None:
+    """A pair of lines with a joint and something round at the end: arms, legs or feelers."""
+    stroke = Stroke(random_colour(rng), rng.uniform(0.12, 0.36) * body.radius)
+    points = [(rng.uniform(0.1, 0.6), rng.uniform(-0.8, 0.6))]
+    for _ in range(2):
+        points.append((points[-1][0] + rng.uniform(0, 0.6), points[-1][1] + rng.uniform(-0.6, 0.6)))
+    size, colour = rng.uniform(0.1, 0.3), random_colour(rng)
+    for way in (-1, 1):
+        sheet.line([body.point((way * x, y)) for x, y in points], stroke)
+        sheet.put(CIRCLE, body.inside(way * points[-1][0], points[-1][1], size), plain(colour))
+
+
+def _mouth(sheet: Sheet, head: Place, rng: random.Random) -> None:
+    """A line, straight or bent."""
+    wide, height, bent = rng.uniform(0.15, 0.45), rng.uniform(0.2, 0.5), rng.uniform(-0.2, 0.3)
+    bow = [head.point((wide * x, height + bent * (1 - x * x))) for x in (-1, -0.5, 0, 0.5, 1)]
+    sheet.line(bow, Stroke(rng.choice(((20, 20, 24), random_colour(rng))), rng.uniform(0.07, 0.14) * head.radius))
+
+
 def _eyes(sheet: Sheet, head: Place, rng: random.Random) -> None:
     size, apart, height = rng.uniform(0.14, 0.3), rng.uniform(0.25, 0.5), rng.uniform(-0.4, 0.05)
     white, pupil = rng.choice(((250, 250, 250), random_colour(rng))), rng.choice(((15, 15, 15), random_colour(rng)))
@@ -170,7 +194,7 @@ KINDS: dict[str, Callable[[int, random.Random], Image.Image]] = {
     "figures": assembled_figure,
     "textures": texture,
 }
-SHARES = {"compositions": 0.3, "lines": 0.1, "figures": 0.27, "textures": 0.08, "photographs": 0.25}
+SHARES = {"compositions": 0.28, "lines": 0.1, "figures": 0.42, "textures": 0.08, "photographs": 0.12}
 RENDERED = 0.2
 """Share of the drawings that are rendered by another hand."""
 
