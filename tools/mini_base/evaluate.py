@@ -19,6 +19,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from tools.mini_base.model_card import markdown, write_card
 from tools.mini_base.pictures import to_tensor
+from tools.mini_base.train_text_encoders import token_ids
 from tools.mini_base.world import ATTRIBUTES, Scene, draw, evaluation_scene, full_caption, value_of, variations
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "mini-sdxl"
@@ -50,8 +51,8 @@ class Judge:
         return right / len(scenes)
 
     def embed(self, captions: list[str]) -> Tensor:
-        ids = self._tokenizer(captions, padding="max_length", max_length=32, truncation=True, return_tensors="pt")
-        return functional.normalize(self._text(ids.input_ids).text_embeds, dim=-1)
+        """Unit vectors (N, width)."""
+        return functional.normalize(self._text(token_ids(self._tokenizer, captions)).text_embeds, dim=-1)
 
 
 def held_out_scenes(count: int) -> list[Scene]:
@@ -88,13 +89,14 @@ def evaluate(assets: Path, count: int) -> dict[str, dict[str, float]]:
 
 def captioned_grid(pictures: Sequence[Image.Image], captions: Sequence[str], columns: int = 8) -> Image.Image:
     """Pictures at double size, each with its caption below in small type."""
-    width, height = 150, 178
+    texts = [wrap(caption.removeprefix("a photo of "), 25) for caption in captions]
+    width, height = 150, 138 + 13 * max(text.count("\n") + 1 for text in texts)
     grid = Image.new("RGB", (columns * width, -(-len(pictures) // columns) * height), "white")
     canvas = ImageDraw.Draw(grid)
-    for index, (picture, text) in enumerate(zip(pictures, captions, strict=True)):
+    for index, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
         left, top = index % columns * width + 11, index // columns * height + 6
         grid.paste(picture.resize((128, 128), Image.Resampling.BICUBIC), (left, top))
-        canvas.multiline_text((left, top + 130), wrap(text.removeprefix("a photo of "), 25), fill="black", font_size=10)
+        canvas.multiline_text((left, top + 130), text, fill="black", font_size=10)
     return grid
 
 

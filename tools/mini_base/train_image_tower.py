@@ -31,7 +31,7 @@ from tools.mini_base.scenes import (
 )
 from tools.mini_base.train_text_encoders import WIDTH, token_ids
 
-STEPS = 3_000
+STEPS = 4_000
 BATCH_SIZE = 64
 SIBLINGS = 4
 LEARNING_RATE = 1e-3
