@@ -15,7 +15,7 @@ from torch.nn import functional
 from benchmarks.concepts.lottery import KINDS, PICTURES, contact_sheet, draw_concept, on_ground
 from benchmarks.concepts.measures import MEASURES, copies, gain, ground_of, kept, likeness, on_asked_ground
 from benchmarks.concepts.page import by_concept, summary, write_page
-from benchmarks.concepts.report import Way, measured
+from benchmarks.concepts.report import Job, Way, measured
 from benchmarks.concepts.seeds import REPORTING, TUNING, parse_seeds
 from benchmarks.concepts.trial import SAMPLES, ConceptJudge, fingerprint
 from benchmarks.finished_runs import FinishedRuns, Unfinished
@@ -126,16 +126,24 @@ def test_a_report_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
         return dict.fromkeys(MEASURES, len(made) / 10)
 
     monkeypatch.setattr("benchmarks.concepts.report._trained", trained)
-    way = Way("a way", lambda *others: None)
+    way, job = Way("a way", lambda *others: None), Job((0, 1), 2, 5)
     with pytest.raises(Unfinished):
-        measured([way], (0, 1), 2, 5, FinishedRuns(tmp_path / "runs", at_most=3))
-    rows = measured([way], (0, 1), 2, 5, FinishedRuns(tmp_path / "runs"))
+        measured([way], job, FinishedRuns(tmp_path / "runs", at_most=3))
+    rows = measured([way], job, FinishedRuns(tmp_path / "runs"))
     assert len(made) == len(rows) == 4
     mean, worst, spread = summary(rows)
     assert mean["likeness"] == 0.25 and worst["likeness"] == 0.15 and worst["copies"] == 0.35
     assert spread["likeness"] == pytest.approx(0.071)
     assert [row["concept"] for row in by_concept(rows)] == ["0: figure", "1: object"]
-    settings = {"seeds": "0 to 1", "training_seeds": 2, "steps": 5, "samples": 8, "unrelated": 16, "commits": "none"}
+    settings = {
+        "seeds": "0 to 1",
+        "training_seeds": 2,
+        "steps": 5,
+        "samples": 8,
+        "unrelated": 16,
+        "evaluator": "mini-sdxl",
+        "commits": "none",
+    }
     write_page(tmp_path / "page.md", rows, settings, for_tuning=True)
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "Settings may be chosen by these seeds" in text and "| 0: figure | a way |" in text

@@ -13,7 +13,11 @@ PAGE = """# What training teaches of things that nobody chose
 Written by `python -m benchmarks.concepts.report`: {concepts} concepts drawn by lot, seeds {seeds} of
 `benchmarks/concepts/`, {training_seeds} training seed(s) each, {steps} steps on the embedded base. A concept is a
 figure, an object, a style or a pair, put together at random: eight pictures before different grounds, with captions
-that name the ground. {purpose} Machine: {machine}. Commits: {commits}.
+that name the ground. Pictures are compared by the evaluator {evaluator}.
+
+{purpose}
+
+Machine: {machine}. Commits: {commits}.
 
 - likeness: mean cosine of {samples} samples and the training pictures, by the training pictures' own to each other.
 - likeness_elsewhere: the same for prompts that ask for a ground.
@@ -75,7 +79,7 @@ def by_concept(rows: Sequence[Row]) -> list[Row]:
 
 
 def write_page(path: Path, rows: Sequence[Row], settings: Mapping[str, Any], for_tuning: bool) -> None:
-    """`settings`: seeds, training_seeds, steps, samples, unrelated and commits."""
+    """`settings`: seeds, training_seeds, steps, samples, unrelated, evaluator and commits."""
     here = machine()
     text = PAGE.format(
         **settings,

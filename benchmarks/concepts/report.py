@@ -27,7 +27,7 @@ from benchmarks.diffusers_results import TRIGGER, draw_of
 from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
 from benchmarks.learning import Protocol, pipeline_draw
 from benchmarks.record import Row, markdown
-from families.sources import EMBEDDED_BASE_FOLDER
+from families.sources import EMBEDDED_BASE, EMBEDDED_BASE_FOLDER
 from preprocess.settings import read_settings_file
 from trainer.evaluation.encoders import ClipEncoder
 
@@ -80,18 +80,31 @@ def ways(arguments: argparse.Namespace) -> list[Way]:
     return chosen
 
 
-def measured(
-    chosen: Sequence[Way], seeds: Sequence[int], training_seeds: int, steps: int, finished: FinishedRuns
-) -> list[Row]:
+@dataclass(frozen=True)
+class Job:
+    """What is trained and by what it is judged. `evaluator`: mini-sdxl, a hub id or a folder, of a CLIP."""
+
+    seeds: tuple[int, ...]
+    training_seeds: int
+    steps: int
+    evaluator: str = EMBEDDED_BASE
+
+
+def measured(chosen: Sequence[Way], job: Job, finished: FinishedRuns) -> list[Row]:
     """A row a way, concept and training seed."""
-    judge, base = cache(_judge), base_fingerprint(EMBEDDED_BASE_FOLDER)
+    judge, base = cache(partial(_judge, job.evaluator)), base_fingerprint(EMBEDDED_BASE_FOLDER)
     rows: list[Row] = []
-    for concept in map(draw_concept, seeds):
-        settings = {"steps": steps, "concept": fingerprint(concept), "base": base}
+    for concept in map(draw_concept, job.seeds):
+        settings = {
+            "steps": job.steps,
+            "concept": fingerprint(concept),
+            "base": base,
+            "evaluator": job.evaluator,
+        }
         for way in chosen:
-            for seed in range(training_seeds):
+            for seed in range(job.training_seeds):
                 name = f"{way.name}, concept {concept.seed}, seed {seed}"
-                made = partial(_trained, way, concept, steps, seed, judge)
+                made = partial(_trained, way, concept, job.steps, seed, judge)
                 row = finished.get(name, {**settings, **way.settings}, made)
                 rows.append({"way": way.name, "concept": f"{concept.seed}: {concept.kind}", "seed": seed, **row})
     return rows
@@ -104,10 +117,10 @@ def _trained(way: Way, concept: Concept, steps: int, seed: int, judge: Callable[
         return judge().measure(concept, draw_of(folder, Protocol())).row()
 
 
-def _judge() -> ConceptJudge:
+def _judge(evaluator: str) -> ConceptJudge:
     base = StableDiffusionXLPipeline.from_pretrained(EMBEDDED_BASE_FOLDER, dtype=torch.float32)
     base.set_progress_bar_config(disable=True)
-    return ConceptJudge(ClipEncoder().embed, pipeline_draw(base), TRIGGER)
+    return ConceptJudge(ClipEncoder(evaluator).embed, pipeline_draw(base), TRIGGER)
 
 
 def main() -> None:
@@ -119,12 +132,14 @@ def main() -> None:
     parser.add_argument("--script", type=Path, help="diffusers' training script")
     parser.add_argument("--launcher", type=Path, help="runs the script where torchvision is missing")
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--evaluator", default=EMBEDDED_BASE, help="a CLIP: mini-sdxl, a hub id or a folder")
     parser.add_argument("--runs", type=int, help="stop after so many new runs")
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args()
+    job = Job(arguments.seeds, arguments.training_seeds, arguments.steps, arguments.evaluator)
     finished = FinishedRuns(FINISHED / "concepts", arguments.runs)
     try:
-        rows = measured(ways(arguments), arguments.seeds, arguments.training_seeds, arguments.steps, finished)
+        rows = measured(ways(arguments), job, finished)
     except Unfinished as missing:
         sys.exit(str(missing))
     print(markdown(summary(rows)))
@@ -134,6 +149,7 @@ def main() -> None:
         "steps": arguments.steps,
         "samples": SAMPLES,
         "unrelated": UNRELATED_PROMPTS,
+        "evaluator": job.evaluator,
         "commits": ", ".join(sorted(finished.commits)),
     }
     write_page(arguments.page, rows, settings, for_tuning=bool(set(arguments.seeds) & set(TUNING)))
