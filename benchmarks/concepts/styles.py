@@ -31,7 +31,8 @@ class StylePlan:
     @property
     def colours(self) -> tuple[Colour, ...]:
         """Of what is drawn: what a ground must be told apart from."""
-        return (self.first, self.second) if self.texture != "none" else (self.first,)
+        outer = self.second if self.texture != "none" or self.rendering in ("double line", "scattered") else self.first
+        return (self.first, outer, self.line.colour)
 
 
 def plan_style(rng: random.Random) -> StylePlan:

@@ -15,7 +15,8 @@ from tools.mini_base.drawing.colours import Colour
 @dataclass(frozen=True)
 class Fill:
     """A way to fill an area. `pitch`: a period of the pattern as a share of the picture's side; `angle` in radians;
-    `phase`: of the pattern, in periods; `seed` of what is random in a texture."""
+    `phase`: of the pattern, in periods; `seed` of what is random in a texture; `x`, `y`: the middle of the area as
+    shares of the side, and `reach`: how far it goes from there, for what has a middle or runs from edge to edge."""
 
     pattern: str
     first: Colour
@@ -24,6 +25,9 @@ class Fill:
     angle: float = 0.0
     phase: float = 0.0
     seed: int = 0
+    x: float = 0.5
+    y: float = 0.5
+    reach: float = 0.45
 
 
 def plain(colour: Colour) -> Fill:
@@ -55,9 +59,15 @@ def _grid(side: int) -> tuple[np.ndarray, np.ndarray]:
     return across, down
 
 
+def _from_middle(fill: Fill, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Across and down, each (side, side), from the middle of the area in shares of the side."""
+    across, down = _grid(side)
+    return across - np.float32(fill.x), down - np.float32(fill.y)
+
+
 def _turned(fill: Fill, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates along and across the pattern, in periods."""
-    across, down = _grid(side)
+    across, down = _from_middle(fill, side)
     cosine, sine = math.cos(fill.angle), math.sin(fill.angle)
     along = (across * cosine + down * sine) / fill.pitch + fill.phase
     beside = (down * cosine - across * sine) / fill.pitch + fill.phase
@@ -85,20 +95,20 @@ def _wavy(fill: Fill, side: int) -> np.ndarray:
 
 
 def _ringed(fill: Fill, side: int) -> np.ndarray:
-    across, down = _grid(side)
-    return (np.hypot(across - 0.5, down - 0.5) / fill.pitch + fill.phase) % 1 < 0.45
+    across, down = _from_middle(fill, side)
+    return (np.hypot(across, down) / fill.pitch + fill.phase) % 1 < 0.45
 
 
 def _shaded(fill: Fill, side: int) -> np.ndarray:
-    across, down = _grid(side)
-    along = (across - 0.5) * math.cos(fill.angle) + (down - 0.5) * math.sin(fill.angle)
-    return np.clip(along / 0.9 + 0.5, 0, 1)
+    across, down = _from_middle(fill, side)
+    along = across * math.cos(fill.angle) + down * math.sin(fill.angle)
+    return np.clip(along / (2 * fill.reach) + 0.5, 0, 1)
 
 
 def _glowing(fill: Fill, side: int) -> np.ndarray:
-    across, down = _grid(side)
-    x, y = 0.5 + 0.2 * math.cos(fill.angle), 0.5 + 0.2 * math.sin(fill.angle)
-    return np.clip(np.hypot(across - x, down - y) / 0.6, 0, 1)
+    across, down = _from_middle(fill, side)
+    x, y = 0.4 * fill.reach * math.cos(fill.angle), 0.4 * fill.reach * math.sin(fill.angle)
+    return np.clip(np.hypot(across - x, down - y) / (1.3 * fill.reach), 0, 1)
 
 
 def _mottled(fill: Fill, side: int) -> np.ndarray:

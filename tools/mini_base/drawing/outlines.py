@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw
 
@@ -61,7 +61,8 @@ class Sheet:
         self.image = paint(background, self.big)
 
     def put(self, outline: Outline, place: Place, fill: Fill, stroke: Stroke | None = None) -> None:
-        """Draw a shape over what is there."""
+        """Draw a shape over what is there. Its pattern moves and turns with it."""
+        fill = replace(fill, x=place.x, y=place.y, reach=place.radius, angle=fill.angle + place.angle)
         solid, holes = ([self._pixels(loop, place) for loop in loops] for loops in (outline.solid, outline.holes))
         if fill.pattern == "plain" and not holes:
             canvas = ImageDraw.Draw(self.image)
