@@ -89,7 +89,8 @@ def rate_factor(step: int, steps: int) -> float:
 
 
 def train(work: Path, steps: int) -> None:
-    """Train (or go on) until `steps` steps and write `work`/vae, the averaged weights."""
+    """Train (or go on) until `steps` steps and write `work`/vae, the averaged weights; until then they are in
+    `work`/unfinished/vae, to be judged by `evaluate_vae`."""
     torch.manual_seed(SEED)
     vae = make_vae().to(memory_format=torch.channels_last)
     averaged = copy.deepcopy(vae)
@@ -111,6 +112,7 @@ def train(work: Path, steps: int) -> None:
         average(averaged, vae, step)
         if step % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
             checkpoint.save(work / "vae-checkpoint", step + 1, modules, optimizer)
+            averaged.save_pretrained(work / "unfinished" / "vae")
             print(f"vae {step + 1}/{steps}: loss {loss.item():.4f}", flush=True)
     finish(averaged, work)
 
