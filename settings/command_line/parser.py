@@ -8,6 +8,8 @@ from typing import Any, NoReturn, TypeVar, overload
 from settings.unknown_names import advice, as_option
 
 WRONG_INPUT = 2
+UNEXPECTED = "unrecognized arguments: "
+"""How argparse begins the error on an argument that no one takes."""
 Parsed = TypeVar("Parsed")
 
 
@@ -56,6 +58,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line on stderr."""
+        if message.startswith(UNEXPECTED):
+            message = f"{message.removeprefix(UNEXPECTED)}: not expected here; files stand together, before the options"
         self.exit(WRONG_INPUT, f"error: {message.removeprefix('argument ')}\n")
 
     def _require_known(self, given: Sequence[str]) -> None:

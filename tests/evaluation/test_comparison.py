@@ -143,3 +143,18 @@ def test_files_are_named_shortly() -> None:
 def test_a_foreign_file_needs_the_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "no.safetensors"), "--output", str(tmp_path / "o")]) == 2
     assert "no.safetensors does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seed", "3"], "error: seed: has no effect with a protocol, which says it itself; leave it out\n"),
+        (["--prompt", "a {trigger}"], "error: prompt: has no effect with a protocol"),
+        (["second.yaml"], "error: files: one protocol is expected, and second.yaml is one too many\n"),
+    ],
+)
+def test_what_a_protocol_leaves_no_room_for_is_refused(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["protocol.yaml", *words, "--output", str(tmp_path / "o")]) == 2
+    assert capsys.readouterr().err.startswith(message)

@@ -58,7 +58,9 @@ def test_random_draws_stay_in_their_spans_and_are_the_same_again() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"fields": {"rnk": [1]}}, "rnk is no setting"),
+        ({"fields": {"rnk": [1]}}, r"rnk is no setting; did you mean rank\?"),
+        ({"fields": {"network_dim": [1]}}, r"network_dim is no setting; did you mean rank\?"),
+        ({"fields": {"zzz": [1]}}, "zzz is no setting; docs/settings.md lists them"),
         ({"fields": {"rank": []}}, "nothing to try"),
         ({"fields": {"rank": {"low": 1, "high": 2}}}, "a grid needs lists"),
         ({"search": "random", "fields": {"rank": [1]}}, "trials: say how many"),
@@ -69,6 +71,16 @@ def test_random_draws_stay_in_their_spans_and_are_the_same_again() -> None:
 def test_wrong_sweeps_are_explained(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         sweep(**values)
+
+
+@pytest.mark.parametrize("value", ["no", "off", "false"])
+def test_a_sweep_needs_its_evaluation(value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "common.yaml").write_text(f"evaluate: {value}")
+    (tmp_path / "sweep.yaml").write_text("fields: {rank: [4, 8]}")
+    files = ["--config", str(tmp_path / "common.yaml"), "--sweep", str(tmp_path / "sweep.yaml")]
+    assert main([str(tmp_path), *files, "--output", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith("error: evaluate: a sweep ranks its trials")
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_trial_is_checked_before_the_first() -> None:
