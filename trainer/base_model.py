@@ -8,7 +8,7 @@ from families.registry import load_base_model
 from settings.sections.adapter import AdapterName
 from settings.sections.base_model import BaseModelSection
 from settings.sections.optimization import PrecisionName
-from trainer.adapters.kinds import IN_BASE_PRECISION
+from trainer.adapters.kinds import KINDS
 
 
 def precision(adapter: AdapterName, mixed_precision: PrecisionName) -> torch.dtype:
@@ -23,7 +23,7 @@ def autocast_precision(adapter: AdapterName, mixed_precision: PrecisionName) -> 
 
     Autocast would run every norm in fp32, and cast whole activations for it.
     """
-    by_itself = adapter in (*IN_BASE_PRECISION, "none")
+    by_itself = adapter == "none" or (adapter in KINDS and KINDS[adapter].in_base_precision)
     return "no" if by_itself or precision(adapter, mixed_precision) == torch.float32 else "bf16"
 
 

@@ -12,7 +12,7 @@ from settings.preparation import DataConfig
 from settings.record import ConfigError
 from settings.sections.validation import ValidationSection
 from settings.training import TrainingConfig
-from trainer.adapters.adapter import check_targets
+from trainer.adapters.requirements import check_targets
 from trainer.distributed.sharded_base import require_shardable
 from trainer.objective_rules import require_objective
 from trainer.tokens.from_images import image_tower
@@ -47,7 +47,7 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
         "loss_weighting": _loss_weighting(config, family),
         "resolution": resolution,
         "num_tokens": num_tokens,
-        "alpha": config.resolved_alpha if config.has_low_rank_adapter else None,
+        "alpha": config.resolved_alpha if config.has_alpha else None,
         "learning_rate": config.resolved_learning_rate,
         "token_learning_rate": config.resolved_token_learning_rate,
         "validation_prompt": validation_prompt(config.validation, config.preparation),

@@ -14,7 +14,6 @@ from families.loading.fingerprint import fingerprint
 from preprocess.dataset import PreparedDataset
 from settings.preparation import DataConfig
 from settings.training import TrainingConfig
-from trainer.adapters.adapter import Adapter, place_adapter
 from trainer.data.batches import BatchStream
 from trainer.data.latent_cache import CachedExample
 from trainer.data.prompt_cache import PromptCache
@@ -29,10 +28,11 @@ from trainer.monitoring.diagnostics import Observer
 from trainer.noise.composition import training_noise, training_prompts
 from trainer.randomness import NamedGenerators
 from trainer.resolution import validation_prompt
-from trainer.tokens.concept_tokens import ConceptTokens, add_tokens
-from trainer.tokens.from_images import image_tower, start_from_images
-from trainer.tokens.initialization import token_starts
-from trainer.trainables.registry import TrainableSettings, build_trainables
+from trainer.tokens.concept_tokens import ConceptTokens
+from trainer.trainables.kind import Placement, UpdateSettings
+from trainer.trainables.part import Parts
+from trainer.trainables.registry import build_trainables, place_parts
+from trainer.trainables.tokens import TokenPart
 from trainer.validation.best import Best
 from trainer.validation.held_out_loss import HeldOutLoss
 from trainer.validation.scorer import Scorer
@@ -46,8 +46,7 @@ class Training:
     config: TrainingConfig
     family: ModelFamily
     dataset: PreparedDataset
-    adapter: Adapter
-    tokens: ConceptTokens
+    parts: Parts
     trainer: Trainer
     batches: BatchStream
     passes: Passes
@@ -58,6 +57,11 @@ class Training:
     best: Best = field(default_factory=Best)
     seconds: float = 0.0
     """Spent on steps up to now."""
+
+    @property
+    def tokens(self) -> ConceptTokens:
+        """The new words."""
+        return _tokens(self.parts)
 
     @property
     def triggers(self) -> dict[str, list[str]]:
@@ -88,14 +92,12 @@ class Training:
             dataset_digest=self.dataset.digest(),
             sample_prompts=[validation_prompt(self.config.validation, self.config.preparation)],
         )
-        rows = dict(zip(self.family.encoder_names, self.tokens.rows(), strict=True))
-        return Artifact(self.adapter.layers(), rows, description)
+        return Artifact(self.parts.layers(), self.parts.rows(), description)
 
     def remove(self) -> None:
         """Leave the bare base."""
         self.passes.remove()
-        self.adapter.remove()
-        self.tokens.remove()
+        self.parts.remove()
 
     def write(self, path: Path) -> None:
         """Write the artifact of this moment, of averaged weights where there are any."""
@@ -116,7 +118,7 @@ def build_training(
     examples: list[CachedExample],
     accelerator: Accelerator,
 ) -> Training:
-    """Put adapter and tokens on the base, and everything together. `config` must be resolved; the training's own has
+    """Put what is trained on the base, and everything together. `config` must be resolved; the training's own has
     steps and batch filled in."""
     processes = Processes(accelerator)
     generators = NamedGenerators(config.seed, processes.share)
@@ -127,10 +129,10 @@ def build_training(
     config = config.planned(plan_duration(config.duration, trained, processes.share.count))
     assert config.max_train_steps is not None and config.train_batch_size is not None
     base_fingerprint = fingerprint(family.denoiser)
-    tokens = _add_tokens(config, family, dataset, generators)
-    adapter = place_adapter(family, config.adapters, generators)
+    parts = place_parts(_placement(config, family, dataset, generators))
+    tokens = _tokens(parts)
     batches = BatchStream(trained, config.train_batch_size, generators["data"], generators["augment"], processes.share)
-    trainables = build_trainables(adapter, tokens, _trainable_settings(config, config.max_train_steps))
+    trainables = build_trainables(parts, _update_settings(config, config.max_train_steps))
     processes.broadcast_parameters([parameter for trainable in trainables for parameter in trainable.parameters])
     passes = build_passes(
         config.speed,
@@ -150,7 +152,7 @@ def build_training(
         ),
         batches=batches,
         prompts=_prompts(config.preparation, tokens, generators),
-        losses=_losses(config, family, adapter, tokens, generators),
+        losses=_losses(config, family, parts, generators),
         trainables=trainables,
         generators=generators,
         accelerator=accelerator,
@@ -159,9 +161,7 @@ def build_training(
         gradient_accumulation_steps=config.gradient_accumulation_steps,
     )
     observer = Observer(family, tokens, trainer.trainables)
-    training = Training(
-        config, family, dataset, adapter, tokens, trainer, batches, passes, base_fingerprint, observer, held_out
-    )
+    training = Training(config, family, dataset, parts, trainer, batches, passes, base_fingerprint, observer, held_out)
     training.best.patience = config.early_stopping_patience
     if held_out is not None:
         floor = config.resolved_mask_floor
@@ -169,18 +169,22 @@ def build_training(
     return training
 
 
-def _add_tokens(
+def _placement(
     config: TrainingConfig, family: ModelFamily, dataset: PreparedDataset, generators: NamedGenerators
-) -> ConceptTokens:
-    starts = token_starts(config.tokens, config.all_concepts, family)
-    tokens = add_tokens(family, starts, config.num_tokens, generators["init_tokens"])
-    if config.token_init == "images":
-        start_from_images(tokens, family, dataset, image_tower(config.base_model), generators["init_images"])
-    return tokens
+) -> Placement:
+    return Placement(
+        family, config.base_model, dataset, config.all_concepts, config.adapters, config.tokens, generators
+    )
 
 
-def _trainable_settings(config: TrainingConfig, total_steps: int) -> TrainableSettings:
-    return TrainableSettings(
+def _tokens(parts: Parts) -> ConceptTokens:
+    part = parts["tokens"]
+    assert isinstance(part, TokenPart)
+    return part.tokens
+
+
+def _update_settings(config: TrainingConfig, total_steps: int) -> UpdateSettings:
+    return UpdateSettings(
         config.optimization,
         config.collapse,
         total_steps,
@@ -189,11 +193,9 @@ def _trainable_settings(config: TrainingConfig, total_steps: int) -> TrainableSe
     )
 
 
-def _losses(
-    config: TrainingConfig, family: ModelFamily, adapter: Adapter, tokens: ConceptTokens, generators: NamedGenerators
-) -> list[LossTerm]:
+def _losses(config: TrainingConfig, family: ModelFamily, parts: Parts, generators: NamedGenerators) -> list[LossTerm]:
     floor, class_words = config.resolved_mask_floor, class_words_of(config.preparation)
-    return loss_terms(config.objective, floor, class_words, family, adapter, tokens, generators)
+    return loss_terms(config.objective, floor, class_words, family, parts, _tokens(parts), generators)
 
 
 def _prompts(settings: DataConfig, tokens: ConceptTokens, generators: NamedGenerators) -> PromptSampler:

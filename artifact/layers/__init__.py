@@ -11,6 +11,7 @@ from artifact.layers.layer import Layer
 from artifact.layers.loha import LohaLayer
 from artifact.layers.lokr import LokrLayer
 from artifact.layers.lora import LoraLayer
+from artifact.layers.oft import OftLayer
 
 __all__ = [
     "KEYS",
@@ -21,5 +22,6 @@ __all__ = [
     "LohaLayer",
     "LokrLayer",
     "LoraLayer",
+    "OftLayer",
     "layer_from_tensors",
 ]

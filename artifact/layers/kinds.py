@@ -12,8 +12,11 @@ from artifact.layers.layer import Layer
 from artifact.layers.loha import LohaLayer
 from artifact.layers.lokr import LokrLayer
 from artifact.layers.lora import LoraLayer
+from artifact.layers.oft import OftLayer
 
-KINDS: Mapping[str, type[Layer]] = {kind.kind: kind for kind in (DoraLayer, LoraLayer, LohaLayer, LokrLayer, FullLayer)}
+KINDS: Mapping[str, type[Layer]] = {
+    kind.kind: kind for kind in (DoraLayer, LoraLayer, LohaLayer, LokrLayer, OftLayer, FullLayer)
+}
 """By name. DoRA is first: its layers hold another kind's keys as well."""
 
 KEYS = tuple({key: None for kind in KINDS.values() for key in (*kind.keys, ALPHA)})

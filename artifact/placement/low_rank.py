@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from peft.tuners.lora import LoraLayer as PeftLoraLayer
 from peft.tuners.lora.layer import dispatch_default
-from peft.tuners.lycoris_utils import LycorisLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from artifact.layers import LoraLayer
@@ -107,9 +106,9 @@ def _nothing() -> nn.Parameter:
 
 @torch.no_grad()
 def remove_adapters(component: Any) -> None:
-    """Take every LoRA, LoHa and LoKr layer of peft out; the modules below are the same objects as before."""
+    """Take every adapter of peft out, but the tokens; the modules below are the same objects as before."""
     for path, part in list(component.named_modules()):
-        if isinstance(part, PeftLoraLayer | LycorisLayer):
+        if isinstance(part, BaseTunerLayer) and not isinstance(part, TrainableTokensLayer):
             component.set_submodule(path, part.get_base_layer())
     trained_tokens = any(isinstance(part, TrainableTokensLayer) for part in component.modules())
     if hasattr(component, "peft_config") and not trained_tokens:

@@ -11,7 +11,7 @@ from preprocess.gallery.page import write_gallery
 from preprocess.prepare import preparing
 from preprocess.reopen import reopen
 from settings.preparation import DataConfig
-from trainer.adapters.adapter import where_it_opens
+from trainer.adapters.requirements import where_it_opens
 from trainer.distributed.preparation_workers import workers_of
 from trainer.resolution import base_requirements
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from settings.record import Settings
 
-AdapterName = Literal["lora", "rslora", "dora", "loha", "lokr", "full", "none"]
+AdapterName = Literal["lora", "rslora", "dora", "loha", "lokr", "oft", "full", "none"]
 LoraTargets = Literal[
     "attention",
     "attention+feed-forward",
@@ -16,7 +16,7 @@ LoraTargets = Literal[
     "b-lora-content",
     "b-lora-style",
 ]
-LOW_RANK: tuple[AdapterName, ...] = ("lora", "rslora", "dora", "loha", "lokr")
+LOW_RANK: tuple[AdapterName, ...] = ("lora", "rslora", "dora", "loha", "lokr", "oft")
 RSLORA_ALPHA = 4.0
 """Of rsLoRA by default: alpha / √rank is 1 at rank 16, and grows with the rank as the method wants it."""
 TEXT_ENCODER_RATE = 5e-5
@@ -27,8 +27,8 @@ class AdapterSection(Settings):
 
     adapter: AdapterName = Field(
         "lora",
-        description="lora, rslora (alpha / √rank), dora (own magnitudes), loha, lokr (small files), full (all weights "
-        "of the UNet or transformer), or none (tokens only)",
+        description="lora, rslora (alpha / √rank), dora (own magnitudes), loha, lokr (small files), oft (rotations of "
+        "inputs, in blocks of rank × rank), full (all weights of the UNet or transformer), or none (tokens only)",
     )
     rank: int = Field(16, ge=1, le=1024, description="Rank of the adapter")
     alpha: float | None = Field(
@@ -57,6 +57,11 @@ class AdapterSection(Settings):
         return self.adapter in LOW_RANK
 
     @property
+    def has_alpha(self) -> bool:
+        """Whether the adapter is scaled by alpha."""
+        return self.has_low_rank_adapter and self.adapter != "oft"
+
+    @property
     def trains_base(self) -> bool:
         """Whether the base's own weights are trained."""
         return self.adapter == "full"
@@ -77,7 +82,11 @@ class AdapterSection(Settings):
                     raise ValueError(f"{name} has no effect with adapter: {self.adapter}; leave it out, or choose lora")
         if self.lora_target_regex is not None and self.lora_targets != defaults["lora_targets"]:
             raise ValueError("lora_target_regex takes the place of lora_targets: leave one of them out")
-        if self.adapter_dropout > 0 and self.adapter in ("loha", "lokr"):
+        if self.adapter == "oft" and self.alpha is not None:
+            raise ValueError("alpha has no effect with adapter: oft, which rotates and adds nothing; leave it out")
+        if self.adapter == "oft" and self.rank < 2:
+            raise ValueError("rank: adapter oft rotates blocks of rank × rank, which needs at least 2")
+        if self.adapter_dropout > 0 and self.adapter in ("loha", "lokr", "oft"):
             raise ValueError(f"adapter_dropout works with lora, rslora and dora, not with {self.adapter}; leave it out")
         for name in ("text_encoder_rank", "text_encoder_learning_rate"):
             if getattr(self, name) is not None and not self.train_text_encoder:

@@ -8,13 +8,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft import LoHaConfig, LoKrConfig, LoraConfig, inject_adapter_in_model
+from peft import LoHaConfig, LoKrConfig, LoraConfig, OFTConfig, inject_adapter_in_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from artifact.artifact import Artifact
 from artifact.errors import ArtifactError
-from artifact.layers import KEYS, DoraLayer, FullLayer, Layer, LohaLayer, LokrLayer, LoraLayer, layer_from_tensors
+from artifact.layers import (
+    KEYS,
+    DoraLayer,
+    FullLayer,
+    Layer,
+    LohaLayer,
+    LokrLayer,
+    LoraLayer,
+    OftLayer,
+    layer_from_tensors,
+)
 from artifact.names.layer_keys import layers_from_tensors
 
 WEIGHTS = {"linear": (12, 8), "pointwise": (12, 8, 1, 1), "convolution": (12, 8, 3, 3)}
@@ -137,6 +147,30 @@ def test_pefts_tensors_mean_what_peft_computes(config: object, shape: tuple[int,
     torch.testing.assert_close(layer.delta(wrapped.base_layer.weight), wrapped.get_delta_weight("default").detach())
 
 
+@pytest.mark.parametrize("side", [2, 4, 8])
+def test_rotations_are_what_peft_computes(side: int) -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"layer": nn.Linear(8, 12)})
+    config = OFTConfig(r=0, oft_block_size=side, target_modules=["layer"], init_weights=False)
+    inject_adapter_in_model(config, model, adapter_name="default")
+    wrapped: Any = model["layer"]
+    layer = OftLayer(wrapped.oft_R["default"].weight.detach())
+    weight, inputs = wrapped.base_layer.weight, random(5, 8)
+    expected = wrapped(inputs) - wrapped.base_layer(inputs)
+    torch.testing.assert_close(inputs @ layer.delta(weight).T, expected, rtol=1e-4, atol=1e-5)
+    assert layer.fits(weight.shape) and not layer.fits(torch.Size((12, 9))) and not layer.changes_nothing
+    back = layer_from_tensors(layer.tensors())
+    assert isinstance(back, OftLayer) and back.side == side and torch.equal(back.delta(weight), layer.delta(weight))
+
+
+def test_small_rotations_keep_lengths() -> None:
+    layer = OftLayer(0.05 * random(2, 6))
+    rotations = layer.rotations(torch.device("cpu"))
+    identity = torch.eye(4).expand(2, 4, 4)
+    torch.testing.assert_close(rotations @ rotations.transpose(1, 2), identity, atol=1e-3, rtol=0)
+    assert OftLayer(torch.zeros(2, 6)).changes_nothing
+
+
 @pytest.mark.parametrize("kernel", [(), (3, 3)], ids=["linear", "convolution"])
 def test_pefts_magnitude_lies_along_the_outputs(kernel: tuple[int, ...]) -> None:
     magnitude = random(8).abs().reshape(8) if not kernel else random(1, 8, 1, 1).abs()
@@ -171,6 +205,8 @@ def test_pefts_magnitude_lies_along_the_outputs(kernel: tuple[int, ...]) -> None
         ({"lora_down.weight": random(2, 4), "lora_up.weight": random(4, 2), "alpha": random(2)}, "alpha of shape"),
         ({"lora_down.weight": random(2, 4), "lora_up.weight": random(4, 2), "alpha": torch.tensor(math.inf)}, "finite"),
         ({"lora_down.weight": torch.ones(2, 4, dtype=torch.int8)}, "a.lora_down.weight is of type torch.int8"),
+        ({"oft_R.weight": random(2, 4)}, "an oft_R.weight of shape"),
+        ({"oft_R.weight": random(2, 3), "diff": random(4, 4)}, "diff beside"),
         ({"oft_blocks": random(2, 2)}, "not a plain LoRA: a.oft_blocks"),
     ],
 )  # fmt: skip

@@ -22,10 +22,9 @@ from settings.training import TrainingConfig
 from tests.artifact.other_tools import a1111_unet, clip_names, comfyui_sd3, comfyui_unet
 from tests.families.test_family_files import predict
 from tests.tiny_models import TINY_MODELS
+from tests.trainer.adapters.placing import place_adapter
 from tests.trainer.adapters.test_adapters import disturb
-from trainer.adapters.adapter import place_adapter
 from trainer.adapters.targets import denoiser_targets, text_encoder_targets
-from trainer.randomness import NamedGenerators
 
 
 def full_size(name: str) -> ModelFamily:
@@ -97,8 +96,8 @@ def test_as_many_layers_as_kohya_announces(name: str, unet: int, text: tuple[int
 
 def write(family: ModelFamily, settings: Mapping[str, Any], folder: Path) -> torch.Tensor:
     """An adapter as if trained, written to weights.safetensors. Returns the prediction with our own loader."""
-    ranks = {} if settings["adapter"] == "full" else {"rank": 4, "alpha": 2.0}
-    adapter = place_adapter(family, TrainingConfig(**ranks, **settings), NamedGenerators(0))
+    ranks = {"full": {}, "oft": {"rank": 4}}.get(settings["adapter"], {"rank": 4, "alpha": 2.0})
+    adapter = place_adapter(family, TrainingConfig(**ranks, **settings))
     disturb(adapter)
     layers = adapter.layers()
     adapter.remove()
@@ -145,7 +144,7 @@ def test_diffusers_opens_dora_in_pefts_names(tmp_path: Path) -> None:
 def test_what_diffusers_cannot_open(tmp_path: Path) -> None:
     """docs/artifact.md says so: should one of these come to work, it is time to say something else."""
     family = load_base_model(str(TINY_MODELS["sd15"](tmp_path / "base")), torch.float32)
-    for kind in ("loha", "lokr"):
+    for kind in ("loha", "lokr", "oft"):
         write(family, {"adapter": kind}, tmp_path)
         with pytest.raises(ValueError, match="have not been correctly renamed"):
             family.pipeline().load_lora_weights(str(tmp_path), weight_name="weights.safetensors")

@@ -43,6 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
                          "prior_matching_weight": 1.0, "prior_prompts": ("a red star", "a blue square")},
     "text encoders, dora, dropout": {"adapter": "dora", "adapter_dropout": 0.3, "train_text_encoder": True,
                                      "text_encoder_learning_rate": 1e-3},
+    "oft, text encoders": {"adapter": "oft", "train_text_encoder": True, "rank": 4},
     "full": {"adapter": "full", "rank": 16},
 }  # fmt: skip
 

@@ -1,37 +1,32 @@
-"""The kinds of adapters that peft puts beside a layer, and how each is written down. A new one is a line in KINDS."""
+"""The kinds of adapters that peft puts beside a layer, and how each is written down.
+
+A new one is a file beside this one and a line in KINDS (docs/adding-an-adapter.md).
+"""
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import LoHaConfig, LoKrConfig, LoraConfig
+from peft.tuners.lora import LoraLayer as PeftLoraLayer
+from peft.tuners.lycoris_utils import LycorisLayer
 from torch import Tensor
 
-from artifact.layers import DoraLayer, Layer, LohaLayer, LokrLayer, LoraLayer
-
-ADAPTER = "default"
-
-
-@dataclass(frozen=True)
-class AdapterKind:
-    """`config`: peft's, from rank, alpha, dropout and the paths. `layer`: what one of its layers is in a file."""
-
-    config: Callable[[int, float, float, Sequence[str]], Any]
-    layer: Callable[[Any], Layer]
+from artifact.layers import DoraLayer, LohaLayer, LokrLayer, LoraLayer
+from trainer.adapters.kind import ADAPTER, AdapterKind
+from trainer.adapters.oft import OFT
 
 
-def _lora_config(**options: bool) -> Callable[[int, float, float, Sequence[str]], Any]:
-    def config(rank: int, alpha: float, dropout: float, paths: Sequence[str]) -> Any:
-        return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(paths), **options)
+def _lora_config(**options: bool) -> Callable[[int, float, Sequence[str]], Any]:
+    def config(rank: int, alpha: float, paths: Sequence[str]) -> Any:
+        return LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(paths), **options)
 
     return config
 
 
-def _lycoris_config(kind: type) -> Callable[[int, float, float, Sequence[str]], Any]:
-    def config(rank: int, alpha: float, dropout: float, paths: Sequence[str]) -> Any:
-        assert dropout == 0  # the settings forbid it: peft would drop from torch's own generator
+def _lycoris_config(kind: type) -> Callable[[int, float, Sequence[str]], Any]:
+    def config(rank: int, alpha: float, paths: Sequence[str]) -> Any:
         return kind(r=rank, alpha=alpha, target_modules=list(paths))
 
     return config
@@ -77,17 +72,20 @@ def _saved(parameter: Tensor) -> Tensor:
     return parameter.detach().float().cpu().clone()
 
 
+_LYCORIS = "diffusers cannot open its file; predict.py, ComfyUI and A1111 can"
+
 KINDS = {
-    "lora": AdapterKind(_lora_config(), _lora),
-    "rslora": AdapterKind(_lora_config(use_rslora=True), _lora),
-    "dora": AdapterKind(_lora_config(use_dora=True), _dora),
-    "loha": AdapterKind(_lycoris_config(LoHaConfig), _loha),
-    "lokr": AdapterKind(_lycoris_config(LoKrConfig), _lokr),
+    "lora": AdapterKind(_lora_config(), _lora, PeftLoraLayer, in_base_precision=True),
+    "rslora": AdapterKind(_lora_config(use_rslora=True), _lora, PeftLoraLayer, in_base_precision=True),
+    "dora": AdapterKind(_lora_config(use_dora=True), _dora, PeftLoraLayer),
+    "loha": AdapterKind(_lycoris_config(LoHaConfig), _loha, LycorisLayer, opens=_LYCORIS),
+    "lokr": AdapterKind(_lycoris_config(LoKrConfig), _lokr, LycorisLayer, opens=_LYCORIS),
+    "oft": OFT,
 }
+"""By their names in the settings."""
 
-
-IN_BASE_PRECISION = ("lora", "rslora")
-"""Kinds that compute in the precision of the base, without autocast, though their parameters are fp32."""
+MODULES = tuple({kind.module for kind in KINDS.values()})
+"""The classes of all kinds' modules."""
 
 
 @torch.no_grad()

@@ -7,15 +7,14 @@ from typing import Any
 import torch
 from diffusers.training_utils import cast_training_params
 from peft import inject_adapter_in_model
-from peft.tuners.lora import LoraLayer as PeftLoraLayer
-from peft.tuners.lycoris_utils import LycorisLayer
 from torch import nn
 
 from artifact.layers import Layer
 from artifact.placement.low_rank import remove_adapters
 from trainer.adapters.base_precision import compute_in_base_precision
 from trainer.adapters.dropout import AdapterDropout
-from trainer.adapters.kinds import ADAPTER, IN_BASE_PRECISION, KINDS, AdapterKind, draw_again
+from trainer.adapters.kind import ADAPTER, AdapterKind
+from trainer.adapters.kinds import KINDS, MODULES, draw_again
 
 
 class PeftAdapter:
@@ -37,7 +36,8 @@ class PeftAdapter:
         trained = [parameter for parameter in component.parameters() if parameter.requires_grad]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # of the tokens
-            inject_adapter_in_model(self._kind.config(rank, alpha, 0.0, paths), component, adapter_name=ADAPTER)
+            warnings.filterwarnings("ignore", "Invalid `oft_block_size`")  # the nearest is meant
+            inject_adapter_in_model(self._kind.config(rank, alpha, paths), component, adapter_name=ADAPTER)
         for parameter in trained:  # tokens, which peft froze
             parameter.requires_grad_(True)
         cast_training_params([component], torch.float32)
@@ -45,7 +45,7 @@ class PeftAdapter:
             _correct_magnitude(module)
             if dropout is not None:
                 module.lora_dropout[ADAPTER] = dropout
-            if kind in IN_BASE_PRECISION:
+            if self._kind.in_base_precision:
                 compute_in_base_precision(module, ADAPTER)
         draw_again(self._named_parameters(), generator)
         wrong = [name for name, parameter in self._named_parameters() if parameter.dtype != torch.float32]
@@ -62,14 +62,12 @@ class PeftAdapter:
 
     def modules(self) -> list[Any]:
         """peft's layers."""
-        return [part for part in self._component.modules() if isinstance(part, PeftLoraLayer | LycorisLayer)]
+        return [part for part in self._component.modules() if isinstance(part, MODULES)]
 
     def layers(self) -> dict[str, Layer]:
         """What has been trained up to now, by the path of the module, fp32 on the CPU."""
         return {
-            path: self._kind.layer(part)
-            for path, part in self._component.named_modules()
-            if isinstance(part, PeftLoraLayer | LycorisLayer)
+            path: self._kind.layer(part) for path, part in self._component.named_modules() if isinstance(part, MODULES)
         }
 
     def set_enabled(self, enabled: bool) -> None:

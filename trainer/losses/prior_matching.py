@@ -8,9 +8,9 @@ from torch import Tensor
 
 from families.family import ModelFamily
 from families.parts.placeholder_tokens import expand_triggers
-from trainer.adapters.adapter import Adapter
 from trainer.distributed.batch_share import WHOLE, Share
 from trainer.losses.term import StepContext
+from trainer.trainables.part import Parts
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PriorMatching:
     """
 
     family: ModelFamily
-    adapter: Adapter
+    parts: Parts
     replacements: Mapping[str, str]
     prompts: Sequence[str]
     generator: torch.Generator
@@ -39,10 +39,10 @@ class PriorMatching:
         noised, timesteps, sizes = context.noised, context.draw.timesteps, context.sizes
         captions = self._prompts(context.captions)
         with torch.no_grad():
-            with self.adapter.off():
+            with self.parts.off():
                 features = self.family.encode_prompts(captions)
                 wanted = self.family.denoise(noised, timesteps, features, sizes)
-            if self.adapter.text_encoder_parameters:
+            if "text_encoders" in self.parts:
                 features = self.family.encode_prompts(captions)
         predicted = self.family.denoise(noised, timesteps, features, sizes)
         return self.interval * self.weight * (predicted - wanted).square().mean()

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from families.family import ModelFamily
 from settings.preparation import DataConfig
 from settings.sections.objective import ObjectiveSection
-from trainer.adapters.adapter import Adapter
 from trainer.losses.adapter_l1 import AdapterL1
 from trainer.losses.attention_capture import AttentionCapture
 from trainer.losses.huber import Huber
@@ -17,6 +16,7 @@ from trainer.losses.token_covariance import TokenCovariance
 from trainer.losses.token_norm import TokenNorm
 from trainer.randomness import NamedGenerators
 from trainer.tokens.concept_tokens import ConceptTokens
+from trainer.trainables.part import Parts
 
 CLASS_WORDS = {"face": "person", "object": "object", "style": "picture"}
 """What stands for the trigger where no class word is given."""
@@ -27,7 +27,7 @@ def loss_terms(
     mask_floor: float,
     class_words: Mapping[str, str],
     family: ModelFamily,
-    adapter: Adapter,
+    parts: Parts,
     tokens: ConceptTokens,
     generators: NamedGenerators,
 ) -> list[LossTerm]:
@@ -39,11 +39,9 @@ def loss_terms(
         ids = tokens.placeholders.ids[0]
         terms.append(TokenAttention(capture, family.tokenizers[0], ids, objective.token_attention_weight))
     if objective.prior_matching_weight > 0:
-        terms.append(_prior_matching(objective, class_words, family, adapter, generators))
+        terms.append(_prior_matching(objective, class_words, family, parts, generators))
     if objective.adapter_l1_weight > 0:
-        terms.append(
-            AdapterL1([*adapter.denoiser_parameters, *adapter.text_encoder_parameters], objective.adapter_l1_weight)
-        )
+        terms.append(AdapterL1(parts.parameters(("lora", "text_encoders")), objective.adapter_l1_weight))
     vocabularies = tokens.placeholders.vocabularies
     if objective.token_norm_weight > 0:
         terms.append(TokenNorm.of(tokens.parameters, vocabularies, objective.token_norm_weight))
@@ -69,7 +67,7 @@ def _prior_matching(
     objective: ObjectiveSection,
     class_words: Mapping[str, str],
     family: ModelFamily,
-    adapter: Adapter,
+    parts: Parts,
     generators: NamedGenerators,
 ) -> PriorMatching:
     draws, weight, interval = (
@@ -77,6 +75,4 @@ def _prior_matching(
         objective.prior_matching_weight,
         objective.prior_matching_interval,
     )
-    return PriorMatching(
-        family, adapter, class_words, objective.prior_prompts, draws, weight, interval, generators.share
-    )
+    return PriorMatching(family, parts, class_words, objective.prior_prompts, draws, weight, interval, generators.share)

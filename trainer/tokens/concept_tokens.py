@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from families.family import ModelFamily
 from families.parts.placeholder_tokens import PlaceholderTokens, placeholder_names
-from trainer.adapters.kinds import ADAPTER
+from trainer.adapters.kind import ADAPTER
 from trainer.tokens.initialization import TokenStart
 
 

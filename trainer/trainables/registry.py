@@ -1,69 +1,31 @@
-"""What a configuration trains: each group of parameters with its own optimizer and schedule."""
+"""The list of trainables. A new one is a file beside this one and a line here (docs/adding-an-adapter.md)."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-
-from torch import nn
-
-from settings.sections.collapse import CollapseSection
-from settings.sections.optimization import SCHEDULE_FREE, OptimizationSection, OptimizerName
-from trainer.adapters.adapter import Adapter
+from settings.sections.optimization import SCHEDULE_FREE, OptimizationSection
 from trainer.optimizers.extras import require_available
-from trainer.optimizers.settings import OptimizerSettings
-from trainer.tokens.concept_tokens import ConceptTokens
-from trainer.tokens.retraction import retract, usual_norms
+from trainer.trainables.denoiser import DENOISER_WEIGHTS
+from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings
+from trainer.trainables.part import Part, Parts
 from trainer.trainables.schedules import ScheduleSettings
+from trainer.trainables.text_encoders import TEXT_ENCODERS
+from trainer.trainables.tokens import TOKENS
 from trainer.trainables.trainable import Trainable
 
-
-@dataclass(frozen=True)
-class TrainableSettings:
-    """What all trainables have in common. `optimization`: with its warm-up filled in. `total_steps`: of the run."""
-
-    optimization: OptimizationSection
-    phases: CollapseSection
-    total_steps: int
-    text_encoder_learning_rate: float
-    token_retraction: float
-
-    @property
-    def weights(self) -> OptimizerSettings:
-        """Of the adapter or the base's weights."""
-        settings = self.optimization
-        return OptimizerSettings(
-            settings.optimizer, settings.resolved_learning_rate, settings.weight_decay, settings.prodigy_d_coef
-        )
-
-    @property
-    def text_encoders(self) -> OptimizerSettings:
-        return replace(self.weights, learning_rate=self.text_encoder_learning_rate)
-
-    @property
-    def tokens(self) -> OptimizerSettings:
-        settings = self.optimization
-        return OptimizerSettings(
-            settings.token_optimizer,
-            settings.resolved_token_learning_rate,
-            settings.token_weight_decay,
-            settings.prodigy_d_coef,
-        )
+KINDS: tuple[TrainableKind, ...] = (DENOISER_WEIGHTS, TEXT_ENCODERS, TOKENS)
+"""In the order of logs and checkpoints. They are placed from the last on: adapters leave the tokens trainable."""
 
 
-def build_trainables(adapter: Adapter, tokens: ConceptTokens, settings: TrainableSettings) -> list[Trainable]:
-    """The adapter and that of the text encoders where there are any, and the tokens unless their learning rate is 0."""
-    clip, undecayed = settings.optimization.max_grad_norm, adapter.undecayed
+def place_parts(placement: Placement) -> Parts:
+    """Put on the base what the settings ask for. Raises ConfigError where the base lacks what it is put on."""
+    placed = {kind.name: kind.place(placement) for kind in reversed(KINDS)}
+    return Parts({kind.name: part for kind in KINDS if (part := placed[kind.name]) is not None})
+
+
+def build_trainables(parts: Parts, settings: UpdateSettings) -> list[Trainable]:
+    """An optimizer and a schedule for every part that is trained."""
     trainables = []
-    if adapter.denoiser_parameters:
-        trainables.append(_trainable("lora", adapter.denoiser_parameters, settings.weights, clip, settings, undecayed))
-    if adapter.text_encoder_parameters:
-        parameters = adapter.text_encoder_parameters
-        trainables.append(_trainable("text_encoders", parameters, settings.text_encoders, clip, settings, undecayed))
-    if settings.tokens.learning_rate > 0:
-        clip = settings.optimization.token_max_grad_norm or clip
-        trainables.append(_trainable("tokens", tokens.parameters, settings.tokens, clip, settings))
-        if settings.token_retraction > 0:
-            usual = usual_norms(tokens.placeholders.vocabularies)
-            retract(trainables[-1].optimizer, tokens.parameters, usual, settings.token_retraction)
+    for kind in KINDS:
+        if kind.name in parts and (updates := kind.updates(parts[kind.name], settings)) is not None:
+            trainables.append(_trainable(kind.name, parts[kind.name], updates, settings))
     return trainables
 
 
@@ -74,36 +36,27 @@ def require_optimizers(settings: OptimizationSection) -> None:
         require_available(settings.token_optimizer)
 
 
-def _trainable(
-    name: str,
-    parameters: Sequence[nn.Parameter],
-    optimizer: OptimizerSettings,
-    clip: float,
-    settings: TrainableSettings,
-    undecayed: Collection[nn.Parameter] = (),
-) -> Trainable:
-    return Trainable(
+def _trainable(name: str, part: Part, updates: Updates, settings: UpdateSettings) -> Trainable:
+    own, optimizer = settings.optimization, updates.optimizer
+    assert own.lr_warmup_steps is not None  # planned
+    schedule = ScheduleSettings(
+        own.scheduler_of(optimizer.name),
+        own.lr_warmup_steps,
+        first=updates.first,
+        last=updates.last,
+        cycles=own.lr_num_cycles,
+        power=own.lr_power,
+    )
+    trainable = Trainable(
         name,
-        parameters,
+        part.parameters,
         optimizer=optimizer,
-        schedule=_schedule(name, optimizer.name, settings.optimization, settings.phases),
-        max_grad_norm=clip,
+        schedule=schedule,
+        max_grad_norm=updates.max_grad_norm,
         total_steps=settings.total_steps,
-        ema_decay=0.0 if optimizer.name in SCHEDULE_FREE else settings.optimization.ema_decay,
-        undecayed=undecayed,
+        ema_decay=0.0 if optimizer.name in SCHEDULE_FREE else own.ema_decay,
+        undecayed=part.undecayed,
     )
-
-
-def _schedule(
-    name: str, optimizer: OptimizerName, settings: OptimizationSection, phases: CollapseSection
-) -> ScheduleSettings:
-    """Phases are nothing but schedules: tokens first, both, the adapter alone."""
-    assert settings.lr_warmup_steps is not None  # planned
-    return ScheduleSettings(
-        settings.scheduler_of(optimizer),
-        settings.lr_warmup_steps,
-        first=0.0 if name == "tokens" else phases.tokens_first,
-        last=phases.tokens_until if name == "tokens" else 1.0,
-        cycles=settings.lr_num_cycles,
-        power=settings.lr_power,
-    )
+    if updates.prepare is not None:
+        updates.prepare(trainable.optimizer)
+    return trainable

@@ -22,12 +22,13 @@ from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
 from tests.conftest import EXAMPLE
 from tests.tiny_models import write_sd3, write_sd15
+from tests.trainer.adapters.placing import WEIGHTS, place_adapter
 from tests.trainer.test_training import placed
-from trainer.adapters.adapter import Adapter, place_adapter
 from trainer.adapters.kinds import KINDS
+from trainer.adapters.requirements import check_targets
 from trainer.adapters.targets import denoiser_targets
 from trainer.base_model import autocast_precision
-from trainer.randomness import NamedGenerators
+from trainer.trainables.part import Parts
 from trainer.training import Training
 
 EVERYTHING = "attention+feed-forward+convolutions"
@@ -43,8 +44,8 @@ def config(**settings: Any) -> TrainingConfig:
 
 
 @contextmanager
-def adapted(base: ModelFamily, settings: TrainingConfig) -> Iterator[Adapter]:
-    adapter = place_adapter(base, settings, NamedGenerators(0))
+def adapted(base: ModelFamily, settings: TrainingConfig) -> Iterator[Parts]:
+    adapter = place_adapter(base, settings)
     try:
         yield adapter
     finally:
@@ -52,21 +53,22 @@ def adapted(base: ModelFamily, settings: TrainingConfig) -> Iterator[Adapter]:
 
 
 @torch.no_grad()
-def disturb(adapter: Adapter) -> None:
+def disturb(adapter: Parts) -> None:
     """As if it had been trained: every value moves."""
     generator = torch.Generator().manual_seed(1)
-    for parameter in (*adapter.denoiser_parameters, *adapter.text_encoder_parameters):
+    for parameter in adapter.parameters(WEIGHTS):
         parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_of_every_kind_mean_what_peft_computes(kind: str, base: ModelFamily) -> None:
     """On linear and convolution layers: no effect when fresh; afterwards W + delta is what the model computes with."""
-    settings = config(adapter=kind, rank=3, alpha=2.0, lora_target_regex=r"down_blocks\.1\.(attentions|resnets)\..*")
+    parts, scale = ("attentions", {}) if KINDS[kind].linear_only else ("(attentions|resnets)", {"alpha": 2.0})
+    settings = config(adapter=kind, rank=3, lora_target_regex=rf"down_blocks\.1\.{parts}\..*", **scale)
     probe = Probe.make(base, "a red star")
     bare = probe.predict(base, {})
     with adapted(base, settings) as adapter:
-        assert {parameter.dtype for parameter in adapter.denoiser_parameters} == {torch.float32}
+        assert {parameter.dtype for parameter in adapter["lora"].parameters} == {torch.float32}
         torch.testing.assert_close(probe.predict(base, {}), bare, rtol=1e-4, atol=1e-5)
         assert all(layer.changes_nothing for layer in adapter.layers().values())
         disturb(adapter)
@@ -74,7 +76,7 @@ def test_layers_of_every_kind_mean_what_peft_computes(kind: str, base: ModelFami
         with adapter.off():
             torch.testing.assert_close(probe.predict(base, {}), bare, rtol=1e-6, atol=1e-6)
         assert torch.equal(probe.predict(base, {}), trained)
-        assert all(parameter.requires_grad for parameter in adapter.denoiser_parameters)
+        assert all(parameter.requires_grad for parameter in adapter["lora"].parameters)
     assert torch.equal(probe.predict(base, {}), bare)
     placed_again = PlacedArtifacts(base, [Artifact(layers, {}, None)])
     try:
@@ -90,6 +92,7 @@ def test_layers_of_every_kind_mean_what_peft_computes(kind: str, base: ModelFami
         {"adapter": "dora", "lora_targets": EVERYTHING},
         {"adapter": "loha"},
         {"adapter": "lokr", "lora_targets": EVERYTHING, "rank": 4},
+        {"adapter": "oft", "train_text_encoder": True, "rank": 4},
         {"adapter": "full", "learning_rate": 1e-3},
         {"adapter": "none", "token_learning_rate": 2e-2},
         {"adapter": "rslora", "adapter_dropout": 0.2, "train_text_encoder": True, "text_encoder_rank": 2,
@@ -102,7 +105,7 @@ def test_a_run_with_every_kind_ends_verified(settings: dict[str, Any], tmp_path:
     events = list(run(config(**settings), [EXAMPLE], output))
     assert any("verified" in event.message for event in events)
     warned = any(event.warning and event.message.startswith(f"adapter {settings['adapter']}") for event in events)
-    assert warned == (settings["adapter"] in ("dora", "loha", "lokr", "full"))
+    assert warned == (settings["adapter"] in ("dora", "loha", "lokr", "oft", "full"))
     artifact = Artifact.read(output.weights)
     kinds = {layer.kind for layer in artifact.layers.values()}
     assert kinds == {"none": set(), "rslora": {"lora"}}.get(settings["adapter"], {settings["adapter"]})
@@ -145,7 +148,7 @@ def test_weight_decay_leaves_the_magnitudes_of_dora_alone(base: ModelFamily, tmp
     settings = config(adapter="dora", rank=2, lora_targets="cross-attention-kv", weight_decay=1.0, learning_rate=0.1,
                       train_text_encoder=True)  # fmt: skip
     for training in placed(base, settings, tmp_path):
-        spared = {id(parameter) for parameter in training.adapter.undecayed}
+        spared = {id(each) for name in WEIGHTS if name in training.parts for each in training.parts[name].undecayed}
         for trainable in training.trainer.trainables:
             before = [parameter.detach().clone() for parameter in trainable.parameters]
             for parameter in trainable.parameters:
@@ -173,19 +176,19 @@ def test_fp32_masters_on_a_half_precision_base(tmp_path: Path) -> None:
     half = load_base_model(str(write_sd15(tmp_path)), torch.bfloat16)
     for kind in KINDS:
         with adapted(half, config(adapter=kind, train_text_encoder=True)) as adapter:
-            parameters = (*adapter.denoiser_parameters, *adapter.text_encoder_parameters)
+            parameters = adapter.parameters(WEIGHTS)
             assert {parameter.dtype for parameter in parameters} == {torch.float32}
             for layer in adapter.layers().values():
                 if isinstance(layer, DoraLayer):
                     assert not torch.equal(layer.dora_scale, layer.dora_scale.bfloat16().float())
     with pytest.raises(ValueError, match="fp32"):
-        place_adapter(half, config(adapter="full"), NamedGenerators(0))
+        place_adapter(half, config(adapter="full"))
 
 
 def test_full_fine_tuning_gives_the_base_back_bit_by_bit(base: ModelFamily) -> None:
     before = {name: value.clone() for name, value in base.denoiser.state_dict().items()}
     with adapted(base, config(adapter="full")) as adapter:
-        assert len(adapter.denoiser_parameters) == len(before)
+        assert len(adapter["lora"].parameters) == len(before)
         disturb(adapter)
         layers = adapter.layers()
         with adapter.off():
@@ -272,6 +275,9 @@ def test_targets_that_a_base_lacks_are_errors(targets: str, message: str, tmp_pa
         ({"adapter": "none", "token_learning_rate": 0}, "nothing is left"),
         ({"adapter": "none", "prior_matching_weight": 1.0}, "prior_matching_weight has no effect"),
         ({"adapter": "loha", "adapter_dropout": 0.1}, "not with loha"),
+        ({"adapter": "oft", "adapter_dropout": 0.1}, "not with oft"),
+        ({"adapter": "oft", "alpha": 4.0}, "alpha has no effect with adapter: oft"),
+        ({"adapter": "oft", "rank": 1}, "rank: adapter oft .* at least 2"),
         ({"text_encoder_rank": 4}, "without train_text_encoder"),
         ({"text_encoder_learning_rate": 1e-4}, "without train_text_encoder"),
         ({"lora_target_regex": ".*", "lora_targets": "b-lora"}, "takes the place of lora_targets"),
@@ -314,7 +320,7 @@ def test_a_lora_computes_in_the_bases_precision_and_learns_in_fp32(kind: str, wr
             prediction, precisions = watched_prediction(family)
             prediction.square().mean().backward()
             assert precisions == {dtype}
-            parameters = [*adapter.denoiser_parameters, *adapter.text_encoder_parameters]
+            parameters = adapter.parameters(WEIGHTS)
             found = [each.grad for each in parameters if each.grad is not None]
             assert len(found) == len(parameters) and {each.dtype for each in found} == {torch.float32}
         predictions.append(prediction.detach())
@@ -343,3 +349,11 @@ def watched_prediction(family: ModelFamily) -> tuple[torch.Tensor, set[torch.dty
 def test_other_kinds_compute_under_autocast() -> None:
     assert autocast_precision("dora", "bf16") == "bf16"
     assert autocast_precision("dora", "no") == "no"
+
+
+def test_rotations_on_convolutions_are_refused(base: ModelFamily) -> None:
+    """peft's would not be the base at first."""
+    with pytest.raises(ConfigError, match="adapter: oft cannot be put on convolutions such as "):
+        check_targets(base, config(adapter="oft", lora_targets=EVERYTHING))
+    check_targets(base, config(adapter="oft"))
+    check_targets(base, config(adapter="lora", lora_targets=EVERYTHING))

@@ -1,0 +1,35 @@
+"""OFT by peft: blocks of a layer's inputs are rotated, and nothing is added (Qiu et al. 2023, arXiv 2306.07280).
+
+peft has the rotations as the formula of OFTv2 (Qiu et al. 2025, arXiv 2506.19847), which needs no inverse.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from peft import OFTConfig
+from peft.tuners.oft.layer import OFTLayer as PeftOftLayer
+
+from artifact.layers import OftLayer
+from trainer.adapters.kind import ADAPTER, AdapterKind
+
+
+def _config(rank: int, alpha: float, paths: Sequence[str]) -> OFTConfig:
+    """`rank` is the side of a block; where it does not divide the inputs, peft takes the nearest side that does.
+
+    OFT has no alpha: a rotation is not scaled.
+    """
+    return OFTConfig(r=0, oft_block_size=rank, target_modules=list(paths))
+
+
+def _layer(module: Any) -> OftLayer:
+    return OftLayer(module.oft_R[ADAPTER].weight.detach().float().cpu().clone())
+
+
+OFT = AdapterKind(
+    _config,
+    _layer,
+    PeftOftLayer,
+    linear_only=True,
+    opens="its file has peft's names, as OneTrainer's has: predict.py opens it, ComfyUI with a node for OFTv2; "
+    "diffusers and A1111 cannot. `python -m artifact resize --base` makes a plain LoRA of it",
+)

@@ -1,0 +1,39 @@
+"""What an adapter needs of a base, and which tools open its file: said before anything is trained."""
+
+from torch import nn
+
+from families.family import ModelFamily
+from settings.record import ConfigError
+from settings.sections.adapter import AdapterSection
+from trainer.adapters.kinds import KINDS
+from trainer.adapters.targets import denoiser_targets
+
+
+def check_targets(family: ModelFamily, settings: AdapterSection) -> None:
+    """Raises ConfigError, before anything is trained, when the base lacks what the adapter would be put on."""
+    if settings.has_low_rank_adapter:
+        paths = denoiser_targets(family, settings)
+        convolutions = [path for path in paths if isinstance(family.denoiser.get_submodule(path), nn.Conv2d)]
+        if convolutions and KINDS[settings.adapter].linear_only:
+            raise ConfigError(
+                f"adapter: {settings.adapter} cannot be put on convolutions such as {convolutions[0]}; choose "
+                "lora_targets without them, or another adapter"
+            )
+    if settings.train_text_encoder and not family.text_encoders:
+        raise ConfigError(f"train_text_encoder: a base of the family {family.name} has no text encoder that can learn")
+
+
+def where_it_opens(settings: AdapterSection, family: ModelFamily) -> str | None:
+    """A warning where not every tool can open what will be trained; None for a LoRA, which all open."""
+    if settings.adapter == "dora" and family.layer_naming != "peft":
+        return (
+            "adapter dora: its file opens exactly in predict.py only; diffusers drops the magnitudes, ComfyUI comes "
+            "close, A1111 takes them along the other axis (docs/artifact.md). rslora or lora open everywhere"
+        )
+    if settings.adapter in KINDS and (opens := KINDS[settings.adapter].opens) is not None:
+        return f"adapter {settings.adapter}: {opens}"
+    if settings.adapter == "full":
+        return (
+            "adapter full: the file holds the change of every weight; predict.py and ComfyUI open it, diffusers cannot"
+        )
+    return None

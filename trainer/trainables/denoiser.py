@@ -1,0 +1,27 @@
+"""The denoiser: an adapter beside its layers, or all of its weights."""
+
+from artifact.names.components import DENOISER
+from trainer.adapters.adapter import Adapter, ComponentAdapter, new_adapter
+from trainer.adapters.full import FullFineTuning
+from trainer.adapters.targets import denoiser_targets
+from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings
+from trainer.trainables.part import Part
+
+
+def _place(placement: Placement) -> Part | None:
+    family, settings = placement.family, placement.adapters
+    if settings.trains_base:
+        part: ComponentAdapter = FullFineTuning(family.denoiser, family.idle_modules)
+    elif settings.has_low_rank_adapter:
+        paths = denoiser_targets(family, settings)
+        part = new_adapter(family.denoiser, settings, settings.rank, paths, placement.generators, "init_lora")
+    else:
+        return None
+    return Adapter(family, {DENOISER: part})
+
+
+def _updates(part: Part, settings: UpdateSettings) -> Updates:
+    return Updates(settings.weights, settings.optimization.max_grad_norm, first=settings.phases.tokens_first)
+
+
+DENOISER_WEIGHTS = TrainableKind("lora", _place, _updates)

@@ -1,0 +1,78 @@
+"""What a kind of trainable is: how its part is put on a base, and how it is updated."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from families.family import ModelFamily
+from preprocess.dataset import PreparedDataset
+from settings.preparation import ConceptConfig
+from settings.sections.adapter import AdapterSection
+from settings.sections.collapse import CollapseSection
+from settings.sections.optimization import OptimizationSection
+from settings.sections.tokens import TokenSection
+from trainer.optimizers.settings import OptimizerSettings
+from trainer.randomness import NamedGenerators
+from trainer.trainables.part import Part
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a part is made from. `base_model`: as the settings name it."""
+
+    family: ModelFamily
+    base_model: str
+    dataset: PreparedDataset
+    concepts: Sequence[ConceptConfig]
+    adapters: AdapterSection
+    tokens: TokenSection
+    generators: NamedGenerators
+
+
+@dataclass(frozen=True)
+class UpdateSettings:
+    """What the updates of all trainables are made from. `optimization`: with its warm-up filled in.
+
+    `total_steps`: of the run. `text_encoder_learning_rate`: resolved.
+    """
+
+    optimization: OptimizationSection
+    phases: CollapseSection
+    total_steps: int
+    text_encoder_learning_rate: float
+    token_retraction: float
+
+    @property
+    def weights(self) -> OptimizerSettings:
+        """Of what changes weights."""
+        settings = self.optimization
+        return OptimizerSettings(
+            settings.optimizer, settings.resolved_learning_rate, settings.weight_decay, settings.prodigy_d_coef
+        )
+
+
+@dataclass(frozen=True)
+class Updates:
+    """How a part is updated. `first` and `last`: shares of the run between which its learning rate is above 0.
+
+    `prepare`: called with the optimizer, once it is made.
+    """
+
+    optimizer: OptimizerSettings
+    max_grad_norm: float
+    first: float = 0.0
+    last: float = 1.0
+    prepare: Callable[[torch.optim.Optimizer], None] | None = None
+
+
+@dataclass(frozen=True)
+class TrainableKind:
+    """`name`: in logs and checkpoints. `place`: puts the part on the base; None where the settings ask for none.
+
+    `updates`: None for a part that stays as it is placed.
+    """
+
+    name: str
+    place: Callable[[Placement], Part | None]
+    updates: Callable[[Part, UpdateSettings], Updates | None]

@@ -1,0 +1,72 @@
+"""The tokens: new words in the text encoders."""
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from artifact.layers import Layer
+from trainer.optimizers.settings import OptimizerSettings
+from trainer.tokens.concept_tokens import ConceptTokens, add_tokens
+from trainer.tokens.from_images import image_tower, start_from_images
+from trainer.tokens.initialization import token_starts
+from trainer.tokens.retraction import retract, usual_norms
+from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings
+from trainer.trainables.part import Part
+
+
+class TokenPart:
+    """The rows of the new words. They change no weight of the base, so there is nothing to switch off."""
+
+    def __init__(self, tokens: ConceptTokens) -> None:
+        self.tokens = tokens
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return self.tokens.parameters
+
+    @property
+    def undecayed(self) -> list[nn.Parameter]:
+        return []
+
+    def layers(self) -> dict[str, Layer]:
+        return {}
+
+    def rows(self) -> dict[str, Tensor]:
+        return dict(zip(self.tokens.family.encoder_names, self.tokens.rows(), strict=True))
+
+    def set_enabled(self, enabled: bool) -> None:
+        """Nothing to do."""
+
+    def remove(self) -> None:
+        self.tokens.remove()
+
+
+def _place(placement: Placement) -> TokenPart:
+    """Also where they are not trained: captions have the words in any case."""
+    family, settings, generators = placement.family, placement.tokens, placement.generators
+    starts = token_starts(settings, placement.concepts, family)
+    tokens = add_tokens(family, starts, settings.num_tokens, generators["init_tokens"])
+    if settings.token_init == "images":
+        tower = image_tower(placement.base_model)
+        start_from_images(tokens, family, placement.dataset, tower, generators["init_images"])
+    return TokenPart(tokens)
+
+
+def _updates(part: Part, settings: UpdateSettings) -> Updates | None:
+    """None with a learning rate of 0."""
+    assert isinstance(part, TokenPart)
+    own = settings.optimization
+    optimizer = OptimizerSettings(
+        own.token_optimizer, own.resolved_token_learning_rate, own.token_weight_decay, own.prodigy_d_coef
+    )
+    if optimizer.learning_rate == 0:
+        return None
+    prepare = None
+    if settings.token_retraction > 0:
+        usual = usual_norms(part.tokens.placeholders.vocabularies)
+        prepare = partial(retract, rows=part.parameters, usual=usual, power=settings.token_retraction)
+    clip = own.token_max_grad_norm or own.max_grad_norm
+    return Updates(optimizer, clip, last=settings.phases.tokens_until, prepare=prepare)
+
+
+TOKENS = TrainableKind("tokens", _place, _updates)
