@@ -8,6 +8,7 @@ from typing import Any
 
 from peft import OFTConfig
 from peft.tuners.oft.layer import OFTLayer as PeftOftLayer
+from torch import Tensor
 
 from artifact.layers import OftLayer
 from trainer.adapters.kind import ADAPTER, AdapterKind
@@ -25,6 +26,11 @@ def _layer(module: Any) -> OftLayer:
     return OftLayer(module.oft_R[ADAPTER].weight.detach().float().cpu().clone())
 
 
+def _change(module: Any) -> Tensor:
+    """peft's own `get_delta_weight` is R here, not ΔW."""
+    return OftLayer(module.oft_R[ADAPTER].weight.detach()).delta(module.get_base_layer().weight)
+
+
 OFT = AdapterKind(
     _config,
     _layer,
@@ -32,4 +38,5 @@ OFT = AdapterKind(
     linear_only=True,
     opens="its file has peft's names, as OneTrainer's has: predict.py opens it, ComfyUI with a node for OFTv2; "
     "diffusers and A1111 cannot. `python -m artifact resize --base` makes a plain LoRA of it",
+    change=_change,
 )

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from families.family import ModelFamily
 from families.parts.whole_tensor import whole
+from trainer.adapters.kinds import KINDS
 from trainer.tokens.concept_tokens import ConceptTokens
 from trainer.trainables.trainable import Trainable
 
@@ -87,7 +88,8 @@ def change_squared(module: nn.Module) -> Tensor:
     layer: Any = module
     (adapter,) = layer.active_adapters
     if not isinstance(module, LoraLayer):
-        return layer.get_delta_weight(adapter).float().square().sum()
+        kind = next(kind for kind in KINDS.values() if isinstance(module, kind.module))
+        return kind.change(layer).float().square().sum()
     down = layer.lora_A[adapter].weight.flatten(1)
     up = layer.lora_B[adapter].weight.flatten(1)
     return layer.scaling[adapter] ** 2 * ((up.T @ up) * (down @ down.T)).sum()

@@ -11,7 +11,7 @@ from peft.tuners.lora import LoraLayer as PeftLoraLayer
 
 from artifact.artifact import Artifact
 from artifact.layers import DoraLayer, FullLayer, LokrLayer, LoraLayer
-from artifact.names.components import components
+from artifact.names.components import Place, components, place_names
 from artifact.placement.placing import PlacedArtifacts
 from families.family import ModelFamily, SizeConditioning
 from families.registry import load_base_model
@@ -24,10 +24,11 @@ from tests.conftest import EXAMPLE
 from tests.tiny_models import write_sd3, write_sd15
 from tests.trainer.adapters.placing import WEIGHTS, place_adapter
 from tests.trainer.test_training import placed
-from trainer.adapters.kinds import KINDS
+from trainer.adapters.kinds import KINDS, MODULES
 from trainer.adapters.requirements import check_targets
 from trainer.adapters.targets import denoiser_targets
 from trainer.base_model import autocast_precision
+from trainer.monitoring.diagnostics import change_squared
 from trainer.trainables.part import Parts
 from trainer.training import Training
 
@@ -73,6 +74,14 @@ def test_layers_of_every_kind_mean_what_peft_computes(kind: str, base: ModelFami
         assert all(layer.changes_nothing for layer in adapter.layers().values())
         disturb(adapter)
         trained, layers = probe.predict(base, {}), adapter.layers()
+        if kind != "dora":  # whose magnitudes the log leaves out
+            for path, module in base.denoiser.named_modules():
+                if isinstance(module, MODULES):
+                    layer = layers[place_names(base)[Place("denoiser", path)]]
+                    change = layer.delta(module.get_base_layer().weight)
+                    torch.testing.assert_close(
+                        change_squared(module).detach(), change.square().sum(), rtol=1e-3, atol=0
+                    )
         with adapter.off():
             torch.testing.assert_close(probe.predict(base, {}), bare, rtol=1e-6, atol=1e-6)
         assert torch.equal(probe.predict(base, {}), trained)
