@@ -89,7 +89,34 @@ class Predictor(BaseRunner):
         ),
     ) -> list[Path]:
         """Draw the images. The files hold the parameters that made them; seed and progress are metrics and lines."""
-        inputs = {name: value for name, value in locals().items() if name != "self"}
+        from service.prediction_inputs import PredictionInputs
+
+        inputs = PredictionInputs(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            lora=lora,
+            replicate_weights=replicate_weights,
+            lora_scale=lora_scale,
+            token_strength=token_strength,
+            base_model=base_model,
+            image=image,
+            mask=mask,
+            strength=strength,
+            width=width,
+            height=height,
+            num_outputs=num_outputs,
+            scheduler=scheduler,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            clip_skip=clip_skip,
+            seed=seed,
+            output_format=output_format,
+            output_quality=output_quality,
+            refiner=refiner,
+            refiner_start=refiner_start,
+            safety_checker=safety_checker,
+        )
         return [Path(path) for path in self.predictions.predict(inputs)]
 
 

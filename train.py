@@ -6,10 +6,10 @@ A door: it turns inputs into a TrainingConfig, starts the job, and hands the res
 import sys
 from typing import Optional
 
-from cog import BaseModel, Input, Path
+from cog import BaseModel, Input, Path, Secret
 
 # Cog reads the signature below from the source text, without running it: types and defaults must stand there literally.
-# tests/test_train_door.py compares it with TrainingConfig.
+# tests/service/test_entry_points.py compares it with TrainingConfig.
 
 
 class TrainingOutput(BaseModel):
@@ -25,7 +25,10 @@ class Trainer:
     """The Cog trainer. Each training is a process of its own: one that crashes or is cancelled takes nothing along."""
 
     def setup(self) -> None:
-        """Nothing stays loaded between trainings."""
+        """Nothing stays loaded between trainings. A variable of the operator that is wrong fails here."""
+        from service.policy.policy import Policy
+
+        Policy.from_environment()
 
     def run(self) -> str:
         """Cog demands this method of every class; training goes through `train`."""
@@ -84,16 +87,45 @@ class Trainer:
         config: Optional[str] = Input(
             default=None, description="YAML or JSON with any other setting of TrainingConfig"
         ),
+        preservation_data: Optional[Path] = Input(
+            default=None, description="Zip or tar of images without the concept, which hold what the base knows"
+        ),
+        hf_token: Optional[Secret] = Input(
+            default=None, description="Your token, to publish this training's result with push_to_hub; never stored"
+        ),
+        wandb_api_key: Optional[Secret] = Input(
+            default=None, description="Your key, to log this training to Weights & Biases; never stored"
+        ),
         return_extras: bool = Input(
             default=False, description="Also return the embeddings, the report and the samples"
         ),
     ) -> TrainingOutput:
         """Train, check the result, and return it."""
         from service.cog_training import train_in_child_process
+        from service.training_request import TrainingRequest
 
-        inputs = {name: value for name, value in locals().items() if name != "self"}
-        inputs.pop("train_in_child_process")
-        files = train_in_child_process(inputs)
+        request = TrainingRequest(
+            input_images=input_images,
+            base_model=base_model,
+            concept_mode=concept_mode,
+            trigger_word=trigger_word,
+            class_word=class_word,
+            captioner=captioner,
+            resolution=resolution,
+            max_train_steps=max_train_steps,
+            train_batch_size=train_batch_size,
+            rank=rank,
+            learning_rate=learning_rate,
+            token_learning_rate=token_learning_rate,
+            num_tokens=num_tokens,
+            validation_prompt=validation_prompt,
+            seed=seed,
+            config=config,
+            preservation_data=preservation_data,
+            hf_token=hf_token,
+            wandb_api_key=wandb_api_key,
+        )
+        files = train_in_child_process(request)
         if not return_extras:
             return TrainingOutput(weights=Path(files.weights))
         return TrainingOutput(

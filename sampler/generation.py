@@ -19,6 +19,7 @@ from sampler.extras import NO_EXTRAS, Extras
 from sampler.images.parameters import parameters_text
 from sampler.images.safety_checker import SafetyChecker
 from sampler.images.starting_picture import drawn_size, mask_notes
+from sampler.permissions import EVERYTHING, Permissions
 from sampler.pipelines import pipeline_for, takes_guidance_rescale
 from sampler.prompts.encoding import require_readable
 from sampler.prompts.foreign_syntax import prompt_notes
@@ -48,9 +49,10 @@ class Drawn:
 class Generation:
     """Loads a base when it is first asked for, and keeps it until another one is."""
 
-    def __init__(self, say: Say | None = None) -> None:
+    def __init__(self, say: Say | None = None, permissions: Permissions = EVERYTHING) -> None:
         """`say` gets warnings and news, a line each; by default they go to stderr."""
         self._say = say or _to_stderr
+        self._permissions = permissions
         self._base_model: str | None = None
         self._options: dict[str, Any] = {}
         self._fingerprint = ""
@@ -63,6 +65,9 @@ class Generation:
         described = artifact.description.base_model if artifact and artifact.description else None
         wanted = base_model or described or DEFAULT_BASE
         options = _loading_options(artifact, wanted)
+        self._permissions.require_model("base_model", wanted)
+        if "base_config" in options:
+            self._permissions.require_model("base_config", options["base_config"])
         if self._sampler is None or (wanted, options) != (self._base_model, self._options):
             self._sampler = None  # the old base goes before the new one comes
             cuda = torch.cuda.is_available()
@@ -88,6 +93,7 @@ class Generation:
         described = [lora for lora in loras if lora.artifact.description]
         sampler = self.prepare(described[0].artifact if described else None, base_model)
         sampler.check(request)
+        self._permissions.require_pixels(*drawn_size(request, sampler.family))
         refinement = self._refinement(request, extras, sampler)
         checker = self._safety_checker(extras.safety_checker, sampler)
         for note in (*merged, *mask_notes(request.mask, drawn_size(request, sampler.family))):

@@ -30,8 +30,12 @@ class ScaledArtifact:
     name: str
 
 
-def read_weights(weights: str | None, lora_scale: str | float, *, local_files: bool) -> list[ScaledArtifact]:
+def read_weights(
+    weights: str | None, lora_scale: str | float, *, local_files: bool, rules: FetchRules | None = None
+) -> list[ScaledArtifact]:
     """Every LoRA that the text names, with its scale. `local_files`: whether paths of this disk may be opened.
+
+    `rules`: of downloads; by default the environment's.
 
     Raises ArtifactError or DownloadError, which name the LoRA.
     """
@@ -41,7 +45,7 @@ def read_weights(weights: str | None, lora_scale: str | float, *, local_files: b
     scales = parse_scales(lora_scale, len(locations))
     found = []
     for location, scale in zip(locations, scales, strict=True):
-        artifact = read_one(location, local_files=local_files)
+        artifact = read_one(location, local_files=local_files, rules=rules)
         found.append(ScaledArtifact(artifact, recommended(artifact) if scale is None else scale, _shown(location)))
     return found
 
@@ -90,13 +94,13 @@ def parse_scales(lora_scale: str | float, count: int) -> list[float | None]:
     return scales if len(scales) == count else scales * count
 
 
-def read_one(location: str, *, local_files: bool) -> Artifact:
+def read_one(location: str, *, local_files: bool, rules: FetchRules | None = None) -> Artifact:
     """The LoRA at a path, URL, or hub id. Raises ArtifactError or DownloadError."""
     if location.startswith("data:"):
         with tempfile.TemporaryDirectory() as folder:
             return Artifact.read(download(location, Path(folder) / "weights.safetensors").path, word=NAMELESS)
     if is_url(location):
-        rules = FetchRules.from_environment()
+        rules = rules or FetchRules.from_environment()
         with DownloadCache.from_environment().using(
             location, lambda folder: download(location, folder / "download", rules=rules)
         ) as path:
@@ -105,7 +109,7 @@ def read_one(location: str, *, local_files: bool) -> Artifact:
     if local_files and path.exists():
         return Artifact.read(path)
     if is_hub_reference(location):
-        found = find_on_hub(location, FetchRules.from_environment())
+        found = find_on_hub(location, rules or FetchRules.from_environment())
         with DownloadCache.from_environment().using(found.key, found.fetch) as path:
             return Artifact.read(path)
     if local_files:

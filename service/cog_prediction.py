@@ -3,13 +3,15 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from fetching.rules import FetchRules
 from sampler.generation import Generation
 from sampler.request import RequestError
 from sampler.weights import read_weights
+from service.policy.policy import Policy
 from service.prediction_inputs import PredictionInputs, predict
 
 NUMBERS = {
@@ -26,28 +28,57 @@ class CogPredictions:
     def __init__(self, weights: str | None) -> None:
         """`weights` (COG_WEIGHTS) comes from the operator, so it may be a path. Loads its base.
 
-        Raises ArtifactError, DownloadError or BaseModelError.
+        Raises ConfigError for a variable of the policy that cannot be understood, ArtifactError, DownloadError or
+        BaseModelError.
         """
-        self._generation = Generation(say=_say)
+        self._policy = Policy.from_environment()
         self._loras = read_weights(weights, "1", local_files=True)
         self._folder: Path | None = None
-        described = [lora.artifact for lora in self._loras if lora.artifact.description]
+        described = [lora.artifact.description for lora in self._loras if lora.artifact.description]
+        own = {text for one in described for text in (one.base_model, one.config.get("base_config")) if text}
+        self._generation = Generation(say=_say, permissions=CallerPermissions(self._policy, frozenset(own)))
         if self._loras:
-            self._generation.prepare(described[0] if described else None, None)
+            with_base = [lora.artifact for lora in self._loras if lora.artifact.description]
+            self._generation.prepare(with_base[0] if with_base else None, None)
 
-    def predict(self, inputs: Mapping[str, Any]) -> list[Path]:
+    def predict(self, inputs: PredictionInputs) -> list[Path]:
         """Draw the images. Those of the request before are gone then: Cog has sent them.
 
-        Raises RequestError, ArtifactError, DownloadError or BaseModelError.
+        Raises NotAllowed, RequestError, ArtifactError, DownloadError or BaseModelError.
         """
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = Path(tempfile.mkdtemp(prefix="images-"))
-        values = {name: _converted(name, value) for name, value in inputs.items()}
+        allowed = self._policy.allow_prediction(as_declared(inputs))
+        rules = FetchRules.from_environment()
         return predict(
-            PredictionInputs(**values), self._generation, self._folder, default_loras=self._loras,
-            say=_say, metric=_record,
+            allowed, self._generation, self._folder, default_loras=self._loras,
+            rules=rules if self._policy.use_tokens else replace(rules, tokens={}), say=_say, metric=_record,
         ).paths  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CallerPermissions:
+    """The operator's policy, and the bases of the LoRAs that the operator has started the server with."""
+
+    policy: Policy
+    own: frozenset[str]
+
+    def require_model(self, name: str, text: str) -> None:
+        """Raises NotAllowed."""
+        if text not in self.own:
+            self.policy.require_model(name, text)
+
+    def require_pixels(self, width: int, height: int) -> None:
+        """Raises NotAllowed."""
+        self.policy.require_pixels(width, height)
+
+
+def as_declared(inputs: PredictionInputs) -> PredictionInputs:
+    """The inputs in their declared types. Raises RequestError for a picture that is no upload."""
+    return replace(
+        inputs, **{field.name: _converted(field.name, getattr(inputs, field.name)) for field in fields(inputs)}
+    )
 
 
 def _converted(name: str, value: Any) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from fetching.rules import FetchRules
 from sampler.extras import Extras
 from sampler.generation import Generation, chosen_seed
 from sampler.images.files import OUTPUT_FORMATS, save_images
@@ -14,6 +15,7 @@ from sampler.prompts.token_strength import parse_token_strength, with_token_stre
 from sampler.request import RequestError, SampleRequest
 from sampler.schedulers import BASE_SCHEDULER
 from sampler.weights import ScaledArtifact, read_weights, rescaled
+from settings.callers import Limited, Model, Open
 
 MAX_OUTPUTS = 8
 MAX_PICTURE_BYTES = 64 * 1024**2
@@ -26,30 +28,30 @@ Metric = Callable[[str, float | int], None]
 class PredictionInputs:
     """The inputs of Cog's predictor and the options of the command, by the same names and with the same defaults."""
 
-    prompt: str
-    negative_prompt: str = ""
-    lora: str | None = None
-    replicate_weights: str | None = None
-    lora_scale: str = "recommended"
-    token_strength: str = "1"
-    base_model: str | None = None
-    image: Path | None = None
-    mask: Path | None = None
-    strength: float = 0.8
-    width: int | None = None
-    height: int | None = None
-    num_outputs: int = 1
-    scheduler: str = BASE_SCHEDULER
-    num_inference_steps: int = 30
-    guidance_scale: float = 6.0
-    guidance_rescale: float = 0.0
-    clip_skip: int = 0
-    seed: int | None = None
-    output_format: str = "png"
-    output_quality: int = 90
-    refiner: str | None = None
-    refiner_start: float = 0.8
-    safety_checker: str | None = None
+    prompt: Open[str]
+    negative_prompt: Open[str] = ""
+    lora: Open[str | None] = None
+    replicate_weights: Open[str | None] = None
+    lora_scale: Open[str] = "recommended"
+    token_strength: Open[str] = "1"
+    base_model: Model[str | None] = None
+    image: Open[Path | None] = None
+    mask: Open[Path | None] = None
+    strength: Open[float] = 0.8
+    width: Limited[int | None] = None
+    height: Limited[int | None] = None
+    num_outputs: Limited[int] = 1
+    scheduler: Open[str] = BASE_SCHEDULER
+    num_inference_steps: Limited[int] = 30
+    guidance_scale: Open[float] = 6.0
+    guidance_rescale: Open[float] = 0.0
+    clip_skip: Open[int] = 0
+    seed: Open[int | None] = None
+    output_format: Open[str] = "png"
+    output_quality: Open[int] = 90
+    refiner: Model[str | None] = None
+    refiner_start: Open[float] = 0.8
+    safety_checker: Model[str | None] = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,13 @@ def predict(
     *,
     default_loras: list[ScaledArtifact] | None = None,
     local_files: bool = False,
+    rules: FetchRules | None = None,
     say: Callable[[str], None],
     metric: Metric,
 ) -> Prediction:
     """Draw what is asked for into `folder`. `default_loras` are used where the inputs name none.
+
+    `rules`: for what the inputs name by URL or hub id; by default the environment's.
 
     Raises RequestError, ArtifactError, DownloadError or BaseModelError; the bare base is left in any case.
     """
@@ -80,7 +85,7 @@ def predict(
     strengths = parse_token_strength(inputs.token_strength)
     say(f"seed: {request.seed}")
     metric("seed", request.seed)
-    loras = with_token_strength(_loras(inputs, default_loras or [], local_files=local_files), strengths)
+    loras = with_token_strength(_loras(inputs, default_loras or [], local_files, rules), strengths)
     begun = time.monotonic()
     extras = Extras(inputs.refiner, inputs.refiner_start, inputs.safety_checker)
     drawn = generation.generate(request, loras, inputs.base_model, _Reporter(say, metric), extras)
@@ -117,12 +122,14 @@ def build_request(inputs: PredictionInputs) -> SampleRequest:
     )
 
 
-def _loras(inputs: PredictionInputs, default_loras: list[ScaledArtifact], *, local_files: bool) -> list[ScaledArtifact]:
+def _loras(
+    inputs: PredictionInputs, default_loras: list[ScaledArtifact], local_files: bool, rules: FetchRules | None
+) -> list[ScaledArtifact]:
     if inputs.lora and inputs.replicate_weights:
         raise RequestError("lora and replicate_weights are two names for one thing: give one of them")
     named = inputs.lora or inputs.replicate_weights
     if named:
-        return read_weights(named, inputs.lora_scale, local_files=local_files)
+        return read_weights(named, inputs.lora_scale, local_files=local_files, rules=rules)
     return rescaled(default_loras, inputs.lora_scale)
 
 

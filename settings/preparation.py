@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from settings.callers import Limited, Model, Open, Operator
 from settings.filters import parse_filter
 from settings.record import Settings
 
@@ -16,49 +17,59 @@ MaskSource = Literal["none", "face", "subject", "alpha"]
 class ConceptConfig(Settings):
     """One of several concepts. An image belongs to the concept whose folder holds it, else whose trigger it names."""
 
-    trigger_word: str = Field(min_length=1, max_length=64, description="The new word that calls this concept")
-    class_word: str | None = Field(None, max_length=64, description="What kind of thing it is")
-    folder: str | None = Field(None, min_length=1, description="Folder of its images inside the data")
-    repeats: int = Field(1, ge=1, le=1000, description="How often each of its images is seen in an epoch")
+    trigger_word: Open[str] = Field(min_length=1, max_length=64, description="The new word that calls this concept")
+    class_word: Open[str | None] = Field(None, max_length=64, description="What kind of thing it is")
+    folder: Open[str | None] = Field(None, min_length=1, description="Folder of its images inside the data")
+    repeats: Open[int] = Field(1, ge=1, le=1000, description="How often each of its images is seen in an epoch")
 
 
 class ConceptSection(Settings):
     """What the images show, and the words for it."""
 
-    concept_mode: ConceptMode = Field("object", description="What the images show")
-    trigger_word: str = Field(
+    concept_mode: Open[ConceptMode] = Field("object", description="What the images show")
+    trigger_word: Open[str] = Field(
         "TOK", min_length=1, max_length=64, description="The new word that calls the concept in prompts"
     )
-    class_word: str | None = Field(
+    class_word: Open[str | None] = Field(
         None,
         max_length=64,
         description="What kind of thing it is (dog, woman, watercolour): starts the new tokens, and goes into default "
         "captions",
     )
-    concepts: tuple[ConceptConfig, ...] = Field(
+    concepts: Limited[tuple[ConceptConfig, ...]] = Field(
         (),
         description="Several concepts in one run, instead of trigger_word and class_word: each with trigger_word, "
         "class_word, folder, repeats",
     )
-    balance_concepts: bool = Field(True, description="Repeat images so that every concept is seen about equally often")
-    preservation_data: Path | None = Field(
+    balance_concepts: Open[bool] = Field(
+        True, description="Repeat images so that every concept is seen about equally often"
+    )
+    preservation_data: Operator[Path | None] = Field(
         None, description="Zip, tar or folder of images without the concept (its class, say) that hold the base's prior"
     )
-    preservation_weight: float = Field(1.0, gt=0, le=100, description="Weight of the preservation images in the loss")
+    preservation_weight: Open[float] = Field(
+        1.0, gt=0, le=100, description="Weight of the preservation images in the loss"
+    )
 
 
 class IntakeSection(Settings):
     """Which files are taken in, and how large they may be."""
 
-    filters: tuple[str, ...] = Field(
+    filters: Limited[tuple[str, ...]] = Field(
         (), description="Conditions on metadata that images must meet, such as 'aesthetic_score > 4.5', 'width >= 512'"
     )
-    file_column: str | None = Field(None, min_length=1, description="Column of metadata files that names the image")
-    caption_column: str | None = Field(None, min_length=1, description="Column of metadata files with the caption")
-    max_archive_files: int = Field(10_000, ge=1, description="Files that an archive may hold")
-    max_file_bytes: int = Field(200 * 1024**2, ge=1, description="Bytes of one file in an archive")
-    max_archive_bytes: int = Field(5 * 1024**3, ge=1, description="Bytes of an archive, unpacked, and of a download")
-    max_compression_ratio: float = Field(
+    file_column: Open[str | None] = Field(
+        None, min_length=1, description="Column of metadata files that names the image"
+    )
+    caption_column: Open[str | None] = Field(
+        None, min_length=1, description="Column of metadata files with the caption"
+    )
+    max_archive_files: Limited[int] = Field(10_000, ge=1, description="Files that an archive may hold")
+    max_file_bytes: Limited[int] = Field(200 * 1024**2, ge=1, description="Bytes of one file in an archive")
+    max_archive_bytes: Limited[int] = Field(
+        5 * 1024**3, ge=1, description="Bytes of an archive, unpacked, and of a download"
+    )
+    max_compression_ratio: Limited[float] = Field(
         200.0, ge=1, description="Above 50 MB, how much smaller than its content a packed file may be"
     )
 
@@ -66,10 +77,10 @@ class IntakeSection(Settings):
 class DecodingSection(Settings):
     """Which pictures are refused, and how the others are read."""
 
-    min_image_side: int = Field(16, ge=1, description="Images with a shorter side, in pixels, are refused")
-    max_image_pixels: int = Field(200_000_000, ge=1, description="Images with more pixels are refused")
-    transparency: Literal["white", "grey"] = Field("white", description="What transparent parts are laid on")
-    duplicates: Literal["drop", "keep"] = Field(
+    min_image_side: Open[int] = Field(16, ge=1, description="Images with a shorter side, in pixels, are refused")
+    max_image_pixels: Limited[int] = Field(200_000_000, ge=1, description="Images with more pixels are refused")
+    transparency: Open[Literal["white", "grey"]] = Field("white", description="What transparent parts are laid on")
+    duplicates: Open[Literal["drop", "keep"]] = Field(
         "drop", description="Images of the very same pixels: drop all but one, or keep them. Near ones are named"
     )
 
@@ -77,29 +88,35 @@ class DecodingSection(Settings):
 class CaptionSection(Settings):
     """Captions: where they come from, and how they vary."""
 
-    captions_from_file_names: bool | None = Field(
+    captions_from_file_names: Open[bool | None] = Field(
         None,
         description="Take the file name up to the first _ as caption where there is no other; by default if it has at "
         "least three words",
     )
-    caption_prefix: str = Field("", max_length=300, description="Put before every caption, trigger included or not")
-    caption_suffix: str = Field("", max_length=300, description="Put after every caption")
-    shuffle_tags: bool = Field(
+    caption_prefix: Open[str] = Field(
+        "", max_length=300, description="Put before every caption, trigger included or not"
+    )
+    caption_suffix: Open[str] = Field("", max_length=300, description="Put after every caption")
+    shuffle_tags: Open[bool] = Field(
         False, description="Put the comma-separated tags of a caption into a new order each time"
     )
-    keep_first_tags: int = Field(1, ge=0, le=100, description="Tags at the start that shuffle_tags leaves in place")
-    caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of captions trained as empty")
-    trigger_only_dropout: float = Field(0.0, ge=0, le=1, description="Share of captions trained as the trigger alone")
-    captioner: str = Field(
+    keep_first_tags: Open[int] = Field(
+        1, ge=0, le=100, description="Tags at the start that shuffle_tags leaves in place"
+    )
+    caption_dropout: Open[float] = Field(0.05, ge=0, le=1, description="Share of captions trained as empty")
+    trigger_only_dropout: Open[float] = Field(
+        0.0, ge=0, le=1, description="Share of captions trained as the trigger alone"
+    )
+    captioner: Model[str] = Field(
         "florence-2",
         min_length=1,
         description="Model that captions images without a caption of their own: florence-2, blip, blip-2, qwen3-vl, "
         "glm-4v, joycaption, smolvlm, cogvlm, a hub id or a folder; none: a template with the trigger word",
     )
-    captioner_prompt: str | None = Field(
+    captioner_prompt: Open[str | None] = Field(
         None, min_length=1, max_length=2000, description="What the captioner is asked; by default what suits it"
     )
-    trust_remote_code: bool = Field(
+    trust_remote_code: Operator[bool] = Field(
         False, description="Allow a captioner that brings its own program code (the original CogVLM does)"
     )
 
@@ -107,44 +124,44 @@ class CaptionSection(Settings):
 class SubjectSection(Settings):
     """Where the subject is: what is cropped, and where the loss counts."""
 
-    crop: CropMode = Field(
+    crop: Open[CropMode] = Field(
         "auto",
         description="What stays in the picture: the face, the mask, the most detailed part (saliency), or the centre; "
         "auto: face in face mode, else the mask if there is one, else saliency",
     )
-    face_detector: Literal["auto", "yunet", "yuface", "haar"] = Field("auto", description="What finds faces")
-    face_detector_model: Path | None = Field(None, description="YuNet's ONNX file")
-    mask: MaskSource = Field(
+    face_detector: Open[Literal["auto", "yunet", "yuface", "haar"]] = Field("auto", description="What finds faces")
+    face_detector_model: Operator[Path | None] = Field(None, description="YuNet's ONNX file")
+    mask: Open[MaskSource] = Field(
         "none",
         description="Where the loss counts: everywhere, on the face, on the subject (CLIPSeg), on what is opaque "
         "(alpha)",
     )
-    mask_prompt: str | None = Field(
+    mask_prompt: Open[str | None] = Field(
         None, min_length=1, max_length=200, description="What CLIPSeg looks for; by default the class word"
     )
-    mask_model: str = Field("CIDAS/clipseg-rd64-refined", min_length=1, description="CLIPSeg: hub id or folder")
+    mask_model: Model[str] = Field("CIDAS/clipseg-rd64-refined", min_length=1, description="CLIPSeg: hub id or folder")
 
 
 class SizeSection(Settings):
     """In which sizes images are trained."""
 
-    resolution: int | None = Field(
+    resolution: Limited[int | None] = Field(
         None, ge=32, le=4096, description="Side in pixels of a square of the trained area; by default the base's own"
     )
-    aspect_ratio_bucketing: bool = Field(
+    aspect_ratio_bucketing: Open[bool] = Field(
         True, description="Train each image in the aspect that suits it (1:4 to 4:1); otherwise all square"
     )
-    bucket_step: int | None = Field(
+    bucket_step: Open[int | None] = Field(
         None, ge=8, le=512, description="Sides of buckets are multiples of this; by default a 16th of the resolution"
     )
-    max_extra_crop: float | None = Field(
+    max_extra_crop: Open[float | None] = Field(
         None,
         ge=0,
         le=0.5,
         description="Share of an image that may be cropped to save a bucket, beyond what must be; by default 0.06 up "
         "to 100 images, 0.03 beyond",
     )
-    upscaler: str | None = Field(
+    upscaler: Model[str | None] = Field(
         None,
         min_length=1,
         description="Swin2SR model (hub id or folder) that enlarges images smaller than their bucket, such as "
@@ -155,10 +172,14 @@ class SizeSection(Settings):
 class AugmentationSection(Settings):
     """Further views of each image."""
 
-    horizontal_flip: bool = Field(False, description="Also train the mirror image; not for faces, text or logos")
-    augmented_views: int = Field(0, ge=0, le=64, description="Further views of each image, with the two changes below")
-    crop_jitter: float = Field(0.0, ge=0, le=0.5, description="Share of the window's sides by which it is cut smaller")
-    color_jitter: float = Field(
+    horizontal_flip: Open[bool] = Field(False, description="Also train the mirror image; not for faces, text or logos")
+    augmented_views: Limited[int] = Field(
+        0, ge=0, le=64, description="Further views of each image, with the two changes below"
+    )
+    crop_jitter: Open[float] = Field(
+        0.0, ge=0, le=0.5, description="Share of the window's sides by which it is cut smaller"
+    )
+    color_jitter: Open[float] = Field(
         0.0, ge=0, le=0.5, description="Largest relative change of brightness, contrast and saturation"
     )
 
@@ -166,13 +187,13 @@ class AugmentationSection(Settings):
 class ExecutionSection(Settings):
     """Threads, and the seed."""
 
-    num_workers: int | None = Field(
+    num_workers: Limited[int | None] = Field(
         None,
         ge=1,
         le=256,
         description="Threads that prepare, in each process; by default as many as there are cores for it",
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="Seeds every draw")
+    seed: Open[int] = Field(0, ge=0, lt=2**63, description="Seeds every draw")
 
 
 class DataConfig(

@@ -1,6 +1,7 @@
 """Which base models may be opened, where an operator keeps a list."""
 
 import os
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -12,16 +13,26 @@ VARIABLE = "ALLOWED_BASE_MODELS"
 def require_allowed(name: str, text: str) -> None:
     """Raises BaseModelError when the operator's list (the environment variable) does not have this base.
 
-    `name`: of the input that says `text`: a hub id, a name, or a path. A path is compared as it is after links and `..`
-    are followed. Without the variable everything is allowed.
+    `name`: of the input that says `text`: a hub id, a name, or a path. Without the variable everything is allowed.
     """
-    patterns = os.environ.get(VARIABLE, "").replace(",", " ").split()
-    if not patterns:
-        return
-    path = Path(text).expanduser()
-    is_path = path.exists() or text.startswith(("/", "~", "."))
-    known_as = str(path.resolve()) if is_path else text
-    if not any(fnmatchcase(known_as, pattern) for pattern in patterns):
+    patterns = patterns_in(os.environ.get(VARIABLE, ""))
+    if patterns and not is_allowed(text, patterns):
         raise BaseModelError(
             f"{name}: {text!r} is not among the bases that the operator allows ({VARIABLE}): {', '.join(patterns)}"
         )
+
+
+def patterns_in(text: str) -> tuple[str, ...]:
+    """The names and patterns of a list between commas or blanks."""
+    return tuple(text.replace(",", " ").split())
+
+
+def is_allowed(text: str, patterns: Sequence[str]) -> bool:
+    """Whether a hub id, a name, or a path matches one of the patterns.
+
+    A path is compared as it is after links and `..` are followed.
+    """
+    path = Path(text).expanduser()
+    is_path = path.exists() or text.startswith(("/", "~", ".")) or ".." in path.parts
+    known_as = str(path.resolve()) if is_path else text
+    return any(fnmatchcase(known_as, pattern) for pattern in patterns)

@@ -1,5 +1,7 @@
 """Puts the result of a training into a repository on the Hugging Face hub."""
 
+import os
+
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -7,7 +9,7 @@ from job.output_folder import OutputFolder
 from job.publishing.errors import PublishingFailed
 from job.publishing.model_card import CardFacts, model_card
 from settings.record import ConfigError
-from settings.sections.publishing import PublishingSection
+from settings.sections.publishing import TOKEN_VARIABLE, PublishingSection
 
 MAX_SAMPLES = 8
 
@@ -16,10 +18,10 @@ def require_publishable(settings: PublishingSection) -> None:
     """Before anything is trained: is there a token, and does the hub know it? Raises ConfigError."""
     if settings.push_to_hub is None:
         return
-    if get_token() is None:
+    if _token() is None:
         raise ConfigError("push_to_hub: needs a token with write permission in the environment variable HF_TOKEN")
     try:
-        HfApi().whoami()
+        HfApi(token=_token()).whoami()
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise ConfigError(f"push_to_hub: {_reason(error)}") from None
 
@@ -37,7 +39,7 @@ def publish(settings: PublishingSection, output: OutputFolder, facts: CardFacts)
         *(CommitOperationAdd(path.name, path) for path in (output.weights, output.embeddings) if path.exists()),
         *(CommitOperationAdd(f"samples/{path.name}", path) for path in samples),
     ]
-    api = HfApi()
+    api = HfApi(token=_token())
     try:
         address = api.create_repo(settings.push_to_hub, private=settings.hub_private, exist_ok=True)
         api.create_commit(settings.push_to_hub, files, commit_message="LoRA, embeddings, samples and model card")
@@ -48,10 +50,16 @@ def publish(settings: PublishingSection, output: OutputFolder, facts: CardFacts)
     return str(address)
 
 
+def _token() -> str | None:
+    """That of the job's own caller, else the machine's."""
+    return os.environ.get(TOKEN_VARIABLE) or get_token()
+
+
 def _reason(error: Exception) -> str:
     """What went wrong, without headers and addresses, which may hold the token."""
     response = getattr(error, "response", None)
     if response is None:
         return f"the hub cannot be reached ({type(error).__name__})"
-    hint = {401: ": HF_TOKEN is not valid", 403: ": HF_TOKEN may not write there", 404: ": no such owner"}
+    token = "hf_token" if os.environ.get(TOKEN_VARIABLE) else "HF_TOKEN"
+    hint = {401: f": {token} is not valid", 403: f": {token} may not write there", 404: ": no such owner"}
     return f"the hub answered {response.status_code}{hint.get(response.status_code, '')}"

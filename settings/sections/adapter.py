@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from settings.callers import Limited, Open
 from settings.record import Settings
 
 AdapterName = Literal["lora", "rslora", "dora", "loha", "lokr", "oft", "full", "none"]
@@ -25,29 +26,29 @@ TEXT_ENCODER_RATE = 5e-5
 class AdapterSection(Settings):
     """The adapter on the denoiser, and on the text encoders."""
 
-    adapter: AdapterName = Field(
+    adapter: Open[AdapterName] = Field(
         "lora",
         description="lora, rslora (alpha / √rank), dora (own magnitudes), loha, lokr (small files), oft (rotations of "
         "inputs, in blocks of rank × rank), full (all weights of the UNet or transformer), or none (tokens only)",
     )
-    rank: int = Field(16, ge=1, le=1024, description="Rank of the adapter")
-    alpha: float | None = Field(
+    rank: Limited[int] = Field(16, ge=1, le=1024, description="Rank of the adapter")
+    alpha: Open[float | None] = Field(
         None, gt=0, description="The adapter is scaled by alpha / rank; by default alpha = rank, and 4 with rslora"
     )
-    adapter_dropout: float = Field(
+    adapter_dropout: Open[float] = Field(
         0.0, ge=0, lt=1, description="Share of the adapter's inputs set to zero in a step (lora, rslora, dora)"
     )
-    lora_targets: LoraTargets = Field(
+    lora_targets: Open[LoraTargets] = Field(
         "attention",
         description="Which layers of the UNet or transformer get an adapter. cross-attention-kv: those that read the "
         "prompt; b-lora…: SDXL's blocks for content and style, trained from one picture",
     )
-    lora_target_regex: str | None = Field(
+    lora_target_regex: Open[str | None] = Field(
         None, min_length=1, max_length=500, description="Layers by a regular expression for the whole path, instead"
     )
-    train_text_encoder: bool = Field(False, description="Put an adapter on the text encoders' attention, too")
-    text_encoder_rank: int | None = Field(None, ge=1, le=1024, description="Of that adapter; by default rank")
-    text_encoder_learning_rate: float | None = Field(
+    train_text_encoder: Open[bool] = Field(False, description="Put an adapter on the text encoders' attention, too")
+    text_encoder_rank: Limited[int | None] = Field(None, ge=1, le=1024, description="Of that adapter; by default rank")
+    text_encoder_learning_rate: Open[float | None] = Field(
         None, gt=0, le=10, description="Of that adapter; by default 5e-5, and 1 with Prodigy"
     )
 

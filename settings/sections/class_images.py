@@ -2,20 +2,21 @@
 
 from pydantic import Field, model_validator
 
+from settings.callers import Limited, Open
 from settings.record import Settings
 
 
 class ClassImagesSection(Settings):
     """Pictures of the class, as DreamBooth's prior preservation has them (Ruiz et al. 2023, §3.3)."""
 
-    num_class_images: int = Field(
+    num_class_images: Limited[int] = Field(
         0,
         ge=0,
         le=10_000,
         description="Before training, the base draws so many pictures of the class_word: they are the preservation "
         "set. 0: none; DreamBooth takes 100 to 200",
     )
-    class_prompt: str | None = Field(
+    class_prompt: Open[str | None] = Field(
         None,
         min_length=1,
         max_length=300,

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from settings.callers import Open
 from settings.record import Settings
 
 CollapseGuardName = Literal["off", "warn", "lower"]
@@ -12,22 +13,22 @@ CollapseGuardName = Literal["off", "warn", "lower"]
 class CollapseSection(Settings):
     """Phases, and the guard."""
 
-    tokens_first: float = Field(
+    tokens_first: Open[float] = Field(
         0.0, ge=0, lt=1, description="Share of the run in which only the tokens are trained, before the adapter joins"
     )
-    tokens_until: float = Field(
+    tokens_until: Open[float] = Field(
         1.0,
         gt=0,
         le=1,
         description="Share of the run after which only the adapter is trained",
     )
-    diagnostics_steps: int = Field(
+    diagnostics_steps: Open[int] = Field(
         10, ge=1, description="Every so many steps metrics.jsonl also says how far weights and tokens have moved"
     )
-    collapse_guard: CollapseGuardName = Field(
+    collapse_guard: Open[CollapseGuardName] = Field(
         "warn", description="Where the adapter moves too fast in the first fifth: warn, or lower its learning rate too"
     )
-    collapse_limit: float = Field(
+    collapse_limit: Open[float] = Field(
         0.05, gt=0, le=10, description="Too fast is a change of a block's weights by more than this share"
     )
 

@@ -2,23 +2,26 @@
 
 from pydantic import Field, model_validator
 
+from settings.callers import Limited
 from settings.record import Settings
 
 
 class DurationSection(Settings):
     """Steps and batches. What is left out is chosen from the number of images."""
 
-    max_train_steps: int | None = Field(
+    max_train_steps: Limited[int | None] = Field(
         None, ge=1, le=1_000_000, description="Optimizer steps; by default each image is seen about 100 times"
     )
-    max_train_epochs: int | None = Field(None, ge=1, le=100_000, description="Instead: times over all the images")
-    max_train_minutes: float | None = Field(
+    max_train_epochs: Limited[int | None] = Field(
+        None, ge=1, le=100_000, description="Instead: times over all the images"
+    )
+    max_train_minutes: Limited[float | None] = Field(
         None, gt=0, le=100_000, description="Of training steps at most; schedules are shortened to end in time"
     )
-    train_batch_size: int | None = Field(
+    train_batch_size: Limited[int | None] = Field(
         None, ge=1, le=1024, description="Images a micro-batch; by default 4, or all where there are fewer"
     )
-    gradient_accumulation_steps: int = Field(1, ge=1, le=1024, description="Micro-batches an optimizer step")
+    gradient_accumulation_steps: Limited[int] = Field(1, ge=1, le=1024, description="Micro-batches an optimizer step")
 
     @model_validator(mode="after")
     def _duration_rules(self) -> "DurationSection":

@@ -2,24 +2,27 @@
 
 from pydantic import Field, model_validator
 
+from settings.callers import Open
 from settings.record import Settings
 
 
 class NoiseSection(Settings):
     """Noise, timesteps, and noise on prompts."""
 
-    noise_offset: float = Field(
+    noise_offset: Open[float] = Field(
         0.0, ge=0, le=1, description="Noise of varying mean, for darker and lighter pictures; usual 0.02 to 0.05"
     )
-    input_perturbation: float = Field(
+    input_perturbation: Open[float] = Field(
         0.0, ge=0, le=1, description="More noise in the input than in the target, against errors that add up; usual 0.1"
     )
-    conditioning_noise: float = Field(
+    conditioning_noise: Open[float] = Field(
         0.0, ge=0, le=1, description="Noise on half of the prompts' features, in their deviation; usual 0.02 to 0.1"
     )
-    min_timestep: float = Field(0.0, ge=0, lt=1, description="No training nearer to the clean picture; 1 is pure noise")
-    max_timestep: float = Field(1.0, gt=0, le=1, description="No training nearer to pure noise than this")
-    timestep_bias: float | None = Field(
+    min_timestep: Open[float] = Field(
+        0.0, ge=0, lt=1, description="No training nearer to the clean picture; 1 is pure noise"
+    )
+    max_timestep: Open[float] = Field(1.0, gt=0, le=1, description="No training nearer to pure noise than this")
+    timestep_bias: Open[float | None] = Field(
         None, ge=-5, le=5, description="Draws timesteps around the middle (0), more to noise (1) or to details (-1)"
     )
 

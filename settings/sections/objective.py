@@ -4,54 +4,57 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from settings.callers import Limited, Open
 from settings.record import Settings
 
 
 class ObjectiveSection(Settings):
     """The terms of the loss, and what they weigh."""
 
-    loss_type: Literal["mse", "huber"] = Field("mse", description="huber: odd images cannot dominate the others")
-    huber_delta: float = Field(0.1, gt=0, le=1, description="Errors beyond this count linearly with loss_type huber")
-    huber_schedule: Literal["constant", "snr"] = Field(
+    loss_type: Open[Literal["mse", "huber"]] = Field("mse", description="huber: odd images cannot dominate the others")
+    huber_delta: Open[float] = Field(
+        0.1, gt=0, le=1, description="Errors beyond this count linearly with loss_type huber"
+    )
+    huber_schedule: Open[Literal["constant", "snr"]] = Field(
         "snr", description="snr: huber_delta where all is noise, rising to 1 (as mse) where the picture is seen"
     )
-    loss_weighting: Literal["uniform", "min_snr", "soft_min_snr", "debiased"] = Field(
+    loss_weighting: Open[Literal["uniform", "min_snr", "soft_min_snr", "debiased"]] = Field(
         "min_snr",
         description="How much each timestep counts; debiased (ε only) stresses high noise: colours and layout",
     )
-    min_snr_gamma: float = Field(5.0, gt=0, description="γ of the min-SNR and soft-min-SNR weightings")
-    prior_matching_weight: float = Field(
+    min_snr_gamma: Open[float] = Field(5.0, gt=0, description="γ of the min-SNR and soft-min-SNR weightings")
+    prior_matching_weight: Open[float] = Field(
         0.0, ge=0, le=1000, description="Holds the model to the base where the trigger is absent; 0: off, 1: usual"
     )
-    prior_matching_interval: int = Field(
+    prior_matching_interval: Open[int] = Field(
         1,
         ge=1,
         le=100,
         description="Do so every so many steps, as many times as strongly; 3 takes a third of the time",
     )
-    prior_prompts: tuple[str, ...] = Field(
+    prior_prompts: Limited[tuple[str, ...]] = Field(
         (), description="Prompts whose pictures shall stay as they are, besides captions with the class word"
     )
-    mask_floor: float | None = Field(
+    mask_floor: Open[float | None] = Field(
         None, ge=0, le=1, description="How much the loss counts outside the mask; by default 0.3 for faces, else 0.1"
     )
 
-    zero_terminal_snr: bool = Field(
+    zero_terminal_snr: Open[bool] = Field(
         False,
         description="Rescale the noise schedule so that it ends in pure noise, for v-prediction: darker darks, lighter "
         "lights. A base whose own scheduler does so has it anyway; loss_weighting is then uniform unless set",
     )
 
-    token_attention_weight: float = Field(
+    token_attention_weight: Open[float] = Field(
         0.0, ge=0, le=100, description="Draws attention to the new word into the subject's mask; 0: off, 0.1: usual"
     )
-    token_norm_weight: float = Field(
+    token_norm_weight: Open[float] = Field(
         0.0, ge=0, le=100, description="Keeps tokens as long as the vocabulary's; 0: off, 0.01: usual"
     )
-    token_covariance_weight: float = Field(
+    token_covariance_weight: Open[float] = Field(
         0.0, ge=0, le=100, description="Keeps tokens where the vocabulary lies; 0: off, 0.001: usual"
     )
-    adapter_l1_weight: float = Field(
+    adapter_l1_weight: Open[float] = Field(
         0.0, ge=0, le=100, description="Pulls what the adapter does not need to 0; 0: off, 0.03: usual"
     )
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from settings.callers import Open
 from settings.record import Settings
 
 OptimizerName = Literal[
@@ -21,35 +22,39 @@ PRODIGY_RATES = (0.1, 10.0)
 class OptimizationSection(Settings):
     """Optimizers, learning rates and schedules."""
 
-    optimizer: OptimizerName = Field(
+    optimizer: Open[OptimizerName] = Field(
         "adamw", description="Of the adapter. adamw_8bit and the schedule-free ones need a package of their own"
     )
-    token_optimizer: OptimizerName = Field("adamw", description="Of the tokens")
-    learning_rate: float | None = Field(
+    token_optimizer: Open[OptimizerName] = Field("adamw", description="Of the tokens")
+    learning_rate: Open[float | None] = Field(
         None, gt=0, le=10, description="Peak learning rate of the LoRA; by default 1e-4, and 1 with Prodigy"
     )
-    token_learning_rate: float | None = Field(
+    token_learning_rate: Open[float | None] = Field(
         None, ge=0, le=10, description="Peak of the tokens; by default 1e-3, and 1 with Prodigy; 0 keeps them"
     )
-    prodigy_d_coef: float = Field(
+    prodigy_d_coef: Open[float] = Field(
         1.0, gt=0, le=10, description="Factor of the rate that Prodigy finds: 0.5 for faces, 1 else, 2 is bold"
     )
-    lr_scheduler: SchedulerName | None = Field(
+    lr_scheduler: Open[SchedulerName | None] = Field(
         None, description="After the warm-up; by default cosine, and constant where the optimizer is schedule-free"
     )
-    lr_num_cycles: int = Field(1, ge=1, le=100, description="How often cosine_with_restarts falls to 0")
-    lr_power: float = Field(1.0, gt=0, le=10, description="Of the polynomial schedule; 1 is linear")
-    lr_warmup_steps: int | None = Field(
+    lr_num_cycles: Open[int] = Field(1, ge=1, le=100, description="How often cosine_with_restarts falls to 0")
+    lr_power: Open[float] = Field(1.0, gt=0, le=10, description="Of the polynomial schedule; 1 is linear")
+    lr_warmup_steps: Open[int | None] = Field(
         None, ge=0, description="Optimizer steps of linear warm-up; by default a tenth of the run, at most 100"
     )
-    weight_decay: float = Field(1e-2, ge=0, le=1, description="Decay of the LoRA, apart from the gradient")
-    token_weight_decay: float = Field(0.0, ge=0, le=1, description="Decay of the tokens; more than 0 fades the word")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm, each trainable apart")
-    token_max_grad_norm: float | None = Field(None, gt=0, description="Of the tokens; by default max_grad_norm")
-    ema_decay: float = Field(
+    weight_decay: Open[float] = Field(1e-2, ge=0, le=1, description="Decay of the LoRA, apart from the gradient")
+    token_weight_decay: Open[float] = Field(
+        0.0, ge=0, le=1, description="Decay of the tokens; more than 0 fades the word"
+    )
+    max_grad_norm: Open[float] = Field(
+        1.0, gt=0, description="Gradients are clipped to this norm, each trainable apart"
+    )
+    token_max_grad_norm: Open[float | None] = Field(None, gt=0, description="Of the tokens; by default max_grad_norm")
+    ema_decay: Open[float] = Field(
         0.0, ge=0, lt=1, description="Save an average of the weights over about 1 / (1 - decay) steps; 0: the last ones"
     )
-    mixed_precision: PrecisionName = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
+    mixed_precision: Open[PrecisionName] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
 
     @property
     def resolved_learning_rate(self) -> float:

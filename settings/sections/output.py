@@ -4,22 +4,25 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from settings.callers import Limited, Open, Operator
 from settings.record import Settings
 
 
 class OutputSection(Settings):
     """The artifact and its checkpoints."""
 
-    save_precision: Literal["fp16", "bf16", "fp32"] = Field("fp16", description="Of the LoRA in weights.safetensors")
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+    save_precision: Open[Literal["fp16", "bf16", "fp32"]] = Field(
+        "fp16", description="Of the LoRA in weights.safetensors"
+    )
+    trackers: Operator[tuple[Literal["tensorboard", "wandb"], ...]] = Field(
         (), description="Also log to these; each needs its package. metrics.jsonl is written in any case"
     )
-    checkpointing_steps: int | None = Field(
+    checkpointing_steps: Open[int | None] = Field(
         None,
         ge=1,
         description="Write checkpoints/step_NNNNNN every so many steps: a whole artifact, and what --resume needs",
     )
-    keep_checkpoints: int | None = Field(
+    keep_checkpoints: Limited[int | None] = Field(
         None, ge=1, description="Of these, only the last so many are kept, and the best; by default all"
     )
 

@@ -2,19 +2,23 @@
 
 from pydantic import Field, model_validator
 
+from settings.callers import Open, Operator
 from settings.record import Settings
+
+TOKEN_VARIABLE = "PUBLISH_TOKEN"
+"""Environment variable with the token of whoever asked for the publishing, where that is not the owner's HF_TOKEN."""
 
 
 class PublishingSection(Settings):
     """The Hugging Face hub. Its token comes from the environment (HF_TOKEN) and is never written anywhere."""
 
-    push_to_hub: str | None = Field(
+    push_to_hub: Operator[str | None] = Field(
         None,
         pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
         description="Repository (owner/name) on the Hugging Face hub that gets the result, with a model card",
     )
-    hub_private: bool = Field(True, description="A new repository is private; one that exists stays what it is")
-    hub_license: str | None = Field(
+    hub_private: Open[bool] = Field(True, description="A new repository is private; one that exists stays what it is")
+    hub_license: Open[str | None] = Field(
         None, pattern=r"^[a-z0-9][a-z0-9.+-]*$", description="Licence in the model card, as the hub names it: mit, …"
     )
 

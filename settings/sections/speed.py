@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from settings.callers import Open, Operator
 from settings.record import Settings
 
 LatentCacheName = Literal["auto", "memory", "disk"]
@@ -14,36 +15,36 @@ AttentionName = Literal["auto", "flash", "efficient", "cudnn", "math", "xformers
 class SpeedSection(Settings):
     """Compilation, what memory is saved, and where latents and the base lie."""
 
-    compile: Literal["never", "auto", "always"] = Field(
+    compile: Open[Literal["never", "auto", "always"]] = Field(
         "never",
         description="Compile the denoiser's repeated blocks: always; auto: on a GPU, where the steps left take 5 "
         "minutes or more",
     )
-    compile_cache: Path | None = Field(
+    compile_cache: Operator[Path | None] = Field(
         None, description="Folder that keeps what was compiled for later runs; by default torch's own, in /tmp"
     )
 
-    attention: AttentionName = Field(
+    attention: Open[AttentionName] = Field(
         "auto",
         description="How the denoiser's attention is computed while it trains: by one of torch's implementations or by "
         "xformers; auto: as torch chooses for the device",
     )
-    cuda_graphs: Literal["auto", "never"] = Field(
+    cuda_graphs: Open[Literal["auto", "never"]] = Field(
         "auto",
         description="Record the denoiser's passes on a GPU and launch each as a whole; auto: where all of a shape "
         "are alike",
     )
-    gradient_checkpointing: Literal["never", "auto", "always"] = Field(
+    gradient_checkpointing: Open[Literal["never", "auto", "always"]] = Field(
         "auto",
         description="Compute the denoiser's activations again in the backward pass instead of keeping them: less "
         "memory, more time; auto: when not even one image fits",
     )
 
-    latent_cache: LatentCacheName = Field(
+    latent_cache: Open[LatentCacheName] = Field(
         "auto", description="Where latents lie while it trains; auto: on disk where they take half of the free memory"
     )
 
-    shard_base: bool = Field(
+    shard_base: Open[bool] = Field(
         False,
         description="Each of several processes keeps a part of the transformer's frozen weights (FSDP2) instead of "
         "all; `accelerate launch --use_fsdp --fsdp_version 2` sets it",

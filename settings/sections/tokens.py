@@ -5,32 +5,35 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from settings.callers import Open
 from settings.record import Settings
 
 
 class TokenSection(Settings):
     """Placeholder tokens: how many, how they start, and how long they may grow."""
 
-    num_tokens: int = Field(2, ge=1, le=64, description="New tokens in each text encoder that stand for the trigger")
-    token_init: Literal["words", "vocabulary", "random", "images"] | None = Field(
+    num_tokens: Open[int] = Field(
+        2, ge=1, le=64, description="New tokens in each text encoder that stand for the trigger"
+    )
+    token_init: Open[Literal["words", "vocabulary", "random", "images"] | None] = Field(
         None,
         description="How they start; by default as the class_word where there is one, else at random; images: as what "
         "the training images show, for bases with an image tower",
     )
-    token_init_words: str | None = Field(
+    token_init_words: Open[str | None] = Field(
         None, min_length=1, max_length=200, description="Start as these words, one after the other, not as class_word"
     )
-    token_init_pattern: str | None = Field(
+    token_init_pattern: Open[str | None] = Field(
         None,
         min_length=1,
         max_length=100,
         description="With token_init vocabulary: a regular expression; tokens start as the mean of the entries that it "
         "finds, such as ^(dog|cat)</w>",
     )
-    train_existing_tokens: bool = Field(
+    train_existing_tokens: Open[bool] = Field(
         False, description="The trigger_word is a word that the base knows: what it means is trained further"
     )
-    token_retraction: float = Field(
+    token_retraction: Open[float] = Field(
         0.0,
         ge=0,
         le=1,

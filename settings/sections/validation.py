@@ -5,51 +5,52 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from settings.callers import Limited, Model, Open, Operator
 from settings.record import Settings
 
 
 class ValidationSection(Settings):
     """Samples, and the evaluation of checkpoints."""
 
-    validation_prompt: str | None = Field(
+    validation_prompt: Open[str | None] = Field(
         None, description="Prompt of the samples after training; by default the concept mode's template"
     )
-    num_validation_images: int = Field(4, ge=0, le=64, description="How many samples; 0: none")
-    num_inference_steps: int = Field(30, ge=1, le=1000, description="Steps of the samples")
-    guidance_scale: float = Field(6.0, ge=0, le=50, description="Classifier-free guidance of the samples")
-    sample_steps: int | None = Field(
+    num_validation_images: Limited[int] = Field(4, ge=0, le=64, description="How many samples; 0: none")
+    num_inference_steps: Limited[int] = Field(30, ge=1, le=1000, description="Steps of the samples")
+    guidance_scale: Open[float] = Field(6.0, ge=0, le=50, description="Classifier-free guidance of the samples")
+    sample_steps: Open[int | None] = Field(
         None, ge=1, description="Draw the samples also every so many steps, for the report's slider; by default not"
     )
-    evaluate: Literal["auto", "true", "false"] = Field(
+    evaluate: Open[Literal["auto", "true", "false"]] = Field(
         "auto",
         description="Draw with checkpoints at several scales, measure, and return the best; auto: where there are "
         "checkpoints",
     )
-    evaluation_scales: tuple[float, ...] = Field(
+    evaluation_scales: Limited[tuple[float, ...]] = Field(
         (0.7, 0.85, 1.0), min_length=1, max_length=8, description="Strengths of the LoRA that are tried"
     )
-    evaluation_checkpoints: int = Field(
+    evaluation_checkpoints: Limited[int] = Field(
         4, ge=1, le=50, description="At most so many, evenly spread, the last among them"
     )
-    evaluation_samples: int = Field(2, ge=1, le=16, description="Pictures of each evaluation prompt")
-    evaluation_prompts: tuple[str, ...] = Field(
+    evaluation_samples: Limited[int] = Field(2, ge=1, le=16, description="Pictures of each evaluation prompt")
+    evaluation_prompts: Limited[tuple[str, ...]] = Field(
         (), description="With {trigger} for the trigger word; by default four that suit the concept mode and the base"
     )
-    unrelated_prompts: tuple[str, ...] = Field(
+    unrelated_prompts: Limited[tuple[str, ...]] = Field(
         (), description="Prompts that shall give what they gave; by default six that suit the base"
     )
-    evaluation_clip: str | None = Field(
+    evaluation_clip: Model[str | None] = Field(
         None,
         description="CLIP of the evaluation: a hub id or folder; by default openai/clip-vit-large-patch14, and the "
         "embedded evaluator for mini-sdxl",
     )
-    evaluation_dino: str | None = Field(
+    evaluation_dino: Model[str | None] = Field(
         None,
         description="DINOv2 of the evaluation: a hub id, a folder, or none; by default facebook/dinov2-base, and none "
         "for mini-sdxl",
     )
 
-    evaluation_face_model: Path | None = Field(
+    evaluation_face_model: Operator[Path | None] = Field(
         None, description="ONNX file of SFace: also measures the likeness of faces; by default not"
     )
 

@@ -12,19 +12,14 @@ import predict
 import train
 from sampler.images.files import OUTPUT_FORMATS
 from sampler.schedulers import BASE_SCHEDULER, SCHEDULERS
-from service.cog_training import JOB_INPUTS, merge_inputs, require_uploaded
 from service.prediction_inputs import PredictionInputs
 from service.prediction_options import PredictionOptions
+from service.training_request import TrainingRequest, merge_inputs, require_uploaded
 from settings.field_types import field_type
 from settings.record import ConfigError
 from settings.training import TrainingConfig
 from tests.conftest import PROJECT
-
-TRAIN_INPUTS = {
-    name: parameter
-    for name, parameter in inspect.signature(train.Trainer.train).parameters.items()
-    if name not in ("self", *JOB_INPUTS)
-}
+from tests.service.training_requests import TRAIN_INPUTS, training_request
 
 
 @pytest.mark.parametrize("name", TRAIN_INPUTS)
@@ -44,17 +39,23 @@ def test_a_cog_input_is_the_setting_of_that_name(name: str) -> None:
         assert getattr(cog_input, bound) == value
 
 
+def test_the_request_has_the_inputs_of_the_signature() -> None:
+    names = list(inspect.signature(train.Trainer.train).parameters)
+    assert {field.name for field in dataclasses.fields(TrainingRequest)} == {*names} - {"self", "return_extras"}
+
+
 def test_an_input_left_at_its_default_gives_way_to_the_config_text() -> None:
-    inputs = {"rank": 16, "seed": 3, "config": "rank: 4\nweight_decay: 0", "return_extras": False}
-    assert merge_inputs(inputs) == {"rank": 4, "seed": 3, "weight_decay": 0}
+    merged = merge_inputs(training_request(seed=3, config="rank: 4\nweight_decay: 0"))
+    assert (merged["rank"], merged["seed"], merged["weight_decay"]) == (4, 3, 0)
     with pytest.raises(ConfigError, match="seed: the input says 3, the text of config says 4"):
-        merge_inputs(inputs | {"config": "seed: 4"})
+        merge_inputs(training_request(seed=3, config="seed: 4"))
 
 
+@pytest.mark.parametrize("name", ["input_images", "preservation_data"])
 @pytest.mark.parametrize("value", [None, "/etc/passwd", "file:///etc/passwd"])
-def test_only_uploads_are_taken(value: object) -> None:
-    with pytest.raises(ConfigError, match="input_images"):
-        require_uploaded(value)
+def test_only_uploads_are_taken(value: object, name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        require_uploaded(name, value)
 
 
 def test_the_schedulers_offered_are_those_that_exist() -> None:

@@ -19,6 +19,7 @@ from service.cog_training import TrainingFailed, train_in_child_process
 from settings.record import ConfigError
 from tests.conftest import EXAMPLE, PROJECT
 from tests.families.golden_curves import curve_config, curve_training
+from tests.service.training_requests import training_request
 from tests.tiny_models import write_sdxl
 from tests.trainer.distributed.shared_preparation import contents, prepared, write_shards
 from tests.trainer.distributed.shared_training import shared_curve
@@ -61,7 +62,9 @@ def test_a_whole_run_in_two_processes_and_its_resumption(tmp_path: Path, monkeyp
     base = str(write_sdxl(tmp_path / "base"))
     monkeypatch.setenv("TRAINING_PROCESSES", "2")
     monkeypatch.setenv("OUTPUTS_FOLDER", str(tmp_path))
-    output = train_in_child_process({"input_images": EXAMPLE, "config": yaml.safe_dump({"base_model": base, **JOB})})
+    monkeypatch.setenv("TRUSTED_CALLERS", "1")  # a base on this disk
+    request = training_request(input_images=EXAMPLE, config=yaml.safe_dump({"base_model": base, **JOB}))
+    output = train_in_child_process(request)
     assert output.weights.exists()
     assert json.loads(output.report.read_text(encoding="utf-8"))["verification"]
     once = metrics(output)
@@ -81,7 +84,7 @@ def test_what_the_first_process_refuses_ends_all(tmp_path: Path, monkeypatch: py
     base = str(write_sdxl(tmp_path / "base"))
     with pytest.raises(TrainingFailed, match="neither a zip nor a tar archive"):
         train_in_child_process(
-            {"input_images": tmp_path / "upload.zip", "config": yaml.safe_dump({"base_model": base, **JOB})}
+            training_request(input_images=tmp_path / "upload.zip", config=yaml.safe_dump({"base_model": base, **JOB}))
         )
 
 

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from families.registry import load_base_model
 from job.output_folder import OutputFolder
 from job.progress import Progress
-from service import cog_training as cog_job
+from service import child_process
 from service.train_command import STOPPED, main
 from settings.record import ConfigError
 from settings.training import build_config
@@ -105,10 +105,10 @@ def test_a_whole_run_and_its_resumption(tmp_path: Path) -> None:
 def test_stopping_it_saves_what_was_trained_and_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cog_job, "SECONDS_TO_SAVE", 60)
+    monkeypatch.setattr(child_process, "SECONDS_TO_SAVE", 60)
     config = write_job(tmp_path, max_train_steps=2000, sample_steps=None, shard_base=True)
     command = [sys.executable, "-m", "trainer.distributed.launcher", "2", "train.py", str(EXAMPLE), "--config", config]
-    job = cog_job.ChildProcess([*command, "--output", str(tmp_path / "out"), "--progress_json"])
+    job = child_process.ChildProcess([*command, "--output", str(tmp_path / "out"), "--progress_json"])
     progress = (Progress.from_line(line) for line in job.lines())
     assert any(each is not None and each.step == 2 for each in progress)
     processes = psutil.Process(job._process.pid).children(recursive=True)

@@ -1,0 +1,59 @@
+"""Secrets that a caller passes for one training: they reach its process by the environment, and nothing else."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from service.training_request import TrainingRequest
+from settings.record import ConfigError
+from settings.sections.publishing import TOKEN_VARIABLE
+from settings.training import TrainingConfig
+
+MASK = "**********"
+WANDB_PREFIX, WANDB_MODE, WANDB_KEY = "WANDB_", "WANDB_MODE", "WANDB_API_KEY"
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """`hub_token`: for publishing. `wandb_key`: for the tracker. None where the caller gave none."""
+
+    hub_token: str | None = field(default=None, repr=False)
+    wandb_key: str | None = field(default=None, repr=False)
+
+    def masked(self, text: str) -> str:
+        """The text without the secrets: a library's error may quote one."""
+        for secret in (self.hub_token, self.wandb_key):
+            if secret:
+                text = text.replace(secret, MASK)
+        return text
+
+
+def secrets_of(request: TrainingRequest) -> Secrets:
+    """The secrets of a request."""
+    return Secrets(request.hub_token, request.wandb_key)
+
+
+def require_useful(secrets: Secrets, config: TrainingConfig) -> None:
+    """Raises ConfigError for a secret that the training would not use."""
+    if secrets.hub_token and config.push_to_hub is None:
+        raise ConfigError("hf_token has no effect without push_to_hub; set it, or leave hf_token out")
+    if secrets.wandb_key and "wandb" not in config.trackers:
+        raise ConfigError("wandb_api_key has no effect without trackers: [wandb]; set it, or leave wandb_api_key out")
+
+
+def child_environment(secrets: Secrets, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of the training's process.
+
+    With a key of the caller's own, W&B gets none of the operator's settings: neither account nor server.
+    """
+    child = {name: value for name, value in environment.items() if name != TOKEN_VARIABLE}
+    if secrets.hub_token:
+        child[TOKEN_VARIABLE] = secrets.hub_token
+    if secrets.wandb_key:
+        child = {name: value for name, value in child.items() if not _is_operators_wandb(name)}
+        child[WANDB_KEY] = secrets.wandb_key
+    return child
+
+
+def _is_operators_wandb(name: str) -> bool:
+    return name.startswith(WANDB_PREFIX) and name != WANDB_MODE

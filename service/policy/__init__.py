@@ -1,0 +1,1 @@
+"""What callers of the Cog service may set, see and spend."""

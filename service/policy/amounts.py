@@ -1,0 +1,78 @@
+"""What a record of settings asks for, in the measures of the operator's limits."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+from service.policy.rules import LIMITS, PICTURES, PIXELS, USUAL_PROMPTS, USUAL_UNRELATED, Limit
+from settings.callers import Caller, mark_in
+from settings.training import TrainingConfig
+
+if TYPE_CHECKING:  # it loads torch, which the server of trainings leaves to its child processes
+    from service.prediction_inputs import PredictionInputs
+
+    Record = TrainingConfig | PredictionInputs
+
+Marks = Mapping[str, Caller | None]
+
+
+def marks_of(record: "type[Record]") -> Marks:
+    """The mark of every setting or input; None where it was forgotten."""
+    if issubclass(record, TrainingConfig):
+        return {name: mark_in(field.metadata) for name, field in record.model_fields.items()}
+    hints = get_type_hints(record, include_extras=True)
+    return {name: mark_in(get_args(hint)) for name, hint in hints.items()}
+
+
+def default_of(record: "Record", name: str) -> Any:
+    if isinstance(record, TrainingConfig):
+        return TrainingConfig.model_fields[name].default
+    return record.__dataclass_fields__[name].default
+
+
+def amount(record: "Record", variable: str) -> float:
+    """How much of what the variable limits the record asks for."""
+    limit = LIMITS[variable]
+    if variable == PIXELS:
+        width, height = _sides(record)
+        return width * height
+    if variable == PICTURES:
+        return _pictures(record) if isinstance(record, TrainingConfig) else 0
+    if not limit.settings or not hasattr(record, limit.settings[0]):
+        return 0
+    value = getattr(record, limit.settings[0])
+    if value is None:
+        return 0 if _means_nothing(record, limit.settings[0]) else limit.left_out
+    return len(value) if isinstance(value, tuple) else value
+
+
+def _sides(record: "Record") -> tuple[int, int]:
+    """In pixels; 0 where the base's own are taken."""
+    if isinstance(record, TrainingConfig):
+        return record.resolution or 0, record.resolution or 0
+    return record.width or record.height or 0, record.height or record.width or 0
+
+
+def _pictures(config: TrainingConfig) -> int:
+    """Of an evaluation: of each candidate, of the bare base, and of the chosen one without its parts."""
+    if config.evaluate == "false" or (config.evaluate == "auto" and config.checkpointing_steps is None):
+        return 0
+    prompts = (len(config.evaluation_prompts) or USUAL_PROMPTS) + (len(config.unrelated_prompts) or USUAL_UNRELATED)
+    candidates = config.evaluation_checkpoints * len(config.evaluation_scales)
+    return (candidates + 3) * config.evaluation_samples * prompts
+
+
+def can_be_filled(record: "Record", limit: Limit) -> bool:
+    """Whether the limit can take the place of a setting that was left at its default."""
+    if not isinstance(record, TrainingConfig) or len(limit.settings) != 1:
+        return False
+    (name,) = limit.settings
+    return name in TrainingConfig.model_fields and getattr(record, name) == default_of(record, name)
+
+
+def _means_nothing(record: "Record", name: str) -> bool:
+    """Whether another setting decides what this one, which is left out, would."""
+    if not isinstance(record, TrainingConfig):
+        return False
+    return (name == "keep_checkpoints" and record.checkpointing_steps is None) or (
+        name == "max_train_steps" and record.max_train_epochs is not None
+    )

@@ -1,0 +1,105 @@
+"""One request to the Cog trainer: its inputs by name, and the configuration that the policy makes of them."""
+
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from service.policy.policy import Policy
+from settings.record import ConfigError, parse_settings
+from settings.training import TrainingConfig, build_config
+
+JOB_INPUTS = ("input_images", "preservation_data", "config", "hf_token", "wandb_api_key", "return_extras")
+"""Inputs that are no values of settings: files, secrets, the text of all other settings."""
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """The inputs of `Trainer.train`, as Cog hands them over: files as paths, secrets as `cog.Secret`."""
+
+    input_images: object
+    base_model: str
+    concept_mode: str
+    trigger_word: str
+    class_word: str | None
+    captioner: str
+    resolution: int | None
+    max_train_steps: int | None
+    train_batch_size: int | None
+    rank: int
+    learning_rate: float | None
+    token_learning_rate: float | None
+    num_tokens: int
+    validation_prompt: str | None
+    seed: int
+    preservation_data: object = None
+    config: str | None = None
+    hf_token: object = field(default=None, repr=False)
+    wandb_api_key: object = field(default=None, repr=False)
+
+    @property
+    def hub_token(self) -> str | None:
+        """The caller's own token for the hub."""
+        return _secret_text(self.hf_token)
+
+    @property
+    def wandb_key(self) -> str | None:
+        """The caller's own key for W&B."""
+        return _secret_text(self.wandb_api_key)
+
+
+def allowed_config(request: TrainingRequest, policy: Policy) -> TrainingConfig:
+    """The settings of a request, checked. Tells in a line what the operator's limits have changed.
+
+    Raises ConfigError for wrong values, and NotAllowed for what is the operator's.
+    """
+    values = merge_inputs(request)
+    uploaded: frozenset[str] = frozenset()
+    if request.preservation_data is not None:
+        if "preservation_data" in values:
+            raise ConfigError("preservation_data: is an input and in the text of config; give one")
+        values["preservation_data"] = require_uploaded("preservation_data", request.preservation_data)
+        uploaded = frozenset({"preservation_data"})
+    config = build_config(values)
+    allowed = policy.allow_training(
+        config,
+        uploaded=uploaded,
+        hub_token=request.hub_token is not None,
+        wandb_key=request.wandb_key is not None,
+    )
+    for name in TrainingConfig.model_fields:
+        if getattr(allowed, name) != getattr(config, name):
+            print(f"{name}: {getattr(allowed, name):,}, the most that the operator allows", flush=True)
+    return allowed
+
+
+def merge_inputs(request: TrainingRequest) -> dict[str, Any]:
+    """Cog's inputs and the text of `config` as settings; an input that was left at its default gives way.
+
+    Raises ConfigError when an input and the text say different things.
+    """
+    names = (each.name for each in fields(request) if each.name not in JOB_INPUTS)
+    values = {name: getattr(request, name) for name in names}
+    for name, value in (parse_settings(request.config, "config") if request.config else {}).items():
+        if name in values and value != values[name] != TrainingConfig.model_fields[name].default:
+            raise ConfigError(f"{name}: the input says {values[name]!r}, the text of config says {value!r}; give one")
+        values[name] = value
+    return values
+
+
+def require_uploaded(name: str, value: object) -> Path:
+    """The uploaded or downloaded file of the input `name`. A plain path of the server's own disk is refused.
+
+    Raises ConfigError.
+    """
+    if value is None:
+        raise ConfigError(f"{name}: is missing. Give a zip or tar of images.")
+    if not isinstance(value, os.PathLike):
+        raise ConfigError(f"{name}: {str(value)[:100]!r} is not an upload or a http(s) URL")
+    return Path(value)
+
+
+def _secret_text(secret: object) -> str | None:
+    """What is in Cog's Secret, or the text itself where the server has no schema. None for an empty one."""
+    value = secret.get_secret_value() if hasattr(secret, "get_secret_value") else secret
+    return None if value is None else str(value).strip() or None

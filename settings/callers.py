@@ -1,0 +1,29 @@
+"""Who may set a setting where strangers call the service. Every setting is marked where it is declared.
+
+service/policy.py says what each mark means there. The plain commands, which the owner of the machine types, ignore it.
+"""
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import Annotated, Any, TypeVar
+
+
+class Caller(Enum):
+    """What a caller may do with a setting."""
+
+    OPEN = "any value that the setting itself allows"
+    LIMITED = "values up to the operator's limit"
+    MODEL = "a model of the operator's list"
+    OPERATOR = "nothing: the default stays, unless the operator opens the setting"
+
+
+Value = TypeVar("Value")
+Open = Annotated[Value, Caller.OPEN]
+Limited = Annotated[Value, Caller.LIMITED]
+Model = Annotated[Value, Caller.MODEL]
+Operator = Annotated[Value, Caller.OPERATOR]
+
+
+def mark_in(metadata: Iterable[Any]) -> Caller | None:
+    """The mark among a field's metadata; None for a field that has none."""
+    return next((entry for entry in metadata if isinstance(entry, Caller)), None)

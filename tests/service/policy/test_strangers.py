@@ -1,0 +1,169 @@
+"""Strangers at the real Cog server: what is the operator's stays so, and nothing of the server's disk gets out."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from service.policy.policy import operators_settings
+from service.policy.rules import LIST_OF
+from service.prediction_inputs import PredictionInputs
+from settings.training import TrainingConfig
+from tests.conftest import EXAMPLE, PROJECT
+from tests.service.cog_server import CogServer, data_uri, decode
+from tests.service.policy.hub import Hub
+
+pytestmark = pytest.mark.slow
+
+MARKER = b"MARKER-OF-THE-OPERATORS-DISK"
+OPERATORS = {"HF_TOKEN": "hf_markerOfTheOperator", "WANDB_API_KEY": "markerOfTheOperatorsKey"}
+CALLERS_TOKEN, CALLERS_KEY = "hf_markerOfTheCaller", "markerOfTheCallersKey"
+QUICK = {
+    "base_model": "mini-sdxl", "max_train_steps": 1, "rank": 2, "class_word": "figure", "captioner": "none",
+}  # fmt: skip
+SETTINGS = {"num_validation_images": 1, "num_inference_steps": 1, "resolution": 64}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the operator has on the server: an archive, a base, a text, a LoRA."""
+    disk = tmp_path_factory.mktemp("operators-disk")
+    shutil.copy(EXAMPLE, disk / "private.zip")
+    shutil.copytree(PROJECT / "assets" / "mini-sdxl", disk / "private-base")
+    (disk / "secret.txt").write_bytes(MARKER)
+    save_file({}, disk / "private.safetensors", metadata={"marker": MARKER.decode()})
+    return disk
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    with Hub() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, hub: Hub) -> Iterator[CogServer]:
+    environment = {
+        "OUTPUTS_FOLDER": str(folder / "jobs"), "ALLOWED_HUB_TARGETS": "me/*", "HF_ENDPOINT": hub.url,
+        "HF_HUB_DISABLE_XET": "1", **OPERATORS,
+    }  # fmt: skip
+    with CogServer("train", folder / "train.log", environment) as started:
+        yield started
+
+
+def refused(server: CogServer, route: str, inputs: dict[str, Any]) -> str:
+    answer = server.post(route, inputs)
+    assert answer["status"] == "failed", inputs
+    return str(answer["error"])
+
+
+def in_config(**values: Any) -> dict[str, Any]:
+    return {**QUICK, "input_images": data_uri(EXAMPLE, "application/zip"), "config": yaml.safe_dump(values)}
+
+
+def test_each_operators_setting_is_refused_by_name(server: CogServer, folder: Path, disk: Path) -> None:
+    text, base = str(disk / "secret.txt"), str(disk / "private-base")
+    posted = {
+        "preservation_data": {"preservation_data": str(disk / "private.zip")},
+        "face_detector_model": {"face_detector_model": text},
+        "compile_cache": {"compile_cache": str(disk), "compile": "auto"},
+        "evaluation_face_model": {"evaluation_face_model": text, "evaluate": True},
+        "trust_remote_code": {"trust_remote_code": True},
+        "trackers": {"trackers": ["wandb"]},
+    }
+    assert posted.keys() == operators_settings()
+    for name, values in posted.items():
+        message = refused(server, "trainings", in_config(**values))
+        assert f"{name}: " in message and "CALLERS_MAY_SET" in message and MARKER.decode() not in message
+    models = [name for name in LIST_OF if name in TrainingConfig.model_fields]
+    for name, variable in ((name, LIST_OF[name]) for name in models):
+        for model in ("someone/model", base, text, "assets/../../etc"):
+            inputs = in_config(**{name: model, **({"evaluate": True} if name.startswith("evaluation") else {})})
+            if name in ("base_model", "captioner"):
+                inputs |= {name: model, "config": ""}
+            message = refused(server, "trainings", inputs)
+            assert f"{name}: " in message and variable in message, message
+    for values, variable in (
+        ({"push_to_hub": "you/robot"}, "ALLOWED_HUB_TARGETS"),
+        ({"push_to_hub": "me/robot"}, "hf_token"),
+        ({"num_inference_steps": 1000}, "LIMIT_NUM_INFERENCE_STEPS"),
+        ({"max_image_pixels": 10**12}, "LIMIT_MAX_IMAGE_PIXELS"),
+    ):
+        assert variable in refused(server, "trainings", in_config(**values))
+    message = refused(server, "trainings", {**in_config(), "preservation_data": str(disk / "private.zip")})
+    assert "preservation_data: " in message and "is not an upload" in message
+    assert not (folder / "jobs").exists()  # nothing was started
+    server.wait_until_ready(5)
+
+
+def test_predictions_keep_to_the_lists_and_the_required_checker(folder: Path, disk: Path) -> None:
+    lora = disk / "names-a-base.safetensors"
+    shutil.copy(trained_lora(folder, disk), lora)
+    with CogServer("predict", folder / "predict.log", OPERATORS) as server:
+        drawn = {"prompt": "a photo", "num_inference_steps": 2, "base_model": "mini-sdxl"}
+        for name in (name for name in LIST_OF if name in PredictionInputs.__dataclass_fields__):
+            for model in ("someone/model", str(disk / "private-base"), str(disk / "secret.txt")):
+                message = refused(server, "predictions", {**drawn, name: model})
+                assert f"{name}: " in message and "ALLOWED_BASE_MODELS" in message
+        header = refused(server, "predictions", {"prompt": "a photo", "lora": data_uri(lora)})
+        assert "base_model: " in header and "ALLOWED_BASE_MODELS" in header
+        for name in ("lora", "replicate_weights"):
+            message = refused(server, "predictions", {**drawn, name: str(disk / "private.safetensors")})
+            assert "neither an upload, nor a URL, nor a hub id" in message and MARKER.decode() not in message
+        for name in ("image", "mask"):
+            assert "is not an upload" in refused(server, "predictions", {**drawn, name: str(disk / "secret.txt")})
+        assert "LIMIT_PIXELS" in refused(server, "predictions", {**drawn, "width": 4096, "height": 4096})
+        assert server.post("predictions", drawn)["status"] == "succeeded"
+    assert MARKER not in (folder / "predict.log").read_bytes()
+
+
+def test_secrets_are_used_for_their_job_and_written_nowhere(
+    server: CogServer, folder: Path, hub: Hub, disk: Path
+) -> None:
+    inputs = {
+        **in_config(push_to_hub="me/robot", **SETTINGS), "hf_token": CALLERS_TOKEN, "return_extras": True,
+        "preservation_data": data_uri(EXAMPLE, "application/zip"),
+    }  # fmt: skip
+    answer = server.post("trainings", inputs)
+    assert answer["status"] == "succeeded", answer
+    assert "published: " in answer["logs"]
+    assert hub.tokens == {f"Bearer {CALLERS_TOKEN}"}  # never the operator's
+    output = answer["output"]
+    handed_out = b"".join(decode(output[name]) for name in ("weights", "embeddings", "report"))
+    (job,) = (folder / "jobs").iterdir()
+    written = b"".join(path.read_bytes() for path in job.rglob("*") if path.is_file())
+    told = (answer["logs"] + str(answer["metrics"])).encode() + (folder / "train.log").read_bytes()
+    for secret in (CALLERS_TOKEN, *OPERATORS.values()):
+        for place in (handed_out, written, told, *hub.received):
+            assert secret.encode() not in place
+    assert str(disk).encode() not in handed_out and MARKER not in handed_out + written
+    failed = server.post("trainings", {**in_config(trackers=["wandb"]), "wandb_api_key": CALLERS_KEY})
+    assert failed["status"] == "failed"  # W&B is not installed, or does not know the key
+    assert CALLERS_KEY not in failed["error"] and CALLERS_KEY.encode() not in (folder / "train.log").read_bytes()
+
+
+def trained_lora(folder: Path, disk: Path) -> Path:
+    """A LoRA whose header names a base of the server's disk."""
+    import json
+
+    from safetensors import safe_open
+
+    from tests.taught import taught_weights
+
+    path = taught_weights()
+    with safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata())
+    changed = {name: value.replace("mini-sdxl", str(disk / "private-base")) for name, value in metadata.items()}
+    assert changed != metadata and json.dumps(changed)
+    save_file(load_file(path), folder / "changed.safetensors", metadata=changed)
+    return folder / "changed.safetensors"
