@@ -36,7 +36,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(outputs: Path) -> Iterator[CogServer]:
-    with CogServer("train", outputs / "server.log", {"OUTPUTS_FOLDER": str(outputs), "LIMIT_MAX_TRAIN_STEPS": "100000"}) as started:
+    with CogServer(
+        "train", outputs / "server.log", {"OUTPUTS_FOLDER": str(outputs), "LIMIT_MAX_TRAIN_STEPS": "100000"}
+    ) as started:
         yield started
 
 

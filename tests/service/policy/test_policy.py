@@ -11,7 +11,14 @@ from service.job_secrets import MASK, child_environment, require_useful, secrets
 from service.policy.amounts import marks_of
 from service.policy.policy import NotAllowed, Policy, operators_settings
 from service.policy.rules import (
-    HUB_TARGETS, LIMITS, LIST_OF, MAY_SET, MODEL_LISTS, REQUIRED_CHECKER, TOKENS, TRUSTED,
+    HUB_TARGETS,
+    LIMITS,
+    LIST_OF,
+    MAY_SET,
+    MODEL_LISTS,
+    REQUIRED_CHECKER,
+    TOKENS,
+    TRUSTED,
 )  # fmt: skip
 from service.prediction_inputs import PredictionInputs
 from service.training_request import allowed_config

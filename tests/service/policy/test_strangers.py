@@ -1,5 +1,6 @@
 """Strangers at the real Cog server: what is the operator's stays so, and nothing of the server's disk gets out."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,23 +8,22 @@ from typing import Any
 
 import pytest
 import yaml
-from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 from service.policy.policy import operators_settings
 from service.policy.rules import LIST_OF
 from service.prediction_inputs import PredictionInputs
 from settings.training import TrainingConfig
 from tests.conftest import EXAMPLE, PROJECT
+from tests.local_site import PublishingHub
 from tests.service.cog_server import CogServer, data_uri, decode
-from tests.service.policy.hub import Hub
 
 pytestmark = pytest.mark.slow
 
 MARKER = b"MARKER-OF-THE-OPERATORS-DISK"
 OPERATORS = {"HF_TOKEN": "hf_markerOfTheOperator", "WANDB_API_KEY": "markerOfTheOperatorsKey"}
 CALLERS_TOKEN, CALLERS_KEY = "hf_markerOfTheCaller", "markerOfTheCallersKey"
-QUICK = {
+QUICK: dict[str, Any] = {
     "base_model": "mini-sdxl", "max_train_steps": 1, "rank": 2, "class_word": "figure", "captioner": "none",
 }  # fmt: skip
 SETTINGS = {"num_validation_images": 1, "num_inference_steps": 1, "resolution": 64}
@@ -46,13 +46,16 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with Hub() as started:
-        yield started
+def hub() -> Iterator[PublishingHub]:
+    """It knows the caller's token alone, and refuses the operator's."""
+    started = PublishingHub(CALLERS_TOKEN)
+    yield started
+    started.server.shutdown()
+    started.server.server_close()
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path, hub: Hub) -> Iterator[CogServer]:
+def server(folder: Path, hub: PublishingHub) -> Iterator[CogServer]:
     environment = {
         "OUTPUTS_FOLDER": str(folder / "jobs"), "ALLOWED_HUB_TARGETS": "me/*", "HF_ENDPOINT": hub.url,
         "HF_HUB_DISABLE_XET": "1", **OPERATORS,
@@ -106,9 +109,42 @@ def test_each_operators_setting_is_refused_by_name(server: CogServer, folder: Pa
     server.wait_until_ready(5)
 
 
-def test_predictions_keep_to_the_lists_and_the_required_checker(folder: Path, disk: Path) -> None:
-    lora = disk / "names-a-base.safetensors"
-    shutil.copy(trained_lora(folder, disk), lora)
+@pytest.fixture(scope="module")
+def published(server: CogServer, disk: Path) -> dict[str, Any]:
+    """The answer to a training that was published with the caller's token."""
+    inputs = {
+        **in_config(push_to_hub="me/robot", **SETTINGS), "hf_token": CALLERS_TOKEN, "return_extras": True,
+        "preservation_data": data_uri(EXAMPLE, "application/zip"),
+    }  # fmt: skip
+    answer = server.post("trainings", inputs)
+    assert answer["status"] == "succeeded", answer
+    return answer
+
+
+def test_secrets_are_used_for_their_job_and_written_nowhere(
+    published: dict[str, Any], server: CogServer, folder: Path, hub: PublishingHub, disk: Path
+) -> None:
+    assert "published: " in published["logs"]
+    output = published["output"]
+    handed_out = b"".join(decode(output[name]) for name in ("weights", "embeddings", "report"))
+    handed_out += b"".join(hub.committed["me/robot"].values())
+    (job,) = (folder / "jobs").iterdir()
+    written = b"".join(path.read_bytes() for path in job.rglob("*") if path.is_file())
+    told = (published["logs"] + str(published["metrics"])).encode() + (folder / "train.log").read_bytes()
+    for secret in (CALLERS_TOKEN, *OPERATORS.values()):
+        for place in (handed_out, written, told):
+            assert secret.encode() not in place
+    assert hub.seen and not any(OPERATORS["HF_TOKEN"] in str(headers) for _, headers in hub.seen)
+    assert str(disk).encode() not in handed_out and MARKER not in handed_out + written
+    failed = server.post("trainings", {**in_config(trackers=["wandb"]), "wandb_api_key": CALLERS_KEY})
+    assert failed["status"] == "failed"  # W&B is not installed, or does not know the key
+    assert CALLERS_KEY not in failed["error"] and CALLERS_KEY.encode() not in (folder / "train.log").read_bytes()
+
+
+def test_predictions_keep_to_the_lists_and_the_required_checker(
+    published: dict[str, Any], folder: Path, disk: Path
+) -> None:
+    lora = naming_a_base(decode(published["output"]["weights"]), disk / "private-base", folder / "changed.safetensors")
     with CogServer("predict", folder / "predict.log", OPERATORS) as server:
         drawn = {"prompt": "a photo", "num_inference_steps": 2, "base_model": "mini-sdxl"}
         for name in (name for name in LIST_OF if name in PredictionInputs.__dataclass_fields__):
@@ -127,43 +163,11 @@ def test_predictions_keep_to_the_lists_and_the_required_checker(folder: Path, di
     assert MARKER not in (folder / "predict.log").read_bytes()
 
 
-def test_secrets_are_used_for_their_job_and_written_nowhere(
-    server: CogServer, folder: Path, hub: Hub, disk: Path
-) -> None:
-    inputs = {
-        **in_config(push_to_hub="me/robot", **SETTINGS), "hf_token": CALLERS_TOKEN, "return_extras": True,
-        "preservation_data": data_uri(EXAMPLE, "application/zip"),
-    }  # fmt: skip
-    answer = server.post("trainings", inputs)
-    assert answer["status"] == "succeeded", answer
-    assert "published: " in answer["logs"]
-    assert hub.tokens == {f"Bearer {CALLERS_TOKEN}"}  # never the operator's
-    output = answer["output"]
-    handed_out = b"".join(decode(output[name]) for name in ("weights", "embeddings", "report"))
-    (job,) = (folder / "jobs").iterdir()
-    written = b"".join(path.read_bytes() for path in job.rglob("*") if path.is_file())
-    told = (answer["logs"] + str(answer["metrics"])).encode() + (folder / "train.log").read_bytes()
-    for secret in (CALLERS_TOKEN, *OPERATORS.values()):
-        for place in (handed_out, written, told, *hub.received):
-            assert secret.encode() not in place
-    assert str(disk).encode() not in handed_out and MARKER not in handed_out + written
-    failed = server.post("trainings", {**in_config(trackers=["wandb"]), "wandb_api_key": CALLERS_KEY})
-    assert failed["status"] == "failed"  # W&B is not installed, or does not know the key
-    assert CALLERS_KEY not in failed["error"] and CALLERS_KEY.encode() not in (folder / "train.log").read_bytes()
-
-
-def trained_lora(folder: Path, disk: Path) -> Path:
-    """A LoRA whose header names a base of the server's disk."""
-    import json
-
-    from safetensors import safe_open
-
-    from tests.taught import taught_weights
-
-    path = taught_weights()
-    with safe_open(path, framework="pt") as file:
-        metadata = dict(file.metadata())
-    changed = {name: value.replace("mini-sdxl", str(disk / "private-base")) for name, value in metadata.items()}
-    assert changed != metadata and json.dumps(changed)
-    save_file(load_file(path), folder / "changed.safetensors", metadata=changed)
-    return folder / "changed.safetensors"
+def naming_a_base(weights: bytes, base: Path, path: Path) -> Path:
+    """The same LoRA, whose header says that it was trained on a folder of the server's disk."""
+    length = int.from_bytes(weights[:8], "little")
+    metadata = json.loads(weights[8 : 8 + length])["__metadata__"]
+    changed = {name: value.replace("mini-sdxl", str(base)) for name, value in metadata.items()}
+    assert changed != metadata
+    save_file(load(weights), path, metadata=changed)
+    return path
