@@ -1,1 +1,1 @@
-"""The one file that leaves a training: LoRA, token embeddings, and everything needed to use them."""
+"""The LoRA file: reading, writing, converting, merging and placing it on a base model."""

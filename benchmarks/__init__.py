@@ -1,1 +1,1 @@
-"""Measurements that can be repeated, and their results, in rooms by what is measured."""
+"""Repeatable measurements and their results."""

@@ -1,1 +1,1 @@
-"""Looks at what a LoRA draws: encoders, measures, the choice of checkpoint and scale, and the verdict."""
+"""Measures samples, chooses checkpoint and scale, and compares LoRAs."""

@@ -1,8 +1,8 @@
-"""What differs between model families, and nothing else: loading, conditioning, denoising, noise."""
+"""Model families (SDXL, SD1.5, SD2, SD3): loading, prompt encoding, denoising, noise process."""
 
 from transformers.utils import logging
 
-# transformers warns on import of every image processor that torchvision is missing; a bar for each loaded file is no
-# news either, and in a container's log every refresh is a line.
+# transformers warns for every image processor that torchvision is missing, and each refresh of its progress bars
+# is a line in a container's log.
 logging.set_verbosity_error()
 logging.disable_progress_bar()

@@ -1,1 +1,1 @@
-"""Fetches files that are named by URL, with limits. Knows nothing of what is in them."""
+"""Downloads files by URL or hub id, with limits. Does not read their content."""

@@ -1,1 +1,1 @@
-"""One training job from an upload to a verified artifact: its stages, its output folder, and what it reports."""
+"""One training job: its stages, output folder, verification, report and publishing."""

@@ -1,1 +1,1 @@
-"""HTML pages in one file that needs no network: the shell, the colours and the theme that all of them share."""
+"""Shared parts of the HTML pages: page frame, style sheet and charts. A page is one file and needs no network."""

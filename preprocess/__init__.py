@@ -1,1 +1,1 @@
-"""From whatever people upload to a dataset they can look at. Knows neither trainer nor models."""
+"""Turns uploads into a dataset folder: unpack, decode, caption, crop. Imports neither trainer nor models."""

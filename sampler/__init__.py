@@ -1,1 +1,1 @@
-"""Makes pictures: puts artifacts on a base, samples, and gives the base back as it was."""
+"""Generates images with LoRAs on a base model, and restores the base afterwards."""

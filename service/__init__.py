@@ -1,1 +1,1 @@
-"""The entry points: the Cog trainer and predictor, and the commands."""
+"""Cog trainer and predictor, and the commands."""

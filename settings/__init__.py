@@ -1,1 +1,1 @@
-"""Every setting of a training: records that are checked when they are built. Imports nothing of the project."""
+"""All settings of a training and their checks. Imports no other package."""

@@ -1,1 +1,1 @@
-"""Scripts that make what is under assets/."""
+"""Scripts that generate files of the repository: assets, docs/settings.md, docs/architecture.svg."""

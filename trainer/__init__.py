@@ -1,1 +1,1 @@
-"""Trains an adapter and its words on a base model, and proves that they were learned."""
+"""Trains adapters and token embeddings: data, losses, optimizers, checkpoints, distributed training."""
