@@ -1,4 +1,4 @@
-"""Reads weights of any tool, and writes `weights.safetensors`: a LoRA whose header carries all the rest."""
+"""Reads weights of any tool and writes `weights.safetensors`, a LoRA whose header holds tokens and metadata."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What a file of weights holds, whichever tool wrote it: layers, words, and what it says of itself."""
+"""The content of a weights file of any tool: layers, trigger words and metadata."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

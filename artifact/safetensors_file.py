@@ -1,4 +1,4 @@
-"""Reads and writes .safetensors files. A file that is read is hostile until checked; pickle is never opened."""
+"""Reads and writes .safetensors files. Files are untrusted until checked; pickle is never opened."""
 
 import math
 import os

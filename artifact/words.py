@@ -1,4 +1,4 @@
-"""Trigger words with their embeddings, as other tools' files hold them.
+"""Reads trigger words and their embeddings from other tools' files.
 
 In a LoRA's file: `bundle_emb.<word>.<encoder>` (OneTrainer; A1111 and Forge read it). Alone: `clip_l` and `clip_g`, or
 `emb_params` where there is one text encoder, and then the file's name is the word.

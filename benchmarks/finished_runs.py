@@ -1,4 +1,4 @@
-"""What a long benchmark has measured: a JSON file for each finished run, so that it can be stopped and go on."""
+"""Stores the result of each finished run of a long benchmark as JSON, so that it can be resumed."""
 
 import json
 import re

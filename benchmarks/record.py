@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: a table for people, and JSON with machine, versions and commit."""
+"""Writes the result of a benchmark: a table, and JSON with machine, versions and commit."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Draws with the checkpoints of a training at every scale, scores them, and chooses the one that is returned."""
+"""Samples the checkpoints of a training at every scale, scores them, and chooses the one to return."""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Draws what an evaluation looks at: the same prompts and seeds for every candidate, so that only the LoRA differs."""
+"""Generates the samples of an evaluation: the same prompts and seeds for every candidate."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Embeddings that are computed once: by the picture's own pixels, in memory, and in a file for the next run."""
+"""Caches embeddings by pixel content, in memory and in a file for the next run."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Scores: what the encoders say about the samples of one candidate, and what they say relative to the bare base."""
+"""Scores of the samples of one candidate, absolute and relative to the bare base."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The pictures that samples are compared with: the training pictures, and the same without their surroundings."""
+"""Reference pictures for the scores: the training pictures, with and without their background."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The error that a wrong base model raises."""
+"""The error for an unusable base model."""
 
 
 class BaseModelError(ValueError):

@@ -1,4 +1,4 @@
-"""The list of families. A new one is a file beside this one and a line in FAMILIES."""
+"""The list of families. A new one is a file in this folder and a line in FAMILIES."""
 
 from dataclasses import replace
 from pathlib import Path

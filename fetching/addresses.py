@@ -1,4 +1,4 @@
-"""Which network addresses a URL of a stranger may lead to: those of the public internet."""
+"""Checks network addresses of untrusted URLs: only addresses of the public internet are allowed."""
 
 import ipaddress
 import socket

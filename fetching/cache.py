@@ -1,4 +1,4 @@
-"""Downloaded files that are kept: up to a limit of size, checked by their digest, the longest unused going first."""
+"""A cache of downloaded files: limited in size, checked by digest, least recently used files removed first."""
 
 import contextlib
 import fcntl

@@ -1,4 +1,4 @@
-"""HTTP connections that go to the very address that was checked, and end when their time is up."""
+"""HTTP connections to exactly the address that was checked, with a deadline."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""Files that travel inside a URL, as Cog's clients send them (RFC 2397)."""
+"""Decodes files inside data URIs, as Cog's clients send them (RFC 2397)."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""Fetches one file that is named by URL, within the operator's rules (`fetching.rules`)."""
+"""Downloads one file by URL, within the operator's rules (`fetching.rules`)."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""What a fetch that came to nothing raises."""
+"""Errors of failed downloads."""
 
 
 class DownloadError(ValueError):

@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub can be reached: asked once, before a library retries each file for a minute."""
+"""Checks once whether the Hugging Face hub can be reached, before a library retries each file for a minute."""
 
 import re
 from pathlib import Path

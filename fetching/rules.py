@@ -1,4 +1,4 @@
-"""What may be fetched: schemes, hosts, addresses, sizes, times, and who gets which token."""
+"""The operator's rules for downloads: schemes, hosts, addresses, sizes, times, and tokens per host."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The evaluation as a part of a training: when it is done, what it costs, and what becomes of its choice."""
+"""The evaluation stage of a training: when it runs, its cost, and the use of its result."""
 
 import json
 from collections.abc import Generator

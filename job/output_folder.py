@@ -1,4 +1,4 @@
-"""The folder that a training fills. One that is in use already is never written into."""
+"""The output folder of a training. A folder in use is never written into."""
 
 from pathlib import Path
 from urllib.parse import urlsplit

@@ -1,4 +1,4 @@
-"""How long each part of a job took."""
+"""Measures the duration of each phase of a job."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a running training says: one `Progress` at a time, as a line for people or as JSON for the parent process."""
+"""Progress of a running training: a line for people, or JSON for the parent process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Goes on where a run ended: which checkpoint, in which folder, and with which settings."""
+"""Resumes a run: finds the checkpoint, its folder and its settings."""
 
 from dataclasses import dataclass
 from pathlib import Path

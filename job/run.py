@@ -1,4 +1,4 @@
-"""A training from an upload to a verified artifact: the list of its stages, and nothing else."""
+"""Runs a training job: the list of its stages."""
 
 from collections.abc import Generator, Sequence
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""The validation samples: one prompt, the same seeds whenever they are drawn."""
+"""Generates the validation samples, always with the same seeds."""
 
 import json
 from collections.abc import Mapping, Sequence

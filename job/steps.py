@@ -1,4 +1,4 @@
-"""The training as a part of a run: steps with their log, checkpoints and scores, and the best of them at the end."""
+"""The training stage of a job: steps with logging, checkpoints and validation scores."""
 
 import json
 from collections.abc import Generator, Iterator

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases, through accelerate's trackers: they follow the files that a run writes."""
+"""Logs to TensorBoard and Weights & Biases through accelerate's trackers."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence

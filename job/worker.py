@@ -1,4 +1,4 @@
-"""The part of a run that every process but the main one takes: the same stages, and nothing written."""
+"""The part of a job on ranks other than 0: data preparation and training steps, no files."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A matplotlib figure as SVG that takes its colours from the page it stands in, so that it follows light and dark."""
+"""A matplotlib figure as SVG that follows the page's light and dark colours."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""Pictures inside the page: WebP as data URIs, no larger than they are shown."""
+"""Pictures embedded in a page as WebP data URIs, no larger than they are shown."""
 
 import io
 from pathlib import Path

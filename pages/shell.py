@@ -1,4 +1,4 @@
-"""The shell of a page: its head, its security policy, the bar at its top with the choice of light or dark."""
+"""The frame of a page: head, content security policy, top bar with the choice of light or dark."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""`python -m preprocess DATA --output DIR`: everything that happens to data before a training, without the training."""
+"""The command `python -m preprocess DATA --output DIR`: data preparation without training."""
 
 import argparse
 import sys

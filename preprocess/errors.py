@@ -1,4 +1,4 @@
-"""The error that unusable training data raises."""
+"""The error for unusable training data."""
 
 
 class DatasetError(ValueError):

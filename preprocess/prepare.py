@@ -1,4 +1,4 @@
-"""From whatever people upload to a prepared dataset, in the order in which it happens."""
+"""Prepares a dataset from uploads: the stages of data preparation in order."""
 
 import tempfile
 from collections.abc import Generator, Sequence

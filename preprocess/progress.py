@@ -1,4 +1,4 @@
-"""What preparation says while it works."""
+"""The progress of data preparation."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Trains again from a prepared dataset, with the edits that its owner made: captions, repeats, lines taken out."""
+"""Opens a prepared dataset with the user's edits: captions, repeats, weights, removed lines."""
 
 from dataclasses import replace
 from pathlib import Path

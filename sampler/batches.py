@@ -1,4 +1,4 @@
-"""As many images at once as the memory holds."""
+"""Generates as many images at once as memory allows."""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The same LoRA named several times: one LoRA at the sum of the scales."""
+"""Combines repeated LoRAs into one, at the sum of the scales."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

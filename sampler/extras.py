@@ -1,4 +1,4 @@
-"""Models beside the base that a request may name."""
+"""Loads additional models of a request, such as refiner and safety checker."""
 
 from dataclasses import dataclass
 

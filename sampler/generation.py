@@ -1,4 +1,4 @@
-"""From a request by name to images: finds the base that an artifact was trained on, and keeps it loaded."""
+"""Generates the images of a request: finds the base of an artifact and keeps it loaded."""
 
 import random
 import sys

@@ -1,4 +1,4 @@
-"""The diffusers pipeline that a request needs, over the modules that are loaded already."""
+"""Builds the diffusers pipeline of a request from modules that are already loaded."""
 
 import inspect
 from typing import Any

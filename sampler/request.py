@@ -1,4 +1,4 @@
-"""What can be asked for, and what a base can not make of it."""
+"""A request for images, and the checks of what a base supports."""
 
 from dataclasses import dataclass
 

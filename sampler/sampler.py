@@ -1,4 +1,4 @@
-"""Makes images from prompts, on a base with or without an artifact."""
+"""Generates images from prompts, on a base with or without an artifact."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

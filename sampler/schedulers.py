@@ -1,4 +1,4 @@
-"""The samplers that a user may choose, by the names that people use for them."""
+"""The schedulers that users can choose, by name."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Finds and reads LoRAs, wherever they are: a file, a URL, an upload, or a repository on the hub."""
+"""Finds and reads LoRAs: files, URLs, uploads, repositories on the hub."""
 
 import json
 import re

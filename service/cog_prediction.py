@@ -1,4 +1,4 @@
-"""One request to the Cog predictor: inputs as Cog hands them over, files in a folder of the request's own."""
+"""One request to the Cog predictor, with its own output folder."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Messages of the libraries: not between the lines of a command, unless they are asked for."""
+"""Hides messages of libraries unless they are requested."""
 
 import os
 

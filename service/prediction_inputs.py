@@ -1,4 +1,4 @@
-"""What the doors of the predictor take, under one set of names, and what becomes of it: files in a folder."""
+"""Inputs of the predictor, for Cog and the command, and the files that they become."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The single truth about every setting: Cog inputs, YAML files and the command line are checked against it."""
+"""All settings of a training. Cog inputs, YAML files and the command line are checked against them."""
 
 from collections.abc import Mapping
 from typing import Any

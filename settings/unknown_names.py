@@ -1,4 +1,4 @@
-"""What to write instead of a name that is no setting."""
+"""Suggests the setting that an unknown name may mean."""
 
 import difflib
 from collections.abc import Callable, Collection, Mapping

@@ -1,4 +1,4 @@
-"""A second concept that the embedded base never saw, for tests of learning: a fish, as unlike the robot as can be."""
+"""Generates pictures of a fish, a second concept for tests of learning that the embedded base has never seen."""
 
 import random
 from pathlib import Path

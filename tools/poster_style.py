@@ -1,4 +1,4 @@
-"""A style that the embedded base never saw, for tests of learning: its shapes as posters."""
+"""Generates posters, a style for tests of learning that the embedded base has never seen."""
 
 import random
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The base model as a run loads it, in each of its processes."""
+"""Loads the base model in each process of a run."""
 
 import torch
 from accelerate import Accelerator

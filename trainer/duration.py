@@ -1,4 +1,4 @@
-"""How long is trained where the user left it open: from the images."""
+"""Chooses the number of steps from the number of images where the user gave none."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The training loop: a generator of steps. Whoever iterates it logs, samples, saves and cancels."""
+"""The training loop: a generator of steps. Its caller logs, samples, saves and cancels."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

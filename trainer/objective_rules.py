@@ -1,4 +1,4 @@
-"""Which wishes about loss and noise a base can fulfil: some are made for one kind of prediction only."""
+"""Checks loss and noise settings against the base's prediction type."""
 
 from families.family import ModelFamily
 from settings.record import ConfigError

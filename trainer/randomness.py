@@ -1,4 +1,4 @@
-"""Every draw comes from a named generator, all derived from one seed."""
+"""Named random generators, all derived from one seed."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

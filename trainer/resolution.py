@@ -1,4 +1,4 @@
-"""What a configuration means on the base that it names: defaults that only the base knows, and its demands on data."""
+"""Resolves defaults that depend on the base model, and the base's requirements on the data."""
 
 from collections.abc import Mapping, Sequence
 

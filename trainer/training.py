@@ -1,4 +1,4 @@
-"""A training as an object: what is on the base, who updates it, and how it is written down at any step."""
+"""A training: adapters and tokens on the base, their optimizers, and the artifact at any step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

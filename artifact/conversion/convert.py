@@ -1,4 +1,4 @@
-"""The formats that a LoRA file can be converted to; a new one is a function and a line in FORMATS."""
+"""Converts LoRA files between formats. A new format is a function and a line in FORMATS."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

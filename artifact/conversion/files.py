@@ -1,4 +1,4 @@
-"""A LoRA file with its whole header, read and written; nothing is overwritten."""
+"""A LoRA file with its complete header. Existing files are never overwritten."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

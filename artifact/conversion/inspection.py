@@ -1,4 +1,4 @@
-"""A LoRA file as a table for people."""
+"""Describes a LoRA file as a table."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""DoRA: a LoRA that changes the direction of a weight, and a magnitude of its own."""
+"""DoRA: a LoRA for the direction of a weight, and a separate magnitude."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What layers made of factors have in common: alpha / rank as scale, and products of factors."""
+"""Shared by factored layers: the scale alpha / rank, and products of factors."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The change of a weight as it is, without factors."""
+"""The change of a weight as a full matrix."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Finds the kind of a layer by the keys that a file has for it."""
+"""Detects the kind of a layer by its keys in the file."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""A LoRA out of a full fine-tune: the nearest one to the difference between its weights and those of its base."""
+"""Extracts a LoRA from a full fine-tune: the best approximation of its difference to the base."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

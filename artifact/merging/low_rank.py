@@ -1,4 +1,4 @@
-"""The nearest LoRA to any change of a weight, and how much of the change it holds."""
+"""The best low-rank approximation of a weight change, and the share of energy that it keeps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Several LoRAs as one."""
+"""Merges several LoRAs into one."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""LoRAs made part of a base checkpoint: a folder into a folder, a single file into a single file."""
+"""Merges LoRAs into a base checkpoint: folder to folder, single file to single file."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Plain LoRA layers whose scale is folded in, and the header of a file that is made of them."""
+"""Plain LoRA layers with the scale folded in, and the header of a file of such layers."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A LoRA at another rank, and a plain LoRA out of layers of other kinds."""
+"""Changes the rank of a LoRA, and converts other kinds of layers to plain LoRA."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Plain LoRA layers on a base as peft adapters, beside the weights; and how all peft layers come off again."""
+"""Adds plain LoRA layers to a base as peft adapters, and removes all peft layers again."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""Puts artifacts on a base model, and takes them off again so that exactly the base is left."""
+"""Places artifacts on a base model, and removes them so that the base is exactly restored."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

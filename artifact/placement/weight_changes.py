@@ -1,4 +1,4 @@
-"""Changes weights of a base by layers of any kind, and gives back the very tensors that were there."""
+"""Changes weights of a base by layers of any kind, and restores the original tensors."""
 
 import zlib
 from collections.abc import Sequence

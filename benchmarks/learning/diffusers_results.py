@@ -1,4 +1,4 @@
-"""Opens what trainings left behind with plain diffusers, ours and theirs alike."""
+"""Loads the results of our trainings and of diffusers' script with plain diffusers."""
 
 from pathlib import Path
 

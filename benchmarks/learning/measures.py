@@ -1,4 +1,4 @@
-"""What a training taught, by the embedded evaluator: on equal terms for whatever can draw pictures from prompts."""
+"""Measures what a training learned with the embedded evaluator, on equal terms for any image generator."""
 
 import random
 from collections.abc import Callable, Sequence

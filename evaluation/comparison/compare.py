@@ -1,4 +1,4 @@
-"""Draws with every LoRA of a protocol and scores it."""
+"""Samples every LoRA of a protocol and scores it."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass

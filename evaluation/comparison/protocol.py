@@ -1,4 +1,4 @@
-"""What is compared, read from a YAML file: subjects, their pictures and LoRAs, prompts. DreamBench is one such file."""
+"""The protocol of a comparison, read from YAML: subjects, pictures, LoRAs, prompts. DreamBench is one."""
 
 from pathlib import Path
 

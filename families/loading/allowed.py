@@ -1,4 +1,4 @@
-"""Which base models may be opened, where an operator keeps a list."""
+"""Checks base models against the operator's list."""
 
 import os
 from collections.abc import Sequence

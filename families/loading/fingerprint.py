@@ -1,4 +1,4 @@
-"""A short name for a base's weights, so that an artifact knows what it was trained on."""
+"""A short fingerprint of a base's weights, stored in artifacts."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""What families have in common in reading prompts with CLIP text encoders."""
+"""Prompt encoding shared by families with CLIP text encoders."""
 
 from collections.abc import Sequence
 from typing import Any

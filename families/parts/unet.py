@@ -1,4 +1,4 @@
-"""What families have in common whose denoiser is diffusers' UNet2DConditionModel."""
+"""Shared by families whose denoiser is diffusers' UNet2DConditionModel."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Weights that processes may have shared out among them, read as a whole."""
+"""Gathers weights that may be sharded across processes."""
 
 from torch import Tensor
 from torch.distributed.tensor import DTensor

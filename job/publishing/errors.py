@@ -1,4 +1,4 @@
-"""The error of a result that could not be published."""
+"""The error of a failed publication."""
 
 
 class PublishingFailed(RuntimeError):

@@ -1,4 +1,4 @@
-"""Puts the result of a training into a repository on the Hugging Face hub."""
+"""Publishes the result of a training to a repository on the Hugging Face hub."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The README of a published LoRA: what it shows, how it is called and used, and how it was trained."""
+"""Writes the model card of a published LoRA: content, trigger words, usage, training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The curves of a training, from metrics.jsonl and the evaluation: drawn by matplotlib, one chart a question."""
+"""Plots the curves of a training from metrics.jsonl and the evaluation, by matplotlib."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

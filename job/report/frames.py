@@ -1,4 +1,4 @@
-"""The samples through the steps: those drawn during the training, else those that the evaluation drew."""
+"""The samples of each step for the report: those of the training, or those of the evaluation."""
 
 import json
 import re

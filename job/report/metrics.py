@@ -1,4 +1,4 @@
-"""Reads metrics.jsonl into columns. A row holds what was known at its step; anything may be missing."""
+"""Reads metrics.jsonl into columns. Any value of a row may be missing."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The settings as the page shows them: those that were set first, in groups."""
+"""The settings on the report page: changed ones first, in groups."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""How to use the artifact, in the words of each tool. What stands here is what docs/artifact.md says, filled in."""
+"""Instructions for using the artifact in each tool, with the values of this training (docs/artifact.md)."""
 
 from job.report.diffusers_recipe import diffusers_recipe
 from job.report.recipe import Recipe, Trained

@@ -1,4 +1,4 @@
-"""The checks of a file against the model that was trained, layer by layer, as a table to read."""
+"""The layer-by-layer checks of a written file, as a table."""
 
 import math
 from collections.abc import Mapping, Sequence

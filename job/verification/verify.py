@@ -1,4 +1,4 @@
-"""Before a job may succeed, its file is read back onto the bare base and compared with the model that was trained."""
+"""Verifies a written artifact: it is read back onto the bare base and compared with the trained model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Remembers captions on disk, so that a picture is looked at once."""
+"""Caches captions on disk, so that each picture is captioned once."""
 
 import hashlib
 import json

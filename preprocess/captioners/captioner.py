@@ -1,4 +1,4 @@
-"""What every captioning model looks like to data preparation."""
+"""The interface of a captioner."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""Captions for many pictures: from the cache where they are known, from the model for the rest."""
+"""Captions many pictures: from the cache where possible, by the model otherwise."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Captioners that are asked in words: every image-text-to-text model with a chat template."""
+"""Captioners with a chat template: any image-text-to-text model of transformers."""
 
 import re
 from collections.abc import Iterator, Sequence

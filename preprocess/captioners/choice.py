@@ -1,4 +1,4 @@
-"""Which captioner is meant, known before anything of it is loaded."""
+"""The choice of a captioner, made before any model is loaded."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""Greedy answers from any transformers model, a few pictures at a time."""
+"""Generates text with any transformers model, a few pictures at a time."""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""How each kind of captioner is put together."""
+"""Loads each kind of captioner."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""Brings a model and its processor into memory, and says what is missing when it cannot."""
+"""Loads a model and its processor, and explains what is missing if that fails."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The captioners by name, and any other model by its hub id or folder."""
+"""The list of known captioners; any other model is given by hub id or folder."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""Captioners that are told a task rather than asked a question: Florence-2, BLIP and BLIP-2. No chat template."""
+"""Captioners with a fixed task and no chat template: Florence-2, BLIP and BLIP-2."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

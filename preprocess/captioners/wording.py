@@ -1,4 +1,4 @@
-"""Turns what a model says about a picture into a caption: no preamble, no repetition, no more than fits."""
+"""Cleans the output of a captioner: removes preambles and repetitions, and shortens it to fit."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Which concept an image teaches, and how often it is seen so that none drowns."""
+"""Assigns images to concepts, and balances how often each concept is seen."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Gives every image its caption, its concept, and the trigger word in the caption."""
+"""Assigns caption, concept and trigger word to every image."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What a caption says once the trigger word is in it: always at the same place, as a whole word."""
+"""Inserts the trigger word into a caption, as a whole word at a fixed place."""
 
 import re
 from collections.abc import Iterable

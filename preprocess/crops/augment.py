@@ -1,4 +1,4 @@
-"""Further views of an image: its mirror image, smaller windows, other light. All draws come from one generator."""
+"""Augmented views of an image: mirrored, smaller windows, other colours. All draws come from one generator."""
 
 import random
 from collections.abc import Iterator

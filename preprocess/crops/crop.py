@@ -1,4 +1,4 @@
-"""Which part of an image is trained: pure geometry. Pictures and their masks go through the same `Crop`."""
+"""The geometry of a crop, which is applied to pictures and their masks."""
 
 from dataclasses import dataclass
 

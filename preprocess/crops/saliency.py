@@ -1,4 +1,4 @@
-"""Where a picture has most to see, judged without a model: by how much its brightness changes from place to place."""
+"""Finds the most detailed part of a picture by its brightness gradients, without a model."""
 
 import numpy as np
 from PIL import Image, ImageFilter

@@ -1,4 +1,4 @@
-"""Finds what each picture is about, and the window to train: the face, the masked subject, or where most is to see."""
+"""Finds the subject of each picture, and its window: the face, the mask, or the most detailed part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Swin2SR: enlarges pictures that are smaller than their bucket (Conde et al. 2022). It makes details up."""
+"""Upscales pictures smaller than their bucket with Swin2SR (Conde et al. 2022), which invents details."""
 
 from dataclasses import dataclass
 from math import ceil

@@ -1,4 +1,4 @@
-"""Cuts the views of every image out of it and writes them, with their masks."""
+"""Renders the views of every image and writes them with their masks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext

@@ -1,4 +1,4 @@
-"""Takes face boxes from the small, turned copy that a detector sees to the picture itself."""
+"""Converts face boxes from the detector's small, rotated copy to the original picture."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,4 +1,4 @@
-"""Which of several faces is the subject of the picture."""
+"""Chooses the subject among several faces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

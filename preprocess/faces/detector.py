@@ -1,4 +1,4 @@
-"""What every face detector does, and what it takes for a face."""
+"""The interface of a face detector, and the minimum size of a face."""
 
 from typing import Protocol
 

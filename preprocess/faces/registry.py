@@ -1,4 +1,4 @@
-"""Finds the face detector that this machine has. What a detector needs is imported only when it is asked for."""
+"""Chooses the face detector that is available. Its packages are imported only when it is used."""
 
 import importlib.util
 import os

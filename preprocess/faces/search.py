@@ -1,4 +1,4 @@
-"""Shows a detector a small copy of the picture, turned until it finds a face: photographs come lying on their side."""
+"""Runs a detector on a small copy of the picture, rotated until it finds a face."""
 
 from collections.abc import Callable, Iterable
 

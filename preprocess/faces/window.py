@@ -1,4 +1,4 @@
-"""The window that shows a face with its shoulders: pure geometry, inside the picture and never stretched."""
+"""The crop window around a face with its shoulders, inside the picture and never stretched."""
 
 from preprocess.crops.crop import Size, Window, largest_window, window_inside
 from preprocess.dataset import FaceBox

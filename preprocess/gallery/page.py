@@ -1,4 +1,4 @@
-"""dataset.html: a contact sheet of every decision about a dataset, in one file that needs no network."""
+"""Writes dataset.html: every image with its crop, caption and warnings, in one file."""
 
 import io
 import os

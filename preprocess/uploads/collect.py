@@ -1,4 +1,4 @@
-"""Takes one set of images in: opens it, looks at every file, and sorts out what is not trained."""
+"""Collects one set of images: unpacks it, reads every file, and rejects unusable ones."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Decodes one image file into RGB, the way its maker saw it."""
+"""Decodes an image file to RGB, with EXIF orientation and colour profile applied."""
 
 import io
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Fingerprints of pictures: exact ones for the very same pixels, perceptual ones for nearly the same picture."""
+"""Fingerprints of pictures: exact for identical pixels, perceptual for near duplicates."""
 
 import hashlib
 from collections.abc import Sequence

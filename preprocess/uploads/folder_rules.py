@@ -1,4 +1,4 @@
-"""What the names of folders say: kohya's "10_a photo of a dog", and EveryDream's multiply.txt."""
+"""Repeats and captions in folder names: kohya's "10_a photo of a dog", EveryDream's multiply.txt."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the user gave, as folders on this disk: archives, folders, URLs, several of them, webdataset shards."""
+"""Unpacks the uploads to local folders: archives, folders, URLs, webdataset shards."""
 
 import os
 from collections import Counter

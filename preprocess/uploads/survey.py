@@ -1,4 +1,4 @@
-"""The first look at every image: is it one, how large is it, have we seen it before? Pixels are not kept."""
+"""Reads every image once: validity, size, duplicates. Pixels are not kept."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Reads the small text files that people put beside their images."""
+"""Reads text files beside images, in UTF-8, UTF-16 or Windows-1252."""
 
 import re
 import unicodedata

@@ -1,4 +1,4 @@
-"""Where the models of data preparation run."""
+"""The device of the models of data preparation."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Runs a function over many items on all cores, in order, with few items in flight, so that memory stays flat."""
+"""Maps a function over many items in threads, in order and with bounded memory."""
 
 import os
 from collections import deque

@@ -1,4 +1,4 @@
-"""Generators that report as they go and return a result: read to their end, or passed on as other reports."""
+"""Generators that yield progress and return a result: translated into other progress, or drained."""
 
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar

@@ -1,4 +1,4 @@
-"""Writes images with the parameters that made them inside."""
+"""Writes images with their generation parameters."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How an image was made, in the text form that A1111 writes and everything else reads."""
+"""Generation parameters of an image in A1111's text format."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Makes the user's picture and mask fit what the base can draw, and says what a mask is not good for."""
+"""Fits the user's picture and mask to sizes that the base supports, and warns about unusable masks."""
 
 import math
 

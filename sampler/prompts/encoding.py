@@ -1,4 +1,4 @@
-"""Prompts as the text encoders take them: what they can read, weighted words, and long prompts in parts."""
+"""Encodes prompts: plain, weighted, or longer than the text encoders read at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

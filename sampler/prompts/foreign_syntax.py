@@ -1,4 +1,4 @@
-"""Prompt syntax of other programs that has no effect here, and trigger words that are nearly right."""
+"""Detects prompt syntax of other programs that has no effect here, and misspelt trigger words."""
 
 import difflib
 import re

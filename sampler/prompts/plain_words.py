@@ -1,4 +1,4 @@
-"""Prompts for readers that know no trigger words: a word that everybody knows stands where the trigger stood."""
+"""Replaces trigger words by class words, for models that do not know the LoRA."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

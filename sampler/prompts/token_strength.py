@@ -1,4 +1,4 @@
-"""How strongly a trigger word speaks: its token embeddings, scaled."""
+"""Scales the token embeddings of trigger words."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Weights inside of prompts, in A1111's form: "a photo of (TOK:1.2) in a (red:0.8) hat"."""
+"""Parses prompt weights in A1111's form: "a photo of (TOK:1.2) in a (red:0.8) hat"."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What is put on the base and trained."""
+"""Which adapter is trained, on which layers."""
 
 from typing import Literal
 

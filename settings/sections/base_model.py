@@ -1,4 +1,4 @@
-"""Which base is trained on, and how it is read."""
+"""Which base model is trained on, and how it is loaded."""
 
 from typing import Literal
 

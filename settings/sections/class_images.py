@@ -1,4 +1,4 @@
-"""A preservation set that the base draws itself."""
+"""Class images: a preservation set that the base generates."""
 
 from pydantic import Field, model_validator
 

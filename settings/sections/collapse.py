@@ -1,4 +1,4 @@
-"""The order in which things are trained, and what is watched so that nothing collapses early."""
+"""Training phases, and the guard against early collapse."""
 
 from typing import Literal
 

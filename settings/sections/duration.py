@@ -1,4 +1,4 @@
-"""How long is trained, on how much at a time."""
+"""Number of steps, epochs or minutes, and batch size."""
 
 from pydantic import Field, model_validator
 

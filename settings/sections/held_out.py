@@ -1,4 +1,4 @@
-"""How the best step is found while it trains."""
+"""Validation on held-out images."""
 
 from pydantic import Field, model_validator
 

@@ -1,4 +1,4 @@
-"""What is put around noise and prompts while training."""
+"""Changes of noise, timesteps and prompt features during training."""
 
 from pydantic import Field, model_validator
 

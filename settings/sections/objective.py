@@ -1,4 +1,4 @@
-"""What is minimised."""
+"""The loss and its terms."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""How parameters are updated."""
+"""Optimizers, learning rates and schedules."""
 
 from typing import Literal
 

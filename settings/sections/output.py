@@ -1,4 +1,4 @@
-"""What is written, and when."""
+"""Checkpoints, precision of the file, trackers."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Whether and how the result is published."""
+"""Publishing on the Hugging Face hub."""
 
 from pydantic import Field, model_validator
 

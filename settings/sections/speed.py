@@ -1,4 +1,4 @@
-"""How fast it trains."""
+"""Speed and memory."""
 
 from pathlib import Path
 from typing import Literal

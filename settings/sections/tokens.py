@@ -1,4 +1,4 @@
-"""The new words in the text encoders."""
+"""Placeholder tokens of the trigger words."""
 
 import re
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What is looked at while and after it trains."""
+"""Samples and evaluation, during and after training."""
 
 from pathlib import Path
 from typing import Any, Literal

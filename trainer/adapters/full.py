@@ -1,4 +1,4 @@
-"""Full fine-tuning of a component: all of its weights are trained, and what is written down is what they changed by."""
+"""Full fine-tuning of a component: all weights are trained, and their differences are saved."""
 
 from collections.abc import Collection
 from typing import Any

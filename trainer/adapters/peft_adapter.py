@@ -1,4 +1,4 @@
-"""An adapter of peft's on a component of the base: put on in fp32, written down, switched off, taken off."""
+"""A peft adapter on a component of the base: added in fp32, saved, disabled, removed."""
 
 import warnings
 from collections.abc import Sequence

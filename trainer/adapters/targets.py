@@ -1,4 +1,4 @@
-"""Which layers of a base an adapter is put on: by preset or by a regular expression, always as a list of paths."""
+"""Selects the layers that get an adapter, by preset or by regular expression."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What never changes during training is computed once: the moments of every view's latents, and its mask."""
+"""Computes latent moments and masks of every view once, before training."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

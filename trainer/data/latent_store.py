@@ -1,4 +1,4 @@
-"""Latents that would fill the memory lie on disk instead, a file a view, and are read when a batch wants them."""
+"""Stores cached latents on disk where they would fill the memory, one file per view."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Reads each different prompt of a batch once, and once and for all when nothing changes its features any more."""
+"""Encodes each distinct prompt of a batch once, and caches it when its features no longer change."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

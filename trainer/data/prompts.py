@@ -1,4 +1,4 @@
-"""What the text encoders read for each caption: tags in a new order, now and then nothing, or the trigger alone."""
+"""Builds the prompt of each caption: tag shuffling, caption dropout, trigger only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

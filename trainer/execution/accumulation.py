@@ -1,4 +1,4 @@
-"""The gradient of one optimizer step, from as many forward passes as the memory wants."""
+"""The gradient of one optimizer step, accumulated over as many forward passes as memory requires."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

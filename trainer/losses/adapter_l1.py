@@ -1,4 +1,4 @@
-"""Keeps an adapter sparse: what does not help the picture goes to zero."""
+"""L1 penalty on the adapter's parameters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

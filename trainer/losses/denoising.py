@@ -1,4 +1,4 @@
-"""What every denoising loss does with its pixelwise error: masks, timesteps and images count as they should."""
+"""Weights the pixelwise denoising error by mask, timestep and image."""
 
 from torch import Tensor
 

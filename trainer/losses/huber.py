@@ -1,4 +1,4 @@
-"""A denoising loss that odd images cannot dominate."""
+"""Pseudo-Huber denoising loss, which limits the effect of outlier images."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Means over latent pixels that count."""
+"""Masked means over latent pixels."""
 
 import torch
 from torch import Tensor

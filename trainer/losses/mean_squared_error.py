@@ -1,4 +1,4 @@
-"""The denoising loss, each timestep weighted as it deserves."""
+"""Mean squared denoising error with timestep weighting."""
 
 from dataclasses import dataclass
 

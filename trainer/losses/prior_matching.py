@@ -1,4 +1,4 @@
-"""Keeps what the base knew: without the trigger word, the trained model should predict what the base predicts."""
+"""Prior matching: without the trigger word the trained model should predict what the base predicts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

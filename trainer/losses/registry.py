@@ -1,4 +1,4 @@
-"""The list of loss terms. A new one is a file beside this one and a line here."""
+"""The list of loss terms. A new one is a file in this folder and a line here."""
 
 from collections.abc import Mapping
 

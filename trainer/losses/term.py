@@ -1,4 +1,4 @@
-"""What a loss term sees, and what it is."""
+"""The interface of a loss term, and the data that it gets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

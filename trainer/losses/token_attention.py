@@ -1,4 +1,4 @@
-"""Keeps the gaze on the subject: the trained tokens are looked at from the subject's place, not from the background."""
+"""Token attention loss: cross-attention to the trained tokens should lie inside the subject mask."""
 
 import math
 from collections.abc import Sequence

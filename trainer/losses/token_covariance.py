@@ -1,4 +1,4 @@
-"""Keeps trained tokens where words lie: no direction in which the vocabulary hardly varies may carry the concept."""
+"""Keeps trained tokens within the covariance of the vocabulary's embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Keeps trained tokens as long as words are: long ones drown the rest of the prompt."""
+"""Keeps the norm of trained tokens near the vocabulary's mean norm: longer ones dominate the prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""How much each timestep counts in the denoising loss."""
+"""Timestep weights of the denoising loss."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What is looked at after every step: how far weights moved, whether they collapse, whether memory and time do."""
+"""Checks after every step: weight change, collapse, memory and time."""
 
 from dataclasses import asdict
 from typing import Any

@@ -1,4 +1,4 @@
-"""Ends a run in time, and its schedules with it."""
+"""Ends a run and its schedules within a time limit."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a configuration puts around noise and prompts. A new idea is a file beside this one and a line here."""
+"""Builds the noise and prompt modifiers of a configuration. A new one is a file in this folder and a line here."""
 
 from families.family import ModelFamily
 from families.noise.noise_process import NoiseProcess

@@ -1,4 +1,4 @@
-"""Prompts that are a little off, so that the concept does not hang on one exact wording."""
+"""Adds noise to prompt features, so that the concept does not depend on one exact wording."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace

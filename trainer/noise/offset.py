@@ -1,4 +1,4 @@
-"""Noise whose mean varies, so that a model learns to draw pictures that are dark or light as a whole."""
+"""Offset noise: its mean varies, so that the model learns dark and light pictures."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Inputs that are a little off, as they are when a sampler's own errors add up."""
+"""Perturbs the input, like the accumulated errors of a sampler."""
 
 from dataclasses import dataclass, field
 

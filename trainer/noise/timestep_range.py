@@ -1,4 +1,4 @@
-"""Which timesteps are trained: all alike, only some, or more of one end."""
+"""Restricts or biases the trained timesteps."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A noise process that leaves everything to another: what changes one thing inherits the rest."""
+"""A noise process that delegates to another one. Subclasses override single methods."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Adafactor (Shazeer & Stern 2018), with the learning rate that it is given."""
+"""Adafactor (Shazeer & Stern 2018) with a fixed learning rate."""
 
 from collections.abc import Sequence
 

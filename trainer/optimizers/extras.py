@@ -1,4 +1,4 @@
-"""Optimizers that need a package of their own."""
+"""Optimizers that need an additional package."""
 
 import importlib
 from dataclasses import dataclass

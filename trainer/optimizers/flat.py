@@ -1,4 +1,4 @@
-"""One tensor for all parameters of an optimizer: 1,120 of SDXL's attention cost as many reads and calls each step."""
+"""Flattens all parameters of an optimizer into one tensor: SDXL's attention has 1,120, each with its own calls."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an optimizer is built from."""
+"""The settings of an optimizer."""
 
 from dataclasses import dataclass
 from typing import Any

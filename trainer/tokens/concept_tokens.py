@@ -1,4 +1,4 @@
-"""The new words of a concept: placeholder tokens in every text encoder, trained by peft's trainable tokens."""
+"""Placeholder tokens of a concept in every text encoder, trained by peft's trainable tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How the rows of new tokens start: as words, as the mean of matching words, or at random, all of a usual length."""
+"""Initialises token embeddings: from words, from the mean of matching words, or at random."""
 
 import re
 from collections.abc import Mapping, Sequence

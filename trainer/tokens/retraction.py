@@ -1,4 +1,4 @@
-"""Draws trained tokens back to the length of words after every step."""
+"""Scales trained tokens back towards the usual norm after every step."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Averaged weights: what is sampled, scored and saved in place of the weights of the last step, where there are any."""
+"""Weight averages (EMA), which are sampled, scored and saved in place of the last weights."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

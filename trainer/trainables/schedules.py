@@ -1,4 +1,4 @@
-"""Learning rates over the steps of a run: transformers' schedules, each within the part of the run that it is for."""
+"""Learning rate schedules of transformers, each limited to its part of the run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

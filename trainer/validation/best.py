@@ -1,4 +1,4 @@
-"""Keeps the best of the scored steps, and says when to stop waiting for a better one."""
+"""Tracks the best scored step, and early stopping."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

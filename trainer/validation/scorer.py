@@ -1,4 +1,4 @@
-"""The interface of whatever judges the weights while they are trained."""
+"""The interface of a scorer that rates weights during training."""
 
 from typing import Any, Protocol
 

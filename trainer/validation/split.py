@@ -1,4 +1,4 @@
-"""What is not trained, so that it can be validated on: whole images, or crops where images are few."""
+"""Splits off the validation set: whole images, or crops where there are few images."""
 
 from collections import Counter
 from collections.abc import Sequence
