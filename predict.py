@@ -1,6 +1,6 @@
 """Make pictures with LoRAs: `cog run`, Replicate's API, or `python predict.py "a photo of TOK" --weights FILE`.
 
-A door: it turns inputs into a request, and hands the images back.
+An entry point: converts inputs to a request and returns the images.
 """
 
 import sys
@@ -58,7 +58,7 @@ class Predictor(BaseRunner):
         scheduler: str = Input(
             default="base",
             choices=["base", "ddim", "dpmpp_2m", "dpmpp_2m_karras", "euler", "euler_ancestral", "heun", "unipc"],
-            description="Sampler; base: the one that the base model brings along",
+            description="Sampler; base: the base model's own",
         ),
         num_inference_steps: int = Input(default=30, ge=1, le=500, description="Denoising steps"),
         guidance_scale: float = Input(default=6.0, ge=0, le=50, description="How strictly the prompt is followed"),

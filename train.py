@@ -1,6 +1,6 @@
 """Train a LoRA and its trigger word: `cog train`, Replicate's training API, or `python train.py DATA`.
 
-A door: it turns inputs into a TrainingConfig, starts the job, and hands the result back.
+An entry point: converts inputs to a TrainingConfig, runs the job and returns the result.
 """
 
 import sys

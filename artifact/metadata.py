@@ -51,7 +51,7 @@ class ArtifactDescription:
 
     @property
     def class_words(self) -> dict[str, str]:
-        """What kind of thing a trigger word calls ("dog"), of those whose training was told."""
+        """What kind of thing a trigger word calls ("dog"), of those for which it is known."""
         listed = self.config.get("concepts")
         concepts = listed if isinstance(listed, list) and listed else [self.config]
         found = {}

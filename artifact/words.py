@@ -124,7 +124,7 @@ def _bundled(key: str, file: str) -> tuple[str, str]:
 
 
 def _encoder_name(key: str, width: int) -> str:
-    """SD2's encoder, OpenCLIP's ViT-H, is told from SD1.5's by its width: tools name both alike."""
+    """SD2's encoder, OpenCLIP's ViT-H, differs from SD1.5's by its width: tools use one name for both."""
     if key in (*SINGLE_ENCODER, "clip_l"):
         return "clip_h" if width == CLIP_H_WIDTH else "clip_l"
     return key

@@ -62,7 +62,7 @@ def load_base_model(
     if class_name not in FAMILIES:
         raise BaseModelError(
             f"base_model: {base_model} is a {class_name}; supported are {', '.join(sorted(FAMILIES))}. "
-            "docs/adding-a-family.md tells how one is added."
+            "docs/adding-a-family.md describes how to add one."
         )
     try:
         return FAMILIES[class_name].load(source, options)

@@ -17,7 +17,7 @@ from trainer.distributed.synchronized_steps import synchronized_steps
 
 
 def follow(config: TrainingConfig, output: OutputFolder, state: dict[str, Any] | None = None) -> Iterator[int]:
-    """Help the main process of `job.run` to prepare, and train with it. Yields the number of each step.
+    """Take part in data preparation and training with the main process (`job.run`). Yields the number of each step.
 
     `state`: of the checkpoint to go on from. Raises what `run` raises, and ConfigError where this machine does not see
     the main process's files.
@@ -37,7 +37,7 @@ def follow(config: TrainingConfig, output: OutputFolder, state: dict[str, Any] |
 
 
 def help_to_prepare(job: Job) -> None:
-    """Do what the main process hands out, and read what it has written."""
+    """Execute the main process's assignments, and read the dataset that it has written."""
     run_worker(job.processes)
     folder, digest = job.processes.broadcast(("", ""))
     job.dataset = _read(Path(folder), digest)

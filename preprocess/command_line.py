@@ -85,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def show(stages: Stages) -> PreparedDataset:
-    """Drain the stages: bars in a terminal, a line now and then elsewhere."""
+    """Drain the stages: bars in a terminal, lines at intervals elsewhere."""
     draw = _draw_bars if sys.stderr.isatty() else _print_lines
     return draw(stages)
 

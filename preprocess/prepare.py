@@ -63,7 +63,7 @@ def preparing(
     base: BaseRequirements | None = None,
     workers: Workers = SINGLE_PROCESS,
 ) -> Stages:
-    """The same as a generator that tells how far it is, and returns the dataset. `workers`: who works on it."""
+    """The same as a generator that yields progress and returns the dataset. `workers`: the processes that take part."""
     base = base or BaseRequirements()
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=output if workers.shared_folder else None) as scratch:

@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Drawn:
-    """Images, and for each the text that tells how it was made, by their numbers in the order of their seeds.
+    """Images, and for each its generation parameters as text, by their numbers in the order of their seeds.
 
     `withheld`: numbers of those that a safety checker flagged. `triggers` of the LoRAs that were in place.
     """

@@ -16,7 +16,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
 }
 BASE_SCHEDULER = "base"
-"""Means: the scheduler that the base model brings along."""
+"""Means: the base model's own scheduler."""
 
 
 FLOW_SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -40,7 +40,8 @@ def train_in_child_process(request: TrainingRequest) -> OutputFolder:
     """Run one training. Blocks until it is done.
 
     Raises ConfigError for wrong inputs, NotAllowed for what is the operator's, and TrainingFailed for a training that
-    failed. On any other exception, such as Cog's CancelationException, the child is told to save and end.
+    failed. On any other exception, such as Cog's CancelationException, the child gets the signal to save and
+    end.
     """
     policy = Policy.from_environment()
     config = allowed_config(request, policy)

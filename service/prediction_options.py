@@ -49,7 +49,7 @@ class SamplerSection(Settings):
     height: int | None = Field(
         None, ge=16, le=4096, description="In pixels; by default the picture's or the base's own"
     )
-    scheduler: SchedulerChoice = Field("base", description="base: the one that the base model brings along")
+    scheduler: SchedulerChoice = Field("base", description="base: the base model's own")
     num_inference_steps: int = Field(30, ge=1, le=500, description="Denoising steps")
     guidance_scale: float = Field(6.0, ge=0, le=50, description="How strictly the prompt is followed")
     guidance_rescale: float = Field(

@@ -59,14 +59,14 @@ def build_parser(prog: str = "train.py") -> CommandParser:
 
 
 def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
-    """Defaults, then the file, then the command line, and what accelerate launch was told. Raises ConfigError."""
+    """Defaults, then the file, then the command line, and the options of accelerate launch. Raises ConfigError."""
     values: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
     values |= given_options(arguments, TrainingConfig)
     config = build_config(values)
     if not fsdp_requested():
         return config
     if "shard_base" in values and not config.shard_base:
-        raise ConfigError("shard_base: false, but accelerate launch was told --use_fsdp; leave one of them out")
+        raise ConfigError("shard_base: false, but accelerate launch has --use_fsdp; leave one of them out")
     return build_config(values | {"shard_base": True})
 
 
@@ -159,7 +159,7 @@ def _output_folder(arguments: argparse.Namespace) -> "OutputFolder":
 
 
 def _follow(config: TrainingConfig, output: "OutputFolder", state: dict[str, Any] | None, stop: StopSignal) -> int:
-    """The other processes take part in silence; when it ends is the first one's business."""
+    """The part of other ranks: no output; the main process decides when the run ends."""
     with quick_imports():
         from job.worker import follow
 

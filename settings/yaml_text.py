@@ -16,7 +16,7 @@ class _Loader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As the parent, and an error for a name that stands twice: the first value would be dropped in silence."""
+        """As the parent, but a duplicate name is an error: its first value would be dropped without a warning."""
         names: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in names:

@@ -61,12 +61,12 @@ def test_a_missing_file_would_be_found() -> None:
     assert list(named_paths(text)) == ["trainer/run.py", "tests/no_such_test.py"]
 
 
-def test_each_wish_is_granted_by_three_files_at_most() -> None:
-    wishes = [cells for cells in rows("architecture.md") if re.match(r"an? ", cells[0])]
-    assert len(wishes) == 10
-    for wish, change, _ in wishes:
-        named = [code for code in CODE.findall(change) if code.endswith(".py")]
-        assert 1 <= len(named) <= 3, wish
+def test_each_change_needs_three_files_at_most() -> None:
+    changes = [cells for cells in rows("architecture.md") if re.match(r"an? ", cells[0])]
+    assert len(changes) == 10
+    for name, files, _ in changes:
+        named = [code for code in CODE.findall(files) if code.endswith(".py")]
+        assert 1 <= len(named) <= 3, name
 
 
 def test_the_path_of_a_zip_names_its_files() -> None:

@@ -36,7 +36,7 @@ class NamedGenerators:
         return {name: generator.get_state() for name, generator in self._generators.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Set the generators themselves: whoever holds one goes on with it."""
+        """Set the states in place: objects that hold a generator keep using it."""
         for name, generator_state in state.items():
             self[name].set_state(generator_state)
 

@@ -68,7 +68,7 @@ def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: in
 
 
 def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
-    """Flow matching weighs all timesteps alike: its draws are weighted already. Raises ConfigError for another wish.
+    """Flow matching weighs all timesteps alike: the draws are weighted. Raises ConfigError for another weighting.
 
     So do, unless something else is set, diffusions that end in pure noise: min-SNR weighs v there by SNR, which is 0,
     and what zero terminal SNR is for would not be learned (Lin et al. 2023 train without weights).

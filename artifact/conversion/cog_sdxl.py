@@ -28,7 +28,7 @@ ENCODERS = ("clip_l", "clip_g")
 
 
 def to_cog_sdxl(file: LoraFile, path: Path) -> None:
-    """Write the tar. Raises ArtifactError for what its predictor would not load or pass over in silence."""
+    """Write the tar. Raises ArtifactError for what its predictor would not load, or would ignore without a warning."""
     require_free(path)
     if file.family != "sdxl" or not file.artifact.layers:
         raise ArtifactError("cog-sdxl holds LoRAs for SDXL, with their trigger words; this file is none")

@@ -35,7 +35,7 @@ def merge(
 
     concat: exactly, the ranks add up. svd: the nearest of `rank`; with `base`, files of any kinds. linear: factors are
     summed, not their products, as peft's "linear" does it: the rank stays, and products of one file's up with another's
-    down come in that nobody trained. The outcome says how far from the sum the file is.
+    down come in that were not trained. The outcome says how far from the sum the file is.
 
     Raises ArtifactError with the remedy, BaseModelError for the base.
     """

@@ -62,7 +62,7 @@ class PlacedArtifacts:
         self._slots.set_scales({name: self._scales[number] for name, number in self._adapters.items()})
 
     def remove(self) -> None:
-        """Give the base back as it was."""
+        """Restore the base exactly."""
         self._slots.remove()
         self._changes.undo()
         if self._tokens is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.concepts.lottery import Concept, on_ground
 from benchmarks.concepts.measures import Measures, copies, gain, kept, likeness, on_asked_ground
-from benchmarks.learning import Draw
+from benchmarks.learning.measures import Draw
 from tools.mini_base.world import evaluation_scene, full_caption
 
 SAMPLES = 8

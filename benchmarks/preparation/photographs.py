@@ -1,4 +1,4 @@
-"""Photographs that nobody took: sizes as cameras and croppers make them, and pictures as hard to compress as real ones.
+"""Synthetic photographs: sizes as cameras and croppers make them, and pictures as hard to compress as real ones.
 
 Everything comes from seeds, so that two measurements see the same data.
 """

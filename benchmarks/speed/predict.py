@@ -105,7 +105,7 @@ def measure(case: Case, folder: Path) -> list[dict[str, Any]]:
     return [
         _row("base loaded", load, load),
         _row("LoRA read and put on the base", swap, load),
-        _row("base given back", back, load),
+        _row("base restored", back, load),
         _row("image drawn, plain diffusers", plain, load, images=True),
         _row("image drawn, sampler", ours, load, images=True, over=over),
         _row("image drawn and written, plain diffusers, LoRA in place", plain_too, load, images=True),
@@ -114,7 +114,7 @@ def measure(case: Case, folder: Path) -> list[dict[str, Any]]:
 
 
 def swap_times(sampler: Sampler, case: Case) -> tuple[float, float]:
-    """Median seconds to read and place the LoRA, and to give the base back: exactly, parameter by parameter."""
+    """Median seconds to read and place the LoRA, and to restore the base: exactly, parameter by parameter."""
     parts = (sampler.family.denoiser, *sampler.family.text_encoders)
     before = [list(part.named_parameters()) for part in parts]
     kept = [[parameter.clone() for _, parameter in part.named_parameters()] for part in parts]

@@ -23,7 +23,7 @@ THUMBNAIL = 384
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table; the bare base first. Scores that nobody measured are left out."""
+    """A table; the bare base first. Scores that were not measured are left out."""
     head, body = _cells(rows)
     lines = [head, ["---"] * len(head), *body]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)

@@ -13,7 +13,7 @@ VALUES_PER_TENSOR = 16
 def fingerprint(denoiser: nn.Module) -> str:
     """16 hex digits over names, shapes and a few bf16 values of every weight.
 
-    bf16, so that a base gives the same digits whether it was loaded in fp32 or bf16. Of a base that is shared out all
+    bf16, so that a base gives the same digits whether it was loaded in fp32 or bf16. Of a sharded base all
     processes must ask together.
     """
     digest = hashlib.sha256()

@@ -22,7 +22,7 @@ COMPLETE = {
 }
 """The parts that a family's file must hold beside the denoiser."""
 
-STRANGERS = (
+UNSUPPORTED = (
     (("lora_down", "lora_up", ".lora_A.", ".lora_B.", "hada_w", "lokr_w"), "a LoRA, not a base: it is put on a base"),
     (("emb_params", "clip_l", "clip_g", "string_to_param"), "a textual inversion embedding, not a base"),
     (("control_model.", "controlnet_cond_embedding."), "a ControlNet, not a base"),
@@ -45,7 +45,7 @@ class SingleFile:
 def inspect_single_file(path: Path) -> SingleFile:
     """Raises BaseModelError for a file that is unreadable, incomplete, or no supported base; it says what it is."""
     shapes = _read_shapes(path)
-    for marks, what in STRANGERS:
+    for marks, what in UNSUPPORTED:
         if any(mark in name for name in shapes for mark in marks if not name.startswith("text_encoders.")):
             raise BaseModelError(f"base_model: {path} is {what}")
     pipeline_class = _pipeline_class(shapes, path)

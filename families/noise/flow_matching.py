@@ -14,7 +14,7 @@ from families.noise.noise_process import Draw, PredictionType
 
 @dataclass(frozen=True)
 class FlowMatching:
-    """`shift`: s; above 1 it moves the draws towards noise, as large pictures need. The model is told σ·T."""
+    """`shift`: s; above 1 it moves the draws towards noise, as large pictures need. The model's timestep is σ·T."""
 
     shift: float = 1.0
     num_timesteps: int = 1000

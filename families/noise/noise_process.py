@@ -15,7 +15,7 @@ PredictionType = Literal["epsilon", "v_prediction", "flow"]
 
 @dataclass(frozen=True)
 class Draw:
-    """The randomness of one step. `timesteps`: (B,), the times that the model is told. `noise`: (B, C, h, w), normal.
+    """The randomness of one step. `timesteps`: (B,), the model's timesteps. `noise`: (B, C, h, w), normal.
 
     Timesteps of a discrete diffusion are int64 in [0, T), those of flow matching are fp32, σ·T in (0, T].
     """

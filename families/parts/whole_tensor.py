@@ -5,5 +5,5 @@ from torch.distributed.tensor import DTensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or all parts of one that is shared out: for those all processes must come here together."""
+    """The tensor itself, or all shards of a sharded one: then all processes must call this together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -13,7 +13,7 @@ from settings.sections.publishing import PublishingSection
 DIFFUSERS_TAGS = ("text-to-image", "diffusers", "lora")
 ALWAYS_TOLD = ("max_train_steps", "rank", "seed")
 LEFT_OUT = {"base_model", "base_config", *PublishingSection.model_fields}
-"""Settings that are told elsewhere in the card, or may hold a path of this machine."""
+"""Settings that stand elsewhere in the card, or may hold a path of this machine."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def compare_layers(file: Mapping[str, Layer], trained: Mapping[str, Layer]) -> L
     differing = sorted((row for row in found if not row[2] <= LAYER_TOLERANCE), key=lambda row: row[2], reverse=True)
     checks = (
         _count(f"of {len(trained)} trained layers are missing", missing),
-        _count("layers that nobody trained are in the file", extra),
+        _count("layers that were not trained are in the file", extra),
         _count(f"of {len(file)} layers were never trained", untrained),
         _count(f"layers differ by more than {LAYER_TOLERANCE:.0%}", [row[0] for row in differing]),
     )

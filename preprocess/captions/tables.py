@@ -53,7 +53,7 @@ class CaptionTable:
 
 
 def read_table(path: Path, columns: Columns) -> CaptionTable:
-    """Raises DatasetError for a table that cannot be understood: a caption file is never passed over in silence."""
+    """Raises DatasetError for a table that cannot be understood: a caption file is never ignored without an error."""
     readers = {".jsonl": _jsonl_rows, ".csv": _csv_rows, ".json": _json_rows}
     rows: dict[str, Row] = {}
     for row in readers[path.suffix.lower()](path, columns):

@@ -25,7 +25,7 @@ SOFTNESS = 0.01  # of the model's picture: the blur's standard deviation
 class SegmentedSubject:
     """`mask` is "L", of the picture's size, 255 on the subject; None when nothing answers the prompts.
 
-    `warnings` say reason and remedy; whoever shows them puts the file's name before them.
+    `warnings` say reason and remedy; the caller adds the file's name.
     """
 
     mask: Image.Image | None

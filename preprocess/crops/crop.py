@@ -29,7 +29,7 @@ class Window:
 class Crop:
     """A resize of the whole picture followed by a cut, in pixels. Sizes are (width, height).
 
-    `corner` is (left, top) in the resized picture: what SDXL is told about the crop (Podell et al. 2023, §2.2).
+    `corner` is (left, top) in the resized picture: SDXL's crop conditioning (Podell et al. 2023, §2.2).
     """
 
     original: Size

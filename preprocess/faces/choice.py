@@ -11,7 +11,7 @@ SIMILAR_SIZE = 0.6  # ratio of sides from which another face competes for being 
 
 @dataclass(frozen=True)
 class ChosenFace:
-    """`warnings` say reason and remedy; whoever shows them puts the file's name before them."""
+    """`warnings` say reason and remedy; the caller adds the file's name."""
 
     face: FaceBox
     warnings: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The Haar cascade that OpenCV 4 brings along. Finds frontal faces that stand upright within some 20 degrees.
+"""The Haar cascade that OpenCV 4 includes. Finds frontal faces that stand upright within some 20 degrees.
 
 Viola and Jones, "Rapid Object Detection using a Boosted Cascade of Simple Features" (2001); the cascade is Lienhart's
 frontalface_alt2. Sees no profiles and, below some 30 pixels, no faces.

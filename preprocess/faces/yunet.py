@@ -1,7 +1,7 @@
 """YuNet, a face network of 75,856 weights run by OpenCV. Finds faces at any angle, upright ones best.
 
 Wu, Peng, Yu: "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence Research 20 (2023). Its weights are
-a file of their own, 233 kB under the MIT licence, which OpenCV does not bring along and this package never downloads.
+a file of their own, 233 kB under the MIT licence, which OpenCV does not include and this package never downloads.
 """
 
 import hashlib

@@ -104,7 +104,7 @@ def _tar_members(archive: tarfile.TarFile, packed_bytes: int) -> Iterator[Member
         file = archive.extractfile(info)
         assert file is not None
         yield Member(info.name, packed_bytes, lambda file=file: file)  # type: ignore[misc]
-    # tarfile ends in silence where a header is cut off or damaged; a whole archive ends with two blocks of zeros
+    # tarfile ends without an error where a header is cut off or damaged; a whole archive ends with two blocks of zeros
     if archive.fileobj is None or archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise DatasetError("the tar is cut off or damaged: its end mark is missing. Make or upload it anew.")
 

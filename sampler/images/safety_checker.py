@@ -1,7 +1,7 @@
-"""Flags pictures that should not be handed out, by the checker that a request names.
+"""Flags pictures that should not be returned, by the checker that a request names.
 
 diffusers' StableDiffusionSafetyChecker: CLIP's image features against those of forbidden concepts, each with its
-threshold (Rando et al. 2022, arXiv 2210.04610, tell how it works and what it misses).
+threshold (Rando et al. 2022, arXiv 2210.04610, describe how it works and what it misses).
 """
 
 from collections.abc import Sequence

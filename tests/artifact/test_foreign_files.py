@@ -186,7 +186,7 @@ def test_the_former_names_of_diffusers(name: str, tmp_path: Path) -> None:
     assert list(layers) == ["unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0"]
 
 
-def test_the_doors_take_a_tar_and_a_bundle(
+def test_the_entry_points_take_a_tar_and_a_bundle(
     base: ModelFamily, files: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a file for the command, as an upload for Cog; the strength of a word of theirs can be set."""

@@ -201,7 +201,7 @@ def test_resize_is_the_best_approximation_and_says_its_error(base: ModelFamily, 
         torch.testing.assert_close(change, before[module], rtol=1e-4, atol=1e-5)
 
 
-def test_inspect_tells_what_is_in_a_file(base: ModelFamily, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_shows_what_is_in_a_file(base: ModelFamily, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(make_artifact(base), tmp_path / "a.safetensors", base)
     assert main(["inspect", str(path)]) == 0
     shown = capsys.readouterr().out

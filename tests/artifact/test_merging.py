@@ -187,7 +187,7 @@ def test_onto_a_folder_and_onto_a_file(kind: str, tmp_path: Path) -> None:
     assert all(torch.equal(before[key], after[key]) for key in before if key.startswith("first_stage_model."))
 
 
-def test_the_base_keeps_its_precision_and_the_loss_is_told(
+def test_the_base_keeps_its_precision_and_the_loss_is_reported(
     base: ModelFamily, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_sd15(tmp_path / "base")

@@ -42,7 +42,7 @@ def test_phases_of_a_job_are_shares_of_the_whole() -> None:
     assert [row["cold, s"] for row in rows] == [2.0, 3.0, 5.0]
 
 
-def test_the_time_of_a_step_is_told_from_start_and_end(tmp_path: Path) -> None:
+def test_the_time_of_a_step_is_apart_from_start_and_end(tmp_path: Path) -> None:
     def contender(name: str, step: float) -> Contender:
         return Contender(name, lambda folder, steps, seed: Usage(seconds=5 + step * steps, megabytes=100))
 

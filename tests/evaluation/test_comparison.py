@@ -1,4 +1,4 @@
-"""Comparing LoRAs: the protocol's errors, and the command on the embedded base with LoRAs that nobody trained."""
+"""Comparing LoRAs: the protocol's errors, and the command on the embedded base with random LoRAs."""
 
 from __future__ import annotations
 

@@ -56,6 +56,6 @@ def test_each_class_is_drawn_in_turn() -> None:
         ({"preservation_weight": 2.0}, "no effect without preservation_data"),
     ],
 )
-def test_wrong_wishes_name_the_remedy(values: dict[str, object], message: str) -> None:
+def test_wrong_settings_name_the_remedy(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_config(values)

@@ -65,7 +65,7 @@ def test_a_public_repository_has_to_be_asked_for(hub: PublishingHub, output: Out
     assert hub.created["me/robot"]["visibility"] == "public"
 
 
-def test_no_path_of_this_machine_is_told() -> None:
+def test_no_path_of_this_machine_is_published() -> None:
     local = CONFIG.model_copy(update={"base_model": "/home/me/secret/base.safetensors"})
     card = model_card(facts(local), "mit", [])
     assert "/home" not in card and "`base.safetensors`" in card and "base_model:" not in card
@@ -81,7 +81,7 @@ def test_a_push_that_fails_is_an_error_and_the_artifact_stays(hub: PublishingHub
     assert output.weights.read_bytes() == b"weights"
 
 
-def test_what_is_wrong_is_told_before_any_training(hub: PublishingHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_is_an_error_before_any_training(hub: PublishingHub, monkeypatch: pytest.MonkeyPatch) -> None:
     require_publishable(CONFIG)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(ConfigError, match="push_to_hub: the hub answered 401: HF_TOKEN is not valid") as error:

@@ -107,7 +107,7 @@ def test_where_there_is_none_it_is_refused(
         ("sdxl", {"guidance_scale": 1.0, "guidance_rescale": 0.3}, "warning: guidance_rescale has no effect", True),
     ],
 )
-def test_what_is_told(
+def test_what_is_reported(
     name: str, inputs: dict[str, Any], line: str, expected: bool, models: Path, tmp_path: Path
 ) -> None:
     said: list[str] = []

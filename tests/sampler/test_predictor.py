@@ -76,7 +76,7 @@ def test_several_loras_each_at_its_scale(base: ModelFamily, ask: Ask, weights: s
     assert pixels(ask(lora=json.dumps([weights]))) == one
 
 
-def test_the_trigger_is_a_whole_word_and_is_told(ask: Ask, weights: str, said: list[str]) -> None:
+def test_the_trigger_is_a_whole_word_and_is_reported(ask: Ask, weights: str, said: list[str]) -> None:
     assert pixels(ask("a TOKEN in Tokyo", lora=weights)) == pixels(ask("a TOKEN in Tokyo", lora=weights))
     assert "trigger words: TOK" in said
     assert "warning: the prompt lacks the trigger word TOK" in said
@@ -118,7 +118,7 @@ def test_strengths_scale_the_rows(base: ModelFamily) -> None:
 
 
 @pytest.mark.parametrize("output_format", ["png", "webp", "jpg"])
-def test_files_tell_how_they_were_made(output_format: str, ask: Ask, weights: str) -> None:
+def test_files_hold_their_generation_parameters(output_format: str, ask: Ask, weights: str) -> None:
     answer = ask(
         "a photo of TOK, (grün) 日本", negative_prompt="blurry", lora=weights, num_outputs=2, clip_skip=1,
         seed=2**64 - 2, scheduler="dpmpp_2m_karras", output_format=output_format, output_quality=70, width=48,

@@ -72,7 +72,7 @@ def pixels(prediction: Prediction) -> list[np.ndarray[Any, Any]]:
 def by_hand(
     models: Path, start: float, prompt: str, negative: str | None, seed: int, scheduler: Any = None, **options: Any
 ) -> np.ndarray[Any, Any]:
-    """diffusers' own ensemble of experts; by default with the schedulers that the two folders bring along."""
+    """diffusers' own ensemble of experts; by default with the schedulers of the two folders."""
     base = StableDiffusionXLPipeline.from_pretrained(models / "base", add_watermarker=False)
     refiner = StableDiffusionXLImg2ImgPipeline.from_pretrained(models / "refiner", add_watermarker=False)
     if scheduler is not None:
@@ -95,7 +95,7 @@ def test_it_is_what_diffusers_draws_by_hand(start: float, negative: str, ask: As
 
 @pytest.mark.parametrize("scheduler", ["ddim", "dpmpp_2m_karras", "euler_ancestral"])
 def test_any_sampler_hands_over_latents_of_its_own_kind(scheduler: str, ask: Ask, models: Path) -> None:
-    """DDIM keeps latents at another scale than Euler, which both folders bring along."""
+    """DDIM keeps latents at another scale than Euler, which both folders have."""
     (ours,) = pixels(ask(scheduler=scheduler, negative_prompt=NEGATIVE))
     kind, options = SCHEDULERS[scheduler]
     theirs = by_hand(models, 0.8, PROMPT, NEGATIVE, 7, getattr(diffusers, kind), **options)

@@ -1,4 +1,4 @@
-"""The doors say what TrainingConfig says, and cog.yaml is valid."""
+"""The entry points declare what TrainingConfig declares, and cog.yaml is valid."""
 
 import ast
 import dataclasses
@@ -115,7 +115,7 @@ def test_cog_yaml() -> None:
 
 @pytest.mark.parametrize(("file", "function"), [("train.py", "train"), ("predict.py", "run")])
 def test_cog_can_read_the_signature_without_running_it(file: str, function: str) -> None:
-    """Cog parses the source: a default that is no literal is dropped in silence, and the input becomes required."""
+    """Cog parses the source: a default that is no literal is ignored, and the input becomes required."""
     tree = ast.parse((PROJECT / file).read_text())
     definition = next(
         node

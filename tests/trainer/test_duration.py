@@ -77,7 +77,7 @@ def test_a_resumed_run_may_count_epochs_anew() -> None:
 
 
 class Clock:
-    """Time that passes as it is told."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0

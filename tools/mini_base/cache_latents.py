@@ -54,7 +54,7 @@ class TextEncoders:
 
 
 def draw_example(rng: random.Random) -> tuple[Image.Image, str, tuple[int, ...]]:
-    """A picture of 64 × 64, its caption and time ids; now and then it is cut out of a larger one."""
+    """A picture of 64 × 64, its caption and time ids; sometimes a crop of a larger one."""
     scene = training_scene(rng)
     side = rng.choice(LARGER_SIDES) if rng.random() < CROPPED_SHARE else SIDE
     top, left = (rng.randint(0, side - SIDE) for _ in range(2))

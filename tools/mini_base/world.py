@@ -152,7 +152,7 @@ def _jitter(colour: Colour, rng: random.Random, spread: int = 10) -> Colour:
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
-    """A caption of the scene: now and then without the background, or with a generic noun for the shape."""
+    """A caption of the scene: sometimes without the background, or with a generic noun for the shape."""
     phrases = []
     for thing in scene.things:
         noun = rng.choice(GENERIC_NOUNS) if rng.random() < 0.1 else thing.shape

@@ -45,5 +45,5 @@ class PromptCache:
         if prompt not in self._kept:
             if len(self._kept) == MOST_PROMPTS:
                 del self._kept[next(iter(self._kept))]
-            self._kept[prompt] = self.encode([prompt])  # alone: its last bits hang on no neighbour, resumed or not
+            self._kept[prompt] = self.encode([prompt])  # alone: its bits must not depend on the batch
         return self._kept[prompt]

@@ -3,7 +3,7 @@
 `python -m trainer.distributed.launcher 2 train.py …`
 
 Uses torchrun's launcher. It prints nothing, forwards signals to the processes and lets them stop by themselves, and
-returns the exit status of the first process that failed.
+returns the exit status of the process that failed first.
 """
 
 import logging

@@ -43,7 +43,7 @@ PLACES, WORDS = 64, 77
 def require_attention(
     name: AttentionName, device: torch.device, dtype: torch.dtype, denoiser: nn.Module | None = None
 ) -> None:
-    """Raises ConfigError where the wish cannot be granted on `device`, found out by a trial with gradients.
+    """Raises ConfigError where the implementation does not work on `device`, by a trial with gradients.
 
     Without `denoiser` the trial has heads of the usual size, and nothing needs to be loaded for it.
     """

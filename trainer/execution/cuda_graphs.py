@@ -133,7 +133,7 @@ class _Pass(nn.Module):
         self.training = model.training
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Those that want gradients: the recorder hands all that it is told of to autograd, every time."""
+        """Those that want gradients: the recorder passes all of them to autograd, every time."""
         return (each for each in self.model.parameters(recurse) if each.requires_grad)
 
     def forward(self, *tensors: Tensor) -> Any:

@@ -11,7 +11,7 @@ STATUS = Path("/proc/self/status")
 
 def peak_memory_gib() -> float:
     """The most up to now, in GiB: of the GPU where one is in use, else of the process."""
-    torch = sys.modules.get("torch")  # whoever reports steps has loaded it; nobody else needs to
+    torch = sys.modules.get("torch")  # a process that reports steps has loaded it; others need not
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         return round(torch.cuda.max_memory_allocated() / GIB, 3)
     return round(resident_peak() / GIB, 3)

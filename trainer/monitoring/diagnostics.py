@@ -45,7 +45,7 @@ class Observer:
         self._initial = [parameter.detach().clone() for parameter in self.tokens.parameters]
         tables = [encoder.get_input_embeddings().weight for encoder in self.family.text_encoders]
         self._vocabulary = [table.float().norm(dim=1).mean() for table in tables]
-        self._base = {  # now, while all processes are here: the base may be shared out
+        self._base = {  # now, while all processes are here: the base may be sharded
             path: whole(layer.get_base_layer().weight.float().square().sum()) for path, layer in self._adapted()
         }
 

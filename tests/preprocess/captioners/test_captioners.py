@@ -137,7 +137,7 @@ def test_the_conversation_holds_picture_and_question_in_the_form_of_the_template
     assert conversation.endswith("answer ")
 
 
-def test_models_that_may_think_are_told_not_to(tiny_captioner: Callable[[str], Path]) -> None:
+def test_thinking_is_switched_off(tiny_captioner: Callable[[str], Path]) -> None:
     processor = transformers.AutoProcessor.from_pretrained(tiny_captioner("llava-next"))
     processor.chat_template += "{{ '<think></think>' if enable_thinking is defined and not enable_thinking }}"
     assert ask("tiny", processor, QUESTION).endswith("<think></think>")

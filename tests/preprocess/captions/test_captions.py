@@ -1,4 +1,4 @@
-"""A caption belongs to an image by its name, and is never lost in silence."""
+"""A caption belongs to an image by its name, and is never lost without a warning."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Views of an image: where they are cut, that masks go with them, and that what SDXL is told of them is the truth."""
+"""Views of an image: where they are cut, that masks go with them, and SDXL's crop conditioning for them."""
 
 import random
 from pathlib import Path
@@ -205,7 +205,7 @@ def test_each_factor_changes_what_it_is_called(index: int, channel: str) -> None
     assert after > 1.1 * before
 
 
-def test_what_is_written_is_what_is_told(tmp_path: Path) -> None:
+def test_what_is_written_is_what_is_recorded(tmp_path: Path) -> None:
     """From an upload to the files: pixels, masks and crops of all views of a photograph with a transparent part."""
     picture, mask = picture_and_mask((500, 400))
     ImageDraw.Draw(mask).rectangle((300, 300, 350, 390), fill=255)

@@ -1,4 +1,4 @@
-"""Face detection on photographs that scikit-image brings along, and which face is chosen."""
+"""Face detection on photographs that scikit-image includes, and which face is chosen."""
 
 import importlib.util
 import os

@@ -69,7 +69,7 @@ def test_captions_stay_with_their_own_source(tmp_path: Path) -> None:
     assert any("captions.csv: none of its 1 rows" in line for line in dataset.warnings)
 
 
-def test_sources_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_sources_of_one_name_are_kept_apart(tmp_path: Path) -> None:
     """Two people's photos.zip: each file keeps a name of its own, and so its caption and its warnings."""
     for folder, data in (("anna", A), ("ben", B), ("cleo", C)):
         (tmp_path / folder).mkdir()

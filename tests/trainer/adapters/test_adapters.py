@@ -194,7 +194,7 @@ def test_fp32_masters_on_a_half_precision_base(tmp_path: Path) -> None:
         place_adapter(half, config(adapter="full"))
 
 
-def test_full_fine_tuning_gives_the_base_back_bit_by_bit(base: ModelFamily) -> None:
+def test_full_fine_tuning_restores_the_base_bit_by_bit(base: ModelFamily) -> None:
     before = {name: value.clone() for name, value in base.denoiser.state_dict().items()}
     with adapted(base, config(adapter="full")) as adapter:
         assert len(adapter["lora"].parameters) == len(before)

@@ -1,4 +1,4 @@
-"""One of several processes that train a tiny SD3 whose transformer they share out:
+"""One of several processes that train a tiny SD3 whose transformer is sharded:
 `torchrun … -m tests.trainer.distributed.sharded_training BASE RESULT SETTINGS`.
 
 The first one writes the curve, what every process held, and whether its passes alone gave what they gave before.
@@ -86,7 +86,7 @@ def sharded_curve(base_model: str, accelerator: Accelerator, **changes: Any) -> 
 def alone_passes(
     family: ModelFamily, probe: Probe, wanted: Tensor, last_block: torch.nn.Module, base: Base
 ) -> Iterator[str]:
-    """What is wrong with passes of the first process alone; one of them runs out of memory in the last block."""
+    """Errors of passes in main-only mode; one of them runs out of memory in the last block."""
 
     def overflow(module: torch.nn.Module, inputs: Any) -> None:
         raise torch.OutOfMemoryError("full (a pretence)")

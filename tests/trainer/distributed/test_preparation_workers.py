@@ -30,7 +30,7 @@ from trainer.distributed.batch_share import Share
 from trainer.distributed.preparation_workers import DistributedWorkers, run_worker, threads
 
 PATIENCE = 60.0
-"""Seconds: whoever waits longer waits in vain."""
+"""Seconds to wait for the other threads."""
 COUNT = 3
 
 
@@ -68,7 +68,7 @@ class Seat:
 
 @pytest.fixture
 def workers() -> Iterator[DistributedWorkers]:
-    """Two others work until the test dismisses them, or has failed."""
+    """The workers of three processes, as threads, until the test releases them or fails."""
     table = Table()
     others = [threading.Thread(target=_work, args=(Seat(table, index),), daemon=True) for index in range(1, COUNT)]
     for other in others:
@@ -125,7 +125,7 @@ def test_progress_counts_all_images(workers: DistributedWorkers, tmp_path: Path)
 
 @dataclass(frozen=True)
 class Slow:
-    """Raises at some items, whoever has them."""
+    """Raises at some items, on any rank."""
 
     wrong: tuple[int, ...]
     unusual: bool = False

@@ -77,7 +77,7 @@ def test_a_whole_run_in_two_processes_and_its_resumption(tmp_path: Path, monkeyp
 
 
 @pytest.mark.slow
-def test_what_the_first_process_refuses_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_main_process_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINING_PROCESSES", "2")
     monkeypatch.setenv("OUTPUTS_FOLDER", str(tmp_path))
     (tmp_path / "upload.zip").write_bytes(b"no archive")
@@ -108,7 +108,7 @@ def test_two_processes_prepare_what_one_prepares(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_damaged_shard_ends_both_whoever_unpacks_it(number: int, tmp_path: Path) -> None:
+def test_a_damaged_shard_ends_both_on_any_rank(number: int, tmp_path: Path) -> None:
     source, base = write_shards(tmp_path / "shards"), str(write_sdxl(tmp_path / "base"))
     (source / f"shard-{number:03d}.tar").write_bytes(b"no archive")
     options = [f"--{name}={value}" for name, value in {"base_model": base, **JOB}.items()]

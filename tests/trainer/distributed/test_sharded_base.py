@@ -1,4 +1,4 @@
-"""Two real processes share out the base: they train what each trains with the whole one, and hold half of it."""
+"""Two real processes shard the base: they train what each trains with the whole one, and hold half of it."""
 
 import json
 import subprocess
@@ -131,7 +131,7 @@ def test_stopping_it_saves_what_was_trained_and_leaves_no_process(
         ({"FSDP_VERSION": "2"}, "needs several processes"),
     ],
 )
-def test_what_accelerate_is_told_and_cannot_be_granted(
+def test_unsupported_options_of_accelerate(
     environment: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in {"ACCELERATE_USE_FSDP": "true", **environment}.items():
@@ -161,10 +161,10 @@ def test_adapters_that_need_whole_weights_are_refused(adapter: str) -> None:
         build_config({"shard_base": True, "adapter": adapter, "learning_rate": 1e-4})
 
 
-@pytest.mark.parametrize("wish", ["auto", "always"])
-def test_compilation_is_refused(wish: str) -> None:
+@pytest.mark.parametrize("compilation", ["auto", "always"])
+def test_compilation_is_refused(compilation: str) -> None:
     with pytest.raises(ConfigError, match="set compile: never"):
-        build_config({"shard_base": True, "compile": wish})
+        build_config({"shard_base": True, "compile": compilation})
 
 
 def test_a_unet_is_refused(tmp_path: Path) -> None:

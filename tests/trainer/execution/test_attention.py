@@ -1,4 +1,4 @@
-"""The chosen implementation of attention is what training passes run, and a wish that cannot be granted is an error."""
+"""The chosen implementation of attention is what training passes run, and one that is not available is an error."""
 
 import importlib.util
 import sys

@@ -89,7 +89,7 @@ def test_the_loss_is_the_same_at_any_time_and_one_at_first(base: ModelFamily, pr
 
 
 def test_noisier_bands_are_noisier(base: ModelFamily, prepared: Prepared) -> None:  # noqa: F811
-    """ε is easy to tell where there is much of it: the loss falls from band to band."""
+    """ε is easy to predict where there is much of it: the loss falls from band to band."""
     _, data = prepared
     figures = HeldOutLoss(base, data[:3], {}, 0.1, Accelerator(cpu=True))()
     assert figures["loss_0"] > figures["loss_1"] > figures["loss_2"] > figures["loss_3"]
