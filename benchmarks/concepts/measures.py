@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from evaluation.similarity import mean_paired_similarity, mean_self_similarity, mean_similarity
 
 from benchmarks.concepts.lottery import GROUNDS
 from tools.mini_base.drawing.colours import COLOURS, lab
-from trainer.evaluation.similarity import mean_paired_similarity, mean_self_similarity, mean_similarity
 
 BORDER = 0.06
 """Width of the border by whose colours a ground is judged, as a share of the side."""

@@ -17,19 +17,19 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLPipeline
+from evaluation.encoders import ClipEncoder
 
 from benchmarks.concepts.lottery import Concept, draw_concept
 from benchmarks.concepts.page import summary, write_page
 from benchmarks.concepts.seeds import REPORTING, TUNING, parse_seeds
 from benchmarks.concepts.trial import SAMPLES, UNRELATED_PROMPTS, ConceptJudge, base_fingerprint, fingerprint
+from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
 from benchmarks.learning.contenders import DOCUMENTED, our_training, their_training
 from benchmarks.learning.diffusers_results import TRIGGER, draw_of
-from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
 from benchmarks.learning.measures import Protocol, pipeline_draw
 from benchmarks.record import Row, markdown
 from families.loading.sources import EMBEDDED_BASE, EMBEDDED_BASE_FOLDER
 from settings.record import read_settings_file
-from trainer.evaluation.encoders import ClipEncoder
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "learning.md"
 STEPS = 500
