@@ -1,4 +1,4 @@
-"""What a job is made of: its stages, and what they leave for the later ones."""
+"""The stages of a job, and the state that they share."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing

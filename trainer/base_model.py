@@ -30,7 +30,7 @@ def autocast_precision(adapter: AdapterName, mixed_precision: PrecisionName) -> 
 def load_base(
     base: BaseModelSection, dtype: torch.dtype, accelerator: Accelerator, zero_terminal_snr: bool
 ) -> ModelFamily:
-    """Load it in `dtype`; a machine's first process goes ahead, so that nothing is downloaded twice.
+    """Load it in `dtype`; local rank 0 loads first, so that nothing is downloaded twice.
 
     Raises BaseModelError.
     """

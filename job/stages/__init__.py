@@ -1,1 +1,1 @@
-"""The stages of a job, a file each, in the order of `job.run.STAGES`."""
+"""The stages of a job, one per file, in the order of `job.run.STAGES`."""

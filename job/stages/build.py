@@ -1,4 +1,4 @@
-"""Put what is trained on the base, and go to the step of the checkpoint where there is one."""
+"""Build stage: places adapter and tokens on the base, and restores the checkpoint of a resumed run."""
 
 from collections.abc import Generator
 

@@ -1,4 +1,4 @@
-"""Encode the images once: all steps read their latents."""
+"""Cache stage: encodes the images once; all steps read the cached latents."""
 
 from collections.abc import Generator
 

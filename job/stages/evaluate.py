@@ -1,4 +1,4 @@
-"""Choose among the checkpoints, once the file is known to be right."""
+"""Evaluate stage: chooses among the checkpoints after the file is verified."""
 
 from collections.abc import Generator
 

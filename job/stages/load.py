@@ -1,4 +1,4 @@
-"""Load the base, and fill in the settings that depend on it. What cannot run here is an error before that."""
+"""Load stage: checks requirements, loads the base, and resolves the settings that depend on it."""
 
 from collections.abc import Generator
 

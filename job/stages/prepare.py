@@ -1,4 +1,4 @@
-"""Prepare the images: class images first where they are wanted, then everything that the user gave."""
+"""Prepare stage: generates class images if requested, and prepares the uploads."""
 
 from collections.abc import Generator
 from pathlib import Path
@@ -17,7 +17,7 @@ from trainer.resolution import base_requirements
 
 
 def prepare(job: Job) -> Generator[Progress, None, None]:
-    """Fills dataset. The other processes are told where it is."""
+    """Set `dataset`, and send its folder to the other ranks."""
     yield job.progress("preparing the images")
     if job.state is not None:
         done = is_prepared(job.output.dataset)

@@ -1,4 +1,4 @@
-"""What the bare base does, before anything is put on it: samples, and the prediction that verification compares."""
+"""Preview stage: samples and the reference prediction of the bare base."""
 
 from collections.abc import Generator
 

@@ -1,4 +1,4 @@
-"""Write the report, and publish the result where that is wanted."""
+"""Report stage: writes the report, and publishes the result if requested."""
 
 from collections.abc import Generator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Samples of what was trained, while it is still on the base, and the prediction that the file must give as well."""
+"""Sample stage: samples of the trained model, and the prediction that the file must reproduce."""
 
 from collections.abc import Generator
 

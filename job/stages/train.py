@@ -1,4 +1,4 @@
-"""All steps, and the artifact."""
+"""Train stage: all steps, and the artifact."""
 
 import shutil
 from collections.abc import Generator

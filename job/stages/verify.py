@@ -1,4 +1,4 @@
-"""Read the file back onto the bare base, and compare."""
+"""Verify stage: reads the file back onto the bare base and compares."""
 
 from collections.abc import Generator
 
