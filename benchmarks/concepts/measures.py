@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from evaluation.similarity import mean_paired_similarity, mean_self_similarity, mean_similarity
 
 from benchmarks.concepts.lottery import GROUNDS
+from evaluation.similarity import mean_paired_similarity, mean_self_similarity, mean_similarity
 from tools.mini_base.drawing.colours import COLOURS, lab
 
 BORDER = 0.06

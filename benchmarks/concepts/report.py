@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLPipeline
-from evaluation.encoders import ClipEncoder
 
 from benchmarks.concepts.lottery import Concept, draw_concept
 from benchmarks.concepts.page import summary, write_page
@@ -28,6 +27,7 @@ from benchmarks.learning.contenders import DOCUMENTED, our_training, their_train
 from benchmarks.learning.diffusers_results import TRIGGER, draw_of
 from benchmarks.learning.measures import Protocol, pipeline_draw
 from benchmarks.record import Row, markdown
+from evaluation.encoders import ClipEncoder
 from families.loading.sources import EMBEDDED_BASE, EMBEDDED_BASE_FOLDER
 from settings.record import read_settings_file
 

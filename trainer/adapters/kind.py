@@ -24,8 +24,8 @@ class AdapterKind:
     """`config`: peft's, from rank, alpha and the paths. `layer`: what one of its modules is in a file.
 
     `module`: the class of its modules. `change`: ΔW of one of them, on its device. `in_base_precision`: it computes in
-    the precision of the base, without autocast, though its parameters are fp32. `linear_only`: it cannot be put on convolutions. `opens`: a sentence for users where
-    not every tool can open its file.
+    the precision of the base, without autocast, though its parameters are fp32. `linear_only`: it cannot be put on
+    convolutions. `opens`: a sentence for users where not every tool can open its file.
     """
 
     config: Callable[[int, float, Sequence[str]], Any]

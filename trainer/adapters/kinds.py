@@ -84,7 +84,7 @@ KINDS = {
 }
 """By their names in the settings."""
 
-MODULES = tuple({kind.module for kind in KINDS.values()})
+MODULES: tuple[Any, ...] = tuple({kind.module for kind in KINDS.values()})
 """The classes of all kinds' modules."""
 
 

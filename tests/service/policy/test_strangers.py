@@ -76,7 +76,7 @@ def in_config(**values: Any) -> dict[str, Any]:
 
 def test_each_operators_setting_is_refused_by_name(server: CogServer, folder: Path, disk: Path) -> None:
     text, base = str(disk / "secret.txt"), str(disk / "private-base")
-    posted = {
+    posted: dict[str, dict[str, Any]] = {
         "preservation_data": {"preservation_data": str(disk / "private.zip")},
         "face_detector_model": {"face_detector_model": text},
         "compile_cache": {"compile_cache": str(disk), "compile": "auto"},
