@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from families.family import ModelFamily
-from job.progress import Progress
+from job.progress import Progress, stage_progress
 from preprocess.captions.trigger import class_template
 from preprocess.dataset import are_prepared
+from preprocess.progress import StageProgress
 from sampler.sampler import Sampler, SampleRequest
 from settings.preparation import DataConfig
 from settings.sections.class_images import ClassImagesSection
@@ -94,7 +95,7 @@ def draw_class_images(
             numbers = range(done, done + min(AT_ONCE, share - start))
             _write(settings, sampler, folder, prompt, numbers, int(torch.randint(LARGEST_SEED, (), generator=seeds)))
             done = numbers.stop
-            yield Progress(f"drawing class images: {done} of {settings.count}", fraction)
+            yield stage_progress(StageProgress("drawing class images", done, settings.count), fraction)
 
 
 def _write(

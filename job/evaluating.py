@@ -74,7 +74,9 @@ def evaluating(
 
     def line(report: tuple[str, int, int]) -> Progress:
         what, done, total = report
-        return Progress(f"evaluated {what}: {done} of {total} pictures", first + (last - first) * done / total)
+        fraction = first + (last - first) * done / total
+        said = f"evaluated {what}: {done} of {total} pictures"
+        return Progress(said, fraction, stage="evaluating", done=done, total=total)
 
     evaluation = yield from relay(stages, line)
     chosen = evaluation.chosen

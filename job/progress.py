@@ -16,7 +16,7 @@ from trainer.execution.memory import peak_memory_gib
 if TYPE_CHECKING:  # the server's parent process reads progress without loading torch
     from preprocess.dataset import PreparedDataset
     from preprocess.prepare import Stages
-    from preprocess.progress import PreparationProgress
+    from preprocess.progress import StageProgress
     from trainer.loop import Step
 
 SPEED_WINDOW = 20
@@ -26,7 +26,8 @@ SPEED_WINDOW = 20
 class Progress:
     """`fraction` of the whole job, 0 to 1. The figures are None outside the training itself.
 
-    `phases`: seconds by phase, at the end of the job.
+    `phases`: seconds by phase, at the end of the job. `stage`: what is `done` of `total` times; None for a text that
+    tells no progress.
     """
 
     message: str
@@ -36,6 +37,14 @@ class Progress:
     eta_seconds: float | None = None
     warning: bool = False
     phases: dict[str, float] | None = None
+    stage: str | None = None
+    done: int = 0
+    total: int = 0
+
+    @property
+    def note(self) -> str:
+        """What stands behind a bar."""
+        return "" if self.loss is None else f"loss {self.loss:.4f}"
 
     def __str__(self) -> str:
         return f"warning: {self.message}" if self.warning else self.message
@@ -98,21 +107,33 @@ class StepReporter:
             step=step.number,
             loss=step.loss,
             eta_seconds=remaining,
+            stage="training",
+            done=step.number,
+            total=self.total,
         )
 
 
 def relay_preparation(stages: Stages, first: float, last: float) -> Generator[Progress, None, PreparedDataset]:
-    """The stages of data preparation as progress between two fractions of the job, a line at their ends and tenths."""
-    fraction = first
+    """The stages of data preparation as progress between two fractions of the job.
 
-    def line(stage: PreparationProgress) -> Progress | None:
-        nonlocal fraction
-        if stage.done != stage.total and stage.done % max(1, stage.total // 10) != 0:
-            return None
-        fraction += (last - fraction) / 10  # how many stages there will be is not known: nearer and nearer
-        return Progress(f"{stage.stage}: {stage.done} of {stage.total}", fraction)
+    How many stages there will be is not known: each takes a third of what is left.
+    """
+    begun = fraction = first
+    stage = ""
+
+    def line(report: StageProgress) -> Progress:
+        nonlocal begun, fraction, stage
+        if report.stage != stage:
+            begun, stage = fraction, report.stage
+        fraction = begun + (last - begun) / 3 * report.done / report.total
+        return stage_progress(report, fraction)
 
     return relay(stages, line)
+
+
+def stage_progress(report: StageProgress, fraction: float) -> Progress:
+    """A stage's report as one of the job."""
+    return Progress(str(report), fraction, stage=report.stage, done=report.done, total=report.total)
 
 
 def keep_lines(path: Path, step: int) -> None:

@@ -1,20 +1,16 @@
 """The command `python -m preprocess DATA --output DIR`: data preparation without training."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
-
-from tqdm import tqdm
+from typing import Any
 
 from fetching.download import is_url
 from preprocess.captions.token_counts import token_counter
-from preprocess.dataset import PreparedDataset
 from preprocess.errors import DatasetError
 from preprocess.gallery.page import write_gallery
-from preprocess.prepare import BaseRequirements, Stages, preparing
-from preprocess.progress import PreparationProgress
+from preprocess.prepare import BaseRequirements, preparing
+from preprocess.progress_lines import progress_display
 from preprocess.workers.relay import drain
 from settings.command_line.options import add_options, given_options
 from settings.command_line.parser import CommandParser, report_wrong_input
@@ -22,7 +18,6 @@ from settings.preparation import DataConfig
 from settings.record import ConfigError, build_settings, read_settings_file
 
 SUCCESS = 0
-LINES_A_STAGE = 10
 MAIN_SETTINGS = (
     "concept_mode", "trigger_word", "class_word", "captioner", "caption_prefix", "filters", "crop", "mask",
     "resolution", "horizontal_flip", "upscaler", "duplicates", "preservation_data", "num_workers", "seed",
@@ -52,6 +47,7 @@ def build_parser(prog: str = "python -m preprocess") -> CommandParser:
     parser.add_argument(
         "--size_multiple", type=int, metavar="INT", default=8, help="sides must be multiples of this (default: 8)"
     )
+    parser.add_argument("--quiet", action="store_true", help="print warnings and the result alone")
     add_options(parser, DataConfig, MAIN_SETTINGS)
     return parser
 
@@ -75,42 +71,12 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"output: {arguments.output} exists and is not empty. Choose another folder.")
     counter = token_counter(arguments.tokenizer) if arguments.tokenizer else None
     base = BaseRequirements(arguments.size_multiple, counter)
-    dataset = show(preparing(arguments.data, config, arguments.output, base))
+    with progress_display(quiet=arguments.quiet) as show:
+        dataset = drain(preparing(arguments.data, config, arguments.output, base), show)
     for line in [*dataset.all_warnings, *(f"not used: {item.reason}" for item in dataset.rejected)]:
         print(f"warning: {line}", flush=True)
     buckets = len({example.bucket for example in dataset.examples})
-    print(f"{len(dataset.examples)} images in {buckets} sizes, {len(dataset.rejected)} files not used", flush=True)
+    if not arguments.quiet:
+        print(f"{len(dataset.examples)} images in {buckets} sizes, {len(dataset.rejected)} files not used", flush=True)
     print(write_gallery(dataset), flush=True)
     return SUCCESS
-
-
-def show(stages: Stages) -> PreparedDataset:
-    """Drain the stages: bars in a terminal, lines at intervals elsewhere."""
-    draw = _draw_bars if sys.stderr.isatty() else _print_lines
-    return draw(stages)
-
-
-def _print_lines(stages: Stages) -> PreparedDataset:
-    def see(progress: PreparationProgress) -> None:
-        if progress.done == progress.total or progress.done % max(1, progress.total // LINES_A_STAGE) == 0:
-            print(f"{progress.stage}: {progress.done} of {progress.total}", flush=True)
-
-    return drain(stages, see)
-
-
-def _draw_bars(stages: Stages) -> PreparedDataset:
-    bar: tqdm[NoReturn] = tqdm(disable=True)
-    stage = ""
-
-    def see(progress: PreparationProgress) -> None:
-        nonlocal bar, stage
-        if progress.stage != stage:
-            bar.close()
-            stage = progress.stage
-            bar = tqdm(total=progress.total, desc=stage, unit="image")
-        bar.update(progress.done - bar.n)
-
-    try:
-        return drain(stages, see)
-    finally:
-        bar.close()

@@ -22,7 +22,7 @@ from preprocess.crops.buckets import DEFAULT_RESOLUTION, BucketRules, assign_buc
 from preprocess.crops.views import Renderer, RenderJob
 from preprocess.dataset import Example, PreparedDataset, Rejected
 from preprocess.errors import DatasetError
-from preprocess.progress import PreparationProgress
+from preprocess.progress import StageProgress
 from preprocess.uploads.collect import Collected, collect
 from preprocess.uploads.decoding import IMAGE_SUFFIXES
 from preprocess.uploads.folder_rules import folder_repeats
@@ -43,7 +43,7 @@ class BaseRequirements:
     count_tokens: TokenCounter | None = None
 
 
-Stages = Generator[PreparationProgress, None, PreparedDataset]
+Stages = Generator[StageProgress, None, PreparedDataset]
 
 
 def prepare(
@@ -113,7 +113,7 @@ def _build(
     examples: list[Example] = []
     for example in renderer.render(jobs, workers):
         examples.append(example)
-        yield PreparationProgress("cutting the images", len(examples), len(jobs))
+        yield StageProgress("cutting the images", len(examples), len(jobs))
     warnings = [warning for one in sets for warning in one.all_warnings()]
     labels = [(item.file.name, given) for item, given in labelled]
     warnings += [*template_warning(labels), *balance, *renderer.warnings]
@@ -126,14 +126,14 @@ Labelled = list[tuple[Surveyed, Label]]
 
 def _label(
     collected: Collected, config: DataConfig, base: BaseRequirements, workers: Workers, preservation: bool
-) -> Generator[PreparationProgress, None, Labelled]:
+) -> Generator[StageProgress, None, Labelled]:
     found = [collected.finder.find(item.file) for item in collected.kept]
     missing = [item for item, (own, _) in zip(collected.kept, found, strict=True) if own is None]
     generated: dict[FoundFile, Caption] = {}
     for number, (file, caption) in enumerate(caption_missing(missing, config, base.count_tokens, workers), 1):
         if caption:
             generated[file] = caption
-        yield PreparationProgress(f"captioning with {config.captioner}", number, len(missing))
+        yield StageProgress(f"captioning with {config.captioner}", number, len(missing))
     make = preservation_label if preservation else partial(label, count=base.count_tokens)
     labelled: Labelled = []
     for item, (own, warnings) in zip(collected.kept, found, strict=True):

@@ -18,6 +18,7 @@ import yaml
 
 from job.output_folder import OutputFolder
 from job.progress import Progress
+from preprocess.progress_lines import Pace
 from service.child_process import PROJECT, ChildProcess
 from service.job_secrets import Secrets, child_environment, require_useful, secrets_of
 from service.policy.policy import Policy
@@ -25,7 +26,6 @@ from service.policy.rules import JOB_MINUTES
 from service.training_request import TrainingRequest, allowed_config, require_uploaded
 from trainer.distributed.launch import processes_of_a_job
 
-SECONDS_BETWEEN_LOG_LINES = 5.0
 LINES_IN_ERROR = 15
 OTHER_PROCESS = "[rank"
 """How torch marks the lines of a process that ends because another one has ended."""
@@ -96,7 +96,8 @@ def _relay(job: ChildProcess, policy: Policy, secrets: Secrets) -> None:
 
 def _relay_lines(job: ChildProcess, lines: Iterable[str]) -> None:
     tail: deque[str] = deque(maxlen=LINES_IN_ERROR)
-    last_line = last_step = 0.0
+    pace = Pace()
+    last_step = 0
     told_why = False
     for line in lines:
         progress = Progress.from_line(line)
@@ -108,13 +109,11 @@ def _relay_lines(job: ChildProcess, lines: Iterable[str]) -> None:
             continue
         _record(progress)
         last_step = progress.step or last_step
-        worth_a_line = progress.step in (None, 1) or progress.eta_seconds == 0
-        if worth_a_line or time.monotonic() - last_line >= SECONDS_BETWEEN_LOG_LINES:
+        if pace.is_due(progress):
             print(progress, flush=True)
-            last_line = time.monotonic()
     status = job.exit_status()
     if status != 0:
-        raise TrainingFailed(_explain(status, int(last_step), tail))
+        raise TrainingFailed(_explain(status, last_step, tail))
 
 
 def _record(progress: Progress) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fetching.download import is_url
 from job.publishing.errors import PublishingFailed
+from preprocess.progress_lines import progress_display
 from service.quick_imports import quick_imports
 from service.stop_signal import Stopped, StopSignal
 from settings.command_line.options import add_options, given_options
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from job.output_folder import OutputFolder
 
 SUCCESS, CRASHED, STOPPED = 0, 1, 130
-SECONDS_BETWEEN_LINES = 1.0
 MAIN_SETTINGS = (
     "base_model", "concept_mode", "trigger_word", "class_word", "captioner", "mask", "resolution", "max_train_steps",
     "train_batch_size", "learning_rate", "adapter", "rank", "validation_steps", "checkpointing_steps", "seed",
@@ -54,6 +53,7 @@ def build_parser(prog: str = "train.py") -> CommandParser:
         "and images are the run's own",
     )
     parser.add_argument("--progress_json", action="store_true", help="print progress as one JSON object a line")
+    parser.add_argument("--quiet", action="store_true", help="print warnings and the result alone")
     add_options(parser, TrainingConfig, MAIN_SETTINGS)
     return parser
 
@@ -123,16 +123,14 @@ def _run(arguments: argparse.Namespace, config: TrainingConfig, stop: StopSignal
     with quick_imports():
         from job.run import run  # torch and diffusers take seconds: only now
 
-    last_line = 0.0
-    with closing(run(config, arguments.data, output, state)) as progress:
+    quiet = arguments.quiet
+    with closing(run(config, arguments.data, output, state)) as progress, progress_display(quiet=quiet) as show:
         for event in progress:
             stop.deferred = event.step is not None and event.eta_seconds != 0
-            last_step = event.step in (None, 1) or event.eta_seconds == 0
             if arguments.progress_json:
                 print(event.to_json(), flush=True)
-            elif last_step or time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
-                print(event, flush=True)
-                last_line = time.monotonic()
+            else:
+                show(event)
             if stop.requested:
                 break
     if stop.requested:

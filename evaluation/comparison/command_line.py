@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.comparison.protocol import Protocol, read_protocol
+from preprocess.progress import StageProgress
+from preprocess.progress_lines import progress_display
 from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.record import ConfigError, build_settings
 
@@ -32,6 +34,7 @@ def build_parser(prog: str = "python -m evaluation.comparison") -> CommandParser
         "files", nargs="+", type=Path, metavar="FILE", help="one protocol (.yaml), or LoRA files (.safetensors)"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new or empty folder")
+    parser.add_argument("--quiet", action="store_true", help="print the table alone")
     group = parser.add_argument_group("for LoRA files", "A protocol has these inside.")
     group.add_argument("--base_model", metavar="TEXT", help="by default the one that the first LoRA was trained on")
     group.add_argument("--pictures", type=Path, metavar="DIR", help="folder of reference pictures of the subject")
@@ -57,7 +60,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m evaluation.co
     from families.errors import BaseModelError
 
     try:
-        _compare(_protocol(arguments), arguments.output)
+        _compare(_protocol(arguments), arguments.output, quiet=arguments.quiet)
     except (ConfigError, ArtifactError, BaseModelError) as error:
         return report_wrong_input(error)
     return SUCCESS
@@ -114,7 +117,7 @@ def _base_of(file: Path) -> str:
     return description.base_model
 
 
-def _compare(protocol: Protocol, output: Path) -> None:
+def _compare(protocol: Protocol, output: Path, *, quiet: bool) -> None:
     import torch
 
     from evaluation.comparison.compare import compare, load_encoders
@@ -125,9 +128,11 @@ def _compare(protocol: Protocol, output: Path) -> None:
     family = load_base_model(protocol.base_model, torch.bfloat16 if device.type == "cuda" else torch.float32)
     encoders = load_encoders(protocol, device)
     rows = []
-    for row in compare(protocol, family.to(device), encoders):
-        rows.append(row)
-        print(f"{row.subject}: {row.lora or 'bare base'}: {row.scores}", file=sys.stderr, flush=True)
+    with progress_display(quiet=quiet, lines=sys.stderr) as show:  # stdout is for the table
+        for row in compare(protocol, family.to(device), encoders):
+            rows.append(row)
+            note = f"{row.subject}: {row.lora or 'bare base'}"
+            show(StageProgress("comparing", len(rows), protocol.count_rows(), note))
     output.mkdir(parents=True, exist_ok=True)
     table = markdown(rows)
     (output / "table.md").write_text(table, encoding="utf-8")

@@ -41,6 +41,10 @@ class Protocol(Settings):
             raise ValueError("prompts: each must hold {trigger}, where the trigger word goes")
         return self
 
+    def count_rows(self) -> int:
+        """How many there are to draw and score: of each subject the bare base, then each LoRA at each scale."""
+        return sum(1 + len(subject.loras) * len(self.scales) for subject in self.subjects)
+
 
 def read_protocol(path: Path) -> Protocol:
     """Read the file; its paths are relative to it.

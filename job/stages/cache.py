@@ -2,10 +2,11 @@
 
 from collections.abc import Generator
 
-from job.progress import Progress
+from job.progress import Progress, stage_progress
 from job.stage import Job
+from preprocess.workers.relay import relay
 from trainer.data.latent_cache import count_views
-from trainer.data.latent_store import LatentPlace, encode_dataset, latent_place
+from trainer.data.latent_store import LatentPlace, encode_dataset, encoding_dataset, latent_place
 from trainer.distributed.sharded_base import place_base
 
 
@@ -13,7 +14,11 @@ def cache(job: Job) -> Generator[Progress, None, None]:
     """Fills examples, and base: the weights lie on their devices from here on."""
     place = put_on_device(job)
     yield job.progress(f"caching the latents of {count_views(job.dataset.examples)} pictures in {place}")
-    encode(job, place)
+    first, last = job.span
+    encoding = encoding_dataset(job.dataset, job.family, place, job.output.latents, job.processes)
+    job.examples = yield from relay(
+        encoding, lambda report: stage_progress(report, first + (last - first) * report.done / report.total)
+    )
 
 
 def put_on_device(job: Job) -> LatentPlace:
@@ -24,5 +29,5 @@ def put_on_device(job: Job) -> LatentPlace:
 
 
 def encode(job: Job, place: LatentPlace) -> None:
-    """The part of this process, where the latents lie on disk."""
+    """As another process than the main one: the part of this process, where the latents lie on disk."""
     job.examples = encode_dataset(job.dataset, job.family, place, job.output.latents, job.processes)

@@ -2,9 +2,10 @@
 
 from collections.abc import Generator
 
-from job.progress import Progress
+from job.progress import Progress, stage_progress
 from job.samples import write_samples
 from job.stage import Job
+from preprocess.progress import StageProgress
 from sampler.sampler import Sampler
 
 
@@ -19,3 +20,5 @@ def sample(job: Job) -> Generator[Progress, None, None]:
         write_samples(job.samples, Sampler(job.family), job.output.samples, training.triggers)
         job.trained_prediction = job.probe.predict(job.family, training.triggers)
     training.remove()
+    if count := job.config.num_validation_images:
+        yield stage_progress(StageProgress("sampling", count, count), job.span[1])

@@ -7,7 +7,7 @@ from pathlib import Path
 from preprocess.captions.pairing import JSON_SUFFIX, SIDECAR_SUFFIXES, CaptionFinder
 from preprocess.captions.tables import CAPTION_TABLES, Columns
 from preprocess.dataset import Rejected
-from preprocess.progress import PreparationProgress
+from preprocess.progress import StageProgress
 from preprocess.uploads.archive import ArchiveLimits, is_archive_name
 from preprocess.uploads.decoding import IMAGE_SUFFIXES, DecodeRules, is_image_content, is_image_name
 from preprocess.uploads.folder_rules import MULTIPLY_FILE
@@ -40,7 +40,7 @@ class Collected:
 
 def collect(
     sources: Sequence[str | Path], config: DataConfig, output: Path, scratch: Path, workers: Workers, series: str
-) -> Generator[PreparationProgress, None, Collected]:
+) -> Generator[StageProgress, None, Collected]:
     """Previews go into `output`, their names beginning with `series`. Raises DatasetError for data that cannot be
     opened."""
     limits = ArchiveLimits(
@@ -61,7 +61,7 @@ def collect(
             surveyed.append(result)
         else:
             rejected.append(result)
-        yield PreparationProgress("reading the images", number, len(images))
+        yield StageProgress("reading the images", number, len(images))
     kept, refused = _sort_out(surveyed, finder, config)
     return Collected(kept, [*rejected, *refused], list(near_duplicates(kept)), finder)
 

@@ -132,7 +132,7 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == str(out / "weights.safetensors")
     assert "warning: not used: broken.jpg" in result.stdout
-    assert "step 1/2: loss " in result.stdout and "ETA" in result.stdout
+    assert "step 2/2: loss " in result.stdout and "ETA" in result.stdout
     assert {path.name for path in out.iterdir()} == {
         "weights.safetensors", "embeddings.safetensors", "config.yaml", "metrics.jsonl", "report.json", "report.html",
         "dataset", "samples", "checkpoints", "evaluation",

@@ -1,6 +1,6 @@
 """Stores cached latents on disk where they would fill the memory, one file per view."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,8 +11,17 @@ from safetensors.torch import load_file, save_file
 
 from families.family import ModelFamily, SizeConditioning
 from preprocess.dataset import PreparedDataset
+from preprocess.progress import StageProgress
+from preprocess.workers.relay import drain
 from settings.sections.speed import LatentCacheName
-from trainer.data.latent_cache import CachedExample, CachedView, cache_examples, encode_view, size_conditioning
+from trainer.data.latent_cache import (
+    CachedExample,
+    CachedView,
+    cache_examples,
+    count_views,
+    encode_view,
+    size_conditioning,
+)
 from trainer.distributed.processes import Processes
 
 MOST_OF_FREE_MEMORY = 0.5
@@ -50,11 +59,24 @@ def encode_dataset(
     dataset: PreparedDataset, family: ModelFamily, place: LatentPlace, folder: Path, processes: Processes
 ) -> list[CachedExample]:
     """All examples with their latents. `folder`: of those on disk, which the processes encode in turn."""
-    if place == "memory":
-        return list(cache_examples(dataset, family))
-    folder.mkdir(exist_ok=True)
-    examples = list(_store(dataset, family, folder, processes))
-    processes.accelerator.wait_for_everyone()
+    return drain(encoding_dataset(dataset, family, place, folder, processes), lambda _: None)
+
+
+def encoding_dataset(
+    dataset: PreparedDataset, family: ModelFamily, place: LatentPlace, folder: Path, processes: Processes
+) -> Generator[StageProgress, None, list[CachedExample]]:
+    """As `encode_dataset`, and tells how far it is."""
+    if place == "disk":
+        folder.mkdir(exist_ok=True)
+    cached = cache_examples(dataset, family) if place == "memory" else _store(dataset, family, folder, processes)
+    total, done = count_views(dataset.examples), 0
+    examples = []
+    for example in cached:
+        examples.append(example)
+        done += len(example.views)
+        yield StageProgress("caching the latents", done, total)
+    if place == "disk":
+        processes.accelerator.wait_for_everyone()
     return examples
 
 

@@ -20,7 +20,7 @@ from preprocess.captioners.captioner import Captioner
 from preprocess.captioners.choice import CaptionerChoice
 from preprocess.errors import DatasetError
 from preprocess.prepare import preparing
-from preprocess.progress import PreparationProgress
+from preprocess.progress import StageProgress
 from preprocess.workers.relay import drain
 from preprocess.workers.workers import SINGLE_PROCESS, Work
 from settings.preparation import DataConfig
@@ -117,7 +117,7 @@ def test_archives_and_preservation_too(workers: DistributedWorkers, tmp_path: Pa
 
 
 def test_progress_counts_all_images(workers: DistributedWorkers, tmp_path: Path) -> None:
-    seen: list[PreparationProgress] = []
+    seen: list[StageProgress] = []
     config = build_settings(DataConfig, {"resolution": 64, "captioner": "none"})
     drain(preparing([write_shards(tmp_path / "shards")], config, tmp_path / "out", workers=workers), seen.append)
     assert [each.done for each in seen if each.stage == "reading the images"] == list(range(1, 31))
