@@ -19,6 +19,7 @@ from evaluation.similarity import (
     text_margin,
 )
 from evaluation.subject_pictures import References
+from settings.public import public_name
 
 COPY_SIMILARITY = 0.95
 """Nearer than this to a training picture, drawn under another prompt, is a copy; also where the pictures of the set
@@ -95,7 +96,7 @@ class Judge:
     @property
     def measured_by(self) -> str:
         """The encoders and what they looked at, in a sentence."""
-        names = [encoder.name for encoder in (self._encoders.clip_images, self._encoders.dino) if encoder]
+        names = [public_name(encoder.name) for encoder in (self._encoders.clip_images, self._encoders.dino) if encoder]
         prompts, each = len(self._plan.prompts.concept), self._plan.samples_per_prompt
         return (
             f"By {' and '.join(names)}, on {prompts * each} samples of {prompts} prompts and "

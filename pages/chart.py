@@ -27,6 +27,7 @@ LINE = 43
 """Characters that stand beside each other over a chart."""
 STYLE: Any = {
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "font.family": "sans-serif",
     "font.size": 12.5,
     "axes.labelsize": 12.5,

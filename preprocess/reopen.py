@@ -29,7 +29,10 @@ def reopen(folder: Path, config: DataConfig, base: BaseRequirements) -> Prepared
         _check(example, f"{DATASET_FILE}, line {number} ({example.source})", triggers, base)
     require_images(config.all_concepts, {example.concept: 1 for example in dataset.examples if example.concept})
     late = sorted(config.model_fields_set & set(DataConfig.model_fields) - ALSO_IN_TRAINING)
-    warnings = [f"{name} has no effect: {folder} is prepared already. Prepare it anew to change it" for name in late]
+    warnings = [
+        f"{name} has no effect: {folder.resolve().name} is prepared already. Prepare it anew to change it"
+        for name in late
+    ]
     return replace(dataset, warnings=(*dataset.warnings, *warnings, *_long_captions(dataset, base)))
 
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from artifact.artifact import Artifact
+from families.errors import BaseModelError
 from families.family import Refiner, refinable
 from families.loading.fingerprint import fingerprint
 from families.registry import load_base_model
@@ -71,7 +72,12 @@ class Generation:
         if self._sampler is None or (wanted, options) != (self._base_model, self._options):
             self._sampler = None  # the old base goes before the new one comes
             cuda = torch.cuda.is_available()
-            family = load_base_model(wanted, torch.bfloat16 if cuda else torch.float32, **options)
+            try:
+                family = load_base_model(wanted, torch.bfloat16 if cuda else torch.float32, **options)
+            except BaseModelError as error:
+                if base_model is not None or described is None:
+                    raise
+                raise BaseModelError(f"{error} The LoRA says that it was trained on it: give base_model.") from error
             self._sampler = Sampler(family.to(torch.device("cuda" if cuda else "cpu")))
             self._base_model, self._options, self._fingerprint = wanted, options, fingerprint(family.denoiser)
         return self._sampler

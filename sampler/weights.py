@@ -13,6 +13,7 @@ from fetching.cache import DownloadCache
 from fetching.download import download, is_url, shown
 from fetching.hub import find_on_hub, is_hub_reference
 from fetching.rules import FetchRules
+from sampler.local_base import read_local
 
 MAX_LORAS = 8
 MAX_SCALE = 10.0
@@ -107,7 +108,7 @@ def read_one(location: str, *, local_files: bool, rules: FetchRules | None = Non
             return Artifact.read(path)
     path = Path(location).expanduser()
     if local_files and path.exists():
-        return Artifact.read(path)
+        return read_local(path)
     if is_hub_reference(location):
         found = find_on_hub(location, rules or FetchRules.from_environment())
         with DownloadCache.from_environment().using(found.key, found.fetch) as path:

@@ -13,6 +13,7 @@ from families.family import ModelFamily
 from families.loading.fingerprint import fingerprint
 from preprocess.dataset import PreparedDataset
 from settings.preparation import DataConfig
+from settings.public import public_name, public_settings
 from settings.training import TrainingConfig
 from trainer.data.batches import BatchStream
 from trainer.data.latent_cache import CachedExample
@@ -82,13 +83,13 @@ class Training:
         """What is on the model now."""
         description = ArtifactDescription(
             family=self.family.name,
-            base_model=self.config.base_model,
+            base_model=public_name(self.config.base_model),
             base_fingerprint=self.base_fingerprint,
             prediction_type=self.family.noise_process.prediction_type,
             zero_terminal_snr=self.family.noise_process.zero_terminal_snr,
             triggers=self.triggers,
             steps=self.trainer.step,
-            config=self.config.model_dump(mode="json"),
+            config=public_settings(self.config),
             dataset_digest=self.dataset.digest(),
             sample_prompts=[validation_prompt(self.config.validation, self.config.preparation)],
         )

@@ -18,6 +18,7 @@ from artifact.names.components import Place, components, place_names
 from families.family import ModelFamily
 from families.loading.fingerprint import fingerprint
 from families.registry import load_base_model
+from settings.public import public_name
 
 
 @dataclass
@@ -69,12 +70,16 @@ def extract(
     family = families[1]
     description = ArtifactDescription(
         family=family.name,
-        base_model=base,
+        base_model=public_name(base),
         base_fingerprint=fingerprint(family.denoiser),
         prediction_type=family.noise_process.prediction_type,
         triggers={},
         steps=0,
-        config={"extracted_from": Path(tuned).name, "rank": rank, "base_config": base_config},
+        config={
+            "extracted_from": Path(tuned).name,
+            "rank": rank,
+            "base_config": base_config and public_name(base_config),
+        },
         zero_terminal_snr=family.noise_process.zero_terminal_snr,
     )
     Artifact(layers, {}, description).write(

@@ -109,9 +109,9 @@ def _named(files: Sequence[Path]) -> dict[str, Path]:
 
 
 def _base_of(file: Path) -> str:
-    from artifact.artifact import Artifact
+    from sampler.local_base import read_local
 
-    description = Artifact.read(file).description
+    description = read_local(file).description
     if description is None:
         raise ConfigError(f"base_model: {file} does not say what it was trained on; give --base_model")
     return description.base_model

@@ -26,7 +26,12 @@ def markdown(rows: Sequence[Row]) -> str:
     """A table; the bare base first. Scores that were not measured are left out."""
     head, body = _cells(rows)
     lines = [head, ["---"] * len(head), *body]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(map(_in_markdown, line))} |\n" for line in lines)
+
+
+def _in_markdown(cell: str) -> str:
+    """Names are files' names: they must not become markup, nor end the row."""
+    return html.escape(" ".join(cell.split()), quote=False).replace("|", "\\|")
 
 
 def page(rows: Sequence[Row], prompts: Sequence[str]) -> str:

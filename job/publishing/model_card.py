@@ -6,14 +6,15 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from families.loading.sources import EMBEDDED_BASE, HUB_ID
+from families.loading.sources import HUB_ID
+from settings.public import public_name, public_settings
 from settings.record import Settings
 from settings.sections.publishing import PublishingSection
 
 DIFFUSERS_TAGS = ("text-to-image", "diffusers", "lora")
 ALWAYS_TOLD = ("max_train_steps", "rank", "seed")
 LEFT_OUT = {"base_model", "base_config", *PublishingSection.model_fields}
-"""Settings that stand elsewhere in the card, or may hold a path of this machine."""
+"""Settings that stand elsewhere in the card."""
 
 
 @dataclass(frozen=True)
@@ -28,27 +29,26 @@ class CardFacts:
 
 def told_settings(config: Settings) -> dict[str, object]:
     """What differs from the defaults, and the most asked for."""
-    everything = config.model_dump(mode="json")
-    chosen = config.model_dump(mode="json", exclude_defaults=True)
+    everything = public_settings(config)
+    chosen = public_settings(config, exclude_defaults=True)
     told = {name: value for name, value in chosen.items() if name not in LEFT_OUT}
     return {**{name: everything[name] for name in ALWAYS_TOLD}, **told}
 
 
 def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -> str:
     """Markdown with the hub's header. `samples`: pictures that are published under samples/."""
-    triggers, base_model = facts.triggers, facts.base_model
-    on_hub = HUB_ID.fullmatch(base_model) is not None and not Path(base_model).exists()
+    triggers, base = facts.triggers, public_name(facts.base_model)
+    on_hub = base == facts.base_model and HUB_ID.fullmatch(base) is not None
     data = ModelCardData(
         license=license,
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=list(DIFFUSERS_TAGS),
-        base_model=base_model if on_hub else None,
+        base_model=base if on_hub else None,
         instance_prompt=", ".join(triggers) or None,
     )
-    base = base_model if on_hub or base_model == EMBEDDED_BASE else Path(base_model).name
     lines = [
-        f"# {', '.join(triggers) or 'LoRA'}",
+        f"# {', '.join(map(_code, triggers)) or 'LoRA'}",
         "",
         f"A LoRA for {_code(base)}" + (f" with its own words: {', '.join(map(_code, triggers))}." if triggers else "."),
         "",

@@ -9,6 +9,7 @@ from job.publishing.model_card import CardFacts, told_settings
 from job.report.page import write_page
 from job.report.summary import BaseUsed, write_report
 from job.stage import Job
+from settings.public import hide_paths, public_settings
 
 
 def report(job: Job) -> Generator[Progress, None, None]:
@@ -17,7 +18,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
     triggers = [concept.trigger_word for concept in config.all_concepts]
     write_report(
         output,
-        config.model_dump(mode="json"),
+        public_settings(config),
         triggers,
         job.dataset,
         _warnings(job),
@@ -38,7 +39,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
 def _warnings(job: Job) -> list[str]:
     """Each once. What was refused has a list of its own."""
     refused = {f"not used: {item.reason}" for item in job.dataset.rejected}
-    return [warning for warning in dict.fromkeys(job.warnings) if warning not in refused]
+    return [hide_paths(warning) for warning in dict.fromkeys(job.warnings) if warning not in refused]
 
 
 def _base_used(job: Job) -> BaseUsed:

@@ -7,12 +7,13 @@ from job import steps
 from job.progress import Progress
 from job.stage import Job
 from job.trackers import followed, start_trackers
+from settings.public import public_settings
 
 
 def train(job: Job) -> Generator[Progress, None, None]:
     """Writes weights.safetensors. Checkpoints, scores and samples on the way are of `job.steps`."""
     config, output, first = job.config, job.output, job.training.trainer.step
-    trackers = start_trackers(config.trackers, config.model_dump(mode="json"), output, first)
+    trackers = start_trackers(config.trackers, public_settings(config), output, first)
     events = steps.train(job.training, output, job.samples, job.base, job.span)
     yield from followed(events, trackers, output, first)
     job.training.write(output.weights)

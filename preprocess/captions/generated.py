@@ -16,6 +16,7 @@ from preprocess.uploads.intake import FoundFile
 from preprocess.uploads.survey import Surveyed
 from preprocess.workers.workers import Work, Workers
 from settings.preparation import DataConfig
+from settings.public import public_name
 
 if TYPE_CHECKING:
     from preprocess.captioners.choice import CaptionerChoice
@@ -63,7 +64,7 @@ def caption_missing(
             for files, text in zip(batch, texts, strict=True):
                 words = worded(text, fits)
                 for file in files:
-                    yield file, Caption(words, config.captioner) if words else None
+                    yield file, Caption(words, public_name(config.captioner)) if words else None
 
 
 @contextmanager

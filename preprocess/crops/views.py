@@ -19,6 +19,7 @@ from preprocess.uploads.decoding import DecodeRules, Picture, decode
 from preprocess.uploads.survey import Surveyed, file_stem
 from preprocess.workers.workers import Work, Workers
 from settings.preparation import DataConfig
+from settings.public import public_name
 
 SMALLER_AREA = 0.75
 """Of the resolution's. A bucket below this was chosen because the image is small."""
@@ -122,7 +123,7 @@ class Renderer:
         if self._upscaler is None or crop.enlargement() <= 1:
             return picture, ()
         enlarged = self._upscaler.enlarge(picture.image)
-        note = f"{name}: enlarged {self._upscaler.factor} times by {self._config.upscaler}"
+        note = f"{name}: enlarged {self._upscaler.factor} times by {public_name(str(self._config.upscaler))}"
         return replace(picture, image=enlarged), (note,)
 
     def _small(self, job: RenderJob, crop: Crop) -> tuple[str, ...]:

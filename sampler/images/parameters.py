@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sampler.extras import NO_EXTRAS, Extras
 from sampler.request import SampleRequest
 from sampler.weights import ScaledArtifact
+from settings.public import public_name
 
 SAMPLER_NAMES = {
     "ddim": "DDIM",
@@ -33,7 +34,7 @@ def parameters_text(
         "CFG scale": f"{request.guidance_scale:g}",
         "Seed": request.seed + index,
         "Size": f"{size[0]}x{size[1]}",
-        "Model": base_model,
+        "Model": public_name(base_model),
     }
     if request.guidance_rescale:
         settings["CFG Rescale"] = f"{request.guidance_rescale:g}"
@@ -42,7 +43,7 @@ def parameters_text(
     if request.clip_skip:
         settings["Clip skip"] = request.clip_skip + 1  # A1111 counts the last layer as 1
     if extras.refiner:
-        settings["Refiner"] = extras.refiner
+        settings["Refiner"] = public_name(extras.refiner)
         settings["Refiner switch at"] = f"{extras.refiner_start:g}"
     if loras:
         settings["Loras"] = "; ".join(f"{lora.name}: {lora.scale:g}" for lora in loras)

@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 
-import regex
 from torch import nn
 
 from families.family import ModelFamily
 from settings.record import ConfigError
 from settings.sections.adapter import AdapterSection
+from trainer.patterns import matching
 
 TEXT_ENCODER_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
 CROSS_ATTENTION_KV = ("attn2.to_k", "attn2.to_v")
 """What reads the prompt in a UNet: the layers of Custom Diffusion (Kumari et al. 2023)."""
-SECONDS_FOR_ONE_PATH = 0.5
 EXAMPLES = 6
 
 
@@ -69,16 +68,8 @@ def _required(family: ModelFamily, config: AdapterSection, paths: list[str]) -> 
 
 
 def _matching(pattern: str, paths: Sequence[str]) -> list[str]:
-    """The paths that `pattern` matches as a whole. It runs under a time limit: no pattern can hang the training."""
-    try:
-        compiled = regex.compile(pattern)
-        found = [path for path in paths if compiled.fullmatch(path, timeout=SECONDS_FOR_ONE_PATH)]
-    except regex.error as error:
-        raise ConfigError(f"lora_target_regex: {pattern!r} is no regular expression: {error}") from error
-    except TimeoutError as error:
-        raise ConfigError(
-            f"lora_target_regex: {pattern!r} takes too long; avoid repetitions within repetitions"
-        ) from error
+    """The paths that `pattern` matches as a whole."""
+    found = matching(pattern, paths, whole=True, setting="lora_target_regex")
     if not found:
         some = paths[:: max(1, len(paths) // EXAMPLES)][:EXAMPLES]
         raise ConfigError(

@@ -1,6 +1,5 @@
 """Initialises token embeddings: from words, from the mean of matching words, or at random."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from families.family import ModelFamily
 from settings.preparation import ConceptConfig
 from settings.record import ConfigError
 from settings.sections.tokens import TokenSection
+from trainer.patterns import matching
 
 SYMMETRY_BREAKING_NOISE = 0.01
 """Share of the vocabulary's deviation that is added to rows that would otherwise be alike."""
@@ -74,7 +74,8 @@ def _existing(vocabulary: Mapping[str, int], trigger: str) -> int:
 
 
 def _matching(vocabulary: Mapping[str, int], pattern: str) -> tuple[int, ...]:
-    ids = tuple(sorted(number for name, number in vocabulary.items() if re.search(pattern, name)))
+    names = matching(pattern, list(vocabulary), whole=False, setting="token_init_pattern")
+    ids = tuple(sorted(vocabulary[name] for name in names))
     if not ids:
         raise ConfigError(
             f"token_init_pattern: {pattern!r} matches no entry of the base's vocabulary; whole words end in "

@@ -1,0 +1,38 @@
+"""Run as a program by `trainer.patterns`: finds what a stranger's regular expression matches, in a process of its own.
+
+Already compiling one can take for ever (nested repetitions), which no time limit of the library covers.
+"""
+
+import json
+import resource
+import sys
+
+CPU_SECONDS = 1
+MEMORY_BYTES = 1024**3
+WRONG_PATTERN, TOO_COSTLY = 3, 4
+
+
+def main() -> int:
+    """Read {"pattern", "texts", "whole"} as JSON, write the indices of the texts that match, or the syntax error.
+
+    The kernel ends it, by SIGXCPU or SIGKILL, when its time is up.
+    """
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    import regex
+
+    asked = json.load(sys.stdin)
+    try:
+        compiled = regex.compile(asked["pattern"])
+        match = compiled.fullmatch if asked["whole"] else compiled.search
+        json.dump([index for index, text in enumerate(asked["texts"]) if match(text)], sys.stdout)
+    except regex.error as error:
+        print(error)
+        return WRONG_PATTERN
+    except (MemoryError, RecursionError, OverflowError):
+        return TOO_COSTLY
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Regular expressions that users write: run with limits of time and memory, so that none can hang a training."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from settings.record import ConfigError
+from trainer import pattern_process
+
+WALL_SECONDS = 60
+"""Only for a process that gets no turn: what counts is its CPU time, which other programs do not change."""
+
+
+def matching(pattern: str, texts: Sequence[str], *, whole: bool, setting: str) -> list[str]:
+    """The texts that `pattern` matches, as a whole or anywhere, in their order.
+
+    Raises ConfigError, by the name of the `setting`, for what is no regular expression or takes more than a second.
+    """
+    asked = json.dumps({"pattern": pattern, "texts": list(texts), "whole": whole})
+    command = [sys.executable, "-P", str(Path(pattern_process.__file__))]
+    costly = ConfigError(f"{setting}: {pattern!r} takes too long; avoid repetitions within repetitions")
+    try:
+        done = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=WALL_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise costly from None
+    if done.returncode == pattern_process.WRONG_PATTERN:
+        raise ConfigError(f"{setting}: {pattern!r} is no regular expression: {done.stdout.strip()}")
+    if done.returncode < 0 or done.returncode == pattern_process.TOO_COSTLY:
+        raise costly
+    if done.returncode != 0:
+        raise RuntimeError(f"{setting}: the process that looks for {pattern!r} failed:\n{done.stderr}")
+    return [texts[index] for index in json.loads(done.stdout)]
