@@ -15,6 +15,8 @@ from artifact.errors import ArtifactError
 
 MAX_TENSORS = 20_000
 """SDXL has some 1,100 layers that a LoRA can change; LoKr has the most tensors a layer, six."""
+MAX_HEADER_BYTES = 32 * 1024**2
+"""Tens of thousands of names and a thousand tokens take a third of that. The library would read 100 MB, and slowly."""
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -29,6 +31,7 @@ def read_safetensors(path: Path, shown: str | None = None) -> HeaderAndTensors:
     """`shown`: what errors call the file. Raises ArtifactError when it is none, or has more tensors than any LoRA."""
     shown = shown or path.name
     try:
+        _check_header(path, shown)
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
             if len(names) > MAX_TENSORS:
@@ -38,6 +41,14 @@ def read_safetensors(path: Path, shown: str | None = None) -> HeaderAndTensors:
         raise
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"{shown}: not a readable .safetensors file ({error})") from error
+
+
+def _check_header(path: Path, shown: str) -> None:
+    """Before anything of it is read: the first eight bytes are its length."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if MAX_HEADER_BYTES < length <= path.stat().st_size:  # the library says of others what is wrong
+        raise ArtifactError(f"{shown}: a header of {length:,} bytes is more than any LoRA has")
 
 
 def require_finite(key: str, tensor: Tensor) -> None:

@@ -16,6 +16,8 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     "contains": lambda text, part: part in text,
 }
 ORDERINGS = (">=", "<=", ">", "<")
+LONGEST_FILTER = 500
+"""Characters: reading one takes time by their square."""
 _FILTER = re.compile(r"\s*([\w.\-]+)\s*(>=|<=|==|!=|>|<|\bcontains\b)\s*(.*?)\s*", re.DOTALL)
 
 
@@ -44,6 +46,8 @@ class Filter:
 
 def parse_filter(text: str) -> Filter:
     """Read one condition. Raises ValueError that shows the form."""
+    if len(text) > LONGEST_FILTER:
+        raise ValueError(f"{text[:40]!r}… has more than {LONGEST_FILTER} characters")
     match = _FILTER.fullmatch(text)
     if not match or not match[3]:
         raise ValueError(f"{text!r} is no condition; write a field, one of {' '.join(COMPARISONS)}, and a value")

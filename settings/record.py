@@ -24,14 +24,24 @@ MEANINGS = {
 """Choices that mean them."""
 
 
+LONGEST_TEXT = 4000
+"""Characters of a setting that states no limit of its own."""
+MOST_PROBLEMS = 50
+"""That are looked at: a list of thousands of wrong values has as many."""
+LONGEST_SHOWN = 200
+"""Characters of a wrong name or value that are shown."""
+
+
 class ConfigError(ValueError):
     """A setting that is unknown, out of range or contradictory. The text names the remedy."""
 
 
 class Settings(BaseModel):
-    """A frozen record of settings. Unknown names and non-finite numbers are errors."""
+    """A frozen record of settings. Unknown names, non-finite numbers and texts of no sensible length are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, str_max_length=LONGEST_TEXT
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -54,7 +64,8 @@ def build_settings(record: type[Record], values: Mapping[str, Any]) -> Record:
     try:
         return record(**values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(record, problem) for problem in _first_causes(error.errors()))) from None
+        problems = _first_causes(error.errors()[:MOST_PROBLEMS])
+        raise ConfigError("\n".join(_explain(record, problem) for problem in problems)) from None
 
 
 def parse_settings(text: str, source: str) -> dict[str, Any]:
@@ -107,7 +118,7 @@ def _first_causes(problems: Sequence[Any]) -> list[Any]:
 def _explain(record: type[Settings], problem: Any) -> str:
     """One line on what pydantic found."""
     location: Sequence[str | int] = problem["loc"]
-    name, given = ".".join(str(part) for part in location), problem["input"]
+    name, given = ".".join(str(part) for part in location)[:LONGEST_SHOWN], problem["input"]
     if problem["type"] == "extra_forbidden":
         return f"{name}: unknown setting; {_advice_on(record, location, given)}"
     message = problem["msg"].removeprefix("Value error, ")
@@ -119,7 +130,7 @@ def _explain(record: type[Settings], problem: Any) -> str:
         message = "must be text: put it between quotes"
     elif len(location) > 1 and isinstance(given, str) and "," in given and problem["type"].endswith("_parsing"):
         message = "must be one value: blanks separate several on the command line, [a, b] holds them in YAML"
-    return f"{name}: {message} (given: {given!r})" if name else message
+    return f"{name}: {message} (given: {_shown(given)})" if name else message
 
 
 def _advice_on(record: type[Settings], location: Sequence[str | int], given: Any) -> str:
@@ -130,3 +141,11 @@ def _advice_on(record: type[Settings], location: Sequence[str | int], given: Any
     if isinstance(given, dict):
         return NO_SECTIONS
     return advice(name, record.model_fields) or "see --help_all"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

@@ -4,11 +4,13 @@ from typing import Any
 
 import yaml
 
+from settings.bounded_yaml import BoundedLoader
+
 BOOLEAN = "tag:yaml.org,2002:bool"
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain values only. Booleans are true and false alone, as in YAML 1.2: 1.1 also takes yes, no, on and off."""
+class _Loader(BoundedLoader):
+    """Booleans are true and false alone, as in YAML 1.2: 1.1 also takes yes, no, on and off."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if tag != BOOLEAN or first in "tTfF"]
@@ -26,5 +28,5 @@ class _Loader(yaml.SafeLoader):
 
 
 def load_yaml(text: str) -> Any:
-    """The value that a YAML or JSON text holds. Raises yaml.YAMLError."""
+    """The value that a YAML or JSON text holds. Raises yaml.YAMLError, also for one of no sensible size."""
     return yaml.load(text, _Loader)

@@ -1,0 +1,65 @@
+"""YAML of strangers: read only where it is of a sensible size, its anchors multiplied out."""
+
+from typing import Any
+
+import yaml
+
+MOST_CHARACTERS = 100_000
+MOST_VALUES = 10_000
+DEEPEST = 30
+"""Lists and mappings inside each other."""
+MOST_WHEN_EXPANDED = 1_000_000
+"""Characters and values, where each alias counts as what it stands for."""
+
+
+class BoundedLoader(yaml.SafeLoader):
+    """Plain values only, and no more of them than settings have. All that it raises is yaml.YAMLError.
+
+    The sizes are checked before any value is made: anchors that name each other ten times stand for billions of them.
+    """
+
+    def __init__(self, text: str) -> None:
+        """Raises yaml.YAMLError for a text of too many characters, or with some that YAML does not know."""
+        if len(text) > MOST_CHARACTERS:
+            raise yaml.YAMLError(f"{len(text):,} characters are more than {MOST_CHARACTERS:,}")
+        super().__init__(text)
+        self._values = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As PyYAML's own, up to the first value that is one too many or too deep."""
+        self._values += 1
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise yaml.YAMLError(f"lists or mappings lie more than {DEEPEST} times inside each other")
+        if self._values > MOST_VALUES:
+            raise yaml.YAMLError(f"there are more than {MOST_VALUES:,} values")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        """As PyYAML's own, once the anchors are counted."""
+        if _expanded(node, {}) > MOST_WHEN_EXPANDED:
+            raise yaml.YAMLError("its anchors (&, *) stand for more than a million values; write it out")
+        try:
+            return super().construct_document(node)
+        except (ValueError, OverflowError, TypeError, KeyError) as error:  # a month of 13, a mapping as a name
+            raise yaml.YAMLError(f"a value cannot be read ({error})") from None
+
+
+def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values and characters below the node. Raises yaml.YAMLError for one that holds itself."""
+    if id(node) in known:
+        if known[id(node)] < 0:
+            raise yaml.YAMLError("an anchor stands for something that holds it")
+        return known[id(node)]
+    known[id(node)] = -1
+    size = 1
+    if isinstance(node, yaml.ScalarNode):
+        size += len(node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        size += sum(_expanded(each, known) for each in node.value)
+    else:
+        size += sum(_expanded(each, known) for pair in node.value for each in pair)
+    known[id(node)] = size
+    return size
