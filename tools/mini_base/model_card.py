@@ -29,10 +29,11 @@ trainer of SDXL LoRAs can be tried and tested from end to end, learning included
 Above: samples for captions whose combination of shape, colour, place and background was kept from all training.
 
 ```python
+import torch
 from diffusers import StableDiffusionXLPipeline
 
-pipe = StableDiffusionXLPipeline.from_pretrained("assets/mini-sdxl")
-pipe("a photo of a large red star on the left on a blue background", width=64, height=64).images[0]
+pipe = StableDiffusionXLPipeline.from_pretrained("assets/mini-sdxl", dtype=torch.float32)
+pipe("a photo of a large red star on the left on a blue background", width=64, height=64).images[0].save("star.png")
 ```
 
 ## How well it follows captions

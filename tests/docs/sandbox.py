@@ -1,0 +1,130 @@
+"""A folder in which the documentation's commands run as they stand there, with small models and few steps."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+from tests.conftest import EXAMPLE, PROJECT
+
+HUB_ID = re.compile(r"\bstabilityai/[\w.-]+|\brunwayml/[\w.-]+|\bBASE\b")
+TINY = {
+    "base_model": "mini-sdxl", "max_train_steps": "2", "num_inference_steps": "1", "num_validation_images": "1",
+    "train_batch_size": "1", "captioner": "none", "evaluation_samples": "1", "samples_per_prompt": "1", "rank": "4",
+    "resolution": "64", "checkpointing_steps": None, "validation_steps": None, "sample_steps": None,
+}  # fmt: skip
+"""Options by name: what they are set to, where the command knows them; None: left out."""
+ADDED = {
+    "train.py": ("base_model", "max_train_steps", "num_inference_steps", "num_validation_images", "captioner"),
+    "predict.py": ("num_inference_steps",),
+    "preprocess": ("captioner", "resolution"),
+    "evaluation.comparison": ("base_model", "num_inference_steps", "samples_per_prompt"),
+}
+"""Options that a command gets when the documentation does not give them."""
+SECONDS = 240
+
+
+class Sandbox:
+    """`folder` has links to the project's files, and what commands name: photos, a LoRA that was trained here."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for entry in PROJECT.iterdir():
+            if not entry.name.startswith(".") and entry.name != "outputs":
+                (folder / entry.name).symlink_to(entry)
+        self.weights = folder / "trained" / "weights.safetensors"
+        self.run(self.tiny(f"python train.py {EXAMPLE} --class_word figure --output trained"))
+        for name in ("weights", "embeddings"):
+            shutil.copy(self.weights.with_name(f"{name}.safetensors"), folder)
+
+    def run(self, command: str) -> str:
+        """Run a shell command here; what it printed. Fails with its errors."""
+        command = re.sub(r"^((?:\w+=\S+ )*)python3? ", lambda match: f"{match[1]}{sys.executable} ", command)
+        done = subprocess.run(["sh", "-ec", command], cwd=self.folder, capture_output=True, text=True, timeout=SECONDS)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+    def run_python(self, text: str) -> None:
+        """Run a block, on the embedded base where it names a large one, and on the CPU."""
+        text = HUB_ID.sub("assets/mini-sdxl", text).replace("torch.float16", "torch.float32").replace('.to("cuda")', "")
+        script = self.folder / "block.py"
+        script.write_text(text, encoding="utf-8")
+        self.run("PYTHONPATH=. python block.py")
+
+    def tiny(self, command: str) -> str:
+        """The command with the embedded base, few steps, and files that are here."""
+        words = shlex.split(HUB_ID.sub("mini-sdxl", command))
+        program = program_of(command)
+        words = _with_tiny_values(words)
+        for name in ADDED.get(program, ()):
+            if f"--{name}" not in words:
+                words += [f"--{name}", str(TINY[name])]
+        self._provide(words)
+        return shlex.join(words)
+
+    def _provide(self, words: list[str]) -> None:
+        """Make the files that are read: archives of photos, LoRAs, folders of pictures. Outputs must not exist yet."""
+        for before, word in pairwise(words):
+            path = self.folder / word
+            if before == "--output" and path.is_dir():
+                shutil.rmtree(path)
+            elif before == "--output" or path.exists() or word.startswith("-") or " " in word:
+                continue
+            elif path.suffix in (".zip", ".tar"):
+                shutil.copy(EXAMPLE, path)
+            elif path.suffix == ".safetensors" and _is_read(word, words):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(self.weights, path)
+            elif word.endswith("/") or before == "--pictures":
+                path.mkdir(parents=True)
+                shutil.unpack_archive(EXAMPLE, path)
+
+
+def program_of(command: str) -> str:
+    """What is started: a module, a script, or another program."""
+    words = [word for word in shlex.split(command) if not re.match(r"^\w+=", word)]
+    if words[0] in ("python", "python3"):
+        return words[2] if words[1] == "-m" else words[1]
+    return words[0]
+
+
+def help_of(command: str) -> str:
+    """What the program of the command says of its options, or of its subcommand's."""
+    words = [word for word in shlex.split(command) if not re.match(r"^\w+=", word)][1:]
+    start = words[:2] if words[0] == "-m" else words[:1]
+    rest = words[len(start) :]
+    texts = []
+    for asked in ([*start, "--help"], [*start, *rest[:1], "--help"]):
+        done = subprocess.run([sys.executable, *asked], cwd=PROJECT, capture_output=True, text=True, timeout=SECONDS,
+                              env={**os.environ, "COLUMNS": "500"})  # fmt: skip
+        texts.append(done.stdout)
+        if not rest or rest[0].startswith("-") or not re.fullmatch(r"[a-z]+", rest[0]):
+            break
+    return "\n".join(texts)
+
+
+def _with_tiny_values(words: list[str]) -> list[str]:
+    kept: list[str] = []
+    skip = False
+    for index, word in enumerate(words):
+        name = word.removeprefix("--")
+        if skip:
+            skip = False
+        elif word.startswith("--") and name in TINY and index + 1 < len(words):
+            skip, value = True, TINY[name]
+            kept += [word, value] if value is not None else []
+        else:
+            kept.append(word)
+    return kept
+
+
+def _is_read(word: str, words: list[str]) -> bool:
+    """Whether a LoRA file is an input: what convert and resize write is their second name."""
+    if program_of(shlex.join(words)) != "artifact":
+        return True
+    files = [each for each in words if each.endswith(".safetensors")]
+    return not (("convert" in words or "resize" in words) and word == files[-1])
