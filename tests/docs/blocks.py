@@ -9,7 +9,7 @@ from pathlib import Path
 SHELLS = ("sh", "bash", "shell", "console")
 FENCE = re.compile(r"^( {0,3})```+\s*(\w*)")
 COMMAND = re.compile(
-    r"^(?:\w+=\S+ )*(?:python3?|sh|make|pip|cog|accelerate|curl|docker|export|git|apt-get|nvidia-smi)\s"
+    r"^(?:\w+=\S+ )*(?:python3?|lora-trainer|sh|make|pip|cog|accelerate|curl|docker|export|git|apt-get|nvidia-smi)\s"
 )
 """What the first line of an indented block begins with, if it is for the shell: others are listings."""
 

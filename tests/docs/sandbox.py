@@ -25,6 +25,12 @@ ADDED = {
     "evaluation.comparison": ("base_model", "num_inference_steps", "samples_per_prompt"),
 }
 """Options that a command gets when the documentation does not give them."""
+SUBCOMMANDS = {
+    "train": "train.py", "predict": "predict.py", "prepare": "preprocess", "evaluate": "evaluation.comparison",
+    "sweep": "service.sweep", "report": "job.report", "inspect": "artifact", "convert": "artifact",
+    "merge": "artifact", "resize": "artifact", "extract": "artifact",
+}  # fmt: skip
+"""Of lora-trainer: what they are."""
 SECONDS = 240
 
 
@@ -43,6 +49,7 @@ class Sandbox:
 
     def run(self, command: str) -> str:
         """Run a shell command here; what it printed. Fails with its errors."""
+        command = re.sub(r"^lora-trainer ", "python -m service ", command)
         command = re.sub(r"^((?:\w+=\S+ )*)python3? ", lambda match: f"{match[1]}{sys.executable} ", command)
         done = subprocess.run(["sh", "-ec", command], cwd=self.folder, capture_output=True, text=True, timeout=SECONDS)
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
@@ -89,7 +96,7 @@ def program_of(command: str) -> str:
     words = [word for word in shlex.split(command) if not re.match(r"^\w+=", word)]
     if words[0] in ("python", "python3"):
         return words[2] if words[1] == "-m" else words[1]
-    return words[0]
+    return SUBCOMMANDS.get(words[1], words[0]) if words[0] == "lora-trainer" else words[0]
 
 
 def help_of(command: str) -> str:
@@ -98,12 +105,11 @@ def help_of(command: str) -> str:
     start = words[:2] if words[0] == "-m" else words[:1]
     rest = words[len(start) :]
     texts = []
-    for asked in ([*start, "--help"], [*start, *rest[:1], "--help"]):
-        done = subprocess.run([sys.executable, *asked], cwd=PROJECT, capture_output=True, text=True, timeout=SECONDS,
-                              env={**os.environ, "COLUMNS": "500"})  # fmt: skip
+    subcommand = rest[:1] if rest and re.fullmatch(r"[a-z]+", rest[0]) else []
+    for asked in ("--help", "--help_all"):  # the second one is known to commands with settings
+        done = subprocess.run([sys.executable, *start, *subcommand, asked], cwd=PROJECT, capture_output=True, text=True,
+                              timeout=SECONDS, env={**os.environ, "COLUMNS": "500"})  # fmt: skip
         texts.append(done.stdout)
-        if not rest or rest[0].startswith("-") or not re.fullmatch(r"[a-z]+", rest[0]):
-            break
     return "\n".join(texts)
 
 
