@@ -9,7 +9,7 @@ import torch
 from artifact.conversion.files import LoraFile
 from artifact.conversion.module_names import parse
 from artifact.errors import ArtifactError
-from artifact.layers import DoraLayer, LohaLayer, LokrLayer, LoraLayer
+from artifact.layers import DoraLayer, LohaLayer, LokrLayer, LoraLayer, OftLayer
 
 SHOWN_HEADER = ("modelspec.", "ss_")
 LONGEST_VALUE = 100
@@ -74,6 +74,8 @@ def _limits(file: LoraFile) -> Iterator[str]:
     layers = file.artifact.layers.values()
     if any(isinstance(layer, LohaLayer | LokrLayer) for layer in layers):
         yield "diffusers refuses LoHa and LoKr layers; ComfyUI and A1111 load them"
+    if any(isinstance(layer, OftLayer) for layer in layers):
+        yield "diffusers and A1111 refuse OFT layers, ComfyUI needs a node for OFTv2: resize makes a plain LoRA of them"
     if any("." not in name and isinstance(layer, DoraLayer) for name, layer in file.artifact.layers.items()):
         yield "diffusers drops dora_scale from kohya's names with a warning only: convert to diffusers for it"
     for layer in layers:

@@ -1,6 +1,6 @@
 """Every kind of adapter: without effect at first, trained, saved with the right scale, read back; and its targets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ import torch
 from peft.tuners.lora import LoraLayer as PeftLoraLayer
 
 from artifact.artifact import Artifact
-from artifact.layers import DoraLayer, FullLayer, LokrLayer, LoraLayer
-from artifact.names.components import Place, components, place_names
+from artifact.layers import DoraLayer, FullLayer, Layer, LokrLayer, LoraLayer
+from artifact.names.components import DENOISER, Place, components, place_names
 from artifact.placement.placing import PlacedArtifacts
 from families.family import ModelFamily, SizeConditioning
 from families.registry import load_base_model
@@ -75,13 +75,7 @@ def test_layers_of_every_kind_mean_what_peft_computes(kind: str, base: ModelFami
         disturb(adapter)
         trained, layers = probe.predict(base, {}), adapter.layers()
         if kind != "dora":  # whose magnitudes the log leaves out
-            for path, module in base.denoiser.named_modules():
-                if isinstance(module, MODULES):
-                    layer = layers[place_names(base)[Place("denoiser", path)]]
-                    change = layer.delta(module.get_base_layer().weight)
-                    torch.testing.assert_close(
-                        change_squared(module).detach(), change.square().sum(), rtol=1e-3, atol=0
-                    )
+            assert_the_log_has_their_change(base, layers)
         with adapter.off():
             torch.testing.assert_close(probe.predict(base, {}), bare, rtol=1e-6, atol=1e-6)
         assert torch.equal(probe.predict(base, {}), trained)
@@ -92,6 +86,15 @@ def test_layers_of_every_kind_mean_what_peft_computes(kind: str, base: ModelFami
         assert (probe.predict(base, {}) - trained).norm() < 1e-3 * (trained - bare).norm()
     finally:
         placed_again.remove()
+
+
+def assert_the_log_has_their_change(base: ModelFamily, layers: Mapping[str, Layer]) -> None:
+    names = place_names(base)
+    for path, module in base.denoiser.named_modules():
+        if isinstance(module, MODULES):
+            part: Any = module
+            change = layers[names[Place(DENOISER, path)]].delta(part.get_base_layer().weight).square().sum()
+            torch.testing.assert_close(change_squared(part).detach(), change, rtol=1e-3, atol=0)
 
 
 @pytest.mark.slow
