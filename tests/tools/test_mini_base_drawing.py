@@ -15,7 +15,6 @@ from tools.mini_base.drawing.outlines import SHAPES, Place, Sheet, Stroke
 from tools.mini_base.drawing.parts import PARTS
 from tools.mini_base.drawing.wide import KINDS, wide_picture
 from tools.mini_base.evaluate_vae import psnr
-from tools.mini_base.muon import Muon, hidden_matrices, orthogonalized
 from tools.mini_base.scenes import (
     ATTRIBUTES,
     BACKGROUNDS,
@@ -32,7 +31,8 @@ from tools.mini_base.scenes import (
     value_of,
     variations,
 )
-from tools.mini_base.train_image_tower import BATCH_SIZE, contrastive_scenes, drawable
+from tools.mini_base.training.muon import Muon, hidden_matrices, orthogonalized
+from tools.mini_base.training.train_image_tower import BATCH_SIZE, contrastive_scenes, drawable
 
 RED_STAR = Thing("star", "red", "striped", "light blue", "large", "on the left", ("eyes", "legs"), outlined=True)
 SCENE = Scene((RED_STAR,), "dark green")

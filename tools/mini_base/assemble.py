@@ -13,7 +13,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from tools.mini_base.train_unet import SCHEDULE
+from tools.mini_base.training.train_unet import SCHEDULE
 
 KEPT = ("README.md", "grid.png", "evaluation.json")
 

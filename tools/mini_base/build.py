@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
-from tools.mini_base import cache_latents, train_image_tower, train_text_encoders, train_unet, train_vae
+from tools.mini_base import cache_latents
 from tools.mini_base.assemble import assemble
 from tools.mini_base.evaluate import ASSETS
+from tools.mini_base.training import train_image_tower, train_text_encoders, train_unet, train_vae
 from tools.mini_base.vocabulary import make_tokenizers
 
 WORK = Path(__file__).resolve().parents[2] / "outputs" / "mini-base-build"

@@ -19,7 +19,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from tools.mini_base.model_card import markdown, write_card
 from tools.mini_base.pictures import to_tensor
-from tools.mini_base.train_text_encoders import token_ids
+from tools.mini_base.training.train_text_encoders import token_ids
 from tools.mini_base.world import ATTRIBUTES, Scene, draw, evaluation_scene, full_caption, value_of, variations
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "mini-sdxl"

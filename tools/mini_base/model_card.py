@@ -7,7 +7,8 @@ from pathlib import Path
 from diffusers import StableDiffusionXLPipeline
 from transformers import CLIPVisionModelWithProjection
 
-from tools.mini_base import cache_latents, train_image_tower, train_text_encoders, train_unet, train_vae
+from tools.mini_base import cache_latents
+from tools.mini_base.training import train_image_tower, train_text_encoders, train_unet, train_vae
 from tools.mini_base.world import ATTRIBUTES
 
 AIMS = {"background": 0.98, "colour": 0.95, "shape": 0.85, "place": 0.90}

@@ -29,7 +29,7 @@ from tools.mini_base.scenes import (
     training_scene,
     variations,
 )
-from tools.mini_base.train_text_encoders import WIDTH, token_ids
+from tools.mini_base.training.train_text_encoders import WIDTH, token_ids
 
 STEPS = 4_000
 BATCH_SIZE = 64

@@ -11,9 +11,9 @@ from transformers import CLIPVisionModelWithProjection
 
 from tools.mini_base import checkpoint
 from tools.mini_base.drawing.wide import wide_picture
-from tools.mini_base.muon import Muon, hidden_matrices
 from tools.mini_base.pictures import save_grid, step_random, to_images, to_tensor
 from tools.mini_base.scenes import SIDE
+from tools.mini_base.training.muon import Muon, hidden_matrices
 
 BATCH_SIZE = 16
 LEARNING_RATE = 5e-3

@@ -16,9 +16,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from tools.mini_base import checkpoint
 from tools.mini_base.attributes import AttributeHeads, Contrast, labels
-from tools.mini_base.muon import Muon, hidden_matrices
 from tools.mini_base.pictures import step_random
 from tools.mini_base.scenes import caption, full_caption, training_scene
+from tools.mini_base.training.muon import Muon, hidden_matrices
 
 STEPS = 1_200
 BATCH_SIZE = 96
