@@ -44,7 +44,7 @@ class Trainer:
         concept_mode: str = Input(
             default="object", choices=["face", "object", "style"], description="What the images show"
         ),
-        trigger_word: str = Input(default="TOK", description="The new word that calls the concept in prompts"),
+        trigger_word: str = Input(default="TOK", description="The new word for the concept in prompts"),
         class_word: Optional[str] = Input(
             default=None, description="What kind of thing it is: dog, woman, watercolour"
         ),
@@ -69,7 +69,7 @@ class Trainer:
             default=None,
             ge=1,
             le=1024,
-            description="Images a micro-batch; by default 4, or all where there are fewer",
+            description="Images per micro-batch; by default 4, or all if there are fewer",
         ),
         rank: int = Input(default=16, ge=1, le=1024, description="Rank of the LoRA"),
         learning_rate: Optional[float] = Input(
@@ -79,7 +79,7 @@ class Trainer:
             default=None,
             ge=0,
             le=10,
-            description="Peak of the tokens; by default 1e-3, and 1 with Prodigy; 0 keeps them",
+            description="Peak learning rate of the tokens; by default 1e-3, and 1 with Prodigy; 0: not trained",
         ),
         num_tokens: int = Input(default=2, ge=1, le=64, description="New tokens in each text encoder"),
         validation_prompt: Optional[str] = Input(default=None, description="Prompt of the samples after training"),

@@ -17,7 +17,7 @@ MaskSource = Literal["none", "face", "subject", "alpha"]
 class ConceptConfig(Settings):
     """One of several concepts. An image belongs to the concept whose folder holds it, else whose trigger it names."""
 
-    trigger_word: Open[str] = Field(min_length=1, max_length=64, description="The new word that calls this concept")
+    trigger_word: Open[str] = Field(min_length=1, max_length=64, description="The new word for this concept")
     class_word: Open[str | None] = Field(None, max_length=64, description="What kind of thing it is")
     folder: Open[str | None] = Field(None, min_length=1, description="Folder of its images inside the data")
     repeats: Open[int] = Field(1, ge=1, le=1000, description="How often each of its images is seen in an epoch")
@@ -28,7 +28,7 @@ class ConceptSection(Settings):
 
     concept_mode: Open[ConceptMode] = Field("object", description="What the images show")
     trigger_word: Open[str] = Field(
-        "TOK", min_length=1, max_length=64, description="The new word that calls the concept in prompts"
+        "TOK", min_length=1, max_length=64, description="The new word for the concept in prompts"
     )
     class_word: Open[str | None] = Field(
         None,
@@ -77,11 +77,11 @@ class IntakeSection(Settings):
 class DecodingSection(Settings):
     """Which pictures are refused, and how the others are read."""
 
-    min_image_side: Open[int] = Field(16, ge=1, description="Images with a shorter side, in pixels, are refused")
-    max_image_pixels: Limited[int] = Field(200_000_000, ge=1, description="Images with more pixels are refused")
-    transparency: Open[Literal["white", "grey"]] = Field("white", description="What transparent parts are laid on")
+    min_image_side: Open[int] = Field(16, ge=1, description="Images with a shorter side, in pixels, are rejected")
+    max_image_pixels: Limited[int] = Field(200_000_000, ge=1, description="Images with more pixels are rejected")
+    transparency: Open[Literal["white", "grey"]] = Field("white", description="Background of transparent images")
     duplicates: Open[Literal["drop", "keep"]] = Field(
-        "drop", description="Images of the very same pixels: drop all but one, or keep them. Near ones are named"
+        "drop", description="Images with identical pixels: drop all but one, or keep them. Near duplicates are reported"
     )
 
 

@@ -36,7 +36,7 @@ class AdapterSection(Settings):
         None, gt=0, description="The adapter is scaled by alpha / rank; by default alpha = rank, and 4 with rslora"
     )
     adapter_dropout: Open[float] = Field(
-        0.0, ge=0, lt=1, description="Share of the adapter's inputs set to zero in a step (lora, rslora, dora)"
+        0.0, ge=0, lt=1, description="Fraction of the adapter's inputs set to zero in a step (lora, rslora, dora)"
     )
     lora_targets: Open[LoraTargets] = Field(
         "attention",
@@ -47,9 +47,14 @@ class AdapterSection(Settings):
         None, min_length=1, max_length=500, description="Layers by a regular expression for the whole path, instead"
     )
     train_text_encoder: Open[bool] = Field(False, description="Put an adapter on the text encoders' attention, too")
-    text_encoder_rank: Limited[int | None] = Field(None, ge=1, le=1024, description="Of that adapter; by default rank")
+    text_encoder_rank: Limited[int | None] = Field(
+        None, ge=1, le=1024, description="Rank of the text encoders' adapter; by default rank"
+    )
     text_encoder_learning_rate: Open[float | None] = Field(
-        None, gt=0, le=10, description="Of that adapter; by default 5e-5, and 1 with Prodigy"
+        None,
+        gt=0,
+        le=10,
+        description="Learning rate of the text encoders' adapter; by default 5e-5, and 1 with Prodigy",
     )
 
     @property

@@ -14,22 +14,22 @@ class CollapseSection(Settings):
     """Phases, and the guard."""
 
     tokens_first: Open[float] = Field(
-        0.0, ge=0, lt=1, description="Share of the run in which only the tokens are trained, before the adapter joins"
+        0.0, ge=0, lt=1, description="Fraction of the run in which only the tokens are trained, before the adapter"
     )
     tokens_until: Open[float] = Field(
         1.0,
         gt=0,
         le=1,
-        description="Share of the run after which only the adapter is trained",
+        description="Fraction of the run after which only the adapter is trained",
     )
     diagnostics_steps: Open[int] = Field(
-        10, ge=1, description="Every so many steps metrics.jsonl also says how far weights and tokens have moved"
+        10, ge=1, description="Log the change of weights and tokens to metrics.jsonl every N steps"
     )
     collapse_guard: Open[CollapseGuardName] = Field(
-        "warn", description="Where the adapter moves too fast in the first fifth: warn, or lower its learning rate too"
+        "warn", description="If the adapter changes too fast in the first fifth: warn, or also lower its learning rate"
     )
     collapse_limit: Open[float] = Field(
-        0.05, gt=0, le=10, description="Too fast is a change of a block's weights by more than this share"
+        0.05, gt=0, le=10, description="Relative change of a block's weights that counts as too fast"
     )
 
     @model_validator(mode="after")

@@ -13,15 +13,15 @@ class DurationSection(Settings):
         None, ge=1, le=1_000_000, description="Optimizer steps; by default each image is seen about 100 times"
     )
     max_train_epochs: Limited[int | None] = Field(
-        None, ge=1, le=100_000, description="Instead: times over all the images"
+        None, ge=1, le=100_000, description="Instead of steps: passes over all images"
     )
     max_train_minutes: Limited[float | None] = Field(
-        None, gt=0, le=100_000, description="Of training steps at most; schedules are shortened to end in time"
+        None, gt=0, le=100_000, description="Time limit of the training steps; schedules are shortened accordingly"
     )
     train_batch_size: Limited[int | None] = Field(
-        None, ge=1, le=1024, description="Images a micro-batch; by default 4, or all where there are fewer"
+        None, ge=1, le=1024, description="Images per micro-batch; by default 4, or all if there are fewer"
     )
-    gradient_accumulation_steps: Limited[int] = Field(1, ge=1, le=1024, description="Micro-batches an optimizer step")
+    gradient_accumulation_steps: Limited[int] = Field(1, ge=1, le=1024, description="Micro-batches per optimizer step")
 
     @model_validator(mode="after")
     def _duration_rules(self) -> "DurationSection":

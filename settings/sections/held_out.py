@@ -10,13 +10,16 @@ class HeldOutSection(Settings):
     """Validation on pictures that are not trained."""
 
     validation_steps: Open[int | None] = Field(
-        None, ge=1, description="Every so many steps, measure the loss on held-out pictures, and return the best step"
+        None, ge=1, description="Measure the loss on held-out pictures every N steps, and return the best step"
     )
     validation_share: Open[float] = Field(
-        0.1, gt=0, le=0.5, description="Of the images, held out; where that is less than one, crops of them are"
+        0.1,
+        gt=0,
+        le=0.5,
+        description="Fraction of the images that is held out; if that is less than one image, crops are used",
     )
     early_stopping_patience: Open[int | None] = Field(
-        None, ge=1, description="End the run after so many validations in a row without a better one; by default never"
+        None, ge=1, description="End the run after N validations without improvement; by default never"
     )
 
     @model_validator(mode="after")

@@ -13,17 +13,23 @@ class NoiseSection(Settings):
         0.0, ge=0, le=1, description="Noise of varying mean, for darker and lighter pictures; usual 0.02 to 0.05"
     )
     input_perturbation: Open[float] = Field(
-        0.0, ge=0, le=1, description="More noise in the input than in the target, against errors that add up; usual 0.1"
+        0.0,
+        ge=0,
+        le=1,
+        description="Noise in the input but not in the target, against accumulated sampling errors; usual 0.1",
     )
     conditioning_noise: Open[float] = Field(
-        0.0, ge=0, le=1, description="Noise on half of the prompts' features, in their deviation; usual 0.02 to 0.1"
+        0.0,
+        ge=0,
+        le=1,
+        description="Noise on half of the prompt features, in units of their deviation; usual 0.02 to 0.1",
     )
     min_timestep: Open[float] = Field(
-        0.0, ge=0, lt=1, description="No training nearer to the clean picture; 1 is pure noise"
+        0.0, ge=0, lt=1, description="Lower limit of the trained timesteps: 0 is the clean picture, 1 pure noise"
     )
-    max_timestep: Open[float] = Field(1.0, gt=0, le=1, description="No training nearer to pure noise than this")
+    max_timestep: Open[float] = Field(1.0, gt=0, le=1, description="Upper limit of the trained timesteps")
     timestep_bias: Open[float | None] = Field(
-        None, ge=-5, le=5, description="Draws timesteps around the middle (0), more to noise (1) or to details (-1)"
+        None, ge=-5, le=5, description="Logit-normal timesteps, centred (0), shifted to noise (1) or to details (-1)"
     )
 
     @property

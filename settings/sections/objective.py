@@ -11,9 +11,11 @@ from settings.record import Settings
 class ObjectiveSection(Settings):
     """The terms of the loss, and what they weigh."""
 
-    loss_type: Open[Literal["mse", "huber"]] = Field("mse", description="huber: odd images cannot dominate the others")
+    loss_type: Open[Literal["mse", "huber"]] = Field(
+        "mse", description="mse, or huber, which limits the effect of outliers"
+    )
     huber_delta: Open[float] = Field(
-        0.1, gt=0, le=1, description="Errors beyond this count linearly with loss_type huber"
+        0.1, gt=0, le=1, description="Errors above this count linearly with loss_type huber"
     )
     huber_schedule: Open[Literal["constant", "snr"]] = Field(
         "snr", description="snr: huber_delta where all is noise, rising to 1 (as mse) where the picture is seen"
@@ -24,16 +26,19 @@ class ObjectiveSection(Settings):
     )
     min_snr_gamma: Open[float] = Field(5.0, gt=0, description="γ of the min-SNR and soft-min-SNR weightings")
     prior_matching_weight: Open[float] = Field(
-        0.0, ge=0, le=1000, description="Holds the model to the base where the trigger is absent; 0: off, 1: usual"
+        0.0,
+        ge=0,
+        le=1000,
+        description="Prior matching: without the trigger, predictions stay those of the base; 0: off, 1: usual",
     )
     prior_matching_interval: Open[int] = Field(
         1,
         ge=1,
         le=100,
-        description="Do so every so many steps, as many times as strongly; 3 takes a third of the time",
+        description="Do so every N steps with N times the weight; 3 takes a third of the time",
     )
     prior_prompts: Limited[tuple[str, ...]] = Field(
-        (), description="Prompts whose pictures shall stay as they are, besides captions with the class word"
+        (), description="Prompts whose predictions should not change, in addition to captions with the class word"
     )
     mask_floor: Open[float | None] = Field(
         None, ge=0, le=1, description="How much the loss counts outside the mask; by default 0.3 for faces, else 0.1"
@@ -46,16 +51,16 @@ class ObjectiveSection(Settings):
     )
 
     token_attention_weight: Open[float] = Field(
-        0.0, ge=0, le=100, description="Draws attention to the new word into the subject's mask; 0: off, 0.1: usual"
+        0.0, ge=0, le=100, description="Keeps cross-attention to the new tokens inside the mask; 0: off, 0.1: usual"
     )
     token_norm_weight: Open[float] = Field(
-        0.0, ge=0, le=100, description="Keeps tokens as long as the vocabulary's; 0: off, 0.01: usual"
+        0.0, ge=0, le=100, description="Keeps token norms near the vocabulary's; 0: off, 0.01: usual"
     )
     token_covariance_weight: Open[float] = Field(
-        0.0, ge=0, le=100, description="Keeps tokens where the vocabulary lies; 0: off, 0.001: usual"
+        0.0, ge=0, le=100, description="Keeps tokens within the vocabulary's covariance; 0: off, 0.001: usual"
     )
     adapter_l1_weight: Open[float] = Field(
-        0.0, ge=0, le=100, description="Pulls what the adapter does not need to 0; 0: off, 0.03: usual"
+        0.0, ge=0, le=100, description="L1 penalty on the adapter; 0: off, 0.03: usual"
     )
 
     @model_validator(mode="after")

@@ -23,34 +23,40 @@ class OptimizationSection(Settings):
     """Optimizers, learning rates and schedules."""
 
     optimizer: Open[OptimizerName] = Field(
-        "adamw", description="Of the adapter. adamw_8bit and the schedule-free ones need a package of their own"
+        "adamw",
+        description="Optimizer of the adapter; adamw_8bit and the schedule-free ones need an additional package",
     )
-    token_optimizer: Open[OptimizerName] = Field("adamw", description="Of the tokens")
+    token_optimizer: Open[OptimizerName] = Field("adamw", description="Optimizer of the tokens")
     learning_rate: Open[float | None] = Field(
         None, gt=0, le=10, description="Peak learning rate of the LoRA; by default 1e-4, and 1 with Prodigy"
     )
     token_learning_rate: Open[float | None] = Field(
-        None, ge=0, le=10, description="Peak of the tokens; by default 1e-3, and 1 with Prodigy; 0 keeps them"
+        None,
+        ge=0,
+        le=10,
+        description="Peak learning rate of the tokens; by default 1e-3, and 1 with Prodigy; 0: not trained",
     )
     prodigy_d_coef: Open[float] = Field(
-        1.0, gt=0, le=10, description="Factor of the rate that Prodigy finds: 0.5 for faces, 1 else, 2 is bold"
+        1.0, gt=0, le=10, description="Factor of Prodigy's estimated rate: 0.5 for faces, 1 otherwise, 2 is high"
     )
     lr_scheduler: Open[SchedulerName | None] = Field(
-        None, description="After the warm-up; by default cosine, and constant where the optimizer is schedule-free"
+        None, description="Schedule after the warm-up; by default cosine, and constant for schedule-free optimizers"
     )
-    lr_num_cycles: Open[int] = Field(1, ge=1, le=100, description="How often cosine_with_restarts falls to 0")
-    lr_power: Open[float] = Field(1.0, gt=0, le=10, description="Of the polynomial schedule; 1 is linear")
+    lr_num_cycles: Open[int] = Field(1, ge=1, le=100, description="Number of cycles of cosine_with_restarts")
+    lr_power: Open[float] = Field(1.0, gt=0, le=10, description="Power of the polynomial schedule; 1 is linear")
     lr_warmup_steps: Open[int | None] = Field(
         None, ge=0, description="Optimizer steps of linear warm-up; by default a tenth of the run, at most 100"
     )
-    weight_decay: Open[float] = Field(1e-2, ge=0, le=1, description="Decay of the LoRA, apart from the gradient")
+    weight_decay: Open[float] = Field(1e-2, ge=0, le=1, description="Decoupled weight decay of the LoRA")
     token_weight_decay: Open[float] = Field(
-        0.0, ge=0, le=1, description="Decay of the tokens; more than 0 fades the word"
+        0.0, ge=0, le=1, description="Decoupled weight decay of the tokens; above 0 it weakens the trigger word"
     )
     max_grad_norm: Open[float] = Field(
-        1.0, gt=0, description="Gradients are clipped to this norm, each trainable apart"
+        1.0, gt=0, description="Gradients are clipped to this norm, separately for adapter and tokens"
     )
-    token_max_grad_norm: Open[float | None] = Field(None, gt=0, description="Of the tokens; by default max_grad_norm")
+    token_max_grad_norm: Open[float | None] = Field(
+        None, gt=0, description="Clipping norm of the tokens' gradients; by default max_grad_norm"
+    )
     ema_decay: Open[float] = Field(
         0.0, ge=0, lt=1, description="Save an average of the weights over about 1 / (1 - decay) steps; 0: the last ones"
     )

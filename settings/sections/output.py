@@ -12,7 +12,7 @@ class OutputSection(Settings):
     """The artifact and its checkpoints."""
 
     save_precision: Open[Literal["fp16", "bf16", "fp32"]] = Field(
-        "fp16", description="Of the LoRA in weights.safetensors"
+        "fp16", description="Precision of the LoRA in weights.safetensors"
     )
     trackers: Operator[tuple[Literal["tensorboard", "wandb"], ...]] = Field(
         (), description="Also log to these; each needs its package. metrics.jsonl is written in any case"
@@ -20,10 +20,10 @@ class OutputSection(Settings):
     checkpointing_steps: Open[int | None] = Field(
         None,
         ge=1,
-        description="Write checkpoints/step_NNNNNN every so many steps: a whole artifact, and what --resume needs",
+        description="Write checkpoints/step_NNNNNN every N steps: a complete artifact, and the state for --resume",
     )
     keep_checkpoints: Limited[int | None] = Field(
-        None, ge=1, description="Of these, only the last so many are kept, and the best; by default all"
+        None, ge=1, description="Number of checkpoints to keep, besides the best one; by default all"
     )
 
     @model_validator(mode="after")

@@ -41,7 +41,7 @@ class SpeedSection(Settings):
     )
 
     latent_cache: Open[LatentCacheName] = Field(
-        "auto", description="Where latents lie while it trains; auto: on disk where they take half of the free memory"
+        "auto", description="Storage of the cached latents; auto: on disk if they take half of the free memory"
     )
 
     shard_base: Open[bool] = Field(

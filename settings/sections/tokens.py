@@ -17,11 +17,14 @@ class TokenSection(Settings):
     )
     token_init: Open[Literal["words", "vocabulary", "random", "images"] | None] = Field(
         None,
-        description="How they start; by default as the class_word where there is one, else at random; images: as what "
-        "the training images show, for bases with an image tower",
+        description="Initialisation of the tokens; by default from the class_word if there is one, else random; "
+        "images: from the training images, for bases with an image tower",
     )
     token_init_words: Open[str | None] = Field(
-        None, min_length=1, max_length=200, description="Start as these words, one after the other, not as class_word"
+        None,
+        min_length=1,
+        max_length=200,
+        description="Initialise from these words, one per token, instead of class_word",
     )
     token_init_pattern: Open[str | None] = Field(
         None,
@@ -37,7 +40,7 @@ class TokenSection(Settings):
         0.0,
         ge=0,
         le=1,
-        description="Draws tokens to words' length after each step; 0: off, 0.1: gently, 1: fully",
+        description="Scales tokens towards the vocabulary's norm after each step; 0: off, 0.1: mild, 1: fully",
     )
 
     @field_validator("token_init_pattern")

@@ -15,29 +15,29 @@ class ValidationSection(Settings):
     validation_prompt: Open[str | None] = Field(
         None, description="Prompt of the samples after training; by default the concept mode's template"
     )
-    num_validation_images: Limited[int] = Field(4, ge=0, le=64, description="How many samples; 0: none")
-    num_inference_steps: Limited[int] = Field(30, ge=1, le=1000, description="Steps of the samples")
+    num_validation_images: Limited[int] = Field(4, ge=0, le=64, description="Number of samples; 0: none")
+    num_inference_steps: Limited[int] = Field(30, ge=1, le=1000, description="Denoising steps of the samples")
     guidance_scale: Open[float] = Field(6.0, ge=0, le=50, description="Classifier-free guidance of the samples")
     sample_steps: Open[int | None] = Field(
-        None, ge=1, description="Draw the samples also every so many steps, for the report's slider; by default not"
+        None, ge=1, description="Also generate the samples every N steps, for the report's slider; by default not"
     )
     evaluate: Open[Literal["auto", "true", "false"]] = Field(
         "auto",
-        description="Draw with checkpoints at several scales, measure, and return the best; auto: where there are "
+        description="Sample checkpoints at several scales, score them, and return the best; auto: where there are "
         "checkpoints",
     )
     evaluation_scales: Limited[tuple[float, ...]] = Field(
-        (0.7, 0.85, 1.0), min_length=1, max_length=8, description="Strengths of the LoRA that are tried"
+        (0.7, 0.85, 1.0), min_length=1, max_length=8, description="LoRA scales that are compared"
     )
     evaluation_checkpoints: Limited[int] = Field(
-        4, ge=1, le=50, description="At most so many, evenly spread, the last among them"
+        4, ge=1, le=50, description="Maximum number of checkpoints, evenly spaced, including the last"
     )
-    evaluation_samples: Limited[int] = Field(2, ge=1, le=16, description="Pictures of each evaluation prompt")
+    evaluation_samples: Limited[int] = Field(2, ge=1, le=16, description="Pictures per evaluation prompt")
     evaluation_prompts: Limited[tuple[str, ...]] = Field(
         (), description="With {trigger} for the trigger word; by default four that suit the concept mode and the base"
     )
     unrelated_prompts: Limited[tuple[str, ...]] = Field(
-        (), description="Prompts that shall give what they gave; by default six that suit the base"
+        (), description="Prompts whose pictures should not change; by default six that suit the base"
     )
     evaluation_clip: Model[str | None] = Field(
         None,
