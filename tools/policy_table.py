@@ -1,4 +1,4 @@
-"""Writes the tables of docs/serving-strangers.md from the policy itself.
+"""Writes the tables of docs/untrusted-callers.md from the policy itself.
 
 python -m tools.policy_table
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 from service.policy.policy import operators_settings
 from service.policy.rules import LIMITS, LIST_OF, MODEL_LISTS
 
-TARGET = Path(__file__).resolve().parents[1] / "docs" / "serving-strangers.md"
+TARGET = Path(__file__).resolve().parents[1] / "docs" / "untrusted-callers.md"
 BEGIN, END = "<!-- python -m tools.policy_table -->", "<!-- end -->"
 
 

@@ -1,1 +1,1 @@
-"""The concept lottery: things to be taught that nobody chose, drawn from a seed."""
+"""The concept lottery: randomly generated concepts to train, drawn from a seed."""

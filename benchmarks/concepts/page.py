@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.concepts.measures import MEASURES, SMALLER_IS_BETTER
 from benchmarks.record import Row, machine, markdown
 
-PAGE = """# What training teaches of things that nobody chose
+PAGE = """# Training on randomly generated concepts
 
 Written by `python -m benchmarks.concepts.report`: {concepts} concepts drawn by lot, seeds {seeds} of
 `benchmarks/concepts/`, {training_seeds} training seed(s) each, {steps} steps on the embedded base. A concept is a

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PUBLISHING, TRACKERS = "push_to_hub", "trackers"
 UPLOADS = ("preservation_data",)
-"""Files that a request may bring along."""
+"""Files that a request may contain."""
 
 
 class NotAllowed(ConfigError):

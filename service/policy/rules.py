@@ -1,7 +1,7 @@
 """The operator's policy for callers of the Cog service: the one place for its limits, lists and variables.
 
 Each setting and each predictor input carries a mark where it is declared (settings/callers.py); here is what the marks
-mean, and the environment variable that changes it. docs/serving-strangers.md has the same as a table.
+mean, and the environment variable that changes it. docs/untrusted-callers.md has the same as a table.
 """
 
 import math

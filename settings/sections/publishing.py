@@ -6,7 +6,7 @@ from settings.callers import Open, Operator
 from settings.record import Settings
 
 TOKEN_VARIABLE = "PUBLISH_TOKEN"
-"""Environment variable with the token of whoever asked for the publishing, where that is not the owner's HF_TOKEN."""
+"""Environment variable with the caller's token for publishing, if it is not the owner's HF_TOKEN."""
 
 
 class PublishingSection(Settings):

@@ -131,7 +131,7 @@ def _apart(word: str, others: Sequence[Colour], rng: random.Random, tries: int =
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
-    """A caption of the scene: now and then without the background, or with a generic noun for the shape."""
+    """A caption of the scene: sometimes without the background, or with a generic noun for the shape."""
     phrases = []
     for thing in scene.things:
         nouns = CREATURE_NOUNS if thing.parts else GENERIC_NOUNS
@@ -214,7 +214,7 @@ def _sample_thing(rng: random.Random, taken: set[str], place: str, sizes: tuple[
 
 
 def _other_colour(rng: random.Random, taken: set[str]) -> str:
-    """The word of a colour whose typical one is told apart from those that are taken."""
+    """The word of a colour whose typical one is distinguishable from those that are taken."""
     return rng.choice([name for name in COLOURS if can_be_told(name, taken)])
 
 

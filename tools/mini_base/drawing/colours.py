@@ -32,7 +32,7 @@ COLOURS: dict[str, Colour] = {
 }
 """A typical colour of each word."""
 DISTINCT = 30.0
-"""CIELAB distance from which two colours are told apart at a glance."""
+"""CIELAB distance from which two colours are distinguishable at a glance."""
 UNAMBIGUOUS = 0.8
 """A colour is called by a word when it is at most this much as far from it as from the next word."""
 FARTHEST = 40.0
@@ -76,7 +76,7 @@ def colour_named(name: str, rng: random.Random) -> Colour:
 
 
 def distinct_colour(others: Sequence[Colour], rng: random.Random, least: float = DISTINCT) -> Colour:
-    """A colour, each word as likely, that is told apart from all `others`."""
+    """A colour, each word as likely, that is distinguishable from all `others`."""
     while True:
         colour = colour_named(rng.choice(tuple(COLOURS)), rng)
         if all(distance(colour, other) >= least for other in others):

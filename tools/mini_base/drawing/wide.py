@@ -99,7 +99,7 @@ def texture(side: int, rng: random.Random) -> Image.Image:
 
 
 def training_photograph(side: int, rng: random.Random) -> Image.Image:
-    """A square of one of the photographs that may be seen, now and then with its colours exchanged."""
+    """A square of one of the photographs that may be seen, sometimes with its colours exchanged."""
     square = photographs.random_square(photographs.TRAINING, side, rng)
     if rng.random() < 0.3:
         channels = square.split()

@@ -1,4 +1,4 @@
-"""Strangers at the real Cog server: what is the operator's stays so, and nothing of the server's disk gets out."""
+"""Untrusted callers at the real Cog server: the operator's settings hold, no file of the disk is returned."""
 
 import json
 import shutil
@@ -126,16 +126,16 @@ def test_secrets_are_used_for_their_job_and_written_nowhere(
 ) -> None:
     assert "published: " in published["logs"]
     output = published["output"]
-    handed_out = b"".join(decode(output[name]) for name in ("weights", "embeddings", "report"))
-    handed_out += b"".join(hub.committed["me/robot"].values())
+    returned = b"".join(decode(output[name]) for name in ("weights", "embeddings", "report"))
+    returned += b"".join(hub.committed["me/robot"].values())
     (job,) = (folder / "jobs").iterdir()
     written = b"".join(path.read_bytes() for path in job.rglob("*") if path.is_file())
     told = (published["logs"] + str(published["metrics"])).encode() + (folder / "train.log").read_bytes()
     for secret in (CALLERS_TOKEN, *OPERATORS.values()):
-        for place in (handed_out, written, told):
+        for place in (returned, written, told):
             assert secret.encode() not in place
     assert hub.seen and not any(OPERATORS["HF_TOKEN"] in str(headers) for _, headers in hub.seen)
-    assert str(disk).encode() not in handed_out and MARKER not in handed_out + written
+    assert str(disk).encode() not in returned and MARKER not in returned + written
     failed = server.post("trainings", {**in_config(trackers=["wandb"]), "wandb_api_key": CALLERS_KEY})
     assert failed["status"] == "failed"  # W&B is not installed, or does not know the key
     assert CALLERS_KEY not in failed["error"] and CALLERS_KEY.encode() not in (folder / "train.log").read_bytes()
