@@ -1,13 +1,16 @@
 """The operator's policy: every setting is marked, and what the marks say is kept."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from service.job_secrets import MASK, child_environment, require_useful, secrets_of
+from service.child_process import ChildProcess
+from service.cog_training import TrainingFailed, _relay
+from service.job_secrets import MASK, Secrets, child_environment, require_useful, secrets_of
 from service.policy.amounts import marks_of
 from service.policy.policy import NotAllowed, Policy, operators_settings
 from service.policy.rules import (
@@ -261,6 +264,22 @@ def test_secrets_reach_the_child_by_its_environment_alone() -> None:
     for secret in ("hf_token", "wandb_api_key"):
         with pytest.raises(ConfigError, match=f"{secret} has no effect"):
             require_useful(secrets_of(training_request(**{secret: "x"})), TrainingConfig())
+
+
+def test_a_job_that_takes_too_long_is_an_error_that_names_the_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    class Impatient(Policy):
+        job_seconds = 1.0
+
+    policy = Policy.from_environment()
+    impatient = Impatient(**{field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)})
+    program = "import time; print('said hf_caller', flush=True); time.sleep(60)"
+    job = ChildProcess([sys.executable, "-c", program])
+    try:
+        with pytest.raises(TrainingFailed, match="480 minutes, the most that the operator allows .LIMIT_JOB_MINUTES."):
+            _relay(job, impatient, Secrets(hub_token="hf_caller"))
+    finally:
+        job.stop()
+    assert capsys.readouterr().out == f"said {MASK}\n"
 
 
 @pytest.mark.parametrize(
