@@ -1,4 +1,4 @@
-"""YAML of strangers: read only where it is of a sensible size, its anchors multiplied out."""
+"""YAML of untrusted callers: read only where it is of a sensible size, its anchors multiplied out."""
 
 from typing import Any
 

@@ -38,7 +38,7 @@ print("weights.safetensors")
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """Time that passes only when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""What leaves the machine names no path of its disk."""
+"""What is published names no path of its disk."""
 
 from pathlib import Path
 from types import UnionType

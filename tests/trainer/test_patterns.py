@@ -1,4 +1,4 @@
-"""Regular expressions of strangers: whatever they are, they end."""
+"""Regular expressions of untrusted callers: all of them end."""
 
 import time
 
