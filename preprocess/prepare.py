@@ -33,6 +33,8 @@ from preprocess.workers.workers import SINGLE_PROCESS, Workers
 from settings.preparation import DataConfig
 
 BUCKETS_PER_RESOLUTION = 16
+MOST_AUGMENTED = 100_000
+"""Pictures with augmented views among them."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def _build(
     sizes = [renderer.expected_size(item.size) for item, _ in labelled]
     buckets = assign_buckets(sizes, bucket_rules(config, base))
     jobs = [RenderJob(*pair, bucket, index) for index, (pair, bucket) in enumerate(zip(labelled, buckets, strict=True))]
+    _check_views(len(jobs), config)
     examples: list[Example] = []
     for example in renderer.render(jobs, workers):
         examples.append(example)
@@ -119,6 +122,16 @@ def _build(
     warnings += [*template_warning(labels), *balance, *renderer.warnings]
     warnings += flip_warnings({name: given.caption for name, given in labels if given.concept is not None}, config)
     return PreparedDataset(output, tuple(examples), rejected, tuple(warnings))
+
+
+def _check_views(images: int, config: DataConfig) -> None:
+    """Before any is written: each view takes as much of the disk as its image."""
+    views = images * (1 + config.augmented_views) * (2 if config.horizontal_flip else 1)
+    if config.augmented_views and views > MOST_AUGMENTED:
+        raise DatasetError(
+            f"augmented_views: {config.augmented_views} of {images:,} images make {views:,} pictures, more than "
+            f"{MOST_AUGMENTED:,}. Lower augmented_views: with so many images it is hardly needed."
+        )
 
 
 Labelled = list[tuple[Surveyed, Label]]

@@ -9,6 +9,8 @@ from sampler.schedulers import BASE_SCHEDULER, known_schedulers
 
 MAX_SIDE = 4096
 MAX_OUTPUTS = 64
+MAX_STEPS = 1000
+MAX_GUIDANCE = 100
 MAX_SEED = 2**64 - 1
 LARGEST_STRETCH = 0.02
 """By how much the mask's aspect ratio may differ from the picture's: rounding of a scaled copy."""
@@ -55,8 +57,13 @@ def check_request(request: SampleRequest, family: ModelFamily) -> None:
                 f"{name}: {value} must be a multiple of {multiple} between {multiple} and {largest} for this "
                 f"base, such as {min(lower, largest)}"
             )
-    if request.num_inference_steps < 1 or not 1 <= request.num_outputs <= MAX_OUTPUTS:
-        raise RequestError(f"num_inference_steps must be at least 1, num_outputs at least 1 and at most {MAX_OUTPUTS}")
+    if not 1 <= request.num_inference_steps <= MAX_STEPS or not 1 <= request.num_outputs <= MAX_OUTPUTS:
+        raise RequestError(
+            f"num_inference_steps must be at least 1 and at most {MAX_STEPS}, num_outputs at least 1 and at most "
+            f"{MAX_OUTPUTS}"
+        )
+    if not 0 <= request.guidance_scale <= MAX_GUIDANCE:
+        raise RequestError(f"guidance_scale: {request.guidance_scale:g} must lie between 0 and {MAX_GUIDANCE}")
     known = known_schedulers(family.pipeline().scheduler)
     if request.scheduler not in known:
         raise RequestError(

@@ -1,6 +1,7 @@
 """Finds and reads LoRAs: files, URLs, uploads, repositories on the hub."""
 
 import json
+import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -106,8 +107,8 @@ def read_one(location: str, *, local_files: bool, rules: FetchRules | None = Non
             location, lambda folder: download(location, folder / "download", rules=rules)
         ) as path:
             return Artifact.read(path)
-    path = Path(location).expanduser()
-    if local_files and path.exists():
+    path = Path(os.path.expanduser(location))  # Path.expanduser raises an error for an unknown user
+    if local_files and os.path.exists(path):
         return read_local(path)
     if is_hub_reference(location):
         found = find_on_hub(location, rules or FetchRules.from_environment())

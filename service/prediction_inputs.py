@@ -19,6 +19,7 @@ from settings.callers import Limited, Model, Open
 
 MAX_OUTPUTS = 8
 MAX_PICTURE_BYTES = 64 * 1024**2
+MAX_PICTURE_PIXELS = 50_000_000
 SECONDS_BETWEEN_LINES = 2.0
 
 Metric = Callable[[str, float | int], None]
@@ -141,6 +142,8 @@ def _open_picture(path: Path | None, name: str) -> Image.Image | None:
         if path.stat().st_size > MAX_PICTURE_BYTES:
             raise RequestError(f"{name}: larger than {MAX_PICTURE_BYTES:,} bytes")
         with Image.open(path) as image:
+            if image.width * image.height > MAX_PICTURE_PIXELS:  # before they are decoded
+                raise RequestError(f"{name}: has {image.width} × {image.height} pixels, which is too large")
             image.load()
             return image.copy()
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:

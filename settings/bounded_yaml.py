@@ -1,4 +1,4 @@
-"""YAML of untrusted callers: read only where it is of a sensible size, its anchors multiplied out."""
+"""Untrusted YAML: read only where it is of a sensible size, its anchors multiplied out."""
 
 from typing import Any
 

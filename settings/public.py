@@ -25,8 +25,8 @@ def public_settings(config: Settings, *, exclude_defaults: bool = False) -> dict
 
 def public_name(model: str) -> str:
     """A hub id or the name of an embedded model as it is; of a folder or file on this disk the last part alone."""
-    path = Path(model).expanduser()
-    on_disk = path.is_absolute() or model.startswith((".", "~")) or path.exists()
+    path = os.path.expanduser(model)
+    on_disk = os.path.isabs(path) or model.startswith((".", "~")) or os.path.exists(path)
     return Path(os.path.abspath(path)).name if on_disk else model
 
 

@@ -15,6 +15,9 @@ EVALUATION_SETTINGS = (
     "evaluation_clip", "evaluation_dino", "evaluation_face_model",
 )  # fmt: skip
 
+MOST_TOKENS = 1000
+"""New ones in each text encoder, which an artifact can hold."""
+
 SHARDABLE = ("lora", "rslora", "none")
 """Adapters that need no weight of the base outside of its own layer's pass, neither trained nor read back."""
 
@@ -115,6 +118,11 @@ def _mask_rule(config: TrainingConfig) -> None:
 
 
 def _token_rule(config: TrainingConfig) -> None:
+    if len(config.all_concepts) * config.num_tokens > MOST_TOKENS:
+        raise ValueError(
+            f"num_tokens: {config.num_tokens} for each of {len(config.all_concepts)} concepts are more than "
+            f"{MOST_TOKENS} new tokens; lower it"
+        )
     names = ("token_norm_weight", "token_covariance_weight", "token_retraction", "train_existing_tokens")
     given = [name for name in names if getattr(config, name) > 0]
     if given and config.token_learning_rate == 0:

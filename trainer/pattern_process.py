@@ -1,4 +1,4 @@
-"""Run as a program by `trainer.patterns`: finds what a user's regular expression matches, in a process of its own.
+"""Run as a program by `trainer.patterns`: finds what an untrusted regular expression matches, in a process of its own.
 
 Already compiling one can take for ever (nested repetitions), which no time limit of the library covers.
 """

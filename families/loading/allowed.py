@@ -32,7 +32,7 @@ def is_allowed(text: str, patterns: Sequence[str]) -> bool:
 
     A path is compared as it is after links and `..` are followed.
     """
-    path = Path(text).expanduser()
-    is_path = path.exists() or text.startswith(("/", "~", ".")) or ".." in path.parts
+    path = Path(os.path.expanduser(text))  # Path's own methods raise errors for unknown users and long names
+    is_path = os.path.exists(path) or text.startswith(("/", "~", ".")) or ".." in path.parts
     known_as = str(path.resolve()) if is_path else text
     return any(fnmatchcase(known_as, pattern) for pattern in patterns)

@@ -1,6 +1,7 @@
 """Where a base model comes from: the embedded one, a folder, a single file, or a hub id. No weights are loaded here."""
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from fetching.errors import DownloadError
 from fetching.hub_connection import require_hub
 
 INDEX = "model_index.json"
+LONGEST_NAME = 500
+"""Characters that an error shows."""
 
 EMBEDDED_BASE = "mini-sdxl"
 EMBEDDED_BASE_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "mini-sdxl"
@@ -41,15 +44,15 @@ def find_base_model(base_model: str, asked_as: str = "base_model") -> BaseModelS
     """
     if base_model == EMBEDDED_BASE:
         return BaseModelSource(base_model, "folder", str(EMBEDDED_BASE_FOLDER), asked_as)
-    path = Path(base_model).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(base_model))
+    if os.path.isdir(path):  # Path.is_dir raises an error for a name that is too long
         if not (path / INDEX).is_file():
             raise BaseModelError(
                 f"{asked_as}: the folder {base_model} holds no model_index.json. Give a folder in diffusers' layout, "
                 "or the single .safetensors file inside it."
             )
         return BaseModelSource(base_model, "folder", str(path), asked_as)
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix != ".safetensors":
             raise BaseModelError(
                 f"{asked_as}: {base_model} is not a .safetensors file. Pickled checkpoints (.ckpt, .pt, .bin) can run "
@@ -59,20 +62,21 @@ def find_base_model(base_model: str, asked_as: str = "base_model") -> BaseModelS
     if HUB_ID.fullmatch(base_model) and path.suffix != ".safetensors":
         return BaseModelSource(base_model, "hub", base_model, asked_as)
     raise BaseModelError(
-        f"{asked_as}: {base_model!r} is neither '{EMBEDDED_BASE}', nor an existing folder or .safetensors file, nor a "
-        "hub id such as stabilityai/stable-diffusion-xl-base-1.0. Check the spelling of the path."
+        f"{asked_as}: {base_model[:LONGEST_NAME]!r} is neither '{EMBEDDED_BASE}', nor an existing folder or "
+        ".safetensors file, nor a hub id such as stabilityai/stable-diffusion-xl-base-1.0. Check the spelling of the "
+        "path."
     )
 
 
 def find_configuration(base_config: str) -> BaseModelSource:
     """Turn the text of `base_config` into a source. Raises BaseModelError when it is neither folder nor hub id."""
-    path = Path(base_config).expanduser()
-    if (path / INDEX).is_file():
+    path = Path(os.path.expanduser(base_config))
+    if os.path.isfile(path / INDEX):
         return BaseModelSource(base_config, "folder", str(path))
-    if HUB_ID.fullmatch(base_config) and not path.exists():
+    if HUB_ID.fullmatch(base_config) and not os.path.exists(path):
         return BaseModelSource(base_config, "hub", base_config)
     raise BaseModelError(
-        f"base_config: {base_config!r} is neither a folder with a {INDEX} in it nor a hub id such as "
+        f"base_config: {base_config[:LONGEST_NAME]!r} is neither a folder with a {INDEX} in it nor a hub id such as "
         "stabilityai/stable-diffusion-xl-base-1.0"
     )
 

@@ -1,4 +1,4 @@
-"""The published files of a job hold nothing of the disk that it ran on, nor of the environment."""
+"""What a job returns contains nothing of the disk that it ran on, nor of the environment."""
 
 import os
 import shutil
@@ -16,10 +16,10 @@ pytestmark = pytest.mark.slow
 
 SECRETS = {"HF_TOKEN": "hf_secretOfTheOperator", "WANDB_API_KEY": "w" * 40, "OPERATORS_OWN": "environment-secret-17"}
 KEPT_ON_THE_MACHINE = {"config.yaml", "checkpoints"}
-"""What a later run on this machine reads: it has the paths as they were given, and is never published."""
+"""What a later run on this machine reads: it has the paths as they were given, and is never returned."""
 
 
-def test_no_path_and_no_secret_is_in_what_is_published(tmp_path: Path) -> None:
+def test_no_path_and_no_secret_is_in_what_is_returned(tmp_path: Path) -> None:
     disk = tmp_path / "operators-disk"
     shutil.copytree(PROJECT / "assets" / "mini-sdxl", disk / "a-base")
     shutil.copy(EXAMPLE, disk / "prior.zip")
@@ -39,14 +39,14 @@ def test_no_path_and_no_secret_is_in_what_is_published(tmp_path: Path) -> None:
     assert described is not None and described.base_model == "a-base"
     assert described.config["preservation_data"] == "prior.zip"
     for forbidden in (str(disk), "operators-disk", str(tmp_path), str(PROJECT), os.uname().nodename, *SECRETS.values()):
-        for path in published_files(out):
+        for path in returned_files(out):
             assert forbidden.encode() not in path.read_bytes(), f"{forbidden} is in {path.relative_to(out)}"
     for name in ("weights.safetensors", "embeddings.safetensors"):
         with safe_open(out / name, framework="pt") as file:
             assert str(tmp_path) not in str(file.metadata())
 
 
-def published_files(out: Path) -> list[Path]:
+def returned_files(out: Path) -> list[Path]:
     files = [path for path in out.rglob("*") if path.is_file()]
     found = [path for path in files if path.relative_to(out).parts[0] not in KEPT_ON_THE_MACHINE]
     assert {"report.html", "report.json", "weights.safetensors", "dataset.html"} <= {path.name for path in found}

@@ -1,4 +1,4 @@
-"""Names, captions, prompts and metadata of untrusted users are text on every page, and never markup."""
+"""Names, captions, prompts and metadata of others are text on every page, and never markup."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RISKY = "return [...document.querySelectorAll('img[src=x], svg[onload], [onerror
 
 
 def report(folder: Path) -> Path:
-    """The report of a run of which every text is hostile."""
+    """The report of a run of which every text is untrusted."""
     output, dataset = make_output(folder / "run")
     summary = json.loads(output.report.read_text())
     summary["config"] |= {"base_model": HOSTILE, "validation_prompt": f"{TRIGGER} {HOSTILE}", "captioner": HOSTILE,

@@ -38,7 +38,7 @@ print("weights.safetensors")
 
 
 class Clock:
-    """Time that passes only when a test moves it."""
+    """Time that passes when the test says so."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -55,6 +55,11 @@ class CogServer:
         self._process.wait()
         self._log.close()
 
+    @property
+    def pid(self) -> int:
+        """Of the server's process."""
+        return self._process.pid
+
     def status(self) -> str:
         """STARTING, READY, BUSY …; "DOWN" while nothing listens."""
         try:

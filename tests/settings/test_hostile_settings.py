@@ -1,4 +1,4 @@
-"""Settings of untrusted callers: texts and values that would take hours or gigabytes to read are refused at once."""
+"""Untrusted settings: texts and values that would take hours or gigabytes to read are refused at once."""
 
 import json
 import time

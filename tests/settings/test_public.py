@@ -1,4 +1,4 @@
-"""What is published names no path of its disk."""
+"""Published settings name no path of its disk."""
 
 from pathlib import Path
 from types import UnionType

@@ -1,4 +1,4 @@
-"""Regular expressions of untrusted callers: all of them end."""
+"""Untrusted regular expressions: whatever they are, they end."""
 
 import time
 

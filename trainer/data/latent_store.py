@@ -65,7 +65,7 @@ def encode_dataset(
 def encoding_dataset(
     dataset: PreparedDataset, family: ModelFamily, place: LatentPlace, folder: Path, processes: Processes
 ) -> Generator[StageProgress, None, list[CachedExample]]:
-    """As `encode_dataset`, and yields its progress."""
+    """As `encode_dataset`, with its progress."""
     if place == "disk":
         folder.mkdir(exist_ok=True)
     cached = cache_examples(dataset, family) if place == "memory" else _store(dataset, family, folder, processes)
