@@ -2,12 +2,6 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-from preprocess.captioners.captioner import Captioner
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Kind(StrEnum):
@@ -41,9 +35,3 @@ class CaptionerChoice:
     kind: Kind
     prompt: str
     trust_remote_code: bool
-
-    def load(self, device: "torch.device") -> Captioner:
-        """Bring the model onto `device`. Raises CaptionerError with what is missing and the remedy."""
-        from preprocess.captioners.kinds import LOADERS
-
-        return LOADERS[self.kind](self, device)

@@ -49,3 +49,8 @@ LOADERS: Mapping[Kind, Callable[[CaptionerChoice, torch.device], Captioner]] = {
     Kind.CHAT: load_chat,
     Kind.COGVLM: load_cogvlm,
 }
+
+
+def load_captioner(choice: CaptionerChoice, device: torch.device) -> Captioner:
+    """Bring the chosen model onto `device`. Raises CaptionerError with what is missing and the remedy."""
+    return LOADERS[choice.kind](choice, device)

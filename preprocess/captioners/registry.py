@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from preprocess.captioners.captioner import OTHER_WAYS, Captioner, CaptionerError
+from preprocess.captioners.captioner import OTHER_WAYS, CaptionerError
 from preprocess.captioners.choice import DEFAULT_PROMPTS, FLORENCE_TASKS, CaptionerChoice, Kind
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -81,11 +78,6 @@ def choose_captioner(name: str, *, prompt: str | None, trust_remote_code: bool) 
     if kind is Kind.FLORENCE and prompt not in FLORENCE_TASKS:
         raise CaptionerError(_no_task(name, prompt))
     return CaptionerChoice(source, model_id, kind, prompt, trust_remote_code)
-
-
-def load_captioner(name: str, *, prompt: str | None, trust_remote_code: bool, device: "torch.device") -> Captioner:
-    """The captioner `name`, ready on `device`; see `choose_captioner`. Raises CaptionerError."""
-    return choose_captioner(name, prompt=prompt, trust_remote_code=trust_remote_code).load(device)
 
 
 def _identity(name: str) -> str:

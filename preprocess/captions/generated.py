@@ -19,6 +19,7 @@ from settings.preparation import DataConfig
 from settings.public import public_name
 
 if TYPE_CHECKING:
+    from preprocess.captioners.captioner import Captioner
     from preprocess.captioners.choice import CaptionerChoice
 
 NO_CAPTIONER = "none"
@@ -74,11 +75,18 @@ def _captioner_at_work(
     """Gives a function that captions a batch of image files. The model is there from its first use to the end."""
     from preprocess.captioners.cache import CaptionCache
     from preprocess.captioners.captioning import caption_batch, loaded_on_use
-    from preprocess.workers.devices import best_device
 
     cache = CaptionCache(cache_folder())
-    with loaded_on_use(lambda: choice.load(best_device())) as captioner:
+    with loaded_on_use(lambda: _load(choice)) as captioner:
         yield lambda paths: caption_batch([decode(path, rules).image for path in paths], choice, captioner, cache)
+
+
+def _load(choice: "CaptionerChoice") -> "Captioner":
+    """Imports transformers' models: only where a picture is new to the cache."""
+    from preprocess.captioners.kinds import load_captioner
+    from preprocess.workers.devices import best_device
+
+    return load_captioner(choice, best_device())
 
 
 def _fits(config: DataConfig, count_tokens: TokenCounter | None) -> Callable[[str], bool]:

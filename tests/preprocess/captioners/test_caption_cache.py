@@ -15,6 +15,7 @@ from preprocess.captioners.cache import CaptionCache, pixel_digest
 from preprocess.captioners.captioner import BATCH_SIZE, Captioner, CaptionerError
 from preprocess.captioners.captioning import caption_batch, loaded_on_use
 from preprocess.captioners.choice import CaptionerChoice, Kind
+from preprocess.captioners.kinds import load_captioner
 from preprocess.captioners.registry import choose_captioner
 from tests.preprocess.captioners.tiny_captioners import CPU, EXPECTED, QUESTION, picture, pictures
 
@@ -64,7 +65,7 @@ def test_a_second_run_takes_everything_from_the_cache_and_loads_nothing(
     choice = choose_captioner(str(tiny_captioner("blip")), prompt=None, trust_remote_code=False)
     named = [(f"{index}.png", image) for index, image in enumerate(pictures())]
     cache = CaptionCache(tmp_path / "captions")
-    first = captioned(named, choice, lambda: choice.load(CPU), cache)
+    first = captioned(named, choice, lambda: load_captioner(choice, CPU), cache)
     assert list(first.items()) == [(name, text) for (name, _), text in zip(named, EXPECTED, strict=True)]
     renamed = [(f"other {name}", image) for name, image in named]
     again = captioned(renamed, choice, lambda: pytest.fail("the model is loaded again"), cache)

@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save_file
 from preprocess.captioners import loading
 from preprocess.captioners.captioner import Captioner, CaptionerError
 from preprocess.captioners.chat_captioner import MAX_PIXELS, ChatCaptioner, ask, at_most, spoken
-from preprocess.captioners.registry import CAPTIONERS, choose_captioner, load_captioner
+from preprocess.captioners.kinds import load_captioner
+from preprocess.captioners.registry import CAPTIONERS, choose_captioner
 from tests.preprocess.captioners.tiny_captioners import (
     CPU,
     EXPECTED,
@@ -45,7 +46,7 @@ def prompt_of(name: str) -> str | None:
 
 
 def load(folder: Path, prompt: str | None = None) -> Captioner:
-    return load_captioner(str(folder), prompt=prompt, trust_remote_code=False, device=CPU)
+    return load_captioner(choose_captioner(str(folder), prompt=prompt, trust_remote_code=False), CPU)
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -211,7 +212,7 @@ def test_choosing_a_known_captioner_imports_neither_torch_nor_transformers() -> 
 
 def test_a_captioner_that_cannot_be_downloaded_names_the_other_ways() -> None:
     with pytest.raises(CaptionerError, match=r"Florence-2-large: cannot be downloaded.*captioner: none.*\.txt"):
-        load_captioner("florence-2", prompt=None, trust_remote_code=False, device=CPU)
+        load_captioner(choose_captioner("florence-2", prompt=None, trust_remote_code=False), CPU)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision is installed")
@@ -310,19 +311,19 @@ def _modules_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cogvlm_is_refused_unless_its_code_is_trusted(tmp_path: Path) -> None:
     for name in ("cogvlm", str(make_cogvlm(tmp_path / "cogvlm", outdated=False))):
         with pytest.raises(CaptionerError, match="glm-4v.*trust_remote_code: true.*captioner: none"):
-            load_captioner(name, prompt=None, trust_remote_code=False, device=CPU)
+            load_captioner(choose_captioner(name, prompt=None, trust_remote_code=False), CPU)
 
 
 @pytest.mark.usefixtures("_modules_in")
 def test_cogvlm_answers_when_its_code_is_trusted(tmp_path: Path) -> None:
     folder = make_cogvlm(tmp_path / "cogvlm", outdated=False)
-    captioner = load_captioner(str(folder), prompt=QUESTION, trust_remote_code=True, device=CPU)
+    captioner = load_captioner(choose_captioner(str(folder), prompt=QUESTION, trust_remote_code=True), CPU)
     assert captioner.caption(pictures()) == [colour for colour, _ in SEEN]
 
 
 @pytest.mark.usefixtures("_modules_in")
 def test_code_of_cogvlm_that_no_longer_runs_names_its_successor(tmp_path: Path) -> None:
     folder = make_cogvlm(tmp_path / "outdated", outdated=True)
-    captioner = load_captioner(str(folder), prompt=QUESTION, trust_remote_code=True, device=CPU)
+    captioner = load_captioner(choose_captioner(str(folder), prompt=QUESTION, trust_remote_code=True), CPU)
     with pytest.raises(CaptionerError, match="get_seq_length.*glm-4v"):
         captioner.caption(pictures())

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from preprocess.captioners import kinds
 from preprocess.captioners.captioner import Captioner
 from preprocess.captioners.choice import CaptionerChoice
 from preprocess.errors import DatasetError
@@ -207,13 +208,13 @@ def test_captioners_share_the_pictures_in_the_batches_of_one(
 ) -> None:
     folder = write_shards(tmp_path / "shards")
     options = {"captioner": str(tiny_captioner("blip")), "duplicates": "keep", "min_image_side": 8}
-    load, lock = CaptionerChoice.load, threading.Lock()
+    load, lock = kinds.load_captioner, threading.Lock()
 
     def one_at_a_time(choice: CaptionerChoice, device: torch.device) -> Captioner:
         with lock:  # transformers loads in one thread of a process only
             return load(choice, device)
 
-    monkeypatch.setattr(CaptionerChoice, "load", one_at_a_time)
+    monkeypatch.setattr(kinds, "load_captioner", one_at_a_time)
     datasets = []
     for name, each in (("alone", SINGLE_PROCESS), ("together", workers)):
         monkeypatch.setenv("CAPTION_CACHE", str(tmp_path / f"captions of {name}"))
