@@ -55,7 +55,8 @@ class Example:
     """One training image. `source` is the user's file. The first view is the plain one, the others are augmentations.
 
     `concept` is the trigger word that the image teaches, None in the preservation set. `weight` scales its loss,
-    `repeats` says how often it is seen in an epoch. `crop_source`: face, mask, saliency or centre.
+    `repeats` says how often it is seen in an epoch. `crop_source`: face, mask, saliency or centre. Of `caption` and
+    `other_captions` one is drawn each time.
     """
 
     source: str
@@ -69,6 +70,12 @@ class Example:
     faces: tuple[FaceBox, ...] = ()
     crop_source: str = "centre"
     warnings: tuple[str, ...] = ()
+    other_captions: tuple[str, ...] = ()
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All of them, the first one first."""
+        return (self.caption, *self.other_captions)
 
     @property
     def bucket(self) -> tuple[int, int]:
@@ -134,7 +141,8 @@ class PreparedDataset:
         for example in self.examples:
             for name in _files(example):
                 digest.update(of_file[name])
-            digest.update(json.dumps([example.caption, example.concept, example.repeats, example.weight]).encode())
+            label = [*example.captions, example.concept, example.repeats, example.weight]
+            digest.update(json.dumps(label).encode())
         return digest.hexdigest()[:16]
 
     def _digest_of_file(self, name: str) -> bytes:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from preprocess.captions.concepts import balancing_repeats, count_seen, require_images
+from preprocess.captions.foreign_syntax import syntax_warnings
 from preprocess.captions.generated import caption_missing
 from preprocess.captions.labels import (
     Label,
@@ -15,6 +16,7 @@ from preprocess.captions.labels import (
     flip_warnings,
     label,
     preservation_label,
+    several_warning,
     template_warning,
 )
 from preprocess.captions.pairing import Caption
@@ -119,8 +121,11 @@ def _build(
         yield StageProgress("cutting the images", len(examples), len(jobs))
     warnings = [warning for one in sets for warning in one.all_warnings()]
     labels = [(item.file.name, given) for item, given in labelled]
-    warnings += [*template_warning(labels), *balance, *renderer.warnings]
-    warnings += flip_warnings({name: given.caption for name, given in labels if given.concept is not None}, config)
+    warnings += [*template_warning(labels), *several_warning(labels), *balance, *renderer.warnings]
+    warnings += syntax_warnings([(name, caption) for name, given in labels for caption in given.captions])
+    warnings += flip_warnings(
+        {name: "; ".join(given.captions) for name, given in labels if given.concept is not None}, config
+    )
     return PreparedDataset(output, tuple(examples), rejected, tuple(warnings))
 
 

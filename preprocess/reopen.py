@@ -50,15 +50,16 @@ def _check(example: Example, where: str, triggers: list[str], base: BaseRequirem
             f"{where}: teaches {example.concept}, and the configuration knows {', '.join(triggers)}; set trigger_word "
             f"to {example.concept}, or list it in concepts"
         )
-    if not has_trigger(example.caption, example.concept):
-        raise DatasetError(f"{where}: its caption lacks the trigger word {example.concept}: {example.caption!r}")
+    for caption in example.captions:
+        if not has_trigger(caption, example.concept):
+            raise DatasetError(f"{where}: its caption lacks the trigger word {example.concept}: {caption!r}")
 
 
 def _long_captions(dataset: PreparedDataset, base: BaseRequirements) -> list[str]:
     """Warnings about captions that were edited beyond what the text encoders read."""
     if base.count_tokens is None:
         return []
-    counted = [(example, base.count_tokens(example.caption)) for example in dataset.examples]
+    counted = [(example, max(map(base.count_tokens, example.captions))) for example in dataset.examples]
     return [
         f"{example.source}: its caption has {tokens} tokens, and the text encoders read {MAX_TOKENS}; shorten it"
         for example, tokens in counted

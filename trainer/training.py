@@ -132,7 +132,14 @@ def build_training(
     base_fingerprint = fingerprint(family.denoiser)
     parts = place_parts(_placement(config, family, dataset, generators))
     tokens = _tokens(parts)
-    batches = BatchStream(trained, config.train_batch_size, generators["data"], generators["augment"], processes.share)
+    batches = BatchStream(
+        trained,
+        config.train_batch_size,
+        generators["data"],
+        generators["augment"],
+        processes.share,
+        captions=generators["captions"],
+    )
     trainables = build_trainables(parts, _update_settings(config, config.max_train_steps))
     processes.broadcast_parameters([parameter for trainable in trainables for parameter in trainable.parameters])
     passes = build_passes(

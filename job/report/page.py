@@ -74,7 +74,7 @@ def _images(dataset: PreparedDataset) -> list[dict[str, str]]:
     return [
         {
             "picture": picture_uri(dataset.folder / example.views[0].file, THUMBNAIL_SIDE),
-            "caption": example.caption,
+            "caption": "\n".join(example.captions),
             "name": example.source,
         }
         for example in dataset.examples[:SHOWN_IMAGES]

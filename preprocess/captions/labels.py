@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from preprocess.captions.concepts import find_concept
 from preprocess.captions.pairing import Caption
+from preprocess.captions.placeholders import fill_places
 from preprocess.captions.trigger import (
     class_template,
     has_trigger,
@@ -14,6 +15,7 @@ from preprocess.captions.trigger import (
     with_trigger,
     with_trigger_in_front,
 )
+from preprocess.captions.wildcards import expanded, has_wildcard
 from settings.preparation import ConceptConfig, DataConfig
 
 TokenCounter = Callable[[str], int]
@@ -24,13 +26,22 @@ MIRRORED_WRITING = ("text", "letters", "logo", "sign", "writing", "words")
 
 @dataclass(frozen=True)
 class Label:
-    """What is said about an image. `concept`: its trigger word, None in the preservation set."""
+    """What is said about an image. `concept`: its trigger word, None in the preservation set.
+
+    `others`: further captions, of which one is drawn each time, as the first one is.
+    """
 
     caption: str
     source: str
     concept: str | None
     repeats: int
     warnings: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All of them, the first one first."""
+        return (self.caption, *self.others)
 
 
 def label(
@@ -50,13 +61,33 @@ def label(
     if caption is None:
         text = template(config.concept_mode, concept.trigger_word, concept.class_word)
         caption = Caption(text, "template")
-    text = with_trigger(caption.text, concept.trigger_word, concept.class_word, config.concept_mode)
-    text = with_affixes(text, config.caption_prefix, config.caption_suffix)
-    if count and not has_trigger(caption.text, concept.trigger_word) and _is_behind(text, concept.trigger_word, count):
-        text = with_trigger_in_front(caption.text, concept.trigger_word, config.concept_mode)
-        text = with_affixes(text, config.caption_prefix, config.caption_suffix)
-    warnings = _trigger_warning(name, own, concept, text) if own else ()
-    return Label(text, caption.source, concept.trigger_word, repeats * concept.repeats, warnings)
+    found = _alternatives(caption, concept.trigger_word, concept.class_word)
+    trained = [_with_trigger(text, concept, config, count) for text in found]
+    warnings = [
+        warning
+        for text, whole in zip(found, trained, strict=True)
+        if own
+        for warning in _trigger_warning(name, own.source, text, concept, whole)
+    ]
+    first, *others = dict.fromkeys(trained)
+    times = repeats * concept.repeats
+    return Label(first, caption.source, concept.trigger_word, times, tuple(warnings), tuple(others))
+
+
+def _alternatives(caption: Caption, trigger_word: str | None, class_word: str | None) -> list[str]:
+    """All that an image may be called: each of its captions with each of their alternatives, places filled in."""
+    texts = [made for text in caption.texts for made in (expanded(text) if has_wildcard(text) else (text,))]
+    return list(dict.fromkeys(fill_places(text, trigger_word, class_word) for text in texts)) or [""]
+
+
+def _with_trigger(text: str, concept: ConceptConfig, config: DataConfig, count: TokenCounter | None) -> str:
+    trigger = concept.trigger_word
+    whole = with_trigger(text, trigger, concept.class_word, config.concept_mode)
+    whole = with_affixes(whole, config.caption_prefix, config.caption_suffix)
+    if count and not has_trigger(text, trigger) and _is_behind(whole, trigger, count):
+        whole = with_trigger_in_front(text, trigger, config.concept_mode)
+        whole = with_affixes(whole, config.caption_prefix, config.caption_suffix)
+    return whole
 
 
 def preservation_label(
@@ -65,24 +96,37 @@ def preservation_label(
     """The label of an image that holds the base's prior, with a warning of a trigger in its caption."""
     class_word = next((concept.class_word for concept in config.all_concepts if concept.class_word), None)
     caption = own or generated or Caption(class_template(config.concept_mode, class_word), "template")
+    first, *others = _alternatives(caption, class_word, class_word)
     warnings = tuple(
         f"{name}: a preservation image whose caption holds the trigger {concept.trigger_word}: it will be learned too"
         for concept in config.all_concepts
-        if has_trigger(caption.text, concept.trigger_word)
+        if any(has_trigger(text, concept.trigger_word) for text in (first, *others))
     )
-    return Label(caption.text, caption.source, None, repeats, warnings)
+    return Label(first, caption.source, None, repeats, warnings, tuple(others))
 
 
 def check_length(name: str, labelled: Label, count: TokenCounter) -> Label:
     """The label, with a warning when the text encoders will not read all of it."""
-    tokens = count(labelled.caption)
+    longest = max(labelled.captions, key=count)
+    tokens = count(longest)
     if tokens <= MAX_TOKENS:
         return labelled
     lost = "the end is not trained"
-    if labelled.concept and _is_behind(labelled.caption, labelled.concept, count):
+    if labelled.concept and _is_behind(longest, labelled.concept, count):
         lost = f"the end is not trained, and its trigger word {labelled.concept} stands there"
     too_long = f"{name}: its caption has {tokens} tokens, and the text encoders read {MAX_TOKENS}; {lost}. Shorten it."
     return replace(labelled, warnings=(*labelled.warnings, too_long))
+
+
+def several_warning(labels: Sequence[tuple[str, Label]]) -> Iterator[str]:
+    """That some images have several captions. `labels`: file names with their labels."""
+    names = [name for name, labelled in labels if labelled.others]
+    if names:
+        shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        yield (
+            f"{len(names)} of {len(labels)} images have several captions (lines of a text file, a list, or {{a|b}}): "
+            f"one of them is drawn each time: {shown}"
+        )
 
 
 def flip_warnings(captions: Mapping[str, str], config: DataConfig) -> Iterator[str]:
@@ -112,9 +156,7 @@ def _is_behind(text: str, trigger_word: str, count: TokenCounter) -> bool:
     return count(through_trigger(text, trigger_word)) > MAX_TOKENS
 
 
-def _trigger_warning(name: str, own: Caption, concept: ConceptConfig, text: str) -> tuple[str, ...]:
-    if has_trigger(own.text, concept.trigger_word):
+def _trigger_warning(name: str, source: str, text: str, concept: ConceptConfig, trained: str) -> tuple[str, ...]:
+    if has_trigger(text, concept.trigger_word):
         return ()
-    return (
-        f"{name}: its caption from {own.source} lacks the trigger word {concept.trigger_word}; trained as {text!r}",
-    )
+    return (f"{name}: its caption from {source} lacks the trigger word {concept.trigger_word}; trained as {trained!r}",)

@@ -16,17 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from preprocess.captions.columns import Columns, captions_in, texts_of
+from preprocess.captions.json_text import parse_json
 from preprocess.captions.tables import (
     CAPTION_TABLES,
     CSV_TABLES,
     JSON_TABLES,
     METADATA_TABLES,
     CaptionTable,
-    Columns,
     Row,
-    parse_json,
     read_table,
-    record_text,
 )
 from preprocess.uploads.folder_rules import folder_caption
 from preprocess.uploads.intake import FoundFile
@@ -40,10 +39,24 @@ WORDS_OF_A_CAPTION = 3
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and where it came from: the name of a file, "file name", "folder name", a captioner or "template"."""
+    """A caption and where it came from: the name of a file, "file name", "folder name", a captioner or "template".
+
+    `others`: further captions of the same image, of which one is drawn each time.
+    """
 
     text: str
     source: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All of them, the first one first."""
+        return (self.text, *self.others)
+
+    @classmethod
+    def of(cls, texts: Sequence[str], source: str) -> "Caption":
+        """Of any number of texts; none make an empty caption."""
+        return cls(texts[0], source, tuple(texts[1:])) if texts else cls("", source)
 
 
 @dataclass
@@ -112,8 +125,7 @@ class CaptionFinder:
         yield from self._sidecars(image)
         yield from self._table_captions(image, CSV_TABLES)
         yield from self._table_captions(image, JSON_TABLES)
-        if (text := record_text(self._sidecar_record(image), self.columns)) is not None:
-            yield Caption(text, image.path.with_suffix(JSON_SUFFIX).name)
+        yield from self._sidecar_json(image)
         if text := file_name_caption(image.path, self.from_file_names):
             yield Caption(text, "file name")
         if text := folder_caption(image):
@@ -122,8 +134,8 @@ class CaptionFinder:
     def _table_captions(self, image: FoundFile, names: Sequence[str]) -> Iterator[Caption]:
         for file, key, row in self._rows(image, names):
             self._used_rows.add((file.name, key))
-            if row.text is not None:
-                yield Caption(row.text, file.path.name)
+            if row.captions is not None:
+                yield Caption.of(row.captions, file.path.name)
 
     def _rows(self, image: FoundFile, names: Sequence[str]) -> Iterator[tuple[FoundFile, str, Row]]:
         for wanted in names:
@@ -155,7 +167,17 @@ class CaptionFinder:
     def _sidecars(self, image: FoundFile) -> Iterator[Caption]:
         for suffix in SIDECAR_SUFFIXES:
             if file := self._beside(image, suffix):
-                yield Caption(one_line(read_text(file.path)), file.path.name)
+                yield Caption.of(captions_of_lines(read_text(file.path)), file.path.name)
+
+    def _sidecar_json(self, image: FoundFile) -> Iterator[Caption]:
+        """The captions in an object, or the text or list of texts that is all there is."""
+        if (file := self._beside(image, JSON_SUFFIX)) is None:
+            return
+        content = parse_json(read_text(file.path), file.name)
+        is_record = isinstance(content, dict)
+        captions = captions_in(content, self.columns, file.name) if is_record else texts_of(content, file.name)
+        if captions is not None:
+            yield Caption.of(captions, file.path.name)
 
     def _sidecar_record(self, image: FoundFile) -> Mapping[str, Any]:
         file = self._beside(image, JSON_SUFFIX)
@@ -169,6 +191,11 @@ class CaptionFinder:
                 self._used_files.add(file.name)
                 return file
         return None
+
+
+def captions_of_lines(text: str) -> tuple[str, ...]:
+    """A caption a line, as kohya and OneTrainer read them; blank lines and repeated ones left out."""
+    return tuple(dict.fromkeys(line for each in text.splitlines() if (line := one_line(each))))
 
 
 def file_name_caption(path: Path, wanted: bool | None) -> str | None:

@@ -108,6 +108,7 @@ class Renderer:
             faces=subject.faces,
             crop_source=subject.found_by,
             warnings=warnings,
+            other_captions=job.label.others,
         )
 
     def _class_words(self, job: RenderJob) -> list[str]:

@@ -90,7 +90,9 @@ def _summary(dataset: PreparedDataset, images: Sequence[dict[str, Any]]) -> dict
         "enlarged": sum(example.views[0].crop.enlargement() > 1 for example in examples),
         "identical": _identical(images),
         "sizes": _smallest_median_largest([example.views[0].crop.original for example in examples]),
-        "captionWords": _least_median_most([len(example.caption.split()) for example in examples]),
+        "captionWords": _least_median_most(
+            [len(caption.split()) for example in examples for caption in example.captions]
+        ),
         "buckets": Counter(map(_bucket, examples)).most_common(),
         "captionSources": Counter(map(_source_group, examples)).most_common(),
         "concepts": Counter(map(_concept, examples)).most_common(),
@@ -103,7 +105,7 @@ def _image(folder: Path, link: Link, example: Example) -> dict[str, Any]:
     plain, *augmented = example.views
     return {
         "name": example.source,
-        "caption": example.caption,
+        "caption": "\n".join(example.captions),
         "captionSource": example.caption_source,
         "captionGroup": _source_group(example),
         "concept": _concept(example),

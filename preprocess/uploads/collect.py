@@ -4,8 +4,9 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from preprocess.captions.columns import Columns
 from preprocess.captions.pairing import JSON_SUFFIX, SIDECAR_SUFFIXES, CaptionFinder
-from preprocess.captions.tables import CAPTION_TABLES, Columns
+from preprocess.captions.tables import CAPTION_TABLES
 from preprocess.dataset import Rejected
 from preprocess.progress import StageProgress
 from preprocess.uploads.archive import ArchiveLimits, is_archive_name

@@ -53,7 +53,8 @@ class PlannedBatch:
 
 
 class BatchStream(Iterator[LatentBatch]):
-    """Batches for ever, epoch after epoch. `order` draws the order, `augmentation` the view of each image.
+    """Batches for ever, epoch after epoch. `order` draws the order, `augmentation` the view of each image, `captions`
+    the caption of those that have several (by default the first one is taken).
 
     `batch_size`: of this process. All processes plan the same whole batches, and each takes its share of every one.
 
@@ -67,7 +68,9 @@ class BatchStream(Iterator[LatentBatch]):
         order: Generator,
         augmentation: Generator,
         share: Share = WHOLE,
+        captions: Generator | None = None,
     ) -> None:
+        self._captions = captions
         self._examples, self._batch_size, self._share = examples, batch_size * share.count, share
         self._order, self._augmentation = order, augmentation
         self._plan: list[PlannedBatch] = []
@@ -79,7 +82,7 @@ class BatchStream(Iterator[LatentBatch]):
             self._begin_epoch()
         planned = self._plan[self._taken]
         self._taken += 1
-        return _assemble(self._examples, planned, self._augmentation, self._share)
+        return _assemble(self._examples, planned, self._augmentation, self._share, self._captions)
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the data."""
@@ -127,16 +130,21 @@ def _buckets(examples: Sequence[CachedExample]) -> dict[tuple[int, int], list[in
 
 
 def _assemble(
-    examples: Sequence[CachedExample], planned: PlannedBatch, augmentation: Generator, share: Share
+    examples: Sequence[CachedExample],
+    planned: PlannedBatch,
+    augmentation: Generator,
+    share: Share,
+    captions: Generator | None,
 ) -> LatentBatch:
     whole = [examples[index] for index in planned.indices]
     drawn = [_draw_view(example, augmentation) for example in whole]
+    texts = [_draw_caption(example, captions) for example in whole]
     picked, views = share.of(whole), [view.load() for view in share.of(drawn)]
     moments = torch.stack([view.moments for view in views])
     weights = torch.tensor([example.weight * planned.weight for example in picked])
     return LatentBatch(
         moments,
-        [example.caption for example in picked],
+        share.of(texts),
         [example.concept for example in picked],
         [view.size for view in views],
         _stack_masks(views),
@@ -148,6 +156,14 @@ def _draw_view(example: CachedExample, augmentation: Generator) -> LoadableView:
     if len(example.views) == 1:
         return example.views[0]
     return example.views[int(torch.randint(len(example.views), (), generator=augmentation))]
+
+
+def _draw_caption(example: CachedExample, captions: Generator | None) -> str:
+    """An image with one caption draws nothing."""
+    if captions is None or not example.other_captions:
+        return example.caption
+    texts = (example.caption, *example.other_captions)
+    return texts[int(torch.randint(len(texts), (), generator=captions))]
 
 
 def _stack_masks(views: Sequence[CachedView]) -> Tensor | None:

@@ -40,7 +40,10 @@ class LoadableView(Protocol):
 
 @dataclass(frozen=True)
 class CachedExample:
-    """One image with all its views, of one bucket. `caption`: with the trigger word as the user knows it."""
+    """One image with all its views, of one bucket. `caption`: with the trigger word as the user knows it.
+
+    Of `caption` and `other_captions` one is drawn each time.
+    """
 
     views: tuple[LoadableView, ...]
     caption: str
@@ -48,13 +51,17 @@ class CachedExample:
     bucket: tuple[int, int]
     repeats: int
     weight: float
+    other_captions: tuple[str, ...] = ()
 
 
 def cache_examples(dataset: PreparedDataset, family: ModelFamily) -> Iterator[CachedExample]:
     """Encode the images one by one."""
     for example in dataset.examples:
         views = tuple(encode_view(dataset.folder, view, family) for view in example.views)
-        yield CachedExample(views, example.caption, example.concept, example.bucket, example.repeats, example.weight)
+        yield CachedExample(
+            views, example.caption, example.concept, example.bucket, example.repeats, example.weight,
+            example.other_captions,
+        )  # fmt: skip
 
 
 def count_views(examples: tuple[Example, ...]) -> int:

@@ -110,5 +110,6 @@ def _store(
                 save_file({name: each.contiguous() for name, each in tensors.items() if each is not None}, path)
             stored.append(StoredView(path, size_conditioning(view.crop), family.device))
         yield CachedExample(
-            tuple(stored), example.caption, example.concept, example.bucket, example.repeats, example.weight
-        )
+            tuple(stored), example.caption, example.concept, example.bucket, example.repeats, example.weight,
+            example.other_captions,
+        )  # fmt: skip

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from preprocess.captions.columns import Columns
 from preprocess.captions.pairing import CaptionFinder, file_name_caption
-from preprocess.captions.tables import Columns
 from preprocess.captions.trigger import has_trigger, with_affixes, with_trigger
 from preprocess.errors import DatasetError
 from preprocess.uploads.decoding import is_image_name

@@ -87,3 +87,46 @@ def test_views_are_drawn_and_masks_are_filled_up() -> None:
         seen = zip(batch.masks.flatten().tolist(), batch.weights.tolist(), strict=True)
         by_caption = dict(zip(batch.captions, seen, strict=True))
         assert by_caption == {"a": (1.0, 1.0), "b": (0.25, 0.5)}
+
+
+def test_of_several_captions_one_is_drawn_each_time_and_resumed() -> None:
+    data = [
+        CachedExample(view_of(0), "one", "TOK", (64, 64), 1, 1.0, ("two", "three")),
+        CachedExample(view_of(1), "alone", "TOK", (64, 64), 1, 1.0),
+    ]
+    captions = generator(2)
+    stream = BatchStream(data, 2, generator(), generator(1), captions=captions)
+    drawn = [next(stream).captions for _ in range(300)]
+    counted = Counter(text for batch in drawn for text in batch)
+    assert counted["alone"] == 300 and {"one", "two", "three"} <= set(counted)
+    assert min(counted.values()) > 60
+    place, state = stream.state_dict(), captions.get_state()
+    expected = [next(stream).captions for _ in range(20)]
+    captions.set_state(state)
+    again = BatchStream(data, 2, generator(), generator(1), captions=captions)
+    again.load_state_dict(place)
+    assert [next(again).captions for _ in range(20)] == expected
+
+
+def test_an_image_with_one_caption_draws_none() -> None:
+    captions = generator(2)
+    before = captions.get_state()
+    stream = BatchStream(examples([(64, 64)] * 3), 2, generator(), generator(1), captions=captions)
+    for _ in range(9):
+        next(stream)
+    assert torch.equal(captions.get_state(), before)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_draw_the_captions_of_the_whole_batch(processes: int) -> None:
+    data = [
+        CachedExample(view_of(index), f"{index}", "TOK", (64, 64), 1, 1.0, (f"{index} b",) if index % 2 else ())
+        for index in range(6)
+    ]
+    whole = BatchStream(data, 2 * processes, generator(), generator(1), captions=generator(2))
+    parts = [
+        BatchStream(data, 2, generator(), generator(1), Share(index, processes), generator(2))
+        for index in range(processes)
+    ]
+    for _ in range(12):
+        assert next(whole).captions == [text for part in parts for text in next(part).captions]

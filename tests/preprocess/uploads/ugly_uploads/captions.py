@@ -70,11 +70,10 @@ CAPTIONS = [
         silent=True,
     ),
     Case(
-        "a header that is not known is taken for a row, and named",
+        "a header that is not known is an error that names the settings",
         {"a.png": A, "metadata.csv": b"bild,beschriftung\na.png,a TOK"},
-        1,
-        "1 of its 2 rows name no image that is used: bild",
-        captions=("a TOK",),
+        0,
+        "name the two that are meant with file_column and caption_column",
     ),
     Case(
         "a column that is asked for and is not there is an error",
@@ -115,7 +114,8 @@ CAPTIONS = [
         "NUL and line ends in a caption",
         {"a.png": A, "a.txt": b"a\0 TOK\r\n\r\n at sea\r\n"},
         1,
-        captions=("a TOK at sea",),
+        "1 of 1 images have several captions",
+        captions=("a TOK",),
     ),
     Case("UTF-16", {"a.png": A, "a.txt": "a TOK café".encode("utf-16")}, 1, captions=("a TOK café",), silent=True),
     Case(

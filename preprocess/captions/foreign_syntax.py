@@ -1,0 +1,38 @@
+"""Marks in captions that mean something to other trainers or user interfaces, and are plain text here."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+MARKS: Mapping[str, tuple[re.Pattern[str], str]] = {
+    "|||": (re.compile(r"\|\|\|"), "kohya's end of the tags that stay in front; use keep_first_tags"),
+    "(word:1.2)": (
+        re.compile(r"[(\[][^()\[\]:]+:\s*[+-]?\d*\.?\d+\s*[)\]]"),
+        "the weight of a word for user interfaces; leave the brackets and the number out",
+    ),
+    "((word))": (re.compile(r"\(\([^()]+\)\)"), "the emphasis of a word for user interfaces; leave the brackets out"),
+    "<lora:…>": (
+        re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>", re.IGNORECASE),
+        "a LoRA that a user interface loads; leave it out",
+    ),
+    "BREAK": (re.compile(r"\bBREAK\b"), "the start of a new chunk for user interfaces; use a comma"),
+    "__name__": (re.compile(r"(?<!\w)__[\w/*-]+__(?!\w)"), "a file of alternatives of dynamic prompts; write {a|b}"),
+    "embedding:name": (re.compile(r"\bembedding:\S+", re.IGNORECASE), "an embedding that ComfyUI loads; leave it out"),
+    r"\(": (re.compile(r"\\[()]"), "an escaped bracket for user interfaces; write a plain one"),
+    "--option": (
+        re.compile(r"(?:^|\s)--(?:ar|v|s|q|no|seed|niji|stylize|style|chaos)\s+\S"),
+        "an option of Midjourney; leave it out",
+    ),
+    "[from:to:when]": (
+        re.compile(r"\[[^\[\]:]*:[^\[\]:]*:\s*\d*\.?\d+\]"),
+        "a prompt that changes over the steps; write one of the two",
+    ),
+}
+
+
+def syntax_warnings(captions: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """One line a kind of mark. `captions`: file names with their captions."""
+    for mark, (pattern, meaning) in MARKS.items():
+        names = list(dict.fromkeys(name for name, caption in captions if pattern.search(caption)))
+        if names:
+            shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+            yield f"{len(names)} captions hold {mark}, trained as plain text: elsewhere {meaning} ({shown})"

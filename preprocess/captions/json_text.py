@@ -1,0 +1,26 @@
+"""JSON as people write captions in it."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from preprocess.errors import DatasetError
+from preprocess.uploads.text_files import read_text
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Raises DatasetError for what is no JSON."""
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DatasetError(f"{where}: not JSON ({error})") from error
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """What each line that is not blank holds, with the line's name. Raises DatasetError."""
+    for number, line in enumerate(io.StringIO(read_text(path), newline=None), 1):  # U+2028 ends no line of JSON
+        if line.strip():
+            where = f"{path.name}, line {number}"
+            yield where, parse_json(line, where)
