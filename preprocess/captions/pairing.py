@@ -13,10 +13,10 @@ What has none of these goes to the captioner, or gets a template.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from preprocess.captions.columns import Columns, captions_in, texts_of
+from preprocess.captions.file_names import file_name_caption
 from preprocess.captions.json_text import parse_json
 from preprocess.captions.tables import (
     CAPTION_TABLES,
@@ -33,8 +33,6 @@ from preprocess.uploads.text_files import name_key, one_line, read_text
 
 SIDECAR_SUFFIXES = (".txt", ".caption")
 JSON_SUFFIX = ".json"
-WORDS_OF_A_CAPTION = 3
-"""A file name of fewer words is a name, not a caption."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,9 @@ class CaptionFinder:
         self._used_files: set[str] = set()
         self._used_rows: set[tuple[str, str]] = set()
         self._stems = Counter(self._bare_keys())
+        self._refused: dict[str, str] = {}
+        self._of_refused: dict[str, str] = {}
+        self._refused_rows: dict[tuple[str, str], str] = {}
 
     def find(self, image: FoundFile) -> tuple[Caption | None, list[str]]:
         """The caption of one image, None when it has none, and warnings about empty ones that were passed over."""
@@ -97,19 +98,34 @@ class CaptionFinder:
             merged = {**merged, **row.metadata}
         return merged
 
+    def refuse(self, image: FoundFile, reason: str) -> None:
+        """Remember that the image is not trained: its captions are then of no use, and not without an image."""
+        self._refused[name_key(image.name)] = reason
+        beside = [self._beside(image, suffix) for suffix in (*SIDECAR_SUFFIXES, JSON_SUFFIX)]
+        self._of_refused |= {file.name: image.name for file in beside if file}
+        self._refused_rows |= {(file.name, key): image.name for file, key, _ in self._rows(image, CAPTION_TABLES)}
+
     def unused(self) -> Iterator[tuple[FoundFile, str]]:
-        """Caption files without an image, and why; and the tables of which not one row named an image."""
+        """Caption files whose image is not used, or is not there, and why."""
         for file in self.others:
             name = file.path.name
             if name.lower() in CAPTION_TABLES or file.name in self._used_files:
                 continue
-            if file.path.suffix.lower() in (*SIDECAR_SUFFIXES, JSON_SUFFIX) and name.lower() != "multiply.txt":
+            if image := self._of_refused.get(file.name):
+                yield file, f"{name}: its image is not used. {self._refused[name_key(image)]}"
+            elif file.path.suffix.lower() in (*SIDECAR_SUFFIXES, JSON_SUFFIX) and name.lower() != "multiply.txt":
                 yield file, f"{name}: a caption without its image; name it like the image that it belongs to"
 
     def table_warnings(self) -> Iterator[str]:
         """Rows that name no image: a misspelt name loses a caption."""
         for file, table in self._tables:
-            lost = [row.file for key, row in table.rows.items() if (file.name, key) not in self._used_rows]
+            unnamed = [key for key in table.rows if (file.name, key) not in self._used_rows]
+            refused = [key for key in unnamed if (file.name, key) in self._refused_rows]
+            if refused:
+                reasons = [self._refused[name_key(self._refused_rows[file.name, key])] for key in refused]
+                shown = "; ".join(reasons[:5]) + (" …" if len(reasons) > 5 else "")
+                yield f"{file.name}: the images of {len(refused)} of its {len(table.rows)} rows are not used: {shown}"
+            lost = [table.rows[key].file for key in unnamed if key not in refused]
             if lost and len(lost) == len(table.rows):
                 yield (
                     f"{file.name}: none of its {len(lost)} rows names an image (it names {lost[0]!r}); the names in it "
@@ -167,12 +183,14 @@ class CaptionFinder:
     def _sidecars(self, image: FoundFile) -> Iterator[Caption]:
         for suffix in SIDECAR_SUFFIXES:
             if file := self._beside(image, suffix):
+                self._used_files.add(file.name)
                 yield Caption.of(captions_of_lines(read_text(file.path)), file.path.name)
 
     def _sidecar_json(self, image: FoundFile) -> Iterator[Caption]:
         """The captions in an object, or the text or list of texts that is all there is."""
         if (file := self._beside(image, JSON_SUFFIX)) is None:
             return
+        self._used_files.add(file.name)
         content = parse_json(read_text(file.path), file.name)
         is_record = isinstance(content, dict)
         captions = captions_in(content, self.columns, file.name) if is_record else texts_of(content, file.name)
@@ -188,7 +206,6 @@ class CaptionFinder:
         """The file of the same name with another suffix, or with a further one."""
         for path in (image.path.with_suffix(suffix), image.path.with_name(image.path.name + suffix)):
             if (file := self._others.get(name_key(str(path)))) and file.path.name.lower() not in CAPTION_TABLES:
-                self._used_files.add(file.name)
                 return file
         return None
 
@@ -196,14 +213,3 @@ class CaptionFinder:
 def captions_of_lines(text: str) -> tuple[str, ...]:
     """A caption a line, as kohya and OneTrainer read them; blank lines and repeated ones left out."""
     return tuple(dict.fromkeys(line for each in text.splitlines() if (line := one_line(each))))
-
-
-def file_name_caption(path: Path, wanted: bool | None) -> str | None:
-    """The file's name up to its first underscore, as EveryDream reads it: "a man on a horse_(2).jpg".
-
-    `wanted` None: only where that is at least three words, for IMG_1234.jpg is no caption.
-    """
-    text = one_line(path.stem.split("_")[0])
-    if wanted is False or not text or (wanted is None and len(text.split()) < WORDS_OF_A_CAPTION):
-        return None
-    return text

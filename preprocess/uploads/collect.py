@@ -64,7 +64,16 @@ def collect(
             rejected.append(result)
         yield StageProgress("reading the images", number, len(images))
     kept, refused = _sort_out(surveyed, finder, config)
+    _refuse_captions(finder, images, [*rejected, *refused])
     return Collected(kept, [*rejected, *refused], list(near_duplicates(kept)), finder)
+
+
+def _refuse_captions(finder: CaptionFinder, images: Sequence[FoundFile], rejected: Sequence[Rejected]) -> None:
+    """Tell the finder which images are not trained, so that it names the true reason for their captions."""
+    by_name = {image.name: image for image in images}
+    for item in rejected:
+        if image := by_name.get(item.source):
+            finder.refuse(image, item.reason)
 
 
 def decode_rules(config: DataConfig) -> DecodeRules:

@@ -57,6 +57,33 @@ def test_a_caption_without_its_image_is_named(make_zip: MakeFiles, tmp_path: Pat
     assert "a caption without its image" in dataset.rejected[0].reason
 
 
+@pytest.mark.parametrize("caption", ["b.txt", "b.caption", "b.json", "b.png.txt"])
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (b"no image", "not an image"),
+        (b"", "is empty (0 bytes)"),
+        (png((8, 8)), "too small"),
+        (png(), "the very same picture as a.png"),
+    ],
+)
+def test_a_caption_whose_image_was_refused_says_why(
+    image: bytes, reason: str, caption: str, make_zip: MakeFiles, tmp_path: Path
+) -> None:
+    text = b'{"text": "a TOK"}' if caption.endswith("json") else b"a TOK"
+    dataset = prepared(make_zip({"a.png": png(), "b.png": image, caption: text}), tmp_path)
+    said = {item.source: item.reason for item in dataset.rejected}
+    assert said.keys() == {"b.png", caption}
+    assert f"{caption}: its image is not used" in said[caption] and reason in said[caption]
+
+
+def test_a_row_whose_image_was_refused_says_why(make_zip: MakeFiles, tmp_path: Path) -> None:
+    table = b"file,caption\na.png,a TOK\nb.png,TOK\nc.png,TOK"
+    dataset = prepared(make_zip({"a.png": png(), "b.png": b"no image", "captions.csv": table}), tmp_path)
+    assert any("the images of 1 of its 3 rows are not used: b.png: not an image" in line for line in dataset.warnings)
+    assert any("1 of its 3 rows name no image that is used: c.png" in line for line in dataset.warnings)
+
+
 def test_a_table_that_matches_nothing_is_named(make_zip: MakeFiles, tmp_path: Path) -> None:
     dataset = prepared(make_zip({"a.png": png(), "captions.csv": b"file,caption\nx.png,one\ny.png,two"}), tmp_path)
     assert any("captions.csv: none of its 2 rows names an image" in warning for warning in dataset.all_warnings)

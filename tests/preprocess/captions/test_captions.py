@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocess.captions.columns import Columns
-from preprocess.captions.pairing import CaptionFinder, file_name_caption
+from preprocess.captions.file_names import file_name_caption
+from preprocess.captions.pairing import CaptionFinder
 from preprocess.captions.trigger import has_trigger, with_affixes, with_trigger
 from preprocess.errors import DatasetError
 from preprocess.uploads.decoding import is_image_name
@@ -187,3 +188,43 @@ def test_every_caption_ends_up_with_the_trigger_once_and_for_all(text: str, mode
     once = with_trigger(text, "TOK", class_word, mode)
     assert has_trigger(once, "TOK")
     assert with_trigger(once, "TOK", class_word, mode) == once
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "WhatsApp Image 2024-05-12 at 10.15.33.jpeg", "WhatsApp Image 2024-05-12 at 10.15.33 (1).jpeg",
+        "Screenshot 2024-05-12 at 10.15.33.png", "Screen Shot 2023-01-02 at 9.05.00 PM.png",
+        "Bildschirmfoto 2024-05-12 um 10.15.33.png", "Capture d’écran 2024-05-12 à 10.15.33.png",
+        "Copy of IMG_0012.jpg", "Copy of a photo of grandma.jpg", "Kopie von Foto am See.jpg", "IMG 2024 05 12.jpg",
+        "DSC_0042.jpg", "DSC 0042 copy 2.jpg", "PXL 20240512 101533.jpg", "Photo on 12-05-24 at 10.15.jpg",
+        "DALL·E 2024-05-12 10.15.33 - a robot on sand.png", "ChatGPT Image May 12, 2024, 10 15 33 AM.png",
+        "Gemini_Generated_Image_x.png", "Gemini Generated Image of robot.png",
+        "00012-3245234987-a robot on sand.png", "a robot on sand 3245234987.png", "12 05 2024 10 15.jpg",
+        "3f2504e0-4f89-41d3-9a0c-0305e82c3301 my robot photo.png", "deadbeef01 deadbeef02 deadbeef03.png",
+        "image (1) final version.jpg", "Untitled design for the shop.png", "new project for my robot.png",
+        "scan 12 of the robot.png", "1 2 3 4.png", "Image from iOS at home.jpg", "FB IMG 1650000000000.jpg",
+        "received 12345678 9 10.jpeg", "unsplash photo of a robot.jpg",
+    ],
+)  # fmt: skip
+def test_names_that_cameras_and_programs_give_are_no_captions(name: str) -> None:
+    assert file_name_caption(Path(name), None) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "caption"),
+    [
+        ("a photo of a man_3.jpg", "a photo of a man"),
+        ("picture of 3 dogs on grass.png", "picture of 3 dogs on grass"),
+        ("line drawing of a robot.png", "line drawing of a robot"),
+        ("a man in 1950s clothing.jpg", "a man in 1950s clothing"),
+        ("a man on a horse (2).jpg", "a man on a horse"),
+        ("a man on a horse - Copy.jpg", "a man on a horse"),
+        ("a man on a horse copy 2.jpg", "a man on a horse"),
+        ("ein Mann, der reitet.jpg", "ein Mann, der reitet"),
+        ("image of a dog.jpg", "image of a dog"),
+        ("signal lamp at sea.jpg", "signal lamp at sea"),
+    ],
+)
+def test_words_of_a_person_are_a_caption(name: str, caption: str) -> None:
+    assert file_name_caption(Path(name), None) == caption
