@@ -63,7 +63,7 @@ def test_no_url_input_has_another_scheme(url: str) -> None:
         read_weights(url, "1", local_files=False)
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../x.safetensors", "~root/x", "~nobody-here/x", "x" * 5000, "a\0b"])
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x.safetensors", "~root/x", "~no-such-user/x", "x" * 5000, "a\0b"])
 def test_no_name_of_a_lora_opens_a_file_of_the_disk(name: str) -> None:
     with pytest.raises(ArtifactError, match="neither an upload, nor a URL, nor a hub id"):
         read_weights(name, "1", local_files=False)
