@@ -132,14 +132,7 @@ def build_training(
     base_fingerprint = fingerprint(family.denoiser)
     parts = place_parts(_placement(config, family, dataset, generators))
     tokens = _tokens(parts)
-    batches = BatchStream(
-        trained,
-        config.train_batch_size,
-        generators["data"],
-        generators["augment"],
-        processes.share,
-        captions=generators["captions"],
-    )
+    batches = _batches(trained, config.train_batch_size, generators, processes)
     trainables = build_trainables(parts, _update_settings(config, config.max_train_steps))
     processes.broadcast_parameters([parameter for trainable in trainables for parameter in trainable.parameters])
     passes = build_passes(
@@ -183,6 +176,13 @@ def _placement(
     return Placement(
         family, config.base_model, dataset, config.all_concepts, config.adapters, config.tokens, generators
     )
+
+
+def _batches(
+    examples: list[CachedExample], batch_size: int, generators: NamedGenerators, processes: Processes
+) -> BatchStream:
+    order, views, captions = (generators[name] for name in ("data", "augment", "captions"))
+    return BatchStream(examples, batch_size, order, views, processes.share, captions=captions)
 
 
 def _tokens(parts: Parts) -> ConceptTokens:

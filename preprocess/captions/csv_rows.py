@@ -1,4 +1,4 @@
-"""CSV as spreadsheets and people write it: other delimiters, no header, commas in captions that nobody quoted."""
+"""CSV as spreadsheets and people write it: other delimiters, no header, unquoted commas in captions."""
 
 import csv
 import io
@@ -34,7 +34,7 @@ def csv_records(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, s
 
 
 def _record(names: Sequence[str], cells: Sequence[str], columns: Columns, where: str) -> dict[str, str]:
-    """A row under its header. What is too much belongs to a caption in the last column: nobody quoted its commas."""
+    """A row under its header. What is too much belongs to a caption in the last column: its commas are not quoted."""
     if first_column(names, columns.file_names) is None:
         raise DatasetError(f"{where}: {missing_column('file', columns.file_names, names)}")
     if len(cells) > len(names):

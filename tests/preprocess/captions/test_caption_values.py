@@ -39,7 +39,7 @@ def captions(dataset: PreparedDataset) -> list[tuple[str, ...]]:
         ("p0.png,a TOK, red\np1.png,TOK, blue, old", "a TOK, red"),
     ],
 )
-def test_commas_that_nobody_quoted_belong_to_a_last_caption(
+def test_unquoted_commas_belong_to_a_last_caption(
     table: str, expected: str, make_folder: MakeFiles, tmp_path: Path
 ) -> None:
     assert captions(trained(make_folder, tmp_path, {"metadata.csv": table.encode()}))[0] == (expected,)
