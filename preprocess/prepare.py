@@ -19,13 +19,14 @@ from preprocess.captions.labels import (
     several_warning,
     template_warning,
 )
-from preprocess.captions.pairing import Caption
+from preprocess.captions.pairing import Caption, CaptionFinder
 from preprocess.crops.buckets import DEFAULT_RESOLUTION, BucketRules, assign_buckets
 from preprocess.crops.views import Renderer, RenderJob
 from preprocess.dataset import Example, PreparedDataset, Rejected
 from preprocess.errors import DatasetError
 from preprocess.progress import StageProgress
-from preprocess.uploads.collect import Collected, collect
+from preprocess.training_sets import TrainingSets, separate
+from preprocess.uploads.collect import collect
 from preprocess.uploads.decoding import IMAGE_SUFFIXES
 from preprocess.uploads.folder_rules import folder_repeats
 from preprocess.uploads.intake import FoundFile
@@ -78,7 +79,8 @@ def preparing(
             prior = yield from collect([config.preservation_data], config, output, folder, workers, "preservation-")
             if not prior.kept:
                 raise DatasetError(_nothing_left([config.preservation_data], prior.all_rejected()))
-        dataset = yield from _build(concept, prior, config, output, base, workers)
+        sets = separate(concept, prior, config)
+        dataset = yield from _build(sets, config, output, base, workers)
     dataset.write()
     if not dataset.examples:
         raise DatasetError(_nothing_left(sources, dataset.rejected))
@@ -93,22 +95,14 @@ def bucket_rules(config: DataConfig, base: BaseRequirements) -> BucketRules:
     return BucketRules(resolution, step, config.max_extra_crop, square=not config.aspect_ratio_bucketing)
 
 
-def _build(
-    concept: Collected,
-    prior: Collected | None,
-    config: DataConfig,
-    output: Path,
-    base: BaseRequirements,
-    workers: Workers,
-) -> Stages:
+def _build(sets: TrainingSets, config: DataConfig, output: Path, base: BaseRequirements, workers: Workers) -> Stages:
     """Label, choose sizes, render. What rendering needs is loaded first: it may be missing."""
     renderer = Renderer(config, output)
-    labelled = yield from _label(concept, config, base, workers, preservation=False)
-    if prior is not None:
-        labelled += yield from _label(prior, config, base, workers, preservation=True)
-    sets = [concept] if prior is None else [concept, prior]
-    rejected = tuple(item for one in sets for item in one.all_rejected())
-    if not concept.kept:
+    labelled: Labelled = []
+    for part in sets.parts:
+        labelled += yield from _label(part.images, part.captions, config, base, workers, part.preservation)
+    rejected = tuple(sets.rejected())
+    if not sets.has_concept_images:
         return PreparedDataset(output, (), rejected, ())
     labelled, balance = _balance(labelled, config)
     sizes = [renderer.expected_size(item.size) for item, _ in labelled]
@@ -119,7 +113,7 @@ def _build(
     for example in renderer.render(jobs, workers):
         examples.append(example)
         yield StageProgress("cutting the images", len(examples), len(jobs))
-    warnings = [warning for one in sets for warning in one.all_warnings()]
+    warnings = list(sets.warnings())
     labels = [(item.file.name, given) for item, given in labelled]
     warnings += [*template_warning(labels), *several_warning(labels), *balance, *renderer.warnings]
     warnings += syntax_warnings([(name, caption) for name, given in labels for caption in given.captions])
@@ -143,10 +137,15 @@ Labelled = list[tuple[Surveyed, Label]]
 
 
 def _label(
-    collected: Collected, config: DataConfig, base: BaseRequirements, workers: Workers, preservation: bool
+    images: Sequence[Surveyed],
+    captions: CaptionFinder,
+    config: DataConfig,
+    base: BaseRequirements,
+    workers: Workers,
+    preservation: bool,
 ) -> Generator[StageProgress, None, Labelled]:
-    found = [collected.finder.find(item.file) for item in collected.kept]
-    missing = [item for item, (own, _) in zip(collected.kept, found, strict=True) if own is None]
+    found = [captions.find(item.file) for item in images]
+    missing = [item for item, (own, _) in zip(images, found, strict=True) if own is None]
     generated: dict[FoundFile, Caption] = {}
     for number, (file, caption) in enumerate(caption_missing(missing, config, base.count_tokens, workers), 1):
         if caption:
@@ -154,7 +153,7 @@ def _label(
         yield StageProgress(f"captioning with {config.captioner}", number, len(missing))
     make = preservation_label if preservation else partial(label, count=base.count_tokens)
     labelled: Labelled = []
-    for item, (own, warnings) in zip(collected.kept, found, strict=True):
+    for item, (own, warnings) in zip(images, found, strict=True):
         name = item.file.name
         given = make(name, own, generated.get(item.file), folder_repeats(item.file), config)
         if base.count_tokens:

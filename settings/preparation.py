@@ -11,7 +11,7 @@ from settings.record import Settings
 
 ConceptMode = Literal["face", "object", "style"]
 CropMode = Literal["auto", "face", "mask", "saliency", "centre"]
-MaskSource = Literal["none", "face", "subject", "alpha"]
+MaskSource = Literal["none", "auto", "files", "face", "subject", "alpha"]
 
 
 class ConceptConfig(Settings):
@@ -133,8 +133,9 @@ class SubjectSection(Settings):
     face_detector_model: Operator[Path | None] = Field(None, description="YuNet's ONNX file")
     mask: Open[MaskSource] = Field(
         "none",
-        description="Where the loss counts: everywhere, on the face, on the subject (CLIPSeg), on what is opaque "
-        "(alpha)",
+        description="Where the loss counts: everywhere, on what mask files beside the images mark (files: "
+        "x-masklabel.png, x.mask.png, x_mask.png, masks/x.png), on the face, on the subject (CLIPSeg), on what is "
+        "opaque (alpha); auto: the image's mask file, else its transparency, else everywhere",
     )
     mask_prompt: Open[str | None] = Field(
         None, min_length=1, max_length=200, description="What CLIPSeg looks for; by default the class word"
@@ -242,6 +243,11 @@ class DataConfig(
         return self.preservation_data is not None
 
     @property
+    def uses_mask_files(self) -> bool:
+        """Whether masks beside the images are used."""
+        return self.mask in ("auto", "files")
+
+    @property
     def all_concepts(self) -> tuple[ConceptConfig, ...]:
         """The concepts of the run: the listed ones, or the one of trigger_word and class_word."""
         return self.concepts or (
@@ -281,7 +287,7 @@ def _mask_rules(config: DataConfig) -> None:
     if config.mask == "subject" and not config.mask_prompt and not all(c.class_word for c in config.all_concepts):
         raise ValueError("mask subject needs a mask_prompt or class_word: what shall be found?")
     if config.crop == "mask" and config.mask == "none":
-        raise ValueError("crop mask needs a mask: face, subject or alpha")
+        raise ValueError("crop mask needs a mask: auto, files, face, subject or alpha")
 
 
 def _augmentation_rules(config: DataConfig) -> None:

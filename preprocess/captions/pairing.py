@@ -199,6 +199,8 @@ class CaptionFinder:
 
     def _sidecar_record(self, image: FoundFile) -> Mapping[str, Any]:
         file = self._beside(image, JSON_SUFFIX)
+        if file:
+            self._used_files.add(file.name)
         record = parse_json(read_text(file.path), file.name) if file else {}
         return record if isinstance(record, dict) else {}
 

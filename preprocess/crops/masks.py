@@ -1,12 +1,16 @@
 """Masks of the subject: pictures in mode "L" of the picture's own size, 255 on the subject, 0 elsewhere."""
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from preprocess.dataset import FaceBox
 from preprocess.errors import DatasetError
+from preprocess.uploads.decoding import load_upright
 
 HEAD = 1.4  # face boxes: an ellipse of that size holds hair, ears and chin
+SHAPE_TOLERANCE = 0.02  # of width / height: reduced copies are rounded
 SOFTNESS = 0.15  # of the face's size: the blur's standard deviation
 
 
@@ -24,6 +28,24 @@ def opacity_mask(opacity: Image.Image | None) -> Image.Image | None:
     if opacity is None or opacity.getextrema()[0] == opacity.getextrema()[1]:
         return None
     return normalise(opacity)
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
+    """The user's own mask of a picture of `size` (width, height), in another scale perhaps.
+
+    Raises DatasetError for a mask of another shape, a black one, and a file that is no picture.
+    """
+    mask = load_upright(path)
+    if mask.mode in ("RGBA", "LA") and len(set(mask.convert("RGB").getextrema())) == 1:  # drawn in the transparency
+        mask = mask.getchannel("A")
+    shape, wanted = mask.width / mask.height, size[0] / size[1]
+    if abs(shape / wanted - 1) > SHAPE_TOLERANCE:
+        raise DatasetError(f"its mask {path.name} is {mask.width}×{mask.height}, and the picture {size[0]}×{size[1]}")
+    try:
+        levels = normalise(mask)
+    except DatasetError as error:
+        raise DatasetError(f"its mask {path.name}: {error}") from error
+    return levels if levels.size == size else levels.resize(size, Image.Resampling.BILINEAR)
 
 
 def normalise(mask: Image.Image) -> Image.Image:

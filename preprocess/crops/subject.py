@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Lock
 
 from PIL import Image
 
 from preprocess.crops.crop import MAX_ENLARGEMENT, Size, Window, largest_window
-from preprocess.crops.masks import centre_of_mass, face_mask, opacity_mask
+from preprocess.crops.masks import centre_of_mass, face_mask, opacity_mask, read_mask
 from preprocess.dataset import FaceBox
+from preprocess.errors import DatasetError
 from preprocess.uploads.decoding import Picture
 from settings.preparation import DataConfig
 
@@ -56,9 +58,14 @@ class SubjectFinder:
             "model file (face_detector_model) profiles and small faces are found too"
         ]
 
-    def find(self, picture: Picture, name: str, bucket: Size, class_words: Sequence[str]) -> Subject:
-        """The subject of one picture. `class_words`: what CLIPSeg looks for where no mask_prompt is set."""
-        search = _Search(picture, name, bucket[0] / bucket[1])
+    def find(
+        self, picture: Picture, name: str, bucket: Size, class_words: Sequence[str], mask_file: Path | None = None
+    ) -> Subject:
+        """The subject of one picture. `class_words`: what CLIPSeg looks for where no mask_prompt is set.
+
+        `mask_file`: the user's own mask of it.
+        """
+        search = _Search(picture, name, bucket[0] / bucket[1], mask_file=mask_file)
         if self._detector is not None:
             with self._lock:
                 search.faces = self._detector.detect(picture.image)
@@ -67,6 +74,8 @@ class SubjectFinder:
 
     def _mask(self, search: "_Search", class_words: Sequence[str]) -> Image.Image | None:
         source = self._config.mask
+        if source in ("auto", "files"):
+            return self._mask_of_file(search)
         if source == "alpha":
             mask = opacity_mask(search.picture.opacity)
             if mask is None:
@@ -83,6 +92,18 @@ class SubjectFinder:
                 return face_mask(chosen, search.picture.image.size)
             search.warn("no face was found for its mask, so the loss counts everywhere; crop it yourself or remove it")
         return None
+
+    def _mask_of_file(self, search: "_Search") -> Image.Image | None:
+        if search.mask_file is None:
+            if self._config.mask == "auto":
+                return opacity_mask(search.picture.opacity)
+            search.warn("has no mask file beside it, so the loss counts everywhere; lay one there, such as x.mask.png")
+            return None
+        try:
+            return read_mask(search.mask_file, search.picture.image.size)
+        except DatasetError as error:
+            search.warn(f"{error}; the loss counts everywhere")
+            return None
 
     def _window(self, search: "_Search", bucket: Size) -> Subject:
         size = search.picture.image.size
@@ -112,6 +133,7 @@ class _Search:
     faces: Sequence[FaceBox] = ()
     mask: Image.Image | None = None
     warnings: list[str] = field(default_factory=list)
+    mask_file: Path | None = None
     _chosen: FaceBox | None = None
 
     def warn(self, *reasons: str) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from preprocess.captions.labels import Label
 from preprocess.crops.augment import AugmentationRules, PlannedView, plan_views
-from preprocess.crops.buckets import DEFAULT_RESOLUTION
+from preprocess.crops.buckets import DEFAULT_RESOLUTION, crop_loss
 from preprocess.crops.crop import MAX_ENLARGEMENT, Crop, Size, crop_to_window
 from preprocess.crops.subject import SubjectFinder
 from preprocess.dataset import Example, View
@@ -23,6 +23,8 @@ from settings.public import public_name
 
 SMALLER_AREA = 0.75
 """Of the resolution's. A bucket below this was chosen because the image is small."""
+MUCH_LOST = 1 / 3
+"""Of a picture's area."""
 RUN_LENGTHS = 3
 """zlib's Z_RLE: of the preparation of a photograph, saving it takes most. A quarter faster, an eighth larger."""
 MARKED = 128
@@ -81,7 +83,7 @@ class Renderer:
     def _render(self, job: RenderJob) -> Example:
         name = job.surveyed.file.name
         picture = decode(job.surveyed.file.path, self._rules)
-        subject = self._subjects.find(picture, name, job.bucket, self._class_words(job))
+        subject = self._subjects.find(picture, name, job.bucket, self._class_words(job), job.surveyed.mask)
         crop = crop_to_window(picture.image.size, subject.window, job.bucket)
         picture, upscaled = self._enlarge(picture, crop, name)
         stem = f"{job.number:04d}_{file_stem(job.surveyed.file)}"
@@ -95,6 +97,7 @@ class Renderer:
             *masked,
             *upscaled,
             *self._small(job, crop),
+            *_cut_away(name, job.surveyed.size, job.bucket, subject.found_by),
         )
         return Example(
             source=name,
@@ -158,6 +161,17 @@ class Renderer:
 def _rendering(config: DataConfig, output: Path) -> AbstractContextManager[Callable[[RenderJob], Example]]:
     """The work of another process, with models of its own."""
     return nullcontext(Renderer(config, output)._render)
+
+
+def _cut_away(name: str, size: Size, bucket: Size, found_by: str) -> tuple[str, ...]:
+    """What to say of a picture of which much is lost; a crop to its face is meant to lose the rest."""
+    lost = crop_loss(size, bucket)
+    if lost <= MUCH_LOST or found_by == "face":
+        return ()
+    return (
+        f"{name}: {size[0]}×{size[1]} is cut to {bucket[0]}×{bucket[1]}, and {lost:.0%} of it is lost. Cut it "
+        "yourself, into several pictures perhaps",
+    )
 
 
 def _lost_subject(name: str, views: Sequence[PlannedView], mask: Image.Image) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Collects one set of images: unpacks it, reads every file, and rejects unusable ones."""
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preprocess.captions.columns import Columns
@@ -11,8 +12,10 @@ from preprocess.dataset import Rejected
 from preprocess.progress import StageProgress
 from preprocess.uploads.archive import ArchiveLimits, is_archive_name
 from preprocess.uploads.decoding import IMAGE_SUFFIXES, DecodeRules, is_image_content, is_image_name
+from preprocess.uploads.earlier_outputs import earlier_outputs, output_of
 from preprocess.uploads.folder_rules import MULTIPLY_FILE
 from preprocess.uploads.intake import FoundFile, take_in
+from preprocess.uploads.mask_files import SortedMasks, sort_masks
 from preprocess.uploads.survey import Surveyed, duplicates, near_duplicates, survey
 from preprocess.workers.workers import Workers
 from settings.filters import parse_filter, refused_by
@@ -47,25 +50,63 @@ def collect(
     limits = ArchiveLimits(
         config.max_archive_files, config.max_file_bytes, config.max_archive_bytes, config.max_compression_ratio
     )
-    files = take_in(sources, scratch, limits, workers, config.num_workers)
-    links, images, others = _sorted_by_use(files)
+    files, passed_over, notes = _without_outputs(take_in(sources, scratch, limits, workers, config.num_workers))
+    links, pictures, others = _sorted_by_use(files)
+    sorted_masks = sort_masks(pictures)
+    images = sorted_masks.images
     finder = CaptionFinder(
         images, others, Columns(config.file_column, config.caption_column), config.captions_from_file_names
     )
     surveyed: list[Surveyed] = []
-    rejected = [Rejected(file.name, f"{file.name}: {NO_FILE}") for file in links]
+    rejected = [*passed_over, *(Rejected(file.name, f"{file.name}: {NO_FILE}") for file in links)]
     rejected += [Rejected(file.name, reason) for file in others if (reason := _no_use(file))]
     for number, result in enumerate(
         survey(images, decode_rules(config), output, workers, config.num_workers, series), 1
     ):
         if isinstance(result, Surveyed):
-            surveyed.append(result)
+            mask = sorted_masks.masks.get(result.file.name) if config.uses_mask_files else None
+            surveyed.append(replace(result, mask=mask.path if mask else None))
         else:
             rejected.append(result)
         yield StageProgress("reading the images", number, len(images))
     kept, refused = _sort_out(surveyed, finder, config)
-    _refuse_captions(finder, images, [*rejected, *refused])
-    return Collected(kept, [*rejected, *refused], list(near_duplicates(kept)), finder)
+    rejected += [*refused, *_unused_masks(sorted_masks, kept, config)]
+    _refuse_captions(finder, images, rejected)
+    return Collected(kept, rejected, [*notes, *near_duplicates(kept)], finder)
+
+
+def _without_outputs(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[Rejected], list[str]]:
+    """The user's own files, the pictures in outputs of trainings, and a line for each such output."""
+    outputs = earlier_outputs(files)
+    kept: list[FoundFile] = []
+    rejected: list[Rejected] = []
+    counted: Counter[str] = Counter()
+    for file in files:
+        folder = output_of(file, outputs)
+        if folder is None:
+            kept.append(file)
+            continue
+        name = folder.relative_to(file.root).as_posix()
+        line = f"{name}: {outputs[folder]}, passed over; give it as data of its own if it is meant"
+        counted[line] += 1
+        if is_image_name(file.path):
+            rejected.append(Rejected(file.name, f"{file.name}: lies in {name}, {outputs[folder]}; passed over"))
+    return kept, rejected, [f"{line} ({count} files)" for line, count in counted.items()]
+
+
+def _unused_masks(masks: SortedMasks, kept: Sequence[Surveyed], config: DataConfig) -> Iterator[Rejected]:
+    """The masks that are of no use, and why. What is no concept picture is never trained as one."""
+    images = {item.file.name for item in kept}
+    for image, mask in masks.masks.items():
+        if not config.uses_mask_files:
+            reason = f"the mask of {image}, and not trained; set mask: files to use it, or auto"
+            yield Rejected(mask.name, f"{mask.name}: {reason}")
+        elif image not in images:
+            yield Rejected(mask.name, f"{mask.name}: the mask of {image}, which is not used")
+    for mask in masks.orphans:
+        yield Rejected(mask.name, f"{mask.name}: lies among masks, and there is no image of that name")
+    for mask in masks.doubled:
+        yield Rejected(mask.name, f"{mask.name}: a second mask of the same image; keep one")
 
 
 def _refuse_captions(finder: CaptionFinder, images: Sequence[FoundFile], rejected: Sequence[Rejected]) -> None:

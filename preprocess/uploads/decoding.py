@@ -1,7 +1,9 @@
 """Decodes an image file to RGB, with EXIF orientation and colour profile applied."""
 
+import importlib
 import io
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,18 @@ from preprocess.errors import DatasetError
 
 IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".bmp", ".tif", ".tiff", ".gif",
+    ".jxl",
 }  # fmt: skip
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "BMP", "TIFF", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "BMP", "TIFF", "GIF", "JXL")
 """Pillow's names. No others are opened, whatever a file is called: EPS, for one, is a program that would be run."""
 BACKGROUNDS = {"white": (255, 255, 255), "grey": (128, 128, 128)}
 UNIFORM_ALPHA = 255
 Image.MAX_IMAGE_PIXELS = None  # DecodeRules.max_pixels counts, and is checked before anything is decoded
 register_heif_opener()  # what phones make
+with suppress(ImportError):  # pillow-jxl-plugin, which registers itself
+    importlib.import_module("pillow_jxl")
+JPEG_XL_SUFFIX = ".jxl"
+JPEG_XL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ def is_image_name(path: Path) -> bool:
 def is_image_content(path: Path) -> bool:
     """Whether a file is an image, whatever its name says. Reads its first bytes."""
     try:
-        with Image.open(path, formats=FORMATS):
+        with Image.open(path, formats=_readable_formats()):
             return True
     except Exception:  # whatever Pillow's plugins raise for what they cannot read
         return False
@@ -61,18 +68,26 @@ def decode(path: Path, rules: DecodeRules | None = None) -> Picture:
     rules = rules or DecodeRules()
     upright, notes = _load(path, rules)
     picture = _picture(path, upright, rules, notes)
+    if all(low == high for low, high in picture.image.getextrema()):
+        picture = replace(picture, notes=(*picture.notes, f"{path.name}: of one colour throughout; is it damaged?"))
     if min(picture.image.size) < rules.min_side:
         size = f"{picture.image.width}×{picture.image.height}"
         raise DatasetError(f"{path.name}: {size} is too small to learn from (at least {rules.min_side})")
     return picture
 
 
+def load_upright(path: Path) -> Image.Image:
+    """A picture in its file's own mode, such as a mask. Raises DatasetError."""
+    return _load(path, DecodeRules())[0]
+
+
 def _load(path: Path, rules: DecodeRules) -> tuple[Image.Image, list[str]]:
     """The image as its file has it, turned upright, and what is odd about it."""
     if path.stat().st_size == 0:
         raise DatasetError(f"{path.name}: the file is empty (0 bytes). Was the upload cut off?")
+    _require_jpeg_xl(path)
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=_readable_formats()) as image:
             if image.width * image.height > rules.max_pixels:  # known from the header, before anything is decoded
                 raise DatasetError(
                     f"{path.name}: {image.width}×{image.height} pixels are more than {rules.max_pixels:,}; "
@@ -91,6 +106,24 @@ def _load(path: Path, rules: DecodeRules) -> tuple[Image.Image, list[str]]:
         raise DatasetError(f"{path.name}: damaged or cut off ({error}). Export it again.") from error
 
 
+def _readable_formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _require_jpeg_xl(path: Path) -> None:
+    """Raises DatasetError for a JPEG XL file where no plugin reads it."""
+    if "JXL" in Image.OPEN:
+        return
+    with path.open("rb") as file:
+        start = file.read(max(map(len, JPEG_XL_STARTS)))
+    if start.startswith(JPEG_XL_STARTS):
+        raise DatasetError(
+            f"{path.name}: JPEG XL is read where pillow-jxl-plugin is installed (pip install pillow-jxl-plugin). "
+            "Install it, or export the picture as PNG."
+        )
+
+
 def _notes(path: Path, image: Image.Image) -> list[str]:
     if image.format == "MPO":  # a photograph with its preview or depth behind it, as telephones make them
         return []
@@ -100,6 +133,8 @@ def _notes(path: Path, image: Image.Image) -> list[str]:
 
 def _picture(path: Path, image: Image.Image, rules: DecodeRules, notes: list[str]) -> Picture:
     opacity = _opacity(image)
+    if image.mode.startswith(("I", "F")) and (note := _to_8_bits(image)[1]):
+        notes.append(f"{path.name}: {note}")
     flat = _flatten(image, opacity, BACKGROUNDS[rules.transparency])
     try:
         flat = _to_srgb(flat, image.info.get("icc_profile"))
@@ -119,18 +154,38 @@ def _opacity(image: Image.Image) -> Image.Image | None:
 def _flatten(image: Image.Image, opacity: Image.Image | None, background: tuple[int, int, int]) -> Image.Image:
     """Without alpha, palette and 16 bits: RGB, CMYK, LAB or L."""
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bits(image))
+        return Image.fromarray(_to_8_bits(image)[0])
     if opacity is not None:
         colours = image.convert("RGBA").convert("RGB")
         return Image.composite(colours, Image.new("RGB", image.size, background), opacity)
     return image if image.mode in ("RGB", "CMYK", "L", "LAB") else image.convert("RGBA").convert("RGB")
 
 
-def _to_8_bits(image: Image.Image) -> np.ndarray:
-    """16-bit and float grey. Pillow's own convert() clips everything above 255 to white."""
-    values = np.asarray(image, dtype=np.float64)
-    largest = 1.0 if image.mode == "F" and values.max(initial=0.0) <= 1.0 else 65535.0 if values.max() > 255 else 255.0
-    return (values / largest * 255.0).clip(0, 255).round().astype(np.uint8)
+def _to_8_bits(image: Image.Image) -> tuple[np.ndarray, str]:
+    """16-bit, 32-bit and float grey, and what was assumed. Pillow's own convert() clips everything above 255 to white.
+
+    Values that fill none of the usual ranges (0 to 1, 8 and 16 bits) are scaled from their least to their largest:
+    science and cameras use 10 to 14 bits, and light has no upper end.
+    """
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
+    usual = _usual_range(image.mode, low, high)
+    if usual is None:
+        low = float(values.min()) if low < 0 else 0.0
+        note = f"its values reach from {low:g} to {high:g}; they are scaled to black and white"
+    else:
+        low, high, note = 0.0, usual, ""
+    return ((values - low) / ((high - low) or 1.0) * 255.0).clip(0, 255).round().astype(np.uint8), note
+
+
+def _usual_range(mode: str, low: float, high: float) -> float | None:
+    """White, where the values fill a usual range; None where they do not."""
+    if low < 0:
+        return None
+    if mode == "F":
+        ranges = ((1.0, 0.0), (255.0, 32.0), (65535.0, 16384.0))
+        return next((white for white, least in ranges if least <= high <= white), None)
+    return 255.0 if high <= 255 else 65535.0 if 16384 <= high <= 65535 else None
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

@@ -16,13 +16,14 @@ PREVIEW_SIDE = 320
 
 @dataclass(frozen=True)
 class Surveyed:
-    """An image that can be decoded. `size`: (width, height) in pixels after EXIF orientation."""
+    """An image that can be decoded. `size`: (width, height) in pixels after EXIF orientation. `mask`: its file."""
 
     file: FoundFile
     size: tuple[int, int]
     fingerprint: Fingerprint
     preview: str
     notes: tuple[str, ...]
+    mask: Path | None = None
 
 
 def survey(
@@ -55,6 +56,9 @@ class Look:
             picture = decode(file.path, self.rules)
         except DatasetError as error:
             return Rejected(file.name, str(error))
+        if picture.opacity is not None and picture.opacity.getextrema()[1] == 0:
+            reason = "transparent throughout: there is nothing to see. Save it without transparency"
+            return Rejected(file.name, f"{file.name}: {reason}")
         small = picture.image.copy()
         small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), reducing_gap=2.0)
         small.save(self.output / preview, "WEBP", quality=80, method=2)
@@ -75,6 +79,19 @@ def duplicates(surveyed: Sequence[Surveyed]) -> dict[int, int]:
         for index, item in enumerate(surveyed)
         if (known := first.setdefault(item.fingerprint.exact, index)) != index
     }
+
+
+def repeated_in(concept: Sequence[Surveyed], prior: Sequence[Surveyed]) -> dict[str, str]:
+    """Names of images of `prior` that are also in `concept`, the very same or nearly, and their names there."""
+    both = [*concept, *prior]
+    exact = {item.fingerprint.exact: item.file.name for item in concept}
+    near = nearest_before([item.fingerprint for item in both])
+    found = {
+        both[later].file.name: both[earlier].file.name
+        for later, earlier in near.items()
+        if later >= len(concept) > earlier
+    }
+    return found | {item.file.name: exact[item.fingerprint.exact] for item in prior if item.fingerprint.exact in exact}
 
 
 def near_duplicates(surveyed: Sequence[Surveyed]) -> Iterator[str]:

@@ -252,7 +252,8 @@ def test_the_subject_is_searched_for_by_its_class(upload: Path, monkeypatch: pyt
     prior = upload.parent / "prior"
     for folder, side in ((upload / "rex", 300), (upload / "tom", 310), (prior, 320)):
         folder.mkdir()
-        astronaut().resize((side, side)).save(folder / f"{side}.png")
+        picture = astronaut().resize((side, side))
+        (ImageOps.solarize(picture) if folder == prior else picture).save(folder / f"{side}.png")
     concepts = [
         {"trigger_word": "REX", "class_word": "dog", "folder": "rex"},
         {"trigger_word": "TOM", "class_word": "cat", "folder": "tom"},

@@ -118,10 +118,10 @@ DECODING = [
     Case("Photoshop's files are refused", {"a.psd": b"8BPS\0\1", "b.png": B}, 1, "a.psd: not an image format"),
     Case("a raw photograph is refused", {"a.CR2": b"II*\0\x10\0\0\0CR", "b.png": B}, 1, "a.CR2: not an image format"),
     Case(
-        "a picture that is transparent all over has no mask",
+        "a picture that is transparent all over is refused",
         {"a.png": saved(Image.new("RGBA", (128, 128), (9, 9, 9, 0)), "PNG")},
-        1,
-        "has no transparency for its mask",
+        0,
+        "a.png: transparent throughout",
         options={"mask": "alpha"},
     ),
     Case("alpha may be the mask", {"a.png": transparent("RGBA")}, 1, options={"mask": "alpha"}, silent=True),

@@ -1,0 +1,85 @@
+"""Which of the collected images teach the concepts, and which hold the base's prior."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from preprocess.captions.pairing import CaptionFinder
+from preprocess.dataset import Rejected
+from preprocess.uploads.collect import Collected
+from preprocess.uploads.regularisation import regularisation_images
+from preprocess.uploads.survey import Surveyed, repeated_in
+from settings.preparation import DataConfig
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Images that are labelled alike. `captions`: of the data that they come from."""
+
+    images: Sequence[Surveyed]
+    captions: CaptionFinder
+    preservation: bool
+
+
+@dataclass(frozen=True)
+class TrainingSets:
+    """All of a run. `repeated`: images of the preservation set that are in a concept, too. `notes`: what to say."""
+
+    collected: Sequence[Collected]
+    parts: Sequence[TrainingSet]
+    repeated: Sequence[Rejected]
+    notes: Sequence[str]
+
+    @property
+    def has_concept_images(self) -> bool:
+        """Whether there is anything to learn."""
+        return any(part.images for part in self.parts if not part.preservation)
+
+    def rejected(self) -> Iterator[Rejected]:
+        """All that is not trained, and why. Labels come first."""
+        for one in self.collected:
+            yield from one.all_rejected()
+        yield from self.repeated
+
+    def warnings(self) -> Iterator[str]:
+        """What concerns no single image. Labels come first."""
+        for one in self.collected:
+            yield from one.all_warnings()
+        yield from self.notes
+
+
+def separate(concept: Collected, prior: Collected | None, config: DataConfig) -> TrainingSets:
+    """The images of the concepts, those in folders of regularisation images, and those of preservation_data."""
+    files = regularisation_images([item.file for item in concept.kept], [each.folder for each in config.all_concepts])
+    beside = {file.name for file in files}
+    own = [item for item in concept.kept if item.file.name not in beside]
+    preserved = [TrainingSet([item for item in concept.kept if item.file.name in beside], concept.finder, True)]
+    if prior is not None:
+        preserved.append(TrainingSet(prior.kept, prior.finder, True))
+    repeated = {name: known for part in preserved for name, known in repeated_in(own, part.images).items()}
+    rejected = [
+        Rejected(name, f"{name}: also among the concept's images ({known}), so it is left out of the preservation set")
+        for name, known in repeated.items()
+    ]
+    parts = [TrainingSet(own, concept.finder, False)]
+    for part in preserved:
+        images = [item for item in part.images if item.file.name not in repeated]
+        parts += [TrainingSet(images, part.captions, True)] if images else []
+    for item in rejected:
+        _refuse(preserved, item)
+    notes = [_preservation_note(sorted(beside))] if beside else []
+    return TrainingSets([concept] if prior is None else [concept, prior], parts, rejected, notes)
+
+
+def _refuse(parts: Sequence[TrainingSet], rejected: Rejected) -> None:
+    for part in parts:
+        for item in part.images:
+            if item.file.name == rejected.source:
+                part.captions.refuse(item.file, rejected.reason)
+
+
+def _preservation_note(names: Sequence[str]) -> str:
+    folder = names[0].rsplit("/", 1)[0]
+    return (
+        f"{folder}: {len(names)} images in a folder of regularisation images are the preservation set, which holds the "
+        "base's prior; rename the folder, or name it in concepts, to teach them"
+    )

@@ -1,0 +1,38 @@
+"""Folders inside the data that a training made: its crops, previews and samples are no pictures of the user's."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from preprocess.uploads.intake import FoundFile
+
+PREPARED = {"dataset.jsonl", "rejected.jsonl"}
+RUN = ({"config.yaml", "metrics.jsonl"}, {"config.yaml", "report.json"}, {"metrics.jsonl", "weights.safetensors"})
+SAMPLE_FOLDERS = {"sample", "samples", "validation"}
+WEIGHTS = (".safetensors", ".ckpt")
+
+
+def earlier_outputs(files: Sequence[FoundFile]) -> dict[Path, str]:
+    """Each such folder with what it is. The root of the data is none: what was given is meant."""
+    names: dict[Path, set[str]] = {}
+    roots = {file.root for file in files}
+    for file in files:
+        names.setdefault(file.path.parent, set()).add(file.path.name.lower())
+    found: dict[Path, str] = {}
+    for folder, inside in names.items():
+        if any(marks <= inside for marks in RUN):
+            found[folder] = "the output of a training"
+        elif inside >= PREPARED:
+            found[folder] = "a prepared dataset"
+        if any(name.endswith(WEIGHTS) for name in inside):
+            found |= {
+                other: "the samples of a training"
+                for other in names
+                if other.parent == folder and other.name.lower() in SAMPLE_FOLDERS
+            }
+    return {folder: what for folder, what in found.items() if folder not in roots}
+
+
+def output_of(file: FoundFile, outputs: Mapping[Path, str]) -> Path | None:
+    """The outermost of these folders that the file lies in."""
+    inside = [folder for folder in outputs if file.path.is_relative_to(folder)]
+    return min(inside, key=lambda folder: len(folder.parts), default=None)
