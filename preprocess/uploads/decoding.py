@@ -5,6 +5,7 @@ import io
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -68,7 +69,8 @@ def decode(path: Path, rules: DecodeRules | None = None) -> Picture:
     rules = rules or DecodeRules()
     upright, notes = _load(path, rules)
     picture = _picture(path, upright, rules, notes)
-    if all(low == high for low, high in picture.image.getextrema()):
+    extrema: Any = picture.image.getextrema()  # a pair for each channel
+    if all(low == high for low, high in extrema):
         picture = replace(picture, notes=(*picture.notes, f"{path.name}: of one colour throughout; is it damaged?"))
     if min(picture.image.size) < rules.min_side:
         size = f"{picture.image.width}×{picture.image.height}"

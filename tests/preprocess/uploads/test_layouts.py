@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,7 +211,7 @@ def test_an_ordinary_shape_is_not_named(size: tuple[int, int], make_folder: Make
 
 
 def grey(low: float, high: float, kind: type) -> bytes:
-    values = np.tile(np.linspace(low, high, 96), (96, 1)).astype(kind)
+    values: Any = np.tile(np.linspace(low, high, 96), (96, 1)).astype(kind)
     return saved(Image.fromarray(values), "TIFF")
 
 
@@ -224,7 +225,8 @@ def test_values_of_no_usual_range_are_scaled_and_named(data: bytes, make_folder:
     dataset = prepared(make_folder({"a.tif": data}), tmp_path)
     assert any("a.tif: its values reach from" in line and "scaled" in line for line in dataset.all_warnings)
     with Image.open(dataset.folder / dataset.examples[0].views[0].file) as image:
-        low, high = image.convert("L").getextrema()
+        extrema: Any = image.convert("L").getextrema()
+    low, high = extrema
     assert low < 20 and high > 235
 
 

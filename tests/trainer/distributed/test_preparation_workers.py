@@ -221,7 +221,9 @@ def test_captioners_share_the_pictures_in_the_batches_of_one(
         monkeypatch.setenv("CAPTION_CACHE", str(tmp_path / f"captions of {name}"))
         datasets.append(prepared([folder], tmp_path / name, each, **options))
     assert datasets[0].digest() == datasets[1].digest()
-    assert sum(example.caption_source == public_name(options["captioner"]) for example in datasets[0].examples) >= 10
+    assert (
+        sum(example.caption_source == public_name(str(options["captioner"])) for example in datasets[0].examples) >= 10
+    )
     kept = [
         sorted(path.name for path in (tmp_path / f"captions of {name}").iterdir()) for name in ("alone", "together")
     ]
