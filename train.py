@@ -81,7 +81,7 @@ class Trainer:
             le=10,
             description="Peak learning rate of the tokens; by default 1e-3, and 1 with Prodigy; 0: not trained",
         ),
-        num_tokens: int = Input(default=2, ge=1, le=64, description="New tokens in each text encoder"),
+        num_tokens: int = Input(default=2, ge=0, le=64, description="New tokens in each text encoder; 0: a plain word"),
         validation_prompt: Optional[str] = Input(default=None, description="Prompt of the samples after training"),
         seed: int = Input(default=0, ge=0, description="Seeds every draw of the training"),
         config: Optional[str] = Input(

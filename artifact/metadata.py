@@ -33,7 +33,10 @@ MODELSPEC_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
 @dataclass(frozen=True)
 class ArtifactDescription:
-    """`triggers` maps each trigger word to its placeholder tokens; `config` is the resolved configuration."""
+    """`triggers` maps each trigger word to its placeholder tokens, to none where it is a plain word.
+
+    `config` is the resolved configuration.
+    """
 
     family: str
     base_model: str
@@ -153,7 +156,7 @@ def from_header(header: Mapping[str, str]) -> tuple[ArtifactDescription | None, 
         else:
             return None, Tokens({}, {})
         rows = {name: _decode_rows(rows) for name, rows in json.loads(header.get(TOKENS_KEY, "{}")).items()}
-        if not all(word.strip() and placeholders for word, placeholders in triggers.items()):
+        if not all(word.strip() and (placeholders or not rows) for word, placeholders in triggers.items()):
             raise ArtifactError("the artifact's header is damaged: an empty trigger word")
         return description, Tokens(triggers, rows)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError) as error:

@@ -9,70 +9,16 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from families.conditioning import Conditioning as Conditioning
+from families.defaults import FamilyDefaults as FamilyDefaults
+from families.features import PromptFeatures as PromptFeatures
+from families.features import TextStream as TextStream
 from families.noise.noise_process import NoiseProcess
 
+DenoiserKind = Literal["unet", "transformer"]
 LayerNaming = Literal["kohya_sgm", "kohya", "peft"]
 """How LoRA files name a denoiser's layers: kohya's over Stability's blocks or diffusers', or dotted paths."""
-
-
-@dataclass(frozen=True)
-class PromptFeatures:
-    """What the text encoders return for B prompts.
-
-    `prompt_embeds`: (B, L, D). `pooled_prompt_embeds`: (B, P), None where the denoiser reads none. `prompt_mask`:
-    (B, L), True at the positions that count; None where all of them do.
-    """
-
-    prompt_embeds: Tensor
-    pooled_prompt_embeds: Tensor | None = None
-    prompt_mask: Tensor | None = None
-
-    @property
-    def length(self) -> int:
-        """L."""
-        return int(self.prompt_embeds.shape[1])
-
-    @property
-    def mask(self) -> Tensor:
-        """(B, L), all True where there is no `prompt_mask`."""
-        if self.prompt_mask is not None:
-            return self.prompt_mask
-        return self.prompt_embeds.new_ones(self.prompt_embeds.shape[:2], dtype=torch.bool)
-
-    def rows(self, indices: Tensor) -> "PromptFeatures":
-        """The features of some of the prompts, in the order of `indices` (N,); one may come several times."""
-        found = indices.to(self.prompt_embeds.device, non_blocking=True)
-        pooled, mask = self.pooled_prompt_embeds, self.prompt_mask
-        return PromptFeatures(
-            self.prompt_embeds[found],
-            None if pooled is None else pooled[found],
-            None if mask is None else mask[found],
-        )
-
-    def padded(self, length: int) -> "PromptFeatures":
-        """With zeros behind, up to `length` positions, which do not count. Raises ValueError for a smaller length."""
-        missing = length - self.length
-        if missing < 0:
-            raise ValueError(f"{self.length} positions do not fit into {length}")
-        if missing == 0:
-            return self
-        embeds = functional.pad(self.prompt_embeds, (0, 0, 0, missing))
-        return PromptFeatures(embeds, self.pooled_prompt_embeds, functional.pad(self.mask, (0, missing)))
-
-    @staticmethod
-    def joined(several: Sequence["PromptFeatures"]) -> "PromptFeatures":
-        """All their prompts: (B₁ + B₂ + …, L, D). Shorter ones are padded to the longest, with a mask."""
-        longest = max(each.length for each in several)
-        alike = [each.padded(longest) for each in several]
-        pooled = [each.pooled_prompt_embeds for each in alike if each.pooled_prompt_embeds is not None]
-        masked = any(each.prompt_mask is not None for each in alike)
-        return PromptFeatures(
-            torch.cat([each.prompt_embeds for each in alike]),
-            torch.cat(pooled) if pooled else None,
-            torch.cat([each.mask for each in alike]) if masked else None,
-        )
 
 
 @dataclass(frozen=True)
@@ -95,6 +41,9 @@ class ModelFamily(Protocol):
     adapter_modules: ClassVar[Mapping[str, tuple[str, ...]]]
     """How the names of the denoiser's layers end, by kind: "attention", "feed-forward", "convolutions"."""
     layer_naming: ClassVar[LayerNaming]
+    denoiser_kind: ClassVar[DenoiserKind]
+    defaults: ClassVar[FamilyDefaults]
+    """What the family wants where the user left a setting open."""
     b_lora_blocks: ClassVar[Mapping[str, str]]
     """Paths of the blocks that hold content and style (Frenkel et al. 2024), by "content" and "style"; empty where it
     is not known."""
@@ -102,10 +51,11 @@ class ModelFamily(Protocol):
     encoder_names: tuple[str, ...]
     """Names of the text encoders in embedding files, in the order of `text_encoders`."""
     denoiser: Any
-    """diffusers' UNet or transformer."""
+    """diffusers' UNet or transformer, frozen. Its weights may be on the meta device until `to` is called."""
     vae: Any
+    """None where other parts encode and decode pictures: nobody but the family itself uses it."""
     text_encoders: list[Any]
-    """Those that can learn new words."""
+    """Those that can learn new words; empty where prompts are read by models that never learn."""
     tokenizers: list[Any]
     """Of `text_encoders`, in their order."""
     noise_process: NoiseProcess
@@ -140,18 +90,37 @@ class ModelFamily(Protocol):
     def to(self, device: torch.device) -> "ModelFamily": ...
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] → moments of the latents' posterior (B, 2C, h, w): mean and log-variance."""
+        """(B, 3, H, W) in [-1, 1] → what is cached of them, fp32 (B, X, h, w): moments of the latents' posterior, or
+        the latents where they are no draw. Only `latent_shape` and `latents` know what X holds."""
 
-    def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
-        """A sample of the posterior, scaled as the denoiser wants it: (B, C, h, w). `noise`: (B, C, h, w)."""
+    def latent_shape(self, cached: torch.Size) -> torch.Size:
+        """The shape (B, C, h, w) of the latents, for the shape (B, X, h, w) of what is cached."""
+
+    def latents(self, cached: Tensor, noise: Tensor) -> Tensor:
+        """Latents as the denoiser wants them, normalised: (B, C, h, w). `noise`: (B, C, h, w), for the draw from the
+        posterior; a family without a draw leaves it aside. Packing into patches belongs into `denoise`."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) as `latents` returns them → pixels (B, 3, H, W), in about [-1, 1], fp32."""
+
+    def offload_picture_parts(self) -> None:
+        """Move what encodes and decodes pictures to the CPU; `to` brings it back."""
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
         """Features of placeholder-expanded prompts. Carries gradients where tokens or encoders are trained."""
 
     def denoise(
-        self, noised: Tensor, timesteps: Tensor, prompts: PromptFeatures, sizes: Sequence[SizeConditioning]
+        self,
+        noised: Tensor,
+        timesteps: Tensor,
+        prompts: PromptFeatures,
+        sizes: Sequence[SizeConditioning],
+        conditioning: Conditioning | None = None,
     ) -> Tensor:
-        """The prediction for noised latents (B, C, h, w) at `timesteps` (B,): (B, C, h, w)."""
+        """The prediction for noised latents (B, C, h, w) at `timesteps` (B,): fp32 (B, C, h, w).
+
+        Raises ValueError for parts of `conditioning` that the family does not read.
+        """
 
     def pipeline(self) -> Any:
         """A diffusers pipeline over the same modules (nothing is copied)."""
@@ -172,6 +141,20 @@ class PromptReader(Protocol):
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
         """Features of placeholder-expanded prompts."""
+
+
+@runtime_checkable
+class ReadsByFrozenModel(Protocol):
+    """A family whose prompts are read by a language model that never learns (`families.parts.frozen_text`).
+
+    `encode_prompts` reads a prompt once; later its features come from memory. The model need not be loaded then.
+    """
+
+    def read_ahead(self, prompts: Sequence[str]) -> None:
+        """Read these prompts now, and free the model: called before the denoiser's weights are loaded."""
+
+    def count_tokens(self, prompt: str) -> tuple[int, int]:
+        """Tokens of the prompt, and how many are read: those behind would be lost."""
 
 
 @runtime_checkable
@@ -216,6 +199,11 @@ class HasRefiner(Protocol):
 def clip_reader(reader: PromptReader) -> ReadsByClip | None:
     """The reader's own interface for weights, long prompts and clip skip; None where it has none."""
     return reader if isinstance(reader, ReadsByClip) else None
+
+
+def frozen_reader(reader: PromptReader) -> ReadsByFrozenModel | None:
+    """The reader's own interface for reading ahead; None where its text encoders can learn."""
+    return reader if isinstance(reader, ReadsByFrozenModel) else None
 
 
 def refinable(family: ModelFamily) -> HasRefiner | None:

@@ -8,15 +8,16 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
+from families.conditioning import refuse_conditioning
 from families.errors import BaseModelError
-from families.family import LayerNaming, PromptFeatures, SizeConditioning
+from families.family import Conditioning, DenoiserKind, FamilyDefaults, LayerNaming, PromptFeatures, SizeConditioning
 from families.loading.opening import LoadingOptions, adapt_scheduler, open_pipeline
 from families.loading.single_file import has_tensors
 from families.loading.sources import BaseModelSource
 from families.noise.diffusion_process import DiffusionProcess
 from families.noise.noise_process import NoiseProcess
 from families.parts.clip_prompts import clip_output, embeds_as_inputs, pool_at_end_of_text
-from families.parts.latents import freeze, posterior_moments, sample_posterior
+from families.parts.latents import decoded, freeze, posterior_moments, posterior_shape, sample_posterior
 from families.parts.unet import UNET_ADAPTER_MODULES, require_text_to_image, unet_resolution, unet_size_multiple
 
 
@@ -27,6 +28,8 @@ class SD15:
     pipeline_class_name: ClassVar[str] = "StableDiffusionPipeline"
     adapter_modules: ClassVar[Mapping[str, tuple[str, ...]]] = UNET_ADAPTER_MODULES
     layer_naming: ClassVar[LayerNaming] = "kohya"
+    denoiser_kind: ClassVar[DenoiserKind] = "unet"
+    defaults: ClassVar[FamilyDefaults] = FamilyDefaults()
     b_lora_blocks: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, pipeline: StableDiffusionPipeline) -> None:
@@ -100,8 +103,17 @@ class SD15:
     def encode_image(self, pixels: Tensor) -> Tensor:
         return posterior_moments(self.vae, pixels)
 
-    def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
-        return sample_posterior(moments, noise) * self.vae.config.scaling_factor
+    def latent_shape(self, cached: torch.Size) -> torch.Size:
+        return posterior_shape(cached)
+
+    def latents(self, cached: Tensor, noise: Tensor) -> Tensor:
+        return sample_posterior(cached, noise) * self.vae.config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return decoded(self.vae, latents / self.vae.config.scaling_factor)
+
+    def offload_picture_parts(self) -> None:
+        self.vae.to("cpu")
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
         """The last hidden states after the final norm (B, 77, D). SD2's configuration leaves the last layer out."""
@@ -120,9 +132,15 @@ class SD15:
         return encoder.final_layer_norm(output.hidden_states[-1 - clip_skip])
 
     def denoise(
-        self, noised: Tensor, timesteps: Tensor, prompts: PromptFeatures, sizes: Sequence[SizeConditioning]
+        self,
+        noised: Tensor,
+        timesteps: Tensor,
+        prompts: PromptFeatures,
+        sizes: Sequence[SizeConditioning],
+        conditioning: Conditioning | None = None,
     ) -> Tensor:
         """The UNet's prediction (B, C, h, w) in fp32. Sizes are ignored."""
+        refuse_conditioning(conditioning, self.name)
         embeds = prompts.prompt_embeds
         return self.denoiser(noised.to(embeds.dtype), timesteps, encoder_hidden_states=embeds).sample.float()
 

@@ -13,14 +13,15 @@ from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 from torch.nn import functional
 
-from families.family import LayerNaming, PromptFeatures, SizeConditioning
+from families.conditioning import refuse_conditioning
+from families.family import Conditioning, DenoiserKind, FamilyDefaults, LayerNaming, PromptFeatures, SizeConditioning
 from families.loading.opening import LoadingOptions, open_pipeline, refuse_diffusion_options
 from families.loading.single_file import has_tensors
 from families.loading.sources import BaseModelSource, read_index
 from families.noise.flow_matching import FlowMatching
 from families.noise.noise_process import NoiseProcess
 from families.parts.clip_prompts import clip_output, embeds_as_inputs, pool_at_end_of_text
-from families.parts.latents import freeze, posterior_moments, sample_posterior
+from families.parts.latents import decoded, freeze, posterior_moments, posterior_shape, sample_posterior
 from families.parts.placeholder_tokens import without_placeholders
 
 T5_LENGTH = 256
@@ -41,6 +42,8 @@ class SD3:
         "convolutions": (),
     }
     layer_naming: ClassVar[LayerNaming] = "peft"
+    denoiser_kind: ClassVar[DenoiserKind] = "transformer"
+    defaults: ClassVar[FamilyDefaults] = FamilyDefaults()
     b_lora_blocks: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, pipeline: StableDiffusion3Pipeline) -> None:
@@ -103,8 +106,17 @@ class SD3:
     def encode_image(self, pixels: Tensor) -> Tensor:
         return posterior_moments(self.vae, pixels)
 
-    def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
-        return (sample_posterior(moments, noise) - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+    def latent_shape(self, cached: torch.Size) -> torch.Size:
+        return posterior_shape(cached)
+
+    def latents(self, cached: Tensor, noise: Tensor) -> Tensor:
+        return (sample_posterior(cached, noise) - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return decoded(self.vae, latents / self.vae.config.scaling_factor + self.vae.config.shift_factor)
+
+    def offload_picture_parts(self) -> None:
+        self.vae.to("cpu")
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
         """Both CLIPs' penultimate states side by side, zeros up to T5's width, then T5's states: (B, 77 + 256, D)."""
@@ -126,9 +138,15 @@ class SD3:
             return encoder(batch.input_ids.to(encoder.device, non_blocking=True)).last_hidden_state
 
     def denoise(
-        self, noised: Tensor, timesteps: Tensor, prompts: PromptFeatures, sizes: Sequence[SizeConditioning]
+        self,
+        noised: Tensor,
+        timesteps: Tensor,
+        prompts: PromptFeatures,
+        sizes: Sequence[SizeConditioning],
+        conditioning: Conditioning | None = None,
     ) -> Tensor:
         """The transformer's prediction (B, C, h, w) in fp32. Sizes are ignored."""
+        refuse_conditioning(conditioning, self.name)
         return self.denoiser(
             hidden_states=noised.to(prompts.prompt_embeds.dtype),
             timestep=timesteps,

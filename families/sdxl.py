@@ -7,13 +7,22 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
-from families.family import LayerNaming, PromptFeatures, Refiner, SizeConditioning
+from families.conditioning import refuse_conditioning
+from families.family import (
+    Conditioning,
+    DenoiserKind,
+    FamilyDefaults,
+    LayerNaming,
+    PromptFeatures,
+    Refiner,
+    SizeConditioning,
+)
 from families.loading.opening import LoadingOptions, adapt_scheduler, open_pipeline
 from families.loading.sources import BaseModelSource
 from families.noise.diffusion_process import DiffusionProcess
 from families.noise.noise_process import NoiseProcess
 from families.parts.clip_prompts import clip_output, embeds_as_inputs, pool_at_end_of_text, zeroed_where_empty
-from families.parts.latents import freeze, posterior_moments, sample_posterior
+from families.parts.latents import decoded, freeze, posterior_moments, posterior_shape, sample_posterior
 from families.parts.unet import UNET_ADAPTER_MODULES, require_text_to_image, unet_resolution, unet_size_multiple
 
 B_LORA_BLOCKS = {"content": "up_blocks.0.attentions.0", "style": "up_blocks.0.attentions.1"}
@@ -27,6 +36,8 @@ class SDXL:
     pipeline_class_name: ClassVar[str] = "StableDiffusionXLPipeline"
     adapter_modules: ClassVar[Mapping[str, tuple[str, ...]]] = UNET_ADAPTER_MODULES
     layer_naming: ClassVar[LayerNaming] = "kohya_sgm"
+    denoiser_kind: ClassVar[DenoiserKind] = "unet"
+    defaults: ClassVar[FamilyDefaults] = FamilyDefaults()
     b_lora_blocks: ClassVar[Mapping[str, str]] = B_LORA_BLOCKS
 
     def __init__(self, pipeline: StableDiffusionXLPipeline) -> None:
@@ -84,8 +95,17 @@ class SDXL:
     def encode_image(self, pixels: Tensor) -> Tensor:
         return posterior_moments(self.vae, pixels)
 
-    def latents(self, moments: Tensor, noise: Tensor) -> Tensor:
-        return sample_posterior(moments, noise) * self.vae.config.scaling_factor
+    def latent_shape(self, cached: torch.Size) -> torch.Size:
+        return posterior_shape(cached)
+
+    def latents(self, cached: Tensor, noise: Tensor) -> Tensor:
+        return sample_posterior(cached, noise) * self.vae.config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return decoded(self.vae, latents / self.vae.config.scaling_factor)
+
+    def offload_picture_parts(self) -> None:
+        self.vae.to("cpu")
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
         """The penultimate hidden states of both encoders side by side (B, 77, D₁ + D₂), and the second's projection.
@@ -106,9 +126,15 @@ class SDXL:
         return output.hidden_states[-2 - clip_skip]
 
     def denoise(
-        self, noised: Tensor, timesteps: Tensor, prompts: PromptFeatures, sizes: Sequence[SizeConditioning]
+        self,
+        noised: Tensor,
+        timesteps: Tensor,
+        prompts: PromptFeatures,
+        sizes: Sequence[SizeConditioning],
+        conditioning: Conditioning | None = None,
     ) -> Tensor:
         """The UNet's prediction (B, C, h, w) in fp32."""
+        refuse_conditioning(conditioning, self.name)
         dtype = prompts.prompt_embeds.dtype
         time_ids = torch.tensor([[*size.original, *size.crop, *size.target] for size in sizes], dtype=dtype)
         return self.denoiser(

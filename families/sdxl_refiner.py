@@ -24,7 +24,7 @@ LATENTS_OF = ("latent_channels", "scaling_factor", "latents_mean", "latents_std"
 
 
 class SDXLRefiner:
-    """A loaded refiner, frozen. Implements `families.family.PromptReader` and `ReadsByClip`."""
+    """A loaded refiner, frozen. Implements `families.family.Refiner` and `ReadsByClip`."""
 
     name: ClassVar[str] = "SDXL's refiner"
 

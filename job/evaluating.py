@@ -82,7 +82,8 @@ def evaluating(
     chosen = evaluation.chosen
     rewrite_header(files[chosen.step], output.weights, recommended_scale=chosen.scale)
     artifact = Artifact.read(output.weights)
-    artifact.write_embeddings(output.embeddings)
+    if artifact.tokens:
+        artifact.write_embeddings(output.embeddings)
     _sample_choice(samples, family, output, artifact, chosen.scale)
     report = _keep(evaluation, output)
     yield Progress(f"verdict: {evaluation.verdict.headline}", span[1])

@@ -7,7 +7,7 @@ from typing import Any
 from job.output_folder import OutputFolder
 from job.stage import Job
 from job.stages.build import build_on_base
-from job.stages.cache import encode, put_on_device
+from job.stages.cache import encode, put_on_device, read_ahead
 from job.stages.load import load_family, start_device
 from preprocess.dataset import PreparedDataset
 from settings.record import ConfigError
@@ -26,9 +26,11 @@ def follow(config: TrainingConfig, output: OutputFolder, state: dict[str, Any] |
     start_device(job)
     load_family(job)
     help_to_prepare(job)
+    job.encoders = None
+    read_ahead(job)
     encode(job, put_on_device(job))
     with job.base.main_only():  # preview
-        job.family.vae.to("cpu")
+        job.family.offload_picture_parts()
     build_on_base(job)
     with job.base.main_only():  # train, up to evaluate: alone but for the steps
         for step in synchronized_steps(job.training.trainer, job.processes, job.base):

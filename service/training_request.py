@@ -79,9 +79,11 @@ def merge_inputs(request: TrainingRequest) -> dict[str, Any]:
     Raises ConfigError when an input and the text say different things.
     """
     names = (each.name for each in fields(request) if each.name not in JOB_INPUTS)
-    values = {name: getattr(request, name) for name in names}
+    inputs = {name: getattr(request, name) for name in names}
+    defaults = {name: TrainingConfig.model_fields[name].default for name in inputs}
+    values = {name: value for name, value in inputs.items() if value != defaults[name]}  # else it is open
     for name, value in (parse_settings(request.config, "config") if request.config else {}).items():
-        if name in values and value != values[name] != TrainingConfig.model_fields[name].default:
+        if name in values and value != values[name]:
             raise ConfigError(f"{name}: the input says {values[name]!r}, the text of config says {value!r}; give one")
         values[name] = value
     return values

@@ -4,10 +4,14 @@ python -m tools.settings_table
 """
 
 import typing
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
+from families.defaults import FamilyDefaults
+from families.registry import FAMILIES
 from settings.training import TrainingConfig
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
@@ -21,6 +25,14 @@ text of the Cog input `config`. The most used ones are Cog inputs of their own. 
 |---|---|---|---|
 """
 
+DEFAULTS_HEAD = """
+## Defaults by family
+
+Used where you give nothing; `sd15` is SD1.x and SD2.x. A resolution of `null` is the one that the base was made for, a
+`timestep_bias` of `null` leaves the draws to the base's own noise.
+
+"""
+
 
 def table() -> str:
     """The page."""
@@ -28,7 +40,17 @@ def table() -> str:
         f"| `{name}` | {values(field)} | `{'null' if field.default is None else field.default}` | {field.description} |"
         for name, field in TrainingConfig.model_fields.items()
     )
-    return HEAD + "\n".join(rows) + "\n"
+    return HEAD + "\n".join(rows) + "\n" + DEFAULTS_HEAD + "\n".join(_family_rows()) + "\n"
+
+
+def _family_rows() -> Iterator[str]:
+    """Defaults by family, in the order of the settings' names in `FamilyDefaults`."""
+    families = sorted(FAMILIES.values(), key=lambda family: family.name)
+    yield "| setting | " + " | ".join(f"`{family.name}`" for family in families) + " |"
+    yield "|---" * (len(families) + 1) + "|"
+    for name in (each.name for each in fields(FamilyDefaults) if each.name in TrainingConfig.model_fields):
+        values = (getattr(family.defaults, name) for family in families)
+        yield f"| `{name}` | " + " | ".join(f"`{'null' if value is None else value}`" for value in values) + " |"
 
 
 def values(field: FieldInfo) -> str:

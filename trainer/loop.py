@@ -83,7 +83,7 @@ class Trainer:
         with self.accelerator.autocast():
             prompts = self.prompts.prompts(batch.captions, batch.concepts)
             features = self.encode_prompts(prompts)
-            prediction = self.family.denoise(noised, draw.timesteps, features, batch.sizes)
+            prediction = self.family.denoise(noised, draw.timesteps, features, batch.sizes, batch.conditioning)
         context = StepContext(
             captions=batch.captions,
             sizes=batch.sizes,
@@ -96,6 +96,7 @@ class Trainer:
             weights=batch.weights,
             prompts=prompts,
             step=self.step,
+            conditioning=batch.conditioning,
         )
         of_terms = {term.name: term(context) for term in self.losses}
         losses = {name: loss for name, loss in of_terms.items() if loss is not None}
@@ -103,8 +104,7 @@ class Trainer:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _normal(self, name: str, batch: LatentBatch) -> Tensor:
-        count, channels, height, width = batch.moments.shape
-        noise = self.generators.normal(name, (count, channels // 2, height, width))
+        noise = self.generators.normal(name, tuple(self.family.latent_shape(batch.moments.shape)))
         return noise.to(batch.moments.device, non_blocking=True)
 
     def _read(self, losses: Losses, norms: Losses) -> tuple[dict[str, float], dict[str, float]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from families.family import ModelFamily
+from families.family import ModelFamily, frozen_reader
 from families.parts.placeholder_tokens import expand_triggers
 from preprocess.captions.trigger import template
 from preprocess.prepare import BaseRequirements
@@ -15,6 +15,7 @@ from settings.training import TrainingConfig
 from trainer.adapters.requirements import check_targets
 from trainer.distributed.sharded_base import require_shardable
 from trainer.objective_rules import require_objective
+from trainer.open_settings import open_settings
 from trainer.tokens.from_images import image_tower
 from trainer.tokens.initialization import token_starts
 
@@ -24,7 +25,7 @@ COMMON_TOKEN = "a "
 
 def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
     """Fill in what only the base knows. Raises ConfigError for a resolution that it cannot do."""
-    resolution = config.resolution or family.native_resolution
+    resolution = config.resolution or family.defaults.resolution or family.native_resolution
     if config.bucket_step and config.bucket_step % family.size_multiple:
         raise ConfigError(
             f"bucket_step: {config.bucket_step} is no multiple of {family.size_multiple}, which "
@@ -41,18 +42,15 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
             f"resolution: {resolution} is more than {family.largest_side}, the largest side that {config.base_model} "
             f"has positions for; {family.native_resolution} is what it was made for"
         )
-    num_tokens = 1 if config.train_existing_tokens else config.num_tokens
-    _require_fitting(config, family, num_tokens)
+    filled = open_settings(config, family)
+    _require_fitting(config, family, filled["num_tokens"])
     found = {
         "loss_weighting": _loss_weighting(config, family),
         "resolution": resolution,
-        "num_tokens": num_tokens,
         "alpha": config.resolved_alpha if config.has_alpha else None,
-        "learning_rate": config.resolved_learning_rate,
-        "token_learning_rate": config.resolved_token_learning_rate,
         "validation_prompt": validation_prompt(config.validation, config.preparation),
     }
-    return config.with_values(found)
+    return config.with_values(filled | found)
 
 
 def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: int) -> None:
@@ -62,7 +60,8 @@ def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: in
     _require_readable_prompts(config.validation, config.preparation, num_tokens, family)
     check_targets(family, config.adapters)
     require_objective(config.objective, config.noise, config.base_model, family)
-    token_starts(config.tokens, config.all_concepts, family)
+    if num_tokens > 0:
+        token_starts(config.tokens, config.all_concepts, family)
     if config.token_init == "images":
         image_tower(config.base_model)
 
@@ -90,8 +89,9 @@ def _require_readable_prompts(
 ) -> None:
     """Raises ConfigError for a prompt of samples or evaluation that the base cannot draw as it is meant."""
     prompts = {"validation_prompt": validation_prompt(validation, preparation)}
+    trigger = preparation.all_concepts[0].trigger_word
     for name in ("evaluation_prompts", "unrelated_prompts"):
-        filled = [text.replace("{trigger}", COMMON_TOKEN * num_tokens) for text in getattr(validation, name)]
+        filled = [text.replace("{trigger}", COMMON_TOKEN * num_tokens or trigger) for text in getattr(validation, name)]
         prompts |= {f"{name}, {number}": text for number, text in enumerate(filled, start=1)}
     try:
         require_readable(prompts, _stand_ins(preparation, num_tokens), family)
@@ -109,6 +109,9 @@ def count_tokens(caption: str, family: ModelFamily, words: Mapping[str, Sequence
     """Tokens of a caption, start and end of text included, by the tokenizer that needs most. A trigger counts as the
     tokens that will stand for it: `words`, by trigger."""
     text = expand_triggers(caption, words)
+    frozen = frozen_reader(family)
+    if frozen is not None:
+        return frozen.count_tokens(text)[0]
     return max(len(tokenizer(text).input_ids) for tokenizer in family.tokenizers)
 
 

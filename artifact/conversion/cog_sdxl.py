@@ -21,6 +21,7 @@ from artifact.conversion.files import LoraFile, require_free
 from artifact.conversion.module_names import parse
 from artifact.errors import ArtifactError
 from artifact.layers import Layer, LoraLayer
+from families.lora_files import COG_SDXL
 
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")
 ATTENTION = re.compile(r"(?P<attention>.+\.attn[12])\.(?P<projection>to_q|to_k|to_v|to_out)(\.0)?")
@@ -30,7 +31,7 @@ ENCODERS = ("clip_l", "clip_g")
 def to_cog_sdxl(file: LoraFile, path: Path) -> None:
     """Write the tar. Raises ArtifactError for what its predictor would not load, or would ignore without a warning."""
     require_free(path)
-    if file.family != "sdxl" or not file.artifact.layers:
+    if file.family != COG_SDXL or not file.artifact.layers:
         raise ArtifactError("cog-sdxl holds LoRAs for SDXL, with their trigger words; this file is none")
     if missing := [name for name in ENCODERS if name not in file.artifact.tokens]:
         raise ArtifactError(f"cog-sdxl needs token embeddings, and there are none for {missing[0]}")

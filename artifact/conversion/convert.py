@@ -9,6 +9,7 @@ from artifact.conversion.module_names import Naming, parse, written
 from artifact.errors import ArtifactError
 from artifact.layers import DoraLayer, Layer, LoraLayer
 from artifact.metadata import implementation
+from families.lora_files import has_sgm_names
 
 
 def to_kohya(file: LoraFile, path: Path) -> None:
@@ -91,5 +92,5 @@ def _renamed(file: LoraFile, path: Path, naming: Naming) -> None:
     if naming == "diffusers" and "ss_network_dim" in header:
         header["ss_network_alpha"] = str(float(header["ss_network_dim"]))  # folded in: alpha is the rank now
     if "modelspec.implementation" in header:
-        header["modelspec.implementation"] = implementation(sgm_names=naming == "kohya" and file.family == "sdxl")
+        header["modelspec.implementation"] = implementation(sgm_names=naming == "kohya" and has_sgm_names(file.family))
     write_layers(_layers(file, naming), header, path)

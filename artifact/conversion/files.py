@@ -9,23 +9,15 @@ from torch import Tensor
 
 from artifact.artifact import EXACT, Artifact
 from artifact.contents import Form, read_contents
-from artifact.conversion.module_names import family_of, parse
+from artifact.conversion.module_names import parse
 from artifact.errors import ArtifactError
 from artifact.layers import Layer
 from artifact.metadata import TOKENS_KEY, TRIGGERS_KEY, rows_header, words_header
 from artifact.names.layer_keys import named_tensors
 from artifact.names.peft_metadata import METADATA_KEY
 from artifact.safetensors_file import write_safetensors
+from families.lora_files import family_of_encoders, family_of_header, family_of_modules
 
-FAMILY_OF_HEADER = {
-    "stable-diffusion-xl": "sdxl",
-    "stable-diffusion-3": "sd3",
-    "stable-diffusion-v": "sd15",
-    "sdxl": "sdxl",
-    "sd3": "sd3",
-    "sd_": "sd15",
-}
-"""How `modelspec.architecture` and `ss_base_model_version` begin, in kohya's, OneTrainer's and ai-toolkit's files."""
 HELD_ELSEWHERE = (TOKENS_KEY, TRIGGERS_KEY, METADATA_KEY)
 """What of a header is part of what was read: tokens, and alphas, which would count twice where they are folded in."""
 
@@ -56,12 +48,11 @@ class LoraFile:
         if self.artifact.description is not None:
             return self.artifact.description.family
         said = [self.header.get(key, "").lower() for key in ("modelspec.architecture", "ss_base_model_version")]
-        for start, family in FAMILY_OF_HEADER.items():
-            if any(text.startswith(start) for text in said):
-                return family
+        if (named := family_of_header(said)) is not None:
+            return named
         if not self.artifact.layers:
-            return "sdxl" if "clip_g" in self.artifact.tokens else "sd15"
-        return family_of(parse(name) for name in self.artifact.layers)
+            return family_of_encoders(self.artifact.tokens.keys())
+        return family_of_modules(parse(name) for name in self.artifact.layers)
 
     @property
     def header_with_tokens(self) -> dict[str, str]:

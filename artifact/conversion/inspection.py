@@ -29,7 +29,7 @@ def _rows(file: LoraFile) -> Iterator[tuple[str, str]]:
         yield "steps", str(description.steps)
         yield "scale", f"{description.recommended_scale:g} recommended"
     for trigger, names in artifact.triggers.items():
-        yield "trigger", f"{trigger} → {' '.join(names)}"
+        yield "trigger", f"{trigger} → {' '.join(names)}" if names else f"{trigger} (a plain word)"
     for encoder, rows in artifact.tokens.items():
         norms = ", ".join(f"{float(norm):.3g}" for norm in rows.norm(dim=1))
         yield "tokens", f"{encoder}: {len(rows)} of width {rows.shape[1]}, norms {norms}"

@@ -4,11 +4,11 @@ kohya's names have `_` for every `.`, so that the words which hold a `_` themsel
 """
 
 import re
-from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from artifact.errors import ArtifactError
 from artifact.names.kohya import OTHER_LAYERS, RESNET_LAYERS, sgm_block
+from families.lora_files import has_sgm_names
 
 # fmt: off
 WORDS = (
@@ -89,28 +89,12 @@ def written(module: ModuleName, naming: Naming, family: str) -> str:
     if naming == "diffusers":
         return f"{component}.{path}"
     if component == "unet":
-        blocks = sgm_block(path, LAYERS_PER_BLOCK) if family == "sdxl" else path
+        blocks = sgm_block(path, LAYERS_PER_BLOCK) if has_sgm_names(family) else path
         return "lora_unet_" + blocks.replace(".", "_")
     if component not in ("text_encoder", "text_encoder_2"):
         raise ArtifactError(f"kohya's names are for UNets; {component}.{path} is none. Use --format diffusers.")
-    encoder = {"text_encoder": "te1" if family == "sdxl" else "te", "text_encoder_2": "te2"}[component]
+    encoder = {"text_encoder": "te1" if has_sgm_names(family) else "te", "text_encoder_2": "te2"}[component]
     return f"lora_{encoder}_" + path.replace(".", "_")
-
-
-def family_of(modules: Iterable[ModuleName]) -> str:
-    """sdxl, sd3 or sd15 by what only that family's files hold. SD2's names are SD1.5's.
-
-    SDXL has a second text encoder, more than one transformer block an attention, and none in its first block.
-    """
-    modules = list(modules)
-    if any(module.component == "transformer" for module in modules):
-        return "sd3"
-    unet = [module.path for module in modules if module.component == "unet"]
-    if any(path.startswith(("down_blocks.0.attentions", "up_blocks.3", "down_blocks.3")) for path in unet):
-        return "sd15"
-    second = any(module.component == "text_encoder_2" for module in modules)
-    deep = any(re.search(r"transformer_blocks\.[1-9]", path) for path in unet)
-    return "sdxl" if second or deep or any(path.startswith("up_blocks.0.attentions") for path in unet) else "sd15"
 
 
 def _layer(part: str, rest: str) -> str:

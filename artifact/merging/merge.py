@@ -16,6 +16,7 @@ from artifact.merging.low_rank import Fit
 from artifact.merging.plain import Outcome, at_rank, concatenated, network_header, plain_lora, squared_norm
 from artifact.merging.resize import require_layers, require_use_for_base
 from artifact.metadata import words_header
+from families.lora_files import has_kohya_names
 
 Mode = Literal["concat", "linear", "svd"]
 MODES: tuple[Mode, ...] = ("concat", "linear", "svd")
@@ -111,7 +112,7 @@ def _combined(
             parts.setdefault(parse(name), []).append(plain)
             strengths.setdefault(parse(name), []).append(weight * getattr(layer, "scale", 1.0))
     family = files[0].family
-    naming: Naming = "diffusers" if family == "sd3" else "kohya"
+    naming: Naming = "kohya" if has_kohya_names(family) else "diffusers"
     layers, fits = dict[str, Layer](), list[Fit]()
     for module, group in parts.items():
         name = written(module, naming, family)

@@ -7,15 +7,14 @@ own converters are run over tensors of row numbers, so no table of names stands 
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from diffusers.loaders import single_file_utils as converters
 from torch import Tensor
 
 from artifact.errors import ArtifactError
 from artifact.names.components import DENOISER, Place, components
 from families.family import ModelFamily
+from families.loading.single_file_rows import converted_denoiser, converted_text_encoder
 
 
 @dataclass(frozen=True)
@@ -59,25 +58,7 @@ def rows_of(tensors: Mapping[str, Tensor], family: ModelFamily) -> RowTable:
         numbers = torch.arange(count, count + rows)
         stand_ins[name] = numbers.reshape(rows, *(1 for _ in tensor.shape[1:])) if tensor.ndim else numbers[0]
         count += rows
-    converted = {DENOISER: _denoiser(stand_ins, family)}
+    converted = {DENOISER: converted_denoiser(stand_ins, family)}
     for number, name in enumerate(name for name in components(family) if name != DENOISER):
-        converted[name] = _text_encoder(stand_ins, family, number)
+        converted[name] = converted_text_encoder(stand_ins, family, number)
     return RowTable(converted, names, starts)
-
-
-def _denoiser(stand_ins: Mapping[str, Tensor], family: ModelFamily) -> Mapping[str, Tensor]:
-    if family.name == "sd3":
-        return dict(converters.convert_sd3_transformer_checkpoint_to_diffusers(dict(stand_ins)))
-    return dict(converters.convert_ldm_unet_checkpoint(dict(stand_ins), family.denoiser.config))
-
-
-def _text_encoder(stand_ins: Mapping[str, Tensor], family: ModelFamily, number: int) -> Mapping[str, Tensor]:
-    encoder: Any = family.text_encoders[number]
-    if family.name == "sd3":
-        prefix = f"text_encoders.{family.encoder_names[number]}.transformer."
-        own = {name: rows for name, rows in stand_ins.items() if name.startswith(prefix)}
-        return dict(converters.convert_ldm_clip_checkpoint(own, prefix))
-    open_clip = "cond_stage_model.model." if family.name == "sd15" else f"conditioner.embedders.{number}.model."
-    if any(name.startswith(open_clip) for name in stand_ins):
-        return dict(converters.convert_open_clip_checkpoint(encoder, dict(stand_ins), prefix=open_clip))
-    return dict(converters.convert_ldm_clip_checkpoint(dict(stand_ins)))

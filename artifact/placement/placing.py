@@ -138,12 +138,19 @@ def _distinct_triggers(
 ) -> tuple[dict[str, list[str]], dict[str, str], list[str], list[str]]:
     """Triggers with their placeholders, and with their class words; notes on what was renamed; all placeholders.
 
-    Every artifact calls its placeholders <s0>, <s1> …: they are counted through.
+    Every artifact calls its placeholders <s0>, <s1> …: they are counted through. Plain words have none.
     """
     triggers, class_words = dict[str, list[str]](), dict[str, str]()
     notes, count = [], 0
     for number, artifact in enumerate(artifacts, start=1):
-        for trigger, placeholders in (artifact.triggers if artifact.tokens else {}).items():
+        for trigger, placeholders in artifact.triggers.items():
+            if not placeholders:
+                if triggers.setdefault(trigger, []):
+                    notes.append(f"the trigger word {trigger} of LoRA {number} is read as that of another LoRA")
+                _note_class_word(artifact, trigger, trigger, class_words)
+                continue
+            if not artifact.tokens:
+                continue
             name, suffix = trigger, 1
             while name in triggers:
                 suffix += 1
@@ -152,9 +159,14 @@ def _distinct_triggers(
                 notes.append(f"two LoRAs have the trigger word {trigger}: write {name} for that of LoRA {number}")
             triggers[name] = [f"<s{count + index}>" for index in range(len(placeholders))]
             count += len(placeholders)
-            if artifact.description and trigger in artifact.description.class_words:
-                class_words[name] = artifact.description.class_words[trigger]
+            _note_class_word(artifact, trigger, name, class_words)
     return triggers, class_words, notes, [name for names in triggers.values() for name in names]
+
+
+def _note_class_word(artifact: Artifact, trigger: str, name: str, class_words: dict[str, str]) -> None:
+    """`name`: how the trigger is written here."""
+    if artifact.description and trigger in artifact.description.class_words:
+        class_words[name] = artifact.description.class_words[trigger]
 
 
 def _place_tokens(

@@ -57,8 +57,8 @@ class DiffusionProcess:
         noise = torch.randn(latents.shape, generator=noise_generator)
         return Draw(timesteps.to(latents.device, non_blocking=True), noise.to(latents.device, non_blocking=True))
 
-    def timesteps_at(self, fractions: Tensor) -> Tensor:
-        """int64: ⌊fraction · T⌋."""
+    def timesteps_at(self, fractions: Tensor, shape: torch.Size) -> Tensor:
+        """int64: ⌊fraction · T⌋, whatever the shape."""
         return (fractions * self.num_timesteps).floor().long()
 
     def corrupt(self, latents: Tensor, draw: Draw) -> Tensor:

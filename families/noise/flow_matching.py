@@ -4,6 +4,8 @@ x_σ = (1 - σ) x_0 + σ ε, target ε - x_0                    (§2, rectified 
 σ = s·u / (1 + (s - 1)·u), u = sigmoid(n), n standard normal   (§3.1 logit-normal, §5.3.2 shift)
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +16,11 @@ from families.noise.noise_process import Draw, PredictionType
 
 @dataclass(frozen=True)
 class FlowMatching:
-    """`shift`: s; above 1 it moves the draws towards noise, as large pictures need. The model's timestep is σ·T."""
+    """`shift`: s; above 1 it moves the draws towards noise, as large pictures need: a number, or a function of the
+    latents' height and width. The model gets σ·T as its timestep.
+    """
 
-    shift: float = 1.0
+    shift: float | Callable[[int, int], float] = 1.0
     num_timesteps: int = 1000
     prediction_type: PredictionType = "flow"
 
@@ -41,12 +45,13 @@ class FlowMatching:
         """Timesteps are logit-normal, shifted."""
         fractions = torch.randn(len(latents), generator=timestep_generator).sigmoid()
         noise = torch.randn(latents.shape, generator=noise_generator)
-        timesteps = self.timesteps_at(fractions)
+        timesteps = self.timesteps_at(fractions, latents.shape)
         return Draw(timesteps.to(latents.device, non_blocking=True), noise.to(latents.device, non_blocking=True))
 
-    def timesteps_at(self, fractions: Tensor) -> Tensor:
+    def timesteps_at(self, fractions: Tensor, shape: torch.Size) -> Tensor:
         """fp32: T·σ, where the fraction is the u that is shifted."""
-        sigmas = self.shift * fractions / (1 + (self.shift - 1) * fractions)
+        shift = self.shift(*shape[-2:]) if callable(self.shift) else self.shift
+        sigmas = shift * fractions / (1 + (shift - 1) * fractions)
         return (sigmas * self.num_timesteps).float()
 
     def corrupt(self, latents: Tensor, draw: Draw) -> Tensor:
@@ -66,3 +71,15 @@ class FlowMatching:
 
     def _sigmas(self, timesteps: Tensor) -> Tensor:
         return (timesteps / self.num_timesteps).view(-1, 1, 1, 1)
+
+
+def shift_by_tokens(patch: int, first: tuple[int, float], second: tuple[int, float]) -> Callable[[int, int], float]:
+    """exp(μ), where μ is linear in the number of image tokens, through two points (tokens, μ), as FLUX.1's scheduler
+    has it: (256, 0.5) and (4096, 1.15). `patch`: latent pixels of a token's side."""
+    slope = (second[1] - first[1]) / (second[0] - first[0])
+
+    def shift(height: int, width: int) -> float:
+        tokens = (height // patch) * (width // patch)
+        return math.exp(first[1] + slope * (tokens - first[0]))
+
+    return shift

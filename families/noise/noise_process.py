@@ -17,7 +17,7 @@ PredictionType = Literal["epsilon", "v_prediction", "flow"]
 class Draw:
     """The randomness of one step. `timesteps`: (B,), the model's timesteps. `noise`: (B, C, h, w), normal.
 
-    Timesteps of a discrete diffusion are int64 in [0, T), those of flow matching are fp32, σ·T in (0, T].
+    Timesteps of a discrete process are int64 in [0, T), those of a continuous one fp32 in (0, T], such as σ·T.
     """
 
     timesteps: Tensor
@@ -41,8 +41,9 @@ class NoiseProcess(Protocol):
     def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
         """Timesteps and noise for `latents` (B, C, h, w), drawn on the CPU: a seed means the same on every device."""
 
-    def timesteps_at(self, fractions: Tensor) -> Tensor:
-        """The timesteps (B,) that lie at `fractions` (B,) in (0, 1) of the way to noise: for fixed draws."""
+    def timesteps_at(self, fractions: Tensor, shape: torch.Size) -> Tensor:
+        """The timesteps (B,) that lie at `fractions` (B,) in (0, 1) of the way to noise, for latents of `shape`
+        (B, C, h, w): some processes shift by the size of the picture."""
 
     def corrupt(self, latents: Tensor, draw: Draw) -> Tensor:
         """x_t for x_0 = `latents`: (B, C, h, w)."""

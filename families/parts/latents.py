@@ -11,10 +11,21 @@ def posterior_moments(vae: Any, pixels: Tensor) -> Tensor:
     return vae.encode(pixels.to(vae.dtype)).latent_dist.parameters.float()
 
 
+def posterior_shape(moments: torch.Size) -> torch.Size:
+    """The shape (B, C, h, w) of latents whose moments have the shape (B, 2C, h, w)."""
+    count, channels, *place = moments
+    return torch.Size((count, channels // 2, *place))
+
+
 def sample_posterior(moments: Tensor, noise: Tensor) -> Tensor:
     """A sample (B, C, h, w) of N(mean, exp(log-variance)), for moments (B, 2C, h, w) and normal noise (B, C, h, w)."""
     mean, log_variance = moments.chunk(2, dim=1)
     return mean + torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) * noise
+
+
+def decoded(vae: Any, latents: Tensor) -> Tensor:
+    """Unscaled latents (B, C, h, w) → pixels (B, 3, H, W) in about [-1, 1], fp32."""
+    return vae.decode(latents.to(vae.dtype)).sample.float()
 
 
 def freeze(*modules: Any) -> None:

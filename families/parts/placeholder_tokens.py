@@ -22,8 +22,10 @@ def expand_triggers(prompt: str, triggers: Mapping[str, Sequence[str]]) -> str:
     """Replace every trigger that stands as a whole word by its placeholder tokens.
 
     "Tokyo, TOK's hat" with {"TOK": ["<s0>", "<s1>"]} becomes "Tokyo, <s0><s1>'s hat". Case counts. Longer triggers
-    are tried first, so that "TOK2" is not read as "TOK".
+    are tried first, so that "TOK2" is not read as "TOK". A trigger without tokens is a plain
+    word, and stays.
     """
+    triggers = {trigger: tokens for trigger, tokens in triggers.items() if tokens}
     if not triggers:
         return prompt
     words = "|".join(re.escape(trigger) for trigger in sorted(triggers, key=len, reverse=True))
@@ -69,6 +71,8 @@ class PlaceholderTokens:
         self._embeddings = [encoder.get_input_embeddings() for encoder in family.text_encoders]
         self.names = list(names)
         self.ids: list[list[int]] = []
+        if not self.names:  # every trigger is a plain word
+            return
         extended = tokenizers or tokenizers_with(family, names)
         for embedding, row in zip(self._embeddings, rows, strict=True):  # before anything is changed
             if tuple(row.shape) != (len(self.names), embedding.embedding_dim):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from families.lora_files import plain_prompt_argument
 from job.report.recipe import Recipe, Trained
 
 AS_IT_IS = ("lora", "rslora")
@@ -82,10 +83,11 @@ def _readers(trained: Trained) -> Iterator[tuple[str, str, str]]:
 
 
 def _plain_prompt(trained: Trained) -> str:
-    """SD3's T5 learns no tokens: it was trained on the prompt without them."""
-    if not trained.encoders or "StableDiffusion3" not in trained.pipeline:
+    """For an encoder that learns no tokens: it was trained on the prompt without them."""
+    argument = plain_prompt_argument(trained.pipeline)
+    if not trained.encoders or argument is None:
         return ""
     plain = trained.prompt
     for trigger in trained.triggers:
         plain = plain.replace(trigger, " ")
-    return f", prompt_3={' '.join(plain.split())!r}"
+    return f", {argument}={' '.join(plain.split())!r}"

@@ -15,6 +15,31 @@ def recipes(trained: Trained, scale: float) -> list[Recipe]:
             f"cog run -i prompt={_shell(prompt)} -i lora=@weights.safetensors\n\n# or without a container\n"
             f"python predict.py {_shell(prompt)} --weights weights.safetensors",
         ),
+        *(_by_embedding(trained, name, scale) if trained.encoders else _by_word(trained, name, scale)),
+        diffusers_recipe(trained, scale),
+    ]
+
+
+def _by_word(trained: Trained, name: str, scale: float) -> list[Recipe]:
+    """The trigger is a plain word, or one that the base knew."""
+    return [
+        Recipe(
+            "ComfyUI",
+            f"weights.safetensors goes to models/loras/{name}.safetensors. Node: Load LoRA, strength_model {scale:g}.",
+            trained.prompt,
+        ),
+        Recipe(
+            "A1111, Forge",
+            f"weights.safetensors goes to models/Lora/{name}.safetensors.",
+            f"{trained.prompt} <lora:{name}:{scale:g}>",
+        ),
+    ]
+
+
+def _by_embedding(trained: Trained, name: str, scale: float) -> list[Recipe]:
+    """The name of the embeddings' file stands where the trigger word would be."""
+    trigger, prompt = trained.triggers[0] if trained.triggers else "TOK", trained.prompt
+    return [
         Recipe(
             "ComfyUI",
             f"weights.safetensors goes to models/loras/{name}.safetensors, embeddings.safetensors to "
@@ -27,7 +52,6 @@ def recipes(trained: Trained, scale: float) -> list[Recipe]:
             f"embeddings/{name}.safetensors. Type the name of the embedding where the trigger word would be.",
             f"{prompt.replace(trigger, name)} <lora:{name}_lora:{scale:g}>",
         ),
-        diffusers_recipe(trained, scale),
     ]
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Generator
 
+from families.family import frozen_reader
+from job.known_prompts import known_prompts
 from job.progress import Progress, stage_progress
 from job.stage import Job
 from preprocess.workers.relay import relay
@@ -12,6 +14,9 @@ from trainer.distributed.sharded_base import place_base
 
 def cache(job: Job) -> Generator[Progress, None, None]:
     """Fills examples, and base: the weights lie on their devices from here on."""
+    if frozen_reader(job.family) is not None:
+        yield job.progress(f"reading {len(known_prompts(job))} prompts")
+        read_ahead(job)
     place = put_on_device(job)
     yield job.progress(f"caching the latents of {count_views(job.dataset.examples)} pictures in {place}")
     first, last = job.span
@@ -19,6 +24,13 @@ def cache(job: Job) -> Generator[Progress, None, None]:
     job.examples = yield from relay(
         encoding, lambda report: stage_progress(report, first + (last - first) * report.done / report.total)
     )
+
+
+def read_ahead(job: Job) -> None:
+    """Read the known prompts where the text encoders never learn, and free them: before the denoiser's weights."""
+    reader = frozen_reader(job.family)
+    if reader is not None:
+        reader.read_ahead(known_prompts(job))
 
 
 def put_on_device(job: Job) -> LatentPlace:

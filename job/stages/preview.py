@@ -15,5 +15,5 @@ def preview(job: Job) -> Generator[Progress, None, None]:
     job.base_prediction = job.probe.predict(job.family, {})
     write_samples_before(job.samples, Sampler(job.family), job.output.samples_before)
     if job.config.sample_steps is None:
-        job.family.vae.to("cpu")  # has nothing to do until the last samples
+        job.family.offload_picture_parts()  # has nothing to do until the last samples
     yield from ()

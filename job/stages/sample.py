@@ -16,7 +16,8 @@ def sample(job: Job) -> Generator[Progress, None, None]:
     training = job.training
     with training.averaged():
         job.artifact = training.artifact()
-        job.artifact.write_embeddings(job.output.embeddings)
+        if job.artifact.tokens:
+            job.artifact.write_embeddings(job.output.embeddings)
         write_samples(job.samples, Sampler(job.family), job.output.samples, training.triggers)
         job.trained_prediction = job.probe.predict(job.family, training.triggers)
     training.remove()

@@ -41,10 +41,10 @@ class Probe:
     def make(cls, family: ModelFamily, prompt: str) -> "Probe":
         """A probe at the base's own resolution. `noised`: (3, C, h, w)."""
         side = family.native_resolution
-        moments = family.encode_image(torch.zeros(1, 3, side, side, device=family.device))
-        shape = (len(FRACTIONS), moments.shape[1] // 2, *moments.shape[2:])
+        cached = family.encode_image(torch.zeros(1, 3, side, side, device=family.device))
+        shape = (len(FRACTIONS), *family.latent_shape(cached.shape)[1:])
         noised = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(family.device)
-        timesteps = family.noise_process.timesteps_at(torch.tensor(FRACTIONS))
+        timesteps = family.noise_process.timesteps_at(torch.tensor(FRACTIONS), noised.shape)
         sizes = (SizeConditioning((side, side), (0, 0), (side, side)),) * len(FRACTIONS)
         return cls(prompt, noised, timesteps.to(family.device), sizes)
 

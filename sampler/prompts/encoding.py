@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from families.family import PromptFeatures, PromptReader, clip_reader
+from families.family import PromptFeatures, PromptReader, clip_reader, frozen_reader
 from families.parts.placeholder_tokens import expand_triggers
 from sampler.prompts.weighted_encoding import encode_in_parts
 from sampler.prompts.weights import WeightedText, is_weighted, parse_weights
@@ -44,8 +44,8 @@ def require_readable(
         parts = parse_weights(text, name)
         if is_weighted(parts) and clip_reader(family) is None:
             raise RequestError(
-                f"{name}: {family.name} reads prompts by T5 too, whose words cannot be weighted. Leave the weights "
-                r"out, or write \(words:1.2\) for the text itself."
+                f"{name}: {family.name} reads prompts by a language model, whose words cannot be weighted. Leave "
+                r"the weights out, or write \(words:1.2\) for the text itself."
             )
         count, room = _count_tokens(parts, family)
         if count > room and clip_reader(family) is None:
@@ -86,6 +86,9 @@ def _lengthened(
 
 def _count_tokens(parts: Sequence[WeightedText], family: PromptReader) -> tuple[int, int]:
     """Tokens of the prompt by the tokenizer that needs most, and how many are read at once; both without the ends."""
+    frozen = frozen_reader(family)
+    if frozen is not None:
+        return frozen.count_tokens("".join(part.text for part in parts))
     counts = []
     for tokenizer in family.tokenizers:
         texts = [part.text for part in parts]
@@ -95,6 +98,8 @@ def _count_tokens(parts: Sequence[WeightedText], family: PromptReader) -> tuple[
 
 
 def _too_long(name: str, parts: Sequence[WeightedText], count: int, room: int, family: PromptReader) -> str:
+    if not family.tokenizers:
+        return f"{name}: has {count} tokens, of which this base ({family.name}) reads {room}. Shorten it."
     text, tokenizer = "".join(part.text for part in parts), family.tokenizers[0]
     kept = tokenizer.decode(tokenizer(text, truncation=True).input_ids[-6:-1]).strip()
     return (

@@ -13,7 +13,7 @@ class TokenSection(Settings):
     """Placeholder tokens: how many, how they start, and how long they may grow."""
 
     num_tokens: Open[int] = Field(
-        2, ge=1, le=64, description="New tokens in each text encoder that stand for the trigger"
+        2, ge=0, le=64, description="New tokens in each text encoder that stand for the trigger; 0: it is a plain word"
     )
     token_init: Open[Literal["words", "vocabulary", "random", "images"] | None] = Field(
         None,

@@ -18,7 +18,7 @@ from artifact.artifact import Artifact
 from artifact.command_line import main
 from artifact.conversion.convert import convert
 from artifact.conversion.files import LoraFile
-from artifact.conversion.module_names import ModuleName, family_of, parse, written
+from artifact.conversion.module_names import ModuleName, parse, written
 from artifact.errors import ArtifactError
 from artifact.layers import LoraLayer
 from artifact.merging.merge import merge
@@ -27,6 +27,7 @@ from artifact.names.kohya import has_weight, kohya_name
 from artifact.placement.placing import PlacedArtifacts
 from families.family import ModelFamily
 from families.loading.sources import EMBEDDED_BASE_FOLDER
+from families.lora_files import family_of_modules
 from tests.artifact.test_artifact import make_artifact, unet_inputs, write
 
 SDXL: dict[str, Any] = {
@@ -49,7 +50,7 @@ def test_every_module_of_the_full_size_unets_is_named_and_read_back(family: str,
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config)
     modules = [ModuleName("unet", path) for path, module in unet.named_modules() if has_weight(module)]
-    assert len(modules) > 200 and family_of(modules) == family
+    assert len(modules) > 200 and family_of_modules(modules) == family
     for naming in ("kohya", "diffusers"):
         names = [written(module, naming, family) for module in modules]
         assert len(set(names)) == len(names)

@@ -1,5 +1,7 @@
 """What holds for every noise process, and each one's formulas in float64."""
 
+import math
+
 import pytest
 import torch
 from diffusers import (
@@ -11,8 +13,10 @@ from diffusers import (
 )
 
 from families.noise.diffusion_process import DiffusionProcess
-from families.noise.flow_matching import FlowMatching
+from families.noise.flow_matching import FlowMatching, shift_by_tokens
 from families.noise.noise_process import Draw, NoiseProcess
+
+SHAPE = torch.Size((4, 4, 8, 8))
 
 SCALED_LINEAR = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -53,7 +57,7 @@ def test_the_target_gives_the_latents_back(process: NoiseProcess) -> None:
 
 @each_process
 def test_snr_is_that_of_what_corrupt_does(process: NoiseProcess) -> None:
-    timesteps = process.timesteps_at(torch.tensor([0.05, 0.3, 0.5, 0.9]))
+    timesteps = process.timesteps_at(torch.tensor([0.05, 0.3, 0.5, 0.9]), SHAPE)
     ones, zeros = torch.ones(4, 1, 1, 1), torch.zeros(4, 1, 1, 1)
     signal = process.corrupt(ones, Draw(timesteps, zeros)).flatten()
     noise = process.corrupt(zeros, Draw(timesteps, ones)).flatten()
@@ -161,9 +165,10 @@ def test_flow_matching_agrees_with_diffusers_scheduler(shift: float) -> None:
 
 def test_fractions_name_the_same_place_in_every_schedule() -> None:
     fractions = torch.tensor([0.1, 0.5, 0.9])
-    assert diffusion().timesteps_at(fractions).tolist() == [100, 500, 900]
-    assert FlowMatching().timesteps_at(fractions).tolist() == pytest.approx([100, 500, 900], rel=1e-5)
-    assert FlowMatching(shift=3.0).timesteps_at(fractions).tolist() == pytest.approx([250, 750, 964.2857], rel=1e-5)
+    assert diffusion().timesteps_at(fractions, SHAPE).tolist() == [100, 500, 900]
+    assert FlowMatching().timesteps_at(fractions, SHAPE).tolist() == pytest.approx([100, 500, 900], rel=1e-5)
+    shifted = FlowMatching(shift=3.0).timesteps_at(fractions, SHAPE)
+    assert shifted.tolist() == pytest.approx([250, 750, 964.2857], rel=1e-5)
 
 
 def test_schedulers_of_other_kinds_are_refused() -> None:
@@ -175,3 +180,18 @@ def test_schedulers_of_other_kinds_are_refused() -> None:
         DiffusionProcess.from_scheduler(EDMEulerScheduler())  # Playground 2.5
     with pytest.raises(ValueError, match="'sample'"):
         DiffusionProcess.from_scheduler(DDPMScheduler(prediction_type="sample"))
+
+
+def test_a_shift_by_tokens_is_that_of_the_pictures_own_size() -> None:
+    process = FlowMatching(shift_by_tokens(2, (256, 0.5), (4096, 1.15)))
+    for side, mu in ((32, 0.5), (128, 1.15), (64, 0.5 + 0.65 * (1024 - 256) / 3840)):
+        wanted = FlowMatching(math.exp(mu))
+        shape = torch.Size((2, 4, side, side))
+        assert torch.allclose(
+            process.timesteps_at(torch.tensor([0.2, 0.7]), shape), wanted.timesteps_at(torch.tensor([0.2, 0.7]), shape)
+        )
+        draws = [
+            one.draw(torch.zeros(shape), torch.Generator().manual_seed(1), torch.Generator().manual_seed(2))
+            for one in (process, wanted)
+        ]
+        assert torch.allclose(draws[0].timesteps, draws[1].timesteps)

@@ -142,7 +142,7 @@ def test_weights_with_clip_skip(family: ModelFamily) -> None:
 def test_a_base_with_t5_reads_neither(tmp_path: Path) -> None:
     sd3 = load_base_model(str(TINY_MODELS["sd3"](tmp_path / "m")), torch.float32)
     assert require_readable({"prompt": r"a \(red:1.5\) star"}, {}, sd3) == []
-    with pytest.raises(RequestError, match="prompt: sd3 reads prompts by T5 too, whose words cannot be weighted"):
+    with pytest.raises(RequestError, match="prompt: sd3 reads prompts by a language model, whose words cannot"):
         require_readable({"prompt": "a (red:1.5) star"}, {}, sd3)
     with pytest.raises(RequestError, match=r"prompt: has 100 tokens, of which this base \(sd3\) reads 75: everything"):
         require_readable({"prompt": "star " * 100}, {}, sd3)

@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from families.family import SizeConditioning
+from families.family import Conditioning, SizeConditioning
 from trainer.data.latent_cache import CachedExample, CachedView, LoadableView
 from trainer.distributed.batch_share import WHOLE, Share
 
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """A micro-batch. `moments`: (B, 2C, h, w). `masks`: (B, 1, h, w), or None without any. `weights`: (B,)."""
+    """A micro-batch. `moments`: (B, X, h, w), as `encode_image` returns them. `masks`: (B, 1, h, w), None without any.
+    `weights`: (B,)."""
 
     moments: Tensor
     captions: list[str]
@@ -26,6 +27,8 @@ class LatentBatch:
     sizes: list[SizeConditioning]
     masks: Tensor | None
     weights: Tensor
+    conditioning: Conditioning | None = None
+    """Pictures that the denoiser reads beside the latents."""
 
     def split(self, parts: int) -> "list[LatentBatch]":
         """At most `parts` batches, as equal as can be, none of them empty."""
@@ -39,6 +42,7 @@ class LatentBatch:
                 self.sizes[first:last],
                 None if self.masks is None else self.masks[first:last],
                 self.weights[first:last],
+                None if self.conditioning is None else self.conditioning.rows(first, last),
             )
             for first, last in bounds
         ]

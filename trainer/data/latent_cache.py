@@ -18,7 +18,10 @@ from preprocess.dataset import Example, PreparedDataset, View
 
 @dataclass(frozen=True)
 class CachedView:
-    """On the training device. `moments`: (2C, h, w). `mask`: (1, h, w), 0 to 1; None: the loss counts everywhere."""
+    """On the training device. `moments`: (X, h, w), as `encode_image` returns them.
+
+    `mask`: (1, h, w), 0 to 1; None: the loss counts everywhere.
+    """
 
     moments: Tensor
     mask: Tensor | None

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import torch
 from accelerate.utils import broadcast
-from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -135,7 +134,7 @@ def place_base(shard_base: bool, family: ModelFamily, processes: Processes) -> B
 
 def require_shardable(base_model: str, family: ModelFamily) -> None:
     """Raises ConfigError where the denoiser is a UNet, which cannot be sharded."""
-    if isinstance(family.denoiser, UNet2DConditionModel):
+    if family.denoiser_kind == "unet":
         raise ConfigError(
             f"shard_base: the denoiser of {base_model} is a UNet, which is not made of repeated blocks; "
             "transformers (SD3) can be sharded. Use accelerate launch --multi_gpu: each process then has "

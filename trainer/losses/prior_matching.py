@@ -36,15 +36,16 @@ class PriorMatching:
     def __call__(self, context: StepContext) -> Tensor | None:
         if context.step % self.interval:
             return None
-        noised, timesteps, sizes = context.noised, context.draw.timesteps, context.sizes
+        noised, timesteps = context.noised, context.draw.timesteps
+        sizes, conditioning = context.sizes, context.conditioning
         captions = self._prompts(context.captions)
         with torch.no_grad():
             with self.parts.off():
                 features = self.family.encode_prompts(captions)
-                wanted = self.family.denoise(noised, timesteps, features, sizes)
+                wanted = self.family.denoise(noised, timesteps, features, sizes, conditioning)
             if "text_encoders" in self.parts:
                 features = self.family.encode_prompts(captions)
-        predicted = self.family.denoise(noised, timesteps, features, sizes)
+        predicted = self.family.denoise(noised, timesteps, features, sizes, conditioning)
         return self.interval * self.weight * (predicted - wanted).square().mean()
 
     def _prompts(self, captions: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from families.family import SizeConditioning
+from families.family import Conditioning, SizeConditioning
 from families.noise.noise_process import Draw, NoiseProcess
 
 
@@ -16,6 +16,7 @@ class StepContext:
 
     `masks`: (B, 1, h, w) in 0 to 1, or None. `weights`: (B,), how much each image counts. `prompts`: what the text
     encoders read for the captions. `step`: how many optimizer steps there have been before.
+    `conditioning`: what the denoiser read beside the latents.
     """
 
     captions: Sequence[str]
@@ -29,6 +30,7 @@ class StepContext:
     weights: Tensor
     prompts: Sequence[str] = ()
     step: int = 0
+    conditioning: Conditioning | None = None
 
 
 class LossTerm(Protocol):

@@ -43,7 +43,7 @@ class Observer:
     @torch.no_grad()
     def __post_init__(self) -> None:
         self._initial = [parameter.detach().clone() for parameter in self.tokens.parameters]
-        tables = [encoder.get_input_embeddings().weight for encoder in self.family.text_encoders]
+        tables = [encoder.get_input_embeddings().weight for encoder in self.family.text_encoders if self._initial]
         self._vocabulary = [table.float().norm(dim=1).mean() for table in tables]
         self._base = {  # now, while all processes are here: the base may be sharded
             path: whole(layer.get_base_layer().weight.float().square().sum()) for path, layer in self._adapted()

@@ -1,7 +1,7 @@
 """Adds noise to prompt features, so that the concept does not depend on one exact wording."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 
@@ -24,8 +24,6 @@ class NoisyPrompts:
 
     def __call__(self, prompts: Sequence[str]) -> PromptFeatures:
         features = self.encode(prompts)
-        embeds = features.prompt_embeds
-        chosen = self.share.uniform((len(embeds), 1, 1), self.generator) < SHARE_OF_PROMPTS
-        noise = self.share.normal(embeds.shape, self.generator) * chosen
-        spread = embeds.detach().std(dim=(1, 2), keepdim=True)
-        return replace(features, prompt_embeds=embeds + self.strength * spread * noise.to(embeds, non_blocking=True))
+        chosen = self.share.uniform((len(features), 1, 1), self.generator) < SHARE_OF_PROMPTS
+        noise = self.share.normal(features.prompt_embeds.shape, self.generator) * chosen
+        return features.with_noise(noise, self.strength)

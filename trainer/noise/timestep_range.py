@@ -29,5 +29,5 @@ class TimestepRange(WrappedProcess):
         else:
             shares = (torch.randn(len(latents), generator=timestep_generator) + self.bias).sigmoid()
         fractions = self.low + (self.high - self.low) * shares
-        timesteps = self.inner.timesteps_at(fractions)
+        timesteps = self.inner.timesteps_at(fractions, latents.shape)
         return Draw(timesteps.to(latents.device, non_blocking=True), noise)

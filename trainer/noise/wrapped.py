@@ -29,8 +29,8 @@ class WrappedProcess:
     def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
         return self.inner.draw(latents, timestep_generator, noise_generator)
 
-    def timesteps_at(self, fractions: Tensor) -> Tensor:
-        return self.inner.timesteps_at(fractions)
+    def timesteps_at(self, fractions: Tensor, shape: torch.Size) -> Tensor:
+        return self.inner.timesteps_at(fractions, shape)
 
     def corrupt(self, latents: Tensor, draw: Draw) -> Tensor:
         return self.inner.corrupt(latents, draw)

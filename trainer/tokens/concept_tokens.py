@@ -19,7 +19,7 @@ from trainer.tokens.initialization import TokenStart
 class ConceptTokens:
     """The trained rows. `parameters`: one (n, d) fp32 tensor for each text encoder, n over all concepts.
 
-    `triggers` maps trigger words to the names of their placeholder tokens.
+    `triggers` maps trigger words to the names of their placeholder tokens; a plain word has none.
     """
 
     family: ModelFamily
@@ -30,12 +30,18 @@ class ConceptTokens:
     def remove(self) -> None:
         """Give the text encoders back as they were."""
         self.placeholders.remove()
-        for encoder in self.family.text_encoders:
-            del encoder.peft_config
+        if self.parameters:
+            for encoder in self.family.text_encoders:
+                del encoder.peft_config
 
     def rows(self) -> list[Tensor]:
         """The rows as they are now, fp32 on the CPU: one (n, d) for each text encoder."""
         return [parameter.detach().float().cpu().clone() for parameter in self.parameters]
+
+
+def plain_words(family: ModelFamily, triggers: Sequence[str]) -> ConceptTokens:
+    """Trigger words that the base reads as they are: no tokens are added."""
+    return ConceptTokens(family, {trigger: [] for trigger in triggers}, PlaceholderTokens(family, [], []), [])
 
 
 def add_tokens(

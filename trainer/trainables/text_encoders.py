@@ -40,9 +40,7 @@ TEXT_ENCODERS = TrainableKind("text_encoders", _place, _updates)
 def _drop_idle(family: ModelFamily, encoders: Mapping[str, nn.Module], adapters: Mapping[str, PeftAdapter]) -> None:
     """Take the adapters off the layers whose output the family does not read: SDXL's first encoder stops one early."""
     features = family.encode_prompts(["a"])
-    used = features.prompt_embeds.float().sum()
-    if features.pooled_prompt_embeds is not None:
-        used = used + features.pooled_prompt_embeds.float().sum()
+    used = torch.stack([each.float().sum() for each in features.tensors]).sum()
     for name, adapter in adapters.items():
         inside = {id(module): path for path, module in encoders[name].named_modules()}
         modules = adapter.modules()

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from artifact.layers import Layer
 from trainer.optimizers.settings import OptimizerSettings
-from trainer.tokens.concept_tokens import ConceptTokens, add_tokens
+from trainer.tokens.concept_tokens import ConceptTokens, add_tokens, plain_words
 from trainer.tokens.from_images import image_tower, start_from_images
 from trainer.tokens.initialization import token_starts
 from trainer.tokens.retraction import retract, usual_norms
@@ -32,7 +32,8 @@ class TokenPart:
         return {}
 
     def rows(self) -> dict[str, Tensor]:
-        return dict(zip(self.tokens.family.encoder_names, self.tokens.rows(), strict=True))
+        rows = self.tokens.rows()
+        return dict(zip(self.tokens.family.encoder_names, rows, strict=True)) if rows else {}
 
     def set_enabled(self, enabled: bool) -> None:
         """Nothing to do."""
@@ -44,6 +45,8 @@ class TokenPart:
 def _place(placement: Placement) -> TokenPart:
     """Also where they are not trained: captions have the words in any case."""
     family, settings, generators = placement.family, placement.tokens, placement.generators
+    if settings.num_tokens == 0:
+        return TokenPart(plain_words(family, [concept.trigger_word for concept in placement.concepts]))
     starts = token_starts(settings, placement.concepts, family)
     tokens = add_tokens(family, starts, settings.num_tokens, generators["init_tokens"])
     if settings.token_init == "images":

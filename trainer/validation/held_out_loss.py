@@ -65,11 +65,11 @@ class HeldOutLoss:
         """(BANDS,) of one image."""
         view, process = self._examples[index].views[0].load(), self._family.noise_process
         generator = torch.Generator().manual_seed(SEED + index)
-        count, (channels, height, width) = DRAWS, view.moments.shape
-        noises = torch.randn((count + 1, channels // 2, height, width), generator=generator).to(view.moments.device)
+        count, shape = DRAWS, self._family.latent_shape(view.moments[None].shape)
+        noises = torch.randn((count + 1, *shape[1:]), generator=generator).to(view.moments.device)
         latents = self._family.latents(view.moments[None], noises[:1]).expand(count, -1, -1, -1)
         fractions = (torch.arange(count) + 0.5) / count
-        draw = Draw(process.timesteps_at(fractions).to(latents.device), noises[1:])
+        draw = Draw(process.timesteps_at(fractions, latents.shape).to(latents.device), noises[1:])
         with deterministic(self._family.denoiser), self._accelerator.autocast():
             prompts = self._family.encode_prompts([self._prompts[index]] * count)
             prediction = self._family.denoise(
@@ -77,7 +77,7 @@ class HeldOutLoss:
             )
         error = (prediction.float() - process.target(latents, draw).float()).square()
         mask = None if view.mask is None else self._mask_floor + (1 - self._mask_floor) * view.mask
-        losses = masked_mean(error, None if mask is None else mask.expand(count, 1, height, width))
+        losses = masked_mean(error, None if mask is None else mask.expand(count, -1, -1, -1))
         return losses.view(BANDS, -1).mean(dim=1)
 
 

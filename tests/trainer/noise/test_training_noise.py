@@ -18,6 +18,8 @@ from trainer.noise.perturbation import InputPerturbation
 from trainer.noise.timestep_range import TimestepRange
 from trainer.noise.wrapped import WrappedProcess
 
+SHAPE = torch.Size((4, 4, 8, 8))
+
 PROCESS = DiffusionProcess(torch.linspace(0.99, 0.01, 1000), "epsilon")
 LATENTS = torch.randn(64, 4, 16, 16, generator=torch.Generator().manual_seed(5))
 
@@ -39,7 +41,9 @@ def test_a_wrapped_process_is_the_process(process: DiffusionProcess | FlowMatchi
     assert torch.equal(wrapped.target(LATENTS, draw), process.target(LATENTS, draw))
     assert torch.equal(wrapped.to_x0(LATENTS, draw.noise, timesteps), process.to_x0(LATENTS, draw.noise, timesteps))
     assert torch.equal(wrapped.snr(timesteps), process.snr(timesteps))
-    assert torch.equal(wrapped.timesteps_at(torch.tensor([0.5])), process.timesteps_at(torch.tensor([0.5])))
+    assert torch.equal(
+        wrapped.timesteps_at(torch.tensor([0.5]), SHAPE), process.timesteps_at(torch.tensor([0.5]), SHAPE)
+    )
     for name in ("prediction_type", "num_timesteps", "zero_terminal_snr"):
         assert getattr(wrapped, name) == getattr(process, name)
 

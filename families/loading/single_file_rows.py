@@ -1,0 +1,31 @@
+"""Converts a single-file checkpoint's tensors to diffusers' parts, by diffusers' own converters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffusers.loaders import single_file_utils as converters
+from torch import Tensor
+
+from families.family import ModelFamily
+from families.sd3 import SD3
+from families.sd15 import SD15
+
+
+def converted_denoiser(tensors: Mapping[str, Tensor], family: ModelFamily) -> Mapping[str, Tensor]:
+    """The denoiser's tensors by diffusers' names, of a checkpoint of this family."""
+    if family.name == SD3.name:
+        return dict(converters.convert_sd3_transformer_checkpoint_to_diffusers(dict(tensors)))
+    return dict(converters.convert_ldm_unet_checkpoint(dict(tensors), family.denoiser.config))
+
+
+def converted_text_encoder(tensors: Mapping[str, Tensor], family: ModelFamily, number: int) -> Mapping[str, Tensor]:
+    """The tensors of text encoder `number` by transformers' names."""
+    encoder: Any = family.text_encoders[number]
+    if family.name == SD3.name:
+        prefix = f"text_encoders.{family.encoder_names[number]}.transformer."
+        own = {name: rows for name, rows in tensors.items() if name.startswith(prefix)}
+        return dict(converters.convert_ldm_clip_checkpoint(own, prefix))
+    open_clip = "cond_stage_model.model." if family.name == SD15.name else f"conditioner.embedders.{number}.model."
+    if any(name.startswith(open_clip) for name in tensors):
+        return dict(converters.convert_open_clip_checkpoint(encoder, dict(tensors), prefix=open_clip))
+    return dict(converters.convert_ldm_clip_checkpoint(dict(tensors)))

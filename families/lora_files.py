@@ -1,0 +1,59 @@
+"""What LoRA files of other tools tell of their family, by header and names alone: no base is loaded for them."""
+
+import re
+from collections.abc import Collection, Iterable
+
+SD15, SDXL, SD3 = "sd15", "sdxl", "sd3"
+COG_SDXL = SDXL
+"""The family whose files Replicate's SDXL predictors load."""
+STARTS = {
+    "stable-diffusion-xl": SDXL,
+    "stable-diffusion-3": SD3,
+    "stable-diffusion-v": SD15,
+    "sdxl": SDXL,
+    "sd3": SD3,
+    "sd_": SD15,
+}
+"""How `modelspec.architecture` and `ss_base_model_version` begin, in kohya's, OneTrainer's and ai-toolkit's files."""
+
+
+def family_of_header(said: Iterable[str]) -> str | None:
+    """The family whose architecture one of the texts names."""
+    texts = list(said)
+    return next((family for start, family in STARTS.items() if any(text.startswith(start) for text in texts)), None)
+
+
+def family_of_encoders(names: Collection[str]) -> str:
+    """For files of token embeddings alone, by the encoders that they are for."""
+    return SDXL if "clip_g" in names else SD15
+
+
+def family_of_modules(modules: Iterable[tuple[str, str]]) -> str:
+    """By what only that family's files hold. `modules`: component and path of each. SD2's names are SD1.5's.
+
+    SDXL has a second text encoder, more than one transformer block an attention, and none in its first block.
+    """
+    modules = list(modules)
+    if any(component == "transformer" for component, _ in modules):
+        return SD3
+    unet = [path for component, path in modules if component == "unet"]
+    if any(path.startswith(("down_blocks.0.attentions", "up_blocks.3", "down_blocks.3")) for path in unet):
+        return SD15
+    second = any(component == "text_encoder_2" for component, _ in modules)
+    deep = any(re.search(r"transformer_blocks\.[1-9]", path) for path in unet)
+    return SDXL if second or deep or any(path.startswith("up_blocks.0.attentions") for path in unet) else SD15
+
+
+def has_sgm_names(family: str) -> bool:
+    """Whether kohya's files have Stability's block names, and numbered text encoders."""
+    return family == SDXL
+
+
+def has_kohya_names(family: str) -> bool:
+    """Whether kohya's names mean the same to all tools."""
+    return family != SD3
+
+
+def plain_prompt_argument(pipeline: str) -> str | None:
+    """The argument of diffusers' pipeline for the encoder that learns no tokens and reads the prompt without them."""
+    return "prompt_3" if pipeline.startswith("StableDiffusion3") else None

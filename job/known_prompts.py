@@ -1,0 +1,41 @@
+"""The prompts that a job is known to read, for text encoders that are loaded only once."""
+
+from collections.abc import Iterator
+
+from evaluation.prompt_sets import prompt_set
+from families.parts.placeholder_tokens import expand_triggers
+from job.stage import Job
+from trainer.losses.registry import class_words_of
+
+
+def known_prompts(job: Job) -> list[str]:
+    """Each once: of training, samples, verification and evaluation. Shuffled tags make others, read when they come."""
+    return list(dict.fromkeys([*_of_training(job), *_of_samples(job)]))
+
+
+def _of_training(job: Job) -> Iterator[str]:
+    """Captions, those without the trigger, the trigger alone, and none."""
+    replaced = {trigger: [word] for trigger, word in class_words_of(job.config.preparation).items()}
+    for example in job.dataset.examples:
+        yield example.caption
+        if job.config.prior_matching_weight > 0:
+            yield expand_triggers(example.caption, replaced)
+    yield from (concept.trigger_word for concept in job.config.all_concepts)
+    yield from job.config.prior_prompts
+    yield ""
+
+
+def _of_samples(job: Job) -> Iterator[str]:
+    yield from (job.samples.prompt, job.samples.plain)
+    if job.encoders is None:
+        return
+    validation, preparation = job.config.validation, job.config.preparation
+    words = {concept.trigger_word: concept.class_word for concept in preparation.all_concepts}
+    prompts = prompt_set(
+        job.config.base_model,
+        preparation.concept_mode,
+        words,
+        validation.evaluation_prompts,
+        validation.unrelated_prompts,
+    )
+    yield from (*prompts.concept, *prompts.plain, *prompts.unrelated)

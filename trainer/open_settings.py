@@ -1,0 +1,75 @@
+"""Settings that the user left open, filled in by the family's defaults; and what goes with plain trigger words."""
+
+from typing import Any
+
+from families.family import ModelFamily
+from settings.record import ConfigError
+from settings.sections.optimization import PRODIGY
+from settings.training import TrainingConfig
+
+OF_TOKENS = (
+    *("token_init", "token_init_words", "token_init_pattern", "token_retraction", "token_norm_weight"),
+    *("token_covariance_weight", "token_attention_weight", "token_learning_rate", "token_optimizer"),
+    *("token_weight_decay", "token_max_grad_norm", "tokens_first", "tokens_until"),
+)
+"""Settings without effect where the trigger is a plain word."""
+BY_FAMILY = ("guidance_scale", "num_inference_steps", "timestep_bias")
+"""Settings that mean the family's default where the user gives none."""
+
+
+def open_settings(config: TrainingConfig, family: ModelFamily) -> dict[str, Any]:
+    """Values by name for what is open: learning rates, tokens, timesteps, samples.
+
+    Raises ConfigError for tokens that this family cannot learn.
+    """
+    count = _num_tokens(config, family)
+    given = config.model_fields_set
+    return {
+        "num_tokens": count,
+        "learning_rate": _learning_rate(config, family),
+        "token_learning_rate": config.resolved_token_learning_rate if count else 0.0,
+        **{name: getattr(family.defaults, name) for name in BY_FAMILY if name not in given},
+    }
+
+
+def _learning_rate(config: TrainingConfig, family: ModelFamily) -> float:
+    if config.learning_rate is None and config.optimizer not in PRODIGY:
+        return family.defaults.learning_rate
+    return config.resolved_learning_rate
+
+
+def _num_tokens(config: TrainingConfig, family: ModelFamily) -> int:
+    if config.train_existing_tokens:
+        _require_learning(family, "train_existing_tokens")
+        return 1
+    count = config.num_tokens if "num_tokens" in config.model_fields_set else family.defaults.num_tokens
+    if count > 0:
+        _require_learning(family, f"num_tokens: {count}")
+    if count < family.defaults.fewest_tokens:
+        raise ConfigError(
+            f"num_tokens: {count}: a base of the family {family.name} learns the trigger as new tokens; give at least "
+            f"{family.defaults.fewest_tokens}"
+        )
+    if count == 0:
+        _require_nothing_of_tokens(config)
+    return count
+
+
+def _require_learning(family: ModelFamily, asked: str) -> None:
+    if not family.text_encoders:
+        raise ConfigError(
+            f"{asked}: a base of the family {family.name} reads prompts by a model that learns no words; leave it out, "
+            "and the trigger is a plain word"
+        )
+
+
+def _require_nothing_of_tokens(config: TrainingConfig) -> None:
+    fields = TrainingConfig.model_fields
+    # the rate of a resumed run is filled in: 0
+    given = [name for name in OF_TOKENS if getattr(config, name) not in (fields[name].default, 0.0)]
+    if given:
+        raise ConfigError(
+            f"{given[0]} has no effect with num_tokens: 0, where the trigger is a plain word; leave it out"
+        )
+    if config.adapter == "none":
+        raise ConfigError("adapter: none trains tokens only, and with num_tokens: 0 there are none: nothing is left")
