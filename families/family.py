@@ -53,7 +53,7 @@ class ModelFamily(Protocol):
     denoiser: Any
     """diffusers' UNet or transformer, frozen. Its weights may be on the meta device until `to` is called."""
     vae: Any
-    """None where other parts encode and decode pictures: nobody but the family itself uses it."""
+    """None where other parts encode and decode pictures: only the family itself uses it."""
     text_encoders: list[Any]
     """Those that can learn new words; empty where prompts are read by models that never learn."""
     tokenizers: list[Any]

@@ -11,7 +11,7 @@ ReadPrompts = Callable[[Sequence[str]], PromptFeatures]
 
 
 class FrozenText:
-    """Features by prompt. The model is loaded only while prompts are read that nobody has asked for before.
+    """Features by prompt. The model is loaded only while prompts are read that are not known yet.
 
     Each prompt is read alone, so that its features do not depend on its neighbours.
     """

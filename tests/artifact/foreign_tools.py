@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from artifact.names.components import components
 from families.family import ModelFamily
 from tests.artifact.other_tools import original_unet_names
-from tests.families.single_files import SD3_NAMES, SD3_QUERIES
+from tests.families.loading.single_files import SD3_NAMES, SD3_QUERIES
 
 RANK, ALPHA = 4, 2.0
 TEXT_CLASSES, TRANSFORMER, CONVOLUTIONAL = (

@@ -18,7 +18,7 @@ from artifact.names.kohya import has_weight
 from artifact.placement.placing import PlacedArtifacts
 from families.family import ModelFamily
 from families.registry import load_base_model
-from tests.families.single_files import write_single_file
+from tests.families.loading.single_files import write_single_file
 from tests.families.test_family_files import predict
 from tests.tiny_models import TINY_MODELS, write_sd2_v, write_sd15, write_sdxl
 

@@ -25,7 +25,7 @@ from tests.artifact.test_artifact import make_artifact
 from tests.artifact.test_artifact import write as write_ours
 from tests.artifact.test_formats import deltas
 from tests.artifact.test_other_tools import write
-from tests.families.single_files import write_single_file
+from tests.families.loading.single_files import write_single_file
 from tests.families.test_family_files import predict
 from tests.tiny_models import TINY_MODELS, write_sd15
 

@@ -13,7 +13,8 @@ def check_targets(family: ModelFamily, settings: AdapterSection) -> None:
     """Raises ConfigError, before anything is trained, when the base lacks what the adapter would be put on."""
     if settings.has_low_rank_adapter:
         paths = denoiser_targets(family, settings)
-        convolutions = [path for path in paths if isinstance(family.denoiser.get_submodule(path), nn.Conv2d)]
+        modules = dict(family.denoiser.named_modules())
+        convolutions = [path for path in paths if isinstance(modules[path], nn.Conv2d)]
         if convolutions and KINDS[settings.adapter].linear_only:
             raise ConfigError(
                 f"adapter: {settings.adapter} cannot be put on convolutions such as {convolutions[0]}; choose "

@@ -12,7 +12,7 @@ from families.family import ModelFamily, SizeConditioning
 from families.loading.fingerprint import fingerprint
 from families.loading.sources import EMBEDDED_BASE_FOLDER
 from families.registry import load_base_model
-from tests.families.single_files import write_single_file
+from tests.families.loading.single_files import write_single_file
 from tests.tiny_models import TINY_MODELS, write_sd2_v, write_sd3, write_sd15, write_sdxl
 
 
