@@ -78,6 +78,7 @@ def test_a_whole_run_in_two_processes_and_its_resumption(tmp_path: Path, monkeyp
 
 @pytest.mark.slow
 def test_an_error_of_the_main_process_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUSTED_CALLERS", "1")
     monkeypatch.setenv("TRAINING_PROCESSES", "2")
     monkeypatch.setenv("OUTPUTS_FOLDER", str(tmp_path))
     (tmp_path / "upload.zip").write_bytes(b"no archive")
