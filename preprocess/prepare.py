@@ -28,6 +28,7 @@ from preprocess.progress import StageProgress
 from preprocess.training_sets import TrainingSets, separate
 from preprocess.uploads.collect import collect
 from preprocess.uploads.decoding import IMAGE_SUFFIXES
+from preprocess.uploads.folder_concepts import folder_warning
 from preprocess.uploads.folder_rules import folder_repeats
 from preprocess.uploads.intake import FoundFile
 from preprocess.uploads.survey import Surveyed
@@ -113,7 +114,7 @@ def _build(sets: TrainingSets, config: DataConfig, output: Path, base: BaseRequi
     for example in renderer.render(jobs, workers):
         examples.append(example)
         yield StageProgress("cutting the images", len(examples), len(jobs))
-    warnings = list(sets.warnings())
+    warnings = [*sets.warnings(), *folder_warning(sets.concept_files, config)]
     labels = [(item.file.name, given) for item, given in labelled]
     warnings += [*template_warning(labels), *several_warning(labels), *balance, *renderer.warnings]
     warnings += syntax_warnings([(name, caption) for name, given in labels for caption in given.captions])

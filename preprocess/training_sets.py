@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from preprocess.captions.pairing import CaptionFinder
 from preprocess.dataset import Rejected
 from preprocess.uploads.collect import Collected
+from preprocess.uploads.intake import FoundFile
 from preprocess.uploads.regularisation import regularisation_images
 from preprocess.uploads.survey import Surveyed, repeated_in
 from settings.preparation import DataConfig
@@ -33,6 +34,11 @@ class TrainingSets:
     def has_concept_images(self) -> bool:
         """Whether there is anything to learn."""
         return any(part.images for part in self.parts if not part.preservation)
+
+    @property
+    def concept_files(self) -> list[FoundFile]:
+        """The images that teach the concepts."""
+        return [item.file for part in self.parts if not part.preservation for item in part.images]
 
     def rejected(self) -> Iterator[Rejected]:
         """All that is not trained, and why. Labels come first."""

@@ -39,7 +39,7 @@ def sort_masks(files: Sequence[FoundFile]) -> SortedMasks:
         taken.add(file.name)
         if masks.setdefault(image.name, file) is not file:
             doubled.append(file)
-        if (folder := _mask_folder(file)) is not None:
+        if (folder := _mask_folder(file)) is not None and _mask_folder(image) != folder:
             folders.add((file.root, folder))
     orphans = [
         file
@@ -48,6 +48,7 @@ def sort_masks(files: Sequence[FoundFile]) -> SortedMasks:
     ]
     left = taken | {file.name for file in orphans}
     images = [file for file in files if file.name not in left]
+    orphans += [mask for name, mask in masks.items() if name in left]  # a mask of what is a mask itself
     return SortedMasks(images, {name: mask for name, mask in masks.items() if name not in left}, orphans, doubled)
 
 

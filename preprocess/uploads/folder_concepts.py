@@ -1,0 +1,52 @@
+"""Folders that look like concepts of their own, where the configuration names none."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from preprocess.uploads.intake import FoundFile
+from settings.preparation import DataConfig
+
+REPEATS = re.compile(r"\d+_")
+MOST_SHOWN = 3
+
+
+def folder_warning(images: Sequence[FoundFile], config: DataConfig) -> Iterator[str]:
+    """That images in several folders are one concept, with the YAML that makes a concept of each folder."""
+    folders = _folders(images)
+    if config.concepts or len(folders) < 2:
+        return
+    lines = [f"{{trigger_word: {word}, folder: {_quoted(folder)}}}" for folder, word in _triggers(folders)]
+    shown = ", ".join(lines[:MOST_SHOWN]) + (", …" if len(lines) > MOST_SHOWN else "")
+    yield (
+        f"the images of {len(folders)} folders are trained as one concept, {config.trigger_word}; to make each folder "
+        f"a concept of its own, put this into the configuration: concepts: [{shown}]"
+    )
+
+
+def _folders(images: Sequence[FoundFile]) -> list[str]:
+    """The folders, below what all images have in common, of which each image lies in one."""
+    parents = [image.name.split("/")[:-1] for image in images]
+    if not parents:
+        return []
+    common = 0
+    while all(len(parts) > common and parts[: common + 1] == parents[0][: common + 1] for parts in parents):
+        common += 1
+    if any(len(parts) == common for parts in parents):  # some lie beside the folders: those are no concepts
+        return []
+    return list(dict.fromkeys(parts[common] for parts in parents))
+
+
+def _triggers(folders: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each folder with a trigger word that is its own."""
+    taken: set[str] = set()
+    for folder in folders:
+        words = re.findall(r"\w+", REPEATS.sub("", folder, count=1)) or ["CONCEPT"]
+        word = words[0].upper()
+        taken_before = sum(each.startswith(word) for each in taken)
+        trigger = f"{word}{taken_before + 1}" if word in taken else word
+        taken.add(trigger)
+        yield folder, trigger
+
+
+def _quoted(folder: str) -> str:
+    return folder if re.fullmatch(r"[A-Za-z][\w-]*", folder) else "'" + folder.replace("'", "''") + "'"
