@@ -73,6 +73,8 @@ def separate(concept: Collected, prior: Collected | None, config: DataConfig) ->
     for item in rejected:
         _refuse(preserved, item)
     notes = [_preservation_note(sorted(beside))] if beside else []
+    if rejected and not any(part.preservation for part in parts):
+        notes.append("no preservation set is left, so nothing holds the base's prior; give other pictures of the class")
     return TrainingSets([concept] if prior is None else [concept, prior], parts, rejected, notes)
 
 

@@ -180,6 +180,15 @@ def test_a_preservation_picture_that_teaches_a_concept_is_left_out(
     assert "also among the concept's images (a.png)" in reasons(dataset)["x.png"]
 
 
+def test_a_preservation_set_of_copies_alone_is_reported(make_folder: MakeFiles, tmp_path: Path) -> None:
+    prior = tmp_path / "prior"
+    prior.mkdir()
+    (prior / "x.png").write_bytes(picture(1))
+    dataset = prepared(make_folder({"a.png": picture(1)}), tmp_path, preservation_data=str(prior))
+    assert [example.concept for example in dataset.examples] == ["TOK"]
+    assert any(line.startswith("no preservation set is left") for line in dataset.warnings)
+
+
 OUTPUTS = [
     {"out/dataset.jsonl": b"{}", "out/rejected.jsonl": b""},
     {"out/config.yaml": b"a: 1", "out/metrics.jsonl": b"", "out/report.json": b"{}"},

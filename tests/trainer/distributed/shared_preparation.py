@@ -19,14 +19,17 @@ from settings.record import build_settings
 from tests.preprocess.uploads.ugly_uploads.making import picture, shard
 
 
-def write_shards(folder: Path, count: int = 5) -> Path:
-    """Webdataset shards with captions, a picture twice, one that is damaged, one too small, and a lost caption."""
+def write_shards(folder: Path, count: int = 5, first_seed: int = 0) -> Path:
+    """Webdataset shards with captions, a picture twice, one that is damaged, one too small, and a lost caption.
+
+    `first_seed`: of the pictures; another hundred makes others.
+    """
     folder.mkdir()
     for number in range(count):
         files: dict[str, bytes] = {}
         for index in range(4):
             seed = 0 if index == 3 else 10 * number + index  # the last one is the same in all shards
-            files[f"{number}_{index}.png"] = picture((90 + 10 * index, 80), seed=seed)
+            files[f"{number}_{index}.png"] = picture((90 + 10 * index, 80), seed=first_seed + seed)
             if index != 1:
                 files[f"{number}_{index}.json"] = b'{"caption": "a robot on the moon %d"}' % index
         files[f"{number}_bad.jpg"] = b"no picture"

@@ -111,7 +111,7 @@ def test_the_result_is_that_of_one_process_file_for_file(
 
 def test_archives_and_preservation_too(workers: DistributedWorkers, tmp_path: Path) -> None:
     tars = sorted(write_shards(tmp_path / "shards").iterdir())
-    options = {"preservation_data": str(write_shards(tmp_path / "class", 2))}
+    options = {"preservation_data": str(write_shards(tmp_path / "class", 2, first_seed=100))}
     alone = prepared(tars, tmp_path / "alone", SINGLE_PROCESS, **options)
     together = prepared(tars, tmp_path / "together", workers, **options)
     assert together.digest() == alone.digest() and {example.concept for example in alone.examples} == {"TOK", None}
