@@ -54,11 +54,13 @@ Prepared = tuple[PreparedDataset, list[CachedExample]]
 
 @pytest.fixture(scope="module")
 def prepared(_loaded_base: ModelFamily, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """The example with two views an image, in buckets of two shapes."""
+    """The example with two views an image, in buckets of two shapes; every second image has several captions."""
     config = resolve(CONFIG, _loaded_base)
     folder = tmp_path_factory.mktemp("prepared") / "dataset"
     dataset = prepare([EXAMPLE], config, folder, base_requirements(_loaded_base, config, config.num_tokens))
     examples = list(cache_examples(dataset, _loaded_base))
+    several = ("TOK at sea", "a red TOK, from the front")
+    examples = [replace(each, other_captions=several) if index % 2 else each for index, each in enumerate(examples)]
     return dataset, [narrowed(example) if index % 3 == 0 else example for index, example in enumerate(examples)]
 
 
