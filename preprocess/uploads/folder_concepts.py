@@ -8,12 +8,14 @@ from settings.preparation import DataConfig
 
 REPEATS = re.compile(r"\d+_")
 MOST_SHOWN = 3
+SHARD = ".tar"
+"""Images of shards are named by the shard; shards divide a dataset by size alone."""
 
 
 def folder_warning(images: Sequence[FoundFile], config: DataConfig) -> Iterator[str]:
     """That images in several folders are one concept, with the YAML that makes a concept of each folder."""
     folders = _folders(images)
-    if config.concepts or len(folders) < 2:
+    if config.concepts or len(folders) < 2 or any(folder.endswith(SHARD) for folder in folders):
         return
     lines = [f"{{trigger_word: {word}, folder: {_quoted(folder)}}}" for folder, word in _triggers(folders)]
     shown = ", ".join(lines[:MOST_SHOWN]) + (", …" if len(lines) > MOST_SHOWN else "")

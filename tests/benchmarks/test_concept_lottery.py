@@ -159,9 +159,9 @@ NAMED = re.compile(rf"(?<![\w.,])(?:{RESERVED})(?![\w.,]?\d)")
 """A reporting seed as a number of its own."""
 ABOUT_CONCEPTS = re.compile(r"draw_concept|concept[ _-]?seed|\bconcepts? \d|lottery|\bseeds\b", re.IGNORECASE)
 TUNED_PLACES = ("*.yaml", "*.yml", "*.py", "*.sh", "*.toml", "Makefile")
-KNOWING = ("benchmarks/concepts/", "tests/test_concept_lottery.py")
+KNOWING = ("benchmarks/concepts/", "tests/benchmarks/test_concept_lottery.py")
 """What may name them: the package that reports them, and this file."""
-REPORTING_TESTS = "tests/test_learning"
+REPORTING_TESTS = "tests/learning/"
 """Tests that may report on them, by the name REPORTING."""
 
 

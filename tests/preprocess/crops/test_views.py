@@ -325,7 +325,9 @@ def test_small_pictures_are_enlarged_and_it_is_said(upload: Path, swin2sr: Path)
     astronaut().save(upload / "large.png")
     dataset = prepared(upload, upscaler=str(swin2sr))
     large, example = dataset.examples
-    assert [line for line in example.warnings if "enlarged" in line] == [f"small.png: enlarged 2 times by {swin2sr}"]
+    assert [line for line in example.warnings if "enlarged" in line] == [
+        f"small.png: enlarged 2 times by {swin2sr.name}"
+    ]
     assert not any("enlarged" in line or "too small" in line for line in large.warnings)
     assert example.bucket == large.bucket == (256, 256)
     view = example.views[0]

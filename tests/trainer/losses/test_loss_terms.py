@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from families.family import ModelFamily, SizeConditioning
@@ -238,6 +239,10 @@ def test_weights_of_the_preservation_set_reach_the_loss(base: ModelFamily, tmp_p
     import shutil
 
     shutil.unpack_archive("assets/examples/robot.zip", tmp_path / "kept")
+    for path in (tmp_path / "kept").rglob("*.png"):  # pictures that the concept has are left out
+        with Image.open(path) as image:
+            inverted = ImageOps.invert(image.convert("RGB"))
+        inverted.save(path)
     config = CONFIG.model_copy(
         update={"preservation_data": tmp_path / "kept", "preservation_weight": 0.25, "train_batch_size": 8}
     )

@@ -31,7 +31,9 @@ class Recorder:
         self.factors = iter((2, 3))  # the teacher is asked first
         return list(prompts)
 
-    def denoise(self, noised: Tensor, timesteps: Tensor, features: Sequence[str], sizes: Sequence[Any]) -> Tensor:
+    def denoise(
+        self, noised: Tensor, timesteps: Tensor, features: Sequence[str], sizes: Sequence[Any], conditioning: None
+    ) -> Tensor:
         assert len(noised) == len(timesteps) == len(features) == len(sizes)
         return noised * next(self.factors)
 
@@ -51,6 +53,7 @@ def batch(size: int, step: int = 0) -> Any:
         noised=torch.arange(1.0, size + 1).reshape(size, 1, 1, 1),
         draw=SimpleNamespace(timesteps=torch.arange(size)),
         sizes=[None] * size,
+        conditioning=None,
         step=step,
     )
 
