@@ -18,6 +18,7 @@ from job.output_folder import OutputFolder
 from job.run import run
 from sampler.generation import Generation
 from sampler.sampler import RequestError, Sampler, SampleRequest
+from sampler.weights import read_weights
 from settings.record import ConfigError
 from settings.training import TrainingConfig
 from tests.conftest import EXAMPLE
@@ -203,7 +204,7 @@ def test_an_artifact_remembers_how_its_base_was_opened(tiny_folders: dict[str, P
     )  # fmt: skip
     output = OutputFolder.create(tmp_path / "out")
     list(run(config, [EXAMPLE], output))
-    artifact = Artifact.read(output.weights)
+    artifact = read_weights(str(output.weights), 1.0, local_files=True)[0].artifact
     assert artifact.description is not None
     assert (artifact.description.prediction_type, artifact.description.zero_terminal_snr) == ("v_prediction", True)
     generation = Generation()

@@ -38,7 +38,8 @@ def test_no_path_and_no_secret_is_in_what_is_returned(tmp_path: Path) -> None:
     described = Artifact.read(out / "weights.safetensors").description
     assert described is not None and described.base_model == "a-base"
     assert described.config["preservation_data"] == "prior.zip"
-    for forbidden in (str(disk), "operators-disk", str(tmp_path), str(PROJECT), os.uname().nodename, *SECRETS.values()):
+    host = [name for name in (os.uname().nodename,) if len(name) > 6]  # a short one is in any picture's base64
+    for forbidden in (str(disk), "operators-disk", str(tmp_path), str(PROJECT), *host, *SECRETS.values()):
         for path in returned_files(out):
             assert forbidden.encode() not in path.read_bytes(), f"{forbidden} is in {path.relative_to(out)}"
     for name in ("weights.safetensors", "embeddings.safetensors"):

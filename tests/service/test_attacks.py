@@ -206,7 +206,8 @@ def refusal(server: CogServer, inputs: dict[str, Any], seconds: float) -> str:
         result = server.post("trainings", {**QUICK, "input_images": data_uri(EXAMPLE, "application/zip"), **inputs})
     assert result["status"] == "failed"
     assert time.monotonic() - begun < seconds * slowness()
-    assert memory.peak < MEMORY
+    with_the_base = MEMORY if seconds == SECONDS_WITH_THE_BASE else 0  # torch and the model take most of it
+    assert memory.peak < MEMORY + with_the_base
     server.wait_until_ready(5 * slowness())
     return str(result["error"])
 
