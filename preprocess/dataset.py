@@ -107,7 +107,7 @@ class PreparedDataset:
 
     def write(self) -> None:
         """Write dataset.jsonl, rejected.jsonl and summary.json into the folder."""
-        _write_lines(self.folder / DATASET_FILE, map(asdict, self.examples))
+        _write_lines(self.folder / DATASET_FILE, map(_row, self.examples))
         _write_lines(self.folder / REJECTED_FILE, map(asdict, self.rejected))
         summary = {"images": len(self.examples), "rejected": len(self.rejected), "warnings": self.warnings}
         (self.folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2, ensure_ascii=False), encoding="utf-8")
@@ -162,6 +162,14 @@ def are_prepared(sources: Sequence[str | Path]) -> bool:
 def line_numbers(folder: Path) -> list[int]:
     """On which lines of dataset.jsonl the examples stand, counted from 1: editors leave blank ones."""
     return [number for number, _ in _lines(folder / DATASET_FILE)]
+
+
+def _row(example: Example) -> dict[str, Any]:
+    """What stands in its line; most images have one caption."""
+    row = asdict(example)
+    if not example.other_captions:
+        del row["other_captions"]
+    return row
 
 
 def _files(example: Example) -> list[str]:
