@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -99,18 +100,25 @@ def program_of(command: str) -> str:
     return SUBCOMMANDS.get(words[1], words[0]) if words[0] == "lora-trainer" else words[0]
 
 
-def help_of(command: str) -> str:
-    """What the program of the command says of its options, or of its subcommand's."""
+def unknown_options(command: str) -> list[str]:
+    """The options of the command that its program, or its subcommand, does not know."""
     words = [word for word in shlex.split(command) if not re.match(r"^\w+=", word)][1:]
     start = words[:2] if words[0] == "-m" else words[:1]
     rest = words[len(start) :]
-    texts = []
-    subcommand = rest[:1] if rest and re.fullmatch(r"[a-z]+", rest[0]) else []
-    for asked in ("--help", "--help_all"):  # the second one is known to commands with settings
-        done = subprocess.run([sys.executable, *start, *subcommand, asked], cwd=PROJECT, capture_output=True, text=True,
-                              timeout=SECONDS, env={**os.environ, "COLUMNS": "500"})  # fmt: skip
-        texts.append(done.stdout)
-    return "\n".join(texts)
+    asked = (*start, *rest[:1]) if rest and re.fullmatch(r"[a-z]+", rest[0]) else tuple(start)
+    missing = re.findall(r"(?<=\s)--[a-z]\w*", command)
+    for page in ("--help", "--help_all"):  # the second one is known to commands with settings
+        if missing:
+            told = _help((*asked, page))
+            missing = [option for option in missing if not re.search(rf"{option}\b", told)]
+    return missing
+
+
+@cache
+def _help(words: tuple[str, ...]) -> str:
+    done = subprocess.run([sys.executable, *words], cwd=PROJECT, capture_output=True, text=True, timeout=SECONDS,
+                          check=False, env={**os.environ, "COLUMNS": "500"})  # fmt: skip
+    return done.stdout
 
 
 def _with_tiny_values(words: list[str]) -> list[str]:
