@@ -8,7 +8,7 @@ import resource
 import sys
 
 CPU_SECONDS = 1
-MEMORY_BYTES = 1024**3
+MEMORY_BYTES = 256 * 1024**2
 WRONG_PATTERN, TOO_COSTLY = 3, 4
 
 
