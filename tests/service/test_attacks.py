@@ -206,8 +206,7 @@ def refusal(server: CogServer, inputs: dict[str, Any], seconds: float) -> str:
         result = server.post("trainings", {**QUICK, "input_images": data_uri(EXAMPLE, "application/zip"), **inputs})
     assert result["status"] == "failed"
     assert time.monotonic() - begun < seconds * slowness()
-    with_the_base = MEMORY if seconds == SECONDS_WITH_THE_BASE else 0  # torch and the model take most of it
-    assert memory.peak < MEMORY + with_the_base
+    assert memory.peak < MEMORY
     server.wait_until_ready(5 * slowness())
     return str(result["error"])
 
@@ -224,8 +223,7 @@ def test_settings_at_the_server(text: str, server: CogServer) -> None:
 )
 def test_expressions_at_the_server(pattern: str, server: CogServer) -> None:
     config = f"lora_target_regex: '{pattern}'"
-    said = refusal(server, {"config": config}, SECONDS_WITH_THE_BASE)
-    assert "takes too long" in said or "matches none" in said  # on a fast machine it ends within its CPU time
+    assert "takes too long" in refusal(server, {"config": config}, SECONDS_WITH_THE_BASE)
 
 
 @pytest.mark.slow
