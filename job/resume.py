@@ -8,6 +8,7 @@ from job.output_folder import OutputFolder
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
+from trainer.open_settings import OPEN
 
 LATEST = "latest"
 MAY_CHANGE = (
@@ -65,7 +66,8 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
     if "max_train_epochs" in different:
         different.setdefault("max_train_steps", None)  # counted anew
     merged = build_config(saved.model_dump() | different)
-    return TrainingConfig.model_construct(set(), **dict(merged))  # nothing counts as asked for anew
+    # nothing counts as asked for anew, but what the family filled in stays as it was
+    return TrainingConfig.model_construct(set(OPEN), **dict(merged))
 
 
 def _locate(which: str, output: Path | None) -> Path:

@@ -15,6 +15,8 @@ OF_TOKENS = (
 """Settings without effect where the trigger is a plain word."""
 BY_FAMILY = ("guidance_scale", "num_inference_steps", "timestep_bias")
 """Settings that mean the family's default where the user gives none."""
+OPEN = ("num_tokens", *BY_FAMILY)
+"""Settings that are open unless they are marked as set: a resumed configuration marks them."""
 
 
 def open_settings(config: TrainingConfig, family: ModelFamily) -> dict[str, Any]:

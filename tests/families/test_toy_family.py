@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from artifact.artifact import Artifact
 from families import registry
@@ -14,14 +15,17 @@ from families.conditioning import Conditioning
 from families.family import ModelFamily, PromptFeatures
 from families.registry import load_base_model
 from job.output_folder import OutputFolder
-from job.resume import resume
+from job.resume import resume, resumed_config
 from job.run import run
 from sampler.sampler import Sampler, SampleRequest
 from settings.record import ConfigError
-from settings.training import TrainingConfig
+from settings.training import TrainingConfig, build_config
 from tests.conftest import EXAMPLE
 from tests.families.toy_family import EVENTS, Toy, write_toy
+from trainer.optimizers.settings import OptimizerSettings
 from trainer.resolution import resolve
+from trainer.trainables.schedules import ScheduleSettings
+from trainer.trainables.trainable import Trainable
 
 
 @pytest.fixture
@@ -76,6 +80,29 @@ def test_its_defaults_fill_what_is_open(folder: Path) -> None:
     assert (found.guidance_scale, found.num_inference_steps, found.resolution) == (2.0, 3, 32)
     given = resolve(config(folder, guidance_scale=6.0, learning_rate=1e-4, resolution=64), family)
     assert (given.guidance_scale, given.learning_rate, given.resolution) == (6.0, 1e-4, 64)
+
+
+SET = {"guidance_scale": 4.0, "num_inference_steps": 7, "timestep_bias": 0.5}
+
+
+@pytest.mark.parametrize("changes", [{}, SET, {"guidance_scale": 6.0, "num_inference_steps": 30}])
+def test_a_resumed_configuration_stays_what_it_was(changes: dict[str, object], folder: Path, base: ModelFamily) -> None:
+    """Also where a value that was given is the one that is usual for other families."""
+    for family, own in ((load_base_model(str(folder), torch.float32), {}), (base, {"num_tokens": 3}), (base, {})):
+        first = resolve(config(folder, **changes, **own), family)
+        saved = build_config(first.model_dump(mode="json"))
+        assert resolve(resumed_config(saved, TrainingConfig()), family).model_dump() == first.model_dump()
+
+
+def test_a_checkpoint_of_other_shapes_is_refused() -> None:
+    settings, schedule = OptimizerSettings("adamw", 1e-3, 0.0, 1.0), ScheduleSettings("constant", 0)
+    small, large = (
+        Trainable("tokens", [nn.Parameter(torch.ones(rows, 4))], optimizer=settings, schedule=schedule,
+                  max_grad_norm=1.0, total_steps=2)
+        for rows in (1, 2)
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"tokens: \(1, 4\) in the checkpoint, \(2, 4\) here"):
+        large.load_state_dict(small.state_dict(), 0)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,8 @@ class Trainable:
     def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
         """Go on from a state after `step` steps, with the rate that the schedule has there."""
         for parameter, saved in zip(self.parameters, state["parameters"], strict=True):
+            if parameter.shape != saved.shape:
+                raise ValueError(f"{self.name}: {tuple(saved.shape)} in the checkpoint, {tuple(parameter.shape)} here")
             parameter.copy_(saved)
         present = self.optimizer.state_dict()["param_groups"]
         groups = [

@@ -58,7 +58,6 @@ def test_losses_are_those_of_one_process_with_the_double_batch(tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="known fault: tokens of a run in two processes are not finite", strict=False)
 def test_a_whole_run_in_two_processes_and_its_resumption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = str(write_sdxl(tmp_path / "base"))
     monkeypatch.setenv("TRAINING_PROCESSES", "2")
