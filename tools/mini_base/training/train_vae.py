@@ -30,7 +30,7 @@ AVERAGE_DECAY = 0.998
 STEPS = 6_000
 SEED = 1
 CHECKPOINT_EVERY = 100
-EMBEDDED_TOWER = Path(__file__).resolve().parents[2] / "assets" / "mini-sdxl" / "image_encoder"
+EMBEDDED_TOWER = Path(__file__).resolve().parents[3] / "assets" / "mini-sdxl" / "image_encoder"
 
 
 def make_vae() -> AutoencoderKL:
