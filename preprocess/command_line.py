@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fetching.download import is_url
 from preprocess.captions.token_counts import token_counter
 from preprocess.errors import DatasetError
 from preprocess.gallery.page import write_gallery
 from preprocess.prepare import BaseRequirements, preparing
 from preprocess.progress_lines import progress_display
+from preprocess.uploads.given_data import require_present
 from preprocess.workers.relay import drain
 from settings.command_line.options import add_options, given_options
 from settings.command_line.parser import CommandParser, report_wrong_input
@@ -64,9 +64,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m preprocess") 
 def _run(arguments: argparse.Namespace) -> int:
     values: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
     config = build_settings(DataConfig, values | given_options(arguments, DataConfig))
-    for data in arguments.data:
-        if not is_url(data) and not Path(data).exists():
-            raise ConfigError(f"data: {data} does not exist. Give a zip, a tar, a folder of images, or a URL.")
+    require_present(arguments.data)
     if arguments.output.exists() and (not arguments.output.is_dir() or any(arguments.output.iterdir())):
         raise ConfigError(f"output: {arguments.output} exists and is not empty. Choose another folder.")
     counter = token_counter(arguments.tokenizer) if arguments.tokenizer else None

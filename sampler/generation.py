@@ -176,8 +176,7 @@ class Generation:
         if len(withheld) == len(images):
             which = "the image was" if len(images) == 1 else f"all {len(images)} images were"
             raise RequestError(
-                f"safety_checker: {which} flagged by {checker.location}, so there is nothing to return. Change the "
-                "prompt or the seed."
+                f"safety_checker: {which} flagged, so there is nothing to return. Change the prompt or the seed."
             )
         for number in withheld:
             self._say(

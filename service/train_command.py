@@ -7,9 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fetching.download import is_url
 from job.publishing.errors import PublishingFailed
+from preprocess.errors import DatasetError
 from preprocess.progress_lines import progress_display
+from preprocess.uploads.archive import ArchiveLimits
+from preprocess.uploads.given_data import require_present, require_safe_archives
 from service.quick_imports import quick_imports
 from service.stop_signal import Stopped, StopSignal
 from settings.command_line.options import add_options, given_options
@@ -17,6 +19,7 @@ from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.record import ConfigError, read_settings_file
 from settings.training import TrainingConfig, build_config
 from trainer.distributed.launch import fsdp_requested, is_main_process, process_count, require_several_processes
+from trainer.pattern_trial import require_patterns
 
 if TYPE_CHECKING:
     from job.output_folder import OutputFolder
@@ -75,12 +78,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
     arguments = build_parser(prog).parse_args(argv)
     try:
         config = _checked_config(arguments)  # before what takes seconds to import
-    except ConfigError as error:
+    except (ConfigError, DatasetError) as error:
         return report_wrong_input(error)
     with quick_imports():
         from artifact.errors import ArtifactError
         from families.errors import BaseModelError
-        from preprocess.errors import DatasetError
 
     try:
         with StopSignal() as stop:
@@ -97,12 +99,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
 
 
 def _checked_config(arguments: argparse.Namespace) -> TrainingConfig:
-    """Raises ConfigError for wrong settings, and for data that is not there."""
+    """Raises ConfigError for wrong settings, and DatasetError for data that is not there or not safe to unpack."""
     config = resolve_config(arguments)
     require_several_processes(config.shard_base)
-    for data in arguments.data:
-        if not is_url(data) and not Path(data).exists():
-            raise ConfigError(f"data: {data} does not exist. Give a zip, a tar, a folder of images, or a URL.")
+    require_present(arguments.data)
+    if is_main_process():
+        require_patterns(config.adapters, config.tokens)
+        archives = [*arguments.data, *([config.preservation_data] if config.preservation_data else [])]
+        require_safe_archives(archives, ArchiveLimits.of(config.preparation))
     if not arguments.data and not arguments.resume:
         raise ConfigError("data: is missing. Give a zip, a tar, a folder of images, or a URL, before the options.")
     return config

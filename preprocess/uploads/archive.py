@@ -7,12 +7,14 @@ they are read, so that a small archive cannot fill the disk.
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from preprocess.errors import DatasetError
+from settings.preparation import DataConfig
 
 CHUNK = 1 << 20
 UNSUSPICIOUS_BYTES = 50 * 1024**2
@@ -30,6 +32,13 @@ class ArchiveLimits:
     total_bytes: int = 5 * 1024**3
     compression_ratio: float = 200.0
 
+    @classmethod
+    def of(cls, config: DataConfig) -> "ArchiveLimits":
+        """The limits that the settings name."""
+        return cls(
+            config.max_archive_files, config.max_file_bytes, config.max_archive_bytes, config.max_compression_ratio
+        )
+
     def may_unpack(self, content_bytes: int, packed_bytes: int) -> bool:
         """Whether so much content from so few bytes is believable. Small files may be as packed as they like."""
         return content_bytes <= UNSUSPICIOUS_BYTES or content_bytes <= self.compression_ratio * packed_bytes
@@ -37,10 +46,12 @@ class ArchiveLimits:
 
 @dataclass(frozen=True)
 class Member:
-    """A regular file of an archive. `packed_bytes`: what it takes up there, or the whole archive where that is one."""
+    """A regular file of an archive. `packed_bytes`: what it takes up there, or the whole archive where that is one.
+    `content_bytes`: its size as the archive says, which is checked again while the content is read."""
 
     name: str
     packed_bytes: int
+    content_bytes: int
     open: Callable[[], IO[bytes]]
 
 
@@ -51,6 +62,26 @@ def unpack(source: Path, destination: Path, limits: ArchiveLimits | None = None)
     """
     if source.is_dir():
         return source
+    limits = limits or ArchiveLimits()
+    with _members_of(source) as members:
+        _extract(members, destination, limits)
+    return destination
+
+
+def require_safe(source: Path, limits: ArchiveLimits) -> None:
+    """Check names, kinds, number and sizes of what an archive holds, as its directory or headers say, and write
+    nothing.
+
+    Raises DatasetError as `unpack` does.
+    """
+    with _members_of(source) as members:
+        for _ in _safe_members(members, limits):
+            pass
+
+
+@contextmanager
+def _members_of(source: Path) -> Iterator[Iterator[Member]]:
+    """The members of an archive, whatever errors they meet as DatasetError."""
     if not source.is_file():
         raise DatasetError(f"{source}: no such file or folder. Give a zip, a tar, or a folder of images.")
     if source.stat().st_size == 0:
@@ -58,15 +89,14 @@ def unpack(source: Path, destination: Path, limits: ArchiveLimits | None = None)
     try:
         if zipfile.is_zipfile(source):
             with zipfile.ZipFile(source) as archive:
-                _extract(_zip_members(archive), destination, limits or ArchiveLimits())
+                yield _zip_members(archive)
         elif tarfile.is_tarfile(source):
             with tarfile.open(source) as archive_tar:
-                _extract(_tar_members(archive_tar, source.stat().st_size), destination, limits or ArchiveLimits())
+                yield _tar_members(archive_tar, source.stat().st_size)
         else:
             raise DatasetError(f"{source.name}: neither a zip nor a tar archive. Pack the images into a .zip.")
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, NotImplementedError) as error:
         raise DatasetError(f"{source.name}: cannot be read ({error}). Make the archive anew.") from error
-    return destination
 
 
 def is_ignored(name: str) -> bool:
@@ -82,7 +112,7 @@ def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
             raise DatasetError(f"{info.filename}: encrypted. Make the archive without a password.")
         if (info.external_attr >> 16) & 0o170000 == 0o120000:
             raise DatasetError(f"{info.filename}: a symbolic link. Archives may hold only files and folders.")
-        yield Member(_zip_name(info), info.compress_size, lambda info=info: archive.open(info))  # type: ignore[misc]
+        yield Member(_zip_name(info), info.compress_size, info.file_size, partial(archive.open, info))
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
@@ -103,13 +133,27 @@ def _tar_members(archive: tarfile.TarFile, packed_bytes: int) -> Iterator[Member
             raise DatasetError(f"{info.name}: a link or device. Archives may hold only files and folders.")
         file = archive.extractfile(info)
         assert file is not None
-        yield Member(info.name, packed_bytes, lambda file=file: file)  # type: ignore[misc]
+        yield Member(info.name, packed_bytes, info.size, partial(_itself, file))
     # tarfile ends without an error where a header is cut off or damaged; a whole archive ends with two blocks of zeros
     if archive.fileobj is None or archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise DatasetError("the tar is cut off or damaged: its end mark is missing. Make or upload it anew.")
 
 
+def _itself(file: IO[bytes]) -> IO[bytes]:
+    return file
+
+
 def _extract(members: Iterator[Member], destination: Path, limits: ArchiveLimits) -> None:
+    total = 0
+    for member, path in _safe_members(members, limits):
+        target = destination / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        total += _copy(member, target, min(limits.file_bytes, limits.total_bytes - total), limits)
+
+
+def _safe_members(members: Iterator[Member], limits: ArchiveLimits) -> Iterator[tuple[Member, PurePosixPath]]:
+    """Those that are taken, each with its path below the destination. Raises DatasetError at the first that is not
+    safe."""
     count = total = 0
     seen: dict[str, str] = {}
     for member in members:
@@ -123,9 +167,9 @@ def _extract(members: Iterator[Member], destination: Path, limits: ArchiveLimits
         if key in seen:
             raise DatasetError(f"{member.name}: the archive holds this name twice (also as {seen[key]}). Rename one.")
         seen[key] = member.name
-        target = destination / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        total += _copy(member, target, min(limits.file_bytes, limits.total_bytes - total), limits)
+        _require_size(member, member.content_bytes, min(limits.file_bytes, limits.total_bytes - total), limits)
+        total += member.content_bytes
+        yield member, path
     if not seen:
         raise DatasetError("the archive is empty. Put the training images into it.")
 
@@ -153,12 +197,17 @@ def _copy(member: Member, target: Path, limit: int, limits: ArchiveLimits) -> in
     with closing(member.open()) as source, target.open("wb") as sink:
         while chunk := source.read(CHUNK):
             copied += len(chunk)
-            if copied > limit:
-                raise DatasetError(f"{member.name}: larger than the {limit:,} bytes that are left for it")
-            if not limits.may_unpack(copied, member.packed_bytes):
-                raise DatasetError(
-                    f"{member.name}: {member.packed_bytes:,} packed bytes hold more than {copied:,}: an archive bomb? "
-                    "If it is meant, raise max_compression_ratio."
-                )
+            _require_size(member, copied, limit, limits)
             sink.write(chunk)
     return copied
+
+
+def _require_size(member: Member, content_bytes: int, limit: int, limits: ArchiveLimits) -> None:
+    """Raises DatasetError where so many bytes are too many for the member."""
+    if content_bytes > limit:
+        raise DatasetError(f"{member.name}: larger than the {limit:,} bytes that are left for it")
+    if not limits.may_unpack(content_bytes, member.packed_bytes):
+        raise DatasetError(
+            f"{member.name}: {member.packed_bytes:,} packed bytes hold {content_bytes:,} or more: an archive bomb? If "
+            "it is meant, raise max_compression_ratio."
+        )

@@ -47,10 +47,8 @@ def collect(
 ) -> Generator[StageProgress, None, Collected]:
     """Previews go into `output`, their names beginning with `series`. Raises DatasetError for data that cannot be
     opened."""
-    limits = ArchiveLimits(
-        config.max_archive_files, config.max_file_bytes, config.max_archive_bytes, config.max_compression_ratio
-    )
-    files, passed_over, notes = _without_outputs(take_in(sources, scratch, limits, workers, config.num_workers))
+    found = take_in(sources, scratch, ArchiveLimits.of(config), workers, config.num_workers)
+    files, passed_over, notes = _without_outputs(found)
     links, pictures, others = _sorted_by_use(files)
     sorted_masks = sort_masks(pictures)
     images = sorted_masks.images

@@ -1,5 +1,6 @@
 """Whether a request of a caller keeps to the operator's policy. The plain commands do not ask here."""
 
+import difflib
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from service.policy.amounts import amount, can_be_filled, default_of, marks_of
 from service.policy.rules import (
     HUB_TARGETS,
     JOB_MINUTES,
+    LIMIT_PREFIX,
     LIMITS,
     LIST_OF,
     MAY_SET,
@@ -52,6 +54,7 @@ class Policy:
     @classmethod
     def from_environment(cls) -> "Policy":
         """Raises ConfigError for a variable that cannot be understood."""
+        _refuse_unknown_limits()
         may_set = frozenset(patterns_in(os.environ.get(MAY_SET, "")))
         for name in sorted(may_set - operators_settings()):
             raise ConfigError(f"{MAY_SET}: {name} is none of {', '.join(sorted(operators_settings()))}")
@@ -184,6 +187,15 @@ def _switch(name: str) -> bool:
     if value not in ("", "0", "1", "true", "false", "yes", "no"):
         raise ConfigError(f"{name}: {value!r} is neither 1 nor 0")
     return value in ("1", "true", "yes")
+
+
+def _refuse_unknown_limits() -> None:
+    """Raises ConfigError for a variable that is named as a limit is, and is none."""
+    for name in sorted(os.environ):
+        if name.startswith(LIMIT_PREFIX) and name not in LIMITS:
+            near = difflib.get_close_matches(name, LIMITS, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(LIMITS)}"
+            raise ConfigError(f"{name}: is no limit; {meant}")
 
 
 def _whole_number(name: str, usual: int) -> int:

@@ -53,8 +53,11 @@ class Limit:
     left_out: float = 0
 
 
+LIMIT_PREFIX = "LIMIT_"
+
+
 def _limit_of(name: str, most: int, what: str, left_out: float = 0) -> tuple[str, Limit]:
-    return f"LIMIT_{name.upper()}", Limit(most, (name,), what, left_out)
+    return f"{LIMIT_PREFIX}{name.upper()}", Limit(most, (name,), what, left_out)
 
 
 def _own_default(name: str, what: str) -> tuple[str, Limit]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fetching.download import is_url
+from preprocess.errors import DatasetError
+from preprocess.uploads.given_data import require_present
 from service.sweep.ray_engine import require_ray, run_with_ray
 from service.sweep.space import read_sweep, trial_settings
 from service.sweep.trials import Trial, lay_out, run_all
@@ -43,11 +45,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m service.sweep
     try:
         if arguments.engine == "ray":
             require_ray()
-        for data in arguments.data:
-            if not is_url(data) and not Path(data).exists():
-                raise ConfigError(f"data: {data} does not exist. Give a zip, a tar, a folder of images, or a URL.")
+        require_present(arguments.data)
         trials = _trials(arguments)
-    except ConfigError as error:
+    except (ConfigError, DatasetError) as error:
         return report_wrong_input(error)
     return SOME_FAILED if _run(arguments, trials) else SUCCESS
 

@@ -93,7 +93,7 @@ def test_nothing_flagged_nothing_said_and_all_flagged_is_an_error(tmp_path: Path
     (image,) = opened(draw(with_checker(write_checker(tmp_path / "mild", None, []), 1), tmp_path / "a", said, {}))
     assert not any("safety_checker" in line for line in said)
     strict = write_checker(tmp_path / "strict", image, [])
-    with pytest.raises(RequestError, match=r"safety_checker: the image was flagged by .*strict.* nothing to return"):
+    with pytest.raises(RequestError, match="safety_checker: the image was flagged, so there is nothing to return"):
         draw(with_checker(strict, 1), tmp_path / "b", said, {})
     assert not (tmp_path / "b").exists()
 

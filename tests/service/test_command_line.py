@@ -89,6 +89,25 @@ def test_missing_data_is_named(tmp_path: Path) -> None:
     assert result.returncode == 2 and "data: nowhere.zip does not exist" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("files", "arguments", "message"),
+    [
+        ({"a.png": png()}, ["--lora_target_regex", "x("], "lora_target_regex: 'x(' is no regular expression"),
+        ({"../a.png": png()}, [], "an absolute or climbing path"),
+        ({"a.png": png()}, ["--max_file_bytes", "10"], "larger than the 10 bytes"),
+    ],
+    ids=["expression", "path", "limit"],
+)
+def test_what_is_not_safe_is_refused_before_the_base_is_looked_for(
+    files: Mapping[str, bytes], arguments: list[str], message: str, make_zip: MakeFiles, tmp_path: Path
+) -> None:
+    result = call(
+        "train.py", make_zip(files), "--base_model", "/no/such/base", "--output", tmp_path / "out", *arguments
+    )
+    assert result.returncode == 2 and message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_in_use_is_never_written_into(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     result = run("train.py", EXAMPLE, "--output", tmp_path, *QUICK)

@@ -284,7 +284,15 @@ def test_a_job_that_takes_too_long_is_an_error_that_names_the_limit(capsys: pyte
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("TRUSTED_CALLERS", "maybe"), ("LIMIT_RANK", "-3"), ("LIMIT_RANK", "many"), ("CALLERS_MAY_SET", "rank")],
+    [
+        ("TRUSTED_CALLERS", "maybe"),
+        ("LIMIT_RANK", "-3"),
+        ("LIMIT_RANK", "many"),
+        ("CALLERS_MAY_SET", "rank"),
+        ("LIMIT_RANKS", "8"),
+        ("LIMIT_MAX_STEPS", "8"),
+        ("LIMIT_GPU", "8"),
+    ],
 )
 def test_a_variable_that_cannot_be_understood_is_an_error(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch

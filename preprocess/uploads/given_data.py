@@ -1,0 +1,22 @@
+"""Checks the sources of a command before anything that takes long: torch is not imported for it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fetching.download import is_url
+from preprocess.errors import DatasetError
+from preprocess.uploads.archive import ArchiveLimits, require_safe
+
+
+def require_present(sources: Sequence[str | Path]) -> None:
+    """Paths must exist. Raises DatasetError."""
+    for source in sources:
+        if not is_url(str(source)) and not Path(source).exists():
+            raise DatasetError(f"data: {source} does not exist. Give a zip, a tar, a folder of images, or a URL.")
+
+
+def require_safe_archives(sources: Sequence[str | Path], limits: ArchiveLimits) -> None:
+    """Archives must be safe to unpack. Folders and URLs are looked at when they are prepared. Raises DatasetError."""
+    for source in sources:
+        if not is_url(str(source)) and Path(source).is_file():
+            require_safe(Path(source), limits)
