@@ -47,7 +47,7 @@ def train_in_child_process(request: TrainingRequest) -> OutputFolder:
     config = allowed_config(request, policy)
     data = require_uploaded("input_images", request.input_images)
     secrets = secrets_of(request)
-    require_useful(secrets, config)
+    require_useful(secrets, config.push_to_hub, config.trackers)
     output = OutputFolder(outputs_root() / f"training-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}")
     with tempfile.TemporaryDirectory() as scratch:
         config_file = Path(scratch) / "config.yaml"

@@ -1,13 +1,12 @@
 """Secrets that a caller passes for one training: they reach its process by the environment, and nothing else."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from service.training_request import TrainingRequest
 from settings.record import ConfigError
 from settings.sections.publishing import TOKEN_VARIABLE
-from settings.training import TrainingConfig
 
 MASK = "**********"
 WANDB_PREFIX, WANDB_MODE, WANDB_KEY = "WANDB_", "WANDB_MODE", "WANDB_API_KEY"
@@ -33,11 +32,11 @@ def secrets_of(request: TrainingRequest) -> Secrets:
     return Secrets(request.hub_token, request.wandb_key)
 
 
-def require_useful(secrets: Secrets, config: TrainingConfig) -> None:
+def require_useful(secrets: Secrets, push_to_hub: str | None, trackers: Sequence[str]) -> None:
     """Raises ConfigError for a secret that the training would not use."""
-    if secrets.hub_token and config.push_to_hub is None:
+    if secrets.hub_token and push_to_hub is None:
         raise ConfigError("hf_token has no effect without push_to_hub; set it, or leave hf_token out")
-    if secrets.wandb_key and "wandb" not in config.trackers:
+    if secrets.wandb_key and "wandb" not in trackers:
         raise ConfigError("wandb_api_key has no effect without trackers: [wandb]; set it, or leave wandb_api_key out")
 
 

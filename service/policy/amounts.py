@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from service.policy.rules import LIMITS, PICTURES, PIXELS, USUAL_PROMPTS, USUAL_UNRELATED, Limit
 from settings.callers import Caller, mark_in
+from settings.sections.validation import ValidationSection
 from settings.training import TrainingConfig
 
 if TYPE_CHECKING:  # it loads torch, which the server of trainings leaves to its child processes
@@ -36,7 +37,11 @@ def amount(record: "Record", variable: str) -> float:
         width, height = _sides(record)
         return width * height
     if variable == PICTURES:
-        return _pictures(record) if isinstance(record, TrainingConfig) else 0
+        return (
+            _pictures(record.validation, record.checkpointing_steps is not None)
+            if isinstance(record, TrainingConfig)
+            else 0
+        )
     if not limit.settings or not hasattr(record, limit.settings[0]):
         return 0
     value = getattr(record, limit.settings[0])
@@ -52,13 +57,13 @@ def _sides(record: "Record") -> tuple[int, int]:
     return record.width or record.height or 0, record.height or record.width or 0
 
 
-def _pictures(config: TrainingConfig) -> int:
+def _pictures(settings: ValidationSection, has_checkpoints: bool) -> int:
     """Of an evaluation: of each candidate, of the bare base, and of the chosen one without its parts."""
-    if config.evaluate == "false" or (config.evaluate == "auto" and config.checkpointing_steps is None):
+    if settings.evaluate == "false" or (settings.evaluate == "auto" and not has_checkpoints):
         return 0
-    prompts = (len(config.evaluation_prompts) or USUAL_PROMPTS) + (len(config.unrelated_prompts) or USUAL_UNRELATED)
-    candidates = config.evaluation_checkpoints * len(config.evaluation_scales)
-    return (candidates + 3) * config.evaluation_samples * prompts
+    prompts = (len(settings.evaluation_prompts) or USUAL_PROMPTS) + (len(settings.unrelated_prompts) or USUAL_UNRELATED)
+    candidates = settings.evaluation_checkpoints * len(settings.evaluation_scales)
+    return (candidates + 3) * settings.evaluation_samples * prompts
 
 
 def can_be_filled(record: "Record", limit: Limit) -> bool:

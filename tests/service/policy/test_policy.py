@@ -263,7 +263,7 @@ def test_secrets_reach_the_child_by_its_environment_alone() -> None:
     assert secrets.masked("hf_caller") == MASK
     for secret in ("hf_token", "wandb_api_key"):
         with pytest.raises(ConfigError, match=f"{secret} has no effect"):
-            require_useful(secrets_of(training_request(**{secret: "x"})), TrainingConfig())
+            require_useful(secrets_of(training_request(**{secret: "x"})), None, ())
 
 
 def test_a_job_that_takes_too_long_is_an_error_that_names_the_limit(capsys: pytest.CaptureFixture[str]) -> None:
