@@ -2,27 +2,22 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from job.output_folder import OutputFolder
 from job.stage import Job
 from job.stages.build import build_on_base
 from job.stages.cache import encode, put_on_device, read_ahead
 from job.stages.load import load_family, start_device
 from preprocess.dataset import PreparedDataset
 from settings.record import ConfigError
-from settings.training import TrainingConfig
 from trainer.distributed.preparation_workers import run_worker
 from trainer.distributed.synchronized_steps import synchronized_steps
 
 
-def follow(config: TrainingConfig, output: OutputFolder, state: dict[str, Any] | None = None) -> Iterator[int]:
+def follow(job: Job) -> Iterator[int]:
     """Take part in data preparation and training with the main process (`job.run`). Yields the number of each step.
 
-    `state`: of the checkpoint to go on from. Raises what `run` raises, and ConfigError where this machine does not see
-    the main process's files.
+    Raises what `run_stages` raises, and ConfigError where this machine does not see the main process's files.
     """
-    job = Job(config, (), output, state)
     start_device(job)
     load_family(job)
     help_to_prepare(job)

@@ -23,6 +23,7 @@ from trainer.pattern_trial import require_patterns
 
 if TYPE_CHECKING:
     from job.output_folder import OutputFolder
+    from job.stage import Job
 
 SUCCESS, CRASHED, STOPPED = 0, 1, 130
 MAIN_SETTINGS = (
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
     """Run the command. Returns the exit status: 0, 2 for wrong input, 130 when stopped, 1 for anything else."""
     arguments = build_parser(prog).parse_args(argv)
     try:
-        config = _checked_config(arguments)  # before what takes seconds to import
+        _require_sound(arguments)  # before what takes seconds to import
     except (ConfigError, DatasetError) as error:
         return report_wrong_input(error)
     with quick_imports():
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
 
     try:
         with StopSignal() as stop:
-            return _run(arguments, config, stop)
+            return _run(arguments, stop)
     except (ConfigError, DatasetError, BaseModelError, ArtifactError) as error:
         return report_wrong_input(error)
     except PublishingFailed as error:
@@ -98,37 +99,28 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
         return STOPPED
 
 
-def _checked_config(arguments: argparse.Namespace) -> TrainingConfig:
+def _require_sound(arguments: argparse.Namespace) -> None:
     """Raises ConfigError for wrong settings, and DatasetError for data that is not there or not safe to unpack."""
     config = resolve_config(arguments)
     require_several_processes(config.shard_base)
+    if not arguments.data and not arguments.resume:
+        raise ConfigError("data: is missing. Give a zip, a tar, a folder of images, or a URL, before the options.")
     require_present(arguments.data)
     if is_main_process():
         require_patterns(config.adapters, config.tokens)
         archives = [*arguments.data, *([config.preservation_data] if config.preservation_data else [])]
         require_safe_archives(archives, ArchiveLimits.of(config.preparation))
-    if not arguments.data and not arguments.resume:
-        raise ConfigError("data: is missing. Give a zip, a tar, a folder of images, or a URL, before the options.")
-    return config
 
 
-def _run(arguments: argparse.Namespace, config: TrainingConfig, stop: StopSignal) -> int:
-    state = None
-    if arguments.resume:
-        from job.resume import resume
-
-        resumed = resume(arguments.resume, arguments.output, config)
-        config, output, state = resumed.config, resumed.output, resumed.state
-        require_several_processes(config.shard_base)
-    else:
-        output = _output_folder(arguments)
+def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
+    job = _job(arguments)
     if not is_main_process():
-        return _follow(config, output, state, stop)
+        return _follow(job, stop)
     with quick_imports():
-        from job.run import run  # torch and diffusers take seconds: only now
+        from job.run import run_stages
 
     quiet = arguments.quiet
-    with closing(run(config, arguments.data, output, state)) as progress, progress_display(quiet=quiet) as show:
+    with closing(run_stages(job)) as progress, progress_display(quiet=quiet) as show:
         for event in progress:
             stop.deferred = event.step is not None and event.eta_seconds != 0
             if arguments.progress_json:
@@ -139,14 +131,29 @@ def _run(arguments: argparse.Namespace, config: TrainingConfig, stop: StopSignal
                 break
     if stop.requested:
         print(
-            f"stopped; what was trained so far is in {output.weights}\n"
-            f"--resume latest --output {output.path} goes on with it",
+            f"stopped; what was trained so far is in {job.output.weights}\n"
+            f"--resume latest --output {job.output.path} goes on with it",
             file=sys.stderr,
             flush=True,
         )
         return STOPPED
-    print(output.weights, flush=True)
+    print(job.output.weights, flush=True)
     return SUCCESS
+
+
+def _job(arguments: argparse.Namespace) -> "Job":
+    """A new run, or the one to go on with. Raises ConfigError."""
+    config = resolve_config(arguments)
+    output = None if arguments.resume else _output_folder(arguments)
+    with quick_imports():  # torch and diffusers take seconds: only now
+        from job.resume import resume
+        from job.stage import Job
+
+    if output is not None:
+        return Job(config, arguments.data, output)
+    resumed = resume(arguments.resume, arguments.output, config)
+    require_several_processes(resumed.config.shard_base)
+    return Job(resumed.config, arguments.data, resumed.output, resumed.state)
 
 
 def _output_folder(arguments: argparse.Namespace) -> "OutputFolder":
@@ -160,11 +167,10 @@ def _output_folder(arguments: argparse.Namespace) -> "OutputFolder":
     return OutputFolder.create(arguments.output or default_output(arguments.data[0]))
 
 
-def _follow(config: TrainingConfig, output: "OutputFolder", state: dict[str, Any] | None, stop: StopSignal) -> int:
+def _follow(job: "Job", stop: StopSignal) -> int:
     """The part of other ranks: no output; the main process decides when the run ends."""
-    with quick_imports():
-        from job.worker import follow
+    from job.worker import follow
 
-    for _ in follow(config, output, state):
+    for _ in follow(job):
         stop.deferred = True
     return SUCCESS

@@ -44,6 +44,11 @@ class TrainingConfig(ComposedSections):
             rule(self)
         return self
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings that were set, by name, and no defaults."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
     def planned(self, duration: DurationSection) -> "TrainingConfig":
         """With steps and batch filled in, and the warm-up that follows from them."""
         planned = self.with_values(dict(duration))

@@ -1,10 +1,11 @@
 """Settings that the user left open, filled in by the family's defaults; and what goes with plain trigger words."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from families.family import ModelFamily
 from settings.record import ConfigError
-from settings.sections.optimization import PRODIGY
+from settings.sections.optimization import PRODIGY, OptimizationSection
 from settings.training import TrainingConfig
 
 OF_TOKENS = (
@@ -19,32 +20,31 @@ OPEN = ("num_tokens", *BY_FAMILY)
 """Settings that are open unless they are marked as set: a resumed configuration marks them."""
 
 
-def open_settings(config: TrainingConfig, family: ModelFamily) -> dict[str, Any]:
-    """Values by name for what is open: learning rates, tokens, timesteps, samples.
+def open_settings(given: Mapping[str, Any], optimization: OptimizationSection, family: ModelFamily) -> dict[str, Any]:
+    """Values by name for what is open: learning rates, tokens, timesteps, samples. `given`: what the user has set.
 
     Raises ConfigError for tokens that this family cannot learn.
     """
-    count = _num_tokens(config, family)
-    given = config.model_fields_set
+    count = _num_tokens(given, family)
     return {
         "num_tokens": count,
-        "learning_rate": _learning_rate(config, family),
-        "token_learning_rate": config.resolved_token_learning_rate if count else 0.0,
+        "learning_rate": _learning_rate(optimization, family),
+        "token_learning_rate": optimization.resolved_token_learning_rate if count else 0.0,
         **{name: getattr(family.defaults, name) for name in BY_FAMILY if name not in given},
     }
 
 
-def _learning_rate(config: TrainingConfig, family: ModelFamily) -> float:
-    if config.learning_rate is None and config.optimizer not in PRODIGY:
+def _learning_rate(optimization: OptimizationSection, family: ModelFamily) -> float:
+    if optimization.learning_rate is None and optimization.optimizer not in PRODIGY:
         return family.defaults.learning_rate
-    return config.resolved_learning_rate
+    return optimization.resolved_learning_rate
 
 
-def _num_tokens(config: TrainingConfig, family: ModelFamily) -> int:
-    if config.train_existing_tokens:
+def _num_tokens(given: Mapping[str, Any], family: ModelFamily) -> int:
+    if given.get("train_existing_tokens"):
         _require_learning(family, "train_existing_tokens")
         return 1
-    count = config.num_tokens if "num_tokens" in config.model_fields_set else family.defaults.num_tokens
+    count: int = given.get("num_tokens", family.defaults.num_tokens)
     if count > 0:
         _require_learning(family, f"num_tokens: {count}")
     if count < family.defaults.fewest_tokens:
@@ -53,7 +53,7 @@ def _num_tokens(config: TrainingConfig, family: ModelFamily) -> int:
             f"{family.defaults.fewest_tokens}"
         )
     if count == 0:
-        _require_nothing_of_tokens(config)
+        _require_nothing_of_tokens(given)
     return count
 
 
@@ -65,13 +65,13 @@ def _require_learning(family: ModelFamily, asked: str) -> None:
         )
 
 
-def _require_nothing_of_tokens(config: TrainingConfig) -> None:
+def _require_nothing_of_tokens(given: Mapping[str, Any]) -> None:
     fields = TrainingConfig.model_fields
     # the rate of a resumed run is filled in: 0
-    given = [name for name in OF_TOKENS if getattr(config, name) not in (fields[name].default, 0.0)]
-    if given:
+    idle = [name for name in OF_TOKENS if name in given and given[name] not in (fields[name].default, 0.0)]
+    if idle:
         raise ConfigError(
-            f"{given[0]} has no effect with num_tokens: 0, where the trigger is a plain word; leave it out"
+            f"{idle[0]} has no effect with num_tokens: 0, where the trigger is a plain word; leave it out"
         )
-    if config.adapter == "none":
+    if given.get("adapter") == "none":
         raise ConfigError("adapter: none trains tokens only, and with num_tokens: 0 there are none: nothing is left")

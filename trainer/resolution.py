@@ -42,7 +42,7 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
             f"resolution: {resolution} is more than {family.largest_side}, the largest side that {config.base_model} "
             f"has positions for; {family.native_resolution} is what it was made for"
         )
-    filled = open_settings(config, family)
+    filled = open_settings(config.given, config.optimization, family)
     _require_fitting(config, family, filled["num_tokens"])
     found = {
         "loss_weighting": _loss_weighting(config, family),
