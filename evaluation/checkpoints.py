@@ -14,7 +14,7 @@ from evaluation.drawing import DrawingPlan, Samples, draw_samples
 from evaluation.embedding_cache import CachedEncoder
 from evaluation.encoders import EMBEDDED_EVALUATOR, ClipEncoder, DinoEncoder
 from evaluation.faces import FaceEncoder
-from evaluation.prompt_sets import prompt_set
+from evaluation.prompt_sets import PromptSet, prompt_set
 from evaluation.scores import Encoders, Judge
 from evaluation.subject_pictures import references
 from evaluation.verdict import Verdict, give_verdict
@@ -68,17 +68,21 @@ def load_encoders(
     return Encoders(clip, images, CachedEncoder(encoder, cache / "dino.safetensors" if cache else None), faces)
 
 
+def evaluation_prompts(validation: ValidationSection, preparation: DataConfig, base_model: str) -> PromptSet:
+    """The prompts of a training's evaluation: those of the settings, else those of the concept mode."""
+    return prompt_set(
+        base_model,
+        preparation.concept_mode,
+        preparation.class_words,
+        validation.evaluation_prompts,
+        validation.unrelated_prompts,
+    )
+
+
 def drawing_plan(validation: ValidationSection, preparation: DataConfig, base_model: str, side: int) -> DrawingPlan:
     """`side` of the pictures in pixels."""
-    class_words = {concept.trigger_word: concept.class_word for concept in preparation.all_concepts}
     return DrawingPlan(
-        prompt_set(
-            base_model,
-            preparation.concept_mode,
-            class_words,
-            validation.evaluation_prompts,
-            validation.unrelated_prompts,
-        ),
+        evaluation_prompts(validation, preparation, base_model),
         validation.evaluation_samples,
         side,
         side,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from evaluation.prompt_sets import prompt_set
+from evaluation.checkpoints import evaluation_prompts
 from families.parts.placeholder_tokens import expand_triggers
 from job.stage import Job
 from trainer.losses.registry import class_words_of
@@ -29,13 +29,5 @@ def _of_samples(job: Job) -> Iterator[str]:
     yield from (job.samples.prompt, job.samples.plain)
     if job.encoders is None:
         return
-    validation, preparation = job.config.validation, job.config.preparation
-    words = {concept.trigger_word: concept.class_word for concept in preparation.all_concepts}
-    prompts = prompt_set(
-        job.config.base_model,
-        preparation.concept_mode,
-        words,
-        validation.evaluation_prompts,
-        validation.unrelated_prompts,
-    )
+    prompts = evaluation_prompts(job.config.validation, job.config.preparation, job.config.base_model)
     yield from (*prompts.concept, *prompts.plain, *prompts.unrelated)

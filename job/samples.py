@@ -28,11 +28,10 @@ class SampleSettings:
     @classmethod
     def of(cls, validation: ValidationSection, preparation: DataConfig, side: int) -> "SampleSettings":
         """From sections whose defaults are filled in."""
-        class_words = {concept.trigger_word: concept.class_word for concept in preparation.all_concepts}
         prompt = validation_prompt(validation, preparation)
         return cls(
             prompt,
-            plain_words(prompt, preparation.concept_mode, class_words),
+            plain_words(prompt, preparation.concept_mode, preparation.class_words),
             validation.num_validation_images,
             side,
             validation.num_inference_steps,

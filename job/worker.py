@@ -5,7 +5,7 @@ from pathlib import Path
 
 from job.stage import Job
 from job.stages.build import build_on_base
-from job.stages.cache import encode, put_on_device, read_ahead
+from job.stages.cache import encode, put_on_device, reading_ahead
 from job.stages.load import load_family, start_device
 from preprocess.dataset import PreparedDataset
 from settings.record import ConfigError
@@ -22,7 +22,8 @@ def follow(job: Job) -> Iterator[int]:
     load_family(job)
     help_to_prepare(job)
     job.encoders = None
-    read_ahead(job)
+    for _ in reading_ahead(job):
+        pass
     encode(job, put_on_device(job))
     with job.base.main_only():  # preview
         job.family.offload_picture_parts()

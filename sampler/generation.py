@@ -99,10 +99,11 @@ class Generation:
         described = [lora for lora in loras if lora.artifact.description]
         sampler = self.prepare(described[0].artifact if described else None, base_model)
         sampler.check(request)
-        self._permissions.require_pixels(*drawn_size(request, sampler.family))
+        size = drawn_size(request, sampler.family)
+        self._permissions.require_pixels(*size)
         refinement = self._refinement(request, extras, sampler)
         checker = self._safety_checker(extras.safety_checker, sampler)
-        for note in (*merged, *mask_notes(request.mask, drawn_size(request, sampler.family))):
+        for note in (*merged, *mask_notes(request.mask, size)):
             self._say(f"warning: {note}")
         self._warn(loras)
         begun = time.monotonic()
@@ -123,7 +124,6 @@ class Generation:
             triggers = tuple(sampler.triggers)
         finally:
             sampler.unload()
-        size = drawn_size(request, sampler.family)
         withheld = self._withhold(images, request, checker) if checker else []
         kept = {number: image for number, image in enumerate(images) if number not in withheld}
         texts = {

@@ -1,6 +1,7 @@
 """Who may set a setting where untrusted callers use the service. Every setting is marked where it is declared.
 
-service/policy.py says what each mark means there. The plain commands, which the owner of the machine types, ignore it.
+service/policy/rules.py says what each mark means there. The plain commands, which the owner of the machine types,
+ignore it.
 """
 
 from collections.abc import Iterable

@@ -6,50 +6,12 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from settings.callers import Limited, Model, Open, Operator
+from settings.concepts import ConceptSection, require_single_word
 from settings.filters import parse_filter
 from settings.record import Settings
 
-ConceptMode = Literal["face", "object", "style"]
 CropMode = Literal["auto", "face", "mask", "saliency", "centre"]
 MaskSource = Literal["none", "auto", "files", "face", "subject", "alpha"]
-
-
-class ConceptConfig(Settings):
-    """One of several concepts. An image belongs to the concept whose folder holds it, else whose trigger it names."""
-
-    trigger_word: Open[str] = Field(min_length=1, max_length=64, description="The new word for this concept")
-    class_word: Open[str | None] = Field(None, max_length=64, description="What kind of thing it is")
-    folder: Open[str | None] = Field(None, min_length=1, description="Folder of its images inside the data")
-    repeats: Open[int] = Field(1, ge=1, le=1000, description="How often each of its images is seen in an epoch")
-
-
-class ConceptSection(Settings):
-    """What the images show, and the words for it."""
-
-    concept_mode: Open[ConceptMode] = Field("object", description="What the images show")
-    trigger_word: Open[str] = Field(
-        "TOK", min_length=1, max_length=64, description="The new word for the concept in prompts"
-    )
-    class_word: Open[str | None] = Field(
-        None,
-        max_length=64,
-        description="What kind of thing it is (dog, woman, watercolour): starts the new tokens, and goes into default "
-        "captions",
-    )
-    concepts: Limited[tuple[ConceptConfig, ...]] = Field(
-        (),
-        description="Several concepts in one run, instead of trigger_word and class_word: each with trigger_word, "
-        "class_word, folder, repeats",
-    )
-    balance_concepts: Open[bool] = Field(
-        True, description="Repeat images so that every concept is seen about equally often"
-    )
-    preservation_data: Operator[Path | None] = Field(
-        None, description="Zip, tar or folder of images without the concept (its class, say) that hold the base's prior"
-    )
-    preservation_weight: Open[float] = Field(
-        1.0, gt=0, le=100, description="Weight of the preservation images in the loss"
-    )
 
 
 class IntakeSection(Settings):
@@ -209,16 +171,6 @@ class DataConfig(
 ):
     """All settings of data preparation, in the reverse order of its bases; here are the rules that join sections."""
 
-    @field_validator("trigger_word")
-    @classmethod
-    def _a_single_word(cls, trigger_word: str) -> str:
-        return require_single_word(trigger_word)
-
-    @field_validator("class_word", mode="before")
-    @classmethod
-    def _empty_is_none(cls, text: Any) -> Any:
-        return None if text == "" else text
-
     @field_validator("filters", mode="before")
     @classmethod
     def _one_filter_is_a_list(cls, filters: Any) -> Any:
@@ -238,28 +190,9 @@ class DataConfig(
         return self
 
     @property
-    def has_preservation_set(self) -> bool:
-        """Whether there are images without the concept, too."""
-        return self.preservation_data is not None
-
-    @property
     def uses_mask_files(self) -> bool:
         """Whether masks beside the images are used."""
         return self.mask in ("auto", "files")
-
-    @property
-    def all_concepts(self) -> tuple[ConceptConfig, ...]:
-        """The concepts of the run: the listed ones, or the one of trigger_word and class_word."""
-        return self.concepts or (
-            ConceptConfig(trigger_word=self.trigger_word, class_word=self.class_word, folder=None, repeats=1),
-        )
-
-
-def require_single_word(trigger_word: str) -> str:
-    """Raises ValueError for a trigger word that holds white space."""
-    if any(character.isspace() for character in trigger_word):
-        raise ValueError("must be one word without spaces, such as TOK or my-robot")
-    return trigger_word
 
 
 def _concept_rules(config: DataConfig) -> None:

@@ -3,24 +3,31 @@
 import os
 import re
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
+from settings.callers import Caller, mark_in
 from settings.record import Settings
 
-PATHS = ("preservation_data", "face_detector_model", "compile_cache", "evaluation_face_model")
-HUB_IDS_OR_PATHS = (
-    "base_model", "base_config", "captioner", "mask_model", "upscaler", "evaluation_clip", "evaluation_dino"
-)  # fmt: skip
 ABSOLUTE_PATH = re.compile(r"(?<![\w/:.])~?/(?:[^\s/'\"(),;:]+/)*([^\s/'\"(),;:]+)")
 
 
 def public_settings(config: Settings, *, exclude_defaults: bool = False) -> dict[str, Any]:
     """The settings as JSON has them, paths by their last part alone."""
     values = config.model_dump(mode="json", exclude_defaults=exclude_defaults)
-    for name in (*PATHS, *HUB_IDS_OR_PATHS):
-        if values.get(name) is not None:
-            values[name] = public_name(values[name]) if name in HUB_IDS_OR_PATHS else Path(values[name]).name
+    for name, field in type(config).model_fields.items():
+        if values.get(name) is None:
+            continue
+        if holds_a_path(field.annotation):
+            values[name] = Path(values[name]).name
+        elif mark_in(field.metadata) is Caller.MODEL:
+            values[name] = public_name(values[name])
     return values
+
+
+def holds_a_path(annotation: object) -> bool:
+    """Whether a setting's type is Path, or a union with Path."""
+    return annotation is Path or (get_origin(annotation) in (Union, UnionType) and Path in get_args(annotation))
 
 
 def public_name(model: str) -> str:

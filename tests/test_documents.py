@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from settings.concepts import ConceptConfig
 from settings.other_names import ELSEWHERE, NAMES
-from settings.preparation import ConceptConfig
 from settings.training import TrainingConfig
 from tests.conftest import PROJECT
 

@@ -1,6 +1,6 @@
 """Cache stage: encodes the images once; all steps read the cached latents."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 from families.family import frozen_reader
 from job.known_prompts import known_prompts
@@ -14,9 +14,8 @@ from trainer.distributed.sharded_base import place_base
 
 def cache(job: Job) -> Generator[Progress, None, None]:
     """Fills examples, and base: the weights lie on their devices from here on."""
-    if frozen_reader(job.family) is not None:
-        yield job.progress(f"reading {len(known_prompts(job))} prompts")
-        read_ahead(job)
+    for count in reading_ahead(job):
+        yield job.progress(f"reading {count} prompts")
     place = put_on_device(job)
     yield job.progress(f"caching the latents of {count_views(job.dataset.examples)} pictures in {place}")
     first, last = job.span
@@ -26,11 +25,16 @@ def cache(job: Job) -> Generator[Progress, None, None]:
     )
 
 
-def read_ahead(job: Job) -> None:
-    """Read the known prompts where the text encoders never learn, and free them: before the denoiser's weights."""
+def reading_ahead(job: Job) -> Iterator[int]:
+    """Read the known prompts where the text encoders never learn, and free them: before the denoiser's weights.
+
+    Yields how many prompts there are, before it reads them.
+    """
     reader = frozen_reader(job.family)
     if reader is not None:
-        reader.read_ahead(known_prompts(job))
+        prompts = known_prompts(job)
+        yield len(prompts)
+        reader.read_ahead(prompts)
 
 
 def put_on_device(job: Job) -> LatentPlace:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from preprocess.captions.trigger import triggers_in
 from preprocess.errors import DatasetError
 from preprocess.uploads.text_files import name_key
-from settings.preparation import ConceptConfig
+from settings.concepts import ConceptConfig
 
 
 def find_concept(name: str, caption: str, concepts: Sequence[ConceptConfig]) -> ConceptConfig:

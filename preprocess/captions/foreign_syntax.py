@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from preprocess.name_lists import first_names
+
 MARKS: Mapping[str, tuple[re.Pattern[str], str]] = {
     "|||": (re.compile(r"\|\|\|"), "kohya's end of the tags that stay in front; use keep_first_tags"),
     "(word:1.2)": (
@@ -34,5 +36,5 @@ def syntax_warnings(captions: Sequence[tuple[str, str]]) -> Iterator[str]:
     for mark, (pattern, meaning) in MARKS.items():
         names = list(dict.fromkeys(name for name, caption in captions if pattern.search(caption)))
         if names:
-            shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+            shown = first_names(names)
             yield f"{len(names)} captions hold {mark}, trained as plain text: elsewhere {meaning} ({shown})"

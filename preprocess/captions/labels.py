@@ -16,7 +16,9 @@ from preprocess.captions.trigger import (
     with_trigger_in_front,
 )
 from preprocess.captions.wildcards import expanded, has_wildcard
-from settings.preparation import ConceptConfig, DataConfig
+from preprocess.name_lists import first_names
+from settings.concepts import ConceptConfig
+from settings.preparation import DataConfig
 
 TokenCounter = Callable[[str], int]
 """Tokens of a caption, start and end of text included, in the base's tokenizer that needs most."""
@@ -122,10 +124,9 @@ def several_warning(labels: Sequence[tuple[str, Label]]) -> Iterator[str]:
     """That some images have several captions. `labels`: file names with their labels."""
     names = [name for name, labelled in labels if labelled.others]
     if names:
-        shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
         yield (
             f"{len(names)} of {len(labels)} images have several captions (lines of a text file, a list, or {{a|b}}): "
-            f"one of them is drawn each time: {shown}"
+            f"one of them is drawn each time: {first_names(names)}"
         )
 
 
@@ -147,7 +148,7 @@ def template_warning(labels: Sequence[tuple[str, Label]]) -> Iterator[str]:
         if labelled.source == "template":
             templated.setdefault(labelled.caption, []).append(name)
     for caption, names in templated.items():
-        shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        shown = first_names(names)
         yield f"{len(names)} of {len(labels)} images came without a caption and are trained as {caption!r}: {shown}"
 
 

@@ -27,6 +27,7 @@ from preprocess.captions.tables import (
     Row,
     read_table,
 )
+from preprocess.name_lists import first_names
 from preprocess.uploads.folder_rules import folder_caption
 from preprocess.uploads.intake import FoundFile
 from preprocess.uploads.text_files import name_key, one_line, read_text
@@ -123,7 +124,7 @@ class CaptionFinder:
             refused = [key for key in unnamed if (file.name, key) in self._refused_rows]
             if refused:
                 reasons = [self._refused[name_key(self._refused_rows[file.name, key])] for key in refused]
-                shown = "; ".join(reasons[:5]) + (" …" if len(reasons) > 5 else "")
+                shown = first_names(reasons, "; ")
                 yield f"{file.name}: the images of {len(refused)} of its {len(table.rows)} rows are not used: {shown}"
             lost = [table.rows[key].file for key in unnamed if key not in refused]
             if lost and len(lost) == len(table.rows):
@@ -132,8 +133,8 @@ class CaptionFinder:
                     "must be those of the images"
                 )
             elif lost:
-                shown = ", ".join(lost[:5]) + (" …" if len(lost) > 5 else "")
-                yield f"{file.name}: {len(lost)} of its {len(table.rows)} rows name no image that is used: {shown}"
+                named = first_names(lost)
+                yield f"{file.name}: {len(lost)} of its {len(table.rows)} rows name no image that is used: {named}"
 
     def _all(self, image: FoundFile) -> Iterator[Caption]:
         """Every caption of the image, in order of precedence."""

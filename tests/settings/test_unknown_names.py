@@ -3,9 +3,9 @@
 import pytest
 
 from service.prediction_options import PredictionOptions
+from settings.concepts import ConceptConfig
 from settings.field_types import field_type
 from settings.other_names import ELSEWHERE, NAMES
-from settings.preparation import ConceptConfig
 from settings.record import ConfigError, parse_settings
 from settings.training import TrainingConfig, build_config
 from settings.unknown_names import advice, as_option

@@ -60,7 +60,7 @@ def _denoising(objective: ObjectiveSection, mask_floor: float) -> LossTerm:
 def class_words_of(preparation: DataConfig) -> dict[str, str]:
     """By trigger word; a general word where none is given."""
     general = CLASS_WORDS[preparation.concept_mode]
-    return {concept.trigger_word: concept.class_word or general for concept in preparation.all_concepts}
+    return {trigger: word or general for trigger, word in preparation.class_words.items()}
 
 
 def _prior_matching(

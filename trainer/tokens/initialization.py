@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from families.family import ModelFamily
-from settings.preparation import ConceptConfig
+from settings.concepts import ConceptConfig
 from settings.record import ConfigError
 from settings.sections.tokens import TokenSection
 from trainer.patterns import matching

@@ -7,7 +7,7 @@ import torch
 
 from families.family import ModelFamily
 from preprocess.dataset import PreparedDataset
-from settings.preparation import ConceptConfig
+from settings.concepts import ConceptConfig
 from settings.sections.adapter import AdapterSection
 from settings.sections.collapse import CollapseSection
 from settings.sections.optimization import OptimizationSection

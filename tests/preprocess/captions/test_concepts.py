@@ -13,7 +13,8 @@ from preprocess.captions.concepts import balancing_repeats, find_concept
 from preprocess.dataset import Example, PreparedDataset
 from preprocess.errors import DatasetError
 from preprocess.prepare import prepare
-from settings.preparation import ConceptConfig, DataConfig
+from settings.concepts import ConceptConfig
+from settings.preparation import DataConfig
 from settings.record import build_settings
 from tests.preprocess.uploads.ugly_uploads.making import picture
 

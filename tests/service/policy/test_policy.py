@@ -26,7 +26,7 @@ from service.policy.rules import (
 from service.prediction_inputs import PredictionInputs
 from service.training_request import allowed_config
 from settings.callers import Caller, mark_in
-from settings.preparation import ConceptConfig
+from settings.concepts import ConceptConfig
 from settings.record import ConfigError
 from settings.sections.publishing import TOKEN_VARIABLE
 from settings.training import TrainingConfig
