@@ -128,7 +128,7 @@ def _add_resize(parser: CommandParser) -> None:
     parser.add_argument("target", type=Path, help="a new file: nothing is overwritten")
     parser.add_argument("--rank", type=int, metavar="INT", required=True, help="of the new one")
     parser.add_argument(
-        "--base", metavar="TEXT", help="for LoHa, LoKr, DoRA and differences: what they were trained on"
+        "--base", metavar="TEXT", help="for LoHa, LoKr, DoRA, OFT and differences: what they were trained on"
     )
     parser.add_argument("--base_config", metavar="TEXT", help=BASE_CONFIG)
 
