@@ -87,6 +87,9 @@ class Trainer:
         config: Optional[str] = Input(
             default=None, description="YAML or JSON with any other setting of TrainingConfig"
         ),
+        preset: Optional[str] = Input(
+            default=None, description="Settings to start from, such as sdxl-face; inputs and config go before them"
+        ),
         preservation_data: Optional[Path] = Input(
             default=None, description="Zip or tar of images without the concept, which hold what the base knows"
         ),
@@ -121,6 +124,7 @@ class Trainer:
             validation_prompt=validation_prompt,
             seed=seed,
             config=config,
+            preset=preset,
             preservation_data=preservation_data,
             hf_token=hf_token,
             wandb_api_key=wandb_api_key,

@@ -16,6 +16,7 @@ from service.quick_imports import quick_imports
 from service.stop_signal import Stopped, StopSignal
 from settings.command_line.options import add_options, given_options
 from settings.command_line.parser import CommandParser, report_wrong_input
+from settings.presets import preset_list, read_preset
 from settings.record import ConfigError, read_settings_file
 from settings.training import TrainingConfig, build_config
 from trainer.distributed.launch import fsdp_requested, is_main_process, process_count, require_several_processes
@@ -37,7 +38,7 @@ def build_parser(prog: str = "train.py") -> CommandParser:
     """One option for every field of the configuration, under its own name."""
     parser = CommandParser(
         prog=prog,
-        usage="%(prog)s DATA [DATA ...] [--config FILE] [--output DIR] [--SETTING VALUE ...]",
+        usage="%(prog)s DATA [DATA ...] [--preset NAME] [--config FILE] [--output DIR] [--SETTING VALUE ...]",
         description="Train a LoRA and its trigger word on a handful of images. The last line printed is the path of "
         "the result.",
     )
@@ -48,6 +49,8 @@ def build_parser(prog: str = "train.py") -> CommandParser:
         help="zip, tar, folder or URL of images, with captions if there are any; several are taken together. Or the "
         "folder that python -m preprocess made",
     )
+    parser.add_argument("--preset", metavar="NAME", help="settings to start from; --list_presets shows their names")
+    parser.add_argument("--list_presets", action=ListPresets, help="show the presets and what each is for")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings")
     parser.add_argument("--output", type=Path, metavar="DIR", help="a new or empty folder; default outputs/<name>")
     parser.add_argument(
@@ -62,9 +65,21 @@ def build_parser(prog: str = "train.py") -> CommandParser:
     return parser
 
 
+class ListPresets(argparse.Action):
+    """Prints the presets, and ends the command."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **others: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **others)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(preset_list())
+        parser.exit()
+
+
 def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
-    """Defaults, then the file, then the command line, and the options of accelerate launch. Raises ConfigError."""
-    values: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
+    """Defaults, then preset, file, command line, and the options of accelerate launch. Raises ConfigError."""
+    values = read_preset(arguments.preset) if arguments.preset else {}
+    values |= read_settings_file(arguments.config) if arguments.config else {}
     values |= given_options(arguments, TrainingConfig)
     config = build_config(values)
     if not fsdp_requested():

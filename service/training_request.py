@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from service.policy.policy import Policy
+from settings.presets import read_preset
 from settings.record import ConfigError, parse_settings
 from settings.training import TrainingConfig, build_config
 
-JOB_INPUTS = ("input_images", "preservation_data", "config", "hf_token", "wandb_api_key", "return_extras")
-"""Inputs that are no values of settings: files, secrets, the text of all other settings."""
+JOB_INPUTS = ("input_images", "preservation_data", "config", "preset", "hf_token", "wandb_api_key", "return_extras")
+"""Inputs that are no values of settings: files, secrets, a preset, the text of all other settings."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class TrainingRequest:
     seed: int
     preservation_data: object = None
     config: str | None = None
+    preset: str | None = None
     hf_token: object = field(default=None, repr=False)
     wandb_api_key: object = field(default=None, repr=False)
 
@@ -74,9 +76,10 @@ def allowed_config(request: TrainingRequest, policy: Policy) -> TrainingConfig:
 
 
 def merge_inputs(request: TrainingRequest) -> dict[str, Any]:
-    """Cog's inputs and the text of `config` as settings; an input that was left at its default gives way.
+    """The preset, Cog's inputs and the text of `config` as settings; an input that was left at its default gives way.
 
-    Raises ConfigError when an input and the text say different things.
+    Inputs and text go before the preset. Raises ConfigError for an unknown preset, and when an input and the text say
+    different things.
     """
     names = (each.name for each in fields(request) if each.name not in JOB_INPUTS)
     inputs = {name: getattr(request, name) for name in names}
@@ -86,7 +89,7 @@ def merge_inputs(request: TrainingRequest) -> dict[str, Any]:
         if name in values and value != values[name]:
             raise ConfigError(f"{name}: the input says {values[name]!r}, the text of config says {value!r}; give one")
         values[name] = value
-    return values
+    return (read_preset(request.preset) if request.preset else {}) | values
 
 
 def require_uploaded(name: str, value: object) -> Path:

@@ -6,24 +6,28 @@ import pytest
 import torch
 
 from families.registry import load_base_model
-from settings.record import read_settings_file
+from service.train_command import build_parser, resolve_config
+from service.training_request import merge_inputs
+from settings.presets import preset_names, read_preset
+from settings.record import ConfigError, read_settings_file
 from settings.training import build_config
 from tests.conftest import PROJECT
+from tests.service.training_requests import training_request
 from tests.tiny_models import write_sd3, write_sd15, write_sdxl
 from trainer.resolution import resolve
 
-PRESETS = sorted(path for path in (PROJECT / "configs").glob("*_*.yaml"))
+PRESETS = sorted(path for path in (PROJECT / "configs").glob("*-*.yaml"))
 WRITERS = {"sdxl": write_sdxl, "sd15": write_sd15, "sd35": write_sd3}
 
 
 def test_every_mode_has_a_preset_on_every_base() -> None:
     names = {path.stem for path in PRESETS}
-    assert names == {f"{mode}_{base}" for mode in ("face", "object", "style") for base in WRITERS}
+    assert names == {f"{base}-{mode}" for mode in ("face", "object", "style") for base in WRITERS}
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_a_preset_is_valid_on_its_family(preset: Path, tmp_path: Path) -> None:
-    mode, base = preset.stem.split("_")
+    base, mode = preset.stem.rsplit("-", 1)
     config = build_config(read_settings_file(preset))
     assert config.concept_mode == mode
     family = load_base_model(str(WRITERS[base](tmp_path / "base")), torch.float32)
@@ -35,3 +39,34 @@ def test_every_choice_is_explained(preset: Path) -> None:
     lines = preset.read_text(encoding="utf-8").splitlines()
     explained = [i for i, line in enumerate(lines) if "# " in line or lines[i - 1].startswith("# ")]
     assert len(explained) == len(lines)
+
+
+def test_an_unknown_preset_names_the_nearest_or_all() -> None:
+    with pytest.raises(ConfigError, match="^preset: 'sdxl_face' is unknown; did you mean sdxl-face\\?$"):
+        read_preset("sdxl_face")
+    for name in ("zzz", "../tests/x", "/etc/passwd"):
+        with pytest.raises(ConfigError, match=r"is unknown; there are demo, .*sdxl-style"):
+            read_preset(name)
+
+
+def test_the_list_says_what_each_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        build_parser().parse_args(["--list_presets"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(preset_names()) and any(
+        line.startswith("sdxl-face ") and line.endswith("on SDXL.") for line in lines
+    )
+
+
+def test_file_and_options_go_before_a_preset(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("rank: 3\nmax_train_steps: 700\n")
+    arguments = ["x.zip", "--preset", "sdxl-face", "--config", str(tmp_path / "own.yaml"), "--rank", "5"]
+    config = resolve_config(build_parser().parse_args(arguments))
+    assert (config.rank, config.max_train_steps, config.crop) == (5, 700, "face")
+
+
+def test_inputs_and_text_go_before_a_preset() -> None:
+    merged = merge_inputs(training_request(preset="sdxl-face", rank=5, config="max_train_steps: 700"))
+    assert (merged["rank"], merged["max_train_steps"], merged["crop"]) == (5, 700, "face")
+    with pytest.raises(ConfigError, match="preset: 'face' is unknown"):
+        merge_inputs(training_request(preset="face"))
