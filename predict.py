@@ -60,8 +60,15 @@ class Predictor(BaseRunner):
             choices=["base", "ddim", "dpmpp_2m", "dpmpp_2m_karras", "euler", "euler_ancestral", "heun", "unipc"],
             description="Sampler; base: the base model's own",
         ),
-        num_inference_steps: int = Input(default=30, ge=1, le=500, description="Denoising steps"),
-        guidance_scale: float = Input(default=6.0, ge=0, le=50, description="How strictly the prompt is followed"),
+        num_inference_steps: Optional[int] = Input(
+            default=None, ge=1, le=500, description="Denoising steps; by default the base's own, such as 30"
+        ),
+        guidance_scale: Optional[float] = Input(
+            default=None,
+            ge=0,
+            le=50,
+            description="How strictly the prompt is followed; by default the base's own, such as 6",
+        ),
         guidance_rescale: float = Input(
             default=0.0,
             ge=0,

@@ -16,6 +16,9 @@ from families.features import PromptFeatures as PromptFeatures
 from families.features import TextStream as TextStream
 from families.noise.noise_process import NoiseProcess
 
+GuidanceKind = Literal["classifier-free", "embedded", "none"]
+"""classifier-free: a second pass for the negative prompt (Ho & Salimans 2022). embedded: an input of a distilled
+denoiser, which reads no negative prompt (Meng et al. 2023). none: distilled, without a strength."""
 DenoiserKind = Literal["unet", "transformer"]
 LayerNaming = Literal["kohya_sgm", "kohya", "peft"]
 """How LoRA files name a denoiser's layers: kohya's over Stability's blocks or diffusers', or dotted paths."""
@@ -42,8 +45,6 @@ class ModelFamily(Protocol):
     """How the names of the denoiser's layers end, by kind: "attention", "feed-forward", "convolutions"."""
     layer_naming: ClassVar[LayerNaming]
     denoiser_kind: ClassVar[DenoiserKind]
-    defaults: ClassVar[FamilyDefaults]
-    """What the family wants where the user left a setting open."""
     b_lora_blocks: ClassVar[Mapping[str, str]]
     """Paths of the blocks that hold content and style (Frenkel et al. 2024), by "content" and "style"; empty where it
     is not known."""
@@ -59,6 +60,18 @@ class ModelFamily(Protocol):
     tokenizers: list[Any]
     """Of `text_encoders`, in their order."""
     noise_process: NoiseProcess
+
+    @property
+    def defaults(self) -> FamilyDefaults:
+        """What the base wants where the user left a setting open."""
+
+    @property
+    def guidance_kind(self) -> GuidanceKind:
+        """What guidance_scale means to the base."""
+
+    @property
+    def training_notes(self) -> tuple[str, ...]:
+        """What users should know before they train this very base, such as what it loses by it; a line each."""
 
     @property
     def architecture(self) -> str:

@@ -7,6 +7,7 @@ import torch
 
 from families.errors import BaseModelError
 from families.family import ModelFamily
+from families.flux1 import Flux1
 from families.loading.allowed import require_allowed
 from families.loading.opening import LoadingOptions, PredictionChoice
 from families.loading.single_file import inspect_single_file
@@ -15,13 +16,16 @@ from families.sd3 import SD3
 from families.sd15 import SD15
 from families.sdxl import SDXL
 
-FAMILIES = {family.pipeline_class_name: family for family in (SDXL, SD15, SD3)}
+FAMILIES = {family.pipeline_class_name: family for family in (SDXL, SD15, SD3, Flux1)}
 
 NO_TEXT_TO_IMAGE = {
     "StableDiffusionXLImg2ImgPipeline": "SDXL's refiner, or another model that only improves pictures",
     "StableDiffusionXLInpaintPipeline": "an inpainting model",
     "StableDiffusionInpaintPipeline": "an inpainting model",
     "StableDiffusion3InpaintPipeline": "an inpainting model",
+    "FluxFillPipeline": "an inpainting model",
+    "FluxControlPipeline": "a model that draws by depth or edges",
+    "FluxKontextPipeline": "an image-editing model",
     "StableDiffusionInstructPix2PixPipeline": "an image-editing model",
     "StableDiffusionXLInstructPix2PixPipeline": "an image-editing model",
 }
@@ -77,6 +81,11 @@ def _recognise(source: BaseModelSource, options: LoadingOptions) -> tuple[str, L
     if source.kind != "file":
         return pipeline_class_name(source), options
     file = inspect_single_file(Path(source.location))
+    if file.parts_from is not None and options.base_config is None:
+        raise BaseModelError(
+            f"base_config: {source.name} holds the transformer of a {file.pipeline_class} alone. Name the folder or "
+            f"hub model with its VAE and text encoders, such as {file.parts_from}"
+        )
     if options.base_config is not None:
         described = pipeline_class_name(find_configuration(options.base_config))
         if described != file.pipeline_class:

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from families.conditioning import refuse_conditioning
 from families.errors import BaseModelError
-from families.family import Conditioning, DenoiserKind, FamilyDefaults, LayerNaming, PromptFeatures, SizeConditioning
+from families.family import (
+    Conditioning,
+    DenoiserKind,
+    FamilyDefaults,
+    GuidanceKind,
+    LayerNaming,
+    PromptFeatures,
+    SizeConditioning,
+)
 from families.loading.opening import LoadingOptions, adapt_scheduler, open_pipeline
 from families.loading.single_file import has_tensors
 from families.loading.sources import BaseModelSource
@@ -29,6 +37,8 @@ class SD15:
     adapter_modules: ClassVar[Mapping[str, tuple[str, ...]]] = UNET_ADAPTER_MODULES
     layer_naming: ClassVar[LayerNaming] = "kohya"
     denoiser_kind: ClassVar[DenoiserKind] = "unet"
+    guidance_kind: ClassVar[GuidanceKind] = "classifier-free"
+    training_notes: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[FamilyDefaults] = FamilyDefaults()
     b_lora_blocks: ClassVar[Mapping[str, str]] = {}
 

@@ -14,7 +14,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from families.conditioning import refuse_conditioning
-from families.family import Conditioning, DenoiserKind, FamilyDefaults, LayerNaming, PromptFeatures, SizeConditioning
+from families.family import (
+    Conditioning,
+    DenoiserKind,
+    FamilyDefaults,
+    GuidanceKind,
+    LayerNaming,
+    PromptFeatures,
+    SizeConditioning,
+)
 from families.loading.opening import LoadingOptions, open_pipeline, refuse_diffusion_options
 from families.loading.single_file import has_tensors
 from families.loading.sources import BaseModelSource, read_index
@@ -43,6 +51,8 @@ class SD3:
     }
     layer_naming: ClassVar[LayerNaming] = "peft"
     denoiser_kind: ClassVar[DenoiserKind] = "transformer"
+    guidance_kind: ClassVar[GuidanceKind] = "classifier-free"
+    training_notes: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[FamilyDefaults] = FamilyDefaults()
     b_lora_blocks: ClassVar[Mapping[str, str]] = {}
 

@@ -12,6 +12,7 @@ from families.family import (
     Conditioning,
     DenoiserKind,
     FamilyDefaults,
+    GuidanceKind,
     LayerNaming,
     PromptFeatures,
     Refiner,
@@ -37,6 +38,8 @@ class SDXL:
     adapter_modules: ClassVar[Mapping[str, tuple[str, ...]]] = UNET_ADAPTER_MODULES
     layer_naming: ClassVar[LayerNaming] = "kohya_sgm"
     denoiser_kind: ClassVar[DenoiserKind] = "unet"
+    guidance_kind: ClassVar[GuidanceKind] = "classifier-free"
+    training_notes: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[FamilyDefaults] = FamilyDefaults()
     b_lora_blocks: ClassVar[Mapping[str, str]] = B_LORA_BLOCKS
 

@@ -12,21 +12,21 @@ from PIL import Image
 
 from artifact.artifact import Artifact
 from families.errors import BaseModelError
-from families.family import Refiner, refinable
+from families.family import Refiner, frozen_reader, refinable
 from families.loading.fingerprint import fingerprint
 from families.registry import load_base_model
 from sampler.duplicates import merge_duplicates
 from sampler.extras import NO_EXTRAS, Extras
+from sampler.guidance_notes import guidance_notes
 from sampler.images.parameters import parameters_text
 from sampler.images.safety_checker import SafetyChecker
 from sampler.images.starting_picture import drawn_size, mask_notes
 from sampler.permissions import EVERYTHING, Permissions
-from sampler.pipelines import pipeline_for, takes_guidance_rescale
 from sampler.prompts.encoding import require_readable
 from sampler.prompts.foreign_syntax import prompt_notes
 from sampler.prompts.plain_words import words_in
 from sampler.refining import Refinement, require_refinable
-from sampler.request import RequestError, check_clip_skip
+from sampler.request import RequestError, check_clip_skip, filled
 from sampler.sampler import OnStep, Sampler, SampleRequest
 from sampler.weights import ScaledArtifact
 
@@ -61,8 +61,11 @@ class Generation:
         self._checker: SafetyChecker | None = None
         self._refiner: tuple[str, Refiner] | None = None
 
-    def prepare(self, artifact: Artifact | None, base_model: str | None) -> Sampler:
-        """The sampler for the base named, else for the artifact's own, else for SDXL. Raises BaseModelError."""
+    def prepare(self, artifact: Artifact | None, base_model: str | None, prompts: Sequence[str] = ()) -> Sampler:
+        """The sampler for the base named, else for the artifact's own, else for SDXL. Raises BaseModelError.
+
+        `prompts`: read before the denoiser is loaded, where the base reads them by a model of its own.
+        """
         described = artifact.description.base_model if artifact and artifact.description else None
         wanted = base_model or described or DEFAULT_BASE
         options = _loading_options(artifact, wanted)
@@ -78,6 +81,8 @@ class Generation:
                 if base_model is not None or described is None:
                     raise
                 raise BaseModelError(f"{error} The LoRA says that it was trained on it: give base_model.") from error
+            if (reader := frozen_reader(family)) is not None:
+                reader.read_ahead(prompts)
             self._sampler = Sampler(family.to(torch.device("cuda" if cuda else "cpu")))
             self._base_model, self._options, self._fingerprint = wanted, options, fingerprint(family.denoiser)
         return self._sampler
@@ -97,7 +102,9 @@ class Generation:
         """
         loras, merged = merge_duplicates(loras)
         described = [lora for lora in loras if lora.artifact.description]
-        sampler = self.prepare(described[0].artifact if described else None, base_model)
+        prompts = (request.prompt, request.negative_prompt)
+        sampler = self.prepare(described[0].artifact if described else None, base_model, prompts)
+        asked, request = request, filled(request, sampler.family)
         sampler.check(request)
         size = drawn_size(request, sampler.family)
         self._permissions.require_pixels(*size)
@@ -112,10 +119,11 @@ class Generation:
                 self._say(f"warning: {note}")
             if loras:
                 self._say(f"{len(loras)} LoRA{'s' if len(loras) > 1 else ''} in place in {_since(begun)}")
-            self._tell_guidance(request, sampler)
+            for note in guidance_notes(asked, request, sampler.family):
+                self._say(note)
             self._tell_triggers(request.prompt, tuple(sampler.triggers))
-            prompts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
-            for note in require_readable(prompts, sampler.triggers, sampler.family):
+            named = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+            for note in require_readable(named, sampler.triggers, sampler.family):
                 self._say(note)
             if refinement is not None:
                 refinement = replace(refinement, words=sampler.class_words)
@@ -195,25 +203,6 @@ class Generation:
                 )
             if lora.scale == 0:
                 self._say(f"warning: lora_scale of {lora.name} is 0: only its token embeddings have an effect")
-
-    def _tell_guidance(self, request: SampleRequest, sampler: Sampler) -> None:
-        """Where guidance_rescale means nothing, or the base is one for which it was made."""
-        if request.guidance_scale <= 1:
-            if request.guidance_rescale:
-                self._say(
-                    "warning: guidance_rescale has no effect without guidance, that is at guidance_scale 1 or less"
-                )
-            return
-        process = sampler.family.noise_process
-        if (
-            request.guidance_rescale == 0
-            and process.zero_terminal_snr
-            and process.prediction_type == "v_prediction"
-            and takes_guidance_rescale(pipeline_for(request, sampler.family))
-        ):
-            self._say(
-                "guidance_rescale is 0: this base's noise ends at zero signal, where guidance overexposes; 0.7 is usual"
-            )
 
     def _tell_triggers(self, prompt: str, triggers: Sequence[str]) -> None:
         for note in prompt_notes(prompt, triggers):

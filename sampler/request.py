@@ -1,6 +1,6 @@
 """A request for images, and the checks of what a base supports."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageOps
 
@@ -27,7 +27,7 @@ class SampleRequest:
     `image`: a picture to start from, changed by `strength` in (0, 1]. `mask`: where it is white the picture is drawn
     anew, where it is black it stays. `clip_skip`: how many last layers of the CLIP text encoders are left out.
     `guidance_rescale`: φ of Lin et al. 2023, §3.4: how far the spread of the guided prediction is brought back to that
-    of the prediction for the prompt alone, in [0, 1].
+    of the prediction for the prompt alone, in [0, 1]. `left_open`: names of fields that are the base's own (`filled`).
     """
 
     prompt: str
@@ -44,6 +44,13 @@ class SampleRequest:
     strength: float = 0.8
     clip_skip: int = 0
     guidance_rescale: float = 0.0
+    left_open: tuple[str, ...] = ()
+
+
+def filled(request: SampleRequest, family: ModelFamily) -> SampleRequest:
+    """The request with the base's own values for what was left open."""
+    own = {name: getattr(family.defaults, name) for name in request.left_open}
+    return replace(request, **own, left_open=())
 
 
 def check_request(request: SampleRequest, family: ModelFamily) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from artifact.artifact import Artifact
 from artifact.placement.low_rank import LoraSlots
 from artifact.placement.placing import PlacedArtifacts
-from families.family import ModelFamily, PromptFeatures
+from families.family import ModelFamily, PromptFeatures, frozen_reader
 from families.parts.placeholder_tokens import expand_triggers
 from sampler.batches import draw_in_batches
 from sampler.pipelines import guidance_inputs, picture_inputs, pipeline_for
@@ -152,8 +152,10 @@ class Sampler:
     ) -> list["Row"]:
         """All images of the requests, each with what it needs of its prompt. Raises RequestError."""
         rows = []
-        for number, each in enumerate(requests):
-            texts = [expand_triggers(text, triggers) for text in (each.prompt, each.negative_prompt)]
+        pairs = [[expand_triggers(text, triggers) for text in (each.prompt, each.negative_prompt)] for each in requests]
+        if (reader := frozen_reader(self.family)) is not None:
+            reader.read_ahead([text for pair in pairs for text in pair])
+        for number, (each, texts) in enumerate(zip(requests, pairs, strict=True)):
             features = encode_pair(texts[0], texts[1], each.clip_skip, self.family)
             refined = refinement.encode(each.prompt, each.negative_prompt, each.clip_skip) if refinement else ()
             rows += [Row(number, features, refined, each.seed + index) for index in range(each.num_outputs)]

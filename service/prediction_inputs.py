@@ -18,6 +18,8 @@ from sampler.weights import ScaledArtifact, read_weights, rescaled
 from settings.callers import Limited, Model, Open
 
 MAX_OUTPUTS = 8
+BY_BASE = ("num_inference_steps", "guidance_scale")
+"""Inputs that mean the base's own value where they are left out."""
 MAX_PICTURE_BYTES = 64 * 1024**2
 MAX_PICTURE_PIXELS = 50_000_000
 SECONDS_BETWEEN_LINES = 2.0
@@ -43,8 +45,8 @@ class PredictionInputs:
     height: Limited[int | None] = None
     num_outputs: Limited[int] = 1
     scheduler: Open[str] = BASE_SCHEDULER
-    num_inference_steps: Limited[int] = 30
-    guidance_scale: Open[float] = 6.0
+    num_inference_steps: Limited[int | None] = None
+    guidance_scale: Open[float | None] = None
     guidance_rescale: Open[float] = 0.0
     clip_skip: Open[int] = 0
     seed: Open[int | None] = None
@@ -105,14 +107,13 @@ def build_request(inputs: PredictionInputs) -> SampleRequest:
         raise RequestError(f"output_format: {inputs.output_format!r} is none of {', '.join(OUTPUT_FORMATS)}")
     if not 1 <= inputs.output_quality <= 100:
         raise RequestError("output_quality: must lie between 1 and 100")
+    given = {name: value for name in BY_BASE if (value := getattr(inputs, name)) is not None}
     return SampleRequest(
         prompt=inputs.prompt,
         negative_prompt=inputs.negative_prompt,
         width=inputs.width,
         height=inputs.height,
         num_outputs=inputs.num_outputs,
-        num_inference_steps=inputs.num_inference_steps,
-        guidance_scale=inputs.guidance_scale,
         scheduler=inputs.scheduler,
         seed=chosen_seed(inputs.seed),
         image=_open_picture(inputs.image, "image"),
@@ -120,6 +121,8 @@ def build_request(inputs: PredictionInputs) -> SampleRequest:
         strength=inputs.strength,
         clip_skip=inputs.clip_skip,
         guidance_rescale=inputs.guidance_rescale,
+        left_open=tuple(name for name in BY_BASE if name not in given),
+        **given,
     )
 
 

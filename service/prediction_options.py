@@ -50,8 +50,12 @@ class SamplerSection(Settings):
         None, ge=16, le=4096, description="In pixels; by default the picture's or the base's own"
     )
     scheduler: SchedulerChoice = Field("base", description="base: the base model's own")
-    num_inference_steps: int = Field(30, ge=1, le=500, description="Denoising steps")
-    guidance_scale: float = Field(6.0, ge=0, le=50, description="How strictly the prompt is followed")
+    num_inference_steps: int | None = Field(
+        None, ge=1, le=500, description="Denoising steps; by default the base's own, such as 30"
+    )
+    guidance_scale: float | None = Field(
+        None, ge=0, le=50, description="How strictly the prompt is followed; by default the base's own, such as 6"
+    )
     guidance_rescale: float = Field(
         0.0,
         ge=0,

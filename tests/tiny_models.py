@@ -15,6 +15,8 @@ from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     PNDMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
@@ -34,7 +36,9 @@ from transformers import (
     T5EncoderModel,
 )
 
+from families.family import ModelFamily
 from families.loading.sources import EMBEDDED_BASE_FOLDER
+from families.registry import load_base_model
 
 SIDE = 64
 CHANNELS = (16, 32)
@@ -151,14 +155,45 @@ def write_sd3(folder: Path, *, t5: bool = True, medium_35: bool = False) -> Path
     return _save(pipeline, folder)
 
 
+def write_flux1(folder: Path, *, schnell: bool = False, **transformer: Any) -> Path:
+    """FLUX.1 dev, or schnell: CLIP's pooled vector and T5."""
+    torch.manual_seed(0)
+    config = {
+        "in_channels": 16, "num_layers": 1, "num_single_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
+        "joint_attention_dim": 96, "pooled_projection_dim": 32, "guidance_embeds": not schnell,
+        "axes_dims_rope": (4, 4, 8),
+    }  # fmt: skip
+    pipeline = FluxPipeline(
+        transformer=_randomise(FluxTransformer2DModel(**config | transformer)),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0 if schnell else 3.0, use_dynamic_shifting=not schnell),
+        vae=tiny_vae(scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=tiny_clip("CLIPTextModel", 32),
+        tokenizer=tiny_tokenizer(),
+        text_encoder_2=tiny_t5(),
+        tokenizer_2=tiny_t5_tokenizer(),
+    )
+    return _save(pipeline, folder)
+
+
 TINY_MODELS: Mapping[str, Callable[[Path], Path]] = {
     "sd15": write_sd15,
     "sd2-v": write_sd2_v,
     "sdxl": write_sdxl,
     "sdxl-v": write_sdxl_v,
     "sd3": write_sd3,
+    "flux1": write_flux1,
 }
 """Every kind that trainings are tested on."""
+
+
+def load_tiny(kind: str, folder: Path) -> ModelFamily:
+    """One of TINY_MODELS, written to `folder` and loaded on the CPU."""
+    return opened(TINY_MODELS[kind](folder))
+
+
+def opened(folder: Path) -> ModelFamily:
+    """A base in fp32, with its weights on the CPU."""
+    return load_base_model(str(folder), torch.float32).to(torch.device("cpu"))
 
 
 def _write_sd1(folder: Path, scheduler: Any, **unet: Any) -> Path:

@@ -29,7 +29,8 @@ class Change:
 
 def open_base(base: str, base_config: str | None) -> ModelFamily:
     """The base in fp32; `base_config` for single files alone. Raises BaseModelError."""
-    return load_base_model(base, torch.float32, base_config=base_config if Path(base).is_file() else None)
+    family = load_base_model(base, torch.float32, base_config=base_config if Path(base).is_file() else None)
+    return family.to(torch.device("cpu"))
 
 
 class Changes:

@@ -89,7 +89,8 @@ def extract(
 
 
 def _load(model: str, base_config: str | None) -> ModelFamily:
-    return load_base_model(model, torch.float32, base_config=base_config if Path(model).is_file() else None)
+    family = load_base_model(model, torch.float32, base_config=base_config if Path(model).is_file() else None)
+    return family.to(torch.device("cpu"))
 
 
 def _require_alike(tuned: str, base: str, one: ModelFamily, other: ModelFamily) -> None:

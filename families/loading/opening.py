@@ -1,6 +1,7 @@
 """Opens a base with diffusers: a folder, a hub id, or a single file, with what the user overrides in its scheduler."""
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -51,7 +52,7 @@ def open_pipeline(pipeline_class: Any, source: BaseModelSource, options: Loading
                 source.location,
                 dtype=options.dtype,
                 use_safetensors=True,
-                variant=_variant(source),
+                variant=half_precision_variant(source, ("unet", "transformer")),
                 **parts,
             )
     except LOADING_ERRORS as error:
@@ -60,13 +61,12 @@ def open_pipeline(pipeline_class: Any, source: BaseModelSource, options: Loading
     return pipeline
 
 
-def _variant(source: BaseModelSource) -> str | None:
-    """fp16 where a folder's denoiser is there in that precision only, as people download it; None: the usual files."""
+def half_precision_variant(source: BaseModelSource, parts: Sequence[str]) -> str | None:
+    """fp16 where those parts of a folder are there in that precision only, as people download it; None: the usual
+    files."""
     if source.kind != "folder":
         return None
-    names = [
-        path.name for part in ("unet", "transformer") for path in Path(source.location, part).glob("*.safetensors")
-    ]
+    names = [path.name for part in parts for path in Path(source.location, part).glob("*.safetensors")]
     return "fp16" if names and all(".fp16" in name for name in names) else None
 
 
@@ -105,14 +105,19 @@ def refuse_diffusion_options(source: BaseModelSource, options: LoadingOptions) -
         )
 
 
-def _loading_failed(source: BaseModelSource, options: LoadingOptions, pipeline: str, error: Exception) -> str:
-    remedy = {
+def remedy_for(source: BaseModelSource, options: LoadingOptions, pipeline: str) -> str:
+    """What to check where a base cannot be opened. `pipeline`: its class."""
+    if source.kind == "file" and options.base_config is not None:
+        return f"Does its base_config, {options.base_config}, describe this very architecture?"
+    return {
         "hub": "Check the spelling, the network, and for gated models the HF_TOKEN in the environment.",
         "folder": f"Check that it is a complete {pipeline} in diffusers' layout, with safetensors weights.",
         "file": "Its configuration (not its weights) comes from the hub: check the network, or set base_config to a "
         "folder in diffusers' layout.",
     }[source.kind]
-    if source.kind == "file" and options.base_config is not None:
-        remedy = f"Does its base_config, {options.base_config}, describe this very architecture?"
+
+
+def _loading_failed(source: BaseModelSource, options: LoadingOptions, pipeline: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
+    remedy = remedy_for(source, options, pipeline)
     return f"{source.asked_as}: cannot load {source.name!r}: {type(error).__name__}: {reason} {remedy}"

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from families.errors import BaseModelError
 from families.loading.opening import PredictionChoice
@@ -14,6 +16,34 @@ Shapes = Mapping[str, tuple[int, ...]]
 FIRST_LAYER = "model.diffusion_model.input_blocks.0.0.weight"
 V_PREDICTION_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
 """Names of empty tensors by which a file says that it predicts v, and that its noise ends at zero SNR."""
+
+
+@dataclass(frozen=True)
+class DenoiserFile:
+    """A kind of file with the denoiser alone, of `pipeline_class`.
+
+    `marks`: tensors that all stand in it, by the original names, or by diffusers'. `parts_from`: an example of a hub
+    model that has the other parts.
+    """
+
+    pipeline_class: str
+    marks: tuple[tuple[str, ...], ...]
+    parts_from: str
+
+
+ALONE = (
+    DenoiserFile(
+        "FluxPipeline",
+        (
+            ("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight"),
+            ("single_transformer_blocks.0.proj_mlp.weight", "time_text_embed.text_embedder.linear_1.weight"),
+        ),
+        "black-forest-labs/FLUX.1-dev",
+    ),
+)
+"""Families whose denoiser is read alone from a single file: the pipeline's other parts come from base_config."""
+PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+"""What may stand before a denoiser's names."""
 
 COMPLETE = {
     "StableDiffusionXLPipeline": ("first_stage_model.", "conditioner.embedders.0.", "conditioner.embedders.1."),
@@ -26,7 +56,12 @@ UNSUPPORTED = (
     (("lora_down", "lora_up", ".lora_A.", ".lora_B.", "hada_w", "lokr_w"), "a LoRA, not a base: it is put on a base"),
     (("emb_params", "clip_l", "clip_g", "string_to_param"), "a textual inversion embedding, not a base"),
     (("control_model.", "controlnet_cond_embedding."), "a ControlNet, not a base"),
-    (("double_blocks.0.img_attn.",), "a Flux model, a family that is not supported yet"),
+    (("double_stream_modulation_img.",), "a FLUX.2 model, a family that is not supported yet"),
+    (("distilled_guidance_layer.",), "a Chroma model, a family that is not supported"),
+    (
+        ("scale_weight", "scaled_fp8", ".weight_scale", "comfy_quant", ".absmax", ".quant_map"),
+        "a checkpoint whose weights are scaled or packed to 8 or 4 bits, which are not read. Take the one in bf16",
+    ),
     (("clip_txt_mapper.", "channelwise."), "a Stable Cascade model, a family that is not supported"),
     (("edm_mean",), "a Playground 2.5 model, whose noise (EDM) is not supported"),
 )
@@ -35,11 +70,14 @@ UNSUPPORTED = (
 
 @dataclass(frozen=True)
 class SingleFile:
-    """`pipeline_class`: diffusers' name of what can be made of it. `prediction_type`: auto where the file is silent."""
+    """`pipeline_class`: diffusers' name of what can be made of it. `prediction_type`: auto where the file is silent.
+    `parts_from`: where only its denoiser is read, an example of a hub model with the other parts, for base_config.
+    """
 
     pipeline_class: str
-    prediction_type: PredictionChoice
-    zero_terminal_snr: bool
+    prediction_type: PredictionChoice = "auto"
+    zero_terminal_snr: bool = False
+    parts_from: str | None = None
 
 
 def inspect_single_file(path: Path) -> SingleFile:
@@ -48,6 +86,8 @@ def inspect_single_file(path: Path) -> SingleFile:
     for marks, what in UNSUPPORTED:
         if any(mark in name for name in shapes for mark in marks if not name.startswith("text_encoders.")):
             raise BaseModelError(f"base_model: {path} is {what}")
+    if (kind := _denoiser_alone(shapes)) is not None:
+        return SingleFile(kind.pipeline_class, parts_from=kind.parts_from)
     pipeline_class = _pipeline_class(shapes, path)
     missing = [part for part in COMPLETE[pipeline_class] if not any(name.startswith(part) for name in shapes)]
     if missing:
@@ -64,13 +104,28 @@ def has_tensors(path: Path, prefix: str) -> bool:
     return any(name.startswith(prefix) for name in _read_shapes(path))
 
 
+def denoiser_tensors(path: Path, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The denoiser's tensors, of a file that `ALONE` knows, read straight to `device`, without a prefix."""
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        names = list(file.keys())
+        prefix = next((each for each in PREFIXES if any(name.startswith(each) for name in names)), "")
+        return {name.removeprefix(prefix): file.get_tensor(name).to(dtype) for name in names if name.startswith(prefix)}
+
+
+def _denoiser_alone(shapes: Shapes) -> DenoiserFile | None:
+    """The kind of a file whose denoiser is read alone."""
+    names = {name.removeprefix(prefix) for name in shapes for prefix in PREFIXES} | set(shapes)
+    return next((kind for kind in ALONE if any(names.issuperset(marks) for marks in kind.marks)), None)
+
+
 def _pipeline_class(shapes: Shapes, path: Path) -> str:
     if any(name.startswith("model.diffusion_model.joint_blocks.") for name in shapes):
         return "StableDiffusion3Pipeline"
     if FIRST_LAYER not in shapes:
         raise BaseModelError(
-            f"base_model: {path} is no SD1.5, SD2, SDXL or SD3 checkpoint: its tensors have names such as "
-            f"{next(iter(shapes), '(none at all)')}. A denoiser alone is not enough: take a whole checkpoint."
+            f"base_model: {path} is no SD1.5, SD2, SDXL, SD3 or FLUX.1 checkpoint: its tensors have names such as "
+            f"{next(iter(shapes), '(none at all)')}. For the Stable Diffusion families a denoiser alone "
+            "is not enough: take a whole checkpoint."
         )
     channels = shapes[FIRST_LAYER][1]
     if channels != 4:

@@ -29,17 +29,25 @@ class FlowMatching:
         return True
 
     @classmethod
-    def from_scheduler(cls, scheduler: object) -> "FlowMatching":
-        """Read the shift from the base's own scheduler.
+    def from_scheduler(cls, scheduler: object, patch: int | None = None) -> "FlowMatching":
+        """Read the shift from the base's own scheduler. `patch`: latent pixels of a token's side, for families that
+        shift by the number of image tokens.
 
-        Raises ValueError when it is no flow-matching scheduler, or shifts by the picture's size.
+        Raises ValueError when it is no flow-matching scheduler, or shifts by the picture's size without a `patch`.
         """
         config = scheduler.config  # type: ignore[attr-defined]
         if "shift" not in config:
             raise ValueError(f"{type(scheduler).__name__} is no scheduler for flow matching: it has no shift")
+        shift: float | Callable[[int, int], float] = float(config.shift)
         if config.get("use_dynamic_shifting"):
-            raise ValueError("its scheduler shifts by the picture's size (use_dynamic_shifting), which SD3 does not")
-        return cls(float(config.shift), int(config.num_train_timesteps))
+            if patch is None:
+                raise ValueError(
+                    "its scheduler shifts by the picture's size (use_dynamic_shifting), which SD3 does not"
+                )
+            first = config.get("base_image_seq_len", 256), config.get("base_shift", 0.5)
+            second = config.get("max_image_seq_len", 4096), config.get("max_shift", 1.15)
+            shift = shift_by_tokens(patch, first, second)
+        return cls(shift, int(config.num_train_timesteps))
 
     def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
         """Timesteps are logit-normal, shifted."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Generator, Iterator
 
+import torch
+
 from families.family import frozen_reader
 from job.known_prompts import known_prompts
 from job.progress import Progress, stage_progress
@@ -39,6 +41,8 @@ def reading_ahead(job: Job) -> Iterator[int]:
 
 def put_on_device(job: Job) -> LatentPlace:
     """Put the base on its device, or a part of it where it is sharded. Returns where the latents shall lie."""
+    if job.config.shard_base:  # every rank cuts its part out of the whole base
+        job.family.to(torch.device("cpu"))
     job.base = place_base(job.config.shard_base, job.family, job.processes)
     job.family.to(job.device)
     return latent_place(job.config.latent_cache, job.dataset, job.family, job.processes)

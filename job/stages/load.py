@@ -12,6 +12,7 @@ from trainer.distributed.processes import start
 from trainer.execution.attention import require_attention
 from trainer.resolution import resolve
 from trainer.trainables.registry import require_optimizers
+from trainer.trigger_notes import trigger_notes
 
 
 def load(job: Job) -> Generator[Progress, None, None]:
@@ -25,6 +26,8 @@ def load(job: Job) -> Generator[Progress, None, None]:
     yield job.progress(f"loading the base model {config.base_model}")
     load_family(job)
     job.output.write_config(job.config)
+    for note in (*job.family.training_notes, *trigger_notes(config.preparation, job.family)):
+        yield job.progress(note, warning=True)
     checkpoints = config.checkpointing_steps is not None
     embeddings = job.output.evaluation / "embeddings"
     job.encoders = yield from evaluation_encoders(

@@ -70,6 +70,8 @@ EVALUATED = (
 )  # fmt: skip
 USUAL_STEPS = 3000
 """Most steps of a training where nothing says how many (trainer/duration.py)."""
+MOST_OWN_STEPS = 50
+"""Most denoising steps of a base where a request leaves them open (families.defaults)."""
 USUAL_PROMPTS, USUAL_UNRELATED = 4, 6
 """Prompts of an evaluation where none are given."""
 
@@ -89,7 +91,7 @@ LIMITS: Mapping[str, Limit] = dict((
     _limit_of("prior_prompts", 100, "prompts of the prior"),
     _limit_of("num_class_images", 500, "class images"),
     _limit_of("num_validation_images", 16, "samples"),
-    _limit_of("num_inference_steps", 200, "denoising steps"),
+    _limit_of("num_inference_steps", 200, "denoising steps", MOST_OWN_STEPS),
     (PICTURES, Limit(1_000, EVALUATED, "pictures that an evaluation draws")),
     _limit_of("keep_checkpoints", 20, "checkpoints that stay on the disk", math.inf),
     _limit_of("num_workers", 16, "threads that prepare images"),

@@ -14,14 +14,13 @@ from artifact.names.components import DENOISER, Place, components, module_places
 from artifact.placement.placing import PlacedArtifacts
 from benchmarks.speed.full_size import FULL_SIZE
 from families.family import ModelFamily
-from families.registry import load_base_model
 from families.sd3 import SD3
 from families.sd15 import SD15
 from families.sdxl import SDXL
 from settings.training import TrainingConfig
 from tests.artifact.other_tools import a1111_unet, clip_names, comfyui_sd3, comfyui_unet
 from tests.families.test_family_files import predict
-from tests.tiny_models import TINY_MODELS
+from tests.tiny_models import load_tiny
 from tests.trainer.adapters.placing import place_adapter
 from tests.trainer.adapters.test_adapters import disturb
 from trainer.adapters.targets import denoiser_targets, text_encoder_targets
@@ -125,7 +124,7 @@ def write(family: ModelFamily, settings: Mapping[str, Any], folder: Path) -> tor
 def test_diffusers_takes_every_layer_and_gives_the_same_prediction(
     kind: str, settings: Mapping[str, Any], tmp_path: Path
 ) -> None:
-    family = load_base_model(str(TINY_MODELS[kind](tmp_path / "base")), torch.float32)
+    family = load_tiny(kind, tmp_path / "base")
     bare, ours = predict(family), write(family, settings, tmp_path)
     family.pipeline().load_lora_weights(str(tmp_path), weight_name="weights.safetensors")
     layers = Artifact.read(tmp_path / "weights.safetensors").layers
@@ -135,7 +134,7 @@ def test_diffusers_takes_every_layer_and_gives_the_same_prediction(
 
 
 def test_diffusers_opens_dora_in_pefts_names(tmp_path: Path) -> None:
-    family = load_base_model(str(TINY_MODELS["sd3"](tmp_path / "base")), torch.float32)
+    family = load_tiny("sd3", tmp_path / "base")
     bare, ours = predict(family), write(family, {"adapter": "dora"}, tmp_path)
     family.pipeline().load_lora_weights(str(tmp_path), weight_name="weights.safetensors")
     assert (predict(family) - ours).norm() < 1e-3 * (ours - bare).norm()
@@ -143,7 +142,7 @@ def test_diffusers_opens_dora_in_pefts_names(tmp_path: Path) -> None:
 
 def test_what_diffusers_cannot_open(tmp_path: Path) -> None:
     """docs/artifact.md says so: should one of these come to work, it is time to say something else."""
-    family = load_base_model(str(TINY_MODELS["sd15"](tmp_path / "base")), torch.float32)
+    family = load_tiny("sd15", tmp_path / "base")
     for kind in ("loha", "lokr", "oft"):
         write(family, {"adapter": kind}, tmp_path)
         with pytest.raises(ValueError, match="have not been correctly renamed"):

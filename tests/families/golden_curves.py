@@ -17,10 +17,11 @@ import torch
 from accelerate import Accelerator
 
 from families.family import ModelFamily, SizeConditioning
-from families.registry import load_base_model
+from families.loading.sources import BaseModelSource, pipeline_class_name
+from families.registry import FAMILIES
 from preprocess.dataset import PreparedDataset
 from settings.training import TrainingConfig
-from tests.tiny_models import TINY_MODELS
+from tests.tiny_models import TINY_MODELS, load_tiny
 from trainer.data.latent_cache import CachedExample, CachedView
 from trainer.resolution import resolve
 from trainer.training import Training, build_training
@@ -34,6 +35,17 @@ and twenty steps carry that on. A faulty loop is far outside: see the test that 
 Curve = list[dict[str, float]]
 
 
+OF_TOKENS = {"num_tokens": 2, "token_optimizer": "adamw", "token_learning_rate": 1e-2}
+
+
+def learns_tokens(base_model: str) -> bool:
+    """Whether the family of a base in a folder learns the trigger as new tokens."""
+    folder = Path(base_model)
+    if not folder.is_dir():
+        return True
+    return FAMILIES[pipeline_class_name(BaseModelSource(base_model, "folder", base_model))].defaults.num_tokens > 0
+
+
 def curve_config(base_model: str, **changes: object) -> TrainingConfig:
     """The settings of the curves. Learning rates are high, so that a fault soon shows in the losses too."""
     settings: dict[str, object] = {
@@ -44,11 +56,9 @@ def curve_config(base_model: str, **changes: object) -> TrainingConfig:
         "gradient_accumulation_steps": 2,
         "rank": 4,
         "alpha": 4,
-        "num_tokens": 2,
+        **(OF_TOKENS if learns_tokens(base_model) else {"num_tokens": 0}),
         "optimizer": "adamw",
-        "token_optimizer": "adamw",
         "learning_rate": 2e-3,
-        "token_learning_rate": 1e-2,
         "lr_scheduler": "cosine",
         "lr_warmup_steps": 2,
         "weight_decay": 0.01,
@@ -100,7 +110,7 @@ def _named(norms: dict[str, float]) -> dict[str, float]:
 
 def golden_curve(kind: str, folder: Path) -> Curve:
     """The curve of one of TINY_MODELS, made now."""
-    family = load_base_model(str(TINY_MODELS[kind](folder)), torch.float32)
+    family = load_tiny(kind, folder)
     with curve_training(family, curve_config(str(folder))) as training:
         return curve(training)
 

@@ -22,7 +22,7 @@ from sampler.weights import read_weights
 from settings.record import ConfigError
 from settings.training import TrainingConfig
 from tests.conftest import EXAMPLE
-from tests.tiny_models import TINY_MODELS, write_sd2_v, write_sd3, write_sd15, write_sd15_inpainting, write_sdxl
+from tests.tiny_models import TINY_MODELS, opened, write_sd2_v, write_sd3, write_sd15, write_sd15_inpainting, write_sdxl
 from trainer.adapters.peft_adapter import PeftAdapter
 from trainer.adapters.targets import denoiser_targets
 from trainer.resolution import resolve
@@ -33,6 +33,7 @@ FACTS = {  # modelspec.architecture, ss_base_model_version, prediction type, enc
     "sdxl": ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0", "epsilon", ("clip_l", "clip_g")),
     "sdxl-v": ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0", "v_prediction", ("clip_l", "clip_g")),
     "sd3": ("stable-diffusion-3-medium", "sd3-m", "flow", ("clip_l", "clip_g")),
+    "flux1": ("flux-1-dev", "flux1", "flow", ()),
 }
 NAMES = {  # the layer's path, and its name in our files
     "sd15": (
@@ -44,6 +45,7 @@ NAMES = {  # the layer's path, and its name in our files
         "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k",
     ),
     "sd3": ("transformer_blocks.0.attn.add_k_proj", "transformer.transformer_blocks.0.attn.add_k_proj"),
+    "flux1": ("single_transformer_blocks.1.attn.to_k", "transformer.single_transformer_blocks.1.attn.to_k"),
 }
 
 
@@ -55,21 +57,21 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def tiny(tiny_folders: dict[str, Path], request: pytest.FixtureRequest) -> ModelFamily:
-    return load_base_model(str(tiny_folders[request.param]), torch.float32)
+    return opened(tiny_folders[request.param])
 
 
 @pytest.mark.parametrize("kind", TINY_MODELS)
 def test_family_and_prediction_are_read_from_the_checkpoint(kind: str, tiny_folders: dict[str, Path]) -> None:
-    family = load_base_model(str(tiny_folders[kind]), torch.float32)
+    family = opened(tiny_folders[kind])
     process = family.noise_process
     facts = family.architecture, family.base_model_version, process.prediction_type, family.encoder_names
     assert facts == FACTS[kind]
-    assert isinstance(process, FlowMatching if kind == "sd3" else DiffusionProcess)
+    assert isinstance(process, FlowMatching if FACTS[kind][2] == "flow" else DiffusionProcess)
     assert (family.native_resolution, family.size_multiple) == (64, 8)
     assert not any(parameter.requires_grad for parameter in family.denoiser.parameters())
 
 
-@pytest.mark.parametrize("tiny", ["sd15", "sdxl", "sd3"], indirect=True)
+@pytest.mark.parametrize("tiny", ["sd15", "sdxl", "sd3", "flux1"], indirect=True)
 def test_it_encodes_denoises_and_samples(tiny: ModelFamily) -> None:
     moments = tiny.encode_image(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1)
     latents = tiny.latents(moments, torch.zeros(2, 4, 16, 16))
@@ -96,19 +98,19 @@ def test_features_are_those_of_diffusers_own_pipeline(tiny: ModelFamily) -> None
 
 
 @pytest.mark.parametrize(
-    "kind", ["sd15", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sd2-v", "sdxl-v")), "sd3"]
+    "kind", ["sd15", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sd2-v", "sdxl-v", "sd3")), "flux1"]
 )
 def test_a_training_end_to_end(kind: str, tiny_folders: dict[str, Path], tmp_path: Path) -> None:
     """Verified as every training is, and its samples drawn; then the file is put on a fresh base."""
     config = TrainingConfig(
         base_model=str(tiny_folders[kind]), max_train_steps=3, train_batch_size=2, rank=4, alpha=2, learning_rate=1e-2,
-        token_learning_rate=1e-2, num_validation_images=1, num_inference_steps=2,
+        token_learning_rate=1e-2 if FACTS[kind][3] else None, num_validation_images=1, num_inference_steps=2,
     )  # fmt: skip
     output = OutputFolder.create(tmp_path / "out")
     events = list(run(config, [EXAMPLE], output))
     assert any(event.message.startswith("verified") for event in events) and (output.samples / "00.png").is_file()
 
-    artifact, family = Artifact.read(output.weights), load_base_model(str(tiny_folders[kind]), torch.float32)
+    artifact, family = Artifact.read(output.weights), opened(tiny_folders[kind])
     assert artifact.description is not None
     assert (artifact.description.family, artifact.description.prediction_type) == (family.name, FACTS[kind][2])
     assert set(artifact.tokens) == set(FACTS[kind][3])

@@ -11,21 +11,21 @@ from artifact.layers import LoraLayer
 from artifact.metadata import ArtifactDescription
 from artifact.names.kohya import file_names
 from families.family import ModelFamily, SizeConditioning
-from families.registry import load_base_model
 from sampler.sampler import Sampler
-from tests.tiny_models import TINY_MODELS
+from settings.sections.adapter import AdapterSection
+from tests.tiny_models import load_tiny
+from trainer.adapters.targets import denoiser_targets
 
 
 def random_lora(family: ModelFamily) -> Artifact:
     """On every layer that the family adapts, with alpha half the rank."""
-    endings = tuple(f".{name}" for names in family.adapter_modules.values() for name in names)
     generator, layers = torch.Generator().manual_seed(0), {}
-    for path, name in file_names(family).items():
-        if path.endswith(endings):
-            outputs, *inputs = family.denoiser.get_submodule(path).weight.shape
-            down = 0.2 * torch.randn(4, *inputs, generator=generator)
-            up = 0.2 * torch.randn(outputs, 4, *(1 for _ in inputs[1:]), generator=generator)
-            layers[name] = LoraLayer(down, up, 2.0)
+    names, kinds = file_names(family), [kind for kind, endings in family.adapter_modules.items() if endings]
+    for path in denoiser_targets(family, AdapterSection(lora_targets="+".join(kinds))):
+        outputs, *inputs = family.denoiser.get_submodule(path).weight.shape
+        down = 0.2 * torch.randn(4, *inputs, generator=generator)
+        up = 0.2 * torch.randn(outputs, 4, *(1 for _ in inputs[1:]), generator=generator)
+        layers[names[path]] = LoraLayer(down, up, 2.0)
     description = ArtifactDescription(family.name, "tiny", "", family.noise_process.prediction_type, {}, 1)
     return Artifact(layers, {}, description)
 
@@ -38,10 +38,10 @@ def predict(family: ModelFamily) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "kind", ["sd15", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sd2-v", "sdxl")), "sd3"]
+    "kind", ["sd15", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sd2-v", "sdxl")), "sd3", "flux1"]
 )
 def test_diffusers_opens_each_familys_file_as_it_is(kind: str, tmp_path: Path) -> None:
-    family = load_base_model(str(TINY_MODELS[kind](tmp_path / "base")), torch.float32)
+    family = load_tiny(kind, tmp_path / "base")
     bare, artifact, path = predict(family), random_lora(family), tmp_path / "weights.safetensors"
     artifact.write(path, "fp32", architecture=family.architecture, base_model_version=family.base_model_version)
     with safe_open(path, framework="pt") as file:
@@ -53,7 +53,7 @@ def test_diffusers_opens_each_familys_file_as_it_is(kind: str, tmp_path: Path) -
         header.get("modelspec.prediction_type")
         == {"flow": None, "epsilon": "epsilon", "v_prediction": "v"}[family.noise_process.prediction_type]
     )
-    assert all(name.startswith("transformer." if kind == "sd3" else "lora_unet_") for name in names)
+    assert all(name.startswith("transformer." if family.layer_naming == "peft" else "lora_unet_") for name in names)
 
     sampler = Sampler(family)
     sampler.load(Artifact.read(path))

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from families.registry import load_base_model
 from tests.families.golden_curves import curve_config, curve_training
 from tests.families.test_golden_curves import ONE_FAST
-from tests.tiny_models import TINY_MODELS
+from tests.tiny_models import load_tiny
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
 from trainer.checkpoints.training_state import restore
 
@@ -17,7 +16,7 @@ STEPS = 4
 
 @pytest.mark.parametrize("kind", ONE_FAST)
 def test_every_family_resumes_bit_for_bit(kind: str, tmp_path: Path) -> None:
-    family = load_base_model(str(TINY_MODELS[kind](tmp_path / "base")), torch.float32)
+    family = load_tiny(kind, tmp_path / "base")
     config = curve_config(str(tmp_path / "base"), max_train_steps=STEPS)
     checkpoints = Checkpoints(tmp_path)
     with curve_training(family, config) as training:

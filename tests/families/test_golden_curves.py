@@ -6,10 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import torch
 
 from families.family import ModelFamily
-from families.registry import load_base_model
 from tests.families.golden_curves import (
     GOLDEN,
     STEPS,
@@ -20,7 +18,7 @@ from tests.families.golden_curves import (
     curve_training,
     golden_curve,
 )
-from tests.tiny_models import TINY_MODELS
+from tests.tiny_models import TINY_MODELS, load_tiny
 from trainer.data.batches import LatentBatch
 from trainer.trainables.trainable import Trainable
 
@@ -49,7 +47,7 @@ def test_every_family_has_a_golden_curve() -> None:
 def test_a_faulty_loop_leaves_the_golden_curve(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Faults that have been made: the curve must lie outside the tolerance within a few steps."""
     expected = json.loads((GOLDEN / "sd3.json").read_text(encoding="utf-8"))[:2]
-    family = load_base_model(str(TINY_MODELS["sd3"](tmp_path)), torch.float32)
+    family = load_tiny("sd3", tmp_path)
     with curve_training(family, curve_config(str(tmp_path))) as training:
         training.trainer.max_train_steps = 2
         if fault == "gradients kept":
@@ -105,5 +103,5 @@ def routed(family: ModelFamily, folder: Path, *, split: bool) -> Curve:
 
 @pytest.mark.parametrize("kind", ONE_FAST)
 def test_two_micro_batches_of_one_are_one_batch_of_two(kind: str, tmp_path: Path) -> None:
-    family = load_base_model(str(TINY_MODELS[kind](tmp_path)), torch.float32)
+    family = load_tiny(kind, tmp_path)
     assert_equal(routed(family, tmp_path, split=True), routed(family, tmp_path, split=False), 1e-4)

@@ -16,7 +16,15 @@ from torch.nn import functional
 from transformers import Qwen3Config, Qwen3Model
 
 from families.conditioning import refuse_conditioning
-from families.family import Conditioning, DenoiserKind, FamilyDefaults, LayerNaming, PromptFeatures, SizeConditioning
+from families.family import (
+    Conditioning,
+    DenoiserKind,
+    FamilyDefaults,
+    GuidanceKind,
+    LayerNaming,
+    PromptFeatures,
+    SizeConditioning,
+)
 from families.loading.opening import LoadingOptions
 from families.loading.sources import BaseModelSource
 from families.noise.flow_matching import FlowMatching, shift_by_tokens
@@ -99,6 +107,8 @@ class Toy:
     layer_naming: ClassVar[LayerNaming] = "peft"
     denoiser_kind: ClassVar[DenoiserKind] = "transformer"
     b_lora_blocks: ClassVar[Mapping[str, str]] = {}
+    guidance_kind: ClassVar[GuidanceKind] = "classifier-free"
+    training_notes: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[FamilyDefaults] = FamilyDefaults(
         learning_rate=3e-3, num_tokens=0, fewest_tokens=0, guidance_scale=2.0, num_inference_steps=3, resolution=32
     )

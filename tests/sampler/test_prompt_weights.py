@@ -9,13 +9,12 @@ from torch import Tensor
 
 from families.family import ModelFamily, ReadsByClip
 from families.parts.placeholder_tokens import PlaceholderTokens
-from families.registry import load_base_model
 from sampler.prompts.encoding import encode_pair, require_readable
 from sampler.prompts.weights import WeightedText, parse_weights
 from sampler.request import RequestError
 from settings.record import ConfigError
 from settings.training import TrainingConfig
-from tests.tiny_models import TINY_MODELS
+from tests.tiny_models import load_tiny
 from trainer.resolution import resolve
 
 ROOM = 75
@@ -24,7 +23,7 @@ ROOM = 75
 @pytest.fixture(scope="module", params=["sd15", "sdxl"])
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelFamily:
     """A tiny base with two placeholder tokens."""
-    loaded = load_base_model(str(TINY_MODELS[request.param](tmp_path_factory.mktemp("base") / "m")), torch.float32)
+    loaded = load_tiny(request.param, tmp_path_factory.mktemp("base") / "m")
     generator = torch.Generator().manual_seed(0)
     widths = [encoder.config.hidden_size for encoder in loaded.text_encoders]
     rows = [torch.randn(2, width, generator=generator) for width in widths]
@@ -140,7 +139,7 @@ def test_weights_with_clip_skip(family: ModelFamily) -> None:
 
 
 def test_a_base_with_t5_reads_neither(tmp_path: Path) -> None:
-    sd3 = load_base_model(str(TINY_MODELS["sd3"](tmp_path / "m")), torch.float32)
+    sd3 = load_tiny("sd3", tmp_path / "m")
     assert require_readable({"prompt": r"a \(red:1.5\) star"}, {}, sd3) == []
     with pytest.raises(RequestError, match="prompt: sd3 reads prompts by a language model, whose words cannot"):
         require_readable({"prompt": "a (red:1.5) star"}, {}, sd3)

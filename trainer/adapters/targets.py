@@ -1,6 +1,7 @@
 """Selects the layers that get an adapter, by preset or by regular expression."""
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 from torch import nn
 
@@ -55,7 +56,8 @@ def _b_lora(family: ModelFamily, config: AdapterSection, layers: Sequence[str]) 
 
 
 def _ending_with(paths: Sequence[str], endings: Sequence[str]) -> list[str]:
-    return [path for path in paths if any(path == ending or path.endswith(f".{ending}") for ending in endings)]
+    """Paths that end with one of these, from a dot on. `*` in an ending stands for any characters."""
+    return [path for path in paths if any(fnmatchcase(f".{path}", f"*.{ending}") for ending in endings)]
 
 
 def _required(family: ModelFamily, config: AdapterSection, paths: list[str]) -> list[str]:

@@ -96,6 +96,7 @@ def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
         load_base_model(str(file), torch.float32, base_config="./nowhere")
 
 
+FLUX = "model.diffusion_model."
 FIRST = "model.diffusion_model.input_blocks.0.0.weight"
 
 
@@ -107,13 +108,17 @@ FIRST = "model.diffusion_model.input_blocks.0.0.weight"
         ({"clip_l": (2, 768), "clip_g": (2, 1280)}, "is a textual inversion embedding"),
         ({"emb_params": (2, 768)}, "is a textual inversion embedding"),
         ({"control_model.time_embed.0.weight": (2, 3)}, "is a ControlNet"),
-        ({"model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale": (2,)}, "is a Flux model"),
+        ({"double_stream_modulation_img.lin.weight": (2,)}, "is a FLUX.2 model, a family that is not supported yet"),
+        ({"model.diffusion_model.distilled_guidance_layer.in_proj.bias": (2,)}, "is a Chroma model"),
+        ({f"{FLUX}double_blocks.0.img_attn.qkv.scale_weight": ()}, "weights are scaled or packed to 8 or 4 bits"),
+        ({f"{FLUX}double_blocks.0.img_attn.qkv.weight.absmax": (2,)}, "weights are scaled or packed to 8 or 4 bits"),
+        ({"double_blocks.0.img_attn.norm.key_norm.scale": (2,)}, "is no SD1.5, SD2, SDXL, SD3 or FLUX.1 checkpoint"),
         ({"clip_txt_mapper.weight": (2, 3)}, "is a Stable Cascade model"),
         ({FIRST: (8, 9, 3, 3)}, "is an inpainting model: its UNet reads 9 channels"),
         ({FIRST: (8, 8, 3, 3)}, "is an image-editing model"),
         ({FIRST: (8, 4, 3, 3), "conditioner.embedders.0.model.ln_final.weight": (2,)}, "is SDXL's refiner"),
         ({FIRST: (8, 4, 3, 3)}, r"is not complete: it has no tensors named first_stage_model\."),
-        ({"conv_in.weight": (8, 4, 3, 3)}, "A denoiser alone is not enough"),
+        ({"conv_in.weight": (8, 4, 3, 3)}, "a denoiser alone is not enough"),
         ({}, r"names such as \(none at all\)"),
     ],
 )

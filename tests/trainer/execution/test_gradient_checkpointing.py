@@ -11,7 +11,7 @@ from families.registry import load_base_model
 from settings.record import ConfigError
 from settings.training import build_config
 from tests.families.golden_curves import curve_config, curve_training
-from tests.tiny_models import TINY_MODELS
+from tests.tiny_models import TINY_MODELS, load_tiny
 from trainer.execution.accumulation import OutOfMemory
 from trainer.execution.gradient_checkpointing import GradientCheckpointing
 from trainer.loop import Step
@@ -39,7 +39,7 @@ def test_the_training_is_the_same_bit_for_bit(name: str, settings: dict[str, Any
 
 
 def test_less_is_kept_for_the_backward_pass(tmp_path: Path) -> None:
-    family = load_base_model(str(TINY_MODELS["sdxl"](tmp_path / "base")), torch.float32)
+    family = load_tiny("sdxl", tmp_path / "base")
     sizes = []
     for wanted in ("never", "always"):
         with curve_training(family, curve_config(str(tmp_path / "base"), gradient_checkpointing=wanted)) as training:

@@ -1,0 +1,153 @@
+"""The parts of a large base, opened one by one: its text encoders and its denoiser are never in memory together.
+
+A base is a folder or hub model in diffusers' layout. Or it is a single file with the denoiser alone, as ComfyUI's users
+have it, and `base_config` names the folder or hub model with all other parts.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+
+from families.errors import BaseModelError
+from families.loading.opening import LOADING_ERRORS, LoadingOptions, half_precision_variant, remedy_for
+from families.loading.single_file import denoiser_tensors
+from families.loading.sources import BaseModelSource, find_configuration, read_index
+
+Convert = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
+"""From the tensors of a single file to those of diffusers' model."""
+
+
+@dataclass(frozen=True)
+class PipelineParts:
+    """`source`: what the user named. `place`: where the parts lie, and all configurations: the same, or base_config."""
+
+    source: BaseModelSource
+    place: BaseModelSource
+    options: LoadingOptions
+    index: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, source: BaseModelSource, options: LoadingOptions, classes: Mapping[str, str]) -> "PipelineParts":
+        """Finds the parts; nothing large is opened. `classes`: the class that each part must have, by part.
+
+        Raises BaseModelError for a part that is missing, or is of another class, as in another family.
+        """
+        place = source
+        if source.kind == "file":
+            assert options.base_config is not None  # families.registry
+            place = find_configuration(options.base_config)
+        parts = cls(source, place, options, read_index(place))
+        for part, expected in classes.items():
+            parts._require(part, expected)
+        return parts
+
+    def config(self, part: str, model: Any) -> Mapping[str, Any]:
+        """The configuration of a part, without its weights. `model`: diffusers' class, or transformers' AutoConfig."""
+        with self._errors(part):
+            if hasattr(model, "load_config"):
+                return dict(model.load_config(self.place.location, subfolder=part))
+            return dict(model.from_pretrained(self.place.location, subfolder=part).to_dict())
+
+    def require_equal(self, one: tuple[str, Any], other: tuple[str, Any]) -> None:
+        """Raises BaseModelError where two parts do not fit together. Each: what it is, and its value."""
+        if one[1] != other[1]:
+            raise BaseModelError(
+                f"{self._asked_as}: the parts of {self.place.name} do not belong together: {one[0]} is {one[1]}, "
+                f"{other[0]} {other[1]}. One of them is of another family."
+            )
+
+    def load(self, part: str, model: Any) -> Any:
+        """A small part, or a text encoder, on the CPU: models in the options' dtype, from safetensors alone."""
+        weights: dict[str, Any] = {}
+        if isinstance(model, type) and issubclass(model, nn.Module):
+            weights = {"dtype": self.options.dtype, "use_safetensors": True, "variant": self._variant(part)}
+        with self._errors(part):
+            loaded = model.from_pretrained(self.place.location, subfolder=part, **weights)
+        return loaded.eval().requires_grad_(False) if isinstance(loaded, nn.Module) else loaded
+
+    def skeleton(self, part: str, model: Any) -> Any:
+        """The denoiser without weights: they are on the meta device."""
+        config = self.config(part, model)
+        with self._errors(part), init_empty_weights():
+            made = model.from_config(config)
+        nn.Module.to(made, self.options.dtype)  # diffusers' own warns of layers to keep in fp32, even of none
+        return made.eval().requires_grad_(False)
+
+    def denoiser(self, part: str, model: Any, convert: Convert, device: torch.device) -> Any:
+        """The denoiser with its weights, read straight to `device`. `convert`: for a single file."""
+        if self.source.kind == "file":
+            made = self.skeleton(part, model)
+            with self._errors(part):
+                tensors = convert(denoiser_tensors(Path(self.source.location), device, self.options.dtype))
+            self._require_same(made, tensors)
+            made.load_state_dict(tensors, assign=True)
+            return made.eval().requires_grad_(False)
+        with self._errors(part):
+            made = model.from_pretrained(
+                self.place.location,
+                subfolder=part,
+                torch_dtype=self.options.dtype,
+                use_safetensors=True,
+                variant=self._variant(part),
+                device_map={"": device},
+            )
+        return made.eval().requires_grad_(False)
+
+    @property
+    def _asked_as(self) -> str:
+        return self.source.asked_as if self.place is self.source else "base_config"
+
+    def _variant(self, part: str) -> str | None:
+        return half_precision_variant(self.place, (part,))
+
+    def _require(self, part: str, expected: str) -> None:
+        found = (self.index.get(part) or [None, None])[1]
+        asked = self._asked_as
+        if found is None:
+            raise BaseModelError(f"{asked}: {self.place.name} has no {part} ({expected}), which this family needs")
+        if found != expected:
+            raise BaseModelError(
+                f"{asked}: the {part} of {self.place.name} is a {found}, of another family: {expected} is needed"
+            )
+        if part == "transformer" and self.place is not self.source:
+            return  # its weights are in the file
+        folder = Path(self.place.location, part)
+        if self.place.kind == "folder" and _has_weights(expected) and not any(folder.glob("*.safetensors")):
+            raise BaseModelError(f"{asked}: {self.place.name} has no weights of its {part} (safetensors)")
+
+    def _require_same(self, made: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Raises BaseModelError where a file's tensors are not those of its configuration."""
+        expected = {name: tuple(value.shape) for name, value in made.state_dict().items()}
+        given = {name: tuple(value.shape) for name, value in tensors.items()}
+        different = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+        if different:
+            name = different[0]
+            raise BaseModelError(
+                f"base_config: {self.place.name} does not describe the transformer of {self.source.name}: {name} is "
+                f"{given.get(name, 'missing')} in the file, {expected.get(name, 'unknown')} there. Name the very model "
+                "that the file was made from."
+            )
+
+    @contextmanager
+    def _errors(self, part: str) -> Iterator[None]:
+        """What goes wrong in there, as one line with the remedy."""
+        try:
+            yield
+        except BaseModelError:
+            raise
+        except LOADING_ERRORS as error:
+            reason = " ".join(str(error).split())
+            raise BaseModelError(
+                f"{self.source.asked_as}: cannot load the {part} of {self.place.name!r}: {type(error).__name__}: "
+                f"{reason} {remedy_for(self.place, self.options, str(self.index.get('_class_name')))}"
+            ) from error
+
+
+def _has_weights(class_name: str) -> bool:
+    return not class_name.endswith(("Scheduler", "Tokenizer", "TokenizerFast", "Processor"))

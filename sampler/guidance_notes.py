@@ -1,0 +1,37 @@
+"""What a request says of guidance that the base does not do."""
+
+from collections.abc import Iterator
+
+from families.family import ModelFamily
+from sampler.pipelines import pipeline_for, takes_guidance_rescale
+from sampler.request import SampleRequest
+
+
+def guidance_notes(asked: SampleRequest, request: SampleRequest, family: ModelFamily) -> Iterator[str]:
+    """Lines about what has no effect, or is usual for this base. `request`: `asked`, with the base's own values."""
+    if family.guidance_kind != "classifier-free":
+        yield from _distilled_notes(asked, family)
+        return
+    if request.guidance_scale <= 1:
+        if request.guidance_rescale:
+            yield "warning: guidance_rescale has no effect without guidance, that is at guidance_scale 1 or less"
+        return
+    process = family.noise_process
+    if (
+        request.guidance_rescale == 0
+        and process.zero_terminal_snr
+        and process.prediction_type == "v_prediction"
+        and takes_guidance_rescale(pipeline_for(request, family))
+    ):
+        yield "guidance_rescale is 0: this base's noise ends at zero signal, where guidance overexposes; 0.7 is usual"
+
+
+def _distilled_notes(asked: SampleRequest, family: ModelFamily) -> Iterator[str]:
+    if asked.negative_prompt:
+        yield (
+            f"warning: negative_prompt has no effect: the guidance of this base ({family.name}) is distilled into it, "
+            "and it reads one prompt. Say in the prompt what should be there instead."
+        )
+    own = family.defaults.guidance_scale
+    if family.guidance_kind == "none" and "guidance_scale" not in asked.left_open and asked.guidance_scale != own:
+        yield f"warning: guidance_scale has no effect: this base ({family.name}) is distilled, and has no input for it"

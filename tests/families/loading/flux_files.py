@@ -1,0 +1,84 @@
+"""Writes a tiny FLUX.1 transformer as one file with the names of its makers' own code, as ComfyUI's users have it.
+
+The reverse of `families.loading.flux_names`, by a table of its own.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+OUTSIDE = {
+    "x_embedder": "img_in",
+    "context_embedder": "txt_in",
+    "time_text_embed.timestep_embedder.linear_1": "time_in.in_layer",
+    "time_text_embed.timestep_embedder.linear_2": "time_in.out_layer",
+    "time_text_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
+    "time_text_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
+    "time_text_embed.text_embedder.linear_1": "vector_in.in_layer",
+    "time_text_embed.text_embedder.linear_2": "vector_in.out_layer",
+    "proj_out": "final_layer.linear",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+}
+IN_DOUBLE = {
+    "norm1.linear": "img_mod.lin",
+    "norm1_context.linear": "txt_mod.lin",
+    "attn.to_q": "img_attn.qkv",
+    "attn.add_q_proj": "txt_attn.qkv",
+    "attn.to_out.0": "img_attn.proj",
+    "attn.to_add_out": "txt_attn.proj",
+    "ff.net.0.proj": "img_mlp.0",
+    "ff.net.2": "img_mlp.2",
+    "ff_context.net.0.proj": "txt_mlp.0",
+    "ff_context.net.2": "txt_mlp.2",
+    "attn.norm_q": "img_attn.norm.query_norm",
+    "attn.norm_k": "img_attn.norm.key_norm",
+    "attn.norm_added_q": "txt_attn.norm.query_norm",
+    "attn.norm_added_k": "txt_attn.norm.key_norm",
+}
+IN_SINGLE = {
+    "norm.linear": "modulation.lin",
+    "attn.to_q": "linear1",
+    "proj_out": "linear2",
+    "attn.norm_q": "norm.query_norm",
+    "attn.norm_k": "norm.key_norm",
+}
+TOGETHER = {
+    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+}
+
+
+def flux1_file_tensors(transformer: Any) -> dict[str, Tensor]:
+    """Its tensors by the original names."""
+    state, tensors = transformer.state_dict(), {}
+    for name, tensor in state.items():
+        match = re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)\.(weight|bias)", name)
+        if match is None:
+            path, _, kind = name.rpartition(".")
+            turned = torch.cat(tensor.chunk(2)[::-1]) if path == "norm_out.linear" else tensor
+            tensors[f"{OUTSIDE[path]}.{kind}"] = turned
+            continue
+        single, number, layer, kind = match.groups()
+        new = (IN_SINGLE if single else IN_DOUBLE).get(layer)
+        if new is None:
+            continue  # part of a joined one
+        parts = TOGETHER.get(new, (layer,))
+        prefix = name.removesuffix(f"{layer}.{kind}")
+        joined = torch.cat([state[f"{prefix}{part}.{kind}"] for part in parts])
+        ending = "scale" if "_norm" in new else kind
+        tensors[f"{'single' if single else 'double'}_blocks.{number}.{new}.{ending}"] = joined
+    return tensors
+
+
+def write_flux1_file(transformer: Any, path: Path, prefix: str = "model.diffusion_model.") -> Path:
+    """`prefix`: ComfyUI's, or nothing, as its makers publish it."""
+    tensors = {
+        prefix + name: each.detach().clone().contiguous() for name, each in flux1_file_tensors(transformer).items()
+    }
+    save_file(tensors, path)
+    return path
