@@ -34,7 +34,7 @@ class FrozenText:
                 self._read(prompts)
 
     def features(self, prompts: Sequence[str], device: torch.device) -> PromptFeatures:
-        """One row for each prompt, on `device`. Prompts that nobody read ahead are read beside the denoiser."""
+        """One row for each prompt, on `device`. Prompts that `read_ahead` did not get are read beside the denoiser."""
         self._read(prompts)
         return PromptFeatures.joined([self._kept[prompt] for prompt in prompts]).to(device)
 

@@ -33,6 +33,7 @@ PROCESSES: dict[str, NoiseProcess] = {
     "v at zero terminal SNR": diffusion("v_prediction", zero_terminal_snr=True),
     "flow": FlowMatching(),
     "shifted flow": FlowMatching(shift=3.0),
+    "flow shifted by tokens": FlowMatching(shift_by_tokens(2, (16, 0.5), (256, 1.15))),
 }
 each_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
 

@@ -1,0 +1,56 @@
+"""ComfyUI finds a place for every layer that a training of a large transformer writes, at full size."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from diffusers import FluxTransformer2DModel
+
+from artifact.names.kohya import file_names
+from families.family import ModelFamily
+from families.flux1 import Flux1
+from settings.sections.adapter import AdapterSection, LoraTargets
+from tests.artifact.names.comfyui_flux import Target, comfyui_flux
+from tests.families.loading.flux_files import flux1_file_tensors
+from trainer.adapters.targets import denoiser_targets, layer_paths
+
+
+def full_size(family: Any, model: Any) -> ModelFamily:
+    """A denoiser as large as the real one, without weights; and what its family says of its layers."""
+    facts = {fact: getattr(family, fact) for fact in ("name", "adapter_modules", "layer_naming", "denoiser_kind")}
+    with torch.device("meta"):
+        return cast(ModelFamily, SimpleNamespace(**facts, denoiser=model(), idle_modules=()))
+
+
+def written(family: ModelFamily, targets: LoraTargets) -> dict[str, tuple[int, int]]:
+    """Names in a file, with rows and columns of the layer."""
+    names = file_names(family)
+    paths = denoiser_targets(family, AdapterSection(lora_targets=targets))
+    return {names[path]: tuple(family.denoiser.get_submodule(path).weight.shape) for path in paths}
+
+
+@pytest.mark.parametrize("dev", [True, False])
+def test_every_layer_of_flux1_has_its_place_in_comfyui(dev: bool) -> None:
+    family = full_size(Flux1, lambda: FluxTransformer2DModel(guidance_embeds=dev))
+    width = 24 * 128
+    table = comfyui_flux(19, 38, width)
+    tensors = {name.rpartition(".")[0]: tuple(each.shape) for name, each in flux1_file_tensors(family.denoiser).items()
+               if name.endswith("weight")}  # fmt: skip
+    for targets, count in (("attention", 19 * 8 + 38 * 3), ("attention+feed-forward", 19 * 12 + 38 * 5)):
+        layers = written(family, cast(LoraTargets, targets))
+        assert len(layers) == count
+        for name, (rows, columns) in layers.items():
+            tensor, part = table[name]
+            height, depth = tensors[tensor]
+            assert columns == depth and rows == (height if part is None else part[1]), name
+            assert part is None or part[0] + part[1] <= height
+    every = {file_names(family)[path] for path in layer_paths(family.denoiser)}
+    assert every <= table.keys()  # lora_target_regex may name any layer
+    assert {"final_layer.linear", "img_in"} <= {target.tensor for target in table.values()}
+
+
+def test_parts_of_a_joined_tensor_lie_side_by_side() -> None:
+    table = comfyui_flux(1, 1, 8)
+    assert table["transformer.transformer_blocks.0.attn.add_v_proj"] == Target("double_blocks.0.txt_attn.qkv", (16, 8))
+    assert table["transformer.single_transformer_blocks.0.proj_mlp"] == Target("single_blocks.0.linear1", (24, 32))
