@@ -44,7 +44,10 @@ class Trainer:
         concept_mode: str = Input(
             default="object", choices=["face", "object", "style"], description="What the images show"
         ),
-        trigger_word: str = Input(default="TOK", description="The new word for the concept in prompts"),
+        trigger_word: str = Input(
+            default="TOK",
+            description="The new word for the concept in prompts; empty: none, captions are trained as written",
+        ),
         class_word: Optional[str] = Input(
             default=None, description="What kind of thing it is: dog, woman, watercolour"
         ),

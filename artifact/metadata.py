@@ -87,7 +87,7 @@ def to_header(
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{architecture}/{'lora' if layers else 'textual-inversion'}",
         "modelspec.implementation": implementation(sgm_names="xl" in architecture or not layers),
-        "modelspec.title": f"{trigger} ({description.base_model})",
+        "modelspec.title": f"{trigger or 'LoRA'} ({description.base_model})",
         "modelspec.resolution": "{0}x{0}".format(config.get("resolution", "")),
         "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "modelspec.trigger_phrase": trigger,

@@ -14,7 +14,7 @@ from evaluation.drawing import DrawingPlan, Samples, draw_samples
 from evaluation.embedding_cache import CachedEncoder
 from evaluation.encoders import EMBEDDED_EVALUATOR, ClipEncoder, DinoEncoder
 from evaluation.faces import FaceEncoder
-from evaluation.prompt_sets import PromptSet, prompt_set
+from evaluation.prompt_sets import PromptSet, captions_of, prompt_set
 from evaluation.scores import Encoders, Judge
 from evaluation.subject_pictures import references
 from evaluation.verdict import Verdict, give_verdict
@@ -39,7 +39,8 @@ Tested = tuple[str, int, int]
 class Evaluation:
     """`pictures` and `base_pictures`: one of each concept prompt, by candidate and of the bare base.
 
-    ablation: likeness to the training pictures of samples with and without the trigger word, the LoRA in place.
+    ablation: likeness to the training pictures of samples with and without the trigger word, the LoRA in place; None
+    where there is none.
     """
 
     candidates: list[Candidate]
@@ -47,7 +48,7 @@ class Evaluation:
     judge: Judge
     verdict: Verdict
     plan: DrawingPlan
-    ablation: tuple[float, float]
+    ablation: tuple[float, float] | None
     reference_scale: float
     base_pictures: list[Image.Image]
     pictures: dict[tuple[int, float], list[Image.Image]]
@@ -68,21 +69,29 @@ def load_encoders(
     return Encoders(clip, images, CachedEncoder(encoder, cache / "dino.safetensors" if cache else None), faces)
 
 
-def evaluation_prompts(validation: ValidationSection, preparation: DataConfig, base_model: str) -> PromptSet:
-    """The prompts of a training's evaluation: those of the settings, else those of the concept mode."""
+def evaluation_prompts(
+    validation: ValidationSection, preparation: DataConfig, base_model: str, captions: Sequence[str] = ()
+) -> PromptSet:
+    """The prompts of a training's evaluation: those of the settings, else those of the concept mode.
+
+    `captions`: of the data, for concepts without a trigger word.
+    """
     return prompt_set(
         base_model,
         preparation.concept_mode,
         preparation.class_words,
         validation.evaluation_prompts,
         validation.unrelated_prompts,
+        captions,
     )
 
 
-def drawing_plan(validation: ValidationSection, preparation: DataConfig, base_model: str, side: int) -> DrawingPlan:
-    """`side` of the pictures in pixels."""
+def drawing_plan(
+    validation: ValidationSection, preparation: DataConfig, base_model: str, side: int, captions: Sequence[str] = ()
+) -> DrawingPlan:
+    """`side` of the pictures in pixels. `captions`: as for `evaluation_prompts`."""
     return DrawingPlan(
-        evaluation_prompts(validation, preparation, base_model),
+        evaluation_prompts(validation, preparation, base_model, captions),
         validation.evaluation_samples,
         side,
         side,
@@ -111,13 +120,14 @@ def evaluate_checkpoints(
 ) -> Generator[Tested, None, Evaluation]:
     """`files`: artifacts by step. The family is bare before and after. Yields after each candidate."""
     sampler = Sampler(family)
-    plan = drawing_plan(validation, preparation, base_model, preparation.resolution or family.native_resolution)
+    side = preparation.resolution or family.native_resolution
+    plan = drawing_plan(validation, preparation, base_model, side, captions_of(dataset))
     steps = thin(list(files), validation.evaluation_checkpoints)
     cells = [(step, scale) for step in steps for scale in sorted(validation.evaluation_scales)]
     total = (len(cells) + 1) * plan.pictures_per_candidate
     base = draw_samples(sampler, plan, plain=True)
-    # the first concept is the one that the prompts call
-    judge = Judge(encoders, plan, references(dataset, preparation.all_concepts[0].trigger_word), base)
+    # the first concept is the one that the prompts call; captions may be of any
+    judge = Judge(encoders, plan, references(dataset, next(iter(preparation.class_words), None)), base)
     yield "the bare base", plan.pictures_per_candidate, total
     candidates, pictures = [], {}
     for number, (step, scale) in enumerate(cells, 2):
@@ -128,7 +138,7 @@ def evaluate_checkpoints(
         yield f"step {step} at scale {scale:g}", number * plan.pictures_per_candidate, total
     chosen = choose(candidates)
     reference_scale = min(validation.evaluation_scales, key=lambda scale: abs(scale - 1))
-    ablation = _ablate(sampler, plan, judge, files[chosen.step], chosen)
+    ablation = _ablate(sampler, plan, judge, files[chosen.step], chosen) if preparation.class_words else None
     encoders.save()
     verdict = give_verdict(candidates, chosen, reference_scale)
     return Evaluation(
@@ -156,7 +166,7 @@ def _first_of_each(samples: Samples) -> list[Image.Image]:
 
 def to_json(evaluation: Evaluation, names: Mapping[tuple[int, float], list[str]], base: list[str]) -> dict[str, Any]:
     """evaluation.json. `names`: the pictures' files by step and scale; `base`: of the bare base."""
-    judge, plan = evaluation.judge, evaluation.plan
+    judge, plan, ablation = evaluation.judge, evaluation.plan, evaluation.ablation
 
     def row(candidate: Candidate) -> dict[str, Any]:
         return {**asdict(candidate), "pictures": names[candidate.step, candidate.scale]}
@@ -169,7 +179,7 @@ def to_json(evaluation: Evaluation, names: Mapping[tuple[int, float], list[str]]
         "base_pictures": base,
         "picture_prompts": list(plan.prompts.concept),
         "training_pictures": judge.training_pictures,
-        "trigger": {"with": evaluation.ablation[0], "without": evaluation.ablation[1]},
+        "trigger": None if ablation is None else {"with": ablation[0], "without": ablation[1]},
         "reference_scale": evaluation.reference_scale,
         "measured_by": judge.measured_by,
     }

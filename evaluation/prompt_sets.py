@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from families.loading.sources import EMBEDDED_BASE
+from preprocess.dataset import PreparedDataset
 from sampler.prompts.plain_words import with_plain_words
 
 SUBJECT_PROMPTS = (
@@ -64,19 +65,35 @@ def prompt_set(
     class_words: Mapping[str, str | None],
     concept: Sequence[str] = (),
     unrelated: Sequence[str] = (),
+    captions: Sequence[str] = (),
 ) -> PromptSet:
     """The prompts for a base and its concepts, `class_words` by trigger word; those given instead of the usual ones.
 
-    `{trigger}` in a prompt stands for the first trigger word.
+    `{trigger}` in a prompt stands for the first trigger word. Without any, some of the `captions` are the usual ones.
     """
     embedded = base_model == EMBEDDED_BASE
-    usual = EMBEDDED_PROMPTS if embedded else STYLE_PROMPTS if concept_mode == "style" else SUBJECT_PROMPTS
+    usual: tuple[str, ...] = (
+        EMBEDDED_PROMPTS if embedded else STYLE_PROMPTS if concept_mode == "style" else SUBJECT_PROMPTS
+    )
+    if not class_words:
+        usual = _spread(captions)
     trigger = next(iter(class_words), "")
     prompts = tuple(prompt.replace("{trigger}", trigger) for prompt in concept or usual)
     plain = tuple(plain_words(prompt, concept_mode, class_words) for prompt in prompts)
     return PromptSet(
         prompts, plain, tuple(unrelated) or (EMBEDDED_UNRELATED_PROMPTS if embedded else UNRELATED_PROMPTS)
     )
+
+
+def captions_of(dataset: PreparedDataset) -> list[str]:
+    """What the images of the concepts are called, each once."""
+    return list(dict.fromkeys(example.caption for example in dataset.examples if example.concept is not None))
+
+
+def _spread(captions: Sequence[str]) -> tuple[str, ...]:
+    """As many as there are usual prompts, evenly spaced; at least one, which may be empty."""
+    count = min(len(captions), len(SUBJECT_PROMPTS))
+    return tuple(captions[index * len(captions) // count] for index in range(count)) or ("",)
 
 
 def plain_words(prompt: str, concept_mode: str, class_words: Mapping[str, str | None]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from evaluation.checkpoints import evaluation_prompts
+from evaluation.prompt_sets import captions_of
 from families.parts.placeholder_tokens import expand_triggers
 from job.stage import Job
 from trainer.losses.registry import class_words_of
@@ -20,7 +21,7 @@ def _of_training(job: Job) -> Iterator[str]:
         yield example.caption
         if job.config.prior_matching_weight > 0:
             yield expand_triggers(example.caption, replaced)
-    yield from (concept.trigger_word for concept in job.config.all_concepts)
+    yield from job.config.class_words
     yield from job.config.prior_prompts
     yield ""
 
@@ -29,5 +30,6 @@ def _of_samples(job: Job) -> Iterator[str]:
     yield from (job.samples.prompt, job.samples.plain)
     if job.encoders is None:
         return
-    prompts = evaluation_prompts(job.config.validation, job.config.preparation, job.config.base_model)
+    captions = captions_of(job.dataset)
+    prompts = evaluation_prompts(job.config.validation, job.config.preparation, job.config.base_model, captions)
     yield from (*prompts.concept, *prompts.plain, *prompts.unrelated)

@@ -28,7 +28,7 @@ class SampleSettings:
     @classmethod
     def of(cls, validation: ValidationSection, preparation: DataConfig, side: int) -> "SampleSettings":
         """From sections whose defaults are filled in."""
-        prompt = validation_prompt(validation, preparation)
+        prompt = validation_prompt(validation, preparation) or ""
         return cls(
             prompt,
             plain_words(prompt, preparation.concept_mode, preparation.class_words),

@@ -54,9 +54,9 @@ class View:
 class Example:
     """One training image. `source` is the user's file. The first view is the plain one, the others are augmentations.
 
-    `concept` is the trigger word that the image teaches, None in the preservation set. `weight` scales its loss,
-    `repeats` says how often it is seen in an epoch. `crop_source`: face, mask, saliency or centre. Of `caption` and
-    `other_captions` one is drawn each time.
+    `concept` is the trigger word that the image teaches, "" for none, None in the preservation set. `weight` scales
+    its loss, `repeats` says how often it is seen in an epoch. `crop_source`: face, mask, saliency or centre. Of
+    `caption` and `other_captions` one is drawn each time.
     """
 
     source: str

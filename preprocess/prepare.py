@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from preprocess.captions.concepts import balancing_repeats, count_seen, require_images
+from preprocess.captions.concepts import balancing_repeats, concept_name, count_seen, require_images
 from preprocess.captions.foreign_syntax import syntax_warnings
 from preprocess.captions.generated import caption_missing
 from preprocess.captions.labels import (
@@ -166,11 +166,11 @@ def _label(
 def _balance(labelled: Labelled, config: DataConfig) -> tuple[Labelled, list[str]]:
     """Repeats that bring concepts and preservation set near each other, and a line that says so."""
     seen = count_seen([(given.concept, given.repeats) for _, given in labelled])
-    require_images(config.all_concepts, {name: count for name, count in seen.items() if name})
+    require_images(config.all_concepts, [(item.file.name, given.concept) for item, given in labelled])
     if not config.balance_concepts or len(seen) < 2:
         return labelled, []
     factors = balancing_repeats(seen)
-    raised = {name or "preservation": factor for name, factor in factors.items() if factor > 1}
+    raised = {concept_name(name): factor for name, factor in factors.items() if factor > 1}
     lines = [f"{name}: its images are seen {factor} times as often, for balance" for name, factor in raised.items()]
     balanced = [(item, replace(given, repeats=given.repeats * factors[given.concept])) for item, given in labelled]
     return balanced, lines

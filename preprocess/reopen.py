@@ -27,7 +27,7 @@ def reopen(folder: Path, config: DataConfig, base: BaseRequirements) -> Prepared
     triggers = [concept.trigger_word for concept in config.all_concepts]
     for number, example in zip(line_numbers(folder), dataset.examples, strict=True):
         _check(example, f"{DATASET_FILE}, line {number} ({example.source})", triggers, base)
-    require_images(config.all_concepts, {example.concept: 1 for example in dataset.examples if example.concept})
+    require_images(config.all_concepts, [(example.source, example.concept) for example in dataset.examples])
     late = sorted(config.model_fields_set & set(DataConfig.model_fields) - ALSO_IN_TRAINING)
     warnings = [
         f"{name} has no effect: {folder.resolve().name} is prepared already. Prepare it anew to change it"
@@ -46,13 +46,18 @@ def _check(example: Example, where: str, triggers: list[str], base: BaseRequirem
     if example.concept is None:
         return
     if example.concept not in triggers:
+        taught, known = _quoted(example.concept), ", ".join(map(_quoted, triggers))
         raise DatasetError(
-            f"{where}: teaches {example.concept}, and the configuration knows {', '.join(triggers)}; set trigger_word "
-            f"to {example.concept}, or list it in concepts"
+            f"{where}: teaches {taught}, and the configuration knows {known}; set trigger_word to {taught}, or list it "
+            "in concepts"
         )
     for caption in example.captions:
-        if not has_trigger(caption, example.concept):
+        if example.concept and not has_trigger(caption, example.concept):
             raise DatasetError(f"{where}: its caption lacks the trigger word {example.concept}: {caption!r}")
+
+
+def _quoted(trigger_word: str) -> str:
+    return trigger_word or '""'
 
 
 def _long_captions(dataset: PreparedDataset, base: BaseRequirements) -> list[str]:

@@ -14,7 +14,9 @@ ConceptMode = Literal["face", "object", "style"]
 class ConceptConfig(Settings):
     """One of several concepts. An image belongs to the concept whose folder holds it, else whose trigger it names."""
 
-    trigger_word: Open[str] = Field(min_length=1, max_length=64, description="The new word for this concept")
+    trigger_word: Open[str] = Field(
+        max_length=64, description='The new word for this concept; "": none, its captions are trained as they are'
+    )
     class_word: Open[str | None] = Field(None, max_length=64, description="What kind of thing it is")
     folder: Open[str | None] = Field(None, min_length=1, description="Folder of its images inside the data")
     repeats: Open[int] = Field(1, ge=1, le=1000, description="How often each of its images is seen in an epoch")
@@ -25,7 +27,9 @@ class ConceptSection(Settings):
 
     concept_mode: Open[ConceptMode] = Field("object", description="What the images show")
     trigger_word: Open[str] = Field(
-        "TOK", min_length=1, max_length=64, description="The new word for the concept in prompts"
+        "TOK",
+        max_length=64,
+        description='The new word for the concept in prompts; "": none, and captions are trained as they are written',
     )
     class_word: Open[str | None] = Field(
         None,
@@ -59,6 +63,11 @@ class ConceptSection(Settings):
         return None if text == "" else text
 
     @property
+    def class_words(self) -> dict[str, str | None]:
+        """The class word of each concept that has a trigger word, by trigger word; None where none is given."""
+        return {each.trigger_word: each.class_word for each in self.all_concepts if each.trigger_word}
+
+    @property
     def has_preservation_set(self) -> bool:
         """Whether there are images without the concept, too."""
         return self.preservation_data is not None
@@ -69,11 +78,6 @@ class ConceptSection(Settings):
         return self.concepts or (
             ConceptConfig(trigger_word=self.trigger_word, class_word=self.class_word, folder=None, repeats=1),
         )
-
-    @property
-    def class_words(self) -> dict[str, str | None]:
-        """The class word of each concept, by trigger word; None where none is given."""
-        return {concept.trigger_word: concept.class_word for concept in self.all_concepts}
 
 
 def require_single_word(trigger_word: str) -> str:

@@ -196,11 +196,13 @@ class DataConfig(
 
 
 def _concept_rules(config: DataConfig) -> None:
-    triggers = [concept.trigger_word for concept in config.concepts]
+    triggers = [concept.trigger_word for concept in config.concepts if concept.trigger_word]
     for trigger in triggers:
         require_single_word(trigger)
     if len(set(triggers)) < len(triggers):
         raise ValueError(f"concepts: each needs a trigger_word of its own; given: {', '.join(triggers)}")
+    if sum(not concept.trigger_word and not concept.folder for concept in config.concepts) > 1:
+        raise ValueError("concepts: only one may have no folder and no trigger_word: its images are the rest")
     if config.concepts and (config.class_word or config.trigger_word not in ("TOK", *triggers)):
         raise ValueError("concepts: trigger_word and class_word stand inside each of them; leave the outer ones out")
     if not config.has_preservation_set and config.preservation_weight != 1.0:
@@ -210,6 +212,8 @@ def _concept_rules(config: DataConfig) -> None:
 def _caption_rules(config: DataConfig) -> None:
     if config.caption_dropout + config.trigger_only_dropout > 1:
         raise ValueError("caption_dropout and trigger_only_dropout together exceed 1")
+    if config.trigger_only_dropout > 0 and not config.class_words:
+        raise ValueError("trigger_only_dropout has no effect without a trigger_word; leave it out")
     if config.captioner == "none" and config.captioner_prompt:
         raise ValueError("captioner_prompt has no effect with captioner none; leave one out")
 

@@ -35,6 +35,7 @@ class TrainingConfig(ComposedSections):
             _mask_rule,
             _adapter_rule,
             _token_rule,
+            _wordless_rule,
             _evaluation_rule,
             _class_image_rule,
             _compile_rule,
@@ -123,9 +124,9 @@ def _mask_rule(config: TrainingConfig) -> None:
 
 
 def _token_rule(config: TrainingConfig) -> None:
-    if len(config.all_concepts) * config.num_tokens > MOST_TOKENS:
+    if len(config.class_words) * config.num_tokens > MOST_TOKENS:
         raise ValueError(
-            f"num_tokens: {config.num_tokens} for each of {len(config.all_concepts)} concepts are more than "
+            f"num_tokens: {config.num_tokens} for each of {len(config.class_words)} concepts are more than "
             f"{MOST_TOKENS} new tokens; lower it"
         )
     names = ("token_norm_weight", "token_covariance_weight", "token_retraction", "train_existing_tokens")
@@ -139,6 +140,23 @@ def _token_rule(config: TrainingConfig) -> None:
         )
 
 
+def _wordless_rule(config: TrainingConfig) -> None:
+    """Where captions are trained as they are written."""
+    if all(concept.trigger_word for concept in config.all_concepts):
+        return
+    if config.prior_matching_weight > 0:
+        raise ValueError(
+            "prior_matching_weight keeps what captions without their trigger word show, and a trigger_word is empty: "
+            "leave one out, or hold the prior by preservation_data"
+        )
+    if config.class_words:
+        return
+    names = ("num_tokens", "train_existing_tokens", "token_attention_weight")
+    given = [name for name in names if name in config.model_fields_set and getattr(config, name) > 0]
+    if given:
+        raise ValueError(f"{given[0]} has no effect with an empty trigger_word, which has no tokens; leave one out")
+
+
 def _class_image_rule(config: TrainingConfig) -> None:
     if config.num_class_images == 0:
         return
@@ -149,6 +167,10 @@ def _class_image_rule(config: TrainingConfig) -> None:
 
 
 def _evaluation_rule(config: TrainingConfig) -> None:
+    if config.class_words and any("{trigger}" not in prompt for prompt in config.evaluation_prompts):
+        raise ValueError("evaluation_prompts: each must hold {trigger}, where the trigger word goes")
+    if not config.class_words and any("{trigger}" in prompt for prompt in config.evaluation_prompts):
+        raise ValueError("evaluation_prompts: {trigger} stands for the trigger_word, which is empty; leave it out")
     settings = [name for name in EVALUATION_SETTINGS if name in config.model_fields_set and _differs(config, name)]
     if settings and config.evaluate == "false":
         raise ValueError(f"{settings[0]} has no effect with evaluate: false; leave one of them out")

@@ -20,12 +20,15 @@ OPEN = ("num_tokens", *BY_FAMILY)
 """Settings that are open unless they are marked as set: a resumed configuration marks them."""
 
 
-def open_settings(given: Mapping[str, Any], optimization: OptimizationSection, family: ModelFamily) -> dict[str, Any]:
+def open_settings(
+    given: Mapping[str, Any], optimization: OptimizationSection, has_trigger: bool, family: ModelFamily
+) -> dict[str, Any]:
     """Values by name for what is open: learning rates, tokens, timesteps, samples. `given`: what the user has set.
+    `has_trigger`: whether any concept has a trigger word.
 
     Raises ConfigError for tokens that this family cannot learn.
     """
-    count = _num_tokens(given, family)
+    count = _num_tokens(given, has_trigger, family)
     return {
         "num_tokens": count,
         "learning_rate": _learning_rate(optimization, family),
@@ -40,10 +43,13 @@ def _learning_rate(optimization: OptimizationSection, family: ModelFamily) -> fl
     return optimization.resolved_learning_rate
 
 
-def _num_tokens(given: Mapping[str, Any], family: ModelFamily) -> int:
+def _num_tokens(given: Mapping[str, Any], has_trigger: bool, family: ModelFamily) -> int:
     if given.get("train_existing_tokens"):
         _require_learning(family, "train_existing_tokens")
         return 1
+    if not has_trigger:
+        _require_nothing_of_tokens(given, "an empty trigger_word, which has no tokens")
+        return 0
     count: int = given.get("num_tokens", family.defaults.num_tokens)
     if count > 0:
         _require_learning(family, f"num_tokens: {count}")
@@ -53,7 +59,7 @@ def _num_tokens(given: Mapping[str, Any], family: ModelFamily) -> int:
             f"{family.defaults.fewest_tokens}"
         )
     if count == 0:
-        _require_nothing_of_tokens(given)
+        _require_nothing_of_tokens(given, "num_tokens: 0, where the trigger is a plain word")
     return count
 
 
@@ -65,13 +71,11 @@ def _require_learning(family: ModelFamily, asked: str) -> None:
         )
 
 
-def _require_nothing_of_tokens(given: Mapping[str, Any]) -> None:
+def _require_nothing_of_tokens(given: Mapping[str, Any], why: str) -> None:
     fields = TrainingConfig.model_fields
     # the rate of a resumed run is filled in: 0
     idle = [name for name in OF_TOKENS if name in given and given[name] not in (fields[name].default, 0.0)]
     if idle:
-        raise ConfigError(
-            f"{idle[0]} has no effect with num_tokens: 0, where the trigger is a plain word; leave it out"
-        )
+        raise ConfigError(f"{idle[0]} has no effect with {why}; leave it out")
     if given.get("adapter") == "none":
-        raise ConfigError("adapter: none trains tokens only, and with num_tokens: 0 there are none: nothing is left")
+        raise ConfigError(f"adapter: none trains tokens only, and there are none with {why}: nothing is left")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from families.family import ModelFamily, frozen_reader
 from families.parts.placeholder_tokens import expand_triggers
 from preprocess.captions.trigger import template
+from preprocess.dataset import PreparedDataset
 from preprocess.prepare import BaseRequirements
 from sampler.prompts.encoding import require_readable
 from sampler.request import RequestError
@@ -42,7 +43,7 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
             f"resolution: {resolution} is more than {family.largest_side}, the largest side that {config.base_model} "
             f"has positions for; {family.native_resolution} is what it was made for"
         )
-    filled = open_settings(config.given, config.optimization, family)
+    filled = open_settings(config.given, config.optimization, bool(config.class_words), family)
     _require_fitting(config, family, filled["num_tokens"])
     found = {
         "loss_weighting": _loss_weighting(config, family),
@@ -61,7 +62,7 @@ def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: in
     check_targets(family, config.adapters)
     require_objective(config.objective, config.noise, config.base_model, family)
     if num_tokens > 0:
-        token_starts(config.tokens, config.all_concepts, family)
+        token_starts(config.tokens, [concept for concept in config.all_concepts if concept.trigger_word], family)
     if config.token_init == "images":
         image_tower(config.base_model)
 
@@ -88,8 +89,9 @@ def _require_readable_prompts(
     validation: ValidationSection, preparation: DataConfig, num_tokens: int, family: ModelFamily
 ) -> None:
     """Raises ConfigError for a prompt of samples or evaluation that the base cannot draw as it is meant."""
-    prompts = {"validation_prompt": validation_prompt(validation, preparation)}
-    trigger = preparation.all_concepts[0].trigger_word
+    prompt = validation_prompt(validation, preparation)
+    prompts = {} if prompt is None else {"validation_prompt": prompt}
+    trigger = next(iter(preparation.class_words), "")
     for name in ("evaluation_prompts", "unrelated_prompts"):
         filled = [text.replace("{trigger}", COMMON_TOKEN * num_tokens or trigger) for text in getattr(validation, name)]
         prompts |= {f"{name}, {number}": text for number, text in enumerate(filled, start=1)}
@@ -116,11 +118,21 @@ def count_tokens(caption: str, family: ModelFamily, words: Mapping[str, Sequence
 
 
 def _stand_ins(preparation: DataConfig, num_tokens: int) -> dict[str, list[str]]:
-    return {concept.trigger_word: [COMMON_TOKEN] * num_tokens for concept in preparation.all_concepts}
+    return {trigger: [COMMON_TOKEN] * num_tokens for trigger in preparation.class_words}
 
 
-def validation_prompt(validation: ValidationSection, preparation: DataConfig) -> str:
-    """The prompt of samples and verification."""
-    concept = preparation.all_concepts[0]
-    general = template(preparation.concept_mode, concept.trigger_word, concept.class_word)
-    return validation.validation_prompt or general
+def validation_prompt(validation: ValidationSection, preparation: DataConfig) -> str | None:
+    """The prompt of samples and verification. None where it is a caption: no concept has a trigger word."""
+    if validation.validation_prompt is not None:
+        return validation.validation_prompt
+    for trigger, class_word in preparation.class_words.items():
+        return template(preparation.concept_mode, trigger, class_word)
+    return None
+
+
+def with_prompt_of_captions(config: TrainingConfig, dataset: PreparedDataset) -> TrainingConfig:
+    """The resolved configuration with the first caption as its prompt, where nothing else is known to be one."""
+    if validation_prompt(config.validation, config.preparation) is not None:
+        return config
+    captions = (example.caption for example in dataset.examples if example.concept is not None)
+    return config.with_values({"validation_prompt": next(filter(None, captions), "")})

@@ -91,7 +91,7 @@ class Training:
             steps=self.trainer.step,
             config=public_settings(self.config),
             dataset_digest=self.dataset.digest(),
-            sample_prompts=[validation_prompt(self.config.validation, self.config.preparation)],
+            sample_prompts=[validation_prompt(self.config.validation, self.config.preparation) or ""],
         )
         return Artifact(self.parts.layers(), self.parts.rows(), description)
 

@@ -11,7 +11,7 @@ def recipes(trained: Trained, scale: float) -> list[Recipe]:
     return [
         Recipe(
             "Cog",
-            "The predictor knows the trigger word and the scale from the file itself.",
+            f"The predictor knows {'the trigger word and ' if trained.triggers else ''}the scale from the file itself.",
             f"cog run -i prompt={_shell(prompt)} -i lora=@weights.safetensors\n\n# or without a container\n"
             f"python predict.py {_shell(prompt)} --weights weights.safetensors",
         ),

@@ -13,7 +13,7 @@ from preprocess.reopen import reopen
 from settings.preparation import DataConfig
 from trainer.adapters.requirements import where_it_opens
 from trainer.distributed.preparation_workers import workers_of
-from trainer.resolution import base_requirements
+from trainer.resolution import base_requirements, with_prompt_of_captions
 
 
 def prepare(job: Job) -> Generator[Progress, None, None]:
@@ -24,6 +24,7 @@ def prepare(job: Job) -> Generator[Progress, None, None]:
         job.sources = [job.output.dataset if done else job.state["dataset"]]
     settings = yield from _with_class_images(job)
     job.dataset = yield from _dataset(job, settings)
+    job.config = with_prompt_of_captions(job.config, job.dataset)
     write_gallery(job.dataset, job.output.dataset)
     digest = "" if job.processes.is_single else job.dataset.digest()
     job.processes.broadcast((str(job.dataset.folder.resolve()), digest))

@@ -15,7 +15,7 @@ from settings.public import hide_paths, public_settings
 def report(job: Job) -> Generator[Progress, None, None]:
     """report.json and report.html. The last line of the job has the seconds of all phases."""
     config, output = job.config, job.output
-    triggers = [concept.trigger_word for concept in config.all_concepts]
+    triggers = list(config.class_words)
     write_report(
         output,
         public_settings(config),

@@ -12,7 +12,8 @@ from settings.concepts import ConceptConfig
 def find_concept(name: str, caption: str, concepts: Sequence[ConceptConfig]) -> ConceptConfig:
     """The concept whose folder holds the image, else the first whose trigger stands in its caption.
 
-    With a single concept without a folder, that one. Raises DatasetError when none claims the image.
+    Else the one without folder and trigger word, and a single concept without a folder. Raises DatasetError when none
+    claims the image.
     """
     inside = [concept for concept in concepts if concept.folder and _lies_in(name, concept.folder)]
     if inside:
@@ -20,18 +21,26 @@ def find_concept(name: str, caption: str, concepts: Sequence[ConceptConfig]) -> 
     named = triggers_in(caption, [concept.trigger_word for concept in concepts])
     if named:
         return next(concept for concept in concepts if concept.trigger_word in named)
-    if len(concepts) == 1 and not concepts[0].folder:
-        return concepts[0]
+    for concept in concepts:
+        if not concept.folder and (len(concepts) == 1 or not concept.trigger_word):
+            return concept
     folders = ", ".join(concept.folder or f"(caption with {concept.trigger_word})" for concept in concepts)
     raise DatasetError(f"{name}: belongs to no concept; put it into one of {folders}, or name a trigger in its caption")
 
 
-def require_images(concepts: Sequence[ConceptConfig], images: Mapping[str, int]) -> None:
-    """Raises DatasetError for a concept without images. `images`: how many by trigger word."""
+def require_images(concepts: Sequence[ConceptConfig], images: Sequence[tuple[str, str | None]]) -> None:
+    """Raises DatasetError for a concept without images. `images`: file names with their concepts' trigger words."""
     for concept in concepts:
-        if not images.get(concept.trigger_word):
+        if not any(_teaches(image, concept, concepts) for image in images):
             where = f"in the folder {concept.folder!r}" if concept.folder else "with that word in their captions"
-            raise DatasetError(f"concept {concept.trigger_word}: no images {where}. Is the name right?")
+            if not (concept.trigger_word or concept.folder):
+                where = "beside those of the others"
+            raise DatasetError(f"concept {concept_name(concept.trigger_word)}: no images {where}. Is the name right?")
+
+
+def concept_name(concept: str | None) -> str:
+    """What an image's concept, its trigger word, is called in messages; None is the preservation set."""
+    return "preservation" if concept is None else concept or "without a trigger word"
 
 
 def balancing_repeats(seen: Mapping[str | None, int]) -> dict[str | None, int]:
@@ -59,6 +68,12 @@ def count_seen(repeats: Sequence[tuple[str | None, int]]) -> Counter[str | None]
     for concept, times in repeats:
         counter[concept] += times
     return counter
+
+
+def _teaches(image: tuple[str, str | None], concept: ConceptConfig, concepts: Sequence[ConceptConfig]) -> bool:
+    """Those without a trigger word differ by their folders alone."""
+    name, trigger = image
+    return trigger == concept.trigger_word and (bool(trigger) or find_concept(name, "", concepts) is concept)
 
 
 def _lies_in(name: str, folder: str) -> bool:

@@ -96,7 +96,8 @@ def _fits(config: DataConfig, count_tokens: TokenCounter | None) -> Callable[[st
     trigger = config.all_concepts[0].trigger_word
 
     def fits(text: str) -> bool:
-        longest = with_affixes(f"{text}, in the style of {trigger}", config.caption_prefix, config.caption_suffix)
+        whole = f"{text}, in the style of {trigger}" if trigger else text
+        longest = with_affixes(whole, config.caption_prefix, config.caption_suffix)
         return count_tokens(longest) <= MAX_TOKENS
 
     return fits

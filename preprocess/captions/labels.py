@@ -28,7 +28,7 @@ MIRRORED_WRITING = ("text", "letters", "logo", "sign", "writing", "words")
 
 @dataclass(frozen=True)
 class Label:
-    """What is said about an image. `concept`: its trigger word, None in the preservation set.
+    """What is said about an image. `concept`: its trigger word ("": none), None in the preservation set.
 
     `others`: further captions, of which one is drawn each time, as the first one is.
     """
@@ -61,7 +61,8 @@ def label(
     caption = own or generated
     concept = find_concept(name, caption.text if caption else "", config.all_concepts)
     if caption is None:
-        text = template(config.concept_mode, concept.trigger_word, concept.class_word)
+        has_word = bool(concept.trigger_word)
+        text = template(config.concept_mode, concept.trigger_word, concept.class_word) if has_word else ""
         caption = Caption(text, "template")
     found = _alternatives(caption, concept.trigger_word, concept.class_word)
     trained = [_with_trigger(text, concept, config, count) for text in found]
@@ -84,6 +85,8 @@ def _alternatives(caption: Caption, trigger_word: str | None, class_word: str | 
 
 def _with_trigger(text: str, concept: ConceptConfig, config: DataConfig, count: TokenCounter | None) -> str:
     trigger = concept.trigger_word
+    if not trigger:  # as it is written
+        return with_affixes(text, config.caption_prefix, config.caption_suffix)
     whole = with_trigger(text, trigger, concept.class_word, config.concept_mode)
     whole = with_affixes(whole, config.caption_prefix, config.caption_suffix)
     if count and not has_trigger(text, trigger) and _is_behind(whole, trigger, count):
@@ -148,8 +151,8 @@ def template_warning(labels: Sequence[tuple[str, Label]]) -> Iterator[str]:
         if labelled.source == "template":
             templated.setdefault(labelled.caption, []).append(name)
     for caption, names in templated.items():
-        shown = first_names(names)
-        yield f"{len(names)} of {len(labels)} images came without a caption and are trained as {caption!r}: {shown}"
+        how = f"as {caption!r}" if caption else "with an empty one"
+        yield f"{len(names)} of {len(labels)} images came without a caption and are trained {how}: {first_names(names)}"
 
 
 def _is_behind(text: str, trigger_word: str, count: TokenCounter) -> bool:
@@ -158,6 +161,6 @@ def _is_behind(text: str, trigger_word: str, count: TokenCounter) -> bool:
 
 
 def _trigger_warning(name: str, source: str, text: str, concept: ConceptConfig, trained: str) -> tuple[str, ...]:
-    if has_trigger(text, concept.trigger_word):
+    if not concept.trigger_word or has_trigger(text, concept.trigger_word):
         return ()
     return (f"{name}: its caption from {source} lacks the trigger word {concept.trigger_word}; trained as {trained!r}",)

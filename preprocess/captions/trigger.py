@@ -32,13 +32,15 @@ def through_trigger(text: str, trigger_word: str) -> str:
 
 
 def has_trigger(text: str, trigger_word: str) -> bool:
-    """Whether the trigger stands in the text as a whole word."""
-    return _whole_word(trigger_word).search(text) is not None
+    """Whether the trigger stands in the text as a whole word; an empty one stands nowhere."""
+    return bool(trigger_word) and _whole_word(trigger_word).search(text) is not None
 
 
 def triggers_in(text: str, triggers: Iterable[str]) -> set[str]:
     """Those that stand in the text as whole words. Longer ones are read first: "my-robot" holds no "robot"."""
-    longest_first = sorted(triggers, key=len, reverse=True)
+    longest_first = sorted(filter(None, triggers), key=len, reverse=True)
+    if not longest_first:
+        return set()
     return set(re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)", text))
 
 

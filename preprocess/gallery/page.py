@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from pages.shell import data_uri, html_page, page_file
+from preprocess.captions.concepts import concept_name
 from preprocess.crops.crop import Crop, Size
 from preprocess.dataset import Example, PreparedDataset, View
 from preprocess.errors import DatasetError
@@ -67,7 +68,7 @@ def _bucket(example: Example) -> str:
 
 
 def _concept(example: Example) -> str:
-    return PRESERVATION if example.concept is None else example.concept
+    return PRESERVATION if example.concept is None else concept_name(example.concept)
 
 
 def _unshown(images: int, shown: int) -> list[str]:

@@ -19,8 +19,9 @@ def folder_warning(images: Sequence[FoundFile], config: DataConfig) -> Iterator[
         return
     lines = [f"{{trigger_word: {word}, folder: {_quoted(folder)}}}" for folder, word in _triggers(folders)]
     shown = ", ".join(lines[:MOST_SHOWN]) + (", …" if len(lines) > MOST_SHOWN else "")
+    called = f", {config.trigger_word}" if config.trigger_word else ""
     yield (
-        f"the images of {len(folders)} folders are trained as one concept, {config.trigger_word}; to make each folder "
+        f"the images of {len(folders)} folders are trained as one concept{called}; to make each folder "
         f"a concept of its own, put this into the configuration: concepts: [{shown}]"
     )
 

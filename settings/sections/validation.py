@@ -65,6 +65,4 @@ class ValidationSection(Settings):
             raise ValueError("sample_steps has no effect with num_validation_images 0; raise that, or leave it out")
         if any(not 0 < scale <= 4 for scale in self.evaluation_scales):
             raise ValueError(f"evaluation_scales {list(self.evaluation_scales)} must lie above 0 and at most at 4")
-        if any("{trigger}" not in prompt for prompt in self.evaluation_prompts):
-            raise ValueError("evaluation_prompts: each must hold {trigger}, where the trigger word goes")
         return self

@@ -23,7 +23,7 @@ class PromptSampler:
     keep_first_tags: int = 1
 
     def prompts(self, captions: Sequence[str], concepts: Sequence[str | None]) -> list[str]:
-        """One prompt for each caption. `concepts`: the trigger word of each image, None in the preservation set."""
+        """One prompt for each caption. `concepts`: the trigger word of each image, None or "" where it has none."""
         share, count = self.generators.share, len(captions)
         draws = share.uniform((count,), self.generators["dropout"]).tolist()
         orders = share.integers(SEEDS, count, self.generators["tags"]).tolist() if self.shuffle_tags else [None] * count
@@ -33,7 +33,7 @@ class PromptSampler:
     def _word(self, caption: str, concept: str | None, draw: float, order: int | None) -> str:
         if draw < self.caption_dropout:
             return ""
-        if draw < self.caption_dropout + self.trigger_only_dropout and concept is not None:
+        if draw < self.caption_dropout + self.trigger_only_dropout and concept:
             return concept
         return caption if order is None else self._shuffled(caption, order)
 

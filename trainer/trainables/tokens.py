@@ -45,9 +45,10 @@ class TokenPart:
 def _place(placement: Placement) -> TokenPart:
     """Also where they are not trained: captions have the words in any case."""
     family, settings, generators = placement.family, placement.tokens, placement.generators
-    if settings.num_tokens == 0:
-        return TokenPart(plain_words(family, [concept.trigger_word for concept in placement.concepts]))
-    starts = token_starts(settings, placement.concepts, family)
+    concepts = [concept for concept in placement.concepts if concept.trigger_word]
+    if settings.num_tokens == 0 or not concepts:
+        return TokenPart(plain_words(family, [concept.trigger_word for concept in concepts]))
+    starts = token_starts(settings, concepts, family)
     tokens = add_tokens(family, starts, settings.num_tokens, generators["init_tokens"])
     if settings.token_init == "images":
         tower = image_tower(placement.base_model)

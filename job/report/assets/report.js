@@ -48,7 +48,7 @@
   // ---- the verdict
 
   function showVerdict() {
-    const words = data.triggers.join(", ");
+    const words = data.triggers.join(", ") || "LoRA";
     document.title = `${words}: training report`;
     byId("kicker").textContent = `Training report. ${words} on ${data.base}`;
     const verdict = evaluation ? evaluation.verdict : { headline: "Trained and verified; not evaluated.", reasons: [

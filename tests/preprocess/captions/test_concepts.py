@@ -212,7 +212,9 @@ def test_a_preservation_image_without_a_caption_is_named(make_zip: MakeFiles, pr
     source = make_zip(portraits("", 1, 0) | {"0.txt": b"a TOK"})
     dataset = prepared(source, tmp_path / "dataset", preservation_data=str(prior(portraits("", 1, 10))))
     assert [example.caption for example in dataset.examples] == ["a TOK", ""]
-    assert any("1 of 2 images came without a caption and are trained as ''" in line for line in dataset.warnings)
+    assert any(
+        "1 of 2 images came without a caption and are trained with an empty one" in line for line in dataset.warnings
+    )
 
 
 def test_the_preservation_set_is_balanced_against_all_concepts(
