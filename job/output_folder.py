@@ -21,6 +21,7 @@ class OutputFolder:
         self.report = path / "report.json"
         self.page = path / "report.html"
         self.dataset = path / "dataset"
+        self.sources = path / "sources.json"
         self.class_images = path / "class_images"
         self.latents = path / "latents"
         self.samples = path / "samples"

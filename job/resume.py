@@ -1,22 +1,33 @@
 """Resumes a run: finds the checkpoint, its folder and its settings."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from job.output_folder import OutputFolder
+from preprocess.uploads.identity import differences, identify, read_identities
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
+from trainer.checkpoints.same_run import require_steps_left
 from trainer.open_settings import OPEN
 
 LATEST = "latest"
 MAY_CHANGE = (
-    "max_train_steps", "max_train_epochs", "max_train_minutes", "checkpointing_steps", "keep_checkpoints",
-    "num_validation_images", "num_inference_steps", "guidance_scale", "validation_prompt", "save_precision",
-    "early_stopping_patience", "diagnostics_steps", "evaluate", "shard_base",
+    # how long is trained: schedules are stretched to a new end
+    "max_train_steps", "max_train_epochs", "max_train_minutes", "early_stopping_patience",
+    # what is written and watched
+    "checkpointing_steps", "keep_checkpoints", "save_precision", "diagnostics_steps", "trackers", "push_to_hub",
+    "hub_private", "hub_license",
+    # what is drawn and scored beside the training
+    "num_validation_images", "num_inference_steps", "guidance_scale", "validation_prompt", "sample_steps", "evaluate",
+    "evaluation_scales", "evaluation_checkpoints", "evaluation_samples", "evaluation_prompts", "unrelated_prompts",
+    "evaluation_clip", "evaluation_dino", "evaluation_face_model",
+    # where things lie
+    "shard_base", "latent_cache", "compile_cache", "num_workers",
 )  # fmt: skip
-"""What says how long is trained, what is looked at, and where the base lies. Schedules are stretched to a new end."""
+"""Settings that do not change what a step does."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +40,12 @@ class Resumed:
     checkpoint: Path
 
 
-def resume(which: str, output: Path | None, given: TrainingConfig) -> Resumed:
-    """`which`: "latest", or the folder of a checkpoint or of a run. `given`: only what was set in it counts.
+def resume(which: str, output: Path | None, given: TrainingConfig, data: Sequence[str | Path] = ()) -> Resumed:
+    """`which`: "latest", or the folder of a checkpoint or of a run. `given`: only what was set in it counts. `data`:
+    the images, if they are given again.
 
-    Raises ConfigError when there is no such checkpoint, when later ones would be overwritten, or settings differ.
+    Raises ConfigError when there is no such checkpoint, when later ones would be overwritten, when settings or data
+    differ, or the new end lies before the checkpoint. Nothing is written.
     """
     folder = _locate(which, output)
     run = OutputFolder(folder.parent.parent)
@@ -43,7 +56,11 @@ def resume(which: str, output: Path | None, given: TrainingConfig) -> Resumed:
             f"resume: {run.checkpoints} has later checkpoints (step {', '.join(map(str, later))}), which this run "
             "would write anew. Move them away, or resume from latest"
         )
-    return Resumed(run, resumed_config(build_config(state["config"]), given), state, folder)
+    config = resumed_config(build_config(state["config"]), given)
+    require_steps_left(state, config.max_train_steps)
+    if data:
+        _require_same_data(data, run)
+    return Resumed(run, config, state, folder)
 
 
 def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConfig:
@@ -68,6 +85,19 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
     merged = build_config(saved.model_dump() | different)
     # nothing counts as asked for anew, but what the family filled in stays as it was
     return TrainingConfig.model_construct(set(OPEN), **dict(merged))
+
+
+def _require_same_data(data: Sequence[str | Path], run: OutputFolder) -> None:
+    before = read_identities(run.sources)
+    if before is None:
+        raise ConfigError(f"resume: {run.path} does not say which data it was trained on; leave the data out")
+    found = differences(before, identify(data, run.path))
+    if found:
+        lines = "\n".join(f"  {line}" for line in found)
+        raise ConfigError(
+            f"resume: a resumed training is the same training, and the data differ:\n{lines}\n"
+            "Leave the data out to go on with the images that the run has prepared, or train anew into another --output"
+        )
 
 
 def _locate(which: str, output: Path | None) -> Path:

@@ -166,7 +166,7 @@ def _job(arguments: argparse.Namespace) -> "Job":
 
     if output is not None:
         return Job(config, arguments.data, output)
-    resumed = resume(arguments.resume, arguments.output, config)
+    resumed = resume(arguments.resume, arguments.output, config, arguments.data)
     require_several_processes(resumed.config.shard_base)
     return Job(resumed.config, arguments.data, resumed.output, resumed.state)
 

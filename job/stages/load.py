@@ -2,12 +2,14 @@
 
 from collections.abc import Generator
 
+from families.loading.fingerprint import fingerprint
 from job.evaluating import evaluation_encoders
 from job.progress import Progress
 from job.publishing.hub import require_publishable
 from job.stage import Job
 from job.trackers import require_trackers
 from trainer.base_model import autocast_precision, load_base, precision
+from trainer.checkpoints.same_run import require_same_base, require_same_processes
 from trainer.distributed.processes import start
 from trainer.execution.attention import require_attention
 from trainer.resolution import resolve
@@ -25,7 +27,12 @@ def load(job: Job) -> Generator[Progress, None, None]:
     require_attention(config.attention, job.device, job.dtype)
     yield job.progress(f"loading the base model {config.base_model}")
     load_family(job)
-    job.output.write_config(job.config)
+    if job.state is None:
+        job.output.write_config(job.config)
+    else:
+        require_same_processes(job.state, job.processes.share.count)
+        if not next(job.family.denoiser.parameters()).is_meta:  # else when its weights are there, before the first step
+            require_same_base(job.state, fingerprint(job.family.denoiser))
     for note in (*job.family.training_notes, *trigger_notes(config.preparation, job.family)):
         yield job.progress(note, warning=True)
     checkpoints = config.checkpointing_steps is not None

@@ -10,8 +10,10 @@ from preprocess.dataset import PreparedDataset, are_prepared, is_prepared
 from preprocess.gallery.page import write_gallery
 from preprocess.prepare import preparing
 from preprocess.reopen import reopen
+from preprocess.uploads.identity import identify, write_identities
 from settings.preparation import DataConfig
 from trainer.adapters.requirements import where_it_opens
+from trainer.checkpoints.same_run import require_same_images
 from trainer.distributed.preparation_workers import workers_of
 from trainer.resolution import base_requirements, with_prompt_of_captions
 
@@ -19,13 +21,18 @@ from trainer.resolution import base_requirements, with_prompt_of_captions
 def prepare(job: Job) -> Generator[Progress, None, None]:
     """Set `dataset`, and send its folder to the other ranks."""
     yield job.progress("preparing the images")
-    if job.state is not None:
+    if job.state is None:
+        write_identities(identify(job.sources, job.output.path), job.output.sources)
+    else:
         done = is_prepared(job.output.dataset)
         job.sources = [job.output.dataset if done else job.state["dataset"]]
     settings = yield from _with_class_images(job)
     job.dataset = yield from _dataset(job, settings)
     job.config = with_prompt_of_captions(job.config, job.dataset)
-    write_gallery(job.dataset, job.output.dataset)
+    if job.state is None:
+        write_gallery(job.dataset, job.output.dataset)
+    else:
+        require_same_images(job.state, job.dataset.digest())
     digest = "" if job.processes.is_single else job.dataset.digest()
     job.processes.broadcast((str(job.dataset.folder.resolve()), digest))
     yield from _findings(job)

@@ -65,7 +65,8 @@ def take_in(
     return [
         FoundFile(file.path, beginning + file.name, file.root)
         for folder, beginning in folders
-        for file in _files(folder)
+        for file in files_in(folder)
+        if not _is_shard(file.path, folder)
     ]
 
 
@@ -92,12 +93,12 @@ def _fetch(url: str, room: Path, limits: ArchiveLimits) -> Path:
         raise DatasetError(f"{error}. Check the address, or download the file yourself.") from error
 
 
-def _files(root: Path) -> list[FoundFile]:
+def files_in(root: Path) -> list[FoundFile]:
     """Files, also what links lead to; links to folders stand for themselves, for they may lead round in circles."""
     found = []
     for path in sorted(_below(root)):
         name = path.relative_to(root).as_posix()
-        if not is_ignored(name) and not _is_shard(path, root):
+        if not is_ignored(name):
             found.append(FoundFile(path, name, root))
     return found
 

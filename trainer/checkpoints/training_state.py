@@ -8,6 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from settings.record import ConfigError
+from trainer.checkpoints.same_run import (
+    require_same_base,
+    require_same_images,
+    require_same_processes,
+    require_steps_left,
+)
 
 if TYPE_CHECKING:
     from trainer.training import Training
@@ -41,19 +47,13 @@ def capture(training: Training) -> dict[str, Any]:
 def restore(training: Training, state: dict[str, Any]) -> None:
     """Put a captured state onto a training that was built from the same configuration.
 
-    Raises ConfigError when base model, images or trained parameters are others than they were.
+    Raises ConfigError when base model, images or trained parameters are others than they were, or the end is before it.
     """
-    for name, what in (("base_fingerprint", "base model"), ("dataset_digest", "prepared images")):
-        now = training.base_fingerprint if name == "base_fingerprint" else training.dataset.digest()
-        if state[name] != now:
-            raise ConfigError(f"resume: the {what} changed since the checkpoint was written. Train anew into another "
-                              "--output")  # fmt: skip
     trainer = training.trainer
-    if (count := state.get("processes", 1)) != trainer.generators.share.count:
-        raise ConfigError(
-            f"resume: the checkpoint was trained by {count} processes, whose batches were others than those "
-            f"of {trainer.generators.share.count}; start {count}, or train anew into another --output"
-        )
+    require_same_base(state, training.base_fingerprint)
+    require_same_images(state, training.dataset.digest())
+    require_same_processes(state, trainer.generators.share.count)
+    require_steps_left(state, training.config.max_train_steps)
     if set(state["trainables"]) != {trainable.name for trainable in trainer.trainables}:
         raise ConfigError(f"resume: the checkpoint trains {', '.join(state['trainables'])}, this configuration not")
     trainer.step, training.seconds = state["step"], state["seconds"]

@@ -1,0 +1,38 @@
+"""What a resumed training must have in common with its checkpoint. Each check comes before anything is rewritten."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from settings.record import ConfigError
+
+ANEW = "Train anew into another --output"
+
+
+def require_same_base(state: Mapping[str, Any], fingerprint: str) -> None:
+    """Raises ConfigError for another base than that of the state."""
+    if state["base_fingerprint"] != fingerprint:
+        raise ConfigError(f"resume: the base model changed since the checkpoint was written. {ANEW}")
+
+
+def require_same_images(state: Mapping[str, Any], digest: str) -> None:
+    """Raises ConfigError for other prepared images than those of the state, or the same ones edited."""
+    if state["dataset_digest"] != digest:
+        raise ConfigError(f"resume: the prepared images changed since the checkpoint was written. {ANEW}")
+
+
+def require_same_processes(state: Mapping[str, Any], count: int) -> None:
+    """Raises ConfigError for another number of processes."""
+    if (before := state.get("processes", 1)) != count:
+        raise ConfigError(
+            f"resume: the checkpoint was trained by {before} processes, whose batches were others than those of "
+            f"{count}; start {before}, or train anew into another --output"
+        )
+
+
+def require_steps_left(state: Mapping[str, Any], max_train_steps: int | None) -> None:
+    """Raises ConfigError where the run should end before the step of its checkpoint."""
+    if max_train_steps is not None and max_train_steps < state["step"]:
+        raise ConfigError(
+            f"resume: max_train_steps is {max_train_steps} now, and the checkpoint has {state['step']} steps already. "
+            "Give more steps or leave it out; an earlier checkpoint's weights.safetensors is a result of its own"
+        )
