@@ -212,6 +212,8 @@ def _concept_rules(config: DataConfig) -> None:
 def _caption_rules(config: DataConfig) -> None:
     if config.caption_dropout + config.trigger_only_dropout > 1:
         raise ValueError("caption_dropout and trigger_only_dropout together exceed 1")
+    if config.caption_dropout == 1:
+        raise ValueError("caption_dropout: 1 leaves no caption to train; give less than 1, usual is 0.05 to 0.2")
     if config.trigger_only_dropout > 0 and not config.class_words:
         raise ValueError("trigger_only_dropout has no effect without a trigger_word; leave it out")
     if config.captioner == "none" and config.captioner_prompt:

@@ -14,7 +14,7 @@ from families.noise.noise_process import NoiseProcess
 from trainer.data.batches import LatentBatch
 from trainer.data.prompts import PromptSampler
 from trainer.execution.accumulation import GradientSource
-from trainer.losses.term import LossTerm, StepContext
+from trainer.losses.term import OF_IMAGES, LossTerm, StepContext
 from trainer.randomness import NamedGenerators
 from trainer.trainables.trainable import Trainable, TrainingDiverged
 
@@ -76,7 +76,7 @@ class Trainer:
             trainable.end_at(step)
 
     def backward(self, batch: LatentBatch, share: float) -> Losses:
-        """Add the gradients of a batch that is `share` of the step's images."""
+        """Add the gradients of a batch that is `share` of the step's images. Returns the means over its images."""
         latents = self.family.latents(batch.moments, self._normal("latents", batch))
         draw = self.noise_process.draw(latents, self.generators["timestep"], self.generators["noise"])
         noised = self.noise_process.corrupt(latents, draw)
@@ -100,7 +100,7 @@ class Trainer:
         )
         of_terms = {term.name: term(context) for term in self.losses}
         losses = {name: loss for name, loss in of_terms.items() if loss is not None}
-        self.accelerator.backward(torch.stack(list(losses.values())).sum() * share)
+        self.accelerator.backward(torch.stack(_counted(losses, batch.filling)).sum() * share)
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _normal(self, name: str, batch: LatentBatch) -> Tensor:
@@ -118,3 +118,10 @@ class Trainer:
                 f"gradient norms {read_norms}. Lower the learning rates."
             )
         return read_losses, read_norms
+
+
+def _counted(losses: Losses, filling: float) -> list[Tensor]:
+    """As they enter the gradient: images that fill up a batch count less. What is reported is a mean all the same."""
+    if filling == 1.0:
+        return list(losses.values())
+    return [filling * loss if name in OF_IMAGES else loss for name, loss in losses.items()]

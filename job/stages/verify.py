@@ -1,10 +1,16 @@
 """Verify stage: reads the file back onto the bare base and compares."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 from job.progress import Progress
 from job.stage import Job
+from job.verification.verify import Verification
 from job.verification.verify import verify as compare
+from settings.sections.optimization import PRODIGY
+from settings.training import TrainingConfig
+
+SENSIBLE_STEPS = 100
+"""Fewer teach nothing on any base; the default is 500 and more."""
 
 
 def verify(job: Job) -> Generator[Progress, None, None]:
@@ -13,5 +19,22 @@ def verify(job: Job) -> Generator[Progress, None, None]:
     job.verification = compare(
         job.output.weights, job.family, job.probe, job.base_prediction, job.trained_prediction, job.artifact
     )
+    for warning in verification_warnings(job.verification, job.config):
+        yield job.progress(warning, 1.0, warning=True)
     difference = f"relative difference {job.verification.difference:.1e}"
     yield job.progress(f"verified: the file does what the training did ({difference})", 1.0)
+
+
+def verification_warnings(found: Verification, config: TrainingConfig) -> Iterator[str]:
+    """What a whole file lacks all the same: any effect, or some layers'."""
+    if not found.learned:
+        finds = "" if config.optimizer not in PRODIGY else f", for {config.optimizer} finds its rate first"
+        yield (
+            f"nothing was learned yet: {config.max_train_steps} steps changed no picture{finds}; give at least "
+            f"{SENSIBLE_STEPS} (max_train_steps)"
+        )
+    elif found.untrained:
+        yield (
+            f"{found.untrained} of {found.layers} layers were never trained, such as {found.example}: no step had a "
+            "gradient for them. Empty captions give cross-attention nothing to read; are there captions?"
+        )

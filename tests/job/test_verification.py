@@ -10,8 +10,10 @@ import torch
 from artifact.artifact import Artifact
 from artifact.layers import LohaLayer, LoraLayer
 from families.family import ModelFamily
+from job.stages.verify import verification_warnings
 from job.verification.verify import Probe, VerificationFailed, verify
 from sampler.sampler import Sampler
+from settings.training import TrainingConfig
 from tests.artifact.test_artifact import make_artifact
 
 Change = Callable[[Artifact], Artifact]
@@ -58,7 +60,7 @@ def test_a_file_that_differs_fails_with_a_table(
     assert torch.equal(probe.predict(base, {}), untouched)
 
 
-def test_a_training_without_effect_fails(base: ModelFamily, tmp_path: Path) -> None:
+def test_a_training_without_effect_is_known(base: ModelFamily, tmp_path: Path) -> None:
     artifact, probe, path = make_artifact(base), Probe.make(base, "a photo of TOK"), tmp_path / "weights.safetensors"
     untouched = probe.predict(base, {})
     faint = {
@@ -66,8 +68,41 @@ def test_a_training_without_effect_fails(base: ModelFamily, tmp_path: Path) -> N
     }
     silent = replace(artifact, layers=faint)
     _write(silent, path, base)
-    with pytest.raises(VerificationFailed, match=r"FAILED .*effect of what was trained"):
+    found = verify(path, base, probe, untouched, _prediction(base, silent, probe), silent)
+    assert not found.learned and found.difference == pytest.approx(0, abs=1e-3)
+    (warning,) = verification_warnings(found, TrainingConfig(max_train_steps=3, optimizer="prodigy"))
+    assert warning.startswith("nothing was learned yet: 3 steps changed no picture, for prodigy finds its rate first")
+    _write(artifact, path, base)  # a file that does something is not that of a training that did nothing
+    with pytest.raises(VerificationFailed, match="differs from the trained model"):
         verify(path, base, probe, untouched, _prediction(base, silent, probe), silent)
+
+
+def test_values_too_small_for_half_precision_are_no_difference(base: ModelFamily, tmp_path: Path) -> None:
+    """As after a few steps with a rate that is still to be found."""
+    artifact, probe, path = make_artifact(base), Probe.make(base, "a photo of TOK"), tmp_path / "weights.safetensors"
+    untouched = probe.predict(base, {})
+    small = {
+        name: replace(layer, up=layer.up * (1e-6 / layer.up.abs().max()))
+        for name, layer in artifact.layers.items()
+        if isinstance(layer, LoraLayer)
+    }
+    artifact = replace(artifact, layers=small)
+    artifact.write(path, "fp16", architecture=base.architecture, base_model_version=base.base_model_version)
+    found = verify(path, base, probe, untouched, _prediction(base, artifact, probe), artifact)
+    assert not found.learned and found.untrained == 0
+
+
+def test_layers_that_no_step_reached_are_counted(base: ModelFamily, tmp_path: Path) -> None:
+    artifact, probe, path = make_artifact(base), Probe.make(base, "a photo of TOK"), tmp_path / "weights.safetensors"
+    untouched = probe.predict(base, {})
+    name, layer = next(iter(artifact.layers.items()))
+    assert isinstance(layer, LoraLayer)
+    fresh = replace(artifact, layers={**artifact.layers, name: replace(layer, up=torch.zeros_like(layer.up))})
+    _write(fresh, path, base)
+    found = verify(path, base, probe, untouched, _prediction(base, fresh, probe), fresh)
+    assert (found.layers, found.untrained, found.example) == (7, 1, name)
+    (warning,) = verification_warnings(found, TrainingConfig())
+    assert warning.startswith(f"1 of 7 layers were never trained, such as {name}")
 
 
 def _write(artifact: Artifact, path: Path, base: ModelFamily) -> None:

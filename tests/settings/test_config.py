@@ -31,6 +31,7 @@ from settings.training import TrainingConfig, build_config
         ({"concepts": [{"trigger_word": "A"}, {"trigger_word": "A"}]}, "each needs a trigger_word of its own"),
         ({"concepts": [{"trigger_word": "A"}], "class_word": "dog"}, "leave the outer ones out"),
         ({"caption_dropout": 0.6, "trigger_only_dropout": 0.6}, "together exceed 1"),
+        ({"caption_dropout": 1.0}, "leaves no caption to train"),
         ({"captioner": "none", "captioner_prompt": "x"}, "captioner_prompt has no effect"),
         ({"trigger_word": "a b"}, "trigger_word: must be one word"),
         ({"evaluation_scales": "0.8,1"}, r"evaluation_scales: must be a list, such as \[a, b\] \(given: '0.8,1'\)"),

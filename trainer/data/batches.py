@@ -19,7 +19,7 @@ from trainer.distributed.batch_share import WHOLE, Share
 @dataclass(frozen=True)
 class LatentBatch:
     """A micro-batch. `moments`: (B, X, h, w), as `encode_image` returns them. `masks`: (B, 1, h, w), None without any.
-    `weights`: (B,)."""
+    `weights`: (B,). `filling`: by how much all of its images count less, because some are there to fill it up."""
 
     moments: Tensor
     captions: list[str]
@@ -29,6 +29,7 @@ class LatentBatch:
     weights: Tensor
     conditioning: Conditioning | None = None
     """Pictures that the denoiser reads beside the latents."""
+    filling: float = 1.0
 
     def split(self, parts: int) -> "list[LatentBatch]":
         """At most `parts` batches, as equal as can be, none of them empty."""
@@ -43,6 +44,7 @@ class LatentBatch:
                 None if self.masks is None else self.masks[first:last],
                 self.weights[first:last],
                 None if self.conditioning is None else self.conditioning.rows(first, last),
+                self.filling,
             )
             for first, last in bounds
         ]
@@ -145,7 +147,7 @@ def _assemble(
     texts = [_draw_caption(example, captions) for example in whole]
     picked, views = share.of(whole), [view.load() for view in share.of(drawn)]
     moments = torch.stack([view.moments for view in views])
-    weights = torch.tensor([example.weight * planned.weight for example in picked])
+    weights = torch.tensor([example.weight for example in picked])
     return LatentBatch(
         moments,
         share.of(texts),
@@ -153,6 +155,7 @@ def _assemble(
         [view.size for view in views],
         _stack_masks(views),
         weights.to(moments.device, non_blocking=True),
+        filling=planned.weight,
     )
 
 

@@ -33,6 +33,10 @@ class StepContext:
     conditioning: Conditioning | None = None
 
 
+OF_IMAGES = ("mse", "huber", "token_attention")
+"""Terms that say something of the batch's images, and count less where a batch is filled up."""
+
+
 class LossTerm(Protocol):
     """One addend of the loss: a scalar mean over the micro-batch; None when it sits this step out."""
 

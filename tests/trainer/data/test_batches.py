@@ -130,3 +130,12 @@ def test_processes_draw_the_captions_of_the_whole_batch(processes: int) -> None:
     ]
     for _ in range(12):
         assert next(whole).captions == [text for part in parts for text in next(part).captions]
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_weights_of_images_are_their_own_and_filling_is_apart(size: int) -> None:
+    """One image in each of three buckets: the loss of each batch is that of its image, whatever the batch size."""
+    stream = BatchStream(examples([(64, 64), (96, 48), (48, 96)]), size, generator(), generator(1))
+    batches = [next(stream) for _ in range(3)]
+    assert all(batch.weights.tolist() == [1.0] * size and batch.filling == pytest.approx(1 / size) for batch in batches)
+    assert all(part.filling == batch.filling for batch in batches for part in batch.split(2))
