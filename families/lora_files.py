@@ -3,12 +3,16 @@
 import re
 from collections.abc import Collection, Iterable
 
-SD15, SDXL, SD3 = "sd15", "sdxl", "sd3"
+SD15, SDXL, SD3, FLUX1, FLUX2 = "sd15", "sdxl", "sd3", "flux1", "flux2"
 COG_SDXL = SDXL
 """The family whose files Replicate's SDXL predictors load."""
 STARTS = {
     "stable-diffusion-xl": SDXL,
     "stable-diffusion-3": SD3,
+    "flux-1": FLUX1,
+    "flux1": FLUX1,
+    "flux-2": FLUX2,
+    "flux2": FLUX2,
     "stable-diffusion-v": SD15,
     "sdxl": SDXL,
     "sd3": SD3,
@@ -35,13 +39,20 @@ def family_of_modules(modules: Iterable[tuple[str, str]]) -> str:
     """
     modules = list(modules)
     if any(component == "transformer" for component, _ in modules):
-        return SD3
+        return _family_of_transformer([path for component, path in modules if component == "transformer"])
     unet = [path for component, path in modules if component == "unet"]
     if any(path.startswith(("down_blocks.0.attentions", "up_blocks.3", "down_blocks.3")) for path in unet):
         return SD15
     second = any(component == "text_encoder_2" for component, _ in modules)
     deep = any(re.search(r"transformer_blocks\.[1-9]", path) for path in unet)
     return SDXL if second or deep or any(path.startswith("up_blocks.0.attentions") for path in unet) else SD15
+
+
+def _family_of_transformer(paths: Collection[str]) -> str:
+    """FLUX has single blocks, in which FLUX.2 has attention and feed-forward in one."""
+    if any(path.endswith((".to_qkv_mlp_proj", ".linear_in", ".linear_out")) for path in paths):
+        return FLUX2
+    return FLUX1 if any(path.startswith("single_transformer_blocks.") for path in paths) else SD3
 
 
 def has_sgm_names(family: str) -> bool:
@@ -51,7 +62,7 @@ def has_sgm_names(family: str) -> bool:
 
 def has_kohya_names(family: str) -> bool:
     """Whether kohya's names mean the same to all tools."""
-    return family != SD3
+    return family in (SD15, SDXL)
 
 
 def plain_prompt_argument(pipeline: str) -> str | None:

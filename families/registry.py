@@ -8,6 +8,7 @@ import torch
 from families.errors import BaseModelError
 from families.family import ModelFamily
 from families.flux1 import Flux1
+from families.flux2 import DEV_PIPELINE, Flux2
 from families.loading.allowed import require_allowed
 from families.loading.opening import LoadingOptions, PredictionChoice
 from families.loading.single_file import inspect_single_file
@@ -16,7 +17,7 @@ from families.sd3 import SD3
 from families.sd15 import SD15
 from families.sdxl import SDXL
 
-FAMILIES = {family.pipeline_class_name: family for family in (SDXL, SD15, SD3, Flux1)}
+FAMILIES = {family.pipeline_class_name: family for family in (SDXL, SD15, SD3, Flux1, Flux2)} | {DEV_PIPELINE: Flux2}
 
 NO_TEXT_TO_IMAGE = {
     "StableDiffusionXLImg2ImgPipeline": "SDXL's refiner, or another model that only improves pictures",

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+import diffusers
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 
 from families.family import ModelFamily
@@ -18,11 +19,19 @@ def pipeline_for(request: SampleRequest, family: ModelFamily) -> Any:
     kind = AutoPipelineForImage2Image if request.mask is None else AutoPipelineForInpainting
     try:
         made = kind.from_pipe(pipeline)
-    except ValueError as error:
+    except ValueError:  # not in the table of diffusers' automatic pipelines
+        made = _of_that_name(pipeline, "Img2ImgPipeline" if request.mask is None else "InpaintPipeline")
+    if made is None or "strength" not in inspect.signature(made.__call__).parameters:
         wanted = "image" if request.mask is None else "mask"
-        raise RequestError(f"{wanted}: {family.name} has no pipeline for it") from error
+        raise RequestError(f"{wanted}: {type(pipeline).__name__} ({family.name}) has no pipeline for it in diffusers")
     made.set_progress_bar_config(disable=True)
     return made
+
+
+def _of_that_name(pipeline: Any, ending: str) -> Any:
+    """The pipeline over the same modules whose name has another ending, as Flux2KleinInpaintPipeline; None without."""
+    kind = getattr(diffusers, type(pipeline).__name__.replace("Pipeline", ending), None)
+    return None if kind is None else kind.from_pipe(pipeline)
 
 
 def guidance_inputs(request: SampleRequest, pipeline: Any) -> dict[str, Any]:

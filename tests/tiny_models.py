@@ -12,9 +12,12 @@ import torch
 import transformers
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     PNDMScheduler,
@@ -32,6 +35,8 @@ from transformers import (
     CLIPTextConfig,
     CLIPTokenizer,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     T5Config,
     T5EncoderModel,
 )
@@ -175,6 +180,49 @@ def write_flux1(folder: Path, *, schnell: bool = False, **transformer: Any) -> P
     return _save(pipeline, folder)
 
 
+def write_flux2(folder: Path, *, distilled: bool = False) -> Path:
+    """FLUX.2 klein's base model, or klein: Qwen3, whose 27th layer is read."""
+    torch.manual_seed(0)
+    tokenizer = tiny_chat_tokenizer()
+    config = Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=28, num_attention_heads=1,
+        num_key_value_heads=1, head_dim=16,
+    )  # fmt: skip
+    pipeline = Flux2KleinPipeline(
+        transformer=_flux2_transformer(joint_attention_dim=48, guidance_embeds=False),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=_flux2_vae(),
+        text_encoder=Qwen3ForCausalLM(config),
+        tokenizer=tokenizer,
+        is_distilled=distilled,
+    )
+    return _save(pipeline, folder)
+
+
+def _flux2_transformer(**config: Any) -> Flux2Transformer2DModel:
+    """Its blocks count for much: their gates are wide."""
+    made = Flux2Transformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+        timestep_guidance_channels=32, axes_dims_rope=(4, 4, 4, 4), **config,
+    )  # fmt: skip
+    with torch.no_grad():
+        for name, weight in made.named_parameters():
+            if "_stream_modulation" in name:
+                weight.normal_()
+    return made
+
+
+def _flux2_vae() -> AutoencoderKLFlux2:
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 16), down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3, layers_per_block=1, latent_channels=4, norm_num_groups=4,
+        sample_size=SIDE,
+    )  # fmt: skip
+    vae.bn.running_mean.normal_()
+    vae.bn.running_var.uniform_(0.5, 2.0)
+    return vae
+
+
 TINY_MODELS: Mapping[str, Callable[[Path], Path]] = {
     "sd15": write_sd15,
     "sd2-v": write_sd2_v,
@@ -182,6 +230,7 @@ TINY_MODELS: Mapping[str, Callable[[Path], Path]] = {
     "sdxl-v": write_sdxl_v,
     "sd3": write_sd3,
     "flux1": write_flux1,
+    "flux2": write_flux2,
 }
 """Every kind that trainings are tested on."""
 
@@ -282,6 +331,25 @@ def tiny_t5_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
     )
+
+
+def tiny_chat_tokenizer() -> PreTrainedTokenizerFast:
+    """Single letters, and a chat template as Qwen3's, thoughts included."""
+    letters = [
+        (letter, -5.0) for letter in " abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ,.'<>|_/\\n0123456789"
+    ]
+    tokenizer = Tokenizer(Unigram([("<|endoftext|>", 0.0), ("<unk>", 0.0), *letters], unk_id=1))
+    template = (
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n"
+        "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+    )
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<|endoftext|>", unk_token="<unk>", model_max_length=4096,
+        additional_special_tokens=["<|im_start|>", "<|im_end|>", "<think>", "</think>"],
+    )  # fmt: skip
+    made.chat_template = template
+    return made
 
 
 def _randomise(denoiser: Any) -> Any:

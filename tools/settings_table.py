@@ -45,7 +45,7 @@ def table() -> str:
 
 def _family_rows() -> Iterator[str]:
     """Defaults by family, in the order of the settings' names in `FamilyDefaults`."""
-    families = sorted(FAMILIES.values(), key=lambda family: family.name)
+    families = sorted(set(FAMILIES.values()), key=lambda family: family.name)
     yield "| setting | " + " | ".join(f"`{family.name}`" for family in families) + " |"
     yield "|---" * (len(families) + 1) + "|"
     for name in (each.name for each in fields(FamilyDefaults) if each.name in TrainingConfig.model_fields):

@@ -43,9 +43,13 @@ class PipelineParts:
             assert options.base_config is not None  # families.registry
             place = find_configuration(options.base_config)
         parts = cls(source, place, options, read_index(place))
-        for part, expected in classes.items():
-            parts._require(part, expected)
+        parts.require(classes)
         return parts
+
+    def require(self, classes: Mapping[str, str]) -> None:
+        """Raises BaseModelError for a part that is missing, or of another class. `classes`: by part."""
+        for part, expected in classes.items():
+            self._require(part, expected)
 
     def config(self, part: str, model: Any) -> Mapping[str, Any]:
         """The configuration of a part, without its weights. `model`: diffusers' class, or transformers' AutoConfig."""
@@ -80,11 +84,14 @@ class PipelineParts:
         return made.eval().requires_grad_(False)
 
     def denoiser(self, part: str, model: Any, convert: Convert, device: torch.device) -> Any:
-        """The denoiser with its weights, read straight to `device`. `convert`: for a single file."""
+        """The denoiser with its weights, read straight to `device`. `convert`: for a single file whose names are not
+        diffusers' own."""
         if self.source.kind == "file":
             made = self.skeleton(part, model)
             with self._errors(part):
-                tensors = convert(denoiser_tensors(Path(self.source.location), device, self.options.dtype))
+                tensors: Mapping[str, Tensor] = denoiser_tensors(Path(self.source.location), device, self.options.dtype)
+                if tensors.keys() != made.state_dict().keys():
+                    tensors = convert(dict(tensors))
             self._require_same(made, tensors)
             made.load_state_dict(tensors, assign=True)
             return made.eval().requires_grad_(False)

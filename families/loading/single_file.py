@@ -31,6 +31,7 @@ class DenoiserFile:
     parts_from: str
 
 
+FLUX2_MARK = "double_stream_modulation_img.{}.weight"
 ALONE = (
     DenoiserFile(
         "FluxPipeline",
@@ -40,8 +41,22 @@ ALONE = (
         ),
         "black-forest-labs/FLUX.1-dev",
     ),
+    DenoiserFile(
+        "Flux2Pipeline",
+        (
+            (FLUX2_MARK.format("lin"), "guidance_in.in_layer.weight"),
+            (FLUX2_MARK.format("linear"), "time_guidance_embed.guidance_embedder.linear_1.weight"),
+        ),
+        "black-forest-labs/FLUX.2-dev",
+    ),
+    DenoiserFile(
+        "Flux2KleinPipeline",
+        ((FLUX2_MARK.format("lin"),), (FLUX2_MARK.format("linear"),)),
+        "black-forest-labs/FLUX.2-klein-base-4B",
+    ),
 )
-"""Families whose denoiser is read alone from a single file: the pipeline's other parts come from base_config."""
+"""Families whose denoiser is read alone from a single file: the pipeline's other parts come from base_config. The first
+that fits is it: klein's lacks what dev's has."""
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 """What may stand before a denoiser's names."""
 
@@ -56,7 +71,6 @@ UNSUPPORTED = (
     (("lora_down", "lora_up", ".lora_A.", ".lora_B.", "hada_w", "lokr_w"), "a LoRA, not a base: it is put on a base"),
     (("emb_params", "clip_l", "clip_g", "string_to_param"), "a textual inversion embedding, not a base"),
     (("control_model.", "controlnet_cond_embedding."), "a ControlNet, not a base"),
-    (("double_stream_modulation_img.",), "a FLUX.2 model, a family that is not supported yet"),
     (("distilled_guidance_layer.",), "a Chroma model, a family that is not supported"),
     (
         ("scale_weight", "scaled_fp8", ".weight_scale", "comfy_quant", ".absmax", ".quant_map"),
@@ -123,7 +137,7 @@ def _pipeline_class(shapes: Shapes, path: Path) -> str:
         return "StableDiffusion3Pipeline"
     if FIRST_LAYER not in shapes:
         raise BaseModelError(
-            f"base_model: {path} is no SD1.5, SD2, SDXL, SD3 or FLUX.1 checkpoint: its tensors have names such as "
+            f"base_model: {path} is no SD1.5, SD2, SDXL, SD3 or FLUX checkpoint: its tensors have names such as "
             f"{next(iter(shapes), '(none at all)')}. For the Stable Diffusion families a denoiser alone "
             "is not enough: take a whole checkpoint."
         )

@@ -17,13 +17,18 @@ def diffusers_recipe(trained: Trained, scale: float) -> Recipe:
     text = "\n".join(
         [
             *_imports(trained),
-            f'pipe = {trained.pipeline}.from_pretrained({model!r}, dtype=torch.float16).to("cuda")',
+            f'pipe = {trained.pipeline}.from_pretrained({model!r}, dtype={_dtype(trained)}).to("cuda")',
             *([] if kind in (ONTO_THE_BASE, "none") else _lora(weights, scale)),
             *(_tokens(trained) if trained.encoders else [f"prompt = {trained.prompt!r}"]),
-            f'pipe(prompt{_plain_prompt(trained)}).images[0].save("image.png")',
+            f'pipe(prompt=prompt{_plain_prompt(trained)}).images[0].save("image.png")',
         ]
     )
     return Recipe("diffusers", _note(trained), text)
+
+
+def _dtype(trained: Trained) -> str:
+    """The states of language models overflow in fp16."""
+    return "torch.float16" if trained.encoders else "torch.bfloat16"
 
 
 def _note(trained: Trained) -> str:
@@ -40,7 +45,8 @@ def _note(trained: Trained) -> str:
             f"diffusers does not open {kind} as it is trained. Make a plain LoRA of it first: python -m artifact "
             f"resize weights.safetensors plain-lora.safetensors --rank 64 --base {base}"
         )
-    return "The LoRA and the embeddings, on the base that was trained on."
+    what = "The LoRA and the embeddings" if trained.encoders else "The LoRA"
+    return f"{what}, on the base that was trained on."
 
 
 def _imports(trained: Trained) -> list[str]:

@@ -21,7 +21,7 @@ from families.loading.sources import BaseModelSource, pipeline_class_name
 from families.registry import FAMILIES
 from preprocess.dataset import PreparedDataset
 from settings.training import TrainingConfig
-from tests.tiny_models import TINY_MODELS, load_tiny
+from tests.tiny_models import SIDE, TINY_MODELS, load_tiny
 from trainer.data.latent_cache import CachedExample, CachedView
 from trainer.resolution import resolve
 from trainer.training import Training, build_training
@@ -71,15 +71,18 @@ def curve_config(base_model: str, **changes: object) -> TrainingConfig:
     return TrainingConfig(**settings)
 
 
-def cached_examples(count: int = 6) -> list[CachedExample]:
-    """Random moments instead of pictures, so that the curves know nothing of data preparation."""
+def cached_examples(count: int = 6, latents: torch.Size | None = None) -> list[CachedExample]:
+    """Random moments instead of pictures, so that the curves know nothing of data preparation. `latents`: the shape of
+    one picture's, where the family caches no moments.
+    """
     generator = torch.Generator().manual_seed(7)
     size = SizeConditioning((96, 80), (8, 0), (64, 64))
     examples = []
     for index in range(count):
-        mean = torch.randn(4, 16, 16, generator=generator) * 3
-        moments = torch.cat([mean, torch.full((4, 16, 16), -6.0)])
-        mask = torch.rand(1, 16, 16, generator=generator) if index % 2 else None
+        shape = latents or torch.Size((4, 16, 16))
+        mean = torch.randn(shape, generator=generator) * (3 if latents is None else 1)
+        moments = torch.cat([mean, torch.full(shape, -6.0)]) if latents is None else mean
+        mask = torch.rand(1, *shape[1:], generator=generator) if index % 2 else None
         view = CachedView(moments, mask, size)
         examples.append(CachedExample((view,), f"a photo of TOK, number {index}", "TOK", (64, 64), 1, 1.0))
     return examples
@@ -89,7 +92,9 @@ def cached_examples(count: int = 6) -> list[CachedExample]:
 def curve_training(family: ModelFamily, config: TrainingConfig) -> Iterator[Training]:
     """A training on those examples, put on the base and taken off again."""
     dataset = PreparedDataset(Path(), (), (), ())
-    training = build_training(resolve(config, family), family, dataset, cached_examples(), Accelerator(cpu=True))
+    cached = family.encode_image(torch.zeros(1, 3, SIDE, SIDE)).shape
+    examples = cached_examples(latents=cached[1:] if family.latent_shape(cached) == cached else None)
+    training = build_training(resolve(config, family), family, dataset, examples, Accelerator(cpu=True))
     try:
         yield training
     finally:

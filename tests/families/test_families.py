@@ -22,6 +22,7 @@ from sampler.weights import read_weights
 from settings.record import ConfigError
 from settings.training import TrainingConfig
 from tests.conftest import EXAMPLE
+from tests.families.test_family_files import latent_shape
 from tests.tiny_models import TINY_MODELS, opened, write_sd2_v, write_sd3, write_sd15, write_sd15_inpainting, write_sdxl
 from trainer.adapters.peft_adapter import PeftAdapter
 from trainer.adapters.targets import denoiser_targets
@@ -34,6 +35,7 @@ FACTS = {  # modelspec.architecture, ss_base_model_version, prediction type, enc
     "sdxl-v": ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0", "v_prediction", ("clip_l", "clip_g")),
     "sd3": ("stable-diffusion-3-medium", "sd3-m", "flow", ("clip_l", "clip_g")),
     "flux1": ("flux-1-dev", "flux1", "flow", ()),
+    "flux2": ("flux-2-klein", "flux2_klein", "flow", ()),
 }
 NAMES = {  # the layer's path, and its name in our files
     "sd15": (
@@ -45,6 +47,10 @@ NAMES = {  # the layer's path, and its name in our files
         "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k",
     ),
     "sd3": ("transformer_blocks.0.attn.add_k_proj", "transformer.transformer_blocks.0.attn.add_k_proj"),
+    "flux2": (
+        "single_transformer_blocks.1.attn.to_qkv_mlp_proj",
+        "transformer.single_transformer_blocks.1.attn.to_qkv_mlp_proj",
+    ),
     "flux1": ("single_transformer_blocks.1.attn.to_k", "transformer.single_transformer_blocks.1.attn.to_k"),
 }
 
@@ -71,10 +77,10 @@ def test_family_and_prediction_are_read_from_the_checkpoint(kind: str, tiny_fold
     assert not any(parameter.requires_grad for parameter in family.denoiser.parameters())
 
 
-@pytest.mark.parametrize("tiny", ["sd15", "sdxl", "sd3", "flux1"], indirect=True)
+@pytest.mark.parametrize("tiny", ["sd15", "sdxl", "sd3", "flux1", "flux2"], indirect=True)
 def test_it_encodes_denoises_and_samples(tiny: ModelFamily) -> None:
     moments = tiny.encode_image(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1)
-    latents = tiny.latents(moments, torch.zeros(2, 4, 16, 16))
+    latents = tiny.latents(moments, torch.zeros(latent_shape(tiny, 2)))
     prompts = tiny.encode_prompts(["a red star", "a blue star"])
     draw = tiny.noise_process.draw(latents, torch.Generator().manual_seed(0), torch.Generator().manual_seed(1))
     size = SizeConditioning((64, 64), (0, 0), (64, 64))
@@ -97,9 +103,10 @@ def test_features_are_those_of_diffusers_own_pipeline(tiny: ModelFamily) -> None
         torch.testing.assert_close(ours.pooled_prompt_embeds, theirs[2])
 
 
-@pytest.mark.parametrize(
-    "kind", ["sd15", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sd2-v", "sdxl-v", "sd3")), "flux1"]
-)
+SLOW_ONES = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("sd2-v", "sdxl-v", "sd3", "flux2")]
+
+
+@pytest.mark.parametrize("kind", ["sd15", "flux1", *SLOW_ONES])
 def test_a_training_end_to_end(kind: str, tiny_folders: dict[str, Path], tmp_path: Path) -> None:
     """Verified as every training is, and its samples drawn; then the file is put on a fresh base."""
     config = TrainingConfig(

@@ -11,12 +11,11 @@ from PIL import Image
 
 from artifact.artifact import Artifact
 from families.family import ModelFamily
-from families.registry import load_base_model
 from job.report.diffusers_recipe import diffusers_recipe
 from job.report.recipe import Trained
 from sampler.sampler import Sampler, SampleRequest
 from tests.families.test_family_files import random_lora
-from tests.tiny_models import TINY_MODELS
+from tests.tiny_models import TINY_MODELS, opened
 
 PROMPT, SCALE = "a photo of TOK on the moon", 0.5
 SETTINGS = "width=64, height=64, num_inference_steps=2, guidance_scale=3.0, generator=torch.Generator().manual_seed(5)"
@@ -30,12 +29,13 @@ def with_words(family: ModelFamily) -> Artifact:
         name: 0.3 * torch.randn(2, encoder.get_input_embeddings().embedding_dim, generator=generator)
         for name, encoder in zip(family.encoder_names, family.text_encoders, strict=True)
     }
-    return replace(artifact, tokens=rows, description=replace(artifact.description, triggers={"TOK": ["<s0>", "<s1>"]}))
+    words = ["<s0>", "<s1>"] if rows else []
+    return replace(artifact, tokens=rows, description=replace(artifact.description, triggers={"TOK": words}))
 
 
 def run_recipe(trained: Trained, folder: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """What the recipe draws on a CPU, in few steps."""
-    text = diffusers_recipe(trained, SCALE).text.replace("torch.float16", "torch.float32").replace('"cuda"', '"cpu"')
+    text = re.sub(r"torch.b?float16", "torch.float32", diffusers_recipe(trained, SCALE).text).replace('"cuda"', '"cpu"')
     text = re.sub(r"pipe\((prompt[^)]*)\)\.images", rf"pipe(\1, {SETTINGS}).images", text)
     monkeypatch.chdir(folder)
     exec(compile(text, "recipe", "exec"), {})
@@ -43,16 +43,17 @@ def run_recipe(trained: Trained, folder: Path, monkeypatch: pytest.MonkeyPatch) 
         return np.asarray(image.convert("RGB"), int)
 
 
-@pytest.mark.parametrize("kind", ["sd15", pytest.param("sdxl", marks=pytest.mark.slow), "sd3"])
+@pytest.mark.parametrize("kind", ["sd15", pytest.param("sdxl", marks=pytest.mark.slow), "sd3", "flux1", "flux2"])
 def test_the_recipe_draws_the_same(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = TINY_MODELS[kind](tmp_path / "base")
-    family = load_base_model(str(base), torch.float32)
+    family = opened(base)
     artifact = with_words(family)
     artifact.write(
         tmp_path / "weights.safetensors", "fp32", architecture=family.architecture,
         base_model_version=family.base_model_version,
     )  # fmt: skip
-    artifact.write_embeddings(tmp_path / "embeddings.safetensors")
+    if artifact.tokens:
+        artifact.write_embeddings(tmp_path / "embeddings.safetensors")
     sampler = Sampler(family)
     request = SampleRequest(PROMPT, width=64, height=64, num_inference_steps=2, guidance_scale=3.0, seed=5)
     bare = np.asarray(sampler.generate(request)[0], int)
@@ -86,7 +87,7 @@ def test_what_diffusers_cannot_open_is_made_openable(adapter: str, loads: str | 
 def test_each_word_has_its_own_tokens() -> None:
     trained = Trained("base/model", "StableDiffusionPipeline", ["clip_l"], "lora", ["TOK", "HAT"], "TOK with a HAT")
     code = diffusers_recipe(trained, 1).text
-    first, last = code.index("prompt, count"), code.index("pipe(prompt")
+    first, last = code.index("prompt, count"), code.index("pipe(prompt=")
     names = {"tokens": ["<s0>", "<s1>", "<s2>", "<s3>"]}
     exec(code[first:last], names)
     assert names["prompt"] == "<s0><s1> with a <s2><s3>"

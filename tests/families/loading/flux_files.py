@@ -1,6 +1,6 @@
-"""Writes a tiny FLUX.1 transformer as one file with the names of its makers' own code, as ComfyUI's users have it.
+"""Writes a tiny FLUX transformer as one file with the names of its makers' own code, as ComfyUI's users have it.
 
-The reverse of `families.loading.flux_names`, by a table of its own.
+The reverse of `families.loading.flux_names`, and of diffusers' converter for FLUX.2, by tables of their own.
 """
 
 import re
@@ -18,6 +18,13 @@ OUTSIDE = {
     "time_text_embed.timestep_embedder.linear_2": "time_in.out_layer",
     "time_text_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
     "time_text_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
+    "time_guidance_embed.timestep_embedder.linear_1": "time_in.in_layer",
+    "time_guidance_embed.timestep_embedder.linear_2": "time_in.out_layer",
+    "time_guidance_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
+    "time_guidance_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
+    "double_stream_modulation_img.linear": "double_stream_modulation_img.lin",
+    "double_stream_modulation_txt.linear": "double_stream_modulation_txt.lin",
+    "single_stream_modulation.linear": "single_stream_modulation.lin",
     "time_text_embed.text_embedder.linear_1": "vector_in.in_layer",
     "time_text_embed.text_embedder.linear_2": "vector_in.out_layer",
     "proj_out": "final_layer.linear",
@@ -32,6 +39,10 @@ IN_DOUBLE = {
     "attn.to_add_out": "txt_attn.proj",
     "ff.net.0.proj": "img_mlp.0",
     "ff.net.2": "img_mlp.2",
+    "ff.linear_in": "img_mlp.0",
+    "ff.linear_out": "img_mlp.2",
+    "ff_context.linear_in": "txt_mlp.0",
+    "ff_context.linear_out": "txt_mlp.2",
     "ff_context.net.0.proj": "txt_mlp.0",
     "ff_context.net.2": "txt_mlp.2",
     "attn.norm_q": "img_attn.norm.query_norm",
@@ -42,6 +53,8 @@ IN_DOUBLE = {
 IN_SINGLE = {
     "norm.linear": "modulation.lin",
     "attn.to_q": "linear1",
+    "attn.to_qkv_mlp_proj": "linear1",
+    "attn.to_out": "linear2",
     "proj_out": "linear2",
     "attn.norm_q": "norm.query_norm",
     "attn.norm_k": "norm.key_norm",
@@ -53,7 +66,7 @@ TOGETHER = {
 }
 
 
-def flux1_file_tensors(transformer: Any) -> dict[str, Tensor]:
+def flux_file_tensors(transformer: Any) -> dict[str, Tensor]:
     """Its tensors by the original names."""
     state, tensors = transformer.state_dict(), {}
     for name, tensor in state.items():
@@ -67,7 +80,7 @@ def flux1_file_tensors(transformer: Any) -> dict[str, Tensor]:
         new = (IN_SINGLE if single else IN_DOUBLE).get(layer)
         if new is None:
             continue  # part of a joined one
-        parts = TOGETHER.get(new, (layer,))
+        parts = (layer,) if layer == "attn.to_qkv_mlp_proj" else TOGETHER.get(new, (layer,))
         prefix = name.removesuffix(f"{layer}.{kind}")
         joined = torch.cat([state[f"{prefix}{part}.{kind}"] for part in parts])
         ending = "scale" if "_norm" in new else kind
@@ -75,10 +88,10 @@ def flux1_file_tensors(transformer: Any) -> dict[str, Tensor]:
     return tensors
 
 
-def write_flux1_file(transformer: Any, path: Path, prefix: str = "model.diffusion_model.") -> Path:
+def write_flux_file(transformer: Any, path: Path, prefix: str = "model.diffusion_model.") -> Path:
     """`prefix`: ComfyUI's, or nothing, as its makers publish it."""
     tensors = {
-        prefix + name: each.detach().clone().contiguous() for name, each in flux1_file_tensors(transformer).items()
+        prefix + name: each.detach().clone().contiguous() for name, each in flux_file_tensors(transformer).items()
     }
     save_file(tensors, path)
     return path

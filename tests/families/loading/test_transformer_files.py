@@ -15,9 +15,9 @@ from families.family import ModelFamily
 from families.loading.fingerprint import fingerprint
 from families.loading.flux_names import flux1_tensors
 from families.registry import load_base_model
-from tests.families.loading.flux_files import write_flux1_file
+from tests.families.loading.flux_files import write_flux_file
 from tests.families.test_family_files import predict
-from tests.tiny_models import opened, write_flux1, write_sd3, write_sdxl
+from tests.tiny_models import opened, write_flux1, write_flux2, write_sd3, write_sdxl
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_transformer_alone_is_the_base_in_its_folder(
     if prefix == "diffusers":
         shutil.copy(folder / "transformer" / "diffusion_pytorch_model.safetensors", file)
     else:
-        write_flux1_file(family.denoiser, file, prefix)
+        write_flux_file(family.denoiser, file, prefix)
     again = load_base_model(str(file), torch.float32, base_config=str(parts)).to(torch.device("cpu"))
     assert fingerprint(again.denoiser) == fingerprint(family.denoiser)
     torch.testing.assert_close(predict(again), predict(family))  # a mapped file's tensors are aligned otherwise
@@ -55,7 +55,7 @@ def test_a_transformer_alone_is_the_base_in_its_folder(
 
 def test_the_other_tensors_of_a_whole_file_are_passed_over(folder: Path, family: ModelFamily, tmp_path: Path) -> None:
     """Files with everything in them hold text encoders and VAE too."""
-    file = write_flux1_file(family.denoiser, tmp_path / "flux.safetensors")
+    file = write_flux_file(family.denoiser, tmp_path / "flux.safetensors")
     others = {"vae.decoder.conv_in.weight": torch.ones(2), "text_encoders.clip_l.logit_scale": torch.ones(1)}
     save_file(load_file(file) | others, file)
     again = load_base_model(str(file), torch.float32, base_config=str(folder)).to(torch.device("cpu"))
@@ -87,14 +87,33 @@ def test_the_names_are_those_that_diffusers_knows() -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "", "diffusers"])
+def test_a_transformer_of_flux2_alone(prefix: str, tmp_path: Path) -> None:
+    folder = write_flux2(tmp_path / "folder", distilled=True)
+    family, file = opened(folder), tmp_path / "flux.safetensors"
+    if prefix == "diffusers":
+        shutil.copy(folder / "transformer" / "diffusion_pytorch_model.safetensors", file)
+    else:
+        write_flux_file(family.denoiser, file, prefix)
+    parts = without_transformer(folder, tmp_path / "parts")
+    again = load_base_model(str(file), torch.float32, base_config=str(parts)).to(torch.device("cpu"))
+    assert fingerprint(again.denoiser) == fingerprint(family.denoiser) and again.training_notes
+    torch.testing.assert_close(predict(again), predict(family))
+    with pytest.raises(BaseModelError, match="holds the transformer of a Flux2KleinPipeline alone.*FLUX.2-klein-base"):
+        load_base_model(str(file), torch.float32)
+    other = write_flux1(tmp_path / "flux1")
+    with pytest.raises(BaseModelError, match="describes a FluxPipeline, but .* is a Flux2KleinPipeline"):
+        load_base_model(str(file), torch.float32, base_config=str(other))
+
+
 def test_its_parts_must_be_named(family: ModelFamily, tmp_path: Path) -> None:
-    file = write_flux1_file(family.denoiser, tmp_path / "flux.safetensors")
+    file = write_flux_file(family.denoiser, tmp_path / "flux.safetensors")
     with pytest.raises(BaseModelError, match="base_config: .* holds the transformer of a FluxPipeline alone.*FLUX.1"):
         load_base_model(str(file), torch.float32)
 
 
 def test_parts_of_another_family(family: ModelFamily, tmp_path: Path) -> None:
-    file = write_flux1_file(family.denoiser, tmp_path / "flux.safetensors")
+    file = write_flux_file(family.denoiser, tmp_path / "flux.safetensors")
     other = write_sdxl(tmp_path / "sdxl")
     with pytest.raises(BaseModelError, match="describes a StableDiffusionXLPipeline, but .* is a FluxPipeline"):
         load_base_model(str(file), torch.float32, base_config=str(other))
@@ -102,7 +121,7 @@ def test_parts_of_another_family(family: ModelFamily, tmp_path: Path) -> None:
 
 def test_a_configuration_of_another_transformer(folder: Path, family: ModelFamily, tmp_path: Path) -> None:
     """dev's file with schnell's configuration: its guidance would be lost."""
-    file = write_flux1_file(family.denoiser, tmp_path / "flux.safetensors")
+    file = write_flux_file(family.denoiser, tmp_path / "flux.safetensors")
     other = write_flux1(tmp_path / "schnell", schnell=True)
     with pytest.raises(BaseModelError, match=r"does not describe the transformer of .*: time_text_embed.guidance_emb"):
         load_base_model(str(file), torch.float32, base_config=str(other)).to(torch.device("cpu"))
@@ -163,7 +182,7 @@ def test_an_index_without_a_part_or_with_another(
 
 
 def test_a_vae_of_another_family_in_the_parts(folder: Path, family: ModelFamily, tmp_path: Path) -> None:
-    file = write_flux1_file(family.denoiser, tmp_path / "flux.safetensors")
+    file = write_flux_file(family.denoiser, tmp_path / "flux.safetensors")
     copy = without_transformer(folder, tmp_path / "parts")
     shutil.rmtree(copy / "vae")
     shutil.copytree(write_sd3(tmp_path / "sd3", t5=False) / "vae", copy / "vae")
