@@ -18,7 +18,7 @@ from diffusers import (
 from diffusers.loaders.single_file_utils import convert_flux2_transformer_checkpoint_to_diffusers
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from families.conditioning import refuse_conditioning
 from families.family import (
@@ -91,7 +91,7 @@ class Flux2:
             "scheduler": parts.load("scheduler", FlowMatchEulerDiscreteScheduler),
             "vae": self.vae,
             "text_encoder": None,
-            "tokenizer": parts.load("tokenizer", self._reading.tokenizer_class),
+            "tokenizer": parts.load("tokenizer", AutoTokenizer),
             "transformer": self.denoiser,
         }
         if self._is_dev:

@@ -17,6 +17,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
+    Flux2Pipeline,
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
@@ -34,6 +35,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import (
     CLIPTextConfig,
     CLIPTokenizer,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -195,6 +198,33 @@ def write_flux2(folder: Path, *, distilled: bool = False) -> Path:
         text_encoder=Qwen3ForCausalLM(config),
         tokenizer=tokenizer,
         is_distilled=distilled,
+    )
+    return _save(pipeline, folder)
+
+
+def write_flux2_dev(folder: Path) -> Path:
+    """FLUX.2 dev: Mistral, whose 30th layer is read, and an input for guidance. Its tokenizer stands for the processor,
+    which would read pictures too."""
+    torch.manual_seed(0)
+    tokenizer = tiny_chat_tokenizer()
+    tokenizer.chat_template = (
+        "{% for message in messages %}[{{ message.role }}]{% for part in message.content %}{{ part.text }}{% endfor %}"
+        "{% endfor %}"
+    )
+    text = {
+        "model_type": "mistral", "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16,
+        "num_hidden_layers": 31, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16,
+    }  # fmt: skip
+    vision = {
+        "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "head_dim": 16, "image_size": 32, "patch_size": 16,
+    }  # fmt: skip
+    pipeline = Flux2Pipeline(
+        transformer=_flux2_transformer(joint_attention_dim=48, guidance_embeds=True),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=_flux2_vae(),
+        text_encoder=Mistral3ForConditionalGeneration(Mistral3Config(text_config=text, vision_config=vision)),
+        tokenizer=tokenizer,
     )
     return _save(pipeline, folder)
 

@@ -5,19 +5,18 @@ from typing import Any, ClassVar
 
 from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 from torch import Tensor
-from transformers import AutoProcessor, AutoTokenizer, Mistral3ForConditionalGeneration, Qwen3ForCausalLM
+from transformers import Mistral3ForConditionalGeneration, Qwen3ForCausalLM
 
 from families.parts.chat_prompts import chat_text, chosen_states, padded_ids
 
 IMAGE_MARK = "[IMG]"
-"""Mistral's processor counts these, and there are no pictures."""
+"""Stands for a picture in Mistral's template, and there is none. diffusers leaves it out of prompts, too."""
 
 
 class KleinText:
     """Qwen3, without a thought before the answer."""
 
     model_class: ClassVar[Any] = Qwen3ForCausalLM
-    tokenizer_class: ClassVar[Any] = AutoTokenizer
     layers: ClassVar[tuple[int, ...]] = (9, 18, 27)
     length: ClassVar[int] = 512
 
@@ -36,10 +35,9 @@ class KleinText:
 
 
 class DevText:
-    """Mistral Small 3, told to describe images."""
+    """Mistral Small 3, told to describe images. Its tokenizer is the part of its processor that reads text."""
 
     model_class: ClassVar[Any] = Mistral3ForConditionalGeneration
-    tokenizer_class: ClassVar[Any] = AutoProcessor
     layers: ClassVar[tuple[int, ...]] = (10, 20, 30)
     length: ClassVar[int] = 512
 

@@ -1,32 +1,38 @@
 """FLUX.2 against diffusers' own pipelines: prompts, pictures, latents, places, and one step of the scheduler."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import Flux2KleinPipeline
+from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from PIL import Image
 
+from families.errors import BaseModelError
 from families.family import ModelFamily
 from families.noise.noise_process import Draw
+from families.registry import load_base_model
 from sampler.guidance_notes import guidance_notes
 from sampler.request import RequestError, SampleRequest, filled
 from sampler.sampler import Sampler
 from settings.training import TrainingConfig
-from tests.tiny_models import opened, write_flux2
+from tests.tiny_models import opened, write_flux2, write_flux2_dev
 from trainer.adapters.peft_adapter import PeftAdapter
 from trainer.adapters.targets import denoiser_targets
 
 PROMPT = "a red star, by night"
-KINDS = ("base", "distilled")
+KINDS = ("base", "distilled", "dev")
+PIPELINES: dict[str, Any] = {"base": Flux2KleinPipeline, "distilled": Flux2KleinPipeline, "dev": Flux2Pipeline}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("flux2")
-    return {kind: write_flux2(folder / kind, distilled=kind == "distilled") for kind in KINDS}
+    klein = {kind: write_flux2(folder / kind, distilled=kind == "distilled") for kind in ("base", "distilled")}
+    return klein | {"dev": write_flux2_dev(folder / "dev")}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +44,7 @@ def families(folders: dict[str, Path]) -> dict[str, ModelFamily]:
 def test_prompts_and_pictures_are_those_of_the_pipeline(
     kind: str, folders: dict[str, Path], families: dict[str, ModelFamily]
 ) -> None:
-    family, theirs = families[kind], Flux2KleinPipeline.from_pretrained(folders[kind])
+    family, theirs = families[kind], PIPELINES[kind].from_pretrained(folders[kind])
     theirs.set_progress_bar_config(disable=True)
     with torch.no_grad():
         embeds, _ = theirs.encode_prompt(PROMPT)
@@ -106,6 +112,22 @@ def test_places_are_those_of_the_pipeline(families: dict[str, ModelFamily], monk
     assert asked["timestep"].tolist() == [0.25] and asked["guidance"] is None
 
 
+def test_dev_reads_the_guidance_of_the_data_in_training(
+    families: dict[str, ModelFamily], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family, asked = families["dev"], dict[str, Any]()
+    forward = family.denoiser.forward
+
+    def watched(**values: Any) -> Any:
+        asked.update(values)
+        return forward(**values)
+
+    monkeypatch.setattr(family.denoiser, "forward", watched)
+    family.denoise(torch.zeros(2, 16, 4, 4), torch.tensor([250.0, 750.0]), family.encode_prompts(["a", "b"]), ())
+    assert asked["guidance"].tolist() == [1.0, 1.0]
+    assert (family.architecture, family.base_model_version) == ("flux-2-dev", "flux2_dev")
+
+
 @pytest.mark.parametrize(("targets", "count"), [("attention", 8 + 2 * 2), ("attention+feed-forward", 8 + 4 + 2 * 2)])
 def test_every_layer_that_is_adapted_learns(targets: str, count: int, families: dict[str, ModelFamily]) -> None:
     family = families["base"]
@@ -126,10 +148,13 @@ def test_base_models_read_what_is_not_wanted_and_distilled_ones_do_not(families:
         return list(guidance_notes(asked, filled(asked, families[kind]), families[kind]))
 
     assert notes("base") == []
-    (note,) = notes("distilled")
-    assert "negative_prompt has no effect: the guidance of this base (flux2) is distilled" in note
-    assert [family.defaults.num_inference_steps for family in families.values()] == [50, 4]
-    assert [len(family.training_notes) for family in families.values()] == [0, 1]
+    for kind in ("distilled", "dev"):
+        (note,) = notes(kind)
+        assert "negative_prompt has no effect: the guidance of this base (flux2) is distilled" in note
+    assert {kind: family.defaults.num_inference_steps for kind, family in families.items()} == {
+        "base": 50, "distilled": 4, "dev": 50,
+    }  # fmt: skip
+    assert [kind for kind, family in families.items() if family.training_notes] == ["distilled"]
     sampler = Sampler(families["base"])
     drawn = [
         sampler.generate(SampleRequest(PROMPT, negative_prompt=unwanted, num_inference_steps=2, guidance_scale=4.0))[0]
@@ -148,8 +173,39 @@ def test_a_picture_is_repainted_and_not_taken_as_a_reference(families: dict[str,
     kept, drawn = repainted.crop((32, 0, 64, 64)), repainted.crop((0, 0, 32, 64))
     assert kept.tobytes() == red.crop((32, 0, 64, 64)).tobytes()
     assert drawn.tobytes() != red.crop((0, 0, 32, 64)).tobytes()
-    with pytest.raises(RequestError, match="image: Flux2KleinPipeline .flux2. has no pipeline for it in diffusers"):
-        sampler.generate(SampleRequest(PROMPT, **request))
+    for kind, what in (("base", "image: Flux2KleinPipeline"), ("dev", "image: Flux2Pipeline")):
+        with pytest.raises(RequestError, match=f"{what} .flux2. has no pipeline for it in diffusers"):
+            Sampler(families[kind]).generate(SampleRequest(PROMPT, **request))
+    with pytest.raises(RequestError, match="mask: Flux2Pipeline .flux2. has no pipeline for it in diffusers"):
+        Sampler(families["dev"]).generate(SampleRequest(PROMPT, mask=mask, **request))
+
+
+def test_prompts_of_dev_may_name_the_mark_of_pictures(
+    folders: dict[str, Path], families: dict[str, ModelFamily]
+) -> None:
+    with torch.no_grad():
+        theirs, _ = Flux2Pipeline.from_pretrained(folders["dev"]).encode_prompt("a [IMG]star")
+    assert torch.equal(families["dev"].encode_prompts(["a [IMG]star"]).prompt_embeds, theirs)
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "message"),
+    [
+        ("vae", {"latent_channels": 16}, "in_channels is 16, the VAE's latent_channels in patches 64"),
+        ("text_encoder", {"hidden_size": 32}, "joint_attention_dim is 48, the text encoder's states together 96"),
+    ],
+)
+def test_parts_that_do_not_fit(
+    part: str, values: dict[str, object], message: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Such as klein 4B's transformer with klein 9B's text encoder: told from configurations alone."""
+    copy = shutil.copytree(folders["base"], tmp_path / "copy")
+    config = copy / part / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | values))
+    for file in copy.rglob("*.safetensors"):
+        file.write_bytes(b"unreadable")
+    with pytest.raises(BaseModelError, match=f"the parts of .* do not belong together: .*{message}"):
+        load_base_model(str(copy), torch.float32)
 
 
 def test_its_names_tell_the_size(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
