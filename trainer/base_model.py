@@ -12,16 +12,16 @@ from trainer.adapters.kinds import KINDS
 
 
 def precision(adapter: AdapterName, mixed_precision: PrecisionName) -> torch.dtype:
-    """Of the base and of the passes through it."""
+    """Return the dtype of the base and of its forward passes."""
     automatic = "bf16" if torch.cuda.is_available() and adapter != "full" else "no"
     wanted = automatic if mixed_precision == "auto" else mixed_precision
     return torch.bfloat16 if wanted == "bf16" else torch.float32
 
 
 def autocast_precision(adapter: AdapterName, mixed_precision: PrecisionName) -> str:
-    """What accelerate's autocast shall do: nothing where the adapter computes in the base's precision by itself.
+    """Return the mode of accelerate's autocast: "no" where the adapter computes in the base's precision without it.
 
-    Autocast would run every norm in fp32, and cast whole activations for it.
+    Autocast would run every norm in fp32 and cast whole activations for that.
     """
     by_itself = adapter == "none" or (adapter in KINDS and KINDS[adapter].in_base_precision)
     return "no" if by_itself or precision(adapter, mixed_precision) == torch.float32 else "bf16"
@@ -30,7 +30,7 @@ def autocast_precision(adapter: AdapterName, mixed_precision: PrecisionName) -> 
 def load_base(
     base: BaseModelSection, dtype: torch.dtype, accelerator: Accelerator, zero_terminal_snr: bool
 ) -> ModelFamily:
-    """Load it in `dtype`; local rank 0 loads first, so that nothing is downloaded twice.
+    """Load the base in `dtype`. Local rank 0 loads first, so that nothing is downloaded twice.
 
     Raises BaseModelError.
     """

@@ -1,4 +1,4 @@
-"""Chooses the number of steps from the number of images where the user gave none."""
+"""Computes the number of steps from the number of images where the user set none."""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +13,11 @@ FEWEST_STEPS, MOST_STEPS = 500, 3000
 
 
 def plan_duration(duration: DurationSection, examples: Sequence[CachedExample], processes: int = 1) -> DurationSection:
-    """Fill in steps and batch. `examples`: what is trained, by so many `processes`.
+    """Return `duration` with the number of steps and the batch size filled in.
 
-    A batch of 4 in each process, or its part of all images where there are fewer. Steps by epochs where given;
-    else each image is seen about a hundred times, in 500 to 3000 steps.
+    `examples`: the training images. `processes`: the number of processes. The batch size is 4 per process, or fewer
+    where there are not enough images. Steps are computed from the epochs where those are set; otherwise each image is
+    seen about 100 times, within 500 to 3000 steps.
     """
     repeats = sum(example.repeats for example in examples)
     batch = duration.train_batch_size or min(USUAL_BATCH, math.ceil(repeats / processes))
@@ -32,7 +33,7 @@ def plan_duration(duration: DurationSection, examples: Sequence[CachedExample], 
 
 
 def describe(duration: DurationSection, images: int, processes: int = 1) -> str:
-    """The plan in words. `duration`: planned."""
+    """Describe the planned `duration` in words."""
     assert duration.max_train_steps is not None and duration.train_batch_size is not None
     effective = duration.train_batch_size * processes * duration.gradient_accumulation_steps
     views = duration.max_train_steps * effective / max(1, images)

@@ -1,4 +1,4 @@
-"""The training loop: a generator of steps. Its caller logs, samples, saves and cancels."""
+"""The training loop: a generator of steps. The caller logs, samples, saves and cancels between steps."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,8 @@ Losses = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimizer step did. `losses` and `gradient_norms` by name, before clipping."""
+    """The result of one optimizer step. `losses` and `gradient_norms` are by name; the norms are from before
+    clipping."""
 
     number: int
     losses: dict[str, float]
@@ -37,9 +38,9 @@ class Step:
 
 @dataclass
 class Trainer:
-    """All parts of a training. `batches` never ends.
+    """The training loop. `batches` never ends.
 
-    `noise_process` and `encode_prompts` are the family's own, or what was put around them to train more robustly.
+    `noise_process` and `encode_prompts` are those of the family, possibly wrapped by the modifiers of `trainer.noise`.
     """
 
     family: ModelFamily
@@ -70,7 +71,7 @@ class Trainer:
             yield Step(self.step, losses, norms, rates)
 
     def end_at(self, step: int) -> None:
-        """Make this the last step: the schedules end there too."""
+        """Make `step` the last one, and end the schedules there too."""
         self.max_train_steps = step
         for trainable in self.trainables:
             trainable.end_at(step)
@@ -108,7 +109,8 @@ class Trainer:
         return noise.to(batch.moments.device, non_blocking=True)
 
     def _read(self, losses: Losses, norms: Losses) -> tuple[dict[str, float], dict[str, float]]:
-        """The step's figures, in its only transfer from the device. Raises TrainingDiverged when one is not finite."""
+        """Read losses and norms in the only device transfer of the step. Raises TrainingDiverged when one is not
+        finite."""
         values = torch.stack([*losses.values(), *(norm.to(torch.float32) for norm in norms.values())]).tolist()
         read_losses = dict(zip(losses, values, strict=False))
         read_norms = dict(zip(norms, values[len(losses) :], strict=True))

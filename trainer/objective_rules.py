@@ -8,7 +8,11 @@ from trainer.losses.attention_capture import CROSS_ATTENTION
 
 
 def require_objective(objective: ObjectiveSection, noise: NoiseSection, base: str, family: ModelFamily) -> None:
-    """Raises ConfigError for a setting that is wrong on this base, naming the remedy. `base`: its name for messages."""
+    """Check the objective and noise settings. Raises ConfigError, naming the remedy, for one that does not suit this
+    base.
+
+    `base`: its name for messages.
+    """
     process = family.noise_process
     kind = process.prediction_type
     rules = (

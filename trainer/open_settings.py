@@ -1,4 +1,4 @@
-"""Settings that the user left open, filled in by the family's defaults; and what goes with plain trigger words."""
+"""Fills settings that the user left open with the family's defaults, and checks settings of plain trigger words."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +15,9 @@ OF_TOKENS = (
 )
 """Settings without effect where the trigger is a plain word."""
 BY_FAMILY = ("guidance_scale", "num_inference_steps", "timestep_bias")
-"""Settings that mean the family's default where the user gives none."""
+"""Settings whose default is the family's."""
 OPEN = ("num_tokens", *BY_FAMILY)
-"""Settings that are open unless they are marked as set: a resumed configuration marks them."""
+"""Settings that count as open unless they are marked as set, as in a resumed configuration."""
 
 
 def open_settings(
@@ -73,7 +73,7 @@ def _require_learning(family: ModelFamily, asked: str) -> None:
 
 def _require_nothing_of_tokens(given: Mapping[str, Any], why: str) -> None:
     fields = TrainingConfig.model_fields
-    # the rate of a resumed run is filled in: 0
+    # a resumed run has its rate filled in as 0
     idle = [name for name in OF_TOKENS if name in given and given[name] not in (fields[name].default, 0.0)]
     if idle:
         raise ConfigError(f"{idle[0]} has no effect with {why}; leave it out")

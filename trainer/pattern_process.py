@@ -1,6 +1,6 @@
-"""Run as a program by `trainer.patterns`: finds what an untrusted regular expression matches, in a process of its own.
+"""Matches an untrusted regular expression in a separate process, which `trainer.patterns` starts.
 
-Already compiling one can take for ever (nested repetitions), which no time limit of the library covers.
+Even compiling an expression can take for ever (nested repetitions), which no time limit of the library covers.
 """
 
 import json
@@ -13,9 +13,9 @@ WRONG_PATTERN, TOO_COSTLY = 3, 4
 
 
 def main() -> int:
-    """Read {"pattern", "texts", "whole"} as JSON, write the indices of the texts that match, or the syntax error.
+    """Read {"pattern", "texts", "whole"} as JSON. Write the indices of the matching texts, or the syntax error.
 
-    The kernel ends it, by SIGXCPU or SIGKILL, when its time is up.
+    The kernel ends the process by SIGXCPU or SIGKILL when its CPU time is up.
     """
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

@@ -1,7 +1,7 @@
 """Tries the regular expressions of a configuration before torch and the base are loaded.
 
-What they match is known only with the base. What they cost shows on names like those of SDXL's layers and of CLIP's
-vocabulary too, so an expression that would be refused for its cost is refused within a second or two.
+Their matches are known only with the base. Their cost also shows on names like those of SDXL's layers and CLIP's
+vocabulary, so a costly expression is refused within a second or two.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ SYLLABLES = [consonant + vowel for consonant in "bdfklmnrst" for vowel in "aeio"
 
 
 def require_patterns(adapter: AdapterSection, tokens: TokenSection) -> None:
-    """Raises ConfigError for what is no regular expression or takes more than a second."""
+    """Raises ConfigError for an invalid expression, or one that takes more than a second."""
     if adapter.lora_target_regex is not None:
         matching(adapter.lora_target_regex, list(_layers()), whole=True, setting="lora_target_regex")
     if tokens.token_init_pattern is not None:
@@ -24,7 +24,7 @@ def require_patterns(adapter: AdapterSection, tokens: TokenSection) -> None:
 
 
 def _layers() -> Iterator[str]:
-    """Paths of layers as in SDXL's UNet."""
+    """Yield paths of layers as in SDXL's UNet."""
     layers = ("to_q", "to_k", "to_v", "to_out.0")
     for block, attention, depth in product(("down_blocks.2", "mid_block", "up_blocks.0"), range(3), range(10)):
         transformer = f"{block}.attentions.{attention}.transformer_blocks.{depth}"
@@ -33,5 +33,5 @@ def _layers() -> Iterator[str]:
 
 
 def _words() -> Iterator[str]:
-    """Entries as in CLIP's vocabulary: whole words end in `</w>`."""
+    """Yield entries as in CLIP's vocabulary: whole words end in `</w>`."""
     return ("".join(parts) + "</w>" for parts in product(SYLLABLES, repeat=3))

@@ -1,4 +1,4 @@
-"""Regular expressions that users write: run with limits of time and memory, so that none can hang a training."""
+"""Runs users' regular expressions with limits of time and memory, so that none can block a training."""
 
 import json
 import subprocess
@@ -10,13 +10,13 @@ from settings.record import ConfigError
 from trainer import pattern_process
 
 WALL_SECONDS = 60
-"""Only for a process that gets no turn: what counts is its CPU time, which other programs do not change."""
+"""Limit for a process that gets no CPU. The CPU time is limited separately, whatever other programs do."""
 
 
 def matching(pattern: str, texts: Sequence[str], *, whole: bool, setting: str) -> list[str]:
-    """The texts that `pattern` matches, as a whole or anywhere, in their order.
+    """Return the texts that `pattern` matches, in their order. `whole`: match complete texts instead of any part.
 
-    Raises ConfigError, by the name of the `setting`, for what is no regular expression or takes more than a second.
+    Raises ConfigError, naming `setting`, for an invalid expression, or one that takes more than a second.
     """
     asked = json.dumps({"pattern": pattern, "texts": list(texts), "whole": whole})
     command = [sys.executable, "-P", str(Path(pattern_process.__file__))]

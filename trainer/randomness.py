@@ -13,7 +13,7 @@ class NamedGenerators:
     """CPU generators by name. Two names never share a stream, and the order of first use does not matter."""
 
     def __init__(self, seed: int, share: Share = WHOLE) -> None:
-        """`share`: of this process, where several train one batch. Named generators are alike in all of them."""
+        """`share`: of this process, where several train one batch. Named generators are equal in all processes."""
         self._seed, self.share = seed, share
         self._generators: dict[str, torch.Generator] = {}
 
@@ -23,7 +23,8 @@ class NamedGenerators:
         return self._generators[name]
 
     def seed_global(self, step: int) -> None:
-        """Seed torch's own generators for one step: dropout layers draw from nothing else, in each process anew."""
+        """Seed torch's global generators for one step. Only dropout layers use them, with a different seed in each
+        process."""
         process = f"/{self.share.index}" if self.share.index else ""
         torch.manual_seed(self._seed_of(f"step/{step}{process}"))
 

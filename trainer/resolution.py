@@ -21,11 +21,12 @@ from trainer.tokens.from_images import image_tower
 from trainer.tokens.initialization import token_starts
 
 COMMON_TOKEN = "a "
-"""One token in every tokenizer."""
+"""A text that is one token in every tokenizer."""
 
 
 def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
-    """Fill in what only the base knows. Raises ConfigError for a resolution that it cannot do."""
+    """Fill in the settings that depend on the base. Raises ConfigError for a resolution that the base does not
+    support."""
     resolution = config.resolution or family.defaults.resolution or family.native_resolution
     if config.bucket_step and config.bucket_step % family.size_multiple:
         raise ConfigError(
@@ -55,7 +56,7 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
 
 
 def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: int) -> None:
-    """Raises ConfigError, before anything is trained, for what this base cannot do."""
+    """Raises ConfigError, before training starts, for settings that this base does not support."""
     if config.shard_base:
         require_shardable(config.base_model, family)
     _require_readable_prompts(config.validation, config.preparation, num_tokens, family)
@@ -68,10 +69,11 @@ def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: in
 
 
 def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
-    """Flow matching weighs all timesteps alike: the draws are weighted. Raises ConfigError for another weighting.
+    """Return the loss weighting for this base.
 
-    So do, unless something else is set, diffusions that end in pure noise: min-SNR weighs v there by SNR, which is 0,
-    and what zero terminal SNR is for would not be learned (Lin et al. 2023 train without weights).
+    Flow matching weights all timesteps alike, since its draws are weighted; another weighting raises ConfigError. Bases
+    with zero terminal SNR are uniform unless the user sets another: min-SNR weights v by SNR, which is 0 at pure noise,
+    so nothing would be learned there (Lin et al. 2023 train without weights).
     """
     weighting, process = config.loss_weighting, family.noise_process
     chosen = "loss_weighting" in config.model_fields_set
@@ -102,14 +104,16 @@ def _require_readable_prompts(
 
 
 def base_requirements(family: ModelFamily, preparation: DataConfig, num_tokens: int) -> BaseRequirements:
-    """What the base demands of the images and captions. `num_tokens` stand for each trigger word."""
+    """Return the base's requirements on images and captions. `num_tokens`: placeholder tokens per trigger word."""
     words = _stand_ins(preparation, num_tokens)
     return BaseRequirements(family.size_multiple, lambda caption: count_tokens(caption, family, words))
 
 
 def count_tokens(caption: str, family: ModelFamily, words: Mapping[str, Sequence[str]]) -> int:
-    """Tokens of a caption, start and end of text included, by the tokenizer that needs most. A trigger counts as the
-    tokens that will stand for it: `words`, by trigger."""
+    """Count the tokens of a caption, including start and end of text, by the tokenizer that needs the most.
+
+    `words` maps each trigger to the tokens that stand for it.
+    """
     text = expand_triggers(caption, words)
     frozen = frozen_reader(family)
     if frozen is not None:

@@ -1,4 +1,4 @@
-"""A training: adapters and tokens on the base, their optimizers, and the artifact at any step."""
+"""A training: trained parts on the base, their optimizers, and the artifact at any step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +42,7 @@ from trainer.validation.split import Split, split
 
 @dataclass
 class Training:
-    """A training in progress, with what is needed to write it down at any step."""
+    """A training in progress."""
 
     config: TrainingConfig
     family: ModelFamily
@@ -57,11 +57,11 @@ class Training:
     scorer: Scorer | None = None
     best: Best = field(default_factory=Best)
     seconds: float = 0.0
-    """Spent on steps up to now."""
+    """Time spent on steps up to now."""
 
     @property
     def tokens(self) -> ConceptTokens:
-        """The new words."""
+        """The placeholder tokens."""
         return _tokens(self.parts)
 
     @property
@@ -70,7 +70,7 @@ class Training:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights, where there are any (`trainer.trainables.averages`)."""
+        """Use averaged weights inside this context, where there are any (`trainer.trainables.averages`)."""
         for trainable in self.trainer.trainables:
             trainable.averages.put_in()
         try:
@@ -80,7 +80,7 @@ class Training:
                 trainable.averages.take_out()
 
     def artifact(self) -> Artifact:
-        """What is on the model now."""
+        """Return the artifact of the current weights."""
         description = ArtifactDescription(
             family=self.family.name,
             base_model=public_name(self.config.base_model),
@@ -96,12 +96,12 @@ class Training:
         return Artifact(self.parts.layers(), self.parts.rows(), description)
 
     def remove(self) -> None:
-        """Leave the bare base."""
+        """Remove all trained parts from the base."""
         self.passes.remove()
         self.parts.remove()
 
     def write(self, path: Path) -> None:
-        """Write the artifact of this moment, of averaged weights where there are any."""
+        """Write the artifact of the current step, with averaged weights where there are any."""
         with self.averaged():
             artifact = self.artifact()
         artifact.write(
@@ -119,8 +119,10 @@ def build_training(
     examples: list[CachedExample],
     accelerator: Accelerator,
 ) -> Training:
-    """Put what is trained on the base, and everything together. `config` must be resolved; the training's own has
-    steps and batch filled in."""
+    """Add the trained parts to the base and build the training.
+
+    `config` must be resolved. The training's own `config` has steps and batch size filled in.
+    """
     processes = Processes(accelerator)
     generators = NamedGenerators(config.seed, processes.share)
     held_out = None

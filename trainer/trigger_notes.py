@@ -6,11 +6,11 @@ from families.family import ModelFamily, frozen_reader
 from settings.preparation import DataConfig
 
 MOST_PIECES = 3
-"""More tokens than this for one word are pieces that mean other things."""
+"""A word of more tokens than this consists of pieces with other meanings."""
 
 
 def trigger_notes(preparation: DataConfig, family: ModelFamily) -> Iterator[str]:
-    """For families whose language model learns no words: triggers that its tokenizer cuts into many pieces."""
+    """Yield notes on triggers that the tokenizer cuts into many pieces, for families that cannot learn new tokens."""
     reader = frozen_reader(family)
     if reader is None:
         return

@@ -1,1 +1,1 @@
-"""What is trained beside the tokens: an adapter on the denoiser, and on request on the text encoders."""
+"""Adapters on the denoiser and, on request, on the text encoders."""

@@ -1,4 +1,4 @@
-"""An adapter as a part of a training: of one component of the base, or of several that are trained alike."""
+"""Groups the adapters of one or several components into one trained part."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -15,7 +15,7 @@ from trainer.randomness import NamedGenerators
 
 
 class ComponentAdapter(Protocol):
-    """What is trained on one component."""
+    """A trained change of one component, such as `PeftAdapter` or `FullFineTuning`."""
 
     @property
     def parameters(self) -> list[nn.Parameter]: ...
@@ -31,7 +31,8 @@ class ComponentAdapter(Protocol):
 
 
 class Adapter:
-    """The adapters by component: `denoiser`, `text_encoder`, `text_encoder_2`."""
+    """Adapters by component name: `denoiser`, `text_encoder`, `text_encoder_2`. Implements
+    `trainer.trainables.part.Part`."""
 
     def __init__(self, family: ModelFamily, parts: Mapping[str, ComponentAdapter]) -> None:
         self._parts = dict(parts)
@@ -72,7 +73,11 @@ def new_adapter(
     generators: NamedGenerators,
     init: str,
 ) -> PeftAdapter:
-    """On the layers at `paths`; the generator `init` draws its first values. Tokens must be in place already."""
+    """Add an adapter of `rank` to the layers of `component` at `paths`.
+
+    `init` names the generator that draws the initial values. The placeholder tokens must already be in place. Alpha is
+    scaled with `rank` where it differs from `settings.rank`.
+    """
     alpha = settings.resolved_alpha if rank == settings.rank else settings.resolved_alpha * rank / settings.rank
     dropout = None
     if settings.adapter_dropout > 0:

@@ -1,7 +1,7 @@
-"""A LoRA that computes in the precision of its base, though its parameters are fp32, and in fewer operations.
+"""LoRA layers with fp32 parameters that compute in the precision of the base, with fewer operations.
 
-peft's own pass casts the input to fp32, multiplies twice, scales and adds, beside each of the 560 layers of SDXL's
-attention.
+peft's own forward pass casts the input to fp32, multiplies twice, scales and adds for each of the 560 adapted layers of
+SDXL's attention.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 
 def compute_in_base_precision(module: Any, adapter: str) -> None:
-    """Change how a LoRA layer of peft's takes its passes. Beside a convolution it still scales and adds."""
+    """Change the forward pass of a peft LoRA layer. Linear layers use `FusedLora`; convolutions only avoid the cast to
+    fp32."""
     module._cast_input_dtype = _as_it_is
     if isinstance(module, Linear):
         module.lora_variant[adapter] = FusedLora()
@@ -24,7 +25,7 @@ def compute_in_base_precision(module: Any, adapter: str) -> None:
 
 
 class FusedLora(LoraVariant):
-    """y + s·B·A·x (Hu et al. 2021, equation 3), scale and sum being part of the product with B."""
+    """y + s·B·A·x (Hu et al. 2021, equation 3). The scale and the sum are fused with the product with B."""
 
     @staticmethod
     def forward(module: Linear, active_adapter: str, x: Tensor, result: Tensor, **options: Any) -> Tensor:
@@ -38,12 +39,12 @@ class FusedLora(LoraVariant):
 
 
 def _as_it_is(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """In place of peft's, which casts the input to the fp32 of the adapter's parameters."""
+    """Replaces peft's method that casts the input to the fp32 of the adapter's parameters."""
     return x
 
 
 def _in_precision_of_input(projection: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The projection's forward pass, its fp32 weight cast to what comes in: the base's precision."""
+    """Wrap the forward pass of `projection` so that its fp32 weight is cast to the dtype of the input."""
     run: Callable[[Tensor], Tensor] = projection.forward
 
     def forward(x: Tensor) -> Tensor:

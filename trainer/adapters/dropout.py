@@ -1,14 +1,14 @@
-"""Dropout before an adapter's down projection, from a named generator and in training passes only."""
+"""Dropout before an adapter's down projection, drawn from a named generator."""
 
 import torch
 from torch import Tensor, nn
 
 
 class AdapterDropout(nn.Module):
-    """Sets a share of the input to zero and scales up the rest (Srivastava et al. 2014), where gradients are wanted.
+    """Dropout (Srivastava et al. 2014) with probability `share`, active only in passes with gradients.
 
-    The generator (on the CPU) seeds each mask, which is drawn on the input's own device: a resumed run drops the same.
-    Of several processes each one, by its number, drops others.
+    The CPU `generator` seeds each mask, and the mask is drawn on the device of the input. A resumed run therefore drops
+    the same values. `process` is the rank: every rank drops different values.
     """
 
     def __init__(self, share: float, generator: torch.Generator, process: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Full fine-tuning of a component: all weights are trained, and their differences are saved."""
+"""Full fine-tuning of a component: all weights are trained, and their differences from the base are saved."""
 
 from collections.abc import Collection
 from typing import Any
@@ -11,12 +11,15 @@ from artifact.names.kohya import has_weight
 
 
 class FullFineTuning:
-    """Trains every parameter of a component, in fp32. The base's weights are kept beside for the way back."""
+    """Trains every parameter of a component in fp32. A copy of the base's weights is kept, so that they can be
+    restored."""
 
     def __init__(self, component: Any, idle: Collection[str] = ()) -> None:
-        """`idle`: paths of layers whose output goes nowhere, which stay as they are: only decay would move them.
+        """`idle`: paths of layers whose output is unused. They are not trained, since only weight decay would change
+        them.
 
-        Raises ValueError when the component is not fp32, or has a parameter that no file could hold."""
+        Raises ValueError when the component is not fp32, or has a parameter that the file format cannot store.
+        """
         self._component = component
         self._paths = [path for path, part in component.named_modules() if has_weight(part) and path not in idle]
         held = {f"{path}.{name}" for path in self._paths for name in ("weight", "bias")}
@@ -43,7 +46,7 @@ class FullFineTuning:
 
     @torch.no_grad()
     def layers(self) -> dict[str, Layer]:
-        """The differences from the base, by the path of the module, fp32 on the CPU."""
+        """Return the differences from the base by module path, as fp32 tensors on the CPU."""
         values = dict(self._parameters)
         layers: dict[str, Layer] = {}
         for path in self._paths:
@@ -53,14 +56,14 @@ class FullFineTuning:
         return layers
 
     def set_enabled(self, enabled: bool) -> None:
-        """Off is the bare component."""
+        """Switch between the trained weights and the base's weights."""
         if not enabled:
             self._trained = {name: parameter.data for name, parameter in self._parameters}
         for name, parameter in self._parameters:
             parameter.data = self._trained[name] if enabled else self._base[name]
 
     def remove(self) -> None:
-        """Give the base's weights back, bit by bit."""
+        """Restore the base's weights bit by bit."""
         for name, parameter in self._parameters:
             parameter.data = self._base[name]
         self._component.requires_grad_(False)

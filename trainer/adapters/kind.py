@@ -1,4 +1,4 @@
-"""What a kind of adapter is: how peft puts it beside a layer, and how one of its layers is written down."""
+"""The interface of an adapter kind: its peft configuration and its conversion to the layers of an artifact."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from torch import Tensor
 from artifact.layers import Layer
 
 ADAPTER = "default"
-"""peft's name for the adapter that is trained."""
+"""peft's name for the trained adapter."""
 
 
 def pefts_change(module: Any) -> Tensor:
-    """ΔW of a module, as peft has it."""
+    """Return ΔW of a module, as peft computes it."""
     (adapter,) = module.active_adapters
     change: Tensor = module.get_delta_weight(adapter)
     return change
@@ -21,11 +21,13 @@ def pefts_change(module: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class AdapterKind:
-    """`config`: peft's, from rank, alpha and the paths. `layer`: what one of its modules is in a file.
+    """One kind of adapter.
 
-    `module`: the class of its modules. `change`: ΔW of one of them, on its device. `in_base_precision`: it computes in
-    the precision of the base, without autocast, though its parameters are fp32. `linear_only`: it cannot be put on
-    convolutions. `opens`: a sentence for users where not every tool can open its file.
+    `config`: builds peft's configuration from rank, alpha and paths. `layer`: converts a peft module to a layer of the
+    artifact. `module`: the class of its peft modules. `in_base_precision`: whether the adapter computes in the
+    precision of the base without autocast, although its parameters are fp32. `linear_only`: whether it cannot be added
+    to convolutions. `opens`: a sentence for users about the tools that can open its file, None where all can. `change`:
+    returns ΔW of a module, on its device.
     """
 
     config: Callable[[int, float, Sequence[str]], Any]

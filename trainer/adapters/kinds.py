@@ -1,6 +1,6 @@
-"""The kinds of adapters that peft puts beside a layer, and how each is written down.
+"""The adapter kinds that peft supports, with their conversion to the layers of an artifact.
 
-A new one is a file beside this one and a line in KINDS (docs/adding-an-adapter.md).
+A new kind is a file in this folder and a line in KINDS (docs/adding-an-adapter.md).
 """
 
 import math
@@ -33,7 +33,7 @@ def _lycoris_config(kind: type) -> Callable[[int, float, Sequence[str]], Any]:
 
 
 def _lora(module: Any) -> LoraLayer:
-    """kohya's alpha / rank is peft's scaling, by whatever rule: alpha / r, or alpha / √r in rsLoRA."""
+    """Convert a LoRA. peft's scaling (alpha / r, or alpha / √r in rsLoRA) becomes kohya's alpha / rank."""
     down, up = _saved(module.lora_A[ADAPTER].weight), _saved(module.lora_B[ADAPTER].weight)
     return LoraLayer(down, up, float(module.scaling[ADAPTER]) * down.shape[0])
 
@@ -49,7 +49,8 @@ def _loha(module: Any) -> LohaLayer:
 
 
 def _lokr(module: Any) -> LokrLayer:
-    """Where both factors are whole, other tools know no scale: it goes into the first."""
+    """Convert a LoKr. Other tools apply no scale where both factors are full matrices, so it is multiplied into
+    `w1`."""
     factors = _factors(module, LokrLayer.keys)
     if factors["w1"] is not None and factors["w2"] is not None:
         return LokrLayer(w1=factors["w1"] * module.scaling[ADAPTER], w2=factors["w2"])
@@ -68,7 +69,7 @@ def _lycoris_alpha(module: Any) -> float:
 
 
 def _saved(parameter: Tensor) -> Tensor:
-    """A copy in fp32 on the CPU."""
+    """Return a copy in fp32 on the CPU."""
     return parameter.detach().float().cpu().clone()
 
 
@@ -82,16 +83,18 @@ KINDS = {
     "lokr": AdapterKind(_lycoris_config(LoKrConfig), _lokr, LycorisLayer, opens=_LYCORIS),
     "oft": OFT,
 }
-"""By their names in the settings."""
+"""Adapter kinds by their names in the settings."""
 
 MODULES: tuple[Any, ...] = tuple({kind.module for kind in KINDS.values()})
-"""The classes of all kinds' modules."""
+"""The peft module classes of all kinds."""
 
 
 @torch.no_grad()
 def draw_again(parameters: Sequence[tuple[str, torch.nn.Parameter]], generator: torch.Generator) -> None:
-    """Draw from `generator` what peft drew from torch's: uniform within ±1/√in, as peft does. Zeros stay zero, which
-    keep the adapter without effect at first."""
+    """Redraw peft's initial values from `generator`: uniform within ±1/√in, as peft draws them.
+
+    Zeros stay zero, so the adapter has no effect at first.
+    """
     for name, parameter in parameters:
         if "lora_magnitude_vector" not in name and parameter.any():
             drawn = torch.empty(parameter.shape)

@@ -1,6 +1,6 @@
-"""OFT by peft: blocks of a layer's inputs are rotated, and nothing is added (Qiu et al. 2023, arXiv 2306.07280).
+"""OFT by peft: rotates blocks of a layer's inputs and adds nothing (Qiu et al. 2023, arXiv 2306.07280).
 
-peft has the rotations as the formula of OFTv2 (Qiu et al. 2025, arXiv 2506.19847), which needs no inverse.
+peft parametrises the rotations as OFTv2 does (Qiu et al. 2025, arXiv 2506.19847), without a matrix inverse.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from trainer.adapters.kind import ADAPTER, AdapterKind
 
 
 def _config(rank: int, alpha: float, paths: Sequence[str]) -> OFTConfig:
-    """`rank` is the side of a block; where it does not divide the inputs, peft takes the nearest side that does.
+    """`rank` is the block size. Where it does not divide the number of inputs, peft takes the nearest size that does.
 
-    OFT has no alpha: a rotation is not scaled.
+    `alpha` is ignored: a rotation has no scale.
     """
     return OFTConfig(r=0, oft_block_size=rank, target_modules=list(paths))
 
@@ -27,7 +27,7 @@ def _layer(module: Any) -> OftLayer:
 
 
 def _change(module: Any) -> Tensor:
-    """peft's own `get_delta_weight` is R here, not ΔW."""
+    """Return ΔW. peft's own `get_delta_weight` returns the rotation R for OFT."""
     return OftLayer(module.oft_R[ADAPTER].weight.detach()).delta(module.get_base_layer().weight)
 
 

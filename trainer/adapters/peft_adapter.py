@@ -1,4 +1,4 @@
-"""A peft adapter on a component of the base: added in fp32, saved, disabled, removed."""
+"""Adds a peft adapter to a component of the base, in fp32, and removes it again."""
 
 import warnings
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from trainer.adapters.kinds import KINDS, MODULES, draw_again
 
 
 class PeftAdapter:
-    """A fresh adapter. Until it is trained it changes nothing. `parameters` are fp32 whatever the base's precision."""
+    """A new adapter, without effect until it is trained. `parameters` are fp32 in any precision of the base."""
 
     def __init__(
         self,
@@ -30,15 +30,16 @@ class PeftAdapter:
         generator: torch.Generator,
         dropout: AdapterDropout | None = None,
     ) -> None:
-        """`kind`: a name in KINDS. `generator` draws the initial values. `dropout`: before every down projection."""
+        """`kind`: a name in KINDS. `generator` draws the initial values. `dropout` is applied before every down
+        projection."""
         self._component = component
         self._kind: AdapterKind = KINDS[kind]
         trained = [parameter for parameter in component.parameters() if parameter.requires_grad]
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # of the tokens
-            warnings.filterwarnings("ignore", "Invalid `oft_block_size`")  # the nearest is meant
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # the config of the tokens
+            warnings.filterwarnings("ignore", "Invalid `oft_block_size`")  # the nearest block size is intended
             inject_adapter_in_model(self._kind.config(rank, alpha, paths), component, adapter_name=ADAPTER)
-        for parameter in trained:  # tokens, which peft froze
+        for parameter in trained:  # the tokens: peft froze them
             parameter.requires_grad_(True)
         cast_training_params([component], torch.float32)
         for module in self.modules():
@@ -57,32 +58,33 @@ class PeftAdapter:
 
     @property
     def undecayed(self) -> list[nn.Parameter]:
-        """DoRA's magnitudes: they start as long as the base's rows, and 0 would be no layer at all."""
+        """DoRA's magnitudes. They start at the norms of the base's weights, and decay towards 0 would remove the
+        layer."""
         return [parameter for name, parameter in self._named_parameters() if "lora_magnitude_vector" in name]
 
     def modules(self) -> list[Any]:
-        """peft's layers."""
+        """Return peft's layers."""
         return [part for part in self._component.modules() if isinstance(part, MODULES)]
 
     def layers(self) -> dict[str, Layer]:
-        """What has been trained up to now, by the path of the module, fp32 on the CPU."""
+        """Return the trained layers by module path, as fp32 tensors on the CPU."""
         return {
             path: self._kind.layer(part) for path, part in self._component.named_modules() if isinstance(part, MODULES)
         }
 
     def set_enabled(self, enabled: bool) -> None:
-        """Off is the bare component. On, the parameters are trainable again."""
+        """Enable or disable the adapter. Enabling also makes its parameters trainable again."""
         for module in self.modules():
             module.enable_adapters(enabled)
         for parameter in self.parameters:
             parameter.requires_grad_(True)
 
     def remove(self) -> None:
-        """Give the component's own modules back, the same objects as before."""
+        """Restore the component's original modules, as the same objects."""
         remove_adapters(self._component)
 
     def drop(self, paths: Sequence[str]) -> None:
-        """Take the adapter off these modules."""
+        """Remove the adapter from the modules at `paths`."""
         for path in paths:
             self._component.set_submodule(path, self._component.get_submodule(path).get_base_layer())
 
@@ -94,7 +96,8 @@ class PeftAdapter:
 
 @torch.no_grad()
 def _correct_magnitude(module: Any) -> None:
-    """peft takes DoRA's first magnitude from the base in its own precision; bf16 would be 0.2 % off."""
+    """Recompute DoRA's initial magnitude in fp32. peft computes it in the base's precision, and bf16 would be off by
+    0.2 %."""
     if ADAPTER in getattr(module, "lora_magnitude_vector", ()):
         weight = module.get_base_layer().weight.float()
         magnitude = module.lora_magnitude_vector[ADAPTER].weight

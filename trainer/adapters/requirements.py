@@ -1,4 +1,4 @@
-"""What an adapter needs of a base, and which tools open its file: said before anything is trained."""
+"""Checks that the base supports the chosen adapter, and warns about tools that cannot open its file."""
 
 from torch import nn
 
@@ -10,7 +10,8 @@ from trainer.adapters.targets import denoiser_targets
 
 
 def check_targets(family: ModelFamily, settings: AdapterSection) -> None:
-    """Raises ConfigError, before anything is trained, when the base lacks what the adapter would be put on."""
+    """Check, before training starts, that the base has the layers for the adapter. Raises ConfigError when it has
+    not."""
     if settings.has_low_rank_adapter:
         paths = denoiser_targets(family, settings)
         modules = dict(family.denoiser.named_modules())
@@ -25,7 +26,7 @@ def check_targets(family: ModelFamily, settings: AdapterSection) -> None:
 
 
 def where_it_opens(settings: AdapterSection, family: ModelFamily) -> str | None:
-    """A warning where not every tool can open what will be trained; None for a LoRA, which all open."""
+    """Return a warning when some tools cannot open the adapter's file, None for a LoRA, which all tools open."""
     if settings.adapter == "dora" and family.layer_naming != "peft":
         return (
             "adapter dora: its file opens exactly in predict.py only; diffusers drops the magnitudes, ComfyUI comes "

@@ -12,14 +12,14 @@ from trainer.patterns import matching
 
 TEXT_ENCODER_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
 CROSS_ATTENTION_KV = ("attn2.to_k", "attn2.to_v")
-"""What reads the prompt in a UNet: the layers of Custom Diffusion (Kumari et al. 2023)."""
+"""Key and value projections of cross-attention in a UNet: the layers of Custom Diffusion (Kumari et al. 2023)."""
 EXAMPLES = 6
 
 
 def denoiser_targets(family: ModelFamily, config: AdapterSection) -> list[str]:
-    """Paths of the denoiser's linear and convolution layers that `config` means, in the model's order.
+    """Return the paths of the denoiser's linear and convolution layers that `config` selects, in the model's order.
 
-    Raises ConfigError when the base has no such layers, or the expression is wrong or matches none.
+    Raises ConfigError when the base has no such layers, or the regular expression is wrong or matches none.
     """
     layers = [path for path in layer_paths(family.denoiser) if path not in family.idle_modules]
     if config.lora_target_regex is not None:
@@ -37,12 +37,12 @@ def denoiser_targets(family: ModelFamily, config: AdapterSection) -> list[str]:
 
 
 def text_encoder_targets(encoder: nn.Module) -> list[str]:
-    """Paths of the attention layers of a CLIP text encoder."""
+    """Return the paths of the attention layers of a CLIP text encoder."""
     return _ending_with(layer_paths(encoder), TEXT_ENCODER_LAYERS)
 
 
 def layer_paths(model: nn.Module) -> list[str]:
-    """Paths of all linear and convolution layers, in the model's order."""
+    """Return the paths of all linear and convolution layers, in the model's order."""
     return [path for path, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
 
 
@@ -56,7 +56,7 @@ def _b_lora(family: ModelFamily, config: AdapterSection, layers: Sequence[str]) 
 
 
 def _ending_with(paths: Sequence[str], endings: Sequence[str]) -> list[str]:
-    """Paths that end with one of these, from a dot on. `*` in an ending stands for any characters."""
+    """Return the paths that end with one of `endings`, from a dot on. `*` in an ending stands for any characters."""
     return [path for path in paths if any(fnmatchcase(f".{path}", f"*.{ending}") for ending in endings)]
 
 
@@ -70,7 +70,7 @@ def _required(family: ModelFamily, config: AdapterSection, paths: list[str]) -> 
 
 
 def _matching(pattern: str, paths: Sequence[str]) -> list[str]:
-    """The paths that `pattern` matches as a whole."""
+    """Return the paths that `pattern` matches completely."""
     found = matching(pattern, paths, whole=True, setting="lora_target_regex")
     if not found:
         some = paths[:: max(1, len(paths) // EXAMPLES)][:EXAMPLES]

@@ -1,1 +1,1 @@
-"""Checkpoints: the folders, the state in them, and its file format."""
+"""Checkpoints: their folders, the training state and its file format."""

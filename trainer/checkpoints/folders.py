@@ -1,6 +1,6 @@
-"""Checkpoints: folders `step_NNNNNN`, each with a whole artifact and the state that a resumed run needs.
+"""Checkpoint folders `step_NNNNNN`, each with a complete artifact and the state for resuming.
 
-One is there wholly or not at all: it is written under another name, and renamed.
+A checkpoint is written under a temporary name and then renamed, so a folder is never incomplete.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ PARTIAL = ".partial-"
 
 
 class Checkpoints:
-    """The checkpoints of one run, of which the last `keep` stay (None: all), and those that are protected."""
+    """The checkpoints of one run. The last `keep` (None: all) and the protected ones are kept."""
 
     def __init__(self, folder: Path, keep: int | None = None) -> None:
         self.folder, self._keep = folder, keep
         self.protected: set[int] = set()
 
     def path(self, step: int) -> Path:
-        """The folder of one step."""
+        """Return the folder of `step`."""
         return self.folder / f"step_{step:06d}"
 
     def steps(self) -> list[int]:
-        """The steps of the checkpoints that are there, in order."""
+        """Return the steps of the existing checkpoints, in ascending order."""
         if not self.folder.is_dir():
             return []
         found = (NAME.fullmatch(path.name) for path in self.folder.iterdir() if path.is_dir())
         return sorted(int(match[1]) for match in found if match)
 
     def write(self, training: Training) -> Path:
-        """Write the checkpoint of this step, and remove those that are not to be kept."""
+        """Write the checkpoint of the current step, and delete the ones that are no longer kept."""
         target = self.path(training.trainer.step)
         partial = self.folder / f"{PARTIAL}{target.name}"
         shutil.rmtree(partial, ignore_errors=True)
@@ -65,7 +65,7 @@ class Checkpoints:
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """The state in a checkpoint's folder. Raises ConfigError when there is none, or not a whole one."""
+    """Read the state from a checkpoint's folder. Raises ConfigError when it is missing or incomplete."""
     try:
         state = read_state(folder)
     except (OSError, ValueError, KeyError, SafetensorError) as error:

@@ -1,4 +1,4 @@
-"""A tree of numbers, texts and tensors as two files: safetensors and JSON. Nothing that could run code on reading."""
+"""Stores a tree of numbers, strings and tensors as safetensors and JSON. Reading it cannot execute code."""
 
 import json
 import os
@@ -12,12 +12,14 @@ from torch import Tensor
 
 TENSORS, VALUES = "state.safetensors", "state.json"
 REFERENCE = "tensor"
-"""A tensor stands in the JSON as {"tensor": its name in the other file}."""
+"""A tensor is stored in the JSON as {"tensor": its name in the safetensors file}."""
 
 
 def write_state(folder: Path, tree: Mapping[str, Any]) -> None:
-    """Write both files, through to the disk. `tree`: dicts with text keys, lists and tuples, with tensors, numbers,
-    texts and None in them."""
+    """Write both files and flush them to disk.
+
+    `tree`: dicts with string keys, lists and tuples of tensors, numbers, strings and None.
+    """
     tensors: dict[str, Tensor] = {}
     values = _detach(tree, "", tensors)
     save_file(tensors, folder / TENSORS)
@@ -29,9 +31,9 @@ def write_state(folder: Path, tree: Mapping[str, Any]) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The tree, tensors on the CPU; tuples have become lists.
+    """Read the tree with its tensors on the CPU. Tuples are returned as lists.
 
-    Raises OSError, ValueError or SafetensorError when the files are not whole.
+    Raises OSError, ValueError or SafetensorError when a file is missing or incomplete.
     """
     tensors = load_file(folder / TENSORS)
     tree: dict[str, Any] = _attach(json.loads((folder / VALUES).read_text(encoding="utf-8")), tensors)

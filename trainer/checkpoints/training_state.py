@@ -1,6 +1,6 @@
-"""Everything that a resumed run needs to go on as if it had never stopped.
+"""The state of a training run, for resuming it bit for bit.
 
-Schedules are functions of the step, so the step is all of them.
+Learning rate schedules are functions of the step, so the step is all that is stored of them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from trainer.training import Training
 
 FORMAT = 2
-"""1: optimizers remembered every parameter by itself."""
+"""Format 1 stored the optimizer state of every parameter separately."""
 
 
 def capture(training: Training) -> dict[str, Any]:
-    """The state between two steps: step, trainables with optimizers and averages, generators, place in the data."""
+    """Capture the state between two steps: step, trainables with optimizers and averages, generators, data position."""
     trainer = training.trainer
     return {
         "format": FORMAT,
@@ -45,7 +45,7 @@ def capture(training: Training) -> dict[str, Any]:
 
 
 def restore(training: Training, state: dict[str, Any]) -> None:
-    """Put a captured state onto a training that was built from the same configuration.
+    """Load a captured state into a training that was built from the same configuration.
 
     Raises ConfigError when base model, images or trained parameters are others than they were, or the end is before it.
     """
@@ -59,7 +59,7 @@ def restore(training: Training, state: dict[str, Any]) -> None:
     trainer.step, training.seconds = state["step"], state["seconds"]
     trainer.accumulation.parts = state["parts"]
     if state["config"]["max_train_steps"] == training.config.max_train_steps:
-        trainer.end_at(state["total_steps"])  # a limit of time may have shortened it
+        trainer.end_at(state["total_steps"])  # a time limit may have shortened the run
     for trainable in trainer.trainables:
         trainable.load_state_dict(state["trainables"][trainable.name], trainer.step)
     trainer.generators.load_state_dict(state["generators"])

@@ -1,1 +1,1 @@
-"""What training reads: batches, cached latents, prompts and cached prompt embeddings."""
+"""The training data: batches, cached latents, prompts and cached prompt embeddings."""

@@ -1,7 +1,7 @@
-"""Which images make up each micro-batch: full batches of one size, every image in every epoch.
+"""Plans and assembles micro-batches: full batches of one bucket, with every image in every epoch.
 
-What is left over in a bucket is filled up with other images of the bucket. All of a bucket's images then count a
-little less, so that over an epoch each image has the weight that its repeats give it, whatever bucket it is in.
+The last batch of a bucket is filled up with other images of that bucket. The weights of all images of the bucket are
+then reduced a little, so that over an epoch each image has the weight of its repeats, whatever its bucket is.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ class LatentBatch:
     filling: float = 1.0
 
     def split(self, parts: int) -> "list[LatentBatch]":
-        """At most `parts` batches, as equal as can be, none of them empty."""
+        """Split into at most `parts` batches of nearly equal size, none of them empty."""
         size = -(-len(self.captions) // parts)
         bounds = [(start, start + size) for start in range(0, len(self.captions), size)]
         return [
@@ -52,19 +52,19 @@ class LatentBatch:
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """Indices of the images, and the factor of their weights that makes up for filling."""
+    """Image indices of a batch, and a factor for their weights that compensates for filled-up batches."""
 
     indices: tuple[int, ...]
     weight: float
 
 
 class BatchStream(Iterator[LatentBatch]):
-    """Batches for ever, epoch after epoch. `order` draws the order, `augmentation` the view of each image, `captions`
-    the caption of those that have several (by default the first one is taken).
+    """Endless stream of batches, epoch after epoch.
 
-    `batch_size`: of this process. All processes plan the same whole batches, and each takes its share of every one.
-
-    Its place is the state of `order` before the epoch, and how many of the epoch's batches were taken.
+    `order` draws the order of the images, `augmentation` the view of each image, `captions` the caption of images with
+    several captions (None: the first one). `batch_size` is that of this process. All processes plan the same global
+    batches, and each takes its share of every one. The position is the state of `order` before the epoch and the number
+    of batches taken from the epoch.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class BatchStream(Iterator[LatentBatch]):
         return _assemble(self._examples, planned, self._augmentation, self._share, self._captions)
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the data."""
+        """Return the position in the data."""
         return {"epoch_start": self._epoch_start, "taken": self._taken}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to a place: the same epoch is planned again."""
+        """Restore a position by planning the same epoch again."""
         self._order.set_state(state["epoch_start"])
         self._begin_epoch()
         self._taken = state["taken"]
@@ -107,7 +107,7 @@ class BatchStream(Iterator[LatentBatch]):
 
 
 def plan_epoch(examples: Sequence[CachedExample], batch_size: int, order: Generator) -> list[PlannedBatch]:
-    """One epoch in a new order: every image `repeats` times, in batches that are full and of one bucket."""
+    """Plan one epoch in a new order: every image `repeats` times, in full batches of one bucket."""
     batches: list[PlannedBatch] = []
     for members in _buckets(examples).values():
         drawn = [members[index] for index in torch.randperm(len(members), generator=order).tolist()]
@@ -123,12 +123,12 @@ def plan_epoch(examples: Sequence[CachedExample], batch_size: int, order: Genera
 
 
 def batches_an_epoch(examples: Sequence[CachedExample], batch_size: int) -> int:
-    """How many micro-batches make one epoch."""
+    """Return the number of micro-batches in an epoch."""
     return sum(-(-len(members) // batch_size) for members in _buckets(examples).values())
 
 
 def _buckets(examples: Sequence[CachedExample]) -> dict[tuple[int, int], list[int]]:
-    """Indices by bucket, each as often as its repeats."""
+    """Return the image indices by bucket. Each index occurs as often as the image is repeated."""
     buckets: dict[tuple[int, int], list[int]] = {}
     for index, example in enumerate(examples):
         buckets.setdefault(example.bucket, []).extend([index] * example.repeats)
@@ -166,7 +166,7 @@ def _draw_view(example: CachedExample, augmentation: Generator) -> LoadableView:
 
 
 def _draw_caption(example: CachedExample, captions: Generator | None) -> str:
-    """An image with one caption draws nothing."""
+    """Draw one of the captions. An image with a single caption draws no random number."""
     if captions is None or not example.other_captions:
         return example.caption
     texts = (example.caption, *example.other_captions)

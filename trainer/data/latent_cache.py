@@ -1,4 +1,4 @@
-"""Computes latent moments and masks of every view once, before training."""
+"""Computes the latent moments and masks of every view once, before training."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from preprocess.dataset import Example, PreparedDataset, View
 
 @dataclass(frozen=True)
 class CachedView:
-    """On the training device. `moments`: (X, h, w), as `encode_image` returns them.
+    """An encoded view on the training device. `moments`: (X, h, w), as `encode_image` returns them.
 
-    `mask`: (1, h, w), 0 to 1; None: the loss counts everywhere.
+    `mask`: (1, h, w), 0 to 1; None: the whole image counts in the loss.
     """
 
     moments: Tensor
@@ -28,7 +28,7 @@ class CachedView:
     size: SizeConditioning
 
     def load(self) -> "CachedView":
-        """It is here already."""
+        """Return this view, which is already in memory."""
         return self
 
 
@@ -43,9 +43,10 @@ class LoadableView(Protocol):
 
 @dataclass(frozen=True)
 class CachedExample:
-    """One image with all its views, of one bucket. `caption`: with the trigger word as the user knows it.
+    """One image with all its views, which are of one bucket.
 
-    Of `caption` and `other_captions` one is drawn each time.
+    `caption` contains the trigger word as the user writes it. Each time, one of `caption` and `other_captions` is
+    drawn.
     """
 
     views: tuple[LoadableView, ...]
@@ -68,13 +69,13 @@ def cache_examples(dataset: PreparedDataset, family: ModelFamily) -> Iterator[Ca
 
 
 def count_views(examples: tuple[Example, ...]) -> int:
-    """How many pictures will be encoded."""
+    """Return the number of views to encode."""
     return sum(len(example.views) for example in examples)
 
 
 @torch.no_grad()
 def encode_view(folder: Path, view: View, family: ModelFamily) -> CachedView:
-    """The moments of one view's latents, and its mask."""
+    """Encode one view: the moments of its latents, and its mask."""
     with Image.open(folder / view.file) as image:
         pixels = to_pixels(image.convert("RGB")).unsqueeze(0).to(family.device)
     moments = family.encode_image(pixels)[0]
@@ -86,16 +87,16 @@ def encode_view(folder: Path, view: View, family: ModelFamily) -> CachedView:
 
 
 def to_pixels(image: Image.Image) -> Tensor:
-    """(3, H, W) in [-1, 1]."""
+    """Convert an image to a tensor (3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1.0
 
 
 def to_latent_mask(mask: Image.Image, size: torch.Size) -> Tensor:
-    """(1, h, w) in [0, 1]: each latent pixel takes the mean of the picture's pixels that it stands for."""
+    """Resize a mask to the latents: (1, h, w) in [0, 1]. Each latent pixel is the mean of the pixels that it covers."""
     values = torch.from_numpy(np.asarray(mask).copy()).float().view(1, 1, mask.height, mask.width) / 255
     return functional.interpolate(values, size=size, mode="area")[0]
 
 
 def size_conditioning(crop: Crop) -> SizeConditioning:
-    """SDXL's (height, width) triples from the crop's (width, height) pairs: the truth, never a claim."""
+    """Return SDXL's (height, width) conditioning from the (width, height) pairs of the actual crop."""
     return SizeConditioning(crop.original[::-1], crop.corner[::-1], crop.target[::-1])

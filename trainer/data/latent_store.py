@@ -1,4 +1,4 @@
-"""Stores cached latents on disk where they would fill the memory, one file per view."""
+"""Stores cached latents on disk, one file per view, where they would not fit in memory."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from trainer.data.latent_cache import (
 from trainer.distributed.processes import Processes
 
 MOST_OF_FREE_MEMORY = 0.5
-"""What latents may take where `latent_cache` is auto; the rest is for the training."""
+"""Largest share of free memory for latents with `latent_cache: auto`. The rest is left for training."""
 MOMENTS, MASK = "moments", "mask"
 
 LatentPlace = Literal["memory", "disk"]
@@ -33,14 +33,14 @@ LatentPlace = Literal["memory", "disk"]
 
 @dataclass(frozen=True)
 class StoredView:
-    """A `CachedView` in a file, to be used on `device`."""
+    """A `CachedView` stored in a file. `load` moves its tensors to `device`."""
 
     path: Path
     size: SizeConditioning
     device: torch.device
 
     def load(self) -> CachedView:
-        """Read it: the very numbers that were encoded."""
+        """Read the view. The values are exactly those that were encoded."""
         tensors = {name: each.to(self.device, non_blocking=True) for name, each in load_file(self.path).items()}
         return CachedView(tensors[MOMENTS], tensors.get(MASK), self.size)
 
@@ -48,7 +48,7 @@ class StoredView:
 def latent_place(
     wanted: LatentCacheName, dataset: PreparedDataset, family: ModelFamily, processes: Processes
 ) -> LatentPlace:
-    """Where the latents go: as the setting says, or by their size. The same for all processes."""
+    """Return where to keep the latents: as `wanted` says, or by their size. All processes get the same value."""
     if wanted != "auto":
         return wanted
     fits = bytes_of_latents(dataset, family) <= MOST_OF_FREE_MEMORY * free_memory(family.device)
@@ -58,14 +58,15 @@ def latent_place(
 def encode_dataset(
     dataset: PreparedDataset, family: ModelFamily, place: LatentPlace, folder: Path, processes: Processes
 ) -> list[CachedExample]:
-    """All examples with their latents. `folder`: of those on disk, which the processes encode in turn."""
+    """Encode all examples of `dataset`. `folder`: where to store latents on disk; each process encodes its part of
+    them."""
     return drain(encoding_dataset(dataset, family, place, folder, processes), lambda _: None)
 
 
 def encoding_dataset(
     dataset: PreparedDataset, family: ModelFamily, place: LatentPlace, folder: Path, processes: Processes
 ) -> Generator[StageProgress, None, list[CachedExample]]:
-    """As `encode_dataset`, with its progress."""
+    """As `encode_dataset`, as a generator that yields the progress."""
     if place == "disk":
         folder.mkdir(exist_ok=True)
     cached = cache_examples(dataset, family) if place == "memory" else _store(dataset, family, folder, processes)
@@ -81,7 +82,7 @@ def encoding_dataset(
 
 
 def bytes_of_latents(dataset: PreparedDataset, family: ModelFamily) -> float:
-    """Of all views, seen from the first one."""
+    """Estimate the size of all views' latents and masks in bytes, from the first view."""
     first = encode_view(dataset.folder, dataset.examples[0].views[0], family)
     width, height = dataset.examples[0].bucket
     image_bytes = sum(tensor.nbytes for tensor in (first.moments, first.mask) if tensor is not None)
@@ -90,7 +91,7 @@ def bytes_of_latents(dataset: PreparedDataset, family: ModelFamily) -> float:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes, of the GPU or of the machine."""
+    """Return the free memory of the GPU, or of the machine for a CPU, in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return int(psutil.virtual_memory().available)

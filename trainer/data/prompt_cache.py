@@ -1,4 +1,4 @@
-"""Encodes each distinct prompt of a batch once, and caches it when its features no longer change."""
+"""Encodes each distinct prompt of a batch once, and caches its features once they no longer change."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,24 +9,28 @@ from families.family import PromptFeatures
 from trainer.trainables.trainable import Trainable
 
 MOST_PROMPTS = 500
-"""Kept features: 77 tokens of SDXL are 0.3 MiB in bf16. Shuffled tags make ever new prompts; the oldest goes."""
+"""Size of the cache. 77 tokens of SDXL take 0.3 MiB in bf16. Shuffled tags make ever new prompts, so the oldest
+features are dropped."""
 CHANGES_PROMPTS = ("tokens", "text_encoders")
-"""Names of the trainables that do."""
+"""Names of the trainables that change the features of a prompt."""
 
 Encode = Callable[[Sequence[str]], PromptFeatures]
 
 
 @dataclass
 class PromptCache:
-    """`encode`: the family's. While tokens or text encoders are trained, the gradient of a prompt that stands twice in
-    a batch is the sum of both, as if it had been read twice."""
+    """A cache around `encode`, the family's prompt encoder.
+
+    While tokens or text encoders are trained, a prompt that occurs twice in a batch is encoded once, and its gradient
+    is the sum of both uses.
+    """
 
     encode: Encode
     trainables: Sequence[Trainable]
     _kept: dict[str, PromptFeatures] = field(default_factory=dict, init=False)
 
     def __call__(self, prompts: Sequence[str]) -> PromptFeatures:
-        """One row for each prompt."""
+        """Return the features, one row per prompt."""
         different = list(dict.fromkeys(prompts))
         if self.frozen:
             return PromptFeatures.joined([self._keep(prompt) for prompt in prompts])
@@ -37,7 +41,7 @@ class PromptCache:
 
     @property
     def frozen(self) -> bool:
-        """Whether no step to come changes what a prompt means."""
+        """Whether the remaining steps no longer change prompt features."""
         return all(each.finished for each in self.trainables if each.name in CHANGES_PROMPTS)
 
     @torch.no_grad()
@@ -45,5 +49,5 @@ class PromptCache:
         if prompt not in self._kept:
             if len(self._kept) == MOST_PROMPTS:
                 del self._kept[next(iter(self._kept))]
-            self._kept[prompt] = self.encode([prompt])  # alone: its bits must not depend on the batch
+            self._kept[prompt] = self.encode([prompt])  # alone: the result must not depend on the batch
         return self._kept[prompt]

@@ -1,4 +1,4 @@
-"""Builds the prompt of each caption: tag shuffling, caption dropout, trigger only."""
+"""Builds the prompt of each caption: tag shuffling, caption dropout, trigger-only dropout."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ SEEDS = 2**62
 
 @dataclass(frozen=True)
 class PromptSampler:
-    """`triggers` maps trigger words to placeholder tokens. The two dropouts are shares of the captions."""
+    """Builds prompts. `triggers` maps trigger words to placeholder tokens. Both dropouts are probabilities per
+    caption."""
 
     triggers: Mapping[str, Sequence[str]]
     generators: NamedGenerators
@@ -38,7 +39,8 @@ class PromptSampler:
         return caption if order is None else self._shuffled(caption, order)
 
     def _shuffled(self, caption: str, seed: int) -> str:
-        """One draw a caption, however many tags it has, so that several processes stay in step."""
+        """Shuffle the tags by `seed`. Each caption takes one draw, however many tags it has, so that all processes stay
+        in step."""
         tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
         kept, loose = tags[: self.keep_first_tags], tags[self.keep_first_tags :]
         order = torch.randperm(len(loose), generator=torch.Generator().manual_seed(seed)).tolist()

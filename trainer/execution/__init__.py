@@ -1,1 +1,1 @@
-"""How a step is executed: gradient accumulation, CUDA graphs, compilation, checkpointing, attention, memory."""
+"""Execution of a step: gradient accumulation, CUDA graphs, compilation, checkpointing, attention, memory."""

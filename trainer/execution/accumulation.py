@@ -1,4 +1,4 @@
-"""The gradient of one optimizer step, accumulated over as many forward passes as memory requires."""
+"""Accumulates the gradients of one optimizer step, over as many forward passes as the memory requires."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from trainer.randomness import NamedGenerators
 from trainer.trainables.trainable import Trainable
 
 Backward = Callable[[LatentBatch, float], dict[str, Tensor]]
-"""Adds the gradients of a batch, whose loss counts by the given share, and returns its losses."""
+"""Adds the gradients of a batch, whose loss is weighted by the given share, and returns its losses."""
 
 
 class GradientSource(Protocol):
-    """Adds all gradients of a step. `parts`: into how many each micro-batch is split."""
+    """Computes all gradients of a step. `parts`: the number of parts that each micro-batch is split into."""
 
     parts: int
 
     def run(self, batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor]:
-        """Returns the mean losses. Raises OutOfMemory."""
+        """Add the gradients of `batches`. Returns the mean losses. Raises OutOfMemory."""
 
 
 class AroundGradientSource:
-    """What a source that is put around another one has of it: into how many this process splits its micro-batches."""
+    """Base class of sources that wrap another one (`inner`). Delegates `parts`."""
 
     def __init__(self, inner: GradientSource) -> None:
         self._inner = inner
@@ -41,16 +41,17 @@ class AroundGradientSource:
 
 
 class OutOfMemory(RuntimeError):
-    """Not even a single image fits."""
+    """Raised when not even a single image fits into memory."""
 
 
 @dataclass
 class Accumulation:
-    """Every image counts alike, whatever batch it is in. `parts`: into how many each micro-batch is split, 1 at first.
+    """Accumulates gradients so that every image has the same weight, in whatever batch it is.
 
-    Out of memory, the step starts over with twice as many parts: the same images, the same effective batch. Where a
-    single image does not fit, it starts over with gradient checkpointing, if it may. `starts_over`: whether it can; not
-    where other processes wait inside of this one's pass.
+    `parts`: the number of parts of each micro-batch, 1 at first. When the memory is full, the step is repeated with
+    twice as many parts: the same images and the same effective batch size. When a single image does not fit, it is
+    repeated with gradient checkpointing, if allowed. `starts_over`: whether a step can be repeated. It cannot where
+    other processes wait inside this one's forward pass.
     """
 
     generators: NamedGenerators
@@ -100,7 +101,7 @@ def _remedies_at_once(checkpointing: GradientCheckpointing) -> str:
 
 
 def _attempt(batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor] | None:
-    """The mean losses; None when the memory did not do. In a function of its own, so that its tensors are gone then."""
+    """Return the mean losses, None when out of memory. A separate function, so that its tensors are freed on return."""
     images = sum(len(batch.captions) for batch in batches)
     mean: dict[str, Tensor] = {}
     try:

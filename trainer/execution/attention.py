@@ -1,8 +1,7 @@
-"""How the denoiser's attention is computed in training passes: as torch chooses for the device, or as the configuration
-says.
+"""Selects the implementation of the denoiser's attention in training passes.
 
 diffusers' own `set_attention_backend` reaches only models whose processors dispatch (Flux and later), not UNets and
-SD3, and it changes every model of the process; so the processors themselves are exchanged, for as long as a step takes.
+SD3, and it changes every model of the process. Therefore the processors are exchanged for the duration of a step.
 """
 
 import importlib.util
@@ -35,17 +34,17 @@ TORCHS_OWN = {
     "math": SDPBackend.MATH,
 }
 USUAL_HEAD = 64
-"""Channels of a head in SDXL and SD3: what is tried before the base is there."""
+"""Channels of a head in SDXL and SD3, for the check before the base is loaded."""
 PLACES, WORDS = 64, 77
-"""Of the trial: queries, as of 8×8 latents, and keys, as of a prompt."""
+"""Lengths in the check: queries as of 8×8 latents, keys as of a prompt."""
 
 
 def require_attention(
     name: AttentionName, device: torch.device, dtype: torch.dtype, denoiser: nn.Module | None = None
 ) -> None:
-    """Raises ConfigError where the implementation does not work on `device`, by a trial with gradients.
+    """Check by a trial with gradients that the implementation `name` works on `device`. Raises ConfigError if not.
 
-    Without `denoiser` the trial has heads of the usual size, and nothing needs to be loaded for it.
+    Without `denoiser` the trial uses heads of the usual size, so nothing has to be loaded.
     """
     if name == "auto":
         return
@@ -64,7 +63,7 @@ def require_attention(
 
 
 class AttentionSteps(AroundGradientSource):
-    """A source of gradients in whose passes the attention of `denoiser` is computed by `name`."""
+    """A gradient source that computes the attention of `denoiser` with the implementation `name`."""
 
     def __init__(self, inner: GradientSource, denoiser: nn.Module, name: AttentionName) -> None:
         super().__init__(inner)
@@ -90,7 +89,7 @@ class AttentionSteps(AroundGradientSource):
 
 
 class OneBackend:
-    """One of diffusers' attention processors, with only one implementation of torch's attention allowed inside it."""
+    """Calls one of diffusers' attention processors with a single SDPA backend enabled."""
 
     def __init__(self, processor: Callable[..., Any], backend: SDPBackend) -> None:
         self._processor, self._backend = processor, backend
@@ -116,12 +115,12 @@ def _processor(name: AttentionName, usual: Any) -> Any:
 
 
 def _trial(name: AttentionName, device: torch.device, dtype: torch.dtype, head: int) -> str | None:
-    """Why attention and its gradients cannot be computed so; None where they can."""
+    """Return the error message when attention or its gradients fail with `name`, None when they work."""
     query, key, value = (
         torch.randn(2, 2, length, head, device=device, dtype=dtype, requires_grad=True)
         for length in (PLACES, WORDS, WORDS)
     )
-    with warnings.catch_warnings(record=True) as said:  # torch's reasons
+    with warnings.catch_warnings(record=True) as said:  # contain torch's reasons
         warnings.simplefilter("always")
         try:
             _attend(name, query, key, value).sum().backward()
@@ -131,7 +130,7 @@ def _trial(name: AttentionName, device: torch.device, dtype: torch.dtype, head: 
 
 
 def _attend(name: AttentionName, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(B, heads, N, channels), each of them."""
+    """Compute attention. `query`, `key`, `value` and the result: (B, heads, N, channels)."""
     if name in TORCHS_OWN:
         with sdpa_kernel(TORCHS_OWN[name]):
             return F.scaled_dot_product_attention(query, key, value)

@@ -1,7 +1,7 @@
-"""The repeated blocks of a denoiser, compiled while it trains: one compilation serves all of them.
+"""Compiles the repeated blocks of a denoiser for training: all blocks of a kind share one compilation.
 
-Regional compilation takes seconds where that of the whole model takes minutes. Outside the steps (samples, validation,
-verification) the model runs as it is, so that only the shapes of the training are ever compiled.
+Regional compilation takes seconds, that of the whole model takes minutes. Outside the training steps (samples,
+validation, verification) the model runs eagerly, so that only the shapes of the training are compiled.
 """
 
 import os
@@ -19,16 +19,16 @@ from trainer.data.batches import LatentBatch
 from trainer.execution.accumulation import AroundGradientSource, Backward, GradientSource
 
 PAYS_FROM = 300.0
-"""Seconds that the steps left must take before `auto` compiles. SDXL at 512 squared on an H200: the first steps take
-23 s longer, a later one 118 ms instead of 138 (docs/performance.md)."""
+"""Remaining training time in seconds from which `auto` compiles. SDXL at 512×512 on an H200: the first steps take 23 s
+longer, a later one 118 ms instead of 138 (docs/performance.md)."""
 STEPS_TO_MEASURE = 10
 MOST_VARIANTS = 64
-"""Of one block: its widths, times bucket shapes, times passes with and without gradient or adapter."""
+"""Recompilations of one block: its widths, times bucket shapes, times passes with and without gradient or adapter."""
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class CompiledBlocks:
-    """The blocks of `denoiser`, with the adapter on them. Raises ValueError when it has none that repeat."""
+    """The compiled blocks of `denoiser`, including their adapters. Raises ValueError without repeated blocks."""
 
     def __init__(self, denoiser: nn.Module, backend: str = "inductor", cache: Path | None = None) -> None:
         self._blocks: list[Any] = list(repeated_blocks(denoiser))
@@ -42,7 +42,7 @@ class CompiledBlocks:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Inside, calls go to the compiled blocks."""
+        """Use the compiled blocks inside this context."""
         self._switch(self._compiled)
         try:
             yield
@@ -55,7 +55,7 @@ class CompiledBlocks:
 
 
 def repeated_blocks(denoiser: Any) -> Iterator[nn.Module]:
-    """The transformer blocks, by what diffusers says of the model. Raises ValueError without any."""
+    """Yield the blocks that diffusers lists as repeated. Raises ValueError when there are none."""
     names = denoiser._repeated_blocks or [name for name in denoiser._no_split_modules or () if "Transformer" in name]
     blocks = [module for module in denoiser.modules() if type(module).__name__ in names]
     if not blocks:
@@ -64,12 +64,12 @@ def repeated_blocks(denoiser: Any) -> Iterator[nn.Module]:
 
 
 def compiles(speed: SpeedSection, device: torch.device) -> bool:
-    """Whether this run may compile: `auto` leaves a CPU alone, where it takes minutes."""
+    """Whether this run may compile. `auto` does not compile on a CPU, where it takes minutes."""
     return speed.compile == "always" or (speed.compile == "auto" and device.type == "cuda")
 
 
 class CompiledSteps(AroundGradientSource):
-    """A source of gradients whose passes run through compiled blocks: at once, or when the run is seen to be long."""
+    """A gradient source that runs through compiled blocks: from the first step, or once the run proves long enough."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class CompiledSteps(AroundGradientSource):
             return self._inner.run(batches, backward)
 
     def _pays(self) -> bool:
-        """Decides once, from the time between the starts of the first steps, without the very first."""
+        """Decide once, from the time between the starts of the first steps, leaving out the very first."""
         if self._at_once:
             return True
         if len(self._starts) == STEPS_TO_MEASURE:

@@ -1,7 +1,7 @@
-"""Passes of denoiser and text encoders as CUDA graphs: a step of SDXL launches 19,000 kernels, which takes a processor
-longer than a GPU needs to run them. What was recorded once is launched as a whole.
+"""Records passes of the denoiser and the text encoders as CUDA graphs.
 
-Passes without gradients (samples, validation, the base as a teacher) run as they are.
+A step of SDXL launches 19,000 kernels, which takes the CPU longer than the GPU needs to run them. A recorded graph is
+launched as a whole. Passes without gradients (samples, validation, the base as a teacher) are not recorded.
 """
 
 from collections import Counter
@@ -19,14 +19,17 @@ from trainer.execution.accumulation import AroundGradientSource, Backward, Gradi
 from trainer.trainables.trainable import Trainable
 
 PASSES_BEFORE = 2
-"""Of one kind, which run as they are: what is drawn once or twice is not worth recording."""
+"""Eager passes of each kind before recording. Recording does not pay for inputs that occur only once or twice."""
 
 Recorder = Callable[[nn.Module, tuple[Tensor, ...], Any], Callable[..., Any]]
-"""Takes a module, tensors as it will get them, and the memory to record in; returns what replays its passes."""
+"""Takes a module, sample tensors and a memory pool. Returns a function that replays the recorded pass."""
 
 
 def cuda_graphs(module: nn.Module, tensors: tuple[Tensor, ...], pool: Any) -> Callable[..., Any]:
-    """torch's own recorder, in the precision of the moment. Raises RuntimeError for what cannot be recorded."""
+    """Record with torch's `make_graphed_callables` in the current autocast precision.
+
+    Raises RuntimeError when the pass cannot be recorded.
+    """
     torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # the recorder's stream is idle later on
     with torch.autocast(
         "cuda",
@@ -41,19 +44,20 @@ def cuda_graphs(module: nn.Module, tensors: tuple[Tensor, ...], pool: Any) -> Ca
 
 
 def records(speed: SpeedSection, device: torch.device, trains_base: bool, passes_differ: bool) -> bool:
-    """Whether this run may record: not where a pass is another each time, nor for a base that is trained itself."""
+    """Whether this run may record passes. It may not when repeated passes differ, or when the base itself is
+    trained."""
     return (
         speed.cuda_graphs == "auto"
         and device.type == "cuda"
         and not trains_base
         and speed.gradient_checkpointing != "always"
         and not passes_differ
-        and not speed.shard_base  # whose blocks are gathered between kernels
+        and not speed.shard_base  # its blocks are gathered between kernels
     )
 
 
 class RecordedPasses:
-    """Records the passes of `model` with gradients, for each kind of input, while `in_use`."""
+    """Records the passes of `model` with gradients, one graph for each kind of input, inside `in_use`."""
 
     def __init__(
         self,
@@ -62,30 +66,30 @@ class RecordedPasses:
         record: Recorder = cuda_graphs,
         new_pool: Callable[[], Any] = torch.cuda.graph_pool_handle,
     ) -> None:
-        """`may`: asked at every pass. `new_pool`: memory to record in."""
+        """`may`: called at every pass; False runs it eagerly. `new_pool`: returns a memory pool for recording."""
         self._model, self._may, self._record, self._new_pool = model, may, record, new_pool
         self._seen: Counter[object] = Counter()
         self._recorded: dict[object, Callable[..., Any]] = {}
         self._pools: dict[int, Any] = {}
         self._pending = 0
         self.problem: str | None = None
-        """Why it records no more."""
+        """Why recording stopped, None while it works."""
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Inside, calls of the model are replayed where they can be."""
+        """Replay recorded passes of the model inside this context."""
         self._model.forward = self._forward
         try:
             yield
         finally:
-            del self._model.forward  # the class's own again
+            del self._model.forward  # restores the method of the class
 
     def after_backward(self) -> None:
-        """No pass waits for its gradients any more."""
+        """Reset the count of passes that wait for their backward pass."""
         self._pending = 0
 
     def forget(self) -> None:
-        """Give the memory back, and begin anew."""
+        """Free the memory and all recordings."""
         self._recorded.clear()
         self._pools.clear()
         self._seen.clear()
@@ -107,14 +111,15 @@ class RecordedPasses:
         return self._recorded[kind](*tensors)
 
     def _add(self, kind: tuple[Any, ...], module: "_Pass", tensors: Sequence[Tensor]) -> bool:
-        """Passes that wait for their gradients at the same time need memory of their own; the others share it."""
+        """Record a pass. Passes whose backward passes are pending together need separate memory pools; others share
+        one."""
         waiting = kind[0]
         if waiting not in self._pools:
             self._pools[waiting] = self._new_pool()
         samples = tuple(each.detach().clone().requires_grad_(each.requires_grad) for each in tensors)
         try:
             self._recorded[kind] = self._record(module, samples, self._pools[waiting])
-        except RuntimeError as error:  # of memory, too
+        except RuntimeError as error:  # also torch.OutOfMemoryError
             self.forget()
             self.problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             return False
@@ -122,7 +127,7 @@ class RecordedPasses:
 
 
 class _Pass(nn.Module):
-    """A model as a function of tensors alone; what else it was called with stays as it is."""
+    """A model as a function of tensors alone. All other arguments are fixed."""
 
     def __init__(self, model: nn.Module, leaves: Sequence[Any], structure: TreeSpec) -> None:
         super().__init__()
@@ -133,7 +138,7 @@ class _Pass(nn.Module):
         self.training = model.training
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Those that want gradients: the recorder passes all of them to autograd, every time."""
+        """Yield the trainable parameters only: the recorder passes all of them to autograd in every pass."""
         return (each for each in self.model.parameters(recurse) if each.requires_grad)
 
     def forward(self, *tensors: Tensor) -> Any:
@@ -145,7 +150,7 @@ class _Pass(nn.Module):
 
 
 def _kind(leaves: Sequence[Any], structure: TreeSpec) -> tuple[Any, ...]:
-    """What a recording is good for: shapes, types and who wants gradients, and everything that is no tensor."""
+    """Return the key of a recording: shapes, dtypes and `requires_grad` of tensors, and all other arguments."""
     of_tensors = [
         (tuple(leaf.shape), leaf.dtype, leaf.requires_grad) if isinstance(leaf, Tensor) else leaf for leaf in leaves
     ]
@@ -153,7 +158,7 @@ def _kind(leaves: Sequence[Any], structure: TreeSpec) -> tuple[Any, ...]:
 
 
 class RecordedSteps(AroundGradientSource):
-    """A source of gradients whose passes are recorded and replayed."""
+    """A gradient source whose passes are recorded and replayed."""
 
     def __init__(
         self, inner: GradientSource, models: Sequence[RecordedPasses], trainables: Sequence[Trainable]
@@ -163,11 +168,11 @@ class RecordedSteps(AroundGradientSource):
 
     @property
     def problem(self) -> str | None:
-        """Why some passes are not recorded any more."""
+        """Why some passes are no longer recorded, None while all are."""
         return next((model.problem for model in self._models if model.problem is not None), None)
 
     def forget(self) -> None:
-        """Give the memory back, and begin anew."""
+        """Free the memory and all recordings."""
         for model in self._models:
             model.forget()
 
@@ -190,7 +195,7 @@ class RecordedSteps(AroundGradientSource):
             return self._inner.run(batches, replayed)
 
     def _own_gradients(self) -> None:
-        """A gradient may lie where the next replay writes its own: what shall be added to must be copied."""
+        """Copy the gradients that will be added to: the next replay may overwrite the memory of a recorded gradient."""
         for trainable in self._trainables:
             for parameter in trainable.parameters:
                 if parameter.grad is not None:

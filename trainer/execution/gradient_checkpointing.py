@@ -1,5 +1,5 @@
-"""Less memory for more time: activations are computed again in the backward pass instead of being kept (Chen et al.
-2016, "Training Deep Nets with Sublinear Memory Cost")."""
+"""Gradient checkpointing: recomputes activations in the backward pass to save memory (Chen et al. 2016, "Training Deep
+Nets with Sublinear Memory Cost")."""
 
 from typing import Any, Literal
 
@@ -7,7 +7,8 @@ Wanted = Literal["never", "auto", "always"]
 
 
 class GradientCheckpointing:
-    """Of the blocks of `denoiser`. On from the start with `always`; `auto` waits for `start`."""
+    """Gradient checkpointing of the blocks of `denoiser`. `always` enables it at once, `auto` when `start` is
+    called."""
 
     def __init__(self, denoiser: Any, wanted: Wanted) -> None:
         self._denoiser = denoiser
@@ -17,7 +18,7 @@ class GradientCheckpointing:
             self.start()
 
     def start(self) -> bool:
-        """Switch it on. Returns whether that changed anything: False when it is on already, or not wanted."""
+        """Enable checkpointing. Returns False when it is already enabled or not allowed."""
         if self.on or not self._may_start:
             return False
         self._denoiser.enable_gradient_checkpointing()
@@ -25,7 +26,7 @@ class GradientCheckpointing:
         return True
 
     def remove(self) -> None:
-        """Leave the denoiser as it was."""
+        """Disable checkpointing."""
         if self.on:
             self._denoiser.disable_gradient_checkpointing()
             self.on = False

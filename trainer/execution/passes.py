@@ -1,5 +1,5 @@
-"""Where the gradients of a step come from, put together: split to fit into memory, recorded, shared between processes,
-compiled; each only where the configuration and the device want it."""
+"""Combines the gradient sources of a step: splitting, attention, recording, reduction and compilation, as
+configured."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from trainer.trainables.trainable import Trainable
 
 @dataclass
 class Passes:
-    """`source` is what the loop asks; the others are parts of it that are looked at from outside."""
+    """The gradient source of the loop, and those of its parts that other code reads."""
 
     source: GradientSource
     checkpointing: GradientCheckpointing
     recorded: RecordedSteps | None = None
 
     def remove(self) -> None:
-        """Leave the models as they were, and give the memory back."""
+        """Restore the models, and free the memory of recordings."""
         self.checkpointing.remove()
         if self.recorded is not None:
             self.recorded.forget()
@@ -45,8 +45,11 @@ def build_passes(
     trains_base: bool,
     passes_differ: bool,
 ) -> Passes:
-    """`steps_left`: says whether compiling still pays. `trains_base`: its own weights are trained.
-    `passes_differ`: a second pass of a block would not do what the first one did."""
+    """Build the gradient sources that `speed` and the device ask for.
+
+    `steps_left`: returns the number of remaining steps, to decide whether compiling pays. `trains_base`: whether the
+    base's own weights are trained. `passes_differ`: whether a repeated pass of a block would differ from the first one.
+    """
     checkpointing = GradientCheckpointing(family.denoiser, "never" if passes_differ else speed.gradient_checkpointing)
     accumulation = Accumulation(generators, trainables, checkpointing, starts_over=not speed.shard_base)
     passes = Passes(accumulation, checkpointing)
@@ -62,7 +65,7 @@ def build_passes(
 
         def compiled() -> CompiledBlocks:
             if passes.recorded is not None:
-                passes.recorded.forget()  # the blocks as they were
+                passes.recorded.forget()  # recordings of the uncompiled blocks
             return CompiledBlocks(family.denoiser, cache=speed.compile_cache)
 
         passes.source = CompiledSteps(passes.source, compiled, speed.compile == "always", steps_left)

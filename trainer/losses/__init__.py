@@ -1,1 +1,1 @@
-"""The terms that are summed into the training loss, one a file."""
+"""The terms of the training loss, one per file. They are summed."""

@@ -10,7 +10,7 @@ from trainer.losses.term import StepContext
 
 @dataclass(frozen=True)
 class AdapterL1:
-    """weight · Σ|θ| / #θ over all trained values θ of the adapter: both factors of every layer."""
+    """weight · Σ|θ| / #θ over all trained values θ of the adapter, in all its factors."""
 
     parameters: Sequence[nn.Parameter] = field(repr=False)
     weight: float

@@ -1,7 +1,7 @@
-"""Sees how much each place of the picture looks at given prompt tokens: the cross-attention of a UNet, with gradients.
+"""Captures the cross-attention of a UNet to given prompt tokens, with gradients.
 
-Attention kernels do not give their probabilities away, so they are computed again from queries and keys. Only the
-trained pass is watched: passes without gradients cost nothing.
+Attention kernels do not return their probabilities, so they are recomputed from queries and keys. Only passes with
+gradients are captured.
 """
 
 import weakref
@@ -15,13 +15,13 @@ CROSS_ATTENTION = "attn2"
 
 
 class AttentionCapture:
-    """Hooks on the cross-attention layers of `denoiser`, for as long as this object lives.
+    """Hooks on the cross-attention layers of `denoiser` that exist as long as this object.
 
-    A new forward pass of the denoiser forgets the one before.
+    A new forward pass of the denoiser overwrites the previous one.
     """
 
     def __init__(self, denoiser: nn.Module) -> None:
-        """Raises ValueError when there is no cross-attention to watch."""
+        """Raises ValueError when the denoiser has no cross-attention layers."""
         layers: list[Any] = [
             module for name, module in denoiser.named_modules() if name.rpartition(".")[2] == CROSS_ATTENTION
         ]
@@ -37,9 +37,10 @@ class AttentionCapture:
         weakref.finalize(self, _remove, hooks)
 
     def maps(self, positions: Sequence[Sequence[int]]) -> list[Tensor]:
-        """For each layer (B, N): probability that a place looks at its image's token `positions`, mean over heads.
+        """Return, for each layer, the attention (B, N) of each latent position to its image's token `positions`, as the
+        mean over heads.
 
-        An image without positions has zeros. Raises RuntimeError when no pass with gradients was seen.
+        The rows of images without positions are zero. Raises RuntimeError when no pass with gradients was captured.
         """
         if len(self._queries) != len(self._heads):
             raise RuntimeError("no forward pass with gradients was seen")

@@ -1,4 +1,4 @@
-"""Weights the pixelwise denoising error by mask, timestep and image."""
+"""Weighting of the denoising error by mask, timestep and image."""
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ def difference(context: StepContext) -> Tensor:
 def weighted_mean(error: Tensor, context: StepContext, weighting: TimestepWeighting, mask_floor: float) -> Tensor:
     """mean over B of weight · w(t) · masked mean of `error` (B, C, h, w): ().
 
-    A mask m counts as floor + (1 - floor)·m: with a floor of 0 what lies around the subject becomes garbage.
+    A mask m is used as floor + (1 - floor)·m. With a floor of 0 nothing would keep the background from degrading.
     """
     masks = None if context.masks is None else mask_floor + (1 - mask_floor) * context.masks
     weights = weighting(context.noise_process, context.draw.timesteps)

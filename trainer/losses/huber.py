@@ -18,8 +18,8 @@ HuberSchedule = Literal["constant", "snr"]
 class Huber:
     """The pseudo-Huber loss 2δ·(√(d² + δ²) - δ) of the difference d: d² for small d, 2δ·|d| for large.
 
-    It is weighted as the mean squared error is. constant: δ as given. snr (Khrapov et al. 2024): δ only where all is
-    noise, and near 1, that is squared, where the picture is seen: (1 - δ) / (1 + 1/√SNR)² + δ.
+    It is weighted as the mean squared error is. `schedule`: "constant" uses δ as given. "snr" (Khrapov et al. 2024)
+    uses (1 - δ) / (1 + 1/√SNR)² + δ: δ at pure noise, and nearly 1, that is the squared error, at low noise.
     """
 
     delta: float = 0.1
@@ -32,11 +32,11 @@ class Huber:
     def __call__(self, context: StepContext) -> Tensor:
         delta = self._deltas(context.noise_process, context.draw.timesteps).view(-1, 1, 1, 1)
         squared = difference(context).square()
-        error = 2 * delta * squared / ((squared + delta.square()).sqrt() + delta)  # the same, without cancellation
+        error = 2 * delta * squared / ((squared + delta.square()).sqrt() + delta)  # avoids cancellation
         return weighted_mean(error, context, TimestepWeighting(self.weighting, self.min_snr_gamma), self.mask_floor)
 
     def _deltas(self, process: NoiseProcess, timesteps: Tensor) -> Tensor:
-        """(B,)."""
+        """Return δ for each timestep: (B,)."""
         if self.schedule == "constant":
             return torch.full((len(timesteps),), self.delta, device=timesteps.device)
         return (1 - self.delta) / (1 + process.snr(timesteps).rsqrt()).square() + self.delta

@@ -7,8 +7,8 @@ from torch import Tensor
 def masked_mean(error: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of each sample's error (B, C, h, w) under its mask (B, 1, h, w): Σ m·e / (C · Σ m), (B,).
 
-    Normalised for each sample, so that a small subject counts as much as a large one. None: the plain mean. A mask of
-    zeros: 0, for there is nothing to learn.
+    Each sample is normalised by its own mask, so that small and large subjects count alike. `mask` None: the plain
+    mean. The mean under a mask of zeros is 0.
     """
     if mask is None:
         return error.mean(dim=(1, 2, 3))

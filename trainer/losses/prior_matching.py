@@ -17,10 +17,11 @@ from trainer.trainables.part import Parts
 class PriorMatching:
     """weight · mean((prediction with adapter - prediction without)²) on prompts without the trigger.
 
-    In turn, in small batches from a random one on: a caption whose triggers are replaced, the empty prompt (guidance
-    leans on that prediction too), and one of `prompts`, drawn anew each time. The base itself is the teacher, so no
-    class images are needed. Costs two more forward passes and one backward, every `interval` steps, and then counts
-    `interval` times as much ("lazy regularization", Karras et al. 2020, arXiv 1912.04958, appendix B).
+    Rows take turns between three kinds of prompts: the caption with its triggers replaced, the empty prompt (used by
+    classifier-free guidance), and a random one of `prompts`. Small batches start with a random kind. The base itself is
+    the teacher, so no class images are needed. The term costs two more forward passes and one backward pass every
+    `interval` steps, and is multiplied by `interval` ("lazy regularization", Karras et al. 2020, arXiv 1912.04958,
+    appendix B).
     """
 
     family: ModelFamily
@@ -50,7 +51,7 @@ class PriorMatching:
 
     def _prompts(self, captions: Sequence[str]) -> list[str]:
         kinds = 3 if self.prompts else 2
-        count = self.processes.count * len(captions)  # of all processes
+        count = self.processes.count * len(captions)  # over all processes
         first = self._draw(kinds) if count < kinds else 0
         rows = [(first + row) % kinds for row in range(count)]
         drawn = [self._draw(len(self.prompts)) if kind == 2 else 0 for kind in rows]

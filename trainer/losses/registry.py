@@ -1,4 +1,4 @@
-"""The list of loss terms. A new one is a file in this folder and a line here."""
+"""The list of loss terms. A new term is a file in this folder and a line here."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ from trainer.tokens.concept_tokens import ConceptTokens
 from trainer.trainables.part import Parts
 
 CLASS_WORDS = {"face": "person", "object": "object", "style": "picture"}
-"""What stands for the trigger where no class word is given."""
+"""Replacements of the trigger where no class word is given."""
 
 
 def loss_terms(
@@ -31,10 +31,11 @@ def loss_terms(
     tokens: ConceptTokens,
     generators: NamedGenerators,
 ) -> list[LossTerm]:
-    """The terms that the objective asks for. `mask_floor`: resolved. `class_words`: as `class_words_of`."""
+    """Return the terms that `objective` asks for. `mask_floor`: resolved. `class_words`: as `class_words_of` returns
+    them."""
     terms: list[LossTerm] = [_denoising(objective, mask_floor)]
     if objective.token_attention_weight > 0:
-        # before terms that run the denoiser again
+        # must come before terms that run the denoiser again
         capture = AttentionCapture(family.denoiser)
         ids = tokens.placeholders.ids[0]
         terms.append(TokenAttention(capture, family.tokenizers[0], ids, objective.token_attention_weight))
@@ -58,7 +59,7 @@ def _denoising(objective: ObjectiveSection, mask_floor: float) -> LossTerm:
 
 
 def class_words_of(preparation: DataConfig) -> dict[str, str]:
-    """By trigger word; a general word where none is given."""
+    """Return class words by trigger word; a general word where none is given."""
     general = CLASS_WORDS[preparation.concept_mode]
     return {trigger: word or general for trigger, word in preparation.class_words.items()}
 

@@ -12,11 +12,11 @@ from families.noise.noise_process import Draw, NoiseProcess
 
 @dataclass(frozen=True)
 class StepContext:
-    """One micro-batch after the forward pass. Latent tensors are (B, C, h, w), `captions` as the user knows them.
+    """One micro-batch after the forward pass.
 
-    `masks`: (B, 1, h, w) in 0 to 1, or None. `weights`: (B,), how much each image counts. `prompts`: what the text
-    encoders read for the captions. `step`: how many optimizer steps there have been before.
-    `conditioning`: what the denoiser read beside the latents.
+    Latent tensors are (B, C, h, w). `captions` are as the user writes them, `prompts` as the text encoders read them.
+    `masks`: (B, 1, h, w) in 0 to 1, or None. `weights`: (B,), the weight of each image. `step`: the number of optimizer
+    steps before this one. `conditioning`: the denoiser's additional inputs.
     """
 
     captions: Sequence[str]
@@ -38,7 +38,7 @@ OF_IMAGES = ("mse", "huber", "token_attention")
 
 
 class LossTerm(Protocol):
-    """One addend of the loss: a scalar mean over the micro-batch; None when it sits this step out."""
+    """One term of the loss: a scalar mean over the micro-batch, None in steps that it skips."""
 
     @property
     def name(self) -> str: ...

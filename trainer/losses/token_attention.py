@@ -17,8 +17,8 @@ from trainer.losses.term import StepContext
 class TokenAttention:
     """weight · mean over B and layers of (1 - Σ m·A / Σ A)², as in layout guidance (Chen et al. 2024, eq. 2).
 
-    A is how much each place looks at the placeholder tokens, m the subject's mask at the layer's size. Images whose
-    prompt has no placeholder count 0, as those without a mask do: there everything is subject. Must stand before
+    A is the attention of each latent position to the placeholder tokens, m the subject's mask at the layer's size. The
+    loss is 0 for images whose prompt has no placeholder token, and for images without a mask. The term must come before
     terms that run the denoiser again.
     """
 
@@ -37,13 +37,16 @@ class TokenAttention:
         return self.weight * (outside.square().mean(dim=0) * named * context.weights).mean()
 
     def _positions(self, prompt: str) -> list[int]:
-        """Where the placeholder tokens stand in the prompt as the encoder reads it."""
+        """Return the positions of the placeholder tokens in the tokenized prompt."""
         ids = self.tokenizer(prompt, truncation=True, max_length=self.tokenizer.model_max_length).input_ids
         return [position for position, token in enumerate(ids) if token in self.token_ids]
 
 
 def _share_outside(attention: Tensor, masks: Tensor) -> Tensor:
-    """(B,), 0 to 1. `attention`: (B, N). `masks`: (B, 1, h, w), of which N is a reduction by a power of two."""
+    """Return the share of attention outside the mask: (B,), 0 to 1.
+
+    `attention`: (B, N). `masks`: (B, 1, h, w), which N positions cover at a resolution reduced by a power of two.
+    """
     height, width = masks.shape[-2:]
     reduction = round(math.sqrt(height * width / attention.shape[1]))
     size = (math.ceil(height / reduction), math.ceil(width / reduction))

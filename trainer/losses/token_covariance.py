@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from trainer.losses.term import StepContext
 
 RIDGE = 1e-2
-"""Added to the covariance, as a share of its mean variance: a small vocabulary does not span the space."""
+"""Ridge that is added to the covariance, as a share of its mean variance: a small vocabulary does not span the space.
+"""
 
 
 @dataclass(frozen=True)
 class TokenCovariance:
     """weight · mean over all rows e of (q - 1)², q = (e - m)ᵀ Σ⁻¹ (e - m) / d, the squared Mahalanobis distance.
 
-    m and Σ are the mean and covariance of the encoder's vocabulary: a usual word has q near 1.
-    `whitenings`: for each encoder m (d,) and L⁻¹ (d, d), where LLᵀ = Σ + ridge.
+    m and Σ are the mean and covariance of the encoder's vocabulary; q is near 1 for a usual word. `whitenings`: m (d,)
+    and L⁻¹ (d, d) of each encoder, where LLᵀ = Σ + ridge.
     """
 
     rows: Sequence[nn.Parameter] = field(repr=False)
@@ -27,7 +28,7 @@ class TokenCovariance:
 
     @classmethod
     def of(cls, rows: Sequence[nn.Parameter], vocabularies: Sequence[Tensor], weight: float) -> "TokenCovariance":
-        """Measure the vocabularies (V, d) once, in float64."""
+        """Build the term from the vocabularies (V, d). Statistics are computed once, in float64."""
         return cls(rows, [_whitening(table) for table in vocabularies], weight)
 
     def __call__(self, context: StepContext) -> Tensor:

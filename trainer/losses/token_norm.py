@@ -14,8 +14,7 @@ from trainer.tokens.retraction import usual_norms
 class TokenNorm:
     """weight · mean over all rows e of (‖e‖ / μ - 1)², μ the mean norm of the encoder's vocabulary.
 
-    `rows`: trained (n, d), one for each text encoder.
-
+    `rows`: trained (n, d), one tensor per text encoder.
     """
 
     rows: Sequence[nn.Parameter] = field(repr=False)
@@ -25,7 +24,7 @@ class TokenNorm:
 
     @classmethod
     def of(cls, rows: Sequence[nn.Parameter], vocabularies: Sequence[Tensor], weight: float) -> "TokenNorm":
-        """Measure the vocabularies once."""
+        """Build the term from the vocabularies (V, d)."""
         return cls(rows, usual_norms(vocabularies), weight)
 
     def __call__(self, context: StepContext) -> Tensor:

@@ -1,1 +1,1 @@
-"""What is measured after every step, and what stops a run."""
+"""Measurements after every step, and the conditions that end a run early."""

@@ -1,4 +1,4 @@
-"""Notices when the adapter moves too fast to know where: what makes samples look terrible after a hundred steps.
+"""Detects an adapter that changes too fast early in the run, which ruins samples after a hundred steps.
 
 Adam's first updates have the size of the learning rate whatever the gradient, so ‖ΔW‖ grows before it has a direction.
 """
@@ -10,13 +10,17 @@ from settings.sections.collapse import CollapseGuardName
 from trainer.trainables.trainable import Trainable
 
 EARLY = 0.2
-"""Share of the run in which a large change is a sign of too high a rate; later it is what was learned."""
+"""Share of the run in which a large change indicates too high a learning rate. Later it is what was learned."""
 LOWERED = 0.5
 
 
 @dataclass
 class CollapseGuard:
-    """warn: says so, once. lower: also halves the adapter's rate for the rest of the run, each time."""
+    """Checks the adapter's change after steps.
+
+    `mode`: "warn" warns once; "lower" also halves the adapter's learning rate for the rest of the run, each time.
+    `limit`: largest allowed ‖ΔW‖/‖W‖.
+    """
 
     mode: CollapseGuardName
     limit: float
@@ -25,10 +29,10 @@ class CollapseGuard:
     warned: bool = False
 
     def check(self, step: int, weight_change: Mapping[str, float]) -> str | None:
-        """What to tell the user. `weight_change`: ‖ΔW‖/‖W‖ by block group."""
+        """Return a warning for the user, None without one. `weight_change`: ‖ΔW‖/‖W‖ by block group."""
         if self.mode == "off" or not weight_change or step > EARLY * self.total_steps:
             return None
-        limit = self.limit / self.adapter.rate_factor  # what was lowered may come to the same place later
+        limit = self.limit / self.adapter.rate_factor  # a lowered rate may reach the same change later
         block, change = max(weight_change.items(), key=lambda item: item[1])
         if change <= limit or (self.mode == "warn" and self.warned):
             return None

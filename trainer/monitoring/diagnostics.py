@@ -1,4 +1,4 @@
-"""How far the weights have moved: per block, per token. Cheap, and read from the device in one transfer."""
+"""Measures the change of the weights per block and per token, with one transfer from the device."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +19,12 @@ from trainer.trainables.trainable import Trainable
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """weight_change: ‖ΔW‖/‖W‖ (Frobenius) by the denoiser's block groups. token_norms: mean norm of the trained rows by
-    the vocabulary's mean, by text encoder; token_cosines: mean cosine of the rows to what they were at first. rates:
-    learning rates in effect, with what Prodigy found."""
+    """Figures of the trained weights.
+
+    `weight_change`: ‖ΔW‖/‖W‖ (Frobenius) by the denoiser's block groups. `token_norms`: mean norm of the trained rows
+    relative to the vocabulary's mean, by text encoder. `token_cosines`: mean cosine of the rows to their initial
+    values. `rates`: effective learning rates, including Prodigy's estimate.
+    """
 
     weight_change: dict[str, float]
     token_norms: dict[str, float]
@@ -31,7 +34,7 @@ class Diagnostics:
 
 @dataclass
 class Observer:
-    """Looks at the weights between two steps."""
+    """Measures the weights between two steps."""
 
     family: ModelFamily
     tokens: ConceptTokens
@@ -45,13 +48,13 @@ class Observer:
         self._initial = [parameter.detach().clone() for parameter in self.tokens.parameters]
         tables = [encoder.get_input_embeddings().weight for encoder in self.family.text_encoders if self._initial]
         self._vocabulary = [table.float().norm(dim=1).mean() for table in tables]
-        self._base = {  # now, while all processes are here: the base may be sharded
+        self._base = {  # computed here because all ranks take part: the base may be sharded
             path: whole(layer.get_base_layer().weight.float().square().sum()) for path, layer in self._adapted()
         }
 
     @torch.no_grad()
     def look(self) -> Diagnostics:
-        """The figures of this moment."""
+        """Return the current figures."""
         changes = self._weight_changes()
         rows = list(zip(self.tokens.parameters, self._initial, self._vocabulary, strict=True))
         norms = [row.norm(dim=1).mean() / usual for row, _, usual in rows]
@@ -76,15 +79,17 @@ class Observer:
         return {block: (moved[block] / before[block]).sqrt() for block in moved}
 
     def _adapted(self) -> Iterator[tuple[str, Any]]:
-        """peft's layers in the denoiser, with their paths."""
+        """Yield the paths and modules of peft's layers in the denoiser."""
         for path, module in self.family.denoiser.named_modules():
             if isinstance(module, BaseTunerLayer):
                 yield path, module
 
 
 def change_squared(module: nn.Module) -> Tensor:
-    """‖ΔW‖² of a peft layer: (). Of a LoRA without making ΔW: ‖s·BA‖² = s²·tr(BᵀB·AAᵀ). DoRA's magnitudes are left
-    out."""
+    """Return ‖ΔW‖² of a peft layer: ().
+
+    For a LoRA it is computed without ΔW: ‖s·BA‖² = s²·tr(BᵀB·AAᵀ). DoRA's magnitudes are ignored.
+    """
     layer: Any = module
     (adapter,) = layer.active_adapters
     if not isinstance(module, LoraLayer):

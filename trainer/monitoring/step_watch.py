@@ -10,7 +10,7 @@ from trainer.training import Training
 
 
 class StepWatch:
-    """Looks, says what the user should know, and ends the run in time."""
+    """Measures the weights, collects warnings for the user, and ends the run at the time limit."""
 
     def __init__(self, training: Training) -> None:
         config, trainer = training.config, training.trainer
@@ -24,7 +24,7 @@ class StepWatch:
         self._said_why = False
 
     def look(self, step: Step) -> tuple[dict[str, Any] | None, list[str]]:
-        """What metrics.jsonl should say besides the step, where it is due, and warnings."""
+        """Return additional metrics for metrics.jsonl (None when not due), and warnings."""
         seen = self._training.observer.look() if step.number % self._training.config.diagnostics_steps == 0 else None
         collapse = self._guard.check(step.number, seen.weight_change) if seen else None
         warnings = [collapse, self._memory(), self._recording(), self._time(step)]

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable
 
 FIRST_LOOK = 5
-"""Steps before the speed is believed; then it is looked at after twice as many, and so on."""
+"""Steps before the first estimate of the speed. Each further estimate follows after twice as many steps."""
 TOLERANCE = 1.02
 
 
 class TimeBudget:
-    """`seconds` of training steps, those of earlier parts of the run included; None: no limit."""
+    """A limit of `seconds` for training steps, including those before a resume. None: no limit."""
 
     def __init__(self, seconds: float | None, spent: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds, self._clock, self._since = seconds, clock, clock() - spent
@@ -18,11 +18,12 @@ class TimeBudget:
 
     @property
     def spent(self) -> float:
-        """Seconds up to now."""
+        """Seconds spent up to now."""
         return self._clock() - self._since
 
     def end(self, step: int, total: int) -> int:
-        """At which step the run has to end, seen from `step`: `total`, or less where the time will not do."""
+        """Return the step at which the run must end: `total`, or less when the time is not enough. `step` is the
+        current one."""
         if self._seconds is None:
             return total
         if self.spent >= self._seconds:

@@ -1,1 +1,1 @@
-"""What is put around a base's noise process and prompts while it trains, one a file."""
+"""Wrappers of a base's noise process and prompt encoder for training, one per file."""

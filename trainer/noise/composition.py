@@ -1,4 +1,4 @@
-"""Builds the noise and prompt modifiers of a configuration. A new one is a file in this folder and a line here."""
+"""Builds the noise and prompt modifiers of a configuration. A new modifier is a file in this folder and a line here."""
 
 from families.family import ModelFamily
 from families.noise.noise_process import NoiseProcess
@@ -13,7 +13,7 @@ from trainer.randomness import NamedGenerators
 
 
 def training_noise(settings: NoiseSection, family: ModelFamily, generators: NamedGenerators) -> NoiseProcess:
-    """The noise that is trained with; validation and samples keep the family's own."""
+    """Return the noise process of training steps. Validation and samples use the family's own."""
     process, share = family.noise_process, generators.share
     if settings.restricts_timesteps:
         process = TimestepRange(process, settings.min_timestep, settings.max_timestep, settings.timestep_bias)
@@ -29,7 +29,7 @@ def training_noise(settings: NoiseSection, family: ModelFamily, generators: Name
 
 
 def training_prompts(conditioning_noise: float, encode: Encode, generators: NamedGenerators) -> Encode:
-    """How prompts are read while training. `encode`: without anything around it."""
+    """Return the prompt encoder of training steps. `encode`: the encoder without modifiers."""
     if conditioning_noise > 0:
         return NoisyPrompts(encode, conditioning_noise, generators["conditioning_noise"], generators.share)
     return encode

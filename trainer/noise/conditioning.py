@@ -9,13 +9,13 @@ from families.family import PromptFeatures
 from trainer.distributed.batch_share import WHOLE, Share
 
 SHARE_OF_PROMPTS = 0.5
-"""The others stay exact, for that is what a sampler gives."""
+"""Share of the prompts that get noise. The others stay exact, as they are when sampling."""
 
 
 @dataclass(frozen=True)
 class NoisyPrompts:
-    """Prompt features c + strength · std(c) · N(0, 1) for half of the prompts, as CADS does when it samples
-    (Sadat et al. 2024, eq. 4); std over each prompt. The empty prompt of zeros stays so."""
+    """Prompt features c + strength · std(c) · N(0, 1) for half of the prompts, as CADS does when it samples (Sadat et
+    al. 2024, eq. 4); std is over each prompt. An empty prompt of zeros stays zero."""
 
     encode: Callable[[Sequence[str]], PromptFeatures]
     strength: float

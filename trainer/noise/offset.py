@@ -1,4 +1,4 @@
-"""Offset noise: its mean varies, so that the model learns dark and light pictures."""
+"""Offset noise: noise with a random mean per channel, with which the model learns dark and light images."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,15 @@ from trainer.noise.wrapped import WrappedProcess
 
 @dataclass(frozen=True)
 class NoiseOffset(WrappedProcess):
-    """ε + strength · δ, with δ standard normal for each image and channel (Guttenberg 2023). For ε-prediction and
-    v-prediction that does not end in pure noise: with zero terminal SNR brightness is learned anyway."""
+    """ε + strength · δ, with δ standard normal for each image and channel (Guttenberg 2023).
+
+    For ε-prediction, and for v-prediction without zero terminal SNR, with which the model learns brightness anyway.
+    """
 
     strength: float
 
     def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
-        """The offset is drawn from the noise's generator, after the noise."""
+        """Draw as `inner` does. The offset is drawn from `noise_generator`, after the noise."""
         drawn = self.inner.draw(latents, timestep_generator, noise_generator)
         offset = torch.randn((*latents.shape[:2], 1, 1), generator=noise_generator).to(drawn.noise, non_blocking=True)
         return Draw(drawn.timesteps, drawn.noise + self.strength * offset)

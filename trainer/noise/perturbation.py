@@ -1,4 +1,4 @@
-"""Perturbs the input, like the accumulated errors of a sampler."""
+"""Input perturbation, which imitates the accumulated errors of a sampler."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""The noise of a batch that several processes train together."""
+"""Draws the noise of a batch that several processes train together."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from trainer.noise.wrapped import WrappedProcess
 
 @dataclass(frozen=True)
 class SharedDraws(WrappedProcess):
-    """Draws for the images of all processes, and keeps this one's."""
+    """Draws for the images of all processes, and keeps the draws of this process."""
 
     share: Share
 
     def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
-        """For `latents` (B, C, h, w) of this process."""
+        """Draw for the `latents` (B, C, h, w) of this process."""
         whole = torch.empty(self.share.whole_shape(latents.shape))
         drawn = self.inner.draw(whole, timestep_generator, noise_generator)
         timesteps, noise = self.share.of(drawn.timesteps), self.share.of(drawn.noise)

@@ -13,8 +13,8 @@ from trainer.noise.wrapped import WrappedProcess
 class TimestepRange(WrappedProcess):
     """Timesteps at fractions u of the way to noise, `low` ≤ u < `high`.
 
-    Without a bias u is uniform there. With bias m it is logit-normal, sigmoid(N(m, 1)) (Esser et al. 2024, §3.1),
-    pressed into the range: m > 0 trains layout and colours more often, m < 0 details.
+    Without `bias` u is uniform in the range. With bias m it is logit-normal, sigmoid(N(m, 1)) (Esser et al. 2024,
+    §3.1), scaled to the range: m > 0 trains layout and colours more often, m < 0 details.
     """
 
     low: float
@@ -22,7 +22,7 @@ class TimestepRange(WrappedProcess):
     bias: float | None = None
 
     def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
-        """The timesteps that `inner` draws are left aside."""
+        """Draw the noise from `inner`, and replace its timesteps."""
         noise = self.inner.draw(latents, timestep_generator, noise_generator).noise
         if self.bias is None:
             shares = torch.rand(len(latents), generator=timestep_generator)

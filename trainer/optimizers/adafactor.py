@@ -9,8 +9,10 @@ from trainer.optimizers.settings import OptimizerSettings, ParameterGroup
 
 
 def adafactor(groups: Sequence[ParameterGroup], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """Second moments as row and column sums. Steps are neither relative nor scaled by the parameters, whose size a LoRA
-    that starts at zero does not tell."""
+    """Adafactor with second moments as row and column sums, and with steps of the given learning rate.
+
+    Relative steps and parameter scaling are off: a LoRA starts at zero, so the size of its parameters has no meaning.
+    """
     optimizer: torch.optim.Optimizer = Adafactor(
         groups,
         lr=settings.learning_rate,

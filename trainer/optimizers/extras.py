@@ -13,7 +13,7 @@ from settings.sections.optimization import OptimizerName
 
 @dataclass(frozen=True)
 class Extra:
-    """`package` as pip knows it, `module` as Python imports it."""
+    """An optional package. `package`: its name for pip. `module`: its name for import."""
 
     package: str
     module: str
@@ -28,7 +28,7 @@ EXTRAS: dict[OptimizerName, Extra] = {
 
 
 def require_available(name: OptimizerName) -> None:
-    """Raises ConfigError when the optimizer's package is not installed, or it needs a GPU and there is none."""
+    """Raises ConfigError when the optimizer's package is not installed, or when it needs a GPU and there is none."""
     extra = EXTRAS.get(name)
     if extra is None:
         return
@@ -42,6 +42,6 @@ def require_available(name: OptimizerName) -> None:
 
 
 def import_extra(name: OptimizerName) -> Any:
-    """The optimizer's package. Raises ConfigError as `require_available` does."""
+    """Import the optimizer's package. Raises ConfigError as `require_available` does."""
     require_available(name)
     return importlib.import_module(EXTRAS[name].module)

@@ -10,10 +10,10 @@ from trainer.optimizers.settings import ParameterGroup
 
 
 class FlatParameters:
-    """The parameters, laid out one behind the other. They stay the model's own, as views of the whole."""
+    """Parameters in one contiguous tensor. The model keeps its own parameters as views of `whole`."""
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        """All must be of one dtype and device."""
+        """`parameters` must have the same dtype and device."""
         self._parameters = list(parameters)
         self.whole = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
         pieces = self.whole.detach().split([parameter.numel() for parameter in parameters])
@@ -21,18 +21,18 @@ class FlatParameters:
             parameter.data = piece.view_as(parameter)
 
     def gather_gradients(self, *_hook: Any) -> None:
-        """Before a step: the gradient of the whole; a parameter without one has zeros."""
+        """Before a step: concatenate the gradients, with zeros for parameters without one."""
         gradients = [each.grad if each.grad is not None else torch.zeros_like(each) for each in self._parameters]
         self.whole.grad = torch.cat([gradient.flatten() for gradient in gradients])
 
     def clear_gradients(self) -> None:
-        """Of the model's own parameters."""
+        """Clear the gradients of the model's own parameters."""
         for parameter in self._parameters:
             parameter.grad = None
 
 
 class Flat(torch.optim.Optimizer):
-    """Goes before an optimizer's own class: it then works on one flat tensor for each group."""
+    """Mixin before an optimizer class, which then updates one flat tensor for each group."""
 
     def __init__(self, groups: Sequence[ParameterGroup], **options: Any) -> None:
         self._flat = [FlatParameters(group["params"]) for group in groups]
@@ -42,7 +42,7 @@ class Flat(torch.optim.Optimizer):
             self.register_step_pre_hook(flat.gather_gradients)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Of the model's parameters, too."""
+        """Clear the gradients of the flat tensors and of the model's parameters."""
         super().zero_grad(set_to_none)
         for flat in self._flat:
             flat.clear_gradients()

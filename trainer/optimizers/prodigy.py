@@ -1,7 +1,7 @@
-"""Prodigy (Mishchenko & Defazio 2023): finds the learning rate itself, plain and schedule-free.
+"""Prodigy (Mishchenko & Defazio 2023), which estimates the learning rate itself, plain and schedule-free.
 
-One estimate serves all parameters of an optimizer and only grows: adapter and tokens have an optimizer each, else the
-one that needs the larger steps burns the other. In fp16 its sums underflow to zero; trainables are fp32 always.
+One estimate serves all parameters of an optimizer and only grows. Adapter and tokens therefore have an optimizer each:
+a common estimate would be too high for one of them. In fp16 its sums underflow to zero; trainables are always fp32.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from trainer.optimizers.settings import BETAS, OptimizerSettings, ParameterGroup
 
 
 class FlatProdigy(Flat, Prodigy):
-    """prodigyopt's reads two sums back for each tensor."""
+    """Prodigy on flat tensors. prodigyopt's own reads two sums back from the device for each tensor."""
 
 
 def prodigy(groups: Sequence[ParameterGroup], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """`safeguard_warmup`, because a small rate in the denominator of the estimate makes it explode while warming up."""
+    """Prodigy with `safeguard_warmup`: without it the small rate of a warm-up makes the estimate explode."""
     optimizer: torch.optim.Optimizer = FlatProdigy(
         groups,
         lr=settings.learning_rate,
@@ -32,7 +32,7 @@ def prodigy(groups: Sequence[ParameterGroup], settings: OptimizerSettings) -> to
 
 
 def prodigy_schedule_free(groups: Sequence[ParameterGroup], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """Prodigy+ScheduleFree. No stochastic rounding: the parameters are fp32."""
+    """Prodigy+ScheduleFree, without stochastic rounding, since the parameters are fp32."""
     package = import_extra("prodigy_schedule_free")
     optimizer: torch.optim.Optimizer = package.ProdigyPlusScheduleFree(
         groups,

@@ -1,4 +1,4 @@
-"""The list of optimizers. A new one is a function and a line here."""
+"""The list of optimizers. A new optimizer is a function and a line here."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -26,8 +26,10 @@ OPTIMIZERS: dict[OptimizerName, OptimizerBuilder] = {
 def build_optimizer(
     parameters: Sequence[nn.Parameter], settings: OptimizerSettings, undecayed: Collection[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
-    """`undecayed`: those that weight decay leaves alone. Raises ConfigError when the optimizer needs a package or a
-    device that is not there."""
+    """Build the optimizer. `undecayed`: parameters without weight decay.
+
+    Raises ConfigError when the optimizer needs a package or a device that is missing.
+    """
     spared = {id(parameter) for parameter in undecayed}
     groups: list[ParameterGroup] = [
         {"params": [each for each in parameters if id(each) not in spared], "weight_decay": settings.weight_decay},

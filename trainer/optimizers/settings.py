@@ -6,16 +6,19 @@ from typing import Any
 from settings.sections.optimization import OptimizerName
 
 BETAS = (0.9, 0.99)
-"""A short memory of squared gradients: a fine-tuning has hundreds of steps, not hundreds of thousands."""
+"""Short averaging of squared gradients: a fine-tuning has hundreds of steps, not hundreds of thousands."""
 
 
 ParameterGroup = dict[str, Any]
-"""As torch.optim reads it: `params` and their `weight_decay`."""
+"""A parameter group of torch.optim: `params` and their `weight_decay`."""
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """One trainable's. `learning_rate`: peak of the schedule. `d_coef`: factor of Prodigy's estimate of the rate."""
+    """The settings of one trainable's optimizer.
+
+    `learning_rate`: peak of the schedule. `d_coef`: factor of Prodigy's estimate of the rate.
+    """
 
     name: OptimizerName
     learning_rate: float

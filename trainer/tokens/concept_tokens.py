@@ -1,4 +1,4 @@
-"""Placeholder tokens of a concept in every text encoder, trained by peft's trainable tokens."""
+"""Placeholder tokens of the concepts in every text encoder, trained by peft's trainable tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,10 @@ from trainer.tokens.initialization import TokenStart
 
 @dataclass
 class ConceptTokens:
-    """The trained rows. `parameters`: one (n, d) fp32 tensor for each text encoder, n over all concepts.
+    """The trained rows of the placeholder tokens.
 
-    `triggers` maps trigger words to the names of their placeholder tokens; a plain word has none.
+    `parameters`: one (n, d) fp32 tensor per text encoder, n over all concepts. `triggers` maps trigger words to the
+    names of their placeholder tokens; a plain word has none.
     """
 
     family: ModelFamily
@@ -28,26 +29,26 @@ class ConceptTokens:
     parameters: list[nn.Parameter]
 
     def remove(self) -> None:
-        """Give the text encoders back as they were."""
+        """Remove the tokens from the text encoders."""
         self.placeholders.remove()
         if self.parameters:
             for encoder in self.family.text_encoders:
                 del encoder.peft_config
 
     def rows(self) -> list[Tensor]:
-        """The rows as they are now, fp32 on the CPU: one (n, d) for each text encoder."""
+        """Return the current rows as fp32 tensors on the CPU: one (n, d) per text encoder."""
         return [parameter.detach().float().cpu().clone() for parameter in self.parameters]
 
 
 def plain_words(family: ModelFamily, triggers: Sequence[str]) -> ConceptTokens:
-    """Trigger words that the base reads as they are: no tokens are added."""
+    """Return trigger words that stay plain words: no tokens are added."""
     return ConceptTokens(family, {trigger: [] for trigger in triggers}, PlaceholderTokens(family, [], []), [])
 
 
 def add_tokens(
     family: ModelFamily, starts: Mapping[str, TokenStart], count: int, generator: torch.Generator
 ) -> ConceptTokens:
-    """Add `count` tokens for each trigger word to every text encoder. `starts` by trigger word."""
+    """Add `count` tokens for each trigger word to every text encoder. `starts`: initial values by trigger word."""
     rows = [
         torch.cat([start.rows(index, encoder.get_input_embeddings().weight, count, generator)
                    for start in starts.values()])
@@ -64,14 +65,14 @@ def add_tokens(
             if isinstance(layer, TrainableTokensLayer):
                 layer.get_merged_weights = _merging(layer, torch.tensor(ids))
         parameter = next(value for value in encoder.parameters() if value.requires_grad)
-        with torch.no_grad():  # the fp32 rows, not what a half-precision table made of them
+        with torch.no_grad():  # the fp32 rows, not their values after rounding to the table's precision
             parameter.copy_(row)
         parameters.append(parameter)
     return ConceptTokens(family, names, placeholders, parameters)
 
 
 def _merging(layer: TrainableTokensLayer, ids: Tensor) -> Callable[[Sequence[str]], Tensor]:
-    """In place of peft's, which makes the tensor of token ids in every pass, and waits for the device to have it."""
+    """Replaces peft's method, which creates the tensor of token ids in every pass and waits for the transfer."""
 
     def merged(active_adapters: Sequence[str]) -> Tensor:
         nonlocal ids

@@ -1,7 +1,7 @@
-"""New tokens that already say what the training images show, before the denoiser learns anything.
+"""Initialises placeholder tokens from the training images, before the denoiser is trained.
 
-Only where a text encoder and an image tower were trained together (CLIP, Radford et al. 2021): its rows are moved until
-the prompt with the trigger is nearer to the images than prompts with other words are.
+This needs an image tower that was trained together with a text encoder (CLIP, Radford et al. 2021). The rows are
+optimized until the prompt with the trigger is nearer to the images than prompts with other words.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,11 @@ IMAGE_TOWER = "image_encoder"
 STEPS, WORDS, TEMPERATURE = 60, 32, 0.07
 TEMPLATES = ("a photo of {}", "{}", "a picture of {}", "a drawing of {}")
 RATE = 0.05
-"""Step size of Adam, as a share of the vocabulary's deviation: after all steps the rows are still of words' length."""
+"""Step size of Adam, as a share of the vocabulary's deviation. It keeps the norms of the rows near those of words."""
 
 
 def image_tower(base_model: str) -> Path:
-    """Folder of the tower beside the base. Raises ConfigError, naming the remedy, for a base without one."""
+    """Return the folder of the base's image tower. Raises ConfigError, naming the remedy, for a base without one."""
     source = find_base_model(base_model)
     folder = Path(source.location) / IMAGE_TOWER
     if source.kind != "folder" or not folder.is_dir():
@@ -43,9 +43,9 @@ def image_tower(base_model: str) -> Path:
 def start_from_images(
     tokens: ConceptTokens, family: ModelFamily, dataset: PreparedDataset, tower: Path, generator: torch.Generator
 ) -> None:
-    """Move the rows of the text encoder that the tower belongs to; the others stay.
+    """Optimize the rows of the text encoder that belongs to the tower; those of other encoders do not change.
 
-    Raises ConfigError when the tower belongs to none.
+    Raises ConfigError when the tower belongs to no text encoder of the base.
     """
     images = {trigger: _embed(tower, dataset, trigger) for trigger in tokens.triggers}
     index = _aligned_encoder(family, next(iter(images.values())).shape[1])
@@ -69,7 +69,7 @@ def _contrast(
     words: Sequence[str],
     images: Mapping[str, Tensor],
 ) -> Tensor:
-    """Cross-entropy of finding each concept's own prompt among all concepts' and the other words', from its images."""
+    """Cross-entropy of classifying the images among the prompts of all concepts and of the other words."""
     prompts = [template.format(name) for name in ["".join(each) for each in triggers.values()] + list(words)]
     batch = tokenizer(
         prompts, padding=True, truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
@@ -84,7 +84,7 @@ def _contrast(
 
 @torch.no_grad()
 def _embed(tower: Path, dataset: PreparedDataset, trigger: str) -> Tensor:
-    """Unit vectors (N, P) of the plain views of a concept's images."""
+    """Return the embeddings of the plain views of a concept's images, as unit vectors (N, P)."""
     files = [dataset.folder / example.views[0].file for example in dataset.examples if example.concept == trigger]
     pictures = []
     for file in files:
@@ -106,7 +106,7 @@ def _aligned_encoder(family: ModelFamily, width: int) -> int:
 
 
 def _some_words(tokenizer: Any, generator: torch.Generator) -> list[str]:
-    """Whole words of the vocabulary, drawn at random: what the concept is not."""
+    """Draw random whole words of the vocabulary, as negative examples."""
     known = sorted(name.removesuffix(END_OF_WORD) for name in tokenizer.get_vocab() if name.endswith(END_OF_WORD))
     words = [word for word in known if word.isalpha() and len(word) > 2]
     return [words[place] for place in torch.randperm(len(words), generator=generator)[:WORDS].tolist()]

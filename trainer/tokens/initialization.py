@@ -14,21 +14,24 @@ from settings.sections.tokens import TokenSection
 from trainer.patterns import matching
 
 SYMMETRY_BREAKING_NOISE = 0.01
-"""Share of the vocabulary's deviation that is added to rows that would otherwise be alike."""
+"""Share of the vocabulary's deviation that is added as noise, so that rows with equal initial values differ."""
 END_OF_WORD = "</w>"
 
 
 @dataclass(frozen=True)
 class TokenStart:
-    """Rows of the vocabulary by id, for each text encoder in turn; none: at random. `mean`: their mean for every token,
-    else one for each token in turn. `exact`: without noise, for a word that is trained further."""
+    """Initial values of a concept's tokens.
+
+    `ids`: rows of the vocabulary for each text encoder; None: random values. `mean`: use the mean of the rows for every
+    token, otherwise one row for each token in turn. `exact`: add no noise, for a word that is trained further.
+    """
 
     ids: tuple[tuple[int, ...], ...] | None = None
     mean: bool = False
     exact: bool = False
 
     def rows(self, encoder: int, table: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """(count, d) in fp32 on the CPU, from the encoder's vocabulary (V, d)."""
+        """Return the initial rows (count, d) in fp32 on the CPU, from the encoder's vocabulary (V, d)."""
         table = table.detach().float().cpu()
         noise = torch.randn(count, table.shape[1], generator=generator) * table.std(dim=1).mean()
         if self.ids is None:
@@ -41,7 +44,8 @@ class TokenStart:
 def token_starts(
     settings: TokenSection, concepts: Sequence[ConceptConfig], family: ModelFamily
 ) -> dict[str, TokenStart]:
-    """By trigger word. Raises ConfigError, naming the remedy, for words or patterns that the vocabulary lacks."""
+    """Return initial values by trigger word. Raises ConfigError, naming the remedy, for words or patterns that the
+    vocabulary lacks."""
     return {
         concept.trigger_word: _start(settings, family.tokenizers, concept.trigger_word, concept.class_word)
         for concept in concepts
@@ -63,7 +67,7 @@ def _start(settings: TokenSection, tokenizers: Sequence[Any], trigger: str, clas
 
 
 def _existing(vocabulary: Mapping[str, int], trigger: str) -> int:
-    """The id of a word that is one token."""
+    """Return the id of a word that is a single token."""
     name = trigger.lower() + END_OF_WORD
     if name not in vocabulary:
         raise ConfigError(
@@ -89,5 +93,5 @@ def _in_turn(rows: Tensor, count: int) -> Tensor:
 
 
 def _usual_length(row: Tensor, table: Tensor) -> Tensor:
-    """A mean of many rows is short: where they disagree they cancel."""
+    """Scale `row` to the mean norm of `table`: a mean of many rows is shorter, as they partly cancel."""
     return row / row.norm().clamp(min=1e-12) * table.norm(dim=1).mean()

@@ -1,4 +1,4 @@
-"""Scales trained tokens back towards the usual norm after every step."""
+"""Scales trained tokens towards the usual norm after every step."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ def retract(
 ) -> None:
     """After each step of `optimizer`: e ← e · (μ / ‖e‖)^power for every row e of `rows`, (n, d) each.
 
-    `usual`: μ of each text encoder, the mean norm of its vocabulary. Power 0.1 is gentle (diffusers' advanced scripts
-    do it with the deviation in place of the norm), 1 keeps every row at μ. Not for Prodigy, which reads how far the
-    parameters have come from where they are.
+    `usual`: μ of each text encoder, the mean norm of its vocabulary. A power of 0.1 is gentle (diffusers' advanced
+    scripts use the deviation in place of the norm), 1 keeps every row at μ. Not for Prodigy, which measures the
+    distance of the parameters from their initial values.
     """
 
     def after_step(*_: object) -> None:
@@ -25,5 +25,5 @@ def retract(
 
 
 def usual_norms(vocabularies: Sequence[Tensor]) -> list[float]:
-    """The mean norm of the rows of each table (V, d)."""
+    """Return the mean norm of the rows of each table (V, d)."""
     return [float(table.detach().float().norm(dim=1).mean()) for table in vocabularies]

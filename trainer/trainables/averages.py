@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 
 class Averages(Protocol):
-    """Puts averages into parameters, and takes them out again."""
+    """Swaps averages into the parameters, and the trained values back."""
 
     def follow(self) -> None:
-        """An optimizer step was made."""
+        """Update the averages after an optimizer step."""
 
     def put_in(self) -> None:
-        """The parameters are the averages from now on."""
+        """Replace the parameters by their averages."""
 
     def take_out(self) -> None:
-        """The parameters are those of the last step again, to the bit."""
+        """Restore the trained parameters bit by bit."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -26,7 +26,7 @@ class Averages(Protocol):
 
 
 class NoAverages:
-    """The weights of the last step are all there is."""
+    """No averaging: the last weights are used."""
 
     def follow(self) -> None: ...
 
@@ -41,8 +41,8 @@ class NoAverages:
 
 
 class ExponentialAverages(NoAverages):
-    """An exponential moving average, by diffusers: β_k = min(decay, (1 + k) / (10 + k)) at step k, so that what was
-    there before the training is soon forgotten."""
+    """An exponential moving average by diffusers: β_k = min(decay, (1 + k) / (10 + k)) at step k, which quickly forgets
+    the initial weights."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
         self._parameters = list(parameters)
@@ -72,7 +72,8 @@ class ExponentialAverages(NoAverages):
 
 
 class ScheduleFreeAverages(NoAverages):
-    """A schedule-free optimizer keeps its own averages. Between steps the parameters are where gradients are taken."""
+    """The averages of a schedule-free optimizer. Between steps its parameters are the points where gradients are
+    taken."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], optimizer: Any) -> None:
         self._parameters = list(parameters)
@@ -88,14 +89,14 @@ class ScheduleFreeAverages(NoAverages):
     def take_out(self) -> None:
         self._optimizer.train()
         for parameter, trained in zip(self._parameters, self._trained, strict=True):
-            parameter.copy_(trained)  # the optimizer's way there and back rounds
+            parameter.copy_(trained)  # the optimizer's conversion rounds
         self._trained = []
 
 
 def build_averages(
     parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, schedule_free: bool, ema_decay: float
 ) -> Averages:
-    """What the configuration asks for. `ema_decay` 0: none."""
+    """Return the averages that the configuration asks for. `ema_decay` 0: none."""
     if schedule_free:
         return ScheduleFreeAverages(parameters, optimizer)
     return ExponentialAverages(parameters, ema_decay) if ema_decay > 0 else NoAverages()

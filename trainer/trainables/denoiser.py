@@ -1,4 +1,4 @@
-"""The denoiser: an adapter beside its layers, or all of its weights."""
+"""The denoiser as a trainable: an adapter on its layers, or all of its weights."""
 
 from artifact.names.components import DENOISER
 from trainer.adapters.adapter import Adapter, ComponentAdapter, new_adapter

@@ -1,4 +1,4 @@
-"""What a kind of trainable is: how its part is put on a base, and how it is updated."""
+"""The interface of a trainable kind: how its part is added to the base, and how it is updated."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from trainer.trainables.part import Part
 
 @dataclass(frozen=True)
 class Placement:
-    """What a part is made from. `base_model`: as the settings name it."""
+    """The inputs for building a part. `base_model`: as named in the settings."""
 
     family: ModelFamily
     base_model: str
@@ -32,9 +32,9 @@ class Placement:
 
 @dataclass(frozen=True)
 class UpdateSettings:
-    """What the updates of all trainables are made from. `optimization`: with its warm-up filled in.
+    """Settings for the updates of all trainables.
 
-    `total_steps`: of the run. `text_encoder_learning_rate`: resolved.
+    `optimization`: with its warm-up filled in. `total_steps`: of the run. `text_encoder_learning_rate`: resolved.
     """
 
     optimization: OptimizationSection
@@ -45,7 +45,7 @@ class UpdateSettings:
 
     @property
     def weights(self) -> OptimizerSettings:
-        """Of what changes weights."""
+        """Optimizer settings of parts that change weights of the base."""
         settings = self.optimization
         return OptimizerSettings(
             settings.optimizer, settings.resolved_learning_rate, settings.weight_decay, settings.prodigy_d_coef
@@ -56,7 +56,7 @@ class UpdateSettings:
 class Updates:
     """How a part is updated. `first` and `last`: shares of the run between which its learning rate is above 0.
 
-    `prepare`: called with the optimizer, once it is made.
+    `prepare`: called with the optimizer after it is created.
     """
 
     optimizer: OptimizerSettings
@@ -68,9 +68,10 @@ class Updates:
 
 @dataclass(frozen=True)
 class TrainableKind:
-    """`name`: in logs and checkpoints. `place`: puts the part on the base; None where the settings ask for none.
+    """One kind of trainable.
 
-    `updates`: None for a part that stays as it is placed.
+    `name`: in logs and checkpoints. `place`: adds the part to the base; returns None where the settings ask for none.
+    `updates`: returns None for a part that is not trained.
     """
 
     name: str

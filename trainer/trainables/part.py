@@ -1,4 +1,4 @@
-"""What is put on a base and trained: the interface that the loop, the losses and the artifact know."""
+"""The interface of a trained part, which the loop, the losses and the artifact use."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,27 +10,28 @@ from artifact.layers import Layer
 
 
 class Part(Protocol):
-    """One trained part of the model, such as the denoiser's adapter or the tokens. Made, it is on the base."""
+    """One trained part of the model, such as the denoiser's adapter or the tokens. Creating it adds it to the base."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What an optimizer updates, fp32."""
+        """The fp32 parameters that an optimizer updates."""
 
     @property
     def undecayed(self) -> list[nn.Parameter]:
-        """Those of the parameters that weight decay must leave alone."""
+        """The parameters without weight decay."""
 
     def layers(self) -> dict[str, Layer]:
-        """What is written for the changed weights, by the name in the file."""
+        """Return the changed layers of the artifact, by their names in the file."""
 
     def rows(self) -> dict[str, Tensor]:
-        """What is written for new words, (n, d) each, by the text encoder's name."""
+        """Return the rows of new tokens for the artifact, (n, d) each, by the text encoder's name."""
 
     def set_enabled(self, enabled: bool) -> None:
-        """Off, the base's weights are what they were. On, the parameters are trainable again."""
+        """Disable or enable the part. Disabled, the base has its own weights; enabling makes the parameters trainable
+        again."""
 
     def remove(self) -> None:
-        """Leave the bare base."""
+        """Remove the part from the base."""
 
 
 class Parts:
@@ -46,20 +47,20 @@ class Parts:
         return self._by_name[name]
 
     def parameters(self, names: Iterable[str]) -> list[nn.Parameter]:
-        """Those of the named parts, as far as there are such."""
+        """Return the parameters of the named parts. Names of parts that do not exist are ignored."""
         return [parameter for name in names if name in self for parameter in self[name].parameters]
 
     def layers(self) -> dict[str, Layer]:
-        """As they are now, of all parts, by the name in the file."""
+        """Return the current layers of all parts, by their names in the file."""
         return {name: layer for part in self._by_name.values() for name, layer in part.layers().items()}
 
     def rows(self) -> dict[str, Tensor]:
-        """As they are now, of all parts, by the text encoder's name."""
+        """Return the current rows of all parts, by the text encoder's name."""
         return {name: rows for part in self._by_name.values() for name, rows in part.rows().items()}
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """The base's own weights (with the tokens), for as long as they are needed."""
+        """Run the base with its own weights (and the tokens) inside this context."""
         self._set_enabled(False)
         try:
             yield
@@ -67,7 +68,7 @@ class Parts:
             self._set_enabled(True)
 
     def remove(self) -> None:
-        """Leave the bare base. The part that was put on last goes first."""
+        """Remove all parts from the base, in reverse order of their placement."""
         for part in self._by_name.values():
             part.remove()
 

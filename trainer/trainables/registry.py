@@ -1,4 +1,4 @@
-"""The list of trainables. A new one is a file beside this one and a line here (docs/adding-an-adapter.md)."""
+"""The list of trainables. A new one is a file in this folder and a line here (docs/adding-an-adapter.md)."""
 
 from settings.sections.optimization import SCHEDULE_FREE, OptimizationSection
 from trainer.optimizers.extras import require_available
@@ -11,17 +11,18 @@ from trainer.trainables.tokens import TOKENS
 from trainer.trainables.trainable import Trainable
 
 KINDS: tuple[TrainableKind, ...] = (DENOISER_WEIGHTS, TEXT_ENCODERS, TOKENS)
-"""In the order of logs and checkpoints. They are placed from the last on: adapters leave the tokens trainable."""
+"""Trainables in the order of logs and checkpoints. They are placed in reverse, so adapters find trainable tokens."""
 
 
 def place_parts(placement: Placement) -> Parts:
-    """Put on the base what the settings ask for. Raises ConfigError where the base lacks what it is put on."""
+    """Add the parts that the settings ask for to the base. Raises ConfigError where the base lacks the layers for
+    one."""
     placed = {kind.name: kind.place(placement) for kind in reversed(KINDS)}
     return Parts({kind.name: part for kind in KINDS if (part := placed[kind.name]) is not None})
 
 
 def build_trainables(parts: Parts, settings: UpdateSettings) -> list[Trainable]:
-    """An optimizer and a schedule for every part that is trained."""
+    """Build an optimizer and a schedule for every part that is trained."""
     trainables = []
     for kind in KINDS:
         if kind.name in parts and (updates := kind.updates(parts[kind.name], settings)) is not None:
@@ -30,7 +31,7 @@ def build_trainables(parts: Parts, settings: UpdateSettings) -> list[Trainable]:
 
 
 def require_optimizers(settings: OptimizationSection) -> None:
-    """Raises ConfigError, before anything is loaded, for an optimizer that cannot run here."""
+    """Raises ConfigError, before anything is loaded, for an optimizer that cannot run on this machine."""
     require_available(settings.optimizer)
     if settings.resolved_token_learning_rate > 0:
         require_available(settings.token_optimizer)
@@ -38,7 +39,7 @@ def require_optimizers(settings: OptimizationSection) -> None:
 
 def _trainable(name: str, part: Part, updates: Updates, settings: UpdateSettings) -> Trainable:
     own, optimizer = settings.optimization, updates.optimizer
-    assert own.lr_warmup_steps is not None  # planned
+    assert own.lr_warmup_steps is not None  # filled in by the plan of the duration
     schedule = ScheduleSettings(
         own.scheduler_of(optimizer.name),
         own.lr_warmup_steps,

@@ -14,8 +14,8 @@ Multiplier = Callable[[int], float]
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """`first` and `last`: shares of the run between which there is any rate at all. A phase of the training is nothing
-    else: outside it a trainable's rate is 0. `cycles`, `power`: of cosine_with_restarts and polynomial."""
+    """A schedule. `first` and `last`: shares of the run between which the learning rate is above 0; training phases are
+    made of these alone. `cycles`, `power`: of cosine_with_restarts and polynomial."""
 
     name: SchedulerName
     warmup_steps: int
@@ -26,7 +26,8 @@ class ScheduleSettings:
 
 
 def multiplier(settings: ScheduleSettings, learning_rate: float, total_steps: int) -> Multiplier:
-    """The schedule over a run of `total_steps`: it warms up where its part begins, and ends where its part ends."""
+    """Return the schedule of a run of `total_steps`: it warms up at the start of its part, and ends at the end of
+    it."""
     first, last = (round(share * total_steps) for share in (settings.first, settings.last))
     curve = _curve(settings, learning_rate, last - first)
 
@@ -41,7 +42,7 @@ def _curve(settings: ScheduleSettings, learning_rate: float, steps: int) -> Mult
         "cosine_with_restarts": {"num_cycles": settings.cycles},
         "polynomial": {"power": settings.power, "lr_end": 0.0},
     }
-    probe = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=learning_rate)  # transformers want an optimizer
+    probe = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=learning_rate)  # only because it is required
     schedule = get_scheduler(
         "constant_with_warmup" if settings.name == "constant" else settings.name,
         probe,

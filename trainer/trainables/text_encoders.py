@@ -1,4 +1,4 @@
-"""The text encoders: an adapter on their attention."""
+"""The text encoders as a trainable: an adapter on their attention."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -38,7 +38,7 @@ TEXT_ENCODERS = TrainableKind("text_encoders", _place, _updates)
 
 
 def _drop_idle(family: ModelFamily, encoders: Mapping[str, nn.Module], adapters: Mapping[str, PeftAdapter]) -> None:
-    """Take the adapters off the layers whose output the family does not read: SDXL's first encoder stops one early."""
+    """Remove adapters from layers whose output the family does not use: SDXL's first encoder skips its last layer."""
     features = family.encode_prompts(["a"])
     used = torch.stack([each.float().sum() for each in features.tensors]).sum()
     for name, adapter in adapters.items():

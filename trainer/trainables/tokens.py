@@ -1,4 +1,4 @@
-"""The tokens: new words in the text encoders."""
+"""The placeholder tokens as a trainable."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ from trainer.trainables.part import Part
 
 
 class TokenPart:
-    """The rows of the new words. They change no weight of the base, so there is nothing to switch off."""
+    """The rows of the placeholder tokens. They change no weights of the base, so `set_enabled` has no effect."""
 
     def __init__(self, tokens: ConceptTokens) -> None:
         self.tokens = tokens
@@ -36,14 +36,14 @@ class TokenPart:
         return dict(zip(self.tokens.family.encoder_names, rows, strict=True)) if rows else {}
 
     def set_enabled(self, enabled: bool) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def remove(self) -> None:
         self.tokens.remove()
 
 
 def _place(placement: Placement) -> TokenPart:
-    """Also where they are not trained: captions have the words in any case."""
+    """Add the tokens. They are needed untrained as well, since captions contain the trigger words."""
     family, settings, generators = placement.family, placement.tokens, placement.generators
     concepts = [concept for concept in placement.concepts if concept.trigger_word]
     if settings.num_tokens == 0 or not concepts:
@@ -57,7 +57,7 @@ def _place(placement: Placement) -> TokenPart:
 
 
 def _updates(part: Part, settings: UpdateSettings) -> Updates | None:
-    """None with a learning rate of 0."""
+    """Return None with a learning rate of 0."""
     assert isinstance(part, TokenPart)
     own = settings.optimization
     optimizer = OptimizerSettings(

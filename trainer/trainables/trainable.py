@@ -1,4 +1,4 @@
-"""Something that is trained: parameters with their own optimizer, schedule and clipping."""
+"""A trained group of parameters with its own optimizer, schedule and clipping."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -16,11 +16,11 @@ from trainer.trainables.schedules import ScheduleSettings, multiplier
 
 
 class TrainingDiverged(RuntimeError):
-    """A loss or gradient is no longer finite."""
+    """Raised when a loss or gradient is no longer finite."""
 
 
 class Trainable:
-    """A named group of fp32 parameters. Steps are optimizer steps; the schedule ends where the run ends."""
+    """A named group of fp32 parameters. Steps are optimizer steps; the schedule ends with the run."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Trainable:
         ema_decay: float = 0.0,
         undecayed: Collection[nn.Parameter] = (),
     ) -> None:
-        """`undecayed`: parameters, these or others, that weight decay leaves alone.
+        """`undecayed`: parameters without weight decay. It may contain parameters of other trainables.
 
         Raises ValueError without parameters, or for one that is not fp32.
         """
@@ -55,26 +55,26 @@ class Trainable:
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next step."""
+        """The learning rate of the next step."""
         return float(self.schedule.get_last_lr()[0])
 
     @property
     def effective_learning_rate(self) -> float:
-        """With the factor that Prodigy has found."""
+        """The learning rate, multiplied by Prodigy's estimate."""
         return self.learning_rate * float(self.optimizer.param_groups[0].get("d", 1.0))
 
     @property
     def finished(self) -> bool:
-        """Whether its part of the run is over: no step to come changes it."""
+        """Whether its part of the run is over, so that no remaining step changes its parameters."""
         return self.schedule.last_epoch >= round(self._settings.last * self._total)
 
     def scale_rate(self, factor: float) -> None:
-        """Multiply the rates of all steps from the next one on."""
+        """Multiply the learning rates of all following steps by `factor`."""
         self.rate_factor *= factor
         self._go_to(self.schedule.last_epoch)
 
     def end_at(self, total_steps: int) -> None:
-        """Stretch or shrink the schedule to another end of the run. A shorter run keeps the share of its warm-up."""
+        """Stretch or shrink the schedule to a new end of the run. A shorter run keeps the warm-up's share of it."""
         self._total = total_steps
         warmup = self._planned.warmup_steps
         if total_steps < self._planned_total:
@@ -84,18 +84,18 @@ class Trainable:
         self._go_to(self.schedule.last_epoch)
 
     def clip(self) -> torch.Tensor:
-        """Clip the gradient. Returns its norm before: ()."""
+        """Clip the gradient. Returns its norm before clipping: ()."""
         return nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
 
     def update(self) -> None:
-        """Step, advance the schedule, clear the gradients, let the averages follow."""
+        """Step, advance the schedule, clear the gradients, update the averages."""
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.averages.follow()
 
     def state_dict(self) -> dict[str, Any]:
-        """Parameters, what the optimizer remembers of each, its figures, and the averages."""
+        """Return parameters, optimizer state, parameter group settings and averages."""
         optimizer = self.optimizer.state_dict()
         count = len(self.parameters)
         return {
@@ -109,7 +109,7 @@ class Trainable:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
-        """Go on from a state after `step` steps, with the rate that the schedule has there."""
+        """Load a state from after `step` steps, with the learning rate of the schedule at that step."""
         for parameter, saved in zip(self.parameters, state["parameters"], strict=True):
             if parameter.shape != saved.shape:
                 raise ValueError(f"{self.name}: {tuple(saved.shape)} in the checkpoint, {tuple(parameter.shape)} here")

@@ -1,1 +1,1 @@
-"""Which checkpoint is the best: what it is judged by, and the rule."""
+"""Selection of the best checkpoint: held-out images, scores and the rule."""

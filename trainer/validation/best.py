@@ -6,8 +6,10 @@ from typing import Any
 
 @dataclass
 class Best:
-    """The step with the lowest score; of equal ones the earlier, which has moved less. `patience`: how many scorings in
-    a row without a better one end the training; None: no end."""
+    """The step with the lowest score; the earlier one of equal scores, since it has changed less.
+
+    `patience`: number of consecutive scores without improvement that end the training; None: no early stopping.
+    """
 
     patience: int | None = None
     step: int | None = None
@@ -15,7 +17,7 @@ class Best:
     since: int = 0
 
     def observe(self, step: int, score: float) -> bool:
-        """Take in one scoring. Returns whether it is the best up to now."""
+        """Record a score. Returns whether it is the best up to now."""
         better = score < self.score
         if better:
             self.step, self.score, self.since = step, score, 0
@@ -32,5 +34,5 @@ class Best:
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The patience stays as it is configured now."""
+        """Restore everything but the patience, which follows the current configuration."""
         self.step, self.score, self.since = state["step"], state["score"], state["since"]

@@ -1,7 +1,7 @@
 """The loss on held-out images at fixed noise and timesteps, by bands of noise.
 
-The loss of training says little: it is drawn anew each step. At fixed draws it falls while there is something to learn
-that carries over, and rises when only the training images are learned by heart.
+The training loss is noisy, since it is drawn anew in each step. At fixed draws the loss falls while the model learns
+something that generalises, and rises when it overfits to the training images.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,16 +20,16 @@ from trainer.losses.masked_mean import masked_mean
 
 BANDS = 4
 DRAWS = 8
-"""Timesteps of each image, evenly spread: two in each band."""
+"""Timesteps of each image, evenly spaced: two in each band."""
 SEED = 20_000
-"""Of the noise: the same in every run, whatever its seed, so that runs on the same images compare."""
+"""Seed of the noise. It is the same in every run, so that runs on the same images can be compared."""
 
 
 class HeldOutLoss:
     """Implements `trainer.validation.scorer.Scorer`.
 
-    `loss_<band>`, 0 the least noisy: mean squared error under the mask. `score`: the mean over the bands of the loss
-    divided by what it was before the training, so that each band counts alike: 1 is the base.
+    `loss_<band>`: mean squared error under the mask; band 0 has the least noise. `score`: the mean over the bands of
+    the loss divided by that before training, so that each band counts alike; 1 is the base.
     """
 
     name = "loss on held-out pictures, relative to the base"
@@ -62,7 +62,7 @@ class HeldOutLoss:
 
     @torch.no_grad()
     def _losses(self, index: int) -> Tensor:
-        """(BANDS,) of one image."""
+        """Return the losses (BANDS,) of one image."""
         view, process = self._examples[index].views[0].load(), self._family.noise_process
         generator = torch.Generator().manual_seed(SEED + index)
         count, shape = DRAWS, self._family.latent_shape(view.moments[None].shape)
@@ -83,7 +83,7 @@ class HeldOutLoss:
 
 @contextmanager
 def deterministic(module: nn.Module) -> Iterator[None]:
-    """Without dropout; every submodule is afterwards in the mode that it was in."""
+    """Disable dropout inside this context. Every submodule returns to its previous mode afterwards."""
     training = [submodule for submodule in module.modules() if submodule.training]
     module.eval()
     try:

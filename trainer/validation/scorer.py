@@ -4,19 +4,20 @@ from typing import Any, Protocol
 
 
 class Scorer(Protocol):
-    """Judges the weights that are on the model now, averages where there are any.
+    """Rates the current weights of the model, averaged where there are averages.
 
-    A judge by samples instead of by loss is one more class with this method, handed to `job.steps.train`.
+    A scorer that rates samples instead of losses is one more class with this interface, passed to `job.steps.train`.
     """
 
     @property
     def name(self) -> str:
-        """What the score is, in words, for the log."""
+        """A description of the score for the log."""
 
     def __call__(self) -> dict[str, float]:
-        """Figures by name. `score` is among them: the lower, the better. Draws from no generator of the training."""
+        """Return figures by name, among them `score` (lower is better). Must not draw from the training's
+        generators."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to score alike."""
+        """Return the state that a resumed run needs to compute equal scores."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...

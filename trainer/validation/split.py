@@ -13,12 +13,12 @@ from trainer.data.latent_cache import CachedExample, CachedView
 MOST_IMAGES = 16
 MOST_CROPS = 4
 CROP = 0.75
-"""Share of the sides that a crop keeps."""
+"""Side of a crop relative to the image."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """`trained` and `held_out`; `crops`: whether what is held out are crops of images that are trained."""
+    """`crops`: whether `held_out` contains crops of images in `trained`."""
 
     trained: list[CachedExample]
     held_out: list[CachedExample]
@@ -26,21 +26,21 @@ class Split:
 
     @property
     def description(self) -> str:
-        """In words."""
+        """A description for the log."""
         count = len(self.held_out)
         return f"{count} crops of the training images" if self.crops else f"{count} images that are not trained"
 
 
 def split(examples: Sequence[CachedExample], share: float, size_multiple: int, generator: Generator) -> Split:
-    """Hold out `share` of the concepts' images, drawn, at most 16. Where that is less than one image, hold out crops.
+    """Hold out a random `share` of the concepts' images, at most 16, or crops where that is less than one image.
 
-    Each concept keeps an image to train on. `size_multiple`: what sides in pixels must be multiples of.
+    Each concept keeps an image to train on. `size_multiple`: the sides in pixels must be multiples of it.
     """
     order = torch.randperm(len(examples), generator=generator).tolist()
     candidates = [index for index in order if examples[index].concept is not None]
     wanted = min(MOST_IMAGES, int(share * len(candidates)))
     concepts = Counter(examples[index].concept for index in candidates)
-    if wanted == 0 or max(concepts.values(), default=0) < 2:  # no concept could spare an image
+    if wanted == 0 or max(concepts.values(), default=0) < 2:  # no concept has two images
         crops = [_crop(examples[index], size_multiple, generator) for index in candidates[:MOST_CROPS]]
         return Split(list(examples), crops, crops=True)
     held: list[int] = []
