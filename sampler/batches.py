@@ -11,16 +11,16 @@ from sampler.request import RequestError
 
 Row = TypeVar("Row")
 MOST_AT_ONCE = 16
-"""More at once gain no time, and a CPU has no error of memory that could be caught."""
+"""Larger batches save no time, and on a CPU running out of memory raises no exception that could be caught."""
 
 
 def draw_in_batches(
     rows: Sequence[Row], draw: Callable[[Sequence[Row]], list[Image.Image]]
 ) -> Iterator[tuple[Row, Image.Image]]:
-    """Draw one image a row, many at once; whenever the GPU's memory does not suffice, half as many at once.
+    """Yield each row with its image. Batches are halved whenever the GPU's memory is not sufficient.
 
-    Every image has its own generator, so the batches change nothing but the time. Raises RequestError when not even one
-    image fits.
+    Every image has its own generator, so batching changes only the time. Raises RequestError when not even one image
+    fits.
     """
     done, size = 0, min(len(rows), MOST_AT_ONCE)
     while done < len(rows):
@@ -36,6 +36,6 @@ def draw_in_batches(
             yield from zip(batch, images, strict=True)
             done += len(batch)
             continue
-        gc.collect()  # outside the handler: the error's frames hold the tensors
+        gc.collect()  # not in the handler: the traceback's frames hold the tensors
         torch.cuda.empty_cache()
         size = (len(batch) + 1) // 2

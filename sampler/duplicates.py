@@ -11,9 +11,9 @@ from sampler.weights import ScaledArtifact
 
 
 def merge_duplicates(loras: Sequence[ScaledArtifact]) -> tuple[list[ScaledArtifact], list[str]]:
-    """Each LoRA once, at the sum of its scales, and a note for each that was named more than once.
+    """Return each LoRA once, at the sum of its scales, and a note for each LoRA that was given more than once.
 
-    Two LoRAs are the same when their tensors and trigger words are, whatever their names.
+    Two LoRAs are equal when their tensors and trigger words are, whatever their names.
     """
     merged: list[ScaledArtifact] = []
     notes = []

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Extras:
-    """`refiner`, `safety_checker`: hub ids or folders; none by default.
+    """Additional models. `refiner`, `safety_checker`: hub ids or folders, None for none.
 
-    `refiner_start`: the fraction of the noise schedule, in (0, 1), after which the refiner draws.
+    `refiner_start`: the fraction of the noise schedule, in (0, 1), after which the refiner denoises.
     """
 
     refiner: str | None = None

@@ -36,9 +36,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Drawn:
-    """Images, and for each its generation parameters as text, by their numbers in the order of their seeds.
+    """The result of a request.
 
-    `withheld`: numbers of those that a safety checker flagged. `triggers` of the LoRAs that were in place.
+    `images` and their generation `parameters` (text) by image number, in the order of their seeds. `withheld`: numbers
+    of the images that the safety checker flagged. `triggers`: trigger words of the loaded LoRAs.
     """
 
     images: dict[int, Image.Image]
@@ -48,10 +49,10 @@ class Drawn:
 
 
 class Generation:
-    """Loads a base when it is first asked for, and keeps it until another one is."""
+    """Loads a base on first use, and keeps it until a request needs another one."""
 
     def __init__(self, say: Say | None = None, permissions: Permissions = EVERYTHING) -> None:
-        """`say` gets warnings and news, a line each; by default they go to stderr."""
+        """`say` gets warnings and messages, one line each; by default they go to stderr."""
         self._say = say or _to_stderr
         self._permissions = permissions
         self._base_model: str | None = None
@@ -62,9 +63,9 @@ class Generation:
         self._refiner: tuple[str, Refiner] | None = None
 
     def prepare(self, artifact: Artifact | None, base_model: str | None, prompts: Sequence[str] = ()) -> Sampler:
-        """The sampler for the base named, else for the artifact's own, else for SDXL. Raises BaseModelError.
+        """Return the sampler for `base_model`, else for the artifact's base, else for SDXL. Raises BaseModelError.
 
-        `prompts`: read before the denoiser is loaded, where the base reads them by a model of its own.
+        `prompts` are encoded before the denoiser is loaded, where the base has a frozen text encoder.
         """
         described = artifact.description.base_model if artifact and artifact.description else None
         wanted = base_model or described or DEFAULT_BASE
@@ -73,7 +74,7 @@ class Generation:
         if "base_config" in options:
             self._permissions.require_model("base_config", options["base_config"])
         if self._sampler is None or (wanted, options) != (self._base_model, self._options):
-            self._sampler = None  # the old base goes before the new one comes
+            self._sampler = None  # frees the old base before the new one is loaded
             cuda = torch.cuda.is_available()
             try:
                 family = load_base_model(wanted, torch.bfloat16 if cuda else torch.float32, **options)
@@ -95,10 +96,10 @@ class Generation:
         on_step: OnStep | None = None,
         extras: Extras = NO_EXTRAS,
     ) -> Drawn:
-        """Draw images, the last steps with the refiner, and leave out those that the safety checker flags.
+        """Generate the images, with the last steps by the refiner, and withhold those that the safety checker flags.
 
-        Raises RequestError, also where all are flagged, ArtifactError or BaseModelError; the bare base is left in any
-        case.
+        Raises RequestError (also when all images are flagged), ArtifactError or BaseModelError. The LoRAs are always
+        removed from the base afterwards.
         """
         loras, merged = merge_duplicates(loras)
         described = [lora for lora in loras if lora.artifact.description]
@@ -140,7 +141,8 @@ class Generation:
         return Drawn(kept, texts, withheld, triggers)
 
     def _refinement(self, request: SampleRequest, extras: Extras, sampler: Sampler) -> Refinement | None:
-        """Who draws the last steps, loaded; it stays loaded until another one is named. Raises as `generate`."""
+        """Return the loaded refiner of the last steps. It stays loaded until another one is requested. Raises as
+        `generate`."""
         if not extras.refiner:
             return None
         require_refinable(request, extras.refiner_start, sampler.family)
@@ -156,7 +158,7 @@ class Generation:
         return Refinement(refiner, extras.refiner_start)
 
     def _tell_refined(self, request: SampleRequest, loras: Sequence[ScaledArtifact], sampler: Sampler) -> None:
-        """What a refiner does not know of the LoRAs."""
+        """Report the parts of the LoRAs that have no effect on the refiner."""
         if loras:
             self._say("refiner: LoRAs have no effect on it; raise refiner_start where it draws over what they taught")
         used = words_in(f"{request.prompt}\n{request.negative_prompt}", tuple(sampler.triggers))
@@ -170,7 +172,7 @@ class Generation:
                 )
 
     def _safety_checker(self, location: str | None, sampler: Sampler) -> SafetyChecker | None:
-        """The checker named, which stays loaded until another one is named."""
+        """Return the safety checker, which stays loaded until another one is requested."""
         if not location:
             return None
         if self._checker is None or self._checker.location != location:
@@ -179,7 +181,7 @@ class Generation:
         return self._checker
 
     def _withhold(self, images: Sequence[Image.Image], request: SampleRequest, checker: SafetyChecker) -> list[int]:
-        """Numbers of the images that are flagged, each with a warning. Raises RequestError when none is left."""
+        """Return the numbers of flagged images, and warn of each. Raises RequestError when all images are flagged."""
         withheld = [number for number, flagged in enumerate(checker.flags(images)) if flagged]
         if len(withheld) == len(images):
             which = "the image was" if len(images) == 1 else f"all {len(images)} images were"
@@ -217,7 +219,7 @@ class Generation:
 
 
 def _loading_options(artifact: Artifact | None, base_model: str) -> dict[str, Any]:
-    """How the artifact's own base was opened for its training; nothing for another base."""
+    """Return the loading options of the artifact's own base during its training; none for another base."""
     description = artifact.description if artifact else None
     if description is None or description.base_model != base_model:
         return {}
@@ -227,7 +229,7 @@ def _loading_options(artifact: Artifact | None, base_model: str) -> dict[str, An
 
 
 def chosen_seed(seed: int | None) -> int:
-    """The seed given, else a random one of 53 bits: as many as every reader of JSON keeps."""
+    """Return `seed`, or a random one of 53 bits, which every JSON reader represents exactly."""
     return random.SystemRandom().randrange(2**53) if seed is None else seed
 
 

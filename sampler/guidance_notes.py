@@ -1,4 +1,4 @@
-"""What a request says of guidance that the base does not do."""
+"""Notes on guidance settings that have no effect on the base."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,10 @@ from sampler.request import SampleRequest
 
 
 def guidance_notes(asked: SampleRequest, request: SampleRequest, family: ModelFamily) -> Iterator[str]:
-    """Lines about what has no effect, or is usual for this base. `request`: `asked`, with the base's own values."""
+    """Yield lines on guidance settings without effect, or with a usual value for this base.
+
+    `asked`: the original request. `request`: the same with the base's defaults filled in.
+    """
     if family.guidance_kind != "classifier-free":
         yield from _distilled_notes(asked, family)
         return

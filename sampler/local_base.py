@@ -1,4 +1,4 @@
-"""Where the base of a LoRA lies that was trained on this machine: the LoRA names it, its run's folder has the path."""
+"""Finds the base of a LoRA that was trained on this machine: its path is in the configuration in the run's folder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ KEPT = ("base_model", "base_config")
 
 
 def read_local(path: Path) -> Artifact:
-    """The artifact at `path`. If it lies in the folder of its run, its description has the base's path again.
+    """Read the artifact at `path`. In the folder of its run, the base's local path is restored in its description.
 
     Raises ArtifactError.
     """
@@ -29,10 +29,10 @@ def read_local(path: Path) -> Artifact:
 
 
 def _settings_of_run(path: Path) -> dict[str, object]:
-    """config.yaml beside the file, or of the run whose checkpoint it is; nothing where there is none."""
+    """Return the settings in config.yaml of the run that the file or checkpoint belongs to; empty without one."""
     folders = (path.parent, path.parent.parent.parent)
     file = next((folder / CONFIG_FILE for folder in folders if (folder / CONFIG_FILE).is_file()), None)
     try:
         return read_settings_file(file) if file else {}
-    except ConfigError:  # it is some other program's file
+    except ConfigError:  # a config.yaml of another program
         return {}

@@ -1,26 +1,26 @@
-"""What a request may load and draw, where it comes from a caller and not from the owner of the machine."""
+"""Permissions of a request that comes from an untrusted caller: the models and image sizes that it may use."""
 
 from typing import Protocol
 
 
 class Permissions(Protocol):
-    """Each raises, with the reason and the remedy, for what is not allowed."""
+    """Checks of a request. Each raises, with the reason and the remedy, for what is not allowed."""
 
     def require_model(self, name: str, text: str) -> None:
-        """`text`: the model that the input or LoRA header `name` names."""
+        """Check the model `text` that the input or LoRA header field `name` names."""
 
     def require_pixels(self, width: int, height: int) -> None:
-        """Of a picture that is about to be drawn."""
+        """Check the size of an image before it is generated."""
 
 
 class Everything:
     """The permissions of the machine's owner."""
 
     def require_model(self, name: str, text: str) -> None:
-        """Any."""
+        """Allow any model."""
 
     def require_pixels(self, width: int, height: int) -> None:
-        """Any."""
+        """Allow any size."""
 
 
 EVERYTHING = Everything()

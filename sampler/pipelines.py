@@ -12,7 +12,10 @@ from sampler.request import RequestError, SampleRequest
 
 
 def pipeline_for(request: SampleRequest, family: ModelFamily) -> Any:
-    """Text to image, image to image, or inpainting. Nothing is copied. Raises RequestError where a family has none."""
+    """Return a text-to-image, image-to-image or inpainting pipeline that shares the family's modules.
+
+    Raises RequestError where the family has no such pipeline.
+    """
     pipeline = family.pipeline()
     if request.image is None:
         return pipeline
@@ -35,7 +38,7 @@ def _of_that_name(pipeline: Any, ending: str) -> Any:
 
 
 def guidance_inputs(request: SampleRequest, pipeline: Any) -> dict[str, Any]:
-    """Guidance as this pipeline's arguments. Raises RequestError where it cannot rescale it."""
+    """Return guidance as arguments of the pipeline. Raises RequestError where the pipeline cannot rescale guidance."""
     inputs = {"guidance_scale": request.guidance_scale}
     if request.guidance_rescale == 0:
         return inputs
@@ -47,12 +50,12 @@ def guidance_inputs(request: SampleRequest, pipeline: Any) -> dict[str, Any]:
 
 
 def takes_guidance_rescale(pipeline: Any) -> bool:
-    """Whether guidance can be rescaled (Lin et al. 2023, §3.4)."""
+    """Whether the pipeline can rescale guidance (Lin et al. 2023, §3.4)."""
     return "guidance_rescale" in inspect.signature(pipeline.__call__).parameters
 
 
 def picture_inputs(request: SampleRequest, family: ModelFamily, pipeline: Any) -> dict[str, Any]:
-    """Size, and the picture and mask to start from, as this pipeline's arguments."""
+    """Return the size, input image and mask as arguments of the pipeline."""
     width, height = drawn_size(request, family)
     inputs: dict[str, Any] = {"width": width, "height": height}
     if request.image is not None:

@@ -1,6 +1,6 @@
-"""The last steps of a drawing by a second model, SDXL's refiner: an ensemble of experts (Podell et al. 2023, §2.5).
+"""Denoises the last steps with SDXL's refiner, as an ensemble of experts (Podell et al. 2023, §2.5).
 
-The base stops while noise is left; the refiner goes on from there, with the same schedule and its own prompts.
+The base stops while noise is left, and the refiner continues with the same schedule and its own prompt features.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +18,11 @@ from sampler.schedulers import build_scheduler
 
 @dataclass(frozen=True)
 class Refinement:
-    """`start`: the fraction of the noise schedule, in (0, 1), that the base draws. `words`: for the trigger words.
+    """A loaded refiner and its settings. `start`: the fraction of the noise schedule, in (0, 1), that the base
+    denoises.
 
-    A refiner knows no trigger words. Where `words` has none for one of them, the refiner reads its letters.
+    `words`: class words by trigger word. The refiner does not know trigger words; one without a class word stays in its
+    prompt as text.
     """
 
     refiner: Refiner
@@ -28,7 +30,7 @@ class Refinement:
     words: Mapping[str, str] = field(default_factory=dict)
 
     def encode(self, prompt: str, negative_prompt: str, clip_skip: int) -> tuple[PromptFeatures, ...]:
-        """As `encode_pair`, by the refiner's own text encoder. Raises RequestError."""
+        """As `encode_pair`, with the refiner's own text encoder. Raises RequestError."""
         wanted, unwanted = (with_plain_words(text, self.words) for text in (prompt, negative_prompt))
         return encode_pair(wanted, unwanted, clip_skip, self.refiner)
 
@@ -40,9 +42,10 @@ class Refinement:
         options: Mapping[str, Any],
         on_step_end: Callable[..., dict[str, Any]] | None,
     ) -> list[Image.Image]:
-        """The pictures that come of the base's noisy latents (B, C, h, w). `options`: those of the base's call.
+        """Denoise the base's noisy latents (B, C, h, w) and return the images. `options`: those of the base's pipeline
+        call.
 
-        `scheduler`: the base's. Samplers scale latents each in its own way, so the refiner's is of the same kind.
+        `scheduler`: the base's. Each scheduler scales latents in its own way, so the refiner uses the same class.
         """
         pipeline: Any = self.refiner.pipeline()
         own = pipeline.scheduler
@@ -62,7 +65,7 @@ class Refinement:
 
 
 def require_refinable(request: SampleRequest, start: float, family: ModelFamily) -> None:
-    """Raises RequestError where no refiner could draw the last steps of the request. Needs no refiner."""
+    """Raises RequestError where no refiner could denoise the last steps of the request. Needs no loaded refiner."""
     if refinable(family) is None:
         raise RequestError(f"refiner: only SDXL has one, this base is {family.name}. Leave it out.")
     if request.image is not None:
@@ -77,7 +80,7 @@ def require_refinable(request: SampleRequest, start: float, family: ModelFamily)
         )
     scheduler.set_timesteps(request.num_inference_steps)
     trained = scheduler.config.num_train_timesteps
-    base_steps = int((scheduler.timesteps >= round(trained - start * trained)).sum())  # as diffusers parts them
+    base_steps = int((scheduler.timesteps >= round(trained - start * trained)).sum())  # as diffusers splits them
     if not 0 < base_steps < len(scheduler.timesteps):
         who = "the base" if base_steps == 0 else "the refiner"
         raise RequestError(

@@ -1,4 +1,4 @@
-"""A request for images, and the checks of what a base supports."""
+"""A request for images, and the check that a base supports it."""
 
 from dataclasses import dataclass, replace
 
@@ -13,21 +13,22 @@ MAX_STEPS = 1000
 MAX_GUIDANCE = 100
 MAX_SEED = 2**64 - 1
 LARGEST_STRETCH = 0.02
-"""By how much the mask's aspect ratio may differ from the picture's: rounding of a scaled copy."""
+"""Largest relative difference between the aspect ratios of mask and image, as by rounding of a scaled copy."""
 
 
 class RequestError(ValueError):
-    """A request for images that cannot be fulfilled. The text names the remedy."""
+    """A request for images that cannot be fulfilled. The message names the remedy."""
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """`width` and `height` in pixels, by default the base's own. Image i is drawn with the seed `seed` + i.
+    """A request for images.
 
-    `image`: a picture to start from, changed by `strength` in (0, 1]. `mask`: where it is white the picture is drawn
-    anew, where it is black it stays. `clip_skip`: how many last layers of the CLIP text encoders are left out.
-    `guidance_rescale`: φ of Lin et al. 2023, §3.4: how far the spread of the guided prediction is brought back to that
-    of the prediction for the prompt alone, in [0, 1]. `left_open`: names of fields that are the base's own (`filled`).
+    `width` and `height` in pixels; None: the base's native size. Image i has the seed `seed` + i. `image`: an input
+    image, changed by `strength` in (0, 1]. `mask`: white pixels are inpainted, black ones are kept. `clip_skip`: number
+    of last layers of the CLIP text encoders that are skipped. `guidance_rescale`: φ of Lin et al. 2023, §3.4, in [0,
+    1]: how far the standard deviation of the guided prediction is rescaled to that of the conditional prediction.
+    `left_open`: names of fields that take the base's default (`filled`).
     """
 
     prompt: str
@@ -48,13 +49,13 @@ class SampleRequest:
 
 
 def filled(request: SampleRequest, family: ModelFamily) -> SampleRequest:
-    """The request with the base's own values for what was left open."""
+    """Return the request with the base's defaults for the fields in `left_open`."""
     own = {name: getattr(family.defaults, name) for name in request.left_open}
     return replace(request, **own, left_open=())
 
 
 def check_request(request: SampleRequest, family: ModelFamily) -> None:
-    """Raises RequestError for what the base cannot make. Nothing is allocated before this."""
+    """Raises RequestError when the base does not support the request. Called before memory is allocated."""
     multiple = family.size_multiple
     largest = min(MAX_SIDE, family.largest_side or MAX_SIDE)
     for name, value in (("width", request.width), ("height", request.height)):
@@ -100,7 +101,7 @@ def _check_starting_picture(request: SampleRequest) -> None:
 
 
 def _check_mask(image: Image.Image, mask: Image.Image | None) -> None:
-    """Raises RequestError for a mask of another shape: stretched or cropped, it would mark other places.
+    """Raises RequestError for a mask of another aspect ratio: stretched or cropped, it would mark other places.
 
     A mask of another size with the same aspect ratio is scaled.
     """
@@ -116,7 +117,8 @@ def _check_mask(image: Image.Image, mask: Image.Image | None) -> None:
 
 
 def check_clip_skip(clip_skip: int, family: PromptReader) -> None:
-    """Raises RequestError for more layers than the text encoders have, or encoders that are read in a fixed way."""
+    """Raises RequestError for more layers than the text encoders have, or for a family whose encoder layers are
+    fixed."""
     if clip_skip == 0:
         return
     if clip_reader(family) is None:

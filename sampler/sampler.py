@@ -1,4 +1,4 @@
-"""Generates images from prompts, on a base with or without an artifact."""
+"""Generates images from prompts, on a base with or without artifacts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ OnStep = Callable[[int, int], None]
 
 
 class Sampler:
-    """A base model ready to draw, with any number of artifacts in place."""
+    """A loaded base model with any number of loaded artifacts."""
 
     def __init__(self, family: ModelFamily) -> None:
         self.family = family
@@ -38,22 +38,22 @@ class Sampler:
 
     @property
     def triggers(self) -> Mapping[str, Sequence[str]]:
-        """Trigger words of the artifact in place, with their placeholder tokens."""
+        """Trigger words of the loaded artifacts, with their placeholder tokens."""
         return self._placed.triggers if self._placed else {}
 
     @property
     def class_words(self) -> Mapping[str, str]:
-        """Class words of those trigger words, where they are known."""
+        """Class words by trigger word, where they are known."""
         return self._placed.class_words if self._placed else {}
 
     def load(self, artifact: Artifact, scale: float = 1.0) -> None:
-        """Put one artifact in place of those before. Raises ArtifactError, and then those before are left."""
+        """Load an artifact in place of the loaded ones. On ArtifactError the previous ones stay loaded."""
         self.load_several([(artifact, scale)])
 
     def load_several(self, artifacts: Sequence[tuple[Artifact, float]]) -> Sequence[str]:
-        """Put artifacts, each with its scale, in place of those before. Returns notes on triggers that were renamed.
+        """Load artifacts with their scales in place of the loaded ones. Returns notes on triggers that were renamed.
 
-        Raises ArtifactError when one does not fit, and then those before are left.
+        Raises ArtifactError when one does not fit the base. The previous artifacts then stay loaded.
         """
         before = self._loaded
         self.unload()
@@ -71,13 +71,13 @@ class Sampler:
         self._loaded = tuple(artifacts)
 
     def unload(self) -> None:
-        """Back to the bare base."""
+        """Remove all artifacts from the base."""
         if self._placed is not None:
             self._placed.remove()
             self._placed, self._loaded = None, ()
 
     def check(self, request: SampleRequest) -> None:
-        """Raises RequestError for what the base cannot make: sizes, counts, schedulers, seeds."""
+        """Raises RequestError when the base does not support a size, count, scheduler or seed."""
         check_request(request, self.family)
 
     def generate(
@@ -87,10 +87,10 @@ class Sampler:
         on_step: OnStep | None = None,
         refinement: Refinement | None = None,
     ) -> list[Image.Image]:
-        """Draw the images, as many at once as fit into the memory.
+        """Generate the images of a request, as many at once as fit into memory.
 
-        `triggers`: given where a training has its own tokens in place, else the artifacts'. `refinement`: who draws the
-        last steps, if not the base; it must be one that `require_refinable` lets pass. Raises RequestError.
+        `triggers`: the tokens of a training in progress; None: those of the loaded artifacts. `refinement`: the refiner
+        of the last steps, for a request that `require_refinable` has accepted. Raises RequestError.
         """
         return self.generate_several([request], triggers, on_step, refinement)[0]
 
@@ -102,7 +102,7 @@ class Sampler:
         on_step: OnStep | None = None,
         refinement: Refinement | None = None,
     ) -> list[list[Image.Image]]:
-        """The images of each request, drawn together, which takes less time than one after the other.
+        """Generate the images of several requests together, which is faster than one request at a time.
 
         Raises RequestError, and ValueError for requests that differ in more than prompt, seed and num_outputs.
         """
@@ -144,13 +144,13 @@ class Sampler:
             pipeline.scheduler = base_scheduler
         if request.mask is None or request.image is None:
             return images
-        kept, mask = inputs["image"], inputs["mask_image"]  # the VAE alters what should stay, too
+        kept, mask = inputs["image"], inputs["mask_image"]  # the VAE also changes pixels outside the mask
         return [[Image.composite(image, kept, mask) for image in own] for own in images]
 
     def _rows(
         self, requests: Sequence[SampleRequest], triggers: Mapping[str, Sequence[str]], refinement: Refinement | None
     ) -> list["Row"]:
-        """All images of the requests, each with what it needs of its prompt. Raises RequestError."""
+        """Return a row for each image of the requests, with its prompt features. Raises RequestError."""
         rows = []
         pairs = [[expand_triggers(text, triggers) for text in (each.prompt, each.negative_prompt)] for each in requests]
         if (reader := frozen_reader(self.family)) is not None:
@@ -164,7 +164,8 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Row:
-    """One image of a batch: of which request, what its prompts say to the base and to a refiner, and its seed."""
+    """One image of a batch: the index of its request, its prompt features for the base and the refiner, and its
+    seed."""
 
     request: int
     features: tuple[PromptFeatures, ...]
@@ -172,17 +173,17 @@ class Row:
     seed: int
 
     def length(self) -> list[int]:
-        """Of the prompt, in tokens, for the base and for a refiner: those of one batch are equally long."""
+        """Prompt lengths in tokens for the base and the refiner. They must be equal within a batch."""
         return [side.length for side in (*self.features[:1], *self.refined[:1])]
 
 
 def _joined(pairs: Sequence[tuple[PromptFeatures, ...]]) -> list[PromptFeatures]:
-    """What is wanted of all images of a batch, and what is not."""
+    """Concatenate the features of a batch: one for the prompts, one for the negative prompts."""
     return [PromptFeatures.joined(side) for side in zip(*pairs, strict=True)]
 
 
 def _common(requests: Sequence[SampleRequest]) -> SampleRequest:
-    """What all of them ask for. Raises ValueError where they differ."""
+    """Return the request that all share. Raises ValueError where they differ in more than prompt, seed and number."""
     first = requests[0]
     for each in requests[1:]:
         if replace(each, prompt=first.prompt, seed=first.seed, num_outputs=first.num_outputs) != first:
@@ -193,9 +194,9 @@ def _common(requests: Sequence[SampleRequest]) -> SampleRequest:
 def _step_callback(
     on_step: OnStep | None, before: int, count: int, total: int, part: Literal["all", "first", "last"]
 ) -> Callable[..., dict[str, Any]] | None:
-    """diffusers' callback: steps are counted over all images, `before` of which are done.
+    """Return diffusers' callback. Steps are counted over all images, `before` of which are done.
 
-    `part`: which of their steps the pipeline draws.
+    `part`: the part of an image's steps that the pipeline runs.
     """
     if on_step is None:
         return None

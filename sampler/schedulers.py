@@ -16,7 +16,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
 }
 BASE_SCHEDULER = "base"
-"""Means: the base model's own scheduler."""
+"""Stands for the base model's own scheduler."""
 
 
 FLOW_SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -26,7 +26,8 @@ FLOW_SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def known_schedulers(base_scheduler: Any) -> tuple[str, ...]:
-    """The names that fit a base: flow matching has its own, and not all of a diffusion's start from pure noise."""
+    """Return the names of supported schedulers. Flow matching has its own; with zero terminal SNR only some are
+    suitable."""
     if _is_flow(base_scheduler):
         return BASE_SCHEDULER, *FLOW_SCHEDULERS
     zero_snr = base_scheduler.config.get("rescale_betas_zero_snr", False)
@@ -35,7 +36,7 @@ def known_schedulers(base_scheduler: Any) -> tuple[str, ...]:
 
 
 def build_scheduler(name: str, base_scheduler: Any) -> Any:
-    """A fresh scheduler with the base's noise schedule. Raises KeyError for an unknown name."""
+    """Return a new scheduler with the base's noise schedule. Raises KeyError for an unknown name."""
     if name == BASE_SCHEDULER:
         return type(base_scheduler).from_config(base_scheduler.config)
     class_name, options = (FLOW_SCHEDULERS if _is_flow(base_scheduler) else SCHEDULERS)[name]

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 
 FIRST_WORD = 24
-"""Byte of torch's CPU generator state at which the Mersenne Twister's 624 words begin, 8 bytes each."""
+"""Offset in torch's CPU generator state of the Mersenne Twister's 624 words, 8 bytes each."""
 
 
 def generator_for(seed: int) -> torch.Generator:
-    """A CPU generator for a seed from 0 to 2^64 - 1; below 2^32 it is torch's own.
+    """Return a CPU generator for a seed from 0 to 2^64 - 1. Seeds below 2^32 give torch's own generator.
 
-    torch keeps the lower 32 bits of a seed only. Beyond them the twister is initialised from both halves, by
-    `init_by_array` of Matsumoto and Nishimura (2002), which is numpy's for a list.
+    torch uses only the lower 32 bits of a seed. For larger seeds the twister is initialised from both halves by
+    `init_by_array` of Matsumoto and Nishimura (2002), as numpy does for a list.
     """
     generator = torch.Generator().manual_seed(seed)
     if seed < 2**32:
@@ -25,6 +25,6 @@ def generator_for(seed: int) -> torch.Generator:
 
 
 def twister_words(seed: int | list[int]) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
-    """The 624 words that numpy's Mersenne Twister starts from."""
+    """Return the initial 624 words of numpy's Mersenne Twister."""
     state: Any = np.random.RandomState(seed).get_state(legacy=True)
     return np.asarray(state[1], np.uint64)

@@ -20,12 +20,12 @@ MAX_LORAS = 8
 MAX_SCALE = 10.0
 RECOMMENDED = "recommended"
 NAMELESS = "TOK"
-"""The trigger word of uploaded embeddings: an upload has no file name, which else is the word."""
+"""The trigger word of uploaded embeddings: it is the file name otherwise, and an upload has none."""
 
 
 @dataclass(frozen=True)
 class ScaledArtifact:
-    """A LoRA and its strength: 0 none, 1 as trained. `name`: where it came from, without secrets."""
+    """A LoRA and its strength: 0 none, 1 as trained. `name`: its source, without secrets."""
 
     artifact: Artifact
     scale: float
@@ -35,11 +35,9 @@ class ScaledArtifact:
 def read_weights(
     weights: str | None, lora_scale: str | float, *, local_files: bool, rules: FetchRules | None = None
 ) -> list[ScaledArtifact]:
-    """Every LoRA that the text names, with its scale. `local_files`: whether paths of this disk may be opened.
+    """Read all LoRAs in the list `weights`, each with its scale. `local_files`: whether local paths may be opened.
 
-    `rules`: of downloads; by default the environment's.
-
-    Raises ArtifactError or DownloadError, which name the LoRA.
+    `rules`: for downloads; None: those of the environment. Raises ArtifactError or DownloadError, which name the LoRA.
     """
     locations = parse_list(weights or "", local_files=local_files)
     if len(locations) > MAX_LORAS:
@@ -53,14 +51,14 @@ def read_weights(
 
 
 def recommended(artifact: Artifact) -> float:
-    """The scale that the artifact's own evaluation found best; 1 for a file that says nothing."""
+    """Return the scale that the artifact's own evaluation recommends; 1 for a file without one."""
     return artifact.description.recommended_scale if artifact.description else 1.0
 
 
 def parse_list(text: str, *, local_files: bool) -> list[str]:
-    """Entries between commas or line ends, or of a JSON list. Raises ArtifactError.
+    """Split `text` at commas or line ends, or parse it as a JSON list. Raises ArtifactError.
 
-    The comma of a data URI parts nothing, nor one in the path of a file that exists.
+    A comma in a data URI or in the path of an existing file does not separate entries.
     """
     text = text.strip()
     if text.startswith("["):
@@ -78,9 +76,9 @@ def parse_list(text: str, *, local_files: bool) -> list[str]:
 
 
 def parse_scales(lora_scale: str | float, count: int) -> list[float | None]:
-    """A scale for each of `count` LoRAs, of one number for all or a list as long. Raises ArtifactError.
+    """Return a scale for each of `count` LoRAs, from one number for all or a list. Raises ArtifactError.
 
-    None for "recommended": what the LoRA itself says.
+    None stands for "recommended", the scale that the LoRA's description recommends.
     """
     parts = str(lora_scale).strip().strip("[]").replace("\n", ",").split(",")
     try:
@@ -97,7 +95,7 @@ def parse_scales(lora_scale: str | float, count: int) -> list[float | None]:
 
 
 def read_one(location: str, *, local_files: bool, rules: FetchRules | None = None) -> Artifact:
-    """The LoRA at a path, URL, or hub id. Raises ArtifactError or DownloadError."""
+    """Read the LoRA at a path, URL, or hub id. Raises ArtifactError or DownloadError."""
     if location.startswith("data:"):
         with tempfile.TemporaryDirectory() as folder:
             return Artifact.read(download(location, Path(folder) / "weights.safetensors").path, word=NAMELESS)
@@ -126,7 +124,7 @@ def _shown(location: str) -> str:
 
 
 def rescaled(loras: Sequence[ScaledArtifact], lora_scale: str | float) -> list[ScaledArtifact]:
-    """The same LoRAs with the scales that the text gives. Raises ArtifactError."""
+    """Return the LoRAs with the scales in `lora_scale`. Raises ArtifactError."""
     scales = parse_scales(lora_scale, len(loras))
     return [
         replace(lora, scale=recommended(lora.artifact) if scale is None else scale)

@@ -1,1 +1,1 @@
-"""Pictures in and out of the sampler."""
+"""Reading and writing of the sampler's images."""

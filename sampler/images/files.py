@@ -8,7 +8,7 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 OUTPUT_FORMATS = {"png": "PNG", "webp": "WEBP", "jpg": "JPEG"}
-"""Names of formats with what Pillow calls them."""
+"""File suffixes with Pillow's names of the formats."""
 
 
 def save_images(
@@ -18,10 +18,10 @@ def save_images(
     output_format: str,
     output_quality: int,
 ) -> list[Path]:
-    """Write the images, by their numbers in the order of their seeds, and give their paths. `output_quality`: 1 to 100.
+    """Write the images to `folder`, named by their numbers, and return their paths. `output_quality`: 1 to 100.
 
-    `parameters`, by the same numbers, stand where A1111 writes them: PNG's text chunk `parameters`, else EXIF's
-    UserComment.
+    `parameters` by the same numbers are stored where A1111 stores them: in PNG's text chunk `parameters`, else in
+    EXIF's UserComment.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = {number: folder / f"{number:02d}.{output_format}" for number in images}
@@ -36,7 +36,7 @@ def save_images(
 
 
 def read_parameters(path: Path) -> str:
-    """What `save_images` wrote into the file; "" where there is nothing."""
+    """Read the generation parameters from an image file; "" where there are none."""
     with Image.open(path) as image:
         if "parameters" in image.info:
             return str(image.info["parameters"])
@@ -51,7 +51,8 @@ def _png_text(text: str) -> PngInfo:
 
 
 def _exif_comment(text: str) -> Image.Exif:
-    """EXIF 2.32 §4.6.5: eight bytes name the encoding; UTF-16, big-endian as A1111 writes it."""
+    """Encode EXIF's UserComment (2.32 §4.6.5): eight bytes name the encoding, then UTF-16 in A1111's byte order
+    (big-endian)."""
     exif = Image.Exif()
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + text.encode("utf-16-be")
     return exif

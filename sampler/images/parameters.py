@@ -16,7 +16,7 @@ SAMPLER_NAMES = {
     "heun": "Heun",
     "unipc": "UniPC",
 }
-"""A1111's names of our schedulers; others stand under their own name."""
+"""A1111's names of the schedulers. Other schedulers keep their own name."""
 
 
 def parameters_text(
@@ -27,7 +27,8 @@ def parameters_text(
     loras: Sequence[ScaledArtifact],
     extras: Extras = NO_EXTRAS,
 ) -> str:
-    """Prompt, what is not wanted, and one line of settings. `index`: of the image among those of the request."""
+    """Return the prompt, the negative prompt, and one line of settings. `index`: the number of the image in the
+    request."""
     settings: dict[str, object] = {
         "Steps": request.num_inference_steps,
         "Sampler": SAMPLER_NAMES.get(request.scheduler, request.scheduler),
@@ -53,7 +54,7 @@ def parameters_text(
 
 
 def _quoted(value: str) -> str:
-    """As A1111 does: in quotes when it holds what parts settings."""
+    """Quote a value that contains separators, as A1111 does."""
     if not any(sign in value for sign in ',:"\n'):
         return value
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

@@ -1,6 +1,6 @@
-"""Flags pictures that should not be returned, by the checker that a request names.
+"""Flags images that should not be returned, with the checker that a request names.
 
-diffusers' StableDiffusionSafetyChecker: CLIP's image features against those of forbidden concepts, each with its
+diffusers' StableDiffusionSafetyChecker compares CLIP image features with those of forbidden concepts, each with its
 threshold (Rando et al. 2022, arXiv 2210.04610, describe how it works and what it misses).
 """
 
@@ -23,12 +23,12 @@ from families.loading.sources import HUB_ID, INDEX
 from fetching.hub_connection import require_hub
 from sampler.request import RequestError
 
-# It would announce black images in place of the flagged ones; here they are withheld, and a warning says which.
+# diffusers would log that it returns black images; here flagged images are withheld, with a warning.
 diffusers_logging.get_logger("diffusers.pipelines.stable_diffusion.safety_checker").setLevel(diffusers_logging.ERROR)
 
 
 class SafetyChecker:
-    """A loaded checker with the processor that makes pictures fit it."""
+    """A loaded checker with its image processor."""
 
     def __init__(self, location: str, model: Any, processor: Any) -> None:
         self.location = location
@@ -37,10 +37,10 @@ class SafetyChecker:
 
     @classmethod
     def load(cls, location: str, device: torch.device) -> "SafetyChecker":
-        """Open a checker in fp32: a hub id or a folder, of the checker itself or of a pipeline that has one.
+        """Load a checker in fp32 from a hub id or a folder, of the checker itself or of a pipeline that contains one.
 
-        Only safetensors are read. Raises BaseModelError for what the operator does not allow, and RequestError for
-        what cannot be opened or lacks weights: a checker with random ones would flag nothing, or anything.
+        Only safetensors are read. Raises BaseModelError when the operator does not allow the model, and RequestError
+        when it cannot be loaded or lacks weights: randomly initialised weights would flag arbitrary images.
         """
         require_allowed("safety_checker", location)
         path = Path(location).expanduser()
@@ -74,18 +74,18 @@ class SafetyChecker:
 
     @torch.inference_mode()
     def flags(self, images: Sequence[Image.Image]) -> list[bool]:
-        """Whether each picture was flagged."""
+        """Return whether each image is flagged."""
         pixels = self._processor(images=list(images), return_tensors="pt").pixel_values.to(self._model.device)
-        unused = [np.empty(0) for _ in images]  # diffusers would black these out
+        unused = [np.empty(0) for _ in images]  # diffusers would black out these images
         return [bool(flag) for flag in self._model(clip_input=pixels, images=unused)[1]]
 
 
 def _is_pipeline(location: str) -> bool:
-    """Whether checker and processor are two folders of a whole pipeline, by diffusers' model_index.json."""
+    """Whether `location` is a pipeline with checker and processor in subfolders, by its model_index.json."""
     if Path(location).is_dir():
         return (Path(location) / INDEX).is_file()
     try:
         hf_hub_download(location, INDEX)
-    except EntryNotFoundError:  # there, or among what is kept here: opening the checker says what is wrong, if anything
+    except EntryNotFoundError:  # not a pipeline; loading the checker reports any error
         return False
     return True

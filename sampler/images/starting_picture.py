@@ -1,4 +1,4 @@
-"""Fits the user's picture and mask to sizes that the base supports, and warns about unusable masks."""
+"""Fits the user's image and mask to sizes that the base supports, and warns about unusable masks."""
 
 import math
 
@@ -9,7 +9,11 @@ from sampler.request import SampleRequest
 
 
 def drawn_size(request: SampleRequest, family: ModelFamily) -> tuple[int, int]:
-    """(width, height) in pixels: as asked, else the picture's shape at the base's own area, else the base's own."""
+    """Return the output size (width, height) in pixels.
+
+    It is the requested size, else the aspect ratio of the input image at the area of the base's native resolution, else
+    the native resolution.
+    """
     native, multiple = family.native_resolution, family.size_multiple
     if request.image is None:
         return request.width or native, request.height or native
@@ -19,7 +23,7 @@ def drawn_size(request: SampleRequest, family: ModelFamily) -> tuple[int, int]:
     if request.width or request.height:
         scale = request.width / width if request.width else (request.height or native) / height
     else:
-        scale = min(1.0, math.sqrt(native * native / (width * height)))  # a small picture is not blown up
+        scale = min(1.0, math.sqrt(native * native / (width * height)))  # small images are not enlarged
         scale = max(scale, multiple / min(width, height))
     sides = (max(multiple, round(side * scale / multiple) * multiple) for side in (width, height))
     fitted = tuple(sides)
@@ -27,7 +31,8 @@ def drawn_size(request: SampleRequest, family: ModelFamily) -> tuple[int, int]:
 
 
 def fitted_picture(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture in RGB, upright, transparency on white, scaled to cover `size` and cropped at the centre."""
+    """Return the image in RGB, with EXIF orientation applied, transparency on white, scaled to cover `size` and cropped
+    at the centre."""
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
         white = Image.new("RGBA", upright.size, "white")
@@ -36,14 +41,14 @@ def fitted_picture(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def fitted_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The mask in one channel, 0 or 255, scaled and cropped like the picture."""
+    """Return the mask in one channel, 0 or 255, scaled and cropped like the image."""
     return ImageOps.fit(ImageOps.exif_transpose(mask).convert("L"), size, Image.Resampling.NEAREST).point(
         lambda value: 255 if value >= 128 else 0
     )
 
 
 def mask_notes(mask: Image.Image | None, size: tuple[int, int]) -> list[str]:
-    """Warnings for a mask that, at `size` (width, height), has only one value."""
+    """Return warnings for a mask that has only one value at `size` (width, height)."""
     if mask is None:
         return []
     low, high = fitted_mask(mask, size).getextrema()

@@ -1,1 +1,1 @@
-"""Prompts, from the text that a user types to prompt embeddings."""
+"""Processing of prompts, from the user's text to prompt embeddings."""

@@ -1,4 +1,4 @@
-"""Encodes prompts: plain, weighted, or longer than the text encoders read at once."""
+"""Encodes prompts: plain, weighted, or longer than the text encoders' limit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,14 +12,14 @@ from sampler.prompts.weights import WeightedText, is_weighted, parse_weights
 from sampler.request import RequestError
 
 MAX_TOKENS = 600
-"""Of a prompt that is read in parts."""
+"""Largest number of tokens of a prompt that is encoded in parts."""
 
 
 def encode_pair(wanted: str, unwanted: str, clip_skip: int, family: PromptReader) -> tuple[PromptFeatures, ...]:
-    """Features (1, L, D) of what is wanted and what is not, triggers expanded: equally long.
+    """Encode `wanted` and `unwanted`, with triggers expanded, to features (1, L, D) of equal length.
 
-    A prompt without weights that the encoders read at once gives exactly what `encode_prompts` gives. Raises
-    RequestError for what this base cannot read.
+    A prompt without weights that fits the encoders gives exactly the features of `encode_prompts`. Raises RequestError
+    for a prompt that this base cannot read.
     """
     features = [
         _encode(text, name, clip_skip, family) for name, text in (("prompt", wanted), ("negative_prompt", unwanted))
@@ -34,9 +34,10 @@ def encode_pair(wanted: str, unwanted: str, clip_skip: int, family: PromptReader
 def require_readable(
     prompts: Mapping[str, str], triggers: Mapping[str, Sequence[str]], family: PromptReader
 ) -> list[str]:
-    """Raises RequestError for a prompt (by the name of its input) that this base cannot read as it is meant.
+    """Check `prompts` (by the names of their inputs). Raises RequestError for one that this base cannot read
+    completely.
 
-    Returns notes on those that are read in parts.
+    Returns notes on prompts that are encoded in parts.
     """
     notes = []
     for name, prompt in prompts.items():
@@ -72,7 +73,7 @@ def _encode(text: str, name: str, clip_skip: int, family: PromptReader) -> Promp
 def _lengthened(
     features: PromptFeatures, length: int, text: str, clip_skip: int, family: PromptReader
 ) -> PromptFeatures:
-    """With the features of an empty prompt behind, or zeros where an empty prompt itself is zeros."""
+    """Pad with the features of an empty prompt, or with zeros where the empty prompt is encoded as zeros."""
     if features.length == length:
         return features
     reader = clip_reader(family)
@@ -85,7 +86,8 @@ def _lengthened(
 
 
 def _count_tokens(parts: Sequence[WeightedText], family: PromptReader) -> tuple[int, int]:
-    """Tokens of the prompt by the tokenizer that needs most, and how many are read at once; both without the ends."""
+    """Return the token count of the prompt (by the tokenizer that needs the most), and the limit; both without start
+    and end tokens."""
     frozen = frozen_reader(family)
     if frozen is not None:
         return frozen.count_tokens("".join(part.text for part in parts))

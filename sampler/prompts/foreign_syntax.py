@@ -5,17 +5,17 @@ import re
 from collections.abc import Sequence
 
 NETWORK = re.compile(r"<(lora|lyco|lycoris|hypernet|embedding|ti):([^<>:]+)(?::([^<>]*))?>", re.IGNORECASE)
-"""A1111's and Forge's way to load a file: <lora:name:0.8>."""
+"""The syntax of A1111 and Forge for loading a file: <lora:name:0.8>."""
 EMBEDDING = re.compile(r"\bembedding:([\w.-]+)", re.IGNORECASE)
-"""ComfyUI's way to name an embedding."""
+"""The syntax of ComfyUI for an embedding."""
 BRACKETED = r"[\[{{<]\s*{trigger}\s*[\]}}>]"
 WORD = re.compile(r"[^\W_][\w-]*")
 SIMILAR = 0.75
-"""Of difflib's ratio: one wrong letter in four."""
+"""Cutoff of difflib's ratio: about one wrong letter in four."""
 
 
 def prompt_notes(prompt: str, triggers: Sequence[str]) -> list[str]:
-    """Warnings on what the prompt says in the syntax of other programs, and on misspelt trigger words."""
+    """Return warnings about syntax of other programs in the prompt, and about misspelt trigger words."""
     return [*_networks(prompt), *_brackets(prompt, triggers), *_misspelt(prompt, triggers)]
 
 
@@ -44,7 +44,7 @@ def _brackets(prompt: str, triggers: Sequence[str]) -> list[str]:
 
 
 def _misspelt(prompt: str, triggers: Sequence[str]) -> list[str]:
-    """A word that is nearly a trigger word which the prompt does not hold."""
+    """Warn about words similar to a trigger word that the prompt does not contain."""
     words = list(dict.fromkeys(WORD.findall(NETWORK.sub(" ", prompt))))
     notes = []
     for trigger in triggers:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 
 def with_plain_words(prompt: str, words: Mapping[str, str]) -> str:
-    """The prompt with every trigger word replaced by the word that `words` has for it.
+    """Return the prompt with every trigger word in `words` replaced by its class word.
 
     "a photo of TOK on grass" → "a photo of a dog on grass"; "the TOK dog" → "the dog".
     """
@@ -19,7 +19,7 @@ def with_plain_words(prompt: str, words: Mapping[str, str]) -> str:
 
 
 def words_in(prompt: str, triggers: Sequence[str]) -> list[str]:
-    """Those of the trigger words that stand in the prompt as whole words."""
+    """Return the trigger words that occur in the prompt as whole words."""
     return [trigger for trigger in triggers if re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", prompt)]
 
 

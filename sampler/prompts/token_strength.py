@@ -15,7 +15,7 @@ MAX_STRENGTH = 4.0
 
 
 def parse_token_strength(text: str | float) -> dict[str, float]:
-    """ "0.8" for every trigger word (kept under ""), or "TOK=0.8, ANNA=1.2". Raises RequestError."""
+    """ "0.8" for every trigger word (under the key ""), or "TOK=0.8, ANNA=1.2". Raises RequestError."""
     strengths: dict[str, float] = {}
     for part in re.split(r"[,\n]", str(text)):
         trigger, _, number = part.rpartition("=")
@@ -32,7 +32,8 @@ def parse_token_strength(text: str | float) -> dict[str, float]:
 
 
 def with_token_strength(loras: Sequence[ScaledArtifact], strengths: Mapping[str, float]) -> list[ScaledArtifact]:
-    """The LoRAs with their rows scaled, by trigger word. Raises RequestError for a trigger word that none has."""
+    """Return the LoRAs with their token rows scaled by trigger word. Raises RequestError for an unknown trigger
+    word."""
     known = {trigger for lora in loras for trigger in lora.artifact.triggers}
     strange = sorted(set(strengths) - known - {EVERY_TRIGGER})
     if strange:

@@ -1,8 +1,8 @@
-"""Prompts with weights, or longer than the encoders read: compel reads them part by part.
+"""Encodes prompts with weights, or longer than the encoders' limit, by compel.
 
-compel (https://github.com/damian0815/compel) moves the states of words with a weight above 1 away from those of the
-empty prompt, and mixes in the states of a prompt without the words for weights below 1. Only this arithmetic is used,
-not its language, in which "C++" and "a well-" are weights.
+compel (https://github.com/damian0815/compel) scales the states of words with a weight above 1 away from those of the
+empty prompt, and for weights below 1 mixes in the states of a prompt without these words. Only this arithmetic is used,
+not compel's syntax, in which "C++" and "a well-" are weights.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from sampler.request import RequestError
 
 
 def encode_in_parts(parts: Sequence[WeightedText], clip_skip: int, family: Any) -> PromptFeatures:
-    """Features (1, n · 77, D) of one prompt, triggers expanded, for a family that `ReadsByClip`.
+    """Encode one prompt, with triggers expanded, to features (1, n · 77, D). The family must be a `ReadsByClip`.
 
-    It is parted between words; every part of up to 75 tokens is read by itself. The pooled features, where there are
-    any, are those of the first 75 tokens without weights. Raises RequestError.
+    The prompt is split between words into parts of up to 75 tokens, which are encoded separately. The pooled features,
+    where there are any, are those of the first 75 tokens without weights. Raises RequestError.
     """
     texts, weights = [part.text for part in parts], [part.weight for part in parts]
     states = []
@@ -29,7 +29,7 @@ def encode_in_parts(parts: Sequence[WeightedText], clip_skip: int, family: Any) 
         provider = _provider(number, clip_skip, family)
         try:
             read = provider.get_embeddings_for_weighted_prompt_fragments([texts], [weights], device=family.device)
-        except RuntimeError as error:  # words that it does not find again among the tokens
+        except RuntimeError as error:  # compel cannot locate the words among the tokens
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             raise RequestError(f"prompt: its weights cannot be followed ({error}). Leave them out.") from error
@@ -41,7 +41,7 @@ def encode_in_parts(parts: Sequence[WeightedText], clip_skip: int, family: Any) 
 
 
 def _provider(number: int, clip_skip: int, family: PromptReader) -> Any:
-    from compel.embeddings_provider import EmbeddingsProvider, SplitLongTextMode  # takes seconds: when it is needed
+    from compel.embeddings_provider import EmbeddingsProvider, SplitLongTextMode  # deferred: the import takes seconds
 
     return EmbeddingsProvider(
         family.tokenizers[number],
@@ -52,7 +52,7 @@ def _provider(number: int, clip_skip: int, family: PromptReader) -> Any:
 
 
 class _StatesOfEncoder:
-    """A text encoder as compel calls one, whose last states are those that the family reads."""
+    """A text encoder with compel's interface, whose `last_hidden_state` are the states that the family uses."""
 
     def __init__(self, family: Any, number: int, clip_skip: int) -> None:
         self._family, self._number, self._clip_skip = family, number, clip_skip

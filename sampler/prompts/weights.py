@@ -1,4 +1,4 @@
-"""Parses prompt weights in A1111's form: "a photo of (TOK:1.2) in a (red:0.8) hat"."""
+"""Parses prompt weights in A1111's syntax: "a photo of (TOK:1.2) in a (red:0.8) hat"."""
 
 import re
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ UNREAD = re.compile(rf":\s*([+-]?{NUMBER})\s*\)")
 
 @dataclass(frozen=True)
 class WeightedText:
-    """A part of a prompt. `weight`: 1 as it is, 0 as if it were not there, 2 twice as far from the empty prompt."""
+    """A part of a prompt. `weight`: 1 has no effect, 0 removes the text, 2 doubles the distance to the empty prompt."""
 
     text: str
     weight: float = 1.0
 
 
 def parse_weights(prompt: str, name: str = "prompt") -> list[WeightedText]:
-    """The parts of the prompt, those that hold nothing but blanks left out. One part where nothing is weighted.
+    """Split the prompt into parts of equal weight, without blank parts. A prompt without weights is one part.
 
     `(words:1.2)` is the only syntax. Other parentheses are text, and so are ratios and times: after a digit, a whole
-    number is no weight ("(16:9)"). `\\(words:1.2\\)` is the text itself. Raises RequestError, by the `name` of the
-    input, for weights that cannot be read or followed.
+    number is not a weight ("(16:9)"). `\\(words:1.2\\)` stands for the text itself. Raises RequestError, naming the
+    input `name`, for weights that are malformed or out of range.
     """
     if len(prompt) > MAX_CHARACTERS:
         raise RequestError(f"{name}: has {len(prompt):,} characters, more than {MAX_CHARACTERS:,}. Shorten it.")
@@ -44,7 +44,7 @@ def parse_weights(prompt: str, name: str = "prompt") -> list[WeightedText]:
 
 
 def is_weighted(parts: Sequence[WeightedText]) -> bool:
-    """Whether any part counts for more or less than it does by itself."""
+    """Whether any part has a weight other than 1."""
     return any(part.weight != 1 for part in parts)
 
 
@@ -65,7 +65,7 @@ def _weighted(match: re.Match[str], name: str) -> WeightedText:
 
 
 def _plain(prompt: str, start: int, end: int, name: str) -> WeightedText:
-    """What stands between weights. Raises RequestError where it looks as if it had one itself."""
+    """Return the text between weights. Raises RequestError where it contains a malformed weight."""
     for match in UNREAD.finditer(prompt, start, end):
         before = prompt[: match.start()]
         if before.count("(") > before.count(")") and not (before[-1].isdigit() and match[1].isdigit()):
@@ -77,7 +77,7 @@ def _plain(prompt: str, start: int, end: int, name: str) -> WeightedText:
 
 
 def _joined(parts: Sequence[WeightedText]) -> list[WeightedText]:
-    """Neighbours of the same weight are one part."""
+    """Merge neighbouring parts of equal weight."""
     joined: list[WeightedText] = []
     for part in parts:
         if joined and joined[-1].weight == part.weight:
