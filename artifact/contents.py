@@ -8,7 +8,7 @@ from typing import Literal
 from artifact.cog_sdxl_tar import is_tar, read_cog_sdxl
 from artifact.layers import Layer
 from artifact.metadata import ArtifactDescription, from_header
-from artifact.names.joint_blocks import with_diffusers_names
+from artifact.names import flux_blocks, joint_blocks
 from artifact.names.layer_keys import layers_from_tensors
 from artifact.names.peft_metadata import with_alphas
 from artifact.safetensors_file import read_safetensors
@@ -49,4 +49,8 @@ def read_contents(path: Path, word: str | None = None) -> FileContents:
         apart = form != "embeddings alone"
         tokens = with_header_words(words, tokens, apart=apart, file=path.name)
     layers = layers_from_tensors(tensors, path.name) if tensors or not tokens.rows else {}  # tokens may be all there is
-    return FileContents(form, header, with_diffusers_names(with_alphas(layers, header)), tokens, description)
+    return FileContents(form, header, _with_diffusers_names(with_alphas(layers, header)), tokens, description)
+
+
+def _with_diffusers_names(layers: Mapping[str, Layer]) -> dict[str, Layer]:
+    return flux_blocks.with_diffusers_names(joint_blocks.with_diffusers_names(layers))

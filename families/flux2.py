@@ -35,6 +35,7 @@ from families.loading.pipeline_parts import PipelineParts
 from families.loading.sources import BaseModelSource
 from families.noise.flow_matching import FlowMatching
 from families.noise.noise_process import NoiseProcess
+from families.parts.chat_prompts import require_chat_template
 from families.parts.flux2_text import DEV_TEXT, KLEIN_TEXT
 from families.parts.frozen_text import FrozenText, ReadPrompts, aside, reading_device
 from families.parts.latents import decoded, posterior_moments
@@ -87,11 +88,13 @@ class Flux2:
         self._reading = DEV_TEXT if self._is_dev else KLEIN_TEXT
         self._distilled = not self._is_dev and bool(parts.index.get("is_distilled"))
         self.defaults = DEV if self._is_dev else KLEIN if self._distilled else KLEIN_BASE
+        tokenizer = parts.load("tokenizer", AutoTokenizer)
+        require_chat_template(tokenizer)
         modules = {
             "scheduler": parts.load("scheduler", FlowMatchEulerDiscreteScheduler),
             "vae": self.vae,
             "text_encoder": None,
-            "tokenizer": parts.load("tokenizer", AutoTokenizer),
+            "tokenizer": tokenizer,
             "transformer": self.denoiser,
         }
         if self._is_dev:

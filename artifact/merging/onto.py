@@ -22,7 +22,7 @@ from artifact.safetensors_file import write_safetensors
 from families.loading.sources import find_base_model
 
 TEXT_MODEL = "text_model."
-WEIGHTS, DESCRIPTIONS = ".safetensors", (".json", ".txt", ".md", ".model")
+WEIGHTS, DESCRIPTIONS = ".safetensors", (".json", ".txt", ".md", ".model", ".jinja")
 
 
 def merge_onto(

@@ -1,6 +1,6 @@
 """What a single-file checkpoint is, by the names and shapes of its tensors. No weights are loaded here."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,9 +121,14 @@ def has_tensors(path: Path, prefix: str) -> bool:
 def denoiser_tensors(path: Path, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
     """The denoiser's tensors, of a file that `ALONE` knows, read straight to `device`, without a prefix."""
     with safe_open(path, framework="pt", device=str(device)) as file:
-        names = list(file.keys())
-        prefix = next((each for each in PREFIXES if any(name.startswith(each) for name in names)), "")
-        return {name.removeprefix(prefix): file.get_tensor(name).to(dtype) for name in names if name.startswith(prefix)}
+        return {name: file.get_tensor(key).to(dtype) for name, key in denoiser_names(file.keys()).items()}
+
+
+def denoiser_names(keys: Iterable[str]) -> dict[str, str]:
+    """The names of the denoiser's tensors without a prefix, with those that they have in a file."""
+    keys = list(keys)
+    prefix = next((each for each in PREFIXES if any(key.startswith(each) for key in keys)), "")
+    return {key.removeprefix(prefix): key for key in keys if key.startswith(prefix)}
 
 
 def _denoiser_alone(shapes: Shapes) -> DenoiserFile | None:

@@ -7,12 +7,25 @@ from diffusers.loaders import single_file_utils as converters
 from torch import Tensor
 
 from families.family import ModelFamily
+from families.flux1 import Flux1
+from families.flux2 import Flux2
+from families.loading.flux_names import flux1_tensors
+from families.loading.single_file import denoiser_names
 from families.sd3 import SD3
 from families.sd15 import SD15
+
+ALONE = {
+    Flux1.name: flux1_tensors,
+    Flux2.name: converters.convert_flux2_transformer_checkpoint_to_diffusers,
+}
+"""Families whose files hold the denoiser alone, with what renames its tensors."""
 
 
 def converted_denoiser(tensors: Mapping[str, Tensor], family: ModelFamily) -> Mapping[str, Tensor]:
     """The denoiser's tensors by diffusers' names, of a checkpoint of this family."""
+    if family.name in ALONE:
+        own = {name: tensors[key] for name, key in denoiser_names(tensors).items()}
+        return own if own.keys() == family.denoiser.state_dict().keys() else dict(ALONE[family.name](own))
     if family.name == SD3.name:
         return dict(converters.convert_sd3_transformer_checkpoint_to_diffusers(dict(tensors)))
     return dict(converters.convert_ldm_unet_checkpoint(dict(tensors), family.denoiser.config))

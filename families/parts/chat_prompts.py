@@ -10,6 +10,12 @@ import torch
 from torch import Tensor
 
 
+def require_chat_template(tokenizer: Any) -> None:
+    """Raises ValueError for a tokenizer without one, as a folder leaves it that was copied in part."""
+    if not tokenizer.chat_template:
+        raise ValueError("its tokenizer has no chat template (tokenizer/chat_template.jinja): download the whole model")
+
+
 def chat_text(tokenizer: Any, prompt: str, *, thinking: bool) -> str:
     """The prompt as a user's message, up to where the answer would begin. `thinking`: Qwen3's mode of that name, in
     whose absence the template has an empty thought behind it."""

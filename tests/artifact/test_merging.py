@@ -25,9 +25,10 @@ from tests.artifact.test_artifact import make_artifact
 from tests.artifact.test_artifact import write as write_ours
 from tests.artifact.test_formats import deltas
 from tests.artifact.test_other_tools import write
+from tests.families.loading.flux_files import write_flux_file
 from tests.families.loading.single_files import write_single_file
 from tests.families.test_family_files import predict
-from tests.tiny_models import TINY_MODELS, write_sd15
+from tests.tiny_models import TINY_MODELS, opened, write_sd15
 
 
 def effect(family: ModelFamily, files: Sequence[Path], weights: Sequence[float]) -> Tensor:
@@ -185,6 +186,22 @@ def test_onto_a_folder_and_onto_a_file(kind: str, tmp_path: Path) -> None:
     before, after = load_file(file), load_file(tmp_path / "merged.safetensors")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before if key.startswith("first_stage_model."))
+
+
+@pytest.mark.parametrize("kind", ["flux1", pytest.param("flux2", marks=SLOW)])
+def test_onto_a_transformer_alone(kind: str, tmp_path: Path) -> None:
+    """Rows of its joined tensors change where the layers' parts are."""
+    folder = TINY_MODELS[kind](tmp_path / "base")
+    family = opened(folder)
+    file = write_flux_file(family.denoiser, tmp_path / "base.safetensors")
+    write(family, {"adapter": "lora", "lora_targets": "attention+feed-forward"}, tmp_path / "lora")
+    lora = tmp_path / "lora" / "weights.safetensors"
+    bare, wanted = predict(family), effect(family, [lora], [0.5])
+    merge_onto([lora], [0.5], str(file), tmp_path / "merged.safetensors", str(folder))
+    merged = load_base_model(str(tmp_path / "merged.safetensors"), torch.float32, base_config=str(folder))
+    assert near(predict(merged.to(torch.device("cpu"))), wanted, bare)
+    merge_onto([lora], [0.5], str(folder), tmp_path / "merged")
+    assert near(predict(opened(tmp_path / "merged")), wanted, bare)
 
 
 def test_the_base_keeps_its_precision_and_the_loss_is_reported(

@@ -208,6 +208,13 @@ def test_parts_that_do_not_fit(
         load_base_model(str(copy), torch.float32)
 
 
+def test_a_tokenizer_without_its_template(folders: dict[str, Path], tmp_path: Path) -> None:
+    copy = shutil.copytree(folders["base"], tmp_path / "copy")
+    (copy / "tokenizer" / "chat_template.jinja").unlink()
+    with pytest.raises(BaseModelError, match="its tokenizer has no chat template"):
+        load_base_model(str(copy), torch.float32)
+
+
 def test_its_names_tell_the_size(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     family = opened(folders["base"])
     for heads, size in ((24, "klein-4b"), (32, "klein-9b"), (2, "klein")):
