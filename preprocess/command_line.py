@@ -22,11 +22,11 @@ MAIN_SETTINGS = (
     "concept_mode", "trigger_word", "class_word", "captioner", "caption_prefix", "filters", "crop", "mask",
     "resolution", "horizontal_flip", "upscaler", "duplicates", "preservation_data", "num_workers", "seed",
 )  # fmt: skip
-"""What --help shows."""
+"""Settings shown by --help."""
 
 
 def build_parser(prog: str = "python -m preprocess") -> CommandParser:
-    """One option for every field of the configuration, under its own name."""
+    """Return a parser with one option for every field of the configuration, under its own name."""
     parser = CommandParser(
         prog=prog,
         usage="%(prog)s DATA [DATA ...] --output DIR [--config FILE] [--SETTING VALUE ...]",

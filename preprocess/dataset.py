@@ -1,12 +1,12 @@
-"""A prepared dataset: plain files that anyone can open, edit, and train from again.
+"""A prepared dataset: plain files that users can open, edit, and train from again.
 
-images/0000_name.png     what is trained, one file a view
-masks/0000_name.png      where the subject is, for the views that have a mask
-previews/0000_name.webp  the whole picture, small, for the gallery
-dataset.jsonl            one line a kept image, with every decision about it
-rejected.jsonl           one line a refused file, with the reason
-summary.json             what concerns no single image
-dataset.html             all of it to look at
+images/0000_name.png     training images, one file per view
+masks/0000_name.png      masks of the views that have one
+previews/0000_name.webp  small copies of the whole pictures, for the gallery
+dataset.jsonl            one line per image, with every decision about it
+rejected.jsonl           one line per rejected file, with the reason
+summary.json             counts and warnings that concern no single image
+dataset.html             a page with all of it
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class FaceBox:
 
 @dataclass(frozen=True)
 class View:
-    """One way in which an image is trained. Files are relative to the dataset folder."""
+    """One training view of an image. Files are relative to the dataset folder."""
 
     file: str
     crop: Crop
@@ -74,18 +74,18 @@ class Example:
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """All of them, the first one first."""
+        """All captions, beginning with `caption`."""
         return (self.caption, *self.other_captions)
 
     @property
     def bucket(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
+        """The trained size (width, height) in pixels."""
         return self.views[0].crop.target
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A file that is not trained, and why."""
+    """A file that is not trained, and the reason."""
 
     source: str
     reason: str
@@ -93,7 +93,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """Everything that was decided about the user's files. `warnings` concern no single image."""
+    """All decisions about the user's files. `warnings` concern no single image."""
 
     folder: Path
     examples: tuple[Example, ...]
@@ -102,7 +102,7 @@ class PreparedDataset:
 
     @property
     def all_warnings(self) -> tuple[str, ...]:
-        """Those of the images, then the general ones."""
+        """The warnings of the images, then the general ones."""
         return (*(warning for example in self.examples for warning in example.warnings), *self.warnings)
 
     def write(self) -> None:
@@ -114,9 +114,9 @@ class PreparedDataset:
 
     @classmethod
     def read(cls, folder: Path) -> "PreparedDataset":
-        """What `write` wrote, with the user's edits.
+        """Read the files that `write` wrote, with the user's edits.
 
-        Raises DatasetError, naming file and line, for what cannot be understood or points to a missing picture.
+        Raises DatasetError, naming file and line, for malformed lines or missing pictures.
         """
         examples = _read_lines(folder / DATASET_FILE, TypeAdapter(Example))
         rejected = _read_lines(folder / REJECTED_FILE, TypeAdapter(Rejected))
@@ -127,9 +127,9 @@ class PreparedDataset:
         return cls(folder, tuple(examples), tuple(rejected), _summary_warnings(folder))
 
     def digest(self) -> str:
-        """16 hex digits over pixels, masks and captions: the same data give the same digits.
+        """Return 16 hex digits over pixels, masks and captions. Equal data give equal digits.
 
-        Files are read once, when it is first asked for: checkpoints want it again and again.
+        The digest is computed once and cached: every checkpoint stores it.
         """
         return self._digest
 
@@ -160,12 +160,12 @@ def are_prepared(sources: Sequence[str | Path]) -> bool:
 
 
 def line_numbers(folder: Path) -> list[int]:
-    """On which lines of dataset.jsonl the examples stand, counted from 1: editors leave blank ones."""
+    """Return the line numbers of the examples in dataset.jsonl, counted from 1. Editors may leave blank lines."""
     return [number for number, _ in _lines(folder / DATASET_FILE)]
 
 
 def _row(example: Example) -> dict[str, Any]:
-    """What stands in its line; most images have one caption."""
+    """Return the fields of an example's line. `other_captions` is left out for a single caption."""
     row = asdict(example)
     if not example.other_captions:
         del row["other_captions"]
@@ -225,7 +225,8 @@ def _read_lines(path: Path, kind: TypeAdapter[Row]) -> list[Row]:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """The lines that are not blank, with their numbers. Only line feeds end them: U+2028 may stand in a file name."""
+    """Return the lines that are not blank, with their numbers. Only line feeds end lines: U+2028 may occur in a file
+    name."""
     if not path.is_file():
         return []
     try:

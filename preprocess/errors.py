@@ -2,4 +2,4 @@
 
 
 class DatasetError(ValueError):
-    """Training data that cannot be used. The text says file, reason and remedy."""
+    """Training data that cannot be used. The message names file, reason and remedy."""

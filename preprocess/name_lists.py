@@ -1,4 +1,4 @@
-"""Shows a list of names in a message of one line."""
+"""Formats a list of names for a message of one line."""
 
 from collections.abc import Sequence
 
@@ -6,5 +6,5 @@ SHOWN = 5
 
 
 def first_names(names: Sequence[str], between: str = ", ") -> str:
-    """The first five names, and a mark where there are more."""
+    """Join the first five names, with "…" where there are more."""
     return between.join(names[:SHOWN]) + (" …" if len(names) > SHOWN else "")

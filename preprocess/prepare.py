@@ -38,12 +38,12 @@ from settings.preparation import DataConfig
 
 BUCKETS_PER_RESOLUTION = 16
 MOST_AUGMENTED = 100_000
-"""Pictures with augmented views among them."""
+"""Largest number of pictures when augmented views are used."""
 
 
 @dataclass(frozen=True)
 class BaseRequirements:
-    """What the base model demands: sides in multiples of `size_multiple` pixels, and captions it can read whole."""
+    """The base model's requirements: sides in multiples of `size_multiple` pixels, captions within its token limit."""
 
     size_multiple: int = 8
     count_tokens: TokenCounter | None = None
@@ -57,7 +57,7 @@ def prepare(
 ) -> PreparedDataset:
     """Turn `sources` (zips, tars, folders, URLs) into a dataset in the folder `output`.
 
-    Raises DatasetError when no image is left to train on, with everything that was decided written down all the same.
+    Raises DatasetError when no image is left to train on. The dataset's files with all decisions are written even then.
     """
     return drain(preparing(sources, config, output, base), lambda _: None)
 
@@ -69,7 +69,8 @@ def preparing(
     base: BaseRequirements | None = None,
     workers: Workers = SINGLE_PROCESS,
 ) -> Stages:
-    """The same as a generator that yields progress and returns the dataset. `workers`: the processes that take part."""
+    """As `prepare`, as a generator that yields progress and returns the dataset. `workers`: the processes that take
+    part."""
     base = base or BaseRequirements()
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=output if workers.shared_folder else None) as scratch:
@@ -89,7 +90,7 @@ def preparing(
 
 
 def bucket_rules(config: DataConfig, base: BaseRequirements) -> BucketRules:
-    """The sizes that this configuration asks for, on this base."""
+    """Return the bucket rules of this configuration on this base."""
     resolution = config.resolution or DEFAULT_RESOLUTION
     multiples = max(1, round(resolution / BUCKETS_PER_RESOLUTION / base.size_multiple))
     step = config.bucket_step or multiples * base.size_multiple
@@ -97,7 +98,7 @@ def bucket_rules(config: DataConfig, base: BaseRequirements) -> BucketRules:
 
 
 def _build(sets: TrainingSets, config: DataConfig, output: Path, base: BaseRequirements, workers: Workers) -> Stages:
-    """Label, choose sizes, render. What rendering needs is loaded first: it may be missing."""
+    """Label, choose bucket sizes, render. The renderer's models are loaded first, since they may be missing."""
     renderer = Renderer(config, output)
     labelled: Labelled = []
     for part in sets.parts:
@@ -125,7 +126,7 @@ def _build(sets: TrainingSets, config: DataConfig, output: Path, base: BaseRequi
 
 
 def _check_views(images: int, config: DataConfig) -> None:
-    """Before any is written: each view takes as much of the disk as its image."""
+    """Limit the number of augmented views before any is written: each takes as much disk space as its image."""
     views = images * (1 + config.augmented_views) * (2 if config.horizontal_flip else 1)
     if config.augmented_views and views > MOST_AUGMENTED:
         raise DatasetError(
@@ -164,7 +165,7 @@ def _label(
 
 
 def _balance(labelled: Labelled, config: DataConfig) -> tuple[Labelled, list[str]]:
-    """Repeats that bring concepts and preservation set near each other, and a line that says so."""
+    """Balance the repeats of concepts and preservation set, and return warnings about raised repeats."""
     seen = count_seen([(given.concept, given.repeats) for _, given in labelled])
     require_images(config.all_concepts, [(item.file.name, given.concept) for item, given in labelled])
     if not config.balance_concepts or len(seen) < 2:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StageProgress:
-    """How far a stage is: `done` of `total` images, or of what `stage` names. `note`: a few words on the last one."""
+    """Progress of a stage: `done` of `total` images, or of the unit in `stage`. `note`: a few words on the last
+    item."""
 
     stage: str
     done: int

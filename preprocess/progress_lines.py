@@ -1,4 +1,4 @@
-"""How commands show their progress: a bar that is rewritten on a terminal, few lines elsewhere. One rule for all."""
+"""Progress output of all commands: a progress bar on a terminal, few lines elsewhere."""
 
 import sys
 import time
@@ -13,9 +13,9 @@ BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaini
 
 
 class Report(Protocol):
-    """How far a stage is, `done` of `total`; or, where `stage` is None, a text that is said once.
+    """Progress of a stage, `done` of `total`; or a message that is printed once, where `stage` is None.
 
-    `note`: a few words that stand behind the bar, such as the loss. As a string it is the whole line.
+    `note`: a few words behind the bar, such as the loss. `str()` gives the whole line.
     """
 
     @property
@@ -34,15 +34,15 @@ Show = Callable[[Report], None]
 
 
 class Pace:
-    """Which reports are worth a line where every line stays: one each 5 seconds, and the last one of each stage."""
+    """Limits printed lines to one every 5 seconds, and the last one of each stage."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock`: in seconds."""
+        """`clock`: returns seconds."""
         self._clock = clock
         self._last = float("-inf")
 
     def is_due(self, report: Report) -> bool:
-        """Whether to print this one; it counts as printed then. Texts that belong to no stage always are."""
+        """Whether to print this report; it then counts as printed. Messages without a stage are always printed."""
         if report.stage is None:
             return True
         now = self._clock()
@@ -53,14 +53,14 @@ class Pace:
 
 
 class Bar:
-    """One line on stderr that is rewritten, and a new one for each stage. What belongs to no stage stands above it."""
+    """A progress bar on stderr, one for each stage. Messages without a stage are printed above it."""
 
     def __init__(self) -> None:
         self._bar: tqdm[NoReturn] | None = None
         self._stage: str | None = None
 
     def show(self, report: Report) -> None:
-        """Draw the bar, or print the text."""
+        """Update the bar, or print the message."""
         if report.stage is None:
             tqdm.write(str(report), file=sys.stdout)
             sys.stdout.flush()
@@ -72,7 +72,7 @@ class Bar:
             self.close()
 
     def close(self) -> None:
-        """Leave the bar as it is, and go to the next line."""
+        """Leave the bar on the screen, and go to the next line."""
         if self._bar is not None:
             self._bar.close()
         self._bar = None
@@ -82,15 +82,15 @@ class Bar:
             self.close()
         if self._bar is None:
             self._bar = tqdm(desc=stage, total=total, bar_format=BAR, dynamic_ncols=True, file=sys.stderr)
-        self._stage, self._bar.total = stage, total  # a limit of time changes the number of steps
+        self._stage, self._bar.total = stage, total  # a time limit changes the number of steps
         return self._bar
 
 
 @contextmanager
 def progress_display(*, quiet: bool = False, lines: TextIO | None = None) -> Iterator[Show]:
-    """What shows the reports of a command: a bar where stderr is a terminal, else lines in `lines` (stdout).
+    """Yield a function that shows reports: a bar where stderr is a terminal, else lines in `lines` (None: stdout).
 
-    `quiet`: warnings alone.
+    `quiet`: warnings only.
     """
     if not quiet and sys.stderr.isatty():
         bar = Bar()

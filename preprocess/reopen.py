@@ -15,13 +15,13 @@ ALSO_IN_TRAINING = {
     "concept_mode", "trigger_word", "class_word", "concepts", "caption_dropout", "trigger_only_dropout", "shuffle_tags",
     "keep_first_tags", "mask", "seed",
 }  # fmt: skip
-"""Settings of data preparation that a training from a prepared dataset heeds too. The others come too late."""
+"""Settings of data preparation that also apply to a training from a prepared dataset. Others have no effect then."""
 
 
 def reopen(folder: Path, config: DataConfig, base: BaseRequirements) -> PreparedDataset:
-    """Read the dataset and check what may have been edited.
+    """Read the dataset and check what the user may have edited.
 
-    Raises DatasetError, naming file and line, for what the base or the configuration cannot do with it.
+    Raises DatasetError, naming file and line, for values that do not suit the base or the configuration.
     """
     dataset = PreparedDataset.read(folder)
     triggers = [concept.trigger_word for concept in config.all_concepts]
@@ -61,7 +61,7 @@ def _quoted(trigger_word: str) -> str:
 
 
 def _long_captions(dataset: PreparedDataset, base: BaseRequirements) -> list[str]:
-    """Warnings about captions that were edited beyond what the text encoders read."""
+    """Warn of edited captions that exceed the token limit."""
     if base.count_tokens is None:
         return []
     counted = [(example, max(map(base.count_tokens, example.captions))) for example in dataset.examples]

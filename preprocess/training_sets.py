@@ -1,4 +1,4 @@
-"""Which of the collected images teach the concepts, and which hold the base's prior."""
+"""Separates the collected images into concept images and the preservation set."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from settings.preparation import DataConfig
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Images that are labelled alike. `captions`: of the data that they come from."""
+    """Images that are labelled alike. `captions`: the caption files of their data."""
 
     images: Sequence[Surveyed]
     captions: CaptionFinder
@@ -23,7 +23,8 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class TrainingSets:
-    """All of a run. `repeated`: images of the preservation set that are in a concept, too. `notes`: what to say."""
+    """All images of a run. `repeated`: images of the preservation set that are concept images, too. `notes`:
+    warnings."""
 
     collected: Sequence[Collected]
     parts: Sequence[TrainingSet]
@@ -32,29 +33,29 @@ class TrainingSets:
 
     @property
     def has_concept_images(self) -> bool:
-        """Whether there is anything to learn."""
+        """Whether there are concept images."""
         return any(part.images for part in self.parts if not part.preservation)
 
     @property
     def concept_files(self) -> list[FoundFile]:
-        """The images that teach the concepts."""
+        """The files of the concept images."""
         return [item.file for part in self.parts if not part.preservation for item in part.images]
 
     def rejected(self) -> Iterator[Rejected]:
-        """All that is not trained, and why. Labels come first."""
+        """Yield all files that are not trained, with the reason. To be called after labelling."""
         for one in self.collected:
             yield from one.all_rejected()
         yield from self.repeated
 
     def warnings(self) -> Iterator[str]:
-        """What concerns no single image. Labels come first."""
+        """Yield warnings that concern no single image. To be called after labelling."""
         for one in self.collected:
             yield from one.all_warnings()
         yield from self.notes
 
 
 def separate(concept: Collected, prior: Collected | None, config: DataConfig) -> TrainingSets:
-    """The images of the concepts, those in folders of regularisation images, and those of preservation_data."""
+    """Separate concept images, images in folders of regularisation images, and those of preservation_data."""
     files = regularisation_images([item.file for item in concept.kept], [each.folder for each in config.all_concepts])
     beside = {file.name for file in files}
     own = [item for item in concept.kept if item.file.name not in beside]

@@ -1,1 +1,1 @@
-"""Models that say what a picture shows, behind one interface. Nothing here is imported before it is asked for."""
+"""Captioning models behind one interface. They are imported only when they are used."""

@@ -14,7 +14,7 @@ FORMAT = 1  # raised when a model would answer the same prompt differently: othe
 
 
 def pixel_digest(image: Image.Image) -> str:
-    """64 hex digits over size and RGB pixels: the same picture, whatever its file is called."""
+    """Return 64 hex digits over size and RGB pixels. Equal images have equal digests, whatever their file names are."""
     digest = hashlib.sha256(f"{image.width}x{image.height}:".encode())
     digest.update(image.convert("RGB").tobytes())
     return digest.hexdigest()
@@ -22,12 +22,12 @@ def pixel_digest(image: Image.Image) -> str:
 
 @dataclass(frozen=True)
 class CaptionCache:
-    """One JSON file for each picture, model and prompt in `folder`, which is made when something is first kept."""
+    """Captions in one JSON file per picture, model and prompt in `folder`, which is created on the first write."""
 
     folder: Path
 
     def read(self, pixels: str, model_id: str, prompt: str) -> str | None:
-        """The caption of the picture with the digest `pixels`; None when there is none, or only a damaged one."""
+        """Return the caption of the picture with the digest `pixels`, None when it is missing or damaged."""
         key = _key(pixels, model_id, prompt)
         try:
             entry = json.loads(self._path(key).read_text(encoding="utf-8"))
@@ -37,7 +37,7 @@ class CaptionCache:
         return caption if isinstance(caption, str) and entry == key else None
 
     def write(self, pixels: str, model_id: str, prompt: str, caption: str) -> None:
-        """Keep a caption. The file appears whole or not at all. Raises CaptionerError when it cannot be written."""
+        """Store a caption, by an atomic rename. Raises CaptionerError when it cannot be written."""
         key = _key(pixels, model_id, prompt)
         partial = self.folder / f"{uuid4().hex}.partial"
         try:

@@ -7,27 +7,27 @@ from PIL import Image
 
 from preprocess.errors import DatasetError
 
-BATCH_SIZE = 4  # pictures that a model sees at once, so that memory does not grow with the dataset
+BATCH_SIZE = 4  # pictures per forward pass, so that memory does not grow with the dataset
 OTHER_WAYS = "Or choose another captioner, set `captioner: none`, or give captions as .txt files beside the images."
 
 
 class CaptionerError(DatasetError):
-    """A captioner that cannot be had or does not answer. The text says which, why, and what to do instead."""
+    """A captioner that cannot be loaded or fails. The message names the model, the reason and the remedy."""
 
 
 class Captioner(Protocol):
-    """A loaded model. The same pictures always give the same captions."""
+    """A loaded model. Equal pictures always give equal captions."""
 
     @property
     def model_id(self) -> str:
-        """Which weights answer: a hub id, or a local folder with a digest of its files."""
+        """The identity of the weights: a hub id, or a local folder with a digest of its files."""
 
     @property
     def prompt(self) -> str:
-        """What the model is asked; a part of the cache key. Empty: it is only shown the picture."""
+        """The prompt of the model, a part of the cache key. Empty: the model gets the picture alone."""
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
-        """One caption an RGB image, in the same order, as the model worded it; "" where it said nothing.
+        """Return one caption per RGB image, in order, as the model generated it; "" for an empty answer.
 
-        Raises CaptionerError when the model cannot answer.
+        Raises CaptionerError when the model fails.
         """

@@ -13,9 +13,9 @@ from preprocess.captioners.choice import CaptionerChoice
 def caption_batch(
     pictures: Sequence[Image.Image], choice: CaptionerChoice, captioner: Callable[[], Captioner], cache: CaptionCache
 ) -> list[str]:
-    """The caption of each RGB picture, as the model worded it; "" where it said nothing.
+    """Return the caption of each RGB picture, as the model generated it; "" for an empty answer.
 
-    `captioner` is called only where a picture is not in the cache. Raises CaptionerError.
+    `captioner` is called only when a picture is not in the cache. Raises CaptionerError.
     """
     digests = [pixel_digest(image) for image in pictures]
     known = {digest: cache.read(digest, choice.model_id, choice.prompt) for digest in digests}
@@ -29,7 +29,7 @@ def caption_batch(
 
 @contextmanager
 def loaded_on_use(load: Callable[[], Captioner]) -> Iterator[Callable[[], Captioner]]:
-    """Gives a function that loads the captioner when first called. Its memory is free again after the block."""
+    """Yield a function that loads the captioner on its first call. Its memory is freed at the end of the context."""
     loaded: list[Captioner] = []
 
     def captioner() -> Captioner:

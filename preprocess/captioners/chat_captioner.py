@@ -21,9 +21,10 @@ PRINTED_LIST = re.compile(r"""['"]type['"]\s*:""")
 
 @dataclass(frozen=True)
 class ChatCaptioner:
-    """Qwen-VL, GLM-V, SmolVLM, LLaVA (JoyCaption) and their kin. `conversation`: `prompt` in the model's own format.
+    """Qwen-VL, GLM-V, SmolVLM, LLaVA (JoyCaption) and similar models. `conversation`: `prompt` in the model's chat
+    format.
 
-    The tokenizer of `processor` pads on the left, so that every answer begins right after its question.
+    The tokenizer of `processor` must pad on the left, so that every answer begins right after its prompt.
     """
 
     model_id: str
@@ -33,7 +34,7 @@ class ChatCaptioner:
     conversation: str
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
-        """One caption an image, in the same order. Raises CaptionerError."""
+        """Return one caption per image, in order. Raises CaptionerError."""
         return in_batches(self.model_id, images, self._caption_batch)
 
     def _caption_batch(self, images: Sequence[Image.Image]) -> list[str]:
@@ -63,9 +64,10 @@ class ChatCaptioner:
 
 
 def spoken(generated: str, special_tokens: Sequence[str]) -> str | None:
-    """A generated text without thoughts and control tokens; None when the thought has no end.
+    """Return a generated text without reasoning and control tokens, None when the reasoning does not end.
 
-    Thoughts go first: in some vocabularies their marks are special tokens, and without marks they read like the answer.
+    Reasoning is removed first: its marks are special tokens in some vocabularies, and without marks it looks like an
+    answer.
     """
     _, ended, rest = generated.rpartition(THOUGHT_END)
     if not ended and THOUGHT_START in generated:
@@ -76,7 +78,7 @@ def spoken(generated: str, special_tokens: Sequence[str]) -> str | None:
 
 
 def at_most(image: Image.Image, pixels: int) -> Image.Image:
-    """The picture, made smaller if it has more than `pixels`; its proportions stay."""
+    """Return the picture, reduced to at most `pixels` pixels with its aspect ratio."""
     scale = sqrt(pixels / (image.width * image.height))
     if scale >= 1:
         return image
@@ -85,16 +87,16 @@ def at_most(image: Image.Image, pixels: int) -> Image.Image:
 
 
 def pad_left(tokenizer: Any) -> None:
-    """Fill shorter questions up in front, with any token where none is meant for it: padding is not attended to."""
+    """Set left padding. A tokenizer without a padding token uses its end token, since padding is not attended to."""
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
 
 
 def ask(model_id: str, processor: Any, prompt: str) -> str:
-    """The conversation about one picture as the model's chat template writes it, up to where the answer begins.
+    """Format a conversation about one picture with the model's chat template, up to the beginning of the answer.
 
-    Raises CaptionerError when the template has no place for a picture.
+    Raises CaptionerError when the template does not support pictures.
     """
     if not processor.chat_template:
         raise CaptionerError(f"{model_id}: has no chat template, so it cannot be asked. {OTHER_WAYS}")
@@ -106,10 +108,10 @@ def ask(model_id: str, processor: Any, prompt: str) -> str:
 
 
 def _conversations(processor: Any, prompt: str) -> Iterator[str]:
-    """The two ways in which templates take a message.
+    """Yield the conversation in both message formats of chat templates.
 
-    Most read a list of parts. LLaVA conversions of text models (JoyCaption) read plain text and put the picture in by
-    themselves; given a list, they fail or write it out as Python prints it.
+    Most templates take a list of parts. LLaVA conversions of text models (JoyCaption) take plain text and insert the
+    picture themselves; given a list, they fail or print it as Python source.
     """
     parts = [{"type": "image"}, {"type": "text", "text": prompt}]
     plain = [{"role": "system", "content": SYSTEM_MESSAGE}, {"role": "user", "content": prompt}]

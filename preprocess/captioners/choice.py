@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """How a model is spoken to."""
+    """The interface of a captioning model."""
 
     FLORENCE = "florence"
     BLIP = "blip"
@@ -28,7 +28,8 @@ DEFAULT_PROMPTS = {
 
 @dataclass(frozen=True)
 class CaptionerChoice:
-    """`source`: the hub id or folder to load from. `model_id` and `prompt`: what a cached caption belongs to."""
+    """A chosen captioner. `source`: the hub id or folder to load from. `model_id` and `prompt`: the cache key of its
+    captions."""
 
     source: str
     model_id: str

@@ -1,4 +1,4 @@
-"""The original CogVLM and CogVLM2, which bring their own code.
+"""The original CogVLM and CogVLM2, which run code from their repositories.
 
 Written after their published usage (https://github.com/THUDM/CogVLM); that code was made for transformers 4.3x.
 """
@@ -14,12 +14,12 @@ from transformers import BatchFeature
 from preprocess.captioners.captioner import CaptionerError
 from preprocess.captioners.generation import generate, in_batches
 
-TOKENIZERS = {"THUDM/cogvlm-chat-hf": "lmsys/vicuna-7b-v1.5"}  # it has none of its own
+TOKENIZERS = {"THUDM/cogvlm-chat-hf": "lmsys/vicuna-7b-v1.5"}  # the model repository has no tokenizer
 
 
 @dataclass(frozen=True)
 class CogvlmCaptioner:
-    """One picture at a time: the model's own code makes the inputs, and does not pad."""
+    """Captions one picture at a time: the model's own code prepares the inputs and does not pad."""
 
     model_id: str
     prompt: str
@@ -27,7 +27,7 @@ class CogvlmCaptioner:
     tokenizer: Any
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
-        """One caption an image, in the same order. Raises CaptionerError."""
+        """Return one caption per image, in order. Raises CaptionerError."""
         return in_batches(self.model_id, images, lambda batch: [self._caption_one(image) for image in batch])
 
     def _caption_one(self, image: Image.Image) -> str:

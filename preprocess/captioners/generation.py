@@ -16,7 +16,7 @@ MAX_NEW_TOKENS = 96
 def in_batches(
     model_id: str, images: Sequence[Image.Image], caption_batch: Callable[[Sequence[Image.Image]], list[str]]
 ) -> list[str]:
-    """What `caption_batch` says of all images, given at most BATCH_SIZE at once. Raises CaptionerError."""
+    """Call `caption_batch` with at most BATCH_SIZE images at a time, and return all captions. Raises CaptionerError."""
     captions: list[str] = []
     for start in range(0, len(images), BATCH_SIZE):
         with answering(model_id):
@@ -26,7 +26,7 @@ def in_batches(
 
 @contextmanager
 def answering(model_id: str) -> Iterator[None]:
-    """Turns what a model raises while it answers into a CaptionerError with a remedy."""
+    """Convert exceptions of a model during generation to CaptionerError with a remedy."""
     try:
         yield
     except CaptionerError:
@@ -42,9 +42,9 @@ def answering(model_id: str) -> Iterator[None]:
 
 @torch.inference_mode()
 def generate(model: Any, inputs: Any, num_beams: int = 1) -> torch.Tensor:
-    """The most probable answer of `model`: token ids (batch, length).
+    """Generate the most probable answer of `model`: token ids (batch, length).
 
-    `inputs`: what the model's processor made; its floating point tensors take the dtype of the model.
+    `inputs`: the output of the model's processor. Its floating point tensors are cast to the dtype of the model.
     """
     placed = inputs.to(model.device, model.dtype)
     answered: torch.Tensor = model.generate(
@@ -54,7 +54,7 @@ def generate(model: Any, inputs: Any, num_beams: int = 1) -> torch.Tensor:
 
 
 def free_memory() -> None:
-    """Give back what a captioner held, once nothing refers to it any more: the model to train comes next."""
+    """Free the memory of a captioner that is no longer referenced, for the model that will be trained."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

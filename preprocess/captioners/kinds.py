@@ -14,21 +14,21 @@ from preprocess.captioners.task_captioner import BlipCaptioner, FlorenceCaptione
 
 
 def load_florence(choice: CaptionerChoice, device: torch.device) -> Captioner:
-    """Florence-2, told its task. Raises CaptionerError, as all here."""
+    """Load Florence-2, which takes a task as prompt. Raises CaptionerError, as all functions here."""
     processor = load_processor(choice.source, choice.trust_remote_code)
     model = load_model(AutoModelForImageTextToText, choice.source, device, choice.trust_remote_code)
     return FlorenceCaptioner(choice.model_id, choice.prompt, model, processor)
 
 
 def load_blip(choice: CaptionerChoice, device: torch.device) -> Captioner:
-    """BLIP or BLIP-2."""
+    """Load BLIP or BLIP-2."""
     processor = load_processor(choice.source, choice.trust_remote_code)
     model = load_model(AutoModelForImageTextToText, choice.source, device, choice.trust_remote_code)
     return BlipCaptioner(choice.model_id, choice.prompt, model, processor)
 
 
 def load_chat(choice: CaptionerChoice, device: torch.device) -> Captioner:
-    """A model with a chat template. Whether it can be asked is known before its weights are fetched."""
+    """Load a model with a chat template. The template is checked before the weights are downloaded."""
     processor = load_processor(choice.source, choice.trust_remote_code)
     conversation = ask(choice.model_id, processor, choice.prompt)
     pad_left(processor.tokenizer)
@@ -37,7 +37,7 @@ def load_chat(choice: CaptionerChoice, device: torch.device) -> Captioner:
 
 
 def load_cogvlm(choice: CaptionerChoice, device: torch.device) -> Captioner:
-    """The original CogVLM with its own code."""
+    """Load the original CogVLM with its own code."""
     tokenizer = load_tokenizer(TOKENIZERS.get(choice.source, choice.source), choice.trust_remote_code)
     model = load_model(AutoModelForCausalLM, choice.source, device, choice.trust_remote_code)
     return CogvlmCaptioner(choice.model_id, choice.prompt, model, tokenizer)
@@ -52,5 +52,5 @@ LOADERS: Mapping[Kind, Callable[[CaptionerChoice, torch.device], Captioner]] = {
 
 
 def load_captioner(choice: CaptionerChoice, device: torch.device) -> Captioner:
-    """Bring the chosen model onto `device`. Raises CaptionerError with what is missing and the remedy."""
+    """Load the chosen model on `device`. Raises CaptionerError with what is missing and the remedy."""
     return LOADERS[choice.kind](choice, device)

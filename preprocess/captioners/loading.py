@@ -15,7 +15,7 @@ OPTIONAL_PACKAGES = ("torchvision", "num2words", "sentencepiece", "protobuf", "t
 
 
 def load_model(model_class: Any, source: str, device: torch.device, trust_remote_code: bool) -> Any:
-    """A model ready to answer, in the dtype for `device`; only from safetensors.
+    """Load a model in evaluation mode, in the dtype for `device`, from safetensors only.
 
     Raises CaptionerError, also when the files lack weights of the model.
     """
@@ -36,12 +36,12 @@ def load_model(model_class: Any, source: str, device: torch.device, trust_remote
 
 
 def dtype_for(device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU, float32 elsewhere."""
+    """Return bfloat16 on a GPU, float32 elsewhere."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def load_processor(source: str, trust_remote_code: bool) -> Any:
-    """What turns pictures and text into the inputs of the model. Raises CaptionerError."""
+    """Load the processor, which prepares pictures and text for the model. Raises CaptionerError."""
     with loading_errors(source):
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
     if not isinstance(processor, ProcessorMixin):
@@ -50,14 +50,14 @@ def load_processor(source: str, trust_remote_code: bool) -> Any:
 
 
 def load_tokenizer(source: str, trust_remote_code: bool) -> Any:
-    """The tokenizer alone, for models without a processor. Raises CaptionerError."""
+    """Load the tokenizer alone, for models without a processor. Raises CaptionerError."""
     with loading_errors(source):
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
 
 
 @contextmanager
 def loading_errors(source: str) -> Iterator[None]:
-    """Turns what transformers raises while it loads `source` into a CaptionerError with a remedy."""
+    """Convert transformers' exceptions while loading `source` to CaptionerError with a remedy."""
     try:
         require_hub(source, "config.json")
         yield

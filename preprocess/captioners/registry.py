@@ -1,4 +1,4 @@
-"""The list of known captioners; any other model is given by hub id or folder."""
+"""The list of known captioners. Any other model is given by hub id or folder."""
 
 import hashlib
 import re
@@ -14,7 +14,8 @@ from preprocess.captioners.choice import DEFAULT_PROMPTS, FLORENCE_TASKS, Captio
 
 @dataclass(frozen=True)
 class KnownCaptioner:
-    """A model that has a name here. `note`: licence, size, GPU memory. `prompt`: where it was trained on its own."""
+    """A model with a short name. `note`: licence, size, GPU memory. `prompt`: the model's own prompt, None for the
+    default."""
 
     model_id: str
     kind: Kind
@@ -59,11 +60,11 @@ TASK_KINDS = {"florence2": Kind.FLORENCE, "blip": Kind.BLIP, "blip-2": Kind.BLIP
 
 
 def choose_captioner(name: str, *, prompt: str | None, trust_remote_code: bool) -> CaptionerChoice:
-    """What `name` means: one of CAPTIONERS, a hub id ("owner/name"), or a folder with a model in it.
+    """Resolve `name`: one of CAPTIONERS, a hub id ("owner/name"), or a folder with a model.
 
-    `prompt` None: the usual one of the model. `trust_remote_code` has no effect on models with a native class.
-    Raises CaptionerError for an unknown name, a prompt that the model cannot take, and code that is not trusted.
-    Loads nothing but, for a model without a name here, its config.json.
+    `prompt` None: the default of the model. `trust_remote_code` has no effect on models with a native class. Raises
+    CaptionerError for an unknown name, a prompt that the model cannot take, and untrusted code. Downloads at most
+    config.json, for a model without a short name.
     """
     if known := CAPTIONERS.get(name):
         source = model_id = known.model_id
@@ -81,7 +82,8 @@ def choose_captioner(name: str, *, prompt: str | None, trust_remote_code: bool) 
 
 
 def _identity(name: str) -> str:
-    """A hub id stands for itself. A folder can be filled anew, and then the cached captions are no longer its own."""
+    """Return the identity for cached captions. A folder's includes its files' sizes and times, since its files may
+    change."""
     if not name or not (folder := Path(name)).is_dir():
         if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
             raise CaptionerError(_unknown(name))

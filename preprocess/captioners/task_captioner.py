@@ -21,13 +21,13 @@ class FlorenceCaptioner:
     processor: Any
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
-        """One caption an image, in the same order. Raises CaptionerError."""
+        """Return one caption per image, in order. Raises CaptionerError."""
         return in_batches(self.model_id, images, self._caption_batch)
 
     def _caption_batch(self, images: Sequence[Image.Image]) -> list[str]:
         inputs = self.processor(images=list(images), text=[self.prompt] * len(images), return_tensors="pt")
         answered = generate(self.model, inputs, num_beams=FLORENCE_BEAMS)
-        # special tokens go first: the post-processing would leave the padding of the shorter answers in
+        # special tokens are removed first: the post-processing would keep the padding of shorter answers
         texts = self.processor.batch_decode(answered, skip_special_tokens=True)
         return [
             self.processor.post_process_generation(text=text, task=self.prompt, image_size=image.size)[self.prompt]
@@ -39,7 +39,7 @@ class FlorenceCaptioner:
 class BlipCaptioner:
     """BLIP (Li et al. 2022) and BLIP-2 (Li et al. 2023).
 
-    `prompt`: the words that the model goes on from, which are no part of the caption. Empty: it begins by itself.
+    `prompt`: the words that the model continues, which are removed from the caption. Empty: unconditional captions.
     """
 
     model_id: str
@@ -48,7 +48,7 @@ class BlipCaptioner:
     processor: Any
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
-        """One caption an image, in the same order. Raises CaptionerError."""
+        """Return one caption per image, in order. Raises CaptionerError."""
         return in_batches(self.model_id, images, self._caption_batch)
 
     def _caption_batch(self, images: Sequence[Image.Image]) -> list[str]:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 QUOTES = str.maketrans("‘’‚‛“”„‟′″«»‐‑‒–—…", '\'\'\'\'""""\'"""-----.')
 MARKUP = re.compile(r"[*`]+|^\s*#+\s")
-NONSENSE = re.compile(r"\baraff?(?:e|ed)?\s", re.IGNORECASE)  # BLIP's well-known word for nothing
+NONSENSE = re.compile(r"\baraff?(?:e|ed)?\s", re.IGNORECASE)  # a meaningless word that BLIP often generates
 PICTURE = r"(?:image|picture|photo|photograph)"
 NOUN_FOLLOWS = r"(?= (?:an?|the|one|two|three|several|some|many)\b)"
 SHOWS = (
@@ -35,14 +35,14 @@ LOOSE_END = re.compile(
 
 
 def at_most_words(count: int) -> Callable[[str], bool]:
-    """Whether a text has no more than `count` words."""
+    """Return a predicate for texts of at most `count` words."""
     return lambda text: len(text.split()) <= count
 
 
 def worded(text: str, fits: Callable[[str], bool]) -> str:
-    """The caption in `text`: never longer than it, and unchanged when worded again. "" when nothing is left.
+    """Return the cleaned caption: never longer than `text`, and unchanged when cleaned again. "" when nothing is left.
 
-    Of what remains, as many whole sentences as `fits` allows; where the first is too long alone, as many words.
+    It is cut to as many whole sentences as `fits` allows; a first sentence that is too long is cut to as many words.
     """
     while (shorter := _once(text, fits)) != text:
         text = shorter
@@ -54,20 +54,20 @@ def _once(text: str, fits: Callable[[str], bool]) -> str:
 
 
 def tidied(text: str) -> str:
-    """One line, single spaces, ASCII quotes and dashes, no Markdown, no space before a comma or full stop."""
+    """Normalise a text: one line, single spaces, ASCII quotes and dashes, no Markdown, no space before punctuation."""
     plain = NONSENSE.sub("", MARKUP.sub(" ", text.translate(QUOTES)))
     return re.sub(r" (?=[,;:!?.](?: |$))", "", re.sub(r"\s+", " ", plain)).strip()
 
 
 def without_opening(text: str) -> str:
-    """Without what says only that there is a picture: "The image shows a dog" → "a dog"."""
+    """Remove openings that only announce a picture: "The image shows a dog" → "a dog"."""
     while match := OPENING.match(text):
         text = text[match.end() :]
     return text
 
 
 def without_repeats(text: str) -> str:
-    """Words that are said again at once are said once: "a dog a dog a dog on grass" → "a dog on grass"."""
+    """Remove immediate repetitions: "a dog a dog a dog on grass" → "a dog on grass"."""
     words = text.split()
     position = 0
     while position < len(words):
@@ -78,7 +78,7 @@ def without_repeats(text: str) -> str:
 
 
 def _repeated(words: list[str], start: int) -> int:
-    """How many words from `start` stand there twice in a row; 0 when none do."""
+    """Return how many words from `start` are repeated immediately, 0 for none."""
     for length in range((len(words) - start) // 2, 0, -1):
         first, second = words[start : start + length], words[start + length : start + 2 * length]
         begins = start == 0 or ends_sentence(words[start - 1])
@@ -89,7 +89,8 @@ def _repeated(words: list[str], start: int) -> int:
 
 
 def _stutters(first: list[str], second: list[str], begins_sentence: bool) -> bool:
-    """ "He has a cat. A cat …" is none, for it goes over a full stop; the same whole sentence twice is one."""
+    """Whether the words are a repetition. One across a full stop is not ("He has a cat. A cat …"), unless it is a whole
+    sentence."""
     if not any(map(ends_sentence, first)):
         return True
     return begins_sentence and ends_sentence(first[-1]) and ends_sentence(second[-1])
@@ -108,9 +109,9 @@ def ends_sentence(word: str) -> bool:
 
 
 def whole_sentences(words: list[str]) -> list[int]:
-    """After how many words a sentence ends: 'He says "Stop!" to her. Then' has one end, after five words.
+    """Return the numbers of words after which a sentence ends: five in 'He says "Stop!" to her. Then'.
 
-    The last word needs only a full stop, for nothing can follow "the U.S." there.
+    The last word needs only a full stop: "the U.S." ends a sentence there.
     """
     ends = [
         count
@@ -121,14 +122,15 @@ def whole_sentences(words: list[str]) -> list[int]:
 
 
 def without_unfinished(text: str) -> str:
-    """Without the sentence in which the model was cut off, if a whole one stands before it."""
+    """Remove a sentence that was cut off by the token limit, if a complete one precedes it."""
     words = text.split()
     ends = whole_sentences(words)
     return " ".join(words[: ends[-1]] if ends else words)
 
 
 def shortened(text: str, fits: Callable[[str], bool]) -> str:
-    """The longest beginning of `text` that fits: whole sentences, or words where the first sentence is too long."""
+    """Return the longest beginning of `text` that fits: whole sentences, or words where the first sentence is too
+    long."""
     words = text.split()
     if fits(" ".join(words)):
         return " ".join(words)

@@ -1,4 +1,4 @@
-"""Which column of a table names the image, which one holds its captions, and what may stand in it."""
+"""Determines the columns of a table for file names and captions, and validates their values."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,26 +13,27 @@ TEXT_COLUMNS = ("text", "caption", "prompt", "description", "captions")
 
 @dataclass(frozen=True)
 class Columns:
-    """How the columns are called; None: by the usual names."""
+    """The column names of a table. None: one of the usual names."""
 
     file: str | None = None
     text: str | None = None
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """In order of precedence."""
+        """Candidates for the file column, in order of precedence."""
         return (self.file,) if self.file else FILE_COLUMNS
 
     @property
     def text_names(self) -> tuple[str, ...]:
-        """In order of precedence."""
+        """Candidates for the caption column, in order of precedence."""
         return (self.text,) if self.text else TEXT_COLUMNS
 
 
 def captions_in(record: Mapping[str, Any], columns: Columns, where: str) -> tuple[str, ...] | None:
-    """The captions of one image: of the first column that is not empty; () where all are, None without such a column.
+    """Return the captions of one image from the first column that is not empty; () where all are, None without such a
+    column.
 
-    Raises DatasetError for two columns that say different things, and for a value that is no text.
+    Raises DatasetError for two columns with different captions, and for a value that is not text.
     """
     names = [name for name in columns.text_names if name in record]
     filled = {name: texts for name in names if (texts := texts_of(record[name], f"{where}, {name}"))}
@@ -45,7 +46,7 @@ def captions_in(record: Mapping[str, Any], columns: Columns, where: str) -> tupl
 
 
 def texts_of(value: Any, where: str) -> tuple[str, ...]:
-    """A text or a list of texts, without the empty ones. Raises DatasetError for anything else."""
+    """Return a text or list of texts as a tuple without empty ones. Raises DatasetError for any other value."""
     values = value if isinstance(value, list) else [value]
     for each in values:
         if each is not None and not isinstance(each, str):
@@ -54,13 +55,13 @@ def texts_of(value: Any, where: str) -> tuple[str, ...]:
 
 
 def first_column(names: Iterable[str], wanted: Iterable[str]) -> str | None:
-    """The first of the wanted names that there is."""
+    """Return the first of the wanted names that exists."""
     names = list(names)
     return next((name for name in wanted if name in names), None)
 
 
 def require_other_use(record: Mapping[str, Any], name: str | None, columns: Columns, where: str) -> None:
-    """A table without captions is there for its numbers. Raises DatasetError where a column may hold captions.
+    """Accept a table without captions if it holds numbers. Raises DatasetError where a column may hold captions.
 
     `name`: the column of the file, None where the file is named outside the record.
     """
@@ -70,7 +71,7 @@ def require_other_use(record: Mapping[str, Any], name: str | None, columns: Colu
 
 
 def missing_column(what: str, names: Iterable[str], found: Iterable[str]) -> str:
-    """What to say where no column has a known name. `what`: file or text."""
+    """Return the message for a missing column. `what`: file or text."""
     setting = "file_column" if what == "file" else "caption_column"
     return (
         f"needs a column for the {what} ({', '.join(names)}); found {', '.join(map(str, found))}. "
@@ -87,7 +88,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _may_be_caption(value: Any) -> bool:
-    """Several words: no label, path or address."""
+    """Whether the value has several words, so that it is not a label, path or URL."""
     texts = value if isinstance(value, list) else [value]
     return any(isinstance(text, str) and len(text.split()) > 1 and "://" not in text for text in texts)
 

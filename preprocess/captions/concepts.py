@@ -10,7 +10,7 @@ from settings.concepts import ConceptConfig
 
 
 def find_concept(name: str, caption: str, concepts: Sequence[ConceptConfig]) -> ConceptConfig:
-    """The concept whose folder holds the image, else the first whose trigger stands in its caption.
+    """Return the concept whose folder contains the image, else the first whose trigger occurs in its caption.
 
     Else the one without folder and trigger word, and a single concept without a folder. Raises DatasetError when none
     claims the image.
@@ -44,10 +44,10 @@ def concept_name(concept: str | None) -> str:
 
 
 def balancing_repeats(seen: Mapping[str | None, int]) -> dict[str | None, int]:
-    """Factors that bring each group near the largest. `seen`: images times repeats, by trigger word.
+    """Return factors for repeats that bring each group near the largest. `seen`: images times repeats, by trigger word.
 
-    None stands for the preservation set, which is meant to be seen as often as all concepts together, as in DreamBooth
-    (Ruiz et al. 2023, §3.2).
+    None stands for the preservation set, which is seen as often as all concepts together, as in DreamBooth (Ruiz et al.
+    2023, §3.2).
     """
     concepts = {name: count for name, count in seen.items() if name is not None}
     largest = max(concepts.values(), default=0)
@@ -63,7 +63,7 @@ def balancing_repeats(seen: Mapping[str | None, int]) -> dict[str | None, int]:
 
 
 def count_seen(repeats: Sequence[tuple[str | None, int]]) -> Counter[str | None]:
-    """Sum of repeats by concept."""
+    """Sum repeats by concept."""
     counter: Counter[str | None] = Counter()
     for concept, times in repeats:
         counter[concept] += times

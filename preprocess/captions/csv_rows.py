@@ -1,4 +1,4 @@
-"""CSV as spreadsheets and people write it: other delimiters, no header, unquoted commas in captions."""
+"""Reads CSV files of spreadsheets and by hand: other delimiters, no header, unquoted commas in captions."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ Line = tuple[int, list[str]]
 
 
 def csv_records(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each row as a record, with the name of its line. Raises DatasetError for what cannot be understood."""
+    """Yield each row as a record, with a description of its line. Raises DatasetError for a malformed table."""
     lines = [(number, cells) for number, cells in _lines(read_text(path), path.name) if any(cells)]
     if not lines:
         return
@@ -34,7 +34,7 @@ def csv_records(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, s
 
 
 def _record(names: Sequence[str], cells: Sequence[str], columns: Columns, where: str) -> dict[str, str]:
-    """A row under its header. What is too much belongs to a caption in the last column: its commas are not quoted."""
+    """Return a row as a record. Surplus cells are joined to a caption in the last column, as it has unquoted commas."""
     if first_column(names, columns.file_names) is None:
         raise DatasetError(f"{where}: {missing_column('file', columns.file_names, names)}")
     if len(cells) > len(names):
@@ -60,7 +60,7 @@ def _is_header(cells: Sequence[str], columns: Columns) -> bool:
 
 
 def _require_pairs(lines: Sequence[Line], where: str) -> None:
-    """Raises DatasetError where a table without a known header is none of file names and captions."""
+    """Raises DatasetError where a table without a known header does not consist of file names and captions."""
     first, others = lines[0][1], [cells for _, cells in lines[1:]]
     if not any(map(_names_image, first)) and others and all(any(map(_names_image, cells)) for cells in others):
         raise DatasetError(
@@ -79,7 +79,7 @@ def _require_pairs(lines: Sequence[Line], where: str) -> None:
 
 
 def _lines(text: str, where: str) -> list[Line]:
-    """The rows of a CSV text. Raises DatasetError where a quote is opened and never closed: it would eat all rows."""
+    """Return the rows of a CSV text. Raises DatasetError for an unclosed quote, which would swallow all rows."""
     dialect = _dialect(text)
     strict = csv.reader(io.StringIO(text, newline=None), dialect, strict=True)
     begun = 1
@@ -97,7 +97,7 @@ def _lines(text: str, where: str) -> list[Line]:
 
 
 def _without_empty_end(cells: Sequence[str]) -> list[str]:
-    """Spreadsheets fill rows up with empty cells."""
+    """Strip cells, and remove empty cells that spreadsheets append to rows."""
     stripped = [cell.strip() for cell in cells]
     while len(stripped) > 2 and not stripped[-1]:
         stripped.pop()
@@ -133,6 +133,6 @@ class _Tabs(_Commas):
 
 
 def _dialect(text: str) -> type[csv.excel]:
-    """What ends the first cell: a comma, or the semicolon or tab of other countries' spreadsheets."""
+    """Return the dialect by the separator after the first cell: a comma, or a semicolon or tab as in other locales."""
     match = re.match(r'\s*(?:"(?:[^"]|"")*"|[^,;\t\n"]*)\s*?([,;\t])', text)
     return {",": _Commas, ";": _Semicolons, "\t": _Tabs}[match[1]] if match else _Commas

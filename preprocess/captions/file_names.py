@@ -1,4 +1,4 @@
-"""Captions in file names, as EveryDream reads them, and the names that cameras and programs give, which are none."""
+"""Reads captions from file names, as EveryDream does, and recognises names by cameras and programs, which are none."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from preprocess.uploads.text_files import one_line
 
 WORDS_OF_A_CAPTION = 3
-"""A file name of fewer words is a name, not a caption."""
+"""Smallest number of words of a caption in a file name."""
 PROGRAMS = re.compile(
     r"(?:whats ?app|telegram|snapchat|instagram|facebook|fb ?img|messenger|viber|wechat|mmexport"
     r"|screen ?shot|screen ?recording|screen ?capture|bildschirmfoto|capture d.?écran|captura de|schermata"
@@ -20,16 +20,16 @@ PROGRAMS = re.compile(
     r"|(?:image|photo|picture) from (?:ios|iphone|android|\d))(?!\w)",
     re.IGNORECASE,
 )
-"""What these begin is a name of theirs, whatever follows."""
+"""Beginnings of names that programs give, whatever follows."""
 NUMBERED = re.compile(
     r"(?:image|photo|picture|pic|foto|bild|imagen|immagine|scan|frame|file|video|vid|render|page|seite|line|signal|sam"
     r"|flux|leonardo|gemini|grok|bing|firefly|download|snapshot|capture|copilot|flickr|pinterest|kodak|imag)\s*"
     r"(?:[-#(]?\s*\d|(?:on|from|at|vom|am|du|de|del)\s+\d)",
     re.IGNORECASE,
 )
-"""Words that may begin a caption: a name only where a number follows."""
+"""Words that may begin a caption. A name that starts with them is generated only where a number follows."""
 NUMBERS = re.compile(
-    r"\d{5,}"  # of a camera, a seed, a time
+    r"\d{5,}"  # numbers of a camera, seeds, times
     r"|(?<!\d)\d{4}[-. ]\d{1,2}[-. ]\d{1,2}(?!\d)|(?<!\d)\d{1,2}[-. ]\d{1,2}[-. ]\d{2,4}(?!\d)"  # dates
     r"|(?<!\d)\d{1,2}[.:h-]\d{2}[.:m-]\d{2}(?!\d)"  # times
     r"|(?<![0-9a-z])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-z])"  # uuids
@@ -45,9 +45,9 @@ WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*[.,;:!?]*")
 
 
 def file_name_caption(path: Path, wanted: bool | None) -> str | None:
-    """The file's name up to its first underscore: "a man on a horse_(2).jpg".
+    """Return the file's name up to its first underscore: "a man on a horse_(2).jpg".
 
-    `wanted` None: only where that is at least three words, and no name that a camera or a program gives.
+    `wanted` None: only names of at least three words that no camera or program generates.
     """
     text = one_line(path.stem.split("_")[0])
     if wanted is False or not text:

@@ -1,4 +1,4 @@
-"""Marks in captions that mean something to other trainers or user interfaces, and are plain text here."""
+"""Detects syntax of other trainers and user interfaces in captions, where it is plain text here."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ MARKS: Mapping[str, tuple[re.Pattern[str], str]] = {
 
 
 def syntax_warnings(captions: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """One line a kind of mark. `captions`: file names with their captions."""
+    """Yield one warning per kind of syntax. `captions`: pairs of file name and caption."""
     for mark, (pattern, meaning) in MARKS.items():
         names = list(dict.fromkeys(name for name, caption in captions if pattern.search(caption)))
         if names:

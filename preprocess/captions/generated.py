@@ -1,4 +1,4 @@
-"""Captions for the images that came without one. The captioner is loaded only when a picture is new to the cache."""
+"""Generates captions for images without one. The captioner is loaded only when a picture is not in the cache."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 NO_CAPTIONER = "none"
 MOST_WORDS = 45
-"""Of a generated caption, where no tokenizer is at hand: about 60 tokens."""
+"""Longest generated caption where no tokenizer is known: 45 words are about 60 tokens."""
 CACHE_VARIABLE = "CAPTION_CACHE"
 
 
 def cache_folder() -> Path:
-    """Where captions are remembered: the folder that CAPTION_CACHE names, else one in the user's cache folder."""
+    """Return the cache folder of captions: CAPTION_CACHE, else a folder in the user's cache."""
     usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lora-trainer" / "captions"
     return Path(os.environ.get(CACHE_VARIABLE) or usual)
 
@@ -37,10 +37,10 @@ def cache_folder() -> Path:
 def caption_missing(
     missing: Sequence[Surveyed], config: DataConfig, count_tokens: TokenCounter | None, workers: Workers
 ) -> Iterator[tuple[FoundFile, Caption | None]]:
-    """The captioner's caption of each image, None where it said nothing. Each picture is shown to it once.
+    """Yield the generated caption of each image, None for an empty one. Equal pictures are captioned once.
 
-    The batches do not depend on the workers, for a picture's caption may depend on its batch, if only by a rounding.
-    Raises CaptionerError when the captioner cannot be had, or fails.
+    The batches do not depend on the workers, since a caption may depend on its batch by rounding. Raises CaptionerError
+    when the captioner cannot be loaded or fails.
     """
     if config.captioner == NO_CAPTIONER or not missing:
         return
@@ -72,7 +72,7 @@ def caption_missing(
 def _captioner_at_work(
     choice: "CaptionerChoice", rules: DecodeRules
 ) -> Iterator[Callable[[Sequence[Path]], list[str]]]:
-    """Gives a function that captions a batch of image files. The model is there from its first use to the end."""
+    """Yield a function that captions a batch of image files. The model is loaded on first use and freed at the end."""
     from preprocess.captioners.cache import CaptionCache
     from preprocess.captioners.captioning import caption_batch, loaded_on_use
 
@@ -82,7 +82,7 @@ def _captioner_at_work(
 
 
 def _load(choice: "CaptionerChoice") -> "Captioner":
-    """Imports transformers' models: only where a picture is new to the cache."""
+    """Load the captioner. Its imports are deferred until a picture is not in the cache."""
     from preprocess.captioners.kinds import load_captioner
     from preprocess.workers.devices import best_device
 
@@ -90,7 +90,7 @@ def _load(choice: "CaptionerChoice") -> "Captioner":
 
 
 def _fits(config: DataConfig, count_tokens: TokenCounter | None) -> Callable[[str], bool]:
-    """Whether the caption will still be read whole once the trigger and the affixes are in it."""
+    """Return a predicate for captions that fit the token limit with trigger and affixes."""
     if count_tokens is None:
         return lambda text: len(text.split()) <= MOST_WORDS
     trigger = config.all_concepts[0].trigger_word

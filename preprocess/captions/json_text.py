@@ -1,4 +1,4 @@
-"""JSON as people write captions in it."""
+"""Parses JSON files with captions."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from preprocess.uploads.text_files import read_text
 
 
 def parse_json(text: str, where: str) -> Any:
-    """Raises DatasetError for what is no JSON."""
+    """Parse `text`. Raises DatasetError for invalid JSON."""
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -19,8 +19,8 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """What each line that is not blank holds, with the line's name. Raises DatasetError."""
-    for number, line in enumerate(io.StringIO(read_text(path), newline=None), 1):  # U+2028 ends no line of JSON
+    """Yield the value of each line that is not blank, with a description of the line. Raises DatasetError."""
+    for number, line in enumerate(io.StringIO(read_text(path), newline=None), 1):  # U+2028 is not a line end in JSON
         if line.strip():
             where = f"{path.name}, line {number}"
             yield where, parse_json(line, where)

@@ -21,7 +21,7 @@ from settings.concepts import ConceptConfig
 from settings.preparation import DataConfig
 
 TokenCounter = Callable[[str], int]
-"""Tokens of a caption, start and end of text included, in the base's tokenizer that needs most."""
+"""Counts the tokens of a caption, including start and end of text, by the base's tokenizer that needs the most."""
 MAX_TOKENS = 77
 MIRRORED_WRITING = ("text", "letters", "logo", "sign", "writing", "words")
 
@@ -30,7 +30,7 @@ MIRRORED_WRITING = ("text", "letters", "logo", "sign", "writing", "words")
 class Label:
     """What is said about an image. `concept`: its trigger word ("": none), None in the preservation set.
 
-    `others`: further captions, of which one is drawn each time, as the first one is.
+    `others`: further captions. Each time, one of all captions is drawn.
     """
 
     caption: str
@@ -42,7 +42,7 @@ class Label:
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """All of them, the first one first."""
+        """All captions, beginning with `caption`."""
         return (self.caption, *self.others)
 
 
@@ -54,9 +54,9 @@ def label(
     config: DataConfig,
     count: TokenCounter | None = None,
 ) -> Label:
-    """The label of an image of the concepts. Raises DatasetError when it belongs to none of them.
+    """Label an image of the concepts. Raises DatasetError when it belongs to none of them.
 
-    With `count`, a trigger that would end up behind what the text encoders read goes to the front instead.
+    With `count`, a trigger beyond the token limit is moved to the front.
     """
     caption = own or generated
     concept = find_concept(name, caption.text if caption else "", config.all_concepts)
@@ -78,7 +78,7 @@ def label(
 
 
 def _alternatives(caption: Caption, trigger_word: str | None, class_word: str | None) -> list[str]:
-    """All that an image may be called: each of its captions with each of their alternatives, places filled in."""
+    """Return all variants of the captions: alternatives expanded, placeholders filled in."""
     texts = [made for text in caption.texts for made in (expanded(text) if has_wildcard(text) else (text,))]
     return list(dict.fromkeys(fill_places(text, trigger_word, class_word) for text in texts)) or [""]
 
@@ -98,7 +98,7 @@ def _with_trigger(text: str, concept: ConceptConfig, config: DataConfig, count: 
 def preservation_label(
     name: str, own: Caption | None, generated: Caption | None, repeats: int, config: DataConfig
 ) -> Label:
-    """The label of an image that holds the base's prior, with a warning of a trigger in its caption."""
+    """Label a preservation image, with a warning when its caption contains a trigger."""
     class_word = next((concept.class_word for concept in config.all_concepts if concept.class_word), None)
     caption = own or generated or Caption(class_template(config.concept_mode, class_word), "template")
     first, *others = _alternatives(caption, class_word, class_word)
@@ -111,7 +111,7 @@ def preservation_label(
 
 
 def check_length(name: str, labelled: Label, count: TokenCounter) -> Label:
-    """The label, with a warning when the text encoders will not read all of it."""
+    """Return the label, with a warning when its longest caption exceeds the token limit."""
     longest = max(labelled.captions, key=count)
     tokens = count(longest)
     if tokens <= MAX_TOKENS:
@@ -124,7 +124,7 @@ def check_length(name: str, labelled: Label, count: TokenCounter) -> Label:
 
 
 def several_warning(labels: Sequence[tuple[str, Label]]) -> Iterator[str]:
-    """That some images have several captions. `labels`: file names with their labels."""
+    """Warn of images with several captions. `labels`: pairs of file name and label."""
     names = [name for name, labelled in labels if labelled.others]
     if names:
         yield (
@@ -134,7 +134,7 @@ def several_warning(labels: Sequence[tuple[str, Label]]) -> Iterator[str]:
 
 
 def flip_warnings(captions: Mapping[str, str], config: DataConfig) -> Iterator[str]:
-    """What mirror images would teach wrongly. `captions` by file name."""
+    """Warn of images that mirroring would falsify. `captions` by file name."""
     if not config.horizontal_flip:
         return
     if config.concept_mode == "face":
@@ -145,7 +145,7 @@ def flip_warnings(captions: Mapping[str, str], config: DataConfig) -> Iterator[s
 
 
 def template_warning(labels: Sequence[tuple[str, Label]]) -> Iterator[str]:
-    """Which images had to do with a template, a line for each wording. `labels`: file names with their labels."""
+    """Warn of images without captions, one line per template. `labels`: pairs of file name and label."""
     templated: dict[str, list[str]] = {}
     for name, labelled in labels:
         if labelled.source == "template":
@@ -156,7 +156,7 @@ def template_warning(labels: Sequence[tuple[str, Label]]) -> Iterator[str]:
 
 
 def _is_behind(text: str, trigger_word: str, count: TokenCounter) -> bool:
-    """Whether the trigger stands behind the tokens that are read."""
+    """Whether the trigger is beyond the token limit."""
     return count(through_trigger(text, trigger_word)) > MAX_TOKENS
 
 

@@ -7,7 +7,8 @@ Order of precedence:
 4. captions.json, or name.json beside the image (webdataset)
 5. the file name up to its first _ (EveryDream)
 6. the name of the folder, "10_a photo of a dog" (kohya)
-What has none of these goes to the captioner, or gets a template.
+
+An image with none of these is captioned by the captioner, or gets a template.
 """
 
 from collections import Counter
@@ -38,9 +39,9 @@ JSON_SUFFIX = ".json"
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and where it came from: the name of a file, "file name", "folder name", a captioner or "template".
+    """A caption and its source: the name of a file, "file name", "folder name", a captioner or "template".
 
-    `others`: further captions of the same image, of which one is drawn each time.
+    `others`: further captions of the same image. Each time, one of all captions is drawn.
     """
 
     text: str
@@ -49,18 +50,18 @@ class Caption:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All of them, the first one first."""
+        """All captions, beginning with `text`."""
         return (self.text, *self.others)
 
     @classmethod
     def of(cls, texts: Sequence[str], source: str) -> "Caption":
-        """Of any number of texts; none make an empty caption."""
+        """Build a caption from any number of texts; without texts it is empty."""
         return cls(texts[0], source, tuple(texts[1:])) if texts else cls("", source)
 
 
 @dataclass
 class CaptionFinder:
-    """All caption files of the data. Remembers which of them have been of use."""
+    """All caption files of the data. Records which of them are used."""
 
     images: Sequence[FoundFile]
     others: Sequence[FoundFile]
@@ -82,7 +83,7 @@ class CaptionFinder:
         self._refused_rows: dict[tuple[str, str], str] = {}
 
     def find(self, image: FoundFile) -> tuple[Caption | None, list[str]]:
-        """The caption of one image, None when it has none, and warnings about empty ones that were passed over."""
+        """Return the caption of an image, None without one, and warnings about empty captions that were skipped."""
         warnings = []
         chosen: Caption | None = None
         for caption in self._all(image):
@@ -93,21 +94,22 @@ class CaptionFinder:
         return chosen, warnings
 
     def metadata(self, image: FoundFile) -> dict[str, Any]:
-        """All that tables and a JSON file beside the image say about it."""
+        """Return the merged metadata of an image from tables and its JSON file."""
         merged: dict[str, Any] = dict(self._sidecar_record(image))
         for _, _, row in self._rows(image, CAPTION_TABLES):
             merged = {**merged, **row.metadata}
         return merged
 
     def refuse(self, image: FoundFile, reason: str) -> None:
-        """Remember that the image is not trained: its captions are then of no use, and not without an image."""
+        """Mark an image as not trained, so that its captions are reported with `reason` and not as captions without an
+        image."""
         self._refused[name_key(image.name)] = reason
         beside = [self._beside(image, suffix) for suffix in (*SIDECAR_SUFFIXES, JSON_SUFFIX)]
         self._of_refused |= {file.name: image.name for file in beside if file}
         self._refused_rows |= {(file.name, key): image.name for file, key, _ in self._rows(image, CAPTION_TABLES)}
 
     def unused(self) -> Iterator[tuple[FoundFile, str]]:
-        """Caption files whose image is not used, or is not there, and why."""
+        """Yield caption files whose image is missing or not trained, with the reason."""
         for file in self.others:
             name = file.path.name
             if name.lower() in CAPTION_TABLES or file.name in self._used_files:
@@ -118,7 +120,7 @@ class CaptionFinder:
                 yield file, f"{name}: a caption without its image; name it like the image that it belongs to"
 
     def table_warnings(self) -> Iterator[str]:
-        """Rows that name no image: a misspelt name loses a caption."""
+        """Warn of rows that match no trained image: a misspelt name loses its caption."""
         for file, table in self._tables:
             unnamed = [key for key in table.rows if (file.name, key) not in self._used_rows]
             refused = [key for key in unnamed if (file.name, key) in self._refused_rows]
@@ -137,7 +139,7 @@ class CaptionFinder:
                 yield f"{file.name}: {len(lost)} of its {len(table.rows)} rows name no image that is used: {named}"
 
     def _all(self, image: FoundFile) -> Iterator[Caption]:
-        """Every caption of the image, in order of precedence."""
+        """Yield every caption of the image, in order of precedence."""
         yield from self._table_captions(image, METADATA_TABLES)
         yield from self._sidecars(image)
         yield from self._table_captions(image, CSV_TABLES)
@@ -161,7 +163,8 @@ class CaptionFinder:
                     yield file, key, table.rows[key]
 
     def _row_key(self, image: FoundFile, file: FoundFile, table: CaptionTable) -> str | None:
-        """The row that names this image: by its path from the table, or by a bare name that only it has."""
+        """Return the key of the row for this image: its path relative to the table, or its file name where that is
+        unique."""
         folder = file.path.parent
         if not image.path.is_relative_to(folder):
             return None
@@ -173,7 +176,7 @@ class CaptionFinder:
         return next((key for name in candidates if (key := name_key(name)) in table.rows), None)
 
     def _bare_keys(self) -> Iterator[tuple[str, str]]:
-        """(folder of a table, bare name) for every image below that table."""
+        """Yield (folder of a table, file name) for every image below that table."""
         for file in self.others:
             if file.path.name.lower() in CAPTION_TABLES:
                 folder = file.path.parent
@@ -188,7 +191,7 @@ class CaptionFinder:
                 yield Caption.of(captions_of_lines(read_text(file.path)), file.path.name)
 
     def _sidecar_json(self, image: FoundFile) -> Iterator[Caption]:
-        """The captions in an object, or the text or list of texts that is all there is."""
+        """Yield the captions of the JSON file beside the image: an object's caption, or a text or list of texts."""
         if (file := self._beside(image, JSON_SUFFIX)) is None:
             return
         self._used_files.add(file.name)
@@ -206,7 +209,7 @@ class CaptionFinder:
         return record if isinstance(record, dict) else {}
 
     def _beside(self, image: FoundFile, suffix: str) -> FoundFile | None:
-        """The file of the same name with another suffix, or with a further one."""
+        """Return the file beside the image with `suffix` in place of its own suffix, or appended to it."""
         for path in (image.path.with_suffix(suffix), image.path.with_name(image.path.name + suffix)):
             if (file := self._others.get(name_key(str(path)))) and file.path.name.lower() not in CAPTION_TABLES:
                 return file
@@ -214,5 +217,5 @@ class CaptionFinder:
 
 
 def captions_of_lines(text: str) -> tuple[str, ...]:
-    """A caption a line, as kohya and OneTrainer read them; blank lines and repeated ones left out."""
+    """Return one caption per line, as kohya and OneTrainer do, without blank and repeated lines."""
     return tuple(dict.fromkeys(line for each in text.splitlines() if (line := one_line(each))))

@@ -1,4 +1,4 @@
-"""Places in captions that other trainers fill in: [trigger], {trigger}, <trigger>, and the class word's."""
+"""Fills placeholders of other trainers in captions: [trigger], {trigger}, <trigger>, and those of the class word."""
 
 import re
 
@@ -16,14 +16,14 @@ def _within_brackets(names: str) -> str:
 
 
 TRIGGER_PLACE = re.compile(rf"{_within_brackets(NAMES)}|\{{\}}", re.IGNORECASE)
-"""`{}` is the place in the templates of textual inversion (Gal et al. 2022)."""
+"""`{}` is the placeholder in the templates of textual inversion (Gal et al. 2022)."""
 CLASS_PLACE = re.compile(_within_brackets(CLASS_NAMES), re.IGNORECASE)
 
 
 def fill_places(text: str, trigger_word: str | None, class_word: str | None) -> str:
-    """The caption with the trigger and the class word where their places are, and nothing there without them.
+    """Replace placeholders by the trigger word and the class word, or remove them where these are None.
 
-    The trigger itself in brackets, "[TOK]", is such a place too, unless the brackets are part of the trigger.
+    The trigger in brackets, "[TOK]", is a placeholder too, unless the brackets are part of the trigger.
     """
     filled = TRIGGER_PLACE.sub(lambda _: trigger_word or "", text)
     filled = CLASS_PLACE.sub(lambda _: class_word or "", filled)

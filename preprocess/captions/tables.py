@@ -19,8 +19,8 @@ CAPTION_TABLES = (*METADATA_TABLES, *CSV_TABLES, *JSON_TABLES)
 
 @dataclass(frozen=True)
 class Row:
-    """`file` as written in the table. `captions`: several of one image, one is drawn each time; () where the column is
-    empty, None where the table has no captions. `metadata`: all of the row."""
+    """A row of a table. `file`: as written in the table. `captions`: all captions of the image; () for an empty column,
+    None without a caption column. `metadata`: all cells of the row."""
 
     file: str
     captions: tuple[str, ...] | None
@@ -29,14 +29,14 @@ class Row:
 
 @dataclass(frozen=True)
 class CaptionTable:
-    """A table. `rows` by `name_key` of the names written in it."""
+    """A table. `rows` by `name_key` of their file names."""
 
     path: Path
     rows: Mapping[str, Row]
 
 
 def read_table(path: Path, columns: Columns) -> CaptionTable:
-    """Raises DatasetError for a table that cannot be understood: a caption file is never ignored without an error."""
+    """Read a table of captions. Raises DatasetError for a malformed one: caption files are never silently ignored."""
     rows: dict[str, Row] = {}
     for row in READERS[path.suffix.lower()](path, columns):
         if not row.file:
@@ -59,7 +59,7 @@ def _csv_rows(path: Path, columns: Columns) -> Iterator[Row]:
 
 
 def _json_rows(path: Path, columns: Columns) -> Iterator[Row]:
-    """A mapping of file names to captions (or to objects that hold one), or a list of objects."""
+    """Read a mapping of file names to captions (or to objects with a caption), or a list of objects."""
     content = parse_json(read_text(path), path.name)
     if isinstance(content, list):
         for number, record in enumerate(content, 1):

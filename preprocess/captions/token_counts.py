@@ -10,7 +10,7 @@ SUBFOLDERS = ("tokenizer", "tokenizer_2")
 
 
 def token_counter(location: str) -> TokenCounter:
-    """Tokens by the tokenizer that needs most, start and end of text included.
+    """Return a function that counts tokens by the tokenizer that needs the most, including start and end of text.
 
     `location`: folder or hub id of a pipeline in diffusers' layout, or of a tokenizer. Raises DatasetError.
     """

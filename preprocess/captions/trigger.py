@@ -9,24 +9,24 @@ TEMPLATES = {
     "style": "a picture in the style of {trigger}",
 }
 PEOPLE = ("man", "woman", "boy", "girl", "person", "lady", "guy", "child", "face")
-"""What captions call a person. In face mode the trigger goes before the first of these."""
+"""Words for a person in captions. In face mode the trigger is inserted before the first of them."""
 
 MARKS = ",.;:!?"
 
 
 def template(concept_mode: str, trigger_word: str, class_word: str | None) -> str:
-    """What an image is called that came without a caption: "a photo of TOK", or "a photo of TOK dog"."""
+    """Return the caption for an image without one: "a photo of TOK", or "a photo of TOK dog"."""
     words = f"{trigger_word} {class_word}" if class_word and concept_mode != "style" else trigger_word
     return TEMPLATES[concept_mode].format(trigger=words)
 
 
 def class_template(concept_mode: str, class_word: str | None) -> str:
-    """What a preservation image is called that came without a caption: "a photo of dog", or nothing at all."""
+    """Return the caption for a preservation image without one: "a photo of dog", or "" without a class word."""
     return TEMPLATES[concept_mode].format(trigger=class_word) if class_word else ""
 
 
 def through_trigger(text: str, trigger_word: str) -> str:
-    """The text as far as the first place of the trigger, or all of it where it has none."""
+    """Return the text up to the end of the first trigger, or all of it without a trigger."""
     match = _whole_word(trigger_word).search(text)
     return text[: match.end()] if match else text
 
@@ -45,11 +45,11 @@ def triggers_in(text: str, triggers: Iterable[str]) -> set[str]:
 
 
 def with_trigger(text: str, trigger_word: str, class_word: str | None, concept_mode: str) -> str:
-    """The caption with the trigger in it.
+    """Insert the trigger into a caption.
 
-    Present already: unchanged; in other letters ("tok"): corrected. Before the class word, or in face mode before
-    what a person is called: "a dog on grass" → "a TOK dog on grass". Else "…, in the style of TOK" for a style, and
-    "TOK, …" for the rest.
+    A caption with the trigger is unchanged, and other case ("tok") is corrected. The trigger is inserted before the
+    class word, or in face mode before a word for a person: "a dog on grass" → "a TOK dog on grass". Otherwise it
+    becomes "…, in the style of TOK" for a style, and "TOK, …" for other concepts.
     """
     if has_trigger(text, trigger_word):
         return text
@@ -68,12 +68,12 @@ def with_trigger(text: str, trigger_word: str, class_word: str | None, concept_m
 
 
 def with_trigger_in_front(text: str, trigger_word: str, concept_mode: str) -> str:
-    """The same for captions of which only the beginning is read."""
+    """Insert the trigger at the beginning, for captions that exceed the token limit."""
     return f"in the style of {trigger_word}, {text}" if concept_mode == "style" else f"{trigger_word}, {text}"
 
 
 def with_affixes(text: str, prefix: str, suffix: str) -> str:
-    """The caption between prefix and suffix, each set off by a comma where it does not bring its own punctuation."""
+    """Join prefix, caption and suffix with commas, except where they have punctuation of their own."""
     prefix, suffix = prefix.strip(), suffix.strip()
     if prefix and text:
         prefix += " " if prefix[-1] in MARKS else ", "

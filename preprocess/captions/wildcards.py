@@ -1,4 +1,4 @@
-"""`{red|blue} robot`: alternatives in a caption, as kohya and the dynamic prompts of user interfaces write them."""
+"""Expands alternatives in captions, `{red|blue} robot`, as written for kohya and for dynamic prompts."""
 
 import random
 import re
@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from itertools import islice, product
 
 MOST_CAPTIONS = 64
-"""Of one caption's alternatives. Beyond, so many different ones are drawn."""
+"""Largest number of captions from the alternatives of one. Above it, as many different ones are drawn at random."""
 INNERMOST = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 WEIGHT = re.compile(r"\s*\d+(?:\.\d+)?::")
 COUNT = re.compile(r"\s*\d+(?:-\d+)?\$\$")
 
 
 def has_wildcard(text: str) -> bool:
-    """Whether the caption holds alternatives."""
+    """Whether the caption contains alternatives."""
     return INNERMOST.search(text) is not None
 
 
 def count_captions(text: str) -> int:
-    """How many captions the alternatives make, repeated ones counted."""
+    """Return the number of combinations of alternatives, including duplicates."""
     total = 1
     for part in _parts(text):
         total *= len(part)
@@ -26,9 +26,10 @@ def count_captions(text: str) -> int:
 
 
 def expanded(text: str) -> tuple[str, ...]:
-    """Every caption that the alternatives make, in order, or MOST_CAPTIONS of them; the same text gives the same.
+    """Return every caption that the alternatives make, in order, or MOST_CAPTIONS drawn ones. Equal texts give equal
+    draws.
 
-    Alternatives may lie in each other. Weights ("2::red") and counts ("2$$a|b") of dynamic prompts are left out.
+    Alternatives may be nested. Weights ("2::red") and counts ("2$$a|b") of dynamic prompts are ignored.
     """
     parts = _parts(text)
     if count_captions(text) <= MOST_CAPTIONS:
@@ -41,7 +42,7 @@ def expanded(text: str) -> tuple[str, ...]:
 
 
 def _parts(text: str) -> list[list[str]]:
-    """The caption as a row of alternatives; plain text is a part of one."""
+    """Split the caption into lists of alternatives. Plain text is a list of one."""
     parts: list[list[str]] = []
     for piece in _pieces(text):
         if piece.startswith("{") and piece.endswith("}") and "|" in piece:
@@ -58,7 +59,7 @@ def _all_of(option: str) -> list[str]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Plain text and whole {…}, in turn. A bracket that is never closed is plain text."""
+    """Yield plain text and whole {…} in turn. An unclosed brace is plain text."""
     start = 0
     while (opened := text.find("{", start)) >= 0:
         closed = _closing(text, opened)
@@ -80,7 +81,7 @@ def _closing(text: str, opened: int) -> int | None:
 
 
 def _split(inner: str) -> list[str]:
-    """At the bars that lie in no further brackets."""
+    """Split at the bars that are not nested in further braces."""
     options, depth = [""], 0
     for sign in inner:
         depth += {"{": 1, "}": -1}.get(sign, 0)
@@ -92,5 +93,5 @@ def _split(inner: str) -> list[str]:
 
 
 def _tidied(text: str) -> str:
-    """An empty alternative leaves two spaces behind, or two commas."""
+    """Collapse the spaces and commas that an empty alternative leaves."""
     return re.sub(r"(?:,\s*){2,}", ", ", re.sub(r"\s+", " ", text)).strip(" ,")

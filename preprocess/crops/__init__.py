@@ -1,1 +1,1 @@
-"""Which part of each picture is trained, at which size, with which mask."""
+"""Crop windows, buckets, masks and augmented views of images."""

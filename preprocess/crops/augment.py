@@ -13,7 +13,7 @@ COLOUR_CHANGES = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.C
 
 @dataclass(frozen=True)
 class AugmentationRules:
-    """`crop_jitter`: share by which a window's sides shrink at most. `color_jitter`: largest relative change."""
+    """`crop_jitter`: largest share by which a window's sides shrink. `color_jitter`: largest relative change."""
 
     horizontal_flip: bool = False
     augmented_views: int = 0
@@ -23,14 +23,14 @@ class AugmentationRules:
 
 @dataclass(frozen=True)
 class PlannedView:
-    """A view before its pixels exist. `colour_factors`: of brightness, contrast and saturation; 1 changes nothing."""
+    """A view before it is rendered. `colour_factors`: of brightness, contrast and saturation; 1 has no effect."""
 
     crop: Crop
     flipped: bool = False
     colour_factors: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     def render(self, image: Image.Image) -> Image.Image:
-        """The view of a picture, of size `crop.target`. The crop of a flipped view is that of the mirrored picture."""
+        """Render the view, of size `crop.target`. The crop of a flipped view refers to the mirrored picture."""
         cut = self.cut(image)
         for change, factor in zip(COLOUR_CHANGES, self.colour_factors, strict=True):
             if factor != 1.0:
@@ -38,14 +38,14 @@ class PlannedView:
         return cut
 
     def cut(self, image: Image.Image) -> Image.Image:
-        """The same without the colours: for masks."""
+        """Render the view without colour changes, as for masks."""
         if not self.flipped:
             return apply_crop(image, self.crop)
         return apply_crop(image, self.crop.mirrored()).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
 def plan_views(crop: Crop, rules: AugmentationRules, seed: str) -> Iterator[PlannedView]:
-    """The plain view first, then its mirror image, then the augmented ones. `seed` fixes all draws of the image."""
+    """Yield the plain view, its mirror image, then the augmented views. `seed` determines all draws of the image."""
     generator = random.Random(seed)
     yield PlannedView(crop)
     if rules.horizontal_flip:
@@ -58,7 +58,7 @@ def plan_views(crop: Crop, rules: AugmentationRules, seed: str) -> Iterator[Plan
 
 
 def jitter_crop(crop: Crop, amount: float, generator: random.Random) -> Crop:
-    """A window up to `amount` smaller, somewhere within the crop's own window, of the same aspect."""
+    """Return a random window within the crop's window, smaller by up to `amount`, with the same aspect ratio."""
     window = crop.window()
     share = 1 - generator.uniform(0, amount)
     width, height = window.width * share, window.height * share

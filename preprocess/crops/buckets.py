@@ -1,8 +1,8 @@
-"""Which sizes a dataset is trained in: as few as possible, each image losing as little as possible.
+"""Chooses the bucket sizes of a dataset: few sizes, with little cropping of each image.
 
-Every image has a best size, the one that cuts off least of it. A size also *covers* an image when it cuts off at most
-`max_extra_crop` more than the best does. A greedy set cover picks the sizes: again and again the one that covers most
-of the images that are left (Chvátal 1979). kohya's and diffusers' fixed lists need more sizes, or crop more.
+Every image has a best size, which crops the least of it. A size *covers* an image when it crops at most
+`max_extra_crop` more than the best size. The sizes are chosen by a greedy set cover: repeatedly the one that covers
+most of the remaining images (Chvátal 1979). The fixed lists of kohya and diffusers need more sizes, or crop more.
 """
 
 from collections import Counter
@@ -14,13 +14,13 @@ from preprocess.crops.crop import MAX_ENLARGEMENT, Size
 DEFAULT_RESOLUTION = 1024
 MAX_ASPECT = 4.0
 SMALLEST_AREA = 0.85
-"""Of the wished-for area. A size may be this much smaller for the sake of its aspect."""
+"""Smallest area of a size relative to the requested one. Smaller areas allow more aspect ratios."""
 FEW_IMAGES = 100
 
 
 @dataclass(frozen=True)
 class BucketRules:
-    """`resolution`²: the trained area in pixels. Sides are multiples of `step`."""
+    """Rules for bucket sizes. `resolution`²: the trained area in pixels. Sides are multiples of `step`."""
 
     resolution: int
     step: int
@@ -28,25 +28,25 @@ class BucketRules:
     square: bool = False
 
     def allowed_extra_crop(self, images: int) -> float:
-        """The setting, or 0.06 for few images, whose buckets would hold one or two each, and 0.03 for many."""
+        """Return the setting, else 0.06 for few images, whose buckets would hold one or two each, and 0.03 for many."""
         if self.max_extra_crop is not None:
             return self.max_extra_crop
         return 0.06 if images <= FEW_IMAGES else 0.03
 
 
 def crop_loss(image: Size, bucket: Size) -> float:
-    """Share of the image's area that is cut off when it is scaled to cover the bucket: 0 ≤ loss < 1."""
+    """Return the share of the image's area that is cropped when it is scaled to cover the bucket: 0 ≤ loss < 1."""
     scale = max(bucket[0] / image[0], bucket[1] / image[1])
     return 1.0 - bucket[0] * bucket[1] / (image[0] * scale * image[1] * scale)
 
 
 def enlargement(image: Size, bucket: Size) -> float:
-    """How many times the image is enlarged to cover the bucket."""
+    """Return the factor by which the image is enlarged to cover the bucket."""
     return max(bucket[0] / image[0], bucket[1] / image[1])
 
 
 def candidates(rules: BucketRules, resolution: float) -> list[Size]:
-    """All sizes of about `resolution`² pixels whose sides are multiples of the step, aspect 1:4 to 4:1."""
+    """Return all sizes of about `resolution`² pixels whose sides are multiples of the step, aspect ratio 1:4 to 4:1."""
     step, area = rules.step, resolution**2
     side = max(step, int(resolution // step) * step)
     if rules.square:
@@ -62,7 +62,7 @@ def candidates(rules: BucketRules, resolution: float) -> list[Size]:
 
 
 def assign_buckets(images: Sequence[Size], rules: BucketRules) -> list[Size]:
-    """The bucket of each image, in order. `images`: (width, height) in pixels."""
+    """Return the bucket of each image, in order. `images`: (width, height) in pixels."""
     buckets: dict[int, Size] = {}
     extra = rules.allowed_extra_crop(len(images))
     for tier, members in _tiers(images, rules).items():
@@ -73,7 +73,7 @@ def assign_buckets(images: Sequence[Size], rules: BucketRules) -> list[Size]:
 
 
 def _tiers(images: Sequence[Size], rules: BucketRules) -> dict[float, list[int]]:
-    """Images by the resolution that they reach without being enlarged too much."""
+    """Group image indices by the highest resolution that they reach within the enlargement limit."""
     tiers: dict[float, list[int]] = {}
     for index, image in enumerate(images):
         resolution = float(rules.resolution)
@@ -107,7 +107,7 @@ def _greedy_cover(images: Sequence[Size], sizes: Sequence[Size], max_extra_crop:
 
 
 def _covers(images: Iterable[Size], sizes: Sequence[Size], max_extra_crop: float) -> dict[Size, set[Size]]:
-    """Which images each size covers, near enough and without enlarging them too much."""
+    """Return the images that each size covers within the limits of cropping and enlargement."""
     covers: dict[Size, set[Size]] = {size: set() for size in sizes}
     for image in images:
         usable = [size for size in sizes if enlargement(image, size) <= MAX_ENLARGEMENT] or list(sizes)

@@ -1,4 +1,4 @@
-"""CLIPSeg: where in a picture is what these words say?
+"""CLIPSeg: segments the subject of a picture by a text prompt.
 
 Lüddecke and Ecker, "Image Segmentation Using Text and Image Prompts" (CVPR 2022).
 """
@@ -18,14 +18,14 @@ from preprocess.errors import DatasetError
 from preprocess.workers.devices import best_device
 
 CLIPSEG = "CIDAS/clipseg-rd64-refined"
-SOFTNESS = 0.01  # of the model's picture: the blur's standard deviation
+SOFTNESS = 0.01  # standard deviation of the blur, relative to the width of the model's output
 
 
 @dataclass(frozen=True)
 class SegmentedSubject:
-    """`mask` is "L", of the picture's size, 255 on the subject; None when nothing answers the prompts.
+    """`mask`: mode "L", of the picture's size, 255 on the subject; None when no pixel matches the prompts.
 
-    `warnings` say reason and remedy; the caller adds the file's name.
+    `warnings` contain reason and remedy; the caller adds the file name.
     """
 
     mask: Image.Image | None
@@ -34,8 +34,8 @@ class SegmentedSubject:
 
 @dataclass(frozen=True)
 class SubjectSegmenter:
-    """`temperature` divides the logits: below 1 the mask is harder. `least_probability`: what the surest pixel must
-    reach for the prompts to count as answered, before any temperature."""
+    """`temperature` divides the logits: below 1 the mask is harder. `least_probability`: the smallest maximum
+    probability (at temperature 1) for which the prompts count as found."""
 
     model: CLIPSegForImageSegmentation
     processor: CLIPSegProcessor
@@ -44,7 +44,7 @@ class SubjectSegmenter:
 
     @classmethod
     def load(cls, source: str | Path = CLIPSEG) -> "SubjectSegmenter":
-        """From the hub or a local folder; safetensors only. Raises DatasetError when it cannot be had."""
+        """Load from the hub or a local folder; safetensors only. Raises DatasetError when it cannot be loaded."""
         try:
             require_hub(str(source), "config.json")
             processor = CLIPSegProcessor.from_pretrained(source)
@@ -56,7 +56,7 @@ class SubjectSegmenter:
                 f"{source}: no CLIPSeg model could be loaded ({error}); download {CLIPSEG} in safetensors and name "
                 "its folder, or train without subject masks"
             ) from error
-        if missing := sorted(report["missing_keys"]):  # transformers would fill them in at random
+        if missing := sorted(report["missing_keys"]):  # transformers would initialise them at random
             raise DatasetError(
                 f"{source}: lacks {len(missing)} weights of CLIPSeg, such as {missing[0]}; name a folder with all of "
                 "them, or train without subject masks"
@@ -64,10 +64,10 @@ class SubjectSegmenter:
         return cls(model.to(best_device()).eval(), processor)
 
     def segment(self, image: Image.Image, prompts: Sequence[str]) -> SegmentedSubject:
-        """The mask of whatever answers one of `prompts` in an RGB picture.
+        """Return the mask of everything in an RGB picture that matches one of `prompts`.
 
-        Per pixel the surest prompt counts: sigmoid(logits / temperature), blurred, resized to the picture, divided by
-        its maximum. Raises DatasetError when there are no prompts.
+        The mask is the maximum over the prompts of sigmoid(logits / temperature), blurred, resized to the picture, and
+        divided by its maximum. Raises DatasetError when there are no prompts.
         """
         if not prompts or not all(prompt.strip() for prompt in prompts):
             raise DatasetError('masks by text need a prompt that names the subject, such as "dog"')
@@ -82,7 +82,7 @@ class SubjectSegmenter:
 
     @torch.inference_mode()
     def _logits(self, image: Image.Image, prompts: Sequence[str]) -> Tensor:
-        """(rows, columns) at the model's resolution: the greatest over the prompts."""
+        """Return the maximum over the prompts: (rows, columns) at the model's resolution."""
         inputs = self.processor(
             text=list(prompts), images=[image] * len(prompts), padding=True, truncation=True, return_tensors="pt"
         ).to(self.model.device)

@@ -7,12 +7,12 @@ from PIL import Image
 Size = tuple[int, int]
 """(width, height) in pixels."""
 MAX_ENLARGEMENT = 1.5
-"""How many times a picture may be enlarged before its lack of detail is learned."""
+"""Largest enlargement of a picture. Above it, the missing detail would be learned."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a picture in its own pixels, not rounded."""
+    """A part of a picture in pixels of the picture, not rounded."""
 
     left: float
     top: float
@@ -21,7 +21,7 @@ class Window:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """(x, y)."""
+        """The middle of the window: (x, y)."""
         return self.left + self.width / 2, self.top + self.height / 2
 
 
@@ -38,14 +38,14 @@ class Crop:
     target: Size
 
     def window(self) -> Window:
-        """What is kept, in pixels of the original."""
+        """Return the kept part in pixels of the original."""
         scale_x, scale_y = self.original[0] / self.resized[0], self.original[1] / self.resized[1]
         return Window(
             self.corner[0] * scale_x, self.corner[1] * scale_y, self.target[0] * scale_x, self.target[1] * scale_y
         )
 
     def mirrored(self) -> "Crop":
-        """The crop that gives the mirror image of this one's result when it is applied to the mirrored picture."""
+        """Return the crop that yields the mirror image of this crop's result when applied to the mirrored picture."""
         return Crop(
             self.original,
             self.resized,
@@ -54,12 +54,13 @@ class Crop:
         )
 
     def enlargement(self) -> float:
-        """How many times the picture is enlarged; below 1 it is reduced."""
+        """Return the factor by which the picture is enlarged; below 1 it is reduced."""
         return max(self.resized[0] / self.original[0], self.resized[1] / self.original[1])
 
 
 def crop_to_window(original: Size, window: Window, target: Size) -> Crop:
-    """The crop that shows `window`, of the target's aspect, at the target's size: never stretched, never padded."""
+    """Return the crop of `window` scaled to `target`, which must have the same aspect ratio. Never stretches or
+    pads."""
     scale = max(target[0] / window.width, target[1] / window.height)
     resized = (max(target[0], round(original[0] * scale)), max(target[1], round(original[1] * scale)))
     left = min(max(0, round(window.left * resized[0] / original[0])), resized[0] - target[0])
@@ -68,14 +69,14 @@ def crop_to_window(original: Size, window: Window, target: Size) -> Crop:
 
 
 def largest_window(original: Size, aspect: float, centre: tuple[float, float] | None = None) -> Window:
-    """The largest window of this aspect (width / height), moved towards `centre` as far as the picture allows."""
+    """Return the largest window with `aspect` (width / height), as near to `centre` as the picture allows."""
     width = min(float(original[0]), original[1] * aspect)
     x, y = centre or (original[0] / 2, original[1] / 2)
     return window_inside(original, width, width / aspect, (x - width / 2, y - width / aspect / 2))
 
 
 def window_inside(original: Size, width: float, height: float, corner: tuple[float, float]) -> Window:
-    """The window of that size whose corner (left, top) is as near to `corner` as the picture allows."""
+    """Return the window of that size whose corner (left, top) is as near to `corner` as the picture allows."""
     left, top = (
         max(0.0, min(start, limit - length))
         for start, length, limit in zip(corner, (width, height), original, strict=True)
@@ -84,12 +85,12 @@ def window_inside(original: Size, width: float, height: float, corner: tuple[flo
 
 
 def centre_crop(original: Size, target: Size) -> Crop:
-    """The largest centred window with the target's aspect, scaled to the target."""
+    """Return the largest centred window with the target's aspect ratio, scaled to the target."""
     return crop_to_window(original, largest_window(original, target[0] / target[1]), target)
 
 
 def apply_crop(image: Image.Image, crop: Crop) -> Image.Image:
-    """The picture that is trained, of size `crop.target`. `image` may have another scale than `crop.original`."""
+    """Apply the crop: the result has the size `crop.target`. `image` may have another scale than `crop.original`."""
     left, top = crop.corner
     resized = image.resize(crop.resized, Image.Resampling.LANCZOS, reducing_gap=3.0)
     return resized.crop((left, top, left + crop.target[0], top + crop.target[1]))

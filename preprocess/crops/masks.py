@@ -1,4 +1,4 @@
-"""Masks of the subject: pictures in mode "L" of the picture's own size, 255 on the subject, 0 elsewhere."""
+"""Masks of the subject: images in mode "L" of the picture's size, 255 on the subject, 0 elsewhere."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from preprocess.dataset import FaceBox
 from preprocess.errors import DatasetError
 from preprocess.uploads.decoding import load_upright
 
-HEAD = 1.4  # face boxes: an ellipse of that size holds hair, ears and chin
-SHAPE_TOLERANCE = 0.02  # of width / height: reduced copies are rounded
-SOFTNESS = 0.15  # of the face's size: the blur's standard deviation
+HEAD = 1.4  # in face boxes: an ellipse of that size covers hair, ears and chin
+SHAPE_TOLERANCE = 0.02  # relative difference of width / height: reduced copies are rounded
+SOFTNESS = 0.15  # standard deviation of the blur, in face sizes
 
 
 def face_mask(face: FaceBox, size: tuple[int, int]) -> Image.Image:
-    """An ellipse 1.4 times the face box around its middle, with a soft edge. `size`: (width, height) of the picture."""
+    """Draw an ellipse with a soft edge, 1.4 times the size of the face box. `size`: (width, height) of the picture."""
     mask = Image.new("L", size)
     across, down = HEAD * face.width / 2, HEAD * face.height / 2
     x, y = face.left + face.width / 2, face.top + face.height / 2
@@ -24,19 +24,19 @@ def face_mask(face: FaceBox, size: tuple[int, int]) -> Image.Image:
 
 
 def opacity_mask(opacity: Image.Image | None) -> Image.Image | None:
-    """A picture's opacity as mask; None where it tells nothing: there is none, or the same everywhere."""
+    """Return a picture's opacity as a mask; None where it is missing or uniform."""
     if opacity is None or opacity.getextrema()[0] == opacity.getextrema()[1]:
         return None
     return normalise(opacity)
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
-    """The user's own mask of a picture of `size` (width, height), in another scale perhaps.
+    """Read the user's mask of a picture of `size` (width, height), and scale it to that size.
 
-    Raises DatasetError for a mask of another shape, a black one, and a file that is no picture.
+    Raises DatasetError for another aspect ratio, a black mask, or a file that is not an image.
     """
     mask = load_upright(path)
-    if mask.mode in ("RGBA", "LA") and len(set(mask.convert("RGB").getextrema())) == 1:  # drawn in the transparency
+    if mask.mode in ("RGBA", "LA") and len(set(mask.convert("RGB").getextrema())) == 1:  # the mask is the alpha channel
         mask = mask.getchannel("A")
     shape, wanted = mask.width / mask.height, size[0] / size[1]
     if abs(shape / wanted - 1) > SHAPE_TOLERANCE:
@@ -49,7 +49,8 @@ def read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
 
 
 def normalise(mask: Image.Image) -> Image.Image:
-    """Any picture of a mask (1, 8, 16 bits, floats, colour) in mode "L", scaled so that its brightest pixel is 255.
+    """Convert a mask of any mode (1, 8, 16 bits, floats, colour) to mode "L", scaled so that its brightest pixel is
+    255.
 
     Raises DatasetError for a mask that is black everywhere.
     """
@@ -64,7 +65,7 @@ def normalise(mask: Image.Image) -> Image.Image:
 
 
 def centre_of_mass(mask: Image.Image) -> tuple[float, float]:
-    """(x, y) of the middle of what an "L" mask marks, in pixels; the picture's middle when it marks nothing."""
+    """Return the centre of mass (x, y) of an "L" mask in pixels; the middle of the picture for an empty mask."""
     levels = np.asarray(mask, np.float64)
     total = levels.sum()
     if total == 0:

@@ -5,17 +5,17 @@ from PIL import Image, ImageFilter
 
 from preprocess.crops.crop import Window, largest_window
 
-WORKING_SIDE = 256  # pixels, longest side of the copy that is searched: subjects are large
+WORKING_SIDE = 256  # pixels, longest side of the analysed copy: subjects are large
 BLUR_SHARE = 0.05  # of the short side
-BORDER_WEIGHT = 0.5  # of an edge at the picture's border; in the middle 1
+BORDER_WEIGHT = 0.5  # weight of an edge at the picture's border; 1 in the middle
 AS_GOOD_AS_BEST = 0.98
 
 
 def salient_window(image: Image.Image, aspect: float) -> Window:
-    """The largest window of that aspect (width / height), placed where it holds most gradient energy.
+    """Return the largest window with `aspect` (width / height), placed where it contains the most gradient energy.
 
-    The energy is |∇ luma|, blurred, and weighted down towards the border. Among windows that hold as much as the best,
-    within 2 %, the one nearest to the energy's centre of mass: a plain picture gives its middle.
+    The energy is |∇ luma|, blurred, and weighted down towards the border. Of all windows within 2 % of the best, the
+    one nearest to the energy's centre of mass is taken, so a uniform picture gives its middle.
     """
     energy = gradient_energy(image)
     rows, columns = energy.shape
@@ -28,7 +28,7 @@ def salient_window(image: Image.Image, aspect: float) -> Window:
 
 
 def gradient_energy(image: Image.Image) -> np.ndarray:
-    """What there is to see at each place of a small copy: (rows, columns), 0 to 1."""
+    """Return the gradient energy at each place of a small copy: (rows, columns), 0 to 1."""
     scale = min(1.0, WORKING_SIDE / max(image.size))
     width, height = (max(2, round(side * scale)) for side in image.size)
     luma = np.asarray(image.resize((width, height), Image.Resampling.BOX, reducing_gap=2.0).convert("L"), np.float32)
@@ -50,7 +50,7 @@ def _border_prior(rows: int, columns: int) -> np.ndarray:
 
 
 def _best_middle(profile: np.ndarray, length: int) -> float:
-    """The middle of the stretch of `length` places that holds most of a (places,) profile."""
+    """Return the middle of the range of `length` places that contains the most of a (places,) profile."""
     running = np.concatenate([[0.0], profile.cumsum(dtype=np.float64)])
     held = running[length:] - running[:-length]
     good = np.flatnonzero(held >= AS_GOOD_AS_BEST * held.max()) + length / 2

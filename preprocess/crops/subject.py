@@ -1,4 +1,4 @@
-"""Finds the subject of each picture, and its window: the face, the mask, or the most detailed part."""
+"""Finds the subject of each picture, and its crop window: the face, the mask, or the most detailed part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,8 @@ from settings.preparation import DataConfig
 
 @dataclass(frozen=True)
 class Subject:
-    """`window`: what is trained, of the bucket's aspect. `mask`: "L", of the picture's size.
+    """The subject of a picture. `window`: the crop, with the bucket's aspect ratio. `mask`: mode "L", of the picture's
+    size.
 
     `found_by`: face, mask, saliency or centre.
     """
@@ -30,10 +31,10 @@ class Subject:
 
 
 class SubjectFinder:
-    """Looks for subjects as the configuration asks. Its models are loaded once, and used by one thread at a time."""
+    """Finds subjects as the configuration asks. Models are loaded once, and used by one thread at a time."""
 
     def __init__(self, config: DataConfig) -> None:
-        """Raises DatasetError when a detector or model that is asked for cannot be had."""
+        """Raises DatasetError when a requested detector or model cannot be loaded."""
         self._config = config
         self._crop = _resolve_crop(config)
         self._lock = Lock()
@@ -50,7 +51,7 @@ class SubjectFinder:
 
     @property
     def warnings(self) -> list[str]:
-        """What concerns no single image."""
+        """Warnings that do not concern a single image."""
         if self._detector is None or self._detector.name != "haar" or self._config.face_detector == "haar":
             return []
         return [
@@ -61,9 +62,9 @@ class SubjectFinder:
     def find(
         self, picture: Picture, name: str, bucket: Size, class_words: Sequence[str], mask_file: Path | None = None
     ) -> Subject:
-        """The subject of one picture. `class_words`: what CLIPSeg looks for where no mask_prompt is set.
+        """Find the subject of a picture. `class_words`: prompts for CLIPSeg where mask_prompt is not set.
 
-        `mask_file`: the user's own mask of it.
+        `mask_file`: the user's own mask of the picture.
         """
         search = _Search(picture, name, bucket[0] / bucket[1], mask_file=mask_file)
         if self._detector is not None:
@@ -125,7 +126,7 @@ class SubjectFinder:
 
 @dataclass
 class _Search:
-    """What is known of one picture so far."""
+    """Intermediate results for one picture."""
 
     picture: Picture
     name: str
@@ -140,7 +141,7 @@ class _Search:
         self.warnings += [f"{self.name}: {reason}" for reason in reasons]
 
     def chosen_face(self) -> FaceBox | None:
-        """The face that is the subject; warns once of others like it."""
+        """Return the face that is the subject, None without faces. Warns once of other faces of similar size."""
         if self._chosen is None and self.faces:
             from preprocess.faces.choice import choose_face
 
@@ -154,7 +155,7 @@ class _Search:
 
 
 def _resolve_crop(config: DataConfig) -> str:
-    """auto: the face in face mode, else the mask if there is one, else the most detailed part."""
+    """Resolve `auto`: the face in face mode, else the mask if masks are used, else the most detailed part."""
     if config.crop != "auto":
         return config.crop
     if config.concept_mode == "face":

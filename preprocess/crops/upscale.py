@@ -16,19 +16,19 @@ from preprocess.workers.devices import best_device
 
 REMEDY = "Name a folder with one, or leave upscaler out: small pictures are then trained smaller"
 TILE, OVERLAP = 256, 16
-"""Pixels of the small picture. Tiles bound the memory; what lies near a tile's edge is taken from its neighbour."""
+"""In pixels of the small picture. Tiles limit the memory; pixels near a tile's edge are taken from its neighbour."""
 
 
 @dataclass(frozen=True)
 class Upscaler:
-    """A loaded model. Used by one thread at a time."""
+    """A loaded model, used by one thread at a time."""
 
     model: Any
     lock: Lock
 
     @classmethod
     def load(cls, source: str) -> "Upscaler":
-        """From the hub or a folder; safetensors only. Raises DatasetError when it cannot be had."""
+        """Load from the hub or a folder; safetensors only. Raises DatasetError when it cannot be loaded."""
         try:
             require_hub(source, "config.json")
             model, report = Swin2SRForImageSuperResolution.from_pretrained(
@@ -37,7 +37,7 @@ class Upscaler:
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise DatasetError(f"upscaler {source}: no Swin2SR model could be loaded ({reason}). {REMEDY}") from error
-        if missing := sorted(report["missing_keys"]):  # transformers would fill them in at random
+        if missing := sorted(report["missing_keys"]):  # transformers would initialise them at random
             raise DatasetError(
                 f"upscaler {source}: lacks {len(missing)} weights of the model, such as {missing[0]}. {REMEDY}"
             )
@@ -45,11 +45,11 @@ class Upscaler:
 
     @property
     def factor(self) -> int:
-        """How many times width and height grow."""
+        """The factor of width and height."""
         return int(self.model.config.upscale)
 
     def enlarge(self, image: Image.Image) -> Image.Image:
-        """An RGB picture, `factor` times as wide and high."""
+        """Return an RGB picture `factor` times as wide and high."""
         large = Image.new("RGB", (image.width * self.factor, image.height * self.factor))
         with self.lock:
             for top in range(0, image.height, TILE):
@@ -59,7 +59,7 @@ class Upscaler:
 
     @torch.inference_mode()
     def _tile(self, image: Image.Image, left: int, top: int) -> Image.Image:
-        """One enlarged tile, made with its surroundings and cut out of them."""
+        """Enlarge one tile together with its surroundings, and cut these off."""
         width, height = min(TILE, image.width - left), min(TILE, image.height - top)
         box = (max(0, left - OVERLAP), max(0, top - OVERLAP),
                min(image.width, left + width + OVERLAP), min(image.height, top + height + OVERLAP))  # fmt: skip
@@ -71,7 +71,7 @@ class Upscaler:
         return whole.crop((x, y, x + width * self.factor, y + height * self.factor))
 
     def _padding(self, pixels: torch.Tensor) -> tuple[int, int, int, int]:
-        """Right and bottom, up to the model's window size."""
+        """Return the padding at right and bottom up to a multiple of the model's window size."""
         window = int(self.model.config.window_size)
         height, width = pixels.shape[-2:]
         return 0, ceil(width / window) * window - width, 0, ceil(height / window) * window - height

@@ -22,18 +22,19 @@ from settings.preparation import DataConfig
 from settings.public import public_name
 
 SMALLER_AREA = 0.75
-"""Of the resolution's. A bucket below this was chosen because the image is small."""
+"""Share of the resolution's area. A smaller bucket was chosen because the image is small."""
 MUCH_LOST = 1 / 3
-"""Of a picture's area."""
+"""Share of a picture's area whose loss is warned of."""
 RUN_LENGTHS = 3
-"""zlib's Z_RLE: of the preparation of a photograph, saving it takes most. A quarter faster, an eighth larger."""
+"""zlib's Z_RLE. Saving dominates the preparation of photographs: this is a quarter faster, with files an eighth
+larger."""
 MARKED = 128
-"""Of 255. What a mask marks less is not the subject but its soft edge."""
+"""Of 255. Smaller mask values are the soft edge, not the subject."""
 
 
 @dataclass(frozen=True)
 class RenderJob:
-    """One image with all that was decided about it. `bucket`: (width, height) in pixels."""
+    """An image with all decisions about it. `bucket`: (width, height) in pixels."""
 
     surveyed: Surveyed
     label: Label
@@ -45,7 +46,7 @@ class Renderer:
     """Writes the pictures of a prepared dataset into `output`."""
 
     def __init__(self, config: DataConfig, output: Path) -> None:
-        """Raises DatasetError when a model that is asked for cannot be had."""
+        """Raises DatasetError when a requested model cannot be loaded."""
         self._config = config
         self._output = output
         self._rules = DecodeRules(config.min_image_side, config.max_image_pixels, config.transparency)
@@ -61,20 +62,20 @@ class Renderer:
 
     @property
     def warnings(self) -> list[str]:
-        """What concerns no single image."""
+        """Warnings that do not concern a single image."""
         return self._subjects.warnings
 
     def expected_size(self, size: Size) -> Size:
-        """The size that counts for the choice of the bucket: what an image has once it may have been enlarged."""
+        """Return the size that the choice of the bucket uses: that after upscaling, where an upscaler is set."""
         return size[0] * self._factor, size[1] * self._factor
 
     @property
     def _factor(self) -> int:
-        """How many times the upscaler enlarges; 1 without one."""
+        """The factor of the upscaler; 1 without one."""
         return self._upscaler.factor if self._upscaler else 1
 
     def render(self, jobs: Sequence[RenderJob], workers: Workers) -> Iterator[Example]:
-        """One example a job, in order."""
+        """Yield one example per job, in order."""
         for folder in ("images", "masks"):
             (self._output / folder).mkdir(exist_ok=True)
         work = Work(self._render, partial(_rendering, self._config, self._output), [self._output])
@@ -115,7 +116,7 @@ class Renderer:
         )
 
     def _class_words(self, job: RenderJob) -> list[str]:
-        """The class of the image's concept; a preservation image may show any."""
+        """Return the class words of the image's concept; of all concepts for a preservation image."""
         return [
             concept.class_word
             for concept in self._config.all_concepts
@@ -123,7 +124,7 @@ class Renderer:
         ]
 
     def _enlarge(self, picture: Picture, crop: Crop, name: str) -> tuple[Picture, tuple[str, ...]]:
-        """The picture with more pixels, where its crop needs them and a model is there to make them up."""
+        """Upscale the picture where its crop would be enlarged and an upscaler is set."""
         if self._upscaler is None or crop.enlargement() <= 1:
             return picture, ()
         enlarged = self._upscaler.enlarge(picture.image)
@@ -131,7 +132,7 @@ class Renderer:
         return replace(picture, image=enlarged), (note,)
 
     def _small(self, job: RenderJob, crop: Crop) -> tuple[str, ...]:
-        """What to say of an image that is smaller than the resolution asks for."""
+        """Warn of an image that is smaller than the resolution requires."""
         width, height = job.surveyed.size
         size = f"{job.surveyed.file.name}: {width}×{height}"
         bucket = f"{job.bucket[0]}×{job.bucket[1]}"
@@ -159,12 +160,12 @@ class Renderer:
 
 
 def _rendering(config: DataConfig, output: Path) -> AbstractContextManager[Callable[[RenderJob], Example]]:
-    """The work of another process, with models of its own."""
+    """Open a renderer in another process, with its own models."""
     return nullcontext(Renderer(config, output)._render)
 
 
 def _cut_away(name: str, size: Size, bucket: Size, found_by: str) -> tuple[str, ...]:
-    """What to say of a picture of which much is lost; a crop to its face is meant to lose the rest."""
+    """Warn of a picture of which a large part is cropped. A crop to the face is meant to do so."""
     lost = crop_loss(size, bucket)
     if lost <= MUCH_LOST or found_by == "face":
         return ()
@@ -175,7 +176,7 @@ def _cut_away(name: str, size: Size, bucket: Size, found_by: str) -> tuple[str, 
 
 
 def _lost_subject(name: str, views: Sequence[PlannedView], mask: Image.Image) -> tuple[str, ...]:
-    """What to say when some views show nothing of what the mask marks."""
+    """Warn when some views contain nothing of the masked subject."""
     lost = sum(int(np.asarray(view.cut(mask)).max()) < MARKED for view in views)
     if not lost:
         return ()

@@ -1,1 +1,1 @@
-"""Finds the faces in a picture, with whichever detector there is, and chooses the one that is the subject."""
+"""Detects faces with the available detector, and chooses the face of the subject."""

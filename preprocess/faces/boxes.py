@@ -7,19 +7,19 @@ from preprocess.faces.detector import MIN_SCORE, MIN_SHARE
 
 
 def to_face(box: Sequence[float], score: float) -> FaceBox:
-    """From a detector's (left, top, width, height), of whatever number type."""
+    """Build a FaceBox from a detector's (left, top, width, height), of any number type."""
     left, top, width, height = map(float, box)
     return FaceBox(left, top, width, height, float(score))
 
 
 def enlarge(face: FaceBox, small: tuple[int, int], whole: tuple[int, int]) -> FaceBox:
-    """A box found in a copy of size `small`, in pixels of the picture of size `whole`; (width, height) both."""
+    """Scale a box from a copy of size `small` to the picture of size `whole`; both are (width, height)."""
     across, down = whole[0] / small[0], whole[1] / small[1]
     return FaceBox(face.left * across, face.top * down, face.width * across, face.height * down, face.score)
 
 
 def turn_back(face: FaceBox, quarter_turns: int, size: tuple[int, int]) -> FaceBox:
-    """A box found after `quarter_turns` anticlockwise, where it lies in the unturned picture of `size`."""
+    """Rotate a box back that was found after `quarter_turns` anticlockwise. `size`: of the unrotated picture."""
     for turn in reversed(range(quarter_turns)):
         width = size[turn % 2]
         face = FaceBox(width - face.top - face.height, face.left, face.height, face.width, face.score)
@@ -27,14 +27,14 @@ def turn_back(face: FaceBox, quarter_turns: int, size: tuple[int, int]) -> FaceB
 
 
 def clip(face: FaceBox, size: tuple[int, int]) -> FaceBox:
-    """The part of the box that lies inside a picture of `size` (width, height)."""
+    """Clip the box to a picture of `size` (width, height)."""
     left, top = max(0.0, face.left), max(0.0, face.top)
     right, bottom = min(size[0], face.left + face.width), min(size[1], face.top + face.height)
     return FaceBox(left, top, max(0.0, right - left), max(0.0, bottom - top), face.score)
 
 
 def best_faces(found: Iterable[FaceBox], size: tuple[int, int]) -> list[FaceBox]:
-    """Those sure and large enough for a picture of `size`, clipped to it, best score first."""
+    """Return the faces with sufficient score and size in a picture of `size`, clipped to it, best score first."""
     clipped = [clip(face, size) for face in found]
     smallest = MIN_SHARE * min(size)
     kept = [face for face in clipped if face.score >= MIN_SCORE and max(face.width, face.height) >= smallest]

@@ -6,19 +6,19 @@ from math import hypot, sqrt
 
 from preprocess.dataset import FaceBox
 
-SIMILAR_SIZE = 0.6  # ratio of sides from which another face competes for being the subject
+SIMILAR_SIZE = 0.6  # ratio of sides from which another face could also be the subject
 
 
 @dataclass(frozen=True)
 class ChosenFace:
-    """`warnings` say reason and remedy; the caller adds the file's name."""
+    """The chosen face. `warnings` contain reason and remedy; the caller adds the file name."""
 
     face: FaceBox
     warnings: tuple[str, ...]
 
 
 def choose_face(faces: Sequence[FaceBox], image_size: tuple[int, int]) -> ChosenFace:
-    """The face with the greatest √area · score · (1 - ½ distance to the picture's middle / half its diagonal).
+    """Return the face with the greatest √area · score · (1 - ½ distance to the picture's middle / half its diagonal).
 
     `image_size`: (width, height) in the pixels of the boxes. Warns of others of similar size. Raises ValueError when
     there are no faces.

@@ -6,20 +6,20 @@ from PIL import Image
 
 from preprocess.dataset import FaceBox
 
-LONGEST_SIDE = 640  # pixels that a detector looks at: more finds no more faces that matter, and takes longer
-MIN_SCORE = 0.8  # what the networks mistake for faces (engines, galaxies, fur) scores 0.5 to 0.75
+LONGEST_SIDE = 640  # pixels of the detector's input: a larger one finds no more relevant faces, and takes longer
+MIN_SCORE = 0.8  # objects that networks mistake for faces (engines, galaxies, fur) score 0.5 to 0.75
 MIN_SHARE = 0.04  # of the picture's short side: smaller faces are bystanders
 
 
 class FaceDetector(Protocol):
-    """Finds faces."""
+    """Detects faces."""
 
     @property
     def name(self) -> str:
-        """How the detector is called in settings and reports."""
+        """The name of the detector in settings and reports."""
 
     def detect(self, image: Image.Image) -> list[FaceBox]:
-        """The faces in an RGB picture, best score first; also those of a picture that lies on its side.
+        """Return the faces in an RGB picture, best score first, also in a picture that is rotated by a multiple of 90°.
 
-        Every box lies inside the picture, scores at least MIN_SCORE and has a side of MIN_SHARE of the short side.
+        Every box is inside the picture, scores at least MIN_SCORE and has a side of MIN_SHARE of the short side.
         """

@@ -1,7 +1,7 @@
-"""The Haar cascade that OpenCV 4 includes. Finds frontal faces that stand upright within some 20 degrees.
+"""The Haar cascade that OpenCV 4 includes. Finds frontal faces that are upright within some 20 degrees.
 
 Viola and Jones, "Rapid Object Detection using a Boosted Cascade of Simple Features" (2001); the cascade is Lienhart's
-frontalface_alt2. Sees no profiles and, below some 30 pixels, no faces.
+frontalface_alt2. It finds no profiles and, below some 30 pixels, no faces.
 """
 
 from pathlib import Path
@@ -19,14 +19,14 @@ from preprocess.faces.search import search
 CASCADE = "haarcascade_frontalface_alt2.xml"
 STAGES = 20  # of that cascade
 NEEDED_VOTE = 53.7556  # the threshold of its last stage
-SURE_MARGIN = 1.75  # votes beyond it: photographed faces had 1.8 to 4, what was none at most 1.7 (6 neighbours or more)
-STEP = 1.1  # from one searched size to the next
-NEIGHBOURS = 6  # overlapping finds that make a face
-WINDOW = 20  # pixels, side of the smallest face the cascade can see
+SURE_MARGIN = 1.75  # above the threshold: photographed faces had 1.8 to 4, others at most 1.7 (6 neighbours or more)
+STEP = 1.1  # factor between searched sizes
+NEIGHBOURS = 6  # overlapping detections that make a face
+WINDOW = 20  # pixels, side of the smallest face that the cascade can detect
 
 
 class HaarDetector:
-    """Raises DatasetError when this OpenCV has no Haar cascades (OpenCV 5 moved them out)."""
+    """Raises DatasetError when this OpenCV has no Haar cascades (OpenCV 5 removed them)."""
 
     name = "haar"
 
@@ -57,9 +57,9 @@ class HaarDetector:
 
 
 def vote_score(vote: float) -> float:
-    """A cascade has no probability: its last stage's vote is laid on the scale of the networks.
+    """Map the vote of the cascade's last stage to a score that is comparable to the networks' probabilities.
 
-    1 - (1 - MIN_SCORE)^(margin / SURE_MARGIN), the margin counted from the vote that is needed: 0 there, MIN_SCORE at
-    SURE_MARGIN, towards 1 beyond.
+    1 - (1 - MIN_SCORE)^(margin / SURE_MARGIN), with the margin above the stage's threshold: 0 at the threshold,
+    MIN_SCORE at SURE_MARGIN, approaching 1 above.
     """
     return float(1 - (1 - MIN_SCORE) ** (max(0.0, vote - NEEDED_VOTE) / SURE_MARGIN))

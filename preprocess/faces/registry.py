@@ -1,4 +1,4 @@
-"""Chooses the face detector that is available. Its packages are imported only when it is used."""
+"""Chooses an available face detector. Its packages are imported only when it is used."""
 
 import importlib.util
 import os
@@ -13,11 +13,11 @@ MODEL_VARIABLE = "FACE_DETECTOR_MODEL"
 
 
 def find_detector(name: DetectorName = "auto", model: Path | None = None) -> FaceDetector:
-    """The detector of that name. `auto`: YuNet when there is a model file for it, else yuface, else Haar.
+    """Return the detector of that name. `auto`: YuNet when its model file is available, else yuface, else Haar.
 
-    `model` is YuNet's ONNX file; without it the environment variable FACE_DETECTOR_MODEL may name one.
-    Raises DatasetError, with a remedy, for a detector that was asked for and is not there, for a model file that is
-    missing or altered (also with `auto`), and for a model file given to a detector that takes none.
+    `model` is YuNet's ONNX file; without it the environment variable FACE_DETECTOR_MODEL may name one. Raises
+    DatasetError, with a remedy, for a requested detector that is not available, for a model file that is missing or
+    altered (also with `auto`), and for a model file given to a detector that takes none.
     """
     if model and name in ("yuface", "haar"):
         raise DatasetError(f'{model}: the face detector "{name}" takes no model file; choose "yunet" or "auto"')

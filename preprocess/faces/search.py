@@ -12,9 +12,9 @@ Find = Callable[[Image.Image], Iterable[FaceBox]]
 
 
 def search(image: Image.Image, find: Find) -> list[FaceBox]:
-    """What `find` sees in the upright picture or else in that of its three turns with the surest face.
+    """Return the faces in the upright picture, or else in the rotation by 90°, 180° or 270° with the highest score.
 
-    `find` gets RGB with the longest side at most LONGEST_SIDE; the boxes come back in pixels of `image`, best first.
+    `find` gets RGB with the longest side at most LONGEST_SIDE. The boxes are in pixels of `image`, best score first.
     """
     small = shrink(image)
     faces = _turned(small, find, 0) or max((_turned(small, find, turns) for turns in (1, 2, 3)), key=_best_score)
@@ -22,7 +22,7 @@ def search(image: Image.Image, find: Find) -> list[FaceBox]:
 
 
 def shrink(image: Image.Image) -> Image.Image:
-    """The picture with its longest side at most LONGEST_SIDE pixels; never enlarged."""
+    """Reduce the picture to a longest side of at most LONGEST_SIDE pixels. It is never enlarged."""
     scale = LONGEST_SIDE / max(image.size)
     if scale >= 1:
         return image

@@ -3,9 +3,9 @@
 from preprocess.crops.crop import Size, Window, largest_window, window_inside
 from preprocess.dataset import FaceBox
 
-HEAD_AND_SHOULDERS = 3.0  # short side of the window in faces
+HEAD_AND_SHOULDERS = 3.0  # short side of the window in face sizes
 SMALLEST_SHARE = 0.5  # of the picture's short side: a small face keeps its surroundings
-EYE_LINE = 0.4  # of the height, from the top: of a face box, and of a portrait
+EYE_LINE = 0.4  # share of the height from the top, in a face box and in a portrait
 
 
 def face_window(
@@ -15,13 +15,13 @@ def face_window(
     minimum_size: tuple[float, float] = (0.0, 0.0),
     breadth: float = HEAD_AND_SHOULDERS,
 ) -> Window:
-    """Head and shoulders: a window `breadth` faces across its short side, the eyes at 40 % of its height.
+    """Return a window of `breadth` face sizes across its short side, with the eyes at 40 % of its height.
 
     `aspect` is width / height. The window is at least half the picture's short side and at least `minimum_size` (the
-    trained size divided by the largest enlargement that is tolerated), as far as the picture reaches. It holds the
-    whole face wherever a window of that aspect can.
+    trained size divided by the largest allowed enlargement), as far as the picture allows. It contains the whole face
+    wherever a window of that aspect ratio can.
     """
-    across, down = max(1.0, aspect), max(1.0, 1 / aspect)  # a window whose short side is 1
+    across, down = max(1.0, aspect), max(1.0, 1 / aspect)  # sides of a window whose short side is 1
     wanted = max(
         breadth * max(face.width, face.height),
         SMALLEST_SHARE * min(image_size),

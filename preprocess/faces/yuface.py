@@ -1,6 +1,6 @@
 """yuface: the network of libfacedetection compiled into a Python wheel. Finds faces at any angle, upright ones best.
 
-Needs no file besides the wheel, which exists for CPython 3.8 to 3.11 only.
+It needs no model file; wheels exist for CPython 3.8 to 3.11 only.
 """
 
 import importlib
@@ -33,6 +33,6 @@ class YuFaceDetector:
         return search(image, self._find)
 
     def _find(self, small: Image.Image) -> list[FaceBox]:
-        pixels = np.asarray(small)[:, :, ::-1].copy()  # it wants BGR in one piece
+        pixels = np.asarray(small)[:, :, ::-1].copy()  # contiguous BGR is required
         scores, boxes, _ = self._package.detect(pixels)
         return [to_face(box, score / 100) for box, score in zip(boxes.tolist(), scores.tolist(), strict=True)]

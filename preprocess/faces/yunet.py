@@ -1,7 +1,7 @@
 """YuNet, a face network of 75,856 weights run by OpenCV. Finds faces at any angle, upright ones best.
 
 Wu, Peng, Yu: "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence Research 20 (2023). Its weights are
-a file of their own, 233 kB under the MIT licence, which OpenCV does not include and this package never downloads.
+a separate file of 233 kB under the MIT licence, which OpenCV does not include and this package never downloads.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ CHECKSUMS = {  # sha256 by file name, as the OpenCV model zoo states them
 
 
 class YuNetDetector:
-    """`model`: the ONNX file. Raises DatasetError when it is missing, altered or no YuNet."""
+    """`model`: the ONNX file. Raises DatasetError when it is missing, altered or not a YuNet."""
 
     name = "yunet"
 
@@ -44,13 +44,13 @@ class YuNetDetector:
 
     def _find(self, small: Image.Image) -> list[FaceBox]:
         self._network.setInputSize(small.size)
-        _, rows = self._network.detect(np.asarray(small)[:, :, ::-1].copy())  # OpenCV wants BGR
+        _, rows = self._network.detect(np.asarray(small)[:, :, ::-1].copy())  # OpenCV expects BGR
         # a row is left, top, width, height, five landmarks as (x, y), score
         return [] if rows is None else [to_face(row[:4], row[14]) for row in rows]
 
 
 def read_model(model: Path) -> bytes:
-    """The file's bytes. Raises DatasetError when it is missing, or not what its name says by the checksum."""
+    """Read the model file. Raises DatasetError when it is missing, or when its checksum does not match its name."""
     if not model.is_file():
         raise DatasetError(f"{model}: there is no such face detector model; {WHERE_TO_GET_IT}")
     data = model.read_bytes()

@@ -23,18 +23,18 @@ from preprocess.workers.parallel import ordered_map
 
 GALLERY_FILE = "dataset.html"
 PICTURE_SIDE = 320
-"""Longest side in pixels of a picture or mask on the page: at some 20 kB each, 2,000 images stay openable."""
+"""Longest side in pixels of a picture or mask on the page. At some 20 kB each, a page of 2,000 images still opens."""
 VIEW_SIDE = 128
 SHOWN_IMAGES = 2000
-"""Of a larger dataset, those with warnings are shown first: memory and the page stay within bounds."""
+"""Of a larger dataset, images with warnings are shown first. This limits memory and page size."""
 SHOWN_VIEWS = 6
-"""Augmented views that are shown of an image; the others are counted."""
+"""Largest number of augmented views shown per image; further ones are counted."""
 PRESERVATION = "preservation set"
 Link = Callable[[str], str]
 
 
 def write_gallery(dataset: PreparedDataset, folder: Path | None = None) -> Path:
-    """Write dataset.html into `folder`, by default the dataset's own; return its path.
+    """Write dataset.html into `folder`, by default the dataset's own, and return its path.
 
     Raises DatasetError for a preview, view or mask that is missing, damaged, or outside the dataset's folder.
     """
@@ -46,7 +46,7 @@ def write_gallery(dataset: PreparedDataset, folder: Path | None = None) -> Path:
 
 
 def gallery_page(dataset: PreparedDataset, folder: Path | None = None) -> str:
-    """The text of a page that will lie in `folder`, by default the dataset's own: style, script, and the data as JSON.
+    """Return the HTML of a page for `folder`, by default the dataset's own: style, script, and the data as JSON.
 
     Raises DatasetError as `write_gallery` does.
     """
@@ -58,7 +58,7 @@ def gallery_page(dataset: PreparedDataset, folder: Path | None = None) -> str:
 
 
 def _shown(examples: Sequence[Example]) -> list[Example]:
-    """All, or as many as a page can hold: those with warnings first, in their order."""
+    """Return all examples, or as many as a page may show: those with warnings first. Their order is kept."""
     chosen = sorted(range(len(examples)), key=lambda index: not examples[index].warnings)[:SHOWN_IMAGES]
     return [examples[index] for index in sorted(chosen)]
 
@@ -78,7 +78,8 @@ def _unshown(images: int, shown: int) -> list[str]:
 
 
 def _summary(dataset: PreparedDataset, images: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the top of the page tells. Counts of buckets, caption sources and concepts: the most frequent first."""
+    """Return the data at the top of the page. Counts of buckets, caption sources and concepts: the most frequent
+    first."""
     examples = dataset.examples
     return {
         "folder": dataset.folder.resolve().name,
@@ -138,7 +139,7 @@ def _view(view: View, plain: Crop, folder: Path, link: Link) -> dict[str, Any]:
 
 
 def _picture_uri(folder: Path, name: str, side: int) -> str:
-    """A picture as data URI, made smaller where its longest side exceeds `side` pixels. Raises DatasetError."""
+    """Return a picture as a data URI, reduced where its longest side exceeds `side` pixels. Raises DatasetError."""
     path = _inside(folder, name)
     picture = _open(path)
     if max(picture.size) <= side and picture.format == "WEBP":
@@ -149,9 +150,9 @@ def _picture_uri(folder: Path, name: str, side: int) -> str:
 
 
 def _mask_uri(folder: Path, name: str) -> str:
-    """A mask as data URI, at most PICTURE_SIDE large: black, and the more opaque the less a pixel counts.
+    """Return a mask as a data URI, at most PICTURE_SIDE large: black, with an opacity of 255 minus the mask.
 
-    So it looks like the mask on white paper, and is itself the stencil that covers what is not the subject.
+    It looks like the mask on a white page, and covers everything but the subject when laid over the picture.
     """
     mask = _open(_inside(folder, name)).convert("L")
     mask.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
@@ -180,23 +181,23 @@ def _inside(folder: Path, name: str) -> Path:
 
 def _webp_uri(picture: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=75, method=0, alpha_quality=70)  # more effort: 15 times as long for a mask
+    picture.save(buffer, "WEBP", quality=75, method=0, alpha_quality=70)  # higher methods: 15 times as long
     return data_uri(buffer.getvalue())
 
 
 def _link(way: PurePosixPath, name: str) -> str:
-    """A relative URL, whatever the name holds: file names are bytes, and : would begin a scheme."""
+    """Return a relative URL, escaped for any file name: names are bytes, and a colon would begin a scheme."""
     return quote(str(way / name), errors="surrogateescape")
 
 
 def _source_group(example: Example) -> str:
-    """The caption's source; one for all that are named like their image, "*.txt" for instance."""
+    """Return the caption's source; sidecar files named like their image are grouped as "*.txt"."""
     source, image = PurePosixPath(example.caption_source), PurePosixPath(example.source)
     return f"*{source.suffix}" if source.suffix and source.stem in (image.stem, image.name) else example.caption_source
 
 
 def _identical(images: Iterable[dict[str, Any]]) -> list[list[str]]:
-    """The names of images that look exactly alike on the page, group by group."""
+    """Return groups of names of images that look exactly alike on the page."""
     groups: dict[str, list[str]] = {}
     for image in images:
         groups.setdefault(image["picture"], []).append(image["name"])
@@ -204,7 +205,7 @@ def _identical(images: Iterable[dict[str, Any]]) -> list[list[str]]:
 
 
 def _smallest_median_largest(sizes: Iterable[Size]) -> list[Size]:
-    """By number of pixels; nothing of nothing."""
+    """Return the smallest, median and largest size by number of pixels; [] without sizes."""
     ordered = sorted(sizes, key=lambda size: size[0] * size[1])
     return [ordered[0], ordered[len(ordered) // 2], ordered[-1]] if ordered else []
 

@@ -1,1 +1,1 @@
-"""Opens what the user gave: archives, folders, URLs, and the image files inside."""
+"""Opens the user's data: archives, folders, URLs, and their image files."""

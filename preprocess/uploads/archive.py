@@ -1,7 +1,7 @@
-"""Opens zip and tar archives as what they are: hostile until checked.
+"""Opens untrusted zip and tar archives.
 
-Nothing is written outside the destination, links and encrypted members are refused, and bytes are counted while
-they are read, so that a small archive cannot fill the disk.
+Nothing is written outside the destination, links and encrypted members are refused, and bytes are counted while they
+are read, so that a small archive cannot fill the disk.
 """
 
 import tarfile
@@ -25,7 +25,7 @@ IGNORED_NAMES = {"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"}
 
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """How much an archive may hold: members, bytes of one file, bytes in all, and content bytes for a packed byte."""
+    """Limits of an archive: members, bytes of one file, total bytes, and content bytes per packed byte."""
 
     members: int = 10_000
     file_bytes: int = 200 * 1024**2
@@ -34,20 +34,23 @@ class ArchiveLimits:
 
     @classmethod
     def of(cls, config: DataConfig) -> "ArchiveLimits":
-        """The limits that the settings name."""
+        """Return the limits of the settings."""
         return cls(
             config.max_archive_files, config.max_file_bytes, config.max_archive_bytes, config.max_compression_ratio
         )
 
     def may_unpack(self, content_bytes: int, packed_bytes: int) -> bool:
-        """Whether so much content from so few bytes is believable. Small files may be as packed as they like."""
+        """Whether the compression ratio is plausible. Small files may have any ratio."""
         return content_bytes <= UNSUSPICIOUS_BYTES or content_bytes <= self.compression_ratio * packed_bytes
 
 
 @dataclass(frozen=True)
 class Member:
-    """A regular file of an archive. `packed_bytes`: what it takes up there, or the whole archive where that is one.
-    `content_bytes`: its size as the archive says, which is checked again while the content is read."""
+    """A regular file of an archive.
+
+    `packed_bytes`: its compressed size, or the size of the archive where that is compressed as a whole.
+    `content_bytes`: its size as declared in the archive, which is checked again while it is read.
+    """
 
     name: str
     packed_bytes: int
@@ -56,9 +59,9 @@ class Member:
 
 
 def unpack(source: Path, destination: Path, limits: ArchiveLimits | None = None) -> Path:
-    """Give the folder that holds the files of `source`: itself if it is a folder, else `destination`, filled.
+    """Return the folder with the files of `source`: itself if it is a folder, else `destination` after unpacking.
 
-    Raises DatasetError for what is no zip, tar or folder, is damaged, or breaks a limit.
+    Raises DatasetError for anything but a zip, tar or folder, and for an archive that is damaged or exceeds a limit.
     """
     if source.is_dir():
         return source
@@ -69,8 +72,7 @@ def unpack(source: Path, destination: Path, limits: ArchiveLimits | None = None)
 
 
 def require_safe(source: Path, limits: ArchiveLimits) -> None:
-    """Check names, kinds, number and sizes of what an archive holds, as its directory or headers say, and write
-    nothing.
+    """Check the declared names, kinds, number and sizes of an archive's members, without writing anything.
 
     Raises DatasetError as `unpack` does.
     """
@@ -81,7 +83,7 @@ def require_safe(source: Path, limits: ArchiveLimits) -> None:
 
 @contextmanager
 def _members_of(source: Path) -> Iterator[Iterator[Member]]:
-    """The members of an archive, whatever errors they meet as DatasetError."""
+    """Yield the members of an archive. Errors of reading are raised as DatasetError."""
     if not source.is_file():
         raise DatasetError(f"{source}: no such file or folder. Give a zip, a tar, or a folder of images.")
     if source.stat().st_size == 0:
@@ -100,7 +102,7 @@ def _members_of(source: Path) -> Iterator[Iterator[Member]]:
 
 
 def is_ignored(name: str) -> bool:
-    """What systems and programs leave beside the user's files: resource forks, thumbnails, all that is hidden."""
+    """Whether a file was left by an operating system or program: resource forks, thumbnails, hidden files."""
     return any(part in IGNORED_NAMES or part.startswith(".") for part in PurePosixPath(name).parts)
 
 
@@ -116,7 +118,7 @@ def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """The member's name. macOS writes UTF-8 without the mark that says so, and zipfile then reads code page 437."""
+    """Return the member's name. macOS writes UTF-8 without the flag, and zipfile then decodes it as code page 437."""
     if info.flag_bits & UTF8_FLAG:
         return info.filename
     try:
@@ -134,7 +136,7 @@ def _tar_members(archive: tarfile.TarFile, packed_bytes: int) -> Iterator[Member
         file = archive.extractfile(info)
         assert file is not None
         yield Member(info.name, packed_bytes, info.size, partial(_itself, file))
-    # tarfile ends without an error where a header is cut off or damaged; a whole archive ends with two blocks of zeros
+    # tarfile reports no error for a header that is cut off or damaged; a complete archive ends with two zero blocks
     if archive.fileobj is None or archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise DatasetError("the tar is cut off or damaged: its end mark is missing. Make or upload it anew.")
 
@@ -152,8 +154,7 @@ def _extract(members: Iterator[Member], destination: Path, limits: ArchiveLimits
 
 
 def _safe_members(members: Iterator[Member], limits: ArchiveLimits) -> Iterator[tuple[Member, PurePosixPath]]:
-    """Those that are taken, each with its path below the destination. Raises DatasetError at the first that is not
-    safe."""
+    """Yield members to unpack, with their paths below the destination. Raises DatasetError at the first unsafe one."""
     count = total = 0
     seen: dict[str, str] = {}
     for member in members:
@@ -175,9 +176,9 @@ def _safe_members(members: Iterator[Member], limits: ArchiveLimits) -> Iterator[
 
 
 def safe_path(name: str) -> PurePosixPath:
-    """A member's name as a path below the destination.
+    """Return a member's name as a path below the destination.
 
-    Raises DatasetError for absolute names, drive letters, and names that climb with `..`.
+    Raises DatasetError for absolute names, drive letters, and names with `..`.
     """
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or "\0" in name or (path.parts and path.parts[0].endswith(":")):
@@ -188,7 +189,7 @@ def safe_path(name: str) -> PurePosixPath:
 
 
 def is_archive_name(name: str) -> bool:
-    """Whether a file calls itself an archive."""
+    """Whether a file name has the suffix of an archive."""
     return name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
@@ -203,7 +204,7 @@ def _copy(member: Member, target: Path, limit: int, limits: ArchiveLimits) -> in
 
 
 def _require_size(member: Member, content_bytes: int, limit: int, limits: ArchiveLimits) -> None:
-    """Raises DatasetError where so many bytes are too many for the member."""
+    """Raises DatasetError where `content_bytes` exceeds the limits for the member."""
     if content_bytes > limit:
         raise DatasetError(f"{member.name}: larger than the {limit:,} bytes that are left for it")
     if not limits.may_unpack(content_bytes, member.packed_bytes):

@@ -34,19 +34,21 @@ class Collected:
     finder: CaptionFinder
 
     def all_rejected(self) -> list[Rejected]:
-        """The refused images, and the caption files that have turned out to belong to none. Labels come first."""
+        """Return the rejected images and the caption files without an image. To be called after labelling."""
         return [*self.rejected, *(Rejected(file.name, reason) for file, reason in self.finder.unused())]
 
     def all_warnings(self) -> list[str]:
-        """Near duplicates, and rows of tables that have turned out to name no image. Labels come first."""
+        """Return warnings about near duplicates, and rows that match no image. To be called after labelling."""
         return [*self.warnings, *self.finder.table_warnings()]
 
 
 def collect(
     sources: Sequence[str | Path], config: DataConfig, output: Path, scratch: Path, workers: Workers, series: str
 ) -> Generator[StageProgress, None, Collected]:
-    """Previews go into `output`, their names beginning with `series`. Raises DatasetError for data that cannot be
-    opened."""
+    """Collect the images of `sources`. Previews are written to `output`, with names that begin with `series`.
+
+    Raises DatasetError for data that cannot be opened.
+    """
     found = take_in(sources, scratch, ArchiveLimits.of(config), workers, config.num_workers)
     files, passed_over, notes = _without_outputs(found)
     links, pictures, others = _sorted_by_use(files)
@@ -74,7 +76,8 @@ def collect(
 
 
 def _without_outputs(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[Rejected], list[str]]:
-    """The user's own files, the pictures in outputs of trainings, and a line for each such output."""
+    """Return the user's own files, the rejected pictures in outputs of earlier trainings, and a line for each such
+    output."""
     outputs = earlier_outputs(files)
     kept: list[FoundFile] = []
     rejected: list[Rejected] = []
@@ -93,7 +96,7 @@ def _without_outputs(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[
 
 
 def _unused_masks(masks: SortedMasks, kept: Sequence[Surveyed], config: DataConfig) -> Iterator[Rejected]:
-    """The masks that are of no use, and why. What is no concept picture is never trained as one."""
+    """Yield the masks that are not used, with the reason. A mask is never trained as an image."""
     images = {item.file.name for item in kept}
     for image, mask in masks.masks.items():
         if not config.uses_mask_files:
@@ -108,7 +111,7 @@ def _unused_masks(masks: SortedMasks, kept: Sequence[Surveyed], config: DataConf
 
 
 def _refuse_captions(finder: CaptionFinder, images: Sequence[FoundFile], rejected: Sequence[Rejected]) -> None:
-    """Tell the finder which images are not trained, so that it names the true reason for their captions."""
+    """Inform the finder of images that are not trained, so that it reports the correct reason for their captions."""
     by_name = {image.name: image for image in images}
     for item in rejected:
         if image := by_name.get(item.source):
@@ -116,12 +119,12 @@ def _refuse_captions(finder: CaptionFinder, images: Sequence[FoundFile], rejecte
 
 
 def decode_rules(config: DataConfig) -> DecodeRules:
-    """The part of the configuration that concerns decoding."""
+    """Return the decoding rules of the configuration."""
     return DecodeRules(config.min_image_side, config.max_image_pixels, config.transparency)
 
 
 def _sorted_by_use(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[FoundFile], list[FoundFile]]:
-    """What cannot be read as a file, the images, and the rest."""
+    """Return links and other irregular files, images, and other files."""
     links: list[FoundFile] = []
     images: list[FoundFile] = []
     others: list[FoundFile] = []
@@ -131,7 +134,7 @@ def _sorted_by_use(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[Fo
 
 
 def _is_image(file: FoundFile) -> bool:
-    """By its name, else by its content: pictures without a suffix come from phones and scrapers."""
+    """Whether a file is an image by its name, else by its content: phones and scrapers omit suffixes."""
     path = file.path
     if is_image_name(path):
         return True
@@ -140,7 +143,7 @@ def _is_image(file: FoundFile) -> bool:
 
 
 def _no_use(file: FoundFile) -> str | None:
-    """Why a file that is neither image nor caption has no use; None where it has one."""
+    """Return the reason why a file that is neither image nor caption is unused; None where it is used."""
     name = file.path.name
     if name.lower() in (*CAPTION_TABLES, MULTIPLY_FILE) or file.path.suffix.lower() in (*SIDECAR_SUFFIXES, JSON_SUFFIX):
         return None
@@ -153,7 +156,7 @@ def _no_use(file: FoundFile) -> str | None:
 def _sort_out(
     surveyed: list[Surveyed], finder: CaptionFinder, config: DataConfig
 ) -> tuple[list[Surveyed], list[Rejected]]:
-    """Leave out what the filters refuse, and pictures that came before."""
+    """Remove images that a filter rejects, and exact duplicates."""
     filters = [parse_filter(text) for text in config.filters]
     passed: list[Surveyed] = []
     rejected: list[Rejected] = []

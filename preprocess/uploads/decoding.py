@@ -18,12 +18,12 @@ IMAGE_SUFFIXES = {
     ".jxl",
 }  # fmt: skip
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "BMP", "TIFF", "GIF", "JXL")
-"""Pillow's names. No others are opened, whatever a file is called: EPS, for one, is a program that would be run."""
+"""Pillow's names. No other format is opened, whatever a file's name is: EPS, for example, is an executable program."""
 BACKGROUNDS = {"white": (255, 255, 255), "grey": (128, 128, 128)}
 UNIFORM_ALPHA = 255
-Image.MAX_IMAGE_PIXELS = None  # DecodeRules.max_pixels counts, and is checked before anything is decoded
-register_heif_opener()  # what phones make
-with suppress(ImportError):  # pillow-jxl-plugin, which registers itself
+Image.MAX_IMAGE_PIXELS = None  # DecodeRules.max_pixels is checked before decoding instead
+register_heif_opener()  # the format of many phones
+with suppress(ImportError):  # pillow-jxl-plugin, which registers itself on import
     importlib.import_module("pillow_jxl")
 JPEG_XL_SUFFIX = ".jxl"
 JPEG_XL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
@@ -31,7 +31,7 @@ JPEG_XL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
 
 @dataclass(frozen=True)
 class DecodeRules:
-    """`transparency`: what transparent parts are laid on, white or grey. Sizes in pixels."""
+    """`transparency`: the background of transparent parts, white or grey. Sizes in pixels."""
 
     min_side: int = 16
     max_pixels: int = 200_000_000
@@ -40,7 +40,7 @@ class DecodeRules:
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded file. `opacity`: "L", 255 where it is opaque; None where all of it is. `notes`: what was odd."""
+    """A decoded file. `opacity`: mode "L", 255 where opaque; None for an opaque image. `notes`: unusual properties."""
 
     image: Image.Image
     opacity: Image.Image | None
@@ -48,23 +48,23 @@ class Picture:
 
 
 def is_image_name(path: Path) -> bool:
-    """Whether a file calls itself an image of a format that is read here."""
+    """Whether the file name has the suffix of a supported image format."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def is_image_content(path: Path) -> bool:
-    """Whether a file is an image, whatever its name says. Reads its first bytes."""
+    """Whether the content of a file is an image, whatever its name is. Reads its first bytes."""
     try:
         with Image.open(path, formats=_readable_formats()):
             return True
-    except Exception:  # whatever Pillow's plugins raise for what they cannot read
+    except Exception:  # Pillow's plugins may raise any exception for unreadable files
         return False
 
 
 def decode(path: Path, rules: DecodeRules | None = None) -> Picture:
-    """The image in RGB: EXIF orientation applied, colours in sRGB, 16-bit scaled, frame 0.
+    """Return the image in RGB: EXIF orientation applied, colours in sRGB, 16-bit scaled, frame 0.
 
-    Raises DatasetError naming the file and what is wrong with it.
+    Raises DatasetError with the file name and the reason.
     """
     rules = rules or DecodeRules()
     upright, notes = _load(path, rules)
@@ -79,18 +79,18 @@ def decode(path: Path, rules: DecodeRules | None = None) -> Picture:
 
 
 def load_upright(path: Path) -> Image.Image:
-    """A picture in its file's own mode, such as a mask. Raises DatasetError."""
+    """Return an image in its file's own mode, as for masks. Raises DatasetError."""
     return _load(path, DecodeRules())[0]
 
 
 def _load(path: Path, rules: DecodeRules) -> tuple[Image.Image, list[str]]:
-    """The image as its file has it, turned upright, and what is odd about it."""
+    """Return the image in its file's mode, with EXIF orientation applied, and notes on unusual properties."""
     if path.stat().st_size == 0:
         raise DatasetError(f"{path.name}: the file is empty (0 bytes). Was the upload cut off?")
     _require_jpeg_xl(path)
     try:
         with Image.open(path, formats=_readable_formats()) as image:
-            if image.width * image.height > rules.max_pixels:  # known from the header, before anything is decoded
+            if image.width * image.height > rules.max_pixels:  # known from the header, before decoding
                 raise DatasetError(
                     f"{path.name}: {image.width}×{image.height} pixels are more than {rules.max_pixels:,}; "
                     "reduce it, or raise max_image_pixels"
@@ -104,7 +104,7 @@ def _load(path: Path, rules: DecodeRules) -> tuple[Image.Image, list[str]]:
         raise DatasetError(
             f"{path.name}: not an image, whatever its name says, or of a format that is not read"
         ) from error
-    except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
+    except Exception as error:  # Pillow's plugins raise nearly any exception for a damaged file
         raise DatasetError(f"{path.name}: damaged or cut off ({error}). Export it again.") from error
 
 
@@ -114,7 +114,7 @@ def _readable_formats() -> list[str]:
 
 
 def _require_jpeg_xl(path: Path) -> None:
-    """Raises DatasetError for a JPEG XL file where no plugin reads it."""
+    """Raises DatasetError for a JPEG XL file when no plugin can read it."""
     if "JXL" in Image.OPEN:
         return
     with path.open("rb") as file:
@@ -127,7 +127,7 @@ def _require_jpeg_xl(path: Path) -> None:
 
 
 def _notes(path: Path, image: Image.Image) -> list[str]:
-    if image.format == "MPO":  # a photograph with its preview or depth behind it, as telephones make them
+    if image.format == "MPO":  # a photograph followed by its preview or depth map, as phones write them
         return []
     frames = getattr(image, "n_frames", 1)
     return [f"{path.name}: of its {frames} frames, the first is used"] if frames > 1 else []
@@ -146,7 +146,7 @@ def _picture(path: Path, image: Image.Image, rules: DecodeRules, notes: list[str
 
 
 def _opacity(image: Image.Image) -> Image.Image | None:
-    """The alpha channel as "L"; None where there is none, or all of it is opaque."""
+    """Return the alpha channel as "L"; None where there is none, or all pixels are opaque."""
     if image.mode not in ("RGBA", "LA", "PA", "RGBa", "La") and "transparency" not in image.info:
         return None
     alpha = image.convert("RGBA").getchannel("A")
@@ -154,7 +154,7 @@ def _opacity(image: Image.Image) -> Image.Image | None:
 
 
 def _flatten(image: Image.Image, opacity: Image.Image | None, background: tuple[int, int, int]) -> Image.Image:
-    """Without alpha, palette and 16 bits: RGB, CMYK, LAB or L."""
+    """Remove alpha, palette and 16 bits: the result is RGB, CMYK, LAB or L."""
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_to_8_bits(image)[0])
     if opacity is not None:
@@ -164,10 +164,11 @@ def _flatten(image: Image.Image, opacity: Image.Image | None, background: tuple[
 
 
 def _to_8_bits(image: Image.Image) -> tuple[np.ndarray, str]:
-    """16-bit, 32-bit and float grey, and what was assumed. Pillow's own convert() clips everything above 255 to white.
+    """Convert 16-bit, 32-bit and float grey to 8 bits, with a note on assumptions. Pillow's convert() clips values
+    above 255.
 
-    Values that fill none of the usual ranges (0 to 1, 8 and 16 bits) are scaled from their least to their largest:
-    science and cameras use 10 to 14 bits, and light has no upper end.
+    Values outside the usual ranges (0 to 1, 8 and 16 bits) are scaled from their minimum to their maximum: scientific
+    images and cameras use 10 to 14 bits, and HDR values have no upper limit.
     """
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
     low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
@@ -181,7 +182,7 @@ def _to_8_bits(image: Image.Image) -> tuple[np.ndarray, str]:
 
 
 def _usual_range(mode: str, low: float, high: float) -> float | None:
-    """White, where the values fill a usual range; None where they do not."""
+    """Return the value of white where the values fill a usual range, else None."""
     if low < 0:
         return None
     if mode == "F":
@@ -191,7 +192,8 @@ def _usual_range(mode: str, low: float, high: float) -> float | None:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Raises PyCMSError or OSError for a damaged profile; one for another colour model is passed over."""
+    """Convert to sRGB. A profile for another colour model is ignored. Raises PyCMSError or OSError for a damaged
+    profile."""
     if not profile or image.mode not in ("RGB", "CMYK", "L"):
         return image
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

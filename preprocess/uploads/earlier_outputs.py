@@ -1,4 +1,4 @@
-"""Folders inside the data that a training made: its crops, previews and samples are no pictures of the user's."""
+"""Detects folders in the data that a training wrote: its crops, previews and samples are not the user's images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ WEIGHTS = (".safetensors", ".ckpt")
 
 
 def earlier_outputs(files: Sequence[FoundFile]) -> dict[Path, str]:
-    """Each such folder with what it is. The root of the data is none: what was given is meant."""
+    """Return such folders with a description of each. The root of the data is never one, since the user gave it."""
     names: dict[Path, set[str]] = {}
     roots = {file.root for file in files}
     for file in files:
@@ -33,6 +33,6 @@ def earlier_outputs(files: Sequence[FoundFile]) -> dict[Path, str]:
 
 
 def output_of(file: FoundFile, outputs: Mapping[Path, str]) -> Path | None:
-    """The outermost of these folders that the file lies in."""
+    """Return the outermost of the `outputs` folders that contains the file."""
     inside = [folder for folder in outputs if file.path.is_relative_to(folder)]
     return min(inside, key=lambda folder: len(folder.parts), default=None)

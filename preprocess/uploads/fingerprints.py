@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image
 
 NEAR_BITS = 5
-"""Perceptual hashes of 256 bits that differ in at most so many belong to copies: photographs saved anew at JPEG quality
-30, resized or brightened differ in up to 3, ones cropped by a hundredth in 14 and more."""
+"""Largest number of differing bits (of 256) between perceptual hashes of copies. Photographs saved again at JPEG
+quality 30, resized or brightened differ in up to 3 bits, ones cropped by a hundredth in 14 and more."""
 PARTS = tuple(sum(1 << bit for bit in range(number, 256, NEAR_BITS + 1)) for number in range(NEAR_BITS + 1))
-"""Masks of 256 bits that share none and leave none out."""
+"""Disjoint masks that together cover 256 bits."""
 
 
 @dataclass(frozen=True)
@@ -23,28 +23,30 @@ class Fingerprint:
 
     @classmethod
     def of(cls, image: Image.Image) -> "Fingerprint":
-        """Of an RGB image."""
+        """Compute the fingerprint of an RGB image."""
         digest = hashlib.sha256(f"{image.width}x{image.height}".encode())
         digest.update(image.tobytes())
         return cls(digest.hexdigest(), difference_hash(image))
 
     def distance(self, other: "Fingerprint") -> int:
-        """In how many of the 256 bits the perceptual hashes differ."""
+        """Return the number of differing bits between the perceptual hashes."""
         return (self.perceptual ^ other.perceptual).bit_count()
 
 
 def difference_hash(image: Image.Image) -> int:
-    """256 bits: in a 17×16 grey copy, whether each pixel is brighter than its right neighbour (dHash)."""
+    """Return 256 bits: in a 17×16 grey copy, whether each pixel is brighter than its right neighbour (dHash)."""
     small = np.asarray(image.convert("L").resize((17, 16), Image.Resampling.BOX), dtype=np.int16)
     bits = (small[:, :-1] > small[:, 1:]).ravel()
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 def nearest_before(fingerprints: Sequence[Fingerprint]) -> dict[int, int]:
-    """Index of each picture that nearly came before, and of the nearest earlier one. Featureless ones are passed over.
+    """Return the index of each picture with an earlier near duplicate, and that of the nearest one. Ignores featureless
+    ones.
 
-    Hashes that differ in 5 bits agree in at least one of six parts, so only those that share a part are compared
-    (pigeonhole; Manku et al. 2007, §3). A part takes every sixth bit: a plain sky does not fill it.
+    Hashes that differ in at most 5 bits agree in at least one of six parts, so only hashes that share a part are
+    compared (pigeonhole principle; Manku et al. 2007, §3). A part takes every sixth bit, so that a plain sky does not
+    fill one.
     """
     hashes = [item.perceptual for item in fingerprints]
     known: dict[tuple[int, int], list[int]] = {}

@@ -1,4 +1,4 @@
-"""Folders that look like concepts of their own, where the configuration names none."""
+"""Detects folders that look like separate concepts, where the configuration names none."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,11 +9,11 @@ from settings.preparation import DataConfig
 REPEATS = re.compile(r"\d+_")
 MOST_SHOWN = 3
 SHARD = ".tar"
-"""Images of shards are named by the shard; shards divide a dataset by size alone."""
+"""Images of shards are named by the shard. Shards divide a dataset by size alone, so they are not concepts."""
 
 
 def folder_warning(images: Sequence[FoundFile], config: DataConfig) -> Iterator[str]:
-    """That images in several folders are one concept, with the YAML that makes a concept of each folder."""
+    """Warn that images in several folders are one concept, with the YAML that makes a concept of each folder."""
     folders = _folders(images)
     if config.concepts or len(folders) < 2 or any(folder.endswith(SHARD) for folder in folders):
         return
@@ -27,20 +27,20 @@ def folder_warning(images: Sequence[FoundFile], config: DataConfig) -> Iterator[
 
 
 def _folders(images: Sequence[FoundFile]) -> list[str]:
-    """The folders, below what all images have in common, of which each image lies in one."""
+    """Return the folders below the common parent of all images; [] when images lie beside them."""
     parents = [image.name.split("/")[:-1] for image in images]
     if not parents:
         return []
     common = 0
     while all(len(parts) > common and parts[: common + 1] == parents[0][: common + 1] for parts in parents):
         common += 1
-    if any(len(parts) == common for parts in parents):  # some lie beside the folders: those are no concepts
+    if any(len(parts) == common for parts in parents):  # images beside the folders: the folders are no concepts
         return []
     return list(dict.fromkeys(parts[common] for parts in parents))
 
 
 def _triggers(folders: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each folder with a trigger word that is its own."""
+    """Yield each folder with a unique trigger word."""
     taken: set[str] = set()
     for folder in folders:
         words = re.findall(r"\w+", REPEATS.sub("", folder, count=1)) or ["CONCEPT"]

@@ -1,4 +1,4 @@
-"""Repeats and captions in folder names: kohya's "10_a photo of a dog", EveryDream's multiply.txt."""
+"""Reads repeats and captions from folder names: kohya's "10_a photo of a dog", EveryDream's multiply.txt."""
 
 import re
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ _KOHYA_FOLDER = re.compile(r"(\d+)_(.+)", re.DOTALL)
 
 
 def folder_caption(image: FoundFile) -> str | None:
-    """The words of the innermost folder called "10_words"; None without one."""
+    """Return the words of the innermost folder called "10_words"; None without one."""
     match = next(_kohya_folders(image), None)
     return one_line(match[2]) or None if match else None
 
 
 def folder_repeats(image: FoundFile) -> int:
-    """How often the image is seen in an epoch: the numbers of its folders and of the multiply.txt in them, multiplied.
+    """Return the repeats per epoch: the product of the numbers in folder names and multiply.txt files.
 
-    Raises DatasetError for a number that cannot be meant.
+    Raises DatasetError for a number out of range.
     """
     repeats = 1
     for match in _kohya_folders(image):
@@ -40,7 +40,7 @@ def _kohya_folders(image: FoundFile) -> Iterator[re.Match[str]]:
 
 
 def _folders(image: FoundFile) -> list[Path]:
-    """From the image's own folder up to the root of what was given."""
+    """Return the folders from the image's own up to the root of the data."""
     folders = [image.path.parent]
     while folders[-1] != image.root:
         folders.append(folders[-1].parent)

@@ -1,4 +1,4 @@
-"""Checks the sources of a command before anything that takes long: torch is not imported for it."""
+"""Checks the sources of a command before slow imports such as torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +9,14 @@ from preprocess.uploads.archive import ArchiveLimits, require_safe
 
 
 def require_present(sources: Sequence[str | Path]) -> None:
-    """Paths must exist. Raises DatasetError."""
+    """Raises DatasetError for a path that does not exist."""
     for source in sources:
         if not is_url(str(source)) and not Path(source).exists():
             raise DatasetError(f"data: {source} does not exist. Give a zip, a tar, a folder of images, or a URL.")
 
 
 def require_safe_archives(sources: Sequence[str | Path], limits: ArchiveLimits) -> None:
-    """Archives must be safe to unpack. Folders and URLs are looked at when they are prepared. Raises DatasetError."""
+    """Check that archives are safe to unpack. Folders and URLs are checked during preparation. Raises DatasetError."""
     for source in sources:
         if not is_url(str(source)) and Path(source).is_file():
             require_safe(Path(source), limits)

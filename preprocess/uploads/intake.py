@@ -14,12 +14,13 @@ from preprocess.uploads.archive import ArchiveLimits, is_ignored, unpack
 from preprocess.workers.workers import SINGLE_PROCESS, Work, Workers
 
 LONGEST_NAME = 60
-"""Characters of a downloaded file's name that are kept: disks take 255 bytes."""
+"""Longest file name of a download, in characters: file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file of the user's. `name`: how the user knows it, relative to what was given. `root`: the folder of that."""
+    """A file of the user's. `name`: its path relative to the given data, for messages. `root`: the folder of that
+    data."""
 
     path: Path
     name: str
@@ -28,12 +29,12 @@ class FoundFile:
 
 @dataclass(frozen=True)
 class Unpack:
-    """Unpacks one archive after the other."""
+    """Unpacks an archive, as picklable function of workers."""
 
     limits: ArchiveLimits
 
     def __call__(self, archive: tuple[Path, Path]) -> None:
-        """An archive and the folder for its files. Raises DatasetError."""
+        """Unpack (archive, destination folder). Raises DatasetError."""
         unpack(*archive, self.limits)
 
 
@@ -44,7 +45,7 @@ def take_in(
     workers: Workers = SINGLE_PROCESS,
     num_workers: int | None = None,
 ) -> list[FoundFile]:
-    """All files of all sources, in a stable order; what operating systems leave behind is passed over.
+    """Return all files of all sources in a stable order, without files of operating systems.
 
     With several sources, each file's name begins with the source's name. Raises DatasetError.
     """
@@ -59,7 +60,7 @@ def take_in(
             folders.append((folder, label + inner))
             if archive is not None:
                 archives.append((archive, folder))
-    beyond_first = [archive for archive, _ in archives[1:]]  # the first one's is unpacked where it was found
+    beyond_first = [archive for archive, _ in archives[1:]]  # rank 0 unpacks the first one
     for _ in workers.map(Work.of(Unpack(limits), [scratch, *beyond_first]), archives, num_workers):
         pass
     return [
@@ -71,7 +72,7 @@ def take_in(
 
 
 def _parts(source: str | Path, room: Path, limits: ArchiveLimits) -> Iterator[tuple[Path | None, Path, str]]:
-    """What one source consists of: an archive, if it is one, the folder of its files, and how their names begin."""
+    """Yield the parts of a source: the archive or None, the folder of its files, and the prefix of their names."""
     path = Path(_fetch(str(source), room, limits) if is_url(str(source)) else source)
     if not path.is_dir():
         yield path, room / "files", ""
@@ -104,7 +105,7 @@ def files_in(root: Path) -> list[FoundFile]:
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """Everything in the folder and its folders that is no folder."""
+    """Yield every path below the folder that is not a folder."""
 
     def fail(error: OSError) -> None:
         raise DatasetError(
@@ -118,12 +119,12 @@ def _below(root: Path) -> Iterator[Path]:
 
 
 def _is_shard(path: Path, root: Path) -> bool:
-    """Whether the file is taken in as a folder of its own."""
+    """Whether the file is a webdataset shard, which is unpacked to a folder of its own."""
     return path.parent == root and path.suffix.lower() == ".tar" and path.is_file() and not is_ignored(path.name)
 
 
 def _labels(sources: Sequence[str | Path]) -> list[str]:
-    """What each source's files' names begin with: nothing for a single source, else a name that no other has."""
+    """Return the prefix of each source's file names: "" for a single source, else a unique name."""
     if len(sources) == 1:
         return [""]
     names = [_last_parts(source, 1) for source in sources]
@@ -138,6 +139,6 @@ def _labels(sources: Sequence[str | Path]) -> list[str]:
 
 
 def _last_parts(source: str | Path, count: int) -> str:
-    """The end of a path or URL: its name, with `count` of 2 after the folder that it is in."""
+    """Return the last `count` components of a path or URL."""
     text = shown(str(source)) if is_url(str(source)) else str(source)
     return "/".join(Path(text).parts[-count:]).strip("/") or text

@@ -1,4 +1,4 @@
-"""Masks that lie beside images, as other trainers lay them: x-masklabel.png, x.mask.png, x_mask.png, masks/x.png."""
+"""Finds masks beside images, in other trainers' layouts: x-masklabel.png, x.mask.png, x_mask.png, masks/x.png."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +15,11 @@ IMAGE_FOLDERS = ("image", "images", "img", "imgs", "photos", "pictures", "data",
 
 @dataclass(frozen=True)
 class SortedMasks:
-    """`images`: all but the masks. `masks`: by the name of their image. `orphans`: in a folder of masks, of no image.
+    """`images`: all files but masks. `masks`: by the name of their image. `orphans`: files in a mask folder without an
+    image.
 
-    `doubled`: further masks of an image that has one."""
+    `doubled`: further masks of an image that has one.
+    """
 
     images: list[FoundFile]
     masks: Mapping[str, FoundFile]
@@ -26,7 +28,7 @@ class SortedMasks:
 
 
 def sort_masks(files: Sequence[FoundFile]) -> SortedMasks:
-    """Which of the pictures are masks of others. What only is called like one, and has no image, is an image."""
+    """Separate masks from images. A file that is named like a mask but has no image is an image."""
     by_place = {(file.root, _key(file)): file for file in files}
     masks: dict[str, FoundFile] = {}
     taken: set[str] = set()
@@ -48,24 +50,24 @@ def sort_masks(files: Sequence[FoundFile]) -> SortedMasks:
     ]
     left = taken | {file.name for file in orphans}
     images = [file for file in files if file.name not in left]
-    orphans += [mask for name, mask in masks.items() if name in left]  # a mask of what is a mask itself
+    orphans += [mask for name, mask in masks.items() if name in left]  # the mask of a mask
     return SortedMasks(images, {name: mask for name, mask in masks.items() if name not in left}, orphans, doubled)
 
 
 def _key(file: FoundFile) -> str:
-    """The path below the root, without the suffix."""
+    """Return the path below the root, without the suffix, as a `name_key`."""
     return name_key(file.path.relative_to(file.root).with_suffix("").as_posix())
 
 
 def _mask_folder(file: FoundFile) -> str | None:
-    """The path of the folder of masks that the file lies in; None where it lies in none."""
+    """Return the path of the mask folder that contains the file; None without one."""
     parts = _key(file).split("/")
     index = next((index for index, part in enumerate(parts[:-1]) if part in MASK_FOLDERS), None)
     return None if index is None else "/".join(parts[: index + 1])
 
 
 def _places(file: FoundFile) -> Iterator[tuple[Path, str]]:
-    """Where the image of this mask may lie, the nearest place first."""
+    """Yield the places where the image of this mask may be, the nearest first."""
     key = _key(file)
     stem = PurePosixPath(key).name
     folder = key[: -len(stem)]

@@ -1,4 +1,4 @@
-"""kohya's projects: `img/10_TOK dog` beside `reg/1_dog`, whose images hold the base's prior."""
+"""Detects regularisation folders of kohya projects: `img/10_TOK dog` beside `reg/1_dog`."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ FOLDERS = {
 
 
 def regularisation_images(images: Sequence[FoundFile], concept_folders: Sequence[str | None]) -> list[FoundFile]:
-    """The images in such a folder, where there are others besides. A folder that a concept claims is that concept's."""
+    """Return the images in regularisation folders, if there are other images. Folders of a concept are excluded."""
     claimed = {name_key(folder).split("/")[-1] for folder in concept_folders if folder}
     inside = [image for image in images if _lies_in_one(image, FOLDERS - claimed)]
     return inside if len(inside) < len(images) else []

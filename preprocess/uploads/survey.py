@@ -16,7 +16,7 @@ PREVIEW_SIDE = 320
 
 @dataclass(frozen=True)
 class Surveyed:
-    """An image that can be decoded. `size`: (width, height) in pixels after EXIF orientation. `mask`: its file."""
+    """A readable image. `size`: (width, height) in pixels after EXIF orientation. `mask`: its mask file."""
 
     file: FoundFile
     size: tuple[int, int]
@@ -34,7 +34,7 @@ def survey(
     num_workers: int | None,
     series: str = "",
 ) -> Iterator[Surveyed | Rejected]:
-    """What became of each file, in order. Writes the previews, whose names begin with `series`."""
+    """Yield the result for each file, in order. Writes previews, whose names begin with `series`."""
     (output / "previews").mkdir(parents=True, exist_ok=True)
     needs = [output, *dict.fromkeys(file.root for file in images)]
     yield from workers.map(Work.of(Look(rules, output, series), needs), list(enumerate(images)), num_workers)
@@ -42,14 +42,14 @@ def survey(
 
 @dataclass(frozen=True)
 class Look:
-    """Looks at one image after the other."""
+    """Reads an image, as picklable function of workers."""
 
     rules: DecodeRules
     output: Path
     series: str
 
     def __call__(self, numbered: tuple[int, FoundFile]) -> Surveyed | Rejected:
-        """The image and its number among all."""
+        """Read (number of the image, file)."""
         index, file = numbered
         preview = f"previews/{self.series}{index:04d}_{file_stem(file)}.webp"
         try:
@@ -66,13 +66,13 @@ class Look:
 
 
 def file_stem(file: FoundFile) -> str:
-    """The image's own name, fit for a file of ours: letters, digits and a few signs, at most 40."""
+    """Return the image's name as a safe file stem: letters, digits, "-" and "_", at most 40 characters."""
     kept = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in file.path.stem)
     return kept[:40].strip("-") or "image"
 
 
 def duplicates(surveyed: Sequence[Surveyed]) -> dict[int, int]:
-    """Indices of images whose very pixels came before, and the index of the first."""
+    """Return the index of each image with an identical earlier one, and the index of the first of these."""
     first: dict[str, int] = {}
     return {
         index: known
@@ -82,7 +82,7 @@ def duplicates(surveyed: Sequence[Surveyed]) -> dict[int, int]:
 
 
 def repeated_in(concept: Sequence[Surveyed], prior: Sequence[Surveyed]) -> dict[str, str]:
-    """Names of images of `prior` that are also in `concept`, the very same or nearly, and their names there."""
+    """Return the names of `prior` images that are also in `concept`, identical or nearly so, and their names there."""
     both = [*concept, *prior]
     exact = {item.fingerprint.exact: item.file.name for item in concept}
     near = nearest_before([item.fingerprint for item in both])
@@ -95,7 +95,7 @@ def repeated_in(concept: Sequence[Surveyed], prior: Sequence[Surveyed]) -> dict[
 
 
 def near_duplicates(surveyed: Sequence[Surveyed]) -> Iterator[str]:
-    """A line for each picture that is nearly an earlier one, the very same ones left out."""
+    """Warn of each picture with an earlier near duplicate. Identical pictures are left out."""
     for later, earlier in nearest_before([item.fingerprint for item in surveyed]).items():
         one, other = surveyed[earlier], surveyed[later]
         if one.fingerprint.exact != other.fingerprint.exact:

@@ -8,7 +8,7 @@ from preprocess.errors import DatasetError
 
 
 def read_text(path: Path) -> str:
-    """UTF-8 (with or without BOM), UTF-16 with BOM, else Windows-1252; in NFC, without NUL.
+    """Read UTF-8 (with or without BOM), UTF-16 with BOM, else Windows-1252. Returns NFC text without NUL characters.
 
     Raises DatasetError when the file cannot be read.
     """
@@ -24,11 +24,12 @@ def read_text(path: Path) -> str:
 
 
 def one_line(text: str) -> str:
-    """Single spaces, no line breaks."""
+    """Return the text on one line, with single spaces."""
     return re.sub(r"\s+", " ", text).strip()
 
 
 def name_key(name: str) -> str:
-    """What makes two file names the same: "./A\\b.PNG" and "a/b.png", composed and decomposed umlauts."""
+    """Normalise a file name for comparison: "./A\\b.PNG" equals "a/b.png"; composed and decomposed umlauts are
+    equal."""
     parts = [part for part in name.replace("\\", "/").strip().split("/") if part not in ("", ".")]
     return unicodedata.normalize("NFC", "/".join(parts)).casefold()

@@ -13,10 +13,10 @@ Result = TypeVar("Result")
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], num_workers: int | None = None
 ) -> Iterator[Result]:
-    """`function` of each item, in the order of the items. Threads: Pillow and numpy work outside the interpreter lock.
+    """Yield `function` of each item, in order. Threads suffice: Pillow and numpy release the interpreter lock.
 
-    `num_workers`: threads, one a core where it is None; 0: the caller's own. An exception of the function is raised
-    when its item's turn comes; closing the iterator drops what is waiting.
+    `num_workers`: number of threads; None: one per core; 0: the caller's thread. An exception of `function` is raised
+    at the place of its item; closing the iterator cancels waiting items.
     """
     if num_workers == 0:
         yield from map(function, items)

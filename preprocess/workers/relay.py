@@ -11,9 +11,9 @@ Result = TypeVar("Result")
 def relay(
     source: Generator[Report, Any, Result], translate: Callable[[Report], Other | None]
 ) -> Generator[Other, None, Result]:
-    """What `translate` makes of each report; None passes one over. Returns the source's result.
+    """Yield `translate` of each report that is not None. Returns the source's result.
 
-    Closing it closes the source.
+    Closing the generator closes the source.
     """
     try:
         while True:
@@ -29,11 +29,11 @@ def relay(
 
 
 def drain(source: Generator[Report, Any, Result], see: Callable[[Report], None]) -> Result:
-    """Show every report to `see`; return the result."""
+    """Pass every report to `see`, and return the result."""
     shown: Generator[Any, None, Result] = relay(source, see)
     try:
         next(shown)
-    except StopIteration as stop:  # nothing is passed on, so the first is the end
+    except StopIteration as stop:  # relay yields nothing, since `see` returns None
         result: Result = stop.value
         return result
     raise AssertionError("`see` returned something")
