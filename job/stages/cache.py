@@ -6,6 +6,7 @@ import torch
 
 from families.family import frozen_reader
 from job.known_prompts import known_prompts
+from job.memory import memory_plan
 from job.progress import Progress, stage_progress
 from job.stage import Job
 from preprocess.workers.relay import relay
@@ -18,6 +19,7 @@ def cache(job: Job) -> Generator[Progress, None, None]:
     """Fills examples, and base: the weights lie on their devices from here on."""
     for count in reading_ahead(job):
         yield job.progress(f"reading {count} prompts")
+    yield from memory_plan(job)
     place = put_on_device(job)
     yield job.progress(f"caching the latents of {count_views(job.dataset.examples)} pictures in {place}")
     first, last = job.span
