@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_processor import (
     Attention,
     AttnProcessor2_0,
@@ -100,7 +101,8 @@ class OneBackend:
 
 
 def _layers(denoiser: nn.Module) -> Iterator[Any]:
-    return (module for module in denoiser.modules() if isinstance(module, Attention))
+    """The classes of FLUX and later are others than those of UNets and SD3."""
+    return (module for module in denoiser.modules() if isinstance(module, (Attention, AttentionModuleMixin)))
 
 
 def _processor(name: AttentionName, usual: Any) -> Any:

@@ -6,12 +6,13 @@ from collections import Counter
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import diffusers.models.attention_processor as processors
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers.models.attention import AttentionModuleMixin
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,11 +24,12 @@ from settings.record import ConfigError
 from settings.sections.speed import AttentionName
 from tests.conftest import EXAMPLE
 from tests.families.golden_curves import curve_config, curve_training
-from tests.tiny_models import TINY_MODELS
+from tests.tiny_models import TINY_MODELS, load_tiny, opened
 from trainer.execution.attention import AttentionSteps, require_attention
 from trainer.execution.compiled_blocks import CompiledBlocks, CompiledSteps
 from trainer.loop import Step
 
+KINDS = (processors.Attention, AttentionModuleMixin)
 CPU = torch.device("cpu")
 FLASH, MATH = "_scaled_dot_product_flash_attention_for_cpu", "_safe_softmax"
 
@@ -47,7 +49,7 @@ class Operators(TorchDispatchMode):
 @pytest.fixture(params=["sd15", "sd3"])
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[ModelFamily, str]:
     folder = TINY_MODELS[request.param](tmp_path / "base")
-    return load_base_model(str(folder), torch.float32), str(folder)
+    return opened(folder), str(folder)
 
 
 def steps_with(base: tuple[ModelFamily, str], **settings: Any) -> tuple[list[Step], Counter[str]]:
@@ -68,7 +70,7 @@ def steps_with(base: tuple[ModelFamily, str], **settings: Any) -> tuple[list[Ste
 
 
 def layers(family: ModelFamily) -> list[Any]:
-    return [module for module in family.denoiser.modules() if isinstance(module, processors.Attention)]
+    return [module for module in family.denoiser.modules() if isinstance(module, KINDS)]
 
 
 @pytest.mark.parametrize("checkpointing", ["never", "always"])
@@ -84,6 +86,20 @@ def test_the_implementation_is_the_one_asked_for(base: tuple[ModelFamily, str], 
     for ours, wanted in zip(by_math, as_torch_chooses, strict=True):
         assert ours.losses == pytest.approx(wanted.losses, rel=1e-4)
         assert ours.gradient_norms == pytest.approx(wanted.gradient_norms, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["flux1", "flux2"])
+def test_flux_has_attention_layers_of_its_own(kind: str, tmp_path: Path) -> None:
+    family, folder = load_tiny(kind, tmp_path / "base"), str(tmp_path / "base")
+    steps_with((family, folder), attention="auto")  # reads the prompts
+    as_torch_chooses, chosen = steps_with((family, folder), attention="auto")
+    by_math, math = steps_with((family, folder), attention="math")
+    assert chosen[FLASH] == math[MATH] - chosen[MATH] > 0 == math[FLASH]
+    for ours, wanted in zip(by_math, as_torch_chooses, strict=True):
+        assert ours.losses == pytest.approx(wanted.losses, rel=1e-4)
+    with pytest.raises(ConfigError, match=r"xformers is not known to do what Flux2?AttnProcessor does"):
+        AttentionSteps(cast(Any, None), family.denoiser, "xformers")
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from families.registry import load_base_model
 from settings.record import ConfigError
 from settings.training import build_config
 from tests.families.golden_curves import curve_config, curve_training
-from tests.tiny_models import TINY_MODELS, load_tiny
+from tests.tiny_models import TINY_MODELS, load_tiny, opened
 from trainer.execution.accumulation import OutOfMemory
 from trainer.execution.gradient_checkpointing import GradientCheckpointing
 from trainer.loop import Step
@@ -27,11 +27,14 @@ def curve(family: ModelFamily, base: str, **settings: Any) -> tuple[list[Step], 
     return steps, on
 
 
-@pytest.mark.parametrize("name", ["sd15", pytest.param("sdxl", marks=pytest.mark.slow), "sd3"])
+SLOW_ONES = [pytest.param(name, marks=pytest.mark.slow) for name in ("sdxl", "flux1", "flux2")]
+
+
+@pytest.mark.parametrize("name", ["sd15", "sd3", *SLOW_ONES])
 @pytest.mark.parametrize("settings", [{}, {"prior_matching_weight": 0.5}])
 def test_the_training_is_the_same_bit_for_bit(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
     base = str(TINY_MODELS[name](tmp_path / "base"))
-    family = load_base_model(base, torch.float32)
+    family = opened(Path(base))
     kept, off = curve(family, base, gradient_checkpointing="never", **settings)
     computed_again, on = curve(family, base, gradient_checkpointing="always", **settings)
     assert kept == computed_again
