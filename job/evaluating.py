@@ -67,7 +67,7 @@ def evaluating(
     Returns what evaluation.json holds. `span`: fractions of the job.
     """
     kept = Checkpoints(output.checkpoints)
-    files = {step: kept.path(step) / WEIGHTS for step in kept.steps()}
+    files = {step: kept.path(step) / WEIGHTS for step in kept.due_steps()}
     files[last_step] = output.weights
     stages = evaluate_checkpoints(validation, preparation, base_model, family, dataset, files, encoders)
     first, last = span

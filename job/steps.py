@@ -1,7 +1,7 @@
 """The training stage of a job: steps with logging, checkpoints and validation scores."""
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from job.output_folder import OutputFolder
@@ -9,61 +9,126 @@ from job.progress import Progress, StepReporter, keep_lines
 from job.samples import SampleSettings, write_samples_of_step
 from sampler.sampler import Sampler
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
-from trainer.checkpoints.training_state import restore
+from trainer.checkpoints.state_file import size_of
+from trainer.checkpoints.training_state import capture, restore
 from trainer.distributed.processes import Processes
 from trainer.distributed.sharded_base import WHOLE, Base
 from trainer.distributed.synchronized_steps import synchronized_steps
+from trainer.loop import Step
 from trainer.monitoring.step_watch import StepWatch
 from trainer.training import Training
 
 Span = tuple[float, float]
 """Fractions of the job at which something begins and ends."""
+KEPT_UNASKED = 1_000_000_000
+"""Bytes of the state at the end of a run that are kept where nothing else is set."""
 
 
 def train(
     training: Training, output: OutputFolder, samples: SampleSettings, base: Base = WHOLE, span: Span = (0.0, 1.0)
 ) -> Iterator[Progress]:
-    """Step by step. At the end the best step's state is on the model: the last one's where nothing is scored.
+    """Step by step. At the end the best step's state is on the model, the last one's where nothing is scored, and in
+    weights.safetensors.
 
+    What is due at a step is done before its first line is given, so that it is done once, wherever the caller stops.
     Whatever ends it early, what was trained so far is saved first. `base` is apart before and after. `span`: fractions
     of the job.
     """
-    trainer, config = training.trainer, training.config
-    reporter = StepReporter(output.metrics, trainer.max_train_steps, *span, resumed_at=trainer.step)
-    checkpoints = Checkpoints(output.checkpoints, config.keep_checkpoints)
+    trainer = training.trainer
+    checkpoints = Checkpoints(output.checkpoints, training.config.keep_checkpoints)
     validation = Validation(training, output, span)
-    watch = StepWatch(training)
+    work = WorkOfSteps(training, output, samples, checkpoints, validation, span)
     steps = synchronized_steps(trainer, Processes(trainer.accelerator), base)
     finished = False
     try:
         yield from validation.before_training()
-        for step in steps:
-            diagnostics, warnings = watch.look(step)
-            reporter.total = trainer.max_train_steps
-            yield reporter.report(step, diagnostics)
-            for warning in warnings:
-                yield Progress(warning, _fraction(training, span), step=step.number, warning=True)
-            better = False
-            if validation.due(step.number):
-                better = yield from validation.observe(step.number)
-            if better or (config.checkpointing_steps and step.number % config.checkpointing_steps == 0):
-                checkpoints.protected = {training.best.step} if training.best.step else set()
-                checkpoints.write(training)
-            if config.sample_steps and step.number % config.sample_steps == 0:
-                write_samples_of_step(samples, Sampler(training.family), output, step.number, training.triggers)
-            if training.best.waited_enough:
-                stopped = f"no better step in {training.best.since} validations: stopping early"
-                yield Progress(stopped, _fraction(training, span), step=step.number)
-                break
+        while not training.best.waited_enough and (step := next(steps, None)) is not None:
+            yield from work.after(step)
         finished = True
     except GeneratorExit:  # between two steps: only there the state is whole
-        checkpoints.write(training)
+        work.keep_state()
         raise
     finally:
         steps.close()
         if not finished and trainer.step > 0:
             training.write(output.weights)
-    yield from _return_to_the_best(training, checkpoints, span[1])
+    state_line = _keep_the_end(training, work)
+    told = list(_return_to_the_best(training, checkpoints))
+    training.write(output.weights)
+    yield from (Progress(line, span[1]) for line in (*state_line, *told))
+
+
+class WorkOfSteps:
+    """What is to be done after a step: log it, look at it, and score, save and sample it where that is due."""
+
+    def __init__(
+        self,
+        training: Training,
+        output: OutputFolder,
+        samples: SampleSettings,
+        checkpoints: Checkpoints,
+        validation: "Validation",
+        span: Span,
+    ) -> None:
+        trainer = training.trainer
+        self._training, self._output, self._samples, self._span = training, output, samples, span
+        self._checkpoints, self._validation = checkpoints, validation
+        self._watch = StepWatch(training)
+        self._reporter = StepReporter(output.metrics, trainer.max_train_steps, *span, resumed_at=trainer.step)
+        self._saved = trainer.step  # a resumed run has this one
+
+    def after(self, step: Step) -> list[Progress]:
+        """Do it. Returns what is to be told, the step itself first."""
+        training, config = self._training, self._training.config
+        diagnostics, warnings = self._watch.look(step)
+        self._reporter.total = training.trainer.max_train_steps
+        told = [self._reporter.report(step, diagnostics)]
+        told += [self._line(warning, step, warning=True) for warning in warnings]
+        better = False
+        if self._validation.due(step.number):
+            scored, better = self._validation.observe(step.number)
+            told.append(scored)
+        if better or _is_due(config.checkpointing_steps, step):
+            self._checkpoints.protected = {training.best.step} if training.best.step else set()
+            self._checkpoints.write(training)
+            self._saved = step.number
+        if _is_due(config.sample_steps, step):
+            write_samples_of_step(self._samples, Sampler(training.family), self._output, step.number, training.triggers)
+        if training.best.waited_enough:
+            told.append(self._line(f"no better step in {training.best.since} validations: stopping early", step))
+        return told
+
+    def keep_state(self) -> None:
+        """A checkpoint of the step that was done last, where there is none."""
+        if self._saved != self._training.trainer.step:
+            self._checkpoints.write(self._training, extra=True)
+            self._saved = self._training.trainer.step
+
+    def forget_states(self) -> None:
+        """Remove checkpoints that only the end of an earlier part of the run has left."""
+        self._checkpoints.remove_extra()
+
+    def _line(self, text: str, step: Step, *, warning: bool = False) -> Progress:
+        return Progress(text, _fraction(self._training, self._span), step=step.number, warning=warning)
+
+
+def _is_due(every: int | None, step: Step) -> bool:
+    return every is not None and step.number % every == 0
+
+
+def _keep_the_end(training: Training, work: WorkOfSteps) -> list[str]:
+    """Keep the last step's state, or say why not. A run that was stopped before leaves no other checkpoint than one
+    that was not."""
+    keep = training.config.keep_state
+    size = size_of(capture(training))
+    if keep is None and size >= KEPT_UNASKED:
+        work.forget_states()
+        return [f"the state at the end takes {size / 1e9:.1f} GB and is not kept; keep_state: true keeps it"]
+    if keep is False:
+        work.forget_states()
+    else:
+        work.keep_state()
+    return []
 
 
 @dataclass
@@ -89,12 +154,11 @@ class Validation:
         if self.training.trainer.step == 0:
             yield self._line(0, self._measure(0))
 
-    def observe(self, step: int) -> Generator[Progress, None, bool]:
-        """Score a step. Returns whether it is the best up to now."""
+    def observe(self, step: int) -> tuple[Progress, bool]:
+        """Score a step. Returns what is to be told, and whether it is the best up to now."""
         figures = self._measure(step)
         better = self.training.best.observe(step, figures["score"])
-        yield self._line(step, figures)
-        return better
+        return self._line(step, figures), better
 
     def _measure(self, step: int) -> dict[str, float]:
         assert self.training.scorer is not None
@@ -116,14 +180,14 @@ def _fraction(training: Training, span: Span) -> float:
     return span[0] + (span[1] - span[0]) * training.trainer.step / training.trainer.max_train_steps
 
 
-def _return_to_the_best(training: Training, checkpoints: Checkpoints, fraction: float) -> Iterator[Progress]:
+def _return_to_the_best(training: Training, checkpoints: Checkpoints) -> Iterator[str]:
     best, last = training.best, training.trainer.step
     if best.step is None:
         return
     assert training.scorer is not None
     what = f"its {training.scorer.name} is {best.score:.4f}, the lowest"
     if best.step == last:
-        yield Progress(f"the last step is the best: {what}", fraction)
+        yield f"the last step is the best: {what}"
         return
     restore(training, read_checkpoint(checkpoints.path(best.step)))
-    yield Progress(f"returning step {best.step} and not the last one, {last}: {what}", fraction)
+    yield f"returning step {best.step} and not the last one, {last}: {what}"

@@ -16,5 +16,4 @@ def train(job: Job) -> Generator[Progress, None, None]:
     trackers = start_trackers(config.trackers, public_settings(config), output, first)
     events = steps.train(job.training, output, job.samples, job.base, job.span)
     yield from followed(events, trackers, output, first)
-    job.training.write(output.weights)
     shutil.rmtree(output.latents, ignore_errors=True)

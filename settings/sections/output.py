@@ -26,6 +26,12 @@ class OutputSection(Settings):
         None, ge=1, description="Number of checkpoints to keep, besides the best one; by default all"
     )
 
+    keep_state: Open[bool | None] = Field(
+        None,
+        description="Keep what --resume needs at the end of the run, to go on with more steps; by default where it "
+        "takes less than 1 GB",
+    )
+
     @model_validator(mode="after")
     def _output_rules(self) -> "OutputSection":
         if self.keep_checkpoints is not None and self.checkpointing_steps is None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 WEIGHTS = "weights.safetensors"
 NAME = re.compile(r"step_(\d{6,})")
 PARTIAL = ".partial-"
+EXTRA = "only-for-resume"
+"""A file that marks a checkpoint which is there because the run ended at that step, not because it was due."""
 
 
 class Checkpoints:
@@ -43,23 +45,44 @@ class Checkpoints:
         found = (NAME.fullmatch(path.name) for path in self.folder.iterdir() if path.is_dir())
         return sorted(int(match[1]) for match in found if match)
 
-    def write(self, training: Training) -> Path:
-        """Write the checkpoint of the current step, and delete the ones that are no longer kept."""
+    def due_steps(self) -> list[int]:
+        """Those that an uninterrupted run has, too."""
+        return [step for step in self.steps() if not self._is_extra(step)]
+
+    def write(self, training: Training, *, extra: bool = False) -> Path:
+        """Write the checkpoint of this step, and remove those that are not to be kept. `extra`: it is not due, and goes
+        when the next one is written."""
         target = self.path(training.trainer.step)
         partial = self.folder / f"{PARTIAL}{target.name}"
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        training.write(partial / WEIGHTS)
-        write_state(partial, capture(training))
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(partial, target)
+        try:
+            partial.mkdir(parents=True)
+            training.write(partial / WEIGHTS)
+            write_state(partial, capture(training))
+            if extra:
+                (partial / EXTRA).touch()
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(partial, target)
+        except OSError:  # a full disk: the room is needed
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        self.remove_extra(other_than=training.trainer.step)
         self._prune()
         return target
+
+    def remove_extra(self, other_than: int | None = None) -> None:
+        """Remove those that were only there to go on from."""
+        for step in self.steps():
+            if step != other_than and self._is_extra(step):
+                shutil.rmtree(self.path(step))
+
+    def _is_extra(self, step: int) -> bool:
+        return (self.path(step) / EXTRA).exists()
 
     def _prune(self) -> None:
         if self._keep is None:
             return
-        for step in self.steps()[: -self._keep]:
+        for step in self.due_steps()[: -self._keep]:
             if step not in self.protected:
                 shutil.rmtree(self.path(step))
 

@@ -30,6 +30,15 @@ def write_state(folder: Path, tree: Mapping[str, Any]) -> None:
             os.fsync(written.fileno())
 
 
+def size_of(tree: Any) -> int:
+    """Bytes of all tensors in a tree."""
+    if isinstance(tree, Tensor):
+        return tree.nbytes
+    if isinstance(tree, Mapping):
+        return sum(map(size_of, tree.values()))
+    return sum(map(size_of, tree)) if isinstance(tree, list | tuple) else 0
+
+
 def read_state(folder: Path) -> dict[str, Any]:
     """Read the tree with its tensors on the CPU. Tuples are returned as lists.
 
