@@ -15,6 +15,7 @@ from urllib3.util import Url, parse_url
 from fetching.addresses import Resolver, resolve
 from fetching.connection import Guard, guarded_session
 from fetching.data_uri import decode_data_uri
+from fetching.disk import is_disk_full
 from fetching.errors import DownloadError, DownloadTooLarge
 from fetching.rules import FetchRules
 
@@ -63,6 +64,8 @@ def download(
         with guard.watching(), guarded_session(guard) as session:
             downloaded = _download(url, target, rules, session)
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        if is_disk_full(error):
+            raise
         if not guard.expired:  # the error's own text may show a token
             raise DownloadError(f"{shown(url)}: cannot be fetched: {type(error).__name__}") from None
     if guard.expired:  # whatever arrived may be cut off

@@ -38,6 +38,8 @@ class Job:
     """Of the checkpoint to go on from."""
 
     phases: PhaseClock = field(default_factory=PhaseClock)
+    current: str | None = None
+    """Name of the stage that is under way."""
     done: list[str] = field(default_factory=list)
     """Names of the stages that are over."""
     span: tuple[float, float] = (0.0, 0.0)
@@ -101,7 +103,7 @@ def perform(job: Job, stage: Stage) -> Iterator[Progress]:
     """Run a stage, unless it is over already: a job that failed goes on with the stage that failed."""
     if stage.name in job.done:
         return
-    job.span = (stage.first, stage.last)
+    job.span, job.current = (stage.first, stage.last), stage.name
     if stage.timed:
         job.phases.begin(stage.name)
     else:

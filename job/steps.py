@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from job.output_folder import OutputFolder
@@ -16,6 +17,7 @@ from trainer.distributed.sharded_base import WHOLE, Base
 from trainer.distributed.synchronized_steps import synchronized_steps
 from trainer.loop import Step
 from trainer.monitoring.step_watch import StepWatch
+from trainer.trainables.trainable import TrainingDiverged
 from trainer.training import Training
 
 Span = tuple[float, float]
@@ -51,7 +53,8 @@ def train(
     finally:
         steps.close()
         if not finished and trainer.step > 0:
-            training.write(output.weights)
+            with suppress(TrainingDiverged):  # what is not finite is not kept
+                training.write(output.weights)
     state_line = _keep_the_end(training, work)
     told = list(_return_to_the_best(training, checkpoints))
     training.write(output.weights)

@@ -4,14 +4,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.publishing.errors import PublishingFailed
 from preprocess.errors import DatasetError
 from preprocess.progress_lines import progress_display
 from preprocess.uploads.archive import ArchiveLimits
 from preprocess.uploads.given_data import require_present, require_safe_archives
+from service.endings import STOPPED, SUCCESS, ending_of, remove_traces, what_is_kept
 from service.quick_imports import quick_imports
 from service.stop_signal import Stopped, StopSignal
 from settings.command_line.options import add_options, given_options
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from job.output_folder import OutputFolder
     from job.stage import Job
 
-SUCCESS, CRASHED, STOPPED = 0, 1, 130
 MAIN_SETTINGS = (
     "base_model", "concept_mode", "trigger_word", "class_word", "captioner", "mask", "resolution", "max_train_steps",
     "train_batch_size", "learning_rate", "adapter", "rank", "validation_steps", "checkpointing_steps", "seed",
@@ -90,28 +90,54 @@ def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
-    """Run the command. Returns the exit status: 0, 2 for wrong input, 130 when stopped, 1 for anything else."""
+    """Run the command. Returns the exit status: 0, 2 for wrong input, 130 when stopped, others as `service.endings` has
+    them, 1 for anything else."""
     arguments = build_parser(prog).parse_args(argv)
     try:
         _require_sound(arguments)  # before what takes seconds to import
     except (ConfigError, DatasetError) as error:
         return report_wrong_input(error)
-    with quick_imports():
-        from artifact.errors import ArtifactError
-        from families.errors import BaseModelError
-
+    started = Started()
     try:
         with StopSignal() as stop:
-            return _run(arguments, stop)
-    except (ConfigError, DatasetError, BaseModelError, ArtifactError) as error:
-        return report_wrong_input(error)
-    except PublishingFailed as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return CRASHED
-    except Stopped:
-        if is_main_process():
-            print("stopped before any step was trained: nothing was saved", file=sys.stderr, flush=True)
-        return STOPPED
+            return _run(arguments, stop, started)
+    except (Exception, Stopped) as error:
+        with quick_imports():
+            ending = ending_of(error, started.stage)
+        if ending is None:
+            _report_kept(started, remove=False)
+            raise
+        if not isinstance(error, Stopped) or is_main_process():
+            print(ending.text, file=sys.stderr, flush=True)
+        _report_kept(started, remove=ending.refused)
+        return ending.status
+
+
+@dataclass
+class Started:
+    """What is known of a run when it fails. `is_new`: its folder was made for it. `existed`: before, but empty."""
+
+    job: "Job | None" = None
+    output: "OutputFolder | None" = None
+    is_new: bool = False
+    existed: bool = False
+
+    @property
+    def stage(self) -> str | None:
+        """The one that is under way."""
+        return None if self.job is None else self.job.current
+
+
+def _report_kept(started: Started, *, remove: bool) -> None:
+    """`remove`: the folder of a new run that has left nothing."""
+    output = started.output
+    if output is None or not is_main_process():
+        return
+    kept = what_is_kept(output)
+    if kept is None and remove and started.is_new:
+        remove_traces(output, started.existed)
+    if kept is not None or started.job is not None:
+        print(kept or "nothing was saved", file=sys.stderr, flush=True)
 
 
 def _require_sound(arguments: argparse.Namespace) -> None:
@@ -127,8 +153,8 @@ def _require_sound(arguments: argparse.Namespace) -> None:
         require_safe_archives(archives, ArchiveLimits.of(config.preparation))
 
 
-def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
-    job = _job(arguments)
+def _run(arguments: argparse.Namespace, stop: StopSignal, started: Started) -> int:
+    job = started.job = _job(arguments, started)
     if not is_main_process():
         return _follow(job, stop)
     with quick_imports():
@@ -145,21 +171,16 @@ def _run(arguments: argparse.Namespace, stop: StopSignal) -> int:
             if stop.requested:
                 break
     if stop.requested:
-        print(
-            f"stopped; what was trained so far is in {job.output.weights}\n"
-            f"--resume latest --output {job.output.path} goes on with it",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"stopped; {what_is_kept(job.output)}", file=sys.stderr, flush=True)
         return STOPPED
     print(job.output.weights, flush=True)
     return SUCCESS
 
 
-def _job(arguments: argparse.Namespace) -> "Job":
+def _job(arguments: argparse.Namespace, started: Started) -> "Job":
     """A new run, or the one to go on with. Raises ConfigError."""
     config = resolve_config(arguments)
-    output = None if arguments.resume else _output_folder(arguments)
+    output = None if arguments.resume else _output_folder(arguments, started)
     with quick_imports():  # torch and diffusers take seconds: only now
         from job.resume import resume
         from job.stage import Job
@@ -168,10 +189,11 @@ def _job(arguments: argparse.Namespace) -> "Job":
         return Job(config, arguments.data, output)
     resumed = resume(arguments.resume, arguments.output, config, arguments.data)
     require_several_processes(resumed.config.shard_base)
+    started.output = resumed.output
     return Job(resumed.config, arguments.data, resumed.output, resumed.state)
 
 
-def _output_folder(arguments: argparse.Namespace) -> "OutputFolder":
+def _output_folder(arguments: argparse.Namespace, started: Started) -> "OutputFolder":
     """The folder of a new run. Only the first of several processes makes it."""
     from job.output_folder import OutputFolder, default_output
 
@@ -179,7 +201,11 @@ def _output_folder(arguments: argparse.Namespace) -> "OutputFolder":
         raise ConfigError("output: several processes need to agree on a folder. Give --output")
     if not is_main_process():
         return OutputFolder(arguments.output)
-    return OutputFolder.create(arguments.output or default_output(arguments.data[0]))
+    path = arguments.output or default_output(arguments.data[0])
+    started.existed = path.exists()
+    started.output = OutputFolder.create(path)
+    started.is_new = True
+    return started.output
 
 
 def _follow(job: "Job", stop: StopSignal) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from artifact.artifact import Artifact
+from artifact.errors import ArtifactError
 from artifact.metadata import ArtifactDescription
 from families.family import ModelFamily
 from families.loading.fingerprint import fingerprint
@@ -34,6 +35,7 @@ from trainer.trainables.kind import Placement, UpdateSettings
 from trainer.trainables.part import Parts
 from trainer.trainables.registry import build_trainables, place_parts
 from trainer.trainables.tokens import TokenPart
+from trainer.trainables.trainable import TrainingDiverged
 from trainer.validation.best import Best
 from trainer.validation.held_out_loss import HeldOutLoss
 from trainer.validation.scorer import Scorer
@@ -101,15 +103,23 @@ class Training:
         self.parts.remove()
 
     def write(self, path: Path) -> None:
-        """Write the artifact of the current step, with averaged weights where there are any."""
+        """Write the artifact of this moment, of averaged weights where there are any.
+
+        Raises TrainingDiverged, and writes nothing, where a value is not finite.
+        """
         with self.averaged():
             artifact = self.artifact()
-        artifact.write(
-            path,
-            self.config.save_precision,
-            architecture=self.family.architecture,
-            base_model_version=self.family.base_model_version,
-        )
+        try:
+            artifact.write(
+                path,
+                self.config.save_precision,
+                architecture=self.family.architecture,
+                base_model_version=self.family.base_model_version,
+            )
+        except ArtifactError as error:
+            raise TrainingDiverged(
+                f"the training has diverged: after step {self.trainer.step} {error}. Lower the learning rates."
+            ) from error
 
 
 def build_training(

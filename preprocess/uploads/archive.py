@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from fetching.disk import is_disk_full
 from preprocess.errors import DatasetError
 from settings.preparation import DataConfig
 
@@ -98,6 +99,8 @@ def _members_of(source: Path) -> Iterator[Iterator[Member]]:
         else:
             raise DatasetError(f"{source.name}: neither a zip nor a tar archive. Pack the images into a .zip.")
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        if is_disk_full(error):
+            raise
         raise DatasetError(f"{source.name}: cannot be read ({error}). Make the archive anew.") from error
 
 

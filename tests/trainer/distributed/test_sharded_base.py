@@ -16,7 +16,8 @@ from families.registry import load_base_model
 from job.output_folder import OutputFolder
 from job.progress import Progress
 from service import child_process
-from service.train_command import STOPPED, main
+from service.endings import STOPPED
+from service.train_command import main
 from settings.record import ConfigError
 from settings.training import build_config
 from tests.conftest import EXAMPLE, PROJECT

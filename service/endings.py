@@ -1,0 +1,102 @@
+"""How a training ends that does not finish: a line on what happened, a line on what is kept, a status by kind."""
+
+import errno
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fetching.disk import is_disk_full
+from job.publishing.errors import PublishingFailed
+from preprocess.errors import DatasetError
+from service.stop_signal import Stopped
+from settings.command_line.parser import WRONG_INPUT
+from settings.record import ConfigError
+
+if TYPE_CHECKING:
+    from job.output_folder import OutputFolder
+
+SUCCESS, CRASHED, DIVERGED, NOT_VERIFIED, DISK_FULL, OUT_OF_MEMORY, STOPPED = 0, 1, 3, 4, 5, 6, 130
+"""Exit statuses, besides WRONG_INPUT."""
+DOING = {
+    "load": "loading the base",
+    "prepare": "preparing the images",
+    "cache": "caching the latents",
+    "preview": "drawing the bare base's samples",
+    "build": "building the training",
+    "train": "training",
+    "sample": "sampling",
+    "verify": "verifying",
+    "evaluate": "evaluating",
+    "report": "writing the report",
+}
+"""What each stage of a job does, in a sentence with "while"."""
+OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOENT)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """`text`: what happened. `refused`: whether nothing of it is of use unless something was trained."""
+
+    text: str
+    status: int
+    refused: bool = True
+
+
+def ending_of(error: BaseException, stage: str | None) -> Ending | None:
+    """None for what no one expects, whose trace is wanted. `stage`: the name of the one that was under way."""
+    from artifact.errors import ArtifactError
+    from families.errors import BaseModelError
+    from job.verification.verify import VerificationFailed
+    from trainer.trainables.trainable import TrainingDiverged
+
+    doing = f" while {DOING[stage]}" if stage in DOING else ""
+    if isinstance(error, ConfigError | DatasetError | BaseModelError | ArtifactError):
+        return Ending(f"error: {error}", WRONG_INPUT)
+    if isinstance(error, Stopped):
+        return Ending(f"stopped{doing}", STOPPED)
+    if isinstance(error, TrainingDiverged):
+        return Ending(f"error: {error}", DIVERGED, refused=False)
+    if isinstance(error, VerificationFailed):
+        return Ending(f"error: {error}", NOT_VERIFIED, refused=False)
+    if isinstance(error, PublishingFailed):
+        return Ending(f"error: {error}", CRASHED, refused=False)
+    if is_disk_full(error):
+        return Ending(f"error: the disk is full{doing} ({_one_line(error)})", DISK_FULL)
+    if type(error).__name__ in ("OutOfMemory", "OutOfMemoryError"):  # ours, and torch's
+        return Ending(f"error: out of memory{doing}: {_one_line(error).removeprefix('out of memory ')}", OUT_OF_MEMORY)
+    if isinstance(error, OSError) and error.errno in OF_THE_DISK and error.filename is not None:
+        return Ending(f"error: {error.filename}: {error.strerror}{doing}", CRASHED)
+    return None
+
+
+def what_is_kept(output: "OutputFolder") -> str | None:
+    """A sentence on what a run has left, and how to go on; None where there is nothing to go on from or to use."""
+    steps = _checkpoints(output)
+    goes_on = f"--resume latest --output {output.path} goes on with it"
+    if output.weights.exists():
+        return f"what was trained so far is in {output.weights}" + (f"; {goes_on}" if steps else "")
+    if steps:
+        return f"the checkpoint of step {steps[-1]} is kept; {goes_on}"
+    return None
+
+
+def remove_traces(output: "OutputFolder", existed: bool) -> None:
+    """Of a new run that has left nothing: the same command works again. `existed`: the folder, empty, before it."""
+    if not existed:
+        shutil.rmtree(output.path, ignore_errors=True)
+        return
+    for path in output.path.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
+def _checkpoints(output: "OutputFolder") -> list[int]:
+    from trainer.checkpoints.folders import Checkpoints
+
+    return Checkpoints(output.checkpoints).steps()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
