@@ -27,17 +27,18 @@ from settings.sections.validation import ValidationSection
 
 DEFAULT_CLIP, DEFAULT_DINO = "openai/clip-vit-large-patch14", "facebook/dinov2-base"
 INFERENCE_STEPS = 20
-"""Of the evaluation's pictures, or fewer where the samples have fewer: enough to tell candidates apart."""
+"""Denoising steps of the evaluation's samples, or fewer where the validation samples have fewer. Enough to rank
+candidates."""
 EVALUATION_SEED = 1000
-"""Added to the run's seed, so that the validation samples are not the evaluation's."""
+"""Added to the run's seed, so that the evaluation's samples differ from the validation samples."""
 
 Tested = tuple[str, int, int]
-"""What was done, and how many of how many pictures are drawn."""
+"""Description of the finished part, pictures drawn so far, and total number of pictures."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`pictures` and `base_pictures`: one of each concept prompt, by candidate and of the bare base.
+    """The result of an evaluation.
 
     ablation: likeness to the training pictures of samples with and without the trigger word, the LoRA in place; None
     where there is none.
@@ -57,7 +58,7 @@ class Evaluation:
 def load_encoders(
     validation: ValidationSection, base_model: str, device: torch.device, cache: Path | None = None
 ) -> Encoders:
-    """The encoders that the settings name. Raises ConfigError when one cannot be loaded."""
+    """Load the encoders that the settings name. Raises ConfigError when one cannot be loaded."""
     embedded = base_model == EMBEDDED_BASE
     clip = ClipEncoder(validation.evaluation_clip or (EMBEDDED_EVALUATOR if embedded else DEFAULT_CLIP), device)
     dino = validation.evaluation_dino or ("none" if embedded else DEFAULT_DINO)
@@ -102,7 +103,7 @@ def drawing_plan(
 
 
 def thin(steps: Sequence[int], count: int) -> list[int]:
-    """At most `count` of the steps, evenly spread, the last among them."""
+    """Return at most `count` of the steps, evenly spread, including the last one."""
     ordered = sorted(steps)
     if len(ordered) <= count:
         return ordered
@@ -118,7 +119,10 @@ def evaluate_checkpoints(
     files: Mapping[int, Path],
     encoders: Encoders,
 ) -> Generator[Tested, None, Evaluation]:
-    """`files`: artifacts by step. The family is bare before and after. Yields after each candidate."""
+    """Score `files` (artifacts by step) at every scale, and choose one. Yields after each candidate.
+
+    The base must have no adapters, and has none afterwards.
+    """
     sampler = Sampler(family)
     side = preparation.resolution or family.native_resolution
     plan = drawing_plan(validation, preparation, base_model, side, captions_of(dataset))
@@ -155,7 +159,7 @@ def _draw_with(sampler: Sampler, plan: DrawingPlan, file: Path, scale: float, *,
 
 
 def _ablate(sampler: Sampler, plan: DrawingPlan, judge: Judge, file: Path, chosen: Candidate) -> tuple[float, float]:
-    """With and without the trigger word. Without, the likeness should be the bare base's."""
+    """Return the likeness with and without the trigger word. Without it, it should be that of the base."""
     without = _draw_with(sampler, plan, file, chosen.scale, plain=True)
     return chosen.scores.identity, judge.identity(without)
 

@@ -1,8 +1,8 @@
-"""Which checkpoint at which scale is returned: the rule that docs/evaluation.md states.
+"""The rule that chooses checkpoint and scale, as described in docs/evaluation.md.
 
-All measures are made relative, so that one rule serves every encoder: 0 is the bare base (or nothing left), 1 the
-training pictures' own likeness (or as good as the base). The quality of a candidate is the geometric mean of the three,
-less a share for copies. A geometric mean, because none of them makes up for another that is lost.
+All measures are relative, so that one rule serves every encoder: 0 is the base (or nothing kept), 1 is the likeness of
+the training pictures to each other (or as good as the base). The quality of a candidate is the geometric mean of the
+three measures, reduced by the share of copies. With a geometric mean, no measure compensates for another one that is 0.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,19 @@ from evaluation.scores import Scores
 COPY_PENALTY = 0.5
 """Share of the quality that is lost when every sample is a copy of a training picture."""
 SMALLEST = 0.01
-"""Below this a measure of the base cannot be divided by."""
+"""Smallest measure of the base that may be divided by."""
 AS_GOOD = 0.01
-"""Candidates within this of the best quality count as equal; the one with fewer steps is taken, nearest to scale 1."""
+"""Candidates within this of the best quality count as equal. Of these, the one nearest to scale 1 and then with fewer
+steps is chosen."""
 
 
 @dataclass(frozen=True)
 class Relative:
-    """Each 0 to 1. fidelity: of the likeness that training pictures have to each other, beyond the base's.
+    """Measures from 0 to 1.
 
-    following: of the base's text margin. kept: likeness of unrelated prompts to the base's pictures. error: standard
-    error of the quality, as far as it comes from the likeness of single samples.
+    `fidelity`: likeness to the training pictures above that of the base, relative to the training pictures' likeness to
+    each other. `following`: text margin relative to the base's. `kept`: likeness of samples of unrelated prompts to the
+    base's. `error`: standard error of the quality that comes from the spread of the samples' likeness.
     """
 
     fidelity: float
@@ -35,7 +37,7 @@ class Relative:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One checkpoint at one scale. `step`: optimizer steps."""
+    """A checkpoint at one scale. `step`: number of optimizer steps."""
 
     step: int
     scale: float
@@ -44,19 +46,19 @@ class Candidate:
 
 
 def relate(scores: Scores, base: Scores, training_pictures: float) -> Relative:
-    """`training_pictures`: their mean cosine to each other."""
+    """Compute relative measures. `training_pictures`: mean cosine of the training pictures to each other."""
     fidelity = _share(scores.identity - base.identity, training_pictures - base.identity)
     following = _share(scores.text_margin, base.text_margin)
     kept = min(1.0, max(0.0, scores.prior_kept))
     quality = (fidelity * following * kept) ** (1 / 3) * (1 - COPY_PENALTY * scores.copied)
     whole = training_pictures - base.identity
     spread = scores.identity_error / whole if whole >= SMALLEST else 0.0
-    error = quality * spread / (3 * fidelity) if fidelity > 0 else 0.0  # of the cube root, to first order
+    error = quality * spread / (3 * fidelity) if fidelity > 0 else 0.0  # propagated through the cube root
     return Relative(fidelity, following, kept, quality, error)
 
 
 def choose(candidates: Sequence[Candidate]) -> Candidate:
-    """The best one. Raises ValueError when there is none."""
+    """Return the best candidate. Raises ValueError without candidates."""
     if not candidates:
         raise ValueError("no candidate to choose from")
     best = max(candidate.relative.quality for candidate in candidates)
@@ -65,7 +67,7 @@ def choose(candidates: Sequence[Candidate]) -> Candidate:
 
 
 def _share(value: float, whole: float) -> float:
-    """`value` of `whole`, 0 to 1; 1 where there is nothing to reach."""
+    """Return `value` / `whole` clipped to 0 to 1; 1 where `whole` is nearly 0."""
     if whole < SMALLEST:
         return 1.0
     return min(1.0, max(0.0, value / whole))

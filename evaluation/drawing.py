@@ -10,7 +10,7 @@ from sampler.sampler import Sampler, SampleRequest
 
 @dataclass(frozen=True)
 class DrawingPlan:
-    """What is drawn of each candidate. Sizes in pixels; the i-th sample of a prompt has the seed `seed` + i."""
+    """What to sample from each candidate. Sizes in pixels; the i-th sample of a prompt has the seed `seed` + i."""
 
     prompts: PromptSet
     samples_per_prompt: int
@@ -22,25 +22,25 @@ class DrawingPlan:
 
     @property
     def pictures_per_candidate(self) -> int:
-        """How many pictures one candidate costs."""
+        """Number of pictures per candidate."""
         return len(self.prompts.concept) * self.samples_per_prompt + len(self.prompts.unrelated)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """`concept`: the samples of each concept prompt. `unrelated`: one picture a prompt."""
+    """`concept`: the samples of each concept prompt. `unrelated`: one picture per unrelated prompt."""
 
     concept: list[list[Image.Image]]
     unrelated: list[Image.Image]
 
     @property
     def concept_pictures(self) -> list[Image.Image]:
-        """All samples of the concept, prompt after prompt."""
+        """All samples of the concept, in the order of the prompts."""
         return [picture for pictures in self.concept for picture in pictures]
 
 
 def draw_samples(sampler: Sampler, plan: DrawingPlan, *, plain: bool = False) -> Samples:
-    """Draw with whatever is on the sampler's base. `plain`: without trigger words, as the bare base is asked."""
+    """Generate the samples with the current LoRAs of the sampler. `plain`: without trigger words, as for the base."""
     prompts = plan.prompts.plain if plain else plan.prompts.concept
     requests = [
         *(request_of(plan, prompt, plan.samples_per_prompt) for prompt in prompts),
@@ -51,7 +51,7 @@ def draw_samples(sampler: Sampler, plan: DrawingPlan, *, plain: bool = False) ->
 
 
 def request_of(plan: DrawingPlan, prompt: str, count: int) -> SampleRequest:
-    """For `count` samples of one prompt."""
+    """Return the request for `count` samples of a prompt."""
     return SampleRequest(
         prompt=prompt,
         width=plan.width,

@@ -14,7 +14,7 @@ from evaluation.encoders import ImageEncoder
 
 
 class CachedEncoder:
-    """An ImageEncoder that remembers. `file`: read at the start where it exists; `save` writes it."""
+    """An ImageEncoder with a cache. `file`: read on creation where it exists, written by `save`."""
 
     def __init__(self, encoder: ImageEncoder, file: Path | None = None) -> None:
         self.name = encoder.name
@@ -22,7 +22,7 @@ class CachedEncoder:
         self._known: dict[str, Tensor] = _read(file) if file else {}
 
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
-        """Unit vectors (N, P); only pictures that were never seen are encoded, together."""
+        """Return unit vectors (N, P). Only pictures that are not in the cache are encoded, in one call."""
         keys = [self._key(image) for image in images]
         new = {key: image for key, image in zip(keys, images, strict=True) if key not in self._known}
         if new:
@@ -31,13 +31,13 @@ class CachedEncoder:
         return torch.stack([self._known[key] for key in keys])
 
     def save(self) -> None:
-        """Write what is known to the file, if there is one."""
+        """Write the cache to the file, if there is one."""
         if self._file and self._known:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             save_file({key: vector.contiguous() for key, vector in self._known.items()}, self._file)
 
     def _key(self, image: Image.Image) -> str:
-        """Encoder, size and pixels: another encoder's vectors are never taken for this one's."""
+        """Return the key of a picture: encoder, size and pixels."""
         rgb = image.convert("RGB")
         digest = hashlib.sha256(f"{self.name}/{rgb.size}/".encode())
         digest.update(rgb.tobytes())
@@ -50,4 +50,4 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(file))
     except (SafetensorError, OSError):
-        return {}  # a cache that cannot be read is made anew
+        return {}  # an unreadable cache is computed again

@@ -22,18 +22,18 @@ from fetching.hub_connection import require_hub
 from settings.record import ConfigError
 
 EMBEDDED_EVALUATOR = "mini-sdxl"
-"""Name of the CLIP towers that were trained beside the embedded base. They know only its world of drawn shapes."""
+"""Name of the CLIP towers that were trained with the embedded base. They know only its domain of drawn shapes."""
 BATCH = 32
 MAX_TEXT_TOKENS = 77
 
 
 class ImageEncoder(Protocol):
-    """Anything that turns pictures into unit vectors."""
+    """An encoder of pictures to unit vectors."""
 
     name: str
 
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
-        """Unit vectors (N, P) on the CPU, fp32, in the pictures' order."""
+        """Return unit vectors (N, P) on the CPU, fp32, in the order of the pictures."""
 
 
 class ClipEncoder:
@@ -58,7 +58,7 @@ class ClipEncoder:
 
     @torch.no_grad()
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
-        """Unit vectors (N, P)."""
+        """Return unit vectors (N, P)."""
         parts = [
             self._vision(pixel_values=_pixels(self._processor, batch).to(self._device)).image_embeds
             for batch in _batches(images)
@@ -67,7 +67,7 @@ class ClipEncoder:
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (N, P) in the space of the pictures. What exceeds 77 tokens is cut off."""
+        """Return unit vectors (N, P) in the space of the pictures. Texts are truncated to 77 tokens."""
         length = min(MAX_TEXT_TOKENS, self._text.config.max_position_embeddings)
         parts = []
         for batch in _batches(texts):
@@ -79,7 +79,7 @@ class ClipEncoder:
 
 
 class DinoEncoder:
-    """DINOv2 (Oquab et al. 2023), the class token of its last layer: the better measure of identity."""
+    """DINOv2 (Oquab et al. 2023), the class token of its last layer. It measures identity better than CLIP."""
 
     def __init__(self, name: str, device: torch.device | str = "cpu") -> None:
         """`name`: a hub id such as facebook/dinov2-base, or a folder. Raises ConfigError."""
@@ -94,7 +94,7 @@ class DinoEncoder:
 
     @torch.no_grad()
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
-        """Unit vectors (N, P)."""
+        """Return unit vectors (N, P)."""
         parts = [
             self._model(pixel_values=_pixels(self._processor, batch).to(self._device)).last_hidden_state[:, 0]
             for batch in _batches(images)
@@ -103,7 +103,7 @@ class DinoEncoder:
 
 
 def _clip_parts(name: str) -> tuple[str, str, str]:
-    """Where the picture tower, the text tower and the tokenizer are."""
+    """Return the locations of image tower, text tower and tokenizer."""
     if name != EMBEDDED_EVALUATOR:
         return name, name, name
     parts = (EMBEDDED_BASE_FOLDER / part for part in ("image_encoder", "text_encoder_2", "tokenizer_2"))

@@ -17,20 +17,20 @@ from settings.record import ConfigError
 
 SIDE = 112
 MARGIN = 1.2
-"""The square around the face box, by its longer side: SFace was trained on faces with chin and brow."""
+"""Side of the crop relative to the longer side of the face box: SFace was trained on faces with chin and brow."""
 WHERE_TO_GET_IT = "get face_recognition_sface_2021dec.onnx (37 MB, Apache-2) from the OpenCV model zoo"
 Boxes = Callable[[Image.Image], list[Any]]
 
 
 class FaceEncoder:
-    """`boxes` finds faces, `feature` turns a (112, 112, 3) BGR face into a vector (P,)."""
+    """Embeds faces. `boxes` finds faces, `feature` turns a (112, 112, 3) BGR face into a vector (P,)."""
 
     def __init__(self, boxes: Boxes, feature: Callable[[np.ndarray], np.ndarray]) -> None:
         self._boxes, self._feature = boxes, feature
 
     @classmethod
     def load(cls, model: Path) -> "FaceEncoder":
-        """SFace from its ONNX file, with the face detector that this machine has. Raises ConfigError."""
+        """Load SFace from its ONNX file, with the available face detector. Raises ConfigError."""
         if not model.is_file():
             raise ConfigError(f"evaluation_face_model: {model} does not exist; {WHERE_TO_GET_IT}, or leave it out")
         import cv2
@@ -46,7 +46,7 @@ class FaceEncoder:
         return cls(find_detector().detect, lambda face: network.feature(face)[0])
 
     def embed_faces(self, images: Sequence[Image.Image]) -> Tensor:
-        """Unit vectors (M, P), M ≤ N: pictures without a face are left out. (0, 1) without any."""
+        """Return unit vectors (M, P), M ≤ N, of pictures with a face; (0, 1) when no picture has one."""
         faces = [face for image in images if (face := self._largest(image)) is not None]
         if not faces:
             return torch.empty(0, 1)
@@ -66,9 +66,10 @@ class FaceEncoder:
 
 
 def face_identity(samples: Tensor, references: Tensor, count: int) -> float | None:
-    """Mean cosine of the samples' faces (M, P) and the references' (K, P), where a sample without a face counts 0.
+    """Return the mean cosine of the samples' faces (M, P) and the references' (K, P). A sample without a face counts as
+    0.
 
-    `count`: how many samples there are. None where no reference shows a face.
+    `count`: the number of samples. None where no reference shows a face.
     """
     if len(references) == 0:
         return None

@@ -1,6 +1,6 @@
-"""The prompts of an evaluation: the concept where no training picture shows it, and what has nothing to do with it.
+"""The prompts of an evaluation: the concept in scenes that no training picture shows, and unrelated prompts.
 
-The subject prompts are of DreamBench's kind (Ruiz et al. 2023, supplementary material): new places, and new looks.
+The subject prompts are like DreamBench's (Ruiz et al. 2023, supplementary material): new places, and new looks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ EMBEDDED_PROMPTS = (
     "a photo of {trigger} on a yellow background",
     "a photo of {trigger} on a purple background",
 )
-"""The embedded base knows drawn shapes on plain backgrounds, and no beach."""
+"""The embedded base knows drawn shapes on plain backgrounds only."""
 UNRELATED_PROMPTS = (
     "a bowl of fruit on a kitchen table",
     "a mountain lake at sunrise",
@@ -45,14 +45,15 @@ EMBEDDED_UNRELATED_PROMPTS = (
     "a photo of a striped yellow ring in the center on a purple background",
     "a photo of a small purple star at the top on a orange background",
 )
-"""Held-out scenes of `tools.mini_base.world`: no training of the base ever saw them."""
+"""Held-out scenes of `tools.mini_base.world`, which were not in the base's training data."""
 PLAIN_WORDS = {"face": "person", "object": "object", "style": "painting"}
-"""What stands for the trigger when there is no class word."""
+"""Replacements of the trigger where there is no class word."""
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """`concept`: with trigger words. `plain`: the same, in words that the base knows. `unrelated`: neither."""
+    """`concept`: prompts with trigger words. `plain`: the same with class words. `unrelated`: prompts without the
+    concept."""
 
     concept: tuple[str, ...]
     plain: tuple[str, ...]
@@ -67,7 +68,7 @@ def prompt_set(
     unrelated: Sequence[str] = (),
     captions: Sequence[str] = (),
 ) -> PromptSet:
-    """The prompts for a base and its concepts, `class_words` by trigger word; those given instead of the usual ones.
+    """Return the prompts for a base and its concepts. `concept`, `unrelated`: used in place of the defaults.
 
     `{trigger}` in a prompt stands for the first trigger word. Without any, some of the `captions` are the usual ones.
     """
@@ -97,7 +98,7 @@ def _spread(captions: Sequence[str]) -> tuple[str, ...]:
 
 
 def plain_words(prompt: str, concept_mode: str, class_words: Mapping[str, str | None]) -> str:
-    """The prompt with every trigger word replaced by its class word, or by a word for what the run teaches."""
+    """Replace every trigger word by its class word, or by a general word for the concept mode."""
     return with_plain_words(
         prompt, {trigger: word or PLAIN_WORDS[concept_mode] for trigger, word in class_words.items()}
     )

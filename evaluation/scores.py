@@ -1,4 +1,4 @@
-"""Scores of the samples of one candidate, absolute and relative to the bare base."""
+"""Scores of the samples of one candidate, absolute and relative to the base."""
 
 from dataclasses import dataclass
 
@@ -22,19 +22,20 @@ from evaluation.subject_pictures import References
 from settings.public import public_name
 
 COPY_SIMILARITY = 0.95
-"""Nearer than this to a training picture, drawn under another prompt, is a copy; also where the pictures of the set
-are nearer to each other than that, the bar is what they have among themselves."""
+"""Smallest cosine between a sample and a training picture that counts as a copy, since the prompts differ. Where
+training pictures are more similar than that to each other, their highest mutual cosine is the threshold."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Means of cosines, -1 to 1, of the samples of the concept unless said otherwise.
+    """Scores of the concept's samples: mean cosines, -1 to 1, unless stated otherwise.
 
-    clip_i, dino_i: to the training pictures (masked: to those without their surroundings). clip_t: to their prompts in
-    plain words. text_margin: how much more than to the others' prompts. diversity: 1 - cosine among the samples of a
-    prompt. nearest: to the nearest training picture; copied: share of the samples that are copies of one.
-    face: of the faces, where a network for them was given. identity_error: standard error of
-    `identity` over the samples. prior_kept: unrelated prompts, to the bare base's pictures of the same seeds.
+    `clip_i`, `dino_i`: to the training pictures (`masked_…`: to those with the background masked). `clip_t`: to their
+    prompts in plain words. `text_margin`: difference between the cosine to their own and to the other prompts.
+    `diversity`: 1 - cosine between the samples of a prompt. `nearest`: to the nearest training picture. `copied`: share
+    of samples that are copies. `prior_kept`: samples of unrelated prompts, to the base's samples with the same seeds.
+    `face`: of the faces, where a face network is configured. `identity_error`: standard error of `identity` over the
+    samples.
     """
 
     clip_i: float
@@ -52,13 +53,13 @@ class Scores:
 
     @property
     def identity(self) -> float:
-        """The measure of likeness that the choice uses: DINOv2's where there is one, else CLIP's."""
+        """The likeness that the choice uses: DINOv2's where there is one, else CLIP's."""
         return self.clip_i if self.dino_i is None else self.dino_i
 
 
 @dataclass(frozen=True)
 class Encoders:
-    """`dino` is None where no DINOv2 was asked for, as with the embedded evaluator."""
+    """The encoders of an evaluation. `dino` is None without DINOv2, as with the embedded evaluator."""
 
     clip: ClipEncoder
     clip_images: CachedEncoder
@@ -71,16 +72,16 @@ class Encoders:
         return self.dino or self.clip_images
 
     def save(self) -> None:
-        """Keep the embeddings for the next run."""
+        """Save the embeddings for the next run."""
         for encoder in filter(None, (self.clip_images, self.dino)):
             encoder.save()
 
 
 class Judge:
-    """Scores samples against training pictures, prompts, and what the bare base draws."""
+    """Scores samples against training pictures, prompts, and the base's samples."""
 
     def __init__(self, encoders: Encoders, plan: DrawingPlan, references: References, base: Samples) -> None:
-        """`base`: the bare base's samples of the plain prompts."""
+        """`base`: the base's samples of the plain prompts."""
         self._encoders, self._plan, self._references = encoders, plan, references
         self._faces: Tensor | None = None
         self._texts = encoders.clip.embed_texts(
@@ -90,12 +91,12 @@ class Judge:
         among_themselves = nearest_other_similarity(encoders.identity.embed(references.pictures))
         self._copy_bar = max(COPY_SIMILARITY, float(among_themselves.max()) if len(among_themselves) else 0.0)
         self.training_pictures = mean_self_similarity(encoders.identity.embed(references.pictures))
-        """Mean cosine of the training pictures to each other: as alike as samples could usefully be."""
+        """Mean cosine of the training pictures to each other, the highest useful likeness of samples."""
         self.base = self.score(base)
 
     @property
     def measured_by(self) -> str:
-        """The encoders and what they looked at, in a sentence."""
+        """A sentence about the encoders and the number of samples."""
         names = [public_name(encoder.name) for encoder in (self._encoders.clip_images, self._encoders.dino) if encoder]
         prompts, each = len(self._plan.prompts.concept), self._plan.samples_per_prompt
         return (
@@ -104,7 +105,7 @@ class Judge:
         )
 
     def score(self, samples: Samples) -> Scores:
-        """All scores of one candidate's samples."""
+        """Compute all scores of one candidate's samples."""
         encoders, pictures = self._encoders, samples.concept_pictures
         clip = encoders.clip_images.embed(pictures)
         identity = encoders.identity.embed(pictures)
@@ -126,7 +127,7 @@ class Judge:
         )
 
     def identity(self, samples: Samples) -> float:
-        """Likeness to the training pictures alone: enough for the trigger's ablation."""
+        """Return the likeness to the training pictures only, as the trigger's ablation needs it."""
         encoder = self._encoders.identity
         return mean_similarity(encoder.embed(samples.concept_pictures), encoder.embed(self._references.pictures))
 

@@ -1,4 +1,4 @@
-"""Means of cosines between embeddings. Everywhere: unit vectors (N, P), N pictures or texts, P the encoder's width."""
+"""Mean cosines between embeddings. Vectors are unit vectors (N, P): N pictures or texts, P the encoder's width."""
 
 from torch import Tensor
 
@@ -24,17 +24,17 @@ def mean_self_similarity(vectors: Tensor) -> float:
 
 
 def mean_paired_similarity(first: Tensor, second: Tensor) -> float:
-    """Mean cosine of the i-th of one with the i-th of the other, both (N, P): CLIP-T for pictures and their texts."""
+    """Mean cosine of the i-th vectors of `first` and `second`, both (N, P): CLIP-T for pictures and their texts."""
     return float((first * second).sum(dim=-1).mean())
 
 
 def nearest_similarity(vectors: Tensor, references: Tensor) -> Tensor:
-    """(N,): the cosine of each of (N, P) with the nearest of (M, P)."""
+    """Cosine of each of (N, P) with the nearest of (M, P): (N,)."""
     return (vectors @ references.T).max(dim=1).values
 
 
 def nearest_other_similarity(vectors: Tensor) -> Tensor:
-    """(N,): the cosine of each with the nearest of the others. Empty for fewer than two."""
+    """Cosine of each vector with the nearest other one: (N,). Empty for fewer than two."""
     if len(vectors) < 2:
         return vectors.new_empty(0)
     cosines = vectors @ vectors.T
@@ -42,9 +42,10 @@ def nearest_other_similarity(vectors: Tensor) -> Tensor:
 
 
 def text_margin(pictures: Tensor, texts: Tensor) -> float:
-    """How much nearer pictures are to their own text than to the others' texts, both (N, P), paired; 0 for one text.
+    """Mean cosine of pictures with their own texts, minus that with the other texts; both (N, P), paired; 0 for one
+    text.
 
-    Unlike the bare cosine, this has a zero that means something: pictures that ignore what the texts differ in.
+    Unlike the cosine alone, it is 0 for pictures that ignore the differences between the texts.
     """
     cosines = pictures @ texts.T
     different = (texts @ texts.T) < 1 - 1e-6

@@ -9,19 +9,19 @@ from preprocess.dataset import Example, PreparedDataset
 
 GREY = (127, 127, 127)
 MAX_REFERENCES = 32
-"""Of a large dataset, this many pictures evenly spread: the means hardly move any more."""
+"""Largest number of reference pictures, evenly spread over the dataset. More hardly change the means."""
 
 
 @dataclass(frozen=True)
 class References:
-    """`pictures`: the plain views of a concept's images. `masked`: those that have a mask, grey outside it."""
+    """`pictures`: the plain views of a concept's images. `masked`: those with a mask, grey outside it."""
 
     pictures: list[Image.Image]
     masked: list[Image.Image]
 
 
 def references(dataset: PreparedDataset, concept: str | None = None) -> References:
-    """The pictures of one concept (a trigger word), by default of every concept; never the preservation set.
+    """Return the pictures of one concept (a trigger word), by default of all concepts, without the preservation set.
 
     Raises ValueError when there is none.
     """
@@ -39,7 +39,7 @@ def references(dataset: PreparedDataset, concept: str | None = None) -> Referenc
 
 
 def without_surroundings(picture: Image.Image, mask: Image.Image) -> Image.Image:
-    """The picture with grey where the mask (mode L, same size) is 0, in between where it is in between."""
+    """Return the picture blended with grey by the mask (mode L, same size): grey where the mask is 0."""
     return Image.composite(picture.convert("RGB"), Image.new("RGB", picture.size, GREY), mask.convert("L"))
 
 

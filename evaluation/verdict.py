@@ -1,4 +1,4 @@
-"""The verdict in words: did it learn, is it overfit, which checkpoint, which scale, and why."""
+"""The verdict in words: whether the concept was learned or overfit, and the recommended checkpoint and scale."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ Learning = Literal["learned", "partly learned", "not learned"]
 Length = Literal["right", "too short", "slightly overfit", "overfit"]
 
 LEARNED, PARTLY = 0.5, 0.25
-"""Of `Relative.fidelity`."""
+"""Thresholds of `Relative.fidelity`."""
 RISING = 0.05
-"""A last checkpoint that is better than the one before by this is still on its way up."""
+"""Smallest gain in fidelity of the last checkpoint over the previous one that counts as still improving."""
 SLIGHT_LOSS, CLEAR_LOSS = 0.05, 0.15
-"""Quality of the last checkpoint below the best one's, as a share of it."""
+"""Thresholds of the last checkpoint's loss of quality, relative to the best checkpoint."""
 NOISE = 2.0
-"""A difference of quality counts from this many of its standard errors on."""
+"""Number of standard errors from which a difference of quality counts."""
 HARM_FOLLOWING, HARM_KEPT, HARM_COPIED = 0.5, 0.6, 0.5
-"""Prompts followed, or the rest kept, below this, or more copies than this: overfit, with no checkpoint to compare."""
+"""Overfit without a checkpoint to compare: `following` or `kept` below these, or `copied` above its threshold."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`headline`: a few short sentences. `reasons`: what was seen, one sentence each."""
+    """`headline`: a few short sentences. `reasons`: the measurements, one sentence each."""
 
     learning: Learning
     length: Length
@@ -32,7 +32,7 @@ class Verdict:
 
 
 def give_verdict(candidates: Sequence[Candidate], chosen: Candidate, reference_scale: float) -> Verdict:
-    """`candidates`: at least one at `reference_scale`, where checkpoints are compared."""
+    """Return the verdict. `candidates`: at least one at `reference_scale`, at which checkpoints are compared."""
     line = sorted((one for one in candidates if one.scale == reference_scale), key=lambda one: one.step)
     learning, length = _learning(chosen), _length(line, chosen)
     returned = f"step {chosen.step} is returned" if chosen.step != line[-1].step else "the last step is returned"
@@ -46,7 +46,7 @@ def _learning(chosen: Candidate) -> Learning:
 
 
 def _length(line: Sequence[Candidate], chosen: Candidate) -> Length:
-    """What the checkpoints at full strength say about the number of steps. What was never learned is not overfit."""
+    """Rate the number of steps by the checkpoints at the reference scale. An unlearned concept is never overfit."""
     if max(one.relative.fidelity for one in (*line, chosen)) < PARTLY:
         return "too short"
     last, best = line[-1], max(line, key=lambda one: one.relative.quality)
@@ -72,7 +72,7 @@ def _harmed(candidate: Candidate) -> bool:
 
 
 def _opening(learning: Learning, length: Length, line: Sequence[Candidate]) -> str:
-    """ "Learned; slightly overfit after step 240"."""
+    """Return the opening of the headline, as "Learned; slightly overfit after step 240"."""
     best = max(line, key=lambda one: one.relative.quality)
     words = {"learned": "Learned", "partly learned": "Partly learned", "not learned": "Not learned"}[learning]
     if length == "too short":

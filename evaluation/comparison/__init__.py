@@ -1,1 +1,1 @@
-"""Several LoRAs against the bare base and each other, on one list of prompts: `python -m evaluation.comparison`."""
+"""Compares LoRAs with the base and each other on one list of prompts: `python -m evaluation.comparison`."""

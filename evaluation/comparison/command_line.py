@@ -1,4 +1,4 @@
-"""`python -m evaluation.comparison`: any LoRAs, ours or foreign, against the bare base and each other.
+"""The command `python -m evaluation.comparison`: compares any LoRAs with the base and each other.
 
 python -m evaluation.comparison PROTOCOL.yaml --output FOLDER
 python -m evaluation.comparison --base_model BASE --pictures FOLDER --class_word dog --prompt "a photo of {trigger}" A B
@@ -24,7 +24,7 @@ OF_THE_PROTOCOL = ("scales", "samples_per_prompt", "num_inference_steps", "guida
 
 
 def build_parser(prog: str = "python -m evaluation.comparison") -> CommandParser:
-    """One YAML file, or LoRA files with options."""
+    """Return the parser for one YAML file, or LoRA files with options."""
     parser = CommandParser(
         prog=prog,
         usage="%(prog)s PROTOCOL.yaml --output DIR\n       %(prog)s LORA [LORA ...] --output DIR [--OPTION VALUE ...]",
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m evaluation.co
     """Run the command. Returns the exit status: 0, or 2 for wrong input."""
     arguments = build_parser(prog).parse_args(argv)
     try:
-        _check(arguments)  # before what takes seconds to import
+        _check(arguments)  # before imports that take seconds
     except ConfigError as error:
         return report_wrong_input(error)
     from artifact.errors import ArtifactError
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m evaluation.co
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raises ConfigError for files that are not there or too many, and options that would do nothing."""
+    """Raises ConfigError for missing or surplus files, and for options without effect."""
     if arguments.output.exists() and (not arguments.output.is_dir() or any(arguments.output.iterdir())):
         raise ConfigError(f"output: {arguments.output} exists and is not empty. Choose another folder.")
     files: list[Path] = arguments.files
@@ -103,7 +103,7 @@ def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any
 
 
 def _named(files: Sequence[Path]) -> dict[str, Path]:
-    """Each by the name of its file; by its whole path where two have the same."""
+    """Name each file by its stem, or by its whole path where stems are equal."""
     stems = [path.stem for path in files]
     return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in files}
 
@@ -128,7 +128,7 @@ def _compare(protocol: Protocol, output: Path, *, quiet: bool) -> None:
     family = load_base_model(protocol.base_model, torch.bfloat16 if device.type == "cuda" else torch.float32)
     encoders = load_encoders(protocol, device)
     rows = []
-    with progress_display(quiet=quiet, lines=sys.stderr) as show:  # stdout is for the table
+    with progress_display(quiet=quiet, lines=sys.stderr) as show:  # stdout has the table alone
         for row in compare(protocol, family.to(device), encoders):
             rows.append(row)
             note = f"{row.subject}: {row.lora or 'bare base'}"

@@ -25,7 +25,7 @@ from sampler.sampler import Sampler
 
 @dataclass(frozen=True)
 class Row:
-    """One LoRA at one scale; `lora` is None for the bare base. `pictures`: the first sample of each prompt."""
+    """A LoRA at one scale; `lora` is None for the base. `pictures`: the first sample of each prompt."""
 
     subject: str
     lora: str | None
@@ -35,14 +35,14 @@ class Row:
     pictures: list[Image.Image]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the pictures."""
+        """Return all fields except the pictures."""
         relative = asdict(self.relative) if self.relative else None
         head = {"subject": self.subject, "lora": self.lora, "scale": self.scale}
         return {**head, "scores": asdict(self.scores), "relative": relative}
 
 
 def load_encoders(protocol: Protocol, device: torch.device) -> Encoders:
-    """Those that the protocol names. Raises ConfigError."""
+    """Load the encoders that the protocol names. Raises ConfigError."""
     embedded = protocol.base_model == EMBEDDED_BASE
     clip = ClipEncoder(protocol.clip or (EMBEDDED_EVALUATOR if embedded else DEFAULT_CLIP), device)
     name = protocol.dino or ("none" if embedded else DEFAULT_DINO)
@@ -51,7 +51,8 @@ def load_encoders(protocol: Protocol, device: torch.device) -> Encoders:
 
 
 def compare(protocol: Protocol, family: ModelFamily, encoders: Encoders) -> Iterator[Row]:
-    """The bare base's row of each subject, then one for each LoRA and scale. The family is bare afterwards."""
+    """Yield the row of the base for each subject, then one for each LoRA and scale. The base has no adapters
+    afterwards."""
     sampler = Sampler(family)
     for subject in protocol.subjects:
         plan = _plan(protocol, subject, subject.trigger or subject.class_word, family.native_resolution)
@@ -80,7 +81,7 @@ def _rows_of(
 
 
 def _plan(protocol: Protocol, subject: Subject, trigger: str, native: int) -> DrawingPlan:
-    """The plain prompts say the class word, whatever the trigger is."""
+    """Return the plan for samples with `trigger`. The plain prompts contain the class word."""
     side = protocol.side or native
     words = {trigger: subject.class_word}
     prompts = prompt_set(protocol.base_model, "object", words, protocol.prompts, protocol.unrelated_prompts)
@@ -96,7 +97,8 @@ def _plan(protocol: Protocol, subject: Subject, trigger: str, native: int) -> Dr
 
 
 def _references(subject: Subject, base: Samples) -> References:
-    """Without pictures of the subject, the base's own stand in: how far a LoRA goes from them is then what is seen."""
+    """Return the reference pictures. Without pictures of the subject, the base's samples are the reference, so that the
+    scores measure the distance from the base."""
     if subject.pictures is None:
         return References(base.concept_pictures, [])
     return References([Image.open(path).convert("RGB") for path in picture_files(subject.pictures)], [])

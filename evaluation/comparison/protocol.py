@@ -10,13 +10,13 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class Subject(Settings):
-    """One concept: its pictures, and the LoRAs that were trained on it."""
+    """One concept: its reference pictures, and the LoRAs that were trained on it."""
 
-    name: str = Field(min_length=1, description="How the table calls it")
-    pictures: Path | None = Field(None, description="Folder of reference pictures; without, likeness is not measured")
-    class_word: str = Field("object", min_length=1, description="What the bare base is asked for")
+    name: str = Field(min_length=1, description="Name in the table")
+    pictures: Path | None = Field(None, description="Folder of reference pictures; None: likeness is not measured")
+    class_word: str = Field("object", min_length=1, description="Stands for the trigger in the base's prompts")
     trigger: str | None = Field(None, description="Trigger word; by default the LoRA's own, else the class word")
-    loras: dict[str, Path] = Field(default_factory=dict, description="Files by the name of what made them")
+    loras: dict[str, Path] = Field(default_factory=dict, description="Files by name in the table")
 
 
 class Protocol(Settings):
@@ -28,10 +28,10 @@ class Protocol(Settings):
     unrelated_prompts: tuple[str, ...] = Field((), description="By default six that suit the base")
     samples_per_prompt: int = Field(4, ge=1, le=64, description="Pictures of each prompt: DreamBench has 4")
     scales: tuple[float, ...] = Field((1.0,), min_length=1, description="Strengths of each LoRA")
-    side: int | None = Field(None, ge=32, le=4096, description="Of the pictures in pixels; by default the base's own")
+    side: int | None = Field(None, ge=32, le=4096, description="Side of the pictures in pixels; None: the base's")
     num_inference_steps: int = Field(30, ge=1, le=1000, description="Denoising steps")
     guidance_scale: float = Field(6.0, ge=0, le=50, description="Classifier-free guidance")
-    seed: int = Field(0, ge=0, description="Of the first picture of each prompt")
+    seed: int = Field(0, ge=0, description="Seed of the first picture of each prompt")
     clip: str | None = Field(None, description="Hub id or folder; DreamBench's is openai/clip-vit-base-patch32")
     dino: str | None = Field(None, description="Hub id, folder, or none; DreamBench's is facebook/dino-vits16")
 
@@ -42,14 +42,14 @@ class Protocol(Settings):
         return self
 
     def count_rows(self) -> int:
-        """How many there are to draw and score: of each subject the bare base, then each LoRA at each scale."""
+        """Return the number of rows to score: the base and every LoRA at every scale, for each subject."""
         return sum(1 + len(subject.loras) * len(self.scales) for subject in self.subjects)
 
 
 def read_protocol(path: Path) -> Protocol:
-    """Read the file; its paths are relative to it.
+    """Read a protocol from YAML. Paths in it are relative to the file.
 
-    Raises ConfigError for what is wrong in it, and for files and folders that do not exist.
+    Raises ConfigError for invalid values, and for files and folders that do not exist.
     """
     protocol = build_settings(Protocol, read_settings_file(path))
     subjects = tuple(_placed(subject, path.parent) for subject in protocol.subjects)
@@ -57,7 +57,7 @@ def read_protocol(path: Path) -> Protocol:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The pictures of a subject, by name."""
+    """Return the reference pictures in a folder, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
 
 

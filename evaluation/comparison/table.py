@@ -1,4 +1,4 @@
-"""The rows of a comparison as a table in Markdown, and as a page."""
+"""Formats the rows of a comparison as a table in Markdown, and as a page."""
 
 import html
 from collections.abc import Callable, Sequence
@@ -23,19 +23,20 @@ THUMBNAIL = 384
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table; the bare base first. Scores that were not measured are left out."""
+    """Return the table in Markdown, the base first. Columns without values are left out."""
     head, body = _cells(rows)
     lines = [head, ["---"] * len(head), *body]
     return "".join(f"| {' | '.join(map(_in_markdown, line))} |\n" for line in lines)
 
 
 def _in_markdown(cell: str) -> str:
-    """Names are files' names: they must not become markup, nor end the row."""
+    """Escape a cell: names are file names, which must not become markup or end the row."""
     return html.escape(" ".join(cell.split()), quote=False).replace("|", "\\|")
 
 
 def page(rows: Sequence[Row], prompts: Sequence[str]) -> str:
-    """The table, a chart of likeness against prompts followed, and the first sample of each prompt, in one file."""
+    """Return a page with the table, a chart of likeness against prompt following, and the first sample of each
+    prompt."""
     body = (
         '<main id="main" tabindex="-1">\n'
         f'<section class="verdict"><h1>{_headline(rows)}</h1></section>\n'
@@ -53,7 +54,7 @@ def page(rows: Sequence[Row], prompts: Sequence[str]) -> str:
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """The head of the table, and a line for each row."""
+    """Return the head of the table, and a line for each row."""
     columns = [(name, value) for name, value in COLUMNS if any(value(row) is not None for row in rows)]
     body = [
         [
@@ -85,7 +86,7 @@ def _mean(rows: Sequence[Row]) -> float:
 
 
 def _html_table(rows: Sequence[Row]) -> str:
-    """The best of each subject is marked. Without the column of subjects where there is but one."""
+    """Return the table in HTML with the best LoRA of each subject marked. A single subject has no column."""
     first = 0 if len({row.subject for row in rows}) > 1 else 1
     head, body = _cells(rows)
     best = _best_of_each_subject(rows)
@@ -98,7 +99,7 @@ def _html_table(rows: Sequence[Row]) -> str:
 
 
 def _best_of_each_subject(rows: Sequence[Row]) -> dict[str, Row]:
-    """Nothing for a subject where no LoRA has any quality."""
+    """Return the best row by subject. Subjects where no LoRA has a quality above 0 are left out."""
     best: dict[str, tuple[float, Row]] = {}
     for row in rows:
         if row.relative and row.relative.quality > best.get(row.subject, (0.0, row))[0]:
@@ -107,7 +108,7 @@ def _best_of_each_subject(rows: Sequence[Row]) -> dict[str, Row]:
 
 
 def _marked(opening: str, cells: Sequence[str], texts: int) -> str:
-    """The first `texts` cells hold words, the others numbers."""
+    """Return cells in HTML. The first `texts` cells contain words, the others numbers."""
     text, tag = ' class="text"', opening.split()[0]
     return "".join(
         f"<{opening}{text if index < texts else ''}>{html.escape(cell)}</{tag}>" for index, cell in enumerate(cells)
