@@ -1,1 +1,1 @@
-"""The LoRA file: reading, writing, converting, merging and placing it on a base model."""
+"""The LoRA file: reading, writing, converting, merging, and placing it on a base model."""

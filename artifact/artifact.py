@@ -1,4 +1,4 @@
-"""Reads weights of any tool and writes `weights.safetensors`, a LoRA whose header holds tokens and metadata."""
+"""Reads weights of any tool and writes `weights.safetensors`, a LoRA with tokens and metadata in its header."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ from artifact.safetensors_file import write_safetensors
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 EXACT = (".alpha", ".dora_scale", ".lora_magnitude_vector")
-"""Keys that are kept in fp32: rounding them would scale a whole layer, or a whole weight."""
+"""Keys that are stored in fp32: rounding them would scale a whole layer or a whole weight."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """`layers` by the file's own module names, `tokens` (n, d) by encoder name.
+    """The contents of a LoRA file. `layers` by the module names in the file, `tokens` (n, d) by encoder name.
 
-    Foreign files have no description, but `words` where they have tokens.
+    Files of other tools have no `description`, but `words` when they contain tokens.
     """
 
     layers: Mapping[str, Layer]
@@ -38,22 +38,21 @@ class Artifact:
 
     @classmethod
     def read(cls, path: Path, word: str | None = None) -> "Artifact":
-        """Read weights of ours or another tool's: a LoRA of any kind, cog-sdxl's tar, or embeddings alone.
+        """Read weights of this or another tool: a LoRA of any kind, cog-sdxl's tar, or embeddings alone.
 
-        word: the trigger word of embeddings that name none, by default the file's name.
-
-        Raises ArtifactError when it is none of these, or inconsistent.
+        `word`: the trigger word of embeddings without one; None: the file's name. Raises ArtifactError for any other or
+        inconsistent file.
         """
         return cls.of(read_contents(path, word))
 
     @classmethod
     def of(cls, contents: FileContents) -> "Artifact":
-        """What was read from a file."""
+        """Build the artifact from the contents of a file."""
         words = {} if contents.description else contents.tokens.triggers
         return cls(contents.layers, contents.tokens.rows, contents.description, words)
 
     def write(self, path: Path, precision: str, *, architecture: str, base_model_version: str) -> None:
-        """Write the file in one go: it is there whole or not at all. `precision`: fp16, bf16 or fp32, of the LoRA.
+        """Write the file atomically. `precision`: fp16, bf16 or fp32, of the LoRA's weights.
 
         Raises ArtifactError when a value is not finite, as it is or in that precision.
         """
@@ -72,7 +71,7 @@ class Artifact:
         write_safetensors(tensors, path, header)
 
     def tensors(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """The layers as the file has them, on the CPU: `dtype`, but fp32 for alpha and dora_scale."""
+        """Return the layers' tensors as in the file, on the CPU: in `dtype`, but fp32 for alpha and dora_scale."""
         return {
             key: tensor.to("cpu", torch.float32 if key.endswith(EXACT) else dtype).contiguous()
             for name, layer in self.layers.items()
@@ -80,9 +79,9 @@ class Artifact:
         }
 
     def write_embeddings(self, path: Path) -> None:
-        """Write the tokens for tools that take them as a file: `clip_l` (n, 768), `clip_g` (n, 1280) in SDXL.
+        """Write the tokens for tools that load embeddings: `clip_l` (n, 768), `clip_g` (n, 1280) in SDXL.
 
-        Our own description goes along, so that this program knows their words.
+        The header contains the description, so that this program can read the trigger words.
         """
         header = own_header(self.description) if self.description else {}
         write_safetensors({name: rows.float().contiguous() for name, rows in self.tokens.items()}, path, header)

@@ -1,7 +1,7 @@
 """Reads the tar of Replicate's SDXL trainer (cog-sdxl): `lora.safetensors`, `embeddings.pti`, `special_params.json`.
 
-Nothing is unpacked by the names in the tar, and only plain files under these three names are read. `embeddings.pti` is
-a safetensors file whatever its name says.
+Members are never extracted to the paths in the tar, and only regular files with these three names are read.
+`embeddings.pti` is a safetensors file in spite of its suffix.
 """
 
 import json
@@ -27,7 +27,7 @@ PLACEHOLDER = re.compile(r"<s(\d+)>")
 
 
 def is_tar(path: Path) -> bool:
-    """Whether the file is a tar that is not compressed, by its first block."""
+    """Whether the file is an uncompressed tar, by its first block."""
     try:
         with path.open("rb") as file:
             return file.read(tarfile.BLOCKSIZE)[257:262] == b"ustar"
@@ -36,7 +36,7 @@ def is_tar(path: Path) -> bool:
 
 
 def read_cog_sdxl(path: Path) -> tuple[HeaderAndTensors, Words]:
-    """The LoRA's tensors, and the trigger words. Raises ArtifactError for a tar of anything else, or a damaged one."""
+    """Read the LoRA's tensors and the trigger words. Raises ArtifactError for any other or a damaged tar."""
     with tempfile.TemporaryDirectory() as folder:
         found = _copy_members(path, Path(folder))
         if LORA not in found:
@@ -54,7 +54,7 @@ def read_cog_sdxl(path: Path) -> tuple[HeaderAndTensors, Words]:
 
 
 def _copy_members(path: Path, folder: Path) -> dict[str, Path]:
-    """The files that are read, by name, in `folder` under those names. No copy is larger than the tar."""
+    """Copy the three files to `folder`, and return their paths by name. No copy is larger than the tar."""
     found: dict[str, Path] = {}
     try:
         with tarfile.open(path, "r:") as tar:
@@ -82,7 +82,7 @@ def _copy_members(path: Path, folder: Path) -> dict[str, Path]:
 
 
 def _read_triggers(path: Path, file: str) -> dict[str, list[int]]:
-    """Rows by word: {"TOK": "<s0><s1>"} means rows 0 and 1. Raises ArtifactError for anything else."""
+    """Return rows by word: {"TOK": "<s0><s1>"} stands for rows 0 and 1. Raises ArtifactError for any other content."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ValueError(f"larger than {MAX_JSON_BYTES:,} bytes")

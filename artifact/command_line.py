@@ -12,14 +12,14 @@ SUCCESS = 0
 FORMATS = ("kohya", "diffusers", "cog-sdxl", "bundle", "embeddings")
 PRECISIONS = ("fp16", "bf16", "fp32")
 MODES = ("concat", "linear", "svd")
-"""What the modules offer that do the work; those import torch, which takes seconds: not before --help."""
+"""Choices of the modules, repeated here because these import torch, which takes seconds and --help does not need."""
 
 Run = Callable[[argparse.Namespace], object]
 BASE_CONFIG = "configurations for a single file: a folder or hub id"
 
 
 def build_parser(prog: str = "python -m artifact") -> CommandParser:
-    """One subcommand for each thing that can be done with files."""
+    """Return the parser with a subcommand for each operation on files."""
     parser = CommandParser(prog=prog, description="Convert, merge, extract, resize and inspect LoRA files.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary, add_arguments, run in COMMANDS:
@@ -147,7 +147,7 @@ COMMANDS: tuple[tuple[str, str, Callable[[CommandParser], None], Run], ...] = (
     ("merge", "the weighted sum of several LoRAs, as one or onto a base", _add_merge, _merge),
     ("resize", "the nearest LoRA of another rank; prints the relative error", _add_resize, _resize),
 )
-"""Name, summary, its arguments, and what does it."""
+"""Name, summary, function that adds the arguments, and function that runs the command."""
 
 
 if __name__ == "__main__":

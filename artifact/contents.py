@@ -1,4 +1,4 @@
-"""The content of a weights file of any tool: layers, trigger words and metadata."""
+"""The contents of a weights file of any tool: layers, trigger words and metadata."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Form = Literal["LoRA", "LoRA with bundled embeddings", "embeddings alone", "tar 
 
 @dataclass(frozen=True)
 class FileContents:
-    """`header`: every string of the file. `description`: what our own files say; `tokens`: words and their rows."""
+    """`header`: the whole header. `description`: of files by this program. `tokens`: trigger words and their rows."""
 
     form: Form
     header: Mapping[str, str]
@@ -31,9 +31,8 @@ class FileContents:
 def read_contents(path: Path, word: str | None = None) -> FileContents:
     """Read a LoRA of any kind, cog-sdxl's tar of one, or embeddings alone.
 
-    word: the trigger word of embeddings that stand alone without one, by default the file's name.
-
-    Raises ArtifactError when it is none of these, or inconsistent.
+    `word`: the trigger word of embeddings without one; None: the file's name. Raises ArtifactError for any other or
+    inconsistent file.
     """
     form: Form
     if is_tar(path):

@@ -1,5 +1,5 @@
-"""The error that an unusable artifact raises."""
+"""The error for an unusable artifact."""
 
 
 class ArtifactError(ValueError):
-    """A weights file that cannot be read, or does not fit the base model. The text names the remedy."""
+    """A weights file that cannot be read, or does not fit the base model. The message names the remedy."""

@@ -1,7 +1,7 @@
-"""What an artifact says of itself, in the header of its file: strings only, readable without loading a tensor.
+"""The description of an artifact in the header of its file: strings only, readable without loading a tensor.
 
-Token embeddings live here, as base64 of fp32 rows: foreign tensors in a LoRA file make diffusers pass over the whole
-file with no more than a warning.
+Token embeddings are stored here as base64 of fp32 rows: with unknown tensors in a LoRA file, diffusers ignores the
+whole file with only a warning.
 """
 
 import base64
@@ -26,16 +26,17 @@ FORMAT_VERSION = "1"
 OWN_KEY = "lora_trainer"
 TOKENS_KEY = "lora_trainer.tokens"
 TRIGGERS_KEY = "lora_trainer.triggers"
-"""Only in what was made of other tools' files: how many tokens each trigger word has."""
+"""Number of tokens per trigger word, only in files that were made from other tools' files."""
 MAX_TOKENS = 1000
 MODELSPEC_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
 @dataclass(frozen=True)
 class ArtifactDescription:
-    """`triggers` maps each trigger word to its placeholder tokens, to none where it is a plain word.
+    """The description of an artifact.
 
-    `config` is the resolved configuration.
+    `triggers` maps each trigger word to its placeholder tokens; a plain word has none. `config` is the resolved
+    configuration.
     """
 
     family: str
@@ -54,12 +55,12 @@ class ArtifactDescription:
 
     @property
     def class_words(self) -> dict[str, str]:
-        """What kind of thing a trigger word calls ("dog"), of those for which it is known."""
+        """Class words ("dog") by trigger word, where they are known."""
         listed = self.config.get("concepts")
         concepts = listed if isinstance(listed, list) and listed else [self.config]
         found = {}
         for concept in concepts:
-            if isinstance(concept, dict):  # a header may say anything
+            if isinstance(concept, dict):  # the header is untrusted
                 trigger, word = concept.get("trigger_word"), concept.get("class_word")
                 if isinstance(trigger, str) and trigger in self.triggers and isinstance(word, str) and word.strip():
                     found[trigger] = word.strip()
@@ -78,7 +79,7 @@ def to_header(
     architecture: str,
     base_model_version: str,
 ) -> dict[str, str]:
-    """The header: our own description, the tokens, and the keys that other tools show (`modelspec.*`, `ss_*`)."""
+    """Return the header: the description, the tokens, and the keys that other tools show (`modelspec.*`, `ss_*`)."""
     config = description.config
     trigger = ", ".join(description.triggers)
     header = {
@@ -99,23 +100,25 @@ def to_header(
         "ss_learning_rate": str(config.get("learning_rate", "")),
         "ss_seed": str(config.get("seed", "")),
     }
-    if description.prediction_type in MODELSPEC_PREDICTIONS:  # the specification knows no word for flow matching
+    if description.prediction_type in MODELSPEC_PREDICTIONS:  # the specification has no value for flow matching
         header["modelspec.prediction_type"] = MODELSPEC_PREDICTIONS[description.prediction_type]
     return header
 
 
 def implementation(*, sgm_names: bool) -> str:
-    """The code whose names the tensors have, as kohya's files say it: Stability's for SDXL, and for words alone."""
+    """Return the code base whose layer names the tensors use, as in kohya's files: Stability's for SDXL and
+    embeddings."""
     return "https://github.com/Stability-AI/generative-models" if sgm_names else "diffusers"
 
 
 def own_header(description: ArtifactDescription) -> dict[str, str]:
-    """The description alone."""
+    """Return the header with the description alone."""
     return {OWN_KEY: json.dumps(asdict(description), ensure_ascii=False, sort_keys=True)}
 
 
 def _network(layers: Collection[Layer]) -> dict[str, str]:
-    """kohya's description of the network: that of most layers. Its own module knows plain LoRA, LyCORIS the rest."""
+    """Return kohya's description of the network by the most frequent kind of layer: its own module for plain LoRA,
+    LyCORIS otherwise."""
     if not layers:
         return {}
     (kind, rank, alpha), _ = Counter((layer.kind, layer.rank, layer.alpha) for layer in layers).most_common(1)[0]
@@ -130,7 +133,7 @@ def _network(layers: Collection[Layer]) -> dict[str, str]:
 
 
 def words_header(triggers: Mapping[str, Sequence[str]], tokens: Mapping[str, Tensor]) -> dict[str, str]:
-    """The words of a file that another tool trained, of whose training there is no description."""
+    """Return the header for trigger words of another tool's file, of whose training there is no description."""
     if not tokens:
         return {}
     counts = {word: len(names) for word, names in triggers.items()}
@@ -138,14 +141,15 @@ def words_header(triggers: Mapping[str, Sequence[str]], tokens: Mapping[str, Ten
 
 
 def rows_header(tokens: Mapping[str, Tensor]) -> str:
-    """Token rows (n, d) by encoder name, as a header has them."""
+    """Encode token rows (n, d) by encoder name for the header."""
     return json.dumps({name: _encode_rows(rows) for name, rows in tokens.items()})
 
 
 def from_header(header: Mapping[str, str]) -> tuple[ArtifactDescription | None, Tokens]:
-    """The description, None for a file of another tool, and the words with their rows, where the header has them.
+    """Parse the description (None for a file of another tool), and the words with their rows, where the header has
+    them.
 
-    Raises ArtifactError when the header claims to be ours but cannot be understood.
+    Raises ArtifactError when the header has this program's keys but is malformed.
     """
     try:
         description = _description(header[OWN_KEY]) if OWN_KEY in header else None
@@ -183,7 +187,8 @@ def _description(text: str) -> ArtifactDescription:
 
 
 def _in_order_of_rows(triggers: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """JSON's objects have no order, and rows do: <s0> is the first. Raises ArtifactError for any other names."""
+    """Sort triggers by their rows: JSON objects are unordered, and <s0> is the first row. Raises ArtifactError for
+    other names."""
     numbers = {name: number for number, name in enumerate(f"<s{n}>" for n in range(sum(map(len, triggers.values()))))}
     if sorted(name for names in triggers.values() for name in names) != sorted(numbers):
         raise ArtifactError("the artifact's header is damaged: its placeholder tokens are not <s0>, <s1> …")
@@ -195,7 +200,7 @@ def _in_order_of_rows(triggers: Mapping[str, list[str]]) -> dict[str, list[str]]
 
 
 def _counted_through(counts: Mapping[str, int]) -> dict[str, list[str]]:
-    """Placeholder tokens by word: {"A": 2, "B": 1} is {"A": ["<s0>", "<s1>"], "B": ["<s2>"]}."""
+    """Return placeholder tokens by word: {"A": 2, "B": 1} gives {"A": ["<s0>", "<s1>"], "B": ["<s2>"]}."""
     numbers = iter(range(sum(counts.values())))
     return {word: [f"<s{number}>" for number in islice(numbers, count)] for word, count in counts.items()}
 

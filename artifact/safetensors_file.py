@@ -1,4 +1,4 @@
-"""Reads and writes .safetensors files. Files are untrusted until checked; pickle is never opened."""
+"""Reads and writes .safetensors files. Files are untrusted until checked; pickle is never loaded."""
 
 import math
 import os
@@ -14,21 +14,23 @@ from torch import Tensor
 from artifact.errors import ArtifactError
 
 MAX_TENSORS = 20_000
-"""SDXL has some 1,100 layers that a LoRA can change; LoKr has the most tensors a layer, six."""
+"""SDXL has some 1,100 layers that a LoRA can change; LoKr has the most tensors per layer, six."""
 MAX_HEADER_BYTES = 32 * 1024**2
-"""Tens of thousands of names and a thousand tokens take a third of that. The library would read 100 MB, and slowly."""
+"""Tens of thousands of names and a thousand tokens take a third of that. The library's own limit is 100 MB, which is
+slow."""
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class HeaderAndTensors(NamedTuple):
-    """The file's own strings, and its tensors by key."""
+    """The strings of the file's header, and its tensors by key."""
 
     header: Mapping[str, str]
     tensors: Mapping[str, Tensor]
 
 
 def read_safetensors(path: Path, shown: str | None = None) -> HeaderAndTensors:
-    """`shown`: what errors call the file. Raises ArtifactError when it is none, or has more tensors than any LoRA."""
+    """Read a file. `shown`: its name in messages. Raises ArtifactError when it is invalid, or has more tensors than any
+    LoRA."""
     shown = shown or path.name
     try:
         _check_header(path, shown)
@@ -44,27 +46,27 @@ def read_safetensors(path: Path, shown: str | None = None) -> HeaderAndTensors:
 
 
 def _check_header(path: Path, shown: str) -> None:
-    """Before anything of it is read: the first eight bytes are its length."""
+    """Check the length of the header before the file is read: it is stored in the first eight bytes."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-    if MAX_HEADER_BYTES < length <= path.stat().st_size:  # the library says of others what is wrong
+    if MAX_HEADER_BYTES < length <= path.stat().st_size:  # safetensors reports any other length
         raise ArtifactError(f"{shown}: a header of {length:,} bytes is more than any LoRA has")
 
 
 def require_finite(key: str, tensor: Tensor) -> None:
-    """Raises ArtifactError when a tensor is no floats, or holds NaN or infinities."""
+    """Raises ArtifactError when a tensor is not of floats, or contains NaN or infinities."""
     if tensor.dtype not in FLOATS:
         raise ArtifactError(f"{key} is of type {tensor.dtype}, which no LoRA is")
     finite = math.isfinite(tensor) if tensor.numel() == 1 else not (tensor - tensor).any()
-    if not finite:  # NaN and infinities have no difference of 0; asking so takes half as long as torch.isfinite
+    if not finite:  # NaN - NaN and inf - inf are not 0; takes half as long as torch.isfinite
         raise ArtifactError(f"{key} holds values that are not finite")
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path, header: Mapping[str, str] | None = None) -> None:
-    """Write the file whole or not at all, readable for those whom the umask allows.
+    """Write the file atomically, with the permissions of the umask.
 
-    `save_file` makes files of mode 0600, which another user's ComfyUI could not read. What it left unfinished, on a
-    full disk say, is removed. Raises OSError, or safetensors' SafetensorError, when it cannot be written.
+    `save_file` creates files of mode 0600, which another user's ComfyUI could not read. An unfinished file, as on a
+    full disk, is removed. Raises OSError, or safetensors' SafetensorError, when it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")

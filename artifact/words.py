@@ -1,7 +1,7 @@
 """Reads trigger words and their embeddings from other tools' files.
 
-In a LoRA's file: `bundle_emb.<word>.<encoder>` (OneTrainer; A1111 and Forge read it). Alone: `clip_l` and `clip_g`, or
-`emb_params` where there is one text encoder, and then the file's name is the word.
+In a LoRA file: `bundle_emb.<word>.<encoder>` (OneTrainer; A1111 and Forge read it). In an embeddings file: `clip_l` and
+`clip_g`, or `emb_params` for a single text encoder; the file's name is then the word.
 """
 
 from collections.abc import Mapping
@@ -18,23 +18,24 @@ Words = Mapping[str, Mapping[str, Tensor]]
 
 BUNDLE = "bundle_emb."
 SINGLE_ENCODER = ("emb_params", "emp_params", "string_to_param.*")
-"""Of SD1.5 and SD2: the usual name, OneTrainer's spelling of it, and A1111's in a bundle."""
+"""Keys for SD1.5 and SD2: the usual name, OneTrainer's spelling of it, and A1111's in a bundle."""
 ENCODERS = ("clip_l", "clip_g", "t5", *SINGLE_ENCODER)
 CLIP_H_WIDTH = 1024
 LONGEST_WORD = 200
 
 
 class Tokens(NamedTuple):
-    """`triggers`: placeholder tokens by word, <s0>, <s1> … counted through; `rows` (n, d) by encoder, in that order."""
+    """`triggers`: placeholder tokens by word, numbered <s0>, <s1> …; `rows` (n, d) by encoder, in the order of the
+    tokens."""
 
     triggers: Mapping[str, list[str]]
     rows: Mapping[str, Tensor]
 
 
 def split_words(tensors: Mapping[str, Tensor], word: str, file: str) -> tuple[dict[str, Tensor], Words]:
-    """The tensors that are no embeddings, and the embeddings, by word: `word` is that of a file of embeddings alone.
+    """Split tensors into those that are no embeddings, and embeddings by word. `word`: of a file of embeddings alone.
 
-    Raises ArtifactError naming what cannot be used: output embeddings, other types, shapes that are no rows.
+    Raises ArtifactError naming unsupported embeddings: output embeddings, other types, shapes that are not rows.
     """
     rest, words = dict[str, Tensor](), dict[str, dict[str, Tensor]]()
     for key, tensor in tensors.items():
@@ -61,7 +62,7 @@ def split_words(tensors: Mapping[str, Tensor], word: str, file: str) -> tuple[di
 
 
 def as_tokens(words: Words, file: str) -> Tokens:
-    """The words in one row. Raises ArtifactError when they are no words, or not all there in every text encoder."""
+    """Concatenate the words' rows. Raises ArtifactError for invalid words, or rows missing in a text encoder."""
     triggers, parts, count = dict[str, list[str]](), dict[str, list[Tensor]](), 0
     for word, encoders in words.items():
         if not word.strip() or len(word) > LONGEST_WORD:
@@ -85,11 +86,10 @@ def as_tokens(words: Words, file: str) -> Tokens:
 
 
 def with_header_words(words: Words, named: Tokens, *, apart: bool, file: str) -> Tokens:
-    """The file's embeddings under the words of its header (`named`), where that has any.
+    """Return the file's embeddings under the words of its header (`named`), where that has any.
 
-    apart: each word's rows are on their own; else all rows stand in the order of the header's words.
-
-    Raises ArtifactError when header and embeddings contradict each other.
+    `apart`: whether each word's rows are separate; otherwise all rows are in the order of the header's words. Raises
+    ArtifactError when header and embeddings contradict each other.
     """
     found = as_tokens(words, file)
     if not named.triggers:
@@ -113,7 +113,7 @@ def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 
 def _bundled(key: str, file: str) -> tuple[str, str]:
-    """Word and encoder. The word may hold points, and one encoder's name does."""
+    """Return word and encoder. Words may contain dots, and one encoder's name does."""
     rest = key.removeprefix(BUNDLE)
     if rest.endswith(".string_to_param.*"):
         return rest.removesuffix(".string_to_param.*"), "string_to_param.*"
@@ -124,7 +124,8 @@ def _bundled(key: str, file: str) -> tuple[str, str]:
 
 
 def _encoder_name(key: str, width: int) -> str:
-    """SD2's encoder, OpenCLIP's ViT-H, differs from SD1.5's by its width: tools use one name for both."""
+    """Return the encoder's name. SD2's OpenCLIP ViT-H differs from SD1.5's by its width, and tools use one
+    key for both."""
     if key in (*SINGLE_ENCODER, "clip_l"):
         return "clip_h" if width == CLIP_H_WIDTH else "clip_l"
     return key

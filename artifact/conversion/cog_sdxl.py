@@ -1,7 +1,7 @@
-"""The tar that Replicate's SDXL predictors load (cog-sdxl): LoRA, embeddings and triggers, a file each.
+"""Writes the tar that Replicate's SDXL predictors load (cog-sdxl): LoRA, embeddings and triggers in a file each.
 
-The predictor builds one attention processor for every attention of the UNet, of one rank each and without an alpha, so
-every attention must have all four projections, in one rank (replicate/cog-sdxl, predict.py, load_trained_weights).
+The predictor builds one attention processor for every attention of the UNet, with a single rank and without alpha, so
+every attention must have all four projections in one rank (replicate/cog-sdxl, predict.py, load_trained_weights).
 """
 
 import io
@@ -29,7 +29,7 @@ ENCODERS = ("clip_l", "clip_g")
 
 
 def to_cog_sdxl(file: LoraFile, path: Path) -> None:
-    """Write the tar. Raises ArtifactError for what its predictor would not load, or would ignore without a warning."""
+    """Write the tar. Raises ArtifactError for contents that its predictor would not load, or would ignore silently."""
     require_free(path)
     if file.family != COG_SDXL or not file.artifact.layers:
         raise ArtifactError("cog-sdxl holds LoRAs for SDXL, with their trigger words; this file is none")
@@ -46,7 +46,8 @@ def to_cog_sdxl(file: LoraFile, path: Path) -> None:
 
 
 def processor_tensors(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
-    """The layers in the names of diffusers' former attention processors, alpha / rank folded in, fp32."""
+    """Return the layers under the names of diffusers' former attention processors, with alpha / rank folded in,
+    fp32."""
     tensors: dict[str, Tensor] = {}
     ranks: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for name, layer in layers.items():

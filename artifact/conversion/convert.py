@@ -13,12 +13,12 @@ from families.lora_files import has_sgm_names
 
 
 def to_kohya(file: LoraFile, path: Path) -> None:
-    """kohya's names and alphas. Tensors keep every bit."""
+    """Write kohya's names and alphas. Tensors keep every bit."""
     _renamed(file, path, "kohya")
 
 
 def to_diffusers(file: LoraFile, path: Path) -> None:
-    """peft's names, the scale folded into the up projections, because diffusers passes over alphas there.
+    """Write peft's names, with the scale folded into the up projections, because diffusers ignores alphas there.
 
     Raises ArtifactError for kinds of layers that diffusers cannot load.
     """
@@ -33,9 +33,9 @@ def to_diffusers(file: LoraFile, path: Path) -> None:
 
 
 def to_bundle(file: LoraFile, path: Path) -> None:
-    """kohya's file with its tokens as `bundle_emb.<trigger>.<encoder>` (OneTrainer), which A1111 and Forge read.
+    """Write kohya's format with tokens as `bundle_emb.<trigger>.<encoder>` (OneTrainer), which A1111 and Forge read.
 
-    diffusers and ComfyUI do not: for them, keep the embeddings in a file of their own.
+    diffusers and ComfyUI do not: they need the embeddings in a separate file.
     """
     triggers, tokens = file.artifact.triggers, file.artifact.tokens
     if not tokens:
@@ -45,16 +45,16 @@ def to_bundle(file: LoraFile, path: Path) -> None:
     first = 0
     for trigger, names in triggers.items():
         for encoder, table in tokens.items():
-            key = "clip_l" if encoder == "clip_h" else encoder  # OneTrainer's name for SD2's encoder, too
+            key = "clip_l" if encoder == "clip_h" else encoder  # OneTrainer uses the same name for SD2's encoder
             tensors[f"bundle_emb.{trigger}.{key}"] = table[first : first + len(names)]
         first += len(names)
     write_tensors(tensors, file.header_with_words, path)
 
 
 def to_embeddings(file: LoraFile, path: Path) -> None:
-    """The tokens alone: `clip_l`, `clip_g`, or `emb_params` where there is one text encoder.
+    """Write the tokens alone: `clip_l`, `clip_g`, or `emb_params` for a single text encoder.
 
-    The header keeps the words; for other tools all rows are one word, that of the file's name.
+    The header stores the trigger words. Other tools read all rows as one word, the file's name.
     """
     tokens = file.artifact.tokens
     if not tokens:
@@ -76,7 +76,7 @@ FORMATS: Mapping[str, Callable[[LoraFile, Path], None]] = {
 
 
 def convert(source: Path, target: Path, format_name: str) -> None:
-    """Write `source` as `target`. Raises ArtifactError with the remedy, and then nothing is written."""
+    """Write `source` as `target`. Raises ArtifactError with the remedy, without writing anything."""
     require_free(target)
     FORMATS[format_name](LoraFile.read(source), target)
 
@@ -90,7 +90,7 @@ def _renamed(file: LoraFile, path: Path, naming: Naming) -> None:
         raise ArtifactError("the file has no layers, only tokens. Use --format embeddings.")
     header = file.header_with_tokens
     if naming == "diffusers" and "ss_network_dim" in header:
-        header["ss_network_alpha"] = str(float(header["ss_network_dim"]))  # folded in: alpha is the rank now
+        header["ss_network_alpha"] = str(float(header["ss_network_dim"]))  # alpha / rank is folded in
     if "modelspec.implementation" in header:
         header["modelspec.implementation"] = implementation(sgm_names=naming == "kohya" and has_sgm_names(file.family))
     write_layers(_layers(file, naming), header, path)

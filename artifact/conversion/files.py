@@ -19,12 +19,12 @@ from artifact.safetensors_file import write_safetensors
 from families.lora_files import family_of_encoders, family_of_header, family_of_modules
 
 HELD_ELSEWHERE = (TOKENS_KEY, TRIGGERS_KEY, METADATA_KEY)
-"""What of a header is part of what was read: tokens, and alphas, which would count twice where they are folded in."""
+"""Header keys whose contents are part of the artifact: tokens, and alphas, which would count twice after folding."""
 
 
 @dataclass(frozen=True)
 class LoraFile:
-    """`artifact` as it is read, and `header`: the strings of the file's header that are nothing else's."""
+    """`artifact`: the parsed contents. `header`: all other strings of the file's header."""
 
     artifact: Artifact
     header: Mapping[str, str]
@@ -32,7 +32,7 @@ class LoraFile:
 
     @classmethod
     def read(cls, path: Path) -> "LoraFile":
-        """Raises ArtifactError when it is missing or holds neither LoRA nor embeddings."""
+        """Read a file. Raises ArtifactError when it is missing or contains neither LoRA nor embeddings."""
         if not path.is_file():
             raise ArtifactError(f"{path} does not exist, or is no file")
         contents = read_contents(path)
@@ -41,7 +41,7 @@ class LoraFile:
 
     @property
     def family(self) -> str:
-        """What the header says, ours or another tool's, else what the names tell.
+        """The family by the header (of this or another tool), else by the layer names.
 
         Raises ArtifactError for names of no known tool.
         """
@@ -56,7 +56,7 @@ class LoraFile:
 
     @property
     def header_with_tokens(self) -> dict[str, str]:
-        """The whole header, as a LoRA's file has it."""
+        """The complete header of a LoRA file."""
         tokens = self.artifact.tokens
         if self.artifact.description is not None:
             return {**self.header, TOKENS_KEY: rows_header(tokens)}
@@ -64,23 +64,23 @@ class LoraFile:
 
     @property
     def header_with_words(self) -> dict[str, str]:
-        """The header of a file whose tensors have the tokens' rows."""
+        """The header of a file that stores the tokens' rows as tensors."""
         words = {} if self.artifact.description else words_header(self.artifact.triggers, self.artifact.tokens)
         words.pop(TOKENS_KEY, None)
         return {**self.header, **words}
 
 
 def require_free(path: Path) -> None:
-    """Raises ArtifactError when there is something at `path` already."""
+    """Raises ArtifactError when `path` exists."""
     if path.exists():
         raise ArtifactError(f"{path} exists already, and nothing is overwritten. Choose another name.")
 
 
 def write_layers(layers: Mapping[str, Layer], header: Mapping[str, str], path: Path) -> None:
-    """Write layers in the precision that they have, under the names that they have.
+    """Write layers under their names, in their precision.
 
-    Weights whose scale is folded in keep their type, where no bit is lost, and are fp32 otherwise.
-    Raises ArtifactError when the path is taken or a value is not finite.
+    Weights with a folded-in scale keep their dtype when that loses no bit, and are fp32 otherwise. Raises ArtifactError
+    when the path exists or a value is not finite.
     """
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
@@ -92,7 +92,7 @@ def write_layers(layers: Mapping[str, Layer], header: Mapping[str, str], path: P
 
 
 def write_tensors(tensors: Mapping[str, Tensor], header: Mapping[str, str], path: Path) -> None:
-    """Write the file whole or not at all. Raises ArtifactError when the path is taken or a value is not finite."""
+    """Write the file atomically. Raises ArtifactError when the path exists or a value is not finite."""
     require_free(path)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():

@@ -16,7 +16,7 @@ LONGEST_VALUE = 100
 
 
 def inspect(path: Path) -> str:
-    """The table. Raises ArtifactError when the file cannot be read."""
+    """Return the table. Raises ArtifactError when the file cannot be read."""
     return "\n".join(f"{label:<12} {text}".rstrip() for label, text in _rows(LoraFile.read(path)))
 
 
@@ -54,7 +54,7 @@ def _family(file: LoraFile) -> str:
 
 
 def _blocks(file: LoraFile) -> Iterator[tuple[str, str]]:
-    """Layers and the norm of all their parameters, by component and block."""
+    """Yield the number of layers and the norm of their parameters, by component and block."""
     counts: Counter[str] = Counter()
     squares: defaultdict[str, float] = defaultdict(float)
     for name, layer in file.artifact.layers.items():
@@ -70,7 +70,7 @@ def _blocks(file: LoraFile) -> Iterator[tuple[str, str]]:
 
 
 def _limits(file: LoraFile) -> Iterator[str]:
-    """What will not load where (checked with diffusers 0.42)."""
+    """Yield notes on tools that cannot load the file (checked with diffusers 0.42)."""
     layers = file.artifact.layers.values()
     if any(isinstance(layer, LohaLayer | LokrLayer) for layer in layers):
         yield "diffusers refuses LoHa and LoKr layers; ComfyUI and A1111 load them"

@@ -1,6 +1,6 @@
-"""What the names in a LoRA file mean, without a base model at hand: component and path, as diffusers names them.
+"""Parses the module names of a LoRA file without a base model: component and path, as diffusers names them.
 
-kohya's names have `_` for every `.`, so that the words which hold a `_` themselves must be known to read them.
+kohya's names replace every `.` by `_`, so words that contain a `_` themselves must be known to parse them.
 """
 
 import re
@@ -32,21 +32,21 @@ KOHYA_COMPONENTS = {
 }
 PEFT_COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 LAYERS_PER_BLOCK = 2
-"""Of every UNet that Stability made: what sgm's numbers count by."""
+"""Of every UNet by Stability; sgm's block numbers depend on it."""
 FROM_RESNET = {sgm: name for name, sgm in RESNET_LAYERS.items()}
 FROM_OTHER = {sgm: name for name, sgm in OTHER_LAYERS.items()}
 Naming = Literal["kohya", "diffusers"]
 
 
 class ModuleName(NamedTuple):
-    """`component`: unet, transformer, text_encoder, text_encoder_2 …; `path`: the module in it, dotted."""
+    """`component`: unet, transformer, text_encoder, text_encoder_2 …; `path`: the dotted path of the module in it."""
 
     component: str
     path: str
 
 
 def parse(name: str) -> ModuleName:
-    """The module that a kohya or peft name means. Raises ArtifactError when it is neither."""
+    """Parse a name of kohya or peft. Raises ArtifactError for any other."""
     for prefix, component in KOHYA_COMPONENTS.items():
         if name.startswith(prefix):
             dotted = ".".join(PARTS.findall(name.removeprefix(prefix)))
@@ -59,7 +59,8 @@ def parse(name: str) -> ModuleName:
 
 
 def diffusers_path(path: str) -> str:
-    """diffusers' path of an sgm path: the inverse of `artifact.names.kohya.sgm_block`. Other paths stay as they are."""
+    """Convert an sgm path to diffusers' path, the inverse of `artifact.names.kohya.sgm_block`. Other paths are
+    unchanged."""
     per_level = LAYERS_PER_BLOCK + 1
     if match := re.fullmatch(r"input_blocks\.(\d+)\.0\.op", path):
         return f"down_blocks.{int(match[1]) // per_level - 1}.downsamplers.0.conv"
@@ -81,9 +82,9 @@ def diffusers_path(path: str) -> str:
 
 
 def written(module: ModuleName, naming: Naming, family: str) -> str:
-    """The module's name in a file: sgm blocks in kohya's files for SDXL, diffusers' blocks in those for SD1.5 and SD2.
+    """Return the module's name in a file: kohya's files have sgm blocks for SDXL, diffusers' blocks for SD1.5 and SD2.
 
-    Raises ArtifactError for kohya's names of a transformer: no two tools agree on them.
+    Raises ArtifactError for kohya's names of a transformer, since tools do not agree on them.
     """
     component, path = module
     if naming == "diffusers":

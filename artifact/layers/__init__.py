@@ -1,7 +1,7 @@
-"""What a LoRA file can hold for one module: a record for each kind, with the change of the weight that it means.
+"""Layers of a LoRA file: a class for each kind, with the change of the weight that it stands for.
 
-Shapes: weight (out, in) or (out, in, kh, kw), r the rank. A record's `tensors` are named as kohya and LyCORIS name
-them. `delta(weight)` is fp32 and has the shape of the weight, which is what the bare base holds.
+Shapes: weight (out, in) or (out, in, kh, kw), r the rank. Keys of `tensors` are those of kohya and LyCORIS.
+`delta(weight)` is fp32 and has the shape of `weight`, which is the base's own weight.
 """
 
 from artifact.layers.dora import DoraLayer

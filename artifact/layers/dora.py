@@ -1,4 +1,4 @@
-"""DoRA: a LoRA for the direction of a weight, and a separate magnitude."""
+"""DoRA: a low-rank change of a weight's direction, and a separate magnitude."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ DIRECTIONS: tuple[type[LoraLayer], type[LohaLayer], type[LokrLayer]] = (LoraLaye
 
 @dataclass(frozen=True)
 class DoraLayer(Layer):
-    """W + ΔW = dora_scale ⊙ (W + V) / ‖W + V‖, with V the change that `direction` means (Liu et al. 2024, eq. 5).
+    """W + ΔW = dora_scale ⊙ (W + V) / ‖W + V‖, with V the change by `direction` (Liu et al. 2024, eq. 5).
 
-    The norm runs over all axes but one, along which `dora_scale` lies: (out, 1[, 1, 1]) as peft and this trainer have
-    it, (1, in[, 1, 1]) as LyCORIS has it by default. They are different models: no renaming turns one into the other.
+    The norm is over all axes but one, the axis of `dora_scale`: (out, 1[, 1, 1]) in peft and this trainer, (1, in[, 1,
+    1]) by default in LyCORIS. These are different models, which cannot be converted into each other.
     """
 
     kind = "dora"
@@ -36,7 +36,7 @@ class DoraLayer(Layer):
 
     @property
     def axis(self) -> int:
-        """The axis of the weight along which dora_scale lies: 0 for outputs, 1 for inputs."""
+        """The axis of the weight along which `dora_scale` varies: 0 for outputs, 1 for inputs."""
         return 1 if self.dora_scale.shape[0] == 1 else 0
 
     @property

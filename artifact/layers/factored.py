@@ -16,7 +16,7 @@ ALPHA = "alpha"
 
 @dataclass(frozen=True)
 class FactoredLayer(Layer):
-    """A layer whose fields are its tensors and `alpha`; the change is scaled by alpha / rank."""
+    """A layer whose fields are its tensors and `alpha`. Its change is scaled by alpha / rank."""
 
     def __post_init__(self) -> None:
         self._check()
@@ -26,7 +26,7 @@ class FactoredLayer(Layer):
             raise ArtifactError("has an alpha that is not finite")
 
     def _check(self) -> None:
-        """Raises ArtifactError when the tensors cannot belong together."""
+        """Raises ArtifactError when the shapes of the tensors are inconsistent."""
 
     @property
     def parameters(self) -> Sequence[Tensor]:
@@ -44,7 +44,7 @@ class FactoredLayer(Layer):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
-        """A file without alpha means alpha = rank, as all tools read it."""
+        """Build the layer from a file's tensors. Without alpha, alpha = rank, as in all tools."""
         require_known(tensors, {*cls.keys, ALPHA})
         optional = {field.name for field in fields(cls) if field.default is None}
         missing = [key for key, name in cls.keys.items() if name not in optional and key not in tensors]
@@ -52,18 +52,18 @@ class FactoredLayer(Layer):
             raise ArtifactError(f"lacks {missing[0]}")
         values = {name: tensors.get(key) for key, name in cls.keys.items()}
         alpha = _scalar(tensors[ALPHA]) if ALPHA in tensors else None
-        layer: Self = cls(**values, alpha=1.0 if alpha is None else alpha)  # type: ignore[call-arg]  # its subclasses'
+        layer: Self = cls(**values, alpha=1.0 if alpha is None else alpha)  # type: ignore[call-arg]  # of subclasses
         return layer if alpha is not None else replace(layer, alpha=float(layer.rank or 1))  # type: ignore[call-arg]
 
 
 def product(a: Tensor, b: Tensor, core: Tensor | None, device: torch.device) -> Tensor:
-    """a · b, or with a core their Tucker product, in fp32 on `device`."""
+    """Return a · b, or with a core their Tucker product, in fp32 on `device`."""
     a, b = a.to(device).float(), b.to(device).float()
     return a @ b if core is None else tucker(core.to(device).float(), a, b)
 
 
 def require_product(name: str, a: Tensor, b: Tensor, core: Tensor | None) -> None:
-    """Raises ArtifactError when `product` has no result."""
+    """Raises ArtifactError when the shapes do not allow `product`."""
     inner = a.shape[1 if core is None else 0] if a.ndim == b.ndim == 2 else None
     if inner is None or inner != b.shape[0]:
         raise ArtifactError(f"has {name} of shapes {tuple(a.shape)} and {tuple(b.shape)}, which have no product")
@@ -72,7 +72,7 @@ def require_product(name: str, a: Tensor, b: Tensor, core: Tensor | None) -> Non
 
 
 def tucker(core: Tensor, out_factor: Tensor, in_factor: Tensor) -> Tensor:
-    """core (r, r, kh, kw), out_factor (r, out), in_factor (r, in) → (out, in, kh, kw)."""
+    """Tucker product: core (r, r, kh, kw), out_factor (r, out), in_factor (r, in) → (out, in, kh, kw)."""
     return torch.einsum("ij...,io,jn->on...", core, out_factor, in_factor)
 
 

@@ -13,7 +13,7 @@ from artifact.layers.layer import Layer, require_known
 
 @dataclass(frozen=True)
 class FullLayer(Layer):
-    """ΔW = diff, and Δb = diff_bias: what full fine-tuning changed, any shape. Has neither rank nor alpha."""
+    """ΔW = diff and Δb = diff_bias of any shape, as by full fine-tuning. It has neither rank nor alpha."""
 
     kind = "full"
     keys = {"diff": "diff", "diff_b": "diff_bias"}  # noqa: RUF012

@@ -17,14 +17,15 @@ from artifact.layers.oft import OftLayer
 KINDS: Mapping[str, type[Layer]] = {
     kind.kind: kind for kind in (DoraLayer, LoraLayer, LohaLayer, LokrLayer, OftLayer, FullLayer)
 }
-"""By name. DoRA is first: its layers hold another kind's keys as well."""
+"""Layer classes by name. DoRA is first, since its layers also have the keys of another kind."""
 
 KEYS = tuple({key: None for kind in KINDS.values() for key in (*kind.keys, ALPHA)})
-"""Every key that a layer may have."""
+"""All keys that a layer may have."""
 
 
 def layer_from_tensors(tensors: Mapping[str, Tensor]) -> Layer:
-    """The record for one module's tensors, by key. Raises ArtifactError, the text to stand after the module's name."""
+    """Build the layer from a module's tensors by key. Raises ArtifactError, whose message must follow the module's
+    name."""
     for kind in KINDS.values():
         if kind.keys.keys() & tensors.keys():
             return kind.from_tensors(tensors)

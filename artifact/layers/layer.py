@@ -1,4 +1,4 @@
-"""The interface of a layer: the change of one module's weight, as a LoRA file holds it."""
+"""The interface of a layer: the stored change of one module's weight."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -15,14 +15,14 @@ class Layer(ABC):
 
     kind: ClassVar[str]
     keys: ClassVar[Mapping[str, str]]
-    """The record's fields that are tensors, by the key in the file."""
+    """The tensor fields of the class, by their keys in the file."""
 
     @property
     @abstractmethod
     def rank(self) -> int | None:
         """r; None where the layer has no rank."""
 
-    if TYPE_CHECKING:  # at run time a field of the records, which a property here would shadow
+    if TYPE_CHECKING:  # at run time it is a dataclass field, which a property would shadow
 
         @property
         def alpha(self) -> float | None:
@@ -31,33 +31,34 @@ class Layer(ABC):
     @property
     @abstractmethod
     def parameters(self) -> Sequence[Tensor]:
-        """Every tensor of the layer."""
+        """All tensors of the layer."""
 
     @abstractmethod
     def fits(self, shape: torch.Size) -> bool:
-        """Whether the layer changes a weight of this shape."""
+        """Whether the layer can change a weight of this shape."""
 
     @abstractmethod
     def delta(self, weight: Tensor) -> Tensor:
-        """The change of `weight` at scale 1."""
+        """Return the change of `weight` at scale 1."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """What is written, by key."""
+        """Return the tensors to write, by key."""
 
     @classmethod
     @abstractmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
-        """What was written. Raises ArtifactError naming the key that is missing, unknown or of no possible shape."""
+        """Build the layer from tensors by key. Raises ArtifactError naming a missing or unknown key, or an invalid
+        shape."""
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether the change is zero for certain: what a layer is that was never trained."""
+        """Whether the change is certainly zero, as of an untrained layer."""
         return False
 
 
 def require_known(tensors: Mapping[str, Tensor], known: Collection[str]) -> None:
-    """Raises ArtifactError naming a key that is not known."""
+    """Raises ArtifactError naming a key that is not in `known`."""
     strange = sorted(key for key in tensors if key not in known)
     if strange:
         raise ArtifactError(f"has {strange[0]} beside keys of another kind")

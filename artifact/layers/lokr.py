@@ -12,11 +12,11 @@ from artifact.layers.factored import FactoredLayer, product, require_product
 
 @dataclass(frozen=True)
 class LokrLayer(FactoredLayer):
-    """ΔW = scale · w1 ⊗ w2, LyCORIS' LoKr. Each factor is whole, or a product of two of rank r.
+    """ΔW = scale · w1 ⊗ w2, LyCORIS' LoKr. Each factor is a full matrix, or a product of two of rank r.
 
     w1: (a, c), or w1_a (a, r) and w1_b (r, c). w2: (b, d[, kh, kw]), or w2_a (b, r) and w2_b (r, d·kh·kw), or a Tucker
-    product of `t2` (r, r, kh, kw), w2_a (r, b) and w2_b (r, d). out = a·b, in = c·d.
-    The scale is alpha / r, but 1 where both factors are whole: so ComfyUI, A1111 and LyCORIS read it.
+    product of `t2` (r, r, kh, kw), w2_a (r, b) and w2_b (r, d). out = a·b, in = c·d. The scale is alpha / r, but 1
+    where both factors are full, as in ComfyUI, A1111 and LyCORIS.
     """
 
     kind = "lokr"

@@ -1,4 +1,4 @@
-"""LoRA: a product of two thin matrices."""
+"""LoRA: a product of two low-rank matrices."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""OFT: blocks of a layer's inputs are rotated."""
+"""OFT: rotates blocks of a layer's inputs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ KEY = "oft_R.weight"
 class OftLayer(Layer):
     """ΔW = W·(Rᵀ − 1) on each of n blocks of b inputs, peft's OFT (OneTrainer writes the same).
 
-    `generators`: (n, b·(b−1)/2), the upper triangles of skew-symmetric Q (b, b). R is the Cayley transform
-    (1 + Q)(1 − Q)⁻¹ by the first terms of its series, 1 + 2Q + 2Q² + 2Q³ + Q⁴ (Qiu et al. 2025, arXiv 2506.19847).
-    Has no rank in a LoRA's sense, and no alpha.
+    `generators`: (n, b·(b−1)/2), the upper triangles of skew-symmetric Q (b, b). R is the Cayley transform (1 + Q)(1 −
+    Q)⁻¹, approximated by 1 + 2Q + 2Q² + 2Q³ + Q⁴ (Qiu et al. 2025, arXiv 2506.19847). It has no rank in the sense of
+    LoRA, and no alpha.
     """
 
     kind = "oft"
@@ -42,7 +42,7 @@ class OftLayer(Layer):
 
     @property
     def side(self) -> int:
-        """b."""
+        """The block size b."""
         side = _side(self.generators.shape[1])
         assert side is not None
         return side
@@ -64,7 +64,7 @@ class OftLayer(Layer):
         return (turned - blocks).flatten(1)
 
     def rotations(self, device: torch.device) -> Tensor:
-        """R (n, b, b), fp32."""
+        """Return R (n, b, b), fp32."""
         values = self.generators.to(device).float()
         rows, columns = torch.triu_indices(self.side, self.side, 1, device=device)
         upper = torch.zeros(len(values), self.side, self.side, device=device)
@@ -84,6 +84,6 @@ class OftLayer(Layer):
 
 
 def _side(elements: int) -> int | None:
-    """b of b·(b−1)/2 elements; None where there is none."""
+    """Return b for b·(b−1)/2 elements; None where no b fits."""
     side = (1 + math.isqrt(1 + 8 * elements)) // 2
     return side if side * (side - 1) // 2 == elements else None

@@ -1,4 +1,4 @@
-"""The changes that files make to a base's weights, whole: how layers of every kind become plain LoRA, or part of it."""
+"""Computes the full changes that files make to a base's weights, to convert layers of any kind to plain LoRA."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,20 +21,20 @@ from families.registry import load_base_model
 
 @dataclass(frozen=True)
 class Change:
-    """ΔW of a module, of its weight's shape, and Δb where its bias is changed too, fp32."""
+    """ΔW in the shape of the module's weight, and Δb where its bias is changed too, fp32."""
 
     weight: Tensor
     bias: Tensor | None
 
 
 def open_base(base: str, base_config: str | None) -> ModelFamily:
-    """The base in fp32; `base_config` for single files alone. Raises BaseModelError."""
+    """Load the base in fp32. `base_config` applies to single files only. Raises BaseModelError."""
     family = load_base_model(base, torch.float32, base_config=base_config if Path(base).is_file() else None)
     return family.to(torch.device("cpu"))
 
 
 class Changes:
-    """Σ weight · ΔW for every module that files change, each ΔW that of the base's own weight, made when asked for."""
+    """Σ weight · ΔW for every changed module, computed on demand from the base's own weights."""
 
     def __init__(self, artifacts: Sequence[Artifact], weights: Sequence[float], family: ModelFamily) -> None:
         """Raises ArtifactError when a file does not fit this base."""
@@ -53,16 +53,16 @@ class Changes:
         return list(self._parts)
 
     def kinds(self, place: Place) -> tuple[str, ...]:
-        """The parameters of the module that are changed: `weight`, and `bias` where a file has a change of it."""
+        """Return the changed parameters of the module: `weight`, and `bias` where a file changes it."""
         return ("weight", "bias") if _bias_changes(self._parts[place]) else ("weight",)
 
     def base(self, place: Place) -> Any:
-        """The base's module there."""
+        """Return the base's module at `place`."""
         return components(self.family)[place.component].get_submodule(place.path)
 
     @torch.no_grad()
     def at(self, place: Place) -> Change:
-        """The change there, on the GPU where there is one."""
+        """Compute the change at `place`, on the GPU where there is one."""
         parts, weight = self._parts[place], self.base(place).weight.to(self._device)
         change = torch.stack([factor * layer.delta(weight) for factor, layer in parts]).sum(0)
         biases = [factor * bias.to(self._device).float() for factor, bias in _bias_changes(parts)]
@@ -72,9 +72,9 @@ class Changes:
 def at_rank_on_base(
     artifacts: Sequence[Artifact], weights: Sequence[float], family: ModelFamily, rank: int
 ) -> tuple[dict[str, Layer], Outcome]:
-    """The plain LoRA nearest to the weighted sum of files of any kinds, by the names of our files.
+    """Return the plain LoRA nearest to the weighted sum of files of any kind, under the names of this program's files.
 
-    Norms, which have one axis, stay differences. Raises ArtifactError when a file does not fit this base.
+    Norm layers, which have one axis, stay full differences. Raises ArtifactError when a file does not fit this base.
     """
     names = place_names(family)
     layers, fits, biases = dict[str, Layer](), list[Fit](), list[str]()

@@ -1,4 +1,4 @@
-"""Extracts a LoRA from a full fine-tune: the best approximation of its difference to the base."""
+"""Extracts a LoRA from a full fine-tune: the best approximation of its difference from the base."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,13 +23,14 @@ from settings.public import public_name
 
 @dataclass
 class Extraction:
-    """`fits`: one a layer, in the model's order. `left_out`: parameters that differ and no LoRA can hold."""
+    """The result of an extraction. `fits`: one per layer, in the model's order. `left_out`: changed parameters that a
+    LoRA cannot represent."""
 
     fits: list[Fit] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """A table for people."""
+        """Return a table."""
         rows = [f"{fit.change**0.5:>10.4g} {fit.explained:>9.2%}  {fit.name}" for fit in self.fits]
         error = relative_error(self.fits)
         total = f"relative error {error:.4g}, energy explained {1 - error**2:.2%}"
@@ -44,12 +45,10 @@ class Extraction:
 def extract(
     tuned: str, base: str, target: Path, rank: int, *, precision: str = "fp16", base_config: str | None = None
 ) -> Extraction:
-    """Write a LoRA for `base` that comes as near to `tuned` as that rank allows, in denoiser and text encoders.
+    """Write the LoRA of `rank` for `base` that is nearest to `tuned`, in denoiser and text encoders.
 
-    Both are what `base_model` may be: a folder in diffusers' layout, a single file, a hub id.
-
-    Raises ArtifactError when they are no two models of one architecture or do not differ, BaseModelError when one
-    cannot be opened.
+    Both are given like `base_model`: a folder in diffusers' layout, a single file, a hub id. Raises ArtifactError when
+    they have different architectures or do not differ, BaseModelError when one cannot be loaded.
     """
     require_free(target)
     if rank < 1:
@@ -106,9 +105,9 @@ def _require_alike(tuned: str, base: str, one: ModelFamily, other: ModelFamily) 
 
 
 def _changes(tuned: ModelFamily, base: ModelFamily) -> Iterator[tuple[Place, str, Tensor]]:
-    """Every parameter that differs: its module's place, its own name, tuned - base in fp32.
+    """Yield every changed parameter: its module's place, its own name, and tuned - base in fp32.
 
-    Raises ArtifactError when one model has a parameter that the other lacks, or shapes differ.
+    Raises ArtifactError when one model lacks a parameter of the other, or shapes differ.
     """
     others = components(tuned)
     for component, module in components(base).items():
@@ -131,6 +130,6 @@ def _changes(tuned: ModelFamily, base: ModelFamily) -> Iterator[tuple[Place, str
 
 
 def _is_vocabulary(module: Any, path: str) -> bool:
-    """Whether the parameter is a text encoder's table of words, which grows with words that were trained."""
+    """Whether the parameter is a text encoder's embedding table, whose size may differ by added tokens."""
     owner: nn.Module = module.get_submodule(path.rpartition(".")[0])
     return hasattr(module, "get_input_embeddings") and owner is module.get_input_embeddings()

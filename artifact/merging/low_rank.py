@@ -9,12 +9,12 @@ from torch import Tensor
 from artifact.layers import LoraLayer
 
 NOISE = 1e-7
-"""Singular values smaller than this, by the largest, are rounding of fp64: their directions stay zero."""
+"""Singular values below this, relative to the largest, are rounding errors of fp64 and set to zero."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How well a layer was met: squared norms of the change, and of what of it is lost."""
+    """Approximation quality of a layer: squared norms of the change and of the approximation error."""
 
     name: str
     change: float
@@ -22,21 +22,21 @@ class Fit:
 
     @property
     def explained(self) -> float:
-        """The share of the change's energy ‖ΔW‖² that is held, 0 to 1."""
+        """The share of the change's energy ‖ΔW‖² that is kept, 0 to 1."""
         return 1 - self.lost / self.change if self.change else 1.0
 
 
 def relative_error(fits: Sequence[Fit]) -> float:
-    """√(Σ‖ΔW - ΔW'‖² / Σ‖ΔW‖²) over all layers."""
+    """Return √(Σ‖ΔW - ΔW'‖² / Σ‖ΔW‖²) over all layers."""
     change = sum(fit.change for fit in fits)
     return (sum(fit.lost for fit in fits) / change) ** 0.5 if change else 0.0
 
 
 def nearest_lora(name: str, change: Tensor, rank: int) -> tuple[LoraLayer, Fit]:
-    """The LoRA of at most `rank` with the smallest error (Eckart and Young 1936), fp32 on the CPU, alpha = its rank.
+    """Return the LoRA of at most `rank` with the smallest error (Eckart and Young 1936), fp32 on the CPU, alpha = rank.
 
-    `change`: (out, in) or (out, in, kh, kw). The singular vectors are those of ΔW·ΔWᵀ or ΔWᵀ·ΔW in fp64, whichever is
-    smaller: much less work than a decomposition of ΔW, and exact to what fp32 can hold.
+    `change`: (out, in) or (out, in, kh, kw). The singular vectors are computed from ΔW·ΔWᵀ or ΔWᵀ·ΔW in fp64, whichever
+    is smaller. This is much faster than a decomposition of ΔW, and exact to the precision of fp32.
     """
     matrix = change.flatten(1).double()
     tall = matrix.shape[0] > matrix.shape[1]

@@ -32,13 +32,12 @@ def merge(
     base: str | None = None,
     base_config: str | None = None,
 ) -> Outcome:
-    """Write the sum of LoRAs, each times its weight, as one LoRA, with the words of all of them.
+    """Write the weighted sum of LoRAs as one LoRA with all their trigger words.
 
-    concat: exactly, the ranks add up. svd: the nearest of `rank`; with `base`, files of any kinds. linear: factors are
-    summed, not their products, as peft's "linear" does it: the rank stays, and products of one file's up with another's
-    down come in that were not trained. The outcome says how far from the sum the file is.
-
-    Raises ArtifactError with the remedy, BaseModelError for the base.
+    concat: exact, the ranks add up. svd: the nearest LoRA of `rank`; with `base`, for files of any kind. linear: sums
+    the factors instead of their products, as peft's "linear" does; the rank is unchanged, but untrained products of one
+    file's up with another's down are added. The outcome contains the error relative to the exact sum. Raises
+    ArtifactError with the remedy, BaseModelError for the base.
     """
     require_free(target)
     _require_sense(mode, rank, base)
@@ -61,7 +60,7 @@ def merge(
 
 
 def read_all(sources: Sequence[Path], weights: Sequence[float]) -> list[LoraFile]:
-    """The files. Raises ArtifactError when counts do not match, or the files are for different families."""
+    """Read the files. Raises ArtifactError when the counts differ, or the files are for different families."""
     if len(weights) != len(sources):
         raise ArtifactError(f"--weights: {len(weights)} numbers for {len(sources)} files; give one for each")
     files = [LoraFile.read(source) for source in sources]
@@ -74,7 +73,7 @@ def read_all(sources: Sequence[Path], weights: Sequence[float]) -> list[LoraFile
 
 
 def joined_words(files: Sequence[LoraFile], notes: list[str]) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
-    """The trigger words of all files with their rows. A word that comes again gets a number, which `notes` say.
+    """Return the trigger words of all files with their rows. Repeated words get a number, which is added to `notes`.
 
     Raises ArtifactError when the files' embeddings are for different text encoders.
     """
@@ -130,7 +129,8 @@ def _combined(
 def _linear(
     name: str, group: Sequence[LoraLayer], strengths: Sequence[float], whole: LoraLayer
 ) -> tuple[LoraLayer, Fit]:
-    """Σ √|c| up and Σ ±√|c| down over the files, c each one's weight times alpha / rank, all inside `up` before."""
+    """Sum the factors: Σ √|c| up and Σ ±√|c| down over the files, with c = weight · alpha / rank, which `up`
+    contains."""
     if len({part.rank for part in group}) > 1:
         ranks = " and ".join(str(part.rank) for part in group)
         raise ArtifactError(f"{name} has rank {ranks}, and such factors have no sum: use --mode svd or concat")

@@ -28,12 +28,11 @@ WEIGHTS, DESCRIPTIONS = ".safetensors", (".json", ".txt", ".md", ".model", ".jin
 def merge_onto(
     sources: Sequence[Path], weights: Sequence[float], base: str, target: Path, base_config: str | None = None
 ) -> Outcome:
-    """Write `base` with the files' changes in its weights, in the precision that each weight has there.
+    """Write `base` with the files' changes merged into its weights, in the dtype of each weight.
 
-    Every other tensor and description stays as it is; pickles are not copied. The outcome's error is what rounding to
-    that precision loses of the changes.
-
-    Raises ArtifactError, and then nothing is written, or BaseModelError when the base cannot be opened.
+    All other tensors and configuration files are copied unchanged; pickles are not copied. The outcome's error is the
+    part of the changes that is lost by rounding. Raises ArtifactError without writing anything, or BaseModelError when
+    the base cannot be loaded.
     """
     require_free(target)
     source = find_base_model(base)
@@ -60,7 +59,8 @@ def _left_behind(artifact: Artifact, path: Path) -> list[str]:
 
 
 def _into_folder(source: Path, target: Path, changes: Changes, fits: list[Fit]) -> None:
-    """Only what diffusers reads is copied: descriptions, and safetensors in the folders of components."""
+    """Merge into a folder. Only files that diffusers reads are copied: configurations, and safetensors of
+    components."""
     denoiser = "transformer" if (source / "transformer").is_dir() else "unet"
     pending = {
         (denoiser if place.component == DENOISER else place.component, f"{path}.{kind}"): (place, kind)
@@ -93,7 +93,7 @@ def _into_folder(source: Path, target: Path, changes: Changes, fits: list[Fit]) 
 def _rewrite(
     path: Path, copy: Path, pending: Mapping[str, tuple[Place, str]], changes: Changes, fits: list[Fit]
 ) -> set[tuple[Place, str]]:
-    """Write one file of weights with its changes, and give those that it holds."""
+    """Write one file of weights with its changes. Returns the changes that it contains."""
     with safe_open(path, framework="pt") as file:
         header = file.metadata()
         keys = {key: pending[key] for key in file.keys() if key in pending}  # noqa: SIM118 (no mapping)
@@ -129,7 +129,7 @@ def _into_file(source: Path, target: Path, changes: Changes, names: str, fits: l
 
 
 def _changed(before: Tensor, change: Tensor, name: str) -> tuple[Tensor, Fit]:
-    """The weight with its change, in its own precision. Raises ArtifactError when that cannot hold it."""
+    """Return the changed weight in its dtype. Raises ArtifactError when that would overflow."""
     if before.shape != change.shape:
         raise ArtifactError(f"{name} has shape {tuple(before.shape)} in the base's file, {tuple(change.shape)} loaded")
     change = change.cpu().float()
@@ -141,6 +141,7 @@ def _changed(before: Tensor, change: Tensor, name: str) -> tuple[Tensor, Fit]:
 
 
 def _variants(path: str) -> tuple[str, ...]:
-    """transformers' files of CLIP have `text_model.` before every path, its modules do not always."""
+    """Return both paths of a module: files of CLIP by transformers have the prefix `text_model.`, its modules not
+    always."""
     bare = path.removeprefix(TEXT_MODEL)
     return (bare, TEXT_MODEL + bare)

@@ -11,12 +11,12 @@ from artifact.layers import Layer, LoraLayer
 from artifact.merging.low_rank import Fit, relative_error
 
 NETWORK_KEYS = ("modelspec.", "ss_")
-"""What stays of a header: our own description would claim one run's numbers for a file of several."""
+"""Header keys that are kept. This program's own description would be wrong for a merged or resized file."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How near the file comes to what was asked for. `left_out`: what it could not hold, a sentence each."""
+    """The quality of the written file. `left_out`: changes that it cannot represent, a sentence each."""
 
     fits: Sequence[Fit]
     left_out: Sequence[str] = field(default_factory=list)
@@ -31,12 +31,12 @@ class Outcome:
 
 
 def is_plain(layer: Layer) -> bool:
-    """Whether the layer is a product of two matrices, and nothing else."""
+    """Whether the layer is a product of two matrices, without a Tucker core."""
     return isinstance(layer, LoraLayer) and layer.mid is None
 
 
 def plain_lora(name: str, layer: Layer, weight: float, remedy: str) -> LoraLayer:
-    """The layer with weight and alpha in its up projection, fp32, so that alpha is the rank.
+    """Return the layer with weight and scale folded into its up projection, fp32, so that alpha = rank.
 
     Raises ArtifactError with the remedy for a layer of another kind.
     """
@@ -46,7 +46,7 @@ def plain_lora(name: str, layer: Layer, weight: float, remedy: str) -> LoraLayer
 
 
 def concatenated(name: str, parts: Sequence[LoraLayer]) -> LoraLayer:
-    """The exact sum of LoRAs of scale 1: their ranks add up. Raises ArtifactError where shapes differ."""
+    """Return the exact sum of LoRAs of scale 1. Their ranks add up. Raises ArtifactError where shapes differ."""
     if len({(part.down.shape[1:], part.up.shape[0]) for part in parts}) > 1:
         raise ArtifactError(f"{name} has different shapes in the files: different bases?")
     down, up = torch.cat([part.down for part in parts]), torch.cat([part.up for part in parts], dim=1)
@@ -54,13 +54,13 @@ def concatenated(name: str, parts: Sequence[LoraLayer]) -> LoraLayer:
 
 
 def squared_norm(layer: LoraLayer) -> float:
-    """‖up · down‖² at scale 1, without making the product: tr((upᵀ up)(down downᵀ))."""
+    """Return ‖up · down‖² at scale 1, computed without the product as tr((upᵀ up)(down downᵀ))."""
     up, down = layer.up.flatten(1).double(), layer.down.flatten(1).double()
     return float(((up.T @ up) * (down @ down.T)).sum())
 
 
 def at_rank(name: str, layer: LoraLayer, rank: int) -> tuple[LoraLayer, Fit]:
-    """The best approximation of a LoRA of scale 1. Never more than its (r, r) core is decomposed."""
+    """Return the best approximation of a LoRA of scale 1. Only its (r, r) core is decomposed."""
     left, upper = torch.linalg.qr(layer.up.flatten(1).double())
     right, lower = torch.linalg.qr(layer.down.flatten(1).double().T)
     u, values, vh = torch.linalg.svd(upper @ lower.T)
@@ -74,7 +74,7 @@ def at_rank(name: str, layer: LoraLayer, rank: int) -> tuple[LoraLayer, Fit]:
 
 
 def network_header(header: Mapping[str, str], layers: Mapping[str, Layer]) -> dict[str, str]:
-    """Other tools' keys of `header`, saying that the network is a plain LoRA of these layers."""
+    """Return other tools' keys of `header`, describing a plain LoRA of these layers."""
     rank = max((layer.rank for layer in layers.values() if layer.rank is not None), default=0)
     described = {key: value for key, value in header.items() if key.startswith(NETWORK_KEYS)}
     described.pop("modelspec.hash_sha256", None)

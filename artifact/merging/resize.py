@@ -13,12 +13,12 @@ REMEDY = "Add --base BASE, the model that it was trained on: what it does to the
 
 
 def resize(source: Path, target: Path, rank: int, base: str | None = None, base_config: str | None = None) -> Outcome:
-    """Write `source` as plain LoRA of another rank, by the singular values of each layer's change. alpha = rank.
+    """Write `source` as the nearest plain LoRA of another rank, by the singular values of each layer's change. alpha =
+    rank.
 
-    base: needed for layers of other kinds (LoHa, LoKr, DoRA, differences), of which only the base's weights make a
-    change of known shape.
-
-    No file of that rank comes nearer (Eckart and Young 1936). Raises ArtifactError, or BaseModelError for the base.
+    `base`: required for layers of other kinds (LoHa, LoKr, DoRA, differences), whose change depends on the base's
+    weights. The approximation is optimal for the rank (Eckart and Young 1936). Raises ArtifactError, or BaseModelError
+    for the base.
     """
     require_free(target)
     if rank < 1:

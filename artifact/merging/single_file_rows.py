@@ -1,7 +1,7 @@
-"""Where in a single-file checkpoint the rows of a module's weight are.
+"""Locates the rows of a module's weight in a single-file checkpoint.
 
-Such files have Stability's names, and queries, keys and values in one tensor. diffusers knows the way from there: its
-own converters are run over tensors of row numbers, so no table of names stands here that could differ from theirs.
+Such files use Stability's names, with queries, keys and values in one tensor. diffusers' own converters are run over
+tensors of row numbers, so no separate table of names can differ from theirs.
 """
 
 from bisect import bisect_right
@@ -19,7 +19,7 @@ from families.loading.single_file_rows import converted_denoiser, converted_text
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a file's tensor, in the order in which the module has them."""
+    """Rows of a file's tensor, in the module's order."""
 
     tensor: str
     numbers: Tensor
@@ -27,14 +27,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class RowTable:
-    """`converted`: row numbers by component and parameter; `starts`: the first number of each of `tensors`."""
+    """`converted`: row numbers by component and parameter. `starts`: the first number of each of `tensors`."""
 
     converted: Mapping[str, Mapping[str, Tensor]]
     tensors: list[str]
     starts: list[int]
 
     def find(self, place: Place, kind: str) -> Rows:
-        """`kind`: weight or bias. Raises ArtifactError when the file has no such rows, or none that belong together."""
+        """Return the rows of a module's parameter. `kind`: weight or bias. Raises ArtifactError when they are not
+        contiguous rows of the file."""
         table = self.converted[place.component]
         bare = place.path.removeprefix("text_model.")
         numbers = next((table[key] for key in (f"{bare}.{kind}", f"text_model.{bare}.{kind}") if key in table), None)
@@ -49,7 +50,7 @@ class RowTable:
 
 
 def rows_of(tensors: Mapping[str, Tensor], family: ModelFamily) -> RowTable:
-    """The table for a checkpoint of this family, which was opened from it."""
+    """Build the table for a checkpoint of the given family."""
     names, starts, stand_ins, count = list[str](), list[int](), dict[str, Tensor](), 0
     for name, tensor in tensors.items():
         rows = tensor.shape[0] if tensor.ndim else 1

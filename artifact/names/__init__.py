@@ -1,1 +1,1 @@
-"""The names of layers in files of weights, by tool."""
+"""Layer names in weights files, by tool."""

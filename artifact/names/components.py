@@ -1,7 +1,7 @@
-"""Where the layers of a file belong: the denoiser or a text encoder, and the module in it.
+"""Maps layer names in files to modules: the denoiser or a text encoder, and the path in it.
 
-kohya's names for text encoders are `lora_te_text_model_…` where there is one, `lora_te1_text_model_…` and
-`lora_te2_text_model_…` where there are two; peft's are `text_encoder.…` and `text_encoder_2.…`.
+kohya's prefix for text encoders is `lora_te_text_model_…` for a single one, `lora_te1_text_model_…` and
+`lora_te2_text_model_…` for two; peft's are `text_encoder.…` and `text_encoder_2.…`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,24 +14,25 @@ from families.family import ModelFamily
 
 DENOISER = "denoiser"
 TEXT_MODEL = "text_model."
-"""All files have it in the paths of CLIP text encoders. transformers has it in those with a projection only."""
+"""Files contain this prefix in all paths of CLIP text encoders, transformers' modules only in those with a
+projection."""
 
 
 class Place(NamedTuple):
-    """A module: its component, by the name that `components` has for it, and its path in there."""
+    """A module: the name of its component in `components`, and its path in there."""
 
     component: str
     path: str
 
 
 def components(family: ModelFamily) -> dict[str, nn.Module]:
-    """What a file may change: the denoiser, `text_encoder`, `text_encoder_2` …"""
+    """Return the modules that a file may change: the denoiser, `text_encoder`, `text_encoder_2` …"""
     names = (f"text_encoder{f'_{number}' if number > 1 else ''}" for number in range(1, len(family.text_encoders) + 1))
     return {DENOISER: family.denoiser, **dict(zip(names, family.text_encoders, strict=True))}
 
 
 def place_names(family: ModelFamily) -> dict[Place, str]:
-    """The name in our files of every module that a layer can be for."""
+    """Return the name in this program's files of every module that a layer can change."""
     paths = _paths(family.denoiser)
     denoiser = file_names(family)
     names = {Place(DENOISER, path): denoiser[path] for path in paths}
@@ -45,7 +46,7 @@ def place_names(family: ModelFamily) -> dict[Place, str]:
 
 
 def module_places(family: ModelFamily) -> Mapping[str, Place]:
-    """Every name that a file, ours or another tool's, may use for a module, with its place."""
+    """Return the place of every name that a file of this or another tool may use for a module."""
     places = {name: place for place, name in place_names(family).items()}
     places |= {name: Place(DENOISER, path) for name, path in module_paths(family).items()}
     for number, (component, encoder) in enumerate(_encoders(family), start=1):
@@ -62,7 +63,7 @@ def _encoders(family: ModelFamily) -> Iterator[tuple[str, Any]]:
 
 
 def _kohya_prefixes(family: ModelFamily, number: int) -> tuple[str, ...]:
-    """What may stand before an encoder's paths; the first is ours."""
+    """Return the possible prefixes of an encoder's paths, beginning with this program's."""
     if number > 1:
         return (f"lora_te{number}_",)
     return ("lora_te1_",) if len(family.text_encoders) > 1 else ("lora_te_", "lora_te1_")

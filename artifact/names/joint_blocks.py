@@ -1,7 +1,7 @@
-"""SD3's layers under the names of Stability's own code, as kohya's sd-scripts writes them.
+"""Converts SD3's layer names of Stability's code, as kohya's sd-scripts writes them, to diffusers'.
 
-There the queries, keys and values of an attention are one layer: its LoRA is three, with one `down` and a third of `up`
-each. Where diffusers has scale and shift of a modulation the other way round, so are the rows of `up`.
+There, queries, keys and values of an attention are one layer. Its LoRA becomes three, which share `down` and have a
+third of `up` each. Where diffusers swaps scale and shift of a modulation, the rows of `up` are swapped, too.
 """
 
 import re
@@ -45,9 +45,9 @@ AROUND = {
 
 
 def with_diffusers_names(layers: Mapping[str, Layer]) -> dict[str, Layer]:
-    """The layers, SD3's of that naming as those that diffusers and our own files have; all others as they are.
+    """Return SD3's layers of that naming under diffusers' names, and all others unchanged.
 
-    Raises ArtifactError for a joined layer that is no plain LoRA.
+    Raises ArtifactError for a joined layer that is not a plain LoRA.
     """
     if not any(name.startswith(f"{PREFIX}joint_blocks_") for name in layers):
         return dict(layers)
@@ -75,7 +75,8 @@ def _split(name: str, layer: Layer) -> Iterator[tuple[str, Layer]]:
 
 
 def _turned(name: str, layer: Layer) -> Layer:
-    """Scale and shift in diffusers' order. Only the last context block's modulation has those two alone."""
+    """Swap scale and shift to diffusers' order. Of the modulations, only the last context block's has just these
+    two."""
     lora = _plain(name, layer)
     return replace(lora, up=torch.cat(lora.up.chunk(2)[::-1]))
 

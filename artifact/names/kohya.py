@@ -1,8 +1,8 @@
-"""The names of LoRA modules in files, which ComfyUI, A1111, Forge, InvokeAI and diffusers all read.
+"""Layer names in LoRA files that ComfyUI, A1111, Forge, InvokeAI and diffusers all read.
 
-kohya's files for SDXL use the block names of Stability's original code ("sgm"): level i of the UNet's way down is
-input_blocks, of its way up output_blocks, each counting layers and samplers in one row. For SD1.5 and SD2 they use
-diffusers' block names. SD3 has peft's dotted names, the one convention that both ComfyUI and diffusers read there.
+kohya's files for SDXL use the block names of Stability's original code ("sgm"): the down path is input_blocks, the up
+path output_blocks, and both count layers and samplers in one sequence. For SD1.5 and SD2 they use diffusers' block
+names. SD3 has peft's dotted names, the only convention that both ComfyUI and diffusers read there.
 """
 
 import re
@@ -23,7 +23,7 @@ RESNET_LAYERS = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
-"""What diffusers calls a layer of a residual block, and what Stability's code calls it."""
+"""diffusers' layer names in a residual block, with those of Stability's code."""
 OTHER_LAYERS = {
     "conv_in": "input_blocks.0.0",
     "time_embedding.linear_1": "time_embed.0",
@@ -33,15 +33,15 @@ OTHER_LAYERS = {
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
-"""The same for the layers outside of the blocks."""
+"""diffusers' layer names outside of the blocks, with those of Stability's code."""
 
 
 def sgm_block(path: str, layers_per_block: int) -> str:
-    """The sgm name of a module of diffusers' SDXL UNet.
+    """Return the sgm name of a module of diffusers' SDXL UNet.
 
-    "down_blocks.1.attentions.0.proj_in" is "input_blocks.4.1.proj_in" at two layers a block: one input block for
-    conv_in, two layers and a downsampler for level 0, then level 1. Upsamplers stand behind a residual and an attention
-    block, as SDXL has them. No name of diffusers' may stay: it would make diffusers pass over all the others.
+    "down_blocks.1.attentions.0.proj_in" is "input_blocks.4.1.proj_in" at two layers per block: one input block for
+    conv_in, two layers and a downsampler for level 0, then level 1. Upsamplers follow a residual and an attention
+    block, as in SDXL. Every name must be converted: a single one of diffusers' would make diffusers ignore all others.
     """
     per_level = layers_per_block + 1
     if match := re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", path):
@@ -62,12 +62,12 @@ def sgm_block(path: str, layers_per_block: int) -> str:
 
 
 def kohya_name(path: str, layers_per_block: int) -> str:
-    """The name that stands before `.lora_down.weight` in an SDXL file."""
+    """Return the name before `.lora_down.weight` in an SDXL file."""
     return PREFIX + sgm_block(path, layers_per_block).replace(".", "_")
 
 
 def file_names(family: ModelFamily) -> Mapping[str, str]:
-    """The name in our files of every module of the family's denoiser, by its path."""
+    """Return the name in this program's files of every module of the family's denoiser, by its path."""
     paths = [path for path, _ in family.denoiser.named_modules()]
     if family.layer_naming == "kohya_sgm":
         layers_per_block = family.denoiser.config.layers_per_block
@@ -78,9 +78,9 @@ def file_names(family: ModelFamily) -> Mapping[str, str]:
 
 
 def module_paths(family: ModelFamily) -> Mapping[str, str]:
-    """Every name that a file, ours or another tool's, may use for a layer of this denoiser, with the layer's path.
+    """Return the path of every name that a file of this or another tool may use for a layer of this denoiser.
 
-    Our own names, diffusers' block names in kohya's form, and peft's dotted form.
+    These are this program's names, diffusers' block names in kohya's form, and peft's dotted form.
     """
     ours, paths = file_names(family), dict[str, str]()
     for path, module in family.denoiser.named_modules():
@@ -91,13 +91,13 @@ def module_paths(family: ModelFamily) -> Mapping[str, str]:
 
 
 def has_weight(module: nn.Module) -> bool:
-    """Whether a layer of a file can be for it: linear, convolution and norm layers, no tables of embeddings."""
+    """Whether a file's layer can change the module: linear, convolution and norm layers, but not embeddings."""
     return isinstance(getattr(module, "weight", None), Tensor) and not isinstance(module, nn.Embedding)
 
 
 def _other_names(family: ModelFamily, path: str) -> tuple[str, ...]:
     if family.layer_naming == "peft":
-        return (_underscored("lora_transformer_", path),)  # as OneTrainer writes SD3
+        return (_underscored("lora_transformer_", path),)  # OneTrainer's names for SD3
     return _underscored(PREFIX, path), f"unet.{path}"
 
 

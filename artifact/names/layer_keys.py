@@ -1,4 +1,4 @@
-"""Groups a file's tensors into layers, by the names that kohya, LyCORIS and peft give them."""
+"""Groups a file's tensors into layers, by the key names of kohya, LyCORIS and peft."""
 
 import re
 from collections import defaultdict
@@ -20,20 +20,20 @@ ALIASES = {
     "w_norm": "diff",
     "b_norm": "diff_b",
 }
-"""peft's names, those of diffusers before it used peft, and LyCORIS' for norms, with the keys that mean the same."""
+"""Key names of peft, of diffusers before it used peft, and of LyCORIS for norms, with the equivalent keys."""
 PROCESSOR = re.compile(
     r"(?:unet\.)?(?P<attention>.+)\.processor\.(?P<projection>to_[qkv]|to_out)_lora\.(?P<part>down|up)\.weight"
 )
-"""diffusers' first names for LoRA, of attention processors, in which cog-sdxl writes and reads."""
+"""diffusers' first names of LoRA layers in attention processors, which cog-sdxl uses."""
 PEFT_MAGNITUDES = ("lora_magnitude_vector", "lora_magnitude_vector.weight")
-"""peft's DoRA: (out,) for linear, (1, out, 1, 1) for convolution layers."""
+"""peft's DoRA magnitudes: (out,) for linear, (1, out, 1, 1) for convolution layers."""
 SUFFIXES = sorted((f".{key}" for key in (*KEYS, *ALIASES, *PEFT_MAGNITUDES)), key=len, reverse=True)
 
 
 def layers_from_tensors(tensors: Mapping[str, Tensor], file: str) -> dict[str, Layer]:
-    """The layers by module name, as the file has them. Every tensor must belong to one.
+    """Return the layers by their module names in the file. Every tensor must belong to a layer.
 
-    Raises ArtifactError naming the key that is foreign, missing, not finite or of no possible shape.
+    Raises ArtifactError naming a key that is unknown, missing, not finite or of invalid shape.
     """
     groups: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
     strange = []
@@ -61,9 +61,9 @@ def layers_from_tensors(tensors: Mapping[str, Tensor], file: str) -> dict[str, L
 
 
 def named_tensors(name: str, layer: Layer) -> dict[str, Tensor]:
-    """What is written for a layer: kohya's and LyCORIS' keys, or peft's where its name is dotted.
+    """Return the tensors to write for a layer: with the keys of kohya and LyCORIS, or peft's where `name` is dotted.
 
-    diffusers passes over the alpha of LoRA layers with peft's keys, so there the scale goes into the weights.
+    diffusers ignores the alpha of LoRA layers with peft's keys, so the scale is folded into the weights there.
     """
     lora = layer.direction if isinstance(layer, DoraLayer) else layer
     if "." not in name or not isinstance(lora, LoraLayer) or lora.mid is not None:
@@ -77,7 +77,7 @@ def named_tensors(name: str, layer: Layer) -> dict[str, Tensor]:
 
 
 def _present_name(key: str) -> str:
-    """peft's name of a processor's layer: the output is a list there, whose second part is dropout."""
+    """Convert the name of a processor's layer to peft's. The output projection is a list there, followed by dropout."""
     if (match := PROCESSOR.fullmatch(key)) is None:
         return key
     projection = "to_out.0" if match["projection"] == "to_out" else match["projection"]
@@ -85,7 +85,7 @@ def _present_name(key: str) -> str:
 
 
 def _with_common_keys(group: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The group under kohya's keys. peft's magnitude becomes a dora_scale along the outputs."""
+    """Return the group under kohya's keys. peft's magnitude becomes a dora_scale along the outputs."""
     common: dict[str, Tensor] = {}
     for suffix, tensor in group.items():
         if suffix in PEFT_MAGNITUDES:

@@ -1,7 +1,7 @@
-"""The alphas of diffusers' files, which stand in the header: peft's configuration of each component, as JSON.
+"""Reads the alphas of diffusers' files from the header: peft's configuration of each component, as JSON.
 
-diffusers writes {"unet.r": 4, "unet.lora_alpha": 8, "unet.use_rslora": false, "unet.alpha_pattern": {…} …} there, and
-scales by it when it loads the file; no tensor holds an alpha.
+diffusers stores {"unet.r": 4, "unet.lora_alpha": 8, "unet.use_rslora": false, "unet.alpha_pattern": {…} …} there and
+scales by it on loading; no tensor contains an alpha.
 """
 
 import json
@@ -16,13 +16,14 @@ from artifact.layers import DoraLayer, Layer, LoraLayer
 
 METADATA_KEY = "lora_adapter_metadata"
 NAME = re.compile(r"\^?[\w.]+")
-"""A pattern that is a module's name, or the end of one. peft takes regular expressions; those of a file are not run."""
+"""A pattern that is a module's name, or the end of one. peft uses regular expressions; those from a file are not
+run."""
 
 
 def with_alphas(layers: Mapping[str, Layer], header: Mapping[str, str]) -> dict[str, Layer]:
-    """The layers, those in peft's names with the alpha that the header has for them.
+    """Return the layers with the alphas of the header, where they have peft's names.
 
-    Raises ArtifactError when the header is damaged, or means something else than an alpha for each layer.
+    Raises ArtifactError when the header is malformed, or its patterns are regular expressions.
     """
     if METADATA_KEY not in header:
         return dict(layers)
@@ -51,7 +52,7 @@ def _with_alpha(name: str, layer: Layer, values: Mapping[str, Any]) -> Layer:
 
 
 def _matching(pattern: Mapping[str, Any], path: str, default: Any) -> Any:
-    """The first entry for this module, as peft finds it: by its whole name, or by how the name ends."""
+    """Return the first entry for this module, as peft matches: by its whole name, or by its last components."""
     for key, value in pattern.items():
         if NAME.fullmatch(key) is None:
             raise ArtifactError(f"its header's alpha_pattern holds the regular expression {key[:50]!r}: names are read")

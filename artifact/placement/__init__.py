@@ -1,1 +1,1 @@
-"""Puts the layers of a file on a base model, and takes them off again."""
+"""Places layers on a base model, and removes them."""

@@ -17,11 +17,12 @@ from families.family import ModelFamily
 from families.parts.placeholder_tokens import tokenizers_with
 
 CONFIG = LoraConfig(r=1, lora_alpha=1, init_lora_weights=False)
-"""The real tensors are put in afterwards."""
+"""A placeholder; the tensors are set afterwards."""
 
 
 class LoraSlots:
-    """Where LoRAs go on one base. Names and peft's layers are made once and used again: making them takes longest."""
+    """Manages the peft layers of one base. Names and peft layers are created once and reused, since that takes
+    longest."""
 
     def __init__(self, family: ModelFamily) -> None:
         self._family = family
@@ -32,17 +33,17 @@ class LoraSlots:
 
     @cached_property
     def places(self) -> Mapping[str, Place]:
-        """Every name that a file may use for a module of the bare base."""
+        """The place of every name that a file may use for a module of the base without adapters."""
         return module_places(self._family)
 
     def tokenizers(self, names: Sequence[str]) -> list[Any]:
-        """The base's tokenizers with these words. Raises ValueError when it has one already."""
+        """Return the base's tokenizers with the tokens `names` added. Raises ValueError when one exists already."""
         if tuple(names) not in self._tokenizers:
-            self._tokenizers = {tuple(names): tokenizers_with(self._family, names)}  # those of one LoRA are kept
+            self._tokenizers = {tuple(names): tokenizers_with(self._family, names)}  # only the last LoRA's are cached
         return self._tokenizers[tuple(names)]
 
     def module(self, place: Place) -> Any:
-        """What is in that place now."""
+        """Return the module that is currently at `place`."""
         if place not in self._parents:
             parent, _, name = place.path.rpartition(".")
             component = components(self._family)[place.component]
@@ -63,7 +64,7 @@ class LoraSlots:
             wrapped.r[adapter], wrapped.lora_alpha[adapter] = layer.rank, layer.alpha
 
     def set_scales(self, scales: Mapping[str, float]) -> None:
-        """Make these adapters active, each at alpha / rank times its scale."""
+        """Activate these adapters, each with alpha / rank times its scale."""
         for wrapped in self._placed.values():
             here = [adapter for adapter in scales if _is_filled(wrapped, adapter)]
             wrapped.set_adapter(here, inference_mode=True)
@@ -71,7 +72,7 @@ class LoraSlots:
                 wrapped.scaling[adapter] = scales[adapter] * wrapped.lora_alpha[adapter] / wrapped.r[adapter]
 
     def remove(self) -> None:
-        """Give the base's own modules back. The slots are empty then, and hold no tensors."""
+        """Restore the base's own modules. The cached peft layers are emptied."""
         for place, wrapped in self._placed.items():
             self._put(place, wrapped.get_base_layer())
             for adapter in wrapped.lora_A:
@@ -79,7 +80,7 @@ class LoraSlots:
         self._placed.clear()
 
     def _slot(self, place: Place, adapter: str) -> Any:
-        """peft's layer in that place, with room for the adapter."""
+        """Return the peft layer at `place` with an entry for the adapter."""
         if place not in self._placed:
             module = self.module(place)
             if module not in self._made:
@@ -106,7 +107,7 @@ def _nothing() -> nn.Parameter:
 
 @torch.no_grad()
 def remove_adapters(component: Any) -> None:
-    """Take every adapter of peft out, but the tokens; the modules below are the same objects as before."""
+    """Remove all of peft's adapters but the trained tokens. The remaining modules are the original objects."""
     for path, part in list(component.named_modules()):
         if isinstance(part, BaseTunerLayer) and not isinstance(part, TrainableTokensLayer):
             component.set_submodule(path, part.get_base_layer())

@@ -18,10 +18,10 @@ from families.parts.placeholder_tokens import PlaceholderTokens
 
 
 class PlacedArtifacts:
-    """Artifacts in place, each at its own scale. Until `remove`, the family's modules are changed.
+    """Placed artifacts, each with its own scale. The family's modules are changed until `remove`.
 
-    Plain LoRA layers stand beside the weights, as peft adapters: in bf16 they would lose bits inside of them. Layers of
-    the other kinds change the weights. Every change is that of the bare base's weight, so the order does not matter.
+    Plain LoRA layers are peft adapters, because merged into bf16 weights they would lose bits. Layers of other kinds
+    are merged into the weights. Every change is computed from the base's own weight, so the order does not matter.
     """
 
     def __init__(
@@ -31,12 +31,11 @@ class PlacedArtifacts:
         scales: Sequence[float] = (),
         slots: LoraSlots | None = None,
     ) -> None:
-        """`scales` are 1 by default. `slots`: those of this base, where several LoRAs follow each other.
+        """`scales` default to 1. `slots`: those of this base, when several LoRAs are placed one after another.
 
-        Raises ArtifactError, with nothing changed, when something does not fit this base.
-
-        Where two artifacts have the same trigger word, the later one's gets a number: `notes` says so. `class_words`
-        are those of the triggers, where the artifacts know them.
+        Raises ArtifactError, with nothing changed, when an artifact does not fit this base. Where two artifacts have
+        the same trigger word, the later one gets a number, which is in `notes`. `class_words` are those of the
+        triggers, where the artifacts contain them.
         """
         self._family = family
         self._scales = list(scales) or [1.0] * len(artifacts)
@@ -55,7 +54,7 @@ class PlacedArtifacts:
             raise
 
     def set_scales(self, *scales: float) -> None:
-        """Multiply each artifact's effect. 0 is the base, 1 as trained. Tokens are not scaled."""
+        """Set the scale of each artifact: 0 disables it, 1 is as trained. Tokens are not scaled."""
         if self._scales != list(scales):
             self._scales = list(scales)
             self._changes.apply(self._scales)
@@ -77,9 +76,9 @@ class PlacedArtifacts:
 
 
 def resolve_layers(artifact: Artifact, slots: LoraSlots) -> dict[Place, Layer]:
-    """The artifact's layers by the modules of this base.
+    """Return the artifact's layers by the modules of this base.
 
-    Raises ArtifactError when a name has no module here, two layers have the same one, or a shape does not fit.
+    Raises ArtifactError when a name has no module here, two layers have the same module, or a shape does not fit.
     """
     places = slots.places
     unknown = [name for name in artifact.layers if name not in places]
@@ -129,16 +128,16 @@ def _weight_changes(
 
 
 def _stands_beside(layer: Layer) -> bool:
-    """Whether peft can hold the layer beside the weight."""
+    """Whether peft can represent the layer as an adapter."""
     return isinstance(layer, LoraLayer) and layer.mid is None
 
 
 def _distinct_triggers(
     artifacts: Sequence[Artifact],
 ) -> tuple[dict[str, list[str]], dict[str, str], list[str], list[str]]:
-    """Triggers with their placeholders, and with their class words; notes on what was renamed; all placeholders.
+    """Return triggers with their placeholders, their class words, notes on renamed triggers, and all placeholders.
 
-    Every artifact calls its placeholders <s0>, <s1> …: they are counted through. Plain words have none.
+    The placeholders of every artifact are <s0>, <s1> …, so they are renumbered. Plain words have none.
     """
     triggers, class_words = dict[str, list[str]](), dict[str, str]()
     notes, count = [], 0
@@ -164,7 +163,7 @@ def _distinct_triggers(
 
 
 def _note_class_word(artifact: Artifact, trigger: str, name: str, class_words: dict[str, str]) -> None:
-    """`name`: how the trigger is written here."""
+    """Record the trigger's class word under `name`, the possibly renamed trigger."""
     if artifact.description and trigger in artifact.description.class_words:
         class_words[name] = artifact.description.class_words[trigger]
 
@@ -172,7 +171,7 @@ def _note_class_word(artifact: Artifact, trigger: str, name: str, class_words: d
 def _place_tokens(
     family: ModelFamily, artifacts: Sequence[Artifact], names: Sequence[str], slots: LoraSlots
 ) -> PlaceholderTokens | None:
-    """The rows of all artifacts, as one addition to the vocabularies."""
+    """Add the rows of all artifacts to the vocabularies, in one call."""
     with_tokens = [artifact for artifact in artifacts if artifact.tokens]
     if not with_tokens:
         return None

@@ -11,10 +11,10 @@ from artifact.layers import FullLayer, Layer
 
 
 class WeightChanges:
-    """Weights (and biases) that are the base's plus Σ scale · delta, each delta computed from the base's weight."""
+    """Weights (and biases) with Σ scale · delta added, where each delta is computed from the base's own weight."""
 
     def __init__(self, changes: Sequence[tuple[str, Any, Sequence[tuple[int, Layer]]]]) -> None:
-        """`changes`: a name, the module, and its layers, each with the number of the file that it is from."""
+        """`changes`: a name, the module, and its layers, each with the number of its file."""
         self._changes = list(changes)
         self._originals: list[tuple[nn.Parameter, nn.Parameter | None]] = [
             (module.weight, getattr(module, "bias", None)) for _, module, _ in self._changes
@@ -22,7 +22,7 @@ class WeightChanges:
 
     @torch.no_grad()
     def apply(self, scales: Sequence[float]) -> None:
-        """Put the changed weights in place. `scales` by the number of the file."""
+        """Set the changed weights. `scales` by the number of the file."""
         for (name, module, layers), (weight, bias) in zip(self._changes, self._originals, strict=True):
             change = sum((scales[number] * layer.delta(weight.data) for number, layer in layers), torch.tensor(0.0))
             module.weight = _frozen(_rounded(weight.data.float() + change.to(weight.device), weight.dtype, name))
@@ -35,7 +35,7 @@ class WeightChanges:
                 module.bias = _frozen(_rounded(bias.data.float() + torch.stack(moved).sum(0), bias.dtype, name))
 
     def undo(self) -> None:
-        """The parameters are the same objects as before."""
+        """Restore the original parameter objects."""
         for (_, module, _), (weight, bias) in zip(self._changes, self._originals, strict=True):
             module.weight, module.bias = weight, bias
 
@@ -45,10 +45,10 @@ def _frozen(value: Tensor) -> nn.Parameter:
 
 
 def _rounded(value: Tensor, dtype: torch.dtype, name: str) -> Tensor:
-    """`value` in `dtype`: to nearest, but up or down by chance in bf16, the same chance for the same `name`.
+    """Round `value` to `dtype`: to nearest, but stochastically in bf16, seeded by `name`.
 
-    A change of less than half a step of bf16 (0.2 to 0.4 % of the weight, as much as many LoRAs do) would always be
-    rounded away; so it survives in the mean.
+    A change of less than half a step of bf16 (0.2 to 0.4 % of the weight, typical for LoRAs) would always be rounded
+    away. With stochastic rounding it is kept in the mean.
     """
     if dtype != torch.bfloat16:
         return value.to(dtype)
