@@ -34,10 +34,10 @@ def evaluation_encoders(
     cache: Path,
     fraction: float,
 ) -> Generator[Progress, None, Encoders | None]:
-    """Before the training: the encoders, so that a wrong name costs no training. None where nothing is evaluated.
+    """Load the encoders before training, so that a wrong name is found early. Returns None without an evaluation.
 
-    Raises ConfigError for encoders that cannot be loaded with evaluate: true; with auto, a warning
-    at a `fraction` of the job says what is lost.
+    Raises ConfigError for encoders that cannot be loaded with evaluate: true; with auto, yields a warning at `fraction`
+    of the job.
     """
     if validation.evaluate == "false" or (validation.evaluate == "auto" and not has_checkpoints):
         return None
@@ -62,9 +62,9 @@ def evaluating(
     last_step: int,
     span: tuple[float, float],
 ) -> Generator[Progress, None, dict[str, Any]]:
-    """Choose among the checkpoints and the last step, put the choice into weights.safetensors, and tell why.
+    """Choose among the checkpoints and the last step, and write the choice to weights.safetensors.
 
-    Returns what evaluation.json holds. `span`: fractions of the job.
+    Returns the contents of evaluation.json. `span`: fractions of the job.
     """
     kept = Checkpoints(output.checkpoints)
     files = {step: kept.path(step) / WEIGHTS for step in kept.due_steps()}
@@ -93,7 +93,7 @@ def evaluating(
 def _sample_choice(
     settings: SampleSettings, family: ModelFamily, output: OutputFolder, artifact: Artifact, scale: float
 ) -> None:
-    """The samples of the output are those of what is returned."""
+    """Replace the samples of the output by those of the chosen weights."""
     sampler = Sampler(family)
     sampler.load(artifact, scale)
     try:
@@ -103,7 +103,7 @@ def _sample_choice(
 
 
 def rewrite_header(source: Path, target: Path, **changes: Any) -> None:
-    """Write the artifact at `source` to `target` with other fields in its description; every tensor stays as it is."""
+    """Write the artifact at `source` to `target` with changed fields in its description. Tensors are unchanged."""
     with safe_open(source, framework="pt") as file:
         header = dict(file.metadata() or {})
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -113,7 +113,7 @@ def rewrite_header(source: Path, target: Path, **changes: Any) -> None:
 
 
 def _keep(evaluation: Evaluation, output: OutputFolder) -> dict[str, Any]:
-    """Pictures and evaluation.json. Names are relative to the output folder."""
+    """Write pictures and evaluation.json, and return its contents. File names are relative to the output folder."""
 
     def save(folder: str, images: list[Any]) -> list[str]:
         (output.evaluation / folder).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The prompts that a job is known to read, for text encoders that are loaded only once."""
+"""The prompts that a job will encode, for text encoders that are loaded only once."""
 
 from collections.abc import Iterator
 
@@ -10,12 +10,13 @@ from trainer.losses.registry import class_words_of
 
 
 def known_prompts(job: Job) -> list[str]:
-    """Each once: of training, samples, verification and evaluation. Shuffled tags make others, read when they come."""
+    """Return the distinct prompts of training, samples, verification and evaluation. Prompts with shuffled tags are not
+    among them; they are encoded on demand."""
     return list(dict.fromkeys([*_of_training(job), *_of_samples(job)]))
 
 
 def _of_training(job: Job) -> Iterator[str]:
-    """Captions, those without the trigger, the trigger alone, and none."""
+    """Yield captions, captions with replaced triggers, the triggers alone, and the empty prompt."""
     replaced = {trigger: [word] for trigger, word in class_words_of(job.config.preparation).items()}
     for example in job.dataset.examples:
         yield example.caption

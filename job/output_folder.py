@@ -1,4 +1,4 @@
-"""The output folder of a training. A folder in use is never written into."""
+"""The output folder of a training. A folder that is not empty is never written to."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,7 +9,7 @@ from settings.record import ConfigError, Settings
 
 
 class OutputFolder:
-    """Where everything of one training goes."""
+    """Paths of the files and folders of one training."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,24 +33,24 @@ class OutputFolder:
 
     @classmethod
     def create(cls, path: Path) -> "OutputFolder":
-        """Make the folder. Raises ConfigError when it exists and is not empty."""
+        """Create the folder. Raises ConfigError when it exists and is not empty."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(f"output: {path} exists and is not empty. Choose another folder, or move that one away.")
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 
     def samples_of_step(self, step: int) -> Path:
-        """The folder of the samples of one step."""
+        """Return the folder of the samples of `step`."""
         return self.samples_by_step / f"step_{step:06d}"
 
     def write_config(self, config: Settings) -> None:
-        """config.yaml, with every default filled in: `--config` of a later run."""
+        """Write config.yaml with all defaults filled in, which can be passed to `--config`."""
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         self.config.write_text(text, encoding="utf-8")
 
 
 def default_output(data: str, root: Path = Path("outputs")) -> Path:
-    """`outputs/<name of the data>`, or with -2, -3 … behind it: the first that is free."""
+    """Return the first free name among `outputs/<name of the data>` and the same with -2, -3 … appended."""
     name = "" if data.startswith("data:") else Path(urlsplit(data).path).name.split(".")[0]
     name = name or "training"
     candidates = (root / (name if number == 1 else f"{name}-{number}") for number in range(1, 100_000))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class PhaseClock:
-    """One phase at a time: beginning one ends the one before. `seconds` by phase, in the order of first use."""
+    """Measures one phase at a time; beginning one ends the previous. `seconds` by phase, in the order of first use."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -14,13 +14,13 @@ class PhaseClock:
         self._seconds: dict[str, float] = {}
 
     def begin(self, name: str) -> None:
-        """From now on time counts for `name`; a phase may be entered again."""
+        """Start to measure the phase `name`, which may have been measured before."""
         self.end()
         self._current = (name, self._clock())
         self._seconds.setdefault(name, 0.0)
 
     def end(self) -> None:
-        """Stop counting for the current phase."""
+        """Stop measuring the current phase."""
         if self._current is not None:
             name, since = self._current
             self._seconds[name] += self._clock() - since
@@ -28,7 +28,7 @@ class PhaseClock:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """By phase, up to now."""
+        """Seconds by phase up to now."""
         if self._current is None:
             return dict(self._seconds)
         name, since = self._current
@@ -36,5 +36,5 @@ class PhaseClock:
 
     @property
     def total(self) -> float:
-        """Since the clock was made, gaps included."""
+        """Seconds since the creation of the clock, including gaps between phases."""
         return self._clock() - self._started

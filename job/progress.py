@@ -24,10 +24,10 @@ SPEED_WINDOW = 20
 
 @dataclass(frozen=True)
 class Progress:
-    """`fraction` of the whole job, 0 to 1. The figures are None outside the training itself.
+    """Progress of a job. `fraction` of the whole job, 0 to 1. The figures are None outside the training stage.
 
-    `phases`: seconds by phase, at the end of the job. `stage`: what is `done` of `total` times; None for a text that
-    tells no progress.
+    `phases`: seconds by phase, at the end of the job. `stage`: the activity of which `done` of `total` parts are done;
+    None for a message without progress.
     """
 
     message: str
@@ -43,19 +43,19 @@ class Progress:
 
     @property
     def note(self) -> str:
-        """What stands behind a bar."""
+        """A short text for the end of a progress bar."""
         return "" if self.loss is None else f"loss {self.loss:.4f}"
 
     def __str__(self) -> str:
         return f"warning: {self.message}" if self.warning else self.message
 
     def to_json(self) -> str:
-        """One line of JSON."""
+        """Return one line of JSON."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
     def from_line(cls, line: str) -> Progress | None:
-        """The progress in a line of a training's output; None for any other line."""
+        """Parse a line of a training's output. Returns None for any other line."""
         try:
             return cls(**json.loads(line))
         except (json.JSONDecodeError, TypeError):
@@ -74,15 +74,15 @@ class StepReporter:
         clock: Callable[[], float] = time.monotonic,
         resumed_at: int = 0,
     ) -> None:
-        """`first` and `last`: the fractions of the job at which the steps begin and end. `resumed_at`: the step whose
-        line is the last that is kept."""
+        """`first` and `last`: the fractions of the job at which the steps begin and end. `resumed_at`: lines after this
+        step are removed from metrics.jsonl."""
         self._path, self._span, self._clock = path, (first, last), clock
         self.total = total_steps
         self._times: deque[float] = deque([clock()], maxlen=SPEED_WINDOW + 1)
         keep_lines(path, resumed_at)
 
     def report(self, step: Step, diagnostics: Mapping[str, Any] | None = None) -> Progress:
-        """Write one line, with `diagnostics` where there are any, and give the progress."""
+        """Write a line with optional `diagnostics`, and return the progress."""
         self._times.append(self._clock())
         seconds = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
         remaining = seconds * (self.total - step.number)
@@ -114,9 +114,9 @@ class StepReporter:
 
 
 def relay_preparation(stages: Stages, first: float, last: float) -> Generator[Progress, None, PreparedDataset]:
-    """The stages of data preparation as progress between two fractions of the job.
+    """Convert the stages of data preparation to progress between two fractions of the job.
 
-    How many stages there will be is not known: each takes a third of what is left.
+    The number of stages is unknown in advance, so each takes a third of the remaining range.
     """
     begun = fraction = first
     stage = ""
@@ -132,12 +132,12 @@ def relay_preparation(stages: Stages, first: float, last: float) -> Generator[Pr
 
 
 def stage_progress(report: StageProgress, fraction: float) -> Progress:
-    """A stage's report as one of the job."""
+    """Convert a stage's report to progress of the job."""
     return Progress(str(report), fraction, stage=report.stage, done=report.done, total=report.total)
 
 
 def keep_lines(path: Path, step: int) -> None:
-    """Cut a file of JSON lines after the line of `step`; 0: make it empty, or anew."""
+    """Cut a file of JSON lines after the line of `step`. 0 empties or creates it."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if step else []
     path.write_text("".join(line for line in lines if _step_of(line) <= step), encoding="utf-8")
 
@@ -145,7 +145,7 @@ def keep_lines(path: Path, step: int) -> None:
 def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except json.JSONDecodeError:  # a kill cut it short
+    except json.JSONDecodeError:  # cut short when the process was killed
         return float("inf")
 
 

@@ -32,7 +32,7 @@ MAY_CHANGE = (
 
 @dataclass(frozen=True)
 class Resumed:
-    """A run to go on with. `config`: the checkpoint's, with what may change as it was asked for now."""
+    """A run to resume. `config`: the checkpoint's, with the newly given values of settings that may change."""
 
     output: OutputFolder
     config: TrainingConfig
@@ -64,9 +64,9 @@ def resume(which: str, output: Path | None, given: TrainingConfig, data: Sequenc
 
 
 def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConfig:
-    """The saved configuration with the settings that may change as `given` has them. None means: as it was.
+    """Return the saved configuration with `given` values of the settings that may change. None keeps the saved value.
 
-    Raises ConfigError with a table when others differ.
+    Raises ConfigError with a table when other settings differ.
     """
     asked = {name: getattr(given, name) for name in given.model_fields_set if getattr(given, name) is not None}
     different = {name: value for name, value in asked.items() if value != getattr(saved, name)}
@@ -81,9 +81,9 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
             f"Leave them out, or train anew into another --output. Only these may change: {', '.join(MAY_CHANGE)}"
         )
     if "max_train_epochs" in different:
-        different.setdefault("max_train_steps", None)  # counted anew
+        different.setdefault("max_train_steps", None)  # computed again
     merged = build_config(saved.model_dump() | different)
-    # nothing counts as asked for anew, but what the family filled in stays as it was
+    # no setting counts as given, but the values that the family filled in are kept
     return TrainingConfig.model_construct(set(OPEN), **dict(merged))
 
 

@@ -43,18 +43,16 @@ def run(
 ) -> Generator[Progress, None, None]:
     """Train on `sources` (archives, folders, URLs, or one prepared dataset) and fill `output`.
 
-    `state`: of the checkpoint to go on from; the images are then those that `output` has prepared already. Closing the
-    iterator saves what was trained so far, and a checkpoint to go on from. Of several processes this is the main one's
-    part; the others' is `job.worker`.
-
-    Raises DatasetError, BaseModelError and ConfigError before any training; TrainingDiverged, ArtifactError and
-    VerificationFailed and PublishingFailed after it, with the files kept.
+    `state`: of the checkpoint to resume, whose prepared images in `output` are used. Closing the iterator saves the
+    current weights and a checkpoint. Of several processes, this is the part of the main process; `job.worker` is that
+    of the other ranks. Raises DatasetError, BaseModelError and ConfigError before training; TrainingDiverged,
+    ArtifactError, VerificationFailed and PublishingFailed after it, with the files kept.
     """
     yield from run_stages(Job(config, sources, output, state))
 
 
 def run_stages(job: Job, stages: Sequence[Stage] = STAGES) -> Generator[Progress, None, None]:
-    """Those of the stages that are not over yet, in order."""
+    """Run the stages that are not done yet, in order."""
     for alone, together in groupby(stages, key=lambda stage: stage.alone):
         with job.base.main_only() if alone else nullcontext():
             for stage in together:

@@ -15,7 +15,8 @@ from trainer.resolution import validation_prompt
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """What is drawn: `count` pictures of `prompt`, squares of `side` pixels. `plain`: without trigger words."""
+    """Settings of the samples: `count` pictures of `prompt`, squares of `side` pixels. `plain`: the prompt without
+    trigger words."""
 
     prompt: str
     plain: str
@@ -43,19 +44,19 @@ class SampleSettings:
 def write_samples(
     settings: SampleSettings, sampler: Sampler, folder: Path, triggers: Mapping[str, Sequence[str]] | None = None
 ) -> None:
-    """Draw into `folder`, with whatever is on the base. `triggers`: as `Sampler.generate`."""
+    """Generate samples into `folder` with the adapters that are on the base. `triggers`: as in `Sampler.generate`."""
     _write(settings, settings.prompt, sampler, folder, triggers)
 
 
 def write_samples_before(settings: SampleSettings, sampler: Sampler, folder: Path) -> None:
-    """What the bare base makes of the same prompt, with the class word where the trigger stands."""
+    """Generate samples of the base, with the class word in place of the trigger."""
     _write(settings, settings.plain, sampler, folder, None)
 
 
 def write_samples_of_step(
     settings: SampleSettings, sampler: Sampler, output: OutputFolder, step: int, triggers: Mapping[str, Sequence[str]]
 ) -> None:
-    """The samples of a step in training, for the report's slider."""
+    """Generate the samples of a training step, for the report's slider."""
     write_samples(settings, sampler, output.samples_of_step(step), triggers)
     output.step_prompts.write_text(json.dumps([settings.prompt] * settings.count, ensure_ascii=False), encoding="utf-8")
 

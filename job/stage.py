@@ -28,25 +28,25 @@ from trainer.training import Training
 
 @dataclass
 class Job:
-    """One training. Fields without a value are filled by the stages, each by the one that is named beside it."""
+    """One training. Fields without a value are set by the stage that the comment names."""
 
     config: TrainingConfig
-    """`load` fills in what only the base knows, `build` steps and batch."""
+    """`load` fills in the settings that depend on the base, `build` steps and batch size."""
     sources: Sequence[str | Path]
     output: OutputFolder
     state: dict[str, Any] | None = None
-    """Of the checkpoint to go on from."""
+    """The state of the checkpoint to resume."""
 
     phases: PhaseClock = field(default_factory=PhaseClock)
     current: str | None = None
     """Name of the stage that is under way."""
     done: list[str] = field(default_factory=list)
-    """Names of the stages that are over."""
+    """Names of the finished stages."""
     span: tuple[float, float] = (0.0, 0.0)
     """Fractions of the job at which the current stage begins and ends."""
     base: Base = WHOLE
     warnings: list[str] = field(default_factory=list)
-    """Every one that was shown, for the report."""
+    """All warnings that were shown, for the report."""
 
     accelerator: Accelerator = field(init=False)  # load
     dtype: torch.dtype = field(init=False)  # load
@@ -73,7 +73,7 @@ class Job:
 
     @property
     def side(self) -> int:
-        """Of samples, in pixels."""
+        """Side of the samples in pixels."""
         return self.config.resolution or self.family.native_resolution
 
     @property
@@ -81,15 +81,15 @@ class Job:
         return SampleSettings.of(self.config.validation, self.config.preparation, self.side)
 
     def progress(self, message: str, share: float = 0.0, *, warning: bool = False) -> Progress:
-        """A line of the current stage, of which `share` is done."""
+        """Return a progress line of the current stage. `share`: the finished share of the stage."""
         first, last = self.span
         return Progress(message, first + (last - first) * share, warning=warning)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`first` and `last`: the fractions of the job between which it lies. `alone`: the main process runs the base by
-    itself, while the others wait or train with it. `timed`: whether the report has it as a phase."""
+    """A stage. `first` and `last`: the fractions of the job at which it begins and ends. `alone`: whether only the main
+    process runs the base, except in training steps. `timed`: whether the report lists it as a phase."""
 
     name: str
     run: Callable[[Job], Generator[Progress, None, None]]
@@ -100,7 +100,7 @@ class Stage:
 
 
 def perform(job: Job, stage: Stage) -> Iterator[Progress]:
-    """Run a stage, unless it is over already: a job that failed goes on with the stage that failed."""
+    """Run a stage, unless it is done. A job that failed continues with the stage that failed."""
     if stage.name in job.done:
         return
     job.span, job.current = (stage.first, stage.last), stage.name

@@ -143,14 +143,14 @@ class Validation:
     span: Span
 
     def due(self, step: int) -> bool:
-        """Every `validation_steps`, and at the end."""
+        """Whether a step is to be scored: every `validation_steps`, and the last one."""
         config = self.training.config
         if self.training.scorer is None or config.validation_steps is None:
             return False
         return step % config.validation_steps == 0 or step == self.training.trainer.max_train_steps
 
     def before_training(self) -> Iterator[Progress]:
-        """Of a fresh run, the base's own score, which later ones are relative to."""
+        """Score the base in a new run. Later scores are relative to it."""
         if self.training.scorer is None:
             return
         keep_lines(self.output.validation, self.training.trainer.step)

@@ -19,13 +19,13 @@ from settings.record import ConfigError
 from settings.sections.output import OutputSection
 
 Log = Callable[[GeneralTracker, int], None]
-"""Gives one row, or the samples of one step, to a tracker."""
+"""Logs one row, or the samples of one step, to a tracker."""
 PROJECT = "lora-trainer"
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
 def require_trackers(settings: OutputSection) -> None:
-    """Raises ConfigError, before any work, where a package is missing or W&B knows no one to log for."""
+    """Raises ConfigError, before any work, where a package is missing or there is no login for W&B."""
     for name in settings.trackers:
         if find_spec(PACKAGES[name]) is None:
             raise ConfigError(
@@ -39,14 +39,15 @@ def require_trackers(settings: OutputSection) -> None:
 def start_trackers(
     names: Sequence[str], settings: Mapping[str, Any], output: OutputFolder, first: int
 ) -> list[GeneralTracker]:
-    """One for each name, with all settings of the run. `first`: the step that a resumed run goes on after, else 0.
+    """Start a tracker for each name, with all settings of the run. `first`: the step that a run is resumed after, else
+    0.
 
     Raises ConfigError where W&B cannot be reached.
     """
     trackers: list[GeneralTracker] = []
     for name in names:
         if name == "tensorboard":
-            purge = first + 1 if first else None  # what an earlier attempt logged after its last checkpoint
+            purge = first + 1 if first else None  # removes entries after the last checkpoint
             trackers.append(TensorBoardTracker("tensorboard", logging_dir=str(output.path), purge_step=purge))
             trackers[-1].start()
             trackers[-1].store_init_configuration(_flat(settings))
@@ -56,7 +57,7 @@ def start_trackers(
 
 
 def _start_wandb(output: OutputFolder, settings: Mapping[str, Any]) -> GeneralTracker:
-    # What W&B finds out by itself would hold the command line, where a URL of the data may bring its signature.
+    # W&B's own metadata would contain the command line, in which a URL of the data may contain a signature.
     tracker = WandBTracker(PROJECT, dir=str(output.path), settings=_wandb().Settings(x_disable_meta=True))
     with _explained():
         tracker.start()
@@ -72,7 +73,7 @@ def _wandb() -> Any:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """W&B's errors with their remedy. Raises ConfigError."""
+    """Convert W&B's errors to ConfigError with a remedy."""
     try:
         yield
     except (_wandb().errors.Error, ValueError) as error:
@@ -86,7 +87,8 @@ def _explained() -> Iterator[None]:
 def followed(
     events: Iterator[Progress], trackers: Sequence[GeneralTracker], output: OutputFolder, first: int
 ) -> Iterator[Progress]:
-    """Pass the events of a training on, and what it has written since to the trackers. `first`: the step before it."""
+    """Yield the events of a training, and log what it has written after each. `first`: the step before the first
+    event."""
     if not trackers:
         yield from events
         return
@@ -97,7 +99,7 @@ def followed(
             yield event
             follower.catch_up()
         failed = False
-    except GeneratorExit:  # stopped by the user, who keeps what was trained
+    except GeneratorExit:  # stopped by the user, with weights saved
         failed = False
         raise
     finally:
@@ -110,13 +112,13 @@ def followed(
 
 def _finish(tracker: GeneralTracker, failed: bool) -> None:
     if tracker.name == "wandb" and failed:
-        tracker.tracker.finish(exit_code=1)  # accelerate's own would call the run finished
+        tracker.tracker.finish(exit_code=1)  # accelerate's own method would mark the run as successful
     else:
         tracker.finish()
 
 
 class Follower:
-    """What has been logged already is not logged again, also when a run goes on."""
+    """Logs new entries of the output folder to trackers. Nothing is logged twice, also in a resumed run."""
 
     def __init__(self, trackers: Sequence[GeneralTracker], output: OutputFolder, first: int) -> None:
         self._trackers, self._output = trackers, output
@@ -126,7 +128,7 @@ class Follower:
     def catch_up(self) -> None:
         """Log new lines of metrics.jsonl and validation.jsonl, and new samples."""
         for step, log in sorted([*self._new_rows(), *self._new_samples()], key=lambda pair: pair[0]):
-            for tracker in self._trackers:  # by step: W&B drops what goes back
+            for tracker in self._trackers:  # in order of steps: W&B ignores earlier ones
                 log(tracker, step)
 
     def _new_rows(self) -> Iterator[tuple[int, Log]]:
@@ -151,11 +153,11 @@ def _log_values(values: Mapping[str, Any], tracker: GeneralTracker, step: int) -
 
 
 def _log_images(images: Sequence[np.ndarray], prompts: Sequence[str], tracker: GeneralTracker, step: int) -> None:
-    """`images`: each (H, W, 3), 0 to 255."""
+    """Log samples. `images`: each (H, W, 3), 0 to 255."""
     if tracker.name == "wandb":
         shown = [
             _wandb().Image(image, caption=prompt) for image, prompt in zip(images, prompts, strict=False)
-        ]  # fewer where drawing failed
+        ]  # fewer images than prompts after a failure
         tracker.log({"samples": shown}, step=step)
         return
     for index, image in enumerate(images):
@@ -163,7 +165,7 @@ def _log_images(images: Sequence[np.ndarray], prompts: Sequence[str], tracker: G
 
 
 def _rows(path: Path, after: int) -> list[dict[str, Any]]:
-    """The rows whose step is later than `after`."""
+    """Return the rows whose step is later than `after`."""
     if not path.is_file():
         return []
     rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}"))
@@ -171,7 +173,7 @@ def _rows(path: Path, after: int) -> list[dict[str, Any]]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, int | float | str | bool]:
-    """Nested names joined by slashes; lists and None as text."""
+    """Flatten nested names with slashes. Lists and None become text."""
     flat: dict[str, int | float | str | bool] = {}
     for name, value in values.items():
         key = f"{prefix}/{name}" if prefix else name

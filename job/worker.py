@@ -28,7 +28,7 @@ def follow(job: Job) -> Iterator[int]:
     with job.base.main_only():  # preview
         job.family.offload_picture_parts()
     build_on_base(job)
-    with job.base.main_only():  # train, up to evaluate: alone but for the steps
+    with job.base.main_only():  # the stages from train to evaluate: main-only except during the steps
         for step in synchronized_steps(job.training.trainer, job.processes, job.base):
             yield step.number
     job.accelerator.end_training()

@@ -2,4 +2,4 @@
 
 
 class PublishingFailed(RuntimeError):
-    """The result is in the output folder, and not on the hub. The text says why, and where it is."""
+    """Publishing failed; the result is in the output folder. The message contains the reason and the path."""

@@ -15,7 +15,7 @@ MAX_SAMPLES = 8
 
 
 def require_publishable(settings: PublishingSection) -> None:
-    """Before anything is trained: is there a token, and does the hub know it? Raises ConfigError."""
+    """Check, before training, that there is a valid token. Raises ConfigError."""
     if settings.push_to_hub is None:
         return
     if _token() is None:
@@ -27,12 +27,12 @@ def require_publishable(settings: PublishingSection) -> None:
 
 
 def publish(settings: PublishingSection, output: OutputFolder, facts: CardFacts) -> str:
-    """Upload weights, embeddings, samples and a model card in one commit. Returns the repository's address.
+    """Upload weights, embeddings, samples and a model card in one commit. Returns the repository's URL.
 
-    Raises PublishingFailed; nothing of `output` is touched.
+    Raises PublishingFailed. The output folder is unchanged.
     """
     assert settings.push_to_hub is not None
-    samples = sorted(output.samples.glob("*.png"))[:MAX_SAMPLES]  # not those of the base before, or of steps
+    samples = sorted(output.samples.glob("*.png"))[:MAX_SAMPLES]  # without the samples of the base and of single steps
     card = model_card(facts, settings.hub_license, samples)
     files = [
         CommitOperationAdd("README.md", card.encode()),
@@ -51,12 +51,12 @@ def publish(settings: PublishingSection, output: OutputFolder, facts: CardFacts)
 
 
 def _token() -> str | None:
-    """That of the job's own caller, else the machine's."""
+    """Return the token of the job's caller, else the machine's."""
     return os.environ.get(TOKEN_VARIABLE) or get_token()
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without headers and addresses, which may hold the token."""
+    """Return the reason without headers and URLs, which may contain the token."""
     response = getattr(error, "response", None)
     if response is None:
         return f"the hub cannot be reached ({type(error).__name__})"

@@ -14,12 +14,12 @@ from settings.sections.publishing import PublishingSection
 DIFFUSERS_TAGS = ("text-to-image", "diffusers", "lora")
 ALWAYS_TOLD = ("max_train_steps", "rank", "seed")
 LEFT_OUT = {"base_model", "base_config", *PublishingSection.model_fields}
-"""Settings that stand elsewhere in the card."""
+"""Settings that the card mentions elsewhere."""
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the card says of a training. `prompt`: of the samples. `settings`: by name, as they are shown."""
+    """The facts of a training for the model card. `prompt`: of the samples. `settings`: shown values by name."""
 
     base_model: str
     triggers: Sequence[str]
@@ -28,7 +28,7 @@ class CardFacts:
 
 
 def told_settings(config: Settings) -> dict[str, object]:
-    """What differs from the defaults, and the most asked for."""
+    """Return the settings that differ from the defaults, and the most important ones."""
     everything = public_settings(config)
     chosen = public_settings(config, exclude_defaults=True)
     told = {name: value for name, value in chosen.items() if name not in LEFT_OUT}
@@ -36,7 +36,7 @@ def told_settings(config: Settings) -> dict[str, object]:
 
 
 def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -> str:
-    """Markdown with the hub's header. `samples`: pictures that are published under samples/."""
+    """Return Markdown with the hub's header. `samples`: pictures that are published under samples/."""
     triggers, base = facts.triggers, public_name(facts.base_model)
     on_hub = base == facts.base_model and HUB_ID.fullmatch(base) is not None
     data = ModelCardData(
@@ -72,6 +72,6 @@ def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -
 
 
 def _code(text: str) -> str:
-    """The text as code, whatever it holds: user text must not become markup."""
+    """Format user text as inline code, so that it cannot become markup."""
     plain = " ".join(text.split()).replace("`", "'").replace("|", "\\|")
     return f"`{plain}`" if plain else "—"

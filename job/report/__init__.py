@@ -1,1 +1,1 @@
-"""What a training did: report.json for programs, report.html for people."""
+"""Report of a training: report.json for programs, report.html for users."""

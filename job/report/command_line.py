@@ -1,4 +1,4 @@
-"""The command: `python -m job.report FOLDER` makes report.html of an output folder again, and prints its path."""
+"""The command `python -m job.report FOLDER`: writes report.html of an output folder again, and prints its path."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ SUCCESS = 0
 
 
 def build_parser(prog: str = "python -m job.report") -> CommandParser:
-    """The folder, and where its dataset went."""
+    """Return the parser for the output folder and the location of its dataset."""
     parser = CommandParser(
         prog=prog, description="Make report.html of an output folder again. The line printed is its path."
     )
@@ -20,9 +20,9 @@ def build_parser(prog: str = "python -m job.report") -> CommandParser:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m job.report") -> int:
-    """Run the command. Returns the exit status: 0, or 2 for a folder that is no output."""
+    """Run the command. Returns the exit status: 0, or 2 for a folder that is not an output folder."""
     arguments = build_parser(prog).parse_args(argv)
-    from job.output_folder import OutputFolder  # the page imports more than help should wait for
+    from job.output_folder import OutputFolder  # deferred: these imports are slow, and --help does not need them
     from job.report.page import write_page
     from preprocess.dataset import PreparedDataset
     from preprocess.errors import DatasetError

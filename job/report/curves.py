@@ -13,7 +13,7 @@ from pages.chart import INK, QUIET, SERIES, chart, legend_above, plain_ticks
 
 @dataclass(frozen=True)
 class Curve:
-    """A chart with its title, and a sentence that says how to read it."""
+    """A chart with its title, and a sentence on how to read it."""
 
     title: str
     reading: str
@@ -37,7 +37,7 @@ def curves(
     evaluation: Mapping[str, Any] | None,
     validation: Sequence[Mapping[str, Any]] = (),
 ) -> list[Curve]:
-    """What can be drawn of the rows of metrics.jsonl and validation.jsonl; charts without data are left out."""
+    """Return the curves for the rows of metrics.jsonl and validation.jsonl. Charts without data are left out."""
     found = [_losses(rows), _bands(validation), *_similarities(evaluation)]
     for key, title, reading, logarithmic in QUESTIONS:
         data = series(rows, key)
@@ -67,7 +67,7 @@ def _losses(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
 
 
 def _bands(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
-    """Each band relative to its first value, which is the base's."""
+    """Plot each band relative to its first value, which is the base's."""
     bands = [(name, series(rows, name)[name]) for name in (f"loss_{band}" for band in range(10)) if series(rows, name)]
     if not bands or len(rows) < 2:
         return None
@@ -82,7 +82,7 @@ def _bands(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
 
 
 def _similarities(evaluation: Mapping[str, Any] | None) -> list[Curve | None]:
-    """Relative measures over the checkpoints at full strength, and the quality of each candidate."""
+    """Plot relative measures over the checkpoints at the reference scale, and the quality of each candidate."""
     if not evaluation:
         return []
     candidates = sorted(evaluation["candidates"], key=lambda one: (one["scale"], one["step"]))
@@ -135,7 +135,7 @@ def _speed(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
 def _lines(
     data: Series, name: str, logarithmic: bool, marker: str = "", main: str = "", from_zero: bool = False
 ) -> str:
-    """`main`: the line that matters most, in ink."""
+    """Return a chart of `data`. `main`: the series to emphasise."""
 
     def draw(axes: Axes) -> None:
         _plot(axes, data, marker, main)

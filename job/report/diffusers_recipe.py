@@ -1,4 +1,4 @@
-"""The recipe for diffusers: by the family's pipeline and the kind of adapter."""
+"""The usage recipe for diffusers, by the family's pipeline and the kind of adapter."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ ONTO_THE_BASE = "full"
 
 
 def diffusers_recipe(trained: Trained, scale: float) -> Recipe:
-    """Python that draws the prompt, or the command that makes a file which diffusers can open."""
+    """Return Python code that generates the prompt, with a note on how to make a file that diffusers can open."""
     kind = trained.adapter
     model = "base-with-change" if kind == ONTO_THE_BASE else trained.base_model
     weights = "weights.safetensors" if kind in AS_IT_IS else "plain-lora.safetensors"
@@ -62,7 +62,8 @@ def _lora(weights: str, scale: float) -> list[str]:
 
 
 def _tokens(trained: Trained) -> list[str]:
-    """Works for every pipeline with CLIP text encoders; `load_textual_inversion` is missing in SD3's."""
+    """Return code that adds the tokens to any pipeline with CLIP text encoders; SD3's has no
+    `load_textual_inversion`."""
     parts = ", ".join(f"({key!r}, pipe.{encoder}, pipe.{tokenizer})" for key, encoder, tokenizer in _readers(trained))
     return [
         'rows = load_file("embeddings.safetensors")',
@@ -82,14 +83,14 @@ def _tokens(trained: Trained) -> list[str]:
 
 
 def _readers(trained: Trained) -> Iterator[tuple[str, str, str]]:
-    """Key, encoder and tokenizer of each, as diffusers' pipelines name them: text_encoder, text_encoder_2, …"""
+    """Yield key, encoder and tokenizer under the names of diffusers' pipelines: text_encoder, text_encoder_2, …"""
     for number, key in enumerate(trained.encoders, start=1):
         suffix = "" if number == 1 else f"_{number}"
         yield key, f"text_encoder{suffix}", f"tokenizer{suffix}"
 
 
 def _plain_prompt(trained: Trained) -> str:
-    """For an encoder that learns no tokens: it was trained on the prompt without them."""
+    """Return the argument for an encoder without tokens, which was trained on the prompt without the trigger words."""
     argument = plain_prompt_argument(trained.pipeline)
     if not trained.encoders or argument is None:
         return ""

@@ -16,7 +16,8 @@ PROMPTS_FILE = "prompts.json"
 
 
 def step_frames(output: OutputFolder, evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
-    """`prompts`: one for each picture of a frame. `frames`: step and pictures, by step; none when nothing was drawn."""
+    """Return `prompts`, one for each picture of a frame, and `frames`, with step and pictures by step. Both may be
+    empty."""
     folder = output.samples_by_step
     if folder.is_dir():
         prompts = json.loads((folder / PROMPTS_FILE).read_text(encoding="utf-8"))
@@ -36,7 +37,7 @@ def step_frames(output: OutputFolder, evaluation: Mapping[str, Any] | None) -> d
 
 
 def thin(rows: Sequence[Any]) -> list[Any]:
-    """At most MAX_FRAMES of them, evenly spread, first and last among them."""
+    """Return at most MAX_FRAMES of `rows`, evenly spread, including the first and the last."""
     if len(rows) <= MAX_FRAMES:
         return list(rows)
     return [rows[round(index * (len(rows) - 1) / (MAX_FRAMES - 1))] for index in range(MAX_FRAMES)]

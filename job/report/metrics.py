@@ -10,7 +10,7 @@ Series = dict[str, tuple[list[int], list[float]]]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows; an unfinished last line of a job that was killed is left out."""
+    """Read the rows. An unfinished last line of a killed job is ignored."""
     if not path.is_file():
         return []
     rows = []
@@ -23,7 +23,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def series(rows: Sequence[Mapping[str, Any]], key: str) -> Series:
-    """The values under `key` over the steps: one series for a number, one a name for a mapping of numbers."""
+    """Return the values under `key` by step: one series for a number, one per name for a mapping of numbers."""
     found: Series = {}
     for row in rows:
         value = row.get(key)
@@ -37,7 +37,7 @@ def series(rows: Sequence[Mapping[str, Any]], key: str) -> Series:
 
 
 def smoothed(values: Sequence[float], weight: float = 0.95) -> list[float]:
-    """An exponential mean, unbiased at the start (as Adam's)."""
+    """Return the exponential moving average with bias correction, as in Adam."""
     mean, total, result = 0.0, 0.0, []
     for value in values:
         mean, total = weight * mean + (1 - weight) * value, weight * total + (1 - weight)

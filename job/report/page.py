@@ -1,6 +1,6 @@
-"""report.html: what a training did and whether it worked, in one file that needs no network.
+"""report.html: the results of a training in one file that needs no network.
 
-Everything on it is read from the output folder, so that it can be made again: `python -m job.report FOLDER`.
+All its data are read from the output folder, so it can be written again: `python -m job.report FOLDER`.
 """
 
 import html
@@ -23,11 +23,11 @@ from preprocess.dataset import PreparedDataset
 from preprocess.gallery.page import GALLERY_FILE
 
 SHOWN_IMAGES = 48
-"""Training pictures on the page; the dataset's own page has them all."""
+"""Largest number of training pictures on the page. The dataset's own page shows all."""
 
 
 def write_page(output: OutputFolder, dataset: PreparedDataset) -> Path:
-    """Write report.html into the output folder, and give its path. report.json must be there."""
+    """Write report.html into the output folder, and return its path. Requires report.json."""
     summary = json.loads(output.report.read_text(encoding="utf-8"))
     charts = curves(read_metrics(output.metrics), summary.get("evaluation"), read_metrics(output.validation))
     output.page.write_text(page(_data(output, dataset, summary), charts), encoding="utf-8", newline="\n")
@@ -35,7 +35,7 @@ def write_page(output: OutputFolder, dataset: PreparedDataset) -> Path:
 
 
 def page(data: Mapping[str, Any], charts: Sequence[Curve]) -> str:
-    """The text of the page."""
+    """Return the HTML of the page."""
     script, body = (page_file(f"report.{kind}", "job.report") for kind in ("js", "html"))
     body = Template(body).substitute(charts="\n".join(map(_figure, charts)))
     kicker = '<p class="kicker" id="kicker"></p>'

@@ -1,4 +1,4 @@
-"""What a recipe is made from, and what it is."""
+"""A usage recipe, and the facts that it is made from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """`text` may be copied as it is; `note` says what to do with it."""
+    """A usage recipe. `text` is to be copied, `note` explains it."""
 
     tool: str
     note: str
@@ -15,10 +15,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Trained:
-    """What the recipes say of a training.
+    """The facts of a training for the recipes.
 
     `pipeline`: diffusers' class. `encoders`: keys of the text encoders in embeddings.safetensors, in the pipeline's
-    order; empty where the trigger words have no embeddings. `adapter`: its kind. `prompt` holds a trigger word.
+    order; empty where the trigger words have no embeddings. `adapter`: its kind. `prompt` contains a trigger word.
     """
 
     base_model: str

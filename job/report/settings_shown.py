@@ -8,7 +8,7 @@ from settings.training import TrainingConfig
 
 
 def shown_settings(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Name, value as text, whether it differs from the default, and what it is."""
+    """Return name, value as text, whether it differs from the default, and description of every setting."""
     rows = []
     for name, value in config.items():
         field = TrainingConfig.model_fields.get(name)

@@ -1,4 +1,4 @@
-"""report.json: configuration, every warning and refusal, verification, verdict, times, versions and machine."""
+"""Writes report.json: configuration, warnings, rejected files, verification, verdict, times, versions and machine."""
 
 import json
 import os
@@ -20,8 +20,8 @@ PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safeten
 
 @dataclass(frozen=True)
 class BaseUsed:
-    """What other tools need to know of the base: `pipeline`, diffusers' class; `encoders`, keys of the token embeddings
-    in the order of the pipeline's text encoders, empty where the trigger words have none."""
+    """The base's properties for other tools. `pipeline`: diffusers' class. `encoders`: keys of the token embeddings in
+    the order of the pipeline's text encoders, empty where the trigger words have no embeddings."""
 
     pipeline: str
     encoders: tuple[str, ...]
@@ -57,12 +57,12 @@ def write_report(
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide what a training does."""
+    """Return the versions of Python and of the packages that affect training."""
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on: no host name, no user, no path."""
+    """Return a description of the machine without host name, user and paths."""
     cuda = torch.cuda.is_available()
     return {
         "system": f"{platform.system()} {platform.machine()}",

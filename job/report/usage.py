@@ -5,7 +5,7 @@ from job.report.recipe import Recipe, Trained
 
 
 def recipes(trained: Trained, scale: float) -> list[Recipe]:
-    """One for each tool."""
+    """Return one recipe for each tool."""
     trigger, prompt = trained.triggers[0] if trained.triggers else "TOK", trained.prompt
     name = "".join(letter for letter in trigger if letter.isalnum() or letter in "-_") or "concept"
     return [
@@ -21,7 +21,7 @@ def recipes(trained: Trained, scale: float) -> list[Recipe]:
 
 
 def _by_word(trained: Trained, name: str, scale: float) -> list[Recipe]:
-    """The trigger is a plain word, or one that the base knew."""
+    """Return the recipes for a trigger that is a plain word, or an existing token of the base."""
     return [
         Recipe(
             "ComfyUI",
@@ -37,7 +37,7 @@ def _by_word(trained: Trained, name: str, scale: float) -> list[Recipe]:
 
 
 def _by_embedding(trained: Trained, name: str, scale: float) -> list[Recipe]:
-    """The name of the embeddings' file stands where the trigger word would be."""
+    """Return the recipes in which the name of the embeddings file replaces the trigger word."""
     trigger, prompt = trained.triggers[0] if trained.triggers else "TOK", trained.prompt
     return [
         Recipe(
@@ -56,5 +56,5 @@ def _by_embedding(trained: Trained, name: str, scale: float) -> list[Recipe]:
 
 
 def _shell(text: str) -> str:
-    """The text in single quotes, as a shell reads it."""
+    """Quote the text for a shell."""
     return "'" + text.replace("'", "'\\''") + "'"

@@ -1,4 +1,4 @@
-"""Build stage: places adapter and tokens on the base, and restores the checkpoint of a resumed run."""
+"""Build stage: adds adapter and tokens to the base, and restores the checkpoint of a resumed run."""
 
 from collections.abc import Generator
 
@@ -10,7 +10,7 @@ from trainer.training import build_training
 
 
 def build(job: Job) -> Generator[Progress, None, None]:
-    """Fills training and the configuration."""
+    """Set `training`, and the configuration with all values filled in."""
     build_on_base(job)
     job.config = job.training.config
     job.output.write_config(job.config)
@@ -23,7 +23,7 @@ def build(job: Job) -> Generator[Progress, None, None]:
 
 
 def build_on_base(job: Job) -> None:
-    """All processes do the same here."""
+    """Build the training. All ranks run this."""
     job.training = build_training(job.config, job.family, job.dataset, job.examples, job.accelerator)
     if job.state is not None:
         restore(job.training, job.state)

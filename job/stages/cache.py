@@ -16,7 +16,7 @@ from trainer.distributed.sharded_base import place_base
 
 
 def cache(job: Job) -> Generator[Progress, None, None]:
-    """Fills examples, and base: the weights lie on their devices from here on."""
+    """Set `examples` and `base`. Afterwards the weights are on their devices."""
     for count in reading_ahead(job):
         yield job.progress(f"reading {count} prompts")
     yield from memory_plan(job)
@@ -30,9 +30,9 @@ def cache(job: Job) -> Generator[Progress, None, None]:
 
 
 def reading_ahead(job: Job) -> Iterator[int]:
-    """Read the known prompts where the text encoders never learn, and free them: before the denoiser's weights.
+    """Encode the known prompts with frozen text encoders, and free these before the denoiser is loaded.
 
-    Yields how many prompts there are, before it reads them.
+    Yields the number of prompts before encoding them.
     """
     reader = frozen_reader(job.family)
     if reader is not None:
@@ -42,8 +42,8 @@ def reading_ahead(job: Job) -> Iterator[int]:
 
 
 def put_on_device(job: Job) -> LatentPlace:
-    """Put the base on its device, or a part of it where it is sharded. Returns where the latents shall lie."""
-    if job.config.shard_base:  # every rank cuts its part out of the whole base
+    """Move the base to its device, or this rank's shard of it. Returns where the latents are kept."""
+    if job.config.shard_base:  # every rank takes its shard from the whole base
         job.family.to(torch.device("cpu"))
     job.base = place_base(job.config.shard_base, job.family, job.processes)
     job.family.to(job.device)
@@ -51,5 +51,5 @@ def put_on_device(job: Job) -> LatentPlace:
 
 
 def encode(job: Job, place: LatentPlace) -> None:
-    """As another process than the main one: the part of this process, where the latents lie on disk."""
+    """Encode this rank's part of the latents where they are on disk. For ranks other than 0."""
     job.examples = encode_dataset(job.dataset, job.family, place, job.output.latents, job.processes)

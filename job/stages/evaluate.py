@@ -8,7 +8,7 @@ from job.stage import Job
 
 
 def evaluate(job: Job) -> Generator[Progress, None, None]:
-    """Fills evaluation: None where nothing is evaluated."""
+    """Set `evaluation`, None without an evaluation."""
     job.evaluation = None
     if job.encoders is None:
         return

@@ -18,7 +18,7 @@ from trainer.trigger_notes import trigger_notes
 
 
 def load(job: Job) -> Generator[Progress, None, None]:
-    """Fills accelerator, dtype, family, encoders and the configuration."""
+    """Set `accelerator`, `dtype`, `family`, `encoders` and the resolved configuration."""
     config = job.config
     require_optimizers(config.optimization)
     require_publishable(config.publishing)
@@ -43,14 +43,14 @@ def load(job: Job) -> Generator[Progress, None, None]:
 
 
 def start_device(job: Job) -> None:
-    """Take a device, and join the other processes where there are several."""
+    """Select the device, and join the process group of a distributed training."""
     config = job.config
     job.dtype = precision(config.adapter, config.mixed_precision)
     job.accelerator = start(autocast_precision(config.adapter, config.mixed_precision))
 
 
 def load_family(job: Job) -> None:
-    """The base, and the configuration as it is meant for it."""
+    """Load the base, and resolve the configuration for it."""
     config = job.config
     job.family = load_base(config.base, job.dtype, job.accelerator, config.zero_terminal_snr)
     job.config = resolve(config, job.family)

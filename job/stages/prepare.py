@@ -39,7 +39,7 @@ def prepare(job: Job) -> Generator[Progress, None, None]:
 
 
 def _with_class_images(job: Job) -> Generator[Progress, None, DataConfig]:
-    """The settings of the preparation, with the class images as preservation set. Nothing is on the base yet."""
+    """Return the preparation settings with class images as preservation set. The base has no adapters yet."""
     config, settings = job.config, job.config.preparation
     if config.num_class_images == 0 or job.state is not None:
         return settings
@@ -49,7 +49,7 @@ def _with_class_images(job: Job) -> Generator[Progress, None, DataConfig]:
 
 
 def _dataset(job: Job, settings: DataConfig) -> Generator[Progress, None, PreparedDataset]:
-    """Prepare the sources with all processes, or open the one that is prepared already."""
+    """Prepare the sources with all processes, or open a prepared dataset."""
     base = base_requirements(job.family, settings, job.config.num_tokens)
     workers = workers_of(job.processes)
     if are_prepared(job.sources):
@@ -62,7 +62,7 @@ def _dataset(job: Job, settings: DataConfig) -> Generator[Progress, None, Prepar
 
 
 def _findings(job: Job) -> Generator[Progress, None, None]:
-    """What became of the user's files: warnings and refusals."""
+    """Yield the warnings about the user's files, and the rejected files."""
     dataset = job.dataset
     lines = [*dataset.all_warnings, *(f"not used: {item.reason}" for item in dataset.rejected)]
     yield job.progress(f"{len(dataset.examples)} images, {len(dataset.rejected)} files not used", 1.0)

@@ -1,4 +1,4 @@
-"""Preview stage: samples and the reference prediction of the bare base."""
+"""Preview stage: samples and the reference prediction of the base."""
 
 from collections.abc import Generator
 
@@ -10,10 +10,10 @@ from sampler.sampler import Sampler
 
 
 def preview(job: Job) -> Generator[Progress, None, None]:
-    """Fills probe and base_prediction."""
+    """Set `probe` and `base_prediction`."""
     job.probe = Probe.make(job.family, job.samples.prompt)
     job.base_prediction = job.probe.predict(job.family, {})
     write_samples_before(job.samples, Sampler(job.family), job.output.samples_before)
     if job.config.sample_steps is None:
-        job.family.offload_picture_parts()  # has nothing to do until the last samples
+        job.family.offload_picture_parts()  # not needed until the final samples
     yield from ()

@@ -13,7 +13,7 @@ from settings.public import hide_paths, public_settings
 
 
 def report(job: Job) -> Generator[Progress, None, None]:
-    """report.json and report.html. The last line of the job has the seconds of all phases."""
+    """Write report.json and report.html. The last progress line of the job contains the seconds of all phases."""
     config, output = job.config, job.output
     triggers = list(config.class_words)
     write_report(
@@ -37,7 +37,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
 
 
 def _warnings(job: Job) -> list[str]:
-    """Each once. What was refused has a list of its own."""
+    """Return the distinct warnings, without those about rejected files, which are listed separately."""
     refused = {f"not used: {item.reason}" for item in job.dataset.rejected}
     return [hide_paths(warning) for warning in dict.fromkeys(job.warnings) if warning not in refused]
 

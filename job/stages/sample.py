@@ -10,7 +10,7 @@ from sampler.sampler import Sampler
 
 
 def sample(job: Job) -> Generator[Progress, None, None]:
-    """Fills artifact and trained_prediction; writes embeddings.safetensors. The base is bare afterwards."""
+    """Set `artifact` and `trained_prediction`; write embeddings.safetensors. The base has no adapters afterwards."""
     job.family.to(job.device)
     yield job.progress(f"sampling {job.config.num_validation_images} images")
     training = job.training

@@ -11,7 +11,7 @@ from settings.public import public_settings
 
 
 def train(job: Job) -> Generator[Progress, None, None]:
-    """Writes weights.safetensors. Checkpoints, scores and samples on the way are of `job.steps`."""
+    """Write weights.safetensors. `job.steps` writes checkpoints, scores and samples during training."""
     config, output, first = job.config, job.output, job.training.trainer.step
     trackers = start_trackers(config.trackers, public_settings(config), output, first)
     events = steps.train(job.training, output, job.samples, job.base, job.span)

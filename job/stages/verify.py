@@ -1,4 +1,4 @@
-"""Verify stage: reads the file back onto the bare base and compares."""
+"""Verify stage: reads the file back onto the base and compares."""
 
 from collections.abc import Generator, Iterator
 
@@ -14,7 +14,7 @@ SENSIBLE_STEPS = 100
 
 
 def verify(job: Job) -> Generator[Progress, None, None]:
-    """Fills verification."""
+    """Set `verification`."""
     yield job.progress("verifying the artifact")
     job.verification = compare(
         job.output.weights, job.family, job.probe, job.base_prediction, job.trained_prediction, job.artifact

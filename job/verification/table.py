@@ -19,7 +19,7 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class Check:
-    """A number that must lie between two limits. `detail`: an example of what counts."""
+    """A value that must be between two limits. `detail`: an example of the counted items."""
 
     name: str
     value: float
@@ -38,7 +38,8 @@ class Check:
 
 @dataclass(frozen=True)
 class LayerComparison:
-    """`differing`: name, kind and relative difference of the layers that differ, the worst first."""
+    """Result of a comparison. `differing`: name, kind and relative difference of the differing layers, the worst
+    first."""
 
     checks: Sequence[Check]
     differing: Sequence[tuple[str, str, float]] = field(default=())
@@ -73,7 +74,7 @@ def compare_tokens(file: Mapping[str, Tensor], trained: Mapping[str, Tensor]) ->
 
 
 def table(checks: Sequence[Check], differing: Sequence[tuple[str, str, float]]) -> str:
-    """All checks, failed ones marked, and the layers that differ most."""
+    """Format all checks with failed ones marked, and the layers with the largest differences."""
     lines = [f"{'':7}{'found':>10}  {'allowed':>10}  check"]
     for check in checks:
         mark = "FAILED" if check.failed else "ok"

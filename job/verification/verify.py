@@ -14,7 +14,7 @@ from job.verification.table import Check, compare_layers, compare_tokens, table,
 from sampler.sampler import Sampler
 
 RELATIVE_TOLERANCE = 2e-2
-"""Of the norm of the adapter's effect. fp16 keeps 11 bits of each weight."""
+"""Relative to the norm of the adapter's effect. fp16 keeps 11 bits of each weight."""
 NOISE = {torch.float32: 0.0, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 """How far two runs of one model may lie apart, relative to the prediction's norm, by the base's precision."""
 ROUNDING = 1e-6
@@ -22,11 +22,11 @@ ROUNDING = 1e-6
 LEARNED = 1e-4
 """Relative to the prediction's norm: less is seen in no picture. Four steps at usual rates do three times as much."""
 FRACTIONS = (0.1, 0.5, 0.9)
-"""How far towards noise the probe lies."""
+"""Noise levels of the probe, as fractions of the way to noise."""
 
 
 class VerificationFailed(RuntimeError):
-    """The file does not do what the training did. The text is a table of all checks. The file stays where it is."""
+    """The file does not reproduce the trained model. The message is a table of all checks. The file is kept."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Probe:
     @classmethod
     @torch.no_grad()
     def make(cls, family: ModelFamily, prompt: str) -> "Probe":
-        """A probe at the base's own resolution. `noised`: (3, C, h, w)."""
+        """Create a probe at the base's native resolution. `noised`: (3, C, h, w)."""
         side = family.native_resolution
         cached = family.encode_image(torch.zeros(1, 3, side, side, device=family.device))
         shape = (len(FRACTIONS), *family.latent_shape(cached.shape)[1:])
@@ -52,14 +52,15 @@ class Probe:
 
     @torch.no_grad()
     def predict(self, family: ModelFamily, triggers: Mapping[str, Sequence[str]]) -> Tensor:
-        """The model's prediction (3, C, h, w), on the CPU."""
+        """Return the model's prediction (3, C, h, w), on the CPU."""
         prompts = family.encode_prompts([expand_triggers(self.prompt, triggers)] * len(FRACTIONS))
         return family.denoise(self.noised, self.timesteps, prompts, self.sizes).cpu()
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Norms. `effect`: how far the adapter alone (or, without one, the tokens) moves the probe.
+    """Result of a verification. `effect`: norm of the change of the prediction by the adapter (without one, by the
+    tokens).
 
     `difference`: of file and model, by effect. `learned`: whether the effect is one that a picture can show.
     `untrained`: of `layers`, how many no step has changed; `example`: one of them.
@@ -76,7 +77,7 @@ class Verification:
 def verify(
     path: Path, family: ModelFamily, probe: Probe, base: Tensor, trained: Tensor, artifact: Artifact
 ) -> Verification:
-    """Load `path` onto the bare base and compare it with what was trained.
+    """Load `path` onto the base and compare it with the trained model.
 
     `base`, `trained`: the probe's predictions before and after training. `artifact`: what was trained, in memory.
 
