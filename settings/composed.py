@@ -12,7 +12,7 @@ from settings.sections.duration import DurationSection
 from settings.sections.held_out import HeldOutSection
 from settings.sections.noise import NoiseSection
 from settings.sections.objective import ObjectiveSection
-from settings.sections.optimization import PRODIGY, OptimizationSection
+from settings.sections.optimization import OptimizationSection, default_rate
 from settings.sections.output import OutputSection
 from settings.sections.publishing import PublishingSection
 from settings.sections.speed import SpeedSection
@@ -122,7 +122,7 @@ class ComposedSections(
     @property
     def resolved_text_encoder_learning_rate(self) -> float:
         """Of the text encoders' adapter."""
-        return self.text_encoder_learning_rate or (1.0 if self.optimizer in PRODIGY else TEXT_ENCODER_RATE)
+        return default_rate(self.text_encoder_learning_rate, self.optimizer, TEXT_ENCODER_RATE)
 
     @property
     def needs_first_activations(self) -> bool:

@@ -102,6 +102,8 @@ def _adapter_rule(config: TrainingConfig) -> None:
         raise ValueError(
             f"adapter_l1_weight has no effect with adapter: {config.adapter}; choose lora, or leave it out"
         )
+    if config.adapter == "oft" and config.optimizer == "muon":
+        raise ValueError("optimizer: muon is for matrices, and adapter: oft trains angles; choose adamw")
     low, high = PRODIGY_RATES
     rate = config.text_encoder_learning_rate
     if config.optimizer in PRODIGY and rate is not None and not low <= rate <= high:

@@ -8,13 +8,16 @@ from settings.callers import Open
 from settings.record import Settings
 
 OptimizerName = Literal[
-    "adamw", "adamw_8bit", "adamw_schedule_free", "prodigy", "prodigy_schedule_free", "adafactor"
+    "adamw", "adamw_8bit", "adamw_schedule_free", "prodigy", "prodigy_schedule_free", "adafactor",
+    "came", "lion", "muon",
 ]  # fmt: skip
 PrecisionName = Literal["auto", "no", "bf16"]
 SchedulerName = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
 PRODIGY: tuple[OptimizerName, ...] = ("prodigy", "prodigy_schedule_free")
 SCHEDULE_FREE: tuple[OptimizerName, ...] = ("adamw_schedule_free", "prodigy_schedule_free")
+LION_RATE = 0.2
+"""Of AdamW's rate, by default: all of Lion's steps have its full size (Chen et al. 2023, §5: 3 to 10 times less)."""
 PRODIGY_RATES = (0.1, 10.0)
 """Prodigy finds the rate itself and multiplies it by the learning rate: 1 is right, 1e-4 trains nothing."""
 
@@ -24,17 +27,21 @@ class OptimizationSection(Settings):
 
     optimizer: Open[OptimizerName] = Field(
         "adamw",
-        description="Optimizer of the adapter; adamw_8bit and the schedule-free ones need an additional package",
+        description="Optimizer of the adapter; adamw_8bit, came, lion and the schedule-free ones need an additional "
+        "package. muon makes updates of matrices orthogonal",
     )
     token_optimizer: Open[OptimizerName] = Field("adamw", description="Optimizer of the tokens")
     learning_rate: Open[float | None] = Field(
-        None, gt=0, le=10, description="Peak learning rate of the LoRA; by default 1e-4, and 1 with Prodigy"
+        None,
+        gt=0,
+        le=10,
+        description="Peak learning rate of the LoRA; by default 1e-4, with Lion 2e-5, and 1 with Prodigy",
     )
     token_learning_rate: Open[float | None] = Field(
         None,
         ge=0,
         le=10,
-        description="Peak learning rate of the tokens; by default 1e-3, and 1 with Prodigy; 0: not trained",
+        description="Peak learning rate of the tokens; by default 1e-3, Lion 2e-4, and 1 with Prodigy; 0: not trained",
     )
     prodigy_d_coef: Open[float] = Field(
         1.0, gt=0, le=10, description="Factor of Prodigy's estimated rate: 0.5 for faces, 1 otherwise, 2 is high"
@@ -65,12 +72,12 @@ class OptimizationSection(Settings):
     @property
     def resolved_learning_rate(self) -> float:
         """Of the adapter."""
-        return _default_rate(self.learning_rate, self.optimizer, 1e-4)
+        return default_rate(self.learning_rate, self.optimizer, 1e-4)
 
     @property
     def resolved_token_learning_rate(self) -> float:
         """Of the tokens; 0: they are not trained."""
-        return _default_rate(self.token_learning_rate, self.token_optimizer, 1e-3)
+        return default_rate(self.token_learning_rate, self.token_optimizer, 1e-3)
 
     def scheduler_of(self, optimizer: OptimizerName) -> SchedulerName:
         """The schedule that an optimizer gets."""
@@ -88,9 +95,12 @@ class OptimizationSection(Settings):
         return self
 
 
-def _default_rate(given: float | None, optimizer: OptimizerName, usual: float) -> float:
+def default_rate(given: float | None, optimizer: OptimizerName, usual: float) -> float:
+    """The rate that was given, else the optimizer's own. `usual`: AdamW's."""
     if given is not None:
         return given
+    if optimizer == "lion":
+        return LION_RATE * usual
     return 1.0 if optimizer in PRODIGY else usual
 
 
@@ -127,6 +137,8 @@ def _no_effect_rules(config: OptimizationSection) -> None:
          "lr_power has no effect without lr_scheduler: polynomial"),
         (config.prodigy_d_coef != 1 and not optimizers & set(PRODIGY),
          "prodigy_d_coef has no effect without optimizer: prodigy"),
+        (config.token_optimizer == "muon" and trained,
+         "token_optimizer: muon makes the updates of weight matrices orthogonal, and rows are none: choose adamw"),
         (config.token_optimizer != "adamw" and not trained,
          "token_optimizer has no effect with token_learning_rate 0; leave one out"),
         (config.token_weight_decay > 0 and not trained,

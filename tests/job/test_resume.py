@@ -44,6 +44,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "text encoders, dora, dropout": {"adapter": "dora", "adapter_dropout": 0.3, "train_text_encoder": True,
                                      "text_encoder_learning_rate": 1e-3},
     "oft, text encoders": {"adapter": "oft", "train_text_encoder": True, "rank": 4},
+    "muon, accumulation": {"optimizer": "muon", "gradient_accumulation_steps": 2, "learning_rate": 2e-3},
+    "came, lion": {"optimizer": "came", "token_optimizer": "lion", "token_learning_rate": 1e-3},
     "full": {"adapter": "full", "rank": 16},
 }  # fmt: skip
 

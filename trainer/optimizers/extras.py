@@ -24,6 +24,8 @@ EXTRAS: dict[OptimizerName, Extra] = {
     "adamw_8bit": Extra("bitsandbytes", "bitsandbytes", needs_gpu=True),
     "adamw_schedule_free": Extra("schedulefree", "schedulefree"),
     "prodigy_schedule_free": Extra("prodigy-plus-schedule-free", "prodigyplus"),
+    "came": Extra("came-pytorch", "came_pytorch"),
+    "lion": Extra("lion-pytorch", "lion_pytorch"),
 }
 
 

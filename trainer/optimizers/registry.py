@@ -8,6 +8,9 @@ from torch import nn
 from settings.sections.optimization import OptimizerName
 from trainer.optimizers.adafactor import adafactor
 from trainer.optimizers.adamw import adamw, adamw_8bit, adamw_schedule_free
+from trainer.optimizers.came import came
+from trainer.optimizers.lion import lion
+from trainer.optimizers.muon import muon
 from trainer.optimizers.prodigy import prodigy, prodigy_schedule_free
 from trainer.optimizers.settings import OptimizerSettings, ParameterGroup
 
@@ -20,6 +23,9 @@ OPTIMIZERS: dict[OptimizerName, OptimizerBuilder] = {
     "prodigy": prodigy,
     "prodigy_schedule_free": prodigy_schedule_free,
     "adafactor": adafactor,
+    "came": came,
+    "lion": lion,
+    "muon": muon,
 }
 
 
