@@ -61,7 +61,7 @@ class Trainer:
         """Train until max_train_steps. Raises TrainingDiverged before a non-finite update is applied."""
         while self.step < self.max_train_steps:
             self.generators.seed_global(self.step)
-            rates = {trainable.name: trainable.learning_rate for trainable in self.trainables}
+            rates = {name: rate for each in self.trainables for name, rate in each.learning_rates.items()}
             batches = list(islice(self.batches, self.gradient_accumulation_steps))
             mean_losses = self.accumulation.run(batches, self.backward)
             losses, norms = self._read(mean_losses, {each.name: each.clip() for each in self.trainables})

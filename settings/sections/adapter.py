@@ -18,6 +18,8 @@ LoraTargets = Literal[
     "b-lora-style",
 ]
 LOW_RANK: tuple[AdapterName, ...] = ("lora", "rslora", "dora", "loha", "lokr", "oft")
+LORAS: tuple[AdapterName, ...] = ("lora", "rslora", "dora")
+"""Those with one up and one down projection."""
 RSLORA_ALPHA = 4.0
 """Of rsLoRA by default: alpha / √rank is 1 at rank 16, and grows with the rank as the method wants it."""
 TEXT_ENCODER_RATE = 5e-5
@@ -92,7 +94,7 @@ class AdapterSection(Settings):
             raise ValueError("alpha has no effect with adapter: oft, which rotates and adds nothing; leave it out")
         if self.adapter == "oft" and self.rank < 2:
             raise ValueError("rank: adapter oft rotates blocks of rank × rank, which needs at least 2")
-        if self.adapter_dropout > 0 and self.adapter in ("loha", "lokr", "oft"):
+        if self.adapter_dropout > 0 and self.has_low_rank_adapter and self.adapter not in LORAS:
             raise ValueError(f"adapter_dropout works with lora, rslora and dora, not with {self.adapter}; leave it out")
         for name in ("text_encoder_rank", "text_encoder_learning_rate"):
             if getattr(self, name) is not None and not self.train_text_encoder:

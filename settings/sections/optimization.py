@@ -43,6 +43,13 @@ class OptimizationSection(Settings):
         le=10,
         description="Peak learning rate of the tokens; by default 1e-3, Lion 2e-4, and 1 with Prodigy; 0: not trained",
     )
+    lora_plus_ratio: Open[float] = Field(
+        1.0,
+        ge=1,
+        le=64,
+        description="LoRA+: the up projections learn this many times faster than the down projections; usual 4 to 16, "
+        "with half the learning_rate",
+    )
     prodigy_d_coef: Open[float] = Field(
         1.0, gt=0, le=10, description="Factor of Prodigy's estimated rate: 0.5 for faces, 1 otherwise, 2 is high"
     )
@@ -137,6 +144,8 @@ def _no_effect_rules(config: OptimizationSection) -> None:
          "lr_power has no effect without lr_scheduler: polynomial"),
         (config.prodigy_d_coef != 1 and not optimizers & set(PRODIGY),
          "prodigy_d_coef has no effect without optimizer: prodigy"),
+        (config.lora_plus_ratio != 1 and config.optimizer in PRODIGY,
+         f"lora_plus_ratio: {config.optimizer} finds one rate for all parameters; leave one of them out"),
         (config.token_optimizer == "muon" and trained,
          "token_optimizer: muon makes the updates of weight matrices orthogonal, and rows are none: choose adamw"),
         (config.token_optimizer != "adamw" and not trained,

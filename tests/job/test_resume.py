@@ -45,6 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
                                      "text_encoder_learning_rate": 1e-3},
     "oft, text encoders": {"adapter": "oft", "train_text_encoder": True, "rank": 4},
     "muon, accumulation": {"optimizer": "muon", "gradient_accumulation_steps": 2, "learning_rate": 2e-3},
+    "lora+": {"lora_plus_ratio": 4.0, "train_text_encoder": True},
     "came, lion": {"optimizer": "came", "token_optimizer": "lion", "token_learning_rate": 1e-3},
     "full": {"adapter": "full", "rank": 16},
 }  # fmt: skip

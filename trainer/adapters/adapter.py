@@ -46,6 +46,12 @@ class Adapter:
     def undecayed(self) -> list[nn.Parameter]:
         return [parameter for part in self._parts.values() for parameter in part.undecayed]
 
+    @property
+    def up_projections(self) -> list[nn.Parameter]:
+        """Of the plain LoRAs among them."""
+        plain = [part for part in self._parts.values() if isinstance(part, PeftAdapter)]
+        return [parameter for part in plain for parameter in part.up_projections]
+
     def layers(self) -> dict[str, Layer]:
         return {
             self._names[Place(component, path)]: layer

@@ -62,6 +62,11 @@ class PeftAdapter:
         layer."""
         return [parameter for name, parameter in self._named_parameters() if "lora_magnitude_vector" in name]
 
+    @property
+    def up_projections(self) -> list[nn.Parameter]:
+        """What LoRA+ lets learn faster: the matrices that start at zero."""
+        return [parameter for name, parameter in self._named_parameters() if ".lora_B." in name]
+
     def modules(self) -> list[Any]:
         """Return peft's layers."""
         return [part for part in self._component.modules() if isinstance(part, MODULES)]

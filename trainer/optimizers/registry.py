@@ -30,15 +30,25 @@ OPTIMIZERS: dict[OptimizerName, OptimizerBuilder] = {
 
 
 def build_optimizer(
-    parameters: Sequence[nn.Parameter], settings: OptimizerSettings, undecayed: Collection[nn.Parameter] = ()
+    parameters: Sequence[nn.Parameter],
+    settings: OptimizerSettings,
+    undecayed: Collection[nn.Parameter] = (),
+    ups: Collection[nn.Parameter] = (),
 ) -> torch.optim.Optimizer:
-    """Build the optimizer. `undecayed`: parameters without weight decay.
+    """`undecayed`: those that weight decay leaves alone. `ups`: those that learn `up_ratio` times faster.
 
-    Raises ConfigError when the optimizer needs a package or a device that is missing.
+    Raises ConfigError when the optimizer needs a package or a device that is not there.
     """
     spared = {id(parameter) for parameter in undecayed}
+    fast = {id(parameter) for parameter in ups} if settings.up_ratio != 1 else set()
+    slow = [parameter for parameter in parameters if id(parameter) not in fast]
     groups: list[ParameterGroup] = [
-        {"params": [each for each in parameters if id(each) not in spared], "weight_decay": settings.weight_decay},
-        {"params": [each for each in parameters if id(each) in spared], "weight_decay": 0.0},
+        {"params": [each for each in slow if id(each) not in spared], "weight_decay": settings.weight_decay},
+        {"params": [each for each in slow if id(each) in spared], "weight_decay": 0.0},
+        {
+            "params": [each for each in parameters if id(each) in fast],
+            "weight_decay": settings.weight_decay,
+            "lr": settings.up_ratio * settings.learning_rate,
+        },
     ]
     return OPTIMIZERS[settings.name]([group for group in groups if group["params"]], settings)

@@ -10,17 +10,18 @@ BETAS = (0.9, 0.99)
 
 
 ParameterGroup = dict[str, Any]
-"""A parameter group of torch.optim: `params` and their `weight_decay`."""
+"""As torch.optim reads it: `params`, their `weight_decay`, and their `lr` where it is another than the others'."""
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """The settings of one trainable's optimizer.
+    """One trainable's. `learning_rate`: peak of the schedule. `d_coef`: factor of Prodigy's estimate of the rate.
 
-    `learning_rate`: peak of the schedule. `d_coef`: factor of Prodigy's estimate of the rate.
+    `up_ratio`: how many times faster up projections learn (LoRA+, Hayou et al. 2024, arXiv 2402.12354).
     """
 
     name: OptimizerName
     learning_rate: float
     weight_decay: float = 0.0
     d_coef: float = 1.0
+    up_ratio: float = 1.0

@@ -21,7 +21,8 @@ def _place(placement: Placement) -> Part | None:
 
 
 def _updates(part: Part, settings: UpdateSettings) -> Updates:
-    return Updates(settings.weights, settings.optimization.max_grad_norm, first=settings.phases.tokens_first)
+    ups = part.up_projections if isinstance(part, Adapter) else ()
+    return Updates(settings.weights, settings.optimization.max_grad_norm, first=settings.phases.tokens_first, ups=ups)
 
 
 DENOISER_WEIGHTS = TrainableKind("lora", _place, _updates)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from families.family import ModelFamily
 from preprocess.dataset import PreparedDataset
@@ -48,7 +49,11 @@ class UpdateSettings:
         """Optimizer settings of parts that change weights of the base."""
         settings = self.optimization
         return OptimizerSettings(
-            settings.optimizer, settings.resolved_learning_rate, settings.weight_decay, settings.prodigy_d_coef
+            settings.optimizer,
+            settings.resolved_learning_rate,
+            settings.weight_decay,
+            settings.prodigy_d_coef,
+            up_ratio=settings.lora_plus_ratio,
         )
 
 
@@ -56,13 +61,14 @@ class UpdateSettings:
 class Updates:
     """How a part is updated. `first` and `last`: shares of the run between which its learning rate is above 0.
 
-    `prepare`: called with the optimizer after it is created.
+    `ups`: parameters that learn faster (LoRA+). `prepare`: called with the optimizer, once it is made.
     """
 
     optimizer: OptimizerSettings
     max_grad_norm: float
     first: float = 0.0
     last: float = 1.0
+    ups: Sequence[nn.Parameter] = ()
     prepare: Callable[[torch.optim.Optimizer], None] | None = None
 
 

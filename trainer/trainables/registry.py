@@ -57,6 +57,7 @@ def _trainable(name: str, part: Part, updates: Updates, settings: UpdateSettings
         total_steps=settings.total_steps,
         ema_decay=0.0 if optimizer.name in SCHEDULE_FREE else own.ema_decay,
         undecayed=part.undecayed,
+        ups=updates.ups,
     )
     if updates.prepare is not None:
         updates.prepare(trainable.optimizer)

@@ -31,7 +31,8 @@ def _place(placement: Placement) -> Part | None:
 
 def _updates(part: Part, settings: UpdateSettings) -> Updates:
     optimizer = replace(settings.weights, learning_rate=settings.text_encoder_learning_rate)
-    return Updates(optimizer, settings.optimization.max_grad_norm, first=settings.phases.tokens_first)
+    ups = part.up_projections if isinstance(part, Adapter) else ()
+    return Updates(optimizer, settings.optimization.max_grad_norm, first=settings.phases.tokens_first, ups=ups)
 
 
 TEXT_ENCODERS = TrainableKind("text_encoders", _place, _updates)

@@ -33,8 +33,10 @@ class Trainable:
         total_steps: int,
         ema_decay: float = 0.0,
         undecayed: Collection[nn.Parameter] = (),
+        ups: Collection[nn.Parameter] = (),
     ) -> None:
-        """`undecayed`: parameters without weight decay. It may contain parameters of other trainables.
+        """`undecayed`: parameters, these or others, that weight decay leaves alone. `ups`: up projections, which may
+        have a rate of their own.
 
         Raises ValueError without parameters, or for one that is not fp32.
         """
@@ -43,7 +45,8 @@ class Trainable:
             raise ValueError(f"{name}: {len(parameters)} parameters, {len(wrong)} of them not fp32 ({set(wrong)})")
         self.name = name
         self.parameters = list(parameters)
-        self.optimizer = build_optimizer(self.parameters, optimizer, undecayed)
+        self.optimizer = build_optimizer(self.parameters, optimizer, undecayed, ups)
+        self._up_ratio = optimizer.up_ratio
         self._settings, self._peak = schedule, optimizer.learning_rate
         self._planned, self._planned_total = schedule, total_steps
         self._total = total_steps
@@ -57,6 +60,12 @@ class Trainable:
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
         return float(self.schedule.get_last_lr()[0])
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """By name; up projections with a rate of their own have a name of their own."""
+        own, *others = map(float, self.schedule.get_last_lr())
+        return {self.name: own} | ({f"{self.name}_up": others[-1]} if self._up_ratio != 1 else {})
 
     @property
     def effective_learning_rate(self) -> float:

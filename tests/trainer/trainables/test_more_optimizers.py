@@ -15,7 +15,9 @@ from tests.trainer.trainables.test_optimizers import loss_of, trainable, weights
 from trainer.optimizers import extras
 from trainer.optimizers.came import CAME_BETAS
 from trainer.optimizers.registry import build_optimizer
-from trainer.optimizers.settings import OptimizerSettings
+from trainer.optimizers.settings import BETAS, OptimizerSettings
+from trainer.trainables.schedules import ScheduleSettings
+from trainer.trainables.trainable import Trainable
 
 NEW: tuple[OptimizerName, ...] = ("came", "lion", "muon")
 RATE, DECAY, STEPS = 1e-2, 0.1, 4
@@ -127,6 +129,34 @@ def test_muon_leaves_what_is_no_matrix_to_adamw() -> None:
             sum(each.square().sum() for each in parameters).backward()  # type: ignore[union-attr]
             optimizer.step()
     assert all(torch.equal(*pair) for pair in zip(ours, plain, strict=True))
+
+
+def test_lora_plus_is_two_rates_that_follow_one_schedule() -> None:
+    """Against two optimizers, one with a rate 4 times as high."""
+    parameters, apart = weights(), weights()
+    it = Trainable(
+        "lora", parameters, optimizer=OptimizerSettings("adamw", RATE, DECAY, up_ratio=4.0),
+        schedule=ScheduleSettings("linear", 0), max_grad_norm=1e9, total_steps=10, ups=parameters[1:],
+    )  # fmt: skip
+    slow, fast = (torch.optim.AdamW([each], 1.0, BETAS, weight_decay=DECAY) for each in apart)
+    for step in range(6):
+        rates = {"lora": RATE * (1 - step / 10), "lora_up": 4 * RATE * (1 - step / 10)}
+        assert it.learning_rates == pytest.approx(rates) and it.learning_rate == pytest.approx(rates["lora"])
+        slow.param_groups[0]["lr"], fast.param_groups[0]["lr"] = rates.values()
+        loss_of(parameters).backward()
+        loss_of(apart).backward()
+        it.update()
+        for optimizer in (slow, fast):
+            optimizer.step()
+            optimizer.zero_grad()
+    for one, other in zip(parameters, apart, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("values", [{"optimizer": "prodigy"}, {"adapter": "loha"}, {"adapter": "full"}])
+def test_lora_plus_is_refused_where_it_means_nothing(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="lora_plus_ratio"):
+        build_config(values | {"lora_plus_ratio": 4} | ({"learning_rate": 1e-5} if "adapter" in values else {}))
 
 
 def test_lion_has_a_rate_of_its_own_and_muon_trains_no_tokens() -> None:
