@@ -14,8 +14,10 @@ from trainer.adapters.targets import denoiser_targets
 from trainer.execution.peak_memory import EmptyAdapter, StepMemory, step_memory
 
 GB = 10**9
-USABLE = 0.92
-"""Of the free memory: the allocator's blocks are larger than their tensors, and kernels need room of their own."""
+USABLE = 0.85
+"""Share of the free memory that a prediction may take: the allocator's blocks are larger than their tensors, kernels
+need room of their own, and the tokens' pass through the text encoders is not counted. On an H200 SDXL took 1.12 to 1.2
+times what is predicted (docs/performance.md)."""
 
 
 @dataclass(frozen=True)
