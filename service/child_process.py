@@ -1,4 +1,4 @@
-"""A command that runs beside the server, is read line by line, and can be stopped with all that it has started."""
+"""Runs a command beside the server, reads it line by line, and stops it with all its child processes."""
 
 import math
 import os
@@ -20,10 +20,10 @@ END_OF_OUTPUT = None
 
 
 class ChildProcess:
-    """A command in a session of its own, read line by line without ever blocking for long."""
+    """A command in its own session, read line by line with short timeouts."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
-        """`environment`: by default this process's own."""
+        """`environment`: None inherits this process's."""
         self._process = subprocess.Popen(
             command,
             env=None if environment is None else dict(environment),
@@ -40,9 +40,9 @@ class ChildProcess:
         self._reader.start()
 
     def lines(self, seconds: float = math.inf) -> Iterator[str]:
-        """Every line of stdout and stderr until the process ends. Polls, so that a cancellation gets through.
+        """Yield every line of stdout and stderr until the process ends. Polls, so that a cancellation can interrupt.
 
-        Raises TimeoutError after so many seconds.
+        Raises TimeoutError after `seconds`.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -57,13 +57,13 @@ class ChildProcess:
             yield line
 
     def exit_status(self) -> int:
-        """The status; negative is the signal that killed it."""
+        """Return the exit status; negative for the signal that killed the process."""
         return self._process.wait()
 
     def stop(self) -> None:
-        """Ask the process to save and end; kill it and all that it has started when it takes too long."""
+        """Send SIGTERM, so that the process can save; kill it and its descendants after a timeout."""
         deadline = time.monotonic() + SECONDS_TO_SAVE
-        started = self._descendants()  # a launcher's are in sessions of their own
+        started = self._descendants()  # a launcher's children are in sessions of their own
         self._signal(signal.SIGTERM)
         while self._process.poll() is None and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)

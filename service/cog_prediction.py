@@ -1,4 +1,4 @@
-"""One request to the Cog predictor, with its own output folder."""
+"""Requests to the Cog predictor, each with its own output folder."""
 
 import os
 import shutil
@@ -19,17 +19,16 @@ NUMBERS = {
     "guidance_scale": float, "guidance_rescale": float, "clip_skip": int, "seed": int, "output_quality": int,
     "refiner_start": float,
 }  # fmt: skip
-"""Cog lets 3.0 pass for an int."""
+"""Declared types of numeric inputs: Cog accepts 3.0 for an int."""
 
 
 class CogPredictions:
-    """What stays between requests: the base, and the LoRAs that the server was started with."""
+    """The predictor's state between requests: the base, and the LoRAs that the server was started with."""
 
     def __init__(self, weights: str | None) -> None:
-        """`weights` (COG_WEIGHTS) comes from the operator, so it may be a path. Loads its base.
+        """Load the LoRAs `weights` (COG_WEIGHTS) and their base. `weights` is set by the operator, so it may be a path.
 
-        Raises ConfigError for a variable of the policy that cannot be understood, ArtifactError, DownloadError or
-        BaseModelError.
+        Raises ConfigError for an invalid variable of the policy, ArtifactError, DownloadError or BaseModelError.
         """
         self._policy = Policy.from_environment()
         self._loras = read_weights(weights, "1", local_files=True)
@@ -42,7 +41,7 @@ class CogPredictions:
             self._generation.prepare(with_base[0] if with_base else None, None)
 
     def predict(self, inputs: PredictionInputs) -> list[Path]:
-        """Draw the images. Those of the request before are gone then: Cog has sent them.
+        """Generate the images of a request. Those of the previous request are deleted, since Cog has sent them.
 
         Raises NotAllowed, RequestError, ArtifactError, DownloadError or BaseModelError.
         """
@@ -59,7 +58,7 @@ class CogPredictions:
 
 @dataclass(frozen=True)
 class CallerPermissions:
-    """The operator's policy, and the bases of the LoRAs that the operator has started the server with."""
+    """The operator's policy, with exceptions for the bases of the LoRAs that the server was started with."""
 
     policy: Policy
     own: frozenset[str]
@@ -75,14 +74,14 @@ class CallerPermissions:
 
 
 def as_declared(inputs: PredictionInputs) -> PredictionInputs:
-    """The inputs in their declared types. Raises RequestError for a picture that is no upload."""
+    """Convert the inputs to their declared types. Raises RequestError for a picture that is not an upload."""
     return replace(
         inputs, **{field.name: _converted(field.name, getattr(inputs, field.name)) for field in fields(inputs)}
     )
 
 
 def _converted(name: str, value: Any) -> Any:
-    """Raises RequestError for a picture that is no upload: a path of the server's own disk."""
+    """Convert one input. Raises RequestError for a picture that is not an upload but a path on the server."""
     if value is not None and name in NUMBERS:
         return NUMBERS[name](value)
     if value is not None and name in ("image", "mask"):
@@ -97,7 +96,7 @@ def _say(line: str) -> None:
 
 
 def _record(name: str, value: float | int) -> None:
-    """Hand the figure to Cog; outside a Cog request this does nothing."""
+    """Record a metric in Cog; without effect outside a Cog request."""
     from cog import current_scope
 
     current_scope().record_metric(name, value)

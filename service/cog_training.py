@@ -1,7 +1,7 @@
-"""One training under Cog: a child process whose lines and metrics are passed on.
+"""Runs one training under Cog as a child process, and relays its output and metrics.
 
-A child, so that cancelling is prompt, GPU memory is surely freed, and a crash or an out-of-memory kill fails one job
-and not the server.
+With a child process, cancelling is prompt, GPU memory is always freed, and a crash or an out-of-memory kill fails one
+job and not the server.
 """
 
 import os
@@ -28,20 +28,19 @@ from trainer.distributed.launch import processes_of_a_job
 
 LINES_IN_ERROR = 15
 OTHER_PROCESS = "[rank"
-"""How torch marks the lines of a process that ends because another one has ended."""
+"""How torch prefixes the lines of a process that ends because another one has ended."""
 OUTPUTS_VARIABLE = "OUTPUTS_FOLDER"
 
 
 class TrainingFailed(RuntimeError):
-    """The training process ended without a result. The text says why, as far as is known."""
+    """The training process ended without a result. The message contains the reason, as far as it is known."""
 
 
 def train_in_child_process(request: TrainingRequest) -> OutputFolder:
     """Run one training. Blocks until it is done.
 
-    Raises ConfigError for wrong inputs, NotAllowed for what is the operator's, and TrainingFailed for a training that
-    failed. On any other exception, such as Cog's CancelationException, the child gets the signal to save and
-    end.
+    Raises ConfigError for invalid inputs, NotAllowed for settings reserved to the operator, and TrainingFailed for a
+    failed training. On any other exception, such as Cog's CancelationException, the child is asked to save and end.
     """
     policy = Policy.from_environment()
     config = allowed_config(request, policy)
@@ -79,12 +78,12 @@ def _command(data: Path, config_file: Path, output: OutputFolder) -> list[str]:
 
 
 def outputs_root() -> Path:
-    """Where trainings are kept: `outputs` beside the code, or the folder that OUTPUTS_FOLDER names."""
+    """Return the folder of all trainings: OUTPUTS_FOLDER, else `outputs` beside the code."""
     return Path(os.environ.get(OUTPUTS_VARIABLE) or PROJECT / "outputs")
 
 
 def _relay(job: ChildProcess, policy: Policy, secrets: Secrets) -> None:
-    """Print the child's lines and record its metrics. Raises TrainingFailed with the last lines in its text."""
+    """Print the child's lines and record its metrics. Raises TrainingFailed with the last lines in its message."""
     try:
         _relay_lines(job, map(secrets.masked, job.lines(policy.job_seconds)))
     except TimeoutError:
@@ -117,7 +116,7 @@ def _relay_lines(job: ChildProcess, lines: Iterable[str]) -> None:
 
 
 def _record(progress: Progress) -> None:
-    """Hand the figures to Cog; outside a Cog request this does nothing."""
+    """Record the figures as metrics in Cog; without effect outside a Cog request."""
     from cog import current_scope
 
     scope = current_scope()

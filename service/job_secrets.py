@@ -1,4 +1,4 @@
-"""Secrets that a caller passes for one training: they reach its process by the environment, and nothing else."""
+"""Secrets of a caller for one training. They are passed to its process by the environment only."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ class Secrets:
     wandb_key: str | None = field(default=None, repr=False)
 
     def masked(self, text: str) -> str:
-        """The text without the secrets: a library's error may quote one."""
+        """Return the text with secrets masked, which a library's error may contain."""
         for secret in (self.hub_token, self.wandb_key):
             if secret:
                 text = text.replace(secret, MASK)
@@ -28,12 +28,12 @@ class Secrets:
 
 
 def secrets_of(request: TrainingRequest) -> Secrets:
-    """The secrets of a request."""
+    """Return the secrets of a request."""
     return Secrets(request.hub_token, request.wandb_key)
 
 
 def require_useful(secrets: Secrets, push_to_hub: str | None, trackers: Sequence[str]) -> None:
-    """Raises ConfigError for a secret that the training would not use."""
+    """Raises ConfigError for a secret without effect on the training."""
     if secrets.hub_token and push_to_hub is None:
         raise ConfigError("hf_token has no effect without push_to_hub; set it, or leave hf_token out")
     if secrets.wandb_key and "wandb" not in trackers:
@@ -41,9 +41,9 @@ def require_useful(secrets: Secrets, push_to_hub: str | None, trackers: Sequence
 
 
 def child_environment(secrets: Secrets, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of the training's process.
+    """Return the environment of the training's process.
 
-    With a key of the caller's own, W&B gets none of the operator's settings: neither account nor server.
+    With the caller's own key, W&B gets none of the operator's settings, such as account and server.
     """
     child = {name: value for name, value in environment.items() if name != TOKEN_VARIABLE}
     if secrets.hub_token:

@@ -13,7 +13,8 @@ PROGRAM = "lora-trainer"
 
 @dataclass(frozen=True)
 class Command:
-    """`module` has `main(argv, prog)`; it is imported when its command runs. `subcommand`: its first argument there."""
+    """A command. `module` has `main(argv, prog)` and is imported when the command runs. `subcommand`: prepended to its
+    arguments."""
 
     summary: str
     module: str
@@ -41,7 +42,7 @@ COMMANDS = {
 
 
 def build_parser() -> CommandParser:
-    """Takes the first argument; the rest is the command's own."""
+    """Return a parser for the first argument. The command parses the others itself."""
     parser = CommandParser(prog=PROGRAM, usage="%(prog)s COMMAND ...", description="Train and use LoRAs.")
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", title="commands", description="COMMAND --help says more"

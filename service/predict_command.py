@@ -1,4 +1,4 @@
-"""The plain command: `python predict.py "a photo of TOK" --weights FILE …`. Prints the paths of the images."""
+"""The command `python predict.py "a photo of TOK" --weights FILE …`. Prints the paths of the images."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ SUCCESS = 0
 
 
 def build_parser(prog: str = "predict.py") -> CommandParser:
-    """The same names as the inputs of the Cog predictor."""
+    """Return a parser whose options have the names of the Cog predictor's inputs."""
     parser = CommandParser(
         prog=prog,
         usage="%(prog)s PROMPT [--weights LORA] [--output DIR] [--OPTION VALUE ...]",
@@ -58,7 +58,7 @@ def _require_files(options: PredictionOptions) -> None:
 
 
 def _draw(prompt: str, options: PredictionOptions, folder: Path) -> list[Path]:
-    """The images, with `parameters.json` beside them."""
+    """Generate the images, and write `parameters.json` beside them."""
     with quick_imports():
         from sampler.generation import Generation
         from service.prediction_inputs import PredictionInputs, predict
@@ -81,13 +81,13 @@ def _say(line: str) -> None:
 
 
 def _output_folder(given: Path | None) -> Path:
-    """Raises ConfigError for a folder in use."""
+    """Return the output folder. Raises ConfigError for a folder that is not empty."""
     if given is not None and given.exists() and (not given.is_dir() or any(given.iterdir())):
         raise ConfigError(f"output: {given} exists and is not empty. Choose another folder.")
     return given or _free_folder(Path("outputs"))
 
 
 def _free_folder(root: Path) -> Path:
-    """`outputs/images`, or with -2, -3 … behind it: the first that is free."""
+    """Return the first free name among `outputs/images` and the same with -2, -3 … appended."""
     names = (root / ("images" if number == 1 else f"images-{number}") for number in range(1, 100_000))
     return next(path for path in names if not path.exists())

@@ -1,4 +1,4 @@
-"""Inputs of the predictor, for Cog and the command, and the files that they become."""
+"""Inputs of the predictor, for Cog and the command, and the images made from them."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from settings.callers import Limited, Model, Open
 
 MAX_OUTPUTS = 8
 BY_BASE = ("num_inference_steps", "guidance_scale")
-"""Inputs that mean the base's own value where they are left out."""
+"""Inputs whose default is the base's own value."""
 MAX_PICTURE_BYTES = 64 * 1024**2
 MAX_PICTURE_PIXELS = 50_000_000
 SECONDS_BETWEEN_LINES = 2.0
@@ -59,7 +59,7 @@ class PredictionInputs:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The files written, how each was made, the request's seed, and the LoRAs' trigger words."""
+    """The written files, their generation parameters, the request's seed, and the LoRAs' trigger words."""
 
     paths: list[Path]
     parameters: list[str]
@@ -78,11 +78,10 @@ def predict(
     say: Callable[[str], None],
     metric: Metric,
 ) -> Prediction:
-    """Draw what is asked for into `folder`. `default_loras` are used where the inputs name none.
+    """Generate the images of a request into `folder`. `default_loras` are used where the inputs name none.
 
-    `rules`: for what the inputs name by URL or hub id; by default the environment's.
-
-    Raises RequestError, ArtifactError, DownloadError or BaseModelError; the bare base is left in any case.
+    `rules`: for URLs and hub ids in the inputs; None: those of the environment. Raises RequestError, ArtifactError,
+    DownloadError or BaseModelError. The LoRAs are always removed from the base afterwards.
     """
     request = build_request(inputs)
     strengths = parse_token_strength(inputs.token_strength)
@@ -100,7 +99,7 @@ def predict(
 
 
 def build_request(inputs: PredictionInputs) -> SampleRequest:
-    """The request, with its seed. Raises RequestError for values that no base could take."""
+    """Return the request, with its seed. Raises RequestError for values that no base supports."""
     if not 1 <= inputs.num_outputs <= MAX_OUTPUTS:
         raise RequestError(f"num_outputs: must be at least 1 and at most {MAX_OUTPUTS}")
     if inputs.output_format not in OUTPUT_FORMATS:
@@ -138,14 +137,14 @@ def _loras(
 
 
 def _open_picture(path: Path | None, name: str) -> Image.Image | None:
-    """The picture, decoded. Raises RequestError."""
+    """Open and decode a picture. Raises RequestError."""
     if path is None:
         return None
     try:
         if path.stat().st_size > MAX_PICTURE_BYTES:
             raise RequestError(f"{name}: larger than {MAX_PICTURE_BYTES:,} bytes")
         with Image.open(path) as image:
-            if image.width * image.height > MAX_PICTURE_PIXELS:  # before they are decoded
+            if image.width * image.height > MAX_PICTURE_PIXELS:  # before decoding
                 raise RequestError(f"{name}: has {image.width} × {image.height} pixels, which is too large")
             image.load()
             return image.copy()
@@ -156,7 +155,7 @@ def _open_picture(path: Path | None, name: str) -> Image.Image | None:
 
 
 class _Reporter:
-    """A line and a metric on how far the drawing is, not too often."""
+    """Reports the progress of sampling by a line and a metric, at most every two seconds."""
 
     def __init__(self, say: Callable[[str], None], metric: Metric) -> None:
         self._say, self._metric, self._last = say, metric, time.monotonic()

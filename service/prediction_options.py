@@ -1,4 +1,4 @@
-"""What can be asked of the predictor: the options of its command, checked before anything slow is imported."""
+"""Options of the predictor's command, checked before slow imports."""
 
 from pathlib import Path
 from typing import Literal

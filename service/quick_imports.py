@@ -1,4 +1,4 @@
-"""Imports of torch, diffusers and transformers: half a million objects that live as long as the process."""
+"""Speeds up the imports of torch, diffusers and transformers, which create half a million permanent objects."""
 
 import gc
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from service.library_messages import hide_library_messages
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Inside, the garbage collector is off; afterwards it never looks at what was there. It would go through all of it
-    again and again, and once more at the end of the process (docs/performance.md)."""
+    """Disable the garbage collector inside this context, and freeze all existing objects afterwards. Otherwise it would
+    scan them repeatedly, and once more at the end of the process (docs/performance.md)."""
     hide_library_messages()
     was_on = gc.isenabled()
     gc.disable()

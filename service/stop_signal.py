@@ -1,19 +1,21 @@
-"""Ctrl-C and SIGTERM: at once where nothing is lost, else after the step that is under way."""
+"""Handles Ctrl-C and SIGTERM: at once where nothing is lost, else after the current step."""
 
 import signal
 import time
 from types import FrameType, TracebackType
 
 SAME_SIGNAL_SECONDS = 1.0
-"""Launchers pass on what the whole group of processes has got already: so soon after the first it is no second one."""
+"""Launchers forward signals that the whole process group has already received. A repeated signal within this time is
+ignored."""
 
 
 class Stopped(BaseException):
-    """The user, or the program above, wants the training to end."""
+    """Raised when the user or the parent process stops the training."""
 
 
 class StopSignal:
-    """While active, signals raise Stopped; while `deferred` is true they only set `requested`. A second one raises."""
+    """While active, signals raise Stopped; while `deferred` is true they only set `requested`. A second signal
+    raises."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -1,4 +1,4 @@
-"""The plain command: `python train.py DATA --any_config_field VALUE …`, made from TrainingConfig's own fields."""
+"""The command `python train.py DATA --any_config_field VALUE …`, with options made from TrainingConfig's fields."""
 
 import argparse
 import sys
@@ -31,11 +31,11 @@ MAIN_SETTINGS = (
     "base_model", "concept_mode", "trigger_word", "class_word", "captioner", "mask", "resolution", "max_train_steps",
     "train_batch_size", "learning_rate", "adapter", "rank", "validation_steps", "checkpointing_steps", "seed",
 )  # fmt: skip
-"""What --help shows."""
+"""Settings shown by --help."""
 
 
 def build_parser(prog: str = "train.py") -> CommandParser:
-    """One option for every field of the configuration, under its own name."""
+    """Return a parser with one option for every field of the configuration, under its own name."""
     parser = CommandParser(
         prog=prog,
         usage="%(prog)s DATA [DATA ...] [--preset NAME] [--config FILE] [--output DIR] [--SETTING VALUE ...]",
@@ -77,7 +77,7 @@ class ListPresets(argparse.Action):
 
 
 def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
-    """Defaults, then preset, file, command line, and the options of accelerate launch. Raises ConfigError."""
+    """Merge defaults, preset, file, command line, and the options of accelerate launch. Raises ConfigError."""
     values = read_preset(arguments.preset) if arguments.preset else {}
     values |= read_settings_file(arguments.config) if arguments.config else {}
     values |= given_options(arguments, TrainingConfig)
@@ -90,11 +90,11 @@ def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
-    """Run the command. Returns the exit status: 0, 2 for wrong input, 130 when stopped, others as `service.endings` has
-    them, 1 for anything else."""
+    """Run the command. Returns the exit status: 0, 2 for wrong input, 130 when stopped, others as in
+    `service.endings`, 1 for any other error."""
     arguments = build_parser(prog).parse_args(argv)
     try:
-        _require_sound(arguments)  # before what takes seconds to import
+        _require_sound(arguments)  # before imports that take seconds
     except (ConfigError, DatasetError) as error:
         return report_wrong_input(error)
     started = Started()
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
 
 @dataclass
 class Started:
-    """What is known of a run when it fails. `is_new`: its folder was made for it. `existed`: before, but empty."""
+    """The state of a run that may fail. `is_new`: whether its folder is new. `existed`: whether that existed, empty."""
 
     job: "Job | None" = None
     output: "OutputFolder | None" = None
@@ -124,12 +124,12 @@ class Started:
 
     @property
     def stage(self) -> str | None:
-        """The one that is under way."""
+        """The current stage."""
         return None if self.job is None else self.job.current
 
 
 def _report_kept(started: Started, *, remove: bool) -> None:
-    """`remove`: the folder of a new run that has left nothing."""
+    """Report the files that are kept. `remove`: delete the folder of a new run without any."""
     output = started.output
     if output is None or not is_main_process():
         return
@@ -141,7 +141,7 @@ def _report_kept(started: Started, *, remove: bool) -> None:
 
 
 def _require_sound(arguments: argparse.Namespace) -> None:
-    """Raises ConfigError for wrong settings, and DatasetError for data that is not there or not safe to unpack."""
+    """Raises ConfigError for invalid settings, and DatasetError for data that is missing or not safe to unpack."""
     config = resolve_config(arguments)
     require_several_processes(config.shard_base)
     if not arguments.data and not arguments.resume:
@@ -178,10 +178,10 @@ def _run(arguments: argparse.Namespace, stop: StopSignal, started: Started) -> i
 
 
 def _job(arguments: argparse.Namespace, started: Started) -> "Job":
-    """A new run, or the one to go on with. Raises ConfigError."""
+    """Return a new or a resumed job. Raises ConfigError."""
     config = resolve_config(arguments)
     output = None if arguments.resume else _output_folder(arguments, started)
-    with quick_imports():  # torch and diffusers take seconds: only now
+    with quick_imports():  # torch and diffusers take seconds
         from job.resume import resume
         from job.stage import Job
 
@@ -194,7 +194,7 @@ def _job(arguments: argparse.Namespace, started: Started) -> "Job":
 
 
 def _output_folder(arguments: argparse.Namespace, started: Started) -> "OutputFolder":
-    """The folder of a new run. Only the first of several processes makes it."""
+    """Return the folder of a new run. Only the main process creates it."""
     from job.output_folder import OutputFolder, default_output
 
     if process_count() > 1 and arguments.output is None:
@@ -209,7 +209,7 @@ def _output_folder(arguments: argparse.Namespace, started: Started) -> "OutputFo
 
 
 def _follow(job: "Job", stop: StopSignal) -> int:
-    """The part of other ranks: no output; the main process decides when the run ends."""
+    """The part of ranks other than 0: no output; the main process decides when the run ends."""
     from job.worker import follow
 
     for _ in follow(job):

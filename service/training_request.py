@@ -1,4 +1,4 @@
-"""One request to the Cog trainer: its inputs by name, and the configuration that the policy makes of them."""
+"""One request to the Cog trainer: its inputs, and the configuration that results from them under the policy."""
 
 import os
 from dataclasses import dataclass, field, fields
@@ -11,12 +11,12 @@ from settings.record import ConfigError, parse_settings
 from settings.training import TrainingConfig, build_config
 
 JOB_INPUTS = ("input_images", "preservation_data", "config", "preset", "hf_token", "wandb_api_key", "return_extras")
-"""Inputs that are no values of settings: files, secrets, a preset, the text of all other settings."""
+"""Inputs that are not settings: files, secrets, a preset, and the text of all other settings."""
 
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """The inputs of `Trainer.train`, as Cog hands them over: files as paths, secrets as `cog.Secret`."""
+    """The inputs of `Trainer.train`, as Cog passes them: files as paths, secrets as `cog.Secret`."""
 
     input_images: object
     base_model: str
@@ -51,9 +51,9 @@ class TrainingRequest:
 
 
 def allowed_config(request: TrainingRequest, policy: Policy) -> TrainingConfig:
-    """The settings of a request, checked. Tells in a line what the operator's limits have changed.
+    """Return the checked settings of a request. Prints a line for each setting that the operator's limits changed.
 
-    Raises ConfigError for wrong values, and NotAllowed for what is the operator's.
+    Raises ConfigError for invalid values, and NotAllowed for settings reserved to the operator.
     """
     values = merge_inputs(request)
     uploaded: frozenset[str] = frozenset()
@@ -76,15 +76,16 @@ def allowed_config(request: TrainingRequest, policy: Policy) -> TrainingConfig:
 
 
 def merge_inputs(request: TrainingRequest) -> dict[str, Any]:
-    """The preset, Cog's inputs and the text of `config` as settings; an input that was left at its default gives way.
+    """Merge the preset, Cog's inputs and the text of `config` into settings. An input at its default counts as not
+    given.
 
-    Inputs and text go before the preset. Raises ConfigError for an unknown preset, and when an input and the text say
-    different things.
+    Inputs and text override the preset. Raises ConfigError for an unknown preset, and for contradictory inputs and
+    text.
     """
     names = (each.name for each in fields(request) if each.name not in JOB_INPUTS)
     inputs = {name: getattr(request, name) for name in names}
     defaults = {name: TrainingConfig.model_fields[name].default for name in inputs}
-    values = {name: value for name, value in inputs.items() if value != defaults[name]}  # else it is open
+    values = {name: value for name, value in inputs.items() if value != defaults[name]}  # others are not given
     for name, value in (parse_settings(request.config, "config") if request.config else {}).items():
         if name in values and value != values[name]:
             raise ConfigError(f"{name}: the input says {values[name]!r}, the text of config says {value!r}; give one")
@@ -93,7 +94,7 @@ def merge_inputs(request: TrainingRequest) -> dict[str, Any]:
 
 
 def require_uploaded(name: str, value: object) -> Path:
-    """The uploaded or downloaded file of the input `name`. A plain path of the server's own disk is refused.
+    """Return the uploaded or downloaded file of the input `name`. A plain path on the server is refused.
 
     Raises ConfigError.
     """
@@ -105,6 +106,6 @@ def require_uploaded(name: str, value: object) -> Path:
 
 
 def _secret_text(secret: object) -> str | None:
-    """What is in Cog's Secret, or the text itself where the server has no schema. None for an empty one."""
+    """Return the text of a Cog Secret, or a plain text where the server has no schema. None for an empty one."""
     value = secret.get_secret_value() if hasattr(secret, "get_secret_value") else secret
     return None if value is None else str(value).strip() or None

@@ -1,1 +1,1 @@
-"""What callers of the Cog service may set, see and spend."""
+"""The operator's policy for callers of the Cog service: settings, models and limits."""

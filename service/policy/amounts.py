@@ -1,4 +1,4 @@
-"""What a record of settings asks for, in the measures of the operator's limits."""
+"""Measures a request against the operator's limits."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
@@ -17,7 +17,7 @@ Marks = Mapping[str, Caller | None]
 
 
 def marks_of(record: "type[Record]") -> Marks:
-    """The mark of every setting or input; None where it was forgotten."""
+    """Return the mark of every setting or input, None for one without a mark."""
     if issubclass(record, TrainingConfig):
         return {name: mark_in(field.metadata) for name, field in record.model_fields.items()}
     hints = get_type_hints(record, include_extras=True)
@@ -31,7 +31,7 @@ def default_of(record: "Record", name: str) -> Any:
 
 
 def amount(record: "Record", variable: str) -> float:
-    """How much of what the variable limits the record asks for."""
+    """Return the amount that the record requests of the quantity that `variable` limits."""
     limit = LIMITS[variable]
     if variable == PIXELS:
         width, height = _sides(record)
@@ -51,14 +51,15 @@ def amount(record: "Record", variable: str) -> float:
 
 
 def _sides(record: "Record") -> tuple[int, int]:
-    """In pixels; 0 where the base's own are taken."""
+    """Return the requested sides in pixels; 0 for the base's own."""
     if isinstance(record, TrainingConfig):
         return record.resolution or 0, record.resolution or 0
     return record.width or record.height or 0, record.height or record.width or 0
 
 
 def _pictures(settings: ValidationSection, has_checkpoints: bool) -> int:
-    """Of an evaluation: of each candidate, of the bare base, and of the chosen one without its parts."""
+    """Return the number of pictures of an evaluation: of each candidate, of the base, and of the chosen one's
+    ablations."""
     if settings.evaluate == "false" or (settings.evaluate == "auto" and not has_checkpoints):
         return 0
     prompts = (len(settings.evaluation_prompts) or USUAL_PROMPTS) + (len(settings.unrelated_prompts) or USUAL_UNRELATED)
@@ -67,7 +68,7 @@ def _pictures(settings: ValidationSection, has_checkpoints: bool) -> int:
 
 
 def can_be_filled(record: "Record", limit: Limit) -> bool:
-    """Whether the limit can take the place of a setting that was left at its default."""
+    """Whether the limit can replace a setting that has its default value."""
     if not isinstance(record, TrainingConfig) or len(limit.settings) != 1:
         return False
     (name,) = limit.settings
@@ -75,7 +76,7 @@ def can_be_filled(record: "Record", limit: Limit) -> bool:
 
 
 def _means_nothing(record: "Record", name: str) -> bool:
-    """Whether another setting decides what this one, which is left out, would."""
+    """Whether another setting replaces this one, which is not set."""
     if not isinstance(record, TrainingConfig):
         return False
     return (name == "keep_checkpoints" and record.checkpointing_steps is None) or (

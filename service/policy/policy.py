@@ -1,4 +1,4 @@
-"""Whether a request of a caller keeps to the operator's policy. The plain commands do not ask here."""
+"""Checks requests of callers against the operator's policy. It does not apply to the plain commands."""
 
 import difflib
 import math
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 PUBLISHING, TRACKERS = "push_to_hub", "trackers"
 UPLOADS = ("preservation_data",)
-"""Files that a request may contain."""
+"""Settings whose value may be a file in a request."""
 
 
 class NotAllowed(ConfigError):
-    """A setting that callers may not have. The text names the variable with which the operator would allow it."""
+    """A setting that callers may not use. The message names the variable with which the operator can allow it."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The operator's rules. `trusted`: callers may set everything, as the plain commands may."""
+    """The operator's rules. `trusted`: whether callers may set everything, like the plain commands."""
 
     trusted: bool
     may_set: frozenset[str]
@@ -53,7 +53,7 @@ class Policy:
 
     @classmethod
     def from_environment(cls) -> "Policy":
-        """Raises ConfigError for a variable that cannot be understood."""
+        """Read the policy from the environment. Raises ConfigError for an invalid variable."""
         _refuse_unknown_limits()
         may_set = frozenset(patterns_in(os.environ.get(MAY_SET, "")))
         for name in sorted(may_set - operators_settings()):
@@ -71,10 +71,10 @@ class Policy:
     def allow_training(
         self, config: TrainingConfig, *, uploaded: frozenset[str], hub_token: bool, wandb_key: bool
     ) -> TrainingConfig:
-        """The configuration, with the limits filled in where what the caller left at its default would exceed them.
+        """Return the configuration, with limits filled in for defaults that would exceed them.
 
-        `uploaded`: settings whose value is a file that came with the request. `hub_token`, `wandb_key`: whether the
-        caller gave one. Raises NotAllowed with a line for every setting that is refused.
+        `uploaded`: settings whose value is an uploaded file. `hub_token`, `wandb_key`: whether the caller gave one.
+        Raises NotAllowed with a line for every refused setting.
         """
         if self.trusted:
             return config
@@ -88,9 +88,9 @@ class Policy:
         return config.model_copy(update=self._filled(config))
 
     def allow_prediction(self, inputs: "PredictionInputs") -> "PredictionInputs":
-        """The inputs, with the safety checker that the operator requires.
+        """Return the inputs, with the safety checker that the operator requires.
 
-        Raises NotAllowed with a line for every input that is refused.
+        Raises NotAllowed with a line for every refused input.
         """
         required = self.safety_checker
         if required and inputs.safety_checker and inputs.safety_checker != required:
@@ -113,11 +113,11 @@ class Policy:
 
     @property
     def job_seconds(self) -> float:
-        """Of a whole training job."""
+        """Time limit of a whole training job."""
         return math.inf if self.trusted else 60 * self.limits[JOB_MINUTES]
 
     def _refused(self, record: "Record", skipped: frozenset[str]) -> Iterator[str]:
-        """A line for each setting that its mark forbids. What has no mark is the operator's."""
+        """Yield a line for each setting that its mark forbids. Settings without a mark are reserved to the operator."""
         marks = marks_of(type(record))
         for name in marks:
             value = getattr(record, name)
@@ -169,7 +169,7 @@ class Policy:
             )
 
     def _filled(self, config: TrainingConfig) -> dict[str, int]:
-        """Values for settings at their defaults that would exceed their limits."""
+        """Return values for settings at their defaults that would exceed their limits."""
         exceeded = (
             variable for variable, limit in LIMITS.items()
             if can_be_filled(config, limit) and amount(config, variable) > self.limits[variable]
@@ -178,7 +178,7 @@ class Policy:
 
 
 def operators_settings() -> set[str]:
-    """Settings that CALLERS_MAY_SET can open."""
+    """Return the settings that CALLERS_MAY_SET can open."""
     return {name for name, mark in marks_of(TrainingConfig).items() if mark is Caller.OPERATOR} - {PUBLISHING}
 
 
@@ -190,7 +190,7 @@ def _switch(name: str) -> bool:
 
 
 def _refuse_unknown_limits() -> None:
-    """Raises ConfigError for a variable that is named as a limit is, and is none."""
+    """Raises ConfigError for a variable with the prefix of a limit that is not one."""
     for name in sorted(os.environ):
         if name.startswith(LIMIT_PREFIX) and name not in LIMITS:
             near = difflib.get_close_matches(name, LIMITS, n=1)

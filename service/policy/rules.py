@@ -1,7 +1,7 @@
-"""The operator's policy for callers of the Cog service: the one place for its limits, lists and variables.
+"""The operator's policy for callers of the Cog service: its limits, lists and variables.
 
-Each setting and each predictor input carries a mark where it is declared (settings/callers.py); here is what the marks
-mean, and the environment variable that changes it. docs/untrusted-callers.md has the same as a table.
+Each setting and each predictor input has a mark where it is declared (settings/callers.py). This module defines the
+effect of the marks, and the environment variables that change it. docs/untrusted-callers.md has a table of them.
 """
 
 import math
@@ -31,7 +31,7 @@ MODEL_LISTS: Mapping[str, tuple[str, ...]] = {
         "none", "openai/clip-vit-large-patch14", "openai/clip-vit-base-patch32", "facebook/dinov2-base",
     ),
 }  # fmt: skip
-"""The models that callers may name, by the variable that sets another list."""
+"""Models that callers may name, by the variable that replaces the list."""
 
 LIST_OF = {
     "base_model": BASES, "base_config": BASES, "refiner": BASES, "safety_checker": BASES, "captioner": CAPTIONER_LIST,
@@ -42,9 +42,9 @@ LIST_OF = {
 
 @dataclass(frozen=True)
 class Limit:
-    """`most`: where the variable is not set. `settings`: those that it bounds, together or one alone.
+    """A limit. `most`: its default. `settings`: those that it bounds, together or one alone.
 
-    `left_out`: as how much a setting counts that is None.
+    `left_out`: the amount of a setting that is None.
     """
 
     most: int
@@ -69,11 +69,11 @@ EVALUATED = (
     "evaluation_scales", "evaluation_checkpoints", "evaluation_samples", "evaluation_prompts", "unrelated_prompts"
 )  # fmt: skip
 USUAL_STEPS = 3000
-"""Most steps of a training where nothing says how many (trainer/duration.py)."""
+"""Largest number of steps when a training sets none (trainer/duration.py)."""
 MOST_OWN_STEPS = 50
-"""Most denoising steps of a base where a request leaves them open (families.defaults)."""
+"""Largest number of denoising steps of a base when a request sets none (families.defaults)."""
 USUAL_PROMPTS, USUAL_UNRELATED = 4, 6
-"""Prompts of an evaluation where none are given."""
+"""Number of prompts of an evaluation when none are given."""
 
 LIMITS: Mapping[str, Limit] = dict((
     _limit_of("max_train_steps", 10_000, "optimizer steps", USUAL_STEPS),

@@ -1,1 +1,1 @@
-"""Many trainings on one dataset: which settings, run one after another or on several machines, on one page."""
+"""Sweeps: many trainings on one dataset with different settings, locally or on a cluster, with a summary page."""

@@ -1,6 +1,6 @@
 """`python -m service.sweep DATA --config COMMON.yaml --sweep SWEEP.yaml --output FOLDER`: many trainings, one page.
 
-The same command goes on where an earlier one stopped.
+The same command continues an interrupted sweep.
 """
 
 import argparse
@@ -22,7 +22,7 @@ SUCCESS, SOME_FAILED = 0, 1
 
 
 def build_parser(prog: str = "python -m service.sweep") -> CommandParser:
-    """What is common to all trials is a file of settings, as for train.py."""
+    """Return the parser. Settings shared by all trials are in a file, as for train.py."""
     parser = CommandParser(
         prog=prog,
         usage="%(prog)s DATA [DATA ...] --sweep FILE --output DIR [--config FILE] [--engine {local,ray}]",
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m service.sweep
 
 def _trials(arguments: argparse.Namespace) -> list[Trial]:
     common: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
-    common.setdefault("evaluate", True)  # trials are ranked by what their pictures show
+    common.setdefault("evaluate", True)  # trials are ranked by their evaluation
     if common["evaluate"] in BOOLEANS[False]:
         raise ConfigError("evaluate: a sweep ranks its trials by their evaluation; leave evaluate: false out")
     return lay_out(arguments.output, common, trial_settings(read_sweep(arguments.sweep), common))

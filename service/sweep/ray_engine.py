@@ -1,4 +1,4 @@
-"""The trials of a sweep on several machines, through Ray Tune. The output folder must be shared by all of them."""
+"""Runs the trials of a sweep on several machines with Ray Tune. All must share the output folder."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,9 +16,9 @@ def require_ray() -> None:
 
 
 def run_with_ray(trials: Sequence[Trial], data: Sequence[str], gpus: float) -> Iterator[tuple[Trial, str | None]]:
-    """As `trials.run_all`, with `gpus` for each trial; all are yielded at the end. Raises ConfigError.
+    """As `trials.run_all`, with `gpus` for each trial. All trials are yielded at the end. Raises ConfigError.
 
-    What Ray itself writes lies in `ray/` beside the trials.
+    Ray's own files are written to `ray/` beside the trials.
     """
     require_ray()
     waiting = [trial for trial in trials if trial.report is None]
@@ -28,7 +28,7 @@ def run_with_ray(trials: Sequence[Trial], data: Sequence[str], gpus: float) -> I
 
 
 def _fit(waiting: Sequence[Trial], data: Sequence[str], gpus: float) -> dict[int, str]:
-    """Why trials failed, by their number."""
+    """Return the reasons of failed trials by their number."""
     import ray  # type: ignore[import-not-found,unused-ignore]
     from ray import tune
 

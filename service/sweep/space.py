@@ -1,4 +1,4 @@
-"""What a sweep tries: every combination of listed values, or random draws."""
+"""The search space of a sweep: every combination of listed values, or random draws."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ MAX_TRIALS = 1000
 
 
 class Span(Settings):
-    """A range to draw from. Whole numbers where both ends are whole."""
+    """A range to draw from. Values are integers where both ends are."""
 
     low: float | int = Field(description="Smallest value")
     high: float | int = Field(description="Largest value")
@@ -30,7 +30,7 @@ class Span(Settings):
         return self
 
     def draw(self, rng: random.Random) -> float | int:
-        """One value."""
+        """Draw a value."""
         ends = (math.log(self.low), math.log(self.high)) if self.log else (float(self.low), float(self.high))
         value = rng.uniform(*ends)
         value = math.exp(value) if self.log else value
@@ -40,7 +40,7 @@ class Span(Settings):
 
 
 class Sweep(Settings):
-    """The file that `--sweep` names."""
+    """The contents of the file given by `--sweep`."""
 
     search: Literal["grid", "random"] = Field("grid", description="Every combination, or random draws")
     trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="How many random draws")
@@ -65,12 +65,12 @@ class Sweep(Settings):
 
 
 def read_sweep(path: Path) -> Sweep:
-    """Raises ConfigError."""
+    """Read a sweep file. Raises ConfigError."""
     return build_settings(Sweep, read_settings_file(path))
 
 
 def trial_settings(sweep: Sweep, common: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The values of each trial's fields. All are checked with `common` before the first one runs.
+    """Return the settings of each trial, all of them checked together with `common`.
 
     Raises ConfigError, naming the trial.
     """

@@ -1,4 +1,4 @@
-"""One page about a sweep: every trial's settings, scores and verdict, the best first."""
+"""The summary page of a sweep: settings, scores and verdict of every trial, the best first."""
 
 import html
 from collections.abc import Mapping, Sequence, Set
@@ -11,12 +11,12 @@ from service.sweep.trials import Trial
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """The best quality first, those without one last."""
+    """Return the trials by descending quality. Those without a quality are last."""
     return sorted(trials, key=lambda trial: -1.0 if trial.quality is None else trial.quality, reverse=True)
 
 
 def summary_page(trials: Sequence[Trial], failures: Mapping[int, str]) -> str:
-    """The page, for the sweep's folder: each row leads to its trial's report."""
+    """Return the HTML of the page, for the sweep's folder. Each row links to its trial's report."""
     fields = list(trials[0].values)
     numeric = [field for field in fields if all(_number(trial.values[field]) for trial in trials)]
     plots = "".join(f'<figure class="chart"><h3>{html.escape(field)}</h3>{_plot(trials, field)}</figure>'
@@ -69,7 +69,8 @@ def _cells(trial: Trial, fields: Sequence[str], failures: Mapping[int, str], wor
 
 
 def _row(cells: Sequence[str], words: Set[int], opening: str = "td") -> str:
-    """`words`: indices of cells that hold words and not numbers; the last cell may be of any length."""
+    """Return a table row. `words`: indices of cells with words instead of numbers; the last cell may be of any
+    length."""
     tag, last = opening.split()[0], len(cells) - 1
     kinds = [
         'class="text long"' if index == last else 'class="text"' if index in words else ""

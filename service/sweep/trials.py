@@ -1,4 +1,4 @@
-"""Runs the trials of a sweep, each as a process of its own. One that is done stays done when the sweep goes on."""
+"""Runs the trials of a sweep in separate processes. Finished trials are not repeated when the sweep continues."""
 
 import json
 import subprocess
@@ -18,7 +18,8 @@ LAST_LINES = 5
 
 @dataclass(frozen=True)
 class Trial:
-    """`folder`: config.yaml, log.txt, and the training's output in `run`. `values`: what is special about it."""
+    """One trial. `folder`: has config.yaml, log.txt, and the training's output in `run`. `values`: the settings of this
+    trial."""
 
     number: int
     folder: Path
@@ -31,22 +32,22 @@ class Trial:
 
     @property
     def report(self) -> dict[str, Any] | None:
-        """report.json of a finished training; None before."""
+        """The contents of report.json; None before the training is finished."""
         path = self.output / "report.json"
         found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         return found
 
     @property
     def quality(self) -> float | None:
-        """Of the candidate that the training chose."""
+        """The quality of the candidate that the evaluation chose, None before."""
         report = self.report
         return float(report["evaluation"]["chosen"]["relative"]["quality"]) if report and report["evaluation"] else None
 
 
 def lay_out(folder: Path, common: Mapping[str, Any], settings: Sequence[Mapping[str, Any]]) -> list[Trial]:
-    """Write each trial's config.yaml; or find them as they are, when the sweep goes on.
+    """Write each trial's config.yaml, or check that the folder belongs to this sweep.
 
-    Raises ConfigError when the folder holds another sweep.
+    Raises ConfigError when the folder contains another sweep.
     """
     plan = {"common": dict(common), "trials": [dict(values) for values in settings]}
     path = folder / "sweep.json"
@@ -65,13 +66,13 @@ def lay_out(folder: Path, common: Mapping[str, Any], settings: Sequence[Mapping[
 
 
 def run_all(trials: Sequence[Trial], data: Sequence[str]) -> Iterator[tuple[Trial, str | None]]:
-    """One after another, those that are not done. Yields each with None, or why it failed: the others go on."""
+    """Run the unfinished trials one after another. Yields each with None, or the reason of its failure."""
     for trial in trials:
         yield trial, None if trial.report else run_trial(trial, data)
 
 
 def run_trial(trial: Trial, data: Sequence[str]) -> str | None:
-    """Train. What an earlier attempt left unfinished is set aside, not overwritten. Returns why it failed, or None."""
+    """Train. Unfinished output of an earlier attempt is renamed. Returns the reason of a failure, or None."""
     if trial.output.exists():
         number = len(list(trial.folder.glob("unfinished_*"))) + 1
         trial.output.rename(trial.folder / f"unfinished_{number}")
