@@ -1,4 +1,4 @@
-"""Untrusted YAML: read only where it is of a sensible size, its anchors multiplied out."""
+"""Parses untrusted YAML with limits on size, nesting and expanded aliases."""
 
 from typing import Any
 
@@ -7,26 +7,26 @@ import yaml
 MOST_CHARACTERS = 100_000
 MOST_VALUES = 10_000
 DEEPEST = 30
-"""Lists and mappings inside each other."""
+"""Nesting depth of lists and mappings."""
 MOST_WHEN_EXPANDED = 1_000_000
-"""Characters and values, where each alias counts as what it stands for."""
+"""Characters and values, where each alias counts as the value that it refers to."""
 
 
 class BoundedLoader(yaml.SafeLoader):
-    """Plain values only, and no more of them than settings have. All that it raises is yaml.YAMLError.
+    """A loader for plain values, limited in number and size. Raises yaml.YAMLError only.
 
-    The sizes are checked before any value is made: anchors that name each other ten times stand for billions of them.
+    The sizes are checked before values are constructed: nested anchors may expand to billions of values.
     """
 
     def __init__(self, text: str) -> None:
-        """Raises yaml.YAMLError for a text of too many characters, or with some that YAML does not know."""
+        """Raises yaml.YAMLError for a text that is too long or contains characters that are invalid in YAML."""
         if len(text) > MOST_CHARACTERS:
             raise yaml.YAMLError(f"{len(text):,} characters are more than {MOST_CHARACTERS:,}")
         super().__init__(text)
         self._values = self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """As PyYAML's own, up to the first value that is one too many or too deep."""
+        """As in PyYAML, with limits on the number and nesting of values."""
         self._values += 1
         self._depth += 1
         if self._depth > DEEPEST:
@@ -38,17 +38,17 @@ class BoundedLoader(yaml.SafeLoader):
         return node
 
     def construct_document(self, node: yaml.Node) -> Any:
-        """As PyYAML's own, once the anchors are counted."""
+        """As in PyYAML, with a limit on the expanded size."""
         if _expanded(node, {}) > MOST_WHEN_EXPANDED:
             raise yaml.YAMLError("its anchors (&, *) stand for more than a million values; write it out")
         try:
             return super().construct_document(node)
-        except (ValueError, OverflowError, TypeError, KeyError) as error:  # a month of 13, a mapping as a name
+        except (ValueError, OverflowError, TypeError, KeyError) as error:  # a month of 13, a mapping as a key
             raise yaml.YAMLError(f"a value cannot be read ({error})") from None
 
 
 def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
-    """Values and characters below the node. Raises yaml.YAMLError for one that holds itself."""
+    """Return the number of values and characters below the node. Raises yaml.YAMLError for a recursive one."""
     if id(node) in known:
         if known[id(node)] < 0:
             raise yaml.YAMLError("an anchor stands for something that holds it")

@@ -1,7 +1,7 @@
-"""Who may set a setting where untrusted callers use the service. Every setting is marked where it is declared.
+"""Marks of settings for untrusted callers of the service. Every setting is marked where it is declared.
 
-service/policy/rules.py says what each mark means there. The plain commands, which the owner of the machine types,
-ignore it.
+service/policy/rules.py defines the effect of each mark. The plain commands, run by the owner of the machine, ignore
+them.
 """
 
 from collections.abc import Iterable
@@ -26,5 +26,5 @@ Operator = Annotated[Value, Caller.OPERATOR]
 
 
 def mark_in(metadata: Iterable[Any]) -> Caller | None:
-    """The mark among a field's metadata; None for a field that has none."""
+    """Return the mark in a field's metadata, None without one."""
     return next((entry for entry in metadata if isinstance(entry, Caller)), None)

@@ -1,4 +1,4 @@
-"""What the images show: one concept or several, and the words for them."""
+"""Settings of the concepts: what the images show, and the words for it."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -81,7 +81,7 @@ class ConceptSection(Settings):
 
 
 def require_single_word(trigger_word: str) -> str:
-    """Raises ValueError for a trigger word that holds white space."""
+    """Raises ValueError for a trigger word that contains white space."""
     if any(character.isspace() for character in trigger_word):
         raise ValueError("must be one word without spaces, such as TOK or my-robot")
     return trigger_word

@@ -1,4 +1,4 @@
-"""What a field of a record takes: from its annotation to the words in help, and to how a command reads it."""
+"""The type of a field: from its annotation to its description in help and its parsing on the command line."""
 
 import types
 import typing
@@ -14,7 +14,7 @@ NESTED = "YAML"
 
 @dataclass(frozen=True)
 class FieldType:
-    """`word`: what one value is, as help writes it. `choices`: the texts of a Literal, else empty."""
+    """The type of a field. `word`: the description of one value in help. `choices`: the texts of a Literal, else ()."""
 
     word: str
     choices: tuple[str, ...] = ()
@@ -22,17 +22,17 @@ class FieldType:
 
     @property
     def is_switch(self) -> bool:
-        """Whether it is true or false."""
+        """Whether the value is a boolean."""
         return self.word == WORDS[bool] and not self.is_list
 
     @property
     def is_nested(self) -> bool:
-        """Whether a value is a record or mapping of its own."""
+        """Whether a value is a record or mapping."""
         return self.word == NESTED
 
 
 def field_type(annotation: Any) -> FieldType:
-    """What an annotation takes. None in a union is left out: a setting is unset by null."""
+    """Return the type of an annotation. None in a union is ignored: a setting is unset by null."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
         kinds = [field_type(argument) for argument in arguments if argument is not type(None)]
@@ -47,14 +47,14 @@ def field_type(annotation: Any) -> FieldType:
 
 
 def nested_record(annotation: Any) -> type | None:
-    """The class inside a list, mapping or union of it; None where there is none."""
+    """Return the record class inside a list, mapping or union; None without one."""
     if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
         return annotation
     return next((found for part in typing.get_args(annotation) if (found := nested_record(part))), None)
 
 
 def value_range(field: FieldInfo) -> str:
-    """The bounds of a number, as in "1 to 1024" or "above 0, at most 10"; "" where there are none."""
+    """Return the bounds of a number, as in "1 to 1024" or "above 0, at most 10"; "" without bounds."""
     bounds = {
         key: getattr(entry, key)
         for entry in field.metadata
@@ -68,7 +68,7 @@ def value_range(field: FieldInfo) -> str:
 
 
 def default_text(field: FieldInfo) -> str:
-    """The default as a command takes it; "" where there is none."""
+    """Return the default as written on a command line; "" without one."""
     default = field.get_default(call_default_factory=False)
     if field.is_required() or default in (None, "", ()):
         return ""

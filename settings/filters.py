@@ -1,4 +1,4 @@
-"""Conditions on an image's metadata, written as text and compared: nothing is ever evaluated."""
+"""Conditions on an image's metadata. They are parsed and compared, never evaluated."""
 
 import operator
 import re
@@ -17,7 +17,7 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 ORDERINGS = (">=", "<=", ">", "<")
 LONGEST_FILTER = 500
-"""Characters: reading one takes time by their square."""
+"""In characters: parsing takes time by their square."""
 _FILTER = re.compile(r"\s*([\w.\-]+)\s*(>=|<=|==|!=|>|<|\bcontains\b)\s*(.*?)\s*", re.DOTALL)
 
 
@@ -33,7 +33,7 @@ class Filter:
         return f"{self.field} {self.comparison} {self.value}"
 
     def refuses(self, metadata: Mapping[str, Any]) -> str | None:
-        """Why the image with these metadata is left out; None when it meets the condition."""
+        """Return why an image with these metadata is left out; None when it meets the condition."""
         if metadata.get(self.field) in (None, ""):
             return f"its metadata has no {self.field}, which the filter {str(self)!r} asks for"
         found, wanted = _comparable(metadata[self.field], self.value, self.comparison)
@@ -45,7 +45,7 @@ class Filter:
 
 
 def parse_filter(text: str) -> Filter:
-    """Read one condition. Raises ValueError that shows the form."""
+    """Parse a condition. Raises ValueError with the expected form."""
     if len(text) > LONGEST_FILTER:
         raise ValueError(f"{text[:40]!r}… has more than {LONGEST_FILTER} characters")
     match = _FILTER.fullmatch(text)
@@ -58,12 +58,12 @@ def parse_filter(text: str) -> Filter:
 
 
 def refused_by(filters: Iterable[Filter], metadata: Mapping[str, Any]) -> str | None:
-    """The reason of the first filter that leaves the image out."""
+    """Return the reason of the first filter that the image does not meet."""
     return next((reason for condition in filters if (reason := condition.refuses(metadata))), None)
 
 
 def _comparable(found: Any, wanted: str, comparison: str) -> tuple[Any, Any]:
-    """Numbers where both are numbers, else texts; (None, …) where an order is asked of what is no number."""
+    """Return numbers where both values are numbers, else texts; (None, …) where an ordering needs numbers."""
     if comparison == "contains":
         return str(found), wanted
     numbers = _number(found), _number(wanted)

@@ -1,5 +1,5 @@
-"""What the settings are called elsewhere: kohya's sd-scripts, diffusers' scripts, ai-toolkit, OneTrainer, SimpleTuner,
-PEFT and transformers, the SDXL trainers on Replicate, EveryDream 2. Only names that are no settings here."""
+"""Names of settings in kohya's sd-scripts, diffusers' scripts, ai-toolkit, OneTrainer, SimpleTuner, PEFT and
+transformers, the SDXL trainers on Replicate, and EveryDream 2. Only names that are not settings here."""
 
 from collections.abc import Mapping
 
@@ -191,7 +191,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "config": ("config_file", "config_path", "cfg_file"),
     "resume": ("resume_from_checkpoint", "resume_from", "continue_last_backup", "resume_path", "load_state"),
 }  # fmt: skip
-"""Ours, or one with its value, by what others call it. A name may stand at several: the first that a command has."""
+"""Settings, some with a value, with their names elsewhere. If a name occurs repeatedly, the command's first setting is
+meant."""
 
 _DATA = "the images are the first argument of the command, without a name (Cog: input_images)"
 _TOKEN = "tokens never stand in settings: set the environment variable HF_TOKEN"
@@ -211,4 +212,4 @@ ELSEWHERE: Mapping[str, str] = {
     "config": "settings stand in this text itself",
     "wandb_api_key": "keys never stand in settings: set the environment variable WANDB_API_KEY",
 }  # fmt: skip
-"""What is no setting, with where it goes, by names of it."""
+"""Advice on names that are not settings, by name."""

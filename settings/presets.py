@@ -10,12 +10,12 @@ FOLDER = Path(__file__).resolve().parents[1] / "configs"
 
 
 def preset_names() -> list[str]:
-    """All names, in alphabetical order."""
+    """Return all names, in alphabetical order."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """The settings of a preset. Raises ConfigError for an unknown name."""
+    """Read the settings of a preset. Raises ConfigError for an unknown name."""
     names = preset_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
@@ -25,7 +25,7 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def preset_list() -> str:
-    """A line for each preset: its name and what it is for, which is the file's first line."""
+    """Return a line for each preset: its name and its purpose, which is the file's first line."""
     width = max(map(len, preset_names()))
     return "\n".join(f"{name:{width}}  {_purpose(name)}" for name in preset_names())
 

@@ -1,4 +1,4 @@
-"""Settings as they may leave the machine: in metadata, reports, model cards and trackers. No path of its disk."""
+"""Settings for publication in metadata, reports, model cards and trackers, without paths of this machine."""
 
 import os
 import re
@@ -13,7 +13,7 @@ ABSOLUTE_PATH = re.compile(r"(?<![\w/:.])~?/(?:[^\s/'\"(),;:]+/)*([^\s/'\"(),;:]
 
 
 def public_settings(config: Settings, *, exclude_defaults: bool = False) -> dict[str, Any]:
-    """The settings as JSON has them, paths by their last part alone."""
+    """Return the settings as JSON values, with paths reduced to their last part."""
     values = config.model_dump(mode="json", exclude_defaults=exclude_defaults)
     for name, field in type(config).model_fields.items():
         if values.get(name) is None:
@@ -31,12 +31,12 @@ def holds_a_path(annotation: object) -> bool:
 
 
 def public_name(model: str) -> str:
-    """A hub id or the name of an embedded model as it is; of a folder or file on this disk the last part alone."""
+    """Return a hub id or the name of an embedded model unchanged, and a local path reduced to its last part."""
     path = os.path.expanduser(model)
     on_disk = os.path.isabs(path) or model.startswith((".", "~")) or os.path.exists(path)
     return Path(os.path.abspath(path)).name if on_disk else model
 
 
 def hide_paths(text: str) -> str:
-    """The text with the last part alone of each absolute path in it, as the messages of libraries have them."""
+    """Reduce each absolute path in the text to its last part, as in messages of libraries."""
     return ABSOLUTE_PATH.sub(r"\1", text)

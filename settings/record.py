@@ -1,4 +1,4 @@
-"""Settings as typed records: read from YAML, JSON and the command line, checked at once, explained in one line each."""
+"""Settings as typed records: read from YAML, JSON and the command line, validated, with one-line errors."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,28 +16,28 @@ BOOLEANS = {
     False: (False, "false", "no", "off"),
     True: (True, "true", "yes", "on"),
 }
-"""How true and false are written."""
+"""Spellings of true and false."""
 MEANINGS = {
     False: ("no", "off", "false", "never", "none"),
     True: ("yes", "on", "true", "always"),
 }
-"""Choices that mean them."""
+"""Choices that a boolean may stand for."""
 
 
 LONGEST_TEXT = 4000
-"""Characters of a setting that states no limit of its own."""
+"""Largest number of characters of a setting without a limit of its own."""
 MOST_PROBLEMS = 50
-"""That are looked at: a list of thousands of wrong values has as many."""
+"""Largest number of reported problems: a list of thousands of wrong values has as many."""
 LONGEST_SHOWN = 200
-"""Characters of a wrong name or value that are shown."""
+"""Largest number of characters of a wrong name or value in messages."""
 
 
 class ConfigError(ValueError):
-    """A setting that is unknown, out of range or contradictory. The text names the remedy."""
+    """A setting that is unknown, out of range or contradictory. The message names the remedy."""
 
 
 class Settings(BaseModel):
-    """A frozen record of settings. Unknown names, non-finite numbers and texts of no sensible length are errors."""
+    """A frozen record of settings. Unknown names, non-finite numbers and texts that are too long are errors."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, str_max_length=LONGEST_TEXT
@@ -46,7 +46,8 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _booleans_are_choices(cls, values: Any) -> Any:
-        """`mixed_precision: no` is false in YAML 1.1 and in JSON; `gradient_checkpointing: true` means always."""
+        """Convert booleans to choices: `mixed_precision: no` is false in YAML 1.1 and in JSON; `gradient_checkpointing:
+        true` means always."""
         if not isinstance(values, dict):
             return values
         meant = {name: _meant(cls, name, value) for name, value in values.items() if isinstance(value, bool | str)}
@@ -57,7 +58,7 @@ Record = TypeVar("Record", bound=Settings)
 
 
 def build_settings(record: type[Record], values: Mapping[str, Any]) -> Record:
-    """Check `values` and fill in the defaults.
+    """Validate `values` and fill in the defaults.
 
     Raises ConfigError with one line for every wrong setting, naming the nearest name for an unknown one.
     """
@@ -69,7 +70,7 @@ def build_settings(record: type[Record], values: Mapping[str, Any]) -> Record:
 
 
 def parse_settings(text: str, source: str) -> dict[str, Any]:
-    """The settings in a YAML or JSON text. `source` names the text in messages.
+    """Parse a YAML or JSON text into settings. `source` names the text in messages.
 
     Raises ConfigError when it is not YAML, or not a mapping of names to values.
     """
@@ -85,7 +86,7 @@ def parse_settings(text: str, source: str) -> dict[str, Any]:
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:
-    """The settings in a YAML or JSON file. Raises ConfigError when it cannot be read."""
+    """Read settings from a YAML or JSON file. Raises ConfigError when it cannot be read."""
     try:
         return parse_settings(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
@@ -93,7 +94,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
 
 def _meant(record: type[Settings], name: str, value: bool | str) -> bool | str:
-    """The choice that a boolean stands for; the value itself where there is none."""
+    """Return the choice that a boolean stands for, else `value` itself."""
     field = record.model_fields.get(name)
     choices = field_type(field.annotation).choices if field else ()
     if not choices or value in choices:
@@ -106,7 +107,7 @@ def _meant(record: type[Settings], name: str, value: bool | str) -> bool | str:
 
 
 def _first_causes(problems: Sequence[Any]) -> list[Any]:
-    """Without those of a list or record in which something was wrong already."""
+    """Remove problems of a list or record whose parts have problems of their own."""
     places = [tuple(problem["loc"]) for problem in problems]
     return [
         problem
@@ -116,7 +117,7 @@ def _first_causes(problems: Sequence[Any]) -> list[Any]:
 
 
 def _explain(record: type[Settings], problem: Any) -> str:
-    """One line on what pydantic found."""
+    """Return one line on a problem that pydantic reports."""
     location: Sequence[str | int] = problem["loc"]
     name, given = ".".join(str(part) for part in location)[:LONGEST_SHOWN], problem["input"]
     if problem["type"] == "extra_forbidden":
@@ -146,6 +147,6 @@ def _advice_on(record: type[Settings], location: Sequence[str | int], given: Any
 def _shown(value: Any) -> str:
     try:
         text = repr(value)
-    except ValueError:  # Python writes no number of more than 4,300 digits
+    except ValueError:  # Python cannot format a number of more than 4,300 digits
         return "a number of thousands of digits"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

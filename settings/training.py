@@ -17,10 +17,10 @@ EVALUATION_SETTINGS = (
 )  # fmt: skip
 
 MOST_TOKENS = 1000
-"""New ones in each text encoder, which an artifact can hold."""
+"""Largest number of new tokens in each text encoder that an artifact can store."""
 
 SHARDABLE = ("lora", "rslora", "none")
-"""Adapters that need no weight of the base outside of its own layer's pass, neither trained nor read back."""
+"""Adapters that need a base weight only in its own layer's forward pass, neither training nor reading it elsewhere."""
 
 
 class TrainingConfig(ComposedSections):
@@ -48,21 +48,21 @@ class TrainingConfig(ComposedSections):
 
     @property
     def given(self) -> dict[str, Any]:
-        """The settings that were set, by name, and no defaults."""
+        """The settings that were set, by name, without defaults."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
     def planned(self, duration: DurationSection) -> "TrainingConfig":
-        """With steps and batch filled in, and the warm-up that follows from them."""
+        """Return the configuration with the given duration, and the warm-up that follows from it."""
         planned = self.with_values(dict(duration))
         return planned.with_values({"lr_warmup_steps": planned.warmup_steps})
 
     def with_values(self, found: Mapping[str, Any]) -> "TrainingConfig":
-        """Filled in with values that are known to be right. What the user set stays known as set."""
+        """Return the configuration with validated values filled in. Fields that the user set stay marked as set."""
         return TrainingConfig.model_construct(set(self.model_fields_set), **(dict(self) | dict(found)))
 
 
 def build_config(values: Mapping[str, Any]) -> TrainingConfig:
-    """Check `values` and fill in the defaults. Raises ConfigError with one line for every wrong setting."""
+    """Validate `values` and fill in the defaults. Raises ConfigError with one line for every wrong setting."""
     return build_settings(TrainingConfig, values)
 
 

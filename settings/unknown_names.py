@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from settings.other_names import ELSEWHERE, NAMES
 
 SURELY_MISSPELT = 0.75
-"""Ratio of difflib above which a name is taken for another one: caption_dropout is far from lora_dropout."""
+"""Cutoff of difflib's ratio for a misspelt name. caption_dropout, for example, is far from lora_dropout."""
 
 
 def _by_other_name(names: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
@@ -21,18 +21,17 @@ _OURS = _by_other_name(NAMES)
 
 
 def as_setting(name: str, value: str | None) -> str:
-    """As it stands in a file of settings."""
+    """Format a setting as in a file."""
     return name if value is None else f"{name}: {value}"
 
 
 def as_option(name: str, value: str | None) -> str:
-    """As it stands on a command line."""
+    """Format a setting as on a command line."""
     return f"--{name}" if value is None else f"--{name} {value}"
 
 
 def advice(name: str, known: Collection[str], written: Callable[[str, str | None], str] = as_setting) -> str | None:
-    """What to write for `name`, which is none of `known`: the setting's name here, or the nearest; None: nothing is
-    near."""
+    """Return advice on the unknown `name`: the equivalent setting, or the nearest name in `known`; None without one."""
     plain = name.lower().replace("-", "_")
     if plain in known:
         return f"did you mean {written(plain, None)}?"

@@ -1,4 +1,4 @@
-"""YAML as people mean it: `no` and `off` are words, and a name stands once."""
+"""YAML parsing in which `no` and `off` are strings, and duplicate names are errors."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ BOOLEAN = "tag:yaml.org,2002:bool"
 
 
 class _Loader(BoundedLoader):
-    """Booleans are true and false alone, as in YAML 1.2: 1.1 also takes yes, no, on and off."""
+    """A loader whose booleans are true and false only, as in YAML 1.2; YAML 1.1 also has yes, no, on and off."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if tag != BOOLEAN or first in "tTfF"]
@@ -28,5 +28,5 @@ class _Loader(BoundedLoader):
 
 
 def load_yaml(text: str) -> Any:
-    """The value that a YAML or JSON text holds. Raises yaml.YAMLError, also for one of no sensible size."""
+    """Parse a YAML or JSON text. Raises yaml.YAMLError, also for one that exceeds the limits."""
     return yaml.load(text, _Loader)

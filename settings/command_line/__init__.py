@@ -1,1 +1,1 @@
-"""Commands on argparse: options made from a record of settings, help in groups, errors in one line."""
+"""Command lines on argparse: options made from a settings record, help in groups, one-line errors."""

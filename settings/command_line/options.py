@@ -1,4 +1,4 @@
-"""The options of a record of settings: one for every field, in groups as its sections are."""
+"""Makes command line options of a settings record: one for every field, grouped by its sections."""
 
 import argparse
 import inspect
@@ -24,7 +24,7 @@ MAIN_NOTE = (
 
 @dataclass(frozen=True)
 class Section:
-    """Fields that one class of the record declares. `summary`: the first line of its docstring."""
+    """The fields that one class of the record declares. `summary`: the first line of its docstring."""
 
     title: str
     summary: str
@@ -32,7 +32,7 @@ class Section:
 
 
 def sections(record: type[Settings]) -> Iterator[Section]:
-    """The classes that a record is made of, in the order of its fields."""
+    """Yield the classes that a record is composed of, in the order of its fields."""
     for part in reversed(record.__mro__):
         names = tuple(name for name in inspect.get_annotations(part) if name in record.model_fields)
         if names and issubclass(part, Settings):
@@ -41,9 +41,9 @@ def sections(record: type[Settings]) -> Iterator[Section]:
 
 
 def add_options(parser: CommandParser, record: type[Settings], main: Sequence[str]) -> None:
-    """One option for every field under its own name; what is not given stays absent.
+    """Add an option for every field under its own name. Options that are not given are absent from the namespace.
 
-    `main` are the fields that --help shows, in this order; the others are shown by --help_all, in their sections.
+    `main`: the fields that --help shows, in this order. --help_all shows the others in their sections.
     """
     first = parser.add_argument_group("main settings", MAIN_NOTE)
     for name in main:
@@ -60,7 +60,7 @@ def add_options(parser: CommandParser, record: type[Settings], main: Sequence[st
 
 
 def add_few_options(parser: CommandParser, record: type[Settings], aliases: Mapping[str, str]) -> None:
-    """As add_options, for a record of few fields: --help shows all. `aliases`: second names, by field."""
+    """As `add_options`, for a record of few fields: --help shows all. `aliases`: second names, by field."""
     for section in sections(record):
         group = parser.add_argument_group(section.title, section.summary)
         for name in section.names:
@@ -68,9 +68,9 @@ def add_few_options(parser: CommandParser, record: type[Settings], aliases: Mapp
 
 
 def given_options(arguments: argparse.Namespace, record: type[Settings]) -> dict[str, Any]:
-    """The options that were given, by field.
+    """Return the given options by field.
 
-    Raises nothing: what is no value of its field is found by `build_settings`.
+    Values are not validated here but by `build_settings`.
     """
     fields = record.model_fields
     given = {name: value for name, value in vars(arguments).items() if name in fields}

@@ -1,4 +1,4 @@
-"""argparse with help that folds, and errors of one line."""
+"""argparse with foldable help and one-line errors."""
 
 import argparse
 import sys
@@ -9,12 +9,12 @@ from settings.unknown_names import advice, as_option
 
 WRONG_INPUT = 2
 UNEXPECTED = "unrecognized arguments: "
-"""How argparse begins the error on an argument that no one takes."""
+"""The beginning of argparse's error on an unexpected argument."""
 Parsed = TypeVar("Parsed")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """No abbreviations. An error is one line without the usage of all options, and ends with status 2."""
+    """A parser without abbreviations. Its errors are one line without the usage, with exit status 2."""
 
     def __init__(self, **options: Any) -> None:
         """As argparse.ArgumentParser."""
@@ -22,7 +22,7 @@ class CommandParser(argparse.ArgumentParser):
         self._folded: list[tuple[argparse.Action | argparse._ArgumentGroup, str, str | None]] = []
 
     def fold(self, group: argparse._ArgumentGroup, actions: Sequence[argparse.Action]) -> None:
-        """Leave a group and its options out of --help; --help_all shows them."""
+        """Hide a group and its options from --help; --help_all shows them."""
         if not self._folded:
             self.add_argument("--help_all", action=_HelpAll, help="show all settings and exit")
         self._folded.append((group, "description", group.description))
@@ -32,7 +32,7 @@ class CommandParser(argparse.ArgumentParser):
             action.help = argparse.SUPPRESS
 
     def format_help_all(self) -> str:
-        """The help with everything that --help leaves out."""
+        """Return the help including the hidden groups."""
         for part, attribute, text in self._folded:
             setattr(part, attribute, text)
         self.epilog = None
@@ -50,20 +50,21 @@ class CommandParser(argparse.ArgumentParser):
     def parse_known_args(self, *, namespace: Parsed) -> tuple[Parsed, list[str]]: ...
 
     def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """As the parent, but an unknown option is the first error: another one may be missing because of it."""
+        """As the parent, but unknown options are reported first: a misspelt one may cause other errors."""
         given = sys.argv[1:] if args is None else list(args)
         if self._subparsers is None:
             self._require_known(given)
         return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """One line on stderr."""
+        """Print the error on one line of stderr, and exit."""
         if message.startswith(UNEXPECTED):
             message = f"{message.removeprefix(UNEXPECTED)}: not expected here; files stand together, before the options"
         self.exit(WRONG_INPUT, f"error: {message.removeprefix('argument ')}\n")
 
     def _require_known(self, given: Sequence[str]) -> None:
-        """Takes for an option what argparse takes for one: two dashes, and no blank within."""
+        """Report unknown options. An argument is an option, as in argparse, if it starts with two dashes and has no
+        blanks."""
         options = given[: given.index("--")] if "--" in given else given
         names = [text[2:].partition("=")[0] for text in options if text.startswith("--") and " " not in text]
         known = [text[2:] for text in self._option_string_actions if text.startswith("--")]
@@ -80,7 +81,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def report_wrong_input(error: Exception) -> int:
-    """Say what is wrong in one line on stderr. Returns the exit status."""
+    """Print the error on one line of stderr. Returns the exit status."""
     print(f"error: {error}", file=sys.stderr, flush=True)
     return WRONG_INPUT
 

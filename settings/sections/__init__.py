@@ -1,1 +1,1 @@
-"""The settings of a training, a section a file. `settings.training.TrainingConfig` is all of them together."""
+"""The settings of a training, one section per file. `settings.training.TrainingConfig` contains all of them."""

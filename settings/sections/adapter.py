@@ -21,7 +21,7 @@ LOW_RANK: tuple[AdapterName, ...] = ("lora", "rslora", "dora", "loha", "lokr", "
 LORAS: tuple[AdapterName, ...] = ("lora", "rslora", "dora")
 """Those with one up and one down projection."""
 RSLORA_ALPHA = 4.0
-"""Of rsLoRA by default: alpha / √rank is 1 at rank 16, and grows with the rank as the method wants it."""
+"""Default alpha of rsLoRA: alpha / √rank is 1 at rank 16, and grows with the rank as in the method."""
 TEXT_ENCODER_RATE = 5e-5
 
 
@@ -76,7 +76,7 @@ class AdapterSection(Settings):
 
     @property
     def resolved_alpha(self) -> float:
-        """Of the denoiser's adapter."""
+        """The alpha of the denoiser's adapter, resolved."""
         if self.alpha is not None:
             return self.alpha
         return RSLORA_ALPHA if self.adapter == "rslora" else float(self.rank)

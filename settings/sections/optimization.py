@@ -17,9 +17,9 @@ SchedulerName = Literal["constant", "linear", "cosine", "cosine_with_restarts", 
 PRODIGY: tuple[OptimizerName, ...] = ("prodigy", "prodigy_schedule_free")
 SCHEDULE_FREE: tuple[OptimizerName, ...] = ("adamw_schedule_free", "prodigy_schedule_free")
 LION_RATE = 0.2
-"""Of AdamW's rate, by default: all of Lion's steps have its full size (Chen et al. 2023, §5: 3 to 10 times less)."""
+"""Lion's default rate relative to AdamW's: all its steps have the full size of the rate (Chen et al. 2023, §5: 3 to 10 times less)."""
 PRODIGY_RATES = (0.1, 10.0)
-"""Prodigy finds the rate itself and multiplies it by the learning rate: 1 is right, 1e-4 trains nothing."""
+"""Allowed learning rates with Prodigy, which multiplies them by its estimate: 1 is right, 1e-4 trains nothing."""
 
 
 class OptimizationSection(Settings):
@@ -78,16 +78,16 @@ class OptimizationSection(Settings):
 
     @property
     def resolved_learning_rate(self) -> float:
-        """Of the adapter."""
+        """The learning rate of the adapter, resolved."""
         return default_rate(self.learning_rate, self.optimizer, 1e-4)
 
     @property
     def resolved_token_learning_rate(self) -> float:
-        """Of the tokens; 0: they are not trained."""
+        """The learning rate of the tokens, resolved; 0: they are not trained."""
         return default_rate(self.token_learning_rate, self.token_optimizer, 1e-3)
 
     def scheduler_of(self, optimizer: OptimizerName) -> SchedulerName:
-        """The schedule that an optimizer gets."""
+        """Return the schedule of an optimizer."""
         return self.lr_scheduler or ("constant" if optimizer in SCHEDULE_FREE else "cosine")
 
     @model_validator(mode="after")
