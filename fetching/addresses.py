@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from fetching.errors import DownloadError
 
 Resolver = Callable[[str, int], Sequence[str]]
-"""Host and port → addresses as text."""
+"""Resolves host and port to addresses as text."""
 
 CLOUD_SERVICES = (ipaddress.ip_network("168.63.129.16/32"), ipaddress.ip_network("192.0.0.0/24"))
-"""Public by number and still inside a cloud: Azure's host service, Oracle's metadata."""
+"""Globally routable by number, but inside a cloud: Azure's host service, Oracle's metadata."""
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """The addresses of `host`, as the system's resolver gives them. Raises OSError."""
+    """Return the addresses of `host` by the system's resolver. Raises OSError."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
@@ -23,7 +23,7 @@ def resolve(host: str, port: int) -> list[str]:
 def is_public(address: str) -> bool:
     """Whether the address is neither private, loopback, link-local (cloud metadata), multicast nor reserved.
 
-    IPv4 addresses that are wrapped in IPv6 (mapped, 6to4, Teredo, NAT64) are judged by what they wrap.
+    IPv4 addresses embedded in IPv6 (mapped, 6to4, Teredo, NAT64) are checked themselves.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -38,7 +38,8 @@ def is_public(address: str) -> bool:
 
 
 def public_addresses(host: str, port: int, resolver: Resolver) -> list[str]:
-    """The addresses of `host`. Raises DownloadError when one of them is not public, and OSError when there is none."""
+    """Return the addresses of `host`. Raises DownloadError when one of them is not public, and OSError when there is
+    none."""
     addresses = list(resolver(host, port))
     inside = [address for address in addresses if not is_public(address)]
     if inside:

@@ -20,19 +20,19 @@ DEFAULT_BYTES = 20 * 1024**3
 RECORD = "entry.json"
 
 Fetch = Callable[[Path], Download]
-"""Downloads into a file inside the folder given."""
+"""Downloads into a file inside the given folder."""
 
 
 @dataclass(frozen=True)
 class DownloadCache:
-    """A folder of entries, one folder each, which processes may share. `max_bytes`: of all files together."""
+    """A cache folder with a subfolder per entry, which processes may share. `max_bytes`: total size of all files."""
 
     folder: Path
     max_bytes: int
 
     @classmethod
     def from_environment(cls) -> "DownloadCache":
-        """WEIGHTS_CACHE (a folder) and WEIGHTS_CACHE_BYTES; 0 keeps nothing. Raises DownloadError."""
+        """Read WEIGHTS_CACHE (a folder) and WEIGHTS_CACHE_BYTES (0 keeps nothing). Raises DownloadError."""
         text = os.environ.get(BYTES_VARIABLE) or str(DEFAULT_BYTES)
         if not text.isdigit():
             raise DownloadError(f"{BYTES_VARIABLE}: {text!r} is no number of bytes")
@@ -40,12 +40,13 @@ class DownloadCache:
 
     @contextlib.contextmanager
     def using(self, key: str, fetch: Fetch) -> Iterator[Path]:
-        """The file of `key`, fetched if it is not here or no longer what it was. It stays until the end of the block.
+        """Yield the cached file of `key`, fetched first if it is missing or altered. It is not removed inside this
+        context.
 
-        Blocks of the same key wait for each other, in other processes too. Raises what `fetch` raises, and then nothing
-        is kept.
+        Contexts of the same key wait for each other, also across processes. Raises what `fetch` raises, without keeping
+        anything.
         """
-        entry = self.folder / hashlib.sha256(key.encode()).hexdigest()[:32]  # a key may hold a secret
+        entry = self.folder / hashlib.sha256(key.encode()).hexdigest()[:32]  # a key may contain a secret
         entry.parent.mkdir(parents=True, exist_ok=True)
         with _locked(entry, fcntl.LOCK_EX):
             path = _intact(entry)
@@ -58,11 +59,11 @@ class DownloadCache:
         self._make_room()
 
     def _make_room(self) -> None:
-        """Remove entries, the longest unused first, until the limit holds; those in use are passed over."""
+        """Remove entries, least recently used first, until the limit holds. Entries in use are skipped."""
         entries = [path for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
         sizes: dict[Path, tuple[float, int]] = {}
         for path in entries:
-            with contextlib.suppress(OSError):  # another process removed it meanwhile
+            with contextlib.suppress(OSError):  # removed by another process
                 sizes[path] = path.stat().st_mtime, sum(file.stat().st_size for file in path.iterdir())
         total = sum(size for _, size in sizes.values())
         for path in sorted(sizes, key=lambda path: sizes[path][0]):
@@ -75,7 +76,7 @@ class DownloadCache:
 
 @contextlib.contextmanager
 def _locked(entry: Path, kind: int) -> Iterator[None]:
-    """A lock on the entry, which outlives its removal. Raises BlockingIOError where LOCK_NB is asked and it is held."""
+    """Lock an entry, by a file that outlives it. Raises BlockingIOError for LOCK_NB when the lock is held."""
     handle = os.open(entry.with_name(f".{entry.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, kind)
@@ -85,7 +86,7 @@ def _locked(entry: Path, kind: int) -> Iterator[None]:
 
 
 def _fill(entry: Path, fetch: Fetch) -> Path:
-    """Fetch into a temporary folder and rename it: the entry is there whole or not at all."""
+    """Fetch into a temporary folder and rename it, so that an entry is never incomplete."""
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=entry.parent))
     try:
         downloaded = fetch(unfinished)
@@ -101,7 +102,7 @@ def _fill(entry: Path, fetch: Fetch) -> Path:
 
 
 def _intact(entry: Path) -> Path | None:
-    """The entry's file, if it is there and still what was fetched."""
+    """Return the entry's file, None when it is missing or altered."""
     try:
         record = json.loads((entry / RECORD).read_text(encoding="utf-8"))
         path = entry / Path(record["file"]).name
@@ -111,6 +112,6 @@ def _intact(entry: Path) -> Path | None:
 
 
 def sha256(path: Path) -> str:
-    """The file's digest in hex."""
+    """Return the file's digest in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

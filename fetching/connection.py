@@ -21,7 +21,7 @@ from fetching.rules import FetchRules
 
 
 class Guard:
-    """Decides where a connection may go, and cuts all that are open once the deadline passes."""
+    """Restricts the addresses of connections, and closes all open connections at the deadline."""
 
     def __init__(self, rules: FetchRules, resolver: Resolver) -> None:
         self._rules, self._resolver = rules, resolver
@@ -29,7 +29,7 @@ class Guard:
         self._deadline = time.monotonic() + rules.max_seconds
 
     def connect(self, connection: Any) -> socket.socket:
-        """A socket to a checked address: the name is resolved once, so no second answer can lead elsewhere.
+        """Open a socket to a checked address. The name is resolved once, so that the checked address is the one used.
 
         Raises DownloadError for an address that is not allowed, and OSError when none can be reached.
         """
@@ -42,7 +42,7 @@ class Guard:
         for address in addresses:
             try:
                 opened = create_connection((address, port), connection.timeout)
-                self._sockets.append(opened.dup())  # TLS and the response take the socket itself over
+                self._sockets.append(opened.dup())  # TLS and the response take over the original socket
                 return opened
             except OSError as error:
                 failure = error
@@ -54,7 +54,7 @@ class Guard:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Until the end of the block, sockets are shut at the deadline: a server that drips bytes gains nothing."""
+        """Shut down sockets at the deadline, also those of servers that send slowly."""
         timer = threading.Timer(max(0.0, self._deadline - time.monotonic()), self._cut)
         timer.daemon = True
         timer.start()
@@ -67,12 +67,12 @@ class Guard:
 
     def _cut(self) -> None:
         for copy in self._sockets:
-            with contextlib.suppress(OSError):  # closed by the other side meanwhile
+            with contextlib.suppress(OSError):  # already closed by the other side
                 copy.shutdown(socket.SHUT_RDWR)
 
 
 class GuardedAdapter(HTTPAdapter):
-    """A requests adapter whose every connection asks the guard."""
+    """A requests adapter whose connections are opened by the guard."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
@@ -83,7 +83,7 @@ class GuardedAdapter(HTTPAdapter):
 
 
 def guarded_session(guard: Guard) -> requests.Session:
-    """A session that reads no proxies and no .netrc: a proxy would resolve names itself, unchecked."""
+    """Return a session that ignores proxies and .netrc: a proxy would resolve names itself, unchecked."""
     session = requests.Session()
     session.trust_env = False
     session.mount("https://", GuardedAdapter(guard))

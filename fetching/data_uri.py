@@ -7,7 +7,7 @@ from fetching.errors import DownloadError, DownloadTooLarge
 
 
 def decode_data_uri(uri: str, max_bytes: int) -> bytes:
-    """The bytes of a base64 data URI. Raises DownloadError."""
+    """Return the bytes of a base64 data URI. Raises DownloadError."""
     head, _, data = uri.partition(",")
     try:
         if not head.endswith(";base64"):

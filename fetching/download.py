@@ -28,7 +28,7 @@ LONGEST_NAME = 120
 
 @dataclass(frozen=True)
 class Download:
-    """`file_name`: what the server or the URL calls the file, safe to show and to use; "" where it has no name."""
+    """A downloaded file. `file_name`: its name by the server or the URL, sanitised; "" without one."""
 
     path: Path
     file_name: str
@@ -36,7 +36,7 @@ class Download:
 
 
 def is_url(text: str) -> bool:
-    """Whether `text` is a URL that `download` fetches."""
+    """Whether `text` is a URL that `download` supports."""
     return text.startswith(("http://", "https://", "data:"))
 
 
@@ -48,10 +48,10 @@ def download(
     rules: FetchRules | None = None,
     resolver: Resolver = resolve,
 ) -> Download:
-    """Fetch `url` (https, data:, or http where the rules allow it) into the file `target`.
+    """Download `url` (https, data:, or http where the rules allow it) into the file `target`.
 
-    By default under the environment's rules; `max_bytes` can only tighten them. Schemes, hosts and addresses are
-    checked again after every redirect, and a token goes to no other host than its own. Raises DownloadError.
+    `rules` default to those of the environment; `max_bytes` can only lower their limit. Schemes, hosts and addresses
+    are checked again after every redirect, and a token is sent only to its own host. Raises DownloadError.
     """
     rules = rules or FetchRules.from_environment()
     rules = replace(rules, max_bytes=min(max_bytes or rules.max_bytes, rules.max_bytes))
@@ -66,15 +66,15 @@ def download(
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         if is_disk_full(error):
             raise
-        if not guard.expired:  # the error's own text may show a token
+        if not guard.expired:  # the error's text may contain a token
             raise DownloadError(f"{shown(url)}: cannot be fetched: {type(error).__name__}") from None
-    if guard.expired:  # whatever arrived may be cut off
+    if guard.expired:  # the file may be incomplete
         raise DownloadError(f"{shown(url)}: took longer than {rules.max_seconds:g} s (FETCH_MAX_SECONDS)")
     return downloaded
 
 
 def shown(url: str) -> str:
-    """The URL without user name, password and query, which may hold a secret."""
+    """Return the URL without user name, password and query, which may contain a secret."""
     if url.startswith("data:"):
         return "data URI"
     try:
@@ -103,7 +103,7 @@ def _download(url: str, target: Path, rules: FetchRules, session: requests.Sessi
 
 
 def _open(url: str, rules: FetchRules, session: requests.Session) -> requests.Response:
-    """The answer behind all redirects, its body unread."""
+    """Follow redirects, and return the response with its body unread."""
     location = url
     for _ in range(MAX_REDIRECTS + 1):
         headers = {"Accept-Encoding": "identity"}
@@ -125,9 +125,9 @@ def _open(url: str, rules: FetchRules, session: requests.Session) -> requests.Re
 
 
 def _allowed(url: str, rules: FetchRules) -> Url:
-    """The URL's parts. Raises DownloadError when scheme or host are not allowed."""
+    """Parse the URL. Raises DownloadError when scheme or host are not allowed."""
     try:
-        parts = parse_url(url)  # the parser that the connection uses: both see the same host
+        parts = parse_url(url)  # the connection's own parser: both see the same host
     except urllib3.exceptions.LocationParseError:
         raise DownloadError("a URL that cannot be understood") from None
     if parts.scheme != "https" and not (parts.scheme == "http" and rules.allow_http):
@@ -139,20 +139,20 @@ def _allowed(url: str, rules: FetchRules) -> Url:
 
 
 def _token(parts: Url, rules: FetchRules) -> str | None:
-    """The token that belongs to exactly this host; never over plain http, nor beside a password in the URL."""
+    """Return the token for exactly this host, None over plain http and beside a password in the URL."""
     if parts.scheme != "https" or parts.auth:
         return None
     return rules.tokens.get((parts.host or "").lower())
 
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
-    """The body as it arrives, not decoded: what was stored is what is checked."""
+    """Yield the body as received, without decoding it."""
     while chunk := response.raw.read1(CHUNK, decode_content=False):
         yield chunk
 
 
 def _file_name(response: requests.Response, url: str) -> str:
-    """The name in Content-Disposition, as Civitai gives it, else the last part of the URL's path."""
+    """Return the name in Content-Disposition (as by Civitai), else the last part of the URL's path."""
     header = Message()
     header["Content-Disposition"] = response.headers.get("Content-Disposition", "")
     name = header.get_filename() or unquote((parse_url(url).path or "").rpartition("/")[2])

@@ -2,7 +2,7 @@
 
 
 class DownloadError(ValueError):
-    """A file that could not be fetched, or must not be. The text names the reason."""
+    """A file that could not be fetched, or must not be. The message names the reason."""
 
 
 class DownloadTooLarge(DownloadError):

@@ -21,7 +21,7 @@ USUAL_NAMES = ("weights.safetensors", "pytorch_lora_weights.safetensors", "lora.
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository at one commit. `sha256` is what the hub says of it, None for small files."""
+    """A file of a repository at one commit. `sha256`: the digest by the hub, None for small files."""
 
     repository: str
     file: str
@@ -55,9 +55,9 @@ def is_hub_reference(text: str) -> bool:
 
 
 def find_on_hub(reference: str, rules: FetchRules) -> HubFile:
-    """Ask the hub which file is meant, at which commit.
+    """Ask the hub for the file and the commit.
 
-    Raises DownloadError when it is not there, is larger than the rules allow, or more than one could be meant.
+    Raises DownloadError when the file is missing, larger than the rules allow, or ambiguous.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -92,7 +92,7 @@ def _choose(reference: str, wanted: str | None, found: Iterable[str]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without headers and URLs, which may hold a token."""
+    """Return the reason without headers and URLs, which may contain a token."""
     response = getattr(error, "response", None)
     if response is not None:
         hint = " (private or gated? set HF_TOKEN)" if response.status_code in (401, 403, 404) else ""

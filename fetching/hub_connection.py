@@ -15,9 +15,8 @@ SECONDS_TO_ANSWER = 5.0
 def require_hub(model: str, filename: str) -> None:
     """Return when `model` is a path, when its `filename` is in the local cache, or when the hub answers.
 
-    Any answer counts, refusals included: what the hub says about the model is for the library that opens it.
-
-    Raises DownloadError, in one line with the remedy, when there is no connection.
+    Any answer counts, including refusals, which the loading library reports. Raises DownloadError, in one line with the
+    remedy, when there is no connection.
     """
     if Path(model).expanduser().exists() or constants.HF_HUB_OFFLINE:
         return
@@ -34,7 +33,7 @@ def require_hub(model: str, filename: str) -> None:
 
 
 def _reason(error: requests.RequestException) -> str:
-    """The system's own message, without the URL that `requests` puts around it."""
+    """Return the system's error message, without the URL that `requests` adds."""
     if isinstance(error, requests.Timeout):
         return f"no answer within {SECONDS_TO_ANSWER:.0f} seconds"
     system = re.search(r"\[Errno [^\]]*\] ([^'\")]+)", str(error))

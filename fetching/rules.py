@@ -8,14 +8,15 @@ from fnmatch import fnmatchcase
 from fetching.errors import DownloadError
 
 TOKEN_HOSTS = {"HF_TOKEN": "huggingface.co", "CIVITAI_TOKEN": "civitai.com"}
-"""The environment variable of each token, and the one host that it belongs to."""
+"""The environment variable of each token, and the only host that gets it."""
 
 
 @dataclass(frozen=True)
 class FetchRules:
-    """`allowed_hosts`: names or patterns such as *.example.org; none means any. `max_seconds`: of the whole download.
+    """The operator's rules. `allowed_hosts`: names or patterns such as *.example.org; () allows any. `max_seconds`: of
+    a whole download.
 
-    `tokens`: bearer tokens by host. They never appear in a text that is printed.
+    `tokens`: bearer tokens by host. They never appear in messages.
     """
 
     allow_http: bool = False
@@ -27,10 +28,10 @@ class FetchRules:
 
     @classmethod
     def from_environment(cls) -> "FetchRules":
-        """The operator's rules: FETCH_ALLOW_HTTP, FETCH_ALLOW_PRIVATE_ADDRESSES, FETCH_ALLOWED_HOSTS,
-        FETCH_MAX_BYTES, FETCH_MAX_SECONDS, HF_TOKEN and CIVITAI_TOKEN.
+        """Read the rules: FETCH_ALLOW_HTTP, FETCH_ALLOW_PRIVATE_ADDRESSES, FETCH_ALLOWED_HOSTS, FETCH_MAX_BYTES,
+        FETCH_MAX_SECONDS, HF_TOKEN and CIVITAI_TOKEN.
 
-        Raises DownloadError for a value that cannot be understood.
+        Raises DownloadError for an invalid value.
         """
         hosts = os.environ.get("FETCH_ALLOWED_HOSTS", "").replace(",", " ").lower().split()
         return cls(
@@ -43,7 +44,7 @@ class FetchRules:
         )
 
     def allows_host(self, host: str) -> bool:
-        """Whether the list of hosts has this one, or there is no list."""
+        """Whether the host matches the list of allowed hosts, or there is no list."""
         return not self.allowed_hosts or any(fnmatchcase(host.lower(), pattern) for pattern in self.allowed_hosts)
 
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 INK, QUIET, RULE = "#010101", "#020202", "#030303"
 SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
 PENCIL = SERIES[0]
-"""Colours that no one would draw with: each stands for one of the page's."""
+"""Placeholder colours, which are replaced by the page's CSS variables."""
 OF_THE_PAGE = {
     INK: "var(--ink)",
     QUIET: "var(--quiet)",
@@ -22,9 +22,9 @@ OF_THE_PAGE = {
     **{colour: f"var(--series-{index})" for index, colour in enumerate(SERIES, 1)},
 }
 SIZE = (4.5, 2.9)
-"""Inches. A chart is shown about this wide, 72 units an inch, so that sizes of type are about pixels."""
+"""In inches. A chart is shown about this wide at 72 units per inch, so font sizes are about pixels."""
 LINE = 43
-"""Characters that stand beside each other over a chart."""
+"""Number of characters in a line of the legend."""
 STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -60,14 +60,14 @@ STYLE: Any = {
 
 
 def legend_above(axes: Axes) -> None:
-    """Names of the lines over the chart, where they hide none of them; in columns as they fit."""
+    """Add the legend above the chart, in as many columns as fit."""
     names = [str(line.get_label()) for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
     columns = next(count for count in (4, 3, 2, 1) if count == 1 or count * (max(map(len, names)) + 4) <= LINE)
     axes.figure.legend(loc="outside upper left", ncols=min(columns, len(names)))
 
 
 def plain_ticks(axis: Axis, whole: bool = False, count: int = 5) -> None:
-    """About `count` round numbers, written out also on a logarithmic axis, whose powers would be too small to read."""
+    """Set about `count` round tick labels without exponents, also on a logarithmic axis."""
     if axis.get_scale() == "log":
         low, high = axis.get_view_interval()
         axis.set_minor_locator(NullLocator())
@@ -78,7 +78,8 @@ def plain_ticks(axis: Axis, whole: bool = False, count: int = 5) -> None:
 
 
 def chart(draw: Callable[[Axes], None], name: str, size: tuple[float, float] = SIZE) -> str:
-    """The SVG of what `draw` puts on the axes. `name`: words for those who cannot see it; `size` in inches."""
+    """Return the SVG of a chart that `draw` plots on the axes. `name`: its description for screen readers; `size` in
+    inches."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
@@ -89,7 +90,7 @@ def chart(draw: Callable[[Axes], None], name: str, size: tuple[float, float] = S
 
 
 def _for_the_page(svg: str, name: str) -> str:
-    """Without prologue, metadata and its own style sheet, which the page's security policy would refuse."""
+    """Remove prologue, metadata and the SVG's own style sheet, which the page's security policy would block."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)

@@ -13,13 +13,14 @@ QUALITY = 82
 
 
 def picture_uri(path: Path, side: int = SAMPLE_SIDE) -> str:
-    """The picture, its longest side at most `side` pixels. Raises OSError when it cannot be read."""
+    """Return a picture file as a data URI, its longest side at most `side` pixels. Raises OSError when it cannot be
+    read."""
     with Image.open(path) as picture:
         return image_uri(picture, side)
 
 
 def image_uri(picture: Image.Image, side: int = SAMPLE_SIDE) -> str:
-    """As `picture_uri`, of a picture in memory."""
+    """As `picture_uri`, for a picture in memory."""
     small = picture.convert("RGB")
     small.thumbnail((side, side))
     buffer = io.BytesIO()
@@ -28,5 +29,5 @@ def image_uri(picture: Image.Image, side: int = SAMPLE_SIDE) -> str:
 
 
 def sample_uris(folder: Path, limit: int = 64) -> list[str]:
-    """The folder's PNGs in the order of their names; none where there is no folder."""
+    """Return the folder's PNG files in the order of their names; [] without a folder."""
     return [picture_uri(path) for path in sorted(folder.glob("*.png"))[:limit]]

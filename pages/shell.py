@@ -1,4 +1,4 @@
-"""The frame of a page: head, content security policy, top bar with the choice of light or dark."""
+"""The frame of a page: head, content security policy, top bar with the theme switch."""
 
 import base64
 import hashlib
@@ -10,10 +10,10 @@ from typing import Any
 
 
 def html_page(title: str, masthead: str, body: str, *, style: str, script: str = "", data: Any = None) -> str:
-    """The text of a page. Style and script follow those that all pages share.
+    """Return the HTML of a page. `style` and `script` are appended to those shared by all pages.
 
-    `masthead`, `body`: HTML. `title`: plain text. `data` is what `script` finds as JSON in the element `data`. Elements
-    of `body` may have style attributes if it holds an SVG; else the policy refuses them.
+    `masthead`, `body`: HTML. `title`: plain text. `data`: available to `script` as JSON in the element `data`. Elements
+    of `body` may have style attributes only if it contains an SVG.
     """
     styles, scripts = page_file("base.css") + style, page_file("theme.js") + script
     return Template(page_file("shell.html")).substitute(
@@ -28,17 +28,17 @@ def html_page(title: str, masthead: str, body: str, *, style: str, script: str =
 
 
 def page_file(name: str, package: str = "pages") -> str:
-    """The text of one file in the folder `assets` of a package."""
+    """Read a file in the folder `assets` of a package."""
     return (files(package) / "assets" / name).read_text(encoding="utf-8")
 
 
 def data_uri(webp: bytes) -> str:
-    """A WebP picture as the `src` of an image."""
+    """Return a WebP picture as a data URI."""
     return f"data:image/webp;base64,{base64.b64encode(webp).decode('ascii')}"
 
 
 def _policy(style: str, script: str, attributes: bool) -> str:
-    """Nothing is loaded, and nothing runs or styles but what the page itself holds, known by its hash."""
+    """Return a policy that blocks all loading, and allows only the page's own script and style, by their hashes."""
     styles = f"style-src '{_hash(style)}'"
     if attributes:
         styles = f"style-src-elem '{_hash(style)}'; style-src-attr 'unsafe-inline'"
@@ -51,5 +51,5 @@ def _hash(source: str) -> str:
 
 
 def _json_in_html(data: Any) -> str:
-    """JSON that cannot end the script element it stands in. All ASCII: file names may hold what UTF-8 cannot."""
+    """Encode JSON so that it cannot end its script element. ASCII only: file names may contain invalid UTF-8."""
     return json.dumps(data).replace("<", "\\u003c")

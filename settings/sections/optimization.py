@@ -17,7 +17,8 @@ SchedulerName = Literal["constant", "linear", "cosine", "cosine_with_restarts", 
 PRODIGY: tuple[OptimizerName, ...] = ("prodigy", "prodigy_schedule_free")
 SCHEDULE_FREE: tuple[OptimizerName, ...] = ("adamw_schedule_free", "prodigy_schedule_free")
 LION_RATE = 0.2
-"""Lion's default rate relative to AdamW's: all its steps have the full size of the rate (Chen et al. 2023, §5: 3 to 10 times less)."""
+"""Lion's default rate relative to AdamW's: every step has the size of the rate (Chen et al. 2023, §5: 3 to 10 times
+less)."""
 PRODIGY_RATES = (0.1, 10.0)
 """Allowed learning rates with Prodigy, which multiplies them by its estimate: 1 is right, 1e-4 trains nothing."""
 
