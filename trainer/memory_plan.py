@@ -81,7 +81,7 @@ def plan(
     """Return the first that fits: as asked, with gradient checkpointing if it is allowed, image by image; else the
     smallest.
 
-    Returns None where it cannot be predicted: without an adapter of peft's, and where the base is shared out. Raises
+    Returns None where it cannot be predicted: without an adapter of peft's, and where the base is sharded. Raises
     ConfigError where the base's weights alone are more than `free_bytes`.
     """
     if adapters.adapter not in KINDS or speed.shard_base:
