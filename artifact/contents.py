@@ -8,7 +8,7 @@ from typing import Literal
 from artifact.cog_sdxl_tar import is_tar, read_cog_sdxl
 from artifact.layers import Layer
 from artifact.metadata import ArtifactDescription, from_header
-from artifact.names import flux_blocks, joint_blocks
+from artifact.names import flux_blocks, joint_blocks, qwen_blocks
 from artifact.names.layer_keys import layers_from_tensors
 from artifact.names.peft_metadata import with_alphas
 from artifact.safetensors_file import read_safetensors
@@ -52,4 +52,4 @@ def read_contents(path: Path, word: str | None = None) -> FileContents:
 
 
 def _with_diffusers_names(layers: Mapping[str, Layer]) -> dict[str, Layer]:
-    return flux_blocks.with_diffusers_names(joint_blocks.with_diffusers_names(layers))
+    return qwen_blocks.with_diffusers_names(flux_blocks.with_diffusers_names(joint_blocks.with_diffusers_names(layers)))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable
 
-SD15, SDXL, SD3, FLUX1, FLUX2 = "sd15", "sdxl", "sd3", "flux1", "flux2"
+SD15, SDXL, SD3, FLUX1, FLUX2, QWEN_IMAGE = "sd15", "sdxl", "sd3", "flux1", "flux2", "qwen_image"
 COG_SDXL = SDXL
 """The family whose files Replicate's SDXL predictors load."""
 STARTS = {
@@ -13,12 +13,18 @@ STARTS = {
     "flux1": FLUX1,
     "flux-2": FLUX2,
     "flux2": FLUX2,
+    "qwen-image": QWEN_IMAGE,
+    "qwen_image": QWEN_IMAGE,
     "stable-diffusion-v": SD15,
     "sdxl": SDXL,
     "sd3": SD3,
     "sd_": SD15,
 }
 """How `modelspec.architecture` and `ss_base_model_version` begin, in kohya's, OneTrainer's and ai-toolkit's files."""
+
+
+MOST_BLOCKS_OF_SD3 = 38
+"""Of SD3.5 large."""
 
 
 def family_of_header(said: Iterable[str]) -> str | None:
@@ -49,10 +55,15 @@ def family_of_modules(modules: Iterable[tuple[str, str]]) -> str:
 
 
 def _family_of_transformer(paths: Collection[str]) -> str:
-    """FLUX has single blocks, in which FLUX.2 has attention and feed-forward in one."""
+    """FLUX has single blocks, in which FLUX.2 has attention and feed-forward in one. Qwen-Image has names of its own
+    outside of attention, and 60 blocks."""
     if any(path.endswith((".to_qkv_mlp_proj", ".linear_in", ".linear_out")) for path in paths):
         return FLUX2
-    return FLUX1 if any(path.startswith("single_transformer_blocks.") for path in paths) else SD3
+    if any(path.startswith("single_transformer_blocks.") for path in paths):
+        return FLUX1
+    own = any(re.search(r"\.(img|txt)_(mlp|mod)\.", path) for path in paths)
+    numbers = (int(found[1]) for path in paths if (found := re.match(r"transformer_blocks\.(\d+)\.", path)))
+    return QWEN_IMAGE if own or max(numbers, default=0) >= MOST_BLOCKS_OF_SD3 else SD3
 
 
 def has_sgm_names(family: str) -> bool:

@@ -13,11 +13,13 @@ from families.loading.allowed import require_allowed
 from families.loading.opening import LoadingOptions, PredictionChoice
 from families.loading.single_file import inspect_single_file
 from families.loading.sources import BaseModelSource, find_base_model, find_configuration, pipeline_class_name
+from families.qwen_image import QwenImage
 from families.sd3 import SD3
 from families.sd15 import SD15
 from families.sdxl import SDXL
 
-FAMILIES = {family.pipeline_class_name: family for family in (SDXL, SD15, SD3, Flux1, Flux2)} | {DEV_PIPELINE: Flux2}
+KINDS = (SDXL, SD15, SD3, Flux1, Flux2, QwenImage)
+FAMILIES = {kind.pipeline_class_name: kind for kind in KINDS} | {DEV_PIPELINE: Flux2}
 
 NO_TEXT_TO_IMAGE = {
     "StableDiffusionXLImg2ImgPipeline": "SDXL's refiner, or another model that only improves pictures",
@@ -27,6 +29,11 @@ NO_TEXT_TO_IMAGE = {
     "FluxFillPipeline": "an inpainting model",
     "FluxControlPipeline": "a model that draws by depth or edges",
     "FluxKontextPipeline": "an image-editing model",
+    "QwenImageInpaintPipeline": "an inpainting model",
+    "QwenImageEditPipeline": "an image-editing model",
+    "QwenImageEditInpaintPipeline": "an image-editing model",
+    "QwenImageEditPlusPipeline": "an image-editing model",
+    "QwenImageLayeredPipeline": "a model that cuts pictures into layers",
     "StableDiffusionInstructPix2PixPipeline": "an image-editing model",
     "StableDiffusionXLInstructPix2PixPipeline": "an image-editing model",
 }

@@ -37,9 +37,15 @@ def _of_that_name(pipeline: Any, ending: str) -> Any:
     return None if kind is None else kind.from_pipe(pipeline)
 
 
-def guidance_inputs(request: SampleRequest, pipeline: Any) -> dict[str, Any]:
-    """Return guidance as arguments of the pipeline. Raises RequestError where the pipeline cannot rescale guidance."""
-    inputs = {"guidance_scale": request.guidance_scale}
+def guidance_inputs(request: SampleRequest, family: ModelFamily, pipeline: Any) -> dict[str, Any]:
+    """Return guidance as arguments of the pipeline. Raises RequestError where the pipeline cannot rescale guidance.
+
+    Pipelines that were written for distilled denoisers call the scale of classifier-free guidance `true_cfg_scale`.
+    """
+    apart = family.guidance_kind == "classifier-free" and _takes(pipeline, "true_cfg_scale")
+    inputs: dict[str, Any] = {"true_cfg_scale" if apart else "guidance_scale": request.guidance_scale}
+    if apart and request.guidance_scale <= 1:  # one pass: such a pipeline warns of a second prompt
+        inputs |= {"negative_prompt_embeds": None, "negative_prompt_embeds_mask": None}
     if request.guidance_rescale == 0:
         return inputs
     if not takes_guidance_rescale(pipeline):
@@ -51,7 +57,11 @@ def guidance_inputs(request: SampleRequest, pipeline: Any) -> dict[str, Any]:
 
 def takes_guidance_rescale(pipeline: Any) -> bool:
     """Whether the pipeline can rescale guidance (Lin et al. 2023, §3.4)."""
-    return "guidance_rescale" in inspect.signature(pipeline.__call__).parameters
+    return _takes(pipeline, "guidance_rescale")
+
+
+def _takes(pipeline: Any, argument: str) -> bool:
+    return argument in inspect.signature(pipeline.__call__).parameters
 
 
 def picture_inputs(request: SampleRequest, family: ModelFamily, pipeline: Any) -> dict[str, Any]:

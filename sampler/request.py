@@ -72,7 +72,13 @@ def check_request(request: SampleRequest, family: ModelFamily) -> None:
         )
     if not 0 <= request.guidance_scale <= MAX_GUIDANCE:
         raise RequestError(f"guidance_scale: {request.guidance_scale:g} must lie between 0 and {MAX_GUIDANCE}")
-    known = known_schedulers(family.pipeline().scheduler)
+    scheduler = family.pipeline().scheduler
+    if request.num_inference_steps == 1 and scheduler.config.get("shift_terminal"):
+        raise RequestError(
+            "num_inference_steps: 1 is too few for this base: its schedule is stretched between the first step and the "
+            "last (shift_terminal), so that it has at least 2"
+        )
+    known = known_schedulers(scheduler)
     if request.scheduler not in known:
         raise RequestError(
             f"scheduler: {request.scheduler!r} is unknown to this base; choose one of {', '.join(known)}"

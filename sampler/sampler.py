@@ -110,7 +110,7 @@ class Sampler:
         for each in requests:
             self.check(each)
         pipeline = pipeline_for(request, self.family)
-        guidance = guidance_inputs(request, pipeline)
+        guidance = guidance_inputs(request, self.family, pipeline)
         base_scheduler = pipeline.scheduler
         pipeline.scheduler = build_scheduler(request.scheduler, base_scheduler)
         inputs = picture_inputs(request, self.family, pipeline)
@@ -124,10 +124,9 @@ class Sampler:
                 "generator": [generator_for(row.seed) for row in batch],
             }
             counts = sum(map(len, images)), len(batch), len(rows)
+            prompts = self.family.pipeline_inputs(*_joined([row.features for row in batch]))
             drawn = pipeline(
-                **self.family.pipeline_inputs(*_joined([row.features for row in batch])),
-                **inputs,
-                **options,
+                **inputs | prompts | options,
                 **({"denoising_end": refinement.start, "output_type": "latent"} if refinement else {}),
                 callback_on_step_end=_step_callback(on_step, *counts, "first" if refinement else "all"),
             ).images

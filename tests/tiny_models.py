@@ -47,6 +47,7 @@ from transformers import (
 from families.family import ModelFamily
 from families.loading.sources import EMBEDDED_BASE_FOLDER
 from families.registry import load_base_model
+from tests.tiny_qwen_image import write_qwen_image
 
 SIDE = 64
 CHANNELS = (16, 32)
@@ -261,6 +262,7 @@ TINY_MODELS: Mapping[str, Callable[[Path], Path]] = {
     "sd3": write_sd3,
     "flux1": write_flux1,
     "flux2": write_flux2,
+    "qwen_image": write_qwen_image,
 }
 """Every kind that trainings are tested on."""
 

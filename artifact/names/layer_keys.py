@@ -13,6 +13,8 @@ from artifact.safetensors_file import require_finite
 ALIASES = {
     "lora_A.weight": "lora_down.weight",
     "lora_B.weight": "lora_up.weight",
+    "lora_A.default.weight": "lora_down.weight",
+    "lora_B.default.weight": "lora_up.weight",
     "lora.down.weight": "lora_down.weight",
     "lora.up.weight": "lora_up.weight",
     "lora_linear_layer.down.weight": "lora_down.weight",
@@ -20,7 +22,8 @@ ALIASES = {
     "w_norm": "diff",
     "b_norm": "diff_b",
 }
-"""Key names of peft, of diffusers before it used peft, and of LyCORIS for norms, with the equivalent keys."""
+"""Key names of peft, with and without the name of its adapter, of diffusers before it used peft, and of LyCORIS for
+norms, with the equivalent keys."""
 PROCESSOR = re.compile(
     r"(?:unet\.)?(?P<attention>.+)\.processor\.(?P<projection>to_[qkv]|to_out)_lora\.(?P<part>down|up)\.weight"
 )

@@ -54,6 +54,11 @@ ALONE = (
         ((FLUX2_MARK.format("lin"),), (FLUX2_MARK.format("linear"),)),
         "black-forest-labs/FLUX.2-klein-base-4B",
     ),
+    DenoiserFile(
+        "QwenImagePipeline",
+        (("txt_norm.weight", "transformer_blocks.0.img_mod.1.weight"),),  # its makers' names are diffusers' own
+        "Qwen/Qwen-Image",
+    ),
 )
 """Families whose denoiser is read alone from a single file: the pipeline's other parts come from base_config. The first
 that fits is it: klein's lacks what dev's has."""
@@ -71,6 +76,9 @@ UNSUPPORTED = (
     (("lora_down", "lora_up", ".lora_A.", ".lora_B.", "hada_w", "lokr_w"), "a LoRA, not a base: it is put on a base"),
     (("emb_params", "clip_l", "clip_g", "string_to_param"), "a textual inversion embedding, not a base"),
     (("control_model.", "controlnet_cond_embedding."), "a ControlNet, not a base"),
+    (("txt_in.text_norm.",), "a Qwen-Image 2.1 model, a family that is not supported yet"),
+    (("__index_timestep_zero__",), "a Qwen-Image-Edit model. Train on the text-to-image model that it was made from"),
+    (("addition_t_embedding.",), "a Qwen-Image-Layered model, which cuts pictures into layers. Train on Qwen-Image"),
     (("distilled_guidance_layer.",), "a Chroma model, a family that is not supported"),
     (
         ("scale_weight", "scaled_fp8", ".weight_scale", "comfy_quant", ".absmax", ".quant_map"),
@@ -142,8 +150,8 @@ def _pipeline_class(shapes: Shapes, path: Path) -> str:
         return "StableDiffusion3Pipeline"
     if FIRST_LAYER not in shapes:
         raise BaseModelError(
-            f"base_model: {path} is no SD1.5, SD2, SDXL, SD3 or FLUX checkpoint: its tensors have names such as "
-            f"{next(iter(shapes), '(none at all)')}. For the Stable Diffusion families a denoiser alone "
+            f"base_model: {path} is no SD1.5, SD2, SDXL, SD3, FLUX or Qwen-Image checkpoint: its tensors have names "
+            f"such as {next(iter(shapes), '(none at all)')}. For the Stable Diffusion families a denoiser alone "
             "is not enough: take a whole checkpoint."
         )
     channels = shapes[FIRST_LAYER][1]

@@ -11,12 +11,14 @@ from families.flux1 import Flux1
 from families.flux2 import Flux2
 from families.loading.flux_names import flux1_tensors
 from families.loading.single_file import denoiser_names
+from families.qwen_image import QwenImage
 from families.sd3 import SD3
 from families.sd15 import SD15
 
 ALONE = {
     Flux1.name: flux1_tensors,
     Flux2.name: converters.convert_flux2_transformer_checkpoint_to_diffusers,
+    QwenImage.name: dict,
 }
 """Families whose files hold the denoiser alone, with what renames its tensors."""
 

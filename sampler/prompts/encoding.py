@@ -51,7 +51,7 @@ def require_readable(
         count, room = _count_tokens(parts, family)
         if count > room and clip_reader(family) is None:
             raise RequestError(_too_long(name, parts, count, room, family))
-        if count > MAX_TOKENS:
+        if count > max(room, MAX_TOKENS):
             raise RequestError(f"{name}: has {count} tokens, of which at most {MAX_TOKENS} are read. Shorten it.")
         if count > room:
             notes.append(f"{name}: {count} tokens are read in parts of up to {room}")
