@@ -36,7 +36,7 @@ NOT_RUN = {
     r"https?://": "needs the network",
     r"--(device|mixed_precision|attention|compile|shard_base|cuda_graphs)\b": "needs a GPU",
     r"import replicate|import wandb": "a service on the network",
-    r"^FAMILIES = ": "a line of families/registry.py; tests/families/test_adding_a_family.py puts it there",
+    r"^KINDS = ": "a line of families/registry.py; tests/families/test_adding_a_family.py puts it there",
 }
 """By pattern, what is not run, and why."""
 RUN = ("train.py", "predict.py", "preprocess", "artifact", "evaluation.comparison", "job.report")
