@@ -23,6 +23,7 @@ from settings.training import TrainingConfig
 from trainer.data.latent_cache import CachedExample
 from trainer.distributed.processes import Processes
 from trainer.distributed.sharded_base import WHOLE, Base
+from trainer.initial_weights import InitialWeights
 from trainer.training import Training
 
 
@@ -51,6 +52,8 @@ class Job:
     accelerator: Accelerator = field(init=False)  # load
     dtype: torch.dtype = field(init=False)  # load
     family: ModelFamily = field(init=False)  # load
+    initial: InitialWeights | None = None
+    """What the training starts from; `load` fills it where the settings name a file."""
     encoders: Encoders | None = field(init=False)  # load
     dataset: PreparedDataset = field(init=False)  # prepare
     examples: list[CachedExample] = field(init=False)  # cache

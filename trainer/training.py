@@ -23,6 +23,7 @@ from trainer.data.prompts import PromptSampler
 from trainer.distributed.processes import Processes
 from trainer.duration import plan_duration
 from trainer.execution.passes import Passes, build_passes
+from trainer.initial_weights import InitialWeights, start_from
 from trainer.loop import Trainer
 from trainer.losses.registry import class_words_of, loss_terms
 from trainer.losses.term import LossTerm
@@ -59,7 +60,9 @@ class Training:
     scorer: Scorer | None = None
     best: Best = field(default_factory=Best)
     seconds: float = 0.0
-    """Time spent on steps up to now."""
+    """Spent on steps up to now."""
+    notes: list[str] = field(default_factory=list)
+    """What is to be said of how it starts."""
 
     @property
     def tokens(self) -> ConceptTokens:
@@ -128,11 +131,10 @@ def build_training(
     dataset: PreparedDataset,
     examples: list[CachedExample],
     accelerator: Accelerator,
+    initial: InitialWeights | None = None,
 ) -> Training:
-    """Add the trained parts to the base and build the training.
-
-    `config` must be resolved. The training's own `config` has steps and batch size filled in.
-    """
+    """Put what is trained on the base, and everything together. `config` must be resolved; the training's own has
+    steps and batch filled in. `initial`: what it starts from, where it is not fresh."""
     processes = Processes(accelerator)
     generators = NamedGenerators(config.seed, processes.share)
     held_out = None
@@ -144,6 +146,7 @@ def build_training(
     base_fingerprint = fingerprint(family.denoiser)
     parts = place_parts(_placement(config, family, dataset, generators))
     tokens = _tokens(parts)
+    notes = [] if initial is None else _start(initial, parts)
     batches = _batches(trained, config.train_batch_size, generators, processes)
     trainables = build_trainables(parts, _update_settings(config, config.max_train_steps))
     processes.broadcast_parameters([parameter for trainable in trainables for parameter in trainable.parameters])
@@ -175,11 +178,21 @@ def build_training(
     )
     observer = Observer(family, tokens, trainer.trainables)
     training = Training(config, family, dataset, parts, trainer, batches, passes, base_fingerprint, observer, held_out)
+    training.notes = notes
     training.best.patience = config.early_stopping_patience
     if held_out is not None:
         floor = config.resolved_mask_floor
         training.scorer = HeldOutLoss(family, held_out.held_out, tokens.triggers, floor, accelerator)
     return training
+
+
+def _start(initial: InitialWeights, parts: Parts) -> list[str]:
+    """As `start_from`. The base is bare where it fails."""
+    try:
+        return start_from(initial, parts, _tokens(parts))
+    except BaseException:
+        parts.remove()
+        raise
 
 
 def _placement(

@@ -16,6 +16,8 @@ def build(job: Job) -> Generator[Progress, None, None]:
     job.output.write_config(job.config)
     if job.state is not None:
         yield job.progress(f"going on after step {job.training.trainer.step}")
+    for note in job.training.notes:
+        yield job.progress(note, warning=note.startswith("init_weights"))
     if job.training.held_out is not None:
         yield job.progress(f"validating on {job.training.held_out.description}")
     plan = describe(job.config.duration, len(job.dataset.examples), job.processes.share.count)
@@ -23,7 +25,7 @@ def build(job: Job) -> Generator[Progress, None, None]:
 
 
 def build_on_base(job: Job) -> None:
-    """Build the training. All ranks run this."""
-    job.training = build_training(job.config, job.family, job.dataset, job.examples, job.accelerator)
+    """All processes do the same here."""
+    job.training = build_training(job.config, job.family, job.dataset, job.examples, job.accelerator, job.initial)
     if job.state is not None:
         restore(job.training, job.state)

@@ -12,6 +12,7 @@ from trainer.base_model import autocast_precision, load_base, precision
 from trainer.checkpoints.same_run import require_same_base, require_same_processes
 from trainer.distributed.processes import start
 from trainer.execution.attention import require_attention
+from trainer.initial_weights import read_initial_weights
 from trainer.resolution import resolve
 from trainer.trainables.registry import require_optimizers
 from trainer.trigger_notes import trigger_notes
@@ -54,4 +55,8 @@ def load_family(job: Job) -> None:
     config = job.config
     job.family = load_base(config.base, job.dtype, job.accelerator, config.zero_terminal_snr)
     job.config = resolve(config, job.family)
+    if job.config.init_weights is not None and job.state is None:
+        job.initial = read_initial_weights(
+            job.config.init_weights, list(job.config.class_words), job.config.num_tokens, job.family
+        )
     require_attention(config.attention, job.device, job.dtype, job.family.denoiser)

@@ -1,10 +1,11 @@
 """Which adapter is trained, on which layers."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from settings.callers import Limited, Open
+from settings.callers import Limited, Open, Operator
 from settings.record import Settings
 
 AdapterName = Literal["lora", "rslora", "dora", "loha", "lokr", "oft", "full", "none"]
@@ -47,6 +48,11 @@ class AdapterSection(Settings):
     )
     lora_target_regex: Open[str | None] = Field(
         None, min_length=1, max_length=500, description="Layers by a regular expression for the whole path, instead"
+    )
+    init_weights: Operator[Path | None] = Field(
+        None,
+        description="Start from this LoRA, of ours or of another tool: its layers (exactly where the adapter can hold "
+        "them, else by singular values) and its tokens",
     )
     train_text_encoder: Open[bool] = Field(False, description="Put an adapter on the text encoders' attention, too")
     text_encoder_rank: Limited[int | None] = Field(

@@ -6,11 +6,13 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from artifact.layers import Layer
+from artifact.merging.low_rank import Fit
 from artifact.names.components import Place, place_names
 from families.family import ModelFamily
 from settings.sections.adapter import AdapterSection
 from trainer.adapters.dropout import AdapterDropout
 from trainer.adapters.peft_adapter import PeftAdapter
+from trainer.adapters.starting import CannotHold
 from trainer.randomness import NamedGenerators
 
 
@@ -24,6 +26,8 @@ class ComponentAdapter(Protocol):
     def undecayed(self) -> list[nn.Parameter]: ...
 
     def layers(self) -> dict[str, Layer]: ...
+
+    def start(self, path: str, layer: Layer) -> Fit | None: ...
 
     def set_enabled(self, enabled: bool) -> None: ...
 
@@ -58,6 +62,12 @@ class Adapter:
             for component, part in self._parts.items()
             for path, layer in part.layers().items()
         }
+
+    def start(self, place: Place, layer: Layer) -> Fit | None:
+        """Make the module there do what `layer` does; how near it comes, None for exactly. Raises CannotHold."""
+        if place.component not in self._parts:
+            raise CannotHold(f"{place.component} is not trained")
+        return self._parts[place.component].start(place.path, layer)
 
     def rows(self) -> dict[str, Tensor]:
         return {}

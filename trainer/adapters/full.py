@@ -8,6 +8,7 @@ from torch import nn
 
 from artifact.layers import FullLayer, Layer
 from artifact.names.kohya import has_weight
+from trainer.adapters.starting import CannotHold
 
 
 class FullFineTuning:
@@ -54,6 +55,18 @@ class FullFineTuning:
             moved = (values[bias] - self._base[bias]).cpu() if bias in values else None
             layers[path] = FullLayer((values[weight] - self._base[weight]).cpu(), moved)
         return layers
+
+    @torch.no_grad()
+    def start(self, path: str, layer: Layer) -> None:
+        """Make the module do what the base's and `layer` do. Raises CannotHold where it is not trained."""
+        values = dict(self._parameters)
+        weight = values.get(f"{path}.weight")
+        if weight is None:
+            raise CannotHold("it is not trained")
+        weight.add_(layer.delta(weight))
+        moved = layer.diff_bias if isinstance(layer, FullLayer) else None
+        if moved is not None:
+            values[f"{path}.bias"].add_(moved.to(weight))
 
     def set_enabled(self, enabled: bool) -> None:
         """Switch between the trained weights and the base's weights."""

@@ -10,11 +10,13 @@ from peft import inject_adapter_in_model
 from torch import nn
 
 from artifact.layers import Layer
+from artifact.merging.low_rank import Fit
 from artifact.placement.low_rank import remove_adapters
 from trainer.adapters.base_precision import compute_in_base_precision
 from trainer.adapters.dropout import AdapterDropout
 from trainer.adapters.kind import ADAPTER, AdapterKind
 from trainer.adapters.kinds import KINDS, MODULES, draw_again
+from trainer.adapters.starting import CannotHold, start_layer
 
 
 class PeftAdapter:
@@ -33,6 +35,7 @@ class PeftAdapter:
         """`kind`: a name in KINDS. `generator` draws the initial values. `dropout` is applied before every down
         projection."""
         self._component = component
+        self._dropped: set[str] = set()
         self._kind: AdapterKind = KINDS[kind]
         trained = [parameter for parameter in component.parameters() if parameter.requires_grad]
         with warnings.catch_warnings():
@@ -77,6 +80,15 @@ class PeftAdapter:
             path: self._kind.layer(part) for path, part in self._component.named_modules() if isinstance(part, MODULES)
         }
 
+    def start(self, path: str, layer: Layer) -> Fit | None:
+        """Make the module there do what `layer` does; how near it comes, None for exactly. Raises CannotHold."""
+        if path in self._dropped:  # nothing depends on it
+            return None
+        module = self._component.get_submodule(path)
+        if not isinstance(module, MODULES):
+            raise CannotHold("it has no adapter")
+        return start_layer(module, path, layer)
+
     def set_enabled(self, enabled: bool) -> None:
         """Enable or disable the adapter. Enabling also makes its parameters trainable again."""
         for module in self.modules():
@@ -89,7 +101,8 @@ class PeftAdapter:
         remove_adapters(self._component)
 
     def drop(self, paths: Sequence[str]) -> None:
-        """Remove the adapter from the modules at `paths`."""
+        """Take the adapter off these modules, whose output no one reads."""
+        self._dropped.update(paths)
         for path in paths:
             self._component.set_submodule(path, self._component.get_submodule(path).get_base_layer())
 

@@ -15,8 +15,12 @@ class StepWatch:
     def __init__(self, training: Training) -> None:
         config, trainer = training.config, training.trainer
         self._training = training
+        fresh = config.init_weights is None  # else it has moved far before the first step
         self._guard = CollapseGuard(
-            config.collapse_guard, config.collapse_limit, trainer.trainables[0], trainer.max_train_steps
+            config.collapse_guard if fresh else "off",
+            config.collapse_limit,
+            trainer.trainables[0],
+            trainer.max_train_steps,
         )
         minutes = config.max_train_minutes
         self._budget = TimeBudget(None if minutes is None else 60 * minutes, training.seconds)

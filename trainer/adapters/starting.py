@@ -1,0 +1,83 @@
+"""Starts an adapter's layer from a layer of a file: exactly where it can hold that, else by singular values."""
+
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer as PeftLoraLayer
+from peft.tuners.lycoris_utils import LycorisLayer
+from peft.tuners.oft.layer import OFTLayer as PeftOftLayer
+from torch import Tensor
+
+from artifact.layers import DoraLayer, FullLayer, Layer, LohaLayer, LokrLayer, LoraLayer, OftLayer
+from artifact.merging.low_rank import Fit, nearest_lora
+from families.parts.whole_tensor import whole
+from trainer.adapters.kind import ADAPTER
+
+
+class CannotHold(ValueError):
+    """The adapter is of another kind or shape than the layer. The text says which."""
+
+
+@torch.no_grad()
+def start_layer(module: Any, name: str, layer: Layer) -> Fit | None:
+    """Make `module`, one of peft's layers, do what `layer` does. None where it does so exactly, but for rounding.
+
+    A LoRA holds one of the same or a smaller rank exactly, what is left of its rank stays fresh; anything else is met
+    as nearly as its rank allows. DoRA holds all that LoRA holds, with its magnitudes. LoHa, LoKr and OFT hold their own
+    kind with the same shapes. Raises CannotHold.
+    """
+    if isinstance(module, PeftLoraLayer):
+        return _start_lora(module, name, layer)
+    if isinstance(module, LycorisLayer):
+        _start_lycoris(module, layer)
+    elif isinstance(module, PeftOftLayer):
+        _start_oft(module, layer)
+    return None
+
+
+def _start_lora(module: Any, name: str, layer: Layer) -> Fit | None:
+    down, up = module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight
+    weight = whole(module.get_base_layer().weight.detach())
+    has_magnitudes = ADAPTER in module.lora_magnitude_vector
+    magnitudes: Tensor | None = None
+    plain: Layer = layer
+    if isinstance(layer, DoraLayer) and has_magnitudes and layer.axis == 0:
+        plain, magnitudes = layer.direction, layer.dora_scale
+    if isinstance(layer, FullLayer) and layer.diff_bias is not None and layer.diff_bias.any():
+        raise CannotHold("it changes a bias, too")
+    fit = None
+    if not (isinstance(plain, LoraLayer) and plain.mid is None and plain.rank <= down.shape[0]):
+        plain, fit = nearest_lora(name, plain.delta(weight), down.shape[0])
+    rank = plain.rank
+    down[:rank] = plain.down.reshape(rank, *down.shape[1:]).to(down)
+    up.zero_()
+    up[:, :rank] = plain.up.reshape(-1, rank, *up.shape[2:]).to(up) * (plain.scale / module.scaling[ADAPTER])
+    if has_magnitudes:
+        vector = module.lora_magnitude_vector[ADAPTER].weight
+        if magnitudes is None:
+            moved = weight.float() + plain.delta(weight)
+            magnitudes = torch.linalg.vector_norm(moved.flatten(1), dim=1)
+        vector.copy_(magnitudes.reshape(vector.shape).to(vector))
+    return fit
+
+
+def _start_lycoris(module: Any, layer: Layer) -> None:
+    if not isinstance(layer, LohaLayer | LokrLayer):
+        raise CannotHold(f"it is {layer.kind}")
+    held = {key: getattr(module, key)[ADAPTER] for key in type(layer).keys if ADAPTER in getattr(module, key, ())}
+    wanted = {key: getattr(layer, name) for key, name in type(layer).keys.items() if getattr(layer, name) is not None}
+    if held.keys() != wanted.keys() or any(held[key].shape != wanted[key].shape for key in held):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in wanted.values())
+        raise CannotHold(f"it is {layer.kind} with factors of shapes {shapes}")
+    for number, (key, parameter) in enumerate(held.items()):
+        factor = layer.scale / module.scaling[ADAPTER] if number == 0 else 1.0
+        parameter.copy_(wanted[key].reshape(parameter.shape).to(parameter) * factor)
+
+
+def _start_oft(module: Any, layer: Layer) -> None:
+    parameter = module.oft_R[ADAPTER].weight
+    if not isinstance(layer, OftLayer) or layer.parameters[0].shape != parameter.shape:
+        raise CannotHold(
+            f"it is {layer.kind}" + (" with blocks of another size" if isinstance(layer, OftLayer) else "")
+        )
+    parameter.copy_(layer.parameters[0].to(parameter))
