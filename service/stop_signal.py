@@ -4,13 +4,11 @@ import signal
 import time
 from types import FrameType, TracebackType
 
+from job.endings import Stopped
+
 SAME_SIGNAL_SECONDS = 1.0
 """Launchers forward signals that the whole process group has already received. A repeated signal within this time is
 ignored."""
-
-
-class Stopped(BaseException):
-    """Raised when the user or the parent process stops the training."""
 
 
 class StopSignal:

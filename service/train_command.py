@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from job.endings import STOPPED, SUCCESS, Stopped, ending_of, remove_traces, what_is_kept
 from preprocess.errors import DatasetError
 from preprocess.progress_lines import progress_display
 from preprocess.uploads.archive import ArchiveLimits
 from preprocess.uploads.given_data import require_present, require_safe_archives
-from service.endings import STOPPED, SUCCESS, ending_of, remove_traces, what_is_kept
 from service.quick_imports import quick_imports
-from service.stop_signal import Stopped, StopSignal
+from service.stop_signal import StopSignal
 from settings.command_line.options import add_options, given_options
 from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.presets import preset_list, read_preset
@@ -90,8 +90,8 @@ def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
-    """Run the command. Returns the exit status: 0, 2 for wrong input, 130 when stopped, others as in
-    `service.endings`, 1 for any other error."""
+    """Run the command. Returns the exit status: 0, 2 for wrong input, 130 when stopped, others as `job.endings` has
+    them, 1 for anything else."""
     arguments = build_parser(prog).parse_args(argv)
     try:
         _require_sound(arguments)  # before imports that take seconds

@@ -8,10 +8,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from job.endings import CRASHED, DISK_FULL, DIVERGED, NOT_VERIFIED, OUT_OF_MEMORY, STOPPED, Stopped, ending_of
 from job.verification.verify import VerificationFailed
 from preprocess.errors import DatasetError
-from service.endings import CRASHED, DISK_FULL, DIVERGED, NOT_VERIFIED, OUT_OF_MEMORY, STOPPED, ending_of
-from service.stop_signal import Stopped
 from service.train_command import main
 from settings.command_line.parser import WRONG_INPUT
 from settings.record import ConfigError

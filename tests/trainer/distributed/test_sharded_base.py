@@ -13,10 +13,10 @@ import yaml
 from accelerate import Accelerator
 
 from families.registry import load_base_model
+from job.endings import STOPPED
 from job.output_folder import OutputFolder
 from job.progress import Progress
 from service import child_process
-from service.endings import STOPPED
 from service.train_command import main
 from settings.record import ConfigError
 from settings.training import build_config

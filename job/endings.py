@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from fetching.disk import is_disk_full
 from job.publishing.errors import PublishingFailed
 from preprocess.errors import DatasetError
-from service.stop_signal import Stopped
 from settings.command_line.parser import WRONG_INPUT
 from settings.record import ConfigError
 
@@ -31,6 +30,10 @@ DOING = {
 }
 """What each stage of a job does, in a sentence with "while"."""
 OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOENT)
+
+
+class Stopped(BaseException):
+    """The user, or the program above, wants the training to end."""
 
 
 @dataclass(frozen=True)
