@@ -65,7 +65,7 @@ def tiny_qwen_vae() -> AutoencoderKLQwenImage:
 
 
 def tiny_qwen_encoder() -> Qwen2_5_VLForConditionalGeneration:
-    """Two layers for text, one for pictures, which nobody shows it."""
+    """Two layers for text, one for pictures, which no test shows it."""
     size = len(tiny_qwen_tokenizer())
     text = {
         "vocab_size": size, "hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": 2,

@@ -6,9 +6,9 @@ import torch
 
 from families.family import frozen_reader
 from job.known_prompts import known_prompts
-from job.memory import memory_plan
 from job.progress import Progress, stage_progress
 from job.stage import Job
+from job.stages.memory import memory_plan
 from preprocess.workers.relay import relay
 from trainer.data.latent_cache import count_views
 from trainer.data.latent_store import LatentPlace, encode_dataset, encoding_dataset, latent_place

@@ -141,7 +141,7 @@ def in_diffusers(family: ModelFamily, path: Path, wanted: Tensor, bare: Tensor) 
         pipeline.unload_lora_weights()
 
 
-def test_its_family_is_told_from_attention_alone() -> None:
+def test_its_family_is_recognised_by_attention_alone() -> None:
     """SD3's blocks have the same names there, but at most 38 of them."""
     names = [("transformer", f"transformer_blocks.{number}.attn.to_q") for number in range(BLOCKS)]
     assert family_of_modules(names) == "qwen_image"

@@ -6,9 +6,9 @@ from typing import Any, cast
 import pytest
 import torch
 
-from job.memory import memory_plan
 from job.progress import Progress
 from job.stage import Job
+from job.stages.memory import memory_plan
 from settings.training import build_config
 from trainer.execution.peak_memory import StepMemory
 from trainer.memory_plan import MemoryPlan
@@ -39,7 +39,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         images.append(given[3].images)
         return MemoryPlan(StepMemory(2 * 10**9, 10**8, 5 * 10**9), 10**9, True, 2)
 
-    monkeypatch.setattr("job.memory.plan", give)
+    monkeypatch.setattr("job.stages.memory.plan", give)
     return images
 
 
