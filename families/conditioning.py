@@ -1,4 +1,4 @@
-"""What a denoiser reads beside noised latents and prompts: pictures, for ControlNet, inpainting and editing."""
+"""Additional inputs of a denoiser beside noised latents and prompts: for ControlNet, inpainting and editing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,18 +8,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Of B images. A family takes the parts that it knows, and refuses the others (`refuse_conditioning`).
+    """Additional inputs for B images. A family uses the parts that it supports, and refuses others
+    (`refuse_conditioning`).
 
-    `residuals`: added to the denoiser's own activations, in its order, as a ControlNet gives them (Zhang et al. 2023);
-    (B, C_i, h_i, w_i) each. The last is the middle block's where the denoiser has one. `image_latents`: (B, X, h, w),
-    set beside the noised latents: a masked picture with its mask, or a picture to edit.
+    `residuals`: added to the denoiser's activations, in its order, as by a ControlNet (Zhang et al. 2023); (B, C_i,
+    h_i, w_i) each. The last one is the middle block's where the denoiser has one. `image_latents`: (B, X, h, w),
+    concatenated with the noised latents: a masked image with its mask, or an image to edit.
     """
 
     residuals: tuple[Tensor, ...] = ()
     image_latents: Tensor | None = None
 
     def rows(self, first: int, last: int) -> "Conditioning":
-        """Images `first` up to but not including `last`."""
+        """Return the inputs of the images from `first` up to but not including `last`."""
         return Conditioning(
             tuple(each[first:last] for each in self.residuals),
             None if self.image_latents is None else self.image_latents[first:last],
@@ -27,13 +28,13 @@ class Conditioning:
 
     @property
     def parts(self) -> Sequence[str]:
-        """Names of those that are there."""
+        """Names of the parts that are present."""
         present = {"residuals": bool(self.residuals), "image_latents": self.image_latents is not None}
         return [name for name, there in present.items() if there]
 
 
 def refuse_conditioning(conditioning: Conditioning | None, family: str, known: Sequence[str] = ()) -> None:
-    """Raises ValueError for parts that the family does not read; they would have no effect."""
+    """Raises ValueError for parts that the family does not support and that would have no effect."""
     unread = [] if conditioning is None else [name for name in conditioning.parts if name not in known]
     if unread:
         raise ValueError(f"the denoiser of the family {family} does not read {' and '.join(unread)}")

@@ -1,16 +1,16 @@
-"""What a family wants where the user left a setting open."""
+"""A family's defaults for settings that the user left open."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class FamilyDefaults:
-    """Settings of a training by their names in the configuration (docs/settings.md).
+    """Defaults of a family by their names in the configuration (docs/settings.md).
 
-    `learning_rate`: peak of the adapter, for optimizers that do not find it themselves. `num_tokens`: new tokens for
-    each trigger word; 0: the trigger is a plain word. `fewest_tokens`: 0 where plain words are allowed.
-    `timestep_bias`: mean of the logit-normal draw; None: the noise process' own draws. `resolution`: side in pixels;
-    None: `native_resolution`.
+    `learning_rate`: peak of the adapter's rate, for optimizers without an estimate of their own. `num_tokens`: new
+    tokens for each trigger word; 0: the trigger is a plain word. `fewest_tokens`: 0 where plain words are allowed.
+    `timestep_bias`: mean of the logit-normal distribution; None: the noise process' own draws. `resolution`: side in
+    pixels; None: `native_resolution`.
     """
 
     learning_rate: float = 1e-4

@@ -2,4 +2,4 @@
 
 
 class BaseModelError(ValueError):
-    """A base model that cannot be found, read or used. The text names the remedy."""
+    """A base model that cannot be found, read or used. The message names the remedy."""

@@ -1,4 +1,4 @@
-"""What text encoders return for prompts, as one object with all that is done to a batch of it.
+"""Prompt features, as text encoders return them, with the operations on batches of them.
 
 Shapes: B prompts, L positions, D width of a position's features, P width of a pooled vector.
 """
@@ -13,25 +13,25 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class TextStream:
-    """Features of one encoder. `values`: (B, L, D). `mask`: bool (B, L), True at positions that count; None: all do."""
+    """Features of one encoder. `values`: (B, L, D). `mask`: bool (B, L), False at padding; None: no padding."""
 
     values: Tensor
     mask: Tensor | None = None
 
     @property
     def length(self) -> int:
-        """L."""
+        """The number of positions L."""
         return int(self.values.shape[1])
 
     @property
     def whole_mask(self) -> Tensor:
-        """(B, L), all True where there is no mask."""
+        """The mask (B, L), all True without padding."""
         if self.mask is not None:
             return self.mask
         return self.values.new_ones(self.values.shape[:2], dtype=torch.bool)
 
     def padded(self, length: int) -> "TextStream":
-        """With zeros behind, up to `length` positions, which do not count. Raises ValueError for a smaller length."""
+        """Pad with zeros to `length` positions, which the mask excludes. Raises ValueError for a smaller length."""
         missing = length - self.length
         if missing < 0:
             raise ValueError(f"{self.length} positions do not fit into {length}")
@@ -41,18 +41,18 @@ class TextStream:
         return TextStream(values, functional.pad(self.whole_mask, (0, missing)))
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "TextStream":
-        """`change` applied to the values and to the mask."""
+        """Apply `change` to the values and to the mask."""
         return TextStream(change(self.values), None if self.mask is None else change(self.mask))
 
     def unpadded(self) -> list[Tensor]:
-        """The positions that count, of each prompt: (Lᵢ, D)."""
+        """Return the positions of each prompt without padding: (Lᵢ, D)."""
         if self.mask is None:
             return list(self.values)
         return [values[mask] for values, mask in zip(self.values, self.mask, strict=True)]
 
     @staticmethod
     def joined(several: Sequence["TextStream"]) -> "TextStream":
-        """All their prompts. Shorter ones are padded to the longest, with a mask."""
+        """Concatenate streams along the batch. Shorter ones are padded to the longest, with a mask."""
         longest = max(each.length for each in several)
         alike = [each.padded(longest) for each in several]
         masked = any(each.mask is not None for each in alike)
@@ -64,11 +64,11 @@ class TextStream:
 
 @dataclass(frozen=True)
 class PromptFeatures:
-    """What the text encoders return for B prompts.
+    """Features of B prompts from the text encoders.
 
-    `prompt_embeds`: (B, L, D). `pooled_prompt_embeds`: (B, P), None where the denoiser reads none. `prompt_mask`:
-    (B, L), True at the positions that count; None where all of them do. `further`: streams of other encoders that the
-    denoiser reads apart from the first, by the family's own names; each has its own length.
+    `prompt_embeds`: (B, L, D). `pooled_prompt_embeds`: (B, P), None where the denoiser uses none. `prompt_mask`: (B,
+    L), False at padding; None: no padding. `further`: streams of other encoders that are separate inputs of the
+    denoiser, by the family's own names; each has its own length.
     """
 
     prompt_embeds: Tensor
@@ -78,13 +78,13 @@ class PromptFeatures:
 
     @classmethod
     def of_lengths(cls, rows: Sequence[Tensor], pooled: Tensor | None = None) -> "PromptFeatures":
-        """Of prompts that differ in length: (Lᵢ, D) each. There is always a mask."""
+        """Build from prompts of different lengths, (Lᵢ, D) each. There is always a mask."""
         several = [TextStream(row[None], row.new_ones((1, len(row)), dtype=torch.bool)) for row in rows]
         stream = TextStream.joined(several)
         return cls(stream.values, pooled, stream.mask)
 
     def __len__(self) -> int:
-        """B."""
+        """The number of prompts B."""
         return len(self.prompt_embeds)
 
     @property
@@ -94,44 +94,45 @@ class PromptFeatures:
 
     @property
     def length(self) -> int:
-        """L of the first stream."""
+        """The length L of the first stream."""
         return self.stream.length
 
     @property
     def mask(self) -> Tensor:
-        """(B, L) of the first stream, all True where there is no `prompt_mask`."""
+        """The mask (B, L) of the first stream, all True without padding."""
         return self.stream.whole_mask
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All values, without the masks: what carries gradients."""
+        """All values without the masks, as used for gradients."""
         pooled = () if self.pooled_prompt_embeds is None else (self.pooled_prompt_embeds,)
         return (self.prompt_embeds, *pooled, *(each.values for each in self.further.values()))
 
     def unpadded(self) -> list[Tensor]:
-        """The positions of the first stream that count, of each prompt: (Lᵢ, D)."""
+        """Return the positions of the first stream without padding, for each prompt: (Lᵢ, D)."""
         return self.stream.unpadded()
 
     def rows(self, indices: Tensor) -> "PromptFeatures":
-        """The features of some of the prompts, in the order of `indices` (N,); one may come several times."""
+        """Select prompts by `indices` (N,), which may repeat."""
         found = indices.to(self.prompt_embeds.device, non_blocking=True)
         return self._each(lambda tensor: tensor[found])
 
     def repeated(self, count: int) -> "PromptFeatures":
-        """Each prompt `count` times, one after the other."""
+        """Repeat each prompt `count` times in sequence."""
         return self.rows(torch.arange(len(self)).repeat_interleave(count))
 
     def to(self, device: torch.device) -> "PromptFeatures":
-        """On another device."""
+        """Move to another device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def padded(self, length: int) -> "PromptFeatures":
-        """The first stream as by `TextStream.padded`."""
+        """Pad the first stream, as `TextStream.padded`."""
         stream = self.stream.padded(length)
         return replace(self, prompt_embeds=stream.values, prompt_mask=stream.mask)
 
     def with_noise(self, noise: Tensor, strength: float) -> "PromptFeatures":
-        """c + strength · std(c) · noise (B, L, D) in the first stream, std over each prompt; padding stays as it is."""
+        """Add noise to the first stream: c + strength · std(c) · noise (B, L, D), std over each prompt; not to
+        padding."""
         embeds = self.prompt_embeds
         noise = noise.to(embeds, non_blocking=True)
         if self.prompt_mask is None:
@@ -143,9 +144,9 @@ class PromptFeatures:
 
     @staticmethod
     def joined(several: Sequence["PromptFeatures"]) -> "PromptFeatures":
-        """All their prompts: (B₁ + B₂ + …, L, D). Shorter ones are padded to the longest, with a mask.
+        """Concatenate along the batch: (B₁ + B₂ + …, L, D). Shorter features are padded to the longest, with a mask.
 
-        Raises ValueError where not all have the same parts.
+        Raises ValueError where the parts differ.
         """
         first = several[0]
         parts = {(each.pooled_prompt_embeds is not None, frozenset(each.further)) for each in several}

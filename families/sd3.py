@@ -1,7 +1,7 @@
 """Stable Diffusion 3 and 3.5: a transformer trained by flow matching (Esser et al. 2024).
 
-Three text encoders, of which the two CLIPs learn new words. T5, where the base has it, reads the prompt without the
-placeholder tokens: its rows are large and its encoder deep, so that new ones learn poorly there.
+It has three text encoders, of which the two CLIPs get new tokens. T5, where the base has it, encodes the prompt without
+the placeholder tokens: its rows are large and its encoder deep, so that new ones would be learned poorly.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ from families.parts.latents import decoded, freeze, posterior_moments, posterior
 from families.parts.placeholder_tokens import without_placeholders
 
 T5_LENGTH = 256
-"""Tokens of the prompt that T5 reads (§5.3 trains with 77 and samples with 77 to 256; diffusers uses 256)."""
+"""Number of prompt tokens for T5 (§5.3 trains with 77 and samples with 77 to 256; diffusers uses 256)."""
 
 
 class SD3:
@@ -70,7 +70,7 @@ class SD3:
 
     @classmethod
     def load(cls, source: BaseModelSource, options: LoadingOptions) -> "SD3":
-        """Open the base, with T5 where it has one. Raises BaseModelError when it cannot be opened or used."""
+        """Load the base, with T5 where it has one. Raises BaseModelError when it cannot be loaded or used."""
         refuse_diffusion_options(source, options)
         t5 = {} if _has_t5(source) else {"text_encoder_3": None, "tokenizer_3": None}
         return cls(open_pipeline(StableDiffusion3Pipeline, source, options, **t5))
@@ -88,7 +88,7 @@ class SD3:
 
     @property
     def idle_modules(self) -> tuple[str, ...]:
-        """In the last block the text's queries get no answer that is used: only its keys and values are read."""
+        """Layers of the last block whose output is unused: of its text stream only keys and values are read."""
         return (f"transformer_blocks.{self.denoiser.config.num_layers - 1}.attn.add_q_proj",)
 
     @property
@@ -102,7 +102,7 @@ class SD3:
 
     @property
     def largest_side(self) -> int | None:
-        """As many patches as it has positions for: 3072 for SD3, 6144 for SD3.5 medium."""
+        """The side for the number of position embeddings: 3072 for SD3, 6144 for SD3.5 medium."""
         return int(self.denoiser.config.pos_embed_max_size * self.size_multiple)
 
     @property
@@ -129,7 +129,8 @@ class SD3:
         self.vae.to("cpu")
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
-        """Both CLIPs' penultimate states side by side, zeros up to T5's width, then T5's states: (B, 77 + 256, D)."""
+        """Concatenate both CLIPs' penultimate states along the width, padded to T5's, and append T5's: (B, 77 + 256,
+        D)."""
         outputs = [clip_output(*pair, prompts) for pair in zip(self.tokenizers, self.text_encoders, strict=True)]
         clip = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         pooled = torch.cat([output.text_embeds for output in outputs], dim=-1)
@@ -138,7 +139,7 @@ class SD3:
         return PromptFeatures(torch.cat([clip, t5], dim=1), pooled)
 
     def _t5_states(self, prompts: Sequence[str]) -> Tensor:
-        """(B, 256, D); zeros where the base has no T5, as it is trained to do without."""
+        """Return T5's states (B, 256, D); zeros where the base has no T5, as in its training without."""
         encoder, tokenizer = self._pipeline.text_encoder_3, self._pipeline.tokenizer_3
         if encoder is None:
             return torch.zeros(len(prompts), T5_LENGTH, self.denoiser.config.joint_attention_dim, device=self.device)
@@ -155,7 +156,7 @@ class SD3:
         sizes: Sequence[SizeConditioning],
         conditioning: Conditioning | None = None,
     ) -> Tensor:
-        """The transformer's prediction (B, C, h, w) in fp32. Sizes are ignored."""
+        """Return the transformer's prediction (B, C, h, w) in fp32. Sizes are ignored."""
         refuse_conditioning(conditioning, self.name)
         return self.denoiser(
             hidden_states=noised.to(prompts.prompt_embeds.dtype),
@@ -165,7 +166,7 @@ class SD3:
         ).sample.float()
 
     def pipeline(self) -> StableDiffusion3Pipeline:
-        """The pipeline over these modules, with this object's tokenizers."""
+        """Return the pipeline over these modules, with this object's tokenizers."""
         self._pipeline.tokenizer, self._pipeline.tokenizer_2 = self.tokenizers
         return self._pipeline
 

@@ -1,4 +1,4 @@
-"""SDXL's refiner: a second model for the last steps, with the second text encoder alone (Podell et al. 2023, §2.5)."""
+"""SDXL's refiner: a second model for the last steps, with the second text encoder only (Podell et al. 2023, §2.5)."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from families.parts.latents import freeze
 ASKED_AS = "refiner"
 PIPELINE = "StableDiffusionXLImg2ImgPipeline"
 LATENTS_OF = ("latent_channels", "scaling_factor", "latents_mean", "latents_std")
-"""What two VAEs must have in common for latents of one to be latents of the other."""
+"""Properties in which two VAEs must agree to share latents."""
 
 
 class SDXLRefiner:
@@ -29,7 +29,7 @@ class SDXLRefiner:
     name: ClassVar[str] = "SDXL's refiner"
 
     def __init__(self, pipeline: StableDiffusionXLImg2ImgPipeline) -> None:
-        """Raises ValueError for noise that is no diffusion's."""
+        """Raises ValueError for a noise process that is not a diffusion."""
         self._pipeline = pipeline
         self.text_encoders: list[Any] = [pipeline.text_encoder_2]
         self.tokenizers: list[Any] = [pipeline.tokenizer_2]
@@ -46,29 +46,29 @@ class SDXLRefiner:
         return self
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
-        """The penultimate hidden states (B, 77, D), and the projection (B, P)."""
+        """Return the penultimate hidden states (B, 77, D), and the projection (B, P)."""
         return self.encode_prompts_early(prompts, 0)
 
     def encode_prompts_early(self, prompts: Sequence[str], clip_skip: int) -> PromptFeatures:
-        """The same from `clip_skip` layers earlier; the projection is always that of the whole encoder."""
+        """As `encode_prompts`, from `clip_skip` layers earlier; the projection is always that of the whole encoder."""
         output = clip_output(self.tokenizers[0], self.text_encoders[0], prompts)
         features = PromptFeatures(self.encoder_states(0, output, clip_skip), output.text_embeds)
         return zeroed_where_empty(features, prompts) if self._pipeline.config.force_zeros_for_empty_prompt else features
 
     def encoder_states(self, number: int, output: Any, clip_skip: int) -> Tensor:
-        """The penultimate hidden states, or earlier ones."""
+        """Return the penultimate hidden states, or earlier ones by `clip_skip`."""
         return output.hidden_states[-2 - clip_skip]
 
     def pipeline(self) -> StableDiffusionXLImg2ImgPipeline:
-        """The pipeline over these modules."""
+        """Return the pipeline over these modules."""
         return self._pipeline
 
     def pipeline_inputs(self, wanted: PromptFeatures, unwanted: PromptFeatures) -> dict[str, Any]:
-        """The two prompts as arguments of that pipeline."""
+        """Return the two prompts as arguments of the pipeline."""
         return embeds_as_inputs(wanted, unwanted)
 
     def require_goes_with(self, base: ModelFamily) -> None:
-        """Raises BaseModelError where it could not go on with half-drawn latents of this base."""
+        """Raises BaseModelError when the refiner cannot continue from the latents of this base."""
         own, theirs = self._pipeline.vae, base.vae
         different = [name for name in LATENTS_OF if own.config.get(name) != theirs.config.get(name)]
         if different or len(own.config.block_out_channels) != len(theirs.config.block_out_channels):
@@ -84,9 +84,9 @@ class SDXLRefiner:
 
 
 def load_refiner(refiner: str, dtype: torch.dtype) -> SDXLRefiner:
-    """Open a refiner: a hub id or a folder in diffusers' layout.
+    """Load a refiner: a hub id or a folder in diffusers' layout.
 
-    Raises BaseModelError for what is none, cannot be opened, or is not allowed by the operator.
+    Raises BaseModelError for a model that is not a refiner, cannot be loaded, or is not allowed by the operator.
     """
     require_allowed(ASKED_AS, refiner)
     source = find_base_model(refiner, ASKED_AS)
@@ -120,7 +120,7 @@ def load_refiner(refiner: str, dtype: torch.dtype) -> SDXLRefiner:
 
 
 def _same_noise(one: Any, other: Any) -> bool:
-    """ᾱ_t of both, to a precision that no rounding reaches."""
+    """Whether both have the same ᾱ_t, to a tolerance above rounding."""
     alphas = getattr(other, "alphas_cumprod", None)
     if alphas is None or alphas.shape != one.alphas_cumprod.shape:
         return False

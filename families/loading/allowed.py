@@ -11,9 +11,9 @@ VARIABLE = "ALLOWED_BASE_MODELS"
 
 
 def require_allowed(name: str, text: str) -> None:
-    """Raises BaseModelError when the operator's list (the environment variable) does not have this base.
+    """Raises BaseModelError when the operator's list (the environment variable) does not contain this base.
 
-    `name`: of the input that says `text`: a hub id, a name, or a path. Without the variable everything is allowed.
+    `name`: the input with the value `text`: a hub id, a name, or a path. Without the variable everything is allowed.
     """
     patterns = patterns_in(os.environ.get(VARIABLE, ""))
     if patterns and not is_allowed(text, patterns):
@@ -23,14 +23,14 @@ def require_allowed(name: str, text: str) -> None:
 
 
 def patterns_in(text: str) -> tuple[str, ...]:
-    """The names and patterns of a list between commas or blanks."""
+    """Split a list of names and patterns at commas or blanks."""
     return tuple(text.replace(",", " ").split())
 
 
 def is_allowed(text: str, patterns: Sequence[str]) -> bool:
     """Whether a hub id, a name, or a path matches one of the patterns.
 
-    A path is compared as it is after links and `..` are followed.
+    Paths are compared after resolving links and `..`.
     """
     path = Path(os.path.expanduser(text))  # Path's own methods raise errors for unknown users and long names
     is_path = os.path.exists(path) or text.startswith(("/", "~", ".")) or ".." in path.parts

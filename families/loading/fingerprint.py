@@ -11,10 +11,10 @@ VALUES_PER_TENSOR = 16
 
 
 def fingerprint(denoiser: nn.Module) -> str:
-    """16 hex digits over names, shapes and a few bf16 values of every weight.
+    """Return 16 hex digits over names, shapes and a few bf16 values of every weight.
 
-    bf16, so that a base gives the same digits whether it was loaded in fp32 or bf16. Of a sharded base all
-    processes must ask together.
+    The values are bf16, so that a base has the same fingerprint when loaded in fp32 or bf16. For a sharded base all
+    ranks must call this together.
     """
     digest = hashlib.sha256()
     for name, parameter in denoiser.named_parameters():

@@ -1,4 +1,4 @@
-"""Opens a base with diffusers: a folder, a hub id, or a single file, with what the user overrides in its scheduler."""
+"""Loads a base with diffusers from a folder, a hub id, or a single file, with the user's scheduler options."""
 
 import inspect
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ diffusers_logging.disable_progress_bar()
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SingleFileComponentError)
 PredictionChoice = Literal["auto", "epsilon", "v_prediction"]
-"""auto: as the checkpoint says."""
+"""auto: as in the checkpoint."""
 
 
 @dataclass(frozen=True)
 class LoadingOptions:
-    """How a base is opened.
+    """Options for loading a base.
 
-    base_config: folder or hub id whose configurations and tokenizers belong to a single file. prediction_type: what the
-    model predicts, where its own scheduler says otherwise. zero_terminal_snr: rescale the noise schedule.
+    `base_config`: folder or hub id with the configuration and tokenizers of a single file. `prediction_type`: overrides
+    the scheduler's. `zero_terminal_snr`: rescale the noise schedule.
     """
 
     dtype: torch.dtype
@@ -36,11 +36,10 @@ class LoadingOptions:
 
 
 def open_pipeline(pipeline_class: Any, source: BaseModelSource, options: LoadingOptions, **parts: Any) -> Any:
-    """The base as a pipeline in `options.dtype`, on the CPU. Only safetensors are read.
+    """Load the base as a pipeline in `options.dtype`, on the CPU. Only safetensors are read.
 
-    `parts`: given to the pipeline instead of the base's own; None leaves one out.
-
-    Raises BaseModelError when it cannot be opened.
+    `parts`: passed to the pipeline in place of the base's own; None omits one. Raises BaseModelError when it cannot be
+    loaded.
     """
     try:
         if source.kind == "file":
@@ -62,8 +61,7 @@ def open_pipeline(pipeline_class: Any, source: BaseModelSource, options: Loading
 
 
 def half_precision_variant(source: BaseModelSource, parts: Sequence[str]) -> str | None:
-    """fp16 where those parts of a folder are there in that precision only, as people download it; None: the usual
-    files."""
+    """Return fp16 where the parts exist in a folder in that variant only; None: the default files."""
     if source.kind != "folder":
         return None
     names = [path.name for part in parts for path in Path(source.location, part).glob("*.safetensors")]
@@ -71,10 +69,10 @@ def half_precision_variant(source: BaseModelSource, parts: Sequence[str]) -> str
 
 
 def adapt_scheduler(pipeline: Any, options: LoadingOptions) -> None:
-    """Give a diffusion's pipeline the scheduler that the options ask for.
+    """Set the scheduler options of a diffusion pipeline.
 
-    Zero terminal SNR also needs samplers that start at the last timestep ("trailing", Lin et al. 2023, §3.3). A
-    scheduler that cannot do it gives way to DDIM.
+    Zero terminal SNR also requires samplers that start at the last timestep ("trailing", Lin et al. 2023, §3.3). A
+    scheduler that does not support it is replaced by DDIM.
     """
     scheduler_class, changes = type(pipeline.scheduler), dict[str, Any]()
     if options.prediction_type != "auto":
@@ -93,7 +91,7 @@ def takes_zero_terminal_snr(scheduler_class: Any) -> bool:
 
 
 def refuse_diffusion_options(source: BaseModelSource, options: LoadingOptions) -> None:
-    """Raises BaseModelError for options that mean nothing to flow matching."""
+    """Raises BaseModelError for options without meaning for flow matching."""
     if options.prediction_type != "auto":
         raise BaseModelError(
             f"prediction_type: {source.name} is trained by flow matching and predicts neither ε nor v; leave it out"
@@ -106,7 +104,7 @@ def refuse_diffusion_options(source: BaseModelSource, options: LoadingOptions) -
 
 
 def remedy_for(source: BaseModelSource, options: LoadingOptions, pipeline: str) -> str:
-    """What to check where a base cannot be opened. `pipeline`: its class."""
+    """Return the remedy for a base that cannot be loaded. `pipeline`: its class."""
     if source.kind == "file" and options.base_config is not None:
         return f"Does its base_config, {options.base_config}, describe this very architecture?"
     return {

@@ -1,4 +1,4 @@
-"""Where a base model comes from: the embedded one, a folder, a single file, or a hub id. No weights are loaded here."""
+"""Locates a base model: the embedded one, a folder, a single file, or a hub id. No weights are loaded here."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from fetching.hub_connection import require_hub
 
 INDEX = "model_index.json"
 LONGEST_NAME = 500
-"""Characters that an error shows."""
+"""Largest number of characters of a name in error messages."""
 
 EMBEDDED_BASE = "mini-sdxl"
 EMBEDDED_BASE_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "mini-sdxl"
@@ -25,9 +25,9 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True)
 class BaseModelSource:
-    """`name` is what the user wrote, `location` what the loader opens: a folder, a file, or a hub id.
+    """A located base. `name`: as the user wrote it. `location`: what the loader opens: a folder, a file, or a hub id.
 
-    `asked_as`: the input that says it, for errors.
+    `asked_as`: the name of the input, for errors.
     """
 
     name: str
@@ -37,10 +37,10 @@ class BaseModelSource:
 
 
 def find_base_model(base_model: str, asked_as: str = "base_model") -> BaseModelSource:
-    """Turn the text of `base_model`, or of the input that `asked_as` names, into a source.
+    """Locate `base_model`, the value of the input `asked_as`.
 
-    Raises BaseModelError when it is a path that does not exist, a file that is not safetensors, or a folder that
-    holds no diffusers pipeline.
+    Raises BaseModelError for a path that does not exist, a file that is not safetensors, or a folder without a
+    diffusers pipeline.
     """
     if base_model == EMBEDDED_BASE:
         return BaseModelSource(base_model, "folder", str(EMBEDDED_BASE_FOLDER), asked_as)
@@ -69,7 +69,7 @@ def find_base_model(base_model: str, asked_as: str = "base_model") -> BaseModelS
 
 
 def find_configuration(base_config: str) -> BaseModelSource:
-    """Turn the text of `base_config` into a source. Raises BaseModelError when it is neither folder nor hub id."""
+    """Locate `base_config`. Raises BaseModelError when it is neither a folder nor a hub id."""
     path = Path(os.path.expanduser(base_config))
     if os.path.isfile(path / INDEX):
         return BaseModelSource(base_config, "folder", str(path))
@@ -82,7 +82,7 @@ def find_configuration(base_config: str) -> BaseModelSource:
 
 
 def pipeline_class_name(source: BaseModelSource) -> str:
-    """The pipeline class that a folder's or hub model's index names. Raises BaseModelError without one."""
+    """Return the pipeline class in the index of a folder or hub model. Raises BaseModelError without one."""
     index = read_index(source)
     if not isinstance(index.get("_class_name"), str):
         raise BaseModelError(f"{source.asked_as}: {INDEX} of {source.name} names no pipeline (_class_name)")
@@ -90,7 +90,7 @@ def pipeline_class_name(source: BaseModelSource) -> str:
 
 
 def read_index(source: BaseModelSource) -> dict[str, Any]:
-    """What model_index.json of a folder or hub model says. Raises BaseModelError when it cannot be read."""
+    """Read model_index.json of a folder or hub model. Raises BaseModelError when it cannot be read."""
     path = Path(source.location) / INDEX if source.kind == "folder" else _fetch_index(source)
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
@@ -112,7 +112,7 @@ def _fetch_index(source: BaseModelSource) -> Path:
             f"{source.asked_as}: {source.name} on the hub has no {INDEX}, so it is no model in diffusers' layout. If "
             "it offers a single .safetensors checkpoint, download that and give its path."
         ) from error
-    except (OSError, ValueError) as error:  # no network, no such repository, gated, a name that is none
+    except (OSError, ValueError) as error:  # no network, no such repository, gated, an invalid name
         raise BaseModelError(
             f"{source.asked_as}: cannot load {source.name!r} from the hub: {type(error).__name__}: "
             f"{' '.join(str(error).split())} Check the spelling, the network, and for gated models the HF_TOKEN in the "

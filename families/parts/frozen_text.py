@@ -1,4 +1,4 @@
-"""Prompt features of language models that never learn: read once, kept on the CPU, the model freed."""
+"""Prompt features of frozen language models: computed once and cached on the CPU, after which the model is freed."""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
@@ -13,28 +13,30 @@ ReadPrompts = Callable[[Sequence[str]], PromptFeatures]
 
 
 class FrozenText:
-    """Features by prompt. The model is loaded only while prompts are read that are not known yet.
+    """A cache of features by prompt. The model is loaded only to encode prompts that are not cached.
 
-    Each prompt is read alone, so that its features do not depend on its neighbours.
+    Each prompt is encoded alone, so that its features do not depend on others in the batch.
     """
 
     def __init__(
         self, load: Callable[[], ReadPrompts], room: Callable[[], AbstractContextManager[None]] = nullcontext
     ) -> None:
-        """`load`: loads the model, and returns what reads one prompt with it. What it returns is dropped afterwards.
-        `room`: makes room in memory while prompts are read ahead, such as `aside`.
+        """`load`: loads the model, and returns a function that encodes a prompt. The function is dropped after use.
+
+        `room`: a context that frees memory while prompts are read ahead, such as `aside`.
         """
         self._load, self._room = load, room
         self._kept: dict[str, PromptFeatures] = {}
 
     def read_ahead(self, prompts: Sequence[str]) -> None:
-        """Read those that are not kept yet, and free the model."""
+        """Encode the prompts that are not cached, and free the model."""
         if self._missing(prompts):
             with self._room():
                 self._read(prompts)
 
     def features(self, prompts: Sequence[str], device: torch.device) -> PromptFeatures:
-        """One row for each prompt, on `device`. Prompts that `read_ahead` did not get are read beside the denoiser."""
+        """Return one row per prompt, on `device`. Prompts that were not read ahead are encoded with the denoiser in
+        memory."""
         self._read(prompts)
         return PromptFeatures.joined([self._kept[prompt] for prompt in prompts]).to(device)
 
@@ -54,13 +56,14 @@ class FrozenText:
 
 
 def reading_device() -> torch.device:
-    """Where text encoders read: this process's GPU, if there is one. A family may not know its own device yet."""
+    """Return the device for text encoders: this process's GPU, if there is one. The family may not have a device
+    yet."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 @contextmanager
 def aside(denoiser: nn.Module) -> Iterator[None]:
-    """The denoiser on the CPU meanwhile, where it lies on a GPU: a text encoder may be as large as it is."""
+    """Move the denoiser from the GPU to the CPU inside this context: a text encoder may be as large."""
     device = next(denoiser.parameters()).device
     if device.type != "cuda":
         yield

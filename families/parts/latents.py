@@ -1,4 +1,4 @@
-"""What families have in common in turning pictures into latents with AutoencoderKL (Rombach et al. 2022)."""
+"""Conversion of images to latents with AutoencoderKL (Rombach et al. 2022), shared by families."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def decoded(vae: Any, latents: Tensor) -> Tensor:
 
 
 def freeze(*modules: Any) -> None:
-    """Parts of a base never learn as such: adapters are put on them."""
+    """Freeze parts of a base: only adapters on them are trained."""
     for module in modules:
         if module is not None:
             module.requires_grad_(False).eval()

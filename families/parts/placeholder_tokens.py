@@ -1,6 +1,6 @@
-"""New words in the text encoders: a trigger word in a prompt becomes a row of placeholder tokens.
+"""Placeholder tokens in the text encoders, which replace trigger words in prompts.
 
-Textual inversion (Gal et al. 2022) with several vectors a concept, in every text encoder of the base.
+Textual inversion (Gal et al. 2022) with several vectors per concept, in every text encoder of the base.
 """
 
 import copy
@@ -14,16 +14,15 @@ from families.family import ModelFamily
 
 
 def placeholder_names(count: int, first: int = 0) -> list[str]:
-    """`<s0>`, `<s1>`, …: the names that Replicate's SDXL predictors use."""
+    """Return `<s0>`, `<s1>`, …, the names that Replicate's SDXL predictors use."""
     return [f"<s{index}>" for index in range(first, first + count)]
 
 
 def expand_triggers(prompt: str, triggers: Mapping[str, Sequence[str]]) -> str:
-    """Replace every trigger that stands as a whole word by its placeholder tokens.
+    """Replace every trigger that is a whole word by its placeholder tokens.
 
-    "Tokyo, TOK's hat" with {"TOK": ["<s0>", "<s1>"]} becomes "Tokyo, <s0><s1>'s hat". Case counts. Longer triggers
-    are tried first, so that "TOK2" is not read as "TOK". A trigger without tokens is a plain
-    word, and stays.
+    "Tokyo, TOK's hat" with {"TOK": ["<s0>", "<s1>"]} becomes "Tokyo, <s0><s1>'s hat". Case matters. Longer triggers
+    match first, so that "TOK2" is not read as "TOK". A trigger without tokens is a plain word, and stays.
     """
     triggers = {trigger: tokens for trigger, tokens in triggers.items() if tokens}
     if not triggers:
@@ -33,12 +32,13 @@ def expand_triggers(prompt: str, triggers: Mapping[str, Sequence[str]]) -> str:
 
 
 def without_placeholders(prompt: str) -> str:
-    """The prompt for an encoder that has no rows for them: "a photo of <s0><s1> at sea" becomes "a photo of at sea"."""
+    """Remove placeholders for an encoder without rows for them: "a photo of <s0><s1> at sea" becomes "a photo of at
+    sea"."""
     return " ".join(re.sub(r"<s\d+>", " ", prompt).split())
 
 
 def tokenizers_with(family: ModelFamily, names: Sequence[str]) -> list[Any]:
-    """Copies of the base's tokenizers that know these words too. Raises ValueError when a name exists already."""
+    """Return copies of the base's tokenizers with these tokens added. Raises ValueError when a name exists already."""
     taken: set[str] = set()
     for tokenizer in family.tokenizers:
         taken |= tokenizer.get_vocab().keys() & set(names)
@@ -51,7 +51,7 @@ def tokenizers_with(family: ModelFamily, names: Sequence[str]) -> list[Any]:
 
 
 class PlaceholderTokens:
-    """Adds rows to the vocabularies of a base, and takes them away again without a trace."""
+    """Adds rows to the vocabularies of a base, and removes them again completely."""
 
     def __init__(
         self,
@@ -62,9 +62,8 @@ class PlaceholderTokens:
     ) -> None:
         """`rows`: one tensor (n, d) for each text encoder, d its width; n = len(names).
 
-        `tokenizers`: what `tokenizers_with` makes of the names, where it is there already.
-
-        Raises ValueError when a name exists already or a shape does not fit.
+        `tokenizers`: the result of `tokenizers_with`, where it exists already. Raises ValueError when a name exists
+        already or a shape does not fit.
         """
         self._family = family
         self._tokenizers = list(family.tokenizers)
@@ -74,7 +73,7 @@ class PlaceholderTokens:
         if not self.names:  # every trigger is a plain word
             return
         extended = tokenizers or tokenizers_with(family, names)
-        for embedding, row in zip(self._embeddings, rows, strict=True):  # before anything is changed
+        for embedding, row in zip(self._embeddings, rows, strict=True):  # checked before anything is changed
             if tuple(row.shape) != (len(self.names), embedding.embedding_dim):
                 raise ValueError(
                     f"token embeddings of shape {tuple(row.shape)} do not fit the text encoder: "
@@ -90,18 +89,18 @@ class PlaceholderTokens:
 
     @property
     def vocabularies(self) -> list[Tensor]:
-        """The tables (V, d) of the base alone, one for each text encoder."""
+        """The embedding tables (V, d) of the base without new tokens, one for each text encoder."""
         return [embedding.weight.detach() for embedding in self._embeddings]
 
     def remove(self) -> None:
-        """Give the base its own vocabularies back: the very objects that it had."""
+        """Restore the base's own embeddings, as the same objects."""
         self._family.tokenizers[:] = self._tokenizers
         for encoder, embedding in zip(self._family.text_encoders, self._embeddings, strict=True):
             encoder.set_input_embeddings(embedding)
 
 
 def _with_rows(embedding: Any, ids: Sequence[int], rows: Tensor) -> nn.Embedding:
-    """A copy of `embedding` (V, d) that is long enough for `ids` and holds `rows` (n, d) there."""
+    """Return a copy of `embedding` (V, d), extended to contain `rows` (n, d) at `ids`."""
     table = embedding.weight.data
     longer = table.new_zeros(max(max(ids) + 1, len(table)), table.shape[1])
     longer[: len(table)] = table

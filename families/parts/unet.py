@@ -13,17 +13,17 @@ UNET_ADAPTER_MODULES: Mapping[str, tuple[str, ...]] = {
 
 
 def unet_resolution(pipeline: Any) -> int:
-    """Side in pixels of the square that the UNet was made for."""
+    """Return the side in pixels of the square that the UNet was trained for."""
     return int(pipeline.unet.config.sample_size * pipeline.vae_scale_factor)
 
 
 def unet_size_multiple(pipeline: Any) -> int:
-    """The VAE's reduction times the UNet's: 64 for SD1.5, 32 for SDXL."""
+    """Return the VAE's reduction times the UNet's: 64 for SD1.5, 32 for SDXL."""
     return int(pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1))
 
 
 def require_text_to_image(pipeline: Any, name: str) -> None:
-    """Raises BaseModelError for a UNet that reads more than noised latents: inpainting, editing, depth."""
+    """Raises BaseModelError for a UNet with additional inputs: inpainting, editing, depth."""
     channels, expected = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
     if channels != expected:
         kinds = {9: "an inpainting model", 8: "an image-editing model", 5: "a depth model"}

@@ -5,5 +5,5 @@ from torch.distributed.tensor import DTensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or all shards of a sharded one: then all processes must call this together."""
+    """Return the tensor, or all shards of a sharded one, for which all ranks must call this together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
