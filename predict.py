@@ -13,10 +13,10 @@ from cog import BaseRunner, Input, Path
 
 
 class Predictor(BaseRunner):
-    """The Cog predictor. The base stays loaded; LoRAs are put on it for one request and taken off again."""
+    """The Cog predictor. The base stays loaded; LoRAs are placed for one request and removed afterwards."""
 
     def setup(self, weights: Optional[Path] = None) -> None:
-        """`weights` (COG_WEIGHTS) are the LoRAs of every request that names none. Loads their base."""
+        """Load `weights` (COG_WEIGHTS), the LoRAs of every request that names none, and their base."""
         from service.quick_imports import quick_imports
 
         with quick_imports():

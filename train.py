@@ -22,16 +22,17 @@ class TrainingOutput(BaseModel):
 
 
 class Trainer:
-    """The Cog trainer. Each training is a process of its own: one that crashes or is cancelled takes nothing along."""
+    """The Cog trainer. Each training runs in a separate process, so that a crash or a cancellation does not affect the
+    server."""
 
     def setup(self) -> None:
-        """Nothing stays loaded between trainings. A variable of the operator that is wrong fails here."""
+        """Check the operator's environment variables. Nothing stays loaded between trainings."""
         from service.policy.policy import Policy
 
         Policy.from_environment()
 
     def run(self) -> str:
-        """Cog demands this method of every class; training goes through `train`."""
+        """Cog requires this method of every class; trainings use `train`."""
         raise RuntimeError("this is the trainer: POST to /trainings, or serve predict.py:Predictor for images")
 
     def train(

@@ -10,28 +10,29 @@ from typing import Any
 from benchmarks.record import Row, commit
 
 FINISHED = Path(__file__).resolve().parents[1] / "outputs" / "benchmarks"
-"""Not part of the repository."""
+"""A folder that is not part of the repository."""
 
 
 class Unfinished(Exception):
-    """As many runs as wanted were made, and some are missing yet."""
+    """Raised when the allowed number of runs is done, and some are still missing."""
 
 
 @dataclass
 class FinishedRuns:
-    """The runs in `folder`. `at_most`: how many new ones are made before Unfinished is raised; None: all.
+    """Finished runs in `folder`.
 
-    A run that was made with other settings is made again; one of another commit is not, and the commit stays with it.
+    `at_most`: number of new runs before Unfinished is raised; None: all. A run with other settings is repeated. A run
+    of another commit is kept, with that commit.
     """
 
     folder: Path
     at_most: int | None = None
     commits: set[str] = field(default_factory=set, init=False)
-    """At which the runs were made that were asked for."""
+    """Commits of the requested runs."""
     _made: int = field(default=0, init=False)
 
     def get(self, name: str, settings: Mapping[str, Any], measure: Callable[[], Row]) -> Row:
-        """The run `name`: from its file, else by `measure`, whose row must be JSON."""
+        """Return the run `name` from its file, else by `measure`, whose row must be JSON-serialisable."""
         path = self.folder / f"{re.sub(r'[^A-Za-z0-9.+=-]+', '-', name)}.json"
         wanted = json.loads(json.dumps(dict(settings), default=str))
         if path.exists():

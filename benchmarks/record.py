@@ -27,7 +27,7 @@ def write_record(name: str, rows: Sequence[Row], settings: Mapping[str, Any], fo
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, accelerator and versions: what figures depend on."""
+    """Return processor, cores, accelerator and versions, on which figures depend."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": _processor_name(),
@@ -39,7 +39,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that was measured, with + behind it where files differ from it; unknown outside a checkout."""
+    """Return the measured commit, with + where files differ from it; unknown outside a checkout."""
     answer = subprocess.run(
         ["git", "describe", "--always", "--abbrev=10", "--dirty=+"],
         cwd=RESULTS.parent,

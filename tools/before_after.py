@@ -31,7 +31,7 @@ CELL, MARGIN = 96, 22
 
 @dataclass(frozen=True)
 class Pictures:
-    """What one prompt gave, with the same seeds."""
+    """The samples of one prompt before and after, with the same seeds."""
 
     prompt: str
     before: list[Image.Image]
@@ -40,8 +40,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Training pictures; samples of the concept, alone and where no training picture shows it; and one sample each of
-    prompts that have nothing to do with it."""
+    """Training pictures; samples of the concept, alone and in new scenes; one sample for each unrelated prompt."""
 
     photos: list[Image.Image]
     concept: Pictures
@@ -63,7 +62,7 @@ def main() -> None:
 
 
 def compare(weights: Path, photos: Path, seed: int) -> Comparison:
-    """Draw everything."""
+    """Generate all samples."""
     artifact = Artifact.read(weights)
     if artifact.description is None:
         raise SystemExit(f"{weights}: not an artifact of this trainer")

@@ -63,7 +63,7 @@ def example() -> Iterator[tuple[str, bytes]]:
 
 
 def caption(background: str) -> str:
-    """What is not to be learned as a part of the concept is said: the unusual background, and not the usual one."""
+    """Return the caption. It names an unusual background, which is not part of the concept, but not the usual one."""
     return "a photo of TOK" if background == USUAL_BACKGROUND else f"a photo of TOK on a {background} background"
 
 

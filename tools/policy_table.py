@@ -13,7 +13,7 @@ BEGIN, END = "<!-- python -m tools.policy_table -->", "<!-- end -->"
 
 
 def tables() -> str:
-    """What the operator can change, in Markdown."""
+    """Return the tables of what the operator can change, in Markdown."""
     opened = ", ".join(f"`{name}`" for name in sorted(operators_settings()))
     lists = "\n".join(
         f"| `{variable}` | {', '.join(f'`{name}`' for name, of in LIST_OF.items() if of == variable)} "
@@ -29,7 +29,7 @@ def tables() -> str:
 
 
 def page(text: str) -> str:
-    """The page with the tables of today between its marks."""
+    """Replace the tables between the page's marks by current ones."""
     head, _, rest = text.partition(BEGIN)
     return f"{head}{BEGIN}\n\n{tables()}\n\n{END}{rest.partition(END)[2]}"
 

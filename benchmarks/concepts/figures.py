@@ -1,4 +1,4 @@
-"""Figures put together from random parts. A plan says what a figure is; every drawing of it has another pose."""
+"""Figures composed of random parts. A plan describes a figure; every drawing of it has another pose."""
 
 import math
 import random
@@ -28,8 +28,11 @@ MARKS = ("none", "belly", "button", "belt")
 
 @dataclass(frozen=True)
 class FigurePlan:
-    """What a figure is. `stretch`: width of the trunk by its height; `head_size`: its radius by the trunk's, 0 where
-    the face is on the trunk; `limbs`: thickness of arms and legs by the trunk's radius; `eyes`: one to three."""
+    """The description of a figure.
+
+    `stretch`: width of the trunk relative to its height; `head_size`: its radius relative to the trunk's, 0 where the
+    face is on the trunk; `limbs`: thickness of arms and legs relative to the trunk's radius; `eyes`: one to three.
+    """
 
     trunk: str
     head: str
@@ -53,12 +56,12 @@ class FigurePlan:
 
     @property
     def colours(self) -> tuple[Colour, ...]:
-        """Of its larger parts: what a ground must be told apart from."""
+        """Colours of its larger parts, from which a ground must be distinguishable."""
         return (self.skin.first, self.head_skin.first, self.second)
 
 
 def plan_figure(rng: random.Random) -> FigurePlan:
-    """A random figure."""
+    """Draw a random plan."""
     first = distinct_colour((WHITE, DARK), rng)
     second = distinct_colour((first,), rng)
     skin = plain(first) if rng.random() < 0.55 else random_fill(rng.choice(PATTERNS), first, second, rng)
@@ -87,7 +90,7 @@ def plan_figure(rng: random.Random) -> FigurePlan:
 
 
 def draw_figure(sheet: Sheet, plan: FigurePlan, place: Place, rng: random.Random) -> None:
-    """Put the figure into the place, which holds all of it; the generator gives the pose."""
+    """Draw the figure inside `place`, in a pose drawn from `rng`."""
     trunk = place.inside(0, 0.28 if plan.head_size else 0.1, 0.5 if plan.head_size else 0.62, 0, plan.stretch)
     head = trunk
     if plan.head_size:

@@ -27,12 +27,12 @@ from tools.mini_base.drawing.outlines import Place, Sheet
 PICTURES = 8
 SIDE = 96
 GROUNDS = ("red", "green", "blue", "yellow", "purple", "orange", "black", "white")
-"""Words of grounds; typical colours of them, which differ from picture to picture by at most GROUND_SPREAD."""
+"""Words of grounds with typical colours, from which those of pictures differ by at most GROUND_SPREAD."""
 GROUND_SPREAD = 10
 STYLED_SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon")
 FEWEST_GROUNDS = 4
 PAIR = ((0.29, 0.52, 0.29), (0.7, 0.54, 0.23))
-"""Centre and radius of each of two."""
+"""Centre and radius of each figure of a pair."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Concept:
     captions: tuple[str, ...]
 
     def captions_of(self, trigger: str) -> list[str]:
-        """The captions, naming the trigger word."""
+        """Return the captions with the trigger word."""
         return [caption.format(trigger=trigger) for caption in self.captions]
 
     def write_folder(self, folder: Path, trigger: str) -> Path:
-        """As diffusers reads it: pictures, and metadata.jsonl with the captions."""
+        """Write pictures and metadata.jsonl with the captions, as diffusers reads them."""
         folder.mkdir(parents=True)
         lines = []
         for index, (picture, caption) in enumerate(zip(self.pictures, self.captions_of(trigger), strict=True)):
@@ -64,7 +64,7 @@ class Concept:
         return folder
 
     def write_zip(self, path: Path, trigger: str) -> Path:
-        """As users upload it: each picture with its caption in a text file beside it."""
+        """Write a zip of pictures, each with its caption in a text file, as users upload it."""
         with zipfile.ZipFile(path, "w") as archive:
             for index, (picture, caption) in enumerate(zip(self.pictures, self.captions_of(trigger), strict=True)):
                 buffer = io.BytesIO()
@@ -75,7 +75,7 @@ class Concept:
 
 
 def draw_concept(seed: int) -> Concept:
-    """The concept of a seed, always the same. Kinds take turns: a figure, an object, a style, a pair."""
+    """Return the concept of a seed. Kinds take turns: a figure, an object, a style, a pair."""
     rng = random.Random(f"concept/{seed}")
     kind = tuple(KINDS)[seed % len(KINDS)]
     return KINDS[kind](seed, rng)
@@ -97,18 +97,18 @@ def _pair(seed: int, rng: random.Random) -> Concept:
 
 
 class Plan(Protocol):
-    """What a concept is."""
+    """The description of a concept."""
 
     @property
     def colours(self) -> tuple[Colour, ...]:
-        """What a ground must be told apart from."""
+        """Colours from which a ground must be distinguishable."""
 
 
 P = TypeVar("P", bound=Plan)
 
 
 def _standing_out(plan: Callable[[random.Random], P], rng: random.Random) -> P:
-    """A plan that stands out from several grounds."""
+    """Return a plan that is distinguishable from several grounds."""
     while len(_told_apart((planned := plan(rng)).colours)) < FEWEST_GROUNDS:
         pass
     return planned
@@ -116,14 +116,14 @@ def _standing_out(plan: Callable[[random.Random], P], rng: random.Random) -> P:
 
 @dataclass(frozen=True)
 class PairPlan:
-    """A figure, and another or an object."""
+    """Two figures, or a figure and an object."""
 
     first: FigurePlan
     second: FigurePlan | ObjectPlan
 
     @property
     def colours(self) -> tuple[Colour, ...]:
-        """Of both."""
+        """The colours of both."""
         return (*self.first.colours, *self.second.colours)
 
 
@@ -139,7 +139,7 @@ def _thing(
     draw: Callable[[Sheet, random.Random], None],
     rng: random.Random,
 ) -> Concept:
-    """A concept that is a thing: it looks the same in all pictures, but for its pose and the ground."""
+    """Draw a concept that is a thing: it looks the same in all pictures, except for its pose and the ground."""
     grounds = _grounds(colours, rng)
     pictures, captions = [], []
     for index in range(PICTURES):
@@ -202,7 +202,7 @@ def _grounds(colours: tuple[Colour, ...], rng: random.Random) -> tuple[str, ...]
 
 
 def _told_apart(colours: tuple[Colour, ...]) -> list[str]:
-    """The words of grounds that differ clearly from all these colours."""
+    """Return the words of grounds that differ clearly from all `colours`."""
     return [word for word in GROUNDS if all(distance(COLOURS[word], colour) >= DISTINCT for colour in colours)]
 
 
@@ -212,7 +212,7 @@ def _ground_colour(word: str, rng: random.Random) -> Colour:
 
 
 def contact_sheet(seeds: tuple[int, ...]) -> Image.Image:
-    """The concepts of the seeds, a row each."""
+    """Draw the concepts of the seeds, one row each."""
     sheet = Image.new("RGB", (PICTURES * SIDE, len(seeds) * SIDE), "white")
     for row, seed in enumerate(seeds):
         for column, picture in enumerate(draw_concept(seed).pictures):

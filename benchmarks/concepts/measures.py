@@ -1,4 +1,4 @@
-"""What a training taught of a concept, measured on pictures and on their embeddings."""
+"""Measures of what a training learned of a concept, on pictures and on their embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -13,11 +13,12 @@ from evaluation.similarity import mean_paired_similarity, mean_self_similarity, 
 from tools.mini_base.drawing.colours import COLOURS, lab
 
 BORDER = 0.06
-"""Width of the border by whose colours a ground is judged, as a share of the side."""
+"""Width of the border whose colours determine a ground, as a share of the side."""
 LEAST_SHARE_OF_BORDER = 0.6
 COMPARED_SIDE = 32
 COPIED = 0.5
-"""A sample is a copy when it is at most this much as far from a training picture as any two of them are apart."""
+"""A sample is a copy when its distance to a training picture is at most this share of the smallest distance between two
+of them."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Measures:
     copies: float
 
     def row(self) -> dict[str, float]:
-        """By name, rounded."""
+        """Return the rounded measures by name."""
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
@@ -44,25 +45,24 @@ SMALLER_IS_BETTER = ("copies",)
 
 
 def likeness(samples: Tensor, pictures: Tensor) -> float:
-    """Unit vectors (N, width) and (M, width), M ≥ 2: their mean cosine, by that of the pictures to each other."""
+    """Mean cosine of samples (N, width) and pictures (M, width), M ≥ 2, relative to that of the pictures to each other.
+    Unit vectors."""
     return mean_similarity(samples, pictures) / mean_self_similarity(pictures)
 
 
 def gain(after: Tensor, before: Tensor, pictures: Tensor) -> float:
-    """How much likelier samples have become: unit vectors (N, width), (N, width) and (M, width)."""
+    """Gain in likeness of samples `after` over `before`: unit vectors (N, width), (N, width) and (M, width)."""
     return likeness(after, pictures) - likeness(before, pictures)
 
 
 def kept(after: Tensor, before: Tensor) -> float:
-    """Unit vectors (N, width) of the same prompts and seeds: mean cosine of those that belong together."""
+    """Mean paired cosine of samples of the same prompts and seeds: unit vectors (N, width)."""
     return mean_paired_similarity(after, before)
 
 
 def ground_of(picture: Image.Image) -> str | None:
-    """The word of GROUNDS that most of the border's pixels are nearest to; None where no word has enough of them.
-
-    No model judges: the border's colours do.
-    """
+    """Return the word of GROUNDS that is nearest to most of the border's pixels, None where no word has enough of
+    them."""
     pixels = np.asarray(picture.convert("RGB"))
     width = max(1, round(BORDER * picture.width))
     inner = np.zeros(pixels.shape[:2], dtype=bool)
@@ -76,7 +76,7 @@ def ground_of(picture: Image.Image) -> str | None:
 
 
 def on_asked_ground(pictures: Sequence[Image.Image], asked: Sequence[str]) -> float:
-    """Share of the pictures whose ground is the one that was asked for."""
+    """Share of the pictures on the ground in `asked`."""
     return sum(ground_of(picture) == word for picture, word in zip(pictures, asked, strict=True)) / len(pictures)
 
 
@@ -89,7 +89,7 @@ def copies(samples: Sequence[Image.Image], pictures: Sequence[Image.Image]) -> f
 
 
 def _small(pictures: Sequence[Image.Image]) -> Tensor:
-    """(N, pixels), 0 to 1."""
+    """Return reduced pictures (N, pixels), 0 to 1."""
     size = (COMPARED_SIDE, COMPARED_SIDE)
     reduced = [np.asarray(one.convert("RGB").resize(size, Image.Resampling.BOX), dtype=np.float32) for one in pictures]
     return torch.from_numpy(np.stack(reduced)).flatten(1) / 255

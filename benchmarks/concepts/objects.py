@@ -1,4 +1,4 @@
-"""Objects of everyday life, with random patterns and colours: always the same object, seen a little differently."""
+"""Everyday objects with random patterns and colours: the same object, slightly varied in each picture."""
 
 import random
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ def _handle(x: float, y: float, outer: float, inner: float) -> Outline:
 
 BODY, SECOND, ACCENT = 0, 1, 2
 Piece = tuple[Outline, int]
-"""An area and which of the object's fills it has; in the order of drawing."""
+"""An area and the number of its fill, in the order of drawing."""
 OBJECTS: dict[str, tuple[Piece, ...]] = {
     "mug": ((_handle(0.62, 0, 0.42, 0.24), SECOND), (_box(-0.75, -0.7, 0.6, 0.8), BODY),
             (_box(-0.75, -0.78, 0.6, -0.55), ACCENT)),
@@ -60,7 +60,8 @@ OBJECTS: dict[str, tuple[Piece, ...]] = {
 
 @dataclass(frozen=True)
 class ObjectPlan:
-    """What an object is: of OBJECTS, with its fills (BODY, SECOND, ACCENT), line and perhaps an emblem on its body."""
+    """The description of an object: one of OBJECTS, with its fills (BODY, SECOND, ACCENT), line and an optional
+    emblem."""
 
     kind: str
     fills: tuple[Fill, Fill, Fill]
@@ -70,13 +71,13 @@ class ObjectPlan:
 
     @property
     def colours(self) -> tuple[Colour, ...]:
-        """Of its larger parts: what a ground must be told apart from."""
+        """Colours of its larger parts, from which a ground must be distinguishable."""
         body, second, _ = self.fills
         return (body.first, second.first, *(() if body.pattern == "plain" else (body.second,)))
 
 
 def plan_object(rng: random.Random) -> ObjectPlan:
-    """A random object: its body is always patterned or bears an emblem."""
+    """Draw a random plan. The body is always patterned or has an emblem."""
     first = distinct_colour((WHITE, DARK), rng)
     second = distinct_colour((first,), rng)
     accent = distinct_colour((first, second), rng)
@@ -88,7 +89,7 @@ def plan_object(rng: random.Random) -> ObjectPlan:
 
 
 def draw_object(sheet: Sheet, plan: ObjectPlan, place: Place, rng: random.Random) -> None:
-    """Put the object into the place, a little turned."""
+    """Draw the object inside `place`, slightly rotated."""
     turned = Place(
         place.x, place.y, place.radius * 0.9, place.angle + rng.uniform(-0.15, 0.15), rng.uniform(0.95, 1.05)
     )

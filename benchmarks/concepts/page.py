@@ -49,7 +49,7 @@ def mean_of(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def summary(rows: Sequence[Row]) -> list[Row]:
-    """Mean, worst and spread of each way to train; `rows` have `way`, `concept`, `seed` and the measures."""
+    """Return mean, worst and spread of each way to train. `rows` have `way`, `concept`, `seed` and the measures."""
     table: list[Row] = []
     for way in dict.fromkeys(row["way"] for row in rows):
         own = [row for row in rows if row["way"] == way]
@@ -68,7 +68,7 @@ def summary(rows: Sequence[Row]) -> list[Row]:
 
 
 def by_concept(rows: Sequence[Row]) -> list[Row]:
-    """A row a concept and way to train: means of the training seeds."""
+    """Return a row for each concept and way to train: means over the training seeds."""
     table: list[Row] = []
     for concept in _values(rows, "concept"):
         for way in _values(rows, "way"):
@@ -97,5 +97,5 @@ def _rounded(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _values(rows: Sequence[Row], column: str) -> list[Any]:
-    """Each once, in order."""
+    """Return the distinct values of a column, in order."""
     return list(dict.fromkeys(row[column] for row in rows))

@@ -35,13 +35,15 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "learning.md"
 STEPS = 500
 DEFAULTS, THEIRS = "train.py, defaults", "diffusers' script"
 THEIR_BATCH, THEIR_RATE, THEIR_TOKEN_RATE = 4, 1e-4, 1e-3
-"""As our defaults and the field's."""
+"""Batch size and rates of diffusers' script: our defaults, which are common."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to train. `train(concept, folder, steps, seed)` leaves its files in the folder, which does not exist yet;
-    with other `settings`, a finished run is made again."""
+    """A way to train. `train(concept, folder, steps, seed)` writes its files to the folder, which does not exist yet.
+
+    A finished run with other `settings` is repeated.
+    """
 
     name: str
     train: Callable[[Concept, Path, int, int], None]
@@ -60,7 +62,7 @@ def ours(name: str, config: Path | None = None) -> Way:
 
 
 def theirs(command: Sequence[Path]) -> Way:
-    """diffusers' script, at the field's usual rates. It has one prompt for all pictures."""
+    """Train by diffusers' script, at common rates. It takes one prompt for all pictures."""
     changes = {"train_batch_size": THEIR_BATCH, "learning_rate": THEIR_RATE, "text_encoder_lr": THEIR_TOKEN_RATE}
 
     def train(concept: Concept, folder: Path, steps: int, seed: int) -> None:
@@ -72,7 +74,7 @@ def theirs(command: Sequence[Path]) -> Way:
 
 
 def ways(arguments: argparse.Namespace) -> list[Way]:
-    """What is compared."""
+    """Return the ways that are compared."""
     chosen = [ours(DEFAULTS), *(ours(f"train.py, {path.name}", path) for path in arguments.configs)]
     if arguments.script:
         launcher = [arguments.launcher.resolve()] if arguments.launcher else []
@@ -82,7 +84,7 @@ def ways(arguments: argparse.Namespace) -> list[Way]:
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained and by what it is judged. `evaluator`: mini-sdxl, a hub id or a folder, of a CLIP."""
+    """What is trained and how it is measured. `evaluator`: mini-sdxl, or a hub id or folder of a CLIP."""
 
     seeds: tuple[int, ...]
     training_seeds: int
@@ -91,7 +93,7 @@ class Job:
 
 
 def measured(chosen: Sequence[Way], job: Job, finished: FinishedRuns) -> list[Row]:
-    """A row a way, concept and training seed."""
+    """Return a row for each way, concept and training seed."""
     judge, base = cache(partial(_judge, job.evaluator)), base_fingerprint(EMBEDDED_BASE_FOLDER)
     rows: list[Row] = []
     for concept in map(draw_concept, job.seeds):

@@ -1,10 +1,9 @@
-"""Which concepts may be used for what. A setting that was chosen on a concept says nothing about others when it is
-judged on that concept again."""
+"""Seeds for tuning and for reporting. A setting that was chosen on a concept must not be judged on that concept."""
 
 TUNING = tuple(range(16))
-"""For choosing settings."""
+"""Seeds for choosing settings."""
 REPORTING = tuple(range(1000, 1016))
-"""For reporting alone: nothing may be chosen by what these show, and no other file may name one of them."""
+"""Seeds for reporting only: nothing may be chosen by their results, and no other file may contain one of them."""
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

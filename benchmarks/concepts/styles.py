@@ -18,7 +18,8 @@ MOSAIC_CELLS = 16
 
 @dataclass(frozen=True)
 class StylePlan:
-    """What a style is. `texture`: the pattern of every shape, in the palette's colours; `rendering`: of RENDERINGS."""
+    """The description of a style. `texture`: the pattern of every shape, in the palette's colours; `rendering`: one of
+    RENDERINGS."""
 
     first: Colour
     second: Colour
@@ -30,13 +31,13 @@ class StylePlan:
 
     @property
     def colours(self) -> tuple[Colour, ...]:
-        """Of what is drawn: what a ground must be told apart from."""
+        """Colours of the drawing, from which a ground must be distinguishable."""
         outer = self.second if self.texture != "none" or self.rendering in ("double line", "scattered") else self.first
         return (self.first, outer, self.line.colour)
 
 
 def plan_style(rng: random.Random) -> StylePlan:
-    """A random style."""
+    """Draw a random plan."""
     first = distinct_colour((), rng)
     second = distinct_colour((first,), rng)
     line = Stroke(distinct_colour((first,), rng, 45), rng.uniform(0.025, 0.05))
@@ -47,7 +48,7 @@ def plan_style(rng: random.Random) -> StylePlan:
 def draw_in_style(
     plan: StylePlan, shape: str, ground: Colour, place: Place, side: int, rng: random.Random
 ) -> Image.Image:
-    """One of SHAPES in the style, `side` × `side` pixels."""
+    """Draw one of SHAPES in the style, `side` × `side` pixels."""
     sheet = Sheet(side, plain(ground))
     fill = plain(plan.first)
     if plan.texture in PATTERNS:

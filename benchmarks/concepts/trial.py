@@ -1,4 +1,4 @@
-"""One training of one concept, and what it taught."""
+"""One training of a concept, and its measures."""
 
 import random
 import zlib
@@ -18,21 +18,21 @@ SAMPLES_OF_A_GROUND = 2
 UNRELATED_PROMPTS = 16
 
 Embed = Callable[[Sequence[Image.Image]], Tensor]
-"""Pictures → unit vectors (N, width)."""
+"""Embeds pictures to unit vectors (N, width)."""
 
 
 class ConceptJudge:
-    """Draws the untrained base once, and scores trainings against it and the training pictures."""
+    """Samples the untrained base once, and scores trainings against it and the training pictures."""
 
     def __init__(self, embed: Embed, base: Draw, trigger: str) -> None:
-        """`base` draws without any training."""
+        """`base` samples from the base without any training."""
         self._embed, self._base, self._trigger = embed, base, trigger
         generator = random.Random(0)
         self._unrelated = [full_caption(evaluation_scene(generator)) for _ in range(UNRELATED_PROMPTS)]
         self._unrelated_before: Tensor | None = None
 
     def measure(self, concept: Concept, draw: Draw) -> Measures:
-        """What the training taught that `draw` draws with."""
+        """Measure the training that `draw` samples from."""
         subjects = self.subjects(concept, SAMPLES)
         asked = [word for word in concept.grounds for _ in range(SAMPLES_OF_A_GROUND)]
         elsewhere = [on_ground(one, word) for one, word in zip(self.subjects(concept, len(asked)), asked, strict=True)]
@@ -49,7 +49,7 @@ class ConceptJudge:
         )
 
     def subjects(self, concept: Concept, count: int) -> list[str]:
-        """So many prompts for the concept, which name no ground."""
+        """Return `count` prompts for the concept without a ground."""
         return [concept.subjects[index % len(concept.subjects)].format(trigger=self._trigger) for index in range(count)]
 
     def _before(self) -> Tensor:
@@ -59,13 +59,13 @@ class ConceptJudge:
 
 
 def fingerprint(concept: Concept) -> int:
-    """Of the pictures and captions: a run on others is another run."""
+    """Return a fingerprint of pictures and captions: a run on other data is not the same run."""
     data = b"".join(picture.tobytes() for picture in concept.pictures) + "".join(concept.captions).encode()
     return zlib.crc32(data)
 
 
 def base_fingerprint(base: Path) -> int:
-    """Of the weights of a base's folder."""
+    """Return a fingerprint of the weights in a base's folder."""
     value = 0
     for path in sorted(base.rglob("*.safetensors")):
         value = zlib.crc32(path.read_bytes(), value)

@@ -1,1 +1,1 @@
-"""What trainings teach: ablations, and comparisons with other trainers."""
+"""Benchmarks of learning: ablations, and comparisons with other trainers."""

@@ -46,7 +46,7 @@ MEASURED = (*SCORES, "steps/s")
 
 
 def main() -> None:
-    """Train what is missing; when nothing is, write table and record."""
+    """Train the missing runs; when none is missing, write table and record."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=int, help="stop after so many new runs")
@@ -80,13 +80,14 @@ def measure_all(seeds: int, finished: FinishedRuns, only: str = "") -> list[Row]
 
 
 def measure(settings: Mapping[str, Any], judge: Callable[[], LearningJudge]) -> Row:
-    """Train and score. Steps a second are of processor time, which other processes change less than the clock's."""
+    """Train and score. Speed is in steps per second of CPU time, which depends less on other processes than wall
+    time."""
     with tempfile.TemporaryDirectory() as folder:
         output = OutputFolder.create(Path(folder) / "out")
         config = build_config(settings)
         times = [time.process_time() for each in run(config, [EXAMPLE], output) if each.step and not each.warning]
         artifact = Artifact.read(output.weights)
-    judging, sampler = judge(), _sampler()  # the judge draws the bare base: before anything is loaded
+    judging, sampler = judge(), _sampler()  # the judge samples the base, so it comes first
     sampler.load(artifact)
     try:
         scores = judging.score(sampler_draw(sampler), config.trigger_word, str(config.class_word))
@@ -96,7 +97,7 @@ def measure(settings: Mapping[str, Any], judge: Callable[[], LearningJudge]) -> 
 
 
 def sampler_draw(sampler: Sampler) -> Draw:
-    """Drawing with whatever is on the sampler: each prompt with the next seed."""
+    """Return a function that samples with the sampler's current weights, each prompt with the next seed."""
 
     def draw(prompts: Sequence[str]) -> list[Image.Image]:
         requests = [
@@ -135,7 +136,7 @@ def _available(variant: Variant) -> bool:
 
 
 def _summary(variant: Variant, rows: Sequence[Row]) -> Row:
-    """Means, and of the scores the standard deviation over seeds."""
+    """Return means, and the standard deviation of scores over seeds."""
     means = {name: statistics.mean(row[name] for row in rows) for name in MEASURED}
     spread = {f"{name} ±": statistics.stdev(row[name] for row in rows) if len(rows) > 1 else 0.0 for name in SCORES}
     return {"group": variant.group, "option": variant.name, **means, **spread}

@@ -29,7 +29,7 @@ SCORES = ("concept", "prompt", "prior")
 
 
 def write_page(path: Path, rows: Sequence[Row], reference: Mapping[str, Any], seeds: int) -> None:
-    """One table; the first row is the reference."""
+    """Write the table, whose first row is the reference."""
     silent = ("base_model", "evaluate", "num_validation_images")
     shown = ", ".join(f"{name} {value}" for name, value in reference.items() if name not in silent)
     told = "\n".join(wrap(shown, 118))
@@ -54,6 +54,6 @@ def _cell(row: Row, reference: Row, name: str, seeds: int) -> str:
 
 
 def differs(row: Row, reference: Row, name: str, seeds: int) -> bool:
-    """Whether a mean over seeds is further from the reference's than STANDARD_ERRORS of the difference."""
+    """Whether a mean over seeds differs from the reference by more than STANDARD_ERRORS of the difference."""
     error = ((row[f"{name} ±"] ** 2 + reference[f"{name} ±"] ** 2) / seeds) ** 0.5
     return row is not reference and abs(row[name] - reference[name]) > STANDARD_ERRORS * error

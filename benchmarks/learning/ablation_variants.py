@@ -16,12 +16,12 @@ REFERENCE: Mapping[str, Any] = {
     "num_validation_images": 0,
     "evaluate": "false",
 }
-"""The trainer's defaults, with the rates that so small a base takes, and a short run."""
+"""The trainer's defaults, with rates for so small a base, and a short run."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """`changes` to the reference."""
+    """A variant with `changes` to the reference."""
 
     group: str
     name: str
@@ -29,7 +29,7 @@ class Variant:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that is set."""
+        """All settings of the variant."""
         return {**REFERENCE, **self.changes}
 
 

@@ -1,4 +1,4 @@
-"""Ways to train the same thing: ours, and diffusers' advanced SDXL script, each as a process of its own."""
+"""Ways to train the same concept: this trainer, and diffusers' advanced SDXL script, each in a separate process."""
 
 import json
 import os
@@ -21,14 +21,14 @@ DEMO = PROJECT / "configs" / "demo.yaml"
 CLASS_WORD = "figure"
 BATCH, RANK, RATE, TOKEN_RATE, SIDE = 8, 8, 2e-3, 2e-2, 64
 FASTEST = ("--cache_latents",)
-"""diffusers' script with all that makes it fast where memory is plenty."""
+"""Options with which diffusers' script is fastest where memory is sufficient."""
 DOCUMENTED = ("--gradient_checkpointing",)
-"""As the command in its README has it, which caches no latents."""
+"""The options of the command in its README, which caches no latents."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Of one process: wall time and processor time in seconds, peak resident memory in MB."""
+    """Resource usage of one process: wall time and CPU time in seconds, peak resident memory in MB."""
 
     seconds: float
     megabytes: float
@@ -37,9 +37,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to train. `train(folder, steps, seed)` leaves a LoRA and embeddings in the folder, which does not exist.
+    """A way to train. `train(folder, steps, seed)` writes a LoRA and embeddings to the folder, which does not exist
+    yet.
 
-    `settings`: with others, a finished run is made again.
+    A finished run with other `settings` is repeated.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Contender:
 
 
 def same_job() -> list[object]:
-    """Our options for what diffusers' script is asked to do."""
+    """Return this trainer's options for the job of diffusers' script."""
     return [
         *("--class_word", CLASS_WORD, "--lr_scheduler", "constant", "--lr_warmup_steps", 0),
         *("--learning_rate", RATE, "--token_learning_rate", TOKEN_RATE, "--train_batch_size", BATCH, "--rank", RANK),
@@ -56,17 +57,15 @@ def same_job() -> list[object]:
 
 
 def demo_job() -> list[object]:
-    """What a user of this base is given: configs/demo.yaml, with its batch and rank said again."""
+    """Return the options of configs/demo.yaml, the preset for this base, with batch size and rank stated explicitly."""
     return ["--config", DEMO, "--train_batch_size", BATCH, "--rank", RANK]
 
 
 def our_training(
     options: Sequence[object], data: Path = EXAMPLE, base: Path | str = EMBEDDED_BASE, before: Sequence[object] = ()
 ) -> Callable[[Path, int, int], Usage]:
-    """`python train.py` without samples or evaluation, which the other side is not asked for either.
-
-    `before`: what runs the script.
-    """
+    """Train by `python train.py` without samples or evaluation, which diffusers' script does not make either. `before`:
+    the command that runs the script."""
 
     def train(folder: Path, steps: int, seed: int) -> Usage:
         arguments = [*options, "--max_train_steps", steps, "--seed", seed, "--output", folder]
@@ -114,7 +113,7 @@ def their_training(
 
 
 def run_measured(command: Sequence[object], folder: Path) -> Usage:
-    """Run a command to its end. Raises RuntimeError with the end of what it said when it fails."""
+    """Run a command to its end. Raises RuntimeError with the end of its output when it fails."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryFile("w+") as said:
         started = time.monotonic()
@@ -134,7 +133,7 @@ def unpack_example(folder: Path) -> Path:
     """The example in diffusers' imagefolder layout: pictures and metadata.jsonl with the captions."""
     folder.mkdir()
     with zipfile.ZipFile(EXAMPLE) as archive:
-        archive.extractall(folder)  # our own file
+        archive.extractall(folder)  # a file of this repository
     lines = []
     for path in sorted(folder.glob("*.png")):
         sidecar = path.with_suffix(".txt")

@@ -22,7 +22,8 @@ def judge_of(photos: Path, protocol: Protocol) -> LearningJudge:
 
 
 def draw_of(folder: Path, protocol: Protocol) -> Draw:
-    """Drawing with the LoRA and the embeddings in `folder`; the trigger word stands for the placeholder tokens."""
+    """Return a function that samples with the LoRA and the embeddings in `folder`, with placeholder tokens for the
+    trigger."""
     pipeline = _pipeline()
     pipeline.load_lora_weights(str(folder), weight_name=next(name for name in LORA_FILES if (folder / name).exists()))
     rows = load_file(next(folder.glob("*emb*.safetensors")))

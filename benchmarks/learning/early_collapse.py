@@ -32,7 +32,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 STEPS = (10, 20, 40, 80, 160)
 SAMPLES, INFERENCE_STEPS, GUIDANCE_SCALE = 8, 15, 1.5
 TOLERANCE = 0.05
-"""What the mean over eight samples may be off."""
+"""Tolerance of a mean over eight samples."""
 
 
 def measure(settings: Mapping[str, Any], steps: Sequence[int] = STEPS) -> list[dict[str, float]]:
@@ -52,7 +52,7 @@ def measure(settings: Mapping[str, Any], steps: Sequence[int] = STEPS) -> list[d
 
 
 def fell(rows: Sequence[Mapping[str, float]]) -> list[str]:
-    """What was less like concept or base than both were before: empty is well."""
+    """Return the steps at which samples were less similar to concept or base than the floor. Empty without a collapse."""
     floor = rows[0]["to_concept"] - TOLERANCE
     return [
         f"step {row['step']}: {name} {row[name]:.3f} < {floor:.3f}"

@@ -15,7 +15,7 @@ from tools.mini_base.world import COLOURS, evaluation_scene, full_caption
 
 @dataclass(frozen=True)
 class Protocol:
-    """How much is drawn, and in how many denoising steps."""
+    """Number of samples and of denoising steps."""
 
     concept_samples: int = 8
     samples_of_a_background: int = 2
@@ -24,7 +24,7 @@ class Protocol:
 
 
 Draw = Callable[[Sequence[str]], list[Image.Image]]
-"""One picture a prompt; the i-th with seed i."""
+"""Samples one picture per prompt; the i-th with seed i."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class LearningJudge:
     """Draws the untrained base once, and scores trainings against it and the training pictures."""
 
     def __init__(self, photos: Sequence[Image.Image], base: Draw, protocol: Protocol = Protocol()) -> None:
-        """`base` and what is scored draw with the protocol's `inference_steps`."""
+        """`base` and the scored functions sample with the protocol's `inference_steps`."""
         self._encoder, self._protocol = ClipEncoder(), protocol
         self._photos = self._encoder.embed(photos)
         generator = random.Random(0)
@@ -66,7 +66,7 @@ class LearningJudge:
         )
 
     def _right_backgrounds(self, draw: Draw, trigger: str, class_word: str) -> float:
-        """Each background in turn; right is a picture that is nearest to its own background's caption."""
+        """Share of samples that are nearest to the caption of their own background."""
         wanted = [colour for colour in COLOURS for _ in range(self._protocol.samples_of_a_background)]
         pictures = self._encoder.embed(draw([f"a photo of {trigger} on a {colour} background" for colour in wanted]))
         texts = self._encoder.embed_texts([f"a photo of a {class_word} on a {colour} background" for colour in COLOURS])
@@ -75,7 +75,7 @@ class LearningJudge:
 
 
 def pipeline_draw(pipeline: object, protocol: Protocol = Protocol()) -> Draw:
-    """Drawing through a plain diffusers pipeline."""
+    """Return a function that samples through a plain diffusers pipeline."""
 
     def draw(prompts: Sequence[str]) -> list[Image.Image]:
         generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]

@@ -45,7 +45,7 @@ from settings.record import read_settings_file
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "versus-diffusers.md"
 SHORT, LONG = 10, 50
-"""Steps of two runs whose difference is the time of a step, without start and end."""
+"""Numbers of steps of two runs. Their difference gives the time of a step, without start and end."""
 LEARNING_STEPS = 120
 PROTOCOL = Protocol(samples_of_a_background=1, inference_steps=15)
 THEIRS, OURS, OURS_DEMO = "diffusers' script", "ours, the same job", "ours, configs/demo.yaml"
@@ -160,7 +160,7 @@ def measure_learning(
 
 
 def _new(folder: Path) -> Path:
-    """A name that nothing has yet."""
+    """Return a path that does not exist yet."""
     return Path(tempfile.mkdtemp(dir=folder)) / "run"
 
 

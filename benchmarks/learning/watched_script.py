@@ -18,7 +18,7 @@ from accelerate import Accelerator
 
 
 def main() -> None:
-    """Run the script as if it had been started itself."""
+    """Run the script as if it were started directly."""
     result, script = Path(sys.argv[1]), Path(sys.argv[2])
     sys.path[0] = str(Path(__file__).resolve().parents[2])
     from trainer.execution.memory import resident_peak

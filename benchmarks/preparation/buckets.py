@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def row(count: int) -> dict[str, Any]:
-    """What becomes of so many photographs. Losses are shares of an image's area."""
+    """Return the bucket statistics of `count` photographs. Losses are shares of an image's area."""
     images = photograph_sizes(count)
     buckets = assign_buckets(images, BucketRules(RESOLUTION, STEP))
     losses = [crop_loss(*pair) for pair in zip(images, buckets, strict=True)]

@@ -22,7 +22,7 @@ from benchmarks.preparation.photographs import scaled_sizes, write_photographs
 from benchmarks.record import RESULTS, markdown, write_record
 from settings.command_line.parser import CommandParser
 
-if TYPE_CHECKING:  # what is measured is loaded in the processes that do it
+if TYPE_CHECKING:  # measured code is loaded in the measuring processes only
     from preprocess.workers.workers import Workers
 
 IMAGES_IN_A_SHARD = 1000
@@ -33,14 +33,14 @@ SHARD_CASES = (
     "shards/1000:5000x64@1x1", "shards/1000:5000x64@1x2", "shards/1000:5000x64@2x1",
     "shards/20:5000x64@1x2", "shards/20:20000x64@1x2",
 )  # fmt: skip
-"""As many images in more shards, and more images: time grows, memory must not."""
+"""The same number of images in more shards, and more images: time grows, memory must not."""
 _CASE = re.compile(r"(?:(?P<kind>shards)(?:/(?P<in_a_shard>\d+))?:)?(?P<count>\d+)x(?P<side>\d+)"
                    r"(?:@(?P<processes>\d+)x(?P<threads>\d+))?")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row. `in_a_shard`: images, None where they lie in a folder. `threads`: of each process, None: one a core."""
+    """One row. `in_a_shard`: images per shard, None for a folder. `threads`: of each process, None: one per core."""
 
     count: int
     side: int
@@ -50,7 +50,7 @@ class Case:
 
     @classmethod
     def parse(cls, text: str) -> "Case":
-        """Raises ValueError that shows the form."""
+        """Parse a case. Raises ValueError with the expected form."""
         match = _CASE.fullmatch(text)
         if match is None:
             raise ValueError(f"{text}: is no COUNTxSIDE, shards:COUNTxSIDE or shards/EACH:COUNTxSIDE, with or without "
@@ -60,7 +60,7 @@ class Case:
         return cls(int(match["count"]), int(match["side"]), in_a_shard, int(match["processes"] or 1), threads)
 
     def command(self, source: Path) -> list[str]:
-        """Of the processes that prepare; the first one prints its figures as JSON in its last line."""
+        """Return the command of the preparing processes. The main one prints its figures as JSON in the last line."""
         own = ["-m", "benchmarks.preparation.data", "--one", str(source), str(self.side), str(self.threads or 0)]
         if self.processes == 1:
             return [sys.executable, *own]
@@ -128,11 +128,11 @@ def pack_shards(photographs: Path, folder: Path, in_a_shard: int = IMAGES_IN_A_S
 
 
 Spent = tuple[float, float]
-"""By one process: seconds of its cores, and the peak of its memory in MB."""
+"""Resource usage of one process: CPU seconds, and its peak memory in MB."""
 
 
 def take_part(source: Path, side: int, threads: int | None) -> None:
-    """One process's part; the first one prints what `measure` found."""
+    """Run one process's part. The main process prints the result of `measure`."""
     from preprocess.workers.workers import SINGLE_PROCESS
     from trainer.distributed.launch import process_count
     from trainer.distributed.preparation_workers import run_worker, workers_of
@@ -152,7 +152,7 @@ def take_part(source: Path, side: int, threads: int | None) -> None:
 
 
 def spent_since(cpu: float) -> Spent:
-    """`cpu`: `time.process_time` at the start."""
+    """Return the usage since `cpu`, an earlier `time.process_time`."""
     from trainer.execution.memory import resident_peak
 
     return time.process_time() - cpu, resident_peak() / MEGABYTE

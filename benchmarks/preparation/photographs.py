@@ -67,7 +67,7 @@ class Scenery:
         self._grain = (generator.standard_normal((FIELD_SIDE, FIELD_SIDE), np.float32) * GRAIN).astype(np.int16)
 
     def photograph(self, size: Size, seed: int, index: int) -> Image.Image:
-        """The RGB picture of this size and number. The same arguments give the same pixels."""
+        """Return the RGB picture of this size and number. Equal arguments give equal pixels."""
         generator = np.random.default_rng((seed, index))
         behind, before, holes = (self._window(size, generator) for _ in range(3))
         light = np.where(holes > generator.integers(-30, 30), before, behind)
@@ -80,7 +80,7 @@ class Scenery:
         return self._cut(self._fields[generator.integers(FIELDS)], size, generator)
 
     def _cut(self, field: np.ndarray, size: Size, generator: np.random.Generator) -> np.ndarray:
-        """A window of that size somewhere in the field, mirrored or not: (height, width)."""
+        """Return a random window of that size, randomly mirrored: (height, width)."""
         left, top = (int(generator.integers(FIELD_SIDE - side + 1)) for side in size)
         window = field[top : top + size[1], left : left + size[0]]
         return window[:, ::-1] if generator.random() < 0.5 else window
@@ -90,7 +90,7 @@ def _natural_field(generator: np.random.Generator) -> np.ndarray:
     """Brightness about 0, int16: (FIELD_SIDE, FIELD_SIDE)."""
     down, across = np.fft.fftfreq(FIELD_SIDE)[:, None], np.fft.rfftfreq(FIELD_SIDE)[None, :]
     frequency = np.hypot(down, across)
-    frequency[0, 0] = np.inf  # no constant part
+    frequency[0, 0] = np.inf  # removes the constant part
     white = generator.standard_normal((FIELD_SIDE, FIELD_SIDE))
     field = np.fft.irfft2(np.fft.rfft2(white) / frequency, (FIELD_SIDE, FIELD_SIDE))
     return np.asarray(field / field.std() * CONTRAST, np.int16)

@@ -117,7 +117,7 @@ FULL_SIZE: Mapping[str, Callable[[], Any]] = {"sdxl": sdxl, "sd15": sd15, "sd35"
 
 
 def clip(sizes: Mapping[str, Any]) -> CLIPTextConfig:
-    """With a vocabulary of the real length, whose special tokens are those of `tokenizer`."""
+    """Return a configuration with the real vocabulary size, whose special tokens are those of `tokenizer`."""
     words = tokenizer()
     return CLIPTextConfig(
         **sizes,
@@ -128,12 +128,12 @@ def clip(sizes: Mapping[str, Any]) -> CLIPTextConfig:
 
 
 def tokenizer() -> CLIPTokenizer:
-    """The embedded base's: of the same length for any prompt that matters here, 77."""
+    """Return the embedded base's tokenizer, which pads all prompts to the same length, 77."""
     return CLIPTokenizer.from_pretrained(EMBEDDED_BASE_FOLDER / "tokenizer")
 
 
 def scheduler(kind: Callable[..., Any], **settings: Any) -> Any:
-    """On the CPU, where all schedulers compute."""
+    """Create a scheduler on the CPU, where all schedulers compute."""
     with torch.device("cpu"):
         return kind(**settings)
 

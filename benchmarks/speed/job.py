@@ -48,7 +48,8 @@ def main() -> None:
 
 
 def phases_of(output: Path, steps: int) -> dict[str, float]:
-    """Seconds by phase of one job. `process`: what the job's own clock does not see: imports, start and end."""
+    """Return seconds by phase of one job. `process`: the time outside of the job's own clock: imports, start and
+    end."""
     command: list[object] = [sys.executable, "train.py", EXAMPLE, "--config", DEMO, "--output", output]
     started = time.monotonic()
     subprocess.run(
@@ -61,7 +62,7 @@ def phases_of(output: Path, steps: int) -> dict[str, float]:
 
 
 def forget_files(folders: Sequence[Path]) -> None:
-    """Take the files in these folders out of the operating system's memory, but for what has not been written yet."""
+    """Drop the files in these folders from the operating system's cache, except for unwritten data."""
     for folder in folders:
         for path in folder.rglob("*"):
             if path.is_file() and not path.is_symlink():

@@ -31,12 +31,12 @@ from settings.command_line.parser import CommandParser
 SEED = 7
 TRIGGER = "TOK"
 TOLERANCE = 1
-"""Of 255 levels, in fp32: the two sides draw the same images, or their times could not be compared."""
+"""Of 255 levels, in fp32: both sides must give equal images for their times to be comparable."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is drawn, and how often. `weights`: an artifact of ours for an SDXL base."""
+    """The samples to generate, and the number of repetitions. `weights`: an artifact for an SDXL base."""
 
     base_model: str
     weights: Path
@@ -78,7 +78,7 @@ def make_weights(folder: Path) -> Path:
 
 
 def measure(case: Case, folder: Path) -> list[dict[str, Any]]:
-    """A row for each thing that takes time. Raises AssertionError when base or images are not what they must be."""
+    """Return a row for each measured operation. Raises AssertionError when base or images are not as expected."""
     load = _median(case.pairs, lambda: Generation(_silent).prepare(None, case.base_model))
     generation = Generation(_silent)
     sampler = generation.prepare(None, case.base_model)
@@ -114,7 +114,7 @@ def measure(case: Case, folder: Path) -> list[dict[str, Any]]:
 
 
 def swap_times(sampler: Sampler, case: Case) -> tuple[float, float]:
-    """Median seconds to read and place the LoRA, and to restore the base: exactly, parameter by parameter."""
+    """Return the median seconds to read and place the LoRA, and to restore the base exactly."""
     parts = (sampler.family.denoiser, *sampler.family.text_encoders)
     before = [list(part.named_parameters()) for part in parts]
     kept = [[parameter.clone() for _, parameter in part.named_parameters()] for part in parts]
@@ -131,7 +131,7 @@ def swap_times(sampler: Sampler, case: Case) -> tuple[float, float]:
 
 
 def plain_diffusers(case: Case) -> tuple[Any, str]:
-    """diffusers' pipeline with the LoRA and its tokens as docs/artifact.md says, and the prompt that it reads."""
+    """Return diffusers' pipeline with the LoRA and its tokens as in docs/artifact.md, and its prompt."""
     cuda = torch.cuda.is_available()
     dtype = torch.bfloat16 if cuda else torch.float32
     location = find_base_model(case.base_model).location
@@ -152,7 +152,7 @@ def plain_diffusers(case: Case) -> tuple[Any, str]:
 
 
 def draw_plainly(pipeline: Any, prompt: str, case: Case) -> list[Image.Image]:
-    """The images of the request by one call of diffusers."""
+    """Generate the images of the request by one call of diffusers."""
     images: list[Image.Image] = pipeline(
         prompt,
         num_images_per_prompt=case.outputs,
@@ -164,7 +164,7 @@ def draw_plainly(pipeline: Any, prompt: str, case: Case) -> list[Image.Image]:
 
 
 def require_same_images(theirs: Sequence[Image.Image], ours: Sequence[Image.Image]) -> None:
-    """Raises AssertionError where an image differs by more than rounding; in bf16 on a GPU that is not asked."""
+    """Raises AssertionError where an image differs by more than rounding; not checked in bf16 on a GPU."""
     if torch.cuda.is_available():
         return
     for one, other in zip(theirs, ours, strict=True):
@@ -215,7 +215,7 @@ def _save(images: Sequence[Image.Image], folder: Path) -> None:
 
 
 def _silent(line: str) -> None:
-    """Swallows what the predictor says: printing is no part of what is measured."""
+    """Discard the predictor's messages, whose printing is not measured."""
 
 
 if __name__ == "__main__":

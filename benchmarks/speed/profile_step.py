@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def profiled(training: Training, steps: int, rows: int, trace: Path | None = None) -> list[dict[str, Any]]:
-    """A row for each of the most expensive operators, one for the others, and one for all."""
+    """Return a row for each of the most expensive operators, one for the others, and one for the total."""
     running = training.trainer.steps()
     for _ in range(WARM_UP):
         next(running)

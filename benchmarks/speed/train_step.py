@@ -100,7 +100,7 @@ def measure(base: str, cases: Sequence[Case], steps: int, scratch: Path) -> Iter
 
 
 class Bench:
-    """A base that trainings are put on one after the other, and photographs of every size that they ask for."""
+    """A base for consecutive trainings, and photographs of every size that they need."""
 
     def __init__(self, base: str, scratch: Path, photographs: int = PHOTOGRAPHS) -> None:
         self._base, self._scratch, self._photographs = base, scratch, photographs
@@ -112,7 +112,7 @@ class Bench:
         self._data: dict[int, tuple[PreparedDataset, list[CachedExample]]] = {}
 
     def begin(self, case: Case, steps: int) -> Training:
-        """Everything up to the first step."""
+        """Set up everything up to the first step."""
         config = build_config({
             "base_model": self._base,
             "class_word": "figure",
@@ -177,7 +177,8 @@ def time_steps(training: Training, steps: int, batch: int) -> dict[str, Any]:
 
 
 def _operations(training: Training) -> int:
-    """Of one step, uncompiled: the counter does not see into compiled code. Recomputed activations count."""
+    """Return the operations of one step without compilation, which the counter cannot see. Recomputed activations
+    count."""
     trainer = training.trainer
     batch = next(trainer.batches)
     with FlopCounterMode(display=False) as counter:
@@ -188,7 +189,7 @@ def _operations(training: Training) -> int:
 
 
 def _peak_operations() -> float | None:
-    """The card's, where it is known."""
+    """Return the card's peak rate, None where it is unknown."""
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()

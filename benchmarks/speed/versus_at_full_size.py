@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def compare(script: Sequence[Path], base: Path, resolution: int, batch: int, steps: int) -> Iterator[Row]:
-    """A row for each of the two, and ours by theirs."""
+    """Return a row for each of the two, and one with the ratio."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         photos, watched = captioned_photographs(folder / "photos", resolution), folder / "watched.json"
@@ -80,7 +80,7 @@ def compare(script: Sequence[Path], base: Path, resolution: int, batch: int, ste
 
 
 def captioned_photographs(folder: Path, resolution: int) -> Path:
-    """In diffusers' imagefolder layout, which ours reads too."""
+    """Write photographs in diffusers' imagefolder layout, which this trainer reads, too."""
     folder.mkdir()
     write_photographs(folder, scaled_sizes(PHOTOGRAPHS, resolution))
     lines = [

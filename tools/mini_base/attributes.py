@@ -87,7 +87,7 @@ class AttributeHeads(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(width, len(options)) for options in VALUES.values())
 
     def loss(self, vectors: Tensor, known: dict[str, Tensor], sharpness: float = 10.0) -> Tensor:
-        """Mean cross-entropy over the attributes that are known at all. `vectors`: (B, width), of unit length."""
+        """Return the mean cross-entropy over the known attributes. `vectors`: (B, width), of unit length."""
         terms = [
             functional.cross_entropy(sharpness * head(vectors), known[name], ignore_index=UNKNOWN)
             for name, head in zip(self.names, self.heads, strict=True)
@@ -96,7 +96,7 @@ class AttributeHeads(nn.Module):
         return torch.stack(terms).mean()
 
     def accuracy(self, vectors: Tensor, known: dict[str, Tensor]) -> dict[str, float]:
-        """Share read rightly, among those that are known."""
+        """Return the share of correct predictions among the known attributes."""
         return {
             name: float((head(vectors).argmax(-1) == known[name])[known[name] != UNKNOWN].float().mean())
             for name, head in zip(self.names, self.heads, strict=True)

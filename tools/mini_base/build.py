@@ -1,4 +1,4 @@
-"""Rebuilds the embedded base model from nothing, in order; what is done already is kept, what was interrupted goes on.
+"""Rebuilds the embedded base model from scratch, in order. Finished stages are kept, interrupted ones continue.
 
 python -m tools.mini_base.build [--stage STAGE] [--work DIR] [--assets DIR]
 """
@@ -21,7 +21,7 @@ WORK = Path(__file__).resolve().parents[2] / "outputs" / "mini-base-build"
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the build. It is done when `result` exists in the work folder."""
+    """A stage of the build. It is finished when `result` exists in the work folder."""
 
     result: str
     run: Callable[[Path], None]

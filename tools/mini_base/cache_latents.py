@@ -1,4 +1,4 @@
-"""Draws the UNet's training pictures once and keeps what does not change: latents, sizes and text features."""
+"""Renders the UNet's training pictures once and caches latents, sizes and text features."""
 
 import random
 from dataclasses import dataclass

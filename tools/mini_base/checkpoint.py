@@ -24,7 +24,7 @@ def save(folder: Path, step: int, modules: Mapping[str, nn.Module], optimizer: t
 
 
 def restore(folder: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> int:
-    """Load the last checkpoint and give its step; 0 when there is none."""
+    """Load the last checkpoint and return its step; 0 without one."""
     path = folder / "checkpoint.safetensors"
     if not path.exists():
         return 0

@@ -1,4 +1,4 @@
-"""How exactly the VAE restores pictures that no training saw, by kind.
+"""Measures how exactly the VAE restores pictures outside of its training data, by kind.
 
 python -m tools.mini_base.evaluate_vae [--base FOLDER] [--pictures FOLDER ...]
 """
@@ -69,7 +69,7 @@ def psnr(restored: Tensor, pixels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def restore(vae: AutoencoderKL, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
-    """What the VAE makes of pictures of one size, and the pictures: each (B, 3, H, W) in [-1, 1]."""
+    """Return the restored pictures of one size, and the pictures: each (B, 3, H, W) in [-1, 1]."""
     pixels = to_tensor(pictures)
     restored = [vae.decode(vae.encode(part).latent_dist.mean).sample for part in pixels.split(BATCH)]
     return torch.cat(restored), pixels

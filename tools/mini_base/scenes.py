@@ -29,13 +29,13 @@ PLACES = {
     "at the bottom": (0.5, 0.7),
 }
 HOLLOW = ("ring", "moon", "arrow")
-"""Shapes with no room for a face."""
+"""Shapes without room for a face."""
 GENERIC_NOUNS = ("figure", "object", "shape", "thing")
 CREATURE_NOUNS = ("figure", "creature", "monster", "character")
 PREFIXES = ("", "a photo of ", "a picture of ", "a drawing of ")
 HELD_OUT_SHARE = 16
 MOST_SHRUNK = 0.8
-"""Of a thing's radius, where it has parts that stand out."""
+"""Factor of a thing's radius where it has protruding parts."""
 TWO_THINGS, WITH_PARTS, OUTLINED, PATTERNED = 0.15, 0.3, 0.25, 0.35
 SOMEWHERE, GROUND_PATTERNED = 0.25, 0.15
 

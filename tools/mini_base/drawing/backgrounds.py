@@ -1,4 +1,4 @@
-"""Places that things stand in: each begins a sheet."""
+"""Backgrounds: scenes in which things are placed. Each begins a sheet."""
 
 import random
 from collections.abc import Callable
@@ -125,7 +125,7 @@ SCENERY: dict[str, Callable[[int, random.Random], Sheet]] = {
     "in a room": _room,
     "under the stars": _night,
 }
-"""By what a caption says."""
+"""Functions by their phrase in a caption."""
 TONES: dict[str, tuple[str, ...]] = {
     "at the beach": ("light blue", "beige", "blue"),
     "in a meadow": ("light blue", "green"),
@@ -136,4 +136,4 @@ TONES: dict[str, tuple[str, ...]] = {
     "in a room": ("beige", "brown"),
     "under the stars": ("dark blue", "black"),
 }
-"""The words of colours that a place is drawn in: what stands there has others."""
+"""Colour words of each scene. Things in it have other colours."""

@@ -1,4 +1,4 @@
-"""Any colour, and the word that is nearest to it."""
+"""Names of colours: the nearest colour word for any colour."""
 
 import random
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ def random_colour(rng: random.Random) -> Colour:
 
 
 def colour_named(name: str, rng: random.Random) -> Colour:
-    """A random colour that anybody would call by this word, one of COLOURS."""
+    """Return a random colour that is clearly named by this word of COLOURS."""
     red, green, blue = rng.choice(_called(name))
     return red, green, blue
 
@@ -91,7 +91,8 @@ def _distances(colours: np.ndarray) -> np.ndarray:
 
 @cache
 def _called(name: str) -> tuple[Colour, ...]:
-    """Colours on a grid that are called by the word: its typical one, and those clearly nearer to it than to others."""
+    """Return colours on a grid that are named by the word: its typical one, and those clearly nearer to it than to
+    others."""
     steps = np.arange(8, 256, 12)
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     distances = _distances(grid)

@@ -23,7 +23,7 @@ TRAINING = (
     "gravel.png",
 )
 EVALUATION = ("chelsea.png", "coffee.png", "rocket.jpg")
-"""Of which no training ever sees a pixel."""
+"""Photographs that no training uses."""
 MOST_REDUCED = 4.0
 """A square is reduced by at most this factor."""
 

@@ -50,7 +50,7 @@ def make_text_encoders(tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, CLIPTex
 
 
 def token_ids(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
-    """(B, TRAINED_LENGTH)."""
+    """Return token ids (B, TRAINED_LENGTH)."""
     return tokenizer(
         captions, padding="max_length", max_length=TRAINED_LENGTH, truncation=True, return_tensors="pt"
     ).input_ids

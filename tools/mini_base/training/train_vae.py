@@ -18,10 +18,10 @@ from tools.mini_base.training.muon import Muon, hidden_matrices
 BATCH_SIZE = 16
 LEARNING_RATE = 5e-3
 OTHERS_LEARNING_RATE = 1.5e-3
-"""Of what is no matrix; see `muon`."""
+"""The learning rate of parameters that are not matrices; see `muon`."""
 WARMUP_STEPS = 100
 DECAYING_SHARE = 0.3
-"""Of the steps: the last ones, over which the learning rate falls to nothing."""
+"""Share of the last steps, in which the learning rate decays to 0."""
 SQUARES_WEIGHT = 2.0
 EDGES_WEIGHT = 0.5
 PERCEPTION_WEIGHT = 0.02
@@ -50,7 +50,7 @@ def make_vae() -> AutoencoderKL:
 
 
 class Perception(nn.Module):
-    """What the evaluator's image tower sees in pictures: its hidden states after each layer."""
+    """A perceptual distance: compares the hidden states of the evaluator's image tower after each layer."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
