@@ -98,7 +98,7 @@ SCROLLED = re.compile(r"^DIV scroll |^T(ABLE|BODY|HEAD|R|H|D) ")
 
 @dataclass(frozen=True)
 class Browser:
-    """Chromium without a window, and the questions that every page has to answer."""
+    """Headless Chromium, with checks that apply to every page."""
 
     driver: Chrome
 
@@ -111,7 +111,7 @@ class Browser:
         self.driver.get(page.as_uri())
 
     def run(self, script: str) -> Any:
-        """What the function body `script` returns in the page."""
+        """Return the result of the function body `script` in the page."""
         return self.driver.execute_script(script)
 
     def wait_for(self, condition: str, seconds: float = 5) -> None:
@@ -121,15 +121,15 @@ class Browser:
         )
 
     def scroll_through(self) -> None:
-        """Pass every part of the page before the eye, so that what waits for that is loaded, and return to the top."""
+        """Scroll through the page, so that lazy content is loaded, and return to the top."""
         self.driver.execute_async_script(SCROLL_THROUGH)
 
     def complaints(self) -> list[str]:
-        """What the console said since the last question: errors, uncaught exceptions, refused loads."""
+        """Return console messages since the last call: errors, uncaught exceptions, blocked loads."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def overflowing(self) -> list[str]:
-        """What is wider than the window, or than the box it stands in: tag, class, and by how many pixels."""
+        """Return elements wider than the window or their container: tag, class, and excess in pixels."""
         return list(self.run(OVERFLOWING))
 
     def faint_texts(self) -> list[str]:

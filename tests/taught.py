@@ -1,4 +1,4 @@
-"""For tests of learning: train on pictures, and see how like them the samples are, before and after."""
+"""For tests of learning: trains on pictures, and compares samples with them before and after."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def train(data: Path, output: Path, changes: Mapping[str, Any]) -> Artifact:
 
 @dataclass(frozen=True)
 class Taught:
-    """Of one trigger: embeddings of its pictures, and of samples of its prompts without and with the artifact."""
+    """Embeddings for one trigger: of its pictures, and of samples of its prompts without and with the artifact."""
 
     photos: Tensor
     before: Tensor
@@ -49,7 +49,7 @@ class Taught:
 
     @property
     def itself(self) -> float:
-        """Likeness of the pictures to each other: what is best."""
+        """Similarity of the pictures to each other, the upper bound for samples."""
         return mean_self_similarity(self.photos)
 
     def likeness(self, photos: Tensor | None = None) -> float:

@@ -1,6 +1,6 @@
-"""What went wrong in the trainers that this one descends from, each once, asserted on our own code.
+"""Regression tests for bugs of the trainers that this one is derived from.
 
-Named by symptom. Those of file formats, data intake and predictor stand with their own tests.
+Tests are named by symptom. Those of file formats, data intake and predictor are in their own folders.
 """
 
 import math

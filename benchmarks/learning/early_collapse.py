@@ -52,7 +52,7 @@ def measure(settings: Mapping[str, Any], steps: Sequence[int] = STEPS) -> list[d
 
 
 def fell(rows: Sequence[Mapping[str, float]]) -> list[str]:
-    """Return the steps at which samples were less similar to concept or base than the floor. Empty without a collapse."""
+    """Return the steps with samples less similar to concept or base than the floor. Empty without a collapse."""
     floor = rows[0]["to_concept"] - TOLERANCE
     return [
         f"step {row['step']}: {name} {row[name]:.3f} < {floor:.3f}"

@@ -1,4 +1,4 @@
-"""LoRA files as other trainers write them, made anew by their rules: which layers, which names, types, and header.
+"""Writes LoRA files by the rules of other trainers: adapted layers, names, dtypes, and header.
 
 The rules were read in the trainers' sources:
 kohya sd-scripts (networks/lora.py, lora_sd3.py, library/sai_model_spec.py): all Linear and 1 × 1 convolutions inside of
@@ -39,7 +39,7 @@ TEXT_CLASSES, TRANSFORMER, CONVOLUTIONAL = (
 
 @dataclass
 class ForeignFile:
-    """What is written, and what it means: the change of each weight, by component and path."""
+    """The tensors of a file, and the weight changes that they stand for, by component and path."""
 
     header: dict[str, str]
     dtype: torch.dtype
@@ -136,7 +136,7 @@ TOOLS: Mapping[str, Callable[[ModelFamily], ForeignFile]] = {
 
 
 def apply(changes: Mapping[tuple[str, str], Tensor], family: ModelFamily) -> None:
-    """Put the changes into the base's own weights: what every tool has to come to."""
+    """Apply the changes to the base's own weights: the expected result of every tool."""
     modules = components(family)
     for (component, path), change in changes.items():
         layer: Any = modules[component].get_submodule(path)
@@ -194,7 +194,8 @@ def _sizes(layer: Any) -> tuple[int, list[int]]:
 
 
 def _in_text_model(path: str) -> str:
-    """The path in the CLIP of the transformers that these tools pin, which had everything but a projection in there."""
+    """Return the path in CLIP of the transformers version that these tools pin, in which everything but a projection
+    had the prefix."""
     return path if path.startswith(("text_model.", "text_projection")) else f"text_model.{path}"
 
 

@@ -1,4 +1,4 @@
-"""Which names ComfyUI's and A1111's loaders know, by the rules that both build their tables from.
+"""Names that the loaders of ComfyUI and A1111 know, by the rules that both build their tables from.
 
 ComfyUI (comfy/lora.py, comfy/utils.py) takes, with `_` for `.`:
     lora_unet_ + the module's path in Stability's original UNet,
@@ -83,13 +83,13 @@ def original_unet_names(config: Any) -> Iterator[tuple[str, str]]:
 
 
 def comfyui_unet(config: Any) -> set[str]:
-    """What may stand before `.lora_up.weight`, `.diff` … for a UNet."""
+    """Return the names before `.lora_up.weight`, `.diff` … that ComfyUI knows for a UNet."""
     pairs = list(original_unet_names(config))
     return {_kohya("lora_unet_", name) for pair in pairs for name in pair}
 
 
 def a1111_unet(config: Any, family: str) -> dict[str, str]:
-    """The same for A1111, with diffusers' path of the module that it means."""
+    """Return the names that A1111 knows, with diffusers' path of the module."""
     return {
         _kohya("lora_unet_", original if family == "sdxl" else path): path
         for original, path in original_unet_names(config)

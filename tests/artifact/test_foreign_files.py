@@ -72,7 +72,8 @@ def files(base: ModelFamily, tmp_path: Path) -> Mapping[str, Path]:
 
 @torch.no_grad()
 def effect(base: ModelFamily, artifacts: Sequence[Artifact]) -> list[Tensor]:
-    """What the base says with the files on it: to random latents, and to a prompt with their words."""
+    """Return the base's outputs with each of the files loaded: for random latents, and for a prompt with their trigger
+    words."""
     torch.manual_seed(0)
     inputs = unet_inputs(base)
     placed = PlacedArtifacts(base, artifacts)

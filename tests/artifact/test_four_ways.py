@@ -50,7 +50,7 @@ def old_configuration(folder: Path) -> Path:
 
 
 def by_diffusers(base_model: Path, weights: Path, embeddings: Path) -> StableDiffusionXLPipeline:
-    """What docs/artifact.md tells users of diffusers to write."""
+    """Generate the images by the code for diffusers in docs/artifact.md."""
     pipe = StableDiffusionXLPipeline.from_pretrained(base_model, dtype=torch.float32, add_watermarker=False)
     pipe.load_lora_weights(weights.parent, weight_name=weights.name)
     rows = load_file(embeddings)

@@ -1,4 +1,4 @@
-"""Layers of every kind: the change that they mean, in float64 or by another library; round trips; odd key sets."""
+"""Layers of every kind: their change, compared with float64 formulas or another library; round trips; invalid keys."""
 
 import math
 from pathlib import Path

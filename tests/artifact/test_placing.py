@@ -1,4 +1,4 @@
-"""Artifacts of every kind on the base: what they change, several at once, failed loads, and the way back."""
+"""Artifacts of every kind on the base: their effect, several at once, failed loads, and the restored base."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The table of options: every one can be trained, and what stands out is what the seeds say."""
+"""The ablation table: every option can be trained, and differences are marked by their spread over seeds."""
 
 from pathlib import Path
 from typing import Any

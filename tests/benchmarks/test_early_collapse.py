@@ -1,4 +1,5 @@
-"""The bar of benchmarks/learning/early_collapse.py: samples are as like concept and base as both were before."""
+"""The threshold of benchmarks/learning/early_collapse.py: samples stay as similar to concept and base as both were
+before."""
 
 from benchmarks.learning.early_collapse import fell
 

@@ -1,4 +1,4 @@
-"""Finds what a reader of the documentation would type: blocks of Python, and commands of the shell."""
+"""Finds the executable blocks of the documentation: Python, and shell commands."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""A folder in which the documentation's commands run as they stand there, with small models and few steps."""
+"""A folder in which the documentation's commands are run with small models and few steps."""
 
 import os
 import re
@@ -49,7 +49,7 @@ class Sandbox:
             shutil.copy(self.weights.with_name(f"{name}.safetensors"), folder)
 
     def run(self, command: str) -> str:
-        """Run a shell command here; what it printed. Fails with its errors."""
+        """Run a shell command in the folder and return its output. Fails with its errors."""
         command = re.sub(r"^lora-trainer ", "python -m service ", command)
         command = re.sub(r"^((?:\w+=\S+ )*)python3? ", lambda match: f"{match[1]}{sys.executable} ", command)
         done = subprocess.run(["sh", "-ec", command], cwd=self.folder, capture_output=True, text=True, timeout=SECONDS)
@@ -93,7 +93,7 @@ class Sandbox:
 
 
 def program_of(command: str) -> str:
-    """What is started: a module, a script, or another program."""
+    """Return the program of a command: a module, a script, or another program."""
     words = [word for word in shlex.split(command) if not re.match(r"^\w+=", word)]
     if words[0] in ("python", "python3"):
         return words[2] if words[1] == "-m" else words[1]
@@ -137,7 +137,7 @@ def _with_tiny_values(words: list[str]) -> list[str]:
 
 
 def _is_read(word: str, words: list[str]) -> bool:
-    """Whether a LoRA file is an input: what convert and resize write is their second name."""
+    """Whether a LoRA file is an input. The second file of convert and resize is an output."""
     if program_of(shlex.join(words)) != "artifact":
         return True
     files = [each for each in words if each.endswith(".safetensors")]

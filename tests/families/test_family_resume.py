@@ -1,4 +1,4 @@
-"""Killed and resumed is uninterrupted, bit for bit, whatever the family: its own draws of timesteps included."""
+"""A killed and resumed run equals an uninterrupted one bit for bit, in every family, including its timestep draws."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The two invariants that keep the loop honest: the same curve as before, and the same curve by another route."""
+"""Two invariants of the training loop: the loss curve is unchanged, and equal with other micro-batches."""
 
 import json
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ def keep_gradients(trainable: Trainable, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def every_second(batches: Iterator[LatentBatch]) -> Iterator[LatentBatch]:
-    """Each batch twice: what the second one should have been is lost."""
+    """Yield every batch twice, so that every second batch is lost."""
     for batch in batches:
         yield batch
         yield batch

@@ -1,4 +1,4 @@
-"""Families differ in families/ alone: no other room asks which one it has, or names one."""
+"""Differences between families are in families/ only: no other package checks for a family or names one."""
 
 import ast
 from collections.abc import Iterator

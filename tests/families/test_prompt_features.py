@@ -1,4 +1,4 @@
-"""Prompt features of any length: what is padded does not count, and what is joined stays what it was."""
+"""Prompt features of any length: padding has no effect, and concatenation preserves the features."""
 
 import pytest
 import torch

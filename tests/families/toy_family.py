@@ -62,7 +62,7 @@ class ToyDenoiser(nn.Module):
 
 
 class ToyPipeline:
-    """What the sampler needs of diffusers' pipelines."""
+    """The parts of diffusers' pipeline interface that the sampler uses."""
 
     def __init__(self, family: "Toy") -> None:
         self._family = family
@@ -146,7 +146,7 @@ class Toy:
         return self
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """No draw: the latents themselves, with statistics taken off."""
+        """Return normalised latents; nothing is sampled."""
         return (functional.avg_pool2d(pixels.float(), REDUCTION) - MEAN) / STD
 
     def latent_shape(self, cached: torch.Size) -> torch.Size:
@@ -159,7 +159,7 @@ class Toy:
         return functional.interpolate((latents * STD + MEAN).float(), scale_factor=REDUCTION)
 
     def offload_picture_parts(self) -> None:
-        """There are none."""
+        """Do nothing: there are no such parts."""
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
         return self._text.features(prompts, self.device)
@@ -178,7 +178,7 @@ class Toy:
         sizes: Sequence[SizeConditioning],
         conditioning: Conditioning | None = None,
     ) -> Tensor:
-        """Time and sign are the other way round, as Z-Image has them."""
+        """Predict the velocity. Time and sign are reversed, as in Z-Image."""
         refuse_conditioning(conditioning, self.name)
         height, width = noised.shape[2] // 2, noised.shape[3] // 2
         patches = functional.pixel_unshuffle(noised, 2).flatten(2).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Which URLs are fetched, and what a hostile server or name can not bring about."""
+"""Downloads: allowed URLs, and protection against hostile servers and names."""
 
 import socket
 import subprocess
@@ -35,7 +35,7 @@ def site() -> Iterator[Site]:
 
 
 class Names:
-    """A stand-in resolver: each call for a name gives the next of its answers, the last one for ever."""
+    """A fake resolver: each call for a name returns its next answer, and the last one from then on."""
 
     def __init__(self, **answers: Sequence[str]) -> None:
         self._answers = {name.replace("_", "."): list(addresses) for name, addresses in answers.items()}

@@ -57,7 +57,7 @@ class CogServer:
 
     @property
     def pid(self) -> int:
-        """Of the server's process."""
+        """The process id of the server."""
         return self._process.pid
 
     def status(self) -> str:

@@ -164,7 +164,7 @@ QUICK: dict[str, Any] = {
 
 
 class Memory:
-    """The most that a process and its descendants held at once, looked at ten times a second."""
+    """Peak memory of a process and its descendants, measured ten times per second."""
 
     def __init__(self, pid: int) -> None:
         self.peak = 0
@@ -198,7 +198,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CogServer]:
 
 
 def slowness() -> float:
-    """How many programs want each processor: a machine that does other things as well takes longer."""
+    """Number of runnable processes per CPU, to scale time limits on a busy machine."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 

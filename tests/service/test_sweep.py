@@ -30,7 +30,7 @@ def sweep(**values: Any) -> Sweep:
 
 
 def finish(trial: Trial, quality: float) -> None:
-    """What a training leaves."""
+    """Write the files of a finished training."""
     trial.output.mkdir(parents=True)
     evaluation = evaluation_json(trial.output)
     evaluation["chosen"]["relative"]["quality"] = quality

@@ -11,7 +11,7 @@ from settings.training import TrainingConfig, build_config
 
 
 def laughs(lists: int) -> str:
-    """Each list names the one before it ten times."""
+    """Return YAML in which each list refers to the previous one ten times."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, lists)]
     return "\n".join([*lines, f"rank: *a{lists - 1}", "filters: *a3"])

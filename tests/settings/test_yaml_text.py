@@ -1,4 +1,4 @@
-"""YAML as people mean it."""
+"""YAML parsing: booleans, duplicate names."""
 
 import pytest
 

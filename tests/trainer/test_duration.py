@@ -1,4 +1,4 @@
-"""How long is trained: steps, epochs, minutes, or what suits the images; and what happens when memory runs out."""
+"""The number of steps: given steps, epochs or minutes, or chosen from the images; and out-of-memory handling."""
 
 from pathlib import Path
 from typing import Any

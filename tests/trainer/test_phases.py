@@ -1,4 +1,4 @@
-"""Phases are schedules; what is logged of the weights is what they are; the guard warns, and lowers on request."""
+"""Training phases as schedules, logged figures of the weights, and the collapse guard."""
 
 import json
 from pathlib import Path

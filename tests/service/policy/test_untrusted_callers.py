@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the operator has on the server: an archive, a base, a text, a LoRA."""
+    """Files on the server's disk: an archive, a base, a text, a LoRA."""
     disk = tmp_path_factory.mktemp("operators-disk")
     shutil.copy(EXAMPLE, disk / "private.zip")
     shutil.copytree(PROJECT / "assets" / "mini-sdxl", disk / "private-base")
@@ -47,7 +47,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[PublishingHub]:
-    """It knows the caller's token alone, and refuses the operator's."""
+    """A fake hub that accepts the caller's token only."""
     started = PublishingHub(CALLERS_TOKEN)
     yield started
     started.server.shutdown()

@@ -55,7 +55,7 @@ def adapted(base: ModelFamily, settings: TrainingConfig) -> Iterator[Parts]:
 
 @torch.no_grad()
 def disturb(adapter: Parts) -> None:
-    """As if it had been trained: every value moves."""
+    """Change every parameter, as training would."""
     generator = torch.Generator().manual_seed(1)
     for parameter in adapter.parameters(WEIGHTS):
         parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))

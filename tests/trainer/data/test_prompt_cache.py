@@ -1,4 +1,4 @@
-"""Prompts are read no oftener than needed, and it makes no difference."""
+"""The prompt cache encodes no prompt unnecessarily, and does not change the features."""
 
 from collections.abc import Sequence
 

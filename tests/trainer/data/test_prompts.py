@@ -1,4 +1,4 @@
-"""What the text encoders read: how often a caption gives way, and in which order its tags stand."""
+"""Prompts of captions: dropout rates, and the order of tags."""
 
 from collections import Counter
 from collections.abc import Sequence

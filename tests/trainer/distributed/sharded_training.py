@@ -86,7 +86,7 @@ def sharded_curve(base_model: str, accelerator: Accelerator, **changes: Any) -> 
 def alone_passes(
     family: ModelFamily, probe: Probe, wanted: Tensor, last_block: torch.nn.Module, base: Base
 ) -> Iterator[str]:
-    """Errors of passes in main-only mode; one of them runs out of memory in the last block."""
+    """Return the errors of passes in main-only mode; one of them runs out of memory in the last block."""
 
     def overflow(module: torch.nn.Module, inputs: Any) -> None:
         raise torch.OutOfMemoryError("full (a pretence)")
@@ -113,7 +113,7 @@ def alone_passes(
 
 
 def interrupted_pass(family: ModelFamily, probe: Probe, last_block: Any) -> None:
-    """A signal comes between the announcement of a block, which the others follow, and its gathering."""
+    """Interrupt a pass between the announcement of a block, which the other ranks follow, and its gathering."""
 
     def interrupted() -> None:
         raise KeyboardInterrupt
@@ -126,7 +126,7 @@ def interrupted_pass(family: ModelFamily, probe: Probe, last_block: Any) -> None
 
 
 def own_bytes(family: ModelFamily) -> int:
-    """Of the memory in which this process's parts of the denoiser's frozen weights lie."""
+    """Return the bytes of this process's shards of the denoiser's frozen weights."""
     frozen = [parameter for parameter in family.denoiser.parameters() if not parameter.requires_grad]
     parts = [each.to_local() if isinstance(each, DTensor) else each for each in frozen]
     return sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts}.values())

@@ -38,7 +38,7 @@ COUNT = 3
 
 @dataclass
 class Table:
-    """Around which the processes sit."""
+    """The shared state of simulated processes."""
 
     barrier: threading.Barrier = field(default_factory=lambda: threading.Barrier(COUNT, timeout=PATIENCE))
     told: dict[int, bytes] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Table:
 
 @dataclass
 class Seat:
-    """One process. See `trainer.distributed.preparation_workers.Collectives`."""
+    """A simulated process. Implements `trainer.distributed.preparation_workers.Collectives`."""
 
     table: Table
     index: int

@@ -29,7 +29,7 @@ CUDA = torch.device("cuda")
 
 
 class Pretended:
-    """Notes what is recorded, and in which memory; a replay runs the module."""
+    """A fake recorder: notes the recorded passes and their memory pool; a replay runs the module."""
 
     def __init__(self, refuses: Exception | None = None) -> None:
         self.recorded: list[tuple[tuple[torch.Size, ...], Any]] = []

@@ -1,6 +1,6 @@
-"""A step never waits for the device: nothing is read back but its figures, and no copy waits.
+"""A training step never waits for the device: only its figures are read back, and no copy blocks.
 
-Tensors on torch's `meta` device have no values, so any read of one fails: what goes through there, reads nothing.
+Tensors on torch's `meta` device have no values, so any read of one fails: code that runs on it reads nothing.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What prior matching shows the model: which prompts, for how many images."""
+"""The prompts that prior matching uses, and the number of images of each kind."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""What is put around noise and prompts: against its formula, and without a say where it is off."""
+"""Modifiers of noise and prompts: compared with their formulas, and without effect when off."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -36,7 +36,7 @@ def test_schedule_free_weights_come_back_to_the_bit() -> None:
     parameter = nn.Parameter(torch.randn(64, generator=torch.Generator().manual_seed(0)))
 
     class Rounding(torch.optim.SGD):
-        """As schedulefree does it: parameters are moved there and back, and rounded on the way."""
+        """A fake schedule-free optimizer: swapping parameters rounds them."""
 
         def train(self) -> None:
             parameter.data.mul_(3.0)

@@ -64,7 +64,7 @@ def test_the_fused_kernel_is_the_plain_formula() -> None:
 
 
 class Reads(TorchDispatchMode):
-    """Counts the numbers that are read from tensors: on a GPU each stops it."""
+    """Counts reads of tensor values: on a GPU each one waits for the device."""
 
     def __init__(self) -> None:
         super().__init__()

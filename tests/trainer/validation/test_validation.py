@@ -103,7 +103,7 @@ def test_best_is_the_lowest_and_patience_ends() -> None:
 
 
 class Planned:
-    """Scores as they are planned."""
+    """A scorer that returns planned scores."""
 
     name = "planned score"
 
