@@ -22,13 +22,18 @@ def require_hub(model: str, filename: str) -> None:
         return
     if isinstance(try_to_load_from_cache(model, filename), str):
         return
+    require_answer(f"{model} is not on this disk, and the hub")
+
+
+def require_answer(hub: str) -> None:
+    """Return when the hub answers. `hub`: how the message names it. Raises DownloadError."""
     try:
         requests.head(constants.ENDPOINT, timeout=SECONDS_TO_ANSWER)
     except requests.RequestException as error:
         host = urlsplit(constants.ENDPOINT).hostname
         raise DownloadError(
-            f"{model} is not on this disk, and the hub ({host}) cannot be reached: {_reason(error)}. Check the network "
-            "(HTTPS_PROXY, HF_ENDPOINT), or give a local folder or file"
+            f"{hub} ({host}) cannot be reached: {_reason(error)}. Check the network (HTTPS_PROXY, HF_ENDPOINT), or "
+            "give a local folder or file"
         ) from error
 
 

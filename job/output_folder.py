@@ -1,5 +1,6 @@
 """The output folder of a training. A folder that is not empty is never written to."""
 
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -51,7 +52,7 @@ class OutputFolder:
 
 def default_output(data: str, root: Path = Path("outputs")) -> Path:
     """Return the first free name among `outputs/<name of the data>` and the same with -2, -3 … appended."""
-    name = "" if data.startswith("data:") else Path(urlsplit(data).path).name.split(".")[0]
+    name = "" if data.startswith("data:") else re.split(r"[.:@{*[]", Path(urlsplit(data).path).name)[0]
     name = name or "training"
     candidates = (root / (name if number == 1 else f"{name}-{number}") for number in range(1, 100_000))
     return next(path for path in candidates if not path.exists())

@@ -9,6 +9,7 @@ from job.stages.cache import encode, put_on_device, reading_ahead
 from job.stages.load import load_family, start_device
 from preprocess.dataset import PreparedDataset
 from settings.record import ConfigError
+from trainer.data.feature_shards import read_dataset
 from trainer.distributed.preparation_workers import run_worker
 from trainer.distributed.synchronized_steps import synchronized_steps
 
@@ -42,7 +43,7 @@ def help_to_prepare(job: Job) -> None:
 
 
 def _read(folder: Path, digest: str) -> PreparedDataset:
-    if not folder.is_dir() or (dataset := PreparedDataset.read(folder)).digest() != digest:
+    if not folder.is_dir() or (dataset := read_dataset(folder)).digest() != digest:
         raise ConfigError(
             f"output: {folder} is not what the main process has there. All machines need to see one folder: give an "
             "--output on a disk that they share"

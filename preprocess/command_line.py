@@ -34,7 +34,11 @@ def build_parser(prog: str = "python -m preprocess") -> CommandParser:
         "path of the page to look at. The folder can be edited, and given to train.py.",
     )
     parser.add_argument(
-        "data", nargs="+", metavar="DATA", help="zip, tar, folder or URL of images; several are taken together"
+        "data",
+        nargs="*",
+        metavar="DATA",
+        help="zip, tar, folder or URL of images, or a dataset (hf://owner/name, a parquet file); several are taken "
+        "together",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new or empty folder")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings")
@@ -64,7 +68,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m preprocess") 
 def _run(arguments: argparse.Namespace) -> int:
     values: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
     config = build_settings(DataConfig, values | given_options(arguments, DataConfig))
-    require_present(arguments.data)
+    if not arguments.data and not config.named_sources:
+        raise ConfigError("data: is missing. Give a zip, a tar, a folder of images, a URL, or dataset_name.")
+    require_present([*arguments.data, *config.named_sources])
     if arguments.output.exists() and (not arguments.output.is_dir() or any(arguments.output.iterdir())):
         raise ConfigError(f"output: {arguments.output} exists and is not empty. Choose another folder.")
     counter = token_counter(arguments.tokenizer) if arguments.tokenizer else None

@@ -1,7 +1,7 @@
 """Prepares a dataset from uploads: the stages of data preparation in order."""
 
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,12 +25,13 @@ from preprocess.crops.views import Renderer, RenderJob
 from preprocess.dataset import Example, PreparedDataset, Rejected
 from preprocess.errors import DatasetError
 from preprocess.progress import StageProgress
+from preprocess.sources.weights import count_by_source, share_factors, share_lines
 from preprocess.training_sets import TrainingSets, separate
 from preprocess.uploads.collect import collect
 from preprocess.uploads.decoding import IMAGE_SUFFIXES
 from preprocess.uploads.folder_concepts import folder_warning
 from preprocess.uploads.folder_rules import folder_repeats
-from preprocess.uploads.intake import FoundFile
+from preprocess.uploads.intake import FoundFile, source_labels
 from preprocess.uploads.survey import Surveyed
 from preprocess.workers.relay import drain
 from preprocess.workers.workers import SINGLE_PROCESS, Workers
@@ -74,6 +75,7 @@ def preparing(
     base = base or BaseRequirements()
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=output if workers.shared_folder else None) as scratch:
+        sources = [*sources, *(name for name in config.named_sources if name not in map(str, sources))]
         concept = yield from collect(sources, config, output, Path(scratch) / "data", workers, "")
         prior = None
         if config.preservation_data is not None:
@@ -82,7 +84,7 @@ def preparing(
             if not prior.kept:
                 raise DatasetError(_nothing_left([config.preservation_data], prior.all_rejected()))
         sets = separate(concept, prior, config)
-        dataset = yield from _build(sets, config, output, base, workers)
+        dataset = yield from _build(sets, sources, config, output, base, workers)
     dataset.write()
     if not dataset.examples:
         raise DatasetError(_nothing_left(sources, dataset.rejected))
@@ -97,7 +99,14 @@ def bucket_rules(config: DataConfig, base: BaseRequirements) -> BucketRules:
     return BucketRules(resolution, step, config.max_extra_crop, square=not config.aspect_ratio_bucketing)
 
 
-def _build(sets: TrainingSets, config: DataConfig, output: Path, base: BaseRequirements, workers: Workers) -> Stages:
+def _build(
+    sets: TrainingSets,
+    sources: Sequence[str | Path],
+    config: DataConfig,
+    output: Path,
+    base: BaseRequirements,
+    workers: Workers,
+) -> Stages:
     """Label, choose bucket sizes, render. The renderer's models are loaded first, since they may be missing."""
     renderer = Renderer(config, output)
     labelled: Labelled = []
@@ -106,7 +115,7 @@ def _build(sets: TrainingSets, config: DataConfig, output: Path, base: BaseRequi
     rejected = tuple(sets.rejected())
     if not sets.has_concept_images:
         return PreparedDataset(output, (), rejected, ())
-    labelled, balance = _balance(labelled, config)
+    labelled, balance = _balance(labelled, sources, config)
     sizes = [renderer.expected_size(item.size) for item, _ in labelled]
     buckets = assign_buckets(sizes, bucket_rules(config, base))
     jobs = [RenderJob(*pair, bucket, index) for index, (pair, bucket) in enumerate(zip(labelled, buckets, strict=True))]
@@ -164,10 +173,12 @@ def _label(
     return labelled
 
 
-def _balance(labelled: Labelled, config: DataConfig) -> tuple[Labelled, list[str]]:
-    """Balance the repeats of concepts and preservation set, and return warnings about raised repeats."""
+def _balance(labelled: Labelled, sources: Sequence[str | Path], config: DataConfig) -> tuple[Labelled, list[str]]:
+    """Set the repeats by the sources' weights, or else balance concepts and preservation set; return warnings."""
     seen = count_seen([(given.concept, given.repeats) for _, given in labelled])
     require_images(config.all_concepts, [(item.file.name, given.concept) for item, given in labelled])
+    if config.source_weights:
+        return _weigh(labelled, sources, config.source_weights)
     if not config.balance_concepts or len(seen) < 2:
         return labelled, []
     factors = balancing_repeats(seen)
@@ -175,6 +186,21 @@ def _balance(labelled: Labelled, config: DataConfig) -> tuple[Labelled, list[str
     lines = [f"{name}: its images are seen {factor} times as often, for balance" for name, factor in raised.items()]
     balanced = [(item, replace(given, repeats=given.repeats * factors[given.concept])) for item, given in labelled]
     return balanced, lines
+
+
+def _weigh(
+    labelled: Labelled, sources: Sequence[str | Path], weights: Mapping[str, float]
+) -> tuple[Labelled, list[str]]:
+    """Repeats that give each source its share. The preservation set keeps its own."""
+    seen = count_by_source([(item.file.source, g.repeats) for item, g in labelled if g.concept is not None])
+    if len(seen) < 2:
+        return labelled, ["weight has no effect: only one of the sources has images"]
+    factors = share_factors(seen, [weights.get(str(source), 1.0) for source in sources])
+    changed = [
+        (item, given if given.concept is None else replace(given, repeats=given.repeats * factors[item.file.source]))
+        for item, given in labelled
+    ]
+    return changed, share_lines(source_labels(sources), seen, factors)
 
 
 def _nothing_left(sources: Sequence[str | Path], rejected: Sequence[Rejected]) -> str:

@@ -27,6 +27,7 @@ COMMANDS = {
     "prepare": Command(
         "prepare images, and show what becomes of each (python -m preprocess)", "preprocess.command_line"
     ),
+    "encode": Command("encode shards of images to features, to be trained from later", "service.features.command_line"),
     "convert": Command("write a LoRA file in another format (python -m artifact)", "artifact.command_line", "convert"),
     "merge": Command("add several LoRAs, as one or onto a base", "artifact.command_line", "merge"),
     "extract": Command("a LoRA out of a full fine-tune", "artifact.command_line", "extract"),

@@ -46,8 +46,8 @@ def build_parser(prog: str = "train.py") -> CommandParser:
         "data",
         nargs="*",
         metavar="DATA",
-        help="zip, tar, folder or URL of images, with captions if there are any; several are taken together. Or the "
-        "folder that python -m preprocess made",
+        help="zip, tar, folder or URL of images, with captions if there are any, or a dataset (hf://owner/name, a "
+        "parquet file); several are taken together. Or the folder that python -m preprocess made",
     )
     parser.add_argument("--preset", metavar="NAME", help="settings to start from; --list_presets shows their names")
     parser.add_argument("--list_presets", action=ListPresets, help="show the presets and what each is for")
@@ -144,12 +144,16 @@ def _require_sound(arguments: argparse.Namespace) -> None:
     """Raises ConfigError for invalid settings, and DatasetError for data that is missing or not safe to unpack."""
     config = resolve_config(arguments)
     require_several_processes(config.shard_base)
-    if not arguments.data and not arguments.resume:
-        raise ConfigError("data: is missing. Give a zip, a tar, a folder of images, or a URL, before the options.")
-    require_present(arguments.data)
+    named = config.named_sources
+    if not arguments.data and not named and not arguments.resume:
+        raise ConfigError(
+            "data: is missing. Give a zip, a tar, a folder of images, a URL or hf://owner/name before the options, or "
+            "dataset_name."
+        )
+    require_present([*arguments.data, *named])
     if is_main_process():
         require_patterns(config.adapters, config.tokens)
-        archives = [*arguments.data, *([config.preservation_data] if config.preservation_data else [])]
+        archives = [*arguments.data, *named, *([config.preservation_data] if config.preservation_data else [])]
         require_safe_archives(archives, ArchiveLimits.of(config.preparation))
 
 
@@ -180,8 +184,8 @@ def _run(arguments: argparse.Namespace, stop: StopSignal, started: Started) -> i
 def _job(arguments: argparse.Namespace, started: Started) -> "Job":
     """Return a new or a resumed job. Raises ConfigError."""
     config = resolve_config(arguments)
-    output = None if arguments.resume else _output_folder(arguments, started)
-    with quick_imports():  # torch and diffusers take seconds
+    output = None if arguments.resume else _output_folder(arguments, config.named_sources, started)
+    with quick_imports():  # torch and diffusers take seconds: only now
         from job.resume import resume
         from job.stage import Job
 
@@ -193,15 +197,15 @@ def _job(arguments: argparse.Namespace, started: Started) -> "Job":
     return Job(resumed.config, arguments.data, resumed.output, resumed.state)
 
 
-def _output_folder(arguments: argparse.Namespace, started: Started) -> "OutputFolder":
-    """Return the folder of a new run. Only the main process creates it."""
+def _output_folder(arguments: argparse.Namespace, named_sources: Sequence[str], started: Started) -> "OutputFolder":
+    """The folder of a new run. Only the first of several processes makes it."""
     from job.output_folder import OutputFolder, default_output
 
     if process_count() > 1 and arguments.output is None:
         raise ConfigError("output: several processes need to agree on a folder. Give --output")
     if not is_main_process():
         return OutputFolder(arguments.output)
-    path = arguments.output or default_output(arguments.data[0])
+    path = arguments.output or default_output([*arguments.data, *named_sources][0])
     started.existed = path.exists()
     started.output = OutputFolder.create(path)
     started.is_new = True

@@ -15,6 +15,7 @@ class Caller(Enum):
     OPEN = "any value that the setting itself allows"
     LIMITED = "values up to the operator's limit"
     MODEL = "a model of the operator's list"
+    SOURCES = "public https addresses and datasets of the hub"
     OPERATOR = "nothing: the default stays, unless the operator opens the setting"
 
 
@@ -22,6 +23,7 @@ Value = TypeVar("Value")
 Open = Annotated[Value, Caller.OPEN]
 Limited = Annotated[Value, Caller.LIMITED]
 Model = Annotated[Value, Caller.MODEL]
+Sources = Annotated[Value, Caller.SOURCES]
 Operator = Annotated[Value, Caller.OPERATOR]
 
 

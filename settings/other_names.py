@@ -29,7 +29,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "trigger_only_dropout": ("caption_tag_dropout_rate",),
     "shuffle_tags": ("shuffle_caption", "shuffle_tokens", "tag_shuffling", "enable_tag_shuffling", "caption_shuffle"),
     "keep_first_tags": ("keep_tokens", "keep_tags_count"),
-    "file_column": ("image_column", "image_file_column", "file_name_column"),
+    "file_column": ("image_file_column", "file_name_column"),
     "caption_column": ("text_column", "prompt_column"),
 
     # preservation of the class
@@ -199,7 +199,7 @@ _TOKEN = "tokens never stand in settings: set the environment variable HF_TOKEN"
 NO_SECTIONS = "settings have no sections here: write what is in it at the top level"
 ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(
-        ("train_data_dir", "instance_data_dir", "instance_data_root", "dataset_name", "dataset_dir", "data_dir",
+        ("train_data_dir", "instance_data_dir", "instance_data_root", "dataset_dir", "data_dir",
          "data_root", "data", "input_images", "lora_training_urls", "images", "dataset", "in_json", "webdataset_path",
          "train_data", "img_dir"),
         _DATA,

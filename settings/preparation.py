@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from settings.callers import Limited, Model, Open, Operator
 from settings.concepts import ConceptSection, require_single_word
+from settings.data.sources import SourceSection, dataset_rules
 from settings.filters import parse_filter
 from settings.record import Settings
 
@@ -167,6 +168,7 @@ class DataConfig(
     CaptionSection,
     DecodingSection,
     IntakeSection,
+    SourceSection,
     ConceptSection,
 ):
     """All settings of data preparation, in the reverse order of its bases; here are the rules that join sections."""
@@ -185,7 +187,7 @@ class DataConfig(
 
     @model_validator(mode="after")
     def _data_rules_across_fields(self) -> "DataConfig":
-        for rule in (_concept_rules, _caption_rules, _mask_rules, _augmentation_rules):
+        for rule in (dataset_rules, _concept_rules, _caption_rules, _mask_rules, _augmentation_rules):
             rule(self)
         return self
 

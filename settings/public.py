@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
+from urllib.parse import urlsplit
 
 from settings.callers import Caller, mark_in
 from settings.record import Settings
@@ -22,7 +23,17 @@ def public_settings(config: Settings, *, exclude_defaults: bool = False) -> dict
             values[name] = Path(values[name]).name
         elif mark_in(field.metadata) is Caller.MODEL:
             values[name] = public_name(values[name])
+        elif mark_in(field.metadata) is Caller.SOURCES:
+            values[name] = [each | {"source": public_source(each["source"])} for each in values[name]]
     return values
+
+
+def public_source(source: str) -> str:
+    """A dataset of the hub as it is, an address without user name, password and query, of a path the last part."""
+    if "://" not in source:
+        return Path(source).name
+    parts = urlsplit(source)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2] if parts.scheme != 'hf' else parts.netloc}{parts.path}"
 
 
 def holds_a_path(annotation: object) -> bool:

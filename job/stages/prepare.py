@@ -14,6 +14,8 @@ from preprocess.uploads.identity import identify, write_identities
 from settings.preparation import DataConfig
 from trainer.adapters.requirements import where_it_opens
 from trainer.checkpoints.same_run import require_same_images
+from trainer.data.feature_shards import are_features
+from trainer.data.feature_sources import features_for
 from trainer.distributed.preparation_workers import workers_of
 from trainer.resolution import base_requirements, with_prompt_of_captions
 
@@ -52,7 +54,9 @@ def _dataset(job: Job, settings: DataConfig) -> Generator[Progress, None, Prepar
     """Prepare the sources with all processes, or open a prepared dataset."""
     base = base_requirements(job.family, settings, job.config.num_tokens)
     workers = workers_of(job.processes)
-    if are_prepared(job.sources):
+    if are_features(job.sources):
+        dataset: PreparedDataset = features_for(Path(job.sources[0]), job.family, settings)
+    elif are_prepared(job.sources):
         dataset = reopen(Path(job.sources[0]), settings, base)
     else:
         stages = preparing(job.sources, settings, job.output.dataset, base, workers)

@@ -8,7 +8,7 @@ from preprocess.errors import DatasetError
 from preprocess.uploads.text_files import one_line
 
 FILE_COLUMNS = ("file_name", "image_file", "file", "filename", "file_path", "image_path", "image", "path", "key")
-TEXT_COLUMNS = ("text", "caption", "prompt", "description", "captions")
+TEXT_COLUMNS = ("text", "caption", "prompt", "description", "captions", "txt")
 
 
 @dataclass(frozen=True)

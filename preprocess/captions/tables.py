@@ -1,4 +1,4 @@
-"""Tables of captions and metadata: metadata.jsonl, metadata.csv, captions.csv, captions.json."""
+"""Tables of captions and metadata: metadata.jsonl, metadata.csv, metadata.parquet, captions.csv, captions.json."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ from preprocess.captions.columns import Columns, captions_in, first_column, miss
 from preprocess.captions.csv_rows import csv_records
 from preprocess.captions.json_text import json_lines, parse_json
 from preprocess.errors import DatasetError
+from preprocess.sources.parquet_rows import parquet_records
 from preprocess.uploads.text_files import name_key, read_text
 
-METADATA_TABLES = ("metadata.jsonl", "metadata.csv")
+METADATA_TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 CSV_TABLES = ("caption.csv", "captions.csv")
 JSON_TABLES = ("caption.json", "captions.json")
 CAPTION_TABLES = (*METADATA_TABLES, *CSV_TABLES, *JSON_TABLES)
@@ -58,6 +59,11 @@ def _csv_rows(path: Path, columns: Columns) -> Iterator[Row]:
         yield _record_row(record, columns, where)
 
 
+def _parquet_rows(path: Path, columns: Columns) -> Iterator[Row]:
+    for where, record in parquet_records(path):
+        yield _record_row(record, columns, where)
+
+
 def _json_rows(path: Path, columns: Columns) -> Iterator[Row]:
     """Read a mapping of file names to captions (or to objects with a caption), or a list of objects."""
     content = parse_json(read_text(path), path.name)
@@ -74,6 +80,7 @@ def _json_rows(path: Path, columns: Columns) -> Iterator[Row]:
 READERS: Mapping[str, Callable[[Path, Columns], Iterator[Row]]] = {
     ".jsonl": _jsonl_rows,
     ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
     ".json": _json_rows,
 }
 

@@ -18,6 +18,7 @@ from preprocess.errors import DatasetError
 from settings.preparation import DataConfig
 
 CHUNK = 1 << 20
+MAKE_ANEW = "Make the archive anew."
 UNSUSPICIOUS_BYTES = 50 * 1024**2
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 UTF8_FLAG = 0x800
@@ -72,6 +73,21 @@ def unpack(source: Path, destination: Path, limits: ArchiveLimits | None = None)
     return destination
 
 
+def unpack_stream(stream: IO[bytes], name: str, packed_bytes: int, destination: Path, limits: ArchiveLimits) -> None:
+    """Unpack a tar, also a compressed one, while it is read: nothing is kept but its files.
+
+    `packed_bytes`: the size of the stream. Raises DatasetError as `unpack` does; what the stream itself raises is its
+    own.
+    """
+    try:
+        with tarfile.open(fileobj=stream, mode="r|*") as archive:
+            _extract(_tar_members(archive, packed_bytes), destination, limits)
+    except (tarfile.TarError, EOFError) as error:
+        raise DatasetError(f"{name}: cannot be read ({error}). {MAKE_ANEW}") from error
+    except DatasetError as error:
+        raise DatasetError(f"{name}: {error}") from error
+
+
 def require_safe(source: Path, limits: ArchiveLimits) -> None:
     """Check the declared names, kinds, number and sizes of an archive's members, without writing anything.
 
@@ -101,7 +117,7 @@ def _members_of(source: Path) -> Iterator[Iterator[Member]]:
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, NotImplementedError) as error:
         if is_disk_full(error):
             raise
-        raise DatasetError(f"{source.name}: cannot be read ({error}). Make the archive anew.") from error
+        raise DatasetError(f"{source.name}: cannot be read ({error}). {MAKE_ANEW}") from error
 
 
 def is_ignored(name: str) -> bool:
@@ -189,6 +205,11 @@ def safe_path(name: str) -> PurePosixPath:
     if not path.parts:
         raise DatasetError(f"{name!r}: an empty name in the archive")
     return path
+
+
+def is_tar_name(name: str) -> bool:
+    """Whether a file calls itself a tar, which can be read as a stream."""
+    return is_archive_name(name) and not name.lower().endswith(".zip")
 
 
 def is_archive_name(name: str) -> bool:

@@ -10,6 +10,7 @@ from preprocess.captions.pairing import JSON_SUFFIX, SIDECAR_SUFFIXES, CaptionFi
 from preprocess.captions.tables import CAPTION_TABLES
 from preprocess.dataset import Rejected
 from preprocess.progress import StageProgress
+from preprocess.sources.columns import RowColumns
 from preprocess.uploads.archive import ArchiveLimits, is_archive_name
 from preprocess.uploads.decoding import IMAGE_SUFFIXES, DecodeRules, is_image_content, is_image_name
 from preprocess.uploads.earlier_outputs import earlier_outputs, output_of
@@ -49,8 +50,9 @@ def collect(
 
     Raises DatasetError for data that cannot be opened.
     """
-    found = take_in(sources, scratch, ArchiveLimits.of(config), workers, config.num_workers)
-    files, passed_over, notes = _without_outputs(found)
+    columns = RowColumns(config.image_column, config.caption_column)
+    taken = take_in(sources, scratch, ArchiveLimits.of(config), workers, config.num_workers, columns)
+    files, passed_over, notes = _without_outputs(taken.files)
     links, pictures, others = _sorted_by_use(files)
     sorted_masks = sort_masks(pictures)
     images = sorted_masks.images
@@ -58,7 +60,7 @@ def collect(
         images, others, Columns(config.file_column, config.caption_column), config.captions_from_file_names
     )
     surveyed: list[Surveyed] = []
-    rejected = [*passed_over, *(Rejected(file.name, f"{file.name}: {NO_FILE}") for file in links)]
+    rejected = [*taken.rejected, *passed_over, *(Rejected(file.name, f"{file.name}: {NO_FILE}") for file in links)]
     rejected += [Rejected(file.name, reason) for file in others if (reason := _no_use(file))]
     for number, result in enumerate(
         survey(images, decode_rules(config), output, workers, config.num_workers, series), 1

@@ -5,18 +5,25 @@ from pathlib import Path
 
 from fetching.download import is_url
 from preprocess.errors import DatasetError
+from preprocess.sources.references import HubReference, is_hub, is_store, is_table
 from preprocess.uploads.archive import ArchiveLimits, require_safe
 
 
 def require_present(sources: Sequence[str | Path]) -> None:
-    """Raises DatasetError for a path that does not exist."""
+    """Raises DatasetError for a path that does not exist, and for a dataset's name that is not well formed."""
     for source in sources:
-        if not is_url(str(source)) and not Path(source).exists():
-            raise DatasetError(f"data: {source} does not exist. Give a zip, a tar, a folder of images, or a URL.")
+        text = str(source)
+        if is_hub(text):
+            HubReference.parse(text)
+        elif not is_url(text) and not is_store(text) and not Path(source).exists():
+            raise DatasetError(
+                f"data: {source} does not exist. Give a zip, a tar, a folder of images, a URL, or hf://owner/name."
+            )
 
 
 def require_safe_archives(sources: Sequence[str | Path], limits: ArchiveLimits) -> None:
     """Check that archives are safe to unpack. Folders and URLs are checked during preparation. Raises DatasetError."""
     for source in sources:
-        if not is_url(str(source)) and Path(source).is_file():
-            require_safe(Path(source), limits)
+        path = Path(source)
+        if not is_url(str(source)) and path.is_file() and not is_table(path):
+            require_safe(path, limits)

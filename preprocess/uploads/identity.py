@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from fetching.download import is_url
+from preprocess.sources.references import is_remote
 from preprocess.uploads.earlier_outputs import earlier_outputs, output_of
 from preprocess.uploads.intake import files_in
 from preprocess.workers.parallel import ordered_map
@@ -58,7 +59,7 @@ def differences(before: Sequence[SourceIdentity], now: Sequence[SourceIdentity])
 
 
 def _identify(source: str, leave_out: Path) -> SourceIdentity:
-    if is_url(source):
+    if is_url(source) or is_remote(source):
         parts = urlsplit(source)
         whole = source if source.startswith("data:") else f"{parts.scheme}://{parts.netloc}{parts.path}"
         name = "data:" if source.startswith("data:") else Path(parts.path).name or parts.netloc

@@ -1,16 +1,23 @@
 """Unpacks the uploads to local folders: archives, folders, URLs, webdataset shards."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from fetching.download import download, is_url, shown
 from fetching.errors import DownloadError, DownloadTooLarge
+from preprocess.dataset import Rejected
 from preprocess.errors import DatasetError
-from preprocess.uploads.archive import ArchiveLimits, is_ignored, unpack
+from preprocess.sources.columns import USUAL_COLUMNS, RowColumns
+from preprocess.sources.references import is_hub, is_store, is_table
+from preprocess.sources.stores import expanded, fetch, local_path, opened, size_of
+from preprocess.sources.taking import Taking
+from preprocess.uploads.archive import ArchiveLimits, is_ignored, is_tar_name, unpack, unpack_stream
+from preprocess.uploads.decoding import is_image_name
 from preprocess.workers.workers import SINGLE_PROCESS, Work, Workers
 
 LONGEST_NAME = 60
@@ -19,12 +26,22 @@ LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file of the user's. `name`: its path relative to the given data, for messages. `root`: the folder of that
-    data."""
+    """A file of the user's. `name`: how the user knows it, relative to what was given. `root`: the folder of that.
+
+    `source`: the number of the source that it comes from."""
 
     path: Path
     name: str
     root: Path
+    source: int = 0
+
+
+@dataclass(frozen=True)
+class TakenIn:
+    """All files of all sources, and the rows of tables that gave none."""
+
+    files: list[FoundFile]
+    rejected: list[Rejected]
 
 
 @dataclass(frozen=True)
@@ -33,9 +50,14 @@ class Unpack:
 
     limits: ArchiveLimits
 
-    def __call__(self, archive: tuple[Path, Path]) -> None:
-        """Unpack (archive, destination folder). Raises DatasetError."""
-        unpack(*archive, self.limits)
+    def __call__(self, archive: tuple[Path | str, Path]) -> None:
+        """An archive, or the address of a shard in a store, and the folder for its files. Raises DatasetError."""
+        source, folder = archive
+        if isinstance(source, Path):
+            unpack(source, folder, self.limits)
+            return
+        with opened(source) as stream:
+            unpack_stream(stream, source, size_of(source), folder, self.limits)
 
 
 def take_in(
@@ -44,42 +66,87 @@ def take_in(
     limits: ArchiveLimits,
     workers: Workers = SINGLE_PROCESS,
     num_workers: int | None = None,
-) -> list[FoundFile]:
-    """Return all files of all sources in a stable order, without files of operating systems.
+    columns: RowColumns = USUAL_COLUMNS,
+) -> TakenIn:
+    """All files of all sources, in a stable order; what operating systems leave behind is passed over.
 
-    With several sources, each file's name begins with the source's name. Raises DatasetError.
+    With several sources, each file's name begins with the source's name. `columns`: of datasets and tables. Raises
+    DatasetError.
     """
     if not sources:
         raise DatasetError("no data was given: a zip, a tar, a folder of images, or a URL of one")
-    folders: list[tuple[Path, str]] = []
-    archives: list[tuple[Path, Path]] = []
-    for index, (source, label) in enumerate(zip(sources, _labels(sources), strict=True)):
+    taking = Taking(limits, columns, num_workers)
+    parts: list[_Part] = []
+    rejected: list[Rejected] = []
+    for index, (source, label) in enumerate(zip(sources, source_labels(sources), strict=True)):
         room = scratch / str(index)
         room.mkdir(parents=True)
-        for archive, folder, inner in _parts(source, room, limits):
-            folders.append((folder, label + inner))
-            if archive is not None:
-                archives.append((archive, folder))
-    beyond_first = [archive for archive, _ in archives[1:]]  # rank 0 unpacks the first one
-    for _ in workers.map(Work.of(Unpack(limits), [scratch, *beyond_first]), archives, num_workers):
+        for part in _parts(source, room, taking):
+            parts.append(replace(part, beginning=label + part.beginning, source=index))
+            rejected += [Rejected(label + row.source, row.reason) for row in part.rejected]
+    archives = [(part.archive, part.folder) for part in parts if part.archive is not None]
+    # rank 0 unpacks the first one
+    others = [archive for archive, _ in archives[1:] if isinstance(archive, Path)]
+    for _ in workers.map(Work.of(Unpack(limits), [scratch, *others]), archives, num_workers):
         pass
-    return [
-        FoundFile(file.path, beginning + file.name, file.root)
-        for folder, beginning in folders
-        for file in files_in(folder)
-        if not _is_shard(file.path, folder)
+    files = [
+        FoundFile(file.path, part.beginning + file.name, file.root, part.source)
+        for part in parts
+        for file in files_in(part.folder)
+        if not _is_shard(file.path, part.folder)
     ]
+    return TakenIn(files, rejected)
 
 
-def _parts(source: str | Path, room: Path, limits: ArchiveLimits) -> Iterator[tuple[Path | None, Path, str]]:
-    """Yield the parts of a source: the archive or None, the folder of its files, and the prefix of their names."""
-    path = Path(_fetch(str(source), room, limits) if is_url(str(source)) else source)
-    if not path.is_dir():
-        yield path, room / "files", ""
+@dataclass(frozen=True)
+class _Part:
+    """What a source consists of. `archive`: unpacked into `folder`. `beginning`: of the names of its files."""
+
+    folder: Path
+    archive: Path | str | None = None
+    beginning: str = ""
+    source: int = 0
+    rejected: Sequence[Rejected] = ()
+
+
+def _parts(source: str | Path, room: Path, taking: Taking) -> Iterator[_Part]:
+    if is_hub(str(source)):
+        folder = room / "rows"
+        yield _Part(folder, rejected=taking.from_hub(str(source), folder))
         return
-    yield None, path, ""
-    for shard in sorted(each for each in path.iterdir() if _is_shard(each, path)):
-        yield shard, room / shard.stem, f"{shard.name}/"
+    if not is_store(str(source)):
+        yield from _parts_of_one(source, room, taking)
+        return
+    addresses = expanded(str(source), taking.limits.members)
+    for index, (address, label) in enumerate(zip(addresses, source_labels(addresses), strict=True)):
+        for part in _parts_of_one(address, room / str(index), taking):
+            yield replace(part, beginning=label + part.beginning)
+
+
+def _parts_of_one(source: str | Path, room: Path, taking: Taking) -> Iterator[_Part]:
+    """The parts of a path, a URL, or one address of a store."""
+    room.mkdir(parents=True, exist_ok=True)
+    text = str(source)
+    if is_store(text) and local_path(text) is None:
+        name = PurePosixPath(text).name
+        if is_tar_name(name):
+            yield _Part(room / "files", text)
+            return
+        path = fetch(text, room / "download" / name, taking.limits.total_bytes)
+        if is_image_name(path):
+            yield _Part(path.parent)
+            return
+    else:
+        path = local_path(text) or Path(_fetch(text, room, taking.limits) if is_url(text) else source)
+    if is_table(path):
+        folder = room / "rows"
+        yield _Part(folder, rejected=taking.from_table(path, folder))
+    elif not path.is_dir():
+        yield _Part(room / "files", path)
+    else:
+        yield _Part(path)
+        for shard in sorted(each for each in path.iterdir() if _is_shard(each, path)):
+            yield _Part(room / shard.stem, shard, f"{shard.name}/")
 
 
 def _fetch(url: str, room: Path, limits: ArchiveLimits) -> Path:
@@ -123,8 +190,8 @@ def _is_shard(path: Path, root: Path) -> bool:
     return path.parent == root and path.suffix.lower() == ".tar" and path.is_file() and not is_ignored(path.name)
 
 
-def _labels(sources: Sequence[str | Path]) -> list[str]:
-    """Return the prefix of each source's file names: "" for a single source, else a unique name."""
+def source_labels(sources: Sequence[str | Path]) -> list[str]:
+    """What each source's files' names begin with: nothing for a single source, else a name that no other has."""
     if len(sources) == 1:
         return [""]
     names = [_last_parts(source, 1) for source in sources]
@@ -139,6 +206,6 @@ def _labels(sources: Sequence[str | Path]) -> list[str]:
 
 
 def _last_parts(source: str | Path, count: int) -> str:
-    """Return the last `count` components of a path or URL."""
-    text = shown(str(source)) if is_url(str(source)) else str(source)
+    """The end of a path or URL: its name, with `count` of 2 after the folder that it is in."""
+    text = shown(str(source)) if is_url(str(source)) else re.sub(r"^[a-z0-9]+:/*", "", str(source))
     return "/".join(Path(text).parts[-count:]).strip("/") or text

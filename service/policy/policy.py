@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from families.loading.allowed import is_allowed, patterns_in
 from service.policy.amounts import amount, can_be_filled, default_of, marks_of
+from service.policy.named_sources import refused_sources
 from service.policy.rules import (
     HUB_TARGETS,
     JOB_MINUTES,
@@ -129,6 +130,8 @@ class Policy:
                     f"{name}: is the operator's to set{upload}; {MAY_SET}={name} in the server's environment would "
                     "allow it"
                 )
+            if marks[name] is Caller.SOURCES:
+                yield from refused_sources(name, value)
         for name in LIST_OF.keys() & marks.keys():
             if (value := getattr(record, name)) and (reason := self._refused_model(name, value)):
                 yield reason
@@ -178,8 +181,10 @@ class Policy:
 
 
 def operators_settings() -> set[str]:
-    """Return the settings that CALLERS_MAY_SET can open."""
-    return {name for name, mark in marks_of(TrainingConfig).items() if mark is Caller.OPERATOR} - {PUBLISHING}
+    """Settings that CALLERS_MAY_SET can open."""
+    return {name for name, mark in marks_of(TrainingConfig).items() if mark in (Caller.OPERATOR, Caller.SOURCES)} - {
+        PUBLISHING
+    }
 
 
 def _switch(name: str) -> bool:

@@ -87,6 +87,7 @@ LIMITS: Mapping[str, Limit] = dict((
     (PIXELS, Limit(2048**2, ("resolution", "width", "height"), "pixels of a training image or of a drawn one")),
     _limit_of("augmented_views", 16, "further views of an image"),
     _limit_of("concepts", 50, "concepts"),
+    _limit_of("sources", 20, "further sources of images"),
     _limit_of("filters", 50, "conditions on metadata"),
     _limit_of("prior_prompts", 100, "prompts of the prior"),
     _limit_of("num_class_images", 500, "class images"),

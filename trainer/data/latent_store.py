@@ -14,6 +14,7 @@ from preprocess.dataset import PreparedDataset
 from preprocess.progress import StageProgress
 from preprocess.workers.relay import drain
 from settings.sections.speed import LatentCacheName
+from trainer.data.feature_shards import FeatureDataset
 from trainer.data.latent_cache import (
     CachedExample,
     CachedView,
@@ -49,6 +50,8 @@ def latent_place(
     wanted: LatentCacheName, dataset: PreparedDataset, family: ModelFamily, processes: Processes
 ) -> LatentPlace:
     """Return where to keep the latents: as `wanted` says, or by their size. All processes get the same value."""
+    if isinstance(dataset, FeatureDataset):
+        return "disk"
     if wanted != "auto":
         return wanted
     fits = bytes_of_latents(dataset, family) <= MOST_OF_FREE_MEMORY * free_memory(family.device)
@@ -67,6 +70,8 @@ def encoding_dataset(
     dataset: PreparedDataset, family: ModelFamily, place: LatentPlace, folder: Path, processes: Processes
 ) -> Generator[StageProgress, None, list[CachedExample]]:
     """As `encode_dataset`, as a generator that yields the progress."""
+    if isinstance(dataset, FeatureDataset):
+        return dataset.cached(family.device)
     if place == "disk":
         folder.mkdir(exist_ok=True)
     cached = cache_examples(dataset, family) if place == "memory" else _store(dataset, family, folder, processes)

@@ -43,7 +43,7 @@ def written(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def names(sources: list[str | Path], scratch: Path, limits: ArchiveLimits | None = None) -> list[str]:
-    return [file.name for file in take_in(sources, scratch, limits or ArchiveLimits())]
+    return [file.name for file in take_in(sources, scratch, limits or ArchiveLimits()).files]
 
 
 # several at once

@@ -67,7 +67,8 @@ def test_what_concepts_hold_is_open(name: str) -> None:
 
 def test_the_policy_says_what_each_mark_means() -> None:
     limited = {name for limit in LIMITS.values() for name in limit.settings}
-    assert {name for name, mark in MARKS.items() if mark is Caller.LIMITED} == limited
+    assert {name for name, mark in MARKS.items() if mark is Caller.LIMITED} == limited - {"sources"}
+    assert {name for name, mark in MARKS.items() if mark is Caller.SOURCES} == {"sources"}
     assert {name for name, mark in MARKS.items() if mark is Caller.MODEL} == LIST_OF.keys()
     assert set(LIST_OF.values()) == MODEL_LISTS.keys()
     assert LIMITS["LIMIT_MAX_TRAIN_STEPS"].left_out == MOST_STEPS
@@ -85,7 +86,7 @@ def test_the_defaults_of_all_inputs_are_allowed() -> None:
     assert prediction() == PredictionInputs("a photo of TOK")
 
 
-@pytest.mark.parametrize("name", sorted(operators_settings() - {"trackers"}))
+@pytest.mark.parametrize("name", sorted(operators_settings() - {"trackers", "sources"}))
 def test_an_operators_setting_is_refused_and_opened_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {name: True if name == "trust_remote_code" else "/somewhere"}
     given |= {"compile": "auto"} if name == "compile_cache" else {}
@@ -94,6 +95,18 @@ def test_an_operators_setting_is_refused_and_opened_by_name(name: str, monkeypat
         in_config(**given)
     monkeypatch.setenv("CALLERS_MAY_SET", f"trackers, {name}")
     assert str(getattr(in_config(**given), name)) in ("True", "/somewhere")
+
+
+@pytest.mark.parametrize(
+    "source", ["s3://bucket/0.tar", "file:/etc/0.tar", "/etc/photos.zip", "gs://b/{0..3}.tar", "http://x.org/a.zip"]
+)
+def test_callers_name_only_public_data(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    public = ["hf://owner/name@main:train[:50]", "https://example.org/photos.zip"]
+    assert [each.source for each in in_config(sources=public).sources] == public
+    with pytest.raises(NotAllowed, match="^sources: .*neither a https address nor a dataset.*CALLERS_MAY_SET=sources"):
+        in_config(sources=[*public, {"source": source, "weight": 2}])
+    monkeypatch.setenv("CALLERS_MAY_SET", "sources")
+    assert in_config(sources=[source]).named_sources == (source,)
 
 
 @pytest.mark.parametrize("name", [name for name in LIST_OF if name in TrainingConfig.model_fields])
@@ -131,6 +144,7 @@ def test_a_model_of_a_prediction_is_on_the_list_or_refused(name: str, monkeypatc
         ({"resolution": 4096}, "LIMIT_PIXELS"),
         ({"augmented_views": 64, "crop_jitter": 0.1}, "LIMIT_AUGMENTED_VIEWS"),
         ({"concepts": [{"trigger_word": f"T{i}"} for i in range(60)]}, "LIMIT_CONCEPTS"),
+        ({"sources": ["hf://a/b"] * 30}, "LIMIT_SOURCES"),
         ({"filters": ["width > 1"] * 60}, "LIMIT_FILTERS"),
         ({"prior_prompts": ["a"] * 200, "prior_matching_weight": 1}, "LIMIT_PRIOR_PROMPTS"),
         ({"num_class_images": 9_000, "class_word": "dog"}, "LIMIT_NUM_CLASS_IMAGES"),

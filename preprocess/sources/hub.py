@@ -1,0 +1,143 @@
+"""Opens datasets with the library `datasets`: of the hub, and of this disk. Rows are streamed."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from huggingface_hub import constants
+
+from fetching.errors import DownloadError
+from fetching.hub_connection import require_answer
+from fetching.rules import FetchRules
+from preprocess.errors import DatasetError
+from preprocess.name_lists import first_names
+from preprocess.sources.extra import needing_extra
+from preprocess.sources.references import HubReference, is_saved, tables_in
+from settings.public import hide_paths
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+USUAL_SPLIT = "train"
+LONGEST_REASON = 200
+FORMATS = ("parquet", "arrow", "imagefolder", "webdataset", "csv", "json")
+"""Of data files that are read. The library knows others, some of which hold no pictures."""
+
+
+def open_hub(reference: HubReference, rules: FetchRules) -> "IterableDataset":
+    """The rows of a dataset of the hub, not yet read. Pictures are bytes or names of its files.
+
+    Raises DatasetError for what is not there, is not allowed, or whose files lie outside of it.
+    """
+    with needing_extra(str(reference)):
+        import datasets
+
+    host = urlsplit(constants.ENDPOINT).hostname or ""
+    if not rules.allows_host(host):
+        raise DatasetError(f"{reference}: {host} is not on the operator's list (FETCH_ALLOWED_HOSTS)")
+    datasets.disable_progress_bars()
+    _require_hub(reference)
+    with errors_of(str(reference)):
+        configs = datasets.get_dataset_config_names(reference.name, revision=reference.revision)
+        config = chosen(str(reference), "configuration", configs, reference.config, "default")
+        builder = datasets.load_dataset_builder(reference.name, config, revision=reference.revision)
+        _require_own_files(reference, builder)
+        streams = builder.as_streaming_dataset()
+        split = chosen(str(reference), "split", streams, reference.split, USUAL_SPLIT)
+        rows = _undecoded(streams[split])
+    rows = rows.skip(reference.first) if reference.first else rows
+    return rows if reference.last is None else rows.take(max(0, reference.last - reference.first))
+
+
+def open_local(path: Path) -> "IterableDataset":
+    """The rows of a table, of a folder of tables, or of a folder that `save_to_disk` wrote. Raises DatasetError."""
+    with needing_extra(path.name):
+        import datasets
+
+    datasets.disable_progress_bars()
+    with errors_of(path.name):
+        if is_saved(path):
+            saved = datasets.load_from_disk(path)
+            return _undecoded(_split_of(saved, path.name).to_iterable_dataset())
+        files = tables_in(path) if path.is_dir() else [path]
+        suffix = files[0].suffix.lower()
+        kind = "csv" if suffix == ".tsv" else suffix[1:]
+        options = {"sep": "\t"} if suffix == ".tsv" else {}
+        names = [str(file) for file in files if file.suffix.lower() == suffix]
+        return _undecoded(datasets.load_dataset(kind, data_files=names, split=USUAL_SPLIT, streaming=True, **options))
+
+
+def chosen(where: str, what: str, there_are: Iterable[str], wanted: str | None, usual: str) -> str:
+    """The name that was asked for, the usual one, or the only one. Raises DatasetError with the list."""
+    names = list(there_are)
+    if wanted in names or (wanted is None and len(names) == 1):
+        return wanted if wanted is not None else names[0]
+    if wanted is None and usual in names:
+        return usual
+    problem = f"has no {what} {wanted!r}" if wanted else f"has several {what}s, and none is called {usual}"
+    raise DatasetError(f"{where}: {problem}. It has: {first_names(names)}")
+
+
+@contextmanager
+def errors_of(where: str) -> Iterator[None]:
+    """Around calls of the library: what it raises becomes a DatasetError in one line, without headers or tokens."""
+    try:
+        yield
+    except (DatasetError, DownloadError):
+        raise
+    except Exception as error:  # pyarrow, fsspec, httpx and `datasets` each have their own
+        raise DatasetError(f"{where}: cannot be read: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong and the remedy, in one line and without URLs, which may be signed."""
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    if status is not None:
+        hint = " (private or gated? set HF_TOKEN)" if status in (401, 403, 404) else "; try again later"
+        return f"the server answered {status}{hint}"
+    if isinstance(error, ConnectionError) or type(error).__name__ in ("ConnectError", "ReadTimeout", "ConnectTimeout"):
+        return f"the server cannot be reached ({type(error).__name__}). Check the network, and start again"
+    line = re.sub(r"\w+://\S+", "…", hide_paths(str(error).partition("\n")[0]))[:LONGEST_REASON]
+    return f"{type(error).__name__}: {line}. Is the name right, and the file whole?"
+
+
+def _undecoded(rows: "IterableDataset") -> "IterableDataset":
+    """Pictures stay bytes: they are decoded later, within limits. CSV and JSON declare no features, and hold none."""
+    return rows.decode(False) if rows.features else rows
+
+
+def _split_of(saved: "Dataset | Mapping[str, Dataset]", where: str) -> "Dataset":
+    if isinstance(saved, Mapping):
+        return saved[chosen(where, "split", saved, None, USUAL_SPLIT)]
+    return saved
+
+
+def _require_hub(reference: HubReference) -> None:
+    """The library looks for a folder of the name first, which is never meant, and tries for long without a network."""
+    if Path(reference.name).exists():
+        raise DatasetError(
+            f"{reference}: a folder {reference.name} of this disk has the same name. Give that folder as data, or "
+            "start the command in another folder"
+        )
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        require_answer(f"{reference}: the hub")
+    except DownloadError as error:
+        raise DatasetError(str(error)) from error
+
+
+def _require_own_files(reference: HubReference, builder: Any) -> None:
+    """A repository's card names its data files: only those of the repository itself are read."""
+    kind = type(builder).__module__.rpartition(".")[2].partition("-")[0]
+    if not any(part in FORMATS for part in type(builder).__module__.split(".")):
+        raise DatasetError(f"{reference}: its files are of the kind {kind}; read are {', '.join(FORMATS)}")
+    own = f"hf://datasets/{reference.name}@"
+    for files in (builder.config.data_files or {}).values():
+        for file in files:
+            if not str(file).split("::")[-1].startswith(own):
+                raise DatasetError(f"{reference}: names a data file outside of its repository, which is not read")

@@ -1,0 +1,94 @@
+"""Writes the pictures of a dataset's rows to files: bytes, files of the dataset, and URLs."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fetching.download import download, is_url
+from fetching.errors import DownloadError
+from preprocess.dataset import Rejected
+from preprocess.errors import DatasetError
+from preprocess.sources.columns import table_row
+from preprocess.uploads.archive import ArchiveLimits
+from preprocess.uploads.decoding import IMAGE_SUFFIXES
+from preprocess.workers.parallel import ordered_map
+
+Row = Mapping[str, Any]
+OpenFile = Callable[[str], bytes]
+"""The content of a file that a row names. Raises DatasetError for one that does not belong to the dataset."""
+TABLE = "metadata.jsonl"
+
+
+@dataclass(frozen=True)
+class RowWriter:
+    """Writes one row's picture into `folder`. `where`: what the user calls the dataset."""
+
+    where: str
+    column: str
+    folder: Path
+    limits: ArchiveLimits
+    open_file: OpenFile
+
+    def __call__(self, numbered: tuple[int, Row]) -> tuple[int, Path | Rejected, Row]:
+        """The number of the row, its file or why there is none, and what else stands in the row."""
+        number, row = numbered
+        try:
+            path = self._write(number, row[self.column])
+        except (DatasetError, DownloadError) as error:
+            return number, Rejected(f"row {number}", f"{self.where}, row {number}: {error}"), {}
+        return number, path, table_row(row, self.column)
+
+    def _write(self, number: int, value: Any) -> Path:
+        """Raises DatasetError and DownloadError for what is no picture."""
+        name, data = (value.get("path") or "", value.get("bytes")) if isinstance(value, dict) else ("", value)
+        if isinstance(data, str) or (data is None and name):
+            name = data or name
+            data = None if is_url(name) else self.open_file(name)
+        suffix = PurePosixPath(name.partition("?")[0]).suffix.lower()
+        path = self.folder / f"{number:08d}{suffix if suffix in IMAGE_SUFFIXES else ''}"
+        if data is None and name:
+            return download(name, path, max_bytes=self.limits.file_bytes).path
+        if not isinstance(data, bytes):
+            what = "is empty" if data is None else f"holds {type(data).__name__}, no picture and no URL"
+            raise DatasetError(f"its column {self.column} {what}")
+        if len(data) > self.limits.file_bytes:
+            raise DatasetError(f"its picture has more than {self.limits.file_bytes:,} bytes (max_file_bytes)")
+        path.write_bytes(data)
+        return path
+
+
+def write_rows(rows: Iterable[Row], writer: RowWriter, threads: int | None) -> list[Rejected]:
+    """Fill the writer's folder with pictures and a metadata.jsonl of the other columns. Gives the refused rows.
+
+    Raises DatasetError where the rows are more, or larger, than the limits allow.
+    """
+    limits, rejected, total = writer.limits, [], 0
+    with (writer.folder / TABLE).open("w", encoding="utf-8") as table:
+        for number, result, record in ordered_map(writer, _limited(rows, writer.where, limits), threads):
+            if isinstance(result, Rejected):
+                rejected.append(result)
+                continue
+            total += result.stat().st_size
+            if total > limits.total_bytes:
+                raise DatasetError(
+                    f"{writer.where}: its first {number + 1:,} pictures have more than {limits.total_bytes:,} bytes. "
+                    "Take fewer rows, or raise max_archive_bytes"
+                )
+            if record:
+                table.write(json.dumps({**record, "file_name": result.name}, ensure_ascii=False) + "\n")
+    if (writer.folder / TABLE).stat().st_size == 0:
+        (writer.folder / TABLE).unlink()
+    return rejected
+
+
+def _limited(rows: Iterable[Row], where: str, limits: ArchiveLimits) -> Iterator[tuple[int, Row]]:
+    numbered = enumerate(rows)
+    yield from islice(numbered, limits.members)
+    if next(numbered, None) is not None:
+        raise DatasetError(
+            f"{where}: more than {limits.members:,} rows. Take some of them, such as :train[:{limits.members}], or "
+            "raise max_archive_files"
+        )

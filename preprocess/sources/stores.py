@@ -1,0 +1,145 @@
+"""Files in object stores, by fsspec: s3, gs, az, and files of this disk under `file:`. Globs, and ranges in braces.
+
+Credentials are those of the environment alone, as each store's own library finds them.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from preprocess.errors import DatasetError
+from preprocess.sources.extra import needing_extra
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+CHUNK = 1 << 20
+BLOCK = 8 << 20
+"""Bytes that are read ahead of one file: what a stream holds in memory."""
+GLOB = "*?["
+LONGEST = 2000
+FEWER = "Take fewer, or raise max_archive_files"
+CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_CONNECTION_STRING",
+    "abfs": "AZURE_STORAGE_CONNECTION_STRING",
+}
+"""Environment variables, by scheme."""
+
+
+def expanded(source: str, most: int) -> list[str]:
+    """The addresses of all files that are meant, in order. Raises DatasetError where there are none, or too many."""
+    with needing_extra(source):
+        import braceexpand
+
+    if "::" in source or "@" in source.partition("://")[2].partition("/")[0]:
+        raise DatasetError("a source with :: or a password: give a plain address, and credentials by the environment")
+    if len(source) > LONGEST or re.search("{[^}]*{", source):
+        raise DatasetError(f"{source[:200]}: braces inside braces, or too long; write ranges such as {{00..15}} alone")
+    if _most_names(source) > most:
+        raise DatasetError(f"{source[:200]}: its braces name more than {most:,} files. {FEWER}")
+    try:
+        texts = list(braceexpand.braceexpand(source))
+    except ValueError as error:
+        raise DatasetError(f"{source}: a brace is opened and never closed; write a range as {{00..15}}") from error
+    found = [each for text in texts for each in (_glob(text) if _has_glob(text) else [text])]
+    if len(found) > most:
+        raise DatasetError(f"{source}: more than {most:,} files. {FEWER}")
+    if not found:
+        raise DatasetError(f"{source}: no file has such a name. Is the pattern right?")
+    return found
+
+
+@contextmanager
+def opened(address: str) -> Iterator[IO[bytes]]:
+    """The file as a stream, read from the start, a block in memory. Raises DatasetError, whatever the store raises."""
+    with errors_of_store(address):
+        store, path = _store(address)
+        with store.open(path, "rb", block_size=BLOCK, cache_type="readahead") as stream:
+            yield stream
+
+
+def size_of(address: str) -> int:
+    """In bytes. Raises DatasetError."""
+    with errors_of_store(address):
+        store, path = _store(address)
+        return int(store.size(path))
+
+
+def fetch(address: str, target: Path, max_bytes: int) -> Path:
+    """Copy the file to `target`. Raises DatasetError, also where it is larger than `max_bytes`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    copied = 0
+    with opened(address) as stream, target.open("wb") as sink:
+        while chunk := stream.read(CHUNK):
+            copied += len(chunk)
+            if copied > max_bytes:
+                raise DatasetError(f"{address}: larger than {max_bytes:,} bytes. Give less, or raise max_archive_bytes")
+            sink.write(chunk)
+    return target
+
+
+@contextmanager
+def errors_of_store(address: str) -> Iterator[None]:
+    """Around what reads from a store: its errors in one line with the remedy. The message has no header and no key."""
+    try:
+        yield
+    except DatasetError:
+        raise
+    except Exception as error:  # each store's library has its own
+        raise DatasetError(f"{address}: {_reason(address, error)}") from error
+
+
+def local_path(address: str) -> Path | None:
+    """The path of a `file:` address; None for others."""
+    return Path(address.removeprefix("file://").removeprefix("file:")) if address.startswith("file:") else None
+
+
+def _reason(address: str, error: Exception) -> str:
+    scheme = address.partition(":")[0]
+    variables = CREDENTIALS.get(scheme, "")
+    if isinstance(error, PermissionError) or type(error).__name__ == "NoCredentialsError":
+        remedy = f"Set credentials that may read it in the environment ({variables})" if variables else "Allow it"
+        return f"access is denied. {remedy}"
+    if isinstance(error, FileNotFoundError):
+        return "is not there. Are bucket, name and range right?"
+    return f"cannot be read to its end ({type(error).__name__}). Is the store up? Start again"
+
+
+def _most_names(text: str) -> int:
+    """At least as many as the braces of the text stand for: the library lists a range before it gives the first."""
+    groups = [_names_in(each) for each in re.findall(r"{([^{}]*)", text)]
+    return math.prod(groups)
+
+
+def _names_in(group: str) -> int:
+    """Of what stands behind one brace: a range, or names between commas."""
+    match = re.match(r"(-?\d+)\.\.(-?\d+)", group)
+    if match:
+        return abs(int(match[2]) - int(match[1])) + 1
+    return group.count(",") + (60 if ".." in group else 1)  # 58 from A to z
+
+
+def _glob(text: str) -> list[str]:
+    with errors_of_store(text):
+        store, path = _store(text)
+        return sorted(store.unstrip_protocol(each) for each in store.glob(path))
+
+
+def _has_glob(text: str) -> bool:
+    return any(mark in text for mark in GLOB)
+
+
+def _store(address: str) -> "tuple[AbstractFileSystem, str]":
+    """The store's file system, and the path in it."""
+    with needing_extra(address):
+        import fsspec
+
+        path = local_path(address)
+        store, inside = fsspec.core.url_to_fs(str(path) if path is not None else address)
+    return store, inside

@@ -1,0 +1,1 @@
+"""The command that encodes images to shards of features."""

@@ -1,0 +1,82 @@
+"""The command `lora-trainer encode DATA --output DIR`: images become shards of features, to be trained from later."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from preprocess.errors import DatasetError
+from preprocess.uploads.given_data import require_present
+from service.quick_imports import quick_imports
+from settings.command_line.options import add_options, given_options
+from settings.command_line.parser import CommandParser, report_wrong_input
+from settings.record import ConfigError, read_settings_file
+from settings.training import TrainingConfig, build_config
+
+SUCCESS = 0
+MAIN_SETTINGS = ("base_model", "trigger_word", "class_word", "captioner", "filters", "crop", "mask", "resolution")
+"""What --help shows."""
+
+
+def build_parser(prog: str = "lora-trainer encode") -> CommandParser:
+    """One option for every setting of a training, under its own name; those of data preparation count."""
+    parser = CommandParser(
+        prog=prog,
+        usage="%(prog)s DATA [DATA ...] --output DIR [--config FILE] [--SETTING VALUE ...]",
+        description="Encode shards of images to latents, one shard after the other, so that neither memory nor disk "
+        "grows with the pictures. Started again, it goes on with the shard where it ended. The folder is given to "
+        "train.py.",
+    )
+    parser.add_argument("data", nargs="+", metavar="DATA", help="shards: a folder of tars, s3://bucket/{0..9}.tar …")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder, or one that was begun")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings")
+    add_options(parser, TrainingConfig, MAIN_SETTINGS)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "lora-trainer encode") -> int:
+    """Run the command. Returns the exit status: 0, or 2 for wrong input."""
+    arguments = build_parser(prog).parse_args(argv)
+    try:
+        require_present(arguments.data)
+        values: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
+        config = build_config(values | given_options(arguments, TrainingConfig))
+        _require_new_or_begun(arguments.output)
+    except (ConfigError, DatasetError) as error:
+        return report_wrong_input(error)
+    with quick_imports():
+        from families.errors import BaseModelError
+
+    try:
+        return _encode(arguments, config)
+    except (ConfigError, DatasetError, BaseModelError) as error:
+        return report_wrong_input(error)
+
+
+def _require_new_or_begun(folder: Path) -> None:
+    """Raises ConfigError for a folder in use for something else."""
+    begun = (folder / "features.json").is_file()
+    if folder.exists() and not begun and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"output: {folder} exists and is not empty. Choose another folder.")
+
+
+def _encode(arguments: argparse.Namespace, config: TrainingConfig) -> int:
+    with quick_imports():
+        from trainer.base_model import load_base, precision
+        from trainer.data.feature_encoding import encode_features
+        from trainer.data.feature_sources import plan_features, settings_of_a_shard
+        from trainer.distributed.processes import start
+        from trainer.resolution import base_requirements, resolve
+
+    accelerator = start("no")
+    dtype = precision(config.adapter, config.mixed_precision)
+    family = load_base(config.base, dtype, accelerator, config.zero_terminal_snr)
+    settings = resolve(config, family).preparation
+    plan = plan_features(arguments.data, settings, family)
+    family.to(accelerator.device)
+    base = base_requirements(family, settings, config.num_tokens)
+    for number, record in encode_features(plan, settings_of_a_shard(settings), base, family, arguments.output):
+        counted = f"{len(record.examples)} images, {len(record.rejected)} files not used"
+        print(f"{number + 1}/{len(plan.sources)} {record.source}: {counted}", flush=True)
+    print(arguments.output, flush=True)
+    return SUCCESS

@@ -1,0 +1,241 @@
+"""Shards of features: resumed byte for byte after kills, checked by digests, and trained as the pictures would be."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from families.family import ModelFamily
+from families.registry import load_base_model
+from job.output_folder import OutputFolder
+from job.run import run
+from preprocess.dataset import PreparedDataset
+from preprocess.errors import DatasetError
+from preprocess.prepare import BaseRequirements, prepare
+from service.features.command_line import main
+from settings.preparation import DataConfig
+from settings.record import ConfigError, build_settings
+from settings.training import TrainingConfig
+from tests.conftest import EXAMPLE
+from tests.preprocess.sources.local_s3 import Store, s3
+from tests.preprocess.uploads.ugly_uploads.making import picture, shard
+from tests.tiny_models import write_sd15
+from trainer.data import feature_encoding
+from trainer.data.feature_encoding import encode_features
+from trainer.data.feature_shards import read_features, record_of, tensors_of
+from trainer.data.feature_sources import features_for, plan_features, settings_of_a_shard
+from trainer.data.latent_cache import cache_examples
+
+__all__ = ["s3"]
+SHARDS = 3
+OPTIONS = {"resolution": 64, "captioner": "none", "class_word": "robot", "num_workers": 1}
+BASE = BaseRequirements(8)
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> ModelFamily:
+    torch.set_num_threads(1)
+    return load_base_model(str(write_sd15(tmp_path_factory.mktemp("base") / "base")), torch.float32)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number in range(SHARDS):
+        files = {}
+        for index in range(2):
+            files[f"{index}.png"] = picture(seed=2 * number + index)
+            files[f"{index}.txt"] = f"a robot, number {number} {index}".encode()
+        (folder / f"{number}.tar").write_bytes(shard(files))
+    return folder
+
+
+def encode(sources: Sequence[str | Path], output: Path, family: ModelFamily, **options: object) -> list[int]:
+    config = build_settings(DataConfig, OPTIONS | options)
+    plan = plan_features([str(source) for source in sources], config, family)
+    return [number for number, _ in encode_features(plan, settings_of_a_shard(config), BASE, family, output)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def killed_at(moment: int, work: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Do the work in a process of its own, which gets SIGKILL before its `moment`-th write. Whether it came to that."""
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def dying(function: Callable[..., object]) -> Callable[..., object]:
+            def call(*arguments: object, **options: object) -> object:
+                nonlocal count
+                if count == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                count += 1
+                return function(*arguments, **options)
+
+            return call
+
+        monkeypatch.setattr(os, "replace", dying(os.replace))
+        monkeypatch.setattr(os, "fsync", dying(os.fsync))
+        for name in ("prepare", "save_file", "encode_view"):
+            monkeypatch.setattr(feature_encoding, name, dying(getattr(feature_encoding, name)))
+        monkeypatch.setattr(shutil, "copytree", dying(shutil.copytree))
+        try:
+            work()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+@pytest.mark.slow
+def test_after_ten_kills_the_features_are_those_of_an_undisturbed_run(
+    family: ModelFamily, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert encode([shards], tmp_path / "whole", family) == [0, 1, 2]
+    expected = contents(tmp_path / "whole")
+    for moment in range(0, 30, 3):
+        output = tmp_path / f"killed{moment}"
+        assert killed_at(moment, lambda: encode([shards], output, family), monkeypatch), moment  # noqa: B023
+        assert set(contents(output)) != set(expected)
+        encode([shards], output, family)
+        assert contents(output) == expected
+    again = tmp_path / "again and again"
+    kills = 0  # 9 writes a shard: each run ends one or two
+    while killed_at(12, lambda: encode([shards], again, family), monkeypatch):
+        kills += 1
+    assert kills >= 2 and contents(again) == expected
+
+
+def test_features_are_what_the_pictures_of_one_dataset_give(family: ModelFamily, shards: Path, tmp_path: Path) -> None:
+    encode([shards], tmp_path / "features", family)
+    features = read_features(tmp_path / "features").cached(torch.device("cpu"))
+    prepared = []
+    for number in range(SHARDS):
+        config = settings_of_a_shard(build_settings(DataConfig, OPTIONS))
+        output = tmp_path / f"prepared{number}"
+        dataset = prepare([shards / f"{number}.tar"], config, output, BASE)
+        prepared += list(cache_examples(dataset, family))
+    for one, other in zip(features, prepared, strict=True):
+        assert (one.caption, one.bucket, one.repeats) == (other.caption, other.bucket, other.repeats)
+        (mine,), (its,) = ([view.load() for view in each.views] for each in (one, other))
+        assert torch.equal(mine.moments, its.moments) and mine.size == its.size
+
+
+def test_what_is_done_is_not_done_again(
+    family: ModelFamily, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    whole = (shards / "1.tar").read_bytes()
+    (shards / "1.tar").write_bytes(whole[:700])
+    with pytest.raises(DatasetError, match=r"1.tar: [^\n]*anew"):
+        encode([shards], output, family)
+    assert record_of(output, 0).is_file() and not record_of(output, 1).is_file()
+    with pytest.raises(DatasetError, match=r"out: 2 of 3 shards are not encoded yet, the first is .*1.tar"):
+        read_features(output)
+    (shards / "1.tar").write_bytes(whole)
+    done: list[str] = []
+
+    def seen(sources: Sequence[str], *rest: Any) -> PreparedDataset:
+        done.append(Path(sources[0]).name)
+        return prepare(sources, *rest)
+
+    monkeypatch.setattr(feature_encoding, "prepare", seen)
+    assert encode([shards], output, family) == [0, 1, 2]
+    assert done == ["1.tar", "2.tar"]
+
+
+def test_an_outage_keeps_the_shards_before_it(s3: Store, family: ModelFamily, shards: Path, tmp_path: Path) -> None:
+    s3.put("open", {path.name: path.read_bytes() for path in shards.iterdir()})
+    s3.failing.add("/open/2.tar")
+    with pytest.raises(DatasetError, match="^s3://open/2.tar: cannot be read to its end.*Start again"):
+        encode(["s3://open/{0..2}.tar"], tmp_path / "out", family)
+    assert record_of(tmp_path / "out", 1).is_file()
+    s3.failing.clear()
+    assert encode(["s3://open/{0..2}.tar"], tmp_path / "out", family) == [0, 1, 2]
+    assert len(read_features(tmp_path / "out").examples) == 2 * SHARDS
+
+
+def test_a_shard_without_usable_images_is_one_of_many(family: ModelFamily, shards: Path, tmp_path: Path) -> None:
+    (shards / "1.tar").write_bytes(shard({"a.png": b"no picture", "b.txt": b"alone"}))
+    encode([shards], tmp_path / "out", family)
+    dataset = read_features(tmp_path / "out")
+    assert len(dataset.examples) == 4 and {item.source for item in dataset.rejected} == {"a.png", "b.txt"}
+
+
+def test_damaged_tensors_and_another_base_are_named(family: ModelFamily, shards: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    encode([shards], output, family)
+    with pytest.raises(DatasetError, match="teaches TOK; set trigger_word to it"):
+        features_for(output, family, build_settings(DataConfig, {"trigger_word": "other"}))
+    assert "resolution has no effect" in features_for(output, family, build_settings(DataConfig, OPTIONS)).warnings[-1]
+    path = tensors_of(output, 1)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    for read in (lambda: read_features(output), lambda: encode([shards], output, family)):
+        with pytest.raises(DatasetError, match=r"00001.safetensors: is damaged or missing. Delete 00001.json"):
+            read()
+    record_of(output, 1).unlink()
+    encode([shards], output, family)
+    plan = json.loads((output / "features.json").read_text())
+    (output / "features.json").write_text(json.dumps({**plan, "vae": "0" * 16}))
+    with pytest.raises(DatasetError, match="was encoded by another VAE"):
+        features_for(output, family, build_settings(DataConfig, {}))
+
+
+def test_a_folder_that_was_begun_otherwise_is_refused(family: ModelFamily, shards: Path, tmp_path: Path) -> None:
+    encode([shards], tmp_path / "out", family)
+    others: dict[str, object] = {"resolution": 128, "crop": "centre"}
+    for name, value in others.items():
+        with pytest.raises(DatasetError, match=f"was begun otherwise: {name} differs"):
+            encode([shards], tmp_path / "out", family, **{name: value})
+    with pytest.raises(DatasetError, match="was begun otherwise: sources differ"):
+        encode([shards / "0.tar"], tmp_path / "out", family)
+    with pytest.raises(ConfigError, match="^concepts: looks at all images together"):
+        encode([shards], tmp_path / "2", family, class_word=None, concepts=[{"trigger_word": "A"}])
+
+
+@pytest.mark.slow
+def test_the_command_encodes_and_training_from_it_is_that_of_the_pictures(tmp_path: Path) -> None:
+    base = write_sd15(tmp_path / "base")
+    common = {"base_model": str(base), "class_word": "robot", "captioner": "none"}
+    options = [text for name, value in common.items() for text in (f"--{name}", value)]
+    archive = tmp_path / "robots.tar"
+    _as_tar(EXAMPLE, archive)
+    assert main([str(archive), "--output", str(tmp_path / "features"), *options]) == 0
+    losses = []
+    for name, source, crop in (("a", archive, 0.0), ("b", tmp_path / "features", None)):
+        config = TrainingConfig(
+            **common,
+            max_train_steps=3,
+            train_batch_size=2,
+            rank=2,
+            num_tokens=1,
+            num_validation_images=0,
+            max_extra_crop=crop,
+        )
+        output = OutputFolder.create(tmp_path / name)
+        list(run(config, [source], output))
+        losses.append([json.loads(line)["losses"] for line in output.metrics.read_text().splitlines()])
+        assert output.page.is_file()
+    assert losses[0] == losses[1]
+
+
+def _as_tar(archive: Path, target: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(archive) as source, tarfile.open(target, "w") as sink:
+        for name in source.namelist():
+            data = source.read(name)
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            sink.addfile(info, io.BytesIO(data))

@@ -1,0 +1,154 @@
+"""Encodes sources to shards of features, one after the other: memory and disk hold one shard's pictures at a time.
+
+A shard counts once its record is written, which is the last thing: what was cut off before is done again.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from families.family import ModelFamily
+from fetching.cache import sha256
+from preprocess.dataset import DATASET_FILE, Example, PreparedDataset, Rejected, View
+from preprocess.errors import DatasetError
+from preprocess.prepare import BaseRequirements, prepare
+from settings.preparation import DataConfig
+from trainer.data.feature_shards import (
+    MASK,
+    MOMENTS,
+    PLAN_FILE,
+    FeaturePlan,
+    ShardRecord,
+    is_features,
+    key_of,
+    read_plan,
+    read_shard,
+    record_of,
+    tensors_of,
+)
+from trainer.data.latent_cache import encode_view
+
+SCRATCH = ".encoding-"
+
+
+def encode_features(
+    plan: FeaturePlan, config: DataConfig, base: BaseRequirements, family: ModelFamily, folder: Path
+) -> Iterator[tuple[int, ShardRecord]]:
+    """Encode what is not encoded yet. Yields the number and record of every shard, in order.
+
+    Raises DatasetError for a source that cannot be read, and for a folder that was begun otherwise; what is done stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        _begin(plan, folder)
+        for number, source in enumerate(plan.sources):
+            if record_of(folder, number).is_file():
+                yield number, read_shard(folder, number)
+                continue
+            with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder) as scratch:
+                dataset = _prepared(source, config, base, Path(scratch))
+                yield number, _write(number, source, dataset, family, folder)
+
+
+def _prepared(source: str, config: DataConfig, base: BaseRequirements, scratch: Path) -> PreparedDataset:
+    """The pictures of one source. One without a usable image is no error among many."""
+    try:
+        return prepare([source], config, scratch / "dataset", base)
+    except DatasetError:
+        rejected = scratch / "dataset" / "rejected.jsonl"
+        if not (scratch / "dataset" / DATASET_FILE).is_file():
+            raise  # it was not read to its end
+        rows = [Rejected(**json.loads(line)) for line in rejected.read_text(encoding="utf-8").split("\n") if line]
+        return PreparedDataset(scratch / "dataset", (), tuple(rows), ())
+
+
+def _write(number: int, source: str, dataset: PreparedDataset, family: ModelFamily, folder: Path) -> ShardRecord:
+    tensors: dict[str, Tensor] = {}
+    for index, example in enumerate(dataset.examples):
+        for place, view in enumerate(example.views):
+            encoded = encode_view(dataset.folder, view, family)
+            named = {MOMENTS: encoded.moments, MASK: encoded.mask}
+            tensors |= {
+                f"{key_of(index, place)}.{name}": each.cpu().contiguous()
+                for name, each in named.items()
+                if each is not None
+            }
+    digest = ""
+    if tensors:
+        _atomically(tensors_of(folder, number), lambda path: save_file(tensors, path))
+        digest = sha256(tensors_of(folder, number))
+    previews = Path("previews") / f"{number:05d}"
+    shutil.rmtree(folder / previews, ignore_errors=True)  # of a process that was killed
+    shutil.copytree(dataset.folder / "previews", folder / previews)
+    examples = tuple(_kept(example, previews) for example in dataset.examples)
+    record = ShardRecord(source, digest, examples, dataset.rejected, dataset.warnings)
+    text = json.dumps(asdict(record), ensure_ascii=False, indent=1)
+    _atomically(record_of(folder, number), lambda path: path.write_text(text, encoding="utf-8"))
+    return record
+
+
+def _kept(example: Example, previews: Path) -> Example:
+    """With its preview in place of the pictures, which are gone."""
+    preview = (previews / Path(example.preview or "").name).as_posix()
+    views = tuple(View(preview, view.crop, None, view.flipped) for view in example.views)
+    return replace(example, views=views, preview=preview)
+
+
+def _atomically(target: Path, write: Callable[[Path], object]) -> None:
+    """The file is there whole, or not at all."""
+    unfinished = target.with_name(f".{target.name}.part")
+    write(unfinished)
+    with unfinished.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(unfinished, target)
+
+
+def _begin(plan: FeaturePlan, folder: Path) -> None:
+    """Write the plan, or compare it with the one that was begun. Raises DatasetError where they differ."""
+    for left in [*folder.glob(f"{SCRATCH}*"), *folder.glob(".*.part")]:
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    if not is_features(folder):
+        text = json.dumps(asdict(plan), ensure_ascii=False, indent=1)
+        _atomically(folder / PLAN_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+        return
+    begun = read_plan(folder)
+    parts: dict[str, tuple[object, object]] = {
+        "the base's VAE": (begun.vae, plan.vae),
+        "sources": (begun.sources, plan.sources),
+    }
+    parts |= {
+        name: (begun.settings.get(name), plan.settings.get(name)) for name in sorted({*begun.settings, *plan.settings})
+    }
+    changed = [name for name, (before, now) in parts.items() if _plain(before) != _plain(now)]
+    if changed:
+        raise DatasetError(
+            f"output: {folder} was begun otherwise: {_listed(changed)}. Go on as it was begun, or give another folder"
+        )
+
+
+def _plain(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"{name} differ{'' if name == 'sources' else 's'}" for name in names)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Raises DatasetError where another process encodes into the folder. A killed one holds nothing."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DatasetError(f"output: another process encodes into {folder}. Wait for it, or stop it") from error
+        yield

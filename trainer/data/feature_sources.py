@@ -1,0 +1,62 @@
+"""What may be encoded to shards of features, and whether features fit a training."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from families.family import ModelFamily
+from families.loading.fingerprint import fingerprint
+from preprocess.errors import DatasetError
+from preprocess.reopen import ALSO_IN_TRAINING
+from preprocess.sources.references import is_store
+from preprocess.sources.stores import expanded
+from preprocess.uploads.archive import is_tar_name
+from settings.preparation import DataConfig
+from settings.record import ConfigError
+from trainer.data.feature_shards import FeatureDataset, FeaturePlan, read_features
+
+REFUSED = ("concepts", "preservation_data", "num_class_images", "max_extra_crop")
+"""Settings that look at all images together."""
+NOT_OF_THE_DATA = {"num_workers", "sources"}
+
+
+def plan_features(sources: Sequence[str], config: DataConfig, family: ModelFamily) -> FeaturePlan:
+    """One shard for each file of the sources. Raises ConfigError for settings that look at all images together."""
+    for name in REFUSED:
+        if name in config.model_fields_set and getattr(config, name, None) not in (None, (), 0):
+            raise ConfigError(f"{name}: looks at all images together, and shards are encoded one by one; leave it out")
+    if config.source_weights:
+        raise ConfigError("sources: shards of features have no weights; leave weight out")
+    shards = [shard for source in sources for shard in _shards(source, config.max_archive_files)]
+    settings = config.model_dump(mode="json", exclude=NOT_OF_THE_DATA)
+    return FeaturePlan(fingerprint(family.vae), settings, tuple(shards))
+
+
+def settings_of_a_shard(config: DataConfig) -> DataConfig:
+    """Every image gets the size that suits it best, whatever else lies in its shard."""
+    return config.model_copy(update={"max_extra_crop": 0.0, "sources": (), "dataset_name": None})
+
+
+def features_for(folder: Path, family: ModelFamily, config: DataConfig) -> FeatureDataset:
+    """The features in `folder`. Raises DatasetError where another VAE or trigger word has made them."""
+    dataset = read_features(folder)
+    if dataset.plan.vae != fingerprint(family.vae):
+        raise DatasetError(f"{folder.name}: was encoded by another VAE than this base's. Encode with this base_model")
+    triggers = {concept.trigger_word for concept in config.all_concepts}
+    others = {example.concept for example in dataset.examples if example.concept} - triggers
+    if others:
+        raise DatasetError(f"{folder.name}: teaches {', '.join(sorted(others))}; set trigger_word to it")
+    late = sorted(config.model_fields_set & set(DataConfig.model_fields) - ALSO_IN_TRAINING - {"mask"})
+    lines = [f"{name} has no effect: {folder.name} is encoded already. Encode anew to change it" for name in late]
+    return replace(dataset, warnings=(*dataset.warnings, *lines))
+
+
+def _shards(source: str, most: int) -> list[str]:
+    """The tars of a folder, the files of a pattern, or the source itself."""
+    if is_store(source):
+        return expanded(source, most)
+    folder = Path(source)
+    if not folder.is_dir():
+        return [source]
+    tars = sorted(str(path) for path in folder.iterdir() if is_tar_name(path.name))
+    return tars or [source]
