@@ -11,7 +11,7 @@ from settings.command_line.parser import CommandParser, report_wrong_input
 SUCCESS = 0
 FORMATS = ("kohya", "diffusers", "cog-sdxl", "bundle", "embeddings")
 PRECISIONS = ("fp16", "bf16", "fp32")
-MODES = ("concat", "linear", "svd")
+MODES = ("concat", "linear", "svd", "ties", "dare")
 """Choices of the modules, repeated here because these import torch, which takes seconds and --help does not need."""
 
 Run = Callable[[argparse.Namespace], object]
@@ -96,9 +96,11 @@ def _add_merge(parser: CommandParser) -> None:
     parser.add_argument(
         "--mode",
         choices=MODES,
-        help="concat (default): exact, ranks add up; svd: the nearest of --rank; linear: factors are summed, not exact",
+        help="concat (default): exact, ranks add up; svd: the nearest of --rank; linear: factors summed, not exact; "
+        "ties and dare: entries that disagree or are drawn are dropped, then the nearest of --rank",
     )
-    parser.add_argument("--rank", type=int, metavar="INT", help="for svd")
+    parser.add_argument("--rank", type=int, metavar="INT", help="for svd, ties and dare")
+    parser.add_argument("--density", type=float, metavar="FLOAT", help="share kept by ties and dare (default: 0.5)")
     parser.add_argument(
         "--base", metavar="TEXT", help="for svd of LoHa, LoKr, DoRA and differences: what they were trained on"
     )
@@ -115,9 +117,10 @@ def _merge(arguments: argparse.Namespace) -> str:
     outcome: Any
     if arguments.onto is None:
         mode: Mode = arguments.mode or "concat"
-        outcome = merge(sources, weights, output, mode, arguments.rank, arguments.base, arguments.base_config)
-    elif (arguments.mode, arguments.rank, arguments.base) != (None, None, None):
-        raise ArtifactError("--onto adds the whole sum to a base: leave out --mode, --rank and --base")
+        outcome = merge(sources, weights, output, mode, arguments.rank, arguments.base, arguments.base_config,
+                        arguments.density)  # fmt: skip
+    elif (arguments.mode, arguments.rank, arguments.base, arguments.density) != (None, None, None, None):
+        raise ArtifactError("--onto adds the whole sum to a base: leave out --mode, --rank, --base and --density")
     else:
         outcome = merge_onto(sources, weights, arguments.onto, output, arguments.base_config)
     return "\n".join([*str(outcome).splitlines(), str(output)])

@@ -1,6 +1,6 @@
 """Merges several LoRAs into one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,15 +11,17 @@ from artifact.conversion.files import LoraFile, require_free, write_layers
 from artifact.conversion.module_names import ModuleName, Naming, parse, written
 from artifact.errors import ArtifactError
 from artifact.layers import Layer, LoraLayer
+from artifact.merging.conflicts import COMBINERS, ties
 from artifact.merging.dense import at_rank_on_base, open_base
-from artifact.merging.low_rank import Fit
+from artifact.merging.low_rank import Fit, nearest_lora, relative_error
 from artifact.merging.plain import Outcome, at_rank, concatenated, network_header, plain_lora, squared_norm
 from artifact.merging.resize import require_layers, require_use_for_base
 from artifact.metadata import words_header
 from families.lora_files import has_kohya_names
 
-Mode = Literal["concat", "linear", "svd"]
-MODES: tuple[Mode, ...] = ("concat", "linear", "svd")
+Mode = Literal["concat", "linear", "svd", "ties", "dare"]
+MODES: tuple[Mode, ...] = ("concat", "linear", "svd", "ties", "dare")
+DENSITY = 0.5
 REMEDY = "Merge with --mode svd --rank R --base BASE: what it does to the base's weights becomes part of a plain LoRA."
 
 
@@ -31,16 +33,19 @@ def merge(
     rank: int | None = None,
     base: str | None = None,
     base_config: str | None = None,
+    density: float | None = None,
 ) -> Outcome:
     """Write the weighted sum of LoRAs as one LoRA with all their trigger words.
 
     concat: exact, the ranks add up. svd: the nearest LoRA of `rank`; with `base`, for files of any kind. linear: sums
     the factors instead of their products, as peft's "linear" does; the rank is unchanged, but untrained products of one
-    file's up with another's down are added. The outcome contains the error relative to the exact sum. Raises
-    ArtifactError with the remedy, BaseModelError for the base.
+    file's up with another's down are added. ties and dare: see `artifact.merging.conflicts`; of `rank`, and each file
+    keeps the share `density` of its entries, by default half. The outcome contains the error relative to the exact sum;
+    for ties and dare the error relative to their own result, and the distance of that from the sum. Raises ArtifactError
+    with the remedy, BaseModelError for the base.
     """
     require_free(target)
-    _require_sense(mode, rank, base)
+    _require_sense(mode, rank, base, density)
     files = read_all(sources, weights)
     notes: list[str] = []
     header = words_header(*joined_words(files, notes))
@@ -51,7 +56,7 @@ def merge(
             [file.artifact for file in files], weights, open_base(base, base_config), rank or 1
         )
     else:
-        layers, fits = _combined(files, weights, mode, rank or 1)
+        layers, fits = _combined(files, weights, mode, rank or 1, density or DENSITY, notes)
         outcome = Outcome(fits)
     header |= network_header(files[0].header, layers)
     header["modelspec.merged_from"] = ", ".join(source.name for source in sources)
@@ -93,15 +98,22 @@ def joined_words(files: Sequence[LoraFile], notes: list[str]) -> tuple[dict[str,
     return triggers, {name: torch.cat([artifact.tokens[name] for artifact in with_words]) for name in encoders}
 
 
-def _require_sense(mode: Mode, rank: int | None, base: str | None) -> None:
-    if mode == "svd" and (rank is None or rank < 1):
-        raise ArtifactError("--mode svd: give --rank, at least 1")
-    if mode != "svd" and (rank is not None or base is not None):
-        raise ArtifactError(f"--rank and --base are for --mode svd; {mode} takes none")
+def _require_sense(mode: Mode, rank: int | None, base: str | None, density: float | None) -> None:
+    ranked = mode in ("svd", *COMBINERS)
+    if ranked and (rank is None or rank < 1):
+        raise ArtifactError(f"--mode {mode}: give --rank, at least 1")
+    if base is not None and mode != "svd":
+        raise ArtifactError(f"--base is for --mode svd; {mode} takes none")
+    if rank is not None and not ranked:
+        raise ArtifactError(f"--rank is for --mode svd, ties and dare; {mode} takes none")
+    if density is not None and mode not in COMBINERS:
+        raise ArtifactError(f"--density is for --mode ties and dare; {mode} takes none")
+    if density is not None and not 0 < density <= 1:
+        raise ArtifactError(f"--density: {density:g} must be above 0, at most 1")
 
 
 def _combined(
-    files: Sequence[LoraFile], weights: Sequence[float], mode: Mode, rank: int
+    files: Sequence[LoraFile], weights: Sequence[float], mode: Mode, rank: int, density: float, notes: list[str]
 ) -> tuple[dict[str, Layer], list[Fit]]:
     parts: dict[ModuleName, list[LoraLayer]] = {}
     strengths: dict[ModuleName, list[float]] = {}
@@ -112,18 +124,34 @@ def _combined(
             strengths.setdefault(parse(name), []).append(weight * getattr(layer, "scale", 1.0))
     family = files[0].family
     naming: Naming = "kohya" if has_kohya_names(family) else "diffusers"
-    layers, fits = dict[str, Layer](), list[Fit]()
+    layers, fits, distances = dict[str, Layer](), list[Fit](), list[Fit]()
+    combine, drawn = COMBINERS.get(mode, ties), torch.Generator().manual_seed(0)
     for module, group in parts.items():
         name = written(module, naming, family)
         whole = concatenated(f"{module.component}.{module.path}", group)
         if mode == "concat":
             layers[name], fit = whole, Fit(name, squared_norm(whole), 0.0)
+        elif mode in COMBINERS:
+            layers[name], fit, apart = _of_conflicts(name, group, rank, lambda parts: combine(parts, density, drawn))
+            distances.append(apart)
         elif mode == "svd":
             layers[name], fit = at_rank(name, whole, rank)
         else:
             layers[name], fit = _linear(name, group, strengths[module], whole)
         fits.append(fit)
+    if distances:
+        notes.append(f"{mode} with density {density:g} is {relative_error(distances):.4g} from the sum, by its norm")
     return layers, fits
+
+
+def _of_conflicts(
+    name: str, group: Sequence[LoraLayer], rank: int, combine: Callable[[Sequence[Tensor]], Tensor]
+) -> tuple[LoraLayer, Fit, Fit]:
+    """The LoRA nearest to what `combine` makes of the whole changes, how near, and how far that is from their sum."""
+    changes = [(p.up.flatten(1) @ p.down.flatten(1)).reshape(-1, *p.down.shape[1:]) for p in group]
+    combined, total = combine(changes), torch.stack(changes).sum(0)
+    layer, fit = nearest_lora(name, combined, rank)
+    return layer, fit, Fit(name, float(total.square().sum()), float((combined - total).square().sum()))
 
 
 def _linear(

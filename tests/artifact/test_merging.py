@@ -239,7 +239,7 @@ def test_wrong_ways_to_merge_are_refused_with_the_way_that_works(
         (["merge", loha, "--weights", "1"], "--mode svd --rank R --base BASE"),
         (["merge", loha, "--weights", "1", "--mode", "svd", "--rank", "2"], "--mode svd --rank R --base BASE"),
         (["merge", plain, "--weights", "1", "--mode", "svd"], "give --rank"),
-        (["merge", plain, "--weights", "1", "--rank", "2"], "are for --mode svd"),
+        (["merge", plain, "--weights", "1", "--rank", "2"], "is for --mode svd"),
         (["merge", plain, "--weights", "1", "--mode", "svd", "--rank", "2", "--base", str(folder)], "need none"),
         (["merge", loha, "--weights", "1", "--mode", "svd", "--rank", "2", "--base", "mini-sdxl"], "another"),
         (["merge", str(two[0]), str(higher), "--weights", "1", "1", "--mode", "linear"], "use --mode svd or concat"),
