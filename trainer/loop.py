@@ -15,6 +15,7 @@ from trainer.data.batches import LatentBatch
 from trainer.data.prompts import PromptSampler
 from trainer.execution.accumulation import GradientSource
 from trainer.losses.term import OF_IMAGES, LossTerm, StepContext
+from trainer.noise.dream import Dream
 from trainer.randomness import NamedGenerators
 from trainer.trainables.trainable import Trainable, TrainingDiverged
 
@@ -38,7 +39,7 @@ class Step:
 
 @dataclass
 class Trainer:
-    """The training loop. `batches` never ends.
+    """The training loop. `batches` never ends. `dream`: corrects the noise by the model's own error.
 
     `noise_process` and `encode_prompts` are those of the family, possibly wrapped by the modifiers of `trainer.noise`.
     """
@@ -55,6 +56,7 @@ class Trainer:
     accumulation: GradientSource
     max_train_steps: int
     gradient_accumulation_steps: int
+    dream: Dream | None = None
     step: int = field(default=0, init=False)
 
     def steps(self) -> Iterator[Step]:
@@ -80,11 +82,17 @@ class Trainer:
         """Add the gradients of a batch that is `share` of the step's images. Returns the means over its images."""
         latents = self.family.latents(batch.moments, self._normal("latents", batch))
         draw = self.noise_process.draw(latents, self.generators["timestep"], self.generators["noise"])
-        noised = self.noise_process.corrupt(latents, draw)
         with self.accelerator.autocast():
             prompts = self.prompts.prompts(batch.captions, batch.concepts)
             features = self.encode_prompts(prompts)
-            prediction = self.family.denoise(noised, draw.timesteps, features, batch.sizes, batch.conditioning)
+
+            def predict(noised: Tensor, timesteps: Tensor) -> Tensor:
+                return self.family.denoise(noised, timesteps, features, batch.sizes, batch.conditioning)
+
+            if self.dream is not None:
+                draw = self.dream(self.noise_process, latents, draw, predict)
+            noised = self.noise_process.corrupt(latents, draw)
+            prediction = predict(noised, draw.timesteps)
         context = StepContext(
             captions=batch.captions,
             sizes=batch.sizes,

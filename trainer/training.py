@@ -29,6 +29,7 @@ from trainer.losses.registry import class_words_of, loss_terms
 from trainer.losses.term import LossTerm
 from trainer.monitoring.diagnostics import Observer
 from trainer.noise.composition import training_noise, training_prompts
+from trainer.noise.dream import Dream
 from trainer.randomness import NamedGenerators
 from trainer.resolution import validation_prompt
 from trainer.tokens.concept_tokens import ConceptTokens
@@ -174,6 +175,7 @@ def build_training(
         accelerator=accelerator,
         accumulation=passes.source,
         max_train_steps=config.max_train_steps,
+        dream=None if config.noise.dream is None else Dream(config.noise.dream),
         gradient_accumulation_steps=config.gradient_accumulation_steps,
     )
     observer = Observer(family, tokens, trainer.trainables)

@@ -77,6 +77,12 @@ class DiffusionProcess:
             return (noised - noise * prediction) / signal
         return signal * noised - noise * prediction
 
+    def to_noise(self, noised: Tensor, prediction: Tensor, timesteps: Tensor) -> Tensor:
+        if self.prediction_type == "epsilon":
+            return prediction
+        signal, noise = self._scales(timesteps)
+        return signal * prediction + noise * noised
+
     def snr(self, timesteps: Tensor) -> Tensor:
         """ᾱ / (1 - ᾱ): (B,)."""
         alphas = self._alphas_on(timesteps.device)[timesteps]

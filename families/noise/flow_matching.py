@@ -72,6 +72,9 @@ class FlowMatching:
     def to_x0(self, noised: Tensor, prediction: Tensor, timesteps: Tensor) -> Tensor:
         return noised - self._sigmas(timesteps) * prediction
 
+    def to_noise(self, noised: Tensor, prediction: Tensor, timesteps: Tensor) -> Tensor:
+        return noised + (1 - self._sigmas(timesteps)) * prediction
+
     def snr(self, timesteps: Tensor) -> Tensor:
         """((1 - σ) / σ)²: (B,)."""
         sigmas = timesteps / self.num_timesteps

@@ -54,5 +54,8 @@ class NoiseProcess(Protocol):
     def to_x0(self, noised: Tensor, prediction: Tensor, timesteps: Tensor) -> Tensor:
         """The clean latents that a prediction implies: (B, C, h, w)."""
 
+    def to_noise(self, noised: Tensor, prediction: Tensor, timesteps: Tensor) -> Tensor:
+        """The noise ε that a prediction implies: (B, C, h, w)."""
+
     def snr(self, timesteps: Tensor) -> Tensor:
         """Signal-to-noise ratio, of variances: (B,). 0 where nothing of the latents is left."""

@@ -24,6 +24,13 @@ class NoiseSection(Settings):
         le=1,
         description="Noise on half of the prompt features, in units of their deviation; usual 0.02 to 0.1",
     )
+    dream: Open[float | None] = Field(
+        None,
+        gt=0,
+        le=20,
+        description="DREAM: corrects the noise by the model's own error, times the noise's scale to this power; "
+        "usual 1, larger is milder. A third more time",
+    )
     min_timestep: Open[float] = Field(
         0.0, ge=0, lt=1, description="Lower limit of the trained timesteps: 0 is the clean picture, 1 pure noise"
     )
@@ -39,6 +46,8 @@ class NoiseSection(Settings):
 
     @model_validator(mode="after")
     def _noise_rules(self) -> "NoiseSection":
+        if self.dream is not None and self.input_perturbation > 0:
+            raise ValueError("dream and input_perturbation both change the noise: leave one of them out")
         if self.min_timestep >= self.max_timestep:
             raise ValueError(
                 f"min_timestep ({self.min_timestep:g}) must be less than max_timestep ({self.max_timestep:g})"

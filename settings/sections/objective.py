@@ -11,8 +11,16 @@ from settings.record import Settings
 class ObjectiveSection(Settings):
     """The terms of the loss, and what they weigh."""
 
-    loss_type: Open[Literal["mse", "huber"]] = Field(
-        "mse", description="mse, or huber, which limits the effect of outliers"
+    loss_type: Open[Literal["mse", "huber", "dco"]] = Field(
+        "mse",
+        description="mse; huber, which limits the effect of outliers; or dco, which learns each image only until it is "
+        "better than the base: less overfitting, for a third more time",
+    )
+    dco_beta: Open[float] = Field(
+        1000.0,
+        gt=0,
+        le=100_000,
+        description="How soon loss_type dco has learned an image; larger is sooner; usual 1000",
     )
     huber_delta: Open[float] = Field(
         0.1, gt=0, le=1, description="Errors above this count linearly with loss_type huber"
@@ -20,10 +28,12 @@ class ObjectiveSection(Settings):
     huber_schedule: Open[Literal["constant", "snr"]] = Field(
         "snr", description="snr: huber_delta where all is noise, rising to 1 (as mse) where the picture is seen"
     )
-    loss_weighting: Open[Literal["uniform", "min_snr", "soft_min_snr", "debiased"]] = Field(
+    loss_weighting: Open[Literal["uniform", "min_snr", "soft_min_snr", "debiased", "p2"]] = Field(
         "min_snr",
-        description="How much each timestep counts; debiased (ε only) stresses high noise: colours and layout",
+        description="How much each timestep counts; debiased (ε only) stresses high noise: colours and layout; "
+        "p2 lets what is barely noised count little",
     )
+    p2_gamma: Open[float] = Field(1.0, gt=0, le=4, description="γ of the p2 weighting; 0.5 is milder")
     min_snr_gamma: Open[float] = Field(5.0, gt=0, description="γ of the min-SNR and soft-min-SNR weightings")
     prior_matching_weight: Open[float] = Field(
         0.0,
@@ -36,6 +46,11 @@ class ObjectiveSection(Settings):
         ge=1,
         le=100,
         description="Do so every N steps with N times the weight; 3 takes a third of the time",
+    )
+    prior_matching_on: Open[Literal["everything", "captions"]] = Field(
+        "everything",
+        description="Prompts of prior matching: captions with the class word, the empty prompt and prior_prompts in "
+        "turn; or captions alone, which is differential output preservation",
     )
     prior_prompts: Limited[tuple[str, ...]] = Field(
         (), description="Prompts whose predictions should not change, in addition to captions with the class word"
@@ -69,14 +84,22 @@ class ObjectiveSection(Settings):
         rules = (
             (not gamma and self.min_snr_gamma != 5.0,
              f"min_snr_gamma has no effect with loss_weighting {self.loss_weighting}; leave one out"),
+            (self.loss_weighting != "p2" and self.p2_gamma != 1.0,
+             f"p2_gamma has no effect with loss_weighting {self.loss_weighting}; leave it out, or set p2"),
             (self.prior_prompts and self.prior_matching_weight == 0,
              "prior_prompts has no effect with prior_matching_weight 0; set it, or leave them out"),
+            (self.prior_matching_on != "everything" and self.prior_matching_weight == 0,
+             "prior_matching_on has no effect with prior_matching_weight 0; set it, or leave it out"),
+            (self.prior_matching_on == "captions" and self.prior_prompts,
+             "prior_prompts has no effect with prior_matching_on: captions; leave one of them out"),
             (self.prior_matching_interval != 1 and self.prior_matching_weight == 0,
              "prior_matching_interval has no effect with prior_matching_weight 0; set it, or leave it out"),
+            (self.loss_type != "dco" and self.dco_beta != 1000.0,
+             f"dco_beta has no effect with loss_type {self.loss_type}; set loss_type: dco, or leave it out"),
             (not huber and self.huber_delta != 0.1,
-             "huber_delta has no effect with loss_type mse; set loss_type: huber, or leave it out"),
+             f"huber_delta has no effect with loss_type {self.loss_type}; set loss_type: huber, or leave it out"),
             (not huber and self.huber_schedule != "snr",
-             "huber_schedule has no effect with loss_type mse; set loss_type: huber, or leave it out"),
+             f"huber_schedule has no effect with loss_type {self.loss_type}; set loss_type: huber, or leave it out"),
         )  # fmt: skip
         for broken, message in rules:
             if broken:

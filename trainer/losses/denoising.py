@@ -18,6 +18,15 @@ def weighted_mean(error: Tensor, context: StepContext, weighting: TimestepWeight
 
     A mask m is used as floor + (1 - floor)·m. With a floor of 0 nothing would keep the background from degrading.
     """
-    masks = None if context.masks is None else mask_floor + (1 - mask_floor) * context.masks
+    return weighted(masked_mean(error, floored(context.masks, mask_floor)), context, weighting)
+
+
+def floored(masks: Tensor | None, floor: float) -> Tensor | None:
+    """What each place counts: (B, 1, h, w)."""
+    return None if masks is None else floor + (1 - floor) * masks
+
+
+def weighted(errors: Tensor, context: StepContext, weighting: TimestepWeighting) -> Tensor:
+    """The mean of the images' errors (B,), by timestep and weight: ()."""
     weights = weighting(context.noise_process, context.draw.timesteps)
-    return (masked_mean(error, masks) * weights * context.weights).mean()
+    return (errors * weights * context.weights).mean()

@@ -21,7 +21,7 @@ class PriorMatching:
     classifier-free guidance), and a random one of `prompts`. Small batches start with a random kind. The base itself is
     the teacher, so no class images are needed. The term costs two more forward passes and one backward pass every
     `interval` steps, and is multiplied by `interval` ("lazy regularization", Karras et al. 2020, arXiv 1912.04958,
-    appendix B).
+    appendix B). `captions_only`: the first kind alone, known as differential output preservation.
     """
 
     family: ModelFamily
@@ -31,6 +31,7 @@ class PriorMatching:
     generator: torch.Generator
     weight: float
     interval: int = 1
+    captions_only: bool = False
     processes: Share = WHOLE
     name: str = "prior_matching"
 
@@ -50,7 +51,7 @@ class PriorMatching:
         return self.interval * self.weight * (predicted - wanted).square().mean()
 
     def _prompts(self, captions: Sequence[str]) -> list[str]:
-        kinds = 3 if self.prompts else 2
+        kinds = 1 if self.captions_only else 3 if self.prompts else 2
         count = self.processes.count * len(captions)  # over all processes
         first = self._draw(kinds) if count < kinds else 0
         rows = [(first + row) % kinds for row in range(count)]

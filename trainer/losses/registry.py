@@ -7,6 +7,7 @@ from settings.preparation import DataConfig
 from settings.sections.objective import ObjectiveSection
 from trainer.losses.adapter_l1 import AdapterL1
 from trainer.losses.attention_capture import AttentionCapture
+from trainer.losses.direct_consistency import DirectConsistency
 from trainer.losses.huber import Huber
 from trainer.losses.mean_squared_error import MeanSquaredError
 from trainer.losses.prior_matching import PriorMatching
@@ -14,6 +15,7 @@ from trainer.losses.term import LossTerm
 from trainer.losses.token_attention import TokenAttention
 from trainer.losses.token_covariance import TokenCovariance
 from trainer.losses.token_norm import TokenNorm
+from trainer.losses.weighting import TimestepWeighting
 from trainer.randomness import NamedGenerators
 from trainer.tokens.concept_tokens import ConceptTokens
 from trainer.trainables.part import Parts
@@ -34,6 +36,10 @@ def loss_terms(
     """Return the terms that `objective` asks for. `mask_floor`: resolved. `class_words`: as `class_words_of` returns
     them."""
     terms: list[LossTerm] = [_denoising(objective, mask_floor)]
+    if objective.loss_type == "dco":
+        weighting = TimestepWeighting(objective.loss_weighting, _gamma(objective))
+        settings = (tokens.triggers, class_words, objective.dco_beta, weighting, mask_floor)
+        terms = [DirectConsistency(family, parts, *settings)]
     if objective.token_attention_weight > 0:
         # must come before terms that run the denoiser again
         capture = AttentionCapture(family.denoiser)
@@ -52,10 +58,14 @@ def loss_terms(
 
 
 def _denoising(objective: ObjectiveSection, mask_floor: float) -> LossTerm:
-    weighting = (objective.loss_weighting, objective.min_snr_gamma, mask_floor)
+    weighting = (objective.loss_weighting, _gamma(objective), mask_floor)
     if objective.loss_type == "huber":
         return Huber(objective.huber_delta, objective.huber_schedule, *weighting)
     return MeanSquaredError(*weighting)
+
+
+def _gamma(objective: ObjectiveSection) -> float:
+    return objective.p2_gamma if objective.loss_weighting == "p2" else objective.min_snr_gamma
 
 
 def class_words_of(preparation: DataConfig) -> dict[str, str]:
@@ -76,4 +86,5 @@ def _prior_matching(
         objective.prior_matching_weight,
         objective.prior_matching_interval,
     )
-    return PriorMatching(family, parts, class_words, objective.prior_prompts, draws, weight, interval, generators.share)
+    return PriorMatching(family, parts, class_words, objective.prior_prompts, draws, weight, interval,
+                         objective.prior_matching_on == "captions", generators.share)  # fmt: skip

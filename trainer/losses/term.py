@@ -33,7 +33,7 @@ class StepContext:
     conditioning: Conditioning | None = None
 
 
-OF_IMAGES = ("mse", "huber", "token_attention")
+OF_IMAGES = ("mse", "huber", "dco", "token_attention")
 """Terms that say something of the batch's images, and count less where a batch is filled up."""
 
 

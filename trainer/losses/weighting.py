@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from families.noise.noise_process import NoiseProcess
 
-Weighting = Literal["uniform", "min_snr", "soft_min_snr", "debiased"]
+Weighting = Literal["uniform", "min_snr", "soft_min_snr", "debiased", "p2"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class TimestepWeighting:
     uniform: 1.
     min_snr (Hang et al. 2023, §3.4): min(SNR, γ) / SNR for ε-prediction, min(SNR, γ) / (SNR + 1) for v-prediction.
     soft_min_snr (Crowson et al. 2024): a smooth variant with SNR·γ / (SNR + γ) in place of min(SNR, γ).
+    p2 (Choi et al. 2022, eq. 8, k = 1): (1 + SNR)^-γ for ε-prediction. Details that are barely noised count less.
     debiased (Yu et al. 2023, eq. 13): 1 / √SNR, for ε-prediction. High noise, where colours are decided, counts more.
     """
 
@@ -30,8 +32,23 @@ class TimestepWeighting:
         snr = process.snr(timesteps)
         if self.kind == "debiased":
             return snr.rsqrt()
+        if self.kind == "p2":
+            return (1 + snr) ** -self.gamma * of_epsilon(process, timesteps)
         epsilon = process.prediction_type == "epsilon"
         if self.kind == "min_snr":
             return snr.clamp(max=self.gamma) / (snr if epsilon else snr + 1)
         soft = self.gamma / (snr + self.gamma)  # for ε, with SNR cancelled to avoid 0 / 0
         return soft if epsilon else soft * snr / (snr + 1)
+
+
+def of_epsilon(process: NoiseProcess, timesteps: Tensor) -> Tensor:
+    """(B,): the squared error of ε by the squared error of what the model predicts, where both mean the same x_0.
+
+    An error δ of x_0 is √SNR · δ in ε, √(SNR + 1) · δ in v (Salimans & Ho 2022, §4), and δ / σ in a flow's velocity.
+    """
+    snr = process.snr(timesteps)
+    if process.prediction_type == "epsilon":
+        return torch.ones_like(snr)
+    if process.prediction_type == "v_prediction":
+        return snr / (snr + 1)
+    return (1 + snr.rsqrt()) ** -2  # (1 - σ)², as √SNR = (1 - σ) / σ

@@ -41,5 +41,8 @@ class WrappedProcess:
     def to_x0(self, noised: Tensor, prediction: Tensor, timesteps: Tensor) -> Tensor:
         return self.inner.to_x0(noised, prediction, timesteps)
 
+    def to_noise(self, noised: Tensor, prediction: Tensor, timesteps: Tensor) -> Tensor:
+        return self.inner.to_noise(noised, prediction, timesteps)
+
     def snr(self, timesteps: Tensor) -> Tensor:
         return self.inner.snr(timesteps)
