@@ -41,8 +41,8 @@ def merge(
     the factors instead of their products, as peft's "linear" does; the rank is unchanged, but untrained products of one
     file's up with another's down are added. ties and dare: see `artifact.merging.conflicts`; of `rank`, and each file
     keeps the share `density` of its entries, by default half. The outcome contains the error relative to the exact sum;
-    for ties and dare the error relative to their own result, and the distance of that from the sum. Raises ArtifactError
-    with the remedy, BaseModelError for the base.
+    for ties and dare the error relative to their own result, and the distance of that from the sum. Raises
+    ArtifactError with the remedy, BaseModelError for the base.
     """
     require_free(target)
     _require_sense(mode, rank, base, density)
