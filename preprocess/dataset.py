@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from preprocess.crops.crop import Crop
 from preprocess.errors import DatasetError
+from preprocess.repeated_warnings import gathered
 from preprocess.workers.parallel import ordered_map
 
 Row = TypeVar("Row")
@@ -104,6 +105,12 @@ class PreparedDataset:
     def all_warnings(self) -> tuple[str, ...]:
         """The warnings of the images, then the general ones."""
         return (*(warning for example in self.examples for warning in example.warnings), *self.warnings)
+
+    @property
+    def told_warnings(self) -> list[str]:
+        """The same for people to read: what is said of many images alike is one line."""
+        lines = [(example.source, warning) for example in self.examples for warning in example.warnings]
+        return [*gathered(lines), *self.warnings]
 
     def write(self) -> None:
         """Write dataset.jsonl, rejected.jsonl and summary.json into the folder."""

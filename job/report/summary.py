@@ -14,6 +14,7 @@ from job.output_folder import OutputFolder
 from job.phases import PhaseClock
 from job.verification.verify import Verification
 from preprocess.dataset import PreparedDataset
+from settings.public import hide_paths
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
@@ -46,6 +47,7 @@ def write_report(
         "triggers": list(triggers),
         "rejected": [asdict(rejected) for rejected in dataset.rejected],
         "warnings": list(warnings),
+        "image_warnings": [hide_paths(line) for example in dataset.examples for line in example.warnings],
         "verification": asdict(verification),
         "evaluation": evaluation,
         "seconds": round(phases.total, 2),
