@@ -28,7 +28,7 @@ def _of_training(job: Job) -> Iterator[str]:
 
 
 def _of_samples(job: Job) -> Iterator[str]:
-    yield from (job.samples.prompt, job.samples.plain)
+    yield from (*job.samples.prompts, *job.samples.plain)
     if job.encoders is None:
         return
     captions = captions_of(job.dataset)

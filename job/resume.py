@@ -21,7 +21,8 @@ MAY_CHANGE = (
     "checkpointing_steps", "keep_checkpoints", "keep_state", "save_precision", "diagnostics_steps", "trackers",
     "push_to_hub", "hub_private", "hub_license",
     # what is drawn and scored beside the training
-    "num_validation_images", "num_inference_steps", "guidance_scale", "validation_prompt", "sample_steps", "evaluate",
+    "num_validation_images", "num_inference_steps", "guidance_scale", "validation_prompt", "validation_prompts",
+    "validation_prompts_file", "sample_steps", "evaluate",
     "evaluation_scales", "evaluation_checkpoints", "evaluation_samples", "evaluation_prompts", "unrelated_prompts",
     "evaluation_clip", "evaluation_dino", "evaluation_face_model",
     # where things lie
@@ -80,6 +81,9 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
             f"resume: a resumed training is the same training, and these settings differ:\n{table}\n"
             f"Leave them out, or train anew into another --output. Only these may change: {', '.join(MAY_CHANGE)}"
         )
+    if prompts := different.keys() & {"validation_prompt", "validation_prompts", "validation_prompts_file"}:
+        unset = {"validation_prompt": None, "validation_prompts": (), "validation_prompts_file": None}
+        different = unset | different if len(prompts) == 1 else different
     if "max_train_epochs" in different:
         different.setdefault("max_train_steps", None)  # computed again
     merged = build_config(saved.model_dump() | different)

@@ -10,16 +10,16 @@ from job.output_folder import OutputFolder
 from sampler.sampler import Sampler, SampleRequest
 from settings.preparation import DataConfig
 from settings.sections.validation import ValidationSection
-from trainer.resolution import validation_prompt
+from trainer.resolution import validation_prompts
 
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """Settings of the samples: `count` pictures of `prompt`, squares of `side` pixels. `plain`: the prompt without
+    """What is drawn: `count` pictures of each of `prompts`, squares of `side` pixels. `plain`: the same prompts without
     trigger words."""
 
-    prompt: str
-    plain: str
+    prompts: tuple[str, ...]
+    plain: tuple[str, ...]
     count: int
     side: int
     num_inference_steps: int
@@ -29,10 +29,10 @@ class SampleSettings:
     @classmethod
     def of(cls, validation: ValidationSection, preparation: DataConfig, side: int) -> "SampleSettings":
         """From sections whose defaults are filled in."""
-        prompt = validation_prompt(validation, preparation) or ""
+        prompts = validation_prompts(validation, preparation)
         return cls(
-            prompt,
-            plain_words(prompt, preparation.concept_mode, preparation.class_words),
+            prompts,
+            tuple(plain_words(prompt, preparation.concept_mode, preparation.class_words) for prompt in prompts),
             validation.num_validation_images,
             side,
             validation.num_inference_steps,
@@ -40,16 +40,26 @@ class SampleSettings:
             preparation.seed,
         )
 
+    @property
+    def prompt(self) -> str:
+        """The first one, by which the result is verified and shown."""
+        return self.prompts[0]
+
+    @property
+    def pictures(self) -> int:
+        """Of all prompts."""
+        return self.count * len(self.prompts)
+
 
 def write_samples(
     settings: SampleSettings, sampler: Sampler, folder: Path, triggers: Mapping[str, Sequence[str]] | None = None
 ) -> None:
-    """Generate samples into `folder` with the adapters that are on the base. `triggers`: as in `Sampler.generate`."""
-    _write(settings, settings.prompt, sampler, folder, triggers)
+    """Draw into `folder`, with whatever is on the base. `triggers`: as `Sampler.generate`."""
+    _write(settings, settings.prompts, sampler, folder, triggers)
 
 
 def write_samples_before(settings: SampleSettings, sampler: Sampler, folder: Path) -> None:
-    """Generate samples of the base, with the class word in place of the trigger."""
+    """What the bare base makes of the same prompts, with the class word where the trigger stands."""
     _write(settings, settings.plain, sampler, folder, None)
 
 
@@ -58,27 +68,30 @@ def write_samples_of_step(
 ) -> None:
     """Generate the samples of a training step, for the report's slider."""
     write_samples(settings, sampler, output.samples_of_step(step), triggers)
-    output.step_prompts.write_text(json.dumps([settings.prompt] * settings.count, ensure_ascii=False), encoding="utf-8")
+    of_pictures = [prompt for prompt in settings.prompts for _ in range(settings.count)]
+    output.step_prompts.write_text(json.dumps(of_pictures, ensure_ascii=False), encoding="utf-8")
 
 
 def _write(
     settings: SampleSettings,
-    prompt: str,
+    prompts: Sequence[str],
     sampler: Sampler,
     folder: Path,
     triggers: Mapping[str, Sequence[str]] | None,
 ) -> None:
+    """Prompt after prompt, all with the same seeds: 00.png, 01.png …"""
     if settings.count == 0:
         return
-    request = SampleRequest(
-        prompt=prompt,
-        width=settings.side,
-        height=settings.side,
-        num_outputs=settings.count,
-        num_inference_steps=settings.num_inference_steps,
-        guidance_scale=settings.guidance_scale,
-        seed=settings.seed,
-    )
     folder.mkdir(parents=True, exist_ok=True)
-    for index, image in enumerate(sampler.generate(request, triggers)):
-        image.save(folder / f"{index:02d}.png")
+    for row, prompt in enumerate(prompts):
+        request = SampleRequest(
+            prompt=prompt,
+            width=settings.side,
+            height=settings.side,
+            num_outputs=settings.count,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            seed=settings.seed,
+        )
+        for index, image in enumerate(sampler.generate(request, triggers), start=row * settings.count):
+            image.save(folder / f"{index:02d}.png")

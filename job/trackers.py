@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -153,15 +154,22 @@ def _log_values(values: Mapping[str, Any], tracker: GeneralTracker, step: int) -
 
 
 def _log_images(images: Sequence[np.ndarray], prompts: Sequence[str], tracker: GeneralTracker, step: int) -> None:
-    """Log samples. `images`: each (H, W, 3), 0 to 255."""
-    if tracker.name == "wandb":
-        shown = [
-            _wandb().Image(image, caption=prompt) for image, prompt in zip(images, prompts, strict=False)
-        ]  # fewer images than prompts after a failure
-        tracker.log({"samples": shown}, step=step)
-        return
-    for index, image in enumerate(images):
-        tracker.log_images({f"samples/{index:02d}": image[None]}, step=step, dataformats="NHWC")
+    """`images`: each (H, W, 3), 0 to 255. Those of each prompt are a row of their own: `samples`, or `samples_00` …"""
+    for name, prompt, row in _by_prompt(images, prompts):
+        if tracker.name == "wandb":
+            tracker.log({name: [_wandb().Image(image, caption=prompt) for image in row]}, step=step)
+            continue
+        for index, image in enumerate(row):
+            tracker.log_images({f"{name}/{index:02d}": image[None]}, step=step, dataformats="NHWC")
+
+
+def _by_prompt(images: Sequence[np.ndarray], prompts: Sequence[str]) -> Iterator[tuple[str, str, list[np.ndarray]]]:
+    """The name of each row, its prompt, and its pictures; fewer where drawing failed."""
+    pairs = zip(prompts, images, strict=False)
+    rows = [(prompt, [image for _, image in row]) for prompt, row in groupby(pairs, key=lambda pair: pair[0])]
+    for number, (prompt, row) in enumerate(rows):
+        name = "samples" if len(set(prompts)) == 1 else f"samples_{number:02d}"
+        yield name, prompt, row
 
 
 def _rows(path: Path, after: int) -> list[dict[str, Any]]:

@@ -139,7 +139,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
                       "timestep_sampling", "logit_mean"),
 
     # samples, validation, checkpoints, results
-    "validation_prompt": ("sample_prompts", "prompts", "sample_prompt", "validation_prompts"),
+    "validation_prompt": ("sample_prompt",),
+    "validation_prompts": ("sample_prompts", "prompts"),
     "num_validation_images": ("n_sample_imgs", "num_samples"),
     "num_inference_steps": ("sample_num_steps", "inference_steps", "num_steps", "steps",
                             "validation_num_inference_steps", "sampling_steps", "ddim_steps"),

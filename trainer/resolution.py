@@ -1,6 +1,8 @@
 """Resolves defaults that depend on the base model, and the base's requirements on the data."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from families.family import ModelFamily, frozen_reader
 from families.parts.placeholder_tokens import expand_triggers
@@ -20,6 +22,8 @@ from trainer.open_settings import open_settings
 from trainer.tokens.from_images import image_tower
 from trainer.tokens.initialization import token_starts
 
+MOST_PROMPTS = 64
+"""In a file of prompts, as in the setting."""
 COMMON_TOKEN = "a "
 """A text that is one token in every tokenizer."""
 
@@ -50,9 +54,34 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
         "loss_weighting": _loss_weighting(config, family),
         "resolution": resolution,
         "alpha": config.resolved_alpha if config.has_alpha else None,
-        "validation_prompt": validation_prompt(config.validation, config.preparation),
+        **_prompts(config.validation, config.preparation),
     }
     return config.with_values(filled | found)
+
+
+def _prompts(validation: ValidationSection, preparation: DataConfig) -> dict[str, Any]:
+    """The prompts of the samples. Raises ConfigError for a file that has none."""
+    prompts = validation.validation_prompts
+    if validation.validation_prompts_file is not None:
+        prompts = _prompts_of_file(validation.validation_prompts_file)
+    first = prompts[0] if prompts else validation_prompt(validation, preparation)
+    return {"validation_prompt": first, "validation_prompts": prompts, "validation_prompts_file": None}
+
+
+def _prompts_of_file(path: Path) -> tuple[str, ...]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"validation_prompts_file: {path} cannot be read ({error})") from None
+    prompts = tuple(line for line in lines if line and not line.startswith("#"))
+    if not 0 < len(prompts) <= MOST_PROMPTS:
+        raise ConfigError(f"validation_prompts_file: {path} has {len(prompts)} prompts; give 1 to {MOST_PROMPTS}")
+    return prompts
+
+
+def validation_prompts(validation: ValidationSection, preparation: DataConfig) -> tuple[str, ...]:
+    """All prompts of the samples; the first one is also that of verification."""
+    return validation.validation_prompts or (validation_prompt(validation, preparation) or "",)
 
 
 def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: int) -> None:
@@ -91,8 +120,10 @@ def _require_readable_prompts(
     validation: ValidationSection, preparation: DataConfig, num_tokens: int, family: ModelFamily
 ) -> None:
     """Raises ConfigError for a prompt of samples or evaluation that the base cannot draw as it is meant."""
-    prompt = validation_prompt(validation, preparation)
-    prompts = {} if prompt is None else {"validation_prompt": prompt}
+    found = _prompts(validation, preparation)
+    prompts = {f"validation_prompts, {number}": text for number, text in enumerate(found["validation_prompts"], 1)}
+    if not prompts and found["validation_prompt"] is not None:
+        prompts = {"validation_prompt": found["validation_prompt"]}
     trigger = next(iter(preparation.class_words), "")
     for name in ("evaluation_prompts", "unrelated_prompts"):
         filled = [text.replace("{trigger}", COMMON_TOKEN * num_tokens or trigger) for text in getattr(validation, name)]
@@ -127,6 +158,8 @@ def _stand_ins(preparation: DataConfig, num_tokens: int) -> dict[str, list[str]]
 
 def validation_prompt(validation: ValidationSection, preparation: DataConfig) -> str | None:
     """The prompt of samples and verification. None where it is a caption: no concept has a trigger word."""
+    if validation.validation_prompts:
+        return validation.validation_prompts[0]
     if validation.validation_prompt is not None:
         return validation.validation_prompt
     for trigger, class_word in preparation.class_words.items():

@@ -31,7 +31,7 @@ from trainer.monitoring.diagnostics import Observer
 from trainer.noise.composition import training_noise, training_prompts
 from trainer.noise.dream import Dream
 from trainer.randomness import NamedGenerators
-from trainer.resolution import validation_prompt
+from trainer.resolution import validation_prompts
 from trainer.tokens.concept_tokens import ConceptTokens
 from trainer.trainables.kind import Placement, UpdateSettings
 from trainer.trainables.part import Parts
@@ -97,7 +97,7 @@ class Training:
             steps=self.trainer.step,
             config=public_settings(self.config),
             dataset_digest=self.dataset.digest(),
-            sample_prompts=[validation_prompt(self.config.validation, self.config.preparation) or ""],
+            sample_prompts=list(validation_prompts(self.config.validation, self.config.preparation)),
         )
         return Artifact(self.parts.layers(), self.parts.rows(), description)
 

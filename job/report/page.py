@@ -56,7 +56,7 @@ def _data(output: OutputFolder, dataset: PreparedDataset, summary: Mapping[str, 
         "evaluation": evaluation,
         "warnings": list(dict.fromkeys([*summary["warnings"], *summary.get("image_warnings", [])])),
         "rejected": summary["rejected"],
-        "prompt": config["validation_prompt"],
+        "prompts": _prompts_of_samples(config),
         "before": sample_uris(output.samples_before),
         "after": sample_uris(output.samples),
         "frames": step_frames(output, evaluation),
@@ -68,6 +68,12 @@ def _data(output: OutputFolder, dataset: PreparedDataset, summary: Mapping[str, 
         "versions": summary["versions"],
         "machine": summary["machine"],
     }
+
+
+def _prompts_of_samples(config: Mapping[str, Any]) -> list[str]:
+    """One for each picture."""
+    prompts = config.get("validation_prompts") or [config["validation_prompt"]]
+    return [prompt for prompt in prompts for _ in range(config["num_validation_images"])]
 
 
 def _images(dataset: PreparedDataset) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ from sampler.sampler import Sampler
 def sample(job: Job) -> Generator[Progress, None, None]:
     """Set `artifact` and `trained_prediction`; write embeddings.safetensors. The base has no adapters afterwards."""
     job.family.to(job.device)
-    yield job.progress(f"sampling {job.config.num_validation_images} images")
+    yield job.progress(f"sampling {job.samples.pictures} images")
     training = job.training
     with training.averaged():
         job.artifact = training.artifact()
@@ -21,5 +21,5 @@ def sample(job: Job) -> Generator[Progress, None, None]:
         write_samples(job.samples, Sampler(job.family), job.output.samples, training.triggers)
         job.trained_prediction = job.probe.predict(job.family, training.triggers)
     training.remove()
-    if count := job.config.num_validation_images:
+    if count := job.samples.pictures:
         yield stage_progress(StageProgress("sampling", count, count), job.span[1])

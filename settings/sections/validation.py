@@ -15,7 +15,15 @@ class ValidationSection(Settings):
     validation_prompt: Open[str | None] = Field(
         None, description="Prompt of the samples after training; by default the concept mode's template"
     )
-    num_validation_images: Limited[int] = Field(4, ge=0, le=64, description="Number of samples; 0: none")
+    validation_prompts: Limited[tuple[str, ...]] = Field(
+        (),
+        max_length=64,
+        description="Several prompts instead of one: each has its samples, and a row in the report and in trackers",
+    )
+    validation_prompts_file: Operator[Path | None] = Field(
+        None, description="Text file with such prompts, one a line; lines that begin with # are passed over"
+    )
+    num_validation_images: Limited[int] = Field(4, ge=0, le=64, description="Number of samples of each prompt; 0: none")
     num_inference_steps: Limited[int] = Field(30, ge=1, le=1000, description="Denoising steps of the samples")
     guidance_scale: Open[float] = Field(6.0, ge=0, le=50, description="Classifier-free guidance of the samples")
     sample_steps: Open[int | None] = Field(
@@ -61,6 +69,12 @@ class ValidationSection(Settings):
 
     @model_validator(mode="after")
     def _validation_rules(self) -> "ValidationSection":
+        if any(not prompt.strip() for prompt in self.validation_prompts):
+            raise ValueError("validation_prompts: one of them is empty")
+        if self.validation_prompts and self.validation_prompt not in (None, self.validation_prompts[0]):
+            raise ValueError("validation_prompts takes the place of validation_prompt: leave one of them out")
+        if self.validation_prompts_file is not None and (self.validation_prompts or self.validation_prompt):
+            raise ValueError("validation_prompts_file has the prompts: leave the settings of single ones out")
         if self.sample_steps is not None and self.num_validation_images == 0:
             raise ValueError("sample_steps has no effect with num_validation_images 0; raise that, or leave it out")
         if any(not 0 < scale <= 4 for scale in self.evaluation_scales):

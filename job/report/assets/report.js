@@ -78,15 +78,22 @@
   function showCompare() {
     const count = Math.min(data.before.length, data.after.length);
     byId("compare").hidden = count === 0;
-    byId("comparePrompt").textContent = `“${data.prompt}”, the same seeds without and with the LoRA.`;
+    const several = new Set(data.prompts).size > 1;
+    const shown = several ? "Each prompt" : `“${data.prompts[0]}”`;
+    byId("comparePrompt").textContent = `${shown}, the same seeds without and with the LoRA.`;
+    let row = byId("comparePictures");
     for (let index = 0; index < count; index++) {
+      if (several && data.prompts[index] !== data.prompts[index - 1]) {
+        row = element("div", "", "compare");
+        byId("compare").append(element("h3", `“${data.prompts[index]}”`), row);
+      }
       const pair = element("div", "", "pair");
       for (const [when, source] of [["before", data.before[index]], ["after", data.after[index]]]) {
         const figure = element("figure", "", when);
         figure.append(picture(source, `sample ${index + 1}, ${when}`), element("figcaption", when));
         pair.append(figure);
       }
-      byId("comparePictures").append(pair);
+      row.append(pair);
     }
   }
 

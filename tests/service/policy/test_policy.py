@@ -149,6 +149,7 @@ def test_a_model_of_a_prediction_is_on_the_list_or_refused(name: str, monkeypatc
         ({"prior_prompts": ["a"] * 200, "prior_matching_weight": 1}, "LIMIT_PRIOR_PROMPTS"),
         ({"num_class_images": 9_000, "class_word": "dog"}, "LIMIT_NUM_CLASS_IMAGES"),
         ({"num_validation_images": 64}, "LIMIT_NUM_VALIDATION_IMAGES"),
+        ({"validation_prompts": ["a"] * 9}, "LIMIT_VALIDATION_PROMPTS"),
         ({"num_inference_steps": 1000}, "LIMIT_NUM_INFERENCE_STEPS"),
         ({"evaluation_checkpoints": 50, "evaluation_samples": 16, "evaluate": "true"}, "LIMIT_EVALUATION_PICTURES"),
         ({"keep_checkpoints": 100, "checkpointing_steps": 5}, "LIMIT_KEEP_CHECKPOINTS"),
