@@ -20,7 +20,13 @@ from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.presets import preset_list, read_preset
 from settings.record import ConfigError, read_settings_file
 from settings.training import TrainingConfig, build_config
-from trainer.distributed.launch import fsdp_requested, is_main_process, process_count, require_several_processes
+from trainer.distributed.launch import (
+    fsdp_requested,
+    is_main_process,
+    launched_precision,
+    process_count,
+    require_several_processes,
+)
 from trainer.pattern_trial import require_patterns
 
 if TYPE_CHECKING:
@@ -81,6 +87,11 @@ def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
     values = read_preset(arguments.preset) if arguments.preset else {}
     values |= read_settings_file(arguments.config) if arguments.config else {}
     values |= given_options(arguments, TrainingConfig)
+    if (launched := launched_precision()) is not None:
+        if values.get("mixed_precision", launched) not in (launched, "auto"):
+            given = values["mixed_precision"]
+            raise ConfigError(f"mixed_precision: {given}, but accelerate launch has {launched}; leave one of them out")
+        values["mixed_precision"] = launched
     config = build_config(values)
     if not fsdp_requested():
         return config

@@ -13,9 +13,21 @@ from trainer.adapters.kinds import KINDS
 
 def precision(adapter: AdapterName, mixed_precision: PrecisionName) -> torch.dtype:
     """Return the dtype of the base and of its forward passes."""
-    automatic = "bf16" if torch.cuda.is_available() and adapter != "full" else "no"
+    automatic = "bf16" if has_bf16() and adapter != "full" else "no"
     wanted = automatic if mixed_precision == "auto" else mixed_precision
     return torch.bfloat16 if wanted == "bf16" else torch.float32
+
+
+def has_bf16() -> bool:
+    """Whether there is a GPU that computes in bf16 itself: Nvidia's emulate it before the 30xx and A100."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let products of fp32 matrices and convolutions be rounded to 10 bits, on cards that have TF32: several times as
+    fast. Elsewhere this changes nothing."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def autocast_precision(adapter: AdapterName, mixed_precision: PrecisionName) -> str:

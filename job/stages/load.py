@@ -8,7 +8,7 @@ from job.progress import Progress
 from job.publishing.hub import require_publishable
 from job.stage import Job
 from job.trackers import require_trackers
-from trainer.base_model import autocast_precision, load_base, precision
+from trainer.base_model import allow_tf32, autocast_precision, load_base, precision
 from trainer.checkpoints.same_run import require_same_base, require_same_processes
 from trainer.distributed.processes import start
 from trainer.execution.attention import require_attention
@@ -46,6 +46,7 @@ def load(job: Job) -> Generator[Progress, None, None]:
 def start_device(job: Job) -> None:
     """Select the device, and join the process group of a distributed training."""
     config = job.config
+    allow_tf32(config.allow_tf32)
     job.dtype = precision(config.adapter, config.mixed_precision)
     job.accelerator = start(autocast_precision(config.adapter, config.mixed_precision))
 

@@ -12,7 +12,7 @@ from preprocess.prepare import preparing
 from preprocess.reopen import reopen
 from preprocess.uploads.identity import identify, write_identities
 from settings.preparation import DataConfig
-from trainer.adapters.requirements import where_it_opens
+from trainer.adapters.requirements import b_lora_warning, where_it_opens
 from trainer.checkpoints.same_run import require_same_images
 from trainer.data.feature_shards import are_features
 from trainer.data.feature_sources import features_for
@@ -71,6 +71,8 @@ def _findings(job: Job) -> Generator[Progress, None, None]:
     lines = [*dataset.told_warnings, *(f"not used: {item.reason}" for item in dataset.rejected)]
     yield job.progress(f"{len(dataset.examples)} images, {len(dataset.rejected)} files not used", 1.0)
     if (warning := where_it_opens(job.config.adapters, job.family)) is not None:
+        lines.append(warning)
+    if (warning := b_lora_warning(job.config.adapters, job.family)) is not None:
         lines.append(warning)
     for line in lines:
         yield job.progress(line, 1.0, warning=True)

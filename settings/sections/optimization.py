@@ -75,7 +75,7 @@ class OptimizationSection(Settings):
     ema_decay: Open[float] = Field(
         0.0, ge=0, lt=1, description="Save an average of the weights over about 1 / (1 - decay) steps; 0: the last ones"
     )
-    mixed_precision: Open[PrecisionName] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
+    mixed_precision: Open[PrecisionName] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
 
     @property
     def resolved_learning_rate(self) -> float:

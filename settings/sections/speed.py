@@ -29,6 +29,11 @@ class SpeedSection(Settings):
         description="How the denoiser's attention is computed while it trains: by one of torch's implementations or by "
         "xformers; auto: as torch chooses for the device",
     )
+    allow_tf32: Open[bool] = Field(
+        True,
+        description="Round products in fp32 to TF32's 10 bits on cards that have it (30xx, A100 and later), which is "
+        "several times as fast",
+    )
     cuda_graphs: Open[Literal["auto", "never"]] = Field(
         "auto",
         description="Record the denoiser's passes on a GPU and launch each as a whole; auto: where all of a shape "

@@ -8,6 +8,9 @@ from settings.sections.adapter import AdapterSection
 from trainer.adapters.kinds import KINDS
 from trainer.adapters.targets import denoiser_targets
 
+B_LORA_DEPTH = 10
+"""Transformer layers in each of SDXL's blocks that B-LoRA trains."""
+
 
 def check_targets(family: ModelFamily, settings: AdapterSection) -> None:
     """Check, before training starts, that the base has the layers for the adapter. Raises ConfigError when it has
@@ -23,6 +26,22 @@ def check_targets(family: ModelFamily, settings: AdapterSection) -> None:
             )
     if settings.train_text_encoder and not family.text_encoders:
         raise ConfigError(f"train_text_encoder: a base of the family {family.name} has no text encoder that can learn")
+
+
+def b_lora_warning(settings: AdapterSection, family: ModelFamily) -> str | None:
+    """A warning where the blocks of B-LoRA are not what they are in SDXL, and may hold neither content nor style."""
+    if settings.lora_target_regex is not None or not settings.lora_targets.startswith("b-lora"):
+        return None
+    depths = [
+        len(family.denoiser.get_submodule(f"{block}.transformer_blocks")) for block in family.b_lora_blocks.values()
+    ]
+    if all(depth == B_LORA_DEPTH for depth in depths):
+        return None
+    return (
+        f"lora_targets: {settings.lora_targets}: content and style were found in two blocks of SDXL with "
+        f"{B_LORA_DEPTH} transformer layers each; this base has {' and '.join(map(str, depths))} there, and may learn "
+        "nothing in them. lora_targets: attention learns in all"
+    )
 
 
 def where_it_opens(settings: AdapterSection, family: ModelFamily) -> str | None:

@@ -10,6 +10,8 @@ WORLD_SIZE, RANK, LOCAL_WORLD_SIZE = "WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE"
 PROCESSES_VARIABLE = "TRAINING_PROCESSES"
 FSDP_VARIABLE = "ACCELERATE_USE_FSDP"
 """What accelerate launch sets for --use_fsdp."""
+PRECISION_VARIABLE = "ACCELERATE_MIXED_PRECISION"
+"""What accelerate launch sets for --mixed_precision."""
 OTHER_SHARDING = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
 FSDP_REFUSED = {
     "FSDP_OFFLOAD_PARAMS": ("true", "parameters are not offloaded; remove the option"),
@@ -50,6 +52,22 @@ def fsdp_requested() -> bool:
         if os.environ.get(name, "").lower() == refused:
             raise ConfigError(f"--{name.lower()} {refused}: {remedy}")
     return True
+
+
+def launched_precision() -> str | None:
+    """What `accelerate launch --mixed_precision` asks for: bf16; None for nothing, and for no, which is its default.
+
+    Raises ConfigError, by name, for a precision that is not trained in here.
+    """
+    wanted = os.environ.get(PRECISION_VARIABLE, "no").lower()
+    if wanted == "bf16":
+        return wanted
+    if wanted != "no":
+        raise ConfigError(
+            f"accelerate launch --mixed_precision {wanted}: the trainer computes in bf16 (on cards from 2020 on) or in "
+            "fp32; use --mixed_precision bf16, or no. Cards without bf16 (T4, 20xx) train in fp32 by default"
+        )
+    return None
 
 
 def require_several_processes(shard_base: bool) -> None:
