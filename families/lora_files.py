@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable
 
-SD15, SDXL, SD3, FLUX1, FLUX2, QWEN_IMAGE = "sd15", "sdxl", "sd3", "flux1", "flux2", "qwen_image"
+SD15, SDXL, SD3, FLUX1, FLUX2, QWEN_IMAGE, Z_IMAGE = "sd15", "sdxl", "sd3", "flux1", "flux2", "qwen_image", "z-image"
 COG_SDXL = SDXL
 """The family whose files Replicate's SDXL predictors load."""
 STARTS = {
@@ -15,6 +15,8 @@ STARTS = {
     "flux2": FLUX2,
     "qwen-image": QWEN_IMAGE,
     "qwen_image": QWEN_IMAGE,
+    "z-image": Z_IMAGE,
+    "zimage": Z_IMAGE,
     "stable-diffusion-v": SD15,
     "sdxl": SDXL,
     "sd3": SD3,
@@ -56,7 +58,9 @@ def family_of_modules(modules: Iterable[tuple[str, str]]) -> str:
 
 def _family_of_transformer(paths: Collection[str]) -> str:
     """FLUX has single blocks, in which FLUX.2 has attention and feed-forward in one. Qwen-Image has names of its own
-    outside of attention, and 60 blocks."""
+    outside of attention, and 60 blocks. Z-Image has plain layers."""
+    if any(path.startswith(("layers.", "noise_refiner.", "context_refiner.")) for path in paths):
+        return Z_IMAGE
     if any(path.endswith((".to_qkv_mlp_proj", ".linear_in", ".linear_out")) for path in paths):
         return FLUX2
     if any(path.startswith("single_transformer_blocks.") for path in paths):

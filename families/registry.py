@@ -17,8 +17,9 @@ from families.qwen_image import QwenImage
 from families.sd3 import SD3
 from families.sd15 import SD15
 from families.sdxl import SDXL
+from families.z_image import ZImage
 
-KINDS = (SDXL, SD15, SD3, Flux1, Flux2, QwenImage)
+KINDS = (SDXL, SD15, SD3, Flux1, Flux2, QwenImage, ZImage)
 FAMILIES = {kind.pipeline_class_name: kind for kind in KINDS} | {DEV_PIPELINE: Flux2}
 
 NO_TEXT_TO_IMAGE = {
@@ -34,6 +35,7 @@ NO_TEXT_TO_IMAGE = {
     "QwenImageEditInpaintPipeline": "an image-editing model",
     "QwenImageEditPlusPipeline": "an image-editing model",
     "QwenImageLayeredPipeline": "a model that cuts pictures into layers",
+    "ZImageOmniPipeline": "an image-editing model",
     "StableDiffusionInstructPix2PixPipeline": "an image-editing model",
     "StableDiffusionXLInstructPix2PixPipeline": "an image-editing model",
 }

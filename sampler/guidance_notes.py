@@ -15,6 +15,8 @@ def guidance_notes(asked: SampleRequest, request: SampleRequest, family: ModelFa
     if family.guidance_kind != "classifier-free":
         yield from _distilled_notes(asked, family)
         return
+    if asked.negative_prompt and request.guidance_scale == 0:
+        yield "warning: negative_prompt has no effect without guidance: guidance_scale is 0"
     if request.guidance_scale <= 1:
         if request.guidance_rescale:
             yield "warning: guidance_rescale has no effect without guidance, that is at guidance_scale 1 or less"

@@ -28,6 +28,8 @@ from diffusers import (
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tokenizers import Tokenizer
 from tokenizers.models import Unigram
@@ -40,6 +42,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
 )
@@ -230,6 +233,28 @@ def write_flux2_dev(folder: Path) -> Path:
     return _save(pipeline, folder)
 
 
+def write_z_image(folder: Path, *, turbo: bool = False) -> Path:
+    """Z-Image, or Turbo, which another shift tells: Qwen3, whose last layer but one is read."""
+    torch.manual_seed(0)
+    tokenizer = tiny_chat_tokenizer()
+    config = Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8,
+    )  # fmt: skip
+    transformer = ZImageTransformer2DModel(
+        dim=32, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=16, axes_dims=[4, 6, 6],
+        axes_lens=[1024, 32, 32], in_channels=4,
+    )  # fmt: skip
+    pipeline = ZImagePipeline(
+        transformer=_randomise(transformer),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0 if turbo else 6.0),
+        vae=tiny_vae(scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=Qwen3Model(config),
+        tokenizer=tokenizer,
+    )
+    return _save(pipeline, folder)
+
+
 def _flux2_transformer(**config: Any) -> Flux2Transformer2DModel:
     """Its blocks count for much: their gates are wide."""
     made = Flux2Transformer2DModel(
@@ -263,6 +288,7 @@ TINY_MODELS: Mapping[str, Callable[[Path], Path]] = {
     "flux1": write_flux1,
     "flux2": write_flux2,
     "qwen_image": write_qwen_image,
+    "z-image": write_z_image,
 }
 """Every kind that trainings are tested on."""
 

@@ -61,6 +61,9 @@ def predicted(family: ModelFamily, adapters: AdapterSection, work: Workload, *, 
     """Count one step of an adapter on the bare base. `family`: its denoiser may be on the meta device."""
     adapter = EmptyAdapter(adapters.adapter, adapters.rank, adapters.resolved_alpha, denoiser_targets(family, adapters))
     channels, height, width = _latent_shape(family, work.side)
+    features = work.features
+    if bool(features.mask.all()):
+        features = replace(features, prompt_mask=None)  # where nothing is computed, no mask can be read
     sizes = [SizeConditioning((work.side, work.side), (0, 0), (work.side, work.side))] * work.images
 
     def run(denoiser: torch.nn.Module) -> torch.Tensor:
@@ -68,7 +71,7 @@ def predicted(family: ModelFamily, adapters: AdapterSection, work: Workload, *, 
         stand_in.denoiser = denoiser
         noised = torch.zeros(work.images, channels, height, width)
         timesteps = family.noise_process.timesteps_at(torch.full((work.images,), 0.5), noised.shape)
-        return stand_in.denoise(noised, timesteps, PromptFeatures.joined([work.features] * work.images), sizes)
+        return stand_in.denoise(noised, timesteps, PromptFeatures.joined([features] * work.images), sizes)
 
     step = step_memory(family.denoiser, adapter, run, checkpointing=checkpointing)
     beside = sum(parameter.nbytes for encoder in family.text_encoders for parameter in encoder.parameters())

@@ -59,6 +59,14 @@ ALONE = (
         (("txt_norm.weight", "transformer_blocks.0.img_mod.1.weight"),),  # its makers' names are diffusers' own
         "Qwen/Qwen-Image",
     ),
+    DenoiserFile(
+        "ZImagePipeline",
+        (
+            ("layers.0.attention.qkv.weight", "cap_pad_token"),  # Lumina 2 has the first, too
+            ("layers.0.attention.to_q.weight", "cap_pad_token"),
+        ),
+        "Tongyi-MAI/Z-Image",
+    ),
 )
 """Families whose denoiser is read alone from a single file: the pipeline's other parts come from base_config. The first
 that fits is it: klein's lacks what dev's has."""
@@ -150,7 +158,7 @@ def _pipeline_class(shapes: Shapes, path: Path) -> str:
         return "StableDiffusion3Pipeline"
     if FIRST_LAYER not in shapes:
         raise BaseModelError(
-            f"base_model: {path} is no SD1.5, SD2, SDXL, SD3, FLUX or Qwen-Image checkpoint: its tensors have names "
+            f"base_model: {path} is no SD1.5, SD2, SDXL, SD3, FLUX, Qwen-Image or Z-Image checkpoint: its tensors have names "
             f"such as {next(iter(shapes), '(none at all)')}. For the Stable Diffusion families a denoiser alone "
             "is not enough: take a whole checkpoint."
         )

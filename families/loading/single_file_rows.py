@@ -14,11 +14,13 @@ from families.loading.single_file import denoiser_names
 from families.qwen_image import QwenImage
 from families.sd3 import SD3
 from families.sd15 import SD15
+from families.z_image import ZImage
 
 ALONE = {
     Flux1.name: flux1_tensors,
     Flux2.name: converters.convert_flux2_transformer_checkpoint_to_diffusers,
     QwenImage.name: dict,
+    ZImage.name: converters.convert_z_image_transformer_checkpoint_to_diffusers,
 }
 """Families whose files hold the denoiser alone, with what renames its tensors."""
 

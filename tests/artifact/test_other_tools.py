@@ -120,7 +120,9 @@ def write(family: ModelFamily, settings: Mapping[str, Any], folder: Path) -> tor
     ],
     ids=["rslora and text encoders", "every layer"],
 )
-@pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3", "flux1", "flux2"])
+@pytest.mark.parametrize(
+    "kind", ["sd15", "sdxl", "sd3", "flux1", "flux2", pytest.param("z-image", marks=pytest.mark.slow)]
+)
 def test_diffusers_takes_every_layer_and_gives_the_same_prediction(
     kind: str, settings: Mapping[str, Any], tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ FACTS = {  # modelspec.architecture, ss_base_model_version, prediction type, enc
     "flux1": ("flux-1-dev", "flux1", "flow", ()),
     "flux2": ("flux-2-klein", "flux2_klein", "flow", ()),
     "qwen_image": ("Qwen-Image", "qwen_image", "flow", ()),
+    "z-image": ("z-image", "zimage", "flow", ()),
 }
 NATIVE = {"qwen_image": 512}
 """Sides of those whose size stands nowhere in the checkpoint: 1024 for a VAE that reduces by 8."""
@@ -54,6 +55,7 @@ NAMES = {  # the layer's path, and its name in our files
         "single_transformer_blocks.1.attn.to_qkv_mlp_proj",
         "transformer.single_transformer_blocks.1.attn.to_qkv_mlp_proj",
     ),
+    "z-image": ("noise_refiner.0.attention.to_k", "transformer.noise_refiner.0.attention.to_k"),
     "flux1": ("single_transformer_blocks.1.attn.to_k", "transformer.single_transformer_blocks.1.attn.to_k"),
     "qwen_image": ("transformer_blocks.1.attn.add_v_proj", "transformer.transformer_blocks.1.attn.add_v_proj"),
 }
@@ -81,7 +83,7 @@ def test_family_and_prediction_are_read_from_the_checkpoint(kind: str, tiny_fold
     assert not any(parameter.requires_grad for parameter in family.denoiser.parameters())
 
 
-@pytest.mark.parametrize("tiny", ["sd15", "sdxl", "sd3", "flux1", "flux2", "qwen_image"], indirect=True)
+@pytest.mark.parametrize("tiny", ["sd15", "sdxl", "sd3", "flux1", "flux2", "qwen_image", "z-image"], indirect=True)
 def test_it_encodes_denoises_and_samples(tiny: ModelFamily) -> None:
     moments = tiny.encode_image(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1)
     latents = tiny.latents(moments, torch.zeros(latent_shape(tiny, 2)))
@@ -108,7 +110,9 @@ def test_features_are_those_of_diffusers_own_pipeline(tiny: ModelFamily) -> None
         torch.testing.assert_close(ours.pooled_prompt_embeds, theirs[2])
 
 
-SLOW_ONES = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("sd2-v", "sdxl-v", "sd3", "flux2", "qwen_image")]
+SLOW_ONES = [
+    pytest.param(kind, marks=pytest.mark.slow) for kind in ("sd2-v", "sdxl-v", "sd3", "flux2", "qwen_image", "z-image")
+]
 
 
 @pytest.mark.parametrize("kind", ["sd15", "flux1", *SLOW_ONES])

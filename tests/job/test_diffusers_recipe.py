@@ -43,7 +43,17 @@ def run_recipe(trained: Trained, folder: Path, monkeypatch: pytest.MonkeyPatch) 
         return np.asarray(image.convert("RGB"), int)
 
 
-@pytest.mark.parametrize("kind", ["sd15", pytest.param("sdxl", marks=pytest.mark.slow), "sd3", "flux1", "flux2"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sd15",
+        pytest.param("sdxl", marks=pytest.mark.slow),
+        "sd3",
+        "flux1",
+        "flux2",
+        pytest.param("z-image", marks=pytest.mark.slow),
+    ],
+)
 def test_the_recipe_draws_the_same(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = TINY_MODELS[kind](tmp_path / "base")
     family = opened(base)

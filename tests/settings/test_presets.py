@@ -13,12 +13,18 @@ from settings.record import ConfigError, read_settings_file
 from settings.training import build_config
 from tests.conftest import PROJECT
 from tests.service.training_requests import training_request
-from tests.tiny_models import write_sd3, write_sd15, write_sdxl
+from tests.tiny_models import write_sd3, write_sd15, write_sdxl, write_z_image
 from tests.tiny_qwen_image import write_qwen_image
 from trainer.resolution import resolve
 
 PRESETS = sorted(path for path in (PROJECT / "configs").glob("*-*.yaml"))
-WRITERS = {"sdxl": write_sdxl, "sd15": write_sd15, "sd35": write_sd3, "qwen-image": write_qwen_image}
+WRITERS = {
+    "sdxl": write_sdxl,
+    "sd15": write_sd15,
+    "sd35": write_sd3,
+    "qwen-image": write_qwen_image,
+    "z-image": write_z_image,
+}
 
 
 def test_every_mode_has_a_preset_on_every_base() -> None:

@@ -116,7 +116,7 @@ FIRST = "model.diffusion_model.input_blocks.0.0.weight"
         ({"transformer_blocks.0.attn.to_q.weight_scale": (), "txt_norm.weight": (2,)}, "are scaled or packed to 8 or"),
         ({f"{FLUX}double_blocks.0.img_attn.qkv.scale_weight": ()}, "weights are scaled or packed to 8 or 4 bits"),
         ({f"{FLUX}double_blocks.0.img_attn.qkv.weight.absmax": (2,)}, "weights are scaled or packed to 8 or 4 bits"),
-        ({"double_blocks.0.img_attn.norm.key_norm.scale": (2,)}, "is no SD1.5, SD2, SDXL, SD3, FLUX or Qwen-Image"),
+        ({"double_blocks.0.img_attn.norm.key_norm.scale": (2,)}, "is no SD1.5, .*, Qwen-Image or Z-Image"),
         ({"clip_txt_mapper.weight": (2, 3)}, "is a Stable Cascade model"),
         ({FIRST: (8, 9, 3, 3)}, "is an inpainting model: its UNet reads 9 channels"),
         ({FIRST: (8, 8, 3, 3)}, "is an image-editing model"),

@@ -27,7 +27,7 @@ def curve(family: ModelFamily, base: str, **settings: Any) -> tuple[list[Step], 
     return steps, on
 
 
-SLOW_ONES = [pytest.param(name, marks=pytest.mark.slow) for name in ("sdxl", "flux1", "flux2")]
+SLOW_ONES = [pytest.param(name, marks=pytest.mark.slow) for name in ("sdxl", "flux1", "flux2", "z-image")]
 
 
 @pytest.mark.parametrize("name", ["sd15", "sd3", *SLOW_ONES])
