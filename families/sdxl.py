@@ -152,7 +152,7 @@ class SDXL:
 
     def load_refiner(self, refiner: str, dtype: torch.dtype) -> Refiner:
         """Open a refiner. Raises BaseModelError."""
-        from families.sdxl_refiner import load_refiner
+        from families.parts.sdxl_refiner import load_refiner
 
         return load_refiner(refiner, dtype)
 

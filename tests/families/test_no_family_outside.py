@@ -10,7 +10,7 @@ from tests.conftest import PROJECT
 ROOMS = ("artifact", "sampler", "evaluation", "trainer", "job", "service", "settings", "preprocess", "fetching")
 NAMES = {family.name for family in FAMILIES.values()} | {"sd1", "sd2", "sd35", "flux", "cascade"}
 CLASSES = {family.__name__ for family in FAMILIES.values()} | {"SDXLRefiner"}
-MODULES = {family.__module__ for family in FAMILIES.values()} | {"families.sdxl_refiner"}
+MODULES = {family.__module__ for family in FAMILIES.values()} | {"families.parts.sdxl_refiner"}
 PARTS = {"unet", "transformer", "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2"}
 
 

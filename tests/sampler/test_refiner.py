@@ -18,8 +18,8 @@ from artifact.artifact import Artifact
 from artifact.metadata import ArtifactDescription
 from families.errors import BaseModelError
 from families.family import PromptFeatures
+from families.parts.sdxl_refiner import load_refiner
 from families.registry import load_base_model
-from families.sdxl_refiner import load_refiner
 from sampler.generation import Generation
 from sampler.images.files import read_parameters
 from sampler.refining import Refinement
