@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionControlNetPipeline, StableDiffusionPipeline
 from torch import Tensor
 
 from families.conditioning import refuse_conditioning
@@ -25,6 +25,7 @@ from families.loading.sources import BaseModelSource
 from families.noise.diffusion_process import DiffusionProcess
 from families.noise.noise_process import NoiseProcess
 from families.parts.clip_prompts import clip_output, embeds_as_inputs, pool_at_end_of_text
+from families.parts.controlnet import controlnet_of, residual_inputs, unet_residuals
 from families.parts.latents import decoded, freeze, posterior_moments, posterior_shape, sample_posterior
 from families.parts.unet import UNET_ADAPTER_MODULES, require_text_to_image, unet_resolution, unet_size_multiple
 
@@ -150,9 +151,33 @@ class SD15:
         conditioning: Conditioning | None = None,
     ) -> Tensor:
         """The UNet's prediction (B, C, h, w) in fp32. Sizes are ignored."""
-        refuse_conditioning(conditioning, self.name)
+        refuse_conditioning(conditioning, self.name, known=("residuals",))
         embeds = prompts.prompt_embeds
-        return self.denoiser(noised.to(embeds.dtype), timesteps, encoder_hidden_states=embeds).sample.float()
+        return self.denoiser(
+            noised.to(embeds.dtype),
+            timesteps,
+            encoder_hidden_states=embeds,
+            **residual_inputs(conditioning, embeds),
+        ).sample.float()
+
+    def new_controlnet(self) -> Any:
+        return controlnet_of(self._pipeline)
+
+    def control_residuals(
+        self,
+        controlnet: Any,
+        pictures: Tensor,
+        noised: Tensor,
+        timesteps: Tensor,
+        prompts: PromptFeatures,
+        sizes: Sequence[SizeConditioning],
+    ) -> Conditioning:
+        return unet_residuals(controlnet, pictures, noised, timesteps, prompts)
+
+    def control_pipeline(self, controlnet: Any) -> StableDiffusionControlNetPipeline:
+        return StableDiffusionControlNetPipeline(
+            **self.pipeline().components, controlnet=controlnet, requires_safety_checker=False
+        )
 
     def pipeline(self) -> StableDiffusionPipeline:
         """The pipeline over these modules, with this object's tokenizer."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLControlNetPipeline, StableDiffusionXLPipeline
 from torch import Tensor
 
 from families.conditioning import refuse_conditioning
@@ -23,6 +23,7 @@ from families.loading.sources import BaseModelSource
 from families.noise.diffusion_process import DiffusionProcess
 from families.noise.noise_process import NoiseProcess
 from families.parts.clip_prompts import clip_output, embeds_as_inputs, pool_at_end_of_text, zeroed_where_empty
+from families.parts.controlnet import controlnet_of, residual_inputs, unet_residuals
 from families.parts.latents import decoded, freeze, posterior_moments, posterior_shape, sample_posterior
 from families.parts.unet import UNET_ADAPTER_MODULES, require_text_to_image, unet_resolution, unet_size_multiple
 
@@ -137,18 +138,37 @@ class SDXL:
         conditioning: Conditioning | None = None,
     ) -> Tensor:
         """The UNet's prediction (B, C, h, w) in fp32."""
-        refuse_conditioning(conditioning, self.name)
-        dtype = prompts.prompt_embeds.dtype
-        time_ids = torch.tensor([[*size.original, *size.crop, *size.target] for size in sizes], dtype=dtype)
+        refuse_conditioning(conditioning, self.name, known=("residuals",))
+        embeds = prompts.prompt_embeds
         return self.denoiser(
-            noised.to(dtype),
+            noised.to(embeds.dtype),
             timesteps,
-            encoder_hidden_states=prompts.prompt_embeds,
-            added_cond_kwargs={
-                "text_embeds": prompts.pooled_prompt_embeds,
-                "time_ids": time_ids.to(noised.device, non_blocking=True),
-            },
+            encoder_hidden_states=embeds,
+            added_cond_kwargs=_added_conditions(prompts, sizes),
+            **residual_inputs(conditioning, embeds),
         ).sample.float()
+
+    def new_controlnet(self) -> Any:
+        return controlnet_of(self._pipeline)
+
+    def control_residuals(
+        self,
+        controlnet: Any,
+        pictures: Tensor,
+        noised: Tensor,
+        timesteps: Tensor,
+        prompts: PromptFeatures,
+        sizes: Sequence[SizeConditioning],
+    ) -> Conditioning:
+        return unet_residuals(controlnet, pictures, noised, timesteps, prompts, _added_conditions(prompts, sizes))
+
+    def control_pipeline(self, controlnet: Any) -> StableDiffusionXLControlNetPipeline:
+        return StableDiffusionXLControlNetPipeline(
+            **self.pipeline().components,
+            controlnet=controlnet,
+            force_zeros_for_empty_prompt=self._pipeline.config.force_zeros_for_empty_prompt,
+            add_watermarker=False,
+        )
 
     def load_refiner(self, refiner: str, dtype: torch.dtype) -> Refiner:
         """Open a refiner. Raises BaseModelError."""
@@ -163,3 +183,11 @@ class SDXL:
 
     def pipeline_inputs(self, wanted: PromptFeatures, unwanted: PromptFeatures) -> dict[str, Any]:
         return embeds_as_inputs(wanted, unwanted)
+
+
+def _added_conditions(prompts: PromptFeatures, sizes: Sequence[SizeConditioning]) -> dict[str, Tensor]:
+    """The pooled prompt and the sizes, as the UNet and ControlNets of SDXL read them."""
+    embeds, pooled = prompts.prompt_embeds, prompts.pooled_prompt_embeds
+    assert pooled is not None
+    time_ids = torch.tensor([[*size.original, *size.crop, *size.target] for size in sizes], dtype=embeds.dtype)
+    return {"text_embeds": pooled, "time_ids": time_ids.to(embeds.device, non_blocking=True)}

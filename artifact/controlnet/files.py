@@ -1,0 +1,109 @@
+"""Reads a ControlNet's file onto a base, and writes it as a single file and as diffusers' folder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from artifact.artifact import PRECISIONS
+from artifact.controlnet.names import PREFIX, single_file_names, stability_names
+from artifact.errors import ArtifactError
+from artifact.metadata import ArtifactDescription, own_header
+from artifact.safetensors_file import read_safetensors, require_finite, write_safetensors
+from families.control import controllable
+from families.family import ModelFamily
+
+FOLDER_WEIGHTS, FOLDER_CONFIG = "diffusion_pytorch_model.safetensors", "config.json"
+SHOWN_TYPE = "ControlNetModel"
+
+
+def write_controlnet(
+    controlnet: Any, path: Path, description: ArtifactDescription, precision: str, *, architecture: str
+) -> None:
+    """Write the single file, whole or not at all. `precision`: fp16, bf16 or fp32.
+
+    Raises ArtifactError when a value is not finite, as it is or in that precision.
+    """
+    tensors = _tensors(controlnet, precision, path)
+    sizes = controlnet.config.addition_embed_type == "text_time"
+    names = single_file_names(tensors, controlnet.config.layers_per_block, sizes=sizes)
+    header = {
+        **own_header(description),
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": f"{architecture}/controlnet",
+        "modelspec.title": f"ControlNet ({description.config.get('control', 'files')}) for {description.base_model}",
+        "modelspec.resolution": "{0}x{0}".format(description.config.get("resolution", "")),
+    }
+    write_safetensors({names[name]: tensor for name, tensor in tensors.items()}, path, header)
+
+
+def write_controlnet_folder(controlnet: Any, folder: Path, precision: str) -> None:
+    """Write what `ControlNetModel.from_pretrained(folder)` reads. Raises ArtifactError as `write_controlnet`."""
+    tensors = _tensors(controlnet, precision, folder / FOLDER_WEIGHTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"_class_name": SHOWN_TYPE, **{key: value for key, value in controlnet.config.items() if key[0] != "_"}}
+    (folder / FOLDER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_safetensors(tensors, folder / FOLDER_WEIGHTS, {"format": "pt"})
+
+
+def read_controlnet(path: Path, family: ModelFamily, shown: str | None = None) -> Any:
+    """The ControlNet of a file or of diffusers' folder, in the base's precision on its device.
+
+    The file may be of any tool, with diffusers' names or the original ones. It is checked against the base: nothing of
+    it decides what is built. `shown`: what errors call it.
+
+    Raises ArtifactError for another base's ControlNet, for what is none, and for values that are not finite.
+    """
+    shown = shown or path.name
+    maker = controllable(family)
+    if maker is None:
+        raise ArtifactError(f"{shown}: a base of the family {family.name} has no ControlNets")
+    file = path / FOLDER_WEIGHTS if path.is_dir() else path
+    if path.is_dir() and not file.is_file():
+        raise ArtifactError(f"{shown}: holds no {FOLDER_WEIGHTS}; give diffusers' folder of a ControlNet, or its file")
+    found = read_safetensors(file, shown).tensors
+    with torch.random.fork_rng(devices=[]):
+        controlnet = maker.new_controlnet()
+    wanted = controlnet.state_dict()
+    tensors = _renamed(found, stability_names(wanted, controlnet.config.layers_per_block))
+    _require_fitting(tensors, wanted, shown, family.name)
+    for name, tensor in tensors.items():
+        require_finite(f"{shown}: {name}", tensor)
+    controlnet.load_state_dict(tensors)
+    return controlnet.to(next(family.denoiser.parameters()).dtype).requires_grad_(False).eval()
+
+
+def _tensors(controlnet: Any, precision: str, path: Path) -> dict[str, Tensor]:
+    tensors = {name: each.detach().to("cpu", PRECISIONS[precision]) for name, each in controlnet.state_dict().items()}
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ArtifactError(f"{path.name}: {name} holds values that are not finite; nothing was written")
+    return tensors
+
+
+def _renamed(found: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """The file's tensors by diffusers' names. What is in none of the known forms keeps its name."""
+    own = {theirs: ours for ours, theirs in names.items()}
+    bare = {name.removeprefix(PREFIX): tensor for name, tensor in found.items()}
+    return {own.get(name, name): tensor for name, tensor in bare.items()}
+
+
+def _require_fitting(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], shown: str, family: str) -> None:
+    missing, strange = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    other = [name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape]
+    if not (missing or strange or other):
+        return
+    if not any("zero_convs" in name or "controlnet_" in name for name in tensors):
+        raise ArtifactError(f"{shown}: is no ControlNet; LoRAs and embeddings go into weights (lora)")
+    reasons = (
+        (missing, "lacks {count} tensors, such as {name}"),
+        (strange, "has {count} tensors too many, such as {name}"),
+        (other, "has {count} tensors of another shape, such as {name}"),
+    )
+    said = next(text.format(count=len(names), name=names[0][:100]) for names, text in reasons if names)
+    raise ArtifactError(
+        f"{shown}: is no ControlNet of this base ({family}): it {said}. Give the base that it was made for"
+    )
