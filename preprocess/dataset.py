@@ -1,6 +1,7 @@
 """A prepared dataset: plain files that users can open, edit, and train from again.
 
 images/0000_name.png     training images, one file per view
+conditioning/0000_name.png  what a ControlNet is conditioned on, for the views that have it
 masks/0000_name.png      masks of the views that have one
 previews/0000_name.webp  small copies of the whole pictures, for the gallery
 dataset.jsonl            one line per image, with every decision about it
@@ -49,6 +50,7 @@ class View:
     crop: Crop
     mask: str | None = None
     flipped: bool = False
+    control: str | None = None
 
 
 @dataclass(frozen=True)
@@ -172,15 +174,18 @@ def line_numbers(folder: Path) -> list[int]:
 
 
 def _row(example: Example) -> dict[str, Any]:
-    """Return the fields of an example's line. `other_captions` is left out for a single caption."""
+    """Return the fields of an example's line, without further captions and conditioning pictures where there are none."""
     row = asdict(example)
+    for view in row["views"]:
+        if view["control"] is None:
+            del view["control"]
     if not example.other_captions:
         del row["other_captions"]
     return row
 
 
 def _files(example: Example) -> list[str]:
-    return [name for view in example.views for name in (view.file, view.mask) if name]
+    return [name for view in example.views for name in (view.file, view.mask, view.control) if name]
 
 
 def _check(example: Example, folder: Path, where: str) -> None:

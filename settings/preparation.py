@@ -12,6 +12,7 @@ from settings.filters import parse_filter
 from settings.record import Settings
 
 CropMode = Literal["auto", "face", "mask", "saliency", "centre"]
+ControlName = Literal["none", "canny", "grey", "scribble", "inpainting", "super_resolution", "files"]
 MaskSource = Literal["none", "auto", "files", "face", "subject", "alpha"]
 
 
@@ -60,6 +61,9 @@ class CaptionSection(Settings):
         "", max_length=300, description="Put before every caption, trigger included or not"
     )
     caption_suffix: Open[str] = Field("", max_length=300, description="Put after every caption")
+    insert_trigger: Open[bool] = Field(
+        True, description="Put the trigger word into captions that lack it; by default not for a ControlNet"
+    )
     shuffle_tags: Open[bool] = Field(
         False, description="Put the comma-separated tags of a caption into a new order each time"
     )
@@ -104,6 +108,22 @@ class SubjectSection(Settings):
         None, min_length=1, max_length=200, description="What CLIPSeg looks for; by default the class word"
     )
     mask_model: Model[str] = Field("CIDAS/clipseg-rd64-refined", min_length=1, description="CLIPSeg: hub id or folder")
+
+
+class ControlSection(Settings):
+    """Which pictures a ControlNet is conditioned on."""
+
+    control: Open[ControlName] = Field(
+        "none",
+        description="With adapter controlnet: conditioning pictures made from the training pictures (canny, grey, "
+        "scribble: coarse edges, inpainting: holes, super_resolution: a quarter of the sides), or files beside them: "
+        "conditioning/x.png for x.jpg",
+    )
+    control_column: Open[str | None] = Field(
+        None,
+        min_length=1,
+        description="With control files: column of metadata files that names the conditioning picture",
+    )
 
 
 class SizeSection(Settings):
@@ -164,6 +184,7 @@ class DataConfig(
     ExecutionSection,
     AugmentationSection,
     SizeSection,
+    ControlSection,
     SubjectSection,
     CaptionSection,
     DecodingSection,
@@ -237,5 +258,7 @@ def _augmentation_rules(config: DataConfig) -> None:
         raise ValueError("crop_jitter and color_jitter need augmented_views, such as augmented_views: 3")
     if config.augmented_views > 0 and not jitter:
         raise ValueError("augmented_views needs crop_jitter or color_jitter, else all views are the same")
+    if config.control_column and config.control != "files":
+        raise ValueError("control_column has no effect without control: files; leave it out")
     if not config.shuffle_tags and config.keep_first_tags != 1:
         raise ValueError("keep_first_tags has no effect without shuffle_tags")

@@ -1,5 +1,6 @@
 """Renders the views of every image and writes them with their masks."""
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -10,6 +11,8 @@ import numpy as np
 from PIL import Image
 
 from preprocess.captions.labels import Label
+from preprocess.control.files import read_control
+from preprocess.control.filters import FILTERS
 from preprocess.crops.augment import AugmentationRules, PlannedView, plan_views
 from preprocess.crops.buckets import DEFAULT_RESOLUTION, crop_loss
 from preprocess.crops.crop import MAX_ENLARGEMENT, Crop, Size, crop_to_window
@@ -76,7 +79,7 @@ class Renderer:
 
     def render(self, jobs: Sequence[RenderJob], workers: Workers) -> Iterator[Example]:
         """Yield one example per job, in order."""
-        for folder in ("images", "masks"):
+        for folder in ("images", "masks", *(("conditioning",) if self._config.control != "none" else ())):
             (self._output / folder).mkdir(exist_ok=True)
         work = Work(self._render, partial(_rendering, self._config, self._output), [self._output])
         yield from workers.map(work, jobs, self._config.num_workers)
@@ -90,6 +93,8 @@ class Renderer:
         stem = f"{job.number:04d}_{file_stem(job.surveyed.file)}"
         planned = list(plan_views(crop, self._augmentation, f"{self._config.seed} {job.surveyed.fingerprint.exact}"))
         views = [self._write(stem, index, view, picture, subject.mask) for index, view in enumerate(planned)]
+        if self._config.control != "none":
+            views = self._with_controls(views, planned, picture, job)
         masked = _lost_subject(name, planned, subject.mask) if subject.mask else ()
         warnings = (
             *job.surveyed.notes,
@@ -157,6 +162,23 @@ class Renderer:
             mask_file = file.replace("images/", "masks/", 1)
             view.cut(mask).save(self._output / mask_file)
         return View(file, view.crop, mask_file, view.flipped)
+
+    def _with_controls(
+        self, views: Sequence[View], planned: Sequence[PlannedView], picture: Picture, job: RenderJob
+    ) -> list[View]:
+        """Each view with the picture that a ControlNet is conditioned on, cut and mirrored as it is."""
+        given = job.surveyed.control
+        source = read_control(given, picture.image.size, self._rules) if given else picture.image
+        made = []
+        for number, (view, plan) in enumerate(zip(views, planned, strict=True)):
+            cut = plan.cut(source)
+            if not given:
+                draws = random.Random(f"{self._config.seed} {job.surveyed.fingerprint.exact} {number}")
+                cut = FILTERS[self._config.control](cut, draws)
+            control = view.file.replace("images/", "conditioning/", 1)
+            cut.save(self._output / control, compress_level=1)
+            made.append(replace(view, control=control))
+        return made
 
 
 def _rendering(config: DataConfig, output: Path) -> AbstractContextManager[Callable[[RenderJob], Example]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from preprocess.captions.columns import Columns
 from preprocess.captions.pairing import JSON_SUFFIX, SIDECAR_SUFFIXES, CaptionFinder
 from preprocess.captions.tables import CAPTION_TABLES
+from preprocess.control.files import ControlFiles, part_control_files, unused_controls, with_control_files
 from preprocess.dataset import Rejected
 from preprocess.progress import StageProgress
 from preprocess.sources.columns import RowColumns
@@ -54,6 +55,9 @@ def collect(
     taken = take_in(sources, scratch, ArchiveLimits.of(config), workers, config.num_workers, columns)
     files, passed_over, notes = _without_outputs(taken.files)
     links, pictures, others = _sorted_by_use(files)
+    pictures, controls = (
+        part_control_files(pictures, config.control_column) if config.control == "files" else (pictures, None)
+    )
     sorted_masks = sort_masks(pictures)
     images = sorted_masks.images
     finder = CaptionFinder(
@@ -71,7 +75,10 @@ def collect(
         else:
             rejected.append(result)
         yield StageProgress("reading the images", number, len(images))
+    surveyed, without = _with_controls(surveyed, controls, finder, config)
+    rejected += without
     kept, refused = _sort_out(surveyed, finder, config)
+    rejected += unused_controls(controls, kept) if controls else []
     rejected += [*refused, *_unused_masks(sorted_masks, kept, config)]
     _refuse_captions(finder, images, rejected)
     return Collected(kept, rejected, [*notes, *near_duplicates(kept)], finder)
@@ -95,6 +102,18 @@ def _without_outputs(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[
         if is_image_name(file.path):
             rejected.append(Rejected(file.name, f"{file.name}: lies in {name}, {outputs[folder]}; passed over"))
     return kept, rejected, [f"{line} ({count} files)" for line, count in counted.items()]
+
+
+def _with_controls(
+    surveyed: list[Surveyed], controls: ControlFiles | None, finder: CaptionFinder, config: DataConfig
+) -> tuple[list[Surveyed], list[Rejected]]:
+    """The images with their conditioning pictures, and those that have none, where they are given."""
+    if controls is None:
+        return surveyed, []
+    found = list(with_control_files(surveyed, controls, finder, decode_rules(config)))
+    return [each for each in found if isinstance(each, Surveyed)], [
+        each for each in found if isinstance(each, Rejected)
+    ]
 
 
 def _unused_masks(masks: SortedMasks, kept: Sequence[Surveyed], config: DataConfig) -> Iterator[Rejected]:

@@ -16,7 +16,7 @@ PREVIEW_SIDE = 320
 
 @dataclass(frozen=True)
 class Surveyed:
-    """A readable image. `size`: (width, height) in pixels after EXIF orientation. `mask`: its mask file."""
+    """A readable image. `size`: (width, height) in pixels after EXIF orientation. `mask`, `control`: their files."""
 
     file: FoundFile
     size: tuple[int, int]
@@ -24,6 +24,7 @@ class Surveyed:
     preview: str
     notes: tuple[str, ...]
     mask: Path | None = None
+    control: Path | None = None
 
 
 def survey(

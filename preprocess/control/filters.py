@@ -1,0 +1,71 @@
+"""Makes the picture that a ControlNet is conditioned on from a training picture. Sizes do not change."""
+
+import random
+from collections.abc import Callable, Mapping
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+CANNY_THRESHOLDS = (100, 200)
+"""Of gradients: usual since the first ControlNets (Zhang et al. 2023)."""
+SCRIBBLE_THRESHOLDS = (40, 80)
+SCRIBBLE_WIDTH = 1 / 100
+"""Of the shorter side: the stroke. The blur that leaves fine detail out is as wide."""
+REDUCTION = 4
+"""Of the sides, for super-resolution."""
+MOST_HOLES = 4
+HOLE_SIDES = (0.15, 0.6)
+"""Of the picture's sides."""
+
+
+def canny(picture: Image.Image, draws: random.Random) -> Image.Image:
+    """White edges on black, one pixel wide."""
+    return _in_colour(cv2.Canny(np.asarray(picture), *CANNY_THRESHOLDS))
+
+
+def grey(picture: Image.Image, draws: random.Random) -> Image.Image:
+    """Brightness alone: the ControlNet learns to colour."""
+    return picture.convert("L").convert("RGB")
+
+
+def scribble(picture: Image.Image, draws: random.Random) -> Image.Image:
+    """White strokes on black along the large contours."""
+    width = max(3, round(SCRIBBLE_WIDTH * min(picture.size))) | 1
+    smooth = cv2.GaussianBlur(np.asarray(picture), (2 * width + 1, 2 * width + 1), width / 2)
+    return _in_colour(cv2.dilate(cv2.Canny(smooth, *SCRIBBLE_THRESHOLDS), np.ones((width, width), np.uint8)))
+
+
+def inpainting(picture: Image.Image, draws: random.Random) -> Image.Image:
+    """The picture with holes: transparent, and black below. They are rectangles and ellipses, 1 to 4."""
+    opacity = Image.new("L", picture.size, 255)
+    canvas = ImageDraw.Draw(opacity)
+    for _ in range(draws.randint(1, MOST_HOLES)):
+        width, height = (max(1.0, draws.uniform(*HOLE_SIDES) * side) for side in picture.size)
+        left, top = draws.uniform(0, picture.width - width), draws.uniform(0, picture.height - height)
+        shape = canvas.rectangle if draws.random() < 0.5 else canvas.ellipse
+        shape((left, top, left + width, top + height), fill=0)
+    holed = Image.composite(picture, Image.new("RGB", picture.size), opacity)
+    holed.putalpha(opacity)
+    return holed
+
+
+def super_resolution(picture: Image.Image, draws: random.Random) -> Image.Image:
+    """A quarter of the sides, and back again: blurred as a small picture that was enlarged."""
+    small = tuple(max(1, side // REDUCTION) for side in picture.size)
+    reduced = picture.resize((small[0], small[1]), Image.Resampling.BOX)
+    return reduced.resize(picture.size, Image.Resampling.BICUBIC)
+
+
+FILTERS: Mapping[str, Callable[[Image.Image, random.Random], Image.Image]] = {
+    "canny": canny,
+    "grey": grey,
+    "scribble": scribble,
+    "inpainting": inpainting,
+    "super_resolution": super_resolution,
+}
+"""By the names of the setting `control`."""
+
+
+def _in_colour(levels: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.stack([levels] * 3, axis=-1))
