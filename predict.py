@@ -94,6 +94,19 @@ class Predictor(BaseRunner):
             description="Withhold images that this checker flags: a hub id such as "
             "CompVis/stable-diffusion-safety-checker, or a folder; by default none is asked",
         ),
+        controlnet: Optional[str] = Input(
+            default=None,
+            description="A ControlNet beside the LoRAs: https URL, hub id (owner/name, owner/name/file.safetensors) or "
+            "upload as data URI; by default none",
+        ),
+        control_image: Optional[Path] = Input(
+            default=None,
+            description="The picture that the ControlNet is conditioned on, made already (edges, a scribble); "
+            "transparent where one for inpainting shall make something up",
+        ),
+        control_scale: float = Input(
+            default=1.0, ge=0, le=2, description="Strength of the ControlNet: 0 none, 1 as trained"
+        ),
     ) -> list[Path]:
         """Draw the images. The files hold the parameters that made them; seed and progress are metrics and lines."""
         from service.prediction_inputs import PredictionInputs
@@ -123,6 +136,9 @@ class Predictor(BaseRunner):
             refiner=refiner,
             refiner_start=refiner_start,
             safety_checker=safety_checker,
+            controlnet=controlnet,
+            control_image=control_image,
+            control_scale=control_scale,
         )
         return [Path(path) for path in self.predictions.predict(inputs)]
 

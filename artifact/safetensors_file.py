@@ -45,6 +45,18 @@ def read_safetensors(path: Path, shown: str | None = None) -> HeaderAndTensors:
         raise ArtifactError(f"{shown}: not a readable .safetensors file ({error})") from error
 
 
+def read_header(path: Path) -> Mapping[str, str]:
+    """The file's own strings, without its tensors. Raises ArtifactError when it is none."""
+    try:
+        _check_header(path, path.name)
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except ArtifactError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"{path.name}: not a readable .safetensors file ({error})") from error
+
+
 def _check_header(path: Path, shown: str) -> None:
     """Check the length of the header before the file is read: it is stored in the first eight bytes."""
     with path.open("rb") as file:

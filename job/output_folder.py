@@ -15,6 +15,7 @@ class OutputFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.weights = path / "weights.safetensors"
+        self.controlnet = path / "controlnet"
         self.embeddings = path / "embeddings.safetensors"
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.jsonl"

@@ -62,6 +62,8 @@ class Job:
     training: Training = field(init=False)  # build
     artifact: Artifact = field(init=False)  # sample
     trained_prediction: Tensor = field(init=False)  # sample
+    controlnet_state: dict[str, Tensor] | None = None
+    """Tensors of a trained ControlNet, by diffusers' names; None where something else was trained. By `sample`."""
     verification: Verification = field(init=False)  # verify
     evaluation: dict[str, Any] | None = field(init=False)  # evaluate
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from job.control_samples import sample_conditions, write_control_samples, write_prompts
 from job.output_folder import OutputFolder
 from job.progress import Progress, StepReporter, keep_lines
 from job.samples import SampleSettings, write_samples_of_step
@@ -96,7 +97,7 @@ class WorkOfSteps:
             self._checkpoints.write(training)
             self._saved = step.number
         if _is_due(config.sample_steps, step):
-            write_samples_of_step(self._samples, Sampler(training.family), self._output, step.number, training.triggers)
+            _write_samples(training, self._samples, self._output, step.number)
         if training.best.waited_enough:
             told.append(self._line(f"no better step in {training.best.since} validations: stopping early", step))
         return told
@@ -177,6 +178,15 @@ class Validation:
         suffix = "" if best.step is None else f" (best: {best.score:.4f} at step {best.step})"
         said = f"{self.training.scorer.name}: {figures['score']:.4f}{suffix}"
         return Progress(said, _fraction(self.training, self.span), step=step or None)
+
+
+def _write_samples(training: Training, samples: SampleSettings, output: OutputFolder, step: int) -> None:
+    if training.controlnet is None:
+        write_samples_of_step(samples, Sampler(training.family), output, step, training.triggers)
+        return
+    conditions = sample_conditions(training, samples)
+    write_control_samples(samples, conditions, training, output.samples_of_step(step))
+    write_prompts(conditions, output.step_prompts)
 
 
 def _fraction(training: Training, span: Span) -> float:

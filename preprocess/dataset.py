@@ -174,7 +174,7 @@ def line_numbers(folder: Path) -> list[int]:
 
 
 def _row(example: Example) -> dict[str, Any]:
-    """Return the fields of an example's line, without further captions and conditioning pictures where there are none."""
+    """Return the fields of a line, without further captions and conditioning pictures where there are none."""
     row = asdict(example)
     for view in row["views"]:
         if view["control"] is None:

@@ -2,6 +2,22 @@
 
 from dataclasses import dataclass
 
+from PIL import Image
+
+from fetching.rules import FetchRules
+
+
+@dataclass(frozen=True)
+class Steering:
+    """`location`: of a ControlNet: a URL, an upload, a hub id, and where `local_files` a path. `picture`: what it is
+    conditioned on. `rules`: of downloads; by default the environment's."""
+
+    location: str
+    picture: Image.Image
+    scale: float = 1.0
+    local_files: bool = False
+    rules: FetchRules | None = None
+
 
 @dataclass(frozen=True)
 class Extras:
@@ -13,6 +29,7 @@ class Extras:
     refiner: str | None = None
     refiner_start: float = 0.8
     safety_checker: str | None = None
+    steering: Steering | None = None
 
 
 NO_EXTRAS = Extras()

@@ -5,16 +5,19 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
 from artifact.artifact import Artifact
+from artifact.controlnet.files import controlnet_description
 from families.errors import BaseModelError
 from families.family import Refiner, frozen_reader, refinable
 from families.loading.fingerprint import fingerprint
 from families.registry import load_base_model
+from sampler.control import controlnet_file, load_control
 from sampler.duplicates import merge_duplicates
 from sampler.extras import NO_EXTRAS, Extras
 from sampler.guidance_notes import guidance_notes
@@ -98,14 +101,32 @@ class Generation:
     ) -> Drawn:
         """Generate the images, with the last steps by the refiner, and withhold those that the safety checker flags.
 
-        Raises RequestError (also when all images are flagged), ArtifactError or BaseModelError. The LoRAs are always
-        removed from the base afterwards.
+        Raises RequestError (also when all images are flagged), ArtifactError, DownloadError or BaseModelError. The
+        LoRAs are always removed from the base afterwards.
         """
+        if extras.steering is None:
+            return self._generate(request, loras, base_model, on_step, extras, None)
+        with controlnet_file(extras.steering) as path:
+            return self._generate(request, loras, base_model, on_step, extras, path)
+
+    def _generate(
+        self,
+        request: SampleRequest,
+        loras: Sequence[ScaledArtifact],
+        base_model: str | None,
+        on_step: OnStep | None,
+        extras: Extras,
+        controlnet: Path | None,
+    ) -> Drawn:
         loras, merged = merge_duplicates(loras)
-        described = [lora for lora in loras if lora.artifact.description]
+        described = [lora.artifact for lora in loras if lora.artifact.description]
+        if not described and controlnet is not None:
+            described = [Artifact({}, {}, controlnet_description(controlnet))]
         prompts = (request.prompt, request.negative_prompt)
-        sampler = self.prepare(described[0].artifact if described else None, base_model, prompts)
+        sampler = self.prepare(described[0] if described else None, base_model, prompts)
         asked, request = request, filled(request, sampler.family)
+        if controlnet is not None and extras.steering is not None:
+            request = replace(request, control=load_control(controlnet, extras.steering, sampler.family))
         sampler.check(request)
         size = drawn_size(request, sampler.family)
         self._permissions.require_pixels(*size)

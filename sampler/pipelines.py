@@ -7,6 +7,7 @@ import diffusers
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 
 from families.family import ModelFamily
+from sampler.control import fitted_control, require_controllable
 from sampler.images.starting_picture import drawn_size, fitted_mask, fitted_picture
 from sampler.request import RequestError, SampleRequest
 
@@ -16,7 +17,7 @@ def pipeline_for(request: SampleRequest, family: ModelFamily) -> Any:
 
     Raises RequestError where the family has no such pipeline.
     """
-    pipeline = family.pipeline()
+    pipeline = _text_to_image(request, family)
     if request.image is None:
         return pipeline
     kind = AutoPipelineForImage2Image if request.mask is None else AutoPipelineForInpainting
@@ -35,6 +36,14 @@ def _of_that_name(pipeline: Any, ending: str) -> Any:
     """The pipeline over the same modules whose name has another ending, as Flux2KleinInpaintPipeline; None without."""
     kind = getattr(diffusers, type(pipeline).__name__.replace("Pipeline", ending), None)
     return None if kind is None else kind.from_pipe(pipeline)
+
+
+def _text_to_image(request: SampleRequest, family: ModelFamily) -> Any:
+    if request.control is None:
+        return family.pipeline()
+    pipeline = require_controllable(family).control_pipeline(request.control.controlnet)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def guidance_inputs(request: SampleRequest, family: ModelFamily, pipeline: Any) -> dict[str, Any]:
@@ -65,12 +74,18 @@ def _takes(pipeline: Any, argument: str) -> bool:
 
 
 def picture_inputs(request: SampleRequest, family: ModelFamily, pipeline: Any) -> dict[str, Any]:
-    """Return the size, input image and mask as arguments of the pipeline."""
+    """Return the size, input image, mask and conditioning picture as arguments of the pipeline."""
     width, height = drawn_size(request, family)
     inputs: dict[str, Any] = {"width": width, "height": height}
     if request.image is not None:
         inputs |= {"image": fitted_picture(request.image, (width, height)), "strength": request.strength}
     if request.mask is not None:
         inputs["mask_image"] = fitted_mask(request.mask, (width, height))
+    if request.control is not None:
+        name = "image" if request.image is None else "control_image"
+        inputs |= {
+            name: fitted_control(request.control.picture, (width, height)),
+            "controlnet_conditioning_scale": request.control.scale,
+        }
     taken = inspect.signature(pipeline.__call__).parameters
     return {name: value for name, value in inputs.items() if name in taken}

@@ -70,6 +70,8 @@ def require_refinable(request: SampleRequest, start: float, family: ModelFamily)
         raise RequestError(f"refiner: only SDXL has one, this base is {family.name}. Leave it out.")
     if request.image is not None:
         raise RequestError("refiner: works on drawings from a prompt alone. Leave image out, or the refiner.")
+    if request.control is not None:
+        raise RequestError("refiner: the ControlNet's pipeline has none. Leave the refiner or controlnet out.")
     if not 0 < start < 1:
         raise RequestError(f"refiner_start: {start:g} must lie between 0 and 1, such as 0.8")
     scheduler = build_scheduler(request.scheduler, family.pipeline().scheduler)

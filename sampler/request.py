@@ -1,6 +1,7 @@
 """A request for images, and the check that a base supports it."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from PIL import Image, ImageOps
 
@@ -11,6 +12,7 @@ MAX_SIDE = 4096
 MAX_OUTPUTS = 64
 MAX_STEPS = 1000
 MAX_GUIDANCE = 100
+MAX_CONTROL_SCALE = 10
 MAX_SEED = 2**64 - 1
 LARGEST_STRETCH = 0.02
 """Largest relative difference between the aspect ratios of mask and image, as by rounding of a scaled copy."""
@@ -21,6 +23,16 @@ class RequestError(ValueError):
 
 
 @dataclass(frozen=True)
+class Control:
+    """`controlnet`: in the base's precision. `picture`: what it is conditioned on; transparent where it is one for
+    inpainting and something shall be made up. `scale`: 0 none, 1 as trained."""
+
+    controlnet: Any
+    picture: Image.Image
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class SampleRequest:
     """A request for images.
 
@@ -28,7 +40,8 @@ class SampleRequest:
     image, changed by `strength` in (0, 1]. `mask`: white pixels are inpainted, black ones are kept. `clip_skip`: number
     of last layers of the CLIP text encoders that are skipped. `guidance_rescale`: φ of Lin et al. 2023, §3.4, in [0,
     1]: how far the standard deviation of the guided prediction is rescaled to that of the conditional prediction.
-    `left_open`: names of fields that take the base's default (`filled`).
+    `left_open`: names of fields that take the base's default (`filled`). `control`: a
+    ControlNet and the picture that it is conditioned on.
     """
 
     prompt: str
@@ -46,6 +59,7 @@ class SampleRequest:
     clip_skip: int = 0
     guidance_rescale: float = 0.0
     left_open: tuple[str, ...] = ()
+    control: Control | None = None
 
 
 def filled(request: SampleRequest, family: ModelFamily) -> SampleRequest:
@@ -87,6 +101,8 @@ def check_request(request: SampleRequest, family: ModelFamily) -> None:
         raise RequestError("seed: must lie between 0 and 2^64 - 1, that of the last image included")
     if not 0 <= request.guidance_rescale <= 1:
         raise RequestError(f"guidance_rescale: {request.guidance_rescale:g} must lie between 0 and 1, such as 0.7")
+    if request.control is not None and not 0 <= request.control.scale <= MAX_CONTROL_SCALE:
+        raise RequestError(f"control_scale: {request.control.scale:g} must lie between 0 and {MAX_CONTROL_SCALE}")
     _check_starting_picture(request)
     check_clip_skip(request.clip_skip, family)
 

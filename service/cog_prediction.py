@@ -17,7 +17,7 @@ from service.prediction_inputs import PredictionInputs, predict
 NUMBERS = {
     "strength": float, "width": int, "height": int, "num_outputs": int, "num_inference_steps": int,
     "guidance_scale": float, "guidance_rescale": float, "clip_skip": int, "seed": int, "output_quality": int,
-    "refiner_start": float,
+    "refiner_start": float, "control_scale": float,
 }  # fmt: skip
 """Declared types of numeric inputs: Cog accepts 3.0 for an int."""
 
@@ -84,7 +84,7 @@ def _converted(name: str, value: Any) -> Any:
     """Convert one input. Raises RequestError for a picture that is not an upload but a path on the server."""
     if value is not None and name in NUMBERS:
         return NUMBERS[name](value)
-    if value is not None and name in ("image", "mask"):
+    if value is not None and name in ("image", "mask", "control_image"):
         if not isinstance(value, os.PathLike):
             raise RequestError(f"{name}: {str(value)[:100]!r} is not an upload or a http(s) URL")
         return Path(value)

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "predict.py") -> int:
 
 
 def _require_files(options: PredictionOptions) -> None:
-    for name, path in (("image", options.image), ("mask", options.mask)):
+    for name, path in (("image", options.image), ("mask", options.mask), ("control_image", options.control_image)):
         if path is not None and not path.is_file():
             raise ConfigError(f"{name}: {path} does not exist")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from fetching.rules import FetchRules
-from sampler.extras import Extras
+from sampler.extras import Extras, Steering
 from sampler.generation import Generation, chosen_seed
 from sampler.images.files import OUTPUT_FORMATS, save_images
 from sampler.prompts.token_strength import parse_token_strength, with_token_strength
@@ -55,6 +55,9 @@ class PredictionInputs:
     refiner: Model[str | None] = None
     refiner_start: Open[float] = 0.8
     safety_checker: Model[str | None] = None
+    controlnet: Open[str | None] = None
+    control_image: Open[Path | None] = None
+    control_scale: Open[float] = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,13 @@ def predict(
     DownloadError or BaseModelError. The LoRAs are always removed from the base afterwards.
     """
     request = build_request(inputs)
+    steering = _steering(inputs, local_files, rules)
+    extras = Extras(inputs.refiner, inputs.refiner_start, inputs.safety_checker, steering)
     strengths = parse_token_strength(inputs.token_strength)
     say(f"seed: {request.seed}")
     metric("seed", request.seed)
     loras = with_token_strength(_loras(inputs, default_loras or [], local_files, rules), strengths)
     begun = time.monotonic()
-    extras = Extras(inputs.refiner, inputs.refiner_start, inputs.safety_checker)
     drawn = generation.generate(request, loras, inputs.base_model, _Reporter(say, metric), extras)
     metric("seconds_per_image", round((time.monotonic() - begun) / request.num_outputs, 4))
     if inputs.safety_checker:
@@ -123,6 +127,19 @@ def build_request(inputs: PredictionInputs) -> SampleRequest:
         left_open=tuple(name for name in BY_BASE if name not in given),
         **given,
     )
+
+
+def _steering(inputs: PredictionInputs, local_files: bool, rules: FetchRules | None) -> Steering | None:
+    """The ControlNet and what it is conditioned on. Raises RequestError for one of the two without the other."""
+    picture = _open_picture(inputs.control_image, "control_image")
+    if inputs.controlnet and picture is not None:
+        return Steering(inputs.controlnet, picture, inputs.control_scale, local_files, rules)
+    if inputs.controlnet:
+        raise RequestError("controlnet: needs control_image, the picture that it is conditioned on")
+    if picture is not None or inputs.control_scale != 1:
+        name = "control_scale" if picture is None else "control_image"
+        raise RequestError(f"{name}: has no effect without controlnet; leave it out")
+    return None
 
 
 def _loras(

@@ -83,6 +83,20 @@ class SecondModelSection(Settings):
     )
 
 
+class ControlNetSection(Settings):
+    """A ControlNet, and what it is conditioned on."""
+
+    controlnet: str | None = Field(
+        None, description="A ControlNet beside the LoRAs: a file or folder, https URL or hub id; by default none"
+    )
+    control_image: Path | None = Field(
+        None,
+        description="The picture that the ControlNet is conditioned on, made already (edges, a scribble); transparent "
+        "where one for inpainting shall make something up",
+    )
+    control_scale: float = Field(1.0, ge=0, le=2, description="Strength of the ControlNet: 0 none, 1 as trained")
+
+
 class ImageFileSection(Settings):
     """The files that are written."""
 
@@ -91,6 +105,12 @@ class ImageFileSection(Settings):
 
 
 class PredictionOptions(
-    ImageFileSection, SecondModelSection, SamplerSection, StartingPictureSection, LoraSection, PromptSection
+    ImageFileSection,
+    ControlNetSection,
+    SecondModelSection,
+    SamplerSection,
+    StartingPictureSection,
+    LoraSection,
+    PromptSection,
 ):
     """All options but the prompt itself, by the names of the Cog inputs and with their defaults and bounds."""

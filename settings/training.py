@@ -16,6 +16,13 @@ EVALUATION_SETTINGS = (
     "evaluation_clip", "evaluation_dino", "evaluation_face_model",
 )  # fmt: skip
 
+WITHOUT_CONTROLNET = (
+    "prior_matching_weight", "adapter_l1_weight", "token_attention_weight", "token_norm_weight",
+    "token_covariance_weight", "token_retraction", "train_existing_tokens", "num_class_images", "tokens_first",
+    "tokens_until",
+)  # fmt: skip
+"""Settings of what a ControlNet's training leaves as it is: the base and its words."""
+
 MOST_TOKENS = 1000
 """Largest number of new tokens in each text encoder that an artifact can store."""
 
@@ -35,6 +42,7 @@ class TrainingConfig(ComposedSections):
             _phase_rule,
             _mask_rule,
             _adapter_rule,
+            _controlnet_rule,
             _token_rule,
             _wordless_rule,
             _evaluation_rule,
@@ -113,6 +121,23 @@ def _adapter_rule(config: TrainingConfig) -> None:
     rate = config.text_encoder_learning_rate
     if config.optimizer in PRODIGY and rate is not None and not low <= rate <= high:
         raise ValueError(f"text_encoder_learning_rate {rate:g} is far from 1, and {config.optimizer} finds it itself")
+
+
+def _controlnet_rule(config: TrainingConfig) -> None:
+    if not config.is_controlnet:
+        for name in ("control", "control_dropout"):
+            if _differs(config, name):
+                raise ValueError(f"{name} has no effect with adapter: {config.adapter}; set adapter: controlnet")
+        return
+    if config.control == "none":
+        raise ValueError(
+            "adapter: controlnet needs control: canny, grey, scribble, inpainting, super_resolution or files"
+        )
+    unused = [name for name in WITHOUT_CONTROLNET if _differs(config, name)]
+    if unused:
+        raise ValueError(f"{unused[0]} has no effect with adapter: controlnet, which is trained alone; leave it out")
+    if config.evaluate == "true":
+        raise ValueError("evaluate: true compares LoRAs; a ControlNet is judged by its validation loss and its samples")
 
 
 def _phase_rule(config: TrainingConfig) -> None:

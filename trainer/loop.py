@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from families.family import ModelFamily, PromptFeatures
+from families.family import Conditioning, ModelFamily, PromptFeatures
 from families.noise.noise_process import NoiseProcess
 from trainer.data.batches import LatentBatch
 from trainer.data.prompts import PromptSampler
@@ -17,6 +17,7 @@ from trainer.execution.accumulation import GradientSource
 from trainer.losses.term import OF_IMAGES, LossTerm, StepContext
 from trainer.noise.dream import Dream
 from trainer.randomness import NamedGenerators
+from trainer.trainables.controlnet import Condition
 from trainer.trainables.trainable import Trainable, TrainingDiverged
 
 Losses = dict[str, Tensor]
@@ -57,6 +58,8 @@ class Trainer:
     max_train_steps: int
     gradient_accumulation_steps: int
     dream: Dream | None = None
+    condition: Condition | None = None
+    """What a ControlNet makes of the batch's conditioning pictures."""
     step: int = field(default=0, init=False)
 
     def steps(self) -> Iterator[Step]:
@@ -86,13 +89,14 @@ class Trainer:
             prompts = self.prompts.prompts(batch.captions, batch.concepts)
             features = self.encode_prompts(prompts)
 
-            def predict(noised: Tensor, timesteps: Tensor) -> Tensor:
-                return self.family.denoise(noised, timesteps, features, batch.sizes, batch.conditioning)
+            def predict(noised: Tensor, timesteps: Tensor) -> tuple[Tensor, Conditioning | None]:
+                conditioning = self._conditioning(batch, noised, timesteps, features)
+                return self.family.denoise(noised, timesteps, features, batch.sizes, conditioning), conditioning
 
             if self.dream is not None:
-                draw = self.dream(self.noise_process, latents, draw, predict)
+                draw = self.dream(self.noise_process, latents, draw, lambda *noised: predict(*noised)[0])
             noised = self.noise_process.corrupt(latents, draw)
-            prediction = predict(noised, draw.timesteps)
+            prediction, conditioning = predict(noised, draw.timesteps)
         context = StepContext(
             captions=batch.captions,
             sizes=batch.sizes,
@@ -105,12 +109,19 @@ class Trainer:
             weights=batch.weights,
             prompts=prompts,
             step=self.step,
-            conditioning=batch.conditioning,
+            conditioning=conditioning,
         )
         of_terms = {term.name: term(context) for term in self.losses}
         losses = {name: loss for name, loss in of_terms.items() if loss is not None}
         self.accelerator.backward(torch.stack(_counted(losses, batch.filling)).sum() * share)
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _conditioning(
+        self, batch: LatentBatch, noised: Tensor, timesteps: Tensor, features: PromptFeatures
+    ) -> Conditioning | None:
+        if self.condition is None:
+            return batch.conditioning
+        return self.condition(batch.controls, noised, timesteps, features, batch.sizes)
 
     def _normal(self, name: str, batch: LatentBatch) -> Tensor:
         noise = self.generators.normal(name, tuple(self.family.latent_shape(batch.moments.shape)))

@@ -5,6 +5,7 @@ from typing import Any
 
 from families.family import ModelFamily
 from settings.record import ConfigError
+from settings.sections.controlnet import CONTROLNET_RATE
 from settings.sections.optimization import PRODIGY, OptimizationSection
 from settings.training import TrainingConfig
 
@@ -31,19 +32,28 @@ def open_settings(
     count = _num_tokens(given, has_trigger, family)
     return {
         "num_tokens": count,
-        "learning_rate": _learning_rate(optimization, family),
+        "learning_rate": _learning_rate(given, optimization, family),
         "token_learning_rate": optimization.resolved_token_learning_rate if count else 0.0,
         **{name: getattr(family.defaults, name) for name in BY_FAMILY if name not in given},
     }
 
 
-def _learning_rate(optimization: OptimizationSection, family: ModelFamily) -> float:
+def _learning_rate(given: Mapping[str, Any], optimization: OptimizationSection, family: ModelFamily) -> float:
     if optimization.learning_rate is None and optimization.optimizer not in PRODIGY:
-        return family.defaults.learning_rate
+        return CONTROLNET_RATE if _is_controlnet(given) else family.defaults.learning_rate
     return optimization.resolved_learning_rate
 
 
+def _is_controlnet(given: Mapping[str, Any]) -> bool:
+    return given.get("adapter") == "controlnet"
+
+
 def _num_tokens(given: Mapping[str, Any], has_trigger: bool, family: ModelFamily) -> int:
+    if _is_controlnet(given):
+        if given.get("num_tokens", 0) > 0:
+            raise ConfigError("num_tokens has no effect with adapter: controlnet, which learns no words; leave it out")
+        _require_nothing_of_tokens(given, "adapter: controlnet, which learns no words")
+        return 0
     if given.get("train_existing_tokens"):
         _require_learning(family, "train_existing_tokens")
         return 1

@@ -21,6 +21,7 @@ from trainer.objective_rules import require_objective
 from trainer.open_settings import open_settings
 from trainer.tokens.from_images import image_tower
 from trainer.tokens.initialization import token_starts
+from trainer.trainables.controlnet import require_controllable
 
 MOST_PROMPTS = 64
 """In a file of prompts, as in the setting."""
@@ -50,6 +51,8 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
         )
     filled = open_settings(config.given, config.optimization, bool(config.class_words), family)
     _require_fitting(config, family, filled["num_tokens"])
+    if config.is_controlnet and "insert_trigger" not in config.given:
+        config = config.with_values({"insert_trigger": False})
     found = {
         "loss_weighting": _loss_weighting(config, family),
         "resolution": resolution,
@@ -86,6 +89,8 @@ def validation_prompts(validation: ValidationSection, preparation: DataConfig) -
 
 def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: int) -> None:
     """Raises ConfigError, before training starts, for settings that this base does not support."""
+    if config.is_controlnet:
+        require_controllable(family)
     if config.shard_base:
         require_shardable(config.base_model, family)
     _require_readable_prompts(config.validation, config.preparation, num_tokens, family)
@@ -102,12 +107,14 @@ def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
 
     Flow matching weights all timesteps alike, since its draws are weighted; another weighting raises ConfigError. Bases
     with zero terminal SNR are uniform unless the user sets another: min-SNR weights v by SNR, which is 0 at pure noise,
-    so nothing would be learned there (Lin et al. 2023 train without weights).
+    so nothing would be learned there (Lin et al. 2023 train without weights). ControlNets are
+    uniform, too, unless the user sets another (Zhang et al. 2023).
     """
     weighting, process = config.loss_weighting, family.noise_process
     chosen = "loss_weighting" in config.model_fields_set
     if process.prediction_type != "flow":
-        return weighting if chosen or not process.zero_terminal_snr else "uniform"
+        uniform = process.zero_terminal_snr or config.is_controlnet
+        return weighting if chosen or not uniform else "uniform"
     if chosen and weighting != "uniform":
         raise ConfigError(
             f"loss_weighting: {weighting} is made for ε- and v-prediction, and {config.base_model} is trained by flow "
@@ -162,6 +169,8 @@ def validation_prompt(validation: ValidationSection, preparation: DataConfig) ->
         return validation.validation_prompts[0]
     if validation.validation_prompt is not None:
         return validation.validation_prompt
+    if not preparation.insert_trigger:
+        return None
     for trigger, class_word in preparation.class_words.items():
         return template(preparation.concept_mode, trigger, class_word)
     return None

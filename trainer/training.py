@@ -8,6 +8,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from artifact.artifact import Artifact
+from artifact.controlnet.files import write_controlnet
 from artifact.errors import ArtifactError
 from artifact.metadata import ArtifactDescription
 from families.family import ModelFamily
@@ -33,6 +34,7 @@ from trainer.noise.dream import Dream
 from trainer.randomness import NamedGenerators
 from trainer.resolution import validation_prompts
 from trainer.tokens.concept_tokens import ConceptTokens
+from trainer.trainables.controlnet import Condition, ControlDropout, ControlNetPart
 from trainer.trainables.kind import Placement, UpdateSettings
 from trainer.trainables.part import Parts
 from trainer.trainables.registry import build_trainables, place_parts
@@ -101,29 +103,39 @@ class Training:
         )
         return Artifact(self.parts.layers(), self.parts.rows(), description)
 
+    @property
+    def controlnet(self) -> ControlNetPart | None:
+        """The one that is trained; None where an adapter or tokens are."""
+        return _controlnet(self.parts)
+
     def remove(self) -> None:
         """Remove all trained parts from the base."""
         self.passes.remove()
         self.parts.remove()
 
     def write(self, path: Path) -> None:
-        """Write the artifact of this moment, of averaged weights where there are any.
+        """Write the artifact or the ControlNet of this moment, of averaged weights where there are any.
 
         Raises TrainingDiverged, and writes nothing, where a value is not finite.
         """
-        with self.averaged():
-            artifact = self.artifact()
         try:
-            artifact.write(
-                path,
-                self.config.save_precision,
-                architecture=self.family.architecture,
-                base_model_version=self.family.base_model_version,
-            )
+            self._write(path)
         except ArtifactError as error:
             raise TrainingDiverged(
                 f"the training has diverged: after step {self.trainer.step} {error}. Lower the learning rates."
             ) from error
+
+    def _write(self, path: Path) -> None:
+        precision, architecture = self.config.save_precision, self.family.architecture
+        with self.averaged():
+            artifact = self.artifact()
+            if self.controlnet is not None:
+                assert artifact.description is not None
+                module = self.controlnet.module
+                write_controlnet(module, path, artifact.description, precision, architecture=architecture)
+                return
+        version = self.family.base_model_version
+        artifact.write(path, precision, architecture=architecture, base_model_version=version)
 
 
 def build_training(
@@ -160,6 +172,7 @@ def build_training(
         lambda: trainer.max_train_steps - trainer.step,
         trains_base=config.trains_base,
         passes_differ=config.needs_first_activations,
+        controlnet=None if (controlnet := _controlnet(parts)) is None else controlnet.module,
     )
     trainer = Trainer(
         family=family,
@@ -177,6 +190,7 @@ def build_training(
         max_train_steps=config.max_train_steps,
         dream=None if config.noise.dream is None else Dream(config.noise.dream),
         gradient_accumulation_steps=config.gradient_accumulation_steps,
+        condition=_condition(controlnet, config.control_dropout, generators),
     )
     observer = Observer(family, tokens, trainer.trainables)
     training = Training(config, family, dataset, parts, trainer, batches, passes, base_fingerprint, observer, held_out)
@@ -184,7 +198,8 @@ def build_training(
     training.best.patience = config.early_stopping_patience
     if held_out is not None:
         floor = config.resolved_mask_floor
-        training.scorer = HeldOutLoss(family, held_out.held_out, tokens.triggers, floor, accelerator)
+        condition = None if controlnet is None else controlnet.condition
+        training.scorer = HeldOutLoss(family, held_out.held_out, tokens.triggers, floor, accelerator, condition)
     return training
 
 
@@ -216,6 +231,20 @@ def _tokens(parts: Parts) -> ConceptTokens:
     part = parts["tokens"]
     assert isinstance(part, TokenPart)
     return part.tokens
+
+
+def _controlnet(parts: Parts) -> ControlNetPart | None:
+    if "controlnet" not in parts:
+        return None
+    part = parts["controlnet"]
+    assert isinstance(part, ControlNetPart)
+    return part
+
+
+def _condition(part: ControlNetPart | None, dropout: float, generators: NamedGenerators) -> Condition | None:
+    if part is None or dropout == 0:
+        return None if part is None else part.condition
+    return ControlDropout(part, dropout, generators["control_dropout"], generators.share)
 
 
 def _update_settings(config: TrainingConfig, total_steps: int) -> UpdateSettings:

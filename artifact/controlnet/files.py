@@ -11,8 +11,8 @@ from torch import Tensor
 from artifact.artifact import PRECISIONS
 from artifact.controlnet.names import PREFIX, single_file_names, stability_names
 from artifact.errors import ArtifactError
-from artifact.metadata import ArtifactDescription, own_header
-from artifact.safetensors_file import read_safetensors, require_finite, write_safetensors
+from artifact.metadata import ArtifactDescription, from_header, own_header
+from artifact.safetensors_file import read_header, read_safetensors, require_finite, write_safetensors
 from families.control import controllable
 from families.family import ModelFamily
 
@@ -47,6 +47,11 @@ def write_controlnet_folder(controlnet: Any, folder: Path, precision: str) -> No
     config = {"_class_name": SHOWN_TYPE, **{key: value for key, value in controlnet.config.items() if key[0] != "_"}}
     (folder / FOLDER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     write_safetensors(tensors, folder / FOLDER_WEIGHTS, {"format": "pt"})
+
+
+def controlnet_description(path: Path) -> ArtifactDescription | None:
+    """What a ControlNet of ours says of itself; None for others. Raises ArtifactError for a file that is none."""
+    return None if path.is_dir() else from_header(read_header(path))[0]
 
 
 def read_controlnet(path: Path, family: ModelFamily, shown: str | None = None) -> Any:

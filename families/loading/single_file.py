@@ -158,8 +158,8 @@ def _pipeline_class(shapes: Shapes, path: Path) -> str:
         return "StableDiffusion3Pipeline"
     if FIRST_LAYER not in shapes:
         raise BaseModelError(
-            f"base_model: {path} is no SD1.5, SD2, SDXL, SD3, FLUX, Qwen-Image or Z-Image checkpoint: its tensors have names "
-            f"such as {next(iter(shapes), '(none at all)')}. For the Stable Diffusion families a denoiser alone "
+            f"base_model: {path} is no SD1.5, SD2, SDXL, SD3, FLUX, Qwen-Image or Z-Image checkpoint: its tensors have "
+            f"names such as {next(iter(shapes), '(none at all)')}. For the Stable Diffusion families a denoiser alone "
             "is not enough: take a whole checkpoint."
         )
     channels = shapes[FIRST_LAYER][1]

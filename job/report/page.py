@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from job.control_samples import CONDITIONS
 from job.output_folder import OutputFolder
 from job.report.curves import Curve, curves
 from job.report.frames import step_frames
@@ -59,6 +60,7 @@ def _data(output: OutputFolder, dataset: PreparedDataset, summary: Mapping[str, 
         "prompts": _prompts_of_samples(config),
         "before": sample_uris(output.samples_before),
         "after": sample_uris(output.samples),
+        "conditions": sample_uris(output.samples / CONDITIONS),
         "frames": step_frames(output, evaluation),
         "images": _images(dataset),
         "imageCount": len(dataset.examples),

@@ -1,11 +1,14 @@
 """Instructions for using the artifact in each tool, with the values of this training (docs/artifact.md)."""
 
+from job.report.controlnet_recipes import controlnet_recipes
 from job.report.diffusers_recipe import diffusers_recipe
 from job.report.recipe import Recipe, Trained
 
 
 def recipes(trained: Trained, scale: float) -> list[Recipe]:
     """Return one recipe for each tool."""
+    if trained.adapter == "controlnet":
+        return controlnet_recipes(trained)
     trigger, prompt = trained.triggers[0] if trained.triggers else "TOK", trained.prompt
     name = "".join(letter for letter in trigger if letter.isalnum() or letter in "-_") or "concept"
     return [

@@ -36,6 +36,9 @@ def load(job: Job) -> Generator[Progress, None, None]:
             require_same_base(job.state, fingerprint(job.family.denoiser))
     for note in (*job.family.training_notes, *trigger_notes(config.preparation, job.family)):
         yield job.progress(note, warning=True)
+    if config.is_controlnet:
+        job.encoders = None
+        return
     checkpoints = config.checkpointing_steps is not None
     embeddings = job.output.evaluation / "embeddings"
     job.encoders = yield from evaluation_encoders(

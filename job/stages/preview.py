@@ -13,7 +13,8 @@ def preview(job: Job) -> Generator[Progress, None, None]:
     """Set `probe` and `base_prediction`."""
     job.probe = Probe.make(job.family, job.samples.prompt)
     job.base_prediction = job.probe.predict(job.family, {})
-    write_samples_before(job.samples, Sampler(job.family), job.output.samples_before)
+    if not job.config.is_controlnet:  # whose samples are compared with their conditions
+        write_samples_before(job.samples, Sampler(job.family), job.output.samples_before)
     if job.config.sample_steps is None:
         job.family.offload_picture_parts()  # not needed until the final samples
     yield from ()

@@ -1,10 +1,14 @@
 """Sample stage: samples of the trained model, and the prediction that the file must reproduce."""
 
 from collections.abc import Generator
+from typing import Any
 
+from artifact.controlnet.files import write_controlnet_folder
+from job.control_samples import sample_conditions, write_control_samples
 from job.progress import Progress, stage_progress
 from job.samples import write_samples
 from job.stage import Job
+from job.verification.controlnet import controlled_prediction
 from preprocess.progress import StageProgress
 from sampler.sampler import Sampler
 
@@ -18,8 +22,20 @@ def sample(job: Job) -> Generator[Progress, None, None]:
         job.artifact = training.artifact()
         if job.artifact.tokens:
             job.artifact.write_embeddings(job.output.embeddings)
-        write_samples(job.samples, Sampler(job.family), job.output.samples, training.triggers)
-        job.trained_prediction = job.probe.predict(job.family, training.triggers)
+        if training.controlnet is None:
+            write_samples(job.samples, Sampler(job.family), job.output.samples, training.triggers)
+            job.trained_prediction = job.probe.predict(job.family, training.triggers)
+        else:
+            _sample_controlnet(job, training.controlnet.module)
     training.remove()
     if count := job.samples.pictures:
         yield stage_progress(StageProgress("sampling", count, count), job.span[1])
+
+
+def _sample_controlnet(job: Job, controlnet: Any) -> None:
+    """Also writes the folder that diffusers reads, of averaged weights where there are any."""
+    write_controlnet_folder(controlnet, job.output.controlnet, job.config.save_precision)
+    conditions = sample_conditions(job.training, job.samples)
+    write_control_samples(job.samples, conditions, job.training, job.output.samples)
+    job.trained_prediction = controlled_prediction(job.probe, job.family, controlnet)
+    job.controlnet_state = {name: each.detach().cpu().clone() for name, each in controlnet.state_dict().items()}

@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator
 
 from job.progress import Progress
 from job.stage import Job
+from job.verification.controlnet import verify_controlnet
 from job.verification.verify import Verification
 from job.verification.verify import verify as compare
 from settings.sections.optimization import PRODIGY
@@ -16,13 +17,20 @@ SENSIBLE_STEPS = 100
 def verify(job: Job) -> Generator[Progress, None, None]:
     """Set `verification`."""
     yield job.progress("verifying the artifact")
-    job.verification = compare(
-        job.output.weights, job.family, job.probe, job.base_prediction, job.trained_prediction, job.artifact
-    )
+    job.verification = _verification(job)
     for warning in verification_warnings(job.verification, job.config):
         yield job.progress(warning, 1.0, warning=True)
     difference = f"relative difference {job.verification.difference:.1e}"
     yield job.progress(f"verified: the file does what the training did ({difference})", 1.0)
+
+
+def _verification(job: Job) -> Verification:
+    """Of the artifact; or of the ControlNet's folder and then of its file."""
+    given = job.family, job.probe, job.base_prediction, job.trained_prediction
+    if job.controlnet_state is None:
+        return compare(job.output.weights, *given, job.artifact)
+    verify_controlnet(job.output.controlnet, *given, job.controlnet_state)
+    return verify_controlnet(job.output.weights, *given, job.controlnet_state)
 
 
 def verification_warnings(found: Verification, config: TrainingConfig) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sampler.control import shown_location
 from sampler.extras import NO_EXTRAS, Extras
 from sampler.request import SampleRequest
 from sampler.weights import ScaledArtifact
@@ -46,6 +47,8 @@ def parameters_text(
     if extras.refiner:
         settings["Refiner"] = public_name(extras.refiner)
         settings["Refiner switch at"] = f"{extras.refiner_start:g}"
+    if extras.steering:
+        settings["ControlNet"] = f"{shown_location(extras.steering.location)}, {extras.steering.scale:g}"
     if loras:
         settings["Loras"] = "; ".join(f"{lora.name}: {lora.scale:g}" for lora in loras)
     line = ", ".join(f"{name}: {_quoted(str(value))}" for name, value in settings.items())

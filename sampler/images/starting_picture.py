@@ -15,9 +15,12 @@ def drawn_size(request: SampleRequest, family: ModelFamily) -> tuple[int, int]:
     the native resolution.
     """
     native, multiple = family.native_resolution, family.size_multiple
-    if request.image is None:
+    picture = request.image
+    if picture is None and request.control is not None:
+        picture = ImageOps.exif_transpose(request.control.picture)
+    if picture is None:
         return request.width or native, request.height or native
-    width, height = request.image.size
+    width, height = picture.size
     if request.width and request.height:
         return request.width, request.height
     if request.width or request.height:

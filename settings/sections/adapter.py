@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from settings.callers import Limited, Open, Operator
 from settings.record import Settings
 
-AdapterName = Literal["lora", "rslora", "dora", "loha", "lokr", "oft", "full", "none"]
+AdapterName = Literal["lora", "rslora", "dora", "loha", "lokr", "oft", "full", "none", "controlnet"]
 LoraTargets = Literal[
     "attention",
     "attention+feed-forward",
@@ -32,7 +32,8 @@ class AdapterSection(Settings):
     adapter: Open[AdapterName] = Field(
         "lora",
         description="lora, rslora (alpha / √rank), dora (own magnitudes), loha, lokr (small files), oft (rotations of "
-        "inputs, in blocks of rank × rank), full (all weights of the UNet or transformer), or none (tokens only)",
+        "inputs, in blocks of rank × rank), full (all weights of the UNet or transformer), none (tokens only), or "
+        "controlnet (a network of its own beside the base, that reads the pictures of control)",
     )
     rank: Limited[int] = Field(16, ge=1, le=1024, description="Rank of the adapter")
     alpha: Open[float | None] = Field(
@@ -84,6 +85,11 @@ class AdapterSection(Settings):
     def trains_base(self) -> bool:
         """Whether the base's own weights are trained."""
         return self.adapter == "full"
+
+    @property
+    def is_controlnet(self) -> bool:
+        """Whether a ControlNet is trained, and nothing of the base."""
+        return self.adapter == "controlnet"
 
     @property
     def resolved_alpha(self) -> float:

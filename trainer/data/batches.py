@@ -30,6 +30,8 @@ class LatentBatch:
     conditioning: Conditioning | None = None
     """Pictures that the denoiser reads beside the latents."""
     filling: float = 1.0
+    controls: Tensor | None = None
+    """What a ControlNet is conditioned on: uint8 (B, 3 or 4, H, W)."""
 
     def split(self, parts: int) -> "list[LatentBatch]":
         """Split into at most `parts` batches of nearly equal size, none of them empty."""
@@ -45,6 +47,7 @@ class LatentBatch:
                 self.weights[first:last],
                 None if self.conditioning is None else self.conditioning.rows(first, last),
                 self.filling,
+                None if self.controls is None else self.controls[first:last],
             )
             for first, last in bounds
         ]
@@ -82,6 +85,11 @@ class BatchStream(Iterator[LatentBatch]):
         self._plan: list[PlannedBatch] = []
         self._taken = 0
         self._epoch_start = order.get_state()
+
+    @property
+    def examples(self) -> Sequence[CachedExample]:
+        """Those that the batches are made of."""
+        return self._examples
 
     def __next__(self) -> LatentBatch:
         if self._taken == len(self._plan):
@@ -156,6 +164,7 @@ def _assemble(
         _stack_masks(views),
         weights.to(moments.device, non_blocking=True),
         filling=planned.weight,
+        controls=_stack_controls(views),
     )
 
 
@@ -171,6 +180,12 @@ def _draw_caption(example: CachedExample, captions: Generator | None) -> str:
         return example.caption
     texts = (example.caption, *example.other_captions)
     return texts[int(torch.randint(len(texts), (), generator=captions))]
+
+
+def _stack_controls(views: Sequence[CachedView]) -> Tensor | None:
+    """None without a ControlNet: either all views have a picture, or none has."""
+    controls = [view.control for view in views if view.control is not None]
+    return torch.stack(controls) if controls else None
 
 
 def _stack_masks(views: Sequence[CachedView]) -> Tensor | None:

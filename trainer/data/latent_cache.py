@@ -20,12 +20,14 @@ from preprocess.dataset import Example, PreparedDataset, View
 class CachedView:
     """An encoded view on the training device. `moments`: (X, h, w), as `encode_image` returns them.
 
-    `mask`: (1, h, w), 0 to 1; None: the whole image counts in the loss.
+    `mask`: (1, h, w), 0 to 1; None: the whole image counts in the loss. `control`: what a ControlNet is
+    conditioned on, uint8 (3, H, W) in colour, or (4, H, W) with opacity; None without one.
     """
 
     moments: Tensor
     mask: Tensor | None
     size: SizeConditioning
+    control: Tensor | None = None
 
     def load(self) -> "CachedView":
         """Return this view, which is already in memory."""
@@ -75,7 +77,7 @@ def count_views(examples: tuple[Example, ...]) -> int:
 
 @torch.no_grad()
 def encode_view(folder: Path, view: View, family: ModelFamily) -> CachedView:
-    """Encode one view: the moments of its latents, and its mask."""
+    """Encode one view: the moments of its latents, its mask, and its conditioning picture."""
     with Image.open(folder / view.file) as image:
         pixels = to_pixels(image.convert("RGB")).unsqueeze(0).to(family.device)
     moments = family.encode_image(pixels)[0]
@@ -83,12 +85,21 @@ def encode_view(folder: Path, view: View, family: ModelFamily) -> CachedView:
     if view.mask:
         with Image.open(folder / view.mask) as image:
             mask = to_latent_mask(image.convert("L"), moments.shape[-2:]).to(family.device)
-    return CachedView(moments, mask, size_conditioning(view.crop))
+    control = None
+    if view.control:
+        with Image.open(folder / view.control) as image:
+            control = to_levels(image.convert("RGBA" if image.mode == "RGBA" else "RGB")).to(family.device)
+    return CachedView(moments, mask, size_conditioning(view.crop), control)
+
+
+def to_levels(image: Image.Image) -> Tensor:
+    """uint8 (C, H, W)."""
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
 
 
 def to_pixels(image: Image.Image) -> Tensor:
     """Convert an image to a tensor (3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1.0
+    return to_levels(image).float() / 127.5 - 1.0
 
 
 def to_latent_mask(mask: Image.Image, size: torch.Size) -> Tensor:

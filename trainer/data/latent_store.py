@@ -27,7 +27,7 @@ from trainer.distributed.processes import Processes
 
 MOST_OF_FREE_MEMORY = 0.5
 """Largest share of free memory for latents with `latent_cache: auto`. The rest is left for training."""
-MOMENTS, MASK = "moments", "mask"
+MOMENTS, MASK, CONTROL = "moments", "mask", "control"
 
 LatentPlace = Literal["memory", "disk"]
 
@@ -43,7 +43,7 @@ class StoredView:
     def load(self) -> CachedView:
         """Read the view. The values are exactly those that were encoded."""
         tensors = {name: each.to(self.device, non_blocking=True) for name, each in load_file(self.path).items()}
-        return CachedView(tensors[MOMENTS], tensors.get(MASK), self.size)
+        return CachedView(tensors[MOMENTS], tensors.get(MASK), self.size, tensors.get(CONTROL))
 
 
 def latent_place(
@@ -90,7 +90,7 @@ def bytes_of_latents(dataset: PreparedDataset, family: ModelFamily) -> float:
     """Estimate the size of all views' latents and masks in bytes, from the first view."""
     first = encode_view(dataset.folder, dataset.examples[0].views[0], family)
     width, height = dataset.examples[0].bucket
-    image_bytes = sum(tensor.nbytes for tensor in (first.moments, first.mask) if tensor is not None)
+    image_bytes = sum(tensor.nbytes for tensor in (first.moments, first.mask, first.control) if tensor is not None)
     pixels = sum(len(example.views) * example.bucket[0] * example.bucket[1] for example in dataset.examples)
     return image_bytes * pixels / (width * height)
 
@@ -112,7 +112,7 @@ def _store(
             path = folder / f"{number:06d}_{index:02d}.safetensors"
             if mine:
                 encoded = encode_view(dataset.folder, view, family)
-                tensors = {MOMENTS: encoded.moments, MASK: encoded.mask}
+                tensors = {MOMENTS: encoded.moments, MASK: encoded.mask, CONTROL: encoded.control}
                 save_file({name: each.contiguous() for name, each in tensors.items() if each is not None}, path)
             stored.append(StoredView(path, size_conditioning(view.crop), family.device))
         yield CachedExample(

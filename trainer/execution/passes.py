@@ -3,6 +3,7 @@ configured."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -44,21 +45,24 @@ def build_passes(
     *,
     trains_base: bool,
     passes_differ: bool,
+    controlnet: Any | None = None,
 ) -> Passes:
     """Build the gradient sources that `speed` and the device ask for.
 
     `steps_left`: returns the number of remaining steps, to decide whether compiling pays. `trains_base`: whether the
     base's own weights are trained. `passes_differ`: whether a repeated pass of a block would differ from the first one.
+    `controlnet`: the one that is trained beside the base, whose passes are then not recorded.
     """
-    checkpointing = GradientCheckpointing(family.denoiser, "never" if passes_differ else speed.gradient_checkpointing)
+    models = [family.denoiser, *([] if controlnet is None else [controlnet])]
+    checkpointing = GradientCheckpointing(models, "never" if passes_differ else speed.gradient_checkpointing)
     accumulation = Accumulation(generators, trainables, checkpointing, starts_over=not speed.shard_base)
     passes = Passes(accumulation, checkpointing)
     if speed.attention != "auto":
         passes.source = AttentionSteps(passes.source, family.denoiser, speed.attention)
-    if records(speed, accelerator.device, trains_base, passes_differ):
-        models = [RecordedPasses(family.denoiser, lambda: not checkpointing.on)]
-        models += [RecordedPasses(encoder) for encoder in family.text_encoders]
-        passes.source = passes.recorded = RecordedSteps(passes.source, models, trainables)
+    if controlnet is None and records(speed, accelerator.device, trains_base, passes_differ):
+        recorded = [RecordedPasses(family.denoiser, lambda: not checkpointing.on)]
+        recorded += [RecordedPasses(encoder) for encoder in family.text_encoders]
+        passes.source = passes.recorded = RecordedSteps(passes.source, recorded, trainables)
     if not Processes(accelerator).is_single:
         passes.source = SharedGradients(passes.source, trainables, accelerator)
     if compiles(speed, accelerator.device):

@@ -2,6 +2,7 @@
 
 from settings.sections.optimization import SCHEDULE_FREE, OptimizationSection
 from trainer.optimizers.extras import require_available
+from trainer.trainables.controlnet import CONTROLNET
 from trainer.trainables.denoiser import DENOISER_WEIGHTS
 from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings
 from trainer.trainables.part import Part, Parts
@@ -10,7 +11,7 @@ from trainer.trainables.text_encoders import TEXT_ENCODERS
 from trainer.trainables.tokens import TOKENS
 from trainer.trainables.trainable import Trainable
 
-KINDS: tuple[TrainableKind, ...] = (DENOISER_WEIGHTS, TEXT_ENCODERS, TOKENS)
+KINDS: tuple[TrainableKind, ...] = (DENOISER_WEIGHTS, TEXT_ENCODERS, TOKENS, CONTROLNET)
 """Trainables in the order of logs and checkpoints. They are placed in reverse, so adapters find trainable tokens."""
 
 

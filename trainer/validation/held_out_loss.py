@@ -17,6 +17,7 @@ from families.noise.noise_process import Draw
 from families.parts.placeholder_tokens import expand_triggers
 from trainer.data.latent_cache import CachedExample
 from trainer.losses.masked_mean import masked_mean
+from trainer.trainables.controlnet import Condition
 
 BANDS = 4
 DRAWS = 8
@@ -41,10 +42,12 @@ class HeldOutLoss:
         triggers: Mapping[str, Sequence[str]],
         mask_floor: float,
         accelerator: Accelerator,
+        condition: Condition | None = None,
     ) -> None:
+        """`condition`: what a ControlNet makes of the images' conditioning pictures."""
         self._family, self._examples, self._accelerator = family, examples, accelerator
         self._prompts = [expand_triggers(example.caption, triggers) for example in examples]
-        self._mask_floor = mask_floor
+        self._mask_floor, self._condition = mask_floor, condition
         self._before: list[float] | None = None
 
     def __call__(self) -> dict[str, float]:
@@ -72,9 +75,12 @@ class HeldOutLoss:
         draw = Draw(process.timesteps_at(fractions, latents.shape).to(latents.device), noises[1:])
         with deterministic(self._family.denoiser), self._accelerator.autocast():
             prompts = self._family.encode_prompts([self._prompts[index]] * count)
-            prediction = self._family.denoise(
-                process.corrupt(latents, draw), draw.timesteps, prompts, [view.size] * count
-            )
+            noised, sizes = process.corrupt(latents, draw), [view.size] * count
+            conditioning = None
+            if self._condition is not None and view.control is not None:
+                controls = view.control.expand(count, -1, -1, -1)
+                conditioning = self._condition(controls, noised, draw.timesteps, prompts, sizes)
+            prediction = self._family.denoise(noised, draw.timesteps, prompts, sizes, conditioning)
         error = (prediction.float() - process.target(latents, draw).float()).square()
         mask = None if view.mask is None else self._mask_floor + (1 - self._mask_floor) * view.mask
         losses = masked_mean(error, None if mask is None else mask.expand(count, -1, -1, -1))

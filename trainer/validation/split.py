@@ -63,14 +63,23 @@ def _crop(example: CachedExample, size_multiple: int, generator: Generator) -> C
         int(torch.randint(length - side + 1, (), generator=generator))
         for length, side in zip(whole, sides, strict=True)
     )
-    area = (..., slice(top, top + sides[0]), slice(left, left + sides[1]))
+    rows, columns = slice(top, top + sides[0]), slice(left, left + sides[1])
     size = SizeConditioning(
         view.size.original,
         (view.size.crop[0] + top * scales[0], view.size.crop[1] + left * scales[1]),
         (sides[0] * scales[0], sides[1] * scales[1]),
     )
-    mask = None if view.mask is None else view.mask[area]
-    return replace(example, views=(CachedView(view.moments[area], mask, size),))
+    mask = None if view.mask is None else view.mask[:, rows, columns]
+    control = None
+    if view.control is not None:
+        control = view.control[
+            :, *(_in_pixels(part, scale) for part, scale in zip((rows, columns), scales, strict=True))
+        ]
+    return replace(example, views=(CachedView(view.moments[:, rows, columns], mask, size, control),))
+
+
+def _in_pixels(part: slice, scale: int) -> slice:
+    return slice(part.start * scale, part.stop * scale)
 
 
 def _side(length: int, multiple: int) -> int:

@@ -76,11 +76,16 @@
   // ---- before and after
 
   function showCompare() {
-    const count = Math.min(data.before.length, data.after.length);
+    const steered = data.conditions.length > 0;
+    const [first, firstName] = steered ? [data.conditions, "condition"] : [data.before, "before"];
+    const count = Math.min(first.length, data.after.length);
     byId("compare").hidden = count === 0;
-    const several = new Set(data.prompts).size > 1;
+    const several = !steered && new Set(data.prompts).size > 1;
+    if (steered) byId("compareTitle").textContent = "Conditions and samples";
     const shown = several ? "Each prompt" : `“${data.prompts[0]}”`;
-    byId("comparePrompt").textContent = `${shown}, the same seeds without and with the LoRA.`;
+    byId("comparePrompt").textContent = steered
+      ? "What the ControlNet read, and what was drawn."
+      : `${shown}, the same seeds without and with the LoRA.`;
     let row = byId("comparePictures");
     for (let index = 0; index < count; index++) {
       if (several && data.prompts[index] !== data.prompts[index - 1]) {
@@ -88,7 +93,7 @@
         byId("compare").append(element("h3", `“${data.prompts[index]}”`), row);
       }
       const pair = element("div", "", "pair");
-      for (const [when, source] of [["before", data.before[index]], ["after", data.after[index]]]) {
+      for (const [when, source] of [[firstName, first[index]], ["after", data.after[index]]]) {
         const figure = element("figure", "", when);
         figure.append(picture(source, `sample ${index + 1}, ${when}`), element("figcaption", when));
         pair.append(figure);

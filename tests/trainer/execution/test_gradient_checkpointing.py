@@ -111,9 +111,9 @@ def test_when_nothing_helps_the_error_says_what_would(
 
 
 def test_it_starts_once(sdxl: tuple[ModelFamily, str]) -> None:
-    checkpointing = GradientCheckpointing(sdxl[0].denoiser, "auto")
+    checkpointing = GradientCheckpointing([sdxl[0].denoiser], "auto")
     assert [checkpointing.start(), checkpointing.start()] == [True, False]
-    assert not GradientCheckpointing(sdxl[0].denoiser, "never").start()
+    assert not GradientCheckpointing([sdxl[0].denoiser], "never").start()
 
 
 @pytest.mark.parametrize("settings", [

@@ -1,0 +1,79 @@
+"""A ControlNet that steers the drawing by a picture: found by its location, checked, and put beside the base."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from artifact.controlnet.files import read_controlnet
+from artifact.errors import ArtifactError
+from families.control import Controllable, control_pixels, controllable
+from families.family import ModelFamily
+from fetching.cache import DownloadCache
+from fetching.download import download, is_url, shown
+from fetching.hub import find_on_hub, is_hub_reference
+from fetching.rules import FetchRules
+from sampler.extras import Steering
+from sampler.request import Control, RequestError
+
+
+@contextmanager
+def controlnet_file(steering: Steering) -> Iterator[Path]:
+    """The file or folder of a ControlNet, there for as long as it is needed. Raises ArtifactError or DownloadError."""
+    location, rules = steering.location, steering.rules or FetchRules.from_environment()
+    if location.startswith("data:"):
+        with tempfile.TemporaryDirectory() as folder:
+            yield download(location, Path(folder) / "controlnet.safetensors").path
+        return
+    path = Path(os.path.expanduser(location))
+    if is_url(location):
+        cached = DownloadCache.from_environment().using(
+            location, lambda folder: download(location, folder / "download", rules=rules)
+        )
+    elif steering.local_files and os.path.exists(path):
+        yield path
+        return
+    elif is_hub_reference(location):
+        found = find_on_hub(location, rules)
+        cached = DownloadCache.from_environment().using(found.key, found.fetch)
+    elif steering.local_files:
+        raise ArtifactError(f"controlnet: {location} does not exist, and is neither a URL nor a hub id")
+    else:
+        raise ArtifactError(f"controlnet: {location[:100]!r} is neither an upload, nor a URL, nor a hub id")
+    with cached as file:
+        yield file
+
+
+def load_control(path: Path, steering: Steering, family: ModelFamily) -> Control:
+    """The ControlNet of the file, checked against the base. Raises ArtifactError or RequestError."""
+    require_controllable(family)
+    return Control(read_controlnet(path, family, shown_location(steering.location)), steering.picture, steering.scale)
+
+
+def shown_location(location: str) -> str:
+    """What errors and parameters call it, without secrets."""
+    if is_url(location):
+        return shown(location)
+    return location if is_hub_reference(location) else Path(location).name
+
+
+def require_controllable(family: ModelFamily) -> Controllable:
+    """Raises RequestError for a family without ControlNets."""
+    maker = controllable(family)
+    if maker is None:
+        raise RequestError(f"controlnet: a base of the family {family.name} has none; leave it out")
+    return maker
+
+
+def fitted_control(picture: Image.Image, size: tuple[int, int]) -> Tensor:
+    """(1, 3, H, W) as ControlNets read it: upright, scaled to cover `size` (width, height), cropped at the centre."""
+    upright = ImageOps.exif_transpose(picture)
+    transparent = upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info
+    fitted = ImageOps.fit(upright.convert("RGBA" if transparent else "RGB"), size, Image.Resampling.LANCZOS)
+    return control_pixels(torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1)[None])

@@ -1,0 +1,126 @@
+"""The ControlNet: a trained copy of the denoiser's encoder that reads a picture (Zhang et al. 2023)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from artifact.layers import Layer
+from families.control import Controllable, control_pixels, controllable
+from families.family import Conditioning, ModelFamily, PromptFeatures, SizeConditioning
+from settings.record import ConfigError
+from trainer.distributed.batch_share import WHOLE, Share
+from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings
+from trainer.trainables.part import Part
+
+SEEDS = 2**62
+
+Condition = Callable[[Tensor | None, Tensor, Tensor, PromptFeatures, Sequence[SizeConditioning]], Conditioning | None]
+"""What the denoiser reads beside noised latents, for conditioning pictures uint8 (B, 3 or 4, H, W), noised latents,
+timesteps, prompts and sizes."""
+
+
+class ControlNetPart:
+    """Beside the base, of which it changes nothing: it is no layer of the artifact but a file of its own."""
+
+    def __init__(self, maker: Controllable, generator: Generator) -> None:
+        """`generator` draws the weights that are not copied from the base."""
+        self._maker, self._enabled = maker, True
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(SEEDS, (), generator=generator)))
+            self.module: Any = maker.new_controlnet()
+        self.module.requires_grad_(True)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.module.parameters())
+
+    @property
+    def undecayed(self) -> list[nn.Parameter]:
+        return []
+
+    def layers(self) -> dict[str, Layer]:
+        return {}
+
+    def rows(self) -> dict[str, Tensor]:
+        return {}
+
+    def set_enabled(self, enabled: bool) -> None:
+        self._enabled = enabled
+
+    def remove(self) -> None:
+        """The base was never changed."""
+        self.module.requires_grad_(False)
+
+    def condition(
+        self,
+        pictures: Tensor | None,
+        noised: Tensor,
+        timesteps: Tensor,
+        prompts: PromptFeatures,
+        sizes: Sequence[SizeConditioning],
+    ) -> Conditioning | None:
+        """Implements `Condition`."""
+        if pictures is None or not self._enabled:
+            return None
+        return self._residuals(control_pixels(pictures), noised, timesteps, prompts, sizes)
+
+    def _residuals(
+        self,
+        pixels: Tensor,
+        noised: Tensor,
+        timesteps: Tensor,
+        prompts: PromptFeatures,
+        sizes: Sequence[SizeConditioning],
+    ) -> Conditioning:
+        return self._maker.control_residuals(self.module, pixels, noised, timesteps, prompts, sizes)
+
+
+@dataclass(frozen=True)
+class ControlDropout:
+    """Implements `Condition`: some pictures are black, drawn anew each time."""
+
+    part: ControlNetPart
+    share_of_pictures: float
+    generator: Generator
+    processes: Share = WHOLE
+
+    def __call__(
+        self,
+        pictures: Tensor | None,
+        noised: Tensor,
+        timesteps: Tensor,
+        prompts: PromptFeatures,
+        sizes: Sequence[SizeConditioning],
+    ) -> Conditioning | None:
+        if pictures is not None:
+            kept = self.processes.uniform((len(pictures), 1, 1, 1), self.generator) >= self.share_of_pictures
+            pictures = pictures * kept.to(pictures.device)
+            if pictures.shape[1] == 4:
+                pictures[:, 3:][~kept.view(-1)] = 255  # black, and no hole
+        return self.part.condition(pictures, noised, timesteps, prompts, sizes)
+
+
+def _place(placement: Placement) -> Part | None:
+    if not placement.adapters.is_controlnet:
+        return None
+    return ControlNetPart(require_controllable(placement.family), placement.generators["init_controlnet"])
+
+
+def require_controllable(family: ModelFamily) -> Controllable:
+    """Raises ConfigError for a family without ControlNets."""
+    maker = controllable(family)
+    if maker is None:
+        raise ConfigError(
+            f"adapter: controlnet: a base of the family {family.name} has none; choose SD1.5, SD2 or SDXL"
+        )
+    return maker
+
+
+def _updates(part: Part, settings: UpdateSettings) -> Updates:
+    return Updates(settings.weights, settings.optimization.max_grad_norm)
+
+
+CONTROLNET = TrainableKind("controlnet", _place, _updates)
