@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from job.control_samples import sample_conditions, write_control_samples, write_prompts
+from job.controlnet.samples import sample_conditions, write_control_samples, write_prompts
 from job.output_folder import OutputFolder
 from job.progress import Progress, StepReporter, keep_lines
 from job.samples import SampleSettings, write_samples_of_step

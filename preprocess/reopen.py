@@ -13,7 +13,7 @@ from settings.preparation import DataConfig
 
 ALSO_IN_TRAINING = {
     "concept_mode", "trigger_word", "class_word", "concepts", "caption_dropout", "trigger_only_dropout", "shuffle_tags",
-    "keep_first_tags", "mask", "seed", "control", "insert_trigger",
+    "keep_first_tags", "mask", "seed", "control", "control_dropout", "insert_trigger",
 }  # fmt: skip
 """Settings of data preparation that also apply to a training from a prepared dataset. Others have no effect then."""
 

@@ -17,10 +17,10 @@ from families.errors import BaseModelError
 from families.family import Refiner, frozen_reader, refinable
 from families.loading.fingerprint import fingerprint
 from families.registry import load_base_model
-from sampler.control import controlnet_file, load_control
 from sampler.duplicates import merge_duplicates
 from sampler.extras import NO_EXTRAS, Extras
 from sampler.guidance_notes import guidance_notes
+from sampler.images.control import controlnet_file, load_control
 from sampler.images.parameters import parameters_text
 from sampler.images.safety_checker import SafetyChecker
 from sampler.images.starting_picture import drawn_size, mask_notes

@@ -7,7 +7,7 @@ import diffusers
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 
 from families.family import ModelFamily
-from sampler.control import fitted_control, require_controllable
+from sampler.images.control import fitted_control, require_controllable
 from sampler.images.starting_picture import drawn_size, fitted_mask, fitted_picture
 from sampler.request import RequestError, SampleRequest
 

@@ -8,7 +8,6 @@ from settings.sections.adapter import TEXT_ENCODER_RATE, AdapterSection
 from settings.sections.base_model import BaseModelSection
 from settings.sections.class_images import ClassImagesSection
 from settings.sections.collapse import CollapseSection
-from settings.sections.controlnet import ControlNetSection
 from settings.sections.duration import DurationSection
 from settings.sections.held_out import HeldOutSection
 from settings.sections.noise import NoiseSection
@@ -37,7 +36,6 @@ class ComposedSections(
     NoiseSection,
     OptimizationSection,
     TokenSection,
-    ControlNetSection,
     AdapterSection,
     DurationSection,
     ClassImagesSection,
@@ -68,10 +66,6 @@ class ComposedSections(
     @property
     def adapters(self) -> AdapterSection:
         return self._section(AdapterSection)
-
-    @property
-    def controlnet(self) -> ControlNetSection:
-        return self._section(ControlNetSection)
 
     @property
     def tokens(self) -> TokenSection:

@@ -119,6 +119,9 @@ class ControlSection(Settings):
         "scribble: coarse edges, inpainting: holes, super_resolution: a quarter of the sides), or files beside them: "
         "conditioning/x.png for x.jpg",
     )
+    control_dropout: Open[float] = Field(
+        0.0, ge=0, lt=1, description="Share of conditioning pictures trained black, which says nothing"
+    )
     control_column: Open[str | None] = Field(
         None,
         min_length=1,

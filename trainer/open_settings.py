@@ -5,7 +5,7 @@ from typing import Any
 
 from families.family import ModelFamily
 from settings.record import ConfigError
-from settings.sections.controlnet import CONTROLNET_RATE
+from settings.sections.adapter import CONTROLNET_RATE
 from settings.sections.optimization import PRODIGY, OptimizationSection
 from settings.training import TrainingConfig
 

@@ -196,10 +196,7 @@ def build_training(
     training = Training(config, family, dataset, parts, trainer, batches, passes, base_fingerprint, observer, held_out)
     training.notes = notes
     training.best.patience = config.early_stopping_patience
-    if held_out is not None:
-        floor = config.resolved_mask_floor
-        condition = None if controlnet is None else controlnet.condition
-        training.scorer = HeldOutLoss(family, held_out.held_out, tokens.triggers, floor, accelerator, condition)
+    training.scorer = _scorer(training, accelerator)
     return training
 
 
@@ -210,6 +207,15 @@ def _start(initial: InitialWeights, parts: Parts) -> list[str]:
     except BaseException:
         parts.remove()
         raise
+
+
+def _scorer(training: Training, accelerator: Accelerator) -> Scorer | None:
+    """Return the held-out loss; None where no images are held out."""
+    if training.held_out is None:
+        return None
+    floor, triggers = training.config.resolved_mask_floor, training.triggers
+    condition = None if training.controlnet is None else training.controlnet.condition
+    return HeldOutLoss(training.family, training.held_out.held_out, triggers, floor, accelerator, condition)
 
 
 def _placement(

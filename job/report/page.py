@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from job.control_samples import CONDITIONS
+from job.controlnet.samples import CONDITIONS
 from job.output_folder import OutputFolder
 from job.report.curves import Curve, curves
 from job.report.frames import step_frames

@@ -1,6 +1,6 @@
 """Instructions for using the artifact in each tool, with the values of this training (docs/artifact.md)."""
 
-from job.report.controlnet_recipes import controlnet_recipes
+from job.controlnet.recipes import controlnet_recipes
 from job.report.diffusers_recipe import diffusers_recipe
 from job.report.recipe import Recipe, Trained
 

@@ -4,11 +4,11 @@ from collections.abc import Generator
 from typing import Any
 
 from artifact.controlnet.files import write_controlnet_folder
-from job.control_samples import sample_conditions, write_control_samples
+from job.controlnet.samples import sample_conditions, write_control_samples
+from job.controlnet.verification import controlled_prediction
 from job.progress import Progress, stage_progress
 from job.samples import write_samples
 from job.stage import Job
-from job.verification.controlnet import controlled_prediction
 from preprocess.progress import StageProgress
 from sampler.sampler import Sampler
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Generator, Iterator
 
+from job.controlnet.verification import verify_controlnet
 from job.progress import Progress
 from job.stage import Job
-from job.verification.controlnet import verify_controlnet
 from job.verification.verify import Verification
 from job.verification.verify import verify as compare
 from settings.sections.optimization import PRODIGY

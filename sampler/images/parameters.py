@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from sampler.control import shown_location
 from sampler.extras import NO_EXTRAS, Extras
+from sampler.images.control import shown_location
 from sampler.request import SampleRequest
 from sampler.weights import ScaledArtifact
 from settings.public import public_name

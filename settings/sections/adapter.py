@@ -24,6 +24,8 @@ LORAS: tuple[AdapterName, ...] = ("lora", "rslora", "dora")
 RSLORA_ALPHA = 4.0
 """Default alpha of rsLoRA: alpha / √rank is 1 at rank 16, and grows with the rank as in the method."""
 TEXT_ENCODER_RATE = 5e-5
+CONTROLNET_RATE = 1e-5
+"""As diffusers' guide has it, for batches of 16 and more."""
 
 
 class AdapterSection(Settings):

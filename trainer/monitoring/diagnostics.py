@@ -59,7 +59,8 @@ class Observer:
         rows = list(zip(self.tokens.parameters, self._initial, self._vocabulary, strict=True))
         norms = [row.norm(dim=1).mean() / usual for row, _, usual in rows]
         cosines = [functional.cosine_similarity(row, first, dim=1).mean() for row, first, _ in rows]
-        values = torch.stack([*changes.values(), *norms, *cosines]).tolist()
+        figures = [*changes.values(), *norms, *cosines]
+        values = torch.stack(figures).tolist() if figures else []  # a ControlNet changes no layer and no word
         names = self.family.encoder_names
         blocks, count = len(changes), len(rows)
         return Diagnostics(

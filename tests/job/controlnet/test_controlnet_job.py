@@ -24,9 +24,9 @@ from job.stage import Job
 from job.stages.verify import verify
 from job.verification.verify import VerificationFailed
 from preprocess.prepare import prepare
-from sampler.control import fitted_control
 from sampler.extras import Extras, Steering
 from sampler.generation import Generation
+from sampler.images.control import fitted_control
 from sampler.request import RequestError, SampleRequest
 from service.prediction_inputs import PredictionInputs, predict
 from settings.record import ConfigError
@@ -158,6 +158,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(control: str, tiny: Path, p
 
     whole = _training(family, config, pictures, tmp_path / "whole")
     start = state(whole)
+    assert whole.observer.look().weight_change == {}  # figures of adapters and words: there are none
     list(whole.trainer.steps())
     stopped = _training(family, config, pictures, tmp_path / "stopped")
     assert all(torch.equal(start[name], each) for name, each in state(stopped).items())
