@@ -1,0 +1,34 @@
+"""Every optional method learns: the loss at fixed noise, measured without it, falls below the base's."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from families.family import ModelFamily
+from tests.trainer.test_training import CONFIG, placed
+from trainer.data.latent_cache import cache_examples
+from trainer.validation.held_out_loss import HeldOutLoss
+
+METHODS: dict[str, dict[str, Any]] = {
+    "dco": {"loss_type": "dco"},
+    "dream": {"dream": 1.0},
+    "p2": {"loss_weighting": "p2"},
+    "differential output preservation": {"prior_matching_weight": 1.0, "prior_matching_on": "captions"},
+    "lora+, orthogonal": {"lora_plus_ratio": 4.0, "lora_init": "orthogonal"},
+    "lion": {"optimizer": "lion", "learning_rate": 5e-4},
+    "came": {"optimizer": "came"},
+    "muon": {"optimizer": "muon", "learning_rate": 5e-3},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_it_learns_on_the_embedded_base(method: str, base: ModelFamily, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"max_train_steps": 25, "lr_scheduler": "constant", **METHODS[method]})
+    for training in placed(base, config, tmp_path):
+        examples = list(cache_examples(training.dataset, base))[:4]
+        score = HeldOutLoss(base, examples, training.triggers, 0.1, training.trainer.accelerator)
+        assert score()["score"] == 1
+        list(training.trainer.steps())
+        assert score()["score"] < 0.97
