@@ -13,8 +13,8 @@ from artifact.controlnet.names import PREFIX, single_file_names, stability_names
 from artifact.errors import ArtifactError
 from artifact.metadata import ArtifactDescription, from_header, own_header
 from artifact.safetensors_file import read_header, read_safetensors, require_finite, write_safetensors
-from families.control import controllable
 from families.family import ModelFamily
+from families.parts.control import controllable
 
 FOLDER_WEIGHTS, FOLDER_CONFIG = "diffusion_pytorch_model.safetensors", "config.json"
 SHOWN_TYPE = "ControlNetModel"

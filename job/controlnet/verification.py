@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from artifact.controlnet.files import read_controlnet
-from families.control import controllable
 from families.family import ModelFamily
+from families.parts.control import controllable
 from job.verification.table import Check, table
 from job.verification.verify import (
     LEARNED,

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from artifact.controlnet.files import read_controlnet
 from artifact.errors import ArtifactError
-from families.control import Controllable, control_pixels, controllable
 from families.family import ModelFamily
+from families.parts.control import Controllable, control_pixels, controllable
 from fetching.cache import DownloadCache
 from fetching.download import download, is_url, shown
 from fetching.hub import find_on_hub, is_hub_reference

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from artifact.layers import Layer
-from families.control import Controllable, control_pixels, controllable
 from families.family import Conditioning, ModelFamily, PromptFeatures, SizeConditioning
+from families.parts.control import Controllable, control_pixels, controllable
 from settings.record import ConfigError
 from trainer.distributed.batch_share import WHOLE, Share
 from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings
