@@ -44,6 +44,11 @@ class AdapterSection(Settings):
     adapter_dropout: Open[float] = Field(
         0.0, ge=0, lt=1, description="Fraction of the adapter's inputs set to zero in a step (lora, rslora, dora)"
     )
+    lora_init: Open[Literal["kaiming", "gaussian", "orthogonal"]] = Field(
+        "kaiming",
+        description="First values of lora, rslora and dora: a random down projection and an up projection of zeros; or "
+        "orthogonal, both random with a product of zero, so that both learn at once (even ranks)",
+    )
     lora_targets: Open[LoraTargets] = Field(
         "attention",
         description="Which layers of the UNet or transformer get an adapter. cross-attention-kv: those that read the "
@@ -99,7 +104,15 @@ class AdapterSection(Settings):
     def _adapter_rules(self) -> "AdapterSection":
         defaults = {name: field.default for name, field in AdapterSection.model_fields.items()}
         if not self.has_low_rank_adapter:
-            for name in ("rank", "alpha", "adapter_dropout", "lora_targets", "lora_target_regex", "train_text_encoder"):
+            for name in (
+                "rank",
+                "alpha",
+                "adapter_dropout",
+                "lora_init",
+                "lora_targets",
+                "lora_target_regex",
+                "train_text_encoder",
+            ):
                 if getattr(self, name) != defaults[name]:
                     raise ValueError(f"{name} has no effect with adapter: {self.adapter}; leave it out, or choose lora")
         if self.lora_target_regex is not None and self.lora_targets != defaults["lora_targets"]:
@@ -110,6 +123,13 @@ class AdapterSection(Settings):
             raise ValueError("rank: adapter oft rotates blocks of rank × rank, which needs at least 2")
         if self.adapter_dropout > 0 and self.has_low_rank_adapter and self.adapter not in LORAS:
             raise ValueError(f"adapter_dropout works with lora, rslora and dora, not with {self.adapter}; leave it out")
+        if self.lora_init != "kaiming" and self.adapter not in LORAS:
+            raise ValueError(f"lora_init works with lora, rslora and dora, not with {self.adapter}; leave it out")
+        if self.lora_init != "kaiming" and self.init_weights is not None:
+            raise ValueError("lora_init has no effect with init_weights, which has the first values; leave one out")
+        odd = [f"{rank}" for rank in (self.rank, self.text_encoder_rank) if rank is not None and rank % 2]
+        if self.lora_init == "orthogonal" and odd:
+            raise ValueError(f"lora_init: orthogonal halves the rank, and {odd[0]} is odd; choose an even one")
         for name in ("text_encoder_rank", "text_encoder_learning_rate"):
             if getattr(self, name) is not None and not self.train_text_encoder:
                 raise ValueError(f"{name} has no effect without train_text_encoder: true")

@@ -98,4 +98,4 @@ def new_adapter(
     dropout = None
     if settings.adapter_dropout > 0:
         dropout = AdapterDropout(settings.adapter_dropout, generators["adapter_dropout"], generators.share.index)
-    return PeftAdapter(component, settings.adapter, rank, alpha, paths, generators[init], dropout)
+    return PeftAdapter(component, settings.adapter, rank, alpha, paths, generators[init], dropout, settings.lora_init)

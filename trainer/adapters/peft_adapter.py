@@ -14,6 +14,7 @@ from artifact.merging.low_rank import Fit
 from artifact.placement.low_rank import remove_adapters
 from trainer.adapters.base_precision import compute_in_base_precision
 from trainer.adapters.dropout import AdapterDropout
+from trainer.adapters.first_values import STARTS
 from trainer.adapters.kind import ADAPTER, AdapterKind
 from trainer.adapters.kinds import KINDS, MODULES, draw_again
 from trainer.adapters.starting import CannotHold, start_layer
@@ -31,9 +32,10 @@ class PeftAdapter:
         paths: Sequence[str],
         generator: torch.Generator,
         dropout: AdapterDropout | None = None,
+        start: str = "kaiming",
     ) -> None:
         """`kind`: a name in KINDS. `generator` draws the initial values. `dropout` is applied before every down
-        projection."""
+        projection. `start`: kaiming, or for LoRAs a name in STARTS."""
         self._component = component
         self._dropped: set[str] = set()
         self._kind: AdapterKind = KINDS[kind]
@@ -51,7 +53,7 @@ class PeftAdapter:
                 module.lora_dropout[ADAPTER] = dropout
             if self._kind.in_base_precision:
                 compute_in_base_precision(module, ADAPTER)
-        draw_again(self._named_parameters(), generator)
+        self._draw(start, generator)
         wrong = [name for name, parameter in self._named_parameters() if parameter.dtype != torch.float32]
         assert not wrong, f"{wrong[0]} is not fp32"
 
@@ -105,6 +107,14 @@ class PeftAdapter:
         self._dropped.update(paths)
         for path in paths:
             self._component.set_submodule(path, self._component.get_submodule(path).get_base_layer())
+
+    @torch.no_grad()
+    def _draw(self, start: str, generator: torch.Generator) -> None:
+        if start == "kaiming":
+            draw_again(self._named_parameters(), generator)
+            return
+        for module in self.modules():
+            STARTS[start](module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight, generator)
 
     def _named_parameters(self) -> list[tuple[str, nn.Parameter]]:
         inside = {id(parameter) for module in self.modules() for parameter in module.get_base_layer().parameters()}
