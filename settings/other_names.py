@@ -125,7 +125,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "loss_type": ("loss", "loss_fn"),
     "loss_type: huber": ("use_huber", "huber_loss"),
     "huber_delta": ("huber_c", "huber_scale"),
-    "loss_weighting": ("weighting_scheme", "loss_weight_fn", "timestep_weighting", "p2_gamma"),
+    "loss_weighting": ("weighting_scheme", "loss_weight_fn", "timestep_weighting"),
     "loss_weighting: debiased": ("debiased_estimation_loss", "debiased_estimation"),
     "min_snr_gamma": ("snr_gamma", "snr"),
     "adapter_l1_weight": ("l1_penalty", "l1_weight"),

@@ -155,7 +155,7 @@ def test_every_layer_that_is_adapted_learns(targets: str, count: int, family: Mo
     adapter.remove()
 
 
-def test_turbo_is_told_by_its_scheduler(family: ModelFamily, turbo: ModelFamily) -> None:
+def test_turbo_is_recognised_by_its_scheduler(family: ModelFamily, turbo: ModelFamily) -> None:
     (note,) = turbo.training_notes
     assert "Z-Image Turbo" in note and "Train on Z-Image" in note and not family.training_notes
     assert (turbo.defaults.num_inference_steps, turbo.defaults.guidance_scale) == (9, 0.0)
