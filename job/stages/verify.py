@@ -8,7 +8,6 @@ from job.stage import Job
 from job.verification.verify import Verification
 from job.verification.verify import verify as compare
 from settings.sections.optimization import PRODIGY
-from settings.training import TrainingConfig
 
 SENSIBLE_STEPS = 100
 """Fewer teach nothing on any base; the default is 500 and more."""
@@ -18,7 +17,7 @@ def verify(job: Job) -> Generator[Progress, None, None]:
     """Set `verification`."""
     yield job.progress("verifying the artifact")
     job.verification = _verification(job)
-    for warning in verification_warnings(job.verification, job.config):
+    for warning in verification_warnings(job.verification, job.config.optimizer, job.config.max_train_steps):
         yield job.progress(warning, 1.0, warning=True)
     difference = f"relative difference {job.verification.difference:.1e}"
     yield job.progress(f"verified: the file does what the training did ({difference})", 1.0)
@@ -33,12 +32,12 @@ def _verification(job: Job) -> Verification:
     return verify_controlnet(job.output.weights, *given, job.controlnet_state)
 
 
-def verification_warnings(found: Verification, config: TrainingConfig) -> Iterator[str]:
+def verification_warnings(found: Verification, optimizer: str, steps: int | None) -> Iterator[str]:
     """What a whole file lacks all the same: any effect, or some layers'."""
     if not found.learned:
-        finds = "" if config.optimizer not in PRODIGY else f", for {config.optimizer} finds its rate first"
+        finds = "" if optimizer not in PRODIGY else f", for {optimizer} finds its rate first"
         yield (
-            f"nothing was learned yet: {config.max_train_steps} steps changed no picture{finds}; give at least "
+            f"nothing was learned yet: {steps} steps changed no picture{finds}; give at least "
             f"{SENSIBLE_STEPS} (max_train_steps)"
         )
     elif found.untrained:

@@ -39,8 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "lora-trainer encode") -
     arguments = build_parser(prog).parse_args(argv)
     try:
         require_present(arguments.data)
-        values: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
-        config = build_config(values | given_options(arguments, TrainingConfig))
+        _config(arguments)  # before imports that take seconds
         _require_new_or_begun(arguments.output)
     except (ConfigError, DatasetError) as error:
         return report_wrong_input(error)
@@ -48,9 +47,15 @@ def main(argv: Sequence[str] | None = None, prog: str = "lora-trainer encode") -
         from families.errors import BaseModelError
 
     try:
-        return _encode(arguments, config)
+        return _encode(arguments)
     except (ConfigError, DatasetError, BaseModelError) as error:
         return report_wrong_input(error)
+
+
+def _config(arguments: argparse.Namespace) -> TrainingConfig:
+    """Return the settings of the file and the command line. Raises ConfigError."""
+    values: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
+    return build_config(values | given_options(arguments, TrainingConfig))
 
 
 def _require_new_or_begun(folder: Path) -> None:
@@ -60,7 +65,7 @@ def _require_new_or_begun(folder: Path) -> None:
         raise ConfigError(f"output: {folder} exists and is not empty. Choose another folder.")
 
 
-def _encode(arguments: argparse.Namespace, config: TrainingConfig) -> int:
+def _encode(arguments: argparse.Namespace) -> int:
     with quick_imports():
         from trainer.base_model import load_base, precision
         from trainer.data.feature_encoding import encode_features
@@ -68,6 +73,7 @@ def _encode(arguments: argparse.Namespace, config: TrainingConfig) -> int:
         from trainer.distributed.processes import start
         from trainer.resolution import base_requirements, resolve
 
+    config = _config(arguments)
     accelerator = start("no")
     dtype = precision(config.adapter, config.mixed_precision)
     family = load_base(config.base, dtype, accelerator, config.zero_terminal_snr)

@@ -13,7 +13,6 @@ from families.family import ModelFamily
 from job.stages.verify import verification_warnings
 from job.verification.verify import Probe, VerificationFailed, verify
 from sampler.sampler import Sampler
-from settings.training import TrainingConfig
 from tests.artifact.test_artifact import make_artifact
 
 Change = Callable[[Artifact], Artifact]
@@ -70,7 +69,7 @@ def test_a_training_without_effect_is_known(base: ModelFamily, tmp_path: Path) -
     _write(silent, path, base)
     found = verify(path, base, probe, untouched, _prediction(base, silent, probe), silent)
     assert not found.learned and found.difference == pytest.approx(0, abs=1e-3)
-    (warning,) = verification_warnings(found, TrainingConfig(max_train_steps=3, optimizer="prodigy"))
+    (warning,) = verification_warnings(found, "prodigy", 3)
     assert warning.startswith("nothing was learned yet: 3 steps changed no picture, for prodigy finds its rate first")
     _write(artifact, path, base)  # a file that does something is not that of a training that did nothing
     with pytest.raises(VerificationFailed, match="differs from the trained model"):
@@ -101,7 +100,7 @@ def test_layers_that_no_step_reached_are_counted(base: ModelFamily, tmp_path: Pa
     _write(fresh, path, base)
     found = verify(path, base, probe, untouched, _prediction(base, fresh, probe), fresh)
     assert (found.layers, found.untrained, found.example) == (7, 1, name)
-    (warning,) = verification_warnings(found, TrainingConfig())
+    (warning,) = verification_warnings(found, "adamw", 100)
     assert warning.startswith(f"1 of 7 layers were never trained, such as {name}")
 
 
