@@ -36,6 +36,9 @@ NOT_RUN = {
     r"https?://": "needs the network",
     r"--(device|mixed_precision|attention|compile|shard_base|cuda_graphs)\b": "needs a GPU",
     r"import replicate|import wandb": "a service on the network",
+    r"--controlnet ": "needs a ControlNet and a conditioning picture; tests/job/controlnet does",
+    r"train\.py features": "needs encoded features; tests/trainer/data/test_features.py does",
+    r"^(parts = PipelineParts|self\.)": "families/flux1.py has these lines; tests/families/test_adding_a_family.py",
     r"^KINDS = ": "a line of families/registry.py; tests/families/test_adding_a_family.py puts it there",
 }
 """By pattern, what is not run, and why."""

@@ -83,6 +83,9 @@ def test_each_operators_setting_is_refused_by_name(server: CogServer, folder: Pa
         "evaluation_face_model": {"evaluation_face_model": text, "evaluate": True},
         "trust_remote_code": {"trust_remote_code": True},
         "trackers": {"trackers": ["wandb"]},
+        "init_weights": {"init_weights": text},
+        "sources": {"sources": [{"source": str(disk)}]},
+        "validation_prompts_file": {"validation_prompts_file": text},
     }
     assert posted.keys() == operators_settings()
     for name, values in posted.items():

@@ -86,11 +86,11 @@ class TestChoice:
     @pytest.mark.parametrize(
         ("setting", "free", "chosen"),
         [
-            ("auto", 1000, (4, False)),
+            ("auto", 1100, (4, False)),
             ("auto", 800, (4, True)),
             ("auto", 400, (1, True)),
             ("never", 800, (1, False)),
-            ("always", 1000, (4, True)),
+            ("always", 1100, (4, True)),
         ],
     )
     def test_the_first_that_fits(self, setting: str, free: int, chosen: tuple[int, bool]) -> None:
