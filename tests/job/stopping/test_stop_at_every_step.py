@@ -21,8 +21,6 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
     "validation": {"validation_steps": 2, "validation_share": 0.2},
-    "checkpoints": {"checkpointing_steps": 2, "keep_checkpoints": 1},
-    "samples": {"sample_steps": 2},
     "all at once, stopping early": {
         "validation_steps": 1, "validation_share": 0.2, "early_stopping_patience": 2, "checkpointing_steps": 1,
         "keep_checkpoints": 1, "sample_steps": 1,
