@@ -32,7 +32,14 @@ from families.noise.flow_matching import FlowMatching
 from families.noise.noise_process import NoiseProcess
 from families.parts.clip_prompts import clip_output
 from families.parts.frozen_text import FrozenText, ReadPrompts, aside, reading_device
-from families.parts.latents import decoded, posterior_moments, posterior_shape, sample_posterior
+from families.parts.latents import (
+    decoded,
+    normalised,
+    posterior_moments,
+    posterior_shape,
+    sample_posterior,
+    unnormalised,
+)
 from families.parts.patches import grid_places, latents_of, patches_of
 
 PATCH = 2
@@ -182,10 +189,10 @@ class Flux1:
         return posterior_shape(cached)
 
     def latents(self, cached: Tensor, noise: Tensor) -> Tensor:
-        return (sample_posterior(cached, noise) - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+        return normalised(self.vae, sample_posterior(cached, noise))
 
     def decode(self, latents: Tensor) -> Tensor:
-        return decoded(self.vae, latents / self.vae.config.scaling_factor + self.vae.config.shift_factor)
+        return decoded(self.vae, unnormalised(self.vae, latents))
 
     def offload_picture_parts(self) -> None:
         self.vae.to("cpu")

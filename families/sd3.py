@@ -29,7 +29,15 @@ from families.loading.sources import BaseModelSource, read_index
 from families.noise.flow_matching import FlowMatching
 from families.noise.noise_process import NoiseProcess
 from families.parts.clip_prompts import clip_output, embeds_as_inputs, pool_at_end_of_text
-from families.parts.latents import decoded, freeze, posterior_moments, posterior_shape, sample_posterior
+from families.parts.latents import (
+    decoded,
+    freeze,
+    normalised,
+    posterior_moments,
+    posterior_shape,
+    sample_posterior,
+    unnormalised,
+)
 from families.parts.placeholder_tokens import without_placeholders
 
 T5_LENGTH = 256
@@ -120,10 +128,10 @@ class SD3:
         return posterior_shape(cached)
 
     def latents(self, cached: Tensor, noise: Tensor) -> Tensor:
-        return (sample_posterior(cached, noise) - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+        return normalised(self.vae, sample_posterior(cached, noise))
 
     def decode(self, latents: Tensor) -> Tensor:
-        return decoded(self.vae, latents / self.vae.config.scaling_factor + self.vae.config.shift_factor)
+        return decoded(self.vae, unnormalised(self.vae, latents))
 
     def offload_picture_parts(self) -> None:
         self.vae.to("cpu")

@@ -23,6 +23,16 @@ def sample_posterior(moments: Tensor, noise: Tensor) -> Tensor:
     return mean + torch.exp(0.5 * log_variance.clamp(-30.0, 20.0)) * noise
 
 
+def normalised(vae: Any, latents: Tensor) -> Tensor:
+    """(z - shift_factor) · scaling_factor, as VAEs are normalised from SD3 on (Esser et al. 2024)."""
+    return (latents - vae.config.shift_factor) * vae.config.scaling_factor
+
+
+def unnormalised(vae: Any, latents: Tensor) -> Tensor:
+    """The reverse of `normalised`."""
+    return latents / vae.config.scaling_factor + vae.config.shift_factor
+
+
 def decoded(vae: Any, latents: Tensor) -> Tensor:
     """Unscaled latents (B, C, h, w) → pixels (B, 3, H, W) in about [-1, 1], fp32."""
     return vae.decode(latents.to(vae.dtype)).sample.float()
