@@ -29,8 +29,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
     )
     page = write_page(output, job.dataset)
     yield replace(job.progress(f"the report: {page}"), phases=job.phases.seconds)
-    if not job.processes.is_single:
-        job.accelerator.end_training()
+    job.processes.end()
     if config.push_to_hub is not None:
         facts = CardFacts(config.base_model, list(job.training.triggers), job.samples.prompt, told_settings(config))
         yield job.progress(f"published: {publish(config.publishing, output, facts)}")

@@ -151,4 +151,4 @@ if __name__ == "__main__":
     found = gather_object([sharded_curve(sys.argv[1], joined, **json.loads(sys.argv[3]))])
     if Processes(joined).is_main:
         Path(sys.argv[2]).write_text(json.dumps(found), encoding="utf-8")
-    joined.end_training()
+    Processes(joined).end()
