@@ -43,6 +43,11 @@ class Predictor(BaseRunner):
             default="1", description="Strength of the trigger words: 0.8 for all, or TOK=0.8, ANNA=1.2"
         ),
         base_model: Optional[str] = Input(default=None, description="By default the one that the LoRA was trained on"),
+        vae: Optional[str] = Input(
+            default=None,
+            description="VAE in place of the base's own: a hub id such as madebyollin/sdxl-vae-fp16-fix; by default "
+            "the one that the LoRA was trained with",
+        ),
         image: Optional[Path] = Input(default=None, description="A picture to start from"),
         mask: Optional[Path] = Input(
             default=None, description="White where the picture is drawn anew, black where it stays"
@@ -119,6 +124,7 @@ class Predictor(BaseRunner):
             lora_scale=lora_scale,
             token_strength=token_strength,
             base_model=base_model,
+            vae=vae,
             image=image,
             mask=mask,
             strength=strength,

@@ -11,6 +11,7 @@ from families.flux1 import Flux1
 from families.flux2 import DEV_PIPELINE, Flux2
 from families.loading.allowed import require_allowed
 from families.loading.opening import LoadingOptions, PredictionChoice
+from families.loading.own_vae import use_vae
 from families.loading.single_file import inspect_single_file
 from families.loading.sources import BaseModelSource, find_base_model, find_configuration, pipeline_class_name
 from families.qwen_image import QwenImage
@@ -49,19 +50,23 @@ def load_base_model(
     base_config: str | None = None,
     prediction_type: PredictionChoice = "auto",
     zero_terminal_snr: bool = False,
+    vae: str | None = None,
+    base_revision: str | None = None,
 ) -> ModelFamily:
     """Load `base_model` with the family that the checkpoint itself names: its index, or its tensors' names.
 
     base_config: folder or hub id with the configurations that a single file lacks. prediction_type: overrides what the
-    checkpoint says. zero_terminal_snr: rescale its noise schedule.
+    checkpoint says. zero_terminal_snr: rescale its noise schedule. vae: hub id, folder or file of a VAE in place of
+    its own. base_revision: branch, tag or commit of a hub model.
 
     Raises BaseModelError with the remedy, for what the operator does not allow too.
     """
     require_allowed("base_model", base_model)
-    if base_config is not None:
-        require_allowed("base_config", base_config)
+    for name, model in (("base_config", base_config), ("vae", vae)):
+        if model is not None:
+            require_allowed(name, model)
     options = LoadingOptions(dtype, base_config, prediction_type, zero_terminal_snr)
-    source = find_base_model(base_model)
+    source = _at_revision(find_base_model(base_model), base_revision)
     if base_config is not None and source.kind != "file":
         raise BaseModelError(
             f"base_config: {base_model} is a {source.kind} model with its own configuration; leave base_config out, it "
@@ -79,11 +84,23 @@ def load_base_model(
             "docs/adding-a-family.md describes how to add one."
         )
     try:
-        return FAMILIES[class_name].load(source, options)
+        family = FAMILIES[class_name].load(source, options)
     except ValueError as error:
         if isinstance(error, BaseModelError):
             raise
         raise BaseModelError(f"base_model: {base_model}: {error}") from error
+    if vae is not None:
+        use_vae(family, vae)
+    return family
+
+
+def _at_revision(source: BaseModelSource, revision: str | None) -> BaseModelSource:
+    if revision is not None and source.kind != "hub":
+        raise BaseModelError(
+            f"base_revision: {source.name} is a {source.kind} on this disk, and only models of the hub have revisions; "
+            "leave it out"
+        )
+    return replace(source, revision=revision)
 
 
 def _recognise(source: BaseModelSource, options: LoadingOptions) -> tuple[str, LoadingOptions]:

@@ -12,7 +12,7 @@ from fetching.errors import DownloadError
 SECONDS_TO_ANSWER = 5.0
 
 
-def require_hub(model: str, filename: str) -> None:
+def require_hub(model: str, filename: str, revision: str | None = None) -> None:
     """Return when `model` is a path, when its `filename` is in the local cache, or when the hub answers.
 
     Any answer counts, including refusals, which the loading library reports. Raises DownloadError, in one line with the
@@ -20,7 +20,7 @@ def require_hub(model: str, filename: str) -> None:
     """
     if Path(model).expanduser().exists() or constants.HF_HUB_OFFLINE:
         return
-    if isinstance(try_to_load_from_cache(model, filename), str):
+    if isinstance(try_to_load_from_cache(model, filename, revision=revision), str):
         return
     require_answer(f"{model} is not on this disk, and the hub")
 

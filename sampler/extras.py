@@ -21,7 +21,8 @@ class Steering:
 
 @dataclass(frozen=True)
 class Extras:
-    """Additional models. `refiner`, `safety_checker`: hub ids or folders, None for none.
+    """Additional models. `refiner`, `safety_checker`: hub ids or folders, None for none. `vae`: in place of the
+    base's own; None: the one that the LoRA was trained with.
 
     `refiner_start`: the fraction of the noise schedule, in (0, 1), after which the refiner denoises.
     """
@@ -30,6 +31,7 @@ class Extras:
     refiner_start: float = 0.8
     safety_checker: str | None = None
     steering: Steering | None = None
+    vae: str | None = None
 
 
 NO_EXTRAS = Extras()

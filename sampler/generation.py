@@ -3,7 +3,7 @@
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from artifact.controlnet.files import controlnet_description
 from families.errors import BaseModelError
 from families.family import Refiner, frozen_reader, refinable
 from families.loading.fingerprint import fingerprint
+from families.loading.sources import HUB_ID
 from families.registry import load_base_model
 from sampler.duplicates import merge_duplicates
 from sampler.extras import NO_EXTRAS, Extras
@@ -65,17 +66,27 @@ class Generation:
         self._checker: SafetyChecker | None = None
         self._refiner: tuple[str, Refiner] | None = None
 
-    def prepare(self, artifact: Artifact | None, base_model: str | None, prompts: Sequence[str] = ()) -> Sampler:
+    def prepare(
+        self,
+        artifact: Artifact | None,
+        base_model: str | None,
+        prompts: Sequence[str] = (),
+        vae: str | None = None,
+    ) -> Sampler:
         """Return the sampler for `base_model`, else for the artifact's base, else for SDXL. Raises BaseModelError.
 
-        `prompts` are encoded before the denoiser is loaded, where the base has a frozen text encoder.
+        `prompts` are encoded before the denoiser is loaded, where the base has a frozen text encoder. `vae`: in place
+        of the artifact's, or of the base's own.
         """
         described = artifact.description.base_model if artifact and artifact.description else None
         wanted = base_model or described or DEFAULT_BASE
-        options = _loading_options(artifact, wanted)
-        self._permissions.require_model("base_model", wanted)
-        if "base_config" in options:
-            self._permissions.require_model("base_config", options["base_config"])
+        options = _loading_options(artifact, wanted) | ({} if vae is None else {"vae": vae})
+        if vae is None and not _can_be_found(options.get("vae")):
+            self._say(
+                f"warning: vae: the LoRA was trained with {options.pop('vae')}, which is not here: drawn with the "
+                "base's own. Give vae, the path of that file or folder"
+            )
+        self._require_allowed(wanted, options)
         if self._sampler is None or (wanted, options) != (self._base_model, self._options):
             self._sampler = None  # frees the old base before the new one is loaded
             cuda = torch.cuda.is_available()
@@ -90,6 +101,15 @@ class Generation:
             self._sampler = Sampler(family.to(torch.device("cuda" if cuda else "cpu")))
             self._base_model, self._options, self._fingerprint = wanted, options, fingerprint(family.denoiser)
         return self._sampler
+
+    def _require_allowed(self, base_model: str, options: Mapping[str, Any]) -> None:
+        """Raises what the permissions raise."""
+        self._permissions.require_model("base_model", base_model)
+        for name in ("base_config", "vae"):
+            if name in options:
+                self._permissions.require_model(name, options[name])
+        if "base_revision" in options:
+            self._permissions.require_revision(options["base_revision"])
 
     def generate(
         self,
@@ -123,7 +143,7 @@ class Generation:
         if not described and controlnet is not None:
             described = [Artifact({}, {}, controlnet_description(controlnet))]
         prompts = (request.prompt, request.negative_prompt)
-        sampler = self.prepare(described[0] if described else None, base_model, prompts)
+        sampler = self.prepare(described[0] if described else None, base_model, prompts, extras.vae)
         asked, request = request, filled(request, sampler.family)
         if controlnet is not None and extras.steering is not None:
             request = replace(request, control=load_control(controlnet, extras.steering, sampler.family))
@@ -244,9 +264,14 @@ def _loading_options(artifact: Artifact | None, base_model: str) -> dict[str, An
     description = artifact.description if artifact else None
     if description is None or description.base_model != base_model:
         return {}
-    names = ("base_config", "prediction_type", "zero_terminal_snr")
+    names = ("base_config", "base_revision", "vae", "prediction_type", "zero_terminal_snr")
     chosen = {name: description.config.get(name) for name in names}
     return {name: value for name, value in chosen.items() if value not in (None, False, "auto")}
+
+
+def _can_be_found(vae: str | None) -> bool:
+    """Whether a LoRA's VAE can be looked for: a path of another machine is a bare name in its metadata."""
+    return vae is None or HUB_ID.fullmatch(vae) is not None or Path(vae).expanduser().exists()
 
 
 def chosen_seed(seed: int | None) -> int:

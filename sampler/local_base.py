@@ -8,7 +8,7 @@ from settings.public import public_name
 from settings.record import ConfigError, read_settings_file
 
 CONFIG_FILE = "config.yaml"
-KEPT = ("base_model", "base_config")
+KEPT = ("base_model", "base_config", "vae")
 
 
 def read_local(path: Path) -> Artifact:

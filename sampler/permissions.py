@@ -9,6 +9,9 @@ class Permissions(Protocol):
     def require_model(self, name: str, text: str) -> None:
         """Check the model `text` that the input or LoRA header field `name` names."""
 
+    def require_revision(self, revision: str) -> None:
+        """Check the revision of a hub model that a LoRA's header names."""
+
     def require_pixels(self, width: int, height: int) -> None:
         """Check the size of an image before it is generated."""
 
@@ -18,6 +21,9 @@ class Everything:
 
     def require_model(self, name: str, text: str) -> None:
         """Allow any model."""
+
+    def require_revision(self, revision: str) -> None:
+        """Allow any revision."""
 
     def require_pixels(self, width: int, height: int) -> None:
         """Allow any size."""

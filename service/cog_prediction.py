@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from artifact.metadata import ArtifactDescription
 from fetching.rules import FetchRules
 from sampler.generation import Generation
 from sampler.request import RequestError
@@ -34,7 +35,7 @@ class CogPredictions:
         self._loras = read_weights(weights, "1", local_files=True)
         self._folder: Path | None = None
         described = [lora.artifact.description for lora in self._loras if lora.artifact.description]
-        own = {text for one in described for text in (one.base_model, one.config.get("base_config")) if text}
+        own = {text for one in described for text in _models_of(one) if text}
         self._generation = Generation(say=_say, permissions=CallerPermissions(self._policy, frozenset(own)))
         if self._loras:
             with_base = [lora.artifact for lora in self._loras if lora.artifact.description]
@@ -68,9 +69,20 @@ class CallerPermissions:
         if text not in self.own:
             self.policy.require_model(name, text)
 
+    def require_revision(self, revision: str) -> None:
+        """Raises NotAllowed."""
+        if revision not in self.own:
+            self.policy.require_revision(revision)
+
     def require_pixels(self, width: int, height: int) -> None:
         """Raises NotAllowed."""
         self.policy.require_pixels(width, height)
+
+
+def _models_of(description: ArtifactDescription) -> tuple[Any, ...]:
+    """What a LoRA's header names to be loaded."""
+    config = description.config
+    return description.base_model, config.get("base_config"), config.get("vae"), config.get("base_revision")
 
 
 def as_declared(inputs: PredictionInputs) -> PredictionInputs:

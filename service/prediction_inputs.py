@@ -38,6 +38,7 @@ class PredictionInputs:
     lora_scale: Open[str] = "recommended"
     token_strength: Open[str] = "1"
     base_model: Model[str | None] = None
+    vae: Model[str | None] = None
     image: Open[Path | None] = None
     mask: Open[Path | None] = None
     strength: Open[float] = 0.8
@@ -88,7 +89,7 @@ def predict(
     """
     request = build_request(inputs)
     steering = _steering(inputs, local_files, rules)
-    extras = Extras(inputs.refiner, inputs.refiner_start, inputs.safety_checker, steering)
+    extras = Extras(inputs.refiner, inputs.refiner_start, inputs.safety_checker, steering, inputs.vae)
     strengths = parse_token_strength(inputs.token_strength)
     say(f"seed: {request.seed}")
     metric("seed", request.seed)

@@ -32,6 +32,11 @@ class LoraSection(Settings):
     )
     token_strength: str = Field("1", description="Strength of the trigger words: 0.8 for all, or TOK=0.8, ANNA=1.2")
     base_model: str | None = Field(None, description="By default the one that the LoRA was trained on")
+    vae: str | None = Field(
+        None,
+        description="VAE in place of the base's own: a hub id such as madebyollin/sdxl-vae-fp16-fix, a folder or file; "
+        "by default the one that the LoRA was trained with",
+    )
 
 
 class StartingPictureSection(Settings):

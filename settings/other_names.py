@@ -9,6 +9,9 @@ NAMES: Mapping[str, tuple[str, ...]] = {
                    "model_id", "model", "ckpt", "ckpt_path", "checkpoint_path", "sd_model_version", "resume_ckpt",
                    "model_path", "unet_path"),
     "base_config": ("original_config", "pretrained_model_config"),
+    "vae": ("pretrained_vae_model_name_or_path", "pretrained_vae_name_or_path", "vae_path", "vae_name_or_path",
+            "pretrained_vae", "vae_model", "vae_model_name_or_path"),
+    "base_revision": ("revision", "model_revision", "pretrained_model_revision"),
     "prediction_type: v_prediction": ("v_parameterization", "v_prediction", "v_pred", "is_v_pred"),
 
     # the concept and its captions

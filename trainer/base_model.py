@@ -53,4 +53,6 @@ def load_base(
             base_config=base.base_config,
             prediction_type=base.prediction_type,
             zero_terminal_snr=zero_terminal_snr,
+            vae=base.vae,
+            base_revision=base.base_revision,
         )

@@ -52,6 +52,7 @@ def open_pipeline(pipeline_class: Any, source: BaseModelSource, options: Loading
                 dtype=options.dtype,
                 use_safetensors=True,
                 variant=half_precision_variant(source, ("unet", "transformer")),
+                **source.pinned,
                 **parts,
             )
     except LOADING_ERRORS as error:

@@ -55,8 +55,8 @@ class PipelineParts:
         """The configuration of a part, without its weights. `model`: diffusers' class, or transformers' AutoConfig."""
         with self._errors(part):
             if hasattr(model, "load_config"):
-                return dict(model.load_config(self.place.location, subfolder=part))
-            return dict(model.from_pretrained(self.place.location, subfolder=part).to_dict())
+                return dict(model.load_config(self.place.location, subfolder=part, **self.place.pinned))
+            return dict(model.from_pretrained(self.place.location, subfolder=part, **self.place.pinned).to_dict())
 
     def require_equal(self, one: tuple[str, Any], other: tuple[str, Any]) -> None:
         """Raises BaseModelError where two parts do not fit together. Each: what it is, and its value."""
@@ -72,7 +72,7 @@ class PipelineParts:
         if isinstance(model, type) and issubclass(model, nn.Module):
             weights = {"dtype": self.options.dtype, "use_safetensors": True, "variant": self._variant(part)}
         with self._errors(part):
-            loaded = model.from_pretrained(self.place.location, subfolder=part, **weights)
+            loaded = model.from_pretrained(self.place.location, subfolder=part, **self.place.pinned, **weights)
         return loaded.eval().requires_grad_(False) if isinstance(loaded, nn.Module) else loaded
 
     def skeleton(self, part: str, model: Any) -> Any:
@@ -103,6 +103,7 @@ class PipelineParts:
                 use_safetensors=True,
                 variant=self._variant(part),
                 device_map={"": device},
+                **self.place.pinned,
             )
         return made.eval().requires_grad_(False)
 

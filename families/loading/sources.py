@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import RemoteEntryNotFoundError
+from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
 
 from families.errors import BaseModelError
 from fetching.errors import DownloadError
@@ -27,13 +27,20 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 class BaseModelSource:
     """A located base. `name`: as the user wrote it. `location`: what the loader opens: a folder, a file, or a hub id.
 
-    `asked_as`: the name of the input, for errors.
+    `asked_as`: the name of the input, for errors. `revision`: a branch, tag or commit of a hub model; None: its newest
+    commit.
     """
 
     name: str
     kind: Literal["folder", "file", "hub"]
     location: str
     asked_as: str = "base_model"
+    revision: str | None = None
+
+    @property
+    def pinned(self) -> dict[str, str]:
+        """The revision as an argument of libraries' loaders; empty without one."""
+        return {} if self.revision is None else {"revision": self.revision}
 
 
 def find_base_model(base_model: str, asked_as: str = "base_model") -> BaseModelSource:
@@ -101,11 +108,15 @@ def read_index(source: BaseModelSource) -> dict[str, Any]:
 
 def _fetch_index(source: BaseModelSource) -> Path:
     try:
-        require_hub(source.location, INDEX)
-        return Path(hf_hub_download(source.location, INDEX))
+        require_hub(source.location, INDEX, source.revision)
+        return Path(hf_hub_download(source.location, INDEX, revision=source.revision))
     except DownloadError as error:
         raise BaseModelError(
             f"{source.asked_as}: {error}. To try everything without a network, use {EMBEDDED_BASE}, which is embedded."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise BaseModelError(
+            f"base_revision: {source.name} on the hub has no branch, tag or commit {source.revision!r}"
         ) from error
     except RemoteEntryNotFoundError as error:
         raise BaseModelError(

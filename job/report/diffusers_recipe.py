@@ -17,7 +17,8 @@ def diffusers_recipe(trained: Trained, scale: float) -> Recipe:
     text = "\n".join(
         [
             *_imports(trained),
-            f'pipe = {trained.pipeline}.from_pretrained({model!r}, dtype={_dtype(trained)}).to("cuda")',
+            *_vae(trained),
+            f'pipe = {trained.pipeline}.from_pretrained({model!r}, {_options(trained)}).to("cuda")',
             *([] if kind in (ONTO_THE_BASE, "none") else _lora(weights, scale)),
             *(_tokens(trained) if trained.encoders else [f"prompt = {trained.prompt!r}"]),
             f'pipe(prompt=prompt{_plain_prompt(trained)}).images[0].save("image.png")',
@@ -29,6 +30,24 @@ def diffusers_recipe(trained: Trained, scale: float) -> Recipe:
 def _dtype(trained: Trained) -> str:
     """The states of language models overflow in fp16."""
     return "torch.float16" if trained.encoders else "torch.bfloat16"
+
+
+def _options(trained: Trained) -> str:
+    pinned = trained.revision is not None and trained.adapter != ONTO_THE_BASE
+    revision = f"revision={trained.revision!r}, " if pinned else ""
+    return f"{revision}{'' if trained.vae is None else 'vae=vae, '}dtype={_dtype(trained)}"
+
+
+def _vae(trained: Trained) -> list[str]:
+    if trained.vae is None:
+        return []
+    opened = "from_single_file" if _vae_class(trained) == "AutoencoderKL" else "from_pretrained"
+    return [f"vae = {_vae_class(trained)}.{opened}({trained.vae!r}, torch_dtype={_dtype(trained)})"]
+
+
+def _vae_class(trained: Trained) -> str:
+    """AutoModel opens folders and hub models alone."""
+    return "AutoencoderKL" if trained.vae is not None and trained.vae.endswith(".safetensors") else "AutoModel"
 
 
 def _note(trained: Trained) -> str:
@@ -50,7 +69,8 @@ def _note(trained: Trained) -> str:
 
 
 def _imports(trained: Trained) -> list[str]:
-    lines = ["import torch", f"from diffusers import {trained.pipeline}"]
+    names = trained.pipeline if trained.vae is None else f"{_vae_class(trained)}, {trained.pipeline}"
+    lines = ["import torch", f"from diffusers import {names}"]
     return [*lines, *(["from safetensors.torch import load_file"] if trained.encoders else []), ""]
 
 

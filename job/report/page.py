@@ -103,4 +103,6 @@ def _trained(summary: Mapping[str, Any]) -> Trained:
         adapter=config["adapter"],
         triggers=summary["triggers"],
         prompt=config["validation_prompt"],
+        revision=config.get("base_revision"),
+        vae=config.get("vae"),
     )

@@ -19,6 +19,7 @@ class Trained:
 
     `pipeline`: diffusers' class. `encoders`: keys of the text encoders in embeddings.safetensors, in the pipeline's
     order; empty where the trigger words have no embeddings. `adapter`: its kind. `prompt` contains a trigger word.
+    `revision`: of the base on the hub. `vae`: in place of the base's own.
     """
 
     base_model: str
@@ -27,3 +28,5 @@ class Trained:
     adapter: str
     triggers: Sequence[str]
     prompt: str
+    revision: str | None = None
+    vae: str | None = None

@@ -107,6 +107,14 @@ class Policy:
         if not self.trusted and (reason := self._refused_model(name, text)):
             raise NotAllowed(reason)
 
+    def require_revision(self, revision: str) -> None:
+        """Raises NotAllowed for any revision, unless the operator opened it: on the hub everyone can propose one."""
+        if not self.trusted and "base_revision" not in self.may_set:
+            raise NotAllowed(
+                f"base_revision: the LoRA names the revision {revision[:100]!r} of its base, which is the operator's "
+                f"to allow ({MAY_SET}=base_revision)"
+            )
+
     def require_pixels(self, width: int, height: int) -> None:
         """Raises NotAllowed for an image that is larger than the operator allows."""
         if not self.trusted and width * height > self.limits[PIXELS]:

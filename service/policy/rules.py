@@ -23,6 +23,7 @@ MODEL_LISTS: Mapping[str, tuple[str, ...]] = {
         EMBEDDED_BASE, "stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/stable-diffusion-xl-refiner-1.0",
         "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-3.5-medium",
         "stabilityai/stable-diffusion-3.5-large", "CompVis/stable-diffusion-safety-checker",
+        "madebyollin/sdxl-vae-fp16-fix", "stabilityai/sd-vae-ft-mse",
     ),
     CAPTIONER_LIST: ("none", *CAPTIONERS, *(known.model_id for known in CAPTIONERS.values())),
     MASK_LIST: (str(TrainingConfig.model_fields["mask_model"].default),),
@@ -34,7 +35,8 @@ MODEL_LISTS: Mapping[str, tuple[str, ...]] = {
 """Models that callers may name, by the variable that replaces the list."""
 
 LIST_OF = {
-    "base_model": BASES, "base_config": BASES, "refiner": BASES, "safety_checker": BASES, "captioner": CAPTIONER_LIST,
+    "base_model": BASES, "base_config": BASES, "vae": BASES, "refiner": BASES, "safety_checker": BASES,
+    "captioner": CAPTIONER_LIST,
     "mask_model": MASK_LIST, "upscaler": UPSCALER_LIST, "evaluation_clip": EVALUATOR_LIST,
     "evaluation_dino": EVALUATOR_LIST,
 }  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from settings.callers import Model, Open
+from settings.callers import Model, Open, Operator
 from settings.record import Settings
 
 
@@ -22,6 +22,15 @@ class BaseModelSection(Settings):
         min_length=1,
         description="Folder or hub id with the configuration and tokenizers of a single-file base; by default the "
         "family's own are taken from the hub",
+    )
+    base_revision: Operator[str | None] = Field(
+        None, min_length=1, description="Branch, tag or commit of a base from the hub; by default its newest commit"
+    )
+    vae: Model[str | None] = Field(
+        None,
+        min_length=1,
+        description="VAE in place of the base's own, with the same latent space: a hub id such as "
+        "madebyollin/sdxl-vae-fp16-fix, a folder, or a .safetensors file",
     )
     prediction_type: Open[Literal["auto", "epsilon", "v_prediction"]] = Field(
         "auto", description="What the base predicts; auto: as the checkpoint says"

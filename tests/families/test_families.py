@@ -217,14 +217,18 @@ def test_what_flow_matching_has_no_use_for(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_artifact_remembers_how_its_base_was_opened(tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+    vae = tiny_folders["sd15"] / "vae"
     config = TrainingConfig(
         base_model=str(tiny_folders["sd15"]), prediction_type="v_prediction", zero_terminal_snr=True, max_train_steps=2,
+        vae=str(vae),
         train_batch_size=1, learning_rate=1e-2, num_validation_images=1, num_inference_steps=2,
     )  # fmt: skip
     output = OutputFolder.create(tmp_path / "out")
     list(run(config, [EXAMPLE], output))
+    bare_header = Artifact.read(output.weights).description
+    assert bare_header is not None and bare_header.config["vae"] == vae.name
     artifact = read_weights(str(output.weights), 1.0, local_files=True)[0].artifact
-    assert artifact.description is not None
+    assert artifact.description is not None and artifact.description.config["vae"] == str(vae)
     assert (artifact.description.prediction_type, artifact.description.zero_terminal_snr) == ("v_prediction", True)
     generation = Generation()
     sampler = generation.prepare(artifact, None)

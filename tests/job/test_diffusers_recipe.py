@@ -70,7 +70,8 @@ def test_the_recipe_draws_the_same(kind: str, tmp_path: Path, monkeypatch: pytes
     sampler.load(Artifact.read(tmp_path / "weights.safetensors"), SCALE)
     ours = np.asarray(sampler.generate(request)[0], int)
     pipeline = type(family.pipeline()).__name__
-    trained = Trained(str(base), pipeline, family.encoder_names, "lora", ["TOK"], PROMPT)
+    vae = str(base / "vae") if kind == "sd3" else None  # named, it makes no difference here
+    trained = Trained(str(base), pipeline, family.encoder_names, "lora", ["TOK"], PROMPT, vae=vae)
     assert np.abs(ours - bare).max() > 8
     assert np.abs(run_recipe(trained, tmp_path, monkeypatch) - ours).max() <= 1
 
@@ -101,3 +102,13 @@ def test_each_word_has_its_own_tokens() -> None:
     names = {"tokens": ["<s0>", "<s1>", "<s2>", "<s3>"]}
     exec(code[first:last], names)
     assert names["prompt"] == "<s0><s1> with a <s2><s3>"
+
+
+def test_the_base_s_revision_and_another_vae() -> None:
+    trained = Trained("owner/base", "FluxPipeline", (), "lora", ["TOK"], PROMPT, "v2", "vae.safetensors")
+    text = diffusers_recipe(trained, SCALE).text
+    assert "from diffusers import AutoencoderKL, FluxPipeline" in text
+    assert "vae = AutoencoderKL.from_single_file('vae.safetensors', torch_dtype=torch.bfloat16)" in text
+    assert "FluxPipeline.from_pretrained('owner/base', revision='v2', vae=vae, dtype=torch.bfloat16)" in text
+    merged = diffusers_recipe(replace(trained, adapter="full"), SCALE).text
+    assert "revision" not in merged and "vae=vae" in merged

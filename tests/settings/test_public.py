@@ -12,7 +12,7 @@ DISK = "/srv/private/disk"
 
 PATHS = {"preservation_data", "face_detector_model", "compile_cache", "evaluation_face_model"}
 HUB_IDS_OR_PATHS = {
-    "base_model", "base_config", "captioner", "mask_model", "upscaler", "evaluation_clip", "evaluation_dino"
+    "base_model", "base_config", "vae", "captioner", "mask_model", "upscaler", "evaluation_clip", "evaluation_dino"
 }  # fmt: skip
 
 

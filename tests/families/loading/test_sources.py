@@ -58,11 +58,11 @@ def test_the_family_of_a_hub_model_is_read_from_its_index(tmp_path: Path, monkey
     index.write_text(json.dumps({"_class_name": "StableCascadePipeline"}))
     asked: list[tuple[str, ...]] = []
 
-    def download(*names: str) -> str:
+    def download(*names: str, revision: str | None) -> str:
         asked.append(names)
         return str(index)
 
-    monkeypatch.setattr("families.loading.sources.require_hub", lambda *names: None)
+    monkeypatch.setattr("families.loading.sources.require_hub", lambda *names, **more: None)
     monkeypatch.setattr("families.loading.sources.hf_hub_download", download)
     with pytest.raises(BaseModelError, match="someone/cascade is a StableCascadePipeline; supported are"):
         load_base_model("someone/cascade", torch.float32)
@@ -70,10 +70,10 @@ def test_the_family_of_a_hub_model_is_read_from_its_index(tmp_path: Path, monkey
 
 
 def test_a_hub_model_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*names: str) -> str:
+    def refuse(*names: str, revision: str | None) -> str:
         raise LocalEntryNotFoundError("no network")
 
-    monkeypatch.setattr("families.loading.sources.require_hub", lambda *names: None)
+    monkeypatch.setattr("families.loading.sources.require_hub", lambda *names, **more: None)
     monkeypatch.setattr("families.loading.sources.hf_hub_download", refuse)
     with pytest.raises(BaseModelError, match="cannot load 'someone/thing' from the hub: .* Check the spelling"):
         load_base_model("someone/thing", torch.float32)
