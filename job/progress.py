@@ -94,6 +94,7 @@ class StepReporter:
             "learning_rates": step.learning_rates,
             "seconds_per_step": round(seconds, 4),
             "peak_memory_gib": peak_memory_gib(),
+            **({} if step.loss_scale is None else {"loss_scale": step.loss_scale, "skipped": step.skipped}),
             **(diagnostics or {}),
         }
         with self._path.open("a", encoding="utf-8") as file:

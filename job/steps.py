@@ -87,6 +87,14 @@ class WorkOfSteps:
         diagnostics, warnings = self._watch.look(step)
         self._reporter.total = training.trainer.max_train_steps
         told = [self._reporter.report(step, diagnostics)]
+        if step.skipped:
+            told.append(
+                self._line(
+                    f"step {step.number} changed nothing: a gradient overflowed in fp16 with the loss "
+                    f"times {step.loss_scale:g}; from here on it is scaled by half of that",
+                    step,
+                )
+            )
         told += [self._line(warning, step, warning=True) for warning in warnings]
         better = False
         if self._validation.due(step.number):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from artifact.artifact import Artifact
 from artifact.controlnet.files import controlnet_description
+from artifact.metadata import ArtifactDescription
 from families.errors import BaseModelError
 from families.family import Refiner, frozen_reader, refinable
 from families.loading.fingerprint import fingerprint
@@ -33,6 +34,7 @@ from sampler.refining import Refinement, require_refinable
 from sampler.request import RequestError, check_clip_skip, filled
 from sampler.sampler import OnStep, Sampler, SampleRequest
 from sampler.weights import ScaledArtifact
+from settings.public import public_name
 
 DEFAULT_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 Say = Callable[[str], None]
@@ -239,13 +241,20 @@ class Generation:
     def _warn(self, loras: Sequence[ScaledArtifact]) -> None:
         for lora in loras:
             description = lora.artifact.description
-            if description is not None and description.base_fingerprint != self._fingerprint:
+            if description is not None and self._is_another_base(description):
                 self._say(
                     f"warning: {lora.name} was trained on {description.base_model}, whose weights differ from those "
                     f"of {self._base_model}: it may look weaker or different here"
                 )
             if lora.scale == 0:
                 self._say(f"warning: lora_scale of {lora.name} is 0: only its token embeddings have an effect")
+
+    def _is_another_base(self, description: ArtifactDescription) -> bool:
+        """Whether a LoRA was trained on other weights. Weights that were rounded to fp16 have another fingerprint, so
+        that the name alone counts then."""
+        if description.config.get("mixed_precision") == "fp16":
+            return public_name(description.base_model) != public_name(str(self._base_model))
+        return description.base_fingerprint != self._fingerprint
 
     def _tell_triggers(self, prompt: str, triggers: Sequence[str]) -> None:
         for note in prompt_notes(prompt, triggers):

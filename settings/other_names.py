@@ -121,7 +121,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "max_grad_norm": ("clip_grad_norm", "gradient_clip_norm", "max_gradient_norm", "gradient_clip_val", "grad_clip"),
     "prodigy_d_coef": ("d_coef",),
     "ema_decay": ("use_ema", "ema", "ema_config", "ema_decay_rate"),
-    "mixed_precision": ("fp16", "full_fp16", "train_dtype", "dtype", "precision", "weight_type", "amp"),
+    "mixed_precision": ("train_dtype", "dtype", "precision", "weight_type", "amp"),
+    "mixed_precision: fp16": ("fp16", "full_fp16"),
     "mixed_precision: bf16": ("bf16", "full_bf16"),
 
     # the loss and the noise

@@ -99,7 +99,7 @@ def _validation_rule(config: TrainingConfig) -> None:
 
 
 def _adapter_rule(config: TrainingConfig) -> None:
-    if config.adapter == "full" and config.mixed_precision == "bf16":
+    if config.adapter == "full" and config.mixed_precision in ("bf16", "fp16"):
         raise ValueError("adapter: full trains the base's own weights, which must be fp32: set mixed_precision: no")
     if config.adapter == "full" and config.learning_rate is None and config.optimizer not in PRODIGY:
         raise ValueError("adapter: full needs a learning_rate of its own, far below a LoRA's: 1e-5 is usual")

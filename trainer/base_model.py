@@ -3,8 +3,9 @@
 import torch
 from accelerate import Accelerator
 
-from families.family import ModelFamily
+from families.family import ModelFamily, clip_reader
 from families.registry import load_base_model
+from settings.record import ConfigError
 from settings.sections.adapter import AdapterName
 from settings.sections.base_model import BaseModelSection
 from settings.sections.optimization import PrecisionName
@@ -15,7 +16,7 @@ def precision(adapter: AdapterName, mixed_precision: PrecisionName) -> torch.dty
     """Return the dtype of the base and of its forward passes."""
     automatic = "bf16" if has_bf16() and adapter != "full" else "no"
     wanted = automatic if mixed_precision == "auto" else mixed_precision
-    return torch.bfloat16 if wanted == "bf16" else torch.float32
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(wanted, torch.float32)
 
 
 def has_bf16() -> bool:
@@ -36,7 +37,18 @@ def autocast_precision(adapter: AdapterName, mixed_precision: PrecisionName) -> 
     Autocast would run every norm in fp32 and cast whole activations for that.
     """
     by_itself = adapter == "none" or (adapter in KINDS and KINDS[adapter].in_base_precision)
-    return "no" if by_itself or precision(adapter, mixed_precision) == torch.float32 else "bf16"
+    if by_itself:
+        return "no"
+    return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(precision(adapter, mixed_precision), "no")
+
+
+def require_precision(family: ModelFamily, dtype: torch.dtype) -> None:
+    """Raises ConfigError for fp16 where other models than CLIP read prompts: their states are too large for it."""
+    if dtype == torch.float16 and clip_reader(family) is None:
+        raise ConfigError(
+            f"mixed_precision: fp16: language models read the prompts of this base ({family.name}), and their states "
+            "overflow in fp16; set bf16, or no"
+        )
 
 
 def load_base(

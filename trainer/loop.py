@@ -14,6 +14,7 @@ from families.noise.noise_process import NoiseProcess
 from trainer.data.batches import LatentBatch
 from trainer.data.prompts import PromptSampler
 from trainer.execution.accumulation import GradientSource
+from trainer.execution.loss_scaling import LossScaling
 from trainer.losses.term import OF_IMAGES, LossTerm, StepContext
 from trainer.noise.dream import Dream
 from trainer.randomness import NamedGenerators
@@ -26,12 +27,18 @@ Losses = dict[str, Tensor]
 @dataclass(frozen=True)
 class Step:
     """The result of one optimizer step. `losses` and `gradient_norms` are by name; the norms are from before
-    clipping."""
+    clipping.
+
+    `loss_scale`: the factor of loss scaling in this step; None without it. `skipped`: whether a gradient overflowed, so
+    that nothing was changed; such gradients have no norm.
+    """
 
     number: int
     losses: dict[str, float]
     gradient_norms: dict[str, float]
     learning_rates: dict[str, float]
+    loss_scale: float | None = None
+    skipped: bool = False
 
     @property
     def loss(self) -> float:
@@ -58,6 +65,7 @@ class Trainer:
     max_train_steps: int
     gradient_accumulation_steps: int
     dream: Dream | None = None
+    loss_scaling: LossScaling | None = None
     condition: Condition | None = None
     """What a ControlNet makes of the batch's conditioning pictures."""
     step: int = field(default=0, init=False)
@@ -69,11 +77,21 @@ class Trainer:
             rates = {name: rate for each in self.trainables for name, rate in each.learning_rates.items()}
             batches = list(islice(self.batches, self.gradient_accumulation_steps))
             mean_losses = self.accumulation.run(batches, self.backward)
+            if self.loss_scaling is not None:
+                self.loss_scaling.unscale()
             losses, norms = self._read(mean_losses, {each.name: each.clip() for each in self.trainables})
-            for trainable in self.trainables:
-                trainable.update()
+            scale = None if self.loss_scaling is None else self.loss_scaling.factor
+            updated = self._update()
             self.step += 1
-            yield Step(self.step, losses, norms, rates)
+            yield Step(self.step, losses, norms, rates, scale, not updated)
+
+    def _update(self) -> bool:
+        """Returns whether anything was updated."""
+        if self.loss_scaling is not None:
+            return self.loss_scaling.update()
+        for trainable in self.trainables:
+            trainable.update()
+        return True
 
     def end_at(self, step: int) -> None:
         """Make `step` the last one, and end the schedules there too."""
@@ -113,7 +131,8 @@ class Trainer:
         )
         of_terms = {term.name: term(context) for term in self.losses}
         losses = {name: loss for name, loss in of_terms.items() if loss is not None}
-        self.accelerator.backward(torch.stack(_counted(losses, batch.filling)).sum() * share)
+        total = torch.stack(_counted(losses, batch.filling)).sum() * share
+        self.accelerator.backward(total if self.loss_scaling is None else self.loss_scaling.scale(total))
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _conditioning(
@@ -129,11 +148,13 @@ class Trainer:
 
     def _read(self, losses: Losses, norms: Losses) -> tuple[dict[str, float], dict[str, float]]:
         """Read losses and norms in the only device transfer of the step. Raises TrainingDiverged when one is not
-        finite."""
+        finite, except for norms with loss scaling: those are left out."""
         values = torch.stack([*losses.values(), *(norm.to(torch.float32) for norm in norms.values())]).tolist()
         read_losses = dict(zip(losses, values, strict=False))
         read_norms = dict(zip(norms, values[len(losses) :], strict=True))
-        if not all(map(math.isfinite, values)):
+        if self.loss_scaling is not None:
+            read_norms = {name: norm for name, norm in read_norms.items() if math.isfinite(norm)}
+        if not all(map(math.isfinite, [*read_losses.values(), *read_norms.values()])):
             raise TrainingDiverged(
                 f"the training at step {self.step + 1} is not finite: losses {read_losses}, "
                 f"gradient norms {read_norms}. Lower the learning rates."

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 
 from artifact.artifact import Artifact
@@ -23,6 +24,7 @@ from trainer.data.prompt_cache import PromptCache
 from trainer.data.prompts import PromptSampler
 from trainer.distributed.processes import Processes
 from trainer.duration import plan_duration
+from trainer.execution.loss_scaling import LossScaling
 from trainer.execution.passes import Passes, build_passes
 from trainer.initial_weights import InitialWeights, start_from
 from trainer.loop import Trainer
@@ -158,7 +160,6 @@ def build_training(
     assert config.max_train_steps is not None and config.train_batch_size is not None
     base_fingerprint = fingerprint(family.denoiser)
     parts = place_parts(_placement(config, family, dataset, generators))
-    tokens = _tokens(parts)
     notes = [] if initial is None else _start(initial, parts)
     batches = _batches(trained, config.train_batch_size, generators, processes)
     trainables = build_trainables(parts, _update_settings(config, config.max_train_steps))
@@ -181,7 +182,7 @@ def build_training(
             config.conditioning_noise, PromptCache(family.encode_prompts, trainables), generators
         ),
         batches=batches,
-        prompts=_prompts(config.preparation, tokens, generators),
+        prompts=_prompts(config.preparation, _tokens(parts), generators),
         losses=_losses(config, family, parts, generators),
         trainables=trainables,
         generators=generators,
@@ -189,10 +190,11 @@ def build_training(
         accumulation=passes.source,
         max_train_steps=config.max_train_steps,
         dream=None if config.noise.dream is None else Dream(config.noise.dream),
+        loss_scaling=LossScaling(trainables, accelerator) if _is_half(family) else None,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         condition=_condition(controlnet, config.control_dropout, generators),
     )
-    observer = Observer(family, tokens, trainer.trainables)
+    observer = Observer(family, _tokens(parts), trainer.trainables)
     training = Training(config, family, dataset, parts, trainer, batches, passes, base_fingerprint, observer, held_out)
     training.notes = notes
     training.best.patience = config.early_stopping_patience
@@ -207,6 +209,11 @@ def _start(initial: InitialWeights, parts: Parts) -> list[str]:
     except BaseException:
         parts.remove()
         raise
+
+
+def _is_half(family: ModelFamily) -> bool:
+    """Whether the base computes in fp16."""
+    return bool(next(family.denoiser.parameters()).dtype == torch.float16)
 
 
 def _scorer(training: Training, accelerator: Accelerator) -> Scorer | None:

@@ -1,5 +1,7 @@
 """Conversion of images to latents with AutoencoderKL (Rombach et al. 2022), shared by families."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -7,8 +9,9 @@ from torch import Tensor
 
 
 def posterior_moments(vae: Any, pixels: Tensor) -> Tensor:
-    """(B, 3, H, W) in [-1, 1] → mean and log-variance (B, 2C, h, w) in fp32. SDXL's VAE overflows in fp16."""
-    return vae.encode(pixels.to(vae.dtype)).latent_dist.parameters.float()
+    """(B, 3, H, W) in [-1, 1] → mean and log-variance (B, 2C, h, w) in fp32."""
+    with _safe_precision(vae):
+        return vae.encode(pixels.to(vae.dtype)).latent_dist.parameters.float()
 
 
 def posterior_shape(moments: torch.Size) -> torch.Size:
@@ -35,7 +38,21 @@ def unnormalised(vae: Any, latents: Tensor) -> Tensor:
 
 def decoded(vae: Any, latents: Tensor) -> Tensor:
     """Unscaled latents (B, C, h, w) → pixels (B, 3, H, W) in about [-1, 1], fp32."""
-    return vae.decode(latents.to(vae.dtype)).sample.float()
+    with _safe_precision(vae):
+        return vae.decode(latents.to(vae.dtype)).sample.float()
+
+
+@contextmanager
+def _safe_precision(vae: Any) -> Iterator[None]:
+    """In fp16 SDXL's own VAE overflows: one that says so (`force_upcast`) computes in fp32 in here."""
+    if vae.dtype != torch.float16 or not vae.config.get("force_upcast", False):
+        yield
+        return
+    vae.float()
+    try:
+        yield
+    finally:
+        vae.half()
 
 
 def freeze(*modules: Any) -> None:

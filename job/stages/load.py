@@ -2,13 +2,16 @@
 
 from collections.abc import Generator
 
+import torch
+
 from families.loading.fingerprint import fingerprint
 from job.evaluating import evaluation_encoders
 from job.progress import Progress
 from job.publishing.hub import require_publishable
 from job.stage import Job
 from job.trackers import require_trackers
-from trainer.base_model import allow_tf32, autocast_precision, load_base, precision
+from settings.record import ConfigError
+from trainer.base_model import allow_tf32, autocast_precision, load_base, precision, require_precision
 from trainer.checkpoints.same_run import require_same_base, require_same_processes
 from trainer.distributed.processes import start
 from trainer.execution.attention import require_attention
@@ -51,13 +54,20 @@ def start_device(job: Job) -> None:
     config = job.config
     allow_tf32(config.allow_tf32)
     job.dtype = precision(config.adapter, config.mixed_precision)
-    job.accelerator = start(autocast_precision(config.adapter, config.mixed_precision))
+    autocast = autocast_precision(config.adapter, config.mixed_precision)
+    if autocast == "fp16" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"mixed_precision: fp16 with adapter: {config.adapter} needs a GPU; set mixed_precision: no, or choose the "
+            "adapter lora or rslora"
+        )
+    job.accelerator = start(autocast)
 
 
 def load_family(job: Job) -> None:
     """Load the base, and resolve the configuration for it."""
     config = job.config
     job.family = load_base(config.base, job.dtype, job.accelerator, config.zero_terminal_snr)
+    require_precision(job.family, job.dtype)
     job.config = resolve(config, job.family)
     if job.config.init_weights is not None and job.state is None:
         job.initial = read_initial_weights(

@@ -11,7 +11,7 @@ OptimizerName = Literal[
     "adamw", "adamw_8bit", "adamw_schedule_free", "prodigy", "prodigy_schedule_free", "adafactor",
     "came", "lion", "muon",
 ]  # fmt: skip
-PrecisionName = Literal["auto", "no", "bf16"]
+PrecisionName = Literal["auto", "no", "bf16", "fp16"]
 SchedulerName = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
 PRODIGY: tuple[OptimizerName, ...] = ("prodigy", "prodigy_schedule_free")
@@ -75,7 +75,11 @@ class OptimizationSection(Settings):
     ema_decay: Open[float] = Field(
         0.0, ge=0, lt=1, description="Save an average of the weights over about 1 / (1 - decay) steps; 0: the last ones"
     )
-    mixed_precision: Open[PrecisionName] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
+    mixed_precision: Open[PrecisionName] = Field(
+        "auto",
+        description="auto: bf16 on a GPU that has it, else fp32. fp16, with loss scaling, is for cards without bf16 "
+        "(T4, 20xx)",
+    )
 
     @property
     def resolved_learning_rate(self) -> float:

@@ -26,6 +26,8 @@ def arguments(*given: str) -> argparse.Namespace:
         ("bf16", [], "bf16"),
         ("bf16", ["--mixed_precision", "bf16"], "bf16"),
         ("bf16", ["--mixed_precision", "auto"], "bf16"),
+        ("fp16", [], "fp16"),
+        ("FP16", ["--mixed_precision", "fp16"], "fp16"),
     ],
 )
 def test_the_launchers_precision_is_obeyed(
@@ -40,9 +42,8 @@ def test_the_launchers_precision_is_obeyed(
 @pytest.mark.parametrize(
     ("launched", "given", "message"),
     [
-        ("fp16", [], "accelerate launch --mixed_precision fp16: .*use --mixed_precision bf16, or no"),
-        ("fp8", [], "accelerate launch --mixed_precision fp8"),
-        ("FP16", ["--mixed_precision", "bf16"], "--mixed_precision fp16"),
+        ("fp8", [], "accelerate launch --mixed_precision fp8: .*use --mixed_precision bf16, fp16 or no"),
+        ("FP16", ["--mixed_precision", "bf16"], "mixed_precision: bf16, but accelerate launch has fp16"),
         ("bf16", ["--mixed_precision", "no"], "mixed_precision: no, but accelerate launch has bf16"),
     ],
 )

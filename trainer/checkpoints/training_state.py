@@ -39,6 +39,7 @@ def capture(training: Training) -> dict[str, Any]:
         "trainables": {trainable.name: trainable.state_dict() for trainable in trainer.trainables},
         "generators": trainer.generators.state_dict(),
         "batches": training.batches.state_dict(),
+        "loss_scaling": None if trainer.loss_scaling is None else trainer.loss_scaling.state_dict(),
         "best": training.best.state_dict(),
         "scorer": None if training.scorer is None else training.scorer.state_dict(),
     }
@@ -62,6 +63,8 @@ def restore(training: Training, state: dict[str, Any]) -> None:
         trainer.end_at(state["total_steps"])  # a time limit may have shortened the run
     for trainable in trainer.trainables:
         trainable.load_state_dict(state["trainables"][trainable.name], trainer.step)
+    if trainer.loss_scaling is not None and state.get("loss_scaling") is not None:
+        trainer.loss_scaling.load_state_dict(state["loss_scaling"])
     trainer.generators.load_state_dict(state["generators"])
     training.batches.load_state_dict(state["batches"])
     training.best.load_state_dict(state["best"])

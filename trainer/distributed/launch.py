@@ -55,17 +55,17 @@ def fsdp_requested() -> bool:
 
 
 def launched_precision() -> str | None:
-    """What `accelerate launch --mixed_precision` asks for: bf16; None for nothing, and for no, which is its default.
+    """What `accelerate launch --mixed_precision` asks for: bf16 or fp16; None for nothing, and for no, its default.
 
     Raises ConfigError, by name, for a precision that is not trained in here.
     """
     wanted = os.environ.get(PRECISION_VARIABLE, "no").lower()
-    if wanted == "bf16":
+    if wanted in ("bf16", "fp16"):
         return wanted
     if wanted != "no":
         raise ConfigError(
-            f"accelerate launch --mixed_precision {wanted}: the trainer computes in bf16 (on cards from 2020 on) or in "
-            "fp32; use --mixed_precision bf16, or no. Cards without bf16 (T4, 20xx) train in fp32 by default"
+            f"accelerate launch --mixed_precision {wanted}: the trainer computes in bf16 (on cards from 2020 on), in "
+            "fp16 or in fp32; use --mixed_precision bf16, fp16 or no"
         )
     return None
 

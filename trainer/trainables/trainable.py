@@ -1,5 +1,6 @@
 """A trained group of parameters with its own optimizer, schedule and clipping."""
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -102,6 +103,13 @@ class Trainable:
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.averages.follow()
+
+    def skip(self) -> None:
+        """Advance the schedule and clear the gradients, without a step."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
+            self.schedule.step()  # torch would say that no step came before it
+        self.optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return parameters, optimizer state, parameter group settings and averages."""
