@@ -11,6 +11,7 @@ from job.progress import Progress, StepReporter, keep_lines
 from job.samples import SampleSettings, write_samples_of_step
 from sampler.sampler import Sampler
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
+from trainer.checkpoints.schedule import CheckpointSchedule
 from trainer.checkpoints.state_file import size_of
 from trainer.checkpoints.training_state import capture, restore
 from trainer.distributed.processes import Processes
@@ -79,6 +80,7 @@ class WorkOfSteps:
         self._checkpoints, self._validation = checkpoints, validation
         self._watch = StepWatch(training)
         self._reporter = StepReporter(output.metrics, trainer.max_train_steps, *span, resumed_at=trainer.step)
+        self._schedule = CheckpointSchedule(training.config.output, training.steps_an_epoch, lambda: training.seconds)
         self._saved = trainer.step  # a resumed run has this one
 
     def after(self, step: Step) -> list[Progress]:
@@ -100,7 +102,7 @@ class WorkOfSteps:
         if self._validation.due(step.number):
             scored, better = self._validation.observe(step.number)
             told.append(scored)
-        if better or _is_due(config.checkpointing_steps, step):
+        if self._schedule.due(step.number) or better:
             self._checkpoints.protected = {training.best.step} if training.best.step else set()
             self._checkpoints.write(training)
             self._saved = step.number

@@ -1,5 +1,6 @@
 """Separates the collected images into concept images and the preservation set."""
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from preprocess.uploads.intake import FoundFile
 from preprocess.uploads.regularisation import regularisation_images
 from preprocess.uploads.survey import Surveyed, repeated_in
 from settings.preparation import DataConfig
+
+NOT_DRAWN = "not drawn: max_train_samples leaves it out"
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,13 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class TrainingSets:
-    """All images of a run. `repeated`: images of the preservation set that are concept images, too. `notes`:
+    """All images of a run. `left_out`: images beyond max_train_samples, and those of the preservation set that are
+    concept images, too. `notes`:
     warnings."""
 
     collected: Sequence[Collected]
     parts: Sequence[TrainingSet]
-    repeated: Sequence[Rejected]
+    left_out: Sequence[Rejected]
     notes: Sequence[str]
 
     @property
@@ -45,7 +49,7 @@ class TrainingSets:
         """Yield all files that are not trained, with the reason. To be called after labelling."""
         for one in self.collected:
             yield from one.all_rejected()
-        yield from self.repeated
+        yield from self.left_out
 
     def warnings(self) -> Iterator[str]:
         """Yield warnings that concern no single image. To be called after labelling."""
@@ -59,10 +63,14 @@ def separate(concept: Collected, prior: Collected | None, config: DataConfig) ->
     files = regularisation_images([item.file for item in concept.kept], [each.folder for each in config.all_concepts])
     beside = {file.name for file in files}
     own = [item for item in concept.kept if item.file.name not in beside]
+    own, unused = _drawn(own, config)
+    for image in unused:
+        concept.finder.refuse(image.file, NOT_DRAWN)
     preserved = [TrainingSet([item for item in concept.kept if item.file.name in beside], concept.finder, True)]
     if prior is not None:
         preserved.append(TrainingSet(prior.kept, prior.finder, True))
     repeated = {name: known for part in preserved for name, known in repeated_in(own, part.images).items()}
+    left_out = [Rejected(image.file.name, f"{image.file.name}: {NOT_DRAWN}") for image in unused]
     rejected = [
         Rejected(name, f"{name}: also among the concept's images ({known}), so it is left out of the preservation set")
         for name, known in repeated.items()
@@ -76,7 +84,18 @@ def separate(concept: Collected, prior: Collected | None, config: DataConfig) ->
     notes = [_preservation_note(sorted(beside))] if beside else []
     if rejected and not any(part.preservation for part in parts):
         notes.append("no preservation set is left, so nothing holds the base's prior; give other pictures of the class")
-    return TrainingSets([concept] if prior is None else [concept, prior], parts, rejected, notes)
+    return TrainingSets([concept] if prior is None else [concept, prior], parts, [*left_out, *rejected], notes)
+
+
+def _drawn(images: list[Surveyed], config: DataConfig) -> tuple[list[Surveyed], list[Surveyed]]:
+    """The images that max_train_samples leaves, in their order, and the others."""
+    most = config.max_train_samples
+    if most is None or len(images) <= most:
+        return images, []
+    chosen = set(random.Random(config.seed).sample(range(len(images)), most))
+    return [each for number, each in enumerate(images) if number in chosen], [
+        each for number, each in enumerate(images) if number not in chosen
+    ]
 
 
 def _refuse(parts: Sequence[TrainingSet], rejected: Rejected) -> None:

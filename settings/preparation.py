@@ -28,6 +28,9 @@ class IntakeSection(Settings):
     caption_column: Open[str | None] = Field(
         None, min_length=1, description="Column of metadata files with the caption"
     )
+    max_train_samples: Open[int | None] = Field(
+        None, ge=1, description="Largest number of images of the data that are trained, drawn by the seed"
+    )
     max_archive_files: Limited[int] = Field(10_000, ge=1, description="Files that an archive may hold")
     max_file_bytes: Limited[int] = Field(200 * 1024**2, ge=1, description="Bytes of one file in an archive")
     max_archive_bytes: Limited[int] = Field(

@@ -88,6 +88,16 @@ def _checkpoint_rule(config: TrainingConfig) -> None:
             f"checkpointing_steps ({config.checkpointing_steps}) exceeds max_train_steps "
             f"({config.max_train_steps}): no checkpoint would ever be written"
         )
+    if config.max_train_epochs is not None and (config.checkpointing_epochs or 0) > config.max_train_epochs:
+        raise ValueError(
+            f"checkpointing_epochs ({config.checkpointing_epochs}) exceeds max_train_epochs "
+            f"({config.max_train_epochs}): no checkpoint would ever be written"
+        )
+    if config.max_train_minutes is not None and (config.checkpointing_minutes or 0) > config.max_train_minutes:
+        raise ValueError(
+            f"checkpointing_minutes ({config.checkpointing_minutes:g}) exceeds max_train_minutes "
+            f"({config.max_train_minutes:g}): no checkpoint would ever be written"
+        )
 
 
 def _validation_rule(config: TrainingConfig) -> None:
@@ -206,7 +216,7 @@ def _evaluation_rule(config: TrainingConfig) -> None:
     settings = [name for name in EVALUATION_SETTINGS if name in config.model_fields_set and _differs(config, name)]
     if settings and config.evaluate == "false":
         raise ValueError(f"{settings[0]} has no effect with evaluate: false; leave one of them out")
-    if settings and config.evaluate == "auto" and config.checkpointing_steps is None:
+    if settings and config.evaluate == "auto" and not config.output.writes_checkpoints:
         raise ValueError(
             f"{settings[0]} has no effect without checkpoints to evaluate; set checkpointing_steps, or evaluate: true"
         )

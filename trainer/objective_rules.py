@@ -15,13 +15,15 @@ def require_objective(objective: ObjectiveSection, noise: NoiseSection, base: st
     """
     process = family.noise_process
     kind = process.prediction_type
+    coarse = "noise_offset" if noise.noise_offset > 0 else ""
+    coarse = "multires_noise_iterations" if noise.multires_noise_iterations > 0 else coarse
     rules = (
         (objective.loss_weighting == "debiased" and kind == "v_prediction",
          f"loss_weighting: debiased is made for ε-prediction, and {base} predicts v; set min_snr"),
-        (noise.noise_offset > 0 and kind == "flow",
-         f"noise_offset: {base} is trained by flow matching, which learns brightness without it; leave it out"),
-        (noise.noise_offset > 0 and process.zero_terminal_snr and kind != "flow",
-         f"noise_offset: {base} ends in pure noise and learns brightness by that; leave it out"),
+        (bool(coarse) and kind == "flow",
+         f"{coarse}: {base} is trained by flow matching, which learns brightness without it; leave it out"),
+        (bool(coarse) and process.zero_terminal_snr and kind != "flow",
+         f"{coarse}: {base} ends in pure noise and learns brightness by that; leave it out"),
         (noise.input_perturbation > 0 and kind == "flow",
          f"input_perturbation: made for ε- and v-prediction, and {base} is trained by flow matching; leave it out"),
         (objective.token_attention_weight > 0 and not _has_cross_attention(family),

@@ -40,6 +40,7 @@ from trainer.trainables.controlnet import Condition, ControlDropout, ControlNetP
 from trainer.trainables.kind import Placement, UpdateSettings
 from trainer.trainables.part import Parts
 from trainer.trainables.registry import build_trainables, place_parts
+from trainer.trainables.scaled_rates import scaled, scaling_note
 from trainer.trainables.tokens import TokenPart
 from trainer.trainables.trainable import TrainingDiverged
 from trainer.validation.best import Best
@@ -77,6 +78,11 @@ class Training:
     @property
     def triggers(self) -> dict[str, list[str]]:
         return self.tokens.triggers
+
+    @property
+    def steps_an_epoch(self) -> float:
+        """Optimizer steps of a pass over all images."""
+        return self.batches.batches_an_epoch / self.trainer.gradient_accumulation_steps
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -162,7 +168,7 @@ def build_training(
     parts = place_parts(_placement(config, family, dataset, generators))
     notes = [] if initial is None else _start(initial, parts)
     batches = _batches(trained, config.train_batch_size, generators, processes)
-    trainables = build_trainables(parts, _update_settings(config, config.max_train_steps))
+    trainables = build_trainables(parts, _update_settings(config, config.max_train_steps, processes.share.count, notes))
     processes.broadcast_parameters([parameter for trainable in trainables for parameter in trainable.parameters])
     passes = build_passes(
         config.speed,
@@ -260,14 +266,21 @@ def _condition(part: ControlNetPart | None, dropout: float, generators: NamedGen
     return ControlDropout(part, dropout, generators["control_dropout"], generators.share)
 
 
-def _update_settings(config: TrainingConfig, total_steps: int) -> UpdateSettings:
-    return UpdateSettings(
+def _update_settings(config: TrainingConfig, total_steps: int, processes: int, notes: list[str]) -> UpdateSettings:
+    """Adds to `notes` what scale_lr makes of the rates."""
+    settings = UpdateSettings(
         config.optimization,
         config.collapse,
         total_steps,
         config.resolved_text_encoder_learning_rate,
         config.token_retraction,
     )
+    if not config.scale_lr:
+        return settings
+    images = (config.train_batch_size or 1) * config.gradient_accumulation_steps * processes
+    settings = scaled(settings, images)
+    notes.append(scaling_note(settings, images))
+    return settings
 
 
 def _losses(config: TrainingConfig, family: ModelFamily, parts: Parts, generators: NamedGenerators) -> list[LossTerm]:

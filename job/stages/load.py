@@ -42,7 +42,7 @@ def load(job: Job) -> Generator[Progress, None, None]:
     if config.is_controlnet:
         job.encoders = None
         return
-    checkpoints = config.checkpointing_steps is not None
+    checkpoints = config.output.writes_checkpoints
     embeddings = job.output.evaluation / "embeddings"
     job.encoders = yield from evaluation_encoders(
         config.validation, config.base_model, checkpoints, job.device, embeddings, job.span[1]

@@ -38,9 +38,7 @@ def amount(record: "Record", variable: str) -> float:
         return width * height
     if variable == PICTURES:
         return (
-            _pictures(record.validation, record.checkpointing_steps is not None)
-            if isinstance(record, TrainingConfig)
-            else 0
+            _pictures(record.validation, record.output.writes_checkpoints) if isinstance(record, TrainingConfig) else 0
         )
     if not limit.settings or not hasattr(record, limit.settings[0]):
         return 0
@@ -79,6 +77,6 @@ def _means_nothing(record: "Record", name: str) -> bool:
     """Whether another setting replaces this one, which is not set."""
     if not isinstance(record, TrainingConfig):
         return False
-    return (name == "keep_checkpoints" and record.checkpointing_steps is None) or (
+    return (name == "keep_checkpoints" and not record.output.writes_checkpoints) or (
         name == "max_train_steps" and record.max_train_epochs is not None
     )

@@ -5,12 +5,28 @@ from pydantic import Field, model_validator
 from settings.callers import Open
 from settings.record import Settings
 
+USUAL_DISCOUNT = 0.3
+"""kohya's default."""
+
 
 class NoiseSection(Settings):
     """Noise, timesteps, and noise on prompts."""
 
     noise_offset: Open[float] = Field(
         0.0, ge=0, le=1, description="Noise of varying mean, for darker and lighter pictures; usual 0.02 to 0.05"
+    )
+    multires_noise_iterations: Open[int] = Field(
+        0,
+        ge=0,
+        le=16,
+        description="Pyramid noise: how many coarser levels of noise are added, for large areas of light and colour; "
+        "usual 6 to 10; 0: none",
+    )
+    multires_noise_discount: Open[float] = Field(
+        USUAL_DISCOUNT,
+        gt=0,
+        lt=1,
+        description="Weight of each level of pyramid noise relative to the finer one; usual 0.1 to 0.4",
     )
     input_perturbation: Open[float] = Field(
         0.0,
@@ -46,6 +62,10 @@ class NoiseSection(Settings):
 
     @model_validator(mode="after")
     def _noise_rules(self) -> "NoiseSection":
+        if self.multires_noise_iterations > 0 and self.noise_offset > 0:
+            raise ValueError("multires_noise_iterations and noise_offset both add coarse noise: leave one of them out")
+        if self.multires_noise_iterations == 0 and self.multires_noise_discount != USUAL_DISCOUNT:
+            raise ValueError("multires_noise_discount has no effect without multires_noise_iterations; set 6 to 10")
         if self.dream is not None and self.input_perturbation > 0:
             raise ValueError("dream and input_perturbation both change the noise: leave one of them out")
         if self.min_timestep >= self.max_timestep:

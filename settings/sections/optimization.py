@@ -44,6 +44,11 @@ class OptimizationSection(Settings):
         le=10,
         description="Peak learning rate of the tokens; by default 1e-3, Lion 2e-4, and 1 with Prodigy; 0: not trained",
     )
+    scale_lr: Open[bool] = Field(
+        False,
+        description="Multiply all learning rates by the number of images in a step: batch size, accumulation and "
+        "processes",
+    )
     lora_plus_ratio: Open[float] = Field(
         1.0,
         ge=1,
@@ -147,6 +152,8 @@ def _no_effect_rules(config: OptimizationSection) -> None:
          "lr_num_cycles has no effect without lr_scheduler: cosine_with_restarts"),
         (config.lr_power != 1 and config.lr_scheduler != "polynomial",
          "lr_power has no effect without lr_scheduler: polynomial"),
+        (config.scale_lr and bool(optimizers & set(PRODIGY)),
+         "scale_lr: prodigy finds the rate itself, whatever the batch; leave one of them out"),
         (config.prodigy_d_coef != 1 and not optimizers & set(PRODIGY),
          "prodigy_d_coef has no effect without optimizer: prodigy"),
         (config.lora_plus_ratio != 1 and config.optimizer in PRODIGY,

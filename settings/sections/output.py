@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from settings.callers import Limited, Open, Operator
 from settings.record import Settings
 
+CHECKPOINTING = ("checkpointing_steps", "checkpointing_epochs", "checkpointing_minutes")
+"""Settings that say when checkpoints are written; at most one is given."""
+
 
 class OutputSection(Settings):
     """The artifact and its checkpoints."""
@@ -22,6 +25,12 @@ class OutputSection(Settings):
         ge=1,
         description="Write checkpoints/step_NNNNNN every N steps: a complete artifact, and the state for --resume",
     )
+    checkpointing_epochs: Open[int | None] = Field(
+        None, ge=1, description="Instead of checkpointing_steps: write a checkpoint every N passes over all images"
+    )
+    checkpointing_minutes: Open[float | None] = Field(
+        None, gt=0, le=100_000, description="Instead of checkpointing_steps: every N minutes of training steps"
+    )
     keep_checkpoints: Limited[int | None] = Field(
         None, ge=1, description="Number of checkpoints to keep, besides the best one; by default all"
     )
@@ -32,8 +41,16 @@ class OutputSection(Settings):
         "takes less than 1 GB",
     )
 
+    @property
+    def writes_checkpoints(self) -> bool:
+        """Whether checkpoints are due before the end."""
+        return any(getattr(self, name) is not None for name in CHECKPOINTING)
+
     @model_validator(mode="after")
     def _output_rules(self) -> "OutputSection":
-        if self.keep_checkpoints is not None and self.checkpointing_steps is None:
+        given = [name for name in CHECKPOINTING if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} both say when checkpoints are written: leave one of them out")
+        if self.keep_checkpoints is not None and not self.writes_checkpoints:
             raise ValueError("keep_checkpoints has no effect without checkpointing_steps; set it, or leave it out")
         return self

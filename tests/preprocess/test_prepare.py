@@ -84,6 +84,25 @@ def test_a_row_whose_image_was_refused_says_why(make_zip: MakeFiles, tmp_path: P
     assert any("1 of its 3 rows name no image that is used: c.png" in line for line in dataset.warnings)
 
 
+def test_a_number_of_images_is_drawn_by_the_seed(make_zip: MakeFiles, tmp_path: Path) -> None:
+    """Of concept images alone; the others are named, and their captions with them."""
+    names = [f"p{number}" for number in range(6)]
+    files = {f"{name}.png": png(colour=(40 * index, 0, 0)) for index, name in enumerate(names)}
+    files |= {f"{name}.txt": b"a TOK robot" for name in names}
+    files |= {f"reg/1_robot/r{number}.png": png(colour=(0, 60 * number, 9)) for number in range(4)}
+    chosen: list[set[str]] = []
+    for seed in (0, 0, 1):
+        dataset = prepared(make_zip(files), tmp_path / f"{len(chosen)}", max_train_samples=2, seed=seed)
+        concept = {example.source for example in dataset.examples if example.concept is not None}
+        assert len(concept) == 2 and len(dataset.examples) == 6
+        left_out = {rejected.source: rejected.reason for rejected in dataset.rejected}
+        assert {f"{name}.png" for name in names} - concept <= left_out.keys()
+        assert all("max_train_samples leaves it out" in reason for reason in left_out.values())
+        chosen.append(concept)
+    assert chosen[0] == chosen[1] != chosen[2]
+    assert len(prepared(make_zip(files), tmp_path / "all", max_train_samples=6).examples) == 10
+
+
 def test_a_table_that_matches_nothing_is_named(make_zip: MakeFiles, tmp_path: Path) -> None:
     dataset = prepared(make_zip({"a.png": png(), "captions.csv": b"file,caption\nx.png,one\ny.png,two"}), tmp_path)
     assert any("captions.csv: none of its 2 rows names an image" in warning for warning in dataset.all_warnings)

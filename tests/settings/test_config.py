@@ -43,6 +43,19 @@ from settings.training import TrainingConfig, build_config
             "min_snr_gamma has no effect with loss_weighting uniform",
         ),
         ({"max_train_steps": 10, "checkpointing_steps": 20}, "checkpointing_steps .* exceeds max_train_steps"),
+        ({"max_train_epochs": 2, "checkpointing_epochs": 3}, r"checkpointing_epochs \(3\) exceeds max_train_epochs"),
+        ({"max_train_minutes": 1, "checkpointing_minutes": 1.5}, "checkpointing_minutes .* exceeds max_train_minutes"),
+        (
+            {"checkpointing_steps": 5, "checkpointing_minutes": 1},
+            "checkpointing_steps and checkpointing_minutes both say when checkpoints are written: leave one of them",
+        ),
+        ({"keep_checkpoints": 2}, "keep_checkpoints has no effect without"),
+        ({"scale_lr": True, "optimizer": "prodigy"}, "scale_lr: prodigy finds the rate itself"),
+        ({"multires_noise_discount": 0.2}, "multires_noise_discount has no effect without multires_noise_iterations"),
+        (
+            {"multires_noise_iterations": 6, "noise_offset": 0.1},
+            "multires_noise_iterations and noise_offset both add coarse noise",
+        ),
     ],
 )
 def test_wrong_settings_name_the_setting_and_the_remedy(values: dict[str, object], message: str) -> None:

@@ -91,6 +91,11 @@ class BatchStream(Iterator[LatentBatch]):
         """Those that the batches are made of."""
         return self._examples
 
+    @property
+    def batches_an_epoch(self) -> int:
+        """Micro-batches of a pass over all images."""
+        return batches_an_epoch(self._examples, self._batch_size)
+
     def __next__(self) -> LatentBatch:
         if self._taken == len(self._plan):
             self._begin_epoch()

@@ -7,6 +7,7 @@ from trainer.data.prompt_cache import Encode
 from trainer.noise.conditioning import NoisyPrompts
 from trainer.noise.offset import NoiseOffset
 from trainer.noise.perturbation import InputPerturbation
+from trainer.noise.pyramid import PyramidNoise
 from trainer.noise.shared import SharedDraws
 from trainer.noise.timestep_range import TimestepRange
 from trainer.randomness import NamedGenerators
@@ -19,6 +20,8 @@ def training_noise(settings: NoiseSection, family: ModelFamily, generators: Name
         process = TimestepRange(process, settings.min_timestep, settings.max_timestep, settings.timestep_bias)
     if settings.noise_offset > 0:
         process = NoiseOffset(process, settings.noise_offset)
+    if settings.multires_noise_iterations > 0:
+        process = PyramidNoise(process, settings.multires_noise_iterations, settings.multires_noise_discount)
     if settings.input_perturbation > 0:
         process = InputPerturbation(
             process, settings.input_perturbation, generators["input_perturbation"], generators.share

@@ -282,6 +282,8 @@ FLOW, ZERO = FlowMatching(), DiffusionProcess(torch.tensor([0.9, 0.0]), "v_predi
     [
         ({"noise_offset": 0.1}, FLOW, "noise_offset: .* leave it out"),
         ({"noise_offset": 0.1}, ZERO, "noise_offset: .* leave it out"),
+        ({"multires_noise_iterations": 6}, FLOW, "multires_noise_iterations: .* leave it out"),
+        ({"multires_noise_iterations": 6}, ZERO, "multires_noise_iterations: .* leave it out"),
         ({"input_perturbation": 0.1}, FLOW, "input_perturbation: .* leave it out"),
         ({"loss_weighting": "debiased"}, ZERO, "set min_snr"),
         ({"token_attention_weight": 0.1, "mask": "face"}, ZERO, "no layers of cross-attention"),

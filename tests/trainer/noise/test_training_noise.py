@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from families.family import ModelFamily, PromptFeatures
 from families.noise.diffusion_process import DiffusionProcess
@@ -15,6 +16,7 @@ from tests.trainer.test_training import CONFIG, placed
 from trainer.noise.conditioning import NoisyPrompts
 from trainer.noise.offset import NoiseOffset
 from trainer.noise.perturbation import InputPerturbation
+from trainer.noise.pyramid import PyramidNoise
 from trainer.noise.timestep_range import TimestepRange
 from trainer.noise.wrapped import WrappedProcess
 
@@ -46,6 +48,36 @@ def test_a_wrapped_process_is_the_process(process: DiffusionProcess | FlowMatchi
     )
     for name in ("prediction_type", "num_timesteps", "zero_terminal_snr"):
         assert getattr(wrapped, name) == getattr(process, name)
+
+
+@pytest.mark.parametrize(("iterations", "discount"), [(1, 0.3), (3, 0.5), (10, 0.9)])
+def test_the_pyramid_is_the_formula(iterations: int, discount: float) -> None:
+    """The levels end where a side is one latent: with 16 there are at most 4."""
+    process, generator = PyramidNoise(PROCESS, iterations, discount), seeded(2)
+    total = torch.randn(LATENTS.shape, generator=generator)
+    sides = []
+    for level in range(1, iterations + 1):
+        side = max(1, int(16 / (2 + 2 * torch.rand((), generator=generator).item()) ** level))
+        coarse = torch.randn((64, 4, side, side), generator=generator)
+        total += discount**level * functional.interpolate(coarse, (16, 16), mode="bilinear")
+        sides.append(side)
+        if side == 1:
+            break
+    assert len(sides) <= 4 and (iterations < 10 or sides[-1] == 1)
+    moved = drawn(process)
+    torch.testing.assert_close(moved.noise, torch.stack([image / image.std() for image in total]))
+    assert torch.equal(moved.timesteps, drawn(PROCESS).timesteps)
+    assert torch.equal(process.target(LATENTS, moved), moved.noise)
+
+
+def test_pyramid_noise_has_more_of_what_is_coarse() -> None:
+    def coarse(process: NoiseProcess) -> float:
+        noise = drawn(process).noise
+        return float(functional.avg_pool2d(noise, 8).var() / noise.var())
+
+    processes = (PROCESS, PyramidNoise(PROCESS, 6, 0.3), PyramidNoise(PROCESS, 6, 0.9))
+    plain, weak, strong = (coarse(each) for each in processes)
+    assert plain == pytest.approx(1 / 64, rel=0.2) and plain < weak < strong
 
 
 def test_the_offset_is_one_number_for_each_image_and_channel() -> None:
@@ -98,7 +130,7 @@ def test_half_of_the_prompts_get_noise_of_their_own_deviation() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"noise_offset": 0.1}, {"input_perturbation": 0.1}, {"conditioning_noise": 0.1},
+    [{"noise_offset": 0.1}, {"multires_noise_iterations": 4}, {"input_perturbation": 0.1}, {"conditioning_noise": 0.1},
      {"max_timestep": 0.5}, {"timestep_bias": 1.0}],
 )  # fmt: skip
 def test_a_training_with_it_is_another_and_the_same_again(
