@@ -10,7 +10,7 @@ class FamilyDefaults:
     `learning_rate`: peak of the adapter's rate, for optimizers without an estimate of their own. `num_tokens`: new
     tokens for each trigger word; 0: the trigger is a plain word. `fewest_tokens`: 0 where plain words are allowed.
     `timestep_bias`: mean of the logit-normal distribution; None: the noise process' own draws. `resolution`: side in
-    pixels; None: `native_resolution`.
+    pixels; None: `native_resolution`. `loss_weighting`: of timesteps; None: that of all families.
     """
 
     learning_rate: float = 1e-4
@@ -20,3 +20,4 @@ class FamilyDefaults:
     num_inference_steps: int = 30
     timestep_bias: float | None = None
     resolution: int | None = None
+    loss_weighting: str | None = None

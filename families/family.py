@@ -20,8 +20,9 @@ GuidanceKind = Literal["classifier-free", "embedded", "none"]
 """classifier-free: a second pass for the negative prompt (Ho & Salimans 2022). embedded: an input of a distilled
 denoiser, which reads no negative prompt (Meng et al. 2023). none: distilled, without a strength."""
 DenoiserKind = Literal["unet", "transformer"]
-LayerNaming = Literal["kohya_sgm", "kohya", "peft"]
-"""How LoRA files name a denoiser's layers: kohya's over Stability's blocks or diffusers', or dotted paths."""
+LayerNaming = Literal["kohya_sgm", "kohya", "kohya_prior", "peft"]
+"""How LoRA files name a denoiser's layers: kohya's over Stability's blocks, diffusers', or those of a prior; or dotted
+paths."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,19 @@ class HasRefiner(Protocol):
 
     def load_refiner(self, refiner: str, dtype: torch.dtype) -> Refiner:
         """Open a refiner: a hub id or a folder in diffusers' layout. Raises BaseModelError."""
+
+
+@runtime_checkable
+class HasLimitedLicence(Protocol):
+    """A family whose weights may not be used for everything."""
+
+    limited_licence: str
+    """What the weights are under, and what follows for what is trained from them, as a clause."""
+
+
+def limited_licence(family: ModelFamily) -> str | None:
+    """The family's own note; None where it has none."""
+    return family.limited_licence if isinstance(family, HasLimitedLicence) else None
 
 
 def clip_reader(reader: PromptReader) -> ReadsByClip | None:

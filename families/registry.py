@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from families.cascade.family import Cascade
 from families.errors import BaseModelError
 from families.family import ModelFamily
 from families.flux1 import Flux1
@@ -20,7 +21,7 @@ from families.sd15 import SD15
 from families.sdxl import SDXL
 from families.z_image import ZImage
 
-KINDS = (SDXL, SD15, SD3, Flux1, Flux2, QwenImage, ZImage)
+KINDS = (SDXL, SD15, SD3, Flux1, Flux2, QwenImage, ZImage, Cascade)
 FAMILIES = {kind.pipeline_class_name: kind for kind in KINDS} | {DEV_PIPELINE: Flux2}
 
 NO_TEXT_TO_IMAGE = {
@@ -37,6 +38,8 @@ NO_TEXT_TO_IMAGE = {
     "QwenImageEditPlusPipeline": "an image-editing model",
     "QwenImageLayeredPipeline": "a model that cuts pictures into layers",
     "ZImageOmniPipeline": "an image-editing model",
+    "StableCascadeDecoderPipeline": "Stages B and A of Stable Cascade, which decode what Stage C draws",
+    "StableCascadeCombinedPipeline": "all stages of Stable Cascade in one",
     "StableDiffusionInstructPix2PixPipeline": "an image-editing model",
     "StableDiffusionXLInstructPix2PixPipeline": "an image-editing model",
 }
@@ -110,7 +113,7 @@ def _recognise(source: BaseModelSource, options: LoadingOptions) -> tuple[str, L
     file = inspect_single_file(Path(source.location))
     if file.parts_from is not None and options.base_config is None:
         raise BaseModelError(
-            f"base_config: {source.name} holds the transformer of a {file.pipeline_class} alone. Name the folder or "
+            f"base_config: {source.name} holds the denoiser of a {file.pipeline_class} alone. Name the folder or "
             f"hub model with its VAE and text encoders, such as {file.parts_from}"
         )
     if options.base_config is not None:

@@ -27,9 +27,11 @@ FLOW_SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def known_schedulers(base_scheduler: Any) -> tuple[str, ...]:
     """Return the names of supported schedulers. Flow matching has its own; with zero terminal SNR only some are
-    suitable."""
+    suitable, and without betas none but the base's."""
     if _is_flow(base_scheduler):
         return BASE_SCHEDULER, *FLOW_SCHEDULERS
+    if "beta_schedule" not in base_scheduler.config:
+        return (BASE_SCHEDULER,)
     zero_snr = base_scheduler.config.get("rescale_betas_zero_snr", False)
     fitting = (name for name, (kind, _) in SCHEDULERS.items() if not zero_snr or _starts_from_noise(kind))
     return BASE_SCHEDULER, *fitting

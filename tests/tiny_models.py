@@ -50,6 +50,7 @@ from transformers import (
 from families.family import ModelFamily
 from families.loading.sources import EMBEDDED_BASE_FOLDER
 from families.registry import load_base_model
+from tests.tiny_cascade import write_cascade
 from tests.tiny_qwen_image import write_qwen_image
 
 SIDE = 64
@@ -289,6 +290,7 @@ TINY_MODELS: Mapping[str, Callable[[Path], Path]] = {
     "flux2": write_flux2,
     "qwen_image": write_qwen_image,
     "z-image": write_z_image,
+    "cascade": write_cascade,
 }
 """Every kind that trainings are tested on."""
 

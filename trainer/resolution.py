@@ -108,11 +108,13 @@ def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
     Flow matching weights all timesteps alike, since its draws are weighted; another weighting raises ConfigError. Bases
     with zero terminal SNR are uniform unless the user sets another: min-SNR weights v by SNR, which is 0 at pure noise,
     so nothing would be learned there (Lin et al. 2023 train without weights). ControlNets are
-    uniform, too, unless the user sets another (Zhang et al. 2023).
+    uniform, too, unless the user sets another (Zhang et al. 2023). A family may have a default of its own.
     """
     weighting, process = config.loss_weighting, family.noise_process
     chosen = "loss_weighting" in config.model_fields_set
     if process.prediction_type != "flow":
+        if not chosen and family.defaults.loss_weighting is not None:
+            return family.defaults.loss_weighting
         uniform = process.zero_terminal_snr or config.is_controlnet
         return weighting if chosen or not uniform else "uniform"
     if chosen and weighting != "uniform":

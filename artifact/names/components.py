@@ -1,7 +1,8 @@
 """Maps layer names in files to modules: the denoiser or a text encoder, and the path in it.
 
 kohya's prefix for text encoders is `lora_te_text_model_…` for a single one, `lora_te1_text_model_…` and
-`lora_te2_text_model_…` for two; peft's are `text_encoder.…` and `text_encoder_2.…`.
+`lora_te2_text_model_…` for two, `lora_prior_te_text_model_…` for that of a prior; peft's are `text_encoder.…` and
+`text_encoder_2.…`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -66,6 +67,8 @@ def _kohya_prefixes(family: ModelFamily, number: int) -> tuple[str, ...]:
     """Return the possible prefixes of an encoder's paths, beginning with this program's."""
     if number > 1:
         return (f"lora_te{number}_",)
+    if family.layer_naming == "kohya_prior":
+        return ("lora_prior_te_", "lora_te_", "lora_te1_")
     return ("lora_te1_",) if len(family.text_encoders) > 1 else ("lora_te_", "lora_te1_")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from families.family import ModelFamily
 
 PREFIX = "lora_unet_"
+PRIOR_PREFIX = "lora_prior_unet_"
 
 
 RESNET_LAYERS = {
@@ -66,6 +67,15 @@ def kohya_name(path: str, layers_per_block: int) -> str:
     return PREFIX + sgm_block(path, layers_per_block).replace(".", "_")
 
 
+def native_prior_path(path: str) -> str:
+    """Return the path of a module of a prior in the original code, with queries, keys and values apart as ComfyUI has
+    them."""
+    for ours, theirs in (("to_q", "to_q"), ("to_k", "to_k"), ("to_v", "to_v"), ("to_out.0", "out_proj")):
+        if path.endswith(f".attention.{ours}"):
+            return f"{path.removesuffix(ours)}attn.{theirs}"
+    return path
+
+
 def file_names(family: ModelFamily) -> Mapping[str, str]:
     """Return the name in this program's files of every module of the family's denoiser, by its path."""
     paths = [path for path, _ in family.denoiser.named_modules()]
@@ -74,6 +84,8 @@ def file_names(family: ModelFamily) -> Mapping[str, str]:
         return {path: kohya_name(path, layers_per_block) for path in paths}
     if family.layer_naming == "kohya":
         return {path: _underscored(PREFIX, path) for path in paths}
+    if family.layer_naming == "kohya_prior":
+        return {path: _underscored(PRIOR_PREFIX, native_prior_path(path)) for path in paths}
     return {path: f"transformer.{path}" for path in paths}
 
 
@@ -98,6 +110,8 @@ def has_weight(module: nn.Module) -> bool:
 def _other_names(family: ModelFamily, path: str) -> tuple[str, ...]:
     if family.layer_naming == "peft":
         return (_underscored("lora_transformer_", path),)  # OneTrainer's names for SD3
+    if family.layer_naming == "kohya_prior":
+        return _underscored(PREFIX, native_prior_path(path)), f"prior.{path}"  # ComfyUI's other ones, OneTrainer's
     return _underscored(PREFIX, path), f"unet.{path}"
 
 

@@ -21,6 +21,8 @@ from families.loading.sources import BaseModelSource, find_configuration, read_i
 
 Convert = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 """From the tensors of a single file to those of diffusers' model."""
+DENOISERS = ("transformer", "prior")
+"""The parts that a single file may hold alone."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class PipelineParts:
                 tensors: Mapping[str, Tensor] = denoiser_tensors(Path(self.source.location), device, self.options.dtype)
                 if tensors.keys() != made.state_dict().keys():
                     tensors = convert(dict(tensors))
-            self._require_same(made, tensors)
+            self._require_same(part, made, tensors)
             made.load_state_dict(tensors, assign=True)
             return made.eval().requires_grad_(False)
         with self._errors(part):
@@ -123,13 +125,13 @@ class PipelineParts:
             raise BaseModelError(
                 f"{asked}: the {part} of {self.place.name} is a {found}, of another family: {expected} is needed"
             )
-        if part == "transformer" and self.place is not self.source:
+        if part in DENOISERS and self.place is not self.source:
             return  # its weights are in the file
         folder = Path(self.place.location, part)
         if self.place.kind == "folder" and _has_weights(expected) and not any(folder.glob("*.safetensors")):
             raise BaseModelError(f"{asked}: {self.place.name} has no weights of its {part} (safetensors)")
 
-    def _require_same(self, made: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    def _require_same(self, part: str, made: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         """Raises BaseModelError where a file's tensors are not those of its configuration."""
         expected = {name: tuple(value.shape) for name, value in made.state_dict().items()}
         given = {name: tuple(value.shape) for name, value in tensors.items()}
@@ -137,7 +139,7 @@ class PipelineParts:
         if different:
             name = different[0]
             raise BaseModelError(
-                f"base_config: {self.place.name} does not describe the transformer of {self.source.name}: {name} is "
+                f"base_config: {self.place.name} does not describe the {part} of {self.source.name}: {name} is "
                 f"{given.get(name, 'missing')} in the file, {expected.get(name, 'unknown')} there. Name the very model "
                 "that the file was made from."
             )

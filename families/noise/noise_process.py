@@ -17,7 +17,7 @@ PredictionType = Literal["epsilon", "v_prediction", "flow"]
 class Draw:
     """The randomness of one step. `timesteps`: (B,), the model's timesteps. `noise`: (B, C, h, w), normal.
 
-    Timesteps of a discrete process are int64 in [0, T), those of a continuous one fp32 in (0, T], such as σ·T.
+    Timesteps of a discrete process are int64 in [0, T), those of a continuous one fp32 in (0, T], such as σ·T or t·T.
     """
 
     timesteps: Tensor

@@ -10,6 +10,7 @@ from artifact.names.kohya import file_names
 from families.errors import BaseModelError
 from families.family import ModelFamily, SizeConditioning
 from families.loading.fingerprint import fingerprint
+from families.noise.cosine_process import CosineProcess
 from families.noise.diffusion_process import DiffusionProcess
 from families.noise.flow_matching import FlowMatching
 from families.parts.placeholder_tokens import PlaceholderTokens, without_placeholders
@@ -38,6 +39,7 @@ FACTS = {  # modelspec.architecture, ss_base_model_version, prediction type, enc
     "flux2": ("flux-2-klein", "flux2_klein", "flow", ()),
     "qwen_image": ("Qwen-Image", "qwen_image", "flow", ()),
     "z-image": ("z-image", "zimage", "flow", ()),
+    "cascade": ("stable-cascade-v1-prior", "stable_cascade_c", "epsilon", ("clip_g",)),
 }
 NATIVE = {"qwen_image": 512}
 """Sides of those whose size stands nowhere in the checkpoint: 1024 for a VAE that reduces by 8."""
@@ -54,6 +56,10 @@ NAMES = {  # the layer's path, and its name in our files
     "flux2": (
         "single_transformer_blocks.1.attn.to_qkv_mlp_proj",
         "transformer.single_transformer_blocks.1.attn.to_qkv_mlp_proj",
+    ),
+    "cascade": (
+        "down_blocks.1.2.attention.to_out.0",
+        "lora_prior_unet_down_blocks_1_2_attention_attn_out_proj",
     ),
     "z-image": ("noise_refiner.0.attention.to_k", "transformer.noise_refiner.0.attention.to_k"),
     "flux1": ("single_transformer_blocks.1.attn.to_k", "transformer.single_transformer_blocks.1.attn.to_k"),
@@ -78,12 +84,15 @@ def test_family_and_prediction_are_read_from_the_checkpoint(kind: str, tiny_fold
     process = family.noise_process
     facts = family.architecture, family.base_model_version, process.prediction_type, family.encoder_names
     assert facts == FACTS[kind]
-    assert isinstance(process, FlowMatching if FACTS[kind][2] == "flow" else DiffusionProcess)
+    other = CosineProcess if kind == "cascade" else DiffusionProcess
+    assert isinstance(process, FlowMatching if FACTS[kind][2] == "flow" else other)
     assert (family.native_resolution, family.size_multiple) == (NATIVE.get(kind, 64), 8)
     assert not any(parameter.requires_grad for parameter in family.denoiser.parameters())
 
 
-@pytest.mark.parametrize("tiny", ["sd15", "sdxl", "sd3", "flux1", "flux2", "qwen_image", "z-image"], indirect=True)
+@pytest.mark.parametrize(
+    "tiny", ["sd15", "sdxl", "sd3", "flux1", "flux2", "qwen_image", "z-image", "cascade"], indirect=True
+)
 def test_it_encodes_denoises_and_samples(tiny: ModelFamily) -> None:
     moments = tiny.encode_image(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1)
     latents = tiny.latents(moments, torch.zeros(latent_shape(tiny, 2)))
@@ -111,7 +120,8 @@ def test_features_are_those_of_diffusers_own_pipeline(tiny: ModelFamily) -> None
 
 
 SLOW_ONES = [
-    pytest.param(kind, marks=pytest.mark.slow) for kind in ("sd2-v", "sdxl-v", "sd3", "flux2", "qwen_image", "z-image")
+    pytest.param(kind, marks=pytest.mark.slow)
+    for kind in ("sd2-v", "sdxl-v", "sd3", "flux2", "qwen_image", "z-image", "cascade")
 ]
 
 

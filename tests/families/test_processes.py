@@ -7,11 +7,13 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
+    DDPMWuerstchenScheduler,
     EDMEulerScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
 )
 
+from families.noise.cosine_process import CosineProcess
 from families.noise.diffusion_process import DiffusionProcess
 from families.noise.flow_matching import FlowMatching, shift_by_tokens
 from families.noise.noise_process import Draw, NoiseProcess
@@ -31,6 +33,7 @@ PROCESSES: dict[str, NoiseProcess] = {
     "epsilon": diffusion(),
     "v": diffusion("v_prediction"),
     "v at zero terminal SNR": diffusion("v_prediction", zero_terminal_snr=True),
+    "cosine": CosineProcess.from_scheduler(DDPMWuerstchenScheduler()),
     "flow": FlowMatching(),
     "shifted flow": FlowMatching(shift=3.0),
     "flow shifted by tokens": FlowMatching(shift_by_tokens(2, (16, 0.5), (256, 1.15))),
@@ -74,7 +77,7 @@ def test_timesteps_lie_within_the_schedule_and_follow_their_generator(process: N
     assert timesteps.shape == (2000,) and timesteps.min() >= 0 and timesteps.max() <= process.num_timesteps
     assert torch.equal(timesteps, draws[1].timesteps) and not torch.equal(timesteps, draws[2].timesteps)
     assert torch.equal(draws[0].noise, draws[2].noise)
-    assert timesteps.is_floating_point() == (process.prediction_type == "flow")
+    assert timesteps.dtype == (torch.int64 if isinstance(process, DiffusionProcess) else torch.float32)
 
 
 def test_a_diffusions_snr_is_its_formula() -> None:

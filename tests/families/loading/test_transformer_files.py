@@ -99,7 +99,7 @@ def test_a_transformer_of_flux2_alone(prefix: str, tmp_path: Path) -> None:
     again = load_base_model(str(file), torch.float32, base_config=str(parts)).to(torch.device("cpu"))
     assert fingerprint(again.denoiser) == fingerprint(family.denoiser) and again.training_notes
     torch.testing.assert_close(predict(again), predict(family))
-    with pytest.raises(BaseModelError, match="holds the transformer of a Flux2KleinPipeline alone.*FLUX.2-klein-base"):
+    with pytest.raises(BaseModelError, match="holds the denoiser of a Flux2KleinPipeline alone.*FLUX.2-klein-base"):
         load_base_model(str(file), torch.float32)
     other = write_flux1(tmp_path / "flux1")
     with pytest.raises(BaseModelError, match="describes a FluxPipeline, but .* is a Flux2KleinPipeline"):
@@ -108,7 +108,7 @@ def test_a_transformer_of_flux2_alone(prefix: str, tmp_path: Path) -> None:
 
 def test_its_parts_must_be_named(family: ModelFamily, tmp_path: Path) -> None:
     file = write_flux_file(family.denoiser, tmp_path / "flux.safetensors")
-    with pytest.raises(BaseModelError, match="base_config: .* holds the transformer of a FluxPipeline alone.*FLUX.1"):
+    with pytest.raises(BaseModelError, match="base_config: .* holds the denoiser of a FluxPipeline alone.*FLUX.1"):
         load_base_model(str(file), torch.float32)
 
 

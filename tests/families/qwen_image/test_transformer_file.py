@@ -59,7 +59,7 @@ def test_fp8_without_scales_is_read(folder: Path, family: ModelFamily, tmp_path:
 
 def test_its_parts_must_be_named_and_of_its_family(folder: Path, tmp_path: Path) -> None:
     file = str(transformer_file(folder, tmp_path / "qwen.safetensors"))
-    with pytest.raises(BaseModelError, match=r"holds the transformer of a QwenImagePipeline alone.*Qwen/Qwen-Image"):
+    with pytest.raises(BaseModelError, match=r"holds the denoiser of a QwenImagePipeline alone.*Qwen/Qwen-Image"):
         load_base_model(file, torch.float32)
     with pytest.raises(BaseModelError, match="describes a FluxPipeline, but .* is a QwenImagePipeline"):
         load_base_model(file, torch.float32, base_config=str(write_flux1(tmp_path / "flux")))

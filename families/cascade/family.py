@@ -1,0 +1,223 @@
+"""Stable Cascade, trained in Stage C: text to latents of an EfficientNet, 42 times smaller than the picture."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoConfig, CLIPTextModelWithProjection, CLIPTokenizer
+
+from families.cascade.decoder_parts import DecoderParts
+from families.cascade.pipeline import PIXELS_SCALE, StableCascadePipeline
+from families.cascade.scheduler import STAGE_B_SHIFT, STAGE_C_SHIFT, ShiftedCosineScheduler
+from families.cascade.stage import CascadeUNet
+from families.cascade.tensor_names import stage_c_tensors
+from families.conditioning import refuse_conditioning
+from families.errors import BaseModelError
+from families.family import (
+    Conditioning,
+    DenoiserKind,
+    FamilyDefaults,
+    GuidanceKind,
+    LayerNaming,
+    PromptFeatures,
+    SizeConditioning,
+)
+from families.loading.opening import LoadingOptions
+from families.loading.pipeline_parts import PipelineParts
+from families.loading.sources import BaseModelSource
+from families.noise.cosine_process import CosineProcess
+from families.noise.noise_process import NoiseProcess
+from families.parts.clip_prompts import pool_at_end_of_text
+from families.parts.latents import freeze
+
+PARTS = {
+    "prior": "StableCascadeUNet",
+    "scheduler": "DDPMWuerstchenScheduler",
+    "text_encoder": "CLIPTextModelWithProjection",
+}
+NATIVE_LATENTS = 24
+"""The side in latents of the square that Stage C was made for: 1024 pixels."""
+LICENCE = "Stability AI Non-Commercial Research Community License"
+GLOBAL_RESPONSE_NORM = "channelwise.2"
+"""In every residual block; its two parameters are no weight and bias, which no LoRA file can name."""
+
+
+class Cascade:
+    """A Stable Cascade base, frozen. Implements `families.family.ModelFamily` and `HasLimitedLicence`.
+
+    Pixels are those of the finished picture: the encoder reads three quarters of them along each side.
+    """
+
+    name: ClassVar[str] = "cascade"
+    pipeline_class_name: ClassVar[str] = "StableCascadePriorPipeline"
+    adapter_modules: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+        "feed-forward": ("channelwise.0", "channelwise.4", "kv_mapper.1"),
+        "convolutions": ("embedding.1", "down_downscalers.*.blocks.0", "up_upscalers.*.blocks.1", "clf.1"),
+    }
+    layer_naming: ClassVar[LayerNaming] = "kohya_prior"
+    denoiser_kind: ClassVar[DenoiserKind] = "unet"
+    guidance_kind: ClassVar[GuidanceKind] = "classifier-free"
+    b_lora_blocks: ClassVar[Mapping[str, str]] = {}
+    defaults: ClassVar[FamilyDefaults] = FamilyDefaults(guidance_scale=4.0, num_inference_steps=20, loss_weighting="p2")
+    training_notes: ClassVar[tuple[str, ...]] = ()
+    limited_licence: ClassVar[str] = (
+        f"the weights of Stable Cascade are under the {LICENCE}: non-commercial use only, and what is trained from "
+        "them stays under it"
+    )
+    architecture: ClassVar[str] = "stable-cascade-v1-prior"
+    base_model_version: ClassVar[str] = "stable_cascade_c"
+    largest_side: ClassVar[int | None] = None
+
+    def __init__(self, parts: PipelineParts, others: DecoderParts) -> None:
+        self._parts = parts
+        self.denoiser: Any = parts.skeleton("prior", CascadeUNet)
+        self.vae: Any = others.encoder
+        self.text_encoders: list[Any] = [parts.load("text_encoder", CLIPTextModelWithProjection)]
+        self.tokenizers: list[Any] = [parts.load("tokenizer", CLIPTokenizer)]
+        self.encoder_names: tuple[str, ...] = ("clip_g",)
+        self.device = torch.device("cpu")
+        scheduler = parts.load("scheduler", ShiftedCosineScheduler)
+        self._cosine = CosineProcess.from_scheduler(scheduler)
+        self.noise_process: NoiseProcess = self._cosine
+        self._pipeline = StableCascadePipeline(
+            tokenizer=self.tokenizers[0],
+            text_encoder=self.text_encoders[0],
+            prior=self.denoiser,
+            scheduler=ShiftedCosineScheduler.from_config(scheduler.config, logsnr_shift=STAGE_C_SHIFT),
+            encoder=others.encoder,
+            decoder=others.decoder,
+            decoder_scheduler=ShiftedCosineScheduler.from_config(scheduler.config, logsnr_shift=STAGE_B_SHIFT),
+            vqgan=others.vqgan,
+        )
+        self._pipeline.set_progress_bar_config(disable=True)
+        freeze(self.denoiser, others.encoder, others.decoder, others.vqgan, *self.text_encoders)
+        pool_at_end_of_text(self.tokenizers[0], self.text_encoders[0])
+
+    @classmethod
+    def load(cls, source: BaseModelSource, options: LoadingOptions) -> "Cascade":
+        """Find the parts, and open all but Stage C. Raises BaseModelError where one is missing or does not fit."""
+        _refuse_noise_options(source, options)
+        parts = PipelineParts.of(source, options, PARTS)
+        prior, text = parts.config("prior", CascadeUNet), parts.config("text_encoder", AutoConfig)
+        parts.require_equal(
+            ("Stage C's clip_text_in_channels", prior["clip_text_in_channels"]),
+            ("the text encoder's hidden_size", text["hidden_size"]),
+        )
+        others = DecoderParts.of(parts)
+        for name, channels in (
+            ("the encoder's latent_channels", others.encoder.config.latent_channels),
+            ("Stage B's effnet_in_channels", others.decoder.config.effnet_in_channels),
+        ):
+            parts.require_equal(("Stage C's in_channels", prior["in_channels"]), (name, channels))
+        return cls(parts, others)
+
+    @property
+    def idle_modules(self) -> tuple[str, ...]:
+        """The mapper of image embeddings, which are zeros, and norms whose parameters no file can name."""
+        norms = (path for path, _ in self.denoiser.named_modules() if path.endswith(f".{GLOBAL_RESPONSE_NORM}"))
+        return ("clip_img_mapper", *norms)
+
+    @property
+    def native_resolution(self) -> int:
+        return round(NATIVE_LATENTS * PIXELS_SCALE * self.vae.reduction)
+
+    @property
+    def size_multiple(self) -> int:
+        """128: then three quarters of it are a whole number of latents, and Stages B and A give the size back."""
+        return int(4 * self.vae.reduction)
+
+    def to(self, device: torch.device) -> "Cascade":
+        """Loads Stage C's weights when it is first called, straight to `device`."""
+        if next(self.denoiser.parameters()).is_meta:
+            self.denoiser = self._parts.denoiser("prior", CascadeUNet, stage_c_tensors, device)
+            self._pipeline.register_modules(prior=self.denoiser)
+        self._pipeline.to(device)
+        self.device = device
+        return self
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] → the latents themselves, (B, 16, h, w) in fp32. Nothing is drawn."""
+        size = [max(1, round(side / PIXELS_SCALE)) for side in pixels.shape[-2:]]
+        smaller = functional.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
+        return self.vae((smaller + 1) / 2).float()
+
+    def latent_shape(self, cached: torch.Size) -> torch.Size:
+        return cached
+
+    def latents(self, cached: Tensor, noise: Tensor) -> Tensor:
+        return cached
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """By Stages B and A, for an empty prompt and always the same noise."""
+        pooled = self._pooled(self.encode_prompts([""] * len(latents)))
+        generators = [torch.Generator().manual_seed(0) for _ in latents]
+        return self._pipeline.decoded(latents, pooled, pooled, generators) * 2 - 1
+
+    def offload_picture_parts(self) -> None:
+        for part in (self.vae, self._pipeline.decoder, self._pipeline.vqgan):
+            part.to("cpu")
+
+    def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
+        """CLIP-G's last states before the final norm (B, 77, D), those of padding included, and its projection (B, P).
+
+        It reads by the tokenizer's mask, as in Stage C's training: the states of the padding depend on it.
+        """
+        tokenizer, encoder = self.tokenizers[0], self.text_encoders[0]
+        length = tokenizer.model_max_length
+        batch = tokenizer(
+            list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        ).to(encoder.device)
+        output = encoder(batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True)
+        return PromptFeatures(output.hidden_states[-1], output.text_embeds)
+
+    def denoise(
+        self,
+        noised: Tensor,
+        timesteps: Tensor,
+        prompts: PromptFeatures,
+        sizes: Sequence[SizeConditioning],
+        conditioning: Conditioning | None = None,
+    ) -> Tensor:
+        """Stage C's ε (B, C, h, w) in fp32. Sizes are ignored; the image embedding is zeros, which stands for none."""
+        refuse_conditioning(conditioning, self.name)
+        embeds = prompts.prompt_embeds
+        return self.denoiser(
+            noised.to(embeds.dtype),
+            timestep_ratio=self._cosine.shown(timesteps),
+            clip_text_pooled=self._pooled(prompts),
+            clip_text=embeds,
+            clip_img=embeds.new_zeros(len(embeds), 1, self.denoiser.config.clip_image_in_channels),
+        ).sample.float()
+
+    def pipeline(self) -> StableCascadePipeline:
+        """The pipeline over these modules, with this object's tokenizer."""
+        self._pipeline.tokenizer = self.tokenizers[0]
+        return self._pipeline
+
+    def pipeline_inputs(self, wanted: PromptFeatures, unwanted: PromptFeatures) -> dict[str, Any]:
+        return {
+            "prompt_embeds": wanted.prompt_embeds,
+            "prompt_embeds_pooled": self._pooled(wanted),
+            "negative_prompt_embeds": unwanted.prompt_embeds,
+            "negative_prompt_embeds_pooled": self._pooled(unwanted),
+        }
+
+    @staticmethod
+    def _pooled(prompts: PromptFeatures) -> Tensor:
+        """(B, 1, P): the stages read a sequence of pooled vectors."""
+        assert prompts.pooled_prompt_embeds is not None
+        return prompts.pooled_prompt_embeds[:, None]
+
+
+def _refuse_noise_options(source: BaseModelSource, options: LoadingOptions) -> None:
+    """Raises BaseModelError for options of discrete diffusions."""
+    if options.prediction_type not in ("auto", "epsilon"):
+        raise BaseModelError(f"prediction_type: {source.name} is a Stable Cascade, which predicts ε; leave it out")
+    if options.zero_terminal_snr:
+        raise BaseModelError(
+            f"zero_terminal_snr: {source.name} is a Stable Cascade, which predicts ε: that says nothing of the picture "
+            "where all is noise; leave it out"
+        )

@@ -1,0 +1,91 @@
+"""A tiny random Stable Cascade, written as a folder with Stage C in diffusers' layout and the other parts beside it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMWuerstchenScheduler, StableCascadePriorPipeline, StableCascadeUNet
+from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+
+from families.cascade.efficient_net import EfficientNetEncoder
+from families.loading.sources import EMBEDDED_BASE_FOLDER
+
+WIDTH = 32
+STAGES = (("fused", 1, 1, 4, 1), ("fused", 2, 1, 8, 2), ("mb", 2, 1, 8, 2))
+RESIDUAL = ("SDCascadeResBlock", "SDCascadeTimestepBlock")
+
+
+def write_cascade(folder: Path) -> Path:
+    """Its encoder reduces by 2 instead of 32: 64 × 64 pixels are 24 × 24 latents."""
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED_BASE_FOLDER / "tokenizer_2")
+    prior = StableCascadePriorPipeline(
+        tokenizer=tokenizer,
+        text_encoder=_text_encoder(tokenizer),
+        prior=tiny_stage_c(),
+        scheduler=DDPMWuerstchenScheduler(),
+        resolution_multiple=8 / 3,
+    )
+    prior.save_pretrained(folder)
+    tiny_stage_b().save_pretrained(folder / "decoder")
+    tiny_stage_a().save_pretrained(folder / "vqgan")
+    tiny_encoder().save_pretrained(folder / "effnet_encoder")
+    return folder
+
+
+def tiny_stage_c(**config: Any) -> StableCascadeUNet:
+    """One block of each kind on each level."""
+    made = {
+        "conditioning_dim": 32, "block_out_channels": (32, 32), "num_attention_heads": (2, 2),
+        "down_num_layers_per_block": (1, 1), "up_num_layers_per_block": (1, 1), "switch_level": (False,),
+        "clip_image_in_channels": 16, "clip_text_in_channels": WIDTH, "clip_text_pooled_in_channels": WIDTH,
+    }  # fmt: skip
+    return _alive(StableCascadeUNet(**made | config))
+
+
+def tiny_stage_b() -> StableCascadeUNet:
+    """Two levels, as the real one has four."""
+    return _alive(
+        StableCascadeUNet(
+            in_channels=4, out_channels=4, patch_size=2, conditioning_dim=16, block_out_channels=(8, 16),
+            num_attention_heads=(-1, 2), down_num_layers_per_block=(1, 1), up_num_layers_per_block=(1, 1),
+            down_blocks_repeat_mappers=(1, 1), up_blocks_repeat_mappers=(2, 2),
+            block_types_per_layer=(RESIDUAL, (*RESIDUAL, "SDCascadeAttnBlock")), switch_level=None,
+            clip_text_pooled_in_channels=WIDTH, effnet_in_channels=16, timestep_conditioning_type=("sca",),
+            dropout=(0.0, 0.1),
+        )
+    )  # fmt: skip
+
+
+def tiny_stage_a() -> PaellaVQModel:
+    """Reduces by 4, to 4 channels."""
+    return PaellaVQModel(levels=2, bottleneck_blocks=1, embed_dim=8, latent_channels=4, num_vq_embeddings=64)
+
+
+def tiny_encoder() -> EfficientNetEncoder:
+    """Its latents have about the mean 0 and the deviation 1, as the real one's."""
+    encoder = EfficientNetEncoder(stages=STAGES, stem=4, features=16)
+    with torch.no_grad():
+        encoder.train()
+        for _ in range(30):  # the norms' statistics
+            encoder(torch.rand(4, 3, 24, 24))
+    return encoder.eval()
+
+
+def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=77, projection_dim=WIDTH, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return CLIPTextModelWithProjection(config)
+
+
+def _alive(stage: StableCascadeUNet) -> StableCascadeUNet:
+    """Norms of responses start as zeros, which would hide what they do."""
+    with torch.no_grad():
+        for parameter in stage.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    return stage.eval()
