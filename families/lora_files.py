@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterable
 
 SD15, SDXL, SD3, FLUX1, FLUX2, QWEN_IMAGE, Z_IMAGE = "sd15", "sdxl", "sd3", "flux1", "flux2", "qwen_image", "z-image"
+CASCADE = "cascade"
 COG_SDXL = SDXL
 """The family whose files Replicate's SDXL predictors load."""
 STARTS = {
@@ -17,6 +18,8 @@ STARTS = {
     "qwen_image": QWEN_IMAGE,
     "z-image": Z_IMAGE,
     "zimage": Z_IMAGE,
+    "stable-cascade": CASCADE,
+    "stable_cascade": CASCADE,
     "stable-diffusion-v": SD15,
     "sdxl": SDXL,
     "sd3": SD3,
@@ -37,6 +40,8 @@ def family_of_header(said: Iterable[str]) -> str | None:
 
 def family_of_encoders(names: Collection[str]) -> str:
     """For files of token embeddings alone, by the encoders that they are for."""
+    if set(names) == {"clip_g"}:
+        return CASCADE
     return SDXL if "clip_g" in names else SD15
 
 
@@ -46,6 +51,8 @@ def family_of_modules(modules: Iterable[tuple[str, str]]) -> str:
     SDXL has a second text encoder, more than one transformer block an attention, and none in its first block.
     """
     modules = list(modules)
+    if any(component == "prior" for component, _ in modules):
+        return CASCADE
     if any(component == "transformer" for component, _ in modules):
         return _family_of_transformer([path for component, path in modules if component == "transformer"])
     unet = [path for component, path in modules if component == "unet"]
@@ -77,7 +84,12 @@ def has_sgm_names(family: str) -> bool:
 
 def has_kohya_names(family: str) -> bool:
     """Whether kohya's names mean the same to all tools."""
-    return family in (SD15, SDXL)
+    return family in (SD15, SDXL, CASCADE)
+
+
+def has_prior_names(family: str) -> bool:
+    """Whether kohya's names say that the text encoder belongs to a prior."""
+    return family == CASCADE
 
 
 def plain_prompt_argument(pipeline: str) -> str | None:

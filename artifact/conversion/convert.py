@@ -9,7 +9,7 @@ from artifact.conversion.module_names import Naming, parse, written
 from artifact.errors import ArtifactError
 from artifact.layers import DoraLayer, Layer, LoraLayer
 from artifact.metadata import implementation
-from families.lora_files import has_sgm_names
+from families.lora_files import has_prior_names, has_sgm_names
 
 
 def to_kohya(file: LoraFile, path: Path) -> None:
@@ -52,14 +52,15 @@ def to_bundle(file: LoraFile, path: Path) -> None:
 
 
 def to_embeddings(file: LoraFile, path: Path) -> None:
-    """Write the tokens alone: `clip_l`, `clip_g`, or `emb_params` for a single text encoder.
+    """Write the tokens alone: `clip_l`, `clip_g`, or `emb_params` for a single text encoder that is not a prior's.
 
     The header stores the trigger words. Other tools read all rows as one word, the file's name.
     """
     tokens = file.artifact.tokens
     if not tokens:
         raise ArtifactError("the file has no tokens, so there are no embeddings to write")
-    named = {"emb_params": next(iter(tokens.values()))} if len(tokens) == 1 else dict(tokens)
+    alone = len(tokens) == 1 and not has_prior_names(file.family)
+    named = {"emb_params": next(iter(tokens.values()))} if alone else dict(tokens)
     header = {key: value for key, value in file.header_with_words.items() if not key.startswith("ss_network_")}
     if architecture := header.get("modelspec.architecture"):
         header["modelspec.architecture"] = architecture.rpartition("/")[0] + "/textual-inversion"

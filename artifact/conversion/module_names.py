@@ -7,8 +7,16 @@ import re
 from typing import Literal, NamedTuple
 
 from artifact.errors import ArtifactError
-from artifact.names.kohya import OTHER_LAYERS, RESNET_LAYERS, sgm_block
-from families.lora_files import has_sgm_names
+from artifact.names.kohya import (
+    OTHER_LAYERS,
+    PRIOR_ENCODER_PREFIX,
+    PRIOR_PREFIX,
+    RESNET_LAYERS,
+    diffusers_prior_path,
+    native_prior_path,
+    sgm_block,
+)
+from families.lora_files import has_prior_names, has_sgm_names
 
 # fmt: off
 WORDS = (
@@ -19,18 +27,23 @@ WORDS = (
     "k_proj", "v_proj", "out_proj", "text_projection", "final_layer_norm", "layer_norm1", "layer_norm2", "add_q_proj",
     "add_k_proj", "add_v_proj", "to_add_out", "ff_context", "norm1_context", "norm_q", "norm_k", "norm_added_q",
     "norm_added_k", "norm_out", "context_embedder", "pos_embed", "time_text_embed", "timestep_embedder",
-    "text_embedder",
+    "text_embedder", "kv_mapper", "clip_txt_mapper", "clip_txt_pooled_mapper", "clip_img_mapper", "mapper_sca",
+    "mapper_crp", "down_downscalers", "up_upscalers", "down_repeat_mappers", "up_repeat_mappers",
 )
 # fmt: on
 PARTS = re.compile("|".join([*(rf"{word}(?=_|$)" for word in sorted(WORDS, key=len, reverse=True)), "[^_]+"]))
 KOHYA_COMPONENTS = {
+    PRIOR_PREFIX: "prior",
+    PRIOR_ENCODER_PREFIX: "text_encoder",
     "lora_unet_": "unet",
     "lora_te_": "text_encoder",
     "lora_te1_": "text_encoder",
     "lora_te2_": "text_encoder_2",
     "lora_transformer_": "transformer",
 }
-PEFT_COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+PEFT_COMPONENTS = ("unet", "transformer", "prior", "text_encoder", "text_encoder_2", "text_encoder_3")
+OF_A_PRIOR = re.compile(r"\.attention\.attn\.|\.channelwise\.|\.kv_mapper\.")
+"""What only the paths of a prior hold: ComfyUI also reads them with the prefix of UNets."""
 LAYERS_PER_BLOCK = 2
 """Of every UNet by Stability; sgm's block numbers depend on it."""
 FROM_RESNET = {sgm: name for name, sgm in RESNET_LAYERS.items()}
@@ -39,7 +52,8 @@ Naming = Literal["kohya", "diffusers"]
 
 
 class ModuleName(NamedTuple):
-    """`component`: unet, transformer, text_encoder, text_encoder_2 …; `path`: the dotted path of the module in it."""
+    """`component`: unet, transformer, prior, text_encoder, text_encoder_2 …; `path`: the dotted path of the module in
+    it."""
 
     component: str
     path: str
@@ -50,6 +64,8 @@ def parse(name: str) -> ModuleName:
     for prefix, component in KOHYA_COMPONENTS.items():
         if name.startswith(prefix):
             dotted = ".".join(PARTS.findall(name.removeprefix(prefix)))
+            if component == "prior" or (component == "unet" and OF_A_PRIOR.search(dotted)):
+                return ModuleName("prior", diffusers_prior_path(dotted))
             return ModuleName(component, diffusers_path(dotted) if component == "unet" else dotted)
     component, _, path = name.partition(".")
     if component in PEFT_COMPONENTS and path:
@@ -92,6 +108,10 @@ def written(module: ModuleName, naming: Naming, family: str) -> str:
     if component == "unet":
         blocks = sgm_block(path, LAYERS_PER_BLOCK) if has_sgm_names(family) else path
         return "lora_unet_" + blocks.replace(".", "_")
+    if component == "prior":
+        return PRIOR_PREFIX + native_prior_path(path).replace(".", "_")
+    if component == "text_encoder" and has_prior_names(family):
+        return PRIOR_ENCODER_PREFIX + path.replace(".", "_")
     if component not in ("text_encoder", "text_encoder_2"):
         raise ArtifactError(f"kohya's names are for UNets; {component}.{path} is none. Use --format diffusers.")
     encoder = {"text_encoder": "te1" if has_sgm_names(family) else "te", "text_encoder_2": "te2"}[component]

@@ -61,7 +61,7 @@ def _left_behind(artifact: Artifact, path: Path) -> list[str]:
 def _into_folder(source: Path, target: Path, changes: Changes, fits: list[Fit]) -> None:
     """Merge into a folder. Only files that diffusers reads are copied: configurations, and safetensors of
     components."""
-    denoiser = "transformer" if (source / "transformer").is_dir() else "unet"
+    denoiser = next((name for name in ("transformer", "prior") if (source / name).is_dir()), "unet")
     pending = {
         (denoiser if place.component == DENOISER else place.component, f"{path}.{kind}"): (place, kind)
         for place in changes.places

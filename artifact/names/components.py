@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from artifact.names.kohya import file_names, has_weight, module_paths
+from artifact.names.kohya import PRIOR_ENCODER_PREFIX, file_names, has_weight, module_paths
 from families.family import ModelFamily
 
 DENOISER = "denoiser"
@@ -68,7 +68,7 @@ def _kohya_prefixes(family: ModelFamily, number: int) -> tuple[str, ...]:
     if number > 1:
         return (f"lora_te{number}_",)
     if family.layer_naming == "kohya_prior":
-        return ("lora_prior_te_", "lora_te_", "lora_te1_")
+        return (PRIOR_ENCODER_PREFIX, "lora_te_", "lora_te1_")
     return ("lora_te1_",) if len(family.text_encoders) > 1 else ("lora_te_", "lora_te1_")
 
 

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from families.family import ModelFamily
 
 PREFIX = "lora_unet_"
-PRIOR_PREFIX = "lora_prior_unet_"
+PRIOR_PREFIX, PRIOR_ENCODER_PREFIX = "lora_prior_unet_", "lora_prior_te_"
+PRIOR_ATTENTION = {"to_q": "attn.to_q", "to_k": "attn.to_k", "to_v": "attn.to_v", "to_out.0": "attn.out_proj"}
+"""diffusers' layer names in the attention of a prior, with those of ComfyUI: the original code's, with separate
+queries, keys and values."""
 
 
 RESNET_LAYERS = {
@@ -68,11 +71,18 @@ def kohya_name(path: str, layers_per_block: int) -> str:
 
 
 def native_prior_path(path: str) -> str:
-    """Return the path of a module of a prior in the original code, with queries, keys and values apart as ComfyUI has
-    them."""
-    for ours, theirs in (("to_q", "to_q"), ("to_k", "to_k"), ("to_v", "to_v"), ("to_out.0", "out_proj")):
+    """Return ComfyUI's path of a module of a prior; all other modules have the same path."""
+    for ours, theirs in PRIOR_ATTENTION.items():
         if path.endswith(f".attention.{ours}"):
-            return f"{path.removesuffix(ours)}attn.{theirs}"
+            return path.removesuffix(ours) + theirs
+    return path
+
+
+def diffusers_prior_path(path: str) -> str:
+    """Return diffusers' path of a module of a prior, the inverse of `native_prior_path`."""
+    for ours, theirs in PRIOR_ATTENTION.items():
+        if path.endswith(f".attention.{theirs}"):
+            return path.removesuffix(theirs) + ours
     return path
 
 

@@ -84,7 +84,7 @@ class CosineProcess:
         return (alphas * self._start).sqrt().acos() * (2 / math.pi) * (1 + self.s) - self.s
 
     def shown(self, timesteps: Tensor) -> Tensor:
-        """The t that the denoiser is told, fp32: within the range of t in which ᾱ changes, as in the original code."""
+        """The t that the denoiser gets, fp32: within the range of t in which ᾱ changes, as in the original code."""
         first, last = self.times(torch.tensor([MOST, LEAST], dtype=torch.float64)).tolist()
         return (timesteps.float() / self.num_timesteps).clamp(first, last)
 

@@ -122,7 +122,7 @@ def test_the_time_is_read_in_fp32(family: Cascade) -> None:
     assert (ours - exact).norm() < 0.01 * exact.norm() < 0.3 * (theirs - exact).norm()
 
 
-def test_the_denoiser_is_told_the_clamped_time_and_no_picture(family: Cascade) -> None:
+def test_the_denoiser_gets_the_clamped_time_and_no_picture(family: Cascade) -> None:
     noised = torch.randn(2, 16, 24, 24, generator=torch.Generator().manual_seed(0))
     prompts = family.encode_prompts(["a red star", "a blue moon"])
     assert prompts.pooled_prompt_embeds is not None
