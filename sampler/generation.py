@@ -15,7 +15,7 @@ from artifact.artifact import Artifact
 from artifact.controlnet.files import controlnet_description
 from artifact.metadata import ArtifactDescription
 from families.errors import BaseModelError
-from families.family import Refiner, frozen_reader, refinable
+from families.family import Refiner, frozen_reader, limited_licence, refinable
 from families.loading.fingerprint import fingerprint
 from families.loading.sources import HUB_ID
 from families.registry import load_base_model
@@ -98,6 +98,8 @@ class Generation:
                 if base_model is not None or described is None:
                     raise
                 raise BaseModelError(f"{error} The LoRA says that it was trained on it: give base_model.") from error
+            if (licence := limited_licence(family)) is not None:
+                self._say(f"warning: {licence}")
             if (reader := frozen_reader(family)) is not None:
                 reader.read_ahead(prompts)
             self._sampler = Sampler(family.to(torch.device("cuda" if cuda else "cpu")))

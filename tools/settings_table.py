@@ -29,7 +29,8 @@ DEFAULTS_HEAD = """
 ## Defaults by family
 
 Used where you give nothing; `sd15` is SD1.x and SD2.x. A resolution of `null` is the one that the base was made for, a
-`timestep_bias` of `null` leaves the draws to the base's own noise.
+`timestep_bias` of `null` leaves the draws to the base's own noise, a `loss_weighting` of `null` is `min_snr`, and
+`uniform` for flow matching and zero terminal SNR.
 
 """
 

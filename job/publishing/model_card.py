@@ -12,6 +12,7 @@ from settings.record import Settings
 from settings.sections.publishing import PublishingSection
 
 DIFFUSERS_TAGS = ("text-to-image", "diffusers", "lora")
+ALL_TOOLS, COMFYUI = "ComfyUI, A1111, Forge, InvokeAI and diffusers", "ComfyUI"
 ALWAYS_TOLD = ("max_train_steps", "rank", "seed")
 LEFT_OUT = {"base_model", "base_config", *PublishingSection.model_fields}
 """Settings that the card mentions elsewhere."""
@@ -19,12 +20,18 @@ LEFT_OUT = {"base_model", "base_config", *PublishingSection.model_fields}
 
 @dataclass(frozen=True)
 class CardFacts:
-    """The facts of a training for the model card. `prompt`: of the samples. `settings`: shown values by name."""
+    """The facts of a training for the model card. `prompt`: of the samples. `settings`: shown values by name.
+
+    `in_diffusers`: whether diffusers and the web UIs have a reader for LoRAs of the base. `base_licence`: what the
+    base's weights are under, where that limits their use.
+    """
 
     base_model: str
     triggers: Sequence[str]
     prompt: str
     settings: Mapping[str, object]
+    in_diffusers: bool = True
+    base_licence: str | None = None
 
 
 def told_settings(config: Settings) -> dict[str, object]:
@@ -57,7 +64,7 @@ def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -
         *([f"Prompt: {_code(facts.prompt)}", ""] if samples else []),
         "## Use",
         "",
-        "`weights.safetensors` opens in ComfyUI, A1111, Forge, InvokeAI and diffusers as a LoRA; "
+        f"`weights.safetensors` opens in {ALL_TOOLS if facts.in_diffusers else COMFYUI} as a LoRA; "
         "`embeddings.safetensors`, where it is there, holds the words' embeddings for tools that take them as a file.",
         "",
         "## Training",
@@ -67,6 +74,7 @@ def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -
         *(f"| {name} | {_code(str(value))} |" for name, value in facts.settings.items()),
         "",
         f"Licence: {license}." if license else "No licence was stated.",
+        *(["", f"Licence of the base: {facts.base_licence}."] if facts.base_licence else []),
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n", ignore_metadata_errors=False))
 

@@ -2,11 +2,18 @@
 
 from collections.abc import Iterator
 
+import diffusers
+
 from families.lora_files import plain_prompt_argument
 from job.report.recipe import Recipe, Trained
 
 AS_IT_IS = ("lora", "rslora")
 ONTO_THE_BASE = "full"
+
+
+def has_pipeline(name: str) -> bool:
+    """Whether diffusers has a pipeline of this name, with a reader for its LoRAs."""
+    return hasattr(diffusers, name)
 
 
 def diffusers_recipe(trained: Trained, scale: float) -> Recipe:

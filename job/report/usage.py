@@ -1,8 +1,10 @@
 """Instructions for using the artifact in each tool, with the values of this training (docs/artifact.md)."""
 
 from job.controlnet.recipes import controlnet_recipes
-from job.report.diffusers_recipe import diffusers_recipe
+from job.report.diffusers_recipe import diffusers_recipe, has_pipeline
 from job.report.recipe import Recipe, Trained
+
+COMFYUI = "ComfyUI"
 
 
 def recipes(trained: Trained, scale: float) -> list[Recipe]:
@@ -18,16 +20,22 @@ def recipes(trained: Trained, scale: float) -> list[Recipe]:
             f"cog run -i prompt={_shell(prompt)} -i lora=@weights.safetensors\n\n# or without a container\n"
             f"python predict.py {_shell(prompt)} --weights weights.safetensors",
         ),
-        *(_by_embedding(trained, name, scale) if trained.encoders else _by_word(trained, name, scale)),
-        diffusers_recipe(trained, scale),
+        *_of_interfaces(trained, name, scale),
+        *([diffusers_recipe(trained, scale)] if has_pipeline(trained.pipeline) else []),
     ]
+
+
+def _of_interfaces(trained: Trained, name: str, scale: float) -> list[Recipe]:
+    """Return the recipes for ComfyUI and, where diffusers has the base's pipeline, for A1111 and Forge."""
+    found = _by_embedding(trained, name, scale) if trained.encoders else _by_word(trained, name, scale)
+    return found if has_pipeline(trained.pipeline) else [each for each in found if each.tool == COMFYUI]
 
 
 def _by_word(trained: Trained, name: str, scale: float) -> list[Recipe]:
     """Return the recipes for a trigger that is a plain word, or an existing token of the base."""
     return [
         Recipe(
-            "ComfyUI",
+            COMFYUI,
             f"weights.safetensors goes to models/loras/{name}.safetensors. Node: Load LoRA, strength_model {scale:g}.",
             trained.prompt,
         ),
@@ -44,7 +52,7 @@ def _by_embedding(trained: Trained, name: str, scale: float) -> list[Recipe]:
     trigger, prompt = trained.triggers[0] if trained.triggers else "TOK", trained.prompt
     return [
         Recipe(
-            "ComfyUI",
+            COMFYUI,
             f"weights.safetensors goes to models/loras/{name}.safetensors, embeddings.safetensors to "
             f"models/embeddings/{name}.safetensors. Node: Load LoRA, strength_model {scale:g}, strength_clip 0.",
             prompt.replace(trigger, f"embedding:{name}"),

@@ -4,6 +4,7 @@ from collections.abc import Generator
 
 import torch
 
+from families.family import limited_licence
 from families.loading.fingerprint import fingerprint
 from job.evaluating import evaluation_encoders
 from job.progress import Progress
@@ -37,6 +38,8 @@ def load(job: Job) -> Generator[Progress, None, None]:
         require_same_processes(job.state, job.processes.share.count)
         if not next(job.family.denoiser.parameters()).is_meta:  # else when its weights are there, before the first step
             require_same_base(job.state, fingerprint(job.family.denoiser))
+    if (licence := limited_licence(job.family)) is not None:
+        yield job.progress(licence, warning=True)
     for note in (*job.family.training_notes, *trigger_notes(config.preparation, job.family)):
         yield job.progress(note, warning=True)
     if config.is_controlnet:

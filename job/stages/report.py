@@ -3,9 +3,11 @@
 from collections.abc import Generator
 from dataclasses import replace
 
+from families.family import limited_licence
 from job.progress import Progress
 from job.publishing.hub import publish
 from job.publishing.model_card import CardFacts, told_settings
+from job.report.diffusers_recipe import has_pipeline
 from job.report.page import write_page
 from job.report.summary import BaseUsed, write_report
 from job.stage import Job
@@ -31,7 +33,10 @@ def report(job: Job) -> Generator[Progress, None, None]:
     yield replace(job.progress(f"the report: {page}"), phases=job.phases.seconds)
     job.processes.end()
     if config.push_to_hub is not None:
-        facts = CardFacts(config.base_model, list(job.training.triggers), job.samples.prompt, told_settings(config))
+        facts = CardFacts(
+            config.base_model, list(job.training.triggers), job.samples.prompt, told_settings(config),
+            has_pipeline(_base_used(job).pipeline), limited_licence(job.family),
+        )  # fmt: skip
         yield job.progress(f"published: {publish(config.publishing, output, facts)}")
 
 

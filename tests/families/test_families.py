@@ -8,7 +8,7 @@ import torch
 from artifact.artifact import Artifact
 from artifact.names.kohya import file_names
 from families.errors import BaseModelError
-from families.family import ModelFamily, SizeConditioning
+from families.family import ModelFamily, SizeConditioning, limited_licence
 from families.loading.fingerprint import fingerprint
 from families.noise.cosine_process import CosineProcess
 from families.noise.diffusion_process import DiffusionProcess
@@ -141,6 +141,7 @@ def test_a_training_end_to_end(kind: str, tiny_folders: dict[str, Path], tmp_pat
     assert artifact.description is not None
     assert (artifact.description.family, artifact.description.prediction_type) == (family.name, FACTS[kind][2])
     assert set(artifact.tokens) == set(FACTS[kind][3])
+    assert (limited_licence(family) in [event.message for event in events]) == (kind == "cascade")
     path, name = NAMES[family.name]
     assert name in artifact.layers and file_names(family)[path] == name
     assert not any(idle in path for path in artifact.layers for idle in family.idle_modules)

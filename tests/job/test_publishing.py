@@ -1,6 +1,7 @@
 """Publishing to a server that stands in for the hub; nothing of it may cost the artifact or tell the token."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,15 @@ def test_no_path_of_this_machine_is_published() -> None:
     on_hub = CONFIG.model_copy(update={"base_model": "stabilityai/stable-diffusion-xl-base-1.0"})
     assert "base_model: stabilityai/stable-diffusion-xl-base-1.0" in model_card(facts(on_hub), None, [])
     assert "No licence was stated." in model_card(facts(on_hub), None, [])
+
+
+def test_the_card_has_the_bases_licence_and_the_tools_that_open_it() -> None:
+    card = model_card(facts(CONFIG), "mit", [])
+    assert "Licence of the base" not in card and "ComfyUI, A1111, Forge, InvokeAI and diffusers as a LoRA" in card
+    limited = replace(facts(CONFIG), in_diffusers=False, base_licence="non-commercial use only")
+    card = model_card(limited, "mit", [])
+    assert "Licence: mit." in card and "Licence of the base: non-commercial use only." in card
+    assert "opens in ComfyUI as a LoRA" in card
 
 
 def test_a_push_that_fails_is_an_error_and_the_artifact_stays(hub: PublishingHub, output: OutputFolder) -> None:

@@ -67,6 +67,12 @@ def test_recipes_hold_prompt_scale_and_trigger() -> None:
     compile(by_tool["diffusers"].text, "recipe", "exec")
 
 
+def test_only_tools_that_open_the_file_have_a_recipe() -> None:
+    """diffusers has no reader for LoRAs of a prior, nor have A1111 and Forge."""
+    trained = Trained("base/model", "StableCascadePipeline", ["clip_g"], "lora", ["TOK"], "TOK's hat")
+    assert [recipe.tool for recipe in recipes(trained, 0.8)] == ["Cog", "ComfyUI"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_all_is_shown_without_complaint(browser: Browser, page: Path, width: int, scheme: str) -> None:

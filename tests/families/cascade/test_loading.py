@@ -18,6 +18,7 @@ from families.family import limited_licence
 from families.loading.allowed import VARIABLE
 from families.loading.fingerprint import fingerprint
 from families.registry import load_base_model
+from sampler.generation import Generation
 from tests.families.test_family_files import predict
 from tests.tiny_cascade import write_cascade
 from tests.tiny_models import opened
@@ -146,5 +147,9 @@ def test_stages_b_and_a_are_no_base(tmp_path: Path) -> None:
         load_base_model(str(tmp_path), torch.float32)
 
 
-def test_its_licence_is_known(folder: Path) -> None:
-    assert "Non-Commercial" in str(limited_licence(opened(folder)))
+def test_the_predictor_warns_of_its_licence_once(folder: Path) -> None:
+    said: list[str] = []
+    generation = Generation(say=said.append)
+    families = [generation.prepare(None, str(folder)).family for _ in range(2)]
+    assert families[0] is families[1] and limited_licence(families[0]) is not None
+    assert [line for line in said if "Non-Commercial" in line] == [f"warning: {limited_licence(families[0])}"]
