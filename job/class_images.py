@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from families.family import ModelFamily
+from families.precision.stored_blocks import Storage, place
 from job.progress import Progress, stage_progress
 from preprocess.captions.trigger import class_template
-from preprocess.dataset import are_prepared
 from preprocess.progress import StageProgress
 from sampler.sampler import Sampler, SampleRequest
 from settings.preparation import DataConfig
@@ -58,22 +58,17 @@ def class_prompts(class_prompt: str | None, preparation: DataConfig) -> list[str
 def with_class_images(
     settings: ClassImageSettings,
     preparation: DataConfig,
-    sources: Sequence[str | Path],
     family: ModelFamily,
+    storage: Storage,
     device: torch.device,
     folder: Path,
     fraction: float,
 ) -> Generator[Progress, None, DataConfig]:
     """Generate class images into `folder`, and return `preparation` with the folder as its preservation set.
 
-    `fraction`: of the job. The base is moved to the CPU afterwards, since a captioner may need the memory. For a
-    prepared dataset nothing is generated, with a warning.
+    `fraction`: of the job. The base is moved to the CPU afterwards, since a captioner may need the memory.
     """
-    if are_prepared(sources):
-        late = f"num_class_images has no effect: {sources[0]} is prepared already. Prepare it anew to change it"
-        yield Progress(late, fraction, warning=True)
-        return preparation
-    family.to(device)
+    place(family, storage, device)
     yield from draw_class_images(settings, Sampler(family), folder, fraction)
     family.to(torch.device("cpu"))
     return preparation.model_copy(update={"preservation_data": folder})

@@ -27,7 +27,7 @@ MAY_CHANGE = (
     "evaluation_scales", "evaluation_checkpoints", "evaluation_samples", "evaluation_prompts", "unrelated_prompts",
     "evaluation_clip", "evaluation_dino", "evaluation_face_model",
     # where things lie
-    "shard_base", "latent_cache", "compile_cache", "num_workers",
+    "shard_base", "offload", "latent_cache", "compile_cache", "num_workers",
 )  # fmt: skip
 """Settings that do not change what a step does."""
 

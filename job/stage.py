@@ -13,6 +13,7 @@ from torch import Tensor
 from artifact.artifact import Artifact
 from evaluation.scores import Encoders
 from families.family import ModelFamily
+from families.precision.stored_blocks import AS_LOADED, Storage
 from job.output_folder import OutputFolder
 from job.phases import PhaseClock
 from job.progress import Progress
@@ -55,6 +56,8 @@ class Job:
     initial: InitialWeights | None = None
     """What the training starts from; `load` fills it where the settings name a file."""
     encoders: Encoders | None = field(init=False)  # load
+    storage: Storage = AS_LOADED
+    """How the denoiser's weights lie; `prepare` or `cache` choose it."""
     dataset: PreparedDataset = field(init=False)  # prepare
     examples: list[CachedExample] = field(init=False)  # cache
     probe: Probe = field(init=False)  # preview

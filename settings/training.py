@@ -26,7 +26,7 @@ WITHOUT_CONTROLNET = (
 MOST_TOKENS = 1000
 """Largest number of new tokens in each text encoder that an artifact can store."""
 
-SHARDABLE = ("lora", "rslora", "none")
+BASE_LEFT_ALONE = ("lora", "rslora", "none")
 """Adapters that need a base weight only in its own layer's forward pass, neither training nor reading it elsewhere."""
 
 
@@ -50,6 +50,7 @@ class TrainingConfig(ComposedSections):
             _compile_rule,
             _checkpointing_rule,
             _sharding_rule,
+            _storage_rule,
         ):
             rule(self)
         return self
@@ -239,13 +240,27 @@ def _checkpointing_rule(config: TrainingConfig) -> None:
 def _sharding_rule(config: TrainingConfig) -> None:
     if not config.shard_base:
         return
-    if config.adapter not in SHARDABLE:
+    if config.adapter not in BASE_LEFT_ALONE:
         raise ValueError(
             f"shard_base: adapter {config.adapter} reads or changes whole weights of the base; choose lora or rslora, "
             "or leave shard_base out (accelerate launch --multi_gpu)"
         )
     if config.compile != "never":
         raise ValueError("shard_base: blocks are gathered as they are run, and cannot be compiled; set compile: never")
+
+
+def _storage_rule(config: TrainingConfig) -> None:
+    stored = config.base_precision in ("fp8", "int8", "nf4")
+    asked = f"base_precision: {config.base_precision}" if stored else "offload: always"
+    if not stored and config.offload != "always":
+        return
+    if config.adapter not in BASE_LEFT_ALONE:
+        raise ValueError(
+            f"{asked}: adapter {config.adapter} reads or changes whole weights of the base; choose lora or rslora, or "
+            "leave it out"
+        )
+    if config.shard_base:
+        raise ValueError(f"{asked} does not go with shard_base, which distributes the weights as they are loaded")
 
 
 def _differs(config: TrainingConfig, name: str) -> bool:

@@ -1,14 +1,18 @@
 """Predicts whether a training fits into a GPU, before the denoiser's weights are loaded."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 
 from families.family import ModelFamily, PromptFeatures, SizeConditioning
+from families.precision.formats import PrecisionOfBase
+from families.precision.stored_blocks import AS_LOADED, Storage
 from settings.record import ConfigError
 from settings.sections.adapter import AdapterSection
 from settings.sections.speed import SpeedSection
+from settings.training import BASE_LEFT_ALONE
 from trainer.adapters.kinds import KINDS
 from trainer.adapters.targets import denoiser_targets
 from trainer.execution.peak_memory import EmptyAdapter, StepMemory, step_memory
@@ -18,6 +22,11 @@ USABLE = 0.85
 """Share of the free memory that a prediction may take: the allocator's blocks are larger than their tensors, kernels
 need room of their own, and the tokens' pass through the text encoders is not counted. On an H200 SDXL took 1.12 to 1.2
 times what is predicted (docs/performance.md)."""
+
+
+FEWER_BITS: tuple[PrecisionOfBase, ...] = ("int8", "nf4")
+"""What `base_precision: auto` tries where bf16 does not fit. int8 is as small as fp8, and rounds less: 0.7 % of a
+normal weight's norm, fp8 2.6 %, nf4 9 % (`tests/families/precision/test_formats.py`)."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +39,22 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """How a step can be run. `images`: of a micro-batch."""
+
+    images: int
+    checkpointing: bool
+    storage: Storage = AS_LOADED
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
-    """`step`: predicted. `beside`: bytes of text encoders that stay on the device. `checkpointing`: whether gradient
-    checkpointing is needed from the start. `images`: of a micro-batch that fits."""
+    """`step`: predicted. `beside`: bytes of text encoders that stay on the device. `choice`: what it is predicted
+    for."""
 
     step: StepMemory
     beside: int
-    checkpointing: bool
-    images: int
+    choice: Choice
 
     @property
     def peak(self) -> int:
@@ -49,61 +66,101 @@ class MemoryPlan:
         return self.peak <= USABLE * free_bytes
 
     def __str__(self) -> str:
-        notes = f", {self.images} image{'s' if self.images > 1 else ''} at once"
-        notes += ", with gradient checkpointing" if self.checkpointing else ""
+        images, storage = self.choice.images, self.choice.storage
+        stored = "" if storage.precision == "bf16" else f" in {storage.precision}"
+        notes = f", {images} image{'s' if images > 1 else ''} at once"
+        notes += ", with gradient checkpointing" if self.choice.checkpointing else ""
+        notes += ", the blocks' weights in main memory (slow)" if storage.offloaded else ""
         return (
-            f"memory: {self.peak / GB:.1f} GB at the peak ({self.step.weights / GB:.1f} GB of base weights, "
+            f"memory: {self.peak / GB:.1f} GB at the peak ({self.step.weights / GB:.1f} GB of base weights{stored}, "
             f"{self.step.trained / GB:.2f} GB for what is trained{notes})"
         )
 
 
-def predicted(family: ModelFamily, adapters: AdapterSection, work: Workload, *, checkpointing: bool) -> MemoryPlan:
-    """Count one step of an adapter on the bare base. `family`: its denoiser may be on the meta device."""
+def predicted(family: ModelFamily, adapters: AdapterSection, work: Workload, choice: Choice) -> MemoryPlan:
+    """Count one step of an adapter on the bare base. `family`: its denoiser may be on the meta device. `work`: its
+    number of images gives way to the choice's."""
     adapter = EmptyAdapter(adapters.adapter, adapters.rank, adapters.resolved_alpha, denoiser_targets(family, adapters))
     channels, height, width = _latent_shape(family, work.side)
-    features = work.features
+    features, images = work.features, choice.images
     if bool(features.mask.all()):
         features = replace(features, prompt_mask=None)  # where nothing is computed, no mask can be read
-    sizes = [SizeConditioning((work.side, work.side), (0, 0), (work.side, work.side))] * work.images
+    sizes = [SizeConditioning((work.side, work.side), (0, 0), (work.side, work.side))] * images
 
     def run(denoiser: torch.nn.Module) -> torch.Tensor:
         stand_in = copy.copy(family)
         stand_in.denoiser = denoiser
-        noised = torch.zeros(work.images, channels, height, width)
-        timesteps = family.noise_process.timesteps_at(torch.full((work.images,), 0.5), noised.shape)
-        return stand_in.denoise(noised, timesteps, PromptFeatures.joined([features] * work.images), sizes)
+        noised = torch.zeros(images, channels, height, width)
+        timesteps = family.noise_process.timesteps_at(torch.full((images,), 0.5), noised.shape)
+        return stand_in.denoise(noised, timesteps, PromptFeatures.joined([features] * images), sizes)
 
-    step = step_memory(family.denoiser, adapter, run, checkpointing=checkpointing)
+    checkpointing, storage = choice.checkpointing, choice.storage
+    step = step_memory(family.denoiser, adapter, run, checkpointing=checkpointing, storage=storage)
     beside = sum(parameter.nbytes for encoder in family.text_encoders for parameter in encoder.parameters())
-    return MemoryPlan(step, beside, checkpointing, work.images)
+    return MemoryPlan(step, beside, choice)
 
 
 def plan(
     family: ModelFamily, adapters: AdapterSection, speed: SpeedSection, work: Workload, free_bytes: int
 ) -> MemoryPlan | None:
-    """Return the first that fits: as asked, with gradient checkpointing if it is allowed, image by image; else the
-    smallest.
+    """Return the first of `choices` that fits; else the smallest.
 
     Returns None where it cannot be predicted: without an adapter of peft's, and where the base is sharded. Raises
-    ConfigError where the base's weights alone are more than `free_bytes`.
+    ConfigError where the base's weights alone are more than `free_bytes`, however they may be stored.
     """
     if adapters.adapter not in KINDS or speed.shard_base:
         return None
-    choices = [(work.images, speed.gradient_checkpointing == "always")]
-    if speed.gradient_checkpointing == "auto":
-        choices.append((work.images, True))
-    if work.images > 1:
-        choices.append((1, choices[-1][1]))
-    for images, checkpointing in choices:
-        found = predicted(family, adapters, replace(work, images=images), checkpointing=checkpointing)
-        if found.step.weights > free_bytes:
-            raise ConfigError(
-                f"base_model: its weights take {found.step.weights / GB:.1f} GB, and {free_bytes / GB:.1f} GB are free "
-                "on the GPU. Train on a smaller base, on a larger GPU, or on several with shard_base: true."
-            )
+    found: MemoryPlan | None = None
+    for choice in choices(adapters, speed, work.images):
+        if found is not None and found.choice.storage == choice.storage and found.step.weights > free_bytes:
+            continue  # nor with fewer images
+        found = predicted(family, adapters, work, choice)
         if found.fits(free_bytes):
-            break
+            return found
+    assert found is not None
+    if found.step.weights > free_bytes:
+        raise ConfigError(
+            f"base_model: its weights take {found.step.weights / GB:.1f} GB, and {free_bytes / GB:.1f} GB are free on "
+            f"the GPU. {remedies(adapters, speed, found)}"
+        )
     return found
+
+
+def choices(adapters: AdapterSection, speed: SpeedSection, images: int) -> Iterator[Choice]:
+    """What is tried, the best first: for each way to store the weights as asked, with gradient checkpointing if it is
+    allowed, image by image."""
+    ways = [(images, speed.gradient_checkpointing == "always")]
+    if speed.gradient_checkpointing == "auto":
+        ways.append((images, True))
+    if images > 1:
+        ways.append((1, ways[-1][1]))
+    for storage in _storages(adapters, speed):
+        yield from (Choice(count, checkpointing, storage) for count, checkpointing in ways)
+
+
+def remedies(adapters: AdapterSection, speed: SpeedSection, found: MemoryPlan) -> str:
+    """What to change where a plan does not fit."""
+    stored, alone = found.choice.storage, adapters.adapter in BASE_LEFT_ALONE
+    changes = {
+        "gradient_checkpointing: auto": speed.gradient_checkpointing == "never",
+        "base_precision: nf4": alone and stored.precision != "nf4",
+        "offload: auto": alone and speed.offload == "never",
+        "a smaller resolution or rank": found.step.weights < found.peak / 2,
+        "adapter: lora": not alone,
+    }
+    said = ", ".join(change for change, helps in changes.items() if helps)
+    return f"{f'Set {said}, or t' if said else 'T'}rain a smaller base, or on a larger GPU"
+
+
+def _storages(adapters: AdapterSection, speed: SpeedSection) -> Iterator[Storage]:
+    """Fewer bits only where the setting is open, and main memory only with the fewest."""
+    open_bits = speed.base_precision == "auto" and adapters.adapter in BASE_LEFT_ALONE
+    asked: PrecisionOfBase = "bf16" if speed.base_precision == "auto" else speed.base_precision
+    precisions = ("bf16", *FEWER_BITS) if open_bits else (asked,)
+    if speed.offload != "always":
+        yield from (Storage(precision) for precision in precisions)
+    if speed.offload != "never" and adapters.adapter in BASE_LEFT_ALONE:
+        yield Storage(precisions[-1] if speed.offload == "auto" else asked, offloaded=True)
 
 
 def _latent_shape(family: ModelFamily, side: int) -> tuple[int, int, int]:

@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 import torch
 
 from families.family import frozen_reader
+from families.precision.stored_blocks import place
 from job.known_prompts import known_prompts
 from job.progress import Progress, stage_progress
 from job.stage import Job
@@ -19,7 +20,7 @@ def cache(job: Job) -> Generator[Progress, None, None]:
     """Set `examples` and `base`. Afterwards the weights are on their devices."""
     for count in reading_ahead(job):
         yield job.progress(f"reading {count} prompts")
-    yield from memory_plan(job)
+    yield from memory_plan(job, len(job.dataset.examples))
     place = put_on_device(job)
     yield job.progress(f"caching the latents of {count_views(job.dataset.examples)} pictures in {place}")
     first, last = job.span
@@ -42,11 +43,14 @@ def reading_ahead(job: Job) -> Iterator[int]:
 
 
 def put_on_device(job: Job) -> LatentPlace:
-    """Move the base to its device, or this rank's shard of it. Returns where the latents are kept."""
+    """Move the base to its device, stored as the main process says, or this rank's shard of it.
+
+    Returns where the latents are kept.
+    """
     if job.config.shard_base:  # every rank takes its shard from the whole base
         job.family.to(torch.device("cpu"))
     job.base = place_base(job.config.shard_base, job.family, job.processes)
-    job.family.to(job.device)
+    place(job.family, job.processes.broadcast(job.storage), job.device)
     return latent_place(job.config.latent_cache, job.dataset, job.family, job.processes)
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Generator
 from pathlib import Path
 
+from families.family import frozen_reader
 from job.class_images import ClassImageSettings, with_class_images
 from job.progress import Progress, relay_preparation
 from job.stage import Job
+from job.stages.memory import USUAL_BATCH, memory_plan
 from preprocess.dataset import PreparedDataset, are_prepared, is_prepared
 from preprocess.gallery.page import write_gallery
 from preprocess.prepare import preparing
@@ -45,9 +47,17 @@ def _with_class_images(job: Job) -> Generator[Progress, None, DataConfig]:
     config, settings = job.config, job.config.preparation
     if config.num_class_images == 0 or job.state is not None:
         return settings
+    if are_prepared(job.sources):
+        late = f"num_class_images has no effect: {job.sources[0]} is prepared already. Prepare it anew to change it"
+        yield job.progress(late, warning=True)
+        return settings
     drawn = ClassImageSettings.of(config.class_images, config.validation, settings, job.side)
+    if (reader := frozen_reader(job.family)) is not None:
+        reader.read_ahead([*drawn.prompts, ""])
+    yield from memory_plan(job, USUAL_BATCH)
     folder = job.output.class_images
-    return (yield from with_class_images(drawn, settings, job.sources, job.family, job.device, folder, job.span[0]))
+    drawing = with_class_images(drawn, settings, job.family, job.storage, job.device, folder, job.span[0])
+    return (yield from drawing)
 
 
 def _dataset(job: Job, settings: DataConfig) -> Generator[Progress, None, PreparedDataset]:

@@ -84,7 +84,7 @@ def verify(
     Raises VerificationFailed when the base was altered, a layer or token is missing or differs, a value is not finite,
     or the file's effect is another than the trained model's; and ArtifactError when the file cannot be read or placed.
     """
-    noise = NOISE[next(family.denoiser.parameters()).dtype] * base.norm().item()
+    noise = NOISE[family.denoiser.dtype] * base.norm().item()
     altered = (probe.predict(family, {}) - base).norm().item()
     file = Artifact.read(path)
     sampler = Sampler(family)

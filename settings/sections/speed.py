@@ -9,6 +9,7 @@ from settings.callers import Open, Operator
 from settings.record import Settings
 
 LatentCacheName = Literal["auto", "memory", "disk"]
+BasePrecisionName = Literal["auto", "bf16", "fp8", "int8", "nf4"]
 AttentionName = Literal["auto", "flash", "efficient", "cudnn", "math", "xformers"]
 
 
@@ -43,6 +44,18 @@ class SpeedSection(Settings):
         "auto",
         description="Compute the denoiser's activations again in the backward pass instead of keeping them: less "
         "memory, more time; auto: when not even one image fits",
+    )
+
+    base_precision: Open[BasePrecisionName] = Field(
+        "auto",
+        description="How the frozen weights of the denoiser's blocks are stored: bf16 (as they are loaded), fp8 or "
+        "int8 (half of it) or nf4 (a quarter), for lora, rslora and none; auto: on a GPU the first of bf16, int8, nf4 "
+        "that fits",
+    )
+    offload: Open[Literal["never", "auto", "always"]] = Field(
+        "auto",
+        description="Keep these weights in main memory and copy each to the GPU when it is used, which is slow; auto: "
+        "when they fit in no other way",
     )
 
     latent_cache: Open[LatentCacheName] = Field(

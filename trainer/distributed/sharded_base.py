@@ -15,9 +15,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from families.family import ModelFamily
+from families.parts.blocks import repeated_blocks
 from settings.record import ConfigError
 from trainer.distributed.processes import Processes
-from trainer.execution.compiled_blocks import repeated_blocks
 
 END = -1
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from families.parts.blocks import repeated_blocks
 from settings.sections.speed import SpeedSection
 from trainer.data.batches import LatentBatch
 from trainer.execution.accumulation import AroundGradientSource, Backward, GradientSource
@@ -52,15 +53,6 @@ class CompiledBlocks:
     def _switch(self, calls: Sequence[Any]) -> None:
         for block, call in zip(self._blocks, calls, strict=True):
             block._compiled_call_impl = call
-
-
-def repeated_blocks(denoiser: Any) -> Iterator[nn.Module]:
-    """Yield the blocks that diffusers lists as repeated. Raises ValueError when there are none."""
-    names = denoiser._repeated_blocks or [name for name in denoiser._no_split_modules or () if "Transformer" in name]
-    blocks = [module for module in denoiser.modules() if type(module).__name__ in names]
-    if not blocks:
-        raise ValueError(f"{type(denoiser).__name__} has no repeated blocks")
-    yield from blocks
 
 
 def compiles(speed: SpeedSection, device: torch.device) -> bool:

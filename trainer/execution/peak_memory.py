@@ -13,6 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from families.precision.stored_blocks import AS_LOADED, Storage, store_blocks
+from families.precision.stored_linear import StoredLinear
 from trainer.adapters.base_precision import compute_in_base_precision
 from trainer.adapters.kind import ADAPTER
 from trainer.adapters.kinds import KINDS, MODULES
@@ -22,7 +24,8 @@ Pass = Callable[[nn.Module], Tensor]
 
 
 class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of all tensor storages that are alive: those of `watch`, and those that operations return.
+    """Counts the bytes of all tensor storages that are alive: those of `watch`, and those that operations return, but
+    not those of `ignore`.
 
     `live`: now. `peak`: the most at once.
     """
@@ -43,6 +46,10 @@ class PeakMemory(TorchDispatchMode):
         self.peak = max(self.peak, self.live)
         weakref.finalize(storage, self._freed, key)
 
+    def ignore(self, tensor: Tensor) -> None:
+        """Do not count the tensor's storage, nor views of it."""
+        self._sizes[tensor.untyped_storage()._cdata] = 0
+
     def _freed(self, key: int) -> None:
         self.live -= self._sizes.pop(key)
 
@@ -56,8 +63,8 @@ class PeakMemory(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes of a training step. `weights`: of the denoiser. `trained`: of the adapter, its gradients and the two
-    moments of AdamW. `peak`: the most at once, weights, adapter and optimizer included."""
+    """Bytes of a training step on the device. `weights`: of the denoiser. `trained`: of the adapter, its gradients and
+    the two moments of AdamW. `peak`: the most at once, weights, adapter and optimizer included."""
 
     weights: int
     trained: int
@@ -74,19 +81,28 @@ class EmptyAdapter:
     paths: Sequence[str]
 
 
-def step_memory(denoiser: Any, adapter: EmptyAdapter, run: Pass, *, checkpointing: bool) -> StepMemory:
+def step_memory(
+    denoiser: Any, adapter: EmptyAdapter, run: Pass, *, checkpointing: bool, storage: Storage = AS_LOADED
+) -> StepMemory:
     """Count a forward and a backward pass of `run` with a copy of `denoiser` that has no values.
 
     `denoiser`: diffusers' model without adapters, its weights anywhere, the meta device included. `checkpointing`:
-    with gradient checkpointing.
+    with gradient checkpointing. `storage`: of the copy's weights; of what is offloaded, the largest is
+    on the device at a time.
     """
-    empty = _with_adapter(_empty_copy(denoiser), adapter)
+    empty = _empty_copy(denoiser)
+    if not storage.is_plain:
+        store_blocks(empty, Storage(storage.precision), torch.device("meta"))
+    empty = _with_adapter(empty, adapter)
     if checkpointing:
         empty.enable_gradient_checkpointing()
     with FakeTensorMode(allow_non_fake_inputs=True):
         _fill(empty)
         memory = PeakMemory()
-        parameters = list(empty.parameters())
+        elsewhere = _stored(empty) if storage.offloaded else set()
+        parameters = [parameter for parameter in empty.parameters() if parameter not in elsewhere]
+        for parameter in elsewhere:
+            memory.ignore(parameter)
         for parameter in parameters:
             memory.watch(parameter)
         with memory:
@@ -96,18 +112,23 @@ def step_memory(denoiser: Any, adapter: EmptyAdapter, run: Pass, *, checkpointin
     return StepMemory(
         weights=sum(parameter.nbytes for parameter in parameters if not parameter.requires_grad),
         trained=2 * trained + moments,
-        peak=memory.peak + moments,
+        peak=memory.peak + moments + max((parameter.nbytes for parameter in elsewhere), default=0),
     )
 
 
 def _empty_copy(denoiser: Any) -> Any:
-    """The same model on the meta device, in the same dtypes, frozen, in training mode."""
+    """The same model on the meta device, in the same dtypes, frozen, in training mode; weights as they were loaded."""
     with init_empty_weights():
         empty = type(denoiser).from_config(denoiser.config)
     dtypes = {name: parameter.dtype for name, parameter in denoiser.named_parameters()}
     for name, parameter in empty.named_parameters():
-        parameter.data = parameter.data.to(dtypes[name])
+        parameter.data = parameter.data.to(dtypes.get(name, denoiser.dtype))
     return empty.train().requires_grad_(False)
+
+
+def _stored(empty: nn.Module) -> set[nn.Parameter]:
+    """What layers that are stored otherwise have in place of their weights."""
+    return {each for module in empty.modules() if isinstance(module, StoredLinear) for each in module.stored}
 
 
 def _with_adapter(empty: Any, adapter: EmptyAdapter) -> Any:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from families.family import ModelFamily
+from families.parts.blocks import repeated_blocks
 from families.registry import load_base_model
 from job.verification.verify import Probe
 from preprocess.dataset import PreparedDataset
@@ -26,7 +27,6 @@ from tests.families.golden_curves import cached_examples, curve_config
 from trainer.distributed.processes import Processes, start
 from trainer.distributed.sharded_base import Base, place_base
 from trainer.distributed.synchronized_steps import synchronized_steps
-from trainer.execution.compiled_blocks import repeated_blocks
 from trainer.resolution import resolve
 from trainer.training import build_training
 

@@ -10,6 +10,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from families.family import ModelFamily
+from families.parts.blocks import repeated_blocks
 from families.registry import load_base_model
 from settings.record import ConfigError
 from settings.training import build_config
@@ -21,7 +22,6 @@ from trainer.execution.compiled_blocks import (
     STEPS_TO_MEASURE,
     CompiledBlocks,
     CompiledSteps,
-    repeated_blocks,
 )
 
 Shapes = tuple[tuple[int, int], ...]

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from families.family import ModelFamily, SizeConditioning
+from families.precision.stored_blocks import Storage, place
+from families.precision.stored_linear import StoredLinear
 from families.registry import load_base_model
 from settings.record import ConfigError
 from settings.training import build_config
@@ -13,7 +15,7 @@ from tests.tiny_models import TINY_MODELS, load_tiny
 from trainer.adapters.peft_adapter import PeftAdapter
 from trainer.adapters.targets import denoiser_targets
 from trainer.execution.peak_memory import PeakMemory, StepMemory
-from trainer.memory_plan import MemoryPlan, Workload, plan, predicted
+from trainer.memory_plan import Choice, MemoryPlan, Workload, plan, predicted, remedies
 
 IMAGES = 2
 SLOW = pytest.mark.slow
@@ -51,7 +53,7 @@ def counted(family: ModelFamily, work: Workload, *, checkpointing: bool) -> int:
 def test_a_real_step_takes_what_was_predicted(kind: str, checkpointing: bool, tmp_path: Path) -> None:
     family = load_base_model(str(TINY_MODELS[kind](tmp_path)), torch.float32)
     work = workload(family)
-    found = predicted(family, CONFIG.adapters, work, checkpointing=checkpointing)
+    found = predicted(family, CONFIG.adapters, work, Choice(IMAGES, checkpointing))
     assert next(iter(family.denoiser.parameters())).is_meta == (
         kind in ("flux1", "flux2", "z-image")
     )  # nothing was loaded for it
@@ -64,49 +66,104 @@ def test_a_real_step_takes_what_was_predicted(kind: str, checkpointing: bool, tm
 def test_checkpointing_saves_memory_and_images_take_it(tmp_path: Path) -> None:
     family = load_tiny("sdxl", tmp_path)
     work = workload(family)
-    plain, checkpointed = (predicted(family, CONFIG.adapters, work, checkpointing=on) for on in (False, True))
-    one = predicted(family, CONFIG.adapters, Workload(1, work.side, work.features), checkpointing=False)
+    plain, checkpointed = (predicted(family, CONFIG.adapters, work, Choice(IMAGES, on)) for on in (False, True))
+    one = predicted(family, CONFIG.adapters, work, Choice(1, False))
     assert checkpointed.peak < plain.peak and one.peak < plain.peak
     assert plain.step.weights == checkpointed.step.weights == sum(p.nbytes for p in family.denoiser.parameters())
 
 
+@pytest.mark.parametrize(
+    "storage",
+    [
+        pytest.param(Storage("int8"), marks=SLOW),
+        Storage("nf4"),
+        pytest.param(Storage("bf16", offloaded=True), marks=SLOW),
+    ],
+    ids=str,
+)
+def test_a_base_in_fewer_bits_takes_what_was_predicted(storage: Storage, tmp_path: Path) -> None:
+    family = load_base_model(str(TINY_MODELS["flux1"](tmp_path)), torch.bfloat16)
+    work = workload(family)
+    plain, found = (
+        predicted(family, CONFIG.adapters, work, Choice(IMAGES, True, each)) for each in (Storage(), storage)
+    )
+    assert found.step.weights < 0.7 * plain.step.weights
+    place(family, storage, torch.device("cpu"))
+    again = predicted(family, CONFIG.adapters, work, Choice(IMAGES, True, storage))  # as after class images
+    assert again == found
+    elsewhere = 0
+    if storage.offloaded:
+        layers = [module for module in family.denoiser.modules() if isinstance(module, StoredLinear)]
+        elsewhere = sum(stored.nbytes for layer in layers for stored in layer.stored)
+    real = counted(family, work, checkpointing=True) - elsewhere
+    assert found.step.peak - found.step.trained // 2 == pytest.approx(real, rel=0.02)
+
+
 class TestChoice:
-    """Predictions are given here: (images, checkpointing) → bytes."""
+    """Predictions are given here: (images, checkpointing) → bytes, and weights by how they are stored."""
 
     @pytest.fixture(autouse=True)
     def given(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        needs = {(4, False): 900, (4, True): 500, (1, True): 300, (1, False): 400}
+        needs = {(4, False): 700, (4, True): 300, (1, True): 100, (1, False): 200}
+        weights = {Storage("bf16"): 200, Storage("int8"): 100, Storage("nf4"): 50}
 
-        def give(_: object, __: object, work: Workload, *, checkpointing: bool) -> MemoryPlan:
-            step = StepMemory(weights=200, trained=10, peak=needs[work.images, checkpointing])
-            return MemoryPlan(step, 0, checkpointing, work.images)
+        def give(_: object, __: object, ___: object, choice: Choice) -> MemoryPlan:
+            weight = weights.get(choice.storage, 10)
+            step = StepMemory(weights=weight, trained=10, peak=weight + needs[choice.images, choice.checkpointing])
+            return MemoryPlan(step, 0, choice)
 
         monkeypatch.setattr("trainer.memory_plan.predicted", give)
 
     @pytest.mark.parametrize(
-        ("setting", "free", "chosen"),
+        ("settings", "free", "chosen"),
         [
-            ("auto", 1100, (4, False)),
-            ("auto", 800, (4, True)),
-            ("auto", 400, (1, True)),
-            ("never", 800, (1, False)),
-            ("always", 1100, (4, True)),
+            ({}, 1100, Choice(4, False)),
+            ({}, 800, Choice(4, True)),
+            ({}, 400, Choice(1, True)),
+            ({"gradient_checkpointing": "never"}, 800, Choice(1, False)),
+            ({"gradient_checkpointing": "always"}, 1100, Choice(4, True)),
+            ({}, 300, Choice(1, True, Storage("int8"))),
+            ({}, 200, Choice(1, True, Storage("nf4"))),
+            ({}, 150, Choice(1, True, Storage("nf4", offloaded=True))),
+            ({"base_precision": "int8"}, 1100, Choice(4, False, Storage("int8"))),
+            ({"base_precision": "int8"}, 150, Choice(1, True, Storage("int8", offloaded=True))),
+            ({"base_precision": "bf16"}, 300, Choice(1, True, Storage("bf16", offloaded=True))),
+            ({"offload": "always"}, 1100, Choice(4, False, Storage("bf16", offloaded=True))),
+            ({"adapter": "dora"}, 400, Choice(1, True)),
         ],
     )
-    def test_the_first_that_fits(self, setting: str, free: int, chosen: tuple[int, bool]) -> None:
-        config = build_config({"gradient_checkpointing": setting})
+    def test_the_first_that_fits(self, settings: dict[str, object], free: int, chosen: Choice) -> None:
+        config = build_config(settings)
         found = plan(None, config.adapters, config.speed, Workload(4, 64, None), free)  # type: ignore[arg-type]
-        assert found is not None and (found.images, found.checkpointing) == chosen
+        assert found is not None and found.choice == chosen
 
-    def test_the_smallest_where_none_fits(self) -> None:
-        config = build_config({})
-        found = plan(None, config.adapters, config.speed, Workload(4, 64, None), 250)  # type: ignore[arg-type]
-        assert found is not None and (found.images, found.checkpointing) == (1, True) and not found.fits(250)
+    @pytest.mark.parametrize(
+        ("settings", "least", "remedies_"),
+        [
+            ({}, Choice(1, True, Storage("nf4", offloaded=True)), ["a smaller resolution or rank"]),
+            (
+                {"base_precision": "int8", "offload": "never"},
+                Choice(1, True, Storage("int8")),
+                ["base_precision: nf4", "offload: auto"],
+            ),
+            ({"adapter": "dora"}, Choice(1, True), ["adapter: lora"]),
+        ],
+    )
+    def test_the_smallest_and_its_remedies_where_none_fits(
+        self, settings: dict[str, object], least: Choice, remedies_: list[str]
+    ) -> None:
+        config = build_config(settings)
+        free = 205 if least.storage.precision == "bf16" else 105
+        found = plan(None, config.adapters, config.speed, Workload(4, 64, None), free)  # type: ignore[arg-type]
+        assert found is not None and found.choice == least and not found.fits(free)
+        said = remedies(config.adapters, config.speed, found)
+        assert all(remedy in said for remedy in remedies_) and said.endswith("on a larger GPU")
 
     def test_weights_that_are_larger_than_the_memory_are_an_error(self) -> None:
-        config = build_config({})
+        config = build_config({"base_precision": "bf16", "offload": "never"})
         with pytest.raises(
-            ConfigError, match=r"^base_model: its weights take .* are free on the GPU\. Train on a smaller"
+            ConfigError,
+            match=r"^base_model: its weights take .* are free on the GPU\. Set base_precision: nf4, offload: auto, ",
         ):
             plan(None, config.adapters, config.speed, Workload(4, 64, None), 100)  # type: ignore[arg-type]
 
