@@ -5,6 +5,7 @@ Shapes: B batch, L prompt tokens, D prompt width, C latent channels, H and W pix
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
@@ -161,8 +162,11 @@ class PromptReader(Protocol):
 class ReadsByFrozenModel(Protocol):
     """A family whose prompts are read by a language model that never learns (`families.parts.frozen_text`).
 
-    `encode_prompts` reads a prompt once; later its features come from memory. The model need not be loaded then.
+    `encode_prompts` reads a prompt once; later its features come from memory or disk, and the model need not be loaded.
     """
+
+    def keep_prompts(self, folder: Path) -> None:
+        """Keep the features of all prompts in this folder, and use those that are there."""
 
     def read_ahead(self, prompts: Sequence[str]) -> None:
         """Read these prompts now, and free the model: called before the denoiser's weights are loaded."""

@@ -6,6 +6,7 @@ the transformer's weights are loaded.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -200,6 +201,9 @@ class Flux1:
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
         """T5's states (B, 512 or 256, D) with those of the padding, and CLIP's pooled vector (B, P)."""
         return self._text.features(prompts, self.device)
+
+    def keep_prompts(self, folder: Path) -> None:
+        self._text.keep_in(folder)
 
     def read_ahead(self, prompts: Sequence[str]) -> None:
         self._text.read_ahead(prompts)

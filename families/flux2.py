@@ -5,6 +5,7 @@ the transformer's weights are loaded: the trigger is a plain word. klein has Qwe
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -215,6 +216,9 @@ class Flux2:
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
         """States of three layers side by side (B, 512, 3D), those of the padding too: the transformer has no mask."""
         return self._text.features(prompts, self.device)
+
+    def keep_prompts(self, folder: Path) -> None:
+        self._text.keep_in(folder)
 
     def read_ahead(self, prompts: Sequence[str]) -> None:
         self._text.read_ahead(prompts)

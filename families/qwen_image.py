@@ -5,6 +5,7 @@ once, and leaves memory before the transformer's weights are loaded. The trigger
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -164,6 +165,9 @@ class QwenImage:
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
         """States of the prompt and the end of the template (B, L, D), padded to the longest, with a mask."""
         return self._text.features(prompts, self.device)
+
+    def keep_prompts(self, folder: Path) -> None:
+        self._text.keep_in(folder)
 
     def read_ahead(self, prompts: Sequence[str]) -> None:
         self._text.read_ahead(prompts)

@@ -5,6 +5,7 @@ plain word. The transformer counts time from noise (0) to picture (1), and predi
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -179,6 +180,9 @@ class ZImage:
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
         """States of the prompt's own tokens (B, L, D), with a mask: prompts differ in length."""
         return self._text.features(prompts, self.device)
+
+    def keep_prompts(self, folder: Path) -> None:
+        self._text.keep_in(folder)
 
     def read_ahead(self, prompts: Sequence[str]) -> None:
         self._text.read_ahead(prompts)

@@ -26,6 +26,7 @@ class OutputFolder:
         self.sources = path / "sources.json"
         self.class_images = path / "class_images"
         self.latents = path / "latents"
+        self.prompts = path / "prompts"
         self.samples = path / "samples"
         self.samples_before = self.samples / "before"
         self.samples_by_step = self.samples / "steps"

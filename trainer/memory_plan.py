@@ -1,7 +1,7 @@
 """Predicts whether a training fits into a GPU, before the denoiser's weights are loaded."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -103,26 +103,34 @@ def predicted(family: ModelFamily, adapters: AdapterSection, work: Workload, cho
 def plan(
     family: ModelFamily, adapters: AdapterSection, speed: SpeedSection, work: Workload, free_bytes: int
 ) -> MemoryPlan | None:
-    """Return the first of `choices` that fits; else the smallest.
+    """Return what `first_that_fits` finds among all choices that the settings leave.
 
     Returns None where it cannot be predicted: without an adapter of peft's, and where the base is sharded. Raises
     ConfigError where the base's weights alone are more than `free_bytes`, however they may be stored.
     """
     if adapters.adapter not in KINDS or speed.shard_base:
         return None
-    found: MemoryPlan | None = None
-    for choice in choices(adapters, speed, work.images):
-        if found is not None and found.choice.storage == choice.storage and found.step.weights > free_bytes:
-            continue  # nor with fewer images
-        found = predicted(family, adapters, work, choice)
-        if found.fits(free_bytes):
-            return found
-    assert found is not None
+    found = first_that_fits(
+        choices(adapters, speed, work.images), lambda choice: predicted(family, adapters, work, choice), free_bytes
+    )
     if found.step.weights > free_bytes:
         raise ConfigError(
             f"base_model: its weights take {found.step.weights / GB:.1f} GB, and {free_bytes / GB:.1f} GB are free on "
             f"the GPU. {remedies(adapters, speed, found)}"
         )
+    return found
+
+
+def first_that_fits(options: Iterable[Choice], predict: Callable[[Choice], MemoryPlan], free_bytes: int) -> MemoryPlan:
+    """Return the first that fits; else the last, which is the smallest. `options`: at least one."""
+    found: MemoryPlan | None = None
+    for choice in options:
+        if found is not None and found.choice.storage == choice.storage and found.step.weights > free_bytes:
+            continue  # nor with fewer images
+        found = predict(choice)
+        if found.fits(free_bytes):
+            break
+    assert found is not None
     return found
 
 

@@ -1,15 +1,21 @@
-"""Prompt features of frozen language models: computed once and cached on the CPU, after which the model is freed."""
+"""Prompt features of frozen language models: computed once and kept, after which the model is freed."""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from families.features import PromptFeatures
+from families.parts.prompt_files import PromptFiles
 
 ReadPrompts = Callable[[Sequence[str]], PromptFeatures]
+
+
+IN_MEMORY = 256
+"""Prompts whose features are kept in memory. FLUX.1's take 4 MB each, FLUX.2 dev's 16 MB."""
 
 
 class FrozenText:
@@ -26,33 +32,61 @@ class FrozenText:
         `room`: a context that frees memory while prompts are read ahead, such as `aside`.
         """
         self._load, self._room = load, room
+        self._files: PromptFiles | None = None
         self._kept: dict[str, PromptFeatures] = {}
+        self._most = IN_MEMORY
+
+    def keep_in(self, folder: Path) -> None:
+        """Keep all features in this folder from now on, and the last ones in memory. What is there is not encoded
+        again."""
+        self._files = PromptFiles(folder)
 
     def read_ahead(self, prompts: Sequence[str]) -> None:
         """Encode the prompts that are not cached, and free the model."""
-        if self._missing(prompts):
-            with self._room():
-                self._read(prompts)
+        missing = [prompt for prompt in dict.fromkeys(prompts) if not self._has(prompt)]
+        if not missing:
+            return
+        if self._files is None:
+            self._most = max(self._most, len(self._kept) + len(missing))
+        with self._room():
+            for _ in self._encoded(missing):
+                pass
 
     def features(self, prompts: Sequence[str], device: torch.device) -> PromptFeatures:
         """Return one row per prompt, on `device`. Prompts that were not read ahead are encoded with the denoiser in
         memory."""
-        self._read(prompts)
-        return PromptFeatures.joined([self._kept[prompt] for prompt in prompts]).to(device)
+        different = dict.fromkeys(prompts)
+        found = {prompt: features for prompt in different if (features := self._find(prompt)) is not None}
+        found |= self._encoded([prompt for prompt in different if prompt not in found])
+        return PromptFeatures.joined([found[prompt] for prompt in prompts]).to(device)
 
-    def _missing(self, prompts: Sequence[str]) -> list[str]:
-        return [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._kept]
+    def _has(self, prompt: str) -> bool:
+        return prompt in self._kept or (self._files is not None and prompt in self._files)
 
-    def _read(self, prompts: Sequence[str]) -> None:
-        missing = self._missing(prompts)
+    def _find(self, prompt: str) -> PromptFeatures | None:
+        if prompt not in self._kept and self._files is not None and (features := self._files.read(prompt)) is not None:
+            self._keep(prompt, features)
+        return self._kept.get(prompt)
+
+    @torch.no_grad()
+    def _encoded(self, missing: Sequence[str]) -> Iterator[tuple[str, PromptFeatures]]:
+        """Yield each prompt with its features, and keep them. The model is freed at the end."""
         if not missing:
             return
         read = self._load()
-        cpu = torch.device("cpu")
-        with torch.no_grad():
-            self._kept |= {prompt: read([prompt]).to(cpu) for prompt in missing}
+        for prompt in missing:
+            features = read([prompt]).to(torch.device("cpu"))
+            if self._files is not None:
+                self._files.write(prompt, features)
+            self._keep(prompt, features)
+            yield prompt, features
         del read
         _free()
+
+    def _keep(self, prompt: str, features: PromptFeatures) -> None:
+        while len(self._kept) >= self._most:  # the oldest
+            del self._kept[next(iter(self._kept))]
+        self._kept[prompt] = features
 
 
 def reading_device() -> torch.device:

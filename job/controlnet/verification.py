@@ -47,7 +47,7 @@ def verify_controlnet(
     Raises VerificationFailed when the base was altered, a tensor is lost, or the effect is another; and
     ArtifactError when the file cannot be read.
     """
-    noise = NOISE[family.denoiser.dtype] * base.norm().item()
+    noise = NOISE[next(family.denoiser.parameters()).dtype] * base.norm().item()
     altered = (probe.predict(family, {}) - base).norm().item()
     read = read_controlnet(path, family)
     loaded = controlled_prediction(probe, family, read)

@@ -31,12 +31,14 @@ def cache(job: Job) -> Generator[Progress, None, None]:
 
 
 def reading_ahead(job: Job) -> Iterator[int]:
-    """Encode the known prompts with frozen text encoders, and free these before the denoiser is loaded.
+    """Encode the known prompts with frozen text encoders, and free these before the denoiser is loaded. What an
+    earlier part of the run has encoded is read from the output.
 
     Yields the number of prompts before encoding them.
     """
     reader = frozen_reader(job.family)
     if reader is not None:
+        reader.keep_prompts(job.output.prompts)
         prompts = known_prompts(job)
         yield len(prompts)
         reader.read_ahead(prompts)

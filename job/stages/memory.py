@@ -7,10 +7,8 @@ import torch
 from families.precision.stored_blocks import Storage
 from job.progress import Progress
 from job.stage import Job
+from trainer.duration import USUAL_BATCH
 from trainer.memory_plan import GB, MemoryPlan, Workload, plan, remedies
-
-USUAL_BATCH = 4
-"""Images of a micro-batch where train_batch_size is open (trainer/duration.py)."""
 
 
 def memory_plan(job: Job, images: int) -> Iterator[Progress]:

@@ -7,7 +7,7 @@ from families.family import frozen_reader
 from job.class_images import ClassImageSettings, with_class_images
 from job.progress import Progress, relay_preparation
 from job.stage import Job
-from job.stages.memory import USUAL_BATCH, memory_plan
+from job.stages.memory import memory_plan
 from preprocess.dataset import PreparedDataset, are_prepared, is_prepared
 from preprocess.gallery.page import write_gallery
 from preprocess.prepare import preparing
@@ -19,6 +19,7 @@ from trainer.checkpoints.same_run import require_same_images
 from trainer.data.feature_shards import are_features
 from trainer.data.feature_sources import features_for
 from trainer.distributed.preparation_workers import workers_of
+from trainer.duration import USUAL_BATCH
 from trainer.resolution import base_requirements, with_prompt_of_captions
 
 
@@ -53,6 +54,7 @@ def _with_class_images(job: Job) -> Generator[Progress, None, DataConfig]:
         return settings
     drawn = ClassImageSettings.of(config.class_images, config.validation, settings, job.side)
     if (reader := frozen_reader(job.family)) is not None:
+        reader.keep_prompts(job.output.prompts)
         reader.read_ahead([*drawn.prompts, ""])
     yield from memory_plan(job, USUAL_BATCH)
     folder = job.output.class_images

@@ -1,5 +1,6 @@
 """Report stage: writes the report, and publishes the result if requested."""
 
+import shutil
 from collections.abc import Generator
 from dataclasses import replace
 
@@ -29,6 +30,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
         job.phases,
         job.evaluation,
     )
+    shutil.rmtree(output.prompts, ignore_errors=True)
     page = write_page(output, job.dataset)
     yield replace(job.progress(f"the report: {page}"), phases=job.phases.seconds)
     job.processes.end()

@@ -74,6 +74,11 @@ class Verification:
     example: str | None = None
 
 
+def _precision(family: ModelFamily) -> torch.dtype:
+    """What the denoiser computes in; weights in fewer bits are integers."""
+    return next(parameter.dtype for parameter in family.denoiser.parameters() if parameter.is_floating_point())
+
+
 def verify(
     path: Path, family: ModelFamily, probe: Probe, base: Tensor, trained: Tensor, artifact: Artifact
 ) -> Verification:
@@ -84,7 +89,7 @@ def verify(
     Raises VerificationFailed when the base was altered, a layer or token is missing or differs, a value is not finite,
     or the file's effect is another than the trained model's; and ArtifactError when the file cannot be read or placed.
     """
-    noise = NOISE[family.denoiser.dtype] * base.norm().item()
+    noise = NOISE[_precision(family)] * base.norm().item()
     altered = (probe.predict(family, {}) - base).norm().item()
     file = Artifact.read(path)
     sampler = Sampler(family)

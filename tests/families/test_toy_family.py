@@ -56,9 +56,11 @@ def test_it_is_trained_written_sampled_and_resumed(folder: Path, tmp_path: Path)
     progress = run(config(folder), [EXAMPLE], cut)
     next(event for event in progress if event.step == 2)
     progress.close()
+    assert any(cut.prompts.iterdir()) and not whole.prompts.exists()
+    EVENTS.clear()
     going_on = resume("latest", cut.path, TrainingConfig())
     steps = {event.step for event in run(going_on.config, [], going_on.output, going_on.state) if event.step}
-    assert steps == {3, 4}
+    assert steps == {3, 4} and EVENTS == ["denoiser"]  # the prompts are read from disk
     first, second = load_file(whole.weights), load_file(cut.weights)
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 

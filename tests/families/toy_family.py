@@ -164,6 +164,9 @@ class Toy:
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
         return self._text.features(prompts, self.device)
 
+    def keep_prompts(self, folder: Path) -> None:
+        self._text.keep_in(folder)
+
     def read_ahead(self, prompts: Sequence[str]) -> None:
         self._text.read_ahead(prompts)
 

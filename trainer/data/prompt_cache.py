@@ -11,6 +11,8 @@ from trainer.trainables.trainable import Trainable
 MOST_PROMPTS = 500
 """Size of the cache. 77 tokens of SDXL take 0.3 MiB in bf16. Shuffled tags make ever new prompts, so the oldest
 features are dropped."""
+MOST_BYTES = 2**28
+"""Size of the cache, too: a prompt of FLUX.2 dev takes 16 MB."""
 CHANGES_PROMPTS = ("tokens", "text_encoders")
 """Names of the trainables that change the features of a prompt."""
 
@@ -47,7 +49,15 @@ class PromptCache:
     @torch.no_grad()
     def _keep(self, prompt: str) -> PromptFeatures:
         if prompt not in self._kept:
-            if len(self._kept) == MOST_PROMPTS:
+            features = self.encode([prompt])  # alone: the result must not depend on the batch
+            while self._kept and (len(self._kept) == MOST_PROMPTS or self._bytes() + _bytes(features) > MOST_BYTES):
                 del self._kept[next(iter(self._kept))]
-            self._kept[prompt] = self.encode([prompt])  # alone: the result must not depend on the batch
+            self._kept[prompt] = features
         return self._kept[prompt]
+
+    def _bytes(self) -> int:
+        return sum(_bytes(features) for features in self._kept.values())
+
+
+def _bytes(features: PromptFeatures) -> int:
+    return sum(tensor.nbytes for tensor in features.tensors)

@@ -9,6 +9,7 @@ from families.family import ModelFamily, PromptFeatures
 from tests.job.test_resume import CONFIG as RESUME_CONFIG
 from tests.job.test_resume import Prepared, prepared, tensors, trainings  # noqa: F401 (a fixture)
 from trainer.checkpoints.training_state import capture, restore
+from trainer.data import prompt_cache
 from trainer.data.prompt_cache import PromptCache
 
 CONFIG = RESUME_CONFIG.model_copy(update={"ema_decay": 0.0, "lr_warmup_steps": 0, "caption_dropout": 0.0})
@@ -67,6 +68,21 @@ def test_features_are_kept_only_when_nothing_changes_them(
         reads = len(encode.read)
         cache(["a red star", "a red star"])
         assert len(encode.read) == reads + (0 if cache.frozen else 1)
+
+
+def test_large_features_leave_the_device_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_cache, "MOST_BYTES", 2 * 40)
+    read: list[str] = []
+
+    def encode(prompts: Sequence[str]) -> PromptFeatures:
+        read.extend(prompts)
+        return PromptFeatures(torch.zeros(1, 5, 2))  # 40 bytes
+
+    cache = PromptCache(encode, [])
+    for prompt in ("a", "b", "b", "c", "a"):
+        cache([prompt])
+    assert read == ["a", "b", "c", "a"] and len(cache._kept) == 2
+    assert len(cache(["a", "b", "c"])) == 3  # more than are kept
 
 
 def test_kept_features_are_those_that_are_read(base: ModelFamily, prepared: Prepared) -> None:  # noqa: F811
