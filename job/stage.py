@@ -25,6 +25,7 @@ from trainer.data.latent_cache import CachedExample
 from trainer.distributed.processes import Processes
 from trainer.distributed.sharded_base import WHOLE, Base
 from trainer.initial_weights import InitialWeights
+from trainer.trainables.initial_controlnet import InitialControlNet
 from trainer.training import Training
 
 
@@ -53,7 +54,7 @@ class Job:
     accelerator: Accelerator = field(init=False)  # load
     dtype: torch.dtype = field(init=False)  # load
     family: ModelFamily = field(init=False)  # load
-    initial: InitialWeights | None = None
+    initial: InitialWeights | InitialControlNet | None = None
     """What the training starts from; `load` fills it where the settings name a file."""
     encoders: Encoders | None = field(init=False)  # load
     storage: Storage = AS_LOADED

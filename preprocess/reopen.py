@@ -13,7 +13,7 @@ from settings.preparation import DataConfig
 
 ALSO_IN_TRAINING = {
     "concept_mode", "trigger_word", "class_word", "concepts", "caption_dropout", "trigger_only_dropout", "shuffle_tags",
-    "keep_first_tags", "mask", "seed", "control", "control_dropout", "insert_trigger",
+    "keep_first_tags", "mask", "seed", "control", "control_dropout",
 }  # fmt: skip
 """Settings of data preparation that also apply to a training from a prepared dataset. Others have no effect then."""
 
@@ -27,9 +27,9 @@ def reopen(folder: Path, config: DataConfig, base: BaseRequirements) -> Prepared
     triggers = [concept.trigger_word for concept in config.all_concepts]
     for number, example in zip(line_numbers(folder), dataset.examples, strict=True):
         where = f"{DATASET_FILE}, line {number} ({example.source})"
-        _check(example, where, triggers, base, insert_trigger=config.insert_trigger)
         if config.control != "none" and not all(view.control for view in example.views):
             raise DatasetError(f"{where}: has no conditioning picture; prepare it anew with control: {config.control}")
+        _check(example, where, triggers, base)
     require_images(config.all_concepts, [(example.source, example.concept) for example in dataset.examples])
     late = sorted(config.model_fields_set & set(DataConfig.model_fields) - ALSO_IN_TRAINING)
     warnings = [
@@ -39,7 +39,7 @@ def reopen(folder: Path, config: DataConfig, base: BaseRequirements) -> Prepared
     return replace(dataset, warnings=(*dataset.warnings, *warnings, *_long_captions(dataset, base)))
 
 
-def _check(example: Example, where: str, triggers: list[str], base: BaseRequirements, *, insert_trigger: bool) -> None:
+def _check(example: Example, where: str, triggers: list[str], base: BaseRequirements) -> None:
     if any(side % base.size_multiple for side in example.bucket):
         width, height = example.bucket
         raise DatasetError(
@@ -55,7 +55,7 @@ def _check(example: Example, where: str, triggers: list[str], base: BaseRequirem
             "in concepts"
         )
     for caption in example.captions:
-        if example.concept and insert_trigger and not has_trigger(caption, example.concept):
+        if example.concept and not has_trigger(caption, example.concept):
             raise DatasetError(f"{where}: its caption lacks the trigger word {example.concept}: {caption!r}")
 
 

@@ -29,7 +29,8 @@ class ConceptSection(Settings):
     trigger_word: Open[str] = Field(
         "TOK",
         max_length=64,
-        description='The new word for the concept in prompts; "": none, and captions are trained as they are written',
+        description="The new word for the concept in prompts, put into captions that lack it. "
+        'By default "" with control: none, and captions are trained as they are written',
     )
     class_word: Open[str | None] = Field(
         None,

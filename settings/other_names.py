@@ -17,6 +17,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     # the concept and its captions
     "trigger_word": ("token_string", "instance_prompt", "instance_token", "token_abstraction", "placeholder_token",
                      "placeholder", "trigger", "trigger_token", "concept_prompt", ),
+    'trigger_word: ""': ("insert_trigger",),
     "class_word": ("class_tokens", "class_token", "class_name", "subject_class", "concept_class"),
     "concepts": ("concepts_list", "concept_list", "concept_file_name", "concept_file", "subsets", "datasets",
                  "dataset_config", "data_backend_config", "multidatabackend"),

@@ -9,7 +9,7 @@ from settings.callers import Limited, Model, Open, Operator
 from settings.concepts import ConceptSection, require_single_word
 from settings.data.sources import SourceSection, dataset_rules
 from settings.filters import parse_filter
-from settings.record import Settings
+from settings.record import MEANINGS, Settings
 
 CropMode = Literal["auto", "face", "mask", "saliency", "centre"]
 ControlName = Literal["none", "canny", "grey", "scribble", "inpainting", "super_resolution", "files"]
@@ -64,9 +64,6 @@ class CaptionSection(Settings):
         "", max_length=300, description="Put before every caption, trigger included or not"
     )
     caption_suffix: Open[str] = Field("", max_length=300, description="Put after every caption")
-    insert_trigger: Open[bool] = Field(
-        True, description="Put the trigger word into captions that lack it; by default not for a ControlNet"
-    )
     shuffle_tags: Open[bool] = Field(
         False, description="Put the comma-separated tags of a caption into a new order each time"
     )
@@ -199,6 +196,15 @@ class DataConfig(
     ConceptSection,
 ):
     """All settings of data preparation, in the reverse order of its bases; here are the rules that join sections."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_word_for_a_controlnet(cls, values: Any) -> Any:
+        """A ControlNet learns no words: where `control` is set, captions are trained as they are written by default."""
+        if not isinstance(values, dict) or "trigger_word" in values or values.get("concepts"):
+            return values
+        off = str(values.get("control", "none")).lower() in MEANINGS[False]
+        return values if off else {**values, "trigger_word": ""}
 
     @field_validator("filters", mode="before")
     @classmethod

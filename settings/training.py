@@ -185,7 +185,7 @@ def _token_rule(config: TrainingConfig) -> None:
 
 def _wordless_rule(config: TrainingConfig) -> None:
     """Where captions are trained as they are written."""
-    if all(concept.trigger_word for concept in config.all_concepts):
+    if config.is_controlnet or all(concept.trigger_word for concept in config.all_concepts):
         return
     if config.prior_matching_weight > 0:
         raise ValueError(

@@ -51,8 +51,6 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
         )
     filled = open_settings(config.given, config.optimization, bool(config.class_words), family)
     _require_fitting(config, family, filled["num_tokens"])
-    if config.is_controlnet and "insert_trigger" not in config.given:
-        config = config.with_values({"insert_trigger": False})
     found = {
         "loss_weighting": _loss_weighting(config, family),
         "resolution": resolution,
@@ -171,8 +169,6 @@ def validation_prompt(validation: ValidationSection, preparation: DataConfig) ->
         return validation.validation_prompts[0]
     if validation.validation_prompt is not None:
         return validation.validation_prompt
-    if not preparation.insert_trigger:
-        return None
     for trigger, class_word in preparation.class_words.items():
         return template(preparation.concept_mode, trigger, class_word)
     return None

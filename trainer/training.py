@@ -37,6 +37,7 @@ from trainer.randomness import NamedGenerators
 from trainer.resolution import validation_prompts
 from trainer.tokens.concept_tokens import ConceptTokens
 from trainer.trainables.controlnet import Condition, ControlDropout, ControlNetPart
+from trainer.trainables.initial_controlnet import InitialControlNet
 from trainer.trainables.kind import Placement, UpdateSettings
 from trainer.trainables.part import Parts
 from trainer.trainables.registry import build_trainables, place_parts
@@ -152,7 +153,7 @@ def build_training(
     dataset: PreparedDataset,
     examples: list[CachedExample],
     accelerator: Accelerator,
-    initial: InitialWeights | None = None,
+    initial: InitialWeights | InitialControlNet | None = None,
 ) -> Training:
     """Put what is trained on the base, and everything together. `config` must be resolved; the training's own has
     steps and batch filled in. `initial`: what it starts from, where it is not fresh."""
@@ -166,7 +167,8 @@ def build_training(
     assert config.max_train_steps is not None and config.train_batch_size is not None
     base_fingerprint = fingerprint(family.denoiser)
     parts = place_parts(_placement(config, family, dataset, generators))
-    notes = [] if initial is None else _start(initial, parts)
+    tokens = _tokens(parts)
+    notes = [] if initial is None else _start(initial, parts, config.control, family)
     batches = _batches(trained, config.train_batch_size, generators, processes)
     trainables = build_trainables(parts, _update_settings(config, config.max_train_steps, processes.share.count, notes))
     processes.broadcast_parameters([parameter for trainable in trainables for parameter in trainable.parameters])
@@ -208,9 +210,13 @@ def build_training(
     return training
 
 
-def _start(initial: InitialWeights, parts: Parts) -> list[str]:
+def _start(initial: InitialWeights | InitialControlNet, parts: Parts, control: str, family: ModelFamily) -> list[str]:
     """As `start_from`. The base is bare where it fails."""
     try:
+        if isinstance(initial, InitialControlNet):
+            part = _controlnet(parts)
+            assert part is not None
+            return list(initial.start(part, control, family))
         return start_from(initial, parts, _tokens(parts))
     except BaseException:
         parts.remove()

@@ -14,10 +14,14 @@ from artifact.errors import ArtifactError
 from artifact.metadata import ArtifactDescription, from_header, own_header
 from artifact.safetensors_file import read_header, read_safetensors, require_finite, write_safetensors
 from families.family import ModelFamily
-from families.parts.control import controllable
+from families.parts.control import Controllable, controllable
 
 FOLDER_WEIGHTS, FOLDER_CONFIG = "diffusion_pytorch_model.safetensors", "config.json"
 SHOWN_TYPE = "ControlNetModel"
+
+
+class NoControlNet(ArtifactError):
+    """A file of another kind, such as a LoRA."""
 
 
 def write_controlnet(
@@ -57,28 +61,44 @@ def controlnet_description(path: Path) -> ArtifactDescription | None:
 def read_controlnet(path: Path, family: ModelFamily, shown: str | None = None) -> Any:
     """The ControlNet of a file or of diffusers' folder, in the base's precision on its device.
 
+    `shown`: what errors call it. Raises ArtifactError as `load_controlnet`.
+    """
+    maker = _maker(family, shown or path.name)
+    with torch.random.fork_rng(devices=[]):
+        controlnet = maker.new_controlnet()
+    try:
+        load_controlnet(path, controlnet, family, shown)
+    except NoControlNet as error:
+        raise ArtifactError(f"{error}; LoRAs and embeddings go into weights (lora)") from error
+    return controlnet.to(next(family.denoiser.parameters()).dtype).requires_grad_(False).eval()
+
+
+def load_controlnet(path: Path, controlnet: Any, family: ModelFamily, shown: str | None = None) -> None:
+    """Put a file or a folder of diffusers into `controlnet`, a new one of this base, in its own precision.
+
     The file may be of any tool, with diffusers' names or the original ones. It is checked against the base: nothing of
-    it decides what is built. `shown`: what errors call it.
+    it decides what is built.
 
     Raises ArtifactError for another base's ControlNet, for what is none, and for values that are not finite.
     """
     shown = shown or path.name
-    maker = controllable(family)
-    if maker is None:
-        raise ArtifactError(f"{shown}: a base of the family {family.name} has no ControlNets")
     file = path / FOLDER_WEIGHTS if path.is_dir() else path
     if path.is_dir() and not file.is_file():
         raise ArtifactError(f"{shown}: holds no {FOLDER_WEIGHTS}; give diffusers' folder of a ControlNet, or its file")
     found = read_safetensors(file, shown).tensors
-    with torch.random.fork_rng(devices=[]):
-        controlnet = maker.new_controlnet()
     wanted = controlnet.state_dict()
     tensors = _renamed(found, stability_names(wanted, controlnet.config.layers_per_block))
     _require_fitting(tensors, wanted, shown, family.name)
     for name, tensor in tensors.items():
         require_finite(f"{shown}: {name}", tensor)
     controlnet.load_state_dict(tensors)
-    return controlnet.to(next(family.denoiser.parameters()).dtype).requires_grad_(False).eval()
+
+
+def _maker(family: ModelFamily, shown: str) -> Controllable:
+    maker = controllable(family)
+    if maker is None:
+        raise ArtifactError(f"{shown}: a base of the family {family.name} has no ControlNets")
+    return maker
 
 
 def _tensors(controlnet: Any, precision: str, path: Path) -> dict[str, Tensor]:
@@ -102,7 +122,7 @@ def _require_fitting(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
     if not (missing or strange or other):
         return
     if not any("zero_convs" in name or "controlnet_" in name for name in tensors):
-        raise ArtifactError(f"{shown}: is no ControlNet; LoRAs and embeddings go into weights (lora)")
+        raise NoControlNet(f"{shown}: is no ControlNet")
     reasons = (
         (missing, "lacks {count} tensors, such as {name}"),
         (strange, "has {count} tensors too many, such as {name}"),

@@ -30,6 +30,8 @@ PROCESSOR = re.compile(
 """diffusers' first names of LoRA layers in attention processors, which cog-sdxl uses."""
 PEFT_MAGNITUDES = ("lora_magnitude_vector", "lora_magnitude_vector.weight")
 """peft's DoRA magnitudes: (out,) for linear, (1, out, 1, 1) for convolution layers."""
+OF_CONTROLNETS = ("zero_convs.", "controlnet_")
+"""How the names of some tensors of every ControlNet begin."""
 SUFFIXES = sorted((f".{key}" for key in (*KEYS, *ALIASES, *PEFT_MAGNITUDES)), key=len, reverse=True)
 
 
@@ -46,6 +48,8 @@ def layers_from_tensors(tensors: Mapping[str, Tensor], file: str) -> dict[str, L
             strange.append(original)
         else:
             groups[key.removesuffix(suffix)][suffix[1:]] = tensor
+    if any(key.removeprefix("control_model.").startswith(OF_CONTROLNETS) for key in strange):
+        raise ArtifactError(f"{file}: is a ControlNet, and no LoRA; predict.py draws with it by --controlnet")
     if strange or not groups:
         odd = sorted(strange) or ["no tensors at all"]
         raise ArtifactError(

@@ -1,10 +1,11 @@
 """Load stage: checks requirements, loads the base, and resolves the settings that depend on it."""
 
 from collections.abc import Generator
+from pathlib import Path
 
 import torch
 
-from families.family import limited_licence
+from families.family import ModelFamily, limited_licence
 from families.loading.fingerprint import fingerprint
 from job.evaluating import evaluation_encoders
 from job.progress import Progress
@@ -12,12 +13,14 @@ from job.publishing.hub import require_publishable
 from job.stage import Job
 from job.trackers import require_trackers
 from settings.record import ConfigError
+from settings.training import TrainingConfig
 from trainer.base_model import allow_tf32, autocast_precision, load_base, precision, require_precision
 from trainer.checkpoints.same_run import require_same_base, require_same_processes
 from trainer.distributed.processes import start
 from trainer.execution.attention import require_attention
-from trainer.initial_weights import read_initial_weights
+from trainer.initial_weights import InitialWeights, read_initial_weights
 from trainer.resolution import resolve
+from trainer.trainables.initial_controlnet import InitialControlNet, read_initial_controlnet
 from trainer.trainables.registry import require_optimizers
 from trainer.trigger_notes import trigger_notes
 
@@ -73,7 +76,11 @@ def load_family(job: Job) -> None:
     require_precision(job.family, job.dtype)
     job.config = resolve(config, job.family)
     if job.config.init_weights is not None and job.state is None:
-        job.initial = read_initial_weights(
-            job.config.init_weights, list(job.config.class_words), job.config.num_tokens, job.family
-        )
+        job.initial = _initial(job.config, job.config.init_weights, job.family)
     require_attention(config.attention, job.device, job.dtype, job.family.denoiser)
+
+
+def _initial(config: TrainingConfig, path: Path, family: ModelFamily) -> InitialWeights | InitialControlNet:
+    if config.is_controlnet:
+        return read_initial_controlnet(path, family)
+    return read_initial_weights(path, list(config.class_words), config.num_tokens, family)

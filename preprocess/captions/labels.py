@@ -61,18 +61,15 @@ def label(
     caption = own or generated
     concept = find_concept(name, caption.text if caption else "", config.all_concepts)
     if caption is None:
-        text = ""
-        if concept.trigger_word and config.insert_trigger:
-            text = template(config.concept_mode, concept.trigger_word, concept.class_word)
-        elif not config.insert_trigger:
-            text = class_template(config.concept_mode, concept.class_word)
+        trigger = concept.trigger_word
+        text = template(config.concept_mode, trigger, concept.class_word) if trigger else ""
         caption = Caption(text, "template")
     found = _alternatives(caption, concept.trigger_word, concept.class_word)
     trained = [_with_trigger(text, concept, config, count) for text in found]
     warnings = [
         warning
         for text, whole in zip(found, trained, strict=True)
-        if own and config.insert_trigger
+        if own
         for warning in _trigger_warning(name, own.source, text, concept, whole)
     ]
     first, *others = dict.fromkeys(trained)
@@ -88,7 +85,7 @@ def _alternatives(caption: Caption, trigger_word: str | None, class_word: str | 
 
 def _with_trigger(text: str, concept: ConceptConfig, config: DataConfig, count: TokenCounter | None) -> str:
     trigger = concept.trigger_word
-    if not trigger or not config.insert_trigger:  # as it is written
+    if not trigger:  # as it is written
         return with_affixes(text, config.caption_prefix, config.caption_suffix)
     whole = with_trigger(text, trigger, concept.class_word, config.concept_mode)
     whole = with_affixes(whole, config.caption_prefix, config.caption_suffix)

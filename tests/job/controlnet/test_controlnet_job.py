@@ -21,6 +21,7 @@ from families.registry import load_base_model
 from job.output_folder import OutputFolder
 from job.run import run_stages
 from job.stage import Job
+from job.stages.load import load
 from job.stages.verify import verify
 from job.verification.verify import VerificationFailed
 from preprocess.prepare import prepare
@@ -80,7 +81,7 @@ def done(tiny: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_a_job_ends_with_both_forms_and_a_report(done: Job) -> None:
     output = done.output
     assert done.verification.effect > 0 and done.verification.difference < 1e-3
-    assert done.config.num_tokens == 0 and not done.config.insert_trigger and done.config.loss_weighting == "uniform"
+    assert done.config.num_tokens == 0 and done.config.trigger_word == "" and done.config.loss_weighting == "uniform"
     assert all("TOK" not in example.caption for example in done.dataset.examples)
     assert ControlNetModel.from_pretrained(output.controlnet, local_files_only=True)
     assert (output.checkpoints / "step_000002" / "weights.safetensors").is_file()
@@ -142,10 +143,13 @@ def test_a_spoiled_file_fails_the_verification(done: Job) -> None:
         done.output.weights.write_bytes(whole)
 
 
-def _training(family: ModelFamily, config: TrainingConfig, pictures: Path, folder: Path) -> Training:
+def _training(
+    family: ModelFamily, config: TrainingConfig, pictures: Path, folder: Path, initial: Any = None
+) -> Training:
     config = resolve(config, family)
     dataset = prepare([pictures], config, folder, base_requirements(family, config, config.num_tokens))
-    return build_training(config, family, dataset, list(cache_examples(dataset, family)), Accelerator(cpu=True))
+    examples = list(cache_examples(dataset, family))
+    return build_training(config, family, dataset, examples, Accelerator(cpu=True), initial)
 
 
 @pytest.mark.parametrize("control", ["canny", "inpainting"])
@@ -172,6 +176,54 @@ def test_a_resumed_run_is_the_run_that_never_stopped(control: str, tiny: Path, p
     expected = state(whole)
     assert any(not torch.equal(expected[name], start[name]) for name in start)
     assert all(torch.equal(expected[name], each) for name, each in state(resumed).items())
+
+
+@pytest.mark.parametrize("form", ["file", "folder"])
+def test_a_training_starts_from_a_finished_controlnet(form: str, done: Job, pictures: Path, tmp_path: Path) -> None:
+    path = done.output.weights if form == "file" else done.output.controlnet
+    config = _settings(Path(done.config.base_model), init_weights=path, control="grey")
+    job = Job(config, [pictures], OutputFolder.create(tmp_path / "out"))
+    list(load(job))
+    training = _training(job.family, config, pictures, tmp_path / "dataset", job.initial)
+    assert training.controlnet is not None and done.controlnet_state is not None
+    state = training.controlnet.module.state_dict()
+    assert all(torch.equal(state[name], each.float()) for name, each in done.controlnet_state.items())
+    begins, *warned = training.notes
+    assert begins == f"starting from the ControlNet {path.name}"
+    assert ["trained with control: canny, and this run has control: grey" in note for note in warned] == (
+        [True] if form == "file" else []
+    )
+
+
+def _lora(path: Path) -> Path:
+    save_file({"lora_unet_x.lora_down.weight": torch.zeros(2, 2)}, path)
+    return path
+
+
+def _too_small(path: Path) -> Path:
+    save_file({"zero_convs.0.0.bias": torch.zeros(3)}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda path: path, "no.safetensors does not exist"),
+        (_lora, "is no ControlNet; with adapter: controlnet give"),
+        (_too_small, "is no ControlNet of this base"),
+    ],
+)
+def test_what_is_no_controlnet_of_this_base_starts_none(write: Any, said: str, tiny: Path, tmp_path: Path) -> None:
+    config = _settings(tiny, init_weights=write(tmp_path / "no.safetensors"))
+    job = Job(config, [], OutputFolder(tmp_path / "out"))
+    with pytest.raises(ConfigError, match=f"^init_weights: .*{said}"):
+        list(load(job))
+
+
+def test_a_controlnet_starts_no_lora(done: Job, tmp_path: Path) -> None:
+    config = build_config({"base_model": done.config.base_model, "init_weights": done.output.weights})
+    with pytest.raises(ConfigError, match="^init_weights: .*: is a ControlNet, and no LoRA"):
+        list(load(Job(config, [], OutputFolder(tmp_path / "out"))))
 
 
 def _copied(tree: Any) -> Any:

@@ -136,9 +136,9 @@ def test_without_control_nothing_of_it_is_written(make_folder: MakeFolder, tmp_p
 
 def test_captions_stay_as_they_are(make_folder: MakeFolder, tmp_path: Path) -> None:
     files = {"a.png": _png(_picture(1)), "a.txt": b"a red star", "b.png": _png(_picture(2))}
-    config = _config(insert_trigger=False, class_word="star")
+    config = _config(control="canny", class_word="star")
     dataset = prepare([make_folder(files)], config, tmp_path / "out")
-    assert [example.caption for example in dataset.examples] == ["a red star", "a photo of star"]
+    assert [example.caption for example in dataset.examples] == ["a red star", ""]
     assert not any("trigger" in warning for warning in dataset.all_warnings)
 
 

@@ -1,0 +1,56 @@
+"""Starts a ControlNet's training from a finished one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from artifact.controlnet.files import NoControlNet, controlnet_description, load_controlnet
+from artifact.errors import ArtifactError
+from families.family import ModelFamily
+from settings.record import ConfigError
+from trainer.trainables.controlnet import ControlNetPart, require_controllable
+
+
+@dataclass(frozen=True)
+class InitialControlNet:
+    """A file, or diffusers' folder, that holds a ControlNet for this base.
+
+    `trained_on`: its setting `control`, where the file says so.
+    """
+
+    path: Path
+    trained_on: str | None
+
+    def start(self, part: ControlNetPart, control: str, family: ModelFamily) -> Iterator[str]:
+        """Put it onto the part. Yields what is to be said of it. `control`: what this training is conditioned on."""
+        load_controlnet(self.path, part.module, family)
+        yield f"starting from the ControlNet {self.path.name}"
+        if self.trained_on is not None and self.trained_on != control:
+            yield (
+                f"init_weights: {self.path.name} was trained with control: {self.trained_on}, and this run has "
+                f"control: {control}; its pictures will look strange to it at first"
+            )
+
+
+def read_initial_controlnet(path: Path, family: ModelFamily) -> InitialControlNet:
+    """See that `path` is a ControlNet for this base, before data is prepared. It is read again when the training is
+    built, so that nothing of it lies in memory until then.
+
+    Raises ConfigError.
+    """
+    maker = require_controllable(family)
+    if not path.exists():
+        raise ConfigError(f"init_weights: {path} does not exist")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            load_controlnet(path, maker.new_controlnet(), family)
+        description = controlnet_description(path)
+    except NoControlNet as error:
+        raise ConfigError(
+            f"init_weights: {error}; with adapter: controlnet give the file or folder of a ControlNet, or leave it out"
+        ) from error
+    except ArtifactError as error:
+        raise ConfigError(f"init_weights: {error}") from error
+    return InitialControlNet(path, None if description is None else description.config.get("control"))
