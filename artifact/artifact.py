@@ -15,8 +15,8 @@ from artifact.names.layer_keys import named_tensors
 from artifact.safetensors_file import write_safetensors
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-EXACT = (".alpha", ".dora_scale", ".lora_magnitude_vector")
-"""Keys that are stored in fp32: rounding them would scale a whole layer or a whole weight."""
+EXACT = (".alpha", ".dora_scale", ".lora_magnitude_vector", ".lora_times")
+"""Keys that are stored in fp32: rounding them would scale a whole layer or a whole weight, or move a timestep."""
 
 
 @dataclass(frozen=True)

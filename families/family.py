@@ -50,6 +50,8 @@ class ModelFamily(Protocol):
     b_lora_blocks: ClassVar[Mapping[str, str]]
     """Paths of the blocks that hold content and style (Frenkel et al. 2024), by "content" and "style"; empty where it
     is not known."""
+    timestep_ends: ClassVar[tuple[float, float]]
+    """What the denoiser itself reads as its timestep for clean latents and for pure noise."""
 
     encoder_names: tuple[str, ...]
     """Names of the text encoders in embedding files, in the order of `text_encoders`."""

@@ -85,6 +85,7 @@ class Flux1:
     layer_naming: ClassVar[LayerNaming] = "peft"
     denoiser_kind: ClassVar[DenoiserKind] = "transformer"
     b_lora_blocks: ClassVar[Mapping[str, str]] = {}
+    timestep_ends: ClassVar[tuple[float, float]] = (0.0, 1.0)
     defaults: FamilyDefaults = DEV
     text_encoders: list[Any]
     tokenizers: list[Any]

@@ -75,6 +75,7 @@ class Flux2:
     layer_naming: ClassVar[LayerNaming] = "peft"
     denoiser_kind: ClassVar[DenoiserKind] = "transformer"
     b_lora_blocks: ClassVar[Mapping[str, str]] = {}
+    timestep_ends: ClassVar[tuple[float, float]] = (0.0, 1.0)
     defaults: FamilyDefaults = KLEIN_BASE
     text_encoders: list[Any]
     tokenizers: list[Any]

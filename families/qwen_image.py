@@ -70,6 +70,7 @@ class QwenImage:
     layer_naming: ClassVar[LayerNaming] = "peft"
     denoiser_kind: ClassVar[DenoiserKind] = "transformer"
     b_lora_blocks: ClassVar[Mapping[str, str]] = {}
+    timestep_ends: ClassVar[tuple[float, float]] = (0.0, 1.0)
     defaults: ClassVar[FamilyDefaults] = FamilyDefaults(
         num_tokens=0, fewest_tokens=0, guidance_scale=4.0, num_inference_steps=50
     )  # guidance and steps of diffusers' pipeline and of the model card; the rate of ai-toolkit

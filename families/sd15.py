@@ -42,6 +42,7 @@ class SD15:
     training_notes: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[FamilyDefaults] = FamilyDefaults()
     b_lora_blocks: ClassVar[Mapping[str, str]] = {}
+    timestep_ends: ClassVar[tuple[float, float]] = (0.0, 1000.0)
 
     def __init__(self, pipeline: StableDiffusionPipeline) -> None:
         self._pipeline = pipeline

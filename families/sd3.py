@@ -63,6 +63,7 @@ class SD3:
     training_notes: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[FamilyDefaults] = FamilyDefaults()
     b_lora_blocks: ClassVar[Mapping[str, str]] = {}
+    timestep_ends: ClassVar[tuple[float, float]] = (0.0, 1000.0)
 
     def __init__(self, pipeline: StableDiffusion3Pipeline) -> None:
         self._pipeline = pipeline

@@ -43,6 +43,7 @@ class SDXL:
     training_notes: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[FamilyDefaults] = FamilyDefaults()
     b_lora_blocks: ClassVar[Mapping[str, str]] = B_LORA_BLOCKS
+    timestep_ends: ClassVar[tuple[float, float]] = (0.0, 1000.0)
 
     def __init__(self, pipeline: StableDiffusionXLPipeline) -> None:
         self._pipeline = pipeline

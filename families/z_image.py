@@ -78,6 +78,7 @@ class ZImage:
     layer_naming: ClassVar[LayerNaming] = "peft"
     denoiser_kind: ClassVar[DenoiserKind] = "transformer"
     b_lora_blocks: ClassVar[Mapping[str, str]] = {}
+    timestep_ends: ClassVar[tuple[float, float]] = (1.0, 0.0)
     guidance_kind: GuidanceKind = "classifier-free"
     defaults: FamilyDefaults = BASE
     text_encoders: list[Any]

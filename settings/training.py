@@ -123,9 +123,7 @@ def _adapter_rule(config: TrainingConfig) -> None:
             f"adapter_l1_weight has no effect with adapter: {config.adapter}; choose lora, or leave it out"
         )
     if config.lora_plus_ratio != 1 and config.adapter not in LORAS:
-        raise ValueError(
-            f"lora_plus_ratio has no effect with adapter: {config.adapter}; choose lora, rslora or dora, or drop it"
-        )
+        raise ValueError(f"lora_plus_ratio has no effect with adapter: {config.adapter}; choose lora, or drop it")
     if config.adapter == "oft" and config.optimizer == "muon":
         raise ValueError("optimizer: muon is for matrices, and adapter: oft trains angles; choose adamw")
     low, high = PRODIGY_RATES

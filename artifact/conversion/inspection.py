@@ -9,7 +9,7 @@ import torch
 from artifact.conversion.files import LoraFile
 from artifact.conversion.module_names import parse
 from artifact.errors import ArtifactError
-from artifact.layers import DoraLayer, LohaLayer, LokrLayer, LoraLayer, OftLayer
+from artifact.layers import DoraLayer, LohaLayer, LokrLayer, LoraLayer, OftLayer, TimedLoraLayer
 
 SHOWN_HEADER = ("modelspec.", "ss_")
 LONGEST_VALUE = 100
@@ -76,6 +76,8 @@ def _limits(file: LoraFile) -> Iterator[str]:
         yield "diffusers refuses LoHa and LoKr layers; ComfyUI and A1111 load them"
     if any(isinstance(layer, OftLayer) for layer in layers):
         yield "diffusers and A1111 refuse OFT layers, ComfyUI needs a node for OFTv2: resize makes a plain LoRA of them"
+    if any(isinstance(layer, TimedLoraLayer) for layer in layers):
+        yield "only predict.py knows when components of timed LoRA act: resize makes a plain LoRA of their mean effect"
     if any("." not in name and isinstance(layer, DoraLayer) for name, layer in file.artifact.layers.items()):
         yield "diffusers drops dora_scale from kohya's names with a warning only: convert to diffusers for it"
     for layer in layers:

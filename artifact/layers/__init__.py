@@ -12,6 +12,7 @@ from artifact.layers.loha import LohaLayer
 from artifact.layers.lokr import LokrLayer
 from artifact.layers.lora import LoraLayer
 from artifact.layers.oft import OftLayer
+from artifact.layers.timed_lora import TimedLoraLayer
 
 __all__ = [
     "KEYS",
@@ -23,5 +24,6 @@ __all__ = [
     "LokrLayer",
     "LoraLayer",
     "OftLayer",
+    "TimedLoraLayer",
     "layer_from_tensors",
 ]

@@ -13,11 +13,13 @@ from artifact.layers.loha import LohaLayer
 from artifact.layers.lokr import LokrLayer
 from artifact.layers.lora import LoraLayer
 from artifact.layers.oft import OftLayer
+from artifact.layers.timed_lora import TimedLoraLayer
 
 KINDS: Mapping[str, type[Layer]] = {
-    kind.kind: kind for kind in (DoraLayer, LoraLayer, LohaLayer, LokrLayer, OftLayer, FullLayer)
+    kind.kind: kind for kind in (DoraLayer, TimedLoraLayer, LoraLayer, LohaLayer, LokrLayer, OftLayer, FullLayer)
 }
-"""Layer classes by name. DoRA is first, since its layers also have the keys of another kind."""
+"""Layer classes by name. DoRA and timed LoRA are first, since their layers also have the keys of another
+kind."""
 
 KEYS = tuple({key: None for kind in KINDS.values() for key in (*kind.keys, ALPHA)})
 """All keys that a layer may have."""

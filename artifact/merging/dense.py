@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from artifact.artifact import Artifact
-from artifact.layers import FullLayer, Layer
+from artifact.layers import FullLayer, Layer, TimedLoraLayer
 from artifact.merging.low_rank import Fit, nearest_lora
 from artifact.merging.plain import Outcome
 from artifact.names.components import Place, components, place_names
@@ -52,6 +52,14 @@ class Changes:
         """The modules that are changed."""
         return list(self._parts)
 
+    @property
+    def approximate(self) -> list[str]:
+        """What the changes are of layers that no weight can follow, a sentence."""
+        timed = [place for place, parts in self._parts.items() if any(isinstance(p, TimedLoraLayer) for _, p in parts)]
+        if not timed:
+            return []
+        return [f"{len(timed)} layers act at a part of the timesteps only: what is written is their mean effect"]
+
     def kinds(self, place: Place) -> tuple[str, ...]:
         """Return the changed parameters of the module: `weight`, and `bias` where a file changes it."""
         return ("weight", "bias") if _bias_changes(self._parts[place]) else ("weight",)
@@ -89,7 +97,7 @@ def at_rank_on_base(
         if change.bias is not None and change.bias.any():
             biases.append(name)
     left_out = f"left out, as no LoRA can hold them: the biases of {len(biases)} layers, such as {''.join(biases[:1])}"
-    return layers, Outcome(fits, [left_out] if biases else [])
+    return layers, Outcome(fits, [*changes.approximate, *([left_out] if biases else [])])
 
 
 def _bias_changes(parts: Sequence[tuple[float, Layer]]) -> list[tuple[float, Tensor]]:

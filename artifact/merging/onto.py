@@ -48,7 +48,7 @@ def merge_onto(
     else:
         _into_folder(Path(source.location), target, changes, fits)
     notes = [note for file, path in zip(files, sources, strict=True) for note in _left_behind(file.artifact, path)]
-    return Outcome(fits, notes)
+    return Outcome(fits, [*changes.approximate, *notes])
 
 
 def _left_behind(artifact: Artifact, path: Path) -> list[str]:

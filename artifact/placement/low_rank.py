@@ -11,8 +11,9 @@ from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from artifact.layers import LoraLayer
+from artifact.layers import LoraLayer, TimedLoraLayer
 from artifact.names.components import Place, components, module_places
+from artifact.placement.timesteps import ActingComponents, TimedLora, TimestepClock
 from families.family import ModelFamily
 from families.parts.placeholder_tokens import tokenizers_with
 
@@ -30,6 +31,7 @@ class LoraSlots:
         self._parents: dict[Place, tuple[nn.Module, str]] = {}
         self._made: dict[nn.Module, Any] = {}
         self._placed: dict[Place, Any] = {}
+        self._clock: TimestepClock | None = None
 
     @cached_property
     def places(self) -> Mapping[str, Place]:
@@ -51,10 +53,14 @@ class LoraSlots:
         parent_module, name = self._parents[place]
         return getattr(parent_module, name)
 
-    def place(self, layers: Mapping[Place, LoraLayer], adapter: str) -> None:
+    def place(self, layers: Mapping[Place, LoraLayer | TimedLoraLayer], adapter: str) -> None:
         """Add the layers as an adapter of that name, frozen, in the base's precision."""
-        for place, layer in layers.items():
+        for place, placed in layers.items():
+            layer = placed.direction if isinstance(placed, TimedLoraLayer) else placed
             wrapped = self._slot(place, adapter)
+            wrapped.lora_variant.pop(adapter, None)  # of an earlier file
+            if isinstance(placed, TimedLoraLayer):
+                wrapped.lora_variant[adapter] = TimedLora(ActingComponents(self._running_clock(), placed.times))
             weight = wrapped.get_base_layer().weight
             kernel = weight.shape[2:]
             down = layer.down.reshape(layer.rank, -1, *kernel).to(weight.device, weight.dtype)
@@ -78,6 +84,14 @@ class LoraSlots:
             for adapter in wrapped.lora_A:
                 wrapped.lora_A[adapter].weight = wrapped.lora_B[adapter].weight = _nothing()
         self._placed.clear()
+        if self._clock is not None:
+            self._clock.remove()
+            self._clock = None
+
+    def _running_clock(self) -> TimestepClock:
+        if self._clock is None:
+            self._clock = TimestepClock(self._family.denoiser, self._family.timestep_ends)
+        return self._clock
 
     def _slot(self, place: Place, adapter: str) -> Any:
         """Return the peft layer at `place` with an entry for the adapter."""

@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from artifact.artifact import Artifact
 from artifact.errors import ArtifactError
-from artifact.layers import FullLayer, Layer, LoraLayer
+from artifact.layers import FullLayer, Layer, LoraLayer, TimedLoraLayer
 from artifact.names.components import Place, components
 from artifact.placement.low_rank import LoraSlots
 from artifact.placement.weight_changes import WeightChanges
@@ -71,8 +71,8 @@ class PlacedArtifacts:
         for number, layers in enumerate(resolved):
             adapter = f"artifact_{number}"
             self._adapters[adapter] = number
-            plain = {place: cast(LoraLayer, layer) for place, layer in layers.items() if _stands_beside(layer)}
-            self._slots.place(plain, adapter)
+            beside = {place: layer for place, layer in layers.items() if _stands_beside(layer)}
+            self._slots.place(beside, adapter)
 
 
 def resolve_layers(artifact: Artifact, slots: LoraSlots) -> dict[Place, Layer]:
@@ -127,9 +127,9 @@ def _weight_changes(
     ]
 
 
-def _stands_beside(layer: Layer) -> bool:
+def _stands_beside(layer: Layer) -> TypeGuard[LoraLayer | TimedLoraLayer]:
     """Whether peft can represent the layer as an adapter."""
-    return isinstance(layer, LoraLayer) and layer.mid is None
+    return isinstance(layer, TimedLoraLayer) or (isinstance(layer, LoraLayer) and layer.mid is None)
 
 
 def _distinct_triggers(

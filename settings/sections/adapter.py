@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from settings.callers import Limited, Open, Operator
 from settings.record import Settings
 
-AdapterName = Literal["lora", "rslora", "dora", "loha", "lokr", "oft", "full", "none", "controlnet"]
+AdapterName = Literal["lora", "rslora", "dora", "loha", "lokr", "oft", "t-lora", "full", "none", "controlnet"]
 LoraTargets = Literal[
     "attention",
     "attention+feed-forward",
@@ -18,8 +18,8 @@ LoraTargets = Literal[
     "b-lora-content",
     "b-lora-style",
 ]
-LOW_RANK: tuple[AdapterName, ...] = ("lora", "rslora", "dora", "loha", "lokr", "oft")
-LORAS: tuple[AdapterName, ...] = ("lora", "rslora", "dora")
+LOW_RANK: tuple[AdapterName, ...] = ("lora", "rslora", "dora", "loha", "lokr", "oft", "t-lora")
+LORAS: tuple[AdapterName, ...] = ("lora", "rslora", "dora", "t-lora")
 """Those with one up and one down projection."""
 RSLORA_ALPHA = 4.0
 """Default alpha of rsLoRA: alpha / √rank is 1 at rank 16, and grows with the rank as in the method."""
@@ -34,7 +34,8 @@ class AdapterSection(Settings):
     adapter: Open[AdapterName] = Field(
         "lora",
         description="lora, rslora (alpha / √rank), dora (own magnitudes), loha, lokr (small files), oft (rotations of "
-        "inputs, in blocks of rank × rank), full (all weights of the UNet or transformer), none (tokens only), or "
+        "inputs, in blocks of rank × rank), t-lora (fewer components at high noise, for few pictures), full (all "
+        "weights of the UNet or transformer), none (tokens only), or "
         "controlnet (a network of its own beside the base, that reads the pictures of control)",
     )
     rank: Limited[int] = Field(16, ge=1, le=1024, description="Rank of the adapter")
@@ -42,12 +43,22 @@ class AdapterSection(Settings):
         None, gt=0, description="The adapter is scaled by alpha / rank; by default alpha = rank, and 4 with rslora"
     )
     adapter_dropout: Open[float] = Field(
-        0.0, ge=0, lt=1, description="Fraction of the adapter's inputs set to zero in a step (lora, rslora, dora)"
+        0.0,
+        ge=0,
+        lt=1,
+        description="Fraction of the adapter's inputs set to zero in a step (lora, rslora, dora, t-lora)",
     )
     lora_init: Open[Literal["kaiming", "gaussian", "orthogonal"]] = Field(
         "kaiming",
-        description="First values of lora, rslora and dora: a random down projection and an up projection of zeros; or "
+        description="First values of lora, rslora, dora and t-lora: a random down projection and an up projection of "
+        "zeros; or "
         "orthogonal, both random with a product of zero, so that both learn at once (even ranks)",
+    )
+    t_lora_min_rank: Limited[int | None] = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Of adapter t-lora: components that act at pure noise, too; by default half of rank",
     )
     lora_targets: Open[LoraTargets] = Field(
         "attention",
@@ -100,6 +111,11 @@ class AdapterSection(Settings):
             return self.alpha
         return RSLORA_ALPHA if self.adapter == "rslora" else float(self.rank)
 
+    @property
+    def resolved_t_lora_min_rank(self) -> int:
+        """Components of a t-lora that act at every timestep."""
+        return self.t_lora_min_rank or max(1, self.rank // 2)
+
     @model_validator(mode="after")
     def _adapter_rules(self) -> "AdapterSection":
         defaults = {name: field.default for name, field in AdapterSection.model_fields.items()}
@@ -122,14 +138,22 @@ class AdapterSection(Settings):
         if self.adapter == "oft" and self.rank < 2:
             raise ValueError("rank: adapter oft rotates blocks of rank × rank, which needs at least 2")
         if self.adapter_dropout > 0 and self.has_low_rank_adapter and self.adapter not in LORAS:
-            raise ValueError(f"adapter_dropout works with lora, rslora and dora, not with {self.adapter}; leave it out")
+            raise ValueError(
+                f"adapter_dropout works with lora, rslora, dora and t-lora, not with {self.adapter}; leave it out"
+            )
         if self.lora_init != "kaiming" and self.adapter not in LORAS:
-            raise ValueError(f"lora_init works with lora, rslora and dora, not with {self.adapter}; leave it out")
+            raise ValueError(
+                f"lora_init works with lora, rslora, dora and t-lora, not with {self.adapter}; leave it out"
+            )
         if self.lora_init != "kaiming" and self.init_weights is not None:
             raise ValueError("lora_init has no effect with init_weights, which has the first values; leave one out")
         odd = [f"{rank}" for rank in (self.rank, self.text_encoder_rank) if rank is not None and rank % 2]
         if self.lora_init == "orthogonal" and odd:
             raise ValueError(f"lora_init: orthogonal halves the rank, and {odd[0]} is odd; choose an even one")
+        if self.t_lora_min_rank is not None and self.adapter != "t-lora":
+            raise ValueError(f"t_lora_min_rank has no effect with adapter: {self.adapter}; set adapter: t-lora")
+        if self.resolved_t_lora_min_rank >= self.rank > 1 and self.adapter == "t-lora":
+            raise ValueError("t_lora_min_rank: as many as rank act always, which is adapter: lora; set fewer")
         for name in ("text_encoder_rank", "text_encoder_learning_rate"):
             if getattr(self, name) is not None and not self.train_text_encoder:
                 raise ValueError(f"{name} has no effect without train_text_encoder: true")

@@ -47,7 +47,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "muon, accumulation": {"optimizer": "muon", "gradient_accumulation_steps": 2, "learning_rate": 2e-3},
     "dream, dco, p2": {"dream": 1.0, "loss_type": "dco", "loss_weighting": "p2", "prior_matching_weight": 1.0,
                        "prior_matching_on": "captions"},
-    "lora+, orthogonal": {"lora_plus_ratio": 4.0, "lora_init": "orthogonal", "train_text_encoder": True},
+    "t-lora, lora+, orthogonal": {"adapter": "t-lora", "lora_plus_ratio": 4.0, "lora_init": "orthogonal",
+                                  "train_text_encoder": True},
     "came, lion": {"optimizer": "came", "token_optimizer": "lion", "token_learning_rate": 1e-3},
     "full": {"adapter": "full", "rank": 16},
 }  # fmt: skip

@@ -15,7 +15,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dream": {"dream": 1.0},
     "p2": {"loss_weighting": "p2"},
     "differential output preservation": {"prior_matching_weight": 1.0, "prior_matching_on": "captions"},
-    "lora+, orthogonal": {"lora_plus_ratio": 4.0, "lora_init": "orthogonal"},
+    "t-lora, lora+, orthogonal": {"adapter": "t-lora", "lora_plus_ratio": 4.0, "lora_init": "orthogonal"},
     "lion": {"optimizer": "lion", "learning_rate": 5e-4},
     "came": {"optimizer": "came"},
     "muon": {"optimizer": "muon", "learning_rate": 5e-3},

@@ -11,8 +11,9 @@ from artifact.names.components import Place, place_names
 from families.family import ModelFamily
 from settings.sections.adapter import AdapterSection
 from trainer.adapters.dropout import AdapterDropout
-from trainer.adapters.peft_adapter import PeftAdapter
+from trainer.adapters.peft_adapter import PeftAdapter, Timed
 from trainer.adapters.starting import CannotHold
+from trainer.adapters.t_lora import component_times
 from trainer.randomness import NamedGenerators
 
 
@@ -88,8 +89,11 @@ def new_adapter(
     paths: list[str],
     generators: NamedGenerators,
     init: str,
+    timestep_ends: tuple[float, float] | None = None,
 ) -> PeftAdapter:
     """Add an adapter of `rank` to the layers of `component` at `paths`.
+
+    `timestep_ends`: of a denoiser (`ModelFamily.timestep_ends`). What has no timestep gets a lora for a t-lora.
 
     `init` names the generator that draws the initial values. The placeholder tokens must already be in place. Alpha is
     scaled with `rank` where it differs from `settings.rank`.
@@ -98,4 +102,9 @@ def new_adapter(
     dropout = None
     if settings.adapter_dropout > 0:
         dropout = AdapterDropout(settings.adapter_dropout, generators["adapter_dropout"], generators.share.index)
-    return PeftAdapter(component, settings.adapter, rank, alpha, paths, generators[init], dropout, settings.lora_init)
+    kind, timed = settings.adapter, None
+    if kind == "t-lora" and timestep_ends is not None:
+        timed = Timed(component_times(rank, settings.resolved_t_lora_min_rank), timestep_ends)
+    elif kind == "t-lora":
+        kind = "lora"
+    return PeftAdapter(component, kind, rank, alpha, paths, generators[init], dropout, settings.lora_init, timed)

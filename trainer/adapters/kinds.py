@@ -16,6 +16,7 @@ from torch import Tensor
 from artifact.layers import DoraLayer, LohaLayer, LokrLayer, LoraLayer
 from trainer.adapters.kind import ADAPTER, AdapterKind
 from trainer.adapters.oft import OFT
+from trainer.adapters.t_lora import T_LORA
 
 
 def _lora_config(**options: bool) -> Callable[[int, float, Sequence[str]], Any]:
@@ -82,6 +83,7 @@ KINDS = {
     "loha": AdapterKind(_lycoris_config(LoHaConfig), _loha, LycorisLayer, opens=_LYCORIS),
     "lokr": AdapterKind(_lycoris_config(LoKrConfig), _lokr, LycorisLayer, opens=_LYCORIS),
     "oft": OFT,
+    "t-lora": T_LORA,
 }
 """Adapter kinds by their names in the settings."""
 

@@ -2,22 +2,33 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers.training_utils import cast_training_params
 from peft import inject_adapter_in_model
-from torch import nn
+from torch import Tensor, nn
 
 from artifact.layers import Layer
 from artifact.merging.low_rank import Fit
 from artifact.placement.low_rank import remove_adapters
+from artifact.placement.timesteps import ActingComponents, TimestepClock
 from trainer.adapters.base_precision import compute_in_base_precision
 from trainer.adapters.dropout import AdapterDropout
 from trainer.adapters.first_values import STARTS
 from trainer.adapters.kind import ADAPTER, AdapterKind
 from trainer.adapters.kinds import KINDS, MODULES, draw_again
 from trainer.adapters.starting import CannotHold, start_layer
+
+
+@dataclass(frozen=True)
+class Timed:
+    """When components act. `times`: (r, 2), as `artifact.layers.TimedLoraLayer` has them. `ends`: what the component
+    reads as its timestep for clean latents and for pure noise."""
+
+    times: Tensor
+    ends: tuple[float, float]
 
 
 class PeftAdapter:
@@ -33,12 +44,16 @@ class PeftAdapter:
         generator: torch.Generator,
         dropout: AdapterDropout | None = None,
         start: str = "kaiming",
+        timed: Timed | None = None,
     ) -> None:
         """`kind`: a name in KINDS. `generator` draws the initial values. `dropout` is applied before every down
-        projection. `start`: kaiming, or for LoRAs a name in STARTS."""
+        projection. `start`: kaiming, or for LoRAs a name in STARTS. `timed`: of a kind whose components act at their
+        timesteps only."""
         self._component = component
         self._dropped: set[str] = set()
         self._kind: AdapterKind = KINDS[kind]
+        self._clock = None if timed is None else TimestepClock(component, timed.ends)
+        acting = None if timed is None or self._clock is None else ActingComponents(self._clock, timed.times)
         trained = [parameter for parameter in component.parameters() if parameter.requires_grad]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # the config of the tokens
@@ -52,7 +67,7 @@ class PeftAdapter:
             if dropout is not None:
                 module.lora_dropout[ADAPTER] = dropout
             if self._kind.in_base_precision:
-                compute_in_base_precision(module, ADAPTER)
+                compute_in_base_precision(module, ADAPTER, acting)
         self._draw(start, generator)
         wrong = [name for name, parameter in self._named_parameters() if parameter.dtype != torch.float32]
         assert not wrong, f"{wrong[0]} is not fp32"
@@ -100,6 +115,8 @@ class PeftAdapter:
 
     def remove(self) -> None:
         """Restore the component's original modules, as the same objects."""
+        if self._clock is not None:
+            self._clock.remove()
         remove_adapters(self._component)
 
     def drop(self, paths: Sequence[str]) -> None:

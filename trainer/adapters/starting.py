@@ -8,7 +8,7 @@ from peft.tuners.lycoris_utils import LycorisLayer
 from peft.tuners.oft.layer import OFTLayer as PeftOftLayer
 from torch import Tensor
 
-from artifact.layers import DoraLayer, FullLayer, Layer, LohaLayer, LokrLayer, LoraLayer, OftLayer
+from artifact.layers import DoraLayer, FullLayer, Layer, LohaLayer, LokrLayer, LoraLayer, OftLayer, TimedLoraLayer
 from artifact.merging.low_rank import Fit, nearest_lora
 from families.parts.whole_tensor import whole
 from trainer.adapters.kind import ADAPTER
@@ -41,6 +41,11 @@ def _start_lora(module: Any, name: str, layer: Layer) -> Fit | None:
     has_magnitudes = ADAPTER in module.lora_magnitude_vector
     magnitudes: Tensor | None = None
     plain: Layer = layer
+    acting = getattr(module.lora_variant.get(ADAPTER), "acting", None)
+    if acting is not None:
+        if not isinstance(layer, TimedLoraLayer) or not torch.allclose(layer.times.to(acting.times), acting.times):
+            raise CannotHold("it does not act at the timesteps of this t-lora")
+        plain = layer.direction
     if isinstance(layer, DoraLayer) and has_magnitudes and layer.axis == 0:
         plain, magnitudes = layer.direction, layer.dora_scale
     if isinstance(layer, FullLayer) and layer.diff_bias is not None and layer.diff_bias.any():

@@ -14,7 +14,8 @@ def _place(placement: Placement) -> Part | None:
         part: ComponentAdapter = FullFineTuning(family.denoiser, family.idle_modules)
     elif settings.has_low_rank_adapter:
         paths = denoiser_targets(family, settings)
-        part = new_adapter(family.denoiser, settings, settings.rank, paths, placement.generators, "init_lora")
+        drawn, ends = placement.generators, family.timestep_ends
+        part = new_adapter(family.denoiser, settings, settings.rank, paths, drawn, "init_lora", ends)
     else:
         return None
     return Adapter(family, {DENOISER: part})

@@ -74,7 +74,7 @@ def test_layers_of_every_kind_mean_what_peft_computes(kind: str, base: ModelFami
         assert all(layer.changes_nothing for layer in adapter.layers().values())
         disturb(adapter)
         trained, layers = probe.predict(base, {}), adapter.layers()
-        if kind != "dora":  # whose magnitudes the log leaves out
+        if kind not in ("dora", "t-lora"):  # the log leaves out magnitudes, and at what timesteps components act
             assert_the_log_has_their_change(base, layers)
         with adapter.off():
             torch.testing.assert_close(probe.predict(base, {}), bare, rtol=1e-6, atol=1e-6)
@@ -105,6 +105,7 @@ def assert_the_log_has_their_change(base: ModelFamily, layers: Mapping[str, Laye
         {"adapter": "loha"},
         {"adapter": "lokr", "lora_targets": EVERYTHING, "rank": 4},
         {"adapter": "oft", "train_text_encoder": True, "rank": 4},
+        {"adapter": "t-lora", "rank": 4},
         {"adapter": "full", "learning_rate": 1e-3},
         {"adapter": "none", "token_learning_rate": 2e-2},
         {"adapter": "rslora", "adapter_dropout": 0.2, "train_text_encoder": True, "text_encoder_rank": 2,
@@ -117,10 +118,12 @@ def test_a_run_with_every_kind_ends_verified(settings: dict[str, Any], tmp_path:
     events = list(run(config(**settings), [EXAMPLE], output))
     assert any("verified" in event.message for event in events)
     warned = any(event.warning and event.message.startswith(f"adapter {settings['adapter']}") for event in events)
-    assert warned == (settings["adapter"] in ("dora", "loha", "lokr", "oft", "full"))
+    assert warned == (settings["adapter"] in ("dora", "loha", "lokr", "oft", "t-lora", "full"))
     artifact = Artifact.read(output.weights)
     kinds = {layer.kind for layer in artifact.layers.values()}
-    assert kinds == {"none": set(), "rslora": {"lora"}}.get(settings["adapter"], {settings["adapter"]})
+    assert kinds == {"none": set(), "rslora": {"lora"}, "t-lora": {"timed-lora"}}.get(
+        settings["adapter"], {settings["adapter"]}
+    )
     assert artifact.tokens
 
 

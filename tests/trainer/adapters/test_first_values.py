@@ -75,7 +75,10 @@ def test_the_sizes_are_those_of_the_formulas() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"lora_init": "orthogonal", "adapter": "loha"}, "lora_init works with lora, rslora and dora, not with loha"),
+        (
+            {"lora_init": "orthogonal", "adapter": "loha"},
+            "lora_init works with lora, rslora, dora and t-lora, not with loha",
+        ),
         ({"lora_init": "gaussian", "adapter": "none"}, "lora_init has no effect with adapter: none"),
         ({"lora_init": "orthogonal", "rank": 3}, "3 is odd; choose an even one"),
         ({"lora_init": "orthogonal", "train_text_encoder": True, "text_encoder_rank": 5}, "5 is odd"),
