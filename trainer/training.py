@@ -167,7 +167,6 @@ def build_training(
     assert config.max_train_steps is not None and config.train_batch_size is not None
     base_fingerprint = fingerprint(family.denoiser)
     parts = place_parts(_placement(config, family, dataset, generators))
-    tokens = _tokens(parts)
     notes = [] if initial is None else _start(initial, parts, config.control, family)
     batches = _batches(trained, config.train_batch_size, generators, processes)
     trainables = build_trainables(parts, _update_settings(config, config.max_train_steps, processes.share.count, notes))

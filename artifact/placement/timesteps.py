@@ -6,7 +6,7 @@ import torch
 from peft.tuners.lora.layer import LoraVariant
 from torch import Tensor, nn
 
-TIMESTEP_NAMES = ("timestep", "t")
+TIMESTEP_NAMES = ("timestep", "timestep_ratio", "t")
 
 
 class TimestepClock:

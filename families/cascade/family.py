@@ -61,6 +61,7 @@ class Cascade:
     denoiser_kind: ClassVar[DenoiserKind] = "unet"
     guidance_kind: ClassVar[GuidanceKind] = "classifier-free"
     b_lora_blocks: ClassVar[Mapping[str, str]] = {}
+    timestep_ends: ClassVar[tuple[float, float]] = (0.0, 1.0)
     defaults: ClassVar[FamilyDefaults] = FamilyDefaults(guidance_scale=4.0, num_inference_steps=20, loss_weighting="p2")
     training_notes: ClassVar[tuple[str, ...]] = ()
     limited_licence: ClassVar[str] = (
