@@ -36,7 +36,7 @@ from trainer.noise.dream import Dream
 from trainer.randomness import NamedGenerators
 from trainer.resolution import validation_prompts
 from trainer.tokens.concept_tokens import ConceptTokens
-from trainer.trainables.controlnet import Condition, ControlDropout, ControlNetPart
+from trainer.trainables.controlnet import ControlNetPart, with_dropout
 from trainer.trainables.initial_controlnet import InitialControlNet
 from trainer.trainables.kind import Placement, UpdateSettings
 from trainer.trainables.part import Parts
@@ -199,7 +199,7 @@ def build_training(
         dream=None if config.noise.dream is None else Dream(config.noise.dream),
         loss_scaling=LossScaling(trainables, accelerator) if _is_half(family) else None,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
-        condition=_condition(controlnet, config.control_dropout, generators),
+        condition=None if controlnet is None else with_dropout(controlnet, config.control_dropout, generators),
     )
     observer = Observer(family, _tokens(parts), trainer.trainables)
     training = Training(config, family, dataset, parts, trainer, batches, passes, base_fingerprint, observer, held_out)
@@ -263,12 +263,6 @@ def _controlnet(parts: Parts) -> ControlNetPart | None:
     part = parts["controlnet"]
     assert isinstance(part, ControlNetPart)
     return part
-
-
-def _condition(part: ControlNetPart | None, dropout: float, generators: NamedGenerators) -> Condition | None:
-    if part is None or dropout == 0:
-        return None if part is None else part.condition
-    return ControlDropout(part, dropout, generators["control_dropout"], generators.share)
 
 
 def _update_settings(config: TrainingConfig, total_steps: int, processes: int, notes: list[str]) -> UpdateSettings:

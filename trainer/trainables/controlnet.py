@@ -12,6 +12,7 @@ from families.family import Conditioning, ModelFamily, PromptFeatures, SizeCondi
 from families.parts.control import Controllable, control_pixels, controllable
 from settings.record import ConfigError
 from trainer.distributed.batch_share import WHOLE, Share
+from trainer.randomness import NamedGenerators
 from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings
 from trainer.trainables.part import Part
 
@@ -101,6 +102,13 @@ class ControlDropout:
             if pictures.shape[1] == 4:
                 pictures[:, 3:][~kept.view(-1)] = 255  # black, and no hole
         return self.part.condition(pictures, noised, timesteps, prompts, sizes)
+
+
+def with_dropout(part: ControlNetPart, dropout: float, generators: NamedGenerators) -> Condition:
+    """Return the part's condition, which misses the share `dropout` of its pictures."""
+    if dropout == 0:
+        return part.condition
+    return ControlDropout(part, dropout, generators["control_dropout"], generators.share)
 
 
 def _place(placement: Placement) -> Part | None:
