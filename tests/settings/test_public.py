@@ -10,7 +10,7 @@ from settings.training import TrainingConfig, build_config
 DISK = "/srv/private/disk"
 
 
-PATHS = {"preservation_data", "face_detector_model", "compile_cache", "evaluation_face_model"}
+PATHS = {"preservation_data", "face_detector_model", "compile_cache", "evaluation_face_model", "init_weights"}
 HUB_IDS_OR_PATHS = {
     "base_model", "base_config", "vae", "captioner", "mask_model", "upscaler", "evaluation_clip", "evaluation_dino"
 }  # fmt: skip
