@@ -24,10 +24,11 @@ from preprocess.crops.buckets import DEFAULT_RESOLUTION, BucketRules, assign_buc
 from preprocess.crops.views import Renderer, RenderJob
 from preprocess.dataset import Example, PreparedDataset, Rejected
 from preprocess.errors import DatasetError
+from preprocess.faces.people import FacesOfPicture, find_people, recognition_model
 from preprocess.progress import StageProgress
 from preprocess.sources.weights import count_by_source, share_factors, share_lines
 from preprocess.training_sets import TrainingSets, separate
-from preprocess.uploads.collect import collect
+from preprocess.uploads.collect import collect, decode_rules
 from preprocess.uploads.decoding import IMAGE_SUFFIXES
 from preprocess.uploads.folder_concepts import folder_warning
 from preprocess.uploads.folder_rules import folder_repeats
@@ -118,13 +119,17 @@ def _build(
     labelled, balance = _balance(labelled, sources, config)
     sizes = [renderer.expected_size(item.size) for item, _ in labelled]
     buckets = assign_buckets(sizes, bucket_rules(config, base))
-    jobs = [RenderJob(*pair, bucket, index) for index, (pair, bucket) in enumerate(zip(labelled, buckets, strict=True))]
+    people, unlike = yield from _people(labelled, renderer, config, workers)
+    jobs = [
+        RenderJob(item, given, bucket, index, people.get(item.file.name))
+        for index, ((item, given), bucket) in enumerate(zip(labelled, buckets, strict=True))
+    ]
     _check_views(len(jobs), config)
     examples: list[Example] = []
     for example in renderer.render(jobs, workers):
         examples.append(example)
         yield StageProgress("cutting the images", len(examples), len(jobs))
-    warnings = [*sets.warnings(), *folder_warning(sets.concept_files, config)]
+    warnings = [*sets.warnings(), *unlike, *folder_warning(sets.concept_files, config)]
     labels = [(item.file.name, given) for item, given in labelled]
     warnings += [*template_warning(labels), *several_warning(labels), *balance, *renderer.warnings]
     warnings += syntax_warnings([(name, caption) for name, given in labels for caption in given.captions])
@@ -132,6 +137,20 @@ def _build(
         {name: "; ".join(given.captions) for name, given in labels if given.concept is not None}, config
     )
     return PreparedDataset(output, tuple(examples), rejected, tuple(warnings))
+
+
+def _people(
+    labelled: "Labelled", renderer: Renderer, config: DataConfig, workers: Workers
+) -> Generator[StageProgress, None, tuple[dict[str, FacesOfPicture], list[str]]]:
+    """The faces of the concepts' images, and warnings, where a recognition model is there and faces matter."""
+    model = recognition_model(config)
+    if model is None or not renderer.looks_for_faces:
+        return {}, []
+    concepts: dict[str, list[tuple[str, Path]]] = {}
+    for item, given in labelled:
+        if given.concept is not None:
+            concepts.setdefault(given.concept, []).append((item.file.name, item.file.path))
+    return (yield from find_people(concepts, config, model, decode_rules(config), workers))
 
 
 def _check_views(images: int, config: DataConfig) -> None:

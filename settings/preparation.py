@@ -98,6 +98,11 @@ class SubjectSection(Settings):
     )
     face_detector: Open[Literal["auto", "yunet", "yuface", "haar"]] = Field("auto", description="What finds faces")
     face_detector_model: Operator[Path | None] = Field(None, description="YuNet's ONNX file")
+    face_recognition_model: Operator[Path | None] = Field(
+        None,
+        description="SFace's ONNX file: among several people the face that recurs over a concept's pictures is the "
+        "subject; by default the most prominent face of each picture",
+    )
     mask: Open[MaskSource] = Field(
         "none",
         description="Where the loss counts: everywhere, on what mask files beside the images mark (files: "
@@ -220,7 +225,7 @@ class DataConfig(
 
     @model_validator(mode="after")
     def _data_rules_across_fields(self) -> "DataConfig":
-        for rule in (dataset_rules, _concept_rules, _caption_rules, _mask_rules, _augmentation_rules):
+        for rule in (dataset_rules, _concept_rules, _caption_rules, _face_rules, _mask_rules, _augmentation_rules):
             rule(self)
         return self
 
@@ -253,6 +258,15 @@ def _caption_rules(config: DataConfig) -> None:
         raise ValueError("trigger_only_dropout has no effect without a trigger_word; leave it out")
     if config.captioner == "none" and config.captioner_prompt:
         raise ValueError("captioner_prompt has no effect with captioner none; leave one out")
+
+
+def _face_rules(config: DataConfig) -> None:
+    crops = config.crop == "face" or (config.crop == "auto" and config.concept_mode == "face")
+    if config.face_recognition_model is not None and not crops and config.mask != "face":
+        raise ValueError(
+            "face_recognition_model has no effect where faces are not looked for; set concept_mode: face, crop: face "
+            "or mask: face, or leave it out"
+        )
 
 
 def _mask_rules(config: DataConfig) -> None:

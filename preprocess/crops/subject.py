@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 from preprocess.crops.crop import MAX_ENLARGEMENT, Size, Window, largest_window
 from preprocess.crops.masks import centre_of_mass, face_mask, opacity_mask, read_mask
 from preprocess.dataset import FaceBox
 from preprocess.errors import DatasetError
+from preprocess.faces.people import FacesOfPicture
 from preprocess.uploads.decoding import Picture
 from settings.preparation import DataConfig
 
@@ -50,6 +51,11 @@ class SubjectFinder:
             self._segmenter = SubjectSegmenter.load(config.mask_model)
 
     @property
+    def looks_for_faces(self) -> bool:
+        """Whether faces are searched for."""
+        return self._detector is not None
+
+    @property
     def warnings(self) -> list[str]:
         """Warnings that do not concern a single image."""
         if self._detector is None or self._detector.name != "haar" or self._config.face_detector == "haar":
@@ -60,17 +66,26 @@ class SubjectFinder:
         ]
 
     def find(
-        self, picture: Picture, name: str, bucket: Size, class_words: Sequence[str], mask_file: Path | None = None
+        self,
+        picture: Picture,
+        name: str,
+        bucket: Size,
+        class_words: Sequence[str],
+        mask_file: Path | None = None,
+        people: FacesOfPicture | None = None,
     ) -> Subject:
         """Find the subject of a picture. `class_words`: prompts for CLIPSeg where mask_prompt is not set.
 
-        `mask_file`: the user's own mask of the picture.
+        `mask_file`: the user's own mask of the picture. `people`: its faces, where they are known.
         """
-        search = _Search(picture, name, bucket[0] / bucket[1], mask_file=mask_file)
-        if self._detector is not None:
+        search = _Search(picture, name, bucket[0] / bucket[1], mask_file=mask_file, people=people)
+        if people is not None:
+            search.faces = people.faces
+            search.name_others(masked=self._config.mask != "none")
+        elif self._detector is not None:
             with self._lock:
                 search.faces = self._detector.detect(picture.image)
-        search.mask = self._mask(search, class_words)
+        search.mask = search.without_others(self._mask(search, class_words))
         return self._window(search, bucket)
 
     def _mask(self, search: "_Search", class_words: Sequence[str]) -> Image.Image | None:
@@ -135,6 +150,7 @@ class _Search:
     mask: Image.Image | None = None
     warnings: list[str] = field(default_factory=list)
     mask_file: Path | None = None
+    people: FacesOfPicture | None = None
     _chosen: FaceBox | None = None
 
     def warn(self, *reasons: str) -> None:
@@ -142,13 +158,43 @@ class _Search:
 
     def chosen_face(self) -> FaceBox | None:
         """Return the face that is the subject, None without faces. Warns once of other faces of similar size."""
+        if self._chosen is None and self.people is not None and self.people.recurring is not None:
+            self._chosen = self.people.recurring
         if self._chosen is None and self.faces:
+            if self.people is not None:
+                self.warn("the face that recurs over the pictures is not found in it; remove it if it shows others")
             from preprocess.faces.choice import choose_face
 
             choice = choose_face(self.faces, self.picture.image.size)
             self._chosen = choice.face
             self.warn(*choice.warnings)
         return self._chosen
+
+    @property
+    def others(self) -> list[FaceBox]:
+        """The faces beside the recurring one; none where it is not known."""
+        recurring = None if self.people is None else self.people.recurring
+        return [] if recurring is None else [face for face in self.faces if face != recurring]
+
+    def without_others(self, mask: Image.Image | None) -> Image.Image | None:
+        """The mask without the faces of other people; the recurring face stays whole."""
+        if mask is None or not self.others or self.people is None or self.people.recurring is None:
+            return mask
+        size = self.picture.image.size
+        removed = Image.new("L", size)
+        for face in self.others:
+            removed = ImageChops.lighter(removed, face_mask(face, size))
+        removed = ImageChops.subtract(removed, face_mask(self.people.recurring, size))
+        return ImageChops.subtract(mask, removed)
+
+    def name_others(self, *, masked: bool) -> None:
+        """Warn of faces beside the recurring one. `masked`: whether there is a mask, which they are taken out of."""
+        if not self.others:
+            return
+        places = ", ".join(f"({one.left + one.width / 2:.0f}, {one.top + one.height / 2:.0f})" for one in self.others)
+        counted = "1 face is" if len(self.others) == 1 else f"{len(self.others)} faces are"
+        handled = "left out of the mask" if masked else "trained where the crop shows them; mask: face leaves them out"
+        self.warn(f"{counted} not the one that recurs over the pictures, around pixel {places}: {handled}")
 
     def result(self, window: Window, found_by: str) -> Subject:
         return Subject(window, found_by, self.mask, tuple(self.faces), tuple(self.warnings))

@@ -18,6 +18,7 @@ from preprocess.crops.buckets import DEFAULT_RESOLUTION, crop_loss
 from preprocess.crops.crop import MAX_ENLARGEMENT, Crop, Size, crop_to_window
 from preprocess.crops.subject import SubjectFinder
 from preprocess.dataset import Example, View
+from preprocess.faces.people import FacesOfPicture
 from preprocess.uploads.decoding import DecodeRules, Picture, decode
 from preprocess.uploads.survey import Surveyed, file_stem
 from preprocess.workers.workers import Work, Workers
@@ -37,12 +38,14 @@ MARKED = 128
 
 @dataclass(frozen=True)
 class RenderJob:
-    """An image with all decisions about it. `bucket`: (width, height) in pixels."""
+    """An image with all decisions about it. `bucket`: (width, height) in pixels. `people`: its faces, where they were
+    looked for already."""
 
     surveyed: Surveyed
     label: Label
     bucket: Size
     number: int
+    people: FacesOfPicture | None = None
 
 
 class Renderer:
@@ -68,6 +71,11 @@ class Renderer:
         """Warnings that do not concern a single image."""
         return self._subjects.warnings
 
+    @property
+    def looks_for_faces(self) -> bool:
+        """Whether faces are the subject of pictures, or of masks."""
+        return self._subjects.looks_for_faces
+
     def expected_size(self, size: Size) -> Size:
         """Return the size that the choice of the bucket uses: that after upscaling, where an upscaler is set."""
         return size[0] * self._factor, size[1] * self._factor
@@ -87,7 +95,7 @@ class Renderer:
     def _render(self, job: RenderJob) -> Example:
         name = job.surveyed.file.name
         picture = decode(job.surveyed.file.path, self._rules)
-        subject = self._subjects.find(picture, name, job.bucket, self._class_words(job), job.surveyed.mask)
+        subject = self._subjects.find(picture, name, job.bucket, self._class_words(job), job.surveyed.mask, job.people)
         crop = crop_to_window(picture.image.size, subject.window, job.bucket)
         picture, upscaled = self._enlarge(picture, crop, name)
         stem = f"{job.number:04d}_{file_stem(job.surveyed.file)}"

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.faces import SIDE, FaceEncoder, face_identity
+from evaluation.faces import FaceEncoder, face_identity
 from preprocess.dataset import FaceBox
+from preprocess.faces.sface import SIDE
 from settings.record import ConfigError
 
 

@@ -10,7 +10,10 @@ from settings.training import TrainingConfig, build_config
 DISK = "/srv/private/disk"
 
 
-PATHS = {"preservation_data", "face_detector_model", "compile_cache", "evaluation_face_model", "init_weights"}
+PATHS = {
+    "preservation_data", "face_detector_model", "face_recognition_model", "compile_cache", "evaluation_face_model",
+    "init_weights"
+}  # fmt: skip
 HUB_IDS_OR_PATHS = {
     "base_model", "base_config", "vae", "captioner", "mask_model", "upscaler", "evaluation_clip", "evaluation_dino"
 }  # fmt: skip
@@ -27,7 +30,7 @@ def test_every_setting_whose_description_names_a_path_is_among_them() -> None:
 def test_every_path_is_shown_by_its_last_part_alone() -> None:
     names = (*PATHS, *HUB_IDS_OR_PATHS)
     values = {name: f"{DISK}/{name}-last" for name in names}
-    config = build_config({**values, "evaluate": "true", "compile": "always", "class_word": "dog"})
+    config = build_config({**values, "evaluate": "true", "compile": "always", "class_word": "dog", "crop": "face"})
     for shown in (public_settings(config), public_settings(config, exclude_defaults=True)):
         assert DISK not in str(shown)
         assert {name: shown[name] for name in names} == {name: f"{name}-last" for name in names}

@@ -91,6 +91,7 @@ def test_an_operators_setting_is_refused_and_opened_by_name(name: str, monkeypat
     given: dict[str, Any] = {name: True if name == "trust_remote_code" else "/somewhere"}
     given |= {"compile": "auto"} if name == "compile_cache" else {}
     given |= {"evaluate": "true"} if name == "evaluation_face_model" else {}
+    given |= {"crop": "face"} if name == "face_recognition_model" else {}
     with pytest.raises(NotAllowed, match=f"^{name}: is the operator's.*CALLERS_MAY_SET={name}"):
         in_config(**given)
     monkeypatch.setenv("CALLERS_MAY_SET", f"trackers, {name}")
