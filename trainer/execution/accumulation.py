@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainer.data.batches import LatentBatch
 from trainer.execution.gradient_checkpointing import GradientCheckpointing
+from trainer.losses.term import OF_IMAGES
 from trainer.randomness import NamedGenerators
 from trainer.trainables.trainable import Trainable
 
@@ -101,14 +102,20 @@ def _remedies_at_once(checkpointing: GradientCheckpointing) -> str:
 
 
 def _attempt(batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor] | None:
-    """Return the mean losses, None when out of memory. A separate function, so that its tensors are freed on return."""
+    """Return the mean losses, None when out of memory. A separate function, so that its tensors are freed on return.
+
+    The mean of what images say is over images: those that fill up a batch count less, as in the gradient.
+    """
     images = sum(len(batch.captions) for batch in batches)
+    counted = sum(len(batch.captions) * batch.filling for batch in batches)
     mean: dict[str, Tensor] = {}
     try:
         for batch in batches:
             share = len(batch.captions) / images
+            of_images = len(batch.captions) * batch.filling / counted
             for name, loss in backward(batch, share).items():
-                mean[name] = mean[name] + share * loss if name in mean else share * loss
+                part = loss * (of_images if name in OF_IMAGES else share)
+                mean[name] = mean[name] + part if name in mean else part
     except torch.OutOfMemoryError:
         return None
     return mean
