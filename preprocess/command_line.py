@@ -1,6 +1,7 @@
 """The command `python -m preprocess DATA --output DIR`: data preparation without training."""
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def build_parser(prog: str = "python -m preprocess") -> CommandParser:
 def main(argv: Sequence[str] | None = None, prog: str = "python -m preprocess") -> int:
     """Run the command. Returns the exit status: 0, or 2 for wrong input."""
     arguments = build_parser(prog).parse_args(argv)
+    logging.captureWarnings(True)  # libraries' warnings, such as Pillow's of damaged EXIF, do not mix with our lines
     try:
         return _run(arguments)
     except (ConfigError, DatasetError) as error:

@@ -17,7 +17,9 @@ Line = tuple[int, list[str]]
 
 def csv_records(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield each row as a record, with a description of its line. Raises DatasetError for a malformed table."""
-    lines = [(number, cells) for number, cells in _lines(read_text(path), path.name) if any(cells)]
+    text = read_text(path)
+    dialect = _Tabs if path.suffix.lower() == ".tsv" else _dialect(text)
+    lines = [(number, cells) for number, cells in _lines(text, path.name, dialect) if any(cells)]
     if not lines:
         return
     header = lines[0][1]
@@ -25,15 +27,17 @@ def csv_records(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, s
         names = _column_names(header, columns)
         for number, cells in lines[1:]:
             where = f"{path.name}, line {number}"
-            yield where, _record(names, cells, columns, where)
+            yield where, _record(names, cells, columns, where, dialect)
         return
     _require_pairs(lines, path.name)
     for number, cells in lines:
-        record = {columns.file_names[0]: cells[0], columns.text_names[0]: _joined(cells[1:])}
+        record = {columns.file_names[0]: cells[0], columns.text_names[0]: _joined(cells[1:], dialect)}
         yield f"{path.name}, line {number}", record
 
 
-def _record(names: Sequence[str], cells: Sequence[str], columns: Columns, where: str) -> dict[str, str]:
+def _record(
+    names: Sequence[str], cells: Sequence[str], columns: Columns, where: str, dialect: "Dialect"
+) -> dict[str, str]:
     """Return a row as a record. Surplus cells are joined to a caption in the last column, as it has unquoted commas."""
     if first_column(names, columns.file_names) is None:
         raise DatasetError(f"{where}: {missing_column('file', columns.file_names, names)}")
@@ -43,7 +47,7 @@ def _record(names: Sequence[str], cells: Sequence[str], columns: Columns, where:
                 f"{where}: {len(cells)} cells under {len(names)} columns ({', '.join(names)}); put quotes around a "
                 "caption that holds commas, or make it the last column"
             )
-        cells = [*cells[: len(names) - 1], _joined(cells[len(names) - 1 :])]
+        cells = [*cells[: len(names) - 1], _joined(cells[len(names) - 1 :], dialect)]
     record = dict(zip(names, cells, strict=False))
     missing = {name: "" for name in (first_column(names, columns.file_names), *names) if name not in record}
     return record | {name: value for name, value in missing.items() if name}
@@ -78,9 +82,8 @@ def _require_pairs(lines: Sequence[Line], where: str) -> None:
         )
 
 
-def _lines(text: str, where: str) -> list[Line]:
+def _lines(text: str, where: str, dialect: "Dialect") -> list[Line]:
     """Return the rows of a CSV text. Raises DatasetError for an unclosed quote, which would swallow all rows."""
-    dialect = _dialect(text)
     strict = csv.reader(io.StringIO(text, newline=None), dialect, strict=True)
     begun = 1
     try:
@@ -104,8 +107,9 @@ def _without_empty_end(cells: Sequence[str]) -> list[str]:
     return stripped
 
 
-def _joined(cells: Sequence[str]) -> str:
-    return one_line(", ".join(cells))
+def _joined(cells: Sequence[str], dialect: "Dialect") -> str:
+    """The caption that unquoted delimiters have cut; tabs are blanks in it."""
+    return one_line(f"{dialect.delimiter.strip()} ".join(cells))
 
 
 def _names_image(cell: str) -> bool:
@@ -132,7 +136,10 @@ class _Tabs(_Commas):
     delimiter = "\t"
 
 
-def _dialect(text: str) -> type[csv.excel]:
+Dialect = type[csv.excel]
+
+
+def _dialect(text: str) -> Dialect:
     """Return the dialect by the separator after the first cell: a comma, or a semicolon or tab as in other locales."""
     match = re.match(r'\s*(?:"(?:[^"]|"")*"|[^,;\t\n"]*)\s*?([,;\t])', text)
     return {",": _Commas, ";": _Semicolons, "\t": _Tabs}[match[1]] if match else _Commas

@@ -1,4 +1,4 @@
-"""Tables of captions and metadata: metadata.jsonl, metadata.csv, metadata.parquet, captions.csv, captions.json."""
+"""Tables of captions and metadata: metadata.jsonl, .csv, .tsv and .parquet, captions.csv, .tsv and .json."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from preprocess.errors import DatasetError
 from preprocess.sources.parquet_rows import parquet_records
 from preprocess.uploads.text_files import name_key, read_text
 
-METADATA_TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-CSV_TABLES = ("caption.csv", "captions.csv")
+METADATA_TABLES = ("metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet")
+CSV_TABLES = ("caption.csv", "captions.csv", "caption.tsv", "captions.tsv")
 JSON_TABLES = ("caption.json", "captions.json")
 CAPTION_TABLES = (*METADATA_TABLES, *CSV_TABLES, *JSON_TABLES)
 
@@ -80,6 +80,7 @@ def _json_rows(path: Path, columns: Columns) -> Iterator[Row]:
 READERS: Mapping[str, Callable[[Path, Columns], Iterator[Row]]] = {
     ".jsonl": _jsonl_rows,
     ".csv": _csv_rows,
+    ".tsv": _csv_rows,
     ".parquet": _parquet_rows,
     ".json": _json_rows,
 }

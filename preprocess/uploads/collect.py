@@ -25,6 +25,8 @@ from settings.preparation import DataConfig
 
 NO_FILE = "a link to a folder or to nothing, or no regular file, is not followed; put the files themselves there"
 
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -81,7 +83,19 @@ def collect(
     rejected += unused_controls(controls, kept) if controls else []
     rejected += [*refused, *_unused_masks(sorted_masks, kept, config)]
     _refuse_captions(finder, images, rejected)
+    notes += _mask_notes(sorted_masks, kept)
     return Collected(kept, rejected, [*notes, *near_duplicates(kept)], finder)
+
+
+def _mask_notes(masks: SortedMasks, kept: Sequence[Surveyed]) -> Iterator[str]:
+    """Warn of images that are named like masks."""
+    trained = {item.file.name for item in kept}
+    for file in masks.unpaired:
+        if file.name in trained:
+            yield (
+                f"{file.name}: named like a mask, and no picture beside it has the rest of its name, so it is trained "
+                "as a picture. Rename it, or remove it"
+            )
 
 
 def _without_outputs(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[Rejected], list[str]]:
@@ -170,6 +184,8 @@ def _no_use(file: FoundFile) -> str | None:
         return None
     if is_archive_name(name):
         return f"{name}: an archive inside the data is not opened; unpack it first, or give it as data of its own"
+    if file.path.suffix.lower() in TABLE_SUFFIXES:
+        return f"{name}: a table of captions is read by the name metadata{file.path.suffix.lower()}; rename it to that"
     formats = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
     return f"{name}: not an image format that is read here ({formats}), and not a caption file"
 

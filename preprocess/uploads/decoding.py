@@ -170,7 +170,9 @@ def _to_8_bits(image: Image.Image) -> tuple[np.ndarray, str]:
     Values outside the usual ranges (0 to 1, 8 and 16 bits) are scaled from their minimum to their maximum: scientific
     images and cameras use 10 to 14 bits, and HDR values have no upper limit.
     """
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    read = np.asarray(image, dtype=np.float64)
+    values = np.nan_to_num(read, posinf=0.0, neginf=0.0)
+    lost = int((~np.isfinite(read)).sum())
     low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
     usual = _usual_range(image.mode, low, high)
     if usual is None:
@@ -178,6 +180,9 @@ def _to_8_bits(image: Image.Image) -> tuple[np.ndarray, str]:
         note = f"its values reach from {low:g} to {high:g}; they are scaled to black and white"
     else:
         low, high, note = 0.0, usual, ""
+    if lost:
+        black = f"{lost} of its values are not finite, and count as 0"
+        note = f"{note}; {black}" if note else black
     return ((values - low) / ((high - low) or 1.0) * 255.0).clip(0, 255).round().astype(np.uint8), note
 
 

@@ -18,13 +18,14 @@ class SortedMasks:
     """`images`: all files but masks. `masks`: by the name of their image. `orphans`: files in a mask folder without an
     image.
 
-    `doubled`: further masks of an image that has one.
+    `doubled`: further masks of an image that has one. `unpaired`: images that are named like masks.
     """
 
     images: list[FoundFile]
     masks: Mapping[str, FoundFile]
     orphans: list[FoundFile]
     doubled: list[FoundFile]
+    unpaired: list[FoundFile]
 
 
 def sort_masks(files: Sequence[FoundFile]) -> SortedMasks:
@@ -51,7 +52,10 @@ def sort_masks(files: Sequence[FoundFile]) -> SortedMasks:
     left = taken | {file.name for file in orphans}
     images = [file for file in files if file.name not in left]
     orphans += [mask for name, mask in masks.items() if name in left]  # the mask of a mask
-    return SortedMasks(images, {name: mask for name, mask in masks.items() if name not in left}, orphans, doubled)
+    unpaired = [file for file in images if MASK_ENDING.fullmatch(PurePosixPath(_key(file)).name)]
+    return SortedMasks(
+        images, {name: mask for name, mask in masks.items() if name not in left}, orphans, doubled, unpaired
+    )
 
 
 def _key(file: FoundFile) -> str:

@@ -31,7 +31,7 @@ def captions(dataset: PreparedDataset) -> list[tuple[str, ...]]:
     ("table", "expected"),
     [
         ("file_name,text\np0.png,a TOK, red, standing on sand\np1.png,TOK", "a TOK, red, standing on sand"),
-        ("image;caption\np0.png;a TOK; red\np1.png;TOK", "a TOK, red"),
+        ("image;caption\np0.png;a TOK; red\np1.png;TOK", "a TOK; red"),
         ('file,rating,prompt\np0.png,5,a TOK,red\np1.png,4,"TOK, blue"', "a TOK, red"),
         ("file_name,text,,\np0.png,a TOK, red,\np1.png,TOK,,", "a TOK, red"),
         ("p0.png;a TOK, red\np1.png;TOK", "a TOK, red"),
@@ -43,6 +43,30 @@ def test_unquoted_commas_belong_to_a_last_caption(
     table: str, expected: str, make_folder: MakeFiles, tmp_path: Path
 ) -> None:
     assert captions(trained(make_folder, tmp_path, {"metadata.csv": table.encode()}))[0] == (expected,)
+
+
+@pytest.mark.parametrize("name", ["metadata.tsv", "captions.tsv", "caption.TSV"])
+@pytest.mark.parametrize("header", ["file_name\ttext\n", ""])
+def test_tabs_have_files_of_their_own(name: str, header: str, make_folder: MakeFiles, tmp_path: Path) -> None:
+    """Commas mean nothing there."""
+    table = f"{header}p0.png\ta TOK, red; new\np1.png\tTOK, blue".encode()
+    assert captions(trained(make_folder, tmp_path, {name: table})) == [("a TOK, red; new",), ("TOK, blue",)]
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("images.csv", "metadata.csv"),
+        ("x.TSV", "metadata.tsv"),
+        ("a.jsonl", "metadata.jsonl"),
+        ("0.parquet", "metadata.parquet"),
+    ],
+)
+def test_a_table_of_another_name_says_which_is_read(
+    name: str, read: str, make_folder: MakeFiles, tmp_path: Path
+) -> None:
+    dataset = trained(make_folder, tmp_path, {name: b"file_name,text"})
+    assert [(each.source, read in each.reason) for each in dataset.rejected] == [(name, True)]
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_other_people_are_left_out_of_masks(mask: MaskSource, model: Path, tmp_p
     )
 
 
-def test_nobody_recurs(model: Path, tmp_path: Path) -> None:
+def test_no_face_recurs(model: Path, tmp_path: Path) -> None:
     dataset = prepared([("ben", "cleo"), (None, "dan"), (None, "eve")], tmp_path, face_recognition_model=model)
     assert "TOK: no face recurs over its pictures; the most prominent one of each is taken" in dataset.all_warnings
 
@@ -149,7 +149,7 @@ NONE = np.empty((0, 1))
         ([np.stack([unit(0, 1), unit(1, 0)]), NONE, np.stack([unit(1, 0.3)])], [1, None, 0]),
         # two people twice: the one that is more like itself
         ([np.stack([unit(1, 0), unit(0, 1)]), np.stack([unit(0.1, 1), unit(1, 0.5)])], [1, 0]),
-        # somebody who is twice in one picture, as in a mirror, does not recur by that
+        # who is twice in one picture, as in a mirror, does not recur by that
         ([np.stack([unit(1, 0), unit(1, 0.05), unit(0, 1)]), np.stack([unit(0, 1)])], [2, 0]),
     ],
 )

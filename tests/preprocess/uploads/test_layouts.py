@@ -89,7 +89,10 @@ def test_a_mask_that_is_not_asked_for_is_named_and_not_trained(
 
 @pytest.mark.parametrize("name", ["carnival_mask.png", "masks/venice.png", "a mask.png", "mask/gas-mask.png"])
 def test_a_picture_of_a_mask_is_a_picture(name: str, make_folder: MakeFiles, tmp_path: Path) -> None:
-    assert sources(prepared(make_folder({name: picture(1), "b.png": picture(2)}), tmp_path)) == sorted([name, "b.png"])
+    dataset = prepared(make_folder({name: picture(1), "b.png": picture(2)}), tmp_path)
+    assert sources(dataset) == sorted([name, "b.png"])
+    warned = [line for line in dataset.all_warnings if line.startswith(f"{name}: named like a mask")]
+    assert len(warned) == (0 if name == "masks/venice.png" else 1)
 
 
 @pytest.mark.parametrize(
@@ -296,3 +299,13 @@ def test_data_of_nothing_but_an_output_is_an_error_that_says_so(make_folder: Mak
     files = {"out/dataset.jsonl": b"{}", "out/rejected.jsonl": b"", "out/images/a.png": picture(1)}
     with pytest.raises(DatasetError, match="lies in out, a prepared dataset; passed over"):
         prepared(make_folder(files), tmp_path)
+
+
+@pytest.mark.parametrize("high", [1, 3])
+def test_values_that_are_not_finite_are_counted(high: float, make_folder: MakeFiles, tmp_path: Path) -> None:
+    values: Any = np.tile(np.linspace(0, high, 96), (96, 1)).astype(np.float32)
+    values[0, :2] = np.nan, np.inf
+    dataset = prepared(make_folder({"a.tif": saved(Image.fromarray(values), "TIFF")}), tmp_path)
+    said = [line for line in dataset.all_warnings if "2 of its values are not finite, and count as 0" in line]
+    assert len(said) == 1 and said[0].startswith("a.tif: ")
+    assert ("they are scaled" in said[0]) == (high == 3)
