@@ -85,8 +85,9 @@ class CosineProcess:
 
     def shown(self, timesteps: Tensor) -> Tensor:
         """The t that the denoiser gets, fp32: within the range of t in which ᾱ changes, as in the original code."""
-        first, last = self.times(torch.tensor([MOST, LEAST], dtype=torch.float64)).tolist()
-        return (timesteps.float() / self.num_timesteps).clamp(first, last)
+        first, last = (math.acos(math.sqrt(alpha * self._start)) * 2 / math.pi for alpha in (MOST, LEAST))
+        times = timesteps.float() / self.num_timesteps
+        return times.clamp(first * (1 + self.s) - self.s, last * (1 + self.s) - self.s)
 
     @property
     def _start(self) -> float:

@@ -19,6 +19,7 @@ from sampler.sampler import Sampler, SampleRequest
 from settings.sections.adapter import AdapterSection
 from tests.tiny_cascade import tiny_stage_c, write_cascade
 from tests.tiny_models import opened
+from trainer.adapters.full import FullFineTuning
 from trainer.adapters.peft_adapter import PeftAdapter
 from trainer.adapters.targets import denoiser_targets
 
@@ -151,6 +152,17 @@ def test_every_layer_that_is_adapted_learns(family: Cascade) -> None:
         "down_downscalers.1.1.blocks.0", "up_upscalers.0.1.blocks.1", "embedding.1", "clf.1",
     }  # fmt: skip
     assert [name for name, gradient in ups.items() if gradient is None or not gradient.any()] == []
+
+
+def test_full_fine_tuning_leaves_what_no_file_can_name(family: Cascade) -> None:
+    """The global response norms, and the mapper of image embeddings."""
+    adapter = FullFineTuning(family.denoiser, family.idle_modules)
+    learning = {name for name, value in family.denoiser.named_parameters() if value.requires_grad}
+    left = {name for name, _ in family.denoiser.named_parameters()} - learning
+    adapter.remove()
+    norms = {f"{way}_blocks.{level}.0.channelwise.2" for way in ("down", "up") for level in (0, 1)}
+    kinds = {(f"{path}.gamma", f"{path}.beta") for path in norms} | {("clip_img_mapper.weight", "clip_img_mapper.bias")}
+    assert left == {name for pair in kinds for name in pair}
 
 
 def test_a_picture_is_read_at_three_quarters_and_normalised(family: Cascade) -> None:

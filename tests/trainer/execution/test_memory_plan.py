@@ -48,14 +48,15 @@ def counted(family: ModelFamily, work: Workload, *, checkpointing: bool) -> int:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
-    "kind", ["flux1", *(pytest.param(kind, marks=SLOW) for kind in ("sd15", "sdxl", "sd3", "flux2", "z-image"))]
+    "kind",
+    ["flux1", *(pytest.param(kind, marks=SLOW) for kind in ("sd15", "sdxl", "sd3", "flux2", "z-image", "cascade"))],
 )
 def test_a_real_step_takes_what_was_predicted(kind: str, checkpointing: bool, tmp_path: Path) -> None:
     family = load_base_model(str(TINY_MODELS[kind](tmp_path)), torch.float32)
     work = workload(family)
     found = predicted(family, CONFIG.adapters, work, Choice(IMAGES, checkpointing))
     assert next(iter(family.denoiser.parameters())).is_meta == (
-        kind in ("flux1", "flux2", "z-image")
+        kind in ("flux1", "flux2", "z-image", "cascade")
     )  # nothing was loaded for it
     real = counted(family.to(torch.device("cpu")), work, checkpointing=checkpointing)
     moments = found.step.trained // 2
