@@ -8,7 +8,7 @@ from typing import Literal
 from artifact.cog_sdxl_tar import is_tar, read_cog_sdxl
 from artifact.layers import Layer
 from artifact.metadata import ArtifactDescription, from_header
-from artifact.names import flux_blocks, joint_blocks, qwen_blocks
+from artifact.names import flux_blocks, joint_blocks, prior_positions, qwen_blocks
 from artifact.names.layer_keys import layers_from_tensors
 from artifact.names.peft_metadata import with_alphas
 from artifact.safetensors_file import read_safetensors
@@ -40,6 +40,7 @@ def read_contents(path: Path, word: str | None = None) -> FileContents:
         (header, tensors), words = read_cog_sdxl(path)
     else:
         header, found = read_safetensors(path)
+        found = prior_positions.with_names(found, path.name)
         tensors, words = split_words(found, path.stem if word is None else word, path.name)
         bundled = any(key.startswith(BUNDLE) for key in found)
         form = "LoRA with bundled embeddings" if bundled else "LoRA" if tensors or not words else "embeddings alone"
