@@ -1,5 +1,6 @@
 """A tiny random Stable Cascade, written as a folder with Stage C in diffusers' layout and the other parts beside it."""
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,24 @@ from families.cascade.efficient_net import EfficientNetEncoder
 from families.loading.sources import EMBEDDED_BASE_FOLDER
 
 WIDTH = 32
-STAGES = (("fused", 1, 1, 4, 1), ("fused", 2, 1, 8, 2), ("mb", 2, 1, 8, 2))
 RESIDUAL = ("SDCascadeResBlock", "SDCascadeTimestepBlock")
 
 
-def write_cascade(folder: Path) -> Path:
-    """Its encoder reduces by 2 instead of 32: 64 × 64 pixels are 24 × 24 latents."""
+def write_cascade(folder: Path, strides: tuple[int, int, int] = (1, 1, 1), **stage_c: Any) -> Path:
+    """Its encoder reduces by 2 instead of 32, or by more with `strides`: 64 × 64 pixels are 24 × 24 latents."""
     torch.manual_seed(0)
     tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED_BASE_FOLDER / "tokenizer_2")
     prior = StableCascadePriorPipeline(
         tokenizer=tokenizer,
         text_encoder=_text_encoder(tokenizer),
-        prior=tiny_stage_c(),
+        prior=tiny_stage_c(**stage_c),
         scheduler=DDPMWuerstchenScheduler(),
-        resolution_multiple=8 / 3,
+        resolution_multiple=8 / 3 * prod(strides),
     )
     prior.save_pretrained(folder)
     tiny_stage_b().save_pretrained(folder / "decoder")
     tiny_stage_a().save_pretrained(folder / "vqgan")
-    tiny_encoder().save_pretrained(folder / "effnet_encoder")
+    tiny_encoder(strides).save_pretrained(folder / "effnet_encoder")
     return folder
 
 
@@ -63,9 +63,11 @@ def tiny_stage_a() -> PaellaVQModel:
     return PaellaVQModel(levels=2, bottleneck_blocks=1, embed_dim=8, latent_channels=4, num_vq_embeddings=64)
 
 
-def tiny_encoder() -> EfficientNetEncoder:
-    """Its latents have about the mean 0 and the deviation 1, as the real one's."""
-    encoder = EfficientNetEncoder(stages=STAGES, stem=4, features=16)
+def tiny_encoder(strides: tuple[int, int, int]) -> EfficientNetEncoder:
+    """Its norms have the statistics of noise."""
+    first, second, third = strides
+    stages = (("fused", 1, first, 4, 1), ("fused", 2, second, 8, 2), ("mb", 2, third, 8, 2))
+    encoder = EfficientNetEncoder(stages=stages, stem=4, features=16)
     with torch.no_grad():
         encoder.train()
         for _ in range(30):  # the norms' statistics

@@ -1,0 +1,96 @@
+"""A prior that knows nothing overfits eight pictures: its samples are then pictures of that kind."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor
+
+from families.family import ModelFamily, SizeConditioning
+from preprocess.dataset import PreparedDataset
+from sampler.sampler import Sampler, SampleRequest
+from settings.training import TrainingConfig
+from tests.conftest import EXAMPLE
+from tests.tiny_cascade import write_cascade
+from tests.tiny_models import opened
+from trainer.data.latent_cache import CachedExample, CachedView
+from trainer.resolution import resolve
+from trainer.training import Training, build_training
+
+SIDE, STEPS = 64, 500
+LEARNED, AT_FIRST = 0.45, 0.3
+"""Correlation of a sample with the picture that is nearest to it."""
+PROMPT = "a photo of TOK"
+
+
+def pictures() -> Tensor:
+    """(8, 3, 64, 64) in [-1, 1]: the example's."""
+    with zipfile.ZipFile(EXAMPLE) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith((".png", ".jpg")))
+        opened_ones = [Image.open(archive.open(name)).convert("RGB").resize((SIDE, SIDE)) for name in names]
+    return torch.stack([torch.from_numpy(np.array(each)).permute(2, 0, 1) / 127.5 - 1 for each in opened_ones])
+
+
+def normalise_by(pixels: Tensor, family: Any) -> None:
+    """Give the encoder's last norm the pictures' own statistics, as the real one has those of many pictures."""
+    statistics = family.vae.mapper[1]
+    statistics.running_mean.zero_(), statistics.running_var.fill_(1.0)
+    raw = family.encode_image(pixels)
+    statistics.running_mean.copy_(raw.mean((0, 2, 3)))
+    statistics.running_var.copy_(raw.var((0, 2, 3)))
+
+
+def training_on(latents: Tensor, family: ModelFamily, base: Path) -> Training:
+    """All weights of Stage C, and the word's."""
+    size = SizeConditioning((SIDE, SIDE), (0, 0), (SIDE, SIDE))
+    examples = [CachedExample((CachedView(each, None, size),), PROMPT, "TOK", (SIDE, SIDE), 1, 1.0) for each in latents]
+    config = TrainingConfig(
+        base_model=str(base), adapter="full", max_train_steps=STEPS, train_batch_size=8, learning_rate=5e-3,
+        token_learning_rate=1e-2, lr_warmup_steps=10, weight_decay=0.0, class_word="robot", caption_dropout=0.0,
+        mask_floor=None, resolution=SIDE, seed=0,
+    )  # fmt: skip
+    dataset = PreparedDataset(Path(), (), (), ())
+    return build_training(resolve(config, family), family, dataset, examples, Accelerator(cpu=True))
+
+
+def samples(training: Training, family: ModelFamily) -> Tensor:
+    """Stage C's latents (8, 16, h, w) of eight pictures, as Stage B gets them."""
+    seen: list[Tensor] = []
+    decoder = family.pipeline().decoder
+    hook = decoder.register_forward_pre_hook(lambda _, __, inputs: seen.append(inputs["effnet"]), with_kwargs=True)
+    request = SampleRequest(PROMPT, width=SIDE, height=SIDE, num_outputs=8, num_inference_steps=20, guidance_scale=1.0)
+    Sampler(family).generate(request, triggers=training.triggers)
+    hook.remove()
+    return seen[0][:8]
+
+
+def nearest(drawn: Tensor, latents: Tensor) -> float:
+    """Mean over samples of the correlation with the nearest picture."""
+    ours, theirs = ((each.flatten(1) - each.flatten(1).mean(1, keepdim=True)) for each in (drawn, latents))
+    unit = [each / each.norm(dim=1, keepdim=True) for each in (ours, theirs)]
+    return float((unit[0] @ unit[1].T).max(dim=1).values.mean())
+
+
+@pytest.mark.slow
+def test_a_small_prior_overfits_eight_pictures(tmp_path: Path) -> None:
+    config = {"conditioning_dim": 64, "block_out_channels": (64, 64), "dropout": (0.0, 0.0)}
+    base = write_cascade(tmp_path / "base", strides=(2, 2, 1), **config)
+    family = opened(base)
+    pixels = pictures()
+    normalise_by(pixels, family)
+    latents = family.encode_image(pixels)
+    assert latents.shape == (8, 16, 6, 6)
+    training = training_on(latents, family, base)
+    before = samples(training, family)
+    for _ in training.trainer.steps():
+        pass
+    after = samples(training, family)
+    figures = [nearest(each, latents) for each in (before, after)]
+    print(figures, float(after.std()))
+    assert figures[0] < AT_FIRST and figures[1] > LEARNED
+    assert 0.5 < after.std() < 1.5 < before.std()
