@@ -126,6 +126,9 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "ema_decay": ("use_ema", "ema", "ema_config", "ema_decay_rate"),
     "mixed_precision": ("train_dtype", "dtype", "precision", "weight_type", "amp"),
     "mixed_precision: fp16": ("fp16", "full_fp16"),
+    "base_precision": ("fp8_base", "fp8_scaled", "quantize", "qtype", "quantize_transformer", "base_model_precision",
+                       "transformer_weight_dtype", "unet_weight_dtype", "bnb_quantization_config_path"),
+    "offload": ("blocks_to_swap", "low_vram", "layer_offloading", "enable_group_offload", "layer_offload_fraction"),
     "mixed_precision: bf16": ("bf16", "full_bf16"),
 
     # the loss and the noise
@@ -144,8 +147,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "input_perturbation": ("ip_noise_gamma", "perturbation_noise_weight", "input_pertubation"),
     "min_timestep": ("min_noising_strength", "min_denoising_steps", "timestep_bias_begin"),
     "max_timestep": ("max_noising_strength", "max_denoising_steps", "timestep_bias_end"),
-    "timestep_bias": ("noising_bias", "timestep_bias_strategy", "timestep_bias_multiplier", "timestep_type",
-                      "timestep_sampling", "logit_mean"),
+    "timestep_bias": ("noising_bias", "timestep_bias_strategy", "timestep_bias_multiplier", "logit_mean"),
+    "timestep_sampling": ("timestep_type", "timestep_distribution"),
 
     # samples, validation, checkpoints, results
     "validation_prompt": ("sample_prompt",),

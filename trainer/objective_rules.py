@@ -26,6 +26,8 @@ def require_objective(objective: ObjectiveSection, noise: NoiseSection, base: st
          f"{coarse}: {base} ends in pure noise and learns brightness by that; leave it out"),
         (noise.input_perturbation > 0 and kind == "flow",
          f"input_perturbation: made for ε- and v-prediction, and {base} is trained by flow matching; leave it out"),
+        (noise.timestep_sampling == "shift" and kind != "flow",
+         f"timestep_sampling: shift is for flow matching, and {base} has no shift; choose uniform or logit_normal"),
         (objective.token_attention_weight > 0 and not _has_cross_attention(family),
          f"token_attention_weight: {base} has no layers of cross-attention to watch; leave it out"),
     )  # fmt: skip

@@ -13,6 +13,7 @@ LoraTargets = Literal[
     "attention",
     "attention+feed-forward",
     "attention+feed-forward+convolutions",
+    "all-linear",
     "cross-attention-kv",
     "b-lora",
     "b-lora-content",
@@ -62,8 +63,9 @@ class AdapterSection(Settings):
     )
     lora_targets: Open[LoraTargets] = Field(
         "attention",
-        description="Which layers of the UNet or transformer get an adapter. cross-attention-kv: those that read the "
-        "prompt; b-lora…: SDXL's blocks for content and style, trained from one picture",
+        description="Which layers of the UNet or transformer get an adapter. all-linear: all linear layers "
+        "of its blocks; cross-attention-kv: those that read the prompt; b-lora…: SDXL's blocks for content and style, "
+        "trained from one picture",
     )
     lora_target_regex: Open[str | None] = Field(
         None, min_length=1, max_length=500, description="Layers by a regular expression for the whole path, instead"

@@ -1,5 +1,7 @@
 """Changes of noise, timesteps and prompt features during training."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from settings.callers import Open
@@ -7,6 +9,7 @@ from settings.record import Settings
 
 USUAL_DISCOUNT = 0.3
 """kohya's default."""
+TimestepSampling = Literal["auto", "uniform", "logit_normal", "sigmoid", "shift"]
 
 
 class NoiseSection(Settings):
@@ -51,6 +54,11 @@ class NoiseSection(Settings):
         0.0, ge=0, lt=1, description="Lower limit of the trained timesteps: 0 is the clean picture, 1 pure noise"
     )
     max_timestep: Open[float] = Field(1.0, gt=0, le=1, description="Upper limit of the trained timesteps")
+    timestep_sampling: Open[TimestepSampling] = Field(
+        "auto",
+        description="How timesteps are drawn: uniform; logit_normal (sigmoid, by another name); shift: logit-normal, "
+        "moved to noise as the base's own scheduler does; auto: as the base was trained, or by timestep_bias",
+    )
     timestep_bias: Open[float | None] = Field(
         None, ge=-5, le=5, description="Logit-normal timesteps, centred (0), shifted to noise (1) or to details (-1)"
     )
@@ -58,7 +66,8 @@ class NoiseSection(Settings):
     @property
     def restricts_timesteps(self) -> bool:
         """Whether timesteps are drawn otherwise than the base's process draws them."""
-        return (self.min_timestep, self.max_timestep, self.timestep_bias) != (0.0, 1.0, None)
+        drawn = (self.min_timestep, self.max_timestep, self.timestep_bias, self.timestep_sampling)
+        return drawn != (0.0, 1.0, None, "auto")
 
     @model_validator(mode="after")
     def _noise_rules(self) -> "NoiseSection":
@@ -68,6 +77,8 @@ class NoiseSection(Settings):
             raise ValueError("multires_noise_discount has no effect without multires_noise_iterations; set 6 to 10")
         if self.dream is not None and self.input_perturbation > 0:
             raise ValueError("dream and input_perturbation both change the noise: leave one of them out")
+        if self.timestep_sampling == "uniform" and self.timestep_bias is not None:
+            raise ValueError("timestep_bias has no effect with timestep_sampling: uniform; leave one of them out")
         if self.min_timestep >= self.max_timestep:
             raise ValueError(
                 f"min_timestep ({self.min_timestep:g}) must be less than max_timestep ({self.max_timestep:g})"

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from families.family import ModelFamily
+from families.parts.blocks import repeated_blocks
 from settings.record import ConfigError
 from settings.sections.adapter import AdapterSection
 from trainer.patterns import matching
@@ -26,6 +27,8 @@ def denoiser_targets(family: ModelFamily, config: AdapterSection) -> list[str]:
         return _matching(config.lora_target_regex, layers)
     if config.lora_targets == "cross-attention-kv":
         return _required(family, config, [path for path in layers if path.endswith(CROSS_ATTENTION_KV)])
+    if config.lora_targets == "all-linear":
+        return [path for path in _linear_of_blocks(family.denoiser) if path in layers]
     if config.lora_targets.startswith("b-lora"):
         return _b_lora(family, config, layers)
     kinds = config.lora_targets.split("+")
@@ -34,6 +37,12 @@ def denoiser_targets(family: ModelFamily, config: AdapterSection) -> list[str]:
         remedy = "+".join(kind for kind in kinds if kind not in missing)
         raise ConfigError(f"lora_targets: a base of the family {family.name} has no {missing[0]}; choose {remedy}")
     return _ending_with(layers, [name for kind in kinds for name in family.adapter_modules[kind]])
+
+
+def _linear_of_blocks(denoiser: nn.Module) -> list[str]:
+    """Return the paths of all linear layers in the repeated blocks: attention, feed-forward, and what modulates."""
+    inside = {id(module) for block in repeated_blocks(denoiser) for module in block.modules()}
+    return [path for path, module in denoiser.named_modules() if isinstance(module, nn.Linear) and id(module) in inside]
 
 
 def text_encoder_targets(encoder: nn.Module) -> list[str]:

@@ -1,6 +1,9 @@
 """Builds the noise and prompt modifiers of a configuration. A new modifier is a file in this folder and a line here."""
 
+from dataclasses import replace
+
 from families.family import ModelFamily
+from families.noise.flow_matching import FlowMatching
 from families.noise.noise_process import NoiseProcess
 from settings.sections.noise import NoiseSection
 from trainer.data.prompt_cache import Encode
@@ -17,7 +20,7 @@ def training_noise(settings: NoiseSection, family: ModelFamily, generators: Name
     """Return the noise process of training steps. Validation and samples use the family's own."""
     process, share = family.noise_process, generators.share
     if settings.restricts_timesteps:
-        process = TimestepRange(process, settings.min_timestep, settings.max_timestep, settings.timestep_bias)
+        process = _drawn_otherwise(settings, process)
     if settings.noise_offset > 0:
         process = NoiseOffset(process, settings.noise_offset)
     if settings.multires_noise_iterations > 0:
@@ -29,6 +32,15 @@ def training_noise(settings: NoiseSection, family: ModelFamily, generators: Name
     if share.count > 1:
         process = SharedDraws(process, share)
     return process
+
+
+def _drawn_otherwise(settings: NoiseSection, process: NoiseProcess) -> TimestepRange:
+    sampling, bias = settings.timestep_sampling, settings.timestep_bias
+    if sampling in ("uniform", "logit_normal", "sigmoid") and isinstance(process, FlowMatching):
+        process = replace(process, shift=1.0)
+    if sampling not in ("auto", "uniform") and bias is None:
+        bias = 0.0
+    return TimestepRange(process, settings.min_timestep, settings.max_timestep, bias)
 
 
 def training_prompts(conditioning_noise: float, encode: Encode, generators: NamedGenerators) -> Encode:

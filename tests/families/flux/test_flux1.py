@@ -121,7 +121,10 @@ def test_training_reads_the_guidance_of_the_data(
     assert dev["timestep"].tolist() == [0.25, 0.75]
 
 
-@pytest.mark.parametrize(("targets", "count"), [("attention", 8 + 2 * 3), ("attention+feed-forward", 8 + 4 + 2 * 5)])
+@pytest.mark.parametrize(
+    ("targets", "count"),
+    [("attention", 8 + 2 * 3), ("attention+feed-forward", 8 + 4 + 2 * 5), ("all-linear", 8 + 4 + 2 + 2 * 6)],
+)
 def test_every_layer_that_is_adapted_learns(targets: str, count: int, families: dict[str, ModelFamily]) -> None:
     family = families["dev"]
     paths = denoiser_targets(family, TrainingConfig(lora_targets=targets))

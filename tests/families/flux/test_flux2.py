@@ -128,7 +128,10 @@ def test_dev_reads_the_guidance_of_the_data_in_training(
     assert (family.architecture, family.base_model_version) == ("flux-2-dev", "flux2_dev")
 
 
-@pytest.mark.parametrize(("targets", "count"), [("attention", 8 + 2 * 2), ("attention+feed-forward", 8 + 4 + 2 * 2)])
+@pytest.mark.parametrize(
+    ("targets", "count"),
+    [("attention", 8 + 2 * 2), ("attention+feed-forward", 8 + 4 + 2 * 2), ("all-linear", 8 + 4 + 2 * 2)],
+)
 def test_every_layer_that_is_adapted_learns(targets: str, count: int, families: dict[str, ModelFamily]) -> None:
     family = families["base"]
     paths = denoiser_targets(family, TrainingConfig(lora_targets=targets))

@@ -229,6 +229,7 @@ def test_dropout_draws_from_its_generator_and_not_outside_of_training(base: Mode
     assert (first - without).norm() > 1e-3 * without.norm()
 
 
+EVERY_KIND = "attention+feed-forward"
 PRESETS = {
     "cross-attention-kv": ("attn2.to_k", "attn2.to_v"),
     "b-lora": ("up_blocks.0.attentions.0.", "up_blocks.0.attentions.1."),
@@ -244,6 +245,13 @@ def test_presets_mean_their_layers(preset: str, base: ModelFamily) -> None:
     assert all(any(part in path for part in PRESETS[preset]) for path in paths)
     attention = denoiser_targets(base, config(lora_targets="attention"))
     assert set(paths) < set(attention)
+
+
+def test_all_linear_layers_are_those_of_the_blocks(base: ModelFamily) -> None:
+    paths, fewer = (denoiser_targets(base, config(lora_targets=preset)) for preset in ("all-linear", EVERY_KIND))
+    linear = {path for path, module in base.denoiser.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert set(paths) == {path for path in linear if "transformer_blocks" in path} < linear
+    assert set(paths) == {path for path in fewer if "transformer_blocks" in path}
 
 
 def test_a_regular_expression_chooses_layers(base: ModelFamily) -> None:

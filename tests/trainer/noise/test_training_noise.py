@@ -1,24 +1,32 @@
 """Modifiers of noise and prompts: compared with their formulas, and without effect when off."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 from torch.nn import functional
 
 from families.family import ModelFamily, PromptFeatures
 from families.noise.diffusion_process import DiffusionProcess
 from families.noise.flow_matching import FlowMatching
 from families.noise.noise_process import Draw, NoiseProcess
+from settings.record import ConfigError
+from settings.training import build_config
 from tests.trainer.test_training import CONFIG, placed
+from trainer.noise.composition import training_noise
 from trainer.noise.conditioning import NoisyPrompts
 from trainer.noise.offset import NoiseOffset
 from trainer.noise.perturbation import InputPerturbation
 from trainer.noise.pyramid import PyramidNoise
 from trainer.noise.timestep_range import TimestepRange
 from trainer.noise.wrapped import WrappedProcess
+from trainer.objective_rules import require_objective
+from trainer.randomness import NamedGenerators
 
 SHAPE = torch.Size((4, 4, 8, 8))
 
@@ -110,6 +118,42 @@ def test_timesteps_stay_in_their_range(
     share = 0.5 if bias is None else middle.sigmoid().mean().item()
     assert timesteps.mean().item() == pytest.approx(low + (high - low) * share, abs=0.02)
     assert torch.equal(drawn(TimestepRange(process, low, high, bias)).noise, drawn(process).noise)
+
+
+SHIFT = 3.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "middle"),
+    [
+        ({"timestep_sampling": "uniform"}, lambda normal: Normal(0.0, 1.0).cdf(normal)),
+        ({"timestep_sampling": "logit_normal"}, torch.sigmoid),
+        ({"timestep_sampling": "sigmoid", "timestep_bias": 1.0}, lambda normal: torch.sigmoid(normal + 1)),
+        ({"timestep_sampling": "shift"}, lambda normal: shifted(torch.sigmoid(normal))),
+        ({"timestep_sampling": "shift", "timestep_bias": -1.0}, lambda normal: shifted(torch.sigmoid(normal - 1))),
+        ({"timestep_bias": 1.0}, lambda normal: shifted(torch.sigmoid(normal + 1))),
+    ],
+)
+def test_the_distributions_have_the_quantiles_of_their_names(
+    settings: dict[str, object], middle: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    family = SimpleNamespace(noise_process=FlowMatching(SHIFT))
+    process = training_noise(build_config(settings).noise, cast(ModelFamily, family), NamedGenerators(0))
+    sigmas = drawn(process, torch.zeros(20_000, 1, 1, 1)).timesteps / 1000
+    places = torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9])
+    torch.testing.assert_close(sigmas.quantile(places), middle(Normal(0.0, 1.0).icdf(places)), rtol=0, atol=0.012)
+
+
+def shifted(u: torch.Tensor) -> torch.Tensor:
+    return SHIFT * u / (1 + (SHIFT - 1) * u)
+
+
+def test_a_shift_needs_flow_matching(base: ModelFamily) -> None:
+    config = build_config({"timestep_sampling": "shift"})
+    with pytest.raises(ConfigError, match="^timestep_sampling: shift is for flow matching, and mini-sdxl has no shift"):
+        require_objective(config.objective, config.noise, "mini-sdxl", base)
+    with pytest.raises(ConfigError, match="timestep_bias has no effect with timestep_sampling: uniform"):
+        build_config({"timestep_sampling": "uniform", "timestep_bias": 0.5})
 
 
 def features(prompts: Sequence[str]) -> PromptFeatures:
