@@ -13,7 +13,7 @@ from settings.record import ConfigError, read_settings_file
 from settings.training import build_config
 from tests.conftest import PROJECT
 from tests.service.training_requests import training_request
-from tests.tiny_models import write_sd3, write_sd15, write_sdxl, write_z_image
+from tests.tiny_models import write_flux1, write_flux2, write_sd3, write_sd15, write_sdxl, write_z_image
 from tests.tiny_qwen_image import write_qwen_image
 from trainer.resolution import resolve
 
@@ -24,6 +24,8 @@ WRITERS = {
     "sd35": write_sd3,
     "qwen-image": write_qwen_image,
     "z-image": write_z_image,
+    "flux1": write_flux1,
+    "flux2-klein": write_flux2,
 }
 
 
