@@ -39,6 +39,8 @@ class Job:
     output: OutputFolder
     state: dict[str, Any] | None = None
     """The state of the checkpoint to resume."""
+    notes: Sequence[str] = ()
+    """What is to be said of where the settings come from."""
 
     phases: PhaseClock = field(default_factory=PhaseClock)
     current: str | None = None

@@ -17,6 +17,8 @@ from service.quick_imports import quick_imports
 from service.stop_signal import StopSignal
 from settings.command_line.options import add_options, given_options
 from settings.command_line.parser import CommandParser, report_wrong_input
+from settings.importing.files import read_import
+from settings.importing.translation import Imported
 from settings.presets import preset_list, read_preset
 from settings.record import ConfigError, read_settings_file
 from settings.training import TrainingConfig, build_config
@@ -58,6 +60,15 @@ def build_parser(prog: str = "train.py") -> CommandParser:
     parser.add_argument("--preset", metavar="NAME", help="settings to start from; --list_presets shows their names")
     parser.add_argument("--list_presets", action=ListPresets, help="show the presets and what each is for")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings")
+    parser.add_argument(
+        "--import_config",
+        type=Path,
+        metavar="FILE",
+        help="translate the configuration of another trainer: YAML, JSON, TOML, or a script with its command",
+    )
+    parser.add_argument(
+        "--cascade_config", type=Path, metavar="FILE", help="translate a YAML file of Stable Cascade's training guide"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="a new or empty folder; default outputs/<name>")
     parser.add_argument(
         "--resume",
@@ -83,10 +94,16 @@ class ListPresets(argparse.Action):
 
 
 def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
-    """Merge defaults, preset, file, command line, and the options of accelerate launch. Raises ConfigError."""
+    """Merge defaults, preset, imported file, file, command line, and the options of accelerate launch. Raises
+    ConfigError."""
+    imported = _imported(arguments)
     values = read_preset(arguments.preset) if arguments.preset else {}
+    values |= imported.values
     values |= read_settings_file(arguments.config) if arguments.config else {}
     values |= given_options(arguments, TrainingConfig)
+    for name, why in imported.needed.items():
+        if name not in values:
+            raise ConfigError(f"{name}: is missing. {why}")
     if (launched := launched_precision()) is not None:
         if values.get("mixed_precision", launched) not in (launched, "auto"):
             given = values["mixed_precision"]
@@ -98,6 +115,10 @@ def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
     if "shard_base" in values and not config.shard_base:
         raise ConfigError("shard_base: false, but accelerate launch has --use_fsdp; leave one of them out")
     return build_config(values | {"shard_base": True})
+
+
+def _imported(arguments: argparse.Namespace) -> Imported:
+    return read_import(arguments.import_config, arguments.cascade_config)
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
@@ -201,7 +222,7 @@ def _job(arguments: argparse.Namespace, started: Started) -> "Job":
         from job.stage import Job
 
     if output is not None:
-        return Job(config, arguments.data, output)
+        return Job(config, arguments.data, output, notes=_imported(arguments).notes)
     resumed = resume(arguments.resume, arguments.output, config, arguments.data)
     require_several_processes(resumed.config.shard_base)
     started.output = resumed.output
@@ -216,7 +237,7 @@ def _output_folder(arguments: argparse.Namespace, named_sources: Sequence[str], 
         raise ConfigError("output: several processes need to agree on a folder. Give --output")
     if not is_main_process():
         return OutputFolder(arguments.output)
-    path = arguments.output or default_output([*arguments.data, *named_sources][0])
+    path = arguments.output or _imported(arguments).output or default_output([*arguments.data, *named_sources][0])
     started.existed = path.exists()
     started.output = OutputFolder.create(path)
     started.is_new = True

@@ -28,6 +28,8 @@ from trainer.trigger_notes import trigger_notes
 def load(job: Job) -> Generator[Progress, None, None]:
     """Set `accelerator`, `dtype`, `family`, `encoders` and the resolved configuration."""
     config = job.config
+    for note in job.notes:
+        yield job.progress(note, warning=True)
     require_optimizers(config.optimization)
     require_publishable(config.publishing)
     require_trackers(config.output)

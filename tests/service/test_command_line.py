@@ -84,6 +84,24 @@ def test_an_unknown_setting_in_a_file_names_the_nearest(tmp_path: Path) -> None:
     )
 
 
+def test_an_imported_file_goes_before_the_defaults_and_after_the_line(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("lora_rank: 8\nlora_alpha: 4\nsave_steps: 100\n")
+    words = ["--import_config", str(tmp_path / "c.yaml"), "--rank", "2", "--preset", "sdxl-face"]
+    config = train_command.resolve_config(train_command.build_parser().parse_args(words))
+    assert (config.rank, config.alpha, config.checkpointing_steps, config.concept_mode) == (2, 4, 100, "face")
+
+
+def test_an_imported_file_without_a_base_asks_for_one(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("model_version: 1B\nwebdataset_path: file:x.tar\nlr: 1e-4\nrank: 4\n")
+    words = ["--cascade_config", str(tmp_path / "c.yaml")]
+    result = call("train.py", *words)
+    assert result.returncode == 2 and result.stderr.startswith("error: base_model: is missing. model_version: 1B")
+    config = train_command.resolve_config(
+        train_command.build_parser().parse_args([*words, "--base_model", "mini-sdxl"])
+    )
+    assert config.base_model == "mini-sdxl" and config.named_sources == ("x.tar",)
+
+
 def test_missing_data_is_named(tmp_path: Path) -> None:
     result = call("train.py", "nowhere.zip", "--output", tmp_path / "out")
     assert result.returncode == 2 and "data: nowhere.zip does not exist" in result.stderr
@@ -168,9 +186,13 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
     assert [Path(path).name for path in paths] == ["00.png", "01.png"]
     assert Image.open(paths[0]).size == (96, 64)
 
-    again = run("train.py", EXAMPLE, "--output", tmp_path / "2", "--config", out / "config.yaml", "--rank", "3")
+    (tmp_path / "guide.yaml").write_text(f"lora_rank: 8\nvae_name: other\noutput_dir: {tmp_path / '2'}\n")
+    imported = ["--import_config", tmp_path / "guide.yaml"]
+    again = run("train.py", EXAMPLE, *imported, "--config", out / "config.yaml", "--rank", "3")
     assert again.returncode == 0, again.stderr  # a written config can be used again, and the line wins
     assert yaml.safe_load((tmp_path / "2" / "config.yaml").read_text())["rank"] == 3
+    note = "guide.yaml: vae_name: is left out"
+    assert f"warning: {note}" in again.stdout and note in (tmp_path / "2" / "report.json").read_text()
 
 
 @pytest.mark.parametrize(

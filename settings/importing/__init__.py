@@ -1,0 +1,1 @@
+"""Translates configurations of other trainers into settings. Nothing of them is evaluated."""

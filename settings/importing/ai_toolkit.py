@@ -1,0 +1,148 @@
+"""ai-toolkit's YAML files: a job with one process, whose sections hold the fields."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from settings.importing.translation import (
+    Imported,
+    Rule,
+    Translation,
+    choice,
+    left_out,
+    number,
+    place,
+    same,
+    switch,
+    usual,
+    whole,
+)
+from settings.importing.vocabulary import CAPTION_FILES, OPTIMIZERS, SAVED, SCHEDULER, precision
+from settings.record import ConfigError
+
+DEFAULTS: Mapping[str, Any] = {
+    "num_tokens": 0, "captioner": "none", "loss_weighting": "uniform", "lr_scheduler": "constant", "lr_warmup_steps": 0,
+    "train_batch_size": 1,
+}  # fmt: skip
+"""What it does where nothing is said, and we do otherwise. Its trigger is a plain word."""
+NETWORKS = {"lora": "lora", "lokr": "lokr"}
+
+
+def _resolution(translation: Translation, name: str, value: Any) -> None:
+    sides = [whole(number(name, each)) for each in (value if isinstance(value, list) else [value])]
+    if sides:
+        translation.values["resolution"] = max(sides)
+    if len(sides) > 1:
+        translation.note(name, f"{sides} are left out but for {max(sides)}: all is trained at one area")
+
+
+def _prompts(translation: Translation, name: str, value: Any) -> None:
+    """`[trigger]` stands for the trigger word."""
+    word = str(translation.values.get("trigger_word", ""))
+    prompts = value if isinstance(value, list) else [value]
+    translation.values["validation_prompts"] = [str(prompt).replace("[trigger]", word) for prompt in prompts]
+
+
+RULES: Mapping[str, Rule] = {
+    "network.type": choice("adapter", NETWORKS),
+    "network.linear": same("rank"),
+    "network.linear_alpha": same("alpha"),
+    "network.dropout": same("adapter_dropout"),
+    "network.conv": left_out("all layers have one rank; lora_targets can hold convolutions"),
+    "network.conv_alpha": left_out("all layers have one rank; lora_targets can hold convolutions"),
+    "save.dtype": choice("save_precision", SAVED),
+    "save.save_every": same("checkpointing_steps"),
+    "save.push_to_hub": usual((False,), "push_to_hub names the repository, as owner/name"),
+    "save.max_step_saves_to_keep": same("keep_checkpoints"),
+    "datasets.folder_path": place,
+    "datasets.caption_ext": usual(("txt", ".txt", "caption"), CAPTION_FILES),
+    "datasets.caption_dropout_rate": same("caption_dropout"),
+    "datasets.shuffle_tokens": switch("shuffle_tags", True),
+    "datasets.keep_tokens": same("keep_first_tags"),
+    "datasets.cache_latents": switch("latent_cache", "memory"),
+    "datasets.cache_latents_to_disk": switch("latent_cache", "disk"),
+    "datasets.flip_x": switch("horizontal_flip", True),
+    "datasets.resolution": _resolution,
+    "datasets.num_repeats": usual((1,), "images are repeated by a folder's name, such as 10_name"),
+    "train.batch_size": same("train_batch_size"),
+    "train.steps": same("max_train_steps"),
+    "train.gradient_accumulation": same("gradient_accumulation_steps"),
+    "train.gradient_accumulation_steps": same("gradient_accumulation_steps"),
+    "train.train_text_encoder": same("train_text_encoder"),
+    "train.train_unet": usual((True,), "tokens alone are trained by adapter: none"),
+    "train.gradient_checkpointing": switch("gradient_checkpointing", "always"),
+    "train.noise_scheduler": left_out("each base is trained with its own noise process"),
+    "train.optimizer": choice("optimizer", OPTIMIZERS),
+    "train.lr": same("learning_rate"),
+    "train.lr_scheduler": same("lr_scheduler"),
+    "train.noise_offset": same("noise_offset"),
+    "train.dtype": precision,
+    "model.name_or_path": same("base_model"),
+    "model.arch": left_out("what kind of base it is follows from its files"),
+    "model.is_flux": left_out("what kind of base it is follows from its files"),
+    "model.is_xl": left_out("what kind of base it is follows from its files"),
+    "model.is_v_pred": switch("prediction_type", "v_prediction"),
+    "sample.sample_every": same("sample_steps"),
+    "sample.prompts": _prompts,
+    "sample.guidance_scale": same("guidance_scale"),
+    "sample.sample_steps": same("num_inference_steps"),
+    "sample.seed": left_out("samples have the run's seed"),
+    "sample.walk_seed": left_out("each sample has a seed of its own"),
+    "sample.sampler": left_out(SCHEDULER),
+    "sample.neg": usual(("",), "samples have no negative prompt"),
+    "sample.width": left_out("samples have the resolution of the training"),
+    "sample.height": left_out("samples have the resolution of the training"),
+    "type": usual(("sd_trainer", "diffusion_trainer"), "only LoRAs are translated"),
+    "device": left_out("the first GPU is used; CUDA_VISIBLE_DEVICES says which"),
+    "performance_log_every": left_out("the report has the time of every phase"),
+}  # fmt: skip
+
+
+def is_ai_toolkit(given: Mapping[str, Any]) -> bool:
+    """Whether a file has a job and its processes."""
+    config = given.get("config")
+    return "job" in given and isinstance(config, dict) and isinstance(config.get("process"), list)
+
+
+def from_ai_toolkit(given: Mapping[str, Any], known: frozenset[str]) -> Imported:
+    """Translate a file. Raises ConfigError for what would train something else than it says."""
+    processes = given["config"]["process"]
+    if len(processes) != 1 or not isinstance(processes[0], dict):
+        raise ConfigError(f"process: holds {len(processes)} trainings; import files with one")
+    translation = Translation(_fields(processes[0]), known)
+    name, folder = given["config"].get("name"), translation.take("training_folder", "outputs")
+    if name is not None:
+        translation.output = Path(str(folder), str(name))
+    if "trigger_word" in translation:
+        translation.values["trigger_word"] = translation.take("trigger_word")
+    _average(translation)
+    _weighting(translation)
+    translation.apply(RULES)
+    return translation.imported({"trigger_word": "", **DEFAULTS})
+
+
+def _fields(process: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the sections under `section.name`, those of the one data set among them."""
+    fields: dict[str, Any] = {}
+    for name, value in process.items():
+        if name == "datasets":
+            if not isinstance(value, list) or len(value) != 1:
+                raise ConfigError("datasets: one is translated; write several into sources, with their weights")
+            value = value[0]
+        if isinstance(value, dict):
+            fields |= {f"{name}.{field}": each for field, each in value.items()}
+        else:
+            fields[name] = value
+    return fields
+
+
+def _average(translation: Translation) -> None:
+    config = translation.take("train.ema_config")
+    if isinstance(config, dict) and config.get("use_ema"):
+        translation.values["ema_decay"] = config.get("ema_decay", 0.999)
+
+
+def _weighting(translation: Translation) -> None:
+    gamma = translation.take_number("train.snr_gamma") or translation.take_number("train.min_snr_gamma")
+    if gamma:
+        translation.values |= {"loss_weighting": "min_snr", "min_snr_gamma": whole(gamma)}

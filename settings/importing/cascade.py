@@ -1,0 +1,238 @@
+"""Stable Cascade's training guide: its YAML files."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from settings.importing.lambdas import filters_from, key_from
+from settings.importing.translation import Imported, Rule, Translation, left_out, same, whole
+from settings.record import ConfigError
+
+BASE = "stabilityai/stable-cascade-prior"
+STAGE_C, STAGE_B = ("3.6B", "1B"), ("3B", "700M")
+FINISHED_SIDE = 4 / 3
+"""Stage C's encoder reads pictures at three quarters of the side at which they are drawn; ours are those drawn."""
+CONTROLS = {"CannyFilter": "canny", "InpaintFilter": "inpainting", "SREffnetFilter": "super_resolution",
+            "SRFilter": "super_resolution"}  # fmt: skip
+EMA_EVERY, EMA_BETA = 100, 0.9
+S3_PIPE = re.compile(r"pipe:\s*aws s3 cp\s+(s3://[^\s;|&$`<>]+)\s+-\s*")
+NEW_TOKEN = re.compile(r"\[[^\s\[\]]+\]|<[^\s<>]+>")
+WHOLE_WORD = re.compile(r"\^(\w+)</w>\$?")
+
+_PART = "it is taken from base_model"
+RULES: Mapping[str, Rule] = {
+    "lr": same("learning_rate"),
+    "updates": same("max_train_steps"),
+    "warmup_updates": same("lr_warmup_steps"),
+    "rank": same("rank"),
+    "allow_tf32": same("allow_tf32"),
+    "offset_noise": same("noise_offset"),
+    "backup_every": left_out("every checkpoint is kept; keep_checkpoints limits their number"),
+    "checkpoint_path": left_out("checkpoints lie in the output folder"),
+    "checkpoint_extension": left_out("files are safetensors"),
+    "wandb_entity": left_out("W&B takes it from the variable WANDB_ENTITY"),
+    "use_fsdp": left_out("the original shards nothing either; accelerate launch --use_fsdp does here"),
+    "edm_objective": left_out("no code of the original reads it"),
+    "shift": left_out("no code of the original reads it in training"),
+    "dist_file_subfolder": left_out("processes find each other by accelerate launch"),
+    "bucketeer_random_ratio": left_out("every image is trained in the aspect that suits it"),
+    "controlnet_blocks": left_out("a ControlNet here has the blocks that its kind has"),
+    "controlnet_bottleneck_mode": left_out("a ControlNet here has the layers that its kind has"),
+    "controlnet_filter_params": left_out("conditioning pictures are made as docs/controlnet.md says"),
+    **dict.fromkeys(
+        ("effnet_checkpoint_path", "generator_checkpoint_path", "clip_image_model_name", "clip_text_model_name",
+         "tokenizer_path", "stage_a_checkpoint_path"), left_out(_PART),
+    ),
+    "previewer_checkpoint_path": left_out("samples are drawn through Stage B"),
+}  # fmt: skip
+
+
+def is_cascade(given: Mapping[str, Any]) -> bool:
+    """Whether a file has the fields that all files of the guide have."""
+    return {"webdataset_path", "model_version"} <= given.keys()
+
+
+def from_cascade(given: Mapping[str, Any], known: frozenset[str]) -> Imported:
+    """Translate a file of the guide. Raises ConfigError for what would train something else than the file says."""
+    translation = Translation(given, known)
+    defaults = {"loss_weighting": "p2", "caption_dropout": 0.05, "captioner": "none"}
+    for part in (_base, _kind, _tokens, _batch, _sizes, _data, _saving, _average, _weighting):
+        part(translation)
+    translation.apply(RULES)
+    return translation.imported(defaults)
+
+
+def _base(translation: Translation) -> None:
+    version = str(translation.take("model_version", STAGE_C[0]))
+    if version in STAGE_B:
+        raise ConfigError(
+            f"model_version: {version} is Stage B, which is not trained here; Stage C is ({', '.join(STAGE_C)})"
+        )
+    if version not in STAGE_C:
+        raise ConfigError(f"model_version: {version} is none of {', '.join(STAGE_C)}")
+    if version == STAGE_C[0]:
+        translation.values["base_model"] = BASE
+        return
+    translation.needed["base_model"] = (
+        f"model_version: {version} needs --base_model, a folder in diffusers' layout whose prior/ is that network: "
+        f"{BASE} holds the larger one there"
+    )
+
+
+def _kind(translation: Translation) -> None:
+    """What is trained: the original has a script for each, and the fields tell which."""
+    control = translation.take("controlnet_filter")
+    modules = translation.take("module_filters")
+    if control is not None:
+        if not isinstance(control, str) or control not in CONTROLS:
+            raise ConfigError(f"controlnet_filter: {control} has no equivalent; there are {', '.join(CONTROLS)}")
+        translation.values |= {"adapter": "controlnet", "control": CONTROLS[control]}
+    elif modules is None and "rank" not in translation:
+        translation.values["adapter"] = "full"
+    else:
+        if modules not in (None, [".attn"], ".attn"):
+            raise ConfigError(
+                f"module_filters: {modules} name modules of the original's network; leave it out, and give "
+                "lora_targets, or lora_target_regex with the names of diffusers"
+            )
+        translation.values |= {"adapter": "lora", "lora_targets": "attention"}
+        translation.note("rank", "the original scales a LoRA by 1 / rank and starts it larger; here alpha is the rank")
+
+
+def _tokens(translation: Translation) -> None:
+    tokens = translation.take("train_tokens") or []
+    if translation.values["adapter"] != "lora" or not tokens:
+        if translation.values["adapter"] != "controlnet":
+            translation.values["trigger_word"] = ""
+        if tokens:
+            translation.note("train_tokens", "is left out: only a LoRA trains tokens")
+        return
+    if not isinstance(tokens, list) or len(tokens) > 1 or not isinstance(tokens[0], list) or len(tokens[0]) != 2:
+        raise ConfigError("train_tokens: one pair of a token and an expression (or null) is translated; see concepts")
+    word, pattern = tokens[0]
+    rate = translation.values
+    rate["num_tokens"] = 1
+    if "lr" in translation:
+        rate["token_learning_rate"] = translation.take("lr")
+        rate["learning_rate"] = rate["token_learning_rate"]
+    if NEW_TOKEN.fullmatch(str(word)):
+        rate["trigger_word"] = word
+        if pattern is not None:
+            rate |= {"token_init": "vocabulary", "token_init_pattern": pattern}
+        translation.note("train_tokens", f"{word} is also put into captions that lack it, as every trigger_word")
+    elif (known := WHOLE_WORD.fullmatch(str(word))) and pattern is None:
+        rate |= {"trigger_word": known[1], "train_existing_tokens": True}
+    else:
+        raise ConfigError(
+            f"train_tokens: {word!r} is neither a new token, such as [fernando], nor one word of the vocabulary, such "
+            "as ^snail</w>; several words by one expression are not trained here"
+        )
+
+
+def _batch(translation: Translation) -> None:
+    """The original's batch is that of one update of all processes."""
+    accumulation = translation.take_number("grad_accum_steps") or 1.0
+    translation.values["gradient_accumulation_steps"] = whole(accumulation)
+    batch = translation.take_number("batch_size")
+    if batch is None:
+        return
+    translation.values["train_batch_size"] = max(1, int(batch / accumulation))
+    translation.note(
+        "batch_size",
+        f"{whole(batch)} of one update are {translation.values['train_batch_size']} images in each of "
+        f"{whole(accumulation)} micro-batches on one GPU; divide train_batch_size by the number of GPUs",
+    )
+
+
+def _sizes(translation: Translation) -> None:
+    if (side := translation.take_number("image_size")) is not None:
+        translation.values["resolution"] = round(side * FINISHED_SIDE)
+        translation.note(
+            "image_size", f"{whole(side)} is resolution {round(side * FINISHED_SIDE)} here: that of the drawn picture"
+        )
+    ratios = translation.take("multi_aspect_ratio")
+    translation.values["aspect_ratio_bucketing"] = ratios is not None
+    if ratios is not None:
+        translation.note(
+            "multi_aspect_ratio", "its list is left out: each image has the aspect that suits it, 1:4 to 4:1"
+        )
+
+
+def _data(translation: Translation) -> None:
+    places = translation.take("webdataset_path", [])
+    for place in places if isinstance(places, list) else [places]:
+        translation.sources.append(_place(str(place).strip()))
+    pairs = translation.take("dataset_filters") or []
+    if not isinstance(pairs, list):
+        raise ConfigError(f"dataset_filters: {pairs!r} is no list of pairs")
+    conditions = [each for pair in pairs for each in _filters(pair)]
+    if conditions:
+        translation.values["filters"] = conditions
+    getter = translation.take("captions_getter")
+    if getter is None:
+        return
+    if not isinstance(getter, list) or len(getter) != 2 or getter[0] not in ("txt", "json"):
+        raise ConfigError(
+            f"captions_getter: {getter} is no pair such as [txt, identity] or [json, lambda s: s['text']]"
+        )
+    key = key_from(_code(getter[1], "captions_getter"), "captions_getter")
+    if key is not None:
+        translation.values["caption_column"] = key
+
+
+def _place(place: str) -> str:
+    if place.startswith("pipe:"):
+        if not (found := S3_PIPE.fullmatch(place)):
+            raise ConfigError(f"webdataset_path: {place!r} is a shell command, which is never run; give the address")
+        return found[1]
+    if place.endswith((".yml", ".yaml")):
+        raise ConfigError(f"webdataset_path: {place} lists shards; write them into webdataset_path itself, as a list")
+    return place.removeprefix("file:")
+
+
+def _filters(pair: Any) -> list[str]:
+    if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], str):
+        raise ConfigError(f"dataset_filters: {pair!r} is no pair such as [aesthetic_score, 'lambda s: s > 4.5']")
+    return filters_from(pair[0], _code(pair[1], "dataset_filters"), "dataset_filters")
+
+
+def _code(value: Any, shown: str) -> str:
+    """The text of a lambda. Without quotes YAML takes it for a mapping: {lambda s: s > 4.5}."""
+    if isinstance(value, dict) and len(value) == 1:
+        ((head, body),) = value.items()
+        return f"{head}: {body}"
+    if not isinstance(value, str):
+        raise ConfigError(f"{shown}: {value!r} is no text such as 'lambda s: s > 4.5'")
+    return value
+
+
+def _saving(translation: Translation) -> None:
+    if (steps := translation.take("save_every")) is not None:
+        translation.values |= {"checkpointing_steps": steps, "sample_steps": steps}
+    name, folder = translation.take("experiment_id"), translation.take("output_path")
+    if name is not None or folder is not None:
+        translation.output = Path(str(folder or "outputs"), *([str(name)] if name else []))
+    if project := translation.take("wandb_project"):
+        translation.values["trackers"] = ["wandb"]
+        translation.note("wandb_project", f"{project} is left out: runs are logged to W&B, to this program's project")
+
+
+def _average(translation: Translation) -> None:
+    names = ("ema_start_iters", "ema_iters", "ema_beta")
+    if not any(name in translation for name in names):
+        return
+    start, every, beta = (translation.take_number(name) for name in names)
+    if start is None:
+        translation.note("ema_iters", "is left out: the original averages only where ema_start_iters is given")
+        return
+    beta, every = EMA_BETA if beta is None else beta, every or EMA_EVERY
+    if not 0 < beta < 1 or every < 1:
+        raise ConfigError(f"ema_beta: {beta:g} every {every:g} iterations is no average; usual are 0.9 and 100")
+    translation.values["ema_decay"] = round(beta ** (1 / every), 8)
+    translation.note("ema_start_iters", "is left out: the average begins with the first step")
+
+
+def _weighting(translation: Translation) -> None:
+    if translation.take_switch("adaptive_loss_weight"):
+        translation.note("adaptive_loss_weight", "is left out: loss_weighting p2 is what the original has without it")

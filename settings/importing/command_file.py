@@ -1,0 +1,73 @@
+"""Reads the command of a shell script: `accelerate launch train_….py --name value …`. Nothing is run."""
+
+import re
+import shlex
+from typing import Any
+
+from settings.record import ConfigError
+
+VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+ASSIGNMENT = re.compile(r"(?:export\s+)?(\w+)=(.*)", re.DOTALL)
+MOST_CHARACTERS = 100_000
+
+
+def arguments_from(text: str, source: str) -> dict[str, Any]:
+    """The arguments of the one training command in `text`, by name: True for a switch, a list for several values.
+
+    Variables that the text itself assigns are filled in. Raises ConfigError for a text without such a command or with
+    several, and for other variables.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise ConfigError(f"{source}: {len(text):,} characters are more than {MOST_CHARACTERS:,}")
+    variables: dict[str, str] = {}
+    commands = []
+    for line in re.sub(r"\\\r?\n", " ", text).splitlines():
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError as error:
+            raise ConfigError(f"{source}: cannot be read as a command ({error})") from None
+        words = [_filled(word, variables, source) for word in words]
+        if any(word.endswith(".py") for word in words):
+            commands.append(words)
+        else:
+            variables |= dict(_assigned(words))
+    if len(commands) != 1:
+        raise ConfigError(f"{source}: holds {len(commands)} commands of a script (.py); give a file with one")
+    return _arguments(commands[0])
+
+
+def _assigned(words: list[str]) -> list[tuple[str, str]]:
+    matches = [ASSIGNMENT.fullmatch(word) for word in words if word != "export"]
+    return [(match[1], match[2]) for match in matches if match]
+
+
+def _filled(word: str, variables: dict[str, str], source: str) -> str:
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name not in variables:
+            raise ConfigError(f"{source}: ${name} is not assigned in the file; write its value")
+        return variables[name]
+
+    return VARIABLE.sub(value, word)
+
+
+def _arguments(words: list[str]) -> dict[str, Any]:
+    """Behind the script's name; of accelerate's own options, before it, the precision alone."""
+    script = next(number for number, word in enumerate(words) if word.endswith(".py"))
+    launch = _named(words[:script])
+    precision = {name: value for name, value in launch.items() if name == "mixed_precision"}
+    return precision | _named(words[script + 1 :])
+
+
+def _named(words: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    name = None
+    for word in words:
+        if word.startswith("--"):
+            name, sign, value = word[2:].partition("=")
+            name = name.replace("-", "_")
+            found[name] = value if sign else True
+        elif name is not None:
+            before = found[name]
+            found[name] = word if before is True else [*(before if isinstance(before, list) else [before]), word]
+    return found

@@ -1,0 +1,178 @@
+"""Arguments of diffusers' training scripts, and the field names of SDXL guides that wrap them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from settings.importing.translation import (
+    Imported,
+    Rule,
+    Translation,
+    choice,
+    left_out,
+    place,
+    same,
+    switch,
+    switched,
+    usual,
+    whole,
+)
+from settings.importing.vocabulary import EPOCHS, OPTIMIZERS, SCHEDULES, precision, trackers
+from settings.record import ConfigError
+
+ATTENTION = {"to_k", "to_q", "to_v", "to_out.0"}
+DEFAULTS: Mapping[str, Any] = {
+    "trigger_word": "", "captioner": "none", "caption_dropout": 0.0, "rank": 4, "loss_weighting": "uniform",
+    "lr_scheduler": "constant", "lr_warmup_steps": 0, "aspect_ratio_bucketing": False,
+}  # fmt: skip
+"""What the scripts do where nothing is said, and we do otherwise."""
+TOKEN = "tokens never stand in files: set the environment variable HF_TOKEN"
+
+
+def _targets(translation: Translation, name: str, value: Any) -> None:
+    given = value if isinstance(value, list) else str(value).replace(",", " ").split()
+    layers = [str(each) for each in given]
+    if set(layers) != ATTENTION:
+        raise ConfigError(f"{name}: {' '.join(layers)} are left to lora_targets or lora_target_regex; leave it out")
+    translation.values["lora_targets"] = "attention"
+
+
+def _workers(translation: Translation, name: str, value: Any) -> None:
+    if str(value) != "0":
+        translation.values["num_workers"] = value
+
+
+def _image_column(translation: Translation, name: str, value: Any) -> None:
+    """`file_name` is the column of metadata.jsonl that names the file, which is found without being named."""
+    if value != "file_name":
+        translation.values["image_column"] = value
+
+
+RULES: Mapping[str, Rule] = {
+    **{name: same("base_model") for name in ("pretrained_model_name_or_path", "model_name", "base_model_name")},
+    **{name: place for name in ("train_data_dir", "instance_data_dir", "data_dir")},
+    **{name: same("train_batch_size") for name in ("batch_size", "per_device_train_batch_size")},
+    **{name: same("rank") for name in ("lora_rank", "lora_r")},
+    **{name: same("adapter_dropout") for name in ("lora_dropout", "dropout")},
+    **{name: _targets for name in ("target_modules", "lora_target_modules", "lora_layers")},
+    **{name: same("keep_checkpoints") for name in ("save_total_limit", "checkpoints_total_limit")},
+    **{name: left_out(EPOCHS) for name in ("validation_epochs", "checkpointing_epochs", "save_every_n_epochs")},
+    **{name: left_out(TOKEN) for name in ("hub_token", "hf_token")},
+    "resume_from_checkpoint": left_out("--resume latest goes on with a run"),
+    "lora_alpha": same("alpha"),
+    "save_steps": same("checkpointing_steps"),
+    "adam_weight_decay": same("weight_decay"),
+    "gradient_accumulation": same("gradient_accumulation_steps"),
+    "image_column": _image_column,
+    "center_crop": switch("crop", "centre"),
+    "random_flip": switch("horizontal_flip", True),
+    "gradient_checkpointing": switch("gradient_checkpointing", "always"),
+    "optimizer": choice("optimizer", OPTIMIZERS),
+    "lr_scheduler": choice("lr_scheduler", SCHEDULES),
+    "dataloader_num_workers": _workers,
+    "use_dora": switch("adapter", "dora"),
+    "adam_beta1": usual((0.9,), "AdamW has 0.9 and 0.999"),
+    "adam_beta2": usual((0.999,), "AdamW has 0.9 and 0.999"),
+    "adam_epsilon": usual((1e-8, "1e-08", "1e-8"), "AdamW has 1e-8"),
+    "proportion_empty_prompts": same("caption_dropout"),
+    "text_encoder_lr": same("text_encoder_learning_rate"),
+    "mixed_precision": precision,
+    "prior_generation_precision": left_out("class images are drawn in the base's precision"),
+    "cache_latents": switch("latent_cache", "memory"),
+    "enable_xformers_memory_efficient_attention": switch("attention", "xformers"),
+    "report_to": trackers,
+    "logging_dir": left_out("logs lie in the output folder"),
+    "cache_dir": left_out("the variable HF_HOME says where downloads lie"),
+    "max_train_samples": left_out("dataset_split takes a part, such as train[:500]"),
+    "vae_name": left_out("the base's own VAE is used, in fp32 where it needs it"),
+    "pretrained_vae_model_name_or_path": left_out("the base's own VAE is used, in fp32 where it needs it"),
+    "variant": left_out("weights are loaded in the precision that is trained in"),
+    "local_rank": left_out("accelerate launch says it"),
+    "max_sequence_length": left_out("each base reads prompts at its own length"),
+    "train_text_encoder_ti": left_out("tokens are trained where num_tokens is above 0"),
+    "token_abstraction": same("trigger_word"),
+    "num_new_tokens_per_abstraction": same("num_tokens"),
+    "initializer_concept": same("token_init_words"),
+    "train_text_encoder_ti_frac": same("tokens_until"),
+}  # fmt: skip
+
+
+def from_diffusers(given: Mapping[str, Any], known: frozenset[str]) -> Imported:
+    """Translate arguments by name. Raises ConfigError for what would train something else than they say."""
+    translation = Translation(given, known)
+    for part in (_captions, _class_images, _duration, _rates, _weighting, _publishing):
+        part(translation)
+    translation.apply(RULES)
+    return translation.imported(DEFAULTS)
+
+
+def _captions(translation: Translation) -> None:
+    """`instance_prompt` is the caption of every image."""
+    prompt = translation.take("instance_prompt")
+    if prompt is not None and "token_abstraction" not in translation:
+        translation.values["caption_prefix"] = prompt
+        translation.note("instance_prompt", "is the whole caption of images without one, and stands before the others'")
+
+
+def _class_images(translation: Translation) -> None:
+    """Prior preservation; its fields mean nothing without the switch."""
+    fields = {name: translation.take(name) for name in ("class_data_dir", "class_prompt", "num_class_images")}
+    weight = translation.take("prior_loss_weight")
+    if not translation.take_switch("with_prior_preservation"):
+        return
+    if fields["class_data_dir"] is not None and Path(str(fields["class_data_dir"])).is_dir():
+        translation.values["preservation_data"] = fields["class_data_dir"]
+    else:
+        translation.values["num_class_images"] = fields["num_class_images"] or 100
+        if fields["class_prompt"] is not None:
+            translation.values["class_prompt"] = fields["class_prompt"]
+    if weight is not None:
+        translation.values["preservation_weight"] = weight
+
+
+def _duration(translation: Translation) -> None:
+    """Steps override epochs in the scripts."""
+    names = ("num_train_epochs", "num_epochs", "epochs", "max_train_epochs")
+    epochs = [value for name in names if (value := translation.take(name)) is not None]
+    if "max_train_steps" in translation:
+        translation.values["max_train_steps"] = translation.take("max_train_steps")
+    elif epochs:
+        translation.values["max_train_epochs"] = epochs[0]
+
+
+def _rates(translation: Translation) -> None:
+    if translation.take_switch("use_8bit_adam"):
+        translation.values["optimizer"] = OPTIMIZERS["adamw8bit"]
+        optimizer = str(translation.take("optimizer", "adamw"))
+        if optimizer.lower() != "adamw":
+            raise ConfigError(f"use_8bit_adam: contradicts optimizer: {optimizer}; leave one out")
+    if translation.take_switch("scale_lr"):
+        raise ConfigError("scale_lr: multiplies the rate by batches and GPUs; leave it out and give the learning_rate")
+    if (rate := translation.take("learning_rate")) is not None:
+        translation.values["learning_rate"] = rate
+    warmup = translation.take_number("lr_warmup_steps", 0)
+    if not warmup:
+        return
+    if translation.peek("lr_scheduler", "constant") == "constant":
+        translation.note("lr_warmup_steps", "is left out: the schedule constant has no warm-up in the scripts")
+    else:
+        translation.values["lr_warmup_steps"] = whole(warmup)
+
+
+def _weighting(translation: Translation) -> None:
+    gamma = translation.take_number("snr_gamma")
+    if gamma is not None and gamma > 0:
+        translation.values |= {"loss_weighting": "min_snr", "min_snr_gamma": whole(gamma)}
+
+
+def _publishing(translation: Translation) -> None:
+    folder, name = translation.take("output_dir"), translation.take("hub_model_id")
+    if folder is not None:
+        translation.output = Path(str(folder))
+    asked = translation.take("push_to_hub", False)
+    if isinstance(asked, str) and "/" in asked:
+        translation.values["push_to_hub"] = asked
+    elif switched("push_to_hub", asked) and name is None:
+        translation.note("push_to_hub", "is left out: hub_model_id must name the repository, as owner/name")
+    elif name is not None:
+        translation.values["push_to_hub"] = name

@@ -1,0 +1,54 @@
+"""The data sets of kohya's TOML files: folders (subsets), in groups of one resolution and batch size."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from settings.record import ConfigError
+
+
+def is_dataset_file(given: Mapping[str, Any]) -> bool:
+    """Whether a file has a list of data sets with folders."""
+    datasets = given.get("datasets")
+    return isinstance(datasets, list) and any(isinstance(each, dict) and "subsets" in each for each in datasets)
+
+
+def fields_of_datasets(datasets: Any, general: Any) -> dict[str, Any]:
+    """The fields of all parts as arguments. `general`: those for all.
+
+    Raises ConfigError for what differs among parts, since it is one for all here.
+    """
+    fields = dict(_table("general", general))
+    folders: list[str] = []
+    repeats = set[str]()
+    for dataset in _tables("datasets", datasets):
+        for subset in _tables("subsets", dataset.get("subsets", [])):
+            folder, times = str(subset.get("image_dir", "")), str(subset.get("num_repeats", 1))
+            if subset.get("is_reg"):
+                _merge(fields, {"reg_data_dir": folder})
+            elif folder:
+                folders.append(folder)
+                repeats.add(times)
+            own = ("image_dir", "num_repeats", "is_reg")
+            _merge(fields, {name: value for name, value in subset.items() if name not in own})
+        _merge(fields, {name: value for name, value in dataset.items() if name != "subsets"})
+    if len(repeats) > 1:
+        raise ConfigError("num_repeats: differs among the folders; name them 10_name instead, and give their parent")
+    return {**fields, **({"image_dir": folders} if folders else {})}
+
+
+def _merge(fields: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for name, value in more.items():
+        if fields.setdefault(name, value) != value:
+            raise ConfigError(f"{name}: is {fields[name]} and {value} in two parts of the file; here it is one for all")
+
+
+def _tables(name: str, value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        raise ConfigError(f"{name}: must be a list of tables, [[{name}]]")
+    return [_table(name, each) for each in value]
+
+
+def _table(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name}: must hold tables of fields, such as image_dir = 'dogs'")
+    return value

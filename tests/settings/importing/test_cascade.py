@@ -1,0 +1,134 @@
+"""YAML files of Stable Cascade's training guide, with its field names."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from settings.importing.files import import_cascade, import_settings
+from settings.importing.translation import Imported
+from settings.record import ConfigError
+from settings.training import TrainingConfig, build_config
+
+COMMON: dict[str, Any] = {
+    "experiment_id": "mine", "checkpoint_path": "/data/checkpoints", "output_path": "results", "model_version": "3.6B",
+    "wandb_project": "StableCascade", "wandb_entity": "me", "lr": 1.0e-4, "batch_size": 32, "image_size": 768,
+    "grad_accum_steps": 4, "updates": 10_000, "backup_every": 1000, "save_every": 100, "warmup_updates": 1,
+    "use_fsdp": False, "webdataset_path": ["s3://bucket/one.tar", "s3://bucket/two.tar"],
+    "effnet_checkpoint_path": "models/effnet_encoder.safetensors",
+    "previewer_checkpoint_path": "models/previewer.safetensors",
+    "generator_checkpoint_path": "models/stage_c_bf16.safetensors",
+}  # fmt: skip
+LORA = {"module_filters": [".attn"], "rank": 4, "train_tokens": [["[fernando]", "^dog</w>"]]}
+CONTROL = {
+    "controlnet_blocks": [0, 4, 8, 12, 51, 55, 59, 63], "controlnet_filter": "CannyFilter",
+    "controlnet_filter_params": {"resize": 224}, "captions_getter": ["txt", "identity"], "offset_noise": 0.1,
+    "dataset_filters": [["width", "lambda w: w >= 768"], ["score", "lambda s: s > 4.5"]],
+}  # fmt: skip
+
+
+def _imported(path: Path, **fields: Any) -> Imported:
+    file = path / "guide.yaml"
+    file.write_text(yaml.safe_dump({name: value for name, value in (COMMON | fields).items() if value is not None}))
+    return import_cascade(file)
+
+
+def _config(path: Path, **fields: Any) -> TrainingConfig:
+    return build_config(_imported(path, **fields).values)
+
+
+def test_a_lora_with_a_new_token(tmp_path: Path) -> None:
+    imported = _imported(tmp_path, **LORA, multi_aspect_ratio=["1/1", "3/4"])
+    config = build_config(imported.values)
+    assert (config.adapter, config.rank, config.lora_targets) == ("lora", 4, "attention")
+    assert (config.trigger_word, config.num_tokens) == ("[fernando]", 1)
+    assert (config.token_init, config.token_init_pattern) == ("vocabulary", "^dog</w>")
+    assert config.learning_rate == config.token_learning_rate == 1e-4
+    assert (config.max_train_steps, config.lr_warmup_steps, config.checkpointing_steps) == (10_000, 1, 100)
+    assert (config.train_batch_size, config.gradient_accumulation_steps) == (8, 4)  # 32 images an update
+    assert config.resolution == 1024 and config.aspect_ratio_bucketing
+    assert config.named_sources == ("s3://bucket/one.tar", "s3://bucket/two.tar")
+    assert config.base_model == "stabilityai/stable-cascade-prior" and config.trackers == ("wandb",)
+    assert imported.output == Path("results/mine") and not imported.needed
+
+
+def test_a_controlnet_with_filters(tmp_path: Path) -> None:
+    config = _config(tmp_path, **CONTROL)
+    assert (config.adapter, config.control, config.noise_offset) == ("controlnet", "canny", 0.1)
+    assert config.filters == ("width >= 768", "score > 4.5") and config.trigger_word == ""
+    assert not config.aspect_ratio_bucketing
+    for name, control in (("InpaintFilter", "inpainting"), ("SREffnetFilter", "super_resolution")):
+        assert _config(tmp_path, **CONTROL | {"controlnet_filter": name}).control == control
+
+
+def test_full_fine_tuning_with_an_average(tmp_path: Path) -> None:
+    config = _config(tmp_path, ema_start_iters=5000, ema_iters=100, ema_beta=0.9)
+    assert config.adapter == "full" and config.trigger_word == ""
+    assert config.ema_decay**100 == pytest.approx(0.9, rel=1e-5)
+    assert _config(tmp_path, ema_iters=100).ema_decay == 0  # as in the original, which has no start then
+
+
+def test_every_field_is_translated_or_named(tmp_path: Path) -> None:
+    """No field vanishes: each is a setting, the output, or a note."""
+    imported = _imported(tmp_path, **LORA, adaptive_loss_weight=True, shift=4, strange_field=1)
+    named = {note.removeprefix("guide.yaml: ").partition(":")[0] for note in imported.notes}
+    assert named >= {
+        "checkpoint_path", "wandb_entity", "backup_every", "use_fsdp", "effnet_checkpoint_path", "image_size", "shift",
+        "previewer_checkpoint_path", "generator_checkpoint_path", "adaptive_loss_weight", "strange_field", "batch_size",
+    }  # fmt: skip
+    assert all(note.startswith("guide.yaml: ") for note in imported.notes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model_version": "3B"}, "model_version: 3B is Stage B, which is not trained here"),
+        ({"model_version": "700M"}, "model_version: 700M is Stage B"),
+        ({"model_version": "9B"}, "model_version: 9B is none of"),
+        ({**LORA, "module_filters": [".mapper"]}, "module_filters: .* lora_target_regex"),
+        ({**LORA, "train_tokens": [["^snail", None]]}, "train_tokens: '.snail' is neither"),
+        ({**LORA, "train_tokens": [["[a]", None], ["[b]", None]]}, "train_tokens: one pair"),
+        ({**CONTROL, "controlnet_filter": "IdentityFilter"}, "controlnet_filter: IdentityFilter has no equivalent"),
+        ({"dataset_filters": [["score", "lambda s: s > 1 or s < 0"]]}, "dataset_filters: .* is no simple comparison"),
+        ({"dataset_filters": ["score > 1"]}, "dataset_filters: .* is no pair"),
+        ({"captions_getter": ["json", "lambda s: f(s)"]}, "captions_getter: .* never run"),
+        ({"webdataset_path": "pipe:cat /etc/passwd"}, "webdataset_path: .* shell command, which is never run"),
+        ({"webdataset_path": "pipe:aws s3 cp s3://a/b.tar;id -"}, "webdataset_path: .* shell command"),
+        ({"webdataset_path": "shards.yml"}, "webdataset_path: shards.yml lists shards"),
+        ({"batch_size": "many"}, "batch_size: 'many' is no number"),
+        ({"webdataset_path": None}, "has no model_version or webdataset_path"),
+    ],
+)
+def test_what_would_train_something_else_is_refused(fields: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        _imported(tmp_path, **fields)
+
+
+def test_the_smaller_stage_c_needs_its_folder(tmp_path: Path) -> None:
+    imported = _imported(tmp_path, model_version="1B")
+    assert "base_model" in imported.needed and "base_model" not in imported.values
+
+
+@pytest.mark.parametrize(
+    ("place", "source"),
+    [
+        ("file:/data/set.tar", "/data/set.tar"),
+        ("s3://bucket/set.tar", "s3://bucket/set.tar"),
+        ("pipe:aws s3 cp s3://bucket/set.tar -", "s3://bucket/set.tar"),
+    ],
+)
+def test_places_of_data(place: str, source: str, tmp_path: Path) -> None:
+    assert _config(tmp_path, webdataset_path=place).named_sources == (source,)
+
+
+def test_an_existing_word_and_no_word(tmp_path: Path) -> None:
+    known = _config(tmp_path, **LORA | {"train_tokens": [["^snail</w>$", None]]})
+    assert known.trigger_word == "snail" and known.train_existing_tokens
+    assert _config(tmp_path, **LORA | {"train_tokens": None}).trigger_word == ""
+
+
+def test_a_lambda_without_quotes_and_the_general_option(tmp_path: Path) -> None:
+    file = tmp_path / "guide.yaml"
+    file.write_text(yaml.safe_dump(COMMON | {"ignored": None}) + "dataset_filters:\n  - [score, lambda s: s > 4.5]\n")
+    assert import_settings(file).values["filters"] == ["score > 4.5"]
