@@ -73,7 +73,7 @@ class AdapterSection(Settings):
     init_weights: Operator[Path | None] = Field(
         None,
         description="Start from this LoRA, of ours or of another tool: its layers (exactly where the adapter can hold "
-        "them, else by singular values) and its tokens; with controlnet: from this ControlNet, a file or a folder",
+        "them, else by singular values) and its tokens; with controlnet: from this ControlNet",
     )
     train_text_encoder: Open[bool] = Field(False, description="Put an adapter on the text encoders' attention, too")
     text_encoder_rank: Limited[int | None] = Field(
