@@ -57,6 +57,7 @@ def _schedule_cycles(translation: Translation, name: str, value: Any) -> None:
 RULES: Mapping[str, Rule] = {
     "pretrained_model_name_or_path": same("base_model"),
     "batch_size": same("train_batch_size"),
+    "fp8_base": switch("base_precision", "fp8"),
     "train_data_dir": place,
     "image_dir": place,
     "reg_data_dir": same("preservation_data"),
