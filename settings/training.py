@@ -7,7 +7,7 @@ from pydantic import model_validator
 
 from settings.composed import OF_THE_FIRST_PASS, ComposedSections
 from settings.record import build_settings
-from settings.sections.adapter import LORAS
+from settings.sections.adapter import LORAS, PARTS_OF_WEIGHTS
 from settings.sections.duration import DurationSection
 from settings.sections.optimization import PRODIGY, PRODIGY_RATES, SCHEDULE_FREE
 
@@ -121,6 +121,10 @@ def _adapter_rule(config: TrainingConfig) -> None:
     if config.adapter_l1_weight > 0 and not config.has_low_rank_adapter:
         raise ValueError(
             f"adapter_l1_weight has no effect with adapter: {config.adapter}; choose lora, or leave it out"
+        )
+    if config.adapter_l1_weight > 0 and config.lora_init in PARTS_OF_WEIGHTS:
+        raise ValueError(
+            f"adapter_l1_weight: with lora_init: {config.lora_init} it would pull a part of the base to 0; leave it out"
         )
     if config.lora_plus_ratio != 1 and config.adapter not in LORAS:
         raise ValueError(f"lora_plus_ratio has no effect with adapter: {config.adapter}; choose lora, or drop it")

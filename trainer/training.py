@@ -18,6 +18,8 @@ from preprocess.dataset import PreparedDataset
 from settings.preparation import DataConfig
 from settings.public import public_name, public_settings
 from settings.training import TrainingConfig
+from trainer.adapters.eva import start_by_inputs
+from trainer.adapters.first_values import EVA
 from trainer.data.batches import BatchStream
 from trainer.data.latent_cache import CachedExample
 from trainer.data.prompt_cache import PromptCache
@@ -159,15 +161,15 @@ def build_training(
     steps and batch filled in. `initial`: what it starts from, where it is not fresh."""
     processes = Processes(accelerator)
     generators = NamedGenerators(config.seed, processes.share)
-    held_out = None
-    if config.validation_steps is not None:
-        held_out = split(examples, config.validation_share, family.size_multiple, generators["validation_split"])
+    held_out = _held_out(config, examples, family, generators)
     trained = examples if held_out is None else held_out.trained
     config = config.planned(plan_duration(config.duration, trained, processes.share.count))
     assert config.max_train_steps is not None and config.train_batch_size is not None
     base_fingerprint = fingerprint(family.denoiser)
     parts = place_parts(_placement(config, family, dataset, generators))
     notes = [] if initial is None else _start(initial, parts, config.control, family)
+    if config.lora_init == EVA:
+        notes += [start_by_inputs(family, parts, trained, _tokens(parts).triggers, generators["init_eva"], accelerator)]
     batches = _batches(trained, config.train_batch_size, generators, processes)
     trainables = build_trainables(parts, _update_settings(config, config.max_train_steps, processes.share.count, notes))
     processes.broadcast_parameters([parameter for trainable in trainables for parameter in trainable.parameters])
@@ -207,6 +209,14 @@ def build_training(
     training.best.patience = config.early_stopping_patience
     training.scorer = _scorer(training, accelerator)
     return training
+
+
+def _held_out(
+    config: TrainingConfig, examples: list[CachedExample], family: ModelFamily, generators: NamedGenerators
+) -> Split | None:
+    if config.validation_steps is None:
+        return None
+    return split(examples, config.validation_share, family.size_multiple, generators["validation_split"])
 
 
 def _start(initial: InitialWeights | InitialControlNet, parts: Parts, control: str, family: ModelFamily) -> list[str]:

@@ -22,6 +22,8 @@ LoraTargets = Literal[
 LOW_RANK: tuple[AdapterName, ...] = ("lora", "rslora", "dora", "loha", "lokr", "oft", "t-lora")
 LORAS: tuple[AdapterName, ...] = ("lora", "rslora", "dora", "t-lora")
 """Those with one up and one down projection."""
+PARTS_OF_WEIGHTS = ("pissa", "olora")
+"""Values of lora_init that are trained as a part of the base's weight."""
 RSLORA_ALPHA = 4.0
 """Default alpha of rsLoRA: alpha / √rank is 1 at rank 16, and grows with the rank as in the method."""
 TEXT_ENCODER_RATE = 5e-5
@@ -49,11 +51,12 @@ class AdapterSection(Settings):
         lt=1,
         description="Fraction of the adapter's inputs set to zero in a step (lora, rslora, dora, t-lora)",
     )
-    lora_init: Open[Literal["kaiming", "gaussian", "orthogonal"]] = Field(
+    lora_init: Open[Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "eva"]] = Field(
         "kaiming",
         description="First values of lora, rslora, dora and t-lora: a random down projection and an up projection of "
         "zeros; or "
-        "orthogonal, both random with a product of zero, so that both learn at once (even ranks)",
+        "orthogonal, both random with a product of zero, so that both learn at once (even ranks); pissa and olora "
+        "(lora, rslora): a part of the base's weight; eva: the main directions of the layers' inputs",
     )
     t_lora_min_rank: Limited[int | None] = Field(
         None,
@@ -149,6 +152,8 @@ class AdapterSection(Settings):
             )
         if self.lora_init != "kaiming" and self.init_weights is not None:
             raise ValueError("lora_init has no effect with init_weights, which has the first values; leave one out")
+        if self.lora_init in PARTS_OF_WEIGHTS and self.adapter not in ("lora", "rslora"):
+            raise ValueError(f"lora_init: {self.lora_init} works with lora and rslora, not with {self.adapter}")
         odd = [f"{rank}" for rank in (self.rank, self.text_encoder_rank) if rank is not None and rank % 2]
         if self.lora_init == "orthogonal" and odd:
             raise ValueError(f"lora_init: orthogonal halves the rank, and {odd[0]} is odd; choose an even one")

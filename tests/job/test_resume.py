@@ -44,12 +44,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "text encoders, dora, dropout": {"adapter": "dora", "adapter_dropout": 0.3, "train_text_encoder": True,
                                      "text_encoder_learning_rate": 1e-3},
     "oft, text encoders": {"adapter": "oft", "train_text_encoder": True, "rank": 4},
-    "muon, accumulation": {"optimizer": "muon", "gradient_accumulation_steps": 2, "learning_rate": 2e-3},
+    "muon, pissa, accumulation": {"lora_init": "pissa", "optimizer": "muon", "gradient_accumulation_steps": 2,
+                                  "learning_rate": 2e-3},
     "dream, dco, p2": {"dream": 1.0, "loss_type": "dco", "loss_weighting": "p2", "prior_matching_weight": 1.0,
                        "prior_matching_on": "captions"},
     "t-lora, lora+, orthogonal": {"adapter": "t-lora", "lora_plus_ratio": 4.0, "lora_init": "orthogonal",
                                   "train_text_encoder": True},
-    "came, lion": {"optimizer": "came", "token_optimizer": "lion", "token_learning_rate": 1e-3},
+    "came, lion, eva": {"lora_init": "eva", "train_text_encoder": True, "optimizer": "came", "token_optimizer": "lion",
+                        "token_learning_rate": 1e-3},
     "full": {"adapter": "full", "rank": 16},
 }  # fmt: skip
 

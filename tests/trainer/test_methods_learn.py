@@ -11,9 +11,9 @@ from trainer.data.latent_cache import cache_examples
 from trainer.validation.held_out_loss import HeldOutLoss
 
 METHODS: dict[str, dict[str, Any]] = {
-    "dco": {"loss_type": "dco"},
-    "dream": {"dream": 1.0},
-    "p2": {"loss_weighting": "p2"},
+    "dco, pissa": {"loss_type": "dco", "lora_init": "pissa"},
+    "dream, olora": {"dream": 1.0, "lora_init": "olora"},
+    "p2, eva": {"loss_weighting": "p2", "lora_init": "eva"},
     "differential output preservation": {"prior_matching_weight": 1.0, "prior_matching_on": "captions"},
     "t-lora, lora+, orthogonal": {"adapter": "t-lora", "lora_plus_ratio": 4.0, "lora_init": "orthogonal"},
     "lion": {"optimizer": "lion", "learning_rate": 5e-4},

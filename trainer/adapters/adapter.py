@@ -1,7 +1,7 @@
 """Groups the adapters of one or several components into one trained part."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -50,6 +50,10 @@ class Adapter:
     @property
     def undecayed(self) -> list[nn.Parameter]:
         return [parameter for part in self._parts.values() for parameter in part.undecayed]
+
+    def lora_modules(self) -> list[Any]:
+        """peft's layers of the plain LoRAs among them."""
+        return [module for part in self._parts.values() if isinstance(part, PeftAdapter) for module in part.modules()]
 
     @property
     def up_projections(self) -> list[nn.Parameter]:

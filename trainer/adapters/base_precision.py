@@ -26,17 +26,31 @@ def compute_in_base_precision(module: Any, adapter: str, acting: ActingComponent
         projection.forward = _in_precision_of_input(projection)
 
 
+def lora_factors(module: Any, adapter: str) -> tuple[Tensor, Tensor]:
+    """Down (r, in, …) and up (out, r, …) whose product, times the scale, is the change of the weight.
+
+    Where the LoRA began as B₀·A₀, a part of the weight, it is B·A - B₀·A₀ = [B - B₀, B₀]·[A; A - A₀] of rank 2r: in
+    this form nothing large cancels, and rounding is small beside the change.
+    """
+    down, up = module.lora_A[adapter].weight, module.lora_B[adapter].weight
+    first = getattr(module.lora_variant.get(adapter), "first", None)
+    if first is None:
+        return down, up
+    return torch.cat([down, down - first[0]]), torch.cat([up - first[1], first[1]], dim=1)
+
+
 class FusedLora(LoraVariant):
     """y + s·B·A·x (Hu et al. 2021, equation 3). The scale and the sum are fused with the product with B."""
 
     def __init__(self, acting: ActingComponents | None = None) -> None:
         self.acting = acting
+        self.first: tuple[Tensor, Tensor] | None = None
+        """Down and up at first, where they are a part of the base's weight: their product is subtracted."""
 
     def forward(self, module: Linear, active_adapter: str, x: Tensor, result: Tensor, **options: Any) -> Tensor:
         """`x`: (..., in). `result`: the base layer's y, (..., out), in the same precision."""
         x = module.lora_dropout[active_adapter](x)
-        down: Tensor = module.lora_A[active_adapter].weight.to(x.dtype)
-        up: Tensor = module.lora_B[active_adapter].weight.to(x.dtype)
+        down, up = (factor.to(x.dtype) for factor in lora_factors(module, active_adapter))
         hidden = nn.functional.linear(x, down)
         if self.acting is not None:
             hidden = self.acting(hidden)

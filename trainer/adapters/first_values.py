@@ -1,6 +1,6 @@
 """The first values of a LoRA's two projections, by name. None changes the base's weights, or what the model predicts.
 
-A new one is a function and a line in STARTS.
+A new one is a function and a line in STARTS, or in PARTS_OF_WEIGHTS where it is a part of the base's weight.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,6 +8,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from artifact.merging.low_rank import nearest_lora
+
+EVA = "eva"
+"""Starts as kaiming does, and is changed by what the layers read (`trainer.adapters.eva`)."""
 Start = Callable[[Tensor, Tensor, torch.Generator], None]
 """Fills down (r, in, …) and up (out, r, …) in place, on whatever device, with draws of the generator on the CPU."""
 
@@ -35,3 +39,23 @@ def orthogonal(down: Tensor, up: Tensor, generator: torch.Generator) -> None:
 
 STARTS: Mapping[str, Start] = {"gaussian": gaussian, "orthogonal": orthogonal}
 """Beside kaiming, which is drawn for adapters of every kind (`trainer.adapters.kinds.draw_again`)."""
+
+PartOfWeight = Callable[[Tensor, int, float], tuple[Tensor, Tensor]]
+"""From a weight (out, in), the rank r and the scale s: down (≤ r, in) and up (out, ≤ r), whose product is trained as a
+part of the weight. What they are at first is subtracted, so that the base's weight need not be changed."""
+
+
+def pissa(weight: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
+    """s · up · down are the r largest singular components of the weight, split evenly (Meng et al. 2024, arXiv
+    2404.02948, eq. 2 and 3)."""
+    layer, _ = nearest_lora("", weight, rank)
+    return layer.down / scale**0.5, layer.up / scale**0.5
+
+
+def olora(weight: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
+    """The first r columns of Q and rows of R of the weight's QR decomposition (Büyükakyüz 2024, arXiv 2406.01775)."""
+    q, r = torch.linalg.qr(weight.double())
+    return r[:rank].float(), q[:, :rank].float()
+
+
+PARTS_OF_WEIGHTS: Mapping[str, PartOfWeight] = {"pissa": pissa, "olora": olora}

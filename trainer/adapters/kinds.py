@@ -14,6 +14,7 @@ from peft.tuners.lycoris_utils import LycorisLayer
 from torch import Tensor
 
 from artifact.layers import DoraLayer, LohaLayer, LokrLayer, LoraLayer
+from trainer.adapters.base_precision import lora_factors
 from trainer.adapters.kind import ADAPTER, AdapterKind
 from trainer.adapters.oft import OFT
 from trainer.adapters.t_lora import T_LORA
@@ -35,7 +36,10 @@ def _lycoris_config(kind: type) -> Callable[[int, float, Sequence[str]], Any]:
 
 def _lora(module: Any) -> LoraLayer:
     """Convert a LoRA. peft's scaling (alpha / r, or alpha / √r in rsLoRA) becomes kohya's alpha / rank."""
-    down, up = _saved(module.lora_A[ADAPTER].weight), _saved(module.lora_B[ADAPTER].weight)
+    down, up = map(_saved, lora_factors(module, ADAPTER))
+    rank = module.r[ADAPTER]
+    if len(down) > rank and not down[rank:].any() and not up[:, :rank].any():
+        up.zero_()  # untrained: the file says so
     return LoraLayer(down, up, float(module.scaling[ADAPTER]) * down.shape[0])
 
 

@@ -14,9 +14,10 @@ from artifact.layers import Layer
 from artifact.merging.low_rank import Fit
 from artifact.placement.low_rank import remove_adapters
 from artifact.placement.timesteps import ActingComponents, TimestepClock
+from families.parts.whole_tensor import whole
 from trainer.adapters.base_precision import compute_in_base_precision
 from trainer.adapters.dropout import AdapterDropout
-from trainer.adapters.first_values import STARTS
+from trainer.adapters.first_values import EVA, PARTS_OF_WEIGHTS, STARTS
 from trainer.adapters.kind import ADAPTER, AdapterKind
 from trainer.adapters.kinds import KINDS, MODULES, draw_again
 from trainer.adapters.starting import CannotHold, start_layer
@@ -47,11 +48,12 @@ class PeftAdapter:
         timed: Timed | None = None,
     ) -> None:
         """`kind`: a name in KINDS. `generator` draws the initial values. `dropout` is applied before every down
-        projection. `start`: kaiming, or for LoRAs a name in STARTS. `timed`: of a kind whose components act at their
-        timesteps only."""
+        projection. `start`: kaiming or EVA; for LoRAs a name in STARTS or, on linear layers, in PARTS_OF_WEIGHTS.
+        `timed`: of a kind whose components act at their timesteps only."""
         self._component = component
         self._dropped: set[str] = set()
         self._kind: AdapterKind = KINDS[kind]
+        self._is_part_of_weights = start in PARTS_OF_WEIGHTS
         self._clock = None if timed is None else TimestepClock(component, timed.ends)
         acting = None if timed is None or self._clock is None else ActingComponents(self._clock, timed.times)
         trained = [parameter for parameter in component.parameters() if parameter.requires_grad]
@@ -78,8 +80,10 @@ class PeftAdapter:
 
     @property
     def undecayed(self) -> list[nn.Parameter]:
-        """DoRA's magnitudes. They start at the norms of the base's weights, and decay towards 0 would remove the
-        layer."""
+        """DoRA's magnitudes, and what began as a part of the base's weights: decay towards 0 would remove the base's
+        own."""
+        if self._is_part_of_weights:
+            return self.parameters
         return [parameter for name, parameter in self._named_parameters() if "lora_magnitude_vector" in name]
 
     @property
@@ -127,16 +131,31 @@ class PeftAdapter:
 
     @torch.no_grad()
     def _draw(self, start: str, generator: torch.Generator) -> None:
-        if start == "kaiming":
+        if start in ("kaiming", EVA):
             draw_again(self._named_parameters(), generator)
             return
         for module in self.modules():
+            if start in PARTS_OF_WEIGHTS:
+                _start_as_part(module, start, generator)
+                continue
             STARTS[start](module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight, generator)
 
     def _named_parameters(self) -> list[tuple[str, nn.Parameter]]:
         inside = {id(parameter) for module in self.modules() for parameter in module.get_base_layer().parameters()}
         own = {id(parameter) for module in self.modules() for parameter in module.parameters()} - inside
         return [(name, parameter) for name, parameter in self._component.named_parameters() if id(parameter) in own]
+
+
+@torch.no_grad()
+def _start_as_part(module: Any, start: str, generator: torch.Generator) -> None:
+    """What of the rank is larger than the weight's own begins as in a fresh LoRA."""
+    down, up = module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight
+    STARTS["gaussian"](down, up, generator)
+    weight = whole(module.get_base_layer().weight.detach()).float()
+    part = PARTS_OF_WEIGHTS[start](weight, len(down), module.scaling[ADAPTER])
+    down[: len(part[0])] = part[0].to(down)
+    up[:, : len(part[0])] = part[1].to(up)
+    module.lora_variant[ADAPTER].first = (down.detach().clone(), up.detach().clone())
 
 
 @torch.no_grad()

@@ -5,9 +5,11 @@ from torch import nn
 from families.family import ModelFamily
 from settings.record import ConfigError
 from settings.sections.adapter import AdapterSection
+from trainer.adapters.first_values import EVA, PARTS_OF_WEIGHTS
 from trainer.adapters.kinds import KINDS
 from trainer.adapters.targets import denoiser_targets
 
+LINEAR_INITS = (EVA, *PARTS_OF_WEIGHTS)
 B_LORA_DEPTH = 10
 """Transformer layers in each of SDXL's blocks that B-LoRA trains."""
 
@@ -23,6 +25,11 @@ def check_targets(family: ModelFamily, settings: AdapterSection) -> None:
             raise ConfigError(
                 f"adapter: {settings.adapter} cannot be put on convolutions such as {convolutions[0]}; choose "
                 "lora_targets without them, or another adapter"
+            )
+        if convolutions and settings.lora_init in LINEAR_INITS:
+            raise ConfigError(
+                f"lora_init: {settings.lora_init} is for linear layers, not for convolutions such as "
+                f"{convolutions[0]}; choose lora_targets without them, or kaiming"
             )
     if settings.train_text_encoder and not family.text_encoders:
         raise ConfigError(f"train_text_encoder: a base of the family {family.name} has no text encoder that can learn")

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from families.family import ModelFamily
 from families.parts.whole_tensor import whole
+from trainer.adapters.base_precision import lora_factors
 from trainer.adapters.kinds import KINDS
 from trainer.tokens.concept_tokens import ConceptTokens
 from trainer.trainables.trainable import Trainable
@@ -96,6 +97,5 @@ def change_squared(module: nn.Module) -> Tensor:
     if not isinstance(module, LoraLayer):
         kind = next(kind for kind in KINDS.values() if isinstance(module, kind.module))
         return kind.change(layer).float().square().sum()
-    down = layer.lora_A[adapter].weight.flatten(1)
-    up = layer.lora_B[adapter].weight.flatten(1)
+    down, up = (factor.flatten(1) for factor in lora_factors(layer, adapter))
     return layer.scaling[adapter] ** 2 * ((up.T @ up) * (down @ down.T)).sum()

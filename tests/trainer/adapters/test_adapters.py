@@ -108,8 +108,8 @@ def assert_the_log_has_their_change(base: ModelFamily, layers: Mapping[str, Laye
         {"adapter": "t-lora", "rank": 4},
         {"adapter": "full", "learning_rate": 1e-3},
         {"adapter": "none", "token_learning_rate": 2e-2},
-        {"adapter": "rslora", "adapter_dropout": 0.2, "train_text_encoder": True, "text_encoder_rank": 2,
-         "text_encoder_learning_rate": 1e-3},
+        {"adapter": "rslora", "lora_init": "pissa", "adapter_dropout": 0.2, "train_text_encoder": True,
+         "text_encoder_rank": 2, "text_encoder_learning_rate": 1e-3},
     ],
     ids=lambda settings: settings["adapter"],
 )  # fmt: skip
@@ -286,6 +286,12 @@ def test_targets_that_a_base_lacks_are_errors(targets: str, message: str, tmp_pa
     family = load_base_model(str(write_sd3(tmp_path, t5=False)), torch.float32)
     with pytest.raises(ConfigError, match=message):
         denoiser_targets(family, config(lora_targets=targets))
+
+
+def test_first_values_of_linear_layers_are_refused_for_convolutions(base: ModelFamily) -> None:
+    for init in ("pissa", "olora", "eva"):
+        with pytest.raises(ConfigError, match=f"lora_init: {init} is for linear layers, not for convolutions"):
+            check_targets(base, config(lora_init=init, lora_targets=EVERYTHING))
 
 
 @pytest.mark.parametrize(
