@@ -11,7 +11,7 @@ from settings.command_line.parser import CommandParser, report_wrong_input
 SUCCESS = 0
 FORMATS = ("kohya", "diffusers", "cog-sdxl", "bundle", "embeddings")
 PRECISIONS = ("fp16", "bf16", "fp32")
-MODES = ("concat", "linear", "svd", "ties", "dare")
+MODES = ("concat", "linear", "svd", "ties", "dare", "klora", "ziplora", "closed-form")
 """Choices of the modules, repeated here because these import torch, which takes seconds and --help does not need."""
 
 Run = Callable[[argparse.Namespace], object]
@@ -97,12 +97,18 @@ def _add_merge(parser: CommandParser) -> None:
         "--mode",
         choices=MODES,
         help="concat (default): exact, ranks add up; svd: the nearest of --rank; linear: factors summed, not exact; "
-        "ties and dare: entries that disagree or are drawn are dropped, then the nearest of --rank",
+        "ties and dare: entries that disagree or are drawn are dropped, then the nearest of --rank; klora, ziplora: a "
+        "subject and a style; closed-form: keys and values do for each file's words what it does (docs/artifact.md)",
     )
     parser.add_argument("--rank", type=int, metavar="INT", help="for svd, ties and dare")
     parser.add_argument("--density", type=float, metavar="FLOAT", help="share kept by ties and dare (default: 0.5)")
     parser.add_argument(
-        "--base", metavar="TEXT", help="for svd of LoHa, LoKr, DoRA and differences: what they were trained on"
+        "--base",
+        metavar="TEXT",
+        help="what they were trained on: for ziplora and closed-form, and for svd of LoHa, LoKr, DoRA and differences",
+    )
+    parser.add_argument(
+        "--prompts", nargs="+", metavar="TEXT", default=[], help="for ziplora and closed-form, one for each file"
     )
     parser.add_argument("--onto", metavar="BASE", help="write this base with the sum in its weights: folder or file")
     parser.add_argument("--base_config", metavar="TEXT", help=BASE_CONFIG)
@@ -118,9 +124,9 @@ def _merge(arguments: argparse.Namespace) -> str:
     if arguments.onto is None:
         mode: Mode = arguments.mode or "concat"
         outcome = merge(sources, weights, output, mode, arguments.rank, arguments.base, arguments.base_config,
-                        arguments.density)  # fmt: skip
-    elif (arguments.mode, arguments.rank, arguments.base, arguments.density) != (None, None, None, None):
-        raise ArtifactError("--onto adds the whole sum to a base: leave out --mode, --rank, --base and --density")
+                        arguments.density, arguments.prompts)  # fmt: skip
+    elif any([arguments.mode, arguments.rank, arguments.base, arguments.density, arguments.prompts]):
+        raise ArtifactError("--onto adds the whole sum: leave out --mode, --rank, --base, --density and --prompts")
     else:
         outcome = merge_onto(sources, weights, arguments.onto, output, arguments.base_config)
     return "\n".join([*str(outcome).splitlines(), str(output)])

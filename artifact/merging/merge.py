@@ -13,14 +13,17 @@ from artifact.errors import ArtifactError
 from artifact.layers import Layer, LoraLayer
 from artifact.merging.conflicts import COMBINERS, ties
 from artifact.merging.dense import at_rank_on_base, open_base
+from artifact.merging.klora import klora
 from artifact.merging.low_rank import Fit, nearest_lora, relative_error
+from artifact.merging.on_base import ON_BASE, merged_on_base
 from artifact.merging.plain import Outcome, at_rank, concatenated, network_header, plain_lora, squared_norm
 from artifact.merging.resize import require_layers, require_use_for_base
 from artifact.metadata import words_header
 from families.lora_files import has_kohya_names
 
-Mode = Literal["concat", "linear", "svd", "ties", "dare"]
-MODES: tuple[Mode, ...] = ("concat", "linear", "svd", "ties", "dare")
+Mode = Literal["concat", "linear", "svd", "ties", "dare", "klora", "ziplora", "closed-form"]
+MODES: tuple[Mode, ...] = ("concat", "linear", "svd", "ties", "dare", "klora", "ziplora", "closed-form")
+OF_TWO = ("klora", "ziplora")
 DENSITY = 0.5
 REMEDY = "Merge with --mode svd --rank R --base BASE: what it does to the base's weights becomes part of a plain LoRA."
 
@@ -34,23 +37,32 @@ def merge(
     base: str | None = None,
     base_config: str | None = None,
     density: float | None = None,
+    prompts: Sequence[str] = (),
 ) -> Outcome:
     """Write the weighted sum of LoRAs as one LoRA with all their trigger words.
 
     concat: exact, the ranks add up. svd: the nearest LoRA of `rank`; with `base`, for files of any kind. linear: sums
     the factors instead of their products, as peft's "linear" does; the rank is unchanged, but untrained products of one
     file's up with another's down are added. ties and dare: see `artifact.merging.conflicts`; of `rank`, and each file
-    keeps the share `density` of its entries, by default half. The outcome contains the error relative to the exact sum;
-    for ties and dare the error relative to their own result, and the distance of that from the sum. Raises
+    keeps the share `density` of its entries, by default half. klora, ziplora: of a subject and a style, see
+    `artifact.merging`; closed-form: of words. The last two need `base`, and use `prompts`, one for each file. The
+    outcome contains the error relative to the exact sum; for ties and dare the error relative to their own result, and
+    the distance of that from the sum. Raises
     ArtifactError with the remedy, BaseModelError for the base.
     """
     require_free(target)
     _require_sense(mode, rank, base, density)
+    _require_count(mode, len(sources), base, prompts)
     files = read_all(sources, weights)
     notes: list[str] = []
     header = words_header(*joined_words(files, notes))
     layers: Mapping[str, Layer]
-    if base is not None:
+    if base is not None and mode in ON_BASE:
+        artifacts = [file.artifact for file in files]
+        layers, outcome = merged_on_base(mode, artifacts, weights, open_base(base, base_config), prompts, REMEDY)
+    elif mode == "klora":
+        layers, outcome = _in_turn(files, weights)
+    elif base is not None:
         require_use_for_base(files)
         layers, outcome = at_rank_on_base(
             [file.artifact for file in files], weights, open_base(base, base_config), rank or 1
@@ -102,14 +114,39 @@ def _require_sense(mode: Mode, rank: int | None, base: str | None, density: floa
     ranked = mode in ("svd", *COMBINERS)
     if ranked and (rank is None or rank < 1):
         raise ArtifactError(f"--mode {mode}: give --rank, at least 1")
-    if base is not None and mode != "svd":
-        raise ArtifactError(f"--base is for --mode svd; {mode} takes none")
+    if base is not None and mode not in ("svd", *ON_BASE):
+        raise ArtifactError(f"--base is for --mode svd, ziplora and closed-form; {mode} takes none")
     if rank is not None and not ranked:
         raise ArtifactError(f"--rank is for --mode svd, ties and dare; {mode} takes none")
     if density is not None and mode not in COMBINERS:
         raise ArtifactError(f"--density is for --mode ties and dare; {mode} takes none")
     if density is not None and not 0 < density <= 1:
         raise ArtifactError(f"--density: {density:g} must be above 0, at most 1")
+
+
+def _require_count(mode: Mode, count: int, base: str | None, prompts: Sequence[str]) -> None:
+    if mode in ON_BASE and base is None:
+        raise ArtifactError(f"--mode {mode}: give --base, the model that the files were trained on")
+    if mode in OF_TWO and count != 2:
+        raise ArtifactError(f"--mode {mode} is for two files, a subject and a style; there are {count}")
+    if prompts and mode not in ON_BASE:
+        raise ArtifactError(f"--prompts is for --mode ziplora and closed-form; {mode} takes none")
+    if prompts and len(prompts) != count:
+        raise ArtifactError(f"--prompts: {len(prompts)} for {count} files; give one for each")
+
+
+def _in_turn(files: Sequence[LoraFile], weights: Sequence[float]) -> tuple[dict[str, Layer], Outcome]:
+    family = files[0].family
+    naming: Naming = "kohya" if has_kohya_names(family) else "diffusers"
+    subject, style = (
+        {
+            written(parse(name), naming, family): plain_lora(name, layer, weight, REMEDY)
+            for name, layer in file.artifact.layers.items()
+        }
+        for file, weight in zip(files, weights, strict=True)
+    )
+    layers, note = klora(subject, style)
+    return layers, Outcome([], [note])
 
 
 def _combined(

@@ -27,7 +27,7 @@ class Outcome:
         return relative_error(self.fits)
 
     def __str__(self) -> str:
-        return "\n".join([f"relative error {self.error:.4g}", *self.left_out])
+        return "\n".join([*([f"relative error {self.error:.4g}"] if self.fits else []), *self.left_out])
 
 
 def is_plain(layer: Layer) -> bool:

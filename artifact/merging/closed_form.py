@@ -1,0 +1,115 @@
+"""Custom Diffusion's closed form: one change of keys and values that does for every file's words what the file does."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from artifact.errors import ArtifactError
+from artifact.layers import LoraLayer
+from artifact.merging.plain import concatenated
+from artifact.names.components import DENOISER, Place
+from families.family import ModelFamily
+
+READS_PROMPT = (".attn2.to_k", ".attn2.to_v")
+WORDS = 500
+RIDGE = 1e-4
+"""Of the mean variance, added to the second moments: fewer words than dimensions leave them singular."""
+SAME = 1e-4
+"""Relative distance below which two states are one."""
+
+
+def constrained_change(targets: Tensor, states: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Return down (n, in) and up (out, n) of the change ΔW with ΔW · t = target for each state t, and of all such the
+    one that changes other words least (Kumari et al. 2023, arXiv 2212.04488, eq. 4).
+
+    `targets`: (n, out). `states`: (n, in), linearly independent. `moments`: (in, in), Σ x xᵀ of other words' states.
+    ΔW = targetsᵀ (d Tᵀ)⁻¹ d with d = T C⁻¹, in fp64: its rank is n.
+    """
+    t, c = states.double(), moments.double()
+    d = torch.linalg.solve(c, t.T).T
+    return torch.linalg.solve(d @ t.T, d).float(), targets.T.float()
+
+
+def closed_form(
+    files: Sequence[Mapping[Place, LoraLayer]], family: ModelFamily, states: Sequence[Tensor]
+) -> tuple[dict[Place, LoraLayer], str]:
+    """Return the merged layers by place. Each of `files` with its weight inside, scale 1. `states`: (n, in) of each
+    file's words.
+
+    Keys and values of cross-attention are solved for; all other layers are summed. Raises ArtifactError for files that
+    change no such layer, or a text encoder, whose states would be others.
+    """
+    if any(place.component != DENOISER for layers in files for place in layers):
+        raise ArtifactError("--mode closed-form: a file changes a text encoder, and with it what the words are: concat")
+    every = [place for layers in files for place in layers]
+    solved = [place for place in dict.fromkeys(every) if place.path.endswith(READS_PROMPT)]
+    if not solved:
+        raise ArtifactError("--mode closed-form: no file changes keys or values of cross-attention (attn2): use concat")
+    own = _independent(states)
+    moments = _moments(family)
+    merged: dict[Place, LoraLayer] = {}
+    for place in dict.fromkeys(every):
+        parts = [layers[place] for layers in files if place in layers]
+        if place not in solved:
+            merged[place] = concatenated(place.path, parts)
+            continue
+        targets = [
+            _effect(layers[place], rows) if place in layers else None for layers, rows in zip(files, own, strict=True)
+        ]
+        width = parts[0].up.shape[0]
+        known = [
+            rows.new_zeros(len(rows), width) if each is None else each for each, rows in zip(targets, own, strict=True)
+        ]
+        down, up = constrained_change(torch.cat(known), torch.cat(own), moments)
+        merged[place] = LoraLayer(down, up, float(len(down)))
+    note = (
+        f"closed-form: {len(solved)} layers of keys and values have rank {len(torch.cat(own))}, one for each token; "
+        f"{len(merged) - len(solved)} others are summed"
+    )
+    return merged, note
+
+
+@torch.no_grad()
+def word_states(family: ModelFamily, prompts: Sequence[str]) -> list[Tensor]:
+    """States (n, in) of every prompt's own tokens, without those of start, end and padding."""
+    return [_rows(family, prompt) for prompt in prompts]
+
+
+def _rows(family: ModelFamily, prompt: str) -> Tensor:
+    states = family.encode_prompts([prompt]).prompt_embeds[0].float().cpu()
+    count = len(family.tokenizers[0](prompt, truncation=True).input_ids)
+    return states[1 : count - 1]
+
+
+def _effect(layer: LoraLayer, states: Tensor) -> Tensor:
+    return states @ layer.down.float().T @ layer.up.float().T
+
+
+def _independent(states: Sequence[Tensor]) -> list[Tensor]:
+    """Leave out rows that an earlier one equals: words that several prompts begin with. Raises ArtifactError where a
+    prompt has none of its own."""
+    kept: list[Tensor] = []
+    for rows in states:
+        before = torch.cat([*kept, rows.new_zeros(0, rows.shape[1])])
+        fresh = [row for row in rows if not _is_among(row, before)]
+        if not fresh:
+            raise ArtifactError("--mode closed-form: two files have the same words; give each its own with --prompts")
+        kept.append(torch.stack(fresh))
+    return kept
+
+
+def _is_among(row: Tensor, others: Tensor) -> bool:
+    return len(others) > 0 and bool(((others - row).norm(dim=1) < SAME * row.norm()).any())
+
+
+@torch.no_grad()
+def _moments(family: ModelFamily, encode: Callable[[ModelFamily, str], Tensor] = _rows) -> Tensor:
+    """Σ x xᵀ (in, in) of the states of words of the vocabulary, in "a photo of a …", with a ridge."""
+    vocabulary = family.tokenizers[0].get_vocab()
+    words = sorted(word.removesuffix("</w>") for word in vocabulary if word.endswith("</w>"))
+    words = [word for word in words if word.isalpha() and word.isascii() and len(word) > 2]
+    chosen = words[:: max(1, len(words) // WORDS)][:WORDS]
+    rows = torch.cat([encode(family, f"a photo of a {word}") for word in chosen]).double()
+    moments = rows.T @ rows
+    return moments + RIDGE * moments.trace() / len(moments) * torch.eye(len(moments), dtype=moments.dtype)

@@ -1,0 +1,185 @@
+"""Trains a subject and a style apart, merges them in every way, measures the merged LoRAs, and writes docs/merging.md.
+
+python -m benchmarks.concepts.merging [--pairs 3] [--steps 80] [--runs N]
+
+Finished pairs are kept: the command goes on where it was stopped.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from artifact.artifact import Artifact
+from artifact.merging.merge import merge
+from benchmarks.concepts.lottery import Concept, draw_concept, on_ground
+from benchmarks.concepts.measures import likeness, on_asked_ground
+from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
+from benchmarks.record import Row, machine, markdown, write_record
+from evaluation.encoders import ClipEncoder
+from families.loading.sources import EMBEDDED_BASE
+from families.registry import load_base_model
+from job.output_folder import OutputFolder
+from job.run import run
+from sampler.sampler import Sampler, SampleRequest
+from settings.training import build_config
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "merging.md"
+PAIRS = ((1, 2), (5, 6), (9, 10), (13, 14))
+"""Tuning seeds of objects, and of styles."""
+RANK, STEPS = 8, 80
+SUBJECT, STYLE = "THG", "STY"
+BOTH = "a photo of {} in the style of {}"
+SAMPLES_OF_A_GROUND, INFERENCE_STEPS, GUIDANCE = 2, 10, 6.0
+MEASURES = ("subject", "style", "prompt")
+MODES: Mapping[str, Mapping[str, Any]] = {
+    "concat": {},
+    "ties, rank 16": {"mode": "ties", "rank": 2 * RANK},
+    "dare, rank 16": {"mode": "dare", "rank": 2 * RANK},
+    "klora": {"mode": "klora"},
+    "ziplora": {"mode": "ziplora", "base": EMBEDDED_BASE,
+                "prompts": [f"a photo of {SUBJECT}", f"a photo in the style of {STYLE}"]},
+    "closed-form": {"mode": "closed-form", "base": EMBEDDED_BASE},
+}  # fmt: skip
+TEXT = """# Subject and style in one LoRA
+
+Written by `python -m benchmarks.concepts.merging --pairs {pairs} --steps {steps}`: {pairs} pairs of an object and a
+style drawn by lot (benchmarks/concepts, tuning seeds), each trained alone on the embedded base with its seed, rank
+{rank}, {steps} steps; then merged with `python -m artifact merge` in every mode, weights 1 and 1, and drawn with
+"{prompt} on a … background".
+
+- subject, style: mean cosine of the samples and the training pictures of the object, of the style, by the training
+  pictures' own to each other (1 is full). One picture cannot be full in both.
+- prompt: share of samples on the background that the prompt names.
+
+Means over pairs, ± the standard deviation. "subject alone" and "style alone" are the two files before merging, with the
+same prompts in which the other's word is left out. {samples} samples on each of the object's grounds (4 to 8),
+{inference} steps of drawing. Short trainings on a small base: the order may be another one on SDXL.
+Machine: {machine}.
+
+{table}
+
+{finding}
+"""
+
+
+def main() -> None:
+    """Measure the missing pairs; when none is missing, write table and record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=3, choices=range(1, len(PAIRS) + 1))
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--runs", type=int, help="stop after so many new pairs")
+    arguments = parser.parse_args()
+    finished = FinishedRuns(FINISHED / "merging", arguments.runs)
+    rows: list[Mapping[str, Mapping[str, float]]] = []
+    try:
+        for subject, style in PAIRS[: arguments.pairs]:
+            settings = {"steps": arguments.steps, "rank": RANK, "modes": list(MODES)}
+            made = partial(measure, subject, style, arguments.steps)
+            rows.append(finished.get(f"{subject} and {style}", settings, made))
+    except Unfinished as missing:
+        sys.exit(str(missing))
+    write_record("merging", rows, {"pairs": PAIRS[: arguments.pairs], "steps": arguments.steps})
+    write_page(PAGE, rows, arguments.steps)
+
+
+def measure(subject: int, style: int, steps: int) -> Row:
+    """Train both, merge in every mode, and return the measures by mode."""
+    thing, look = draw_concept(subject), draw_concept(style)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        files = [_trained(thing, SUBJECT, steps, folder / "subject"), _trained(look, STYLE, steps, folder / "style")]
+        judge = _judge(thing, look)
+        found: dict[str, Row] = {
+            "subject alone": judge(files[0], f"a photo of {SUBJECT}"),
+            "style alone": judge(files[1], f"a photo of a {thing.class_word} in the style of {STYLE}"),
+        }
+        for name, options in MODES.items():
+            target = folder / f"{len(found)}.safetensors"
+            merge(files, [1.0, 1.0], target, **options)
+            found[name] = judge(target, BOTH.format(SUBJECT, STYLE))
+    return found
+
+
+def _trained(concept: Concept, trigger: str, steps: int, folder: Path) -> Path:
+    config = build_config(
+        {"base_model": EMBEDDED_BASE, "trigger_word": trigger, "class_word": concept.class_word, "rank": RANK,
+         "max_train_steps": steps, "seed": concept.seed, "num_validation_images": 0, "evaluate": "false",
+         "learning_rate": 2e-3, "token_learning_rate": 2e-2}
+    )  # fmt: skip
+    data = concept.write_zip(folder.with_suffix(".zip"), trigger)
+    output = OutputFolder.create(folder)
+    for _ in run(config, [data], output):
+        pass
+    return output.weights
+
+
+def _judge(thing: Concept, look: Concept) -> Callable[[Path, str], dict[str, float]]:
+    """Returns a function that measures a file by what it draws for a prompt, on every ground of the thing."""
+    sampler = Sampler(load_base_model(EMBEDDED_BASE, torch.float32))
+    side = sampler.family.native_resolution
+    embed = ClipEncoder().embed
+    things, looks = embed(thing.pictures), embed(look.pictures)
+
+    def measured(path: Path, prompt: str) -> dict[str, float]:
+        sampler.load(Artifact.read(path))
+        pictures: list[Image.Image] = []
+        for word in thing.grounds:
+            request = SampleRequest(
+                prompt=on_ground(prompt, word), width=side, height=side, num_outputs=SAMPLES_OF_A_GROUND,
+                num_inference_steps=INFERENCE_STEPS, guidance_scale=GUIDANCE, seed=0,
+            )  # fmt: skip
+            pictures += sampler.generate(request)
+        sampler.unload()
+        drawn, asked = embed(pictures), [word for word in thing.grounds for _ in range(SAMPLES_OF_A_GROUND)]
+        values = (likeness(drawn, things), likeness(drawn, looks), on_asked_ground(pictures, asked))
+        return dict(zip(MEASURES, values, strict=True))
+
+    return measured
+
+
+def write_page(path: Path, rows: Sequence[Mapping[str, Mapping[str, float]]], steps: int) -> None:
+    """Write the table of means and spreads, and what ZipLoRA came to."""
+    table = [{"merge": mode, **{name: _spread([row[mode][name] for row in rows]) for name in MEASURES}}
+             for mode in rows[0]]  # fmt: skip
+    here = machine()
+    path.write_text(
+        TEXT.format(
+            pairs=len(rows),
+            steps=steps,
+            rank=RANK,
+            prompt=BOTH.format(SUBJECT, STYLE),
+            samples=SAMPLES_OF_A_GROUND,
+            inference=INFERENCE_STEPS,
+            machine=here["gpu"] or f"{here['processor']}, {here['cores']} cores",
+            table=markdown(table),
+            finding=_finding(rows),
+        ),
+        encoding="utf-8",
+    )
+
+
+def _spread(values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
+
+
+def _finding(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
+    """In how many pairs each mode is above concat in both likenesses, and what that means."""
+    wins = {mode: sum(all(row[mode][name] > row["concat"][name] for name in ("subject", "style")) for row in rows)
+            for mode in MODES if mode != "concat"}  # fmt: skip
+    listed = ", ".join(f"{mode} {count}" for mode, count in wins.items())
+    best = [mode for mode, count in wins.items() if count == len(rows)]
+    verdict = f"{' and '.join(best)} won in all pairs" if best else "no mode won in all pairs: begin with concat"
+    return f"Pairs of {len(rows)} in which both likenesses are above those of concat: {listed}; {verdict}."
+
+
+if __name__ == "__main__":
+    main()

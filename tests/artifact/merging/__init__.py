@@ -1,0 +1,1 @@
+"""Tests of merging that asks more than the files."""
