@@ -24,6 +24,9 @@ def _of_training(job: Job) -> Iterator[str]:
             yield expand_triggers(example.caption, replaced)
     yield from job.config.class_words
     yield from job.config.prior_prompts
+    for prompt in job.config.target_prompts:
+        yield prompt
+        yield expand_triggers(prompt, replaced)
     yield ""
 
 

@@ -17,9 +17,9 @@ EVALUATION_SETTINGS = (
 )  # fmt: skip
 
 WITHOUT_CONTROLNET = (
-    "prior_matching_weight", "adapter_l1_weight", "token_attention_weight", "token_norm_weight",
-    "token_covariance_weight", "token_retraction", "train_existing_tokens", "num_class_images", "tokens_first",
-    "tokens_until",
+    "prior_matching_weight", "prompt_alignment_weight", "adapter_l1_weight", "token_attention_weight",
+    "token_norm_weight", "token_covariance_weight", "token_retraction", "train_existing_tokens", "num_class_images",
+    "tokens_first", "tokens_until",
 )  # fmt: skip
 """Settings of what a ControlNet's training leaves as it is: the base and its words."""
 
@@ -42,6 +42,7 @@ class TrainingConfig(ComposedSections):
             _phase_rule,
             _mask_rule,
             _adapter_rule,
+            _target_prompt_rule,
             _controlnet_rule,
             _token_rule,
             _wordless_rule,
@@ -118,6 +119,10 @@ def _adapter_rule(config: TrainingConfig) -> None:
         raise ValueError("adapter: none trains the tokens only, and token_learning_rate 0 keeps them: nothing is left")
     if config.adapter == "none" and config.prior_matching_weight > 0:
         raise ValueError("prior_matching_weight has no effect with adapter: none, which keeps the base; leave it out")
+    if config.prompt_alignment_weight > 0 and config.adapter in ("none", "t-lora"):
+        raise ValueError(
+            f"prompt_alignment_weight does not work with adapter: {config.adapter}; choose lora, or leave it out"
+        )
     if config.adapter_l1_weight > 0 and not config.has_low_rank_adapter:
         raise ValueError(
             f"adapter_l1_weight has no effect with adapter: {config.adapter}; choose lora, or leave it out"
@@ -183,6 +188,14 @@ def _token_rule(config: TrainingConfig) -> None:
             f"token_retraction spoils what {config.token_optimizer} measures: use token_norm_weight, or "
             "token_optimizer: adamw"
         )
+
+
+def _target_prompt_rule(config: TrainingConfig) -> None:
+    triggers = [concept.trigger_word for concept in config.all_concepts if concept.trigger_word]
+    without = [prompt for prompt in config.target_prompts if not any(word in prompt for word in triggers)]
+    if without:
+        words = " or ".join(triggers) or "any: an empty one has none"
+        raise ValueError(f"target_prompts: {without[0]!r} is without the trigger word, {words}; write it in")
 
 
 def _wordless_rule(config: TrainingConfig) -> None:

@@ -55,6 +55,18 @@ class ObjectiveSection(Settings):
     prior_prompts: Limited[tuple[str, ...]] = Field(
         (), description="Prompts whose predictions should not change, in addition to captions with the class word"
     )
+    target_prompts: Limited[tuple[str, ...]] = Field(
+        (), description="Prompts with the trigger word that the training is for, such as a sketch of TOK in Paris"
+    )
+    prompt_alignment_weight: Open[float] = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="Prompt alignment: what target_prompts show stays as the base has it; 0: off, 0.3: usual",
+    )
+    prompt_alignment_interval: Open[int] = Field(
+        1, ge=1, le=100, description="Do so every N steps with N times the weight"
+    )
     mask_floor: Open[float | None] = Field(
         None, ge=0, le=1, description="How much the loss counts outside the mask; by default 0.3 for faces, else 0.1"
     )
@@ -94,6 +106,10 @@ class ObjectiveSection(Settings):
              "prior_prompts has no effect with prior_matching_on: captions; leave one of them out"),
             (self.prior_matching_interval != 1 and self.prior_matching_weight == 0,
              "prior_matching_interval has no effect with prior_matching_weight 0; set it, or leave it out"),
+            (bool(self.target_prompts) != (self.prompt_alignment_weight > 0),
+             "target_prompts and prompt_alignment_weight go together; set both, or leave both out"),
+            (self.prompt_alignment_interval != 1 and self.prompt_alignment_weight == 0,
+             "prompt_alignment_interval has no effect with prompt_alignment_weight 0; set it, or leave it out"),
             (self.loss_type != "dco" and self.dco_beta != 1000.0,
              f"dco_beta has no effect with loss_type {self.loss_type}; set loss_type: dco, or leave it out"),
             (not huber and self.huber_delta != 0.1,

@@ -16,10 +16,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "p2, eva": {"loss_weighting": "p2", "lora_init": "eva"},
     "differential output preservation": {"prior_matching_weight": 1.0, "prior_matching_on": "captions"},
     "t-lora, lora+, orthogonal": {"adapter": "t-lora", "lora_plus_ratio": 4.0, "lora_init": "orthogonal"},
-    "lion": {"optimizer": "lion", "learning_rate": 5e-4},
+    "prompt alignment, lion": {"target_prompts": ("a photo of TOK on a red background",),
+                               "prompt_alignment_weight": 0.3, "prompt_alignment_interval": 2,
+                               "optimizer": "lion", "learning_rate": 5e-4},
     "came": {"optimizer": "came"},
     "muon": {"optimizer": "muon", "learning_rate": 5e-3},
-}
+}  # fmt: skip
 
 
 @pytest.mark.slow

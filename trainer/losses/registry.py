@@ -11,6 +11,7 @@ from trainer.losses.direct_consistency import DirectConsistency
 from trainer.losses.huber import Huber
 from trainer.losses.mean_squared_error import MeanSquaredError
 from trainer.losses.prior_matching import PriorMatching
+from trainer.losses.prompt_alignment import PromptAlignment
 from trainer.losses.term import LossTerm
 from trainer.losses.token_attention import TokenAttention
 from trainer.losses.token_covariance import TokenCovariance
@@ -47,6 +48,8 @@ def loss_terms(
         terms.append(TokenAttention(capture, family.tokenizers[0], ids, objective.token_attention_weight))
     if objective.prior_matching_weight > 0:
         terms.append(_prior_matching(objective, class_words, family, parts, generators))
+    if objective.prompt_alignment_weight > 0:
+        terms.append(_prompt_alignment(objective, class_words, family, parts, tokens, generators))
     if objective.adapter_l1_weight > 0:
         terms.append(AdapterL1(parts.parameters(("lora", "text_encoders")), objective.adapter_l1_weight))
     vocabularies = tokens.placeholders.vocabularies
@@ -88,3 +91,16 @@ def _prior_matching(
     )
     return PriorMatching(family, parts, class_words, objective.prior_prompts, draws, weight, interval,
                          objective.prior_matching_on == "captions", generators.share)  # fmt: skip
+
+
+def _prompt_alignment(
+    objective: ObjectiveSection,
+    class_words: Mapping[str, str],
+    family: ModelFamily,
+    parts: Parts,
+    tokens: ConceptTokens,
+    generators: NamedGenerators,
+) -> PromptAlignment:
+    settings = (objective.prompt_alignment_weight, objective.prompt_alignment_interval, generators.share)
+    draws = generators["prompt_alignment"]
+    return PromptAlignment(family, parts, objective.target_prompts, tokens.triggers, class_words, draws, *settings)

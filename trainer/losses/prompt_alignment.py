@@ -1,0 +1,102 @@
+"""Prompt-aligned personalisation: what the model would draw for a target prompt stays what the base draws for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from families.family import ModelFamily
+from families.noise.noise_process import Draw
+from families.parts.placeholder_tokens import expand_triggers
+from trainer.distributed.batch_share import WHOLE, Share
+from trainer.losses.term import StepContext
+from trainer.noise.dream import noise_scale
+from trainer.trainables.part import Parts
+
+NEAREST, FARTHEST = 0.02, 0.98
+"""Where timesteps are drawn, as parts of the way to noise."""
+BASE_GUIDANCE, OWN_GUIDANCE = 15.0, 7.5
+"""The base's is larger, so that pictures do not become pale (Arar et al. 2024, §4.2)."""
+
+
+@dataclass(frozen=True)
+class PromptAlignment:
+    """weight · σ'² · α · (ε_base - ε_own) · x̂₀, with a gradient through x̂₀ alone (Arar et al. 2024, arXiv 2401.06105).
+
+    x̂₀: the picture that the step's prediction implies. It is noised again, at another timestep; there the base predicts
+    for a target prompt with class words, and the model for the same prompt with the triggers, both with guidance. Their
+    difference is a direction for x̂₀ (score distillation). α, of the step's own timestep, keeps x̂₀'s error bounded near
+    pure noise. What is reported is weight · mean σ'² · (ε_base - ε_own)², which is 0 where both agree: the product
+    itself means nothing. Costs four passes without gradients, every `interval` steps, and is multiplied by `interval`.
+
+    `placeholders`: the tokens of every trigger. `class_words`: by trigger.
+    """
+
+    family: ModelFamily = field(repr=False)
+    parts: Parts = field(repr=False)
+    prompts: Sequence[str]
+    placeholders: Mapping[str, Sequence[str]]
+    class_words: Mapping[str, str]
+    generator: torch.Generator
+    weight: float
+    interval: int = 1
+    processes: Share = WHOLE
+    name: str = "prompt_alignment"
+
+    def __call__(self, context: StepContext) -> Tensor | None:
+        if context.step % self.interval:
+            return None
+        process, timesteps = context.noise_process, context.draw.timesteps
+        picture = process.to_x0(context.noised.float(), context.prediction.float(), timesteps)
+        draw = self._draw(context)
+        noised = process.corrupt(picture.detach().to(context.latents), draw)
+        chosen = [self.prompts[each] for each in self._integers(len(timesteps))]
+        with torch.no_grad():
+            own = self._guided(chosen, self.placeholders, noised, draw, context, OWN_GUIDANCE)
+            with self.parts.off():
+                words = {trigger: [word] for trigger, word in self.class_words.items()}
+                wanted = self._guided(chosen, words, noised, draw, context, BASE_GUIDANCE)
+            difference = wanted - own
+            strength = noise_scale(process, draw.timesteps).square().view(-1, 1, 1, 1)
+            kept = _picture_scale(process.prediction_type, noise_scale(process, timesteps)).view(-1, 1, 1, 1)
+            direction = strength * kept * difference
+            reported = (strength * difference.square()).mean()
+        pull = (direction * picture).mean()
+        return self.interval * self.weight * (pull - pull.detach() + reported)
+
+    def _guided(
+        self,
+        prompts: Sequence[str],
+        words: Mapping[str, Sequence[str]],
+        noised: Tensor,
+        draw: Draw,
+        context: StepContext,
+        guidance: float,
+    ) -> Tensor:
+        """ε̂ with classifier-free guidance: (B, C, h, w)."""
+        found = [
+            context.noise_process.to_noise(noised.float(), self._predict(texts, noised, draw, context), draw.timesteps)
+            for texts in ([expand_triggers(prompt, words) for prompt in prompts], [""] * len(prompts))
+        ]
+        return found[1] + guidance * (found[0] - found[1])
+
+    def _predict(self, prompts: Sequence[str], noised: Tensor, draw: Draw, context: StepContext) -> Tensor:
+        features = self.family.encode_prompts(prompts)
+        prediction = self.family.denoise(noised, draw.timesteps, features, context.sizes, context.conditioning)
+        return prediction.float()
+
+    def _draw(self, context: StepContext) -> Draw:
+        shape, device = context.latents.shape, context.latents.device
+        fractions = NEAREST + (FARTHEST - NEAREST) * self.processes.uniform((shape[0],), self.generator)
+        timesteps = context.noise_process.timesteps_at(fractions, shape).to(device)
+        return Draw(timesteps, self.processes.normal(shape, self.generator).to(context.latents))
+
+    def _integers(self, count: int) -> list[int]:
+        found: list[int] = self.processes.integers(len(self.prompts), count, self.generator).tolist()
+        return found
+
+
+def _picture_scale(prediction_type: str, sigma: Tensor) -> Tensor:
+    """α, what x_0 is multiplied by in x_t."""
+    return 1 - sigma if prediction_type == "flow" else (1 - sigma.square()).sqrt()
