@@ -29,7 +29,7 @@ from trainer.distributed.launch import (
     process_count,
     require_several_processes,
 )
-from trainer.pattern_trial import require_patterns
+from trainer.patterns.trial import require_patterns
 
 if TYPE_CHECKING:
     from job.output_folder import OutputFolder

@@ -31,12 +31,13 @@ from settings.preparation import DataConfig
 from settings.sections.speed import AttentionName
 from settings.training import build_config
 from trainer.base_model import autocast_precision, load_base, precision
+from trainer.building import build_training
 from trainer.data.latent_cache import CachedExample, cache_examples
 from trainer.distributed.processes import start
 from trainer.execution.attention import require_attention
 from trainer.execution.memory import peak_memory_gib
 from trainer.resolution import base_requirements, resolve
-from trainer.training import Training, build_training
+from trainer.training import Training
 
 WARM_UP = 3
 """Steps that are not timed."""

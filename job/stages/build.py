@@ -4,9 +4,9 @@ from collections.abc import Generator
 
 from job.progress import Progress
 from job.stage import Job
+from trainer.building import build_training
 from trainer.checkpoints.training_state import restore
 from trainer.duration import describe
-from trainer.training import build_training
 
 
 def build(job: Job) -> Generator[Progress, None, None]:

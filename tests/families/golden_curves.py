@@ -22,9 +22,10 @@ from families.registry import FAMILIES
 from preprocess.dataset import PreparedDataset
 from settings.training import TrainingConfig
 from tests.tiny_models import SIDE, TINY_MODELS, load_tiny
+from trainer.building import build_training
 from trainer.data.latent_cache import CachedExample, CachedView
 from trainer.resolution import resolve
-from trainer.training import Training, build_training
+from trainer.training import Training
 
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = 20

@@ -23,12 +23,13 @@ from preprocess.prepare import prepare
 from settings.record import ConfigError
 from settings.training import TrainingConfig
 from tests.conftest import EXAMPLE, PROJECT
+from trainer.building import build_training
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
 from trainer.checkpoints.state_file import read_state, write_state
 from trainer.checkpoints.training_state import capture, restore
 from trainer.data.latent_cache import CachedExample, cache_examples
 from trainer.resolution import base_requirements, resolve
-from trainer.training import Training, build_training
+from trainer.training import Training
 
 STEPS = 5
 CONFIG = TrainingConfig(

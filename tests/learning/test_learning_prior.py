@@ -18,9 +18,10 @@ from settings.training import TrainingConfig
 from tests.conftest import EXAMPLE
 from tests.tiny_cascade import write_cascade
 from tests.tiny_models import opened
+from trainer.building import build_training
 from trainer.data.latent_cache import CachedExample, CachedView
 from trainer.resolution import resolve
-from trainer.training import Training, build_training
+from trainer.training import Training
 
 SIDE, STEPS = 64, 500
 LEARNED, AT_FIRST = 0.45, 0.3

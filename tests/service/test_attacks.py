@@ -2,7 +2,7 @@
 
 Those on single parts are with them: tests/fetching (addresses, redirects, names whose address changes, slow servers),
 tests/preprocess/uploads (archives), tests/sampler/test_hostile_weights.py, tests/settings/test_hostile_settings.py,
-tests/trainer/test_patterns.py, tests/pages/test_hostile_text.py, tests/service/policy.
+tests/trainer/patterns/test_matching.py, tests/pages/test_hostile_text.py, tests/service/policy.
 """
 
 import io
@@ -32,7 +32,7 @@ from settings.record import build_settings
 from tests.conftest import EXAMPLE, png
 from tests.service.cog_server import CogServer, data_uri
 from tests.settings.test_hostile_settings import HOSTILE
-from tests.trainer.test_patterns import ENDLESS
+from tests.trainer.patterns.test_matching import ENDLESS
 
 INSIDE = (
     "https://127.0.0.1/x.safetensors",

@@ -18,9 +18,9 @@ from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
 from tests.conftest import EXAMPLE
 from tests.job.test_resume import CONFIG, Prepared, prepared, trainings  # noqa: F401 (a fixture)
+from trainer.building import build_training
 from trainer.initial_weights import read_initial_weights
 from trainer.resolution import resolve
-from trainer.training import build_training
 
 RATES = {"max_train_steps": 2, "learning_rate": 2e-2, "lr_warmup_steps": 0, "ema_decay": 0.0, "rank": 4}
 

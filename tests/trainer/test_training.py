@@ -20,10 +20,11 @@ from preprocess.prepare import prepare
 from settings.sections.adapter import LoraTargets
 from settings.training import TrainingConfig
 from tests.conftest import EXAMPLE
+from trainer.building import build_training
 from trainer.data.latent_cache import cache_examples
 from trainer.resolution import base_requirements, resolve
 from trainer.trainables.trainable import TrainingDiverged
-from trainer.training import Training, build_training
+from trainer.training import Training
 
 CONFIG = TrainingConfig(
     base_model="mini-sdxl", class_word="figure", max_train_steps=4, train_batch_size=4, rank=4, learning_rate=2e-3,

@@ -9,7 +9,7 @@ from families.family import ModelFamily
 from families.parts.blocks import repeated_blocks
 from settings.record import ConfigError
 from settings.sections.adapter import AdapterSection
-from trainer.patterns import matching
+from trainer.patterns.matching import matching
 
 TEXT_ENCODER_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
 CROSS_ATTENTION_KV = ("attn2.to_k", "attn2.to_v")

@@ -11,7 +11,7 @@ from families.family import ModelFamily
 from settings.concepts import ConceptConfig
 from settings.record import ConfigError
 from settings.sections.tokens import TokenSection
-from trainer.patterns import matching
+from trainer.patterns.matching import matching
 
 SYMMETRY_BREAKING_NOISE = 0.01
 """Share of the vocabulary's deviation that is added as noise, so that rows with equal initial values differ."""

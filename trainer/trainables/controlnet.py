@@ -14,7 +14,7 @@ from settings.record import ConfigError
 from trainer.distributed.batch_share import WHOLE, Share
 from trainer.randomness import NamedGenerators
 from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings
-from trainer.trainables.part import Part
+from trainer.trainables.part import Part, Parts
 
 SEEDS = 2**62
 
@@ -132,3 +132,12 @@ def _updates(part: Part, settings: UpdateSettings) -> Updates:
 
 
 CONTROLNET = TrainableKind("controlnet", _place, _updates)
+
+
+def controlnet_of(parts: Parts) -> ControlNetPart | None:
+    """The one that is trained; None where an adapter or tokens are."""
+    if "controlnet" not in parts:
+        return None
+    part = parts["controlnet"]
+    assert isinstance(part, ControlNetPart)
+    return part

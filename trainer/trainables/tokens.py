@@ -11,7 +11,7 @@ from trainer.tokens.from_images import image_tower, start_from_images
 from trainer.tokens.initialization import token_starts
 from trainer.tokens.retraction import retract, usual_norms
 from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings
-from trainer.trainables.part import Part
+from trainer.trainables.part import Part, Parts
 
 
 class TokenPart:
@@ -74,3 +74,10 @@ def _updates(part: Part, settings: UpdateSettings) -> Updates | None:
 
 
 TOKENS = TrainableKind("tokens", _place, _updates)
+
+
+def tokens_of(parts: Parts) -> ConceptTokens:
+    """The placeholder tokens, of which there may be none."""
+    part = parts["tokens"]
+    assert isinstance(part, TokenPart)
+    return part.tokens

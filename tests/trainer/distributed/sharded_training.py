@@ -24,11 +24,11 @@ from job.verification.verify import Probe
 from preprocess.dataset import PreparedDataset
 from settings.training import TrainingConfig
 from tests.families.golden_curves import cached_examples, curve_config
+from trainer.building import build_training
 from trainer.distributed.processes import Processes, start
 from trainer.distributed.sharded_base import Base, place_base
 from trainer.distributed.synchronized_steps import synchronized_steps
 from trainer.resolution import resolve
-from trainer.training import build_training
 
 WHOLE_BATCH = 4
 SETTINGS: dict[str, Any] = {

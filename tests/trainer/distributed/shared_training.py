@@ -17,9 +17,9 @@ from families.registry import load_base_model
 from preprocess.dataset import PreparedDataset
 from settings.training import TrainingConfig
 from tests.families.golden_curves import cached_examples, curve_config
+from trainer.building import build_training
 from trainer.distributed.processes import Processes, start
 from trainer.resolution import resolve
-from trainer.training import build_training
 
 WHOLE_BATCH = 4
 SETTINGS: dict[str, Any] = {

@@ -19,11 +19,12 @@ from settings.training import TrainingConfig
 from tests.families.golden_curves import cached_examples, curve_config, curve_training
 from tests.families.test_family_files import predict
 from tests.tiny_models import TINY_MODELS
+from trainer.building import build_training
 from trainer.execution.cuda_graphs import PASSES_BEFORE, RecordedPasses, RecordedSteps, records
 from trainer.loop import Step
 from trainer.monitoring.step_watch import StepWatch
 from trainer.resolution import resolve
-from trainer.training import Training, build_training
+from trainer.training import Training
 
 CUDA = torch.device("cuda")
 

@@ -1,4 +1,4 @@
-"""Matches an untrusted regular expression in a separate process, which `trainer.patterns` starts.
+"""Matches an untrusted regular expression in a separate process, which `trainer.patterns.matching` starts.
 
 Even compiling an expression can take for ever (nested repetitions), which no time limit of the library covers.
 """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from settings.record import ConfigError
-from trainer import pattern_process
+from trainer.patterns import process
 
 WALL_SECONDS = 60
 """Limit for a process that gets no CPU. The CPU time is limited separately, whatever other programs do."""
@@ -19,15 +19,15 @@ def matching(pattern: str, texts: Sequence[str], *, whole: bool, setting: str) -
     Raises ConfigError, naming `setting`, for an invalid expression, or one that takes more than a second.
     """
     asked = json.dumps({"pattern": pattern, "texts": list(texts), "whole": whole})
-    command = [sys.executable, "-P", str(Path(pattern_process.__file__))]
+    command = [sys.executable, "-P", str(Path(process.__file__))]
     costly = ConfigError(f"{setting}: {pattern!r} takes too long; avoid repetitions within repetitions")
     try:
         done = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=WALL_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise costly from None
-    if done.returncode == pattern_process.WRONG_PATTERN:
+    if done.returncode == process.WRONG_PATTERN:
         raise ConfigError(f"{setting}: {pattern!r} is no regular expression: {done.stdout.strip()}")
-    if done.returncode < 0 or done.returncode == pattern_process.TOO_COSTLY:
+    if done.returncode < 0 or done.returncode == process.TOO_COSTLY:
         raise costly
     if done.returncode != 0:
         raise RuntimeError(f"{setting}: the process that looks for {pattern!r} failed:\n{done.stderr}")

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from settings.record import ConfigError
-from trainer.patterns import matching
+from trainer.patterns.matching import matching
 
 TEXTS = ["down.attn1.to_q", "down.attn2.to_k", "a" * 60 + "!"]
 ENDLESS = {

@@ -9,7 +9,7 @@ from itertools import product
 
 from settings.sections.adapter import AdapterSection
 from settings.sections.tokens import TokenSection
-from trainer.patterns import matching
+from trainer.patterns.matching import matching
 
 SYLLABLES = [consonant + vowel for consonant in "bdfklmnrst" for vowel in "aeio"][:37]
 """37 ** 3 words are about as many as CLIP's vocabulary has: 49,408."""

@@ -1,0 +1,187 @@
+"""Puts a training together from its resolved configuration."""
+
+import torch
+from accelerate import Accelerator
+
+from families.family import ModelFamily
+from families.loading.fingerprint import fingerprint
+from preprocess.dataset import PreparedDataset
+from settings.preparation import DataConfig
+from settings.training import TrainingConfig
+from trainer.adapters.eva import start_by_inputs
+from trainer.adapters.first_values import EVA
+from trainer.data.batches import BatchStream
+from trainer.data.latent_cache import CachedExample
+from trainer.data.prompt_cache import PromptCache
+from trainer.data.prompts import PromptSampler
+from trainer.distributed.processes import Processes
+from trainer.duration import plan_duration
+from trainer.execution.loss_scaling import LossScaling
+from trainer.execution.passes import build_passes
+from trainer.initial_weights import InitialWeights, start_from
+from trainer.loop import Trainer
+from trainer.losses.registry import class_words_of, loss_terms
+from trainer.losses.term import LossTerm
+from trainer.monitoring.diagnostics import Observer
+from trainer.noise.composition import training_noise, training_prompts
+from trainer.noise.dream import Dream
+from trainer.randomness import NamedGenerators
+from trainer.tokens.concept_tokens import ConceptTokens
+from trainer.trainables.controlnet import controlnet_of, with_dropout
+from trainer.trainables.initial_controlnet import InitialControlNet
+from trainer.trainables.kind import Placement, UpdateSettings
+from trainer.trainables.part import Parts
+from trainer.trainables.registry import build_trainables, place_parts
+from trainer.trainables.scaled_rates import scaled, scaling_note
+from trainer.trainables.tokens import tokens_of
+from trainer.training import Training
+from trainer.validation.held_out_loss import HeldOutLoss
+from trainer.validation.scorer import Scorer
+from trainer.validation.split import Split, split
+
+
+def build_training(
+    config: TrainingConfig,
+    family: ModelFamily,
+    dataset: PreparedDataset,
+    examples: list[CachedExample],
+    accelerator: Accelerator,
+    initial: InitialWeights | InitialControlNet | None = None,
+) -> Training:
+    """Put what is trained on the base, and everything together. `config` must be resolved; the training's own has
+    steps and batch filled in. `initial`: what it starts from, where it is not fresh."""
+    processes = Processes(accelerator)
+    generators = NamedGenerators(config.seed, processes.share)
+    held_out = _held_out(config, examples, family, generators)
+    trained = examples if held_out is None else held_out.trained
+    config = config.planned(plan_duration(config.duration, trained, processes.share.count))
+    assert config.max_train_steps is not None and config.train_batch_size is not None
+    base_fingerprint = fingerprint(family.denoiser)
+    parts = place_parts(_placement(config, family, dataset, generators))
+    notes = [] if initial is None else _start(initial, parts, config.control, family)
+    if config.lora_init == EVA:
+        notes += [
+            start_by_inputs(family, parts, trained, tokens_of(parts).triggers, generators["init_eva"], accelerator)
+        ]
+    batches = _batches(trained, config.train_batch_size, generators, processes)
+    trainables = build_trainables(parts, _update_settings(config, config.max_train_steps, processes.share.count, notes))
+    processes.broadcast_parameters([parameter for trainable in trainables for parameter in trainable.parameters])
+    passes = build_passes(
+        config.speed,
+        family,
+        trainables,
+        generators,
+        accelerator,
+        lambda: trainer.max_train_steps - trainer.step,
+        trains_base=config.trains_base,
+        passes_differ=config.needs_first_activations,
+        controlnet=None if (controlnet := controlnet_of(parts)) is None else controlnet.module,
+    )
+    trainer = Trainer(
+        family=family,
+        noise_process=training_noise(config.noise, family, generators),
+        encode_prompts=training_prompts(
+            config.conditioning_noise, PromptCache(family.encode_prompts, trainables), generators
+        ),
+        batches=batches,
+        prompts=_prompts(config.preparation, tokens_of(parts), generators),
+        losses=_losses(config, family, parts, generators),
+        trainables=trainables,
+        generators=generators,
+        accelerator=accelerator,
+        accumulation=passes.source,
+        max_train_steps=config.max_train_steps,
+        dream=None if config.noise.dream is None else Dream(config.noise.dream),
+        loss_scaling=LossScaling(trainables, accelerator) if _is_half(family) else None,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        condition=None if controlnet is None else with_dropout(controlnet, config.control_dropout, generators),
+    )
+    observer = Observer(family, tokens_of(parts), trainer.trainables)
+    training = Training(config, family, dataset, parts, trainer, batches, passes, base_fingerprint, observer, held_out)
+    training.notes = notes
+    training.best.patience = config.early_stopping_patience
+    training.scorer = _scorer(training, accelerator)
+    return training
+
+
+def _held_out(
+    config: TrainingConfig, examples: list[CachedExample], family: ModelFamily, generators: NamedGenerators
+) -> Split | None:
+    if config.validation_steps is None:
+        return None
+    return split(examples, config.validation_share, family.size_multiple, generators["validation_split"])
+
+
+def _start(initial: InitialWeights | InitialControlNet, parts: Parts, control: str, family: ModelFamily) -> list[str]:
+    """As `start_from`. The base is bare where it fails."""
+    try:
+        if isinstance(initial, InitialControlNet):
+            part = controlnet_of(parts)
+            assert part is not None
+            return list(initial.start(part, control, family))
+        return start_from(initial, parts, tokens_of(parts))
+    except BaseException:
+        parts.remove()
+        raise
+
+
+def _is_half(family: ModelFamily) -> bool:
+    """Whether the base computes in fp16."""
+    return bool(next(family.denoiser.parameters()).dtype == torch.float16)
+
+
+def _scorer(training: Training, accelerator: Accelerator) -> Scorer | None:
+    """Return the held-out loss; None where no images are held out."""
+    if training.held_out is None:
+        return None
+    floor, triggers = training.config.resolved_mask_floor, training.triggers
+    condition = None if training.controlnet is None else training.controlnet.condition
+    return HeldOutLoss(training.family, training.held_out.held_out, triggers, floor, accelerator, condition)
+
+
+def _placement(
+    config: TrainingConfig, family: ModelFamily, dataset: PreparedDataset, generators: NamedGenerators
+) -> Placement:
+    return Placement(
+        family, config.base_model, dataset, config.all_concepts, config.adapters, config.tokens, generators
+    )
+
+
+def _batches(
+    examples: list[CachedExample], batch_size: int, generators: NamedGenerators, processes: Processes
+) -> BatchStream:
+    order, views, captions = (generators[name] for name in ("data", "augment", "captions"))
+    return BatchStream(examples, batch_size, order, views, processes.share, captions=captions)
+
+
+def _update_settings(config: TrainingConfig, total_steps: int, processes: int, notes: list[str]) -> UpdateSettings:
+    """Adds to `notes` what scale_lr makes of the rates."""
+    settings = UpdateSettings(
+        config.optimization,
+        config.collapse,
+        total_steps,
+        config.resolved_text_encoder_learning_rate,
+        config.token_retraction,
+    )
+    if not config.scale_lr:
+        return settings
+    images = (config.train_batch_size or 1) * config.gradient_accumulation_steps * processes
+    settings = scaled(settings, images)
+    notes.append(scaling_note(settings, images))
+    return settings
+
+
+def _losses(config: TrainingConfig, family: ModelFamily, parts: Parts, generators: NamedGenerators) -> list[LossTerm]:
+    floor, class_words = config.resolved_mask_floor, class_words_of(config.preparation)
+    return loss_terms(config.objective, floor, class_words, family, parts, tokens_of(parts), generators)
+
+
+def _prompts(settings: DataConfig, tokens: ConceptTokens, generators: NamedGenerators) -> PromptSampler:
+    return PromptSampler(
+        tokens.triggers,
+        generators,
+        settings.caption_dropout,
+        settings.trigger_only_dropout,
+        settings.shuffle_tags,
+        settings.keep_first_tags,
+    )

@@ -1,0 +1,1 @@
+"""Users' regular expressions, run with limits."""
