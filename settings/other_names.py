@@ -135,7 +135,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "loss_type": ("loss", "loss_fn"),
     "loss_type: huber": ("use_huber", "huber_loss"),
     "huber_delta": ("huber_c", "huber_scale"),
-    "loss_weighting": ("weighting_scheme", "loss_weight_fn", "timestep_weighting"),
+    "loss_weighting": ("loss_weight_fn", "timestep_weighting"),
     "loss_weighting: debiased": ("debiased_estimation_loss", "debiased_estimation"),
     "min_snr_gamma": ("snr_gamma", "snr"),
     "adapter_l1_weight": ("l1_penalty", "l1_weight"),
@@ -148,7 +148,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "min_timestep": ("min_noising_strength", "min_denoising_steps", "timestep_bias_begin"),
     "max_timestep": ("max_noising_strength", "max_denoising_steps", "timestep_bias_end"),
     "timestep_bias": ("noising_bias", "timestep_bias_strategy", "timestep_bias_multiplier", "logit_mean"),
-    "timestep_sampling": ("timestep_type", "timestep_distribution"),
+    "timestep_sampling": ("timestep_type", "weighting_scheme", "timestep_distribution"),
 
     # samples, validation, checkpoints, results
     "validation_prompt": ("sample_prompt",),

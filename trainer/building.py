@@ -58,11 +58,7 @@ def build_training(
     assert config.max_train_steps is not None and config.train_batch_size is not None
     base_fingerprint = fingerprint(family.denoiser)
     parts = place_parts(_placement(config, family, dataset, generators))
-    notes = [] if initial is None else _start(initial, parts, config.control, family)
-    if config.lora_init == EVA:
-        notes += [
-            start_by_inputs(family, parts, trained, tokens_of(parts).triggers, generators["init_eva"], accelerator)
-        ]
+    notes = _first_values(initial, config, family, parts, trained, generators, accelerator)
     batches = _batches(trained, config.train_batch_size, generators, processes)
     trainables = build_trainables(parts, _update_settings(config, config.max_train_steps, processes.share.count, notes))
     processes.broadcast_parameters([parameter for trainable in trainables for parameter in trainable.parameters])
@@ -112,17 +108,34 @@ def _held_out(
     return split(examples, config.validation_share, family.size_multiple, generators["validation_split"])
 
 
-def _start(initial: InitialWeights | InitialControlNet, parts: Parts, control: str, family: ModelFamily) -> list[str]:
-    """As `start_from`. The base is bare where it fails."""
+def _first_values(
+    initial: InitialWeights | InitialControlNet | None,
+    config: TrainingConfig,
+    family: ModelFamily,
+    parts: Parts,
+    trained: list[CachedExample],
+    generators: NamedGenerators,
+    accelerator: Accelerator,
+) -> list[str]:
+    """Set the parts to what they start from, where they are not fresh. Returns what is to be said of it.
+
+    The base is bare where it fails.
+    """
+    notes = []
     try:
         if isinstance(initial, InitialControlNet):
             part = controlnet_of(parts)
             assert part is not None
-            return list(initial.start(part, control, family))
-        return start_from(initial, parts, tokens_of(parts))
+            notes += initial.start(part, config.control, family)
+        elif initial is not None:
+            notes += start_from(initial, parts, tokens_of(parts))
+        if config.lora_init == EVA:
+            triggers = tokens_of(parts).triggers
+            notes += [start_by_inputs(family, parts, trained, triggers, generators["init_eva"], accelerator)]
     except BaseException:
         parts.remove()
         raise
+    return notes
 
 
 def _is_half(family: ModelFamily) -> bool:

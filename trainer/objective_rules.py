@@ -4,7 +4,7 @@ from families.family import ModelFamily
 from settings.record import ConfigError
 from settings.sections.noise import NoiseSection
 from settings.sections.objective import ObjectiveSection
-from trainer.losses.attention_capture import CROSS_ATTENTION
+from trainer.execution.attention_capture import CROSS_ATTENTION
 
 
 def require_objective(objective: ObjectiveSection, noise: NoiseSection, base: str, family: ModelFamily) -> None:

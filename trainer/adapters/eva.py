@@ -34,17 +34,12 @@ def start_by_inputs(
 ) -> str:
     """Start the fresh LoRAs among `parts` by what their layers read of `examples`. Returns what is to be said of it.
 
-    Every process looks by itself; the values of the first one are sent to the others later. The base is bare where it
-    fails.
+    Every process looks by itself; the values of the first one are sent to the others later.
     """
     placed = [part for name in ("lora", "text_encoders") if name in parts and isinstance(part := parts[name], Adapter)]
     modules = [module for part in placed for module in part.lora_modules()]
-    try:
-        with accelerator.autocast():
-            share = start_modules(modules, lambda: look_at(family, examples, triggers, generator))
-    except BaseException:
-        parts.remove()
-        raise
+    with accelerator.autocast():
+        share = start_modules(modules, lambda: look_at(family, examples, triggers, generator))
     return f"lora_init: eva: the rank holds {share:.1%} of the energy of the layers' inputs"
 
 

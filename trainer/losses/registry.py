@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from families.family import ModelFamily
 from settings.preparation import DataConfig
 from settings.sections.objective import ObjectiveSection
+from trainer.execution.attention_capture import AttentionCapture
 from trainer.losses.adapter_l1 import AdapterL1
-from trainer.losses.attention_capture import AttentionCapture
 from trainer.losses.direct_consistency import DirectConsistency
 from trainer.losses.huber import Huber
 from trainer.losses.mean_squared_error import MeanSquaredError

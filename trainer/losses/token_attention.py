@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.losses.attention_capture import AttentionCapture
+from trainer.execution.attention_capture import AttentionCapture
 from trainer.losses.term import StepContext
 
 

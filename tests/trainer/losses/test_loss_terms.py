@@ -23,8 +23,8 @@ from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
 from tests.trainer.losses.test_masked_loss import ALPHAS, context, random_masks
 from tests.trainer.test_training import CONFIG, placed
+from trainer.execution.attention_capture import AttentionCapture
 from trainer.losses.adapter_l1 import AdapterL1
-from trainer.losses.attention_capture import AttentionCapture
 from trainer.losses.huber import Huber, HuberSchedule
 from trainer.losses.mean_squared_error import MeanSquaredError
 from trainer.losses.term import StepContext
