@@ -121,7 +121,7 @@ def _first_values(
 
     The base is bare where it fails.
     """
-    notes = []
+    notes: list[str] = []
     try:
         if isinstance(initial, InitialControlNet):
             part = controlnet_of(parts)
