@@ -101,7 +101,7 @@ def routed(family: ModelFamily, folder: Path, *, split: bool) -> Curve:
         return curve(training)
 
 
-@pytest.mark.parametrize("kind", ONE_FAST)
+@pytest.mark.parametrize("kind", ["sd3", pytest.param("sdxl", marks=pytest.mark.slow)])
 def test_two_micro_batches_of_one_are_one_batch_of_two(kind: str, tmp_path: Path) -> None:
     family = load_tiny(kind, tmp_path)
     assert_equal(routed(family, tmp_path, split=True), routed(family, tmp_path, split=False), 1e-4)

@@ -17,6 +17,7 @@ from PIL import Image
 from service import predict_command, train_command
 from settings.training import TrainingConfig
 from tests.conftest import EXAMPLE, PROJECT, png
+from tests.warm_process import run_warm
 
 MakeFiles = Callable[[Mapping[str, bytes]], Path]
 QUICK = ["--base_model", "mini-sdxl", "--max_train_steps", "2", "--train_batch_size", "2", "--rank", "2",
@@ -26,6 +27,11 @@ QUICK = ["--base_model", "mini-sdxl", "--max_train_steps", "2", "--train_batch_s
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(PROJECT / script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=300, check=False)
+
+
+def run_soon(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """As `run`, without the time of the imports."""
+    return run_warm([str(PROJECT / script), *map(str, arguments)], PROJECT)
 
 
 def call(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -151,7 +157,7 @@ def test_a_folder_in_use_is_never_written_into(tmp_path: Path) -> None:
 def test_bad_input_ends_with_file_reason_and_remedy(
     files: Mapping[str, bytes], arguments: list[str], message: str, make_zip: MakeFiles, tmp_path: Path
 ) -> None:
-    result = run("train.py", make_zip(files), "--output", tmp_path / "out", *QUICK, *arguments)
+    result = run_soon("train.py", make_zip(files), "--output", tmp_path / "out", *QUICK, *arguments)
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
@@ -180,7 +186,7 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
 
     drawn = ["--num_outputs", "2", "--num_inference_steps", "2", "--width", "96", "--seed", str(2**40)]
     weights = ["--weights", str(out / "weights.safetensors"), "--output", str(tmp_path / "images")]
-    images = run("predict.py", "a photo of TOK", *weights, *drawn)
+    images = run_soon("predict.py", "a photo of TOK", *weights, *drawn)
     assert images.returncode == 0, images.stderr
     paths = images.stdout.splitlines()
     assert [Path(path).name for path in paths] == ["00.png", "01.png"]
@@ -188,7 +194,7 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
 
     (tmp_path / "guide.yaml").write_text(f"lora_rank: 8\nmax_train_samples: 9\noutput_dir: {tmp_path / '2'}\n")
     imported = ["--import_config", tmp_path / "guide.yaml"]
-    again = run("train.py", EXAMPLE, *imported, "--config", out / "config.yaml", "--rank", "3")
+    again = run_soon("train.py", EXAMPLE, *imported, "--config", out / "config.yaml", "--rank", "3")
     assert again.returncode == 0, again.stderr  # a written config can be used again, and the line wins
     assert yaml.safe_load((tmp_path / "2" / "config.yaml").read_text())["rank"] == 3
     note = "guide.yaml: max_train_samples: is left out"
@@ -208,7 +214,7 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
 )
 @pytest.mark.slow
 def test_wrong_requests_are_explained(arguments: list[str], message: str, tmp_path: Path) -> None:
-    result = run("predict.py", "a red star", "--output", tmp_path / "images", *arguments)
+    result = run_soon("predict.py", "a red star", "--output", tmp_path / "images", *arguments)
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
