@@ -17,6 +17,7 @@ from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import P
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from families.cascade.efficient_net import EfficientNetEncoder
 from families.cascade.stage import CascadeUNet
@@ -81,7 +82,7 @@ def read_encoder(path: Path, dtype: torch.dtype) -> EfficientNetEncoder:
     with init_empty_weights():
         encoder = EfficientNetEncoder()
     encoder.load_state_dict(load_file(path), assign=True)
-    encoder.to(dtype)
+    nn.Module.to(encoder, dtype)  # diffusers' own warns of layers to keep in fp32, even of none
     return encoder.eval().requires_grad_(False)
 
 

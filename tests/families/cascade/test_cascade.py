@@ -14,14 +14,18 @@ from torch import Tensor
 from families.cascade.family import Cascade
 from families.cascade.stage import CascadeUNet
 from families.family import ModelFamily, SizeConditioning
+from families.precision.stored_blocks import Storage, place
+from families.precision.stored_linear import StoredLinear
 from families.registry import load_base_model
 from sampler.sampler import Sampler, SampleRequest
 from settings.sections.adapter import AdapterSection
+from tests.families.test_family_files import predict
 from tests.tiny_cascade import tiny_stage_c, write_cascade
 from tests.tiny_models import opened
 from trainer.adapters.full import FullFineTuning
 from trainer.adapters.peft_adapter import PeftAdapter
 from trainer.adapters.targets import denoiser_targets
+from trainer.execution.compiled_blocks import CompiledBlocks
 
 SIZE = SizeConditioning((64, 64), (0, 0), (64, 64))
 
@@ -163,6 +167,17 @@ def test_full_fine_tuning_leaves_what_no_file_can_name(family: Cascade) -> None:
     norms = {f"{way}_blocks.{level}.0.channelwise.2" for way in ("down", "up") for level in (0, 1)}
     kinds = {(f"{path}.gamma", f"{path}.beta") for path in norms} | {("clip_img_mapper.weight", "clip_img_mapper.bias")}
     assert left == {name for pair in kinds for name in pair}
+
+
+def test_its_blocks_may_be_stored_in_fewer_bits_and_compiled(folder: Path, family: Cascade) -> None:
+    """diffusers' class lists no repeated blocks."""
+    whole, stored = predict(family), load_base_model(str(folder), torch.float32)
+    place(stored, Storage("int8"), torch.device("cpu"))
+    assert sum(isinstance(module, StoredLinear) for module in stored.denoiser.modules()) == 4 * (2 + 3 + 5)
+    assert 0 < (predict(stored) - whole).norm() < 0.02 * whole.norm()
+    blocks = CompiledBlocks(family.denoiser, backend="eager")
+    with blocks.in_use():
+        torch.testing.assert_close(predict(family), whole)
 
 
 def test_a_picture_is_read_at_three_quarters_and_normalised(family: Cascade) -> None:
