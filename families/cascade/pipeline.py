@@ -24,8 +24,6 @@ class StableCascadePipeline(DiffusionPipeline):
     """All stages in one. diffusers' own pipelines round the time to the weights' dtype; otherwise this is what its
     StableCascadeCombinedPipeline does."""
 
-    _optional_components = ("encoder",)
-
     def __init__(
         self,
         tokenizer: Any,
