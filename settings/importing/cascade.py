@@ -81,7 +81,7 @@ def _base(translation: Translation) -> None:
 
 
 def _kind(translation: Translation) -> None:
-    """What is trained: the original has a script for each; the fields of a file show which."""
+    """What is trained: the original has a script for each, and the fields say which."""
     control = translation.take("controlnet_filter")
     modules = translation.take("module_filters")
     if control is not None:
