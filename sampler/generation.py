@@ -95,7 +95,7 @@ class Generation:
             try:
                 family = load_base_model(wanted, torch.bfloat16 if cuda else torch.float32, **options)
             except BaseModelError as error:
-                if base_model is not None or described is None:
+                if base_model is not None or described is None or str(error).startswith("vae: "):
                     raise
                 raise BaseModelError(f"{error} The LoRA says that it was trained on it: give base_model.") from error
             if (licence := limited_licence(family)) is not None:

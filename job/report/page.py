@@ -50,7 +50,7 @@ def _data(output: OutputFolder, dataset: PreparedDataset, summary: Mapping[str, 
     return {
         "triggers": summary["triggers"],
         "base": config["base_model"],
-        "steps": config["max_train_steps"],
+        "steps": summary.get("steps", config["max_train_steps"]),
         "seconds": summary["seconds"],
         "phases": summary["phases"],
         "verification": summary["verification"],

@@ -38,9 +38,12 @@ def write_report(
     verification: Verification,
     phases: PhaseClock,
     evaluation: Mapping[str, Any] | None = None,
+    steps: int | None = None,
 ) -> None:
-    """Write report.json. `config`: all settings, as in JSON. `evaluation`: as in evaluation.json."""
+    """Write report.json. `config`: all settings, as in JSON. `evaluation`: as in evaluation.json. `steps`: those of the
+    run, which a time limit may have shortened; by default the planned ones."""
     report = {
+        "steps": config.get("max_train_steps") if steps is None else steps,
         "config": config,
         "base": asdict(base),
         "images": len(dataset.examples),

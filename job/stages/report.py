@@ -29,6 +29,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
         job.verification,
         job.phases,
         job.evaluation,
+        job.training.trainer.max_train_steps,
     )
     shutil.rmtree(output.prompts, ignore_errors=True)
     page = write_page(output, job.dataset)

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator
 from job.controlnet.verification import verify_controlnet
 from job.progress import Progress
 from job.stage import Job
-from job.verification.verify import Verification
+from job.verification.verify import RELATIVE_TOLERANCE, Verification
 from job.verification.verify import verify as compare
 from settings.sections.optimization import PRODIGY
 
@@ -17,10 +17,16 @@ def verify(job: Job) -> Generator[Progress, None, None]:
     """Set `verification`."""
     yield job.progress("verifying the artifact")
     job.verification = _verification(job)
-    for warning in verification_warnings(job.verification, job.config.optimizer, job.config.max_train_steps):
+    steps, minutes = job.training.trainer.max_train_steps, job.config.max_train_minutes
+    for warning in verification_warnings(job.verification, job.config.optimizer, steps, minutes):
         yield job.progress(warning, 1.0, warning=True)
-    difference = f"relative difference {job.verification.difference:.1e}"
-    yield job.progress(f"verified: the file does what the training did ({difference})", 1.0)
+    yield job.progress(f"verified: {_verified(job.verification)}", 1.0)
+
+
+def _verified(found: Verification) -> str:
+    if found.difference > RELATIVE_TOLERANCE:
+        return "the file holds what was trained; what it does is less than the base's precision shows"
+    return f"the file does what the training did (relative difference {found.difference:.1e})"
 
 
 def _verification(job: Job) -> Verification:
@@ -32,16 +38,23 @@ def _verification(job: Job) -> Verification:
     return verify_controlnet(job.output.weights, *given, job.controlnet_state)
 
 
-def verification_warnings(found: Verification, optimizer: str, steps: int | None) -> Iterator[str]:
-    """What a whole file lacks all the same: any effect, or some layers'."""
+def verification_warnings(
+    found: Verification, optimizer: str, steps: int, minutes: float | None = None
+) -> Iterator[str]:
+    """What a whole file lacks all the same: any effect, or some layers'. `steps`: those that were done. `minutes`: the
+    time limit."""
     if not found.learned:
         finds = "" if optimizer not in PRODIGY else f", for {optimizer} finds its rate first"
         yield (
-            f"nothing was learned yet: {steps} steps changed no picture{finds}; give at least "
-            f"{SENSIBLE_STEPS} (max_train_steps)"
+            f"nothing was learned yet: {_counted(steps)} changed no picture{finds}; give at least "
+            f"{SENSIBLE_STEPS} ({'max_train_steps' if minutes is None else f'max_train_minutes is {minutes:g}'})"
         )
     elif found.untrained:
         yield (
             f"{found.untrained} of {found.layers} layers were never trained, such as {found.example}: no step had a "
             "gradient for them. Empty captions give cross-attention nothing to read; are there captions?"
         )
+
+
+def _counted(steps: int) -> str:
+    return "1 step" if steps == 1 else f"{steps} steps"

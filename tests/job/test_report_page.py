@@ -58,6 +58,15 @@ def test_unknown_rows_and_an_unfinished_line_are_passed_over(tmp_path: Path) -> 
     assert read_metrics(tmp_path / "missing.jsonl") == []
 
 
+def test_the_steps_are_those_of_the_run(tmp_path: Path) -> None:
+    """A time limit ends it before the planned ones; older reports say nothing of it."""
+    output, dataset = make_output(tmp_path / "run")
+    for steps, shown in ((None, 200), (17, 17)):
+        report = json.loads(output.report.read_text("utf-8")) | ({} if steps is None else {"steps": steps})
+        output.report.write_text(json.dumps(report), "utf-8")
+        assert f'"steps": {shown},' in write_page(output, dataset).read_text("utf-8")
+
+
 def test_recipes_hold_prompt_scale_and_trigger() -> None:
     trained = Trained("base/model", "StableDiffusionXLPipeline", ["clip_l", "clip_g"], "lora", ["TOK"], "TOK's hat")
     by_tool = {recipe.tool: recipe for recipe in recipes(trained, 0.8)}

@@ -170,6 +170,8 @@ def test_the_predictor_takes_the_vae_of_the_training(base: Path, tmp_path: Path)
         "warning: vae: the LoRA was trained with vae, which is not here: drawn with the base's own. Give vae, the path "
         "of that file or folder"
     ]
+    with pytest.raises(BaseModelError, match=r"^vae: '/nowhere' is neither .*sdxl-vae-fp16-fix$"):
+        generation.prepare(elsewhere, None, vae="/nowhere")
     given = generation.prepare(elsewhere, None, vae=str(place)).family.vae
     assert torch.equal(given.state_dict()[weight], wanted) and len(said) == 1
 
