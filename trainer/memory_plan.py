@@ -1,7 +1,7 @@
 """Predicts whether a training fits into a GPU, before the denoiser's weights are loaded."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +15,7 @@ from settings.sections.speed import SpeedSection
 from settings.training import BASE_LEFT_ALONE
 from trainer.adapters.kinds import KINDS
 from trainer.adapters.targets import denoiser_targets
-from trainer.execution.peak_memory import EmptyAdapter, StepMemory, step_memory
+from trainer.execution.peak_memory import EmptyAdapter, StepMemory, step_memory, weights_on_device
 
 GB = 10**9
 USABLE = 0.85
@@ -111,7 +111,10 @@ def plan(
     if adapters.adapter not in KINDS or speed.shard_base:
         return None
     found = first_that_fits(
-        choices(adapters, speed, work.images), lambda choice: predicted(family, adapters, work, choice), free_bytes
+        list(choices(adapters, speed, work.images)),
+        lambda choice: predicted(family, adapters, work, choice),
+        lambda storage: weights_on_device(family.denoiser, storage),
+        free_bytes,
     )
     if found.step.weights > free_bytes:
         raise ConfigError(
@@ -121,17 +124,28 @@ def plan(
     return found
 
 
-def first_that_fits(options: Iterable[Choice], predict: Callable[[Choice], MemoryPlan], free_bytes: int) -> MemoryPlan:
-    """Return the first that fits; else the last, which is the smallest. `options`: at least one."""
-    found: MemoryPlan | None = None
+def first_that_fits(
+    options: Sequence[Choice],
+    predict: Callable[[Choice], MemoryPlan],
+    weigh: Callable[[Storage], int],
+    free_bytes: int,
+) -> MemoryPlan:
+    """Return the first that fits; else the last, which is the smallest. `weigh`: bytes of weights on the device.
+
+    A prediction takes seconds. One is left out where the weights alone do not fit, or not with what another storage
+    took beside its weights: decoding only adds to that.
+    """
+    weights = {storage: weigh(storage) for storage in dict.fromkeys(choice.storage for choice in options)}
+    beside: dict[tuple[int, bool], int] = {}
     for choice in options:
-        if found is not None and found.choice.storage == choice.storage and found.step.weights > free_bytes:
-            continue  # nor with fewer images
+        way = choice.images, choice.checkpointing
+        if weights[choice.storage] + beside.get(way, 0) > USABLE * free_bytes:
+            continue
         found = predict(choice)
         if found.fits(free_bytes):
-            break
-    assert found is not None
-    return found
+            return found
+        beside[way] = found.peak - found.step.weights
+    return predict(options[-1])
 
 
 def choices(adapters: AdapterSection, speed: SpeedSection, images: int) -> Iterator[Choice]:

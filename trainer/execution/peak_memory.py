@@ -81,6 +81,15 @@ class EmptyAdapter:
     paths: Sequence[str]
 
 
+def weights_on_device(denoiser: Any, storage: Storage) -> int:
+    """Bytes of a denoiser's weights that are stored so; without a pass. `denoiser`: as for `step_memory`."""
+    empty = _empty_copy(denoiser)
+    if not storage.is_plain:
+        store_blocks(empty, Storage(storage.precision), torch.device("meta"))
+    elsewhere = _stored(empty) if storage.offloaded else set()
+    return sum(parameter.nbytes for parameter in empty.parameters() if parameter not in elsewhere)
+
+
 def step_memory(
     denoiser: Any, adapter: EmptyAdapter, run: Pass, *, checkpointing: bool, storage: Storage = AS_LOADED
 ) -> StepMemory:

@@ -1,6 +1,8 @@
 """Memory plans: what is counted without values is what a real step takes, and the first choice that fits is taken."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from settings.training import build_config
 from tests.tiny_models import TINY_MODELS, load_tiny
 from trainer.adapters.peft_adapter import PeftAdapter
 from trainer.adapters.targets import denoiser_targets
-from trainer.execution.peak_memory import PeakMemory, StepMemory
+from trainer.execution.peak_memory import PeakMemory, StepMemory, weights_on_device
 from trainer.memory_plan import Choice, MemoryPlan, Workload, plan, predicted, remedies
 
 IMAGES = 2
@@ -89,6 +91,7 @@ def test_a_base_in_fewer_bits_takes_what_was_predicted(storage: Storage, tmp_pat
         predicted(family, CONFIG.adapters, work, Choice(IMAGES, True, each)) for each in (Storage(), storage)
     )
     assert found.step.weights < 0.7 * plain.step.weights
+    assert weights_on_device(family.denoiser, storage) == found.step.weights
     place(family, storage, torch.device("cpu"))
     again = predicted(family, CONFIG.adapters, work, Choice(IMAGES, True, storage))  # as after class images
     assert again == found
@@ -100,6 +103,9 @@ def test_a_base_in_fewer_bits_takes_what_was_predicted(storage: Storage, tmp_pat
     assert found.step.peak - found.step.trained // 2 == pytest.approx(real, rel=0.02)
 
 
+FAMILY = cast(ModelFamily, SimpleNamespace(denoiser=None))
+
+
 class TestChoice:
     """Predictions are given here: (images, checkpointing) → bytes, and weights by how they are stored."""
 
@@ -108,12 +114,16 @@ class TestChoice:
         needs = {(4, False): 700, (4, True): 300, (1, True): 100, (1, False): 200}
         weights = {Storage("bf16"): 200, Storage("int8"): 100, Storage("nf4"): 50}
 
+        self.passes: list[Choice] = []
+
         def give(_: object, __: object, ___: object, choice: Choice) -> MemoryPlan:
+            self.passes.append(choice)
             weight = weights.get(choice.storage, 10)
             step = StepMemory(weights=weight, trained=10, peak=weight + needs[choice.images, choice.checkpointing])
             return MemoryPlan(step, 0, choice)
 
         monkeypatch.setattr("trainer.memory_plan.predicted", give)
+        monkeypatch.setattr("trainer.memory_plan.weights_on_device", lambda _, storage: weights.get(storage, 10))
 
     @pytest.mark.parametrize(
         ("settings", "free", "chosen"),
@@ -135,8 +145,14 @@ class TestChoice:
     )
     def test_the_first_that_fits(self, settings: dict[str, object], free: int, chosen: Choice) -> None:
         config = build_config(settings)
-        found = plan(None, config.adapters, config.speed, Workload(4, 64, None), free)  # type: ignore[arg-type]
+        found = plan(FAMILY, config.adapters, config.speed, Workload(4, 64, None), free)  # type: ignore[arg-type]
         assert found is not None and found.choice == chosen
+
+    def test_what_cannot_fit_takes_no_pass(self) -> None:
+        config = build_config({})
+        plan(FAMILY, config.adapters, config.speed, Workload(4, 64, None), 140)  # type: ignore[arg-type]
+        tried = [(choice.images, choice.checkpointing, choice.storage.precision) for choice in self.passes]
+        assert tried == [(4, False, "int8"), (4, True, "int8"), (1, True, "int8"), (1, True, "nf4")]
 
     @pytest.mark.parametrize(
         ("settings", "least", "remedies_"),
@@ -155,7 +171,7 @@ class TestChoice:
     ) -> None:
         config = build_config(settings)
         free = 205 if least.storage.precision == "bf16" else 105
-        found = plan(None, config.adapters, config.speed, Workload(4, 64, None), free)  # type: ignore[arg-type]
+        found = plan(FAMILY, config.adapters, config.speed, Workload(4, 64, None), free)  # type: ignore[arg-type]
         assert found is not None and found.choice == least and not found.fits(free)
         said = remedies(config.adapters, config.speed, found)
         assert all(remedy in said for remedy in remedies_) and said.endswith("on a larger GPU")
@@ -166,8 +182,8 @@ class TestChoice:
             ConfigError,
             match=r"^base_model: its weights take .* are free on the GPU\. Set base_precision: nf4, offload: auto, ",
         ):
-            plan(None, config.adapters, config.speed, Workload(4, 64, None), 100)  # type: ignore[arg-type]
+            plan(FAMILY, config.adapters, config.speed, Workload(4, 64, None), 100)  # type: ignore[arg-type]
 
     def test_without_an_adapter_there_is_none(self) -> None:
         config = build_config({"adapter": "none"})
-        assert plan(None, config.adapters, config.speed, Workload(4, 64, None), 1) is None  # type: ignore[arg-type]
+        assert plan(FAMILY, config.adapters, config.speed, Workload(4, 64, None), 1) is None  # type: ignore[arg-type]
