@@ -33,6 +33,11 @@ SUBCOMMANDS = {
     "merge": "artifact", "resize": "artifact", "extract": "artifact",
 }  # fmt: skip
 """Of lora-trainer: what they are."""
+CONFIGURATIONS = {
+    "--import_config": "lora_rank: 4\n",
+    "--cascade_config": "lr: 1.0e-4\nrank: 4\nmodel_version: 1B\nwebdataset_path: photos.zip\n",
+}
+"""By option, a file of another trainer."""
 SECONDS = 240
 SHELL = re.compile(r"[|<>&;$*`]")
 
@@ -94,6 +99,8 @@ class Sandbox:
             elif path.suffix == ".safetensors" and _is_read(word, words):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(self.weights, path)
+            elif before in CONFIGURATIONS:
+                path.write_text(CONFIGURATIONS[before], encoding="utf-8")
             elif word.endswith("/") or before == "--pictures":
                 path.mkdir(parents=True)
                 shutil.unpack_archive(EXAMPLE, path)
