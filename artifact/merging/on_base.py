@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+import torch
+
 from artifact.artifact import Artifact
 from artifact.errors import ArtifactError
 from artifact.layers import Layer, LoraLayer
@@ -31,6 +33,7 @@ def merged_on_base(
     `prompts`: one for each file; empty: made of its trigger words. `remedy`: for layers that are no plain LoRA. Raises
     ArtifactError when a file does not fit this base.
     """
+    family.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     names = place_names(family)
     parts = [
         {

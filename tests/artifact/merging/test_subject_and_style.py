@@ -155,6 +155,7 @@ def change(artifact: Artifact, name: str) -> Tensor:
     return layer.scale * layer.up.float() @ layer.down.float()
 
 
+@pytest.mark.slow
 def test_zipping_comes_nearer_to_both_files_than_their_sum(
     two: Sequence[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
