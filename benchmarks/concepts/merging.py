@@ -9,6 +9,7 @@ import argparse
 import statistics
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -178,7 +179,9 @@ def _finding(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
     listed = ", ".join(f"{mode} {count}" for mode, count in wins.items())
     best = [mode for mode, count in wins.items() if count == len(rows)]
     verdict = f"{' and '.join(best)} won in all pairs" if best else "no mode won in all pairs: begin with concat"
-    return f"Pairs of {len(rows)} in which both likenesses are above those of concat: {listed}; {verdict}."
+    return textwrap.fill(
+        f"Pairs, of {len(rows)}, in which both likenesses are above those of concat: {listed}; {verdict}.", 120
+    )
 
 
 if __name__ == "__main__":
