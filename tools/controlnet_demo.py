@@ -68,7 +68,7 @@ def train(folder: Path) -> OutputFolder:
     return output
 
 
-def tested() -> tuple[list[Scene], list[Image.Image]]:
+def unseen() -> tuple[list[Scene], list[Image.Image]]:
     """Scenes that are not trained, and their conditions."""
     rng = random.Random(99)
     scenes = [_scene(rng) for _ in range(TESTED)]
@@ -78,7 +78,7 @@ def tested() -> tuple[list[Scene], list[Image.Image]]:
 def obedience(output: OutputFolder, picture: Path | None = None) -> Obedience:
     """Draw from conditions that were never trained. `picture`: where to show them."""
     family = load_base_model(EMBEDDED_BASE, torch.float32)
-    scenes, conditions = tested()
+    scenes, conditions = unseen()
     controlnet = read_controlnet(output.weights, family)
     rows: list[list[Image.Image]] = []
     sampler = Sampler(family)
