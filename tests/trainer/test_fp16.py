@@ -49,6 +49,7 @@ def weights(training: Training) -> list[torch.Tensor]:
     return [each.detach().clone() for part in training.trainer.trainables for each in part.parameters]
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_fp32(folder: Path, half: ModelFamily) -> None:
     """They would be 0 for the most part without a factor, and clipped to nothing with one that is not divided out."""
     norms: list[list[Step]] = []
@@ -66,7 +67,7 @@ def test_what_overflows_changes_nothing_and_resumes_bit_for_bit(
     optimizer: str, folder: Path, half: ModelFamily, tmp_path: Path
 ) -> None:
     """The optimizer of one flat tensor, and one of all parameters."""
-    config = curve_config(str(folder), max_train_steps=7, optimizer=optimizer, ema_decay=0.9)
+    config = curve_config(str(folder), max_train_steps=5, optimizer=optimizer, ema_decay=0.9)
     checkpoints, steps, states = Checkpoints(tmp_path), [], []
     with curve_training(half, config) as training:
         at_scale(training, TOO_MUCH)
@@ -74,7 +75,7 @@ def test_what_overflows_changes_nothing_and_resumes_bit_for_bit(
         for step in training.trainer.steps():
             steps.append(step)
             states.append(weights(training))
-            if step.number in (1, 6):
+            if step.number in (1, 4):
                 checkpoints.write(training)
     skipped = [step.skipped for step in steps]
     assert skipped[0] and skipped[1] and not all(skipped)
@@ -85,7 +86,7 @@ def test_what_overflows_changes_nothing_and_resumes_bit_for_bit(
         same = [torch.equal(*pair) for pair in zip(states[number], states[number + 1], strict=True)]
         assert all(same) if was_skipped else not any(same)
     assert all(step.losses and set(step.gradient_norms) <= {"lora", "tokens"} for step in steps)
-    for kill in (1, 6):
+    for kill in (1, 4):
         with curve_training(half, config) as training:
             restore(training, read_checkpoint(checkpoints.path(kill)))
             assert list(training.trainer.steps()) == steps[kill:]
