@@ -32,7 +32,7 @@ def follow(job: Job) -> Iterator[int]:
     with job.base.main_only():  # the stages from train to evaluate: main-only except during the steps
         for step in synchronized_steps(job.training.trainer, job.processes, job.base):
             yield step.number
-    job.processes.end()
+    job.accelerator.end_training()
 
 
 def help_to_prepare(job: Job) -> None:

@@ -101,8 +101,10 @@ def _relay_lines(job: ChildProcess, lines: Iterable[str]) -> None:
     for line in lines:
         progress = Progress.from_line(line)
         if progress is None:
-            told_why = told_why or line.startswith("error: ")
-            if not (told_why and line.startswith(OTHER_PROCESS)):
+            if not told_why and line.startswith("error: "):  # what comes after it may be other processes' ends
+                told_why = True
+                tail.clear()
+            if not told_why or (len(tail) < LINES_IN_ERROR and not line.startswith(OTHER_PROCESS)):
                 tail.append(line)
             print(line, flush=True)
             continue

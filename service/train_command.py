@@ -26,6 +26,7 @@ from trainer.distributed.launch import (
     fsdp_requested,
     is_main_process,
     launched_precision,
+    leave,
     process_count,
     require_several_processes,
 )
@@ -132,7 +133,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
     started = Started()
     try:
         with StopSignal() as stop:
-            return _run(arguments, stop, started)
+            status = _run(arguments, stop, started)
+        return leave(status)
     except (Exception, Stopped) as error:
         with quick_imports():
             ending = ending_of(error, started.stage)

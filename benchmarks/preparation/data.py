@@ -148,7 +148,7 @@ def take_part(source: Path, side: int, threads: int | None) -> None:
         cpu = time.process_time()
         run_worker(processes)
         processes.gather(spent_since(cpu))
-    processes.end()
+    processes.accelerator.end_training()
 
 
 def spent_since(cpu: float) -> Spent:

@@ -34,7 +34,8 @@ def report(job: Job) -> Generator[Progress, None, None]:
     shutil.rmtree(output.prompts, ignore_errors=True)
     page = write_page(output, job.dataset)
     yield replace(job.progress(f"the report: {page}"), phases=job.phases.seconds)
-    job.processes.end()
+    if not job.processes.is_single:
+        job.accelerator.end_training()
     if config.push_to_hub is not None:
         facts = CardFacts(
             config.base_model, list(job.training.triggers), job.samples.prompt, told_settings(config),

@@ -92,6 +92,7 @@ LIMITS: Mapping[str, Limit] = dict((
     _limit_of("sources", 20, "further sources of images"),
     _limit_of("filters", 50, "conditions on metadata"),
     _limit_of("prior_prompts", 100, "prompts of the prior"),
+    _limit_of("target_prompts", 20, "prompts that are aligned"),
     _limit_of("num_class_images", 500, "class images"),
     _limit_of("num_validation_images", 16, "samples of a prompt"),
     _limit_of("validation_prompts", 8, "prompts of samples"),

@@ -58,7 +58,7 @@ class AdapterSection(Settings):
         "orthogonal, both random with a product of zero, so that both learn at once (even ranks); pissa and olora "
         "(lora, rslora): a part of the base's weight; eva: the main directions of the layers' inputs",
     )
-    t_lora_min_rank: Limited[int | None] = Field(
+    t_lora_min_rank: Open[int | None] = Field(
         None,
         ge=1,
         le=1024,

@@ -7,7 +7,6 @@ and with it all ranks.
 
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -76,18 +75,3 @@ class Processes:
         if not self.is_single:
             for parameter in parameters:
                 broadcast(parameter.data)
-
-    def end(self) -> None:
-        """Leave the process group, as the last collective of all ranks.
-
-        The barrier comes first because gloo's threads release the tensors of a collective a moment after it returned.
-        Where the interpreter ends before that, CPython 3.11 ends such a thread when it asks for the GIL, and C++ aborts
-        the process ("terminate called without an active exception"): seen at 4 of 49 ends, with a sharded model that
-        keeps its group. The tensors of a barrier do not belong to Python. A main process that the user stopped leaves
-        without it; for the other ranks this is an end like any other.
-        """
-        if self.is_single:
-            return
-        with nullcontext() if self.is_main else suppress(RuntimeError):
-            self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()

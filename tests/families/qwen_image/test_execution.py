@@ -38,6 +38,8 @@ def test_a_step_reads_nothing_and_copies_without_waiting(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_no_graph_breaks_and_few_graphs(tmp_path: Path) -> None:
     """Four a shape: with the adapter on and off, and the first block, whose input carries no gradient."""
+    torch._dynamo.reset()  # what other tests compiled
+    counters.clear()
     base = str(write_qwen_image(tmp_path / "base"))
     family = opened(Path(base))
     compiled = losses_of(family, base, SHAPES, "eager")

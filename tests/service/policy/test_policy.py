@@ -148,6 +148,7 @@ def test_a_model_of_a_prediction_is_on_the_list_or_refused(name: str, monkeypatc
         ({"sources": ["hf://a/b"] * 30}, "LIMIT_SOURCES"),
         ({"filters": ["width > 1"] * 60}, "LIMIT_FILTERS"),
         ({"prior_prompts": ["a"] * 200, "prior_matching_weight": 1}, "LIMIT_PRIOR_PROMPTS"),
+        ({"target_prompts": ["a sketch of TOK"] * 30, "prompt_alignment_weight": 0.3}, "LIMIT_TARGET_PROMPTS"),
         ({"num_class_images": 9_000, "class_word": "dog"}, "LIMIT_NUM_CLASS_IMAGES"),
         ({"num_validation_images": 64}, "LIMIT_NUM_VALIDATION_IMAGES"),
         ({"validation_prompts": ["a"] * 9}, "LIMIT_VALIDATION_PROMPTS"),

@@ -25,6 +25,7 @@ from preprocess.dataset import PreparedDataset
 from settings.training import TrainingConfig
 from tests.families.golden_curves import cached_examples, curve_config
 from trainer.building import build_training
+from trainer.distributed.launch import leave
 from trainer.distributed.processes import Processes, start
 from trainer.distributed.sharded_base import Base, place_base
 from trainer.distributed.synchronized_steps import synchronized_steps
@@ -151,4 +152,5 @@ if __name__ == "__main__":
     found = gather_object([sharded_curve(sys.argv[1], joined, **json.loads(sys.argv[3]))])
     if Processes(joined).is_main:
         Path(sys.argv[2]).write_text(json.dumps(found), encoding="utf-8")
-    Processes(joined).end()
+    joined.end_training()
+    leave(0)

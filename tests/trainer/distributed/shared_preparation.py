@@ -60,4 +60,4 @@ if __name__ == "__main__":
         prepared([Path(sys.argv[1])], Path(sys.argv[2]), workers_of(processes), **json.loads(sys.argv[3]))
     else:
         run_worker(processes)
-    processes.end()
+    processes.accelerator.end_training()
