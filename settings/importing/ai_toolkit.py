@@ -26,6 +26,7 @@ DEFAULTS: Mapping[str, Any] = {
 }  # fmt: skip
 """What it does where nothing is said, and we do otherwise. Its trigger is a plain word."""
 NETWORKS = {"lora": "lora", "lokr": "lokr"}
+TIMESTEPS: Mapping[str, str] = {"sigmoid": "sigmoid", "linear": "uniform", "shift": "shift"}
 
 
 def _resolution(translation: Translation, name: str, value: Any) -> None:
@@ -71,6 +72,7 @@ RULES: Mapping[str, Rule] = {
     "train.train_text_encoder": same("train_text_encoder"),
     "train.train_unet": usual((True,), "tokens alone are trained by adapter: none"),
     "train.gradient_checkpointing": switch("gradient_checkpointing", "always"),
+    "train.timestep_type": choice("timestep_sampling", TIMESTEPS),
     "train.noise_scheduler": left_out("each base is trained with its own noise process"),
     "train.optimizer": choice("optimizer", OPTIMIZERS),
     "train.lr": same("learning_rate"),

@@ -56,7 +56,7 @@ RULES: Mapping[str, Rule] = {
     **{name: same("adapter_dropout") for name in ("lora_dropout", "dropout")},
     **{name: _targets for name in ("target_modules", "lora_target_modules", "lora_layers")},
     **{name: same("keep_checkpoints") for name in ("save_total_limit", "checkpoints_total_limit")},
-    **{name: left_out(EPOCHS) for name in ("validation_epochs", "checkpointing_epochs", "save_every_n_epochs")},
+    **{name: same("checkpointing_epochs") for name in ("checkpointing_epochs", "save_every_n_epochs")},
     **{name: left_out(TOKEN) for name in ("hub_token", "hf_token")},
     "resume_from_checkpoint": left_out("--resume latest goes on with a run"),
     "lora_alpha": same("alpha"),
@@ -75,6 +75,7 @@ RULES: Mapping[str, Rule] = {
     "adam_beta2": usual((0.999,), "AdamW has 0.9 and 0.999"),
     "adam_epsilon": usual((1e-8, "1e-08", "1e-8"), "AdamW has 1e-8"),
     "proportion_empty_prompts": same("caption_dropout"),
+    "validation_epochs": left_out(EPOCHS),
     "text_encoder_lr": same("text_encoder_learning_rate"),
     "mixed_precision": precision,
     "prior_generation_precision": left_out("class images are drawn in the base's precision"),
@@ -83,7 +84,6 @@ RULES: Mapping[str, Rule] = {
     "report_to": trackers,
     "logging_dir": left_out("logs lie in the output folder"),
     "cache_dir": left_out("the variable HF_HOME says where downloads lie"),
-    "max_train_samples": left_out("dataset_split takes a part, such as train[:500]"),
     "vae_name": same("vae"),
     "pretrained_vae_model_name_or_path": same("vae"),
     "revision": same("base_revision"),
@@ -148,7 +148,7 @@ def _rates(translation: Translation) -> None:
         if optimizer.lower() != "adamw":
             raise ConfigError(f"use_8bit_adam: contradicts optimizer: {optimizer}; leave one out")
     if translation.take_switch("scale_lr"):
-        raise ConfigError("scale_lr: multiplies the rate by batches and GPUs; leave it out and give the learning_rate")
+        translation.values["scale_lr"] = True
     if (rate := translation.take("learning_rate")) is not None:
         translation.values["learning_rate"] = rate
     warmup = translation.take_number("lr_warmup_steps", 0)

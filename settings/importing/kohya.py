@@ -101,7 +101,7 @@ RULES: Mapping[str, Rule] = {
     "clip_skip": usual((1, 2), "each base has the layer that it was made with"),
     "max_token_length": left_out("the text encoders read 77 tokens"),
     "color_aug": left_out("color_jitter with augmented_views changes colours"),
-    "save_every_n_epochs": left_out(EPOCHS),
+    "save_every_n_epochs": same("checkpointing_epochs"),
     "sample_every_n_epochs": left_out(EPOCHS),
     "min_bucket_reso": left_out("aspects from 1:4 to 4:1 are trained, all of one area"),
     "max_bucket_reso": left_out("aspects from 1:4 to 4:1 are trained, all of one area"),

@@ -24,14 +24,16 @@ CAPTION_FILES = "captions lie in .txt and .caption files"
 
 
 def precision(translation: Translation, name: str, value: Any) -> None:
-    """A rule for the precision of a training: bf16 and fp32 are ours, fp16 is not."""
+    """A rule for the precision of a training."""
     word = str(value).lower()
     if word in ("no", "false", "float32", "fp32", "float"):
         translation.values["mixed_precision"] = "no"
     elif word in ("bf16", "bfloat16"):
         translation.values["mixed_precision"] = "bf16"
+    elif word in ("fp16", "float16"):
+        translation.values["mixed_precision"] = "fp16"
     else:
-        translation.note(name, f"{value} is left out: bf16 where the GPU has it, else fp32; nothing is trained in fp16")
+        translation.note(name, f"{value} is left out: bf16 where the GPU has it, else fp32")
 
 
 def trackers(translation: Translation, name: str, value: Any) -> None:

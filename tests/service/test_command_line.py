@@ -192,12 +192,12 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
     assert [Path(path).name for path in paths] == ["00.png", "01.png"]
     assert Image.open(paths[0]).size == (96, 64)
 
-    (tmp_path / "guide.yaml").write_text(f"lora_rank: 8\nmax_train_samples: 9\noutput_dir: {tmp_path / '2'}\n")
+    (tmp_path / "guide.yaml").write_text(f"lora_rank: 8\nvalidation_epochs: 9\noutput_dir: {tmp_path / '2'}\n")
     imported = ["--import_config", tmp_path / "guide.yaml"]
     again = run_soon("train.py", EXAMPLE, *imported, "--config", out / "config.yaml", "--rank", "3")
     assert again.returncode == 0, again.stderr  # a written config can be used again, and the line wins
     assert yaml.safe_load((tmp_path / "2" / "config.yaml").read_text())["rank"] == 3
-    note = "guide.yaml: max_train_samples: is left out"
+    note = "guide.yaml: validation_epochs: is left out"
     assert f"warning: {note}" in again.stdout and note in (tmp_path / "2" / "report.json").read_text()
 
 

@@ -71,7 +71,7 @@ TOOLKIT: dict[str, Any] = {
                       "cache_latents_to_disk": True, "resolution": [512, 1024]}],
         "train": {"batch_size": 1, "steps": 2000, "gradient_checkpointing": True, "noise_scheduler": "flowmatch",
                   "optimizer": "adamw8bit", "lr": 1e-4, "ema_config": {"use_ema": True, "ema_decay": 0.99},
-                  "dtype": "bf16"},
+                  "dtype": "bf16", "timestep_type": "linear"},
         "model": {"name_or_path": "black-forest-labs/FLUX.1-dev", "is_flux": True, "quantize": True},
         "sample": {"sample_every": 250, "prompts": ["[trigger] in Rome"], "seed": 42, "sample_steps": 20},
     }]},
@@ -111,7 +111,8 @@ def test_a_file_of_the_sdxl_guide(tmp_path: Path) -> None:
     assert (config.checkpointing_steps, config.keep_checkpoints, config.max_train_epochs) == (500, 5, 100)
     assert config.named_sources == ("hf://me/style",) and config.image_column is None
     assert (config.caption_column, config.loss_weighting) == ("text", "uniform")
-    assert config.vae == "madebyollin/sdxl-vae-fp16-fix" and _named(imported) == {"mixed_precision"}
+    assert config.vae == "madebyollin/sdxl-vae-fp16-fix" and _named(imported) == set()
+    assert config.mixed_precision == "fp16"
     (tmp_path / "config.json").write_text(json.dumps(GUIDE))
     assert import_settings(tmp_path / "config.json").values == imported.values
 
@@ -148,6 +149,7 @@ def test_a_file_of_ai_toolkit(tmp_path: Path) -> None:
     assert config.validation_prompts == ("p3r5on in Rome",) and config.num_inference_steps == 20
     assert config.named_sources == ("people",) and imported.output == Path("results/mine")
     assert {"datasets.resolution", "sample.seed"} <= _named(imported) and config.base_precision == "int8"
+    assert config.timestep_sampling == "uniform"
 
 
 def test_dreambooth_with_its_class(tmp_path: Path) -> None:
@@ -160,6 +162,8 @@ def test_dreambooth_with_its_class(tmp_path: Path) -> None:
     assert config.caption_prefix == "a photo of sks dog" and config.trigger_word == ""
     assert (config.num_class_images, config.class_prompt, config.preservation_weight) == (50, "a photo of a dog", 0.5)
     assert (config.optimizer, config.mixed_precision) == ("adamw_8bit", "no")
+    more = build_config(_import(tmp_path, "run.txt", f"{command} --scale_lr --max_train_samples 9").values)
+    assert more.scale_lr and more.max_train_samples == 9
     without = command.replace("--with_prior_preservation ", "")
     assert build_config(_import(tmp_path, "run.txt", without).values).num_class_images == 0
 
@@ -171,7 +175,7 @@ def test_dreambooth_with_its_class(tmp_path: Path) -> None:
         ("a.sh", "python a.py --rank 1\npython b.py --rank 2", "holds 2 commands"),
         ("a.sh", "python a.py --data_dir $HOME/x", r"\$HOME is not assigned"),
         ("a.sh", "python a.py --prompt 'open", "cannot be read as a command"),
-        ("a.sh", "python a.py --scale_lr", "scale_lr: multiplies"),
+        ("a.sh", "python a.py --scale_lr=perhaps", "scale_lr: 'perhaps' is neither true nor false"),
         ("a.sh", "python a.py --lr_scheduler piecewise", "lr_scheduler: piecewise has no equivalent"),
         ("a.sh", "python a.py --target_modules to_q ff.net.0", "target_modules: to_q ff.net.0 are left to"),
         ("a.sh", "python a.py --random_flip=perhaps", "random_flip: 'perhaps' is neither true nor false"),
