@@ -130,9 +130,8 @@ def _record(progress: Progress) -> None:
 
 
 def _explain(status: int, step: int, tail: deque[str]) -> str:
-    errors = [line.removeprefix("error: ") for line in tail if line.startswith("error: ")]
-    if errors:
-        return "\n".join(list(tail)[list(tail).index(f"error: {errors[0]}") :]).removeprefix("error: ")
+    if tail and tail[0].startswith("error: "):
+        return "\n".join(tail).removeprefix("error: ")
     if status < 0:
         name = signal.Signals(-status).name
         hint = " (out of memory? try a smaller train_batch_size or resolution)" if name == "SIGKILL" else ""

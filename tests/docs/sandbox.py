@@ -60,11 +60,11 @@ class Sandbox:
         command = re.sub(r"^lora-trainer ", "python -m service ", command)
         words = shlex.split(command)
         if words[0] in ("python", "python3") and not SHELL.search(command):
-            warm = run_warm(words[1:], self.folder, SECONDS)
-            assert warm.returncode == 0, f"{command}\n{warm.stdout[-2000:]}\n{warm.stderr[-3000:]}"
-            return warm.stdout
-        command = re.sub(r"^((?:\w+=\S+ )*)python3? ", lambda match: f"{match[1]}{sys.executable} ", command)
-        done = subprocess.run(["sh", "-ec", command], cwd=self.folder, capture_output=True, text=True, timeout=SECONDS)
+            done = run_warm(words[1:], self.folder, SECONDS)
+        else:
+            command = re.sub(r"^((?:\w+=\S+ )*)python3? ", lambda match: f"{match[1]}{sys.executable} ", command)
+            shell = ["sh", "-ec", command]
+            done = subprocess.run(shell, cwd=self.folder, capture_output=True, text=True, timeout=SECONDS)
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 
