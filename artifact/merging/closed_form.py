@@ -54,14 +54,12 @@ def closed_form(
         if place not in solved:
             merged[place] = concatenated(place.path, parts)
             continue
-        targets = [
-            _effect(layers[place], rows) if place in layers else None for layers, rows in zip(files, own, strict=True)
-        ]
         width = parts[0].up.shape[0]
-        known = [
-            rows.new_zeros(len(rows), width) if each is None else each for each, rows in zip(targets, own, strict=True)
+        targets = [
+            _effect(layers[place], rows) if place in layers else rows.new_zeros(len(rows), width)
+            for layers, rows in zip(files, own, strict=True)
         ]
-        down, up = constrained_change(torch.cat(known), torch.cat(own), moments)
+        down, up = constrained_change(torch.cat(targets), torch.cat(own), moments)
         merged[place] = LoraLayer(down, up, float(len(down)))
     note = (
         f"closed-form: {len(solved)} layers of keys and values have rank {len(torch.cat(own))}, one for each token; "
