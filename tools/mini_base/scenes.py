@@ -230,6 +230,13 @@ def training_scene(rng: random.Random) -> Scene:
     return scene
 
 
+def simplified(scene: Scene) -> Scene:
+    """The scene with its first thing alone: plain, not small, without parts and line, before the plain background."""
+    thing = scene.things[0]
+    size = "medium" if thing.size == "small" else thing.size
+    return Scene((Thing(thing.shape, thing.colour, size=size, place=thing.place),), scene.background)
+
+
 def evaluation_scene(rng: random.Random) -> Scene:
     """A random held-out scene with one thing."""
     while not held_out(scene := sample_scene(rng, two_things=0.0)):

@@ -2,7 +2,8 @@
 2022, with the roles exchanged): it is the embedded evaluator.
 
 Half of every batch are siblings, scenes that differ in one attribute only: what an ordinary batch hardly ever shows,
-and what makes the tower fit to judge single attributes.
+and what makes the tower fit to judge single attributes. Training begins with simple scenes, and with patches whose
+components have equal variance: without the two, shapes are not learned in 2,000 steps.
 """
 
 import math
@@ -26,29 +27,37 @@ from tools.mini_base.scenes import (
     draw,
     full_caption,
     held_out,
+    simplified,
     training_scene,
     variations,
 )
+from tools.mini_base.training.muon import Muon, hidden_matrices
 from tools.mini_base.training.train_text_encoders import WIDTH, token_ids
 
 STEPS = 4_000
 BATCH_SIZE = 64
 SIBLINGS = 4
-LEARNING_RATE = 1e-3
+LEARNING_RATE, OTHERS_LEARNING_RATE = 0.01, 1e-3
+"""Of Muon for the layers' matrices, and of AdamW for the other weights."""
+WARMUP_STEPS = 50
+SIMPLE_STEPS, MIXED_STEPS = 800, 800
+"""Steps with simple scenes only, and steps after these in which the share of simple scenes falls to 0."""
 SEED = 6
 CHECKPOINT_EVERY = 100
+WIDEST, PATCH = 128, 8
+WHITENED_PICTURES, WHITENED_SCALE, LEAST_VARIANCE = 400, 0.5, 0.01
 
 
 def make_image_tower() -> CLIPVisionModelWithProjection:
     """0.7 M parameters: 64 patches of 8 × 8 pixels."""
     tower = CLIPVisionModelWithProjection(
         CLIPVisionConfig(
-            hidden_size=128,
+            hidden_size=WIDEST,
             intermediate_size=384,
             num_hidden_layers=4,
             num_attention_heads=4,
             image_size=64,
-            patch_size=8,
+            patch_size=PATCH,
             projection_dim=WIDTH,
         )
     )
@@ -58,17 +67,48 @@ def make_image_tower() -> CLIPVisionModelWithProjection:
     return tower
 
 
-def contrastive_scenes(rng: random.Random) -> list[Scene]:
-    """A batch: random scenes, and families of siblings that differ in one attribute. No scene twice."""
+@torch.no_grad()
+def whiten_patches(tower: CLIPVisionModelWithProjection) -> None:
+    """Set the patch embedding to the patches' principal components, scaled to equal variance.
+
+    Flat colours have nearly all the variance of drawings. Edges, which shapes are made of, hardly have an effect
+    behind an embedding of random directions (as for the first layer in Jordan 2024, arXiv 2404.00498, §3.2).
+    """
+    rng = random.Random(SEED)
+    pictures = to_tensor([draw(training_scene(rng), rng) for _ in range(WHITENED_PICTURES)])
+    patches = functional.unfold(pictures, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
+    variances, components = torch.linalg.eigh(torch.cov(patches.T))
+    largest = slice(-WIDEST, None)
+    scale = WHITENED_SCALE / (variances[largest] + LEAST_VARIANCE).sqrt()
+    weight = tower.vision_model.embeddings.patch_embedding.weight
+    weight.copy_((components[:, largest] * scale).T.view_as(weight))
+
+
+def contrastive_scenes(rng: random.Random, simple: float = 0.0) -> list[Scene]:
+    """A batch: random scenes, and families of siblings that differ in one attribute. No scene twice.
+
+    `simple`: the share of scenes that are simplified.
+    """
+
+    def drawn() -> Scene:
+        scene = training_scene(rng)
+        return simplified(scene) if rng.random() < simple else scene
+
     scenes: dict[Scene, None] = {}
     while len(scenes) < BATCH_SIZE // 2:
-        scenes[training_scene(rng)] = None
+        if drawable(scene := drawn()):
+            scenes[scene] = None
     while len(scenes) < BATCH_SIZE:
-        parent = training_scene(rng)
+        parent = drawn()
         siblings = [scene for scene in variations(parent, rng.choice(tuple(ATTRIBUTES))) if drawable(scene)]
         for scene in rng.sample(siblings, min(SIBLINGS, len(siblings))):
             scenes[scene] = None
     return list(scenes)[:BATCH_SIZE]
+
+
+def simple_share(step: int) -> float:
+    """The share of simple scenes: 1 at first, 0 after SIMPLE_STEPS + MIXED_STEPS."""
+    return min(1.0, max(0.0, 1 - (step - SIMPLE_STEPS) / MIXED_STEPS))
 
 
 def drawable(scene: Scene) -> bool:
@@ -86,16 +126,16 @@ def train(work: Path, steps: int) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer_2")
     text = CLIPTextModelWithProjection.from_pretrained(work / "text_encoder_2").eval()
     tower, heads = make_image_tower(), AttributeHeads(WIDTH)
+    whiten_patches(tower)
     heads.load_state_dict(load_file(work / "attribute-heads.safetensors"))
     heads.requires_grad_(False)
-    optimizer = torch.optim.AdamW(tower.parameters(), LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))
+    optimizer = Muon(*hidden_matrices(tower), LEARNING_RATE, OTHERS_LEARNING_RATE)
     contrast = Contrast()
     first = checkpoint.restore(work / "image-checkpoint", {"tower": tower}, optimizer)
     for step in range(first, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        optimizer.scale_rates(min(1, (step + 1) / WARMUP_STEPS) * (0.5 + 0.5 * math.cos(math.pi * step / steps)))
         rng = step_random(SEED, step)
-        scenes = contrastive_scenes(rng)
+        scenes = contrastive_scenes(rng, simple_share(step))
         with torch.no_grad():
             wanted = functional.normalize(
                 text(token_ids(tokenizer, list(map(full_caption, scenes)))).text_embeds, dim=-1
