@@ -37,7 +37,7 @@ from tools.mini_base.training.train_text_encoders import WIDTH, token_ids
 STEPS = 4_000
 BATCH_SIZE = 64
 SIBLINGS = 4
-LEARNING_RATE, OTHERS_LEARNING_RATE = 0.01, 1e-3
+LEARNING_RATE, OTHERS_LEARNING_RATE = 0.005, 1e-3
 """Of Muon for the layers' matrices, and of AdamW for the other weights."""
 WARMUP_STEPS = 50
 SIMPLE_STEPS, MIXED_STEPS = 800, 800
