@@ -5,9 +5,10 @@ from typing import Any
 
 from families.family import ModelFamily
 from settings.record import ConfigError
-from settings.sections.adapter import CONTROLNET_RATE
-from settings.sections.optimization import PRODIGY, OptimizationSection
+from settings.sections.adapter import CONTROLNET_RATE, TEXT_ENCODER_RATE
+from settings.sections.optimization import TOKEN_RATE, OptimizationSection, default_rate
 from settings.training import TrainingConfig
+from trainer.rates import denoiser_factor, text_encoder_factor
 
 OF_TOKENS = (
     *("token_init", "token_init_words", "token_init_pattern", "token_retraction", "token_norm_weight"),
@@ -32,16 +33,28 @@ def open_settings(
     count = _num_tokens(given, has_trigger, family)
     return {
         "num_tokens": count,
-        "learning_rate": _learning_rate(given, optimization, family),
-        "token_learning_rate": optimization.resolved_token_learning_rate if count else 0.0,
+        **_rates(given, optimization, count, family),
         **{name: getattr(family.defaults, name) for name in BY_FAMILY if name not in given},
     }
 
 
-def _learning_rate(given: Mapping[str, Any], optimization: OptimizationSection, family: ModelFamily) -> float:
-    if optimization.learning_rate is None and optimization.optimizer not in PRODIGY:
-        return CONTROLNET_RATE if _is_controlnet(given) else family.defaults.learning_rate
-    return optimization.resolved_learning_rate
+def _rates(
+    given: Mapping[str, Any], optimization: OptimizationSection, num_tokens: int, family: ModelFamily
+) -> dict[str, float]:
+    """Learning rates of the adapter, of the tokens, and of text encoders where they are trained."""
+    by_width, by_text_width = denoiser_factor(family), text_encoder_factor(family)
+    usual = CONTROLNET_RATE if _is_controlnet(given) else by_width * family.defaults.learning_rate
+    token_usual = by_text_width * TOKEN_RATE
+    optimizer, token_optimizer = optimization.optimizer, optimization.token_optimizer
+    rates = {
+        "learning_rate": default_rate(optimization.learning_rate, optimizer, usual),
+        "token_learning_rate": default_rate(optimization.token_learning_rate, token_optimizer, token_usual),
+    }
+    if num_tokens == 0:
+        rates["token_learning_rate"] = 0.0
+    if given.get("train_text_encoder") and given.get("text_encoder_learning_rate") is None:
+        rates["text_encoder_learning_rate"] = default_rate(None, optimizer, by_text_width * TEXT_ENCODER_RATE)
+    return rates
 
 
 def _is_controlnet(given: Mapping[str, Any]) -> bool:

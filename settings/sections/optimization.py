@@ -16,6 +16,8 @@ SchedulerName = Literal["constant", "linear", "cosine", "cosine_with_restarts", 
 
 PRODIGY: tuple[OptimizerName, ...] = ("prodigy", "prodigy_schedule_free")
 SCHEDULE_FREE: tuple[OptimizerName, ...] = ("adamw_schedule_free", "prodigy_schedule_free")
+ADAPTER_RATE, TOKEN_RATE = 1e-4, 1e-3
+"""The field's rates with AdamW, for bases of SDXL's width (trainer/rates.py)."""
 LION_RATE = 0.2
 """Lion's default rate relative to AdamW's: every step has the size of the rate (Chen et al. 2023, §5: 3 to 10 times
 less)."""
@@ -36,13 +38,15 @@ class OptimizationSection(Settings):
         None,
         gt=0,
         le=10,
-        description="Peak learning rate of the LoRA; by default 1e-4, with Lion 2e-5, and 1 with Prodigy",
+        description="Peak learning rate of the LoRA; by default 1e-4, more for bases narrower than SDXL, a fifth of it "
+        "with Lion, and 1 with Prodigy",
     )
     token_learning_rate: Open[float | None] = Field(
         None,
         ge=0,
         le=10,
-        description="Peak learning rate of the tokens; by default 1e-3, Lion 2e-4, and 1 with Prodigy; 0: not trained",
+        description="Peak learning rate of the tokens; by default 1e-3, more for text encoders narrower than CLIP-L, a "
+        "fifth of it with Lion, and 1 with Prodigy; 0: not trained",
     )
     scale_lr: Open[bool] = Field(
         False,
@@ -89,12 +93,12 @@ class OptimizationSection(Settings):
     @property
     def resolved_learning_rate(self) -> float:
         """The learning rate of the adapter, resolved."""
-        return default_rate(self.learning_rate, self.optimizer, 1e-4)
+        return default_rate(self.learning_rate, self.optimizer, ADAPTER_RATE)
 
     @property
     def resolved_token_learning_rate(self) -> float:
         """The learning rate of the tokens, resolved; 0: they are not trained."""
-        return default_rate(self.token_learning_rate, self.token_optimizer, 1e-3)
+        return default_rate(self.token_learning_rate, self.token_optimizer, TOKEN_RATE)
 
     def scheduler_of(self, optimizer: OptimizerName) -> SchedulerName:
         """Return the schedule of an optimizer."""

@@ -36,7 +36,7 @@ def denoiser_targets(family: ModelFamily, config: AdapterSection) -> list[str]:
     if missing:
         remedy = "+".join(kind for kind in kinds if kind not in missing)
         raise ConfigError(f"lora_targets: a base of the family {family.name} has no {missing[0]}; choose {remedy}")
-    return _ending_with(layers, [name for kind in kinds for name in family.adapter_modules[kind]])
+    return ending_with(layers, [name for kind in kinds for name in family.adapter_modules[kind]])
 
 
 def _linear_of_blocks(denoiser: nn.Module) -> list[str]:
@@ -47,7 +47,7 @@ def _linear_of_blocks(denoiser: nn.Module) -> list[str]:
 
 def text_encoder_targets(encoder: nn.Module) -> list[str]:
     """Return the paths of the attention layers of a CLIP text encoder."""
-    return _ending_with(layer_paths(encoder), TEXT_ENCODER_LAYERS)
+    return ending_with(layer_paths(encoder), TEXT_ENCODER_LAYERS)
 
 
 def layer_paths(model: nn.Module) -> list[str]:
@@ -60,11 +60,11 @@ def _b_lora(family: ModelFamily, config: AdapterSection, layers: Sequence[str]) 
         raise ConfigError(f"lora_targets: B-LoRA's blocks are SDXL's; {family.name} has none. Choose attention")
     wanted = config.lora_targets.removeprefix("b-lora").removeprefix("-")
     blocks = [block for name, block in family.b_lora_blocks.items() if wanted in ("", name)]
-    attention = _ending_with(layers, family.adapter_modules["attention"])
+    attention = ending_with(layers, family.adapter_modules["attention"])
     return _required(family, config, [path for path in attention if path.startswith(tuple(f"{b}." for b in blocks))])
 
 
-def _ending_with(paths: Sequence[str], endings: Sequence[str]) -> list[str]:
+def ending_with(paths: Sequence[str], endings: Sequence[str]) -> list[str]:
     """Return the paths that end with one of `endings`, from a dot on. `*` in an ending stands for any characters."""
     return [path for path in paths if any(fnmatchcase(f".{path}", f"*.{ending}") for ending in endings)]
 
