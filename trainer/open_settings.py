@@ -6,7 +6,7 @@ from typing import Any
 from families.family import ModelFamily
 from settings.record import ConfigError
 from settings.sections.adapter import CONTROLNET_RATE, TEXT_ENCODER_RATE
-from settings.sections.optimization import TOKEN_RATE, OptimizationSection, default_rate
+from settings.sections.optimization import ADAPTER_RATE, TOKEN_RATE, OptimizationSection, default_rate
 from settings.training import TrainingConfig
 from trainer.rates import denoiser_factor, text_encoder_factor
 
@@ -42,8 +42,10 @@ def _rates(
     given: Mapping[str, Any], optimization: OptimizationSection, num_tokens: int, family: ModelFamily
 ) -> dict[str, float]:
     """Learning rates of the adapter, of the tokens, and of text encoders where they are trained."""
-    by_width, by_text_width = denoiser_factor(family), text_encoder_factor(family)
-    usual = CONTROLNET_RATE if _is_controlnet(given) else by_width * family.defaults.learning_rate
+    usual = family.defaults.learning_rate or denoiser_factor(family) * ADAPTER_RATE
+    if _is_controlnet(given):
+        usual = CONTROLNET_RATE
+    by_text_width = text_encoder_factor(family)
     token_usual = by_text_width * TOKEN_RATE
     optimizer, token_optimizer = optimization.optimizer, optimization.token_optimizer
     rates = {
