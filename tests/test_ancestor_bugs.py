@@ -87,6 +87,7 @@ def test_the_schedule_drives_the_optimizer_that_steps(base: ModelFamily, tmp_pat
         assert step.learning_rates["tokens"] == 0 < step.learning_rates["lora"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [3, 5, 7])
 def test_exactly_the_asked_number_of_steps(steps: int, base: ModelFamily, tmp_path: Path) -> None:
     """Rounded up to whole epochs (here of two batches); or counted in micro-batches; or one more than asked."""
@@ -124,6 +125,7 @@ def test_the_file_holds_the_last_step_of_a_short_run(tmp_path: Path) -> None:
     assert ups and all(up.any() for up in ups)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 7])
 def test_very_short_runs_do_not_divide_by_zero(steps: int, tmp_path: Path) -> None:
     """global_step % (max_steps // 20): less than 20 steps were an error."""

@@ -6,36 +6,83 @@ It shares nothing with the test, so this is `python …` as users see it but for
 
 import os
 import runpy
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "job.run", "sampler.generation")
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload([*LIBRARIES])
+SECONDS = 240.0
 
 
-def run_warm(words: Sequence[str], folder: Path, seconds: float = 240) -> subprocess.CompletedProcess[str]:
-    """`words`: what follows `python` in a command. Raises TimeoutError after `seconds`."""
-    with TemporaryDirectory() as own:
-        files = [Path(own) / name for name in ("stdout", "stderr")]
-        process = CONTEXT.Process(target=_run, args=(list(words), str(folder), *map(str, files)))
-        process.start()
-        process.join(seconds)
-        if process.exitcode is None:
-            process.kill()
-            raise TimeoutError(f"{' '.join(words)} took longer than {seconds} seconds")
-        out, err = (file.read_text(encoding="utf-8") for file in files)
-        return subprocess.CompletedProcess(list(words), process.exitcode, out, err)
+class WarmProcess:
+    """`words`: what follows `python` in a command. `environment`: what is changed in it."""
+
+    def __init__(self, words: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.words = list(words)
+        self._own = TemporaryDirectory()
+        self._files = [Path(self._own.name) / name for name in ("stdout", "stderr")]
+        arguments = (self.words, str(folder), dict(environment or {}), *map(str, self._files))
+        self._process: ForkServerProcess = CONTEXT.Process(target=_run, args=arguments)
+        self._process.start()
+
+    def wait_for(self, text: str, seconds: float = SECONDS) -> None:
+        """Until stdout has `text`. Fails with stderr when the process ends before."""
+        end = time.monotonic() + seconds
+        while text not in self._read()[0]:
+            assert self._process.exitcode is None, self._read()[1]
+            assert time.monotonic() < end, f"{text!r} is not said within {seconds} seconds"
+            time.sleep(0.02)
+
+    def send(self, signal: int) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal)
+
+    def result(self, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
+        """Its end. Raises TimeoutError after `seconds`."""
+        self._process.join(seconds)
+        if self._process.exitcode is None:
+            self._process.kill()
+            raise TimeoutError(f"{' '.join(self.words)} took longer than {seconds} seconds")
+        out, err = self._read()
+        self._own.cleanup()
+        return subprocess.CompletedProcess(self.words, self._process.exitcode, out, err)
+
+    def _read(self) -> list[str]:
+        return [file.read_text(encoding="utf-8") if file.exists() else "" for file in self._files]
 
 
-def _run(words: list[str], folder: str, out: str, err: str) -> None:
+def run_warm(
+    words: Sequence[str], folder: Path, seconds: float = SECONDS, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """As subprocess.run. Raises TimeoutError after `seconds`."""
+    return WarmProcess(words, folder, environment).result(seconds)
+
+
+def run_group(words: Sequence[str], folder: Path, count: int = 2) -> list[subprocess.CompletedProcess[str]]:
+    """The same command in `count` processes of one group, which find each other as those of torchrun do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count),
+             "LOCAL_WORLD_SIZE": str(count)}  # fmt: skip
+    ranks = ({**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count))
+    processes = [WarmProcess(words, folder, environment) for environment in ranks]
+    return [process.result() for process in processes]
+
+
+def _run(words: list[str], folder: str, environment: Mapping[str, str], out: str, err: str) -> None:
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(folder)
+    os.environ.update(environment)
     module = words[0] == "-m"
     sys.argv = words[1:] if module else words
     if module:

@@ -129,6 +129,7 @@ def sd15(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelFamily, M
     return folder, family, files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["loha", *(pytest.param(kind, marks=SLOW) for kind in ("lokr", "dora", "full"))])
 def test_any_kind_becomes_a_plain_lora_that_diffusers_opens(
     kind: str, sd15: tuple[Path, ModelFamily, Mapping[str, Path]], tmp_path: Path
@@ -188,6 +189,7 @@ def test_onto_a_folder_and_onto_a_file(kind: str, tmp_path: Path) -> None:
     assert all(torch.equal(before[key], after[key]) for key in before if key.startswith("first_stage_model."))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["flux1", pytest.param("flux2", marks=SLOW)])
 def test_onto_a_transformer_alone(kind: str, tmp_path: Path) -> None:
     """Rows of its joined tensors change where the layers' parts are."""

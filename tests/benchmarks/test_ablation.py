@@ -20,6 +20,7 @@ def test_every_option_is_a_valid_training_that_differs_from_the_reference() -> N
         assert build_config(variant.settings) != usual, variant.name
 
 
+@pytest.mark.slow
 def test_an_option_is_trained_drawn_with_and_timed() -> None:
     class Judge:
         def __init__(self) -> None:

@@ -70,6 +70,7 @@ def test_the_page_of_the_comparison_has_both_tables(tmp_path: Path) -> None:
     assert "| ours | 0.5 |" in text and "| ours | 12 |" in text and "rank 4, 120 steps" in text
 
 
+@pytest.mark.slow
 def test_growth_is_measured_at_two_places_of_a_run(tmp_path: Path) -> None:
     rows = list(measure_growth(4, after=[1, 3], steps=1, scratch=tmp_path))
     assert [(row["images"], row["after step"]) for row in rows] == [(4, 1), (4, 3)]

@@ -42,12 +42,14 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(FULL_SIZE, name, base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_a_step_is_counted_without_the_other_parts(name: str) -> None:
     found = predict(name, 64, 4, Choice(1, True))
     assert 0 < found.step.weights < found.step.peak == found.peak
 
 
+@pytest.mark.slow
 def test_a_row_says_how_a_base_is_trained_on_each_card(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = predict("flux1", 1024, 4, Choice(1, False)).peak
     checkpointed = predict("flux1", 1024, 4, Choice(1, True)).peak

@@ -1,6 +1,5 @@
 """A folder in which the documentation's commands are run with small models and few steps."""
 
-import os
 import re
 import shlex
 import shutil
@@ -130,9 +129,7 @@ def unknown_options(command: str) -> list[str]:
 
 @cache
 def _help(words: tuple[str, ...]) -> str:
-    done = subprocess.run([sys.executable, *words], cwd=PROJECT, capture_output=True, text=True, timeout=SECONDS,
-                          check=False, env={**os.environ, "COLUMNS": "500"})  # fmt: skip
-    return done.stdout
+    return run_warm(words, PROJECT, SECONDS, {"COLUMNS": "500"}).stdout
 
 
 def _with_tiny_values(words: list[str]) -> list[str]:

@@ -70,6 +70,7 @@ def protocol(base: ModelFamily, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_command_writes_table_scores_and_page(protocol: Path, tmp_path: Path, browser: Browser) -> None:
     out = tmp_path / "out"
     assert main([str(protocol), "--output", str(out)]) == 0

@@ -65,6 +65,7 @@ NO_TEXT_ENCODER = "found with the prefix='text_encoder"
 SLOW_ONES = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("sd2-v", "sdxl")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sd15", "sd3", "flux1", "flux2", "qwen_image", "z-image", *SLOW_ONES])
 def test_diffusers_opens_each_familys_file_as_it_is(kind: str, tmp_path: Path) -> None:
     family = load_tiny(kind, tmp_path / "base")

@@ -24,6 +24,7 @@ def trained(config: TrainingConfig, source: Path, folder: Path) -> list[Progress
     return list(run(config, [source], OutputFolder.create(folder)))
 
 
+@pytest.mark.slow
 def test_the_base_draws_the_class_as_a_preservation_set(tmp_path: Path) -> None:
     events = trained(build_config(SHORT), EXAMPLE, tmp_path / "out")
     drawn = sorted((tmp_path / "out" / "class_images").glob("*.png"))

@@ -1,9 +1,6 @@
 """A run that is killed and resumed is the run that was never killed, bit for bit; anything else is refused."""
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +20,7 @@ from preprocess.prepare import prepare
 from settings.record import ConfigError
 from settings.training import TrainingConfig
 from tests.conftest import EXAMPLE, PROJECT
+from tests.warm_process import WarmProcess
 from trainer.building import build_training
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
 from trainer.checkpoints.state_file import read_state, write_state
@@ -197,6 +195,7 @@ def test_what_cannot_be_resumed_says_why(which: str, output: str | None, message
         resume(which, None if output is None else tmp_path / output, TrainingConfig())
 
 
+@pytest.mark.slow
 def test_a_closed_run_goes_on_in_its_own_folder(base: ModelFamily, tmp_path: Path) -> None:
     config = TrainingConfig(
         base_model="mini-sdxl", class_word="figure", max_train_steps=4, train_batch_size=2, rank=2,
@@ -228,24 +227,20 @@ def test_sigkill_and_resume_from_the_command_line(tmp_path: Path) -> None:
                 "--optimizer", "prodigy", "--ema_decay", "0.9", "--save_precision", "fp32",
                 "--evaluate", "false"]  # fmt: skip
 
-    def start(*arguments: object) -> subprocess.Popen[str]:
-        command = [sys.executable, str(PROJECT / "train.py"), *map(str, arguments), "--progress_json"]
-        return subprocess.Popen(command, cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    def start(*arguments: object) -> WarmProcess:
+        return WarmProcess([str(PROJECT / "train.py"), *map(str, arguments), "--progress_json"], PROJECT)
 
-    def kill_at(process: subprocess.Popen[str], step: int) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if f'"step": {step},' in line:
-                os.kill(process.pid, signal.SIGKILL)
-                break
-        assert process.wait() == -signal.SIGKILL
+    def kill_at(process: WarmProcess, step: int) -> None:
+        process.wait_for(f'"step": {step},')
+        process.send(signal.SIGKILL)
+        assert process.result().returncode == -signal.SIGKILL
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    uninterrupted = start(EXAMPLE, "--output", whole, *settings)
-    assert uninterrupted.communicate()[0] and uninterrupted.returncode == 0
+    uninterrupted = start(EXAMPLE, "--output", whole, *settings).result()
+    assert uninterrupted.returncode == 0, uninterrupted.stderr
     kill_at(start(EXAMPLE, "--output", cut, *settings), 3)
     kill_at(start("--resume", "latest", "--output", cut), 6)
-    last = start("--resume", cut)
-    assert last.communicate()[0] and last.returncode == 0
+    last = start("--resume", cut).result()
+    assert last.returncode == 0, last.stderr
     first, second = load_file(whole / "weights.safetensors"), load_file(cut / "weights.safetensors")
     assert first and all(torch.equal(first[name], second[name]) for name in first)

@@ -26,6 +26,7 @@ SETTINGS: dict[str, Any] = {
 PROMPTS = ("a photo of TOK", "TOK on a red background", "a blue star")
 
 
+@pytest.mark.slow
 def test_each_prompt_has_its_pictures_everywhere(tmp_path: Path) -> None:
     output = OutputFolder.create(tmp_path / "out")
     config = build_config(SETTINGS | {"validation_prompts": list(PROMPTS), "sample_steps": 1})

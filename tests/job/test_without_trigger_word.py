@@ -24,6 +24,7 @@ FIRST_CAPTION = "a photo of TOK"
 """As the example's file says it: letters like any other here."""
 
 
+@pytest.mark.slow
 def test_a_run_knows_no_word_anywhere(tmp_path: Path) -> None:
     output = OutputFolder.create(tmp_path / "out")
     evaluated = {"evaluate": "true", "evaluation_samples": 1, "evaluation_scales": [1.0], "caption_dropout": 0.0}
@@ -40,6 +41,7 @@ def test_a_run_knows_no_word_anywhere(tmp_path: Path) -> None:
     assert len(prompts) >= 2 and prompts == list(dict.fromkeys(captions))[:4]
 
 
+@pytest.mark.slow
 def test_a_concept_with_a_word_beside_it_has_the_tokens(tmp_path: Path) -> None:
     concepts = [{"trigger_word": "", "folder": "elsewhere"}, {"trigger_word": "TOK", "class_word": "robot"}]
     (tmp_path / "data" / "elsewhere").mkdir(parents=True)

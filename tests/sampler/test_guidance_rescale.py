@@ -44,6 +44,7 @@ def pixels(prediction: Prediction) -> Any:
     return np.asarray(Image.open(prediction.paths[0]), dtype=int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd15", "sd2-zero-snr", "sdxl"])
 def test_it_is_that_of_diffusers(name: str, models: Path, tmp_path: Path) -> None:
     rescaled = draw(models, tmp_path / "a", name, guidance_scale=8.0, guidance_rescale=0.7)

@@ -84,6 +84,7 @@ def by_hand(
     return np.asarray(refiner(**given, image=latents, denoising_start=start).images[0], dtype=int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start", "negative"), [(0.8, NEGATIVE), (0.4, NEGATIVE), (0.8, "")])
 def test_it_is_what_diffusers_draws_by_hand(start: float, negative: str, ask: Ask, models: Path) -> None:
     (ours,) = pixels(ask(refiner_start=start, negative_prompt=negative))
@@ -93,6 +94,7 @@ def test_it_is_what_diffusers_draws_by_hand(start: float, negative: str, ask: As
     assert np.abs(ours - bare).max() > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["ddim", "dpmpp_2m_karras", "euler_ancestral"])
 def test_any_sampler_hands_over_latents_of_its_own_kind(scheduler: str, ask: Ask, models: Path) -> None:
     """DDIM keeps latents at another scale than Euler, which both folders have."""

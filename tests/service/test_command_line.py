@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from PIL import Image
 from service import predict_command, train_command
 from settings.training import TrainingConfig
 from tests.conftest import EXAMPLE, PROJECT, png
-from tests.warm_process import run_warm
+from tests.warm_process import WarmProcess, run_warm
 
 MakeFiles = Callable[[Mapping[str, bytes]], Path]
 QUICK = ["--base_model", "mini-sdxl", "--max_train_steps", "2", "--train_batch_size", "2", "--rank", "2",
@@ -25,12 +24,6 @@ QUICK = ["--base_model", "mini-sdxl", "--max_train_steps", "2", "--train_batch_s
 
 
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROJECT / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=300, check=False)
-
-
-def run_soon(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """As `run`, without the time of the imports."""
     return run_warm([str(PROJECT / script), *map(str, arguments)], PROJECT)
 
 
@@ -134,7 +127,7 @@ def test_what_is_not_safe_is_refused_before_the_base_is_looked_for(
 
 def test_a_folder_in_use_is_never_written_into(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
-    result = run("train.py", EXAMPLE, "--output", tmp_path, *QUICK)
+    result = call("train.py", EXAMPLE, "--output", tmp_path, *QUICK)
     assert result.returncode == 2 and "exists and is not empty" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
@@ -157,7 +150,7 @@ def test_a_folder_in_use_is_never_written_into(tmp_path: Path) -> None:
 def test_bad_input_ends_with_file_reason_and_remedy(
     files: Mapping[str, bytes], arguments: list[str], message: str, make_zip: MakeFiles, tmp_path: Path
 ) -> None:
-    result = run_soon("train.py", make_zip(files), "--output", tmp_path / "out", *QUICK, *arguments)
+    result = run("train.py", make_zip(files), "--output", tmp_path / "out", *QUICK, *arguments)
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
@@ -186,7 +179,7 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
 
     drawn = ["--num_outputs", "2", "--num_inference_steps", "2", "--width", "96", "--seed", str(2**40)]
     weights = ["--weights", str(out / "weights.safetensors"), "--output", str(tmp_path / "images")]
-    images = run_soon("predict.py", "a photo of TOK", *weights, *drawn)
+    images = run("predict.py", "a photo of TOK", *weights, *drawn)
     assert images.returncode == 0, images.stderr
     paths = images.stdout.splitlines()
     assert [Path(path).name for path in paths] == ["00.png", "01.png"]
@@ -194,7 +187,8 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
 
     (tmp_path / "guide.yaml").write_text(f"lora_rank: 8\nvalidation_epochs: 9\noutput_dir: {tmp_path / '2'}\n")
     imported = ["--import_config", tmp_path / "guide.yaml"]
-    again = run_soon("train.py", EXAMPLE, *imported, "--config", out / "config.yaml", "--rank", "3")
+    again = run("train.py", EXAMPLE, *imported, "--config", out / "config.yaml", "--rank", "3",
+                "--evaluate", "false")  # fmt: skip
     assert again.returncode == 0, again.stderr  # a written config can be used again, and the line wins
     assert yaml.safe_load((tmp_path / "2" / "config.yaml").read_text())["rank"] == 3
     note = "guide.yaml: validation_epochs: is left out"
@@ -214,7 +208,7 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
 )
 @pytest.mark.slow
 def test_wrong_requests_are_explained(arguments: list[str], message: str, tmp_path: Path) -> None:
-    result = run_soon("predict.py", "a red star", "--output", tmp_path / "images", *arguments)
+    result = run("predict.py", "a red star", "--output", tmp_path / "images", *arguments)
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
@@ -241,19 +235,16 @@ def test_wrong_options_of_the_predictor_end_before_anything_starts(
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopping_saves_what_was_trained(number: signal.Signals, tmp_path: Path) -> None:
-    command = [sys.executable, str(PROJECT / "train.py"), str(EXAMPLE), *QUICK, "--max_train_steps", "100000",
+    command = [str(PROJECT / "train.py"), str(EXAMPLE), *QUICK, "--max_train_steps", "100000",
                "--output", str(tmp_path / "out")]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=PROJECT)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("step "):
-            break
+    process = WarmProcess(command, PROJECT)
+    process.wait_for("\nstep ")
     begun = time.monotonic()
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    process.send(number)
+    ended = process.result(60)
     assert time.monotonic() - begun < 10
-    assert process.returncode == 130
-    assert f"what was trained so far is in {tmp_path / 'out' / 'weights.safetensors'}" in errors
+    assert ended.returncode == 130
+    assert f"what was trained so far is in {tmp_path / 'out' / 'weights.safetensors'}" in ended.stderr
     from artifact.artifact import Artifact
 
     description = Artifact.read(tmp_path / "out" / "weights.safetensors").description

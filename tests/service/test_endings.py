@@ -59,6 +59,7 @@ def test_what_no_one_expects_keeps_its_trace(error: Exception) -> None:
     assert ending_of(error, None) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "error", "status", "said", "kept"),
     [
@@ -95,6 +96,7 @@ def test_at_any_moment_it_says_what_is_kept(
     assert ("--resume latest" in lines[-1]) == resumes and resumes == ("after" not in place)
 
 
+@pytest.mark.slow
 def test_stopped_while_sampling_it_goes_on_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

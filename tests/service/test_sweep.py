@@ -115,6 +115,7 @@ def test_a_sweep_goes_on_and_sets_the_unfinished_aside(tmp_path: Path, monkeypat
     assert run_trial(trials[1], ["data"]) and ranked(trials)[0].number == 2
 
 
+@pytest.mark.slow
 def test_the_page_ranks_and_links(tmp_path: Path, browser: Browser) -> None:
     trials = lay_out(tmp_path / "s", {}, [{"rank": 2, "optimizer": "<b>"}, {"rank": 64, "optimizer": "adamw"},
                                           {"rank": 8, "optimizer": "adamw"}])  # fmt: skip

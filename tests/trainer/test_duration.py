@@ -98,6 +98,7 @@ def test_minutes_shorten_the_run(spent: float, limit: float, expected: int) -> N
     assert step == pytest.approx(expected, abs=1)
 
 
+@pytest.mark.slow
 def test_schedules_end_where_time_ends(
     base: ModelFamily, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:  # fmt: skip

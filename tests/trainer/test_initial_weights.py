@@ -72,6 +72,7 @@ EXACT = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), EXACT, ids=lambda changes: ",".join(map(str, changes.values())))
 def test_what_it_can_hold_it_holds_exactly(
     first: dict[str, Any],
@@ -88,6 +89,7 @@ def test_what_it_can_hold_it_holds_exactly(
     assert all(norm > 0 for norm in norms.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second", "most"),
     [
@@ -139,6 +141,7 @@ def test_what_does_not_fit_is_refused_with_a_remedy(
         started(base, prepared, path, **second)
 
 
+@pytest.mark.slow
 def test_a_whole_run_from_the_result_of_another_one(tmp_path: Path) -> None:
     settings = {
         "base_model": "mini-sdxl", "class_word": "robot", "captioner": "none", "max_train_steps": 2, "rank": 2,

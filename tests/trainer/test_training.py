@@ -148,6 +148,7 @@ def test_images_that_fill_up_a_batch_count_less_and_the_loss_is_a_mean_all_the_s
     assert all(torch.allclose(one, 4 * other, rtol=1e-4, atol=1e-9) for one, other in zip(whole, less, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", ["zeroed", "scaled", "base"])
 def test_verification_catches_a_file_that_is_not_the_model(spoil: str, base: ModelFamily, tmp_path: Path) -> None:
     probe = Probe.make(base, "a photo of TOK")
@@ -186,6 +187,7 @@ def test_prior_matching_is_nothing_at_first_and_leaves_the_adapter_trainable(bas
         assert all(step.gradient_norms["lora"] > 0 for step in steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["attention", "attention+feed-forward", "attention+feed-forward+convolutions"])
 def test_every_choice_of_layers_is_trained_saved_and_read_back(targets: LoraTargets, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"lora_targets": targets, "max_train_steps": 2})

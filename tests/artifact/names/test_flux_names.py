@@ -70,8 +70,16 @@ def effect(family: ModelFamily, path: Path) -> Tensor:
         placed.remove()
 
 
-@pytest.mark.parametrize("parts", [EVERY, BLOCKS, ATTENTION, FEED_FORWARD], ids=["all", "blocks", "attention", "mlp"])
-@pytest.mark.parametrize("tool", ["kohya", "ai-toolkit"])
+@pytest.mark.parametrize(
+    ("tool", "parts"),
+    [
+        pytest.param("kohya", BLOCKS, id="kohya-blocks"),
+        pytest.param("ai-toolkit", BLOCKS, id="ai-toolkit-blocks"),
+        pytest.param("kohya", EVERY, id="kohya-all", marks=pytest.mark.slow),
+        pytest.param("kohya", ATTENTION, id="kohya-attention", marks=pytest.mark.slow),
+        pytest.param("ai-toolkit", FEED_FORWARD, id="ai-toolkit-mlp", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("kind", CONVERT)
 def test_the_makers_names_are_read(
     kind: str, tool: str, parts: tuple[str, ...], folders: dict[str, Path], tmp_path: Path

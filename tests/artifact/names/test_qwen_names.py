@@ -66,6 +66,7 @@ def test_every_layer_has_its_place_in_comfyui(targets: LoraTargets, count: int, 
     assert len(layers) == count and {name: table[name] for name in layers} == layers
 
 
+@pytest.mark.slow
 def test_all_linear_layers_have_one_too(whole: ModelFamily) -> None:
     """lora_target_regex may name any layer."""
     every = {file_names(whole)[path] for path in layer_paths(whole.denoiser)}

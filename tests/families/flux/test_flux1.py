@@ -45,6 +45,7 @@ def families(folders: dict[str, Path]) -> dict[str, ModelFamily]:
     return {kind: opened(folder) for kind, folder in folders.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_prompts_and_pictures_are_those_of_the_pipeline(
     kind: str, folders: dict[str, Path], families: dict[str, ModelFamily]

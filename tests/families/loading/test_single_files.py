@@ -29,6 +29,7 @@ def prediction(family: ModelFamily) -> torch.Tensor:
         return family.denoise(noised, torch.tensor([500]), family.encode_prompts(["a red star"]), [size])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sd15", "sd2-v", "sdxl", "sd3"])
 def test_a_single_file_is_the_base_in_its_folder(kind: str, tmp_path: Path) -> None:
     folder = TINY_MODELS[kind](tmp_path / "folder")

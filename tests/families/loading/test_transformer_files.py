@@ -38,6 +38,7 @@ def without_transformer(folder: Path, target: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["model.diffusion_model.", "diffusion_model.", "", "diffusers"])
 def test_a_transformer_alone_is_the_base_in_its_folder(
     prefix: str, folder: Path, family: ModelFamily, tmp_path: Path
@@ -87,6 +88,7 @@ def test_the_names_are_those_that_diffusers_knows() -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["model.diffusion_model.", "", "diffusers"])
 def test_a_transformer_of_flux2_alone(prefix: str, tmp_path: Path) -> None:
     folder = write_flux2(tmp_path / "folder", distilled=True)

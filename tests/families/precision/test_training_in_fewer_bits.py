@@ -34,6 +34,7 @@ def losses(family: ModelFamily, base: Path) -> Curve:
         return curve(training)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "precision"),
     [
@@ -52,6 +53,7 @@ def test_losses_lie_beside_those_on_the_whole_base(kind: str, precision: Precisi
         assert one["mse"] == pytest.approx(other["mse"], rel=FURTHEST[precision])
 
 
+@pytest.mark.slow
 def test_a_resumed_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     family = load_tiny("flux1", tmp_path / "base")
     checkpoints, config = Checkpoints(tmp_path), curve_config(str(tmp_path / "base"), max_train_steps=STEPS)

@@ -14,6 +14,7 @@ from tests.trainer.execution.test_device_reads import META, Copies
 from trainer.data.batches import LatentBatch
 
 
+@pytest.mark.slow
 def test_a_step_reads_nothing_and_copies_without_waiting(tmp_path: Path) -> None:
     """The text's lengths stay on the CPU."""
     base = str(write_qwen_image(tmp_path / "base"))

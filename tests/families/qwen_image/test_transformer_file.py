@@ -37,6 +37,7 @@ def transformer_file(folder: Path, path: Path, prefix: str = "", dtype: torch.dt
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "diffusion_model."])
 def test_a_transformer_alone_is_the_base_in_its_folder(
     prefix: str, folder: Path, family: ModelFamily, tmp_path: Path

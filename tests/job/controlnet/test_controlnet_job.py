@@ -97,6 +97,7 @@ def test_a_job_ends_with_both_forms_and_a_report(done: Job) -> None:
     assert [row["step"] for row in scores] == [0, 2, 4] and scores[0]["score"] == 1 != scores[2]["score"]
 
 
+@pytest.mark.slow
 def test_diffusers_draws_the_same_picture(done: Job, tiny: Path, tmp_path: Path) -> None:
     """Its own pipeline, opened from the base's and the ControlNet's folders, against predict.py."""
     kind = StableDiffusionXLControlNetPipeline if "sdxl" in tiny.name else StableDiffusionControlNetPipeline
@@ -153,6 +154,7 @@ def _training(
     return build_training(config, family, dataset, examples, Accelerator(cpu=True), initial)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", ["canny", "inpainting"])
 def test_a_resumed_run_is_the_run_that_never_stopped(control: str, tiny: Path, pictures: Path, tmp_path: Path) -> None:
     family, config = load_base_model(str(tiny), torch.float32), _settings(tiny, control=control, horizontal_flip=True)
@@ -179,6 +181,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(control: str, tiny: Path, p
     assert all(torch.equal(expected[name], each) for name, each in state(resumed).items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["file", "folder"])
 def test_a_training_starts_from_a_finished_controlnet(form: str, done: Job, pictures: Path, tmp_path: Path) -> None:
     path = done.output.weights if form == "file" else done.output.controlnet

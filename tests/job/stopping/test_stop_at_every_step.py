@@ -71,6 +71,7 @@ def stop_and_resume(config: TrainingConfig, tmp_path: Path, *, last_alone: bool 
         shutil.rmtree(cut.path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [None, True, False])
 def test_the_end_of_a_run_is_kept_to_go_on_from(keep: bool | None, tmp_path: Path) -> None:
     output = OutputFolder.create(tmp_path / "out")
@@ -84,6 +85,7 @@ def test_the_end_of_a_run_is_kept_to_go_on_from(keep: bool | None, tmp_path: Pat
     assert steps == [3, 4] and kept.steps() == [4]
 
 
+@pytest.mark.slow
 def test_a_state_that_is_large_is_kept_only_where_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

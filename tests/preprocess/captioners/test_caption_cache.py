@@ -82,6 +82,7 @@ def test_only_the_unknown_pictures_are_shown_to_the_model(tmp_path: Path) -> Non
     assert onlooker.loaded == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"prompt": "another question"}, {"model_id": "another/model"}])
 def test_another_prompt_or_model_is_asked_anew(change: dict[str, Any], tmp_path: Path) -> None:
     onlooker, cache = Onlooker(), CaptionCache(tmp_path)
@@ -90,6 +91,7 @@ def test_another_prompt_or_model_is_asked_anew(change: dict[str, Any], tmp_path:
     assert onlooker.loaded == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [b"", b'{"caption": "half', b"\xff\xfe", b"[]", b'{"caption": "of something else"}', b'{"caption": 3}'],

@@ -49,6 +49,7 @@ def load(folder: Path, prompt: str | None = None) -> Captioner:
     return load_captioner(choose_captioner(str(folder), prompt=prompt, trust_remote_code=False), CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_every_kind_says_what_each_picture_shows(name: str, tiny_captioner: Callable[[str], Path]) -> None:
     captioner = load(tiny_captioner(name), prompt_of(name))

@@ -204,6 +204,7 @@ def test_a_damaged_shard_ends_it_with_the_same_words(workers: DistributedWorkers
     assert texts[0] == texts[1] and "cut off" in texts[0]
 
 
+@pytest.mark.slow
 def test_captioners_share_the_pictures_in_the_batches_of_one(
     workers: DistributedWorkers, tiny_captioner: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from tests.service.training_requests import training_request
 from tests.tiny_models import write_sdxl
 from tests.trainer.distributed.shared_preparation import contents, prepared, write_shards
 from tests.trainer.distributed.shared_training import shared_curve
+from tests.warm_process import run_group
 from trainer.checkpoints.training_state import capture, restore
 from trainer.distributed.launch import processes_of_a_job
 
@@ -48,8 +49,10 @@ def metrics(output: OutputFolder) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_losses_are_those_of_one_process_with_the_double_batch(tmp_path: Path) -> None:
     base = str(write_sdxl(tmp_path / "base"))
-    result = run(*TORCHRUN, "-m", "tests.trainer.distributed.shared_training", base, str(tmp_path / "curve.json"))
-    assert result.returncode == 0, result.stderr
+    for each in run_group(
+        ["-m", "tests.trainer.distributed.shared_training", base, str(tmp_path / "curve.json")], PROJECT
+    ):
+        assert each.returncode == 0, each.stderr
     together = json.loads((tmp_path / "curve.json").read_text(encoding="utf-8"))
     alone = shared_curve(base, Accelerator(cpu=True))
     assert len(together) == len(alone) == 4
@@ -93,15 +96,9 @@ def test_an_error_of_the_main_process_ends_all(tmp_path: Path, monkeypatch: pyte
 def test_two_processes_prepare_what_one_prepares(tmp_path: Path) -> None:
     source = write_shards(tmp_path / "shards")
     options = {"mask": "face", "crop": "face", "augmented_views": 2, "crop_jitter": 0.2}
-    result = run(
-        *TORCHRUN,
-        "-m",
-        "tests.trainer.distributed.shared_preparation",
-        str(source),
-        str(tmp_path / "two"),
-        json.dumps(options),
-    )
-    assert result.returncode == 0, result.stderr
+    module = "tests.trainer.distributed.shared_preparation"
+    for each in run_group(["-m", module, str(source), str(tmp_path / "two"), json.dumps(options)], PROJECT):
+        assert each.returncode == 0, each.stderr
     alone = prepared([source], tmp_path / "one", SINGLE_PROCESS, **options)
     assert PreparedDataset.read(tmp_path / "two").digest() == alone.digest()
     assert contents(tmp_path / "two") == contents(tmp_path / "one")

@@ -24,7 +24,8 @@ from tests.conftest import EXAMPLE, PROJECT
 from tests.families.golden_curves import curve_config, curve_training
 from tests.tiny_models import write_sd3, write_sdxl
 from tests.trainer.distributed.sharded_training import sharded_curve
-from tests.trainer.distributed.test_several_processes import ACCELERATE, TORCHRUN, metrics
+from tests.trainer.distributed.test_several_processes import ACCELERATE, metrics
+from tests.warm_process import run_group
 from trainer.distributed.launch import fsdp_requested
 from trainer.execution.accumulation import OutOfMemory
 
@@ -62,15 +63,9 @@ def write_job(folder: Path, **settings: object) -> str:
 )
 def test_it_trains_the_same_with_half_of_the_base(changes: dict[str, Any], tmp_path: Path) -> None:
     base = str(write_sd3(tmp_path / "base"))
-    result = run(
-        *TORCHRUN,
-        "-m",
-        "tests.trainer.distributed.sharded_training",
-        base,
-        str(tmp_path / "found.json"),
-        json.dumps(changes),
-    )
-    assert result.returncode == 0, result.stderr
+    module = "tests.trainer.distributed.sharded_training"
+    for each in run_group(["-m", module, base, str(tmp_path / "found.json"), json.dumps(changes)], PROJECT):
+        assert each.returncode == 0, each.stderr
     processes = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     alone = sharded_curve(base, Accelerator(cpu=True), **changes)
     assert len(processes) == 2

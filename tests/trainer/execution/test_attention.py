@@ -73,6 +73,7 @@ def layers(family: ModelFamily) -> list[Any]:
     return [module for module in family.denoiser.modules() if isinstance(module, KINDS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", ["never", "always"])
 def test_the_implementation_is_the_one_asked_for(base: tuple[ModelFamily, str], checkpointing: str) -> None:
     settings = {"gradient_checkpointing": checkpointing}
@@ -180,6 +181,7 @@ def xformers_stand_in(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return calls
 
 
+@pytest.mark.slow
 def test_xformers_takes_the_place_of_torchs_attention(
     base: tuple[ModelFamily, str], xformers_stand_in: Counter[str]
 ) -> None:

@@ -81,6 +81,7 @@ def plain_steps(family: ModelFamily, config: TrainingConfig) -> list[Step]:
         return list(training.trainer.steps())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"prior_matching_weight": 0.5}])
 def test_the_training_is_the_same_and_each_kind_is_recorded_once(
     tiny: tuple[ModelFamily, str], settings: dict[str, Any]

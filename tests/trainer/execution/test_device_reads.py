@@ -47,6 +47,7 @@ class Copies(TorchDispatchMode):
         return func(*args, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_sdxl, write_sd3])
 def test_a_step_reads_nothing_and_copies_without_waiting(write: Any, tmp_path: Path) -> None:
     base = str(write(tmp_path / "base"))

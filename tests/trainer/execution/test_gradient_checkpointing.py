@@ -30,6 +30,7 @@ def curve(family: ModelFamily, base: str, **settings: Any) -> tuple[list[Step], 
 SLOW_ONES = [pytest.param(name, marks=pytest.mark.slow) for name in ("sdxl", "flux1", "flux2", "z-image")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd15", "sd3", *SLOW_ONES])
 @pytest.mark.parametrize("settings", [{}, {"prior_matching_weight": 0.5}])
 def test_the_training_is_the_same_bit_for_bit(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
@@ -77,6 +78,7 @@ def sdxl(tmp_path: Path) -> tuple[ModelFamily, str]:
     return load_base_model(base, torch.float32), base
 
 
+@pytest.mark.slow
 def test_auto_begins_when_one_image_does_not_fit(
     sdxl: tuple[ModelFamily, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

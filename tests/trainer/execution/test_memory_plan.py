@@ -75,6 +75,7 @@ def test_checkpointing_saves_memory_and_images_take_it(tmp_path: Path) -> None:
     assert plain.step.weights == checkpointed.step.weights == sum(p.nbytes for p in family.denoiser.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "storage",
     [

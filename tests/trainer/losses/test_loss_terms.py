@@ -214,6 +214,7 @@ EVERYTHING = {
 LEARNED_ONCE = {"loss_type": "dco", "loss_weighting": "p2", "caption_dropout": 0.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"loss_weighting": "soft_min_snr"}, LEARNED_ONCE, EVERYTHING])
 def test_two_micro_batches_have_the_gradient_of_one_batch(
     settings: Mapping[str, object], base: ModelFamily, tmp_path: Path

@@ -172,6 +172,7 @@ def test_half_of_the_prompts_get_noise_of_their_own_deviation() -> None:
     assert torch.equal(noisy.pooled_prompt_embeds, plain.pooled_prompt_embeds)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{"noise_offset": 0.1}, {"multires_noise_iterations": 4}, {"input_perturbation": 0.1}, {"conditioning_noise": 0.1},

@@ -107,6 +107,7 @@ def test_a_known_word_starts_as_it_is_and_the_base_keeps_its_own(base: ModelFami
         sampler.unload()
 
 
+@pytest.mark.slow
 def test_tokens_start_as_what_the_images_show(base: ModelFamily, tmp_path: Path) -> None:
     """Nearer to the images than any word is; the same for a seed; of a word's length; the other encoder stays."""
     likeness, rows = {}, {}

@@ -73,6 +73,7 @@ def test_few_images_give_crops_that_say_where_they_are() -> None:
         assert view.size.crop == (10 + 4 * top, 20 + 4 * left)
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_same_at_any_time_and_one_at_first(base: ModelFamily, prepared: Prepared) -> None:  # noqa: F811
     for training in trainings(base, CONFIG, prepared):
         scorer = training.scorer
@@ -140,6 +141,7 @@ def test_the_best_step_is_returned_and_not_the_last(
     assert returned.tokens and all(torch.equal(rows, checkpoint.tokens[name]) for name, rows in returned.tokens.items())
 
 
+@pytest.mark.slow
 def test_a_whole_run_says_what_it_validates_on(tmp_path: Path) -> None:
     config = TrainingConfig(
         base_model="mini-sdxl", class_word="figure", max_train_steps=3, train_batch_size=2, rank=2, validation_steps=2,
