@@ -61,7 +61,8 @@ class Trainer:
             default=None,
             ge=32,
             le=4096,
-            description="Side in pixels of a square of the trained area; by default the base's own",
+            description="Side in pixels of a square of the trained area; by default the base's own. Several by config: "
+            "resolution: [512, 768, 1024]",
         ),
         max_train_steps: Optional[int] = Input(
             default=None,

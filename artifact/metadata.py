@@ -89,13 +89,13 @@ def to_header(
         "modelspec.architecture": f"{architecture}/{'lora' if layers else 'textual-inversion'}",
         "modelspec.implementation": implementation(sgm_names="xl" in architecture or not layers),
         "modelspec.title": f"{trigger or 'LoRA'} ({description.base_model})",
-        "modelspec.resolution": "{0}x{0}".format(config.get("resolution", "")),
+        "modelspec.resolution": "{0}x{0}".format(trained_side(config)),
         "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "modelspec.trigger_phrase": trigger,
         **_network(layers),
         "ss_base_model_version": base_model_version,
         "ss_sd_model_name": description.base_model,
-        "ss_resolution": str(config.get("resolution", "")),
+        "ss_resolution": trained_side(config),
         "ss_steps": str(description.steps),
         "ss_learning_rate": str(config.get("learning_rate", "")),
         "ss_seed": str(config.get("seed", "")),
@@ -103,6 +103,12 @@ def to_header(
     if description.prediction_type in MODELSPEC_PREDICTIONS:  # the specification has no value for flow matching
         header["modelspec.prediction_type"] = MODELSPEC_PREDICTIONS[description.prediction_type]
     return header
+
+
+def trained_side(config: Mapping[str, Any]) -> str:
+    """Return the largest of the resolutions in a run's settings; "" where there is none."""
+    sides = config.get("resolution") or ""
+    return str(max(sides) if isinstance(sides, list | tuple) else sides)
 
 
 def implementation(*, sgm_names: bool) -> str:

@@ -124,7 +124,7 @@ def evaluate_checkpoints(
     The base must have no adapters, and has none afterwards.
     """
     sampler = Sampler(family)
-    side = preparation.resolution or family.native_resolution
+    side = preparation.largest_resolution or family.native_resolution
     plan = drawing_plan(validation, preparation, base_model, side, captions_of(dataset))
     steps = thin(list(files), validation.evaluation_checkpoints)
     cells = [(step, scale) for step in steps for scale in sorted(validation.evaluation_scales)]

@@ -27,7 +27,7 @@ def references(dataset: PreparedDataset, concept: str | None = None) -> Referenc
     """
     wanted = [
         example
-        for example in dataset.examples
+        for example in dataset.largest
         if example.concept is not None and (concept is None or example.concept == concept)
     ]
     if not wanted:

@@ -85,7 +85,7 @@ class Job:
     @property
     def side(self) -> int:
         """Side of the samples in pixels."""
-        return self.config.resolution or self.family.native_resolution
+        return self.config.preparation.largest_resolution or self.family.native_resolution
 
     @property
     def samples(self) -> SampleSettings:

@@ -83,6 +83,6 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"warning: {line}", flush=True)
     buckets = len({example.bucket for example in dataset.examples})
     if not arguments.quiet:
-        print(f"{len(dataset.examples)} images in {buckets} sizes, {len(dataset.rejected)} files not used", flush=True)
+        print(f"{len(dataset.largest)} images in {buckets} sizes, {len(dataset.rejected)} files not used", flush=True)
     print(write_gallery(dataset), flush=True)
     return SUCCESS

@@ -59,7 +59,8 @@ class Example:
 
     `concept` is the trigger word that the image teaches, "" for none, None in the preservation set. `weight` scales
     its loss, `repeats` says how often it is seen in an epoch. `crop_source`: face, mask, saliency or centre. Of
-    `caption` and `other_captions` one is drawn each time.
+    `caption` and `other_captions` one is drawn each time. `picture` numbers the images of a dataset with several
+    resolutions, where each has one example for each size; None with one resolution.
     """
 
     source: str
@@ -74,6 +75,7 @@ class Example:
     crop_source: str = "centre"
     warnings: tuple[str, ...] = ()
     other_captions: tuple[str, ...] = ()
+    picture: int | None = None
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -104,6 +106,14 @@ class PreparedDataset:
     warnings: tuple[str, ...]
 
     @property
+    def largest(self) -> tuple[Example, ...]:
+        """One example of each image: at the largest of the resolutions that it is trained at."""
+        chosen = {
+            place if each.picture is None else -1 - each.picture: each for place, each in enumerate(self.examples)
+        }
+        return tuple(chosen.values())
+
+    @property
     def all_warnings(self) -> tuple[str, ...]:
         """The warnings of the images, then the general ones."""
         return (*(warning for example in self.examples for warning in example.warnings), *self.warnings)
@@ -118,7 +128,7 @@ class PreparedDataset:
         """Write dataset.jsonl, rejected.jsonl and summary.json into the folder."""
         _write_lines(self.folder / DATASET_FILE, map(_row, self.examples))
         _write_lines(self.folder / REJECTED_FILE, map(asdict, self.rejected))
-        summary = {"images": len(self.examples), "rejected": len(self.rejected), "warnings": self.warnings}
+        summary = {"images": len(self.largest), "rejected": len(self.rejected), "warnings": self.warnings}
         (self.folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
@@ -181,6 +191,8 @@ def _row(example: Example) -> dict[str, Any]:
             del view["control"]
     if not example.other_captions:
         del row["other_captions"]
+    if example.picture is None:
+        del row["picture"]
     return row
 
 

@@ -20,7 +20,8 @@ from preprocess.captions.labels import (
     template_warning,
 )
 from preprocess.captions.pairing import Caption, CaptionFinder
-from preprocess.crops.buckets import DEFAULT_RESOLUTION, BucketRules, assign_buckets
+from preprocess.crops.buckets import DEFAULT_RESOLUTION, BucketRules, at_resolutions
+from preprocess.crops.crop import Size
 from preprocess.crops.views import Renderer, RenderJob
 from preprocess.dataset import Example, PreparedDataset, Rejected
 from preprocess.errors import DatasetError
@@ -92,9 +93,12 @@ def preparing(
     return dataset
 
 
-def bucket_rules(config: DataConfig, base: BaseRequirements) -> BucketRules:
-    """Return the bucket rules of this configuration on this base."""
-    resolution = config.resolution or DEFAULT_RESOLUTION
+def bucket_rules(config: DataConfig, base: BaseRequirements) -> list[BucketRules]:
+    """Return the bucket rules of this configuration on this base, one for each resolution, the smallest first."""
+    return [_bucket_rules(side, config, base) for side in config.resolutions or (DEFAULT_RESOLUTION,)]
+
+
+def _bucket_rules(resolution: int, config: DataConfig, base: BaseRequirements) -> BucketRules:
     multiples = max(1, round(resolution / BUCKETS_PER_RESOLUTION / base.size_multiple))
     step = config.bucket_step or multiples * base.size_multiple
     return BucketRules(resolution, step, config.max_extra_crop, square=not config.aspect_ratio_bucketing)
@@ -117,19 +121,16 @@ def _build(
     if not sets.has_concept_images:
         return PreparedDataset(output, (), rejected, ())
     labelled, balance = _balance(labelled, sources, config)
-    sizes = [renderer.expected_size(item.size) for item, _ in labelled]
-    buckets = assign_buckets(sizes, bucket_rules(config, base))
+    rules = bucket_rules(config, base)
+    buckets = at_resolutions([renderer.expected_size(item.size) for item, _ in labelled], rules)
     people, unlike = yield from _people(labelled, renderer, config, workers)
-    jobs = [
-        RenderJob(item, given, bucket, index, people.get(item.file.name))
-        for index, ((item, given), bucket) in enumerate(zip(labelled, buckets, strict=True))
-    ]
+    jobs = _jobs(labelled, buckets, people)
     _check_views(len(jobs), config)
     examples: list[Example] = []
     for example in renderer.render(jobs, workers):
         examples.append(example)
         yield StageProgress("cutting the images", len(examples), len(jobs))
-    warnings = [*sets.warnings(), *unlike, *folder_warning(sets.concept_files, config)]
+    warnings = [*sets.warnings(), *unlike, *folder_warning(sets.concept_files, config), *_too_small(buckets, rules)]
     labels = [(item.file.name, given) for item, given in labelled]
     warnings += [*template_warning(labels), *several_warning(labels), *balance, *renderer.warnings]
     warnings += syntax_warnings([(name, caption) for name, given in labels for caption in given.captions])
@@ -137,6 +138,33 @@ def _build(
         {name: "; ".join(given.captions) for name, given in labels if given.concept is not None}, config
     )
     return PreparedDataset(output, tuple(examples), rejected, tuple(warnings))
+
+
+def _jobs(
+    labelled: "Labelled", buckets: Sequence[Sequence[tuple[int, Size]]], people: Mapping[str, FacesOfPicture]
+) -> list[RenderJob]:
+    """One for each image, or several where there are several resolutions: the first has the image's warnings.
+
+    `buckets`: of each image its resolutions and their buckets.
+    """
+    highest = max(resolution for chosen in buckets for resolution, _ in chosen)
+    several = any(resolution != highest for chosen in buckets for resolution, _ in chosen)
+    jobs: list[RenderJob] = []
+    for picture, ((item, given), chosen) in enumerate(zip(labelled, buckets, strict=True)):
+        for place, (resolution, bucket) in enumerate(chosen):
+            job = RenderJob(item, given, bucket, len(jobs), people.get(item.file.name), resolution)
+            jobs.append(replace(job, picture=picture, told=place > 0) if several else job)
+    return jobs
+
+
+def _too_small(buckets: Sequence[Sequence[tuple[int, Size]]], rules: Sequence[BucketRules]) -> list[str]:
+    """Say how many images are left out at a resolution, of several. `buckets`: as for `_jobs`."""
+    counted = {rule.resolution: sum(rule.resolution not in dict(chosen) for chosen in buckets) for rule in rules}
+    return [
+        f"resolution {side}: {count} of {len(buckets)} images are too small for it, and trained at lower ones only"
+        for side, count in counted.items()
+        if count
+    ]
 
 
 def _people(

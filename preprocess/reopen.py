@@ -67,7 +67,7 @@ def _long_captions(dataset: PreparedDataset, base: BaseRequirements) -> list[str
     """Warn of edited captions that exceed the token limit."""
     if base.count_tokens is None:
         return []
-    counted = [(example, max(map(base.count_tokens, example.captions))) for example in dataset.examples]
+    counted = [(example, max(map(base.count_tokens, example.captions))) for example in dataset.largest]
     return [
         f"{example.source}: its caption has {tokens} tokens, and the text encoders read {MAX_TOKENS}; shorten it"
         for example, tokens in counted

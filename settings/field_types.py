@@ -4,7 +4,7 @@ import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic.fields import FieldInfo
 
@@ -32,11 +32,14 @@ class FieldType:
 
 
 def field_type(annotation: Any) -> FieldType:
-    """Return the type of an annotation. None in a union is ignored: a setting is unset by null."""
+    """Return the type of an annotation. None in a union is ignored: a setting is unset by null. One value or a list of
+    them is written as one text."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return field_type(arguments[0])
     if origin in (types.UnionType, typing.Union):
         kinds = [field_type(argument) for argument in arguments if argument is not type(None)]
-        return next((kind for kind in kinds if kind.is_list), kinds[-1])
+        return kinds[0] if len(kinds) > 1 and kinds[1].is_list else kinds[-1]
     if origin is Literal:
         choices = tuple(str(choice) for choice in arguments)
         return FieldType("{" + ",".join(choices) + "}", choices)
@@ -53,14 +56,27 @@ def nested_record(annotation: Any) -> type | None:
     return next((found for part in typing.get_args(annotation) if (found := nested_record(part))), None)
 
 
-def value_range(field: FieldInfo) -> str:
-    """Return the bounds of a number, as in "1 to 1024" or "above 0, at most 10"; "" without bounds."""
-    bounds = {
+def bounds_of(field: FieldInfo) -> dict[str, float]:
+    """Return the bounds of a number, or of one of several, by pydantic's names: ge, gt, le, lt."""
+    return {
         key: getattr(entry, key)
-        for entry in field.metadata
+        for entry in (*field.metadata, *_metadata(field.annotation))
         for key in ("ge", "gt", "le", "lt")
         if getattr(entry, key, None) is not None
     }
+
+
+def _metadata(annotation: Any) -> tuple[Any, ...]:
+    """What the parts of a union are annotated with."""
+    if typing.get_origin(annotation) is Annotated:
+        return tuple(each for entry in annotation.__metadata__ for each in getattr(entry, "metadata", (entry,)))
+    parts = typing.get_args(annotation) if typing.get_origin(annotation) in (types.UnionType, typing.Union) else ()
+    return tuple(entry for part in parts for entry in _metadata(part))
+
+
+def value_range(field: FieldInfo) -> str:
+    """Return the bounds of a number, as in "1 to 1024" or "above 0, at most 10"; "" without bounds."""
+    bounds = bounds_of(field)
     if bounds.keys() == {"ge", "le"}:
         return f"{_number(bounds['ge'])} to {_number(bounds['le'])}"
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}

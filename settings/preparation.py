@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from settings.callers import Limited, Model, Open, Operator
 from settings.concepts import ConceptSection, require_single_word
+from settings.data.sizes import SizeSection
 from settings.data.sources import SourceSection, dataset_rules
 from settings.filters import parse_filter
 from settings.record import MEANINGS, Settings
@@ -131,33 +132,6 @@ class ControlSection(Settings):
         None,
         min_length=1,
         description="With control files: column of metadata files that names the conditioning picture",
-    )
-
-
-class SizeSection(Settings):
-    """In which sizes images are trained."""
-
-    resolution: Limited[int | None] = Field(
-        None, ge=32, le=4096, description="Side in pixels of a square of the trained area; by default the base's own"
-    )
-    aspect_ratio_bucketing: Open[bool] = Field(
-        True, description="Train each image in the aspect that suits it (1:4 to 4:1); otherwise all square"
-    )
-    bucket_step: Open[int | None] = Field(
-        None, ge=8, le=512, description="Sides of buckets are multiples of this; by default a 16th of the resolution"
-    )
-    max_extra_crop: Open[float | None] = Field(
-        None,
-        ge=0,
-        le=0.5,
-        description="Share of an image that may be cropped to save a bucket, beyond what must be; by default 0.06 up "
-        "to 100 images, 0.03 beyond",
-    )
-    upscaler: Model[str | None] = Field(
-        None,
-        min_length=1,
-        description="Swin2SR model (hub id or folder) that enlarges images smaller than their bucket, such as "
-        "caidas/swin2SR-realworld-sr-x4-64-bsrgan-psnr; by default they are trained smaller",
     )
 
 

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from families.defaults import FamilyDefaults
 from families.registry import FAMILIES
+from settings.field_types import bounds_of
 from settings.training import TrainingConfig
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
@@ -58,19 +59,16 @@ def values(field: FieldInfo) -> str:
     """The type and range of a field in words."""
     options = [part for part in typing.get_args(field.annotation) if part is not type(None)]
     kind = (options or [field.annotation])[0]
+    several = typing.get_origin(kind) is typing.Annotated
+    kind = typing.get_args(kind)[0] if several else kind
     literal = field.annotation if typing.get_origin(field.annotation) is typing.Literal else kind
     if typing.get_origin(literal) is typing.Literal:
         return ", ".join(f"`{option}`" for option in typing.get_args(literal))
     names = {int: "integer", float: "number", str: "text", bool: "true, false", Path: "path"}
     name = "list" if typing.get_origin(field.annotation) is tuple else names[kind]
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    bounds = [
-        f"{sign} {bound_text(getattr(entry, key))}"
-        for entry in field.metadata
-        for key, sign in signs.items()
-        if getattr(entry, key, None) is not None
-    ]
-    return " ".join([name, *bounds])
+    bounds = [f"{signs[key]} {bound_text(value)}" for key, value in bounds_of(field).items()]
+    return " ".join([name, *bounds, *(["or a list"] if several else [])])
 
 
 def bound_text(value: float) -> str:

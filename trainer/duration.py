@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from settings.sections.duration import DurationSection
 from trainer.data.batches import batches_an_epoch
-from trainer.data.latent_cache import CachedExample
+from trainer.data.latent_cache import CachedExample, by_picture
 
 USUAL_BATCH = 4
 VIEWS_OF_AN_IMAGE = 100
@@ -20,13 +20,14 @@ def plan_duration(duration: DurationSection, examples: Sequence[CachedExample], 
     seen about 100 times, within 500 to 3000 steps.
     """
     repeats = sum(example.repeats for example in examples)
+    seen = sum(examples[indices[0]].repeats for indices in by_picture(examples))
     batch = duration.train_batch_size or min(USUAL_BATCH, math.ceil(repeats / processes))
     effective = batch * processes * duration.gradient_accumulation_steps
     if duration.max_train_epochs is not None:
         micro_batches = duration.max_train_epochs * batches_an_epoch(examples, batch * processes)
         steps = math.ceil(micro_batches / duration.gradient_accumulation_steps)
     else:
-        by_images = round(VIEWS_OF_AN_IMAGE * repeats / effective)
+        by_images = round(VIEWS_OF_AN_IMAGE * seen / effective)
         steps = duration.max_train_steps or min(MOST_STEPS, max(FEWEST_STEPS, by_images))
     found = {"train_batch_size": batch, "max_train_steps": steps, "max_train_epochs": None}
     return DurationSection.model_construct(set(duration.model_fields_set), **(dict(duration) | found))

@@ -32,32 +32,37 @@ COMMON_TOKEN = "a "
 def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
     """Fill in the settings that depend on the base. Raises ConfigError for a resolution that the base does not
     support."""
-    resolution = config.resolution or family.defaults.resolution or family.native_resolution
+    sides = config.preparation.resolutions or (family.defaults.resolution or family.native_resolution,)
     if config.bucket_step and config.bucket_step % family.size_multiple:
         raise ConfigError(
             f"bucket_step: {config.bucket_step} is no multiple of {family.size_multiple}, which "
             f"{config.base_model} needs"
         )
-    if resolution % family.size_multiple:
-        near = max(1, round(resolution / family.size_multiple)) * family.size_multiple
-        raise ConfigError(
-            f"resolution: {resolution} is no multiple of {family.size_multiple}, which "
-            f"{config.base_model} needs; {near} is the nearest"
-        )
-    if family.largest_side and resolution > family.largest_side:
-        raise ConfigError(
-            f"resolution: {resolution} is more than {family.largest_side}, the largest side that {config.base_model} "
-            f"has positions for; {family.native_resolution} is what it was made for"
-        )
+    for side in sides:
+        _require_drawable(side, config.base_model, family)
     filled = open_settings(config.given, config.optimization, bool(config.class_words), family)
     _require_fitting(config, family, filled["num_tokens"])
     found = {
         "loss_weighting": _loss_weighting(config, family),
-        "resolution": resolution,
+        "resolution": sides if len(sides) > 1 else sides[0],
         "alpha": config.resolved_alpha if config.has_alpha else None,
         **_prompts(config.validation, config.preparation),
     }
     return config.with_values(filled | found)
+
+
+def _require_drawable(resolution: int, base_model: str, family: ModelFamily) -> None:
+    if resolution % family.size_multiple:
+        near = max(1, round(resolution / family.size_multiple)) * family.size_multiple
+        raise ConfigError(
+            f"resolution: {resolution} is no multiple of {family.size_multiple}, which "
+            f"{base_model} needs; {near} is the nearest"
+        )
+    if family.largest_side and resolution > family.largest_side:
+        raise ConfigError(
+            f"resolution: {resolution} is more than {family.largest_side}, the largest side that {base_model} "
+            f"has positions for; {family.native_resolution} is what it was made for"
+        )
 
 
 def _prompts(validation: ValidationSection, preparation: DataConfig) -> dict[str, Any]:

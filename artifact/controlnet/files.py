@@ -11,7 +11,7 @@ from torch import Tensor
 from artifact.artifact import PRECISIONS
 from artifact.controlnet.names import PREFIX, single_file_names, stability_names
 from artifact.errors import ArtifactError
-from artifact.metadata import ArtifactDescription, from_header, own_header
+from artifact.metadata import ArtifactDescription, from_header, own_header, trained_side
 from artifact.safetensors_file import read_header, read_safetensors, require_finite, write_safetensors
 from families.family import ModelFamily
 from families.parts.control import Controllable, controllable
@@ -39,7 +39,7 @@ def write_controlnet(
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{architecture}/controlnet",
         "modelspec.title": f"ControlNet ({description.config.get('control', 'files')}) for {description.base_model}",
-        "modelspec.resolution": "{0}x{0}".format(description.config.get("resolution", "")),
+        "modelspec.resolution": "{0}x{0}".format(trained_side(description.config)),
     }
     write_safetensors({names[name]: tensor for name, tensor in tensors.items()}, path, header)
 

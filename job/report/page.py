@@ -63,7 +63,7 @@ def _data(output: OutputFolder, dataset: PreparedDataset, summary: Mapping[str, 
         "conditions": sample_uris(output.samples / CONDITIONS),
         "frames": step_frames(output, evaluation),
         "images": _images(dataset),
-        "imageCount": len(dataset.examples),
+        "imageCount": len(dataset.largest),
         "gallery": f"{output.dataset.name}/{GALLERY_FILE}",
         "recipes": [vars(recipe) for recipe in recipes(_trained(summary), scale)],
         "settings": shown_settings(config),
@@ -85,7 +85,7 @@ def _images(dataset: PreparedDataset) -> list[dict[str, str]]:
             "caption": "\n".join(example.captions),
             "name": example.source,
         }
-        for example in dataset.examples[:SHOWN_IMAGES]
+        for example in dataset.largest[:SHOWN_IMAGES]
     ]
 
 

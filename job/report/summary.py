@@ -46,7 +46,7 @@ def write_report(
         "steps": config.get("max_train_steps") if steps is None else steps,
         "config": config,
         "base": asdict(base),
-        "images": len(dataset.examples),
+        "images": len(dataset.largest),
         "triggers": list(triggers),
         "rejected": [asdict(rejected) for rejected in dataset.rejected],
         "warnings": list(warnings),

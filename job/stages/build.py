@@ -20,7 +20,7 @@ def build(job: Job) -> Generator[Progress, None, None]:
         yield job.progress(note, warning=note.startswith("init_weights"))
     if job.training.held_out is not None:
         yield job.progress(f"validating on {job.training.held_out.description}")
-    plan = describe(job.config.duration, len(job.dataset.examples), job.processes.share.count)
+    plan = describe(job.config.duration, len(job.dataset.largest), job.processes.share.count)
     yield job.progress(f"training on {job.device}: {plan}")
 
 

@@ -15,6 +15,8 @@ DEFAULT_RESOLUTION = 1024
 MAX_ASPECT = 4.0
 SMALLEST_AREA = 0.85
 """Smallest area of a size relative to the requested one. Smaller areas allow more aspect ratios."""
+SMALLER_AREA = 0.75
+"""Share of the resolution's area. A smaller bucket was chosen because the image is small."""
 FEW_IMAGES = 100
 
 
@@ -70,6 +72,20 @@ def assign_buckets(images: Sequence[Size], rules: BucketRules) -> list[Size]:
         cover = _greedy_cover([images[index] for index in members], sizes, extra)
         buckets |= dict(zip(members, cover, strict=True))
     return [buckets[index] for index in range(len(images))]
+
+
+def at_resolutions(images: Sequence[Size], rules: Sequence[BucketRules]) -> list[list[tuple[int, Size]]]:
+    """Return for each image the resolutions that it is trained at, ascending, with its bucket at each.
+
+    `rules`: one for each resolution, ascending. An image is left out at a resolution that it does not reach, unless
+    it reaches none: then it is trained at the lowest, as small as it is.
+    """
+    found: list[list[tuple[int, Size]]] = [[] for _ in images]
+    for rule in rules:
+        for chosen, bucket in zip(found, assign_buckets(images, rule), strict=True):
+            if not chosen or bucket[0] * bucket[1] >= SMALLER_AREA * rule.resolution**2:
+                chosen.append((rule.resolution, bucket))
+    return found
 
 
 def _tiers(images: Sequence[Size], rules: BucketRules) -> dict[float, list[int]]:

@@ -14,7 +14,7 @@ from preprocess.captions.labels import Label
 from preprocess.control.files import read_control
 from preprocess.control.filters import FILTERS
 from preprocess.crops.augment import AugmentationRules, PlannedView, plan_views
-from preprocess.crops.buckets import DEFAULT_RESOLUTION, crop_loss
+from preprocess.crops.buckets import DEFAULT_RESOLUTION, SMALLER_AREA, crop_loss
 from preprocess.crops.crop import MAX_ENLARGEMENT, Crop, Size, crop_to_window
 from preprocess.crops.subject import SubjectFinder
 from preprocess.dataset import Example, View
@@ -25,8 +25,6 @@ from preprocess.workers.workers import Work, Workers
 from settings.preparation import DataConfig
 from settings.public import public_name
 
-SMALLER_AREA = 0.75
-"""Share of the resolution's area. A smaller bucket was chosen because the image is small."""
 MUCH_LOST = 1 / 3
 """Share of a picture's area whose loss is warned of."""
 RUN_LENGTHS = 3
@@ -39,13 +37,17 @@ MARKED = 128
 @dataclass(frozen=True)
 class RenderJob:
     """An image with all decisions about it. `bucket`: (width, height) in pixels. `people`: its faces, where they were
-    looked for already."""
+    looked for already. `resolution`: the side of the trained area, in pixels. `picture`: as in `Example`. `told`:
+    whether its warnings are those of another resolution's example."""
 
     surveyed: Surveyed
     label: Label
     bucket: Size
     number: int
     people: FacesOfPicture | None = None
+    resolution: int = DEFAULT_RESOLUTION
+    picture: int | None = None
+    told: bool = False
 
 
 class Renderer:
@@ -124,8 +126,9 @@ class Renderer:
             preview=job.surveyed.preview,
             faces=subject.faces,
             crop_source=subject.found_by,
-            warnings=warnings,
+            warnings=() if job.told else warnings,
             other_captions=job.label.others,
+            picture=job.picture,
         )
 
     def _class_words(self, job: RenderJob) -> list[str]:
@@ -149,12 +152,11 @@ class Renderer:
         width, height = job.surveyed.size
         size = f"{job.surveyed.file.name}: {width}×{height}"
         bucket = f"{job.bucket[0]}×{job.bucket[1]}"
-        resolution = self._config.resolution or DEFAULT_RESOLUTION
-        if job.bucket[0] * job.bucket[1] < SMALLER_AREA * resolution**2:
+        if job.bucket[0] * job.bucket[1] < SMALLER_AREA * job.resolution**2:
             given = f", even enlarged {self._factor} times" if self._upscaler else ""
             remedy = "or a lower resolution" if self._upscaler else "a lower resolution, or an upscaler"
             return (
-                f"{size} is too small for the resolution {resolution}{given}; it is trained at {bucket}. "
+                f"{size} is too small for the resolution {job.resolution}{given}; it is trained at {bucket}. "
                 f"Give a larger picture, {remedy}",
             )
         if crop.enlargement() > MAX_ENLARGEMENT * self._factor:

@@ -80,13 +80,13 @@ def _unshown(images: int, shown: int) -> list[str]:
 def _summary(dataset: PreparedDataset, images: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the data at the top of the page. Counts of buckets, caption sources and concepts: the most frequent
     first."""
-    examples = dataset.examples
+    examples = dataset.largest
     return {
         "folder": dataset.folder.resolve().name,
         "images": len(examples),
-        "views": sum(len(example.views) for example in examples),
-        "seenInAnEpoch": sum(example.repeats for example in examples),
-        "withWarnings": sum(bool(example.warnings) for example in examples),
+        "views": sum(len(example.views) for example in dataset.examples),
+        "seenInAnEpoch": sum(example.repeats for example in dataset.examples),
+        "withWarnings": sum(bool(example.warnings) for example in dataset.examples),
         "withMask": sum(bool(example.views[0].mask) for example in examples),
         "withFaces": sum(bool(example.faces) for example in examples),
         "enlarged": sum(example.views[0].crop.enlargement() > 1 for example in examples),
@@ -95,10 +95,10 @@ def _summary(dataset: PreparedDataset, images: Sequence[dict[str, Any]]) -> dict
         "captionWords": _least_median_most(
             [len(caption.split()) for example in examples for caption in example.captions]
         ),
-        "buckets": Counter(map(_bucket, examples)).most_common(),
+        "buckets": Counter(map(_bucket, dataset.examples)).most_common(),
         "captionSources": Counter(map(_source_group, examples)).most_common(),
         "concepts": Counter(map(_concept, examples)).most_common(),
-        "warnings": [*_unshown(len(examples), len(images)), *dataset.warnings],
+        "warnings": [*_unshown(len(dataset.examples), len(images)), *dataset.warnings],
         "rejected": [asdict(rejected) for rejected in dataset.rejected],
     }
 

@@ -51,7 +51,8 @@ def amount(record: "Record", variable: str) -> float:
 def _sides(record: "Record") -> tuple[int, int]:
     """Return the requested sides in pixels; 0 for the base's own."""
     if isinstance(record, TrainingConfig):
-        return record.resolution or 0, record.resolution or 0
+        largest = record.preparation.largest_resolution or 0
+        return largest, largest
     return record.width or record.height or 0, record.height or record.width or 0
 
 

@@ -32,9 +32,7 @@ TIMESTEPS: Mapping[str, str] = {"sigmoid": "sigmoid", "linear": "uniform", "shif
 def _resolution(translation: Translation, name: str, value: Any) -> None:
     sides = [whole(number(name, each)) for each in (value if isinstance(value, list) else [value])]
     if sides:
-        translation.values["resolution"] = max(sides)
-    if len(sides) > 1:
-        translation.note(name, f"{sides} are left out but for {max(sides)}: all is trained at one area")
+        translation.values["resolution"] = sides
 
 
 def _prompts(translation: Translation, name: str, value: Any) -> None:

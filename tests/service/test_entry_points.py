@@ -15,7 +15,7 @@ from sampler.schedulers import BASE_SCHEDULER, SCHEDULERS
 from service.prediction_inputs import PredictionInputs
 from service.prediction_options import PredictionOptions
 from service.training_request import TrainingRequest, merge_inputs, require_uploaded
-from settings.field_types import field_type
+from settings.field_types import bounds_of, field_type
 from settings.record import ConfigError
 from settings.training import TrainingConfig
 from tests.conftest import PROJECT
@@ -30,13 +30,12 @@ def test_a_cog_input_is_the_setting_of_that_name(name: str) -> None:
     annotation, wanted = parameter.annotation, field.annotation
     if typing.get_origin(wanted) is typing.Literal:
         assert (annotation, tuple(cog_input.choices)) == (str, typing.get_args(wanted))
+    elif name == "resolution":  # one number; several in the text of config
+        assert set(typing.get_args(annotation)) == {int, type(None)} and field_type(wanted).word == "INT"
     else:
         assert set(typing.get_args(annotation) or [annotation]) == set(typing.get_args(wanted) or [wanted])
-    bounds = {
-        bound: getattr(entry, bound) for entry in field.metadata for bound in ("ge", "le") if hasattr(entry, bound)
-    }
-    for bound, value in bounds.items():
-        assert getattr(cog_input, bound) == value
+    for bound in bounds_of(field).keys() & {"ge", "le"}:
+        assert getattr(cog_input, bound) == bounds_of(field)[bound]
 
 
 def test_the_request_has_the_inputs_of_the_signature() -> None:

@@ -89,7 +89,7 @@ class FeatureDataset(PreparedDataset):
                     for index, view in enumerate(example.views)
                 ),
                 example.caption, example.concept, example.bucket, example.repeats, example.weight,
-                example.other_captions,
+                example.other_captions, example.picture,
             )
             for example, (shard, number) in zip(self.examples, self.places, strict=True)
         ]  # fmt: skip

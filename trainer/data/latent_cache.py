@@ -1,6 +1,6 @@
 """Computes the latent moments and masks of every view once, before training."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -45,7 +45,7 @@ class LoadableView(Protocol):
 
 @dataclass(frozen=True)
 class CachedExample:
-    """One image with all its views, which are of one bucket.
+    """One image with all its views, which are of one bucket. `picture`: as in `Example`.
 
     `caption` contains the trigger word as the user writes it. Each time, one of `caption` and `other_captions` is
     drawn.
@@ -58,6 +58,15 @@ class CachedExample:
     repeats: int
     weight: float
     other_captions: tuple[str, ...] = ()
+    picture: int | None = None
+
+
+def by_picture(examples: Sequence[CachedExample]) -> list[list[int]]:
+    """Return the indices of the examples of each image: one, or several where it is trained at several resolutions."""
+    found: dict[int, list[int]] = {}
+    for index, example in enumerate(examples):
+        found.setdefault(index if example.picture is None else -1 - example.picture, []).append(index)
+    return list(found.values())
 
 
 def cache_examples(dataset: PreparedDataset, family: ModelFamily) -> Iterator[CachedExample]:
@@ -66,7 +75,7 @@ def cache_examples(dataset: PreparedDataset, family: ModelFamily) -> Iterator[Ca
         views = tuple(encode_view(dataset.folder, view, family) for view in example.views)
         yield CachedExample(
             views, example.caption, example.concept, example.bucket, example.repeats, example.weight,
-            example.other_captions,
+            example.other_captions, example.picture,
         )  # fmt: skip
 
 

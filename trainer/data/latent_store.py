@@ -117,5 +117,5 @@ def _store(
             stored.append(StoredView(path, size_conditioning(view.crop), family.device))
         yield CachedExample(
             tuple(stored), example.caption, example.concept, example.bucket, example.repeats, example.weight,
-            example.other_captions,
+            example.other_captions, example.picture,
         )  # fmt: skip

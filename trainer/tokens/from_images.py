@@ -85,7 +85,7 @@ def _contrast(
 @torch.no_grad()
 def _embed(tower: Path, dataset: PreparedDataset, trigger: str) -> Tensor:
     """Return the embeddings of the plain views of a concept's images, as unit vectors (N, P)."""
-    files = [dataset.folder / example.views[0].file for example in dataset.examples if example.concept == trigger]
+    files = [dataset.folder / example.views[0].file for example in dataset.largest if example.concept == trigger]
     pictures = []
     for file in files:
         with Image.open(file) as image:

@@ -8,7 +8,7 @@ import torch
 from torch import Generator
 
 from families.family import SizeConditioning
-from trainer.data.latent_cache import CachedExample, CachedView
+from trainer.data.latent_cache import CachedExample, CachedView, by_picture
 
 MOST_IMAGES = 16
 MOST_CROPS = 4
@@ -28,28 +28,34 @@ class Split:
     def description(self) -> str:
         """A description for the log."""
         count = len(self.held_out)
-        return f"{count} crops of the training images" if self.crops else f"{count} images that are not trained"
+        if self.crops:
+            return f"{count} crops of the training images"
+        images = len(by_picture(self.held_out))
+        sizes = "" if images == count else f", in all {count} sizes of them"
+        return f"{images} images that are not trained{sizes}"
 
 
 def split(examples: Sequence[CachedExample], share: float, size_multiple: int, generator: Generator) -> Split:
     """Hold out a random `share` of the concepts' images, at most 16, or crops where that is less than one image.
 
-    Each concept keeps an image to train on. `size_multiple`: the sides in pixels must be multiples of it.
+    Each concept keeps an image to train on. `size_multiple`: the sides in pixels must be multiples of it. An image is
+    held out at all of its resolutions.
     """
-    order = torch.randperm(len(examples), generator=generator).tolist()
-    candidates = [index for index in order if examples[index].concept is not None]
+    pictures = by_picture(examples)
+    order = torch.randperm(len(pictures), generator=generator).tolist()
+    candidates = [pictures[place] for place in order if examples[pictures[place][0]].concept is not None]
     wanted = min(MOST_IMAGES, int(share * len(candidates)))
-    concepts = Counter(examples[index].concept for index in candidates)
-    if wanted == 0 or max(concepts.values(), default=0) < 2:  # no concept has two images
-        crops = [_crop(examples[index], size_multiple, generator) for index in candidates[:MOST_CROPS]]
+    left = Counter(examples[indices[0]].concept for indices in candidates)
+    if wanted == 0 or max(left.values(), default=0) < 2:  # no concept has two images
+        crops = [_crop(examples[indices[0]], size_multiple, generator) for indices in candidates[:MOST_CROPS]]
         return Split(list(examples), crops, crops=True)
     held: list[int] = []
-    for index in candidates:
-        left = [
-            other for other in candidates if other not in held and examples[other].concept == examples[index].concept
-        ]
-        if len(held) < wanted and len(left) > 1:
-            held.append(index)
+    for indices in candidates:
+        concept = examples[indices[0]].concept
+        if wanted > 0 and left[concept] > 1:
+            held += indices
+            wanted -= 1
+            left[concept] -= 1
     trained = [example for index, example in enumerate(examples) if index not in held]
     return Split(trained, [examples[index] for index in held], crops=False)
 

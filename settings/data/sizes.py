@@ -1,0 +1,75 @@
+"""In which sizes images are trained."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
+
+from settings.callers import Limited, Model, Open
+from settings.record import Settings
+
+Side = Annotated[int, Field(ge=32, le=4096)]
+ONE_SIDE = TypeAdapter(Side)
+MOST_RESOLUTIONS = 8
+
+
+class SizeSection(Settings):
+    """In which sizes images are trained."""
+
+    resolution: Limited[Side | tuple[Side, ...] | None] = Field(
+        None,
+        description="Side in pixels of a square of the trained area; by default the base's own. Several, such as "
+        "512,768,1024: each image is trained at each of them that it is large enough for",
+    )
+    aspect_ratio_bucketing: Open[bool] = Field(
+        True, description="Train each image in the aspect that suits it (1:4 to 4:1); otherwise all square"
+    )
+    bucket_step: Open[int | None] = Field(
+        None, ge=8, le=512, description="Sides of buckets are multiples of this; by default a 16th of the resolution"
+    )
+    max_extra_crop: Open[float | None] = Field(
+        None,
+        ge=0,
+        le=0.5,
+        description="Share of an image that may be cropped to save a bucket, beyond what must be; by default 0.06 up "
+        "to 100 images, 0.03 beyond",
+    )
+    upscaler: Model[str | None] = Field(
+        None,
+        min_length=1,
+        description="Swin2SR model (hub id or folder) that enlarges images smaller than their bucket, such as "
+        "caidas/swin2SR-realworld-sr-x4-64-bsrgan-psnr; by default they are trained smaller",
+    )
+
+    @field_validator("resolution", mode="before")
+    @classmethod
+    def _one_side_or_several(cls, given: Any) -> Any:
+        return None if given is None else read_sides(given)
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """The sides of the trained areas, the smallest first; () for the base's own."""
+        if self.resolution is None:
+            return ()
+        return self.resolution if isinstance(self.resolution, tuple) else (self.resolution,)
+
+    @property
+    def largest_resolution(self) -> int | None:
+        """The side of samples; None for the base's own."""
+        return max(self.resolutions, default=None)
+
+
+def read_sides(given: Any) -> int | tuple[int, ...]:
+    """One side, or several, the smallest first and each once: a number, a list, or "512,768" as on a command line.
+
+    Raises ValueError for what is no side.
+    """
+    listed = re.split(r"[,\s]+", given.strip(" [](),")) if isinstance(given, str) else given
+    sides = listed if isinstance(listed, list | tuple) else [listed]
+    if not 0 < len(sides) <= MOST_RESOLUTIONS:
+        raise ValueError(f"give one side, or up to {MOST_RESOLUTIONS}, such as [512, 768, 1024]")
+    try:
+        distinct = tuple(sorted({ONE_SIDE.validate_python(side) for side in sides}))
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"]) from None
+    return distinct[0] if len(distinct) == 1 else distinct
