@@ -8,7 +8,7 @@ from typing import Literal
 from artifact.cog_sdxl_tar import is_tar, read_cog_sdxl
 from artifact.layers import Layer
 from artifact.metadata import ArtifactDescription, from_header
-from artifact.names import flux_blocks, joint_blocks, prior_positions, qwen_blocks
+from artifact.names import flux_blocks, joint_blocks, prior_positions, qwen_blocks, z_image_blocks
 from artifact.names.layer_keys import layers_from_tensors
 from artifact.names.peft_metadata import with_alphas
 from artifact.safetensors_file import read_safetensors
@@ -53,4 +53,7 @@ def read_contents(path: Path, word: str | None = None) -> FileContents:
 
 
 def _with_diffusers_names(layers: Mapping[str, Layer]) -> dict[str, Layer]:
-    return qwen_blocks.with_diffusers_names(flux_blocks.with_diffusers_names(joint_blocks.with_diffusers_names(layers)))
+    named = dict(layers)
+    for family in (joint_blocks, flux_blocks, qwen_blocks, z_image_blocks):
+        named = family.with_diffusers_names(named)
+    return named
