@@ -62,7 +62,8 @@ TRAINING_GUIDANCE = 1.0
 
 SCHNELL_NOTE = (
     "this base (FLUX.1 schnell) is distilled to draw in 4 steps, and training on pictures undoes that little by "
-    "little: few-step samples blur. Train on FLUX.1 dev, and use the LoRA on schnell, or keep the training short."
+    "little: few-step samples blur. Train on FLUX.1 dev, and use the LoRA on schnell; or give a training adapter for "
+    "schnell (training_adapter: FILE); or keep the training short."
 )
 
 

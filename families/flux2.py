@@ -51,8 +51,8 @@ KLEIN = FamilyDefaults(num_tokens=0, fewest_tokens=0, guidance_scale=1.0, num_in
 TRAINING_GUIDANCE = 1.0
 KLEIN_NOTE = (
     "this base (FLUX.2 klein) is distilled to draw in 4 steps, and training on pictures undoes that little by little: "
-    "few-step samples blur. Train on klein's base model of the same size, and use the LoRA on klein, or keep the "
-    "training short."
+    "few-step samples blur. Train on klein's base model of the same size, and use the LoRA on klein; or give a "
+    "training adapter for klein (training_adapter: FILE); or keep the training short."
 )
 SIZES = {3072: "klein-4b", 4096: "klein-9b"}
 """klein's sizes by the transformer's width."""

@@ -60,8 +60,8 @@ LARGEST_TURBO_SHIFT = 4.0
 """Nothing else in the files tells the two apart: Turbo's scheduler shifts by 3, that of the base by 6."""
 TURBO_NOTE = (
     "this base (Z-Image Turbo) is distilled to draw in 8 steps without guidance, and training on pictures undoes that "
-    "little by little: few-step samples blur. Train on Z-Image (Tongyi-MAI/Z-Image), and use the LoRA on Turbo, or "
-    "keep the training short."
+    "little by little: few-step samples blur. Train on Z-Image (Tongyi-MAI/Z-Image), and use the LoRA on Turbo; or "
+    "give a training adapter for Turbo (training_adapter: FILE); or keep the training short."
 )
 
 

@@ -27,6 +27,7 @@ from trainer.distributed.sharded_base import WHOLE, Base
 from trainer.initial_weights import InitialWeights
 from trainer.trainables.initial_controlnet import InitialControlNet
 from trainer.training import Training
+from trainer.training_adapter import TrainingAdapterFile
 
 
 @dataclass
@@ -58,6 +59,8 @@ class Job:
     family: ModelFamily = field(init=False)  # load
     initial: InitialWeights | InitialControlNet | None = None
     """What the training starts from; `load` fills it where the settings name a file."""
+    training_adapter: TrainingAdapterFile | None = None
+    """What is on the base in training steps alone; `load` fills it where the settings name a file."""
     encoders: Encoders | None = field(init=False)  # load
     storage: Storage = AS_LOADED
     """How the denoiser's weights lie; `prepare` or `cache` choose it."""

@@ -192,7 +192,8 @@ class Validation:
 
 def _write_samples(training: Training, samples: SampleSettings, output: OutputFolder, step: int) -> None:
     if training.controlnet is None:
-        write_samples_of_step(samples, Sampler(training.family), output, step, training.triggers)
+        with training.as_used():
+            write_samples_of_step(samples, Sampler(training.family), output, step, training.triggers)
         return
     conditions = sample_conditions(training, samples)
     write_control_samples(samples, conditions, training, output.samples_of_step(step))

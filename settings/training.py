@@ -52,6 +52,7 @@ class TrainingConfig(ComposedSections):
             _checkpointing_rule,
             _sharding_rule,
             _storage_rule,
+            _training_adapter_rule,
         ):
             rule(self)
         return self
@@ -276,6 +277,20 @@ def _storage_rule(config: TrainingConfig) -> None:
         )
     if config.shard_base:
         raise ValueError(f"{asked} does not go with shard_base, which distributes the weights as they are loaded")
+
+
+def _training_adapter_rule(config: TrainingConfig) -> None:
+    if config.training_adapter is None:
+        return
+    if config.adapter not in BASE_LEFT_ALONE:
+        raise ValueError(
+            f"training_adapter: adapter {config.adapter} reads or changes whole weights of the base; choose lora or "
+            "rslora, or leave it out"
+        )
+    if config.lora_init in PARTS_OF_WEIGHTS:
+        raise ValueError(f"training_adapter: lora_init: {config.lora_init} takes a part out of the base; leave one out")
+    if config.shard_base:
+        raise ValueError("training_adapter does not go with shard_base, whose layers are gathered block by block")
 
 
 def _differs(config: TrainingConfig, name: str) -> bool:

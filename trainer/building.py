@@ -35,6 +35,7 @@ from trainer.trainables.registry import build_trainables, place_parts
 from trainer.trainables.scaled_rates import scaled, scaling_note
 from trainer.trainables.tokens import tokens_of
 from trainer.training import Training
+from trainer.training_adapter import TrainingAdapter, TrainingAdapterFile
 from trainer.validation.held_out_loss import HeldOutLoss
 from trainer.validation.scorer import Scorer
 from trainer.validation.split import Split, split
@@ -47,9 +48,10 @@ def build_training(
     examples: list[CachedExample],
     accelerator: Accelerator,
     initial: InitialWeights | InitialControlNet | None = None,
+    training_adapter: TrainingAdapterFile | None = None,
 ) -> Training:
     """Put what is trained on the base, and everything together. `config` must be resolved; the training's own has
-    steps and batch filled in. `initial`: what it starts from, where it is not fresh."""
+    steps and batch filled in. `initial`: what it starts from. `training_adapter`: what is on the base in its steps."""
     processes = Processes(accelerator)
     generators = NamedGenerators(config.seed, processes.share)
     held_out = _held_out(config, examples, family, generators)
@@ -94,10 +96,15 @@ def build_training(
     )
     observer = Observer(family, tokens_of(parts), trainer.trainables)
     training = Training(config, family, dataset, parts, trainer, batches, passes, base_fingerprint, observer, held_out)
+    training.training_adapter = _placed(training_adapter, family)
     training.notes = notes
     training.best.patience = config.early_stopping_patience
     training.scorer = _scorer(training, accelerator)
     return training
+
+
+def _placed(file: TrainingAdapterFile | None, family: ModelFamily) -> TrainingAdapter | None:
+    return None if file is None else TrainingAdapter(file, family.denoiser)
 
 
 def _held_out(

@@ -1,7 +1,7 @@
 """A training: trained parts on the base, their optimizers, and the artifact at any step."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from trainer.trainables.controlnet import ControlNetPart, controlnet_of
 from trainer.trainables.part import Parts
 from trainer.trainables.tokens import tokens_of
 from trainer.trainables.trainable import TrainingDiverged
+from trainer.training_adapter import TrainingAdapter
 from trainer.validation.best import Best
 from trainer.validation.scorer import Scorer
 from trainer.validation.split import Split
@@ -42,6 +43,8 @@ class Training:
     base_fingerprint: str
     observer: Observer
     held_out: Split | None = None
+    training_adapter: TrainingAdapter | None = None
+    """What is on the base in training steps, and when held-out images are scored."""
     scorer: Scorer | None = None
     best: Best = field(default_factory=Best)
     seconds: float = 0.0
@@ -74,6 +77,12 @@ class Training:
             for trainable in self.trainer.trainables:
                 trainable.averages.take_out()
 
+    @contextmanager
+    def as_used(self) -> Iterator[None]:
+        """Draw and predict inside this context as the result will: without the training adapter."""
+        with nullcontext() if self.training_adapter is None else self.training_adapter.off():
+            yield
+
     def artifact(self) -> Artifact:
         """Return the artifact of the current weights."""
         description = ArtifactDescription(
@@ -98,6 +107,8 @@ class Training:
     def remove(self) -> None:
         """Remove all trained parts from the base."""
         self.passes.remove()
+        if self.training_adapter is not None:
+            self.training_adapter.remove()
         self.parts.remove()
 
     def write(self, path: Path) -> None:

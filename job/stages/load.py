@@ -22,6 +22,7 @@ from trainer.initial_weights import InitialWeights, read_initial_weights
 from trainer.resolution import resolve
 from trainer.trainables.initial_controlnet import InitialControlNet, read_initial_controlnet
 from trainer.trainables.registry import require_optimizers
+from trainer.training_adapter import distillation_notes, read_training_adapter
 from trainer.trigger_notes import trigger_notes
 
 
@@ -45,7 +46,7 @@ def load(job: Job) -> Generator[Progress, None, None]:
             require_same_base(job.state, fingerprint(job.family.denoiser))
     if (licence := limited_licence(job.family)) is not None:
         yield job.progress(licence, warning=True)
-    for note in (*job.family.training_notes, *trigger_notes(config.preparation, job.family)):
+    for note in (*distillation_notes(job.training_adapter, job.family), *trigger_notes(config.preparation, job.family)):
         yield job.progress(note, warning=True)
     if config.is_controlnet:
         job.encoders = None
@@ -79,6 +80,8 @@ def load_family(job: Job) -> None:
     job.config = resolve(config, job.family)
     if job.config.init_weights is not None and job.state is None:
         job.initial = _initial(job.config, job.config.init_weights, job.family)
+    if job.config.training_adapter is not None:
+        job.training_adapter = read_training_adapter(job.config.training_adapter, job.family)
     require_attention(config.attention, job.device, job.dtype, job.family.denoiser)
 
 

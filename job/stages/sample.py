@@ -18,7 +18,7 @@ def sample(job: Job) -> Generator[Progress, None, None]:
     job.family.to(job.device)
     yield job.progress(f"sampling {job.samples.pictures} images")
     training = job.training
-    with training.averaged():
+    with training.averaged(), training.as_used():
         job.artifact = training.artifact()
         if job.artifact.tokens:
             job.artifact.write_embeddings(job.output.embeddings)

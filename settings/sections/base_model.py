@@ -1,5 +1,6 @@
 """Which base model is trained on, and how it is loaded."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -31,6 +32,11 @@ class BaseModelSection(Settings):
         min_length=1,
         description="VAE in place of the base's own, with the same latent space: a hub id such as "
         "madebyollin/sdxl-vae-fp16-fix, a folder, or a .safetensors file",
+    )
+    training_adapter: Operator[Path | None] = Field(
+        None,
+        description="For distilled bases (FLUX.1 schnell, FLUX.2 klein, Z-Image Turbo): file of a LoRA that is on the "
+        "base during training steps, and absent from samples and the result, so that few-step samples remain",
     )
     prediction_type: Open[Literal["auto", "epsilon", "v_prediction"]] = Field(
         "auto", description="What the base predicts; auto: as the checkpoint says"

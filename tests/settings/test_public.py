@@ -12,7 +12,7 @@ DISK = "/srv/private/disk"
 
 PATHS = {
     "preservation_data", "face_detector_model", "face_recognition_model", "compile_cache", "evaluation_face_model",
-    "init_weights"
+    "init_weights", "training_adapter",
 }  # fmt: skip
 HUB_IDS_OR_PATHS = {
     "base_model", "base_config", "vae", "captioner", "mask_model", "upscaler", "evaluation_clip", "evaluation_dino"

@@ -14,6 +14,12 @@ def require_same_base(state: Mapping[str, Any], fingerprint: str) -> None:
         raise ConfigError(f"resume: the base model changed since the checkpoint was written. {ANEW}")
 
 
+def require_same_training_adapter(state: Mapping[str, Any], digest: str | None) -> None:
+    """Raises ConfigError for another training adapter than that of the state. `digest`: of its file."""
+    if state.get("training_adapter") != digest:
+        raise ConfigError(f"resume: the file of training_adapter changed since the checkpoint was written. {ANEW}")
+
+
 def require_same_images(state: Mapping[str, Any], digest: str) -> None:
     """Raises ConfigError for other prepared images than those of the state, or the same ones edited."""
     if state["dataset_digest"] != digest:

@@ -12,11 +12,13 @@ from trainer.checkpoints.same_run import (
     require_same_base,
     require_same_images,
     require_same_processes,
+    require_same_training_adapter,
     require_steps_left,
 )
 
 if TYPE_CHECKING:
     from trainer.training import Training
+    from trainer.training_adapter import TrainingAdapter
 
 FORMAT = 2
 """Format 1 stored the optimizer state of every parameter separately."""
@@ -34,6 +36,7 @@ def capture(training: Training) -> dict[str, Any]:
         "parts": trainer.accumulation.parts,
         "config": training.config.model_dump(mode="json"),
         "base_fingerprint": training.base_fingerprint,
+        "training_adapter": _digest_of(training.training_adapter),
         "dataset": str(training.dataset.folder.resolve()),
         "dataset_digest": training.dataset.digest(),
         "trainables": {trainable.name: trainable.state_dict() for trainable in trainer.trainables},
@@ -52,6 +55,7 @@ def restore(training: Training, state: dict[str, Any]) -> None:
     """
     trainer = training.trainer
     require_same_base(state, training.base_fingerprint)
+    require_same_training_adapter(state, _digest_of(training.training_adapter))
     require_same_images(state, training.dataset.digest())
     require_same_processes(state, trainer.generators.share.count)
     require_steps_left(state, training.config.max_train_steps)
@@ -70,3 +74,7 @@ def restore(training: Training, state: dict[str, Any]) -> None:
     training.best.load_state_dict(state["best"])
     if training.scorer is not None:
         training.scorer.load_state_dict(state["scorer"])
+
+
+def _digest_of(adapter: TrainingAdapter | None) -> str | None:
+    return None if adapter is None else adapter.digest

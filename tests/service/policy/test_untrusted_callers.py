@@ -85,6 +85,7 @@ def test_each_operators_setting_is_refused_by_name(server: CogServer, folder: Pa
         "trust_remote_code": {"trust_remote_code": True},
         "trackers": {"trackers": ["wandb"]},
         "init_weights": {"init_weights": text},
+        "training_adapter": {"training_adapter": text},
         "sources": {"sources": [{"source": str(disk)}]},
         "base_revision": {"base_revision": "refs/pr/1"},
         "validation_prompts_file": {"validation_prompts_file": text},

@@ -1,0 +1,121 @@
+"""A LoRA that is on the frozen base while it is trained, and absent from everything that is drawn or written.
+
+Training on a distilled base undoes the distillation. A training adapter is a LoRA that was made to undo it beforehand:
+trained beside it, a new LoRA learns the concept alone, and on the base without the adapter the few steps remain
+(ai-toolkit's assistant LoRAs for Z-Image Turbo and FLUX.1 schnell).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from artifact.artifact import Artifact
+from artifact.errors import ArtifactError
+from artifact.layers import LoraLayer
+from artifact.names.components import DENOISER
+from artifact.placement.low_rank import LoraSlots
+from artifact.placement.placing import resolve_layers
+from families.family import ModelFamily
+from fetching.cache import sha256
+from settings.record import ConfigError
+
+
+@dataclass(frozen=True)
+class TrainingAdapterFile:
+    """What the file holds. `layers`: by the paths of the denoiser's linear layers. `digest`: SHA-256 of the file."""
+
+    name: str
+    digest: str
+    layers: Mapping[str, LoraLayer]
+
+
+def read_training_adapter(path: Path, family: ModelFamily) -> TrainingAdapterFile:
+    """Read the file and see that it is a plain LoRA of this base's denoiser, whose weights need not be loaded yet.
+
+    Raises ConfigError.
+    """
+    if not path.is_file():
+        raise ConfigError(f"training_adapter: {path} is no file")
+    try:
+        artifact = Artifact.read(path)
+        resolved = resolve_layers(artifact, LoraSlots(family))
+    except ArtifactError as error:
+        raise ConfigError(f"training_adapter: {error}") from error
+    layers = {place.path: layer for place, layer in resolved.items() if _is_plain(layer)}
+    if not layers or len(layers) < len(resolved) or any(place.component != DENOISER for place in resolved):
+        raise ConfigError(
+            f"training_adapter: {path.name} is not a plain LoRA of linear layers of the transformer, which is what can "
+            "be taken off again exactly"
+        )
+    if artifact.tokens:
+        raise ConfigError(f"training_adapter: {path.name} has tokens of its own, which are no part of the base")
+    return TrainingAdapterFile(path.name, sha256(path), layers)
+
+
+def distillation_notes(adapter: TrainingAdapterFile | None, family: ModelFamily) -> tuple[str, ...]:
+    """What a training does to a distilled base, or to one that is none, with or without a training adapter."""
+    if adapter is None:
+        return family.training_notes
+    if not family.training_notes:
+        return (
+            f"training_adapter: {adapter.name} is on the base in training steps alone. That keeps the few steps of a "
+            "distilled base, and this base is none: leave it out, unless it was made for this very base",
+        )
+    return ()
+
+
+def _is_plain(layer: object) -> TypeGuard[LoraLayer]:
+    return isinstance(layer, LoraLayer) and layer.mid is None and layer.down.ndim == 2
+
+
+class TrainingAdapter:
+    """The layers of a file, added to the outputs of the base's linear layers: W·x + s·up·(down·x).
+
+    No weight of the base changes, so that without them it is what it was, to the last bit, however it is stored.
+    """
+
+    def __init__(self, file: TrainingAdapterFile, denoiser: nn.Module) -> None:
+        """`denoiser`: with its weights, with or without the adapter that is trained."""
+        self.digest = file.digest
+        self._on = torch.ones((), device=next(denoiser.parameters()).device)
+        self._handles = [
+            _base_layer(denoiser, path).register_forward_hook(_addition(layer, _base_layer(denoiser, path), self._on))
+            for path, layer in file.layers.items()
+        ]
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Leave it out inside this context: it is multiplied by 0, so that compiled blocks and CUDA graphs hold."""
+        self._on.zero_()
+        try:
+            yield
+        finally:
+            self._on.fill_(1.0)
+
+    def remove(self) -> None:
+        """Take it off the base."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def _base_layer(denoiser: nn.Module, path: str) -> nn.Module:
+    """The base's own layer, also inside the adapter that is trained."""
+    module: Any = denoiser.get_submodule(path)
+    return module.get_base_layer() if hasattr(module, "get_base_layer") else module
+
+
+def _addition(layer: LoraLayer, module: Any, factor: Tensor) -> Any:
+    dtype = module.weight.dtype
+    down, up = (tensor.to(factor.device, dtype) for tensor in (layer.down, layer.up * layer.scale))
+
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        change = functional.linear(functional.linear(inputs[0].to(dtype), down), up)
+        return output + (change * factor).to(output.dtype)
+
+    return add
