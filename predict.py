@@ -59,6 +59,11 @@ class Predictor(BaseRunner):
         height: Optional[int] = Input(
             default=None, ge=16, le=4096, description="In pixels; by default the picture's or the base's own"
         ),
+        aspect_ratio: str = Input(
+            default="native",
+            choices=["native", "1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21"],
+            description="Width to height, instead of both; native: the picture's, or the base's own",
+        ),
         num_outputs: int = Input(default=1, ge=1, le=8, description="How many images; their seeds follow each other"),
         scheduler: str = Input(
             default="base",
@@ -130,6 +135,7 @@ class Predictor(BaseRunner):
             strength=strength,
             width=width,
             height=height,
+            aspect_ratio=aspect_ratio,
             num_outputs=num_outputs,
             scheduler=scheduler,
             num_inference_steps=num_inference_steps,

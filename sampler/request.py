@@ -9,6 +9,9 @@ from families.family import ModelFamily, PromptReader, clip_reader
 from sampler.schedulers import BASE_SCHEDULER, known_schedulers
 
 MAX_SIDE = 4096
+NATIVE_RATIO = "native"
+ASPECT_RATIOS = (NATIVE_RATIO, "1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21")
+"""Width to height. native: that of the input image, else a square."""
 MAX_OUTPUTS = 64
 MAX_STEPS = 1000
 MAX_GUIDANCE = 100
@@ -36,7 +39,8 @@ class Control:
 class SampleRequest:
     """A request for images.
 
-    `width` and `height` in pixels; None: the base's native size. Image i has the seed `seed` + i. `image`: an input
+    `width` and `height` in pixels; None: the base's native size. `aspect_ratio`: one of ASPECT_RATIOS, instead of both,
+    at about the area of that size. Image i has the seed `seed` + i. `image`: an input
     image, changed by `strength` in (0, 1]. `mask`: white pixels are inpainted, black ones are kept. `clip_skip`: number
     of last layers of the CLIP text encoders that are skipped. `guidance_rescale`: φ of Lin et al. 2023, §3.4, in [0,
     1]: how far the standard deviation of the guided prediction is rescaled to that of the conditional prediction.
@@ -48,6 +52,7 @@ class SampleRequest:
     negative_prompt: str = ""
     width: int | None = None
     height: int | None = None
+    aspect_ratio: str = NATIVE_RATIO
     num_outputs: int = 1
     num_inference_steps: int = 30
     guidance_scale: float = 6.0
@@ -70,6 +75,7 @@ def filled(request: SampleRequest, family: ModelFamily) -> SampleRequest:
 
 def check_request(request: SampleRequest, family: ModelFamily) -> None:
     """Raises RequestError when the base does not support the request. Called before memory is allocated."""
+    check_aspect_ratio(request)
     multiple = family.size_multiple
     largest = min(MAX_SIDE, family.largest_side or MAX_SIDE)
     for name, value in (("width", request.width), ("height", request.height)):
@@ -105,6 +111,14 @@ def check_request(request: SampleRequest, family: ModelFamily) -> None:
         raise RequestError(f"control_scale: {request.control.scale:g} must lie between 0 and {MAX_CONTROL_SCALE}")
     _check_starting_picture(request)
     check_clip_skip(request.clip_skip, family)
+
+
+def check_aspect_ratio(request: SampleRequest) -> None:
+    """Raises RequestError for an unknown one, and for one beside a width or height. No base is needed for it."""
+    if request.aspect_ratio not in ASPECT_RATIOS:
+        raise RequestError(f"aspect_ratio: {request.aspect_ratio!r} is none of {', '.join(ASPECT_RATIOS)}")
+    if request.aspect_ratio != NATIVE_RATIO and (request.width or request.height):
+        raise RequestError("aspect_ratio: width and height say it too; give either it or them")
 
 
 def _check_starting_picture(request: SampleRequest) -> None:

@@ -12,7 +12,7 @@ from sampler.extras import Extras, Steering
 from sampler.generation import Generation, chosen_seed
 from sampler.images.files import OUTPUT_FORMATS, save_images
 from sampler.prompts.token_strength import parse_token_strength, with_token_strength
-from sampler.request import RequestError, SampleRequest
+from sampler.request import NATIVE_RATIO, RequestError, SampleRequest, check_aspect_ratio
 from sampler.schedulers import BASE_SCHEDULER
 from sampler.weights import ScaledArtifact, read_weights, rescaled
 from settings.callers import Limited, Model, Open
@@ -44,6 +44,7 @@ class PredictionInputs:
     strength: Open[float] = 0.8
     width: Limited[int | None] = None
     height: Limited[int | None] = None
+    aspect_ratio: Open[str] = NATIVE_RATIO
     num_outputs: Limited[int] = 1
     scheduler: Open[str] = BASE_SCHEDULER
     num_inference_steps: Limited[int | None] = None
@@ -112,11 +113,12 @@ def build_request(inputs: PredictionInputs) -> SampleRequest:
     if not 1 <= inputs.output_quality <= 100:
         raise RequestError("output_quality: must lie between 1 and 100")
     given = {name: value for name in BY_BASE if (value := getattr(inputs, name)) is not None}
-    return SampleRequest(
+    request = SampleRequest(
         prompt=inputs.prompt,
         negative_prompt=inputs.negative_prompt,
         width=inputs.width,
         height=inputs.height,
+        aspect_ratio=inputs.aspect_ratio,
         num_outputs=inputs.num_outputs,
         scheduler=inputs.scheduler,
         seed=chosen_seed(inputs.seed),
@@ -128,6 +130,8 @@ def build_request(inputs: PredictionInputs) -> SampleRequest:
         left_open=tuple(name for name in BY_BASE if name not in given),
         **given,
     )
+    check_aspect_ratio(request)
+    return request
 
 
 def _steering(inputs: PredictionInputs, local_files: bool, rules: FetchRules | None) -> Steering | None:

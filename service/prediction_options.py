@@ -8,6 +8,9 @@ from pydantic import Field
 from settings.record import Settings
 
 SchedulerChoice = Literal["base", "ddim", "dpmpp_2m", "dpmpp_2m_karras", "euler", "euler_ancestral", "heun", "unipc"]
+RatioChoice = Literal[
+    "native", "1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21"
+]  # fmt: skip
 
 
 class PromptSection(Settings):
@@ -53,6 +56,9 @@ class SamplerSection(Settings):
     width: int | None = Field(None, ge=16, le=4096, description="In pixels; by default the picture's or the base's own")
     height: int | None = Field(
         None, ge=16, le=4096, description="In pixels; by default the picture's or the base's own"
+    )
+    aspect_ratio: RatioChoice = Field(
+        "native", description="Width to height, instead of both; native: the picture's, or the base's own"
     )
     scheduler: SchedulerChoice = Field("base", description="base: the base model's own")
     num_inference_steps: int | None = Field(

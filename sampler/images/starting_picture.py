@@ -5,16 +5,18 @@ import math
 from PIL import Image, ImageOps
 
 from families.family import ModelFamily
-from sampler.request import SampleRequest
+from sampler.request import MAX_SIDE, NATIVE_RATIO, SampleRequest
 
 
 def drawn_size(request: SampleRequest, family: ModelFamily) -> tuple[int, int]:
     """Return the output size (width, height) in pixels.
 
-    It is the requested size, else the aspect ratio of the input image at the area of the base's native resolution, else
-    the native resolution.
+    It is the requested size, else the requested aspect ratio or that of the input image at the area of the base's
+    native resolution, else the native resolution.
     """
     native, multiple = family.native_resolution, family.size_multiple
+    if request.aspect_ratio != NATIVE_RATIO:
+        return size_of_ratio(request.aspect_ratio, family)
     picture = request.image
     if picture is None and request.control is not None:
         picture = ImageOps.exif_transpose(request.control.picture)
@@ -31,6 +33,16 @@ def drawn_size(request: SampleRequest, family: ModelFamily) -> tuple[int, int]:
     sides = (max(multiple, round(side * scale / multiple) * multiple) for side in (width, height))
     fitted = tuple(sides)
     return request.width or fitted[0], request.height or fitted[1]
+
+
+def size_of_ratio(aspect_ratio: str, family: ModelFamily) -> tuple[int, int]:
+    """Return (width, height) in pixels for "width:height": about the native area, in multiples that the base draws, no
+    side longer than it has positions for."""
+    across, down = map(int, aspect_ratio.split(":"))
+    multiple, largest = family.size_multiple, min(MAX_SIDE, family.largest_side or MAX_SIDE)
+    scale = min(family.native_resolution / math.sqrt(across * down), largest / max(across, down))
+    width, height = (max(multiple, round(part * scale / multiple) * multiple) for part in (across, down))
+    return min(width, largest // multiple * multiple), min(height, largest // multiple * multiple)
 
 
 def fitted_picture(image: Image.Image, size: tuple[int, int]) -> Image.Image:

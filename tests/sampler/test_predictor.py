@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,9 +19,9 @@ from sampler import generation as generation_module
 from sampler.batches import draw_in_batches
 from sampler.generation import Generation
 from sampler.images.files import read_parameters
-from sampler.images.starting_picture import drawn_size, fitted_mask, fitted_picture
+from sampler.images.starting_picture import drawn_size, fitted_mask, fitted_picture, size_of_ratio
 from sampler.prompts.token_strength import parse_token_strength, with_token_strength
-from sampler.request import RequestError
+from sampler.request import ASPECT_RATIOS, RequestError
 from sampler.sampler import Sampler, SampleRequest
 from sampler.seeds import FIRST_WORD, generator_for, twister_words
 from sampler.weights import ScaledArtifact
@@ -196,6 +196,43 @@ def test_sizes_of_pictures(
 ) -> None:
     request = SampleRequest("x", image=Image.new("RGB", size), **asked)  # type: ignore[arg-type]
     assert drawn_size(request, base) == drawn
+
+
+RATIOS = ASPECT_RATIOS[1:]
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_sizes_of_aspect_ratios(ratio: str, base: ModelFamily) -> None:
+    """Of a base as large as those that people use, and of one that has positions for 1280 pixels only."""
+    across, down = map(int, ratio.split(":"))
+
+    class Large:
+        native_resolution, size_multiple = 1024, 16
+        largest_side: int | None = None
+
+    class Limited(Large):
+        largest_side = 1280
+
+    for family in (Large, Limited):
+        width, height = size_of_ratio(ratio, cast(ModelFamily, family()))
+        assert width % 16 == height % 16 == 0 and max(width, height) <= (family.largest_side or 4096)
+        assert abs(width / height / (across / down) - 1) < 0.05
+        if family.largest_side is None:
+            assert abs(width * height / 1024**2 - 1) < 0.04
+    request = SampleRequest("x", aspect_ratio=ratio, image=Image.new("RGB", (400, 100)))
+    assert drawn_size(request, base) == size_of_ratio(ratio, base)  # the picture is cut to it
+
+
+def test_an_aspect_ratio_draws_that_size_and_goes_with_no_other(ask: Ask) -> None:
+    (path,) = ask(width=None, height=None, aspect_ratio="3:2").paths
+    with Image.open(path) as image:
+        assert image.size == (80, 48)
+    for inputs, said in (
+        ({"aspect_ratio": "3:2", "height": None}, "width and height say it too"),
+        ({"aspect_ratio": "7:5"}, "'7:5' is none of native, 1:1"),
+    ):
+        with pytest.raises(RequestError, match=f"^aspect_ratio: {said}"):
+            ask(**inputs)
 
 
 def test_odd_pictures_are_brought_into_shape() -> None:

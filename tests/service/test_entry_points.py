@@ -11,6 +11,7 @@ import yaml
 import predict
 import train
 from sampler.images.files import OUTPUT_FORMATS
+from sampler.request import ASPECT_RATIOS
 from sampler.schedulers import BASE_SCHEDULER, SCHEDULERS
 from service.prediction_inputs import PredictionInputs
 from service.prediction_options import PredictionOptions
@@ -86,6 +87,10 @@ def test_an_option_of_the_command_has_the_bounds_and_choices_of_the_cog_input(na
     for bound in ("ge", "le"):
         assert bounds.get(bound) == getattr(cog_input, bound)
     assert list(field_type(field.annotation).choices) == list(cog_input.choices or [])
+
+
+def test_the_aspect_ratios_offered_are_those_that_exist() -> None:
+    assert PREDICT_INPUTS["aspect_ratio"].default.choices == list(ASPECT_RATIOS)
 
 
 def test_the_formats_offered_are_those_that_exist() -> None:
