@@ -92,7 +92,7 @@ def to_header(
         "modelspec.resolution": "{0}x{0}".format(trained_side(config)),
         "modelspec.date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "modelspec.trigger_phrase": trigger,
-        **_network(layers),
+        **network_header(layers),
         "ss_base_model_version": base_model_version,
         "ss_sd_model_name": description.base_model,
         "ss_resolution": trained_side(config),
@@ -122,7 +122,7 @@ def own_header(description: ArtifactDescription) -> dict[str, str]:
     return {OWN_KEY: json.dumps(asdict(description), ensure_ascii=False, sort_keys=True)}
 
 
-def _network(layers: Collection[Layer]) -> dict[str, str]:
+def network_header(layers: Collection[Layer]) -> dict[str, str]:
     """Return kohya's description of the network by the most frequent kind of layer: its own module for plain LoRA,
     LyCORIS otherwise."""
     if not layers:

@@ -6,14 +6,16 @@ from pathlib import Path
 from artifact.conversion.cog_sdxl import to_cog_sdxl
 from artifact.conversion.files import LoraFile, require_free, write_layers, write_tensors
 from artifact.conversion.module_names import Naming, parse, written
+from artifact.conversion.transformer_names import FAMILIES, kohya_layers
 from artifact.errors import ArtifactError
 from artifact.layers import DoraLayer, Layer, LoraLayer
-from artifact.metadata import implementation
+from artifact.metadata import implementation, network_header
 from families.lora_files import has_prior_names, has_sgm_names
 
 
 def to_kohya(file: LoraFile, path: Path) -> None:
-    """Write kohya's names and alphas. Tensors keep every bit."""
+    """Write kohya's names and alphas; musubi-tuner's for the families that it alone trains. Tensors keep every bit, but
+    those that FLUX's joined layers hold beside each other with different scales."""
     _renamed(file, path, "kohya")
 
 
@@ -83,6 +85,8 @@ def convert(source: Path, target: Path, format_name: str) -> None:
 
 
 def _layers(file: LoraFile, naming: Naming) -> dict[str, Layer]:
+    if naming == "kohya" and file.family in FAMILIES:
+        return kohya_layers(file.artifact.layers, file.family)
     return {written(parse(name), naming, file.family): layer for name, layer in file.artifact.layers.items()}
 
 
@@ -94,4 +98,7 @@ def _renamed(file: LoraFile, path: Path, naming: Naming) -> None:
         header["ss_network_alpha"] = str(float(header["ss_network_dim"]))  # alpha / rank is folded in
     if "modelspec.implementation" in header:
         header["modelspec.implementation"] = implementation(sgm_names=naming == "kohya" and has_sgm_names(file.family))
-    write_layers(_layers(file, naming), header, path)
+    layers = _layers(file, naming)
+    if "ss_network_dim" in header and len(layers) < len(file.artifact.layers):
+        header |= network_header(layers.values())  # joined layers have the sum of ranks
+    write_layers(layers, header, path)

@@ -1,0 +1,127 @@
+"""Layers of transformers under the names of kohya's sd-scripts and musubi-tuner, from diffusers'.
+
+FLUX has its makers' names there, in which queries, keys and values of an attention are one layer, in FLUX.1's single
+blocks with the first layer of the feed-forward part. Qwen-Image and Z-Image have diffusers' own names (musubi-tuner).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from artifact.errors import ArtifactError
+from artifact.layers import Layer, LoraLayer
+from artifact.names.flux_blocks import FLUX2_AROUND, FLUX2_DOUBLE, FLUX2_SINGLE
+from families.loading.flux_names import AROUND, BLOCKS, DOUBLE, FUSED, SINGLE
+from families.lora_files import FLUX1, FLUX2, QWEN_IMAGE, Z_IMAGE
+
+PREFIX, OURS = "lora_unet_", "transformer."
+FAMILIES = (FLUX1, FLUX2, QWEN_IMAGE, Z_IMAGE)
+"""Those whose names in kohya's or musubi-tuner's files are known."""
+FEED_FORWARD = "proj_mlp"
+"""The part of FLUX.1's `linear1` that is four times as wide as the queries."""
+BLOCK = re.compile(r"(?P<blocks>(?:single_)?transformer_blocks)\.(?P<number>\d+)\.(?P<path>.+)")
+TURNED = "norm_out.linear"
+"""Its shift stands before its scale in the makers' code."""
+
+
+def kohya_layers(layers: Mapping[str, Layer], family: str) -> dict[str, Layer]:
+    """Return the layers of `transformer.…` under those names. `family`: one of FAMILIES.
+
+    Layers of one `down` and one scale are joined in their rank; others beside each other, in the sum of their ranks, so
+    that no change is lost. Raises ArtifactError for layers of other components, and for parts of a joined layer that
+    are no plain LoRA.
+    """
+    strange = next((name for name in layers if not name.startswith(OURS)), None)
+    if strange is not None:
+        raise ArtifactError(f"{strange}: kohya's names are written for the transformer alone. Use --format diffusers.")
+    paths = {name.removeprefix(OURS): layer for name, layer in layers.items()}
+    if family not in (FLUX1, FLUX2):
+        return {_underscored(path): layer for path, layer in paths.items()}
+    return _with_makers_names(paths, second=family == FLUX2)
+
+
+def _with_makers_names(paths: Mapping[str, Layer], *, second: bool) -> dict[str, Layer]:
+    around = _reversed({**AROUND, **FLUX2_AROUND} if second else AROUND)
+    double = _reversed({**DOUBLE, **FLUX2_DOUBLE} if second else DOUBLE)
+    single = _reversed({**SINGLE, **FLUX2_SINGLE} if second else SINGLE)
+    kinds = {blocks: kind for kind, blocks in BLOCKS.items()}
+    found: dict[str, Layer] = {}
+    joined: dict[str, dict[str, LoraLayer]] = {}
+    for path, layer in paths.items():
+        block = BLOCK.fullmatch(path)
+        if block is None:
+            known = around.get(path)
+            found[_known(path, known)] = _turned(path, layer) if path == TURNED else layer
+            continue
+        kind = kinds[block["blocks"]]
+        own = f"{kind}_blocks.{block['number']}"
+        whole = None if second and kind == "single" else _joined_name(block["path"], kind)
+        if whole is None:
+            name = (double if kind == "double" else single).get(block["path"])
+            found[_known(path, None if name is None else f"{own}.{name}")] = layer
+        else:
+            joined.setdefault(f"{own}.{whole}", {})[block["path"]] = _plain(path, layer)
+    for name, parts in joined.items():
+        found[_underscored(name)] = _join(parts, FUSED[name.split(".", 2)[2]])
+    return found
+
+
+def _joined_name(path: str, kind: str) -> str | None:
+    """The makers' layer that holds this part of it, in a block of this kind."""
+    names = ("linear1",) if kind == "single" else ("img_attn.qkv", "txt_attn.qkv")
+    return next((name for name in names if path in FUSED[name]), None)
+
+
+def _join(parts: Mapping[str, LoraLayer], order: Sequence[str]) -> LoraLayer:
+    """One layer of the parts, below each other in `order`. Those that are not there change nothing."""
+    width = next(_width(path, layer) for path, layer in parts.items())
+    heights = {path: width * (4 if path == FEED_FORWARD else 1) for path in order}
+    layers = list(parts.values())
+    first = layers[0]
+    if all(each.scale == first.scale and torch.equal(each.down, first.down) for each in layers[1:]):
+        ups = [parts[path].up if path in parts else first.up.new_zeros(heights[path], first.rank) for path in order]
+        return LoraLayer(first.down, torch.cat(ups), first.alpha)
+    rank, begin = sum(each.rank for each in layers), 0
+    up = torch.zeros(sum(heights.values()), rank)
+    rows = dict(zip(order, _starts([heights[path] for path in order]), strict=True))
+    for path, layer in parts.items():
+        up[rows[path] : rows[path] + heights[path], begin : begin + layer.rank] = layer.up.float() * layer.scale
+        begin += layer.rank
+    return LoraLayer(torch.cat([each.down for each in layers]), up, float(rank))
+
+
+def _width(path: str, layer: LoraLayer) -> int:
+    return layer.up.shape[0] // (4 if path == FEED_FORWARD else 1)
+
+
+def _starts(heights: Sequence[int]) -> list[int]:
+    return [sum(heights[:number]) for number in range(len(heights))]
+
+
+def _known(path: str, name: str | None) -> str:
+    if name is None:
+        raise ArtifactError(f"{path}: has no name in the files of kohya's tools. Use --format diffusers.")
+    return _underscored(name)
+
+
+def _turned(path: str, layer: Layer) -> Layer:
+    lora = _plain(path, layer)
+    return LoraLayer(lora.down, torch.cat(lora.up.chunk(2)[::-1]), lora.alpha)
+
+
+def _plain(path: str, layer: Layer) -> LoraLayer:
+    if not isinstance(layer, LoraLayer) or layer.mid is not None:
+        raise ArtifactError(
+            f"{path} is a {layer.kind} layer, which cannot be joined with others, as FLUX's names of kohya want it. "
+            "Make it a plain LoRA first: python -m artifact resize FILE OUT --rank R --base BASE"
+        )
+    return layer
+
+
+def _reversed(names: Mapping[str, str]) -> dict[str, str]:
+    return {path: name for name, path in names.items()}
+
+
+def _underscored(path: str) -> str:
+    return PREFIX + path.replace(".", "_")
