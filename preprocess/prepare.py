@@ -10,6 +10,7 @@ from preprocess.captions.concepts import balancing_repeats, concept_name, count_
 from preprocess.captions.foreign_syntax import syntax_warnings
 from preprocess.captions.generated import caption_missing
 from preprocess.captions.labels import (
+    MAX_TOKENS,
     Label,
     TokenCounter,
     check_length,
@@ -46,10 +47,13 @@ MOST_AUGMENTED = 100_000
 
 @dataclass(frozen=True)
 class BaseRequirements:
-    """The base model's requirements: sides in multiples of `size_multiple` pixels, captions within its token limit."""
+    """The base model's requirements: sides in multiples of `size_multiple` pixels and at most of `largest_side`,
+    captions of at most `most_tokens`."""
 
     size_multiple: int = 8
     count_tokens: TokenCounter | None = None
+    most_tokens: int = MAX_TOKENS
+    largest_side: int | None = None
 
 
 Stages = Generator[StageProgress, None, PreparedDataset]
@@ -101,7 +105,8 @@ def bucket_rules(config: DataConfig, base: BaseRequirements) -> list[BucketRules
 def _bucket_rules(resolution: int, config: DataConfig, base: BaseRequirements) -> BucketRules:
     multiples = max(1, round(resolution / BUCKETS_PER_RESOLUTION / base.size_multiple))
     step = config.bucket_step or multiples * base.size_multiple
-    return BucketRules(resolution, step, config.max_extra_crop, square=not config.aspect_ratio_bucketing)
+    square = not config.aspect_ratio_bucketing
+    return BucketRules(resolution, step, config.max_extra_crop, square=square, largest_side=base.largest_side)
 
 
 def _build(
@@ -205,17 +210,19 @@ def _label(
     found = [captions.find(item.file) for item in images]
     missing = [item for item, (own, _) in zip(images, found, strict=True) if own is None]
     generated: dict[FoundFile, Caption] = {}
-    for number, (file, caption) in enumerate(caption_missing(missing, config, base.count_tokens, workers), 1):
+    for number, (file, caption) in enumerate(
+        caption_missing(missing, config, base.count_tokens, workers, base.most_tokens), 1
+    ):
         if caption:
             generated[file] = caption
         yield StageProgress(f"captioning with {config.captioner}", number, len(missing))
-    make = preservation_label if preservation else partial(label, count=base.count_tokens)
+    make = preservation_label if preservation else partial(label, count=base.count_tokens, most=base.most_tokens)
     labelled: Labelled = []
     for item, (own, warnings) in zip(images, found, strict=True):
         name = item.file.name
         given = make(name, own, generated.get(item.file), folder_repeats(item.file), config)
         if base.count_tokens:
-            given = check_length(name, given, base.count_tokens)
+            given = check_length(name, given, base.count_tokens, base.most_tokens)
         labelled.append((item, replace(given, warnings=(*warnings, *given.warnings))))
     return labelled
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from preprocess.captions.concepts import require_images
-from preprocess.captions.labels import MAX_TOKENS
 from preprocess.captions.trigger import has_trigger
 from preprocess.dataset import DATASET_FILE, Example, PreparedDataset, line_numbers
 from preprocess.errors import DatasetError
@@ -69,7 +68,7 @@ def _long_captions(dataset: PreparedDataset, base: BaseRequirements) -> list[str
         return []
     counted = [(example, max(map(base.count_tokens, example.captions))) for example in dataset.largest]
     return [
-        f"{example.source}: its caption has {tokens} tokens, and the text encoders read {MAX_TOKENS}; shorten it"
+        f"{example.source}: its caption has {tokens} tokens, and the text encoders read {base.most_tokens}; shorten it"
         for example, tokens in counted
-        if tokens > MAX_TOKENS and not any("tokens" in warning for warning in example.warnings)
+        if tokens > base.most_tokens and not any("tokens" in warning for warning in example.warnings)
     ]

@@ -17,7 +17,6 @@ from artifact.metadata import ArtifactDescription
 from families.errors import BaseModelError
 from families.family import Refiner, frozen_reader, limited_licence, refinable
 from families.loading.fingerprint import fingerprint
-from families.loading.sources import HUB_ID
 from families.registry import load_base_model
 from sampler.duplicates import merge_duplicates
 from sampler.extras import NO_EXTRAS, Extras
@@ -26,6 +25,7 @@ from sampler.images.control import controlnet_file, load_control
 from sampler.images.parameters import parameters_text
 from sampler.images.safety_checker import SafetyChecker
 from sampler.images.starting_picture import drawn_size, mask_notes
+from sampler.own_base import can_be_found, loading_options, require_fitting
 from sampler.permissions import EVERYTHING, Permissions
 from sampler.prompts.encoding import require_readable
 from sampler.prompts.foreign_syntax import prompt_notes
@@ -74,16 +74,18 @@ class Generation:
         base_model: str | None,
         prompts: Sequence[str] = (),
         vae: str | None = None,
+        loras: Sequence[Artifact] = (),
     ) -> Sampler:
         """Return the sampler for `base_model`, else for the artifact's base, else for SDXL. Raises BaseModelError.
 
         `prompts` are encoded before the denoiser is loaded, where the base has a frozen text encoder. `vae`: in place
-        of the artifact's, or of the base's own.
+        of the artifact's, or of the base's own. `loras`: raises ArtifactError for one that does not fit, before weights
+        are read, where the base is opened without them.
         """
         described = artifact.description.base_model if artifact and artifact.description else None
         wanted = base_model or described or DEFAULT_BASE
-        options = _loading_options(artifact, wanted) | ({} if vae is None else {"vae": vae})
-        if vae is None and not _can_be_found(options.get("vae")):
+        options = loading_options(artifact, wanted) | ({} if vae is None else {"vae": vae})
+        if vae is None and not can_be_found(options.get("vae")):
             self._say(
                 f"warning: vae: the LoRA was trained with {options.pop('vae')}, which is not here: drawn with the "
                 "base's own. Give vae, the path of that file or folder"
@@ -100,6 +102,7 @@ class Generation:
                 raise BaseModelError(f"{error} The LoRA says that it was trained on it: give base_model.") from error
             if (licence := limited_licence(family)) is not None:
                 self._say(f"warning: {licence}")
+            require_fitting(loras, family)
             if (reader := frozen_reader(family)) is not None:
                 reader.read_ahead(prompts)
             self._sampler = Sampler(family.to(torch.device("cuda" if cuda else "cpu")))
@@ -147,7 +150,8 @@ class Generation:
         if not described and controlnet is not None:
             described = [Artifact({}, {}, controlnet_description(controlnet))]
         prompts = (request.prompt, request.negative_prompt)
-        sampler = self.prepare(described[0] if described else None, base_model, prompts, extras.vae)
+        artifacts = [lora.artifact for lora in loras]
+        sampler = self.prepare(described[0] if described else None, base_model, prompts, extras.vae, artifacts)
         asked, request = request, filled(request, sampler.family)
         if controlnet is not None and extras.steering is not None:
             request = replace(request, control=load_control(controlnet, extras.steering, sampler.family))
@@ -268,21 +272,6 @@ class Generation:
         missing = [trigger for trigger in triggers if trigger not in used]
         if missing:
             self._say(f"warning: the prompt lacks the trigger word {' and '.join(missing)}")
-
-
-def _loading_options(artifact: Artifact | None, base_model: str) -> dict[str, Any]:
-    """Return the loading options of the artifact's own base during its training; none for another base."""
-    description = artifact.description if artifact else None
-    if description is None or description.base_model != base_model:
-        return {}
-    names = ("base_config", "base_revision", "vae", "prediction_type", "zero_terminal_snr")
-    chosen = {name: description.config.get(name) for name in names}
-    return {name: value for name, value in chosen.items() if value not in (None, False, "auto")}
-
-
-def _can_be_found(vae: str | None) -> bool:
-    """Whether a LoRA's VAE can be looked for: a path of another machine is a bare name in its metadata."""
-    return vae is None or HUB_ID.fullmatch(vae) is not None or Path(vae).expanduser().exists()
 
 
 def chosen_seed(seed: int | None) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from families.family import ModelFamily, frozen_reader
 from families.parts.placeholder_tokens import expand_triggers
+from preprocess.captions.labels import MAX_TOKENS
 from preprocess.captions.trigger import template
 from preprocess.dataset import PreparedDataset
 from preprocess.prepare import BaseRequirements
@@ -148,8 +149,13 @@ def _require_readable_prompts(
 
 def base_requirements(family: ModelFamily, preparation: DataConfig, num_tokens: int) -> BaseRequirements:
     """Return the base's requirements on images and captions. `num_tokens`: placeholder tokens per trigger word."""
-    words = _stand_ins(preparation, num_tokens)
-    return BaseRequirements(family.size_multiple, lambda caption: count_tokens(caption, family, words))
+    words, frozen = _stand_ins(preparation, num_tokens), frozen_reader(family)
+    return BaseRequirements(
+        family.size_multiple,
+        lambda caption: count_tokens(caption, family, words),
+        MAX_TOKENS if frozen is None else frozen.count_tokens("")[1],
+        family.largest_side,
+    )
 
 
 def count_tokens(caption: str, family: ModelFamily, words: Mapping[str, Sequence[str]]) -> int:

@@ -35,9 +35,14 @@ def cache_folder() -> Path:
 
 
 def caption_missing(
-    missing: Sequence[Surveyed], config: DataConfig, count_tokens: TokenCounter | None, workers: Workers
+    missing: Sequence[Surveyed],
+    config: DataConfig,
+    count_tokens: TokenCounter | None,
+    workers: Workers,
+    most: int = MAX_TOKENS,
 ) -> Iterator[tuple[FoundFile, Caption | None]]:
-    """Yield the generated caption of each image, None for an empty one. Equal pictures are captioned once.
+    """Yield the generated caption of each image, None for an empty one. Equal pictures are captioned once. `most`: the
+    tokens that a caption may have.
 
     The batches do not depend on the workers, since a caption may depend on its batch by rounding. Raises CaptionerError
     when the captioner cannot be loaded or fails.
@@ -51,7 +56,7 @@ def caption_missing(
     choice = choose_captioner(
         config.captioner, prompt=config.captioner_prompt, trust_remote_code=config.trust_remote_code
     )
-    fits = _fits(config, count_tokens)
+    fits = _fits(config, count_tokens, most)
     alike: dict[str, list[FoundFile]] = {}
     for item in missing:
         alike.setdefault(item.fingerprint.exact, []).append(item.file)
@@ -89,7 +94,7 @@ def _load(choice: "CaptionerChoice") -> "Captioner":
     return load_captioner(choice, best_device())
 
 
-def _fits(config: DataConfig, count_tokens: TokenCounter | None) -> Callable[[str], bool]:
+def _fits(config: DataConfig, count_tokens: TokenCounter | None, most: int) -> Callable[[str], bool]:
     """Return a predicate for captions that fit the token limit with trigger and affixes."""
     if count_tokens is None:
         return lambda text: len(text.split()) <= MOST_WORDS
@@ -98,6 +103,6 @@ def _fits(config: DataConfig, count_tokens: TokenCounter | None) -> Callable[[st
     def fits(text: str) -> bool:
         whole = f"{text}, in the style of {trigger}" if trigger else text
         longest = with_affixes(whole, config.caption_prefix, config.caption_suffix)
-        return count_tokens(longest) <= MAX_TOKENS
+        return count_tokens(longest) <= most
 
     return fits

@@ -53,10 +53,11 @@ def label(
     repeats: int,
     config: DataConfig,
     count: TokenCounter | None = None,
+    most: int = MAX_TOKENS,
 ) -> Label:
     """Label an image of the concepts. Raises DatasetError when it belongs to none of them.
 
-    With `count`, a trigger beyond the token limit is moved to the front.
+    With `count`, a trigger beyond `most` tokens is moved to the front.
     """
     caption = own or generated
     concept = find_concept(name, caption.text if caption else "", config.all_concepts)
@@ -65,7 +66,7 @@ def label(
         text = template(config.concept_mode, trigger, concept.class_word) if trigger else ""
         caption = Caption(text, "template")
     found = _alternatives(caption, concept.trigger_word, concept.class_word)
-    trained = [_with_trigger(text, concept, config, count) for text in found]
+    trained = [_with_trigger(text, concept, config, count, most) for text in found]
     warnings = [
         warning
         for text, whole in zip(found, trained, strict=True)
@@ -83,13 +84,13 @@ def _alternatives(caption: Caption, trigger_word: str | None, class_word: str | 
     return list(dict.fromkeys(fill_places(text, trigger_word, class_word) for text in texts)) or [""]
 
 
-def _with_trigger(text: str, concept: ConceptConfig, config: DataConfig, count: TokenCounter | None) -> str:
+def _with_trigger(text: str, concept: ConceptConfig, config: DataConfig, count: TokenCounter | None, most: int) -> str:
     trigger = concept.trigger_word
     if not trigger:  # as it is written
         return with_affixes(text, config.caption_prefix, config.caption_suffix)
     whole = with_trigger(text, trigger, concept.class_word, config.concept_mode)
     whole = with_affixes(whole, config.caption_prefix, config.caption_suffix)
-    if count and not has_trigger(text, trigger) and _is_behind(whole, trigger, count):
+    if count and not has_trigger(text, trigger) and _is_behind(whole, trigger, count, most):
         whole = with_trigger_in_front(text, trigger, config.concept_mode)
         whole = with_affixes(whole, config.caption_prefix, config.caption_suffix)
     return whole
@@ -110,16 +111,16 @@ def preservation_label(
     return Label(first, caption.source, None, repeats, warnings, tuple(others))
 
 
-def check_length(name: str, labelled: Label, count: TokenCounter) -> Label:
+def check_length(name: str, labelled: Label, count: TokenCounter, most: int = MAX_TOKENS) -> Label:
     """Return the label, with a warning when its longest caption exceeds the token limit."""
     longest = max(labelled.captions, key=count)
     tokens = count(longest)
-    if tokens <= MAX_TOKENS:
+    if tokens <= most:
         return labelled
     lost = "the end is not trained"
-    if labelled.concept and _is_behind(longest, labelled.concept, count):
+    if labelled.concept and _is_behind(longest, labelled.concept, count, most):
         lost = f"the end is not trained, and its trigger word {labelled.concept} stands there"
-    too_long = f"{name}: its caption has {tokens} tokens, and the text encoders read {MAX_TOKENS}; {lost}. Shorten it."
+    too_long = f"{name}: its caption has {tokens} tokens, and the text encoders read {most}; {lost}. Shorten it."
     return replace(labelled, warnings=(*labelled.warnings, too_long))
 
 
@@ -155,9 +156,9 @@ def template_warning(labels: Sequence[tuple[str, Label]]) -> Iterator[str]:
         yield f"{len(names)} of {len(labels)} images came without a caption and are trained {how}: {first_names(names)}"
 
 
-def _is_behind(text: str, trigger_word: str, count: TokenCounter) -> bool:
+def _is_behind(text: str, trigger_word: str, count: TokenCounter, most: int) -> bool:
     """Whether the trigger is beyond the token limit."""
-    return count(through_trigger(text, trigger_word)) > MAX_TOKENS
+    return count(through_trigger(text, trigger_word)) > most
 
 
 def _trigger_warning(name: str, source: str, text: str, concept: ConceptConfig, trained: str) -> tuple[str, ...]:

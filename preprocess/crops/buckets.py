@@ -22,12 +22,14 @@ FEW_IMAGES = 100
 
 @dataclass(frozen=True)
 class BucketRules:
-    """Rules for bucket sizes. `resolution`²: the trained area in pixels. Sides are multiples of `step`."""
+    """Rules for bucket sizes. `resolution`²: the trained area in pixels. Sides are multiples of `step`, and at most
+    `largest_side`."""
 
     resolution: int
     step: int
     max_extra_crop: float | None = None
     square: bool = False
+    largest_side: int | None = None
 
     def allowed_extra_crop(self, images: int) -> float:
         """Return the setting, else 0.06 for few images, whose buckets would hold one or two each, and 0.03 for many."""
@@ -55,10 +57,13 @@ def candidates(rules: BucketRules, resolution: float) -> list[Size]:
         return [(side, side)]
     most = int(area**0.5 * MAX_ASPECT**0.5 // step)
     sizes = [(a * step, b * step) for a in range(1, most + 1) for b in range(1, most + 1)]
+    longest = rules.largest_side or 2 * most * step
     fitting = [
         size
         for size in sizes
-        if SMALLEST_AREA * area <= size[0] * size[1] <= area and max(size) / min(size) <= MAX_ASPECT
+        if SMALLEST_AREA * area <= size[0] * size[1] <= area
+        and max(size) / min(size) <= MAX_ASPECT
+        and max(size) <= longest
     ]
     return fitting or [(side, side)]
 

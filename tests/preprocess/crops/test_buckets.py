@@ -26,6 +26,14 @@ def photographs(count: int, seed: int = 0) -> list[Size]:
     return sizes
 
 
+def test_no_side_is_longer_than_the_base_has_positions_for() -> None:
+    """As SD3's: a square of the largest side, whose wide buckets would be longer."""
+    wide, limited = ((3000, 800), (900, 2600)), BucketRules(1024, 64, largest_side=1280)
+    assert max(max(bucket) for bucket in assign_buckets(wide, BucketRules(1024, 64))) > 1280
+    for bucket in assign_buckets(wide, limited):
+        assert max(bucket) <= 1280 and bucket[0] * bucket[1] >= 0.85 * 1024**2
+
+
 @given(st.lists(st.tuples(sides, sides), min_size=1, max_size=12), st.sampled_from([64, 512, 1024]))
 def test_sides_are_multiples_and_nothing_is_enlarged_too_much(images: list[Size], resolution: int) -> None:
     step = max(8, resolution // 16)
