@@ -1,6 +1,6 @@
 """Custom Diffusion's closed form: one change of keys and values that does for every file's words what the file does."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from artifact.errors import ArtifactError
 from artifact.layers import LoraLayer
 from artifact.merging.plain import concatenated
 from artifact.names.components import DENOISER, Place
+from artifact.prompt_states import vocabulary_words, word_states
 from families.family import ModelFamily
 
 READS_PROMPT = (".attn2.to_k", ".attn2.to_v")
@@ -68,18 +69,6 @@ def closed_form(
     return merged, note
 
 
-@torch.no_grad()
-def word_states(family: ModelFamily, prompts: Sequence[str]) -> list[Tensor]:
-    """States (n, in) of every prompt's own tokens, without those of start, end and padding."""
-    return [_rows(family, prompt) for prompt in prompts]
-
-
-def _rows(family: ModelFamily, prompt: str) -> Tensor:
-    states = family.encode_prompts([prompt]).prompt_embeds[0].float().cpu()
-    count = len(family.tokenizers[0](prompt, truncation=True).input_ids)
-    return states[1 : count - 1]
-
-
 def _effect(layer: LoraLayer, states: Tensor) -> Tensor:
     return states @ layer.down.float().T @ layer.up.float().T
 
@@ -101,13 +90,9 @@ def _is_among(row: Tensor, others: Tensor) -> bool:
     return len(others) > 0 and bool(((others - row).norm(dim=1) < SAME * row.norm()).any())
 
 
-@torch.no_grad()
-def _moments(family: ModelFamily, encode: Callable[[ModelFamily, str], Tensor] = _rows) -> Tensor:
-    """Σ x xᵀ (in, in) of the states of words of the vocabulary, in "a photo of a …", with a ridge."""
-    vocabulary = family.tokenizers[0].get_vocab()
-    words = sorted(word.removesuffix("</w>") for word in vocabulary if word.endswith("</w>"))
-    words = [word for word in words if word.isalpha() and word.isascii() and len(word) > 2]
-    chosen = words[:: max(1, len(words) // WORDS)][:WORDS]
-    rows = torch.cat([encode(family, f"a photo of a {word}") for word in chosen]).double()
+def _moments(family: ModelFamily) -> Tensor:
+    """Σ x xᵀ (in, in), fp64, of the states of words of the vocabulary, in "a photo of a …", with a ridge."""
+    prompts = [f"a photo of a {word}" for word in vocabulary_words(family.tokenizers[0], WORDS)]
+    rows = torch.cat(word_states(family, prompts)).double()
     moments = rows.T @ rows
     return moments + RIDGE * moments.trace() / len(moments) * torch.eye(len(moments), dtype=moments.dtype)

@@ -7,13 +7,14 @@ import torch
 from artifact.artifact import Artifact
 from artifact.errors import ArtifactError
 from artifact.layers import Layer, LoraLayer
-from artifact.merging.closed_form import closed_form, word_states
+from artifact.merging.closed_form import closed_form
 from artifact.merging.low_rank import Fit
 from artifact.merging.plain import Outcome, concatenated, plain_lora, squared_norm
 from artifact.merging.ziplora import ziplora
 from artifact.names.components import Place, place_names
 from artifact.placement.low_rank import LoraSlots
 from artifact.placement.placing import PlacedArtifacts, resolve_layers
+from artifact.prompt_states import word_states
 from families.family import ModelFamily
 from families.parts.placeholder_tokens import expand_triggers
 

@@ -13,13 +13,14 @@ from artifact.errors import ArtifactError
 from artifact.layers import Layer, LoraLayer, TimedLoraLayer
 from artifact.merging import closed_form as closed_form_module
 from artifact.merging import ziplora as zip_module
-from artifact.merging.closed_form import constrained_change, word_states
+from artifact.merging.closed_form import constrained_change
 from artifact.merging.klora import klora
 from artifact.merging.merge import Mode, merge
 from artifact.merging.plain import concatenated
 from artifact.merging.ziplora import Factors
 from artifact.metadata import ArtifactDescription
 from artifact.placement.placing import PlacedArtifacts
+from artifact.prompt_states import vocabulary_words, word_states
 from families.family import ModelFamily
 from tests.trainer.adapters.test_adapters import adapted, config, disturb
 
@@ -147,6 +148,15 @@ def test_the_closed_form_does_for_each_word_what_its_file_does(
     assert solved and others
     for name in others:
         torch.testing.assert_close(change(merged, name), WEIGHTS[1] * change(files[1], name), rtol=1e-4, atol=1e-4)
+
+
+def test_words_read_in_batches_have_the_states_of_words_read_alone(base: ModelFamily) -> None:
+    prompts = [f"a photo of a {word}" for word in vocabulary_words(base.tokenizers[0], 40)] + ["a red star", ""]
+    together = word_states(base, prompts)
+    for prompt, rows in [*list(zip(prompts, together, strict=True))[::7], (prompts[-2], together[-2])]:
+        (alone,) = word_states(base, [prompt])
+        assert len(alone) == len(rows) == len(base.tokenizers[0](prompt).input_ids) - 2
+        torch.testing.assert_close(rows, alone, rtol=1e-6, atol=1e-6)
 
 
 def change(artifact: Artifact, name: str) -> Tensor:
