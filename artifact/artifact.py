@@ -9,6 +9,7 @@ from torch import Tensor
 
 from artifact.contents import FileContents, read_contents
 from artifact.errors import ArtifactError
+from artifact.gate_header import gate_header
 from artifact.layers import Layer
 from artifact.metadata import ArtifactDescription, own_header, to_header
 from artifact.names.layer_keys import named_tensors
@@ -68,7 +69,7 @@ class Artifact:
             architecture=architecture,
             base_model_version=base_model_version,
         )
-        write_safetensors(tensors, path, header)
+        write_safetensors(tensors, path, header | gate_header(self.layers.values()))
 
     def tensors(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Return the layers' tensors as in the file, on the CPU: in `dtype`, but fp32 for alpha and dora_scale."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from artifact.cog_sdxl_tar import is_tar, read_cog_sdxl
+from artifact.gate_header import with_gate
 from artifact.layers import Layer
 from artifact.metadata import ArtifactDescription, from_header
 from artifact.names import flux_blocks, joint_blocks, prior_positions, qwen_blocks, z_image_blocks
@@ -49,6 +50,7 @@ def read_contents(path: Path, word: str | None = None) -> FileContents:
         apart = form != "embeddings alone"
         tokens = with_header_words(words, tokens, apart=apart, file=path.name)
     layers = layers_from_tensors(tensors, path.name) if tensors or not tokens.rows else {}  # tokens may be all there is
+    layers = with_gate(layers, header, path.name)
     return FileContents(form, header, _with_diffusers_names(with_alphas(layers, header)), tokens, description)
 
 

@@ -19,7 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from artifact.errors import ArtifactError
-from artifact.layers import DoraLayer, Layer, LoraLayer
+from artifact.layers import DoraLayer, GatedLayer, Layer, LoraLayer
 from artifact.words import Tokens
 
 FORMAT_VERSION = "1"
@@ -125,7 +125,7 @@ def own_header(description: ArtifactDescription) -> dict[str, str]:
 def network_header(layers: Collection[Layer]) -> dict[str, str]:
     """Return kohya's description of the network by the most frequent kind of layer: its own module for plain LoRA,
     LyCORIS otherwise."""
-    if not layers:
+    if not layers or any(isinstance(layer, GatedLayer) for layer in layers):  # kohya has no module for Perfusion
         return {}
     (kind, rank, alpha), _ = Counter((layer.kind, layer.rank, layer.alpha) for layer in layers).most_common(1)[0]
     plain = all(isinstance(layer, LoraLayer) for layer in layers)
@@ -148,7 +148,7 @@ def words_header(triggers: Mapping[str, Sequence[str]], tokens: Mapping[str, Ten
 
 def rows_header(tokens: Mapping[str, Tensor]) -> str:
     """Encode token rows (n, d) by encoder name for the header."""
-    return json.dumps({name: _encode_rows(rows) for name, rows in tokens.items()})
+    return json.dumps({name: encode_rows(rows) for name, rows in tokens.items()})
 
 
 def from_header(header: Mapping[str, str]) -> tuple[ArtifactDescription | None, Tokens]:
@@ -165,7 +165,7 @@ def from_header(header: Mapping[str, str]) -> tuple[ArtifactDescription | None, 
             triggers = _counted_through(TRIGGER_COUNTS.validate_json(header[TRIGGERS_KEY], strict=True))
         else:
             return None, Tokens({}, {})
-        rows = {name: _decode_rows(rows) for name, rows in json.loads(header.get(TOKENS_KEY, "{}")).items()}
+        rows = {name: decode_rows(rows) for name, rows in json.loads(header.get(TOKENS_KEY, "{}")).items()}
         if not all(word.strip() and (placeholders or not rows) for word, placeholders in triggers.items()):
             raise ArtifactError("the artifact's header is damaged: an empty trigger word")
         return description, Tokens(triggers, rows)
@@ -211,13 +211,15 @@ def _counted_through(counts: Mapping[str, int]) -> dict[str, list[str]]:
     return {word: [f"<s{number}>" for number in islice(numbers, count)] for word, count in counts.items()}
 
 
-def _encode_rows(rows: Tensor) -> dict[str, object]:
+def encode_rows(rows: Tensor) -> dict[str, object]:
+    """Encode a tensor (n, d) for JSON, as fp32."""
     values = rows.detach().float().cpu().contiguous().numpy()
     return {"shape": list(values.shape), "dtype": "float32", "data": base64.b64encode(values.tobytes()).decode()}
 
 
-def _decode_rows(rows: Mapping[str, Any]) -> Tensor:
+def decode_rows(rows: Mapping[str, Any]) -> Tensor:
+    """Return the tensor that `encode_rows` has encoded. Raises ArtifactError, ValueError, KeyError or TypeError."""
     values = np.frombuffer(base64.b64decode(rows["data"], validate=True), dtype="<f4")
     if not np.isfinite(values).all():
-        raise ArtifactError("the artifact's token embeddings hold values that are not finite")
+        raise ArtifactError("the artifact's header holds rows with values that are not finite")
     return torch.from_numpy(values.copy()).reshape(rows["shape"])

@@ -44,6 +44,7 @@ class TrainingConfig(ComposedSections):
             _adapter_rule,
             _target_prompt_rule,
             _controlnet_rule,
+            _perfusion_rule,
             _token_rule,
             _wordless_rule,
             _evaluation_rule,
@@ -157,6 +158,20 @@ def _controlnet_rule(config: TrainingConfig) -> None:
         raise ValueError(f"{unused[0]} has no effect with adapter: controlnet, which is trained alone; leave it out")
     if config.evaluate == "true":
         raise ValueError("evaluate: true compares LoRAs; a ControlNet is judged by its validation loss and its samples")
+
+
+def _perfusion_rule(config: TrainingConfig) -> None:
+    if not config.is_perfusion:
+        return
+    without = [concept.trigger_word for concept in config.all_concepts if not concept.class_word]
+    if without:
+        raise ValueError(f"adapter: perfusion gives {without[0] or 'a word'} the keys of its class_word; set it")
+    if not all(concept.trigger_word for concept in config.all_concepts):
+        raise ValueError("adapter: perfusion edits what the trigger_word gives, and one is empty; set it")
+    if "num_tokens" in config.model_fields_set and config.num_tokens != 1:
+        raise ValueError("num_tokens: adapter: perfusion has one token for a trigger word; set 1, or leave it out")
+    if config.compile != "never":
+        raise ValueError("adapter: perfusion works inside the blocks that are compiled; set compile: never")
 
 
 def _phase_rule(config: TrainingConfig) -> None:

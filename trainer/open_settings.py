@@ -5,7 +5,7 @@ from typing import Any
 
 from families.family import ModelFamily
 from settings.record import ConfigError
-from settings.sections.adapter import CONTROLNET_RATE, TEXT_ENCODER_RATE
+from settings.sections.adapter import CONTROLNET_RATE, PERFUSION_RATE, TEXT_ENCODER_RATE
 from settings.sections.optimization import ADAPTER_RATE, TOKEN_RATE, OptimizationSection, default_rate
 from settings.training import TrainingConfig
 from trainer.rates import denoiser_factor, text_encoder_factor
@@ -42,9 +42,8 @@ def _rates(
     given: Mapping[str, Any], optimization: OptimizationSection, num_tokens: int, family: ModelFamily
 ) -> dict[str, float]:
     """Learning rates of the adapter, of the tokens, and of text encoders where they are trained."""
-    usual = family.defaults.learning_rate or denoiser_factor(family) * ADAPTER_RATE
-    if _is_controlnet(given):
-        usual = CONTROLNET_RATE
+    own = {"controlnet": CONTROLNET_RATE, "perfusion": PERFUSION_RATE}.get(given.get("adapter", ""))
+    usual = own or family.defaults.learning_rate or denoiser_factor(family) * ADAPTER_RATE
     by_text_width = text_encoder_factor(family)
     token_usual = by_text_width * TOKEN_RATE
     optimizer, token_optimizer = optimization.optimizer, optimization.token_optimizer
@@ -75,6 +74,8 @@ def _num_tokens(given: Mapping[str, Any], has_trigger: bool, family: ModelFamily
     if not has_trigger:
         _require_nothing_of_tokens(given, "an empty trigger_word, which has no tokens")
         return 0
+    if given.get("adapter") == "perfusion":
+        return 1
     count: int = given.get("num_tokens", family.defaults.num_tokens)
     if count > 0:
         _require_learning(family, f"num_tokens: {count}")

@@ -23,6 +23,7 @@ from trainer.open_settings import open_settings
 from trainer.tokens.from_images import image_tower
 from trainer.tokens.initialization import token_starts
 from trainer.trainables.controlnet import require_controllable
+from trainer.trainables.perfusion import require_edits
 
 MOST_PROMPTS = 64
 """In a file of prompts, as in the setting."""
@@ -95,6 +96,8 @@ def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: in
     """Raises ConfigError, before training starts, for settings that this base does not support."""
     if config.is_controlnet:
         require_controllable(family)
+    if config.is_perfusion:
+        require_edits(family)
     if config.shard_base:
         require_shardable(config.base_model, family)
     _require_readable_prompts(config.validation, config.preparation, num_tokens, family)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from artifact.conversion.cog_sdxl import to_cog_sdxl
-from artifact.conversion.files import LoraFile, require_free, write_layers, write_tensors
+from artifact.conversion.files import LoraFile, require_change_of_weights, require_free, write_layers, write_tensors
 from artifact.conversion.module_names import Naming, parse, written
 from artifact.conversion.transformer_names import FAMILIES, kohya_layers
 from artifact.errors import ArtifactError
@@ -81,7 +81,10 @@ FORMATS: Mapping[str, Callable[[LoraFile, Path], None]] = {
 def convert(source: Path, target: Path, format_name: str) -> None:
     """Write `source` as `target`. Raises ArtifactError with the remedy, without writing anything."""
     require_free(target)
-    FORMATS[format_name](LoraFile.read(source), target)
+    file = LoraFile.read(source)
+    if format_name != "embeddings":
+        require_change_of_weights(file, source)
+    FORMATS[format_name](file, target)
 
 
 def _layers(file: LoraFile, naming: Naming) -> dict[str, Layer]:

@@ -11,7 +11,8 @@ from artifact.artifact import EXACT, Artifact
 from artifact.contents import Form, read_contents
 from artifact.conversion.module_names import parse
 from artifact.errors import ArtifactError
-from artifact.layers import Layer
+from artifact.layers import GatedLayer, Layer
+from artifact.layers.gated import NO_CHANGE
 from artifact.metadata import TOKENS_KEY, TRIGGERS_KEY, rows_header, words_header
 from artifact.names.layer_keys import named_tensors
 from artifact.names.peft_metadata import METADATA_KEY
@@ -74,6 +75,12 @@ def require_free(path: Path) -> None:
     """Raises ArtifactError when `path` exists."""
     if path.exists():
         raise ArtifactError(f"{path} exists already, and nothing is overwritten. Choose another name.")
+
+
+def require_change_of_weights(file: LoraFile, path: Path) -> None:
+    """Raises ArtifactError for a file of Perfusion, which changes no weights."""
+    if any(isinstance(layer, GatedLayer) for layer in file.artifact.layers.values()):
+        raise ArtifactError(f"{path.name} {NO_CHANGE}")
 
 
 def write_layers(layers: Mapping[str, Layer], header: Mapping[str, str], path: Path) -> None:

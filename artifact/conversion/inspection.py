@@ -9,7 +9,7 @@ import torch
 from artifact.conversion.files import LoraFile
 from artifact.conversion.module_names import parse
 from artifact.errors import ArtifactError
-from artifact.layers import DoraLayer, LohaLayer, LokrLayer, LoraLayer, OftLayer, TimedLoraLayer
+from artifact.layers import DoraLayer, GatedLayer, LohaLayer, LokrLayer, LoraLayer, OftLayer, TimedLoraLayer
 
 SHOWN_HEADER = ("modelspec.", "ss_")
 LONGEST_VALUE = 100
@@ -78,6 +78,8 @@ def _limits(file: LoraFile) -> Iterator[str]:
         yield "diffusers and A1111 refuse OFT layers, ComfyUI needs a node for OFTv2: resize makes a plain LoRA of them"
     if any(isinstance(layer, TimedLoraLayer) for layer in layers):
         yield "only predict.py knows when components of timed LoRA act: resize makes a plain LoRA of their mean effect"
+    if any(isinstance(layer, GatedLayer) for layer in layers):
+        yield "only predict.py opens it: Perfusion acts on words, and is no change of weights"
     if any("." not in name and isinstance(layer, DoraLayer) for name, layer in file.artifact.layers.items()):
         yield "diffusers drops dora_scale from kohya's names with a warning only: convert to diffusers for it"
     for layer in layers:

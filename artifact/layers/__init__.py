@@ -6,6 +6,7 @@ Shapes: weight (out, in) or (out, in, kh, kw), r the rank. Keys of `tensors` are
 
 from artifact.layers.dora import DoraLayer
 from artifact.layers.full import FullLayer
+from artifact.layers.gated import Gate, GatedLayer
 from artifact.layers.kinds import KEYS, KINDS, layer_from_tensors
 from artifact.layers.layer import Layer
 from artifact.layers.loha import LohaLayer
@@ -19,6 +20,8 @@ __all__ = [
     "KINDS",
     "DoraLayer",
     "FullLayer",
+    "Gate",
+    "GatedLayer",
     "Layer",
     "LohaLayer",
     "LokrLayer",

@@ -8,6 +8,7 @@ from artifact.errors import ArtifactError
 from artifact.layers.dora import DoraLayer
 from artifact.layers.factored import ALPHA
 from artifact.layers.full import FullLayer
+from artifact.layers.gated import GatedLayer
 from artifact.layers.layer import Layer
 from artifact.layers.loha import LohaLayer
 from artifact.layers.lokr import LokrLayer
@@ -16,7 +17,8 @@ from artifact.layers.oft import OftLayer
 from artifact.layers.timed_lora import TimedLoraLayer
 
 KINDS: Mapping[str, type[Layer]] = {
-    kind.kind: kind for kind in (DoraLayer, TimedLoraLayer, LoraLayer, LohaLayer, LokrLayer, OftLayer, FullLayer)
+    kind.kind: kind
+    for kind in (DoraLayer, TimedLoraLayer, LoraLayer, LohaLayer, LokrLayer, OftLayer, FullLayer, GatedLayer)
 }
 """Layer classes by name. DoRA and timed LoRA are first, since their layers also have the keys of another
 kind."""

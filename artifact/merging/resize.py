@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from artifact.conversion.files import LoraFile, require_free, write_layers
+from artifact.conversion.files import LoraFile, require_change_of_weights, require_free, write_layers
 from artifact.errors import ArtifactError
 from artifact.layers import Layer
 from artifact.merging.dense import at_rank_on_base, open_base
@@ -39,9 +39,10 @@ def resize(source: Path, target: Path, rank: int, base: str | None = None, base_
 
 
 def require_layers(file: LoraFile, path: Path) -> None:
-    """Raises ArtifactError for a file of embeddings alone."""
+    """Raises ArtifactError for a file of embeddings alone, or of Perfusion."""
     if not file.artifact.layers:
         raise ArtifactError(f"{path.name} holds no layers, only the embeddings of words")
+    require_change_of_weights(file, path)
 
 
 def require_use_for_base(files: list[LoraFile]) -> None:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from artifact.artifact import Artifact
 from artifact.errors import ArtifactError
-from artifact.layers import FullLayer, Layer, LoraLayer, TimedLoraLayer
+from artifact.layers import FullLayer, GatedLayer, Layer, LoraLayer, TimedLoraLayer
 from artifact.names.components import Place, components
+from artifact.placement.gated import PlacedEdits
 from artifact.placement.low_rank import LoraSlots
 from artifact.placement.weight_changes import WeightChanges
 from families.family import ModelFamily
@@ -45,7 +46,9 @@ class PlacedArtifacts:
         self._tokens = _place_tokens(family, artifacts, names, self._slots)
         self._changes = WeightChanges(_weight_changes(family, resolved))
         self._adapters: dict[str, int] = {}
+        self._edits = PlacedEdits()
         try:
+            self._edits.place(family, resolved, self._scales)
             self._changes.apply(self._scales)
             self._place_lora(resolved)
             self.set_scales(*self._scales)
@@ -58,10 +61,12 @@ class PlacedArtifacts:
         if self._scales != list(scales):
             self._scales = list(scales)
             self._changes.apply(self._scales)
+        self._edits.set_scales(scales)
         self._slots.set_scales({name: self._scales[number] for name, number in self._adapters.items()})
 
     def remove(self) -> None:
         """Restore the base exactly."""
+        self._edits.remove()
         self._slots.remove()
         self._changes.undo()
         if self._tokens is not None:
@@ -118,7 +123,7 @@ def _weight_changes(
     changes: defaultdict[Place, list[tuple[int, Layer]]] = defaultdict(list)
     for number, layers in enumerate(resolved):
         for place, layer in layers.items():
-            if not _stands_beside(layer):
+            if not _stands_beside(layer) and not isinstance(layer, GatedLayer):
                 changes[place].append((number, layer))
     modules = components(family)
     return [

@@ -13,13 +13,16 @@ def recipes(trained: Trained, scale: float) -> list[Recipe]:
         return controlnet_recipes(trained)
     trigger, prompt = trained.triggers[0] if trained.triggers else "TOK", trained.prompt
     name = "".join(letter for letter in trigger if letter.isalnum() or letter in "-_") or "concept"
+    own = Recipe(
+        "Cog",
+        f"The predictor knows {'the trigger word and ' if trained.triggers else ''}the scale from the file itself.",
+        f"cog run -i prompt={_shell(prompt)} -i lora=@weights.safetensors\n\n# or without a container\n"
+        f"python predict.py {_shell(prompt)} --weights weights.safetensors",
+    )
+    if trained.adapter == "perfusion":
+        return [own]  # no other tool opens it
     return [
-        Recipe(
-            "Cog",
-            f"The predictor knows {'the trigger word and ' if trained.triggers else ''}the scale from the file itself.",
-            f"cog run -i prompt={_shell(prompt)} -i lora=@weights.safetensors\n\n# or without a container\n"
-            f"python predict.py {_shell(prompt)} --weights weights.safetensors",
-        ),
+        own,
         *_of_interfaces(trained, name, scale),
         *([diffusers_recipe(trained, scale)] if has_pipeline(trained.pipeline) else []),
     ]

@@ -8,7 +8,9 @@ from pydantic import Field, model_validator
 from settings.callers import Limited, Open, Operator
 from settings.record import Settings
 
-AdapterName = Literal["lora", "rslora", "dora", "loha", "lokr", "oft", "t-lora", "full", "none", "controlnet"]
+AdapterName = Literal[
+    "lora", "rslora", "dora", "loha", "lokr", "oft", "t-lora", "full", "none", "controlnet", "perfusion"
+]
 LoraTargets = Literal[
     "attention",
     "attention+feed-forward",
@@ -29,6 +31,8 @@ RSLORA_ALPHA = 4.0
 TEXT_ENCODER_RATE = 5e-5
 CONTROLNET_RATE = 1e-5
 """As diffusers' guide has it, for batches of 16 and more."""
+PERFUSION_RATE = 0.03
+"""The paper's."""
 
 
 class AdapterSection(Settings):
@@ -38,8 +42,9 @@ class AdapterSection(Settings):
         "lora",
         description="lora, rslora (alpha / √rank), dora (own magnitudes), loha, lokr (small files), oft (rotations of "
         "inputs, in blocks of rank × rank), t-lora (fewer components at high noise, for few pictures), full (all "
-        "weights of the UNet or transformer), none (tokens only), or "
-        "controlnet (a network of its own beside the base, that reads the pictures of control)",
+        "weights of the UNet or transformer), none (tokens only), "
+        "controlnet (a network of its own beside the base, that reads the pictures of control), or perfusion (values "
+        "of cross-attention for the new word, with the keys of its class_word: a tiny file)",
     )
     rank: Limited[int] = Field(16, ge=1, le=1024, description="Rank of the adapter")
     alpha: Open[float | None] = Field(
@@ -110,6 +115,11 @@ class AdapterSection(Settings):
         return self.adapter == "controlnet"
 
     @property
+    def is_perfusion(self) -> bool:
+        """Whether what cross-attention returns for the new words is trained, and no weight of the base."""
+        return self.adapter == "perfusion"
+
+    @property
     def resolved_alpha(self) -> float:
         """The alpha of the denoiser's adapter, resolved."""
         if self.alpha is not None:
@@ -133,6 +143,7 @@ class AdapterSection(Settings):
                 "lora_targets",
                 "lora_target_regex",
                 "train_text_encoder",
+                *(("init_weights",) if self.is_perfusion else ()),
             ):
                 if getattr(self, name) != defaults[name]:
                     raise ValueError(f"{name} has no effect with adapter: {self.adapter}; leave it out, or choose lora")

@@ -82,6 +82,11 @@ def test_only_tools_that_open_the_file_have_a_recipe() -> None:
     assert [recipe.tool for recipe in recipes(trained, 0.8)] == ["Cog", "ComfyUI"]
 
 
+def test_an_edit_by_perfusion_has_the_recipe_of_the_only_tool_that_opens_it() -> None:
+    trained = Trained("base/model", "StableDiffusionXLPipeline", ["clip_l"], "perfusion", ["TOK"], "TOK's hat")
+    assert [recipe.tool for recipe in recipes(trained, 0.8)] == ["Cog"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_all_is_shown_without_complaint(browser: Browser, page: Path, width: int, scheme: str) -> None:

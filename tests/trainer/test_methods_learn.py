@@ -20,6 +20,7 @@ METHODS: dict[str, dict[str, Any]] = {
                                "prompt_alignment_weight": 0.3, "prompt_alignment_interval": 2,
                                "optimizer": "lion", "learning_rate": 5e-4},
     "came": {"optimizer": "came"},
+    "perfusion": {"adapter": "perfusion", "rank": 16, "learning_rate": 0.3},
     "muon": {"optimizer": "muon", "learning_rate": 5e-3},
 }  # fmt: skip
 

@@ -38,9 +38,9 @@ def training(base: ModelFamily, tmp_path: Path) -> Iterator[Training]:
     yield from placed(base, CONFIG, tmp_path)
 
 
-def placed(base: ModelFamily, config: TrainingConfig, folder: Path) -> Iterator[Training]:
+def placed(base: ModelFamily, config: TrainingConfig, folder: Path, data: Path = EXAMPLE) -> Iterator[Training]:
     config = resolve(config, base)
-    dataset = prepare([EXAMPLE], config, folder / "dataset", base_requirements(base, config, config.num_tokens))
+    dataset = prepare([data], config, folder / "dataset", base_requirements(base, config, config.num_tokens))
     training = build_training(config, base, dataset, list(cache_examples(dataset, base)), Accelerator(cpu=True))
     try:
         yield training

@@ -60,6 +60,8 @@ def where_it_opens(settings: AdapterSection, family: ModelFamily) -> str | None:
         )
     if settings.adapter in KINDS and (opens := KINDS[settings.adapter].opens) is not None:
         return f"adapter {settings.adapter}: {opens}"
+    if settings.is_perfusion:
+        return "adapter perfusion: only predict.py opens its file, which is no change of weights"
     if settings.adapter == "full":
         return (
             "adapter full: the file holds the change of every weight; predict.py and ComfyUI open it, diffusers cannot"

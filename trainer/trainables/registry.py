@@ -6,12 +6,13 @@ from trainer.trainables.controlnet import CONTROLNET
 from trainer.trainables.denoiser import DENOISER_WEIGHTS
 from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings
 from trainer.trainables.part import Part, Parts
+from trainer.trainables.perfusion import PERFUSION
 from trainer.trainables.schedules import ScheduleSettings
 from trainer.trainables.text_encoders import TEXT_ENCODERS
 from trainer.trainables.tokens import TOKENS
 from trainer.trainables.trainable import Trainable
 
-KINDS: tuple[TrainableKind, ...] = (DENOISER_WEIGHTS, TEXT_ENCODERS, TOKENS, CONTROLNET)
+KINDS: tuple[TrainableKind, ...] = (DENOISER_WEIGHTS, PERFUSION, TEXT_ENCODERS, TOKENS, CONTROLNET)
 """Trainables in the order of logs and checkpoints. They are placed in reverse, so adapters find trainable tokens."""
 
 

@@ -1,0 +1,86 @@
+"""Perfusion: what a layer that reads the prompt returns for one word (Tewel et al. 2023, arXiv 2305.01644)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from artifact.errors import ArtifactError
+from artifact.layers.layer import Layer, require_known
+
+KEY = "perfusion_outputs"
+NO_CHANGE = (
+    "is an edit by Perfusion, which acts on words and is no change of weights: it cannot be converted, resized or "
+    "merged; predict.py draws with it, and with several at once"
+)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How K words are told from others, by their states: fp32, (K, d) each.
+
+    `inputs`: i*, the words' own states. `directions`: u = C⁻¹ i*, with the second moments C of the base's text states;
+    eᵀu / i*ᵀu is 1 for e = i* and near 0 for other words. `classes`: states of the class words, whose keys the words
+    get. A word's gate is sigmoid((eᵀu / i*ᵀu - bias) / temperature).
+    """
+
+    inputs: Tensor
+    directions: Tensor
+    classes: Tensor
+    bias: float
+    temperature: float
+
+    def __post_init__(self) -> None:
+        shapes = {tuple(each.shape) for each in (self.inputs, self.directions, self.classes)}
+        if len(shapes) > 1 or self.inputs.ndim != 2 or self.inputs.numel() == 0:
+            raise ArtifactError(f"its gate has states of shapes {' and '.join(map(str, sorted(shapes)))}")
+        if not self.temperature > 0:
+            raise ArtifactError(f"its gate has the temperature {self.temperature:g}")
+        if not (self.inputs * self.directions).sum(1).gt(0).all():
+            raise ArtifactError("its gate has a direction that its own word does not have")
+
+
+@dataclass(frozen=True)
+class GatedLayer(Layer):
+    """The outputs (K, out) of one layer for K words. `gate`: one for all layers of a file, which stores it in its
+    header; None before that is read."""
+
+    kind = "perfusion"
+    keys = {KEY: "outputs"}  # noqa: RUF012
+
+    outputs: Tensor
+    gate: Gate | None = None
+
+    def __post_init__(self) -> None:
+        if self.outputs.ndim != 2 or (self.gate is not None and len(self.outputs) != len(self.gate.inputs)):
+            raise ArtifactError(f"has {KEY} of shape {tuple(self.outputs.shape)}")
+
+    @property
+    def rank(self) -> None:
+        return None
+
+    @property
+    def alpha(self) -> None:
+        return None
+
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        return [self.outputs] if self.gate is None else [self.outputs, self.gate.inputs]
+
+    def fits(self, shape: torch.Size) -> bool:
+        width = None if self.gate is None else self.gate.inputs.shape[1]
+        return tuple(shape) == (self.outputs.shape[1], width)
+
+    def delta(self, weight: Tensor) -> Tensor:
+        """Raises ArtifactError: what is added depends on the input in no linear way."""
+        raise ArtifactError(f"a layer {NO_CHANGE}")
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {KEY: self.outputs}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        require_known(tensors, cls.keys)
+        return cls(tensors[KEY])

@@ -1,0 +1,247 @@
+"""Perfusion's edits against their definition, as files on the embedded base, several at once, and what is refused."""
+
+from dataclasses import replace
+from math import exp
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from artifact.artifact import Artifact
+from artifact.command_line import main
+from artifact.errors import ArtifactError
+from artifact.layers import Gate, GatedLayer
+from artifact.layers.gated import KEY
+from artifact.metadata import ArtifactDescription
+from artifact.names.components import DENOISER, Place, place_names
+from artifact.placement.gated import KEYS, VALUES, GatedEdits, Words
+from artifact.placement.placing import PlacedArtifacts
+from artifact.prompt_states import prompt_states
+from families.family import ModelFamily
+from families.loading.sources import EMBEDDED_BASE
+from families.registry import load_base_model
+from tests.tiny_models import write_sd15
+
+WIDTH, OUT = 6, 4
+BIAS, TEMPERATURE = 0.75, 0.1
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def moments(width: int) -> Tensor:
+    states = random(5 * width, width, seed=9).double() + 1
+    return states.T @ states
+
+
+def gate_of(words: Tensor, classes: Tensor) -> Gate:
+    directions = torch.linalg.solve(moments(words.shape[1]), words.double().T).T
+    return Gate(words, directions.float(), classes, BIAS, TEMPERATURE)
+
+
+class Block(nn.Module):
+    """Cross-attention's keys and values, under the names that a UNet has for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn2 = nn.ModuleDict({name: nn.Linear(WIDTH, OUT, bias=False) for name in ("to_k", "to_v")})
+        for number, parameter in enumerate(self.parameters()):
+            parameter.data = random(OUT, WIDTH, seed=20 + number)
+
+
+def edited(words: Tensor, classes: Tensor, outputs: Tensor, states: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """The weights W by path, and what keys and values are for `states` with the edits."""
+    model = nn.ModuleDict({"block": Block()})
+    edits = GatedEdits(model, Words.of([gate_of(words, classes)], [1.0]), classes)
+    edits.outputs["block" + VALUES].copy_(outputs)
+    keys, values = (model.get_submodule("block" + path) for path in (KEYS, VALUES))
+    found = keys(states), values(states)
+    edits.remove()
+    weights: dict[str, Tensor] = {path: model.get_parameter(f"block{path}.weight") for path in (KEYS, VALUES)}
+    assert torch.equal(values(states), nn.functional.linear(states, weights[VALUES]))
+    return weights, *found
+
+
+def test_it_is_the_papers_formula_one_number_after_the_other() -> None:
+    """out = W e - (eᵀu / E) W i* + sigmoid((eᵀu / E - β) / τ) o*, with u = C⁻¹ i* and E = i*ᵀ u."""
+    word, classes, outputs = random(1, WIDTH, seed=1), random(1, WIDTH, seed=2), random(1, OUT, seed=3)
+    states = torch.cat([random(1, 3, WIDTH, seed=4), word[None], 0.8 * word[None]], dim=1)
+    weights, keys, values = edited(word, classes, outputs, states)
+    direction = (torch.linalg.inv(moments(WIDTH)) @ word[0].double()).tolist()
+    energy = sum(a * b for a, b in zip(word[0].tolist(), direction, strict=True))
+    for found, path, own in ((keys, KEYS, None), (values, VALUES, outputs[0])):
+        weight = weights[path]
+        target = weight @ classes[0] if own is None else own  # keys: locked to the class word's
+        for position in range(states.shape[1]):
+            ratio = sum(a * b for a, b in zip(states[0, position].tolist(), direction, strict=True)) / energy
+            opened = 1 / (1 + exp(-(ratio - BIAS) / TEMPERATURE))
+            wanted = weight @ states[0, position] - ratio * (weight @ word[0]) + opened * target
+            torch.testing.assert_close(found[0, position], wanted, rtol=1e-4, atol=1e-4)
+    opened = 1 / (1 + exp(-2.5))
+    torch.testing.assert_close(values[0, 3], opened * outputs[0], rtol=1e-4, atol=1e-4)  # e = i*: W e is gone
+
+
+def test_what_is_orthogonal_to_a_word_in_the_metric_of_c_is_left_alone() -> None:
+    word, classes, outputs = random(1, WIDTH, seed=1), random(1, WIDTH, seed=2), random(1, OUT, seed=3)
+    direction = torch.linalg.solve(moments(WIDTH), word[0].double()).float()
+    state = random(WIDTH, seed=5)
+    state = state - (state @ direction) / (direction @ direction) * direction
+    weights, keys, values = edited(word, classes, outputs, state.reshape(1, 1, WIDTH))
+    for found, path in ((keys, KEYS), (values, VALUES)):
+        plain = weights[path] @ state
+        torch.testing.assert_close(found[0, 0], plain, rtol=0, atol=10 / (1 + exp(7.5)))
+
+
+def test_two_words_are_both_taken_away_and_each_brings_its_own() -> None:
+    words, classes, outputs = random(2, WIDTH, seed=1), random(2, WIDTH, seed=2), random(2, OUT, seed=3)
+    words[1] += 0.5 * words[0]  # not orthogonal
+    _, _, values = edited(words, classes, outputs, words[None])
+    directions = torch.linalg.solve(moments(WIDTH), words.double().T).T
+    ratios = words.double() @ directions.T / (words.double() * directions).sum(1)
+    opened = torch.sigmoid((ratios - BIAS) / TEMPERATURE).float()
+    torch.testing.assert_close(values[0], opened @ outputs, rtol=1e-3, atol=1e-3)
+
+
+def file_on(base: ModelFamily, path: Path, word: str, trigger: str = "TOK", seed: int = 0) -> Path:
+    """A file for `word`, a token with the rows of a known word, as training would write it."""
+    ids = [tokenizer(word, add_special_tokens=False).input_ids[-1] for tokenizer in base.tokenizers]
+    rows = {name: encoder.get_input_embeddings().weight[[own]].detach()
+            for name, encoder, own in zip(base.encoder_names, base.text_encoders, ids, strict=True)}  # fmt: skip
+    state = prompt_states(base, [f"a photo of a {word}"])[0, 5:6]
+    captions = prompt_states(base, ["a photo of a heart on a red background", "a small blue moon", f"a {word}"])
+    flat = captions.flatten(0, 1).double()
+    spread = flat.T @ flat / len(flat) + 1e-4 * torch.eye(flat.shape[1], dtype=torch.float64)
+    directions = torch.linalg.solve(spread, state.double().T).T.float()
+    gate = Gate(state, directions, prompt_states(base, ["a photo of a figure"])[0, 5:6], BIAS, TEMPERATURE)
+    names = place_names(base)
+    layers = {
+        names[Place(DENOISER, name)]: GatedLayer(random(1, module.weight.shape[0], seed=seed), gate)
+        for name, module in base.denoiser.named_modules()
+        if name.endswith(VALUES)
+    }
+    description = ArtifactDescription(base.name, "mini-sdxl", "", "epsilon", {trigger: ["<s0>"]}, 1)
+    artifact = Artifact(layers, rows, description)
+    artifact.write(path, "fp16", architecture=base.architecture, base_model_version=base.base_model_version)
+    return path
+
+
+@pytest.fixture(scope="module")
+def two(_loaded_base: ModelFamily, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("perfusion")
+    return (file_on(_loaded_base, folder / "star.safetensors", "star"),
+            file_on(_loaded_base, folder / "robot.safetensors", "ring", "zwx", seed=50))  # fmt: skip
+
+
+def outputs_of(base: ModelFamily, states: Tensor) -> Tensor:
+    """Of the values in the middle of the UNet: (L, out)."""
+    path = next(name for name, _ in base.denoiser.named_modules() if "mid_block" in name and name.endswith(VALUES))
+    found: Tensor = base.denoiser.get_submodule(path)(states)
+    return found.detach()
+
+
+def test_two_files_change_their_own_words_and_leave_the_base_as_it_was(
+    two: tuple[Path, Path], base: ModelFamily
+) -> None:
+    files = [Artifact.read(path) for path in two]
+    plain = prompt_states(base, ["a photo of a heart on a red background"])[0]
+    before = outputs_of(base, plain)
+    own = [layer.gate.inputs for file in files for layer in list(file.layers.values())[:1]
+           if isinstance(layer, GatedLayer) and layer.gate is not None]  # fmt: skip
+    placed = PlacedArtifacts(base, files)
+    try:
+        assert set(placed.triggers) == {"TOK", "zwx"}
+        changed = (outputs_of(base, plain) - before).norm() / before.norm()
+        assert 0 < changed < 0.05  # words of neither
+        for file, state in zip(files, own, strict=True):
+            (layer,) = [each for name, each in file.layers.items() if "middle_block" in name]
+            assert isinstance(layer, GatedLayer)
+            target = layer.outputs.float()
+            assert torch.nn.functional.cosine_similarity(outputs_of(base, state), target).item() > 0.98
+        placed.set_scales(0.0, 0.0)
+        torch.testing.assert_close(outputs_of(base, plain), before)
+    finally:
+        placed.remove()
+    assert torch.equal(outputs_of(base, plain), before)
+    assert not any(module._forward_hooks for module in base.denoiser.modules())
+
+
+def test_the_file_keeps_gate_and_outputs(two: tuple[Path, Path], base: ModelFamily, tmp_path: Path) -> None:
+    read = Artifact.read(two[0])
+    again = tmp_path / "again.safetensors"
+    read.write(again, "fp16", architecture="a", base_model_version="b")
+    for name, layer in Artifact.read(again).layers.items():
+        same = read.layers[name]
+        assert isinstance(layer, GatedLayer) and isinstance(same, GatedLayer)
+        assert layer.gate is not None and same.gate is not None
+        assert torch.equal(layer.outputs, same.outputs) and torch.equal(layer.gate.directions, same.gate.directions)
+        assert (layer.gate.bias, layer.gate.temperature) == (BIAS, TEMPERATURE)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["convert", "{file}", "{out}", "--format", "kohya"],
+        ["resize", "{file}", "{out}", "--rank", "4", "--base", EMBEDDED_BASE],
+        ["merge", "{file}", "{other}", "--weights", "1", "1", "--output", "{out}"],
+        ["merge", "{file}", "--weights", "1", "--onto", EMBEDDED_BASE, "--output", "{out}"],
+    ],
+    ids=lambda command: " ".join(command[:1]),
+)
+def test_what_needs_a_change_of_weights_refuses_it_in_one_line(
+    command: list[str], two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled = [part.format(file=two[0], other=two[1], out=tmp_path / "out") for part in command]
+    assert main(filled) != 0
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "star.safetensors is an edit by Perfusion" in line and "predict.py draws with it" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_inspecting_it_says_what_opens_it(two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(two[0])]) == 0
+    said = capsys.readouterr().out
+    assert "perfusion" in said and "only predict.py opens it" in said
+
+
+def test_on_another_family_or_width_it_is_refused(two: tuple[Path, Path], base: ModelFamily, tmp_path: Path) -> None:
+    file = Artifact.read(two[0])
+    with pytest.raises(ArtifactError, match="have no place in this base model"):
+        PlacedArtifacts(load_base_model(str(write_sd15(tmp_path / "sd15")), torch.float32), [file])
+    narrow = {name: narrowed(layer) for name, layer in file.layers.items() if isinstance(layer, GatedLayer)}
+    with pytest.raises(ArtifactError, match=r"\(1, 5\) do not fit the base's \(\d+, 160\)"):
+        PlacedArtifacts(base, [replace(file, layers=narrow)])
+    names = place_names(base)
+    odd = next(name for place, name in names.items() if place.path.endswith(".attn2.to_k"))
+    layer = next(iter(file.layers.values()))
+    assert isinstance(layer, GatedLayer)
+    fitting = replace(layer, outputs=random(1, 64))
+    with pytest.raises(ArtifactError, match="to_k reads no prompt, and is edited by Perfusion"):
+        PlacedArtifacts(base, [replace(file, layers={odd: fitting})])
+    assert not any(module._forward_hooks for module in base.denoiser.modules())
+
+
+def narrowed(layer: GatedLayer) -> GatedLayer:
+    assert layer.gate is not None
+    states = {name: getattr(layer.gate, name)[:, :5] for name in ("inputs", "directions", "classes")}
+    states["directions"] = states["inputs"]
+    return replace(layer, gate=replace(layer.gate, **states))
+
+
+def damaged(path: Path, target: Path, **changes: Any) -> Path:
+    """A copy with other tensors, or with a header that has lost its gate."""
+    save_file(load_file(path) | changes, target)
+    return target
+
+
+def test_a_damaged_file_is_named(two: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"bare\.safetensors: its header's lora_trainer\.perfusion is missing"):
+        Artifact.read(damaged(two[0], tmp_path / "bare.safetensors"))
+    name = next(iter(load_file(two[0])))
+    with pytest.raises(ArtifactError, match=rf"{KEY} of shape \(3,\)"):
+        Artifact.read(damaged(two[0], tmp_path / "flat.safetensors", **{name: torch.zeros(3)}))
+    with pytest.raises(ArtifactError, match="a direction that its own word does not have"):
+        Gate(torch.ones(1, 3), -torch.ones(1, 3), torch.ones(1, 3), BIAS, TEMPERATURE)

@@ -1,0 +1,34 @@
+"""What the text encoders make of a word, as the denoiser reads it: the state at the word's position."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from artifact.prompt_states import prompt_states
+from families.family import ModelFamily
+
+TEMPLATES = (
+    "a photo of {}", "a photo of a {}", "a photo of the {}", "{}", "a small {}", "the {} at night",
+    "a {} on a red background", "a blue {} on a white background", "a drawing of a {}, blue", "two circles and a {}",
+    "a photo of a green cat with a {} on its left", "a house in the style of {}",
+)  # fmt: skip
+"""A state depends on what comes before it, so several sentences are read. One alone gave gates of 0.2 to 0.5 in others
+on the embedded base, these give 0.5 to 1.1."""
+
+
+def concept_states(family: ModelFamily, words: Sequence[str]) -> Tensor:
+    """Return the mean state at each word's last token over TEMPLATES, fp32 on the CPU: (K, d)."""
+    prompts = [template.format(word) for word in words for template in TEMPLATES]
+    states = prompt_states(family, prompts)
+    tokenizer = family.tokenizers[0]
+    said = [word for word in words for _ in TEMPLATES]
+    places = [_last_token(tokenizer, prompt, word) for prompt, word in zip(prompts, said, strict=True)]
+    return states[torch.arange(len(prompts)), places].unflatten(0, (len(words), -1)).mean(1)
+
+
+def _last_token(tokenizer: Any, prompt: str, word: str) -> int:
+    ids: list[int] = tokenizer(prompt, truncation=True).input_ids
+    own: list[int] = tokenizer(word, add_special_tokens=False).input_ids
+    return next(end for end in range(len(ids), 0, -1) if ids[end - len(own) : end] == own) - 1
