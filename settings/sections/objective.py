@@ -28,10 +28,10 @@ class ObjectiveSection(Settings):
     huber_schedule: Open[Literal["constant", "snr"]] = Field(
         "snr", description="snr: huber_delta where all is noise, rising to 1 (as mse) where the picture is seen"
     )
-    loss_weighting: Open[Literal["uniform", "min_snr", "soft_min_snr", "debiased", "p2"]] = Field(
+    loss_weighting: Open[Literal["uniform", "min_snr", "soft_min_snr", "debiased", "p2", "edm"]] = Field(
         "min_snr",
         description="How much each timestep counts; debiased (ε only) stresses high noise: colours and layout; "
-        "p2 lets what is barely noised count little",
+        "p2 lets what is barely noised count little; edm is EDM's, which counts high noise most (v: uniform)",
     )
     p2_gamma: Open[float] = Field(1.0, gt=0, le=4, description="γ of the p2 weighting; 0.5 is milder")
     min_snr_gamma: Open[float] = Field(5.0, gt=0, description="γ of the min-SNR and soft-min-SNR weightings")

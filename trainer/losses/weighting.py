@@ -8,7 +8,7 @@ from torch import Tensor
 
 from families.noise.noise_process import NoiseProcess
 
-Weighting = Literal["uniform", "min_snr", "soft_min_snr", "debiased", "p2"]
+Weighting = Literal["uniform", "min_snr", "soft_min_snr", "debiased", "p2", "edm"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class TimestepWeighting:
     min_snr (Hang et al. 2023, §3.4): min(SNR, γ) / SNR for ε-prediction, min(SNR, γ) / (SNR + 1) for v-prediction.
     soft_min_snr (Crowson et al. 2024): a smooth variant with SNR·γ / (SNR + γ) in place of min(SNR, γ).
     p2 (Choi et al. 2022, eq. 8, k = 1): (1 + SNR)^-γ for ε-prediction. Details that are barely noised count less.
+    edm (Karras et al. 2022, table 1, for latents of deviation 1): (σ² + 1) / σ² in the error of x_0, with σ² = 1 / SNR:
+    1 + 1 / SNR in that of ε, and 1 in that of v.
     debiased (Yu et al. 2023, eq. 13): 1 / √SNR, for ε-prediction. High noise, where colours are decided, counts more.
     """
 
@@ -35,6 +37,8 @@ class TimestepWeighting:
         if self.kind == "p2":
             return (1 + snr) ** -self.gamma * of_epsilon(process, timesteps)
         epsilon = process.prediction_type == "epsilon"
+        if self.kind == "edm":
+            return 1 + 1 / snr if epsilon else torch.ones_like(snr)
         if self.kind == "min_snr":
             return snr.clamp(max=self.gamma) / (snr if epsilon else snr + 1)
         soft = self.gamma / (snr + self.gamma)  # for ε, with SNR cancelled to avoid 0 / 0

@@ -119,6 +119,29 @@ def test_the_more_an_image_is_learned_the_less_it_pulls() -> None:
     assert factors[0] > 1.8 and factors[2] < 0.4
 
 
+@pytest.mark.parametrize(
+    "process",
+    [each for each in PROCESSES if each.prediction_type != "flow"],
+    ids=lambda process: process.prediction_type,
+)
+def test_edm_weighs_the_error_of_the_picture_as_karras_does(process: NoiseProcess) -> None:
+    """λ(σ)·|D - x_0|² with D of x = x_0 + σ n, in the variables of EDM, for latents of deviation 1."""
+    latents, noise, error = (torch.randn(3, 4, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2, 3))
+    timesteps = torch.tensor([3, 20, 45])
+    weights = TimestepWeighting("edm")(process, timesteps)
+    assert isinstance(weights, Tensor)
+    for row, timestep in enumerate(timesteps.tolist()):
+        alpha, sigma = ALPHAS[timestep].sqrt(), (1 - ALPHAS[timestep]).sqrt()
+        spread = float(sigma / alpha)
+        x0, n, off = latents[row], noise[row], error[row]
+        if process.prediction_type == "epsilon":
+            denoised = (x0 + spread * n) - spread * (n + off)
+        else:  # v = α n - σ x_0, and x_0 = α x_t - σ v with x_t = α x_0 + σ n
+            denoised = alpha * (alpha * x0 + sigma * n) - sigma * (alpha * n - sigma * x0 + off)
+        wanted = (spread**2 + 1) / spread**2 * (denoised - x0).square().sum()
+        torch.testing.assert_close(weights[row] * off.square().sum(), wanted, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.prediction_type)
 def test_p2_is_its_formula_in_the_error_of_epsilon(process: NoiseProcess) -> None:
     timesteps = torch.tensor([3, 20, 45])
