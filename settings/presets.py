@@ -27,9 +27,10 @@ def read_preset(name: str) -> dict[str, Any]:
 def preset_list() -> str:
     """Return a line for each preset: its name and its purpose, which is the file's first line."""
     width = max(map(len, preset_names()))
-    return "\n".join(f"{name:{width}}  {_purpose(name)}" for name in preset_names())
+    return "\n".join(f"{name:{width}}  {preset_purpose(name)}" for name in preset_names())
 
 
-def _purpose(name: str) -> str:
+def preset_purpose(name: str) -> str:
+    """Return the first line of a preset's file. The name must be one of `preset_names`."""
     with (FOLDER / f"{name}.yaml").open(encoding="utf-8") as file:
         return file.readline().removeprefix("#").strip()

@@ -104,11 +104,15 @@ class Browser:
 
     def open(self, page: Path, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
         """Show a file in a window of `width` × `height` CSS pixels. `scheme`: light or dark, as the system has it."""
+        self.open_address(page.as_uri(), width, height, scheme)
+
+    def open_address(self, address: str, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
+        """As `open`, for the address of a page."""
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        self.driver.get(page.as_uri())
+        self.driver.get(address)
 
     def run(self, script: str) -> Any:
         """Return the result of the function body `script` in the page."""

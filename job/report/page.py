@@ -15,9 +15,8 @@ from job.output_folder import OutputFolder
 from job.report.curves import Curve, curves
 from job.report.frames import step_frames
 from job.report.metrics import read_metrics
-from job.report.recipe import Trained
 from job.report.settings_shown import shown_settings
-from job.report.usage import recipes
+from job.report.usage import recipes_of_report
 from pages.pictures import THUMBNAIL_SIDE, picture_uri, sample_uris
 from pages.shell import html_page, page_file
 from preprocess.dataset import PreparedDataset
@@ -45,7 +44,6 @@ def page(data: Mapping[str, Any], charts: Sequence[Curve]) -> str:
 
 def _data(output: OutputFolder, dataset: PreparedDataset, summary: Mapping[str, Any]) -> dict[str, Any]:
     evaluation = summary.get("evaluation")
-    scale = evaluation["chosen"]["scale"] if evaluation else 1.0
     config = summary["config"]
     return {
         "triggers": summary["triggers"],
@@ -65,7 +63,7 @@ def _data(output: OutputFolder, dataset: PreparedDataset, summary: Mapping[str, 
         "images": _images(dataset),
         "imageCount": len(dataset.largest),
         "gallery": f"{output.dataset.name}/{GALLERY_FILE}",
-        "recipes": [vars(recipe) for recipe in recipes(_trained(summary), scale)],
+        "recipes": [vars(recipe) for recipe in recipes_of_report(summary)],
         "settings": shown_settings(config),
         "versions": summary["versions"],
         "machine": summary["machine"],
@@ -92,17 +90,3 @@ def _images(dataset: PreparedDataset) -> list[dict[str, str]]:
 def _figure(curve: Curve) -> str:
     title, reading = html.escape(curve.title), html.escape(curve.reading)
     return f'<figure class="chart"><figcaption><h3>{title}</h3><p>{reading}</p></figcaption>{curve.svg}</figure>'
-
-
-def _trained(summary: Mapping[str, Any]) -> Trained:
-    config, base = summary["config"], summary["base"]
-    return Trained(
-        base_model=config["base_model"],
-        pipeline=base["pipeline"],
-        encoders=base["encoders"],
-        adapter=config["adapter"],
-        triggers=summary["triggers"],
-        prompt=config["validation_prompt"],
-        revision=config.get("base_revision"),
-        vae=config.get("vae"),
-    )

@@ -1,5 +1,8 @@
 """Instructions for using the artifact in each tool, with the values of this training (docs/artifact.md)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from job.controlnet.recipes import controlnet_recipes
 from job.report.diffusers_recipe import diffusers_recipe, has_pipeline
 from job.report.recipe import Recipe, Trained
@@ -26,6 +29,26 @@ def recipes(trained: Trained, scale: float) -> list[Recipe]:
         *_of_interfaces(trained, name, scale),
         *([diffusers_recipe(trained, scale)] if has_pipeline(trained.pipeline) else []),
     ]
+
+
+def recipes_of_report(summary: Mapping[str, Any]) -> list[Recipe]:
+    """Return the recipes for the training that report.json describes."""
+    evaluation = summary.get("evaluation")
+    return recipes(_trained(summary), evaluation["chosen"]["scale"] if evaluation else 1.0)
+
+
+def _trained(summary: Mapping[str, Any]) -> Trained:
+    config, base = summary["config"], summary["base"]
+    return Trained(
+        base_model=config["base_model"],
+        pipeline=base["pipeline"],
+        encoders=base["encoders"],
+        adapter=config["adapter"],
+        triggers=summary["triggers"],
+        prompt=config["validation_prompt"],
+        revision=config.get("base_revision"),
+        vae=config.get("vae"),
+    )
 
 
 def _of_interfaces(trained: Trained, name: str, scale: float) -> list[Recipe]:

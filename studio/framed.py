@@ -1,0 +1,17 @@
+"""Text and pages of other origin inside the studio's page: file names, captions, reports."""
+
+import html
+from pathlib import Path
+
+FRAME = '<iframe class="framed" title="{title}" sandbox="allow-scripts allow-downloads" srcdoc="{page}"></iframe>'
+MARKS = "\\`*_{}[]<>()#+!|~$&"
+
+
+def framed(path: Path) -> str:
+    """Return the HTML of a frame with the page in `path`. It runs apart from the studio and cannot call it."""
+    return FRAME.format(title=html.escape(path.stem), page=html.escape(path.read_text(encoding="utf-8")))
+
+
+def escaped(text: str) -> str:
+    """Escape what Markdown and HTML would read as their own."""
+    return "".join(f"\\{letter}" if letter in MARKS else letter for letter in text)

@@ -1,0 +1,35 @@
+"""What is stored of a job."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+State = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
+Request = Literal["pause", "cancel"]
+ENDED: tuple[State, ...] = ("paused", "done", "failed", "cancelled")
+
+
+class JobRecord(BaseModel):
+    """One training of the queue.
+
+    `dataset`: a prepared dataset. `settings`: those given to train.py. `pid` and `started` (seconds since the epoch, as
+    the system has it) identify its process. `request`: what the page asks of a running job. `error`: why it failed.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str
+    dataset: Path
+    output: Path
+    settings: dict[str, Any]
+    state: State = "queued"
+    request: Request | None = None
+    pid: int | None = None
+    started: float | None = None
+    error: str = ""
+
+    def having(self, **values: Any) -> "JobRecord":
+        """Return the record with other values, which are checked."""
+        return JobRecord(**(self.model_dump() | values))

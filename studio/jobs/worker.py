@@ -1,0 +1,147 @@
+"""`python -m studio.jobs.worker QUEUE RUNS`: runs the jobs of a queue, one after the other, until none is left.
+
+It is separate from the page and survives it. Only one works on a queue; another one ends at once.
+"""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from filelock import Timeout
+
+from job.endings import STOPPED, SUCCESS
+from job.output_folder import OutputFolder
+from studio.jobs.process import PROJECT, living, signal_group, start
+from studio.jobs.queue import JobQueue
+from studio.jobs.record import JobRecord
+from studio.workspace import free_folder
+
+POLL_SECONDS = 0.2
+SECONDS_TO_SAVE = 600.0
+"""A stopping job has so long to write its checkpoint. After that it is killed."""
+SECONDS_FOR_THE_LOCK = 1.0
+"""The page takes the lock for a moment to see whether a worker is there."""
+ERROR_LINE = re.compile(r"^error: (.*)$", re.MULTILINE)
+UNKNOWN = None
+"""Exit status of a process that another worker started."""
+
+
+def ensure_worker(queue: JobQueue, runs: Path) -> None:
+    """Start a worker if there is work and none is there."""
+    if not queue.unfinished() or queue.has_worker():
+        return
+    with (queue.folder / "worker.log").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "studio.jobs.worker", str(queue.folder), str(runs)],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def work(queue: JobQueue) -> None:
+    """Run jobs until none is left. Returns at once where another worker is at work."""
+    while queue.unfinished():  # read again without the lock: a job may have been added since the last look
+        try:
+            with queue.worker_lock.acquire(timeout=SECONDS_FOR_THE_LOCK):
+                while jobs := queue.unfinished():
+                    run(queue, jobs[0])
+        except Timeout:
+            return
+
+
+def run(queue: JobQueue, job: JobRecord) -> None:
+    """Run a job to its end: a queued one, or one that another worker has left."""
+    if job.state == "running":
+        process = living(job)
+        if process is None:  # the machine was switched off, or its end was not seen
+            queue.change(job.id, _left)
+            return
+    else:
+        process = _begin(queue, job)
+        if process is None:
+            return
+    status = _follow(queue, job, process)
+    queue.change(job.id, lambda current: _ended(current, status, queue.log(job)))
+
+
+def _begin(queue: JobQueue, job: JobRecord) -> psutil.Process | None:
+    """Start a job, and return its process; None if it is no longer queued."""
+    started: list[psutil.Process] = []
+
+    def begun(current: JobRecord) -> JobRecord:
+        if current.state != "queued":
+            return current
+        _make_room(OutputFolder(current.output))
+        started.append(start(queue, current))
+        return current.having(state="running", pid=started[0].pid, started=started[0].create_time())
+
+    queue.change(job.id, begun)
+    return started[0] if started else None
+
+
+def _make_room(output: OutputFolder) -> None:
+    """Without a checkpoint there is nothing to go on from, and train.py writes into an empty folder only. What an
+    earlier attempt has trained is moved, not removed."""
+    if not output.path.exists() or any(output.checkpoints.glob("step_*")):
+        return
+    if output.weights.exists():
+        output.path.rename(free_folder(output.path.parent, f"{output.path.name}-earlier"))
+    else:
+        shutil.rmtree(output.path)
+
+
+def _follow(queue: JobQueue, job: JobRecord, process: psutil.Process) -> int | None:
+    """Wait for the end, and pass requests on. Returns the exit status."""
+    asked: float | None = None
+    while True:
+        try:
+            status = process.wait(timeout=POLL_SECONDS)
+            return UNKNOWN if status is None else int(status)
+        except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
+            pass
+        if asked is None and queue.get(job.id).request is not None:
+            asked = time.monotonic()
+            signal_group(process, signal.SIGTERM)
+        elif asked is not None and time.monotonic() - asked > SECONDS_TO_SAVE:
+            signal_group(process, signal.SIGKILL)
+
+
+def _left(job: JobRecord) -> JobRecord:
+    """The state of a running job without a process: it is done, or it is queued again."""
+    ended = {"pid": None, "started": None, "request": None}
+    if OutputFolder(job.output).report.is_file():
+        return job.having(state="done", **ended)
+    state = {"pause": "paused", "cancel": "cancelled", None: "queued"}[job.request]
+    return job.having(state=state, **ended)
+
+
+def _ended(job: JobRecord, status: int | None, log: Path) -> JobRecord:
+    """The state of a job whose process ended with `status`."""
+    ended = {"pid": None, "started": None, "request": None}
+    if status is UNKNOWN:
+        return _left(job)
+    if status == SUCCESS:
+        return job.having(state="done", **ended)
+    if job.request == "cancel":
+        return job.having(state="cancelled", **ended)
+    if job.request == "pause" or status == STOPPED:
+        return job.having(state="paused", **ended)
+    return job.having(state="failed", error=_error(log, status), **ended)
+
+
+def _error(log: Path, status: int) -> str:
+    """The last error that train.py printed."""
+    found = ERROR_LINE.findall(log.read_text(encoding="utf-8", errors="replace"))
+    return found[-1] if found else f"train.py ended with status {status}; its log says more"
+
+
+if __name__ == "__main__":
+    work(JobQueue(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -1,0 +1,64 @@
+"""Serves the page on this machine; elsewhere only with a password."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from settings.record import ConfigError
+from studio.origin import LOOPBACK
+
+PASSWORD_VARIABLE = "STUDIO_PASSWORD"
+USER = "studio"
+MOST_UPLOADED = "5gb"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the page is served. `share`: also under a public address of Gradio's service."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    share: bool = False
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches the page."""
+        return self.host in LOOPBACK and not self.share
+
+    def require_safe(self) -> None:
+        """Raises ConfigError where others would reach the page without a password."""
+        if not self.is_loopback and not self.password:
+            what = "share" if self.share else f"host {self.host}"
+            raise ConfigError(
+                f"{what}: others reach the page, which starts trainings and reads files: set the environment variable "
+                f"{PASSWORD_VARIABLE}, the password of the user {USER}"
+            )
+
+
+def serve(root: Path, address: Address) -> None:
+    """Serve until Ctrl-C. Trainings go on after it. Raises ConfigError; OSError where the port is taken."""
+    address.require_safe()
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(root / ".cache")
+    from starlette.middleware import Middleware  # Gradio takes seconds: not before the command line is checked
+
+    from studio.origin import OwnPagesOnly
+    from studio.page import build_page, style, theme
+    from studio.workspace import Workspace
+
+    root.mkdir(parents=True, exist_ok=True)
+    page = build_page(Workspace(root.resolve()))
+    page.launch(
+        server_name=address.host,
+        server_port=address.port,
+        share=address.share,
+        auth=(USER, address.password) if address.password else None,
+        allowed_paths=[str(root.resolve() / name) for name in ("pictures", "runs", "images")],
+        max_file_size=MOST_UPLOADED,
+        footer_links=[],
+        ssr_mode=False,
+        theme=theme(),
+        css=style(),
+        app_kwargs={"middleware": [Middleware(OwnPagesOnly, loopback=address.is_loopback)]},
+    )

@@ -1,0 +1,96 @@
+"""The page: its tabs, and what is refreshed while it is open."""
+
+from functools import cache
+from typing import Any
+
+import gradio as gr
+
+from pages.shell import page_file
+from studio import texts
+from studio.jobs.queue import JobQueue
+from studio.jobs.worker import ensure_worker
+from studio.run_view import queue_table
+from studio.tabs.pictures import PicturesTab
+from studio.tabs.train import TrainTab
+from studio.tabs.try_out import TryTab
+from studio.tabs.watch import WatchTab
+from studio.workspace import Workspace
+
+SECONDS_BETWEEN_LOOKS = 2.0
+FONT = ["system-ui", "sans-serif"]
+MONOSPACE = ["ui-monospace", "monospace"]
+
+
+def build_page(workspace: Workspace) -> gr.Blocks:
+    """Make the page on a workspace. A queue with unfinished jobs gets a worker."""
+    queue = JobQueue(workspace.queue, workspace.runs)
+    ensure_worker(queue, workspace.runs)
+    with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        gr.Markdown(f"# {texts.TITLE}\n\n{texts.LEAD}", elem_id="head")
+        with gr.Tabs():
+            with gr.Tab(texts.PICTURES, id="pictures"):
+                pictures = PicturesTab(workspace)
+            with gr.Tab(texts.TRAIN, id="train") as train_tab:
+                train = TrainTab(workspace, queue)
+            with gr.Tab(texts.WATCH, id="watch") as watch_tab:
+                watch = WatchTab(queue)
+            with gr.Tab(texts.TRY, id="try") as try_tab:
+                try_out = TryTab(workspace, queue)
+
+        def loaded() -> list[Any]:
+            ensure_worker(queue, workspace.runs)
+            sets = workspace.picture_sets()
+            newest = sets[0] if sets else None
+            return [
+                gr.Dropdown(sets, value=newest),
+                gr.Dropdown(train.job_choices()),
+                gr.Dropdown(watch.choices(), value=watch.first_choice()),
+            ]
+
+        page.load(loaded, None, [pictures.stored, train.job, watch.runs])
+        pictures.stored.change(
+            lambda name: gr.Dropdown(workspace.picture_sets(), value=name), pictures.stored, train.set
+        )
+        train_tab.select(lambda: gr.Dropdown(train.job_choices()), None, train.job)
+        watch_tab.select(_with_running(watch), watch.runs, watch.runs)
+        try_tab.select(lambda chosen: _newest(try_out, chosen), try_out.lora, try_out.lora)
+        timer = gr.Timer(SECONDS_BETWEEN_LOOKS)
+        timer.tick(
+            lambda chosen: [queue_table(queue.jobs()), watch.refresh(chosen)], watch.runs, [train.table, watch.view],
+            show_progress="hidden",
+        )  # fmt: skip
+    return page
+
+
+def _with_running(watch: WatchTab) -> Any:
+    """The list of runs when the tab is opened: what was chosen stays, and something is always chosen."""
+    return lambda chosen: gr.Dropdown(watch.choices(), value=chosen or watch.first_choice())
+
+
+def _newest(try_out: TryTab, chosen: str | None) -> Any:
+    choices = try_out.choices()
+    return gr.Dropdown(choices, value=chosen or (choices[0][1] if choices else None))
+
+
+@cache
+def theme() -> gr.themes.Base:
+    """Return Gradio's plain theme in fonts of the system, so that nothing is loaded from elsewhere, and with texts that
+    have the contrast of WCAG 2.2, AA."""
+    plain = gr.themes.Default(primary_hue="orange", font=FONT, font_mono=MONOSPACE)
+    return plain.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+    )
+
+
+def style() -> str:
+    """Return the style sheet of the page."""
+    return page_file("studio.css", "studio")

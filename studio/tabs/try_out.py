@@ -1,0 +1,169 @@
+"""The tab Try: grids of prompts and scales, files to download, and instructions for other tools."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from job.output_folder import OutputFolder
+from studio import texts
+from studio.framed import escaped
+from studio.jobs.queue import JobQueue
+from studio.workspace import Workspace, free_folder
+
+if TYPE_CHECKING:
+    from sampler.generation import Generation
+
+WEIGHTS = "weights.safetensors"
+MOST_IMAGES = 64
+"""Largest number of pictures of a grid."""
+FORMATS = ("kohya", "diffusers", "cog-sdxl", "bundle", "embeddings")
+SUFFIXES = {"cog-sdxl": ".tar"}
+
+
+class TryTab:
+    """The components and what they do. The base stays loaded between grids."""
+
+    def __init__(self, workspace: Workspace, queue: JobQueue) -> None:
+        self._workspace, self._queue = workspace, queue
+        self._generation: Generation | None = None
+        gr.Markdown(texts.TRY_LEAD)
+        with gr.Row(equal_height=False):
+            self.lora = gr.Dropdown(self.choices(), value=None, label=texts.LORA, info=texts.LORA_INFO, elem_id="lora")
+            self.prompts = gr.Textbox(label=texts.PROMPTS, lines=3, elem_id="prompts")
+        with gr.Row(equal_height=False):
+            self.scales = gr.Textbox("1", label=texts.SCALES, info=texts.SCALES_INFO, elem_id="scales")
+            self.seed = gr.Number(0, label=texts.SEED, info=texts.SEED_INFO, precision=0, minimum=0, elem_id="seed")
+            self.steps = gr.Slider(0, 100, value=0, step=1, label=texts.STEPS, elem_id="steps")
+        with gr.Row():
+            self.draw = gr.Button(texts.DRAW, variant="primary", elem_id="draw")
+            self.compare = gr.Button(texts.COMPARE, elem_id="compare")
+        self.status = gr.Markdown(elem_id="draw-status")
+        self.images = gr.Gallery(
+            label=texts.GRID, columns=1, height="auto", interactive=False, object_fit="contain",
+            buttons=["download", "fullscreen"], elem_id="images",
+        )  # fmt: skip
+        with gr.Accordion(texts.DOWNLOAD, open=False):
+            with gr.Row(equal_height=False):
+                self.format = gr.Dropdown(
+                    [(texts.OWN_FORMAT, ""), *FORMATS], value="", label=texts.FORMAT, elem_id="format"
+                )
+                self.make = gr.Button(texts.MAKE_FILE, elem_id="make-file")
+            self.file = gr.File(label=texts.FILE, interactive=False, elem_id="made-file")
+        with gr.Accordion(texts.USE, open=False):
+            self.use = gr.Markdown(elem_id="use")
+        self._connect()
+
+    def _connect(self) -> None:
+        inputs = [self.lora, self.prompts, self.scales, self.seed, self.steps]
+        outputs = [self.status, self.images]
+        one_at_a_time: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "drawing"}
+        self.draw.click(self._draw, inputs, outputs, **one_at_a_time)
+        self.compare.click(lambda: "0 1", None, self.scales).then(self._draw, inputs, outputs, **one_at_a_time)
+        self.make.click(self._file, [self.lora, self.format], self.file)
+        self.lora.change(self._use, self.lora, [self.use, self.prompts])
+
+    def choices(self) -> list[tuple[str, str]]:
+        """Return the results and checkpoints of all runs for the list, the newest run first."""
+        found = []
+        for job in reversed(self._queue.jobs()):
+            output = OutputFolder(job.output)
+            if output.weights.is_file():
+                found.append((job.name, self._name(output.weights)))
+            for path in sorted(output.checkpoints.glob(f"step_*/{WEIGHTS}")):
+                step = int(path.parent.name.removeprefix("step_"))
+                found.append((f"{job.name}, {texts.SAMPLES_OF.format(step=step)}", self._name(path)))
+        return found
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._workspace.runs).as_posix()
+
+    def _weights(self, lora: str | None) -> Path:
+        """Return the file of an entry of the list. Raises gr.Error for any other."""
+        if not lora or lora not in (value for _, value in self.choices()):
+            raise gr.Error(texts.NO_LORA)
+        return self._workspace.runs / lora
+
+    def _draw(self, lora: str | None, prompts: str, scales: str, seed: float, steps: float) -> Iterator[Any]:
+        """Draw picture by picture, and show each as soon as it is there."""
+        weights = self._weights(lora)
+        lines = [line.strip() for line in prompts.splitlines() if line.strip()]
+        cells = [(prompt, scale) for prompt in lines for scale in scales.split()]
+        columns = max(1, len(scales.split()))
+        if not cells or len(cells) > MOST_IMAGES:
+            yield texts.NOT_DRAWN.format(reason=texts.GRID_SIZE.format(most=MOST_IMAGES)), []
+            return
+        folder = free_folder(self._workspace.images, weights.parent.name)
+        drawn: list[tuple[str, str]] = []
+        for number, (prompt, scale) in enumerate(cells, start=1):
+            yield texts.DRAWING.format(number=number, total=len(cells)), gr.Gallery(drawn, columns=columns)
+            try:
+                path = self._image(weights, prompt, scale, int(seed), int(steps), folder / f"{number:02d}")
+            except Exception as error:
+                if not _is_expected(error):
+                    raise
+                yield texts.NOT_DRAWN.format(reason=escaped(str(error))), gr.Gallery(drawn, columns=columns)
+                return
+            drawn.append((str(path), f"{prompt} · {scale}"))
+        said = texts.DRAWN.format(count=len(drawn), folder=escaped(str(folder)))
+        yield said, gr.Gallery(drawn, columns=columns)
+
+    def _image(self, weights: Path, prompt: str, scale: str, seed: int, steps: int, folder: Path) -> Path:
+        """Draw one picture as predict.py does."""
+        from sampler.generation import Generation  # torch and diffusers take seconds: not before they are needed
+        from service.prediction_inputs import PredictionInputs, predict
+
+        if self._generation is None:
+            self._generation = Generation()
+        inputs = PredictionInputs(
+            prompt, lora=json.dumps([str(weights)]), lora_scale=scale, seed=seed, num_inference_steps=steps or None
+        )
+        prediction = predict(
+            inputs, self._generation, folder, local_files=True, say=lambda line: None, metric=lambda name, value: None
+        )
+        return prediction.paths[0]
+
+    def _file(self, lora: str | None, format_name: str) -> str:
+        """Return the file in a format, made in a folder of its own."""
+        weights = self._weights(lora)
+        if not format_name:
+            return str(weights)
+        from artifact.conversion.convert import convert
+        from artifact.errors import ArtifactError
+
+        self._workspace.cache.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=self._workspace.cache))
+        target = folder / f"{weights.parent.name}-{format_name}{SUFFIXES.get(format_name, '.safetensors')}"
+        try:
+            convert(weights, target, format_name)
+        except ArtifactError as error:
+            raise gr.Error(str(error)) from error
+        return str(target)
+
+    def _use(self, lora: str | None) -> tuple[str, Any]:
+        """Return the instructions of the report, and a prompt with the trigger word."""
+        if not lora:
+            return texts.NO_USE, gr.skip()
+        report = OutputFolder(self._workspace.runs / Path(self._name(self._weights(lora))).parts[0]).report
+        if not report.is_file():
+            return texts.NO_USE, gr.skip()
+        from job.report.usage import recipes_of_report
+
+        summary = json.loads(report.read_text(encoding="utf-8"))
+        parts = [
+            f"#### {recipe.tool}\n\n{escaped(recipe.note)}\n\n````\n{recipe.text}\n````"
+            for recipe in recipes_of_report(summary)
+        ]
+        return "\n\n".join(parts), summary["config"]["validation_prompt"]
+
+
+def _is_expected(error: Exception) -> bool:
+    from artifact.errors import ArtifactError
+    from families.errors import BaseModelError
+    from fetching.errors import DownloadError
+    from sampler.request import RequestError
+
+    return isinstance(error, ArtifactError | BaseModelError | DownloadError | RequestError)

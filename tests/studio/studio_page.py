@@ -1,0 +1,111 @@
+"""The studio's page as a process, and what a user does on it in a browser."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import requests
+from selenium.webdriver import Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.conftest import PROJECT
+
+if TYPE_CHECKING:
+    from tests.browser import Browser
+
+START_SECONDS = 90
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve the studio on `folder`, and give its address. It is killed at the end, as by a crash."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "studio", "--folder", str(folder), "--port", str(port)],
+        cwd=PROJECT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            with suppress(requests.ConnectionError):
+                requests.get(address, timeout=10)
+                break
+            assert process.poll() is None and time.monotonic() < deadline, "the studio does not answer"
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+@dataclass(frozen=True)
+class Page:
+    """The open page. Elements are found by their ids."""
+
+    browser: "Browser"
+    address: str
+
+    def open(self, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
+        self.browser.open_address(self.address, width, height, scheme)
+        self.browser.wait_for("document.querySelector('#prepare')", 30)
+
+    def tab(self, name: str) -> None:
+        tabs = self.browser.driver.find_elements(By.CSS_SELECTOR, "button[role=tab]")
+        next(tab for tab in tabs if tab.text.strip() == name).click()
+
+    def element(self, selector: str) -> WebElement:
+        return self.browser.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def upload(self, *files: Path) -> None:
+        self.element("#drop input[type=file]").send_keys("\n".join(map(str, files)))
+        for file in files:
+            self.wait_for_text("#drop", file.stem, 20)
+
+    def click(self, identity: str) -> None:
+        button = self.element(f"#{identity}")
+        self.browser.run(f"document.querySelector('#{identity}').scrollIntoView({{block: 'center'}})")
+        button.click()
+
+    def write(self, identity: str, text: str) -> None:
+        field = self.element(f"#{identity} textarea, #{identity} input")
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(text or Keys.DELETE)
+
+    def choose(self, identity: str, text: str) -> None:
+        """Choose from a list by typing, as by keyboard."""
+        field = self.element(f"#{identity} input")
+        field.click()
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(text)
+        field.send_keys(Keys.ENTER)
+
+    def text(self, selector: str) -> str:
+        return str(self.browser.run(f"return document.querySelector({selector!r})?.textContent ?? ''"))
+
+    def value(self, identity: str) -> str:
+        return str(
+            self.browser.run(f"return document.querySelector('#{identity} textarea, #{identity} input').value ?? ''")
+        )
+
+    def wait_for_text(self, selector: str, text: str, seconds: float = 20) -> None:
+        """Raises TimeoutException."""
+        self.browser.wait_for(f"(document.querySelector({selector!r})?.textContent ?? '').includes({text!r})", seconds)
+
+    def wait_for_value(self, identity: str, text: str, seconds: float = 10) -> None:
+        """Raises TimeoutException."""
+        selector = f"#{identity} textarea, #{identity} input"
+        self.browser.wait_for(f"document.querySelector({selector!r})?.value === {text!r}", seconds)
