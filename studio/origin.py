@@ -39,11 +39,19 @@ class OwnPagesOnly:
 def refusal(method: str, headers: Headers, loopback: bool) -> str | None:
     """Return why a request is refused; None for one of the page itself or of a program on this machine."""
     host = headers.get("host", "")
-    if loopback and urlsplit(f"//{host}").hostname not in LOOPBACK:
+    if loopback and _host_name(host) not in LOOPBACK:
         return "the studio answers to 127.0.0.1 and localhost only"
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and origin.partition("://")[2] != host:
         return "a page of another site may not use the studio"
     if method not in READING and origin is None and headers.get("sec-fetch-site", "none") not in OWN_SITE:
         return "a page of another site may not use the studio"
     return None
+
+
+def _host_name(host: str) -> str | None:
+    """The host without its port; None for what is no host."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None

@@ -6,6 +6,7 @@ Import `Browser` for type checking only: pytest wants to be the first to load a 
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,11 +109,15 @@ class Browser:
 
     def open_address(self, address: str, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
         """As `open`, for the address of a page."""
+        self.resize(width, height, scheme)
+        self.driver.get(address)
+
+    def resize(self, width: int, height: int, scheme: str) -> None:
+        """Change the window of the open page."""
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        self.driver.get(address)
 
     def run(self, script: str) -> Any:
         """Return the result of the function body `script` in the page."""
@@ -154,6 +159,13 @@ def browser() -> Iterator[Browser]:
     """Chromium with a profile of its own. Skips where it is not installed."""
     if not (CHROMIUM.is_file() and DRIVER.is_file()):
         pytest.skip(MISSING)
+    with chromium() as opened:
+        yield opened
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Run Chromium outside of a test."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         driver = Chrome(_options(profile), ChromeService(str(DRIVER)))
         try:

@@ -14,6 +14,7 @@ from studio import texts
 from studio.framed import escaped
 from studio.jobs.queue import JobQueue
 from studio.jobs.worker import ensure_worker
+from studio.pictures.preparing import NEEDS_FILE
 from studio.run_view import queue_table
 from studio.settings_form import Form, make_form, of_preparation, sections_of
 from studio.tabs.pictures import settings_of
@@ -106,9 +107,13 @@ class TrainTab:
             raise gr.Error(str(error)) from error
         config = build_config(settings)
         words = ", ".join(config.class_words) or "-"
-        return texts.SET_FACTS.format(
+        needs = self._workspace.picture_set(name) / NEEDS_FILE
+        facts = texts.SET_FACTS.format(
             images=len(dataset.examples), base=escaped(config.base_model), words=escaped(words)
         )
+        if not needs.is_file():
+            return facts
+        return f"{facts}\n\n{texts.NEEDS.format(needs=escaped(needs.read_text(encoding='utf-8')))}"
 
     def _validate(self, name: str | None, run_name: str, *settings: str) -> list[Any]:
         before: dict[str, Any] = {}
