@@ -46,7 +46,7 @@ def teach(page: Page, queue: JobQueue) -> None:
     queue.wait_for("000001", 900)
     page.tab("Try")
     page.wait_for_value("lora", "robot", 20)
-    page.wait_for_value("prompts", "a photo of TOK on a green background")
+    page.wait_for_value("prompts", "a photo of TOK on a green background", 40)
     page.write("prompts", "a photo of TOK on a green background\na photo of TOK on a blue background")
     page.write("scales", "0 0.5 1")
     page.click("draw")

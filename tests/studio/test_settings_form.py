@@ -40,7 +40,6 @@ def test_texts_are_read_as_on_the_command_line() -> None:
             "rank": " 4 ",
             "horizontal_flip": "true",
             "validation_prompts": "a TOK, red\na TOK, blue",
-            "unrelated_prompts": "[a cat, a dog]",
             "learning_rate": "2e-3",
             "seed": "",
             "class_word": None,
@@ -56,7 +55,7 @@ def test_texts_are_read_as_on_the_command_line() -> None:
     }
     assert (config.rank, config.horizontal_flip, config.learning_rate) == (4, True, 2e-3)
     assert config.validation_prompts == ("a TOK, red", "a TOK, blue")
-    assert config.unrelated_prompts == ("a cat", "a dog")
+    assert parse({"unrelated_prompts": "[a cat, a dog]"}) == {"unrelated_prompts": ["a cat", "a dog"]}
 
 
 @pytest.mark.parametrize(

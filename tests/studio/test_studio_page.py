@@ -113,7 +113,7 @@ def start_two_runs(page: Page, queue: JobQueue) -> None:
 def draw(page: Page, workspace: Workspace) -> None:
     page.tab("Try")
     page.wait_for_value("lora", "first", 20)
-    page.wait_for_value("prompts", "a photo of TOK on a green background")
+    page.wait_for_value("prompts", "a photo of TOK on a green background", 40)
     page.write("scales", "0 1")
     page.click("draw")
     page.wait_for_text("#draw-status", "2 pictures", 90)
