@@ -22,6 +22,7 @@ class OutputFolder:
         self.validation = path / "validation.jsonl"
         self.report = path / "report.json"
         self.page = path / "report.html"
+        self.workflow = path / "comfyui.json"
         self.dataset = path / "dataset"
         self.sources = path / "sources.json"
         self.class_images = path / "class_images"

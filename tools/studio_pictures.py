@@ -2,8 +2,8 @@
 
 python -m tools.studio_pictures [FOLDER]
 
-Needs Chromium. FOLDER gets all pictures: 1400 and 390 pixels wide, light and dark. Without it, only those of the
-document are written, into docs/.
+Needs Chromium. FOLDER also gets those that the document does not show: each tab 1400 and 390 pixels wide, light and
+dark.
 """
 
 import argparse
@@ -54,7 +54,8 @@ def teach(page: Page, queue: JobQueue) -> None:
 
 
 def photographs(page: Page, width: int, height: int, scheme: str) -> dict[str, Image.Image]:
-    """Return a picture of each tab, by its name. Prints what is wider than the window, and too faint."""
+    """Return a picture of each tab, by its name. Prints what is wider than the window,
+    has no label, or is too faint."""
     found = {}
     for tab in TABS:
         page.browser.resize(width, height, scheme)
@@ -64,7 +65,12 @@ def photographs(page: Page, width: int, height: int, scheme: str) -> dict[str, I
             page.element("#crops button:has(img)").click()
             page.wait_for_text("#facts", "cropped to")
         name = f"{tab.lower()}-{width}-{scheme}"
-        for complaint in (*page.browser.overflowing(), *page.browser.faint_texts(), *page.browser.complaints()):
+        for complaint in (
+            *page.too_wide(),
+            *page.unlabelled(),
+            *page.browser.faint_texts(),
+            *page.browser.complaints(),
+        ):
             print(f"{name}: {complaint}")
         found[name] = photograph(page.browser, width)
     return found
@@ -95,11 +101,11 @@ def main() -> None:
 
 
 def write(name: str, picture: Image.Image, folder: Path | None) -> None:
-    """Write into the folder, or into docs/ if it is one of the document's."""
+    """Write into docs/ if it is one of the document's, and into the folder."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         picture.convert("RGB").save(folder / f"{name}.png")
-    elif name in OF_THE_DOCUMENT:
+    if name in OF_THE_DOCUMENT:
         picture.convert("RGB").save(DOCS / f"studio-{name}.webp", quality=72, method=6)
 
 

@@ -14,8 +14,7 @@ def recipes(trained: Trained, scale: float) -> list[Recipe]:
     """Return one recipe for each tool."""
     if trained.adapter == "controlnet":
         return controlnet_recipes(trained)
-    trigger, prompt = trained.triggers[0] if trained.triggers else "TOK", trained.prompt
-    name = "".join(letter for letter in trigger if letter.isalnum() or letter in "-_") or "concept"
+    prompt, name = trained.prompt, concept_name(trained)
     own = Recipe(
         "Cog",
         f"The predictor knows {'the trigger word and ' if trained.triggers else ''}the scale from the file itself.",
@@ -34,10 +33,17 @@ def recipes(trained: Trained, scale: float) -> list[Recipe]:
 def recipes_of_report(summary: Mapping[str, Any]) -> list[Recipe]:
     """Return the recipes for the training that report.json describes."""
     evaluation = summary.get("evaluation")
-    return recipes(_trained(summary), evaluation["chosen"]["scale"] if evaluation else 1.0)
+    return recipes(trained_of(summary), evaluation["chosen"]["scale"] if evaluation else 1.0)
 
 
-def _trained(summary: Mapping[str, Any]) -> Trained:
+def concept_name(trained: Trained) -> str:
+    """Return the name of the files of the concept: its trigger word, without characters that file names lack."""
+    trigger = trained.triggers[0] if trained.triggers else "TOK"
+    return "".join(letter for letter in trigger if letter.isalnum() or letter in "-_") or "concept"
+
+
+def trained_of(summary: Mapping[str, Any]) -> Trained:
+    """Return the facts in report.json."""
     config, base = summary["config"], summary["base"]
     return Trained(
         base_model=config["base_model"],

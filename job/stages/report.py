@@ -8,6 +8,7 @@ from families.family import limited_licence
 from job.progress import Progress
 from job.publishing.hub import publish
 from job.publishing.model_card import CardFacts, told_settings
+from job.report.comfyui_workflow import write_workflow
 from job.report.diffusers_recipe import has_pipeline
 from job.report.page import write_page
 from job.report.summary import BaseUsed, write_report
@@ -32,6 +33,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
         job.training.trainer.max_train_steps,
     )
     shutil.rmtree(output.prompts, ignore_errors=True)
+    write_workflow(output)
     page = write_page(output, job.dataset)
     yield replace(job.progress(f"the report: {page}"), phases=job.phases.seconds)
     if not job.processes.is_single:

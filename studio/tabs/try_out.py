@@ -107,7 +107,7 @@ class TryTab:
                     raise
                 yield texts.NOT_DRAWN.format(reason=escaped(str(error))), gr.Gallery(drawn, columns=columns)
                 return
-            drawn.append((str(path), f"{prompt} · {scale}"))
+            drawn.append((str(path), f"{scale} · {prompt}"))
         said = texts.DRAWN.format(count=len(drawn), folder=escaped(str(folder)))
         yield said, gr.Gallery(drawn, columns=columns)
 

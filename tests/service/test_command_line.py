@@ -171,7 +171,7 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
     assert "step 2/2: loss " in result.stdout and "ETA" in result.stdout
     assert {path.name for path in out.iterdir()} == {
         "weights.safetensors", "embeddings.safetensors", "config.yaml", "sources.json", "metrics.jsonl", "report.json",
-        "report.html", "dataset", "samples", "checkpoints", "evaluation",
+        "report.html", "comfyui.json", "dataset", "samples", "checkpoints", "evaluation",
     }  # fmt: skip
     assert len(list((out / "checkpoints").iterdir())) == 2
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 2

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.browser import Browser
 
 START_SECONDS = 90
+CONTROLS = {"button", "checkbox", "combobox", "listbox", "slider", "spinbutton", "tab", "textbox"}
+TURNING = ("BUTTON label-wrap", "BUTTON icon-button")
 
 
 @contextmanager
@@ -92,6 +94,19 @@ class Page:
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(text)
         field.send_keys(Keys.ENTER)
+
+    def unlabelled(self) -> list[str]:
+        """Return the roles of visible controls without a name for screen readers."""
+        tree = self.browser.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})
+        return [
+            node["role"]["value"]
+            for node in tree["nodes"]
+            if not node["ignored"] and node["role"]["value"] in CONTROLS and not node.get("name", {}).get("value")
+        ]
+
+    def too_wide(self) -> list[str]:
+        """Return elements that are wider than the window or their container, but for icons of Gradio that turn."""
+        return [one for one in self.browser.overflowing() if not one.startswith(TURNING)]
 
     def text(self, selector: str) -> str:
         return str(self.browser.run(f"return document.querySelector({selector!r})?.textContent ?? ''"))

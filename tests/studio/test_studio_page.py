@@ -59,6 +59,7 @@ def test_from_dropped_files_to_a_picture_of_the_trained_lora(
         page.wait_for_text("#watch", "running", 10)
         assert queue.wait_for("000001", 90).state == "done"
         draw(page, workspace)
+        fits_a_phone(page)
     assert queue.wait_for("000002", 1).state == "cancelled"
     captions = [example.caption for example in PreparedDataset.read(queue.get("000001").dataset).examples]
     assert captions[0] == f"one day, {CAPTION}" and captions[1].startswith("one day, ")
@@ -119,3 +120,11 @@ def draw(page: Page, workspace: Workspace) -> None:
     page.wait_for_text("#draw-status", "2 pictures", 90)
     assert len(list(workspace.images.rglob("*.png"))) == 2
     page.browser.wait_for("document.querySelectorAll('#images img').length >= 2", 10)
+
+
+def fits_a_phone(page: Page) -> None:
+    page.browser.resize(390, 844, "dark")
+    for tab in ("Pictures", "Train", "Watch", "Try"):
+        page.tab(tab)
+        assert (tab, page.too_wide()) == (tab, [])
+        assert (tab, page.unlabelled()) == (tab, [])
