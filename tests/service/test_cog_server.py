@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load
 
 from artifact.artifact import Artifact
+from artifact.placement.placing import PlacedArtifacts
 from tests.conftest import EXAMPLE, PROJECT
+from tests.families.test_family_files import predict
 from tests.sampler.test_safety_checker import write_checker
 from tests.service.cog_server import CogServer, data_uri, decode
+from tests.tiny_models import opened, write_z_image
 
 pytestmark = pytest.mark.slow
 
@@ -36,9 +40,11 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(outputs: Path) -> Iterator[CogServer]:
-    with CogServer(
-        "train", outputs / "server.log", {"OUTPUTS_FOLDER": str(outputs), "LIMIT_MAX_TRAIN_STEPS": "100000"}
-    ) as started:
+    environment = {
+        "OUTPUTS_FOLDER": str(outputs), "LIMIT_MAX_TRAIN_STEPS": "100000",
+        "ALLOWED_BASE_MODELS": f"mini-sdxl {outputs.resolve()}/*",
+    }  # fmt: skip
+    with CogServer("train", outputs / "server.log", environment) as started:
         yield started
 
 
@@ -142,6 +148,22 @@ def test_the_plain_command_and_both_ways_to_serve_make_the_same_pictures(weights
         checked = started_bare.post("predictions", {**DRAWN, "base_model": "mini-sdxl", "safety_checker": checker})
         assert pixels(checked["output"]) == pixels(bare["output"])[1:]
         assert checked["metrics"]["withheld_images"] == 1 and "image 1 of 2 (seed 11) was flagged" in checked["logs"]
+
+
+def test_a_base_of_today_over_http(server: CogServer, images: dict[str, str], outputs: Path) -> None:
+    """Z-Image Turbo, tiny: several resolutions, its own few steps, and a warning of what training does to it."""
+    base = write_z_image(outputs / "z-image-turbo", turbo=True)
+    settings = "resolution: [32, 48]\nnum_validation_images: 1"
+    result = server.post("trainings", {**QUICK, **images, "base_model": str(base), "config": settings})
+    assert result["status"] == "succeeded", result
+    assert "is distilled to draw in 8 steps" in result["logs"] and "verified: the file does" in result["logs"]
+    (outputs / "z-image.safetensors").write_bytes(decode(result["output"]["weights"]))
+    artifact, family = Artifact.read(outputs / "z-image.safetensors"), opened(base)
+    assert artifact.description is not None and artifact.description.config["resolution"] == [32, 48]
+    assert artifact.description.config["num_inference_steps"] == 9
+    bare = predict(family)
+    PlacedArtifacts(family, [artifact])
+    assert not torch.allclose(predict(family), bare)
 
 
 def test_a_put_of_a_running_id_starts_nothing(server: CogServer, images: dict[str, str], outputs: Path) -> None:
