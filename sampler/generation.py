@@ -25,7 +25,7 @@ from sampler.images.control import controlnet_file, load_control
 from sampler.images.parameters import parameters_text
 from sampler.images.safety_checker import SafetyChecker
 from sampler.images.starting_picture import drawn_size, mask_notes
-from sampler.own_base import can_be_found, loading_options, require_fitting
+from sampler.local_base import can_be_found, loading_options, require_fitting
 from sampler.permissions import EVERYTHING, Permissions
 from sampler.prompts.encoding import require_readable
 from sampler.prompts.foreign_syntax import prompt_notes

@@ -129,6 +129,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "base_precision": ("fp8_base", "fp8_scaled", "quantize", "qtype", "quantize_transformer", "base_model_precision",
                        "transformer_weight_dtype", "unet_weight_dtype", "bnb_quantization_config_path"),
     "offload": ("blocks_to_swap", "low_vram", "layer_offloading", "enable_group_offload", "layer_offload_fraction"),
+    "training_adapter": ("assistant_lora_path", "assistant_lora"),
     "mixed_precision: bf16": ("bf16", "full_bf16"),
 
     # the loss and the noise

@@ -81,6 +81,7 @@ RULES: Mapping[str, Rule] = {
     "model.arch": left_out("what kind of base it is follows from its files"),
     "model.is_flux": left_out("what kind of base it is follows from its files"),
     "model.is_xl": left_out("what kind of base it is follows from its files"),
+    "model.assistant_lora_path": same("training_adapter"),
     "model.quantize": switch("base_precision", "int8"),
     "model.qtype": left_out("model.quantize is base_precision: int8; fp8 and nf4 are its other values"),
     "model.quantize_te": left_out("text encoders leave memory before the training"),

@@ -72,7 +72,8 @@ TOOLKIT: dict[str, Any] = {
         "train": {"batch_size": 1, "steps": 2000, "gradient_checkpointing": True, "noise_scheduler": "flowmatch",
                   "optimizer": "adamw8bit", "lr": 1e-4, "ema_config": {"use_ema": True, "ema_decay": 0.99},
                   "dtype": "bf16", "timestep_type": "linear"},
-        "model": {"name_or_path": "black-forest-labs/FLUX.1-dev", "is_flux": True, "quantize": True},
+        "model": {"name_or_path": "black-forest-labs/FLUX.1-dev", "is_flux": True, "quantize": True,
+                  "assistant_lora_path": "assistant.safetensors"},
         "sample": {"sample_every": 250, "prompts": ["[trigger] in Rome"], "seed": 42, "sample_steps": 20},
     }]},
 }  # fmt: skip
@@ -149,7 +150,7 @@ def test_a_file_of_ai_toolkit(tmp_path: Path) -> None:
     assert config.validation_prompts == ("p3r5on in Rome",) and config.num_inference_steps == 20
     assert config.named_sources == ("people",) and imported.output == Path("results/mine")
     assert {"sample.seed"} <= _named(imported) and config.base_precision == "int8"
-    assert config.timestep_sampling == "uniform"
+    assert config.timestep_sampling == "uniform" and config.training_adapter == Path("assistant.safetensors")
 
 
 def test_dreambooth_with_its_class(tmp_path: Path) -> None:
