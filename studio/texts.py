@@ -22,7 +22,6 @@ STORED_SET = "Prepared set"
 STORED_SET_INFO = "All sets that were prepared here"
 GALLERY = "Crops with their captions; choose one to edit it"
 REFUSED = "Files that are not used"
-REFUSED_HEADS = ["File", "Reason"]
 WARNINGS = "Warnings"
 ONE_PICTURE = "The chosen picture: bright is what is trained"
 NO_PICTURE = "Choose a picture in the gallery."

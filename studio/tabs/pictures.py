@@ -1,5 +1,6 @@
 """The tab Pictures: from dropped files to a prepared dataset with captions as the user wants them."""
 
+import html
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,7 @@ class PicturesTab:
                 self._workspace.picture_sets(), value=None, label=texts.STORED_SET, info=texts.STORED_SET_INFO,
                 elem_id="stored-set",
             )  # fmt: skip
-        self.refused = gr.Dataframe(
-            headers=texts.REFUSED_HEADS, label=texts.REFUSED, visible=False, interactive=False, wrap=True,
-            elem_id="refused", column_widths=["30%", "70%"],
-        )  # fmt: skip
+        self.refused = gr.HTML(elem_id="refused")
         self.warnings = gr.Markdown(elem_id="picture-warnings")
         self._editor()
         self._connect()
@@ -79,7 +77,7 @@ class PicturesTab:
                     label=texts.GALLERY, columns=4, height="auto", allow_preview=False, interactive=False,
                     object_fit="contain", elem_id="crops", buttons=[],
                 )  # fmt: skip
-                with gr.Group(), gr.Accordion(texts.ALL_CAPTIONS, open=True):
+                with gr.Accordion(texts.ALL_CAPTIONS, open=True):
                     with gr.Row():
                         self.find = gr.Textbox(label=texts.FIND, elem_id="find")
                         self.replacement = gr.Textbox(label=texts.REPLACEMENT, elem_id="replacement")
@@ -142,12 +140,12 @@ class PicturesTab:
                 yield texts.PREPARING.format(message=escaped(progress.message)), gr.skip(), gr.skip()
         except (ConfigError, DatasetError, PreparationFailed) as error:
             refused = error.refused if isinstance(error, PreparationFailed) else ()
-            yield texts.NOT_PREPARED.format(reason=escaped(str(error))), gr.skip(), _refused_table(refused)
+            yield texts.NOT_PREPARED.format(reason=escaped(str(error))), gr.skip(), _refused_list(refused)
             return
         (output / SETTINGS_FILE).write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
         dataset = PreparedDataset.read(OutputFolder(output).dataset)
         done = texts.PREPARED.format(images=len(dataset.examples), refused=len(dataset.rejected))
-        yield done, gr.Dropdown(self._workspace.picture_sets(), value=output.name), _refused_table(dataset.rejected)
+        yield done, gr.Dropdown(self._workspace.picture_sets(), value=output.name), _refused_list(dataset.rejected)
 
     def _folder(self, name: str) -> Path:
         return OutputFolder(self._workspace.picture_set(name)).dataset
@@ -161,14 +159,14 @@ class PicturesTab:
 
     def _opened(self, name: str | None) -> list[Any]:
         if not name:
-            return [gr.update(visible=False), [], gr.update(visible=False), ""]
+            return [gr.update(visible=False), [], "", ""]
         edited = self._read(name)
         dataset = edited.dataset
         lines = "\n".join(f"- {escaped(line)}" for line in dataset.told_warnings)
         return [
             gr.update(visible=True),
             _pictures(edited),
-            _refused_table(dataset.rejected),
+            _refused_list(dataset.rejected),
             f"**{texts.WARNINGS}**\n\n{lines}" if lines else "",
         ]
 
@@ -223,9 +221,14 @@ def _pictures(edited: EditedSet) -> list[tuple[str, str]]:
     return [(str(folder / example.views[0].file), mark + example.caption) for mark, example in marked]
 
 
-def _refused_table(refused: Sequence[Rejected]) -> Any:
-    rows = [[item.source, item.reason.removeprefix(f"{Path(item.source).name}: ")] for item in refused]
-    return gr.update(value=rows, visible=bool(rows))
+def _refused_list(refused: Sequence[Rejected]) -> str:
+    """HTML: a line for each file with the reason; nothing without files."""
+    lines = "".join(
+        f"<li><b>{html.escape(item.source)}</b>"
+        f"<p>{html.escape(item.reason.removeprefix(f'{Path(item.source).name}: '))}</p></li>"
+        for item in refused
+    )
+    return f'<h3>{texts.REFUSED}</h3><ul class="queue">{lines}</ul>' if lines else ""
 
 
 def _text(value: Any) -> str:

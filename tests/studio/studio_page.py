@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 START_SECONDS = 90
 CONTROLS = {"button", "checkbox", "combobox", "listbox", "slider", "spinbutton", "tab", "textbox"}
-TURNING = ("BUTTON label-wrap", "BUTTON icon-button")
+TURNING = ("BUTTON label-wrap", "BUTTON icon-button", "DIV block gr-accordion")
+"""Elements that hold Gradio's small icons, whose boxes are wider while they are turned."""
 
 
 @contextmanager
