@@ -16,6 +16,7 @@ from benchmarks.concepts.lottery import draw_concept
 from benchmarks.concepts.measures import likeness
 from evaluation.encoders import ClipEncoder
 from families.family import ModelFamily
+from families.parts.placeholder_tokens import PlaceholderTokens
 from job.verification.verify import Probe
 from sampler.sampler import Sampler, SampleRequest
 from settings.record import ConfigError
@@ -101,6 +102,34 @@ def _values_and_token_learn_and_keys_are_locked(training: Training, base: ModelF
             torch.testing.assert_close(module(words.inputs), opened * wanted, rtol=1e-3, atol=1e-3)
     with training.parts.off():
         assert torch.equal(probe.predict(base, {}), untrained)
+
+
+def test_two_words_of_one_run_have_values_of_their_own(
+    base: ModelFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEXT_MOMENTS_CACHE", str(tmp_path))
+    rows = []
+    for encoder, tokenizer in zip(base.text_encoders, base.tokenizers, strict=True):
+        known = [tokenizer(word, add_special_tokens=False).input_ids[-1] for word in ("figure", "star")]
+        table = encoder.get_input_embeddings().weight.detach()
+        noise = torch.randn(2, table.shape[1], generator=torch.Generator().manual_seed(0))
+        rows.append(table[known] + 0.5 * table.std(dim=1).mean() * noise)
+    tokens = PlaceholderTokens(base, ["<s0>", "<s1>"], rows)
+    part = PerfusionPart(base, {"<s0>": "figure", "<s1>": "star"}, text_moments(base))
+    try:
+        assert {len(layer.parameters[0]) for layer in part.layers().values()} == {2}
+        path = next(name for name in part._edits.outputs if "mid_block" in name and name.endswith(VALUES))
+        states = prompt_states(base, ["a photo of <s0>", "a photo of <s1>"])[:, 4]
+        found = []
+        for word in (0, 1):
+            before = base.denoiser.get_submodule(path)(states).detach()
+            part._edits.outputs[path].data[word] += 1
+            found.append((base.denoiser.get_submodule(path)(states).detach() - before).norm(dim=1))
+        moved = torch.stack(found)  # by the word whose values moved, and by the word that is read
+        assert moved.diagonal().min() > 4 * torch.stack([moved[0, 1], moved[1, 0]]).max()
+    finally:
+        part.remove()
+        tokens.remove()
 
 
 def test_moments_are_kept_and_an_unreadable_file_is_computed_again(
