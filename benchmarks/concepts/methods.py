@@ -1,0 +1,181 @@
+"""Trains concepts with and without Perfusion and prompt alignment, measures them, and writes docs/methods.md.
+
+python -m benchmarks.concepts.methods [--steps 150] [--runs N]
+
+Finished runs are kept: the command goes on where it was stopped.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from artifact.artifact import Artifact
+from benchmarks.concepts.lottery import draw_concept, on_ground
+from benchmarks.concepts.trial import ConceptJudge
+from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
+from benchmarks.learning.measures import Draw
+from benchmarks.record import Row, machine, markdown, write_record
+from evaluation.encoders import ClipEncoder
+from families.loading.sources import EMBEDDED_BASE
+from families.registry import load_base_model
+from job.output_folder import OutputFolder
+from job.run import run
+from sampler.sampler import Sampler, SampleRequest
+from settings.training import build_config
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
+CONCEPTS = (0, 1)
+"""Tuning seeds: a figure and an object."""
+STEPS, TRIGGER, INFERENCE_STEPS, GUIDANCE = 150, "TOK", 10, 4.0
+COMMON: Mapping[str, Any] = {
+    "base_model": EMBEDDED_BASE, "trigger_word": TRIGGER, "token_learning_rate": 2e-2, "token_norm_weight": 0.01,
+    "loss_weighting": "debiased", "train_batch_size": 8, "caption_dropout": 0.0, "num_validation_images": 0,
+    "evaluate": "false", "seed": 0,
+}  # fmt: skip
+LORA: Mapping[str, Any] = {"rank": 8, "learning_rate": 2e-3}
+ALIGNED: Mapping[str, Any] = {"prompt_alignment_weight": 0.3, "prompt_alignment_interval": 2}
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "lora, rank 8": LORA,
+    "perfusion": {"adapter": "perfusion", "learning_rate": 0.3, "lr_scheduler": "constant", "max_grad_norm": 10.0},
+    "lora, rank 8, prompt alignment": {**LORA, **ALIGNED},
+}
+MEASURED = ("likeness", "likeness_elsewhere", "grounds", "kept")
+TEXT = """# Methods for few pictures
+
+Written by `python -m benchmarks.concepts.methods --steps {steps}`: concepts drawn by lot (benchmarks/concepts, tuning
+seeds {concepts}, eight pictures each), trained alone on the embedded base, {steps} steps of 8 pictures.
+
+- likeness: mean cosine of samples of "a photo of {trigger}" and the training pictures, by the training pictures' own to
+  each other (1 is full); likeness_elsewhere: the same where the prompt names a background.
+- grounds: share of samples on the background that the prompt names. It is the alignment with the prompt.
+- kept: mean cosine of pictures of unrelated prompts after and before training, same seeds (1: unchanged).
+- kB: size of the file.
+
+`prompt alignment` has `prompt_alignment_weight: {weight}`, every second step, for the concept's prompts with a
+background (`target_prompts`). Perfusion has a constant rate of 0.3 and gradients clipped at 10, chosen among four on
+the first concept; LoRA has the rate that is usual on this base, and a cosine. Means over the concepts, and the values
+of each in brackets. {count} concepts and one seed are few: a difference of 0.1 is none. Machine: {machine}.
+
+{table}
+
+{finding}
+
+Perfusion is for prompts that go far from the pictures, and for several concepts at once; see
+[training.md](training.md). Prompt alignment is for a run that is made for a few prompts; see
+[losses-and-tokens.md](losses-and-tokens.md).
+"""
+
+
+def main() -> None:
+    """Measure the missing runs; when none is missing, write table and record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--runs", type=int, help="stop after so many new runs")
+    arguments = parser.parse_args()
+    finished = FinishedRuns(FINISHED / "methods", arguments.runs)
+    judge = cache(_judge)
+    rows: list[Row] = []
+    try:
+        for name, method in METHODS.items():
+            for seed in CONCEPTS:
+                settings = {**COMMON, **method, "max_train_steps": arguments.steps}
+                row = finished.get(f"{name}, concept {seed}", settings, partial(measure, seed, settings, judge))
+                rows.append({"method": name, "concept": seed, **row})
+    except Unfinished as missing:
+        sys.exit(str(missing))
+    write_record("methods", rows, {"steps": arguments.steps})
+    write_page(PAGE, rows, arguments.steps)
+
+
+def measure(seed: int, settings: Mapping[str, Any], judge: Callable[[], tuple[ConceptJudge, Sampler]]) -> Row:
+    """Train on the concept and return its measures."""
+    concept = draw_concept(seed)
+    asked = dict(settings)
+    if "prompt_alignment_weight" in asked:
+        subject = concept.subjects[0].format(trigger=TRIGGER)
+        asked["target_prompts"] = [on_ground(subject, word) for word in concept.grounds]
+    with tempfile.TemporaryDirectory() as scratch:
+        data = concept.write_zip(Path(scratch) / "data.zip", TRIGGER)
+        output = OutputFolder.create(Path(scratch) / "out")
+        for _ in run(build_config({**asked, "class_word": concept.class_word}), [data], output):
+            pass
+        artifact, size = Artifact.read(output.weights), output.weights.stat().st_size
+    judging, sampler = judge()
+    sampler.load(artifact)
+    try:
+        measures = judging.measure(concept, drawing(sampler))
+    finally:
+        sampler.unload()
+    return {**{name: measures.row()[name] for name in MEASURED}, "kB": round(size / 1000, 1)}
+
+
+def drawing(sampler: Sampler) -> Draw:
+    """Return a function that draws with what is loaded at that moment, each prompt with the next seed."""
+
+    def draw(prompts: Sequence[str]) -> list[Image.Image]:
+        requests = [
+            SampleRequest(prompt=prompt, seed=seed, num_inference_steps=INFERENCE_STEPS, guidance_scale=GUIDANCE)
+            for seed, prompt in enumerate(prompts)
+        ]
+        return [picture for (picture,) in sampler.generate_several(requests)]
+
+    return draw
+
+
+def _judge() -> tuple[ConceptJudge, Sampler]:
+    """The base is drawn from a sampler of its own, on which nothing is loaded."""
+    bare, sampler = (Sampler(load_base_model(EMBEDDED_BASE, torch.float32)) for _ in range(2))
+    return ConceptJudge(ClipEncoder().embed, drawing(bare), TRIGGER), sampler
+
+
+def write_page(path: Path, rows: Sequence[Row], steps: int) -> None:
+    """Write the table of means, and what it says."""
+    names = (*MEASURED, "kB")
+    table = [{"method": method, **{name: _told([row[name] for row in rows if row["method"] == method])
+                                   for name in names}} for method in METHODS]  # fmt: skip
+    here = machine()
+    path.write_text(
+        TEXT.format(
+            steps=steps,
+            concepts=" and ".join(map(str, CONCEPTS)),
+            count=len(CONCEPTS),
+            trigger=TRIGGER,
+            weight=ALIGNED["prompt_alignment_weight"],
+            machine=here["gpu"] or f"{here['processor']}, {here['cores']} cores",
+            table=markdown(table),
+            finding=_finding(rows),
+        ),
+        encoding="utf-8",
+    )
+
+
+def _told(values: Sequence[Any]) -> str:
+    return f"{statistics.mean(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
+
+
+def _finding(rows: Sequence[Row]) -> str:
+    """Say of both methods what they change against the plain LoRA."""
+    reference, *others = METHODS
+    lines = []
+    for other in others:
+        changes = [f"{name} {_mean(rows, other, name) - _mean(rows, reference, name):+.2f}" for name in MEASURED]
+        times = _mean(rows, reference, "kB") / _mean(rows, other, "kB")
+        size = f"; its file is {times:.1f} times smaller" if times > 2 else ""
+        lines.append(f"- {other}, against {reference}: {', '.join(changes)}{size}.")
+    return "\n".join(lines)
+
+
+def _mean(rows: Sequence[Row], method: str, name: str) -> float:
+    return statistics.mean(row[name] for row in rows if row["method"] == method)
+
+
+if __name__ == "__main__":
+    main()
