@@ -111,6 +111,9 @@ def _add_merge(parser: CommandParser) -> None:
         "--prompts", nargs="+", metavar="TEXT", default=[], help="for ziplora and closed-form, one for each file"
     )
     parser.add_argument("--onto", metavar="BASE", help="write this base with the sum in its weights: folder or file")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="with --onto, of the trained parts (default: the base's of each weight)"
+    )
     parser.add_argument("--base_config", metavar="TEXT", help=BASE_CONFIG)
 
 
@@ -121,6 +124,8 @@ def _merge(arguments: argparse.Namespace) -> str:
 
     sources, weights, output = arguments.sources, arguments.weights, arguments.output
     outcome: Any
+    if arguments.onto is None and arguments.precision is not None:
+        raise ArtifactError("--precision is for --onto: leave it out")
     if arguments.onto is None:
         mode: Mode = arguments.mode or "concat"
         outcome = merge(sources, weights, output, mode, arguments.rank, arguments.base, arguments.base_config,
@@ -128,7 +133,7 @@ def _merge(arguments: argparse.Namespace) -> str:
     elif any([arguments.mode, arguments.rank, arguments.base, arguments.density, arguments.prompts]):
         raise ArtifactError("--onto adds the whole sum: leave out --mode, --rank, --base, --density and --prompts")
     else:
-        outcome = merge_onto(sources, weights, arguments.onto, output, arguments.base_config)
+        outcome = merge_onto(sources, weights, arguments.onto, output, arguments.base_config, arguments.precision)
     return "\n".join([*str(outcome).splitlines(), str(output)])
 
 

@@ -15,6 +15,8 @@ class OutputFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.weights = path / "weights.safetensors"
+        self.model_folder = path / "model"
+        self.model_file = path / "model.safetensors"
         self.controlnet = path / "controlnet"
         self.embeddings = path / "embeddings.safetensors"
         self.config = path / "config.yaml"

@@ -12,6 +12,7 @@ from job.stage import Job, Stage, perform
 from job.stages.build import build
 from job.stages.cache import cache
 from job.stages.evaluate import evaluate
+from job.stages.export import export
 from job.stages.load import load
 from job.stages.prepare import prepare
 from job.stages.preview import preview
@@ -31,6 +32,7 @@ STAGES = (
     Stage("sample", sample, 0.92, 0.93, alone=True),
     Stage("verify", verify, 0.93, 0.94, alone=True),
     Stage("evaluate", evaluate, 0.94, 0.99, alone=True),
+    Stage("export", export, 0.99, 1.0, alone=True, timed=False),
     Stage("report", report, 1.0, 1.0, timed=False),
 )
 

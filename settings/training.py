@@ -1,7 +1,7 @@
 """All settings of a training. Cog inputs, YAML files and the command line are checked against them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -42,6 +42,7 @@ class TrainingConfig(ComposedSections):
             _phase_rule,
             _mask_rule,
             _adapter_rule,
+            _model_rule,
             _target_prompt_rule,
             _controlnet_rule,
             _perfusion_rule,
@@ -57,6 +58,11 @@ class TrainingConfig(ComposedSections):
         ):
             rule(self)
         return self
+
+    @property
+    def resolved_save_precision(self) -> Literal["fp16", "bf16", "fp32"]:
+        """That of weights.safetensors. Differences of few steps are so small that fp16 has few bits for them."""
+        return self.save_precision or ("fp32" if self.trains_base else "fp16")
 
     @property
     def given(self) -> dict[str, Any]:
@@ -141,6 +147,18 @@ def _adapter_rule(config: TrainingConfig) -> None:
     rate = config.text_encoder_learning_rate
     if config.optimizer in PRODIGY and rate is not None and not low <= rate <= high:
         raise ValueError(f"text_encoder_learning_rate {rate:g} is far from 1, and {config.optimizer} finds it itself")
+
+
+def _model_rule(config: TrainingConfig) -> None:
+    if config.save_model == "none":
+        return
+    if not config.trains_base:
+        raise ValueError(
+            f"save_model has no effect with adapter: {config.adapter}; leave it out, and write its file into the base "
+            "by python -m artifact merge --onto"
+        )
+    if config.vae is not None:
+        raise ValueError("save_model writes the base's own VAE: leave out vae, or save_model")
 
 
 def _controlnet_rule(config: TrainingConfig) -> None:

@@ -124,7 +124,7 @@ class Training:
             ) from error
 
     def _write(self, path: Path) -> None:
-        precision, architecture = self.config.save_precision, self.family.architecture
+        precision, architecture = self.config.resolved_save_precision, self.family.architecture
         with self.averaged():
             artifact = self.artifact()
             if self.controlnet is not None:

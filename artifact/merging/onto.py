@@ -1,4 +1,4 @@
-"""Merges LoRAs into a base checkpoint: folder to folder, single file to single file."""
+"""Merges LoRAs into a base checkpoint: folder to folder, single file to single file. Folders take the words, too."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from artifact.artifact import Artifact
+from artifact.artifact import PRECISIONS, Artifact
 from artifact.conversion.files import require_free
 from artifact.errors import ArtifactError
 from artifact.merging.dense import Changes, open_base
@@ -17,48 +17,87 @@ from artifact.merging.low_rank import Fit
 from artifact.merging.merge import read_all
 from artifact.merging.plain import Outcome
 from artifact.merging.single_file_rows import rows_of
-from artifact.names.components import DENOISER, Place
-from artifact.safetensors_file import write_safetensors
-from families.loading.sources import find_base_model
+from artifact.merging.words_inside import WordsInside
+from artifact.names.components import DENOISER, Place, components
+from artifact.safetensors_file import FLOATS, write_safetensors
+from families.family import ModelFamily
+from families.loading.sources import BaseModelSource, find_base_model
 
 TEXT_MODEL = "text_model."
+VAE_OF_FILES = "first_stage_model."
 WEIGHTS, DESCRIPTIONS = ".safetensors", (".json", ".txt", ".md", ".model", ".jinja")
 
 
 def merge_onto(
-    sources: Sequence[Path], weights: Sequence[float], base: str, target: Path, base_config: str | None = None
+    sources: Sequence[Path],
+    weights: Sequence[float],
+    base: str,
+    target: Path,
+    base_config: str | None = None,
+    precision: str | None = None,
 ) -> Outcome:
-    """Write `base` with the files' changes merged into its weights, in the dtype of each weight.
+    """Write `base` with the files' changes merged into its weights, as `write_onto` does.
 
-    All other tensors and configuration files are copied unchanged; pickles are not copied. The outcome's error is the
-    part of the changes that is lost by rounding. Raises ArtifactError without writing anything, or BaseModelError when
-    the base cannot be loaded.
+    Raises ArtifactError without writing anything, or BaseModelError when the base cannot be loaded.
     """
-    require_free(target)
-    source = find_base_model(base)
-    if source.kind == "hub":
-        raise ArtifactError(f"--onto: {base} is on the hub. Download it (hf download {base}), and give the folder.")
+    source = local_base(base, "--onto")
     files = read_all(sources, weights)
     family = open_base(base, base_config)
-    changes = Changes([file.artifact for file in files], weights, family)
-    names = ", ".join(path.name for path in sources)
+    named = {path.name: file.artifact for file, path in zip(files, sources, strict=True)}
+    if len(named) < len(files):
+        named = {str(path): file.artifact for file, path in zip(files, sources, strict=True)}
+    return write_onto(named, weights, source, family, target, precision)
+
+
+def write_onto(
+    artifacts: Mapping[str, Artifact],
+    weights: Sequence[float],
+    source: BaseModelSource,
+    family: ModelFamily,
+    target: Path,
+    precision: str | None = None,
+) -> Outcome:
+    """Write a base with the changes of `artifacts`, by the names of their files, in its weights.
+
+    `source`: where the base lies, a folder or a file. `family`: the same base, in fp32 and without any change.
+    `precision`: fp16, bf16 or fp32, of the denoiser and the text encoders; None: that of each weight of the base. All
+    other tensors and configuration files are copied unchanged; pickles are not copied. In a folder the words are added
+    to tokenizers and embedding tables; a single file has no place for them. The outcome's error is the part of the
+    changes that is lost by rounding. Raises ArtifactError without writing anything.
+    """
+    require_free(target)
+    dtype = None if precision is None else PRECISIONS[precision]
+    changes = Changes(list(artifacts.values()), weights, family)
     fits: list[Fit] = []
     if source.kind == "file":
-        _into_file(Path(source.location), target, changes, names, fits)
+        _into_file(Path(source.location), target, changes, ", ".join(artifacts), fits, dtype)
+        notes = [note for name, artifact in artifacts.items() for note in _left_behind(artifact, name)]
     else:
-        _into_folder(Path(source.location), target, changes, fits)
-    notes = [note for file, path in zip(files, sources, strict=True) for note in _left_behind(file.artifact, path)]
+        words = WordsInside.of(list(artifacts.values()), family)
+        _into_folder(Path(source.location), target, changes, fits, dtype, words)
+        notes = words.notes
     return Outcome(fits, [*changes.approximate, *notes])
 
 
-def _left_behind(artifact: Artifact, path: Path) -> list[str]:
+def local_base(base: str, asked_as: str) -> BaseModelSource:
+    """Locate a base whose files can be rewritten. `asked_as`: the option, for errors. Raises ArtifactError for one on
+    the hub, and BaseModelError."""
+    source = find_base_model(base)
+    if source.kind == "hub":
+        raise ArtifactError(f"{asked_as}: {base} is on the hub. Download it (hf download {base}), and give the folder.")
+    return source
+
+
+def _left_behind(artifact: Artifact, name: str) -> list[str]:
     if not artifact.tokens:
         return []
     words = ", ".join(artifact.triggers)
-    return [f"{path.name}: the word {words} stays behind: python -m artifact convert --format embeddings"]
+    return [f"{name}: the word {words} stays behind: python -m artifact convert --format embeddings"]
 
 
-def _into_folder(source: Path, target: Path, changes: Changes, fits: list[Fit]) -> None:
+def _into_folder(
+    source: Path, target: Path, changes: Changes, fits: list[Fit], dtype: torch.dtype | None, words: WordsInside
+) -> None:
     """Merge into a folder. Only files that diffusers reads are copied: configurations, and safetensors of
     components."""
     denoiser = next((name for name in ("transformer", "prior") if (source / name).is_dir()), "unet")
@@ -68,6 +107,7 @@ def _into_folder(source: Path, target: Path, changes: Changes, fits: list[Fit]) 
         for kind in changes.kinds(place)
         for path in _variants(place.path)
     }
+    parts = {denoiser if name == DENOISER else name for name in components(changes.family)}
     unfinished = target.with_name(target.name + ".unfinished")
     met: set[tuple[Place, str]] = set()
     try:
@@ -80,64 +120,88 @@ def _into_folder(source: Path, target: Path, changes: Changes, fits: list[Fit]) 
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 component = path.relative_to(source).parts[0]
                 here = {key: change for (part, key), change in pending.items() if part == component}
-                met |= _rewrite(path, copy, here, changes, fits)
+                met |= _rewrite(path, copy, here, changes, fits, dtype if component in parts else None)
         lacking = [change for change in pending.values() if change not in met]
         if lacking:
             place, kind = lacking[0]
             raise ArtifactError(f"{source}: no safetensors file of {place.component} holds {place.path}.{kind}")
+        words.write(unfinished)
         os.replace(unfinished, target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _rewrite(
-    path: Path, copy: Path, pending: Mapping[str, tuple[Place, str]], changes: Changes, fits: list[Fit]
+    path: Path,
+    copy: Path,
+    pending: Mapping[str, tuple[Place, str]],
+    changes: Changes,
+    fits: list[Fit],
+    dtype: torch.dtype | None,
 ) -> set[tuple[Place, str]]:
     """Write one file of weights with its changes. Returns the changes that it contains."""
     with safe_open(path, framework="pt") as file:
         header = file.metadata()
         keys = {key: pending[key] for key in file.keys() if key in pending}  # noqa: SIM118 (no mapping)
-        if not keys:
+        if not keys and dtype is None:
             shutil.copyfile(path, copy)
             return set()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for key, tensor in tensors.items():
+        if key not in keys:
+            tensors[key] = _in(tensor, dtype, f"{path.parent.name}/{key}")
     for key, (place, kind) in keys.items():
-        tensors[key], fit = _changed(tensors[key], getattr(changes.at(place), kind), f"{path.parent.name}/{key}")
+        change = getattr(changes.at(place), kind)
+        tensors[key], fit = _changed(tensors[key], change, f"{path.parent.name}/{key}", dtype)
         fits.append(fit)
     write_safetensors(tensors, copy, header)
     return set(keys.values())
 
 
-def _into_file(source: Path, target: Path, changes: Changes, names: str, fits: list[Fit]) -> None:
+def _into_file(
+    source: Path, target: Path, changes: Changes, names: str, fits: list[Fit], dtype: torch.dtype | None
+) -> None:
     with safe_open(source, framework="pt") as file:
         header = dict(file.metadata() or {})
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     table = rows_of(tensors, changes.family)
+    written = {
+        key: tensor.clone() if key.startswith(VAE_OF_FILES) else _in(tensor, dtype, key).clone()
+        for key, tensor in tensors.items()
+    }
     for place in changes.places:
         change = changes.at(place)
         for kind in changes.kinds(place):
             rows = table.find(place, kind)
-            before, base = tensors[rows.tensor][rows.numbers], getattr(changes.base(place), kind).detach()
+            before, base = tensors[rows.tensor][rows.numbers], getattr(changes.base(place), kind).detach().cpu()
             if not torch.equal(before.float().flatten(), base.flatten()):
                 raise ArtifactError(f"{rows.tensor}: not what was loaded as {place.path}. Merge onto a folder instead.")
             moved = getattr(change, kind).reshape(before.shape)
-            tensors[rows.tensor][rows.numbers], fit = _changed(before, moved, rows.tensor)
+            written[rows.tensor][rows.numbers], fit = _changed(before, moved, rows.tensor, dtype)
             fits.append(fit)
     header.pop("modelspec.hash_sha256", None)
     header["modelspec.merged_from"] = ", ".join([source.name, names])
-    write_safetensors(tensors, target, header)
+    write_safetensors(written, target, header)
 
 
-def _changed(before: Tensor, change: Tensor, name: str) -> tuple[Tensor, Fit]:
-    """Return the changed weight in its dtype. Raises ArtifactError when that would overflow."""
+def _changed(before: Tensor, change: Tensor, name: str, dtype: torch.dtype | None) -> tuple[Tensor, Fit]:
+    """Return the changed weight in `dtype`, or its own. Raises ArtifactError when that would overflow."""
     if before.shape != change.shape:
         raise ArtifactError(f"{name} has shape {tuple(before.shape)} in the base's file, {tuple(change.shape)} loaded")
     change = change.cpu().float()
-    after = (before.float() + change).to(before.dtype)
-    if not torch.isfinite(after.float()).all():
-        raise ArtifactError(f"{name} would not be finite in {before.dtype}; nothing was written")
+    after = _in(before.float() + change, dtype or before.dtype, name)
     lost = after.float() - before.float() - change
     return after, Fit(name, float(change.square().sum()), float(lost.square().sum()))
+
+
+def _in(tensor: Tensor, dtype: torch.dtype | None, name: str) -> Tensor:
+    """Return a tensor of floats in `dtype`, others as they are. Raises ArtifactError when that would overflow."""
+    if dtype is None or tensor.dtype not in FLOATS:
+        return tensor
+    rounded = tensor.to(dtype)
+    if not torch.isfinite(rounded.float()).all():
+        raise ArtifactError(f"{name} would not be finite in {dtype}; nothing was written")
+    return rounded
 
 
 def _variants(path: str) -> tuple[str, ...]:

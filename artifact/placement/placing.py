@@ -42,8 +42,8 @@ class PlacedArtifacts:
         self._scales = list(scales) or [1.0] * len(artifacts)
         self._slots = slots or LoraSlots(family)
         resolved = [resolve_layers(artifact, self._slots) for artifact in artifacts]
-        self.triggers, self.class_words, self.notes, names = _distinct_triggers(artifacts)
-        self._tokens = _place_tokens(family, artifacts, names, self._slots)
+        self.triggers, self.class_words, self.notes, names = distinct_triggers(artifacts)
+        self._tokens = place_tokens(family, artifacts, names, self._slots)
         self._changes = WeightChanges(_weight_changes(family, resolved))
         self._adapters: dict[str, int] = {}
         self._edits = PlacedEdits()
@@ -137,7 +137,7 @@ def _stands_beside(layer: Layer) -> TypeGuard[LoraLayer | TimedLoraLayer]:
     return isinstance(layer, TimedLoraLayer) or (isinstance(layer, LoraLayer) and layer.mid is None)
 
 
-def _distinct_triggers(
+def distinct_triggers(
     artifacts: Sequence[Artifact],
 ) -> tuple[dict[str, list[str]], dict[str, str], list[str], list[str]]:
     """Return triggers with their placeholders, their class words, notes on renamed triggers, and all placeholders.
@@ -173,7 +173,7 @@ def _note_class_word(artifact: Artifact, trigger: str, name: str, class_words: d
         class_words[name] = artifact.description.class_words[trigger]
 
 
-def _place_tokens(
+def place_tokens(
     family: ModelFamily, artifacts: Sequence[Artifact], names: Sequence[str], slots: LoraSlots
 ) -> PlaceholderTokens | None:
     """Add the rows of all artifacts to the vocabularies, in one call."""

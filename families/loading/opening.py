@@ -82,6 +82,7 @@ def adapt_scheduler(pipeline: Any, options: LoadingOptions) -> None:
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
         if not takes_zero_terminal_snr(scheduler_class):
             scheduler_class = DDIMScheduler
+            changes["clip_sample"] = False  # its default is for pixels, and latents exceed ±1
     if changes:
         pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config, **changes)
 

@@ -62,7 +62,7 @@ def _note(trained: Trained) -> str:
     if kind == ONTO_THE_BASE:
         return (
             "diffusers cannot open the change of all weights. Write it into the base first: python -m artifact merge "
-            f"weights.safetensors --onto {base} --output base-with-change"
+            f"weights.safetensors --weights 1 --onto {base} --output base-with-change"
         )
     if kind == "none":
         return "The embeddings, on the base that was trained on."

@@ -11,6 +11,7 @@ from job.evaluating import evaluation_encoders
 from job.progress import Progress
 from job.publishing.hub import require_publishable
 from job.stage import Job
+from job.stages.export import require_model_base
 from job.trackers import require_trackers
 from settings.record import ConfigError
 from settings.training import TrainingConfig
@@ -33,6 +34,7 @@ def load(job: Job) -> Generator[Progress, None, None]:
         yield job.progress(note, warning=True)
     require_optimizers(config.optimization)
     require_publishable(config.publishing)
+    require_model_base(config)
     require_trackers(config.output)
     start_device(job)
     require_attention(config.attention, job.device, job.dtype)

@@ -34,7 +34,7 @@ def sample(job: Job) -> Generator[Progress, None, None]:
 
 def _sample_controlnet(job: Job, controlnet: Any) -> None:
     """Also writes the folder that diffusers reads, of averaged weights where there are any."""
-    write_controlnet_folder(controlnet, job.output.controlnet, job.config.save_precision)
+    write_controlnet_folder(controlnet, job.output.controlnet, job.config.resolved_save_precision)
     conditions = sample_conditions(job.training, job.samples)
     write_control_samples(job.samples, conditions, job.training, job.output.samples)
     job.trained_prediction = controlled_prediction(job.probe, job.family, controlnet)

@@ -1,4 +1,4 @@
-"""Checkpoints, precision of the file, trackers."""
+"""Checkpoints, precision of the files, whole models, trackers."""
 
 from typing import Literal
 
@@ -14,8 +14,17 @@ CHECKPOINTING = ("checkpointing_steps", "checkpointing_epochs", "checkpointing_m
 class OutputSection(Settings):
     """The artifact and its checkpoints."""
 
-    save_precision: Open[Literal["fp16", "bf16", "fp32"]] = Field(
-        "fp16", description="Precision of the LoRA in weights.safetensors"
+    save_precision: Open[Literal["fp16", "bf16", "fp32"] | None] = Field(
+        None, description="Precision of weights.safetensors; by default fp16, and fp32 with adapter full"
+    )
+    save_model: Operator[Literal["none", "diffusers", "single_file"]] = Field(
+        "none",
+        description="With adapter full, also write the whole model: the folder model/ in diffusers' layout, with the "
+        "words in it, or model.safetensors, in the layout of the base's own file",
+    )
+    save_model_precision: Operator[Literal["base", "fp16", "bf16", "fp32"]] = Field(
+        "base",
+        description="Precision of the trained parts of save_model; base: that of each weight in the base's files",
     )
     trackers: Operator[tuple[Literal["tensorboard", "wandb"], ...]] = Field(
         (), description="Also log to these; each needs its package. metrics.jsonl is written in any case"
@@ -51,6 +60,8 @@ class OutputSection(Settings):
         given = [name for name in CHECKPOINTING if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} both say when checkpoints are written: leave one of them out")
+        if self.save_model == "none" and self.save_model_precision != "base":
+            raise ValueError("save_model_precision has no effect without save_model; set it, or leave it out")
         if self.keep_checkpoints is not None and not self.writes_checkpoints:
             raise ValueError("keep_checkpoints has no effect without checkpointing_steps; set it, or leave it out")
         return self

@@ -225,7 +225,7 @@ def test_the_base_keeps_its_precision_and_the_loss_is_reported(
     assert {value.dtype for value in unet.values()} == {torch.bfloat16}
     ours = write_ours(make_artifact(base), tmp_path / "ours.safetensors", base)
     assert main(["merge", str(ours), "--weights", "1", "--onto", "mini-sdxl", "--output", str(tmp_path / "m")]) == 0
-    assert "the word TOK stays behind" in capsys.readouterr().out
+    assert "TOK is in the model as <s0><s1>" in capsys.readouterr().out
 
 
 def test_wrong_ways_to_merge_are_refused_with_the_way_that_works(

@@ -84,7 +84,7 @@ def test_the_recipe_draws_the_same(kind: str, tmp_path: Path, monkeypatch: pytes
         ("dora", "plain-lora.safetensors", "python -m artifact resize"),
         ("loha", "plain-lora.safetensors", "python -m artifact resize"),
         ("lokr", "plain-lora.safetensors", "python -m artifact resize"),
-        ("full", None, "python -m artifact merge weights.safetensors --onto base/model"),
+        ("full", None, "python -m artifact merge weights.safetensors --weights 1 --onto base/model"),
         ("none", None, "The embeddings"),
     ],
 )

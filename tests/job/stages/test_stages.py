@@ -25,7 +25,7 @@ NAMES = [stage.name for stage in STAGES]
 def test_fractions_of_the_stages_follow_each_other() -> None:
     bounds = [bound for stage in STAGES for bound in (stage.first, stage.last)]
     assert bounds == sorted(bounds) and bounds[0] == 0.0 and bounds[-1] == 1.0
-    assert len(set(NAMES)) == len(NAMES) == 10
+    assert len(set(NAMES)) == len(NAMES) == 11
 
 
 def test_a_job_that_failed_goes_on_with_the_stage_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

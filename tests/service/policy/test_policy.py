@@ -88,14 +88,20 @@ def test_the_defaults_of_all_inputs_are_allowed() -> None:
 
 @pytest.mark.parametrize("name", sorted(operators_settings() - {"trackers", "sources"}))
 def test_an_operators_setting_is_refused_and_opened_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, Any] = {name: True if name == "trust_remote_code" else "/somewhere"}
+    values = {"trust_remote_code": True, "save_model": "diffusers", "save_model_precision": "fp32"}
+    given: dict[str, Any] = {name: values.get(name, "/somewhere")}
     given |= {"compile": "auto"} if name == "compile_cache" else {}
     given |= {"evaluate": "true"} if name == "evaluation_face_model" else {}
     given |= {"crop": "face"} if name == "face_recognition_model" else {}
-    with pytest.raises(NotAllowed, match=f"^{name}: is the operator's.*CALLERS_MAY_SET={name}"):
+    opened = name
+    if name.startswith("save_model"):
+        given |= {"adapter": "full", "learning_rate": 1e-5}
+    if name == "save_model_precision":
+        given["save_model"], opened = "diffusers", "save_model, save_model_precision"
+    with pytest.raises(NotAllowed, match=f"(?m)^{name}: is the operator's.*CALLERS_MAY_SET={name}"):
         in_config(**given)
-    monkeypatch.setenv("CALLERS_MAY_SET", f"trackers, {name}")
-    assert str(getattr(in_config(**given), name)) in ("True", "/somewhere")
+    monkeypatch.setenv("CALLERS_MAY_SET", f"trackers, {opened}")
+    assert str(getattr(in_config(**given), name)) == str(given[name])
 
 
 @pytest.mark.parametrize(
