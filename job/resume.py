@@ -18,8 +18,8 @@ MAY_CHANGE = (
     # how long is trained: schedules are stretched to a new end
     "max_train_steps", "max_train_epochs", "max_train_minutes", "early_stopping_patience",
     # what is written and watched
-    "checkpointing_steps", "checkpointing_epochs", "checkpointing_minutes", "keep_checkpoints", "keep_state",
-    "save_precision", "save_model", "save_model_precision", "diagnostics_steps", "trackers",
+    "checkpointing_steps", "checkpointing_epochs", "checkpointing_minutes", "keep_checkpoints",
+    "keep_best", "keep_state", "save_precision", "save_model", "save_model_precision", "diagnostics_steps", "trackers",
     "push_to_hub", "hub_private", "hub_license",
     # what is drawn and scored beside the training
     "num_validation_images", "num_inference_steps", "guidance_scale", "validation_prompt", "validation_prompts",

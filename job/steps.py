@@ -39,7 +39,8 @@ def train(
     of the job.
     """
     trainer = training.trainer
-    checkpoints = Checkpoints(output.checkpoints, training.config.keep_checkpoints)
+    last_ones = training.config.keep_checkpoints or (None if training.config.keep_best is None else 1)
+    checkpoints = Checkpoints(output.checkpoints, last_ones)
     validation = Validation(training, output, span)
     work = WorkOfSteps(training, output, samples, checkpoints, validation, span)
     steps = synchronized_steps(trainer, Processes(trainer.accelerator), base)
@@ -98,12 +99,10 @@ class WorkOfSteps:
                 )
             )
         told += [self._line(warning, step, warning=True) for warning in warnings]
-        better = False
         if self._validation.due(step.number):
-            scored, better = self._validation.observe(step.number)
-            told.append(scored)
-        if self._schedule.due(step.number) or better:
-            self._checkpoints.protected = {training.best.step} if training.best.step else set()
+            told.append(self._validation.observe(step.number))
+        if self._schedule.due(step.number) or step.number in training.best.kept:
+            self._checkpoints.protected = training.best.kept
             self._checkpoints.write(training)
             self._saved = step.number
         if _is_due(config.sample_steps, step):
@@ -168,11 +167,11 @@ class Validation:
         if self.training.trainer.step == 0:
             yield self._line(0, self._measure(0))
 
-    def observe(self, step: int) -> tuple[Progress, bool]:
-        """Score a step. Returns what is to be told, and whether it is the best up to now."""
+    def observe(self, step: int) -> Progress:
+        """Score a step. Returns what is to be told."""
         figures = self._measure(step)
-        better = self.training.best.observe(step, figures["score"])
-        return self._line(step, figures), better
+        self.training.best.observe(step, figures["score"])
+        return self._line(step, figures)
 
     def _measure(self, step: int) -> dict[str, float]:
         assert self.training.scorer is not None

@@ -98,7 +98,7 @@ def build_training(
     training = Training(config, family, dataset, parts, trainer, batches, passes, base_fingerprint, observer, held_out)
     training.training_adapter = _placed(training_adapter, family)
     training.notes = notes
-    training.best.patience = config.early_stopping_patience
+    training.best.patience, training.best.keep = config.early_stopping_patience, config.keep_best or 1
     training.scorer = _scorer(training, accelerator)
     return training
 

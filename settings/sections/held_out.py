@@ -21,12 +21,19 @@ class HeldOutSection(Settings):
     early_stopping_patience: Open[int | None] = Field(
         None, ge=1, description="End the run after N validations without improvement; by default never"
     )
+    keep_best: Open[int | None] = Field(
+        None,
+        ge=1,
+        le=20,
+        description="Keep the checkpoints of the N steps with the lowest validation score, and besides them the last "
+        "keep_checkpoints, by default one; without it all are kept",
+    )
 
     @model_validator(mode="after")
     def _held_out_rules(self) -> "HeldOutSection":
         if self.validation_steps is not None:
             return self
-        for name in ("validation_share", "early_stopping_patience"):
+        for name in ("validation_share", "early_stopping_patience", "keep_best"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} has no effect without validation_steps; set it, or leave it out")
         return self

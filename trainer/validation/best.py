@@ -1,6 +1,7 @@
-"""Tracks the best scored step, and early stopping."""
+"""Tracks the best scored steps, and early stopping."""
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -8,13 +9,17 @@ from typing import Any
 class Best:
     """The step with the lowest score; the earlier one of equal scores, since it has changed less.
 
-    `patience`: number of consecutive scores without improvement that end the training; None: no early stopping.
+    `keep`: number of steps with the lowest scores whose checkpoints are kept; `top`: these steps and their scores, the
+    lowest first. `patience`: number of consecutive scores without improvement that end the training; None: no early
+    stopping.
     """
 
     patience: int | None = None
     step: int | None = None
     score: float = float("inf")
     since: int = 0
+    keep: int = 1
+    top: list[tuple[int, float]] = field(default_factory=list)
 
     def observe(self, step: int, score: float) -> bool:
         """Record a score. Returns whether it is the best up to now."""
@@ -23,7 +28,14 @@ class Best:
             self.step, self.score, self.since = step, score, 0
         else:
             self.since += 1
+        if score < math.inf:  # not so where it is not a number
+            self.top = sorted([*self.top, (step, score)], key=lambda each: each[1])[: self.keep]
         return better
+
+    @property
+    def kept(self) -> set[int]:
+        """The steps with the lowest scores."""
+        return {step for step, _ in self.top}
 
     @property
     def waited_enough(self) -> bool:
@@ -34,5 +46,7 @@ class Best:
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore everything but the patience, which follows the current configuration."""
+        """Restore everything but `patience` and `keep`, which follow the current configuration."""
         self.step, self.score, self.since = state["step"], state["score"], state["since"]
+        found = [] if self.step is None else [(self.step, self.score)]  # of checkpoints without `top`
+        self.top = [(step, score) for step, score in state.get("top", found)][: self.keep]

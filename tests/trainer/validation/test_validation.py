@@ -18,6 +18,7 @@ from tests.conftest import EXAMPLE
 from tests.job.test_resume import CONFIG as RESUME_CONFIG
 from tests.job.test_resume import Prepared, prepared, trainings  # noqa: F401 (a fixture)
 from tests.samples import samples_of
+from trainer.checkpoints.folders import Checkpoints
 from trainer.data.latent_cache import CachedExample, CachedView
 from trainer.validation.best import Best
 from trainer.validation.held_out_loss import HeldOutLoss
@@ -103,6 +104,22 @@ def test_best_is_the_lowest_and_patience_ends() -> None:
     assert (best.step, best.score) == (1, 1.0)
 
 
+def test_the_lowest_scores_are_kept_across_a_resume() -> None:
+    best = Best(keep=2)
+    kept = []
+    for step, score in enumerate([3.0, float("nan"), 1.0, 2.0, 1.0, 2.0]):
+        best.observe(step, score)
+        again = Best(keep=2)
+        again.load_state_dict(json.loads(json.dumps(best.state_dict())))
+        assert (again.kept, again.step) == (best.kept, best.step)
+        best = again
+        kept.append(best.kept)
+    assert kept == [{0}, {0}, {0, 2}, {2, 3}, {2, 4}, {2, 4}] and best.step == 2
+    fewer = Best(keep=1)
+    fewer.load_state_dict({"step": 2, "score": 1.0, "since": 0})  # before keep_best
+    assert fewer.kept == {2}
+
+
 class Planned:
     """A scorer that returns planned scores."""
 
@@ -125,7 +142,7 @@ def test_the_best_step_is_returned_and_not_the_last(
     scores: list[float], best: int, last: int, base: ModelFamily, prepared: Prepared, tmp_path: Path,  # noqa: F811
 ) -> None:  # fmt: skip
     output = OutputFolder.create(tmp_path / "out")
-    config = CONFIG.model_copy(update={"early_stopping_patience": 2, "ema_decay": 0.5})
+    config = CONFIG.model_copy(update={"early_stopping_patience": 2, "ema_decay": 0.5, "keep_best": 2})
     for training in trainings(base, config, prepared):
         training.scorer = Planned(list(scores))
         messages = [str(progress) for progress in train(training, output, samples_of(training))]
@@ -135,6 +152,7 @@ def test_the_best_step_is_returned_and_not_the_last(
     assert said in messages[-1] and ("stopping early" in messages[-2]) == (last < 5)
     lines = [json.loads(line) for line in output.validation.read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(last + 1))
+    assert Checkpoints(output.checkpoints).due_steps() == ([2, 3] if best == 2 else [4, 5])
     returned = Artifact.read(output.weights)
     checkpoint = Artifact.read(output.checkpoints / f"step_{best:06d}" / "weights.safetensors")
     assert returned.description is not None and returned.description.steps == best
@@ -156,6 +174,7 @@ def test_a_whole_run_says_what_it_validates_on(tmp_path: Path) -> None:
     ("values", "message"),
     [
         ({"early_stopping_patience": 2}, "no effect without validation_steps"),
+        ({"keep_best": 4}, "no effect without validation_steps"),
         ({"validation_share": 0.2}, "no effect without validation_steps"),
         ({"validation_steps": 20, "max_train_steps": 10}, "nothing would ever be compared"),
     ],
