@@ -19,7 +19,7 @@ NO_CHANGE = (
 
 @dataclass(frozen=True)
 class Gate:
-    """How K words are told from others, by their states: fp32, (K, d) each.
+    """Distinguishes K words from others by their states: fp32, (K, d) each.
 
     `inputs`: i*, the words' own states. `directions`: u = C⁻¹ i*, with the second moments C of the base's text states;
     eᵀu / i*ᵀu is 1 for e = i* and near 0 for other words. `classes`: states of the class words, whose keys the words

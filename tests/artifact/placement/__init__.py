@@ -1,0 +1,1 @@
+"""Tests of placing files on a base."""
