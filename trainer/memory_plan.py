@@ -10,9 +10,9 @@ from families.family import ModelFamily, PromptFeatures, SizeConditioning
 from families.precision.formats import PrecisionOfBase
 from families.precision.stored_blocks import AS_LOADED, Storage
 from settings.record import ConfigError
+from settings.rules.adapters import BASE_LEFT_ALONE
 from settings.sections.adapter import AdapterSection
 from settings.sections.speed import SpeedSection
-from settings.training import BASE_LEFT_ALONE
 from trainer.adapters.kinds import KINDS
 from trainer.adapters.targets import denoiser_targets
 from trainer.execution.peak_memory import EmptyAdapter, StepMemory, step_memory, weights_on_device

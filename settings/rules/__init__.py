@@ -1,0 +1,1 @@
+"""Rules that join sections of the settings."""

@@ -1,0 +1,147 @@
+"""Rules of what goes with each kind of adapter."""
+
+from collections.abc import Callable
+
+from settings.composed import ComposedSections
+from settings.sections.adapter import LORAS, PARTS_OF_WEIGHTS
+from settings.sections.optimization import PRODIGY, PRODIGY_RATES
+
+WITHOUT_CONTROLNET = (
+    "prior_matching_weight", "prompt_alignment_weight", "adapter_l1_weight", "token_attention_weight",
+    "token_norm_weight", "token_covariance_weight", "token_retraction", "train_existing_tokens", "num_class_images",
+    "tokens_first", "tokens_until",
+)  # fmt: skip
+"""Settings of what a ControlNet's training leaves as it is: the base and its words."""
+
+BASE_LEFT_ALONE = ("lora", "rslora", "none")
+"""Adapters that need a base weight only in its own layer's forward pass, neither training nor reading it elsewhere."""
+
+
+def _adapter_rule(config: ComposedSections) -> None:
+    if config.adapter == "full" and config.mixed_precision in ("bf16", "fp16"):
+        raise ValueError("adapter: full trains the base's own weights, which must be fp32: set mixed_precision: no")
+    if config.adapter == "full" and config.learning_rate is None and config.optimizer not in PRODIGY:
+        raise ValueError("adapter: full needs a learning_rate of its own, far below a LoRA's: 1e-5 is usual")
+    if config.adapter == "none" and config.resolved_token_learning_rate == 0:
+        raise ValueError("adapter: none trains the tokens only, and token_learning_rate 0 keeps them: nothing is left")
+    if config.adapter == "none" and config.prior_matching_weight > 0:
+        raise ValueError("prior_matching_weight has no effect with adapter: none, which keeps the base; leave it out")
+    if config.prompt_alignment_weight > 0 and config.adapter in ("none", "t-lora"):
+        raise ValueError(
+            f"prompt_alignment_weight does not work with adapter: {config.adapter}; choose lora, or leave it out"
+        )
+    if config.adapter_l1_weight > 0 and not config.has_low_rank_adapter:
+        raise ValueError(
+            f"adapter_l1_weight has no effect with adapter: {config.adapter}; choose lora, or leave it out"
+        )
+    if config.adapter_l1_weight > 0 and config.lora_init in PARTS_OF_WEIGHTS:
+        raise ValueError(
+            f"adapter_l1_weight: with lora_init: {config.lora_init} it would pull a part of the base to 0; leave it out"
+        )
+    if config.lora_plus_ratio != 1 and config.adapter not in LORAS:
+        raise ValueError(f"lora_plus_ratio has no effect with adapter: {config.adapter}; choose lora, or drop it")
+    if config.adapter == "oft" and config.optimizer == "muon":
+        raise ValueError("optimizer: muon is for matrices, and adapter: oft trains angles; choose adamw")
+    low, high = PRODIGY_RATES
+    rate = config.text_encoder_learning_rate
+    if config.optimizer in PRODIGY and rate is not None and not low <= rate <= high:
+        raise ValueError(f"text_encoder_learning_rate {rate:g} is far from 1, and {config.optimizer} finds it itself")
+
+
+def _model_rule(config: ComposedSections) -> None:
+    if config.save_model == "none":
+        return
+    if not config.trains_base:
+        raise ValueError(
+            f"save_model has no effect with adapter: {config.adapter}; leave it out, and write its file into the base "
+            "by python -m artifact merge --onto"
+        )
+    if config.vae is not None:
+        raise ValueError("save_model writes the base's own VAE: leave out vae, or save_model")
+
+
+def _controlnet_rule(config: ComposedSections) -> None:
+    if not config.is_controlnet:
+        for name in ("control", "control_dropout"):
+            if differs(config, name):
+                raise ValueError(f"{name} has no effect with adapter: {config.adapter}; set adapter: controlnet")
+        return
+    if config.control == "none":
+        raise ValueError(
+            "adapter: controlnet needs control: canny, grey, scribble, inpainting, super_resolution or files"
+        )
+    unused = [name for name in WITHOUT_CONTROLNET if differs(config, name)]
+    if unused:
+        raise ValueError(f"{unused[0]} has no effect with adapter: controlnet, which is trained alone; leave it out")
+    if config.evaluate == "true":
+        raise ValueError("evaluate: true compares LoRAs; a ControlNet is judged by its validation loss and its samples")
+
+
+def _perfusion_rule(config: ComposedSections) -> None:
+    if not config.is_perfusion:
+        return
+    without = [concept.trigger_word for concept in config.all_concepts if not concept.class_word]
+    if without:
+        raise ValueError(f"adapter: perfusion gives {without[0] or 'a word'} the keys of its class_word; set it")
+    if not all(concept.trigger_word for concept in config.all_concepts):
+        raise ValueError("adapter: perfusion edits what the trigger_word gives, and one is empty; set it")
+    if "num_tokens" in config.model_fields_set and config.num_tokens != 1:
+        raise ValueError("num_tokens: adapter: perfusion has one token for a trigger word; set 1, or leave it out")
+    if config.compile != "never":
+        raise ValueError("adapter: perfusion works inside the blocks that are compiled; set compile: never")
+
+
+def _sharding_rule(config: ComposedSections) -> None:
+    if not config.shard_base:
+        return
+    if config.adapter not in BASE_LEFT_ALONE:
+        raise ValueError(
+            f"shard_base: adapter {config.adapter} reads or changes whole weights of the base; choose lora or rslora, "
+            "or leave shard_base out (accelerate launch --multi_gpu)"
+        )
+    if config.compile != "never":
+        raise ValueError("shard_base: blocks are gathered as they are run, and cannot be compiled; set compile: never")
+
+
+def _storage_rule(config: ComposedSections) -> None:
+    stored = config.base_precision in ("fp8", "int8", "nf4")
+    asked = f"base_precision: {config.base_precision}" if stored else "offload: always"
+    if not stored and config.offload != "always":
+        return
+    if config.adapter not in BASE_LEFT_ALONE:
+        raise ValueError(
+            f"{asked}: adapter {config.adapter} reads or changes whole weights of the base; choose lora or rslora, or "
+            "leave it out"
+        )
+    if config.shard_base:
+        raise ValueError(f"{asked} does not go with shard_base, which distributes the weights as they are loaded")
+
+
+def _training_adapter_rule(config: ComposedSections) -> None:
+    if config.training_adapter is None:
+        return
+    if config.adapter not in BASE_LEFT_ALONE:
+        raise ValueError(
+            f"training_adapter: adapter {config.adapter} reads or changes whole weights of the base; choose lora or "
+            "rslora, or leave it out"
+        )
+    if config.lora_init in PARTS_OF_WEIGHTS:
+        raise ValueError(f"training_adapter: lora_init: {config.lora_init} takes a part out of the base; leave one out")
+    if config.shard_base:
+        raise ValueError("training_adapter does not go with shard_base, whose layers are gathered block by block")
+
+
+def differs(config: ComposedSections, name: str) -> bool:
+    """Whether a setting has another value than its default."""
+    return bool(getattr(config, name) != type(config).model_fields[name].default)
+
+
+ADAPTER_RULES: tuple[Callable[[ComposedSections], None], ...] = (
+    _adapter_rule,
+    _model_rule,
+    _controlnet_rule,
+    _perfusion_rule,
+    _sharding_rule,
+    _storage_rule,
+    _training_adapter_rule,
+)
