@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from families.lora_files import ONE_FILE_PIPELINES
 from job.output_folder import OutputFolder
 from job.report.usage import concept_name, trained_of
 
 ADAPTERS = ("lora", "rslora", "dora")
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-"""Bases that ComfyUI loads from one checkpoint file, with latents of four channels."""
 CHECKPOINT, LORA, POSITIVE, NEGATIVE, LATENT, SAMPLER, IMAGE, SAVED = map(str, range(1, 9))
 MODEL_OUTPUT, CLIP_OUTPUT, VAE_OUTPUT = 0, 1, 2
 """Outputs of CheckpointLoaderSimple; LoraLoader has the first two."""
@@ -35,7 +34,7 @@ def comfyui_workflow(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     File names are those of the report's recipe; the checkpoint's is the base's name, to be chosen anew in ComfyUI.
     """
     trained, config = trained_of(summary), summary["config"]
-    if trained.pipeline not in PIPELINES or trained.adapter not in ADAPTERS:
+    if trained.pipeline not in ONE_FILE_PIPELINES or trained.adapter not in ADAPTERS:
         return None
     evaluation, name = summary.get("evaluation"), concept_name(trained)
     scale = evaluation["chosen"]["scale"] if evaluation else 1.0

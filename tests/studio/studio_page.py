@@ -66,6 +66,11 @@ class Page:
         self.browser.open_address(self.address, width, height, scheme)
         self.browser.wait_for("document.querySelector('#prepare')", 30)
 
+    def leave(self) -> None:
+        """Leave the page, and what its console says: the browser's next test has another page."""
+        self.browser.driver.get("about:blank")
+        self.browser.complaints()
+
     def tab(self, name: str) -> None:
         tabs = self.browser.driver.find_elements(By.CSS_SELECTOR, "button[role=tab]")
         next(tab for tab in tabs if tab.text.strip() == name).click()

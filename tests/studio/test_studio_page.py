@@ -55,11 +55,12 @@ def test_from_dropped_files_to_a_picture_of_the_trained_lora(
         page = Page(browser, address)
         page.open()
         page.tab("Watch")
-        page.wait_for_text("#watch", "first", 10)
+        page.wait_for_text("#watch", "first", 60)
         page.wait_for_text("#watch", "running", 10)
-        assert queue.wait_for("000001", 90).state == "done"
+        assert queue.wait_for("000001", 180).state == "done"
         draw(page, workspace)
         fits_a_phone(page)
+        page.leave()
     assert queue.wait_for("000002", 1).state == "cancelled"
     captions = [example.caption for example in PreparedDataset.read(queue.get("000001").dataset).examples]
     assert captions[0] == f"one day, {CAPTION}" and captions[1].startswith("one day, ")
@@ -97,7 +98,7 @@ def start_two_runs(page: Page, queue: JobQueue) -> None:
     page.click("start")
     page.wait_for_text("#setting-rank", "greater than or equal to 1")
     page.write("setting-rank", "2")
-    page.write("setting-max_train_steps", "40")
+    page.write("setting-max_train_steps", "80")
     page.write("setting-train_batch_size", "2")
     page.write("run-name", "first")
     page.click("start")

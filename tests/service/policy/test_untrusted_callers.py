@@ -89,6 +89,8 @@ def test_each_operators_setting_is_refused_by_name(server: CogServer, folder: Pa
         "sources": {"sources": [{"source": str(disk)}]},
         "base_revision": {"base_revision": "refs/pr/1"},
         "validation_prompts_file": {"validation_prompts_file": text},
+        "save_model": {"save_model": "diffusers", "adapter": "full", "learning_rate": 1e-5},
+        "save_model_precision": {"save_model_precision": "fp16"},
     }
     assert posted.keys() == operators_settings()
     for name, values in posted.items():
