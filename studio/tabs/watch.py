@@ -44,10 +44,12 @@ class WatchTab:
         return [(job.name, job.id) for job in reversed(self._queue.jobs())]
 
     def first_choice(self) -> list[str]:
-        """Return the runs that are shown at first: those that run, else the newest."""
+        """Return the runs that are shown at first: those that run, else the next one, else the newest that was not cancelled."""
         jobs = self._queue.jobs()
         running = [job.id for job in jobs if job.state == "running"]
-        return running[:MOST_RUNS] or [job.id for job in jobs[-1:]]
+        next_ones = [job.id for job in jobs if job.state == "queued"]
+        kept = [job.id for job in reversed(jobs) if job.state != "cancelled"]
+        return running[:MOST_RUNS] or next_ones[:1] or kept[:1]
 
     def refresh(self, chosen: list[str] | None) -> str:
         """Return the runs as they are now."""

@@ -57,7 +57,7 @@ def test_from_dropped_files_to_a_picture_of_the_trained_lora(
         page.tab("Watch")
         page.wait_for_text("#watch", "first", 60)
         page.wait_for_text("#watch", "running", 10)
-        assert queue.wait_for("000001", 180).state == "done"
+        assert queue.wait_for("000001", 300).state == "done"
         draw(page, workspace)
         fits_a_phone(page)
         page.leave()
@@ -98,7 +98,7 @@ def start_two_runs(page: Page, queue: JobQueue) -> None:
     page.click("start")
     page.wait_for_text("#setting-rank", "greater than or equal to 1")
     page.write("setting-rank", "2")
-    page.write("setting-max_train_steps", "80")
+    page.write("setting-max_train_steps", "160")
     page.write("setting-train_batch_size", "2")
     page.write("run-name", "first")
     page.click("start")
