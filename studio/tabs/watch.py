@@ -44,7 +44,7 @@ class WatchTab:
         return [(job.name, job.id) for job in reversed(self._queue.jobs())]
 
     def first_choice(self) -> list[str]:
-        """Return the runs that are shown at first: those that run, else the next one, else the newest that was not cancelled."""
+        """Return the runs that are shown at first: those that run, else the next, else the newest of the others."""
         jobs = self._queue.jobs()
         running = [job.id for job in jobs if job.state == "running"]
         next_ones = [job.id for job in jobs if job.state == "queued"]
