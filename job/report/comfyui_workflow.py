@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from artifact.metadata import trained_side
 from families.lora_files import ONE_FILE_PIPELINES
 from job.output_folder import OutputFolder
-from job.report.usage import concept_name, trained_of
+from job.report.usage import chosen_scale, concept_name, trained_of
 
 ADAPTERS = ("lora", "rslora", "dora")
 CHECKPOINT, LORA, POSITIVE, NEGATIVE, LATENT, SAMPLER, IMAGE, SAVED = map(str, range(1, 9))
@@ -36,8 +37,7 @@ def comfyui_workflow(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     trained, config = trained_of(summary), summary["config"]
     if trained.pipeline not in ONE_FILE_PIPELINES or trained.adapter not in ADAPTERS:
         return None
-    evaluation, name = summary.get("evaluation"), concept_name(trained)
-    scale = evaluation["chosen"]["scale"] if evaluation else 1.0
+    name, scale, side = concept_name(trained), chosen_scale(summary), int(trained_side(config))
     by_embedding = bool(trained.encoders and trained.triggers)
     prompt = trained.prompt.replace(trained.triggers[0], f"embedding:{name}") if by_embedding else trained.prompt
     base = Path(trained.base_model).name
@@ -49,7 +49,7 @@ def comfyui_workflow(summary: Mapping[str, Any]) -> dict[str, Any] | None:
         ),
         POSITIVE: _node("CLIPTextEncode", clip=[LORA, CLIP_OUTPUT], text=prompt),
         NEGATIVE: _node("CLIPTextEncode", clip=[LORA, CLIP_OUTPUT], text=""),
-        LATENT: _node("EmptyLatentImage", width=config["resolution"], height=config["resolution"], batch_size=1),
+        LATENT: _node("EmptyLatentImage", width=side, height=side, batch_size=1),
         SAMPLER: _node(
             "KSampler", model=[LORA, MODEL_OUTPUT], positive=[POSITIVE, 0], negative=[NEGATIVE, 0],
             latent_image=[LATENT, 0], seed=config["seed"], steps=config["num_inference_steps"],

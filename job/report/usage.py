@@ -32,8 +32,13 @@ def recipes(trained: Trained, scale: float) -> list[Recipe]:
 
 def recipes_of_report(summary: Mapping[str, Any]) -> list[Recipe]:
     """Return the recipes for the training that report.json describes."""
+    return recipes(trained_of(summary), chosen_scale(summary))
+
+
+def chosen_scale(summary: Mapping[str, Any]) -> float:
+    """Return the scale that evaluation recommends in report.json; 1 without evaluation."""
     evaluation = summary.get("evaluation")
-    return recipes(trained_of(summary), evaluation["chosen"]["scale"] if evaluation else 1.0)
+    return float(evaluation["chosen"]["scale"]) if evaluation else 1.0
 
 
 def concept_name(trained: Trained) -> str:

@@ -69,6 +69,13 @@ def test_it_says_what_was_trained() -> None:
     assert (inputs["EmptyLatentImage"]["width"], inputs["EmptyLatentImage"]["height"]) == (1024, 1024)
 
 
+def test_the_picture_has_the_largest_of_several_resolutions() -> None:
+    workflow = comfyui_workflow(summary(resolution=[512, 1024]))
+    assert workflow is not None
+    sizes = workflow["5"]["inputs"]
+    assert (sizes["width"], sizes["height"]) == (1024, 1024)
+
+
 def test_without_a_new_token_the_prompt_stays_and_the_scale_is_for_both() -> None:
     workflow = comfyui_workflow(summary(triggers=[]))
     assert workflow is not None
