@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from artifact.errors import ArtifactError
-from artifact.layers.layer import Layer, require_known
+from artifact.layers.layer import UnrankedLayer, require_known
 
 
 @dataclass(frozen=True)
-class FullLayer(Layer):
+class FullLayer(UnrankedLayer):
     """ΔW = diff and Δb = diff_bias of any shape, as by full fine-tuning. It has neither rank nor alpha."""
 
     kind = "full"
@@ -20,14 +20,6 @@ class FullLayer(Layer):
 
     diff: Tensor
     diff_bias: Tensor | None = None
-
-    @property
-    def rank(self) -> None:
-        return None
-
-    @property
-    def alpha(self) -> None:
-        return None
 
     @property
     def parameters(self) -> Sequence[Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from artifact.errors import ArtifactError
-from artifact.layers.layer import Layer, require_known
+from artifact.layers.layer import UnrankedLayer, require_known
 
 KEY = "perfusion_outputs"
 NO_CHANGE = (
@@ -43,7 +43,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class GatedLayer(Layer):
+class GatedLayer(UnrankedLayer):
     """The outputs (K, out) of one layer for K words. `gate`: one for all layers of a file, which stores it in its
     header; None before that is read."""
 
@@ -56,14 +56,6 @@ class GatedLayer(Layer):
     def __post_init__(self) -> None:
         if self.outputs.ndim != 2 or (self.gate is not None and len(self.outputs) != len(self.gate.inputs)):
             raise ArtifactError(f"has {KEY} of shape {tuple(self.outputs.shape)}")
-
-    @property
-    def rank(self) -> None:
-        return None
-
-    @property
-    def alpha(self) -> None:
-        return None
 
     @property
     def parameters(self) -> Sequence[Tensor]:

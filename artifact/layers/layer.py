@@ -57,6 +57,18 @@ class Layer(ABC):
         return False
 
 
+class UnrankedLayer(Layer):
+    """A layer that has neither rank nor alpha."""
+
+    @property
+    def rank(self) -> None:
+        return None
+
+    @property
+    def alpha(self) -> None:
+        return None
+
+
 def require_known(tensors: Mapping[str, Tensor], known: Collection[str]) -> None:
     """Raises ArtifactError naming a key that is not in `known`."""
     strange = sorted(key for key in tensors if key not in known)

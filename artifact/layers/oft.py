@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from artifact.errors import ArtifactError
-from artifact.layers.layer import Layer, require_known
+from artifact.layers.layer import UnrankedLayer, require_known
 
 KEY = "oft_R.weight"
 
 
 @dataclass(frozen=True)
-class OftLayer(Layer):
+class OftLayer(UnrankedLayer):
     """ΔW = W·(Rᵀ − 1) on each of n blocks of b inputs, peft's OFT (OneTrainer writes the same).
 
     `generators`: (n, b·(b−1)/2), the upper triangles of skew-symmetric Q (b, b). R is the Cayley transform (1 + Q)(1 −
@@ -31,14 +31,6 @@ class OftLayer(Layer):
     def __post_init__(self) -> None:
         if self.generators.ndim != 2 or self.generators.numel() == 0 or _side(self.generators.shape[1]) is None:
             raise ArtifactError(f"has an {KEY} of shape {tuple(self.generators.shape)}")
-
-    @property
-    def rank(self) -> None:
-        return None
-
-    @property
-    def alpha(self) -> None:
-        return None
 
     @property
     def side(self) -> int:

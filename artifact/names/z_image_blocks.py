@@ -47,11 +47,6 @@ def with_diffusers_names(layers: Mapping[str, Layer]) -> dict[str, Layer]:
     return {new: part for name, layer in layers.items() for new, part in _renamed(name, layer)}
 
 
-def kohya_name(path: str) -> str:
-    """musubi-tuner's name of a module, which diffusers reads too."""
-    return f"{PREFIXES[0]}{path.replace('.', '_')}"
-
-
 def _is_ours(name: str) -> bool:
     block = BLOCK.fullmatch(_bare(name))
     return block is not None and _key(block) in {*LAYERS, JOINED.replace(".", "_")}
