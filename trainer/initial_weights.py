@@ -35,15 +35,23 @@ def read_initial_weights(path: Path, triggers: Sequence[str], num_tokens: int, f
 
     Raises ConfigError.
     """
-    if not path.is_file():
-        raise ConfigError(f"init_weights: {path} is no file")
-    try:
-        artifact = Artifact.read(path)
-        layers = resolve_layers(artifact, LoraSlots(family))
-    except ArtifactError as error:
-        raise ConfigError(f"init_weights: {error}") from error
+    artifact, layers = read_for_base("init_weights", path, family)
     _require_fitting_tokens(path.name, artifact, triggers, num_tokens, family)
     return InitialWeights(path.name, artifact, layers)
+
+
+def read_for_base(setting: str, path: Path, family: ModelFamily) -> tuple[Artifact, dict[Place, Layer]]:
+    """Read the file that a setting names, and find the places of its layers on the base.
+
+    Raises ConfigError for a path that is no file, a damaged file, and one for another base.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{setting}: {path} is no file")
+    try:
+        artifact = Artifact.read(path)
+        return artifact, resolve_layers(artifact, LoraSlots(family))
+    except ArtifactError as error:
+        raise ConfigError(f"{setting}: {error}") from error
 
 
 def start_from(initial: InitialWeights, parts: Parts, tokens: ConceptTokens) -> list[str]:

@@ -15,15 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from artifact.artifact import Artifact
-from artifact.errors import ArtifactError
 from artifact.layers import LoraLayer
 from artifact.names.components import DENOISER
-from artifact.placement.low_rank import LoraSlots
-from artifact.placement.placing import resolve_layers
 from families.family import ModelFamily
 from fetching.cache import sha256
 from settings.record import ConfigError
+from trainer.initial_weights import read_for_base
 
 
 @dataclass(frozen=True)
@@ -40,13 +37,7 @@ def read_training_adapter(path: Path, family: ModelFamily) -> TrainingAdapterFil
 
     Raises ConfigError.
     """
-    if not path.is_file():
-        raise ConfigError(f"training_adapter: {path} is no file")
-    try:
-        artifact = Artifact.read(path)
-        resolved = resolve_layers(artifact, LoraSlots(family))
-    except ArtifactError as error:
-        raise ConfigError(f"training_adapter: {error}") from error
+    artifact, resolved = read_for_base("training_adapter", path, family)
     layers = {place.path: layer for place, layer in resolved.items() if _is_plain(layer)}
     if not layers or len(layers) < len(resolved) or any(place.component != DENOISER for place in resolved):
         raise ConfigError(
@@ -85,8 +76,8 @@ class TrainingAdapter:
         self.digest = file.digest
         self._on = torch.ones((), device=next(denoiser.parameters()).device)
         self._handles = [
-            _base_layer(denoiser, path).register_forward_hook(_addition(layer, _base_layer(denoiser, path), self._on))
-            for path, layer in file.layers.items()
+            module.register_forward_hook(_addition(layer, module, self._on))
+            for module, layer in ((_base_layer(denoiser, path), layer) for path, layer in file.layers.items())
         ]
 
     @contextmanager

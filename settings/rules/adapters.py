@@ -94,11 +94,7 @@ def _perfusion_rule(config: ComposedSections) -> None:
 def _sharding_rule(config: ComposedSections) -> None:
     if not config.shard_base:
         return
-    if config.adapter not in BASE_LEFT_ALONE:
-        raise ValueError(
-            f"shard_base: adapter {config.adapter} reads or changes whole weights of the base; choose lora or rslora, "
-            "or leave shard_base out (accelerate launch --multi_gpu)"
-        )
+    _require_base_left_alone(config, "shard_base", "leave shard_base out (accelerate launch --multi_gpu)")
     if config.compile != "never":
         raise ValueError("shard_base: blocks are gathered as they are run, and cannot be compiled; set compile: never")
 
@@ -108,11 +104,7 @@ def _storage_rule(config: ComposedSections) -> None:
     asked = f"base_precision: {config.base_precision}" if stored else "offload: always"
     if not stored and config.offload != "always":
         return
-    if config.adapter not in BASE_LEFT_ALONE:
-        raise ValueError(
-            f"{asked}: adapter {config.adapter} reads or changes whole weights of the base; choose lora or rslora, or "
-            "leave it out"
-        )
+    _require_base_left_alone(config, asked)
     if config.shard_base:
         raise ValueError(f"{asked} does not go with shard_base, which distributes the weights as they are loaded")
 
@@ -120,15 +112,19 @@ def _storage_rule(config: ComposedSections) -> None:
 def _training_adapter_rule(config: ComposedSections) -> None:
     if config.training_adapter is None:
         return
-    if config.adapter not in BASE_LEFT_ALONE:
-        raise ValueError(
-            f"training_adapter: adapter {config.adapter} reads or changes whole weights of the base; choose lora or "
-            "rslora, or leave it out"
-        )
+    _require_base_left_alone(config, "training_adapter")
     if config.lora_init in PARTS_OF_WEIGHTS:
         raise ValueError(f"training_adapter: lora_init: {config.lora_init} takes a part out of the base; leave one out")
     if config.shard_base:
         raise ValueError("training_adapter does not go with shard_base, whose layers are gathered block by block")
+
+
+def _require_base_left_alone(config: ComposedSections, asked: str, remedy: str = "leave it out") -> None:
+    if config.adapter not in BASE_LEFT_ALONE:
+        raise ValueError(
+            f"{asked}: adapter {config.adapter} reads or changes whole weights of the base; choose lora or rslora, or "
+            f"{remedy}"
+        )
 
 
 def differs(config: ComposedSections, name: str) -> bool:
