@@ -43,16 +43,16 @@ def build_page(workspace: Workspace) -> gr.Blocks:
             newest = sets[0] if sets else None
             return [
                 gr.Dropdown(sets, value=newest),
-                gr.Dropdown(train.job_choices()),
-                gr.Dropdown(watch.choices(), value=watch.first_choice()),
+                gr.Dropdown(queue.choices()),
+                gr.Dropdown(queue.choices(), value=watch.first_choice()),
             ]
 
         page.load(loaded, None, [pictures.stored, train.job, watch.runs])
         pictures.stored.change(
             lambda name: gr.Dropdown(workspace.picture_sets(), value=name), pictures.stored, train.set
         )
-        train_tab.select(lambda: gr.Dropdown(train.job_choices()), None, train.job)
-        watch_tab.select(_with_running(watch), watch.runs, watch.runs)
+        train_tab.select(lambda: gr.Dropdown(queue.choices()), None, train.job)
+        watch_tab.select(_with_running(queue, watch), watch.runs, watch.runs)
         try_tab.select(lambda chosen: _newest(try_out, chosen), try_out.lora, try_out.lora)
         timer = gr.Timer(SECONDS_BETWEEN_LOOKS)
         timer.tick(
@@ -62,9 +62,9 @@ def build_page(workspace: Workspace) -> gr.Blocks:
     return page
 
 
-def _with_running(watch: WatchTab) -> Any:
+def _with_running(queue: JobQueue, watch: WatchTab) -> Any:
     """The list of runs when the tab is opened: what was chosen stays, and something is always chosen."""
-    return lambda chosen: gr.Dropdown(watch.choices(), value=chosen or watch.first_choice())
+    return lambda chosen: gr.Dropdown(queue.choices(), value=chosen or watch.first_choice())
 
 
 def _newest(try_out: TryTab, chosen: str | None) -> Any:

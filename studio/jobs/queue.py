@@ -14,7 +14,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from settings.record import ConfigError
-from studio.jobs.record import JobRecord, Request
+from studio.jobs.record import ENDED, JobRecord, Request
 from studio.workspace import free_folder, inside
 
 RECORD, SETTINGS, LOG = "job.json", "settings.yaml", "log.txt"
@@ -54,6 +54,10 @@ class JobQueue:
         """Return all jobs, the oldest first."""
         records = sorted(self.folder.glob(f"[0-9]*/{RECORD}"))
         return [JobRecord.model_validate_json(path.read_text(encoding="utf-8")) for path in records]
+
+    def choices(self) -> list[tuple[str, str]]:
+        """Return names and ids for a list on the page, the newest first."""
+        return [(job.name, job.id) for job in reversed(self.jobs())]
 
     def get(self, identity: str) -> JobRecord:
         """Return a job. Raises ConfigError for an id that is none."""
@@ -124,7 +128,7 @@ class JobQueue:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             job = self.get(identity)
-            if job.state not in ("queued", "running"):
+            if job.state in ENDED:
                 return job
             time.sleep(0.1)
         raise TimeoutError(f"job {identity} is {self.get(identity).state} after {seconds:g} seconds")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 from filelock import Timeout
@@ -29,6 +30,7 @@ SECONDS_FOR_THE_LOCK = 1.0
 ERROR_LINE = re.compile(r"^error: (.*)$", re.MULTILINE)
 UNKNOWN = None
 """Exit status of a process that another worker started."""
+WITHOUT_PROCESS: dict[str, Any] = {"pid": None, "started": None, "request": None}
 
 
 def ensure_worker(queue: JobQueue, runs: Path) -> None:
@@ -116,25 +118,23 @@ def _follow(queue: JobQueue, job: JobRecord, process: psutil.Process) -> int | N
 
 def _left(job: JobRecord) -> JobRecord:
     """The state of a running job without a process: it is done, or it is queued again."""
-    ended = {"pid": None, "started": None, "request": None}
     if OutputFolder(job.output).report.is_file():
-        return job.having(state="done", **ended)
+        return job.having(state="done", **WITHOUT_PROCESS)
     state = {"pause": "paused", "cancel": "cancelled", None: "queued"}[job.request]
-    return job.having(state=state, **ended)
+    return job.having(state=state, **WITHOUT_PROCESS)
 
 
 def _ended(job: JobRecord, status: int | None, log: Path) -> JobRecord:
     """The state of a job whose process ended with `status`."""
-    ended = {"pid": None, "started": None, "request": None}
     if status is UNKNOWN:
         return _left(job)
     if status == SUCCESS:
-        return job.having(state="done", **ended)
+        return job.having(state="done", **WITHOUT_PROCESS)
     if job.request == "cancel":
-        return job.having(state="cancelled", **ended)
+        return job.having(state="cancelled", **WITHOUT_PROCESS)
     if job.request == "pause" or status == STOPPED:
-        return job.having(state="paused", **ended)
-    return job.having(state="failed", error=_error(log, status), **ended)
+        return job.having(state="paused", **WITHOUT_PROCESS)
+    return job.having(state="failed", error=_error(log, status), **WITHOUT_PROCESS)
 
 
 def _error(log: Path, status: int) -> str:

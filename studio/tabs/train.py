@@ -77,7 +77,7 @@ class TrainTab:
         gr.Markdown(f"### {texts.QUEUE}\n\n{texts.PAUSE_INFO}")
         self.table = gr.HTML(elem_id="queue", value=lambda: queue_table(self._queue.jobs()))
         with gr.Row(equal_height=False):
-            self.job = gr.Dropdown(self.job_choices(), value=None, label=texts.JOB, elem_id="job")
+            self.job = gr.Dropdown(self._queue.choices(), value=None, label=texts.JOB, elem_id="job")
             self.pause = gr.Button(texts.PAUSE, elem_id="pause")
             self.resume = gr.Button(texts.RESUME, elem_id="resume")
             self.cancel = gr.Button(texts.CANCEL, elem_id="cancel", variant="stop")
@@ -92,10 +92,6 @@ class TrainTab:
         self.pause.click(self._pause, self.job, outputs)
         self.resume.click(self._resume, self.job, outputs)
         self.cancel.click(self._cancel, self.job, outputs)
-
-    def job_choices(self) -> list[tuple[str, str]]:
-        """Return the jobs for a list, the newest first."""
-        return [(job.name, job.id) for job in reversed(self._queue.jobs())]
 
     def _facts(self, name: str | None) -> str:
         if not name:
@@ -132,7 +128,7 @@ class TrainTab:
             return [texts.NOT_STARTED.format(reason=escaped(str(error))), gr.skip(), gr.skip()]
         ensure_worker(self._queue, self._workspace.runs)
         said = texts.STARTED.format(name=escaped(job.name))
-        return [said, queue_table(self._queue.jobs()), gr.Dropdown(self.job_choices(), value=job.id)]
+        return [said, queue_table(self._queue.jobs()), gr.Dropdown(self._queue.choices(), value=job.id)]
 
     def _pause(self, identity: str | None) -> tuple[str, str]:
         return self._changed(identity, lambda job: self._queue.ask(job, "pause"), texts.ASKED_PAUSE)

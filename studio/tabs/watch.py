@@ -23,7 +23,7 @@ class WatchTab:
         self._queue = queue
         gr.Markdown(texts.WATCH_LEAD)
         self.runs = gr.Dropdown(
-            self.choices(), value=[], multiselect=True, max_choices=MOST_RUNS, label=texts.RUNS, elem_id="runs"
+            queue.choices(), value=[], multiselect=True, max_choices=MOST_RUNS, label=texts.RUNS, elem_id="runs"
         )
         self.view = gr.HTML(elem_id="watch")
         gr.Markdown(f"### {texts.SAMPLES}\n\n{texts.SAMPLES_INFO}")
@@ -38,10 +38,6 @@ class WatchTab:
         self.runs.change(self._chosen, self.runs, [self.view, self.moment, self.samples])
         self.moment.change(self._samples_at, [self.runs, self.moment], self.samples, show_progress="hidden")
         self.show_report.click(self._report, self.runs, self.report)
-
-    def choices(self) -> list[tuple[str, str]]:
-        """Return the jobs for the list, the newest first."""
-        return [(job.name, job.id) for job in reversed(self._queue.jobs())]
 
     def first_choice(self) -> list[str]:
         """Return the runs that are shown at first: those that run, else the next, else the newest of the others."""
