@@ -96,6 +96,12 @@ class Rejected:
     reason: str
 
 
+def picture_key(place: int, picture: int | None) -> int:
+    """Return a number that the examples of one image share, and no others: `place` is the example's, `picture` its
+    image's, where there are several resolutions."""
+    return place if picture is None else -1 - picture
+
+
 @dataclass(frozen=True)
 class PreparedDataset:
     """All decisions about the user's files. `warnings` concern no single image."""
@@ -108,9 +114,7 @@ class PreparedDataset:
     @property
     def largest(self) -> tuple[Example, ...]:
         """One example of each image: at the largest of the resolutions that it is trained at."""
-        chosen = {
-            place if each.picture is None else -1 - each.picture: each for place, each in enumerate(self.examples)
-        }
+        chosen = {picture_key(place, each.picture): each for place, each in enumerate(self.examples)}
         return tuple(chosen.values())
 
     @property

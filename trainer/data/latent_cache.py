@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from families.family import ModelFamily, SizeConditioning
 from preprocess.crops.crop import Crop
-from preprocess.dataset import Example, PreparedDataset, View
+from preprocess.dataset import Example, PreparedDataset, View, picture_key
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def by_picture(examples: Sequence[CachedExample]) -> list[list[int]]:
     """Return the indices of the examples of each image: one, or several where it is trained at several resolutions."""
     found: dict[int, list[int]] = {}
     for index, example in enumerate(examples):
-        found.setdefault(index if example.picture is None else -1 - example.picture, []).append(index)
+        found.setdefault(picture_key(index, example.picture), []).append(index)
     return list(found.values())
 
 
