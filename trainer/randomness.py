@@ -22,6 +22,11 @@ class NamedGenerators:
             self._generators[name] = torch.Generator().manual_seed(self._seed_of(name))
         return self._generators[name]
 
+    def fresh(self, name: str) -> torch.Generator:
+        """Return a new generator of this name, whose state is not kept: for what is computed anew when a run goes
+        on."""
+        return torch.Generator().manual_seed(self._seed_of(name))
+
     def seed_global(self, step: int) -> None:
         """Seed torch's global generators for one step. Only dropout layers use them, with a different seed in each
         process."""

@@ -47,10 +47,11 @@ class ObjectiveSection(Settings):
         le=100,
         description="Do so every N steps with N times the weight; 3 takes a third of the time",
     )
-    prior_matching_on: Open[Literal["everything", "captions"]] = Field(
+    prior_matching_on: Open[Literal["everything", "trajectories", "captions"]] = Field(
         "everything",
         description="Prompts of prior matching: captions with the class word, the empty prompt and prior_prompts in "
-        "turn; or captions alone, which is differential output preservation",
+        "turn; the same, with prior_prompts on what the base itself draws for them, which keeps more and takes less "
+        "time (trajectories); or captions alone, which is differential output preservation",
     )
     prior_prompts: Limited[tuple[str, ...]] = Field(
         (), description="Prompts whose predictions should not change, in addition to captions with the class word"
@@ -102,6 +103,8 @@ class ObjectiveSection(Settings):
              "prior_prompts has no effect with prior_matching_weight 0; set it, or leave them out"),
             (self.prior_matching_on != "everything" and self.prior_matching_weight == 0,
              "prior_matching_on has no effect with prior_matching_weight 0; set it, or leave it out"),
+            (self.prior_matching_on == "trajectories" and not self.prior_prompts,
+             "prior_matching_on: trajectories needs prior_prompts, such as prompts for what must not change"),
             (self.prior_matching_on == "captions" and self.prior_prompts,
              "prior_prompts has no effect with prior_matching_on: captions; leave one of them out"),
             (self.prior_matching_interval != 1 and self.prior_matching_weight == 0,

@@ -53,7 +53,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
                                   "train_text_encoder": True},
     "came, lion, eva": {"lora_init": "eva", "train_text_encoder": True, "optimizer": "came", "token_optimizer": "lion",
                         "token_learning_rate": 1e-3},
-    "perfusion, prior": {"adapter": "perfusion", "rank": 16, "learning_rate": 0.3, "prior_matching_weight": 1.0},
+    "perfusion, prior": {"adapter": "perfusion", "rank": 16, "learning_rate": 0.3, "prior_matching_weight": 1.0,
+                         "prior_matching_on": "trajectories", "prior_prompts": ("a red star",)},
     "full": {"adapter": "full", "rank": 16},
 }  # fmt: skip
 

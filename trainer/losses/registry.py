@@ -10,8 +10,9 @@ from trainer.losses.adapter_l1 import AdapterL1
 from trainer.losses.direct_consistency import DirectConsistency
 from trainer.losses.huber import Huber
 from trainer.losses.mean_squared_error import MeanSquaredError
-from trainer.losses.prior_matching import PriorMatching
-from trainer.losses.prompt_alignment import PromptAlignment
+from trainer.losses.prior.base_trajectories import BaseTrajectories, DrawnLike, TrajectoryMatching
+from trainer.losses.prior.prior_matching import PriorMatching
+from trainer.losses.prior.prompt_alignment import PromptAlignment
 from trainer.losses.term import LossTerm
 from trainer.losses.token_attention import TokenAttention
 from trainer.losses.token_covariance import TokenCovariance
@@ -33,6 +34,7 @@ def loss_terms(
     parts: Parts,
     tokens: ConceptTokens,
     generators: NamedGenerators,
+    pictures: DrawnLike,
 ) -> list[LossTerm]:
     """Return the terms that `objective` asks for. `mask_floor`: resolved. `class_words`: as `class_words_of` returns
     them."""
@@ -47,7 +49,7 @@ def loss_terms(
         ids = tokens.placeholders.ids[0]
         terms.append(TokenAttention(capture, family.tokenizers[0], ids, objective.token_attention_weight))
     if objective.prior_matching_weight > 0:
-        terms.append(_prior_matching(objective, class_words, family, parts, generators))
+        terms.append(_prior_matching(objective, class_words, family, parts, generators, pictures))
     if objective.prompt_alignment_weight > 0:
         terms.append(_prompt_alignment(objective, class_words, family, parts, tokens, generators))
     if objective.adapter_l1_weight > 0:
@@ -83,14 +85,20 @@ def _prior_matching(
     family: ModelFamily,
     parts: Parts,
     generators: NamedGenerators,
-) -> PriorMatching:
+    pictures: DrawnLike,
+) -> LossTerm:
     draws, weight, interval = (
         generators["prior_prompts"],
         objective.prior_matching_weight,
         objective.prior_matching_interval,
     )
-    return PriorMatching(family, parts, class_words, objective.prior_prompts, draws, weight, interval,
-                         objective.prior_matching_on == "captions", generators.share)  # fmt: skip
+    on, kept = objective.prior_matching_on, objective.prior_prompts
+    near = PriorMatching(family, parts, class_words, kept if on == "everything" else (), draws, weight, interval,
+                         on == "captions", generators.share)  # fmt: skip
+    if on != "trajectories":
+        return near
+    noise = generators.fresh("prior_trajectories")
+    return TrajectoryMatching(near, BaseTrajectories(family, kept, pictures.shape, pictures.size, noise))
 
 
 def _prompt_alignment(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from settings.record import ConfigError
 from settings.training import build_config
-from trainer.losses.prior_matching import PriorMatching
+from trainer.losses.prior.prior_matching import PriorMatching
 
 KEPT = ("a red star", "a blue square")
 

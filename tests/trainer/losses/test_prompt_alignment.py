@@ -14,7 +14,7 @@ from settings.record import ConfigError
 from settings.training import build_config
 from tests.trainer.losses.test_direct_consistency import PROCESSES, step_of
 from tests.trainer.losses.test_masked_loss import ALPHAS
-from trainer.losses.prompt_alignment import PromptAlignment
+from trainer.losses.prior.prompt_alignment import PromptAlignment
 from trainer.losses.term import StepContext
 
 WEIGHT = 0.3

@@ -1,0 +1,178 @@
+"""Prior matching on the base's own trajectories."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from families.family import SizeConditioning
+from families.noise.diffusion_process import DiffusionProcess
+from families.noise.flow_matching import FlowMatching
+from settings.record import ConfigError
+from settings.training import build_config
+from trainer.losses.prior.base_trajectories import STEPS, TURNS, BaseTrajectories, TrajectoryMatching
+from trainer.losses.prior.prior_matching import PriorMatching
+
+SHAPE, SIZE = (4, 8, 8), SizeConditioning((32, 32), (0, 0), (32, 32))
+PROMPTS = ["a robot", "a red robot", "", "a star", "a square", "a moon"]
+
+
+class Exact:
+    """A family whose base knows a single picture for each prompt, and an adapter that moves its predictions."""
+
+    device = torch.device("cpu")
+
+    def __contains__(self, name: str) -> bool:
+        return False
+
+    def __init__(self, process: Any) -> None:
+        self.process, self.moved, self.passes = process, 0.0, 0
+        self.asked: list[str] = []
+
+    def picture(self, prompt: str) -> Tensor:
+        return torch.full(SHAPE, len(prompt) / 10)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> list[str]:
+        return list(prompts)
+
+    def denoise(
+        self, noised: Tensor, timesteps: Tensor, features: list[str], sizes: Sequence[Any], conditioning: None = None
+    ) -> Tensor:
+        assert len(noised) == len(timesteps) == len(features) == len(sizes)
+        self.passes += 1
+        self.asked += features
+        clean = torch.stack([self.picture(prompt) for prompt in features])
+        signal, scale = self._scales(timesteps)
+        noise = (noised - signal * clean) / scale
+        return (noise if self.process.prediction_type == "epsilon" else noise - clean) + self.moved
+
+    def _scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        ones, zeros = torch.ones(len(timesteps), *SHAPE), torch.zeros(len(timesteps), *SHAPE)
+        return (
+            self.process.corrupt(ones, SimpleNamespace(timesteps=timesteps, noise=zeros)),
+            self.process.corrupt(zeros, SimpleNamespace(timesteps=timesteps, noise=ones)),
+        )
+
+    def off(self) -> "Exact":
+        return self
+
+    def __enter__(self) -> None:
+        self.kept, self.moved = self.moved, 0.0
+
+    def __exit__(self, *_: object) -> None:
+        self.moved = self.kept
+
+
+def processes() -> list[Any]:
+    alphas = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).alphas_cumprod
+    return [DiffusionProcess(alphas, "epsilon"), FlowMatching()]
+
+
+def of(process: Any, interval: int = 1) -> tuple[TrajectoryMatching, Exact]:
+    family = Exact(process)
+    trajectories = BaseTrajectories(family, PROMPTS, SHAPE, SIZE, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    near = PriorMatching(family, family, {}, (), torch.Generator().manual_seed(1), 10.0, interval)  # type: ignore[arg-type]
+    return TrajectoryMatching(near, trajectories), family
+
+
+def context(process: Any, step: int = 0, count: int = 4) -> Any:
+    return SimpleNamespace(
+        noised=torch.zeros(count, *SHAPE),
+        noise_process=process,
+        step=step,
+        captions=["a photo of TOK"] * count,
+        draw=SimpleNamespace(timesteps=torch.full((count,), 500)),
+        sizes=[SIZE] * count,
+        conditioning=None,
+    )
+
+
+@pytest.mark.parametrize("process", processes(), ids=lambda process: type(process).__name__)
+def test_trajectories_lead_from_noise_to_what_the_base_draws(process: Any) -> None:
+    term, family = of(process)
+    term.trajectories.compute(process, rows=4)
+    for index, prompt in enumerate(term.trajectories.prompts):
+        first, last = (term.trajectories.at(index, step)[0] for step in (0, STEPS - 1))
+        assert first.std() == pytest.approx(1.0, abs=0.15)
+        timesteps = term.trajectories.timesteps(process, [STEPS - 1])
+        noised, prediction = (each.unsqueeze(0) for each in term.trajectories.at(index, STEPS - 1))
+        torch.testing.assert_close(
+            process.to_x0(noised, prediction, timesteps)[0], family.picture(prompt), atol=1e-3, rtol=0
+        )
+        assert (last - family.picture(prompt)).abs().mean() < (first - family.picture(prompt)).abs().mean()
+
+
+def test_states_are_those_of_ddim() -> None:
+    """A single noise all the way: DDIM keeps ε where the model is exact."""
+    process = processes()[0]
+    term, family = of(process)
+    term.trajectories.compute(process, rows=4)
+    noise = torch.randn((4, *SHAPE), generator=torch.Generator().manual_seed(0))
+    for step in range(STEPS):
+        timesteps = term.trajectories.timesteps(process, [step])
+        alpha = process.alphas_cumprod[timesteps].view(-1, 1, 1)
+        begun = process.alphas_cumprod[term.trajectories.timesteps(process, [0])].view(-1, 1, 1)
+        start = (1 - begun).sqrt() * noise[0]  # x_T has no picture in it
+        epsilon = (start - begun.sqrt() * family.picture("a robot")) / (1 - begun).sqrt()
+        expected = alpha.sqrt() * family.picture("a robot") + (1 - alpha).sqrt() * epsilon
+        torch.testing.assert_close(term.trajectories.at(0, step)[0], expected, atol=1e-3, rtol=0)
+
+
+def test_the_loss_is_the_distance_from_the_base() -> None:
+    process = processes()[0]
+    term, family = of(process, interval=2)
+    losses = []
+    for step in (0, 1, TURNS * 2, TURNS * 4):
+        family.moved = 0.5 * step
+        loss = term(context(process, step))
+        losses.append(None if loss is None else loss.item())
+    expected = [2 * 10.0 * (0.5 * step) ** 2 for step in (0, TURNS * 2, TURNS * 4)]
+    assert losses[1] is None
+    assert [losses[0], *losses[2:]] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_the_base_is_asked_once_and_every_prompt_is_held() -> None:
+    process = processes()[0]
+    term, family = of(process)
+    term(context(process))
+    assert family.passes == 2 * STEPS + 1  # six prompts, four at a time; and the adapter
+    family.asked.clear()
+    for turn in range(1, 20):
+        term(context(process, TURNS * turn))
+    assert family.passes == 2 * STEPS + 20
+    assert set(family.asked) == set(PROMPTS)
+
+
+def test_other_turns_hold_captions_and_the_empty_prompt() -> None:
+    process = processes()[0]
+    term, family = of(process)
+    for turn in (1, 2):
+        term(context(process, turn))
+    assert set(family.asked) == {"a photo of TOK", ""}
+    assert not term.trajectories.computed
+
+
+def test_trajectories_computed_anew_are_the_same() -> None:
+    """A resumed run computes them again."""
+    process = processes()[0]
+    first, second = (of(process)[0] for _ in range(2))
+    for term in (first, second):
+        term.trajectories.compute(process, rows=4)
+    for step in range(STEPS):
+        assert torch.equal(first.trajectories.at(3, step), second.trajectories.at(3, step))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prior_matching_on": "trajectories"}, "prior_matching_on has no effect"),
+        ({"prior_matching_on": "trajectories", "prior_matching_weight": 1.0}, "needs prior_prompts"),
+    ],
+)
+def test_it_needs_prior_matching_and_prompts(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_config(settings)

@@ -1,0 +1,1 @@
+"""Terms that hold what the base knows."""

@@ -1,0 +1,132 @@
+"""Prior matching where the base goes when it draws: on the trajectories of prompts without the trigger word."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from families.family import ModelFamily, SizeConditioning
+from families.noise.noise_process import Draw, NoiseProcess
+from trainer.data.latent_cache import CachedExample
+from trainer.losses.prior.prior_matching import PriorMatching
+from trainer.losses.term import StepContext
+
+STEPS = 10
+"""Steps of a trajectory."""
+NOISIEST = 0.999
+"""Where a trajectory starts, as a part of the way to noise."""
+TURNS = 3
+"""Every third time, prompts to keep are held."""
+
+
+@dataclass
+class BaseTrajectories:
+    """What the base meets while it draws `prompts`, without guidance: deterministic sampling
+    (DDIM: Song et al. 2021, eq. 12 with σ = 0; Euler's steps for flow matching) in STEPS steps.
+
+    Computed when it is first needed, and again when a run is resumed: everything comes from `generator`, which nothing
+    else may use. `shape`: (C, h, w) of the latents, `size`: of such pictures.
+    """
+
+    family: ModelFamily = field(repr=False)
+    prompts: Sequence[str]
+    shape: Sequence[int]
+    size: SizeConditioning
+    generator: torch.Generator = field(repr=False)
+    _states: list[Tensor] = field(default_factory=list, init=False, repr=False)
+    """Of each step: (prompts, 2, C, h, w), the noised latents and the base's predictions for them, on the CPU."""
+
+    def at(self, trajectory: int, step: int) -> Tensor:
+        """(2, C, h, w): the noised latents of a trajectory before a step, and the base's prediction for them."""
+        return self._states[step][trajectory]
+
+    @torch.no_grad()
+    def compute(self, process: NoiseProcess, rows: int) -> None:
+        """Draw all prompts with the base, `rows` at a time. The base must be bare."""
+        starts = range(0, len(self.prompts), rows)
+        drawn = [self._drawn(self.prompts[first : first + rows], process) for first in starts]
+        self._states = [torch.cat(states) for states in zip(*drawn, strict=True)]
+
+    @property
+    def computed(self) -> bool:
+        return bool(self._states)
+
+    def timesteps(self, process: NoiseProcess, steps: Sequence[int]) -> Tensor:
+        """The timesteps (B,) before these steps of a trajectory."""
+        fractions = torch.tensor([NOISIEST * (1 - step / STEPS) for step in steps])
+        return process.timesteps_at(fractions, torch.Size((len(steps), *self.shape))).to(self.family.device)
+
+    def _drawn(self, prompts: Sequence[str], process: NoiseProcess) -> list[Tensor]:
+        count, states = len(prompts), []
+        features, sizes = self.family.encode_prompts(prompts), [self.size] * count
+        noise = torch.randn((count, *self.shape), generator=self.generator).to(self.family.device)
+        clean = torch.zeros_like(noise)
+        for step in range(STEPS):
+            timesteps = self.timesteps(process, [step] * count)
+            noised = process.corrupt(clean, Draw(timesteps, noise))
+            prediction = self.family.denoise(noised, timesteps, features, sizes).float()
+            states.append(torch.stack([noised.float(), prediction], dim=1).cpu())
+            clean = process.to_x0(noised, prediction, timesteps)
+            noise = process.to_noise(noised, prediction, timesteps)
+        return states
+
+
+@dataclass(frozen=True)
+class TrajectoryMatching:
+    """Prior matching that keeps prompts where the base goes when it draws them: weight · mean((prediction with adapter
+    - prediction of the base)²) on its trajectories, in one of three turns; in the others, `near`.
+
+    `near` holds captions with class words and the empty prompt on noised training pictures. Prompts to keep are held
+    there in vain: a sampler meets other latents. Their turn costs one forward and one backward pass every `interval`
+    steps, and is multiplied by `interval` ("lazy regularization", Karras et al. 2020, arXiv 1912.04958, appendix B);
+    and STEPS forward passes for each prompt at the start.
+    """
+
+    near: PriorMatching
+    trajectories: BaseTrajectories
+    name: str = "prior_matching"
+
+    def __call__(self, context: StepContext) -> Tensor | None:
+        near = self.near
+        if context.step % near.interval or context.step // near.interval % TURNS:
+            return near(context)
+        count = len(context.noised)
+        if not self.trajectories.computed:
+            with near.parts.off():
+                self.trajectories.compute(context.noise_process, count)
+        drawn = [self._drawn() for _ in range(count * near.processes.count)]
+        difference = self._difference(near.processes.of(drawn), context)
+        return near.interval * near.weight * difference.square().mean()
+
+    def _difference(self, chosen: Sequence[tuple[int, int]], context: StepContext) -> Tensor:
+        """What the adapter changes at these steps of these trajectories: (B, C, h, w)."""
+        states = torch.stack([self.trajectories.at(*each) for each in chosen]).to(context.noised.device)
+        noised, wanted = states.unbind(dim=1)
+        timesteps = self.trajectories.timesteps(context.noise_process, [step for _, step in chosen])
+        features = self.near.family.encode_prompts([self.trajectories.prompts[index] for index, _ in chosen])
+        sizes = [self.trajectories.size] * len(chosen)
+        return self.near.family.denoise(noised, timesteps, features, sizes) - wanted
+
+    def _drawn(self) -> tuple[int, int]:
+        """A trajectory and a step of it."""
+        return self._integer(len(self.trajectories.prompts)), self._integer(STEPS)
+
+    def _integer(self, high: int) -> int:
+        return int(torch.randint(high, (), generator=self.near.generator))
+
+
+@dataclass(frozen=True)
+class DrawnLike:
+    """What trajectories are like: `shape` (C, h, w) and `size` of a training picture."""
+
+    shape: Sequence[int]
+    size: SizeConditioning
+
+    @classmethod
+    def of(cls, examples: Sequence[CachedExample], family: ModelFamily) -> "DrawnLike":
+        """Take the first picture, as if it were not cropped."""
+        view = examples[0].views[0].load()
+        target = view.size.target
+        shape = family.latent_shape(torch.Size((1, *view.moments.shape)))[1:]
+        return cls(shape, SizeConditioning(target, (0, 0), target))
