@@ -23,6 +23,11 @@ def png(size: tuple[int, int] = (80, 64), colour: tuple[int, int, int] = (200, 4
     return buffer.getvalue()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests come first, so that no process ends minutes after the others with one of them."""
+    items.sort(key=lambda item: "learning" not in item.path.parts)
+
+
 @pytest.fixture
 def make_zip(tmp_path: Path) -> Callable[[Mapping[str, bytes]], Path]:
     """Writes a zip with the given names and contents."""

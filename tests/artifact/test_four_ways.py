@@ -3,8 +3,6 @@
 import io
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from sampler.sampler import Sampler, SampleRequest
 from tests.conftest import PROJECT
 from tests.service.cog_server import CogServer, decode
 from tests.trainer.test_training import CONFIG, placed
+from tests.warm_process import run_warm
 
 pytestmark = pytest.mark.slow
 
@@ -94,17 +93,9 @@ def test_four_ways_draw_the_same_images(base: ModelFamily, tmp_path: Path) -> No
     assert effect > 3 * TOLERANCE, "the training must show, or this test could not fail"
 
     options = [f"--{name}={value}" for name, value in DRAWN.items()]
-    command = [
-        sys.executable,
-        "predict.py",
-        PROMPT,
-        "--weights",
-        str(weights),
-        "--output",
-        str(tmp_path / "plain"),
-        *options,
-    ]
-    plain = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True, timeout=180)
+    command = ["predict.py", PROMPT, "--weights", str(weights), "--output", str(tmp_path / "plain"), *options]
+    plain = run_warm(command, PROJECT)
+    assert plain.returncode == 0, plain.stderr
     by_command = [pixels(Image.open(path)) for path in plain.stdout.splitlines()]  # (b)
 
     with CogServer("predict", tmp_path / "server.log", {"COG_WEIGHTS": str(weights)}) as server:  # (c)

@@ -20,6 +20,7 @@ from families.sdxl import SDXL
 from settings.training import TrainingConfig
 from tests.artifact.other_tools import a1111_unet, clip_names, comfyui_sd3, comfyui_unet
 from tests.families.test_family_files import predict
+from tests.fast_part import slow_but
 from tests.tiny_models import load_tiny
 from tests.trainer.adapters.placing import place_adapter
 from tests.trainer.adapters.test_adapters import disturb
@@ -120,9 +121,7 @@ def write(family: ModelFamily, settings: Mapping[str, Any], folder: Path) -> tor
     ],
     ids=["rslora and text encoders", "every layer"],
 )
-@pytest.mark.parametrize(
-    "kind", ["sd15", "sdxl", "sd3", "flux1", "flux2", pytest.param("z-image", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("kind", slow_but(["sd15", "flux1"], ["sd15", "sdxl", "sd3", "flux1", "flux2", "z-image"]))
 def test_diffusers_takes_every_layer_and_gives_the_same_prediction(
     kind: str, settings: Mapping[str, Any], tmp_path: Path
 ) -> None:

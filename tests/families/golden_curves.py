@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -102,11 +103,11 @@ def curve_training(family: ModelFamily, config: TrainingConfig) -> Iterator[Trai
         training.remove()
 
 
-def curve(training: Training) -> Curve:
-    """Losses and gradient norms of every step, to seven digits."""
+def curve(training: Training, steps: int = STEPS) -> Curve:
+    """Losses and gradient norms of every step, or of the first `steps`, to seven digits."""
     return [
         {name: float(f"{value:.7g}") for name, value in {**step.losses, **_named(step.gradient_norms)}.items()}
-        for step in training.trainer.steps()
+        for step in islice(training.trainer.steps(), steps)
     ]
 
 
@@ -114,11 +115,11 @@ def _named(norms: dict[str, float]) -> dict[str, float]:
     return {f"gradient norm of {name}": value for name, value in norms.items()}
 
 
-def golden_curve(kind: str, folder: Path) -> Curve:
-    """The curve of one of TINY_MODELS, made now."""
+def golden_curve(kind: str, folder: Path, steps: int = STEPS) -> Curve:
+    """The curve of one of TINY_MODELS, or its first `steps`, made now."""
     family = load_tiny(kind, folder)
     with curve_training(family, curve_config(str(folder))) as training:
-        return curve(training)
+        return curve(training, steps)
 
 
 def main() -> None:

@@ -44,6 +44,7 @@ def config(folder: Path, **changes: object) -> TrainingConfig:
     return TrainingConfig(**(settings | changes))
 
 
+@pytest.mark.slow
 def test_it_is_trained_written_sampled_and_resumed(folder: Path, tmp_path: Path) -> None:
     whole, cut = (OutputFolder.create(tmp_path / name) for name in ("whole", "cut"))
     events = list(run(config(folder), [EXAMPLE], whole))

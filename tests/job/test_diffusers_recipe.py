@@ -15,6 +15,7 @@ from job.report.diffusers_recipe import diffusers_recipe
 from job.report.recipe import Trained
 from sampler.sampler import Sampler, SampleRequest
 from tests.families.test_family_files import random_lora
+from tests.fast_part import slow_but
 from tests.tiny_models import TINY_MODELS, opened
 
 PROMPT, SCALE = "a photo of TOK on the moon", 0.5
@@ -43,17 +44,7 @@ def run_recipe(trained: Trained, folder: Path, monkeypatch: pytest.MonkeyPatch) 
         return np.asarray(image.convert("RGB"), int)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "sd15",
-        pytest.param("sdxl", marks=pytest.mark.slow),
-        "sd3",
-        "flux1",
-        "flux2",
-        pytest.param("z-image", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("kind", slow_but(["sd3"], ["sd15", "sdxl", "sd3", "flux1", "flux2", "z-image"]))
 def test_the_recipe_draws_the_same(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = TINY_MODELS[kind](tmp_path / "base")
     family = opened(base)

@@ -15,6 +15,7 @@ from service.train_command import main
 from settings.command_line.parser import WRONG_INPUT
 from settings.record import ConfigError
 from tests.conftest import EXAMPLE, png
+from tests.fast_part import slow_but
 from trainer.trainables.trainable import TrainingDiverged
 
 SETTINGS = [
@@ -125,7 +126,7 @@ def test_a_rate_that_diverges(rate: str, tmp_path: Path, capsys: pytest.CaptureF
     assert (output / "metrics.jsonl").exists()
 
 
-@pytest.mark.parametrize("made", [False, True])
+@pytest.mark.parametrize("made", slow_but([False], [False, True]))
 def test_a_refused_run_leaves_no_folder(made: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, output = tmp_path / "data", tmp_path / "out"
     data.mkdir()

@@ -15,10 +15,12 @@ from tests.preprocess.sources.local_hub import DatasetHub
 from tests.preprocess.sources.local_s3 import Store, s3
 from tests.preprocess.sources.test_tables import PICTURES, TEXTS, dataset_of
 from tests.preprocess.uploads.ugly_uploads.making import shard
+from tests.warm_process import run_warm
 
 __all__ = ["s3"]
-FAST = ["--base_model", "mini-sdxl", "--max_train_steps", "20", "--resolution", "64", "--captioner", "none",
-        "--rank", "2", "--num_validation_images", "0", "--class_word", "robot", "--quiet"]  # fmt: skip
+FAST = ["--base_model", "mini-sdxl", "--max_train_steps", "2", "--resolution", "64", "--captioner", "none",
+        "--rank", "2", "--num_validation_images", "0", "--class_word", "robot", "--evaluate", "false",
+        "--quiet"]  # fmt: skip
 
 
 def train(sources: list[str], output: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -51,6 +53,7 @@ def test_a_hub_dataset_shards_of_s3_and_a_list_of_urls_are_trained_together(s3: 
 @pytest.mark.slow
 def test_what_cannot_be_opened_ends_in_one_line(s3: Store, tmp_path: Path) -> None:
     s3.denied.add("closed")
-    result = train(["s3://closed/{0..3}.tar"], tmp_path / "out", s3.environment())
+    words = ["train.py", "s3://closed/{0..3}.tar", *FAST, "--output", str(tmp_path / "out")]
+    result = run_warm(words, PROJECT, environment=s3.environment())
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert "s3://closed/0.tar: access is denied. Set credentials" in result.stderr

@@ -150,6 +150,7 @@ def failing(base: ModelFamily, fits: int) -> Any:
     return limited
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_and_goes_on_with_the_same_batch(
     base: ModelFamily, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:  # fmt: skip

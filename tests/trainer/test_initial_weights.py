@@ -111,6 +111,7 @@ def test_what_it_cannot_hold_it_meets_by_singular_values(
     assert "by singular values with a relative error of" in notes[0]
 
 
+@pytest.mark.slow
 def test_a_file_of_another_tool_is_as_good(base: ModelFamily, prepared: Prepared, tmp_path: Path) -> None:  # noqa: F811
     """Its layers are; it brings no tokens, so the prompt has none."""
     path, _ = trained(base, prepared, tmp_path)

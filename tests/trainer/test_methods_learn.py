@@ -12,16 +12,15 @@ from trainer.validation.held_out_loss import HeldOutLoss
 
 METHODS: dict[str, dict[str, Any]] = {
     "dco, pissa": {"loss_type": "dco", "lora_init": "pissa"},
-    "dream, olora": {"dream": 1.0, "lora_init": "olora"},
-    "p2, eva": {"loss_weighting": "p2", "lora_init": "eva"},
-    "differential output preservation": {"prior_matching_weight": 1.0, "prior_matching_on": "captions"},
-    "t-lora, lora+, orthogonal": {"adapter": "t-lora", "lora_plus_ratio": 4.0, "lora_init": "orthogonal"},
+    "dream, olora, muon": {"dream": 1.0, "lora_init": "olora", "optimizer": "muon", "learning_rate": 5e-3},
+    "p2, eva, came": {"loss_weighting": "p2", "lora_init": "eva", "optimizer": "came"},
+    "t-lora, lora+, orthogonal, differential output preservation": {
+        "adapter": "t-lora", "lora_plus_ratio": 4.0, "lora_init": "orthogonal", "prior_matching_weight": 1.0,
+        "prior_matching_on": "captions"},
     "prompt alignment, lion": {"target_prompts": ("a photo of TOK on a red background",),
                                "prompt_alignment_weight": 0.3, "prompt_alignment_interval": 2,
                                "optimizer": "lion", "learning_rate": 5e-4},
-    "came": {"optimizer": "came"},
     "perfusion": {"adapter": "perfusion", "rank": 16, "learning_rate": 0.3},
-    "muon": {"optimizer": "muon", "learning_rate": 5e-3},
 }  # fmt: skip
 
 

@@ -93,6 +93,7 @@ def test_steps_train_everything_and_leave_the_base_alone(base: ModelFamily, tmp_
     assert torch.equal(probe.predict(base, {}), before)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_tensors_and_another_seed_others(base: ModelFamily, tmp_path: Path) -> None:
     first = trained_state(base, CONFIG, tmp_path / "1")
     torch.manual_seed(12345)  # the global generator has no say

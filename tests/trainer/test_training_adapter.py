@@ -84,6 +84,7 @@ def test_it_stands_beside_weights_of_fewer_bits_too(turbo: ModelFamily, tmp_path
         assert torch.equal(predict(turbo), bare)
 
 
+@pytest.mark.slow
 def test_steps_are_those_on_the_merged_base(turbo: ModelFamily, folder: Path, tmp_path: Path) -> None:
     """Losses of two steps with the adapter beside the weights, in them, and without it."""
     file = write_adapter(tmp_path / "adapter.safetensors", turbo)

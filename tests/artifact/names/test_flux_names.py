@@ -74,7 +74,7 @@ def effect(family: ModelFamily, path: Path) -> Tensor:
     ("tool", "parts"),
     [
         pytest.param("kohya", BLOCKS, id="kohya-blocks"),
-        pytest.param("ai-toolkit", BLOCKS, id="ai-toolkit-blocks"),
+        pytest.param("ai-toolkit", BLOCKS, id="ai-toolkit-blocks", marks=pytest.mark.slow),
         pytest.param("kohya", EVERY, id="kohya-all", marks=pytest.mark.slow),
         pytest.param("kohya", ATTENTION, id="kohya-attention", marks=pytest.mark.slow),
         pytest.param("ai-toolkit", FEED_FORWARD, id="ai-toolkit-mlp", marks=pytest.mark.slow),

@@ -21,6 +21,7 @@ from settings.sections.adapter import LoraTargets
 from tests.artifact.names.test_comfyui_names import full_size, written
 from tests.artifact.test_merging import near
 from tests.families.test_family_files import predict, warnings_of
+from tests.fast_part import slow_but
 from tests.tiny_models import opened
 from tests.tiny_qwen_image import write_qwen_image
 from trainer.adapters.targets import layer_paths
@@ -114,7 +115,7 @@ def foreign_file(family: ModelFamily, tool: str, path: Path) -> dict[str, Tensor
     return changed
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", slow_but(["OneTrainer"], TOOLS))
 def test_files_of_other_tools(tool: str, folder: Path, tmp_path: Path) -> None:
     """The same effect as the change of those very weights; and the file that we make of it in diffusers."""
     family, changed, path = opened(folder), opened(folder), tmp_path / "foreign.safetensors"

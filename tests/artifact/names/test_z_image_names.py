@@ -18,6 +18,7 @@ from tests.artifact.names.test_qwen_names import in_diffusers
 from tests.artifact.test_merging import near
 from tests.families.test_family_files import predict
 from tests.families.z_image.z_image_file import z_image_file_tensors
+from tests.fast_part import slow_but
 from tests.tiny_models import opened, write_z_image
 from trainer.adapters.targets import layer_paths
 
@@ -69,7 +70,7 @@ def _places(layer: str, change: Tensor) -> list[tuple[str, Tensor]]:
     return [(layer.replace(".attention.out", ".attention.to_out.0"), change)]
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", slow_but(["kohya, as the makers"], TOOLS))
 def test_files_of_other_tools(tool: str, folder: Path, tmp_path: Path) -> None:
     family, path = opened(folder), tmp_path / "foreign.safetensors"
     changed, bare = foreign_file(opened(folder), tool, path), predict(family)

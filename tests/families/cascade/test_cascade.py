@@ -169,6 +169,7 @@ def test_full_fine_tuning_leaves_what_no_file_can_name(family: Cascade) -> None:
     assert left == {name for pair in kinds for name in pair}
 
 
+@pytest.mark.slow
 def test_its_blocks_may_be_stored_in_fewer_bits_and_compiled(folder: Path, family: Cascade) -> None:
     """diffusers' class lists no repeated blocks."""
     whole, stored = predict(family), load_base_model(str(folder), torch.float32)

@@ -18,6 +18,7 @@ from sampler.generation import Generation
 from service.cog_prediction import CallerPermissions
 from service.policy.policy import NotAllowed, Policy
 from tests.families.loading.single_files import write_single_file
+from tests.fast_part import slow_but
 from tests.tiny_models import opened, tiny_vae, write_flux2, write_sdxl
 
 COMMITS = {"main": "a" * 40, "v2": "b" * 40}
@@ -60,7 +61,7 @@ def in_a_checkpoint(base: Path, target: Path) -> Path:
     return write_single_file(family, target.with_suffix(".safetensors"))
 
 
-@pytest.mark.parametrize("write", [as_folder, within_a_base, as_file, in_a_checkpoint])
+@pytest.mark.parametrize("write", slow_but([as_folder], [as_folder, within_a_base, as_file, in_a_checkpoint]))
 def test_it_encodes_and_decodes(write: Callable[[Path, Path], Path], base: Path, tmp_path: Path) -> None:
     place = write(base, tmp_path / "vae")
     family, plain, wanted = load_base_model(str(base), torch.float32, vae=str(place)), opened(base), trained_on(base)

@@ -71,6 +71,7 @@ def test_a_resumed_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
         assert [step.losses for step in training.trainer.steps()] == expected[2:]
 
 
+@pytest.mark.slow
 def test_a_job_in_fewer_bits(tmp_path: Path) -> None:
     """Class images, samples, verification; the file names the base that others have, and is put on that."""
     base = TINY_MODELS["flux1"](tmp_path / "base")

@@ -32,6 +32,7 @@ from sampler.request import RequestError, SampleRequest
 from service.prediction_inputs import PredictionInputs, predict
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
+from tests.fast_part import slow_but
 from tests.tiny_models import write_sd3, write_sd15, write_sdxl
 from tools.mini_base.world import draw, training_scene
 from trainer.building import build_training
@@ -64,7 +65,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["sdxl", "sd15"])
+@pytest.fixture(scope="module", params=slow_but(["sd15"], ["sdxl", "sd15"]))
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write = {"sdxl": write_sdxl, "sd15": write_sd15}[request.param]
     return write(tmp_path_factory.mktemp("tiny") / request.param)

@@ -40,9 +40,10 @@ def outcome(output: OutputFolder) -> dict[str, object]:
 
 @pytest.mark.slow
 def test_the_resumed_run_is_the_undisturbed_one(tmp_path: Path) -> None:
-    stop_and_resume(build_config(SETTINGS | ALL_AT_ONCE), tmp_path)
+    stop_and_resume(build_config(SETTINGS | ALL_AT_ONCE | {"max_train_steps": 4}), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_stop_at_the_last_step_where_all_is_due_loses_nothing(tmp_path: Path) -> None:
     """The case that returned other weights: an earlier step was the best, for the last one was never scored."""
     kind = ALL_AT_ONCE | {"early_stopping_patience": None, "max_train_steps": 2}

@@ -8,6 +8,7 @@ import s3fs
 
 from preprocess.errors import DatasetError
 from preprocess.sources.stores import expanded
+from tests.fast_part import slow_but
 from tests.preprocess.sources.local_s3 import Store, s3
 from tests.preprocess.sources.test_tables import (
     PICTURES,
@@ -20,6 +21,7 @@ from tests.preprocess.sources.test_tables import (
 from tests.preprocess.uploads.ugly_uploads.making import shard, zipped
 
 __all__ = ["rows", "s3"]
+PATTERNS = ("{00000..00003}.tar", "*.tar", "0000{0,1,2,3}.tar", "0000[0-3].tar")
 
 
 def one(index: int) -> bytes:
@@ -32,7 +34,7 @@ def shards(s3: Store) -> Store:
     return s3
 
 
-@pytest.mark.parametrize("pattern", ["{00000..00003}.tar", "*.tar", "0000{0,1,2,3}.tar", "0000[0-3].tar"])
+@pytest.mark.parametrize("pattern", slow_but(PATTERNS[:2], PATTERNS))
 def test_ranges_and_globs_name_all_shards(pattern: str, shards: Store, tmp_path: Path) -> None:
     dataset = prepared([f"s3://open/data/{pattern}"], tmp_path / "out", class_word="robot")
     expected = {f"{index:05d}.tar/{index}.png": text for index, text in enumerate(with_triggers(TEXTS))}

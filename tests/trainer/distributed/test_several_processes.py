@@ -27,7 +27,6 @@ from tests.warm_process import run_group
 from trainer.checkpoints.training_state import capture, restore
 from trainer.distributed.launch import processes_of_a_job
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
               "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
               "--main_process_port", "0")  # fmt: skip
@@ -110,9 +109,9 @@ def test_a_damaged_shard_ends_both_on_any_rank(number: int, tmp_path: Path) -> N
     source, base = write_shards(tmp_path / "shards"), str(write_sdxl(tmp_path / "base"))
     (source / f"shard-{number:03d}.tar").write_bytes(b"no archive")
     options = [f"--{name}={value}" for name, value in {"base_model": base, **JOB}.items()]
-    result = run(*TORCHRUN, "train.py", str(source), "--output", str(tmp_path / "out"), *options)
-    assert result.returncode != 0
-    said = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    results = run_group(["train.py", str(source), "--output", str(tmp_path / "out"), *options], PROJECT)
+    assert all(each.returncode != 0 for each in results)
+    said = [line for each in results for line in each.stderr.splitlines() if line.startswith("error: ")]
     assert said == [f"error: shard-{number:03d}.tar: neither a zip nor a tar archive. Pack the images into a .zip."]
 
 

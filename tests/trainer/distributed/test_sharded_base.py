@@ -92,8 +92,8 @@ def test_a_whole_run_and_its_resumption(tmp_path: Path) -> None:
     once = metrics(output)
     assert [line["step"] for line in once] == [1, 2, 3]
     (output.checkpoints / "step_000003").rename(tmp_path / "away")
-    again = run(*ACCELERATE, "train.py", "--resume", "latest", "--output", str(output.path))
-    assert again.returncode == 0, again.stderr
+    for again in run_group(["train.py", "--resume", "latest", "--output", str(output.path)], PROJECT):
+        assert again.returncode == 0, again.stderr
     assert [line["losses"] for line in metrics(output)] == [line["losses"] for line in once]
 
 

@@ -65,9 +65,8 @@ def test_a_real_step_takes_what_was_predicted(kind: str, checkpointing: bool, tm
     assert found.step.peak - moments == pytest.approx(real, rel=0.001)
 
 
-@pytest.mark.slow
 def test_checkpointing_saves_memory_and_images_take_it(tmp_path: Path) -> None:
-    family = load_tiny("sdxl", tmp_path)
+    family = load_tiny("flux1", tmp_path)
     work = workload(family)
     plain, checkpointed = (predicted(family, CONFIG.adapters, work, Choice(IMAGES, on)) for on in (False, True))
     one = predicted(family, CONFIG.adapters, work, Choice(1, False))
