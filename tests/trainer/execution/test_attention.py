@@ -53,12 +53,13 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[ModelFamily, s
 
 
 def steps_with(base: tuple[ModelFamily, str], **settings: Any) -> tuple[list[Step], Counter[str]]:
-    """Three steps, and the operators that they called. Afterwards the denoiser is as it was."""
+    """Two steps, and the operators that they called. Afterwards the denoiser is as it was."""
     family, folder = base
     usual = [layer.processor for layer in layers(family)]
     with (
         curve_training(
-            family, curve_config(folder, max_train_steps=3, prior_matching_weight=0.5, **settings)
+            family,
+            curve_config(folder, max_train_steps=2, lr_warmup_steps=1, prior_matching_weight=0.5, **settings),
         ) as training,
         Operators() as seen,
     ):
