@@ -44,7 +44,7 @@ def serve(root: Path, address: Address) -> None:
     from starlette.middleware import Middleware  # Gradio takes seconds: not before the command line is checked
 
     from studio.origin import OwnPagesOnly
-    from studio.page import build_page, style, theme
+    from studio.page import build_page, script, style, theme
     from studio.workspace import Workspace
 
     root.mkdir(parents=True, exist_ok=True)
@@ -60,5 +60,6 @@ def serve(root: Path, address: Address) -> None:
         ssr_mode=False,
         theme=theme(),
         css=style(),
+        head=script(),
         app_kwargs={"middleware": [Middleware(OwnPagesOnly, loopback=address.is_loopback)]},
     )

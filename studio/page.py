@@ -98,3 +98,8 @@ def theme() -> gr.themes.Base:
 def style() -> str:
     """Return the style sheet of the page."""
     return page_file("studio.css", "studio")
+
+
+def script() -> str:
+    """Return what the head of the page has beside Gradio's own: the script of the page."""
+    return f"<script>{page_file('studio.js', 'studio')}</script>"

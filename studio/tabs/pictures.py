@@ -105,11 +105,9 @@ class PicturesTab:
             [self.status, self.stored, self.refused], validator=self._validate,
         )  # fmt: skip
         self.stop.click(lambda: "", None, self.status, cancels=preparing)
-        self.stored.change(self._opened, self.stored, shown).then(
-            lambda: ("", None, texts.NO_PICTURE, "", False), None,
-            [self.chosen, self.picture, self.facts, self.caption, self.out],
-        )  # fmt: skip
-        self.gallery.select(self._choose, self.stored, [self.chosen, self.picture, self.facts, self.caption, self.out])
+        one = [self.chosen, self.picture, self.facts, self.caption, self.out]
+        self.stored.change(self._opened, self.stored, [*shown, *one])
+        self.gallery.select(self._choose, self.stored, one)
         edited = [self.edited, self.gallery]
         self.save.click(self._save, [self.stored, self.chosen, self.caption], edited)
         self.out.input(self._leave_out, [self.stored, self.chosen, self.out], edited)
@@ -158,8 +156,10 @@ class PicturesTab:
             raise gr.Error(str(error)) from error
 
     def _opened(self, name: str | None) -> list[Any]:
+        """The set without a chosen picture, all at once: what is chosen after that stays."""
+        none_chosen = ["", None, texts.NO_PICTURE, "", False]
         if not name:
-            return [gr.update(visible=False), [], "", ""]
+            return [gr.update(visible=False), [], "", "", *none_chosen]
         edited = self._read(name)
         dataset = edited.dataset
         lines = "\n".join(f"- {escaped(line)}" for line in dataset.told_warnings)
@@ -168,6 +168,7 @@ class PicturesTab:
             _pictures(edited),
             _refused_list(dataset.rejected),
             f"**{texts.WARNINGS}**\n\n{lines}" if lines else "",
+            *none_chosen,
         ]
 
     def _choose(self, name: str, event: gr.SelectData) -> list[Any]:

@@ -1,6 +1,7 @@
 """The studio's page as a process, and what a user does on it in a browser."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,7 +23,11 @@ from tests.conftest import PROJECT
 if TYPE_CHECKING:
     from tests.browser import Browser
 
-START_SECONDS = 90
+START_SECONDS = 180
+SECONDS = 180
+"""For what the page does by itself. More than a loaded machine takes: a wait ends with what it waits for."""
+UNTRANSLATED = re.compile(r"[a-z_]+(\.[a-z_]+)+")
+"""A key of Gradio's translations in place of a name."""
 CONTROLS = {"button", "checkbox", "combobox", "listbox", "slider", "spinbutton", "tab", "textbox"}
 TURNING = ("BUTTON label-wrap", "BUTTON icon-button", "DIV block gr-accordion")
 """Elements that hold Gradio's small icons, whose boxes are wider while they are turned."""
@@ -64,7 +69,7 @@ class Page:
 
     def open(self, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
         self.browser.open_address(self.address, width, height, scheme)
-        self.browser.wait_for("document.querySelector('#prepare')", 30)
+        self.browser.wait_for("document.querySelector('#prepare')", SECONDS)
 
     def leave(self) -> None:
         """Leave the page, and what its console says: the browser's next test has another page."""
@@ -81,7 +86,7 @@ class Page:
     def upload(self, *files: Path) -> None:
         self.element("#drop input[type=file]").send_keys("\n".join(map(str, files)))
         for file in files:
-            self.wait_for_text("#drop", file.stem, 20)
+            self.wait_for_text("#drop", file.stem)
 
     def click(self, identity: str) -> None:
         button = self.element(f"#{identity}")
@@ -94,21 +99,31 @@ class Page:
         field.send_keys(text or Keys.DELETE)
 
     def choose(self, identity: str, text: str) -> None:
-        """Choose from a list by typing, as by keyboard."""
+        """Choose from a list by typing, as by keyboard, once the list has nothing else."""
         field = self.element(f"#{identity} input")
         field.click()
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(text)
+        options = f"[...document.querySelectorAll('#{identity} [role=option]')]"
+        self.browser.wait_for(
+            f"{options}.length && {options}.every((one) => one.textContent.includes({text!r}))", SECONDS
+        )
         field.send_keys(Keys.ENTER)
 
     def unlabelled(self) -> list[str]:
-        """Return the roles of visible controls without a name for screen readers."""
+        """Return the roles of visible controls without a name for screen readers, with the key that stands there."""
         tree = self.browser.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})
-        return [
-            node["role"]["value"]
-            for node in tree["nodes"]
-            if not node["ignored"] and node["role"]["value"] in CONTROLS and not node.get("name", {}).get("value")
-        ]
+        controls = [node for node in tree["nodes"] if not node["ignored"] and node["role"]["value"] in CONTROLS]
+        named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in controls]
+        return [f"{role} {name}" for role, name in named if not name or UNTRANSLATED.fullmatch(name)]
+
+    def wait_until_sound(self) -> None:
+        """Wait until nothing is too wide and every control has a name: sizes follow the window after a moment.
+        Raises AssertionError with what is still wrong."""
+        deadline = time.monotonic() + SECONDS
+        while complaints := [*self.too_wide(), *self.unlabelled()]:
+            assert time.monotonic() < deadline, complaints
+            time.sleep(0.2)
 
     def too_wide(self) -> list[str]:
         """Return elements that are wider than the window or their container, but for icons of Gradio that turn."""
@@ -122,11 +137,11 @@ class Page:
             self.browser.run(f"return document.querySelector('#{identity} textarea, #{identity} input').value ?? ''")
         )
 
-    def wait_for_text(self, selector: str, text: str, seconds: float = 20) -> None:
+    def wait_for_text(self, selector: str, text: str, seconds: float = SECONDS) -> None:
         """Raises TimeoutException."""
         self.browser.wait_for(f"(document.querySelector({selector!r})?.textContent ?? '').includes({text!r})", seconds)
 
-    def wait_for_value(self, identity: str, text: str, seconds: float = 10) -> None:
+    def wait_for_value(self, identity: str, text: str, seconds: float = SECONDS) -> None:
         """Raises TimeoutException."""
         selector = f"#{identity} textarea, #{identity} input"
         self.browser.wait_for(f"document.querySelector({selector!r})?.value === {text!r}", seconds)
