@@ -4,7 +4,6 @@ import inspect
 from typing import Any
 
 import diffusers
-from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 
 from families.family import ModelFamily
 from sampler.images.control import fitted_control, require_controllable
@@ -20,7 +19,8 @@ def pipeline_for(request: SampleRequest, family: ModelFamily) -> Any:
     pipeline = _text_to_image(request, family)
     if request.image is None:
         return pipeline
-    kind = AutoPipelineForImage2Image if request.mask is None else AutoPipelineForInpainting
+    automatic: Any = diffusers  # whose automatic pipelines import those of all bases: only where one is asked for
+    kind = automatic.AutoPipelineForImage2Image if request.mask is None else automatic.AutoPipelineForInpainting
     try:
         made = kind.from_pipe(pipeline)
     except ValueError:  # not in the table of diffusers' automatic pipelines

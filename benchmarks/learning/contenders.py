@@ -35,16 +35,16 @@ class Usage:
     processor_seconds: float = 0.0
 
 
+Train = Callable[[Path, int, int], Usage]
+"""Writes a LoRA and embeddings to a folder that does not exist yet: of (folder, steps, seed)."""
+
+
 @dataclass(frozen=True)
 class Contender:
-    """A way to train. `train(folder, steps, seed)` writes a LoRA and embeddings to the folder, which does not exist
-    yet.
-
-    A finished run with other `settings` is repeated.
-    """
+    """A way to train. A finished run with other `settings` is repeated."""
 
     name: str
-    train: Callable[[Path, int, int], Usage]
+    train: Train
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -63,7 +63,7 @@ def demo_job() -> list[object]:
 
 def our_training(
     options: Sequence[object], data: Path = EXAMPLE, base: Path | str = EMBEDDED_BASE, before: Sequence[object] = ()
-) -> Callable[[Path, int, int], Usage]:
+) -> Train:
     """Train by `python train.py` without samples or evaluation, which diffusers' script does not make either. `before`:
     the command that runs the script."""
 
@@ -75,9 +75,7 @@ def our_training(
     return train
 
 
-def their_training(
-    command: Sequence[object], photos: Path, changes: Sequence[object] = ()
-) -> Callable[[Path, int, int], Usage]:
+def their_training(command: Sequence[object], photos: Path, changes: Sequence[object] = ()) -> Train:
     """diffusers' script, with pivotal tuning. It wants a bare name as its output folder.
 
     `changes`: options that come after these.

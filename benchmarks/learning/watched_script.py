@@ -3,41 +3,78 @@
 python benchmarks/learning/watched_script.py RESULT.json SCRIPT [ARGUMENT ...]
 
 The script must train with accelerate. The memory is, of a GPU, what torch's allocator had given away, and on a CPU that
-of the process.
+of the process. Of this project's train.py, the beginning of each stage is written down too.
 """
 
 import json
+import os
 import runpy
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
+PROJECT = Path(__file__).resolve().parents[2]
+BETWEEN = "exit"
+"""What follows a stage: the next one at once, and after the last one the end of the process."""
+
+Moment = tuple[float, float]
+"""Wall time in seconds since the epoch, and CPU time of the process in seconds."""
 
 
 def main() -> None:
     """Run the script as if it were started directly."""
-    result, script = Path(sys.argv[1]), Path(sys.argv[2])
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    result, script = Path(sys.argv[1]), Path(sys.argv[2]).resolve()
+    sys.path[0] = str(PROJECT)
+    from service.quick_imports import quick_imports
+
+    is_ours = script == PROJECT / "train.py"
+    stages: list[tuple[str, Moment]] = []
+    with quick_imports() if is_ours else nullcontext():
+        import torch
+        from accelerate import Accelerator
+
+        if is_ours:
+            _watch_stages(stages)
     from trainer.execution.memory import resident_peak
 
-    begun: list[float] = []
+    begun: list[Moment] = []
     backward = Accelerator.backward
 
     def watched(self: Accelerator, *arguments: Any, **options: Any) -> None:
-        begun.append(time.time())
+        begun.append(now())
         backward(self, *arguments, **options)
 
     Accelerator.backward = watched
     sys.argv = sys.argv[2:]
-    sys.path[0] = str(script.resolve().parent)
+    sys.path[0] = str(script.parent)
     try:
         runpy.run_path(str(script), run_name="__main__")
     finally:
         peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident_peak()
-        result.write_text(json.dumps({"backward_begun": begun, "peak_bytes": peak}), encoding="utf-8")
+        record = {"backward_begun": begun, "stages": stages, "peak_bytes": peak}
+        result.write_text(json.dumps(record), encoding="utf-8")
+
+
+def now() -> Moment:
+    """Of this process and the finished ones that it has started."""
+    return time.time(), sum(os.times()[:4])
+
+
+def _watch_stages(stages: list[tuple[str, Moment]]) -> None:
+    """Append the name and the moment of each stage that begins, and BETWEEN where it ends."""
+    from job import run, stage
+
+    perform: Callable[..., Iterator[Any]] = stage.perform
+
+    def watched(job: stage.Job, each: stage.Stage) -> Iterator[Any]:
+        stages.append((each.name, now()))
+        yield from perform(job, each)
+        stages.append((BETWEEN, now()))
+
+    vars(run)["perform"] = watched
 
 
 if __name__ == "__main__":

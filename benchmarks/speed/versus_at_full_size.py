@@ -14,13 +14,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 
-from benchmarks.learning.contenders import CLASS_WORD, FASTEST, Usage, our_training, their_training
+from benchmarks.learning.contenders import CLASS_WORD, FASTEST, Train, our_training, their_training
 from benchmarks.learning.diffusers_results import TRIGGER
 from benchmarks.preparation.photographs import scaled_sizes, write_photographs
 from benchmarks.record import Row, markdown, write_record
@@ -29,7 +29,6 @@ from settings.command_line.parser import CommandParser
 PHOTOGRAPHS = 8
 RANK, RATE, TOKEN_RATE = 16, 1e-4, 1e-3
 WATCHER = Path(__file__).resolve().parents[1] / "learning" / "watched_script.py"
-Train = Callable[[Path, int, int], Usage]
 
 
 def main() -> None:
@@ -96,7 +95,7 @@ def _measured(train: Train, folder: Path, steps: int, batch: int, watched: Path)
     started = time.time()
     usage = train(folder, steps, 0)
     seen = json.loads(watched.read_text(encoding="utf-8"))
-    begun = seen["backward_begun"]
+    begun = [wall for wall, _ in seen["backward_begun"]]
     if len(begun) != steps:
         sys.exit(f"{len(begun)} backward passes in {steps} steps: they cannot be told apart")
     between = [later - earlier for earlier, later in pairwise(begun)]

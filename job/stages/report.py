@@ -10,7 +10,6 @@ from job.publishing.hub import publish
 from job.publishing.model_card import CardFacts, told_settings
 from job.report.comfyui_workflow import write_workflow
 from job.report.diffusers_recipe import has_pipeline
-from job.report.page import write_page
 from job.report.summary import BaseUsed, write_report
 from job.stage import Job
 from settings.public import hide_paths, public_settings
@@ -18,6 +17,8 @@ from settings.public import hide_paths, public_settings
 
 def report(job: Job) -> Generator[Progress, None, None]:
     """Write report.json and report.html. The last progress line of the job contains the seconds of all phases."""
+    from job.report.page import write_page  # matplotlib, which nothing before this needs
+
     config, output = job.config, job.output
     triggers = list(config.class_words)
     write_report(

@@ -9,7 +9,7 @@ from benchmarks.learning.contenders import Contender, Usage, unpack_example
 from benchmarks.learning.versus_diffusers import measure_speed
 from benchmarks.learning.versus_page import write_page
 from benchmarks.speed.growth import measure as measure_growth
-from benchmarks.speed.job import medians
+from benchmarks.speed.job import OURS, THEIRS, Phases, Watched, rows_of_pairs, rows_of_phases
 from benchmarks.speed.predict import Case
 from benchmarks.speed.predict import measure as measure_predictor
 from benchmarks.speed.train_step import Case as StepCase
@@ -35,11 +35,35 @@ def test_the_predictor_is_measured(base: ModelFamily, tmp_path: Path) -> None:
     assert [bool(row["over diffusers"]) for row in rows] == [False, False, False, False, True, False, True]
 
 
-def test_phases_of_a_job_are_shares_of_the_whole() -> None:
-    warm, cold = {"process": 1.0, "train": 3.0, "all": 4.0}, {"process": 2.0, "train": 3.0, "all": 5.0}
-    rows = medians({"cold": [cold, cold], "warm": [warm, warm]})
+def test_phases_of_a_job_lie_between_its_moments() -> None:
+    watched = Watched(
+        start=(100.0, 0.0),
+        stages=[("load", (104.0, 3.0)), ("exit", (105.0, 4.0)), ("train", (105.0, 4.0)), ("exit", (110.0, 8.0))],
+        begun=[(106.0, 4.5), (107.0, 5.5), (109.0, 7.0)],
+        end=(112.0, 9.0),
+    )
+    assert watched.phases == {"import": (4, 3), "load": (1, 1), "exit": (2, 1), "first step": (2, 1.5),
+                              "steps": (3, 2.5)}  # fmt: skip
+    assert watched.parts == {"start": (6, 4.5), "steps": (3, 2.5), "end": (3, 2)}
+
+
+def test_rows_of_phases_are_medians_and_shares_of_the_whole() -> None:
+    cold, warm = {"import": (5.0, 2.0), "steps": (4.0, 4.0)}, {"import": (1.0, 1.0), "steps": (4.0, 3.0)}
+    rows = rows_of_phases([cold], [warm, warm, {"import": (9.0, 9.0), "steps": (4.0, 3.0)}])
+    assert [row["phase"] for row in rows] == ["import", "steps", "all"]
+    assert [row["cold, s"] for row in rows] == [5, 4, 9]
+    assert [row["warm, s"] for row in rows] == [1, 4, 5]
     assert [row["share"] for row in rows] == ["25%", "75%", "100%"]
-    assert [row["cold, s"] for row in rows] == [2.0, 3.0, 5.0]
+
+
+def test_two_trainings_are_compared_pair_by_pair() -> None:
+    def parts(scale: float) -> Phases:
+        return {"start": (4 * scale, 2 * scale), "steps": (6 * scale, 8 * scale)}
+
+    pairs = [{THEIRS: parts(busy), OURS: parts(busy / 2)} for busy in (1.0, 3.0, 2.0)]
+    theirs, ours, ratio = rows_of_pairs(pairs)
+    assert theirs["whole job, s"] == 20 and ours["whole job, CPU s"] == 10
+    assert set(list(ratio.values())[1:]) == {0.5}
 
 
 def test_the_time_of_a_step_is_apart_from_start_and_end(tmp_path: Path) -> None:
