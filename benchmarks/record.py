@@ -1,4 +1,4 @@
-"""Writes the result of a benchmark: a table, and JSON with machine, versions and commit."""
+"""Writes the result of a benchmark: a table, and JSON with machine, versions and commit, compared with the last one."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.comparison import comparison, reference_loop, same_kind
 from job.report.summary import versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -18,12 +19,44 @@ Row = Mapping[str, Any]
 
 
 def write_record(name: str, rows: Sequence[Row], settings: Mapping[str, Any], folder: Path = RESULTS) -> Path:
-    """Write `folder`/`name`.json. `rows`: the table. `settings`: what was asked for, so that it can be run again."""
+    """Write `folder`/`name`.json, and print what became slower since the last record of the same kind of machine.
+
+    `rows`: the table. `settings`: what was asked for, so that it can be run again. Of other kinds of machine the last
+    records are kept, under `earlier`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    record = {"machine": machine(), "commit": commit(), "settings": dict(settings), "rows": [dict(row) for row in rows]}
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    text = json.dumps(
+        {
+            "machine": machine(),
+            "commit": commit(),
+            "reference": reference_loop(),
+            "settings": dict(settings),
+            "rows": [dict(row) for row in rows],
+        },
+        ensure_ascii=False,
+        default=str,
+    )
+    record = json.loads(text)
+    others = []
+    for earlier in _records(path):
+        if not same_kind(earlier, record):
+            others.append(earlier)
+            continue
+        for line in comparison(earlier, record):
+            print(line)
+    if others:
+        record["earlier"] = others
+    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """Those in a file: one for each kind of machine."""
+    if not path.exists():
+        return []
+    latest = json.loads(path.read_text(encoding="utf-8"))
+    return [latest, *latest.pop("earlier", [])]
 
 
 def machine() -> dict[str, Any]:
