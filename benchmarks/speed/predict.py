@@ -1,6 +1,9 @@
 """What the predictor costs: loading a base, putting a LoRA on it and taking it off, and drawing beside plain diffusers.
 
-python -m benchmarks.speed.predict [--pairs 12] [--steps 30] [--outputs 1] [--base_model mini-sdxl --weights FILE]
+python -m benchmarks.speed.predict [--pairs 12] [--steps 30] [--outputs 1 4 8] [--base_model mini-sdxl --weights FILE]
+
+Everything is warm. The pictures of a request are drawn as one batch, so the first of them is there when all are. On a
+CPU times are CPU times of the process, which other work on the machine changes little.
 """
 
 import argparse
@@ -18,7 +21,7 @@ from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
 from artifact.artifact import Artifact
-from benchmarks.record import markdown, write_record
+from benchmarks.record import Row, markdown, write_record
 from benchmarks.speed.train_step import Bench
 from benchmarks.speed.train_step import Case as TrainingCase
 from families.loading.sources import find_base_model
@@ -36,36 +39,38 @@ TOLERANCE = 1
 
 @dataclass(frozen=True)
 class Case:
-    """The samples to generate, and the number of repetitions. `weights`: an artifact for an SDXL base."""
+    """The samples to generate, and the number of repetitions. `weights`: an artifact for an SDXL base. `outputs`: the
+    numbers of images of a request, each of which is measured."""
 
     base_model: str
     weights: Path
     pairs: int = 12
     steps: int = 30
-    outputs: int = 1
+    outputs: tuple[int, ...] = (1,)
 
-    @property
-    def request(self) -> SampleRequest:
+    def request(self, outputs: int) -> SampleRequest:
         return SampleRequest(
-            f"a photo of {TRIGGER} on a blue background", num_outputs=self.outputs, num_inference_steps=self.steps,
+            f"a photo of {TRIGGER} on a blue background", num_outputs=outputs, num_inference_steps=self.steps,
             seed=SEED,
         )  # fmt: skip
 
 
 def main() -> None:
-    """Measure, print the table, write benchmarks/results/predict.json."""
+    """Measure, print the tables, write benchmarks/results/predict.json and predict_lora.json."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=12, help="the table has medians over as many, taken by turns")
+    parser.add_argument("--pairs", type=int, default=12, help="the tables have medians over as many, taken by turns")
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--outputs", type=int, default=1, help="images a request")
+    parser.add_argument("--outputs", type=int, nargs="+", default=[1, 4, 8], help="images a request")
     parser.add_argument("--base_model", default="mini-sdxl", help="in SDXL's layout: a folder, or mini-sdxl")
     parser.add_argument("--weights", type=Path, help="by default a LoRA of rank 16 that is trained first, for a moment")
     given = parser.parse_args()
     with TemporaryDirectory() as scratch:
         weights = given.weights or make_weights(Path(scratch))
-        rows = measure(Case(given.base_model, weights, given.pairs, given.steps, given.outputs), Path(scratch))
-    print(markdown(rows))
-    print(write_record("predict", rows, vars(given)))
+        case = Case(given.base_model, weights, given.pairs, given.steps, tuple(given.outputs))
+        sampler_rows, drawing_rows = measure(case, Path(scratch))
+    for name, rows in (("predict_lora", sampler_rows), ("predict", drawing_rows)):
+        print(markdown(rows))
+        print(write_record(name, rows, vars(given)))
 
 
 def make_weights(folder: Path) -> Path:
@@ -77,40 +82,54 @@ def make_weights(folder: Path) -> Path:
     return folder / "weights.safetensors"
 
 
-def measure(case: Case, folder: Path) -> list[dict[str, Any]]:
-    """Return a row for each measured operation. Raises AssertionError when base or images are not as expected."""
+def measure(case: Case, folder: Path) -> tuple[list[Row], list[Row]]:
+    """Return a row for each operation on base and LoRA, and a row for each number of images. Raises AssertionError when
+    base or images are not as expected."""
     load = _median(case.pairs, lambda: Generation(_silent).prepare(None, case.base_model))
     generation = Generation(_silent)
     sampler = generation.prepare(None, case.base_model)
     swap, back = swap_times(sampler, case)
+    operations: list[Row] = [
+        {"what": what, "ms": round(1000 * seconds, 1), "of a load": f"{seconds / load:.1%}"}
+        for what, seconds in (("base loaded", load), ("LoRA read and put on the base", swap), ("base restored", back))
+    ]
     pipeline, prompt = plain_diffusers(case)
+    return operations, [_drawing_row(case, outputs, generation, pipeline, prompt, folder) for outputs in case.outputs]
+
+
+def _drawing_row(
+    case: Case, outputs: int, generation: Generation, pipeline: Any, prompt: str, folder: Path
+) -> dict[str, Any]:
+    """Of requests for `outputs` images: plain diffusers with the LoRA in place; the sampler alone, by turns with it;
+    and the whole request, which also reads the LoRA, puts it on the base, takes it off and writes files."""
+    sampler, request = generation.prepare(None, case.base_model), case.request(outputs)
 
     def by_diffusers() -> list[Image.Image]:
-        return draw_plainly(pipeline, prompt, case)
+        return draw_plainly(pipeline, prompt, case, outputs)
 
     def by_request() -> list[Path]:
         inputs = PredictionInputs(
-            case.request.prompt, lora=str(case.weights), lora_scale="1", base_model=case.base_model,
-            num_outputs=case.outputs, num_inference_steps=case.steps, seed=SEED,
+            request.prompt, lora=str(case.weights), lora_scale="1", base_model=case.base_model,
+            num_outputs=outputs, num_inference_steps=case.steps, seed=SEED,
         )  # fmt: skip
         return predict(
             inputs, generation, folder / "images", local_files=True, say=_silent, metric=lambda name, value: None
         ).paths
 
     sampler.load(Artifact.read(case.weights))
-    require_same_images(by_diffusers(), sampler.generate(case.request))
-    plain, ours, over = by_turns(case, by_diffusers, lambda: sampler.generate(case.request))
+    require_same_images(by_diffusers(), sampler.generate(request))
+    plain, ours, over = by_turns(case.pairs, by_diffusers, lambda: sampler.generate(request))
     sampler.unload()
-    plain_too, request, over_request = by_turns(case, lambda: _save(by_diffusers(), folder), by_request)
-    return [
-        _row("base loaded", load, load),
-        _row("LoRA read and put on the base", swap, load),
-        _row("base restored", back, load),
-        _row("image drawn, plain diffusers", plain, load, images=True),
-        _row("image drawn, sampler", ours, load, images=True, over=over),
-        _row("image drawn and written, plain diffusers, LoRA in place", plain_too, load, images=True),
-        _row("image, whole request, LoRA put on and taken off", request, load, images=True, over=over_request),
-    ]
+    written, whole, over_written = by_turns(case.pairs, lambda: _save(by_diffusers(), folder), by_request)
+    return {
+        "outputs": outputs,
+        "diffusers, images/s": round(outputs / plain, 2),
+        "sampler, images/s": round(outputs / ours, 2),
+        "sampler, over diffusers": f"{over:+.1%}",
+        "diffusers and files, first picture, s": round(written, 2),
+        "whole request, first picture, s": round(whole, 2),
+        "request, over diffusers": f"{over_written:+.1%}",
+    }
 
 
 def swap_times(sampler: Sampler, case: Case) -> tuple[float, float]:
@@ -148,17 +167,17 @@ def plain_diffusers(case: Case) -> tuple[Any, str]:
     for key, encoder, tokenizer in encoders:
         pipeline.load_textual_inversion(artifact.tokens[key], token=names, text_encoder=encoder, tokenizer=tokenizer)
     pipeline.text_encoder_2.text_model.eos_token_id = pipeline.tokenizer_2.eos_token_id
-    return pipeline, expand_triggers(case.request.prompt, artifact.description.triggers)
+    return pipeline, expand_triggers(case.request(1).prompt, artifact.description.triggers)
 
 
-def draw_plainly(pipeline: Any, prompt: str, case: Case) -> list[Image.Image]:
+def draw_plainly(pipeline: Any, prompt: str, case: Case, outputs: int) -> list[Image.Image]:
     """Generate the images of the request by one call of diffusers."""
     images: list[Image.Image] = pipeline(
         prompt,
-        num_images_per_prompt=case.outputs,
+        num_images_per_prompt=outputs,
         num_inference_steps=case.steps,
-        guidance_scale=case.request.guidance_scale,
-        generator=[torch.Generator().manual_seed(SEED + index) for index in range(case.outputs)],
+        guidance_scale=case.request(outputs).guidance_scale,
+        generator=[torch.Generator().manual_seed(SEED + index) for index in range(outputs)],
     ).images
     return images
 
@@ -172,29 +191,19 @@ def require_same_images(theirs: Sequence[Image.Image], ours: Sequence[Image.Imag
         assert difference <= TOLERANCE, f"the images differ by {difference} levels"
 
 
-def by_turns(case: Case, theirs: Callable[[], object], ours: Callable[[], object]) -> tuple[float, float, float]:
-    """Median seconds an image of both, and the median over pairs of what ours takes more, as a share.
+def by_turns(count: int, theirs: Callable[[], object], ours: Callable[[], object]) -> tuple[float, float, float]:
+    """Median seconds of both, and the median over `count` pairs of what ours takes more, as a share.
 
     The one that begins changes with each pair, so that neither always runs on a warmer machine.
     """
     pairs = []
-    for number in range(case.pairs):
+    for number in range(count):
         first, second = (theirs, ours) if number % 2 == 0 else (ours, theirs)
-        seconds = {first: _seconds(first) / case.outputs}
-        seconds[second] = _seconds(second) / case.outputs
+        seconds = {first: _seconds(first)}
+        seconds[second] = _seconds(second)
         pairs.append((seconds[theirs], seconds[ours]))
     plain, mine = (statistics.median(column) for column in zip(*pairs, strict=True))
     return plain, mine, statistics.median(our / their for their, our in pairs) - 1
-
-
-def _row(what: str, seconds: float, load: float, *, images: bool = False, over: float | None = None) -> dict[str, Any]:
-    return {
-        "what": what,
-        "ms": round(1000 * seconds, 1),
-        "of a load": "" if images else f"{seconds / load:.1%}",
-        "images/s": round(1 / seconds, 2) if images else "",
-        "over diffusers": "" if over is None else f"{over:+.1%}",
-    }
 
 
 def _median(count: int, action: Callable[[], object]) -> float:
@@ -202,11 +211,14 @@ def _median(count: int, action: Callable[[], object]) -> float:
 
 
 def _seconds(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    """Wall time where there is a GPU, else CPU time."""
+    cuda = torch.cuda.is_available()
+    clock = time.perf_counter if cuda else time.process_time
+    started = clock()
     action()
-    if torch.cuda.is_available():
+    if cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def _save(images: Sequence[Image.Image], folder: Path) -> None:

@@ -30,9 +30,10 @@ def test_a_step_is_measured(tmp_path: Path) -> None:
 def test_the_predictor_is_measured(base: ModelFamily, tmp_path: Path) -> None:
     """It also asserts that base and images are what they must be."""
     weights = write(make_artifact(base, size=0.02), tmp_path / "weights.safetensors", base)
-    rows = measure_predictor(Case("mini-sdxl", weights, pairs=1, steps=2), tmp_path)
-    assert len(rows) == 7 and all(row["ms"] > 0 for row in rows)
-    assert [bool(row["over diffusers"]) for row in rows] == [False, False, False, False, True, False, True]
+    operations, drawing = measure_predictor(Case("mini-sdxl", weights, pairs=1, steps=2, outputs=(1, 2)), tmp_path)
+    assert len(operations) == 3 and all(row["ms"] > 0 for row in operations)
+    assert [row["outputs"] for row in drawing] == [1, 2]
+    assert all(row["sampler, images/s"] > 0 and row["whole request, first picture, s"] > 0 for row in drawing)
 
 
 def test_phases_of_a_job_lie_between_its_moments() -> None:
