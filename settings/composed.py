@@ -121,7 +121,9 @@ class ComposedSections(
 
     @property
     def resolved_text_encoder_learning_rate(self) -> float:
-        """The learning rate of the text encoders' adapter, resolved."""
+        """The learning rate of the text encoders, resolved."""
+        if self.trains_base and self.text_encoder_learning_rate is None:
+            return self.optimization.resolved_learning_rate
         return default_rate(self.text_encoder_learning_rate, self.optimizer, TEXT_ENCODER_RATE)
 
     @property

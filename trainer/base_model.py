@@ -13,8 +13,13 @@ from trainer.adapters.kinds import KINDS
 
 
 def precision(adapter: AdapterName, mixed_precision: PrecisionName) -> torch.dtype:
-    """Return the dtype of the base and of its forward passes."""
-    automatic = "bf16" if has_bf16() and adapter != "full" else "no"
+    """Return the dtype of the base's weights: fp32 where they are trained."""
+    return torch.float32 if adapter == "full" else compute_precision(mixed_precision)
+
+
+def compute_precision(mixed_precision: PrecisionName) -> torch.dtype:
+    """Return the dtype of the base's forward passes."""
+    automatic = "bf16" if has_bf16() else "no"
     wanted = automatic if mixed_precision == "auto" else mixed_precision
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(wanted, torch.float32)
 
@@ -32,11 +37,12 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def autocast_precision(adapter: AdapterName, mixed_precision: PrecisionName) -> str:
-    """Return the mode of accelerate's autocast: "no" where the adapter computes in the base's precision without it.
+    """Return the mode of accelerate's autocast: "no" where the adapter computes in the base's precision without it, and
+    for full fine-tuning, where the models run autocast themselves (`families.precision.autocast`).
 
     Autocast would run every norm in fp32 and cast whole activations for that.
     """
-    by_itself = adapter == "none" or (adapter in KINDS and KINDS[adapter].in_base_precision)
+    by_itself = adapter in ("none", "full") or (adapter in KINDS and KINDS[adapter].in_base_precision)
     if by_itself:
         return "no"
     return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(precision(adapter, mixed_precision), "no")

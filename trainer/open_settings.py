@@ -54,7 +54,8 @@ def _rates(
     if num_tokens == 0:
         rates["token_learning_rate"] = 0.0
     if given.get("train_text_encoder") and given.get("text_encoder_learning_rate") is None:
-        rates["text_encoder_learning_rate"] = default_rate(None, optimizer, by_text_width * TEXT_ENCODER_RATE)
+        of_text = default_rate(None, optimizer, by_text_width * TEXT_ENCODER_RATE)
+        rates["text_encoder_learning_rate"] = rates["learning_rate"] if given.get("adapter") == "full" else of_text
     return rates
 
 

@@ -7,6 +7,7 @@ import torch
 
 from families.family import ModelFamily, limited_licence
 from families.loading.fingerprint import fingerprint
+from families.precision.autocast import compute_in
 from job.evaluating import evaluation_encoders
 from job.progress import Progress
 from job.publishing.hub import require_publishable
@@ -15,7 +16,14 @@ from job.stages.export import require_model_base
 from job.trackers import require_trackers
 from settings.record import ConfigError
 from settings.training import TrainingConfig
-from trainer.base_model import allow_tf32, autocast_precision, load_base, precision, require_precision
+from trainer.base_model import (
+    allow_tf32,
+    autocast_precision,
+    compute_precision,
+    load_base,
+    precision,
+    require_precision,
+)
 from trainer.checkpoints.same_run import require_same_base, require_same_processes
 from trainer.distributed.processes import start
 from trainer.execution.attention import require_attention
@@ -37,7 +45,7 @@ def load(job: Job) -> Generator[Progress, None, None]:
     require_model_base(config)
     require_trackers(config.output)
     start_device(job)
-    require_attention(config.attention, job.device, job.dtype)
+    require_attention(config.attention, job.device, compute_precision(config.mixed_precision))
     yield job.progress(f"loading the base model {config.base_model}")
     load_family(job)
     if job.state is None:
@@ -79,12 +87,15 @@ def load_family(job: Job) -> None:
     config = job.config
     job.family = load_base(config.base, job.dtype, job.accelerator, config.zero_terminal_snr)
     require_precision(job.family, job.dtype)
+    computed = compute_precision(config.mixed_precision)
+    if config.trains_base:
+        compute_in(job.family, computed)
     job.config = resolve(config, job.family)
     if job.config.init_weights is not None and job.state is None:
         job.initial = _initial(job.config, job.config.init_weights, job.family)
     if job.config.training_adapter is not None:
         job.training_adapter = read_training_adapter(job.config.training_adapter, job.family)
-    require_attention(config.attention, job.device, job.dtype, job.family.denoiser)
+    require_attention(config.attention, job.device, computed, job.family.denoiser)
 
 
 def _initial(config: TrainingConfig, path: Path, family: ModelFamily) -> InitialWeights | InitialControlNet:

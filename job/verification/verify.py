@@ -10,13 +10,15 @@ from torch import Tensor
 from artifact.artifact import Artifact
 from families.family import ModelFamily, SizeConditioning
 from families.parts.placeholder_tokens import expand_triggers
+from families.precision.autocast import compute_dtype
 from job.verification.table import Check, compare_layers, compare_tokens, table, untrained_layers
 from sampler.sampler import Sampler
 
 RELATIVE_TOLERANCE = 2e-2
 """Relative to the norm of the adapter's effect. fp16 keeps 11 bits of each weight."""
 NOISE = {torch.float32: 0.0, torch.bfloat16: 2e-2, torch.float16: 5e-3}
-"""How far two runs of one model may lie apart, relative to the prediction's norm, by the base's precision."""
+"""How far two runs of one model may lie apart, relative to the prediction's norm, by what the base computes
+in."""
 ROUNDING = 1e-6
 """Relative to the prediction's norm: what rounding does."""
 LEARNED = 1e-4
@@ -74,11 +76,6 @@ class Verification:
     example: str | None = None
 
 
-def _precision(family: ModelFamily) -> torch.dtype:
-    """What the denoiser computes in; weights in fewer bits are integers."""
-    return next(parameter.dtype for parameter in family.denoiser.parameters() if parameter.is_floating_point())
-
-
 def verify(
     path: Path, family: ModelFamily, probe: Probe, base: Tensor, trained: Tensor, artifact: Artifact
 ) -> Verification:
@@ -89,7 +86,7 @@ def verify(
     Raises VerificationFailed when the base was altered, a layer or token is missing or differs, a value is not finite,
     or the file's effect is another than the trained model's; and ArtifactError when the file cannot be read or placed.
     """
-    noise = NOISE[_precision(family)] * base.norm().item()
+    noise = NOISE[compute_dtype(family.denoiser)] * base.norm().item()
     altered = (probe.predict(family, {}) - base).norm().item()
     file = Artifact.read(path)
     sampler = Sampler(family)

@@ -18,8 +18,10 @@ BASE_LEFT_ALONE = ("lora", "rslora", "none")
 
 
 def _adapter_rule(config: ComposedSections) -> None:
-    if config.adapter == "full" and config.mixed_precision in ("bf16", "fp16"):
-        raise ValueError("adapter: full trains the base's own weights, which must be fp32: set mixed_precision: no")
+    if config.adapter == "full" and config.mixed_precision == "fp16":
+        raise ValueError(
+            "adapter: full computes in bf16 beside weights in fp32, and not in fp16: set mixed_precision: bf16, or no"
+        )
     if config.adapter == "full" and config.learning_rate is None and config.optimizer not in PRODIGY:
         raise ValueError("adapter: full needs a learning_rate of its own, far below a LoRA's: 1e-5 is usual")
     if config.adapter == "none" and config.resolved_token_learning_rate == 0:

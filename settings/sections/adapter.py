@@ -83,7 +83,11 @@ class AdapterSection(Settings):
         description="Start from this LoRA, of ours or of another tool: its layers (exactly where the adapter can hold "
         "them, else by singular values) and its tokens; with controlnet: from this ControlNet",
     )
-    train_text_encoder: Open[bool] = Field(False, description="Put an adapter on the text encoders' attention, too")
+    train_text_encoder: Open[bool] = Field(
+        False,
+        description="Put an adapter on the text encoders' attention, too; with full: train all their "
+        "weights but the embeddings",
+    )
     text_encoder_rank: Limited[int | None] = Field(
         None, ge=1, le=1024, description="Rank of the text encoders' adapter; by default rank"
     )
@@ -91,7 +95,8 @@ class AdapterSection(Settings):
         None,
         gt=0,
         le=10,
-        description="Learning rate of the text encoders' adapter; by default 5e-5, and 1 with Prodigy",
+        description="Learning rate of the text encoders; by default 5e-5, with full that of learning_rate, and 1 with "
+        "Prodigy",
     )
 
     @property
@@ -142,7 +147,8 @@ class AdapterSection(Settings):
                 "lora_init",
                 "lora_targets",
                 "lora_target_regex",
-                "train_text_encoder",
+                "text_encoder_rank",
+                *(() if self.trains_base else ("train_text_encoder",)),
                 *(("init_weights",) if self.is_perfusion else ()),
             ):
                 if getattr(self, name) != defaults[name]:

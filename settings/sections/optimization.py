@@ -87,7 +87,7 @@ class OptimizationSection(Settings):
     mixed_precision: Open[PrecisionName] = Field(
         "auto",
         description="auto: bf16 on a GPU that has it, else fp32. fp16, with loss scaling, is for cards without bf16 "
-        "(T4, 20xx)",
+        "(T4, 20xx). With adapter full weights stay in fp32, and passes run under autocast to bf16",
     )
 
     @property

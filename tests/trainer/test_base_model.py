@@ -10,7 +10,7 @@ from service.train_command import build_parser, resolve_config
 from settings.record import ConfigError
 from settings.training import build_config
 from trainer.adapters.requirements import b_lora_warning
-from trainer.base_model import allow_tf32, precision
+from trainer.base_model import allow_tf32, compute_precision, precision
 
 
 def arguments(*given: str) -> argparse.Namespace:
@@ -62,6 +62,7 @@ def test_auto_is_what_the_card_has(there: bool, has: bool, dtype: torch.dtype, m
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has or including_emulation)
     assert precision("lora", "auto") == dtype
     assert precision("full", "auto") == torch.float32 and precision("lora", "bf16") == torch.bfloat16
+    assert compute_precision("auto") == dtype
 
 
 def test_tf32_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ def test_bases_that_are_read_by_language_models_are_refused(write: Any, tmp_path
     ("settings", "message"),
     [
         ({"adapter": "dora"}, "mixed_precision: fp16 with adapter: dora needs a GPU; set .* choose the adapter lora"),
-        ({"adapter": "full", "learning_rate": 1e-5}, "adapter: full trains the base's own weights"),
+        ({"adapter": "full", "learning_rate": 1e-5}, "adapter: full computes in bf16"),
     ],
 )
 def test_adapters_that_it_does_not_do_for(settings: dict[str, Any], message: str, tmp_path: Path) -> None:

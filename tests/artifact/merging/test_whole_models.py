@@ -207,12 +207,15 @@ def output(tmp_path: Path) -> OutputFolder:
 
 @pytest.mark.slow
 def test_a_run_writes_the_whole_model(half: Path, output: OutputFolder) -> None:
-    """In fp32, from a base in fp16; the scheduler says what the settings say of the noise."""
+    """In fp32, from a base in fp16, with text encoders, trained in mixed precision; the scheduler says what the
+    settings say of the noise."""
+    trained = {"train_text_encoder": True, "mixed_precision": "bf16"}
     noise = {"prediction_type": "v_prediction", "zero_terminal_snr": True}
-    config = config_of(half, save_model="diffusers", save_model_precision="fp32", **noise)
+    config = config_of(half, save_model="diffusers", save_model_precision="fp32", **noise, **trained)
     lines = [str(progress) for progress in run(config, [EXAMPLE], output)]
     assert any("TOK is in the model as <s0>" in line for line in lines)
     assert dtypes(output.weights) == {torch.float32}
+    assert any(name.startswith("lora_te_") for name in Artifact.read(output.weights).layers)
     pipe = StableDiffusionPipeline.from_pretrained(output.model_folder, torch_dtype=torch.float32)
     assert pipe.scheduler.config["rescale_betas_zero_snr"]
     family = load_base_model(str(half), torch.float32, prediction_type="v_prediction", zero_terminal_snr=True)

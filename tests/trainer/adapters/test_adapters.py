@@ -298,9 +298,10 @@ def test_first_values_of_linear_layers_are_refused_for_convolutions(base: ModelF
     ("settings", "message"),
     [
         ({"adapter": "none", "rank": 8}, "rank has no effect with adapter: none"),
-        ({"adapter": "full", "learning_rate": 1e-5, "train_text_encoder": True}, "train_text_encoder has no effect"),
+        ({"adapter": "none", "train_text_encoder": True}, "train_text_encoder has no effect"),
+        ({"adapter": "full", "train_text_encoder": True, "text_encoder_rank": 4}, "text_encoder_rank has no effect"),
         ({"adapter": "full"}, "1e-5 is usual"),
-        ({"adapter": "full", "learning_rate": 1e-5, "mixed_precision": "bf16"}, "set mixed_precision: no"),
+        ({"adapter": "full", "learning_rate": 1e-5, "mixed_precision": "fp16"}, "mixed_precision: bf16, or no"),
         ({"adapter": "none", "token_learning_rate": 0}, "nothing is left"),
         ({"adapter": "none", "prior_matching_weight": 1.0}, "prior_matching_weight has no effect"),
         ({"adapter": "loha", "adapter_dropout": 0.1}, "not with loha"),
