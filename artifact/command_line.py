@@ -1,4 +1,4 @@
-"""The command: `python -m artifact convert | extract | inspect | merge | resize`."""
+"""The command: `python -m artifact convert | extract | inspect | merge | prune | resize`."""
 
 import argparse
 import sys
@@ -20,7 +20,9 @@ BASE_CONFIG = "configurations for a single file: a folder or hub id"
 
 def build_parser(prog: str = "python -m artifact") -> CommandParser:
     """Return the parser with a subcommand for each operation on files."""
-    parser = CommandParser(prog=prog, description="Convert, merge, extract, resize and inspect LoRA files.")
+    parser = CommandParser(
+        prog=prog, description="Convert, merge, extract, resize and inspect LoRA files; make whole models smaller."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary, add_arguments, run in COMMANDS:
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
@@ -137,6 +139,18 @@ def _merge(arguments: argparse.Namespace) -> str:
     return "\n".join([*str(outcome).splitlines(), str(output)])
 
 
+def _add_prune(parser: CommandParser) -> None:
+    parser.add_argument("source", type=Path, help="whole model: a folder in diffusers' layout, or a .safetensors file")
+    parser.add_argument("target", type=Path, help="a new folder or file: nothing is overwritten")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of all weights (default: fp16)")
+
+
+def _prune(arguments: argparse.Namespace) -> str:
+    from artifact.conversion.prune import prune
+
+    return f"{prune(arguments.source, arguments.target, arguments.precision)}\n{arguments.target}"
+
+
 def _add_resize(parser: CommandParser) -> None:
     parser.add_argument("source", type=Path, help="LoRA file of any format")
     parser.add_argument("target", type=Path, help="a new file: nothing is overwritten")
@@ -159,6 +173,7 @@ COMMANDS: tuple[tuple[str, str, Callable[[CommandParser], None], Run], ...] = (
     ("extract", "a LoRA out of a full fine-tune; prints what it holds of each layer", _add_extract, _extract),
     ("inspect", "what is in a LoRA file, and what will not load where", _add_inspect, _inspect),
     ("merge", "the weighted sum of several LoRAs, as one or onto a base", _add_merge, _merge),
+    ("prune", "a whole model's weights alone, in fp16, without averages and state", _add_prune, _prune),
     ("resize", "the nearest LoRA of another rank; prints the relative error", _add_resize, _resize),
 )
 """Name, summary, function that adds the arguments, and function that runs the command."""

@@ -74,6 +74,16 @@ def require_finite(key: str, tensor: Tensor) -> None:
         raise ArtifactError(f"{key} holds values that are not finite")
 
 
+def in_precision(tensor: Tensor, dtype: torch.dtype | None, name: str) -> Tensor:
+    """Return a tensor of floats in `dtype`, others as they are. Raises ArtifactError when that would overflow."""
+    if dtype is None or tensor.dtype not in FLOATS:
+        return tensor
+    rounded = tensor.to(dtype)
+    if not torch.isfinite(rounded.float()).all():
+        raise ArtifactError(f"{name} would not be finite in {dtype}; nothing was written")
+    return rounded
+
+
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path, header: Mapping[str, str] | None = None) -> None:
     """Write the file atomically, with the permissions of the umask.
 

@@ -33,7 +33,7 @@ from preprocess.training_sets import TrainingSets, separate
 from preprocess.uploads.collect import collect, decode_rules
 from preprocess.uploads.decoding import IMAGE_SUFFIXES
 from preprocess.uploads.folder_concepts import folder_warning
-from preprocess.uploads.folder_rules import folder_repeats
+from preprocess.uploads.folder_rules import folder_repeats, whole_repeats_scale
 from preprocess.uploads.intake import FoundFile, source_labels
 from preprocess.uploads.survey import Surveyed
 from preprocess.workers.relay import drain
@@ -120,8 +120,9 @@ def _build(
     """Label, choose bucket sizes, render. The renderer's models are loaded first, since they may be missing."""
     renderer = Renderer(config, output)
     labelled: Labelled = []
+    scale = whole_repeats_scale(folder_repeats(item.file) for part in sets.parts for item in part.images)
     for part in sets.parts:
-        labelled += yield from _label(part.images, part.captions, config, base, workers, part.preservation)
+        labelled += yield from _label(part.images, part.captions, config, base, workers, part.preservation, scale)
     rejected = tuple(sets.rejected())
     if not sets.has_concept_images:
         return PreparedDataset(output, (), rejected, ())
@@ -206,7 +207,9 @@ def _label(
     base: BaseRequirements,
     workers: Workers,
     preservation: bool,
+    scale: int,
 ) -> Generator[StageProgress, None, Labelled]:
+    """`scale`: of all repeats, which makes those of folders whole."""
     found = [captions.find(item.file) for item in images]
     missing = [item for item, (own, _) in zip(images, found, strict=True) if own is None]
     generated: dict[FoundFile, Caption] = {}
@@ -220,7 +223,7 @@ def _label(
     labelled: Labelled = []
     for item, (own, warnings) in zip(images, found, strict=True):
         name = item.file.name
-        given = make(name, own, generated.get(item.file), folder_repeats(item.file), config)
+        given = make(name, own, generated.get(item.file), int(scale * folder_repeats(item.file)), config)
         if base.count_tokens:
             given = check_length(name, given, base.count_tokens, base.most_tokens)
         labelled.append((item, replace(given, warnings=(*warnings, *given.warnings))))

@@ -19,7 +19,7 @@ from artifact.merging.plain import Outcome
 from artifact.merging.single_file_rows import rows_of
 from artifact.merging.words_inside import WordsInside
 from artifact.names.components import DENOISER, Place, components
-from artifact.safetensors_file import FLOATS, write_safetensors
+from artifact.safetensors_file import in_precision, write_safetensors
 from families.family import ModelFamily
 from families.loading.sources import BaseModelSource, find_base_model
 
@@ -149,7 +149,7 @@ def _rewrite(
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     for key, tensor in tensors.items():
         if key not in keys:
-            tensors[key] = _in(tensor, dtype, f"{path.parent.name}/{key}")
+            tensors[key] = in_precision(tensor, dtype, f"{path.parent.name}/{key}")
     for key, (place, kind) in keys.items():
         change = getattr(changes.at(place), kind)
         tensors[key], fit = _changed(tensors[key], change, f"{path.parent.name}/{key}", dtype)
@@ -166,7 +166,7 @@ def _into_file(
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     table = rows_of(tensors, changes.family)
     written = {
-        key: tensor.clone() if key.startswith(VAE_OF_FILES) else _in(tensor, dtype, key).clone()
+        key: tensor.clone() if key.startswith(VAE_OF_FILES) else in_precision(tensor, dtype, key).clone()
         for key, tensor in tensors.items()
     }
     for place in changes.places:
@@ -189,19 +189,9 @@ def _changed(before: Tensor, change: Tensor, name: str, dtype: torch.dtype | Non
     if before.shape != change.shape:
         raise ArtifactError(f"{name} has shape {tuple(before.shape)} in the base's file, {tuple(change.shape)} loaded")
     change = change.cpu().float()
-    after = _in(before.float() + change, dtype or before.dtype, name)
+    after = in_precision(before.float() + change, dtype or before.dtype, name)
     lost = after.float() - before.float() - change
     return after, Fit(name, float(change.square().sum()), float(lost.square().sum()))
-
-
-def _in(tensor: Tensor, dtype: torch.dtype | None, name: str) -> Tensor:
-    """Return a tensor of floats in `dtype`, others as they are. Raises ArtifactError when that would overflow."""
-    if dtype is None or tensor.dtype not in FLOATS:
-        return tensor
-    rounded = tensor.to(dtype)
-    if not torch.isfinite(rounded.float()).all():
-        raise ArtifactError(f"{name} would not be finite in {dtype}; nothing was written")
-    return rounded
 
 
 def _variants(path: str) -> tuple[str, ...]:

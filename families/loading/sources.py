@@ -63,7 +63,9 @@ def find_base_model(base_model: str, asked_as: str = "base_model") -> BaseModelS
         if path.suffix != ".safetensors":
             raise BaseModelError(
                 f"{asked_as}: {base_model} is not a .safetensors file. Pickled checkpoints (.ckpt, .pt, .bin) can run "
-                "code when they are opened, so they are refused: convert the file to safetensors."
+                "code when they are opened, so they are refused. Convert one that you trust: diffusers' "
+                "StableDiffusionPipeline (or StableDiffusionXLPipeline) .from_single_file(FILE).save_pretrained(FOLDER)"
+                ", and give the folder."
             )
         return BaseModelSource(base_model, "file", str(path), asked_as)
     if HUB_ID.fullmatch(base_model) and path.suffix != ".safetensors":

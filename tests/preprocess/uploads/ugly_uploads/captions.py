@@ -179,6 +179,8 @@ CAPTIONS = [
     Case("kohya's folders", {"10_a TOK dog/a.png": A}, 1, captions=("a TOK dog",), silent=True),
     Case("kohya's folder with an absurd number", {"99999_x/a.png": A}, 0, "repeats of '99999'"),
     Case("EveryDream's multiply.txt", {"x/a.png": A, "x/a.txt": b"a TOK", "x/multiply.txt": b"3"}, 1, silent=True),
+    Case("a multiply.txt that divides by zero", {"a.png": A, "multiply.txt": b"1/0"}, 0, "repeats of '1/0'"),
+    Case("a multiply.txt of endless parts", {"a.png": A, "multiply.txt": b"0.3337"}, 0, "choose simpler ones"),
     Case("a multiply.txt that is no number", {"a.png": A, "multiply.txt": b"often"}, 0, "repeats of 'often'"),
     Case("broken JSON is an error", {"a.png": A, "metadata.jsonl": b"{oops"}, 0, "metadata.jsonl, line 1: not JSON"),
     Case(
