@@ -13,7 +13,8 @@ class Conditioning:
 
     `residuals`: added to the denoiser's activations, in its order, as by a ControlNet (Zhang et al. 2023); (B, C_i,
     h_i, w_i) each. The last one is the middle block's where the denoiser has one. `image_latents`: (B, X, h, w),
-    concatenated with the noised latents: a masked image with its mask, or an image to edit.
+    concatenated with the noised latents: a masked image with its mask, or an image to edit; or read by layers of their
+    own, with other sides: coarse latents of the image to restore.
     """
 
     residuals: tuple[Tensor, ...] = ()

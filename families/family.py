@@ -21,9 +21,9 @@ GuidanceKind = Literal["classifier-free", "embedded", "none"]
 """classifier-free: a second pass for the negative prompt (Ho & Salimans 2022). embedded: an input of a distilled
 denoiser, which reads no negative prompt (Meng et al. 2023). none: distilled, without a strength."""
 DenoiserKind = Literal["unet", "transformer"]
-LayerNaming = Literal["kohya_sgm", "kohya", "kohya_prior", "peft"]
-"""How LoRA files name a denoiser's layers: kohya's over Stability's blocks, diffusers', or those of a prior; or dotted
-paths."""
+LayerNaming = Literal["kohya_sgm", "kohya", "kohya_prior", "kohya_decoder", "peft"]
+"""How LoRA files name a denoiser's layers: kohya's over Stability's blocks, diffusers', those of a prior or of
+its decoder; or dotted paths."""
 
 
 @dataclass(frozen=True)
@@ -217,11 +217,55 @@ class HasRefiner(Protocol):
 
 
 @runtime_checkable
+class HasFurtherStages(Protocol):
+    """A family whose pictures pass through other trained networks after the denoiser."""
+
+    @property
+    def further_stages(self) -> Mapping[str, Any]:
+        """These networks, frozen, by the folders that hold them in diffusers' layout."""
+
+
+@runtime_checkable
+class Restoring(Protocol):
+    """A family whose denoiser restores a picture from coarse latents of it, and draws none from a prompt alone.
+
+    Pictures are uint8 (B, 3, H, W).
+    """
+
+    condition_sizes: ClassVar[tuple[float, float]]
+    """Smallest and largest side of the pictures that are conditioned on in training, relative to the picture."""
+    condition_dropout: ClassVar[float]
+    """Share of the pictures that are trained without a condition."""
+
+    def training_condition(self, pictures: Tensor, size: float) -> Conditioning:
+        """The coarse latents of the pictures at `size` times their sides."""
+
+    def condition(self, pictures: Tensor) -> Conditioning:
+        """The coarse latents of the pictures as they are when a picture is drawn."""
+
+    def restored(
+        self, pictures: Tensor, prompts: PromptFeatures, generator: Sequence[torch.Generator], num_inference_steps: int,
+        guidance_scale: float,
+    ) -> Tensor:  # fmt: skip
+        """What is drawn of the pictures' coarse latents: fp32 (B, 3, H, W) in [0, 1]."""
+
+
+@runtime_checkable
 class HasLimitedLicence(Protocol):
     """A family whose weights may not be used for everything."""
 
     limited_licence: str
     """What the weights are under, and what follows for what is trained from them, as a clause."""
+
+
+def further_stages(family: ModelFamily) -> Mapping[str, Any]:
+    """The networks after the family's denoiser; none for most."""
+    return family.further_stages if isinstance(family, HasFurtherStages) else {}
+
+
+def restoring(family: ModelFamily) -> Restoring | None:
+    """The family's interface for restoring pictures; None where it draws from prompts."""
+    return family if isinstance(family, Restoring) else None
 
 
 def limited_licence(family: ModelFamily) -> str | None:

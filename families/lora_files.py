@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterable
 
 SD15, SDXL, SD3, FLUX1, FLUX2, QWEN_IMAGE, Z_IMAGE = "sd15", "sdxl", "sd3", "flux1", "flux2", "qwen_image", "z-image"
-CASCADE = "cascade"
+CASCADE, CASCADE_B = "cascade", "cascade-b"
 COG_SDXL = SDXL
 """The family whose files Replicate's SDXL predictors load."""
 ONE_FILE_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
@@ -20,6 +20,8 @@ STARTS = {
     "qwen_image": QWEN_IMAGE,
     "z-image": Z_IMAGE,
     "zimage": Z_IMAGE,
+    "stable-cascade-v1-decoder": CASCADE_B,
+    "stable_cascade_b": CASCADE_B,
     "stable-cascade": CASCADE,
     "stable_cascade": CASCADE,
     "stable-diffusion-v": SD15,
@@ -55,6 +57,8 @@ def family_of_modules(modules: Iterable[tuple[str, str]]) -> str:
     modules = list(modules)
     if any(component == "prior" for component, _ in modules):
         return CASCADE
+    if any(component == "decoder" for component, _ in modules):
+        return CASCADE_B
     if any(component == "transformer" for component, _ in modules):
         return _family_of_transformer([path for component, path in modules if component == "transformer"])
     unet = [path for component, path in modules if component == "unet"]
@@ -86,7 +90,7 @@ def has_sgm_names(family: str) -> bool:
 
 def has_kohya_names(family: str) -> bool:
     """Whether kohya's names mean the same to all tools."""
-    return family in (SD15, SDXL, CASCADE)
+    return family in (SD15, SDXL, CASCADE, CASCADE_B)
 
 
 def has_prior_names(family: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from families.cascade.family import Cascade
+from families.cascade.stage_b import StageB
 from families.errors import BaseModelError
 from families.family import ModelFamily
 from families.flux1 import Flux1
@@ -21,7 +22,7 @@ from families.sd15 import SD15
 from families.sdxl import SDXL
 from families.z_image import ZImage
 
-KINDS = (SDXL, SD15, SD3, Flux1, Flux2, QwenImage, ZImage, Cascade)
+KINDS = (SDXL, SD15, SD3, Flux1, Flux2, QwenImage, ZImage, Cascade, StageB)
 FAMILIES = {kind.pipeline_class_name: kind for kind in KINDS} | {DEV_PIPELINE: Flux2}
 
 NO_TEXT_TO_IMAGE = {
@@ -38,7 +39,6 @@ NO_TEXT_TO_IMAGE = {
     "QwenImageEditPlusPipeline": "an image-editing model",
     "QwenImageLayeredPipeline": "a model that cuts pictures into layers",
     "ZImageOmniPipeline": "an image-editing model",
-    "StableCascadeDecoderPipeline": "Stages B and A of Stable Cascade, which decode what Stage C draws",
     "StableCascadeCombinedPipeline": "all stages of Stable Cascade in one",
     "StableDiffusionInstructPix2PixPipeline": "an image-editing model",
     "StableDiffusionXLInstructPix2PixPipeline": "an image-editing model",

@@ -17,6 +17,7 @@ from families.precision.stored_blocks import AS_LOADED, Storage
 from job.output_folder import OutputFolder
 from job.phases import PhaseClock
 from job.progress import Progress
+from job.restoring.outcome import Restoration
 from job.samples import SampleSettings
 from job.verification.verify import Probe, Verification
 from preprocess.dataset import PreparedDataset
@@ -73,6 +74,8 @@ class Job:
     trained_prediction: Tensor = field(init=False)  # sample
     controlnet_state: dict[str, Tensor] | None = None
     """Tensors of a trained ControlNet, by diffusers' names; None where something else was trained. By `sample`."""
+    restoration: Restoration | None = None
+    """How well a base that restores pictures does so; None for others. By `sample`."""
     verification: Verification = field(init=False)  # verify
     evaluation: dict[str, Any] | None = field(init=False)  # evaluate
 

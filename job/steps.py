@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from families.family import restoring
 from job.controlnet.samples import sample_conditions, write_control_samples, write_prompts
 from job.output_folder import OutputFolder
 from job.progress import Progress, StepReporter, keep_lines
+from job.restoring.samples import originals_of, write_restored
 from job.samples import SampleSettings, write_samples_of_step
 from sampler.sampler import Sampler
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
@@ -190,13 +192,18 @@ class Validation:
 
 
 def _write_samples(training: Training, samples: SampleSettings, output: OutputFolder, step: int) -> None:
+    if restoring(training.family) is not None:
+        originals, folder = originals_of(training, samples), output.samples_of_step(step)
+        write_restored(originals, samples, training.family, folder)
+        write_prompts(originals.captions, output.step_prompts)
+        return
     if training.controlnet is None:
         with training.as_used():
             write_samples_of_step(samples, Sampler(training.family), output, step, training.triggers)
         return
     conditions = sample_conditions(training, samples)
     write_control_samples(samples, conditions, training, output.samples_of_step(step))
-    write_prompts(conditions, output.step_prompts)
+    write_prompts([each.prompt for each in conditions], output.step_prompts)
 
 
 def _fraction(training: Training, span: Span) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from families.family import ModelFamily, PromptReader, clip_reader
+from families.family import ModelFamily, PromptReader, clip_reader, restoring
 from sampler.schedulers import BASE_SCHEDULER, known_schedulers
 
 MAX_SIDE = 4096
@@ -75,6 +75,11 @@ def filled(request: SampleRequest, family: ModelFamily) -> SampleRequest:
 
 def check_request(request: SampleRequest, family: ModelFamily) -> None:
     """Raises RequestError when the base does not support the request. Called before memory is allocated."""
+    if restoring(family) is not None:
+        raise RequestError(
+            f"base_model: a base of the family {family.name} restores pictures, and draws none from a prompt: give the "
+            "base that draws, and what was trained on this one by weights"
+        )
     check_aspect_ratio(request)
     multiple = family.size_multiple
     largest = min(MAX_SIDE, family.largest_side or MAX_SIDE)

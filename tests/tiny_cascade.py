@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMWuerstchenScheduler, StableCascadePriorPipeline, StableCascadeUNet
+from diffusers import (
+    DDPMWuerstchenScheduler,
+    StableCascadeDecoderPipeline,
+    StableCascadePriorPipeline,
+    StableCascadeUNet,
+)
 from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -34,6 +39,22 @@ def write_cascade(folder: Path, strides: tuple[int, int, int] = (1, 1, 1), **sta
     return folder
 
 
+def write_stage_b(folder: Path, stage_a: PaellaVQModel | None = None, **stage_b: Any) -> Path:
+    """Stages B and A in diffusers' layout, with the encoder beside them. `stage_a`: None for a random one."""
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED_BASE_FOLDER / "tokenizer_2")
+    decoder = StableCascadeDecoderPipeline(
+        tokenizer=tokenizer,
+        text_encoder=_text_encoder(tokenizer),
+        decoder=tiny_stage_b(**{"pixel_mapper_in_channels": 3} | stage_b),
+        scheduler=DDPMWuerstchenScheduler(),
+        vqgan=stage_a or tiny_stage_a(),
+    )
+    decoder.save_pretrained(folder)
+    tiny_encoder((1, 1, 1)).save_pretrained(folder / "effnet_encoder")
+    return folder
+
+
 def tiny_stage_c(**config: Any) -> StableCascadeUNet:
     """One block of each kind on each level."""
     made = {
@@ -44,23 +65,42 @@ def tiny_stage_c(**config: Any) -> StableCascadeUNet:
     return _alive(StableCascadeUNet(**made | config))
 
 
-def tiny_stage_b() -> StableCascadeUNet:
+def tiny_stage_b(**config: Any) -> StableCascadeUNet:
     """Two levels, as the real one has four."""
-    return _alive(
-        StableCascadeUNet(
-            in_channels=4, out_channels=4, patch_size=2, conditioning_dim=16, block_out_channels=(8, 16),
-            num_attention_heads=(-1, 2), down_num_layers_per_block=(1, 1), up_num_layers_per_block=(1, 1),
-            down_blocks_repeat_mappers=(1, 1), up_blocks_repeat_mappers=(2, 2),
-            block_types_per_layer=(RESIDUAL, (*RESIDUAL, "SDCascadeAttnBlock")), switch_level=None,
-            clip_text_pooled_in_channels=WIDTH, effnet_in_channels=16, timestep_conditioning_type=("sca",),
-            dropout=(0.0, 0.1),
-        )
-    )  # fmt: skip
+    made = {
+        "in_channels": 4, "out_channels": 4, "patch_size": 2, "conditioning_dim": 16, "block_out_channels": (8, 16),
+        "num_attention_heads": (-1, 2), "down_num_layers_per_block": (1, 1), "up_num_layers_per_block": (1, 1),
+        "down_blocks_repeat_mappers": (1, 1), "up_blocks_repeat_mappers": (2, 2),
+        "block_types_per_layer": (RESIDUAL, (*RESIDUAL, "SDCascadeAttnBlock")), "switch_level": None,
+        "clip_text_pooled_in_channels": WIDTH, "effnet_in_channels": 16, "timestep_conditioning_type": ("sca",),
+        "dropout": (0.0, 0.1),
+    }  # fmt: skip
+    return _alive(StableCascadeUNet(**made | config))
 
 
 def tiny_stage_a() -> PaellaVQModel:
     """Reduces by 4, to 4 channels."""
     return PaellaVQModel(levels=2, bottleneck_blocks=1, embed_dim=8, latent_channels=4, num_vq_embeddings=64)
+
+
+@torch.no_grad()
+def averaging_stage_a() -> PaellaVQModel:
+    """Its latents are the mean colours of 4 × 4 pixels and zeros, of about variance 1; it draws them as squares."""
+    made, colours = tiny_stage_a(), torch.eye(3)
+    for parameter in made.parameters():
+        parameter.zero_()  # residual blocks then add nothing
+    made.in_block[1].weight[:3, :, 0, 0] = colours.repeat_interleave(4, dim=1) / 4
+    halve, (narrow, norm) = made.down_blocks[1], made.down_blocks[3]
+    halve.weight[:3, :3, 1:3, 1:3] = colours[:, :, None, None] / 4
+    narrow.weight[:3, :3, 0, 0] = colours
+    variance = 0.06 / made.config.scale_factor**2
+    norm.weight.fill_(1.0)
+    norm.running_mean[:3], norm.running_var[:3] = 0.5, variance
+    widen, double = made.up_blocks[0][0], made.up_blocks[2]
+    widen.weight[:3, :3, 0, 0], widen.bias[:3] = colours * variance**0.5, 0.5
+    double.weight[:3, :3, 1:3, 1:3] = colours[:, :, None, None]
+    made.out_block[0].weight[:, :3, 0, 0] = colours.repeat_interleave(4, dim=0)
+    return made.eval()
 
 
 def tiny_encoder(strides: tuple[int, int, int]) -> EfficientNetEncoder:

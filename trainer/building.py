@@ -3,7 +3,7 @@
 import torch
 from accelerate import Accelerator
 
-from families.family import ModelFamily
+from families.family import ModelFamily, restoring
 from families.loading.fingerprint import fingerprint
 from preprocess.dataset import PreparedDataset
 from settings.preparation import DataConfig
@@ -25,10 +25,11 @@ from trainer.losses.registry import class_words_of, loss_terms
 from trainer.losses.term import LossTerm
 from trainer.monitoring.diagnostics import Observer
 from trainer.noise.composition import training_noise, training_prompts
+from trainer.noise.conditions import exact_condition, training_condition
 from trainer.noise.dream import Dream
 from trainer.randomness import NamedGenerators
 from trainer.tokens.concept_tokens import ConceptTokens
-from trainer.trainables.controlnet import controlnet_of, with_dropout
+from trainer.trainables.controlnet import controlnet_of
 from trainer.trainables.initial_controlnet import InitialControlNet
 from trainer.trainables.kind import Placement, UpdateSettings
 from trainer.trainables.part import Parts
@@ -38,6 +39,7 @@ from trainer.trainables.tokens import tokens_of
 from trainer.training import Training
 from trainer.training_adapter import TrainingAdapter, TrainingAdapterFile
 from trainer.validation.held_out_loss import HeldOutLoss
+from trainer.validation.restoration import HeldOutRestoration
 from trainer.validation.scorer import Scorer
 from trainer.validation.split import Split, split
 
@@ -93,7 +95,7 @@ def build_training(
         dream=None if config.noise.dream is None else Dream(config.noise.dream),
         loss_scaling=LossScaling(trainables, accelerator) if _is_half(family) else None,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
-        condition=None if controlnet is None else with_dropout(controlnet, config.control_dropout, generators),
+        condition=training_condition(family, controlnet, config.control_dropout, generators),
     )
     observer = Observer(family, tokens_of(parts), trainer.trainables)
     training = Training(config, family, dataset, parts, trainer, batches, passes, base_fingerprint, observer, held_out)
@@ -152,12 +154,17 @@ def _is_half(family: ModelFamily) -> bool:
 
 
 def _scorer(training: Training, accelerator: Accelerator) -> Scorer | None:
-    """Return the held-out loss; None where no images are held out."""
+    """Return the held-out loss, and beside it how well pictures are restored, where the base does that; None where no
+    images are held out."""
     if training.held_out is None:
         return None
-    floor, triggers = training.config.resolved_mask_floor, training.triggers
-    condition = None if training.controlnet is None else training.controlnet.condition
-    return HeldOutLoss(training.family, training.held_out.held_out, triggers, floor, accelerator, condition)
+    config, family = training.config, training.family
+    condition = exact_condition(family, training.controlnet)
+    held_out, floor = training.held_out.held_out, config.resolved_mask_floor
+    loss = HeldOutLoss(family, held_out, training.triggers, floor, accelerator, condition)
+    if restoring(family) is None:
+        return loss
+    return HeldOutRestoration(loss, family, config.num_inference_steps, config.guidance_scale)
 
 
 def _placement(

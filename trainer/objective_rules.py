@@ -1,9 +1,10 @@
-"""Checks loss and noise settings against the base's prediction type."""
+"""Checks settings of what is learned against what the base can learn."""
 
-from families.family import ModelFamily
+from families.family import ModelFamily, restoring
 from settings.record import ConfigError
 from settings.sections.noise import NoiseSection
 from settings.sections.objective import ObjectiveSection
+from settings.training import TrainingConfig
 from trainer.execution.attention_capture import CROSS_ATTENTION
 
 
@@ -34,6 +35,23 @@ def require_objective(objective: ObjectiveSection, noise: NoiseSection, base: st
     for broken, message in rules:
         if broken:
             raise ConfigError(message)
+
+
+def require_restorable(config: TrainingConfig, base: str, family: ModelFamily) -> None:
+    """Raises ConfigError for settings of words and drawn pictures, where the base restores pictures only."""
+    if restoring(family) is None:
+        return
+    remedies = {
+        'trigger_word: set trigger_word: ""': bool(config.class_words),
+        "num_class_images: leave it out": config.num_class_images > 0,
+        "evaluate: leave it out": config.evaluate == "true",
+    }
+    wrong = [remedy for remedy, given in remedies.items() if given]
+    if wrong:
+        name, _, remedy = wrong[0].partition(": ")
+        raise ConfigError(
+            f"{name}: {base} restores pictures and draws none from a prompt, so it learns no word; {remedy}"
+        )
 
 
 def _has_cross_attention(family: ModelFamily) -> bool:

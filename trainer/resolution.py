@@ -18,7 +18,7 @@ from settings.sections.validation import ValidationSection
 from settings.training import TrainingConfig
 from trainer.adapters.requirements import check_targets
 from trainer.distributed.sharded_base import require_shardable
-from trainer.objective_rules import require_objective
+from trainer.objective_rules import require_objective, require_restorable
 from trainer.open_settings import open_settings
 from trainer.tokens.from_images import image_tower
 from trainer.tokens.initialization import token_starts
@@ -98,6 +98,7 @@ def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: in
         require_controllable(family)
     if config.is_perfusion:
         require_edits(family)
+    require_restorable(config, config.base_model, family)
     if config.shard_base:
         require_shardable(config.base_model, family)
     _require_readable_prompts(config.validation, config.preparation, num_tokens, family)

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from artifact.errors import ArtifactError
 from artifact.names.kohya import (
+    DECODER_PREFIX,
     OTHER_LAYERS,
     PRIOR_ENCODER_PREFIX,
     PRIOR_PREFIX,
@@ -28,12 +29,14 @@ WORDS = (
     "add_k_proj", "add_v_proj", "to_add_out", "ff_context", "norm1_context", "norm_q", "norm_k", "norm_added_q",
     "norm_added_k", "norm_out", "context_embedder", "pos_embed", "time_text_embed", "timestep_embedder",
     "text_embedder", "kv_mapper", "clip_txt_mapper", "clip_txt_pooled_mapper", "clip_img_mapper", "mapper_sca",
-    "mapper_crp", "down_downscalers", "up_upscalers", "down_repeat_mappers", "up_repeat_mappers",
+    "mapper_crp", "effnet_mapper", "pixels_mapper", "down_downscalers", "up_upscalers", "down_repeat_mappers",
+    "up_repeat_mappers",
 )
 # fmt: on
 PARTS = re.compile("|".join([*(rf"{word}(?=_|$)" for word in sorted(WORDS, key=len, reverse=True)), "[^_]+"]))
 KOHYA_COMPONENTS = {
     PRIOR_PREFIX: "prior",
+    DECODER_PREFIX: "decoder",
     PRIOR_ENCODER_PREFIX: "text_encoder",
     "lora_unet_": "unet",
     "lora_te_": "text_encoder",
@@ -41,7 +44,8 @@ KOHYA_COMPONENTS = {
     "lora_te2_": "text_encoder_2",
     "lora_transformer_": "transformer",
 }
-PEFT_COMPONENTS = ("unet", "transformer", "prior", "text_encoder", "text_encoder_2", "text_encoder_3")
+PEFT_COMPONENTS = ("unet", "transformer", "prior", "decoder", "text_encoder", "text_encoder_2", "text_encoder_3")
+OF_STAGES = {"prior": PRIOR_PREFIX, "decoder": DECODER_PREFIX}
 OF_A_PRIOR = re.compile(r"\.attention\.attn\.|\.channelwise\.|\.kv_mapper\.")
 """What only the paths of a prior hold: ComfyUI also reads them with the prefix of UNets."""
 LAYERS_PER_BLOCK = 2
@@ -52,8 +56,8 @@ Naming = Literal["kohya", "diffusers"]
 
 
 class ModuleName(NamedTuple):
-    """`component`: unet, transformer, prior, text_encoder, text_encoder_2 …; `path`: the dotted path of the module in
-    it."""
+    """`component`: unet, transformer, prior, decoder, text_encoder, text_encoder_2 …; `path`: the dotted path of the
+    module in it."""
 
     component: str
     path: str
@@ -64,7 +68,9 @@ def parse(name: str) -> ModuleName:
     for prefix, component in KOHYA_COMPONENTS.items():
         if name.startswith(prefix):
             dotted = ".".join(PARTS.findall(name.removeprefix(prefix)))
-            if component == "prior" or (component == "unet" and OF_A_PRIOR.search(dotted)):
+            if component in OF_STAGES:
+                return ModuleName(component, diffusers_prior_path(dotted))
+            if component == "unet" and OF_A_PRIOR.search(dotted):
                 return ModuleName("prior", diffusers_prior_path(dotted))
             return ModuleName(component, diffusers_path(dotted) if component == "unet" else dotted)
     component, _, path = name.partition(".")
@@ -108,8 +114,8 @@ def written(module: ModuleName, naming: Naming, family: str) -> str:
     if component == "unet":
         blocks = sgm_block(path, LAYERS_PER_BLOCK) if has_sgm_names(family) else path
         return "lora_unet_" + blocks.replace(".", "_")
-    if component == "prior":
-        return PRIOR_PREFIX + native_prior_path(path).replace(".", "_")
+    if component in OF_STAGES:
+        return OF_STAGES[component] + native_prior_path(path).replace(".", "_")
     if component == "text_encoder" and has_prior_names(family):
         return PRIOR_ENCODER_PREFIX + path.replace(".", "_")
     if component not in ("text_encoder", "text_encoder_2"):

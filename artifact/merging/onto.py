@@ -18,7 +18,7 @@ from artifact.merging.merge import read_all
 from artifact.merging.plain import Outcome
 from artifact.merging.single_file_rows import rows_of
 from artifact.merging.words_inside import WordsInside
-from artifact.names.components import DENOISER, Place, components
+from artifact.names.components import DENOISER, Place, text_encoders
 from artifact.safetensors_file import in_precision, write_safetensors
 from families.family import ModelFamily
 from families.loading.sources import BaseModelSource, find_base_model
@@ -100,14 +100,14 @@ def _into_folder(
 ) -> None:
     """Merge into a folder. Only files that diffusers reads are copied: configurations, and safetensors of
     components."""
-    denoiser = next((name for name in ("transformer", "prior") if (source / name).is_dir()), "unet")
+    denoiser = next((name for name in ("transformer", "prior", "decoder") if (source / name).is_dir()), "unet")
     pending = {
         (denoiser if place.component == DENOISER else place.component, f"{path}.{kind}"): (place, kind)
         for place in changes.places
         for kind in changes.kinds(place)
         for path in _variants(place.path)
     }
-    parts = {denoiser if name == DENOISER else name for name in components(changes.family)}
+    parts = {denoiser, *text_encoders(changes.family)}
     unfinished = target.with_name(target.name + ".unfinished")
     met: set[tuple[Place, str]] = set()
     try:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from artifact.errors import ArtifactError
-from artifact.names.components import DENOISER, Place, components
+from artifact.names.components import DENOISER, Place, text_encoders
 from families.family import ModelFamily
 from families.loading.single_file_rows import converted_denoiser, converted_text_encoder
 
@@ -36,6 +36,11 @@ class RowTable:
     def find(self, place: Place, kind: str) -> Rows:
         """Return the rows of a module's parameter. `kind`: weight or bias. Raises ArtifactError when they are not
         contiguous rows of the file."""
+        if place.component not in self.converted:
+            raise ArtifactError(
+                f"{place.component} {place.path} is not in the single file. Merge onto a folder in diffusers' layout "
+                "instead."
+            )
         table = self.converted[place.component]
         bare = place.path.removeprefix("text_model.")
         numbers = next((table[key] for key in (f"{bare}.{kind}", f"text_model.{bare}.{kind}") if key in table), None)
@@ -60,6 +65,6 @@ def rows_of(tensors: Mapping[str, Tensor], family: ModelFamily) -> RowTable:
         stand_ins[name] = numbers.reshape(rows, *(1 for _ in tensor.shape[1:])) if tensor.ndim else numbers[0]
         count += rows
     converted = {DENOISER: converted_denoiser(stand_ins, family)}
-    for number, name in enumerate(name for name in components(family) if name != DENOISER):
+    for number, name in enumerate(text_encoders(family)):
         converted[name] = converted_text_encoder(stand_ins, family, number)
     return RowTable(converted, names, starts)

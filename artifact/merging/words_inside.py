@@ -12,7 +12,7 @@ from torch import Tensor
 
 from artifact.artifact import Artifact
 from artifact.errors import ArtifactError
-from artifact.names.components import DENOISER, components
+from artifact.names.components import text_encoders
 from artifact.placement.low_rank import LoraSlots
 from artifact.placement.placing import distinct_triggers, place_tokens
 from artifact.safetensors_file import write_safetensors
@@ -71,7 +71,7 @@ class WordsInside:
 
 
 def _text_encoders(family: ModelFamily) -> list[tuple[str, Any]]:
-    return [(name, module) for name, module in components(family).items() if name != DENOISER]
+    return list(text_encoders(family).items())
 
 
 def _extend(path: Path, words: WordsOfEncoder) -> list[int]:

@@ -14,6 +14,8 @@ from families.family import ModelFamily
 
 PREFIX = "lora_unet_"
 PRIOR_PREFIX, PRIOR_ENCODER_PREFIX = "lora_prior_unet_", "lora_prior_te_"
+DECODER_PREFIX = "lora_decoder_unet_"
+"""Of the network that draws details after a prior. Other tools have no name of their own for it."""
 PRIOR_ATTENTION = {"to_q": "attn.to_q", "to_k": "attn.to_k", "to_v": "attn.to_v", "to_out.0": "attn.out_proj"}
 """diffusers' layer names in the attention of a prior, with those of ComfyUI: the original code's, with separate
 queries, keys and values."""
@@ -70,6 +72,11 @@ def kohya_name(path: str, layers_per_block: int) -> str:
     return PREFIX + sgm_block(path, layers_per_block).replace(".", "_")
 
 
+def decoder_name(path: str) -> str:
+    """Return the name in files of a module of a decoder, whose blocks are those of a prior."""
+    return _underscored(DECODER_PREFIX, native_prior_path(path))
+
+
 def native_prior_path(path: str) -> str:
     """Return ComfyUI's path of a module of a prior; all other modules have the same path."""
     for ours, theirs in PRIOR_ATTENTION.items():
@@ -96,6 +103,8 @@ def file_names(family: ModelFamily) -> Mapping[str, str]:
         return {path: _underscored(PREFIX, path) for path in paths}
     if family.layer_naming == "kohya_prior":
         return {path: _underscored(PRIOR_PREFIX, native_prior_path(path)) for path in paths}
+    if family.layer_naming == "kohya_decoder":
+        return {path: decoder_name(path) for path in paths}
     return {path: f"transformer.{path}" for path in paths}
 
 
@@ -122,6 +131,8 @@ def _other_names(family: ModelFamily, path: str) -> tuple[str, ...]:
         return (_underscored("lora_transformer_", path),)  # OneTrainer's names for SD3
     if family.layer_naming == "kohya_prior":
         return _underscored(PREFIX, native_prior_path(path)), f"prior.{path}"  # ComfyUI's other ones, OneTrainer's
+    if family.layer_naming == "kohya_decoder":
+        return _underscored(PREFIX, native_prior_path(path)), f"decoder.{path}"
     return _underscored(PREFIX, path), f"unet.{path}"
 
 

@@ -48,7 +48,7 @@ class DecoderParts:
     def of(cls, prior: PipelineParts) -> "DecoderParts":
         """Open them on the CPU: from the folder of Stage C, and what it lacks from the hub. Raises BaseModelError."""
         vqgan = _parts_with("vqgan", prior).load("vqgan", PaellaVQModel)
-        return cls(_encoder(prior), _parts_with("decoder", prior).load("decoder", CascadeUNet), vqgan)
+        return cls(load_encoder(prior), _parts_with("decoder", prior).load("decoder", CascadeUNet), vqgan)
 
 
 def _parts_with(part: str, prior: PipelineParts) -> PipelineParts:
@@ -60,7 +60,8 @@ def _parts_with(part: str, prior: PipelineParts) -> PipelineParts:
     return PipelineParts(place, place, prior.options, {})
 
 
-def _encoder(prior: PipelineParts) -> EfficientNetEncoder:
+def load_encoder(prior: PipelineParts) -> EfficientNetEncoder:
+    """The encoder of pictures, on the CPU: beside the base in its folder, or from the hub. Raises BaseModelError."""
     if _in_folder(ENCODER, prior) is not None:
         encoder: EfficientNetEncoder = prior.load(ENCODER, EfficientNetEncoder)
         return encoder

@@ -8,13 +8,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
+from families.cascade.base import LIMITED_LICENCE, nameless_norms, refuse_noise_options
 from families.cascade.decoder_parts import DecoderParts
-from families.cascade.pipeline import PIXELS_SCALE, StableCascadePipeline
+from families.cascade.decoding import PIXELS_SCALE
+from families.cascade.pipeline import StableCascadePipeline
 from families.cascade.scheduler import STAGE_B_SHIFT, STAGE_C_SHIFT, ShiftedCosineScheduler
 from families.cascade.stage import CascadeUNet
-from families.cascade.tensor_names import stage_c_tensors
+from families.cascade.tensor_names import stage_tensors
+from families.cascade.text import read_prompts
 from families.conditioning import refuse_conditioning
-from families.errors import BaseModelError
 from families.family import (
     Conditioning,
     DenoiserKind,
@@ -39,13 +41,11 @@ PARTS = {
 }
 NATIVE_LATENTS = 24
 """The side in latents of the square that Stage C was made for: 1024 pixels."""
-LICENCE = "Stability AI Non-Commercial Research Community License"
-GLOBAL_RESPONSE_NORM = "channelwise.2"
-"""In every residual block; its two parameters are no weight and bias, which no LoRA file can name."""
 
 
 class Cascade:
-    """A Stable Cascade base, frozen. Implements `families.family.ModelFamily` and `HasLimitedLicence`.
+    """A Stable Cascade base, frozen. Implements `families.family.ModelFamily`, `HasLimitedLicence` and
+    `HasFurtherStages`.
 
     Pixels are those of the finished picture: the encoder reads three quarters of them along each side.
     """
@@ -64,10 +64,7 @@ class Cascade:
     timestep_ends: ClassVar[tuple[float, float]] = (0.0, 1.0)
     defaults: ClassVar[FamilyDefaults] = FamilyDefaults(guidance_scale=4.0, num_inference_steps=20, loss_weighting="p2")
     training_notes: ClassVar[tuple[str, ...]] = ()
-    limited_licence: ClassVar[str] = (
-        f"the weights of Stable Cascade are under the {LICENCE}: non-commercial use only, and what is trained from "
-        "them stays under it"
-    )
+    limited_licence: ClassVar[str] = LIMITED_LICENCE
     architecture: ClassVar[str] = "stable-cascade-v1-prior"
     base_model_version: ClassVar[str] = "stable_cascade_c"
     largest_side: ClassVar[int | None] = None
@@ -100,7 +97,7 @@ class Cascade:
     @classmethod
     def load(cls, source: BaseModelSource, options: LoadingOptions) -> "Cascade":
         """Find the parts, and open all but Stage C. Raises BaseModelError where one is missing or does not fit."""
-        _refuse_noise_options(source, options)
+        refuse_noise_options(source, options)
         parts = PipelineParts.of(source, options, PARTS)
         prior, text = parts.config("prior", CascadeUNet), parts.config("text_encoder", AutoConfig)
         parts.require_equal(
@@ -116,10 +113,14 @@ class Cascade:
         return cls(parts, others)
 
     @property
+    def further_stages(self) -> Mapping[str, Any]:
+        """Stage B, by its folder's name: files of its training are put on it."""
+        return {"decoder": self._pipeline.decoder}
+
+    @property
     def idle_modules(self) -> tuple[str, ...]:
         """The mapper of image embeddings, which are zeros, and norms whose parameters no file can name."""
-        norms = (path for path, _ in self.denoiser.named_modules() if path.endswith(f".{GLOBAL_RESPONSE_NORM}"))
-        return ("clip_img_mapper", *norms)
+        return ("clip_img_mapper", *nameless_norms(self.denoiser))
 
     @property
     def native_resolution(self) -> int:
@@ -133,7 +134,7 @@ class Cascade:
     def to(self, device: torch.device) -> "Cascade":
         """Loads Stage C's weights when it is first called, straight to `device`."""
         if next(self.denoiser.parameters()).is_meta:
-            self.denoiser = self._parts.denoiser("prior", CascadeUNet, stage_c_tensors, device)
+            self.denoiser = self._parts.denoiser("prior", CascadeUNet, stage_tensors, device)
             self._pipeline.register_modules(prior=self.denoiser)
         self._pipeline.to(device)
         self.device = device
@@ -155,24 +156,15 @@ class Cascade:
         """By Stages B and A, for an empty prompt and always the same noise."""
         pooled = self._pooled(self.encode_prompts([""] * len(latents)))
         generators = [torch.Generator().manual_seed(0) for _ in latents]
-        return self._pipeline.decoded(latents, pooled, pooled, generators) * 2 - 1
+        return self._pipeline.stage_b(latents, pooled, pooled, generators) * 2 - 1
 
     def offload_picture_parts(self) -> None:
         for part in (self.vae, self._pipeline.decoder, self._pipeline.vqgan):
             part.to("cpu")
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
-        """CLIP-G's last states before the final norm (B, 77, D), those of padding included, and its projection (B, P).
-
-        It reads by the tokenizer's mask, as in Stage C's training: the states of the padding depend on it.
-        """
-        tokenizer, encoder = self.tokenizers[0], self.text_encoders[0]
-        length = tokenizer.model_max_length
-        batch = tokenizer(
-            list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        ).to(encoder.device)
-        output = encoder(batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True)
-        return PromptFeatures(output.hidden_states[-1], output.text_embeds)
+        """CLIP-G's states (B, 77, D) and its projection (B, P), as `read_prompts` gives them."""
+        return PromptFeatures(*read_prompts(self.tokenizers[0], self.text_encoders[0], prompts))
 
     def denoise(
         self,
@@ -211,14 +203,3 @@ class Cascade:
         """(B, 1, P): the stages read a sequence of pooled vectors."""
         assert prompts.pooled_prompt_embeds is not None
         return prompts.pooled_prompt_embeds[:, None]
-
-
-def _refuse_noise_options(source: BaseModelSource, options: LoadingOptions) -> None:
-    """Raises BaseModelError for options of discrete diffusions."""
-    if options.prediction_type not in ("auto", "epsilon"):
-        raise BaseModelError(f"prediction_type: {source.name} is a Stable Cascade, which predicts ε; leave it out")
-    if options.zero_terminal_snr:
-        raise BaseModelError(
-            f"zero_terminal_snr: {source.name} is a Stable Cascade, which predicts ε: that says nothing of the picture "
-            "where all is noise; leave it out"
-        )

@@ -1,5 +1,5 @@
-"""Stage C's tensors by diffusers' names, from those of the original code and ComfyUI: only attention differs there,
-whose queries, keys and values are one tensor."""
+"""Tensors of Stages C and B by diffusers' names, from those of the original code and ComfyUI: only attention differs
+there, whose queries, keys and values are one tensor."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ JOINED = re.compile(r"(?P<block>.+\.attention)\.attn\.in_proj_(?P<kind>weight|bi
 OUTPUT = ".attention.attn.out_proj."
 
 
-def stage_c_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def stage_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename them, and split queries, keys and values (3 · C rows) into three tensors."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

@@ -21,7 +21,7 @@ from families.loading.sources import BaseModelSource, find_configuration, read_i
 
 Convert = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 """From the tensors of a single file to those of diffusers' model."""
-DENOISERS = ("transformer", "prior")
+DENOISERS = ("transformer", "prior", "decoder")
 """The parts that a single file may hold alone."""
 
 

@@ -72,6 +72,11 @@ ALONE = (
         (("clip_txt_mapper.weight", "clip_img_mapper.weight", "down_blocks.0.0.channelwise.0.weight"),),
         "stabilityai/stable-cascade-prior",
     ),
+    DenoiserFile(
+        "StableCascadeDecoderPipeline",
+        (("effnet_mapper.0.weight", "pixels_mapper.0.weight", "down_blocks.0.0.channelwise.0.weight"),),
+        "stabilityai/stable-cascade",
+    ),
 )
 """Families whose denoiser is read alone from a single file: the pipeline's other parts come from base_config. The first
 that fits is it: klein's lacks what dev's has."""
@@ -97,7 +102,6 @@ UNSUPPORTED = (
         ("scale_weight", "scaled_fp8", ".weight_scale", "comfy_quant", ".absmax", ".quant_map"),
         "a checkpoint whose weights are scaled or packed to 8 or 4 bits, which are not read. Take the one in bf16",
     ),
-    (("effnet_mapper.",), "Stage B of Stable Cascade, which decodes. Train on Stage C"),
     (("mapper.1.running_mean",), "the encoder of Stable Cascade's pictures, not a base. Train on Stage C"),
     (("edm_mean",), "a Playground 2.5 model, whose noise (EDM) is not supported"),
 )

@@ -7,7 +7,8 @@ from diffusers.loaders import single_file_utils as converters
 from torch import Tensor
 
 from families.cascade.family import Cascade
-from families.cascade.tensor_names import stage_c_tensors
+from families.cascade.stage_b import StageB
+from families.cascade.tensor_names import stage_tensors
 from families.family import ModelFamily
 from families.flux1 import Flux1
 from families.flux2 import Flux2
@@ -23,7 +24,8 @@ ALONE = {
     Flux2.name: converters.convert_flux2_transformer_checkpoint_to_diffusers,
     QwenImage.name: dict,
     ZImage.name: converters.convert_z_image_transformer_checkpoint_to_diffusers,
-    Cascade.name: stage_c_tensors,
+    Cascade.name: stage_tensors,
+    StageB.name: stage_tensors,
 }
 """Families whose files hold the denoiser alone, with what renames its tensors."""
 

@@ -66,9 +66,9 @@ def write_control_samples(
         condition.picture.save(folder / CONDITIONS / f"{number:02d}.png")
 
 
-def write_prompts(conditions: Sequence[Condition], path: Path) -> None:
-    """The prompts of the samples of a step, for the report."""
-    path.write_text(json.dumps([each.prompt for each in conditions], ensure_ascii=False), encoding="utf-8")
+def write_prompts(prompts: Sequence[str], path: Path) -> None:
+    """The prompts of the samples of a step, one for each, for the report."""
+    path.write_text(json.dumps(list(prompts), ensure_ascii=False), encoding="utf-8")
 
 
 def _picture(example: CachedExample) -> Image.Image:

@@ -38,7 +38,7 @@ def curves(
     validation: Sequence[Mapping[str, Any]] = (),
 ) -> list[Curve]:
     """Return the curves for the rows of metrics.jsonl and validation.jsonl. Charts without data are left out."""
-    found = [_losses(rows), _bands(validation), *_similarities(evaluation)]
+    found = [_losses(rows), _bands(validation), _restoration(validation), *_similarities(evaluation)]
     for key, title, reading, logarithmic in QUESTIONS:
         data = series(rows, key)
         found.append(
@@ -79,6 +79,14 @@ def _bands(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
     }
     reading = "On pictures that are not trained, at fixed noise; 1 is the base. Upwards means learning by heart."
     return Curve("Held-out loss by timestep", reading, _lines(data, "Held-out loss by band of timesteps", False))
+
+
+def _restoration(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
+    data = series(rows, "psnr")
+    if not data or len(rows) < 2:
+        return None
+    reading = "Of held-out pictures as they are restored, in dB; the first value is the base's. Higher is nearer."
+    return Curve("PSNR", reading, _lines(data, "PSNR of restored pictures", False))
 
 
 def _similarities(evaluation: Mapping[str, Any] | None) -> list[Curve | None]:

@@ -17,6 +17,7 @@ from job.report.frames import step_frames
 from job.report.metrics import read_metrics
 from job.report.settings_shown import shown_settings
 from job.report.usage import recipes_of_report
+from job.restoring.samples import ORIGINALS
 from pages.pictures import THUMBNAIL_SIDE, picture_uri, sample_uris
 from pages.shell import html_page, page_file
 from preprocess.dataset import PreparedDataset
@@ -59,6 +60,8 @@ def _data(output: OutputFolder, dataset: PreparedDataset, summary: Mapping[str, 
         "before": sample_uris(output.samples_before),
         "after": sample_uris(output.samples),
         "conditions": sample_uris(output.samples / CONDITIONS),
+        "originals": sample_uris(output.samples / ORIGINALS),
+        "restoration": summary.get("restoration"),
         "frames": step_frames(output, evaluation),
         "images": _images(dataset),
         "imageCount": len(dataset.largest),

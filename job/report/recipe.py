@@ -19,7 +19,8 @@ class Trained:
 
     `pipeline`: diffusers' class. `encoders`: keys of the text encoders in embeddings.safetensors, in the pipeline's
     order; empty where the trigger words have no embeddings. `adapter`: its kind. `prompt` contains a trigger word.
-    `revision`: of the base on the hub. `vae`: in place of the base's own.
+    `revision`: of the base on the hub. `vae`: in place of the base's own. `restores`: whether the base
+    restores pictures and draws none.
     """
 
     base_model: str
@@ -30,3 +31,4 @@ class Trained:
     prompt: str
     revision: str | None = None
     vae: str | None = None
+    restores: bool = False

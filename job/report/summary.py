@@ -12,6 +12,7 @@ import torch
 
 from job.output_folder import OutputFolder
 from job.phases import PhaseClock
+from job.restoring.outcome import Restoration
 from job.verification.verify import Verification
 from preprocess.dataset import PreparedDataset
 from settings.public import hide_paths
@@ -26,6 +27,8 @@ class BaseUsed:
 
     pipeline: str
     encoders: tuple[str, ...]
+    restores: bool = False
+    """Whether it restores pictures and draws none from a prompt."""
 
 
 def write_report(
@@ -39,9 +42,10 @@ def write_report(
     phases: PhaseClock,
     evaluation: Mapping[str, Any] | None = None,
     steps: int | None = None,
+    restoration: Restoration | None = None,
 ) -> None:
     """Write report.json. `config`: all settings, as in JSON. `evaluation`: as in evaluation.json. `steps`: those of the
-    run, which a time limit may have shortened; by default the planned ones."""
+    run, which a time limit may have shortened; by default the planned ones. `restoration`: of a base that restores."""
     report = {
         "steps": config.get("max_train_steps") if steps is None else steps,
         "config": config,
@@ -53,6 +57,7 @@ def write_report(
         "image_warnings": [hide_paths(line) for example in dataset.examples for line in example.warnings],
         "verification": asdict(verification),
         "evaluation": evaluation,
+        "restoration": None if restoration is None else asdict(restoration),
         "seconds": round(phases.total, 2),
         "phases": {name: round(value, 2) for name, value in phases.seconds.items()},
         "versions": versions(),

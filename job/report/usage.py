@@ -6,12 +6,15 @@ from typing import Any
 from job.controlnet.recipes import controlnet_recipes
 from job.report.diffusers_recipe import diffusers_recipe, has_pipeline
 from job.report.recipe import Recipe, Trained
+from job.restoring.recipes import restoring_recipes
 
 COMFYUI = "ComfyUI"
 
 
 def recipes(trained: Trained, scale: float) -> list[Recipe]:
     """Return one recipe for each tool."""
+    if trained.restores:
+        return restoring_recipes()
     if trained.adapter == "controlnet":
         return controlnet_recipes(trained)
     prompt, name = trained.prompt, concept_name(trained)
@@ -59,6 +62,7 @@ def trained_of(summary: Mapping[str, Any]) -> Trained:
         prompt=config["validation_prompt"],
         revision=config.get("base_revision"),
         vae=config.get("vae"),
+        restores=base.get("restores", False),
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from families.family import ModelFamily, limited_licence
+from families.family import ModelFamily, limited_licence, restoring
 from families.loading.fingerprint import fingerprint
 from families.precision.autocast import compute_in
 from job.evaluating import evaluation_encoders
@@ -58,7 +58,7 @@ def load(job: Job) -> Generator[Progress, None, None]:
         yield job.progress(licence, warning=True)
     for note in (*distillation_notes(job.training_adapter, job.family), *trigger_notes(config.preparation, job.family)):
         yield job.progress(note, warning=True)
-    if config.is_controlnet:
+    if config.is_controlnet or restoring(job.family) is not None:
         job.encoders = None
         return
     checkpoints = config.output.writes_checkpoints

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 
+from families.family import restoring
 from job.progress import Progress
 from job.samples import write_samples_before
 from job.stage import Job
@@ -13,7 +14,7 @@ def preview(job: Job) -> Generator[Progress, None, None]:
     """Set `probe` and `base_prediction`."""
     job.probe = Probe.make(job.family, job.samples.prompt)
     job.base_prediction = job.probe.predict(job.family, {})
-    if not job.config.is_controlnet:  # whose samples are compared with their conditions
+    if not job.config.is_controlnet and restoring(job.family) is None:  # whose samples are compared with pictures
         write_samples_before(job.samples, Sampler(job.family), job.output.samples_before)
     if job.config.sample_steps is None:
         job.family.offload_picture_parts()  # not needed until the final samples

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Generator
 from dataclasses import replace
 
-from families.family import limited_licence
+from families.family import limited_licence, restoring
 from job.progress import Progress
 from job.publishing.hub import publish
 from job.publishing.model_card import CardFacts, told_settings
@@ -32,6 +32,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
         job.phases,
         job.evaluation,
         job.training.trainer.max_train_steps,
+        job.restoration,
     )
     shutil.rmtree(output.prompts, ignore_errors=True)
     write_workflow(output)
@@ -55,4 +56,5 @@ def _warnings(job: Job) -> list[str]:
 
 def _base_used(job: Job) -> BaseUsed:
     tokens = job.config.num_tokens > 0 or job.config.train_existing_tokens
-    return BaseUsed(type(job.family.pipeline()).__name__, tuple(job.family.encoder_names) if tokens else ())
+    encoders = tuple(job.family.encoder_names) if tokens else ()
+    return BaseUsed(type(job.family.pipeline()).__name__, encoders, restoring(job.family) is not None)

@@ -1,12 +1,15 @@
 """Sample stage: samples of the trained model, and the prediction that the file must reproduce."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from artifact.controlnet.files import write_controlnet_folder
+from families.family import restoring
 from job.controlnet.samples import sample_conditions, write_control_samples
 from job.controlnet.verification import controlled_prediction
 from job.progress import Progress, stage_progress
+from job.restoring.outcome import Restoration
+from job.restoring.samples import Originals, originals_of, write_originals, write_restored
 from job.samples import write_samples
 from job.stage import Job
 from preprocess.progress import StageProgress
@@ -14,22 +17,37 @@ from sampler.sampler import Sampler
 
 
 def sample(job: Job) -> Generator[Progress, None, None]:
-    """Set `artifact` and `trained_prediction`; write embeddings.safetensors. The base has no adapters afterwards."""
+    """Set `artifact`, `trained_prediction` and `restoration`; write embeddings.safetensors. The base has no adapters
+    afterwards."""
     job.family.to(job.device)
     yield job.progress(f"sampling {job.samples.pictures} images")
     training = job.training
+    originals = None if restoring(job.family) is None else originals_of(training, job.samples)
     with training.averaged(), training.as_used():
         job.artifact = training.artifact()
         if job.artifact.tokens:
             job.artifact.write_embeddings(job.output.embeddings)
-        if training.controlnet is None:
-            write_samples(job.samples, Sampler(job.family), job.output.samples, training.triggers)
-            job.trained_prediction = job.probe.predict(job.family, training.triggers)
-        else:
+        after = None if originals is None else write_restored(originals, job.samples, job.family, job.output.samples)
+        if training.controlnet is not None:
             _sample_controlnet(job, training.controlnet.module)
+        else:
+            if originals is None:
+                write_samples(job.samples, Sampler(job.family), job.output.samples, training.triggers)
+            job.trained_prediction = job.probe.predict(job.family, training.triggers)
     training.remove()
+    if originals is not None:
+        yield from _restored_before(job, originals, after)
     if count := job.samples.pictures:
         yield stage_progress(StageProgress("sampling", count, count), job.span[1])
+
+
+def _restored_before(job: Job, originals: Originals, after: float | None) -> Iterator[Progress]:
+    """The same pictures by the bare base."""
+    write_originals(originals, job.output.samples)
+    before = write_restored(originals, job.samples, job.family, job.output.samples_before)
+    job.restoration = Restoration.of(originals, before, after)
+    if job.restoration is not None:
+        yield job.progress(f"restored {originals.described}: {job.restoration}")
 
 
 def _sample_controlnet(job: Job, controlnet: Any) -> None:

@@ -9,8 +9,9 @@ from settings.importing.lambdas import filters_from, key_from
 from settings.importing.translation import Imported, Rule, Translation, left_out, same, whole
 from settings.record import ConfigError
 
-BASE = "stabilityai/stable-cascade-prior"
-STAGE_C, STAGE_B = ("3.6B", "1B"), ("3B", "700M")
+STAGE_C = {"3.6B": "stabilityai/stable-cascade-prior", "1B": None}
+STAGE_B = {"3B": "stabilityai/stable-cascade", "700M": None}
+"""The hub model that opens as each network; None where it is no model of its own there."""
 FINISHED_SIDE = 4 / 3
 """Stage C's encoder reads pictures at three quarters of the side at which they are drawn; ours are those drawn."""
 CONTROLS = {"CannyFilter": "canny", "InpaintFilter": "inpainting", "SREffnetFilter": "super_resolution",
@@ -59,25 +60,29 @@ def from_cascade(given: Mapping[str, Any], known: frozenset[str]) -> Imported:
     defaults = {"loss_weighting": "p2", "caption_dropout": 0.05, "captioner": "none"}
     for part in (_base, _kind, _tokens, _batch, _sizes, _data, _saving, _average, _weighting):
         part(translation)
+    translation.take("model_version")
     translation.apply(RULES)
     return translation.imported(defaults)
 
 
 def _base(translation: Translation) -> None:
-    version = str(translation.take("model_version", STAGE_C[0]))
-    if version in STAGE_B:
-        raise ConfigError(
-            f"model_version: {version} is Stage B, which is not trained here; Stage C is ({', '.join(STAGE_C)})"
-        )
-    if version not in STAGE_C:
-        raise ConfigError(f"model_version: {version} is none of {', '.join(STAGE_C)}")
-    if version == STAGE_C[0]:
-        translation.values["base_model"] = BASE
+    version = _version(translation)
+    bases = STAGE_C | STAGE_B
+    if version not in bases:
+        raise ConfigError(f"model_version: {version} is none of {', '.join(bases)}")
+    if (base := bases[version]) is not None:
+        translation.values["base_model"] = base
         return
+    others, part = (STAGE_B, "decoder") if version in STAGE_B else (STAGE_C, "prior")
+    larger = next(each for each in others.values() if each)
     translation.needed["base_model"] = (
-        f"model_version: {version} needs --base_model, a folder in diffusers' layout whose prior/ is that network: "
-        f"{BASE} holds the larger one there"
+        f"model_version: {version} needs --base_model, a folder in diffusers' layout whose {part}/ is that network: "
+        f"{larger} holds the larger one there"
     )
+
+
+def _version(translation: Translation) -> str:
+    return str(translation.peek("model_version", next(iter(STAGE_C))))
 
 
 def _kind(translation: Translation) -> None:
@@ -147,10 +152,12 @@ def _batch(translation: Translation) -> None:
 
 def _sizes(translation: Translation) -> None:
     if (side := translation.take_number("image_size")) is not None:
-        translation.values["resolution"] = round(side * FINISHED_SIDE)
-        translation.note(
-            "image_size", f"{whole(side)} is resolution {round(side * FINISHED_SIDE)} here: that of the drawn picture"
-        )
+        finished = side if _version(translation) in STAGE_B else side * FINISHED_SIDE
+        translation.values["resolution"] = round(finished)
+        if finished != side:
+            translation.note(
+                "image_size", f"{whole(side)} is resolution {round(finished)} here: that of the drawn picture"
+            )
     ratios = translation.take("multi_aspect_ratio")
     translation.values["aspect_ratio_bucketing"] = ratios is not None
     if ratios is not None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from families.family import ModelFamily
+from families.family import ModelFamily, restoring
 from families.loading.fingerprint import fingerprint
 from preprocess.errors import DatasetError
 from preprocess.reopen import ALSO_IN_TRAINING
@@ -22,6 +22,8 @@ NOT_OF_THE_DATA = {"num_workers", "sources"}
 
 def plan_features(sources: Sequence[str], config: DataConfig, family: ModelFamily) -> FeaturePlan:
     """One shard for each file of the sources. Raises ConfigError for settings that look at all images together."""
+    if restoring(family) is not None:
+        raise ConfigError(f"a base of the family {family.name} reads the pictures themselves; train on them directly")
     for name in REFUSED:
         if name in config.model_fields_set and getattr(config, name, None) not in (None, (), 0):
             raise ConfigError(f"{name}: looks at all images together, and shards are encoded one by one; leave it out")
@@ -40,6 +42,10 @@ def settings_of_a_shard(config: DataConfig) -> DataConfig:
 def features_for(folder: Path, family: ModelFamily, config: DataConfig) -> FeatureDataset:
     """The features in `folder`. Raises DatasetError where another VAE or trigger word has made them."""
     dataset = read_features(folder)
+    if restoring(family) is not None:
+        raise DatasetError(
+            f"{folder.name}: holds features, and this base ({family.name}) reads the pictures themselves"
+        )
     if dataset.plan.vae != fingerprint(family.vae):
         raise DatasetError(f"{folder.name}: was encoded by another VAE than this base's. Encode with this base_model")
     triggers = {concept.trigger_word for concept in config.all_concepts}

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from families.family import ModelFamily, SizeConditioning
+from families.family import ModelFamily, SizeConditioning, restoring
 from preprocess.crops.crop import Crop
 from preprocess.dataset import Example, PreparedDataset, View, picture_key
 
@@ -21,7 +21,8 @@ class CachedView:
     """An encoded view on the training device. `moments`: (X, h, w), as `encode_image` returns them.
 
     `mask`: (1, h, w), 0 to 1; None: the whole image counts in the loss. `control`: what a ControlNet is
-    conditioned on, uint8 (3, H, W) in colour, or (4, H, W) with opacity; None without one.
+    conditioned on, uint8 (3, H, W) in colour, or (4, H, W) with opacity; the picture itself for a base that restores
+    pictures; None without either.
     """
 
     moments: Tensor
@@ -88,13 +89,13 @@ def count_views(examples: tuple[Example, ...]) -> int:
 def encode_view(folder: Path, view: View, family: ModelFamily) -> CachedView:
     """Encode one view: the moments of its latents, its mask, and its conditioning picture."""
     with Image.open(folder / view.file) as image:
-        pixels = to_pixels(image.convert("RGB")).unsqueeze(0).to(family.device)
-    moments = family.encode_image(pixels)[0]
+        levels = to_levels(image.convert("RGB"))
+    moments = family.encode_image(in_range(levels).unsqueeze(0).to(family.device))[0]
     mask = None
     if view.mask:
         with Image.open(folder / view.mask) as image:
             mask = to_latent_mask(image.convert("L"), moments.shape[-2:]).to(family.device)
-    control = None
+    control = None if restoring(family) is None else levels.to(family.device)
     if view.control:
         with Image.open(folder / view.control) as image:
             control = to_levels(image.convert("RGBA" if image.mode == "RGBA" else "RGB")).to(family.device)
@@ -108,7 +109,12 @@ def to_levels(image: Image.Image) -> Tensor:
 
 def to_pixels(image: Image.Image) -> Tensor:
     """Convert an image to a tensor (3, H, W) in [-1, 1]."""
-    return to_levels(image).float() / 127.5 - 1.0
+    return in_range(to_levels(image))
+
+
+def in_range(levels: Tensor) -> Tensor:
+    """uint8 → fp32 in [-1, 1]."""
+    return levels.float() / 127.5 - 1.0
 
 
 def to_latent_mask(mask: Image.Image, size: torch.Size) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from artifact.names.components import DENOISER, components
+from artifact.names.components import text_encoders
 from artifact.names.kohya import has_weight
 from families.family import ModelFamily
 from trainer.adapters.adapter import Adapter, new_adapter
@@ -21,7 +21,7 @@ def _place(placement: Placement) -> Part | None:
     family, settings, generators = placement.family, placement.adapters, placement.generators
     if not settings.train_text_encoder:
         return None
-    encoders = {name: module for name, module in components(family).items() if name != DENOISER}
+    encoders = text_encoders(family)
     if settings.trains_base:
         return Adapter(family, _whole(family, encoders))
     rank = settings.text_encoder_rank or settings.rank

@@ -57,6 +57,11 @@ class HeldOutLoss:
         relative = [loss / max(before, 1e-12) for loss, before in zip(losses, self._before, strict=True)]
         return {"score": sum(relative) / BANDS, **{f"loss_{band}": loss for band, loss in enumerate(losses)}}
 
+    def pictures(self) -> tuple[list[Tensor], list[str]]:
+        """The images' own pixels, uint8 (3, H, W), where they are cached beside the latents, and their prompts."""
+        controls = [example.views[0].load().control for example in self._examples]
+        return [control for control in controls if control is not None], self._prompts
+
     def state_dict(self) -> dict[str, Any]:
         return {"before": self._before}
 

@@ -52,6 +52,7 @@
     document.title = `${words}: training report`;
     byId("kicker").textContent = `Training report. ${words} on ${data.base}`;
     const verdict = evaluation ? evaluation.verdict : { headline: "Trained and verified; not evaluated.", reasons: [
+      data.restoration ? restorationSaid() :
       "Nothing was measured on pictures: look at the samples below. Set evaluate: true for a verdict."] };
     const [first, ...rest] = verdict.headline.split(/(?<=[.;]) /);
     byId("headline").append(element("strong", first), rest.length ? ` ${rest.join(" ")}` : "");
@@ -59,8 +60,18 @@
     fillTerms(byId("figures"), figures());
   }
 
+  function restorationSaid() {
+    const { pictures, held_out: heldOut } = data.restoration;
+    return `PSNR is the mean of ${pictures} restored pictures that are ${heldOut ? "not " : ""}trained.`;
+  }
+
   function figures() {
     const time = ["in all", duration(data.seconds)];
+    if (data.restoration) return [
+      ["PSNR before, dB", decimals(data.restoration.psnr_before, 1)],
+      ["PSNR after, dB", decimals(data.restoration.psnr_after, 1), "marked"],
+      ["steps", data.steps.toLocaleString("en")], ["training pictures", data.imageCount], time,
+    ];
     if (!evaluation) return [["steps", data.steps.toLocaleString("en")], ["training pictures", data.imageCount], time];
     const { chosen } = evaluation;
     return [
@@ -77,14 +88,17 @@
 
   function showCompare() {
     const steered = data.conditions.length > 0;
-    const [first, firstName] = steered ? [data.conditions, "condition"] : [data.before, "before"];
-    const count = Math.min(first.length, data.after.length);
+    const restored = data.originals.length > 0;
+    const columns = [steered ? ["condition", data.conditions] : ["before", data.before], ["after", data.after]];
+    if (restored) columns.unshift(["original", data.originals]);
+    const count = Math.min(...columns.map(([, sources]) => sources.length));
     byId("compare").hidden = count === 0;
-    const several = !steered && new Set(data.prompts).size > 1;
+    const several = !steered && !restored && new Set(data.prompts).size > 1;
     if (steered) byId("compareTitle").textContent = "Conditions and samples";
     const shown = several ? "Each prompt" : `“${data.prompts[0]}”`;
     byId("comparePrompt").textContent = steered
       ? "What the ControlNet read, and what was drawn."
+      : restored ? "The pictures, and what is drawn of their coarse latents, the same seeds before and after."
       : `${shown}, the same seeds without and with the LoRA.`;
     let row = byId("comparePictures");
     for (let index = 0; index < count; index++) {
@@ -93,9 +107,9 @@
         byId("compare").append(element("h3", `“${data.prompts[index]}”`), row);
       }
       const pair = element("div", "", "pair");
-      for (const [when, source] of [[firstName, first[index]], ["after", data.after[index]]]) {
+      for (const [when, sources] of columns) {
         const figure = element("figure", "", when);
-        figure.append(picture(source, `sample ${index + 1}, ${when}`), element("figcaption", when));
+        figure.append(picture(sources[index], `sample ${index + 1}, ${when}`), element("figcaption", when));
         pair.append(figure);
       }
       row.append(pair);

@@ -141,12 +141,6 @@ def test_options_of_other_noise_are_refused(folder: Path) -> None:
         load_base_model(str(folder), torch.float32, zero_terminal_snr=True)
 
 
-def test_stages_b_and_a_are_no_base(tmp_path: Path) -> None:
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableCascadeDecoderPipeline"}))
-    with pytest.raises(BaseModelError, match="is Stages B and A of Stable Cascade"):
-        load_base_model(str(tmp_path), torch.float32)
-
-
 def test_the_predictor_warns_of_its_licence_once(folder: Path) -> None:
     said: list[str] = []
     generation = Generation(say=said.append)

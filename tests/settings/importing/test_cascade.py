@@ -83,8 +83,6 @@ def test_every_field_is_translated_or_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"model_version": "3B"}, "model_version: 3B is Stage B, which is not trained here"),
-        ({"model_version": "700M"}, "model_version: 700M is Stage B"),
         ({"model_version": "9B"}, "model_version: 9B is none of"),
         ({**LORA, "module_filters": [".mapper"]}, "module_filters: .* lora_target_regex"),
         ({**LORA, "train_tokens": [["^snail", None]]}, "train_tokens: '.snail' is neither"),
@@ -105,9 +103,18 @@ def test_what_would_train_something_else_is_refused(fields: dict[str, Any], said
         _imported(tmp_path, **fields)
 
 
-def test_the_smaller_stage_c_needs_its_folder(tmp_path: Path) -> None:
-    imported = _imported(tmp_path, model_version="1B")
-    assert "base_model" in imported.needed and "base_model" not in imported.values
+@pytest.mark.parametrize(("version", "part"), [("1B", "prior/"), ("700M", "decoder/")])
+def test_the_smaller_networks_need_their_folders(version: str, part: str, tmp_path: Path) -> None:
+    imported = _imported(tmp_path, model_version=version)
+    assert part in imported.needed["base_model"] and "base_model" not in imported.values
+
+
+def test_stage_b_whose_sides_are_those_of_the_picture(tmp_path: Path) -> None:
+    imported = _imported(tmp_path, model_version="3B", image_size=1024, shift=4)
+    config = build_config(imported.values)
+    assert (config.base_model, config.resolution) == ("stabilityai/stable-cascade", 1024)
+    assert (config.adapter, config.trigger_word, config.loss_weighting) == ("full", "", "p2")
+    assert not any("image_size" in note for note in imported.notes)
 
 
 @pytest.mark.parametrize(

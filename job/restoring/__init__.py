@@ -1,0 +1,1 @@
+"""What a job does for a base that restores pictures: samples beside their originals, and PSNR."""

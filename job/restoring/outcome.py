@@ -1,0 +1,25 @@
+"""How well pictures are restored before and after a training, for log and report."""
+
+from dataclasses import dataclass
+
+from job.restoring.samples import Originals
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """Mean PSNR in dB of the pictures as they are restored by the base and by what was trained."""
+
+    pictures: int
+    held_out: bool
+    psnr_before: float
+    psnr_after: float
+
+    @classmethod
+    def of(cls, originals: Originals, before: float | None, after: float | None) -> "Restoration | None":
+        """None where no picture was restored."""
+        if before is None or after is None:
+            return None
+        return cls(len(originals.pictures), originals.held_out, round(before, 3), round(after, 3))
+
+    def __str__(self) -> str:
+        return f"PSNR {self.psnr_before:.1f} dB before, {self.psnr_after:.1f} dB after"

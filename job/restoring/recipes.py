@@ -1,0 +1,15 @@
+"""Instructions for using a model that restores pictures."""
+
+from job.report.recipe import Recipe
+
+
+def restoring_recipes() -> list[Recipe]:
+    """predict.py alone opens the file: other tools have no names for the network's layers."""
+    return [
+        Recipe(
+            "Cog",
+            "BASE is the base that draws (docs/cascade.md). The file changes its later stage, beside other weights.",
+            "cog run -i prompt='a photo' -i base_model=BASE -i lora=@weights.safetensors\n\n"
+            "# or without a container\npython predict.py 'a photo' --base_model BASE --weights weights.safetensors",
+        )
+    ]

@@ -1,0 +1,95 @@
+"""A Stage B learns to restore pictures that it has not seen, and does so from their coarse latents."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from artifact.artifact import Artifact
+from artifact.placement.placing import PlacedArtifacts
+from job.output_folder import OutputFolder
+from job.run import run_stages
+from job.stage import Job
+from settings.importing.files import import_cascade
+from settings.training import build_config
+from tests.tiny_cascade import averaging_stage_a, write_stage_b
+from tests.tiny_models import opened
+from trainer.data.latent_cache import to_levels
+from trainer.validation.restoration import psnr, restore
+
+SIDE, PICTURES, HELD_OUT, STEPS = 32, 48, 8, 250
+GAINED, OTHERS = 4.0, 2.0
+"""Bars in dB: of PSNR by the training, and of what is drawn of a picture's own latents over that of another's."""
+GUIDE = """
+experiment_id: stage_b_3b_finetuning
+checkpoint_path: /path/to/checkpoint
+output_path: /path/to/samples
+model_version: 3B
+lr: 1.0e-4
+batch_size: 256
+image_size: 1024
+multi_aspect_ratio: [1/1, 1/2, 1/3, 2/3, 3/4, 1/5, 2/5, 3/5, 4/5, 1/6, 5/6, 9/16]
+grad_accum_steps: 1
+updates: 100000
+backup_every: 20000
+save_every: 1000
+warmup_updates: 1
+use_fsdp: True
+ema_start_iters: 5000
+ema_iters: 100
+ema_beta: 0.9
+shift: 4
+adaptive_loss_weight: True
+webdataset_path: file:/path/to/dataset.tar
+effnet_checkpoint_path: models/effnet_encoder.safetensors
+stage_a_checkpoint_path: models/stage_a.safetensors
+generator_checkpoint_path: models/stage_b_bf16.safetensors
+"""
+"""Stage B's file of Stable Cascade's training guide, by its field names."""
+
+
+def four_colours(seed: int) -> Image.Image:
+    drawn = random.Random(seed)
+    picture = Image.new("RGB", (2, 2))
+    picture.putdata([tuple(drawn.randrange(256) for _ in range(3)) for _ in range(4)])
+    return picture.resize((SIDE, SIDE), Image.Resampling.NEAREST)
+
+
+def quality(family: object, pictures: list[torch.Tensor], conditions: list[torch.Tensor]) -> float:
+    """Mean PSNR to `pictures` of what is restored from `conditions`."""
+    drawn = restore(family, conditions, [""] * len(conditions), 10, 1.1)  # type: ignore[arg-type]
+    return sum(map(psnr, drawn, pictures)) / len(drawn)
+
+
+@pytest.mark.slow
+def test_it_restores_pictures_that_it_has_not_seen(tmp_path: Path) -> None:
+    base = write_stage_b(
+        tmp_path / "base", averaging_stage_a(), patch_size=1, block_out_channels=(32, 32), num_attention_heads=(-1, 2)
+    )
+    (tmp_path / "pictures").mkdir()
+    for number in range(PICTURES):
+        four_colours(number).save(tmp_path / "pictures" / f"{number:02d}.png")
+    guide = tmp_path / "finetune_b_3b.yaml"
+    guide.write_text(GUIDE)
+    config = build_config({
+        **import_cascade(guide).values, "base_model": str(base), "sources": [], "learning_rate": 1e-2, "ema_decay": 0,
+        "checkpointing_steps": STEPS, "sample_steps": None, "max_train_steps": STEPS, "train_batch_size": 16,
+        "resolution": SIDE, "lr_warmup_steps": 20,
+        "validation_steps": STEPS, "validation_share": HELD_OUT / PICTURES, "num_validation_images": HELD_OUT,
+    })  # fmt: skip
+    output = OutputFolder.create(tmp_path / "out")
+    list(run_stages(Job(config, [tmp_path / "pictures"], output)))
+
+    found = json.loads(output.report.read_text(encoding="utf-8"))["restoration"]
+    assert (found["pictures"], found["held_out"]) == (HELD_OUT, True)
+    assert found["psnr_after"] > found["psnr_before"] + GAINED
+    scored = [json.loads(line)["psnr"] for line in output.validation.read_text(encoding="utf-8").splitlines()]
+    assert scored == pytest.approx([found["psnr_before"], found["psnr_after"]], abs=0.5)
+
+    family = opened(base)
+    unseen = [to_levels(four_colours(1000 + number)) for number in range(HELD_OUT)]
+    PlacedArtifacts(family, [Artifact.read(output.weights)])
+    assert quality(family, unseen, unseen) > quality(family, unseen, unseen[::-1]) + OTHERS

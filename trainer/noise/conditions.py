@@ -1,0 +1,74 @@
+"""What the denoiser reads in training beside noised latents and prompts, made of the pictures that are cached."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from families.family import Conditioning, ModelFamily, PromptFeatures, Restoring, SizeConditioning, restoring
+from trainer.distributed.batch_share import WHOLE, Share
+from trainer.randomness import NamedGenerators
+from trainer.trainables.controlnet import Condition, ControlNetPart, with_dropout
+
+
+@dataclass(frozen=True)
+class CoarseLatents:
+    """Implements `Condition` for a family that restores pictures: their coarse latents, as they are when drawn."""
+
+    family: Restoring
+
+    def __call__(
+        self,
+        pictures: Tensor | None,
+        noised: Tensor,
+        timesteps: Tensor,
+        prompts: PromptFeatures,
+        sizes: Sequence[SizeConditioning],
+    ) -> Conditioning | None:
+        return None if pictures is None else self.family.condition(pictures)
+
+
+@dataclass(frozen=True)
+class VariedCoarseLatents:
+    """Implements `Condition` for training steps: pictures of a random size, one for the whole batch, and zeros for some
+    of them, which mean none. Then the denoiser depends on no one size, and guidance has what it needs."""
+
+    family: Restoring
+    generator: Generator
+    processes: Share = WHOLE
+
+    def __call__(
+        self,
+        pictures: Tensor | None,
+        noised: Tensor,
+        timesteps: Tensor,
+        prompts: PromptFeatures,
+        sizes: Sequence[SizeConditioning],
+    ) -> Conditioning | None:
+        if pictures is None:
+            return None
+        smallest, largest = self.family.condition_sizes
+        size = smallest + (largest - smallest) * float(torch.rand((), generator=self.generator))
+        kept = self.processes.uniform((len(pictures), 1, 1, 1), self.generator) >= self.family.condition_dropout
+        coarse = self.family.training_condition(pictures, size).image_latents
+        assert coarse is not None
+        return Conditioning(image_latents=coarse * kept.to(coarse.device))
+
+
+def training_condition(
+    family: ModelFamily, controlnet: ControlNetPart | None, dropout: float, generators: NamedGenerators
+) -> Condition | None:
+    """The condition of training steps; None where the denoiser reads no pictures. `dropout`: of a ControlNet's."""
+    if controlnet is not None:
+        return with_dropout(controlnet, dropout, generators)
+    restorer = restoring(family)
+    return None if restorer is None else VariedCoarseLatents(restorer, generators["condition"], generators.share)
+
+
+def exact_condition(family: ModelFamily, controlnet: ControlNetPart | None) -> Condition | None:
+    """The same without anything random, for held-out images."""
+    if controlnet is not None:
+        return controlnet.condition
+    restorer = restoring(family)
+    return None if restorer is None else CoarseLatents(restorer)
