@@ -7,8 +7,6 @@ SD15, SDXL, SD3, FLUX1, FLUX2, QWEN_IMAGE, Z_IMAGE = "sd15", "sdxl", "sd3", "flu
 CASCADE, CASCADE_B = "cascade", "cascade-b"
 COG_SDXL = SDXL
 """The family whose files Replicate's SDXL predictors load."""
-ONE_FILE_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-"""Pipelines of bases that ComfyUI loads from one checkpoint file, with latents of four channels."""
 STARTS = {
     "stable-diffusion-xl": SDXL,
     "stable-diffusion-3": SD3,

@@ -10,14 +10,35 @@ from pathlib import Path
 from typing import Any
 
 from artifact.metadata import trained_side
-from families.lora_files import ONE_FILE_PIPELINES
+from families.loading.comfyui import ComfyBase, comfy_base
 from job.output_folder import OutputFolder
+from job.report.recipe import Trained
 from job.report.usage import chosen_scale, concept_name, trained_of
 
 ADAPTERS = ("lora", "rslora", "dora")
-CHECKPOINT, LORA, POSITIVE, NEGATIVE, LATENT, SAMPLER, IMAGE, SAVED = map(str, range(1, 9))
-MODEL_OUTPUT, CLIP_OUTPUT, VAE_OUTPUT = 0, 1, 2
-"""Outputs of CheckpointLoaderSimple; LoraLoader has the first two."""
+LOADERS = {1: "CLIPLoader", 2: "DualCLIPLoader", 3: "TripleCLIPLoader"}
+"""By the number of text encoders in files of their own."""
+LEAST_CFG = 1.0
+"""Without guidance. At 0 the sampler would draw what is not wanted."""
+Link = list[Any]
+"""Number of a node, and of its output."""
+
+
+class Graph:
+    """The nodes of a workflow, numbered as they are added."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, dict[str, Any]] = {}
+
+    def add(self, kind: str, **inputs: Any) -> str:
+        """Add a node, and return its number."""
+        number = str(len(self.nodes) + 1)
+        self.nodes[number] = {"class_type": kind, "inputs": inputs}
+        return number
+
+    def link(self, kind: str, **inputs: Any) -> Link:
+        """Add a node, and return a link to its first output."""
+        return [self.add(kind, **inputs), 0]
 
 
 def write_workflow(output: OutputFolder) -> Path | None:
@@ -32,33 +53,54 @@ def write_workflow(output: OutputFolder) -> Path | None:
 def comfyui_workflow(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the workflow; None for bases and adapters that these nodes do not load.
 
-    File names are those of the report's recipe; the checkpoint's is the base's name, to be chosen anew in ComfyUI.
+    The name of the LoRA's file is that of the report's recipe. The base's is the base's name, and those of its other
+    parts are ComfyUI's: they are to be chosen anew in ComfyUI.
     """
     trained, config = trained_of(summary), summary["config"]
-    if trained.pipeline not in ONE_FILE_PIPELINES or trained.adapter not in ADAPTERS:
+    base = comfy_base(trained.pipeline)
+    if base is None or trained.adapter not in ADAPTERS:
         return None
     name, scale, side = concept_name(trained), chosen_scale(summary), int(trained_side(config))
     by_embedding = bool(trained.encoders and trained.triggers)
     prompt = trained.prompt.replace(trained.triggers[0], f"embedding:{name}") if by_embedding else trained.prompt
-    base = Path(trained.base_model).name
-    return {
-        CHECKPOINT: _node("CheckpointLoaderSimple", ckpt_name=f"{base.removesuffix('.safetensors')}.safetensors"),
-        LORA: _node(
-            "LoraLoader", model=[CHECKPOINT, MODEL_OUTPUT], clip=[CHECKPOINT, CLIP_OUTPUT],
-            lora_name=f"{name}.safetensors", strength_model=scale, strength_clip=0.0 if by_embedding else scale,
-        ),
-        POSITIVE: _node("CLIPTextEncode", clip=[LORA, CLIP_OUTPUT], text=prompt),
-        NEGATIVE: _node("CLIPTextEncode", clip=[LORA, CLIP_OUTPUT], text=""),
-        LATENT: _node("EmptyLatentImage", width=side, height=side, batch_size=1),
-        SAMPLER: _node(
-            "KSampler", model=[LORA, MODEL_OUTPUT], positive=[POSITIVE, 0], negative=[NEGATIVE, 0],
-            latent_image=[LATENT, 0], seed=config["seed"], steps=config["num_inference_steps"],
-            cfg=config["guidance_scale"], sampler_name="euler", scheduler="normal", denoise=1.0,
-        ),
-        IMAGE: _node("VAEDecode", samples=[SAMPLER, 0], vae=[CHECKPOINT, VAE_OUTPUT]),
-        SAVED: _node("SaveImage", images=[IMAGE, 0], filename_prefix=name),
-    }  # fmt: skip
+    graph = Graph()
+    model, clip, vae = _loaded(graph, base, trained)
+    lora = graph.add(
+        "LoraLoader", model=model, clip=clip, lora_name=f"{name}.safetensors", strength_model=scale,
+        strength_clip=0.0 if by_embedding else scale,
+    )  # fmt: skip
+    model, clip = [lora, 0], [lora, 1]
+    if base.shift is not None:
+        model = graph.link("ModelSamplingAuraFlow", model=model, shift=base.shift)
+    wanted = graph.link("CLIPTextEncode", clip=clip, text=prompt)
+    unwanted = graph.link("CLIPTextEncode", clip=clip, text="")
+    guidance = float(config["guidance_scale"])
+    if base.guidance == "embedded":
+        wanted = graph.link("FluxGuidance", conditioning=wanted, guidance=guidance)
+        guidance = LEAST_CFG
+    latents = graph.link(
+        "KSampler", model=model, positive=wanted, negative=unwanted,
+        latent_image=graph.link(base.latents, width=side, height=side, batch_size=1), seed=config["seed"],
+        steps=config["num_inference_steps"], cfg=max(LEAST_CFG, guidance + base.cfg_offset), sampler_name="euler",
+        scheduler=base.schedule, denoise=1.0,
+    )  # fmt: skip
+    image = graph.link("VAEDecode", samples=latents, vae=vae)
+    graph.add("SaveImage", images=image, filename_prefix=name)
+    return graph.nodes
 
 
-def _node(kind: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": kind, "inputs": inputs}
+def _loaded(graph: Graph, base: ComfyBase, trained: Trained) -> tuple[Link, Link, Link]:
+    """Add the loaders, and return links to denoiser, text encoders and VAE."""
+    file = f"{Path(trained.base_model).name.removesuffix('.safetensors')}.safetensors"
+    if base.vae is None:
+        checkpoint = graph.add("CheckpointLoaderSimple", ckpt_name=file)
+        model, clip, vae = ([checkpoint, output] for output in range(3))
+    else:
+        model = graph.link("UNETLoader", unet_name=file, weight_dtype="default")
+        vae = graph.link("VAELoader", vae_name=base.vae)
+        clip = []
+    if base.encoders:
+        several = len(base.encoders) > 1
+        files = {f"clip_name{number if several else ''}": name for number, name in enumerate(base.encoders, start=1)}
+        clip = graph.link(LOADERS[len(base.encoders)], **files, **({"type": base.kind} if base.kind else {}))
+    return model, clip, vae

@@ -1,19 +1,30 @@
-"""The workflow has the nodes, inputs and links that ComfyUI publishes (nodes.py, INPUT_TYPES and RETURN_TYPES)."""
+"""The workflow has the nodes, inputs and links that ComfyUI publishes: nodes.py (INPUT_TYPES, RETURN_TYPES), and in
+comfy_extras nodes_sd3, nodes_flux and nodes_model_advanced (define_schema)."""
 
 from typing import Any
 
 import pytest
 
+from families.registry import FAMILIES
 from job.report.comfyui_workflow import comfyui_workflow
 
 NODES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "CheckpointLoaderSimple": ({"ckpt_name": "TEXT"}, ("MODEL", "CLIP", "VAE")),
+    "UNETLoader": ({"unet_name": "TEXT", "weight_dtype": "TEXT"}, ("MODEL",)),
+    "CLIPLoader": ({"clip_name": "TEXT", "type": "TEXT"}, ("CLIP",)),
+    "DualCLIPLoader": ({"clip_name1": "TEXT", "clip_name2": "TEXT", "type": "TEXT"}, ("CLIP",)),
+    "TripleCLIPLoader": ({"clip_name1": "TEXT", "clip_name2": "TEXT", "clip_name3": "TEXT"}, ("CLIP",)),
+    "VAELoader": ({"vae_name": "TEXT"}, ("VAE",)),
     "LoraLoader": (
         {"model": "MODEL", "clip": "CLIP", "lora_name": "TEXT", "strength_model": "FLOAT", "strength_clip": "FLOAT"},
         ("MODEL", "CLIP"),
     ),
     "CLIPTextEncode": ({"text": "TEXT", "clip": "CLIP"}, ("CONDITIONING",)),
+    "FluxGuidance": ({"conditioning": "CONDITIONING", "guidance": "FLOAT"}, ("CONDITIONING",)),
+    "ModelSamplingAuraFlow": ({"model": "MODEL", "shift": "FLOAT"}, ("MODEL",)),
     "EmptyLatentImage": ({"width": "INT", "height": "INT", "batch_size": "INT"}, ("LATENT",)),
+    "EmptySD3LatentImage": ({"width": "INT", "height": "INT", "batch_size": "INT"}, ("LATENT",)),
+    "EmptyFlux2LatentImage": ({"width": "INT", "height": "INT", "batch_size": "INT"}, ("LATENT",)),
     "KSampler": (
         {
             "model": "MODEL", "seed": "INT", "steps": "INT", "cfg": "FLOAT", "sampler_name": "TEXT",
@@ -26,6 +37,10 @@ NODES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "SaveImage": ({"images": "IMAGE", "filename_prefix": "TEXT"}, ()),
 }  # fmt: skip
 """Types of inputs and outputs, by class. TEXT: a string, or a name in a list."""
+CLIP_TYPES = {"CLIPLoader": {"flux2", "lumina2", "qwen_image"}, "DualCLIPLoader": {"flux"}}
+"""Those of the names in the list `type` of the loader that are used here."""
+WITHOUT = {"StableCascadePriorPipeline"}
+"""ComfyUI draws it by other nodes, in two passes."""
 KINDS = {"TEXT": str, "INT": int, "FLOAT": int | float}
 
 
@@ -41,18 +56,43 @@ def summary(**changed: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("encoders", [[], ["clip_l", "clip_g"]])
-def test_nodes_inputs_and_links_are_those_of_comfyui(encoders: list[str]) -> None:
-    workflow = comfyui_workflow(summary(encoders=encoders))
+@pytest.mark.parametrize("pipeline", sorted(FAMILIES.keys() - WITHOUT))
+def test_nodes_inputs_and_links_are_those_of_comfyui(pipeline: str, encoders: list[str]) -> None:
+    workflow = comfyui_workflow(summary(pipeline=pipeline, encoders=encoders))
     assert workflow is not None
+    used = set()
     for node in workflow.values():
         inputs, _ = NODES[node["class_type"]]
         assert node.keys() == {"class_type", "inputs"} and node["inputs"].keys() == inputs.keys()
         for name, value in node["inputs"].items():
             if isinstance(value, list):
                 source, output = value
+                used.add(source)
                 assert NODES[workflow[source]["class_type"]][1][output] == inputs[name]
             else:
                 assert isinstance(value, KINDS[inputs[name]])
+                assert name != "type" or value in CLIP_TYPES[node["class_type"]]
+    assert [node["class_type"] for number, node in workflow.items() if number not in used] == ["SaveImage"]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "scale", "cfg", "embedded"),
+    [
+        ("FluxPipeline", 3.5, 1.0, 3.5),
+        ("Flux2Pipeline", 4.0, 1.0, 4.0),
+        ("Flux2KleinPipeline", 4.0, 4.0, None),
+        ("ZImagePipeline", 4.0, 5.0, None),  # diffusers adds it to the wanted prediction, ComfyUI to the unwanted one
+        ("ZImagePipeline", 0.0, 1.0, None),
+        ("QwenImagePipeline", 4.0, 4.0, None),
+        ("StableDiffusion3Pipeline", 0.0, 1.0, None),
+    ],
+)
+def test_the_guidance_is_that_of_the_pipeline(pipeline: str, scale: float, cfg: float, embedded: float | None) -> None:
+    workflow = comfyui_workflow(summary(pipeline=pipeline, guidance_scale=scale))
+    assert workflow is not None
+    inputs = {node["class_type"]: node["inputs"] for node in workflow.values()}
+    assert inputs["KSampler"]["cfg"] == cfg
+    assert inputs.get("FluxGuidance", {}).get("guidance") == embedded
 
 
 def test_it_says_what_was_trained() -> None:
@@ -72,21 +112,26 @@ def test_it_says_what_was_trained() -> None:
 def test_the_picture_has_the_largest_of_several_resolutions() -> None:
     workflow = comfyui_workflow(summary(resolution=[512, 1024]))
     assert workflow is not None
-    sizes = workflow["5"]["inputs"]
+    sizes = _inputs(workflow, "EmptyLatentImage")
     assert (sizes["width"], sizes["height"]) == (1024, 1024)
 
 
 def test_without_a_new_token_the_prompt_stays_and_the_scale_is_for_both() -> None:
     workflow = comfyui_workflow(summary(triggers=[]))
     assert workflow is not None
-    assert workflow["3"]["inputs"]["text"] == "a photo of TOK dog"
-    assert workflow["2"]["inputs"]["strength_clip"] == 1.0
+    assert _inputs(workflow, "CLIPTextEncode")["text"] == "a photo of TOK dog"
+    assert _inputs(workflow, "LoraLoader")["strength_clip"] == 1.0
+
+
+def _inputs(workflow: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Of the first node of that class."""
+    return next(node["inputs"] for node in workflow.values() if node["class_type"] == kind)
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"pipeline": "FluxPipeline"},
+        {"pipeline": "StableCascadePriorPipeline"},
         {"adapter": "full"},
         {"adapter": "none"},
         {"adapter": "controlnet"},
