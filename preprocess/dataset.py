@@ -58,9 +58,9 @@ class Example:
     """One training image. `source` is the user's file. The first view is the plain one, the others are augmentations.
 
     `concept` is the trigger word that the image teaches, "" for none, None in the preservation set. `weight` scales
-    its loss, `repeats` says how often it is seen in an epoch. `crop_source`: face, mask, saliency or centre. Of
-    `caption` and `other_captions` one is drawn each time. `picture` numbers the images of a dataset with several
-    resolutions, where each has one example for each size; None with one resolution.
+    its loss, `repeats` says how often it is seen in an epoch. `crop_source`: face, mask, saliency or centre; hand
+    where the user moved the crop. Of `caption` and `other_captions` one is drawn each time. `picture` numbers the
+    images of a dataset with several resolutions, where each has one example for each size; None with one resolution.
     """
 
     source: str

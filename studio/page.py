@@ -52,6 +52,8 @@ def build_page(workspace: Workspace) -> gr.Blocks:
             lambda name: gr.Dropdown(workspace.picture_sets(), value=name), pictures.stored, train.set
         )
         train_tab.select(lambda: gr.Dropdown(queue.choices()), None, train.job)
+        train_tab.select(train.show_cards, train.about_cards, train.cards, show_progress="hidden")
+        train_tab.select(train.estimate, train.about_needs, train.needs, show_progress="hidden")
         watch_tab.select(_with_running(queue, watch), watch.runs, watch.runs)
         try_tab.select(lambda chosen: _newest(try_out, chosen), try_out.lora, try_out.lora)
         timer = gr.Timer(SECONDS_BETWEEN_LOOKS)

@@ -69,6 +69,15 @@ def problems(values: Mapping[str, Any]) -> dict[str, str]:
     return {}
 
 
+def field_text(value: Any) -> str:
+    """Return what stands in the field of a setting for a value of a settings file."""
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return "\n".join(map(field_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def make_form(names: Sequence[str]) -> Form:
     """Make the fields in the current place of the page."""
     return Form({name: _field(name) for name in names})

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from studio.jobs.pace import Pace
+
 State = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 Request = Literal["pause", "cancel"]
 ENDED: tuple[State, ...] = ("paused", "done", "failed", "cancelled")
@@ -15,6 +17,7 @@ class JobRecord(BaseModel):
 
     `dataset`: a prepared dataset. `settings`: those given to train.py. `pid` and `started` (seconds since the epoch, as
     the system has it) identify its process. `request`: what the page asks of a running job. `error`: why it failed.
+    `pace`: as measured when the job ended.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -29,6 +32,7 @@ class JobRecord(BaseModel):
     pid: int | None = None
     started: float | None = None
     error: str = ""
+    pace: Pace | None = None
 
     def having(self, **values: Any) -> "JobRecord":
         """Return the record with other values, which are checked."""

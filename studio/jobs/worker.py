@@ -17,6 +17,7 @@ from filelock import Timeout
 
 from job.endings import STOPPED, SUCCESS
 from job.output_folder import OutputFolder
+from studio.jobs.pace import pace_of
 from studio.jobs.process import PROJECT, living, signal_group, start
 from studio.jobs.queue import JobQueue
 from studio.jobs.record import JobRecord
@@ -64,14 +65,14 @@ def run(queue: JobQueue, job: JobRecord) -> None:
     if job.state == "running":
         process = living(job)
         if process is None:  # the machine was switched off, or its end was not seen
-            queue.change(job.id, _left)
+            queue.change(job.id, lambda current: _measured(_left(current)))
             return
     else:
         process = _begin(queue, job)
         if process is None:
             return
     status = _follow(queue, job, process)
-    queue.change(job.id, lambda current: _ended(current, status, queue.log(job)))
+    queue.change(job.id, lambda current: _measured(_ended(current, status, queue.log(job))))
 
 
 def _begin(queue: JobQueue, job: JobRecord) -> psutil.Process | None:
@@ -135,6 +136,11 @@ def _ended(job: JobRecord, status: int | None, log: Path) -> JobRecord:
     if job.request == "pause" or status == STOPPED:
         return job.having(state="paused", **WITHOUT_PROCESS)
     return job.having(state="failed", error=_error(log, status), **WITHOUT_PROCESS)
+
+
+def _measured(job: JobRecord) -> JobRecord:
+    """The job with its pace, for estimates of later ones."""
+    return job.having(pace=pace_of(OutputFolder(job.output)))
 
 
 def _error(log: Path, status: int) -> str:

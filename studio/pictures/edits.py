@@ -1,6 +1,6 @@
 """Edits of a prepared dataset: captions, and pictures that are left out. They are written at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,6 +75,32 @@ class EditedSet:
         if not kept:
             raise DatasetError(f"{source}: the last picture cannot be left out")
         return EditedSet(replace(self.dataset, examples=tuple(kept)), tuple(left_out))
+
+    def all_of(self, source: str) -> list[Example]:
+        """Return the examples of a picture: one, or several where it is trained at several resolutions."""
+        return [example for example in self._all if example.source == source]
+
+    def changed_by(self, source: str, change: Callable[[Example], Example]) -> "EditedSet":
+        """Return the set with other examples of one picture."""
+
+        def changed(example: Example) -> Example:
+            return change(example) if example.source == source else example
+
+        examples = tuple(map(changed, self.dataset.examples))
+        return EditedSet(replace(self.dataset, examples=examples), tuple(map(changed, self.left_out)))
+
+    def captioned(self, captions: Mapping[str, str], by: str) -> "EditedSet":
+        """Return the set with other captions, by the pictures' names, in place of all that a picture has. `by`: what
+        made them. Raises DatasetError."""
+
+        def captioned(example: Example) -> Example:
+            if example.source not in captions:
+                return example
+            caption = _checked(example, captions[example.source])
+            return replace(example, caption=caption, other_captions=(), caption_source=by)
+
+        examples = tuple(map(captioned, self.dataset.examples))
+        return EditedSet(replace(self.dataset, examples=examples), tuple(map(captioned, self.left_out)))
 
     def changed(self, before: "EditedSet") -> int:
         """Return the number of pictures whose captions differ."""

@@ -21,13 +21,13 @@ from service.child_process import ChildProcess
 from service.quick_imports import quick_imports
 from settings.record import ConfigError
 from settings.training import build_config
+from studio.estimates.memory import keep_needs
+from studio.estimates.presets import presets_of, settings_of_preset, training_settings
 
 if TYPE_CHECKING:
     from job.stage import Job
 
 SUCCESS, REFUSED = 0, 2
-NEEDS_FILE = "needs.txt"
-"""In the folder of a set: the predicted memory."""
 ROW = TypeAdapter(Rejected)
 ERROR = "error: "
 
@@ -98,33 +98,21 @@ def main(argv: Sequence[str]) -> int:
         with closing(prepare(job)) as events:
             for event in events:
                 print(event.to_json(), flush=True)
-        if (needs := predicted_needs(job)) is not None:
-            print(job.progress(needs, 1.0).to_json(), flush=True)
-            (job.output.path / NEEDS_FILE).write_text(needs, encoding="utf-8")
+        _predict_needs(job, request["settings"])
     except (BaseModelError, ConfigError, DatasetError) as error:
         print(f"{ERROR}{error}", flush=True)
         return REFUSED
     return SUCCESS
 
 
-def predicted_needs(job: "Job") -> str | None:
-    """Return a line on the memory of a training with the settings of the set, on a GPU as well as here; None for an
-    adapter for which it cannot be predicted."""
-    import torch
+def _predict_needs(job: "Job", settings: dict[str, Any]) -> None:
+    """Keep the predicted memory of a training with the settings of the set, and with each preset for its base: the base
+    is loaded here anyway."""
+    from studio.estimates.predicting import predict_alike
 
-    from families.precision.stored_blocks import Storage
-    from trainer.adapters.kinds import KINDS
-    from trainer.duration import USUAL_BATCH
-    from trainer.memory_plan import Choice, Workload, predicted
-
-    config = job.config
-    if config.adapter not in KINDS:
-        return None
-    images = min(config.train_batch_size or USUAL_BATCH, len(job.dataset.examples))
-    features = job.family.encode_prompts([""]).to(torch.device("cpu"))
-    precision = "bf16" if config.base_precision == "auto" else config.base_precision
-    choice = Choice(images, config.gradient_checkpointing == "always", Storage(precision))
-    return str(predicted(job.family, config.adapters, Workload(images, job.side, features), choice))
+    images = len(job.dataset.examples)
+    presets = [settings_of_preset(name, settings) for name in presets_of(job.config.base_model)]
+    keep_needs(job.output.path, predict_alike(job, images, [training_settings(settings, {}), *presets]))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The tab Train: settings, start, and the queue with its commands."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
@@ -8,16 +9,20 @@ from job.output_folder import OutputFolder
 from preprocess.dataset import PreparedDataset
 from preprocess.errors import DatasetError
 from preprocess.reopen import ALSO_IN_TRAINING
+from settings.presets import preset_purpose
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
 from studio import texts
+from studio.estimates.duration import duration_of, plan_of
+from studio.estimates.lines import cost_line, time_line
+from studio.estimates.memory import needs_of
+from studio.estimates.presets import presets_of, settings_of_preset, training_settings, values_of_preset
 from studio.framed import escaped
 from studio.jobs.queue import JobQueue
 from studio.jobs.worker import ensure_worker
-from studio.pictures.preparing import NEEDS_FILE
+from studio.pictures.stored import noted_settings
 from studio.run_view import queue_table
-from studio.settings_form import Form, make_form, of_preparation, sections_of
-from studio.tabs.pictures import settings_of
+from studio.settings_form import MIN_WIDTH, Form, field_text, make_form, of_preparation, sections_of
 from studio.workspace import Workspace
 
 MAIN = (
@@ -36,16 +41,6 @@ def other_settings() -> list[str]:
     return [name for name in names if not of_preparation(name) or name in ALSO_IN_TRAINING]
 
 
-def training_settings(of_the_set: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Merge the settings of the set with those of this tab, without those that preparation has already applied."""
-    kept = {
-        name: value
-        for name, value in of_the_set.items()
-        if not of_preparation(name) or name in ALSO_IN_TRAINING or name == "resolution"
-    }
-    return kept | given
-
-
 class TrainTab:
     """The components and what they do."""
 
@@ -59,6 +54,7 @@ class TrainTab:
             )  # fmt: skip
             self.name = gr.Textbox(label=texts.RUN_NAME, info=texts.RUN_NAME_INFO, elem_id="run-name")
         self.facts = gr.Markdown(elem_id="set-facts")
+        self.cards = gr.Radio([], label=texts.CARDS, info=texts.CARDS_INFO, visible=False, elem_id="cards")
         gr.Markdown(f"### {texts.MAIN_SETTINGS}")
         with gr.Row(elem_id="main-settings"):
             fields = dict(make_form(MAIN).fields)
@@ -68,6 +64,12 @@ class TrainTab:
                 with gr.Accordion(title, open=False), gr.Row():
                     fields |= make_form(section.names).fields
         self.form = Form(fields)
+        gr.Markdown(f"### {texts.NEEDS_TITLE}")
+        with gr.Row(equal_height=False):
+            self.price = gr.Number(
+                None, label=texts.PRICE, info=texts.PRICE_INFO, minimum=0, min_width=MIN_WIDTH, elem_id="price"
+            )
+            self.needs = gr.Markdown(elem_id="needs")
         self.start = gr.Button(texts.START, variant="primary", elem_id="start")
         self.status = gr.Markdown(elem_id="start-status")
         self._make_queue()
@@ -85,6 +87,15 @@ class TrainTab:
 
     def _connect(self) -> None:
         self.set.change(self._facts, self.set, self.facts)
+        self.about_cards, self.about_needs = [self.set, self.price], [self.set, self.price, *self.form.components]
+        for event in (self.set.change, self.price.change):
+            event(self.show_cards, self.about_cards, self.cards, show_progress="hidden")
+        changed = [each.blur if isinstance(each, gr.Textbox) else each.input for each in self.form.components]
+        showing: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+        gr.on([self.set.change, self.price.change, *changed], self.estimate, self.about_needs, self.needs, **showing)
+        self.cards.input(self._fill, self.cards, self.form.components).then(
+            self.estimate, self.about_needs, self.needs, **showing
+        )
         inputs = [self.set, self.name, *self.form.components]
         outputs = [self.status, self.table, self.job]
         self.start.click(self._start, inputs, outputs, validator=self._validate)
@@ -96,31 +107,74 @@ class TrainTab:
     def _facts(self, name: str | None) -> str:
         if not name:
             return ""
-        try:
-            settings = settings_of(self._workspace, name)
-            dataset = PreparedDataset.read(OutputFolder(self._workspace.picture_set(name)).dataset)
-        except (ConfigError, DatasetError) as error:
-            raise gr.Error(str(error)) from error
+        settings, dataset = self._read(name)
         config = build_config(settings)
         words = ", ".join(config.class_words) or "-"
-        needs = self._workspace.picture_set(name) / NEEDS_FILE
-        facts = texts.SET_FACTS.format(
-            images=len(dataset.examples), base=escaped(config.base_model), words=escaped(words)
+        return texts.SET_FACTS.format(
+            images=len(dataset.largest), base=escaped(config.base_model), words=escaped(words)
         )
-        if not needs.is_file():
-            return facts
-        return f"{facts}\n\n{texts.NEEDS.format(needs=escaped(needs.read_text(encoding='utf-8')))}"
+
+    def _read(self, name: str) -> tuple[dict[str, Any], PreparedDataset]:
+        """The settings and the pictures of a set. Raises gr.Error, which the page shows."""
+        try:
+            dataset = PreparedDataset.read(OutputFolder(self._workspace.picture_set(name)).dataset)
+            return noted_settings(self._workspace.picture_set(name)), dataset
+        except (ConfigError, DatasetError) as error:
+            raise gr.Error(str(error)) from error
+
+    def show_cards(self, name: str | None, price: float | None) -> Any:
+        """The presets for the base of the set, each with what it needs."""
+        if not name:
+            return gr.update(choices=[], visible=False)
+        settings, dataset = self._read(name)
+        folder = self._workspace.picture_set(name)
+        cards = []
+        for preset in presets_of(build_config(settings).base_model):
+            values = settings_of_preset(preset, settings)
+            try:
+                needs = "\n".join(
+                    [needs_of(folder, len(dataset.examples), values), *self._times(values, dataset, price)]
+                )
+            except ConfigError as error:
+                needs = texts.NOT_ESTIMATED.format(reason=error)
+            cards.append((texts.CARD.format(name=preset, purpose=preset_purpose(preset), needs=needs), preset))
+        return gr.update(choices=cards, visible=bool(cards))
+
+    def _fill(self, preset: str) -> list[Any]:
+        """The fields of this tab with what the preset says of the training."""
+        values = values_of_preset(preset)
+        return [gr.update(value=field_text(values.get(name))) for name in self.form.names]
+
+    def estimate(self, name: str | None, price: float | None, *settings: str) -> Iterator[str]:
+        """What a training with the settings of this tab needs. The memory comes last: it takes seconds."""
+        if not name:
+            yield ""
+            return
+        of_the_set, dataset = self._read(name)
+        folder = self._workspace.picture_set(name)
+        try:
+            values = training_settings(of_the_set, self.form.given(settings))
+            times = self._times(values, dataset, price)
+            yield _list([texts.MEMORY_PENDING, *times])
+            yield _list([needs_of(folder, len(dataset.examples), values), *times])
+        except ConfigError as error:
+            yield escaped(texts.NOT_ESTIMATED.format(reason=error))
+
+    def _times(self, values: dict[str, Any], dataset: PreparedDataset, price: float | None) -> list[str]:
+        duration = duration_of(plan_of(build_config(values), dataset), self._queue.jobs())
+        cost = cost_line(duration, price)
+        return [time_line(duration), *([] if cost is None else [cost])]
 
     def _validate(self, name: str | None, run_name: str, *settings: str) -> list[Any]:
         before: dict[str, Any] = {}
         if name:
-            before = training_settings(settings_of(self._workspace, name), {})
+            before = training_settings(noted_settings(self._workspace.picture_set(name)), {})
         chosen = gr.validate(bool(name), texts.NO_SET)
         return [chosen, gr.validate(True, ""), *self.form.complaints(settings, before)]
 
     def _start(self, name: str, run_name: str, *settings: str) -> list[Any]:
         try:
-            values = training_settings(settings_of(self._workspace, name), self.form.given(settings))
+            values = training_settings(noted_settings(self._workspace.picture_set(name)), self.form.given(settings))
             build_config(values)
             folder = OutputFolder(self._workspace.picture_set(name)).dataset
             job = self._queue.add(run_name.strip() or name, folder, values)
@@ -149,3 +203,7 @@ class TrainTab:
         except ConfigError as error:
             raise gr.Error(str(error)) from error
         return said.format(name=escaped(job.name)), queue_table(self._queue.jobs())
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {escaped(line)}" for line in lines)

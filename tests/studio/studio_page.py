@@ -1,6 +1,7 @@
 """The studio's page as a process, and what a user does on it in a browser."""
 
 import os
+import random
 import re
 import signal
 import socket
@@ -23,6 +24,7 @@ from tests.conftest import PROJECT
 if TYPE_CHECKING:
     from tests.browser import Browser
 
+ATTEMPTS = 3
 START_SECONDS = 180
 SECONDS = 180
 """For what the page does by itself. More than a loaded machine takes: a wait ends with what it waits for."""
@@ -36,28 +38,43 @@ TURNING = ("BUTTON label-wrap", "BUTTON icon-button", "DIV block gr-accordion")
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """Serve the studio on `folder`, and give its address. It is killed at the end, as by a crash."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "studio", "--folder", str(folder), "--port", str(port)],
-        cwd=PROJECT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            with suppress(requests.ConnectionError):
-                requests.get(address, timeout=10)
-                break
-            assert process.poll() is None and time.monotonic() < deadline, "the studio does not answer"
-            time.sleep(0.1)
-        yield address
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    for _ in range(ATTEMPTS):
+        port = free_port()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "studio", "--folder", str(folder), "--port", str(port)],
+            cwd=PROJECT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            if answers(process, f"http://127.0.0.1:{port}"):
+                yield f"http://127.0.0.1:{port}"
+                return
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    raise AssertionError("the studio does not answer")
+
+
+def free_port() -> int:
+    """A port that is free now. It is below those that the system takes for connections (on Linux from 32768), so it is
+    most likely still free when the page is served seconds later."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as trial, suppress(OSError):
+            trial.bind(("127.0.0.1", port))
+            return port
+
+
+def answers(process: "subprocess.Popen[bytes]", address: str) -> bool:
+    """Wait until the page answers. False if its process ends before that, or the time is over."""
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(requests.RequestException):
+            requests.get(address, timeout=10)
+            return True
+        time.sleep(0.1)
+    return False
 
 
 @dataclass(frozen=True)

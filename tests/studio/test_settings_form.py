@@ -7,6 +7,7 @@ pytest.importorskip("gradio", reason="requirements-studio.txt is not installed")
 import gradio as gr
 
 from settings.training import TrainingConfig, build_config
+from studio.estimates.presets import training_settings
 from studio.settings_form import Form, make_form, parse, problems
 from studio.tabs import pictures, train
 
@@ -75,4 +76,4 @@ def test_values_of_the_set_count_in_the_verdict() -> None:
 
 def test_settings_that_preparation_has_applied_are_not_given_again() -> None:
     of_the_set = {"crop": "face", "trigger_word": "TOK", "resolution": 64, "rank": 8, "horizontal_flip": False}
-    assert train.training_settings(of_the_set, {"rank": 4}) == {"trigger_word": "TOK", "resolution": 64, "rank": 4}
+    assert training_settings(of_the_set, {"rank": 4}) == {"trigger_word": "TOK", "resolution": 64, "rank": 4}

@@ -1,7 +1,9 @@
 """The studio in a real browser: from dropped files to a LoRA and a picture made with it."""
 
+import signal
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ import requests
 from job.output_folder import OutputFolder
 from job.report.metrics import read_metrics
 from preprocess.dataset import PreparedDataset
-from studio.jobs.process import living
+from studio.jobs.process import living, signal_group
 from studio.jobs.queue import JobQueue
 from studio.workspace import Workspace
 from tests.conftest import EXAMPLE
@@ -38,12 +40,23 @@ def upload(tmp_path: Path) -> list[Path]:
     return [path, broken]
 
 
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[JobQueue]:
+    """The queue of the page. A training that a failed test leaves is ended."""
+    workspace = Workspace(tmp_path / "studio")
+    made = JobQueue(workspace.queue, workspace.runs)
+    yield made
+    for job in made.jobs():
+        if (left := living(job)) is not None:
+            signal_group(left, signal.SIGKILL)
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_from_dropped_files_to_a_picture_of_the_trained_lora(
-    browser: "Browser", tmp_path: Path, upload: list[Path]
+    browser: "Browser", tmp_path: Path, upload: list[Path], queue: JobQueue
 ) -> None:
     workspace = Workspace(tmp_path / "studio")
-    queue = JobQueue(workspace.queue, workspace.runs)
     with served(workspace.root) as address:
         page = Page(browser, address)
         page.open()
@@ -65,6 +78,7 @@ def test_from_dropped_files_to_a_picture_of_the_trained_lora(
         page.wait_for_text("#watch .state", "running")
         training.resume()
         assert queue.wait_for("000001", 300).state == "done"
+        knows_what_it_needs(page)
         draw(page, workspace)
         fits_a_phone(page)
         page.leave()
@@ -116,6 +130,8 @@ def edit_captions(page: Page) -> None:
 def start_two_runs(page: Page, queue: JobQueue) -> None:
     page.tab("Train")
     page.wait_for_text("#set-facts", "2 pictures")
+    page.wait_for_text("#cards", "demo")
+    page.wait_for_text("#cards", "GB of base weights")
     page.write("setting-rank", "0")
     page.click("start")
     page.wait_for_text("#setting-rank", "greater than or equal to 1")
@@ -133,6 +149,17 @@ def start_two_runs(page: Page, queue: JobQueue) -> None:
     page.wait_for_value("job", "second")
     page.click("cancel")
     page.wait_for_text("#asked", "second")
+
+
+def knows_what_it_needs(page: Page) -> None:
+    """The time and the cost of a training like the first are known from that."""
+    page.tab("Train")
+    page.wait_for_text("#needs", "unknown until a training like this was measured")
+    page.write("setting-train_batch_size", "2")
+    page.write("price", "2")
+    page.wait_for_text("#needs", "as measured in the run first, which differs in rank")
+    page.wait_for_text("#needs", "cost: about")
+    page.wait_for_text("#needs", "GB of base weights")
 
 
 def draw(page: Page, workspace: Workspace) -> None:

@@ -1,0 +1,88 @@
+"""The memory that trainings are predicted to need. What was predicted for a set is kept in its folder, by the settings
+that it depends on."""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from service.child_process import ChildProcess
+from settings.record import ConfigError
+from settings.training import TrainingConfig, build_config
+
+NEEDS_FILE = "needs.json"
+"""In the folder of a set: lines on the predicted memory, by `key`."""
+RESULT = "needs: "
+ERROR = "error: "
+Settings = Mapping[str, Any]
+
+
+def key(config: TrainingConfig, images: int) -> str:
+    """Return what the memory of a training with `images` images depends on, as 16 hex digits."""
+    sections = (config.base, config.adapters, config.speed)
+    facts = [section.model_dump(mode="json") for section in sections]
+    others = [micro_batch(config, images), config.preparation.resolutions, config.mixed_precision]
+    return hashlib.sha256(json.dumps([facts, others]).encode()).hexdigest()[:16]
+
+
+def kept_needs(folder: Path) -> dict[str, str]:
+    """Return what was predicted for the set in `folder`."""
+    file = folder / NEEDS_FILE
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def keep_needs(folder: Path, found: Mapping[str, str]) -> None:
+    """Add predictions to those of the set."""
+    file = folder / NEEDS_FILE
+    with FileLock(folder / f"{NEEDS_FILE}.lock"):
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(kept_needs(folder) | dict(found), indent=2), encoding="utf-8")
+        os.replace(partial, file)
+
+
+def needs_of(folder: Path, images: int, values: Settings) -> str:
+    """Return a line on the memory of a training on the set in `folder`, which has `images` images. If it was not
+    predicted yet it is predicted now, which takes as long as loading the base's text encoders.
+
+    Raises ConfigError for wrong settings, and with the reason where the base cannot be loaded.
+    """
+    wanted = key(build_config(values), images)
+    if wanted not in kept_needs(folder):
+        keep_needs(folder, by_process(values, images))
+    return kept_needs(folder)[wanted]
+
+
+def load_key(values: Settings) -> tuple[Any, ...]:
+    """What decides how the base is loaded."""
+    config = build_config(values)
+    return config.base.model_dump(), config.adapter, config.mixed_precision, config.zero_terminal_snr
+
+
+def by_process(values: Settings, images: int) -> dict[str, str]:
+    """Predict in another process. Returns the line by its key. Raises ConfigError."""
+    with tempfile.TemporaryDirectory() as folder:
+        request = Path(folder) / "request.json"
+        request.write_text(json.dumps({"settings": dict(values), "images": images}), encoding="utf-8")
+        child = ChildProcess([sys.executable, "-m", "studio.estimates.predicting", str(request)])
+        try:
+            lines = list(child.lines())
+        finally:
+            child.stop()
+    for line in lines:
+        if line.startswith(RESULT):
+            return dict(json.loads(line.removeprefix(RESULT)))
+    reason = "\n".join(lines).rpartition(ERROR)[2]
+    raise ConfigError(reason or "the memory cannot be predicted")
+
+
+def micro_batch(config: TrainingConfig, images: int) -> int:
+    """Images of a step at once, as trainer.duration plans them."""
+    from trainer.duration import USUAL_BATCH  # loads torch
+
+    return min(config.train_batch_size or USUAL_BATCH, images)

@@ -1,0 +1,98 @@
+"""Predicts the memory of trainings with the plan of the trainer: `python -m studio.estimates.predicting REQUEST`.
+
+It is a process of its own because the base's text encoders are loaded for it.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from service.quick_imports import quick_imports
+from settings.record import ConfigError
+from settings.training import build_config
+from studio.estimates.memory import ERROR, RESULT, Settings, key, load_key, micro_batch
+from studio.estimates.presets import is_sound
+
+if TYPE_CHECKING:
+    from job.stage import Job
+
+SUCCESS, REFUSED = 0, 2
+
+
+def predict_all(job: "Job", images: int, wanted: Sequence[Settings]) -> dict[str, str]:
+    """Return lines by key, for settings that load the base as `job` has it. `images`: of the set. Where the base does
+    not go with the settings, the line says why."""
+    from trainer.resolution import resolve
+
+    found = {}
+    for values in wanted:
+        config = build_config(values)
+        try:
+            job.config = resolve(config, job.family)
+            found[key(config, images)] = _predicted(job, images)
+        except ConfigError as error:
+            found[key(config, images)] = str(error)
+    return found
+
+
+def predict_alike(job: "Job", images: int, wanted: Sequence[Settings]) -> dict[str, str]:
+    """As `predict_all`, for those of the `wanted` settings for which the base is loaded as it is for the first. Wrong
+    settings are left out."""
+    sound = [values for values in wanted if is_sound(values)]
+    return predict_all(job, images, [values for values in sound if load_key(values) == load_key(wanted[0])])
+
+
+def _predicted(job: "Job", images: int) -> str:
+    """The plan that train.py makes, for a GPU that has nothing else to do; without a GPU that for one that is large
+    enough."""
+    import torch
+
+    from families.precision.stored_blocks import Storage
+    from trainer.adapters.kinds import KINDS
+    from trainer.memory_plan import GB, Choice, Workload, plan, predicted, remedies
+
+    config = job.config
+    if config.adapter not in KINDS:
+        return f"memory: cannot be predicted for adapter: {config.adapter}"
+    features = job.family.encode_prompts([""]).to(torch.device("cpu"))
+    work = Workload(micro_batch(config, images), job.side, features)
+    if job.device.type != "cuda":
+        precision = "bf16" if config.base_precision == "auto" else config.base_precision
+        storage = Storage(precision, offloaded=config.offload == "always")
+        choice = Choice(work.images, config.gradient_checkpointing == "always", storage)
+        return str(predicted(job.family, config.adapters, work, choice))
+    total = torch.cuda.mem_get_info(job.device)[1]
+    found = plan(job.family, config.adapters, config.speed, work, total)
+    if found is None:
+        return "memory: cannot be predicted with shard_base"
+    said = f"{found}; this GPU has {total / GB:.1f} GB"
+    return (
+        said if found.fits(total) else f"{said}, which is too little. {remedies(config.adapters, config.speed, found)}"
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Predict what a request asks, and print it. Returns the exit status: 0, or 2 for settings that are refused."""
+    request = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    with quick_imports():
+        from families.errors import BaseModelError
+        from job.output_folder import OutputFolder
+        from job.stage import Job
+        from job.stages.load import load_family, start_device
+
+    try:
+        job = Job(build_config(request["settings"]), (), OutputFolder(Path(argv[0]).parent))
+        start_device(job)
+        load_family(job)
+        found = predict_all(job, request["images"], [request["settings"]])
+    except (BaseModelError, ConfigError) as error:
+        print(f"{ERROR}{error}", flush=True)
+        return REFUSED
+    print(f"{RESULT}{json.dumps(found)}", flush=True)
+    return SUCCESS
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,44 @@
+"""The settings of a training on a prepared set, and the presets that go with its base."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from preprocess.reopen import ALSO_IN_TRAINING
+from settings.preparation import DataConfig
+from settings.presets import preset_names, read_preset
+from settings.record import ConfigError
+from settings.training import build_config
+
+
+def training_settings(of_the_set: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge the settings of the set with those for the training, without those that preparation has already applied."""
+    kept = {
+        name: value
+        for name, value in of_the_set.items()
+        if name not in DataConfig.model_fields or name in ALSO_IN_TRAINING or name == "resolution"
+    }
+    return kept | dict(given)
+
+
+def presets_of(base_model: str) -> list[str]:
+    """Return the names of the presets for a base."""
+    return [name for name in preset_names() if read_preset(name).get("base_model") == base_model]
+
+
+def settings_of_preset(name: str, of_the_set: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a training on the set as the preset has them: what concerns the pictures is the set's."""
+    return training_settings(of_the_set, values_of_preset(name))
+
+
+def values_of_preset(name: str) -> dict[str, Any]:
+    """Return what a preset says of the training itself, and not of the pictures."""
+    return {key: value for key, value in read_preset(name).items() if key not in DataConfig.model_fields}
+
+
+def is_sound(values: Mapping[str, Any]) -> bool:
+    """Whether a training with these settings can be started."""
+    try:
+        build_config(values)
+    except ConfigError:
+        return False
+    return True

@@ -1,0 +1,120 @@
+"""Captions pictures of a prepared dataset again: `python -m studio.pictures.captioning REQUEST`.
+
+In a process of its own, because captioners are large: their memory is free again when it ends. What they see is the
+picture as it is trained.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from job.progress import Progress
+from preprocess.captioners.captioner import BATCH_SIZE
+from preprocess.captioners.wording import at_most_words, worded
+from preprocess.captions.generated import MOST_WORDS
+from preprocess.captions.labels import label, preservation_label
+from preprocess.captions.pairing import Caption
+from preprocess.dataset import Example, PreparedDataset
+from preprocess.errors import DatasetError
+from service.child_process import ChildProcess
+from settings.preparation import DataConfig
+from settings.record import ConfigError
+from settings.training import build_config
+
+SUCCESS, REFUSED = 0, 2
+ERROR, RESULT = "error: ", "captions: "
+
+
+def captions_of(
+    folder: Path, names: Sequence[str], settings: Mapping[str, Any], captioner: str
+) -> Iterator[Progress | dict[str, str]]:
+    """Caption the pictures with these names of the dataset in `folder`; yields progress, and at last the captions by
+    name. `settings`: those of the preparation. Closing the iterator stops it.
+
+    Raises DatasetError with the reason.
+    """
+    values = dict(settings) | {"captioner": captioner}
+    with tempfile.TemporaryDirectory() as scratch:
+        request = Path(scratch) / "request.json"
+        content = {"folder": str(folder), "names": list(names), "settings": values}
+        request.write_text(json.dumps(content), encoding="utf-8")
+        child = ChildProcess([sys.executable, "-m", "studio.pictures.captioning", str(request)])
+        others = []
+        try:
+            for line in child.lines():
+                if (progress := Progress.from_line(line)) is not None:
+                    yield progress
+                elif line.startswith(RESULT):
+                    yield dict(json.loads(line.removeprefix(RESULT)))
+                    return
+                else:
+                    others.append(line)
+        finally:
+            child.stop()
+    raise DatasetError("\n".join(others).rpartition(ERROR)[2] or "the captioner ended without an answer")
+
+
+def caption_again(dataset: PreparedDataset, names: Sequence[str], config: DataConfig) -> Iterator[tuple[str, str]]:
+    """Yield the name and the new caption of each picture, with trigger word and affixes as the preparation has them.
+
+    Raises DatasetError, also where the captioner cannot be loaded.
+    """
+    from preprocess.captioners.cache import CaptionCache
+    from preprocess.captioners.captioning import caption_batch, loaded_on_use
+    from preprocess.captioners.kinds import load_captioner
+    from preprocess.captioners.registry import choose_captioner
+    from preprocess.captions.generated import cache_folder
+    from preprocess.workers.devices import best_device
+
+    choice = choose_captioner(
+        config.captioner, prompt=config.captioner_prompt, trust_remote_code=config.trust_remote_code
+    )
+    wanted = [example for example in dataset.largest if example.source in set(names)]
+    with loaded_on_use(lambda: load_captioner(choice, best_device())) as captioner:
+        for start in range(0, len(wanted), BATCH_SIZE):
+            batch = wanted[start : start + BATCH_SIZE]
+            pictures = [_picture(dataset.folder / example.views[0].file) for example in batch]
+            answers = caption_batch(pictures, choice, captioner, CaptionCache(cache_folder()))
+            for example, text in zip(batch, answers, strict=True):
+                yield example.source, _whole(example, text, config)
+
+
+def _picture(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def _whole(example: Example, text: str, config: DataConfig) -> str:
+    words = worded(text, at_most_words(MOST_WORDS))
+    caption = Caption(words, config.captioner) if words else None
+    if example.concept is None:
+        return preservation_label(example.source, None, caption, 1, config).caption
+    return label(example.source, None, caption, 1, config).caption
+
+
+def main(argv: Sequence[str]) -> int:
+    """Caption what a request names, and print it. Returns the exit status: 0, or 2 for what is refused."""
+    request = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    found: dict[str, str] = {}
+    names = request["names"]
+    try:
+        config = build_config(request["settings"]).preparation
+        dataset = PreparedDataset.read(Path(request["folder"]))
+        for source, caption in caption_again(dataset, names, config):
+            found[source] = caption
+            share = len(found) / len(names)
+            print(Progress(f"captioning {len(found)} of {len(names)}", share).to_json(), flush=True)
+    except (ConfigError, DatasetError) as error:
+        print(f"{ERROR}{error}", flush=True)
+        return REFUSED
+    print(f"{RESULT}{json.dumps(found)}", flush=True)
+    return SUCCESS
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,39 @@
+"""What is stored of a set of pictures beside its dataset: the settings of its preparation, and its sources."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from preprocess.errors import DatasetError
+
+SETTINGS_FILE, SOURCES_FILE = "studio.yaml", "uploads.json"
+
+
+def note_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Note the settings of the set in `folder`: the preset's, and those that were given on the page."""
+    (folder / SETTINGS_FILE).write_text(yaml.safe_dump(dict(settings), allow_unicode=True), encoding="utf-8")
+
+
+def noted_settings(folder: Path) -> dict[str, Any]:
+    """Return them."""
+    path = folder / SETTINGS_FILE
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return loaded
+
+
+def note_sources(folder: Path, sources: Sequence[Path]) -> None:
+    """Note in the folder of a set where its sources are, relative to it: crops are cut anew from them."""
+    names = [os.path.relpath(source, folder) for source in sources]
+    (folder / SOURCES_FILE).write_text(json.dumps(names), encoding="utf-8")
+
+
+def noted_sources(folder: Path) -> list[Path]:
+    """Return the sources of the set in `folder`. Raises DatasetError where they are not noted."""
+    file = folder / SOURCES_FILE
+    if not file.is_file():
+        raise DatasetError(f"{folder.name}: its dropped files are not known; prepare the pictures again")
+    return [folder / name for name in json.loads(file.read_text(encoding="utf-8"))]

@@ -1,0 +1,107 @@
+"""What the tabs answer, without a browser."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio", reason="requirements-studio.txt is not installed")
+
+import gradio as gr
+from PIL import Image
+
+from job.progress import Progress
+from preprocess.dataset import PreparedDataset
+from preprocess.errors import DatasetError
+from preprocess.prepare import prepare
+from settings.training import build_config
+from studio.estimates import memory
+from studio.jobs.queue import JobQueue
+from studio.pictures.stored import note_settings, note_sources
+from studio.tabs import picture_editor
+from studio.tabs.picture_editor import PictureEditor
+from studio.tabs.train import TrainTab
+from studio.workspace import Workspace
+
+SETTINGS = {
+    "base_model": "mini-sdxl",
+    "captioner": "none",
+    "resolution": 64,
+    "trigger_word": "TOK",
+    "class_word": "dog",
+}
+NAME = "dogs"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """With a prepared set of one picture, 128 × 64."""
+    workspace = Workspace(tmp_path)
+    photos = tmp_path / "uploads"
+    photos.mkdir()
+    Image.new("RGB", (128, 64), (200, 40, 40)).save(photos / "dog.png")
+    config = build_config(SETTINGS | {"aspect_ratio_bucketing": False}).preparation
+    folder = workspace.picture_set(NAME)
+    prepare([photos], config, folder / "dataset")
+    note_settings(folder, SETTINGS)
+    note_sources(folder, [photos])
+    return workspace
+
+
+@pytest.fixture
+def editor(workspace: Workspace) -> PictureEditor:
+    with gr.Blocks(analytics_enabled=False):
+        return PictureEditor(workspace, gr.Dropdown([]))
+
+
+def dataset(workspace: Workspace) -> PreparedDataset:
+    return PreparedDataset.read(workspace.picture_set(NAME) / "dataset")
+
+
+def test_cards_and_settings_say_what_they_need(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def predicted(values: memory.Settings, images: int) -> dict[str, str]:
+        config = build_config(values)
+        return {memory.key(config, images): f"memory: {config.rank} GB"}
+
+    monkeypatch.setattr(memory, "by_process", predicted)
+    with gr.Blocks(analytics_enabled=False):
+        tab = TrainTab(workspace, JobQueue(workspace.queue, workspace.runs))
+    ((label, preset),) = tab.show_cards(NAME, 2.0)["choices"]
+    lines = label.splitlines()
+    assert (preset, lines[0], lines[2]) == ("demo", "demo", "memory: 8 GB")
+    assert "(280 steps)" in lines[3] and lines[4] == "cost: unknown, as the time is"
+    fields = dict.fromkeys(tab.form.names, "") | {"rank": "32", "max_train_steps": "50"}
+    first, last = tab.estimate(NAME, None, *fields.values())
+    assert first.startswith("- memory: is being computed\n- time: unknown")
+    assert last.startswith("- memory: 32 GB\n- time: unknown") and "50 steps" in last
+    (wrong,) = tab.estimate(NAME, None, *(fields | {"rank": "0"}).values())
+    assert wrong.startswith("Nothing can be said yet: rank: ")
+
+
+def test_a_crop_is_moved_and_shown(editor: PictureEditor, workspace: Workspace) -> None:
+    said, _, picture, facts, left, top, width = editor._move(NAME, "dog.png", 0, 0, 64)
+    assert (said, left, top, width) == ("dog.png is cut anew.", 0, 0, 64)
+    assert isinstance(picture, Image.Image) and "around: hand" in facts
+    assert round(dataset(workspace).examples[0].views[0].crop.window().left) == 0
+    for wrong in (("", 0, 0, 64), ("cat.png", 0, 0, 64), ("dog.png", 0, None, 64)):
+        answer = editor._move(NAME, *wrong)
+        assert "Choose a picture in the gallery" in answer[0] and len(answer) == 7
+
+
+def test_captions_are_made_again(editor: PictureEditor, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def captions(
+        folder: Path, names: list[str], settings: object, captioner: str
+    ) -> Iterator[Progress | dict[str, str]]:
+        if captioner == "broken":
+            raise DatasetError("broken: cannot be loaded")
+        yield Progress("captioning 1 of 1", 1.0)
+        yield dict.fromkeys(names, f"TOK by {captioner}")
+
+    monkeypatch.setattr(picture_editor, "captions_of", captions)
+    *progress, (said, _, caption) = editor._caption(NAME, "blip", "dog.png")
+    assert (len(progress), said, caption) == (1, "1 captions changed and saved.", "TOK by blip")
+    example = dataset(workspace).examples[0]
+    assert (example.caption, example.caption_source) == ("TOK by blip", "blip")
+    assert "broken: cannot be loaded" in list(editor._caption(NAME, "broken", None))[-1][0]
+    assert "Choose a captioner" in next(editor._caption(NAME, None, None))[0]
+    assert "Choose a picture" in next(editor._caption(NAME, "blip", ""))[0]
