@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from job.output_folder import OutputFolder
 from job.progress import Progress
 from job.report.curves import Curve, curves
 from job.report.metrics import read_metrics
 from studio import texts
+from studio.estimates.lines import clock
+from studio.jobs.gpu import GpuUse, gpu_use
 from studio.jobs.process import memory_gib
 from studio.jobs.record import JobRecord
 
 LOG_LINES = 12
-SHOWN_CURVES = 4
+SHOWN_CURVES = 5
 RUN = Template("""<article class="run" aria-label="$name"><h3>$name</h3>
 <p class="state">$state</p>
 <progress max="1" value="$fraction" aria-label="$name"></progress>
@@ -110,10 +113,31 @@ def _figures(job: JobRecord, log: LogOfRun) -> list[tuple[str, str]]:
     if last is not None and last.loss is not None:
         found.append(("Loss", f"{last.loss:.4f}"))
     if job.state == "running" and last is not None and last.eta_seconds is not None:
-        found.append((texts.ETA.capitalize(), _duration(last.eta_seconds)))
+        found.append((texts.ETA.capitalize(), clock(last.eta_seconds)))
+    if (peak := _peak_gib(OutputFolder(job.output))) is not None:
+        found.append((texts.PEAK_MEMORY, f"{peak:.2f} GiB"))
     if (memory := memory_gib(job)) is not None:
         found.append((texts.MEMORY, f"{memory:.2f} GiB"))
+        found += [(texts.GPU, _of_gpu(use)) for use in gpu_use()]
     return found
+
+
+def _of_gpu(use: GpuUse) -> str:
+    busy = texts.GPU_SILENT if use.busy is None else texts.GPU_BUSY.format(percent=use.busy)
+    return texts.GPU_USE.format(busy=busy, used=f"{use.used_gib:.1f}", total=f"{use.total_gib:.1f}")
+
+
+def _peak_gib(output: OutputFolder) -> float | None:
+    """What the run has recorded last."""
+    rows = _rows(output.metrics, output.metrics.stat().st_size if output.metrics.is_file() else 0)
+    peak = rows[-1].get("peak_memory_gib") if rows else None
+    return None if peak is None else float(peak)
+
+
+@lru_cache(maxsize=8)
+def _rows(metrics: Path, size: int) -> list[dict[str, Any]]:
+    """`size` is the file's as it is: it is read again when it has grown."""
+    return read_metrics(metrics)
 
 
 def _curves(output: OutputFolder) -> Sequence[Curve]:
@@ -125,13 +149,8 @@ def _curves(output: OutputFolder) -> Sequence[Curve]:
 def _curves_of(folder: Path, sizes: tuple[int, ...]) -> Sequence[Curve]:
     """`sizes` are of the files as they are: the curves are drawn again when one has grown."""
     output = OutputFolder(folder)
-    rows = read_metrics(output.metrics)
+    rows = _rows(output.metrics, sizes[0])
     if not rows:
         return ()
     report = json.loads(output.report.read_text(encoding="utf-8")) if output.report.is_file() else {}
     return curves(rows, report.get("evaluation"), read_metrics(output.validation))[:SHOWN_CURVES]
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

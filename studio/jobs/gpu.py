@@ -1,0 +1,37 @@
+"""How busy the GPUs of this machine are, as nvidia-smi says."""
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+COMMAND = "nvidia-smi"
+QUERY = ("--query-gpu=utilization.gpu,memory.used,memory.total", "--format=csv,noheader,nounits")
+SECONDS = 5.0
+MIB_OF_A_GIB = 1024
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    """`busy`: percent of the last moments; None where the card does not say. Memory of all processes, in GiB."""
+
+    busy: int | None
+    used_gib: float
+    total_gib: float
+
+
+def gpu_use() -> list[GpuUse]:
+    """Return the use of each GPU; nothing without nvidia-smi, or where it fails."""
+    command = shutil.which(COMMAND)
+    if command is None:
+        return []
+    try:
+        answer = subprocess.run([command, *QUERY], capture_output=True, text=True, timeout=SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [_of_line(line) for line in answer.stdout.splitlines() if line.count(",") == 2]
+
+
+def _of_line(line: str) -> GpuUse:
+    """A line such as "87, 11264, 24576"; what a card does not say is "[N/A]"."""
+    busy, used, total = (int(part) if part.strip().isdigit() else None for part in line.split(","))
+    return GpuUse(busy, (used or 0) / MIB_OF_A_GIB, (total or 0) / MIB_OF_A_GIB)
