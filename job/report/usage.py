@@ -24,10 +24,11 @@ def recipes(trained: Trained, scale: float) -> list[Recipe]:
         f"cog run -i prompt={_shell(prompt)} -i lora=@weights.safetensors\n\n# or without a container\n"
         f"python predict.py {_shell(prompt)} --weights weights.safetensors",
     )
+    own_ones = [own, _of_replicate(prompt)]
     if trained.adapter == "perfusion":
-        return [own]  # no other tool opens it
+        return own_ones  # no other tool opens it
     return [
-        own,
+        *own_ones,
         *_of_interfaces(trained, name, scale),
         *([diffusers_recipe(trained, scale)] if has_pipeline(trained.pipeline) else []),
     ]
@@ -63,6 +64,17 @@ def trained_of(summary: Mapping[str, Any]) -> Trained:
         revision=config.get("base_revision"),
         vae=config.get("vae"),
         restores=base.get("restores", False),
+    )
+
+
+def _of_replicate(prompt: str) -> Recipe:
+    """The predictor of this repository as a model on Replicate."""
+    return Recipe(
+        "Replicate",
+        "Push the predictor once: cog push r8.im/OWNER/MODEL. It downloads weights.safetensors by a hub id, such as "
+        "that of push_to_hub, or from an https URL.",
+        f'import replicate\n\nimages = replicate.run(\n    "OWNER/MODEL",\n    input={{"prompt": {prompt!r}, '
+        '"lora": "OWNER/NAME"},\n)',
     )
 
 

@@ -1,4 +1,4 @@
-"""The tab Try: grids of prompts and scales, files to download, and instructions for other tools."""
+"""The tab Try: grids of prompts and scales or checkpoints, files to download, and instructions for other tools."""
 
 import json
 import tempfile
@@ -11,13 +11,13 @@ import gradio as gr
 from job.output_folder import OutputFolder
 from studio import texts
 from studio.framed import escaped
+from studio.grid import BY_CHECKPOINT, BY_SCALE, WEIGHTS, columns_of
 from studio.jobs.queue import JobQueue
 from studio.workspace import Workspace, free_folder
 
 if TYPE_CHECKING:
     from sampler.generation import Generation
 
-WEIGHTS = "weights.safetensors"
 MOST_IMAGES = 64
 """Largest number of pictures of a grid."""
 FORMATS = ("kohya", "diffusers", "cog-sdxl", "bundle", "embeddings")
@@ -38,6 +38,10 @@ class TryTab:
             self.scales = gr.Textbox("1", label=texts.SCALES, info=texts.SCALES_INFO, elem_id="scales")
             self.seed = gr.Number(0, label=texts.SEED, info=texts.SEED_INFO, precision=0, minimum=0, elem_id="seed")
             self.steps = gr.Slider(0, 100, value=0, step=1, label=texts.STEPS, elem_id="steps")
+        self.columns = gr.Radio(
+            [(texts.BY_SCALE, BY_SCALE), (texts.BY_CHECKPOINT, BY_CHECKPOINT)], value=BY_SCALE, label=texts.COLUMNS,
+            info=texts.COLUMNS_INFO, elem_id="columns",
+        )  # fmt: skip
         with gr.Row():
             self.draw = gr.Button(texts.DRAW, variant="primary", elem_id="draw")
             self.compare = gr.Button(texts.COMPARE, elem_id="compare")
@@ -54,17 +58,20 @@ class TryTab:
                 self.make = gr.Button(texts.MAKE_FILE, elem_id="make-file")
             self.file = gr.File(label=texts.FILE, interactive=False, elem_id="made-file")
         with gr.Accordion(texts.USE, open=False):
+            self.workflow = gr.DownloadButton(texts.WORKFLOW, interactive=False, elem_id="workflow")
             self.use = gr.Markdown(elem_id="use")
         self._connect()
 
     def _connect(self) -> None:
-        inputs = [self.lora, self.prompts, self.scales, self.seed, self.steps]
+        inputs = [self.lora, self.prompts, self.scales, self.columns, self.seed, self.steps]
         outputs = [self.status, self.images]
         one_at_a_time: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "drawing"}
         self.draw.click(self._draw, inputs, outputs, **one_at_a_time)
-        self.compare.click(lambda: "0 1", None, self.scales).then(self._draw, inputs, outputs, **one_at_a_time)
+        self.compare.click(lambda: ("0 1", BY_SCALE), None, [self.scales, self.columns]).then(
+            self._draw, inputs, outputs, **one_at_a_time
+        )
         self.make.click(self._file, [self.lora, self.format], self.file)
-        self.lora.change(self._use, self.lora, [self.use, self.prompts])
+        self.lora.change(self._use, self.lora, [self.use, self.prompts, self.workflow])
 
     def choices(self) -> list[tuple[str, str]]:
         """Return the results and checkpoints of all runs for the list, the newest run first."""
@@ -87,29 +94,35 @@ class TryTab:
             raise gr.Error(texts.NO_LORA)
         return self._workspace.runs / lora
 
-    def _draw(self, lora: str | None, prompts: str, scales: str, seed: float, steps: float) -> Iterator[Any]:
+    def _draw(self, lora: str | None, prompts: str, scales: str, kind: str, seed: float, steps: float) -> Iterator[Any]:
         """Draw picture by picture, and show each as soon as it is there."""
-        weights = self._weights(lora)
         lines = [line.strip() for line in prompts.splitlines() if line.strip()]
-        cells = [(prompt, scale) for prompt in lines for scale in scales.split()]
-        columns = max(1, len(scales.split()))
+        try:
+            columns = columns_of(self.choices(), self._name(self._weights(lora)), scales.split(), kind)
+        except ValueError as error:
+            yield texts.NOT_DRAWN.format(reason=error), []
+            return
+        cells = [(prompt, column) for prompt in lines for column in columns]
         if not cells or len(cells) > MOST_IMAGES:
             yield texts.NOT_DRAWN.format(reason=texts.GRID_SIZE.format(most=MOST_IMAGES)), []
             return
-        folder = free_folder(self._workspace.images, weights.parent.name)
+        folder = free_folder(self._workspace.images, self._weights(lora).parent.name)
         drawn: list[tuple[str, str]] = []
-        for number, (prompt, scale) in enumerate(cells, start=1):
-            yield texts.DRAWING.format(number=number, total=len(cells)), gr.Gallery(drawn, columns=columns)
+        for number, (prompt, column) in enumerate(cells, start=1):
+            yield texts.DRAWING.format(number=number, total=len(cells)), gr.Gallery(drawn, columns=len(columns))
             try:
-                path = self._image(weights, prompt, scale, int(seed), int(steps), folder / f"{number:02d}")
+                path = self._image(
+                    self._weights(column.weights), prompt, column.scale, int(seed), int(steps), folder / f"{number:02d}"
+                )
             except Exception as error:
                 if not _is_expected(error):
                     raise
-                yield texts.NOT_DRAWN.format(reason=escaped(str(error))), gr.Gallery(drawn, columns=columns)
+                said = texts.NOT_DRAWN.format(reason=escaped(str(error)))
+                yield said, gr.Gallery(drawn, columns=len(columns))
                 return
-            drawn.append((str(path), f"{scale} · {prompt}"))
+            drawn.append((str(path), f"{column.label} · {prompt}"))
         said = texts.DRAWN.format(count=len(drawn), folder=escaped(str(folder)))
-        yield said, gr.Gallery(drawn, columns=columns)
+        yield said, gr.Gallery(drawn, columns=len(columns))
 
     def _image(self, weights: Path, prompt: str, scale: str, seed: int, steps: int, folder: Path) -> Path:
         """Draw one picture as predict.py does."""
@@ -143,21 +156,24 @@ class TryTab:
             raise gr.Error(str(error)) from error
         return str(target)
 
-    def _use(self, lora: str | None) -> tuple[str, Any]:
-        """Return the instructions of the report, and a prompt with the trigger word."""
+    def _use(self, lora: str | None) -> tuple[str, Any, Any]:
+        """Return the instructions of the report, a prompt with the trigger word, and the workflow."""
+        nothing = texts.NO_USE, gr.skip(), gr.DownloadButton(value=None, interactive=False)
         if not lora:
-            return texts.NO_USE, gr.skip()
-        report = OutputFolder(self._workspace.runs / Path(self._name(self._weights(lora))).parts[0]).report
-        if not report.is_file():
-            return texts.NO_USE, gr.skip()
+            return nothing
+        output = OutputFolder(self._workspace.runs / Path(self._name(self._weights(lora))).parts[0])
+        if not output.report.is_file():
+            return nothing
         from job.report.usage import recipes_of_report
 
-        summary = json.loads(report.read_text(encoding="utf-8"))
+        summary = json.loads(output.report.read_text(encoding="utf-8"))
         parts = [
             f"#### {recipe.tool}\n\n{escaped(recipe.note)}\n\n````\n{recipe.text}\n````"
             for recipe in recipes_of_report(summary)
         ]
-        return "\n\n".join(parts), summary["config"]["validation_prompt"]
+        there = output.workflow.is_file()
+        workflow = gr.DownloadButton(value=str(output.workflow) if there else None, interactive=there)
+        return "\n\n".join(parts), summary["config"]["validation_prompt"], workflow
 
 
 def _is_expected(error: Exception) -> bool:

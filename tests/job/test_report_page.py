@@ -70,21 +70,22 @@ def test_the_steps_are_those_of_the_run(tmp_path: Path) -> None:
 def test_recipes_hold_prompt_scale_and_trigger() -> None:
     trained = Trained("base/model", "StableDiffusionXLPipeline", ["clip_l", "clip_g"], "lora", ["TOK"], "TOK's hat")
     by_tool = {recipe.tool: recipe for recipe in recipes(trained, 0.8)}
-    assert set(by_tool) == {"Cog", "ComfyUI", "A1111, Forge", "diffusers"}
+    assert set(by_tool) == {"Cog", "Replicate", "ComfyUI", "A1111, Forge", "diffusers"}
     assert "'TOK'\\''s hat'" in by_tool["Cog"].text
     assert by_tool["A1111, Forge"].text == "TOK's hat <lora:TOK_lora:0.8>"
-    compile(by_tool["diffusers"].text, "recipe", "exec")
+    for tool in ("diffusers", "Replicate"):
+        compile(by_tool[tool].text, "recipe", "exec")
 
 
 def test_only_tools_that_open_the_file_have_a_recipe() -> None:
     """diffusers has no reader for LoRAs of a prior, nor have A1111 and Forge."""
     trained = Trained("base/model", "StableCascadePipeline", ["clip_g"], "lora", ["TOK"], "TOK's hat")
-    assert [recipe.tool for recipe in recipes(trained, 0.8)] == ["Cog", "ComfyUI"]
+    assert [recipe.tool for recipe in recipes(trained, 0.8)] == ["Cog", "Replicate", "ComfyUI"]
 
 
 def test_an_edit_by_perfusion_has_the_recipe_of_the_only_tool_that_opens_it() -> None:
     trained = Trained("base/model", "StableDiffusionXLPipeline", ["clip_l"], "perfusion", ["TOK"], "TOK's hat")
-    assert [recipe.tool for recipe in recipes(trained, 0.8)] == ["Cog"]
+    assert [recipe.tool for recipe in recipes(trained, 0.8)] == ["Cog", "Replicate"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -127,7 +128,7 @@ def test_tabs_by_keyboard(browser: Browser, page: Path) -> None:
     browser.driver.find_element(By.ID, "tab-0").click()
     ActionChains(browser.driver).send_keys(Keys.ARROW_LEFT).perform()
     visible = "return [...document.querySelectorAll('.panel')].filter((one) => !one.hidden).map((one) => one.id)"
-    assert browser.run(visible) == ["panel-3"] and browser.run("return document.activeElement.id") == "tab-3"
+    assert browser.run(visible) == ["panel-4"] and browser.run("return document.activeElement.id") == "tab-4"
 
 
 def test_more_terms_than_colours_are_all_drawn() -> None:

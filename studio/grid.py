@@ -1,0 +1,34 @@
+"""The columns of a grid of pictures: scales of one file, or the checkpoints of a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from studio import texts
+
+WEIGHTS = "weights.safetensors"
+BY_SCALE, BY_CHECKPOINT = "scale", "checkpoint"
+
+
+@dataclass(frozen=True)
+class Column:
+    """All pictures of a column are drawn with these weights, a path below the runs' folder, at this scale."""
+
+    weights: str
+    scale: str
+    label: str
+
+
+def columns_of(choices: Sequence[tuple[str, str]], chosen: str, scales: Sequence[str], kind: str) -> list[Column]:
+    """Return the columns for a chosen file. `choices`: labels and paths of all files, as the list on the page has them.
+    Checkpoints come in their order, the result of the run last.
+
+    Raises ValueError where there is not one scale for all checkpoints.
+    """
+    if kind == BY_SCALE:
+        return [Column(chosen, scale, scale) for scale in scales]
+    if len(scales) != 1:
+        raise ValueError(texts.ONE_SCALE)
+    run = chosen.partition("/")[0]
+    files = [(label, path) for label, path in choices if path.partition("/")[0] == run]
+    files.sort(key=lambda file: file[1] == f"{run}/{WEIGHTS}")
+    return [Column(path, scales[0], label) for label, path in files]
