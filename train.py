@@ -26,10 +26,12 @@ class Trainer:
     server."""
 
     def setup(self) -> None:
-        """Check the operator's environment variables. Nothing stays loaded between trainings."""
+        """Check the operator's environment variables, and start the warm worker where they ask for it."""
         from service.policy.policy import Policy
+        from service.warm_worker import prepare_where_wanted
 
         Policy.from_environment()
+        prepare_where_wanted()
 
     def run(self) -> str:
         """Cog requires this method of every class; trainings use `train`."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import IO, Protocol, Self
 
 import psutil
 
@@ -19,12 +20,33 @@ SECONDS_TO_SAVE = 3.5
 END_OF_OUTPUT = None
 
 
-class ChildProcess:
-    """A command in its own session, read line by line with short timeouts."""
+class RunningProcess(Protocol):
+    """What has been started: subprocess.Popen, or a process that was forked (service.warm_worker)."""
 
-    def __init__(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
-        """`environment`: None inherits this process's."""
-        self._process = subprocess.Popen(
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None:
+        """Return the exit status, None while it runs; negative for the signal that killed it."""
+
+    def wait(self) -> int:
+        """Return the exit status when it has ended."""
+
+
+class ChildProcess:
+    """A process that leads its own session, read line by line with short timeouts."""
+
+    def __init__(self, process: RunningProcess, output: IO[str]) -> None:
+        """`output`: the end of a pipe to which it writes stdout and stderr."""
+        self._process, self._output = process, output
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @classmethod
+    def start(cls, command: list[str], environment: Mapping[str, str] | None = None) -> Self:
+        """Run a command. `environment`: None inherits this process's."""
+        process = subprocess.Popen(
             command,
             env=None if environment is None else dict(environment),
             cwd=PROJECT,
@@ -35,9 +57,8 @@ class ChildProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        self._lines: queue.Queue[str | None] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        assert process.stdout is not None
+        return cls(process, process.stdout)
 
     def lines(self, seconds: float = math.inf) -> Iterator[str]:
         """Yield every line of stdout and stderr until the process ends. Polls, so that a cancellation can interrupt.
@@ -86,7 +107,6 @@ class ChildProcess:
             return
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in self._output:
             self._lines.put(line.rstrip("\n"))
         self._lines.put(END_OF_OUTPUT)

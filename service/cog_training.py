@@ -11,7 +11,8 @@ import tempfile
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -24,6 +25,7 @@ from service.job_secrets import Secrets, child_environment, require_useful, secr
 from service.policy.policy import Policy
 from service.policy.rules import JOB_MINUTES
 from service.training_request import TrainingRequest, allowed_config, require_uploaded
+from service.warm_worker import WARM_WORKER, is_wanted, start_forked
 from trainer.distributed.launch import processes_of_a_job
 
 LINES_IN_ERROR = 15
@@ -51,7 +53,7 @@ def train_in_child_process(request: TrainingRequest) -> OutputFolder:
     with tempfile.TemporaryDirectory() as scratch:
         config_file = Path(scratch) / "config.yaml"
         config_file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
-        job = ChildProcess(_command(data, config_file, output), child_environment(secrets))
+        job = _start(_arguments(data, config_file, output), child_environment(secrets))
         try:
             _relay(job, policy, secrets)
         except BaseException:
@@ -62,19 +64,27 @@ def train_in_child_process(request: TrainingRequest) -> OutputFolder:
     return output
 
 
-def _command(data: Path, config_file: Path, output: OutputFolder) -> list[str]:
+def _start(arguments: list[str], environment: Mapping[str, str]) -> ChildProcess:
+    """Start `python train.py` with these arguments: forked where the operator wants it, and one process trains."""
     count = processes_of_a_job()
-    return [
-        sys.executable,
-        *(("-m", "trainer.distributed.launcher", str(count)) if count > 1 else ()),
-        str(PROJECT / "train.py"),
-        str(data),
-        "--config",
-        str(config_file),
-        "--output",
-        str(output.path),
-        "--progress_json",
-    ]
+    if count == 1 and is_wanted():
+        try:
+            return start_forked(partial(train_command, arguments), environment)
+        except (OSError, EOFError) as error:  # the warm process was killed; the next training starts another one
+            print(f"warning: {WARM_WORKER}: this training starts without it ({error!r})", flush=True)
+    launcher = ["-m", "trainer.distributed.launcher", str(count)] if count > 1 else []
+    return ChildProcess.start([sys.executable, *launcher, str(PROJECT / "train.py"), *arguments], environment)
+
+
+def train_command(arguments: list[str]) -> int:
+    """Run the training command in this process. Returns its exit status."""
+    from service.train_command import main
+
+    return main(arguments)
+
+
+def _arguments(data: Path, config_file: Path, output: OutputFolder) -> list[str]:
+    return [str(data), "--config", str(config_file), "--output", str(output.path), "--progress_json"]
 
 
 def outputs_root() -> Path:

@@ -60,9 +60,9 @@ class Policy:
         for name in sorted(may_set - operators_settings()):
             raise ConfigError(f"{MAY_SET}: {name} is none of {', '.join(sorted(operators_settings()))}")
         return cls(
-            trusted=_switch(TRUSTED),
+            trusted=switch(TRUSTED),
             may_set=may_set,
-            use_tokens=_switch(TRUSTED) or _switch(TOKENS),
+            use_tokens=switch(TRUSTED) or switch(TOKENS),
             models={name: patterns_in(os.environ.get(name, "")) or usual for name, usual in MODEL_LISTS.items()},
             limits={name: _whole_number(name, limit.most) for name, limit in LIMITS.items()},
             hub_targets=patterns_in(os.environ.get(HUB_TARGETS, "")),
@@ -195,7 +195,8 @@ def operators_settings() -> set[str]:
     }
 
 
-def _switch(name: str) -> bool:
+def switch(name: str) -> bool:
+    """Whether the operator has set this environment variable. Raises ConfigError for anything but 1, 0 or nothing."""
     value = os.environ.get(name, "0").strip().lower()
     if value not in ("", "0", "1", "true", "false", "yes", "no"):
         raise ConfigError(f"{name}: {value!r} is neither 1 nor 0")

@@ -49,7 +49,7 @@ def prepare_pictures(
     """
     values = {"sources": [str(source) for source in sources], "settings": settings, "output": str(output)}
     request.write_text(json.dumps(values), encoding="utf-8")
-    child = ChildProcess([sys.executable, "-m", "studio.pictures.preparing", str(request)])
+    child = ChildProcess.start([sys.executable, "-m", "studio.pictures.preparing", str(request)])
     others: list[str] = []
     status: int | None = None
     refused: list[Rejected] = []

@@ -296,7 +296,7 @@ def test_a_job_that_takes_too_long_is_an_error_that_names_the_limit(capsys: pyte
     policy = Policy.from_environment()
     impatient = Impatient(**{field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)})
     program = "import time; print('said hf_caller', flush=True); time.sleep(60)"
-    job = ChildProcess([sys.executable, "-c", program])
+    job = ChildProcess.start([sys.executable, "-c", program])
     try:
         with pytest.raises(TrainingFailed, match="480 minutes, the most that the operator allows .LIMIT_JOB_MINUTES."):
             _relay(job, impatient, Secrets(hub_token="hf_caller"))

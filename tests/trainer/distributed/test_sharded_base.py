@@ -104,7 +104,7 @@ def test_stopping_it_saves_what_was_trained_and_leaves_no_process(
     monkeypatch.setattr(child_process, "SECONDS_TO_SAVE", 60)
     config = write_job(tmp_path, max_train_steps=2000, sample_steps=None, shard_base=True)
     command = [sys.executable, "-m", "trainer.distributed.launcher", "2", "train.py", str(EXAMPLE), "--config", config]
-    job = child_process.ChildProcess([*command, "--output", str(tmp_path / "out"), "--progress_json"])
+    job = child_process.ChildProcess.start([*command, "--output", str(tmp_path / "out"), "--progress_json"])
     progress = (Progress.from_line(line) for line in job.lines())
     assert any(each is not None and each.step == 2 for each in progress)
     processes = psutil.Process(job._process.pid).children(recursive=True)

@@ -1,0 +1,94 @@
+"""Forks trainings of the server from a process that has imported the libraries, where the operator wants it.
+
+WARM_WORKER=1 keeps one such process beside the server, Python's own fork server. It imports, waits, and forks; it makes
+no tensors, starts no threads and no CUDA, so its children may do all of it. A training that is cancelled, killed or
+crashes is a child that ends; and should the fork server itself be killed, the next training starts another one.
+"""
+
+import atexit
+import os
+import sys
+from collections.abc import Callable, Mapping
+from multiprocessing import forkserver, get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+
+from service.child_process import PROJECT, ChildProcess
+from service.policy.policy import switch
+from settings.record import ConfigError
+from trainer.distributed.launch import PROCESSES_VARIABLE, processes_of_a_job
+
+WARM_WORKER = "WARM_WORKER"
+LIBRARIES = "service.warm_libraries"
+CONTEXT = get_context("forkserver")
+
+
+def is_wanted() -> bool:
+    """Whether the operator has set WARM_WORKER. Raises ConfigError for anything but 1, 0 or nothing."""
+    return switch(WARM_WORKER)
+
+
+def prepare_where_wanted() -> None:
+    """Start the warm process, which imports while the server goes on. Raises ConfigError where it could not be used."""
+    if not is_wanted():
+        return
+    count = processes_of_a_job()
+    if count > 1:
+        raise ConfigError(
+            f"{WARM_WORKER}: a training has {count} processes here, which torch's launcher starts. Unset it, or set "
+            f"{PROCESSES_VARIABLE}=1"
+        )
+    CONTEXT.set_forkserver_preload([LIBRARIES])
+    forkserver.ensure_running()
+
+
+def start_forked(target: Callable[[], int], environment: Mapping[str, str]) -> ChildProcess:
+    """Run `target`, which must be picklable and returns an exit status, in a child of the warm process.
+
+    `environment`: all variables of the child. Raises OSError and EOFError where the warm process has ended.
+    """
+    reader, writer = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=_run, args=(target, dict(environment), writer))
+    try:
+        process.start()
+    except BaseException:
+        reader.close()
+        raise
+    finally:
+        writer.close()
+    with reader:
+        output = os.fdopen(os.dup(reader.fileno()), encoding="utf-8", errors="replace")
+    return ChildProcess(_Forked(process), output)
+
+
+class _Forked:
+    """A `service.child_process.RunningProcess`."""
+
+    def __init__(self, process: ForkServerProcess) -> None:
+        assert process.pid is not None
+        self._process, self.pid = process, process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> int:
+        self._process.join()
+        assert self._process.exitcode is not None
+        return self._process.exitcode
+
+
+def _run(target: Callable[[], int], environment: Mapping[str, str], output: Connection) -> None:
+    """In the child: as if the command had been started by a shell, with `output` as stdout and stderr."""
+    os.setsid()
+    for number in (1, 2):
+        os.dup2(output.fileno(), number)
+    output.close()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(PROJECT)
+    sys.argv = ["train.py"]
+    try:
+        status = target()
+    finally:
+        atexit._run_exitfuncs()  # multiprocessing ends its children without them
+    sys.exit(status)
