@@ -133,7 +133,10 @@ def _drawing_row(
 
 
 def swap_times(sampler: Sampler, case: Case) -> tuple[float, float]:
-    """Return the median seconds to read and place the LoRA, and to restore the base exactly."""
+    """Return the median seconds to read and place the LoRA, and to restore the base exactly. The first time, in which
+    peft's layers are made, does not count."""
+    sampler.load(Artifact.read(case.weights))
+    sampler.unload()
     parts = (sampler.family.denoiser, *sampler.family.text_encoders)
     before = [list(part.named_parameters()) for part in parts]
     kept = [[parameter.clone() for _, parameter in part.named_parameters()] for part in parts]
