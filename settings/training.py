@@ -132,6 +132,15 @@ def _token_rule(config: TrainingConfig) -> None:
             f"token_retraction spoils what {config.token_optimizer} measures: use token_norm_weight, or "
             "token_optimizer: adamw"
         )
+    if config.train_tokens and config.class_words:
+        raise ValueError(
+            "train_tokens: are words of captions as they are written, and a trigger_word is put into captions; set "
+            'trigger_word: ""'
+        )
+    others = {"loss_type: dco": config.loss_type == "dco", "init_weights": config.init_weights is not None}
+    for name, has_it in others.items():
+        if config.train_tokens and has_it:
+            raise ValueError(f"{name} knows no words of train_tokens; leave one of them out")
 
 
 def _target_prompt_rule(config: TrainingConfig) -> None:

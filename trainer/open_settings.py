@@ -13,7 +13,7 @@ from trainer.rates import denoiser_factor, text_encoder_factor
 OF_TOKENS = (
     *("token_init", "token_init_words", "token_init_pattern", "token_retraction", "token_norm_weight"),
     *("token_covariance_weight", "token_attention_weight", "token_learning_rate", "token_optimizer"),
-    *("token_weight_decay", "token_max_grad_norm", "tokens_first", "tokens_until"),
+    *("train_tokens", "token_weight_decay", "token_max_grad_norm", "tokens_first", "tokens_until"),
 )
 """Settings without effect where the trigger is a plain word."""
 BY_FAMILY = ("guidance_scale", "num_inference_steps", "timestep_bias")
@@ -51,7 +51,7 @@ def _rates(
         "learning_rate": default_rate(optimization.learning_rate, optimizer, usual),
         "token_learning_rate": default_rate(optimization.token_learning_rate, token_optimizer, token_usual),
     }
-    if num_tokens == 0:
+    if num_tokens == 0 and not given.get("train_tokens"):
         rates["token_learning_rate"] = 0.0
     if given.get("train_text_encoder") and given.get("text_encoder_learning_rate") is None:
         of_text = default_rate(None, optimizer, by_text_width * TEXT_ENCODER_RATE)
@@ -68,6 +68,9 @@ def _num_tokens(given: Mapping[str, Any], has_trigger: bool, family: ModelFamily
         if given.get("num_tokens", 0) > 0:
             raise ConfigError("num_tokens has no effect with adapter: controlnet, which learns no words; leave it out")
         _require_nothing_of_tokens(given, "adapter: controlnet, which learns no words")
+        return 0
+    if given.get("train_tokens"):
+        _require_learning(family, "train_tokens")
         return 0
     if given.get("train_existing_tokens"):
         _require_learning(family, "train_existing_tokens")

@@ -21,7 +21,7 @@ from trainer.distributed.sharded_base import require_shardable
 from trainer.objective_rules import require_objective, require_restorable
 from trainer.open_settings import open_settings
 from trainer.tokens.from_images import image_tower
-from trainer.tokens.initialization import token_starts
+from trainer.tokens.initialization import token_starts, word_starts
 from trainer.trainables.controlnet import require_controllable
 from trainer.trainables.perfusion import require_edits
 
@@ -106,6 +106,7 @@ def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: in
     require_objective(config.objective, config.noise, config.base_model, family)
     if num_tokens > 0:
         token_starts(config.tokens, [concept for concept in config.all_concepts if concept.trigger_word], family)
+    word_starts(config.train_tokens, family)
     if config.token_init == "images":
         image_tower(config.base_model)
 

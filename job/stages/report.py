@@ -20,7 +20,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
     from job.report.page import write_page  # matplotlib, which nothing before this needs
 
     config, output = job.config, job.output
-    triggers = list(config.class_words)
+    triggers = list(job.training.triggers if config.train_tokens else config.class_words)
     write_report(
         output,
         public_settings(config),
@@ -55,6 +55,6 @@ def _warnings(job: Job) -> list[str]:
 
 
 def _base_used(job: Job) -> BaseUsed:
-    tokens = job.config.num_tokens > 0 or job.config.train_existing_tokens
+    tokens = job.config.num_tokens > 0 or job.config.train_existing_tokens or bool(job.config.train_tokens)
     encoders = tuple(job.family.encoder_names) if tokens else ()
     return BaseUsed(type(job.family.pipeline()).__name__, encoders, restoring(job.family) is not None)

@@ -18,8 +18,6 @@ CONTROLS = {"CannyFilter": "canny", "InpaintFilter": "inpainting", "SREffnetFilt
             "SRFilter": "super_resolution"}  # fmt: skip
 EMA_EVERY, EMA_BETA = 100, 0.9
 S3_PIPE = re.compile(r"pipe:\s*aws s3 cp\s+(s3://[^\s;|&$`<>]+)\s+-\s*")
-NEW_TOKEN = re.compile(r"\[[^\s\[\]]+\]|<[^\s<>]+>")
-WHOLE_WORD = re.compile(r"\^(\w+)</w>\$?")
 
 _PART = "it is taken from base_model"
 RULES: Mapping[str, Rule] = {
@@ -106,33 +104,30 @@ def _kind(translation: Translation) -> None:
 
 
 def _tokens(translation: Translation) -> None:
-    tokens = translation.take("train_tokens") or []
-    if translation.values["adapter"] != "lora" or not tokens:
-        if translation.values["adapter"] != "controlnet":
-            translation.values["trigger_word"] = ""
-        if tokens:
+    pairs = translation.take("train_tokens") or []
+    if translation.values["adapter"] != "controlnet":
+        translation.values["trigger_word"] = ""  # captions are trained as they are written
+    if translation.values["adapter"] != "lora" or not pairs:
+        if pairs:
             translation.note("train_tokens", "is left out: only a LoRA trains tokens")
         return
-    if not isinstance(tokens, list) or len(tokens) > 1 or not isinstance(tokens[0], list) or len(tokens[0]) != 2:
-        raise ConfigError("train_tokens: one pair of a token and an expression (or null) is translated; see concepts")
-    word, pattern = tokens[0]
-    rate = translation.values
-    rate["num_tokens"] = 1
+    if not isinstance(pairs, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):
+        raise ConfigError("train_tokens: is a list of pairs of a token and an expression or null")
+    translation.values["train_tokens"] = [_word(str(word), start) for word, start in pairs]
     if "lr" in translation:
-        rate["token_learning_rate"] = translation.take("lr")
-        rate["learning_rate"] = rate["token_learning_rate"]
-    if NEW_TOKEN.fullmatch(str(word)):
-        rate["trigger_word"] = word
-        if pattern is not None:
-            rate |= {"token_init": "vocabulary", "token_init_pattern": pattern}
-        translation.note("train_tokens", f"{word} is also put into captions that lack it, as every trigger_word")
-    elif (known := WHOLE_WORD.fullmatch(str(word))) and pattern is None:
-        rate |= {"trigger_word": known[1], "train_existing_tokens": True}
-    else:
-        raise ConfigError(
-            f"train_tokens: {word!r} is neither a new token, such as [fernando], nor one word of the vocabulary, such "
-            "as ^snail</w>; several words by one expression are not trained here"
-        )
+        rate = translation.take("lr")
+        translation.values |= {"learning_rate": rate, "token_learning_rate": rate}
+    if any(_is_new(str(word)) and start is None for word, start in pairs):
+        translation.note("train_tokens", "a new token without an expression starts at random, in the original as 0")
+
+
+def _word(word: str, start: Any) -> dict[str, Any]:
+    """The original reads the expression of new tokens alone."""
+    return {"word": word, "start": start} if _is_new(word) and start is not None else {"word": word}
+
+
+def _is_new(word: str) -> bool:
+    return word.startswith(("[", "<"))
 
 
 def _batch(translation: Translation) -> None:

@@ -8,6 +8,42 @@ from pydantic import Field, field_validator, model_validator
 from settings.callers import Open
 from settings.record import Settings
 
+NEW_WORD = re.compile(r"\[[^\s\[\]]+\]|<(?!s\d+>)[^\s<>]+>")
+"""[fernando] or <fernando>; <s0> and the like are names of placeholder tokens."""
+
+
+class WordConfig(Settings):
+    """Words of captions that are trained, one token each: a new one, or those that the base knows by an expression."""
+
+    word: Open[str] = Field(
+        min_length=1,
+        max_length=100,
+        description="A new word as captions have it, [fernando] or <fernando>; anything else is a regular expression "
+        "of words that the base knows, such as ^snail",
+    )
+    start: Open[str | None] = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="Of a new word: a regular expression; it starts as the mean of the entries that it finds, else "
+        "random",
+    )
+
+    @field_validator("word", "start")
+    @classmethod
+    def _an_expression(cls, pattern: str | None) -> str | None:
+        return _compiled(pattern)
+
+    @model_validator(mode="after")
+    def _start_of_new_words(self) -> "WordConfig":
+        if self.start is not None and not self.is_new:
+            raise ValueError(f"start has no effect for {self.word}: a word that the base knows starts as it is")
+        return self
+
+    @property
+    def is_new(self) -> bool:
+        return NEW_WORD.fullmatch(self.word) is not None
+
 
 class TokenSection(Settings):
     """Placeholder tokens: how many, how they start, and how long they may grow."""
@@ -36,6 +72,12 @@ class TokenSection(Settings):
     train_existing_tokens: Open[bool] = Field(
         False, description="The trigger_word is a word that the base knows: what it means is trained further"
     )
+    train_tokens: Open[tuple[WordConfig, ...]] = Field(
+        (),
+        max_length=16,
+        description='Words of captions that are trained where trigger_word is "", one token each, with word and start: '
+        "new ones, and those that the base knows",
+    )
     token_retraction: Open[float] = Field(
         0.0,
         ge=0,
@@ -46,11 +88,7 @@ class TokenSection(Settings):
     @field_validator("token_init_pattern")
     @classmethod
     def _a_regular_expression(cls, pattern: str | None) -> str | None:
-        try:
-            re.compile(pattern or "")
-        except re.error as error:
-            raise ValueError(f"is no regular expression: {error}") from None
-        return pattern
+        return _compiled(pattern)
 
     @model_validator(mode="after")
     def _token_rules(self) -> "TokenSection":
@@ -65,8 +103,21 @@ class TokenSection(Settings):
              "token_init and token_init_words have no effect with train_existing_tokens: it starts as it is"),
             (self.train_existing_tokens and "num_tokens" in self.model_fields_set and self.num_tokens != 1,
              "num_tokens has no effect with train_existing_tokens, where the word has one; leave it out"),
+            (bool(self.train_tokens) and (self.token_init is not None or self.token_init_words is not None),
+             "token_init and token_init_words have no effect with train_tokens, where each word has a start"),
+            (bool(self.train_tokens) and self.train_existing_tokens,
+             "train_existing_tokens: train_tokens holds such words too; leave one of them out"),
         )  # fmt: skip
         for broken, message in rules:
             if broken:
                 raise ValueError(message)
         return self
+
+
+def _compiled(pattern: str | None) -> str | None:
+    """The pattern as it is. Raises ValueError for what is no regular expression."""
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return pattern

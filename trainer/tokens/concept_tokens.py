@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from diffusers.training_utils import cast_training_params
@@ -46,15 +47,20 @@ def plain_words(family: ModelFamily, triggers: Sequence[str]) -> ConceptTokens:
 
 
 def add_tokens(
-    family: ModelFamily, starts: Mapping[str, TokenStart], count: int, generator: torch.Generator
+    family: ModelFamily, starts: Mapping[str, TokenStart], counts: Mapping[str, int], generator: torch.Generator
 ) -> ConceptTokens:
-    """Add `count` tokens for each trigger word to every text encoder. `starts`: initial values by trigger word."""
+    """Add tokens for each trigger word to every text encoder. `starts`, `counts`: initial values and the number of
+    tokens by trigger word."""
     rows = [
-        torch.cat([start.rows(index, encoder.get_input_embeddings().weight, count, generator)
-                   for start in starts.values()])
+        torch.cat([start.rows(index, encoder.get_input_embeddings().weight, counts[trigger], generator)
+                   for trigger, start in starts.items()])
         for index, encoder in enumerate(family.text_encoders)
     ]  # fmt: skip
-    names = {trigger: placeholder_names(count, index * count) for index, trigger in enumerate(starts)}
+    ends = list(accumulate(counts[trigger] for trigger in starts))
+    names = {
+        trigger: placeholder_names(counts[trigger], end - counts[trigger])
+        for trigger, end in zip(starts, ends, strict=True)
+    }
     placeholders = PlaceholderTokens(family, [name for each in names.values() for name in each], rows)
     parameters = []
     for encoder, ids, row in zip(family.text_encoders, placeholders.ids, rows, strict=True):

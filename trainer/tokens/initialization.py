@@ -10,12 +10,14 @@ from torch import Tensor
 from families.family import ModelFamily
 from settings.concepts import ConceptConfig
 from settings.record import ConfigError
-from settings.sections.tokens import TokenSection
+from settings.sections.tokens import TokenSection, WordConfig
 from trainer.patterns.matching import matching
 
 SYMMETRY_BREAKING_NOISE = 0.01
 """Share of the vocabulary's deviation that is added as noise, so that rows with equal initial values differ."""
 END_OF_WORD = "</w>"
+MOST_WORDS = 100
+"""Of train_tokens: an expression that finds more is most likely a mistake."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,43 @@ def token_starts(
     }
 
 
+def word_starts(words: Sequence[WordConfig], family: ModelFamily) -> dict[str, TokenStart]:
+    """Return initial values of the words of train_tokens, one token each. Raises ConfigError for expressions that find
+    nothing, for too many words, and for one that stands in two entries."""
+    starts: dict[str, TokenStart] = {}
+    for entry in words:
+        found = _new(entry, family.tokenizers) if entry.is_new else _known(entry.word, family.tokenizers)
+        if twice := sorted(starts.keys() & found.keys()):
+            raise ConfigError(f"train_tokens: {twice[0]} is in two entries; leave it out of one of them")
+        starts |= found
+    if len(starts) > MOST_WORDS:
+        raise ConfigError(f"train_tokens: are {len(starts):,} words, more than {MOST_WORDS}; narrow the expressions")
+    return starts
+
+
+def _new(entry: WordConfig, tokenizers: Sequence[Any]) -> dict[str, TokenStart]:
+    if entry.start is None:
+        return {entry.word: TokenStart()}
+    ids = tuple(_matching(each.get_vocab(), entry.start, "train_tokens") for each in tokenizers)
+    return {entry.word: TokenStart(ids, mean=True)}
+
+
+def _known(pattern: str, tokenizers: Sequence[Any]) -> dict[str, TokenStart]:
+    """Every whole word that the expression finds in all vocabularies."""
+    vocabularies = [each.get_vocab() for each in tokenizers]
+    common = sorted(name for name in vocabularies[0] if all(name in each for each in vocabularies))
+    whole = [name for name in common if name.endswith(END_OF_WORD) and name.isascii()]
+    names = matching(pattern, whole, whole=False, setting="train_tokens")
+    if not names:
+        raise ConfigError(
+            f"train_tokens: {pattern!r} finds no word of the base's vocabulary; a new word is written [{pattern}]"
+        )
+    return {
+        name.removesuffix(END_OF_WORD): TokenStart(tuple((each[name],) for each in vocabularies), exact=True)
+        for name in names
+    }
+
+
 def _start(settings: TokenSection, tokenizers: Sequence[Any], trigger: str, class_word: str | None) -> TokenStart:
     if settings.train_existing_tokens:
         return TokenStart(tuple((_existing(each.get_vocab(), trigger),) for each in tokenizers), exact=True)
@@ -60,7 +99,9 @@ def _start(settings: TokenSection, tokenizers: Sequence[Any], trigger: str, clas
         return TokenStart()
     if settings.token_init == "vocabulary":
         pattern = settings.token_init_pattern or ""
-        return TokenStart(tuple(_matching(each.get_vocab(), pattern) for each in tokenizers), mean=True)
+        return TokenStart(
+            tuple(_matching(each.get_vocab(), pattern, "token_init_pattern") for each in tokenizers), mean=True
+        )
     if words is None:
         raise ConfigError(f"token_init: words, but {trigger} has no class_word; set it, or token_init_words")
     return TokenStart(tuple(tuple(each(words, add_special_tokens=False).input_ids) for each in tokenizers))
@@ -77,12 +118,12 @@ def _existing(vocabulary: Mapping[str, int], trigger: str) -> int:
     return vocabulary[name]
 
 
-def _matching(vocabulary: Mapping[str, int], pattern: str) -> tuple[int, ...]:
-    names = matching(pattern, list(vocabulary), whole=False, setting="token_init_pattern")
+def _matching(vocabulary: Mapping[str, int], pattern: str, setting: str) -> tuple[int, ...]:
+    names = matching(pattern, list(vocabulary), whole=False, setting=setting)
     ids = tuple(sorted(vocabulary[name] for name in names))
     if not ids:
         raise ConfigError(
-            f"token_init_pattern: {pattern!r} matches no entry of the base's vocabulary; whole words end in "
+            f"{setting}: {pattern!r} matches no entry of the base's vocabulary; whole words end in "
             f"{END_OF_WORD}, as in ^dog{END_OF_WORD}"
         )
     return ids

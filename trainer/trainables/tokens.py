@@ -8,7 +8,7 @@ from artifact.layers import Layer
 from trainer.optimizers.settings import OptimizerSettings
 from trainer.tokens.concept_tokens import ConceptTokens, add_tokens, plain_words
 from trainer.tokens.from_images import image_tower, start_from_images
-from trainer.tokens.initialization import token_starts
+from trainer.tokens.initialization import token_starts, word_starts
 from trainer.tokens.retraction import retract, usual_norms
 from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings
 from trainer.trainables.part import Part, Parts
@@ -46,10 +46,12 @@ def _place(placement: Placement) -> TokenPart:
     """Add the tokens. They are needed untrained as well, since captions contain the trigger words."""
     family, settings, generators = placement.family, placement.tokens, placement.generators
     concepts = [concept for concept in placement.concepts if concept.trigger_word]
-    if settings.num_tokens == 0 or not concepts:
+    words = word_starts(settings.train_tokens, family)
+    if not words and (settings.num_tokens == 0 or not concepts):
         return TokenPart(plain_words(family, [concept.trigger_word for concept in concepts]))
     starts = token_starts(settings, concepts, family)
-    tokens = add_tokens(family, starts, settings.num_tokens, generators["init_tokens"])
+    counts = dict.fromkeys(starts, settings.num_tokens) | dict.fromkeys(words, 1)
+    tokens = add_tokens(family, starts | words, counts, generators["init_tokens"])
     if settings.token_init == "images":
         tower = image_tower(placement.base_model)
         start_from_images(tokens, family, placement.dataset, tower, generators["init_images"])

@@ -20,7 +20,8 @@ COMMON: dict[str, Any] = {
     "previewer_checkpoint_path": "models/previewer.safetensors",
     "generator_checkpoint_path": "models/stage_c_bf16.safetensors",
 }  # fmt: skip
-LORA = {"module_filters": [".attn"], "rank": 4, "train_tokens": [["[fernando]", "^dog</w>"]]}
+TOKENS = [("[fernando]", "^dog</w>"), ("^snail", None)]
+LORA = {"module_filters": [".attn"], "rank": 4, "train_tokens": [list(pair) for pair in TOKENS]}
 CONTROL = {
     "controlnet_blocks": [0, 4, 8, 12, 51, 55, 59, 63], "controlnet_filter": "CannyFilter",
     "controlnet_filter_params": {"resize": 224}, "captions_getter": ["txt", "identity"], "offset_noise": 0.1,
@@ -42,8 +43,7 @@ def test_a_lora_with_a_new_token(tmp_path: Path) -> None:
     imported = _imported(tmp_path, **LORA, multi_aspect_ratio=["1/1", "3/4"])
     config = build_config(imported.values)
     assert (config.adapter, config.rank, config.lora_targets) == ("lora", 4, "attention")
-    assert (config.trigger_word, config.num_tokens) == ("[fernando]", 1)
-    assert (config.token_init, config.token_init_pattern) == ("vocabulary", "^dog</w>")
+    assert config.trigger_word == "" and [(each.word, each.start) for each in config.train_tokens] == TOKENS
     assert config.learning_rate == config.token_learning_rate == 1e-4
     assert (config.max_train_steps, config.lr_warmup_steps, config.checkpointing_steps) == (10_000, 1, 100)
     assert (config.train_batch_size, config.gradient_accumulation_steps) == (8, 4)  # 32 images an update
@@ -85,8 +85,7 @@ def test_every_field_is_translated_or_named(tmp_path: Path) -> None:
     [
         ({"model_version": "9B"}, "model_version: 9B is none of"),
         ({**LORA, "module_filters": [".mapper"]}, "module_filters: .* lora_target_regex"),
-        ({**LORA, "train_tokens": [["^snail", None]]}, "train_tokens: '.snail' is neither"),
-        ({**LORA, "train_tokens": [["[a]", None], ["[b]", None]]}, "train_tokens: one pair"),
+        ({**LORA, "train_tokens": ["^snail"]}, "train_tokens: is a list of pairs"),
         ({**CONTROL, "controlnet_filter": "IdentityFilter"}, "controlnet_filter: IdentityFilter has no equivalent"),
         ({"dataset_filters": [["score", "lambda s: s > 1 or s < 0"]]}, "dataset_filters: .* is no simple comparison"),
         ({"dataset_filters": ["score > 1"]}, "dataset_filters: .* is no pair"),
@@ -129,10 +128,11 @@ def test_places_of_data(place: str, source: str, tmp_path: Path) -> None:
     assert _config(tmp_path, webdataset_path=place).named_sources == (source,)
 
 
-def test_an_existing_word_and_no_word(tmp_path: Path) -> None:
-    known = _config(tmp_path, **LORA | {"train_tokens": [["^snail</w>$", None]]})
-    assert known.trigger_word == "snail" and known.train_existing_tokens
-    assert _config(tmp_path, **LORA | {"train_tokens": None}).trigger_word == ""
+def test_new_words_without_an_expression_and_no_words(tmp_path: Path) -> None:
+    imported = _imported(tmp_path, **LORA | {"train_tokens": [["<a>", None]]})
+    assert any("starts at random" in note for note in imported.notes)
+    without = _config(tmp_path, **LORA | {"train_tokens": None})
+    assert without.trigger_word == "" and without.train_tokens == ()
 
 
 def test_a_lambda_without_quotes_and_the_general_option(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def started(base: ModelFamily, count: int = 2, **settings: object) -> list[torch
     """The rows (n, d) of each text encoder as they start."""
     generator = torch.Generator().manual_seed(0)
     config = config_with(**settings)
-    tokens = add_tokens(base, token_starts(config.tokens, config.all_concepts, base), count, generator)
+    starts = token_starts(config.tokens, config.all_concepts, base)
+    tokens = add_tokens(base, starts, dict.fromkeys(starts, count), generator)
     try:
         return tokens.rows()
     finally:
