@@ -74,6 +74,7 @@ def build_training(
         generators,
         accelerator,
         lambda: trainer.max_train_steps - trainer.step,
+        lambda: trainer.forget_step(),
         trains_base=config.trains_base or config.is_perfusion,  # recorded passes would read states of another step
         passes_differ=config.needs_first_activations,
         controlnet=None if (controlnet := controlnet_of(parts)) is None else controlnet.module,

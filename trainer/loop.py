@@ -15,7 +15,7 @@ from trainer.data.batches import LatentBatch
 from trainer.data.prompts import PromptSampler
 from trainer.execution.accumulation import GradientSource
 from trainer.execution.loss_scaling import LossScaling
-from trainer.losses.term import OF_IMAGES, LossTerm, StepContext
+from trainer.losses.term import OF_IMAGES, LossTerm, StepContext, learning_terms
 from trainer.noise.dream import Dream
 from trainer.randomness import NamedGenerators
 from trainer.trainables.controlnet import Condition
@@ -77,6 +77,8 @@ class Trainer:
             rates = {name: rate for each in self.trainables for name, rate in each.learning_rates.items()}
             batches = list(islice(self.batches, self.gradient_accumulation_steps))
             mean_losses = self.accumulation.run(batches, self.backward)
+            for term in learning_terms(self.losses):
+                term.end_step()
             if self.loss_scaling is not None:
                 self.loss_scaling.unscale()
             losses, norms = self._read(mean_losses, {each.name: each.clip() for each in self.trainables})
@@ -92,6 +94,11 @@ class Trainer:
         for trainable in self.trainables:
             trainable.update()
         return True
+
+    def forget_step(self) -> None:
+        """A step starts over: what its losses have seen of it does not count."""
+        for term in learning_terms(self.losses):
+            term.forget_step()
 
     def end_at(self, step: int) -> None:
         """Make `step` the last one, and end the schedules there too."""

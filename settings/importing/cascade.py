@@ -237,4 +237,4 @@ def _average(translation: Translation) -> None:
 
 def _weighting(translation: Translation) -> None:
     if translation.take_switch("adaptive_loss_weight"):
-        translation.note("adaptive_loss_weight", "is left out: loss_weighting p2 is what the original has without it")
+        translation.values["loss_weighting"] = "adaptive"

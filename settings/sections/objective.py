@@ -28,10 +28,11 @@ class ObjectiveSection(Settings):
     huber_schedule: Open[Literal["constant", "snr"]] = Field(
         "snr", description="snr: huber_delta where all is noise, rising to 1 (as mse) where the picture is seen"
     )
-    loss_weighting: Open[Literal["uniform", "min_snr", "soft_min_snr", "debiased", "p2", "edm"]] = Field(
+    loss_weighting: Open[Literal["uniform", "min_snr", "soft_min_snr", "debiased", "p2", "edm", "adaptive"]] = Field(
         "min_snr",
         description="How much each timestep counts; debiased (ε only) stresses high noise: colours and layout; "
-        "p2 lets what is barely noised count little; edm is EDM's, which counts high noise most (v: uniform)",
+        "p2 lets what is barely noised count little; edm is EDM's, which counts high noise most (v: uniform); "
+        "adaptive divides by the mean error of like noise, so that all noise counts alike",
     )
     p2_gamma: Open[float] = Field(1.0, gt=0, le=4, description="γ of the p2 weighting; 0.5 is milder")
     min_snr_gamma: Open[float] = Field(5.0, gt=0, description="γ of the min-SNR and soft-min-SNR weightings")
@@ -99,6 +100,8 @@ class ObjectiveSection(Settings):
              f"min_snr_gamma has no effect with loss_weighting {self.loss_weighting}; leave one out"),
             (self.loss_weighting != "p2" and self.p2_gamma != 1.0,
              f"p2_gamma has no effect with loss_weighting {self.loss_weighting}; leave it out, or set p2"),
+            (self.loss_weighting == "adaptive" and self.loss_type != "mse",
+             f"loss_weighting: adaptive is for loss_type mse, not for {self.loss_type}; set mse, or another weighting"),
             (self.prior_prompts and self.prior_matching_weight == 0,
              "prior_prompts has no effect with prior_matching_weight 0; set it, or leave them out"),
             (self.prior_matching_on != "everything" and self.prior_matching_weight == 0,

@@ -15,6 +15,7 @@ from trainer.checkpoints.same_run import (
     require_same_training_adapter,
     require_steps_left,
 )
+from trainer.losses.term import learning_terms
 
 if TYPE_CHECKING:
     from trainer.training import Training
@@ -43,6 +44,7 @@ def capture(training: Training) -> dict[str, Any]:
         "generators": trainer.generators.state_dict(),
         "batches": training.batches.state_dict(),
         "loss_scaling": None if trainer.loss_scaling is None else trainer.loss_scaling.state_dict(),
+        "losses": {term.name: term.state_dict() for term in learning_terms(trainer.losses)},
         "best": training.best.state_dict(),
         "scorer": None if training.scorer is None else training.scorer.state_dict(),
     }
@@ -71,6 +73,8 @@ def restore(training: Training, state: dict[str, Any]) -> None:
         trainer.loss_scaling.load_state_dict(state["loss_scaling"])
     trainer.generators.load_state_dict(state["generators"])
     training.batches.load_state_dict(state["batches"])
+    for term in learning_terms(trainer.losses):
+        term.load_state_dict(state["losses"][term.name])
     training.best.load_state_dict(state["best"])
     if training.scorer is not None:
         training.scorer.load_state_dict(state["scorer"])

@@ -52,7 +52,7 @@ class Accumulation:
     `parts`: the number of parts of each micro-batch, 1 at first. When the memory is full, the step is repeated with
     twice as many parts: the same images and the same effective batch size. When a single image does not fit, it is
     repeated with gradient checkpointing, if allowed. `starts_over`: whether a step can be repeated. It cannot where
-    other processes wait inside this one's forward pass.
+    other processes wait inside this one's forward pass. `forget`: called before a step is repeated.
     """
 
     generators: NamedGenerators
@@ -60,6 +60,7 @@ class Accumulation:
     checkpointing: GradientCheckpointing
     parts: int = 1
     starts_over: bool = True
+    forget: Callable[[], None] = lambda: None
 
     def run(self, batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor]:
         """Add all gradients of a step. Returns the mean losses. Raises OutOfMemory."""
@@ -82,6 +83,7 @@ class Accumulation:
     def _start_over(self, generators: dict[str, Tensor], global_state: Tensor) -> None:
         for trainable in self.trainables:
             trainable.optimizer.zero_grad(set_to_none=True)
+        self.forget()
         self.generators.load_state_dict(generators)
         torch.set_rng_state(global_state)
         if torch.cuda.is_available():

@@ -42,6 +42,7 @@ def build_passes(
     generators: NamedGenerators,
     accelerator: Accelerator,
     steps_left: Callable[[], int],
+    forget_step: Callable[[], None],
     *,
     trains_base: bool,
     passes_differ: bool,
@@ -49,13 +50,15 @@ def build_passes(
 ) -> Passes:
     """Build the gradient sources that `speed` and the device ask for.
 
-    `steps_left`: returns the number of remaining steps, to decide whether compiling pays. `trains_base`: whether the
+    `steps_left`: returns the number of remaining steps, to decide whether compiling pays. `forget_step`:
+    called where a step starts over. `trains_base`: whether the
     base's own weights are trained. `passes_differ`: whether a repeated pass of a block would differ from the first one.
     `controlnet`: the one that is trained beside the base, whose passes are then not recorded.
     """
     models = [family.denoiser, *([] if controlnet is None else [controlnet])]
     checkpointing = GradientCheckpointing(models, "never" if passes_differ else speed.gradient_checkpointing)
-    accumulation = Accumulation(generators, trainables, checkpointing, starts_over=not speed.shard_base)
+    starts_over = not speed.shard_base
+    accumulation = Accumulation(generators, trainables, checkpointing, starts_over=starts_over, forget=forget_step)
     passes = Passes(accumulation, checkpointing)
     if speed.attention != "auto":
         passes.source = AttentionSteps(passes.source, family.denoiser, speed.attention)

@@ -7,6 +7,7 @@ from settings.preparation import DataConfig
 from settings.sections.objective import ObjectiveSection
 from trainer.execution.attention_capture import AttentionCapture
 from trainer.losses.adapter_l1 import AdapterL1
+from trainer.losses.adaptive import AdaptiveMeanSquaredError
 from trainer.losses.direct_consistency import DirectConsistency
 from trainer.losses.huber import Huber
 from trainer.losses.mean_squared_error import MeanSquaredError
@@ -40,6 +41,7 @@ def loss_terms(
     them."""
     terms: list[LossTerm] = [_denoising(objective, mask_floor)]
     if objective.loss_type == "dco":
+        assert objective.loss_weighting != "adaptive"
         weighting = TimestepWeighting(objective.loss_weighting, _gamma(objective))
         settings = (tokens.triggers, class_words, objective.dco_beta, weighting, mask_floor)
         terms = [DirectConsistency(family, parts, *settings)]
@@ -63,6 +65,8 @@ def loss_terms(
 
 
 def _denoising(objective: ObjectiveSection, mask_floor: float) -> LossTerm:
+    if objective.loss_weighting == "adaptive":
+        return AdaptiveMeanSquaredError(mask_floor)
     weighting = (objective.loss_weighting, _gamma(objective), mask_floor)
     if objective.loss_type == "huber":
         return Huber(objective.huber_delta, objective.huber_schedule, *weighting)

@@ -1,8 +1,8 @@
 """The interface of a loss term, and the data that it gets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -44,3 +44,26 @@ class LossTerm(Protocol):
     def name(self) -> str: ...
 
     def __call__(self, context: StepContext) -> Tensor | None: ...
+
+
+@runtime_checkable
+class LearnsInSteps(Protocol):
+    """A term with a state of its own that changes after each step."""
+
+    @property
+    def name(self) -> str: ...
+
+    def end_step(self) -> None:
+        """After all micro-batches of a step."""
+
+    def forget_step(self) -> None:
+        """The step starts over with its first micro-batch."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def learning_terms(terms: Sequence[LossTerm]) -> Iterator[LearnsInSteps]:
+    """Those of the terms that have a state."""
+    return (term for term in terms if isinstance(term, LearnsInSteps))

@@ -63,7 +63,8 @@ def test_a_controlnet_with_filters(tmp_path: Path) -> None:
 
 
 def test_full_fine_tuning_with_an_average(tmp_path: Path) -> None:
-    config = _config(tmp_path, ema_start_iters=5000, ema_iters=100, ema_beta=0.9)
+    config = _config(tmp_path, ema_start_iters=5000, ema_iters=100, ema_beta=0.9, adaptive_loss_weight=True)
+    assert config.loss_weighting == "adaptive" and _config(tmp_path).loss_weighting == "p2"
     assert config.adapter == "full" and config.trigger_word == ""
     assert config.ema_decay**100 == pytest.approx(0.9, rel=1e-5)
     assert _config(tmp_path, ema_iters=100).ema_decay == 0  # as in the original, which has no start then
@@ -71,11 +72,11 @@ def test_full_fine_tuning_with_an_average(tmp_path: Path) -> None:
 
 def test_every_field_is_translated_or_named(tmp_path: Path) -> None:
     """No field vanishes: each is a setting, the output, or a note."""
-    imported = _imported(tmp_path, **LORA, adaptive_loss_weight=True, shift=4, strange_field=1)
+    imported = _imported(tmp_path, **LORA, shift=4, strange_field=1)
     named = {note.removeprefix("guide.yaml: ").partition(":")[0] for note in imported.notes}
     assert named >= {
         "checkpoint_path", "wandb_entity", "backup_every", "use_fsdp", "effnet_checkpoint_path", "image_size", "shift",
-        "previewer_checkpoint_path", "generator_checkpoint_path", "adaptive_loss_weight", "strange_field", "batch_size",
+        "previewer_checkpoint_path", "generator_checkpoint_path", "strange_field", "batch_size",
     }  # fmt: skip
     assert all(note.startswith("guide.yaml: ") for note in imported.notes)
 

@@ -1,0 +1,97 @@
+"""Weights of timesteps that are learned from the errors."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from families.noise.cosine_process import CosineProcess
+from families.noise.noise_process import Draw
+from settings.record import ConfigError
+from settings.training import build_config
+from tests.families.golden_curves import curve_config, curve_training
+from tests.tiny_models import load_tiny
+from tests.trainer.losses.test_masked_loss import context
+from trainer.checkpoints.folders import Checkpoints, read_checkpoint
+from trainer.checkpoints.training_state import restore
+from trainer.losses.adaptive import DECAY, AdaptiveMeanSquaredError
+from trainer.losses.mean_squared_error import MeanSquaredError
+from trainer.losses.term import StepContext
+
+HIGH, LOW = 900.0, 100.0
+"""Two timesteps of different ranges."""
+
+
+def step_with(errors: dict[float, float] | list[tuple[float, float]]) -> StepContext:
+    """Images of these timesteps, each with the same squared error everywhere."""
+    pairs = list(errors.items()) if isinstance(errors, dict) else errors
+    noise = torch.zeros(len(pairs), 4, 5, 6)
+    roots = torch.tensor([error**0.5 for _, error in pairs]).view(-1, 1, 1, 1)
+    return replace(
+        context(), latents=noise, noised=noise, prediction=noise + roots, noise_process=CosineProcess(),
+        draw=Draw(torch.tensor([time for time, _ in pairs]), noise), weights=torch.ones(len(pairs)),
+    )  # fmt: skip
+
+
+def value(term: AdaptiveMeanSquaredError, step: StepContext) -> float:
+    return float(term(step))
+
+
+def test_all_noise_counts_alike_once_its_errors_are_known() -> None:
+    term, step = AdaptiveMeanSquaredError(), step_with({HIGH: 0.01, LOW: 4.0})
+    assert value(term, step) == pytest.approx(float(MeanSquaredError()(step)))  # nothing is known
+    term.end_step()
+    assert value(term, step) == pytest.approx(1.0)
+    assert value(term, step_with({HIGH: 0.02})) == pytest.approx(2.0)
+    assert value(term, step_with({500.0: 3.0})) == pytest.approx(3.0)  # a range without errors yet
+
+
+def test_means_change_between_steps_alone_and_decay_by_the_image() -> None:
+    term = AdaptiveMeanSquaredError()
+    value(term, step_with({LOW: 1.0}))
+    assert value(term, step_with({LOW: 3.0})) == pytest.approx(3.0)  # a second micro-batch of the step
+    term.end_step()
+    assert value(term, step_with({LOW: 1.0})) == pytest.approx(1 / 2.0)
+    term.forget_step()
+    value(term, step_with([(LOW, 5.0)] * 3))
+    term.end_step()
+    kept = DECAY**3
+    before = 1 - DECAY**2  # the weight of the first two
+    expected = (kept * before * 2.0 + (1 - kept) * 5.0) / (kept * before + 1 - kept)
+    assert value(term, step_with({LOW: 1.0})) == pytest.approx(1 / expected, rel=1e-5)
+
+
+def test_a_step_that_starts_over_counts_once() -> None:
+    once, twice = AdaptiveMeanSquaredError(), AdaptiveMeanSquaredError()
+    value(twice, step_with({LOW: 9.0}))
+    twice.forget_step()
+    for term in (once, twice):
+        value(term, step_with({LOW: 2.0, HIGH: 0.5}))
+        term.end_step()
+    assert torch.equal(once.expected, twice.expected)
+
+
+def test_a_resumed_training_has_the_same_means(tmp_path: Path) -> None:
+    family = load_tiny("cascade", tmp_path / "base")
+    config = curve_config(str(tmp_path / "base"), max_train_steps=3, loss_weighting="adaptive")
+    checkpoints, expected = Checkpoints(tmp_path), list[dict[str, float]]()
+    with curve_training(family, config) as training:
+        for step in training.trainer.steps():
+            expected.append(step.losses)
+            if step.number == 1:
+                checkpoints.write(training)
+    with curve_training(family, config) as training:
+        restore(training, read_checkpoint(checkpoints.path(1)))
+        assert [step.losses for step in training.trainer.steps()] == expected[1:]
+        (term,) = training.trainer.losses
+        assert isinstance(term, AdaptiveMeanSquaredError)
+        means: Tensor = term.expected
+        assert (means != 1).sum() > 1
+
+
+@pytest.mark.parametrize("loss_type", ["huber", "dco"])
+def test_other_losses_have_no_such_weights(loss_type: str) -> None:
+    with pytest.raises(ConfigError, match="loss_weighting: adaptive is for loss_type mse"):
+        build_config({"base_model": "tiny", "loss_weighting": "adaptive", "loss_type": loss_type})
