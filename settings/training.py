@@ -27,6 +27,7 @@ class TrainingConfig(ComposedSections):
     def _rules_across_sections(self) -> "TrainingConfig":
         for rule in (
             _warmup_rule,
+            _average_rule,
             _checkpoint_rule,
             _validation_rule,
             _phase_rule,
@@ -73,6 +74,14 @@ def _warmup_rule(config: TrainingConfig) -> None:
         raise ValueError(
             f"lr_warmup_steps ({config.lr_warmup_steps}) must be less than max_train_steps "
             f"({config.max_train_steps}), else the peak learning rate is never reached"
+        )
+
+
+def _average_rule(config: TrainingConfig) -> None:
+    if config.ema_start > 0 and config.max_train_steps is not None and config.ema_start >= config.max_train_steps:
+        raise ValueError(
+            f"ema_start ({config.ema_start}) must be less than max_train_steps ({config.max_train_steps}), "
+            "else nothing is averaged"
         )
 
 

@@ -231,8 +231,7 @@ def _average(translation: Translation) -> None:
     beta, every = EMA_BETA if beta is None else beta, every or EMA_EVERY
     if not 0 < beta < 1 or every < 1:
         raise ConfigError(f"ema_beta: {beta:g} every {every:g} iterations is no average; usual are 0.9 and 100")
-    translation.values["ema_decay"] = round(beta ** (1 / every), 8)
-    translation.note("ema_start_iters", "is left out: the average begins with the first step")
+    translation.values |= {"ema_decay": beta, "ema_start": whole(start), "ema_interval": whole(every)}
 
 
 def _weighting(translation: Translation) -> None:

@@ -84,6 +84,12 @@ class OptimizationSection(Settings):
     ema_decay: Open[float] = Field(
         0.0, ge=0, lt=1, description="Save an average of the weights over about 1 / (1 - decay) steps; 0: the last ones"
     )
+    ema_start: Open[int] = Field(
+        0, ge=0, description="Steps before the average begins; until then it is a copy of the weights"
+    )
+    ema_interval: Open[int] = Field(
+        1, ge=1, le=1000, description="Steps from one update of the average, with ema_decay, to the next"
+    )
     mixed_precision: Open[PrecisionName] = Field(
         "auto",
         description="auto: bf16 on a GPU that has it, else fp32. fp16, with loss scaling, is for cards without bf16 "
@@ -150,6 +156,8 @@ def _no_effect_rules(config: OptimizationSection) -> None:
     trained = config.token_learning_rate != 0
     optimizers = {config.optimizer} | ({config.token_optimizer} if trained else set())
     rules = (
+        (config.ema_decay == 0 and (config.ema_start > 0 or config.ema_interval > 1),
+         "ema_start and ema_interval have no effect without an ema_decay; set it, or leave them out"),
         (config.ema_decay > 0 and optimizers <= set(SCHEDULE_FREE),
          "ema_decay has no effect: schedule-free optimizers average already; leave it out"),
         (config.lr_num_cycles != 1 and config.lr_scheduler != "cosine_with_restarts",

@@ -1,11 +1,25 @@
 """Weight averages (EMA), which are sampled, scored and saved in place of the last weights."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """What is averaged: nothing with `decay` 0. `start`: optimizer steps in which the average is a copy of the weights.
+    `interval`: steps from one update of the average to the next."""
+
+    decay: float = 0.0
+    start: int = 0
+    interval: int = 1
+
+
+LAST_WEIGHTS = Averaging()
 
 
 class Averages(Protocol):
@@ -41,15 +55,19 @@ class NoAverages:
 
 
 class ExponentialAverages(NoAverages):
-    """An exponential moving average by diffusers: β_k = min(decay, (1 + k) / (10 + k)) at step k, which quickly forgets
-    the initial weights."""
+    """An exponential moving average by diffusers: β_k = min(decay, (1 + k) / (10 + k)) at update k after the start,
+    which quickly forgets the weights from which it starts."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], averaging: Averaging) -> None:
         self._parameters = list(parameters)
-        self._model = EMAModel(self._parameters, decay=decay, foreach=True)
+        self._interval, self._steps = averaging.interval, 0
+        copies = averaging.start // averaging.interval
+        self._model = EMAModel(self._parameters, averaging.decay, update_after_step=copies, foreach=True)
 
     def follow(self) -> None:
-        self._model.step(self._parameters)
+        self._steps += 1
+        if self._steps % self._interval == 0:
+            self._model.step(self._parameters)
 
     def put_in(self) -> None:
         self._model.store(self._parameters)
@@ -61,11 +79,12 @@ class ExponentialAverages(NoAverages):
     def state_dict(self) -> dict[str, Any]:
         return {
             "optimization_step": self._model.optimization_step,
+            "steps": self._steps,
             "shadow_params": self._model.shadow_params,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._model.optimization_step = state["optimization_step"]
+        self._model.optimization_step, self._steps = state["optimization_step"], state["steps"]
         shadows: list[Tensor] = self._model.shadow_params
         for shadow, saved in zip(shadows, state["shadow_params"], strict=True):
             shadow.copy_(saved)
@@ -94,9 +113,9 @@ class ScheduleFreeAverages(NoAverages):
 
 
 def build_averages(
-    parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, schedule_free: bool, ema_decay: float
+    parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, schedule_free: bool, averaging: Averaging
 ) -> Averages:
-    """Return the averages that the configuration asks for. `ema_decay` 0: none."""
+    """Return the averages that the configuration asks for."""
     if schedule_free:
         return ScheduleFreeAverages(parameters, optimizer)
-    return ExponentialAverages(parameters, ema_decay) if ema_decay > 0 else NoAverages()
+    return ExponentialAverages(parameters, averaging) if averaging.decay > 0 else NoAverages()

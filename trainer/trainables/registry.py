@@ -1,7 +1,8 @@
 """The list of trainables. A new one is a file in this folder and a line here (docs/adding-an-adapter.md)."""
 
-from settings.sections.optimization import SCHEDULE_FREE, OptimizationSection
+from settings.sections.optimization import OptimizationSection
 from trainer.optimizers.extras import require_available
+from trainer.trainables.averages import Averaging
 from trainer.trainables.controlnet import CONTROLNET
 from trainer.trainables.denoiser import DENOISER_WEIGHTS
 from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings
@@ -57,7 +58,7 @@ def _trainable(name: str, part: Part, updates: Updates, settings: UpdateSettings
         schedule=schedule,
         max_grad_norm=updates.max_grad_norm,
         total_steps=settings.total_steps,
-        ema_decay=0.0 if optimizer.name in SCHEDULE_FREE else own.ema_decay,
+        averaging=Averaging(own.ema_decay, own.ema_start, own.ema_interval),
         undecayed=part.undecayed,
         ups=updates.ups,
     )

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from settings.sections.optimization import SCHEDULE_FREE
 from trainer.optimizers.registry import build_optimizer
 from trainer.optimizers.settings import OptimizerSettings
-from trainer.trainables.averages import build_averages
+from trainer.trainables.averages import LAST_WEIGHTS, Averaging, build_averages
 from trainer.trainables.schedules import ScheduleSettings, multiplier
 
 
@@ -32,7 +32,7 @@ class Trainable:
         schedule: ScheduleSettings,
         max_grad_norm: float,
         total_steps: int,
-        ema_decay: float = 0.0,
+        averaging: Averaging = LAST_WEIGHTS,
         undecayed: Collection[nn.Parameter] = (),
         ups: Collection[nn.Parameter] = (),
     ) -> None:
@@ -54,7 +54,7 @@ class Trainable:
         self._multiplier = multiplier(schedule, optimizer.learning_rate, total_steps)
         self.rate_factor = 1.0
         self.schedule = LambdaLR(self.optimizer, lambda step: self.rate_factor * self._multiplier(step))
-        self.averages = build_averages(self.parameters, self.optimizer, optimizer.name in SCHEDULE_FREE, ema_decay)
+        self.averages = build_averages(self.parameters, self.optimizer, optimizer.name in SCHEDULE_FREE, averaging)
         self._max_grad_norm = max_grad_norm
 
     @property

@@ -1,5 +1,6 @@
 """Averaged weights: the formula, and that the weights of the last step come back to the bit."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,13 @@ from job.output_folder import OutputFolder
 from job.run import run
 from settings.training import TrainingConfig
 from tests.conftest import EXAMPLE
-from trainer.trainables.averages import ExponentialAverages, ScheduleFreeAverages
+from trainer.trainables.averages import Averaging, ExponentialAverages, ScheduleFreeAverages
 
 
 def test_the_exponential_average_by_its_formula() -> None:
     generator = torch.Generator().manual_seed(0)
     parameter = nn.Parameter(torch.zeros(3))
-    averages = ExponentialAverages([parameter], decay=0.5)
+    averages = ExponentialAverages([parameter], Averaging(0.5))
     expected = torch.zeros(3, dtype=torch.float64)
     for step in range(12):
         with torch.no_grad():
@@ -30,6 +31,29 @@ def test_the_exponential_average_by_its_formula() -> None:
     torch.testing.assert_close(parameter.detach().double(), expected, rtol=1e-5, atol=1e-6)
     averages.take_out()
     assert torch.equal(parameter.detach(), last)
+
+
+def test_an_average_with_a_start_and_an_interval() -> None:
+    """A copy of the weights at steps 2 and 4, then one update at steps 6, 8 …; a state in between goes on."""
+    parameter = nn.Parameter(torch.zeros(3))
+    averaging = Averaging(0.15, start=4, interval=2)
+    averages, seen = ExponentialAverages([parameter], averaging), list[float]()
+    for step in range(1, 11):
+        parameter.data.fill_(float(step))
+        averages.follow()
+        if step == 7:
+            state = copy.deepcopy(averages.state_dict())
+            averages = ExponentialAverages([parameter], averaging)
+            averages.load_state_dict(state)
+        averages.put_in()
+        seen.append(round(float(parameter.detach()[0]), 6))
+        averages.take_out()
+    expected = [0.0, 2.0, 2.0, 4.0, 4.0]
+    for step in (6, 8, 10):
+        # the first update after the copies takes the weights, as diffusers' average does
+        beta = 0.0 if step == 6 else 0.15
+        expected += [beta * expected[-1] + (1 - beta) * step] * 2
+    assert seen == pytest.approx(expected[:10])
 
 
 def test_schedule_free_weights_come_back_to_the_bit() -> None:
