@@ -38,6 +38,7 @@ from preprocess.uploads.intake import FoundFile, source_labels
 from preprocess.uploads.survey import Surveyed
 from preprocess.workers.relay import drain
 from preprocess.workers.workers import SINGLE_PROCESS, Workers
+from settings.data.sizes import read_ratio
 from settings.preparation import DataConfig
 
 BUCKETS_PER_RESOLUTION = 16
@@ -106,7 +107,8 @@ def _bucket_rules(resolution: int, config: DataConfig, base: BaseRequirements) -
     multiples = max(1, round(resolution / BUCKETS_PER_RESOLUTION / base.size_multiple))
     step = config.bucket_step or multiples * base.size_multiple
     square = not config.aspect_ratio_bucketing
-    return BucketRules(resolution, step, config.max_extra_crop, square=square, largest_side=base.largest_side)
+    aspects = tuple(map(read_ratio, config.aspect_ratios))
+    return BucketRules(resolution, step, config.max_extra_crop, square, base.largest_side, aspects)
 
 
 def _build(

@@ -132,15 +132,6 @@ def _token_rule(config: TrainingConfig) -> None:
             f"num_tokens: {config.num_tokens} for each of {len(config.class_words)} concepts are more than "
             f"{MOST_TOKENS} new tokens; lower it"
         )
-    names = ("token_norm_weight", "token_covariance_weight", "token_retraction", "train_existing_tokens")
-    given = [name for name in names if getattr(config, name) > 0]
-    if given and config.token_learning_rate == 0:
-        raise ValueError(f"{given[0]} has no effect with token_learning_rate 0; leave one out")
-    if config.token_retraction > 0 and config.token_optimizer in (*PRODIGY, *SCHEDULE_FREE):
-        raise ValueError(
-            f"token_retraction spoils what {config.token_optimizer} measures: use token_norm_weight, or "
-            "token_optimizer: adamw"
-        )
     if config.train_tokens and config.class_words:
         raise ValueError(
             "train_tokens: are words of captions as they are written, and a trigger_word is put into captions; set "
@@ -150,6 +141,15 @@ def _token_rule(config: TrainingConfig) -> None:
     for name, has_it in others.items():
         if config.train_tokens and has_it:
             raise ValueError(f"{name} knows no words of train_tokens; leave one of them out")
+    names = ("token_norm_weight", "token_covariance_weight", "token_retraction", "train_existing_tokens")
+    given = [name for name in names if getattr(config, name) > 0]
+    if given and config.token_learning_rate == 0:
+        raise ValueError(f"{given[0]} has no effect with token_learning_rate 0; leave one out")
+    if config.token_retraction > 0 and config.token_optimizer in (*PRODIGY, *SCHEDULE_FREE):
+        raise ValueError(
+            f"token_retraction spoils what {config.token_optimizer} measures: use token_norm_weight, or "
+            "token_optimizer: adamw"
+        )
 
 
 def _target_prompt_rule(config: TrainingConfig) -> None:

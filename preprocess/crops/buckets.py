@@ -23,13 +23,14 @@ FEW_IMAGES = 100
 @dataclass(frozen=True)
 class BucketRules:
     """Rules for bucket sizes. `resolution`²: the trained area in pixels. Sides are multiples of `step`, and at most
-    `largest_side`."""
+    `largest_side`. `aspects`: widths by heights of the sizes, and of those that lie across; () for any up to 1:4."""
 
     resolution: int
     step: int
     max_extra_crop: float | None = None
     square: bool = False
     largest_side: int | None = None
+    aspects: tuple[float, ...] = ()
 
     def allowed_extra_crop(self, images: int) -> float:
         """Return the setting, else 0.06 for few images, whose buckets would hold one or two each, and 0.03 for many."""
@@ -50,11 +51,14 @@ def enlargement(image: Size, bucket: Size) -> float:
 
 
 def candidates(rules: BucketRules, resolution: float) -> list[Size]:
-    """Return all sizes of about `resolution`² pixels whose sides are multiples of the step, aspect ratio 1:4 to 4:1."""
+    """Return all sizes of about `resolution`² pixels whose sides are multiples of the step, aspect ratio 1:4 to 4:1; or
+    the one for each of the rules' own aspects."""
     step, area = rules.step, resolution**2
     side = max(step, int(resolution // step) * step)
     if rules.square:
         return [(side, side)]
+    if rules.aspects:
+        return _of_aspects(rules, area) or [(side, side)]
     most = int(area**0.5 * MAX_ASPECT**0.5 // step)
     sizes = [(a * step, b * step) for a in range(1, most + 1) for b in range(1, most + 1)]
     longest = rules.largest_side or 2 * most * step
@@ -66,6 +70,19 @@ def candidates(rules: BucketRules, resolution: float) -> list[Size]:
         and max(size) <= longest
     ]
     return fitting or [(side, side)]
+
+
+def _of_aspects(rules: BucketRules, area: float) -> list[Size]:
+    """The largest sizes within the area that are nearest to each aspect, each once."""
+    ratios = sorted({ratio for aspect in rules.aspects for ratio in (aspect, 1 / aspect)})
+    sizes = {
+        (_multiple((area * ratio) ** 0.5, rules.step), _multiple((area / ratio) ** 0.5, rules.step)) for ratio in ratios
+    }
+    return sorted(size for size in sizes if max(size) <= (rules.largest_side or max(size)))
+
+
+def _multiple(side: float, step: int) -> int:
+    return max(step, int(side / step + 1e-9) * step)
 
 
 def assign_buckets(images: Sequence[Size], rules: BucketRules) -> list[Size]:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from settings.callers import Limited, Model, Open
 from settings.record import Settings
@@ -11,6 +11,8 @@ from settings.record import Settings
 Side = Annotated[int, Field(ge=32, le=4096)]
 ONE_SIDE = TypeAdapter(Side)
 MOST_RESOLUTIONS = 8
+MOST_RATIO = 8
+RATIO = re.compile(r"([1-9]\d{0,3})[/:]([1-9]\d{0,3})")
 
 
 class SizeSection(Settings):
@@ -23,6 +25,12 @@ class SizeSection(Settings):
     )
     aspect_ratio_bucketing: Open[bool] = Field(
         True, description="Train each image in the aspect that suits it (1:4 to 4:1); otherwise all square"
+    )
+    aspect_ratios: Open[tuple[str, ...]] = Field(
+        (),
+        max_length=32,
+        description="Train in these aspects alone and their reverses, such as 1/1 and 3/4: up to 1:8; by default the "
+        "few that suit the images",
     )
     bucket_step: Open[int | None] = Field(
         None, ge=8, le=512, description="Sides of buckets are multiples of this; by default a 16th of the resolution"
@@ -46,6 +54,19 @@ class SizeSection(Settings):
     def _one_side_or_several(cls, given: Any) -> Any:
         return None if given is None else read_sides(given)
 
+    @field_validator("aspect_ratios")
+    @classmethod
+    def _ratios(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for text in given:
+            read_ratio(text)
+        return given
+
+    @model_validator(mode="after")
+    def _ratios_of_buckets(self) -> "SizeSection":
+        if self.aspect_ratios and not self.aspect_ratio_bucketing:
+            raise ValueError("aspect_ratios have no effect without aspect_ratio_bucketing; leave one of them out")
+        return self
+
     @property
     def resolutions(self) -> tuple[int, ...]:
         """The sides of the trained areas, the smallest first; () for the base's own."""
@@ -57,6 +78,15 @@ class SizeSection(Settings):
     def largest_resolution(self) -> int | None:
         """The side of samples; None for the base's own."""
         return max(self.resolutions, default=None)
+
+
+def read_ratio(text: str) -> float:
+    """Width by height of "3/4" or "3:4". Raises ValueError for anything else, and beyond 1:8."""
+    found = RATIO.fullmatch(text.strip())
+    ratio = int(found[1]) / int(found[2]) if found else 0.0
+    if not 1 / MOST_RATIO <= ratio <= MOST_RATIO:
+        raise ValueError(f"{text!r} is no aspect from 1/{MOST_RATIO} to {MOST_RATIO}/1, such as 3/4")
+    return ratio
 
 
 def read_sides(given: Any) -> int | tuple[int, ...]:

@@ -156,9 +156,9 @@ def _sizes(translation: Translation) -> None:
     ratios = translation.take("multi_aspect_ratio")
     translation.values["aspect_ratio_bucketing"] = ratios is not None
     if ratios is not None:
-        translation.note(
-            "multi_aspect_ratio", "its list is left out: each image has the aspect that suits it, 1:4 to 4:1"
-        )
+        if not isinstance(ratios, list):
+            raise ConfigError(f"multi_aspect_ratio: {ratios!r} is no list of ratios such as 3/4")
+        translation.values["aspect_ratios"] = [str(ratio) for ratio in ratios]
 
 
 def _data(translation: Translation) -> None:

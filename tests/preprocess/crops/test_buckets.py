@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.crops.buckets import BucketRules, assign_buckets, crop_loss, enlargement
+from preprocess.crops.buckets import BucketRules, assign_buckets, candidates, crop_loss, enlargement
 from preprocess.crops.crop import MAX_ENLARGEMENT, Size
+from settings.record import ConfigError
+from settings.training import build_config
 
 sides = st.integers(64, 5000)
 
@@ -32,6 +34,26 @@ def test_no_side_is_longer_than_the_base_has_positions_for() -> None:
     assert max(max(bucket) for bucket in assign_buckets(wide, BucketRules(1024, 64))) > 1280
     for bucket in assign_buckets(wide, limited):
         assert max(bucket) <= 1280 and bucket[0] * bucket[1] >= 0.85 * 1024**2
+
+
+def test_given_aspects_are_the_only_ones() -> None:
+    """Stable Cascade's sizes for 768² and multiples of 32: the largest sides within the area, also lying across."""
+    rules = BucketRules(768, 32, aspects=(1.0, 1 / 2, 9 / 16, 1 / 6))
+    assert candidates(rules, 768) == [
+        (288, 1856), (512, 1056), (576, 1024), (768, 768), (1024, 576), (1056, 512), (1856, 288)
+    ]  # fmt: skip
+    images = [(1000, 1000), (1200, 1000), (900, 2000), (5000, 900), (1000, 1700)]
+    assert assign_buckets(images, rules) == [(768, 768), (768, 768), (512, 1056), (1856, 288), (576, 1024)]
+    limited = BucketRules(768, 32, largest_side=1024, aspects=(1 / 6, 9 / 16))
+    assert candidates(limited, 768) == [(576, 1024), (1024, 576)]
+
+
+@pytest.mark.parametrize("aspects", [("4",), ("1/9",), ("0/1",), ("1/0",), ("a/b",), ("1/1", "3;4")])
+def test_what_is_no_aspect_is_refused(aspects: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="aspect_ratios.*is no aspect from 1/8 to 8/1"):
+        build_config({"aspect_ratios": aspects})
+    with pytest.raises(ConfigError, match="aspect_ratios have no effect without aspect_ratio_bucketing"):
+        build_config({"aspect_ratios": ("1/1",), "aspect_ratio_bucketing": False})
 
 
 @given(st.lists(st.tuples(sides, sides), min_size=1, max_size=12), st.sampled_from([64, 512, 1024]))

@@ -47,7 +47,7 @@ def test_a_lora_with_a_new_token(tmp_path: Path) -> None:
     assert config.learning_rate == config.token_learning_rate == 1e-4
     assert (config.max_train_steps, config.lr_warmup_steps, config.checkpointing_steps) == (10_000, 1, 100)
     assert (config.train_batch_size, config.gradient_accumulation_steps) == (8, 4)  # 32 images an update
-    assert config.resolution == 1024 and config.aspect_ratio_bucketing
+    assert config.resolution == 1024 and config.aspect_ratio_bucketing and config.aspect_ratios == ("1/1", "3/4")
     assert config.named_sources == ("s3://bucket/one.tar", "s3://bucket/two.tar")
     assert config.base_model == "stabilityai/stable-cascade-prior" and config.trackers == ("wandb",)
     assert imported.output == Path("results/mine") and not imported.needed
