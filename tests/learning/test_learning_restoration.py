@@ -15,6 +15,7 @@ from job.run import run_stages
 from job.stage import Job
 from settings.importing.files import import_cascade
 from settings.training import build_config
+from tests.conftest import PROJECT
 from tests.tiny_cascade import averaging_stage_a, write_stage_b
 from tests.tiny_models import opened
 from trainer.data.latent_cache import to_levels
@@ -23,31 +24,7 @@ from trainer.validation.restoration import psnr, restore
 SIDE, PICTURES, HELD_OUT, STEPS = 32, 48, 8, 250
 GAINED, OTHERS = 4.0, 2.0
 """Bars in dB: of PSNR by the training, and of what is drawn of a picture's own latents over that of another's."""
-GUIDE = """
-experiment_id: stage_b_3b_finetuning
-checkpoint_path: /path/to/checkpoint
-output_path: /path/to/samples
-model_version: 3B
-lr: 1.0e-4
-batch_size: 256
-image_size: 1024
-multi_aspect_ratio: [1/1, 1/2, 1/3, 2/3, 3/4, 1/5, 2/5, 3/5, 4/5, 1/6, 5/6, 9/16]
-grad_accum_steps: 1
-updates: 100000
-backup_every: 20000
-save_every: 1000
-warmup_updates: 1
-use_fsdp: True
-ema_start_iters: 5000
-ema_iters: 100
-ema_beta: 0.9
-shift: 4
-adaptive_loss_weight: True
-webdataset_path: file:/path/to/dataset.tar
-effnet_checkpoint_path: models/effnet_encoder.safetensors
-stage_a_checkpoint_path: models/stage_a.safetensors
-generator_checkpoint_path: models/stage_b_bf16.safetensors
-"""
+GUIDE = PROJECT / "tests" / "families" / "cascade" / "guide" / "finetune_b_3b.yaml"
 """Stage B's file of Stable Cascade's training guide, by its field names."""
 
 
@@ -72,12 +49,10 @@ def test_it_restores_pictures_that_it_has_not_seen(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     for number in range(PICTURES):
         four_colours(number).save(tmp_path / "pictures" / f"{number:02d}.png")
-    guide = tmp_path / "finetune_b_3b.yaml"
-    guide.write_text(GUIDE)
     config = build_config({
-        **import_cascade(guide).values, "base_model": str(base), "sources": [], "learning_rate": 1e-2, "ema_decay": 0,
-        "checkpointing_steps": STEPS, "sample_steps": None, "max_train_steps": STEPS, "train_batch_size": 16,
-        "resolution": SIDE, "lr_warmup_steps": 20,
+        **import_cascade(GUIDE).values, "base_model": str(base), "sources": [], "learning_rate": 1e-2, "ema_decay": 0,
+        "ema_start": 0, "ema_interval": 1, "checkpointing_steps": STEPS, "sample_steps": None, "max_train_steps": STEPS,
+        "train_batch_size": 16, "resolution": SIDE, "lr_warmup_steps": 20,
         "validation_steps": STEPS, "validation_share": HELD_OUT / PICTURES, "num_validation_images": HELD_OUT,
     })  # fmt: skip
     output = OutputFolder.create(tmp_path / "out")
