@@ -69,7 +69,7 @@ def by_process(values: Settings, images: int) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         request = Path(folder) / "request.json"
         request.write_text(json.dumps({"settings": dict(values), "images": images}), encoding="utf-8")
-        child = ChildProcess([sys.executable, "-m", "studio.estimates.predicting", str(request)])
+        child = ChildProcess.start([sys.executable, "-m", "studio.estimates.predicting", str(request)])
         try:
             lines = list(child.lines())
         finally:

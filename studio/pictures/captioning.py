@@ -43,7 +43,7 @@ def captions_of(
         request = Path(scratch) / "request.json"
         content = {"folder": str(folder), "names": list(names), "settings": values}
         request.write_text(json.dumps(content), encoding="utf-8")
-        child = ChildProcess([sys.executable, "-m", "studio.pictures.captioning", str(request)])
+        child = ChildProcess.start([sys.executable, "-m", "studio.pictures.captioning", str(request)])
         others = []
         try:
             for line in child.lines():
