@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -40,7 +42,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(outputs: Path) -> Iterator[CogServer]:
+    """Its trainings are forked; the server of policy/test_untrusted_callers.py starts them."""
     environment = {
+        "WARM_WORKER": "1",
         "OUTPUTS_FOLDER": str(outputs), "LIMIT_MAX_TRAIN_STEPS": "100000",
         "ALLOWED_BASE_MODELS": f"mini-sdxl {outputs.resolve()}/*",
     }  # fmt: skip
@@ -78,16 +82,14 @@ def folders(outputs: Path) -> set[Path]:
     return set(outputs.glob("training-*"))
 
 
-def running_children(outputs: Path) -> list[int]:
-    """Training processes whose output goes there."""
+def running_trainings(server: CogServer) -> list[int]:
+    """Process ids of trainings: of what the server has started, they alone lead sessions of their own."""
+    started = (process.pid for process in psutil.Process(server.pid).children(recursive=True))
     found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes().decode()
-        except OSError:
-            continue  # it ended meanwhile
-        if "train.py" in command and str(outputs) in command:
-            found.append(int(process.name))
+    for pid in started:
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            if os.getsid(pid) == pid:
+                found.append(pid)
     return found
 
 
@@ -170,7 +172,7 @@ def test_a_put_of_a_running_id_starts_nothing(server: CogServer, images: dict[st
     before = folders(outputs)
     start_long_training(server, images, "once")  # it asks with PUT, again and again
     assert len(folders(outputs) - before) == 1
-    assert len(running_children(outputs)) == 1
+    assert len(running_trainings(server)) == 1
     server.cancel("trainings/once")
     server.wait_until_ready(5)
 
@@ -180,7 +182,7 @@ def test_cancel_is_prompt_and_keeps_what_was_trained(server: CogServer, images: 
     start_long_training(server, images, "cancelled")
     server.cancel("trainings/cancelled")
     assert server.wait_until_ready(5) < 5
-    assert not running_children(outputs)
+    assert not running_trainings(server)
     (folder,) = folders(outputs) - before
     description = Artifact.read(folder / "weights.safetensors").description
     assert description is not None and 1 <= description.steps < 100_000
@@ -193,10 +195,10 @@ def test_a_killed_training_fails_alone(server: CogServer, images: dict[str, str]
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(server.post, "trainings", inputs)
         deadline = time.monotonic() + 120
-        while not list(outputs.glob("training-*/metrics.jsonl")) or not running_children(outputs):
+        while not list(outputs.glob("training-*/metrics.jsonl")) or not running_trainings(server):
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        os.kill(running_children(outputs)[0], signal.SIGKILL)
+        os.kill(running_trainings(server)[0], signal.SIGKILL)
         result = answer.result(timeout=60)
     assert result["status"] == "failed"
     assert "killed by SIGKILL" in result["error"] and "out of memory?" in result["error"]
