@@ -1,8 +1,9 @@
 """What tests share: pictures, archives, and the embedded base, loaded once."""
 
+import gc
 import io
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,17 @@ def png(size: tuple[int, int] = (80, 64), colour: tuple[int, int, int] = (200, 4
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What test modules import stays: the garbage collector does not search it, neither now nor in the tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,8 +3,6 @@
 import io
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,6 +22,7 @@ from tests.families.test_family_files import predict
 from tests.sampler.test_safety_checker import write_checker
 from tests.service.cog_server import CogServer, data_uri, decode
 from tests.tiny_models import opened, write_z_image
+from tests.warm_process import run_warm
 
 pytestmark = pytest.mark.slow
 
@@ -106,24 +105,21 @@ def start_long_training(server: CogServer, images: dict[str, str], name: str) ->
     raise AssertionError(f"no step within two minutes: {state}")
 
 
-def test_the_plain_command_and_both_ways_to_serve_make_the_same_pictures(weights: Path, tmp_path: Path) -> None:
-    plain = subprocess.run(
-        [sys.executable, "predict.py", PROMPT, "--weights", weights, "--num_outputs", "2", "--num_inference_steps", "4",
-         "--seed", "11", "--output", tmp_path / "plain"],
-        cwd=PROJECT, capture_output=True, text=True, check=True, timeout=120,
+def test_the_plain_command_and_the_server_make_the_same_pictures(weights: Path, tmp_path: Path) -> None:
+    """A server that starts with weights does too: tests/artifact/test_four_ways.py."""
+    plain = run_warm(
+        ["predict.py", PROMPT, "--weights", str(weights), "--num_outputs", "2", "--num_inference_steps", "4",
+         "--seed", "11", "--output", str(tmp_path / "plain")], PROJECT,
     )  # fmt: skip
+    assert plain.returncode == 0, plain.stderr
     expected = [Image.open(path).tobytes() for path in plain.stdout.splitlines()]
 
-    with CogServer("predict", tmp_path / "1.log", {"COG_WEIGHTS": str(weights)}) as started_with_weights:
-        result = started_with_weights.post("predictions", DRAWN)
+    with CogServer("predict", tmp_path / "server.log", {"TRUSTED_CALLERS": "1"}) as started_bare:
+        result = started_bare.post("predictions", {**DRAWN, "lora": data_uri(weights)})
         assert result["status"] == "succeeded", result
         assert pixels(result["output"]) == expected
-        other = started_with_weights.post("predictions", {**DRAWN, "seed": 12})
+        other = started_bare.post("predictions", {**DRAWN, "lora": data_uri(weights), "seed": 12})
         assert pixels(other["output"])[0] == expected[1]  # seeds follow each other
-
-    with CogServer("predict", tmp_path / "2.log", {"TRUSTED_CALLERS": "1"}) as started_bare:
-        result = started_bare.post("predictions", {**DRAWN, "lora": data_uri(weights)})
-        assert pixels(result["output"]) == expected
         result = started_bare.post("predictions", {**DRAWN, "replicate_weights": data_uri(weights)})
         assert pixels(result["output"]) == expected
         bare = started_bare.post("predictions", {**DRAWN, "base_model": "mini-sdxl"})

@@ -164,7 +164,8 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
     with zipfile.ZipFile(source, "a") as archive:
         archive.writestr("broken.jpg", b"\xff\xd8\xff cut")
     out = tmp_path / "out"
-    result = run("train.py", source, "--output", out, "--checkpointing_steps", "1", *QUICK)
+    drawn_least = ["--evaluation_samples", "1", "--evaluation_checkpoints", "1"]
+    result = run("train.py", source, "--output", out, "--checkpointing_steps", "1", *drawn_least, *QUICK)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == str(out / "weights.safetensors")
     assert "warning: not used: broken.jpg" in result.stdout
@@ -187,8 +188,7 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
 
     (tmp_path / "guide.yaml").write_text(f"lora_rank: 8\nvalidation_epochs: 9\noutput_dir: {tmp_path / '2'}\n")
     imported = ["--import_config", tmp_path / "guide.yaml"]
-    again = run("train.py", EXAMPLE, *imported, "--config", out / "config.yaml", "--rank", "3",
-                "--evaluate", "false")  # fmt: skip
+    again = run("train.py", EXAMPLE, *imported, "--config", out / "config.yaml", "--rank", "3")
     assert again.returncode == 0, again.stderr  # a written config can be used again, and the line wins
     assert yaml.safe_load((tmp_path / "2" / "config.yaml").read_text())["rank"] == 3
     note = "guide.yaml: validation_epochs: is left out"

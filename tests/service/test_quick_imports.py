@@ -16,7 +16,6 @@ def test_the_collector_rests_while_importing_and_never_looks_at_it_again() -> No
     assert gc.isenabled()
     assert gc.get_freeze_count() > frozen
     assert all(each is not cycle for each in gc.get_objects())
-    gc.unfreeze()
 
 
 def test_it_is_back_after_an_error_and_stays_off_where_it_was_off() -> None:
@@ -30,4 +29,3 @@ def test_it_is_back_after_an_error_and_stays_off_where_it_was_off() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
-        gc.unfreeze()

@@ -172,6 +172,19 @@ def test_half_of_the_prompts_get_noise_of_their_own_deviation() -> None:
     assert torch.equal(noisy.pooled_prompt_embeds, plain.pooled_prompt_embeds)  # type: ignore[arg-type]
 
 
+def losses_with(settings: dict[str, float], base: ModelFamily, folder: Path) -> list[float]:
+    """Of two steps."""
+    for training in placed(base, CONFIG.model_copy(update={**settings, "max_train_steps": 2}), folder):
+        losses = [step.loss for step in training.trainer.steps()]
+        assert type(training.family.noise_process) is DiffusionProcess  # validation and samples keep the base's own
+    return losses
+
+
+@pytest.fixture(scope="module")
+def plain_losses(_loaded_base: ModelFamily, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    return losses_with({}, _loaded_base, tmp_path_factory.mktemp("plain"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
@@ -179,11 +192,7 @@ def test_half_of_the_prompts_get_noise_of_their_own_deviation() -> None:
      {"max_timestep": 0.5}, {"timestep_bias": 1.0}],
 )  # fmt: skip
 def test_a_training_with_it_is_another_and_the_same_again(
-    settings: dict[str, float], base: ModelFamily, tmp_path: Path
+    settings: dict[str, float], plain_losses: list[float], base: ModelFamily, tmp_path: Path
 ) -> None:
-    losses = []
-    for index, update in enumerate(({}, settings, settings)):
-        for training in placed(base, CONFIG.model_copy(update={**update, "max_train_steps": 2}), tmp_path / str(index)):
-            losses.append([step.loss for step in training.trainer.steps()])
-            assert type(training.family.noise_process) is DiffusionProcess  # validation and samples keep the base's own
-    assert losses[0] != losses[1] == losses[2]
+    first, again = (losses_with(settings, base, tmp_path / name) for name in ("first", "again"))
+    assert plain_losses != first == again
