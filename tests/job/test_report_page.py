@@ -16,6 +16,7 @@ from job.report.metrics import read_metrics, series, smoothed
 from job.report.page import write_page
 from job.report.recipe import Trained
 from job.report.usage import recipes
+from tests.fast_part import slow_but
 from tests.job.report_folder import HOSTILE, make_output
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def test_an_edit_by_perfusion_has_the_recipe_of_the_only_tool_that_opens_it() ->
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", slow_but([360], [360, 1280]))
 def test_all_is_shown_without_complaint(browser: Browser, page: Path, width: int, scheme: str) -> None:
     browser.open(page, width, 800, scheme)
     browser.scroll_through()

@@ -101,6 +101,7 @@ def test_steps_are_those_on_the_merged_base(turbo: ModelFamily, folder: Path, tm
     assert (found[0] - found[2]).abs().max() > 5e-3
 
 
+@pytest.mark.slow
 def test_a_run_keeps_it_out_of_samples_and_result_and_resumes_bit_for_bit(folder: Path, tmp_path: Path) -> None:
     """Verification compares the trained model's prediction with the file's on the bare base."""
     file = write_adapter(tmp_path / "adapter.safetensors", opened(folder))

@@ -20,6 +20,7 @@ from families.loading.fingerprint import fingerprint
 from families.registry import load_base_model
 from sampler.generation import Generation
 from tests.families.test_family_files import predict
+from tests.fast_part import slow_but
 from tests.tiny_cascade import write_cascade
 from tests.tiny_models import opened
 
@@ -49,7 +50,7 @@ def original_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "diffusers"])
+@pytest.mark.parametrize("prefix", slow_but([""], ["", "model.diffusion_model.", "diffusers"]))
 def test_stage_c_alone_is_the_base_in_its_folder(prefix: str, copied: Path, folder: Path, tmp_path: Path) -> None:
     tensors = load_file(copied / WEIGHTS)
     (copied / WEIGHTS).unlink()

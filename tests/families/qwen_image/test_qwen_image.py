@@ -25,6 +25,7 @@ from sampler.sampler import Sampler
 from settings.record import ConfigError
 from settings.training import TrainingConfig
 from tests.families.test_family_files import warnings_of
+from tests.fast_part import slow_but
 from tests.tiny_models import opened
 from tests.tiny_qwen_image import DEVIATION, MEAN, write_qwen_image
 from trainer.adapters.full import FullFineTuning
@@ -54,7 +55,7 @@ def theirs(folder: Path) -> QwenImagePipeline:
     return pipeline
 
 
-@pytest.mark.parametrize("prompt", [PROMPT, "", " "])
+@pytest.mark.parametrize("prompt", slow_but([PROMPT], [PROMPT, "", " "]))
 def test_a_prompts_features_are_those_of_the_pipeline(
     prompt: str, family: ModelFamily, theirs: QwenImagePipeline
 ) -> None:

@@ -11,6 +11,7 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 
 from preprocess.dataset import PreparedDataset
+from tests.fast_part import slow_but
 
 if TYPE_CHECKING:
     from tests.browser import Browser
@@ -49,7 +50,7 @@ def count_shown(browser: Browser) -> str:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", slow_but([360], [360, 1280]))
 def test_all_is_shown_without_complaint(browser: Browser, page: Path, width: int, scheme: str) -> None:
     browser.open(page, width, 800, scheme)
     browser.scroll_through()

@@ -51,6 +51,7 @@ def effect(base: ModelFamily, kind: str, prompt: str, part: PerfusionPart) -> Te
     return (found[1] - found[0]).norm(dim=1) / found[0].norm(dim=1)
 
 
+@pytest.mark.slow
 def test_its_gates_its_locked_keys_its_token_and_its_file(
     base: ModelFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
