@@ -28,7 +28,7 @@ class Trainer:
     def setup(self) -> None:
         """Check the operator's environment variables, and start the warm worker where they ask for it."""
         from service.policy.policy import Policy
-        from service.warm_worker import prepare_where_wanted
+        from service.processes.warm_worker import prepare_where_wanted
 
         Policy.from_environment()
         prepare_where_wanted()

@@ -44,7 +44,7 @@ def same_kind(one: Record, other: Record) -> bool:
 def comparison(before: Record, now: Record) -> Iterator[str]:
     """Yield a line on what is compared, and one for each figure that became worse by more than the noise.
 
-    A figure is a cell in a column whose name ends with a unit; the other cells of its row tell which one it is. Rows
+    A figure is a cell in a column whose name ends with a unit; the other cells of its row identify it. Rows
     that are the ratio of two others ("ours, by theirs") are left out. Noise is what the reference loops' rounds differ
     by, at least LEAST_NOISE.
     """

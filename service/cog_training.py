@@ -20,12 +20,12 @@ import yaml
 from job.output_folder import OutputFolder
 from job.progress import Progress
 from preprocess.progress_lines import Pace
-from service.child_process import PROJECT, ChildProcess
 from service.job_secrets import Secrets, child_environment, require_useful, secrets_of
 from service.policy.policy import Policy
 from service.policy.rules import JOB_MINUTES
+from service.processes.child_process import PROJECT, ChildProcess
+from service.processes.warm_worker import WARM_WORKER, is_wanted, start_forked
 from service.training_request import TrainingRequest, allowed_config, require_uploaded
-from service.warm_worker import WARM_WORKER, is_wanted, start_forked
 from trainer.distributed.launch import processes_of_a_job
 
 LINES_IN_ERROR = 15

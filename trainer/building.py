@@ -1,5 +1,7 @@
 """Puts a training together from its resolved configuration."""
 
+from collections.abc import Sequence
+
 import torch
 from accelerate import Accelerator
 
@@ -12,7 +14,7 @@ from trainer.adapters.eva import start_by_inputs
 from trainer.adapters.first_values import EVA
 from trainer.data.batches import BatchStream
 from trainer.data.latent_cache import CachedExample
-from trainer.data.prompt_cache import PromptCache
+from trainer.data.prompt_cache import Encode, PromptCache
 from trainer.data.prompts import PromptSampler
 from trainer.distributed.processes import Processes
 from trainer.duration import plan_duration
@@ -36,6 +38,7 @@ from trainer.trainables.part import Parts
 from trainer.trainables.registry import build_trainables, place_parts
 from trainer.trainables.scaled_rates import scaled, scaling_note
 from trainer.trainables.tokens import tokens_of
+from trainer.trainables.trainable import Trainable
 from trainer.training import Training
 from trainer.training_adapter import TrainingAdapter, TrainingAdapterFile
 from trainer.validation.held_out_loss import HeldOutLoss
@@ -82,9 +85,7 @@ def build_training(
     trainer = Trainer(
         family=family,
         noise_process=training_noise(config.noise, family, generators),
-        encode_prompts=training_prompts(
-            config.conditioning_noise, PromptCache(family.encode_prompts, trainables), generators
-        ),
+        encode_prompts=_encoding(config.conditioning_noise, family, trainables, generators),
         batches=batches,
         prompts=_prompts(config.preparation, tokens_of(parts), generators),
         losses=_losses(config, family, parts, generators, DrawnLike.of(trained, family)),
@@ -105,6 +106,12 @@ def build_training(
     training.best.patience, training.best.keep = config.early_stopping_patience, config.keep_best or 1
     training.scorer = _scorer(training, accelerator)
     return training
+
+
+def _encoding(
+    conditioning_noise: float, family: ModelFamily, trainables: Sequence[Trainable], generators: NamedGenerators
+) -> Encode:
+    return training_prompts(conditioning_noise, PromptCache(family.encode_prompts, trainables), generators)
 
 
 def _placed(file: TrainingAdapterFile | None, family: ModelFamily) -> TrainingAdapter | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from service.child_process import ChildProcess
+from service.processes.child_process import ChildProcess
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
 

@@ -21,7 +21,7 @@ from preprocess.captions.labels import label, preservation_label
 from preprocess.captions.pairing import Caption
 from preprocess.dataset import Example, PreparedDataset
 from preprocess.errors import DatasetError
-from service.child_process import ChildProcess
+from service.processes.child_process import ChildProcess
 from settings.preparation import DataConfig
 from settings.record import ConfigError
 from settings.training import build_config

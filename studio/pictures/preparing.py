@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from job.progress import Progress
 from preprocess.dataset import REJECTED_FILE, Rejected
 from preprocess.errors import DatasetError
-from service.child_process import ChildProcess
+from service.processes.child_process import ChildProcess
 from service.quick_imports import quick_imports
 from settings.record import ConfigError
 from settings.training import build_config

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from job.progress import Progress
 from service import cog_training
-from service.child_process import PROJECT, ChildProcess
-from service.warm_worker import prepare_where_wanted, start_forked
+from service.processes.child_process import PROJECT, ChildProcess
+from service.processes.warm_worker import prepare_where_wanted, start_forked
 from settings.record import ConfigError
 from tests.conftest import EXAMPLE
 from tests.service.forked_commands import crash, hang, tell
@@ -100,7 +100,7 @@ def test_nothing_is_kept_unless_the_operator_wants_it(monkeypatch: pytest.Monkey
 def test_what_is_imported_before_forking_starts_no_thread_and_no_cuda() -> None:
     """But for OpenBLAS's, which ends and starts them around a fork by itself."""
     code = (
-        "import os, sys, service.warm_libraries\n"
+        "import os, sys, service.processes.warm_libraries\n"
         "torch = sys.modules['torch']\n"
         "print(len(os.listdir('/proc/self/task')), torch.cuda.is_initialized(), 'job.run' in sys.modules)"
     )

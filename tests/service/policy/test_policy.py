@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import yaml
 
-from service.child_process import ChildProcess
 from service.cog_training import TrainingFailed, _relay
 from service.job_secrets import MASK, Secrets, child_environment, require_useful, secrets_of
 from service.policy.amounts import marks_of
@@ -24,6 +23,7 @@ from service.policy.rules import (
     TRUSTED,
 )  # fmt: skip
 from service.prediction_inputs import PredictionInputs
+from service.processes.child_process import ChildProcess
 from service.training_request import allowed_config
 from settings.callers import Caller, mark_in
 from settings.concepts import ConceptConfig

@@ -21,7 +21,7 @@ END_OF_OUTPUT = None
 
 
 class RunningProcess(Protocol):
-    """What has been started: subprocess.Popen, or a process that was forked (service.warm_worker)."""
+    """What has been started: subprocess.Popen, or a process that was forked (service.processes.warm_worker)."""
 
     @property
     def pid(self) -> int: ...

@@ -1,4 +1,4 @@
-"""Imports what a training needs. The warm worker (`service.warm_worker`) does it once, before it forks.
+"""Imports what a training needs. The warm worker (`service.processes.warm_worker`) does it once, before it forks.
 
 Imports alone: they make no tensors, and so none of OpenMP's threads, which would not exist after a fork.
 """

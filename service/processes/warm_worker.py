@@ -13,13 +13,13 @@ from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
-from service.child_process import PROJECT, ChildProcess
 from service.policy.policy import switch
+from service.processes.child_process import PROJECT, ChildProcess
 from settings.record import ConfigError
 from trainer.distributed.launch import PROCESSES_VARIABLE, processes_of_a_job
 
 WARM_WORKER = "WARM_WORKER"
-LIBRARIES = "service.warm_libraries"
+LIBRARIES = "service.processes.warm_libraries"
 CONTEXT = get_context("forkserver")
 
 
@@ -62,7 +62,7 @@ def start_forked(target: Callable[[], int], environment: Mapping[str, str]) -> C
 
 
 class _Forked:
-    """A `service.child_process.RunningProcess`."""
+    """A `service.processes.child_process.RunningProcess`."""
 
     def __init__(self, process: ForkServerProcess) -> None:
         assert process.pid is not None
