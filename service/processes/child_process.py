@@ -14,7 +14,7 @@ from typing import IO, Protocol, Self
 
 import psutil
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.1
 SECONDS_TO_SAVE = 3.5
 END_OF_OUTPUT = None

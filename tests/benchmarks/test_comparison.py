@@ -54,7 +54,7 @@ def test_a_busy_machine_is_not_a_slower_program() -> None:
     assert worse(before, noisy) == ["nothing became worse by more than the noise"]
 
 
-def test_rows_are_found_apart_and_ratios_left_out() -> None:
+def test_rows_are_distinguished_and_ratios_left_out() -> None:
     def rows(ours: float, ratio: float) -> list[dict[str, Any]]:
         return [{"training": "theirs", "whole job, s": 20.0}, {"training": "ours", "whole job, s": ours},
                 {"training": "ours, by theirs", "whole job, s": ratio}]  # fmt: skip
