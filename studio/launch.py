@@ -3,13 +3,19 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from settings.record import ConfigError
 from studio.origin import LOOPBACK
 
+if TYPE_CHECKING:
+    import gradio as gr
+
 PASSWORD_VARIABLE = "STUDIO_PASSWORD"
 USER = "studio"
 MOST_UPLOADED = "5gb"
+NO_PORT = "Cannot find empty port"
+"""What Gradio says of a port that is taken, and of a server that did not start within its 5 seconds, too."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +43,32 @@ class Address:
 
 
 def serve(root: Path, address: Address) -> None:
-    """Serve until Ctrl-C. Trainings go on after it. Raises ConfigError; OSError where the port is taken."""
+    """Serve until Ctrl-C. Trainings go on after it. Raises ConfigError, also where the port is taken."""
     address.require_safe()
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(root / ".cache")
-    from starlette.middleware import Middleware  # Gradio takes seconds: not before the command line is checked
-
-    from studio.origin import OwnPagesOnly
-    from studio.page import build_page, script, style, theme
+    from studio.page import build_page  # Gradio takes seconds: not before the command line is checked
     from studio.workspace import Workspace
 
     root.mkdir(parents=True, exist_ok=True)
     page = build_page(Workspace(root.resolve()))
+    try:
+        _launch(page, root, address)
+    except OSError as error:
+        if NO_PORT not in str(error):
+            raise
+        raise ConfigError(
+            f"port: {address.port} is taken, or the machine is so busy that the server did not start within 5 seconds; "
+            "try again, or choose another one"
+        ) from error
+
+
+def _launch(page: "gr.Blocks", root: Path, address: Address) -> None:
+    from starlette.middleware import Middleware
+
+    from studio.origin import OwnPagesOnly
+    from studio.page import script, style, theme
+
     page.launch(
         server_name=address.host,
         server_port=address.port,

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tests.browser import Browser
 
 ATTEMPTS = 3
-START_SECONDS = 180
-SECONDS = 180
+START_SECONDS = 300
+SECONDS = 300
 """For what the page does by itself. More than a loaded machine takes: a wait ends with what it waits for."""
 UNTRANSLATED = re.compile(r"[a-z_]+(\.[a-z_]+)+")
 """A key of Gradio's translations in place of a name."""
@@ -114,6 +114,10 @@ class Page:
         field = self.element(f"#{identity} textarea, #{identity} input")
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(text or Keys.DELETE)
+
+    def leave_field(self, identity: str) -> None:
+        """Leave a field by keyboard: what depends on it is computed then, and may move what is below."""
+        self.element(f"#{identity} textarea, #{identity} input").send_keys(Keys.TAB)
 
     def choose(self, identity: str, text: str) -> None:
         """Choose from a list by typing, as by keyboard, once the list has nothing else."""

@@ -1,5 +1,6 @@
 """Who may use the studio: this machine, and others with a password; never the page of another site."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,12 @@ def test_pages_inside_the_page_cannot_leave_their_frame(tmp_path: Path) -> None:
 
 def test_names_are_no_markup() -> None:
     assert escaped("<b>*a*</b> [x](y)") == r"\<b\>\*a\*\</b\> \[x\]\(y\)"
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main(["--folder", str(tmp_path), "--port", str(port)]) == 2
+    assert f"error: port: {port} is taken, or the machine is so busy" in capsys.readouterr().err
