@@ -1,1 +1,1 @@
-"""Processes that train: started anew, or forked from one that has the libraries."""
+"""Processes beside the server: started or forked, read line by line, and stopped."""

@@ -21,7 +21,7 @@ from service.processes.child_process import PROJECT, ChildProcess
 from service.processes.warm_worker import prepare_where_wanted, start_forked
 from settings.record import ConfigError
 from tests.conftest import EXAMPLE
-from tests.service.forked_commands import crash, hang, tell
+from tests.service.processes.forked_commands import crash, hang, tell
 
 SECONDS = 240.0
 
