@@ -16,7 +16,7 @@ from families.registry import load_base_model
 from job.endings import STOPPED
 from job.output_folder import OutputFolder
 from job.progress import Progress
-from service import child_process
+from service.processes import child_process
 from service.train_command import main
 from settings.record import ConfigError
 from settings.training import build_config
