@@ -52,7 +52,7 @@ def test_it_restores_pictures_that_it_has_not_seen(tmp_path: Path) -> None:
     config = build_config({
         **import_cascade(GUIDE).values, "base_model": str(base), "sources": [], "learning_rate": 1e-2, "ema_decay": 0,
         "ema_start": 0, "ema_interval": 1, "checkpointing_steps": STEPS, "sample_steps": None, "max_train_steps": STEPS,
-        "train_batch_size": 16, "resolution": SIDE, "lr_warmup_steps": 20,
+        "train_batch_size": 16, "resolution": SIDE, "lr_warmup_steps": 20, "trackers": [],
         "validation_steps": STEPS, "validation_share": HELD_OUT / PICTURES, "num_validation_images": HELD_OUT,
     })  # fmt: skip
     output = OutputFolder.create(tmp_path / "out")

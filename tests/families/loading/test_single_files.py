@@ -118,7 +118,6 @@ FIRST = "model.diffusion_model.input_blocks.0.0.weight"
         ({f"{FLUX}double_blocks.0.img_attn.qkv.scale_weight": ()}, "weights are scaled or packed to 8 or 4 bits"),
         ({f"{FLUX}double_blocks.0.img_attn.qkv.weight.absmax": (2,)}, "weights are scaled or packed to 8 or 4 bits"),
         ({"double_blocks.0.img_attn.norm.key_norm.scale": (2,)}, "is no SD1.5, .*, Qwen-Image or Z-Image"),
-        ({"effnet_mapper.0.weight": (2, 3)}, "is Stage B of Stable Cascade"),
         ({FIRST: (8, 9, 3, 3)}, "is an inpainting model: its UNet reads 9 channels"),
         ({FIRST: (8, 8, 3, 3)}, "is an image-editing model"),
         ({FIRST: (8, 4, 3, 3), "conditioner.embedders.0.model.ln_final.weight": (2,)}, "is SDXL's refiner"),
