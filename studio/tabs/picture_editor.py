@@ -86,7 +86,7 @@ class PictureEditor:
         stored = self._stored
         one = [self.chosen, self.picture, self.facts, self.caption, self.out, *self.place]
         stored.change(self._opened, stored, [self.editor, self.gallery, self.refused, self.warnings, *one])
-        self.gallery.select(self._choose, stored, one)
+        self.gallery.select(self._choose, stored, one, show_progress_on=self.picture)
         edited = [self.edited, self.gallery]
         self.save.click(self._save, [stored, self.chosen, self.caption], edited)
         self.out.input(self._leave_out, [stored, self.chosen, self.out], edited)
@@ -100,9 +100,8 @@ class PictureEditor:
             lambda name, captioner: (yield from self._caption(name, captioner, None)),
             [stored, self.captioner], [*edited, self.caption],
         )  # fmt: skip
-        self.move.click(
-            self._move, [stored, self.chosen, *self.place], [*edited, self.picture, self.facts, *self.place]
-        )
+        moved = [*edited, self.picture, self.facts, *self.place]
+        self.move.click(self._move, [stored, self.chosen, *self.place], moved, show_progress_on=self.picture)
         self.show_gallery.click(self._whole, stored, self.whole)
 
     def _set(self, name: str) -> Path:

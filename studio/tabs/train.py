@@ -66,10 +66,12 @@ class TrainTab:
         self.form = Form(fields)
         gr.Markdown(f"### {texts.NEEDS_TITLE}")
         with gr.Row(equal_height=False):
-            self.price = gr.Number(
-                None, label=texts.PRICE, info=texts.PRICE_INFO, minimum=0, min_width=MIN_WIDTH, elem_id="price"
-            )
-            self.needs = gr.Markdown(elem_id="needs")
+            with gr.Column(scale=1, min_width=300):
+                self.price = gr.Number(
+                    None, label=texts.PRICE, info=texts.PRICE_INFO, minimum=0, min_width=MIN_WIDTH, elem_id="price"
+                )
+            with gr.Column(scale=2, min_width=300):
+                self.needs = gr.Markdown(elem_id="needs")
         self.start = gr.Button(texts.START, variant="primary", elem_id="start")
         self.status = gr.Markdown(elem_id="start-status")
         self._make_queue()

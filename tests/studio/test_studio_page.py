@@ -116,6 +116,7 @@ def edit_captions(page: Page) -> None:
     page.element("#crops button:has(img)").click()
     page.wait_for_text("#facts", "96 × 96")
     page.browser.wait_for("document.querySelector('#caption textarea').value.includes('TOK')", SECONDS)
+    page.wait_until_sound()
     page.write("caption", "no trigger word")
     page.click("save-caption")
     page.wait_for_text("#edited", "must contain the trigger word TOK")
