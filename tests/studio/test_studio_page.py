@@ -138,7 +138,8 @@ def start_two_runs(page: Page, queue: JobQueue) -> None:
     page.leave_field("setting-rank")
     page.wait_for_text("#needs", "Nothing can be said yet: rank")
     page.click("start")
-    page.wait_for_text("#setting-rank", "greater than or equal to 1")
+    page.wait_for_text("#needs", "greater than or equal to 1")  # at the field, too, but only until the next refresh
+    assert queue.jobs() == []
     page.write("setting-rank", "2")
     page.write("setting-max_train_steps", "60")
     page.write("setting-train_batch_size", "2")
