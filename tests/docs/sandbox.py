@@ -100,6 +100,7 @@ class Sandbox:
                 shutil.copy(self.weights, path)
             elif before in CONFIGURATIONS:
                 path.write_text(CONFIGURATIONS[before], encoding="utf-8")
+                shutil.copy(EXAMPLE, self.folder / "photos.zip")
             elif word.endswith("/") or before == "--pictures":
                 path.mkdir(parents=True)
                 shutil.unpack_archive(EXAMPLE, path)

@@ -39,8 +39,8 @@ NODES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
 """Types of inputs and outputs, by class. TEXT: a string, or a name in a list."""
 CLIP_TYPES = {"CLIPLoader": {"flux2", "lumina2", "qwen_image"}, "DualCLIPLoader": {"flux"}}
 """Those of the names in the list `type` of the loader that are used here."""
-WITHOUT = {"StableCascadePriorPipeline"}
-"""ComfyUI draws it by other nodes, in two passes."""
+WITHOUT = {"StableCascadePriorPipeline", "StableCascadeDecoderPipeline"}
+"""ComfyUI draws the first by other nodes, in two passes; the second restores pictures."""
 KINDS = {"TEXT": str, "INT": int, "FLOAT": int | float}
 
 
