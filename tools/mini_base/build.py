@@ -13,7 +13,7 @@ import torch
 from tools.mini_base import cache_latents
 from tools.mini_base.assemble import assemble
 from tools.mini_base.evaluate import ASSETS
-from tools.mini_base.training import train_image_tower, train_text_encoders, train_unet, train_vae
+from tools.mini_base.training import train_decoder, train_image_tower, train_text_encoders, train_unet, train_vae
 from tools.mini_base.vocabulary import make_tokenizers
 
 WORK = Path(__file__).resolve().parents[2] / "outputs" / "mini-base-build"
@@ -37,6 +37,7 @@ STAGES = {
         "image-tower-finished", lambda work: train_image_tower.train(work, steps=train_image_tower.STEPS)
     ),
     "latents": Stage("latents.safetensors", cache_latents.build),
+    "decoder": Stage("decoder-finished", lambda work: train_decoder.train(work, steps=train_decoder.STEPS)),
     "unet": Stage("unet-finished", lambda work: train_unet.train(work, steps=train_unet.STEPS)),
 }
 

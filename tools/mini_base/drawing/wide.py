@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import numpy as np
@@ -199,9 +199,9 @@ RENDERED = 0.2
 """Share of the drawings that are rendered by another hand."""
 
 
-def wide_picture(side: int, rng: random.Random) -> Image.Image:
-    """A picture of any kind to train on."""
-    kind = rng.choices(tuple(SHARES), tuple(SHARES.values()))[0]
+def wide_picture(side: int, rng: random.Random, shares: Mapping[str, float] = SHARES) -> Image.Image:
+    """A picture of any kind to train on. `shares`: how often each kind comes."""
+    kind = rng.choices(tuple(shares), tuple(shares.values()))[0]
     if kind == "photographs":
         return training_photograph(side, rng)
     picture = KINDS[kind](side, rng)

@@ -34,7 +34,7 @@ from tools.mini_base.scenes import (
 from tools.mini_base.training.muon import Muon, hidden_matrices
 from tools.mini_base.training.train_text_encoders import WIDTH, token_ids
 
-STEPS = 4_000
+STEPS = 9_000
 BATCH_SIZE = 64
 SIBLINGS = 4
 LEARNING_RATE, OTHERS_LEARNING_RATE = 0.005, 1e-3

@@ -70,17 +70,23 @@ class Perception(nn.Module):
 
 
 def loss_of(vae: AutoencoderKL, perception: Perception, pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """L1 and squares of the error, L1 of its edges (differences of neighbours), what the evaluator sees of it, and a
-    light KL divergence. `pixels`: (B, 3, 64, 64) in [-1, 1]."""
+    """The loss of restoring `pixels`, (B, 3, 64, 64) in [-1, 1], and a light KL divergence."""
     with torch.autocast("cpu", torch.bfloat16):
         posterior = vae.encode(pixels).latent_dist
         restored = vae.decode(posterior.sample(generator)).sample
+    kl = posterior.kl().mean() / posterior.mean[0].numel()
+    return restoration_loss(restored, pixels, perception) + KL_WEIGHT * kl
+
+
+def restoration_loss(restored: Tensor, pixels: Tensor, perception: Perception) -> Tensor:
+    """L1 and squares of the error, L1 of its edges (differences of neighbours), and what the evaluator sees of it.
+    Both: (B, 3, 64, 64), the pixels in [-1, 1]."""
+    with torch.autocast("cpu", torch.bfloat16):
         seen = perception(restored, pixels)
     restored = restored.float()
     edges = sum(functional.l1_loss(restored.diff(dim=dim), pixels.diff(dim=dim)) for dim in (2, 3))
-    kl = posterior.kl().mean() / posterior.mean[0].numel()
     exact = functional.l1_loss(restored, pixels) + SQUARES_WEIGHT * functional.mse_loss(restored, pixels)
-    return exact + EDGES_WEIGHT * edges + PERCEPTION_WEIGHT * seen.float() + KL_WEIGHT * kl
+    return exact + EDGES_WEIGHT * edges + PERCEPTION_WEIGHT * seen.float()
 
 
 def rate_factor(step: int, steps: int) -> float:
