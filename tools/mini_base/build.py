@@ -13,7 +13,14 @@ import torch
 from tools.mini_base import cache_latents
 from tools.mini_base.assemble import assemble
 from tools.mini_base.evaluate import ASSETS
-from tools.mini_base.training import train_decoder, train_image_tower, train_text_encoders, train_unet, train_vae
+from tools.mini_base.training import (
+    train_decoder,
+    train_image_tower,
+    train_text_encoders,
+    train_unet,
+    train_unet_further,
+    train_vae,
+)
 from tools.mini_base.vocabulary import make_tokenizers
 
 WORK = Path(__file__).resolve().parents[2] / "outputs" / "mini-base-build"
@@ -39,6 +46,9 @@ STAGES = {
     "latents": Stage("latents.safetensors", cache_latents.build),
     "decoder": Stage("decoder-finished", lambda work: train_decoder.train(work, steps=train_decoder.STEPS)),
     "unet": Stage("unet-finished", lambda work: train_unet.train(work, steps=train_unet.STEPS)),
+    "unet-further": Stage(
+        "unet-further-finished", lambda work: train_unet_further.train(work, steps=train_unet_further.STEPS)
+    ),
 }
 
 

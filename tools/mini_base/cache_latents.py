@@ -11,11 +11,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from tools.mini_base.drawing.colours import COLOURS, colour_named
+from tools.mini_base.drawing.fills import plain
+from tools.mini_base.drawing.wide import assembled_figure
 from tools.mini_base.pictures import step_random, to_tensor
-from tools.mini_base.scenes import SIDE, caption, draw, training_scene
+from tools.mini_base.scenes import CREATURE_NOUNS, PREFIXES, SIDE, caption, draw, training_scene
 
 SEED = 5
-PICTURES = 60_000
+PICTURES, FIGURES = 60_000, 24_000
+"""Scenes, and after them wide figures, which only the second part of the UNet's training sees."""
+NAMED_GROUND = 0.7
+"""Share of the figures whose caption names the ground."""
 CHUNK = 100
 CROPPED_SHARE = 0.12
 LARGER_SIDES = (72, 80, 88, 96)
@@ -62,15 +68,28 @@ def draw_example(rng: random.Random) -> tuple[Image.Image, str, tuple[int, ...]]
     return picture, caption(scene, rng), (side, side, top, left, SIDE, SIDE)
 
 
+def draw_figure_example(rng: random.Random) -> tuple[Image.Image, str, tuple[int, ...]]:
+    """As `draw_example`, a figure of any kind, which the caption does not describe."""
+    noun, text = rng.choice(CREATURE_NOUNS), rng.choice(PREFIXES)
+    text += f"a {noun}"
+    ground = None
+    if rng.random() < NAMED_GROUND:
+        word = rng.choice(tuple(COLOURS))
+        ground = plain(colour_named(word, rng))
+        text += f" on {'an' if word[0] in 'aeiou' else 'a'} {word} background"
+    return assembled_figure(SIDE, rng, ground), text, (SIDE, SIDE, 0, 0, SIDE, SIDE)
+
+
 @torch.no_grad()
 def build(work: Path) -> None:
     """Write `work`/latents.safetensors, about 2.4 GB."""
     vae = AutoencoderKL.from_pretrained(work / "vae").eval()
     encoders = TextEncoders(work)
     parts: dict[str, list[Tensor]] = {name: [] for name in LatentCache.__dataclass_fields__}
-    for chunk in range(PICTURES // CHUNK):
+    for chunk in range((PICTURES + FIGURES) // CHUNK):
         rng = step_random(SEED, chunk)
-        pictures, captions, time_ids = zip(*(draw_example(rng) for _ in range(CHUNK)), strict=True)
+        one = draw_example if chunk < PICTURES // CHUNK else draw_figure_example
+        pictures, captions, time_ids = zip(*(one(rng) for _ in range(CHUNK)), strict=True)
         posterior = vae.encode(to_tensor(pictures)).latent_dist
         prompts, pooled = encoders(list(captions))
         scale = vae.config.scaling_factor
@@ -78,10 +97,10 @@ def build(work: Path) -> None:
         for name, value in zip(parts, values, strict=True):
             parts[name].append(value.half().contiguous())
         if chunk % 50 == 49:
-            print(f"latents {(chunk + 1) * CHUNK}/{PICTURES}", flush=True)
+            print(f"latents {(chunk + 1) * CHUNK}/{PICTURES + FIGURES}", flush=True)
     save_file({name: torch.cat(values).contiguous() for name, values in parts.items()}, work / "latents.safetensors")
 
 
-def load(work: Path) -> LatentCache:
-    """The cache, in memory."""
-    return LatentCache(**load_file(work / "latents.safetensors"))
+def load(work: Path, pictures: int | None = None) -> LatentCache:
+    """The cache, in memory; its first `pictures` only."""
+    return LatentCache(**{name: rows[:pictures] for name, rows in load_file(work / "latents.safetensors").items()})

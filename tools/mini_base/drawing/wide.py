@@ -63,9 +63,10 @@ def drawing_in_lines(side: int, rng: random.Random) -> Image.Image:
     return sheet.finished()
 
 
-def assembled_figure(side: int, rng: random.Random) -> Image.Image:
-    """Something with a body, perhaps a head, limbs and eyes, mirrored as animals are; no two have the same plan."""
-    sheet = Sheet(side, any_fill(rng))
+def assembled_figure(side: int, rng: random.Random, ground: Fill | None = None) -> Image.Image:
+    """Something with a body, perhaps a head, limbs and eyes, mirrored as animals are; no two have the same plan.
+    `ground`: by default any."""
+    sheet = Sheet(side, ground or any_fill(rng))
     x, y = rng.uniform(0.4, 0.6), rng.uniform(0.45, 0.62)
     body = Place(x, y, rng.uniform(0.16, 0.3), rng.uniform(-0.1, 0.1), rng.uniform(0.6, 1.2))
     fills = [any_fill(rng, 0.35) for _ in range(3)]

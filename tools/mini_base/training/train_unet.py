@@ -10,7 +10,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from tools.mini_base import checkpoint
-from tools.mini_base.cache_latents import LatentCache, load
+from tools.mini_base.cache_latents import PICTURES, LatentCache, load
 
 BATCH_SIZE = 32
 LEARNING_RATE = 1e-3
@@ -84,7 +84,7 @@ def train(work: Path, steps: int) -> None:
     torch.manual_seed(SEED)
     unet = make_unet().to(memory_format=torch.channels_last)
     averaged = copy.deepcopy(unet)
-    cache = load(work)
+    cache = load(work, PICTURES)
     alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
     optimizer = torch.optim.AdamW(unet.parameters(), LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.99))
     modules = {"unet": unet, "averaged": averaged}
