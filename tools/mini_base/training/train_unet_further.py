@@ -14,7 +14,7 @@ from tools.mini_base.cache_latents import load
 from tools.mini_base.training.muon import Muon, hidden_matrices
 from tools.mini_base.training.train_unet import SCHEDULE, average, loss_of
 
-STEPS = 6_000
+STEPS = 4_000
 LEARNING_RATE, OTHERS_LEARNING_RATE = 2e-3, 4e-4
 """Of Muon for the layers' matrices, and of AdamW for the other weights."""
 WARMUP_STEPS = 100
