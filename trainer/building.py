@@ -22,7 +22,6 @@ from trainer.execution.loss_scaling import LossScaling
 from trainer.execution.passes import build_passes
 from trainer.initial_weights import InitialWeights, start_from
 from trainer.loop import Trainer
-from trainer.losses.prior.base_trajectories import DrawnLike
 from trainer.losses.registry import class_words_of, loss_terms
 from trainer.losses.term import LossTerm
 from trainer.monitoring.diagnostics import Observer
@@ -88,7 +87,7 @@ def build_training(
         encode_prompts=_encoding(config.conditioning_noise, family, trainables, generators),
         batches=batches,
         prompts=_prompts(config.preparation, tokens_of(parts), generators),
-        losses=_losses(config, family, parts, generators, DrawnLike.of(trained, family)),
+        losses=_losses(config, family, parts, generators, trained),
         trainables=trainables,
         generators=generators,
         accelerator=accelerator,
@@ -208,10 +207,14 @@ def _update_settings(config: TrainingConfig, total_steps: int, processes: int, n
 
 
 def _losses(
-    config: TrainingConfig, family: ModelFamily, parts: Parts, generators: NamedGenerators, pictures: DrawnLike
+    config: TrainingConfig,
+    family: ModelFamily,
+    parts: Parts,
+    generators: NamedGenerators,
+    examples: Sequence[CachedExample],
 ) -> list[LossTerm]:
     floor, class_words = config.resolved_mask_floor, class_words_of(config.preparation)
-    return loss_terms(config.objective, floor, class_words, family, parts, tokens_of(parts), generators, pictures)
+    return loss_terms(config.objective, floor, class_words, family, parts, tokens_of(parts), generators, examples)
 
 
 def _prompts(settings: DataConfig, tokens: ConceptTokens, generators: NamedGenerators) -> PromptSampler:

@@ -41,17 +41,16 @@ def require_restorable(config: TrainingConfig, base: str, family: ModelFamily) -
     """Raises ConfigError for settings of words and drawn pictures, where the base restores pictures only."""
     if restoring(family) is None:
         return
-    remedies = {
-        'trigger_word: set trigger_word: ""': bool(config.class_words),
-        "num_class_images: leave it out": config.num_class_images > 0,
-        "evaluate: leave it out": config.evaluate == "true",
-    }
-    wrong = [remedy for remedy, given in remedies.items() if given]
-    if wrong:
-        name, _, remedy = wrong[0].partition(": ")
-        raise ConfigError(
-            f"{name}: {base} restores pictures and draws none from a prompt, so it learns no word; {remedy}"
-        )
+    of_words = (
+        ("trigger_word", 'set trigger_word: ""', bool(config.class_words)),
+        ("num_class_images", "leave it out", config.num_class_images > 0),
+        ("evaluate", "leave it out", config.evaluate == "true"),
+    )
+    for name, remedy, given in of_words:
+        if given:
+            raise ConfigError(
+                f"{name}: {base} restores pictures and draws none from a prompt, so it learns no word; {remedy}"
+            )
 
 
 def _has_cross_attention(family: ModelFamily) -> bool:

@@ -1,17 +1,18 @@
 """The list of loss terms. A new term is a file in this folder and a line here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from families.family import ModelFamily
 from settings.preparation import DataConfig
 from settings.sections.objective import ObjectiveSection
+from trainer.data.latent_cache import CachedExample
 from trainer.execution.attention_capture import AttentionCapture
 from trainer.losses.adapter_l1 import AdapterL1
 from trainer.losses.adaptive import AdaptiveMeanSquaredError
 from trainer.losses.direct_consistency import DirectConsistency
 from trainer.losses.huber import Huber
 from trainer.losses.mean_squared_error import MeanSquaredError
-from trainer.losses.prior.base_trajectories import BaseTrajectories, DrawnLike, TrajectoryMatching
+from trainer.losses.prior.base_trajectories import BaseTrajectories, TrajectoryMatching
 from trainer.losses.prior.prior_matching import PriorMatching
 from trainer.losses.prior.prompt_alignment import PromptAlignment
 from trainer.losses.term import LossTerm
@@ -35,10 +36,10 @@ def loss_terms(
     parts: Parts,
     tokens: ConceptTokens,
     generators: NamedGenerators,
-    pictures: DrawnLike,
+    examples: Sequence[CachedExample],
 ) -> list[LossTerm]:
     """Return the terms that `objective` asks for. `mask_floor`: resolved. `class_words`: as `class_words_of` returns
-    them."""
+    them. `examples`: what is trained."""
     terms: list[LossTerm] = [_denoising(objective, mask_floor)]
     if objective.loss_type == "dco":
         assert objective.loss_weighting != "adaptive"
@@ -51,7 +52,7 @@ def loss_terms(
         ids = tokens.placeholders.ids[0]
         terms.append(TokenAttention(capture, family.tokenizers[0], ids, objective.token_attention_weight))
     if objective.prior_matching_weight > 0:
-        terms.append(_prior_matching(objective, class_words, family, parts, generators, pictures))
+        terms.append(_prior_matching(objective, class_words, family, parts, generators, examples))
     if objective.prompt_alignment_weight > 0:
         terms.append(_prompt_alignment(objective, class_words, family, parts, tokens, generators))
     if objective.adapter_l1_weight > 0:
@@ -89,7 +90,7 @@ def _prior_matching(
     family: ModelFamily,
     parts: Parts,
     generators: NamedGenerators,
-    pictures: DrawnLike,
+    examples: Sequence[CachedExample],
 ) -> LossTerm:
     draws, weight, interval = (
         generators["prior_prompts"],
@@ -102,7 +103,7 @@ def _prior_matching(
     if on != "trajectories":
         return near
     noise = generators.fresh("prior_trajectories")
-    return TrajectoryMatching(near, BaseTrajectories(family, kept, pictures.shape, pictures.size, noise))
+    return TrajectoryMatching(near, BaseTrajectories.like(examples[0], kept, family, noise))
 
 
 def _prompt_alignment(

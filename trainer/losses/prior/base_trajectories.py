@@ -37,6 +37,16 @@ class BaseTrajectories:
     _states: list[Tensor] = field(default_factory=list, init=False, repr=False)
     """Of each step: (prompts, 2, C, h, w), the noised latents and the base's predictions for them, on the CPU."""
 
+    @classmethod
+    def like(
+        cls, example: CachedExample, prompts: Sequence[str], family: ModelFamily, generator: torch.Generator
+    ) -> "BaseTrajectories":
+        """Trajectories of pictures as large as that of `example`, as if it were not cropped."""
+        view = example.views[0].load()
+        shape = family.latent_shape(torch.Size((1, *view.moments.shape)))[1:]
+        size = SizeConditioning(view.size.target, (0, 0), view.size.target)
+        return cls(family, prompts, shape, size, generator)
+
     def at(self, trajectory: int, step: int) -> Tensor:
         """(2, C, h, w): the noised latents of a trajectory before a step, and the base's prediction for them."""
         return self._states[step][trajectory]
@@ -114,19 +124,3 @@ class TrajectoryMatching:
 
     def _integer(self, high: int) -> int:
         return int(torch.randint(high, (), generator=self.near.generator))
-
-
-@dataclass(frozen=True)
-class DrawnLike:
-    """What trajectories are like: `shape` (C, h, w) and `size` of a training picture."""
-
-    shape: Sequence[int]
-    size: SizeConditioning
-
-    @classmethod
-    def of(cls, examples: Sequence[CachedExample], family: ModelFamily) -> "DrawnLike":
-        """Take the first picture, as if it were not cropped."""
-        view = examples[0].views[0].load()
-        target = view.size.target
-        shape = family.latent_shape(torch.Size((1, *view.moments.shape)))[1:]
-        return cls(shape, SizeConditioning(target, (0, 0), target))
