@@ -5,12 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+from torch import Tensor
+
 from evaluation.prompt_sets import plain_words
 from job.output_folder import OutputFolder
 from sampler.sampler import Sampler, SampleRequest
 from settings.preparation import DataConfig
 from settings.sections.validation import ValidationSection
+from trainer.data.latent_cache import CachedExample
 from trainer.resolution import validation_prompts
+from trainer.training import Training
 
 
 @dataclass(frozen=True)
@@ -95,3 +100,24 @@ def _write(
         )
         for index, image in enumerate(sampler.generate(request, triggers), start=row * settings.count):
             image.save(folder / f"{index:02d}.png")
+
+
+def sampled_examples(training: Training, count: int) -> tuple[Sequence[CachedExample], bool]:
+    """Return the first `count` images that are not trained where there are such, else of those that are; and whether
+    they are not trained."""
+    held = training.held_out
+    if held is not None and not held.crops:
+        return held.held_out[:count], True
+    return training.batches.examples[:count], False
+
+
+def levels_of(example: CachedExample) -> Tensor:
+    """The picture that is cached beside an image's latents: uint8 (3 or 4, H, W)."""
+    levels = example.views[0].load().control
+    assert levels is not None
+    return levels
+
+
+def as_image(levels: Tensor) -> Image.Image:
+    """uint8 (C, H, W), on any device."""
+    return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())

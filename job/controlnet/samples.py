@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from job.samples import SampleSettings
+from job.samples import SampleSettings, as_image, levels_of, sampled_examples
 from sampler.request import Control, SampleRequest
 from sampler.sampler import Sampler
-from trainer.data.latent_cache import CachedExample
 from trainer.training import Training
 
 CONDITIONS = "conditions"
@@ -34,11 +33,8 @@ def sample_conditions(training: Training, settings: SampleSettings) -> list[Cond
     A validation_prompt that the user has set is that of all.
     """
     prompt = training.config.given.get("validation_prompt")
-    held = training.held_out
-    examples: Sequence[CachedExample] = (
-        held.held_out if held is not None and not held.crops else training.batches.examples
-    )
-    return [Condition(prompt or example.caption, _picture(example)) for example in examples[: settings.count]]
+    examples, _ = sampled_examples(training, settings.count)
+    return [Condition(prompt or example.caption, as_image(levels_of(example))) for example in examples]
 
 
 def write_control_samples(
@@ -69,12 +65,6 @@ def write_control_samples(
 def write_prompts(prompts: Sequence[str], path: Path) -> None:
     """The prompts of the samples of a step, one for each, for the report."""
     path.write_text(json.dumps(list(prompts), ensure_ascii=False), encoding="utf-8")
-
-
-def _picture(example: CachedExample) -> Image.Image:
-    levels = example.views[0].load().control
-    assert levels is not None
-    return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
 def _in_precision(controlnet: Any, dtype: torch.dtype) -> Any:

@@ -1,15 +1,12 @@
 """Samples of a model that restores pictures: each of a picture of its own, which lies beside it."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
 from families.family import ModelFamily
-from job.samples import SampleSettings
-from trainer.data.latent_cache import CachedExample
+from job.samples import SampleSettings, as_image, levels_of, sampled_examples
 from trainer.training import Training
 from trainer.validation.restoration import psnr, restore
 
@@ -34,11 +31,9 @@ class Originals:
 
 def originals_of(training: Training, settings: SampleSettings) -> Originals:
     """Images that are not trained where there are such, else the first ones that are."""
-    held = training.held_out
-    apart = held is not None and not held.crops
-    examples: Sequence[CachedExample] = held.held_out if held is not None and apart else training.batches.examples
-    chosen = examples[: settings.count]
-    return Originals(tuple(_pictures(chosen)), tuple(example.caption for example in chosen), apart)
+    examples, held_out = sampled_examples(training, settings.count)
+    captions = tuple(example.caption for example in examples)
+    return Originals(tuple(map(levels_of, examples)), captions, held_out)
 
 
 def write_restored(originals: Originals, settings: SampleSettings, family: ModelFamily, folder: Path) -> float | None:
@@ -50,7 +45,7 @@ def write_restored(originals: Originals, settings: SampleSettings, family: Model
         family, originals.pictures, originals.captions, settings.num_inference_steps, settings.guidance_scale
     )
     for number, picture in enumerate(drawn):
-        _image(picture).save(folder / f"{number:02d}.png")
+        as_image(picture).save(folder / f"{number:02d}.png")
     return sum(map(psnr, drawn, originals.pictures)) / len(drawn)
 
 
@@ -58,15 +53,4 @@ def write_originals(originals: Originals, folder: Path) -> None:
     """Write the pictures themselves into a folder in `folder`."""
     (folder / ORIGINALS).mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(originals.pictures):
-        _image(picture).save(folder / ORIGINALS / f"{number:02d}.png")
-
-
-def _pictures(examples: Sequence[CachedExample]) -> Iterator[Tensor]:
-    for example in examples:
-        levels = example.views[0].load().control
-        assert levels is not None
-        yield levels
-
-
-def _image(levels: Tensor) -> Image.Image:
-    return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
+        as_image(picture).save(folder / ORIGINALS / f"{number:02d}.png")
