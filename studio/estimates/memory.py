@@ -4,7 +4,6 @@ that it depends on."""
 import hashlib
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from service.processes.child_process import ChildProcess
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
+from studio.other_process import asked, reason_in
 
 NEEDS_FILE = "needs.json"
 """In the folder of a set: lines on the predicted memory, by `key`."""
 RESULT = "needs: "
-ERROR = "error: "
 Settings = Mapping[str, Any]
 
 
@@ -67,18 +65,13 @@ def load_key(values: Settings) -> tuple[Any, ...]:
 def by_process(values: Settings, images: int) -> dict[str, str]:
     """Predict in another process. Returns the line by its key. Raises ConfigError."""
     with tempfile.TemporaryDirectory() as folder:
-        request = Path(folder) / "request.json"
-        request.write_text(json.dumps({"settings": dict(values), "images": images}), encoding="utf-8")
-        child = ChildProcess.start([sys.executable, "-m", "studio.estimates.predicting", str(request)])
-        try:
+        content = {"settings": dict(values), "images": images}
+        with asked("studio.estimates.predicting", content, Path(folder) / "request.json") as child:
             lines = list(child.lines())
-        finally:
-            child.stop()
     for line in lines:
         if line.startswith(RESULT):
             return dict(json.loads(line.removeprefix(RESULT)))
-    reason = "\n".join(lines).rpartition(ERROR)[2]
-    raise ConfigError(reason or "the memory cannot be predicted")
+    raise ConfigError(reason_in(lines) or "the memory cannot be predicted")
 
 
 def micro_batch(config: TrainingConfig, images: int) -> int:

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 from service.quick_imports import quick_imports
 from settings.record import ConfigError
 from settings.training import build_config
-from studio.estimates.memory import ERROR, RESULT, Settings, key, load_key, micro_batch
+from studio.estimates.memory import RESULT, Settings, key, load_key, micro_batch
 from studio.estimates.presets import is_sound
+from studio.other_process import SUCCESS, read_request, refuse
 
 if TYPE_CHECKING:
     from job.stage import Job
-
-SUCCESS, REFUSED = 0, 2
 
 
 def predict_all(job: "Job", images: int, wanted: Sequence[Settings]) -> dict[str, str]:
@@ -75,7 +74,7 @@ def _predicted(job: "Job", images: int) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Predict what a request asks, and print it. Returns the exit status: 0, or 2 for settings that are refused."""
-    request = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    request = read_request(argv)
     with quick_imports():
         from families.errors import BaseModelError
         from job.output_folder import OutputFolder
@@ -88,8 +87,7 @@ def main(argv: Sequence[str]) -> int:
         load_family(job)
         found = predict_all(job, request["images"], [request["settings"]])
     except (BaseModelError, ConfigError) as error:
-        print(f"{ERROR}{error}", flush=True)
-        return REFUSED
+        return refuse(error)
     print(f"{RESULT}{json.dumps(found)}", flush=True)
     return SUCCESS
 

@@ -21,13 +21,12 @@ from preprocess.captions.labels import label, preservation_label
 from preprocess.captions.pairing import Caption
 from preprocess.dataset import Example, PreparedDataset
 from preprocess.errors import DatasetError
-from service.processes.child_process import ChildProcess
 from settings.preparation import DataConfig
 from settings.record import ConfigError
 from settings.training import build_config
+from studio.other_process import SUCCESS, asked, read_request, reason_in, refuse
 
-SUCCESS, REFUSED = 0, 2
-ERROR, RESULT = "error: ", "captions: "
+RESULT = "captions: "
 
 
 def captions_of(
@@ -40,12 +39,9 @@ def captions_of(
     """
     values = dict(settings) | {"captioner": captioner}
     with tempfile.TemporaryDirectory() as scratch:
-        request = Path(scratch) / "request.json"
         content = {"folder": str(folder), "names": list(names), "settings": values}
-        request.write_text(json.dumps(content), encoding="utf-8")
-        child = ChildProcess.start([sys.executable, "-m", "studio.pictures.captioning", str(request)])
         others = []
-        try:
+        with asked("studio.pictures.captioning", content, Path(scratch) / "request.json") as child:
             for line in child.lines():
                 if (progress := Progress.from_line(line)) is not None:
                     yield progress
@@ -54,9 +50,7 @@ def captions_of(
                     return
                 else:
                     others.append(line)
-        finally:
-            child.stop()
-    raise DatasetError("\n".join(others).rpartition(ERROR)[2] or "the captioner ended without an answer")
+    raise DatasetError(reason_in(others) or "the captioner ended without an answer")
 
 
 def caption_again(dataset: PreparedDataset, names: Sequence[str], config: DataConfig) -> Iterator[tuple[str, str]]:
@@ -99,7 +93,7 @@ def _whole(example: Example, text: str, config: DataConfig) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Caption what a request names, and print it. Returns the exit status: 0, or 2 for what is refused."""
-    request = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    request = read_request(argv)
     found: dict[str, str] = {}
     names = request["names"]
     try:
@@ -110,8 +104,7 @@ def main(argv: Sequence[str]) -> int:
             share = len(found) / len(names)
             print(Progress(f"captioning {len(found)} of {len(names)}", share).to_json(), flush=True)
     except (ConfigError, DatasetError) as error:
-        print(f"{ERROR}{error}", flush=True)
-        return REFUSED
+        return refuse(error)
     print(f"{RESULT}{json.dumps(found)}", flush=True)
     return SUCCESS
 

@@ -86,8 +86,7 @@ class EditedSet:
         def changed(example: Example) -> Example:
             return change(example) if example.source == source else example
 
-        examples = tuple(map(changed, self.dataset.examples))
-        return EditedSet(replace(self.dataset, examples=examples), tuple(map(changed, self.left_out)))
+        return self._each(changed)
 
     def captioned(self, captions: Mapping[str, str], by: str) -> "EditedSet":
         """Return the set with other captions, by the pictures' names, in place of all that a picture has. `by`: what
@@ -99,8 +98,7 @@ class EditedSet:
             caption = _checked(example, captions[example.source])
             return replace(example, caption=caption, other_captions=(), caption_source=by)
 
-        examples = tuple(map(captioned, self.dataset.examples))
-        return EditedSet(replace(self.dataset, examples=examples), tuple(map(captioned, self.left_out)))
+        return self._each(captioned)
 
     def changed(self, before: "EditedSet") -> int:
         """Return the number of pictures whose captions differ."""
@@ -121,8 +119,11 @@ class EditedSet:
                 return example
             return replace(example, caption=caption, other_captions=others, caption_source=EDITED)
 
-        examples = tuple(map(edited, self.dataset.examples))
-        return EditedSet(replace(self.dataset, examples=examples), tuple(map(edited, self.left_out)))
+        return self._each(edited)
+
+    def _each(self, change: Callable[[Example], Example]) -> "EditedSet":
+        examples = tuple(map(change, self.dataset.examples))
+        return EditedSet(replace(self.dataset, examples=examples), tuple(map(change, self.left_out)))
 
 
 def _checked(example: Example, caption: str) -> str:

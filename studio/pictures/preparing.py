@@ -4,7 +4,6 @@ The base is loaded, because sizes of crops and limits of captions are the base's
 process ends.
 """
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,19 +16,17 @@ from pydantic import TypeAdapter
 from job.progress import Progress
 from preprocess.dataset import REJECTED_FILE, Rejected
 from preprocess.errors import DatasetError
-from service.processes.child_process import ChildProcess
 from service.quick_imports import quick_imports
 from settings.record import ConfigError
 from settings.training import build_config
 from studio.estimates.memory import keep_needs
 from studio.estimates.presets import presets_of, settings_of_preset, training_settings
+from studio.other_process import SUCCESS, asked, read_request, reason_in, refuse
 
 if TYPE_CHECKING:
     from job.stage import Job
 
-SUCCESS, REFUSED = 0, 2
 ROW = TypeAdapter(Rejected)
-ERROR = "error: "
 
 
 class PreparationFailed(Exception):
@@ -48,27 +45,24 @@ def prepare_pictures(
     Raises PreparationFailed. Closing the iterator stops the process. Both remove `output`.
     """
     values = {"sources": [str(source) for source in sources], "settings": settings, "output": str(output)}
-    request.write_text(json.dumps(values), encoding="utf-8")
-    child = ChildProcess.start([sys.executable, "-m", "studio.pictures.preparing", str(request)])
     others: list[str] = []
     status: int | None = None
     refused: list[Rejected] = []
     try:
-        for line in child.lines():
-            progress = Progress.from_line(line)
-            if progress is not None:
-                yield progress
-            elif line.strip():
-                others.append(line)
-        status = child.exit_status()
+        with asked("studio.pictures.preparing", values, request) as child:
+            for line in child.lines():
+                progress = Progress.from_line(line)
+                if progress is not None:
+                    yield progress
+                elif line.strip():
+                    others.append(line)
+            status = child.exit_status()
     finally:
-        child.stop()
         if status != SUCCESS:
             refused = _refused_files(output)
             shutil.rmtree(output, ignore_errors=True)
     if status != SUCCESS:
-        reason = "\n".join(others).rpartition(ERROR)[2]
-        raise PreparationFailed(reason or f"the preparation ended with status {status}", refused)
+        raise PreparationFailed(reason_in(others) or f"the preparation ended with status {status}", refused)
 
 
 def _refused_files(output: Path) -> list[Rejected]:
@@ -81,7 +75,7 @@ def _refused_files(output: Path) -> list[Rejected]:
 
 def main(argv: Sequence[str]) -> int:
     """Run the preparation of a request. Returns the exit status: 0, or 2 for pictures or settings that are refused."""
-    request = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    request = read_request(argv)
     with quick_imports():
         from families.errors import BaseModelError
         from job.output_folder import OutputFolder
@@ -100,8 +94,7 @@ def main(argv: Sequence[str]) -> int:
                 print(event.to_json(), flush=True)
         _predict_needs(job, request["settings"])
     except (BaseModelError, ConfigError, DatasetError) as error:
-        print(f"{ERROR}{error}", flush=True)
-        return REFUSED
+        return refuse(error)
     return SUCCESS
 
 

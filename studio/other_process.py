@@ -1,0 +1,43 @@
+"""Work of the page in processes of their own, whose memory is free again when they end: each is asked by a file, and
+answers by lines."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from service.processes.child_process import ChildProcess
+
+SUCCESS, REFUSED = 0, 2
+"""Exit statuses; REFUSED: pictures or settings are, and the last line says why."""
+ERROR = "error: "
+
+
+@contextmanager
+def asked(module: str, content: Mapping[str, Any], request: Path) -> Iterator[ChildProcess]:
+    """Run `python -m module REQUEST`, with the content in the file `request`. It is stopped at the end of the
+    context."""
+    request.write_text(json.dumps(content), encoding="utf-8")
+    child = ChildProcess.start([sys.executable, "-m", module, str(request)])
+    try:
+        yield child
+    finally:
+        child.stop()
+
+
+def read_request(argv: Sequence[str]) -> Any:
+    """Return what was asked, in the process itself."""
+    return json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+
+
+def refuse(error: Exception) -> int:
+    """Print why, in the process itself. Returns its exit status."""
+    print(f"{ERROR}{error}", flush=True)
+    return REFUSED
+
+
+def reason_in(lines: Sequence[str]) -> str:
+    """What `refuse` has printed; "" where it was not called."""
+    return "\n".join(lines).rpartition(ERROR)[2]
