@@ -23,6 +23,7 @@ from benchmarks.concepts.styles import draw_in_style, plan_style
 from tools.mini_base.drawing.colours import COLOURS, DISTINCT, Colour, distance
 from tools.mini_base.drawing.fills import plain
 from tools.mini_base.drawing.outlines import Place, Sheet
+from tools.mini_base.scenes import article
 
 PICTURES = 8
 SIDE = 96
@@ -174,7 +175,7 @@ KINDS: dict[str, Callable[[int, random.Random], Concept]] = {
 
 def on_ground(subject: str, word: str) -> str:
     """ "a photo of TOK on a red background"."""
-    return f"{subject} on {'an' if word[0] in 'aeiou' else 'a'} {word} background"
+    return f"{subject} on {article(word)} background"
 
 
 def _draw_one(plan: FigurePlan | ObjectPlan, sheet: Sheet, rng: random.Random) -> None:

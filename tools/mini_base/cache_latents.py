@@ -15,7 +15,7 @@ from tools.mini_base.drawing.colours import COLOURS, colour_named
 from tools.mini_base.drawing.fills import plain
 from tools.mini_base.drawing.wide import assembled_figure
 from tools.mini_base.pictures import step_random, to_tensor
-from tools.mini_base.scenes import CREATURE_NOUNS, PREFIXES, SIDE, caption, draw, training_scene
+from tools.mini_base.scenes import CREATURE_NOUNS, PREFIXES, SIDE, article, caption, draw, training_scene
 
 SEED = 5
 PICTURES, FIGURES = 60_000, 24_000
@@ -76,7 +76,7 @@ def draw_figure_example(rng: random.Random) -> tuple[Image.Image, str, tuple[int
     if rng.random() < NAMED_GROUND:
         word = rng.choice(tuple(COLOURS))
         ground = plain(colour_named(word, rng))
-        text += f" on {'an' if word[0] in 'aeiou' else 'a'} {word} background"
+        text += f" on {article(word)} background"
     return assembled_figure(SIDE, rng, ground), text, (SIDE, SIDE, 0, 0, SIDE, SIDE)
 
 

@@ -152,7 +152,7 @@ def background_phrase(scene: Scene) -> str:
     """ "on a striped red and white background", or "at the beach"."""
     if scene.background in SCENERY:
         return scene.background
-    return f"on {_article(_in_words(scene.pattern, scene.background, scene.second))} background"
+    return f"on {article(_in_words(scene.pattern, scene.background, scene.second))} background"
 
 
 def describe(thing: Thing) -> str:
@@ -161,14 +161,15 @@ def describe(thing: Thing) -> str:
     words += ["outlined"] if thing.outlined else []
     words += [_in_words(thing.pattern, thing.colour, thing.second), thing.shape]
     parts = f" with {' and '.join(thing.parts)}" if thing.parts else ""
-    return _article(" ".join(words)) + parts
+    return article(" ".join(words)) + parts
 
 
 def _in_words(pattern: str, colour: str, second: str) -> str:
     return colour if pattern == "plain" else f"{pattern} {colour} and {second}"
 
 
-def _article(text: str) -> str:
+def article(text: str) -> str:
+    """The text after its indefinite article."""
     return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
 
 

@@ -3,6 +3,8 @@
 import copy
 import math
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -83,30 +85,55 @@ def train(work: Path, steps: int) -> None:
     """Train (or go on) until `steps` steps; `work`/unet always holds the averaged weights of the last checkpoint."""
     torch.manual_seed(SEED)
     unet = make_unet().to(memory_format=torch.channels_last)
-    averaged = copy.deepcopy(unet)
-    cache = load(work, PICTURES)
-    alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
     optimizer = torch.optim.AdamW(unet.parameters(), LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.99))
-    modules = {"unet": unet, "averaged": averaged}
-    first = checkpoint.restore(work / "unet-checkpoint", modules, optimizer)
-    running, begun = 0.0, time.monotonic()
-    for step in range(first, steps):
+
+    def set_rate(step: int) -> None:
         for group in optimizer.param_groups:
             group["lr"] = (
                 LEARNING_RATE
                 * min(1, (step + 1) / WARMUP_STEPS)
                 * max(0.01, 0.5 + 0.5 * math.cos(math.pi * step / steps))
             )
-        loss = loss_of(unet, cache, alphas, torch.Generator().manual_seed(SEED * 10**9 + step))
+
+    run(unet, optimizer, set_rate, load(work, PICTURES), Course(work, "unet", SEED, steps))
+
+
+@dataclass(frozen=True)
+class Course:
+    """A part of the UNet's training. `name`: of its checkpoint in the folder `work`, and of the file that says that it
+    has finished."""
+
+    work: Path
+    name: str
+    seed: int
+    steps: int
+
+
+def run(
+    unet: UNet2DConditionModel,
+    optimizer: torch.optim.Optimizer,
+    set_rates: Callable[[int], None],
+    cache: LatentCache,
+    course: Course,
+) -> None:
+    """Train (or go on) until the last step of the course. `set_rates`: called with the number of each step."""
+    averaged = copy.deepcopy(unet)
+    alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
+    modules, saved = {"unet": unet, "averaged": averaged}, course.work / f"{course.name}-checkpoint"
+    first = checkpoint.restore(saved, modules, optimizer)
+    running, begun = 0.0, time.monotonic()
+    for step in range(first, course.steps):
+        set_rates(step)
+        loss = loss_of(unet, cache, alphas, torch.Generator().manual_seed(course.seed * 10**9 + step))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         average(averaged, unet, step)
         running += (loss.item() - running) * (1 if step == first else 0.02)
-        if step % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1 or step == steps - 1:
-            checkpoint.save(work / "unet-checkpoint", step + 1, modules, optimizer)
-            averaged.save_pretrained(work / "unet")
+        if step % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1 or step == course.steps - 1:
+            checkpoint.save(saved, step + 1, modules, optimizer)
+            averaged.save_pretrained(course.work / "unet")
             speed = (time.monotonic() - begun) / (step + 1 - first)
-            print(f"unet {step + 1}/{steps}: loss {running:.4f}, {speed:.2f} s a step", flush=True)
-    (work / "unet-finished").touch()
+            print(f"{course.name} {step + 1}/{course.steps}: loss {running:.4f}, {speed:.2f} s a step", flush=True)
+    (course.work / f"{course.name}-finished").touch()
