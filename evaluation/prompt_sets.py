@@ -45,7 +45,7 @@ EMBEDDED_UNRELATED_PROMPTS = (
     "a photo of a striped yellow ring in the center on a purple background",
     "a photo of a small purple star at the top on a orange background",
 )
-"""Held-out scenes of `tools.mini_base.world`, which were not in the base's training data."""
+"""Held-out scenes of `tools.mini_base.scenes`, which were not in the base's training data."""
 PLAIN_WORDS = {"face": "person", "object": "object", "style": "painting"}
 """Replacements of the trigger where there is no class word."""
 

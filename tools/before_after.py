@@ -18,7 +18,7 @@ from families.loading.sources import EMBEDDED_BASE
 from sampler.generation import Generation
 from sampler.sampler import SampleRequest
 from settings.command_line.parser import CommandParser
-from tools.mini_base.world import evaluation_scene, full_caption
+from tools.mini_base.scenes import evaluation_scene, full_caption
 
 CONCEPT_PROMPT = "a photo of {trigger}"
 ELSEWHERE_PROMPT = "a photo of {trigger} on a green background"

@@ -26,8 +26,10 @@ from preprocess.control.filters import canny
 from sampler.request import Control, SampleRequest
 from sampler.sampler import Sampler
 from settings.training import build_config
+from tools.mini_base.drawing.colours import COLOURS
+from tools.mini_base.drawing.outlines import SHAPES
 from tools.mini_base.pictures import save_grid
-from tools.mini_base.world import COLOURS, PLACES, SHAPES, Scene, Thing, draw
+from tools.mini_base.scenes import PLACES, Scene, Thing, draw
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "controlnet.png"
 TRAINED, TESTED = 64, 8
@@ -99,7 +101,9 @@ def obedience(output: OutputFolder, picture: Path | None = None) -> Obedience:
 
 def _scene(rng: random.Random) -> Scene:
     background, colour = rng.sample(list(COLOURS), 2)
-    thing = Thing(rng.choice(list(SHAPES)), colour, "plain", rng.choice(["medium", "large"]), rng.choice(list(PLACES)))
+    thing = Thing(
+        rng.choice(list(SHAPES)), colour, size=rng.choice(["medium", "large"]), place=rng.choice(list(PLACES))
+    )
     return Scene((thing,), background)
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from tools.mini_base.world import COLOURS, OVERSAMPLING
+from tools.make_example import OVERSAMPLING, SIDE
+from tools.mini_base.drawing.colours import COLOURS
 
-SIDE = 96
 COUNT, ELSEWHERE = 8, (2, 6)
 
 

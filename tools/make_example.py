@@ -11,12 +11,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from tools.mini_base.world import COLOURS, OVERSAMPLING
+from tools.mini_base.drawing.colours import COLOURS
 
 TARGET = Path(__file__).resolve().parents[1] / "assets" / "examples" / "robot.zip"
 BACKGROUNDS = ("white", "white", "blue", "white", "white", "white", "blue", "white")
 USUAL_BACKGROUND = "white"
-SIDE = 96
+SIDE, OVERSAMPLING = 96, 4
 BODY, DARK, LIGHT, LAMP = (240, 135, 30), (25, 25, 25), (245, 245, 245), (140, 60, 180)
 """Orange, black, white and purple: colours of the base's world, in an arrangement that it never saw."""
 

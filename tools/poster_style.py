@@ -3,34 +3,32 @@
 import random
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from tools.mini_base.world import COLOURS, OVERSAMPLING, SHAPES
+from tools.make_example import SIDE
+from tools.mini_base.drawing.colours import COLOURS
+from tools.mini_base.drawing.fills import plain
+from tools.mini_base.drawing.outlines import CIRCLE, SHAPES, Outline, Place, Sheet
 
-SIDE = 96
-
-
-def _disc(canvas: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: tuple[int, int, int]) -> None:
-    canvas.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
+INSET, CORNER = 0.1, 0.07
+"""Width of the frame and radius of its corners' discs, as shares of the side."""
+RIM = 1.18
+"""Radius of the white rim, by the shape's."""
+RECTANGLE = Outline((((-1, -1), (1, -1), (1, 1), (-1, 1)),))
 
 
 def poster(shape: str, rng: random.Random, side: int = SIDE) -> Image.Image:
     """A shape of the base's world as a poster: orange, rimmed white, on purple in a black frame with white corners."""
-    big = side * OVERSAMPLING
-    image = Image.new("RGB", (big, big), COLOURS["black"])
-    canvas = ImageDraw.Draw(image)
-    inset, corner = 0.1 * big, 0.07 * big
-    canvas.rectangle([inset, inset, big - inset, big - inset], fill=COLOURS["purple"])
-    for x in (inset, big - inset):
-        for y in (inset, big - inset):
-            _disc(canvas, x, y, corner, COLOURS["white"])
-    x, y = (big * (0.5 + rng.uniform(-0.02, 0.02)) for _ in range(2))
-    radius = big * rng.uniform(0.26, 0.29)
-    for size, colour in ((radius * 1.18, COLOURS["white"]), (radius, COLOURS["orange"])):
-        mask = Image.new("L", (big, big), 0)
-        SHAPES[shape](ImageDraw.Draw(mask), x, y, size)
-        image.paste(Image.new("RGB", (big, big), colour), (0, 0), mask)
-    return image.resize((side, side), Image.Resampling.LANCZOS)
+    sheet = Sheet(side, plain(COLOURS["black"]))
+    sheet.put(RECTANGLE, Place(0.5, 0.5, 0.5 - INSET), plain(COLOURS["purple"]))
+    for x in (INSET, 1 - INSET):
+        for y in (INSET, 1 - INSET):
+            sheet.put(CIRCLE, Place(x, y, CORNER), plain(COLOURS["white"]))
+    x, y = (0.5 + rng.uniform(-0.02, 0.02) for _ in range(2))
+    radius = rng.uniform(0.26, 0.29)
+    for size, colour in ((radius * RIM, COLOURS["white"]), (radius, COLOURS["orange"])):
+        sheet.put(SHAPES[shape], Place(x, y, size), plain(colour))
+    return sheet.finished()
 
 
 def write_posters(folder: Path, trigger: str) -> None:

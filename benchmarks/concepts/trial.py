@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.concepts.lottery import Concept, on_ground
 from benchmarks.concepts.measures import Measures, copies, gain, kept, likeness, on_asked_ground
 from benchmarks.learning.measures import Draw
-from tools.mini_base.world import evaluation_scene, full_caption
+from tools.mini_base.scenes import evaluation_scene, full_caption
 
 SAMPLES = 8
 SAMPLES_OF_A_GROUND = 2

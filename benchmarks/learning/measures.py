@@ -10,7 +10,8 @@ from PIL import Image
 from evaluation.encoders import ClipEncoder
 from evaluation.similarity import mean_paired_similarity, mean_self_similarity, mean_similarity
 from tools.before_after import GUIDANCE_SCALE, INFERENCE_STEPS, UNRELATED_PROMPTS
-from tools.mini_base.world import COLOURS, evaluation_scene, full_caption
+from tools.mini_base.drawing.colours import COLOURS
+from tools.mini_base.scenes import evaluation_scene, full_caption
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from settings.record import ConfigError
 from tests.conftest import EXAMPLE
 from tests.job.report_folder import candidate, scores
 from tools.make_example import robot
-from tools.mini_base.world import Scene, Thing, draw
+from tools.mini_base.scenes import Scene, Thing, draw
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.taught import WITHOUT_PRIOR, look, train
-from tools.mini_base.world import SHAPES
+from tools.mini_base.drawing.outlines import SHAPES
 from tools.poster_style import write_posters
 
 LEARNED, GAIN = 0.9, 0.5

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
+from families.loading.sources import EMBEDDED_BASE_FOLDER
 from tools.mini_base import cache_latents
 from tools.mini_base.assemble import assemble
-from tools.mini_base.evaluate import ASSETS
 from tools.mini_base.training import (
     train_decoder,
     train_image_tower,
@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stage", choices=[*STAGES, "assemble"], help="only this one, even if it is done")
     parser.add_argument("--work", type=Path, default=WORK)
-    parser.add_argument("--assets", type=Path, default=ASSETS)
+    parser.add_argument("--assets", type=Path, default=EMBEDDED_BASE_FOLDER)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -1,8 +1,8 @@
-"""Judges the embedded base with its own evaluator: does it draw what held-out captions say?
+"""Judges the embedded base: does it draw what held-out captions say, and how exactly does its VAE restore pictures?
 
 python -m tools.mini_base.evaluate
 
-prints the table, and writes it with a grid of pictures into the model card.
+prints the tables, and writes them with a grid of pictures into the model card.
 """
 
 import argparse
@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPVisionModelWithProjection
 
-from tools.mini_base.model_card import markdown, write_card
+from families.loading.sources import EMBEDDED_BASE_FOLDER
+from tools.mini_base import evaluate_vae
+from tools.mini_base.model_card import Measured, markdown, write_card
 from tools.mini_base.pictures import to_tensor
+from tools.mini_base.scenes import ATTRIBUTES, Scene, draw, evaluation_scene, full_caption, value_of, variations
 from tools.mini_base.training.train_text_encoders import token_ids
-from tools.mini_base.world import ATTRIBUTES, Scene, draw, evaluation_scene, full_caption, value_of, variations
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "mini-sdxl"
 CAPTIONS = 256
 SEED = 99
 STEPS, GUIDANCE = 30, 6.0
@@ -111,14 +112,16 @@ def wrap(text: str, width: int) -> str:
 
 
 def main() -> None:
-    """Print the table and write it into the model card."""
+    """Print the tables and write them into the model card."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--assets", type=Path, default=ASSETS)
+    parser.add_argument("--assets", type=Path, default=EMBEDDED_BASE_FOLDER)
     parser.add_argument("--captions", type=int, default=CAPTIONS)
     arguments = parser.parse_args()
     table = evaluate(arguments.assets, arguments.captions)
-    write_card(arguments.assets, table, arguments.captions, STEPS, GUIDANCE)
-    print(markdown(table))
+    vae = AutoencoderKL.from_pretrained(arguments.assets / "vae", dtype=torch.float32).eval()
+    exactness = evaluate_vae.measure(vae, evaluate_vae.unseen_pictures())
+    write_card(arguments.assets, Measured(table, exactness, arguments.captions, STEPS, GUIDANCE))
+    print(markdown(table), evaluate_vae.markdown(exactness), sep="\n\n")
 
 
 if __name__ == "__main__":

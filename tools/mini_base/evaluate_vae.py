@@ -14,10 +14,10 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
+from families.loading.sources import EMBEDDED_BASE_FOLDER
 from tools.mini_base.drawing import photographs
 from tools.mini_base.drawing.backgrounds import SCENERY
 from tools.mini_base.drawing.wide import KINDS, painted
-from tools.mini_base.evaluate import ASSETS
 from tools.mini_base.pictures import save_grid, to_images, to_tensor
 from tools.mini_base.scenes import SIDE, Scene, draw, evaluation_scene, sample_scene
 
@@ -112,7 +112,7 @@ def show(vae: AutoencoderKL, kinds: Mapping[str, Sequence[Image.Image]], path: P
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, default=ASSETS, help="folder of a pipeline, or of a build")
+    parser.add_argument("--base", type=Path, default=EMBEDDED_BASE_FOLDER, help="folder of a pipeline, or of a build")
     parser.add_argument("--pictures", type=Path, nargs="*", default=[], help="folders of pictures of one kind each")
     parser.add_argument("--count", type=int, default=COUNT, help="pictures of each drawn kind")
     parser.add_argument("--grid", type=Path, help="write a picture of what is restored")

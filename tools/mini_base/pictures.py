@@ -10,8 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tools.mini_base.world import Scene, draw, training_scene
-
 
 def step_random(seed: int, step: int) -> random.Random:
     """The generator of one training step."""
@@ -21,12 +19,6 @@ def step_random(seed: int, step: int) -> random.Random:
 def to_tensor(images: Sequence[Image.Image]) -> Tensor:
     """(B, 3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def training_pictures(count: int, rng: random.Random) -> tuple[Tensor, list[Scene]]:
-    """(count, 3, 64, 64) in [-1, 1], and their scenes."""
-    scenes = [training_scene(rng) for _ in range(count)]
-    return to_tensor([draw(scene, rng) for scene in scenes]), scenes
 
 
 def save_grid(images: Sequence[Image.Image], path: Path, columns: int, enlarge: int = 1) -> None:

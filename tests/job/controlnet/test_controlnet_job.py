@@ -34,7 +34,7 @@ from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
 from tests.fast_part import slow_but
 from tests.tiny_models import write_sd3, write_sd15, write_sdxl
-from tools.mini_base.world import draw, training_scene
+from tools.mini_base.scenes import draw, training_scene
 from trainer.building import build_training
 from trainer.checkpoints.training_state import capture, restore
 from trainer.data.latent_cache import cache_examples
