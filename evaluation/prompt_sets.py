@@ -28,7 +28,7 @@ EMBEDDED_PROMPTS = (
     "a photo of {trigger} on a yellow background",
     "a photo of {trigger} on a purple background",
 )
-"""The embedded base knows drawn shapes on plain backgrounds only."""
+"""The embedded base knows little more than drawn things, and backgrounds by their colours."""
 UNRELATED_PROMPTS = (
     "a bowl of fruit on a kitchen table",
     "a mountain lake at sunrise",
@@ -38,12 +38,12 @@ UNRELATED_PROMPTS = (
     "an astronaut on the moon",
 )
 EMBEDDED_UNRELATED_PROMPTS = (
-    "a photo of a large black circle at the top on a red background",
-    "a photo of a white triangle in the center on a yellow background",
-    "a photo of a small black square at the top on a blue background",
-    "a photo of a large purple moon on the left on a white background",
-    "a photo of a striped yellow ring in the center on a purple background",
-    "a photo of a small purple star at the top on a orange background",
+    "a photo of a large black arrow in the center on a red background",
+    "a photo of a large light green triangle at the bottom on a grey background",
+    "a photo of an outlined yellow diamond in the center on a purple background",
+    "a photo of a light purple ring on the left on a light blue background",
+    "a photo of a large brown cross on the left on a black background",
+    "a photo of a large dark green square on the right on a dark red background",
 )
 """Held-out scenes of `tools.mini_base.scenes`, which were not in the base's training data."""
 PLAIN_WORDS = {"face": "person", "object": "object", "style": "painting"}
