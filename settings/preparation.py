@@ -71,9 +71,14 @@ class CaptionSection(Settings):
     keep_first_tags: Open[int] = Field(
         1, ge=0, le=100, description="Tags at the start that shuffle_tags leaves in place"
     )
-    caption_dropout: Open[float] = Field(0.05, ge=0, le=1, description="Share of captions trained as empty")
+    caption_dropout: Open[float] = Field(
+        0.05, ge=0, le=1, description="Share of captions trained as empty; by default 0 beside prior matching"
+    )
     trigger_only_dropout: Open[float] = Field(
-        0.0, ge=0, le=1, description="Share of captions trained as the trigger alone"
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of captions trained as the trigger alone; by default 0.3 beside prior matching",
     )
     captioner: Model[str] = Field(
         "florence-2",

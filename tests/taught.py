@@ -22,7 +22,7 @@ from settings.training import build_config
 from tests.conftest import PROJECT
 from tools.before_after import GUIDANCE_SCALE, INFERENCE_STEPS
 
-WITHOUT_PRIOR = {"prior_matching_weight": 0.0, "prior_matching_interval": 1, "prior_prompts": ()}
+WITHOUT_PRIOR = {"prior_matching_weight": 0.0}
 """Half the time of a step; what is kept of the base is tested with the demo."""
 
 

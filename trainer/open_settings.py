@@ -8,6 +8,7 @@ from settings.record import ConfigError
 from settings.sections.adapter import CONTROLNET_RATE, PERFUSION_RATE, TEXT_ENCODER_RATE
 from settings.sections.optimization import ADAPTER_RATE, TOKEN_RATE, OptimizationSection, default_rate
 from settings.training import TrainingConfig
+from trainer.losses.prior.defaults import OPEN_OF_THE_PRIOR
 from trainer.rates import denoiser_factor, text_encoder_factor
 
 OF_TOKENS = (
@@ -18,7 +19,7 @@ OF_TOKENS = (
 """Settings without effect where the trigger is a plain word."""
 BY_FAMILY = ("guidance_scale", "num_inference_steps", "timestep_bias")
 """Settings whose default is the family's."""
-OPEN = ("num_tokens", *BY_FAMILY)
+OPEN = ("num_tokens", "loss_weighting", "lora_targets", *OPEN_OF_THE_PRIOR, *BY_FAMILY)
 """Settings that count as open unless they are marked as set, as in a resumed configuration."""
 
 

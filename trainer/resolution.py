@@ -16,10 +16,12 @@ from settings.preparation import DataConfig
 from settings.record import ConfigError
 from settings.sections.validation import ValidationSection
 from settings.training import TrainingConfig
-from trainer.adapters.requirements import check_targets
+from trainer.adapters.requirements import LINEAR_INITS, check_targets
 from trainer.distributed.sharded_base import require_shardable
+from trainer.losses.prior.defaults import prior_defaults
 from trainer.objective_rules import require_objective, require_restorable
 from trainer.open_settings import open_settings
+from trainer.rates import denoiser_factor
 from trainer.tokens.from_images import image_tower
 from trainer.tokens.initialization import token_starts, word_starts
 from trainer.trainables.controlnet import require_controllable
@@ -27,6 +29,10 @@ from trainer.trainables.perfusion import require_edits
 
 MOST_PROMPTS = 64
 """In a file of prompts, as in the setting."""
+NARROW = 8.0
+"""Factor of the usual learning rate from which a base is too narrow for adapters on its attention layers alone."""
+ON_CONVOLUTIONS = ("lora", "rslora", "dora")
+LAYER_KINDS = ("attention", "feed-forward", "convolutions")
 COMMON_TOKEN = "a "
 """A text that is one token in every tokenizer."""
 
@@ -46,9 +52,11 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
     _require_fitting(config, family, filled["num_tokens"])
     found = {
         "loss_weighting": _loss_weighting(config, family),
+        "lora_targets": _lora_targets(config, family),
         "resolution": sides if len(sides) > 1 else sides[0],
         "alpha": config.resolved_alpha if config.has_alpha else None,
         **_prompts(config.validation, config.preparation),
+        **prior_defaults(config, family),
     }
     return config.with_values(filled | found)
 
@@ -111,21 +119,34 @@ def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: in
         image_tower(config.base_model)
 
 
+def _lora_targets(config: TrainingConfig, family: ModelFamily) -> str:
+    """The attention layers; all kinds of layers of a base that is so narrow that attention holds no details."""
+    chosen = "lora_targets" in config.model_fields_set or config.lora_target_regex is not None
+    able = config.adapter in ON_CONVOLUTIONS and config.lora_init not in LINEAR_INITS
+    if chosen or not able or denoiser_factor(family) < NARROW:
+        return config.lora_targets
+    return "+".join(kind for kind in LAYER_KINDS if family.adapter_modules[kind])
+
+
 def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
     """Return the loss weighting for this base.
 
     Flow matching weights all timesteps alike, since its draws are weighted; another weighting raises ConfigError. Bases
     with zero terminal SNR are uniform unless the user sets another: min-SNR weights v by SNR, which is 0 at pure noise,
     so nothing would be learned there (Lin et al. 2023 train without weights). ControlNets are
-    uniform, too, unless the user sets another (Zhang et al. 2023). A family may have a default of its own.
+    uniform, too, unless the user sets another (Zhang et al. 2023). A family may have a default of its own. Other
+    ε-prediction is debiased (Yu et al. 2023, arXiv 2310.08442), which learned most of the tuning concepts.
     """
     weighting, process = config.loss_weighting, family.noise_process
     chosen = "loss_weighting" in config.model_fields_set
     if process.prediction_type != "flow":
         if not chosen and family.defaults.loss_weighting is not None:
             return family.defaults.loss_weighting
-        uniform = process.zero_terminal_snr or config.is_controlnet
-        return weighting if chosen or not uniform else "uniform"
+        if chosen:
+            return weighting
+        if process.zero_terminal_snr or config.is_controlnet:
+            return "uniform"
+        return "debiased" if process.prediction_type == "epsilon" and config.loss_type != "dco" else weighting
     if chosen and weighting != "uniform":
         raise ConfigError(
             f"loss_weighting: {weighting} is made for ε- and v-prediction, and {config.base_model} is trained by flow "

@@ -30,7 +30,7 @@ from settings.training import build_config
 
 PROJECT = Path(__file__).resolve().parents[2]
 STEPS = (10, 20, 40, 80, 160)
-SAMPLES, INFERENCE_STEPS, GUIDANCE_SCALE = 8, 15, 1.5
+SAMPLES, INFERENCE_STEPS, GUIDANCE_SCALE = 8, 15, 6.0
 TOLERANCE = 0.05
 """Tolerance of a mean over eight samples."""
 

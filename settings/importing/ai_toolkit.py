@@ -22,7 +22,7 @@ from settings.record import ConfigError
 
 DEFAULTS: Mapping[str, Any] = {
     "num_tokens": 0, "captioner": "none", "loss_weighting": "uniform", "lr_scheduler": "constant", "lr_warmup_steps": 0,
-    "train_batch_size": 1,
+    "train_batch_size": 1, "prior_matching_weight": 0.0,
 }  # fmt: skip
 """What it does where nothing is said, and we do otherwise. Its trigger is a plain word."""
 NETWORKS = {"lora": "lora", "lokr": "lokr"}

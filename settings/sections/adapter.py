@@ -71,7 +71,8 @@ class AdapterSection(Settings):
     )
     lora_targets: Open[LoraTargets] = Field(
         "attention",
-        description="Which layers of the UNet or transformer get an adapter. all-linear: all linear layers "
+        description="Which layers of the UNet or transformer get an adapter; by default attention, and all kinds on "
+        "bases narrower than 160 channels. all-linear: all linear layers "
         "of its blocks; cross-attention-kv: those that read the prompt; b-lora…: SDXL's blocks for content and style, "
         "trained from one picture",
     )

@@ -30,7 +30,8 @@ class ObjectiveSection(Settings):
     )
     loss_weighting: Open[Literal["uniform", "min_snr", "soft_min_snr", "debiased", "p2", "edm", "adaptive"]] = Field(
         "min_snr",
-        description="How much each timestep counts; debiased (ε only) stresses high noise: colours and layout; "
+        description="How much each timestep counts; by default debiased for ε, min_snr for v, uniform for flow "
+        "matching; debiased (ε only) stresses high noise: colours and layout; "
         "p2 lets what is barely noised count little; edm is EDM's, which counts high noise most (v: uniform); "
         "adaptive divides by the mean error of like noise, so that all noise counts alike",
     )
@@ -40,22 +41,25 @@ class ObjectiveSection(Settings):
         0.0,
         ge=0,
         le=1000,
-        description="Prior matching: without the trigger, predictions stay those of the base; 0: off, 1: usual",
+        description="Prior matching: without the trigger, predictions stay those of the base; 0: off; by default 1 "
+        "for the adapters of rank where there is a trigger word and no other way to keep the base",
     )
     prior_matching_interval: Open[int] = Field(
-        1,
+        3,
         ge=1,
         le=100,
         description="Do so every N steps with N times the weight; 3 takes a third of the time",
     )
     prior_matching_on: Open[Literal["everything", "trajectories", "captions"]] = Field(
-        "everything",
+        "trajectories",
         description="Prompts of prior matching: captions with the class word, the empty prompt and prior_prompts in "
-        "turn; the same, with prior_prompts on what the base itself draws for them, which keeps more and takes less "
-        "time (trajectories); or captions alone, which is differential output preservation",
+        "turn (everything); the same, with prior_prompts on what the base itself draws for them, which keeps more and "
+        "takes less time; or captions alone, which is differential output preservation",
     )
     prior_prompts: Limited[tuple[str, ...]] = Field(
-        (), description="Prompts whose predictions should not change, in addition to captions with the class word"
+        (),
+        description="Prompts whose predictions should not change, in addition to captions with the class word; by "
+        "default everyday ones, where prior_matching_on is trajectories",
     )
     target_prompts: Limited[tuple[str, ...]] = Field(
         (), description="Prompts with the trigger word that the training is for, such as a sketch of TOK in Paris"
@@ -94,6 +98,7 @@ class ObjectiveSection(Settings):
 
     @model_validator(mode="after")
     def _objective_rules(self) -> "ObjectiveSection":
+        off = self.prior_matching_weight == 0 and "prior_matching_weight" in self.model_fields_set
         huber, gamma = self.loss_type == "huber", self.loss_weighting in ("min_snr", "soft_min_snr")
         rules = (
             (not gamma and self.min_snr_gamma != 5.0,
@@ -102,15 +107,13 @@ class ObjectiveSection(Settings):
              f"p2_gamma has no effect with loss_weighting {self.loss_weighting}; leave it out, or set p2"),
             (self.loss_weighting == "adaptive" and self.loss_type != "mse",
              f"loss_weighting: adaptive is for loss_type mse, not for {self.loss_type}; set mse, or another weighting"),
-            (self.prior_prompts and self.prior_matching_weight == 0,
+            (self.prior_prompts and off,
              "prior_prompts has no effect with prior_matching_weight 0; set it, or leave them out"),
-            (self.prior_matching_on != "everything" and self.prior_matching_weight == 0,
+            (self.prior_matching_on != "trajectories" and off,
              "prior_matching_on has no effect with prior_matching_weight 0; set it, or leave it out"),
-            (self.prior_matching_on == "trajectories" and not self.prior_prompts,
-             "prior_matching_on: trajectories needs prior_prompts, such as prompts for what must not change"),
             (self.prior_matching_on == "captions" and self.prior_prompts,
              "prior_prompts has no effect with prior_matching_on: captions; leave one of them out"),
-            (self.prior_matching_interval != 1 and self.prior_matching_weight == 0,
+            (self.prior_matching_interval != 3 and off,
              "prior_matching_interval has no effect with prior_matching_weight 0; set it, or leave it out"),
             (bool(self.target_prompts) != (self.prompt_alignment_weight > 0),
              "target_prompts and prompt_alignment_weight go together; set both, or leave both out"),

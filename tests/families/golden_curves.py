@@ -66,6 +66,8 @@ def curve_config(base_model: str, **changes: object) -> TrainingConfig:
         "weight_decay": 0.01,
         "max_grad_norm": 1.0,
         "caption_dropout": 0.25,
+        "lora_targets": "attention",
+        "prior_matching_weight": 0.0,
         "mask_floor": None,
         "seed": 0,
         **changes,

@@ -33,7 +33,7 @@ STEPS = 5
 CONFIG = TrainingConfig(
     base_model="mini-sdxl", class_word="figure", max_train_steps=STEPS, train_batch_size=3, rank=2, learning_rate=2e-3,
     token_learning_rate=2e-2, num_validation_images=0, caption_dropout=0.3, shuffle_tags=True, lr_warmup_steps=1,
-    augmented_views=2, crop_jitter=0.2, ema_decay=0.9,
+    augmented_views=2, crop_jitter=0.2, ema_decay=0.9, lora_targets="attention", prior_matching_weight=0.0,
 )  # fmt: skip
 VARIANTS: dict[str, dict[str, Any]] = {
     "adamw, ema": {},

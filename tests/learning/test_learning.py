@@ -12,15 +12,17 @@ from settings.training import build_config
 from tests.conftest import EXAMPLE, PROJECT
 from tools.before_after import compare, measure
 
-# The bars; docs/results.md has what three seeds reach.
+# The bars; docs/results.md has what the demo reaches.
 LEARNED, GAIN, KEPT = 0.9, 0.5, 0.85
+STEPS = 280
+"""Fewer than the demo's."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_concept_is_learned_and_the_rest_is_kept(seed: int, tmp_path: Path) -> None:
     config = build_config({**read_settings_file(PROJECT / "configs" / "demo.yaml"), "seed": seed,
-                           "num_validation_images": 0})  # fmt: skip
+                           "max_train_steps": STEPS, "num_validation_images": 0})  # fmt: skip
     output = OutputFolder.create(tmp_path / "out")
     for _ in run(config, [EXAMPLE], output):
         pass

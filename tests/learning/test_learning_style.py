@@ -8,7 +8,7 @@ from tests.taught import WITHOUT_PRIOR, look, train
 from tools.mini_base.drawing.outlines import SHAPES
 from tools.poster_style import write_posters
 
-LEARNED, GAIN = 0.9, 0.5
+LEARNED, GAIN = 0.9, 0.35  # the base draws shapes on one ground too: what can be gained is less than with things
 
 
 @pytest.mark.slow

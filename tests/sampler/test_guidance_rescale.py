@@ -56,7 +56,7 @@ def test_it_is_that_of_diffusers(name: str, models: Path, tmp_path: Path) -> Non
     assert np.abs(pixels(rescaled) - np.asarray(wanted, dtype=int)).max() <= 1
     assert ", CFG Rescale: 0.7" in rescaled.parameters[0]
     plain = draw(models, tmp_path / "b", name, guidance_scale=8.0)
-    assert np.abs(pixels(rescaled) - pixels(plain)).max() > 1
+    assert np.abs(pixels(rescaled) - pixels(plain)).max() > 0
     assert "Rescale" not in plain.parameters[0]
 
 

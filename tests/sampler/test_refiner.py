@@ -173,12 +173,12 @@ def test_the_refiner_reads_class_words_for_trigger_words(
     base = load_base_model(str(models / "base"), torch.float32)
     artifact = make_artifact(base)
     assert artifact.description is not None
-    known = replace(artifact.description, config={"trigger_word": "TOK", "class_word": "star"})
+    known = replace(artifact.description, config={"trigger_word": "TOK", "class_word": "ring"})
     with_word = str(write(Artifact(artifact.layers, artifact.tokens, known), tmp_path / "known.safetensors", base))
     without = str(write(replace(artifact, description=replace(known, config={})), tmp_path / "bare.safetensors", base))
 
     one = pixels(ask("a photo of TOK", lora=with_word))
-    assert "refiner: reads 'star' where the prompt says TOK" in said
+    assert "refiner: reads 'ring' where the prompt says TOK" in said
     assert not any("does not know the trigger word" in line for line in said)
     said.clear()
     other = pixels(ask("a photo of TOK", lora=without))
@@ -189,7 +189,7 @@ def test_the_refiner_reads_class_words_for_trigger_words(
     tokens = {name: rows / 2 for name, rows in artifact.tokens.items()}  # the same file twice would be one LoRA
     second = str(write(Artifact(artifact.layers, tokens, known), tmp_path / "second.safetensors", base))
     ask("two stars: TOK and (TOK2:1.2)", lora=f"{with_word},{second}")
-    assert "refiner: reads 'star' where the prompt says TOK2" in said
+    assert "refiner: reads 'ring' where the prompt says TOK2" in said
 
 
 def test_a_long_weighted_prompt_is_read_by_both(ask: Ask) -> None:

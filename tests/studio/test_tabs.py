@@ -68,8 +68,8 @@ def test_cards_and_settings_say_what_they_need(workspace: Workspace, monkeypatch
         tab = TrainTab(workspace, JobQueue(workspace.queue, workspace.runs))
     ((label, preset),) = tab.show_cards(NAME, 2.0)["choices"]
     lines = label.splitlines()
-    assert (preset, lines[0], lines[2]) == ("demo", "demo", "memory: 8 GB")
-    assert "(280 steps)" in lines[3] and lines[4] == "cost: unknown, as the time is"
+    assert (preset, lines[0], lines[2]) == ("demo", "demo", "memory: 16 GB")
+    assert "(400 steps)" in lines[3] and lines[4] == "cost: unknown, as the time is"
     fields = dict.fromkeys(tab.form.names, "") | {"rank": "32", "max_train_steps": "50"}
     first, last = tab.estimate(NAME, None, *fields.values())
     assert first.startswith("- memory: is being computed\n- time: unknown")

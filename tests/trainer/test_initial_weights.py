@@ -147,6 +147,7 @@ def test_a_whole_run_from_the_result_of_another_one(tmp_path: Path) -> None:
     settings = {
         "base_model": "mini-sdxl", "class_word": "robot", "captioner": "none", "max_train_steps": 2, "rank": 2,
         "train_batch_size": 2, "num_validation_images": 0, "evaluate": "false", "save_precision": "fp32",
+        "lora_targets": "attention",
     }  # fmt: skip
     first, second = (OutputFolder.create(tmp_path / name) for name in ("first", "second"))
     list(run(build_config(settings), [EXAMPLE], first))

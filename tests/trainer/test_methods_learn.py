@@ -12,7 +12,7 @@ from trainer.validation.held_out_loss import HeldOutLoss
 
 METHODS: dict[str, dict[str, Any]] = {
     "dco, pissa": {"loss_type": "dco", "lora_init": "pissa"},
-    "dream, olora, muon": {"dream": 1.0, "lora_init": "olora", "optimizer": "muon", "learning_rate": 5e-3},
+    "dream, olora, muon": {"dream": 1.0, "lora_init": "olora", "optimizer": "muon", "learning_rate": 2e-3},
     "p2, eva, came": {"loss_weighting": "p2", "lora_init": "eva", "optimizer": "came"},
     "t-lora, lora+, orthogonal, differential output preservation": {
         "adapter": "t-lora", "lora_plus_ratio": 4.0, "lora_init": "orthogonal", "prior_matching_weight": 1.0,

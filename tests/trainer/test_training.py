@@ -29,6 +29,7 @@ from trainer.training import Training
 CONFIG = TrainingConfig(
     base_model="mini-sdxl", class_word="figure", max_train_steps=4, train_batch_size=4, rank=4, learning_rate=2e-3,
     token_learning_rate=2e-2, num_validation_images=0, caption_dropout=0.3,
+    lora_targets="attention", prior_matching_weight=0.0,
 )  # fmt: skip
 
 

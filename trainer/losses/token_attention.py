@@ -43,7 +43,7 @@ class TokenAttention:
 
 
 def _share_outside(attention: Tensor, masks: Tensor) -> Tensor:
-    """Return the share of attention outside the mask: (B,), 0 to 1.
+    """Return the share of attention outside the mask: (B,), 0 to 1; 0 where the layer does not look at the tokens.
 
     `attention`: (B, N). `masks`: (B, 1, h, w), which N positions cover at a resolution reduced by a power of two.
     """
@@ -51,5 +51,5 @@ def _share_outside(attention: Tensor, masks: Tensor) -> Tensor:
     reduction = round(math.sqrt(height * width / attention.shape[1]))
     size = (math.ceil(height / reduction), math.ceil(width / reduction))
     places = functional.interpolate(masks.float(), size=size, mode="area").flatten(1)
-    total = attention.sum(dim=1).clamp(min=torch.finfo(attention.dtype).tiny)
-    return 1 - (attention * places).sum(dim=1) / total
+    total, inside = attention.sum(dim=1), (attention * places).sum(dim=1)
+    return (total - inside) / total.clamp(min=torch.finfo(attention.dtype).tiny)

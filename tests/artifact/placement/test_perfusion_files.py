@@ -112,7 +112,7 @@ def file_on(base: ModelFamily, path: Path, word: str, trigger: str = "TOK", seed
     rows = {name: encoder.get_input_embeddings().weight[[own]].detach()
             for name, encoder, own in zip(base.encoder_names, base.text_encoders, ids, strict=True)}  # fmt: skip
     state = prompt_states(base, [f"a photo of a {word}"])[0, 5:6]
-    captions = prompt_states(base, ["a photo of a heart on a red background", "a small blue moon", f"a {word}"])
+    captions = prompt_states(base, ["a photo of a heart on a red background", "a photo of a star", "a photo of a ring"])
     flat = captions.flatten(0, 1).double()
     spread = flat.T @ flat / len(flat) + 1e-4 * torch.eye(flat.shape[1], dtype=torch.float64)
     directions = torch.linalg.solve(spread, state.double().T).T.float()

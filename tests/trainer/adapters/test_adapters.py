@@ -40,7 +40,7 @@ def config(**settings: Any) -> TrainingConfig:
         base_model="mini-sdxl",
         class_word="figure",
         num_validation_images=0,
-        **{"max_train_steps": 2, "train_batch_size": 2, "learning_rate": 2e-3} | settings,
+        **{"max_train_steps": 2, "train_batch_size": 2, "learning_rate": 2e-3, "prior_matching_weight": 0.0} | settings,
     )
 
 
@@ -321,7 +321,8 @@ def test_settings_without_effect_are_errors(settings: dict[str, Any], message: s
 
 def test_the_prior_is_the_base_without_any_adapter(base: ModelFamily, tmp_path: Path) -> None:
     """With a text-encoder adapter as well: fresh ones are the base, trained ones are not."""
-    settings = config(prior_matching_weight=1.0, train_text_encoder=True, text_encoder_learning_rate=1e-2)
+    settings = config(prior_matching_weight=1.0, prior_matching_interval=1, prior_matching_on="everything",
+                      train_text_encoder=True, text_encoder_learning_rate=1e-2)  # fmt: skip
     for training in placed(base, settings, tmp_path):
         assert isinstance(training, Training)
         steps = list(training.trainer.steps())

@@ -23,7 +23,7 @@ from trainer.training import Training
 FULL: dict[str, Any] = {
     "adapter": "full", "rank": 16, "alpha": None, "learning_rate": 1e-4, "train_text_encoder": True,
     "max_train_steps": 3, "lr_warmup_steps": 0, "train_batch_size": 1, "gradient_accumulation_steps": 1,
-    "prior_matching_weight": 1.0, "ema_decay": 0.5,
+    "prior_matching_weight": 1.0, "prior_matching_interval": 1, "prior_matching_on": "everything", "ema_decay": 0.5,
 }  # fmt: skip
 
 

@@ -59,7 +59,14 @@ def steps_with(base: tuple[ModelFamily, str], **settings: Any) -> tuple[list[Ste
     with (
         curve_training(
             family,
-            curve_config(folder, max_train_steps=2, lr_warmup_steps=1, prior_matching_weight=0.5, **settings),
+            curve_config(
+                folder,
+                max_train_steps=2,
+                lr_warmup_steps=1,
+                prior_matching_weight=0.5,
+                prior_matching_interval=1,
+                **settings,
+            ),
         ) as training,
         Operators() as seen,
     ):

@@ -44,7 +44,7 @@ def of_shape(batch: LatentBatch, shape: tuple[int, int]) -> LatentBatch:
 
 def losses_of(family: ModelFamily, base: str, shapes: Shapes, backend: str | None) -> list[dict[str, float]]:
     """One step with each of the bucket shapes, twice. `backend` None: not compiled."""
-    with curve_training(family, curve_config(base, prior_matching_weight=0.5)) as training:
+    with curve_training(family, curve_config(base, prior_matching_weight=0.5, prior_matching_interval=1)) as training:
         trainer, found = training.trainer, []
         if backend is not None:
             trainer.accumulation = CompiledSteps(

@@ -57,6 +57,9 @@ class Pretended:
         return replay
 
 
+PRIOR = {"prior_matching_weight": 0.5, "prior_matching_interval": 1, "prior_matching_on": "everything"}
+
+
 @pytest.fixture(params=[*(pytest.param(name, marks=pytest.mark.slow) for name in ("sd15", "sdxl")), "sd3"])
 def tiny(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[ModelFamily, str]:
     base = str(TINY_MODELS[request.param](tmp_path / "base"))
@@ -82,7 +85,7 @@ def plain_steps(family: ModelFamily, config: TrainingConfig) -> list[Step]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{}, {"prior_matching_weight": 0.5}])
+@pytest.mark.parametrize("settings", [{}, PRIOR])
 def test_the_training_is_the_same_and_each_kind_is_recorded_once(
     tiny: tuple[ModelFamily, str], settings: dict[str, Any]
 ) -> None:
@@ -172,7 +175,7 @@ def steps_on_a_gpu(base: str, **settings: Any) -> list[Step]:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3"])
-@pytest.mark.parametrize("settings", [{}, {"prior_matching_weight": 0.5}, {"adapter": "dora"}, {"adapter": "loha"}])
+@pytest.mark.parametrize("settings", [{}, PRIOR, {"adapter": "dora"}, {"adapter": "loha"}])
 def test_replayed_passes_train_as_others_do(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
     """Two micro-batches a step: a gradient that lies in replayed memory would be counted twice."""
     base = str(TINY_MODELS[name](tmp_path / "base"))

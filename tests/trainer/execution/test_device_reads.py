@@ -24,6 +24,8 @@ EVERYTHING: dict[str, Any] = {
     "min_timestep": 0.1,
     "loss_weighting": "min_snr",
     "prior_matching_weight": 0.5,
+    "prior_matching_interval": 1,
+    "prior_matching_on": "everything",
     "mask": "subject",
     "token_attention_weight": 0.1,
     "optimizer": "adamw",

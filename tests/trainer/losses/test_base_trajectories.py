@@ -126,11 +126,11 @@ def test_the_loss_is_the_distance_from_the_base() -> None:
     process = processes()[0]
     term, family = of(process, interval=2)
     losses = []
-    for step in (0, 1, TURNS * 2, TURNS * 4):
+    for step in (4, 5, 4 + TURNS * 2, 4 + TURNS * 4):
         family.moved = 0.5 * step
         loss = term(context(process, step))
         losses.append(None if loss is None else loss.item())
-    expected = [2 * 10.0 * (0.5 * step) ** 2 for step in (0, TURNS * 2, TURNS * 4)]
+    expected = [2 * 10.0 * (0.5 * step) ** 2 for step in (4, 4 + TURNS * 2, 4 + TURNS * 4)]
     assert losses[1] is None
     assert [losses[0], *losses[2:]] == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
@@ -138,11 +138,11 @@ def test_the_loss_is_the_distance_from_the_base() -> None:
 def test_the_base_is_asked_once_and_every_prompt_is_held() -> None:
     process = processes()[0]
     term, family = of(process)
-    term(context(process))
+    term(context(process, TURNS - 1))
     assert family.passes == 2 * STEPS + 1  # six prompts, four at a time; and the adapter
     family.asked.clear()
-    for turn in range(1, 20):
-        term(context(process, TURNS * turn))
+    for turn in range(2, 21):
+        term(context(process, TURNS * turn - 1))
     assert family.passes == 2 * STEPS + 20
     assert set(family.asked) == set(PROMPTS)
 
@@ -150,7 +150,7 @@ def test_the_base_is_asked_once_and_every_prompt_is_held() -> None:
 def test_other_turns_hold_captions_and_the_empty_prompt() -> None:
     process = processes()[0]
     term, family = of(process)
-    for turn in (1, 2):
+    for turn in (0, 1):
         term(context(process, turn))
     assert set(family.asked) == {"a photo of TOK", ""}
     assert not term.trajectories.computed
@@ -169,10 +169,10 @@ def test_trajectories_computed_anew_are_the_same() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"prior_matching_on": "trajectories"}, "prior_matching_on has no effect"),
-        ({"prior_matching_on": "trajectories", "prior_matching_weight": 1.0}, "needs prior_prompts"),
+        ({"prior_matching_on": "everything", "prior_matching_weight": 0}, "prior_matching_on has no effect"),
+        ({"prior_prompts": ["a dog"], "prior_matching_weight": 0}, "prior_prompts has no effect"),
     ],
 )
-def test_it_needs_prior_matching_and_prompts(settings: dict[str, Any], message: str) -> None:
+def test_it_needs_prior_matching(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_config(settings)

@@ -17,7 +17,7 @@ STEPS = 10
 NOISIEST = 0.999
 """Where a trajectory starts, as a part of the way to noise."""
 TURNS = 3
-"""Every third time, prompts to keep are held."""
+"""Every third time, prompts to keep are held; not the first time, when a fresh adapter changes nothing."""
 
 
 @dataclass
@@ -99,7 +99,7 @@ class TrajectoryMatching:
 
     def __call__(self, context: StepContext) -> Tensor | None:
         near = self.near
-        if context.step % near.interval or context.step // near.interval % TURNS:
+        if context.step % near.interval or (context.step // near.interval + 1) % TURNS:
             return near(context)
         count = len(context.noised)
         if not self.trajectories.computed:
