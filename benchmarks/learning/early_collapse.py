@@ -27,10 +27,11 @@ from sampler.sampler import SampleRequest
 from settings.command_line.parser import CommandParser
 from settings.record import parse_settings, read_settings_file
 from settings.training import build_config
+from tools.before_after import GUIDANCE_SCALE
 
 PROJECT = Path(__file__).resolve().parents[2]
 STEPS = (10, 20, 40, 80, 160)
-SAMPLES, INFERENCE_STEPS, GUIDANCE_SCALE = 8, 15, 6.0
+SAMPLES, INFERENCE_STEPS = 8, 15
 TOLERANCE = 0.05
 """Tolerance of a mean over eight samples."""
 

@@ -56,4 +56,4 @@ def _dropouts(config: TrainingConfig) -> dict[str, Any]:
     given = config.model_fields_set
     empty = config.caption_dropout if "caption_dropout" in given else 0.0
     alone = config.trigger_only_dropout if "trigger_only_dropout" in given else min(TRIGGER_ONLY, 1 - empty)
-    return {"caption_dropout": min(empty, 1 - alone), "trigger_only_dropout": alone}
+    return {"caption_dropout": empty, "trigger_only_dropout": alone}

@@ -31,7 +31,7 @@ EVERYDAY_PROMPTS = (
     "a pencil drawing of a hand",
     "a poster with geometric shapes in bright colors",
 )
-EMBEDDED_PROMPTS = (
+EMBEDDED_SCENES = (
     "a drawing of a small red moon at the top and a small turquoise square at the bottom on a purple background",
     "a small striped green and beige flower at the top on a blue background",
     "a photo of a dark green square at the top under the stars",
@@ -65,4 +65,4 @@ EMBEDDED_PROMPTS = (
 
 def kept_prompts(base_model: str) -> tuple[str, ...]:
     """The usual prompts to keep for this base."""
-    return EMBEDDED_PROMPTS if base_model == EMBEDDED_BASE else EVERYDAY_PROMPTS
+    return EMBEDDED_SCENES if base_model == EMBEDDED_BASE else EVERYDAY_PROMPTS
