@@ -32,7 +32,6 @@ SETTINGS: dict[str, Any] = {
     "min_timestep": 0.1,
     "prior_matching_weight": 0.5,
     "prior_matching_interval": 1,
-    "prior_matching_on": "everything",
     "prior_prompts": ("a red star", "two blue circles", "a green square"),
 }
 """Everything that draws something for each image."""

@@ -1,6 +1,7 @@
 """Prior matching on the base's own trajectories."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +15,10 @@ from families.noise.diffusion_process import DiffusionProcess
 from families.noise.flow_matching import FlowMatching
 from settings.record import ConfigError
 from settings.training import build_config
+from trainer.distributed.batch_share import WHOLE, Share
 from trainer.losses.prior.base_trajectories import STEPS, TURNS, BaseTrajectories, TrajectoryMatching
 from trainer.losses.prior.prior_matching import PriorMatching
+from trainer.noise.perturbation import InputPerturbation
 
 SHAPE, SIZE = (4, 8, 8), SizeConditioning((32, 32), (0, 0), (32, 32))
 PROMPTS = ["a robot", "a red robot", "", "a star", "a square", "a moon"]
@@ -29,12 +32,13 @@ class Exact:
     def __contains__(self, name: str) -> bool:
         return False
 
-    def __init__(self, process: Any) -> None:
-        self.process, self.moved, self.passes = process, 0.0, 0
+    def __init__(self, process: Any, shape: tuple[int, ...] = SHAPE) -> None:
+        self.shape = shape
+        self.noise_process, self.moved, self.passes = process, 0.0, 0
         self.asked: list[str] = []
 
     def picture(self, prompt: str) -> Tensor:
-        return torch.full(SHAPE, len(prompt) / 10)
+        return torch.full(self.shape, len(prompt) / 10)
 
     def encode_prompts(self, prompts: Sequence[str]) -> list[str]:
         return list(prompts)
@@ -48,13 +52,13 @@ class Exact:
         clean = torch.stack([self.picture(prompt) for prompt in features])
         signal, scale = self._scales(timesteps)
         noise = (noised - signal * clean) / scale
-        return (noise if self.process.prediction_type == "epsilon" else noise - clean) + self.moved
+        return (noise if self.noise_process.prediction_type == "epsilon" else noise - clean) + self.moved
 
     def _scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        ones, zeros = torch.ones(len(timesteps), *SHAPE), torch.zeros(len(timesteps), *SHAPE)
+        ones, zeros = torch.ones(len(timesteps), *self.shape), torch.zeros(len(timesteps), *self.shape)
         return (
-            self.process.corrupt(ones, SimpleNamespace(timesteps=timesteps, noise=zeros)),
-            self.process.corrupt(zeros, SimpleNamespace(timesteps=timesteps, noise=ones)),
+            self.noise_process.corrupt(ones, SimpleNamespace(timesteps=timesteps, noise=zeros)),
+            self.noise_process.corrupt(zeros, SimpleNamespace(timesteps=timesteps, noise=ones)),
         )
 
     def off(self) -> "Exact":
@@ -72,9 +76,9 @@ def processes() -> list[Any]:
     return [DiffusionProcess(alphas, "epsilon"), FlowMatching()]
 
 
-def of(process: Any, interval: int = 1) -> tuple[TrajectoryMatching, Exact]:
-    family = Exact(process)
-    trajectories = BaseTrajectories(family, PROMPTS, SHAPE, SIZE, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+def of(process: Any, interval: int = 1, shape: tuple[int, ...] = SHAPE) -> tuple[TrajectoryMatching, Exact]:
+    family = Exact(process, shape)
+    trajectories = BaseTrajectories(family, PROMPTS, shape, SIZE, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
     near = PriorMatching(family, family, {}, (), torch.Generator().manual_seed(1), 10.0, interval)  # type: ignore[arg-type]
     return TrajectoryMatching(near, trajectories), family
 
@@ -94,11 +98,11 @@ def context(process: Any, step: int = 0, count: int = 4) -> Any:
 @pytest.mark.parametrize("process", processes(), ids=lambda process: type(process).__name__)
 def test_trajectories_lead_from_noise_to_what_the_base_draws(process: Any) -> None:
     term, family = of(process)
-    term.trajectories.compute(process, rows=4)
+    term.trajectories.compute(rows=4)
     for index, prompt in enumerate(term.trajectories.prompts):
         first, last = (term.trajectories.at(index, step)[0] for step in (0, STEPS - 1))
         assert first.std() == pytest.approx(1.0, abs=0.15)
-        timesteps = term.trajectories.timesteps(process, [STEPS - 1])
+        timesteps = term.trajectories.timesteps([STEPS - 1])
         noised, prediction = (each.unsqueeze(0) for each in term.trajectories.at(index, STEPS - 1))
         torch.testing.assert_close(
             process.to_x0(noised, prediction, timesteps)[0], family.picture(prompt), atol=1e-3, rtol=0
@@ -110,12 +114,12 @@ def test_states_are_those_of_ddim() -> None:
     """A single noise all the way: DDIM keeps ε where the model is exact."""
     process = processes()[0]
     term, family = of(process)
-    term.trajectories.compute(process, rows=4)
+    term.trajectories.compute(rows=4)
     noise = torch.randn((4, *SHAPE), generator=torch.Generator().manual_seed(0))
     for step in range(STEPS):
-        timesteps = term.trajectories.timesteps(process, [step])
+        timesteps = term.trajectories.timesteps([step])
         alpha = process.alphas_cumprod[timesteps].view(-1, 1, 1)
-        begun = process.alphas_cumprod[term.trajectories.timesteps(process, [0])].view(-1, 1, 1)
+        begun = process.alphas_cumprod[term.trajectories.timesteps([0])].view(-1, 1, 1)
         start = (1 - begun).sqrt() * noise[0]  # x_T has no picture in it
         epsilon = (start - begun.sqrt() * family.picture("a robot")) / (1 - begun).sqrt()
         expected = alpha.sqrt() * family.picture("a robot") + (1 - alpha).sqrt() * epsilon
@@ -156,14 +160,51 @@ def test_other_turns_hold_captions_and_the_empty_prompt() -> None:
     assert not term.trajectories.computed
 
 
-def test_trajectories_computed_anew_are_the_same() -> None:
-    """A resumed run computes them again."""
+def states(term: TrajectoryMatching) -> Tensor:
+    """(prompts, steps, 2, C, h, w)"""
+    found = [[term.trajectories.at(index, step) for step in range(STEPS)] for index in range(len(PROMPTS))]
+    return torch.stack([torch.stack(steps) for steps in found])
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (4, 3, 5)], ids=str)
+def test_trajectories_computed_anew_are_the_same(shape: tuple[int, ...]) -> None:
+    """A resumed run computes them again, and one that lacked memory does so in smaller batches. torch draws numbers
+    in sixteens: two draws whose sizes are no multiples of it are not those of a single draw."""
+    term, _ = of(processes()[0], shape=shape)
+    term.trajectories.compute(rows=6)
+    first = states(term)
+    for rows in (6, 4, 1):
+        term.trajectories.compute(rows)
+        assert torch.equal(states(term), first)
+
+
+def test_what_training_adds_to_its_noise_is_no_part_of_them() -> None:
+    """They are a sampler's. And what they took from the training's generators, a resumed run would take twice."""
     process = processes()[0]
-    first, second = (of(process)[0] for _ in range(2))
-    for term in (first, second):
-        term.trajectories.compute(process, rows=4)
-    for step in range(STEPS):
-        assert torch.equal(first.trajectories.at(3, step), second.trajectories.at(3, step))
+    plain, _ = of(process)
+    plain.trajectories.compute(rows=4)
+    generator = torch.Generator().manual_seed(2)
+    before = generator.get_state()
+    term, _ = of(process)
+    assert term(context(InputPerturbation(process, 0.5, generator), TURNS - 1)) is not None
+    assert torch.equal(generator.get_state(), before)
+    assert torch.equal(states(term), states(plain))
+
+
+@pytest.mark.parametrize("process", processes(), ids=lambda process: type(process).__name__)
+def test_two_processes_hold_what_one_holds_with_the_double_batch(process: Any) -> None:
+    def asked(share: Share, count: int) -> list[list[str]]:
+        term, family = of(process)
+        term = replace(term, near=replace(term.near, processes=share))
+        term.trajectories.compute(rows=count)
+        family.asked.clear()
+        for turn in (1, 2):
+            family.moved = 0.1
+            assert term(context(process, TURNS * turn - 1, count)) is not None
+        return [family.asked[:count], family.asked[count:]]
+
+    halves = [asked(Share(index, 2), 2) for index in range(2)]
+    assert [first + second for first, second in zip(*halves, strict=True)] == asked(WHOLE, 4)
 
 
 @pytest.mark.parametrize(

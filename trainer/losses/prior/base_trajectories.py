@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from families.family import ModelFamily, SizeConditioning
-from families.noise.noise_process import Draw, NoiseProcess
+from families.noise.noise_process import Draw
 from trainer.data.latent_cache import CachedExample
 from trainer.losses.prior.prior_matching import PriorMatching
 from trainer.losses.term import StepContext
@@ -25,8 +25,10 @@ class BaseTrajectories:
     """What the base meets while it draws `prompts`, without guidance: deterministic sampling
     (DDIM: Song et al. 2021, eq. 12 with σ = 0; Euler's steps for flow matching) in STEPS steps.
 
-    Computed when it is first needed, and again when a run is resumed: everything comes from `generator`, which nothing
-    else may use. `shape`: (C, h, w) of the latents, `size`: of such pictures.
+    The noise is the family's own, as a sampler's: what training steps add to theirs, such as input perturbation, is no
+    part of it. Computed when it is first needed, and again when a run is resumed: everything comes from the state of
+    `generator`, which stays as it is, and is the same for any number of rows and processes. `shape`: (C, h, w) of the
+    latents, `size`: of such pictures.
     """
 
     family: ModelFamily = field(repr=False)
@@ -52,28 +54,31 @@ class BaseTrajectories:
         return self._states[step][trajectory]
 
     @torch.no_grad()
-    def compute(self, process: NoiseProcess, rows: int) -> None:
+    def compute(self, rows: int) -> None:
         """Draw all prompts with the base, `rows` at a time. The base must be bare."""
-        starts = range(0, len(self.prompts), rows)
-        drawn = [self._drawn(self.prompts[first : first + rows], process) for first in starts]
+        shape = (len(self.prompts), *self.shape)
+        noise = torch.randn(shape, generator=self.generator.clone_state())  # at once: draws in pieces are others
+        parts = [slice(first, first + rows) for first in range(0, len(self.prompts), rows)]
+        drawn = [self._drawn(self.prompts[part], noise[part]) for part in parts]
         self._states = [torch.cat(states) for states in zip(*drawn, strict=True)]
 
     @property
     def computed(self) -> bool:
         return bool(self._states)
 
-    def timesteps(self, process: NoiseProcess, steps: Sequence[int]) -> Tensor:
+    def timesteps(self, steps: Sequence[int]) -> Tensor:
         """The timesteps (B,) before these steps of a trajectory."""
         fractions = torch.tensor([NOISIEST * (1 - step / STEPS) for step in steps])
-        return process.timesteps_at(fractions, torch.Size((len(steps), *self.shape))).to(self.family.device)
+        shape = torch.Size((len(steps), *self.shape))
+        return self.family.noise_process.timesteps_at(fractions, shape).to(self.family.device)
 
-    def _drawn(self, prompts: Sequence[str], process: NoiseProcess) -> list[Tensor]:
-        count, states = len(prompts), []
+    def _drawn(self, prompts: Sequence[str], noise: Tensor) -> list[Tensor]:
+        count, states, process = len(prompts), [], self.family.noise_process
         features, sizes = self.family.encode_prompts(prompts), [self.size] * count
-        noise = torch.randn((count, *self.shape), generator=self.generator).to(self.family.device)
+        noise = noise.to(self.family.device)
         clean = torch.zeros_like(noise)
         for step in range(STEPS):
-            timesteps = self.timesteps(process, [step] * count)
+            timesteps = self.timesteps([step] * count)
             noised = process.corrupt(clean, Draw(timesteps, noise))
             prediction = self.family.denoise(noised, timesteps, features, sizes).float()
             states.append(torch.stack([noised.float(), prediction], dim=1).cpu())
@@ -104,16 +109,16 @@ class TrajectoryMatching:
         count = len(context.noised)
         if not self.trajectories.computed:
             with near.parts.off():
-                self.trajectories.compute(context.noise_process, count)
+                self.trajectories.compute(count)
         drawn = [self._drawn() for _ in range(count * near.processes.count)]
-        difference = self._difference(near.processes.of(drawn), context)
+        difference = self._difference(near.processes.of(drawn))
         return near.interval * near.weight * difference.square().mean()
 
-    def _difference(self, chosen: Sequence[tuple[int, int]], context: StepContext) -> Tensor:
+    def _difference(self, chosen: Sequence[tuple[int, int]]) -> Tensor:
         """What the adapter changes at these steps of these trajectories: (B, C, h, w)."""
-        states = torch.stack([self.trajectories.at(*each) for each in chosen]).to(context.noised.device)
+        states = torch.stack([self.trajectories.at(*each) for each in chosen]).to(self.near.family.device)
         noised, wanted = states.unbind(dim=1)
-        timesteps = self.trajectories.timesteps(context.noise_process, [step for _, step in chosen])
+        timesteps = self.trajectories.timesteps([step for _, step in chosen])
         features = self.near.family.encode_prompts([self.trajectories.prompts[index] for index, _ in chosen])
         sizes = [self.trajectories.size] * len(chosen)
         return self.near.family.denoise(noised, timesteps, features, sizes) - wanted
