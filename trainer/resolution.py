@@ -16,6 +16,7 @@ from settings.preparation import DataConfig
 from settings.record import ConfigError
 from settings.sections.validation import ValidationSection
 from settings.training import TrainingConfig
+from trainer.adapters.kinds import KINDS
 from trainer.adapters.requirements import LINEAR_INITS, check_targets
 from trainer.distributed.sharded_base import require_shardable
 from trainer.losses.prior.defaults import prior_defaults
@@ -31,7 +32,6 @@ MOST_PROMPTS = 64
 """In a file of prompts, as in the setting."""
 NARROW = 8.0
 """Factor of the usual learning rate from which a base is too narrow for adapters on its attention layers alone."""
-ON_CONVOLUTIONS = ("lora", "rslora", "dora")
 LAYER_KINDS = ("attention", "feed-forward", "convolutions")
 COMMON_TOKEN = "a "
 """A text that is one token in every tokenizer."""
@@ -122,7 +122,8 @@ def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: in
 def _lora_targets(config: TrainingConfig, family: ModelFamily) -> str:
     """The attention layers; all kinds of layers of a base that is so narrow that attention holds no details."""
     chosen = "lora_targets" in config.model_fields_set or config.lora_target_regex is not None
-    able = config.adapter in ON_CONVOLUTIONS and config.lora_init not in LINEAR_INITS
+    kind = KINDS.get(config.adapter)
+    able = kind is not None and not kind.linear_only and config.lora_init not in LINEAR_INITS
     if chosen or not able or denoiser_factor(family) < NARROW:
         return config.lora_targets
     return "+".join(kind for kind in LAYER_KINDS if family.adapter_modules[kind])

@@ -56,15 +56,16 @@ class ActingComponents:
 
 
 class TimedLora(LoraVariant):
-    """y + s · B · (acting · A · x): a timed LoRA that is placed on a base, without training."""
+    """y + s · B · (acting · A · x): the timed LoRA of a file on any layer, and in training that of a convolution, where
+    a component is a channel of the hidden values."""
 
     def __init__(self, acting: ActingComponents) -> None:
-        self._acting = acting
+        self.acting = acting
 
     def forward(self, module: Any, active_adapter: str, x: Tensor, result: Tensor, **options: Any) -> Tensor:
         """`x`: (B, …, in) or (B, in, h, w). `result`: the base layer's y."""
         down, up = module.lora_A[active_adapter], module.lora_B[active_adapter]
-        hidden = down(x)
-        hidden = self._acting(hidden, 1 if isinstance(down, nn.Conv2d) else -1)
+        hidden = down(module.lora_dropout[active_adapter](x))
+        hidden = self.acting(hidden, 1 if isinstance(down, nn.Conv2d) else -1)
         changed: Tensor = result + up(hidden) * module.scaling[active_adapter]
         return changed

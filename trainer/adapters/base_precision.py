@@ -12,16 +12,18 @@ from peft.tuners.lora import Linear
 from peft.tuners.lora.layer import LoraVariant
 from torch import Tensor, nn
 
-from artifact.placement.timesteps import ActingComponents
+from artifact.placement.timesteps import ActingComponents, TimedLora
 
 
 def compute_in_base_precision(module: Any, adapter: str, acting: ActingComponents | None = None) -> None:
     """Change the forward pass of a peft LoRA layer. Linear layers use `FusedLora`; convolutions only avoid the cast to
-    fp32. `acting`: of linear layers, where components act at their timesteps only."""
+    fp32. `acting`: where components act at their timesteps only."""
     module._cast_input_dtype = _as_it_is
     if isinstance(module, Linear):
         module.lora_variant[adapter] = FusedLora(acting)
         return
+    if acting is not None:
+        module.lora_variant[adapter] = TimedLora(acting)
     for projection in (module.lora_A[adapter], module.lora_B[adapter]):
         projection.forward = _in_precision_of_input(projection)
 

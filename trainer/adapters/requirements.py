@@ -1,5 +1,9 @@
 """Checks that the base supports the chosen adapter, and warns about tools that cannot open its file."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from peft.tuners.lora import LoraLayer as PeftLoraLayer
 from torch import nn
 
 from families.family import ModelFamily
@@ -21,6 +25,7 @@ def check_targets(family: ModelFamily, settings: AdapterSection) -> None:
         paths = denoiser_targets(family, settings)
         modules = dict(family.denoiser.named_modules())
         convolutions = [path for path in paths if isinstance(modules[path], nn.Conv2d)]
+        _require_whole(convolutions, modules, settings)
         if convolutions and KINDS[settings.adapter].linear_only:
             raise ConfigError(
                 f"adapter: {settings.adapter} cannot be put on convolutions such as {convolutions[0]}; choose "
@@ -33,6 +38,16 @@ def check_targets(family: ModelFamily, settings: AdapterSection) -> None:
             )
     if settings.train_text_encoder and not family.text_encoders:
         raise ConfigError(f"train_text_encoder: a base of the family {family.name} has no text encoder that can learn")
+
+
+def _require_whole(convolutions: Sequence[str], modules: Mapping[str, Any], settings: AdapterSection) -> None:
+    """Raises ConfigError where a LoRA should change a convolution in groups: the product of its factors is another."""
+    in_groups = [path for path in convolutions if modules[path].groups > 1]
+    if in_groups and issubclass(KINDS[settings.adapter].module, PeftLoraLayer):
+        raise ConfigError(
+            f"adapter: {settings.adapter} cannot be put on convolutions in groups, such as {in_groups[0]}; choose "
+            "a lora_target_regex without them, or adapter: lokr or loha"
+        )
 
 
 def b_lora_warning(settings: AdapterSection, family: ModelFamily) -> str | None:

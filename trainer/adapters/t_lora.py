@@ -42,7 +42,6 @@ T_LORA = AdapterKind(
     _layer,
     PeftLoraLayer,
     in_base_precision=True,
-    linear_only=True,
     opens="only predict.py knows at which timesteps its components act; diffusers refuses the file, and ComfyUI lets "
     "all of them act always, which is too strong. `python -m artifact resize --base` makes a plain LoRA of the mean",
 )

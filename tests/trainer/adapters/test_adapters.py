@@ -105,7 +105,7 @@ def assert_the_log_has_their_change(base: ModelFamily, layers: Mapping[str, Laye
         {"adapter": "loha"},
         {"adapter": "lokr", "lora_targets": EVERYTHING, "rank": 4},
         {"adapter": "oft", "train_text_encoder": True, "rank": 4},
-        {"adapter": "t-lora", "rank": 4},
+        {"adapter": "t-lora", "lora_targets": EVERYTHING, "rank": 4},
         {"adapter": "full", "learning_rate": 1e-3},
         {"adapter": "none", "token_learning_rate": 2e-2},
         {"adapter": "rslora", "lora_init": "pissa", "adapter_dropout": 0.2, "train_text_encoder": True,
@@ -380,11 +380,3 @@ def watched_prediction(family: ModelFamily) -> tuple[torch.Tensor, set[torch.dty
 def test_other_kinds_compute_under_autocast() -> None:
     assert autocast_precision("dora", "bf16") == "bf16"
     assert autocast_precision("dora", "no") == "no"
-
-
-def test_rotations_on_convolutions_are_refused(base: ModelFamily) -> None:
-    """peft's would not be the base at first."""
-    with pytest.raises(ConfigError, match="adapter: oft cannot be put on convolutions such as "):
-        check_targets(base, config(adapter="oft", lora_targets=EVERYTHING))
-    check_targets(base, config(adapter="oft"))
-    check_targets(base, config(adapter="lora", lora_targets=EVERYTHING))
