@@ -4,7 +4,6 @@ python -m tools.before_after WEIGHTS --photos FOLDER --output GRID.png
 """
 
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from families.loading.sources import EMBEDDED_BASE
 from sampler.generation import Generation
 from sampler.sampler import SampleRequest
 from settings.command_line.parser import CommandParser
-from tools.mini_base.scenes import evaluation_scene, full_caption
+from tools.mini_base.scenes import unrelated_prompts
 
 CONCEPT_PROMPT = "a photo of {trigger}"
 ELSEWHERE_PROMPT = "a photo of {trigger} on a green background"
@@ -67,8 +66,7 @@ def compare(weights: Path, photos: Path, seed: int) -> Comparison:
     if artifact.description is None:
         raise SystemExit(f"{weights}: not an artifact of this trainer")
     trigger = next(iter(artifact.description.triggers))
-    rng = random.Random(0)
-    unrelated = [full_caption(evaluation_scene(rng)) for _ in range(UNRELATED_PROMPTS)]
+    unrelated = unrelated_prompts(UNRELATED_PROMPTS)
     sampler = Generation().prepare(artifact, EMBEDDED_BASE)
 
     wanted = {

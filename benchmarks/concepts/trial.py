@@ -1,6 +1,5 @@
 """One training of a concept, and its measures."""
 
-import random
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from torch import Tensor
 from benchmarks.concepts.lottery import Concept, on_ground
 from benchmarks.concepts.measures import Measures, copies, gain, kept, likeness, on_asked_ground
 from benchmarks.learning.measures import Draw
-from tools.mini_base.scenes import evaluation_scene, full_caption
+from tools.mini_base.scenes import unrelated_prompts
 
 SAMPLES = 8
 SAMPLES_OF_A_GROUND = 2
@@ -27,8 +26,7 @@ class ConceptJudge:
     def __init__(self, embed: Embed, base: Draw, trigger: str) -> None:
         """`base` samples from the base without any training."""
         self._embed, self._base, self._trigger = embed, base, trigger
-        generator = random.Random(0)
-        self._unrelated = [full_caption(evaluation_scene(generator)) for _ in range(UNRELATED_PROMPTS)]
+        self._unrelated = unrelated_prompts(UNRELATED_PROMPTS)
         self._unrelated_before: Tensor | None = None
 
     def measure(self, concept: Concept, draw: Draw) -> Measures:

@@ -1,6 +1,5 @@
 """Measures what a training learned with the embedded evaluator, on equal terms for any image generator."""
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -11,7 +10,7 @@ from evaluation.encoders import ClipEncoder
 from evaluation.similarity import mean_paired_similarity, mean_self_similarity, mean_similarity
 from tools.before_after import GUIDANCE_SCALE, INFERENCE_STEPS, UNRELATED_PROMPTS
 from tools.mini_base.drawing.colours import COLOURS
-from tools.mini_base.scenes import evaluation_scene, full_caption
+from tools.mini_base.scenes import unrelated_prompts
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,7 @@ class LearningJudge:
         """`base` and the scored functions sample with the protocol's `inference_steps`."""
         self._encoder, self._protocol = ClipEncoder(), protocol
         self._photos = self._encoder.embed(photos)
-        generator = random.Random(0)
-        self._unrelated = [full_caption(evaluation_scene(generator)) for _ in range(protocol.unrelated_prompts)]
+        self._unrelated = unrelated_prompts(protocol.unrelated_prompts)
         self._before = self._encoder.embed(base(self._unrelated))
 
     def score(self, draw: Draw, trigger: str, class_word: str) -> Scores:

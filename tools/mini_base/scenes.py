@@ -245,6 +245,13 @@ def evaluation_scene(rng: random.Random) -> Scene:
     return scene
 
 
+def unrelated_prompts(count: int) -> list[str]:
+    """The first `count` captions of held-out scenes: what a training of a concept should leave as it is. Always the
+    same ones; no training has seen them, and prior matching does not keep them."""
+    rng = random.Random(0)
+    return [full_caption(evaluation_scene(rng)) for _ in range(count)]
+
+
 def variations(scene: Scene, attribute: str) -> list[Scene]:
     """The scene with one attribute of its first thing (or the background) at every value, in ATTRIBUTES' order.
 

@@ -1,0 +1,53 @@
+"""What prior matching keeps by default is not what evaluation and benchmarks judge as kept.
+
+Compared are all texts of the two, as sets of words: in lower case, without punctuation, articles and what a text says
+of its medium at its start. So two prompts are one where they differ in these alone, or in the order of their words.
+"""
+
+import re
+
+import pytest
+
+from benchmarks.concepts.trial import UNRELATED_PROMPTS as OF_THE_CONCEPT_BENCHMARK
+from benchmarks.learning.measures import Protocol
+from evaluation.prompt_sets import prompt_set
+from families.loading.sources import EMBEDDED_BASE
+from tools.before_after import UNRELATED_PROMPTS as OF_THE_EXAMPLES
+from tools.mini_base.scenes import unrelated_prompts
+from trainer.losses.prior.kept_prompts import kept_prompts
+
+MEDIUM = re.compile(r"^an? (photo|picture|drawing|painting|portrait) of ")
+ARTICLES = {"a", "an", "the"}
+OTHER_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
+
+
+def words(prompt: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[a-z0-9]+", MEDIUM.sub("", prompt.strip().lower()))) - ARTICLES
+
+
+def judged(base_model: str) -> list[str]:
+    """The unrelated prompts of the evaluation, and on the embedded base also those of benchmarks and examples."""
+    of_evaluation = [*prompt_set(base_model, "object", {"TOK": "robot"}).unrelated]
+    if base_model != EMBEDDED_BASE:
+        return of_evaluation
+    most = max(OF_THE_CONCEPT_BENCHMARK, OF_THE_EXAMPLES, Protocol().unrelated_prompts)
+    return of_evaluation + unrelated_prompts(most)
+
+
+@pytest.mark.parametrize(("base_model", "least"), [(EMBEDDED_BASE, 22), (OTHER_BASE, 6)])
+def test_no_prompt_is_both_kept_and_judged(base_model: str, least: int) -> None:
+    kept, unrelated = kept_prompts(base_model), judged(base_model)
+    assert len(kept) == len({words(prompt) for prompt in kept}) == 24 and len(unrelated) >= least
+    assert {words(prompt) for prompt in kept} & {words(prompt) for prompt in unrelated} == set()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("a photo of a red star on a blue background", "A drawing of the red star,  on a blue background.", True),
+        ("a small red star at the top", "at the top a small red star", True),
+        ("a photo of a red star", "a photo of a large red star", False),
+    ],
+)
+def test_the_comparison_sees_through_the_wording(one: str, other: str, same: bool) -> None:
+    assert (words(one) == words(other)) == same
