@@ -53,6 +53,10 @@ class Settings(BaseModel):
         meant = {name: _meant(cls, name, value) for name, value in values.items() if isinstance(value, bool | str)}
         return {**values, **meant}
 
+    def differs(self, name: str) -> bool:
+        """Whether a setting has another value than its default."""
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
+
 
 Record = TypeVar("Record", bound=Settings)
 

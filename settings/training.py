@@ -7,7 +7,7 @@ from pydantic import model_validator
 
 from settings.composed import OF_THE_FIRST_PASS, ComposedSections
 from settings.record import build_settings
-from settings.rules.adapters import ADAPTER_RULES, differs
+from settings.rules.adapters import ADAPTER_RULES
 from settings.sections.duration import DurationSection
 from settings.sections.optimization import PRODIGY, SCHEDULE_FREE
 
@@ -114,8 +114,8 @@ def _validation_rule(config: TrainingConfig) -> None:
 def _phase_rule(config: TrainingConfig) -> None:
     if config.token_learning_rate != 0:
         return
-    for name, value in (("tokens_first", config.tokens_first), ("tokens_until", config.tokens_until)):
-        if value != TrainingConfig.model_fields[name].default:
+    for name in ("tokens_first", "tokens_until"):
+        if config.differs(name):
             raise ValueError(f"{name} has no effect with token_learning_rate 0; leave one of them out")
 
 
@@ -191,7 +191,7 @@ def _evaluation_rule(config: TrainingConfig) -> None:
         raise ValueError("evaluation_prompts: each must hold {trigger}, where the trigger word goes")
     if not config.class_words and any("{trigger}" in prompt for prompt in config.evaluation_prompts):
         raise ValueError("evaluation_prompts: {trigger} stands for the trigger_word, which is empty; leave it out")
-    settings = [name for name in EVALUATION_SETTINGS if name in config.model_fields_set and differs(config, name)]
+    settings = [name for name in EVALUATION_SETTINGS if name in config.model_fields_set and config.differs(name)]
     if settings and config.evaluate == "false":
         raise ValueError(f"{settings[0]} has no effect with evaluate: false; leave one of them out")
     if settings and config.evaluate == "auto" and not config.output.writes_checkpoints:

@@ -65,14 +65,14 @@ def _model_rule(config: ComposedSections) -> None:
 def _controlnet_rule(config: ComposedSections) -> None:
     if not config.is_controlnet:
         for name in ("control", "control_dropout"):
-            if differs(config, name):
+            if config.differs(name):
                 raise ValueError(f"{name} has no effect with adapter: {config.adapter}; set adapter: controlnet")
         return
     if config.control == "none":
         raise ValueError(
             "adapter: controlnet needs control: canny, grey, scribble, inpainting, super_resolution or files"
         )
-    unused = [name for name in WITHOUT_CONTROLNET if differs(config, name)]
+    unused = [name for name in WITHOUT_CONTROLNET if config.differs(name)]
     if unused:
         raise ValueError(f"{unused[0]} has no effect with adapter: controlnet, which is trained alone; leave it out")
     if config.evaluate == "true":
@@ -127,11 +127,6 @@ def _require_base_left_alone(config: ComposedSections, asked: str, remedy: str =
             f"{asked}: adapter {config.adapter} reads or changes whole weights of the base; choose lora or rslora, or "
             f"{remedy}"
         )
-
-
-def differs(config: ComposedSections, name: str) -> bool:
-    """Whether a setting has another value than its default."""
-    return bool(getattr(config, name) != type(config).model_fields[name].default)
 
 
 ADAPTER_RULES: tuple[Callable[[ComposedSections], None], ...] = (

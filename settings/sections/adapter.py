@@ -139,7 +139,6 @@ class AdapterSection(Settings):
 
     @model_validator(mode="after")
     def _adapter_rules(self) -> "AdapterSection":
-        defaults = {name: field.default for name, field in AdapterSection.model_fields.items()}
         if not self.has_low_rank_adapter:
             for name in (
                 "rank",
@@ -152,9 +151,9 @@ class AdapterSection(Settings):
                 *(() if self.trains_base else ("train_text_encoder",)),
                 *(("init_weights",) if self.is_perfusion else ()),
             ):
-                if getattr(self, name) != defaults[name]:
+                if self.differs(name):
                     raise ValueError(f"{name} has no effect with adapter: {self.adapter}; leave it out, or choose lora")
-        if self.lora_target_regex is not None and self.lora_targets != defaults["lora_targets"]:
+        if self.lora_target_regex is not None and self.differs("lora_targets"):
             raise ValueError("lora_target_regex takes the place of lora_targets: leave one of them out")
         if self.adapter == "oft" and self.alpha is not None:
             raise ValueError("alpha has no effect with adapter: oft, which rotates and adds nothing; leave it out")

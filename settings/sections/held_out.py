@@ -34,6 +34,6 @@ class HeldOutSection(Settings):
         if self.validation_steps is not None:
             return self
         for name in ("validation_share", "early_stopping_patience", "keep_best"):
-            if getattr(self, name) != type(self).model_fields[name].default:
+            if self.differs(name):
                 raise ValueError(f"{name} has no effect without validation_steps; set it, or leave it out")
         return self

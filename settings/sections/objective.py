@@ -96,34 +96,39 @@ class ObjectiveSection(Settings):
         0.0, ge=0, le=100, description="L1 penalty on the adapter; 0: off, 0.03: usual"
     )
 
+    @property
+    def unused_prior_settings(self) -> tuple[str, ...]:
+        """What is wrong, a sentence each, with settings of prior matching that are set although it is off."""
+        names = ("prior_prompts", "prior_matching_on", "prior_matching_interval")
+        return tuple(
+            f"{name} has no effect with prior_matching_weight 0; set the weight, or leave {name} out"
+            for name in names
+            if self.differs(name)
+        )
+
     @model_validator(mode="after")
     def _objective_rules(self) -> "ObjectiveSection":
         off = self.prior_matching_weight == 0 and "prior_matching_weight" in self.model_fields_set
         huber, gamma = self.loss_type == "huber", self.loss_weighting in ("min_snr", "soft_min_snr")
         rules = (
-            (not gamma and self.min_snr_gamma != 5.0,
+            (not gamma and self.differs("min_snr_gamma"),
              f"min_snr_gamma has no effect with loss_weighting {self.loss_weighting}; leave one out"),
-            (self.loss_weighting != "p2" and self.p2_gamma != 1.0,
+            (self.loss_weighting != "p2" and self.differs("p2_gamma"),
              f"p2_gamma has no effect with loss_weighting {self.loss_weighting}; leave it out, or set p2"),
             (self.loss_weighting == "adaptive" and self.loss_type != "mse",
              f"loss_weighting: adaptive is for loss_type mse, not for {self.loss_type}; set mse, or another weighting"),
-            (self.prior_prompts and off,
-             "prior_prompts has no effect with prior_matching_weight 0; set it, or leave them out"),
-            (self.prior_matching_on != "trajectories" and off,
-             "prior_matching_on has no effect with prior_matching_weight 0; set it, or leave it out"),
+            *((off, message) for message in self.unused_prior_settings),
             (self.prior_matching_on == "captions" and self.prior_prompts,
              "prior_prompts has no effect with prior_matching_on: captions; leave one of them out"),
-            (self.prior_matching_interval != 3 and off,
-             "prior_matching_interval has no effect with prior_matching_weight 0; set it, or leave it out"),
             (bool(self.target_prompts) != (self.prompt_alignment_weight > 0),
              "target_prompts and prompt_alignment_weight go together; set both, or leave both out"),
-            (self.prompt_alignment_interval != 1 and self.prompt_alignment_weight == 0,
+            (self.differs("prompt_alignment_interval") and self.prompt_alignment_weight == 0,
              "prompt_alignment_interval has no effect with prompt_alignment_weight 0; set it, or leave it out"),
-            (self.loss_type != "dco" and self.dco_beta != 1000.0,
+            (self.loss_type != "dco" and self.differs("dco_beta"),
              f"dco_beta has no effect with loss_type {self.loss_type}; set loss_type: dco, or leave it out"),
-            (not huber and self.huber_delta != 0.1,
+            (not huber and self.differs("huber_delta"),
              f"huber_delta has no effect with loss_type {self.loss_type}; set loss_type: huber, or leave it out"),
-            (not huber and self.huber_schedule != "snr",
+            (not huber and self.differs("huber_schedule"),
              f"huber_schedule has no effect with loss_type {self.loss_type}; set loss_type: huber, or leave it out"),
         )  # fmt: skip
         for broken, message in rules:

@@ -10,13 +10,16 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from families.family import SizeConditioning
+from families.family import ModelFamily, SizeConditioning
 from families.noise.diffusion_process import DiffusionProcess
 from families.noise.flow_matching import FlowMatching
+from settings.callers import Open
 from settings.record import ConfigError
+from settings.sections.objective import ObjectiveSection
 from settings.training import build_config
 from trainer.distributed.batch_share import WHOLE, Share
 from trainer.losses.prior.base_trajectories import STEPS, TURNS, BaseTrajectories, TrajectoryMatching
+from trainer.losses.prior.defaults import prior_defaults
 from trainer.losses.prior.prior_matching import PriorMatching
 from trainer.noise.perturbation import InputPerturbation
 
@@ -207,13 +210,27 @@ def test_two_processes_hold_what_one_holds_with_the_double_batch(process: Any) -
     assert [first + second for first, second in zip(*halves, strict=True)] == asked(WHOLE, 4)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"prior_matching_on": "everything", "prior_matching_weight": 0}, "prior_matching_on has no effect"),
-        ({"prior_prompts": ["a dog"], "prior_matching_weight": 0}, "prior_prompts has no effect"),
-    ],
-)
-def test_it_needs_prior_matching(settings: dict[str, Any], message: str) -> None:
+OF_THE_PRIOR: dict[str, Any] = {
+    "prior_prompts": ["a dog"], "prior_matching_on": "everything", "prior_matching_interval": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_THE_PRIOR)
+def test_its_settings_are_refused_where_it_is_off(name: str, base: ModelFamily) -> None:
+    """At once where the user turns it off, and with the base where it is off by default: dco keeps the base itself."""
+    message = f"{name} has no effect with prior_matching_weight 0; set the weight, or leave {name} out"
     with pytest.raises(ConfigError, match=message):
-        build_config(settings)
+        build_config({name: OF_THE_PRIOR[name], "prior_matching_weight": 0})
+    settings = {"base_model": "mini-sdxl", "loss_type": "dco"}
+    with pytest.raises(ConfigError, match=message):
+        prior_defaults(build_config({**settings, name: OF_THE_PRIOR[name]}), base)
+    assert prior_defaults(build_config(settings), base) == {"prior_matching_weight": 0.0}
+
+
+def test_what_is_unused_follows_from_the_defaults() -> None:
+    class Elsewhere(ObjectiveSection):
+        prior_matching_interval: Open[int] = 5
+
+    assert Elsewhere(prior_matching_weight=0.0).unused_prior_settings == ()
+    with pytest.raises(ValueError, match="prior_matching_interval has no effect"):
+        Elsewhere(prior_matching_weight=0.0, prior_matching_interval=3)

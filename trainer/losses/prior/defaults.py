@@ -24,7 +24,8 @@ def prior_defaults(config: TrainingConfig, family: ModelFamily) -> dict[str, Any
     chosen = "prior_matching_weight" in config.model_fields_set
     weight = config.prior_matching_weight if chosen else WEIGHT if _usual(config, family) else 0.0
     if weight == 0:
-        _require_unset(config)
+        if config.unused_prior_settings:
+            raise ConfigError(config.unused_prior_settings[0])
         return {"prior_matching_weight": 0.0}
     found: dict[str, Any] = {"prior_matching_weight": weight}
     if config.prior_matching_on == "trajectories" and not config.prior_prompts:
@@ -44,12 +45,6 @@ def _usual(config: TrainingConfig, family: ModelFamily) -> bool:
         and config.loss_type != "dco"
         and restoring(family) is None
     )
-
-
-def _require_unset(config: TrainingConfig) -> None:
-    for name in ("prior_prompts", "prior_matching_on", "prior_matching_interval"):
-        if getattr(config, name) != TrainingConfig.model_fields[name].default:
-            raise ConfigError(f"{name} has no effect without a prior_matching_weight; set it, or leave {name} out")
 
 
 def _dropouts(config: TrainingConfig) -> dict[str, Any]:
