@@ -159,8 +159,9 @@ def _draw_with(sampler: Sampler, plan: DrawingPlan, file: Path, scale: float, *,
 
 
 def _ablate(sampler: Sampler, plan: DrawingPlan, judge: Judge, file: Path, chosen: Candidate) -> tuple[float, float]:
-    """Return the likeness with and without the trigger word. Without it, it should be that of the base."""
-    without = _draw_with(sampler, plan, file, chosen.scale, plain=True)
+    """Return the likeness with and without the trigger word. Without it, it should be that of the base. Unrelated
+    prompts are not drawn again: they have no trigger word to leave out."""
+    without = _draw_with(sampler, plan.of_the_concept, file, chosen.scale, plain=True)
     return chosen.scores.identity, judge.identity(without)
 
 

@@ -1,6 +1,6 @@
 """Generates the samples of an evaluation: the same prompts and seeds for every candidate."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
@@ -19,6 +19,11 @@ class DrawingPlan:
     num_inference_steps: int
     guidance_scale: float
     seed: int
+
+    @property
+    def of_the_concept(self) -> "DrawingPlan":
+        """The same without the unrelated prompts."""
+        return replace(self, prompts=replace(self.prompts, unrelated=()))
 
     @property
     def pictures_per_candidate(self) -> int:
