@@ -43,7 +43,9 @@ def test_the_stated_resolution_is_the_trained_one(base: ModelFamily, tmp_path: P
     """Trained at 512 while the size conditioning claimed 768 or 960."""
     config = resolve(CONFIG.model_copy(update={"resolution": 96}), base)
     dataset = prepare([EXAMPLE], config, tmp_path / "dataset", base_requirements(base, config, config.num_tokens))
-    for example in cache_examples(dataset, base):
+    cached = list(cache_examples(dataset, base))
+    assert len(cached) == len(dataset.examples) > 5
+    for example in cached:
         height, width = example.views[0].load().moments.shape[-2:]
         assert (4 * height, 4 * width) == example.views[0].size.target
         assert 4 * height * 4 * width == pytest.approx(96 * 96, rel=0.3)

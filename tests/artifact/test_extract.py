@@ -145,4 +145,4 @@ def test_the_nearest_lora_is_the_best_of_its_rank(
     whole = float(change.double().square().sum())
     assert lost <= best + 1e-6 * whole and fit.lost == pytest.approx(lost, abs=1e-6 * whole)
     assert fit.change == pytest.approx(whole)
-    assert all(tensor.half().isfinite().all() for tensor in layer.parameters) or size > 1
+    assert all(tensor.half().isfinite().all() for tensor in layer.parameters)

@@ -31,11 +31,14 @@ def test_the_longer_trigger_wins() -> None:
     assert expand_triggers("my-robot-2 and my-robot and C++ art", triggers) == "<s1> and <s0> and <s2> art"
 
 
-@given(st.text(max_size=60))
-def test_text_without_a_trigger_stays(prompt: str) -> None:
-    assert expand_triggers(prompt.replace("TOK", ""), TOK).replace("<s0><s1>", "") == prompt.replace("TOK", "") or (
-        "TOK" in prompt.replace("TOK", "")
-    )
+LIKE_IT = ("TOKEN", "STOK", "tok", "2TOK", "TOK_", "éTOK", "<s0>")
+WORDS = st.one_of(st.just("TOK"), st.sampled_from(LIKE_IT), st.text(st.characters(exclude_characters="T"), max_size=8))
+
+
+@given(st.lists(WORDS, max_size=8))
+def test_only_the_trigger_is_replaced_and_all_other_text_stays(words: list[str]) -> None:
+    expanded = " ".join("<s0><s1>" if word == "TOK" else word for word in words)
+    assert expand_triggers(" ".join(words), TOK) == expanded
 
 
 def rows(base: ModelFamily, count: int = 2) -> list[torch.Tensor]:

@@ -174,6 +174,7 @@ def test_only_the_white_of_the_mask_is_drawn(ask: Ask, picture_file: Path, tmp_p
     answer = ask(
         "a red star", image=picture_file, mask=tmp_path / "mask.png", strength=1.0, num_outputs=2, width=64, height=64
     )
+    assert len(answer.paths) == 2
     for path in answer.paths:
         result, start = np.asarray(Image.open(path)), np.asarray(picture())
         assert np.array_equal(result[:, :32], start[:, :32])

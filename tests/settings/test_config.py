@@ -92,9 +92,16 @@ def test_broken_yaml_and_missing_files(tmp_path: Path) -> None:
         read_settings_file(tmp_path / "missing.yaml")
 
 
-def test_yaml_cannot_run_code() -> None:
-    with pytest.raises(ConfigError):
-        parse_settings("a: !!python/object/apply:os.system ['true']", "config")
+def test_yaml_cannot_run_code(tmp_path: Path) -> None:
+    """With a loader that can, the same text makes a folder."""
+    for number, tag in enumerate(("python/object/apply:os.mkdir", "python/object/new:os.mkdir")):
+        folder = tmp_path / str(number)
+        text = f"a: !!{tag} [{str(folder)!r}]"
+        with pytest.raises(ConfigError, match=f"config: .*could not determine a constructor for the tag .*{tag}"):
+            parse_settings(text, "config")
+        assert not folder.exists()
+        yaml.load(text, yaml.UnsafeLoader)
+        assert folder.is_dir()
 
 
 def test_a_written_config_gives_the_same_config() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ pytest.importorskip("filelock", reason="requirements-studio.txt is not installed
 from preprocess.dataset import DATASET_FILE
 from settings.record import ConfigError
 from studio.jobs import process
-from studio.jobs.queue import JobQueue
+from studio.jobs.queue import RECORD, JobQueue
 from studio.jobs.record import JobRecord
 from studio.jobs.worker import work
 
@@ -159,10 +160,19 @@ def test_only_one_worker_is_at_work(queue: JobQueue, dataset: Path) -> None:
         assert queue.get(job.id).state == "queued"
 
 
-@pytest.mark.parametrize("identity", ["../queue", "", ".", "000009", "/etc"])
-def test_an_id_from_the_browser_is_no_path(queue: JobQueue, identity: str) -> None:
-    with pytest.raises(ConfigError):
-        queue.get(identity)
+def test_an_id_from_the_browser_is_no_path(queue: JobQueue, dataset: Path, tmp_path: Path) -> None:
+    """Records that lie elsewhere are none of the queue's, whatever way leads to them."""
+    job = queue.add("dog", dataset, {"fate": "ends"})
+    record = queue.folder / job.id / RECORD
+    for folder in (tmp_path / "elsewhere", queue.folder, queue.folder / job.id / "inner"):
+        folder.mkdir(exist_ok=True)
+        shutil.copy(record, folder)
+    for identity in ("../elsewhere", "..", "", ".", str(tmp_path / "elsewhere"), f"{job.id}/inner", f"./{job.id}"):
+        with pytest.raises(ConfigError, match="is no name; choose one of the list"):
+            queue.get(identity)
+    with pytest.raises(ConfigError, match="there is none with the id '000009'"):
+        queue.get("000009")
+    assert queue.get(job.id) == job
 
 
 def test_the_command_is_that_of_a_user(tmp_path: Path, dataset: Path) -> None:

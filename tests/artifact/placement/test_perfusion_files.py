@@ -173,7 +173,9 @@ def test_the_file_keeps_gate_and_outputs(two: tuple[Path, Path], base: ModelFami
     read = Artifact.read(two[0])
     again = tmp_path / "again.safetensors"
     read.write(again, "fp16", architecture="a", base_model_version="b")
-    for name, layer in Artifact.read(again).layers.items():
+    layers = Artifact.read(again).layers
+    assert layers.keys() == read.layers.keys() and len(layers) > 2
+    for name, layer in layers.items():
         same = read.layers[name]
         assert isinstance(layer, GatedLayer) and isinstance(same, GatedLayer)
         assert layer.gate is not None and same.gate is not None

@@ -125,6 +125,7 @@ def test_the_whole_face_stays_in_every_augmented_view_that_shows_it_all(upload: 
     astronaut().save(upload / "a.png")
     example = only(prepared(upload, concept_mode="face", augmented_views=8, crop_jitter=0.3))
     portrait = example.views[0].crop.window()
+    assert len(example.views) == 1 + 8
     for view in example.views[1:]:
         window = view.crop.window()
         assert window.left >= portrait.left - 2 and window.top >= portrait.top - 2

@@ -1,7 +1,6 @@
-"""Whatever stands in a field, the answer is a translation or one line: never a stack trace."""
+"""Whatever stands in a field, the answer is a translation or a short line for each fault: never a stack trace."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from tests.settings.importing.test_cascade import COMMON, CONTROL, LORA
 from tests.settings.importing.test_other_trainers import TOOLKIT
 
 JUNK: tuple[Any, ...] = ("", "x", -1, 0, 1e400, True, [], {}, [[]], [{}], [1, "a"], {"a": {"b": 1}}, [["a", {"b": 1}]])
+MOST_LINES, LONGEST_LINE = 3, 200
 MORE = (
     "datasets",
     "general",
@@ -43,32 +43,41 @@ def _with_junk(fields: Mapping[str, Any], names: Any) -> Iterator[dict[str, Any]
             yield {**fields, name: junk}
 
 
-def _only_lines(translate: Any, fields: Mapping[str, Any]) -> None:
-    with contextlib.suppress(ConfigError):
+def _is_translated(translate: Any, fields: Mapping[str, Any]) -> bool:
+    """Whether there is a valid configuration; else there are lines that a person can read."""
+    try:
         build_config(translate(fields, KNOWN).values)
+    except ConfigError as error:
+        lines = str(error).split("\n")
+        assert len(lines) <= MOST_LINES and all(10 < len(line.strip()) <= LONGEST_LINE for line in lines), lines
+        return False
+    return True
 
 
 @pytest.mark.parametrize("kind", [{}, LORA, CONTROL, {"ema_start_iters": 1, "ema_iters": 2, "ema_beta": 0.9}])
 def test_fields_of_cascades_guide(kind: dict[str, Any]) -> None:
     fields = COMMON | kind
-    for changed in _with_junk(fields, [*fields, "multi_aspect_ratio", "adaptive_loss_weight"]):
-        _only_lines(from_cascade, changed)
+    names = [*fields, "multi_aspect_ratio", "adaptive_loss_weight"]
+    assert {_is_translated(from_cascade, changed) for changed in _with_junk(fields, names)} == {True, False}
 
 
 def test_arguments_of_scripts() -> None:
-    for changed in _with_junk({"rank": 4}, [*DIFFUSERS, *MORE]):
-        _only_lines(from_diffusers, changed)
-    for changed in _with_junk({"network_dim": 4}, [*KOHYA, *MORE]):
-        assert is_kohya(changed)
-        _only_lines(from_kohya, changed)
+    of_diffusers = _with_junk({"rank": 4}, [*DIFFUSERS, *MORE])
+    assert {_is_translated(from_diffusers, changed) for changed in of_diffusers} == {True, False}
+    of_kohya = list(_with_junk({"network_dim": 4}, [*KOHYA, *MORE]))
+    assert all(is_kohya(changed) for changed in of_kohya)
+    assert {_is_translated(from_kohya, changed) for changed in of_kohya} == {True, False}
 
 
 def test_sections_of_ai_toolkit() -> None:
     process = TOOLKIT["config"]["process"][0]
-    for changed in _with_junk(process, process):
-        _only_lines(from_ai_toolkit, {"job": "x", "config": {"name": "x", "process": [changed]}})
+
+    def outcomes(processes: Iterable[dict[str, Any]]) -> set[bool]:
+        files = ({"job": "x", "config": {"name": "x", "process": [changed]}} for changed in processes)
+        return {_is_translated(from_ai_toolkit, file) for file in files}
+
+    assert outcomes(_with_junk(process, process)) == {True, False}
     for name in ("network", "save", "train", "model", "sample"):
-        for changed in _with_junk(process[name], process[name]):
-            _only_lines(from_ai_toolkit, {"job": "x", "config": {"process": [{**process, name: changed}]}})
-    for changed in _with_junk(process["datasets"][0], process["datasets"][0]):
-        _only_lines(from_ai_toolkit, {"job": "x", "config": {"process": [{**process, "datasets": [changed]}]}})
+        assert outcomes({**process, name: changed} for changed in _with_junk(process[name], process[name]))
+    of_data = _with_junk(process["datasets"][0], process["datasets"][0])
+    assert outcomes({**process, "datasets": [changed]} for changed in of_data) == {True, False}
