@@ -12,19 +12,22 @@ class Conditioning:
     (`refuse_conditioning`).
 
     `residuals`: added to the denoiser's activations, in its order, as by a ControlNet (Zhang et al. 2023); (B, C_i,
-    h_i, w_i) each. The last one is the middle block's where the denoiser has one. `image_latents`: (B, X, h, w),
+    h_i, w_i) each. The last one is the middle block's where the denoiser has one. `residual_blocks`: the blocks whose
+    input each is added to, where the ControlNet has chosen them. `image_latents`: (B, X, h, w),
     concatenated with the noised latents: a masked image with its mask, or an image to edit; or read by layers of their
     own, with other sides: coarse latents of the image to restore.
     """
 
     residuals: tuple[Tensor, ...] = ()
     image_latents: Tensor | None = None
+    residual_blocks: tuple[int, ...] = ()
 
     def rows(self, first: int, last: int) -> "Conditioning":
         """Return the inputs of the images from `first` up to but not including `last`."""
         return Conditioning(
             tuple(each[first:last] for each in self.residuals),
             None if self.image_latents is None else self.image_latents[first:last],
+            self.residual_blocks,
         )
 
     @property

@@ -23,6 +23,7 @@ from families.loading.sources import BaseModelSource
 from families.noise.diffusion_process import DiffusionProcess
 from families.noise.noise_process import NoiseProcess
 from families.parts.clip_prompts import clip_output, embeds_as_inputs, pool_at_end_of_text, zeroed_where_empty
+from families.parts.control import USUAL_FORM, ControlForm
 from families.parts.controlnet import controlnet_of, residual_inputs, unet_residuals
 from families.parts.latents import decoded, freeze, posterior_moments, posterior_shape, sample_posterior
 from families.parts.unet import UNET_ADAPTER_MODULES, require_text_to_image, unet_resolution, unet_size_multiple
@@ -42,6 +43,7 @@ class SDXL:
     guidance_kind: ClassVar[GuidanceKind] = "classifier-free"
     training_notes: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[FamilyDefaults] = FamilyDefaults()
+    steered_blocks: ClassVar[int] = 0
     b_lora_blocks: ClassVar[Mapping[str, str]] = B_LORA_BLOCKS
     timestep_ends: ClassVar[tuple[float, float]] = (0.0, 1000.0)
 
@@ -149,7 +151,7 @@ class SDXL:
             **residual_inputs(conditioning, embeds),
         ).sample.float()
 
-    def new_controlnet(self) -> Any:
+    def new_controlnet(self, form: ControlForm = USUAL_FORM) -> Any:
         return controlnet_of(self._pipeline)
 
     def control_residuals(

@@ -177,9 +177,8 @@ def _scorer(training: Training, accelerator: Accelerator) -> Scorer | None:
 def _placement(
     config: TrainingConfig, family: ModelFamily, dataset: PreparedDataset, generators: NamedGenerators
 ) -> Placement:
-    return Placement(
-        family, config.base_model, dataset, config.all_concepts, config.adapters, config.tokens, generators
-    )
+    given = family, config.base_model, dataset, config.all_concepts, config.adapters, config.tokens
+    return Placement(*given, generators, config.control)
 
 
 def _batches(

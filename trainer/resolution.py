@@ -25,7 +25,7 @@ from trainer.open_settings import open_settings
 from trainer.rates import denoiser_factor
 from trainer.tokens.from_images import image_tower
 from trainer.tokens.initialization import token_starts, word_starts
-from trainer.trainables.controlnet import require_controllable
+from trainer.trainables.controlnet import require_blocks, require_controllable, resolved_blocks
 from trainer.trainables.perfusion import require_edits
 
 MOST_PROMPTS = 64
@@ -52,6 +52,7 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
     _require_fitting(config, family, filled["num_tokens"])
     found = {
         "loss_weighting": _loss_weighting(config, family),
+        "controlnet_blocks": resolved_blocks(config.controlnet_blocks, family) if config.is_controlnet else (),
         "lora_targets": _lora_targets(config, family),
         "resolution": sides if len(sides) > 1 else sides[0],
         "alpha": config.resolved_alpha if config.has_alpha else None,
@@ -103,7 +104,7 @@ def validation_prompts(validation: ValidationSection, preparation: DataConfig) -
 def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: int) -> None:
     """Raises ConfigError, before training starts, for settings that this base does not support."""
     if config.is_controlnet:
-        require_controllable(family)
+        require_blocks(config.controlnet_blocks, require_controllable(family), config.base_model)
     if config.is_perfusion:
         require_edits(family)
     require_restorable(config, config.base_model, family)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from artifact.artifact import PRECISIONS
-from artifact.controlnet.names import PREFIX, single_file_names, stability_names
+from artifact.controlnet.names import MARKS, PREFIX, channels_of, other_names, single_file_names
 from artifact.errors import ArtifactError
 from artifact.metadata import ArtifactDescription, from_header, own_header, trained_side
 from artifact.safetensors_file import read_header, read_safetensors, require_finite, write_safetensors
 from families.family import ModelFamily
-from families.parts.control import Controllable, controllable
+from families.parts.control import CHANNELS, COLOURS, ControlForm, Controllable, controllable
 
 FOLDER_WEIGHTS, FOLDER_CONFIG = "diffusion_pytorch_model.safetensors", "config.json"
 SHOWN_TYPE = "ControlNetModel"
@@ -32,8 +32,7 @@ def write_controlnet(
     Raises ArtifactError when a value is not finite, as it is or in that precision.
     """
     tensors = _tensors(controlnet, precision, path)
-    sizes = controlnet.config.addition_embed_type == "text_time"
-    names = single_file_names(tensors, controlnet.config.layers_per_block, sizes=sizes)
+    names = single_file_names(controlnet, tensors)
     header = {
         **own_header(description),
         "modelspec.sai_model_spec": "1.0.1",
@@ -45,7 +44,10 @@ def write_controlnet(
 
 
 def write_controlnet_folder(controlnet: Any, folder: Path, precision: str) -> None:
-    """Write what `ControlNetModel.from_pretrained(folder)` reads. Raises ArtifactError as `write_controlnet`."""
+    """Write what `ControlNetModel.from_pretrained(folder)` reads, for a ControlNet of that class.
+
+    Raises ArtifactError as `write_controlnet`.
+    """
     tensors = _tensors(controlnet, precision, folder / FOLDER_WEIGHTS)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"_class_name": SHOWN_TYPE, **{key: value for key, value in controlnet.config.items() if key[0] != "_"}}
@@ -58,14 +60,37 @@ def controlnet_description(path: Path) -> ArtifactDescription | None:
     return None if path.is_dir() else from_header(read_header(path))[0]
 
 
+def controlnet_form(path: Path, maker: Controllable, shown: str | None = None) -> ControlForm:
+    """The form that a file's ControlNet has: of its first layer, and of what it says of itself where it is ours.
+
+    Raises ArtifactError for blocks that the base lacks, and as `load_controlnet`.
+    """
+    shown = shown or path.name
+    if not maker.steered_blocks:
+        return ControlForm()
+    channels = channels_of(read_safetensors(_weights(path, shown), shown).tensors)
+    description = controlnet_description(path)
+    blocks = [] if description is None else description.config.get("controlnet_blocks", [])
+    if blocks != [] and not _are_blocks(blocks, maker.steered_blocks):
+        raise ArtifactError(f"{shown}: is for blocks that this base lacks; give the base that it was made for")
+    return ControlForm(channels if channels in CHANNELS.values() else COLOURS, tuple(blocks))
+
+
+def _are_blocks(blocks: Any, count: int) -> bool:
+    """Whether these are blocks of `count`: the header is untrusted."""
+    numbers = isinstance(blocks, list) and all(type(block) is int and 0 <= block < count for block in blocks)
+    return bool(numbers and blocks == sorted(set(blocks)))
+
+
 def read_controlnet(path: Path, family: ModelFamily, shown: str | None = None) -> Any:
     """The ControlNet of a file or of diffusers' folder, in the base's precision on its device.
 
     `shown`: what errors call it. Raises ArtifactError as `load_controlnet`.
     """
     maker = _maker(family, shown or path.name)
+    form = controlnet_form(path, maker, shown)
     with torch.random.fork_rng(devices=[]):
-        controlnet = maker.new_controlnet()
+        controlnet = maker.new_controlnet(form)
     try:
         load_controlnet(path, controlnet, family, shown)
     except NoControlNet as error:
@@ -82,16 +107,22 @@ def load_controlnet(path: Path, controlnet: Any, family: ModelFamily, shown: str
     Raises ArtifactError for another base's ControlNet, for what is none, and for values that are not finite.
     """
     shown = shown or path.name
+    found = read_safetensors(_weights(path, shown), shown).tensors
+    wanted = controlnet.state_dict()
+    tensors = _renamed(found, other_names(controlnet, wanted))
+    _require_fitting(tensors, wanted, shown, family.name)
+    for name, tensor in tensors.items():
+        if wanted[name].is_floating_point():  # the others count batches
+            require_finite(f"{shown}: {name}", tensor)
+    controlnet.load_state_dict(tensors)
+
+
+def _weights(path: Path, shown: str) -> Path:
+    """The file itself, or that of a folder."""
     file = path / FOLDER_WEIGHTS if path.is_dir() else path
     if path.is_dir() and not file.is_file():
         raise ArtifactError(f"{shown}: holds no {FOLDER_WEIGHTS}; give diffusers' folder of a ControlNet, or its file")
-    found = read_safetensors(file, shown).tensors
-    wanted = controlnet.state_dict()
-    tensors = _renamed(found, stability_names(wanted, controlnet.config.layers_per_block))
-    _require_fitting(tensors, wanted, shown, family.name)
-    for name, tensor in tensors.items():
-        require_finite(f"{shown}: {name}", tensor)
-    controlnet.load_state_dict(tensors)
+    return file
 
 
 def _maker(family: ModelFamily, shown: str) -> Controllable:
@@ -102,7 +133,11 @@ def _maker(family: ModelFamily, shown: str) -> Controllable:
 
 
 def _tensors(controlnet: Any, precision: str, path: Path) -> dict[str, Tensor]:
-    tensors = {name: each.detach().to("cpu", PRECISIONS[precision]) for name, each in controlnet.state_dict().items()}
+    kept = dict(controlnet.named_buffers())  # statistics of norms, some of which are too small for fp16
+    tensors = {
+        name: each.detach().to("cpu", each.dtype if name in kept else PRECISIONS[precision])
+        for name, each in controlnet.state_dict().items()
+    }
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ArtifactError(f"{path.name}: {name} holds values that are not finite; nothing was written")
@@ -121,7 +156,7 @@ def _require_fitting(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
     other = [name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape]
     if not (missing or strange or other):
         return
-    if not any("zero_convs" in name or "controlnet_" in name for name in tensors):
+    if not any(mark in name for name in tensors for mark in MARKS):
         raise NoControlNet(f"{shown}: is no ControlNet")
     reasons = (
         (missing, "lacks {count} tensors, such as {name}"),

@@ -1,21 +1,51 @@
 """The names of a ControlNet's tensors in a single file, as ComfyUI, A1111 and diffusers' `from_single_file` read them.
 
 ControlNets for SD1.5 and SD2 have the names of the original code (Zhang et al. 2023), those for SDXL diffusers' own:
-diffusers passes over SDXL's size embedding under any other name.
+diffusers passes over SDXL's size embedding under any other name. Those that diffusers has no class for have the names
+of their original code already.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from diffusers import ControlNetModel
+from torch import Tensor
 
 from artifact.names.kohya import sgm_block
 
 PREFIX = "control_model."
 """Before every name in some files, those of SD1.5 above all."""
+FIRST_LAYER = "backbone.0.0.weight"
+"""Of a ControlNet that need not read colours."""
+MARKS = ("zero_convs", "controlnet_", "projections.")
+"""Parts of names that ControlNets have, and no other files."""
 
 
-def single_file_names(names: Iterable[str], layers_per_block: int, *, sizes: bool) -> dict[str, str]:
-    """The names that we write, by diffusers'. `sizes`: the ControlNet reads SDXL's size conditioning."""
-    return {name: name for name in names} if sizes else stability_names(names, layers_per_block)
+def single_file_names(controlnet: Any, names: Iterable[str]) -> dict[str, str]:
+    """The names that we write, by the network's own. Those of SDXL's ControlNets, which read its size conditioning, and
+    of classes that diffusers lacks are the same."""
+    if not in_diffusers(controlnet) or controlnet.config.addition_embed_type == "text_time":
+        return {name: name for name in names}
+    return other_names(controlnet, names)
+
+
+def other_names(controlnet: Any, names: Iterable[str]) -> dict[str, str]:
+    """The names of the original code, by the network's own."""
+    if not in_diffusers(controlnet):
+        return {name: name for name in names}
+    return stability_names(names, controlnet.config.layers_per_block)
+
+
+def in_diffusers(controlnet: Any) -> bool:
+    """Whether it is diffusers' own class, which is opened from a folder there."""
+    return isinstance(controlnet, ControlNetModel)
+
+
+def channels_of(tensors: Mapping[str, Tensor]) -> int:
+    """The channels that a file's ControlNet reads; 0 where its tensors do not say."""
+    first = tensors.get(FIRST_LAYER)
+    return 0 if first is None or first.ndim != 4 else int(first.shape[1])
 
 
 def stability_names(names: Iterable[str], layers_per_block: int) -> dict[str, str]:

@@ -43,14 +43,7 @@ class EfficientNetEncoder(ModelMixin, ConfigMixin):
         latent_channels: int = 16,
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [_conv(3, stem, stride=STEM_STRIDE)]
-        channels = stem
-        for kind, expansion, stride, outputs, count in stages:
-            make = FusedBlock if kind == "fused" else InvertedBlock
-            first = make(channels, outputs, expansion, stride)
-            layers.append(nn.Sequential(first, *(make(outputs, outputs, expansion, 1) for _ in range(count - 1))))
-            channels = outputs
-        self.backbone = nn.Sequential(*layers, _conv(channels, features, kernel=1))
+        self.backbone = efficient_net(stages, stem, features)
         self.mapper = nn.Sequential(
             nn.Conv2d(features, latent_channels, kernel_size=1, bias=False),
             nn.BatchNorm2d(latent_channels, affine=False),
@@ -65,6 +58,18 @@ class EfficientNetEncoder(ModelMixin, ConfigMixin):
         """(B, 3, H, W) in [0, 1] → latents (B, C, h, w) with h = ⌈H / reduction⌉. Nothing is drawn or scaled."""
         mean, deviation = (torch.tensor(each).to(pixels).view(1, 3, 1, 1) for each in (MEAN, DEVIATION))
         return self.mapper(self.backbone(((pixels - mean) / deviation).to(self.dtype)))
+
+
+def efficient_net(stages: Sequence[Stage], stem: int, features: int) -> nn.Sequential:
+    """The network up to its last convolution: pixels (B, 3, H, W) → (B, features, h, w)."""
+    layers: list[nn.Module] = [_conv(3, stem, stride=STEM_STRIDE)]
+    channels = stem
+    for kind, expansion, stride, outputs, count in stages:
+        make = FusedBlock if kind == "fused" else InvertedBlock
+        first = make(channels, outputs, expansion, stride)
+        layers.append(nn.Sequential(first, *(make(outputs, outputs, expansion, 1) for _ in range(count - 1))))
+        channels = outputs
+    return nn.Sequential(*layers, _conv(channels, features, kernel=1))
 
 
 class FusedBlock(nn.Module):

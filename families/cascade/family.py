@@ -1,6 +1,7 @@
 """Stable Cascade, trained in Stage C: text to latents of an EfficientNet, 42 times smaller than the picture."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional
 from transformers import AutoConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from families.cascade.base import LIMITED_LICENCE, nameless_norms, refuse_noise_options
+from families.cascade.controlnet import CascadeControlNet
 from families.cascade.decoder_parts import DecoderParts
 from families.cascade.decoding import PIXELS_SCALE
 from families.cascade.pipeline import StableCascadePipeline
@@ -32,6 +34,7 @@ from families.loading.sources import BaseModelSource
 from families.noise.cosine_process import CosineProcess
 from families.noise.noise_process import NoiseProcess
 from families.parts.clip_prompts import pool_at_end_of_text
+from families.parts.control import USUAL_FORM, ControlForm, usual_blocks
 from families.parts.latents import freeze
 
 PARTS = {
@@ -44,8 +47,8 @@ NATIVE_LATENTS = 24
 
 
 class Cascade:
-    """A Stable Cascade base, frozen. Implements `families.family.ModelFamily`, `HasLimitedLicence` and
-    `HasFurtherStages`.
+    """A Stable Cascade base, frozen. Implements `families.family.ModelFamily`, `HasLimitedLicence`,
+    `HasFurtherStages` and `families.parts.control.Controllable`.
 
     Pixels are those of the finished picture: the encoder reads three quarters of them along each side.
     """
@@ -175,15 +178,44 @@ class Cascade:
         conditioning: Conditioning | None = None,
     ) -> Tensor:
         """Stage C's ε (B, C, h, w) in fp32. Sizes are ignored; the image embedding is zeros, which stands for none."""
-        refuse_conditioning(conditioning, self.name)
+        refuse_conditioning(conditioning, self.name, known=("residuals",))
         embeds = prompts.prompt_embeds
+        given = conditioning or Conditioning()
+        added = dict(zip(given.residual_blocks, given.residuals, strict=True))
         return self.denoiser(
             noised.to(embeds.dtype),
             timestep_ratio=self._cosine.shown(timesteps),
             clip_text_pooled=self._pooled(prompts),
             clip_text=embeds,
             clip_img=embeds.new_zeros(len(embeds), 1, self.denoiser.config.clip_image_in_channels),
+            **({"residuals": added} if added else {}),
         ).sample.float()
+
+    @property
+    def steered_blocks(self) -> int:
+        """Stage C's residual blocks: 64, or 32 in the smaller one."""
+        return len(self.denoiser.residual_blocks)
+
+    def new_controlnet(self, form: ControlForm = USUAL_FORM) -> CascadeControlNet:
+        form = replace(form, blocks=form.blocks or usual_blocks(self.steered_blocks))
+        blocks = self.denoiser.residual_blocks
+        widths = [blocks[number].depthwise.out_channels for number in form.blocks]
+        return CascadeControlNet.beside(self.vae, form, widths).to(self.device)
+
+    def control_residuals(
+        self,
+        controlnet: Any,
+        pictures: Tensor,
+        noised: Tensor,
+        timesteps: Tensor,
+        prompts: PromptFeatures,
+        sizes: Sequence[SizeConditioning],
+    ) -> Conditioning:
+        """Of the picture alone: noise, time and prompts change nothing."""
+        return Conditioning(controlnet(pictures), residual_blocks=tuple(controlnet.config.blocks))
+
+    def control_pipeline(self, controlnet: Any) -> StableCascadePipeline:
+        return StableCascadePipeline(**self.pipeline().components, controlnet=controlnet)
 
     def pipeline(self) -> StableCascadePipeline:
         """The pipeline over these modules, with this object's tokenizer."""

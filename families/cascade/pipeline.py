@@ -1,6 +1,7 @@
 """Samples pictures through all three stages: C draws the layout from the text, B adds details, A decodes."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ class StableCascadePipeline(DiffusionPipeline):
         decoder: Any,
         decoder_scheduler: Any,
         vqgan: Any,
+        controlnet: Any = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -37,6 +39,7 @@ class StableCascadePipeline(DiffusionPipeline):
             decoder=decoder,
             decoder_scheduler=decoder_scheduler,
             vqgan=vqgan,
+            controlnet=controlnet,
         )
         self.num_timesteps = 0
 
@@ -54,9 +57,12 @@ class StableCascadePipeline(DiffusionPipeline):
         guidance_scale: float = 4.0,
         guidance_rescale: float = 0.0,
         callback_on_step_end: Callable[..., Any] | None = None,
+        image: Tensor | None = None,
+        controlnet_conditioning_scale: float = 1.0,
     ) -> ImagePipelineOutput:
         """Draw B pictures. `prompt_embeds`: (B, 77, D), `prompt_embeds_pooled`: (B, 1, P). Guidance and
         `num_inference_steps` are those of Stage C; Stage B has its own (`DECODER_STEPS`, `DECODER_GUIDANCE`).
+        `image`: what the ControlNet reads, (1, 3, height, width).
         """
         self.num_timesteps = num_inference_steps + DECODER_STEPS
         step = _counted(self, callback_on_step_end)
@@ -64,7 +70,8 @@ class StableCascadePipeline(DiffusionPipeline):
         unwanted = self._prior_conditions(negative_prompt_embeds, negative_prompt_embeds_pooled)
         reduction = PIXELS_SCALE * self.encoder.reduction
         shape = (len(prompt_embeds), self.prior.config.in_channels, round(height / reduction), round(width / reduction))
-        predict = guided(self.prior, wanted, unwanted, guidance_scale, guidance_rescale)
+        prior = self._prior(image, controlnet_conditioning_scale)
+        predict = guided(prior, wanted, unwanted, guidance_scale, guidance_rescale)
         noise = randn_tensor(shape, generator=list(generator), device=self.device, dtype=torch.float32)
         latents = drawn(predict, self.scheduler, noise, num_inference_steps, generator, step)
         pixels = self.stage_b(latents, prompt_embeds_pooled, negative_prompt_embeds_pooled, generator, step=step)
@@ -74,6 +81,14 @@ class StableCascadePipeline(DiffusionPipeline):
     def stage_b(self) -> StageBPipeline:
         """The last two stages, over the same modules."""
         return StageBPipeline(self.decoder, self.decoder_scheduler, self.vqgan, self.encoder)
+
+    def _prior(self, image: Tensor | None, scale: float) -> Any:
+        """Stage C, with what the ControlNet adds in every step; wanted and unwanted prompts get the same."""
+        if image is None:
+            return self.prior
+        residuals = self.controlnet(image.to(self.device))
+        scaled = {block: scale * each for block, each in zip(self.controlnet.config.blocks, residuals, strict=True)}
+        return partial(self.prior, residuals=scaled)
 
     def _prior_conditions(self, embeds: Tensor, pooled: Tensor) -> Conditions:
         nothing = embeds.new_zeros(len(embeds), 1, self.prior.config.clip_image_in_channels)

@@ -1,6 +1,7 @@
 """The interface of families that can be steered by pictures through a ControlNet (Zhang et al. 2023)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -12,16 +13,44 @@ from families.family import ModelFamily, PromptFeatures, SizeConditioning
 ERASED = -1.0
 """Value of erased pixels in the condition of an inpainting ControlNet, as those for SD1.5 were trained."""
 OPAQUE = 128
+COLOURS = 3
+CHANNELS = {"canny": 1, "grey": 1, "scribble": 1, "inpainting": 4}
+"""Of the pictures that a ControlNet with channels of its own reads, by the setting `control`; others are in colour."""
+
+
+@dataclass(frozen=True)
+class ControlForm:
+    """In what ControlNets of one base may differ, where its family leaves a choice.
+
+    `channels`: of its first layer: 1 brightness, 3 colours, 4 colours and a mask of the holes. `blocks`: the denoiser's
+    blocks before which it adds something, in the order in which they run.
+    """
+
+    channels: int = COLOURS
+    blocks: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, control: str, blocks: Sequence[int]) -> "ControlForm":
+        """Of the settings `control` and `controlnet_blocks`."""
+        return cls(CHANNELS.get(control, COLOURS), tuple(blocks))
+
+
+USUAL_FORM = ControlForm()
+FIRST_BLOCKS = (0, 4, 8, 12)
 
 
 @runtime_checkable
 class Controllable(Protocol):
     """A family for which ControlNets exist."""
 
-    def new_controlnet(self) -> Any:
+    @property
+    def steered_blocks(self) -> int:
+        """How many blocks there are for `ControlForm.blocks` to choose from; 0: all ControlNets have the same form."""
+
+    def new_controlnet(self, form: ControlForm = USUAL_FORM) -> Any:
         """A ControlNet in fp32, made from the base's encoder. Its output is zero until it is trained.
 
-        What is not copied is drawn from torch's own generator.
+        What is not copied is drawn from torch's own generator. A form without blocks has the usual ones.
         """
 
     def control_residuals(
@@ -43,6 +72,13 @@ class Controllable(Protocol):
 def controllable(family: ModelFamily) -> Controllable | None:
     """The family's interface for ControlNets; None where it has none."""
     return family if isinstance(family, Controllable) else None
+
+
+def usual_blocks(count: int) -> tuple[int, ...]:
+    """The blocks of `count` before which most ControlNets add something: four among the first, and their mirror images,
+    as far as there are such. Of 64: 0, 4, 8, 12, 51, 55, 59, 63."""
+    first = [block for block in FIRST_BLOCKS if block < count // 2]
+    return (*first, *(count - 1 - block for block in reversed(first)))
 
 
 def control_pixels(pictures: Tensor) -> Tensor:

@@ -1,12 +1,18 @@
 """Instructions for using a ControlNet in each tool, with the values of this training (docs/controlnet.md)."""
 
+from job.report.diffusers_recipe import has_pipeline
 from job.report.recipe import Recipe, Trained
 
 
 def controlnet_recipes(trained: Trained) -> list[Recipe]:
-    """One for each tool."""
+    """One for each tool that has such ControlNets."""
     pipeline = trained.pipeline.replace("Pipeline", "ControlNetPipeline")
     prompt = trained.prompt or "a photo"
+    everywhere = _everywhere(trained, prompt)
+    return [*everywhere, *_of_diffusers(trained, prompt, pipeline)] if has_pipeline(pipeline) else everywhere
+
+
+def _everywhere(trained: Trained, prompt: str) -> list[Recipe]:
     return [
         Recipe(
             "Cog",
@@ -20,6 +26,12 @@ def controlnet_recipes(trained: Trained) -> list[Recipe]:
             "weights.safetensors goes to models/controlnet/. Nodes: Load ControlNet Model, Apply ControlNet.",
             prompt,
         ),
+    ]
+
+
+def _of_diffusers(trained: Trained, prompt: str, pipeline: str) -> list[Recipe]:
+    """Where diffusers has the pipeline; A1111 and Forge know no others."""
+    return [
         Recipe(
             "A1111, Forge",
             "weights.safetensors goes to models/ControlNet/. Preprocessor: none, where the condition is made already.",

@@ -7,6 +7,7 @@ import torch
 
 from families.family import ModelFamily, limited_licence, restoring
 from families.loading.fingerprint import fingerprint
+from families.parts.control import ControlForm
 from families.precision.autocast import compute_in
 from job.evaluating import evaluation_encoders
 from job.progress import Progress
@@ -100,5 +101,6 @@ def load_family(job: Job) -> None:
 
 def _initial(config: TrainingConfig, path: Path, family: ModelFamily) -> InitialWeights | InitialControlNet:
     if config.is_controlnet:
-        return read_initial_controlnet(path, family)
+        form = ControlForm.of(config.control, config.controlnet_blocks)
+        return read_initial_controlnet(path, family, form)
     return read_initial_weights(path, list(config.class_words), config.num_tokens, family)

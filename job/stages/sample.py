@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from artifact.controlnet.files import write_controlnet_folder
+from artifact.controlnet.names import in_diffusers
 from families.family import restoring
 from job.controlnet.samples import sample_conditions, write_control_samples
 from job.controlnet.verification import controlled_prediction
@@ -51,8 +52,9 @@ def _restored_before(job: Job, originals: Originals, after: float | None) -> Ite
 
 
 def _sample_controlnet(job: Job, controlnet: Any) -> None:
-    """Also writes the folder that diffusers reads, of averaged weights where there are any."""
-    write_controlnet_folder(controlnet, job.output.controlnet, job.config.resolved_save_precision)
+    """Also writes the folder that diffusers reads where it can, of averaged weights where there are any."""
+    if in_diffusers(controlnet):
+        write_controlnet_folder(controlnet, job.output.controlnet, job.config.resolved_save_precision)
     conditions = sample_conditions(job.training, job.samples)
     write_control_samples(job.samples, conditions, job.training, job.output.samples)
     job.trained_prediction = controlled_prediction(job.probe, job.family, controlnet)

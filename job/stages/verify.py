@@ -30,11 +30,12 @@ def _verified(found: Verification) -> str:
 
 
 def _verification(job: Job) -> Verification:
-    """Of the artifact; or of the ControlNet's folder and then of its file."""
+    """Of the artifact; or of the ControlNet's folder, where it has one, and then of its file."""
     given = job.family, job.probe, job.base_prediction, job.trained_prediction
     if job.controlnet_state is None:
         return compare(job.output.weights, *given, job.artifact)
-    verify_controlnet(job.output.controlnet, *given, job.controlnet_state)
+    if job.output.controlnet.is_dir():
+        verify_controlnet(job.output.controlnet, *given, job.controlnet_state)
     return verify_controlnet(job.output.weights, *given, job.controlnet_state)
 
 

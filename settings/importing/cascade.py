@@ -36,8 +36,8 @@ RULES: Mapping[str, Rule] = {
     "shift": left_out("no code of the original reads it in training"),
     "dist_file_subfolder": left_out("processes find each other by accelerate launch"),
     "bucketeer_random_ratio": left_out("every image is trained in the aspect that suits it"),
-    "controlnet_blocks": left_out("a ControlNet here has the blocks that its kind has"),
-    "controlnet_bottleneck_mode": left_out("a ControlNet here has the layers that its kind has"),
+    "controlnet_blocks": same("controlnet_blocks"),
+    "controlnet_bottleneck_mode": left_out("a ControlNet here reads pictures by an EfficientNet, as the mode effnet"),
     "controlnet_filter_params": left_out("conditioning pictures are made as docs/controlnet.md says"),
     **dict.fromkeys(
         ("effnet_checkpoint_path", "generator_checkpoint_path", "clip_image_model_name", "clip_text_model_name",

@@ -64,7 +64,7 @@ def _model_rule(config: ComposedSections) -> None:
 
 def _controlnet_rule(config: ComposedSections) -> None:
     if not config.is_controlnet:
-        for name in ("control", "control_dropout"):
+        for name in ("control", "control_dropout", "controlnet_blocks"):
             if config.differs(name):
                 raise ValueError(f"{name} has no effect with adapter: {config.adapter}; set adapter: controlnet")
         return
@@ -72,6 +72,9 @@ def _controlnet_rule(config: ComposedSections) -> None:
         raise ValueError(
             "adapter: controlnet needs control: canny, grey, scribble, inpainting, super_resolution or files"
         )
+    blocks = config.controlnet_blocks
+    if list(blocks) != sorted({block for block in blocks if block >= 0}):
+        raise ValueError(f"controlnet_blocks: {list(blocks)} are no rising numbers from 0 on; each block counts once")
     unused = [name for name in WITHOUT_CONTROLNET if config.differs(name)]
     if unused:
         raise ValueError(f"{unused[0]} has no effect with adapter: controlnet, which is trained alone; leave it out")

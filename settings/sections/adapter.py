@@ -84,6 +84,12 @@ class AdapterSection(Settings):
         description="Start from this LoRA, of ours or of another tool: its layers (exactly where the adapter can hold "
         "them, else by singular values) and its tokens; with controlnet: from this ControlNet",
     )
+    controlnet_blocks: Open[tuple[int, ...]] = Field(
+        (),
+        max_length=64,
+        description="With controlnet on Stable Cascade: numbers of the residual blocks whose input it adds to, rising; "
+        "by default those that ComfyUI takes for granted, 0, 4, 8, 12, 51, 55, 59, 63",
+    )
     train_text_encoder: Open[bool] = Field(
         False,
         description="Put an adapter on the text encoders' attention, too; with full: train all their "

@@ -41,6 +41,7 @@ def capture(training: Training) -> dict[str, Any]:
         "dataset": str(training.dataset.folder.resolve()),
         "dataset_digest": training.dataset.digest(),
         "trainables": {trainable.name: trainable.state_dict() for trainable in trainer.trainables},
+        "statistics": {} if training.controlnet is None else training.controlnet.statistics,
         "generators": trainer.generators.state_dict(),
         "batches": training.batches.state_dict(),
         "loss_scaling": None if trainer.loss_scaling is None else trainer.loss_scaling.state_dict(),
@@ -69,6 +70,8 @@ def restore(training: Training, state: dict[str, Any]) -> None:
         trainer.end_at(state["total_steps"])  # a time limit may have shortened the run
     for trainable in trainer.trainables:
         trainable.load_state_dict(state["trainables"][trainable.name], trainer.step)
+    if training.controlnet is not None:
+        training.controlnet.load_statistics(state.get("statistics", {}))
     if trainer.loss_scaling is not None and state.get("loss_scaling") is not None:
         trainer.loss_scaling.load_state_dict(state["loss_scaling"])
     trainer.generators.load_state_dict(state["generators"])

@@ -1,6 +1,6 @@
-"""The ControlNet: a trained copy of the denoiser's encoder that reads a picture (Zhang et al. 2023)."""
+"""The ControlNet: a trained network beside the denoiser that reads a picture (Zhang et al. 2023)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from artifact.layers import Layer
 from families.family import Conditioning, ModelFamily, PromptFeatures, SizeConditioning
-from families.parts.control import Controllable, control_pixels, controllable
+from families.parts.control import ControlForm, Controllable, control_pixels, controllable, usual_blocks
 from settings.record import ConfigError
 from trainer.distributed.batch_share import WHOLE, Share
 from trainer.randomness import NamedGenerators
@@ -26,12 +26,12 @@ timesteps, prompts and sizes."""
 class ControlNetPart:
     """Beside the base, of which it changes nothing: it is no layer of the artifact but a file of its own."""
 
-    def __init__(self, maker: Controllable, generator: Generator) -> None:
+    def __init__(self, maker: Controllable, form: ControlForm, generator: Generator) -> None:
         """`generator` draws the weights that are not copied from the base."""
         self._maker, self._enabled = maker, True
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(SEEDS, (), generator=generator)))
-            self.module: Any = maker.new_controlnet()
+            self.module: Any = maker.new_controlnet(form)
         self.module.requires_grad_(True)
 
     @property
@@ -41,6 +41,17 @@ class ControlNetPart:
     @property
     def undecayed(self) -> list[nn.Parameter]:
         return []
+
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        """Of its norms, which do not learn: of the base, or of the file that the training started from."""
+        return dict(self.module.named_buffers())
+
+    def load_statistics(self, saved: Mapping[str, Tensor]) -> None:
+        """Put back what `statistics` has returned."""
+        own = self.statistics
+        for name, values in saved.items():
+            own[name].copy_(values)
 
     def layers(self) -> dict[str, Layer]:
         return {}
@@ -114,7 +125,8 @@ def with_dropout(part: ControlNetPart, dropout: float, generators: NamedGenerato
 def _place(placement: Placement) -> Part | None:
     if not placement.adapters.is_controlnet:
         return None
-    return ControlNetPart(require_controllable(placement.family), placement.generators["init_controlnet"])
+    form = ControlForm.of(placement.control, placement.adapters.controlnet_blocks)
+    return ControlNetPart(require_controllable(placement.family), form, placement.generators["init_controlnet"])
 
 
 def require_controllable(family: ModelFamily) -> Controllable:
@@ -122,9 +134,28 @@ def require_controllable(family: ModelFamily) -> Controllable:
     maker = controllable(family)
     if maker is None:
         raise ConfigError(
-            f"adapter: controlnet: a base of the family {family.name} has none; choose SD1.5, SD2 or SDXL"
+            f"adapter: controlnet: a base of the family {family.name} has none; choose SD1.5, SD2, SDXL or Stable "
+            "Cascade"
         )
     return maker
+
+
+def require_blocks(blocks: Sequence[int], maker: Controllable, base_model: str) -> None:
+    """Raises ConfigError for blocks that the base has not, or where its ControlNets leave no choice."""
+    if not blocks:
+        return
+    if not maker.steered_blocks:
+        raise ConfigError(f"controlnet_blocks: ControlNets of {base_model} have no choice of blocks; leave it out")
+    if max(blocks) >= maker.steered_blocks:
+        raise ConfigError(
+            f"controlnet_blocks: {max(blocks)}: {base_model} has {maker.steered_blocks} residual blocks, 0 to "
+            f"{maker.steered_blocks - 1}"
+        )
+
+
+def resolved_blocks(blocks: Sequence[int], family: ModelFamily) -> tuple[int, ...]:
+    """The blocks of the setting, or the usual ones; none where there is no choice."""
+    return tuple(blocks) or usual_blocks(require_controllable(family).steered_blocks)
 
 
 def _updates(part: Part, settings: UpdateSettings) -> Updates:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from artifact.controlnet.files import NoControlNet, controlnet_description, load_controlnet
+from artifact.controlnet.files import NoControlNet, controlnet_description, controlnet_form, load_controlnet
 from artifact.errors import ArtifactError
 from families.family import ModelFamily
+from families.parts.control import ControlForm, usual_blocks
 from settings.record import ConfigError
 from trainer.trainables.controlnet import ControlNetPart, require_controllable
 
@@ -34,9 +35,9 @@ class InitialControlNet:
             )
 
 
-def read_initial_controlnet(path: Path, family: ModelFamily) -> InitialControlNet:
+def read_initial_controlnet(path: Path, family: ModelFamily, form: ControlForm) -> InitialControlNet:
     """See that `path` is a ControlNet for this base, before data is prepared. It is read again when the training is
-    built, so that nothing of it lies in memory until then.
+    built, so that nothing of it lies in memory until then. `form`: of the one that is trained.
 
     Raises ConfigError.
     """
@@ -44,8 +45,9 @@ def read_initial_controlnet(path: Path, family: ModelFamily) -> InitialControlNe
     if not path.exists():
         raise ConfigError(f"init_weights: {path} does not exist")
     try:
+        has = controlnet_form(path, maker)
         with torch.random.fork_rng(devices=[]):
-            load_controlnet(path, maker.new_controlnet(), family)
+            load_controlnet(path, maker.new_controlnet(has), family)
         description = controlnet_description(path)
     except NoControlNet as error:
         raise ConfigError(
@@ -53,4 +55,12 @@ def read_initial_controlnet(path: Path, family: ModelFamily) -> InitialControlNe
         ) from error
     except ArtifactError as error:
         raise ConfigError(f"init_weights: {error}") from error
+    if has.channels != form.channels:
+        raise ConfigError(
+            f"init_weights: {path.name} reads pictures of {has.channels} channels, and control asks for "
+            f"{form.channels}; set control to what it was trained on"
+        )
+    blocks = list(has.blocks or usual_blocks(maker.steered_blocks))
+    if blocks != list(form.blocks):
+        raise ConfigError(f"init_weights: {path.name} adds to other blocks; set controlnet_blocks: {blocks}")
     return InitialControlNet(path, None if description is None else description.config.get("control"))

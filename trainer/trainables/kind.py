@@ -20,7 +20,8 @@ from trainer.trainables.part import Part
 
 @dataclass(frozen=True)
 class Placement:
-    """The inputs for building a part. `base_model`: as named in the settings."""
+    """The inputs for building a part. `base_model`: as named in the settings. `control`: what a ControlNet is
+    conditioned on."""
 
     family: ModelFamily
     base_model: str
@@ -29,6 +30,7 @@ class Placement:
     adapters: AdapterSection
     tokens: TokenSection
     generators: NamedGenerators
+    control: str = "none"
 
 
 @dataclass(frozen=True)

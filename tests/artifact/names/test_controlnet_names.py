@@ -86,8 +86,9 @@ def test_the_original_names_are_those_of_the_layout(sdxl: bool) -> None:
 
 def test_sd15_is_written_with_original_names_and_sdxl_with_diffusers_own() -> None:
     for sdxl in (False, True):
-        own = list(_controlnet(sdxl).state_dict())
-        written = set(single_file_names(own, 2, sizes=sdxl).values())
+        controlnet = _controlnet(sdxl)
+        own = list(controlnet.state_dict())
+        written = set(single_file_names(controlnet, own).values())
         assert ("zero_convs.0.0.weight" in written) == (not sdxl)  # by either of these ComfyUI tells the two apart
         assert ("controlnet_cond_embedding.conv_in.weight" in written) == sdxl
         assert sdxl == (written == set(own))

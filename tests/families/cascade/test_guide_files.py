@@ -3,6 +3,7 @@
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from artifact.artifact import Artifact
+from sampler.generation import Generation
+from service.prediction_inputs import PredictionInputs, predict
 from settings.importing.files import import_cascade
 from settings.record import ConfigError
 from settings.training import build_config
@@ -29,6 +33,11 @@ SHORT: dict[str, Any] = {
 }  # fmt: skip
 """Over what the files say: steps, batch and sides for a test, and no account at W&B."""
 
+SIXTY_FOUR_BLOCKS: dict[str, Any] = {
+    "down_num_layers_per_block": (8, 24), "up_num_layers_per_block": (24, 8), "block_out_channels": (8, 8),
+    "num_attention_heads": (1, 1), "conditioning_dim": 8,
+}  # fmt: skip
+
 
 def write_shard(path: Path) -> Path:
     """A tar of webdataset: three pictures, each with its caption."""
@@ -44,6 +53,18 @@ def write_shard(path: Path) -> Path:
     return path
 
 
+def trained_by(file: str, base: Path, folder: Path) -> Path:
+    """The output folder of `train.py` with the guide's file on a tiny base."""
+    shard, guide = write_shard(folder / "dataset.tar"), folder / file
+    guide.write_text((GUIDE / file).read_text().replace("/path/to/dataset.tar", str(shard)))
+    (folder / "short.json").write_text(json.dumps(SHORT))
+    words = ["train.py", "--cascade_config", str(guide), "--config", str(folder / "short.json")]
+    done = run_warm([*words, "--base_model", str(base), "--output", str(folder / "out")], PROJECT)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "is left out" in done.stdout + done.stderr
+    return folder / "out"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "trained"),
@@ -53,19 +74,40 @@ def write_shard(path: Path) -> Path:
     ],
 )
 def test_train_py_reads_them(file: str, trained: Callable[[Artifact], bool], tmp_path: Path) -> None:
-    shard, base = write_shard(tmp_path / "dataset.tar"), write_cascade(tmp_path / "base")
-    guide = tmp_path / file
-    guide.write_text((GUIDE / file).read_text().replace("/path/to/dataset.tar", str(shard)))
-    (tmp_path / "short.json").write_text(json.dumps(SHORT))
-    words = ["train.py", "--cascade_config", str(guide), "--config", str(tmp_path / "short.json")]
-    done = run_warm([*words, "--base_model", str(base), "--output", str(tmp_path / "out")], PROJECT)
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert "is left out" in done.stdout + done.stderr
-    assert trained(Artifact.read(tmp_path / "out" / "weights.safetensors"))
+    output = trained_by(file, write_cascade(tmp_path / "base"), tmp_path)
+    assert trained(Artifact.read(output / "weights.safetensors"))
 
 
-def test_a_controlnet_of_stage_c_is_refused(tmp_path: Path) -> None:
+def drawn(asked: PredictionInputs, folder: Path) -> bytes:
+    made = predict(
+        asked, Generation(say=lambda _: None), folder, local_files=True, say=lambda _: None, metric=lambda *_: None
+    )
+    with Image.open(made.paths[0]) as picture:
+        return picture.tobytes()
+
+
+@pytest.mark.slow
+def test_a_controlnet_is_trained_and_drawn_with(tmp_path: Path) -> None:
+    """On a base with as many blocks as the 3.6B Stage C has."""
+    base = write_cascade(tmp_path / "base", (2, 2, 1), **SIXTY_FOUR_BLOCKS)
+    output = trained_by("controlnet_c_3b_canny.yaml", base, tmp_path)
+    assert not (output / "controlnet").exists()  # diffusers has no such class
+    condition = output / "samples" / "conditions" / "00.png"
+    read = load_file(output / "weights.safetensors")
+    ends = {name: each for name, each in read.items() if name.startswith("projections") and name.endswith(".2.weight")}
+    assert len(ends) == 8 and all(each.any() for each in ends.values())
+    save_file(read | {name: 100 * each for name, each in ends.items()}, tmp_path / "stronger.safetensors")
+    bare = PredictionInputs("a star", base_model=str(base), width=64, height=64, num_inference_steps=2, seed=5)
+    steered = replace(bare, controlnet=str(output / "weights.safetensors"), control_image=condition)
+    expected = drawn(bare, tmp_path / "bare")
+    assert drawn(replace(steered, control_scale=0.0), tmp_path / "off") == expected
+    stronger = replace(steered, controlnet=str(tmp_path / "stronger.safetensors"))
+    assert drawn(stronger, tmp_path / "on") != expected
+
+
+def test_blocks_that_the_base_lacks_are_refused(tmp_path: Path) -> None:
+    """The file of the 3.6B Stage C, of 64 residual blocks, on a base of 4."""
     values = import_cascade(GUIDE / "controlnet_c_3b_canny.yaml").values
     family = opened(write_cascade(tmp_path / "base"))
-    with pytest.raises(ConfigError, match="adapter: controlnet: a base of the family cascade has none"):
+    with pytest.raises(ConfigError, match="controlnet_blocks: 63: tiny has 4 residual blocks, 0 to 3"):
         resolve(build_config({**values, "base_model": "tiny"}), family)

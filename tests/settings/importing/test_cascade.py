@@ -56,6 +56,7 @@ def test_a_lora_with_a_new_token(tmp_path: Path) -> None:
 def test_a_controlnet_with_filters(tmp_path: Path) -> None:
     config = _config(tmp_path, **CONTROL)
     assert (config.adapter, config.control, config.noise_offset) == ("controlnet", "canny", 0.1)
+    assert config.controlnet_blocks == (0, 4, 8, 12, 51, 55, 59, 63)
     assert config.filters == ("width >= 768", "score > 4.5") and config.trigger_word == ""
     assert not config.aspect_ratio_bucketing
     for name, control in (("InpaintFilter", "inpainting"), ("SREffnetFilter", "super_resolution")):

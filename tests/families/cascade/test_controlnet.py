@@ -1,0 +1,234 @@
+"""ControlNets of Stage C: where they add, nothing at the start, files by the original's names, pictures by guidance."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.unets.unet_stable_cascade import SDCascadeResBlock
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from artifact.controlnet.files import read_controlnet, write_controlnet
+from artifact.errors import ArtifactError
+from artifact.metadata import ArtifactDescription
+from families.cascade.controlnet import CascadeControlNet
+from families.cascade.family import Cascade
+from families.cascade.stage import CascadeUNet
+from families.family import PromptFeatures, SizeConditioning
+from families.parts.control import ControlForm, controllable, usual_blocks
+from sampler.request import Control, SampleRequest
+from sampler.sampler import Sampler
+from tests.tiny_cascade import tiny_encoder, tiny_stage_c, write_cascade
+from tests.tiny_models import opened
+
+GUIDE = (0, 4, 8, 12, 51, 55, 59, 63)
+SIDE = 64
+SIZES = [SizeConditioning((SIDE, SIDE), (0, 0), (SIDE, SIDE))] * 2
+ALL = (0, 1, 2, 3)
+"""The blocks of the tiny Stage C: one on each level, down and up."""
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Cascade:
+    loaded = opened(write_cascade(tmp_path_factory.mktemp("cascade") / "base"))
+    assert isinstance(loaded, Cascade)
+    return loaded
+
+
+Given = tuple[Tensor, Tensor, PromptFeatures, list[SizeConditioning]]
+
+
+def given(family: Cascade) -> Given:
+    noised = torch.randn((2, 16, 24, 24), generator=torch.Generator().manual_seed(0))
+    return noised, torch.tensor([300.0, 800.0]), family.encode_prompts(["a red star", ""]), SIZES
+
+
+def pictures() -> Tensor:
+    return torch.rand((2, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
+
+
+def predicted(family: Cascade, controlnet: Any) -> Tensor:
+    if controlnet is None:
+        return family.denoise(*given(family))
+    return family.denoise(*given(family), family.control_residuals(controlnet, pictures(), *given(family)))
+
+
+def moved(controlnet: CascadeControlNet) -> CascadeControlNet:
+    """Its projections are no zeros any more."""
+    with torch.no_grad():
+        for projection in controlnet.projections:
+            last: Any = cast(nn.Sequential, projection)[2]
+            last.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(2))
+    return controlnet
+
+
+def description(**config: Any) -> ArtifactDescription:
+    said = {"control": "canny", "resolution": SIDE} | config
+    return ArtifactDescription("cascade", "tiny", "", "epsilon", {}, 1, said)
+
+
+def test_the_usual_blocks_are_the_guides() -> None:
+    assert usual_blocks(64) == GUIDE and usual_blocks(32) == (0, 4, 8, 12, 19, 23, 27, 31)
+    assert usual_blocks(4) == (0, 3) and usual_blocks(0) == ()
+
+
+def test_residuals_are_added_where_the_original_adds_them() -> None:
+    """On 64 residual blocks: before the block, before its skip connection joins, scaled with aligned corners. By hooks
+    on diffusers' own network, whose modules are listed in the order of execution."""
+    theirs = tiny_stage_c(
+        down_num_layers_per_block=(8, 24), up_num_layers_per_block=(24, 8), block_out_channels=(8, 8),
+        num_attention_heads=(1, 1), conditioning_dim=8,
+    )  # fmt: skip
+    ours = CascadeUNet.from_config(theirs.config).eval()
+    ours.load_state_dict(theirs.state_dict())
+    assert len(ours.residual_blocks) == 64
+    controlnet = moved(CascadeControlNet.beside(tiny_encoder((1, 1, 1)), ControlForm(1, GUIDE), [8] * 8))
+    blocks = [module for module in theirs.modules() if isinstance(module, SDCascadeResBlock)]
+    generator = torch.Generator().manual_seed(3)
+    given = {
+        "sample": torch.randn(2, 16, 6, 6, generator=generator), "timestep_ratio": torch.tensor([0.3, 0.8]),
+        "clip_text_pooled": torch.randn(2, 1, 32, generator=generator), "clip_img": torch.zeros(2, 1, 16),
+        "clip_text": torch.randn(2, 77, 32, generator=generator),
+    }  # fmt: skip
+    with torch.no_grad():
+        residuals = controlnet(pictures()[:, :, :16, :16])
+        assert residuals[0].shape == (2, 8, 5, 5)  # the first layer of one channel has no padding
+        bare, steered = ours(**given).sample, ours(**given, residuals=dict(zip(GUIDE, residuals, strict=True))).sample
+        assert torch.equal(bare, theirs(**given).sample)
+        for number, residual in zip(GUIDE, residuals, strict=True):
+            added = functional.interpolate(residual, (6, 6), mode="bilinear", align_corners=True)
+            blocks[number].register_forward_pre_hook(lambda _, args, add=added: (args[0] + add, *args[1:]))
+        assert torch.equal(steered, theirs(**given).sample)
+        assert torch.equal(ours(**given).sample, bare)
+    assert (steered - bare).abs().max() > 0.01
+
+
+def test_a_new_one_changes_no_bit_and_learns_from_its_ends(family: Cascade) -> None:
+    base = {name: value.clone() for name, value in family.denoiser.state_dict().items()}
+    controlnet = family.new_controlnet()
+    bare = predicted(family, None)
+    start = predicted(family, controlnet)
+    assert torch.equal(start, bare)
+    statistics = {name: value.clone() for name, value in controlnet.named_buffers()}
+    learned = []
+    for _ in range(2):
+        controlnet.zero_grad()
+        (predicted(family, controlnet) - 1).square().mean().backward()
+        gradients = {name: each.grad for name, each in controlnet.named_parameters()}
+        learned.append({name for name, each in gradients.items() if each is not None and each.any()})
+        torch.optim.SGD(controlnet.parameters(), lr=1.0).step()
+    assert learned[0] == {"projections.0.2.weight", "projections.1.2.weight"}
+    assert learned[1] == {name for name, _ in controlnet.named_parameters()}
+    assert not torch.equal(predicted(family, controlnet), bare)
+    assert all(torch.equal(value, statistics[name]) for name, value in controlnet.named_buffers())
+    assert all(torch.equal(value, base[name]) for name, value in family.denoiser.state_dict().items())
+
+
+def test_gradient_checkpointing_changes_no_gradient(family: Cascade) -> None:
+    def gradients(checkpointed: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        controlnet = moved(family.new_controlnet(ControlForm(4, ALL)))
+        models = (family.denoiser, controlnet)
+        for model in models if checkpointed else ():
+            model.enable_gradient_checkpointing()
+        predicted(family, controlnet).square().mean().backward()
+        family.denoiser.disable_gradient_checkpointing()
+        return [each.grad for each in controlnet.parameters() if each.grad is not None]
+
+    plain, checkpointed = gradients(False), gradients(True)
+    assert len(plain) == len(checkpointed) and all(map(torch.equal, plain, checkpointed))
+
+
+def test_it_starts_as_the_bases_own_encoder(family: Cascade) -> None:
+    """Colours are read as they are; brightness by the first column; a mask by none."""
+    own = family.new_controlnet(ControlForm(3))
+    first, *given = (
+        network.state_dict()["backbone.0.0.weight"]
+        for network in (family.vae, own, *(family.new_controlnet(ControlForm(channels)) for channels in (1, 4)))
+    )
+    assert torch.equal(given[0], first) and torch.equal(given[1], first[:, :1])
+    assert torch.equal(given[2][:, :3], first) and not given[2][:, 3:].any()
+    smaller = functional.interpolate(pictures(), (48, 48), mode="bilinear", antialias=True)
+    torch.testing.assert_close(own.features(pictures()), family.vae.backbone(smaller))
+
+
+def test_what_its_first_layer_reads(family: Cascade) -> None:
+    """Erased pixels are black to one that reads brightness, and white under a mask."""
+    picture = torch.full((1, 3, SIDE, SIDE), 0.5)
+    picture[:, :, :, :32] = -1.0
+    seen: list[Tensor] = []
+    for channels in (1, 4):
+        controlnet = family.new_controlnet(ControlForm(channels))
+        controlnet.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        controlnet.backbone[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        controlnet(picture)
+    bright, masked = (each[0] for each in seen)
+    assert bright.shape == (1, 48, 48) and masked.shape == (4, 48, 48)
+    assert bright[0, 10, 2] == 0 and bright[0, 10, 40] == pytest.approx(0.5)
+    assert masked[:, 10, 2].tolist() == [1.0] * 4
+    assert masked[:, 10, 40].tolist() == pytest.approx([0.5] * 3 + [0.0])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_file_is_read_back_by_the_originals_names(precision: str, family: Cascade, tmp_path: Path) -> None:
+    controlnet, path = moved(family.new_controlnet(ControlForm(1, (1, 2)))), tmp_path / "control.safetensors"
+    write_controlnet(controlnet, path, description(controlnet_blocks=[1, 2]), precision, architecture="a")
+    tensors = load_file(path)
+    assert {"backbone.0.0.weight", "backbone.1.0.block.0.0.weight", "projections.1.2.weight"} <= tensors.keys()
+    assert tensors["backbone.0.1.running_var"].dtype == torch.float32 and tensors["backbone.0.0.weight"].shape[1] == 1
+    read = read_controlnet(path, family)
+    assert list(read.config.blocks) == [1, 2] and read.config.channels == 1
+    exact = precision == "fp32"
+    for name, value in controlnet.state_dict().items():
+        torch.testing.assert_close(read.state_dict()[name], value, rtol=0 if exact else 1e-3, atol=0 if exact else 1e-4)
+    with torch.no_grad():
+        difference = (predicted(family, read) - predicted(family, controlnet)).norm()
+        assert difference <= (0 if exact else 1e-2 * predicted(family, controlnet).norm())
+
+
+def test_a_file_of_the_original_has_the_usual_blocks(family: Cascade, tmp_path: Path) -> None:
+    """Which has no header of ours."""
+    path = tmp_path / "inpainting.safetensors"
+    save_file(moved(family.new_controlnet(ControlForm(4))).state_dict(), path)
+    read = read_controlnet(path, family)
+    assert read.config.channels == 4 and tuple(read.config.blocks) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "said"),
+    [
+        ({"controlnet_blocks": [0, 4]}, {}, "blocks that this base lacks"),
+        ({"controlnet_blocks": "0"}, {}, "blocks that this base lacks"),
+        ({"controlnet_blocks": [0]}, {}, "too many, such as projections.1"),
+        ({}, {"backbone.0.0.weight": torch.zeros(4, 2, 3, 3)}, "another shape, such as backbone.0.0.weight"),
+        ({}, {"projections.0.2.weight": torch.full((32, 16, 1, 1), float("nan"))}, "not finite"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(
+    config: dict[str, Any], change: dict[str, Tensor], said: str, family: Cascade, tmp_path: Path
+) -> None:
+    path = tmp_path / "control.safetensors"
+    write_controlnet(family.new_controlnet(), path, description(**config), "fp32", architecture="a")
+    if change:
+        save_file(load_file(path) | change, path)
+    with pytest.raises(ArtifactError, match=said):
+        read_controlnet(path, family)
+
+
+def test_pictures_follow_the_condition_with_and_without_guidance(family: Cascade) -> None:
+    """Scale 0 is the base to the bit. With guidance both prompts get the same residuals."""
+    controlnet = moved(family.new_controlnet(ControlForm(3, ALL))).eval()
+    edges = Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8))
+    for guidance in (1.0, 4.0):
+        plain = SampleRequest("a star", width=SIDE, height=SIDE, num_inference_steps=2, guidance_scale=guidance)
+        bare, off, steered = (
+            Sampler(family).generate(replace(plain, control=control))[0].tobytes()
+            for control in (None, Control(controlnet, edges, 0.0), Control(controlnet, edges))
+        )
+        assert off == bare != steered
+    assert controllable(family) is family

@@ -1,0 +1,97 @@
+"""A ControlNet's training on Stage C that is killed goes on bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from artifact.controlnet.files import write_controlnet
+from artifact.metadata import ArtifactDescription
+from families.cascade.family import Cascade
+from families.family import ModelFamily, SizeConditioning
+from families.parts.control import ControlForm
+from preprocess.dataset import PreparedDataset
+from settings.record import ConfigError
+from settings.training import TrainingConfig, build_config
+from tests.tiny_cascade import write_cascade
+from tests.tiny_models import opened
+from trainer.building import build_training
+from trainer.checkpoints.folders import Checkpoints, read_checkpoint
+from trainer.checkpoints.training_state import restore
+from trainer.data.latent_cache import CachedExample, CachedView
+from trainer.resolution import resolve
+from trainer.trainables.initial_controlnet import InitialControlNet, read_initial_controlnet
+from trainer.training import Training
+
+STEPS, SIDE = 3, 64
+
+
+def settings(base: Path) -> TrainingConfig:
+    return build_config({
+        "base_model": str(base), "adapter": "controlnet", "control": "inpainting", "max_train_steps": STEPS,
+        "train_batch_size": 2, "resolution": SIDE, "learning_rate": 1e-2, "lr_warmup_steps": 0, "control_dropout": 0.3,
+        "controlnet_blocks": [1, 2], "ema_decay": 0.5,
+    })  # fmt: skip
+
+
+def training_on(family: ModelFamily, config: TrainingConfig, initial: InitialControlNet | None) -> Training:
+    """Two random pictures, conditioned on other ones with holes, in batches of two."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand((2, 3, SIDE, SIDE), generator=generator) * 2 - 1
+    controls = torch.randint(0, 256, (2, 4, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+    size = SizeConditioning((SIDE, SIDE), (0, 0), (SIDE, SIDE))
+    views = [
+        CachedView(one, None, size, control)
+        for one, control in zip(family.encode_image(pictures), controls, strict=True)
+    ]
+    examples = [CachedExample((view,), "a star", "", (SIDE, SIDE), 1, 1.0) for view in views]
+    dataset = PreparedDataset(Path(), (), (), ())
+    return build_training(config, family, dataset, examples, Accelerator(cpu=True), initial)
+
+
+def state_of(training: Training) -> dict[str, torch.Tensor]:
+    assert training.controlnet is not None
+    with training.averaged():
+        return {name: each.clone() for name, each in training.controlnet.module.state_dict().items()}
+
+
+def test_it_resumes_bit_for_bit_from_a_finished_one(tmp_path: Path) -> None:
+    """Also the statistics of the file that it started from, whose norms are not those of the base."""
+    base = write_cascade(tmp_path / "base")
+    family = opened(base)
+    assert isinstance(family, Cascade)
+    config = resolve(settings(base), family)
+    finished, form = family.new_controlnet(ControlForm(4, (1, 2))), ControlForm.of(config.control, (1, 2))
+    finished.get_buffer("backbone.0.1.running_mean").add_(0.25)
+    trained_on = {"control": "canny", "controlnet_blocks": [1, 2]}
+    said = ArtifactDescription("cascade", "tiny", "", "epsilon", {}, 1, trained_on)
+    write_controlnet(finished, tmp_path / "start.safetensors", said, "fp32", architecture="a")
+    initial = read_initial_controlnet(tmp_path / "start.safetensors", family, form)
+    training, checkpoints = training_on(family, config, initial), Checkpoints(tmp_path)
+    assert any("trained with control: canny" in note for note in training.notes)
+    start, expected = state_of(training), []
+    assert all(torch.equal(each, start[name]) for name, each in finished.state_dict().items())
+    for step in training.trainer.steps():
+        expected.append(step.losses)
+        if step.number < STEPS:
+            checkpoints.write(training)
+    ended = state_of(training)
+    assert any(not torch.equal(each, start[name]) for name, each in ended.items())
+    training.remove()
+    for kill in (1, 2):
+        training = training_on(family, config, None)
+        restore(training, read_checkpoint(checkpoints.path(kill)))
+        assert [step.losses for step in training.trainer.steps()] == expected[kill:]
+        assert all(torch.equal(each, ended[name]) for name, each in state_of(training).items())
+        training.remove()
+    for other, asked in ((ControlForm(4, (0, 3)), r"set controlnet_blocks: \[1, 2\]"), (ControlForm(1), "4 channels")):
+        with pytest.raises(ConfigError, match=f"^init_weights: .*{asked}"):
+            read_initial_controlnet(tmp_path / "start.safetensors", family, other)
+
+
+def test_settings_of_the_base_are_filled_in(tmp_path: Path) -> None:
+    base = write_cascade(tmp_path / "base")
+    config = resolve(build_config({"base_model": str(base), "adapter": "controlnet", "control": "canny"}), opened(base))
+    assert config.controlnet_blocks == (0, 3) and config.loss_weighting == "p2"
+    assert resolve(config, opened(base)).controlnet_blocks == (0, 3)
