@@ -3,7 +3,8 @@
 import torch
 from accelerate import Accelerator
 
-from families.family import ModelFamily, clip_reader
+from families.family import ModelFamily
+from families.precision.half import overflow_in_half
 from families.registry import load_base_model
 from settings.record import ConfigError
 from settings.sections.adapter import AdapterName
@@ -49,12 +50,9 @@ def autocast_precision(adapter: AdapterName, mixed_precision: PrecisionName) -> 
 
 
 def require_precision(family: ModelFamily, dtype: torch.dtype) -> None:
-    """Raises ConfigError for fp16 where other models than CLIP read prompts: their states are too large for it."""
-    if dtype == torch.float16 and clip_reader(family) is None:
-        raise ConfigError(
-            f"mixed_precision: fp16: language models read the prompts of this base ({family.name}), and their states "
-            "overflow in fp16; set bf16, or no"
-        )
+    """Raises ConfigError for fp16 where what the base computes is too large for it."""
+    if dtype == torch.float16 and (why := overflow_in_half(family)) is not None:
+        raise ConfigError(f"mixed_precision: fp16: {why}; set bf16, or no")
 
 
 def load_base(

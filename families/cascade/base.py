@@ -12,6 +12,7 @@ LIMITED_LICENCE = (
     f"the weights of Stable Cascade are under the {LICENCE}: non-commercial use only, and what is trained from "
     "them stays under it"
 )
+FP16_OVERFLOW = "Stage C of Stable Cascade overflows in fp16, and the weights are published in fp32 and bf16 alone"
 GLOBAL_RESPONSE_NORM = "channelwise.2"
 """In every residual block; its two parameters are no weight and bias, which no LoRA file can name."""
 

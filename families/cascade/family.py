@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from families.cascade.base import LIMITED_LICENCE, nameless_norms, refuse_noise_options
+from families.cascade.base import FP16_OVERFLOW, LIMITED_LICENCE, nameless_norms, refuse_noise_options
 from families.cascade.controlnet import CascadeControlNet
 from families.cascade.decoder_parts import DecoderParts
 from families.cascade.decoding import PIXELS_SCALE
@@ -68,6 +68,7 @@ class Cascade:
     defaults: ClassVar[FamilyDefaults] = FamilyDefaults(guidance_scale=4.0, num_inference_steps=20, loss_weighting="p2")
     training_notes: ClassVar[tuple[str, ...]] = ()
     limited_licence: ClassVar[str] = LIMITED_LICENCE
+    fp16_overflow: ClassVar[str] = FP16_OVERFLOW
     architecture: ClassVar[str] = "stable-cascade-v1-prior"
     base_model_version: ClassVar[str] = "stable_cascade_c"
     largest_side: ClassVar[int | None] = None

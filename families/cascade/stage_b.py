@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from families.cascade.base import LIMITED_LICENCE, nameless_norms, refuse_noise_options
+from families.cascade.base import FP16_OVERFLOW, LIMITED_LICENCE, nameless_norms, refuse_noise_options
 from families.cascade.decoder_parts import load_encoder
 from families.cascade.decoding import (
     DECODER_GUIDANCE,
@@ -82,6 +82,7 @@ class StageB:
     )  # fmt: skip
     training_notes: ClassVar[tuple[str, ...]] = ()
     limited_licence: ClassVar[str] = LIMITED_LICENCE
+    fp16_overflow: ClassVar[str] = FP16_OVERFLOW
     architecture: ClassVar[str] = "stable-cascade-v1-decoder"
     base_model_version: ClassVar[str] = "stable_cascade_b"
     largest_side: ClassVar[int | None] = None

@@ -16,6 +16,7 @@ from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
 from tests.conftest import EXAMPLE
 from tests.families.golden_curves import curve_config, curve_training
+from tests.tiny_cascade import write_cascade, write_stage_b
 from tests.tiny_models import write_flux1, write_sd3, write_sdxl
 from trainer.base_model import require_precision
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
@@ -102,10 +103,21 @@ def test_gradients_that_no_factor_saves(folder: Path, half: ModelFamily, monkeyp
             list(training.trainer.steps())
 
 
-@pytest.mark.parametrize("write", [write_sd3, write_flux1])
-def test_bases_that_are_read_by_language_models_are_refused(write: Any, tmp_path: Path) -> None:
+READ_BY_LANGUAGE_MODELS = "language models read the prompts"
+
+
+@pytest.mark.parametrize(
+    ("write", "why"),
+    [
+        (write_sd3, READ_BY_LANGUAGE_MODELS),
+        (write_flux1, READ_BY_LANGUAGE_MODELS),
+        (write_cascade, "Stage C of Stable Cascade overflows in fp16"),
+        (write_stage_b, "Stage C of Stable Cascade overflows in fp16"),
+    ],
+)
+def test_bases_that_overflow_are_refused(write: Any, why: str, tmp_path: Path) -> None:
     family = load_base_model(str(write(tmp_path)), torch.float16)
-    with pytest.raises(ConfigError, match="mixed_precision: fp16: language models read the prompts .* set bf16, or no"):
+    with pytest.raises(ConfigError, match=f"mixed_precision: fp16: {why}.*; set bf16, or no"):
         require_precision(family, torch.float16)
     require_precision(family, torch.bfloat16)
 
