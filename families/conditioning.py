@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -15,12 +16,14 @@ class Conditioning:
     h_i, w_i) each. The last one is the middle block's where the denoiser has one. `residual_blocks`: the blocks whose
     input each is added to, where the ControlNet has chosen them. `image_latents`: (B, X, h, w),
     concatenated with the noised latents: a masked image with its mask, or an image to edit; or read by layers of their
-    own, with other sides: coarse latents of the image to restore.
+    own, with other sides: coarse latents of the image to restore. `image_embeds`: (B, P), of pictures that are like the
+    image, zeros where there is none.
     """
 
     residuals: tuple[Tensor, ...] = ()
     image_latents: Tensor | None = None
     residual_blocks: tuple[int, ...] = ()
+    image_embeds: Tensor | None = None
 
     def rows(self, first: int, last: int) -> "Conditioning":
         """Return the inputs of the images from `first` up to but not including `last`."""
@@ -28,13 +31,37 @@ class Conditioning:
             tuple(each[first:last] for each in self.residuals),
             None if self.image_latents is None else self.image_latents[first:last],
             self.residual_blocks,
+            None if self.image_embeds is None else self.image_embeds[first:last],
         )
 
     @property
     def parts(self) -> Sequence[str]:
         """Names of the parts that are present."""
-        present = {"residuals": bool(self.residuals), "image_latents": self.image_latents is not None}
+        present = {
+            "residuals": bool(self.residuals),
+            "image_latents": self.image_latents is not None,
+            "image_embeds": self.image_embeds is not None,
+        }
         return [name for name, there in present.items() if there]
+
+
+@runtime_checkable
+class EmbedsPictures(Protocol):
+    """A family whose denoiser can read the embedding of a picture beside the prompt."""
+
+    picture_encoder: Any
+    """None until it is loaded: few use it."""
+
+    def load_picture_encoder(self) -> None:
+        """Raises BaseModelError where the base has none."""
+
+    def picture_embeds(self, pictures: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) → `Conditioning.image_embeds`."""
+
+
+def embeds_pictures(family: object) -> EmbedsPictures | None:
+    """The family's interface for embeddings of pictures; None where its denoiser reads none."""
+    return family if isinstance(family, EmbedsPictures) else None
 
 
 def refuse_conditioning(conditioning: Conditioning | None, family: str, known: Sequence[str] = ()) -> None:

@@ -1,5 +1,6 @@
 """A tiny random Stable Cascade, written as a folder with Stage C in diffusers' layout and the other parts beside it."""
 
+import json
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,13 @@ from diffusers import (
     StableCascadeUNet,
 )
 from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from families.cascade.efficient_net import EfficientNetEncoder
 from families.loading.sources import EMBEDDED_BASE_FOLDER
@@ -36,6 +43,20 @@ def write_cascade(folder: Path, strides: tuple[int, int, int] = (1, 1, 1), **sta
     tiny_stage_b().save_pretrained(folder / "decoder")
     tiny_stage_a().save_pretrained(folder / "vqgan")
     tiny_encoder(strides).save_pretrained(folder / "effnet_encoder")
+    return folder
+
+
+def add_image_encoder(folder: Path, width: int = 16) -> Path:
+    """Put a tiny one beside Stage C, as StableCascadePriorPipeline saves it. `width`: of what it returns."""
+    config = CLIPVisionConfig(
+        hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, image_size=16, patch_size=8,
+        projection_dim=width,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    CLIPVisionModelWithProjection(config).save_pretrained(folder / "image_encoder")
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index["image_encoder"] = ["transformers", "CLIPVisionModelWithProjection"]
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
     return folder
 
 

@@ -30,7 +30,7 @@ from trainer.noise.conditions import exact_condition, training_condition
 from trainer.noise.dream import Dream
 from trainer.randomness import NamedGenerators
 from trainer.tokens.concept_tokens import ConceptTokens
-from trainer.trainables.controlnet import controlnet_of
+from trainer.trainables.controlnet import Condition, ControlNetPart, controlnet_of
 from trainer.trainables.initial_controlnet import InitialControlNet
 from trainer.trainables.kind import Placement, UpdateSettings
 from trainer.trainables.part import Parts
@@ -96,7 +96,7 @@ def build_training(
         dream=None if config.noise.dream is None else Dream(config.noise.dream),
         loss_scaling=LossScaling(trainables, accelerator) if _is_half(family) else None,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
-        condition=training_condition(family, controlnet, config.control_dropout, generators),
+        condition=_condition(config, family, controlnet, generators),
     )
     observer = Observer(family, tokens_of(parts), trainer.trainables)
     training = Training(config, family, dataset, parts, trainer, batches, passes, base_fingerprint, observer, held_out)
@@ -111,6 +111,14 @@ def _encoding(
     conditioning_noise: float, family: ModelFamily, trainables: Sequence[Trainable], generators: NamedGenerators
 ) -> Encode:
     return training_prompts(conditioning_noise, PromptCache(family.encode_prompts, trainables), generators)
+
+
+def _condition(
+    config: TrainingConfig, family: ModelFamily, controlnet: ControlNetPart | None, generators: NamedGenerators
+) -> Condition | None:
+    return training_condition(
+        family, controlnet, generators, config.control_dropout, config.noise.image_embedding_share
+    )
 
 
 def _placed(file: TrainingAdapterFile | None, family: ModelFamily) -> TrainingAdapter | None:

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoConfig, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import AutoConfig, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from families.cascade.base import FP16_OVERFLOW, LIMITED_LICENCE, nameless_norms, refuse_noise_options
 from families.cascade.controlnet import CascadeControlNet
 from families.cascade.decoder_parts import DecoderParts
 from families.cascade.decoding import PIXELS_SCALE
+from families.cascade.picture_embedding import picture_embeds
 from families.cascade.pipeline import StableCascadePipeline
 from families.cascade.scheduler import STAGE_B_SHIFT, STAGE_C_SHIFT, ShiftedCosineScheduler
 from families.cascade.stage import CascadeUNet
@@ -48,7 +49,7 @@ NATIVE_LATENTS = 24
 
 class Cascade:
     """A Stable Cascade base, frozen. Implements `families.family.ModelFamily`, `HasLimitedLicence`,
-    `HasFurtherStages` and `families.parts.control.Controllable`.
+    `HasFurtherStages`, `families.parts.control.Controllable` and `families.conditioning.EmbedsPictures`.
 
     Pixels are those of the finished picture: the encoder reads three quarters of them along each side.
     """
@@ -81,6 +82,7 @@ class Cascade:
         self.tokenizers: list[Any] = [parts.load("tokenizer", CLIPTokenizer)]
         self.encoder_names: tuple[str, ...] = ("clip_g",)
         self.device = torch.device("cpu")
+        self.picture_encoder: Any = None
         scheduler = parts.load("scheduler", ShiftedCosineScheduler)
         self._cosine = CosineProcess.from_scheduler(scheduler)
         self.noise_process: NoiseProcess = self._cosine
@@ -123,8 +125,9 @@ class Cascade:
 
     @property
     def idle_modules(self) -> tuple[str, ...]:
-        """The mapper of image embeddings, which are zeros, and norms whose parameters no file can name."""
-        return ("clip_img_mapper", *nameless_norms(self.denoiser))
+        """The mapper of image embeddings where all are zeros, and norms whose parameters no file can name."""
+        mapper = ("clip_img_mapper",) if self.picture_encoder is None else ()
+        return (*mapper, *nameless_norms(self.denoiser))
 
     @property
     def native_resolution(self) -> int:
@@ -141,6 +144,8 @@ class Cascade:
             self.denoiser = self._parts.denoiser("prior", CascadeUNet, stage_tensors, device)
             self._pipeline.register_modules(prior=self.denoiser)
         self._pipeline.to(device)
+        if self.picture_encoder is not None:
+            self.picture_encoder.to(device)
         self.device = device
         return self
 
@@ -178,19 +183,35 @@ class Cascade:
         sizes: Sequence[SizeConditioning],
         conditioning: Conditioning | None = None,
     ) -> Tensor:
-        """Stage C's ε (B, C, h, w) in fp32. Sizes are ignored; the image embedding is zeros, which stands for none."""
-        refuse_conditioning(conditioning, self.name, known=("residuals",))
+        """Stage C's ε (B, C, h, w) in fp32. Sizes are ignored. An image embedding of zeros stands for none."""
+        refuse_conditioning(conditioning, self.name, known=("residuals", "image_embeds"))
         embeds = prompts.prompt_embeds
-        given = conditioning or Conditioning()
+        given, image = conditioning or Conditioning(), None if conditioning is None else conditioning.image_embeds
+        if image is None:
+            image = embeds.new_zeros(len(embeds), self.denoiser.config.clip_image_in_channels)
         added = dict(zip(given.residual_blocks, given.residuals, strict=True))
         return self.denoiser(
             noised.to(embeds.dtype),
             timestep_ratio=self._cosine.shown(timesteps),
             clip_text_pooled=self._pooled(prompts),
             clip_text=embeds,
-            clip_img=embeds.new_zeros(len(embeds), 1, self.denoiser.config.clip_image_in_channels),
+            clip_img=image.to(embeds)[:, None],
             **({"residuals": added} if added else {}),
         ).sample.float()
+
+    def load_picture_encoder(self) -> None:
+        """CLIP-L's image tower, beside Stage C. Raises BaseModelError where it is not there, or does not fit."""
+        self._parts.require({"image_encoder": CLIPVisionModelWithProjection.__name__})
+        encoder = self._parts.load("image_encoder", CLIPVisionModelWithProjection)
+        self._parts.require_equal(
+            ("Stage C's clip_image_in_channels", self.denoiser.config.clip_image_in_channels),
+            ("the image encoder's projection_dim", encoder.config.projection_dim),
+        )
+        self.picture_encoder = encoder.to(self.device)
+
+    @torch.no_grad()
+    def picture_embeds(self, pictures: Tensor) -> Tensor:
+        return picture_embeds(self.picture_encoder, pictures)
 
     @property
     def steered_blocks(self) -> int:

@@ -29,6 +29,7 @@ from trainer.checkpoints.same_run import require_same_base, require_same_process
 from trainer.distributed.processes import start
 from trainer.execution.attention import require_attention
 from trainer.initial_weights import InitialWeights, read_initial_weights
+from trainer.noise.conditions import read_pictures
 from trainer.resolution import resolve
 from trainer.trainables.initial_controlnet import InitialControlNet, read_initial_controlnet
 from trainer.trainables.registry import require_optimizers
@@ -92,6 +93,8 @@ def load_family(job: Job) -> None:
     if config.trains_base:
         compute_in(job.family, computed)
     job.config = resolve(config, job.family)
+    with job.accelerator.local_main_process_first():
+        read_pictures(config.image_embedding_share, config.base_model, job.family)
     if job.config.init_weights is not None and job.state is None:
         job.initial = _initial(job.config, job.config.init_weights, job.family)
     if job.config.training_adapter is not None:

@@ -9,9 +9,9 @@ from settings.sections.optimization import PRODIGY, PRODIGY_RATES
 WITHOUT_CONTROLNET = (
     "prior_matching_weight", "prompt_alignment_weight", "adapter_l1_weight", "token_attention_weight",
     "token_norm_weight", "token_covariance_weight", "token_retraction", "train_existing_tokens", "num_class_images",
-    "tokens_first", "tokens_until",
+    "tokens_first", "tokens_until", "image_embedding_share",
 )  # fmt: skip
-"""Settings of what a ControlNet's training leaves as it is: the base and its words."""
+"""Settings of what a ControlNet's training leaves as it is: the base, its words, and the other inputs."""
 
 BASE_LEFT_ALONE = ("lora", "rslora", "none")
 """Adapters that need a base weight only in its own layer's forward pass, neither training nor reading it elsewhere."""

@@ -43,6 +43,13 @@ class NoiseSection(Settings):
         le=1,
         description="Noise on half of the prompt features, in units of their deviation; usual 0.02 to 0.1",
     )
+    image_embedding_share: Open[float] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Stable Cascade's Stage C: share of the pictures that are trained with their own image embedding "
+        "beside the caption, by the base's image encoder; the original has 0.1",
+    )
     dream: Open[float | None] = Field(
         None,
         gt=0,

@@ -14,6 +14,7 @@ from preprocess.uploads.archive import is_tar_name
 from settings.preparation import DataConfig
 from settings.record import ConfigError
 from trainer.data.feature_shards import FeatureDataset, FeaturePlan, read_features
+from trainer.data.latent_cache import keeps_pictures
 
 REFUSED = ("concepts", "preservation_data", "num_class_images", "max_extra_crop")
 """Settings that look at all images together."""
@@ -42,7 +43,7 @@ def settings_of_a_shard(config: DataConfig) -> DataConfig:
 def features_for(folder: Path, family: ModelFamily, config: DataConfig) -> FeatureDataset:
     """The features in `folder`. Raises DatasetError where another VAE or trigger word has made them."""
     dataset = read_features(folder)
-    if restoring(family) is not None:
+    if keeps_pictures(family):
         raise DatasetError(
             f"{folder.name}: holds features, and this base ({family.name}) reads the pictures themselves"
         )

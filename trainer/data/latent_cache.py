@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from families.conditioning import embeds_pictures
 from families.family import ModelFamily, SizeConditioning, restoring
 from preprocess.crops.crop import Crop
 from preprocess.dataset import Example, PreparedDataset, View, picture_key
@@ -21,7 +22,7 @@ class CachedView:
     """An encoded view on the training device. `moments`: (X, h, w), as `encode_image` returns them.
 
     `mask`: (1, h, w), 0 to 1; None: the whole image counts in the loss. `control`: what a ControlNet is
-    conditioned on, uint8 (3, H, W) in colour, or (4, H, W) with opacity; the picture itself for a base that restores
+    conditioned on, uint8 (3, H, W) in colour, or (4, H, W) with opacity; the picture itself for a base that reads
     pictures; None without either.
     """
 
@@ -80,6 +81,12 @@ def cache_examples(dataset: PreparedDataset, family: ModelFamily) -> Iterator[Ca
         )  # fmt: skip
 
 
+def keeps_pictures(family: ModelFamily) -> bool:
+    """Whether the pictures themselves are read in training: restored, or embedded."""
+    reader = embeds_pictures(family)
+    return restoring(family) is not None or (reader is not None and reader.picture_encoder is not None)
+
+
 def count_views(examples: tuple[Example, ...]) -> int:
     """Return the number of views to encode."""
     return sum(len(example.views) for example in examples)
@@ -95,7 +102,7 @@ def encode_view(folder: Path, view: View, family: ModelFamily) -> CachedView:
     if view.mask:
         with Image.open(folder / view.mask) as image:
             mask = to_latent_mask(image.convert("L"), moments.shape[-2:]).to(family.device)
-    control = None if restoring(family) is None else levels.to(family.device)
+    control = levels.to(family.device) if keeps_pictures(family) else None
     if view.control:
         with Image.open(folder / view.control) as image:
             control = to_levels(image.convert("RGBA" if image.mode == "RGBA" else "RGB")).to(family.device)

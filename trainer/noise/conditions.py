@@ -6,7 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from families.conditioning import EmbedsPictures, embeds_pictures
+from families.errors import BaseModelError
 from families.family import Conditioning, ModelFamily, PromptFeatures, Restoring, SizeConditioning, restoring
+from settings.record import ConfigError
 from trainer.distributed.batch_share import WHOLE, Share
 from trainer.randomness import NamedGenerators
 from trainer.trainables.controlnet import Condition, ControlNetPart, with_dropout
@@ -56,12 +59,62 @@ class VariedCoarseLatents:
         return Conditioning(image_latents=coarse * kept.to(coarse.device))
 
 
+@dataclass(frozen=True)
+class PictureEmbeddings:
+    """Implements `Condition` for training steps: embeddings of a share of the pictures themselves, drawn anew each
+    time, so that the denoiser goes on reading such; none for the others."""
+
+    family: EmbedsPictures
+    share_of_pictures: float
+    generator: Generator
+    processes: Share = WHOLE
+
+    def __call__(
+        self,
+        pictures: Tensor | None,
+        noised: Tensor,
+        timesteps: Tensor,
+        prompts: PromptFeatures,
+        sizes: Sequence[SizeConditioning],
+    ) -> Conditioning | None:
+        """Raises ValueError where the pictures were not cached."""
+        if pictures is None:
+            raise ValueError("image_embedding_share: no pictures are there beside their latents")
+        chosen = self.processes.uniform((len(pictures),), self.generator) < self.share_of_pictures
+        if not chosen.any():
+            return None
+        chosen = chosen.to(pictures.device)
+        found = self.family.picture_embeds(pictures[chosen])
+        embeds = found.new_zeros(len(pictures), found.shape[1])
+        embeds[chosen] = found
+        return Conditioning(image_embeds=embeds)
+
+
+def read_pictures(share: float, base: str, family: ModelFamily) -> None:
+    """Load what embeds pictures, where a share of them is trained so. Raises ConfigError where the base has none."""
+    if share == 0:
+        return
+    reader = embeds_pictures(family)
+    if reader is None:
+        raise ConfigError(f"image_embedding_share: {base} ({family.name}) reads no image embedding; leave it out")
+    try:
+        reader.load_picture_encoder()
+    except BaseModelError as error:
+        raise ConfigError(f"image_embedding_share: {error}") from error
+
+
 def training_condition(
-    family: ModelFamily, controlnet: ControlNetPart | None, dropout: float, generators: NamedGenerators
+    family: ModelFamily,
+    controlnet: ControlNetPart | None,
+    generators: NamedGenerators,
+    dropout: float,
+    image_embedding_share: float,
 ) -> Condition | None:
     """The condition of training steps; None where the denoiser reads no pictures. `dropout`: of a ControlNet's."""
     if controlnet is not None:
         return with_dropout(controlnet, dropout, generators)
+    if image_embedding_share > 0 and (reader := embeds_pictures(family)) is not None:
+        return PictureEmbeddings(reader, image_embedding_share, generators["condition"], generators.share)
     restorer = restoring(family)
     return None if restorer is None else VariedCoarseLatents(restorer, generators["condition"], generators.share)
 

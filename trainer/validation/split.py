@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import torch
 from torch import Generator
@@ -63,8 +64,8 @@ def split(examples: Sequence[CachedExample], share: float, size_multiple: int, g
 def _crop(example: CachedExample, size_multiple: int, generator: Generator) -> CachedExample:
     view = example.views[0].load()
     whole = view.moments.shape[-2:]
-    scales = [target // side for target, side in zip(view.size.target, whole, strict=True)]  # pixels a latent pixel
-    sides = [_side(length, max(1, size_multiple // scale)) for length, scale in zip(whole, scales, strict=True)]
+    scales = [Fraction(target, side) for target, side in zip(view.size.target, whole, strict=True)]  # pixels a latent
+    sides = [_side(length, max(1, int(size_multiple // scale))) for length, scale in zip(whole, scales, strict=True)]
     top, left = (
         int(torch.randint(length - side + 1, (), generator=generator))
         for length, side in zip(whole, sides, strict=True)
@@ -72,8 +73,8 @@ def _crop(example: CachedExample, size_multiple: int, generator: Generator) -> C
     rows, columns = slice(top, top + sides[0]), slice(left, left + sides[1])
     size = SizeConditioning(
         view.size.original,
-        (view.size.crop[0] + top * scales[0], view.size.crop[1] + left * scales[1]),
-        (sides[0] * scales[0], sides[1] * scales[1]),
+        (view.size.crop[0] + round(top * scales[0]), view.size.crop[1] + round(left * scales[1])),
+        (round(sides[0] * scales[0]), round(sides[1] * scales[1])),
     )
     mask = None if view.mask is None else view.mask[:, rows, columns]
     control = None
@@ -84,8 +85,9 @@ def _crop(example: CachedExample, size_multiple: int, generator: Generator) -> C
     return replace(example, views=(CachedView(view.moments[:, rows, columns], mask, size, control),))
 
 
-def _in_pixels(part: slice, scale: int) -> slice:
-    return slice(part.start * scale, part.stop * scale)
+def _in_pixels(part: slice, scale: Fraction) -> slice:
+    start = round(part.start * scale)
+    return slice(start, start + round((part.stop - part.start) * scale))
 
 
 def _side(length: int, multiple: int) -> int:

@@ -23,6 +23,7 @@ from trainer.data.latent_cache import CachedExample, CachedView
 from trainer.resolution import resolve
 from trainer.trainables.initial_controlnet import InitialControlNet, read_initial_controlnet
 from trainer.training import Training
+from trainer.validation.split import split
 
 STEPS, SIDE = 3, 64
 
@@ -95,3 +96,18 @@ def test_settings_of_the_base_are_filled_in(tmp_path: Path) -> None:
     config = resolve(build_config({"base_model": str(base), "adapter": "controlnet", "control": "canny"}), opened(base))
     assert config.controlnet_blocks == (0, 3) and config.loss_weighting == "p2"
     assert resolve(config, opened(base)).controlnet_blocks == (0, 3)
+
+
+def test_a_held_out_crop_takes_its_condition_along(tmp_path: Path) -> None:
+    """A latent stands for 2 2/3 pixels here, as for 42 2/3 in the real one."""
+    family = opened(write_cascade(tmp_path / "base"))
+    control = torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    latents = family.encode_image(control[None].float() / 127.5 - 1)[0]
+    whole = CachedView(latents, None, SizeConditioning((SIDE, SIDE), (0, 0), (SIDE, SIDE)), control)
+    example = CachedExample((whole,), "a star", "", (SIDE, SIDE), 1, 1.0)
+    (crop,) = split([example], 0.1, family.size_multiple, torch.Generator().manual_seed(3)).held_out
+    view = crop.views[0].load()
+    top, left = view.size.crop
+    assert view.moments.shape[-2:] == (18, 18) and view.size.target == (48, 48) and top + left > 0
+    assert view.control is not None
+    assert torch.equal(view.control, control[:, top : top + 48, left : left + 48])

@@ -20,7 +20,7 @@ from settings.importing.files import import_cascade
 from settings.record import ConfigError
 from settings.training import build_config
 from tests.conftest import PROJECT
-from tests.tiny_cascade import write_cascade
+from tests.tiny_cascade import add_image_encoder, write_cascade
 from tests.tiny_models import opened
 from tests.warm_process import run_warm
 from trainer.resolution import resolve
@@ -33,6 +33,7 @@ SHORT: dict[str, Any] = {
 }  # fmt: skip
 """Over what the files say: steps, batch and sides for a test, and no account at W&B."""
 
+MAPPER = "lora_prior_unet_clip_img_mapper"
 SIXTY_FOUR_BLOCKS: dict[str, Any] = {
     "down_num_layers_per_block": (8, 24), "up_num_layers_per_block": (24, 8), "block_out_channels": (8, 8),
     "num_attention_heads": (1, 1), "conditioning_dim": 8,
@@ -53,11 +54,11 @@ def write_shard(path: Path) -> Path:
     return path
 
 
-def trained_by(file: str, base: Path, folder: Path) -> Path:
-    """The output folder of `train.py` with the guide's file on a tiny base."""
+def trained_by(file: str, base: Path, folder: Path, **more: Any) -> Path:
+    """The output folder of `train.py` with the guide's file on a tiny base. `more`: settings over it."""
     shard, guide = write_shard(folder / "dataset.tar"), folder / file
     guide.write_text((GUIDE / file).read_text().replace("/path/to/dataset.tar", str(shard)))
-    (folder / "short.json").write_text(json.dumps(SHORT))
+    (folder / "short.json").write_text(json.dumps(SHORT | more))
     words = ["train.py", "--cascade_config", str(guide), "--config", str(folder / "short.json")]
     done = run_warm([*words, "--base_model", str(base), "--output", str(folder / "out")], PROJECT)
     assert done.returncode == 0, done.stderr + done.stdout
@@ -67,14 +68,16 @@ def trained_by(file: str, base: Path, folder: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("file", "trained"),
+    ("file", "embedded", "trained"),
     [
-        ("finetune_c_3b.yaml", lambda artifact: artifact.layers and not artifact.tokens),
-        ("finetune_c_3b_lora.yaml", lambda artifact: {"[fernando]", "star"} <= set(artifact.triggers)),
+        ("finetune_c_3b.yaml", 1.0, lambda artifact: MAPPER in artifact.layers and not artifact.tokens),
+        ("finetune_c_3b_lora.yaml", 0.0, lambda artifact: {"[fernando]", "star"} <= set(artifact.triggers)),
     ],
 )
-def test_train_py_reads_them(file: str, trained: Callable[[Artifact], bool], tmp_path: Path) -> None:
-    output = trained_by(file, write_cascade(tmp_path / "base"), tmp_path)
+def test_train_py_reads_them(file: str, embedded: float, trained: Callable[[Artifact], bool], tmp_path: Path) -> None:
+    """`embedded`: share of the pictures that are trained with their embeddings, as the original does with a tenth."""
+    base = add_image_encoder(write_cascade(tmp_path / "base"))
+    output = trained_by(file, base, tmp_path, image_embedding_share=embedded)
     assert trained(Artifact.read(output / "weights.safetensors"))
 
 
