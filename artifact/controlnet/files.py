@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from artifact.artifact import PRECISIONS
 from artifact.controlnet.names import MARKS, PREFIX, channels_of, other_names, single_file_names
@@ -95,7 +95,8 @@ def read_controlnet(path: Path, family: ModelFamily, shown: str | None = None) -
         load_controlnet(path, controlnet, family, shown)
     except NoControlNet as error:
         raise ArtifactError(f"{error}; LoRAs and embeddings go into weights (lora)") from error
-    return controlnet.to(next(family.denoiser.parameters()).dtype).requires_grad_(False).eval()
+    nn.Module.to(controlnet, next(family.denoiser.parameters()).dtype)  # diffusers' own warns of layers to keep in fp32
+    return controlnet.requires_grad_(False).eval()
 
 
 def load_controlnet(path: Path, controlnet: Any, family: ModelFamily, shown: str | None = None) -> None:

@@ -39,7 +39,7 @@ class CascadeUNet(StableCascadeUNet):
         try:
             return super().forward(*inputs, **conditions)
         finally:
-            self._added = NOTHING
+            del self._added
 
     def get_timestep_ratio_embedding(self, timestep_ratio: Tensor, max_positions: int = 10000) -> Tensor:
         """(B, timestep_ratio_embedding_dim) for times (B,) in [0, 1]."""

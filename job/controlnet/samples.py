@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 
 from job.samples import SampleSettings, as_image, levels_of, sampled_examples
 from sampler.request import Control, SampleRequest
@@ -69,4 +70,6 @@ def write_prompts(prompts: Sequence[str], path: Path) -> None:
 
 def _in_precision(controlnet: Any, dtype: torch.dtype) -> Any:
     """The ControlNet itself, or a copy in the base's precision: its own are fp32."""
-    return controlnet if controlnet.dtype == dtype else copy.deepcopy(controlnet).to(dtype)
+    if controlnet.dtype == dtype:
+        return controlnet
+    return nn.Module.to(copy.deepcopy(controlnet), dtype)  # diffusers' own warns of layers to keep in fp32

@@ -1,5 +1,6 @@
 """ControlNets of Stage C: where they add, nothing at the start, files by the original's names, pictures by guidance."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -7,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from accelerate import init_empty_weights
 from diffusers.models.unets.unet_stable_cascade import SDCascadeResBlock
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -17,10 +19,13 @@ from artifact.controlnet.files import read_controlnet, write_controlnet
 from artifact.errors import ArtifactError
 from artifact.metadata import ArtifactDescription
 from families.cascade.controlnet import CascadeControlNet
+from families.cascade.efficient_net import EfficientNetEncoder
 from families.cascade.family import Cascade
 from families.cascade.stage import CascadeUNet
 from families.family import PromptFeatures, SizeConditioning
 from families.parts.control import ControlForm, controllable, usual_blocks
+from job.controlnet.recipes import controlnet_recipes
+from job.report.recipe import Trained
 from sampler.request import Control, SampleRequest
 from sampler.sampler import Sampler
 from tests.tiny_cascade import tiny_encoder, tiny_stage_c, write_cascade
@@ -144,6 +149,30 @@ def test_gradient_checkpointing_changes_no_gradient(family: Cascade) -> None:
     assert len(plain) == len(checkpointed) and all(map(torch.equal, plain, checkpointed))
 
 
+def test_in_bf16_it_learns_nearly_the_same(family: Cascade) -> None:
+    """Under autocast, as it is trained on a GPU: its weights in fp32, the base's in bf16."""
+    controlnet = moved(family.new_controlnet(ControlForm(1, ALL)))
+    half = copy.deepcopy(family.denoiser)
+    nn.Module.to(half, torch.bfloat16)
+
+    def learned() -> tuple[Tensor, Tensor]:
+        controlnet.zero_grad()
+        prediction = predicted(family, controlnet)
+        prediction.square().mean().backward()
+        return prediction.detach(), torch.cat(
+            [each.grad.flatten() for each in controlnet.parameters() if each.grad is not None]
+        )
+
+    exact, family.denoiser = learned(), half
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = learned()
+    finally:
+        family.denoiser = family.pipeline().prior
+    for one, other in zip(rounded, exact, strict=True):
+        assert 0 < (one - other).norm() < 0.15 * other.norm()
+
+
 def test_it_starts_as_the_bases_own_encoder(family: Cascade) -> None:
     """Colours are read as they are; brightness by the first column; a mask by none."""
     own = family.new_controlnet(ControlForm(3))
@@ -232,3 +261,21 @@ def test_pictures_follow_the_condition_with_and_without_guidance(family: Cascade
         )
         assert off == bare != steered
     assert controllable(family) is family
+
+
+def test_the_guides_has_the_parameters_of_the_original() -> None:
+    """Of EfficientNetV2-S with one channel, and eight pairs of 1 × 1 convolutions of 1280 and 2048 channels."""
+    with init_empty_weights():
+        config = EfficientNetEncoder().config
+        made = CascadeControlNet(config.stages, config.stem, config.features, 1, GUIDE, [2048] * 8)
+    heads = 8 * (1280 * 1280 + 1280 * 2048)
+    assert sum(each.numel() for each in made.parameters()) == 20_177_488 - 2 * 9 * 24 + heads == 54_255_776
+    assert made.state_dict()["projections.7.2.weight"].shape == (2048, 1280, 1, 1)
+
+
+def test_the_report_names_the_tools_that_open_it() -> None:
+    """diffusers, A1111 and Forge have no such class."""
+    trained = Trained("base", "StableCascadePriorPipeline", (), "controlnet", (), "a star")
+    assert [recipe.tool for recipe in controlnet_recipes(trained)] == ["Cog", "ComfyUI"]
+    others = controlnet_recipes(replace(trained, pipeline="StableDiffusionXLPipeline"))
+    assert [recipe.tool for recipe in others] == ["Cog", "ComfyUI", "A1111, Forge", "diffusers"]
