@@ -265,6 +265,11 @@ def test_a_held_out_crop_takes_its_condition_along(tiny: Path, pictures: Path, t
         ({"adapter": "lora"}, "control has no effect with adapter: lora"),
         ({"control": "none", "adapter": "lora"}, "control_dropout has no effect"),
         ({"rank": 8}, "rank has no effect with adapter: controlnet"),
+        ({"controlnet_blocks": [4, 0]}, r"controlnet_blocks: \[4, 0\] are no rising numbers"),
+        (
+            {"controlnet_blocks": [0], "control": "none", "control_dropout": 0, "adapter": "lora"},
+            "_blocks has no effect",
+        ),
         ({"prior_matching_weight": 1.0}, "prior_matching_weight has no effect with adapter: controlnet"),
         ({"evaluate": "true"}, "judged by its validation loss"),
         ({"shard_base": True}, "shard_base: adapter controlnet"),
@@ -279,7 +284,10 @@ def test_tokens_and_other_families_are_errors(tiny: Path, tmp_path: Path) -> Non
     family = load_base_model(str(tiny), torch.float32)
     with pytest.raises(ConfigError, match="num_tokens has no effect with adapter: controlnet"):
         resolve(_settings(tiny, num_tokens=2), family)
-    assert resolve(_settings(tiny, learning_rate=None), family).learning_rate == 1e-5
+    with pytest.raises(ConfigError, match="controlnet_blocks: .* have no choice of blocks; leave it out"):
+        resolve(_settings(tiny, controlnet_blocks=[0, 3]), family)
+    plain = resolve(_settings(tiny, learning_rate=None), family)
+    assert plain.learning_rate == 1e-5 and plain.controlnet_blocks == ()
     other = write_sd3(tmp_path / "sd3")
     with pytest.raises(ConfigError, match="family sd3 has none"):
         resolve(_settings(other), load_base_model(str(other), torch.float32))
