@@ -30,22 +30,45 @@ SETTINGS: dict[str, Any] = {
     "input_perturbation": 0.1,
     "noise_offset": 0.05,
     "min_timestep": 0.1,
-    "prior_matching_weight": 0.5,
-    "prior_matching_interval": 1,
-    "prior_prompts": ("a red star", "two blue circles", "a green square"),
 }
 """Everything that draws something for each image."""
 
 
-def shared_config(base: str, processes: int) -> TrainingConfig:
+KINDS: dict[str, dict[str, Any]] = {
+    "lora": {
+        "prior_matching_weight": 0.5,
+        "prior_matching_interval": 1,
+        "prior_prompts": ("a red star", "two blue circles", "a green square"),
+    },
+    "full": {
+        "adapter": "full",
+        "rank": 16,
+        "alpha": None,
+        "learning_rate": 1e-4,
+        "train_text_encoder": True,
+        "ema_decay": 0.9,
+        "max_train_steps": 3,
+        "gradient_accumulation_steps": 1,
+        "lr_warmup_steps": 0,
+    },
+}
+"""What is trained, each with its settings."""
+
+
+def shared_config(base: str, processes: int, **changes: Any) -> TrainingConfig:
     """The same whole batch, whatever the number of processes."""
-    return curve_config(base, train_batch_size=WHOLE_BATCH // processes, **SETTINGS)
+    return curve_config(base, train_batch_size=WHOLE_BATCH // processes, **SETTINGS | changes)
 
 
-def shared_curve(base: str, accelerator: Accelerator) -> list[dict[str, float]]:
+def shared_curves(base: str, accelerator: Accelerator) -> dict[str, list[dict[str, float]]]:
+    """Of every one of KINDS."""
+    return {kind: shared_curve(base, accelerator, **changes) for kind, changes in KINDS.items()}
+
+
+def shared_curve(base: str, accelerator: Accelerator, **changes: Any) -> list[dict[str, float]]:
     """Figures of every step."""
     family = load_base_model(base, torch.float32)
-    config = resolve(shared_config(base, Processes(accelerator).share.count), family)
+    config = resolve(shared_config(base, Processes(accelerator).share.count, **changes), family)
     training = build_training(config, family, PreparedDataset(Path(), (), (), ()), cached_examples(), accelerator)
     parameters = [each for trainable in training.trainer.trainables for each in trainable.parameters]
     rows = []
@@ -59,6 +82,6 @@ def shared_curve(base: str, accelerator: Accelerator) -> list[dict[str, float]]:
 
 if __name__ == "__main__":
     joined = start()
-    curve = shared_curve(sys.argv[1], joined)
+    curves = shared_curves(sys.argv[1], joined)
     if Processes(joined).is_main:
-        Path(sys.argv[2]).write_text(json.dumps(curve), encoding="utf-8")
+        Path(sys.argv[2]).write_text(json.dumps(curves), encoding="utf-8")

@@ -22,7 +22,7 @@ from tests.families.golden_curves import curve_config, curve_training
 from tests.service.training_requests import training_request
 from tests.tiny_models import write_sdxl
 from tests.trainer.distributed.shared_preparation import contents, prepared, write_shards
-from tests.trainer.distributed.shared_training import shared_curve
+from tests.trainer.distributed.shared_training import shared_curves
 from tests.warm_process import run_group
 from trainer.checkpoints.training_state import capture, restore
 from trainer.distributed.launch import processes_of_a_job
@@ -53,11 +53,15 @@ def test_losses_are_those_of_one_process_with_the_double_batch(tmp_path: Path) -
     ):
         assert each.returncode == 0, each.stderr
     together = json.loads((tmp_path / "curve.json").read_text(encoding="utf-8"))
-    alone = shared_curve(base, Accelerator(cpu=True))
-    assert len(together) == len(alone) == 4
-    for ours, wanted in zip(together, alone, strict=True):
-        assert ours == pytest.approx(wanted, rel=3e-4)  # of the prior's small differences, rounding is the largest part
-    assert together[2]["prior_matching"] > 0  # the turn of trajectories
+    alone = shared_curves(base, Accelerator(cpu=True))
+    assert together.keys() == alone.keys() == {"lora", "full"}
+    for kind, curve in alone.items():
+        assert len(together[kind]) == len(curve) >= 2
+        for ours, wanted in zip(together[kind], curve, strict=True):
+            assert ours == pytest.approx(wanted, rel=3e-4)  # of the prior's small differences, rounding is the largest part
+    assert together["lora"][2]["prior_matching"] > 0  # the turn of trajectories
+    losses = [[step["mse"] for step in curves["full"]] for curves in (together, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 @pytest.mark.slow
