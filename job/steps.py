@@ -57,7 +57,7 @@ def train(
         raise
     finally:
         steps.close()
-        if not finished and trainer.step > 0:
+        if not finished and trainer.step > 0 and (base.answers or not any(each.sharded for each in trainer.trainables)):
             with suppress(TrainingDiverged):  # what is not finite is not kept
                 training.write(output.weights)
     state_line = _keep_the_end(training, work)
@@ -135,7 +135,7 @@ def _keep_the_end(training: Training, work: WorkOfSteps) -> list[str]:
     """Keep the last step's state, or say why not. A run that was stopped before leaves no other checkpoint than one
     that was not."""
     keep = training.config.keep_state
-    size = size_of(capture(training))
+    size = size_of(capture(training)) + sum(each.bytes_in_shards for each in training.trainer.trainables)
     if keep is None and size >= KEPT_UNASKED:
         work.forget_states()
         return [f"the state at the end takes {size / 1e9:.1f} GB and is not kept; keep_state: true keeps it"]

@@ -17,6 +17,7 @@ from trainer.data.latent_cache import CachedExample
 from trainer.data.prompt_cache import Encode, PromptCache
 from trainer.data.prompts import PromptSampler
 from trainer.distributed.processes import Processes
+from trainer.distributed.sharded_base import WHOLE, Base
 from trainer.duration import plan_duration
 from trainer.execution.loss_scaling import LossScaling
 from trainer.execution.passes import build_passes
@@ -54,9 +55,11 @@ def build_training(
     accelerator: Accelerator,
     initial: InitialWeights | InitialControlNet | None = None,
     training_adapter: TrainingAdapterFile | None = None,
+    base: Base = WHOLE,
 ) -> Training:
     """Put what is trained on the base, and everything together. `config` must be resolved; the training's own has
-    steps and batch filled in. `initial`: what it starts from. `training_adapter`: what is on the base in its steps."""
+    steps and batch filled in. `initial`: what it starts from. `training_adapter`: what is on the base in its steps.
+    `base`: how the denoiser is shared with other processes."""
     processes = Processes(accelerator)
     generators = NamedGenerators(config.seed, processes.share)
     held_out = _held_out(config, examples, family, generators)
@@ -64,10 +67,11 @@ def build_training(
     config = config.planned(plan_duration(config.duration, trained, processes.share.count))
     assert config.max_train_steps is not None and config.train_batch_size is not None
     base_fingerprint = fingerprint(family.denoiser)
-    parts = place_parts(_placement(config, family, dataset, generators))
+    parts = place_parts(_placement(config, family, dataset, generators, base, processes))
     notes = _first_values(initial, config, family, parts, trained, generators, accelerator)
     batches = _batches(trained, config.train_batch_size, generators, processes)
-    trainables = build_trainables(parts, _update_settings(config, config.max_train_steps, processes.share.count, notes))
+    updates = _update_settings(config, config.max_train_steps, processes.share.count, notes)
+    trainables = build_trainables(parts, updates, base, processes)
     processes.broadcast_parameters([parameter for trainable in trainables for parameter in trainable.parameters])
     passes = build_passes(
         config.speed,
@@ -183,10 +187,15 @@ def _scorer(training: Training, accelerator: Accelerator) -> Scorer | None:
 
 
 def _placement(
-    config: TrainingConfig, family: ModelFamily, dataset: PreparedDataset, generators: NamedGenerators
+    config: TrainingConfig,
+    family: ModelFamily,
+    dataset: PreparedDataset,
+    generators: NamedGenerators,
+    base: Base,
+    processes: Processes,
 ) -> Placement:
     given = family, config.base_model, dataset, config.all_concepts, config.adapters, config.tokens
-    return Placement(*given, generators, config.control)
+    return Placement(*given, generators, config.control, base, processes.is_main)
 
 
 def _batches(

@@ -104,6 +104,11 @@ class Training:
         """The one that is trained; None where an adapter or tokens are."""
         return controlnet_of(self.parts)
 
+    def write_shards(self, folder: Path) -> None:
+        """Write the rows of sharded weights, and what is remembered of them, from all processes; nothing without."""
+        for trainable in self.trainer.trainables:
+            trainable.write_shards(folder)
+
     def remove(self) -> None:
         """Remove all trained parts from the base."""
         self.passes.remove()

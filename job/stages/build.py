@@ -27,7 +27,7 @@ def build(job: Job) -> Generator[Progress, None, None]:
 def build_on_base(job: Job) -> None:
     """All processes do the same here."""
     job.training = build_training(
-        job.config, job.family, job.dataset, job.examples, job.accelerator, job.initial, job.training_adapter
+        job.config, job.family, job.dataset, job.examples, job.accelerator, job.initial, job.training_adapter, job.base
     )
     if job.state is not None:
         restore(job.training, job.state)

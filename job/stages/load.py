@@ -36,6 +36,11 @@ from trainer.trainables.registry import require_optimizers
 from trainer.training_adapter import distillation_notes, read_training_adapter
 from trainer.trigger_notes import trigger_notes
 
+NOT_EVALUATED = (
+    "not evaluated, the last step will be returned: shard_base with adapter: full has no whole weights to put "
+    "checkpoints onto. Set validation_steps, which chooses by the loss on held-out pictures"
+)
+
 
 def load(job: Job) -> Generator[Progress, None, None]:
     """Set `accelerator`, `dtype`, `family`, `encoders` and the resolved configuration."""
@@ -64,6 +69,11 @@ def load(job: Job) -> Generator[Progress, None, None]:
         job.encoders = None
         return
     checkpoints = config.output.writes_checkpoints
+    if config.shard_base and config.trains_base:
+        job.encoders = None
+        if checkpoints and config.evaluate == "auto":
+            yield job.progress(NOT_EVALUATED, warning=True)
+        return
     embeddings = job.output.evaluation / "embeddings"
     job.encoders = yield from evaluation_encoders(
         config.validation, config.base_model, checkpoints, job.device, embeddings, job.span[1]

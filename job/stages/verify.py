@@ -8,6 +8,10 @@ from job.stage import Job
 from job.verification.verify import RELATIVE_TOLERANCE, Verification
 from job.verification.verify import verify as compare
 from settings.sections.optimization import PRODIGY
+from trainer.adapters.adapter import Adapter
+from trainer.distributed.on_every_rank import AdapterOnEveryRank
+from trainer.trainables.denoiser import DENOISER_WEIGHTS
+from trainer.trainables.part import Parts
 
 SENSIBLE_STEPS = 100
 """Fewer teach nothing on any base; the default is 500 and more."""
@@ -33,10 +37,17 @@ def _verification(job: Job) -> Verification:
     """Of the artifact; or of the ControlNet's folder, where it has one, and then of its file."""
     given = job.family, job.probe, job.base_prediction, job.trained_prediction
     if job.controlnet_state is None:
-        return compare(job.output.weights, *given, job.artifact)
+        return compare(job.output.weights, *given, job.artifact, _sharded(job.training.parts))
     if job.output.controlnet.is_dir():
         verify_controlnet(job.output.controlnet, *given, job.controlnet_state)
     return verify_controlnet(job.output.weights, *given, job.controlnet_state)
+
+
+def _sharded(parts: Parts) -> AdapterOnEveryRank | None:
+    if DENOISER_WEIGHTS.name not in parts:
+        return None
+    tuned = parts[DENOISER_WEIGHTS.name]
+    return tuned.on_every_rank if isinstance(tuned, Adapter) else None
 
 
 def verification_warnings(

@@ -1,6 +1,7 @@
 """Verifies a written artifact: it is read back onto the bare base and compared with the trained model."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from artifact.artifact import Artifact
 from families.family import ModelFamily, SizeConditioning
 from families.parts.placeholder_tokens import expand_triggers
 from families.precision.autocast import compute_dtype
+from job.verification.sharded import on_shards, without_denoiser
 from job.verification.table import Check, compare_layers, compare_tokens, table, untrained_layers
 from sampler.sampler import Sampler
+from trainer.distributed.on_every_rank import AdapterOnEveryRank
 
 RELATIVE_TOLERANCE = 2e-2
 """Relative to the norm of the adapter's effect. fp16 keeps 11 bits of each weight."""
@@ -77,11 +80,18 @@ class Verification:
 
 
 def verify(
-    path: Path, family: ModelFamily, probe: Probe, base: Tensor, trained: Tensor, artifact: Artifact
+    path: Path,
+    family: ModelFamily,
+    probe: Probe,
+    base: Tensor,
+    trained: Tensor,
+    artifact: Artifact,
+    tuning: AdapterOnEveryRank | None = None,
 ) -> Verification:
     """Load `path` onto the base and compare it with the trained model.
 
     `base`, `trained`: the probe's predictions before and after training. `artifact`: what was trained, in memory.
+    `tuning`: of the denoiser's weights, where they are sharded.
 
     Raises VerificationFailed when the base was altered, a layer or token is missing or differs, a value is not finite,
     or the file's effect is another than the trained model's; and ArtifactError when the file cannot be read or placed.
@@ -89,14 +99,7 @@ def verify(
     noise = NOISE[compute_dtype(family.denoiser)] * base.norm().item()
     altered = (probe.predict(family, {}) - base).norm().item()
     file = Artifact.read(path)
-    sampler = Sampler(family)
-    try:
-        sampler.load(file, scale=0.0)
-        tokens_alone = probe.predict(family, sampler.triggers)
-        sampler.load(file)
-        loaded = probe.predict(family, sampler.triggers)
-    finally:
-        sampler.unload()
+    tokens_alone, loaded = _predictions(file, family, probe, tuning)
     effect = (trained - (tokens_alone if artifact.layers else base)).norm().item()
     difference = (loaded - trained).norm().item()
     layers = compare_layers(file.layers, artifact.layers)
@@ -119,3 +122,22 @@ def verify(
         len(untrained),
         next(iter(untrained), None),
     )
+
+
+def _predictions(
+    file: Artifact, family: ModelFamily, probe: Probe, tuning: AdapterOnEveryRank | None
+) -> tuple[Tensor, Tensor]:
+    """Return the probe's predictions with the file's tokens alone, and with all of it."""
+    sampler = Sampler(family)
+    on_denoiser: AbstractContextManager[None] = nullcontext()
+    if tuning is not None:
+        file, layers = without_denoiser(file, family)
+        on_denoiser = on_shards(tuning, layers)
+    try:
+        sampler.load(file, scale=0.0)
+        tokens_alone = probe.predict(family, sampler.triggers)
+        sampler.load(file)
+        with on_denoiser:
+            return tokens_alone, probe.predict(family, sampler.triggers)
+    finally:
+        sampler.unload()

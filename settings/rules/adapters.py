@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from settings.composed import ComposedSections
 from settings.sections.adapter import LORAS, PARTS_OF_WEIGHTS
-from settings.sections.optimization import PRODIGY, PRODIGY_RATES
+from settings.sections.optimization import BY_ROWS, PRODIGY, PRODIGY_RATES
 
 WITHOUT_CONTROLNET = (
     "prior_matching_weight", "prompt_alignment_weight", "adapter_l1_weight", "token_attention_weight",
@@ -99,9 +99,26 @@ def _perfusion_rule(config: ComposedSections) -> None:
 def _sharding_rule(config: ComposedSections) -> None:
     if not config.shard_base:
         return
-    _require_base_left_alone(config, "shard_base", "leave shard_base out (accelerate launch --multi_gpu)")
+    if config.trains_base:
+        _require_updates_of_rows(config)
+    else:
+        _require_base_left_alone(config, "shard_base", "leave shard_base out (accelerate launch --multi_gpu)")
     if config.compile != "never":
         raise ValueError("shard_base: blocks are gathered as they are run, and cannot be compiled; set compile: never")
+
+
+def _require_updates_of_rows(config: ComposedSections) -> None:
+    if config.optimizer not in BY_ROWS:
+        raise ValueError(
+            f"shard_base: adapter: full gives each process some rows of every weight, and {config.optimizer} is not "
+            "made for that; choose optimizer: adamw or adamw_8bit, or leave shard_base out (accelerate launch "
+            "--multi_gpu)"
+        )
+    if config.evaluate == "true":
+        raise ValueError(
+            "evaluate: true puts checkpoints onto whole weights, which shard_base with adapter: full does not have; "
+            "leave one of them out"
+        )
 
 
 def _storage_rule(config: ComposedSections) -> None:

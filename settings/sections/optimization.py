@@ -16,6 +16,8 @@ SchedulerName = Literal["constant", "linear", "cosine", "cosine_with_restarts", 
 
 PRODIGY: tuple[OptimizerName, ...] = ("prodigy", "prodigy_schedule_free")
 SCHEDULE_FREE: tuple[OptimizerName, ...] = ("adamw_schedule_free", "prodigy_schedule_free")
+BY_ROWS: tuple[OptimizerName, ...] = ("adamw", "adamw_8bit")
+"""Those that can update some rows of a weight without the others."""
 ADAPTER_RATE, TOKEN_RATE = 1e-4, 1e-3
 """The field's rates with AdamW, for bases of SDXL's width (trainer/rates.py)."""
 LION_RATE = 0.2

@@ -64,8 +64,8 @@ class SpeedSection(Settings):
 
     shard_base: Open[bool] = Field(
         False,
-        description="Each of several processes keeps a part of the transformer's frozen weights (FSDP2) instead of "
-        "all; `accelerate launch --use_fsdp --fsdp_version 2` sets it",
+        description="Each of several processes keeps a part of the denoiser's weights (FSDP2) instead of all, with "
+        "adapter: full also of their optimizer state; `accelerate launch --use_fsdp --fsdp_version 2` sets it",
     )
 
     @model_validator(mode="after")

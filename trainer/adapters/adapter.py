@@ -14,6 +14,7 @@ from trainer.adapters.dropout import AdapterDropout
 from trainer.adapters.peft_adapter import PeftAdapter, Timed
 from trainer.adapters.starting import CannotHold
 from trainer.adapters.t_lora import component_times
+from trainer.distributed.on_every_rank import AdapterOnEveryRank
 from trainer.randomness import NamedGenerators
 
 
@@ -54,6 +55,11 @@ class Adapter:
     def lora_modules(self) -> list[Any]:
         """peft's layers of the plain LoRAs among them."""
         return [module for part in self._parts.values() if isinstance(part, PeftAdapter) for module in part.modules()]
+
+    @property
+    def on_every_rank(self) -> AdapterOnEveryRank | None:
+        """That of the sharded component; None where none is."""
+        return next((part for part in self._parts.values() if isinstance(part, AdapterOnEveryRank)), None)
 
     @property
     def up_projections(self) -> list[nn.Parameter]:

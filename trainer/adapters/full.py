@@ -8,19 +8,22 @@ from torch import Tensor, nn
 
 from artifact.layers import FullLayer, Layer
 from artifact.names.kohya import has_weight
+from families.parts.whole_tensor import whole
 from trainer.adapters.starting import CannotHold
+from trainer.distributed.shards import as_sharded, own_parameter, rows_of
 
 
 class FullFineTuning:
     """Trains the parameters of a component in fp32.
 
     The base's weights are kept in main memory, and exchanged with the trained ones where the base itself is asked: the
-    device holds one copy at any time.
+    device holds one copy at any time. Of a sharded component every process trains, and keeps, its own rows; then all
+    ranks must call the methods together.
     """
 
-    def __init__(self, component: Any, idle: Collection[str] = ()) -> None:
+    def __init__(self, component: Any, idle: Collection[str] = (), *, keeps_layers: bool = True) -> None:
         """`idle`: paths of modules that are not trained: those whose output is unused, which only weight decay would
-        change, and embedding tables.
+        change, and embedding tables. `keeps_layers`: whether `layers` returns them on this process.
 
         Raises ValueError when the component is not fp32, or has a parameter that the file format cannot store.
         """
@@ -29,14 +32,15 @@ class FullFineTuning:
         if any(parameter.dtype != torch.float32 for parameter in self._parameters.values()):
             raise ValueError("full fine-tuning needs the base in fp32, whatever it computes in")
         self._paths = [path for path, _ in component.named_modules() if f"{path}.weight" in self._parameters]
-        self._apart = {name: _in_main_memory(parameter) for name, parameter in self._parameters.items()}
-        self._enabled = True
-        for parameter in self.parameters:
+        self._own = {name: own_parameter(parameter) for name, parameter in self._parameters.items()}
+        self._apart = {name: _in_main_memory(parameter) for name, parameter in self._own.items()}
+        self._enabled, self._keeps_layers = True, keeps_layers
+        for parameter in self._parameters.values():
             parameter.requires_grad_(True)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        return list(self._parameters.values())
+        return list(self._own.values())
 
     @property
     def undecayed(self) -> list[nn.Parameter]:
@@ -49,7 +53,9 @@ class FullFineTuning:
         for path in self._paths:
             bias = f"{path}.bias"
             moved = self._difference(bias) if bias in self._parameters else None
-            layers[path] = FullLayer(self._difference(f"{path}.weight"), moved)
+            layer = FullLayer(self._difference(f"{path}.weight"), moved)
+            if self._keeps_layers:
+                layers[path] = layer
         return layers
 
     @torch.no_grad()
@@ -58,10 +64,19 @@ class FullFineTuning:
         weight = self._parameters.get(f"{path}.weight")
         if weight is None:
             raise CannotHold("it is not trained")
-        weight.add_(layer.delta(weight))
+        own = self._own[f"{path}.weight"]
+        own.add_(rows_of(layer.delta(whole(weight.detach())), own))
         moved = layer.diff_bias if isinstance(layer, FullLayer) else None
         if moved is not None:
-            self._parameters[f"{path}.bias"].add_(moved.to(weight))
+            own = self._own[f"{path}.bias"]
+            own.add_(rows_of(moved.to(own), own))
+
+    @torch.no_grad()
+    def start_over(self) -> None:
+        """Forget what was trained: begin once more with the base's weights."""
+        self.set_enabled(True)
+        for name, parameter in self._own.items():
+            parameter.copy_(self._apart[name])
 
     @torch.no_grad()
     def set_enabled(self, enabled: bool) -> None:
@@ -69,7 +84,7 @@ class FullFineTuning:
         once they are back."""
         if enabled == self._enabled:
             return
-        for name, parameter in self._parameters.items():
+        for name, parameter in self._own.items():
             present = _in_main_memory(parameter)
             parameter.data.copy_(self._apart[name])
             self._apart[name] = present
@@ -81,7 +96,8 @@ class FullFineTuning:
         self._component.requires_grad_(False)
 
     def _difference(self, name: str) -> Tensor:
-        return self._parameters[name].detach().cpu() - self._apart[name]
+        difference = self._own[name].detach().cpu() - self._apart[name]
+        return whole(as_sharded(difference, self._own[name])).cpu()
 
 
 def _trained(component: nn.Module, idle: Collection[str]) -> Iterator[tuple[str, nn.Parameter]]:

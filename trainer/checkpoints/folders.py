@@ -15,12 +15,12 @@ from safetensors import SafetensorError
 
 from settings.record import ConfigError
 from trainer.checkpoints.state_file import read_state, write_state
-from trainer.checkpoints.training_state import FORMAT, capture
+from trainer.checkpoints.training_state import FORMAT, SHARDS_AT, capture
 
 if TYPE_CHECKING:
     from trainer.training import Training
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS, SHARDS = "weights.safetensors", "shards"
 NAME = re.compile(r"step_(\d{6,})")
 PARTIAL = ".partial-"
 EXTRA = "only-for-resume"
@@ -59,6 +59,7 @@ class Checkpoints:
             partial.mkdir(parents=True)
             training.write(partial / WEIGHTS)
             write_state(partial, capture(training))
+            training.write_shards(partial / SHARDS)
             if extra:
                 (partial / EXTRA).touch()
             shutil.rmtree(target, ignore_errors=True)
@@ -98,4 +99,4 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
             f"resume: {folder} has format {state.get('format')}, this version reads {FORMAT}. Go on with the version "
             "that wrote it, or train anew into another --output"
         )
-    return state
+    return {**state, SHARDS_AT: str(folder / SHARDS)}

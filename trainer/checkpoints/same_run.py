@@ -5,6 +5,8 @@ from typing import Any
 
 from settings.record import ConfigError
 
+OUTLINE = "outline"
+"""In the state of a trainable whose tensors lie in shards."""
 ANEW = "Train anew into another --output"
 
 
@@ -33,6 +35,14 @@ def require_same_processes(state: Mapping[str, Any], count: int) -> None:
             f"resume: the checkpoint was trained by {before} processes, whose batches were others than those of "
             f"{count}; start {before}, or train anew into another --output"
         )
+
+
+def require_same_sharding(trainable: Mapping[str, Any], sharded: bool) -> None:
+    """Raises ConfigError where a trainable's weights were sharded, and are not now, or the other way round."""
+    if (OUTLINE in trainable) == sharded:
+        return
+    before, remedy = ("each process had all weights", "leave it out") if sharded else ("they were sharded", "set it")
+    raise ConfigError(f"resume: shard_base may not change where whole models are trained: {before}; {remedy}")
 
 
 def require_steps_left(state: Mapping[str, Any], max_train_steps: int | None) -> None:

@@ -20,9 +20,8 @@ def write_state(folder: Path, tree: Mapping[str, Any]) -> None:
 
     `tree`: dicts with string keys, lists and tuples of tensors, numbers, strings and None.
     """
-    tensors: dict[str, Tensor] = {}
-    values = _detach(tree, "", tensors)
-    save_file(tensors, folder / TENSORS)
+    values, tensors = split_tensors(tree)
+    save_file({name: _on_cpu(tensor) for name, tensor in tensors.items()}, folder / TENSORS)
     with (folder / VALUES).open("w", encoding="utf-8") as file:
         json.dump(values, file, indent=1)
     for name in (TENSORS, VALUES):
@@ -45,27 +44,39 @@ def read_state(folder: Path) -> dict[str, Any]:
     Raises OSError, ValueError or SafetensorError when a file is missing or incomplete.
     """
     tensors = load_file(folder / TENSORS)
-    tree: dict[str, Any] = _attach(json.loads((folder / VALUES).read_text(encoding="utf-8")), tensors)
+    tree: dict[str, Any] = join_tensors(json.loads((folder / VALUES).read_text(encoding="utf-8")), tensors)
     return tree
 
 
-def _detach(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(node, Tensor):
-        tensors[path] = torch.empty_like(node, device="cpu", memory_format=torch.contiguous_format).copy_(node.detach())
-        return {REFERENCE: path}
-    if isinstance(node, Mapping):
-        wrong = [key for key in node if not isinstance(key, str)]
-        if wrong:
-            raise TypeError(f"{path}: JSON has text keys only, not {wrong[0]!r}")
-        return {key: _detach(value, f"{path}/{key}".lstrip("/"), tensors) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [_detach(value, f"{path}/{index}".lstrip("/"), tensors) for index, value in enumerate(node)]
-    return node
+def split_tensors(tree: Any, reference: str = REFERENCE) -> tuple[Any, dict[str, Tensor]]:
+    """Return the tree with {reference: path} in place of its tensors, and these by their paths. Tuples become lists."""
+    tensors: dict[str, Tensor] = {}
+
+    def split(node: Any, path: str) -> Any:
+        if isinstance(node, Tensor):
+            tensors[path] = node.detach()
+            return {reference: path}
+        if isinstance(node, Mapping):
+            wrong = [key for key in node if not isinstance(key, str)]
+            if wrong:
+                raise TypeError(f"{path}: JSON has text keys only, not {wrong[0]!r}")
+            return {key: split(value, f"{path}/{key}".lstrip("/")) for key, value in node.items()}
+        if isinstance(node, list | tuple):
+            return [split(value, f"{path}/{index}".lstrip("/")) for index, value in enumerate(node)]
+        return node
+
+    return split(tree, ""), tensors
 
 
-def _attach(node: Any, tensors: Mapping[str, Tensor]) -> Any:
+def join_tensors(node: Any, tensors: Mapping[str, Tensor], reference: str = REFERENCE) -> Any:
+    """Undo `split_tensors`. Raises KeyError for a tensor that is not there."""
     if isinstance(node, dict):
-        if set(node) == {REFERENCE}:
-            return tensors[node[REFERENCE]]
-        return {key: _attach(value, tensors) for key, value in node.items()}
-    return [_attach(value, tensors) for value in node] if isinstance(node, list) else node
+        if set(node) == {reference}:
+            return tensors[node[reference]]
+        return {key: join_tensors(value, tensors, reference) for key, value in node.items()}
+    return [join_tensors(value, tensors, reference) for value in node] if isinstance(node, list) else node
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    """A contiguous copy."""
+    return torch.empty_like(tensor, device="cpu", memory_format=torch.contiguous_format).copy_(tensor)

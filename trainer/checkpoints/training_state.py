@@ -5,6 +5,7 @@ Learning rate schedules are functions of the step, so the step is all that is st
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from settings.record import ConfigError
@@ -12,6 +13,7 @@ from trainer.checkpoints.same_run import (
     require_same_base,
     require_same_images,
     require_same_processes,
+    require_same_sharding,
     require_same_training_adapter,
     require_steps_left,
 )
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 """Format 1 stored the optimizer state of every parameter separately."""
+SHARDS_AT = "shards_at"
+"""Where the rows of sharded weights were read from, which lie beside the state."""
 
 
 def capture(training: Training) -> dict[str, Any]:
@@ -69,7 +73,9 @@ def restore(training: Training, state: dict[str, Any]) -> None:
     if state["config"]["max_train_steps"] == training.config.max_train_steps:
         trainer.end_at(state["total_steps"])  # a time limit may have shortened the run
     for trainable in trainer.trainables:
-        trainable.load_state_dict(state["trainables"][trainable.name], trainer.step)
+        saved, shards = state["trainables"][trainable.name], state.get(SHARDS_AT)
+        require_same_sharding(saved, trainable.sharded)
+        trainable.load_state_dict(saved, trainer.step, None if shards is None else Path(shards))
     if training.controlnet is not None:
         training.controlnet.load_statistics(state.get("statistics", {}))
     if trainer.loss_scaling is not None and state.get("loss_scaling") is not None:

@@ -1,7 +1,7 @@
 """Data parallelism without a wrapped model: gradients are averaged over all processes once per optimizer step.
 
 Adapter and tokens are about 1 % of the base, so one reduction per step costs little. Accumulation, several forward
-passes for one loss, and frozen phases need no special treatment.
+passes for one loss, and frozen phases need no special treatment. Gradients of shards are averaged by FSDP2 already.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from trainer.data.batches import LatentBatch
+from trainer.distributed.shards import Shard
 from trainer.execution.accumulation import AroundGradientSource, Backward, GradientSource
 from trainer.trainables.trainable import Trainable
 
@@ -25,7 +26,11 @@ class SharedGradients(AroundGradientSource):
     def run(self, batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor]:
         """Accumulate the mean gradients of all processes. Returns the mean losses. Raises OutOfMemory."""
         losses = self._inner.run(batches, backward)
-        parameters = [each for trainable in self._trainables if not trainable.finished for each in trainable.parameters]
+        trained = [each for trainable in self._trainables if not trainable.finished for each in trainable.parameters]
+        for parameter in trained:
+            if isinstance(parameter, Shard):
+                parameter.take_gradient()
+        parameters = [parameter for parameter in trained if not isinstance(parameter, Shard)]
         for parameter in parameters:
             if parameter.grad is None:  # unused on this rank, but maybe used on another one
                 parameter.grad = torch.zeros_like(parameter)

@@ -17,6 +17,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast, broadcast_object
 
 from trainer.distributed.batch_share import Share
 from trainer.distributed.launch import FSDP_VARIABLE, process_count
+from trainer.distributed.shards import Shard
 
 LONGEST_WAIT = timedelta(hours=12)
 """Timeout of a collective. Other ranks may wait for hours while the main process evaluates or samples."""
@@ -71,7 +72,9 @@ class Processes:
 
     @torch.no_grad()
     def broadcast_parameters(self, parameters: Sequence[torch.Tensor]) -> None:
-        """Overwrite the parameters with the main process's. Equal seeds may differ between unlike machines."""
+        """Overwrite the parameters with the main process's. Equal seeds may differ between unlike machines. Shards are
+        left alone: they come from files, and are other rows on every rank."""
         if not self.is_single:
             for parameter in parameters:
-                broadcast(parameter.data)
+                if not isinstance(parameter, Shard):
+                    broadcast(parameter.data)

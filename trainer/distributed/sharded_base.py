@@ -1,12 +1,14 @@
-"""Shards the frozen denoiser across the processes by FSDP2: each rank stores 1/N of every weight.
+"""Shards the denoiser across the processes by FSDP2: each rank stores 1/N of every weight.
 
 `fully_shard` gathers a block before it runs, forward and backward, and frees it again; all ranks must take part.
-Trained parameters are added afterwards, so every rank has all of them.
+Adapters are added afterwards, so every rank has all of them. Where the denoiser's own weights are trained, FSDP2 also
+averages their gradients over the ranks, and each updates its own rows (`trainer.distributed.shards`).
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 from accelerate.utils import broadcast
@@ -15,15 +17,26 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from families.family import ModelFamily
-from families.parts.blocks import repeated_blocks
+from families.parts.blocks import blocks_apart
 from settings.record import ConfigError
 from trainer.distributed.processes import Processes
 
 END = -1
+"""Announced at the end of main-only mode. Larger numbers are those of blocks, smaller ones those of functions."""
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 class Base(Protocol):
-    """A base model on several processes. All ranks call the same methods in the same order."""
+    """A base model on several processes. All ranks call the same methods in the same order.
+
+    `sharded`: whether the denoiser is. `answers`: whether the main process can run it, and call what is `together`.
+    """
+
+    sharded: bool
+
+    @property
+    def answers(self) -> bool: ...
 
     def begin_main_only(self) -> None:
         """From here on only the main process runs the base, without gradients."""
@@ -34,9 +47,15 @@ class Base(Protocol):
     def main_only(self) -> AbstractContextManager[None]:
         """Main-only mode for a block of code; it also ends when a generator is closed inside the block."""
 
+    def together(self, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        """Return `function` as one that all ranks call: in main-only mode a call by the main process is repeated by the
+        other ranks, with its arguments, which must be picklable."""
+
 
 class WholeBase:
     """Every process has the whole base."""
+
+    sharded, answers = False, True
 
     def begin_main_only(self) -> None:
         """Do nothing."""
@@ -48,6 +67,10 @@ class WholeBase:
         """Do nothing."""
         return nullcontext()
 
+    def together(self, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        """Return the function."""
+        return function
+
 
 WHOLE = WholeBase()
 
@@ -56,13 +79,16 @@ class ShardedBase:
     """A sharded denoiser. In main-only mode the main process announces each block before it runs, and the other ranks
     gather that block with it. This holds for any order of blocks, and for passes that raise."""
 
+    sharded = True
+
     def __init__(self, denoiser: nn.Module, processes: Processes) -> None:
         """`denoiser`: without adapters, on the CPU. Its shards go to this process's device."""
         self._processes = processes
         self._device: torch.device = processes.accelerator.device
         self._main_only = False
+        self._functions: list[Callable[..., Any]] = []
         self._awaited: Any = None  # announced to the other ranks, not yet gathered here
-        blocks = list(repeated_blocks(denoiser))
+        blocks = blocks_apart(denoiser)
         mesh = init_device_mesh(self._device.type, (processes.share.count,))
         self._parts: list[Any] = [
             fully_shard(module, mesh=mesh, reshard_after_forward=True) for module in (*blocks, denoiser)
@@ -70,10 +96,15 @@ class ShardedBase:
         for part in self._parts:  # outside inference mode: training cannot use buffers created inside
             part.unshard()
             part.reshard()
+        denoiser.to = _stay(denoiser)  # type: ignore[method-assign]
         if processes.is_main:
             for number, part in enumerate(self._parts):
                 part.register_forward_pre_hook(self._announcer(number), prepend=True)
             denoiser.register_forward_hook(self._reset_after_pass, always_call=True)
+
+    @property
+    def answers(self) -> bool:
+        return self._main_only
 
     def begin_main_only(self) -> None:
         self._main_only = self._processes.is_main
@@ -86,8 +117,31 @@ class ShardedBase:
             self._announce(END)
             return
         while (number := self._announce(END)) != END:
+            if number < END:
+                self._functions[END - 1 - number](*self._processes.broadcast(()))
+                continue
             self._parts[number].unshard()
             self._parts[number].reshard()
+
+    def together(self, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        number = END - 1 - len(self._functions)
+        self._functions.append(function)
+
+        @wraps(function)
+        def call(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+            if not self._main_only:
+                return function(*arguments, **named)
+            if named:
+                raise TypeError("arguments are sent to the other ranks by position")
+            self._announce(number)
+            self._processes.broadcast(arguments)
+            self._main_only = False  # inside, the other ranks are at the same line
+            try:
+                return function(*arguments, **named)
+            finally:
+                self._main_only = True
+
+        return call
 
     @contextmanager
     def main_only(self) -> Iterator[None]:
@@ -127,16 +181,27 @@ class ShardedBase:
             denoiser.reset_iter_state()
 
 
+def _stay(denoiser: nn.Module) -> Callable[..., nn.Module]:
+    """A method `to` that moves nothing: shards are on their device. Moving them there once more ("cpu:0" for "cpu")
+    would copy them, and `trainer.distributed.shards` trains them where they are."""
+
+    def to(*_: Any, **__: Any) -> nn.Module:
+        return denoiser
+
+    return to
+
+
 def place_base(shard_base: bool, family: ModelFamily, processes: Processes) -> Base:
     """Shard the denoiser where `shard_base` is set. The setting must be equal on all ranks."""
     return ShardedBase(family.denoiser, processes) if shard_base else WHOLE
 
 
 def require_shardable(base_model: str, family: ModelFamily) -> None:
-    """Raises ConfigError where the denoiser is a UNet, which cannot be sharded."""
-    if family.denoiser_kind == "unet":
+    """Raises ConfigError where the denoiser has no blocks that can be gathered one by one."""
+    try:
+        blocks_apart(family.denoiser)
+    except ValueError:
         raise ConfigError(
-            f"shard_base: the denoiser of {base_model} is a UNet, which is not made of repeated blocks; "
-            "transformers (SD3) can be sharded. Use accelerate launch --multi_gpu: each process then has "
-            "the whole base"
-        )
+            f"shard_base: the denoiser of {base_model} is not made of blocks that diffusers lists. Use accelerate "
+            "launch --multi_gpu: each process then has the whole base"
+        ) from None

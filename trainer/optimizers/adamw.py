@@ -22,7 +22,7 @@ class FlatAdamW(Flat, torch.optim.AdamW):
 def adamw(groups: Sequence[ParameterGroup], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Fused AdamW: one kernel for all parameters, on GPU and CPU."""
     elements = sum(parameter.numel() for group in groups for parameter in group["params"])
-    kind = FlatAdamW if elements <= MOST_FLAT else torch.optim.AdamW
+    kind = FlatAdamW if settings.flat and elements <= MOST_FLAT else torch.optim.AdamW
     return kind(groups, lr=settings.learning_rate, betas=BETAS, fused=True)
 
 

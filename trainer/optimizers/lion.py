@@ -17,4 +17,6 @@ def lion(groups: Sequence[ParameterGroup], settings: OptimizerSettings) -> torch
     class FlatLion(Flat, package.Lion):
         """lion-pytorch's has some calls for each tensor."""
 
-    return FlatLion(groups, lr=settings.learning_rate, betas=BETAS)
+    kind: Any = FlatLion if settings.flat else package.Lion
+    optimizer: torch.optim.Optimizer = kind(groups, lr=settings.learning_rate, betas=BETAS)
+    return optimizer

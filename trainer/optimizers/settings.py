@@ -18,6 +18,8 @@ class OptimizerSettings:
     """One trainable's. `learning_rate`: peak of the schedule. `d_coef`: factor of Prodigy's estimate of the rate.
 
     `up_ratio`: how many times faster up projections learn (LoRA+, Hayou et al. 2024, arXiv 2402.12354).
+
+    `flat`: whether parameters may be moved into one tensor; those in the memory of a sharded weight may not.
     """
 
     name: OptimizerName
@@ -25,3 +27,4 @@ class OptimizerSettings:
     weight_decay: float = 0.0
     d_coef: float = 1.0
     up_ratio: float = 1.0
+    flat: bool = True

@@ -4,6 +4,7 @@ from artifact.names.components import DENOISER
 from trainer.adapters.adapter import Adapter, ComponentAdapter, new_adapter
 from trainer.adapters.full import FullFineTuning
 from trainer.adapters.targets import denoiser_targets
+from trainer.distributed.on_every_rank import AdapterOnEveryRank
 from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings
 from trainer.trainables.part import Part
 
@@ -11,7 +12,7 @@ from trainer.trainables.part import Part
 def _place(placement: Placement) -> Part | None:
     family, settings = placement.family, placement.adapters
     if settings.trains_base:
-        part: ComponentAdapter = FullFineTuning(family.denoiser, family.idle_modules)
+        part: ComponentAdapter = _whole(placement)
     elif settings.has_low_rank_adapter:
         paths = denoiser_targets(family, settings)
         drawn, ends = placement.generators, family.timestep_ends
@@ -19,6 +20,12 @@ def _place(placement: Placement) -> Part | None:
     else:
         return None
     return Adapter(family, {DENOISER: part})
+
+
+def _whole(placement: Placement) -> ComponentAdapter:
+    family, base = placement.family, placement.base
+    tuning = FullFineTuning(family.denoiser, family.idle_modules, keeps_layers=placement.is_main or not base.sharded)
+    return AdapterOnEveryRank(tuning, base) if base.sharded else tuning
 
 
 def _updates(part: Part, settings: UpdateSettings) -> Updates:

@@ -13,6 +13,7 @@ from settings.sections.adapter import AdapterSection
 from settings.sections.collapse import CollapseSection
 from settings.sections.optimization import OptimizationSection
 from settings.sections.tokens import TokenSection
+from trainer.distributed.sharded_base import WHOLE, Base
 from trainer.optimizers.settings import OptimizerSettings
 from trainer.randomness import NamedGenerators
 from trainer.trainables.part import Part
@@ -21,7 +22,7 @@ from trainer.trainables.part import Part
 @dataclass(frozen=True)
 class Placement:
     """The inputs for building a part. `base_model`: as named in the settings. `control`: what a ControlNet is
-    conditioned on."""
+    conditioned on. `base`: how the denoiser is shared with other processes. `is_main`: whether this is the main one."""
 
     family: ModelFamily
     base_model: str
@@ -31,6 +32,8 @@ class Placement:
     tokens: TokenSection
     generators: NamedGenerators
     control: str = "none"
+    base: Base = WHOLE
+    is_main: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,12 @@
 """The list of trainables. A new one is a file in this folder and a line here (docs/adding-an-adapter.md)."""
 
+from dataclasses import replace
+from functools import partial
+
 from settings.sections.optimization import OptimizationSection
+from trainer.distributed.processes import Processes
+from trainer.distributed.sharded_base import Base
+from trainer.distributed.shards import Shard
 from trainer.optimizers.extras import require_available
 from trainer.trainables.averages import Averaging
 from trainer.trainables.controlnet import CONTROLNET
@@ -9,6 +15,7 @@ from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSet
 from trainer.trainables.part import Part, Parts
 from trainer.trainables.perfusion import PERFUSION
 from trainer.trainables.schedules import ScheduleSettings
+from trainer.trainables.sharded import ShardedTrainable
 from trainer.trainables.text_encoders import TEXT_ENCODERS
 from trainer.trainables.tokens import TOKENS
 from trainer.trainables.trainable import Trainable
@@ -24,12 +31,12 @@ def place_parts(placement: Placement) -> Parts:
     return Parts({kind.name: part for kind in KINDS if (part := placed[kind.name]) is not None})
 
 
-def build_trainables(parts: Parts, settings: UpdateSettings) -> list[Trainable]:
+def build_trainables(parts: Parts, settings: UpdateSettings, base: Base, processes: Processes) -> list[Trainable]:
     """Build an optimizer and a schedule for every part that is trained."""
     trainables = []
     for kind in KINDS:
         if kind.name in parts and (updates := kind.updates(parts[kind.name], settings)) is not None:
-            trainables.append(_trainable(kind.name, parts[kind.name], updates, settings))
+            trainables.append(_trainable(kind.name, parts[kind.name], updates, settings, base, processes))
     return trainables
 
 
@@ -40,7 +47,9 @@ def require_optimizers(settings: OptimizationSection) -> None:
         require_available(settings.token_optimizer)
 
 
-def _trainable(name: str, part: Part, updates: Updates, settings: UpdateSettings) -> Trainable:
+def _trainable(
+    name: str, part: Part, updates: Updates, settings: UpdateSettings, base: Base, processes: Processes
+) -> Trainable:
     own, optimizer = settings.optimization, updates.optimizer
     assert own.lr_warmup_steps is not None  # filled in by the plan of the duration
     schedule = ScheduleSettings(
@@ -51,10 +60,12 @@ def _trainable(name: str, part: Part, updates: Updates, settings: UpdateSettings
         cycles=own.lr_num_cycles,
         power=own.lr_power,
     )
-    trainable = Trainable(
+    sharded = any(isinstance(parameter, Shard) for parameter in part.parameters)
+    new = partial(ShardedTrainable, base=base, processes=processes) if sharded else Trainable
+    trainable = new(
         name,
         part.parameters,
-        optimizer=optimizer,
+        optimizer=replace(optimizer, flat=False) if sharded else optimizer,
         schedule=schedule,
         max_grad_norm=updates.max_grad_norm,
         total_steps=settings.total_steps,

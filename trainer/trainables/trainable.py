@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,13 @@ class TrainingDiverged(RuntimeError):
 
 
 class Trainable:
-    """A named group of fp32 parameters. Steps are optimizer steps; the schedule ends with the run."""
+    """A named group of fp32 parameters. Steps are optimizer steps; the schedule ends with the run.
+
+    `sharded`: whether each of several processes has a part of every parameter. `bytes_in_shards`: what `write_shards`
+    writes on all of them.
+    """
+
+    sharded = False
 
     def __init__(
         self,
@@ -124,9 +131,19 @@ class Trainable:
             "rate_factor": self.rate_factor,
         }  # fmt: skip
 
+    @property
+    def bytes_in_shards(self) -> int:
+        return 0
+
+    def write_shards(self, folder: Path) -> None:
+        """Write to `folder` what `state_dict` lacks, as several processes do; nothing here."""
+
     @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
-        """Load a state from after `step` steps, with the learning rate of the schedule at that step."""
+    def load_state_dict(self, state: Mapping[str, Any], step: int, folder: Path | None = None) -> None:
+        """Load a state from after `step` steps, with the learning rate of the schedule at that step.
+
+        `folder`: where `write_shards` has written.
+        """
         for parameter, saved in zip(self.parameters, state["parameters"], strict=True):
             if parameter.shape != saved.shape:
                 raise ValueError(f"{self.name}: {tuple(saved.shape)} in the checkpoint, {tuple(parameter.shape)} here")

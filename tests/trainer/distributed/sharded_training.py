@@ -7,7 +7,7 @@ The first one writes the curve, what every process held, and whether its passes 
 import json
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from artifact.layers import Layer
 from families.family import ModelFamily
 from families.parts.blocks import repeated_blocks
 from families.registry import load_base_model
@@ -25,6 +26,8 @@ from preprocess.dataset import PreparedDataset
 from settings.training import TrainingConfig
 from tests.families.golden_curves import cached_examples, curve_config
 from trainer.building import build_training
+from trainer.checkpoints.folders import Checkpoints, read_checkpoint
+from trainer.checkpoints.training_state import restore
 from trainer.distributed.launch import leave
 from trainer.distributed.processes import Processes, start
 from trainer.distributed.sharded_base import Base, place_base
@@ -47,10 +50,25 @@ def sharded_config(base: str, processes: int, **changes: Any) -> TrainingConfig:
     )
 
 
-def sharded_curve(base_model: str, accelerator: Accelerator, **changes: Any) -> dict[str, Any]:
+FULL: dict[str, Any] = {
+    "adapter": "full",
+    "rank": 16,
+    "alpha": None,
+    "learning_rate": 1e-4,
+    "train_text_encoder": True,
+    "ema_decay": 0.9,
+    "lr_warmup_steps": 0,
+    "prior_matching_interval": 1,
+    "prior_matching_on": "everything",
+}
+"""For full fine-tuning."""
+
+
+def sharded_curve(base_model: str, folder: Path, accelerator: Accelerator, **changes: Any) -> dict[str, Any]:
     """`curve`: figures of every step. `held` and `gathered`: shares of the denoiser's bytes that this process had
     between steps, and that its layers saw in their passes; `left`: what of the latter was still there between steps.
-    `alive`: how many weights as they were loaded still are. `alone`: what `alone_passes` found."""
+    `alive`: how many weights as they were loaded still are. `alone`: what `alone_passes` found, and what is wrong after
+    the return to a checkpoint in `folder`."""
     processes = Processes(accelerator)
     family = load_base_model(base_model, torch.float32)
     config = resolve(sharded_config(base_model, processes.share.count, **changes), family)
@@ -65,7 +83,9 @@ def sharded_curve(base_model: str, accelerator: Accelerator, **changes: Any) -> 
     with base.main_only():
         if processes.is_main:
             alone += alone_passes(family, probe, wanted, blocks[-1], base)
-    training = build_training(config, family, PreparedDataset(Path(), (), (), ()), cached_examples(), accelerator)
+    training = build_training(
+        config, family, PreparedDataset(Path(), (), (), ()), cached_examples(), accelerator, base=base
+    )
     curve, held, gathered, left = [], [], [], []
     seen = watch(family)
     with base.main_only():
@@ -73,9 +93,16 @@ def sharded_curve(base_model: str, accelerator: Accelerator, **changes: Any) -> 
             curve.append({**step.losses, **{f"norm of {key}": norm for key, norm in step.gradient_norms.items()}})
             held.append(own_bytes(family) / whole)
             gathered.append(sum(nbytes for nbytes, _ in seen.values()) / whole)
-            left.append(sum(storage.nbytes() for _, storage in seen.values()) / whole)
+            storages = {storage._cdata: storage.nbytes() for _, storage in seen.values()}
+            left.append(sum(storages.values()) / whole)
             if processes.is_main:
                 probe.predict(family, training.triggers)
+            if processes.is_main and step.number == 2:
+                checkpoint, then = Checkpoints(folder).write(training), training.parts.layers()
+        if processes.is_main:
+            restore(training, read_checkpoint(checkpoint))
+            if not _equal(training.parts.layers(), then):
+                alone.append("the return to a checkpoint gives other weights")
         training.remove()
         if processes.is_main and not torch.equal(probe.predict(family, {}), wanted):
             alone.append("after the training the base is another one")
@@ -127,19 +154,31 @@ def interrupted_pass(family: ModelFamily, probe: Probe, last_block: Any) -> None
 
 
 def own_bytes(family: ModelFamily) -> int:
-    """Return the bytes of this process's shards of the denoiser's frozen weights."""
-    frozen = [parameter for parameter in family.denoiser.parameters() if not parameter.requires_grad]
-    parts = [each.to_local() if isinstance(each, DTensor) else each for each in frozen]
+    """Return the bytes of this process's shards of the denoiser's own weights."""
+    own = [parameter for name, parameter in family.denoiser.named_parameters() if not _is_of_adapter(name)]
+    parts = [each.to_local() if isinstance(each, DTensor) else each for each in own]
     return sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts}.values())
 
 
+def _equal(found: Mapping[str, Layer], wanted: Mapping[str, Layer]) -> bool:
+    return found.keys() == wanted.keys() and all(
+        torch.equal(*pair)
+        for name, layer in found.items()
+        for pair in zip(layer.parameters, wanted[name].parameters, strict=True)
+    )
+
+
+def _is_of_adapter(name: str) -> bool:
+    return "lora_" in name
+
+
 def watch(family: ModelFamily) -> dict[str, tuple[int, torch.UntypedStorage]]:
-    """Of each frozen weight, filled in passes with gradients: its bytes there, and the memory where they were."""
+    """Of each own weight, filled in passes with gradients: its bytes there, and the memory where they were."""
     seen: dict[str, tuple[int, torch.UntypedStorage]] = {}
 
     def look(path: str, module: torch.nn.Module) -> None:
         for name, weight in module.named_parameters(recurse=False):
-            if not weight.requires_grad and torch.is_grad_enabled():
+            if not _is_of_adapter(f"{path}.{name}") and torch.is_grad_enabled():
                 seen[f"{path}.{name}"] = (weight.nbytes, weight.untyped_storage())
 
     for path, module in family.denoiser.named_modules():
@@ -149,8 +188,9 @@ def watch(family: ModelFamily) -> dict[str, tuple[int, torch.UntypedStorage]]:
 
 if __name__ == "__main__":
     joined = start()
-    found = gather_object([sharded_curve(sys.argv[1], joined, **json.loads(sys.argv[3]))])
+    result = Path(sys.argv[2])
+    found = gather_object([sharded_curve(sys.argv[1], result.parent / "two", joined, **json.loads(sys.argv[3]))])
     if Processes(joined).is_main:
-        Path(sys.argv[2]).write_text(json.dumps(found), encoding="utf-8")
+        result.write_text(json.dumps(found), encoding="utf-8")
     joined.end_training()
     leave(0)

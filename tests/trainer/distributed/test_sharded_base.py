@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from settings.record import ConfigError
 from settings.training import build_config
 from tests.conftest import EXAMPLE, PROJECT
 from tests.families.golden_curves import curve_config, curve_training
-from tests.tiny_models import write_sd3, write_sdxl
-from tests.trainer.distributed.sharded_training import sharded_curve
+from tests.tiny_models import load_tiny, write_sd3, write_sdxl
+from tests.trainer.distributed.sharded_training import FULL, sharded_curve
 from tests.trainer.distributed.test_several_processes import ACCELERATE, metrics
 from tests.warm_process import run_group
 from trainer.distributed.launch import fsdp_requested
+from trainer.distributed.sharded_base import require_shardable
 from trainer.execution.accumulation import OutOfMemory
 
 FSDP = (*("--use_fsdp" if word == "--multi_gpu" else word for word in ACCELERATE), "--fsdp_version", "2")
@@ -53,21 +55,25 @@ def write_job(folder: Path, **settings: object) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "changes",
+    ("write", "changes"),
     [
-        {},
-        {"adapter": "rslora", "gradient_checkpointing": "always", "lora_targets": "attention+feed-forward"},
-        {"lora_target_regex": r"transformer_blocks\.1\..*to_[qkv]", "token_learning_rate": 0},
+        (write_sd3, {}),
+        (write_sdxl, {"adapter": "rslora", "gradient_checkpointing": "always",
+                      "lora_targets": "attention+feed-forward"}),
+        (write_sd3, {"lora_target_regex": r"transformer_blocks\.1\..*to_[qkv]", "token_learning_rate": 0}),
+        (write_sdxl, FULL),
     ],
-    ids=["lora", "gradient checkpointing", "one block alone"],
-)
-def test_it_trains_the_same_with_half_of_the_base(changes: dict[str, Any], tmp_path: Path) -> None:
-    base = str(write_sd3(tmp_path / "base"))
+    ids=["lora", "unet with gradient checkpointing", "one block alone", "full"],
+)  # fmt: skip
+def test_it_trains_the_same_with_half_of_the_base(
+    write: Callable[[Path], Path], changes: dict[str, Any], tmp_path: Path
+) -> None:
+    base = str(write(tmp_path / "base"))
     module = "tests.trainer.distributed.sharded_training"
     for each in run_group(["-m", module, base, str(tmp_path / "found.json"), json.dumps(changes)], PROJECT):
         assert each.returncode == 0, each.stderr
     processes = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
-    alone = sharded_curve(base, Accelerator(cpu=True), **changes)
+    alone = sharded_curve(base, tmp_path / "one", Accelerator(cpu=True), **changes)
     assert len(processes) == 2
     assert alone["held"] == alone["gathered"] == alone["left"] == [1.0] * 4
     for found in processes:
@@ -151,7 +157,7 @@ def test_the_setting_may_not_contradict_accelerate(
     assert "leave one of them out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("adapter", ["dora", "loha", "lokr", "full"])
+@pytest.mark.parametrize("adapter", ["dora", "loha", "lokr", "oft"])
 def test_adapters_that_need_whole_weights_are_refused(adapter: str) -> None:
     with pytest.raises(ConfigError, match=f"shard_base: adapter {adapter}"):
         build_config({"shard_base": True, "adapter": adapter, "learning_rate": 1e-4})
@@ -163,13 +169,12 @@ def test_compilation_is_refused(compilation: str) -> None:
         build_config({"shard_base": True, "compile": compilation})
 
 
-def test_a_unet_is_refused(tmp_path: Path) -> None:
-    family = load_base_model(str(write_sdxl(tmp_path / "base")), torch.float32)
-    with (
-        pytest.raises(ConfigError, match="is a UNet"),
-        curve_training(family, curve_config(str(tmp_path / "base"), shard_base=True)),
-    ):
-        pass
+def test_a_denoiser_without_blocks_is_refused(tmp_path: Path) -> None:
+    family: Any = load_tiny("sdxl", tmp_path / "base")
+    require_shardable("sdxl", family)
+    family.denoiser._repeated_blocks = family.denoiser._no_split_modules = []
+    with pytest.raises(ConfigError, match="is not made of blocks that diffusers lists"):
+        require_shardable("sdxl", family)
 
 
 def test_out_of_memory_a_step_cannot_start_over(tmp_path: Path) -> None:
