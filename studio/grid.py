@@ -7,6 +7,8 @@ from studio import texts
 
 WEIGHTS = "weights.safetensors"
 BY_SCALE, BY_CHECKPOINT = "scale", "checkpoint"
+Picture = tuple[str, str]
+"""Path and caption."""
 
 
 @dataclass(frozen=True)
@@ -32,3 +34,26 @@ def columns_of(choices: Sequence[tuple[str, str]], chosen: str, scales: Sequence
     files = [(label, path) for label, path in choices if path.partition("/")[0] == run]
     files.sort(key=lambda file: file[1] == f"{run}/{WEIGHTS}")
     return [Column(path, scales[0], label) for label, path in files]
+
+
+def compared_scales(scales: Sequence[str]) -> tuple[str, str]:
+    """Return the scales of before and after: none of the LoRA, and the last of those that are given.
+
+    Raises ValueError where that is missing or 0.
+    """
+    after = scales[-1] if scales else "0"
+    if _is_zero(after):
+        raise ValueError(texts.COMPARED_SCALE)
+    return "0", after
+
+
+def pairs_of(pictures: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the rows of a grid with two columns that are whole."""
+    return list(zip(pictures[::2], pictures[1::2], strict=False))
+
+
+def _is_zero(scale: str) -> bool:
+    try:
+        return float(scale) == 0
+    except ValueError:  # such as recommended; what is no scale at all is refused when it is drawn
+        return False

@@ -37,14 +37,14 @@ class Form:
     def components(self) -> list[Component]:
         return list(self.fields.values())
 
+    @property
+    def changes(self) -> list[Any]:
+        """The events of a field that has another value: it is left, or something is chosen."""
+        return [each.blur if isinstance(each, gr.Textbox) else each.input for each in self.components]
+
     def given(self, texts: Sequence[str | None]) -> dict[str, Any]:
         """Return the settings that are filled in, parsed as on the command line but not yet checked."""
         return parse(dict(zip(self.names, texts, strict=True)))
-
-    def complaints(self, texts: Sequence[str | None], before: Mapping[str, Any]) -> list[Any]:
-        """Return Gradio's verdict on each field. `before`: settings from elsewhere, such as the preset's."""
-        wrong = problems(dict(before) | self.given(texts))
-        return [gr.validate(name not in wrong, wrong.get(name, "")) for name in self.names]
 
 
 def parse(texts: Mapping[str, str | None]) -> dict[str, Any]:

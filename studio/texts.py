@@ -136,6 +136,12 @@ SEED_INFO = "The same for all pictures of the grid"
 STEPS = "Denoising steps (0: the base's own)"
 DRAW = "Draw"
 COMPARE = "Before and after"
+COMPARED = "Left without the LoRA, right at scale {after}: {prompt}"
+COMPARED_INFO = (
+    "*Before and after* draws each prompt at scale 0 and at the last of the scales. A slider moves between the two; "
+    "choose a picture to see those of its row."
+)
+COMPARED_SCALE = "Give a scale other than 0: before and after are scale 0 and the last of the scales."
 DRAWING = "Drawing {number} of {total}"
 DRAWN = "{count} pictures, in {folder}"
 NOT_DRAWN = "**Not drawn.** {reason}"

@@ -14,6 +14,7 @@ from settings.presets import preset_names, preset_purpose, read_preset
 from settings.record import ConfigError
 from settings.training import build_config
 from studio import texts
+from studio.field_messages import FieldMessages
 from studio.framed import escaped
 from studio.pictures.preparing import PreparationFailed, prepare_pictures
 from studio.pictures.stored import note_settings, note_sources
@@ -63,27 +64,26 @@ class PicturesTab:
             self.stop = gr.Button(texts.STOP_PREPARING, elem_id="stop-preparing")
 
     def _connect(self) -> None:
-        self.preset.change(self._filled, self.preset, [self.purpose, *self.form.components])
+        filled = self.preset.change(self._filled, self.preset, [self.purpose, *self.form.components])
+        messages = FieldMessages(self.form, self.preset, _of_preset)
+        messages.check_at(self.prepare.click)
+        messages.check_after(filled)
         preparing = self.prepare.click(
             self._prepare, [self.files, self.name, self.preset, *self.form.components],
-            [self.status, self.stored, self.editor.refused], validator=self._validate,
+            [self.status, self.stored, self.editor.refused],
         )  # fmt: skip
         self.stop.click(lambda: "", None, self.status, cancels=preparing)
 
     def _filled(self, preset: str) -> list[Any]:
         """The preset's values in the fields of this tab."""
-        values = read_preset(preset) if preset else {}
+        values = _of_preset(preset)
         fields = [gr.update(value=field_text(values.get(name))) for name in self.form.names]
         return [preset_purpose(preset) if preset else "", *fields]
-
-    def _validate(self, files: Any, name: str, preset: str, *settings: str) -> list[Any]:
-        fine = gr.validate(True, "")
-        return [fine, fine, fine, *self.form.complaints(settings, read_preset(preset) if preset else {})]
 
     def _prepare(self, files: list[str] | None, name: str, preset: str, *settings: str) -> Iterator[Any]:
         """Store, prepare, and show the progress."""
         try:
-            values = (read_preset(preset) if preset else {}) | self.form.given(settings)
+            values = _of_preset(preset) | self.form.given(settings)
             config = build_config(values)
             paths = [Path(each) for each in files or []]
             output = free_folder(self._workspace.pictures, name or (paths[0].stem if paths else ""))
@@ -100,3 +100,8 @@ class PicturesTab:
         dataset = PreparedDataset.read(OutputFolder(output).dataset)
         done = texts.PREPARED.format(images=len(dataset.examples), refused=len(dataset.rejected))
         yield done, gr.Dropdown(self._workspace.picture_sets(), value=output.name), refused_list(dataset.rejected)
+
+
+def _of_preset(preset: str | None) -> dict[str, Any]:
+    """The settings of a preset; nothing without one."""
+    return read_preset(preset) if preset else {}

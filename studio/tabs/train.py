@@ -17,6 +17,7 @@ from studio.estimates.duration import duration_of, plan_of
 from studio.estimates.lines import cost_line, time_line
 from studio.estimates.memory import needs_of
 from studio.estimates.presets import presets_of, settings_of_preset, training_settings, values_of_preset
+from studio.field_messages import FieldMessages
 from studio.framed import escaped
 from studio.jobs.queue import JobQueue
 from studio.jobs.worker import ensure_worker
@@ -92,15 +93,17 @@ class TrainTab:
         self.about_cards, self.about_needs = [self.set, self.price], [self.set, self.price, *self.form.components]
         for event in (self.set.change, self.price.change):
             event(self.show_cards, self.about_cards, self.cards, show_progress="hidden")
-        changed = [each.blur if isinstance(each, gr.Textbox) else each.input for each in self.form.components]
         showing: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
-        gr.on([self.set.change, self.price.change, *changed], self.estimate, self.about_needs, self.needs, **showing)
-        self.cards.input(self._fill, self.cards, self.form.components).then(
-            self.estimate, self.about_needs, self.needs, **showing
-        )
+        changes = [self.set.change, self.price.change, *self.form.changes]
+        gr.on(changes, self.estimate, self.about_needs, self.needs, **showing)
+        filled = self.cards.input(self._fill, self.cards, self.form.components)
+        filled.then(self.estimate, self.about_needs, self.needs, **showing)
+        messages = FieldMessages(self.form, self.set, self._of_set)
+        messages.check_at(self.set.change, self.start.click)
+        messages.check_after(filled)
         inputs = [self.set, self.name, *self.form.components]
         outputs = [self.status, self.table, self.job]
-        self.start.click(self._start, inputs, outputs, validator=self._validate)
+        self.start.click(self._start, inputs, outputs)
         outputs = [self.asked, self.table]
         self.pause.click(self._pause, self.job, outputs)
         self.resume.click(self._resume, self.job, outputs)
@@ -167,14 +170,13 @@ class TrainTab:
         cost = cost_line(duration, price)
         return [time_line(duration), *([] if cost is None else [cost])]
 
-    def _validate(self, name: str | None, run_name: str, *settings: str) -> list[Any]:
-        before: dict[str, Any] = {}
-        if name:
-            before = training_settings(noted_settings(self._workspace.picture_set(name)), {})
-        chosen = gr.validate(bool(name), texts.NO_SET)
-        return [chosen, gr.validate(True, ""), *self.form.complaints(settings, before)]
+    def _of_set(self, name: str | None) -> dict[str, Any]:
+        """What a training takes of the settings of a set; nothing without one."""
+        return training_settings(noted_settings(self._workspace.picture_set(name)), {}) if name else {}
 
-    def _start(self, name: str, run_name: str, *settings: str) -> list[Any]:
+    def _start(self, name: str | None, run_name: str, *settings: str) -> list[Any]:
+        if not name:
+            return [texts.NOT_STARTED.format(reason=texts.NO_SET), gr.skip(), gr.skip()]
         try:
             values = training_settings(noted_settings(self._workspace.picture_set(name)), self.form.given(settings))
             build_config(values)

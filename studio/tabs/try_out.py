@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import gradio as gr
 from job.output_folder import OutputFolder
 from studio import texts
 from studio.framed import escaped
-from studio.grid import BY_CHECKPOINT, BY_SCALE, WEIGHTS, columns_of
+from studio.grid import BY_CHECKPOINT, BY_SCALE, WEIGHTS, Column, Picture, columns_of, compared_scales, pairs_of
 from studio.jobs.queue import JobQueue
 from studio.workspace import Workspace, free_folder
 
@@ -22,6 +22,8 @@ MOST_IMAGES = 64
 """Largest number of pictures of a grid."""
 FORMATS = ("kohya", "diffusers", "cog-sdxl", "bundle", "embeddings")
 SUFFIXES = {"cog-sdxl": ".tar"}
+Pair = tuple[str, str, str]
+"""Label of the slider, and the files before and after."""
 
 
 class TryTab:
@@ -45,7 +47,12 @@ class TryTab:
         with gr.Row():
             self.draw = gr.Button(texts.DRAW, variant="primary", elem_id="draw")
             self.compare = gr.Button(texts.COMPARE, elem_id="compare")
+        gr.Markdown(texts.COMPARED_INFO)
         self.status = gr.Markdown(elem_id="draw-status")
+        self.pairs = gr.State([])
+        self.slider = gr.ImageSlider(
+            type="filepath", interactive=False, visible=False, buttons=["fullscreen"], elem_id="before-after"
+        )
         self.images = gr.Gallery(
             label=texts.GRID, columns=1, height="auto", interactive=False, object_fit="contain",
             buttons=["download", "fullscreen"], elem_id="images",
@@ -64,12 +71,12 @@ class TryTab:
 
     def _connect(self) -> None:
         inputs = [self.lora, self.prompts, self.scales, self.columns, self.seed, self.steps]
-        outputs = [self.status, self.images]
+        outputs = [self.status, self.images, self.pairs, self.slider]
         one_at_a_time: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "drawing"}
         self.draw.click(self._draw, inputs, outputs, **one_at_a_time)
-        self.compare.click(lambda: ("0 1", BY_SCALE), None, [self.scales, self.columns]).then(
-            self._draw, inputs, outputs, **one_at_a_time
-        )
+        inputs = [self.lora, self.prompts, self.scales, self.seed, self.steps]
+        self.compare.click(self._compare, inputs, outputs, **one_at_a_time)
+        self.images.select(self._choose_pair, self.pairs, self.slider, show_progress="hidden")
         self.make.click(self._file, [self.lora, self.format], self.file)
         self.lora.change(self._use, self.lora, [self.use, self.prompts, self.workflow])
 
@@ -95,34 +102,61 @@ class TryTab:
         return self._workspace.runs / lora
 
     def _draw(self, lora: str | None, prompts: str, scales: str, kind: str, seed: float, steps: float) -> Iterator[Any]:
-        """Draw picture by picture, and show each as soon as it is there."""
-        lines = [line.strip() for line in prompts.splitlines() if line.strip()]
+        """Draw a grid, and show each picture as soon as it is there."""
+        nothing_compared: tuple[Any, Any] = [], gr.update(visible=False)
         try:
             columns = columns_of(self.choices(), self._name(self._weights(lora)), scales.split(), kind)
         except ValueError as error:
-            yield texts.NOT_DRAWN.format(reason=error), []
+            yield texts.NOT_DRAWN.format(reason=error), [], *nothing_compared
             return
-        cells = [(prompt, column) for prompt in lines for column in columns]
+        for said, drawn in self._grid(prompts, columns, int(seed), int(steps)):
+            yield said, gr.Gallery(drawn, columns=len(columns) or 1), *nothing_compared
+
+    def _compare(self, lora: str | None, prompts: str, scales: str, seed: float, steps: float) -> Iterator[Any]:
+        """Draw each prompt without the LoRA and with it, and lay the first of these pairs over each other."""
+        hidden = gr.update(visible=False)
+        try:
+            both = compared_scales(scales.split())
+        except ValueError as error:
+            yield texts.NOT_DRAWN.format(reason=error), [], [], hidden
+            return
+        columns = columns_of(self.choices(), self._name(self._weights(lora)), both, BY_SCALE)
+        shown = False
+        for said, drawn in self._grid(prompts, columns, int(seed), int(steps)):
+            rows = zip(_lines(prompts), pairs_of([path for path, _ in drawn]), strict=False)
+            found = [(texts.COMPARED.format(after=both[1], prompt=prompt), *files) for prompt, files in rows]
+            slider = gr.skip() if shown else _slider(found[0]) if found else hidden
+            shown = bool(found)
+            yield said, gr.Gallery(drawn, columns=len(columns)), found, slider
+
+    def _choose_pair(self, pairs: Sequence[Pair], event: gr.SelectData) -> Any:
+        """The pair of the chosen picture, once it is whole."""
+        row = event.index // 2
+        return _slider(pairs[row]) if row < len(pairs) else gr.skip()
+
+    def _grid(
+        self, prompts: str, columns: Sequence[Column], seed: int, steps: int
+    ) -> Iterator[tuple[str, list[Picture]]]:
+        """Draw a row for each prompt, and yield what is said and all pictures until now."""
+        cells = [(prompt, column) for prompt in _lines(prompts) for column in columns]
         if not cells or len(cells) > MOST_IMAGES:
             yield texts.NOT_DRAWN.format(reason=texts.GRID_SIZE.format(most=MOST_IMAGES)), []
             return
-        folder = free_folder(self._workspace.images, self._weights(lora).parent.name)
-        drawn: list[tuple[str, str]] = []
+        folder = free_folder(self._workspace.images, self._weights(columns[0].weights).parent.name)
+        drawn: list[Picture] = []
         for number, (prompt, column) in enumerate(cells, start=1):
-            yield texts.DRAWING.format(number=number, total=len(cells)), gr.Gallery(drawn, columns=len(columns))
+            yield texts.DRAWING.format(number=number, total=len(cells)), drawn
             try:
                 path = self._image(
-                    self._weights(column.weights), prompt, column.scale, int(seed), int(steps), folder / f"{number:02d}"
+                    self._weights(column.weights), prompt, column.scale, seed, steps, folder / f"{number:02d}"
                 )
             except Exception as error:
                 if not _is_expected(error):
                     raise
-                said = texts.NOT_DRAWN.format(reason=escaped(str(error)))
-                yield said, gr.Gallery(drawn, columns=len(columns))
+                yield texts.NOT_DRAWN.format(reason=escaped(str(error))), drawn
                 return
             drawn.append((str(path), f"{column.label} · {prompt}"))
-        said = texts.DRAWN.format(count=len(drawn), folder=escaped(str(folder)))
-        yield said, gr.Gallery(drawn, columns=len(columns))
+        yield texts.DRAWN.format(count=len(drawn), folder=escaped(str(folder))), drawn
 
     def _image(self, weights: Path, prompt: str, scale: str, seed: int, steps: int, folder: Path) -> Path:
         """Draw one picture as predict.py does."""
@@ -174,6 +208,15 @@ class TryTab:
         there = output.workflow.is_file()
         workflow = gr.DownloadButton(value=str(output.workflow) if there else None, interactive=there)
         return "\n\n".join(parts), summary["config"]["validation_prompt"], workflow
+
+
+def _lines(prompts: str) -> list[str]:
+    return [line.strip() for line in prompts.splitlines() if line.strip()]
+
+
+def _slider(pair: Pair) -> Any:
+    label, before, after = pair
+    return gr.update(value=(before, after), label=label, visible=True)
 
 
 def _is_expected(error: Exception) -> bool:

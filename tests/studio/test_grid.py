@@ -2,7 +2,7 @@
 
 import pytest
 
-from studio.grid import BY_CHECKPOINT, BY_SCALE, Column, columns_of
+from studio.grid import BY_CHECKPOINT, BY_SCALE, Column, columns_of, compared_scales, pairs_of
 
 CHOICES = [
     ("cat", "cat/weights.safetensors"),
@@ -30,3 +30,16 @@ def test_scales_are_of_the_chosen_file() -> None:
 def test_checkpoints_have_one_scale(scales: list[str]) -> None:
     with pytest.raises(ValueError, match="one scale"):
         columns_of(CHOICES, CHOICES[1][1], scales, BY_CHECKPOINT)
+
+
+def test_before_and_after_are_scale_0_and_the_last_that_is_given() -> None:
+    assert compared_scales(["0", "0.5", "0.8"]) == ("0", "0.8")
+    assert compared_scales(["recommended"]) == ("0", "recommended")
+    for scales in ([], ["0"], ["1", "0.0"]):
+        with pytest.raises(ValueError, match="scale other than 0"):
+            compared_scales(scales)
+
+
+def test_a_pair_is_a_whole_row() -> None:
+    assert [pairs_of(list("abcd"[:drawn])) for drawn in (1, 2, 3)] == [[], [("a", "b")], [("a", "b")]]
+    assert pairs_of(list("abcd")) == [("a", "b"), ("c", "d")]

@@ -53,23 +53,6 @@ def test_texts_are_read_as_on_the_command_line() -> None:
     assert parse({"unrelated_prompts": "[a cat, a dog]"}) == {"unrelated_prompts": ["a cat", "a dog"]}
 
 
-@pytest.mark.parametrize(
-    ("values", "name"),
-    [
-        ({"rank": "0"}, "rank"),
-        ({"learning_rate": "fast"}, "learning_rate"),
-        ({"max_train_steps": "10", "checkpointing_steps": "20"}, "checkpointing_steps"),
-        ({"adapter": "nothing"}, "adapter"),
-        ({"sample_steps": "5", "num_validation_images": "0"}, "sample_steps"),
-    ],
-)
-def test_what_is_wrong_stands_at_its_field(form: Form, values: dict[str, str], name: str) -> None:
-    texts = [values.get(each, "") for each in form.names]
-    verdicts = dict(zip(form.names, form.complaints(texts, {}), strict=True))
-    wrong = {each for each, verdict in verdicts.items() if not verdict["is_valid"]}
-    assert wrong == {name} and verdicts[name]["message"].startswith(name)
-
-
 def test_values_of_the_set_count_in_the_verdict() -> None:
     assert problems({"max_train_steps": 10, "checkpointing_steps": "20"}).keys() == {"checkpointing_steps"}
 

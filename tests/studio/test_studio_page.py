@@ -16,6 +16,7 @@ from job.report.metrics import read_metrics
 from preprocess.dataset import PreparedDataset
 from studio.jobs.process import living, signal_group
 from studio.jobs.queue import JobQueue
+from studio.page import SECONDS_BETWEEN_LOOKS
 from studio.workspace import Workspace
 from tests.conftest import EXAMPLE
 from tests.studio.studio_page import SECONDS, START_SECONDS, Page, served
@@ -137,15 +138,19 @@ def start_two_runs(page: Page, queue: JobQueue) -> None:
     page.write("setting-rank", "0")
     page.leave_field("setting-rank")
     page.wait_for_text("#needs", "Nothing can be said yet: rank")
+    page.wait_for_text("#setting-rank", "greater than or equal to 1")
     page.click("start")
-    page.wait_for_text("#needs", "greater than or equal to 1")  # at the field, too, but only until the next refresh
+    page.wait_for_text("#start-status", "greater than or equal to 1")
     assert queue.jobs() == []
+    time.sleep(SECONDS_BETWEEN_LOOKS + 0.5)
+    assert "greater than or equal to 1" in page.text("#setting-rank")  # the page's refresh has left it there
     page.write("setting-rank", "2")
     page.write("setting-max_train_steps", "60")
     page.write("setting-train_batch_size", "2")
     page.leave_field("setting-train_batch_size")
     page.wait_for_text("#needs", "60 steps")
     page.wait_for_text("#needs", "GB of base weights")
+    assert "greater than or equal to 1" not in page.text("#setting-rank")
     page.write("run-name", "first")
     page.click("start")
     page.wait_for_text("#start-status", "first is in the queue")
@@ -174,9 +179,10 @@ def draw(page: Page, workspace: Workspace) -> None:
     page.tab("Try")
     page.wait_for_value("lora", "first")
     page.wait_for_value("prompts", "a photo of TOK on a green background")
-    page.write("scales", "0 1")
-    page.click("draw")
+    page.click("compare")
     page.wait_for_text("#draw-status", "2 pictures", START_SECONDS)
+    page.wait_for_text("#before-after", "right at scale 1")
+    page.browser.wait_for("document.querySelectorAll('#before-after img').length >= 2", SECONDS)
     assert len(list(workspace.images.rglob("*.png"))) == 2
     page.browser.wait_for("document.querySelectorAll('#images img').length >= 2", SECONDS)
 

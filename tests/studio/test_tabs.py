@@ -21,6 +21,7 @@ from studio.pictures.stored import note_settings, note_sources
 from studio.tabs import picture_editor
 from studio.tabs.picture_editor import PictureEditor
 from studio.tabs.train import TrainTab
+from studio.tabs.try_out import TryTab
 from studio.workspace import Workspace
 
 SETTINGS = {
@@ -76,6 +77,8 @@ def test_cards_and_settings_say_what_they_need(workspace: Workspace, monkeypatch
     assert last.startswith("- memory: 32 GB\n- time: unknown") and "50 steps" in last
     (wrong,) = tab.estimate(NAME, None, *(fields | {"rank": "0"}).values())
     assert wrong.startswith("Nothing can be said yet: rank: ")
+    assert "Choose a set of pictures" in tab._start(None, "", *fields.values())[0]
+    assert "rank: " in tab._start(NAME, "", *(fields | {"rank": "0"}).values())[0]
 
 
 def test_a_crop_is_moved_and_shown(editor: PictureEditor, workspace: Workspace) -> None:
@@ -105,3 +108,36 @@ def test_captions_are_made_again(editor: PictureEditor, workspace: Workspace, mo
     assert "broken: cannot be loaded" in list(editor._caption(NAME, "broken", None))[-1][0]
     assert "Choose a captioner" in next(editor._caption(NAME, None, None))[0]
     assert "Choose a picture" in next(editor._caption(NAME, "blip", ""))[0]
+
+
+def test_before_and_after_lie_over_each_other(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = JobQueue(workspace.queue, workspace.runs)
+    with gr.Blocks(analytics_enabled=False):
+        tab = TryTab(workspace, queue)
+    lora, asked = "dogs/weights.safetensors", []
+
+    def image(weights: Path, prompt: str, scale: str, seed: int, steps: int, folder: Path) -> Path:
+        asked.append((weights, prompt, scale, seed))
+        path = tmp_path / f"{prompt}-{scale}.png"
+        Image.new("RGB", (8, 8)).save(path)
+        return path
+
+    monkeypatch.setattr(tab, "choices", lambda: [("dogs", lora)])
+    monkeypatch.setattr(tab, "_image", image)
+    steps = list(tab._compare(lora, "cat\ndog", "0.5 0.8", 7, 0))
+    file = workspace.runs / lora
+    assert asked == [(file, prompt, scale, 7) for prompt in ("cat", "dog") for scale in ("0", "0.8")]
+    sliders = [slider for *_, slider in steps if slider != gr.skip() and slider["visible"]]
+    assert [slider["value"] for slider in sliders] == [(str(tmp_path / "cat-0.png"), str(tmp_path / "cat-0.8.png"))]
+    said, _, pairs, _ = steps[-1]
+    assert said.startswith("4 pictures")
+    chosen = tab._choose_pair(pairs, gr.SelectData(None, {"index": 3, "value": None}))
+    assert chosen["value"] == (str(tmp_path / "dog-0.png"), str(tmp_path / "dog-0.8.png"))
+    assert chosen["label"].endswith("0.8: dog")
+    assert tab._choose_pair(pairs[:1], gr.SelectData(None, {"index": 3, "value": None})) == gr.skip()
+    (said, _, pairs, slider), *_ = tab._compare(lora, "cat", "0", 7, 0)
+    assert "scale other than 0" in said and pairs == [] and not slider["visible"]
+    *_, (_, _, pairs, slider) = tab._draw(lora, "cat", "1", "scale", 7, 0)
+    assert pairs == [] and not slider["visible"]
