@@ -97,7 +97,8 @@ class Renderer:
     def _render(self, job: RenderJob) -> Example:
         name = job.surveyed.file.name
         picture = decode(job.surveyed.file.path, self._rules)
-        subject = self._subjects.find(picture, name, job.bucket, self._class_words(job), job.surveyed.mask, job.people)
+        words = class_words_of(job.label.concept, self._config)
+        subject = self._subjects.find(picture, name, job.bucket, words, job.surveyed.mask, job.people)
         crop = crop_to_window(picture.image.size, subject.window, job.bucket)
         picture, upscaled = self._enlarge(picture, crop, name)
         stem = f"{job.number:04d}_{file_stem(job.surveyed.file)}"
@@ -105,7 +106,7 @@ class Renderer:
         views = [self._write(stem, index, view, picture, subject.mask) for index, view in enumerate(planned)]
         if self._config.control != "none":
             views = self._with_controls(views, planned, picture, job)
-        masked = _lost_subject(name, planned, subject.mask) if subject.mask else ()
+        masked = lost_subject(name, planned, subject.mask) if subject.mask else ()
         warnings = (
             *job.surveyed.notes,
             *job.label.warnings,
@@ -130,14 +131,6 @@ class Renderer:
             other_captions=job.label.others,
             picture=job.picture,
         )
-
-    def _class_words(self, job: RenderJob) -> list[str]:
-        """Return the class words of the image's concept; of all concepts for a preservation image."""
-        return [
-            concept.class_word
-            for concept in self._config.all_concepts
-            if concept.class_word and job.label.concept in (concept.trigger_word, None)
-        ]
 
     def _enlarge(self, picture: Picture, crop: Crop, name: str) -> tuple[Picture, tuple[str, ...]]:
         """Upscale the picture where its crop would be enlarged and an upscaler is set."""
@@ -191,6 +184,12 @@ class Renderer:
         return made
 
 
+def class_words_of(concept: str | None, config: DataConfig) -> list[str]:
+    """Return the class words of an image's concept; of all concepts for a preservation image."""
+    known = [each for each in config.all_concepts if each.class_word]
+    return [each.class_word for each in known if each.class_word and concept in (each.trigger_word, None)]
+
+
 def _rendering(config: DataConfig, output: Path) -> AbstractContextManager[Callable[[RenderJob], Example]]:
     """Open a renderer in another process, with its own models."""
     return nullcontext(Renderer(config, output)._render)
@@ -207,7 +206,7 @@ def _cut_away(name: str, size: Size, bucket: Size, found_by: str) -> tuple[str, 
     )
 
 
-def _lost_subject(name: str, views: Sequence[PlannedView], mask: Image.Image) -> tuple[str, ...]:
+def lost_subject(name: str, views: Sequence[PlannedView], mask: Image.Image) -> tuple[str, ...]:
     """Warn when some views contain nothing of the masked subject."""
     lost = sum(int(np.asarray(view.cut(mask)).max()) < MARKED for view in views)
     if not lost:

@@ -3,27 +3,38 @@
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
-from preprocess.crops.augment import AugmentationRules, plan_views
+from preprocess.crops.augment import AugmentationRules, PlannedView, plan_views
 from preprocess.crops.crop import Window, crop_to_window, window_inside
+from preprocess.crops.views import lost_subject
 from preprocess.dataset import Example, View
 from preprocess.errors import DatasetError
 from preprocess.uploads.archive import ArchiveLimits
 from preprocess.uploads.collect import decode_rules
-from preprocess.uploads.decoding import decode
+from preprocess.uploads.decoding import decode, is_image_name
 from preprocess.uploads.fingerprints import Fingerprint
 from preprocess.uploads.intake import take_in
+from preprocess.uploads.mask_files import sort_masks
 from settings.preparation import DataConfig
 from studio.pictures.edits import EditedSet
+from studio.pictures.masks import whole_mask
 
 BY_HAND = "hand"
 AGAIN = "prepare the pictures again, with another setting of crop"
 SMALLEST_SIDE = 8.0
 """Of a crop, in pixels of the picture."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole picture. `mask`: of its size, mode "L"."""
+
+    image: Image.Image
+    mask: Image.Image | None
 
 
 def with_crop(
@@ -33,22 +44,23 @@ def with_crop(
     of the whole picture; the height follows from the trained size. What does not fit into the picture is moved or made
     smaller. `sources`: of the preparation, with these settings.
 
-    Raises DatasetError for a picture with a mask or a conditioning picture, which would have to be cut alike, for one
-    that was upscaled, and for one that is not in the sources any more.
+    Masks are cut alike. Raises DatasetError for a picture with a conditioning picture, for one that was upscaled, for
+    one that is not in the sources any more, for a mask that cannot be made again, and for a place where the mask marks
+    nothing.
     """
     edited.find(source)
     for example in edited.all_of(source):
         _require_movable(example, config)
-    image = _original(source, sources, config)
-    if image.size != example.views[0].crop.original:
-        raise DatasetError(f"{source}: the dropped file is another one now; {AGAIN}")
-    return edited.changed_by(source, lambda each: _cut(each, image, place, edited.dataset.folder, config))
+    whole = _original(example, sources, edited.dataset.folder, config)
+    planned = {each.bucket: _planned(each, whole, place, config) for each in edited.all_of(source)}
+    if any(_lost_subject(source, views, whole) for views in planned.values()):
+        raise DatasetError(f"{source}: its mask marks nothing there, or in one of the views; choose another place")
+    return edited.changed_by(source, lambda each: _cut(each, whole, planned[each.bucket], edited.dataset.folder))
 
 
 def _require_movable(example: Example, config: DataConfig) -> None:
     """Raises DatasetError where more than the picture itself would have to be made anew."""
     beside = {
-        "a mask": any(view.mask for view in example.views),
         "a conditioning picture": any(view.control for view in example.views),
         "an upscaled copy": bool(config.upscaler) and example.views[0].crop.enlargement() > 1,
     }
@@ -57,31 +69,53 @@ def _require_movable(example: Example, config: DataConfig) -> None:
         raise DatasetError(f"{example.source}: has {', '.join(found)}; to move its crop, {AGAIN}")
 
 
-def _original(source: str, sources: Sequence[Path], config: DataConfig) -> Image.Image:
-    """The whole picture, as the preparation read it."""
+def _original(example: Example, sources: Sequence[Path], dataset: Path, config: DataConfig) -> Whole:
+    """The whole picture as the preparation read it, with its mask."""
+    source = example.source
     with tempfile.TemporaryDirectory() as scratch:
-        for file in take_in(sources, Path(scratch) / "data", ArchiveLimits.of(config)).files:
+        files = take_in(sources, Path(scratch) / "data", ArchiveLimits.of(config)).files
+        for file in files:
             if file.name == source:
-                return decode(file.path, decode_rules(config)).image
-    raise DatasetError(f"{source}: is not among the dropped files any more; {AGAIN}")
+                break
+        else:
+            raise DatasetError(f"{source}: is not among the dropped files any more; {AGAIN}")
+        picture = decode(file.path, decode_rules(config))
+        if picture.image.size != example.views[0].crop.original:
+            raise DatasetError(f"{source}: the dropped file is another one now; {AGAIN}")
+        masks = sort_masks([each for each in files if is_image_name(each.path)]).masks if config.uses_mask_files else {}
+        mask_file = masks[source].path if source in masks else None
+        return Whole(picture.image, whole_mask(example, picture, mask_file, dataset, config))
 
 
-def _cut(
-    example: Example, image: Image.Image, place: tuple[float, float, float], folder: Path, config: DataConfig
-) -> Example:
-    """Write the views of one example, and return it."""
+def _planned(
+    example: Example, whole: Whole, place: tuple[float, float, float], config: DataConfig
+) -> list[PlannedView]:
+    """The views of one example at the new place."""
     left, top, width = place
     across, down = example.bucket
+    image = whole.image
     width = max(SMALLEST_SIDE, min(width, image.width, image.height * across / down))
     window: Window = window_inside(image.size, width, width * down / across, (left, top))
     crop = crop_to_window(image.size, window, example.bucket)
     rules = AugmentationRules(config.horizontal_flip, config.augmented_views, config.crop_jitter, config.color_jitter)
-    planned = list(plan_views(crop, rules, f"{config.seed} {Fingerprint.of(image).exact}"))
+    return list(plan_views(crop, rules, f"{config.seed} {Fingerprint.of(image).exact}"))
+
+
+def _cut(example: Example, whole: Whole, planned: Sequence[PlannedView], folder: Path) -> Example:
+    """Write the views of one example, and return it, without the warning of a mask that marked nothing until now."""
+    settled = _lost_subject(example.source, [PlannedView(view.crop, view.flipped) for view in example.views], whole)
     views: list[View] = []
     for view, plan in zip(example.views, planned, strict=True):
-        _replace(folder / view.file, plan.render(image))
+        _replace(folder / view.file, plan.render(whole.image))
+        if view.mask is not None and whole.mask is not None:
+            _replace(folder / view.mask, plan.cut(whole.mask))
         views.append(replace(view, crop=plan.crop))
-    return replace(example, views=tuple(views), crop_source=BY_HAND)
+    warnings = tuple(warning for warning in example.warnings if warning not in settled)
+    return replace(example, views=tuple(views), crop_source=BY_HAND, warnings=warnings)
+
+
+def _lost_subject(source: str, views: Sequence[PlannedView], whole: Whole) -> tuple[str, ...]:
+    return () if whole.mask is None else lost_subject(source, views, whole.mask)
 
 
 def _replace(path: Path, picture: Image.Image) -> None:

@@ -1,7 +1,7 @@
 """Crops that are moved, and what train.py opens afterwards."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from preprocess.crops.subject import SubjectFinder
 from preprocess.dataset import PreparedDataset
 from preprocess.errors import DatasetError
 from preprocess.prepare import prepare
@@ -41,13 +42,13 @@ def edited(photos: Path, tmp_path: Path) -> EditedSet:
     return EditedSet.read(prepare([photos], CONFIG, tmp_path / "set" / "dataset").folder)
 
 
-def colours(folder: Path, source: str) -> list[Any]:
-    """The middle of each view of a picture, as train.py opens it."""
+def colours(folder: Path, source: str, across: int = 32) -> list[Any]:
+    """The middle of each view of a picture, or a pixel beside it, as train.py opens it."""
     example = next(each for each in PreparedDataset.read(folder).examples if each.source == source)
     found = []
     for view in example.views:
         with Image.open(folder / view.file) as picture:
-            found.append(picture.convert("RGB").getpixel((32, 32)))
+            found.append(picture.convert("RGB").getpixel((across, 32)))
     return found
 
 
@@ -96,13 +97,100 @@ def test_what_cannot_be_cut_anew_is_refused(edited: EditedSet, photos: Path, tmp
             with_crop(one, "wide.png", (0, 0, 64), [photos], config)
         return str(error.value)
 
-    masked = edited.changed_by(
-        "wide.png", lambda each: replace(each, views=(replace(each.views[0], mask="masks/0.png"), *each.views[1:]))
+    controlled = edited.changed_by(
+        "wide.png", lambda each: replace(each, views=(replace(each.views[0], control="conditioning/0.png"),))
     )
-    assert refused(masked).startswith("wide.png: has a mask; to move its crop, prepare the pictures again")
+    assert refused(controlled).startswith("wide.png: has a conditioning picture; to move its crop, prepare the")
     with pytest.raises(DatasetError, match="its dropped files are not known"):
         noted_sources(tmp_path)
     Image.new("RGB", (100, 64)).save(photos / "wide.png")
     assert "the dropped file is another one now" in refused(edited)
     (photos / "wide.png").unlink()
     assert "is not among the dropped files any more" in refused(edited)
+
+
+def mask_levels(folder: Path, source: str) -> list[list[Any]]:
+    """The mask of each view at a quarter, in the middle, and at three quarters of its width."""
+    example = next(each for each in PreparedDataset.read(folder).examples if each.source == source)
+    found = []
+    for view in example.views:
+        assert view.mask is not None
+        with Image.open(folder / view.mask) as mask:
+            found.append([mask.convert("L").getpixel((x, 32)) for x in (16, 32, 48)])
+    return found
+
+
+def masked(photos: Path, tmp_path: Path, mask: str, **changed: Any) -> tuple[EditedSet, DataConfig]:
+    """The set with a mask of the green part and half of the blue one, beside the picture or in its opacity."""
+    marked = Image.new("L", (192, 64))
+    marked.paste(255, (64, 0, 160, 64))
+    if mask == "files":
+        marked.save(photos / "wide-masklabel.png")
+    else:
+        picture = Image.open(photos / "wide.png")
+        picture.putalpha(marked)
+        picture.save(photos / "wide.png")
+    config = CONFIG.model_copy(update={"mask": mask, **changed})
+    return EditedSet.read(prepare([photos], config, tmp_path / "masked" / "dataset").folder), config
+
+
+@pytest.mark.parametrize("mask", ["files", "auto", "alpha"])
+def test_a_mask_moves_with_its_picture(photos: Path, tmp_path: Path, mask: str) -> None:
+    edited, config = masked(photos, tmp_path, mask, augmented_views=0)
+    folder = edited.dataset.folder
+    assert mask_levels(folder, "wide.png") == [[255, 255, 255]] * 2
+    with_crop(edited, "wide.png", (128, 0, 64), [photos], config).write()
+    assert colours(folder, "wide.png", 16)[0] == colours(folder, "wide.png", 47)[1] == (0, 0, 200)
+    plain, mirrored = mask_levels(folder, "wide.png")
+    assert (plain[0], plain[2], mirrored[0], mirrored[2]) == (255, 0, 0, 255)
+    again = with_crop(EditedSet.read(folder), "wide.png", (48, 0, 64), [photos], config)  # its mask is known again
+    again.write()
+    assert [levels[0] for levels in mask_levels(folder, "wide.png")] == [255, 255]
+    assert mask_levels(folder, "wide.png")[0][2] == 255
+    assert all(view.mask is None for view in again.find("other.png").views)
+
+
+def test_masks_of_a_model_are_made_again(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(finder: object, search: Any, class_words: Sequence[str]) -> Image.Image:
+        asked.append(list(class_words))
+        whole = Image.new("L", search.picture.image.size)
+        whole.paste(255, (0, 0, 100, 64))
+        return whole
+
+    asked: list[list[str]] = []
+    monkeypatch.setattr(SubjectFinder, "_mask", drawn)
+    edited, config = masked(photos, tmp_path, "alpha", augmented_views=0, horizontal_flip=False)
+    with_crop(edited, "wide.png", (60, 0, 64), [photos], config).write()
+    assert mask_levels(edited.dataset.folder, "wide.png") == [[255, 255, 0]]
+    assert asked[-1] == ["dog"]
+
+
+def test_a_mask_that_is_another_one_now_is_refused(photos: Path, tmp_path: Path) -> None:
+    edited, config = masked(photos, tmp_path, "files", augmented_views=0)
+    stored = edited.dataset.folder / str(edited.find("wide.png").views[0].mask)
+    before = {path: path.read_bytes() for path in edited.dataset.folder.rglob("*.png")}
+
+    def refused(left: float) -> str:
+        with pytest.raises(DatasetError) as error:
+            with_crop(edited, "wide.png", (left, 0, 64), [photos], config)
+        return str(error.value)
+
+    assert "its mask marks nothing there" in refused(0)
+    assert {path: path.read_bytes() for path in before} == before
+    Image.new("L", (64, 64), 90).save(stored)  # edited by hand
+    assert "its mask is not the one that its file and the settings give" in refused(128)
+    stored.write_bytes(before[stored])
+    (photos / "wide-masklabel.png").unlink()
+    assert "its mask is not the one that its file and the settings give" in refused(128)
+
+
+def test_the_warning_of_a_lost_subject_is_gone_with_the_move(photos: Path, tmp_path: Path) -> None:
+    _, config = masked(photos, tmp_path, "files", augmented_views=0)
+    marked = Image.new("L", (192, 64))
+    marked.paste(255, (0, 0, 40, 64))
+    marked.save(photos / "wide-masklabel.png")
+    lost = EditedSet.read(prepare([photos], config, tmp_path / "lost" / "dataset").folder)
+    before = lost.find("wide.png").warnings
+    assert any("its mask marks nothing in 2 of its 2 views" in line for line in before)
+    moved = with_crop(lost, "wide.png", (0, 0, 64), [photos], config).find("wide.png")
+    assert set(before) - set(moved.warnings) == {line for line in before if "marks nothing" in line}
