@@ -1,7 +1,8 @@
 """By which nodes ComfyUI loads a base and draws with it, by diffusers' name of its pipeline.
 
 Names of nodes and inputs are those of ComfyUI's nodes.py and comfy_extras (nodes_sd3, nodes_flux,
-nodes_model_advanced). Names of files are those of its own examples, to be chosen anew where a user's files have others.
+nodes_model_advanced) in the versions that docs/artifact.md names. Names of files are those of its own examples, to be
+chosen anew where a user's files have others.
 """
 
 from dataclasses import dataclass

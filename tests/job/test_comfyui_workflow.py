@@ -1,5 +1,6 @@
 """The workflow has the nodes, inputs and links that ComfyUI publishes: nodes.py (INPUT_TYPES, RETURN_TYPES), and in
-comfy_extras nodes_sd3, nodes_flux and nodes_model_advanced (define_schema)."""
+comfy_extras nodes_sd3, nodes_flux and nodes_model_advanced (define_schema). docs/artifact.md names the versions that
+the lists below were compared with."""
 
 from typing import Any
 
@@ -37,8 +38,14 @@ NODES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "SaveImage": ({"images": "IMAGE", "filename_prefix": "TEXT"}, ()),
 }  # fmt: skip
 """Types of inputs and outputs, by class. TEXT: a string, or a name in a list."""
-CLIP_TYPES = {"CLIPLoader": {"flux2", "lumina2", "qwen_image"}, "DualCLIPLoader": {"flux"}}
-"""Those of the names in the list `type` of the loader that are used here."""
+CHOICES = {
+    ("UNETLoader", "weight_dtype"): {"default"},
+    ("CLIPLoader", "type"): {"flux2", "lumina2", "qwen_image"},
+    ("DualCLIPLoader", "type"): {"flux"},
+    ("KSampler", "sampler_name"): {"euler"},
+    ("KSampler", "scheduler"): {"normal", "simple"},
+}
+"""Of inputs that are names in a list of ComfyUI's own (the last two in comfy/samplers.py), those that are used here."""
 WITHOUT = {"StableCascadePriorPipeline", "StableCascadeDecoderPipeline"}
 """ComfyUI draws the first by other nodes, in two passes; the second restores pictures."""
 KINDS = {"TEXT": str, "INT": int, "FLOAT": int | float}
@@ -71,7 +78,7 @@ def test_nodes_inputs_and_links_are_those_of_comfyui(pipeline: str, encoders: li
                 assert NODES[workflow[source]["class_type"]][1][output] == inputs[name]
             else:
                 assert isinstance(value, KINDS[inputs[name]])
-                assert name != "type" or value in CLIP_TYPES[node["class_type"]]
+                assert value in CHOICES.get((node["class_type"], name), {value})
     assert [node["class_type"] for number, node in workflow.items() if number not in used] == ["SaveImage"]
 
 
