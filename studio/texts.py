@@ -137,6 +137,7 @@ STEPS = "Denoising steps (0: the base's own)"
 DRAW = "Draw"
 COMPARE = "Before and after"
 COMPARED = "Left without the LoRA, right at scale {after}: {prompt}"
+PLACE = "Share of the left picture, in percent"
 COMPARED_INFO = (
     "*Before and after* draws each prompt at scale 0 and at the last of the scales. A slider moves between the two; "
     "choose a picture to see those of its row."

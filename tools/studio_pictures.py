@@ -30,7 +30,7 @@ STEPS = 120
 
 
 def teach(page: Page, queue: JobQueue) -> None:
-    """Prepare the example, train on it, and draw a grid."""
+    """Prepare the example, train on it, and compare before and after."""
     page.open()
     page.upload(EXAMPLE)
     page.choose("preset", "demo")
@@ -48,9 +48,8 @@ def teach(page: Page, queue: JobQueue) -> None:
     page.wait_for_value("lora", "robot", 20)
     page.wait_for_value("prompts", "a photo of TOK on a green background", 40)
     page.write("prompts", "a photo of TOK on a green background\na photo of TOK on a blue background")
-    page.write("scales", "0 0.5 1")
-    page.click("draw")
-    page.wait_for_text("#draw-status", "6 pictures", 180)
+    page.click("compare")
+    page.wait_for_text("#draw-status", "4 pictures", 600)
 
 
 def photographs(page: Page, width: int, height: int, scheme: str) -> dict[str, Image.Image]:

@@ -50,9 +50,11 @@ class TryTab:
         gr.Markdown(texts.COMPARED_INFO)
         self.status = gr.Markdown(elem_id="draw-status")
         self.pairs = gr.State([])
-        self.slider = gr.ImageSlider(
-            type="filepath", interactive=False, visible=False, buttons=["fullscreen"], elem_id="before-after"
-        )
+        with gr.Column(visible=False) as self.comparison:
+            self.slider = gr.ImageSlider(
+                type="filepath", interactive=False, buttons=["fullscreen"], elem_id="before-after"
+            )
+            self.place = gr.Slider(0, 100, value=50, step=1, label=texts.PLACE, elem_id="place")
         self.images = gr.Gallery(
             label=texts.GRID, columns=1, height="auto", interactive=False, object_fit="contain",
             buttons=["download", "fullscreen"], elem_id="images",
@@ -71,12 +73,16 @@ class TryTab:
 
     def _connect(self) -> None:
         inputs = [self.lora, self.prompts, self.scales, self.columns, self.seed, self.steps]
-        outputs = [self.status, self.images, self.pairs, self.slider]
+        outputs = [self.status, self.images, self.pairs, self.comparison, self.slider]
         one_at_a_time: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "drawing"}
         self.draw.click(self._draw, inputs, outputs, **one_at_a_time)
         inputs = [self.lora, self.prompts, self.scales, self.seed, self.steps]
         self.compare.click(self._compare, inputs, outputs, **one_at_a_time)
         self.images.select(self._choose_pair, self.pairs, self.slider, show_progress="hidden")
+        self.place.input(  # Gradio's own divider is moved by mouse or touch alone
+            lambda place: gr.update(slider_position=place), self.place, self.slider, show_progress="hidden",
+            trigger_mode="always_last",
+        )  # fmt: skip
         self.make.click(self._file, [self.lora, self.format], self.file)
         self.lora.change(self._use, self.lora, [self.use, self.prompts, self.workflow])
 
@@ -103,31 +109,29 @@ class TryTab:
 
     def _draw(self, lora: str | None, prompts: str, scales: str, kind: str, seed: float, steps: float) -> Iterator[Any]:
         """Draw a grid, and show each picture as soon as it is there."""
-        nothing_compared: tuple[Any, Any] = [], gr.update(visible=False)
         try:
             columns = columns_of(self.choices(), self._name(self._weights(lora)), scales.split(), kind)
         except ValueError as error:
-            yield texts.NOT_DRAWN.format(reason=error), [], *nothing_compared
+            yield texts.NOT_DRAWN.format(reason=error), [], *_no_pairs()
             return
         for said, drawn in self._grid(prompts, columns, int(seed), int(steps)):
-            yield said, gr.Gallery(drawn, columns=len(columns) or 1), *nothing_compared
+            yield said, gr.Gallery(drawn, columns=len(columns) or 1), *_no_pairs()
 
     def _compare(self, lora: str | None, prompts: str, scales: str, seed: float, steps: float) -> Iterator[Any]:
         """Draw each prompt without the LoRA and with it, and lay the first of these pairs over each other."""
-        hidden = gr.update(visible=False)
         try:
             both = compared_scales(scales.split())
         except ValueError as error:
-            yield texts.NOT_DRAWN.format(reason=error), [], [], hidden
+            yield texts.NOT_DRAWN.format(reason=error), [], *_no_pairs()
             return
         columns = columns_of(self.choices(), self._name(self._weights(lora)), both, BY_SCALE)
         shown = False
         for said, drawn in self._grid(prompts, columns, int(seed), int(steps)):
             rows = zip(_lines(prompts), pairs_of([path for path, _ in drawn]), strict=False)
             found = [(texts.COMPARED.format(after=both[1], prompt=prompt), *files) for prompt, files in rows]
-            slider = gr.skip() if shown else _slider(found[0]) if found else hidden
+            slider = _slider(found[0]) if found and not shown else gr.skip()
             shown = bool(found)
-            yield said, gr.Gallery(drawn, columns=len(columns)), found, slider
+            yield said, gr.Gallery(drawn, columns=len(columns)), found, gr.update(visible=shown), slider
 
     def _choose_pair(self, pairs: Sequence[Pair], event: gr.SelectData) -> Any:
         """The pair of the chosen picture, once it is whole."""
@@ -216,7 +220,12 @@ def _lines(prompts: str) -> list[str]:
 
 def _slider(pair: Pair) -> Any:
     label, before, after = pair
-    return gr.update(value=(before, after), label=label, visible=True)
+    return gr.update(value=(before, after), label=label)
+
+
+def _no_pairs() -> list[Any]:
+    """Nothing to choose, nothing shown."""
+    return [[], gr.update(visible=False), gr.skip()]
 
 
 def _is_expected(error: Exception) -> bool:

@@ -129,15 +129,16 @@ def test_before_and_after_lie_over_each_other(
     steps = list(tab._compare(lora, "cat\ndog", "0.5 0.8", 7, 0))
     file = workspace.runs / lora
     assert asked == [(file, prompt, scale, 7) for prompt in ("cat", "dog") for scale in ("0", "0.8")]
-    sliders = [slider for *_, slider in steps if slider != gr.skip() and slider["visible"]]
+    assert [column["visible"] for *_, column, _ in steps] == [False, False, True, True, True]
+    sliders = [slider for *_, slider in steps if slider != gr.skip()]
     assert [slider["value"] for slider in sliders] == [(str(tmp_path / "cat-0.png"), str(tmp_path / "cat-0.8.png"))]
-    said, _, pairs, _ = steps[-1]
+    said, _, pairs, *_ = steps[-1]
     assert said.startswith("4 pictures")
     chosen = tab._choose_pair(pairs, gr.SelectData(None, {"index": 3, "value": None}))
     assert chosen["value"] == (str(tmp_path / "dog-0.png"), str(tmp_path / "dog-0.8.png"))
     assert chosen["label"].endswith("0.8: dog")
     assert tab._choose_pair(pairs[:1], gr.SelectData(None, {"index": 3, "value": None})) == gr.skip()
-    (said, _, pairs, slider), *_ = tab._compare(lora, "cat", "0", 7, 0)
-    assert "scale other than 0" in said and pairs == [] and not slider["visible"]
-    *_, (_, _, pairs, slider) = tab._draw(lora, "cat", "1", "scale", 7, 0)
-    assert pairs == [] and not slider["visible"]
+    (said, _, pairs, column, _), *_ = tab._compare(lora, "cat", "0", 7, 0)
+    assert "scale other than 0" in said and pairs == [] and not column["visible"]
+    *_, (_, _, pairs, column, _) = tab._draw(lora, "cat", "1", "scale", 7, 0)
+    assert pairs == [] and not column["visible"]
