@@ -58,7 +58,8 @@ def test_losses_are_those_of_one_process_with_the_double_batch(tmp_path: Path) -
     for kind, curve in alone.items():
         assert len(together[kind]) == len(curve) >= 2
         for ours, wanted in zip(together[kind], curve, strict=True):
-            assert ours == pytest.approx(wanted, rel=3e-4)  # of the prior's small differences, rounding is the largest part
+            # of the prior's small differences, rounding is the largest part
+            assert ours == pytest.approx(wanted, rel=3e-4)
     assert together["lora"][2]["prior_matching"] > 0  # the turn of trajectories
     losses = [[step["mse"] for step in curves["full"]] for curves in (together, alone)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
