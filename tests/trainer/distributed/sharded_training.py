@@ -103,7 +103,7 @@ def sharded_curve(base_model: str, folder: Path, accelerator: Accelerator, **cha
             restore(training, read_checkpoint(checkpoint))
             if not _equal(training.parts.layers(), then):
                 alone.append("the return to a checkpoint gives other weights")
-        training.remove()
+            training.remove()
         if processes.is_main and not torch.equal(probe.predict(family, {}), wanted):
             alone.append("after the training the base is another one")
         if processes.is_main and config.shard_base:
