@@ -37,7 +37,7 @@ def columns_of(choices: Sequence[tuple[str, str]], chosen: str, scales: Sequence
 
 
 def compared_scales(scales: Sequence[str]) -> tuple[str, str]:
-    """Return the scales of before and after: none of the LoRA, and the last of those that are given.
+    """Return the scales of before and after: 0, and the last of those that are given.
 
     Raises ValueError where that is missing or 0.
     """

@@ -19,10 +19,16 @@ from studio.jobs.queue import JobQueue
 from studio.workspace import Workspace
 from tests.browser import Browser, chromium
 from tests.conftest import EXAMPLE
-from tests.studio.studio_page import Page, served
+from tests.studio.studio_page import SECONDS, START_SECONDS, Page, served
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-TABS = ("Pictures", "Train", "Watch", "Try")
+READY = {
+    "Pictures": "document.querySelectorAll('#crops img').length > 1",
+    "Train": "document.querySelector('#needs').textContent.includes('as measured')",
+    "Watch": "document.querySelector('#watch .run svg') && document.querySelector('#samples img')",
+    "Try": "document.querySelectorAll('#before-after img').length > 1",
+}
+"""The tabs, and what a tab has once it is complete."""
 OF_THE_DOCUMENT = {"pictures-1400-light", "train-1400-light", "watch-1400-dark", "try-1400-light", "watch-390-light"}
 TALLEST = 1500
 SECONDS_TO_SETTLE = 2.5
@@ -36,7 +42,7 @@ def teach(page: Page, queue: JobQueue) -> None:
     page.choose("preset", "demo")
     page.wait_for_value("setting-base_model", "mini-sdxl")
     page.click("prepare")
-    page.wait_for_text("#prepare-status", "are prepared", 120)
+    page.wait_for_text("#prepare-status", "are prepared", START_SECONDS)
     page.tab("Train")
     page.wait_for_text("#set-facts", "pictures")
     page.write("setting-max_train_steps", str(STEPS))
@@ -45,20 +51,21 @@ def teach(page: Page, queue: JobQueue) -> None:
     page.wait_for_text("#start-status", "in the queue")
     queue.wait_for("000001", 900)
     page.tab("Try")
-    page.wait_for_value("lora", "robot", 20)
-    page.wait_for_value("prompts", "a photo of TOK on a green background", 40)
+    page.wait_for_value("lora", "robot")
+    page.wait_for_value("prompts", "a photo of TOK on a green background")
     page.write("prompts", "a photo of TOK on a green background\na photo of TOK on a blue background")
     page.click("compare")
-    page.wait_for_text("#draw-status", "4 pictures", 600)
+    page.wait_for_text("#draw-status", "4 pictures", START_SECONDS)
 
 
 def photographs(page: Page, width: int, height: int, scheme: str) -> dict[str, Image.Image]:
     """Return a picture of each tab, by its name. Prints what is wider than the window,
     has no label, or is too faint."""
     found = {}
-    for tab in TABS:
+    for tab, ready in READY.items():
         page.browser.resize(width, height, scheme)
         page.tab(tab)
+        page.browser.wait_for(ready, SECONDS)
         time.sleep(SECONDS_TO_SETTLE)
         if tab == "Pictures":
             page.element("#crops button:has(img)").click()

@@ -1,5 +1,5 @@
-/* Names for buttons of Gradio's that have none for screen readers: the one that adds files to an upload box is named by
-   a key of its translations, and the one around a picture not at all. */
+/* Names for controls of Gradio's that have none for screen readers: the button that adds files to an upload box is named
+   by a key of its translations, the one around a picture and the open list of choices not at all. */
 const NAMES = { "common.upload": "Add files" };
 
 function nameButtons() {
@@ -13,7 +13,19 @@ function nameButtons() {
   }
 }
 
-new MutationObserver(nameButtons).observe(document.documentElement, {
+function nameLists() {
+  for (const list of document.querySelectorAll("[role=listbox]:not([aria-label])")) {
+    const name = list.closest(".block")?.querySelector("[data-testid=block-info]")?.textContent.trim();
+    if (name) list.setAttribute("aria-label", name);
+  }
+}
+
+function nameControls() {
+  nameButtons();
+  nameLists();
+}
+
+new MutationObserver(nameControls).observe(document.documentElement, {
   childList: true,
   subtree: true,
   attributeFilter: ["aria-label"],

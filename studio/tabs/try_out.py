@@ -118,7 +118,7 @@ class TryTab:
             yield said, gr.Gallery(drawn, columns=len(columns) or 1), *_no_pairs()
 
     def _compare(self, lora: str | None, prompts: str, scales: str, seed: float, steps: float) -> Iterator[Any]:
-        """Draw each prompt without the LoRA and with it, and lay the first of these pairs over each other."""
+        """Draw each prompt at scale 0 and with the LoRA, and lay the first of these pairs over each other."""
         try:
             both = compared_scales(scales.split())
         except ValueError as error:

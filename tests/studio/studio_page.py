@@ -31,7 +31,7 @@ SECONDS = 300
 UNTRANSLATED = re.compile(r"[a-z_]+(\.[a-z_]+)+")
 """A key of Gradio's translations in place of a name."""
 CONTROLS = {"button", "checkbox", "combobox", "listbox", "slider", "spinbutton", "tab", "textbox"}
-TURNING = ("BUTTON label-wrap", "BUTTON icon-button", "DIV block gr-accordion")
+TURNING = ("BUTTON label-wrap", "BUTTON icon-button", "DIV block gr-accordion", "DIV outer")
 """Elements that hold Gradio's small icons, whose boxes are wider while they are turned."""
 
 
