@@ -70,9 +70,7 @@ def build_training(
     parts = place_parts(_placement(config, family, dataset, generators, base, processes))
     notes = _first_values(initial, config, family, parts, trained, generators, accelerator)
     batches = _batches(trained, config.train_batch_size, generators, processes)
-    updates = _update_settings(config, config.max_train_steps, processes.share.count, notes)
-    trainables = build_trainables(parts, updates, base, processes)
-    processes.broadcast_parameters([parameter for trainable in trainables for parameter in trainable.parameters])
+    trainables = _trainables(config, parts, base, processes, notes)
     passes = build_passes(
         config.speed,
         family,
@@ -109,6 +107,17 @@ def build_training(
     training.best.patience, training.best.keep = config.early_stopping_patience, config.keep_best or 1
     training.scorer = _scorer(training, accelerator)
     return training
+
+
+def _trainables(
+    config: TrainingConfig, parts: Parts, base: Base, processes: Processes, notes: list[str]
+) -> list[Trainable]:
+    """With the main process's values on all ranks. Adds to `notes` what scale_lr makes of the rates."""
+    assert config.max_train_steps is not None
+    updates = _update_settings(config, config.max_train_steps, processes.share.count, notes)
+    trainables = build_trainables(parts, updates, base, processes)
+    processes.broadcast_parameters([parameter for trainable in trainables for parameter in trainable.parameters])
+    return trainables
 
 
 def _encoding(
