@@ -71,16 +71,21 @@ def load_encoders(
 
 
 def evaluation_prompts(
-    validation: ValidationSection, preparation: DataConfig, base_model: str, captions: Sequence[str] = ()
+    validation: ValidationSection,
+    preparation: DataConfig,
+    base_model: str,
+    captions: Sequence[str] = (),
+    class_words: Mapping[str, str | None] | None = None,
 ) -> PromptSet:
     """The prompts of a training's evaluation: those of the settings, else those of the concept mode.
 
-    `captions`: of the data, for concepts without a trigger word.
+    `captions`: of the data, for concepts without a trigger word. `class_words`: the concepts that are sampled, by
+    default all, of which the first one's trigger word is used.
     """
     return prompt_set(
         base_model,
         preparation.concept_mode,
-        preparation.class_words,
+        preparation.class_words if class_words is None else class_words,
         validation.evaluation_prompts,
         validation.unrelated_prompts,
         captions,
@@ -88,11 +93,16 @@ def evaluation_prompts(
 
 
 def drawing_plan(
-    validation: ValidationSection, preparation: DataConfig, base_model: str, side: int, captions: Sequence[str] = ()
+    validation: ValidationSection,
+    preparation: DataConfig,
+    base_model: str,
+    side: int,
+    captions: Sequence[str] = (),
+    class_words: Mapping[str, str | None] | None = None,
 ) -> DrawingPlan:
-    """`side` of the pictures in pixels. `captions`: as for `evaluation_prompts`."""
+    """`side` of the pictures in pixels. `captions`, `class_words`: as for `evaluation_prompts`."""
     return DrawingPlan(
-        evaluation_prompts(validation, preparation, base_model, captions),
+        evaluation_prompts(validation, preparation, base_model, captions, class_words),
         validation.evaluation_samples,
         side,
         side,

@@ -1,5 +1,6 @@
 """Generates the samples of an evaluation: the same prompts and seeds for every candidate."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from PIL import Image
@@ -44,14 +45,21 @@ class Samples:
         return [picture for pictures in self.concept for picture in pictures]
 
 
-def draw_samples(sampler: Sampler, plan: DrawingPlan, *, plain: bool = False) -> Samples:
-    """Generate the samples with the current LoRAs of the sampler. `plain`: without trigger words, as for the base."""
+def draw_samples(
+    sampler: Sampler,
+    plan: DrawingPlan,
+    *,
+    plain: bool = False,
+    triggers: Mapping[str, Sequence[str]] | None = None,
+) -> Samples:
+    """Generate the samples with the current LoRAs of the sampler. `plain`: without trigger words, as for the base.
+    `triggers`: the tokens of a training in progress."""
     prompts = plan.prompts.plain if plain else plan.prompts.concept
     requests = [
         *(request_of(plan, prompt, plan.samples_per_prompt) for prompt in prompts),
         *(request_of(plan, prompt, 1) for prompt in plan.prompts.unrelated),
     ]
-    drawn = sampler.generate_several(requests)
+    drawn = sampler.generate_several(requests, triggers)
     return Samples(drawn[: len(prompts)], [pictures[0] for pictures in drawn[len(prompts) :]])
 
 

@@ -29,24 +29,24 @@ from trainer.checkpoints.folders import WEIGHTS, Checkpoints
 def evaluation_encoders(
     validation: ValidationSection,
     base_model: str,
-    has_checkpoints: bool,
+    wanted: bool,
     device: torch.device,
     cache: Path,
     fraction: float,
 ) -> Generator[Progress, None, Encoders | None]:
-    """Load the encoders before training, so that a wrong name is found early. Returns None without an evaluation.
+    """Load the encoders before training, so that a wrong name is found early. Returns None where they are not `wanted`.
 
     Raises ConfigError for encoders that cannot be loaded with evaluate: true; with auto, yields a warning at `fraction`
     of the job.
     """
-    if validation.evaluate == "false" or (validation.evaluate == "auto" and not has_checkpoints):
+    if not wanted:
         return None
     try:
         return load_encoders(validation, base_model, device, cache)
     except ConfigError as error:
         if validation.evaluate == "true":
             raise
-        yield Progress(f"not evaluated, the last step will be returned: {error}", fraction, warning=True)
+        yield Progress(f"samples are not scored, the last step will be returned: {error}", fraction, warning=True)
         return None
 
 

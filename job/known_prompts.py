@@ -34,6 +34,9 @@ def _of_samples(job: Job) -> Iterator[str]:
     yield from (*job.samples.prompts, *job.samples.plain)
     if job.encoders is None:
         return
-    captions = captions_of(job.dataset)
-    prompts = evaluation_prompts(job.config.validation, job.config.preparation, job.config.base_model, captions)
-    yield from (*prompts.concept, *prompts.plain, *prompts.unrelated)
+    config, captions = job.config, captions_of(job.dataset)
+    words = config.preparation.class_words
+    for trigger, word in words.items() or (("", None),):
+        concept = {trigger: word} if trigger else {}
+        prompts = evaluation_prompts(config.validation, config.preparation, config.base_model, captions, concept)
+        yield from (*prompts.concept, *prompts.plain, *prompts.unrelated)

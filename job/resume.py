@@ -8,7 +8,7 @@ from typing import Any
 from job.output_folder import OutputFolder
 from preprocess.uploads.identity import differences, identify, read_identities
 from settings.record import ConfigError
-from settings.training import TrainingConfig, build_config
+from settings.training import EVALUATION_SETTINGS, TrainingConfig, build_config
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
 from trainer.checkpoints.same_run import require_steps_left
 from trainer.open_settings import OPEN
@@ -16,7 +16,7 @@ from trainer.open_settings import OPEN
 LATEST = "latest"
 MAY_CHANGE = (
     # how long is trained: schedules are stretched to a new end
-    "max_train_steps", "max_train_epochs", "max_train_minutes", "early_stopping_patience",
+    "max_train_steps", "max_train_epochs", "max_train_minutes", "early_stopping_patience", "stop_when_settled",
     # what is written and watched
     "checkpointing_steps", "checkpointing_epochs", "checkpointing_minutes", "keep_checkpoints",
     "keep_best", "keep_state", "save_precision", "save_model", "save_model_precision", "diagnostics_steps", "trackers",
@@ -87,9 +87,17 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
         different = unset | different if len(prompts) == 1 else different
     if "max_train_epochs" in different:
         different.setdefault("max_train_steps", None)  # computed again
+    if saved.stop_when_settled and different.keys() & {"max_train_steps", "max_train_epochs"}:
+        different = _of_fixed_length(saved) | different
     merged = build_config(saved.model_dump() | different)
     # no setting counts as given, but the values that the family filled in are kept
     return TrainingConfig.model_construct(set(OPEN), **dict(merged))
+
+
+def _of_fixed_length(saved: TrainingConfig) -> dict[str, Any]:
+    """Return the settings that change where the end is given to a run that samples have ended."""
+    idle = () if saved.evaluates_checkpoints else EVALUATION_SETTINGS
+    return {"stop_when_settled": False, **{name: TrainingConfig.model_fields[name].default for name in idle}}
 
 
 def _require_same_data(data: Sequence[str | Path], run: OutputFolder) -> None:

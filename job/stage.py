@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from artifact.artifact import Artifact
+from evaluation.looks import SampleLooks
 from evaluation.scores import Encoders
 from families.family import ModelFamily
 from families.precision.stored_blocks import AS_LOADED, Storage
@@ -63,6 +64,8 @@ class Job:
     training_adapter: TrainingAdapterFile | None = None
     """What is on the base in training steps alone; `load` fills it where the settings name a file."""
     encoders: Encoders | None = field(init=False)  # load
+    looks: SampleLooks | None = None
+    """What scores samples in the middle of the training; `preview` fills it for a run that ends by its samples."""
     storage: Storage = AS_LOADED
     """How the denoiser's weights lie; `prepare` or `cache` choose it."""
     dataset: PreparedDataset = field(init=False)  # prepare

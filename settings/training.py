@@ -50,6 +50,18 @@ class TrainingConfig(ComposedSections):
         return self.save_precision or ("fp32" if self.trains_base else "fp16")
 
     @property
+    def evaluates_checkpoints(self) -> bool:
+        """Whether checkpoints are compared after training, where the encoders can be loaded."""
+        return self.evaluate == "true" or (self.evaluate == "auto" and self.output.writes_checkpoints)
+
+    @property
+    def may_settle(self) -> bool:
+        """Whether the run may end when its samples have settled; the base decides the rest."""
+        if self.stop_when_settled is not None:
+            return self.stop_when_settled
+        return self.max_train_steps is None and self.max_train_epochs is None and self.evaluate != "false"
+
+    @property
     def given(self) -> dict[str, Any]:
         """The settings that were set, by name, without defaults."""
         return {name: getattr(self, name) for name in self.model_fields_set}
@@ -194,7 +206,7 @@ def _evaluation_rule(config: TrainingConfig) -> None:
     settings = [name for name in EVALUATION_SETTINGS if name in config.model_fields_set and config.differs(name)]
     if settings and config.evaluate == "false":
         raise ValueError(f"{settings[0]} has no effect with evaluate: false; leave one of them out")
-    if settings and config.evaluate == "auto" and not config.output.writes_checkpoints:
+    if settings and not config.evaluates_checkpoints and not config.may_settle:
         raise ValueError(
             f"{settings[0]} has no effect without checkpoints to evaluate; set checkpointing_steps, or evaluate: true"
         )

@@ -44,6 +44,7 @@ from trainer.training_adapter import TrainingAdapter, TrainingAdapterFile
 from trainer.validation.held_out_loss import HeldOutLoss
 from trainer.validation.restoration import HeldOutRestoration
 from trainer.validation.scorer import Scorer
+from trainer.validation.settling import Settling
 from trainer.validation.split import Split, split
 
 
@@ -106,6 +107,7 @@ def build_training(
     training.notes = notes
     training.best.patience, training.best.keep = config.early_stopping_patience, config.keep_best or 1
     training.scorer = _scorer(training, accelerator)
+    training.settling = Settling.of(config.max_train_steps) if config.stop_when_settled else None
     return training
 
 

@@ -2,14 +2,23 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+from families.family import ModelFamily, restoring
+from settings.record import ConfigError
 from settings.sections.duration import DurationSection
+from settings.sections.optimization import SCHEDULE_FREE
+from settings.training import TrainingConfig
 from trainer.data.batches import batches_an_epoch
 from trainer.data.latent_cache import CachedExample, by_picture
 
 USUAL_BATCH = 4
 VIEWS_OF_AN_IMAGE = 100
 FEWEST_STEPS, MOST_STEPS = 500, 3000
+OF_ANY_LENGTH = (None, "constant", "warmup_stable_decay")
+"""Schedules that do not depend on the length of the run until its end is decided."""
+AT_MOST = 3
+"""A run that ends when samples have settled has at most this many times the steps of a run of fixed length."""
 
 
 def plan_duration(duration: DurationSection, examples: Sequence[CachedExample], processes: int = 1) -> DurationSection:
@@ -17,7 +26,8 @@ def plan_duration(duration: DurationSection, examples: Sequence[CachedExample], 
 
     `examples`: the training images. `processes`: the number of processes. The batch size is 4 per process, or fewer
     where there are not enough images. Steps are computed from the epochs where those are set; otherwise each image is
-    seen about 100 times, within 500 to 3000 steps.
+    seen about 100 times, within 500 to 3000 steps. With `stop_when_settled` these are the most steps: three times as
+    many, within the same limit.
     """
     repeats = sum(example.repeats for example in examples)
     seen = sum(examples[indices[0]].repeats for indices in by_picture(examples))
@@ -27,10 +37,47 @@ def plan_duration(duration: DurationSection, examples: Sequence[CachedExample], 
         micro_batches = duration.max_train_epochs * batches_an_epoch(examples, batch * processes)
         steps = math.ceil(micro_batches / duration.gradient_accumulation_steps)
     else:
-        by_images = round(VIEWS_OF_AN_IMAGE * seen / effective)
-        steps = duration.max_train_steps or min(MOST_STEPS, max(FEWEST_STEPS, by_images))
+        by_images = steps_by_images(seen, effective)
+        most = min(MOST_STEPS, AT_MOST * by_images) if duration.stop_when_settled else by_images
+        steps = duration.max_train_steps or most
     found = {"train_batch_size": batch, "max_train_steps": steps, "max_train_epochs": None}
     return DurationSection.model_construct(set(duration.model_fields_set), **(dict(duration) | found))
+
+
+def settling_defaults(config: TrainingConfig, family: ModelFamily) -> dict[str, Any]:
+    """Return `stop_when_settled` and the schedule that goes with it, where they are open.
+
+    The run ends by its samples where no steps and no epochs are set, and nothing else needs to know the end. Raises
+    ConfigError where it was asked for and is not possible.
+    """
+    asked, length_is_set = config.stop_when_settled, config.max_train_steps or config.max_train_epochs
+    if asked is False or (asked is None and length_is_set):
+        return {"stop_when_settled": False}
+    problem = _against_settling(config, family)
+    if problem is None:
+        own = config.lr_scheduler or (None if config.optimizer in SCHEDULE_FREE else "warmup_stable_decay")
+        return {"stop_when_settled": True, "lr_scheduler": own}
+    if asked:
+        raise ConfigError(f"stop_when_settled has no effect: {problem}; leave one of them out")
+    return {"stop_when_settled": False}
+
+
+def _against_settling(config: TrainingConfig, family: ModelFamily) -> str | None:
+    """Return why the run cannot end by its samples; None where it can."""
+    reasons = {
+        "samples of a ControlNet are not scored": config.is_controlnet,
+        f"{config.base_model} restores pictures, and draws none from a prompt": restoring(family) is not None,
+        "evaluate: false leaves no encoder to score samples": config.evaluate == "false",
+        f"lr_scheduler: {config.lr_scheduler} needs to know the end": config.lr_scheduler not in OF_ANY_LENGTH,
+        "tokens_first and tokens_until are shares of a length that is known": config.tokens_first > 0
+        or config.tokens_until < 1,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def steps_by_images(images: int, batch: int) -> int:
+    """Return the steps in which each image is seen about 100 times, within 500 to 3000."""
+    return min(MOST_STEPS, max(FEWEST_STEPS, round(VIEWS_OF_AN_IMAGE * images / batch)))
 
 
 def describe(duration: DurationSection, images: int, processes: int = 1) -> str:
@@ -40,7 +87,8 @@ def describe(duration: DurationSection, images: int, processes: int = 1) -> str:
     views = duration.max_train_steps * effective / max(1, images)
     limit = "" if duration.max_train_minutes is None else f", for at most {duration.max_train_minutes:g} minutes"
     shared = "" if processes == 1 else f" in {processes} processes"
+    most = "until samples have settled, at most " if duration.stop_when_settled else ""
     return (
-        f"{duration.max_train_steps} steps of {effective} images{shared}{limit}: "
+        f"{most}{duration.max_train_steps} steps of {effective} images{shared}{limit}: "
         f"each of {images} images about {views:.0f} times"
     )

@@ -19,6 +19,7 @@ from settings.training import TrainingConfig
 from trainer.adapters.kinds import KINDS
 from trainer.adapters.requirements import LINEAR_INITS, check_targets
 from trainer.distributed.sharded_base import require_shardable
+from trainer.duration import settling_defaults
 from trainer.losses.prior.defaults import prior_defaults
 from trainer.objective_rules import require_objective, require_restorable
 from trainer.open_settings import open_settings
@@ -58,6 +59,7 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
         "alpha": config.resolved_alpha if config.has_alpha else None,
         **_prompts(config.validation, config.preparation),
         **prior_defaults(config, family),
+        **settling_defaults(config, family),
     }
     return config.with_values(filled | found)
 

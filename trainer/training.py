@@ -26,6 +26,7 @@ from trainer.trainables.trainable import TrainingDiverged
 from trainer.training_adapter import TrainingAdapter
 from trainer.validation.best import Best
 from trainer.validation.scorer import Scorer
+from trainer.validation.settling import Settling
 from trainer.validation.split import Split
 
 
@@ -47,6 +48,8 @@ class Training:
     """What is on the base in training steps, and when held-out images are scored."""
     scorer: Scorer | None = None
     best: Best = field(default_factory=Best)
+    settling: Settling | None = None
+    """When the run ends by its samples; None for a fixed length."""
     seconds: float = 0.0
     """Spent on steps up to now."""
     notes: list[str] = field(default_factory=list)

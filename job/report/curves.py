@@ -36,9 +36,11 @@ def curves(
     rows: Sequence[Mapping[str, Any]],
     evaluation: Mapping[str, Any] | None,
     validation: Sequence[Mapping[str, Any]] = (),
+    looks: Sequence[Mapping[str, Any]] = (),
 ) -> list[Curve]:
-    """Return the curves for the rows of metrics.jsonl and validation.jsonl. Charts without data are left out."""
-    found = [_losses(rows), _bands(validation), _restoration(validation), *_similarities(evaluation)]
+    """Return the curves for the rows of metrics.jsonl and validation.jsonl, the evaluation, and the samples that were
+    scored in the middle of the training. Charts without data are left out."""
+    found = [_losses(rows), _bands(validation), _restoration(validation), _looks(looks), *_similarities(evaluation)]
     for key, title, reading, logarithmic in QUESTIONS:
         data = series(rows, key)
         found.append(
@@ -89,6 +91,19 @@ def _restoration(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
     return Curve("PSNR", reading, _lines(data, "PSNR of restored pictures", False))
 
 
+def _looks(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
+    if len(rows) < 2:
+        return None
+    reading = "1 is the training pictures' own likeness, and what the bare base does. The run ends by these."
+    drawn = _lines(_measures(rows), "Likeness, prompts followed and rest kept", False, "o", main="quality")
+    return Curve("Samples while training", reading, drawn)
+
+
+def _measures(rows: Sequence[Mapping[str, Any]]) -> Series:
+    names = {"fidelity": "likeness", "following": "prompts followed", "kept": "the rest kept", "quality": "quality"}
+    return {label: ([row["step"] for row in rows], [row[key] for row in rows]) for key, label in names.items()}
+
+
 def _similarities(evaluation: Mapping[str, Any] | None) -> list[Curve | None]:
     """Plot relative measures over the checkpoints at the reference scale, and the quality of each candidate."""
     if not evaluation:
@@ -97,10 +112,7 @@ def _similarities(evaluation: Mapping[str, Any] | None) -> list[Curve | None]:
     whole = [one for one in candidates if one["scale"] == evaluation["reference_scale"]]
     if len({one["step"] for one in whole}) < 2:
         return []
-    names = {"fidelity": "likeness", "following": "prompts followed", "kept": "the rest kept", "quality": "quality"}
-    data = {
-        label: ([one["step"] for one in whole], [one["relative"][key] for one in whole]) for key, label in names.items()
-    }
+    data = _measures([{"step": one["step"], **one["relative"]} for one in whole])
     first = Curve(
         "Learned, and kept",
         "1 is the training pictures' own likeness, and what the bare base does. Quality is what the choice goes by.",

@@ -30,7 +30,8 @@ SHOWN_IMAGES = 48
 def write_page(output: OutputFolder, dataset: PreparedDataset) -> Path:
     """Write report.html into the output folder, and return its path. Requires report.json."""
     summary = json.loads(output.report.read_text(encoding="utf-8"))
-    charts = curves(read_metrics(output.metrics), summary.get("evaluation"), read_metrics(output.validation))
+    rows, scores = read_metrics(output.metrics), read_metrics(output.validation)
+    charts = curves(rows, summary.get("evaluation"), scores, _looks(summary))
     output.page.write_text(page(_data(output, dataset, summary), charts), encoding="utf-8", newline="\n")
     return output.page
 
@@ -62,6 +63,7 @@ def _data(output: OutputFolder, dataset: PreparedDataset, summary: Mapping[str, 
         "conditions": sample_uris(output.samples / CONDITIONS),
         "originals": sample_uris(output.samples / ORIGINALS),
         "restoration": summary.get("restoration"),
+        "ending": summary.get("ending"),
         "frames": step_frames(output, evaluation),
         "images": _images(dataset),
         "imageCount": len(dataset.largest),
@@ -71,6 +73,10 @@ def _data(output: OutputFolder, dataset: PreparedDataset, summary: Mapping[str, 
         "versions": summary["versions"],
         "machine": summary["machine"],
     }
+
+
+def _looks(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return (summary.get("ending") or {}).get("looks", [])
 
 
 def _prompts_of_samples(config: Mapping[str, Any]) -> list[str]:

@@ -43,9 +43,12 @@ def write_report(
     evaluation: Mapping[str, Any] | None = None,
     steps: int | None = None,
     restoration: Restoration | None = None,
+    ending: Mapping[str, Any] | None = None,
 ) -> None:
     """Write report.json. `config`: all settings, as in JSON. `evaluation`: as in evaluation.json. `steps`: those of the
-    run, which a time limit may have shortened; by default the planned ones. `restoration`: of a base that restores."""
+    run, which may have ended before the planned ones. `restoration`: of a base that restores. `ending`: why a run of
+    open length ended.
+    """
     report = {
         "steps": config.get("max_train_steps") if steps is None else steps,
         "config": config,
@@ -58,6 +61,7 @@ def write_report(
         "verification": asdict(verification),
         "evaluation": evaluation,
         "restoration": None if restoration is None else asdict(restoration),
+        "ending": ending,
         "seconds": round(phases.total, 2),
         "phases": {name: round(value, 2) for name, value in phases.seconds.items()},
         "versions": versions(),

@@ -10,7 +10,7 @@ from job.stage import Job
 def evaluate(job: Job) -> Generator[Progress, None, None]:
     """Set `evaluation`, None without an evaluation."""
     job.evaluation = None
-    if job.encoders is None:
+    if job.encoders is None or not job.config.evaluates_checkpoints:
         return
     config, step = job.config, job.training.trainer.step
     job.evaluation = yield from evaluating(

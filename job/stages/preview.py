@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 
+from evaluation.looks import sample_looks
 from families.family import restoring
 from job.progress import Progress
 from job.samples import write_samples_before
@@ -11,11 +12,16 @@ from sampler.sampler import Sampler
 
 
 def preview(job: Job) -> Generator[Progress, None, None]:
-    """Set `probe` and `base_prediction`."""
+    """Set `probe`, `base_prediction` and `looks`."""
     job.probe = Probe.make(job.family, job.samples.prompt)
     job.base_prediction = job.probe.predict(job.family, {})
     if not job.config.is_controlnet and restoring(job.family) is None:  # whose samples are compared with pictures
         write_samples_before(job.samples, Sampler(job.family), job.output.samples_before)
-    if job.config.sample_steps is None:
+    if job.config.stop_when_settled and job.encoders is not None:
+        config, dataset = job.config, job.dataset
+        job.looks = sample_looks(
+            config.validation, config.preparation, config.base_model, job.family, dataset, job.encoders
+        )
+    if job.config.sample_steps is None and job.looks is None:
         job.family.offload_picture_parts()  # not needed until the final samples
     yield from ()

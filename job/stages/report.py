@@ -10,6 +10,7 @@ from job.publishing.hub import publish
 from job.publishing.model_card import CardFacts, told_settings
 from job.report.comfyui_workflow import write_workflow
 from job.report.diffusers_recipe import has_pipeline
+from job.report.ending import ending
 from job.report.summary import BaseUsed, write_report
 from job.stage import Job
 from settings.public import hide_paths, public_settings
@@ -33,6 +34,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
         job.evaluation,
         job.training.trainer.max_train_steps,
         job.restoration,
+        ending(job.training.settling, job.training.trainer.step),
     )
     shutil.rmtree(output.prompts, ignore_errors=True)
     write_workflow(output)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from service.policy.rules import LIMITS, PICTURES, PIXELS, USUAL_PROMPTS, USUAL_UNRELATED, Limit
 from settings.callers import Caller, mark_in
-from settings.sections.validation import ValidationSection
+from settings.sections.duration import LOOKS
 from settings.training import TrainingConfig
 
 if TYPE_CHECKING:  # it loads torch, which the server of trainings leaves to its child processes
@@ -37,9 +37,7 @@ def amount(record: "Record", variable: str) -> float:
         width, height = _sides(record)
         return width * height
     if variable == PICTURES:
-        return (
-            _pictures(record.validation, record.output.writes_checkpoints) if isinstance(record, TrainingConfig) else 0
-        )
+        return _pictures(record) if isinstance(record, TrainingConfig) else 0
     if not limit.settings or not hasattr(record, limit.settings[0]):
         return 0
     value = getattr(record, limit.settings[0])
@@ -56,14 +54,15 @@ def _sides(record: "Record") -> tuple[int, int]:
     return record.width or record.height or 0, record.height or record.width or 0
 
 
-def _pictures(settings: ValidationSection, has_checkpoints: bool) -> int:
-    """Return the number of pictures of an evaluation: of each candidate, of the base, and of the chosen one's
-    ablations."""
-    if settings.evaluate == "false" or (settings.evaluate == "auto" and not has_checkpoints):
-        return 0
+def _pictures(config: TrainingConfig) -> int:
+    """Return the number of pictures that are scored: after training those of each candidate, of the base, and of the
+    chosen one's ablations; during training those of each look at each concept, and of the base."""
+    settings = config.validation
     prompts = (len(settings.evaluation_prompts) or USUAL_PROMPTS) + (len(settings.unrelated_prompts) or USUAL_UNRELATED)
-    candidates = settings.evaluation_checkpoints * len(settings.evaluation_scales)
-    return (candidates + 3) * settings.evaluation_samples * prompts
+    candidates = settings.evaluation_checkpoints * len(settings.evaluation_scales) + 3
+    looks = (LOOKS + 2) * max(1, len(config.class_words))
+    sets = candidates * config.evaluates_checkpoints + looks * config.may_settle
+    return sets * settings.evaluation_samples * prompts
 
 
 def can_be_filled(record: "Record", limit: Limit) -> bool:

@@ -2,15 +2,27 @@
 
 from pydantic import Field, model_validator
 
-from settings.callers import Limited
+from settings.callers import Limited, Open
 from settings.record import Settings
+
+LOOKS = 12
+"""Times that samples are scored in a run of full length, with stop_when_settled."""
 
 
 class DurationSection(Settings):
     """Steps and batches. What is left out is chosen from the number of images."""
 
     max_train_steps: Limited[int | None] = Field(
-        None, ge=1, le=1_000_000, description="Optimizer steps; by default each image is seen about 100 times"
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Optimizer steps; by default the run ends when samples have settled, and where that is not "
+        "measured each image is seen about 100 times",
+    )
+    stop_when_settled: Open[bool | None] = Field(
+        None,
+        description="Sample and score the weights at intervals, and end the run when the likeness has settled or "
+        "prompts begin to be lost, within max_train_steps; by default where no steps and no epochs are set",
     )
     max_train_epochs: Limited[int | None] = Field(
         None, ge=1, le=100_000, description="Instead of steps: passes over all images"

@@ -12,7 +12,7 @@ OptimizerName = Literal[
     "came", "lion", "muon",
 ]  # fmt: skip
 PrecisionName = Literal["auto", "no", "bf16", "fp16"]
-SchedulerName = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+SchedulerName = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "warmup_stable_decay"]
 
 PRODIGY: tuple[OptimizerName, ...] = ("prodigy", "prodigy_schedule_free")
 SCHEDULE_FREE: tuple[OptimizerName, ...] = ("adamw_schedule_free", "prodigy_schedule_free")
@@ -66,7 +66,9 @@ class OptimizationSection(Settings):
         1.0, gt=0, le=10, description="Factor of Prodigy's estimated rate: 0.5 for faces, 1 otherwise, 2 is high"
     )
     lr_scheduler: Open[SchedulerName | None] = Field(
-        None, description="Schedule after the warm-up; by default cosine, and constant for schedule-free optimizers"
+        None,
+        description="Schedule after the warm-up; by default warmup_stable_decay for a run that ends when samples have "
+        "settled, constant for schedule-free optimizers, and cosine for others",
     )
     lr_num_cycles: Open[int] = Field(1, ge=1, le=100, description="Number of cycles of cosine_with_restarts")
     lr_power: Open[float] = Field(1.0, gt=0, le=10, description="Power of the polynomial schedule; 1 is linear")

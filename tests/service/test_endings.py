@@ -67,7 +67,7 @@ def test_what_no_one_expects_keeps_its_trace(error: Exception) -> None:
         ("job.stages.sample.write_samples", Stopped(), STOPPED, "stopped while sampling", True),
         ("job.stages.verify.compare", Stopped(), STOPPED, "stopped while verifying", True),
         ("job.stages.report.write_report", FULL, DISK_FULL, "the disk is full while writing the report", True),
-        ("job.steps.WorkOfSteps.after", FULL, DISK_FULL, "the disk is full while training", True),
+        ("job.steps.training.WorkOfSteps.after", FULL, DISK_FULL, "the disk is full while training", True),
         ("artifact.safetensors_file.save_file", FULL_IN_WORDS, DISK_FULL, "the disk is full while training", False),
         ("job.stages.cache.encoding_dataset", Stopped(), STOPPED, "stopped while caching the latents", False),
         ("job.stages.prepare.preparing", FULL, DISK_FULL, "the disk is full while preparing the images", False),

@@ -10,7 +10,7 @@ from torch import nn
 from families.family import ModelFamily, SizeConditioning
 from job.output_folder import OutputFolder
 from job.resume import resumed_config
-from job.steps import train
+from job.steps.training import train
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
 from tests.job.test_resume import CONFIG as RESUME_CONFIG

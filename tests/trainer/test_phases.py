@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 
 from families.family import ModelFamily
 from job.output_folder import OutputFolder
-from job.steps import train
+from job.steps.training import train
 from settings.sections.collapse import CollapseGuardName
 from settings.training import build_config
 from tests.job.test_resume import CONFIG as RESUME_CONFIG

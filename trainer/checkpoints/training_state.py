@@ -51,6 +51,7 @@ def capture(training: Training) -> dict[str, Any]:
         "loss_scaling": None if trainer.loss_scaling is None else trainer.loss_scaling.state_dict(),
         "losses": {term.name: term.state_dict() for term in learning_terms(trainer.losses)},
         "best": training.best.state_dict(),
+        "settling": None if training.settling is None else training.settling.state_dict(),
         "scorer": None if training.scorer is None else training.scorer.state_dict(),
     }
 
@@ -85,6 +86,8 @@ def restore(training: Training, state: dict[str, Any]) -> None:
     for term in learning_terms(trainer.losses):
         term.load_state_dict(state["losses"][term.name])
     training.best.load_state_dict(state["best"])
+    if training.settling is not None and state.get("settling") is not None:
+        training.settling.load_state_dict(state["settling"])
     if training.scorer is not None:
         training.scorer.load_state_dict(state["scorer"])
 

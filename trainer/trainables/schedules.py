@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import get_scheduler
@@ -10,6 +11,9 @@ from settings.sections.optimization import SchedulerName
 
 Multiplier = Callable[[int], float]
 """Factor of the peak learning rate at an optimizer step, counted from 0."""
+DECAY = 0.2
+"""Share of a run at the end of which the rate of warmup_stable_decay falls, by 1 - sqrt (Hägele et al. 2024, "Scaling
+Laws and Compute-Optimal Training Beyond Fixed Training Durations", section 3)."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,10 @@ def multiplier(settings: ScheduleSettings, learning_rate: float, total_steps: in
 
 
 def _curve(settings: ScheduleSettings, learning_rate: float, steps: int) -> Multiplier:
-    own: dict[SchedulerName, dict[str, float]] = {
+    own: dict[SchedulerName, dict[str, Any]] = {
         "cosine_with_restarts": {"num_cycles": settings.cycles},
         "polynomial": {"power": settings.power, "lr_end": 0.0},
+        "warmup_stable_decay": {"num_decay_steps": round(DECAY * steps), "decay_type": "1-sqrt"},
     }
     probe = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=learning_rate)  # only because it is required
     schedule = get_scheduler(

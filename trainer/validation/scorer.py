@@ -6,7 +6,7 @@ from typing import Any, Protocol
 class Scorer(Protocol):
     """Rates the current weights of the model, averaged where there are averages.
 
-    A scorer that rates samples instead of losses is one more class with this interface, passed to `job.steps.train`.
+    Samples are scored by `evaluation.looks`.
     """
 
     @property

@@ -51,7 +51,7 @@
     const words = data.triggers.join(", ") || "LoRA";
     document.title = `${words}: training report`;
     byId("kicker").textContent = `Training report. ${words} on ${data.base}`;
-    const verdict = evaluation ? evaluation.verdict : { headline: "Trained and verified; not evaluated.", reasons: [
+    const verdict = evaluation ? evaluation.verdict : data.ending || { headline: "Trained and verified; not evaluated.", reasons: [
       data.restoration ? restorationSaid() :
       "Nothing was measured on pictures: look at the samples below. Set evaluate: true for a verdict."] };
     const [first, ...rest] = verdict.headline.split(/(?<=[.;]) /);

@@ -90,7 +90,7 @@ def test_the_end_of_a_run_is_kept_to_go_on_from(keep: bool | None, tmp_path: Pat
 def test_a_state_that_is_large_is_kept_only_where_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("job.steps.KEPT_UNASKED", 1000)
+    monkeypatch.setattr("job.steps.training.KEPT_UNASKED", 1000)
     for keep, steps in ((None, []), (True, [1])):
         output = OutputFolder.create(tmp_path / str(keep))
         lines = [str(event) for event in run(

@@ -170,6 +170,7 @@ def test_the_real_schedule_free_packages(name: OptimizerName) -> None:
         ("cosine", {10: 1.0, 55: 0.5, 99: 0.0003}),
         ("cosine_with_restarts", {10: 1.0, 54: 0.0012, 55: 1.0}),
         ("polynomial", {10: 1.0, 55: 0.25}),
+        ("warmup_stable_decay", {10: 1.0, 79: 1.0, 85: 0.5, 99: 0.0253}),
     ],
 )
 def test_schedules_by_their_formulas(scheduler: Any, expected: dict[int, float]) -> None:

@@ -12,7 +12,7 @@ from artifact.artifact import Artifact
 from families.family import ModelFamily, SizeConditioning
 from job.output_folder import OutputFolder
 from job.run import run
-from job.steps import train
+from job.steps.training import train
 from settings.training import TrainingConfig, build_config
 from tests.conftest import EXAMPLE
 from tests.job.test_resume import CONFIG as RESUME_CONFIG

@@ -1,16 +1,16 @@
 """The training stage of a job: steps with logging, checkpoints and validation scores."""
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from families.family import restoring
 from job.controlnet.samples import sample_conditions, write_control_samples, write_prompts
 from job.output_folder import OutputFolder
-from job.progress import Progress, StepReporter, keep_lines
+from job.progress import Progress, StepReporter
 from job.restoring.samples import originals_of, write_restored
 from job.samples import SampleSettings, write_samples_of_step
+from job.steps.length import Length
+from job.steps.validation import Span, Validation, fraction
 from sampler.sampler import Sampler
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
 from trainer.checkpoints.schedule import CheckpointSchedule
@@ -24,27 +24,30 @@ from trainer.monitoring.step_watch import StepWatch
 from trainer.trainables.trainable import TrainingDiverged
 from trainer.training import Training
 
-Span = tuple[float, float]
-"""Fractions of the job at which something begins and ends."""
 KEPT_UNASKED = 1_000_000_000
 """Bytes of the state at the end of a run that are kept where nothing else is set."""
 
 
 def train(
-    training: Training, output: OutputFolder, samples: SampleSettings, base: Base = WHOLE, span: Span = (0.0, 1.0)
+    training: Training,
+    output: OutputFolder,
+    samples: SampleSettings,
+    base: Base = WHOLE,
+    span: Span = (0.0, 1.0),
+    length: Length | None = None,
 ) -> Iterator[Progress]:
     """Step by step. At the end the best step's state is on the model, the last one's where nothing is scored, and in
     weights.safetensors.
 
     What is due at a step is done before its first line is given, so that it is done once, wherever the caller stops.
     Whatever ends it early, what was trained so far is saved first. `base` is apart before and after. `span`: fractions
-    of the job.
+    of the job. `length`: looks at samples, and ends the run by them; by default it has a fixed length.
     """
+    length = length or Length(training)
     trainer = training.trainer
-    last_ones = training.config.keep_checkpoints or (None if training.config.keep_best is None else 1)
-    checkpoints = Checkpoints(output.checkpoints, last_ones)
+    checkpoints = Checkpoints(output.checkpoints, _last_ones(training))
     validation = Validation(training, output, span)
-    work = WorkOfSteps(training, output, samples, checkpoints, validation, span)
+    work = WorkOfSteps(training, output, samples, checkpoints, validation, length, span)
     steps = synchronized_steps(trainer, Processes(trainer.accelerator), base)
     finished = False
     try:
@@ -61,7 +64,7 @@ def train(
             with suppress(TrainingDiverged):  # what is not finite is not kept
                 training.write(output.weights)
     state_line = _keep_the_end(training, work)
-    told = list(_return_to_the_best(training, checkpoints))
+    told = list(_return_to_the_best(training, length, checkpoints))
     training.write(output.weights)
     yield from (Progress(line, span[1]) for line in (*state_line, *told))
 
@@ -75,12 +78,13 @@ class WorkOfSteps:
         output: OutputFolder,
         samples: SampleSettings,
         checkpoints: Checkpoints,
-        validation: "Validation",
+        validation: Validation,
+        length: Length,
         span: Span,
     ) -> None:
         trainer = training.trainer
         self._training, self._output, self._samples, self._span = training, output, samples, span
-        self._checkpoints, self._validation = checkpoints, validation
+        self._checkpoints, self._validation, self._length = checkpoints, validation, length
         self._watch = StepWatch(training)
         self._reporter = StepReporter(output.metrics, trainer.max_train_steps, *span, resumed_at=trainer.step)
         self._schedule = CheckpointSchedule(training.config.output, training.steps_an_epoch, lambda: training.seconds)
@@ -103,8 +107,11 @@ class WorkOfSteps:
         told += [self._line(warning, step, warning=True) for warning in warnings]
         if self._validation.due(step.number):
             told.append(self._validation.observe(step.number))
-        if self._schedule.due(step.number) or step.number in training.best.kept:
-            self._checkpoints.protected = training.best.kept
+        if self._length.due(step.number):
+            told += [self._line(line, step) for line in self._length.observe(step.number)]
+        kept = training.best.kept | self._length.protected
+        if self._schedule.due(step.number) or step.number in kept:
+            self._checkpoints.protected = kept
             self._checkpoints.write(training)
             self._saved = step.number
         if _is_due(config.sample_steps, step):
@@ -124,7 +131,14 @@ class WorkOfSteps:
         self._checkpoints.remove_extra()
 
     def _line(self, text: str, step: Step, *, warning: bool = False) -> Progress:
-        return Progress(text, _fraction(self._training, self._span), step=step.number, warning=warning)
+        return Progress(text, fraction(self._training, self._span), step=step.number, warning=warning)
+
+
+def _last_ones(training: Training) -> int | None:
+    """Return how many of the last checkpoints are kept besides the best ones; None: all."""
+    config = training.config
+    only_best = config.keep_best is not None or (config.stop_when_settled and not config.output.writes_checkpoints)
+    return config.keep_checkpoints or (1 if only_best else None)
 
 
 def _is_due(every: int | None, step: Step) -> bool:
@@ -146,51 +160,6 @@ def _keep_the_end(training: Training, work: WorkOfSteps) -> list[str]:
     return []
 
 
-@dataclass
-class Validation:
-    """Scores steps when they are due. Does nothing without a scorer."""
-
-    training: Training
-    output: OutputFolder
-    span: Span
-
-    def due(self, step: int) -> bool:
-        """Whether a step is to be scored: every `validation_steps`, and the last one."""
-        config = self.training.config
-        if self.training.scorer is None or config.validation_steps is None:
-            return False
-        return step % config.validation_steps == 0 or step == self.training.trainer.max_train_steps
-
-    def before_training(self) -> Iterator[Progress]:
-        """Score the base in a new run. Later scores are relative to it."""
-        if self.training.scorer is None:
-            return
-        keep_lines(self.output.validation, self.training.trainer.step)
-        if self.training.trainer.step == 0:
-            yield self._line(0, self._measure(0))
-
-    def observe(self, step: int) -> Progress:
-        """Score a step. Returns what is to be told."""
-        figures = self._measure(step)
-        self.training.best.observe(step, figures["score"])
-        return self._line(step, figures)
-
-    def _measure(self, step: int) -> dict[str, float]:
-        assert self.training.scorer is not None
-        with self.training.averaged():
-            figures = self.training.scorer()
-        with self.output.validation.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **figures}) + "\n")
-        return figures
-
-    def _line(self, step: int, figures: dict[str, float]) -> Progress:
-        assert self.training.scorer is not None
-        best = self.training.best
-        suffix = "" if best.step is None else f" (best: {best.score:.4f} at step {best.step})"
-        said = f"{self.training.scorer.name}: {figures['score']:.4f}{suffix}"
-        return Progress(said, _fraction(self.training, self.span), step=step or None)
-
-
 def _write_samples(training: Training, samples: SampleSettings, output: OutputFolder, step: int) -> None:
     if restoring(training.family) is not None:
         originals, folder = originals_of(training, samples), output.samples_of_step(step)
@@ -206,13 +175,14 @@ def _write_samples(training: Training, samples: SampleSettings, output: OutputFo
     write_prompts([each.prompt for each in conditions], output.step_prompts)
 
 
-def _fraction(training: Training, span: Span) -> float:
-    return span[0] + (span[1] - span[0]) * training.trainer.step / training.trainer.max_train_steps
-
-
-def _return_to_the_best(training: Training, checkpoints: Checkpoints) -> Iterator[str]:
+def _return_to_the_best(training: Training, length: Length, checkpoints: Checkpoints) -> Iterator[str]:
+    """Restore the step with the best score on held-out images, else that with the best samples."""
     best, last = training.best, training.trainer.step
     if best.step is None:
+        look = length.better_than_last
+        if look is not None:
+            restore(training, read_checkpoint(checkpoints.path(look.step)))
+            yield f"returning step {look.step} and not the last one, {last}: its samples are better"
         return
     assert training.scorer is not None
     what = f"its {training.scorer.name} is {best.score:.4f}, the lowest"

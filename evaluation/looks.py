@@ -1,0 +1,71 @@
+"""Scores the weights that are on the base in the middle of a training, concept by concept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evaluation.checkpoints import drawing_plan
+from evaluation.choice import Relative, relate
+from evaluation.drawing import DrawingPlan, draw_samples
+from evaluation.prompt_sets import captions_of
+from evaluation.scores import Encoders, Judge
+from evaluation.subject_pictures import references
+from families.family import ModelFamily
+from preprocess.dataset import PreparedDataset
+from sampler.sampler import Sampler
+from settings.preparation import DataConfig
+from settings.sections.validation import ValidationSection
+
+
+@dataclass(frozen=True)
+class ConceptLook:
+    """The prompts of one concept, and the judge of their samples."""
+
+    plan: DrawingPlan
+    judge: Judge
+
+
+class SampleLooks:
+    """Samples every concept's prompts with the weights that are on the base, and scores them against the bare base and
+    the training pictures. The measures are those of the evaluation after training."""
+
+    def __init__(self, family: ModelFamily, concepts: Sequence[ConceptLook]) -> None:
+        self._sampler, self._concepts = Sampler(family), concepts
+
+    def __call__(self, triggers: Mapping[str, Sequence[str]]) -> Relative:
+        """Return the lowest measures of all concepts. `triggers`: placeholder tokens by trigger word."""
+        found = []
+        for concept in self._concepts:
+            scores = concept.judge.score(draw_samples(self._sampler, concept.plan, triggers=triggers))
+            found.append(relate(scores, concept.judge.base, concept.judge.training_pictures))
+        return behind(found)
+
+
+def behind(measures: Sequence[Relative]) -> Relative:
+    """Return the lowest value of every measure, and the largest error."""
+    lowest = {
+        name: min(getattr(each, name) for each in measures) for name in ("fidelity", "following", "kept", "quality")
+    }
+    return Relative(**lowest, error=max(each.error for each in measures))
+
+
+def sample_looks(
+    validation: ValidationSection,
+    preparation: DataConfig,
+    base_model: str,
+    family: ModelFamily,
+    dataset: PreparedDataset,
+    encoders: Encoders,
+) -> SampleLooks:
+    """Sample the bare base, which must have no adapters, and return what scores the weights of a training.
+
+    Raises ValueError for a concept without pictures.
+    """
+    side = preparation.largest_resolution or family.native_resolution
+    sampler, concepts = Sampler(family), []
+    for trigger, word in preparation.class_words.items() or (("", None),):
+        of_concept = {trigger: word} if trigger else {}
+        plan = drawing_plan(validation, preparation, base_model, side, captions_of(dataset), of_concept)
+        base = draw_samples(sampler, plan, plain=True)
+        pictures = references(dataset, trigger or None)
+        concepts.append(ConceptLook(plan, Judge(encoders, plan, pictures, base)))
+    return SampleLooks(family, concepts)

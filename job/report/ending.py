@@ -1,0 +1,37 @@
+"""Says in the report why a run ended that had no fixed length."""
+
+from dataclasses import asdict
+from typing import Any
+
+from trainer.validation.settling import Look, Settling
+
+ENDINGS = {
+    "settled": "Trained and verified; ended when the likeness of samples had settled.",
+    "lost": "Trained and verified; ended when prompts began to be lost.",
+    None: "Trained and verified; ended by its most steps or minutes, before samples had settled.",
+}
+
+
+def ending(settling: Settling | None, returned: int) -> dict[str, Any] | None:
+    """Return headline, reasons and looks as in JSON; None where samples were not scored. `returned`: the step whose
+    weights the result has."""
+    if settling is None or not settling.looks:
+        return None
+    last = settling.looks[-1]
+    chosen = next((look for look in settling.looks if look.step == returned), last)
+    reasons = [_said(chosen)]
+    if chosen.step != last.step:
+        reasons.append(f"It is returned, since its samples are better than those of the last step. {_said(last)}")
+    if settling.reason is None:
+        reasons.append("A longer run may do better: resume it with a higher max_train_steps.")
+    looks = [{"step": look.step, **asdict(look.measures)} for look in settling.looks]
+    return {"headline": ENDINGS[settling.reason], "reasons": reasons, "looks": looks}
+
+
+def _said(look: Look) -> str:
+    measures = look.measures
+    return (
+        f"At step {look.step} samples reach {measures.fidelity:.0%} of the likeness that the training pictures have to "
+        f"each other, follow their prompts {measures.following:.0%} as well as the bare base, and unrelated prompts "
+        f"keep {measures.kept:.0%} of what they gave."
+    )

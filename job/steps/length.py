@@ -1,0 +1,91 @@
+"""The end of a run that stops when samples have settled: looks at samples, and what follows from them."""
+
+import math
+from collections.abc import Iterator
+
+from evaluation.choice import AS_GOOD
+from evaluation.looks import SampleLooks
+from trainer.duration import steps_by_images
+from trainer.trainables.schedules import DECAY
+from trainer.training import Training
+from trainer.validation.settling import Look, Settling
+
+
+class Length:
+    """Scores samples when a look is due, and sets the trainer's last step. Does nothing for a run of fixed length."""
+
+    def __init__(self, training: Training, looks: SampleLooks | None = None) -> None:
+        """`looks`: None where samples cannot be scored."""
+        self._training, self._looks = training, looks
+
+    @property
+    def _settling(self) -> Settling | None:
+        return None if self._looks is None else self._training.settling
+
+    def begin(self) -> str | None:
+        """Fix the length of a new run whose samples cannot be scored. Returns what is to be told of it."""
+        training = self._training
+        if training.settling is None or self._looks is not None or training.trainer.step > 0:
+            return None
+        config, trainer = training.config, training.trainer
+        assert config.train_batch_size is not None
+        batch = config.train_batch_size * trainer.generators.share.count * config.gradient_accumulation_steps
+        end = min(trainer.max_train_steps, steps_by_images(len(training.dataset.largest), batch))
+        trainer.end_at(end)
+        return (
+            f"stop_when_settled has no effect, since samples cannot be scored: the run has {end} steps. Set "
+            "evaluation_clip and evaluation_dino to encoders that this machine has, or max_train_steps"
+        )
+
+    def due(self, step: int) -> bool:
+        """Whether samples are to be scored after this step: at intervals, and after the last one."""
+        settling = self._settling
+        return settling is not None and (settling.due(step) or step == self._training.trainer.max_train_steps)
+
+    def observe(self, step: int) -> Iterator[str]:
+        """Score the samples of this step, and end the run where they say so. Yields what is to be told."""
+        settling, training, looks = self._settling, self._training, self._looks
+        assert settling is not None and looks is not None
+        with training.averaged(), training.as_used():
+            measures = looks(training.triggers)
+        decided = settling.reason is not None
+        improving = training.scorer is not None and training.best.since == 0
+        ends = settling.observe(step, measures, improving=improving)
+        yield (
+            f"samples at step {step}: {measures.fidelity:.0%} of the pictures' likeness to each other, prompts "
+            f"followed {measures.following:.0%} as well as by the base, other prompts {measures.kept:.0%} kept"
+        )
+        if ends and not decided:
+            yield self._end(step)
+        elif not ends and step == training.trainer.max_train_steps:
+            yield f"samples have not settled in {step} steps, the most that this run has; --resume goes on"
+
+    def _end(self, step: int) -> str:
+        settling, trainer = self._training.settling, self._training.trainer
+        assert settling is not None
+        if settling.reason == "lost":
+            trainer.end_at(step)
+            return "prompts begin to be lost: stopping"
+        end = min(trainer.max_train_steps, math.ceil(step / (1 - DECAY)) if self._decays else step)
+        trainer.end_at(end)
+        return f"the likeness of samples has settled: the run and its schedules end at step {end}"
+
+    @property
+    def _decays(self) -> bool:
+        return self._training.config.lr_scheduler == "warmup_stable_decay"
+
+    @property
+    def protected(self) -> set[int]:
+        """The step whose checkpoint must be kept: that of the best look."""
+        settling = self._settling
+        return set() if settling is None or settling.best is None else {settling.best.step}
+
+    @property
+    def better_than_last(self) -> Look | None:
+        """The best look, where it is better than the last one by more than the noise of both."""
+        settling = self._settling
+        if settling is None or not settling.looks or settling.best is None:
+            return None
+        best, last = settling.best, settling.looks[-1]
+        noise = math.hypot(best.measures.error, last.measures.error)
+        return best if best.measures.quality - last.measures.quality > max(AS_GOOD, noise) else None

@@ -1,0 +1,90 @@
+"""Decides when a run of open length ends: when samples have settled, or prompts begin to be lost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from evaluation.choice import Relative
+from settings.sections.duration import LOOKS
+
+RISING = 0.03
+"""Smallest gain in the likeness of samples, as a share of the training pictures' likeness to each other, that counts
+as learning."""
+PATIENCE = 2
+"""Consecutive looks without such a gain after which the likeness has settled."""
+LEAST = 0.25
+"""Likeness below which a concept has not begun to be learned, so that it cannot have settled."""
+LOST = 0.15
+"""Loss of prompts, relative to the best look, that ends a run at once."""
+
+Reason = Literal["settled", "lost"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """Measures of the samples at one step."""
+
+    step: int
+    measures: Relative
+
+
+@dataclass
+class Settling:
+    """The looks of a run, and what follows from them.
+
+    `interval`: optimizer steps between two looks. `reason`: why the run ends before its cap; None while it goes on.
+    """
+
+    interval: int
+    looks: list[Look] = field(default_factory=list)
+    reason: Reason | None = None
+
+    @classmethod
+    def of(cls, most_steps: int) -> "Settling":
+        """For a run of at most `most_steps` optimizer steps."""
+        return cls(max(1, most_steps // LOOKS))
+
+    def due(self, step: int) -> bool:
+        """Whether to look after this step. Nothing is due once the end is decided."""
+        return self.reason is None and step % self.interval == 0
+
+    def observe(self, step: int, measures: Relative, *, improving: bool = False) -> bool:
+        """Record a look. Returns whether it ends the run. `improving`: the loss on held-out images still falls."""
+        self.looks.append(Look(step, measures))
+        if self.reason is None:
+            self.reason = _reason(self.looks, improving)
+        return self.reason is not None
+
+    @property
+    def best(self) -> Look | None:
+        """The look with the highest quality."""
+        return max(self.looks, key=lambda look: look.measures.quality, default=None)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"looks": [asdict(look) for look in self.looks], "reason": self.reason}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the looks and the decision. The interval follows the current configuration."""
+        self.looks = [Look(each["step"], Relative(**each["measures"])) for each in state["looks"]]
+        self.reason = state["reason"]
+
+
+def _reason(looks: Sequence[Look], improving: bool) -> Reason | None:
+    if _lost(looks):
+        return "lost"
+    return "settled" if not improving and _settled(looks) else None
+
+
+def _lost(looks: Sequence[Look]) -> bool:
+    """Whether unrelated prompts or the prompts of the concept have lost much since the look of the highest quality."""
+    best, last = max(looks, key=lambda look: look.measures.quality).measures, looks[-1].measures
+    return last.quality < best.quality and (best.kept - last.kept > LOST or best.following - last.following > LOST)
+
+
+def _settled(looks: Sequence[Look]) -> bool:
+    """Whether the last looks have not added to the highest likeness before them."""
+    if len(looks) <= PATIENCE:
+        return False
+    before = max(look.measures.fidelity for look in looks[:-PATIENCE])
+    since = max(look.measures.fidelity for look in looks[-PATIENCE:])
+    return before >= LEAST and since < before + RISING
