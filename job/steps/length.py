@@ -61,14 +61,13 @@ class Length:
             yield f"samples have not settled in {step} steps, the most that this run has; --resume goes on"
 
     def _end(self, step: int) -> str:
+        """End the run with the fall of the learning rate, which brings back some of what was lost."""
         settling, trainer = self._training.settling, self._training.trainer
         assert settling is not None
-        if settling.reason == "lost":
-            trainer.end_at(step)
-            return "prompts begin to be lost: stopping"
         end = min(trainer.max_train_steps, math.ceil(step / (1 - DECAY)) if self._decays else step)
         trainer.end_at(end)
-        return f"the likeness of samples has settled: the run and its schedules end at step {end}"
+        why = "prompts begin to be lost" if settling.reason == "lost" else "the likeness of samples has settled"
+        return f"{why}: the run and its schedules end at step {end}"
 
     @property
     def _decays(self) -> bool:

@@ -181,7 +181,7 @@ def _return_to_the_best(training: Training, length: Length, checkpoints: Checkpo
     if best.step is None:
         look = length.better_than_last
         if look is not None:
-            restore(training, read_checkpoint(checkpoints.path(look.step)))
+            _restore_weights(training, checkpoints, look.step)
             yield f"returning step {look.step} and not the last one, {last}: its samples are better"
         return
     assert training.scorer is not None
@@ -189,5 +189,15 @@ def _return_to_the_best(training: Training, length: Length, checkpoints: Checkpo
     if best.step == last:
         yield f"the last step is the best: {what}"
         return
-    restore(training, read_checkpoint(checkpoints.path(best.step)))
+    _restore_weights(training, checkpoints, best.step)
     yield f"returning step {best.step} and not the last one, {last}: {what}"
+
+
+def _restore_weights(training: Training, checkpoints: Checkpoints, step: int) -> None:
+    """Restore an earlier step. What is known of the whole run stays."""
+    settling, end = training.settling, training.trainer.max_train_steps
+    known = None if settling is None else settling.state_dict()
+    restore(training, read_checkpoint(checkpoints.path(step)))
+    training.trainer.max_train_steps = end
+    if settling is not None and known is not None:
+        settling.load_state_dict(known)
