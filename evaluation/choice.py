@@ -25,7 +25,8 @@ class Relative:
 
     `fidelity`: likeness to the training pictures above that of the base, relative to the training pictures' likeness to
     each other. `following`: text margin relative to the base's. `kept`: likeness of samples of unrelated prompts to the
-    base's. `error`: standard error of the quality that comes from the spread of the samples' likeness.
+    base's. `error`: standard error of the quality that comes from the spread of the samples' likeness. `copied`: share
+    of samples that are copies of a training picture.
     """
 
     fidelity: float
@@ -33,6 +34,7 @@ class Relative:
     kept: float
     quality: float
     error: float = 0.0
+    copied: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def relate(scores: Scores, base: Scores, training_pictures: float) -> Relative:
     whole = training_pictures - base.identity
     spread = scores.identity_error / whole if whole >= SMALLEST else 0.0
     error = quality * spread / (3 * fidelity) if fidelity > 0 else 0.0  # propagated through the cube root
-    return Relative(fidelity, following, kept, quality, error)
+    return Relative(fidelity, following, kept, quality, error, scores.copied)
 
 
 def choose(candidates: Sequence[Candidate]) -> Candidate:

@@ -41,11 +41,12 @@ class SampleLooks:
 
 
 def behind(measures: Sequence[Relative]) -> Relative:
-    """Return the lowest value of every measure, and the largest error."""
+    """Return the lowest value of every measure, the largest error and the largest share of copies."""
     lowest = {
         name: min(getattr(each, name) for each in measures) for name in ("fidelity", "following", "kept", "quality")
     }
-    return Relative(**lowest, error=max(each.error for each in measures))
+    error, copied = max(each.error for each in measures), max(each.copied for each in measures)
+    return Relative(**lowest, error=error, copied=copied)
 
 
 def sample_looks(

@@ -7,7 +7,7 @@ from trainer.validation.settling import Look, Settling
 
 ENDINGS = {
     "settled": "Trained and verified; ended when the likeness of samples had settled.",
-    "lost": "Trained and verified; ended when prompts began to be lost.",
+    "lost": "Trained and verified; ended when prompts began to be lost, or samples to be copies of training pictures.",
     None: "Trained and verified; ended by its most steps or minutes, before samples had settled.",
 }
 

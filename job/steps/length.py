@@ -8,7 +8,7 @@ from evaluation.looks import SampleLooks
 from trainer.duration import steps_by_images
 from trainer.trainables.schedules import DECAY
 from trainer.training import Training
-from trainer.validation.settling import Look, Settling
+from trainer.validation.settling import Look, Settling, copies_more
 
 
 class Length:
@@ -66,7 +66,8 @@ class Length:
         assert settling is not None
         end = min(trainer.max_train_steps, math.ceil(step / (1 - DECAY)) if self._decays else step)
         trainer.end_at(end)
-        why = "prompts begin to be lost" if settling.reason == "lost" else "the likeness of samples has settled"
+        lost = "prompts begin to be lost, or samples to be copies"
+        why = lost if settling.reason == "lost" else "the likeness of samples has settled"
         return f"{why}: the run and its schedules end at step {end}"
 
     @property
@@ -81,10 +82,11 @@ class Length:
 
     @property
     def better_than_last(self) -> Look | None:
-        """The best look, where it is better than the last one by more than the noise of both."""
+        """The best look, where it is better than the last one by more than the noise of both, or has fewer copies."""
         settling = self._settling
         if settling is None or not settling.looks or settling.best is None:
             return None
         best, last = settling.best, settling.looks[-1]
         noise = math.hypot(best.measures.error, last.measures.error)
-        return best if best.measures.quality - last.measures.quality > max(AS_GOOD, noise) else None
+        worse = best.measures.quality - last.measures.quality > max(AS_GOOD, noise)
+        return best if worse or copies_more(last.measures, best.measures) else None

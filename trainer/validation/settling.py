@@ -1,4 +1,4 @@
-"""Decides when a run of open length ends: when samples have settled, or prompts begin to be lost."""
+"""Decides when a run of open length ends: when samples have settled, or begin to lose what they should keep."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +15,9 @@ PATIENCE = 2
 LEAST = 0.25
 """Likeness below which a concept has not begun to be learned, so that it cannot have settled."""
 LOST = 0.15
-"""Loss of prompts, relative to the best look, that ends a run at once."""
+"""Loss of prompts relative to the best look that ends a run."""
+COPIES = 0.1
+"""Share of samples that are copies of a training picture, above that of the best look, that ends a run."""
 
 Reason = Literal["settled", "lost"]
 
@@ -76,9 +78,15 @@ def _reason(looks: Sequence[Look], improving: bool) -> Reason | None:
 
 
 def _lost(looks: Sequence[Look]) -> bool:
-    """Whether unrelated prompts or the prompts of the concept have lost much since the look of the highest quality."""
+    """Whether prompts have lost much, or samples become copies, since the look of the highest quality."""
     best, last = max(looks, key=lambda look: look.measures.quality).measures, looks[-1].measures
-    return last.quality < best.quality and (best.kept - last.kept > LOST or best.following - last.following > LOST)
+    lost = best.kept - last.kept > LOST or best.following - last.following > LOST
+    return last.quality < best.quality and (lost or copies_more(last, best))
+
+
+def copies_more(measures: Relative, other: Relative) -> bool:
+    """Whether clearly more of the samples are copies than of the other look's."""
+    return measures.copied - other.copied > COPIES
 
 
 def _settled(looks: Sequence[Look]) -> bool:

@@ -9,8 +9,11 @@ from evaluation.looks import behind
 from trainer.validation.settling import Settling
 
 
-def look(fidelity: float, kept: float = 0.95, following: float = 1.0, error: float = 0.0) -> Relative:
-    return Relative(fidelity, following, kept, (fidelity * following * kept) ** (1 / 3), error)
+def look(
+    fidelity: float, kept: float = 0.95, following: float = 1.0, error: float = 0.0, copied: float = 0.0
+) -> Relative:
+    quality = (fidelity * following * kept) ** (1 / 3) * (1 - copied / 2)
+    return Relative(fidelity, following, kept, quality, error, copied)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +26,7 @@ def look(fidelity: float, kept: float = 0.95, following: float = 1.0, error: flo
         ([look(0.6), look(0.8, kept=0.75)], None, 2),  # a better look has lost a little for more likeness
         ([look(0.6), look(0.61, kept=0.7)], "lost", 2),
         ([look(0.6), look(0.61, following=0.7)], "lost", 2),
+        ([look(0.6), look(0.7, copied=0.25)], "lost", 2),
     ],
 )
 def test_it_ends_where_likeness_has_settled_or_prompts_are_lost(
@@ -54,7 +58,7 @@ def test_the_state_is_restored() -> None:
 
 
 def test_of_several_concepts_the_one_behind_counts() -> None:
-    first, second = look(0.9, kept=0.8, error=0.01), look(0.3, kept=0.9, error=0.05)
+    first, second = look(0.9, kept=0.8, error=0.01), look(0.3, kept=0.9, error=0.05, copied=0.1)
     lowest: Any = behind([first, second])
-    assert (lowest.fidelity, lowest.kept, lowest.error) == (0.3, 0.8, 0.05)
+    assert (lowest.fidelity, lowest.kept, lowest.error, lowest.copied) == (0.3, 0.8, 0.05, 0.1)
     assert lowest.quality == second.quality
