@@ -13,6 +13,7 @@ from families.family import ModelFamily
 from preprocess.dataset import PreparedDataset
 from sampler.sampler import Sampler
 from settings.preparation import DataConfig
+from settings.sections.duration import MOST_CONCEPTS_SCORED
 from settings.sections.validation import ValidationSection
 
 
@@ -57,13 +58,14 @@ def sample_looks(
     dataset: PreparedDataset,
     encoders: Encoders,
 ) -> SampleLooks:
-    """Sample the bare base, which must have no adapters, and return what scores the weights of a training.
+    """Sample the bare base, which must have no adapters, and return what scores the weights of a training. Of many
+    concepts the first four are sampled.
 
     Raises ValueError for a concept without pictures.
     """
     side = preparation.largest_resolution or family.native_resolution
     sampler, concepts = Sampler(family), []
-    for trigger, word in preparation.class_words.items() or (("", None),):
+    for trigger, word in list(preparation.class_words.items())[:MOST_CONCEPTS_SCORED] or [("", None)]:
         of_concept = {trigger: word} if trigger else {}
         plan = drawing_plan(validation, preparation, base_model, side, captions_of(dataset), of_concept)
         base = draw_samples(sampler, plan, plain=True)

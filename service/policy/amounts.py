@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from service.policy.rules import LIMITS, PICTURES, PIXELS, USUAL_PROMPTS, USUAL_UNRELATED, Limit
 from settings.callers import Caller, mark_in
-from settings.sections.duration import LOOKS
+from settings.sections.duration import LOOKS, MOST_CONCEPTS_SCORED
 from settings.training import TrainingConfig
 
 if TYPE_CHECKING:  # it loads torch, which the server of trainings leaves to its child processes
@@ -60,7 +60,7 @@ def _pictures(config: TrainingConfig) -> int:
     settings = config.validation
     prompts = (len(settings.evaluation_prompts) or USUAL_PROMPTS) + (len(settings.unrelated_prompts) or USUAL_UNRELATED)
     candidates = settings.evaluation_checkpoints * len(settings.evaluation_scales) + 3
-    looks = (LOOKS + 2) * max(1, len(config.class_words))
+    looks = (LOOKS + 2) * min(MOST_CONCEPTS_SCORED, max(1, len(config.class_words)))
     sets = candidates * config.evaluates_checkpoints + looks * config.may_settle
     return sets * settings.evaluation_samples * prompts
 

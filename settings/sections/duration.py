@@ -8,6 +8,9 @@ from settings.record import Settings
 LOOKS = 12
 """Times that samples are scored in a run of full length, with stop_when_settled."""
 
+MOST_CONCEPTS_SCORED = 4
+"""Concepts of which samples are scored during a training: the first ones."""
+
 
 class DurationSection(Settings):
     """Steps and batches. What is left out is chosen from the number of images."""
