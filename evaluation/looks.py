@@ -59,7 +59,7 @@ def sample_looks(
     encoders: Encoders,
 ) -> SampleLooks:
     """Sample the bare base, which must have no adapters, and return what scores the weights of a training. Of many
-    concepts the first four are sampled.
+    concepts the first three are sampled.
 
     Raises ValueError for a concept without pictures.
     """

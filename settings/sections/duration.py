@@ -8,7 +8,7 @@ from settings.record import Settings
 LOOKS = 12
 """Times that samples are scored in a run of full length, with stop_when_settled."""
 
-MOST_CONCEPTS_SCORED = 4
+MOST_CONCEPTS_SCORED = 3
 """Concepts of which samples are scored during a training: the first ones."""
 
 
