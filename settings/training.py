@@ -55,13 +55,6 @@ class TrainingConfig(ComposedSections):
         return self.evaluate == "true" or (self.evaluate == "auto" and self.output.writes_checkpoints)
 
     @property
-    def may_settle(self) -> bool:
-        """Whether the run may end when its samples have settled; the base decides the rest."""
-        if self.stop_when_settled is not None:
-            return self.stop_when_settled
-        return self.max_train_steps is None and self.max_train_epochs is None and self.evaluate != "false"
-
-    @property
     def given(self) -> dict[str, Any]:
         """The settings that were set, by name, without defaults."""
         return {name: getattr(self, name) for name in self.model_fields_set}
@@ -206,7 +199,7 @@ def _evaluation_rule(config: TrainingConfig) -> None:
     settings = [name for name in EVALUATION_SETTINGS if name in config.model_fields_set and config.differs(name)]
     if settings and config.evaluate == "false":
         raise ValueError(f"{settings[0]} has no effect with evaluate: false; leave one of them out")
-    if settings and not config.evaluates_checkpoints and not config.may_settle:
+    if settings and not config.evaluates_checkpoints and not config.stop_when_settled:
         raise ValueError(
             f"{settings[0]} has no effect without checkpoints to evaluate; set checkpointing_steps, or evaluate: true"
         )

@@ -45,21 +45,17 @@ def plan_duration(duration: DurationSection, examples: Sequence[CachedExample], 
 
 
 def settling_defaults(config: TrainingConfig, family: ModelFamily) -> dict[str, Any]:
-    """Return `stop_when_settled` and the schedule that goes with it, where they are open.
+    """Return the schedule of a run that ends by its samples, where it is open.
 
-    The run ends by its samples where no steps and no epochs are set, and nothing else needs to know the end. Raises
-    ConfigError where it was asked for and is not possible.
+    Raises ConfigError where something else needs to know the end, or samples cannot be scored.
     """
-    asked, length_is_set = config.stop_when_settled, config.max_train_steps or config.max_train_epochs
-    if asked is False or (asked is None and length_is_set):
-        return {"stop_when_settled": False}
+    if not config.stop_when_settled:
+        return {}
     problem = _against_settling(config, family)
-    if problem is None:
-        own = config.lr_scheduler or (None if config.optimizer in SCHEDULE_FREE else "warmup_stable_decay")
-        return {"stop_when_settled": True, "lr_scheduler": own}
-    if asked:
+    if problem is not None:
         raise ConfigError(f"stop_when_settled has no effect: {problem}; leave one of them out")
-    return {"stop_when_settled": False}
+    own = None if config.optimizer in SCHEDULE_FREE else "warmup_stable_decay"
+    return {"lr_scheduler": config.lr_scheduler or own}
 
 
 def _against_settling(config: TrainingConfig, family: ModelFamily) -> str | None:
@@ -71,6 +67,7 @@ def _against_settling(config: TrainingConfig, family: ModelFamily) -> str | None
         f"lr_scheduler: {config.lr_scheduler} needs to know the end": config.lr_scheduler not in OF_ANY_LENGTH,
         "tokens_first and tokens_until are shares of a length that is known": config.tokens_first > 0
         or config.tokens_until < 1,
+        "max_train_epochs is a fixed length": config.max_train_epochs is not None,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 

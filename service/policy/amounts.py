@@ -61,7 +61,7 @@ def _pictures(config: TrainingConfig) -> int:
     prompts = (len(settings.evaluation_prompts) or USUAL_PROMPTS) + (len(settings.unrelated_prompts) or USUAL_UNRELATED)
     candidates = settings.evaluation_checkpoints * len(settings.evaluation_scales) + 3
     looks = (LOOKS + 2) * min(MOST_CONCEPTS_SCORED, max(1, len(config.class_words)))
-    sets = candidates * config.evaluates_checkpoints + looks * config.may_settle
+    sets = candidates * config.evaluates_checkpoints + looks * config.stop_when_settled
     return sets * settings.evaluation_samples * prompts
 
 

@@ -67,8 +67,8 @@ class OptimizationSection(Settings):
     )
     lr_scheduler: Open[SchedulerName | None] = Field(
         None,
-        description="Schedule after the warm-up; by default warmup_stable_decay for a run that ends when samples have "
-        "settled, constant for schedule-free optimizers, and cosine for others",
+        description="Schedule after the warm-up; by default cosine; constant for schedule-free optimizers, and "
+        "warmup_stable_decay with stop_when_settled",
     )
     lr_num_cycles: Open[int] = Field(1, ge=1, le=100, description="Number of cycles of cosine_with_restarts")
     lr_power: Open[float] = Field(1.0, gt=0, le=10, description="Power of the polynomial schedule; 1 is linear")
