@@ -67,6 +67,7 @@ def _against_settling(config: TrainingConfig, family: ModelFamily) -> str | None
         f"lr_scheduler: {config.lr_scheduler} needs to know the end": config.lr_scheduler not in OF_ANY_LENGTH,
         "tokens_first and tokens_until are shares of a length that is known": config.tokens_first > 0
         or config.tokens_until < 1,
+        "samples of a sharded full fine-tuning are not scored": config.shard_base and config.trains_base,
         "max_train_epochs is a fixed length": config.max_train_epochs is not None,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

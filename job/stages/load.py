@@ -68,6 +68,11 @@ def load(job: Job) -> Generator[Progress, None, None]:
     if config.is_controlnet or restoring(job.family) is not None:
         job.encoders = None
         return
+    if config.shard_base and config.trains_base:
+        job.encoders = None
+        if config.evaluates_checkpoints and config.evaluate == "auto":
+            yield job.progress(NOT_EVALUATED, warning=True)
+        return
     wanted = job.config.evaluates_checkpoints or job.config.stop_when_settled
     embeddings = job.output.evaluation / "embeddings"
     job.encoders = yield from evaluation_encoders(

@@ -80,6 +80,7 @@ def test_its_schedule_needs_no_end(base: ModelFamily, given: dict[str, Any], sch
         ({"tokens_first": 0.2}, "tokens_first"),
         ({"adapter": "controlnet", "control": "canny"}, "ControlNet"),
         ({"max_train_epochs": 3}, "max_train_epochs"),
+        ({"adapter": "full", "rank": 16, "learning_rate": 1e-5, "shard_base": True}, "sharded"),
     ],
 )
 def test_what_it_cannot_do_is_refused(base: ModelFamily, given: dict[str, Any], why: str) -> None:
