@@ -4,7 +4,7 @@ python -m tools.mini_base.build [--stage STAGE] [--work DIR] [--assets DIR]
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,15 @@ STAGES = {
 }
 
 
+def run_stages(stages: Mapping[str, Stage], work: Path, only: str | None) -> None:
+    """Run the stages that are missing in the folder `work`, in order; `only`: this one alone, even if it is done."""
+    work.mkdir(parents=True, exist_ok=True)
+    for name, stage in stages.items():
+        if name == only or (only is None and not (work / stage.result).exists()):
+            print(f"=== {name}", flush=True)
+            stage.run(work)
+
+
 def main() -> None:
     """Run the stages that are missing, then put the pipeline together."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -61,11 +70,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    for name, stage in STAGES.items():
-        if name == arguments.stage or (arguments.stage is None and not (arguments.work / stage.result).exists()):
-            print(f"=== {name}", flush=True)
-            stage.run(arguments.work)
+    run_stages(STAGES, arguments.work, arguments.stage)
     if arguments.stage in (None, "assemble"):
         assemble(arguments.work, arguments.assets)
         print(f"assembled in {arguments.assets}")

@@ -9,6 +9,7 @@ import argparse
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
@@ -62,14 +63,16 @@ def held_out_scenes(count: int) -> list[Scene]:
     return [evaluation_scene(rng) for _ in range(count)]
 
 
-def sample(pipeline: StableDiffusionXLPipeline, captions: Sequence[str], batch: int = 32) -> list[Image.Image]:
-    """One picture a caption, seeded by its index."""
+def sample(
+    pipeline: Any, captions: Sequence[str], steps: int = STEPS, guidance: float = GUIDANCE, batch: int = 32
+) -> list[Image.Image]:
+    """One picture of 64 × 64 a caption, seeded by its index. `pipeline`: diffusers' of any base."""
     pictures: list[Image.Image] = []
     for first in range(0, len(captions), batch):
         texts = list(captions[first : first + batch])
         generators = [torch.Generator().manual_seed(first + index) for index in range(len(texts))]
         pictures += pipeline(
-            texts, num_inference_steps=STEPS, guidance_scale=GUIDANCE, height=64, width=64, generator=generators
+            texts, num_inference_steps=steps, guidance_scale=guidance, height=64, width=64, generator=generators
         ).images
     return pictures
 
@@ -82,10 +85,13 @@ def evaluate(assets: Path, count: int) -> dict[str, dict[str, float]]:
     scenes = held_out_scenes(count)
     drawings = [draw(scene, random.Random(index)) for index, scene in enumerate(scenes)]
     samples = sample(pipeline, [full_caption(scene) for scene in scenes])
-    captioned_grid(samples[:GRID], [full_caption(scene) for scene in scenes[:GRID]]).save(
-        assets / "grid.png", optimize=True
-    )
+    save_samples(samples[:GRID], scenes[:GRID], assets / "grid.png")
     return {"real drawings": judge.accuracy(drawings, scenes), "samples of the base": judge.accuracy(samples, scenes)}
+
+
+def save_samples(samples: Sequence[Image.Image], scenes: Sequence[Scene], path: Path) -> None:
+    """Write a grid of samples with their captions."""
+    captioned_grid(samples, [full_caption(scene) for scene in scenes]).save(path, optimize=True)
 
 
 def captioned_grid(pictures: Sequence[Image.Image], captions: Sequence[str], columns: int = 8) -> Image.Image:

@@ -1,11 +1,12 @@
 """Writes the embedded base's model card from what was measured: evaluation.json and the models themselves."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from diffusers import StableDiffusionXLPipeline
+from torch import nn
 from transformers import CLIPVisionModelWithProjection
 
 from tools.mini_base import cache_latents, evaluate_vae
@@ -118,10 +119,10 @@ def write_card(assets: Path, measured: Measured) -> None:
     (assets / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def markdown(table: Mapping[str, Mapping[str, float]]) -> str:
+def markdown(table: Mapping[str, Mapping[str, float]], aims: Mapping[str, float] = AIMS) -> str:
     """Shares as a table, with the aims."""
     lines = ["| | " + " | ".join(ATTRIBUTES) + " |", "|---|" + "---|" * len(ATTRIBUTES)]
-    for name, row in {**table, "aim for the samples": AIMS}.items():
+    for name, row in {**table, "aim for the samples": aims}.items():
         lines.append(f"| {name} | " + " | ".join(f"{row[attribute]:.1%}" for attribute in ATTRIBUTES) + " |")
     return "\n".join(lines)
 
@@ -141,6 +142,11 @@ def parts(assets: Path) -> str:
             f"{train_image_tower.STEPS:,} steps of {train_image_tower.BATCH_SIZE}",
         ),
     )
+    return part_rows(rows)
+
+
+def part_rows(rows: Iterable[tuple[str, nn.Module, str]]) -> str:
+    """A row for each part: its name, how many parameters it has, and what it was trained for."""
     return "\n".join(
         f"| {name} | {sum(weight.numel() for weight in module.parameters()) / 1e6:.2f} M | {trained} |"
         for name, module, trained in rows
