@@ -19,7 +19,7 @@ from evaluation.scores import Encoders, Judge
 from evaluation.subject_pictures import references
 from evaluation.verdict import Verdict, give_verdict
 from families.family import ModelFamily
-from families.loading.sources import EMBEDDED_BASE
+from families.loading.sources import EMBEDDED_BASES
 from preprocess.dataset import PreparedDataset
 from sampler.sampler import Sampler
 from settings.preparation import DataConfig
@@ -59,7 +59,7 @@ def load_encoders(
     validation: ValidationSection, base_model: str, device: torch.device, cache: Path | None = None
 ) -> Encoders:
     """Load the encoders that the settings name. Raises ConfigError when one cannot be loaded."""
-    embedded = base_model == EMBEDDED_BASE
+    embedded = base_model in EMBEDDED_BASES
     clip = ClipEncoder(validation.evaluation_clip or (EMBEDDED_EVALUATOR if embedded else DEFAULT_CLIP), device)
     dino = validation.evaluation_dino or ("none" if embedded else DEFAULT_DINO)
     images = CachedEncoder(clip, cache / "clip.safetensors" if cache else None)

@@ -6,7 +6,7 @@ The subject prompts are like DreamBench's (Ruiz et al. 2023, supplementary mater
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from families.loading.sources import EMBEDDED_BASE
+from families.loading.sources import EMBEDDED_BASES
 from preprocess.dataset import PreparedDataset
 from sampler.prompts.plain_words import with_plain_words
 
@@ -72,7 +72,7 @@ def prompt_set(
 
     `{trigger}` in a prompt stands for the first trigger word. Without any, some of the `captions` are the usual ones.
     """
-    embedded = base_model == EMBEDDED_BASE
+    embedded = base_model in EMBEDDED_BASES
     usual: tuple[str, ...] = (
         EMBEDDED_PROMPTS if embedded else STYLE_PROMPTS if concept_mode == "style" else SUBJECT_PROMPTS
     )

@@ -31,7 +31,7 @@ TERMS = {
 """Avoided words, as regular expressions for whole words, and what to write instead."""
 SUFFIXES = ("*.py", "*.md", "*.yaml", "*.toml", "*.html", "*.js", "*.css", "*.sh", "Makefile")
 HERE = "tests/test_language.py"
-NOT_PROSE = ("assets/mini-sdxl/", "benchmarks/results/")
+NOT_PROSE = ("assets/mini-sdxl/", "assets/mini-flow/", "benchmarks/results/")
 AVOIDED = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(TERMS)})(?![A-Za-z])", re.IGNORECASE)
 
 

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw
 from artifact.artifact import Artifact
 from evaluation.encoders import ClipEncoder
 from evaluation.similarity import mean_paired_similarity, mean_self_similarity, mean_similarity
-from families.loading.sources import EMBEDDED_BASE
 from sampler.generation import Generation
 from sampler.sampler import SampleRequest
 from settings.command_line.parser import CommandParser
@@ -60,14 +59,14 @@ def main() -> None:
     print(json.dumps({name: round(value, 3) for name, value in measure(comparison).items()}, indent=2))
 
 
-def compare(weights: Path, photos: Path, seed: int) -> Comparison:
-    """Generate all samples."""
+def compare(weights: Path, photos: Path, seed: int, guidance_scale: float = GUIDANCE_SCALE) -> Comparison:
+    """Generate all samples, with the base that the artifact was trained on."""
     artifact = Artifact.read(weights)
     if artifact.description is None:
         raise SystemExit(f"{weights}: not an artifact of this trainer")
     trigger = next(iter(artifact.description.triggers))
     unrelated = unrelated_prompts(UNRELATED_PROMPTS)
-    sampler = Generation().prepare(artifact, EMBEDDED_BASE)
+    sampler = Generation().prepare(artifact, None)
 
     wanted = {
         CONCEPT_PROMPT.format(trigger=trigger): 2 * SAMPLES_PER_PROMPT,
@@ -80,7 +79,7 @@ def compare(weights: Path, photos: Path, seed: int) -> Comparison:
             num_outputs=count,
             seed=seed,
             num_inference_steps=INFERENCE_STEPS,
-            guidance_scale=GUIDANCE_SCALE,
+            guidance_scale=guidance_scale,
         )
         for prompt, count in wanted.items()
     ]

@@ -19,7 +19,7 @@ from evaluation.prompt_sets import prompt_set
 from evaluation.scores import Encoders, Judge, Scores
 from evaluation.subject_pictures import References
 from families.family import ModelFamily
-from families.loading.sources import EMBEDDED_BASE
+from families.loading.sources import EMBEDDED_BASES
 from sampler.sampler import Sampler
 
 
@@ -43,7 +43,7 @@ class Row:
 
 def load_encoders(protocol: Protocol, device: torch.device) -> Encoders:
     """Load the encoders that the protocol names. Raises ConfigError."""
-    embedded = protocol.base_model == EMBEDDED_BASE
+    embedded = protocol.base_model in EMBEDDED_BASES
     clip = ClipEncoder(protocol.clip or (EMBEDDED_EVALUATOR if embedded else DEFAULT_CLIP), device)
     name = protocol.dino or ("none" if embedded else DEFAULT_DINO)
     dino = None if name == "none" else CachedEncoder(DinoEncoder(name, device))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,10 @@ LONGEST_NAME = 500
 """Largest number of characters of a name in error messages."""
 
 EMBEDDED_BASE = "mini-sdxl"
-EMBEDDED_BASE_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "mini-sdxl"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+EMBEDDED_BASE_FOLDER = ASSETS / EMBEDDED_BASE
+EMBEDDED_BASES: Mapping[str, Path] = {name: ASSETS / name for name in (EMBEDDED_BASE, "mini-flow")}
+"""Small bases in the repository, by name. All draw the same world, so one evaluator judges all of them."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -49,8 +53,8 @@ def find_base_model(base_model: str, asked_as: str = "base_model") -> BaseModelS
     Raises BaseModelError for a path that does not exist, a file that is not safetensors, or a folder without a
     diffusers pipeline.
     """
-    if base_model == EMBEDDED_BASE:
-        return BaseModelSource(base_model, "folder", str(EMBEDDED_BASE_FOLDER), asked_as)
+    if base_model in EMBEDDED_BASES:
+        return BaseModelSource(base_model, "folder", str(EMBEDDED_BASES[base_model]), asked_as)
     path = Path(os.path.expanduser(base_model))
     if os.path.isdir(path):  # Path.is_dir raises an error for a name that is too long
         if not (path / INDEX).is_file():
@@ -71,9 +75,9 @@ def find_base_model(base_model: str, asked_as: str = "base_model") -> BaseModelS
     if HUB_ID.fullmatch(base_model) and path.suffix != ".safetensors":
         return BaseModelSource(base_model, "hub", base_model, asked_as)
     raise BaseModelError(
-        f"{asked_as}: {base_model[:LONGEST_NAME]!r} is neither '{EMBEDDED_BASE}', nor an existing folder or "
-        ".safetensors file, nor a hub id such as stabilityai/stable-diffusion-xl-base-1.0. Check the spelling of the "
-        "path."
+        f"{asked_as}: {base_model[:LONGEST_NAME]!r} is neither an embedded base ({', '.join(EMBEDDED_BASES)}), nor an "
+        "existing folder or .safetensors file, nor a hub id such as stabilityai/stable-diffusion-xl-base-1.0. Check "
+        "the spelling of the path."
     )
 
 

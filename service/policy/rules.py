@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from families.loading.allowed import VARIABLE as BASES
-from families.loading.sources import EMBEDDED_BASE
+from families.loading.sources import EMBEDDED_BASES
 from preprocess.captioners.registry import CAPTIONERS
 from settings.training import TrainingConfig
 
@@ -20,7 +20,7 @@ UPSCALER_LIST, EVALUATOR_LIST = "ALLOWED_UPSCALERS", "ALLOWED_EVALUATORS"
 
 MODEL_LISTS: Mapping[str, tuple[str, ...]] = {
     BASES: (
-        EMBEDDED_BASE, "stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/stable-diffusion-xl-refiner-1.0",
+        *EMBEDDED_BASES, "stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/stable-diffusion-xl-refiner-1.0",
         "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-3.5-medium",
         "stabilityai/stable-diffusion-3.5-large", "CompVis/stable-diffusion-safety-checker",
         "madebyollin/sdxl-vae-fp16-fix", "stabilityai/sd-vae-ft-mse",

@@ -15,8 +15,8 @@ class BaseModelSection(Settings):
     base_model: Model[str] = Field(
         "stabilityai/stable-diffusion-xl-base-1.0",
         min_length=1,
-        description="Base to train on: mini-sdxl (embedded), a hub id, a folder in diffusers' layout, or a "
-        ".safetensors file",
+        description="Base to train on: mini-sdxl or mini-flow (embedded), a hub id, a folder in diffusers' "
+        "layout, or a .safetensors file",
     )
     base_config: Model[str | None] = Field(
         None,

@@ -50,12 +50,12 @@ class ValidationSection(Settings):
     evaluation_clip: Model[str | None] = Field(
         None,
         description="CLIP of the evaluation: a hub id or folder; by default openai/clip-vit-large-patch14, and the "
-        "embedded evaluator for mini-sdxl",
+        "embedded evaluator for embedded bases",
     )
     evaluation_dino: Model[str | None] = Field(
         None,
         description="DINOv2 of the evaluation: a hub id, a folder, or none; by default facebook/dinov2-base, and none "
-        "for mini-sdxl",
+        "for embedded bases",
     )
 
     evaluation_face_model: Operator[Path | None] = Field(

@@ -7,11 +7,11 @@ import torch
 from diffusers import AutoencoderKL, ZImagePipeline, ZImageTransformer2DModel
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 
-from families.loading.sources import EMBEDDED_BASE_FOLDER
+from families.loading.sources import EMBEDDED_BASES
 from tools.mini_base.assemble import KEPT
 from tools.mini_flow.models import make_scheduler
 
-ASSETS = EMBEDDED_BASE_FOLDER.with_name("mini-flow")
+ASSETS = EMBEDDED_BASES["mini-flow"]
 
 
 def make_pipeline(work: Path, vae: Path) -> ZImagePipeline:

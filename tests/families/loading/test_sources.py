@@ -9,14 +9,15 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 
 from families.errors import BaseModelError
-from families.loading.sources import find_base_model
+from families.loading.sources import EMBEDDED_BASES, find_base_model
 from families.registry import load_base_model
 
 
 def test_the_four_kinds(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
     (tmp_path / "base.safetensors").write_bytes(b"x")
-    assert find_base_model("mini-sdxl").kind == "folder"
+    for name in EMBEDDED_BASES:
+        assert find_base_model(name).kind == "folder" and Path(find_base_model(name).location).name == name
     assert find_base_model(str(tmp_path)).kind == "folder"
     assert find_base_model(str(tmp_path / "base.safetensors")).kind == "file"
     assert find_base_model("stabilityai/stable-diffusion-xl-base-1.0").kind == "hub"
@@ -24,7 +25,7 @@ def test_the_four_kinds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mini-sdxxl", "/no/where", "a/b/c", "x/y.safetensors", "../up", "https://x.y/z"])
 def test_what_is_none_of_them(name: str) -> None:
-    with pytest.raises(BaseModelError, match="is neither 'mini-sdxl', nor an existing folder"):
+    with pytest.raises(BaseModelError, match=r"neither an embedded base \(mini-sdxl, mini-flow\), nor an existing"):
         find_base_model(name)
 
 
