@@ -11,7 +11,7 @@ from benchmarks.record import Row, machine, markdown
 PAGE = """# Training on randomly generated concepts
 
 Written by `python -m benchmarks.concepts.report`: {concepts} concepts drawn by lot, seeds {seeds} of
-`benchmarks/concepts/`, {training_seeds} training seed(s) each, {steps} steps on the embedded base. A concept is a
+`benchmarks/concepts/`, {training_seeds} training seed(s) each, {steps} steps on {base}. A concept is a
 figure, an object, a style or a pair, put together at random: eight pictures before different grounds, with captions
 that name the ground. Pictures are compared by the evaluator {evaluator}.
 
@@ -29,7 +29,8 @@ Machine: {machine}. Commits: {commits}.
 ## All concepts together
 
 Worst: of the concepts, each the mean of its training seeds. Spread: the standard deviation, over the training seeds,
-of the mean of all concepts.
+of the mean of all concepts. Bar: what the defaults must reach on the seeds for reporting, set before any training on
+them.
 
 {summary}
 
@@ -78,15 +79,18 @@ def by_concept(rows: Sequence[Row]) -> list[Row]:
     return table
 
 
-def write_page(path: Path, rows: Sequence[Row], settings: Mapping[str, Any], for_tuning: bool) -> None:
-    """`settings`: seeds, training_seeds, steps, samples, unrelated, evaluator and commits."""
+def write_page(
+    path: Path, rows: Sequence[Row], bars: Sequence[Row], settings: Mapping[str, Any], for_tuning: bool
+) -> None:
+    """`bars`: rows below the summary. `settings`: seeds, training_seeds, steps, samples, unrelated, evaluator, base and
+    commits."""
     here = machine()
     text = PAGE.format(
         **settings,
         concepts=len(_values(rows, "concept")),
         purpose=CHOSEN_BY if for_tuning else REPORTED,
         machine=here["gpu"] or f"{here['processor']}, {here['cores']} cores",
-        summary=markdown(summary(rows)),
+        summary=markdown([*summary(rows), *bars]),
         concept_rows=markdown(by_concept(rows)),
     )
     path.write_text(text, encoding="utf-8")

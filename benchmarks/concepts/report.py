@@ -3,7 +3,8 @@
 python -m benchmarks.concepts.report [--seeds 1000-1015] [--configs FILE ...] [--script FILE [--launcher FILE]]
 
 Finished runs are kept: the command goes on where it was stopped, or had made its --runs. The script is diffusers'
-examples/advanced_diffusion_training/train_dreambooth_lora_sdxl_advanced.py, fetched by hand.
+examples/advanced_diffusion_training/train_dreambooth_lora_sdxl_advanced.py, fetched by hand. `--base mini-flow --page
+docs/learning-flow.md` is the same for the base of flow matching, which no script is compared on.
 """
 
 import argparse
@@ -15,20 +16,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers import StableDiffusionXLPipeline
-
+from benchmarks.concepts.bases import bar_rows, draw_trained, draw_untrained
 from benchmarks.concepts.lottery import Concept, draw_concept
 from benchmarks.concepts.page import summary, write_page
 from benchmarks.concepts.seeds import REPORTING, TUNING, parse_seeds
 from benchmarks.concepts.trial import SAMPLES, UNRELATED_PROMPTS, ConceptJudge, base_fingerprint, fingerprint
 from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
 from benchmarks.learning.contenders import DOCUMENTED, our_training, their_training
-from benchmarks.learning.diffusers_results import TRIGGER, draw_of
-from benchmarks.learning.measures import Protocol, pipeline_draw
+from benchmarks.learning.diffusers_results import TRIGGER
 from benchmarks.record import Row, markdown
 from evaluation.encoders import ClipEncoder
-from families.loading.sources import EMBEDDED_BASE, EMBEDDED_BASE_FOLDER
+from families.loading.sources import EMBEDDED_BASE, EMBEDDED_BASES
 from settings.record import read_settings_file
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "learning.md"
@@ -50,13 +48,13 @@ class Way:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def ours(name: str, config: Path | None = None) -> Way:
+def ours(name: str, config: Path | None = None, base: str = EMBEDDED_BASE) -> Way:
     """`python train.py` with its defaults, or with a settings file."""
     options = [] if config is None else ["--config", config.resolve()]
 
     def train(concept: Concept, folder: Path, steps: int, seed: int) -> None:
         data = concept.write_zip(folder.with_suffix(".zip"), TRIGGER)
-        our_training([*options, "--class_word", concept.class_word], data)(folder, steps, seed)
+        our_training([*options, "--class_word", concept.class_word], data, base)(folder, steps, seed)
 
     return Way(name, train, {} if config is None else dict(read_settings_file(config)))
 
@@ -75,7 +73,8 @@ def theirs(command: Sequence[Path]) -> Way:
 
 def ways(arguments: argparse.Namespace) -> list[Way]:
     """Return the ways that are compared."""
-    chosen = [ours(DEFAULTS), *(ours(f"train.py, {path.name}", path) for path in arguments.configs)]
+    base = arguments.base
+    chosen = [ours(DEFAULTS, base=base), *(ours(f"train.py, {path.name}", path, base) for path in arguments.configs)]
     if arguments.script:
         launcher = [arguments.launcher.resolve()] if arguments.launcher else []
         chosen.append(theirs([*launcher, arguments.script.resolve()]))
@@ -84,17 +83,19 @@ def ways(arguments: argparse.Namespace) -> list[Way]:
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained and how it is measured. `evaluator`: mini-sdxl, or a hub id or folder of a CLIP."""
+    """What is trained and how it is measured. `evaluator`: mini-sdxl, or a hub id or folder of a CLIP. `base`: the name
+    of an embedded base."""
 
     seeds: tuple[int, ...]
     training_seeds: int
     steps: int
     evaluator: str = EMBEDDED_BASE
+    base: str = EMBEDDED_BASE
 
 
 def measured(chosen: Sequence[Way], job: Job, finished: FinishedRuns) -> list[Row]:
     """Return a row for each way, concept and training seed."""
-    judge, base = cache(partial(_judge, job.evaluator)), base_fingerprint(EMBEDDED_BASE_FOLDER)
+    judge, base = cache(partial(_judge, job)), base_fingerprint(EMBEDDED_BASES[job.base])
     rows: list[Row] = []
     for concept in map(draw_concept, job.seeds):
         settings = {
@@ -106,23 +107,21 @@ def measured(chosen: Sequence[Way], job: Job, finished: FinishedRuns) -> list[Ro
         for way in chosen:
             for seed in range(job.training_seeds):
                 name = f"{way.name}, concept {concept.seed}, seed {seed}"
-                made = partial(_trained, way, concept, job.steps, seed, judge)
+                made = partial(_trained, way, concept, job, seed, judge)
                 row = finished.get(name, {**settings, **way.settings}, made)
                 rows.append({"way": way.name, "concept": f"{concept.seed}: {concept.kind}", "seed": seed, **row})
     return rows
 
 
-def _trained(way: Way, concept: Concept, steps: int, seed: int, judge: Callable[[], ConceptJudge]) -> Row:
+def _trained(way: Way, concept: Concept, job: Job, seed: int, judge: Callable[[], ConceptJudge]) -> Row:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run"
-        way.train(concept, folder, steps, seed)
-        return judge().measure(concept, draw_of(folder, Protocol())).row()
+        way.train(concept, folder, job.steps, seed)
+        return judge().measure(concept, draw_trained(job.base, folder)).row()
 
 
-def _judge(evaluator: str) -> ConceptJudge:
-    base = StableDiffusionXLPipeline.from_pretrained(EMBEDDED_BASE_FOLDER, dtype=torch.float32)
-    base.set_progress_bar_config(disable=True)
-    return ConceptJudge(ClipEncoder(evaluator).embed, pipeline_draw(base), TRIGGER)
+def _judge(job: Job) -> ConceptJudge:
+    return ConceptJudge(ClipEncoder(job.evaluator).embed, draw_untrained(job.base), TRIGGER)
 
 
 def main() -> None:
@@ -134,17 +133,22 @@ def main() -> None:
     parser.add_argument("--script", type=Path, help="diffusers' training script")
     parser.add_argument("--launcher", type=Path, help="runs the script where torchvision is missing")
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--base", choices=EMBEDDED_BASES, default=EMBEDDED_BASE)
     parser.add_argument("--evaluator", default=EMBEDDED_BASE, help="a CLIP: mini-sdxl, a hub id or a folder")
     parser.add_argument("--runs", type=int, help="stop after so many new runs")
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args()
-    job = Job(arguments.seeds, arguments.training_seeds, arguments.steps, arguments.evaluator)
-    finished = FinishedRuns(FINISHED / "concepts", arguments.runs)
+    if arguments.script and arguments.base != EMBEDDED_BASE:
+        parser.error(f"--script trains SDXL: it cannot be compared on {arguments.base}")
+    job = Job(arguments.seeds, arguments.training_seeds, arguments.steps, arguments.evaluator, arguments.base)
+    folder = "concepts" if job.base == EMBEDDED_BASE else f"concepts-{job.base}"
+    finished = FinishedRuns(FINISHED / folder, arguments.runs)
     try:
         rows = measured(ways(arguments), job, finished)
     except Unfinished as missing:
         sys.exit(str(missing))
-    print(markdown(summary(rows)))
+    bars = bar_rows(job.base)
+    print(markdown([*summary(rows), *bars]))
     settings = {
         "seeds": f"{min(arguments.seeds)} to {max(arguments.seeds)}",
         "training_seeds": arguments.training_seeds,
@@ -152,9 +156,10 @@ def main() -> None:
         "samples": SAMPLES,
         "unrelated": UNRELATED_PROMPTS,
         "evaluator": job.evaluator,
+        "base": job.base,
         "commits": ", ".join(sorted(finished.commits)),
     }
-    write_page(arguments.page, rows, settings, for_tuning=bool(set(arguments.seeds) & set(TUNING)))
+    write_page(arguments.page, rows, bars, settings, for_tuning=bool(set(arguments.seeds) & set(TUNING)))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.concepts.bases import bar_rows
 from benchmarks.concepts.lottery import KINDS, PICTURES, contact_sheet, draw_concept, on_ground
 from benchmarks.concepts.measures import MEASURES, copies, gain, ground_of, kept, likeness, on_asked_ground
 from benchmarks.concepts.page import by_concept, summary, write_page
-from benchmarks.concepts.report import Job, Way, measured
+from benchmarks.concepts.report import Job, Way, main, measured
 from benchmarks.concepts.seeds import REPORTING, TUNING, parse_seeds
 from benchmarks.concepts.trial import SAMPLES, ConceptJudge, fingerprint
 from benchmarks.finished_runs import FinishedRuns, Unfinished
@@ -142,11 +143,22 @@ def test_a_report_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
         "samples": 8,
         "unrelated": 16,
         "evaluator": "mini-sdxl",
+        "base": "mini-flow",
         "commits": "none",
     }
-    write_page(tmp_path / "page.md", rows, settings, for_tuning=True)
+    write_page(tmp_path / "page.md", rows, bar_rows("mini-flow"), settings, for_tuning=True)
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "Settings may be chosen by these seeds" in text and "| 0: figure | a way |" in text
+    assert "5 steps on mini-flow" in text and "| bar | worst | 0.65 |" in text
+
+
+def test_a_script_for_sdxl_is_not_compared_on_a_base_of_flow_matching(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["report", "--base", "mini-flow", "--script", "train.py"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--script trains SDXL: it cannot be compared on mini-flow" in capsys.readouterr().err
 
 
 def test_a_sheet_shows_every_picture() -> None:
