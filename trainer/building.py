@@ -105,10 +105,17 @@ def build_training(
     training = Training(config, family, dataset, parts, trainer, batches, passes, base_fingerprint, observer, held_out)
     training.training_adapter = _placed(training_adapter, family)
     training.notes = notes
-    training.best.patience, training.best.keep = config.early_stopping_patience, config.keep_best or 1
     training.scorer = _scorer(training, accelerator)
-    training.settling = Settling.of(config.max_train_steps) if config.stop_when_settled else None
+    _plan_the_end(training)
     return training
+
+
+def _plan_the_end(training: Training) -> None:
+    """What may end the training before its last step, and which steps are kept."""
+    config = training.config
+    training.best.patience, training.best.keep = config.early_stopping_patience, config.keep_best or 1
+    if config.stop_when_settled:
+        training.settling = Settling.of(training.trainer.max_train_steps)
 
 
 def _trainables(

@@ -45,7 +45,7 @@ class Recorder:
     def unload(self) -> None:
         self.at = None
 
-    def generate_several(self, requests: Sequence[SampleRequest]) -> list[list[Image.Image]]:
+    def generate_several(self, requests: Sequence[SampleRequest], triggers: None) -> list[list[Image.Image]]:
         self.drawn.append((self.at, [request.prompt for request in requests]))
         return [pictures(request.num_outputs) for request in requests]
 

@@ -31,7 +31,7 @@ def judge() -> ConceptJudge:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", REPORTING[-4:])
-def test_a_concept_that_nobody_tuned_for_is_learned(seed: int, judge: ConceptJudge, tmp_path: Path) -> None:
+def test_a_concept_that_no_setting_was_tuned_on_is_learned(seed: int, judge: ConceptJudge, tmp_path: Path) -> None:
     concept = draw_concept(seed)
     output = OutputFolder.create(tmp_path / "out")
     config = build_config(

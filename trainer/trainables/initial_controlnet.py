@@ -55,7 +55,7 @@ def read_initial_controlnet(path: Path, family: ModelFamily, form: ControlForm) 
         ) from error
     except ArtifactError as error:
         raise ConfigError(f"init_weights: {error}") from error
-    if has.channels != form.channels:
+    if maker.steered_blocks and has.channels != form.channels:  # else all have the same form
         raise ConfigError(
             f"init_weights: {path.name} reads pictures of {has.channels} channels, and control asks for "
             f"{form.channels}; set control to what it was trained on"
