@@ -50,6 +50,12 @@ def behind(measures: Sequence[Relative]) -> Relative:
     return Relative(**lowest, error=error, copied=copied)
 
 
+def sampled_concepts(class_words: Mapping[str, str | None]) -> list[dict[str, str | None]]:
+    """Return the class word by trigger word of each concept that is sampled, alone; nothing where there is no trigger
+    word."""
+    return [{trigger: word} for trigger, word in list(class_words.items())[:MOST_CONCEPTS_SCORED]] or [{}]
+
+
 def sample_looks(
     validation: ValidationSection,
     preparation: DataConfig,
@@ -65,10 +71,9 @@ def sample_looks(
     """
     side = preparation.largest_resolution or family.native_resolution
     sampler, concepts = Sampler(family), []
-    for trigger, word in list(preparation.class_words.items())[:MOST_CONCEPTS_SCORED] or [("", None)]:
-        of_concept = {trigger: word} if trigger else {}
-        plan = drawing_plan(validation, preparation, base_model, side, captions_of(dataset), of_concept)
+    for concept in sampled_concepts(preparation.class_words):
+        plan = drawing_plan(validation, preparation, base_model, side, captions_of(dataset), concept)
         base = draw_samples(sampler, plan, plain=True)
-        pictures = references(dataset, trigger or None)
+        pictures = references(dataset, next(iter(concept), None))
         concepts.append(ConceptLook(plan, Judge(encoders, plan, pictures, base)))
     return SampleLooks(family, concepts)

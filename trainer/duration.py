@@ -37,7 +37,7 @@ def plan_duration(duration: DurationSection, examples: Sequence[CachedExample], 
         micro_batches = duration.max_train_epochs * batches_an_epoch(examples, batch * processes)
         steps = math.ceil(micro_batches / duration.gradient_accumulation_steps)
     else:
-        by_images = steps_by_images(seen, effective)
+        by_images = min(MOST_STEPS, max(FEWEST_STEPS, round(VIEWS_OF_AN_IMAGE * seen / effective)))
         most = min(MOST_STEPS, AT_MOST * by_images) if duration.stop_when_settled else by_images
         steps = duration.max_train_steps or most
     found = {"train_batch_size": batch, "max_train_steps": steps, "max_train_epochs": None}
@@ -71,11 +71,6 @@ def _against_settling(config: TrainingConfig, family: ModelFamily) -> str | None
         "max_train_epochs is a fixed length": config.max_train_epochs is not None,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
-
-
-def steps_by_images(images: int, batch: int) -> int:
-    """Return the steps in which each image is seen about 100 times, within 500 to 3000."""
-    return min(MOST_STEPS, max(FEWEST_STEPS, round(VIEWS_OF_AN_IMAGE * images / batch)))
 
 
 def describe(duration: DurationSection, images: int, processes: int = 1) -> str:

@@ -64,12 +64,12 @@ def _sampler(base: str) -> Sampler:
     return Sampler(load_base_model(base, torch.float32).to(torch.device("cpu")))
 
 
-def sampler_draw(sampler: Sampler) -> Draw:
+def sampler_draw(sampler: Sampler, steps: int = INFERENCE_STEPS, guidance: float = GUIDANCE) -> Draw:
     """Return a function that samples with what is loaded at that moment, each prompt with the next seed."""
 
     def draw(prompts: Sequence[str]) -> list[Image.Image]:
         requests = [
-            SampleRequest(prompt=prompt, seed=seed, num_inference_steps=INFERENCE_STEPS, guidance_scale=GUIDANCE)
+            SampleRequest(prompt=prompt, seed=seed, num_inference_steps=steps, guidance_scale=guidance)
             for seed, prompt in enumerate(prompts)
         ]
         return [picture for (picture,) in sampler.generate_several(requests)]

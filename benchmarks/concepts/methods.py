@@ -15,20 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from artifact.artifact import Artifact
+from benchmarks.concepts.bases import sampler_draw
 from benchmarks.concepts.lottery import draw_concept, on_ground
 from benchmarks.concepts.trial import ConceptJudge
 from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
-from benchmarks.learning.measures import Draw
 from benchmarks.record import Row, machine, markdown, write_record
 from evaluation.encoders import ClipEncoder
 from families.loading.sources import EMBEDDED_BASE
 from families.registry import load_base_model
 from job.output_folder import OutputFolder
 from job.run import run
-from sampler.sampler import Sampler, SampleRequest
+from sampler.sampler import Sampler
 from settings.training import build_config
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
@@ -111,29 +110,16 @@ def measure(seed: int, settings: Mapping[str, Any], judge: Callable[[], tuple[Co
     judging, sampler = judge()
     sampler.load(artifact)
     try:
-        measures = judging.measure(concept, drawing(sampler))
+        measures = judging.measure(concept, sampler_draw(sampler, INFERENCE_STEPS, GUIDANCE))
     finally:
         sampler.unload()
     return {**{name: measures.row()[name] for name in MEASURED}, "kB": round(size / 1000, 1)}
 
 
-def drawing(sampler: Sampler) -> Draw:
-    """Return a function that draws with what is loaded at that moment, each prompt with the next seed."""
-
-    def draw(prompts: Sequence[str]) -> list[Image.Image]:
-        requests = [
-            SampleRequest(prompt=prompt, seed=seed, num_inference_steps=INFERENCE_STEPS, guidance_scale=GUIDANCE)
-            for seed, prompt in enumerate(prompts)
-        ]
-        return [picture for (picture,) in sampler.generate_several(requests)]
-
-    return draw
-
-
 def _judge() -> tuple[ConceptJudge, Sampler]:
     """The base is drawn from a sampler of its own, on which nothing is loaded."""
     bare, sampler = (Sampler(load_base_model(EMBEDDED_BASE, torch.float32)) for _ in range(2))
-    return ConceptJudge(ClipEncoder().embed, drawing(bare), TRIGGER), sampler
+    return ConceptJudge(ClipEncoder().embed, sampler_draw(bare, INFERENCE_STEPS, GUIDANCE), TRIGGER), sampler
 
 
 def write_page(path: Path, rows: Sequence[Row], steps: int) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from evaluation.choice import AS_GOOD
 from evaluation.looks import SampleLooks
-from trainer.duration import steps_by_images
+from trainer.duration import plan_duration
 from trainer.trainables.schedules import DECAY
 from trainer.training import Training
 from trainer.validation.settling import Look, Settling, copies_more
@@ -27,10 +27,11 @@ class Length:
         training = self._training
         if training.settling is None or self._looks is not None or training.trainer.step > 0:
             return None
-        config, trainer = training.config, training.trainer
-        assert config.train_batch_size is not None
-        batch = config.train_batch_size * trainer.generators.share.count * config.gradient_accumulation_steps
-        end = min(trainer.max_train_steps, steps_by_images(len(training.dataset.largest), batch))
+        trainer = training.trainer
+        fixed = training.config.duration.model_copy(update={"stop_when_settled": False, "max_train_steps": None})
+        planned = plan_duration(fixed, training.batches.examples, trainer.generators.share.count).max_train_steps
+        assert planned is not None
+        end = min(trainer.max_train_steps, planned)
         trainer.end_at(end)
         return (
             f"stop_when_settled has no effect, since samples cannot be scored: the run has {end} steps. Set "

@@ -3,16 +3,14 @@
 from pathlib import Path
 
 import pytest
-import torch
-from diffusers import StableDiffusionXLPipeline
 
+from benchmarks.concepts.bases import draw_trained, draw_untrained
 from benchmarks.concepts.lottery import draw_concept
 from benchmarks.concepts.seeds import REPORTING
 from benchmarks.concepts.trial import ConceptJudge
-from benchmarks.learning.diffusers_results import TRIGGER, draw_of
-from benchmarks.learning.measures import Protocol, pipeline_draw
+from benchmarks.learning.diffusers_results import TRIGGER
 from evaluation.encoders import ClipEncoder
-from families.loading.sources import EMBEDDED_BASE, EMBEDDED_BASE_FOLDER
+from families.loading.sources import EMBEDDED_BASE
 from job.output_folder import OutputFolder
 from job.run import run
 from settings.training import build_config
@@ -24,9 +22,7 @@ LIKENESS, LIKENESS_ELSEWHERE, GAIN, GROUNDS, KEPT, COPIES = 0.7, 0.7, 0.35, 0.85
 
 @pytest.fixture(scope="module")
 def judge() -> ConceptJudge:
-    base = StableDiffusionXLPipeline.from_pretrained(EMBEDDED_BASE_FOLDER, dtype=torch.float32)
-    base.set_progress_bar_config(disable=True)
-    return ConceptJudge(ClipEncoder(EMBEDDED_BASE).embed, pipeline_draw(base), TRIGGER)
+    return ConceptJudge(ClipEncoder().embed, draw_untrained(EMBEDDED_BASE), TRIGGER)
 
 
 @pytest.mark.slow
@@ -45,7 +41,7 @@ def test_a_concept_that_no_setting_was_tuned_on_is_learned(seed: int, judge: Con
     )
     for _ in run(config, [concept.write_zip(tmp_path / "data.zip", TRIGGER)], output):
         pass
-    found = judge.measure(concept, draw_of(output.path, Protocol()))
+    found = judge.measure(concept, draw_trained(EMBEDDED_BASE, output.path))
     print(concept.kind, found)
     assert found.likeness >= LIKENESS and found.gain >= GAIN
     assert found.likeness_elsewhere >= LIKENESS_ELSEWHERE and found.grounds >= GROUNDS
