@@ -11,11 +11,18 @@ same rates in practice.
 from collections.abc import Sequence
 from statistics import median
 
-from families.family import ModelFamily
+from families.family import ModelFamily, restoring
+from settings.sections.optimization import ADAPTER_RATE, PLAIN_WORD_RATE
 from trainer.adapters.targets import ending_with, layer_paths
 
 DENOISER_WIDTH, TEXT_ENCODER_WIDTH = 1280, 768
 """SDXL's most frequent width in attention, and that of CLIP-L: from here on, the field's rates hold."""
+
+
+def low_rank_rate(family: ModelFamily) -> float:
+    """AdamW's usual rate of an adapter beside the denoiser: higher where it is all that learns the trigger word."""
+    alone = not family.text_encoders and restoring(family) is None
+    return denoiser_factor(family) * (PLAIN_WORD_RATE if alone else ADAPTER_RATE)
 
 
 def denoiser_factor(family: ModelFamily) -> float:

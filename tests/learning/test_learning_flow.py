@@ -1,5 +1,5 @@
 """The same proof for a base of flow matching whose text encoder is frozen: a plain word as the trigger, a transformer's
-layers, and but for the rate the defaults of its family."""
+layers, and the defaults of its family."""
 
 from pathlib import Path
 
@@ -14,9 +14,8 @@ from tools.before_after import compare, measure
 LEARNED, GAIN, KEPT = 0.85, 0.4, 0.85
 SETTINGS = {
     "base_model": "mini-flow", "trigger_word": "TOK", "class_word": "figure", "max_train_steps": 300,
-    "train_batch_size": 4, "num_validation_images": 0, "learning_rate": 4e-3,
+    "train_batch_size": 4, "num_validation_images": 0,
 }  # fmt: skip
-"""The rate is above the default, by which a LoRA alone, without words that learn, takes many more steps."""
 GUIDANCE_SCALE = 1.0
 """Z-Image's guidance counts from 0: twice the difference that the prompt makes."""
 

@@ -10,7 +10,7 @@ import torch
 from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 
 from benchmarks.speed.full_size import CLIP_G, CLIP_L, SD15_UNET, SD35_MEDIUM, SDXL_UNET
-from families.family import ModelFamily
+from families.family import FamilyDefaults, ModelFamily
 from families.sd3 import SD3
 from families.sd15 import SD15
 from families.sdxl import SDXL
@@ -61,6 +61,13 @@ def test_a_narrow_base_learns_faster_and_a_given_rate_is_kept(base: ModelFamily)
     assert narrow["learning_rate"] == pytest.approx(1e-4 * 1280 / 80)
     assert narrow["token_learning_rate"] == pytest.approx(1e-3 * 768 / 80)
     assert (given["learning_rate"], given["token_learning_rate"]) == (1e-4, 1e-3)
+
+
+def test_an_adapter_that_learns_the_word_alone_has_a_higher_rate() -> None:
+    no_words = {"text_encoders": [], "defaults": FamilyDefaults(num_tokens=0, fewest_tokens=0)}
+    family = cast(ModelFamily, SimpleNamespace(**vars(full_size("SD3.5")) | no_words))
+    assert rates({}, family)["learning_rate"] == pytest.approx(4e-4, rel=0.1)
+    assert rates({"adapter": "full"}, family)["learning_rate"] == pytest.approx(1e-4, rel=0.1)
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("lion", 2e-5), ("prodigy", 1.0), ("adamw", 1e-4)])
