@@ -43,7 +43,7 @@ class OptimizationSection(Settings):
         None,
         gt=0,
         le=10,
-        description="Peak learning rate of the LoRA; by default 1e-4, or 4e-4 where prompts are read by a language model "
+        description="Peak learning rate of the LoRA; by default 1e-4, 4e-4 where prompts are read by a language model "
         "that learns no words, more for bases narrower than SDXL, a fifth of it with Lion, and 1 with Prodigy",
     )
     token_learning_rate: Open[float | None] = Field(
