@@ -22,7 +22,7 @@ from benchmarks.concepts.page import summary, write_page
 from benchmarks.concepts.seeds import REPORTING, TUNING, parse_seeds
 from benchmarks.concepts.trial import SAMPLES, UNRELATED_PROMPTS, ConceptJudge, base_fingerprint, fingerprint
 from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
-from benchmarks.learning.contenders import DOCUMENTED, our_training, their_training
+from benchmarks.learning.contenders import DOCUMENTED, Usage, our_training, their_training
 from benchmarks.learning.diffusers_results import TRIGGER
 from benchmarks.record import Row, markdown
 from evaluation.encoders import ClipEncoder
@@ -44,7 +44,7 @@ class Way:
     """
 
     name: str
-    train: Callable[[Concept, Path, int, int], None]
+    train: Callable[[Concept, Path, int, int], Usage]
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -52,9 +52,9 @@ def ours(name: str, config: Path | None = None, base: str = EMBEDDED_BASE) -> Wa
     """`python train.py` with its defaults, or with a settings file."""
     options = [] if config is None else ["--config", config.resolve()]
 
-    def train(concept: Concept, folder: Path, steps: int, seed: int) -> None:
+    def train(concept: Concept, folder: Path, steps: int, seed: int) -> Usage:
         data = concept.write_zip(folder.with_suffix(".zip"), TRIGGER)
-        our_training([*options, "--class_word", concept.class_word], data, base)(folder, steps, seed)
+        return our_training([*options, "--class_word", concept.class_word], data, base)(folder, steps, seed)
 
     return Way(name, train, {} if config is None else dict(read_settings_file(config)))
 
@@ -63,10 +63,10 @@ def theirs(command: Sequence[Path]) -> Way:
     """Train by diffusers' script, at the rates of our defaults. It takes one prompt for all pictures."""
     changes = {"train_batch_size": THEIR_BATCH, "learning_rate": THEIR_RATE, "text_encoder_lr": THEIR_TOKEN_RATE}
 
-    def train(concept: Concept, folder: Path, steps: int, seed: int) -> None:
+    def train(concept: Concept, folder: Path, steps: int, seed: int) -> Usage:
         photos = concept.write_folder(folder.with_name("photos"), TRIGGER)
         flags = [part for name, value in changes.items() for part in (f"--{name}", value)]
-        their_training(command, photos, [*DOCUMENTED, *flags])(folder, steps, seed)
+        return their_training(command, photos, [*DOCUMENTED, *flags])(folder, steps, seed)
 
     return Way(THEIRS, train, dict(changes))
 
