@@ -68,6 +68,8 @@ class Job:
     """What scores samples in the middle of the training; `preview` fills it for a run that ends by its samples."""
     storage: Storage = AS_LOADED
     """How the denoiser's weights lie; `prepare` or `cache` choose it."""
+    plan: str | None = None
+    """What was predicted of memory and time, for the report; None on a CPU. `prepare` or `cache` make it."""
     dataset: PreparedDataset = field(init=False)  # prepare
     examples: list[CachedExample] = field(init=False)  # cache
     probe: Probe = field(init=False)  # preview

@@ -1,6 +1,7 @@
 """Predicts whether a training fits into a GPU, before the denoiser's weights are loaded."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ from settings.sections.adapter import AdapterSection
 from settings.sections.speed import SpeedSection
 from trainer.adapters.kinds import KINDS
 from trainer.adapters.targets import denoiser_targets
-from trainer.execution.peak_memory import EmptyAdapter, StepMemory, step_memory, weights_on_device
+from trainer.execution.peak_memory import EmptyAdapter, StepCost, step_cost, weights_on_device
 
 GB = 10**9
 USABLE = 0.85
@@ -31,11 +32,13 @@ normal weight's norm, fp8 2.6 %, nf4 9 % (`tests/families/precision/test_formats
 
 @dataclass(frozen=True)
 class Workload:
-    """A micro-batch: `images` of `side` pixels squared, with the features of one prompt (1, L, D)."""
+    """A micro-batch: `images` of `side` pixels squared, with the features of one prompt (1, L, D). `batches`: of them
+    in an optimizer step."""
 
     images: int
     side: int
     features: PromptFeatures
+    batches: int = 1
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,24 @@ class Choice:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """`step`: predicted. `beside`: bytes of text encoders that stay on the device. `choice`: what it is predicted
-    for."""
+    """`step`: predicted for one micro-batch. `beside`: bytes of text encoders that stay on the device. `choice`: what
+    it is predicted for. `passes`: micro-batches in an optimizer step."""
 
-    step: StepMemory
+    step: StepCost
     beside: int
     choice: Choice
+    passes: int = 1
 
     @property
     def peak(self) -> int:
         """Bytes on the device at the most."""
         return self.step.peak + self.beside
+
+    @property
+    def operations(self) -> int:
+        """Of the denoiser in an optimizer step. Text encoders, further passes of losses, and decoding of weights in
+        fewer bits are not among them."""
+        return self.step.operations * self.passes
 
     def fits(self, free_bytes: int) -> bool:
         """Whether so much free memory is enough."""
@@ -95,9 +105,9 @@ def predicted(family: ModelFamily, adapters: AdapterSection, work: Workload, cho
         return stand_in.denoise(noised, timesteps, PromptFeatures.joined([features] * images), sizes)
 
     checkpointing, storage = choice.checkpointing, choice.storage
-    step = step_memory(family.denoiser, adapter, run, checkpointing=checkpointing, storage=storage)
+    step = step_cost(family.denoiser, adapter, run, checkpointing=checkpointing, storage=storage)
     beside = sum(parameter.nbytes for encoder in family.text_encoders for parameter in encoder.parameters())
-    return MemoryPlan(step, beside, choice)
+    return MemoryPlan(step, beside, choice, work.batches * math.ceil(work.images / choice.images))
 
 
 def plan(

@@ -45,7 +45,7 @@ from families.z_image import ZImage
 from settings.command_line.parser import CommandParser
 from settings.training import build_config
 from trainer.adapters.targets import denoiser_targets
-from trainer.execution.peak_memory import EmptyAdapter, step_memory, weights_on_device
+from trainer.execution.peak_memory import EmptyAdapter, step_cost, weights_on_device
 from trainer.memory_plan import GB, USABLE, Choice, MemoryPlan, choices, first_that_fits
 
 CARDS = (8, 12, 16, 24, 48, 80)
@@ -193,7 +193,7 @@ def predict(name: str, resolution: int, rank: int, choice: Choice) -> MemoryPlan
         return prediction
 
     adapter = EmptyAdapter("lora", rank, rank, paths)
-    step = step_memory(family.denoiser, adapter, run, checkpointing=choice.checkpointing, storage=choice.storage)
+    step = step_cost(family.denoiser, adapter, run, checkpointing=choice.checkpointing, storage=choice.storage)
     return MemoryPlan(step, sum(_encoder_bytes(encoder) for encoder in base.encoders), choice)
 
 

@@ -19,7 +19,6 @@ from typing import Any, get_args
 
 import torch
 from accelerate import Accelerator
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.preparation.photographs import scaled_sizes, write_photographs
 from benchmarks.record import markdown, write_record
@@ -36,14 +35,14 @@ from trainer.data.latent_cache import CachedExample, cache_examples
 from trainer.distributed.processes import start
 from trainer.execution.attention import require_attention
 from trainer.execution.memory import peak_memory_gib
+from trainer.execution.operations import operation_counter
+from trainer.execution.throughput import PEAK_OPERATIONS, known_card
 from trainer.resolution import base_requirements, resolve
 from trainer.training import Training
 
 WARM_UP = 3
 """Steps that are not timed."""
 PHOTOGRAPHS = 8
-PEAK_FLOPS = {"H100": 989.5e12, "H200": 989.5e12, "A100": 312e12}
-"""Dense bf16 of the SXM cards, by their makers' data sheets."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,7 @@ def _operations(training: Training) -> int:
     count."""
     trainer = training.trainer
     batch = next(trainer.batches)
-    with FlopCounterMode(display=False) as counter:
+    with operation_counter() as counter:
         trainer.backward(batch, 1.0)
     for trainable in trainer.trainables:
         trainable.optimizer.zero_grad(set_to_none=True)
@@ -193,8 +192,8 @@ def _peak_operations() -> float | None:
     """Return the card's peak rate, None where it is unknown."""
     if not torch.cuda.is_available():
         return None
-    name = torch.cuda.get_device_name()
-    return next((peak for card, peak in PEAK_FLOPS.items() if card in name), None)
+    card = known_card(torch.cuda.get_device_name())
+    return None if card is None else PEAK_OPERATIONS[card]
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ def write_report(
     steps: int | None = None,
     restoration: Restoration | None = None,
     ending: Mapping[str, Any] | None = None,
+    plan: str | None = None,
 ) -> None:
     """Write report.json. `config`: all settings, as in JSON. `evaluation`: as in evaluation.json. `steps`: those of the
     run, which may have ended before the planned ones. `restoration`: of a base that restores. `ending`: why a run of
@@ -62,6 +63,7 @@ def write_report(
         "evaluation": evaluation,
         "restoration": None if restoration is None else asdict(restoration),
         "ending": ending,
+        "plan": plan,
         "seconds": round(phases.total, 2),
         "phases": {name: round(value, 2) for name, value in phases.seconds.items()},
         "versions": versions(),

@@ -8,12 +8,13 @@ from families.precision.stored_blocks import Storage
 from job.progress import Progress
 from job.stage import Job
 from trainer.duration import USUAL_BATCH
+from trainer.execution.throughput import throughput
 from trainer.memory_plan import GB, MemoryPlan, Workload, plan, remedies
 
 
 def memory_plan(job: Job, images: int) -> Iterator[Progress]:
-    """Set `storage` and the settings for it. Yield one line on the predicted peak of steps with up to `images` images
-    at once, a warning where it is more than what is free; nothing on a CPU.
+    """Set `storage`, `plan` and the settings for them. Yield one line on the predicted peak and time of steps with up
+    to `images` images at once, a warning where the peak is more than what is free; nothing on a CPU.
 
     Raises ConfigError where the weights alone are more than what is free.
     """
@@ -24,11 +25,13 @@ def memory_plan(job: Job, images: int) -> Iterator[Progress]:
     job.config = job.config.with_values({"base_precision": job.storage.precision, "offload": offload})
     if found is None or free is None:
         return
+    said = f"{found}; {throughput(job.device, job.dtype).said(found.operations)}"
+    job.plan = said
     if found.fits(free):
-        yield job.progress(f"{found}; {free / GB:.1f} GB are free")
+        yield job.progress(f"{said}; {free / GB:.1f} GB are free")
         return
     remedy = remedies(job.config.adapters, job.config.speed, found)
-    yield job.progress(f"{found}; only {free / GB:.1f} GB are free. {remedy}", warning=True)
+    yield job.progress(f"{said}; only {free / GB:.1f} GB are free. {remedy}", warning=True)
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -38,7 +41,8 @@ def free_memory(device: torch.device) -> int | None:
 
 def _plan(job: Job, images: int, free: int) -> MemoryPlan | None:
     features = job.family.encode_prompts([""]).to(torch.device("cpu"))
-    work = Workload(min(job.config.train_batch_size or USUAL_BATCH, images), job.side, features)
+    at_once = min(job.config.train_batch_size or USUAL_BATCH, images)
+    work = Workload(at_once, job.side, features, job.config.gradient_accumulation_steps)
     return plan(job.family, job.config.adapters, job.config.speed, work, free)
 
 

@@ -35,6 +35,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
         job.training.trainer.max_train_steps,
         job.restoration,
         ending(job.training.settling, job.training.trainer.step),
+        job.plan,
     )
     shutil.rmtree(output.prompts, ignore_errors=True)
     write_workflow(output)

@@ -25,7 +25,8 @@ def key(config: TrainingConfig, images: int) -> str:
     """Return what the memory of a training with `images` images depends on, as 16 hex digits."""
     sections = (config.base, config.adapters, config.speed)
     facts = [section.model_dump(mode="json") for section in sections]
-    others = [micro_batch(config, images), config.preparation.resolutions, config.mixed_precision]
+    at_once, accumulated = micro_batch(config, images), config.gradient_accumulation_steps
+    others = [at_once, accumulated, config.preparation.resolutions, config.mixed_precision]
     return hashlib.sha256(json.dumps([facts, others]).encode()).hexdigest()[:16]
 
 

@@ -50,25 +50,30 @@ def _predicted(job: "Job", images: int) -> str:
 
     from families.precision.stored_blocks import Storage
     from trainer.adapters.kinds import KINDS
+    from trainer.execution.throughput import throughput
     from trainer.memory_plan import GB, Choice, Workload, plan, predicted, remedies
 
     config = job.config
     if config.adapter not in KINDS:
         return f"memory: cannot be predicted for adapter: {config.adapter}"
     features = job.family.encode_prompts([""]).to(torch.device("cpu"))
-    work = Workload(micro_batch(config, images), job.side, features)
+    work = Workload(micro_batch(config, images), job.side, features, config.gradient_accumulation_steps)
+    rate = throughput(job.device, job.dtype)
     if job.device.type != "cuda":
         precision = "bf16" if config.base_precision == "auto" else config.base_precision
         storage = Storage(precision, offloaded=config.offload == "always")
         choice = Choice(work.images, config.gradient_checkpointing == "always", storage)
-        return str(predicted(job.family, config.adapters, work, choice))
+        found = predicted(job.family, config.adapters, work, choice)
+        return f"{found}; {rate.said(found.operations)}"
     total = torch.cuda.mem_get_info(job.device)[1]
-    found = plan(job.family, config.adapters, config.speed, work, total)
-    if found is None:
+    fitting = plan(job.family, config.adapters, config.speed, work, total)
+    if fitting is None:
         return "memory: cannot be predicted with shard_base"
-    said = f"{found}; this GPU has {total / GB:.1f} GB"
+    said = f"{fitting}; {rate.said(fitting.operations)}; this GPU has {total / GB:.1f} GB"
     return (
-        said if found.fits(total) else f"{said}, which is too little. {remedies(config.adapters, config.speed, found)}"
+        said
+        if fitting.fits(total)
+        else f"{said}, which is too little. {remedies(config.adapters, config.speed, fitting)}"
     )
 
 

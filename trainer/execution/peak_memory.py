@@ -1,4 +1,5 @@
-"""Counts the memory of a training step without its tensors: shapes and dtypes are computed, and no values."""
+"""Counts memory and operations of a training step without its tensors: shapes and dtypes are computed, and no
+values."""
 
 import weakref
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from families.precision.stored_linear import StoredLinear
 from trainer.adapters.base_precision import compute_in_base_precision
 from trainer.adapters.kind import ADAPTER
 from trainer.adapters.kinds import KINDS, MODULES
+from trainer.execution.operations import operation_counter
 
 Pass = Callable[[nn.Module], Tensor]
 """Runs a denoiser forward, and returns its prediction."""
@@ -62,13 +64,15 @@ class PeakMemory(TorchDispatchMode):
 
 
 @dataclass(frozen=True)
-class StepMemory:
+class StepCost:
     """Bytes of a training step on the device. `weights`: of the denoiser. `trained`: of the adapter, its gradients and
-    the two moments of AdamW. `peak`: the most at once, weights, adapter and optimizer included."""
+    the two moments of AdamW. `peak`: the most at once, weights, adapter and optimizer included. `operations`: of a
+    forward and a backward pass, as `operation_counter` has them; what is computed again counts."""
 
     weights: int
     trained: int
     peak: int
+    operations: int
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class EmptyAdapter:
 
 
 def weights_on_device(denoiser: Any, storage: Storage) -> int:
-    """Bytes of a denoiser's weights that are stored so; without a pass. `denoiser`: as for `step_memory`."""
+    """Bytes of a denoiser's weights that are stored so; without a pass. `denoiser`: as for `step_cost`."""
     empty = _empty_copy(denoiser)
     if not storage.is_plain:
         store_blocks(empty, Storage(storage.precision), torch.device("meta"))
@@ -90,9 +94,9 @@ def weights_on_device(denoiser: Any, storage: Storage) -> int:
     return sum(parameter.nbytes for parameter in empty.parameters() if parameter not in elsewhere)
 
 
-def step_memory(
+def step_cost(
     denoiser: Any, adapter: EmptyAdapter, run: Pass, *, checkpointing: bool, storage: Storage = AS_LOADED
-) -> StepMemory:
+) -> StepCost:
     """Count a forward and a backward pass of `run` with a copy of `denoiser` that has no values.
 
     `denoiser`: diffusers' model without adapters, its weights anywhere, the meta device included. `checkpointing`:
@@ -107,21 +111,22 @@ def step_memory(
         empty.enable_gradient_checkpointing()
     with FakeTensorMode(allow_non_fake_inputs=True):
         _fill(empty)
-        memory = PeakMemory()
+        memory, counter = PeakMemory(), operation_counter()
         elsewhere = _stored(empty) if storage.offloaded else set()
         parameters = [parameter for parameter in empty.parameters() if parameter not in elsewhere]
         for parameter in elsewhere:
             memory.ignore(parameter)
         for parameter in parameters:
             memory.watch(parameter)
-        with memory:
+        with counter, memory:
             run(empty).float().pow(2).mean().backward()
     trained = sum(parameter.nbytes for parameter in parameters if parameter.requires_grad)
     moments = 2 * trained
-    return StepMemory(
+    return StepCost(
         weights=sum(parameter.nbytes for parameter in parameters if not parameter.requires_grad),
         trained=2 * trained + moments,
         peak=memory.peak + moments + max((parameter.nbytes for parameter in elsewhere), default=0),
+        operations=int(counter.get_total_flops()),
     )
 
 

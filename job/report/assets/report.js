@@ -317,7 +317,8 @@
   function showSettings() {
     fillTerms(byId("changed"), data.settings.filter((one) => one.changed).map((one) => [one.name, one.value]));
     fillTerms(byId("settings"), data.settings.map((one) => [one.name, one.value, one.changed ? "changed" : ""]));
-    const environment = { ...data.machine, ...data.versions };
+    const predicted = data.plan ? { predicted: data.plan } : {};
+    const environment = { ...predicted, ...data.machine, ...data.versions };
     fillTerms(byId("environment"), Object.entries(environment).map(([name, value]) => [name, String(value ?? "–")]));
     fillTerms(byId("environment"), [["file against model", `relative difference ${data.verification.difference.toExponential(1)}`]]);
   }

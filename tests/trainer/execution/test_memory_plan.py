@@ -16,7 +16,7 @@ from settings.training import build_config
 from tests.tiny_models import TINY_MODELS, load_tiny
 from trainer.adapters.peft_adapter import PeftAdapter
 from trainer.adapters.targets import denoiser_targets
-from trainer.execution.peak_memory import PeakMemory, StepMemory, weights_on_device
+from trainer.execution.peak_memory import PeakMemory, StepCost, weights_on_device
 from trainer.memory_plan import Choice, MemoryPlan, Workload, plan, predicted, remedies
 
 IMAGES = 2
@@ -124,7 +124,7 @@ class TestChoice:
         def give(_: object, __: object, ___: object, choice: Choice) -> MemoryPlan:
             self.passes.append(choice)
             weight = weights.get(choice.storage, 10)
-            step = StepMemory(weights=weight, trained=10, peak=weight + needs[choice.images, choice.checkpointing])
+            step = StepCost(weight, trained=10, peak=weight + needs[choice.images, choice.checkpointing], operations=1)
             return MemoryPlan(step, 0, choice)
 
         monkeypatch.setattr("trainer.memory_plan.predicted", give)

@@ -1,0 +1,32 @@
+"""Counts the floating-point operations of passes, with torch's counter."""
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+Shape = torch.Size
+
+
+def operation_counter() -> FlopCounterMode:
+    """Return a mode that counts the operations of matrix products, convolutions and attention, a multiplication and an
+    addition as two; it needs no values. `get_total_flops()` returns them.
+
+    torch 2.13 has no entry for the CPU's attention, which is used where tensors have shapes alone.
+    """
+    return FlopCounterMode(
+        display=False,
+        custom_mapping={
+            torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+            torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+        },
+    )
+
+
+def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+def _attention_backward(gradient: Shape, query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    """The scores are computed again, so five products in place of two."""
+    return int(sdpa_backward_flop_count(gradient, query, key, value))
