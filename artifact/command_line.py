@@ -9,7 +9,7 @@ from typing import Any
 from settings.command_line.parser import CommandParser, report_wrong_input
 
 SUCCESS = 0
-FORMATS = ("kohya", "diffusers", "cog-sdxl", "bundle", "embeddings")
+FORMATS = ("kohya", "diffusers", "ai-toolkit", "cog-sdxl", "bundle", "embeddings")
 PRECISIONS = ("fp16", "bf16", "fp32")
 MODES = ("concat", "linear", "svd", "ties", "dare", "klora", "ziplora", "closed-form")
 """Choices of the modules, repeated here because these import torch, which takes seconds and --help does not need."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from artifact.conversion.cog_sdxl import to_cog_sdxl
 from artifact.conversion.files import LoraFile, require_change_of_weights, require_free, write_layers, write_tensors
 from artifact.conversion.module_names import Naming, parse, written
-from artifact.conversion.transformer_names import FAMILIES, kohya_layers
+from artifact.conversion.transformer_names import FAMILIES, ai_toolkit_layers, kohya_layers
 from artifact.errors import ArtifactError
 from artifact.layers import DoraLayer, Layer, LoraLayer
 from artifact.metadata import implementation, network_header
@@ -24,14 +24,32 @@ def to_diffusers(file: LoraFile, path: Path) -> None:
 
     Raises ArtifactError for kinds of layers that diffusers cannot load.
     """
+    _require_plain(file, "diffusers")
+    _renamed(file, path, "diffusers")
+
+
+def to_ai_toolkit(file: LoraFile, path: Path) -> None:
+    """Write ai-toolkit's names of a transformer, with peft's keys and the scale folded in, as for diffusers.
+
+    Raises ArtifactError for other bases, and for kinds of layers that peft's keys cannot say.
+    """
+    if file.family not in FAMILIES:
+        raise ArtifactError(
+            f"ai-toolkit's names are known for {', '.join(FAMILIES)}, and this LoRA is for {file.family}. "
+            "Use --format diffusers."
+        )
+    _require_plain(file, "ai-toolkit")
+    _renamed(file, path, "ai-toolkit")
+
+
+def _require_plain(file: LoraFile, reader: str) -> None:
     for name, layer in file.artifact.layers.items():
         lora = layer.direction if isinstance(layer, DoraLayer) else layer
         if not isinstance(lora, LoraLayer) or lora.mid is not None:
             raise ArtifactError(
-                f"{name} is a {lora.kind} layer, which diffusers cannot load. Use --format kohya, or make it a plain "
+                f"{name} is a {lora.kind} layer, which {reader} cannot load. Use --format kohya, or make it a plain "
                 "LoRA first: python -m artifact resize FILE OUT --rank R --base BASE"
             )
-    _renamed(file, path, "diffusers")
 
 
 def to_bundle(file: LoraFile, path: Path) -> None:
@@ -72,6 +90,7 @@ def to_embeddings(file: LoraFile, path: Path) -> None:
 FORMATS: Mapping[str, Callable[[LoraFile, Path], None]] = {
     "kohya": to_kohya,
     "diffusers": to_diffusers,
+    "ai-toolkit": to_ai_toolkit,
     "cog-sdxl": to_cog_sdxl,
     "bundle": to_bundle,
     "embeddings": to_embeddings,
@@ -90,6 +109,8 @@ def convert(source: Path, target: Path, format_name: str) -> None:
 def _layers(file: LoraFile, naming: Naming) -> dict[str, Layer]:
     if naming == "kohya" and file.family in FAMILIES:
         return kohya_layers(file.artifact.layers, file.family)
+    if naming == "ai-toolkit":
+        return ai_toolkit_layers(file.artifact.layers, file.family)
     return {written(parse(name), naming, file.family): layer for name, layer in file.artifact.layers.items()}
 
 
@@ -97,7 +118,7 @@ def _renamed(file: LoraFile, path: Path, naming: Naming) -> None:
     if not file.artifact.layers:
         raise ArtifactError("the file has no layers, only tokens. Use --format embeddings.")
     header = file.header_with_tokens
-    if naming == "diffusers" and "ss_network_dim" in header:
+    if naming != "kohya" and "ss_network_dim" in header:
         header["ss_network_alpha"] = str(float(header["ss_network_dim"]))  # alpha / rank is folded in
     if "modelspec.implementation" in header:
         header["modelspec.implementation"] = implementation(sgm_names=naming == "kohya" and has_sgm_names(file.family))

@@ -52,7 +52,7 @@ LAYERS_PER_BLOCK = 2
 """Of every UNet by Stability; sgm's block numbers depend on it."""
 FROM_RESNET = {sgm: name for name, sgm in RESNET_LAYERS.items()}
 FROM_OTHER = {sgm: name for name, sgm in OTHER_LAYERS.items()}
-Naming = Literal["kohya", "diffusers"]
+Naming = Literal["kohya", "diffusers", "ai-toolkit"]
 
 
 class ModuleName(NamedTuple):

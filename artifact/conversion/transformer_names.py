@@ -1,7 +1,8 @@
-"""Layers of transformers under the names of kohya's sd-scripts and musubi-tuner, from diffusers'.
+"""Layers of transformers under the names of kohya's sd-scripts, musubi-tuner and ai-toolkit, from diffusers'.
 
 FLUX has its makers' names there, in which queries, keys and values of an attention are one layer, in FLUX.1's single
-blocks with the first layer of the feed-forward part. Qwen-Image and Z-Image have diffusers' own names (musubi-tuner).
+blocks with the first layer of the feed-forward part. Qwen-Image and Z-Image have diffusers' own names (musubi-tuner,
+ai-toolkit), and so has FLUX.1 in ai-toolkit (as `convert_lora_weights_before_save` of its models has them).
 """
 
 import re
@@ -15,9 +16,9 @@ from artifact.names.flux_blocks import FLUX2_AROUND, FLUX2_DOUBLE, FLUX2_SINGLE
 from families.loading.flux_names import AROUND, BLOCKS, DOUBLE, FUSED, SINGLE
 from families.lora_files import FLUX1, FLUX2, QWEN_IMAGE, Z_IMAGE
 
-PREFIX, OURS = "lora_unet_", "transformer."
+PREFIX, OURS, AI_TOOLKIT = "lora_unet_", "transformer.", "diffusion_model."
 FAMILIES = (FLUX1, FLUX2, QWEN_IMAGE, Z_IMAGE)
-"""Those whose names in kohya's or musubi-tuner's files are known."""
+"""Those whose names in the files of kohya, musubi-tuner and ai-toolkit are known."""
 FEED_FORWARD = "proj_mlp"
 """The part of FLUX.1's `linear1` that is four times as wide as the queries."""
 BLOCK = re.compile(r"(?P<blocks>(?:single_)?transformer_blocks)\.(?P<number>\d+)\.(?P<path>.+)")
@@ -32,13 +33,28 @@ def kohya_layers(layers: Mapping[str, Layer], family: str) -> dict[str, Layer]:
     that no change is lost. Raises ArtifactError for layers of other components, and for parts of a joined layer that
     are no plain LoRA.
     """
+    paths = _of_transformer(layers, "kohya's")
+    if family in (FLUX1, FLUX2):
+        paths = _with_makers_names(paths, second=family == FLUX2)
+    return {PREFIX + path.replace(".", "_"): layer for path, layer in paths.items()}
+
+
+def ai_toolkit_layers(layers: Mapping[str, Layer], family: str) -> dict[str, Layer]:
+    """As `kohya_layers`, under the names of ai-toolkit. FLUX.1 has diffusers' own there."""
+    paths = _of_transformer(layers, "ai-toolkit's")
+    if family == FLUX1:
+        return dict(layers)
+    if family == FLUX2:
+        paths = _with_makers_names(paths, second=True)
+    return {AI_TOOLKIT + path: layer for path, layer in paths.items()}
+
+
+def _of_transformer(layers: Mapping[str, Layer], tool: str) -> dict[str, Layer]:
+    """By their paths. Raises ArtifactError for layers of other components."""
     strange = next((name for name in layers if not name.startswith(OURS)), None)
     if strange is not None:
-        raise ArtifactError(f"{strange}: kohya's names are written for the transformer alone. Use --format diffusers.")
-    paths = {name.removeprefix(OURS): layer for name, layer in layers.items()}
-    if family not in (FLUX1, FLUX2):
-        return {_underscored(path): layer for path, layer in paths.items()}
-    return _with_makers_names(paths, second=family == FLUX2)
+        raise ArtifactError(f"{strange}: {tool} names are written for the transformer alone. Use --format diffusers.")
+    return {name.removeprefix(OURS): layer for name, layer in layers.items()}
 
 
 def _with_makers_names(paths: Mapping[str, Layer], *, second: bool) -> dict[str, Layer]:
@@ -63,7 +79,7 @@ def _with_makers_names(paths: Mapping[str, Layer], *, second: bool) -> dict[str,
         else:
             joined.setdefault(f"{own}.{whole}", {})[block["path"]] = _plain(path, layer)
     for name, parts in joined.items():
-        found[_underscored(name)] = _join(parts, FUSED[name.split(".", 2)[2]])
+        found[name] = _join(parts, FUSED[name.split(".", 2)[2]])
     return found
 
 
@@ -101,8 +117,8 @@ def _starts(heights: Sequence[int]) -> list[int]:
 
 def _known(path: str, name: str | None) -> str:
     if name is None:
-        raise ArtifactError(f"{path}: has no name in the files of kohya's tools. Use --format diffusers.")
-    return _underscored(name)
+        raise ArtifactError(f"{path}: has no name in FLUX's makers' code. Use --format diffusers.")
+    return name
 
 
 def _turned(path: str, layer: Layer) -> Layer:
@@ -121,7 +137,3 @@ def _plain(path: str, layer: Layer) -> LoraLayer:
 
 def _reversed(names: Mapping[str, str]) -> dict[str, str]:
     return {path: name for name, path in names.items()}
-
-
-def _underscored(path: str) -> str:
-    return PREFIX + path.replace(".", "_")

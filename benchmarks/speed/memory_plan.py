@@ -173,13 +173,19 @@ def empty_denoiser(name: str) -> nn.Module:
     return nn.Module.to(denoiser, torch.bfloat16)
 
 
-def predict(name: str, resolution: int, rank: int, choice: Choice) -> MemoryPlan:
-    """Predict a step of a LoRA on the attention layers."""
+def bare_family(name: str) -> Any:
+    """The family with an empty denoiser and no other part."""
     base = FULL_SIZE[name]
-    family: Any = object.__new__(base.family)  # the denoiser alone is looked at
+    family: Any = object.__new__(base.family)
     family.denoiser = empty_denoiser(name)
     family._parts = SimpleNamespace(index={"_class_name": base.pipeline})
     family.noise_process = FlowMatching()
+    return family
+
+
+def predict(name: str, resolution: int, rank: int, choice: Choice) -> MemoryPlan:
+    """Predict a step of a LoRA on the attention layers."""
+    base, family = FULL_SIZE[name], bare_family(name)
     paths = denoiser_targets(family, build_config({"rank": rank}).adapters)
 
     def run(denoiser: nn.Module) -> torch.Tensor:

@@ -98,6 +98,35 @@ def test_each_tensor_of_the_makers_is_changed_by_the_layer_of_its_name(
     assert LoraFile.read(theirs).family == kind
 
 
+@pytest.mark.parametrize("kind", MAKERS)
+def test_ai_toolkit_s_names_there_and_back(kind: str, families: dict[str, ModelFamily], tmp_path: Path) -> None:
+    """`diffusion_model.` and the makers' name with its dots; FLUX.1 as in diffusers. No change is lost."""
+    family, ours, theirs = families[kind], tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
+    changes = our_file(family, ours)
+    convert(ours, theirs, "ai-toolkit")
+    keys = load_file(theirs).keys()
+    names = {key.removesuffix(".weight").rpartition(".")[0] for key in keys}
+    if kind == "flux1":
+        assert keys == load_file(ours).keys()
+    else:
+        makers = {name.removesuffix(".weight") for name, each in MAKERS[kind](family).items() if each.ndim == 2}
+        assert names <= {f"diffusion_model.{name}" for name in makers}
+    assert all(key.endswith((".lora_A.weight", ".lora_B.weight")) for key in keys)
+    convert(theirs, tmp_path / "back.safetensors", "diffusers")
+    again = changes_of(tmp_path / "back.safetensors")
+    assert again.keys() == changes.keys()
+    for layer, change in changes.items():
+        torch.testing.assert_close(again[layer], change, rtol=1e-4, atol=1e-5)
+
+
+def test_ai_toolkit_s_names_are_refused_for_unets(tmp_path: Path) -> None:
+    path = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    save_file({f"{path}.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}, tmp_path / "unet.safetensors")
+    with pytest.raises(ArtifactError, match="^ai-toolkit's names are known for flux1, .* Use --format diffusers"):
+        convert(tmp_path / "unet.safetensors", tmp_path / "out.safetensors", "ai-toolkit")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
 def test_a_file_of_kohya_s_is_the_same_there_and_back(families: dict[str, ModelFamily], tmp_path: Path) -> None:
     """Its joined layers have one `down` for all parts, and keep their rank."""
     generator, tensors = torch.Generator().manual_seed(0), dict[str, Tensor]()
@@ -136,6 +165,6 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
         convert(tmp_path / "loha.safetensors", tmp_path / "out.safetensors", "kohya")
     strange = {f"{block}.new_layer.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
     save_file(strange, tmp_path / "strange.safetensors")
-    with pytest.raises(ArtifactError, match="new_layer: has no name in the files of kohya's tools"):
+    with pytest.raises(ArtifactError, match="new_layer: has no name in FLUX's makers' code"):
         convert(tmp_path / "strange.safetensors", tmp_path / "out.safetensors", "kohya")
     assert not (tmp_path / "out.safetensors").exists()
