@@ -29,6 +29,21 @@ WRITERS = {
 }
 
 
+RECIPES = sorted(path for path in (PROJECT / "configs").glob("*.yaml") if "_" in path.stem and "full" not in path.stem)
+"""For any base, beside --base_model."""
+
+
+@pytest.mark.parametrize("kind", ["sdxl", "flux1"])
+def test_a_recipe_is_valid_on_any_base(kind: str, tmp_path: Path) -> None:
+    assert len(RECIPES) == 6
+    family = load_base_model(str(WRITERS[kind](tmp_path / "base")), torch.float32)
+    for recipe in RECIPES:
+        values = read_settings_file(recipe)
+        assert "base_model" not in values and "trigger_word" not in values
+        resolved = resolve(build_config({**values, "base_model": str(tmp_path / "base")}), family)
+        assert all(getattr(resolved, name) == value for name, value in values.items()), recipe.stem
+
+
 def test_every_mode_has_a_preset_on_every_base() -> None:
     names = {path.stem for path in PRESETS}
     assert names == {f"{base}-{mode}" for mode in ("face", "object", "style") for base in WRITERS}
@@ -43,7 +58,7 @@ def test_a_preset_is_valid_on_its_family(preset: Path, tmp_path: Path) -> None:
     assert resolve(config, family).resolution == family.native_resolution
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("preset", [*PRESETS, *RECIPES], ids=lambda path: path.stem)
 def test_every_choice_is_explained(preset: Path) -> None:
     lines = preset.read_text(encoding="utf-8").splitlines()
     explained = [i for i, line in enumerate(lines) if "# " in line or lines[i - 1].startswith("# ")]
