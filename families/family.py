@@ -50,8 +50,6 @@ class ModelFamily(Protocol):
     b_lora_blocks: ClassVar[Mapping[str, str]]
     """Paths of the blocks that hold content and style (Frenkel et al. 2024), by "content" and "style"; empty where it
     is not known."""
-    timestep_ends: ClassVar[tuple[float, float]]
-    """What the denoiser itself reads as its timestep for clean latents and for pure noise."""
 
     encoder_names: tuple[str, ...]
     """Names of the text encoders in embedding files, in the order of `text_encoders`."""
@@ -84,6 +82,10 @@ class ModelFamily(Protocol):
     @property
     def base_model_version(self) -> str:
         """Name of the architecture in `ss_base_model_version`."""
+
+    @property
+    def timestep_ends(self) -> tuple[float, float]:
+        """What the denoiser itself reads as its timestep for clean latents and for pure noise."""
 
     @property
     def idle_modules(self) -> tuple[str, ...]:

@@ -20,12 +20,21 @@ from families.family import (
 )
 from families.loading.opening import LoadingOptions, adapt_scheduler, open_pipeline
 from families.loading.sources import BaseModelSource
-from families.noise.diffusion_process import DiffusionProcess
+from families.noise.edm_process import EDMProcess
 from families.noise.noise_process import NoiseProcess
+from families.noise.of_scheduler import process_of
 from families.parts.clip_prompts import clip_output, embeds_as_inputs, pool_at_end_of_text, zeroed_where_empty
 from families.parts.control import USUAL_FORM, ControlForm
 from families.parts.controlnet import controlnet_of, residual_inputs, unet_residuals
-from families.parts.latents import decoded, freeze, posterior_moments, posterior_shape, sample_posterior
+from families.parts.latents import (
+    decoded,
+    freeze,
+    posterior_moments,
+    posterior_shape,
+    sample_posterior,
+    standardised,
+    unstandardised,
+)
 from families.parts.unet import UNET_ADAPTER_MODULES, require_text_to_image, unet_resolution, unet_size_multiple
 
 B_LORA_BLOCKS = {"content": "up_blocks.0.attentions.0", "style": "up_blocks.0.attentions.1"}
@@ -45,7 +54,6 @@ class SDXL:
     defaults: ClassVar[FamilyDefaults] = FamilyDefaults()
     steered_blocks: ClassVar[int] = 0
     b_lora_blocks: ClassVar[Mapping[str, str]] = B_LORA_BLOCKS
-    timestep_ends: ClassVar[tuple[float, float]] = (0.0, 1000.0)
 
     def __init__(self, pipeline: StableDiffusionXLPipeline) -> None:
         self._pipeline = pipeline
@@ -54,7 +62,7 @@ class SDXL:
         self.text_encoders: list[Any] = [pipeline.text_encoder, pipeline.text_encoder_2]
         self.tokenizers: list[Any] = [pipeline.tokenizer, pipeline.tokenizer_2]
         self.encoder_names: tuple[str, ...] = ("clip_l", "clip_g")
-        self.noise_process: NoiseProcess = DiffusionProcess.from_scheduler(pipeline.scheduler)
+        self.noise_process: NoiseProcess = process_of(pipeline.scheduler)
         freeze(self.denoiser, self.vae, *self.text_encoders)
         for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
             pool_at_end_of_text(tokenizer, encoder)
@@ -66,6 +74,11 @@ class SDXL:
         require_text_to_image(pipeline, source.name)
         adapt_scheduler(pipeline, options)
         return cls(pipeline)
+
+    @property
+    def timestep_ends(self) -> tuple[float, float]:
+        process = self.noise_process
+        return process.timestep_ends if isinstance(process, EDMProcess) else (0.0, 1000.0)
 
     @property
     def architecture(self) -> str:
@@ -106,10 +119,10 @@ class SDXL:
         return posterior_shape(cached)
 
     def latents(self, cached: Tensor, noise: Tensor) -> Tensor:
-        return sample_posterior(cached, noise) * self.vae.config.scaling_factor
+        return standardised(self.vae, sample_posterior(cached, noise))
 
     def decode(self, latents: Tensor) -> Tensor:
-        return decoded(self.vae, latents / self.vae.config.scaling_factor)
+        return decoded(self.vae, unstandardised(self.vae, latents))
 
     def offload_picture_parts(self) -> None:
         self.vae.to("cpu")

@@ -21,6 +21,8 @@ def require_objective(objective: ObjectiveSection, noise: NoiseSection, base: st
     rules = (
         (objective.loss_weighting == "debiased" and kind == "v_prediction",
          f"loss_weighting: debiased is made for ε-prediction, and {base} predicts v; set min_snr"),
+        (objective.loss_weighting == "debiased" and kind == "edm",
+         f"loss_weighting: debiased is made for ε-prediction, and the noise of {base} is EDM's; leave it out"),
         (bool(coarse) and kind == "flow",
          f"{coarse}: {base} is trained by flow matching, which learns brightness without it; leave it out"),
         (bool(coarse) and process.zero_terminal_snr and kind != "flow",

@@ -135,11 +135,12 @@ def _lora_targets(config: TrainingConfig, family: ModelFamily) -> str:
 def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
     """Return the loss weighting for this base.
 
-    Flow matching weights all timesteps alike, since its draws are weighted; another weighting raises ConfigError. Bases
-    with zero terminal SNR are uniform unless the user sets another: min-SNR weights v by SNR, which is 0 at pure noise,
-    so nothing would be learned there (Lin et al. 2023 train without weights). ControlNets are
-    uniform, too, unless the user sets another (Zhang et al. 2023). A family may have a default of its own. Other
-    ε-prediction is debiased (Yu et al. 2023, arXiv 2310.08442), which learned most of the tuning concepts.
+    Flow matching weights all timesteps alike, since its draws are weighted; it takes adaptive weights, and any other
+    raises ConfigError. These are uniform, too, unless the user sets another: bases with zero terminal SNR (min-SNR
+    weights v by SNR, which is 0 at pure noise, so nothing would be learned there; Lin et al. 2023 train without
+    weights), ControlNets (Zhang et al. 2023), and EDM's, whose weights are part of its noise process. A family may have
+    a default of its own. Other ε-prediction is debiased (Yu et al. 2023, arXiv 2310.08442), which learned most of the
+    tuning concepts.
     """
     weighting, process = config.loss_weighting, family.noise_process
     chosen = "loss_weighting" in config.model_fields_set
@@ -148,13 +149,16 @@ def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
             return family.defaults.loss_weighting
         if chosen:
             return weighting
-        if process.zero_terminal_snr or config.is_controlnet:
+        if process.zero_terminal_snr or config.is_controlnet or process.prediction_type == "edm":
             return "uniform"
         return "debiased" if process.prediction_type == "epsilon" and config.loss_type != "dco" else weighting
+    if chosen and weighting == "adaptive":
+        return weighting
     if chosen and weighting != "uniform":
         raise ConfigError(
             f"loss_weighting: {weighting} is made for ε- and v-prediction, and {config.base_model} is trained by flow "
-            "matching, which draws the timesteps that matter more often instead; set uniform, or leave it out"
+            "matching, which draws the timesteps that matter more often instead; set uniform or adaptive, or leave it "
+            "out"
         )
     return "uniform"
 

@@ -73,11 +73,16 @@ def adapt_scheduler(pipeline: Any, options: LoadingOptions) -> None:
     """Set the scheduler options of a diffusion pipeline.
 
     Zero terminal SNR also requires samplers that start at the last timestep ("trailing", Lin et al. 2023, §3.3). A
-    scheduler that does not support it is replaced by DDIM.
+    scheduler that does not support it is replaced by DDIM. Raises BaseModelError for it with EDM's noise.
     """
     scheduler_class, changes = type(pipeline.scheduler), dict[str, Any]()
     if options.prediction_type != "auto":
         changes["prediction_type"] = options.prediction_type
+    if options.zero_terminal_snr and "sigma_data" in pipeline.scheduler.config:
+        raise BaseModelError(
+            f"zero_terminal_snr: the noise of this base is EDM's ({scheduler_class.__name__}), which has no betas to "
+            "rescale; leave it out"
+        )
     if options.zero_terminal_snr:
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
         if not takes_zero_terminal_snr(scheduler_class):

@@ -103,7 +103,11 @@ UNSUPPORTED = (
         "a checkpoint whose weights are scaled or packed to 8 or 4 bits, which are not read. Take the one in bf16",
     ),
     (("mapper.1.running_mean",), "the encoder of Stable Cascade's pictures, not a base. Train on Stage C"),
-    (("edm_mean",), "a Playground 2.5 model, whose noise (EDM) is not supported"),
+    (
+        ("edm_mean", "edm_vpred."),
+        "a model with EDM's noise, such as Playground 2.5 or CosXL, of which a single file says too little. Take it in "
+        "diffusers' layout, as a folder or hub model",
+    ),
 )
 """Parts of tensor names, and what a file with them is."""
 

@@ -9,15 +9,17 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-PredictionType = Literal["epsilon", "v_prediction", "flow"]
-"""ε (Ho et al. 2020), v (Salimans & Ho 2022), or the velocity noise - x_0 of a straight path (Liu et al. 2022)."""
+PredictionType = Literal["epsilon", "v_prediction", "flow", "edm"]
+"""ε (Ho et al. 2020), v (Salimans & Ho 2022), the velocity noise - x_0 of a straight path (Liu et al. 2022), or F* of
+EDM's preconditioning (Karras et al. 2022), which is v of latents that are scaled to deviation 1, but for its sign."""
 
 
 @dataclass(frozen=True)
 class Draw:
     """The randomness of one step. `timesteps`: (B,), the model's timesteps. `noise`: (B, C, h, w), normal.
 
-    Timesteps of a discrete process are int64 in [0, T), those of a continuous one fp32 in (0, T], such as σ·T or t·T.
+    Timesteps of a discrete process are int64 in [0, T), those of a continuous one fp32 in (0, T], such as σ·T or t·T;
+    those of EDM are ¼ ln σ.
     """
 
     timesteps: Tensor
@@ -32,7 +34,7 @@ class NoiseProcess(Protocol):
 
     @property
     def num_timesteps(self) -> int:
-        """T: timesteps run from 0 (clean) to T (noise)."""
+        """T: timesteps run from 0 (clean) to T (noise), except EDM's."""
 
     @property
     def zero_terminal_snr(self) -> bool:

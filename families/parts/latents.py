@@ -36,6 +36,32 @@ def unnormalised(vae: Any, latents: Tensor) -> Tensor:
     return latents / vae.config.scaling_factor + vae.config.shift_factor
 
 
+def standardised(vae: Any, latents: Tensor) -> Tensor:
+    """z · scaling_factor, or (z - mean) / std · scaling_factor where the VAE's configuration has both for each channel,
+    as Playground 2.5's has."""
+    if (moments := _channel_moments(vae, latents)) is None:
+        return latents * vae.config.scaling_factor
+    mean, deviation = moments
+    return (latents - mean) * vae.config.scaling_factor / deviation
+
+
+def unstandardised(vae: Any, latents: Tensor) -> Tensor:
+    """The reverse of `standardised`."""
+    if (moments := _channel_moments(vae, latents)) is None:
+        return latents / vae.config.scaling_factor
+    mean, deviation = moments
+    return latents * deviation / vae.config.scaling_factor + mean
+
+
+def _channel_moments(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Mean and deviation of the channels, each (1, C, 1, 1)."""
+    values = vae.config.get("latents_mean"), vae.config.get("latents_std")
+    if values[0] is None or values[1] is None:  # as diffusers' pipeline: both, or none
+        return None
+    mean, deviation = (torch.tensor(each).view(1, -1, 1, 1).to(latents) for each in values)
+    return mean, deviation
+
+
 def decoded(vae: Any, latents: Tensor) -> Tensor:
     """Unscaled latents (B, C, h, w) → pixels (B, 3, H, W) in about [-1, 1], fp32."""
     with _safe_precision(vae):

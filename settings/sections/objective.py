@@ -31,7 +31,7 @@ class ObjectiveSection(Settings):
     loss_weighting: Open[Literal["uniform", "min_snr", "soft_min_snr", "debiased", "p2", "edm", "adaptive"]] = Field(
         "min_snr",
         description="How much each timestep counts; by default debiased for ε, min_snr for v, uniform for flow "
-        "matching; debiased (ε only) stresses high noise: colours and layout; "
+        "matching and EDM bases; debiased (ε only) stresses high noise: colours and layout; "
         "p2 lets what is barely noised count little; edm is EDM's, which counts high noise most (v: uniform); "
         "adaptive divides by the mean error of like noise, so that all noise counts alike",
     )

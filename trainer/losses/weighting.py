@@ -53,6 +53,6 @@ def of_epsilon(process: NoiseProcess, timesteps: Tensor) -> Tensor:
     snr = process.snr(timesteps)
     if process.prediction_type == "epsilon":
         return torch.ones_like(snr)
-    if process.prediction_type == "v_prediction":
+    if process.prediction_type in ("v_prediction", "edm"):
         return snr / (snr + 1)
     return (1 + snr.rsqrt()) ** -2  # (1 - σ)², as √SNR = (1 - σ) / σ

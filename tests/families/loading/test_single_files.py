@@ -108,6 +108,8 @@ FIRST = "model.diffusion_model.input_blocks.0.0.weight"
         ({"transformer.x.lora_A.weight": (2, 3)}, "is a LoRA, not a base"),
         ({"clip_l": (2, 768), "clip_g": (2, 1280)}, "is a textual inversion embedding"),
         ({"emb_params": (2, 768)}, "is a textual inversion embedding"),
+        ({"edm_mean": (1, 4, 1, 1)}, "is a model with EDM's noise"),
+        ({"edm_vpred.sigma_max": (1,)}, "is a model with EDM's noise"),
         ({"control_model.time_embed.0.weight": (2, 3)}, "is a ControlNet"),
         ({"double_stream_modulation_img.lin.weight": (2,)}, "holds the denoiser of a Flux2KleinPipeline alone"),
         ({"model.diffusion_model.distilled_guidance_layer.in_proj.bias": (2,)}, "is a Chroma model"),

@@ -1,5 +1,6 @@
 """Weights of timesteps that are learned from the errors."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,14 @@ import torch
 from torch import Tensor
 
 from families.noise.cosine_process import CosineProcess
-from families.noise.noise_process import Draw
+from families.noise.diffusion_process import DiffusionProcess
+from families.noise.edm_process import EDMProcess
+from families.noise.flow_matching import FlowMatching
+from families.noise.noise_process import Draw, NoiseProcess
 from settings.record import ConfigError
 from settings.training import build_config
 from tests.families.golden_curves import curve_config, curve_training
+from tests.fast_part import slow_but
 from tests.tiny_models import load_tiny
 from tests.trainer.losses.test_masked_loss import context
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
@@ -73,8 +78,56 @@ def test_a_step_that_starts_over_counts_once() -> None:
     assert torch.equal(once.expected, twice.expected)
 
 
-def test_a_resumed_training_has_the_same_means(tmp_path: Path) -> None:
-    family = load_tiny("cascade", tmp_path / "base")
+ALPHAS = torch.tensor([0.999, 0.9, 0.5, 0.1, 0.002])
+
+
+@pytest.mark.parametrize(
+    ("process", "timesteps", "log_snr"),
+    [
+        (DiffusionProcess(ALPHAS, "epsilon"), torch.arange(5), (ALPHAS / (1 - ALPHAS)).log()),
+        (DiffusionProcess(ALPHAS, "v_prediction"), torch.arange(5), (ALPHAS / (1 - ALPHAS)).log()),
+        (
+            FlowMatching(),
+            torch.tensor([50.0, 300.0, 600.0, 990.0]),
+            2 * (1 / torch.tensor([0.05, 0.3, 0.6, 0.99]) - 1).log(),
+        ),
+        (
+            EDMProcess(),
+            torch.tensor([0.05, 0.5, 3.0, 40.0]).log() / 4,
+            2 * (0.5 / torch.tensor([0.05, 0.5, 3.0, 40.0])).log(),
+        ),
+    ],
+    ids=["epsilon", "v", "flow", "edm"],
+)
+def test_it_is_its_formula_for_every_process(process: NoiseProcess, timesteps: Tensor, log_snr: Tensor) -> None:
+    """Against a literal loop: running means of the errors in 32 ranges of log SNR, the inner ones of 20 / 30."""
+    generator, term = torch.Generator().manual_seed(3), AdaptiveMeanSquaredError()
+    sums: dict[int, tuple[float, float]] = {}
+    for _ in range(4):
+        shape = (len(timesteps), 4, 5, 6)
+        latents, noise, off = (torch.randn(shape, generator=generator) for _ in range(3))
+        draw = Draw(timesteps, noise)
+        step = replace(
+            context(), latents=latents, noised=process.corrupt(latents, draw), noise_process=process, draw=draw,
+            prediction=process.target(latents, draw) + off, weights=torch.ones(len(timesteps)), masks=None,
+        )  # fmt: skip
+        errors = off.square().mean((1, 2, 3)).tolist()
+        ranges = [min(31, max(0, math.ceil((value + 10) / (20 / 30)))) for value in log_snr.tolist()]
+        means = [sums[each][0] / sums[each][1] if each in sums else 1.0 for each in ranges]
+        expected = sum(error / mean for error, mean in zip(errors, means, strict=True)) / len(errors)
+        assert value(term, step) == pytest.approx(expected, rel=1e-4)
+        term.end_step()
+        for each in set(ranges):
+            own = [error for error, where in zip(errors, ranges, strict=True) if where == each]
+            total, count = sums.get(each, (0.0, 0.0))
+            kept = DECAY ** len(own)
+            sums[each] = kept * total + (1 - kept) * sum(own) / len(own), kept * count + 1 - kept
+    assert len(sums) > 2
+
+
+@pytest.mark.parametrize("kind", slow_but(["sd3"], ["sdxl", "sdxl-v", "sd3", "cascade"]))
+def test_a_resumed_training_has_the_same_means(kind: str, tmp_path: Path) -> None:
+    family = load_tiny(kind, tmp_path / "base")
     config = curve_config(str(tmp_path / "base"), max_train_steps=3, loss_weighting="adaptive")
     checkpoints, expected = Checkpoints(tmp_path), list[dict[str, float]]()
     with curve_training(family, config) as training:
