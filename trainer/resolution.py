@@ -26,7 +26,7 @@ from trainer.open_settings import open_settings
 from trainer.rates import denoiser_factor
 from trainer.tokens.from_images import image_tower
 from trainer.tokens.initialization import token_starts, word_starts
-from trainer.trainables.controlnet import require_blocks, require_controllable, resolved_blocks
+from trainer.trainables.controlnet import require_controllable, require_form, resolved_blocks
 from trainer.trainables.perfusion import require_edits
 
 MOST_PROMPTS = 64
@@ -106,7 +106,7 @@ def validation_prompts(validation: ValidationSection, preparation: DataConfig) -
 def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: int) -> None:
     """Raises ConfigError, before training starts, for settings that this base does not support."""
     if config.is_controlnet:
-        require_blocks(config.controlnet_blocks, require_controllable(family), config.base_model)
+        require_form(config.adapters, require_controllable(family), config.base_model)
     if config.is_perfusion:
         require_edits(family)
     require_restorable(config, config.base_model, family)

@@ -9,15 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from artifact.artifact import PRECISIONS
-from artifact.controlnet.names import MARKS, PREFIX, channels_of, other_names, single_file_names
+from artifact.controlnet.names import (
+    MARKS,
+    PREFIX,
+    bottleneck_of,
+    channels_of,
+    count_projections,
+    other_names,
+    single_file_names,
+)
 from artifact.errors import ArtifactError
 from artifact.metadata import ArtifactDescription, from_header, own_header, trained_side
 from artifact.safetensors_file import read_header, read_safetensors, require_finite, write_safetensors
 from families.family import ModelFamily
-from families.parts.control import CHANNELS, COLOURS, ControlForm, Controllable, controllable
+from families.parts.control import CHANNELS, COLOURS, Bottleneck, ControlForm, Controllable, controllable
 
 FOLDER_WEIGHTS, FOLDER_CONFIG = "diffusion_pytorch_model.safetensors", "config.json"
 SHOWN_TYPE = "ControlNetModel"
+MOST_FACE_NUMBERS = 1024
+"""That networks for faces give are 128 to 512."""
 
 
 class NoControlNet(ArtifactError):
@@ -68,12 +78,23 @@ def controlnet_form(path: Path, maker: Controllable, shown: str | None = None) -
     shown = shown or path.name
     if not maker.steered_blocks:
         return ControlForm()
-    channels = channels_of(read_safetensors(_weights(path, shown), shown).tensors)
+    tensors = read_safetensors(_weights(path, shown), shown).tensors
     description = controlnet_description(path)
     blocks = [] if description is None else description.config.get("controlnet_blocks", [])
     if blocks != [] and not _are_blocks(blocks, maker.steered_blocks):
         raise ArtifactError(f"{shown}: is for blocks that this base lacks; give the base that it was made for")
-    return ControlForm(channels if channels in CHANNELS.values() else COLOURS, tuple(blocks))
+    if not blocks and count_projections(tensors) == maker.steered_blocks:  # as the original's for faces
+        blocks = list(range(maker.steered_blocks))
+    bottleneck = bottleneck_of(tensors)
+    return ControlForm(_channels(channels_of(tensors, bottleneck), bottleneck), tuple(blocks), bottleneck)
+
+
+def _channels(found: int, bottleneck: Bottleneck) -> int:
+    """Those that a ControlNet may have: the file is untrusted, and nothing huge is built of it. For large they are the
+    base's."""
+    if bottleneck == "simple":
+        return min(max(1, found), MOST_FACE_NUMBERS)
+    return found if found in CHANNELS.values() and bottleneck == "effnet" else COLOURS
 
 
 def _are_blocks(blocks: Any, count: int) -> bool:

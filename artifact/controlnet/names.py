@@ -13,11 +13,15 @@ from diffusers import ControlNetModel
 from torch import Tensor
 
 from artifact.names.kohya import sgm_block
+from families.parts.control import Bottleneck
 
 PREFIX = "control_model."
 """Before every name in some files, those of SD1.5 above all."""
-FIRST_LAYER = "backbone.0.0.weight"
-"""Of a ControlNet that need not read colours."""
+FIRST_LAYERS: Mapping[Bottleneck, str] = {
+    "large": "backbone.10.blocks.0.weight", "effnet": "backbone.0.0.weight", "simple": "backbone.0.weight",
+}  # fmt: skip
+"""By which the networks of ControlNets are recognised where there are several, in this order: large has all but one."""
+PROJECTION = re.compile(r"projections\.(\d+)\.0\.weight")
 MARKS = ("zero_convs", "controlnet_", "projections.")
 """Parts of names that ControlNets have, and no other files."""
 
@@ -42,10 +46,20 @@ def in_diffusers(controlnet: Any) -> bool:
     return isinstance(controlnet, ControlNetModel)
 
 
-def channels_of(tensors: Mapping[str, Tensor]) -> int:
+def bottleneck_of(tensors: Mapping[str, Tensor]) -> Bottleneck:
+    """The network of a file's ControlNet; effnet where its tensors do not say."""
+    return next((kind for kind, name in FIRST_LAYERS.items() if name in tensors), "effnet")
+
+
+def channels_of(tensors: Mapping[str, Tensor], bottleneck: Bottleneck) -> int:
     """The channels that a file's ControlNet reads; 0 where its tensors do not say."""
-    first = tensors.get(FIRST_LAYER)
+    first = tensors.get(FIRST_LAYERS[bottleneck])
     return 0 if first is None or first.ndim != 4 else int(first.shape[1])
+
+
+def count_projections(tensors: Iterable[str]) -> int:
+    """To how many blocks a file's ControlNet adds something; 0 for other kinds."""
+    return sum(PROJECTION.fullmatch(name) is not None for name in tensors)
 
 
 def stability_names(names: Iterable[str], layers_per_block: int) -> dict[str, str]:

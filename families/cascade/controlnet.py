@@ -1,4 +1,4 @@
-"""ControlNets of Stage C: an EfficientNet reads the picture, and a projection for each chosen block adds to its input.
+"""ControlNets of Stage C: a network reads the condition, and a projection for each chosen block adds to its input.
 
 Tensors have the names of the original code, as in `controlnet/canny.safetensors`: `backbone.…`, `projections.<i>.…`.
 """
@@ -12,18 +12,21 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional
 
+from families.cascade.bottlenecks import LEAK, large_network, simple_network
 from families.cascade.decoding import PIXELS_SCALE
 from families.cascade.efficient_net import STEM_STRIDE, EfficientNetEncoder, Stage, efficient_net
 from families.parts.control import COLOURS, ControlForm
 
-LEAK = 0.2
+REDUCTION = 2
+"""Of the sides that the encoder reads for the mode large, and by which its latents are enlarged again."""
 ERASED = 1.0
 """Value of erased pixels beside a mask: white, as in the original."""
 
 
 class CascadeControlNet(ModelMixin, ConfigMixin):
-    """`stages`, `stem`, `features`: of the EfficientNet. `channels`: of what it reads (`ControlForm`). `blocks`:
-    numbers of Stage C's residual blocks in the order in which they run. `widths`: channels of each one's input."""
+    """`stages`, `stem`, `features`: of the EfficientNet. `channels`: of what the network reads. `blocks`: numbers of
+    Stage C's residual blocks in the order in which they run. `widths`: channels of each one's input. `bottleneck`: the
+    network (`ControlForm`)."""
 
     _supports_gradient_checkpointing = True
 
@@ -36,12 +39,15 @@ class CascadeControlNet(ModelMixin, ConfigMixin):
         channels: int,
         blocks: Sequence[int],
         widths: Sequence[int],
+        bottleneck: str = "effnet",
     ) -> None:
         super().__init__()
-        self.backbone = efficient_net(stages, stem, features)
-        if channels != COLOURS:  # without padding, as the original and ComfyUI have it
-            first: Any = self.backbone[0]
-            first[0] = nn.Conv2d(channels, stem, kernel_size=3, stride=STEM_STRIDE, bias=False)
+        if bottleneck == "large":
+            self.backbone = large_network(channels, features)
+        elif bottleneck == "simple":
+            self.backbone, features = simple_network(channels), channels
+        else:
+            self.backbone = _efficient_net(stages, stem, features, channels)
         self.projections = nn.ModuleList(_projection(features, width) for width in widths)
         self.gradient_checkpointing = False
         self.train()
@@ -49,10 +55,14 @@ class CascadeControlNet(ModelMixin, ConfigMixin):
     @classmethod
     def beside(cls, encoder: EfficientNetEncoder, form: ControlForm, widths: Sequence[int]) -> "CascadeControlNet":
         """A new one in fp32 on the CPU, whose EfficientNet is a copy of the encoder's; the original starts from one for
-        ImageNet. Without three channels its first layer has the first columns of the encoder's, and zeros.
+        ImageNet. Without three channels its first layer has the first columns of the encoder's, and zeros. The other
+        networks are drawn from torch's own generator, as in the original.
         """
-        config = encoder.config
-        made = cls(config.stages, config.stem, config.features, form.channels, form.blocks, widths)
+        config, bottleneck = encoder.config, form.bottleneck
+        channels = config.latent_channels if bottleneck == "large" else form.channels
+        made = cls(config.stages, config.stem, config.features, channels, form.blocks, widths, bottleneck)
+        if bottleneck != "effnet":
+            return made
         tensors = {name: each.float().cpu() for name, each in encoder.backbone.state_dict().items()}
         more = max(0, form.channels - COLOURS)
         tensors["0.0.weight"] = functional.pad(tensors["0.0.weight"], (0, 0, 0, 0, 0, more))[:, : form.channels]
@@ -60,20 +70,35 @@ class CascadeControlNet(ModelMixin, ConfigMixin):
         return made
 
     def train(self, mode: bool = True) -> "CascadeControlNet":
-        """The norms always use the statistics that they have, as in the original."""
+        """The norms of an EfficientNet always use the statistics that they have, as in the original."""
         super().train(mode)
         self.backbone.eval()
         return self
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        """Pictures (B, 3, H, W) of the finished size, in [0, 1] and -1 where erased → a residual for each block,
-        (B, width, h, w) with h and w about as large as Stage C's latents."""
-        features = self.features(pictures)
+    def condition(self, pictures: Tensor, encoder: EfficientNetEncoder) -> Tensor:
+        """What `forward` reads, for pictures (B, 3, H, W) as `control_pixels` gives them.
+
+        The mode large reads the encoder's latents of half the sides, enlarged to the latents of the whole.
+        """
+        if self.config.bottleneck != "large":
+            return pictures
+        encoder.to(pictures.device)  # it leaves the device after the latents are cached
+        smaller = functional.interpolate(_smaller(pictures.clamp(min=0)), scale_factor=1 / REDUCTION, mode="nearest")
+        with torch.no_grad():
+            return functional.interpolate(encoder(smaller).float(), scale_factor=float(REDUCTION), mode="nearest")
+
+    def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """A residual for each block, (B, width, h, w), with h and w about as large as Stage C's latents.
+
+        `condition`: with an EfficientNet pictures (B, 3, H, W) of the finished size, in [0, 1] and -1 where erased;
+        else (B, channels, h, w).
+        """
+        features = self.features(condition)
         return tuple(projection(features) for projection in self.projections)
 
-    def features(self, pictures: Tensor) -> Tensor:
+    def features(self, condition: Tensor) -> Tensor:
         """What all projections read: (B, features, h, w)."""
-        found = self._read(pictures).to(self.dtype)
+        found = (self._read(condition) if self.config.bottleneck == "effnet" else condition).to(self.dtype)
         for layer in self.backbone:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 found = self._gradient_checkpointing_func(layer, found)
@@ -91,6 +116,15 @@ class CascadeControlNet(ModelMixin, ConfigMixin):
         erased = (pictures < 0).any(1, keepdim=True)
         colours, holes = _smaller(torch.where(erased, ERASED, pictures)), _smaller(erased.float()) > 0.5
         return torch.cat([torch.where(holes, ERASED, colours), holes.to(colours.dtype)], dim=1)
+
+
+def _efficient_net(stages: Sequence[Stage], stem: int, features: int, channels: int) -> nn.Sequential:
+    """Without three channels its first layer has no padding, as the original and ComfyUI have it."""
+    made = efficient_net(stages, stem, features)
+    if channels != COLOURS:
+        first: Any = made[0]
+        first[0] = nn.Conv2d(channels, stem, kernel_size=3, stride=STEM_STRIDE, bias=False)
+    return made
 
 
 def _smaller(pictures: Tensor) -> Tensor:

@@ -234,7 +234,8 @@ class Cascade:
         sizes: Sequence[SizeConditioning],
     ) -> Conditioning:
         """Of the picture alone: noise, time and prompts change nothing."""
-        return Conditioning(controlnet(pictures), residual_blocks=tuple(controlnet.config.blocks))
+        condition = controlnet.condition(pictures, self.vae)
+        return Conditioning(controlnet(condition), residual_blocks=tuple(controlnet.config.blocks))
 
     def control_pipeline(self, controlnet: Any) -> StableCascadePipeline:
         return StableCascadePipeline(**self.pipeline().components, controlnet=controlnet)

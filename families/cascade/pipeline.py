@@ -86,7 +86,7 @@ class StableCascadePipeline(DiffusionPipeline):
         """Stage C, with what the ControlNet adds in every step; wanted and unwanted prompts get the same."""
         if image is None:
             return self.prior
-        residuals = self.controlnet(image.to(self.device))
+        residuals = self.controlnet(self.controlnet.condition(image.to(self.device), self.encoder))
         scaled = {block: scale * each for block, each in zip(self.controlnet.config.blocks, residuals, strict=True)}
         return partial(self.prior, residuals=scaled)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ ERASED = -1.0
 """Value of erased pixels in the condition of an inpainting ControlNet, as those for SD1.5 were trained."""
 OPAQUE = 128
 COLOURS = 3
+Bottleneck = Literal["effnet", "large", "simple"]
 CHANNELS = {"canny": 1, "grey": 1, "scribble": 1, "inpainting": 4}
 """Of the pictures that a ControlNet with channels of its own reads, by the setting `control`; others are in colour."""
 
@@ -23,16 +24,19 @@ class ControlForm:
     """In what ControlNets of one base may differ, where its family leaves a choice.
 
     `channels`: of its first layer: 1 brightness, 3 colours, 4 colours and a mask of the holes. `blocks`: the denoiser's
-    blocks before which it adds something, in the order in which they run.
+    blocks before which it adds something, in the order in which they run. `bottleneck`: the network that reads: a copy
+    of the base's encoder of pictures (effnet), a larger one that reads the encoder's latents (large), or two
+    convolutions that read what is painted into cells as large as latents (simple).
     """
 
     channels: int = COLOURS
     blocks: tuple[int, ...] = ()
+    bottleneck: Bottleneck = "effnet"
 
     @classmethod
-    def of(cls, control: str, blocks: Sequence[int]) -> "ControlForm":
-        """Of the settings `control` and `controlnet_blocks`."""
-        return cls(CHANNELS.get(control, COLOURS), tuple(blocks))
+    def of(cls, control: str, blocks: Sequence[int], bottleneck: Bottleneck = "effnet") -> "ControlForm":
+        """Of the settings `control`, `controlnet_blocks` and `controlnet_bottleneck`."""
+        return cls(CHANNELS.get(control, COLOURS), tuple(blocks), bottleneck)
 
 
 USUAL_FORM = ControlForm()

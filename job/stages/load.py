@@ -114,6 +114,6 @@ def load_family(job: Job) -> None:
 
 def _initial(config: TrainingConfig, path: Path, family: ModelFamily) -> InitialWeights | InitialControlNet:
     if config.is_controlnet:
-        form = ControlForm.of(config.control, config.controlnet_blocks)
+        form = ControlForm.of(config.control, config.controlnet_blocks, config.controlnet_bottleneck)
         return read_initial_controlnet(path, family, form)
     return read_initial_weights(path, list(config.class_words), config.num_tokens, family)

@@ -16,6 +16,9 @@ FINISHED_SIDE = 4 / 3
 """Stage C's encoder reads pictures at three quarters of the side at which they are drawn; ours are those drawn."""
 CONTROLS = {"CannyFilter": "canny", "InpaintFilter": "inpainting", "SREffnetFilter": "super_resolution",
             "SRFilter": "super_resolution"}  # fmt: skip
+DEFAULT_MODE = "effnet"
+MODES = {"SREffnetFilter": "large"}
+"""Of the original's ControlNets, by the filters that make no picture."""
 EMA_EVERY, EMA_BETA = 100, 0.9
 S3_PIPE = re.compile(r"pipe:\s*aws s3 cp\s+(s3://[^\s;|&$`<>]+)\s+-\s*")
 
@@ -37,7 +40,6 @@ RULES: Mapping[str, Rule] = {
     "dist_file_subfolder": left_out("processes find each other by accelerate launch"),
     "bucketeer_random_ratio": left_out("every image is trained in the aspect that suits it"),
     "controlnet_blocks": same("controlnet_blocks"),
-    "controlnet_bottleneck_mode": left_out("a ControlNet here reads pictures by an EfficientNet, as the mode effnet"),
     "controlnet_filter_params": left_out("conditioning pictures are made as docs/controlnet.md says"),
     **dict.fromkeys(
         ("effnet_checkpoint_path", "generator_checkpoint_path", "clip_image_model_name", "clip_text_model_name",
@@ -88,9 +90,7 @@ def _kind(translation: Translation) -> None:
     control = translation.take("controlnet_filter")
     modules = translation.take("module_filters")
     if control is not None:
-        if not isinstance(control, str) or control not in CONTROLS:
-            raise ConfigError(f"controlnet_filter: {control} has no equivalent; there are {', '.join(CONTROLS)}")
-        translation.values |= {"adapter": "controlnet", "control": CONTROLS[control]}
+        _controlnet(translation, control)
     elif modules is None and "rank" not in translation:
         translation.values["adapter"] = "full"
     else:
@@ -101,6 +101,25 @@ def _kind(translation: Translation) -> None:
             )
         translation.values |= {"adapter": "lora", "lora_targets": "attention"}
         translation.note("rank", "the original scales a LoRA by 1 / rank and starts it larger; here alpha is the rank")
+
+
+def _controlnet(translation: Translation, control: Any) -> None:
+    """The mode is the network that reads what the filter makes; each filter has one that fits it."""
+    if not isinstance(control, str) or control not in CONTROLS:
+        raise ConfigError(f"controlnet_filter: {control} has no equivalent; there are {', '.join(CONTROLS)}")
+    translation.values |= {"adapter": "controlnet", "control": CONTROLS[control]}
+    mode = translation.take("controlnet_bottleneck_mode") or DEFAULT_MODE
+    if mode != DEFAULT_MODE and MODES.get(control) != mode:
+        raise ConfigError(
+            f"controlnet_bottleneck_mode: {mode} with {control} has no equivalent; there is large with "
+            f"SREffnetFilter, and {DEFAULT_MODE} with pictures"
+        )
+    if mode == "large":
+        translation.values["controlnet_bottleneck"] = mode
+    elif control in MODES:
+        translation.note(
+            "controlnet_filter", f"in the original {mode} reads latents that {control} makes; here it reads the picture"
+        )
 
 
 def _tokens(translation: Translation) -> None:

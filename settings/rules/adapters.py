@@ -13,6 +13,8 @@ WITHOUT_CONTROLNET = (
 )  # fmt: skip
 """Settings of what a ControlNet's training leaves as it is: the base, its words, and the other inputs."""
 
+READ_AS_LATENTS = ("super_resolution", "files")
+"""Values of `control` whose pictures are in colour, so that the encoder's latents say what is in them."""
 BASE_LEFT_ALONE = ("lora", "rslora", "none")
 """Adapters that need a base weight only in its own layer's forward pass, neither training nor reading it elsewhere."""
 
@@ -64,13 +66,18 @@ def _model_rule(config: ComposedSections) -> None:
 
 def _controlnet_rule(config: ComposedSections) -> None:
     if not config.is_controlnet:
-        for name in ("control", "control_dropout", "controlnet_blocks"):
+        for name in ("control", "control_dropout", "controlnet_blocks", "controlnet_bottleneck"):
             if config.differs(name):
                 raise ValueError(f"{name} has no effect with adapter: {config.adapter}; set adapter: controlnet")
         return
     if config.control == "none":
         raise ValueError(
             "adapter: controlnet needs control: canny, grey, scribble, inpainting, super_resolution or files"
+        )
+    if config.controlnet_bottleneck == "large" and config.control not in READ_AS_LATENTS:
+        raise ValueError(
+            f"controlnet_bottleneck: large reads small pictures by their latents: set control: {READ_AS_LATENTS[0]} or "
+            f"{READ_AS_LATENTS[1]}, and not {config.control}, or leave it out"
         )
     blocks = config.controlnet_blocks
     if list(blocks) != sorted({block for block in blocks if block >= 0}):

@@ -90,6 +90,11 @@ class AdapterSection(Settings):
         description="With controlnet on Stable Cascade: numbers of the residual blocks whose input it adds to, rising; "
         "by default those that ComfyUI takes for granted, 0, 4, 8, 12, 51, 55, 59, 63",
     )
+    controlnet_bottleneck: Open[Literal["effnet", "large"]] = Field(
+        "effnet",
+        description="With controlnet on Stable Cascade: what reads the picture: a copy of its encoder of pictures "
+        "(effnet), or a large network that reads that encoder's latents (large, for control super_resolution or files)",
+    )
     train_text_encoder: Open[bool] = Field(
         False,
         description="Put an adapter on the text encoders' attention, too; with full: train all their "

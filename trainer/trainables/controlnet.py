@@ -11,6 +11,7 @@ from artifact.layers import Layer
 from families.family import Conditioning, ModelFamily, PromptFeatures, SizeConditioning
 from families.parts.control import ControlForm, Controllable, control_pixels, controllable, usual_blocks
 from settings.record import ConfigError
+from settings.sections.adapter import AdapterSection
 from trainer.distributed.batch_share import WHOLE, Share
 from trainer.randomness import NamedGenerators
 from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings
@@ -125,7 +126,8 @@ def with_dropout(part: ControlNetPart, dropout: float, generators: NamedGenerato
 def _place(placement: Placement) -> Part | None:
     if not placement.adapters.is_controlnet:
         return None
-    form = ControlForm.of(placement.control, placement.adapters.controlnet_blocks)
+    adapters = placement.adapters
+    form = ControlForm.of(placement.control, adapters.controlnet_blocks, adapters.controlnet_bottleneck)
     return ControlNetPart(require_controllable(placement.family), form, placement.generators["init_controlnet"])
 
 
@@ -140,8 +142,11 @@ def require_controllable(family: ModelFamily) -> Controllable:
     return maker
 
 
-def require_blocks(blocks: Sequence[int], maker: Controllable, base_model: str) -> None:
+def require_form(adapters: AdapterSection, maker: Controllable, base_model: str) -> None:
     """Raises ConfigError for blocks that the base has not, or where its ControlNets leave no choice."""
+    if adapters.controlnet_bottleneck != "effnet" and not maker.steered_blocks:
+        raise ConfigError(f"controlnet_bottleneck: ControlNets of {base_model} have no choice of it; leave it out")
+    blocks = adapters.controlnet_blocks
     if not blocks:
         return
     if not maker.steered_blocks:

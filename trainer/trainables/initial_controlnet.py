@@ -55,6 +55,8 @@ def read_initial_controlnet(path: Path, family: ModelFamily, form: ControlForm) 
         ) from error
     except ArtifactError as error:
         raise ConfigError(f"init_weights: {error}") from error
+    if has.bottleneck != form.bottleneck:
+        raise ConfigError(f"init_weights: {path.name} is of another kind; set controlnet_bottleneck: {has.bottleneck}")
     if maker.steered_blocks and has.channels != form.channels:  # else all have the same form
         raise ConfigError(
             f"init_weights: {path.name} reads pictures of {has.channels} channels, and control asks for "

@@ -273,6 +273,54 @@ def test_the_guides_has_the_parameters_of_the_original() -> None:
     assert made.state_dict()["projections.7.2.weight"].shape == (2048, 1280, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("bottleneck", "channels", "blocks", "millions"),
+    [("large", 16, GUIDE, 203), ("simple", 512, tuple(range(64)), 103)],
+)
+def test_the_other_modes_have_the_parameters_of_the_original(
+    bottleneck: str, channels: int, blocks: tuple[int, ...], millions: int
+) -> None:
+    """Counted from the original's layers, and the names by which ComfyUI knows the mode large."""
+    with init_empty_weights():
+        config = EfficientNetEncoder().config
+        widths = [2048] * len(blocks)
+        made = CascadeControlNet(config.stages, config.stem, config.features, channels, blocks, widths, bottleneck)
+    shapes = {name: tuple(each.shape) for name, each in made.state_dict().items()}
+    if bottleneck == "large":
+        narrow = 2 * (2 * 1024 + 9 * 1024**2 + 1024)
+        backbone = 17 * 16384 + 1024 * 16385 + 8 * narrow + 1280 * 1025
+        heads = 8 * (1280**2 + 1280 * 2048)
+        assert shapes["backbone.10.blocks.0.weight"] == (1024,) and shapes["backbone.11.weight"] == (1280, 1024, 1, 1)
+        assert shapes["backbone.0.weight"] == (16384, 16, 1, 1)
+    else:
+        backbone, heads = 2 * 9 * 512 * 2048 + 2048 + 512, 64 * (512**2 + 512 * 2048)
+        assert shapes["backbone.0.weight"] == (2048, 512, 3, 3) and shapes["backbone.2.weight"] == (512, 2048, 3, 3)
+    count = sum(each.numel() for each in made.parameters())
+    assert count == backbone + heads and round(count / 1e6) == millions
+
+
+def test_the_large_one_reads_latents_of_half_the_sides(family: Cascade, tmp_path: Path) -> None:
+    controlnet = moved(family.new_controlnet(ControlForm(bottleneck="large")))
+    read = controlnet.condition(pictures(), family.vae)
+    smaller = functional.interpolate(pictures(), (48, 48), mode="bilinear", antialias=True)[:, :, ::2, ::2]
+    expected = family.vae(smaller).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(read, expected)
+    assert read.shape == (2, 16, 24, 24) and not read.requires_grad  # as Stage C's latents
+    path = tmp_path / "super_resolution.safetensors"
+    save_file(controlnet.state_dict(), path)  # without a header, as the original's
+    back = read_controlnet(path, family)
+    assert back.config.bottleneck == "large" and back.config.channels == 16
+    assert torch.equal(predicted(family, back), predicted(family, controlnet))
+    assert not torch.equal(predicted(family, back), predicted(family, None))
+    small = SampleRequest("a star", width=SIDE, height=SIDE, num_inference_steps=2)
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8))
+    bare, off, steered = (
+        Sampler(family).generate(replace(small, control=control))[0].tobytes()
+        for control in (None, Control(back, photo, 0.0), Control(back, photo))
+    )
+    assert off == bare != steered
+
+
 def test_the_report_names_the_tools_that_open_it() -> None:
     """diffusers, A1111 and Forge have no such class."""
     trained = Trained("base", "StableCascadePriorPipeline", (), "controlnet", (), "a star")

@@ -91,6 +91,45 @@ def test_it_resumes_bit_for_bit_from_a_finished_one(tmp_path: Path) -> None:
             read_initial_controlnet(tmp_path / "start.safetensors", family, other)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"control": "canny"}, "controlnet_bottleneck: large reads small pictures .* not canny"),
+        (
+            {"control": "super_resolution", "adapter": "lora"},
+            "control has no effect with adapter: lora",
+        ),
+    ],
+)
+def test_the_large_one_is_for_pictures_in_colour(given: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build_config({"adapter": "controlnet", "controlnet_bottleneck": "large", **given})
+
+
+def test_the_large_one_is_trained(tmp_path: Path) -> None:
+    """With the encoder of pictures on the CPU, where it is put after the latents are cached."""
+    base = write_cascade(tmp_path / "base")
+    family = opened(base)
+    given = {"control": "super_resolution", "controlnet_bottleneck": "large"}
+    config = resolve(build_config(settings(base).given | given), family)
+    training = training_on(family, config, None)
+    family.offload_picture_parts()
+    start = state_of(training)
+    assert start["backbone.0.weight"].shape[1] == 16
+    losses = [step.losses for step in training.trainer.steps()]
+    ended = state_of(training)
+    assert len(losses) == STEPS and all(not torch.equal(each, start[name]) for name, each in ended.items())
+    training.remove()
+    finished = ControlForm.of("super_resolution", (1, 2), "large")
+    path = tmp_path / "large.safetensors"
+    assert training.controlnet is not None
+    said = ArtifactDescription("cascade", "tiny", "", "epsilon", {}, 1, {"controlnet_blocks": [1, 2]})
+    write_controlnet(training.controlnet.module, path, said, "fp32", architecture="a")
+    assert read_initial_controlnet(path, family, finished).path == path
+    with pytest.raises(ConfigError, match="set controlnet_bottleneck: large"):
+        read_initial_controlnet(path, family, ControlForm.of("super_resolution", (1, 2)))
+
+
 def test_settings_of_the_base_are_filled_in(tmp_path: Path) -> None:
     base = write_cascade(tmp_path / "base")
     config = resolve(build_config({"base_model": str(base), "adapter": "controlnet", "control": "canny"}), opened(base))

@@ -61,6 +61,9 @@ def test_a_controlnet_with_filters(tmp_path: Path) -> None:
     assert not config.aspect_ratio_bucketing
     for name, control in (("InpaintFilter", "inpainting"), ("SREffnetFilter", "super_resolution")):
         assert _config(tmp_path, **CONTROL | {"controlnet_filter": name}).control == control
+    latents = CONTROL | {"controlnet_filter": "SREffnetFilter"}
+    assert _config(tmp_path, **latents, controlnet_bottleneck_mode="large").controlnet_bottleneck == "large"
+    assert any("here it reads the picture" in note for note in _imported(tmp_path, **latents).notes)
 
 
 def test_full_fine_tuning_with_an_average(tmp_path: Path) -> None:
@@ -89,6 +92,11 @@ def test_every_field_is_translated_or_named(tmp_path: Path) -> None:
         ({**LORA, "module_filters": [".mapper"]}, "module_filters: .* lora_target_regex"),
         ({**LORA, "train_tokens": ["^snail"]}, "train_tokens: is a list of pairs"),
         ({**CONTROL, "controlnet_filter": "IdentityFilter"}, "controlnet_filter: IdentityFilter has no equivalent"),
+        (
+            {**CONTROL, "controlnet_bottleneck_mode": "large"},
+            "controlnet_bottleneck_mode: large with CannyF",
+        ),
+        ({**CONTROL, "controlnet_bottleneck_mode": "huge"}, "controlnet_bottleneck_mode: huge with CannyF"),
         ({"dataset_filters": [["score", "lambda s: s > 1 or s < 0"]]}, "dataset_filters: .* is no simple comparison"),
         ({"dataset_filters": ["score > 1"]}, "dataset_filters: .* is no pair"),
         ({"captions_getter": ["json", "lambda s: f(s)"]}, "captions_getter: .* never run"),
