@@ -1,59 +1,124 @@
 """The page that benchmarks/learning/ablation.py writes."""
 
+import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 from benchmarks.record import Row
 
+MEASURED = ("likeness", "likeness_elsewhere", "grounds", "kept")
+STUDENTS_T = (12.71, 4.3, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.2, 2.18, 2.16, 2.14, 2.13)
+"""Two-sided, 5 %, for 1 to 15 degrees of freedom; beyond, LARGE."""
+LARGE = 2.1
+NAMED = 4
+"""Options that the summary names, at most, for each measure and direction."""
 INTRODUCTION = """# What each option does
 
-Written by `python -m benchmarks.learning.ablation`: the example robot on the embedded base, {seeds} seeds, every option
-alone against a reference with the trainer's defaults and these settings:
+Written by `python -m benchmarks.learning.ablation`: concepts drawn by lot (benchmarks/concepts, tuning seeds
+{concepts}), each trained alone on the embedded base, {seeds} training seed(s) each; every option alone against a
+reference with the trainer's defaults and these settings:
 {reference}.
 
-- concept: mean cosine of 8 samples and the training pictures, by the training pictures' own to each other (1 is full).
-- prompt: share of samples that stand on the background that the prompt names (8 backgrounds).
-- prior: mean cosine of pictures of 8 unrelated prompts after and before training, same seeds (1: unchanged).
+{summary}
+
+- likeness: mean cosine of samples of the concept and the training pictures, by the training pictures' own to each other
+  (1 is full); likeness_elsewhere: the same where the prompt names a background.
+- grounds: share of samples on the background that the prompt names.
+- kept: mean cosine of pictures of unrelated prompts after and before training, same seeds (1: unchanged).
 - steps/s: of processor time on one core, while other processes ran: only large differences count.
 
-Means, ± the standard deviation over seeds. Bold: further from the reference than {errors} standard errors of the
-difference, which is Student's t at 5 % for three seeds each. Over a hundred cells are compared, so about five are bold
-by chance. These runs are short, so that what learns faster shows; a base this small prefers other things than SDXL
-does, and what is not bold here is no evidence against an option elsewhere.
+The first row has means, ± the standard deviation over concepts and seeds. All others have the mean difference from the
+reference with the same concept and seed, ± its standard deviation. Bold: further from 0 than Student's t at 5 % allows.
+Many cells are compared, so about one in twenty is bold by chance. These runs are short, and the base is small: what is
+not bold here is no evidence against an option elsewhere.
 """
-STANDARD_ERRORS = 2.8
-"""Student's t for 4 degrees of freedom, two-sided, 5 %."""
-SCORES = ("concept", "prompt", "prior")
 
 
-def write_page(path: Path, rows: Sequence[Row], reference: Mapping[str, Any], seeds: int) -> None:
-    """Write the table, whose first row is the reference."""
+@dataclass(frozen=True)
+class Difference:
+    """Of an option from the reference, over paired runs: mean, standard deviation, and number of pairs."""
+
+    mean: float
+    deviation: float
+    count: int
+
+    @classmethod
+    def of(cls, differences: Sequence[float]) -> "Difference":
+        spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
+        return cls(statistics.mean(differences), spread, len(differences))
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether the pairs agree on it; one pair never does."""
+        if self.count < 2:
+            return False
+        t = STUDENTS_T[self.count - 2] if self.count - 2 < len(STUDENTS_T) else LARGE
+        return abs(self.mean) > t * self.deviation / self.count**0.5 + 1e-9
+
+
+def write_page(
+    path: Path, rows: Sequence[Row], reference: Mapping[str, Any], concepts: Sequence[int], seeds: int
+) -> None:
+    """Write the table of runs, whose first option is the reference."""
     silent = ("base_model", "evaluate", "num_validation_images")
     shown = ", ".join(f"{name} {value}" for name, value in reference.items() if name not in silent)
-    told = "\n".join(wrap(shown, 118))
-    head = ["option", *(f"{name}" for name in SCORES), "steps/s"]
-    lines = [head, ["---"] * len(head)]
-    group = ""
-    for row in rows:
+    of_options = differences(rows)
+    text = INTRODUCTION.format(
+        concepts=", ".join(map(str, concepts)), seeds=seeds, reference="\n".join(wrap(shown, 118)),
+        summary=summary(of_options),
+    )  # fmt: skip
+    path.write_text(f"{text}\n{_table(rows, of_options)}\n", encoding="utf-8")
+
+
+def differences(rows: Sequence[Row]) -> dict[str, dict[str, Difference]]:
+    """Of each option but the reference, by measure."""
+    first = rows[0]["option"]
+    usual = {(row["concept"], row["seed"]): row for row in rows if row["option"] == first}
+    found: dict[str, dict[str, Difference]] = {}
+    for option in dict.fromkeys(row["option"] for row in rows if row["option"] != first):
+        own = [row for row in rows if row["option"] == option]
+        found[option] = {
+            name: Difference.of([row[name] - usual[row["concept"], row["seed"]][name] for row in own])
+            for name in MEASURED
+        }
+    return found
+
+
+def summary(of_options: Mapping[str, Mapping[str, Difference]]) -> str:
+    """What raises and what lowers each measure, largest first, of what stands out."""
+    lines = ["What stands out, by measure:", ""]
+    for name in MEASURED:
+        for word, sign in (("higher", 1), ("lower", -1)):
+            clear = [
+                (sign * each[name].mean, f"{option} ({each[name].mean:+.2f})")
+                for option, each in of_options.items()
+                if each[name].stands_out and sign * each[name].mean > 0
+            ]
+            told = "; ".join(text for _, text in sorted(clear, key=lambda pair: -pair[0])[:NAMED]) or "none"
+            lines += wrap(f"- {name} {word} with: {told}.", 118, subsequent_indent="  ", break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[Row], of_options: Mapping[str, Mapping[str, Difference]]) -> str:
+    head = ["option", *MEASURED, "steps/s"]
+    lines, group = [head, ["---"] * len(head)], ""
+    for row in {row["option"]: row for row in rows}.values():
         if row["group"] != group:
             group = row["group"]
             lines.append([f"**{group}**", *[""] * (len(head) - 1)])
-        cells = [_cell(row, rows[0], name, seeds) for name in SCORES]
-        lines.append([row["option"], *cells, f"{row['steps/s']:.1f}"])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    path.write_text(
-        f"{INTRODUCTION.format(seeds=seeds, reference=told, errors=STANDARD_ERRORS)}\n{table}\n", encoding="utf-8"
-    )
+        own = [each for each in rows if each["option"] == row["option"]]
+        if row["option"] in of_options:
+            cells = [_cell(of_options[row["option"]][name]) for name in MEASURED]
+        else:
+            values = [Difference.of([each[name] for each in own]) for name in MEASURED]
+            cells = [f"{value.mean:.2f} ± {value.deviation:.2f}" for value in values]
+        lines.append([row["option"], *cells, f"{statistics.mean(each['steps/s'] for each in own):.1f}"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(row: Row, reference: Row, name: str, seeds: int) -> str:
-    text = f"{row[name]:.2f} ± {row[f'{name} ±']:.2f}"
-    return f"**{text}**" if differs(row, reference, name, seeds) else text
-
-
-def differs(row: Row, reference: Row, name: str, seeds: int) -> bool:
-    """Whether a mean over seeds differs from the reference by more than STANDARD_ERRORS of the difference."""
-    error = ((row[f"{name} ±"] ** 2 + reference[f"{name} ±"] ** 2) / seeds) ** 0.5
-    return row is not reference and abs(row[name] - reference[name]) > STANDARD_ERRORS * error
+def _cell(difference: Difference) -> str:
+    text = f"{difference.mean:+z.2f} ± {difference.deviation:.2f}"
+    return f"**{text}**" if difference.stands_out else text

@@ -1,58 +1,85 @@
-"""The ablation table: every option can be trained, and differences are marked by their spread over seeds."""
+"""The ablation table: every option can be trained, and differences are marked by how far paired runs agree."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.learning.ablation import _sampler, measure
-from benchmarks.learning.ablation_table import differs, write_page
+from artifact.artifact import Artifact
+from benchmarks.concepts.lottery import draw_concept
+from benchmarks.concepts.measures import Measures
+from benchmarks.learning.ablation import measure
+from benchmarks.learning.ablation_table import MEASURED, Difference, write_page
 from benchmarks.learning.ablation_variants import REFERENCE, VARIANTS
-from benchmarks.learning.measures import Draw, Scores
+from families.family import ModelFamily
 from settings.training import build_config
+from trainer.resolution import resolve
 
 
-def test_every_option_is_a_valid_training_that_differs_from_the_reference() -> None:
+def test_every_option_is_a_valid_training_that_differs_from_the_reference(base: ModelFamily) -> None:
     reference, *others = VARIANTS
-    usual = build_config(reference.settings)
+    usual = resolve(build_config({**reference.settings, "class_word": "figure"}), base)
     assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
     for variant in others:
-        assert build_config(variant.settings) != usual, variant.name
+        assert resolve(build_config({**variant.settings, "class_word": "figure"}), base) != usual, variant.name
 
 
 @pytest.mark.slow
 def test_an_option_is_trained_drawn_with_and_timed() -> None:
+    loaded: list[Artifact] = []
+
+    class Sampler:
+        def load(self, artifact: Artifact) -> None:
+            loaded.append(artifact)
+
+        def unload(self) -> None:
+            loaded.append(loaded[0])
+
     class Judge:
-        def __init__(self) -> None:
-            assert not _sampler().triggers  # it would take the first training for the base
+        def measure(self, concept: object, draw: object) -> Measures:
+            assert len(loaded) == 1 and list(loaded[0].triggers) == ["TOK"]
+            return Measures(1.0, 0.5, 0.1, 0.25, 0.75, 0.0)
 
-        def score(self, draw: Draw, trigger: str, class_word: str) -> Scores:
-            assert len({picture.tobytes() for picture in draw([f"a photo of {trigger}"] * 2)}) == 2
-            return Scores(1.0, 0.5, 0.25)
+    settings = {
+        **REFERENCE,
+        "max_train_steps": 3,
+        "train_batch_size": 1,
+        "adapter": "none",
+        "seed": 0,
+    }
+    row = measure(draw_concept(0), settings, lambda: (Judge(), Sampler()))  # type: ignore[arg-type, return-value]
+    assert [row[name] for name in MEASURED] == [1.0, 0.5, 0.25, 0.75]
+    assert row["steps/s"] > 0 and len(loaded) == 2
 
-    settings = {**REFERENCE, "max_train_steps": 2, "train_batch_size": 1, "lora_targets": "cross-attention-kv"}
-    row = measure(settings, Judge)  # type: ignore[arg-type]
-    assert (row["concept"], row["prompt"], row["prior"]) == (1.0, 0.5, 0.25)
-    assert row["steps/s"] > 0
 
-
-def row_of(option: str, concept: float, spread: float, group: str = "loss") -> dict[str, Any]:
-    scores = {name: value for score in ("concept", "prompt", "prior")
-              for name, value in ((score, concept), (f"{score} ±", spread))}  # fmt: skip
-    return {"group": group, "option": option, **scores, "steps/s": 3.0}
+def rows_of(option: str, values: list[float], group: str = "loss") -> list[dict[str, Any]]:
+    return [
+        {"group": group, "option": option, "concept": number // 2, "seed": number % 2, "steps/s": 3.0}
+        | dict.fromkeys(MEASURED, value)
+        for number, value in enumerate(values)
+    ]
 
 
 @pytest.mark.parametrize(
-    ("concept", "spread", "expected"), [(0.5, 0.01, True), (0.5, 0.2, False), (0.41, 0.01, False), (0.42, 0.01, False)]
+    ("differences", "expected"),
+    [
+        ([0.1, 0.12, 0.08, 0.1], True),
+        ([0.1, -0.12, 0.3, 0.1], False),
+        ([0.5], False),  # one pair shows nothing
+        ([0.0, 0.0, 0.0], False),
+        ([0.1, 0.3], False),  # t of one degree of freedom is 12.7
+    ],
 )
-def test_only_what_seeds_agree_on_stands_out(concept: float, spread: float, expected: bool) -> None:
-    reference = row_of("reference", 0.4, 0.01)
-    assert differs(row_of("option", concept, spread), reference, "concept", 3) is expected
+def test_only_what_paired_runs_agree_on_stands_out(differences: list[float], expected: bool) -> None:
+    assert Difference.of(differences).stands_out is expected
 
 
-def test_the_page_groups_the_options(tmp_path: Path) -> None:
-    rows = [row_of("usual", 0.4, 0.01, "reference"), row_of("better", 0.6, 0.01), row_of("same", 0.4, 0.02)]
-    write_page(tmp_path / "page.md", rows, {"rank": 8}, 3)
+def test_the_page_groups_the_options_and_begins_with_what_stands_out(tmp_path: Path) -> None:
+    usual = rows_of("usual", [0.2, 0.4, 0.6, 0.8], "reference")
+    better, same = rows_of("better", [0.3, 0.52, 0.7, 0.88]), rows_of("same", [0.1, 0.5, 0.5, 0.9])
+    write_page(tmp_path / "page.md", [*usual, *better, *same], {"max_train_steps": 8}, (0, 1), 2)
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "| better | **0.60 ± 0.01** |" in text and "| same | 0.40 ± 0.02 |" in text
-    assert text.count("| **loss** |") == 1 and "3 seeds" in text and "rank 8" in text
+    assert "| usual | 0.50 ± 0.26 |" in text and "| better | **+0.10 ± 0.02** |" in text
+    assert "| same | +0.00 ± 0.12 |" in text and "max_train_steps 8" in text
+    assert "- likeness higher with: better (+0.10)." in text and "- likeness lower with: none." in text
+    assert text.count("| **loss** |") == 1 and "seeds\n0, 1)" in text and "2 training seed(s)" in text
