@@ -1,7 +1,7 @@
 """Bases as large as the real ones with random weights: their speed and memory are those of trained ones, and nothing
 is downloaded.
 
-python -m benchmarks.speed.full_size {sdxl,sd15,sd35} FOLDER
+python -m benchmarks.speed.full_size {sdxl,sd15,sd35,flux2-klein-4b,z-image} FOLDER
 """
 
 import argparse
@@ -13,18 +13,32 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    AutoTokenizer,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
+)
 
-from families.loading.sources import EMBEDDED_BASE_FOLDER
+from families.loading.sources import EMBEDDED_BASE_FOLDER, EMBEDDED_BASES
 from settings.command_line.parser import CommandParser
 
 SD15_UNET: Mapping[str, Any] = {"cross_attention_dim": 768, "sample_size": 64}
@@ -41,6 +55,8 @@ SD35_MEDIUM: Mapping[str, Any] = {
     "out_channels": 16, "caption_projection_dim": 1536, "joint_attention_dim": 4096, "pooled_projection_dim": 2048,
     "pos_embed_max_size": 384, "dual_attention_layers": tuple(range(13)), "qk_norm": "rms_norm",
 }  # fmt: skip
+KLEIN_4B: Mapping[str, Any] = {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24,
+                               "joint_attention_dim": 7680, "guidance_embeds": False}  # fmt: skip
 CLIP_L: Mapping[str, Any] = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
                              "intermediate_size": 3072, "projection_dim": 768}  # fmt: skip
 CLIP_G: Mapping[str, Any] = {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 20,
@@ -113,7 +129,49 @@ def sd35() -> StableDiffusion3Pipeline:
     )  # fmt: skip
 
 
-FULL_SIZE: Mapping[str, Callable[[], Any]] = {"sdxl": sdxl, "sd15": sd15, "sd35": sd35}
+def flux2_klein_4b() -> Flux2KleinPipeline:
+    """FLUX.2 klein's base model: 3.9 billion parameters in the transformer."""
+    words = chat_tokenizer()
+    return Flux2KleinPipeline(
+        transformer=Flux2Transformer2DModel(**KLEIN_4B),
+        scheduler=scheduler(FlowMatchEulerDiscreteScheduler, shift=3.0, use_dynamic_shifting=True),
+        vae=AutoencoderKLFlux2(),
+        text_encoder=Qwen3ForCausalLM(narrow_qwen3(words, layers=28)),
+        tokenizer=words,
+        is_distilled=False,
+    )
+
+
+def z_image() -> ZImagePipeline:
+    """Z-Image: 6.2 billion parameters in the transformer."""
+    words = chat_tokenizer()
+    return ZImagePipeline(
+        transformer=ZImageTransformer2DModel(),
+        scheduler=scheduler(FlowMatchEulerDiscreteScheduler, shift=6.0),
+        vae=AutoencoderKL(**VAE, sample_size=1024, latent_channels=16, scaling_factor=0.3611, shift_factor=0.1159,
+                          use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=Qwen3Model(narrow_qwen3(words, layers=3)),
+        tokenizer=words,
+    )  # fmt: skip
+
+
+FULL_SIZE: Mapping[str, Callable[[], Any]] = {
+    "sdxl": sdxl, "sd15": sd15, "sd35": sd35, "flux2-klein-4b": flux2_klein_4b, "z-image": z_image,
+}  # fmt: skip
+
+
+def narrow_qwen3(words: Any, layers: int) -> Qwen3Config:
+    """Qwen3 4B's width of features, 2560, from a far smaller model: it encodes before the steps and then leaves memory,
+    so that their speed does not depend on it."""
+    return Qwen3Config(
+        vocab_size=len(words), hidden_size=2560, intermediate_size=128, num_hidden_layers=layers,
+        num_attention_heads=1, num_key_value_heads=1, head_dim=128,
+    )  # fmt: skip
+
+
+def chat_tokenizer() -> Any:
+    """Return the tokenizer of the embedded base of flow matching, with Qwen3's template."""
+    return AutoTokenizer.from_pretrained(EMBEDDED_BASES["mini-flow"] / "tokenizer")
 
 
 def clip(sizes: Mapping[str, Any]) -> CLIPTextConfig:

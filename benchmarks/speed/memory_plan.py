@@ -31,7 +31,7 @@ from torch import nn
 from transformers import CLIPTextModelWithProjection
 
 from benchmarks.record import RESULTS, Row, markdown, write_record
-from benchmarks.speed.full_size import CLIP_G, CLIP_L, SD15_UNET, SD35_MEDIUM, SDXL_UNET, clip
+from benchmarks.speed.full_size import CLIP_G, CLIP_L, KLEIN_4B, SD15_UNET, SD35_MEDIUM, SDXL_UNET, clip
 from families.family import PromptFeatures, SizeConditioning
 from families.flux1 import Flux1
 from families.flux2 import DEV_PIPELINE, Flux2
@@ -83,8 +83,7 @@ FULL_SIZE: Mapping[str, FullSize] = {
     ),
     "flux1-dev": FullSize(Flux1, lambda: FluxTransformer2DModel(guidance_embeds=True), 16, 8, (512, 4096), 768),
     "flux2-klein-4b": FullSize(
-        Flux2, flux2(num_layers=5, num_single_layers=20, num_attention_heads=24, joint_attention_dim=7680, **KLEIN),
-        128, 16, (512, 7680),
+        Flux2, flux2(**KLEIN_4B), 128, 16, (512, 7680),
     ),
     "flux2-klein-9b": FullSize(
         Flux2, flux2(num_layers=8, num_single_layers=24, num_attention_heads=32, joint_attention_dim=12288, **KLEIN),

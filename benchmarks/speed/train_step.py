@@ -2,7 +2,7 @@
 
 python -m benchmarks.speed.train_step [--base mini-sdxl] [--resolutions 1024] [--batches 1 4 8] [--ranks 8 32]
     [--cuda_graphs never auto] [--compile never always] [--gradient_checkpointing never always] [--steps 20]
-    [--attention auto flash] [--name train_step]
+    [--attention auto flash] [--base_precision bf16] [--name train_step]
 
 A base of full size with random weights: python -m benchmarks.speed.full_size sdxl FOLDER, then --base FOLDER.
 """
@@ -11,7 +11,7 @@ import argparse
 import itertools
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,8 @@ from accelerate import Accelerator
 from benchmarks.preparation.photographs import scaled_sizes, write_photographs
 from benchmarks.record import markdown, write_record
 from families.family import ModelFamily
+from families.precision.formats import PrecisionOfBase
+from families.precision.stored_blocks import Storage, place
 from preprocess.dataset import PreparedDataset
 from preprocess.prepare import prepare
 from settings.command_line.parser import CommandParser
@@ -69,6 +71,7 @@ def main() -> None:
     parser.add_argument("--compile", nargs="+", default=["never"], choices=("never", "always"))
     parser.add_argument("--gradient_checkpointing", nargs="+", default=["never"], choices=("never", "always"))
     parser.add_argument("--attention", nargs="+", default=["auto"], choices=get_args(AttentionName))
+    parser.add_argument("--base_precision", default="bf16", choices=get_args(PrecisionOfBase))
     parser.add_argument("--steps", type=int, default=20, help="timed steps of each combination")
     parser.add_argument("--name", default="train_step", help="of the result")
     arguments = parser.parse_args()
@@ -85,14 +88,18 @@ def main() -> None:
         )
     ]
     with TemporaryDirectory() as scratch:
-        rows = list(measure(arguments.base, cases, arguments.steps, Path(scratch)))
+        rows = list(measure(arguments.base, cases, arguments.steps, Path(scratch), arguments.base_precision))
     print(markdown(rows))
-    print(write_record(arguments.name, rows, {"steps": arguments.steps, "base_model": arguments.base}))
+    settings = {name: getattr(arguments, name) for name in ("steps", "base_precision")}
+    print(write_record(arguments.name, rows, {**settings, "base_model": arguments.base}))
 
 
-def measure(base: str, cases: Sequence[Case], steps: int, scratch: Path) -> Iterator[dict[str, Any]]:
-    """A row for each case: attention LoRA, two tokens trained in every text encoder."""
-    bench = Bench(base, scratch)
+def measure(
+    base: str, cases: Iterable[Case], steps: int, scratch: Path, stored: PrecisionOfBase = "bf16"
+) -> Iterator[dict[str, Any]]:
+    """A row for each case: attention LoRA; two tokens trained in every text encoder that can learn. `stored`: the
+    `base_precision`."""
+    bench = Bench(base, scratch, stored=stored)
     for case in cases:
         training = bench.begin(case, WARM_UP + steps + 1)
         yield {**vars(case), **time_steps(training, steps, case.batch)}
@@ -102,13 +109,15 @@ def measure(base: str, cases: Sequence[Case], steps: int, scratch: Path) -> Iter
 class Bench:
     """A base for consecutive trainings, and photographs of every size that they need."""
 
-    def __init__(self, base: str, scratch: Path, photographs: int = PHOTOGRAPHS) -> None:
+    def __init__(
+        self, base: str, scratch: Path, photographs: int = PHOTOGRAPHS, stored: PrecisionOfBase = "bf16"
+    ) -> None:
         self._base, self._scratch, self._photographs = base, scratch, photographs
         config = build_config({"base_model": base})
         self._accelerator: Accelerator = start(autocast_precision(config.adapter, config.mixed_precision))
         self._dtype = precision(config.adapter, config.mixed_precision)
         self._family: ModelFamily = load_base(config.base, self._dtype, self._accelerator, config.zero_terminal_snr)
-        self._family.to(self._accelerator.device)
+        place(self._family, Storage(stored), self._accelerator.device)
         self._data: dict[int, tuple[PreparedDataset, list[CachedExample]]] = {}
 
     def begin(self, case: Case, steps: int) -> Training:

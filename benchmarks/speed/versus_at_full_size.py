@@ -68,12 +68,12 @@ def compare(script: Sequence[Path], base: Path, resolution: int, batch: int, ste
             *("--rank", RANK, "--learning_rate", RATE, "--token_learning_rate", TOKEN_RATE),
         ], photos, base, [WATCHER, watched])  # fmt: skip
         case = {"resolution": resolution, "batch": batch}
-        measured = {
-            name: _measured(train, folder / name / "run", steps, batch, watched)
+        found = {
+            name: measured(train, folder / name / "run", steps, batch, watched)
             for name, train in (("diffusers' script", theirs), ("ours", ours))
         }
-        first, second = measured.values()
-        for name, figures in measured.items():
+        first, second = found.values()
+        for name, figures in found.items():
             yield {**case, "training": name, **figures}
         yield {**case, "training": "ours by theirs", **{key: second[key] / first[key] for key in first}}
 
@@ -90,7 +90,8 @@ def captioned_photographs(folder: Path, resolution: int) -> Path:
     return folder
 
 
-def _measured(train: Train, folder: Path, steps: int, batch: int, watched: Path) -> dict[str, float]:
+def measured(train: Train, folder: Path, steps: int, batch: int, watched: Path) -> dict[str, float]:
+    """Train once, in `folder`. `watched`: where benchmarks/learning/watched_script.py writes."""
     folder.parent.mkdir()
     started = time.time()
     usage = train(folder, steps, 0)
