@@ -30,6 +30,8 @@ CREDENTIALS = {
     "abfs": "AZURE_STORAGE_CONNECTION_STRING",
 }
 """Environment variables, by scheme."""
+NO_CREDENTIALS = ("NoCredentialsError", "ClientAuthenticationError", "DefaultCredentialsError", "RefreshError")
+"""Errors of botocore, azure and google."""
 
 
 def expanded(source: str, most: int) -> list[str]:
@@ -103,12 +105,21 @@ def local_path(address: str) -> Path | None:
 def _reason(address: str, error: Exception) -> str:
     scheme = address.partition(":")[0]
     variables = CREDENTIALS.get(scheme, "")
-    if isinstance(error, PermissionError) or type(error).__name__ == "NoCredentialsError":
+    if _is_denied(scheme, error):
         remedy = f"Set credentials that may read it in the environment ({variables})" if variables else "Allow it"
         return f"access is denied. {remedy}"
     if isinstance(error, FileNotFoundError):
         return "is not there. Are bucket, name and range right?"
     return f"cannot be read to its end ({type(error).__name__}). Is the store up? Start again"
+
+
+def _is_denied(scheme: str, error: Exception) -> bool:
+    """Whether it is about credentials. s3fs translates the server's answers, gcsfs and adlfs do not, and adlfs
+    raises ValueError for credentials that are missing or no base64."""
+    if isinstance(error, PermissionError) or type(error).__name__ in NO_CREDENTIALS:
+        return True
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    return str(status) in ("401", "403") or (scheme in ("az", "abfs") and isinstance(error, ValueError))
 
 
 def _most_names(text: str) -> int:

@@ -7,7 +7,7 @@ import pytest
 import s3fs
 
 from preprocess.errors import DatasetError
-from preprocess.sources.stores import expanded
+from preprocess.sources.stores import errors_of_store, expanded
 from tests.fast_part import slow_but
 from tests.preprocess.sources.local_s3 import Store, s3
 from tests.preprocess.sources.test_tables import (
@@ -73,6 +73,35 @@ def test_a_bucket_that_denies_access_is_named_with_its_remedy(shards: Store, tmp
     for number, pattern in enumerate(("{00000..00003}.tar", "*.tar")):
         with pytest.raises(DatasetError, match=r"^s3://open/data/\S*: access is denied.*AWS_ACCESS_KEY_ID"):
             prepared([f"s3://open/data/{pattern}"], tmp_path / str(number))
+
+
+class Answered(Exception):
+    """As azure's HttpResponseError (`status_code`) and gcsfs' HttpError (`code`)."""
+
+    def __init__(self, **status: int | str) -> None:
+        super().__init__("a line with the request's headers")
+        vars(self).update(status)
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "variable"),
+    [
+        ("az://b/0.tar", Answered(status_code=403), "AZURE_STORAGE_CONNECTION_STRING"),
+        ("az://b/0.tar", ValueError("Must provide either a connection_string"), "AZURE_STORAGE_CONNECTION_STRING"),
+        ("gs://b/0.tar", Answered(code=401), "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("gs://b/0.tar", Answered(code="403"), "GOOGLE_APPLICATION_CREDENTIALS"),
+    ],
+)
+def test_what_other_stores_deny_has_the_remedy_too(address: str, error: Exception, variable: str) -> None:
+    with (
+        pytest.raises(DatasetError, match=f"^{address}: access is denied.*{variable}") as denied,
+        errors_of_store(address),
+    ):
+        raise error
+    assert "headers" not in str(denied.value)
+    for other in (Answered(status_code=503), OSError("gone")):
+        with pytest.raises(DatasetError, match="cannot be read to its end"), errors_of_store(address):
+            raise other
 
 
 def test_what_is_not_there_is_named(shards: Store, tmp_path: Path) -> None:
