@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --d
 
 setup: $(VENV)/ready
 
-$(VENV)/ready: requirements.txt requirements-data.txt requirements-studio.txt requirements-dev.txt
+$(VENV)/ready: requirements.txt requirements-data.txt requirements-ray.txt requirements-studio.txt requirements-dev.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@

@@ -1,4 +1,4 @@
-"""The packages that only sources by name need (requirements-data.txt)."""
+"""The packages that only some sources and engines need, and how they are installed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +8,8 @@ from preprocess.errors import DatasetError
 EXTRA = "requirements-data.txt"
 STORE_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """Which package opens which scheme for fsspec."""
+INSTALLED_BY = {"gcsfs": "gcsfs", "adlfs": "adlfs", "ray": "-r requirements-ray.txt"}
+"""What pip is given for packages that are not in EXTRA."""
 
 
 @contextmanager
@@ -17,7 +19,7 @@ def needing_extra(source: str) -> Iterator[None]:
         yield
     except ImportError as error:
         package = STORE_PACKAGES.get(source.partition(":")[0]) or (error.name or "datasets").partition(".")[0]
-        command = package if package in ("gcsfs", "adlfs") else f"-r {EXTRA}"
+        command = INSTALLED_BY.get(package, f"-r {EXTRA}")
         raise DatasetError(
             f"{source}: needs the package {package}, which is not installed: pip install {command}"
         ) from error

@@ -1,17 +1,26 @@
 """The command `lora-trainer encode DATA --output DIR`: images become shards of features, to be trained from later."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preprocess.errors import DatasetError
 from preprocess.uploads.given_data import require_present
+from service.features.engines import RAY, add_engine_options, require_engine
 from service.quick_imports import quick_imports
 from settings.command_line.options import add_options, given_options
 from settings.command_line.parser import CommandParser, report_wrong_input
+from settings.preparation import DataConfig
 from settings.record import ConfigError, read_settings_file
 from settings.training import TrainingConfig, build_config
+
+if TYPE_CHECKING:
+    import torch
+
+    from families.family import ModelFamily
+    from trainer.data.feature_shards import FeaturePlan, ShardRecord
 
 SUCCESS = 0
 MAIN_SETTINGS = ("base_model", "trigger_word", "class_word", "captioner", "filters", "crop", "mask", "resolution")
@@ -30,6 +39,7 @@ def build_parser(prog: str = "lora-trainer encode") -> CommandParser:
     parser.add_argument("data", nargs="+", metavar="DATA", help="shards: a folder of tars, s3://bucket/{0..9}.tar …")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder, or one that was begun")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings")
+    add_engine_options(parser)
     add_options(parser, TrainingConfig, MAIN_SETTINGS)
     return parser
 
@@ -41,6 +51,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "lora-trainer encode") -
         require_present(arguments.data)
         _config(arguments)  # before imports that take seconds
         _require_new_or_begun(arguments.output)
+        require_engine(arguments)
     except (ConfigError, DatasetError) as error:
         return report_wrong_input(error)
     with quick_imports():
@@ -67,22 +78,50 @@ def _require_new_or_begun(folder: Path) -> None:
 
 def _encode(arguments: argparse.Namespace) -> int:
     with quick_imports():
-        from trainer.base_model import load_base, precision
-        from trainer.data.feature_encoding import encode_features
-        from trainer.data.feature_sources import plan_features, settings_of_a_shard
-        from trainer.distributed.processes import start
-        from trainer.resolution import base_requirements, resolve
+        from service.features.opening import load_family
+        from trainer.base_model import precision
+        from trainer.data.feature_sources import plan_features
+        from trainer.resolution import resolve
 
     config = _config(arguments)
-    accelerator = start("no")
     dtype = precision(config.adapter, config.mixed_precision)
-    family = load_base(config.base, dtype, accelerator, config.zero_terminal_snr)
+    family = load_family(config.base, dtype, config.zero_terminal_snr)
     settings = resolve(config, family).preparation
     plan = plan_features(arguments.data, settings, family)
-    family.to(accelerator.device)
-    base = base_requirements(family, settings, config.num_tokens)
-    for number, record in encode_features(plan, settings_of_a_shard(settings), base, family, arguments.output):
+    if arguments.engine == RAY:
+        del family  # each worker has its own
+        shards = _on_ray(arguments, config, plan, settings, dtype)
+    else:
+        shards = _here(arguments.output, config, plan, settings, family)
+    for number, record in shards:
         counted = f"{len(record.examples)} images, {len(record.rejected)} files not used"
         print(f"{number + 1}/{len(plan.sources)} {record.source}: {counted}", flush=True)
     print(arguments.output, flush=True)
     return SUCCESS
+
+
+def _here(
+    folder: Path, config: TrainingConfig, plan: "FeaturePlan", settings: DataConfig, family: "ModelFamily"
+) -> "Iterator[tuple[int, ShardRecord]]":
+    from service.features.opening import placed
+    from trainer.data.feature_encoding import encode_features
+    from trainer.data.feature_sources import settings_of_a_shard
+
+    family, base = placed(family, settings, config.num_tokens)
+    return encode_features(plan, settings_of_a_shard(settings), base, family, folder)
+
+
+def _on_ray(
+    arguments: argparse.Namespace,
+    config: TrainingConfig,
+    plan: "FeaturePlan",
+    settings: DataConfig,
+    dtype: "torch.dtype",
+) -> "Iterator[tuple[int, ShardRecord]]":
+    from service.features.opening import open_base
+    from trainer.data.feature_sources import settings_of_a_shard
+    from trainer.data.ray_encoding import ActorPool, encode_features_on_ray
+
+    pool = ActorPool(arguments.workers, arguments.cpus_per_worker or 1, arguments.gpus_per_worker)
+    opening = partial(open_base, config.base, dtype, config.zero_terminal_snr, settings, config.num_tokens)
+    return encode_features_on_ray(plan, settings_of_a_shard(settings), opening, arguments.output, pool)

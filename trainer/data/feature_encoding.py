@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -47,16 +48,42 @@ def encode_features(
 
     Raises DatasetError for a source that cannot be read, and for a folder that was begun otherwise; what is done stays.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        _begin(plan, folder)
+    with begun(plan, folder):
         for number, source in enumerate(plan.sources):
             if record_of(folder, number).is_file():
                 yield number, read_shard(folder, number)
-                continue
-            with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder) as scratch:
-                dataset = _prepared(source, config, base, Path(scratch))
-                yield number, _write(number, source, dataset, family, folder)
+            else:
+                yield number, encode_shard(number, source, config, base, family, folder)
+
+
+@contextmanager
+def begun(plan: FeaturePlan, folder: Path) -> Iterator[None]:
+    """Around the encoding: the folder holds the plan, nothing half done, and is no other process's meanwhile.
+
+    Raises DatasetError for a folder that was begun otherwise, and where another process encodes into it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        _remove_unfinished(folder)
+        _begin(plan, folder)
+        try:
+            yield
+        finally:
+            _remove_unfinished(folder)
+
+
+def encode_shard(
+    number: int, source: str, config: DataConfig, base: BaseRequirements, family: ModelFamily, folder: Path
+) -> ShardRecord:
+    """Prepare and encode one source. Its record is written last. Raises DatasetError."""
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{number:05d}-", dir=folder) as scratch:
+        dataset = _prepared(source, config, base, Path(scratch))
+        return _write(number, source, dataset, family, folder)
+
+
+def times_killed(folder: Path, number: int) -> int:
+    """How many workers were killed inside this shard since `begun`: each has left its scratch folder."""
+    return len(list(folder.glob(f"{SCRATCH}{number:05d}-*")))
 
 
 def _prepared(source: str, config: DataConfig, base: BaseRequirements, scratch: Path) -> PreparedDataset:
@@ -105,7 +132,7 @@ def _kept(example: Example, previews: Path) -> Example:
 
 def _atomically(target: Path, write: Callable[[Path], object]) -> None:
     """The file is there whole, or not at all."""
-    unfinished = target.with_name(f".{target.name}.part")
+    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")  # a worker believed dead may still write
     write(unfinished)
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())
@@ -114,8 +141,6 @@ def _atomically(target: Path, write: Callable[[Path], object]) -> None:
 
 def _begin(plan: FeaturePlan, folder: Path) -> None:
     """Write the plan, or compare it with the one that was begun. Raises DatasetError where they differ."""
-    for left in [*folder.glob(f"{SCRATCH}*"), *folder.glob(".*.part")]:
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
     if not is_features(folder):
         text = json.dumps(asdict(plan), ensure_ascii=False, indent=1)
         _atomically(folder / PLAN_FILE, lambda path: path.write_text(text, encoding="utf-8"))
@@ -133,6 +158,12 @@ def _begin(plan: FeaturePlan, folder: Path) -> None:
         raise DatasetError(
             f"output: {folder} was begun otherwise: {_listed(changed)}. Go on as it was begun, or give another folder"
         )
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """What killed processes left."""
+    for left in [*folder.glob(f"{SCRATCH}*"), *folder.glob(".*.part")]:
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _plain(value: object) -> str:

@@ -1,0 +1,29 @@
+"""Loads the base that encodes: in this process, and in each worker."""
+
+import torch
+
+from families.family import ModelFamily
+from preprocess.prepare import BaseRequirements
+from settings.preparation import DataConfig
+from settings.sections.base_model import BaseModelSection
+from trainer.base_model import load_base
+from trainer.distributed.processes import start
+from trainer.resolution import base_requirements
+
+
+def load_family(base: BaseModelSection, dtype: torch.dtype, zero_terminal_snr: bool) -> ModelFamily:
+    """The base, not yet on the device. Raises BaseModelError."""
+    return load_base(base, dtype, start("no"), zero_terminal_snr)
+
+
+def placed(family: ModelFamily, data: DataConfig, num_tokens: int) -> tuple[ModelFamily, BaseRequirements]:
+    """The base on the device that encodes, and what it requires of images and captions."""
+    family.to(start("no").device)
+    return family, base_requirements(family, data, num_tokens)
+
+
+def open_base(
+    base: BaseModelSection, dtype: torch.dtype, zero_terminal_snr: bool, data: DataConfig, num_tokens: int
+) -> tuple[ModelFamily, BaseRequirements]:
+    """Both, as a worker needs them. Raises BaseModelError."""
+    return placed(load_family(base, dtype, zero_terminal_snr), data, num_tokens)

@@ -1,0 +1,199 @@
+"""Encodes sources to shards of features on Ray Data: on all cores of a machine, or on all machines of a cluster.
+
+Each actor of an autoscaling pool holds the base, and prepares, captions and encodes one whole shard at a time, into the
+folder that all machines share. Ray passes on only numbers and lines of text: an actor takes the next shard when it has
+written the last one, so memory and disk hold the pictures of one shard an actor. The disk tells what is done, as in
+`trainer.data.feature_encoding`, and the files are the same.
+"""
+
+import logging
+import os
+import socket
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypedDict
+
+from families.errors import BaseModelError
+from families.family import ModelFamily
+from families.loading.fingerprint import fingerprint
+from preprocess.errors import DatasetError
+from preprocess.name_lists import first_names
+from preprocess.prepare import BaseRequirements
+from preprocess.sources.references import is_remote
+from settings.preparation import DataConfig
+from trainer.data.feature_encoding import begun, encode_shard, times_killed
+from trainer.data.feature_shards import FeaturePlan, ShardRecord, is_features, read_shard, record_of
+
+ROUNDS = 3
+"""How often a shard of a store is tried that could not be read: stores fail for a while."""
+MOST_KILLS = 4
+"""How many workers a shard may cost. Ray itself begins it anew for ever, also where it is the shard that kills."""
+NO_STATISTICS = ("RAY_USAGE_STATS_ENABLED", "0")
+"""Ray would otherwise report its use to its makers."""
+
+OpenBase = Callable[[], tuple[ModelFamily, BaseRequirements]]
+"""Loads the base, on the device that encodes. Picklable."""
+
+
+@dataclass(frozen=True)
+class ActorPool:
+    """`most`: actors at most; None: as many as the cluster has room for. `cpus`: cores and threads of each. `gpus`: of
+    each, also a fraction, so that one actor prepares while another encodes; None: one where the cluster has any."""
+
+    most: int | None = None
+    cpus: int = 1
+    gpus: float | None = None
+
+
+class Task(TypedDict):
+    """One shard, as an actor gets it."""
+
+    number: int
+    source: str
+
+
+class Answer(TypedDict):
+    """What became of a shard: "" in both where its record is written. `trace`: of an error that is nobody's input."""
+
+    number: int
+    problem: str
+    trace: str
+
+
+class ShardEncoder:
+    """An actor. The base is loaded with the first shard, so that a machine without it is one named line."""
+
+    def __init__(self, open_base: OpenBase, config: DataConfig, vae: str, folder: Path, working: Path) -> None:
+        """`vae`: the fingerprint of the plan's. `working`: the folder that relative sources count from."""
+        self._open_base, self._config, self._vae = open_base, config, vae
+        self._folder, self._working = folder, working
+
+    def __call__(self, task: Task) -> Answer:
+        """Encode the shard. Wrong input is an answer, so that the other shards go on."""
+        number, source = task["number"], task["source"]
+        if (kills := times_killed(self._folder, number)) >= MOST_KILLS:
+            problem = f"{source}: {kills} workers were killed inside it, most often for lack of memory. Start fewer "
+            return {"number": number, "problem": f"{problem}(--workers), or give smaller shards", "trace": ""}
+        try:
+            family, base = self._base
+            encode_shard(number, source, self._config, base, family, self._folder)
+        except (DatasetError, BaseModelError) as error:
+            return {"number": number, "problem": str(error), "trace": ""}
+        except Exception:
+            return {"number": number, "problem": "", "trace": traceback.format_exc()}
+        return {"number": number, "problem": "", "trace": ""}
+
+    @cached_property
+    def _base(self) -> tuple[ModelFamily, BaseRequirements]:
+        if not (is_features(self._folder) and self._working.is_dir()):
+            raise DatasetError(
+                f"{socket.gethostname()}: cannot read {self._folder} or {self._working}. All machines need the same "
+                "folders: put --output and the folder that the command is started in on a shared disk"
+            )
+        os.chdir(self._working)
+        family, base = self._open_base()
+        if fingerprint(family.vae) != self._vae:
+            raise DatasetError(
+                f"{socket.gethostname()}: has another VAE by the name of base_model. Copy the base there"
+            )
+        return family, base
+
+
+def encode_features_on_ray(
+    plan: FeaturePlan, config: DataConfig, open_base: OpenBase, folder: Path, pool: ActorPool
+) -> Iterator[tuple[int, ShardRecord]]:
+    """As `encode_features`, in an autoscaling pool of actors. Yields the shards as they are done, in no order.
+
+    The cluster is that of RAY_ADDRESS, or one that runs on this machine already, or this machine alone. Raises
+    DatasetError at the end for sources that could not be read; all others are encoded then.
+    """
+    folder = folder.resolve()
+    with begun(plan, folder):
+        pending = [number for number in range(len(plan.sources)) if not record_of(folder, number).is_file()]
+        for number in sorted(set(range(len(plan.sources))) - set(pending)):
+            yield number, read_shard(folder, number)
+        if pending:
+            threads = {} if config.num_workers is not None else {"num_workers": pool.cpus}
+            arguments = (open_base, config.model_copy(update=threads), plan.vae, folder, Path.cwd())
+            yield from _in_rounds(plan.sources, pending, arguments, pool, folder)
+
+
+def _in_rounds(
+    sources: Sequence[str], numbers: Sequence[int], arguments: tuple[Any, ...], pool: ActorPool, folder: Path
+) -> Iterator[tuple[int, ShardRecord]]:
+    """The shards, and after the others once more those of stores that could not be read. Raises DatasetError."""
+    problems: dict[int, str] = {}
+    pending = list(numbers)
+    with _running_ray() as ray:
+        for _ in range(ROUNDS):
+            for answer in _answers(ray, [Task(number=each, source=sources[each]) for each in pending], arguments, pool):
+                number = int(answer["number"])
+                if answer["trace"]:
+                    raise RuntimeError(f"{sources[number]}, in its worker:\n{answer['trace']}")
+                problems[number] = answer["problem"]
+                if not answer["problem"]:
+                    yield number, read_shard(folder, number)
+            pending = [each for each in pending if problems[each] and is_remote(sources[each])]
+            if not pending:
+                break
+    if lines := [text for text in problems.values() if text]:
+        count = f"{len(lines)} of {len(sources)} shards are not encoded; the same command goes on with them: "
+        raise DatasetError(count + first_names(list(dict.fromkeys(lines)), "; "))
+
+
+def _answers(ray: ModuleType, tasks: Sequence[Task], arguments: tuple[Any, ...], pool: ActorPool) -> Iterator[Answer]:
+    """What the actors answer, as they do."""
+    gpus = pool.gpus if pool.gpus is not None else float(ray.cluster_resources().get("GPU", 0) > 0)
+    _require_room(ray, pool.cpus, gpus)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = -1  # a shard may take hours
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    most = len(tasks) if pool.most is None else min(pool.most, len(tasks))
+    rows = ray.data.from_items(list(tasks), override_num_blocks=len(tasks)).map(
+        ShardEncoder,
+        fn_constructor_args=arguments,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, max_tasks_in_flight_per_actor=1),
+        num_cpus=pool.cpus,
+        num_gpus=gpus,
+    )
+    yield from rows.iter_rows()
+
+
+def _require_room(ray: ModuleType, cpus: int, gpus: float) -> None:
+    """Raises DatasetError where no machine can hold an actor: Ray would wait for one."""
+    machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+    if not any(each.get("CPU", 0) >= cpus and each.get("GPU", 0) >= gpus for each in machines):
+        there_are = "; ".join(f"{each.get('CPU', 0):g} cores and {each.get('GPU', 0):g} GPUs" for each in machines)
+        raise DatasetError(
+            f"no machine of the cluster has {cpus} cores and {gpus:g} GPUs for a worker (it has: {there_are}). Lower "
+            "--cpus_per_worker or --gpus_per_worker"
+        )
+
+
+@contextmanager
+def _running_ray() -> Iterator[ModuleType]:
+    """The library, with a cluster that is connected. Raises DatasetError where none answers."""
+    os.environ.setdefault(*NO_STATISTICS)
+    import ray
+    import ray.data
+
+    own = not ray.is_initialized()
+    if own:
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise DatasetError(
+                f"engine: ray does not start ({reason}). Is RAY_ADDRESS right, and the cluster up?"
+            ) from error
+    try:
+        yield ray
+    finally:
+        if own:
+            ray.shutdown()
