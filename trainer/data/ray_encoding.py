@@ -58,7 +58,7 @@ class Task(TypedDict):
 
 
 class Answer(TypedDict):
-    """What became of a shard: "" in both where its record is written. `trace`: of an error that is nobody's input."""
+    """What became of a shard: "" in both where its record is written. `trace`: of an unexpected error."""
 
     number: int
     problem: str
