@@ -22,7 +22,7 @@ from settings.record import ConfigError
 from settings.training import build_config
 from tests.conftest import EXAMPLE
 from tests.families.golden_curves import cached_examples, curve_config, curve_training
-from tests.families.test_processes import SHAPE, seeded
+from tests.families.noise.test_processes import SHAPE, seeded
 from tests.tiny_models import opened, write_sdxl
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
 from trainer.checkpoints.training_state import restore
