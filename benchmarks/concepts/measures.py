@@ -55,6 +55,16 @@ def gain(after: Tensor, before: Tensor, pictures: Tensor) -> float:
     return likeness(after, pictures) - likeness(before, pictures)
 
 
+def bleeding(samples: Tensor, own: Tensor, other: Tensor) -> float:
+    """How far samples (N, width) of one concept are on the way to another, by pictures of both (M, width), (K, width).
+    Unit vectors.
+
+    0: as much more like their own pictures than the other's as those are themselves; 1: as like the one as the other.
+    """
+    apart = mean_similarity(samples, own) - mean_similarity(samples, other)
+    return 1 - apart / (mean_self_similarity(own) - mean_similarity(own, other))
+
+
 def kept(after: Tensor, before: Tensor) -> float:
     """Mean paired cosine of samples of the same prompts and seeds: unit vectors (N, width)."""
     return mean_paired_similarity(after, before)

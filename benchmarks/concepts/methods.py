@@ -1,4 +1,5 @@
-"""Trains concepts with and without Perfusion and prompt alignment, measures them, and writes docs/methods.md.
+"""Trains concepts with and without Perfusion and prompt alignment, measures them, and writes its section of
+docs/methods.md.
 
 python -m benchmarks.concepts.methods [--steps 150] [--runs N]
 
@@ -18,10 +19,11 @@ import torch
 
 from artifact.artifact import Artifact
 from benchmarks.concepts.bases import sampler_draw
-from benchmarks.concepts.lottery import draw_concept, on_ground
+from benchmarks.concepts.lottery import Concept, draw_concept, on_ground
 from benchmarks.concepts.trial import ConceptJudge
 from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
 from benchmarks.record import Row, machine, markdown, write_record
+from benchmarks.sections import replace_section
 from evaluation.encoders import ClipEncoder
 from families.loading.sources import EMBEDDED_BASE
 from families.registry import load_base_model
@@ -47,8 +49,8 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "lora, rank 8, prompt alignment": {**LORA, **ALIGNED},
 }
 MEASURED = ("likeness", "likeness_elsewhere", "grounds", "kept")
-TEXT = """# Methods for few pictures
-
+TITLE, ALONE = "Methods for few pictures", "Each concept alone"
+TEXT = """\
 Written by `python -m benchmarks.concepts.methods --steps {steps}`: concepts drawn by lot (benchmarks/concepts, tuning
 seeds {concepts}, eight pictures each), trained alone on the embedded base, {steps} steps of 8 pictures.
 
@@ -80,13 +82,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, help="stop after so many new runs")
     arguments = parser.parse_args()
     finished = FinishedRuns(FINISHED / "methods", arguments.runs)
-    judge = cache(_judge)
+    judge = cache(new_judge)
     rows: list[Row] = []
     try:
         for name, method in METHODS.items():
             for seed in CONCEPTS:
                 settings = {**COMMON, **method, "max_train_steps": arguments.steps}
-                row = finished.get(f"{name}, concept {seed}", settings, partial(measure, seed, settings, judge))
+                made = partial(measure, draw_concept(seed), settings, judge)
+                row = finished.get(f"{name}, concept {seed}", settings, made)
                 rows.append({"method": name, "concept": seed, **row})
     except Unfinished as missing:
         sys.exit(str(missing))
@@ -94,9 +97,12 @@ def main() -> None:
     write_page(PAGE, rows, arguments.steps)
 
 
-def measure(seed: int, settings: Mapping[str, Any], judge: Callable[[], tuple[ConceptJudge, Sampler]]) -> Row:
+Judge = Callable[[], tuple[ConceptJudge, Sampler]]
+"""Judges with a base of its own, and a sampler for trainings."""
+
+
+def measure(concept: Concept, settings: Mapping[str, Any], judge: Judge) -> Row:
     """Train on the concept and return its measures."""
-    concept = draw_concept(seed)
     asked = dict(settings)
     if "prompt_alignment_weight" in asked:
         subject = concept.subjects[0].format(trigger=TRIGGER)
@@ -116,7 +122,7 @@ def measure(seed: int, settings: Mapping[str, Any], judge: Callable[[], tuple[Co
     return {**{name: measures.row()[name] for name in MEASURED}, "kB": round(size / 1000, 1)}
 
 
-def _judge() -> tuple[ConceptJudge, Sampler]:
+def new_judge() -> tuple[ConceptJudge, Sampler]:
     """The base is drawn from a sampler of its own, on which nothing is loaded."""
     bare, sampler = (Sampler(load_base_model(EMBEDDED_BASE, torch.float32)) for _ in range(2))
     return ConceptJudge(ClipEncoder().embed, sampler_draw(bare, INFERENCE_STEPS, GUIDANCE), TRIGGER), sampler
@@ -128,7 +134,10 @@ def write_page(path: Path, rows: Sequence[Row], steps: int) -> None:
     table = [{"method": method, **{name: _told([row[name] for row in rows if row["method"] == method])
                                    for name in names}} for method in METHODS]  # fmt: skip
     here = machine()
-    path.write_text(
+    replace_section(
+        path,
+        TITLE,
+        ALONE,
         TEXT.format(
             steps=steps,
             concepts=" and ".join(map(str, CONCEPTS)),
@@ -139,7 +148,6 @@ def write_page(path: Path, rows: Sequence[Row], steps: int) -> None:
             table=markdown(table),
             finding=_finding(rows),
         ),
-        encoding="utf-8",
     )
 
 

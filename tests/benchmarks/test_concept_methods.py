@@ -1,8 +1,15 @@
-"""The page of methods says what its rows say."""
+"""The page of methods says what its rows say, each command in its own section; and how bleeding is measured."""
 
 from pathlib import Path
 
+import pytest
+import torch
+
+from benchmarks.concepts import alignment, together
+from benchmarks.concepts.lottery import draw_concept
+from benchmarks.concepts.measures import bleeding
 from benchmarks.concepts.methods import COMMON, CONCEPTS, MEASURED, METHODS, write_page
+from benchmarks.sections import replace_section
 from settings.training import build_config
 
 
@@ -24,3 +31,41 @@ def test_every_method_is_a_valid_configuration() -> None:
         prompts = {"target_prompts": ["a photo of TOK"]} if "prompt_alignment_weight" in method else {}
         config = build_config({**COMMON, **method, **prompts, "class_word": "figure", "max_train_steps": 150})
         assert config.adapter in ("lora", "perfusion")
+
+
+def test_sections_are_replaced_where_they_stand_and_others_are_kept(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    for heading, text in (("One", "first"), ("Two", "second"), ("One", "anew\n")):
+        replace_section(page, "Title", heading, text)
+    assert page.read_text(encoding="utf-8") == "# Title\n\n## One\n\nanew\n\n## Two\n\nsecond\n"
+
+
+def test_bleeding_is_0_for_own_pictures_and_1_halfway_to_the_other() -> None:
+    own = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1, 0.0], [1.0, -0.1, 0.0]]), dim=1)
+    other = torch.nn.functional.normalize(torch.tensor([[0.0, 0.1, 1.0], [0.0, -0.1, 1.0]]), dim=1)
+    middle = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0, 1.0]]), dim=1)
+    assert bleeding(middle, own, other) == pytest.approx(1.0)
+    assert abs(bleeding(torch.tensor([[1.0, 0.0, 0.0]]), own, other)) < 0.03
+    assert bleeding(torch.tensor([[0.0, 0.0, 1.0]]), own, other) == pytest.approx(2.0, abs=0.03)
+
+
+def test_two_concepts_have_a_section_and_valid_settings(tmp_path: Path) -> None:
+    rows = [
+        {"method": method, **dict.fromkeys(together.MEASURED, 0.5 + place), "kB": 10.0 + 90 * place}
+        for place, method in enumerate(together.METHODS)
+    ]
+    together.write_section(tmp_path / "page.md", rows, 300)
+    page = " ".join((tmp_path / "page.md").read_text(encoding="utf-8").split())
+    assert "file is 10 times smaller" in page and "mixes its concepts no more than LoRA; likeness -1.00" in page
+    told = [{"trigger_word": word, "class_word": "figure", "folder": word} for word in together.TRIGGERS]
+    for method in together.METHODS.values():
+        build_config({**together.COMMON, **method, "concepts": told, "max_train_steps": 300})
+
+
+def test_alignment_trains_pictures_on_two_grounds_whose_captions_name_none(tmp_path: Path) -> None:
+    concept = draw_concept(0)
+    shown = alignment.without_grounds(concept)
+    assert set(shown.captions) == {"a photo of {trigger}"} and shown.grounds == concept.grounds
+    grounds = {caption for picture, caption in zip(concept.pictures, concept.captions, strict=True)
+               if picture in shown.pictures}  # fmt: skip
+    assert len(grounds) == 2 and 2 <= len(shown.pictures) < len(concept.pictures)

@@ -1,0 +1,194 @@
+"""Trains two concepts in one run, with LoRA and with Perfusion, measures how far they mix, and writes the record.
+
+python -m benchmarks.concepts.together [--steps 300] [--runs N]
+
+Finished runs are kept: the command goes on where it was stopped. At the end it writes benchmarks/results/together.json
+and its section of docs/methods.md.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import torch
+
+from artifact.artifact import Artifact
+from benchmarks.concepts.bases import sampler_draw
+from benchmarks.concepts.lottery import Concept, draw_concept, on_ground
+from benchmarks.concepts.measures import bleeding, kept, likeness, on_asked_ground
+from benchmarks.concepts.methods import GUIDANCE, INFERENCE_STEPS, PAGE, TITLE
+from benchmarks.concepts.trial import SAMPLES, SAMPLES_OF_A_GROUND, UNRELATED_PROMPTS
+from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
+from benchmarks.learning.measures import Draw
+from benchmarks.record import Row, markdown, write_record
+from benchmarks.sections import replace_section
+from evaluation.encoders import ClipEncoder
+from families.loading.sources import EMBEDDED_BASE
+from families.registry import load_base_model
+from job.output_folder import OutputFolder
+from job.run import run
+from sampler.sampler import Sampler
+from settings.training import build_config
+from tools.mini_base.scenes import unrelated_prompts
+
+PAIRS = ((0, 1),)
+"""Tuning seeds: a figure beside an object, so that each has a class word of its own."""
+TRIGGERS = ("TOK", "SKS")
+STEPS = 300
+COMMON: Mapping[str, Any] = {
+    "base_model": EMBEDDED_BASE, "train_batch_size": 8, "num_validation_images": 0, "evaluate": "false", "seed": 0,
+}  # fmt: skip
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "perfusion": {
+        "adapter": "perfusion", "learning_rate": 0.3, "lr_scheduler": "constant", "max_grad_norm": 10.0,
+        "token_learning_rate": 2e-2, "token_norm_weight": 0.01, "caption_dropout": 0.0, "trigger_only_dropout": 0.3,
+    },
+    "lora, the defaults": {},
+}  # fmt: skip
+TEXT = """\
+Written by `python -m benchmarks.concepts.together --steps {steps}`: tuning concepts {pairs} of the lottery, a
+figure and an object, in one run of {steps} steps of 8 pictures, each with its own word and class word. LoRA has the
+trainer's defaults; Perfusion a constant rate of 0.3, gradients clipped at 10, and, as LoRA, three captions in ten that
+are the word alone. Means over both concepts. One training of each: a difference of 0.1 is none.
+
+- bleeding: how far the samples of one concept are on the way to the other's pictures. 0: as much more like their own
+  pictures than like the other's as those are themselves; 1: as like the one as the other. Samples that are not yet like
+  their own concept count as bleeding, too. The other columns are as above.
+
+{table}
+
+{finding}"""
+MEASURED = ("likeness", "likeness_elsewhere", "grounds", "bleeding", "kept", "kB")
+
+
+def main() -> None:
+    """Measure the missing runs; when none is missing, print the table and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--runs", type=int, help="stop after so many new runs")
+    arguments = parser.parse_args()
+    finished = FinishedRuns(FINISHED / "together", arguments.runs)
+    samplers = cache(_samplers)
+    rows: list[Row] = []
+    try:
+        for pair in PAIRS:
+            for name, method in METHODS.items():
+                settings = {**COMMON, **method, "max_train_steps": arguments.steps}
+                made = partial(measure, pair, settings, samplers)
+                told = f"{pair[0]} and {pair[1]}"
+                rows.append(
+                    {"method": name, "concepts": told, **finished.get(f"{name}, concepts {told}", settings, made)}
+                )
+    except Unfinished as missing:
+        sys.exit(str(missing))
+    write_record("together", rows, {"steps": arguments.steps})
+    write_section(PAGE, rows, arguments.steps)
+
+
+def measure(pair: Sequence[int], settings: Mapping[str, Any], samplers: Callable[[], tuple[Sampler, Sampler]]) -> Row:
+    """Train both concepts in one run, each with its trigger and class word, and return means over both."""
+    concepts = [draw_concept(seed) for seed in pair]
+    told = [
+        {"trigger_word": trigger, "class_word": concept.class_word, "folder": trigger}
+        for trigger, concept in zip(TRIGGERS, concepts, strict=True)
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        data = write_zip(concepts, Path(scratch))
+        output = OutputFolder.create(Path(scratch) / "out")
+        for _ in run(build_config({**settings, "concepts": told}), [data], output):
+            pass
+        artifact, size = Artifact.read(output.weights), output.weights.stat().st_size
+    bare, sampler = samplers()
+    sampler.load(artifact)
+    try:
+        row = judge(concepts, *(sampler_draw(each, INFERENCE_STEPS, GUIDANCE) for each in (bare, sampler)))
+    finally:
+        sampler.unload()
+    return {**row, "kB": round(size / 1000, 1)}
+
+
+def write_zip(concepts: Sequence[Concept], folder: Path) -> Path:
+    """Write a zip with a folder for each concept, named after its trigger."""
+    path = folder / "data.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for trigger, concept in zip(TRIGGERS, concepts, strict=True):
+            with zipfile.ZipFile(concept.write_zip(folder / f"{trigger}.zip", trigger)) as own:
+                for name in own.namelist():
+                    archive.writestr(zipfile.ZipInfo(f"{trigger}/{name}"), own.read(name))
+    return path
+
+
+def judge(concepts: Sequence[Concept], base: Draw, draw: Draw) -> Row:
+    """Return means over the concepts; each one's bleeding is into it, by the pictures of the other. `base` samples the
+    untrained base, `draw` the training."""
+    embed = ClipEncoder().embed
+    taught = [embed(concept.pictures) for concept in concepts]
+    rows: list[Row] = []
+    for index, concept in enumerate(concepts):
+        subject = concept.subjects[0].format(trigger=TRIGGERS[index])
+        asked = [word for word in concept.grounds for _ in range(SAMPLES_OF_A_GROUND)]
+        samples_elsewhere = draw([on_ground(subject, word) for word in asked])
+        plain, elsewhere = embed(draw([subject] * SAMPLES)), embed(samples_elsewhere)
+        own, other = taught[index], taught[1 - index]
+        rows.append(
+            {
+                "likeness": likeness(plain, own),
+                "likeness_elsewhere": likeness(elsewhere, own),
+                "grounds": on_asked_ground(samples_elsewhere, asked),
+                "bleeding": bleeding(torch.cat([plain, elsewhere]), own, other),
+            }
+        )
+    means = {name: statistics.mean(row[name] for row in rows) for name in rows[0]}
+    unrelated = unrelated_prompts(UNRELATED_PROMPTS)
+    means["kept"] = kept(embed(draw(unrelated)), embed(base(unrelated)))
+    return {name: round(value, 4) for name, value in means.items()}
+
+
+def _samplers() -> tuple[Sampler, Sampler]:
+    """One for the base, on which nothing is loaded, and one for trainings."""
+    bare, sampler = (Sampler(load_base_model(EMBEDDED_BASE, torch.float32)) for _ in range(2))
+    return bare, sampler
+
+
+def write_section(page: Path, rows: Sequence[Row], steps: int) -> None:
+    """Write the table, and which method is ahead."""
+    own, lora = (
+        {name: statistics.mean(row[name] for row in rows if row["method"] == method) for name in MEASURED}
+        for method in METHODS
+    )
+    follows = "as well as" if own["grounds"] >= lora["grounds"] else "less than"
+    bleeds = "no more than" if own["bleeding"] <= lora["bleeding"] else "more than"
+    finding = (
+        f"Perfusion's file is {lora['kB'] / own['kB']:.0f} times smaller. It follows prompts {follows} LoRA, keeps "
+        f"{own['kept'] - lora['kept']:+.2f} of other prompts, and mixes its concepts {bleeds} LoRA; likeness "
+        f"{own['likeness'] - lora['likeness']:+.2f}."
+    )
+    pairs = "; ".join(f"{first} and {second}" for first, second in PAIRS)
+    text = TEXT.format(steps=steps, pairs=pairs, table=table(rows), finding="\n".join(wrap(finding, 118)))
+    replace_section(page, TITLE, "Two concepts in one run", text)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the table of means over the pairs, with the values of each."""
+    return markdown(
+        [
+            {"method": method, **{name: _told([row[name] for row in rows if row["method"] == method])
+                                  for name in MEASURED}}
+            for method in METHODS
+        ]
+    )  # fmt: skip
+
+
+def _told(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
+
+
+if __name__ == "__main__":
+    main()
