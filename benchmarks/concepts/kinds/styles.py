@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from benchmarks.concepts.figures import DARK, WHITE
+from benchmarks.concepts.kinds.figures import DARK, WHITE
 from tools.mini_base.drawing.colours import Colour, distinct_colour
 from tools.mini_base.drawing.fills import PATTERNS, Fill, plain, random_fill
 from tools.mini_base.drawing.outlines import SHAPES, Place, Sheet, Stroke

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from benchmarks.concepts.figures import DARK, PATTERNS, WHITE
+from benchmarks.concepts.kinds.figures import DARK, PATTERNS, WHITE
 from tools.mini_base.drawing.colours import Colour, distinct_colour
 from tools.mini_base.drawing.fills import Fill, plain, random_fill
 from tools.mini_base.drawing.outlines import CIRCLE, Loop, Outline, Place, Sheet, Stroke, polar, polygon

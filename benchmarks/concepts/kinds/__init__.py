@@ -1,0 +1,1 @@
+"""How each kind of concept is put together at random, and drawn."""
