@@ -22,12 +22,10 @@ from artifact.errors import ArtifactError
 from artifact.metadata import ArtifactDescription, from_header, own_header, trained_side
 from artifact.safetensors_file import read_header, read_safetensors, require_finite, write_safetensors
 from families.family import ModelFamily
-from families.parts.control import CHANNELS, COLOURS, Bottleneck, ControlForm, Controllable, controllable
+from families.parts.control import CHANNELS, COLOURS, ControlForm, Controllable, controllable
 
 FOLDER_WEIGHTS, FOLDER_CONFIG = "diffusion_pytorch_model.safetensors", "config.json"
 SHOWN_TYPE = "ControlNetModel"
-MOST_FACE_NUMBERS = 1024
-"""That networks for faces give are 128 to 512."""
 
 
 class NoControlNet(ArtifactError):
@@ -73,7 +71,7 @@ def controlnet_description(path: Path) -> ArtifactDescription | None:
 def controlnet_form(path: Path, maker: Controllable, shown: str | None = None) -> ControlForm:
     """The form that a file's ControlNet has: of its first layer, and of what it says of itself where it is ours.
 
-    Raises ArtifactError for blocks that the base lacks, and as `load_controlnet`.
+    Raises ArtifactError for blocks that the base lacks, for one that reads no picture, and as `load_controlnet`.
     """
     shown = shown or path.name
     if not maker.steered_blocks:
@@ -83,18 +81,16 @@ def controlnet_form(path: Path, maker: Controllable, shown: str | None = None) -
     blocks = [] if description is None else description.config.get("controlnet_blocks", [])
     if blocks != [] and not _are_blocks(blocks, maker.steered_blocks):
         raise ArtifactError(f"{shown}: is for blocks that this base lacks; give the base that it was made for")
-    if not blocks and count_projections(tensors) == maker.steered_blocks:  # as the original's for faces
+    if not blocks and count_projections(tensors) == maker.steered_blocks:
         blocks = list(range(maker.steered_blocks))
     bottleneck = bottleneck_of(tensors)
-    return ControlForm(_channels(channels_of(tensors, bottleneck), bottleneck), tuple(blocks), bottleneck)
-
-
-def _channels(found: int, bottleneck: Bottleneck) -> int:
-    """Those that a ControlNet may have: the file is untrusted, and nothing huge is built of it. For large they are the
-    base's."""
     if bottleneck == "simple":
-        return min(max(1, found), MOST_FACE_NUMBERS)
-    return found if found in CHANNELS.values() and bottleneck == "effnet" else COLOURS
+        raise ArtifactError(
+            f"{shown}: reads vectors of faces and no picture (the original's mode simple), which nothing here makes; "
+            "give a ControlNet that reads pictures"
+        )
+    channels = channels_of(tensors, bottleneck)
+    return ControlForm(channels if channels in CHANNELS.values() else COLOURS, tuple(blocks), bottleneck)
 
 
 def _are_blocks(blocks: Any, count: int) -> bool:

@@ -321,6 +321,20 @@ def test_the_large_one_reads_latents_of_half_the_sides(family: Cascade, tmp_path
     assert off == bare != steered
 
 
+def test_a_file_for_faces_is_refused(family: Cascade, tmp_path: Path) -> None:
+    """The original's mode simple, with all blocks."""
+    path = tmp_path / "identity.safetensors"
+    save_file(family.new_controlnet(ControlForm(8, ALL, "simple")).state_dict(), path)
+    with pytest.raises(ArtifactError, match="identity.safetensors: reads vectors of faces and no picture"):
+        read_controlnet(path, family)
+
+
+def test_a_file_without_a_header_may_have_all_blocks(family: Cascade, tmp_path: Path) -> None:
+    path = tmp_path / "control.safetensors"
+    save_file(family.new_controlnet(ControlForm(1, ALL)).state_dict(), path)
+    assert tuple(read_controlnet(path, family).config.blocks) == ALL
+
+
 def test_the_report_names_the_tools_that_open_it() -> None:
     """diffusers, A1111 and Forge have no such class."""
     trained = Trained("base", "StableCascadePriorPipeline", (), "controlnet", (), "a star")

@@ -1,10 +1,12 @@
 """A ControlNet's training on Stage C that is killed goes on bit for bit."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from torch._dynamo.utils import counters
 
 from artifact.controlnet.files import write_controlnet
 from artifact.metadata import ArtifactDescription
@@ -20,6 +22,7 @@ from trainer.building import build_training
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
 from trainer.checkpoints.training_state import restore
 from trainer.data.latent_cache import CachedExample, CachedView
+from trainer.execution.compiled_blocks import CompiledBlocks, CompiledSteps
 from trainer.resolution import resolve
 from trainer.trainables.initial_controlnet import InitialControlNet, read_initial_controlnet
 from trainer.training import Training
@@ -128,6 +131,28 @@ def test_the_large_one_is_trained(tmp_path: Path) -> None:
     assert read_initial_controlnet(path, family, finished).path == path
     with pytest.raises(ConfigError, match="set controlnet_bottleneck: large"):
         read_initial_controlnet(path, family, ControlForm.of("super_resolution", (1, 2)))
+
+
+@pytest.mark.slow
+def test_compiled_blocks_train_alike(tmp_path: Path) -> None:
+    """What a ControlNet adds lies outside of the blocks that are compiled. The backend runs the traced graphs as they
+    are: to compile them for a CPU takes minutes."""
+    base = write_cascade(tmp_path / "base")
+    config = build_config(settings(base).given | {"controlnet_blocks": [0, 3]})
+    losses = []
+    for backend in (None, "eager"):
+        torch._dynamo.reset()
+        counters.clear()
+        family = opened(base)
+        training = training_on(family, resolve(config, family), None)
+        trainer, compiled = training.trainer, partial(CompiledBlocks, family.denoiser, backend or "")
+        if backend is not None:
+            trainer.accumulation = CompiledSteps(trainer.accumulation, compiled, True, lambda: 1)
+        losses.append([step.losses["mse"] for step in trainer.steps()])
+        assert bool(counters["stats"]["unique_graphs"]) == (backend is not None) and not counters["graph_break"]
+        training.remove()
+    torch._dynamo.reset()
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) == STEPS
 
 
 def test_settings_of_the_base_are_filled_in(tmp_path: Path) -> None:
