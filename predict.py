@@ -89,6 +89,9 @@ class Predictor(BaseRunner):
         seed: Optional[int] = Input(
             default=None, ge=0, description="Of the first image, up to 2^64 - 1; by default random"
         ),
+        go_fast: bool = Input(
+            default=False, description="Products in fp8: faster on GPUs that have them, and pictures differ a little"
+        ),
         output_format: str = Input(default="png", choices=["png", "webp", "jpg"], description="Of the files"),
         output_quality: int = Input(default=90, ge=1, le=100, description="Of webp and jpg"),
         refiner: Optional[str] = Input(
@@ -143,6 +146,7 @@ class Predictor(BaseRunner):
             guidance_rescale=guidance_rescale,
             clip_skip=clip_skip,
             seed=seed,
+            go_fast=go_fast,
             output_format=output_format,
             output_quality=output_quality,
             refiner=refiner,

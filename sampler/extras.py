@@ -21,8 +21,8 @@ class Steering:
 
 @dataclass(frozen=True)
 class Extras:
-    """Additional models. `refiner`, `safety_checker`: hub ids or folders, None for none. `vae`: in place of the
-    base's own; None: the one that the LoRA was trained with.
+    """Additional models, and how the base computes. `refiner`, `safety_checker`: hub ids or folders, None for none.
+    `vae`: in place of the base's own; None: the one that the LoRA was trained with. `go_fast`: products in fp8.
 
     `refiner_start`: the fraction of the noise schedule, in (0, 1), after which the refiner denoises.
     """
@@ -32,6 +32,7 @@ class Extras:
     safety_checker: str | None = None
     steering: Steering | None = None
     vae: str | None = None
+    go_fast: bool = False
 
 
 NO_EXTRAS = Extras()

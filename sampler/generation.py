@@ -25,7 +25,7 @@ from sampler.images.control import controlnet_file, load_control
 from sampler.images.parameters import parameters_text
 from sampler.images.safety_checker import SafetyChecker
 from sampler.images.starting_picture import drawn_size, mask_notes
-from sampler.local_base import can_be_found, loading_options, require_fitting
+from sampler.local_base import can_be_found, loading_options, place_on, require_fast, require_fitting
 from sampler.permissions import EVERYTHING, Permissions
 from sampler.prompts.encoding import require_readable
 from sampler.prompts.foreign_syntax import prompt_notes
@@ -63,6 +63,7 @@ class Generation:
         self._permissions = permissions
         self._base_model: str | None = None
         self._options: dict[str, Any] = {}
+        self._go_fast = False
         self._fingerprint = ""
         self._sampler: Sampler | None = None
         self._checker: SafetyChecker | None = None
@@ -75,12 +76,13 @@ class Generation:
         prompts: Sequence[str] = (),
         vae: str | None = None,
         loras: Sequence[Artifact] = (),
+        go_fast: bool = False,
     ) -> Sampler:
         """Return the sampler for `base_model`, else for the artifact's base, else for SDXL. Raises BaseModelError.
 
         `prompts` are encoded before the denoiser is loaded, where the base has a frozen text encoder. `vae`: in place
         of the artifact's, or of the base's own. `loras`: raises ArtifactError for one that does not fit, before weights
-        are read, where the base is opened without them.
+        are read, where the base is opened without them. `go_fast`: products in fp8; raises RequestError.
         """
         described = artifact.description.base_model if artifact and artifact.description else None
         wanted = base_model or described or DEFAULT_BASE
@@ -91,11 +93,14 @@ class Generation:
                 "base's own. Give vae, the path of that file or folder"
             )
         self._require_allowed(wanted, options)
-        if self._sampler is None or (wanted, options) != (self._base_model, self._options):
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if go_fast:
+            require_fast(loras, device)
+        if self._sampler is None or (wanted, options, go_fast) != (self._base_model, self._options, self._go_fast):
             self._sampler = None  # frees the old base before the new one is loaded
-            cuda = torch.cuda.is_available()
+            dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
             try:
-                family = load_base_model(wanted, torch.bfloat16 if cuda else torch.float32, **options)
+                family = load_base_model(wanted, dtype, **options)
             except BaseModelError as error:
                 if base_model is not None or described is None or str(error).startswith("vae: "):
                     raise
@@ -105,8 +110,9 @@ class Generation:
             require_fitting(loras, family)
             if (reader := frozen_reader(family)) is not None:
                 reader.read_ahead(prompts)
-            self._sampler = Sampler(family.to(torch.device("cuda" if cuda else "cpu")))
-            self._base_model, self._options, self._fingerprint = wanted, options, fingerprint(family.denoiser)
+            self._sampler = Sampler(place_on(family, device, go_fast=go_fast))
+            self._base_model, self._options, self._go_fast = wanted, options, go_fast
+            self._fingerprint = fingerprint(family.denoiser)
         return self._sampler
 
     def _require_allowed(self, base_model: str, options: Mapping[str, Any]) -> None:
@@ -151,7 +157,8 @@ class Generation:
             described = [Artifact({}, {}, controlnet_description(controlnet))]
         prompts = (request.prompt, request.negative_prompt)
         artifacts = [lora.artifact for lora in loras]
-        sampler = self.prepare(described[0] if described else None, base_model, prompts, extras.vae, artifacts)
+        described_first = described[0] if described else None
+        sampler = self.prepare(described_first, base_model, prompts, extras.vae, artifacts, extras.go_fast)
         asked, request = request, filled(request, sampler.family)
         if controlnet is not None and extras.steering is not None:
             request = replace(request, control=load_control(controlnet, extras.steering, sampler.family))

@@ -8,15 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from artifact.artifact import Artifact
+from artifact.layers import LoraLayer, TimedLoraLayer
 from artifact.placement.low_rank import LoraSlots
 from artifact.placement.placing import resolve_layers
 from families.family import ModelFamily
 from families.loading.sources import HUB_ID
+from families.precision.fp8_products import has_fp8_products, multiply_in_fp8
+from sampler.request import RequestError
 from settings.public import public_name
 from settings.record import ConfigError, read_settings_file
 
 CONFIG_FILE = "config.yaml"
+TEXT_ENCODERS = ("lora_te", "text_encoder")
 KEPT = ("base_model", "base_config", "vae")
 
 
@@ -53,6 +59,35 @@ def require_fitting(loras: Sequence[Artifact], family: ModelFamily) -> None:
         slots = LoraSlots(family)  # of the skeleton, which another module replaces
         for artifact in loras:
             resolve_layers(artifact, slots)
+
+
+def place_on(family: ModelFamily, device: torch.device, *, go_fast: bool) -> ModelFamily:
+    """Move the base to its device, with products in fp8 where `go_fast`."""
+    if go_fast:
+        family.to(torch.device("cpu"))
+        multiply_in_fp8(family.denoiser, device)
+    return family.to(device)
+
+
+def require_fast(loras: Sequence[Artifact], device: torch.device) -> None:
+    """Raises RequestError for a device without products in fp8, and for a LoRA that changes weights, which such
+    products do not have."""
+    if not has_fp8_products(device):
+        raise RequestError(
+            f"go_fast: needs a GPU with products in fp8 (NVIDIA's Ada, Hopper or later), and this is {_named(device)}. "
+            "Leave it out"
+        )
+    for artifact in loras:
+        for name, layer in artifact.layers.items():
+            if not isinstance(layer, LoraLayer | TimedLoraLayer) and not name.startswith(TEXT_ENCODERS):
+                raise RequestError(
+                    f"go_fast: {name} is a {layer.kind} layer, which changes the base's own weights. Leave it out, or "
+                    "make it a plain LoRA: python -m artifact resize FILE OUT --rank R --base BASE"
+                )
+
+
+def _named(device: torch.device) -> str:
+    return "a CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
 
 
 def loading_options(artifact: Artifact | None, base_model: str) -> dict[str, Any]:

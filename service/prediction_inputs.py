@@ -52,6 +52,7 @@ class PredictionInputs:
     guidance_rescale: Open[float] = 0.0
     clip_skip: Open[int] = 0
     seed: Open[int | None] = None
+    go_fast: Open[bool] = False
     output_format: Open[str] = "png"
     output_quality: Open[int] = 90
     refiner: Model[str | None] = None
@@ -90,7 +91,7 @@ def predict(
     """
     request = build_request(inputs)
     steering = _steering(inputs, local_files, rules)
-    extras = Extras(inputs.refiner, inputs.refiner_start, inputs.safety_checker, steering, inputs.vae)
+    extras = Extras(inputs.refiner, inputs.refiner_start, inputs.safety_checker, steering, inputs.vae, inputs.go_fast)
     strengths = parse_token_strength(inputs.token_strength)
     say(f"seed: {request.seed}")
     metric("seed", request.seed)

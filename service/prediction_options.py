@@ -74,6 +74,9 @@ class SamplerSection(Settings):
         description="Against overexposure by guidance: 0 none; 0.7 is usual for bases with zero terminal SNR",
     )
     clip_skip: int = Field(0, ge=0, le=11, description="Last layers of the CLIP encoders to leave out")
+    go_fast: bool = Field(
+        False, description="Products in fp8: faster on GPUs that have them, and pictures differ a little"
+    )
 
 
 class SecondModelSection(Settings):

@@ -44,6 +44,8 @@ def parameters_text(
         settings["Denoising strength"] = f"{request.strength:g}"
     if request.clip_skip:
         settings["Clip skip"] = request.clip_skip + 1  # A1111 counts the last layer as 1
+    if extras.go_fast:
+        settings["Precision"] = "fp8"
     if extras.refiner:
         settings["Refiner"] = public_name(extras.refiner)
         settings["Refiner switch at"] = f"{extras.refiner_start:g}"

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def test_every_training_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """The script is a stand-in, which says when its backward passes began."""
 
     def script(command: Sequence[Any], _: Path) -> Usage:
-        options = dict(zip(command, command[1:], strict=False))
+        options = dict(pairwise(command))
         assert all("attention" in layer for layer in options["--lora_layers"].split(","))
         begun = [(0.25 * number, 0.0) for number in range(options["--max_train_steps"])]
         command[2].write_text(json.dumps({"backward_begun": begun, "peak_bytes": 3e9}))
