@@ -38,7 +38,8 @@ def write_shards(folder: Path, state: Any, shards: Sequence[nn.Parameter], rank:
     for path, tensor in tensors.items():
         shard = shards[_index(path)]
         whole = tensor.shape == shard.shape
-        named[path if whole else _own(path, rank)] = as_sharded(tensor, shard) if whole else tensor
+        # A copy: bitsandbytes has one table of its 8-bit values for all weights, which safetensors would refuse.
+        named[path if whole else _own(path, rank)] = as_sharded(tensor, shard) if whole else tensor.clone()
     save(named, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
 
 
