@@ -1,11 +1,13 @@
 """The benchmarks of data preparation run, and what their tables claim holds."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.preparation import buckets, data
+from benchmarks.preparation import buckets, data, streaming
 
 
 def test_the_sizes_of_photographs_are_few_and_crop_little(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,3 +32,13 @@ def test_a_case_that_is_none_shows_the_form() -> None:
     assert data.Case.parse("shards:6x64") == data.Case(6, 64, in_a_shard=data.IMAGES_IN_A_SHARD)
     with pytest.raises(ValueError, match="@PROCESSESxTHREADS"):
         data.Case.parse("shards/2:6@2x1")
+
+
+def test_an_encoding_process_is_watched_from_outside() -> None:
+    line = "1/1 a.tar: 3 images, 0 files not used"
+    program = f"import time; held = b'x' * 10**7; print({line!r}, flush=True); time.sleep(1.5)"
+    watch = streaming.watched([sys.executable, "-c", program, "encode"])
+    assert len(watch.lines) == 1 and watch.lines[0] < watch.seconds
+    assert 10 < watch.peak(0, watch.seconds) < 500 and watch.peak(watch.seconds + 1, watch.seconds + 2) == 0
+    with pytest.raises(subprocess.CalledProcessError):
+        streaming.watched([sys.executable, "-c", "raise SystemExit(2)"])
