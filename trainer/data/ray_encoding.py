@@ -2,7 +2,7 @@
 
 Each actor of an autoscaling pool holds the base, and prepares, captions and encodes one whole shard at a time, into the
 folder that all machines share. Ray passes on only numbers and lines of text: an actor takes the next shard when it has
-written the last one, so memory and disk hold the pictures of one shard an actor. The disk tells what is done, as in
+written the last one, so memory and disk hold the pictures of one shard an actor. What is done stands on the disk, as in
 `trainer.data.feature_encoding`, and the files are the same.
 """
 
@@ -58,7 +58,7 @@ class Task(TypedDict):
 
 
 class Answer(TypedDict):
-    """What became of a shard: "" in both where its record is written. `trace`: of an unexpected error."""
+    """What became of a shard: "" in both where its record is written. `trace`: of an error that no input explains."""
 
     number: int
     problem: str
