@@ -18,8 +18,8 @@ from PIL import Image
 
 from benchmarks.concepts.kinds.figures import FigurePlan, draw_figure, plan_figure
 from benchmarks.concepts.kinds.objects import ObjectPlan, draw_object, plan_object
-from benchmarks.concepts.seeds import parse_seeds
 from benchmarks.concepts.kinds.styles import draw_in_style, plan_style
+from benchmarks.concepts.seeds import parse_seeds
 from tools.mini_base.drawing.colours import COLOURS, DISTINCT, Colour, distance
 from tools.mini_base.drawing.fills import plain
 from tools.mini_base.drawing.outlines import Place, Sheet

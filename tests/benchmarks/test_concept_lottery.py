@@ -20,6 +20,7 @@ from benchmarks.concepts.report import Job, Way, main, measured
 from benchmarks.concepts.seeds import REPORTING, TUNING, parse_seeds
 from benchmarks.concepts.trial import SAMPLES, ConceptJudge, fingerprint
 from benchmarks.finished_runs import FinishedRuns, Unfinished
+from benchmarks.learning.contenders import Usage
 from tests.conftest import PROJECT
 
 ONE_OF_EACH = TUNING[: len(KINDS)]
@@ -127,7 +128,7 @@ def test_a_report_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
         return dict.fromkeys(MEASURES, len(made) / 10)
 
     monkeypatch.setattr("benchmarks.concepts.report._trained", trained)
-    way, job = Way("a way", lambda *others: None), Job((0, 1), 2, 5)
+    way, job = Way("a way", lambda *others: Usage(0, 0)), Job((0, 1), 2, 5)
     with pytest.raises(Unfinished):
         measured([way], job, FinishedRuns(tmp_path / "runs", at_most=3))
     rows = measured([way], job, FinishedRuns(tmp_path / "runs"))
