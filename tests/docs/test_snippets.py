@@ -37,6 +37,7 @@ NOT_RUN = {
     r"--(device|mixed_precision|attention|compile|shard_base|cuda_graphs)\b": "needs a GPU",
     r"import replicate|import wandb": "a service on the network",
     r"--preset full_fine_tuning": "needs a GPU; tests/trainer/adapters/test_full_fine_tuning.py trains fully",
+    r"--preset subject_and_style|outputs/ink/|THG": "two whole trainings, merged; tests/artifact/merging merges",
     r"--controlnet ": "needs a ControlNet and a conditioning picture; tests/job/controlnet does",
     r"train\.py features": "needs encoded features; tests/trainer/data/test_features.py does",
     r"^(parts = PipelineParts|self\.)": "families/flux1.py has these lines; tests/families/test_adding_a_family.py",
