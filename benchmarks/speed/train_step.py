@@ -134,6 +134,7 @@ class Bench:
             "compile": case.compile,
             "gradient_checkpointing": case.gradient_checkpointing,
             "attention": case.attention,
+            "prior_matching_weight": 0,  # no other trainer does more than the denoising loss in a step
             "max_train_steps": steps,
         })  # fmt: skip
         config = resolve(config, self._family)

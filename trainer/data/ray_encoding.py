@@ -153,6 +153,8 @@ def _answers(ray: ModuleType, tasks: Sequence[Task], arguments: tuple[Any, ...],
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = -1  # a shard may take hours
+    # with one task in flight for each actor, the usual 1.75 would never be reached: the pool would stay at one actor
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     most = len(tasks) if pool.most is None else min(pool.most, len(tasks))
     rows = ray.data.from_items(list(tasks), override_num_blocks=len(tasks)).map(

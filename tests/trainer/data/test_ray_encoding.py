@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -31,6 +32,9 @@ from trainer.data.ray_encoding import ActorPool, ShardEncoder, encode_features_o
 
 SHARDS = 6
 KILLS = 1
+NODES = 2
+LONGEST_WAIT = 60
+"""Seconds until Ray has enlarged the pool of workers."""
 OPTIONS = {"resolution": 64, "captioner": "none", "class_word": "robot", "num_workers": 1}
 BASE = BaseRequirements(8)
 
@@ -44,12 +48,18 @@ def write_shards(folder: Path) -> Path:
 
 
 def open_mortal(base: Path, log: Path) -> tuple[ModelFamily, BaseRequirements]:
-    """In a worker: a base that kills its process with its second picture, which is inside a shard, KILLS times."""
+    """In a worker: a base that kills its process with its second picture, which is inside a shard, KILLS times.
+
+    The first worker waits for one on the other node.
+    """
     import ray
 
     family = load_base_model(str(base), torch.float32)
     torch.set_num_threads(1)
     (log / f"node-{ray.get_runtime_context().get_node_id()}").touch()
+    latest = time.monotonic() + LONGEST_WAIT
+    while len(list(log.glob("node-*"))) < NODES and time.monotonic() < latest:
+        time.sleep(0.1)
     encode, seen = family.encode_image, 0
 
     def encode_image(pixels: Tensor) -> Tensor:
@@ -72,6 +82,7 @@ def no_base() -> tuple[ModelFamily, BaseRequirements]:
 def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A cluster of two nodes with a core each, on this machine."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # by default 15: other tests would leave nothing
     import ray
     from ray.cluster_utils import Cluster
 
@@ -108,7 +119,7 @@ def test_killed_workers_and_a_cut_shard_cost_nothing_that_was_done(tmp_path: Pat
     numbers: list[int] = []
     with pytest.raises(DatasetError, match=r"^1 of 6 shards are not encoded; the same command goes on .*3.tar: .*anew"):
         numbers.extend(number for number, _ in encode(ActorPool(gpus=0)))
-    assert len(list(log.glob("killed-*"))) == KILLS and len(list(log.glob("node-*"))) == 2
+    assert len(list(log.glob("killed-*"))) == KILLS and len(list(log.glob("node-*"))) == NODES
     before = {path: path.stat().st_mtime_ns for path in output.glob("0000*")}
     assert not record_of(output, 3).is_file() and len(before) == 2 * (SHARDS - 1)
 
