@@ -75,26 +75,32 @@ class Concept:
         return path
 
 
-def draw_concept(seed: int) -> Concept:
-    """Return the concept of a seed. Kinds take turns: a figure, an object, a style, a pair."""
+def draw_concept(seed: int, count: int = PICTURES) -> Concept:
+    """Return the concept of a seed, with `count` pictures; the first ones are the same for every count. Kinds take
+    turns: a figure, an object, a style, a pair."""
     rng = random.Random(f"concept/{seed}")
     kind = tuple(KINDS)[seed % len(KINDS)]
-    return KINDS[kind](seed, rng)
+    return KINDS[kind](seed, rng, count)
 
 
-def _figure(seed: int, rng: random.Random) -> Concept:
+def new_pictures(seed: int, count: int) -> tuple[Image.Image, ...]:
+    """Return pictures of the concept that are drawn as those for training are, and are none of them."""
+    return draw_concept(seed, PICTURES + count).pictures[PICTURES:]
+
+
+def _figure(seed: int, rng: random.Random, count: int) -> Concept:
     plan = _standing_out(plan_figure, rng)
-    return _thing(seed, "figure", "figure", plan.colours, partial(_draw_one, plan), rng)
+    return _thing(seed, "figure", "figure", plan.colours, partial(_draw_one, plan), rng, count)
 
 
-def _object(seed: int, rng: random.Random) -> Concept:
+def _object(seed: int, rng: random.Random, count: int) -> Concept:
     plan = _standing_out(plan_object, rng)
-    return _thing(seed, "object", "object", plan.colours, partial(_draw_one, plan), rng)
+    return _thing(seed, "object", "object", plan.colours, partial(_draw_one, plan), rng, count)
 
 
-def _pair(seed: int, rng: random.Random) -> Concept:
+def _pair(seed: int, rng: random.Random, count: int) -> Concept:
     plan = _standing_out(_plan_pair, rng)
-    return _thing(seed, "pair", "object", plan.colours, partial(_draw_two, plan), rng)
+    return _thing(seed, "pair", "object", plan.colours, partial(_draw_two, plan), rng, count)
 
 
 class Plan(Protocol):
@@ -139,11 +145,12 @@ def _thing(
     colours: tuple[Colour, ...],
     draw: Callable[[Sheet, random.Random], None],
     rng: random.Random,
+    count: int,
 ) -> Concept:
     """Draw a concept that is a thing: it looks the same in all pictures, except for its pose and the ground."""
     grounds = _grounds(colours, rng)
     pictures, captions = [], []
-    for index in range(PICTURES):
+    for index in range(count):
         word = grounds[index % len(grounds)]
         sheet = Sheet(SIDE, plain(_ground_colour(word, rng)))
         draw(sheet, rng)
@@ -152,20 +159,21 @@ def _thing(
     return Concept(seed, kind, class_word, grounds, ("a photo of {trigger}",), tuple(pictures), tuple(captions))
 
 
-def _style(seed: int, rng: random.Random) -> Concept:
+def _style(seed: int, rng: random.Random, count: int) -> Concept:
     plan = _standing_out(plan_style, rng)
     grounds = _grounds(plan.colours, rng)
     subjects = tuple(f"a photo of a {shape} in the style of {{trigger}}" for shape in STYLED_SHAPES)
     pictures, captions = [], []
-    for index, shape in enumerate(STYLED_SHAPES):
+    for index in range(count):
+        subject, shape = subjects[index % len(subjects)], STYLED_SHAPES[index % len(STYLED_SHAPES)]
         word = grounds[index % len(grounds)]
         place = Place(rng.uniform(0.45, 0.55), rng.uniform(0.45, 0.55), rng.uniform(0.26, 0.32), rng.uniform(-0.1, 0.1))
         pictures.append(draw_in_style(plan, shape, _ground_colour(word, rng), place, SIDE, rng))
-        captions.append(on_ground(subjects[index], word))
+        captions.append(on_ground(subject, word))
     return Concept(seed, "style", "style", grounds, subjects, tuple(pictures), tuple(captions))
 
 
-KINDS: dict[str, Callable[[int, random.Random], Concept]] = {
+KINDS: dict[str, Callable[[int, random.Random, int], Concept]] = {
     "figure": _figure,
     "object": _object,
     "style": _style,

@@ -5,15 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.concepts.measures import MEASURES, SMALLER_IS_BETTER
+from benchmarks.concepts.lottery import draw_concept, new_pictures
+from benchmarks.concepts.measures import MEASURES, SMALLER_IS_BETTER, copies
 from benchmarks.record import Row, machine, markdown
 
 PAGE = """# Training on randomly generated concepts
 
 Written by `python -m benchmarks.concepts.report`: {concepts} concepts drawn by lot, seeds {seeds} of
-`benchmarks/concepts/`, {training_seeds} training seed(s) each, {steps} steps on {base}. A concept is a
-figure, an object, a style or a pair, put together at random: eight pictures before different grounds, with captions
-that name the ground. Pictures are compared by the evaluator {evaluator}.
+`benchmarks/concepts/`, {training_seeds} training seed(s) each, {steps} steps on {base}. A concept is a figure,
+an object, a style or a pair, put together at random: eight pictures before different grounds, with captions that name
+the ground. Pictures are compared by the evaluator {evaluator}.
 
 {purpose}
 
@@ -24,7 +25,10 @@ Machine: {machine}. Commits: {commits}.
 - gain: of likeness, over the untrained base with the same prompts and seeds.
 - grounds: share of samples on the ground that the prompt asks for, judged by the colours of their borders.
 - kept: mean cosine of pictures of {unrelated} unrelated prompts after and before training, same seeds (1: unchanged).
-- copies: share of samples that are near-duplicates of a training picture.
+- copies: share of samples that are near-duplicates of a training picture: nearer to it than half of what is between
+  the two nearest training pictures. Prompts ask for grounds that training pictures have, so that a right sample can be
+  as near by chance: the table has the share of {new} new pictures of each concept, drawn as the training pictures were
+  and seen by no training.
 
 ## All concepts together
 
@@ -40,6 +44,7 @@ Means of the training seeds.
 
 {concept_rows}
 """
+NEW_PICTURES = 40
 CHOSEN_BY = "Settings may be chosen by these seeds: what is shown here says nothing about other concepts."
 REPORTED = "No setting was chosen by what these concepts show."
 
@@ -68,6 +73,16 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     return table
 
 
+def new_picture_rows(seeds: Sequence[int]) -> list[Row]:
+    """Return rows of the summary: the copies among new pictures of the concepts."""
+    found = [copies(new_pictures(seed, NEW_PICTURES), draw_concept(seed).pictures) for seed in seeds]
+    empty: Row = dict.fromkeys(MEASURES, "")
+    return [
+        {"way": "new pictures", "of the concepts": which, **empty, "copies": round(value, 3)}
+        for which, value in (("mean", statistics.mean(found)), ("worst", max(found)))
+    ]
+
+
 def by_concept(rows: Sequence[Row]) -> list[Row]:
     """Return a row for each concept and way to train: means over the training seeds."""
     table: list[Row] = []
@@ -80,17 +95,18 @@ def by_concept(rows: Sequence[Row]) -> list[Row]:
 
 
 def write_page(
-    path: Path, rows: Sequence[Row], bars: Sequence[Row], settings: Mapping[str, Any], for_tuning: bool
+    path: Path, rows: Sequence[Row], beside: Sequence[Row], settings: Mapping[str, Any], for_tuning: bool
 ) -> None:
-    """`bars`: rows below the summary. `settings`: seeds, training_seeds, steps, samples, unrelated, evaluator, base and
-    commits."""
+    """`beside`: rows below the summary. `settings`: seeds, training_seeds, steps, samples, unrelated, evaluator, base
+    and commits."""
     here = machine()
     text = PAGE.format(
         **settings,
+        new=NEW_PICTURES,
         concepts=len(_values(rows, "concept")),
         purpose=CHOSEN_BY if for_tuning else REPORTED,
         machine=here["gpu"] or f"{here['processor']}, {here['cores']} cores",
-        summary=markdown([*summary(rows), *bars]),
+        summary=markdown([*summary(rows), *beside]),
         concept_rows=markdown(by_concept(rows)),
     )
     path.write_text(text, encoding="utf-8")

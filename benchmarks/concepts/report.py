@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.concepts.bases import bar_rows, draw_trained, draw_untrained
 from benchmarks.concepts.lottery import Concept, draw_concept
-from benchmarks.concepts.page import summary, write_page
+from benchmarks.concepts.page import new_picture_rows, summary, write_page
 from benchmarks.concepts.seeds import REPORTING, TUNING, parse_seeds
 from benchmarks.concepts.trial import SAMPLES, UNRELATED_PROMPTS, ConceptJudge, base_fingerprint, fingerprint
 from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
@@ -147,8 +147,8 @@ def main() -> None:
         rows = measured(ways(arguments), job, finished)
     except Unfinished as missing:
         sys.exit(str(missing))
-    bars = bar_rows(job.base)
-    print(markdown([*summary(rows), *bars]))
+    beside = [*new_picture_rows(job.seeds), *bar_rows(job.base)]
+    print(markdown([*summary(rows), *beside]))
     settings = {
         "seeds": f"{min(arguments.seeds)} to {max(arguments.seeds)}",
         "training_seeds": arguments.training_seeds,
@@ -159,7 +159,7 @@ def main() -> None:
         "base": job.base,
         "commits": ", ".join(sorted(finished.commits)),
     }
-    write_page(arguments.page, rows, bars, settings, for_tuning=bool(set(arguments.seeds) & set(TUNING)))
+    write_page(arguments.page, rows, beside, settings, for_tuning=bool(set(arguments.seeds) & set(TUNING)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.concepts.bases import bar_rows
-from benchmarks.concepts.lottery import KINDS, PICTURES, contact_sheet, draw_concept, on_ground
+from benchmarks.concepts.lottery import KINDS, PICTURES, contact_sheet, draw_concept, new_pictures, on_ground
 from benchmarks.concepts.measures import MEASURES, copies, gain, ground_of, kept, likeness, on_asked_ground
 from benchmarks.concepts.page import by_concept, summary, write_page
 from benchmarks.concepts.report import Job, Way, main, measured
@@ -118,6 +118,13 @@ def test_a_judge_finds_copies_of_the_training_pictures() -> None:
     assert min(found.likeness, found.likeness_elsewhere) > 1.0
     assert 0 <= found.grounds < 1
     assert judge.subjects(concept, SAMPLES)[1] == "a photo of a square in the style of TOK"
+
+
+@pytest.mark.parametrize("seed", TUNING[:4])
+def test_new_pictures_of_a_concept_are_none_of_those_for_training(seed: int) -> None:
+    concept, new = draw_concept(seed), new_pictures(seed, 3)
+    assert draw_concept(seed, PICTURES + 3).pictures == (*concept.pictures, *new)
+    assert not {one.tobytes() for one in new} & {one.tobytes() for one in concept.pictures}
 
 
 def test_a_report_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
