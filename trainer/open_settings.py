@@ -6,10 +6,10 @@ from typing import Any
 from families.family import ModelFamily
 from settings.record import ConfigError
 from settings.sections.adapter import CONTROLNET_RATE, PERFUSION_RATE, TEXT_ENCODER_RATE
-from settings.sections.optimization import ADAPTER_RATE, TOKEN_RATE, OptimizationSection, default_rate
+from settings.sections.optimization import TOKEN_RATE, OptimizationSection, default_rate
 from settings.training import TrainingConfig
 from trainer.losses.prior.defaults import OPEN_OF_THE_PRIOR
-from trainer.rates import denoiser_factor, low_rank_rate, text_encoder_factor
+from trainer.rates import adapter_rate, text_encoder_factor
 
 OF_TOKENS = (
     *("token_init", "token_init_words", "token_init_pattern", "token_retraction", "token_norm_weight"),
@@ -44,9 +44,7 @@ def _rates(
 ) -> dict[str, float]:
     """Learning rates of the adapter, of the tokens, and of text encoders where they are trained."""
     own = {"controlnet": CONTROLNET_RATE, "perfusion": PERFUSION_RATE}.get(given.get("adapter", ""))
-    of_all_weights = given.get("adapter") == "full"
-    by_width = denoiser_factor(family) * ADAPTER_RATE if of_all_weights else low_rank_rate(family)
-    usual = own or family.defaults.learning_rate or by_width
+    usual = own or family.defaults.learning_rate or adapter_rate(family)
     by_text_width = text_encoder_factor(family)
     token_usual = by_text_width * TOKEN_RATE
     optimizer, token_optimizer = optimization.optimizer, optimization.token_optimizer
@@ -58,7 +56,7 @@ def _rates(
         rates["token_learning_rate"] = 0.0
     if given.get("train_text_encoder") and given.get("text_encoder_learning_rate") is None:
         of_text = default_rate(None, optimizer, by_text_width * TEXT_ENCODER_RATE)
-        rates["text_encoder_learning_rate"] = rates["learning_rate"] if of_all_weights else of_text
+        rates["text_encoder_learning_rate"] = rates["learning_rate"] if given.get("adapter") == "full" else of_text
     return rates
 
 

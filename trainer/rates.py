@@ -19,8 +19,8 @@ DENOISER_WIDTH, TEXT_ENCODER_WIDTH = 1280, 768
 """SDXL's most frequent width in attention, and that of CLIP-L: from here on, the field's rates hold."""
 
 
-def low_rank_rate(family: ModelFamily) -> float:
-    """AdamW's usual rate of an adapter beside the denoiser: higher where it is all that learns the trigger word."""
+def adapter_rate(family: ModelFamily) -> float:
+    """AdamW's usual rate of the adapter: higher where nothing else learns the trigger word."""
     alone = not family.text_encoders and restoring(family) is None
     return denoiser_factor(family) * (PLAIN_WORD_RATE if alone else ADAPTER_RATE)
 

@@ -223,7 +223,7 @@ def test_settings_at_the_server(text: str, server: CogServer) -> None:
 EXPRESSIONS = {
     "layers, backtracking": r"lora_target_regex: '(?:(?:\w|\.|\w\w)+)+[^\w.]'",
     "layers, groups": f"lora_target_regex: '{ENDLESS['a hundred groups']}'",
-    "words, backtracking": r"{token_init: vocabulary, token_init_pattern: '(?:(?:\w|\w\w)+)+[^\w<]'}",
+    "words, backtracking": r"{token_init: vocabulary, token_init_pattern: '(?:(?:(?:\w|\w\w|\w\w\w)+)+)+[^\w<]'}",
 }
 
 

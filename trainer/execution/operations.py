@@ -3,9 +3,29 @@
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 Shape = torch.Size
+
+
+class OperationCount(TorchDispatchMode):
+    """Counts what `operation_counter` counts, without its hooks on modules, which keep tensors that gradient
+    checkpointing frees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+        self._formulas = operation_counter().flop_registry
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        found = func(*args, **given)
+        if (formula := self._formulas.get(func._overloadpacket)) is not None:
+            self.total += formula(*args, **given, out_val=found)
+        return found
 
 
 def operation_counter() -> FlopCounterMode:

@@ -19,7 +19,7 @@ from families.precision.stored_linear import StoredLinear
 from trainer.adapters.base_precision import compute_in_base_precision
 from trainer.adapters.kind import ADAPTER
 from trainer.adapters.kinds import KINDS, MODULES
-from trainer.execution.operations import operation_counter
+from trainer.execution.operations import OperationCount
 
 Pass = Callable[[nn.Module], Tensor]
 """Runs a denoiser forward, and returns its prediction."""
@@ -67,7 +67,7 @@ class PeakMemory(TorchDispatchMode):
 class StepCost:
     """Bytes of a training step on the device. `weights`: of the denoiser. `trained`: of the adapter, its gradients and
     the two moments of AdamW. `peak`: the most at once, weights, adapter and optimizer included. `operations`: of a
-    forward and a backward pass, as `operation_counter` has them; what is computed again counts."""
+    forward and a backward pass, as `OperationCount` has them; what is computed again counts."""
 
     weights: int
     trained: int
@@ -111,7 +111,7 @@ def step_cost(
         empty.enable_gradient_checkpointing()
     with FakeTensorMode(allow_non_fake_inputs=True):
         _fill(empty)
-        memory, counter = PeakMemory(), operation_counter()
+        memory, counter = PeakMemory(), OperationCount()
         elsewhere = _stored(empty) if storage.offloaded else set()
         parameters = [parameter for parameter in empty.parameters() if parameter not in elsewhere]
         for parameter in elsewhere:
@@ -126,7 +126,7 @@ def step_cost(
         weights=sum(parameter.nbytes for parameter in parameters if not parameter.requires_grad),
         trained=2 * trained + moments,
         peak=memory.peak + moments + max((parameter.nbytes for parameter in elsewhere), default=0),
-        operations=int(counter.get_total_flops()),
+        operations=counter.total,
     )
 
 
