@@ -147,13 +147,11 @@ def test_ray_starts_nothing_where_all_is_done(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "engine",
-    ["local", pytest.param("ray", marks=pytest.mark.skip(reason="hangs beside another Ray cluster; passes alone"))],
-)
-def test_a_real_sweep(engine: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_real_sweep(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if engine == "ray":
         pytest.importorskip("ray.tune")
+        monkeypatch.setenv("RAY_ADDRESS", "local")  # not the cluster of another test, which ends before this one
     common = {"base_model": "mini-sdxl", "class_word": "figure", "max_train_steps": 2, "train_batch_size": 1,
               "num_inference_steps": 1, "guidance_scale": 1.0, "num_validation_images": 0, "evaluation_samples": 1,
               "evaluation_scales": [1.0]}  # fmt: skip
