@@ -71,6 +71,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def machine_name() -> str:
+    """Return the accelerator, else the processor and its cores, in words."""
+    here = machine()
+    return here["gpu"] or f"{here['processor']}, {here['cores']} cores"
+
+
 def commit() -> str:
     """Return the measured commit, with + where files differ from it; unknown outside a checkout."""
     answer = subprocess.run(

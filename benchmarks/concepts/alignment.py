@@ -6,19 +6,17 @@ So the grounds of the pictures are learned with the thing, and prompts for anoth
 alignment is for. Finished runs are kept. At the end it writes benchmarks/results/alignment.json and docs/methods.md.
 """
 
-import argparse
 import statistics
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.concepts.in_process import Planned, compared, judge_and_sampler
 from benchmarks.concepts.lottery import Concept, draw_concept
-from benchmarks.concepts.methods import PAGE, TITLE, measure, new_judge
-from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
-from benchmarks.record import Row, markdown, write_record
+from benchmarks.concepts.methods import PAGE, TITLE, TRIGGER, measure
+from benchmarks.record import Row, markdown
 from benchmarks.sections import replace_section
 from families.loading.sources import EMBEDDED_BASE
 
@@ -41,7 +39,7 @@ With prompt alignment: {changes}.
 PALP is there for prompts that are lost. Where `grounds` is 1 without it, none are, and such a run shows nothing of what
 it is for."""
 LORA: Mapping[str, Any] = {
-    "base_model": EMBEDDED_BASE, "trigger_word": "TOK", "prior_matching_weight": 0.0, "train_batch_size": 4,
+    "base_model": EMBEDDED_BASE, "trigger_word": TRIGGER, "prior_matching_weight": 0.0, "train_batch_size": 4,
     "num_validation_images": 0, "evaluate": "false", "seed": 0,
 }  # fmt: skip
 METHODS: Mapping[str, Mapping[str, Any]] = {
@@ -52,24 +50,18 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 
 def main() -> None:
     """Measure the missing runs; when none is missing, write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--runs", type=int, help="stop after so many new runs")
-    arguments = parser.parse_args()
-    finished = FinishedRuns(FINISHED / "alignment", arguments.runs)
-    judge, rows = cache(new_judge), list[Row]()
-    try:
-        for seed in CONCEPTS:
-            for name, method in METHODS.items():
-                settings = {**LORA, **method, "max_train_steps": arguments.steps}
-                made = partial(measure, without_grounds(draw_concept(seed)), settings, judge)
-                rows.append(
-                    {"method": name, "concept": seed, **finished.get(f"{name}, concept {seed}", settings, made)}
-                )
-    except Unfinished as missing:
-        sys.exit(str(missing))
-    write_record("alignment", rows, {"steps": arguments.steps})
-    write_section(PAGE, rows, arguments.steps)
+    rows, steps = compared("alignment", __doc__, STEPS, planned)
+    write_section(PAGE, rows, steps)
+
+
+def planned(steps: int) -> Iterator[Planned]:
+    """Every method on every concept."""
+    judge = cache(partial(judge_and_sampler, TRIGGER))
+    for seed in CONCEPTS:
+        for name, method in METHODS.items():
+            settings = {**LORA, **method, "max_train_steps": steps}
+            made = partial(measure, without_grounds(draw_concept(seed)), settings, judge)
+            yield Planned(f"{name}, concept {seed}", {"method": name, "concept": seed}, settings, made)
 
 
 def write_section(page: Path, rows: Sequence[Row], steps: int) -> None:

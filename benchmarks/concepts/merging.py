@@ -23,7 +23,7 @@ from artifact.merging.merge import merge
 from benchmarks.concepts.lottery import Concept, draw_concept, on_ground
 from benchmarks.concepts.measures import likeness, on_asked_ground
 from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
-from benchmarks.record import Row, machine, markdown, write_record
+from benchmarks.record import Row, machine_name, markdown, write_record
 from evaluation.encoders import ClipEncoder
 from families.loading.sources import EMBEDDED_BASE
 from families.registry import load_base_model
@@ -150,7 +150,6 @@ def write_page(path: Path, rows: Sequence[Mapping[str, Mapping[str, float]]], st
     """Write the table of means and spreads, and what ZipLoRA came to."""
     table = [{"merge": mode, **{name: _spread([row[mode][name] for row in rows]) for name in MEASURES}}
              for mode in rows[0]]  # fmt: skip
-    here = machine()
     path.write_text(
         TEXT.format(
             pairs=len(rows),
@@ -159,7 +158,7 @@ def write_page(path: Path, rows: Sequence[Mapping[str, Mapping[str, float]]], st
             prompt=BOTH.format(SUBJECT, STYLE),
             samples=SAMPLES_OF_A_GROUND,
             inference=INFERENCE_STEPS,
-            machine=here["gpu"] or f"{here['processor']}, {here['cores']} cores",
+            machine=machine_name(),
             table=markdown(table),
             finding=_finding(rows),
         ),

@@ -6,36 +6,31 @@ python -m benchmarks.concepts.methods [--steps 150] [--runs N]
 Finished runs are kept: the command goes on where it was stopped.
 """
 
-import argparse
 import statistics
-import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from artifact.artifact import Artifact
-from benchmarks.concepts.bases import sampler_draw
+from benchmarks.concepts.in_process import (
+    Judge,
+    Planned,
+    compared,
+    drawing_with,
+    judge_and_sampler,
+    mean_and_values,
+    trained,
+)
 from benchmarks.concepts.lottery import Concept, draw_concept, on_ground
-from benchmarks.concepts.trial import ConceptJudge
-from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
-from benchmarks.record import Row, machine, markdown, write_record
+from benchmarks.record import Row, machine_name, markdown
 from benchmarks.sections import replace_section
-from evaluation.encoders import ClipEncoder
 from families.loading.sources import EMBEDDED_BASE
-from families.registry import load_base_model
-from job.output_folder import OutputFolder
-from job.run import run
-from sampler.sampler import Sampler
-from settings.training import build_config
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
 CONCEPTS = (0, 1)
 """Tuning seeds: a figure and an object."""
-STEPS, TRIGGER, INFERENCE_STEPS, GUIDANCE = 150, "TOK", 10, 4.0
+STEPS, TRIGGER = 150, "TOK"
 COMMON: Mapping[str, Any] = {
     "base_model": EMBEDDED_BASE, "trigger_word": TRIGGER, "token_learning_rate": 2e-2, "token_norm_weight": 0.01,
     "loss_weighting": "debiased", "train_batch_size": 8, "caption_dropout": 0.0, "num_validation_images": 0,
@@ -77,28 +72,18 @@ Perfusion is for prompts that go far from the pictures, and for several concepts
 
 def main() -> None:
     """Measure the missing runs; when none is missing, write table and record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--runs", type=int, help="stop after so many new runs")
-    arguments = parser.parse_args()
-    finished = FinishedRuns(FINISHED / "methods", arguments.runs)
-    judge = cache(new_judge)
-    rows: list[Row] = []
-    try:
-        for name, method in METHODS.items():
-            for seed in CONCEPTS:
-                settings = {**COMMON, **method, "max_train_steps": arguments.steps}
-                made = partial(measure, draw_concept(seed), settings, judge)
-                row = finished.get(f"{name}, concept {seed}", settings, made)
-                rows.append({"method": name, "concept": seed, **row})
-    except Unfinished as missing:
-        sys.exit(str(missing))
-    write_record("methods", rows, {"steps": arguments.steps})
-    write_page(PAGE, rows, arguments.steps)
+    rows, steps = compared("methods", __doc__, STEPS, planned)
+    write_page(PAGE, rows, steps)
 
 
-Judge = Callable[[], tuple[ConceptJudge, Sampler]]
-"""Judges with a base of its own, and a sampler for trainings."""
+def planned(steps: int) -> Iterator[Planned]:
+    """Every method on every concept."""
+    judge = cache(partial(judge_and_sampler, TRIGGER))
+    for name, method in METHODS.items():
+        for seed in CONCEPTS:
+            settings = {**COMMON, **method, "max_train_steps": steps}
+            made = partial(measure, draw_concept(seed), settings, judge)
+            yield Planned(f"{name}, concept {seed}", {"method": name, "concept": seed}, settings, made)
 
 
 def measure(concept: Concept, settings: Mapping[str, Any], judge: Judge) -> Row:
@@ -109,31 +94,18 @@ def measure(concept: Concept, settings: Mapping[str, Any], judge: Judge) -> Row:
         asked["target_prompts"] = [on_ground(subject, word) for word in concept.grounds]
     with tempfile.TemporaryDirectory() as scratch:
         data = concept.write_zip(Path(scratch) / "data.zip", TRIGGER)
-        output = OutputFolder.create(Path(scratch) / "out")
-        for _ in run(build_config({**asked, "class_word": concept.class_word}), [data], output):
-            pass
-        artifact, size = Artifact.read(output.weights), output.weights.stat().st_size
+        artifact, size = trained({**asked, "class_word": concept.class_word}, data, Path(scratch) / "out")
     judging, sampler = judge()
-    sampler.load(artifact)
-    try:
-        measures = judging.measure(concept, sampler_draw(sampler, INFERENCE_STEPS, GUIDANCE))
-    finally:
-        sampler.unload()
-    return {**{name: measures.row()[name] for name in MEASURED}, "kB": round(size / 1000, 1)}
-
-
-def new_judge() -> tuple[ConceptJudge, Sampler]:
-    """The base is drawn from a sampler of its own, on which nothing is loaded."""
-    bare, sampler = (Sampler(load_base_model(EMBEDDED_BASE, torch.float32)) for _ in range(2))
-    return ConceptJudge(ClipEncoder().embed, sampler_draw(bare, INFERENCE_STEPS, GUIDANCE), TRIGGER), sampler
+    with drawing_with(sampler, artifact) as draw:
+        measures = judging.measure(concept, draw).row()
+    return {**{name: measures[name] for name in MEASURED}, "kB": size}
 
 
 def write_page(path: Path, rows: Sequence[Row], steps: int) -> None:
     """Write the table of means, and what it says."""
     names = (*MEASURED, "kB")
-    table = [{"method": method, **{name: _told([row[name] for row in rows if row["method"] == method])
+    table = [{"method": method, **{name: mean_and_values([row[name] for row in rows if row["method"] == method])
                                    for name in names}} for method in METHODS]  # fmt: skip
-    here = machine()
     replace_section(
         path,
         TITLE,
@@ -144,15 +116,11 @@ def write_page(path: Path, rows: Sequence[Row], steps: int) -> None:
             count=len(CONCEPTS),
             trigger=TRIGGER,
             weight=ALIGNED["prompt_alignment_weight"],
-            machine=here["gpu"] or f"{here['processor']}, {here['cores']} cores",
+            machine=machine_name(),
             table=markdown(table),
             finding=_finding(rows),
         ),
     )
-
-
-def _told(values: Sequence[Any]) -> str:
-    return f"{statistics.mean(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
 
 
 def _finding(rows: Sequence[Row]) -> str:

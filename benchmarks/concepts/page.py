@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.concepts.lottery import draw_concept, new_pictures
 from benchmarks.concepts.measures import MEASURES, SMALLER_IS_BETTER, copies
-from benchmarks.record import Row, machine, markdown
+from benchmarks.record import Row, machine_name, markdown
 
 PAGE = """# Training on randomly generated concepts
 
@@ -99,13 +99,12 @@ def write_page(
 ) -> None:
     """`beside`: rows below the summary. `settings`: seeds, training_seeds, steps, samples, unrelated, evaluator, base
     and commits."""
-    here = machine()
     text = PAGE.format(
         **settings,
         new=NEW_PICTURES,
         concepts=len(_values(rows, "concept")),
         purpose=CHOSEN_BY if for_tuning else REPORTED,
-        machine=here["gpu"] or f"{here['processor']}, {here['cores']} cores",
+        machine=machine_name(),
         summary=markdown([*summary(rows), *beside]),
         concept_rows=markdown(by_concept(rows)),
     )

@@ -71,9 +71,15 @@ def theirs(command: Sequence[Path]) -> Way:
     return Way(THEIRS, train, dict(changes))
 
 
-def ways(arguments: argparse.Namespace) -> list[Way]:
+def add_way_options(parser: argparse.ArgumentParser) -> None:
+    """What `ways` reads."""
+    parser.add_argument("--configs", type=Path, nargs="*", default=[], help="settings files, beside the defaults")
+    parser.add_argument("--script", type=Path, help="diffusers' training script")
+    parser.add_argument("--launcher", type=Path, help="runs the script where torchvision is missing")
+
+
+def ways(arguments: argparse.Namespace, base: str = EMBEDDED_BASE) -> list[Way]:
     """Return the ways that are compared."""
-    base = arguments.base
     chosen = [ours(DEFAULTS, base=base), *(ours(f"train.py, {path.name}", path, base) for path in arguments.configs)]
     if arguments.script:
         launcher = [arguments.launcher.resolve()] if arguments.launcher else []
@@ -95,7 +101,7 @@ class Job:
 
 def measured(chosen: Sequence[Way], job: Job, finished: FinishedRuns) -> list[Row]:
     """Return a row for each way, concept and training seed."""
-    judge, base = cache(partial(_judge, job)), base_fingerprint(EMBEDDED_BASES[job.base])
+    judge, base = cache(partial(new_judge, job.base, job.evaluator)), base_fingerprint(EMBEDDED_BASES[job.base])
     rows: list[Row] = []
     for concept in map(draw_concept, job.seeds):
         settings = {
@@ -120,8 +126,9 @@ def _trained(way: Way, concept: Concept, job: Job, seed: int, judge: Callable[[]
         return judge().measure(concept, draw_trained(job.base, folder)).row()
 
 
-def _judge(job: Job) -> ConceptJudge:
-    return ConceptJudge(ClipEncoder(job.evaluator).embed, draw_untrained(job.base), TRIGGER)
+def new_judge(base: str = EMBEDDED_BASE, evaluator: str = EMBEDDED_BASE) -> ConceptJudge:
+    """A judge of trainings of `base`. `evaluator`: as of Job."""
+    return ConceptJudge(ClipEncoder(evaluator).embed, draw_untrained(base), TRIGGER)
 
 
 def main() -> None:
@@ -129,9 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=parse_seeds, default=REPORTING, help="of concepts, such as 0-3,7")
     parser.add_argument("--training-seeds", type=int, default=3, help="trainings of each concept")
-    parser.add_argument("--configs", type=Path, nargs="*", default=[], help="settings files, beside the defaults")
-    parser.add_argument("--script", type=Path, help="diffusers' training script")
-    parser.add_argument("--launcher", type=Path, help="runs the script where torchvision is missing")
+    add_way_options(parser)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--base", choices=EMBEDDED_BASES, default=EMBEDDED_BASE)
     parser.add_argument("--evaluator", default=EMBEDDED_BASE, help="a CLIP: mini-sdxl, a hub id or a folder")
@@ -144,7 +149,7 @@ def main() -> None:
     folder = "concepts" if job.base == EMBEDDED_BASE else f"concepts-{job.base}"
     finished = FinishedRuns(FINISHED / folder, arguments.runs)
     try:
-        rows = measured(ways(arguments), job, finished)
+        rows = measured(ways(arguments, job.base), job, finished)
     except Unfinished as missing:
         sys.exit(str(missing))
     beside = [*new_picture_rows(job.seeds), *bar_rows(job.base)]

@@ -16,15 +16,13 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from benchmarks.concepts.bases import draw_trained, draw_untrained
+from benchmarks.concepts.bases import draw_trained
 from benchmarks.concepts.lottery import Concept, draw_concept
-from benchmarks.concepts.report import Way, ways
+from benchmarks.concepts.report import Way, add_way_options, new_judge, ways
 from benchmarks.concepts.seeds import REPORTING, parse_seeds
 from benchmarks.concepts.trial import ConceptJudge, base_fingerprint, fingerprint
 from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
-from benchmarks.learning.diffusers_results import TRIGGER
-from benchmarks.record import Row, machine, markdown
-from evaluation.encoders import ClipEncoder
+from benchmarks.record import Row, machine_name, markdown
 from families.loading.sources import EMBEDDED_BASE, EMBEDDED_BASES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "time-to-quality.md"
@@ -61,13 +59,10 @@ def main() -> None:
     """Search, print the summary and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=parse_seeds, default=REPORTING, help="of concepts, such as 0-3,7")
-    parser.add_argument("--configs", type=Path, nargs="*", default=[], help="settings files, beside the defaults")
-    parser.add_argument("--script", type=Path, help="diffusers' training script")
-    parser.add_argument("--launcher", type=Path, help="runs the script where torchvision is missing")
+    add_way_options(parser)
     parser.add_argument("--runs", type=int, help="stop after so many new runs")
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args()
-    arguments.base = EMBEDDED_BASE
     finished = FinishedRuns(FINISHED / "time_to_quality", arguments.runs)
     try:
         rows = searched(ways(arguments), arguments.seeds, finished)
@@ -79,7 +74,7 @@ def main() -> None:
 
 def searched(chosen: Sequence[Way], seeds: Sequence[int], finished: FinishedRuns) -> list[Row]:
     """Return the row of the shortest good training of each concept and way."""
-    judge, base = cache(_judge), base_fingerprint(EMBEDDED_BASES[EMBEDDED_BASE])
+    judge, base = cache(new_judge), base_fingerprint(EMBEDDED_BASES[EMBEDDED_BASE])
     rows: list[Row] = []
     for concept in map(draw_concept, seeds):
         for way in chosen:
@@ -116,10 +111,6 @@ def _trained(way: Way, concept: Concept, steps: int, judge: Callable[[], Concept
     return {"seconds": round(usage.seconds, 1), "CPU seconds": round(usage.processor_seconds, 1), **measures}
 
 
-def _judge() -> ConceptJudge:
-    return ConceptJudge(ClipEncoder(EMBEDDED_BASE).embed, draw_untrained(EMBEDDED_BASE), TRIGGER)
-
-
 def summary(rows: Sequence[Row]) -> list[Row]:
     """Return a row for each way: concepts reached, medians and the worst. A concept not reached has infinite time."""
     table: list[Row] = []
@@ -142,7 +133,6 @@ def _told(value: float) -> str:
 
 def write_page(path: Path, rows: Sequence[Row], seeds: Sequence[int], commits: set[str]) -> None:
     """Write summary and table to `path`."""
-    here = machine()
     columns = ("concept", "way", "steps", "seconds", "CPU seconds", *GOOD, "kept")
     table = [{name: row[name] for name in columns} for row in rows]
     for row in table:
@@ -153,7 +143,7 @@ def write_page(path: Path, rows: Sequence[Row], seeds: Sequence[int], commits: s
             concepts=len(set(seeds)),
             seeds=f"{min(seeds)} to {max(seeds)}",
             lengths=", ".join(map(str, LENGTHS[:-1])) + f" and {LENGTHS[-1]}",
-            machine=here["gpu"] or f"{here['processor']}, {here['cores']} cores",
+            machine=machine_name(),
             commits=", ".join(sorted(commits)),
             summary=markdown(summary(rows)),
             table=markdown(table),

@@ -6,12 +6,10 @@ Finished runs are kept: the command goes on where it was stopped. At the end it 
 and its section of docs/methods.md.
 """
 
-import argparse
 import statistics
-import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from textwrap import wrap
@@ -19,23 +17,25 @@ from typing import Any
 
 import torch
 
-from artifact.artifact import Artifact
-from benchmarks.concepts.bases import sampler_draw
+from benchmarks.concepts.in_process import (
+    Planned,
+    compared,
+    drawing_with,
+    drawn_by,
+    mean_and_values,
+    samplers,
+    trained,
+)
 from benchmarks.concepts.lottery import Concept, draw_concept, on_ground
 from benchmarks.concepts.measures import bleeding, kept, likeness, on_asked_ground
-from benchmarks.concepts.methods import GUIDANCE, INFERENCE_STEPS, PAGE, TITLE
+from benchmarks.concepts.methods import PAGE, TITLE
 from benchmarks.concepts.trial import SAMPLES, SAMPLES_OF_A_GROUND, UNRELATED_PROMPTS
-from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
 from benchmarks.learning.measures import Draw
-from benchmarks.record import Row, markdown, write_record
+from benchmarks.record import Row, markdown
 from benchmarks.sections import replace_section
 from evaluation.encoders import ClipEncoder
 from families.loading.sources import EMBEDDED_BASE
-from families.registry import load_base_model
-from job.output_folder import OutputFolder
-from job.run import run
 from sampler.sampler import Sampler
-from settings.training import build_config
 from tools.mini_base.scenes import unrelated_prompts
 
 PAIRS = ((0, 1),)
@@ -69,30 +69,23 @@ MEASURED = ("likeness", "likeness_elsewhere", "grounds", "bleeding", "kept", "kB
 
 
 def main() -> None:
-    """Measure the missing runs; when none is missing, print the table and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--runs", type=int, help="stop after so many new runs")
-    arguments = parser.parse_args()
-    finished = FinishedRuns(FINISHED / "together", arguments.runs)
-    samplers = cache(_samplers)
-    rows: list[Row] = []
-    try:
-        for pair in PAIRS:
-            for name, method in METHODS.items():
-                settings = {**COMMON, **method, "max_train_steps": arguments.steps}
-                made = partial(measure, pair, settings, samplers)
-                told = f"{pair[0]} and {pair[1]}"
-                rows.append(
-                    {"method": name, "concepts": told, **finished.get(f"{name}, concepts {told}", settings, made)}
-                )
-    except Unfinished as missing:
-        sys.exit(str(missing))
-    write_record("together", rows, {"steps": arguments.steps})
-    write_section(PAGE, rows, arguments.steps)
+    """Measure the missing runs; when none is missing, write the record and the section."""
+    rows, steps = compared("together", __doc__, STEPS, planned)
+    write_section(PAGE, rows, steps)
 
 
-def measure(pair: Sequence[int], settings: Mapping[str, Any], samplers: Callable[[], tuple[Sampler, Sampler]]) -> Row:
+def planned(steps: int) -> Iterator[Planned]:
+    """Every method on every pair."""
+    both = cache(samplers)
+    for pair in PAIRS:
+        told = f"{pair[0]} and {pair[1]}"
+        for name, method in METHODS.items():
+            settings = {**COMMON, **method, "max_train_steps": steps}
+            made = partial(measure, pair, settings, both)
+            yield Planned(f"{name}, concepts {told}", {"method": name, "concepts": told}, settings, made)
+
+
+def measure(pair: Sequence[int], settings: Mapping[str, Any], both: Callable[[], tuple[Sampler, Sampler]]) -> Row:
     """Train both concepts in one run, each with its trigger and class word, and return means over both."""
     concepts = [draw_concept(seed) for seed in pair]
     told = [
@@ -101,17 +94,11 @@ def measure(pair: Sequence[int], settings: Mapping[str, Any], samplers: Callable
     ]
     with tempfile.TemporaryDirectory() as scratch:
         data = write_zip(concepts, Path(scratch))
-        output = OutputFolder.create(Path(scratch) / "out")
-        for _ in run(build_config({**settings, "concepts": told}), [data], output):
-            pass
-        artifact, size = Artifact.read(output.weights), output.weights.stat().st_size
-    bare, sampler = samplers()
-    sampler.load(artifact)
-    try:
-        row = judge(concepts, *(sampler_draw(each, INFERENCE_STEPS, GUIDANCE) for each in (bare, sampler)))
-    finally:
-        sampler.unload()
-    return {**row, "kB": round(size / 1000, 1)}
+        artifact, size = trained({**settings, "concepts": told}, data, Path(scratch) / "out")
+    bare, sampler = both()
+    with drawing_with(sampler, artifact) as draw:
+        row = judge(concepts, drawn_by(bare), draw)
+    return {**row, "kB": size}
 
 
 def write_zip(concepts: Sequence[Concept], folder: Path) -> Path:
@@ -151,12 +138,6 @@ def judge(concepts: Sequence[Concept], base: Draw, draw: Draw) -> Row:
     return {name: round(value, 4) for name, value in means.items()}
 
 
-def _samplers() -> tuple[Sampler, Sampler]:
-    """One for the base, on which nothing is loaded, and one for trainings."""
-    bare, sampler = (Sampler(load_base_model(EMBEDDED_BASE, torch.float32)) for _ in range(2))
-    return bare, sampler
-
-
 def write_section(page: Path, rows: Sequence[Row], steps: int) -> None:
     """Write the table, and which method is ahead."""
     own, lora = (
@@ -179,15 +160,11 @@ def table(rows: Sequence[Row]) -> str:
     """Return the table of means over the pairs, with the values of each."""
     return markdown(
         [
-            {"method": method, **{name: _told([row[name] for row in rows if row["method"] == method])
+            {"method": method, **{name: mean_and_values([row[name] for row in rows if row["method"] == method])
                                   for name in MEASURED}}
             for method in METHODS
         ]
     )  # fmt: skip
-
-
-def _told(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
 
 
 if __name__ == "__main__":

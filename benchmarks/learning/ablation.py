@@ -11,28 +11,23 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from artifact.artifact import Artifact
-from benchmarks.concepts.bases import sampler_draw
+from benchmarks.concepts.in_process import Judge, drawing_with, judge_and_sampler
 from benchmarks.concepts.lottery import Concept, draw_concept
 from benchmarks.concepts.seeds import TUNING, parse_seeds
-from benchmarks.concepts.trial import ConceptJudge, base_fingerprint, fingerprint
+from benchmarks.concepts.trial import base_fingerprint, fingerprint
 from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
 from benchmarks.learning.ablation_table import MEASURED, write_page
 from benchmarks.learning.ablation_variants import REFERENCE, VARIANTS, Variant
 from benchmarks.record import Row, write_record
-from evaluation.encoders import ClipEncoder
-from families.loading.sources import EMBEDDED_BASE, EMBEDDED_BASE_FOLDER
-from families.registry import load_base_model
+from families.loading.sources import EMBEDDED_BASE_FOLDER
 from job.output_folder import OutputFolder
 from job.run import run
-from sampler.sampler import Sampler
 from settings.command_line.parser import CommandParser
 from settings.record import ConfigError
 from settings.training import build_config
@@ -41,8 +36,6 @@ from trainer.optimizers.extras import require_available
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "ablation.md"
 CONCEPTS = (0, 1, 2, 3)
 """Tuning seeds, one of each kind: a figure, an object, a style, a pair."""
-INFERENCE_STEPS, GUIDANCE = 10, 4.0
-Judges = Callable[[], tuple[ConceptJudge, Sampler]]
 
 
 def main() -> None:
@@ -77,7 +70,7 @@ def measure_all(concepts: Sequence[int], seeds: int, finished: FinishedRuns, onl
     Seed after seed, so that an early stop leaves some seeds of every option. Options that cannot run here are left out.
     """
     wanted = [each for each in VARIANTS if only in f"{each.group}, {each.name}" and _available(each)]
-    judges, base = cache(_judges), base_fingerprint(EMBEDDED_BASE_FOLDER)
+    judges, base = cache(partial(judge_and_sampler, REFERENCE["trigger_word"])), base_fingerprint(EMBEDDED_BASE_FOLDER)
     drawn = [draw_concept(seed) for seed in concepts]
     rows: list[Row] = []
     for seed in range(seeds):
@@ -92,7 +85,7 @@ def measure_all(concepts: Sequence[int], seeds: int, finished: FinishedRuns, onl
     return rows
 
 
-def measure(concept: Concept, settings: Mapping[str, Any], judges: Judges) -> Row:
+def measure(concept: Concept, settings: Mapping[str, Any], judges: Judge) -> Row:
     """Train and score. Speed is in steps per second of CPU time, which depends less on other processes than wall
     time."""
     with tempfile.TemporaryDirectory() as folder:
@@ -102,20 +95,10 @@ def measure(concept: Concept, settings: Mapping[str, Any], judges: Judges) -> Ro
         times = [time.process_time() for each in run(config, [data], output) if each.step and not each.warning]
         artifact = Artifact.read(output.weights)
     judge, sampler = judges()
-    sampler.load(artifact)
-    try:
-        scores = judge.measure(concept, sampler_draw(sampler, INFERENCE_STEPS, GUIDANCE)).row()
-    finally:
-        sampler.unload()
+    with drawing_with(sampler, artifact) as draw:
+        scores = judge.measure(concept, draw).row()
     speed = (len(times) - 1) / (times[-1] - times[0])
     return {**{name: scores[name] for name in MEASURED}, "steps/s": round(speed, 2)}
-
-
-def _judges() -> tuple[ConceptJudge, Sampler]:
-    """The base is drawn from a sampler of its own, on which nothing is loaded."""
-    bare, sampler = (Sampler(load_base_model(EMBEDDED_BASE, torch.float32)) for _ in range(2))
-    draw = sampler_draw(bare, INFERENCE_STEPS, GUIDANCE)
-    return ConceptJudge(ClipEncoder().embed, draw, REFERENCE["trigger_word"]), sampler
 
 
 def _available(variant: Variant) -> bool:

@@ -37,7 +37,7 @@ from trainer.data.latent_cache import CachedExample, cache_examples
 from trainer.distributed.processes import start
 from trainer.execution.attention import require_attention
 from trainer.execution.memory import peak_memory_gib
-from trainer.execution.operations import operation_counter
+from trainer.execution.operations import OperationCount
 from trainer.execution.throughput import PEAK_OPERATIONS, known_card
 from trainer.resolution import base_requirements, resolve
 from trainer.training import Training
@@ -191,11 +191,11 @@ def _operations(training: Training) -> int:
     count."""
     trainer = training.trainer
     batch = next(trainer.batches)
-    with operation_counter() as counter:
+    with OperationCount() as counter:
         trainer.backward(batch, 1.0)
     for trainable in trainer.trainables:
         trainable.optimizer.zero_grad(set_to_none=True)
-    return int(counter.get_total_flops())
+    return counter.total
 
 
 def _peak_operations() -> float | None:

@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from preprocess.dataset import PreparedDataset
 from settings.training import TrainingConfig
 from tests.tiny_models import SIDE, TINY_MODELS, load_tiny
 from trainer.building import build_training
+from trainer.checkpoints.folders import Checkpoints, read_checkpoint
+from trainer.checkpoints.training_state import restore
 from trainer.data.latent_cache import CachedExample, CachedView
 from trainer.resolution import resolve
 from trainer.training import Training
@@ -103,6 +106,36 @@ def curve_training(family: ModelFamily, config: TrainingConfig) -> Iterator[Trai
         yield training
     finally:
         training.remove()
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A training to its end, and a checkpoint of it. `losses`: of the steps after the checkpoint. `rows`: of the
+    tokens at the end."""
+
+    checkpoint: Path
+    losses: list[dict[str, float]]
+    rows: list[torch.Tensor]
+
+
+def undisturbed(family: ModelFamily, config: TrainingConfig, folder: Path, kill: int = 1) -> Undisturbed:
+    """Train to the end, with a checkpoint in `folder` after step `kill`."""
+    checkpoints, losses = Checkpoints(folder), list[dict[str, float]]()
+    with curve_training(family, config) as training:
+        for step in training.trainer.steps():
+            if step.number > kill:
+                losses.append(step.losses)
+            if step.number == kill:
+                checkpoints.write(training)
+        return Undisturbed(checkpoints.path(kill), losses, training.tokens.rows())
+
+
+@contextmanager
+def resumed(family: ModelFamily, config: TrainingConfig, whole: Undisturbed) -> Iterator[Training]:
+    """A training that goes on from the checkpoint."""
+    with curve_training(family, config) as training:
+        restore(training, read_checkpoint(whole.checkpoint))
+        yield training
 
 
 def curve(training: Training, steps: int = STEPS) -> Curve:

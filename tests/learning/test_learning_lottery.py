@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.concepts.bases import draw_trained, draw_untrained
+from benchmarks.concepts.bases import draw_trained
 from benchmarks.concepts.lottery import draw_concept
+from benchmarks.concepts.report import new_judge
 from benchmarks.concepts.seeds import REPORTING
 from benchmarks.concepts.trial import ConceptJudge
 from benchmarks.learning.diffusers_results import TRIGGER
-from evaluation.encoders import ClipEncoder
 from families.loading.sources import EMBEDDED_BASE
 from job.output_folder import OutputFolder
 from job.run import run
@@ -22,7 +22,7 @@ LIKENESS, LIKENESS_ELSEWHERE, GAIN, GROUNDS, KEPT, COPIES = 0.7, 0.7, 0.35, 0.85
 
 @pytest.fixture(scope="module")
 def judge() -> ConceptJudge:
-    return ConceptJudge(ClipEncoder().embed, draw_untrained(EMBEDDED_BASE), TRIGGER)
+    return new_judge()
 
 
 @pytest.mark.slow

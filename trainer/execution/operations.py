@@ -1,5 +1,6 @@
 """Counts the floating-point operations of passes, with torch's counter."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,13 +11,17 @@ Shape = torch.Size
 
 
 class OperationCount(TorchDispatchMode):
-    """Counts what `operation_counter` counts, without its hooks on modules, which keep tensors that gradient
-    checkpointing frees."""
+    """Counts matrix products, convolutions and attention in `total`, a multiplication and an addition as two. It needs
+    no values.
+
+    It has torch's formulas without the hooks on modules of torch's own counter, which keep tensors that gradient
+    checkpointing frees.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.total = 0
-        self._formulas = operation_counter().flop_registry
+        self._formulas = _formulas()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -28,19 +33,16 @@ class OperationCount(TorchDispatchMode):
         return found
 
 
-def operation_counter() -> FlopCounterMode:
-    """Return a mode that counts the operations of matrix products, convolutions and attention, a multiplication and an
-    addition as two; it needs no values. `get_total_flops()` returns them.
-
-    torch 2.13 has no entry for the CPU's attention, which is used where tensors have shapes alone.
-    """
+def _formulas() -> Mapping[Any, Callable[..., int]]:
+    """torch's, by operation. torch 2.13 has none for the CPU's attention, which is used where tensors have shapes
+    alone."""
     return FlopCounterMode(
         display=False,
         custom_mapping={
             torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
             torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
         },
-    )
+    ).flop_registry
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:

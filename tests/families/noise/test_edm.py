@@ -21,11 +21,9 @@ from sampler.sampler import RequestError, Sampler, SampleRequest
 from settings.record import ConfigError
 from settings.training import build_config
 from tests.conftest import EXAMPLE
-from tests.families.golden_curves import cached_examples, curve_config, curve_training
+from tests.families.golden_curves import cached_examples, curve_config, curve_training, resumed, undisturbed
 from tests.families.noise.test_processes import SHAPE, seeded
 from tests.tiny_models import opened, write_sdxl
-from trainer.checkpoints.folders import Checkpoints, read_checkpoint
-from trainer.checkpoints.training_state import restore
 from trainer.losses.weighting import of_epsilon
 from trainer.resolution import resolve
 from trainer.validation.held_out_loss import HeldOutLoss
@@ -174,17 +172,10 @@ def test_it_learns(folder: Path, edm: ModelFamily) -> None:
 
 def test_it_resumes_bit_for_bit(folder: Path, edm: ModelFamily, tmp_path: Path) -> None:
     config = curve_config(str(folder), max_train_steps=3)
-    checkpoints, expected = Checkpoints(tmp_path), list[dict[str, float]]()
-    with curve_training(edm, config) as training:
-        for step in training.trainer.steps():
-            expected.append(step.losses)
-            if step.number == 1:
-                checkpoints.write(training)
-        rows = training.tokens.rows()
-    with curve_training(edm, config) as training:
-        restore(training, read_checkpoint(checkpoints.path(1)))
-        assert [step.losses for step in training.trainer.steps()] == expected[1:]
-        assert all(torch.equal(*pair) for pair in zip(training.tokens.rows(), rows, strict=True))
+    whole = undisturbed(edm, config, tmp_path)
+    with resumed(edm, config, whole) as training:
+        assert [step.losses for step in training.trainer.steps()] == whole.losses
+        assert all(torch.equal(*pair) for pair in zip(training.tokens.rows(), whole.rows, strict=True))
 
 
 def test_a_training_end_to_end(folder: Path, edm: ModelFamily, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from settings.training import build_config
 from tests.tiny_models import load_tiny
 from trainer.adapters.peft_adapter import PeftAdapter
 from trainer.adapters.targets import denoiser_targets
-from trainer.execution.operations import operation_counter
+from trainer.execution.operations import OperationCount
 from trainer.execution.throughput import PEAK_OPERATIONS, Throughput, known_card, throughput
 from trainer.memory_plan import Choice, MemoryPlan, Workload, predicted
 
@@ -45,12 +45,12 @@ def test_products_and_the_attention_of_a_cpu_are_counted() -> None:
     """2·n·in·out of a layer, 4·H·L²·D of attention, whose backward pass has five products in place of two."""
     layer, values = nn.Linear(8, 16, bias=False), torch.ones(3, 8)
     query = torch.ones(1, 2, 10, 4, requires_grad=True)
-    with operation_counter() as counter:
+    with OperationCount() as counter:
         layer(values)
         functional.scaled_dot_product_attention(query, query, query).sum().backward()
     products = 2 * 3 * 8 * 16
     attention = 4 * 2 * 10 * 10 * 4
-    assert counter.get_total_flops() == products + attention + attention * 5 // 2
+    assert counter.total == products + attention + attention * 5 // 2
 
 
 def test_a_step_of_flux1_has_the_operations_of_its_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

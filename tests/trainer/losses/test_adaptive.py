@@ -15,12 +15,10 @@ from families.noise.flow_matching import FlowMatching
 from families.noise.noise_process import Draw, NoiseProcess
 from settings.record import ConfigError
 from settings.training import build_config
-from tests.families.golden_curves import curve_config, curve_training
+from tests.families.golden_curves import curve_config, resumed, undisturbed
 from tests.fast_part import slow_but
 from tests.tiny_models import load_tiny
 from tests.trainer.losses.test_masked_loss import context
-from trainer.checkpoints.folders import Checkpoints, read_checkpoint
-from trainer.checkpoints.training_state import restore
 from trainer.losses.adaptive import DECAY, AdaptiveMeanSquaredError
 from trainer.losses.mean_squared_error import MeanSquaredError
 from trainer.losses.term import StepContext
@@ -129,15 +127,9 @@ def test_it_is_its_formula_for_every_process(process: NoiseProcess, timesteps: T
 def test_a_resumed_training_has_the_same_means(kind: str, tmp_path: Path) -> None:
     family = load_tiny(kind, tmp_path / "base")
     config = curve_config(str(tmp_path / "base"), max_train_steps=3, loss_weighting="adaptive")
-    checkpoints, expected = Checkpoints(tmp_path), list[dict[str, float]]()
-    with curve_training(family, config) as training:
-        for step in training.trainer.steps():
-            expected.append(step.losses)
-            if step.number == 1:
-                checkpoints.write(training)
-    with curve_training(family, config) as training:
-        restore(training, read_checkpoint(checkpoints.path(1)))
-        assert [step.losses for step in training.trainer.steps()] == expected[1:]
+    whole = undisturbed(family, config, tmp_path)
+    with resumed(family, config, whole) as training:
+        assert [step.losses for step in training.trainer.steps()] == whole.losses
         (term,) = training.trainer.losses
         assert isinstance(term, AdaptiveMeanSquaredError)
         means: Tensor = term.expected

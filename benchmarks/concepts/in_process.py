@@ -1,0 +1,105 @@
+"""What comparisons of methods share, which train in this process and draw with the project's sampler."""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from artifact.artifact import Artifact
+from benchmarks.concepts.bases import sampler_draw
+from benchmarks.concepts.trial import ConceptJudge
+from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
+from benchmarks.learning.measures import Draw
+from benchmarks.record import Row, write_record
+from evaluation.encoders import ClipEncoder
+from families.loading.sources import EMBEDDED_BASE
+from families.registry import load_base_model
+from job.output_folder import OutputFolder
+from job.run import run
+from sampler.sampler import Sampler
+from settings.training import build_config
+
+INFERENCE_STEPS, GUIDANCE = 10, 4.0
+
+Judge = Callable[[], tuple[ConceptJudge, Sampler]]
+"""Judges with a base of its own, and a sampler for trainings."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of a comparison. `place`: columns beside what `measure` returns. A finished run with other `settings` is
+    repeated."""
+
+    name: str
+    place: Row
+    settings: Mapping[str, Any]
+    measure: Callable[[], Row]
+
+
+def compared(
+    name: str, description: str | None, steps: int, planned: Callable[[int], Iterable[Planned]]
+) -> tuple[list[Row], int]:
+    """Return the rows of the runs that are `planned` for a number of steps, and that number: a command's whole work.
+
+    Its options are `--steps`, by default `steps`, and `--runs`. When no run is missing, it writes
+    benchmarks/results/`name`.json; else the process ends, and goes on with the next start.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--runs", type=int, help="stop after so many new runs")
+    arguments = parser.parse_args()
+    finished = FinishedRuns(FINISHED / name, arguments.runs)
+    try:
+        rows: list[Row] = [
+            {**each.place, **finished.get(each.name, each.settings, each.measure)} for each in planned(arguments.steps)
+        ]
+    except Unfinished as missing:
+        sys.exit(str(missing))
+    write_record(name, rows, {"steps": arguments.steps})
+    return rows, arguments.steps
+
+
+def trained(settings: Mapping[str, Any], data: Path, folder: Path) -> tuple[Artifact, float]:
+    """Train into `folder`, which does not exist yet. Return the artifact, and the size of its file in kB."""
+    output = OutputFolder.create(folder)
+    for _ in run(build_config(settings), [data], output):
+        pass
+    return Artifact.read(output.weights), round(output.weights.stat().st_size / 1000, 1)
+
+
+def samplers() -> tuple[Sampler, Sampler]:
+    """One for the base, on which nothing is loaded, and one for trainings."""
+    bare, sampler = (Sampler(load_base_model(EMBEDDED_BASE, torch.float32)) for _ in range(2))
+    return bare, sampler
+
+
+def judge_and_sampler(trigger: str) -> tuple[ConceptJudge, Sampler]:
+    """A judge of trainings with that trigger word, and a sampler for them."""
+    bare, sampler = samplers()
+    return ConceptJudge(ClipEncoder().embed, drawn_by(bare), trigger), sampler
+
+
+def drawn_by(sampler: Sampler) -> Draw:
+    """Samples as all of these comparisons are sampled."""
+    return sampler_draw(sampler, INFERENCE_STEPS, GUIDANCE)
+
+
+@contextmanager
+def drawing_with(sampler: Sampler, artifact: Artifact) -> Iterator[Draw]:
+    """Samples with the artifact, which is unloaded at the end."""
+    sampler.load(artifact)
+    try:
+        yield drawn_by(sampler)
+    finally:
+        sampler.unload()
+
+
+def mean_and_values(values: Sequence[float]) -> str:
+    """A cell of a table: the mean, and the values in brackets."""
+    return f"{statistics.mean(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
