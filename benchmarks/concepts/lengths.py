@@ -114,15 +114,18 @@ def lengths(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def write_page(path: Path, fixed: Sequence[Row], settled: Sequence[Row], seeds: Sequence[int], commits: set[str]) -> None:
+def write_page(
+    path: Path, fixed: Sequence[Row], settled: Sequence[Row], seeds: Sequence[int], commits: set[str]
+) -> None:
     """Write both ways, together and each concept."""
     told = {row["concept"]: {name: row[name] for name in ("steps", "returned")} for row in settled}
     usual = {"steps": STEPS, "returned": STEPS}
     table = [
-        {"concept": row["concept"], "way": row["way"], **(told[row["concept"]] if row["way"] == SETTLED else usual),
-         **{name: row[name] for name in MEASURES}}
+        {"concept": row["concept"], "way": row["way"]}
+        | (told[row["concept"]] if row["way"] == SETTLED else usual)
+        | {name: row[name] for name in MEASURES}
         for row in by_concept([*fixed, *settled])
-    ]  # fmt: skip
+    ]
     path.write_text(
         TEXT.format(
             concepts=len(set(seeds)),

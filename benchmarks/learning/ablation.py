@@ -4,7 +4,8 @@ python -m benchmarks.learning.ablation [--concepts 0-3] [--seeds 3] [--runs N] [
 
 Every option is trained alone, against a reference with the trainer's defaults, on tuning concepts of
 benchmarks/concepts. Finished runs are kept: the command goes on where it was stopped, or had made its N. At the end it
-writes benchmarks/results/ablation.json and docs/ablation.md.
+writes benchmarks/results/ablation.json and docs/ablation.md. `--runs 0` writes them with the options whose runs are
+finished, and names the others.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,45 +46,49 @@ def main() -> None:
     parser.add_argument("--concepts", type=parse_seeds, default=CONCEPTS, help="tuning seeds, such as 0-3")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each option on each concept")
     parser.add_argument("--runs", type=int, help="stop after so many new runs")
-    parser.add_argument("--only", default="", help="only options with this in their name or group; nothing is written")
+    parser.add_argument("--only", default="", help="only options with this in their group and name; nothing is written")
     arguments = parser.parse_args()
     if not set(arguments.concepts) <= set(TUNING):
         parser.error(f"--concepts: options are compared to choose among them, so only {TUNING[0]} to {TUNING[-1]}")
     finished = FinishedRuns(FINISHED / "ablation", arguments.runs)
-    try:
-        rows = measure_all(arguments.concepts, arguments.seeds, finished, arguments.only)
-    except Unfinished as missing:
-        sys.exit(str(missing))
+    wanted = [each for each in VARIANTS if arguments.only in f"{each.group}, {each.name}" and _available(each)]
+    rows, missing = measure_all(wanted, arguments.concepts, arguments.seeds, finished)
+    if missing and arguments.runs != 0:
+        sys.exit(f"runs are missing yet of {', '.join(missing)}; run the same command again to go on")
     if not arguments.only:
         settings = {
             "concepts": list(arguments.concepts),
             "seeds": arguments.seeds,
             "reference": dict(REFERENCE),
+            "missing": missing,
             "measured_at": sorted(finished.commits),
         }
         write_record("ablation", rows, settings)
-        write_page(PAGE, rows, REFERENCE, arguments.concepts, arguments.seeds)
+        write_page(PAGE, rows, REFERENCE, arguments.concepts, arguments.seeds, missing)
 
 
-def measure_all(concepts: Sequence[int], seeds: int, finished: FinishedRuns, only: str = "") -> list[Row]:
-    """A row for each run: option, concept, training seed, and what is MEASURED.
+def measure_all(
+    variants: Sequence[Variant], concepts: Sequence[int], seeds: int, finished: FinishedRuns
+) -> tuple[list[Row], list[str]]:
+    """Return a row for each run (option, concept, training seed, and what is MEASURED), and the options that lack runs.
 
-    Seed after seed, so that an early stop leaves some seeds of every option. Options that cannot run here are left out.
+    Seed after seed, so that an early stop leaves some seeds of every option. An option that lacks a run has no row.
     """
-    wanted = [each for each in VARIANTS if only in f"{each.group}, {each.name}" and _available(each)]
     judges, base = cache(partial(judge_and_sampler, REFERENCE["trigger_word"])), base_fingerprint(EMBEDDED_BASE_FOLDER)
     drawn = [draw_concept(seed) for seed in concepts]
     rows: list[Row] = []
-    for seed in range(seeds):
-        for variant in wanted:
-            for concept in drawn:
-                settings = {**variant.settings, "seed": seed}
-                known = {**settings, "pictures": fingerprint(concept), "base": base}
-                name = f"{variant.group}, {variant.name}, concept {concept.seed}, seed {seed}"
-                row = finished.get(name, known, partial(measure, concept, settings, judges))
-                place = {"group": variant.group, "option": variant.name, "concept": concept.seed, "seed": seed}
-                rows.append({**place, **row})
-    return rows
+    missing: list[str] = []
+    for seed, variant, concept in product(range(seeds), variants, drawn):
+        settings = {**variant.settings, "seed": seed}
+        known = {**settings, "pictures": fingerprint(concept), "base": base}
+        name = f"{variant.group}, {variant.name}, concept {concept.seed}, seed {seed}"
+        place = {"group": variant.group, "option": variant.name, "concept": concept.seed, "seed": seed}
+        try:
+            rows.append({**place, **finished.get(name, known, partial(measure, concept, settings, judges))})
+        except Unfinished:
+            missing.append(variant.name)
+    missing = list(dict.fromkeys(missing))
+    return [row for row in rows if row["option"] not in missing], missing
 
 
 def measure(concept: Concept, settings: Mapping[str, Any], judges: Judge) -> Row:

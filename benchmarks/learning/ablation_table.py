@@ -34,7 +34,7 @@ The first row has means, ± the standard deviation over concepts and seeds. All 
 reference with the same concept and seed, ± its standard deviation. Bold: further from 0 than Student's t at 5 % allows.
 Many cells are compared, so about one in twenty is bold by chance. These runs are short, and the base is small: what is
 not bold here is no evidence against an option elsewhere.
-"""
+{missing}"""
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,26 @@ class Difference:
 
 
 def write_page(
-    path: Path, rows: Sequence[Row], reference: Mapping[str, Any], concepts: Sequence[int], seeds: int
+    path: Path,
+    rows: Sequence[Row],
+    reference: Mapping[str, Any],
+    concepts: Sequence[int],
+    seeds: int,
+    missing: Sequence[str] = (),
 ) -> None:
-    """Write the table of runs, whose first option is the reference."""
+    """Write the table of runs, whose first option is the reference. `missing`: options without a row."""
     silent = ("base_model", "evaluate", "num_validation_images")
     shown = ", ".join(f"{name} {value}" for name, value in reference.items() if name not in silent)
     of_options = differences(rows)
     text = INTRODUCTION.format(
         concepts=", ".join(map(str, concepts)), seeds=seeds, reference="\n".join(wrap(shown, 118)),
-        summary=summary(of_options),
+        summary=summary(of_options), missing=_told_missing(missing),
     )  # fmt: skip
     path.write_text(f"{text}\n{_table(rows, of_options)}\n", encoding="utf-8")
+
+
+def _told_missing(options: Sequence[str]) -> str:
+    return "\n" + "\n".join(wrap(f"Not run yet: {'; '.join(options)}.", 118)) + "\n" if options else ""
 
 
 def differences(rows: Sequence[Row]) -> dict[str, dict[str, Difference]]:

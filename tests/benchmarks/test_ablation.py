@@ -1,5 +1,6 @@
 """The ablation table: every option can be trained, and differences are marked by how far paired runs agree."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ import pytest
 from artifact.artifact import Artifact
 from benchmarks.concepts.lottery import draw_concept
 from benchmarks.concepts.measures import Measures
-from benchmarks.learning.ablation import measure
+from benchmarks.concepts.trial import base_fingerprint, fingerprint
+from benchmarks.finished_runs import FinishedRuns
+from benchmarks.learning.ablation import measure, measure_all
 from benchmarks.learning.ablation_table import MEASURED, Difference, write_page
 from benchmarks.learning.ablation_variants import REFERENCE, VARIANTS
 from families.family import ModelFamily
+from families.loading.sources import EMBEDDED_BASE_FOLDER
 from settings.training import build_config
 from trainer.resolution import resolve
 
@@ -83,3 +87,18 @@ def test_the_page_groups_the_options_and_begins_with_what_stands_out(tmp_path: P
     assert "| same | +0.00 ± 0.12 |" in text and "max_train_steps 8" in text
     assert "- likeness higher with: better (+0.10)." in text and "- likeness lower with: none." in text
     assert text.count("| **loss** |") == 1 and "seeds\n0, 1)" in text and "2 training seed(s)" in text
+    assert "Not run yet" not in text
+    write_page(tmp_path / "page.md", [*usual, *better], {"max_train_steps": 8}, (0, 1), 2, ["same"])
+    assert "Not run yet: same." in (tmp_path / "page.md").read_text(encoding="utf-8")
+
+
+def test_options_that_lack_a_run_are_named_and_have_no_row(tmp_path: Path) -> None:
+    known = {"pictures": fingerprint(draw_concept(0)), "base": base_fingerprint(EMBEDDED_BASE_FOLDER)}
+    reference, other = VARIANTS[:2]
+    for variant, seed in ((reference, 0), (reference, 1), (other, 0)):
+        name = f"{variant.group}, {variant.name}, concept 0, seed {seed}"
+        row = dict.fromkeys(MEASURED, 0.5)
+        FinishedRuns(tmp_path).get(name, {**variant.settings, "seed": seed, **known}, partial(dict, row))
+    rows, missing = measure_all((reference, other), (0,), 2, FinishedRuns(tmp_path, at_most=0))
+    assert [(row["option"], row["seed"]) for row in rows] == [(reference.name, 0), (reference.name, 1)]
+    assert missing == [other.name]

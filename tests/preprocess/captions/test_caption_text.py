@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from preprocess.captions.labels import label, preservation_label
 from preprocess.captions.pairing import Caption
+from preprocess.captions.placeholders import fill_places
 from preprocess.captions.trigger import class_template, has_trigger, template, with_affixes, with_trigger
+from preprocess.captions.wildcards import has_wildcard
 from preprocess.errors import DatasetError
 from settings.preparation import DataConfig
 from settings.record import build_settings
@@ -225,10 +227,19 @@ def test_the_user_s_own_caption_wins_over_the_captioner_s() -> None:
 
 @given(sentences, class_words)
 def test_no_trigger_is_put_into_a_preservation_caption(text: str, class_word: str | None) -> None:
+    assume(not has_wildcard(text) and fill_places(text, class_word, class_word) == text)
     config = settings_of(class_word=class_word, preservation_data="x.zip", caption_prefix="TOK style")
     kept = preservation_label("a.png", Caption(text, "a.txt"), None, 2, config)
     assert (kept.caption, kept.concept, kept.repeats) == (text, None, 2)
     assert bool(kept.warnings) == holds_whole_word(text, "TOK")
+
+
+@pytest.mark.parametrize("text", ["a photo of {}", "a photo of [trigger]", "a photo of {|}{}"])
+def test_the_placeholder_of_a_trigger_is_the_class_in_a_preservation_caption(text: str) -> None:
+    config = settings_of(class_word="dog", preservation_data="x.zip")
+    assert preservation_label("a.png", Caption(text, "a.txt"), None, 1, config).caption == "a photo of dog"
+    bare = settings_of(preservation_data="x.zip")
+    assert preservation_label("a.png", Caption(text, "a.txt"), None, 1, bare).caption == "a photo of"
 
 
 def test_a_preservation_image_without_a_caption_is_called_by_its_class() -> None:
