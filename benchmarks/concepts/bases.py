@@ -4,15 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
 from artifact.artifact import Artifact
 from benchmarks.concepts.measures import MEASURES
-from benchmarks.learning.diffusers_results import draw_of
-from benchmarks.learning.measures import Draw, Protocol, pipeline_draw
+from benchmarks.learning.diffusers_results import Draw, draw_of, embedded_pipeline, pipeline_draw
 from benchmarks.record import Row
-from families.loading.sources import EMBEDDED_BASE, EMBEDDED_BASE_FOLDER
+from families.loading.sources import EMBEDDED_BASE
 from families.registry import load_base_model
 from sampler.sampler import Sampler, SampleRequest
 
@@ -46,15 +44,13 @@ def draw_untrained(base: str) -> Draw:
     """Return a function that samples with the base alone."""
     if base != EMBEDDED_BASE:
         return sampler_draw(_sampler(base))
-    pipeline = StableDiffusionXLPipeline.from_pretrained(EMBEDDED_BASE_FOLDER, dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline_draw(pipeline)
+    return pipeline_draw(embedded_pipeline())
 
 
 def draw_trained(base: str, folder: Path) -> Draw:
     """Return a function that samples with what a training wrote into `folder`."""
     if base == EMBEDDED_BASE:
-        return draw_of(folder, Protocol())
+        return draw_of(folder)
     sampler = _sampler(base)
     sampler.load(Artifact.read(folder / "weights.safetensors"))
     return sampler_draw(sampler)

@@ -15,7 +15,7 @@ from artifact.artifact import Artifact
 from benchmarks.concepts.bases import sampler_draw
 from benchmarks.concepts.trial import ConceptJudge
 from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
-from benchmarks.learning.measures import Draw
+from benchmarks.learning.diffusers_results import Draw
 from benchmarks.record import Row, write_record
 from evaluation.encoders import ClipEncoder
 from families.loading.sources import EMBEDDED_BASE

@@ -30,7 +30,7 @@ from benchmarks.concepts.lottery import Concept, draw_concept, on_ground
 from benchmarks.concepts.measures import bleeding, kept, likeness, on_asked_ground
 from benchmarks.concepts.methods import PAGE, TITLE
 from benchmarks.concepts.trial import SAMPLES, SAMPLES_OF_A_GROUND, UNRELATED_PROMPTS
-from benchmarks.learning.measures import Draw
+from benchmarks.learning.diffusers_results import Draw
 from benchmarks.record import Row, markdown
 from benchmarks.sections import replace_section
 from evaluation.encoders import ClipEncoder

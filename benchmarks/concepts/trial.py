@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.concepts.lottery import Concept, on_ground
 from benchmarks.concepts.measures import Measures, copies, gain, kept, likeness, on_asked_ground
-from benchmarks.learning.measures import Draw
+from benchmarks.learning.diffusers_results import Draw
 from tools.mini_base.scenes import unrelated_prompts
 
 SAMPLES = 8

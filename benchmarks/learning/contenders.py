@@ -49,10 +49,13 @@ class Contender:
 
 
 def same_job() -> list[object]:
-    """Return this trainer's options for the job of diffusers' script."""
+    """Return this trainer's options for the job of diffusers' script: its layers, weighting and schedule, all captions
+    as they are, and no prior matching."""
     return [
         *("--class_word", CLASS_WORD, "--lr_scheduler", "constant", "--lr_warmup_steps", 0),
         *("--learning_rate", RATE, "--token_learning_rate", TOKEN_RATE, "--train_batch_size", BATCH, "--rank", RANK),
+        *("--lora_targets", "attention", "--loss_weighting", "min_snr", "--min_snr_gamma", 5),
+        *("--prior_matching_weight", 0, "--caption_dropout", 0, "--trigger_only_dropout", 0),
     ]
 
 

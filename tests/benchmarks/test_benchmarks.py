@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.finished_runs import FinishedRuns
-from benchmarks.learning.contenders import Contender, Usage, unpack_example
-from benchmarks.learning.versus_diffusers import measure_speed
-from benchmarks.learning.versus_page import write_page
+from benchmarks.learning.contenders import Contender, Usage, same_job, unpack_example
 from benchmarks.speed.growth import measure as measure_growth
 from benchmarks.speed.job import OURS, THEIRS, Phases, Watched, rows_of_pairs, rows_of_phases
 from benchmarks.speed.predict import Case
 from benchmarks.speed.predict import measure as measure_predictor
 from benchmarks.speed.train_step import Case as StepCase
 from benchmarks.speed.train_step import measure as measure_steps
+from benchmarks.speed.versus_diffusers import measure_speed, write_page
 from families.family import ModelFamily
+from settings.training import build_config
 from tests.artifact.test_artifact import make_artifact, write
 
 
@@ -69,14 +69,14 @@ def test_two_trainings_are_compared_pair_by_pair() -> None:
 
 def test_the_time_of_a_step_is_apart_from_start_and_end(tmp_path: Path) -> None:
     def contender(name: str, step: float) -> Contender:
-        return Contender(name, lambda folder, steps, seed: Usage(seconds=5 + step * steps, megabytes=100))
+        return Contender(name, lambda folder, steps, seed: Usage(5 + step * steps, 100, step * steps))
 
     theirs, ours, ratio = measure_speed(
         (contender("theirs", 0.2), contender("ours", 0.1)), tmp_path, 3, FinishedRuns(tmp_path)
     )
     assert theirs["step, ms"] == pytest.approx(200)
     assert ours["start and end, s"] == pytest.approx(5)
-    assert ratio["step, ms"] == pytest.approx(0.5)
+    assert ratio["step, ms"] == ratio["step, CPU ms"] == pytest.approx(0.5)
 
 
 def test_the_other_side_gets_the_same_pictures_and_captions(tmp_path: Path) -> None:
@@ -86,13 +86,23 @@ def test_the_other_side_gets_the_same_pictures_and_captions(tmp_path: Path) -> N
     assert all("TOK" in line for line in lines)
 
 
-def test_the_page_of_the_comparison_has_both_tables(tmp_path: Path) -> None:
-    parts = {"learning": [{"learning": "ours", "concept": 0.5}], "speed": [{"speed": "ours", "step, ms": 12.0}]}
-    settings = {"batch": 8, "rank": 4, "learning_steps": 120, "learning_rate": 2e-3, "token_learning_rate": 2e-2,
-                "resolution": 64, "pairs": 5, "steps": [20, 80]}  # fmt: skip
-    write_page(tmp_path / "page.md", parts, settings)
+def test_the_page_of_the_comparison_has_its_table(tmp_path: Path) -> None:
+    settings = {"batch": 8, "rank": 4, "resolution": 64, "pairs": 5, "steps": [20, 80]}
+    write_page(tmp_path / "page.md", [{"speed": "ours", "step, ms": 12.0}], settings)
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "| ours | 0.5 |" in text and "| ours | 12 |" in text and "rank 4, 120 steps" in text
+    assert "| ours | 12 |" in text and "batch 8, rank 4" in text and "5 paired runs of 20 and 80 steps" in text
+
+
+def test_the_same_job_has_the_steps_of_the_script() -> None:
+    """What the defaults do beyond the script's loss is off, so that a step is compared with a step."""
+    options = same_job()
+    config = build_config({"trigger_word": "TOK", **dict(zip(map(_name, options[::2]), options[1::2], strict=True))})
+    assert (config.prior_matching_weight, config.caption_dropout, config.trigger_only_dropout) == (0, 0, 0)
+    assert (config.loss_weighting, config.min_snr_gamma, config.lora_targets) == ("min_snr", 5, "attention")
+
+
+def _name(option: object) -> str:
+    return str(option).removeprefix("--")
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import re
 import pytest
 
 from benchmarks.concepts.trial import UNRELATED_PROMPTS as OF_THE_CONCEPT_BENCHMARK
-from benchmarks.learning.measures import Protocol
 from evaluation.prompt_sets import prompt_set
 from families.loading.sources import EMBEDDED_BASE
 from tools.before_after import UNRELATED_PROMPTS as OF_THE_EXAMPLES
@@ -30,7 +29,7 @@ def judged(base_model: str) -> list[str]:
     of_evaluation = [*prompt_set(base_model, "object", {"TOK": "robot"}).unrelated]
     if base_model != EMBEDDED_BASE:
         return of_evaluation
-    most = max(OF_THE_CONCEPT_BENCHMARK, OF_THE_EXAMPLES, Protocol().unrelated_prompts)
+    most = max(OF_THE_CONCEPT_BENCHMARK, OF_THE_EXAMPLES)
     return of_evaluation + unrelated_prompts(most)
 
 
