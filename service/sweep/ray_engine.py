@@ -12,7 +12,9 @@ from settings.record import ConfigError
 def require_ray() -> None:
     """Raises ConfigError where Ray is missing."""
     if find_spec("ray") is None:
-        raise ConfigError("engine: ray needs a package that is not installed: pip install 'ray[tune]', or use local")
+        raise ConfigError(
+            "engine: ray needs packages that are not installed: pip install -r requirements-ray.txt, or use local"
+        )
 
 
 def run_with_ray(trials: Sequence[Trial], data: Sequence[str], gpus: float) -> Iterator[tuple[Trial, str | None]]:

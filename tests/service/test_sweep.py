@@ -136,7 +136,7 @@ def test_a_missing_ray_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     (tmp_path / "s.yaml").write_text("fields: {rank: [2]}")
     arguments = [str(EXAMPLE), "--sweep", str(tmp_path / "s.yaml"), "--output", str(tmp_path / "o")]
     assert main([*arguments, "--engine", "ray"]) == 2
-    assert "pip install 'ray[tune]', or use local" in capsys.readouterr().err
+    assert "pip install -r requirements-ray.txt, or use local" in capsys.readouterr().err
 
 
 def test_ray_starts_nothing_where_all_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
