@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 from benchmarks.concepts.kinds.figures import FigurePlan, draw_figure, plan_figure
 from benchmarks.concepts.kinds.objects import ObjectPlan, draw_object, plan_object
@@ -64,15 +64,28 @@ class Concept:
         (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return folder
 
-    def write_zip(self, path: Path, trigger: str) -> Path:
-        """Write a zip of pictures, each with its caption in a text file, as users upload it."""
+    def write_zip(self, path: Path, trigger: str, masks: bool = False) -> Path:
+        """Write a zip of pictures, each with its caption in a text file, as users upload it. `masks`: and its mask."""
         with zipfile.ZipFile(path, "w") as archive:
             for index, (picture, caption) in enumerate(zip(self.pictures, self.captions_of(trigger), strict=True)):
-                buffer = io.BytesIO()
-                picture.save(buffer, "PNG")
-                archive.writestr(zipfile.ZipInfo(f"{index}.png"), buffer.getvalue())
+                archive.writestr(zipfile.ZipInfo(f"{index}.png"), _png(picture))
                 archive.writestr(zipfile.ZipInfo(f"{index}.txt"), caption)
+                if masks:
+                    archive.writestr(zipfile.ZipInfo(f"{index}_mask.png"), _png(self.mask_of(picture)))
         return path
+
+    def mask_of(self, picture: Image.Image) -> Image.Image:
+        """Return a mask that is white where the picture shows the concept: all of a style, else what is not ground."""
+        if self.kind == "style":
+            return Image.new("L", picture.size, 255)
+        ground = Image.new("RGB", picture.size, picture.getpixel((0, 0)))
+        return ImageChops.difference(picture, ground).convert("L").point(lambda value: 255 if value > 0 else 0)
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def draw_concept(seed: int, count: int = PICTURES) -> Concept:

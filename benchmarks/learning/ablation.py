@@ -95,7 +95,7 @@ def measure(concept: Concept, settings: Mapping[str, Any], judges: Judge) -> Row
     """Train and score. Speed is in steps per second of CPU time, which depends less on other processes than wall
     time."""
     with tempfile.TemporaryDirectory() as folder:
-        data = concept.write_zip(Path(folder) / "data.zip", settings["trigger_word"])
+        data = concept.write_zip(Path(folder) / "data.zip", settings["trigger_word"], "mask" in settings)
         output = OutputFolder.create(Path(folder) / "out")
         config = build_config({**settings, "class_word": concept.class_word})
         times = [time.process_time() for each in run(config, [data], output) if each.step and not each.warning]

@@ -86,6 +86,7 @@ VARIANTS: tuple[Variant, ...] = (
         **_values("conditioning_noise", 0.1),
         **_values("timestep_bias", 0.0, 1.0),
         **_values("trigger_only_dropout", 0.0),
+        "mask: files (what is not ground)": {"mask": "files"},
         "captions: the trigger word alone": {"trigger_only_dropout": 1.0, "caption_dropout": 0.0},
     }),
     *_group("optimizer", {

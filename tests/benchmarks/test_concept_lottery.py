@@ -6,9 +6,10 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageStat
 from torch import Tensor
 from torch.nn import functional
 
@@ -60,6 +61,18 @@ def test_a_concept_is_written_as_users_and_as_diffusers_want_it(tmp_path: Path) 
         assert archive.read("0.txt").decode().startswith("a photo of TOK on a")
     lines = (concept.write_folder(tmp_path / "photos", "TOK") / "metadata.jsonl").read_text().splitlines()
     assert len(lines) == PICTURES and '"text": "a photo of TOK on' in lines[0]
+
+
+@pytest.mark.parametrize("seed", ONE_OF_EACH)
+def test_a_mask_is_white_on_what_is_not_ground(seed: int, tmp_path: Path) -> None:
+    concept = draw_concept(seed)
+    with zipfile.ZipFile(concept.write_zip(tmp_path / "concept.zip", "TOK", masks=True)) as archive:
+        masks = [Image.open(archive.open(f"{index}_mask.png")) for index in range(PICTURES)]
+    for mask, picture in zip(masks, concept.pictures, strict=True):
+        share = ImageStat.Stat(mask).mean[0] / 255
+        assert share == 1 if concept.kind == "style" else 0.05 < share < 0.6
+        ground = np.asarray(picture)[np.asarray(mask) == 0]
+        assert concept.kind == "style" or np.ptp(ground, axis=0).max() <= 8  # of 255 levels
 
 
 def test_the_ground_is_judged_by_the_border() -> None:
@@ -120,7 +133,7 @@ def test_a_judge_finds_copies_of_the_training_pictures() -> None:
     assert judge.subjects(concept, SAMPLES)[1] == "a photo of a square in the style of TOK"
 
 
-@pytest.mark.parametrize("seed", TUNING[:4])
+@pytest.mark.parametrize("seed", ONE_OF_EACH)
 def test_new_pictures_of_a_concept_are_none_of_those_for_training(seed: int) -> None:
     concept, new = draw_concept(seed), new_pictures(seed, 3)
     assert draw_concept(seed, PICTURES + 3).pictures == (*concept.pictures, *new)
