@@ -1,46 +1,31 @@
-"""How fast shards become features, and what memory a process has: `python -m benchmarks.preparation.streaming`.
+"""How fast shards become features, what memory a process has, and what a kill costs:
+`python -m benchmarks.preparation.streaming`.
 
-The command `encode` runs on the embedded base, as a user starts it; its processes are watched from outside. Photographs
-are made from a seed and removed again. Times of the stages are those of one shard in this process.
+The command `encode` runs on the embedded base, as a user starts it; its processes are watched from outside. All of them
+are killed inside a shard when a tenth of the shards is done, and the command is started again. Photographs are made
+from a seed and removed again. On a machine with other work CPU time says more than seconds: both are shown.
 """
 
+import hashlib
 import json
-import subprocess
+import os
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from benchmarks.preparation.data import MEGABYTE, pack_shards
+from benchmarks.preparation.data import pack_shards
 from benchmarks.preparation.photographs import scaled_sizes, write_photographs
+from benchmarks.preparation.stages import stages_of_a_shard
+from benchmarks.preparation.watching import Watch, watched
 from benchmarks.record import RESULTS, markdown, write_record
 from settings.command_line.parser import CommandParser
 
-OPTIONS = ("--base_model", "mini-sdxl", "--class_word", "photograph", "--captioner", "none")
-WATCHED_EVERY = 0.5
-"""Seconds."""
-ENCODER_TITLES = ("ray::MapWorker", "encode")
-"""What is in the command lines of processes that encode; Ray's own servers are not counted."""
-
-
-@dataclass
-class Watch:
-    """One run of the command. `lines`: seconds after the start of each shard's line. `memory`: of each moment the
-    seconds, and the megabytes of the process that has most."""
-
-    lines: list[float] = field(default_factory=list)
-    memory: list[tuple[float, float]] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def peak(self, start: float, end: float) -> float:
-        """Largest memory between two moments; 0 where none was measured."""
-        return max((memory for moment, memory in self.memory if start <= moment <= end), default=0.0)
+BASE_MODEL = "mini-sdxl"
+OPTIONS = ("--base_model", BASE_MODEL, "--class_word", "photograph", "--captioner", "none")
+KILLED_AFTER = 10
+"""A tenth of the shards is done when all processes are killed: the memory of the run after it is that of nine."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,111 +35,70 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--in_a_shard", type=int, default=1000, help="images of each shard")
     parser.add_argument("--side", type=int, default=64, help="pixels of a side, about, and the resolution")
     parser.add_argument("--engines", nargs="+", default=["local"], help="local, ray, or ray:2 for two workers at most")
+    parser.add_argument("--stage_sides", type=int, nargs="+", default=[64, 512], help="sides whose stages are timed")
+    parser.add_argument("--stage_images", type=int, default=50, help="images of a shard whose stages are timed")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as scratch:
-        photographs = Path(scratch) / "photographs"
-        photographs.mkdir()
-        write_photographs(photographs, scaled_sizes(arguments.images, arguments.side))
-        shards = pack_shards(photographs, Path(scratch) / "shards", arguments.in_a_shard)
-        stages = stages_of_a_shard(min(shards.iterdir()), arguments.side)
-        rows = [row(engine, shards, arguments.side, Path(scratch)) for engine in arguments.engines]
-    print(markdown([stages]))
-    print(markdown(rows))
-    settings = {name: getattr(arguments, name) for name in ("images", "in_a_shard", "side", "engines")}
-    print(write_record("streaming", [*rows, stages], settings, arguments.results))
+        stages = [stages_at(side, arguments.stage_images, Path(scratch)) for side in arguments.stage_sides]
+        print(markdown(stages), flush=True)
+        shards = written(arguments.images, arguments.side, arguments.in_a_shard, Path(scratch) / "shards")
+        rows = []
+        for engine in arguments.engines:
+            rows.append(row(engine, shards, arguments.side, Path(scratch)))
+            print(markdown(rows[-1:]), flush=True)
+    names = ("images", "in_a_shard", "side", "engines", "stage_sides", "stage_images")
+    settings = {name: getattr(arguments, name) for name in names}
+    print(write_record("streaming", [*rows, *stages], settings, arguments.results))
     return 0
 
 
+def written(images: int, side: int, in_a_shard: int, folder: Path) -> Path:
+    """Photographs of about `side`² pixels in shards of `in_a_shard`, in the new folder."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        write_photographs(Path(scratch), scaled_sizes(images, side))
+        return pack_shards(Path(scratch), folder, in_a_shard)
+
+
+def stages_at(side: int, images: int, scratch: Path) -> dict[str, Any]:
+    """The stages of one shard of photographs that are a quarter larger than they are trained."""
+    shards = written(images, side * 5 // 4, images, scratch / f"stages-{side}")
+    return stages_of_a_shard(min(shards.iterdir()), side, BASE_MODEL)
+
+
 def row(engine: str, shards: Path, side: int, scratch: Path) -> dict[str, Any]:
-    """Encode all shards by one engine, then start the command again where only the last one is missing."""
+    """Encode all shards by one engine, killed once inside a shard, and started again."""
     name, _, workers = engine.partition(":")
     output = scratch / engine.replace(":", "-")
     command = [sys.executable, "-m", "service", "encode", str(shards), "--output", str(output), *OPTIONS]
     command += ["--resolution", str(side), "--engine", name, *(["--workers", workers] if workers else [])]
-    whole = watched(command)
-    records = sorted(output.glob("[0-9]*.json"))
-    examples = sum(len(json.loads(path.read_text(encoding="utf-8"))["examples"]) for path in records)
-    records[-1].unlink()
-    again = watched(command)
-    middle = (whole.lines[0] + whole.lines[-1]) / 2
-    rate = (len(whole.lines) - 1) / max(whole.lines[-1] - whole.lines[0], 1e-9)
+    count = len(list(shards.iterdir()))
+    killed = watched(command, kill_after=max(1, count // KILLED_AFTER))
+    kept = len(list(output.glob("[0-9]*.json")))
+    rest = watched(command)
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(output.glob("[0-9]*.json"))]
+    images = sum(len(record["examples"]) for record in records)
+    digest = hashlib.sha256("".join(record["sha256"] for record in records).encode()).hexdigest()[:8]
+    times = {"engine": engine, "images": images, "shards": len(records), "features": digest}
+    return times | _figures(killed, rest, rest.lines[kept:], images / len(records)) | {"kept after the kill": kept}
+
+
+def _figures(killed: Watch, rest: Watch, lines: Sequence[float], in_a_shard: float) -> dict[str, Any]:
+    """`lines`: seconds of the shards that were done after the restart. Rates are those of their second half, when all
+    workers have long been loaded."""
+    middle, end = lines[len(lines) // 2], lines[-1]
+    images = in_a_shard * (len(lines) - 1 - len(lines) // 2)
+    cpu = rest.cpu(middle, end)
     return {
-        "engine": engine,
-        "images": examples,
-        "shards": len(records),
-        "seconds": round(whole.seconds, 1),
-        "first shard s": round(whole.lines[0], 1),
-        "images/s after it": round(rate * examples / len(records), 1),
-        "peak MB, first half": round(whole.peak(0, middle)),
-        "peak MB, second half": round(whole.peak(middle, whole.seconds)),
-        "restart for one shard s": round(again.seconds, 1),
-    }
-
-
-def watched(command: Sequence[str]) -> Watch:
-    """Run the command to its end. Raises CalledProcessError."""
-    watch, start = Watch(), time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        over = threading.Event()
-        watcher = threading.Thread(target=_watch_memory, args=(process.pid, watch, start, over))
-        watcher.start()
-        assert process.stdout is not None
-        watch.lines += [time.perf_counter() - start for line in process.stdout if " files not used" in line]
-        status = process.wait()
-        over.set()
-        watcher.join()
-    watch.seconds = time.perf_counter() - start
-    if status:
-        raise subprocess.CalledProcessError(status, command)
-    return watch
-
-
-def _watch_memory(pid: int, watch: Watch, start: float, over: threading.Event) -> None:
-    while not over.wait(WATCHED_EVERY):
-        try:
-            processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return
-        most = max((_megabytes(each) for each in processes), default=0.0)
-        watch.memory.append((time.perf_counter() - start, most))
-
-
-def _megabytes(process: psutil.Process) -> float:
-    """Resident memory of a process that encodes; 0 for others, and for one that has just ended."""
-    try:
-        encodes = any(title in part for part in process.cmdline() for title in ENCODER_TITLES)
-        return process.memory_info().rss / MEGABYTE if encodes else 0.0
-    except psutil.Error:
-        return 0.0
-
-
-def stages_of_a_shard(shard: Path, side: int) -> dict[str, Any]:
-    """Images a second of each stage: reading, choosing and cutting, and encoding to latents."""
-    import torch
-
-    from families.registry import load_base_model
-    from preprocess.prepare import BaseRequirements, prepare
-    from settings.preparation import DataConfig
-    from settings.record import build_settings
-    from trainer.data.latent_cache import encode_view
-
-    family = load_base_model("mini-sdxl", torch.float32)
-    options = {"captioner": "none", "resolution": side, "class_word": "photograph", "max_extra_crop": 0.0}
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        dataset = prepare(
-            [shard], build_settings(DataConfig, options), Path(folder) / "data", BaseRequirements(family.size_multiple)
-        )
-        prepared = time.perf_counter()
-        for example in dataset.examples:
-            encode_view(dataset.folder, example.views[0], family)
-        encoded = time.perf_counter()
-    count = len(dataset.examples)
-    return {
-        "images of the shard": count,
-        "prepared images/s": round(count / (prepared - start), 1),
-        "encoded images/s": round(count / (encoded - prepared), 1),
+        "seconds": round(killed.seconds + rest.seconds, 1),
+        "images/s": round(images / max(end - middle, 1e-9), 1),
+        "CPU ms an image": round(1000 * cpu / max(images, 1), 2),
+        "cores busy": f"{cpu / max(end - middle, 1e-9):.2f} of {os.cpu_count()}",
+        "load": round(rest.load(), 1),
+        "peak MB, first half": round(rest.peak(0, middle)),
+        "peak MB, second half": round(rest.peak(middle, rest.seconds)),
+        "restart to next shard s": round(lines[0], 1),
+        "of it CPU s": round(rest.cpu(0, lines[0]), 1),
     }
 
 

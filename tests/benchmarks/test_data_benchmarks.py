@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.preparation import buckets, data, streaming
+from benchmarks.preparation import buckets, data, watching
 
 
 def test_the_sizes_of_photographs_are_few_and_crop_little(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,8 +37,8 @@ def test_a_case_that_is_none_shows_the_form() -> None:
 def test_an_encoding_process_is_watched_from_outside() -> None:
     line = "1/1 a.tar: 3 images, 0 files not used"
     program = f"import time; held = b'x' * 10**7; print({line!r}, flush=True); time.sleep(1.5)"
-    watch = streaming.watched([sys.executable, "-c", program, "encode"])
+    watch = watching.watched([sys.executable, "-c", program, "encode"])
     assert len(watch.lines) == 1 and watch.lines[0] < watch.seconds
     assert 10 < watch.peak(0, watch.seconds) < 500 and watch.peak(watch.seconds + 1, watch.seconds + 2) == 0
     with pytest.raises(subprocess.CalledProcessError):
-        streaming.watched([sys.executable, "-c", "raise SystemExit(2)"])
+        watching.watched([sys.executable, "-c", "raise SystemExit(2)"])

@@ -33,8 +33,9 @@ ROUNDS = 3
 """How often a shard of a store is tried that could not be read: stores fail for a while."""
 MOST_KILLS = 4
 """How many workers a shard may cost. Ray itself begins it anew for ever, also where it is the shard that kills."""
-NO_STATISTICS = ("RAY_USAGE_STATS_ENABLED", "0")
-"""Ray would otherwise report its use to its makers."""
+ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+"""Ray would otherwise report its use to its makers, and start the workers of this machine at nice 15: beside any other
+work on its cores they would hardly run."""
 
 OpenBase = Callable[[], tuple[ModelFamily, BaseRequirements]]
 """Loads the base, on the device that encodes. Picklable."""
@@ -181,7 +182,8 @@ def _require_room(ray: ModuleType, cpus: int, gpus: float) -> None:
 @contextmanager
 def _running_ray() -> Iterator[ModuleType]:
     """The library, with a cluster that is connected. Raises DatasetError where none answers."""
-    os.environ.setdefault(*NO_STATISTICS)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     import ray
     import ray.data
 

@@ -1,0 +1,75 @@
+"""CPU time of each stage of one shard: its processes' functions are timed, in one thread of this process."""
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from families.family import ModelFamily
+from families.registry import load_base_model
+from preprocess.crops.views import Renderer
+from preprocess.uploads.intake import Unpack
+from preprocess.uploads.survey import Look
+from settings.preparation import DataConfig
+from settings.record import build_settings
+from trainer.data import feature_encoding
+from trainer.resolution import base_requirements
+
+NUM_TOKENS = 2
+OWN_THREAD = {"num_workers": 0}
+"""No pool of threads: CPU time of a thread is then that of the stage."""
+
+
+def stages_of_a_shard(shard: Path, side: int, base_model: str) -> dict[str, Any]:
+    """CPU milliseconds an image of each stage, and of all together; "rest": finding captions, names, the record."""
+    torch.set_num_threads(1)
+    family = load_base_model(base_model, torch.float32)
+    options = {"captioner": "none", "resolution": side, "class_word": "photograph", "max_extra_crop": 0.0}
+    config = build_settings(DataConfig, options)
+    base = base_requirements(family, config, NUM_TOKENS)
+    spent: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder, _timed_stages(family, spent):
+        start = time.thread_time()
+        record = feature_encoding.encode_shard(
+            0, str(shard), config.model_copy(update=OWN_THREAD), base, family, Path(folder)
+        )
+        whole = time.thread_time() - start
+    count = len(record.examples)
+    spent["read the written picture"] -= spent["encode to latents"]  # which is inside it
+    milliseconds = {f"{name} ms": round(1000 * seconds / count, 2) for name, seconds in spent.items()}
+    rest = round(1000 * (whole - sum(spent.values())) / count, 2)
+    return {"side": side, "images": count} | milliseconds | {"rest ms": rest, "CPU ms": round(1000 * whole / count, 2)}
+
+
+@contextmanager
+def _timed_stages(family: ModelFamily, spent: Counter[str]) -> Iterator[None]:
+    with (
+        patch.object(Unpack, "__call__", _timed(Unpack.__call__, "unpack", spent)),
+        patch.object(Look, "__call__", _timed(Look.__call__, "inspect, preview", spent)),
+        patch.object(Renderer, "_render", _timed(Renderer._render, "crop, resize, save", spent)),
+        patch.object(
+            feature_encoding, "encode_view", _timed(feature_encoding.encode_view, "read the written picture", spent)
+        ),
+        patch.object(family, "encode_image", _timed(family.encode_image, "encode to latents", spent)),
+        patch.object(feature_encoding, "save_file", _timed(feature_encoding.save_file, "write features", spent)),
+    ):
+        yield
+
+
+def _timed(function: Callable[..., Any], name: str, spent: Counter[str]) -> Callable[..., Any]:
+    """The function; its CPU seconds are added to `spent`."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        start = time.thread_time()
+        try:
+            return function(*arguments, **options)
+        finally:
+            spent[name] += time.thread_time() - start
+
+    return call

@@ -1,0 +1,126 @@
+"""Watches a command from outside: its lines, and the memory and CPU time of its processes; kills it where asked to."""
+
+import os
+import subprocess
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import psutil
+
+from benchmarks.preparation.data import MEGABYTE
+
+WATCHED_EVERY = 0.5
+"""Seconds."""
+DONE = " files not used"
+"""In every line that says that a shard is done."""
+ENCODER_TITLES = ("ray::MapWorker", "encode")
+"""What is in the command lines of processes that encode. Memory is theirs; CPU time is that of Ray's servers too."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """`seconds` after the start. `memory`: of the encoding process that has most, in MB. `cpu`: seconds that all
+    processes have spent until now. `load`: of the machine, threads that want a core, mean of the last minute."""
+
+    seconds: float
+    memory: float
+    cpu: float
+    load: float
+
+
+@dataclass
+class Watch:
+    """One run of a command. `lines`: seconds after the start of each shard's line."""
+
+    lines: list[float] = field(default_factory=list)
+    moments: list[Moment] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def peak(self, start: float, end: float) -> float:
+        """Largest memory in MB between two moments in seconds; 0 where none was measured."""
+        return max((each.memory for each in self.moments if start <= each.seconds <= end), default=0.0)
+
+    def cpu(self, start: float, end: float) -> float:
+        """CPU seconds of all processes between two moments in seconds."""
+        return self._cpu_until(end) - self._cpu_until(start)
+
+    def load(self) -> float:
+        """Mean load of the machine, this command included."""
+        return sum(each.load for each in self.moments) / max(len(self.moments), 1)
+
+    def _cpu_until(self, seconds: float) -> float:
+        """By the straight line between the moments before and after."""
+        place = bisect_right([each.seconds for each in self.moments], seconds)
+        before = self.moments[place - 1] if place else Moment(0.0, 0.0, 0.0, 0.0)
+        if place == len(self.moments):
+            return before.cpu
+        after = self.moments[place]
+        share = (seconds - before.seconds) / max(after.seconds - before.seconds, 1e-9)
+        return before.cpu + share * (after.cpu - before.cpu)
+
+
+def watched(command: Sequence[str], kill_after: int | None = None) -> Watch:
+    """Run the command to its end, or kill all its processes (SIGKILL) when `kill_after` shards are done and the next
+    one is half done, by the time of those before. Raises CalledProcessError."""
+    watch, start = Watch(), time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        over = threading.Event()
+        watcher = threading.Thread(target=_watch, args=(process.pid, watch, start, over))
+        watcher.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            if DONE not in line:
+                continue
+            watch.lines.append(time.perf_counter() - start)
+            if len(watch.lines) == kill_after:
+                time.sleep((watch.lines[-1] - watch.lines[0]) / max(len(watch.lines) - 1, 1) / 2)
+                _kill_all(process.pid)
+                break
+        status = process.wait()
+        over.set()
+        watcher.join()
+    watch.seconds = time.perf_counter() - start
+    if status and kill_after is None:
+        raise subprocess.CalledProcessError(status, command)
+    return watch
+
+
+def _kill_all(pid: int) -> None:
+    for process in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _watch(pid: int, watch: Watch, start: float, over: threading.Event) -> None:
+    spent: dict[int, float] = {}
+    while not over.wait(WATCHED_EVERY):
+        try:
+            processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return
+        most = max((_megabytes(each) for each in processes), default=0.0)
+        spent |= {each.pid: seconds for each in processes if (seconds := _cpu_seconds(each)) is not None}
+        watch.moments.append(Moment(time.perf_counter() - start, most, sum(spent.values()), os.getloadavg()[0]))
+
+
+def _megabytes(process: psutil.Process) -> float:
+    """Resident memory of a process that encodes; 0 for others, and for one that has just ended."""
+    try:
+        encodes = any(title in part for part in process.cmdline() for title in ENCODER_TITLES)
+        return process.memory_info().rss / MEGABYTE if encodes else 0.0
+    except psutil.Error:
+        return 0.0
+
+
+def _cpu_seconds(process: psutil.Process) -> float | None:
+    """Spent so far; None for a process that has just ended."""
+    try:
+        times = process.cpu_times()
+        return float(times.user + times.system)
+    except psutil.Error:
+        return None
