@@ -55,12 +55,14 @@ def load_base_model(
     zero_terminal_snr: bool = False,
     vae: str | None = None,
     base_revision: str | None = None,
+    denoiser: bool = True,
 ) -> ModelFamily:
     """Load `base_model` with the family that the checkpoint itself names: its index, or its tensors' names.
 
     base_config: folder or hub id with the configurations that a single file lacks. prediction_type: overrides what the
     checkpoint says. zero_terminal_snr: rescale its noise schedule. vae: hub id, folder or file of a VAE in place of
-    its own. base_revision: branch, tag or commit of a hub model.
+    its own. base_revision: branch, tag or commit of a hub model. denoiser: False for a base that only encodes pictures
+    (`LoadingOptions`); it must not be moved by `to`.
 
     Raises BaseModelError with the remedy, for what the operator does not allow too.
     """
@@ -68,7 +70,7 @@ def load_base_model(
     for name, model in (("base_config", base_config), ("vae", vae)):
         if model is not None:
             require_allowed(name, model)
-    options = LoadingOptions(dtype, base_config, prediction_type, zero_terminal_snr)
+    options = LoadingOptions(dtype, base_config, prediction_type, zero_terminal_snr, denoiser)
     source = _at_revision(find_base_model(base_model), base_revision)
     if base_config is not None and source.kind != "file":
         raise BaseModelError(

@@ -56,9 +56,14 @@ def require_precision(family: ModelFamily, dtype: torch.dtype) -> None:
 
 
 def load_base(
-    base: BaseModelSection, dtype: torch.dtype, accelerator: Accelerator, zero_terminal_snr: bool
+    base: BaseModelSection,
+    dtype: torch.dtype,
+    accelerator: Accelerator,
+    zero_terminal_snr: bool,
+    denoiser: bool = True,
 ) -> ModelFamily:
-    """Load the base in `dtype`. Local rank 0 loads first, so that nothing is downloaded twice.
+    """Load the base in `dtype`. Local rank 0 loads first, so that nothing is downloaded twice. `denoiser`: as
+    `load_base_model` has it.
 
     Raises BaseModelError.
     """
@@ -71,4 +76,5 @@ def load_base(
             zero_terminal_snr=zero_terminal_snr,
             vae=base.vae,
             base_revision=base.base_revision,
+            denoiser=denoiser,
         )

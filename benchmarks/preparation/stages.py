@@ -2,9 +2,9 @@
 
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +22,7 @@ from trainer.data import feature_encoding
 from trainer.resolution import base_requirements
 
 NUM_TOKENS = 2
+ENCODE_VIEW, ENCODE_IMAGE = "read the written picture", "encode to latents"
 OWN_THREAD = {"num_workers": 0}
 """No pool of threads: CPU time of a thread is then that of the stage."""
 
@@ -33,7 +34,7 @@ def stages_of_a_shard(shard: Path, side: int, base_model: str) -> dict[str, Any]
     options = {"captioner": "none", "resolution": side, "class_word": "photograph", "max_extra_crop": 0.0}
     config = build_settings(DataConfig, options)
     base = base_requirements(family, config, NUM_TOKENS)
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder, _timed_stages(family, spent):
         start = time.thread_time()
         record = feature_encoding.encode_shard(
@@ -41,28 +42,29 @@ def stages_of_a_shard(shard: Path, side: int, base_model: str) -> dict[str, Any]
         )
         whole = time.thread_time() - start
     count = len(record.examples)
-    spent["read the written picture"] -= spent["encode to latents"]  # which is inside it
+    spent[ENCODE_VIEW] -= spent[ENCODE_IMAGE]  # which is inside it
     milliseconds = {f"{name} ms": round(1000 * seconds / count, 2) for name, seconds in spent.items()}
     rest = round(1000 * (whole - sum(spent.values())) / count, 2)
     return {"side": side, "images": count} | milliseconds | {"rest ms": rest, "CPU ms": round(1000 * whole / count, 2)}
 
 
 @contextmanager
-def _timed_stages(family: ModelFamily, spent: Counter[str]) -> Iterator[None]:
-    with (
-        patch.object(Unpack, "__call__", _timed(Unpack.__call__, "unpack", spent)),
-        patch.object(Look, "__call__", _timed(Look.__call__, "inspect, preview", spent)),
-        patch.object(Renderer, "_render", _timed(Renderer._render, "crop, resize, save", spent)),
-        patch.object(
-            feature_encoding, "encode_view", _timed(feature_encoding.encode_view, "read the written picture", spent)
-        ),
-        patch.object(family, "encode_image", _timed(family.encode_image, "encode to latents", spent)),
-        patch.object(feature_encoding, "save_file", _timed(feature_encoding.save_file, "write features", spent)),
-    ):
+def _timed_stages(family: ModelFamily, spent: dict[str, float]) -> Iterator[None]:
+    stages: tuple[tuple[Any, str, str], ...] = (
+        (Unpack, "__call__", "unpack"),
+        (Look, "__call__", "inspect, preview"),
+        (Renderer, "_render", "crop, resize, save"),
+        (feature_encoding, "encode_view", ENCODE_VIEW),
+        (family, "encode_image", ENCODE_IMAGE),
+        (feature_encoding, "save_file", "write features"),
+    )
+    with ExitStack() as patches:
+        for owner, function, name in stages:
+            patches.enter_context(patch.object(owner, function, _timed(getattr(owner, function), name, spent)))
         yield
 
 
-def _timed(function: Callable[..., Any], name: str, spent: Counter[str]) -> Callable[..., Any]:
+def _timed(function: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
     """The function; its CPU seconds are added to `spent`."""
 
     def call(*arguments: Any, **options: Any) -> Any:

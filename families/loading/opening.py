@@ -6,17 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import diffusers
 import torch
+from accelerate import init_empty_weights
 from diffusers import DDIMScheduler
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
+from torch import nn
 
 from families.errors import BaseModelError
-from families.loading.sources import BaseModelSource
+from families.loading.sources import BaseModelSource, read_index
 
 diffusers_logging.disable_progress_bar()
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SingleFileComponentError)
+DENOISERS = ("unet", "transformer")
+"""What diffusers' pipelines call it."""
 PredictionChoice = Literal["auto", "epsilon", "v_prediction"]
 """auto: as in the checkpoint."""
 
@@ -26,13 +31,15 @@ class LoadingOptions:
     """Options for loading a base.
 
     `base_config`: folder or hub id with the configuration and tokenizers of a single file. `prediction_type`: overrides
-    the scheduler's. `zero_terminal_snr`: rescale the noise schedule.
+    the scheduler's. `zero_terminal_snr`: rescale the noise schedule. `denoiser`: False for a base that only encodes
+    pictures: its denoiser is on the meta device, without weights. A single file is read whole all the same.
     """
 
     dtype: torch.dtype
     base_config: str | None = None
     prediction_type: PredictionChoice = "auto"
     zero_terminal_snr: bool = False
+    denoiser: bool = True
 
 
 def open_pipeline(pipeline_class: Any, source: BaseModelSource, options: LoadingOptions, **parts: Any) -> Any:
@@ -47,11 +54,13 @@ def open_pipeline(pipeline_class: Any, source: BaseModelSource, options: Loading
                 source.location, config=options.base_config, torch_dtype=options.dtype, **parts
             )
         else:
+            if not options.denoiser:
+                parts |= _denoiser_without_weights(source, options.dtype)
             pipeline = pipeline_class.from_pretrained(
                 source.location,
                 dtype=options.dtype,
                 use_safetensors=True,
-                variant=half_precision_variant(source, ("unet", "transformer")),
+                variant=half_precision_variant(source, DENOISERS),
                 **source.pinned,
                 **parts,
             )
@@ -59,6 +68,18 @@ def open_pipeline(pipeline_class: Any, source: BaseModelSource, options: Loading
         raise BaseModelError(_loading_failed(source, options, pipeline_class.__name__, error)) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _denoiser_without_weights(source: BaseModelSource, dtype: torch.dtype) -> dict[str, Any]:
+    """It by its name in the pipeline. Diffusers neither downloads nor reads the weights of a part that is given."""
+    index = read_index(source)
+    part = next(name for name in DENOISERS if name in index)
+    model = getattr(diffusers, index[part][1])
+    config = model.load_config(source.location, subfolder=part, **source.pinned)
+    with init_empty_weights():
+        made = model.from_config(config)
+    nn.Module.to(made, dtype)  # diffusers' own warns of layers to keep in fp32, even of none
+    return {part: made}
 
 
 def half_precision_variant(source: BaseModelSource, parts: Sequence[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Loads the base that encodes: in this process, and in each worker."""
+"""Loads what encodes of a base: in this process, and in each worker. Its denoiser, by far the most, stays out."""
 
 import torch
 
@@ -12,13 +12,14 @@ from trainer.resolution import base_requirements
 
 
 def load_family(base: BaseModelSection, dtype: torch.dtype, zero_terminal_snr: bool) -> ModelFamily:
-    """The base, not yet on the device. Raises BaseModelError."""
-    return load_base(base, dtype, start("no"), zero_terminal_snr)
+    """The base without its denoiser's weights, not yet on the device. Raises BaseModelError."""
+    return load_base(base, dtype, start("no"), zero_terminal_snr, denoiser=False)
 
 
 def placed(family: ModelFamily, data: DataConfig, num_tokens: int) -> tuple[ModelFamily, BaseRequirements]:
-    """The base on the device that encodes, and what it requires of images and captions."""
-    family.to(start("no").device)
+    """The base with its VAE on the device that encodes, and what it requires of images and captions. Captions are only
+    counted: their encoders stay where they are."""
+    family.vae.to(start("no").device)
     return family, base_requirements(family, data, num_tokens)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -18,7 +19,7 @@ from tests.preprocess.uploads.ugly_uploads.making import shard
 from tests.warm_process import run_warm
 
 __all__ = ["s3"]
-FAST = ["--base_model", "mini-sdxl", "--max_train_steps", "2", "--resolution", "64", "--captioner", "none",
+FAST = ["--base_model", "mini-sdxl", "--max_train_steps", "20", "--resolution", "64", "--captioner", "none",
         "--rank", "2", "--num_validation_images", "0", "--class_word", "robot", "--evaluate", "false",
         "--quiet"]  # fmt: skip
 
@@ -41,13 +42,19 @@ def test_a_hub_dataset_shards_of_s3_and_a_list_of_urls_are_trained_together(s3: 
         "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0",
         "FETCH_ALLOW_HTTP": "1", "FETCH_ALLOW_PRIVATE_ADDRESSES": "1",
     }  # fmt: skip
-    sources = ["hf://owner/robots:train", "s3://open/{2..3}.tar", str(tmp_path / "u.parquet")]
-    result = train([*sources, "--duplicates", "keep"], tmp_path / "out", environment)
+    sources = [{"source": "s3://open/{2..3}.tar", "weight": 3}, {"source": str(tmp_path / "u.parquet"), "weight": 1}]
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"sources": sources, "duplicates": "keep"}), encoding="utf-8")
+    result = train(["hf://owner/robots:train", "--config", str(settings)], tmp_path / "out", environment)
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
-    names = [json.loads(line)["source"] for line in (tmp_path / "out/dataset/dataset.jsonl").open(encoding="utf-8")]
-    assert len(names) == 5 and len({name.split("/")[0] for name in names}) == 3
+    examples = [json.loads(line) for line in (tmp_path / "out/dataset/dataset.jsonl").open(encoding="utf-8")]
+    seen: Counter[str] = Counter()
+    for example in examples:
+        seen[example["source"].split("/")[0]] += example["repeats"]
+    assert len(examples) == 5 and sorted(seen.values()) == [2, 2, 6]  # weights 1, 1 and 3
     assert (tmp_path / "out" / "weights.safetensors").is_file() and report
+    assert len((tmp_path / "out" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 20
 
 
 @pytest.mark.slow

@@ -148,7 +148,7 @@ def read_dataset(folder: Path) -> PreparedDataset:
 
 def read_shard(folder: Path, number: int) -> ShardRecord:
     """The record of a shard. Raises DatasetError where its tensors are not those that were written."""
-    record = _read(record_of(folder, number), TypeAdapter(ShardRecord))
+    record = read_record(folder, number)
     path = tensors_of(folder, number)
     if record.sha256 and (not path.is_file() or sha256(path) != record.sha256):
         raise DatasetError(
@@ -156,6 +156,11 @@ def read_shard(folder: Path, number: int) -> ShardRecord:
             "run the command that encodes again"
         )
     return record
+
+
+def read_record(folder: Path, number: int) -> ShardRecord:
+    """The record of a shard alone: its tensors are not read. Raises DatasetError."""
+    return _read(record_of(folder, number), TypeAdapter(ShardRecord))
 
 
 def record_of(folder: Path, number: int) -> Path:

@@ -25,6 +25,8 @@ def plan_features(sources: Sequence[str], config: DataConfig, family: ModelFamil
     """One shard for each file of the sources. Raises ConfigError for settings that look at all images together."""
     if restoring(family) is not None:
         raise ConfigError(f"a base of the family {family.name} reads the pictures themselves; train on them directly")
+    if family.vae is None:
+        raise ConfigError(f"a base of the family {family.name} has no VAE, so no features; train on the pictures")
     for name in REFUSED:
         if name in config.model_fields_set and getattr(config, name, None) not in (None, (), 0):
             raise ConfigError(f"{name}: looks at all images together, and shards are encoded one by one; leave it out")

@@ -94,18 +94,19 @@ def count_views(examples: tuple[Example, ...]) -> int:
 
 @torch.no_grad()
 def encode_view(folder: Path, view: View, family: ModelFamily) -> CachedView:
-    """Encode one view: the moments of its latents, its mask, and its conditioning picture."""
+    """Encode one view on the VAE's device: the moments of its latents, its mask, and its conditioning picture."""
+    device = family.device if family.vae is None else next(family.vae.parameters()).device
     with Image.open(folder / view.file) as image:
         levels = to_levels(image.convert("RGB"))
-    moments = family.encode_image(in_range(levels).unsqueeze(0).to(family.device))[0]
+    moments = family.encode_image(in_range(levels).unsqueeze(0).to(device))[0]
     mask = None
     if view.mask:
         with Image.open(folder / view.mask) as image:
-            mask = to_latent_mask(image.convert("L"), moments.shape[-2:]).to(family.device)
-    control = levels.to(family.device) if keeps_pictures(family) else None
+            mask = to_latent_mask(image.convert("L"), moments.shape[-2:]).to(device)
+    control = levels.to(device) if keeps_pictures(family) else None
     if view.control:
         with Image.open(folder / view.control) as image:
-            control = to_levels(image.convert("RGBA" if image.mode == "RGBA" else "RGB")).to(family.device)
+            control = to_levels(image.convert("RGBA" if image.mode == "RGBA" else "RGB")).to(device)
     return CachedView(moments, mask, size_conditioning(view.crop), control)
 
 

@@ -27,7 +27,7 @@ from preprocess.prepare import BaseRequirements
 from preprocess.sources.references import is_remote
 from settings.preparation import DataConfig
 from trainer.data.feature_encoding import begun, encode_shard, times_killed
-from trainer.data.feature_shards import FeaturePlan, ShardRecord, is_features, read_shard, record_of
+from trainer.data.feature_shards import FeaturePlan, ShardRecord, is_features, read_record, read_shard, record_of
 
 ROUNDS = 3
 """How often a shard of a store is tried that could not be read: stores fail for a while."""
@@ -138,7 +138,7 @@ def _in_rounds(
                     raise RuntimeError(f"{sources[number]}, in its worker:\n{answer['trace']}")
                 problems[number] = answer["problem"]
                 if not answer["problem"]:
-                    yield number, read_shard(folder, number)
+                    yield number, read_record(folder, number)  # a cluster writes more than this process could check
             pending = [each for each in pending if problems[each] and is_remote(sources[each])]
             if not pending:
                 break

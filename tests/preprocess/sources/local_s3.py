@@ -13,10 +13,12 @@ from werkzeug.wrappers import Response
 
 
 class Store:
-    """`failing`: paths whose content the server fails to give. `denied`: buckets that answer 403."""
+    """`failing`: paths whose content the server fails to give. `halved`: paths whose connection ends in the middle of
+    the content. `denied`: buckets that answer 403."""
 
     def __init__(self) -> None:
         self.failing: set[str] = set()
+        self.halved: set[str] = set()
         self.denied: set[str] = set()
         application = DomainDispatcherApplication(create_backend_app)
 
@@ -26,7 +28,11 @@ class Store:
                 return Response("<Error><Code>AccessDenied</Code></Error>", 403)(environ, start_response)
             if path in self.failing and environ["REQUEST_METHOD"] == "GET":
                 return Response("<Error><Code>InternalError</Code></Error>", 500)(environ, start_response)
-            return application(environ, start_response)
+            content = application(environ, start_response)
+            if path in self.halved and environ["REQUEST_METHOD"] == "GET":
+                whole = b"".join(content)
+                return [whole[: len(whole) // 2]]  # the header promises all of it
+            return content
 
         self.server = make_server("127.0.0.1", 0, answer, threaded=True)
         self.url = f"http://127.0.0.1:{self.server.server_port}"

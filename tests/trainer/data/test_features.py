@@ -29,10 +29,11 @@ from tests.preprocess.sources.local_s3 import Store, s3
 from tests.preprocess.uploads.ugly_uploads.making import picture, shard
 from tests.tiny_models import write_sd15
 from trainer.data import feature_encoding
-from trainer.data.feature_encoding import encode_features
+from trainer.data.feature_encoding import begun, encode_features
 from trainer.data.feature_shards import read_features, record_of, tensors_of
 from trainer.data.feature_sources import features_for, plan_features, settings_of_a_shard
 from trainer.data.latent_cache import cache_examples
+from trainer.data.ray_encoding import ShardEncoder
 
 __all__ = ["s3"]
 SHARDS = 3
@@ -115,6 +116,31 @@ def test_after_ten_kills_the_features_are_those_of_an_undisturbed_run(
     while killed_at(12, lambda: encode([shards], again, family), monkeypatch):
         kills += 1
     assert kills >= 2 and contents(again) == expected
+
+
+@pytest.mark.slow
+def test_after_ten_kills_of_rays_actors_the_features_are_those_of_an_undisturbed_run(
+    family: ModelFamily, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray starts a killed actor anew while the others go on: what it left lies there until all are done."""
+    encode([shards], tmp_path / "whole", family)
+    expected = contents(tmp_path / "whole")
+    config = build_settings(DataConfig, OPTIONS)
+    plan, alone = plan_features([str(shards)], config, family), settings_of_a_shard(config)
+    for moment in (*range(0, 27, 3), 26):  # 9 writes a shard
+        output = tmp_path / f"killed{moment}"
+        encoder = ShardEncoder(lambda: (family, BASE), alone, plan.vae, output, Path.cwd())
+
+        def work() -> None:
+            for number, source in enumerate(plan.sources):
+                if not record_of(output, number).is_file():  # noqa: B023
+                    answer = encoder({"number": number, "source": source})  # noqa: B023
+                    assert not answer["problem"] and not answer["trace"], answer
+
+        with begun(plan, output):
+            assert killed_at(moment, work, monkeypatch), moment
+            work()
+        assert contents(output) == expected, moment
 
 
 def test_features_are_what_the_pictures_of_one_dataset_give(family: ModelFamily, shards: Path, tmp_path: Path) -> None:

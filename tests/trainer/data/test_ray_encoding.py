@@ -145,7 +145,7 @@ def test_shards_of_a_store_are_tried_again_after_the_others(tmp_path: Path, monk
 
     monkeypatch.setattr(ray_encoding, "_answers", answers)
     monkeypatch.setattr(ray_encoding, "_running_ray", lambda: nullcontext(SimpleNamespace()))
-    monkeypatch.setattr(ray_encoding, "read_shard", lambda folder, number: number)
+    monkeypatch.setattr(ray_encoding, "read_record", lambda folder, number: number)
     plan = FeaturePlan("0" * 16, {}, ("a.tar", "s3://b/1.tar", "s3://b/2.tar", "c.tar"))
     config = build_settings(DataConfig, OPTIONS)
     done: list[int] = []

@@ -1,0 +1,174 @@
+"""Bad input of `encode`, by both engines: it is named with its remedy, what is done stays, and the next run goes on.
+
+Ray's actors are called in this process here; Ray itself runs in `test_ray_encoding`.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import s3fs
+import torch
+
+from families.family import ModelFamily
+from families.registry import load_base_model
+from preprocess.errors import DatasetError
+from preprocess.prepare import BaseRequirements
+from settings.preparation import DataConfig
+from settings.record import build_settings
+from tests.preprocess.sources.local_s3 import Store, s3
+from tests.preprocess.sources.test_tables import dataset_of
+from tests.preprocess.uploads.ugly_uploads.making import picture, shard
+from tests.tiny_models import write_sd15
+from trainer.data import ray_encoding
+from trainer.data.feature_encoding import encode_features
+from trainer.data.feature_shards import read_features, record_of
+from trainer.data.feature_sources import plan_features, settings_of_a_shard
+from trainer.data.ray_encoding import ActorPool, Answer, ShardEncoder, Task, encode_features_on_ray
+
+__all__ = ["s3"]
+SHARDS = 4
+BAD = 2
+OPTIONS = {"resolution": 64, "captioner": "none", "class_word": "robot", "num_workers": 1}
+BASE = BaseRequirements(8)
+S3 = f"s3://open/{{0..{SHARDS - 1}}}.tar"
+Encode = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> ModelFamily:
+    torch.set_num_threads(1)
+    return load_base_model(str(write_sd15(tmp_path_factory.mktemp("base") / "base")), torch.float32)
+
+
+@pytest.fixture(params=["local", "ray"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def encode(engine: str, family: ModelFamily, monkeypatch: pytest.MonkeyPatch) -> Encode:
+    """Encodes sources to a folder."""
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+
+    def answers(ray: object, tasks: Sequence[Task], arguments: Any, pool: ActorPool) -> Iterator[Answer]:
+        encoder = ShardEncoder(*arguments)
+        yield from (encoder(task) for task in tasks)
+
+    monkeypatch.setattr(ray_encoding, "_answers", answers)
+    monkeypatch.setattr(ray_encoding, "_running_ray", lambda: nullcontext())
+
+    def run(sources: Sequence[str], output: Path, **options: object) -> None:
+        config = build_settings(DataConfig, OPTIONS | options)
+        plan, alone = plan_features(sources, config, family), settings_of_a_shard(config)
+        if engine == "local":
+            list(encode_features(plan, alone, BASE, family, output))
+        else:
+            list(encode_features_on_ray(plan, alone, lambda: (family, BASE), output, ActorPool(gpus=0)))
+
+    return run
+
+
+def tar(number: int) -> bytes:
+    return shard({"a.png": picture(seed=number), "a.txt": f"a robot, number {number}".encode()})
+
+
+def put(store: Store, bucket: str = "open") -> None:
+    store.put(bucket, {f"{number}.tar": tar(number) for number in range(SHARDS)})
+
+
+def done_of(output: Path) -> list[int]:
+    return [number for number in range(SHARDS) if record_of(output, number).is_file()]
+
+
+def expected_after_a_bad_one(engine: str) -> list[int]:
+    """One process ends with it. Ray's actors do the others."""
+    return list(range(BAD)) if engine == "local" else [number for number in range(SHARDS) if number != BAD]
+
+
+def goes_on(encode: Encode, sources: Sequence[str], output: Path) -> None:
+    """What is done is not touched, and the rest is added."""
+    before = {path: path.stat().st_mtime_ns for number in done_of(output) for path in output.glob(f"{number:05d}.*")}
+    encode(sources, output)
+    assert len(read_features(output).examples) == SHARDS
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+@pytest.mark.parametrize("fault", ["cut", "outage", "outage in the middle", "missing"])
+def test_a_shard_of_a_store_that_fails_costs_itself_alone(
+    fault: str, engine: str, encode: Encode, s3: Store, tmp_path: Path
+) -> None:
+    put(s3)
+    output, key = tmp_path / "out", f"{BAD}.tar"
+    messages = {
+        "cut": "cut off|cannot be read[^\n]*anew",
+        "outage": r"cannot be read to its end \(\w+\). Is the store up\? Start again",
+        "outage in the middle": r"cannot be read to its end \(\w+\). Is the store up\? Start again",
+        "missing": "is not there. Are bucket, name and range right",
+    }
+    faults: dict[str, Callable[[], object]] = {
+        "cut": lambda: s3.client.put_object(Bucket="open", Key=key, Body=tar(BAD)[:700]),
+        "outage": lambda: s3.failing.add(f"/open/{key}"),
+        "outage in the middle": lambda: s3.halved.add(f"/open/{key}"),
+        "missing": lambda: s3.client.delete_object(Bucket="open", Key=key),
+    }
+    faults[fault]()
+    with pytest.raises(DatasetError, match=rf"s3://open/{key}: [^\n]*({messages[fault]})"):
+        encode([S3], output)
+    assert done_of(output) == expected_after_a_bad_one(engine)
+    with pytest.raises(DatasetError, match=rf"shards are not encoded yet, the first is s3://open/{key}"):
+        read_features(output)
+    s3.failing.clear()
+    s3.halved.clear()
+    s3.client.put_object(Bucket="open", Key=key, Body=tar(BAD))
+    goes_on(encode, [S3], output)
+
+
+def test_a_bucket_that_denies_access_is_named(encode: Encode, s3: Store, tmp_path: Path) -> None:
+    put(s3)
+    put(s3, "closed")
+    sources = ["s3://open/{0..1}.tar", "s3://closed/{2..3}.tar"]
+    s3.denied.add("closed")
+    with pytest.raises(DatasetError, match=r"s3://closed/2.tar: access is denied. Set cred[^\n]*AWS_ACCESS_KEY_ID"):
+        encode(sources, tmp_path / "out")
+    assert done_of(tmp_path / "out") == [0, 1]
+    s3.denied.clear()
+    goes_on(encode, sources, tmp_path / "out")
+
+
+def test_a_column_that_does_not_exist_and_a_table_without_rows_are_named(
+    engine: str, encode: Encode, tmp_path: Path
+) -> None:
+    def table(number: int, column: str = "picture", rows: int = 1) -> bytes:
+        buffer = io.BytesIO()
+        pictures = [picture(seed=number)][:rows]
+        texts = [f"a robot, number {number}"][:rows]
+        dataset_of({column: pictures, "text": texts}, image=column).to_parquet(buffer)
+        return buffer.getvalue()
+
+    sources = [str(tmp_path / f"{number}.parquet") for number in range(SHARDS)]
+    for number, source in enumerate(sources):
+        Path(source).write_bytes(table(number))
+    output, named = tmp_path / "out", {"image_column": "picture"}
+    faults = {
+        r"2.parquet: [^\n]*no column '?picture'?[^\n]*photo": table(BAD, "photo"),
+        r"2.parquet: has no rows, so no images. Name another": table(BAD, rows=0),
+    }
+    for message, content in faults.items():
+        Path(sources[BAD]).write_bytes(content)
+        with pytest.raises(DatasetError, match=message):
+            encode(sources, output, **named)
+        assert done_of(output) == expected_after_a_bad_one(engine)
+    Path(sources[BAD]).write_bytes(table(BAD))
+    goes_on(lambda data, folder: encode(data, folder, **named), sources, output)
+
+
+def test_shards_without_a_usable_image_are_an_error_of_the_training(encode: Encode, tmp_path: Path) -> None:
+    for number in range(SHARDS):
+        (tmp_path / f"{number}.tar").write_bytes(shard({"a.txt": b"a robot", "b.png": b"no picture"}))
+    encode([str(tmp_path / f"{number}.tar") for number in range(SHARDS)], tmp_path / "out")
+    with pytest.raises(DatasetError, match=f"out: no image of {SHARDS} shards was usable"):
+        read_features(tmp_path / "out")
