@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.preparation import buckets, data, watching
+from benchmarks.preparation import buckets, data, streaming, watching
 
 
 def test_the_sizes_of_photographs_are_few_and_crop_little(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,3 +42,21 @@ def test_an_encoding_process_is_watched_from_outside() -> None:
     assert 10 < watch.peak(0, watch.seconds) < 500 and watch.peak(watch.seconds + 1, watch.seconds + 2) == 0
     with pytest.raises(subprocess.CalledProcessError):
         watching.watched([sys.executable, "-c", "raise SystemExit(2)"])
+
+
+def test_cpu_time_of_a_watched_command_counts_until_it_is_killed(tmp_path: Path) -> None:
+    line, over = "1/2 a.tar: 3 images, 0 files not used", tmp_path / "over"
+    work = "start = time.process_time()\nwhile time.process_time() - start < 1.2: pass"
+    program = f"import pathlib, time\n{work}\nprint({line!r}, flush=True)\n{work}\npathlib.Path({str(over)!r}).touch()"
+    watch = watching.watched([sys.executable, "-c", program, "encode"], kill_after=1)
+    assert len(watch.lines) == 1 and not over.exists()
+    assert 0.5 < watch.cpu(0, watch.seconds) < 2.4 and watch.cpu(0, 0) == 0
+    moments = [watching.Moment(float(second), 1.0, 10.0 * second, 1.0) for second in (1, 2)]
+    assert watching.Watch(moments=moments).cpu(0.5, 1.5) == pytest.approx(10)
+
+
+def test_the_stages_of_a_shard_add_up(tmp_path: Path) -> None:
+    stages = streaming.stages_at(64, 3, tmp_path)
+    assert stages["side"] == 64 and stages["images"] == 3
+    parts = [value for name, value in stages.items() if name.endswith(" ms") and name != "CPU ms"]
+    assert len(parts) == 7 and min(parts) >= 0 and sum(parts) == pytest.approx(stages["CPU ms"], abs=0.1)

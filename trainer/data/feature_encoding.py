@@ -19,6 +19,7 @@ from torch import Tensor
 
 from families.family import ModelFamily
 from fetching.cache import sha256
+from fetching.disk import is_disk_full
 from preprocess.dataset import DATASET_FILE, Example, PreparedDataset, Rejected, View
 from preprocess.errors import DatasetError
 from preprocess.prepare import BaseRequirements, prepare
@@ -76,9 +77,16 @@ def encode_shard(
     number: int, source: str, config: DataConfig, base: BaseRequirements, family: ModelFamily, folder: Path
 ) -> ShardRecord:
     """Prepare and encode one source. Its record is written last. Raises DatasetError."""
-    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{number:05d}-", dir=folder) as scratch:
-        dataset = _prepared(source, config, base, Path(scratch))
-        return _write(number, source, dataset, family, folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{number:05d}-", dir=folder) as scratch:
+            dataset = _prepared(source, config, base, Path(scratch))
+            return _write(number, source, dataset, family, folder)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise DatasetError(
+            f"{source}: the disk of {folder} is full. Free some of it; the same command goes on with this shard"
+        ) from error
 
 
 def times_killed(folder: Path, number: int) -> int:

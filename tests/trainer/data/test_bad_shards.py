@@ -3,6 +3,7 @@
 Ray's actors are called in this process here; Ray itself runs in `test_ray_encoding`.
 """
 
+import errno
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -23,7 +24,7 @@ from tests.preprocess.sources.local_s3 import Store, s3
 from tests.preprocess.sources.test_tables import dataset_of
 from tests.preprocess.uploads.ugly_uploads.making import picture, shard
 from tests.tiny_models import write_sd15
-from trainer.data import ray_encoding
+from trainer.data import feature_encoding, ray_encoding
 from trainer.data.feature_encoding import encode_features
 from trainer.data.feature_shards import read_features, record_of
 from trainer.data.feature_sources import plan_features, settings_of_a_shard
@@ -164,6 +165,27 @@ def test_a_column_that_does_not_exist_and_a_table_without_rows_are_named(
         assert done_of(output) == expected_after_a_bad_one(engine)
     Path(sources[BAD]).write_bytes(table(BAD))
     goes_on(lambda data, folder: encode(data, folder, **named), sources, output)
+
+
+def test_a_full_disk_is_named_and_what_is_done_stays(
+    engine: str, encode: Encode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [str(tmp_path / f"{number}.tar") for number in range(SHARDS)]
+    for number, source in enumerate(sources):
+        Path(source).write_bytes(tar(number))
+    save = feature_encoding.save_file
+
+    def full(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        if f"{BAD:05d}" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(tensors, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_encoding, "save_file", full)
+        with pytest.raises(DatasetError, match=f"{BAD}.tar: the disk of .*out is full. Free some of it"):
+            encode(sources, tmp_path / "out")
+    assert done_of(tmp_path / "out") == expected_after_a_bad_one(engine)
+    goes_on(encode, sources, tmp_path / "out")
 
 
 def test_shards_without_a_usable_image_are_an_error_of_the_training(encode: Encode, tmp_path: Path) -> None:
