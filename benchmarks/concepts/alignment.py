@@ -13,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.concepts.in_process import Planned, compared, judge_and_sampler
+from benchmarks.concepts.in_process import Planned, compared, judge_and_sampler, options
 from benchmarks.concepts.lottery import Concept, draw_concept
 from benchmarks.concepts.methods import PAGE, TITLE, TRIGGER, measure
 from benchmarks.record import Row, markdown
@@ -50,8 +50,8 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 
 def main() -> None:
     """Measure the missing runs; when none is missing, write the record."""
-    rows, steps = compared("alignment", __doc__, STEPS, planned)
-    write_section(PAGE, rows, steps)
+    arguments = options(__doc__, STEPS).parse_args()
+    write_section(PAGE, compared("alignment", arguments, planned(arguments.steps)), arguments.steps)
 
 
 def planned(steps: int) -> Iterator[Planned]:

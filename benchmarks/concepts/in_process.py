@@ -42,27 +42,27 @@ class Planned:
     measure: Callable[[], Row]
 
 
-def compared(
-    name: str, description: str | None, steps: int, planned: Callable[[int], Iterable[Planned]]
-) -> tuple[list[Row], int]:
-    """Return the rows of the runs that are `planned` for a number of steps, and that number: a command's whole work.
-
-    Its options are `--steps`, by default `steps`, and `--runs`. When no run is missing, it writes
-    benchmarks/results/`name`.json; else the process ends, and goes on with the next start.
-    """
+def options(description: str | None, steps: int) -> argparse.ArgumentParser:
+    """The options of every comparison: `--steps`, by default `steps`, and `--runs`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--runs", type=int, help="stop after so many new runs")
-    arguments = parser.parse_args()
+    return parser
+
+
+def compared(name: str, arguments: argparse.Namespace, planned: Iterable[Planned]) -> list[Row]:
+    """Return the rows of the runs that are `planned`: a command's whole work.
+
+    When no run is missing, it writes benchmarks/results/`name`.json; else the process ends, and goes on with the next
+    start.
+    """
     finished = FinishedRuns(FINISHED / name, arguments.runs)
     try:
-        rows: list[Row] = [
-            {**each.place, **finished.get(each.name, each.settings, each.measure)} for each in planned(arguments.steps)
-        ]
+        rows: list[Row] = [{**each.place, **finished.get(each.name, each.settings, each.measure)} for each in planned]
     except Unfinished as missing:
         sys.exit(str(missing))
     write_record(name, rows, {"steps": arguments.steps})
-    return rows, arguments.steps
+    return rows
 
 
 def trained(settings: Mapping[str, Any], data: Path, folder: Path) -> tuple[Artifact, float]:

@@ -20,6 +20,7 @@ from benchmarks.concepts.in_process import (
     drawing_with,
     judge_and_sampler,
     mean_and_values,
+    options,
     trained,
 )
 from benchmarks.concepts.lottery import Concept, draw_concept, on_ground
@@ -72,8 +73,8 @@ Perfusion is for prompts that go far from the pictures, and for several concepts
 
 def main() -> None:
     """Measure the missing runs; when none is missing, write table and record."""
-    rows, steps = compared("methods", __doc__, STEPS, planned)
-    write_page(PAGE, rows, steps)
+    arguments = options(__doc__, STEPS).parse_args()
+    write_page(PAGE, compared("methods", arguments, planned(arguments.steps)), arguments.steps)
 
 
 def planned(steps: int) -> Iterator[Planned]:

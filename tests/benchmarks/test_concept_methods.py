@@ -51,15 +51,25 @@ def test_bleeding_is_0_for_own_pictures_and_1_halfway_to_the_other() -> None:
 
 def test_two_concepts_have_a_section_and_valid_settings(tmp_path: Path) -> None:
     rows = [
-        {"method": method, **dict.fromkeys(together.MEASURED, 0.5 + place), "kB": 10.0 + 90 * place}
-        for place, method in enumerate(together.METHODS)
-    ]
-    together.write_section(tmp_path / "page.md", rows, 300)
+        {"method": method, "concepts": pair, **dict.fromkeys(together.MEASURED, 0.5 + place), "kB": 10.0 + 90 * place}
+        for place, method in enumerate(together.METHODS) for pair in ("4 and 5", "0 and 1")
+    ]  # fmt: skip
+    together.write_section(tmp_path / "page.md", rows, 300, {"figure": (0.024, 0.61)})
     page = " ".join((tmp_path / "page.md").read_text(encoding="utf-8").split())
+    assert "tuning concepts 4 and 5; 0 and 1 of the lottery" in page
+    assert "figure: 2 % and 61 %." in page
     assert "file is 10 times smaller" in page and "mixes its concepts no more than LoRA; likeness -1.00" in page
     told = [{"trigger_word": word, "class_word": "figure", "folder": word} for word in together.TRIGGERS]
     for method in together.METHODS.values():
         build_config({**together.COMMON, **method, "concepts": told, "max_train_steps": 300})
+
+
+def test_pairs_are_named_on_the_command_line() -> None:
+    runs = list(together.planned([together.parse_pair("4,5"), together.parse_pair("0,1")], 3))
+    assert [run.name for run in runs[::2]] == ["perfusion, concepts 4 and 5", "perfusion, concepts 0 and 1"]
+    assert {run.settings["max_train_steps"] for run in runs} == {3}
+    with pytest.raises(ValueError, match="too many values"):
+        together.parse_pair("4,5,6")
 
 
 def test_alignment_trains_pictures_on_two_grounds_whose_captions_name_none(tmp_path: Path) -> None:
