@@ -51,17 +51,17 @@ COMMON: Mapping[str, Any] = {
 }  # fmt: skip
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "perfusion": {
-        "adapter": "perfusion", "learning_rate": 0.3, "lr_scheduler": "constant", "max_grad_norm": 10.0,
+        "adapter": "perfusion", "learning_rate": 0.3, "max_grad_norm": 10.0,
         "token_learning_rate": 2e-2, "token_norm_weight": 0.01, "caption_dropout": 0.0, "trigger_only_dropout": 0.3,
     },
     "lora, the defaults": {},
 }  # fmt: skip
 TEXT = """\
-Written by `python -m benchmarks.concepts.together --steps {steps}`: tuning concepts {pairs}
-of the lottery, a figure and an object, in one run of {steps} steps of 8 pictures, each with its own word and class
-word. LoRA has the trainer's defaults; Perfusion a constant rate of 0.3, gradients clipped at 10, chosen on concepts 0
-and 1, and, as LoRA, three captions in ten that are the word alone. Means over both concepts. One training of
-each: a difference of 0.1 is none.
+Written by `python -m benchmarks.concepts.together --steps {steps}`: tuning concepts {pairs} of the lottery, a figure
+and an object, in one run of {steps} steps of 8 pictures, each with its own word and class word. LoRA has the trainer's
+defaults; Perfusion a rate of 0.3 and gradients clipped at 10, chosen on concepts 0 and 1, and, as LoRA, a cosine and
+three captions in ten that are the word alone. Means over both concepts. One training of each: a difference of 0.1 is
+none.
 
 - bleeding: how far the samples of one concept are on the way to the other's pictures. 0: as much more like their own
   pictures than like the other's as those are themselves; 1: as like the one as the other. Samples that are not yet like
