@@ -26,12 +26,15 @@ class Trainer:
     server."""
 
     def setup(self) -> None:
-        """Check the operator's environment variables, and start the warm worker where they ask for it."""
+        """Check the operator's environment variables, and start the warm processes where they ask for them."""
         from service.policy.policy import Policy
+        from service.processes.base_keeper import KEPT_BASES, first_base
         from service.processes.warm_worker import prepare_where_wanted
 
         Policy.from_environment()
+        base = first_base()
         prepare_where_wanted()
+        KEPT_BASES.keep(base)
 
     def run(self) -> str:
         """Cog requires this method of every class; trainings use `train`."""

@@ -12,6 +12,7 @@ from families.family import ModelFamily
 from families.flux1 import Flux1
 from families.flux2 import DEV_PIPELINE, Flux2
 from families.loading.allowed import require_allowed
+from families.loading.kept_base import KEPT, stamp_of
 from families.loading.opening import LoadingOptions, PredictionChoice
 from families.loading.own_vae import use_vae
 from families.loading.single_file import inspect_single_file
@@ -77,26 +78,49 @@ def load_base_model(
             f"base_config: {base_model} is a {source.kind} model with its own configuration; leave base_config out, it "
             "is for single files"
         )
+    family = KEPT.take(source, options) or _load(source, options)
+    if vae is not None:
+        use_vae(family, vae)
+    return family
+
+
+def keep_base_model(
+    base_model: str,
+    dtype: torch.dtype,
+    *,
+    prediction_type: PredictionChoice = "auto",
+    zero_terminal_snr: bool = False,
+    base_revision: str | None = None,
+) -> None:
+    """Load a base, its denoiser's weights too, and keep it for the first `load_base_model` with these options, in this
+    process or in one that is forked from it. Text encoders that never learn are not kept. Raises BaseModelError.
+    """
+    require_allowed("base_model", base_model)
+    options = LoadingOptions(dtype, None, prediction_type, zero_terminal_snr)
+    source = _at_revision(find_base_model(base_model), base_revision)
+    stamp = stamp_of(source)
+    KEPT.keep(source, options, stamp, _load(source, options).to(torch.device("cpu")))
+
+
+def _load(source: BaseModelSource, options: LoadingOptions) -> ModelFamily:
+    """Load a base with its own VAE. Raises BaseModelError."""
     class_name, options = _recognise(source, options)
     if class_name in NO_TEXT_TO_IMAGE:
         raise BaseModelError(
-            f"base_model: {base_model} is {NO_TEXT_TO_IMAGE[class_name]} ({class_name}). Train on the text-to-image "
+            f"base_model: {source.name} is {NO_TEXT_TO_IMAGE[class_name]} ({class_name}). Train on the text-to-image "
             "model that it was made from."
         )
     if class_name not in FAMILIES:
         raise BaseModelError(
-            f"base_model: {base_model} is a {class_name}; supported are {', '.join(sorted(FAMILIES))}. "
+            f"base_model: {source.name} is a {class_name}; supported are {', '.join(sorted(FAMILIES))}. "
             "docs/adding-a-family.md describes how to add one."
         )
     try:
-        family = FAMILIES[class_name].load(source, options)
+        return FAMILIES[class_name].load(source, options)
     except ValueError as error:
         if isinstance(error, BaseModelError):
             raise
-        raise BaseModelError(f"base_model: {base_model}: {error}") from error
-    if vae is not None:
-        use_vae(family, vae)
-    return family
+        raise BaseModelError(f"base_model: {source.name}: {error}") from error
 
 
 def _at_revision(source: BaseModelSource, revision: str | None) -> BaseModelSource:

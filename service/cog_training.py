@@ -23,8 +23,9 @@ from preprocess.progress_lines import Pace
 from service.job_secrets import Secrets, child_environment, require_useful, secrets_of
 from service.policy.policy import Policy
 from service.policy.rules import JOB_MINUTES
+from service.processes.base_keeper import KEPT_BASES, BaseOfTraining
 from service.processes.child_process import PROJECT, ChildProcess
-from service.processes.warm_worker import WARM_WORKER, is_wanted, start_forked
+from service.processes.warm_worker import KEEP_BASE, WARM_WORKER, is_wanted, start_forked
 from service.training_request import TrainingRequest, allowed_config, require_uploaded
 from trainer.distributed.launch import processes_of_a_job
 
@@ -53,7 +54,8 @@ def train_in_child_process(request: TrainingRequest) -> OutputFolder:
     with tempfile.TemporaryDirectory() as scratch:
         config_file = Path(scratch) / "config.yaml"
         config_file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
-        job = _start(_arguments(data, config_file, output), child_environment(secrets))
+        base = BaseOfTraining.of(config)
+        job = _start(_arguments(data, config_file, output), child_environment(secrets), base)
         try:
             _relay(job, policy, secrets)
         except BaseException:
@@ -61,17 +63,22 @@ def train_in_child_process(request: TrainingRequest) -> OutputFolder:
             if output.weights.exists():
                 print(f"stopped; what was trained so far is in {output.weights}", flush=True)
             raise
+    KEPT_BASES.keep(base)
     return output
 
 
-def _start(arguments: list[str], environment: Mapping[str, str]) -> ChildProcess:
-    """Start `python train.py` with these arguments: forked where the operator wants it, and one process trains."""
+def _start(arguments: list[str], environment: Mapping[str, str], base: BaseOfTraining | None) -> ChildProcess:
+    """Start `python train.py` with these arguments: forked where the operator wants it and one process trains, from the
+    process that keeps its base if there is one."""
     count = processes_of_a_job()
     if count == 1 and is_wanted():
-        try:
-            return start_forked(partial(train_command, arguments), environment)
-        except (OSError, EOFError) as error:  # the warm process was killed; the next training starts another one
-            print(f"warning: {WARM_WORKER}: this training starts without it ({error!r})", flush=True)
+        keeper = KEPT_BASES.keeper_of(base)
+        ways = {WARM_WORKER: start_forked} if keeper is None else {KEEP_BASE: keeper.start, WARM_WORKER: start_forked}
+        for name, start in ways.items():
+            try:
+                return start(partial(train_command, arguments), environment)
+            except (OSError, EOFError) as error:  # the process was killed; after this training another one is started
+                print(f"warning: {name}: this training starts without it ({error!r})", flush=True)
     launcher = ["-m", "trainer.distributed.launcher", str(count)] if count > 1 else []
     return ChildProcess.start([sys.executable, *launcher, str(PROJECT / "train.py"), *arguments], environment)
 

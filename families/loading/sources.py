@@ -104,12 +104,18 @@ def pipeline_class_name(source: BaseModelSource) -> str:
 
 def read_index(source: BaseModelSource) -> dict[str, Any]:
     """Read model_index.json of a folder or hub model. Raises BaseModelError when it cannot be read."""
-    path = Path(source.location) / INDEX if source.kind == "folder" else _fetch_index(source)
+    path = index_file(source)
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BaseModelError(f"{source.asked_as}: cannot read {INDEX} of {source.name}: {error}") from error
     return index if isinstance(index, dict) else {}
+
+
+def index_file(source: BaseModelSource) -> Path:
+    """Return the path of model_index.json; that of a hub model is downloaded into a folder named by its commit. Raises
+    BaseModelError."""
+    return Path(source.location) / INDEX if source.kind == "folder" else _fetch_index(source)
 
 
 def _fetch_index(source: BaseModelSource) -> Path:

@@ -197,10 +197,20 @@ def operators_settings() -> set[str]:
 
 def switch(name: str) -> bool:
     """Whether the operator has set this environment variable. Raises ConfigError for anything but 1, 0 or nothing."""
-    value = os.environ.get(name, "0").strip().lower()
-    if value not in ("", "0", "1", "true", "false", "yes", "no"):
+    value = os.environ.get(name, "0").strip()
+    if not is_on(value) and not is_off(value):
         raise ConfigError(f"{name}: {value!r} is neither 1 nor 0")
-    return value in ("1", "true", "yes")
+    return is_on(value)
+
+
+def is_on(value: str) -> bool:
+    """Whether the value of a variable switches something on."""
+    return value.strip().lower() in ("1", "true", "yes")
+
+
+def is_off(value: str) -> bool:
+    """Whether it switches it off, as an empty one does."""
+    return value.strip().lower() in ("", "0", "false", "no")
 
 
 def _refuse_unknown_limits() -> None:

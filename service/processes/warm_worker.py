@@ -12,20 +12,27 @@ from collections.abc import Callable, Mapping
 from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from typing import IO
 
-from service.policy.policy import switch
+from service.policy.policy import is_off, switch
 from service.processes.child_process import PROJECT, ChildProcess
 from settings.record import ConfigError
 from trainer.distributed.launch import PROCESSES_VARIABLE, processes_of_a_job
 
-WARM_WORKER = "WARM_WORKER"
+WARM_WORKER, KEEP_BASE = "WARM_WORKER", "KEEP_BASE"
 LIBRARIES = "service.processes.warm_libraries"
 CONTEXT = get_context("forkserver")
 
 
 def is_wanted() -> bool:
-    """Whether the operator has set WARM_WORKER. Raises ConfigError for anything but 1, 0 or nothing."""
-    return switch(WARM_WORKER)
+    """Whether the operator has set WARM_WORKER, or KEEP_BASE, which needs it. Raises ConfigError for a WARM_WORKER that
+    is anything but 1, 0 or nothing."""
+    return switch(WARM_WORKER) or keeps_base()
+
+
+def keeps_base() -> bool:
+    """Whether the operator has set KEEP_BASE (`service.processes.base_keeper`)."""
+    return not is_off(os.environ.get(KEEP_BASE, ""))
 
 
 def prepare_where_wanted() -> None:
@@ -34,8 +41,9 @@ def prepare_where_wanted() -> None:
         return
     count = processes_of_a_job()
     if count > 1:
+        name = KEEP_BASE if keeps_base() else WARM_WORKER
         raise ConfigError(
-            f"{WARM_WORKER}: a training has {count} processes here, which torch's launcher starts. Unset it, or set "
+            f"{name}: a training has {count} processes here, which torch's launcher starts. Unset it, or set "
             f"{PROCESSES_VARIABLE}=1"
         )
     CONTEXT.set_forkserver_preload([LIBRARIES])
@@ -48,7 +56,7 @@ def start_forked(target: Callable[[], int], environment: Mapping[str, str]) -> C
     `environment`: all variables of the child. Raises OSError and EOFError where the warm process has ended.
     """
     reader, writer = CONTEXT.Pipe(duplex=False)
-    process = CONTEXT.Process(target=_run, args=(target, dict(environment), writer))
+    process = CONTEXT.Process(target=run_command, args=(target, dict(environment), writer))
     try:
         process.start()
     except BaseException:
@@ -57,8 +65,12 @@ def start_forked(target: Callable[[], int], environment: Mapping[str, str]) -> C
     finally:
         writer.close()
     with reader:
-        output = os.fdopen(os.dup(reader.fileno()), encoding="utf-8", errors="replace")
-    return ChildProcess(_Forked(process), output)
+        return ChildProcess(_Forked(process), output_of(reader))
+
+
+def output_of(reader: Connection) -> IO[str]:
+    """The lines that come from the other end of a pipe."""
+    return os.fdopen(os.dup(reader.fileno()), encoding="utf-8", errors="replace")
 
 
 class _Forked:
@@ -77,8 +89,8 @@ class _Forked:
         return self._process.exitcode
 
 
-def _run(target: Callable[[], int], environment: Mapping[str, str], output: Connection) -> None:
-    """In the child: as if the command had been started by a shell, with `output` as stdout and stderr."""
+def run_command(target: Callable[[], int], environment: Mapping[str, str], output: Connection) -> None:
+    """In the child: run `target` as if the command had been started by a shell, with `output` as stdout and stderr."""
     os.setsid()
     for number in (1, 2):
         os.dup2(output.fileno(), number)

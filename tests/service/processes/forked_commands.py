@@ -1,6 +1,7 @@
 """Commands that tests fork. A module of their own, which a forked process imports in no time."""
 
 import atexit
+import hashlib
 import json
 import os
 import sys
@@ -22,4 +23,25 @@ def hang() -> int:
 
 
 def crash() -> int:
+    os.abort()
+
+
+def checksum_of_kept_base() -> int:
+    """Print a checksum of all weights of the base that this process keeps, and torch's threads; set all weights to
+    zero, and crash."""
+    import torch
+
+    from families.loading.kept_base import KEPT
+
+    family = KEPT.family
+    assert family is not None
+    parts = [family.denoiser, family.vae, *family.text_encoders]
+    digest = hashlib.sha256()
+    for part in parts:
+        for name, value in part.state_dict().items():
+            digest.update(name.encode() + value.contiguous().view(torch.uint8).numpy().tobytes())
+    print(json.dumps({"checksum": digest.hexdigest(), "threads": torch.get_num_threads()}), flush=True)
+    for part in parts:
+        for value in part.state_dict().values():
+            value.zero_()
     os.abort()

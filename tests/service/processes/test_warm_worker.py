@@ -6,21 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from job.progress import Progress
 from service import cog_training
 from service.processes.child_process import PROJECT, ChildProcess
 from service.processes.warm_worker import prepare_where_wanted, start_forked
 from settings.record import ConfigError
-from tests.conftest import EXAMPLE
 from tests.service.processes.forked_commands import crash, hang, tell
 
 SECONDS = 240.0
@@ -72,7 +67,7 @@ def test_a_training_starts_without_it_where_it_has_just_ended(
     monkeypatch.setenv("WARM_WORKER", "1")
     monkeypatch.setenv("TRAINING_PROCESSES", "1")
     monkeypatch.setattr(cog_training, "start_forked", gone)
-    job = cog_training._start([str(tmp_path / "no.zip")], dict(os.environ))
+    job = cog_training._start([str(tmp_path / "no.zip")], dict(os.environ), None)
     assert any("no.zip" in line for line in job.lines(SECONDS))
     assert job.exit_status() == 2
     assert "warning: WARM_WORKER: this training starts without it (EOFError())" in capfd.readouterr().out
@@ -97,11 +92,14 @@ def test_nothing_is_kept_unless_the_operator_wants_it(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-def test_what_is_imported_before_forking_starts_no_thread_and_no_cuda() -> None:
+def test_what_is_imported_and_kept_before_forking_starts_no_thread_and_no_cuda() -> None:
     """But for OpenBLAS's, which ends and starts them around a fork by itself."""
     code = (
         "import os, sys, service.processes.warm_libraries\n"
+        "from families.registry import keep_base_model\n"
         "torch = sys.modules['torch']\n"
+        "torch.set_num_threads(1)  # as service.processes.base_keeper\n"
+        "keep_base_model('mini-sdxl', torch.float32)\n"
         "print(len(os.listdir('/proc/self/task')), torch.cuda.is_initialized(), 'job.run' in sys.modules)"
     )
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "4"}
@@ -109,23 +107,3 @@ def test_what_is_imported_before_forking_starts_no_thread_and_no_cuda() -> None:
         [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, check=True
     )
     assert said.stdout.split() == ["1", "False", "True"]
-
-
-@pytest.mark.slow
-def test_a_forked_training_gives_the_same_file(tmp_path: Path) -> None:
-    settings = ["--base_model", "mini-sdxl", "--resolution", "32", "--max_train_steps", "2", "--train_batch_size", "2",
-                "--num_validation_images", "0"]  # fmt: skip
-    files = []
-    for way in ("forked", "started"):
-        arguments = [str(EXAMPLE), *settings, "--output", str(tmp_path / way), "--progress_json"]
-        if way == "forked":
-            job = start_forked(partial(cog_training.train_command, arguments), dict(os.environ))
-        else:
-            job = ChildProcess.start([sys.executable, "train.py", *arguments])
-        lines = list(job.lines(SECONDS))
-        assert job.exit_status() == 0, lines[-5:]
-        assert Progress.from_line(lines[0]) is not None
-        files.append(load_file(tmp_path / way / "weights.safetensors"))
-    one, other = files
-    assert one.keys() == other.keys()
-    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
