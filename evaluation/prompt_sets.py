@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from families.loading.sources import EMBEDDED_BASES
 from preprocess.dataset import PreparedDataset
-from sampler.prompts.plain_words import with_plain_words
+from sampler.prompts.plain_words import with_plain_words, words_in
 
 SUBJECT_PROMPTS = (
     "a photo of {trigger} on the beach",
@@ -81,9 +81,9 @@ def prompt_set(
     trigger = next(iter(class_words), "")
     prompts = tuple(prompt.replace("{trigger}", trigger) for prompt in concept or usual)
     plain = tuple(plain_words(prompt, concept_mode, class_words) for prompt in prompts)
-    return PromptSet(
-        prompts, plain, tuple(unrelated) or (EMBEDDED_UNRELATED_PROMPTS if embedded else UNRELATED_PROMPTS)
-    )
+    scenes = EMBEDDED_UNRELATED_PROMPTS if embedded else UNRELATED_PROMPTS
+    without = tuple(scene for scene in scenes if not words_in(scene, tuple(class_words)))
+    return PromptSet(prompts, plain, tuple(unrelated) or without)
 
 
 def captions_of(dataset: PreparedDataset) -> list[str]:

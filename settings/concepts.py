@@ -1,5 +1,7 @@
 """Settings of the concepts: what the images show, and the words for it."""
 
+import re
+import unicodedata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +11,11 @@ from settings.callers import Limited, Open, Operator
 from settings.record import Settings
 
 ConceptMode = Literal["face", "object", "style"]
+
+CAPTION_WORDS = frozenset({"a", "in", "of", "photo", "picture", "style", "the"})
+"""The words of default captions, which a trigger word that is one of them would stand for, too."""
+JOINERS = "\u200c\u200d"
+"""Invisible characters that scripts and emoji need between letters."""
 
 
 class ConceptConfig(Settings):
@@ -20,6 +27,16 @@ class ConceptConfig(Settings):
     class_word: Open[str | None] = Field(None, max_length=64, description="What kind of thing it is")
     folder: Open[str | None] = Field(None, min_length=1, description="Folder of its images inside the data")
     repeats: Open[int] = Field(1, ge=1, le=1000, description="How often each of its images is seen in an epoch")
+
+    @field_validator("trigger_word")
+    @classmethod
+    def _composed(cls, trigger_word: str) -> str:
+        return unicodedata.normalize("NFC", trigger_word)  # as captions are
+
+    @field_validator("class_word", mode="before")
+    @classmethod
+    def _blank_is_none(cls, text: Any) -> Any:
+        return stripped_or_none(text)
 
 
 class ConceptSection(Settings):
@@ -56,17 +73,22 @@ class ConceptSection(Settings):
     @field_validator("trigger_word")
     @classmethod
     def _a_single_word(cls, trigger_word: str) -> str:
-        return require_single_word(trigger_word)
+        return require_single_word(unicodedata.normalize("NFC", trigger_word))  # as captions are
 
     @field_validator("class_word", mode="before")
     @classmethod
-    def _empty_is_none(cls, text: Any) -> Any:
-        return None if text == "" else text
+    def _blank_is_none(cls, text: Any) -> Any:
+        return stripped_or_none(text)
 
     @property
     def class_words(self) -> dict[str, str | None]:
         """The class word of each concept that has a trigger word, by trigger word; None where none is given."""
         return {each.trigger_word: each.class_word for each in self.all_concepts if each.trigger_word}
+
+    def trigger_in(self, prompt: str) -> str | None:
+        """Return the first trigger word that stands in the prompt as a whole word, in this case of letters, or None."""
+        triggers = self.class_words
+        return next((word for word in triggers if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt)), None)
 
     @property
     def has_preservation_set(self) -> bool:
@@ -81,8 +103,31 @@ class ConceptSection(Settings):
         )
 
 
+def stripped_or_none(text: Any) -> Any:
+    """Return a text as captions have it, composed and without blanks around it, None for an empty one, and anything
+    else as it is."""
+    return unicodedata.normalize("NFC", text).strip() or None if isinstance(text, str) else text
+
+
 def require_single_word(trigger_word: str) -> str:
-    """Raises ValueError for a trigger word that contains white space."""
+    """Raises ValueError for a trigger word that holds white space or what cannot be seen, or that stands in default
+    captions or in every sentence."""
     if any(character.isspace() for character in trigger_word):
         raise ValueError("must be one word without spaces, such as TOK or my-robot")
+    kinds = [unicodedata.category(character) for character in trigger_word if character not in JOINERS]
+    if any(kind.startswith("C") and kind != "Cn" for kind in kinds):
+        raise ValueError("holds an invisible character, which prompts would need, too; type it anew")
+    if trigger_word and all(kind.startswith("P") for kind in kinds):
+        raise ValueError("is punctuation, which captions are full of; give it a letter, such as TOK")
+    if trigger_word.casefold() in CAPTION_WORDS:
+        raise ValueError("is a word of default captions, and would be the concept there, too; make one up, such as TOK")
     return trigger_word
+
+
+def require_other_class_word(concept: ConceptConfig) -> None:
+    """Raises ValueError for a class word that is the trigger word."""
+    if concept.class_word and concept.trigger_word.casefold() == concept.class_word.casefold():
+        raise ValueError(
+            f"class_word: {concept.class_word} is the trigger_word, too; make up a trigger_word, such as TOK, or leave "
+            "class_word out"
+        )

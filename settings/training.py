@@ -36,6 +36,7 @@ class TrainingConfig(ComposedSections):
             _target_prompt_rule,
             _token_rule,
             _wordless_rule,
+            _unrelated_rule,
             _evaluation_rule,
             _class_image_rule,
             _compile_rule,
@@ -163,6 +164,13 @@ def _target_prompt_rule(config: TrainingConfig) -> None:
     if without:
         words = " or ".join(triggers) or "any: an empty one has none"
         raise ValueError(f"target_prompts: {without[0]!r} is without the trigger word, {words}; write it in")
+
+
+def _unrelated_rule(config: TrainingConfig) -> None:
+    for name in ("prior_prompts", "unrelated_prompts"):
+        for prompt in getattr(config, name):
+            if trigger := config.trigger_in(prompt):
+                raise ValueError(f"{name}: {prompt!r} holds the trigger word {trigger}, and would not stay as it is")
 
 
 def _wordless_rule(config: TrainingConfig) -> None:

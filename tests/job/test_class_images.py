@@ -41,7 +41,7 @@ def test_the_base_draws_the_class_as_a_preservation_set(tmp_path: Path) -> None:
 
 
 def test_each_class_is_drawn_in_turn() -> None:
-    concepts = [{"trigger_word": "A", "class_word": "dog"}, {"trigger_word": "B", "class_word": "cat"},
+    concepts = [{"trigger_word": "ANN", "class_word": "dog"}, {"trigger_word": "B", "class_word": "cat"},
                 {"trigger_word": "C", "class_word": "dog"}, {"trigger_word": "D"}]  # fmt: skip
     assert class_prompts(None, build_config({"concepts": concepts, "num_class_images": 4})) == [
         "a photo of dog", "a photo of cat"]  # fmt: skip

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from preprocess.captions.trigger import TEMPLATES
 from settings.composed import ComposedSections
+from settings.concepts import CAPTION_WORDS
 from settings.record import ConfigError, Settings, parse_settings, read_settings_file
 from settings.training import TrainingConfig, build_config
 
@@ -28,12 +30,20 @@ from settings.training import TrainingConfig, build_config
         ({"keep_first_tags": 2}, "no effect without shuffle_tags"),
         ({"mask_floor": 0.5}, "mask_floor has no effect without a mask"),
         ({"preservation_weight": 2}, "no effect without preservation_data"),
-        ({"concepts": [{"trigger_word": "A"}, {"trigger_word": "A"}]}, "each needs a trigger_word of its own"),
-        ({"concepts": [{"trigger_word": "A"}], "class_word": "dog"}, "leave the outer ones out"),
+        ({"concepts": [{"trigger_word": "ANN"}, {"trigger_word": "ANN"}]}, "each needs a trigger_word of its own"),
+        ({"concepts": [{"trigger_word": "ANN"}], "class_word": "dog"}, "leave the outer ones out"),
         ({"caption_dropout": 0.6, "trigger_only_dropout": 0.6}, "together exceed 1"),
         ({"caption_dropout": 1.0}, "leaves no caption to train"),
         ({"captioner": "none", "captioner_prompt": "x"}, "captioner_prompt has no effect"),
         ({"trigger_word": "a b"}, "trigger_word: must be one word"),
+        ({"trigger_word": "TOK\u200b"}, "trigger_word: holds an invisible character"),
+        ({"trigger_word": "..."}, "trigger_word: is punctuation"),
+        ({"trigger_word": "Photo"}, "trigger_word: is a word of default captions"),
+        ({"trigger_word": "dog", "class_word": "Dog"}, "class_word: Dog is the trigger_word, too"),
+        ({"concepts": [{"trigger_word": "style"}]}, "is a word of default captions"),
+        ({"concepts": [{"trigger_word": "dog", "class_word": "dog"}]}, "class_word: dog is the trigger_word, too"),
+        ({"trigger_word": "dog", "prior_prompts": ["a dog, asleep"]}, "prior_prompts: .* holds the trigger word dog"),
+        ({"unrelated_prompts": ["a TOK"]}, "unrelated_prompts: 'a TOK' holds the trigger word TOK"),
         ({"evaluation_scales": "0.8,1"}, r"evaluation_scales: must be a list, such as \[a, b\] \(given: '0.8,1'\)"),
         ({"learning_rate": "fast"}, "learning_rate: .*valid number"),
         ({"learning_rate": float("nan")}, "learning_rate: "),
@@ -142,3 +152,23 @@ def test_the_sections_together_are_the_configuration() -> None:
     sections = [part for view in views if isinstance(part := view.fget(config), Settings)]  # type: ignore[misc]
     names = [name for section in sections for name in type(section).model_fields]
     assert len(sections) == 15 and sorted(names) == sorted(TrainingConfig.model_fields)
+
+
+def test_words_of_concepts_are_composed_and_without_blanks() -> None:
+    """As captions are, so that they are found there; also of each of several concepts."""
+    outer = TrainingConfig(trigger_word="cafe\u0301", class_word=" dog ")
+    assert (outer.trigger_word, outer.class_word) == ("caf\u00e9", "dog")
+    inner = TrainingConfig(concepts=({"trigger_word": "cafe\u0301", "class_word": " "},)).concepts[0]
+    assert (inner.trigger_word, inner.class_word) == ("caf\u00e9", None)
+
+
+@pytest.mark.parametrize(
+    "word", ["\U0001f436", "\u0643\u0644\u0628", "my-robot", "sks_2", "\u0928\u200d\u092e", "TOKa"]
+)
+def test_words_of_every_script_are_triggers(word: str) -> None:
+    assert TrainingConfig(trigger_word=word).trigger_word == word
+
+
+def test_words_of_default_captions_are_those_that_are_no_triggers() -> None:
+    texts = " ".join(TEMPLATES.values()).replace("{trigger}", "")
+    assert set(texts.split()) == CAPTION_WORDS

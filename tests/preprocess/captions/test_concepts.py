@@ -105,7 +105,7 @@ def test_the_innermost_folder_counts(name: str, folders: tuple[str, str], expect
 
 @pytest.mark.parametrize("name", ["annabel/1.png", "1.png", "ben-anna/1.png", "anna.png", "x/anna"])
 def test_a_folder_of_a_similar_name_is_another(name: str) -> None:
-    concepts = [ConceptConfig(trigger_word="A", class_word=None, folder="anna", repeats=1)]
+    concepts = [ConceptConfig(trigger_word="ANN", class_word=None, folder="anna", repeats=1)]
     with pytest.raises(DatasetError, match="belongs to no concept; put it into one of anna"):
         find_concept(name, "", concepts)
 

@@ -44,5 +44,5 @@ def test_images_of_one_folder_are_one_concept(names: Sequence[str]) -> None:
 
 
 def test_concepts_in_the_configuration_are_meant() -> None:
-    concepts = [{"trigger_word": "A", "folder": "anna"}, {"trigger_word": "B", "folder": "ben"}]
+    concepts = [{"trigger_word": "ANN", "folder": "anna"}, {"trigger_word": "B", "folder": "ben"}]
     assert warnings(["anna/1.png", "ben/1.png"], concepts=concepts) == []

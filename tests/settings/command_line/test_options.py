@@ -72,14 +72,14 @@ def test_options_become_values(words: list[str], values: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     "words",
     [
-        ["{trigger_word: A, folder: a}", "{trigger_word: B}"],
-        ["[{trigger_word: A, folder: a}, {trigger_word: B}]"],
-        ['[{"trigger_word": "A", "folder": "a"}, {"trigger_word": "B"}]'],
+        ["{trigger_word: ANN, folder: a}", "{trigger_word: B}"],
+        ["[{trigger_word: ANN, folder: a}, {trigger_word: B}]"],
+        ['[{"trigger_word": "ANN", "folder": "a"}, {"trigger_word": "B"}]'],
     ],
 )
 def test_what_is_nested_is_yaml(words: list[str]) -> None:
     config = build_settings(DataConfig, parse(DataConfig, "--concepts", *words))
-    assert [(concept.trigger_word, concept.folder) for concept in config.concepts] == [("A", "a"), ("B", None)]
+    assert [(concept.trigger_word, concept.folder) for concept in config.concepts] == [("ANN", "a"), ("B", None)]
 
 
 def test_mappings_are_yaml() -> None:
@@ -93,10 +93,13 @@ def test_mappings_are_yaml() -> None:
         (["--trackers", "tensorboard,wandb"], "trackers.0: Input should be 'tensorboard' or 'wandb'"),
         (["--concepts", "A"], r"concepts.0: must be a mapping, such as {name: value} \(given: 'A'\)"),
         (
-            ["--concepts", "{trigger_word: A, clas_word: b}"],
+            ["--concepts", "{trigger_word: ANN, clas_word: b}"],
             "concepts.0.clas_word: unknown setting; did you mean class_",
         ),
-        (["--concepts", "{trigger_word: A, num_repeats: 2}"], r"num_repeats: unknown setting; did you mean repeats\?"),
+        (
+            ["--concepts", "{trigger_word: ANN, num_repeats: 2}"],
+            r"num_repeats: unknown setting; did you mean repeats\?",
+        ),
         (["--horizontal_flip", "photos.zip"], r"horizontal_flip: .*valid boolean.* \(given: 'photos.zip'\)"),
     ],
 )

@@ -227,7 +227,7 @@ def test_a_folder_that_was_begun_otherwise_is_refused(family: ModelFamily, shard
     with pytest.raises(DatasetError, match="was begun otherwise: sources differ"):
         encode([shards / "0.tar"], tmp_path / "out", family)
     with pytest.raises(ConfigError, match="^concepts: looks at all images together"):
-        encode([shards], tmp_path / "2", family, class_word=None, concepts=[{"trigger_word": "A"}])
+        encode([shards], tmp_path / "2", family, class_word=None, concepts=[{"trigger_word": "ANN"}])
 
 
 @pytest.mark.slow

@@ -5,14 +5,17 @@ of its medium at its start. So two prompts are one where they differ in these al
 """
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks.concepts.trial import UNRELATED_PROMPTS as OF_THE_CONCEPT_BENCHMARK
 from evaluation.prompt_sets import prompt_set
 from families.loading.sources import EMBEDDED_BASE
+from settings.training import TrainingConfig
 from tools.before_after import UNRELATED_PROMPTS as OF_THE_EXAMPLES
 from tools.mini_base.scenes import unrelated_prompts
+from trainer.losses.prior.defaults import prior_defaults
 from trainer.losses.prior.kept_prompts import kept_prompts
 
 MEDIUM = re.compile(r"^an? (photo|picture|drawing|painting|portrait) of ")
@@ -50,3 +53,13 @@ def test_no_prompt_is_both_kept_and_judged(base_model: str, least: int) -> None:
 )
 def test_the_comparison_sees_through_the_wording(one: str, other: str, same: bool) -> None:
     assert (words(one) == words(other)) == same
+
+
+def test_a_trigger_word_that_is_a_word_of_them_leaves_those_prompts_out() -> None:
+    """What the word calls is to change, so it cannot be kept or judged as kept."""
+    family = SimpleNamespace(teaching=None)
+    config = TrainingConfig(trigger_word="moon", prior_matching_weight=1.0, base_model=OTHER_BASE)
+    assert "an astronaut on the moon" in judged(OTHER_BASE)
+    assert "an astronaut on the moon" not in prompt_set(OTHER_BASE, "object", {"moon": None}).unrelated
+    kept = prior_defaults(config.with_values({"trigger_word": "dog"}), family)["prior_prompts"]  # type: ignore[arg-type]
+    assert len(kept) == 23 and not any("dog" in prompt for prompt in kept)

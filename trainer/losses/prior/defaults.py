@@ -29,7 +29,8 @@ def prior_defaults(config: TrainingConfig, family: ModelFamily) -> dict[str, Any
         return {"prior_matching_weight": 0.0}
     found: dict[str, Any] = {"prior_matching_weight": weight}
     if config.prior_matching_on == "trajectories" and not config.prior_prompts:
-        found["prior_prompts"] = kept_prompts(config.base_model)
+        usual = kept_prompts(config.base_model)
+        found["prior_prompts"] = tuple(prompt for prompt in usual if not config.trigger_in(prompt))
     if config.prior_matching_on != "captions":
         found |= _dropouts(config)
     return found
