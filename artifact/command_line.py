@@ -53,6 +53,8 @@ def _add_convert(parser: CommandParser) -> None:
 def _convert(arguments: argparse.Namespace) -> Path:
     from artifact.conversion.convert import convert
 
+    if arguments.format != "cog-sdxl":
+        _require_suffix(arguments.target)
     convert(arguments.source, arguments.target, arguments.format)
     target: Path = arguments.target
     return target
@@ -70,6 +72,7 @@ def _add_extract(parser: CommandParser) -> None:
 def _extract(arguments: argparse.Namespace) -> str:
     from artifact.merging.extract import extract
 
+    _require_suffix(arguments.target)
     extraction = extract(
         arguments.tuned,
         arguments.base,
@@ -93,7 +96,9 @@ def _inspect(arguments: argparse.Namespace) -> object:
 
 def _add_merge(parser: CommandParser) -> None:
     parser.add_argument("sources", type=Path, nargs="+", help="LoRA files")
-    parser.add_argument("--weights", type=float, nargs="+", metavar="FLOAT", required=True, help="one for each file")
+    parser.add_argument(
+        "--weights", type=float, nargs="+", metavar="FLOAT", help="one for each file (default: 1 for each)"
+    )
     parser.add_argument("--output", type=Path, metavar="PATH", required=True, help="a new file, or folder with --onto")
     parser.add_argument(
         "--mode",
@@ -124,11 +129,13 @@ def _merge(arguments: argparse.Namespace) -> str:
     from artifact.merging.merge import Mode, merge
     from artifact.merging.onto import merge_onto
 
-    sources, weights, output = arguments.sources, arguments.weights, arguments.output
+    sources, output = arguments.sources, arguments.output
+    weights = arguments.weights or [1.0] * len(sources)
     outcome: Any
     if arguments.onto is None and arguments.precision is not None:
         raise ArtifactError("--precision is for --onto: leave it out")
     if arguments.onto is None:
+        _require_suffix(output)
         mode: Mode = arguments.mode or "concat"
         outcome = merge(sources, weights, output, mode, arguments.rank, arguments.base, arguments.base_config,
                         arguments.density, arguments.prompts)  # fmt: skip
@@ -164,8 +171,17 @@ def _add_resize(parser: CommandParser) -> None:
 def _resize(arguments: argparse.Namespace) -> str:
     from artifact.merging.resize import resize
 
+    _require_suffix(arguments.target)
     outcome = resize(arguments.source, arguments.target, arguments.rank, arguments.base, arguments.base_config)
     return f"{outcome}\n{arguments.target}"
+
+
+def _require_suffix(target: Path) -> None:
+    """Raises ArtifactError for the name of a LoRA file that tools would not list."""
+    from artifact.errors import ArtifactError
+
+    if target.suffix != ".safetensors":
+        raise ArtifactError(f"{target}: a LoRA file's name must end in .safetensors, else tools do not find it")
 
 
 COMMANDS: tuple[tuple[str, str, Callable[[CommandParser], None], Run], ...] = (

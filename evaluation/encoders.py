@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Protocol
 
 import torch
@@ -118,9 +119,10 @@ def _loaded(setting: str, name: str, load: Callable[[], Any]) -> Any:
         return load()
     except (OSError, ValueError, KeyError) as error:
         what = "the folder" if Path(name).is_dir() else "the hub model"
+        reason = shorten(str(error), 300, placeholder=" …")
         raise ConfigError(
-            f"{setting}: cannot load {what} {name!r} ({' '.join(str(error).split())[:200]}). Check its name and the "
-            f"network, give a local folder, or set evaluate: false"
+            f"{setting}: cannot load {what} {name!r} ({reason}). Check its name and the network, "
+            "give a local folder, or set evaluate: false"
         ) from error
 
 

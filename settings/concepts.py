@@ -14,6 +14,10 @@ ConceptMode = Literal["face", "object", "style"]
 
 CAPTION_WORDS = frozenset({"a", "in", "of", "photo", "picture", "style", "the"})
 """The words of default captions, which a trigger word that is one of them would stand for, too."""
+SIGNS = ',=|{}()[]"'
+"""Characters of lists, strengths and weights, and of captions with alternatives."""
+TOKEN_NAMES = re.compile(r"<(s\d+|/?s|pad|unk|mask|bos|eos)>")
+"""Placeholder tokens, and special tokens of tokenizers."""
 JOINERS = "\u200c\u200d"
 """Invisible characters that scripts and emoji need between letters."""
 
@@ -119,6 +123,10 @@ def require_single_word(trigger_word: str) -> str:
         raise ValueError("holds an invisible character, which prompts would need, too; type it anew")
     if trigger_word and all(kind.startswith("P") for kind in kinds):
         raise ValueError("is punctuation, which captions are full of; give it a letter, such as TOK")
+    if signs := sorted(set(trigger_word) & set(SIGNS)):
+        raise ValueError(f"holds {' '.join(signs)}, which means something else in prompts and captions; leave it out")
+    if TOKEN_NAMES.fullmatch(trigger_word):
+        raise ValueError("is the name of a token of the text encoders; make one up, such as TOK or <my-robot>")
     if trigger_word.casefold() in CAPTION_WORDS:
         raise ValueError("is a word of default captions, and would be the concept there, too; make one up, such as TOK")
     return trigger_word

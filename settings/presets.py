@@ -18,7 +18,7 @@ def read_preset(name: str) -> dict[str, Any]:
     """Read the settings of a preset. Raises ConfigError for an unknown name."""
     names = preset_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
+        near = difflib.get_close_matches(name.lower(), names, n=1)
         meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
         raise ConfigError(f"preset: {name!r} is unknown; {meant}")
     return read_settings_file(FOLDER / f"{name}.yaml")

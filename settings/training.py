@@ -95,17 +95,17 @@ def _checkpoint_rule(config: TrainingConfig) -> None:
     if config.max_train_steps is not None and (config.checkpointing_steps or 0) > config.max_train_steps:
         raise ValueError(
             f"checkpointing_steps ({config.checkpointing_steps}) exceeds max_train_steps "
-            f"({config.max_train_steps}): no checkpoint would ever be written"
+            f"({config.max_train_steps}): no checkpoint would ever be written; give a smaller one"
         )
     if config.max_train_epochs is not None and (config.checkpointing_epochs or 0) > config.max_train_epochs:
         raise ValueError(
             f"checkpointing_epochs ({config.checkpointing_epochs}) exceeds max_train_epochs "
-            f"({config.max_train_epochs}): no checkpoint would ever be written"
+            f"({config.max_train_epochs}): no checkpoint would ever be written; give a smaller one"
         )
     if config.max_train_minutes is not None and (config.checkpointing_minutes or 0) > config.max_train_minutes:
         raise ValueError(
             f"checkpointing_minutes ({config.checkpointing_minutes:g}) exceeds max_train_minutes "
-            f"({config.max_train_minutes:g}): no checkpoint would ever be written"
+            f"({config.max_train_minutes:g}): no checkpoint would ever be written; give a smaller one"
         )
 
 
@@ -113,7 +113,7 @@ def _validation_rule(config: TrainingConfig) -> None:
     if config.max_train_steps is not None and (config.validation_steps or 0) > config.max_train_steps:
         raise ValueError(
             f"validation_steps ({config.validation_steps}) exceeds max_train_steps ({config.max_train_steps}): "
-            "nothing would ever be compared"
+            "nothing would ever be compared; give a smaller one"
         )
 
 

@@ -81,7 +81,6 @@ def describe(duration: DurationSection, images: int, processes: int = 1) -> str:
     limit = "" if duration.max_train_minutes is None else f", for at most {duration.max_train_minutes:g} minutes"
     shared = "" if processes == 1 else f" in {processes} processes"
     most = "until samples have settled, at most " if duration.stop_when_settled else ""
-    return (
-        f"{most}{duration.max_train_steps} steps of {effective} images{shared}{limit}: "
-        f"each of {images} images about {views:.0f} times"
+    return f"{most}{duration.max_train_steps} steps of {effective} images{shared}{limit}: " + (
+        f"each of {images} images about {views:.0f} times" if views >= 1 else f"{views:.0%} of {images} images, once"
     )

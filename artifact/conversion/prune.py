@@ -19,6 +19,8 @@ WEIGHTS, DESCRIPTIONS = ".safetensors", (".json", ".txt", ".md", ".model", ".jin
 MODEL_INDEX = "model_index.json"
 STATE = ("model_ema.", "optimizer", "lr_schedulers.", "callbacks.", "loops.")
 """Beginnings of the names under which training tools store averages and their state in a single file."""
+LAYERS_OF_LORAS = ("lora_down", "lora_up", ".lora_A.", ".lora_B.", "hada_w", "lokr_w")
+"""Parts of the names of tensors in LoRA files."""
 VARIANTS = (".fp16", ".bf16", ".non_ema")
 """Further copies of a component's weights, beside those without such a word."""
 MB = 10**6
@@ -93,6 +95,8 @@ def _file(source: Path, target: Path, dtype: torch.dtype) -> tuple[str, ...]:
             }
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{source.name}: not a readable .safetensors file ({error})") from error
+    if any(part in name for name in names for part in LAYERS_OF_LORAS):
+        raise ArtifactError(f"{source.name} is a LoRA, no whole model: python -m artifact resize makes it smaller")
     if not tensors:
         raise ArtifactError(f"{source.name} holds no weights of a model")
     write_safetensors(tensors, target, header)

@@ -1,5 +1,6 @@
 """Merges several LoRAs into one."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -80,6 +81,8 @@ def read_all(sources: Sequence[Path], weights: Sequence[float]) -> list[LoraFile
     """Read the files. Raises ArtifactError when the counts differ, or the files are for different families."""
     if len(weights) != len(sources):
         raise ArtifactError(f"--weights: {len(weights)} numbers for {len(sources)} files; give one for each")
+    if not all(map(math.isfinite, weights)):
+        raise ArtifactError(f"--weights: {' '.join(map(str, weights))}: must be finite numbers")
     files = [LoraFile.read(source) for source in sources]
     for file, source in zip(files, sources, strict=True):
         require_layers(file, source)

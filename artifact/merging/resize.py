@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from artifact.conversion.files import LoraFile, require_change_of_weights, require_free, write_layers
 from artifact.errors import ArtifactError
 from artifact.layers import Layer
@@ -39,10 +41,13 @@ def resize(source: Path, target: Path, rank: int, base: str | None = None, base_
 
 
 def require_layers(file: LoraFile, path: Path) -> None:
-    """Raises ArtifactError for a file of embeddings alone, or of Perfusion."""
+    """Raises ArtifactError for a file of embeddings alone, of Perfusion, or with values that are not finite."""
     if not file.artifact.layers:
         raise ArtifactError(f"{path.name} holds no layers, only the embeddings of words")
     require_change_of_weights(file, path)
+    for name, layer in file.artifact.layers.items():
+        if not all(bool(torch.isfinite(values).all()) for values in layer.parameters):
+            raise ArtifactError(f"{path.name}: {name} has values that are not finite: its training diverged")
 
 
 def require_use_for_base(files: list[LoraFile]) -> None:

@@ -8,13 +8,13 @@ from trainer.validation.settling import Look, Settling
 ENDINGS = {
     "settled": "Trained and verified; ended when the likeness of samples had settled.",
     "lost": "Trained and verified; ended when prompts began to be lost, or samples to be copies of training pictures.",
-    None: "Trained and verified; ended by its most steps or minutes, before samples had settled.",
+    None: "Trained and verified; ended by its limits, or early by validation, before samples had settled.",
 }
 
 
-def ending(settling: Settling | None, returned: int) -> dict[str, Any] | None:
+def ending(settling: Settling | None, returned: int, concepts: int = 1) -> dict[str, Any] | None:
     """Return headline, reasons and looks as in JSON; None where samples were not scored. `returned`: the step whose
-    weights the result has."""
+    weights the result has. `concepts`: how many were sampled."""
     if settling is None or not settling.looks:
         return None
     last = settling.looks[-1]
@@ -22,8 +22,10 @@ def ending(settling: Settling | None, returned: int) -> dict[str, Any] | None:
     reasons = [_said(chosen)]
     if chosen.step != last.step:
         reasons.append(f"It is returned, since its samples are better than those of the last step. {_said(last)}")
+    if concepts > 1:
+        reasons.append(f"Each of {concepts} concepts was measured; every figure is that of the one behind.")
     if settling.reason is None:
-        reasons.append("A longer run may do better: resume it with a higher max_train_steps.")
+        reasons.append("A longer run may do better: resume it with more steps or minutes.")
     looks = [{"step": look.step, **asdict(look.measures)} for look in settling.looks]
     return {"headline": ENDINGS[settling.reason], "reasons": reasons, "looks": looks}
 

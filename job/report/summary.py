@@ -40,15 +40,17 @@ def write_report(
     base: BaseUsed,
     verification: Verification,
     phases: PhaseClock,
+    resumed_at: int = 0,
     evaluation: Mapping[str, Any] | None = None,
     steps: int | None = None,
     restoration: Restoration | None = None,
     ending: Mapping[str, Any] | None = None,
     plan: str | None = None,
 ) -> None:
-    """Write report.json. `config`: all settings, as in JSON. `evaluation`: as in evaluation.json. `steps`: those of the
-    run, which may have ended before the planned ones. `restoration`: of a base that restores. `ending`: why a run of
-    open length ended.
+    """Write report.json. `config`: all settings, as in JSON. `evaluation`: as in evaluation.json. `resumed_at`:
+    the step that a resumed run went on from, since which the `phases` are; 0 for others. `steps`: those of the run,
+    which may have ended before the planned ones. `restoration`: of a base that restores. `ending`: why a run of open
+    length ended.
     """
     report = {
         "steps": config.get("max_train_steps") if steps is None else steps,
@@ -65,6 +67,7 @@ def write_report(
         "ending": ending,
         "plan": plan,
         "seconds": round(phases.total, 2),
+        "resumed_at": resumed_at,
         "phases": {name: round(value, 2) for name, value in phases.seconds.items()},
         "versions": versions(),
         "machine": machine(),

@@ -16,6 +16,10 @@ def build(job: Job) -> Generator[Progress, None, None]:
     job.output.write_config(job.config)
     if job.state is not None:
         yield job.progress(f"going on after step {job.training.trainer.step}")
+        if job.training.trainer.step >= job.training.trainer.max_train_steps:
+            yield job.progress(
+                "all steps are trained; --resume with a higher max_train_steps trains more", warning=True
+            )
     for note in job.training.notes:
         yield job.progress(note, warning=note.startswith("init_weights"))
     if job.training.held_out is not None:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Generator
 from dataclasses import replace
 
+from evaluation.looks import sampled_concepts
 from families.family import limited_licence, restoring
 from job.progress import Progress
 from job.publishing.hub import publish
@@ -31,10 +32,11 @@ def report(job: Job) -> Generator[Progress, None, None]:
         _base_used(job),
         job.verification,
         job.phases,
+        0 if job.state is None else job.state["step"],
         job.evaluation,
         job.training.trainer.max_train_steps,
         job.restoration,
-        ending(job.training.settling, job.training.trainer.step),
+        ending(job.training.settling, job.training.trainer.step, len(sampled_concepts(config.class_words))),
         job.plan,
     )
     shutil.rmtree(output.prompts, ignore_errors=True)

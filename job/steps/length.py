@@ -59,7 +59,10 @@ class Length:
         if ends and not decided:
             yield self._end(step)
         elif not ends and step == training.trainer.max_train_steps:
-            yield f"samples have not settled in {step} steps, the most that this run has; --resume goes on"
+            yield (
+                f"samples have not settled in {step} steps, the most that this run has; --resume with a higher "
+                "max_train_steps goes on"
+            )
 
     def _end(self, step: int) -> str:
         """End the run with the fall of the learning rate, which brings back some of what was lost."""

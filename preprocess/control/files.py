@@ -68,7 +68,7 @@ def with_control_files(
         try:
             read_control(control.path, item.size, rules)
         except DatasetError as error:
-            yield Rejected(name, f"{name}: {error}")
+            yield Rejected(name, f"{name}: its conditioning picture {error}")
             continue
         yield replace(item, control=control.path)
 
@@ -78,7 +78,7 @@ def unused_controls(controls: ControlFiles, kept: Sequence[Surveyed]) -> Iterato
     used = {item.control for item in kept}
     for file in controls.files:
         if file.path not in used:
-            yield Rejected(file.name, f"{file.name}: a conditioning picture without its image; name both alike")
+            yield Rejected(file.name, f"{file.name}: a conditioning picture, and no image of its name is trained")
 
 
 def read_control(path: Path, size: tuple[int, int], rules: DecodeRules) -> Image.Image:
@@ -89,7 +89,7 @@ def read_control(path: Path, size: tuple[int, int], rules: DecodeRules) -> Image
     picture = decode(path, rules).image
     if abs(picture.width / picture.height / (size[0] / size[1]) - 1) > SHAPE_TOLERANCE:
         raise DatasetError(
-            f"its conditioning picture {path.name} is {picture.width}×{picture.height}, and the picture "
+            f"{path.name} is {picture.width}×{picture.height}, and the picture "
             f"{size[0]}×{size[1]}; the shapes must be the same"
         )
     return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)

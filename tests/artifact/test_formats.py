@@ -219,6 +219,8 @@ def test_wrong_input_is_exit_status_2_with_the_remedy(
     unet = "lora_unet_middle_block_1_proj_in"
     loha = {f"{unet}.hada_w{part}": torch.ones(2, 2) for part in ("1_a", "1_b", "2_a", "2_b")}
     save_file(loha, tmp_path / "loha.safetensors")
+    lora = {f"{unet}.lora_down.weight": torch.full((2, 64), torch.nan), f"{unet}.lora_up.weight": torch.ones(64, 2)}
+    save_file(lora, tmp_path / "nan.safetensors")
     new = str(tmp_path / "new.safetensors")
     for arguments, message in (
         (["convert", str(path), str(path), "--format", "diffusers"], "nothing is overwritten"),
@@ -226,6 +228,10 @@ def test_wrong_input_is_exit_status_2_with_the_remedy(
         (["convert", str(tmp_path / "loha.safetensors"), new, "--format", "diffusers"], "diffusers cannot load"),
         (["convert", str(tmp_path / "loha.safetensors"), new, "--format", "bundle"], "no tokens to bundle"),
         (["merge", str(path), str(path), "--weights", "1", "--output", new], "one for each"),
+        (["merge", str(path), "--weights", "nan", "--mode", "svd", "--rank", "2", "--output", new], "finite numbers"),
+        (["merge", str(path), "--output", str(tmp_path / "both")], "must end in .safetensors"),
+        (["convert", str(path), str(tmp_path / "new.ckpt"), "--format", "diffusers"], "must end in .safetensors"),
+        (["resize", str(tmp_path / "nan.safetensors"), new, "--rank", "1"], "values that are not finite"),
         (["resize", str(path), new, "--rank", "0"], "must be at least 1"),
     ):
         assert main(arguments) == 2

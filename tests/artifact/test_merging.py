@@ -235,7 +235,7 @@ def test_wrong_ways_to_merge_are_refused_with_the_way_that_works(
     folder, _, files = sd15
     higher = write_ours(make_artifact(base, rank=5), tmp_path / "5.safetensors", base)
     save_file({"clip_l": torch.ones(1, 64), "clip_g": torch.ones(1, 96)}, tmp_path / "words.safetensors")
-    target = tmp_path / "target"
+    target = tmp_path / "target.safetensors"
     loha, plain = str(files["loha"]), str(files["lora"])
     for arguments, message in (
         (["merge", loha, "--weights", "1"], "--mode svd --rank R --base BASE"),
@@ -256,7 +256,7 @@ def test_wrong_ways_to_merge_are_refused_with_the_way_that_works(
         assert (status, message is None or message in capsys.readouterr().err) == (2 if message else 0, True), message
         assert target.exists() == (message is None)
     for arguments, message in (
-        (["resize", loha, str(tmp_path / "x"), "--rank", "2"], "Add --base BASE"),
-        (["resize", plain, str(tmp_path / "x"), "--rank", "2", "--base", str(folder)], "need none"),
+        (["resize", loha, str(tmp_path / "x.safetensors"), "--rank", "2"], "Add --base BASE"),
+        (["resize", plain, str(tmp_path / "x.safetensors"), "--rank", "2", "--base", str(folder)], "need none"),
     ):
         assert main(arguments) == 2 and message in capsys.readouterr().err

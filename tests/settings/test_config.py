@@ -38,6 +38,11 @@ from settings.training import TrainingConfig, build_config
         ({"trigger_word": "a b"}, "trigger_word: must be one word"),
         ({"trigger_word": "TOK\u200b"}, "trigger_word: holds an invisible character"),
         ({"trigger_word": "..."}, "trigger_word: is punctuation"),
+        ({"trigger_word": "TOK,"}, "trigger_word: holds ,, which means something else"),
+        ({"trigger_word": "{trigger}"}, r"trigger_word: holds \{ \}, which"),
+        ({"trigger_word": "<s0>"}, "trigger_word: is the name of a token"),
+        ({"trigger_word": "<|endoftext|>"}, r"trigger_word: holds \|, which"),
+        ({"trigger_word": "</s>"}, "trigger_word: is the name of a token"),
         ({"trigger_word": "Photo"}, "trigger_word: is a word of default captions"),
         ({"trigger_word": "dog", "class_word": "Dog"}, "class_word: Dog is the trigger_word, too"),
         ({"concepts": [{"trigger_word": "style"}]}, "is a word of default captions"),
@@ -163,7 +168,7 @@ def test_words_of_concepts_are_composed_and_without_blanks() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["\U0001f436", "\u0643\u0644\u0628", "my-robot", "sks_2", "\u0928\u200d\u092e", "TOKa"]
+    "word", ["\U0001f436", "\u0643\u0644\u0628", "my-robot", "sks_2", "\u0928\u200d\u092e", "<cat-toy>", "TOKa"]
 )
 def test_words_of_every_script_are_triggers(word: str) -> None:
     assert TrainingConfig(trigger_word=word).trigger_word == word

@@ -66,7 +66,7 @@
   }
 
   function figures() {
-    const time = ["in all", duration(data.seconds)];
+    const time = [data.resumedAt ? `since step ${data.resumedAt.toLocaleString("en")}, resumed` : "in all", duration(data.seconds)];
     if (data.restoration) return [
       ["PSNR before, dB", decimals(data.restoration.psnr_before, 1)],
       ["PSNR after, dB", decimals(data.restoration.psnr_after, 1), "marked"],

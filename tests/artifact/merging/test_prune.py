@@ -58,11 +58,13 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     (tmp_path / "folder").mkdir()
     save_file({"x": torch.tensor([1e6])}, tmp_path / "large.safetensors")
     save_file({"model_ema.x": torch.ones(1)}, tmp_path / "state.safetensors")
+    save_file({"lora_unet_x.lora_up.weight": torch.ones(1)}, tmp_path / "lora.safetensors")
     for name, message in (
         ("a.ckpt", "from_single_file and save_pretrained"),
         ("cut.safetensors", "not a readable .safetensors file"),
         ("folder", "has no model_index.json"),
         ("large.safetensors", "x would not be finite in torch.float16"),
+        ("lora.safetensors", "is a LoRA, no whole model"),
         ("state.safetensors", "holds no weights of a model"),
     ):
         assert main(["prune", str(tmp_path / name), str(tmp_path / "new.safetensors")]) == 2

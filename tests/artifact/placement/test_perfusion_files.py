@@ -196,11 +196,11 @@ def test_the_file_keeps_gate_and_outputs(two: tuple[Path, Path], base: ModelFami
 def test_what_needs_a_change_of_weights_refuses_it_in_one_line(
     command: list[str], two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    filled = [part.format(file=two[0], other=two[1], out=tmp_path / "out") for part in command]
+    filled = [part.format(file=two[0], other=two[1], out=tmp_path / "out.safetensors") for part in command]
     assert main(filled) != 0
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "star.safetensors is an edit by Perfusion" in line and "predict.py draws with it" in line
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_inspecting_it_says_what_opens_it(two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,9 +111,10 @@ def test_what_does_not_belong_together_is_refused(make_folder: MakeFolder, tmp_p
     assert [example.source for example in dataset.examples] == ["images/a.png"]
     reasons = {item.source: item.reason for item in dataset.rejected}
     assert "b.png is 64×96, and the picture 96×64" in reasons["images/b.png"]
-    assert "not an image" in reasons["images/c.png"]
+    assert "images/c.png: its conditioning picture c.png: not an image" in reasons["images/c.png"]
+    assert "no image of its name is trained" in reasons["conditioning/b.png"]
     assert "put it at conditioning/d.png" in reasons["images/d.png"]
-    assert "without its image" in reasons["conditioning/e.png"]
+    assert "and no image of its name is trained" in reasons["conditioning/e.png"]
 
 
 def test_a_column_names_the_picture(make_folder: MakeFolder, tmp_path: Path) -> None:
