@@ -3,16 +3,23 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from preprocess.errors import DatasetError
 from preprocess.uploads.intake import FoundFile
 
 PREPARED = {"dataset.jsonl", "rejected.jsonl"}
+FEATURES = {"features.json", "00000.json"}
+MARKS = {"dataset.jsonl", "features.json"}
 RUN = ({"config.yaml", "metrics.jsonl"}, {"config.yaml", "report.json"}, {"metrics.jsonl", "weights.safetensors"})
 SAMPLE_FOLDERS = {"sample", "samples", "validation"}
 WEIGHTS = (".safetensors", ".ckpt")
 
 
 def earlier_outputs(files: Sequence[FoundFile]) -> dict[Path, str]:
-    """Return such folders with a description of each. The root of the data is never one, since the user gave it."""
+    """Return such folders with a description of each. The root of the data is never one, since the user gave it.
+
+    Raises DatasetError for a root that is trained as it is: among other data or in an archive it would be read as
+    pictures, previews too, without its captions.
+    """
     names: dict[Path, set[str]] = {}
     roots = {file.root for file in files}
     for file in files:
@@ -23,12 +30,20 @@ def earlier_outputs(files: Sequence[FoundFile]) -> dict[Path, str]:
             found[folder] = "the output of a training"
         elif inside >= PREPARED:
             found[folder] = "a prepared dataset"
+        elif inside >= FEATURES:
+            found[folder] = "shards of features"
         if any(name.endswith(WEIGHTS) for name in inside):
             found |= {
                 other: "the samples of a training"
                 for other in names
                 if other.parent == folder and other.name.lower() in SAMPLE_FOLDERS
             }
+    for file in files:
+        if file.path.name in MARKS and file.path.parent == file.root and file.root in found:
+            raise DatasetError(
+                f"{file.name}: belongs to {found[file.root]}: captions and crops are made already. Give that folder, "
+                "unpacked, alone; in an archive or beside other data give the pictures that it was made from"
+            )
     return {folder: what for folder, what in found.items() if folder not in roots}
 
 

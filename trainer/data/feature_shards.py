@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeVar
 
 import torch
@@ -22,6 +22,7 @@ from families.family import SizeConditioning
 from fetching.cache import sha256
 from preprocess.dataset import Example, PreparedDataset, Rejected
 from preprocess.errors import DatasetError
+from preprocess.repeated_warnings import gathered
 from trainer.data.latent_cache import CachedExample, CachedView, size_conditioning
 
 Content = TypeVar("Content")
@@ -130,11 +131,12 @@ def read_features(folder: Path) -> FeatureDataset:
     examples = [example for record in records for example in record.examples]
     if not examples:
         raise DatasetError(f"{folder.name}: no image of {len(records)} shards was usable")
+    told = {line: PurePath(record.source).name for record in records for line in record.warnings}
     return FeatureDataset(
         folder,
         tuple(examples),
         tuple(item for record in records for item in record.rejected),
-        tuple(dict.fromkeys(line for record in records for line in record.warnings)),
+        tuple(gathered([(source, line) for line, source in told.items()])),
         plan,
         tuple(_digest_of(record) for record in records),
         tuple((shard, number) for shard, record in enumerate(records) for number in range(len(record.examples))),

@@ -1,7 +1,7 @@
 """Folders as other programs lay them out: masks beside images, regularisation images, outputs of earlier trainings."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +299,27 @@ def test_data_of_nothing_but_an_output_is_an_error_that_says_so(make_folder: Mak
     files = {"out/dataset.jsonl": b"{}", "out/rejected.jsonl": b"", "out/images/a.png": picture(1)}
     with pytest.raises(DatasetError, match="lies in out, a prepared dataset; passed over"):
         prepared(make_folder(files), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (("dataset.jsonl", "rejected.jsonl", "images/a.png", "previews/a.png"), "a prepared dataset"),
+        (("features.json", "00000.json", "00000.safetensors", "previews/00000/a.png"), "shards of features"),
+    ],
+)
+def test_what_is_prepared_is_not_read_as_pictures(
+    names: Sequence[str], what: str, make_folder: MakeFiles, make_zip: MakeFiles, tmp_path: Path
+) -> None:
+    """In an archive or beside other data its previews would be trained, too, and its captions would be lost."""
+    files = {name: picture(1) if name.endswith(".png") else b"{}" for name in names}
+    folder = make_folder(files)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "b.png").write_bytes(picture(2))
+    for sources in ([folder, other], [make_zip(files)]):
+        with pytest.raises(DatasetError, match=f"belongs to {what}: captions and crops are made already"):
+            prepare(sources, build_settings(DataConfig, {"captioner": "none"}), tmp_path / "out")
 
 
 @pytest.mark.parametrize("high", [1, 3])

@@ -100,6 +100,17 @@ def killed_at(moment: int, work: Callable[[], object], monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
+def test_warnings_of_many_shards_are_one_line_with_their_names(family: ModelFamily, tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.tar").write_bytes(shard({f"{number}.png": picture(seed=number)}))
+    encode([folder], tmp_path / "out", family)
+    told = read_features(tmp_path / "out").warnings
+    alike = [line for line in told if "came without a caption" in line]
+    assert len(alike) == 1 and alike[0].endswith("0.png; likewise 4 others: 1.tar, 2.tar, 3.tar, 4.tar")
+
+
 def test_after_ten_kills_the_features_are_those_of_an_undisturbed_run(
     family: ModelFamily, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
