@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import s3fs
 import torch
+from safetensors.torch import save_file
 
 from families.family import ModelFamily
 from families.registry import load_base_model
@@ -173,12 +174,11 @@ def test_a_full_disk_is_named_and_what_is_done_stays(
     sources = [str(tmp_path / f"{number}.tar") for number in range(SHARDS)]
     for number, source in enumerate(sources):
         Path(source).write_bytes(tar(number))
-    save = feature_encoding.save_file
 
     def full(tensors: dict[str, torch.Tensor], path: Path) -> None:
         if f"{BAD:05d}" in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(tensors, path)
+        save_file(tensors, path)
 
     with monkeypatch.context() as patch:
         patch.setattr(feature_encoding, "save_file", full)
