@@ -17,7 +17,7 @@ from artifact.merging.closed_form import constrained_change
 from artifact.merging.klora import klora
 from artifact.merging.merge import Mode, merge
 from artifact.merging.plain import concatenated
-from artifact.merging.ziplora import Factors
+from artifact.merging.ziplora import Factors, objective
 from artifact.metadata import ArtifactDescription
 from artifact.placement.placing import PlacedArtifacts
 from artifact.prompt_states import vocabulary_words, word_states
@@ -102,6 +102,13 @@ def test_zipped_factors_are_exactly_a_plain_lora(module: nn.Linear | nn.Conv2d) 
     assert float(factors.overlap().detach()) == pytest.approx(
         float((random(6, seed=20) * random(6, seed=21)).abs().mean())
     )
+
+
+def test_neither_many_layers_nor_small_distances_make_the_overlap_outweigh_what_is_learned() -> None:
+    distance, overlaps = torch.tensor(0.004), [torch.tensor(0.5), torch.tensor(1.0)]
+    found = objective(distance, 0.008, overlaps)
+    assert float(found) == pytest.approx(0.5 + zip_module.OVERLAP * 0.75)
+    assert torch.equal(objective(100 * distance, 0.8, 100 * overlaps), found)
 
 
 @pytest.fixture
