@@ -73,16 +73,18 @@ class LoraSlots:
         """Activate these adapters, each with alpha / rank times its scale."""
         for wrapped in self._placed.values():
             here = [adapter for adapter in scales if _is_filled(wrapped, adapter)]
-            wrapped.set_adapter(here, inference_mode=True)
+            if list(wrapped.active_adapters) != here:  # it takes a third of the time of placing
+                wrapped.set_adapter(here, inference_mode=True)
             for adapter in here:
                 wrapped.scaling[adapter] = scales[adapter] * wrapped.lora_alpha[adapter] / wrapped.r[adapter]
 
     def remove(self) -> None:
         """Restore the base's own modules. The cached peft layers are emptied."""
+        nothing = nn.Parameter(torch.empty(0), requires_grad=False)
         for place, wrapped in self._placed.items():
             self._put(place, wrapped.get_base_layer())
             for adapter in wrapped.lora_A:
-                wrapped.lora_A[adapter].weight = wrapped.lora_B[adapter].weight = _nothing()
+                wrapped.lora_A[adapter].weight = wrapped.lora_B[adapter].weight = nothing
         self._placed.clear()
         if self._clock is not None:
             self._clock.remove()
@@ -113,10 +115,6 @@ class LoraSlots:
 
 def _is_filled(wrapped: Any, adapter: str) -> bool:
     return adapter in wrapped.lora_A and wrapped.lora_A[adapter].weight.numel() > 0
-
-
-def _nothing() -> nn.Parameter:
-    return nn.Parameter(torch.empty(0), requires_grad=False)
 
 
 @torch.no_grad()
