@@ -115,7 +115,7 @@ class Predictor(BaseRunner):
         control_image: Optional[Path] = Input(
             default=None,
             description="The picture that the ControlNet is conditioned on, made already (edges, a scribble); "
-            "transparent where one for inpainting shall make something up",
+            "transparent where one for inpainting shall make something up; a photograph for one that reads faces",
         ),
         control_scale: float = Input(
             default=1.0, ge=0, le=2, description="Strength of the ControlNet: 0 none, 1 as trained"

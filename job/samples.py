@@ -112,7 +112,7 @@ def sampled_examples(training: Training, count: int) -> tuple[Sequence[CachedExa
 
 
 def levels_of(example: CachedExample) -> Tensor:
-    """The picture that is cached beside an image's latents: uint8 (3 or 4, H, W)."""
+    """What is cached beside an image's latents: a picture, uint8 (3 or 4, H, W), or faces (N, 4 + P)."""
     levels = example.views[0].load().control
     assert levels is not None
     return levels

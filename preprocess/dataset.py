@@ -1,7 +1,7 @@
 """A prepared dataset: plain files that users can open, edit, and train from again.
 
 images/0000_name.png     training images, one file per view
-conditioning/0000_name.png  what a ControlNet is conditioned on, for the views that have it
+conditioning/0000_name.png  what a ControlNet is conditioned on, for the views that have it; .safetensors: faces
 masks/0000_name.png      masks of the views that have one
 previews/0000_name.webp  small copies of the whole pictures, for the gallery
 dataset.jsonl            one line per image, with every decision about it
@@ -28,6 +28,8 @@ from preprocess.repeated_warnings import gathered
 from preprocess.workers.parallel import ordered_map
 
 Row = TypeVar("Row")
+FACES_SUFFIX = ".safetensors"
+"""Of conditions that are faces, and no pictures (`preprocess.control.faces`)."""
 DATASET_FILE, REJECTED_FILE, SUMMARY_FILE = "dataset.jsonl", "rejected.jsonl", "summary.json"
 
 
@@ -217,7 +219,8 @@ def _check(example: Example, folder: Path, where: str) -> None:
             raise DatasetError(f"{where}: {name} lies outside the dataset folder")
         if not path.is_file():
             raise DatasetError(f"{where}: {name} is missing. Take the line out, or prepare the images again.")
-        _check_size(path, example.bucket, f"{where}: {name}")
+        if not name.endswith(FACES_SUFFIX):
+            _check_size(path, example.bucket, f"{where}: {name}")
 
 
 def _check_size(path: Path, size: tuple[int, int], where: str) -> None:

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from preprocess.captions.concepts import require_images
 from preprocess.captions.trigger import has_trigger
-from preprocess.dataset import DATASET_FILE, Example, PreparedDataset, line_numbers
+from preprocess.dataset import DATASET_FILE, FACES_SUFFIX, Example, PreparedDataset, line_numbers
 from preprocess.errors import DatasetError
 from preprocess.prepare import BaseRequirements
 from settings.preparation import DataConfig
 
 ALSO_IN_TRAINING = {
     "concept_mode", "trigger_word", "class_word", "concepts", "caption_dropout", "trigger_only_dropout", "shuffle_tags",
-    "keep_first_tags", "mask", "seed", "control", "control_dropout",
+    "keep_first_tags", "mask", "seed", "control", "control_dropout", "control_full_share",
 }  # fmt: skip
 """Settings of data preparation that also apply to a training from a prepared dataset. Others have no effect then."""
 
@@ -28,6 +28,10 @@ def reopen(folder: Path, config: DataConfig, base: BaseRequirements) -> Prepared
         where = f"{DATASET_FILE}, line {number} ({example.source})"
         if config.control != "none" and not all(view.control for view in example.views):
             raise DatasetError(f"{where}: has no conditioning picture; prepare it anew with control: {config.control}")
+        if any((view.control or "").endswith(FACES_SUFFIX) != (config.control == "faces") for view in example.views):
+            raise DatasetError(
+                f"{where}: has another kind of condition than control: {config.control}; prepare it anew"
+            )
         _check(example, where, triggers, base)
     require_images(config.all_concepts, [(example.source, example.concept) for example in dataset.examples])
     late = sorted(config.model_fields_set & set(DataConfig.model_fields) - ALSO_IN_TRAINING)

@@ -5,18 +5,21 @@ from dataclasses import dataclass
 from PIL import Image
 
 from fetching.rules import FetchRules
+from sampler.request import FindFaces
 
 
 @dataclass(frozen=True)
 class Steering:
     """`location`: of a ControlNet: a URL, an upload, a hub id, and where `local_files` a path. `picture`: what it is
-    conditioned on. `rules`: of downloads; by default the environment's."""
+    conditioned on. `rules`: of downloads; by default the environment's. `find_faces`: as in `Control`, and
+    raises RequestError where there are none, or where nothing is there to find them."""
 
     location: str
     picture: Image.Image
     scale: float = 1.0
     local_files: bool = False
     rules: FetchRules | None = None
+    find_faces: FindFaces | None = None
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def picture_inputs(request: SampleRequest, family: ModelFamily, pipeline: Any) -
     if request.control is not None:
         name = "image" if request.image is None else "control_image"
         inputs |= {
-            name: fitted_control(request.control.picture, (width, height)),
+            name: fitted_control(request.control, (width, height)),
             "controlnet_conditioning_scale": request.control.scale,
         }
     taken = inspect.signature(pipeline.__call__).parameters

@@ -1,9 +1,11 @@
 """A request for images, and the check that a base supports it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from families.family import ModelFamily, PromptReader, clip_reader, restoring
 from sampler.schedulers import BASE_SCHEDULER, known_schedulers
@@ -25,14 +27,19 @@ class RequestError(ValueError):
     """A request for images that cannot be fulfilled. The message names the remedy."""
 
 
+FindFaces = Callable[[Image.Image], Tensor]
+
+
 @dataclass(frozen=True)
 class Control:
     """`controlnet`: in the base's precision. `picture`: what it is conditioned on; transparent where it is one for
-    inpainting and something shall be made up. `scale`: 0 none, 1 as trained."""
+    inpainting and something shall be made up. `scale`: 0 none, 1 as trained. `find_faces`: for one that reads faces, by
+    which they are found in the picture as it is drawn: (N, 4 + P), as in `families.parts.faces`."""
 
     controlnet: Any
     picture: Image.Image
     scale: float = 1.0
+    find_faces: FindFaces | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from sampler.prompts.token_strength import parse_token_strength, with_token_stre
 from sampler.request import NATIVE_RATIO, RequestError, SampleRequest, check_aspect_ratio
 from sampler.schedulers import BASE_SCHEDULER
 from sampler.weights import ScaledArtifact, read_weights, rescaled
+from service.faces import find_faces
 from settings.callers import Limited, Model, Open
 
 MAX_OUTPUTS = 8
@@ -139,7 +140,7 @@ def _steering(inputs: PredictionInputs, local_files: bool, rules: FetchRules | N
     """The ControlNet and what it is conditioned on. Raises RequestError for one of the two without the other."""
     picture = _open_picture(inputs.control_image, "control_image")
     if inputs.controlnet and picture is not None:
-        return Steering(inputs.controlnet, picture, inputs.control_scale, local_files, rules)
+        return Steering(inputs.controlnet, picture, inputs.control_scale, local_files, rules, find_faces)
     if inputs.controlnet:
         raise RequestError("controlnet: needs control_image, the picture that it is conditioned on")
     if picture is not None or inputs.control_scale != 1:

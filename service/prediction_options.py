@@ -106,7 +106,7 @@ class ControlNetSection(Settings):
     control_image: Path | None = Field(
         None,
         description="The picture that the ControlNet is conditioned on, made already (edges, a scribble); transparent "
-        "where one for inpainting shall make something up",
+        "where one for inpainting shall make something up; a photograph for one that reads faces",
     )
     control_scale: float = Field(1.0, ge=0, le=2, description="Strength of the ControlNet: 0 none, 1 as trained")
 

@@ -13,7 +13,9 @@ from settings.filters import parse_filter
 from settings.record import MEANINGS, Settings
 
 CropMode = Literal["auto", "face", "mask", "saliency", "centre"]
-ControlName = Literal["none", "canny", "grey", "scribble", "inpainting", "super_resolution", "files"]
+ControlName = Literal["none", "canny", "grey", "scribble", "inpainting", "super_resolution", "faces", "files"]
+FACE_FEATURES = 128
+"""Numbers in a face's vector, by SFace."""
 MaskSource = Literal["none", "auto", "files", "face", "subject", "alpha"]
 
 
@@ -128,10 +130,22 @@ class ControlSection(Settings):
         "none",
         description="With adapter controlnet: conditioning pictures made from the training pictures (canny, grey, "
         "scribble: coarse edges, inpainting: holes, super_resolution: a quarter of the sides), or files beside them: "
-        "conditioning/x.png for x.jpg",
+        "conditioning/x.png for x.jpg; on Stable Cascade also faces: where they are and whose (face_recognition_model)",
     )
     control_dropout: Open[float] = Field(
-        0.0, ge=0, lt=1, description="Share of conditioning pictures trained black, which says nothing"
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of conditioning pictures trained black, which says nothing; with control faces of the faces",
+    )
+    control_max_faces: Open[int] = Field(
+        4, ge=1, le=16, description="With control faces: largest number of faces of a picture that count"
+    )
+    control_full_share: Open[float] = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="With control faces: share of pictures with one face alone in which it stands for all places",
     )
     control_column: Open[str | None] = Field(
         None,
@@ -246,11 +260,14 @@ def _caption_rules(config: DataConfig) -> None:
 
 def _face_rules(config: DataConfig) -> None:
     crops = config.crop == "face" or (config.crop == "auto" and config.concept_mode == "face")
-    if config.face_recognition_model is not None and not crops and config.mask != "face":
+    if config.face_recognition_model is not None and not (crops or config.mask == "face" or config.control == "faces"):
         raise ValueError(
-            "face_recognition_model has no effect where faces are not looked for; set concept_mode: face, crop: face "
-            "or mask: face, or leave it out"
+            "face_recognition_model has no effect where faces are not looked for; set concept_mode: face, crop: face, "
+            "mask: face or control: faces, or leave it out"
         )
+    for name in ("control_max_faces", "control_full_share"):
+        if config.control != "faces" and config.differs(name):
+            raise ValueError(f"{name} has no effect without control: faces; leave it out")
 
 
 def _mask_rules(config: DataConfig) -> None:

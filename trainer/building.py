@@ -138,9 +138,7 @@ def _encoding(
 def _condition(
     config: TrainingConfig, family: ModelFamily, controlnet: ControlNetPart | None, generators: NamedGenerators
 ) -> Condition | None:
-    return training_condition(
-        family, controlnet, generators, config.control_dropout, config.noise.image_embedding_share
-    )
+    return training_condition(family, controlnet, generators, config.preparation, config.noise.image_embedding_share)
 
 
 def _placed(file: TrainingAdapterFile | None, family: ModelFamily) -> TrainingAdapter | None:

@@ -106,7 +106,7 @@ def validation_prompts(validation: ValidationSection, preparation: DataConfig) -
 def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: int) -> None:
     """Raises ConfigError, before training starts, for settings that this base does not support."""
     if config.is_controlnet:
-        require_form(config.adapters, require_controllable(family), config.base_model)
+        require_form(config.adapters, config.control, require_controllable(family), config.base_model)
     if config.is_perfusion:
         require_edits(family)
     require_restorable(config, config.base_model, family)

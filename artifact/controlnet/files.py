@@ -84,13 +84,14 @@ def controlnet_form(path: Path, maker: Controllable, shown: str | None = None) -
     if not blocks and count_projections(tensors) == maker.steered_blocks:
         blocks = list(range(maker.steered_blocks))
     bottleneck = bottleneck_of(tensors)
-    if bottleneck == "simple":
-        raise ArtifactError(
-            f"{shown}: reads vectors of faces and no picture (the original's mode simple), which nothing here makes; "
-            "give a ControlNet that reads pictures"
-        )
     channels = channels_of(tensors, bottleneck)
-    return ControlForm(channels if channels in CHANNELS.values() else COLOURS, tuple(blocks), bottleneck)
+    if bottleneck == "simple" and channels != CHANNELS["faces"]:
+        raise ArtifactError(
+            f"{shown}: reads vectors of faces of {channels} numbers (the original's are ArcFace's, of 512), and SFace, "
+            f"which is used here, gives {CHANNELS['faces']}; give one that was trained here, or one that reads pictures"
+        )
+    known = channels in CHANNELS.values() and (bottleneck == "simple" or channels != CHANNELS["faces"])
+    return ControlForm(channels if known else COLOURS, tuple(blocks), bottleneck)
 
 
 def _are_blocks(blocks: Any, count: int) -> bool:

@@ -16,6 +16,7 @@ from families.cascade.bottlenecks import LEAK, large_network, simple_network
 from families.cascade.decoding import PIXELS_SCALE
 from families.cascade.efficient_net import STEM_STRIDE, EfficientNetEncoder, Stage, efficient_net
 from families.parts.control import COLOURS, ControlForm
+from families.parts.faces import painted
 
 REDUCTION = 2
 """Of the sides that the encoder reads for the mode large, and by which its latents are enlarged again."""
@@ -75,11 +76,14 @@ class CascadeControlNet(ModelMixin, ConfigMixin):
         self.backbone.eval()
         return self
 
-    def condition(self, pictures: Tensor, encoder: EfficientNetEncoder) -> Tensor:
-        """What `forward` reads, for pictures (B, 3, H, W) as `control_pixels` gives them.
+    def condition(self, pictures: Tensor, encoder: EfficientNetEncoder, size: tuple[int, int]) -> Tensor:
+        """What `forward` reads, for pictures (B, 3, H, W) or faces as `control_input` gives them. `size`: (h, w) of
+        Stage C's latents.
 
         The mode large reads the encoder's latents of half the sides, enlarged to the latents of the whole.
         """
+        if self.config.bottleneck == "simple":
+            return painted(pictures, size)
         if self.config.bottleneck != "large":
             return pictures
         encoder.to(pictures.device)  # it leaves the device after the latents are cached

@@ -233,8 +233,8 @@ class Cascade:
         prompts: PromptFeatures,
         sizes: Sequence[SizeConditioning],
     ) -> Conditioning:
-        """Of the picture alone: noise, time and prompts change nothing."""
-        condition = controlnet.condition(pictures, self.vae)
+        """Of the picture or its faces alone: noise, time and prompts change nothing."""
+        condition = controlnet.condition(pictures, self.vae, (noised.shape[-2], noised.shape[-1]))
         return Conditioning(controlnet(condition), residual_blocks=tuple(controlnet.config.blocks))
 
     def control_pipeline(self, controlnet: Any) -> StableCascadePipeline:

@@ -62,7 +62,7 @@ class StableCascadePipeline(DiffusionPipeline):
     ) -> ImagePipelineOutput:
         """Draw B pictures. `prompt_embeds`: (B, 77, D), `prompt_embeds_pooled`: (B, 1, P). Guidance and
         `num_inference_steps` are those of Stage C; Stage B has its own (`DECODER_STEPS`, `DECODER_GUIDANCE`).
-        `image`: what the ControlNet reads, (1, 3, height, width).
+        `image`: what the ControlNet reads, (1, 3, height, width), or faces (1, N, 4 + P).
         """
         self.num_timesteps = num_inference_steps + DECODER_STEPS
         step = _counted(self, callback_on_step_end)
@@ -70,7 +70,7 @@ class StableCascadePipeline(DiffusionPipeline):
         unwanted = self._prior_conditions(negative_prompt_embeds, negative_prompt_embeds_pooled)
         reduction = PIXELS_SCALE * self.encoder.reduction
         shape = (len(prompt_embeds), self.prior.config.in_channels, round(height / reduction), round(width / reduction))
-        prior = self._prior(image, controlnet_conditioning_scale)
+        prior = self._prior(image, (shape[2], shape[3]), controlnet_conditioning_scale)
         predict = guided(prior, wanted, unwanted, guidance_scale, guidance_rescale)
         noise = randn_tensor(shape, generator=list(generator), device=self.device, dtype=torch.float32)
         latents = drawn(predict, self.scheduler, noise, num_inference_steps, generator, step)
@@ -82,11 +82,11 @@ class StableCascadePipeline(DiffusionPipeline):
         """The last two stages, over the same modules."""
         return StageBPipeline(self.decoder, self.decoder_scheduler, self.vqgan, self.encoder)
 
-    def _prior(self, image: Tensor | None, scale: float) -> Any:
+    def _prior(self, image: Tensor | None, size: tuple[int, int], scale: float) -> Any:
         """Stage C, with what the ControlNet adds in every step; wanted and unwanted prompts get the same."""
         if image is None:
             return self.prior
-        residuals = self.controlnet(self.controlnet.condition(image.to(self.device), self.encoder))
+        residuals = self.controlnet(self.controlnet.condition(image.to(self.device), self.encoder, size))
         scaled = {block: scale * each for block, each in zip(self.controlnet.config.blocks, residuals, strict=True)}
         return partial(self.prior, residuals=scaled)
 

@@ -9,14 +9,16 @@ from torch import Tensor
 
 from families.conditioning import Conditioning
 from families.family import ModelFamily, PromptFeatures, SizeConditioning
+from families.parts.faces import is_faces
+from settings.preparation import FACE_FEATURES
 
 ERASED = -1.0
 """Value of erased pixels in the condition of an inpainting ControlNet, as those for SD1.5 were trained."""
 OPAQUE = 128
 COLOURS = 3
 Bottleneck = Literal["effnet", "large", "simple"]
-CHANNELS = {"canny": 1, "grey": 1, "scribble": 1, "inpainting": 4}
-"""Of the pictures that a ControlNet with channels of its own reads, by the setting `control`; others are in colour."""
+CHANNELS = {"canny": 1, "grey": 1, "scribble": 1, "inpainting": 4, "faces": FACE_FEATURES}
+"""Of what a ControlNet with channels of its own reads, by the setting `control`; others are in colour."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class ControlForm:
     @classmethod
     def of(cls, control: str, blocks: Sequence[int], bottleneck: Bottleneck = "effnet") -> "ControlForm":
         """Of the settings `control`, `controlnet_blocks` and `controlnet_bottleneck`."""
+        if control == "faces":
+            bottleneck = "simple"
         return cls(CHANNELS.get(control, COLOURS), tuple(blocks), bottleneck)
 
 
@@ -66,8 +70,8 @@ class Controllable(Protocol):
         prompts: PromptFeatures,
         sizes: Sequence[SizeConditioning],
     ) -> Conditioning:
-        """What the ControlNet adds to the denoiser. `pictures`: (B, 3, H, W) as `control_pixels` gives them; the others
-        as for `denoise`."""
+        """What the ControlNet adds to the denoiser. `pictures`: as `control_input` gives them; the others as for
+        `denoise`."""
 
     def control_pipeline(self, controlnet: Any) -> Any:
         """A diffusers pipeline over the base's modules and this ControlNet."""
@@ -83,6 +87,12 @@ def usual_blocks(count: int) -> tuple[int, ...]:
     as far as there are such. Of 64: 0, 4, 8, 12, 51, 55, 59, 63."""
     first = [block for block in FIRST_BLOCKS if block < count // 2]
     return (*first, *(count - 1 - block for block in reversed(first)))
+
+
+def control_input(control: Tensor) -> Tensor:
+    """What a ControlNet reads, of a batch that is cached: pictures as `control_pixels` gives them, or faces as they
+    are."""
+    return control if is_faces(control) else control_pixels(control)
 
 
 def control_pixels(pictures: Tensor) -> Tensor:

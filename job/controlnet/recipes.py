@@ -13,10 +13,14 @@ def controlnet_recipes(trained: Trained) -> list[Recipe]:
 
 
 def _everywhere(trained: Trained, prompt: str) -> list[Recipe]:
-    return [
+    faces = trained.control == "faces"
+    picture = "picture that steers: edges, a scribble, whatever was trained"
+    if faces:
+        picture = "photograph whose faces are found"
+    recipes = [
         Recipe(
             "Cog",
-            "condition.png is the picture that steers: edges, a scribble, whatever was trained. LoRAs go beside it.",
+            f"condition.png is the {picture}. LoRAs go beside it.",
             f"cog run -i prompt={prompt!r} -i controlnet=URL -i control_image=@condition.png\n\n"
             f"# or without a container\npython predict.py {prompt!r} --base_model {trained.base_model} "
             "--controlnet weights.safetensors --control_image condition.png",
@@ -27,6 +31,7 @@ def _everywhere(trained: Trained, prompt: str) -> list[Recipe]:
             prompt,
         ),
     ]
+    return recipes[:1] if faces else recipes  # no other tool has such
 
 
 def _of_diffusers(trained: Trained, prompt: str, pipeline: str) -> list[Recipe]:

@@ -8,24 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import nn
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
 
+from families.parts.faces import CORNERS, is_faces
 from job.samples import SampleSettings, as_image, levels_of, sampled_examples
 from sampler.request import Control, SampleRequest
 from sampler.sampler import Sampler
+from trainer.data.latent_cache import CachedExample
 from trainer.training import Training
 
 CONDITIONS = "conditions"
 """The folder of the conditions, inside of that of the samples."""
+BOX_COLOURS = ("red", "lime", "blue", "magenta", "cyan", "yellow")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """`picture`: in colour, or with opacity. `prompt`: what is drawn."""
+    """`picture`: in colour, or with opacity. `prompt`: what is drawn. `faces`: as in `families.parts.faces`, where they
+    are the condition; the picture then shows where they are."""
 
     prompt: str
     picture: Image.Image
+    faces: Tensor | None = None
 
 
 def sample_conditions(training: Training, settings: SampleSettings) -> list[Condition]:
@@ -35,7 +40,25 @@ def sample_conditions(training: Training, settings: SampleSettings) -> list[Cond
     """
     prompt = training.config.given.get("validation_prompt")
     examples, _ = sampled_examples(training, settings.count)
-    return [Condition(prompt or example.caption, as_image(levels_of(example))) for example in examples]
+    return [_condition(prompt or example.caption, example) for example in examples]
+
+
+def _condition(prompt: str, example: CachedExample) -> Condition:
+    control = levels_of(example)
+    if is_faces(control):
+        return Condition(prompt, boxes_of_faces(control, example.views[0].size.target[::-1]), control)
+    return Condition(prompt, as_image(control))
+
+
+def boxes_of_faces(faces: Tensor, size: tuple[int, int]) -> Image.Image:
+    """A picture of `size` (width, height): black, each face a box of another colour."""
+    picture = Image.new("RGB", size)
+    canvas = ImageDraw.Draw(picture)
+    for number, face in enumerate(faces.cpu()):
+        if face[CORNERS:].any():
+            corners = [round(float(place) * side) for place, side in zip(face[:CORNERS], size * 2, strict=True)]
+            canvas.rectangle(corners, fill=BOX_COLOURS[number % len(BOX_COLOURS)])
+    return picture
 
 
 def write_control_samples(
@@ -56,11 +79,16 @@ def write_control_samples(
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
             seed=settings.seed + number,
-            control=Control(controlnet, condition.picture),
+            control=_control(controlnet, condition),
         )
         (image,) = sampler.generate(request, training.triggers)
         image.save(folder / f"{number:02d}.png")
         condition.picture.save(folder / CONDITIONS / f"{number:02d}.png")
+
+
+def _control(controlnet: Any, condition: Condition) -> Control:
+    faces = condition.faces
+    return Control(controlnet, condition.picture, find_faces=None if faces is None else lambda _: faces)
 
 
 def write_prompts(prompts: Sequence[str], path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from artifact.controlnet.files import read_controlnet
 from families.family import ModelFamily
 from families.parts.control import controllable
+from families.parts.faces import reads_faces
 from job.verification.table import Check, table
 from job.verification.verify import (
     LEARNED,
@@ -20,20 +21,30 @@ from job.verification.verify import (
     Verification,
     VerificationFailed,
 )
+from settings.preparation import FACE_FEATURES
 
 
 @torch.no_grad()
 def controlled_prediction(probe: Probe, family: ModelFamily, controlnet: Any) -> Tensor:
-    """The prediction for the probe, (B, C, h, w) on the CPU, with a picture of random blocks as condition."""
+    """The prediction for the probe, (B, C, h, w) on the CPU, with a picture of random blocks, or a random face, as
+    condition."""
     maker = controllable(family)
     assert maker is not None
     count = len(probe.noised)
-    height, width = probe.sizes[0].target
-    blocks = torch.rand((count, 3, height // 8, width // 8), generator=torch.Generator().manual_seed(1))
-    pictures = torch.nn.functional.interpolate(blocks, (height, width)).to(family.device)
+    condition = _condition(controlnet, count, probe.sizes[0].target).to(family.device)
     prompts = family.encode_prompts([probe.prompt] * count)
     given = (probe.noised, probe.timesteps, prompts, probe.sizes)
-    return family.denoise(*given, maker.control_residuals(controlnet, pictures, *given)).cpu()
+    return family.denoise(*given, maker.control_residuals(controlnet, condition, *given)).cpu()
+
+
+def _condition(controlnet: Any, count: int, size: tuple[int, int]) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    if reads_faces(controlnet):
+        vector = torch.nn.functional.normalize(torch.randn(FACE_FEATURES, generator=generator), dim=0)
+        return torch.cat([torch.tensor([0.0, 0.0, 0.5, 0.5]), vector]).expand(count, 1, -1)
+    height, width = size
+    blocks = torch.rand((count, 3, height // 8, width // 8), generator=generator)
+    return torch.nn.functional.interpolate(blocks, (height, width))
 
 
 def verify_controlnet(

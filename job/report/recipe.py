@@ -20,7 +20,7 @@ class Trained:
     `pipeline`: diffusers' class. `encoders`: keys of the text encoders in embeddings.safetensors, in the pipeline's
     order; empty where the trigger words have no embeddings. `adapter`: its kind. `prompt` contains a trigger word.
     `revision`: of the base on the hub. `vae`: in place of the base's own. `restores`: whether the base
-    restores pictures and draws none.
+    restores pictures and draws none. `control`: what a ControlNet is conditioned on.
     """
 
     base_model: str
@@ -32,3 +32,4 @@ class Trained:
     revision: str | None = None
     vae: str | None = None
     restores: bool = False
+    control: str = "none"

@@ -64,6 +64,7 @@ def trained_of(summary: Mapping[str, Any]) -> Trained:
         revision=config.get("base_revision"),
         vae=config.get("vae"),
         restores=base.get("restores", False),
+        control=config.get("control", "none"),
     )
 
 

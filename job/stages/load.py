@@ -15,6 +15,8 @@ from job.publishing.hub import require_publishable
 from job.stage import Job
 from job.stages.export import require_model_base
 from job.trackers import require_trackers
+from preprocess.dataset import are_prepared
+from preprocess.faces.people import face_look
 from settings.record import ConfigError
 from settings.training import TrainingConfig
 from trainer.base_model import (
@@ -51,6 +53,8 @@ def load(job: Job) -> Generator[Progress, None, None]:
     require_publishable(config.publishing)
     require_model_base(config)
     require_trackers(config.output)
+    if config.control == "faces" and not are_prepared(job.sources):
+        face_look(config.preparation)
     start_device(job)
     require_attention(config.attention, job.device, compute_precision(config.mixed_precision))
     yield job.progress(f"loading the base model {config.base_model}")

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from preprocess.captions.labels import Label
+from preprocess.control.faces import FaceConditions
 from preprocess.control.files import read_control
 from preprocess.control.filters import FILTERS
 from preprocess.crops.augment import AugmentationRules, PlannedView, plan_views
@@ -18,7 +19,7 @@ from preprocess.crops.buckets import DEFAULT_RESOLUTION, SMALLER_AREA, crop_loss
 from preprocess.crops.crop import MAX_ENLARGEMENT, Crop, Size, crop_to_window
 from preprocess.crops.subject import SubjectFinder
 from preprocess.dataset import Example, View
-from preprocess.faces.people import FacesOfPicture
+from preprocess.faces.people import FacesOfPicture, face_look
 from preprocess.uploads.decoding import DecodeRules, Picture, decode
 from preprocess.uploads.survey import Surveyed, file_stem
 from preprocess.workers.workers import Work, Workers
@@ -62,6 +63,9 @@ class Renderer:
         self._augmentation = AugmentationRules(
             config.horizontal_flip, config.augmented_views, config.crop_jitter, config.color_jitter
         )
+        self._faces = None
+        if config.control == "faces":
+            self._faces = FaceConditions(face_look(config).embed, config.control_max_faces, output)
         self._upscaler = None
         if config.upscaler:
             from preprocess.crops.upscale import Upscaler
@@ -100,11 +104,15 @@ class Renderer:
         words = class_words_of(job.label.concept, self._config)
         subject = self._subjects.find(picture, name, job.bucket, words, job.surveyed.mask, job.people)
         crop = crop_to_window(picture.image.size, subject.window, job.bucket)
+        whole = picture.image
         picture, upscaled = self._enlarge(picture, crop, name)
         stem = f"{job.number:04d}_{file_stem(job.surveyed.file)}"
         planned = list(plan_views(crop, self._augmentation, f"{self._config.seed} {job.surveyed.fingerprint.exact}"))
         views = [self._write(stem, index, view, picture, subject.mask) for index, view in enumerate(planned)]
-        if self._config.control != "none":
+        faceless: tuple[str, ...] = ()
+        if self._faces is not None:
+            views, faceless = self._faces.write(views, planned, whole, name)
+        elif self._config.control != "none":
             views = self._with_controls(views, planned, picture, job)
         masked = lost_subject(name, planned, subject.mask) if subject.mask else ()
         warnings = (
@@ -114,6 +122,7 @@ class Renderer:
             *masked,
             *upscaled,
             *self._small(job, crop),
+            *faceless,
             *_cut_away(name, job.surveyed.size, job.bucket, subject.found_by),
         )
         return Example(

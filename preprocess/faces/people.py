@@ -9,11 +9,13 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
+from PIL import Image
 
 from preprocess.dataset import FaceBox
+from preprocess.errors import DatasetError
 from preprocess.faces.recurring import recurring_face
 from preprocess.faces.registry import find_detector
-from preprocess.faces.sface import face_pixels, load_sface
+from preprocess.faces.sface import WHERE_TO_GET_IT, face_pixels, load_sface
 from preprocess.progress import StageProgress
 from preprocess.uploads.decoding import DecodeRules, decode
 from preprocess.workers.workers import Work, Workers
@@ -41,6 +43,17 @@ def recognition_model(config: DataConfig) -> Path | None:
     """The file of the setting, or else of the environment variable FACE_RECOGNITION_MODEL."""
     named = os.environ.get(MODEL_VARIABLE)
     return config.face_recognition_model or (Path(named) if named else None)
+
+
+def face_look(config: DataConfig) -> "FaceLook":
+    """Load what finds and embeds faces for a ControlNet. Raises DatasetError where a model is not given or not read."""
+    model = recognition_model(config)
+    if model is None:
+        raise DatasetError(
+            f"control: faces needs SFace's file: name it in face_recognition_model or {MODEL_VARIABLE}; "
+            f"{WHERE_TO_GET_IT}"
+        )
+    return FaceLook(config, model, DecodeRules())
 
 
 def find_people(
@@ -79,7 +92,10 @@ class FaceLook:
         self._feature, self._rules, self._lock = load_sface(model), rules, Lock()
 
     def __call__(self, named: Named) -> Found:
-        image = decode(named[1], self._rules).image
+        return self.embed(decode(named[1], self._rules).image)
+
+    def embed(self, image: Image.Image) -> Found:
+        """The faces of a picture in RGB, best score first, and their vectors."""
         with self._lock:
             faces = tuple(self._detector.detect(image))
             vectors = [np.asarray(self._feature(face_pixels(image, face)), np.float64) for face in faces]

@@ -15,11 +15,13 @@ from artifact.controlnet.files import read_controlnet
 from artifact.errors import ArtifactError
 from families.family import ModelFamily
 from families.parts.control import Controllable, control_pixels, controllable
+from families.parts.faces import reads_faces
 from fetching.cache import DownloadCache
 from fetching.download import download, is_url, shown
 from fetching.hub import find_on_hub, is_hub_reference
 from fetching.rules import FetchRules
 from sampler.extras import Steering
+from sampler.images.starting_picture import fitted_picture
 from sampler.request import Control, RequestError
 
 
@@ -53,7 +55,12 @@ def controlnet_file(steering: Steering) -> Iterator[Path]:
 def load_control(path: Path, steering: Steering, family: ModelFamily) -> Control:
     """The ControlNet of the file, checked against the base. Raises ArtifactError or RequestError."""
     require_controllable(family)
-    return Control(read_controlnet(path, family, shown_location(steering.location)), steering.picture, steering.scale)
+    controlnet = read_controlnet(path, family, shown_location(steering.location))
+    if not reads_faces(controlnet):
+        return Control(controlnet, steering.picture, steering.scale)
+    if steering.find_faces is None:
+        raise RequestError("controlnet: reads faces, and none are looked for here; give one that reads pictures")
+    return Control(controlnet, steering.picture, steering.scale, steering.find_faces)
 
 
 def shown_location(location: str) -> str:
@@ -71,7 +78,15 @@ def require_controllable(family: ModelFamily) -> Controllable:
     return maker
 
 
-def fitted_control(picture: Image.Image, size: tuple[int, int]) -> Tensor:
+def fitted_control(control: Control, size: tuple[int, int]) -> Tensor:
+    """What the ControlNet reads of the picture, scaled to cover `size` (width, height) and cropped at the centre: its
+    pixels (1, 3, H, W), or its faces (1, N, 4 + P)."""
+    if control.find_faces is None:
+        return fitted_pixels(control.picture, size)
+    return control.find_faces(fitted_picture(control.picture, size))[None]
+
+
+def fitted_pixels(picture: Image.Image, size: tuple[int, int]) -> Tensor:
     """(1, 3, H, W) as ControlNets read it: upright, scaled to cover `size` (width, height), cropped at the centre."""
     upright = ImageOps.exif_transpose(picture)
     transparent = upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from settings.importing.lambdas import filters_from, key_from
-from settings.importing.translation import Imported, Rule, Translation, left_out, same, whole
+from settings.importing.translation import Imported, Rule, Translation, left_out, number, same, whole
 from settings.record import ConfigError
 
 STAGE_C = {"3.6B": "stabilityai/stable-cascade-prior", "1B": None}
@@ -15,10 +15,13 @@ STAGE_B = {"3B": "stabilityai/stable-cascade", "700M": None}
 FINISHED_SIDE = 4 / 3
 """Stage C's encoder reads pictures at three quarters of the side at which they are drawn; ours are those drawn."""
 CONTROLS = {"CannyFilter": "canny", "InpaintFilter": "inpainting", "SREffnetFilter": "super_resolution",
-            "SRFilter": "super_resolution"}  # fmt: skip
+            "SRFilter": "super_resolution", "IdentityFilter": "faces"}  # fmt: skip
 DEFAULT_MODE = "effnet"
-MODES = {"SREffnetFilter": "large"}
+MODES = {"SREffnetFilter": "large", "IdentityFilter": "simple"}
 """Of the original's ControlNets, by the filters that make no picture."""
+IDENTITY = {"max_faces": ("control_max_faces", 4), "p_drop": ("control_dropout", 0.05),
+            "p_full": ("control_full_share", 0.3)}  # fmt: skip
+"""Settings of the original's IdentityFilter, and what they are where the file does not say."""
 EMA_EVERY, EMA_BETA = 100, 0.9
 S3_PIPE = re.compile(r"pipe:\s*aws s3 cp\s+(s3://[^\s;|&$`<>]+)\s+-\s*")
 
@@ -109,17 +112,35 @@ def _controlnet(translation: Translation, control: Any) -> None:
         raise ConfigError(f"controlnet_filter: {control} has no equivalent; there are {', '.join(CONTROLS)}")
     translation.values |= {"adapter": "controlnet", "control": CONTROLS[control]}
     mode = translation.take("controlnet_bottleneck_mode") or DEFAULT_MODE
-    if mode != DEFAULT_MODE and MODES.get(control) != mode:
+    faces = CONTROLS[control] == "faces"
+    if (faces or mode != DEFAULT_MODE) and MODES.get(control) != mode:
         raise ConfigError(
             f"controlnet_bottleneck_mode: {mode} with {control} has no equivalent; there is large with "
-            f"SREffnetFilter, and {DEFAULT_MODE} with pictures"
+            f"SREffnetFilter, simple with IdentityFilter, and {DEFAULT_MODE} with pictures"
         )
+    if faces:
+        _faces(translation)
+        return
     if mode == "large":
         translation.values["controlnet_bottleneck"] = mode
     elif control in MODES:
         translation.note(
             "controlnet_filter", f"in the original {mode} reads latents that {control} makes; here it reads the picture"
         )
+
+
+def _faces(translation: Translation) -> None:
+    given = translation.take("controlnet_filter_params") or {}
+    if not isinstance(given, dict) or (strange := sorted(map(str, given.keys() - IDENTITY.keys()))):
+        said = "is no mapping" if not isinstance(given, dict) else f"{strange[0]} is none of {', '.join(IDENTITY)}"
+        raise ConfigError(f"controlnet_filter_params: {said}")
+    for name, (setting, usual) in IDENTITY.items():
+        translation.values[setting] = whole(number(name, given.get(name, usual)))
+    translation.note(
+        "controlnet_filter",
+        "faces are found and embedded by face_detector_model and face_recognition_model (SFace), "
+        "in the original by insightface's; a ControlNet of one does not know vectors of the other",
+    )
 
 
 def _tokens(translation: Translation) -> None:

@@ -72,7 +72,7 @@ def _controlnet_rule(config: ComposedSections) -> None:
         return
     if config.control == "none":
         raise ValueError(
-            "adapter: controlnet needs control: canny, grey, scribble, inpainting, super_resolution or files"
+            "adapter: controlnet needs control: canny, grey, scribble, inpainting, super_resolution, faces or files"
         )
     if config.controlnet_bottleneck == "large" and config.control not in READ_AS_LATENTS:
         raise ValueError(

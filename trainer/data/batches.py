@@ -31,7 +31,7 @@ class LatentBatch:
     """Pictures that the denoiser reads beside the latents."""
     filling: float = 1.0
     controls: Tensor | None = None
-    """What a ControlNet is conditioned on: uint8 (B, 3 or 4, H, W)."""
+    """What a ControlNet is conditioned on: pictures uint8 (B, 3 or 4, H, W), or faces (B, N, 4 + P)."""
 
     def split(self, parts: int) -> "list[LatentBatch]":
         """Split into at most `parts` batches of nearly equal size, none of them empty."""

@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from families.conditioning import embeds_pictures
 from families.family import ModelFamily, SizeConditioning, restoring
+from preprocess.control.faces import read_faces
 from preprocess.crops.crop import Crop
-from preprocess.dataset import Example, PreparedDataset, View, picture_key
+from preprocess.dataset import FACES_SUFFIX, Example, PreparedDataset, View, picture_key
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class CachedView:
     """An encoded view on the training device. `moments`: (X, h, w), as `encode_image` returns them.
 
     `mask`: (1, h, w), 0 to 1; None: the whole image counts in the loss. `control`: what a ControlNet is
-    conditioned on, uint8 (3, H, W) in colour, or (4, H, W) with opacity; the picture itself for a base that reads
-    pictures; None without either.
+    conditioned on, uint8 (3, H, W) in colour, or (4, H, W) with opacity, or faces (N, 4 + P); the picture itself for
+    a base that reads pictures; None without either.
     """
 
     moments: Tensor
@@ -105,9 +106,16 @@ def encode_view(folder: Path, view: View, family: ModelFamily) -> CachedView:
             mask = to_latent_mask(image.convert("L"), moments.shape[-2:]).to(device)
     control = levels.to(device) if keeps_pictures(family) else None
     if view.control:
-        with Image.open(folder / view.control) as image:
-            control = to_levels(image.convert("RGBA" if image.mode == "RGBA" else "RGB")).to(device)
+        control = _control(folder / view.control).to(device)
     return CachedView(moments, mask, size_conditioning(view.crop), control)
+
+
+def _control(path: Path) -> Tensor:
+    """The condition of a view: a picture, or faces. Raises DatasetError."""
+    if path.suffix == FACES_SUFFIX:
+        return torch.from_numpy(read_faces(path))
+    with Image.open(path) as image:
+        return to_levels(image.convert("RGBA" if image.mode == "RGBA" else "RGB"))
 
 
 def to_levels(image: Image.Image) -> Tensor:

@@ -9,10 +9,12 @@ from torch import Generator, Tensor
 from families.conditioning import EmbedsPictures, embeds_pictures
 from families.errors import BaseModelError
 from families.family import Conditioning, ModelFamily, PromptFeatures, Restoring, SizeConditioning, restoring
+from settings.preparation import ControlSection
 from settings.record import ConfigError
 from trainer.distributed.batch_share import WHOLE, Share
+from trainer.noise.control_dropout import with_dropout
 from trainer.randomness import NamedGenerators
-from trainer.trainables.controlnet import Condition, ControlNetPart, with_dropout
+from trainer.trainables.controlnet import Condition, ControlNetPart
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,12 @@ def training_condition(
     family: ModelFamily,
     controlnet: ControlNetPart | None,
     generators: NamedGenerators,
-    dropout: float,
+    control: ControlSection,
     image_embedding_share: float,
 ) -> Condition | None:
-    """The condition of training steps; None where the denoiser reads no pictures. `dropout`: of a ControlNet's."""
+    """The condition of training steps; None where the denoiser reads no pictures. `control`: of a ControlNet."""
     if controlnet is not None:
-        return with_dropout(controlnet, dropout, generators)
+        return with_dropout(controlnet, control, generators)
     if image_embedding_share > 0 and (reader := embeds_pictures(family)) is not None:
         return PictureEmbeddings(reader, image_embedding_share, generators["condition"], generators.share)
     restorer = restoring(family)

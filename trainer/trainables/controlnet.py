@@ -1,7 +1,6 @@
 """The ControlNet: a trained network beside the denoiser that reads a picture (Zhang et al. 2023)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,19 +8,17 @@ from torch import Generator, Tensor, nn
 
 from artifact.layers import Layer
 from families.family import Conditioning, ModelFamily, PromptFeatures, SizeConditioning
-from families.parts.control import ControlForm, Controllable, control_pixels, controllable, usual_blocks
+from families.parts.control import ControlForm, Controllable, control_input, controllable, usual_blocks
 from settings.record import ConfigError
 from settings.sections.adapter import AdapterSection
-from trainer.distributed.batch_share import WHOLE, Share
-from trainer.randomness import NamedGenerators
 from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings
 from trainer.trainables.part import Part, Parts
 
 SEEDS = 2**62
 
 Condition = Callable[[Tensor | None, Tensor, Tensor, PromptFeatures, Sequence[SizeConditioning]], Conditioning | None]
-"""What the denoiser reads beside noised latents, for conditioning pictures uint8 (B, 3 or 4, H, W), noised latents,
-timesteps, prompts and sizes."""
+"""What the denoiser reads beside noised latents, for conditioning pictures uint8 (B, 3 or 4, H, W) or faces (B, N,
+4 + P), noised latents, timesteps, prompts and sizes."""
 
 
 class ControlNetPart:
@@ -78,7 +75,7 @@ class ControlNetPart:
         """Implements `Condition`."""
         if pictures is None or not self._enabled:
             return None
-        return self._residuals(control_pixels(pictures), noised, timesteps, prompts, sizes)
+        return self._residuals(control_input(pictures), noised, timesteps, prompts, sizes)
 
     def _residuals(
         self,
@@ -89,38 +86,6 @@ class ControlNetPart:
         sizes: Sequence[SizeConditioning],
     ) -> Conditioning:
         return self._maker.control_residuals(self.module, pixels, noised, timesteps, prompts, sizes)
-
-
-@dataclass(frozen=True)
-class ControlDropout:
-    """Implements `Condition`: some pictures are black, drawn anew each time."""
-
-    part: ControlNetPart
-    share_of_pictures: float
-    generator: Generator
-    processes: Share = WHOLE
-
-    def __call__(
-        self,
-        pictures: Tensor | None,
-        noised: Tensor,
-        timesteps: Tensor,
-        prompts: PromptFeatures,
-        sizes: Sequence[SizeConditioning],
-    ) -> Conditioning | None:
-        if pictures is not None:
-            kept = self.processes.uniform((len(pictures), 1, 1, 1), self.generator) >= self.share_of_pictures
-            pictures = pictures * kept.to(pictures.device)
-            if pictures.shape[1] == 4:
-                pictures[:, 3:][~kept.view(-1)] = 255  # black, and no hole
-        return self.part.condition(pictures, noised, timesteps, prompts, sizes)
-
-
-def with_dropout(part: ControlNetPart, dropout: float, generators: NamedGenerators) -> Condition:
-    """Return the part's condition, which misses the share `dropout` of its pictures."""
-    if dropout == 0:
-        return part.condition
-    return ControlDropout(part, dropout, generators["control_dropout"], generators.share)
 
 
 def _place(placement: Placement) -> Part | None:
@@ -142,8 +107,14 @@ def require_controllable(family: ModelFamily) -> Controllable:
     return maker
 
 
-def require_form(adapters: AdapterSection, maker: Controllable, base_model: str) -> None:
-    """Raises ConfigError for blocks that the base has not, or where its ControlNets leave no choice."""
+def require_form(adapters: AdapterSection, control: str, maker: Controllable, base_model: str) -> None:
+    """Raises ConfigError for blocks that the base has not, or where its ControlNets leave no choice. `control`: what
+    the ControlNet is conditioned on."""
+    if control == "faces" and not maker.steered_blocks:
+        raise ConfigError(
+            f"control: faces: ControlNets of {base_model} read pictures alone; choose a base of Stable Cascade, or "
+            "another control"
+        )
     if adapters.controlnet_bottleneck != "effnet" and not maker.steered_blocks:
         raise ConfigError(f"controlnet_bottleneck: ControlNets of {base_model} have no choice of it; leave it out")
     blocks = adapters.controlnet_blocks

@@ -55,6 +55,11 @@ def read_initial_controlnet(path: Path, family: ModelFamily, form: ControlForm) 
         ) from error
     except ArtifactError as error:
         raise ConfigError(f"init_weights: {error}") from error
+    if has.bottleneck != form.bottleneck and "simple" in (has.bottleneck, form.bottleneck):
+        raise ConfigError(
+            f"init_weights: {path.name} reads {'faces' if has.bottleneck == 'simple' else 'pictures'}; set control to "
+            "what it was trained on"
+        )
     if has.bottleneck != form.bottleneck:
         raise ConfigError(f"init_weights: {path.name} is of another kind; set controlnet_bottleneck: {has.bottleneck}")
     if maker.steered_blocks and has.channels != form.channels:  # else all have the same form

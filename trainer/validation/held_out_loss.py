@@ -83,7 +83,7 @@ class HeldOutLoss:
             noised, sizes = process.corrupt(latents, draw), [view.size] * count
             conditioning = None
             if self._condition is not None and view.control is not None:
-                controls = view.control.expand(count, -1, -1, -1)
+                controls = view.control.expand(count, *view.control.shape)
                 conditioning = self._condition(controls, noised, draw.timesteps, prompts, sizes)
             prediction = self._family.denoise(noised, draw.timesteps, prompts, sizes, conditioning)
         error = (prediction.float() - process.target(latents, draw).float()).square()

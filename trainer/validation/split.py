@@ -9,6 +9,9 @@ import torch
 from torch import Generator
 
 from families.family import SizeConditioning
+from families.parts.faces import is_faces
+from preprocess.control.faces import padded, within
+from preprocess.crops.crop import Window
 from trainer.data.latent_cache import CachedExample, CachedView, by_picture
 
 MOST_IMAGES = 16
@@ -78,7 +81,12 @@ def _crop(example: CachedExample, size_multiple: int, generator: Generator) -> C
     )
     mask = None if view.mask is None else view.mask[:, rows, columns]
     control = None
-    if view.control is not None:
+    if view.control is not None and is_faces(view.control):
+        height, width = whole
+        window = Window(left / width, top / height, sides[1] / width, sides[0] / height)
+        seen = within(view.control.cpu().numpy(), window)
+        control = torch.from_numpy(padded(seen, len(view.control))).to(view.control.device)
+    elif view.control is not None:
         control = view.control[
             :, *(_in_pixels(part, scale) for part, scale in zip((rows, columns), scales, strict=True))
         ]

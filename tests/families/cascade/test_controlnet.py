@@ -301,7 +301,7 @@ def test_the_other_modes_have_the_parameters_of_the_original(
 
 def test_the_large_one_reads_latents_of_half_the_sides(family: Cascade, tmp_path: Path) -> None:
     controlnet = moved(family.new_controlnet(ControlForm(bottleneck="large")))
-    read = controlnet.condition(pictures(), family.vae)
+    read = controlnet.condition(pictures(), family.vae, (24, 24))
     smaller = functional.interpolate(pictures(), (48, 48), mode="bilinear", antialias=True)[:, :, ::2, ::2]
     expected = family.vae(smaller).repeat_interleave(2, 2).repeat_interleave(2, 3)
     torch.testing.assert_close(read, expected)
@@ -321,11 +321,11 @@ def test_the_large_one_reads_latents_of_half_the_sides(family: Cascade, tmp_path
     assert off == bare != steered
 
 
-def test_a_file_for_faces_is_refused(family: Cascade, tmp_path: Path) -> None:
-    """The original's mode simple, with all blocks."""
+def test_a_file_for_other_vectors_of_faces_is_refused(family: Cascade, tmp_path: Path) -> None:
+    """The original's mode simple, with all blocks, reads those of ArcFace."""
     path = tmp_path / "identity.safetensors"
-    save_file(family.new_controlnet(ControlForm(8, ALL, "simple")).state_dict(), path)
-    with pytest.raises(ArtifactError, match="identity.safetensors: reads vectors of faces and no picture"):
+    save_file(family.new_controlnet(ControlForm(512, ALL, "simple")).state_dict(), path)
+    with pytest.raises(ArtifactError, match="identity.safetensors: reads vectors of faces of 512 numbers .* gives 128"):
         read_controlnet(path, family)
 
 
@@ -339,5 +339,7 @@ def test_the_report_names_the_tools_that_open_it() -> None:
     """diffusers, A1111 and Forge have no such class."""
     trained = Trained("base", "StableCascadePriorPipeline", (), "controlnet", (), "a star")
     assert [recipe.tool for recipe in controlnet_recipes(trained)] == ["Cog", "ComfyUI"]
+    (ours,) = controlnet_recipes(replace(trained, control="faces"))
+    assert ours.tool == "Cog" and "the photograph whose faces are found" in ours.note
     others = controlnet_recipes(replace(trained, pipeline="StableDiffusionXLPipeline"))
     assert [recipe.tool for recipe in others] == ["Cog", "ComfyUI", "A1111, Forge", "diffusers"]

@@ -27,7 +27,7 @@ from job.verification.verify import VerificationFailed
 from preprocess.prepare import prepare
 from sampler.extras import Extras, Steering
 from sampler.generation import Generation
-from sampler.images.control import fitted_control
+from sampler.images.control import fitted_pixels
 from sampler.request import RequestError, SampleRequest
 from service.prediction_inputs import PredictionInputs, predict
 from settings.record import ConfigError
@@ -107,7 +107,7 @@ def test_diffusers_draws_the_same_picture(done: Job, tiny: Path, tmp_path: Path)
     theirs = kind.from_pretrained(str(tiny), controlnet=controlnet, local_files_only=True, **more)
     condition = done.output.samples / "conditions" / "00.png"
     with Image.open(condition) as picture:
-        given = fitted_control(picture, (64, 64))
+        given = fitted_pixels(picture, (64, 64))
         expected = theirs(
             "shapes", image=given, width=64, height=64, num_inference_steps=2, guidance_scale=3.0,
             generator=torch.Generator().manual_seed(5),
@@ -325,6 +325,6 @@ def test_only_transparent_pixels_are_erased() -> None:
     picture.putpixel((0, 0), (0, 0, 0, 0))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
-    pixels = fitted_control(Image.open(buffer), (32, 32))
+    pixels = fitted_pixels(Image.open(buffer), (32, 32))
     assert pixels.shape == (1, 3, 32, 32)
     assert pixels[0, :, 0, 0].tolist() == [-1.0] * 3 and pixels[0, :, 5, 5].tolist() == [1.0, 0.0, 0.0]

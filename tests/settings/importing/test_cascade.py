@@ -29,6 +29,13 @@ CONTROL = {
 }  # fmt: skip
 
 
+FACES = CONTROL | {
+    "controlnet_filter": "IdentityFilter", "controlnet_bottleneck_mode": "simple", "controlnet_filter_params": {
+        "max_faces": 3, "p_drop": 0.1, "p_full": 0.2,
+    },
+}  # fmt: skip
+
+
 def _imported(path: Path, **fields: Any) -> Imported:
     file = path / "guide.yaml"
     file.write_text(yaml.safe_dump({name: value for name, value in (COMMON | fields).items() if value is not None}))
@@ -66,6 +73,17 @@ def test_a_controlnet_with_filters(tmp_path: Path) -> None:
     assert any("here it reads the picture" in note for note in _imported(tmp_path, **latents).notes)
 
 
+def test_a_controlnet_for_faces(tmp_path: Path) -> None:
+    config = _config(tmp_path, **FACES)
+    assert (config.control, config.control_max_faces) == ("faces", 3)
+    assert (config.control_dropout, config.control_full_share) == (0.1, 0.2)
+    imported = _imported(tmp_path, **FACES | {"controlnet_filter_params": None})
+    assert {name: imported.values[name] for name in ("control_max_faces", "control_dropout", "control_full_share")} == {
+        "control_max_faces": 4, "control_dropout": 0.05, "control_full_share": 0.3,
+    }  # fmt: skip
+    assert any("a ControlNet of one does not know vectors of the other" in note for note in imported.notes)
+
+
 def test_full_fine_tuning_with_an_average(tmp_path: Path) -> None:
     config = _config(tmp_path, ema_start_iters=5000, ema_iters=100, ema_beta=0.9, adaptive_loss_weight=True)
     assert config.loss_weighting == "adaptive" and _config(tmp_path).loss_weighting == "p2"
@@ -91,7 +109,12 @@ def test_every_field_is_translated_or_named(tmp_path: Path) -> None:
         ({"model_version": "9B"}, "model_version: 9B is none of"),
         ({**LORA, "module_filters": [".mapper"]}, "module_filters: .* lora_target_regex"),
         ({**LORA, "train_tokens": ["^snail"]}, "train_tokens: is a list of pairs"),
-        ({**CONTROL, "controlnet_filter": "IdentityFilter"}, "controlnet_filter: IdentityFilter has no equivalent"),
+        ({**CONTROL, "controlnet_filter": "QRFilter"}, "controlnet_filter: QRFilter has no equivalent"),
+        ({**CONTROL, "controlnet_filter": "IdentityFilter"}, "controlnet_bottleneck_mode: effnet with IdentityFilter"),
+        ({**FACES, "controlnet_filter": "CannyFilter"}, "controlnet_bottleneck_mode: simple with CannyFilter"),
+        ({**FACES, "controlnet_filter_params": {"p_all": 1}}, "controlnet_filter_params: p_all is none of max_faces,"),
+        ({**FACES, "controlnet_filter_params": {"p_drop": "low"}}, "p_drop: 'low' is no number"),
+        ({**FACES, "controlnet_filter_params": [4]}, "controlnet_filter_params: is no mapping"),
         (
             {**CONTROL, "controlnet_bottleneck_mode": "large"},
             "controlnet_bottleneck_mode: large with CannyF",

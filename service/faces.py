@@ -1,0 +1,29 @@
+"""The faces of a picture that a ControlNet draws with, by the models that the operator has given."""
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from preprocess.control.faces import as_fractions
+from preprocess.errors import DatasetError
+from preprocess.faces.people import face_look
+from sampler.request import RequestError
+from settings.preparation import DataConfig
+
+
+def find_faces(picture: Image.Image) -> Tensor:
+    """The faces of an RGB picture, (N, 4 + P) as in `families.parts.faces`: at most as many as trained by default.
+
+    Raises RequestError where there are none, and where a model of FACE_RECOGNITION_MODEL or FACE_DETECTOR_MODEL is
+    missing.
+    """
+    defaults = DataConfig()
+    try:
+        faces = as_fractions(face_look(defaults).embed(picture), picture.size)
+    except DatasetError as error:
+        raise RequestError(f"controlnet: {error}") from error
+    if not len(faces):
+        raise RequestError(
+            "control_image: no face was found in it, and the ControlNet reads faces; give another picture"
+        )
+    return torch.from_numpy(faces[: defaults.control_max_faces])
