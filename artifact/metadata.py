@@ -162,7 +162,7 @@ def from_header(header: Mapping[str, str]) -> tuple[ArtifactDescription | None, 
         if description is not None:
             triggers = description.triggers
         elif TRIGGERS_KEY in header:
-            triggers = _counted_through(TRIGGER_COUNTS.validate_json(header[TRIGGERS_KEY], strict=True))
+            triggers = counted_through(TRIGGER_COUNTS.validate_json(header[TRIGGERS_KEY], strict=True))
         else:
             return None, Tokens({}, {})
         rows = {name: decode_rows(rows) for name, rows in json.loads(header.get(TOKENS_KEY, "{}")).items()}
@@ -205,7 +205,7 @@ def _in_order_of_rows(triggers: Mapping[str, list[str]]) -> dict[str, list[str]]
     return ordered
 
 
-def _counted_through(counts: Mapping[str, int]) -> dict[str, list[str]]:
+def counted_through(counts: Mapping[str, int]) -> dict[str, list[str]]:
     """Return placeholder tokens by word: {"A": 2, "B": 1} gives {"A": ["<s0>", "<s1>"], "B": ["<s2>"]}."""
     numbers = iter(range(sum(counts.values())))
     return {word: [f"<s{number}>" for number in islice(numbers, count)] for word, count in counts.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from artifact.artifact import Artifact
 from artifact.controlnet.files import write_controlnet
 from artifact.errors import ArtifactError
-from artifact.metadata import ArtifactDescription
+from artifact.metadata import ArtifactDescription, counted_through
 from families.family import ModelFamily
 from preprocess.dataset import PreparedDataset
 from settings.public import public_name, public_settings
@@ -94,7 +94,7 @@ class Training:
             base_fingerprint=self.base_fingerprint,
             prediction_type=self.family.noise_process.prediction_type,
             zero_terminal_snr=self.family.noise_process.zero_terminal_snr,
-            triggers=self.triggers,
+            triggers=counted_through({word: len(tokens) for word, tokens in self.triggers.items()}),
             steps=self.trainer.step,
             config=public_settings(self.config),
             dataset_digest=self.dataset.digest(),

@@ -17,6 +17,7 @@ from artifact.placement.low_rank import LoraSlots
 from artifact.placement.placing import distinct_triggers, place_tokens
 from artifact.safetensors_file import write_safetensors
 from families.family import ModelFamily
+from families.parts.placeholder_tokens import first_free_placeholder
 
 TABLES = ("token_embedding.weight", "shared.weight", "embed_tokens.weight")
 """Ends of the names of embedding tables in files by transformers."""
@@ -44,7 +45,7 @@ class WordsInside:
     @classmethod
     def of(cls, artifacts: Sequence[Artifact], family: ModelFamily) -> "WordsInside":
         """Raises ArtifactError where words do not fit the base. The base is the same afterwards."""
-        triggers, _, renamed, names = distinct_triggers(artifacts)
+        triggers, _, renamed, names = distinct_triggers(artifacts, first_free_placeholder(family))
         placed = place_tokens(family, artifacts, names, LoraSlots(family))
         if placed is None:
             return cls(notes=renamed)

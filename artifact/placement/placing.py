@@ -15,7 +15,7 @@ from artifact.placement.gated import PlacedEdits
 from artifact.placement.low_rank import LoraSlots
 from artifact.placement.weight_changes import WeightChanges
 from families.family import ModelFamily
-from families.parts.placeholder_tokens import PlaceholderTokens
+from families.parts.placeholder_tokens import PlaceholderTokens, first_free_placeholder
 
 
 class PlacedArtifacts:
@@ -42,7 +42,9 @@ class PlacedArtifacts:
         self._scales = list(scales) or [1.0] * len(artifacts)
         self._slots = slots or LoraSlots(family)
         resolved = [resolve_layers(artifact, self._slots) for artifact in artifacts]
-        self.triggers, self.class_words, self.notes, names = distinct_triggers(artifacts)
+        self.triggers, self.class_words, self.notes, names = distinct_triggers(
+            artifacts, first_free_placeholder(family)
+        )
         self._tokens = place_tokens(family, artifacts, names, self._slots)
         self._changes = WeightChanges(_weight_changes(family, resolved))
         self._adapters: dict[str, int] = {}
@@ -138,14 +140,14 @@ def _stands_beside(layer: Layer) -> TypeGuard[LoraLayer | TimedLoraLayer]:
 
 
 def distinct_triggers(
-    artifacts: Sequence[Artifact],
+    artifacts: Sequence[Artifact], first: int = 0
 ) -> tuple[dict[str, list[str]], dict[str, str], list[str], list[str]]:
     """Return triggers with their placeholders, their class words, notes on renamed triggers, and all placeholders.
 
-    The placeholders of every artifact are <s0>, <s1> …, so they are renumbered. Plain words have none.
+    The placeholders of every artifact are <s0>, <s1> …, so they are renumbered, from `first` on. Plain words have none.
     """
     triggers, class_words = dict[str, list[str]](), dict[str, str]()
-    notes, count = [], 0
+    notes, count = [], first
     for number, artifact in enumerate(artifacts, start=1):
         for trigger, placeholders in artifact.triggers.items():
             if not placeholders:

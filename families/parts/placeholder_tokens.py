@@ -18,6 +18,12 @@ def placeholder_names(count: int, first: int = 0) -> list[str]:
     return [f"<s{index}>" for index in range(first, first + count)]
 
 
+def first_free_placeholder(family: ModelFamily) -> int:
+    """Return the number n from which on `<s{n}>` is in no vocabulary: 0, but for bases with words inside."""
+    known = (re.fullmatch(r"<s(\d+)>", name) for tokenizer in family.tokenizers for name in tokenizer.get_vocab())
+    return max((int(match.group(1)) + 1 for match in known if match), default=0)
+
+
 def expand_triggers(prompt: str, triggers: Mapping[str, Sequence[str]]) -> str:
     """Replace every trigger that is a whole word by its placeholder tokens.
 

@@ -11,7 +11,7 @@ from peft.tuners.trainable_tokens import TrainableTokensLayer
 from torch import Tensor, nn
 
 from families.family import ModelFamily
-from families.parts.placeholder_tokens import PlaceholderTokens, placeholder_names
+from families.parts.placeholder_tokens import PlaceholderTokens, first_free_placeholder, placeholder_names
 from trainer.adapters.kind import ADAPTER
 from trainer.tokens.initialization import TokenStart
 
@@ -57,8 +57,9 @@ def add_tokens(
         for index, encoder in enumerate(family.text_encoders)
     ]  # fmt: skip
     ends = list(accumulate(counts[trigger] for trigger in starts))
+    first = first_free_placeholder(family)
     names = {
-        trigger: placeholder_names(counts[trigger], end - counts[trigger])
+        trigger: placeholder_names(counts[trigger], first + end - counts[trigger])
         for trigger, end in zip(starts, ends, strict=True)
     }
     placeholders = PlaceholderTokens(family, [name for each in names.values() for name in each], rows)

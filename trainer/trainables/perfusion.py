@@ -11,7 +11,7 @@ from artifact.layers import Gate, GatedLayer, Layer
 from artifact.names.components import DENOISER, Place, place_names
 from artifact.placement.gated import KEYS, VALUES, GatedEdits, Words
 from families.family import ModelFamily
-from families.parts.placeholder_tokens import placeholder_names
+from families.parts.placeholder_tokens import first_free_placeholder, placeholder_names
 from settings.record import ConfigError
 from trainer.tokens.concept_states import concept_states
 from trainer.tokens.text_moments import text_moments
@@ -109,6 +109,10 @@ def _place(placement: Placement) -> Part | None:
         return None
     concepts = [concept for concept in placement.concepts if concept.trigger_word]
     names = placeholder_names(len(concepts))  # one token each
+    if first_free_placeholder(placement.family) > len(names):
+        raise ConfigError(
+            f"adapter: perfusion: {placement.base_model} has words of a training inside; take its own base"
+        )
     words = {name: concept.class_word or "" for name, concept in zip(names, concepts, strict=True)}
     return PerfusionPart(placement.family, words, text_moments(placement.family))
 

@@ -206,9 +206,9 @@ def output(tmp_path: Path) -> OutputFolder:
 
 
 @pytest.mark.slow
-def test_a_run_writes_the_whole_model(half: Path, output: OutputFolder) -> None:
+def test_a_run_writes_the_whole_model(half: Path, output: OutputFolder, tmp_path: Path) -> None:
     """In fp32, from a base in fp16, with text encoders, trained in mixed precision; the scheduler says what the
-    settings say of the noise."""
+    settings say of the noise. It is a base for another training, whose word stands beside the first one."""
     trained = {"train_text_encoder": True, "mixed_precision": "bf16"}
     noise = {"prediction_type": "v_prediction", "zero_terminal_snr": True}
     config = config_of(half, save_model="diffusers", save_model_precision="fp32", **noise, **trained)
@@ -220,3 +220,14 @@ def test_a_run_writes_the_whole_model(half: Path, output: OutputFolder) -> None:
     assert pipe.scheduler.config["rescale_betas_zero_snr"]
     family = load_base_model(str(half), torch.float32, prediction_type="v_prediction", zero_terminal_snr=True)
     assert np.abs(theirs(pipe, "a photo of <s0>") - ours(family, output.weights)).max() <= LEVELS
+    again = OutputFolder.create(tmp_path / "again")
+    config = config_of(output.model_folder, save_model="diffusers").with_values({"max_train_steps": 1})
+    lines = [str(progress) for progress in run(config, [EXAMPLE], again)]
+    assert any("TOK is in the model as <s1>" in line for line in lines)
+    description = Artifact.read(again.weights).description
+    assert description is not None and description.triggers == {"TOK": ["<s0>"]}  # as in every file
+    tokenizer = StableDiffusionPipeline.from_pretrained(again.model_folder).tokenizer
+    assert {"<s0>", "<s1>"} <= tokenizer.get_vocab().keys()
+    inside = load_base_model(str(output.model_folder), torch.float32)
+    pipe = StableDiffusionPipeline.from_pretrained(again.model_folder, torch_dtype=torch.float32)
+    assert np.abs(theirs(pipe, "a photo of <s1>") - ours(inside, again.weights)).max() <= LEVELS
