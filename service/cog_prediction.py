@@ -13,7 +13,7 @@ from sampler.generation import Generation
 from sampler.request import RequestError
 from sampler.weights import read_weights
 from service.policy.policy import Policy
-from service.prediction_inputs import PredictionInputs, predict
+from service.prediction_inputs import PredictionInputs, predict, without_blanks
 
 NUMBERS = {
     "strength": float, "width": int, "height": int, "num_outputs": int, "num_inference_steps": int,
@@ -49,7 +49,7 @@ class CogPredictions:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = Path(tempfile.mkdtemp(prefix="images-"))
-        allowed = self._policy.allow_prediction(as_declared(inputs))
+        allowed = self._policy.allow_prediction(without_blanks(as_declared(inputs)))
         rules = FetchRules.from_environment()
         return predict(
             allowed, self._generation, self._folder, default_loras=self._loras,

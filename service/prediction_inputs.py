@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -21,6 +22,8 @@ from settings.callers import Limited, Model, Open
 MAX_OUTPUTS = 8
 BY_BASE = ("num_inference_steps", "guidance_scale")
 """Inputs whose default is the base's own value."""
+NAMES = ("lora", "replicate_weights", "base_model", "vae", "refiner", "safety_checker", "controlnet")
+"""Inputs that name files, URLs or models."""
 MAX_PICTURE_BYTES = 64 * 1024**2
 MAX_PICTURE_PIXELS = 50_000_000
 SECONDS_BETWEEN_LINES = 2.0
@@ -90,6 +93,7 @@ def predict(
     `rules`: for URLs and hub ids in the inputs; None: those of the environment. Raises RequestError, ArtifactError,
     DownloadError or BaseModelError. The LoRAs are always removed from the base afterwards.
     """
+    inputs = without_blanks(inputs)
     request = build_request(inputs)
     steering = _steering(inputs, local_files, rules)
     extras = Extras(inputs.refiner, inputs.refiner_start, inputs.safety_checker, steering, inputs.vae, inputs.go_fast)
@@ -104,6 +108,12 @@ def predict(
         metric("withheld_images", len(drawn.withheld))
     paths = save_images(drawn.images, folder, drawn.parameters, inputs.output_format, inputs.output_quality)
     return Prediction(paths, list(drawn.parameters.values()), request.seed, drawn.triggers)
+
+
+def without_blanks(inputs: PredictionInputs) -> PredictionInputs:
+    """Return the inputs with None for names that are empty, which web forms send where nothing is given."""
+    empty: dict[str, Any] = {name: None for name in NAMES if not (getattr(inputs, name) or "").strip()}
+    return replace(inputs, **empty)
 
 
 def build_request(inputs: PredictionInputs) -> SampleRequest:

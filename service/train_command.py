@@ -19,7 +19,7 @@ from settings.command_line.options import add_options, given_options
 from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.importing.files import read_import
 from settings.importing.translation import Imported
-from settings.presets import preset_list, read_preset
+from settings.presets import preset_beside, preset_list
 from settings.record import ConfigError, read_settings_file
 from settings.training import TrainingConfig, build_config
 from trainer.distributed.launch import (
@@ -98,10 +98,10 @@ def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
     """Merge defaults, preset, imported file, file, command line, and the options of accelerate launch. Raises
     ConfigError."""
     imported = _imported(arguments)
-    values = read_preset(arguments.preset) if arguments.preset else {}
-    values |= imported.values
-    values |= read_settings_file(arguments.config) if arguments.config else {}
-    values |= given_options(arguments, TrainingConfig)
+    given = dict(imported.values)
+    given |= read_settings_file(arguments.config) if arguments.config else {}
+    given |= given_options(arguments, TrainingConfig)
+    values = (preset_beside(arguments.preset, given) if arguments.preset else {}) | given
     for name, why in imported.needed.items():
         if name not in values:
             raise ConfigError(f"{name}: is missing. {why}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from service.policy.policy import Policy
-from settings.presets import read_preset
+from settings.presets import preset_beside
 from settings.record import ConfigError, parse_settings
 from settings.training import TrainingConfig, build_config
 
@@ -90,7 +90,7 @@ def merge_inputs(request: TrainingRequest) -> dict[str, Any]:
         if name in values and value != values[name]:
             raise ConfigError(f"{name}: the input says {values[name]!r}, the text of config says {value!r}; give one")
         values[name] = value
-    return (read_preset(request.preset) if request.preset else {}) | values
+    return (preset_beside(request.preset, values) if request.preset else {}) | values
 
 
 def require_uploaded(name: str, value: object) -> Path:

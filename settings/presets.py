@@ -1,12 +1,15 @@
 """Presets: the settings files in `configs/`, by name."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from settings.record import ConfigError, read_settings_file
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
+LENGTHS = ("steps", "epochs")
+"""Units of a run's length."""
 
 
 def preset_names() -> list[str]:
@@ -22,6 +25,25 @@ def read_preset(name: str) -> dict[str, Any]:
         meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
         raise ConfigError(f"preset: {name!r} is unknown; {meant}")
     return read_settings_file(FOLDER / f"{name}.yaml")
+
+
+def preset_beside(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the settings of a preset, fitted to a length that is `given` beside it, in steps or epochs: the checkpoints
+    divide the run as those of the preset do its own. Raises ConfigError for an unknown name."""
+    values = read_preset(name)
+    unit = next((unit for unit in LENGTHS if _count(given.get(f"max_train_{unit}"))), None)
+    own = next((unit for unit in LENGTHS if f"max_train_{unit}" in values), None)
+    if unit is None or own is None:
+        return values
+    length, interval = values.pop(f"max_train_{own}"), values.pop(f"checkpointing_{own}", None)
+    if interval and not any(name.startswith("checkpointing_") for name in given):
+        values[f"checkpointing_{unit}"] = max(1, _count(given[f"max_train_{unit}"]) * interval // length)
+    return values
+
+
+def _count(value: object) -> int:
+    """Return a positive whole number, also one that is written as text; 0 for anything else."""
+    return int(str(value)) if str(value).isdecimal() else 0
 
 
 def preset_list() -> str:

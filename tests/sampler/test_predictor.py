@@ -97,6 +97,13 @@ def test_a_long_prompt_with_weights_is_drawn(ask: Ask, weights: str, said: list[
 
 
 @pytest.mark.slow
+def test_empty_names_are_names_that_are_not_given(ask: Ask, weights: str) -> None:
+    """Web forms send them."""
+    names = ("replicate_weights", "base_model", "vae", "refiner", "safety_checker", "controlnet")
+    plain = ask("a photo of TOK", lora=weights)
+    assert pixels(ask("a photo of TOK", lora=weights, **dict.fromkeys(names, " "))) == pixels(plain)
+
+
 def test_the_strength_of_a_trigger_word(ask: Ask, weights: str) -> None:
     full = pixels(ask(lora=weights))
     assert pixels(ask(lora=weights, token_strength="TOK=1")) == full

@@ -8,7 +8,7 @@ import torch
 from families.registry import load_base_model
 from service.train_command import build_parser, resolve_config
 from service.training_request import merge_inputs
-from settings.presets import preset_names, read_preset
+from settings.presets import preset_beside, preset_names, read_preset
 from settings.record import ConfigError, read_settings_file
 from settings.training import build_config
 from tests.conftest import PROJECT
@@ -71,6 +71,28 @@ def test_an_unknown_preset_names_the_nearest_or_all() -> None:
     for name in ("zzz", "../tests/x", "/etc/passwd"):
         with pytest.raises(ConfigError, match=r"is unknown; there are demo, .*sdxl-style"):
             read_preset(name)
+
+
+@pytest.mark.parametrize(
+    ("preset", "given", "expected"),
+    [
+        ("five_pictures", {"max_train_steps": "50"}, {"checkpointing_steps": 10, "keep_checkpoints": 5}),
+        ("five_pictures", {"max_train_steps": 3}, {"checkpointing_steps": 1}),
+        ("five_pictures", {"max_train_epochs": 10}, {"checkpointing_epochs": 2}),
+        ("five_pictures", {"max_train_steps": 50, "checkpointing_steps": 25}, {"checkpointing_steps": 25}),
+        ("five_pictures", {"max_train_steps": 50, "checkpointing_minutes": 1}, {"checkpointing_minutes": 1}),
+        ("full_fine_tuning", {"max_train_steps": 1200}, {"checkpointing_steps": 200}),
+        ("five_pictures", {"rank": 8}, {"max_train_steps": 500, "checkpointing_steps": 100}),
+        ("demo", {"max_train_steps": 40}, {"max_train_steps": 40}),
+    ],
+)
+def test_checkpoints_of_a_preset_divide_the_length_that_is_given(
+    preset: str, given: dict[str, object], expected: dict[str, object]
+) -> None:
+    config = build_config(preset_beside(preset, given) | given)
+    intervals = dict.fromkeys(("checkpointing_steps", "checkpointing_epochs", "checkpointing_minutes"))
+    for name, value in (intervals | expected).items():
+        assert getattr(config, name) == value, name
 
 
 def test_the_list_says_what_each_is_for(capsys: pytest.CaptureFixture[str]) -> None:
