@@ -47,11 +47,12 @@ def _misspelt(prompt: str, triggers: Sequence[str]) -> list[str]:
     """Warn about words similar to a trigger word that the prompt does not contain."""
     words = list(dict.fromkeys(WORD.findall(NETWORK.sub(" ", prompt))))
     notes = []
+    others = [word for word in words if word not in triggers]
     for trigger in triggers:
         if trigger in words or re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", prompt):
             continue
-        near = difflib.get_close_matches(trigger.lower(), [word.lower() for word in words], n=1, cutoff=SIMILAR)
-        for word in words:
+        near = difflib.get_close_matches(trigger.lower(), [word.lower() for word in others], n=1, cutoff=SIMILAR)
+        for word in others:
             if near and word.lower() == near[0]:
                 notes.append(f"prompt: {word}: did you mean the trigger word {trigger}? Upper and lower case count")
                 break

@@ -44,6 +44,7 @@ def test_a_right_prompt_has_no_notes(prompt: str) -> None:
 def test_a_longer_trigger_word_is_found_by_similarity() -> None:
     assert "did you mean the trigger word my-robot" in prompt_notes("a photo of my-robbot", ["my-robot"])[0]
     assert prompt_notes("a photo of a house", ["my-robot"]) == []
+    assert prompt_notes("a photo of TOK", ["TOK", "TOK2"]) == []  # which is another one, and no mistake
 
 
 def request_with(image: tuple[int, int], mask: tuple[int, int], value: int = 255) -> SampleRequest:
