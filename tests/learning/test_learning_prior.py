@@ -1,6 +1,9 @@
-"""A prior that knows nothing overfits eight pictures: its samples are then pictures of that kind."""
+"""A prior that knows nothing overfits eight pictures: its samples are then pictures of that kind. A ControlNet
+beside it says which of them, and is obeyed."""
 
+import random
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +15,25 @@ from PIL import Image
 from torch import Tensor
 
 from families.family import ModelFamily, SizeConditioning
+from preprocess.control.filters import FILTERS
 from preprocess.dataset import PreparedDataset
+from sampler.request import Control
 from sampler.sampler import Sampler, SampleRequest
 from settings.training import TrainingConfig
 from tests.conftest import EXAMPLE
 from tests.tiny_cascade import write_cascade
 from tests.tiny_models import opened
 from trainer.building import build_training
-from trainer.data.latent_cache import CachedExample, CachedView
+from trainer.data.latent_cache import CachedExample, CachedView, to_levels
 from trainer.resolution import resolve
 from trainer.training import Training
 
 SIDE, STEPS = 64, 500
 LEARNED, AT_FIRST = 0.45, 0.3
 """Correlation of a sample with the picture that is nearest to it."""
+CONTROL, CONTROL_STEPS = "grey", 200
+OBEYED = 0.25
+"""By how much the correlation with the condition's own picture is above that with the others, and without it."""
 PROMPT = "a photo of TOK"
 
 
@@ -59,26 +67,58 @@ def training_on(latents: Tensor, family: ModelFamily, base: Path) -> Training:
     return build_training(resolve(config, family), family, dataset, examples, Accelerator(cpu=True))
 
 
-def samples(training: Training, family: ModelFamily) -> Tensor:
-    """Stage C's latents (8, 16, h, w) of eight pictures, as Stage B gets them."""
+def controlnet_on(latents: Tensor, conditions: Sequence[Image.Image], base: Path, prior: Training) -> Any:
+    """A ControlNet beside the trained prior, with the same prompt for all pictures: the condition alone says which."""
+    size = SizeConditioning((SIDE, SIDE), (0, 0), (SIDE, SIDE))
+    views = [CachedView(one, None, size, to_levels(two)) for one, two in zip(latents, conditions, strict=True)]
+    prompt = PROMPT.replace("TOK", "".join(prior.triggers["TOK"]))
+    config = TrainingConfig(
+        base_model=str(base), adapter="controlnet", control=CONTROL, trigger_word="", max_train_steps=CONTROL_STEPS,
+        train_batch_size=8, learning_rate=1e-2, lr_warmup_steps=10, weight_decay=0.0, caption_dropout=0.0,
+        resolution=SIDE, seed=0,
+    )  # fmt: skip
+    examples = [CachedExample((view,), prompt, "", (SIDE, SIDE), 1, 1.0) for view in views]
+    dataset = PreparedDataset(Path(), (), (), ())
+    training = build_training(resolve(config, prior.family), prior.family, dataset, examples, Accelerator(cpu=True))
+    for _ in training.trainer.steps():
+        pass
+    assert training.controlnet is not None
+    return training.controlnet.module
+
+
+def samples(training: Training, family: ModelFamily, control: Control | None = None, count: int = 8) -> Tensor:
+    """Stage C's latents (count, 16, h, w) of so many pictures, as Stage B gets them."""
     seen: list[Tensor] = []
     decoder = family.pipeline().decoder
     hook = decoder.register_forward_pre_hook(lambda _, __, inputs: seen.append(inputs["effnet"]), with_kwargs=True)
-    request = SampleRequest(PROMPT, width=SIDE, height=SIDE, num_outputs=8, num_inference_steps=20, guidance_scale=1.0)
+    request = SampleRequest(
+        PROMPT, width=SIDE, height=SIDE, num_outputs=count, num_inference_steps=20, guidance_scale=1.0, control=control
+    )
     Sampler(family).generate(request, triggers=training.triggers)
     hook.remove()
-    return seen[0][:8]
+    return seen[0][:count]
+
+
+def correlations(drawn: Tensor, latents: Tensor) -> Tensor:
+    """Of each sample with each picture."""
+    ours, theirs = ((each.flatten(1) - each.flatten(1).mean(1, keepdim=True)) for each in (drawn, latents))
+    unit = [each / each.norm(dim=1, keepdim=True) for each in (ours, theirs)]
+    return unit[0] @ unit[1].T
 
 
 def nearest(drawn: Tensor, latents: Tensor) -> float:
     """Mean over samples of the correlation with the nearest picture."""
-    ours, theirs = ((each.flatten(1) - each.flatten(1).mean(1, keepdim=True)) for each in (drawn, latents))
-    unit = [each / each.norm(dim=1, keepdim=True) for each in (ours, theirs)]
-    return float((unit[0] @ unit[1].T).max(dim=1).values.mean())
+    return float(correlations(drawn, latents).max(dim=1).values.mean())
+
+
+def own_and_others(drawn: Tensor, latents: Tensor) -> tuple[float, float]:
+    """Mean correlation of the samples with their conditions' pictures, and with the other ones."""
+    found, own = correlations(drawn, latents), torch.eye(len(latents), dtype=torch.bool)
+    return float(found[own].mean()), float(found[~own].mean())
 
 
 @pytest.mark.slow
-def test_a_small_prior_overfits_eight_pictures(tmp_path: Path) -> None:
+def test_a_small_prior_overfits_eight_pictures_and_obeys_a_controlnet(tmp_path: Path) -> None:
     config = {"conditioning_dim": 64, "block_out_channels": (64, 64), "dropout": (0.0, 0.0)}
     base = write_cascade(tmp_path / "base", strides=(2, 2, 1), **config)
     family = opened(base)
@@ -95,3 +135,14 @@ def test_a_small_prior_overfits_eight_pictures(tmp_path: Path) -> None:
     print(figures, float(after.std()))
     assert figures[0] < AT_FIRST and figures[1] > LEARNED
     assert 0.5 < after.std() < 1.5 < before.std()
+    shown = [Image.fromarray(((each + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()) for each in pixels]
+    conditions = [FILTERS[CONTROL](each, random.Random(0)) for each in shown]
+    controlnet = controlnet_on(latents, conditions, base, training)
+    steered, bare = (
+        torch.cat([samples(training, family, Control(controlnet, each, scale), 1) for each in conditions])
+        for scale in (1.0, 0.0)
+    )
+    own, others = own_and_others(steered, latents)
+    without, _ = own_and_others(bare, latents)
+    print(own, others, without)
+    assert own - others > OBEYED and own - without > OBEYED
