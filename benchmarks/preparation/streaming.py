@@ -93,6 +93,7 @@ def _figures(killed: Watch, rest: Watch, lines: Sequence[float], in_a_shard: flo
         "seconds": round(killed.seconds + rest.seconds, 1),
         "images/s": round(images / max(end - middle, 1e-9), 1),
         "CPU ms an image": round(1000 * cpu / max(images, 1), 2),
+        "of it servers": round(1000 * rest.of_servers(middle, end) / max(images, 1), 2),
         "cores busy": f"{cpu / max(end - middle, 1e-9):.2f} of {os.cpu_count()}",
         "load": round(rest.load(), 1),
         "peak MB, first half": round(rest.peak(0, middle)),

@@ -17,18 +17,20 @@ WATCHED_EVERY = 0.5
 DONE = " files not used"
 """In every line that says that a shard is done."""
 ENCODER_TITLES = ("ray::MapWorker", "encode")
-"""What is in the command lines of processes that encode. Memory is theirs; CPU time is that of Ray's servers too."""
+"""What is in the command lines of processes that encode; the others are Ray's servers."""
 
 
 @dataclass(frozen=True)
 class Moment:
     """`seconds` after the start. `memory`: of the encoding process that has most, in MB. `cpu`: seconds that all
-    processes have spent until now. `load`: of the machine, threads that want a core, mean of the last minute."""
+    processes have spent until now, `of_servers`: those of them that do not encode. `load`: of the machine, threads that
+    want a core, mean of the last minute."""
 
     seconds: float
     memory: float
     cpu: float
     load: float
+    of_servers: float = 0.0
 
 
 @dataclass
@@ -45,21 +47,25 @@ class Watch:
 
     def cpu(self, start: float, end: float) -> float:
         """CPU seconds of all processes between two moments in seconds."""
-        return self._cpu_until(end) - self._cpu_until(start)
+        return self._until(end, "cpu") - self._until(start, "cpu")
+
+    def of_servers(self, start: float, end: float) -> float:
+        """CPU seconds of the processes that do not encode."""
+        return self._until(end, "of_servers") - self._until(start, "of_servers")
 
     def load(self) -> float:
         """Mean load of the machine, this command included."""
         return sum(each.load for each in self.moments) / max(len(self.moments), 1)
 
-    def _cpu_until(self, seconds: float) -> float:
+    def _until(self, seconds: float, name: str) -> float:
         """By the straight line between the moments before and after."""
         place = bisect_right([each.seconds for each in self.moments], seconds)
         before = self.moments[place - 1] if place else Moment(0.0, 0.0, 0.0, 0.0)
         if place == len(self.moments):
-            return before.cpu
+            return float(getattr(before, name))
         after = self.moments[place]
         share = (seconds - before.seconds) / max(after.seconds - before.seconds, 1e-9)
-        return before.cpu + share * (after.cpu - before.cpu)
+        return float(getattr(before, name) + share * (getattr(after, name) - getattr(before, name)))
 
 
 def watched(command: Sequence[str], kill_after: int | None = None) -> Watch:
@@ -98,14 +104,18 @@ def _kill_all(pid: int) -> None:
 
 def _watch(pid: int, watch: Watch, start: float, over: threading.Event) -> None:
     spent: dict[int, float] = {}
+    encoding: set[int] = set()
     while not over.wait(WATCHED_EVERY):
         try:
             processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
         except psutil.NoSuchProcess:
             return
-        most = max((_megabytes(each) for each in processes), default=0.0)
+        memory = {each.pid: _megabytes(each) for each in processes}
+        encoding |= {number for number, megabytes in memory.items() if megabytes}
         spent |= {each.pid: seconds for each in processes if (seconds := _cpu_seconds(each)) is not None}
-        watch.moments.append(Moment(time.perf_counter() - start, most, sum(spent.values()), os.getloadavg()[0]))
+        of_servers = sum(seconds for number, seconds in spent.items() if number not in encoding)
+        load, cpu = os.getloadavg()[0], sum(spent.values())
+        watch.moments.append(Moment(time.perf_counter() - start, max(memory.values()), cpu, load, of_servers))
 
 
 def _megabytes(process: psutil.Process) -> float:
