@@ -35,6 +35,8 @@ from settings.training import build_config
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "merging.md"
 PAIRS = ((1, 2), (5, 6), (9, 10), (13, 14))
 """Tuning seeds of objects, and of styles."""
+FEWEST = 3
+"""Pairs from which a mode may be preferred: in one, a difference of 0.1 is none."""
 RANK, STEPS = 8, 80
 SUBJECT, STYLE = "THG", "STY"
 BOTH = "a photo of {} in the style of {}"
@@ -178,6 +180,8 @@ def _finding(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
     listed = ", ".join(f"{mode} {count}" for mode, count in wins.items())
     best = [mode for mode, count in wins.items() if count == len(rows)]
     verdict = f"{' and '.join(best)} won in all pairs" if best else "no mode won in all pairs: begin with concat"
+    if len(rows) < FEWEST:
+        verdict = "so few pairs do not favour a mode: begin with concat"
     return textwrap.fill(
         f"Pairs, of {len(rows)}, in which both likenesses are above those of concat: {listed}; {verdict}.", 120
     )

@@ -57,11 +57,11 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "lora, the defaults": {},
 }  # fmt: skip
 TEXT = """\
-Written by `python -m benchmarks.concepts.together --steps {steps}`: tuning concepts {pairs} of the lottery, a figure
-and an object, in one run of {steps} steps of 8 pictures, each with its own word and class word. LoRA has the trainer's
-defaults; Perfusion a rate of 0.3 and gradients clipped at 10, chosen on concepts 0 and 1, and, as LoRA, a cosine and
-three captions in ten that are the word alone. Means over both concepts. One training of each: a difference of 0.1 is
-none.
+Written by `python -m benchmarks.concepts.together --concepts {given} --steps {steps}`: tuning concepts {pairs} of the
+lottery, a figure and an object, in one run of {steps} steps of 8 pictures, each with its own word and class word. LoRA
+has the trainer's defaults; Perfusion a rate of 0.3 and gradients clipped at 10, chosen on concepts 0 and 1, and, as
+LoRA, a cosine and three captions in ten that are the word alone. Means over both concepts. One training of each: a
+difference of 0.1 is none.
 
 - bleeding: how far the samples of one concept are on the way to the other's pictures. 0: as much more like their own
   pictures than like the other's as those are themselves; 1: as like the one as the other. Samples that are not yet like
@@ -187,13 +187,14 @@ def write_section(page: Path, rows: Sequence[Row], steps: int, read: Mapping[str
     )
     shares = "; ".join(f"{word}: {100 * on:.0f} % and {100 * after:.0f} %" for word, (on, after) in read.items())
     limit = (
-        "What limits it here: it edits what is read at the word's own position, with the keys of the class word. "
+        "A likely limit: it edits what is read at the word's own position, with the keys of the class word. "
         f"Shares of the untrained base's cross-attention on the class word, and on the positions after it: {shares}."
     )
-    pairs = "; ".join(dict.fromkeys(row["concepts"] for row in rows))
+    pairs = list(dict.fromkeys(row["concepts"] for row in rows))
     text = TEXT.format(
+        given=" ".join(pair.replace(" and ", ",") for pair in pairs),
         steps=steps,
-        pairs=pairs,
+        pairs="; ".join(pairs),
         table=table(rows),
         finding="\n\n".join("\n".join(wrap(each, 118)) for each in (finding, limit)),
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.concepts import alignment, together
+from benchmarks.concepts import alignment, merging, together
 from benchmarks.concepts.lottery import draw_concept
 from benchmarks.concepts.measures import bleeding
 from benchmarks.concepts.methods import COMMON, CONCEPTS, MEASURED, METHODS, write_page
@@ -79,3 +79,12 @@ def test_alignment_trains_pictures_on_two_grounds_whose_captions_name_none(tmp_p
     grounds = {caption for picture, caption in zip(concept.pictures, concept.captions, strict=True)
                if picture in shown.pictures}  # fmt: skip
     assert len(grounds) == 2 and 2 <= len(shown.pictures) < len(concept.pictures)
+
+
+@pytest.mark.parametrize(("pairs", "told"), [(2, "begin with concat"), (3, "ziplora won in all pairs")])
+def test_merging_prefers_a_mode_only_where_it_is_ahead_in_several_pairs(pairs: int, told: str, tmp_path: Path) -> None:
+    row = {mode: dict.fromkeys(merging.MEASURES, 0.5 + 0.1 * (mode == "ziplora"))
+           for mode in ("subject alone", "style alone", *merging.MODES)}  # fmt: skip
+    merging.write_page(tmp_path / "merging.md", [row] * pairs, 80)
+    page = " ".join((tmp_path / "merging.md").read_text(encoding="utf-8").split())
+    assert f"ziplora {pairs}, closed-form 0" in page and told in page
