@@ -25,8 +25,8 @@ from families.parts.placeholder_tokens import expand_triggers
 STEPS, RATE = 100, 0.01
 OVERLAP = 0.01
 """λ: the weight of |m_c · m_s|, which keeps the two from the same inputs, against the distance relative to that of the
-plain sum. Against the distance itself, summed over the layers, it outweighs what is learned wherever layers are many and
-distances small: on the embedded base, with 177 layers, the mean factor fell to 0.23 for both files."""
+plain sum. Against the distance itself, summed over the layers, it outweighs what is learned wherever layers are many
+and distances small: on the embedded base, with 177 layers, the mean factor fell to 0.23 for both files."""
 PICTURES, DRAWING_STEPS, GUIDANCE = 4, 20, 5.0
 BATCH = 2
 
