@@ -46,7 +46,8 @@ def comparison(before: Record, now: Record) -> Iterator[str]:
 
     A figure is a cell in a column whose name ends with a unit; the other cells of its row identify it. Rows
     that are the ratio of two others ("ours, by theirs") are left out. Noise is what the reference loops' rounds differ
-    by, at least LEAST_NOISE.
+    by, at least LEAST_NOISE, and what the two loops differ by: the loop is other work than the benchmark, so a figure
+    that is corrected by it is uncertain by as much.
     """
     since = f"commit {before['commit']} on this kind of machine"
     if before["settings"] != now["settings"]:
@@ -56,7 +57,8 @@ def comparison(before: Record, now: Record) -> Iterator[str]:
         yield f"not compared with {since}: it has no reference loop"
         return
     speed = now["reference"]["ms"] / before["reference"]["ms"]
-    noise = max(LEAST_NOISE, before["reference"]["spread"], now["reference"]["spread"])
+    within = max(LEAST_NOISE, before["reference"]["spread"], now["reference"]["spread"])
+    noise = within + 1 - min(speed, 1 / speed)
     earlier = dict(_figures(before["rows"]))
     worse = []
     for (row, column), value in _figures(now["rows"]):

@@ -11,7 +11,7 @@ import os
 import runpy
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,15 @@ Moment = tuple[float, float]
 
 
 def main() -> None:
-    """Run the script as if it were started directly."""
-    result, script = Path(sys.argv[1]), Path(sys.argv[2]).resolve()
+    """Run the script of the command line."""
     sys.path[0] = str(PROJECT)
+    watch(Path(sys.argv[1]), sys.argv[2:])
+
+
+def watch(result: Path, command: Sequence[str]) -> int:
+    """Run a script with its arguments as if it were started directly, and write what was seen. Returns 0; a script that
+    ends by an exit, as ours does, leaves by it."""
+    script = Path(command[0]).resolve()
     from service.quick_imports import quick_imports
 
     is_ours = script == PROJECT / "train.py"
@@ -48,14 +54,15 @@ def main() -> None:
         backward(self, *arguments, **options)
 
     Accelerator.backward = watched
-    sys.argv = sys.argv[2:]
+    sys.argv = list(command)
     sys.path[0] = str(script.parent)
     try:
         runpy.run_path(str(script), run_name="__main__")
     finally:
         peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident_peak()
-        record = {"backward_begun": begun, "stages": stages, "peak_bytes": peak}
+        record = {"backward_begun": begun, "stages": stages, "end": now(), "peak_bytes": peak}
         result.write_text(json.dumps(record), encoding="utf-8")
+    return 0
 
 
 def now() -> Moment:

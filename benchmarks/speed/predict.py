@@ -48,6 +48,11 @@ class Case:
     steps: int = 30
     outputs: tuple[int, ...] = (1,)
 
+    @property
+    def repetitions(self) -> int:
+        """Of what takes milliseconds."""
+        return 2 * self.pairs + 1
+
     def request(self, outputs: int) -> SampleRequest:
         return SampleRequest(
             f"a photo of {TRIGGER} on a blue background", num_outputs=outputs, num_inference_steps=self.steps,
@@ -85,9 +90,9 @@ def make_weights(folder: Path) -> Path:
 def measure(case: Case, folder: Path) -> tuple[list[Row], list[Row]]:
     """Return a row for each operation on base and LoRA, and a row for each number of images. Raises AssertionError when
     base or images are not as expected."""
-    load = _median(case.pairs, lambda: Generation(_silent).prepare(None, case.base_model))
     generation = Generation(_silent)
-    sampler = generation.prepare(None, case.base_model)
+    sampler = generation.prepare(None, case.base_model)  # the first time also imports, and does not count
+    load = _median(case.repetitions, lambda: Generation(_silent).prepare(None, case.base_model))
     swap, back = swap_times(sampler, case)
     operations: list[Row] = [
         {"what": what, "ms": round(1000 * seconds, 1), "of a load": f"{seconds / load:.1%}"}
@@ -141,7 +146,7 @@ def swap_times(sampler: Sampler, case: Case) -> tuple[float, float]:
     before = [list(part.named_parameters()) for part in parts]
     kept = [[parameter.clone() for _, parameter in part.named_parameters()] for part in parts]
     placing, removing = [], []
-    for _ in range(case.pairs):
+    for _ in range(case.repetitions):
         placing.append(_seconds(lambda: sampler.load(Artifact.read(case.weights))))
         removing.append(_seconds(sampler.unload))
     for part, names, values in zip(parts, before, kept, strict=True):

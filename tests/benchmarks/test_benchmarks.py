@@ -13,6 +13,7 @@ from benchmarks.speed.predict import measure as measure_predictor
 from benchmarks.speed.train_step import Case as StepCase
 from benchmarks.speed.train_step import measure as measure_steps
 from benchmarks.speed.versus_diffusers import measure_speed, write_page
+from benchmarks.speed.warm_server import rows_of_ways
 from families.family import ModelFamily
 from settings.training import build_config
 from tests.artifact.test_artifact import make_artifact, write
@@ -55,6 +56,15 @@ def test_rows_of_phases_are_medians_and_shares_of_the_whole() -> None:
     assert [row["cold, s"] for row in rows] == [5, 4, 9]
     assert [row["warm, s"] for row in rows] == [1, 4, 5]
     assert [row["share"] for row in rows] == ["25%", "75%", "100%"]
+
+
+def test_ways_to_start_a_training_are_compared_by_their_parts() -> None:
+    def parts(start: float) -> Phases:
+        return {"start": (2 * start, start), "load": (1.0, 0.5), "steps": (4.0, 3.0), "end": (2.0, 1.0)}
+
+    (row,) = rows_of_ways({"started": [parts(1), parts(9), parts(5)]})
+    assert (row["whole job, s"], row["whole job, CPU s"]) == (16, 9)
+    assert (row["start, s"], row["load, CPU s"], row["end, s"]) == (10, 0.5, 2)
 
 
 def test_two_trainings_are_compared_pair_by_pair() -> None:

@@ -54,6 +54,12 @@ def test_a_busy_machine_is_not_a_slower_program() -> None:
     assert worse(before, noisy) == ["nothing became worse by more than the noise"]
 
 
+def test_a_figure_that_stayed_is_not_worse_because_the_reference_loop_became_a_little_faster() -> None:
+    before, now = record([row(step=100, rate=10)], ms=69), record([row(step=102, rate=9.7)], ms=61)
+    assert worse(before, now) == ["nothing became worse by more than the noise"]
+    assert worse(before, record([row(step=130)], ms=61)) == ["mini, 4: step, ms: 1.47"]
+
+
 def test_rows_are_distinguished_and_ratios_left_out() -> None:
     def rows(ours: float, ratio: float) -> list[dict[str, Any]]:
         return [{"training": "theirs", "whole job, s": 20.0}, {"training": "ours", "whole job, s": ours},

@@ -1,6 +1,7 @@
 """What captions say once the trigger word is in them: properties of any caption, and the sentences people write."""
 
 import re
+import unicodedata
 
 import pytest
 from hypothesis import assume, example, given
@@ -12,31 +13,34 @@ from preprocess.captions.placeholders import fill_places
 from preprocess.captions.trigger import class_template, has_trigger, template, with_affixes, with_trigger
 from preprocess.captions.wildcards import has_wildcard
 from preprocess.errors import DatasetError
+from settings.concepts import require_single_word
 from settings.preparation import DataConfig
 from settings.record import build_settings
+
+
+def is_allowed(trigger: str) -> bool:
+    """Whether the settings take it as it is: one word that can be seen, composed, and is no word of captions."""
+    try:
+        return require_single_word(trigger) == unicodedata.normalize("NFC", trigger)
+    except ValueError:
+        return False
+
 
 MODES = ["face", "object", "style"]
 HARD_TRIGGERS = [
     "TOK",
     "c++",
     "my-robot",
-    "(tok)",
     "T.O.K.",
-    "[x]",
     "^_^",
-    "a|b",
     "$1",
     "\\d+",
     "Öl",
     "トク",
-    "{}",
-    "*",
 ]
 
 modes = st.sampled_from(MODES)
-triggers = st.sampled_from(HARD_TRIGGERS) | st.text(min_size=1, max_size=12).filter(
-    lambda text: not any(sign.isspace() for sign in text)
-)
+triggers = st.sampled_from(HARD_TRIGGERS) | st.text(min_size=1, max_size=12).filter(lambda text: is_allowed(text))
 class_words = st.none() | st.sampled_from(["dog", "woman", "C#", "oil painting", "(x)"])
 words = st.sampled_from(
     [
