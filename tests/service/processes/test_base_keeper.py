@@ -4,7 +4,8 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +26,7 @@ from service.processes.base_keeper import BaseKeeper, BaseOfTraining, KeptBases,
 from service.processes.child_process import ChildProcess
 from service.processes.warm_worker import start_forked
 from settings.training import TrainingConfig
-from tests.conftest import EXAMPLE
+from tests.conftest import EXAMPLE, PROJECT
 from tests.service.processes.forked_commands import checksum_of_kept_base, hang
 
 SECONDS = 240.0
@@ -46,10 +47,16 @@ def told(job: ChildProcess) -> dict[str, Any]:
     return found
 
 
+def start_anew(command: "partial[int]", environment: Mapping[str, str]) -> ChildProcess:
+    """The same command in a process of its own."""
+    (arguments,) = command.args
+    return ChildProcess.start([sys.executable, str(PROJECT / "train.py"), *arguments], environment)
+
+
 @pytest.mark.slow
 def test_trainings_give_the_same_file_and_leave_the_kept_base_as_it_was(keeper: BaseKeeper, tmp_path: Path) -> None:
-    """One is forked from the kept base, one from the libraries. Cancelled and crashed children change nothing: what
-    computes the checksum sets all weights to zero, and aborts."""
+    """One is forked from the kept base, one from the libraries, one is a new process. Cancelled and crashed children
+    change nothing: what computes the checksum sets all weights to zero, and aborts."""
     before = told(keeper.start(checksum_of_kept_base, {}))
     hanging = keeper.start(hang, {})
     assert next(hanging.lines(SECONDS)) == "started"
@@ -58,16 +65,17 @@ def test_trainings_give_the_same_file_and_leave_the_kept_base_as_it_was(keeper: 
     settings = ["--base_model", BASE, "--resolution", "32", "--max_train_steps", "2", "--train_batch_size", "2",
                 "--num_validation_images", "0"]  # fmt: skip
     files = []
-    for name, start in {"kept": keeper.start, "forked": start_forked}.items():
+    for name, start in {"kept": keeper.start, "forked": start_forked, "started": start_anew}.items():
         arguments = [str(EXAMPLE), *settings, "--output", str(tmp_path / name), "--progress_json"]
         job = start(partial(cog_training.train_command, arguments), dict(os.environ))
         lines = list(job.lines(SECONDS))
         assert job.exit_status() == 0, lines[-5:]
         assert Progress.from_line(lines[0]) is not None
         files.append(load_file(tmp_path / name / "weights.safetensors"))
-    one, other = files
-    assert one.keys() == other.keys()
-    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    first, *others = files
+    for other in others:
+        assert first.keys() == other.keys()
+        assert all(torch.equal(tensor, other[name]) for name, tensor in first.items())
     assert told(keeper.start(checksum_of_kept_base, {})) == before
     assert before["threads"] == torch.get_num_threads()
     assert keeper.is_current and keeper.is_alive
