@@ -9,6 +9,8 @@ from diffusers import StableDiffusionControlNetPipeline, StableDiffusionPipeline
 from torch import Tensor
 
 from families.conditioning import refuse_conditioning
+from families.controls.control import USUAL_FORM, ControlForm
+from families.controls.controlnet import controlnet_of, residual_inputs, unet_residuals
 from families.errors import BaseModelError
 from families.family import (
     Conditioning,
@@ -25,8 +27,6 @@ from families.loading.sources import BaseModelSource
 from families.noise.diffusion_process import DiffusionProcess
 from families.noise.noise_process import NoiseProcess
 from families.parts.clip_prompts import clip_output, embeds_as_inputs, pool_at_end_of_text
-from families.parts.control import USUAL_FORM, ControlForm
-from families.parts.controlnet import controlnet_of, residual_inputs, unet_residuals
 from families.parts.latents import decoded, freeze, posterior_moments, posterior_shape, sample_posterior
 from families.parts.unet import UNET_ADAPTER_MODULES, require_text_to_image, unet_resolution, unet_size_multiple
 

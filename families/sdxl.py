@@ -8,6 +8,8 @@ from diffusers import StableDiffusionXLControlNetPipeline, StableDiffusionXLPipe
 from torch import Tensor
 
 from families.conditioning import refuse_conditioning
+from families.controls.control import USUAL_FORM, ControlForm
+from families.controls.controlnet import controlnet_of, residual_inputs, unet_residuals
 from families.family import (
     Conditioning,
     DenoiserKind,
@@ -24,8 +26,6 @@ from families.noise.edm_process import EDMProcess
 from families.noise.noise_process import NoiseProcess
 from families.noise.of_scheduler import process_of
 from families.parts.clip_prompts import clip_output, embeds_as_inputs, pool_at_end_of_text, zeroed_where_empty
-from families.parts.control import USUAL_FORM, ControlForm
-from families.parts.controlnet import controlnet_of, residual_inputs, unet_residuals
 from families.parts.latents import (
     decoded,
     freeze,

@@ -34,7 +34,7 @@ FindFaces = Callable[[Image.Image], Tensor]
 class Control:
     """`controlnet`: in the base's precision. `picture`: what it is conditioned on; transparent where it is one for
     inpainting and something shall be made up. `scale`: 0 none, 1 as trained. `find_faces`: for one that reads faces, by
-    which they are found in the picture as it is drawn: (N, 4 + P), as in `families.parts.faces`."""
+    which they are found in the picture as it is drawn: (N, 4 + P), as in `families.controls.faces`."""
 
     controlnet: Any
     picture: Image.Image

@@ -12,7 +12,7 @@ from settings.preparation import DataConfig
 
 
 def find_faces(picture: Image.Image) -> Tensor:
-    """The faces of an RGB picture, (N, 4 + P) as in `families.parts.faces`: at most as many as trained by default.
+    """The faces of an RGB picture, (N, 4 + P) as in `families.controls.faces`: at most as many as trained by default.
 
     Raises RequestError where there are none, and where a model of FACE_RECOGNITION_MODEL or FACE_DETECTOR_MODEL is
     missing.

@@ -21,8 +21,8 @@ from artifact.controlnet.names import (
 from artifact.errors import ArtifactError
 from artifact.metadata import ArtifactDescription, from_header, own_header, trained_side
 from artifact.safetensors_file import read_header, read_safetensors, require_finite, write_safetensors
+from families.controls.control import CHANNELS, COLOURS, ControlForm, Controllable, controllable
 from families.family import ModelFamily
-from families.parts.control import CHANNELS, COLOURS, ControlForm, Controllable, controllable
 
 FOLDER_WEIGHTS, FOLDER_CONFIG = "diffusion_pytorch_model.safetensors", "config.json"
 SHOWN_TYPE = "ControlNetModel"

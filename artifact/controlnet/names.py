@@ -13,7 +13,7 @@ from diffusers import ControlNetModel
 from torch import Tensor
 
 from artifact.names.kohya import sgm_block
-from families.parts.control import Bottleneck
+from families.controls.control import Bottleneck
 
 PREFIX = "control_model."
 """Before every name in some files, those of SD1.5 above all."""

@@ -36,8 +36,8 @@ Written by `python -m benchmarks.concepts.time_to_quality`: {concepts} concepts 
 `benchmarks/concepts/`, one training seed, on mini-sdxl. A result is good when its samples reach {likeness} of the
 training pictures' likeness to each other, {likeness_elsewhere} where the prompt asks for a ground, and {grounds} of
 these samples show that ground ([learning.md](learning.md) says how this is measured). Of trainings of
-{lengths} steps, the shortest that is good is found by bisection. Each is a command of its own; its time is counted from the start of the
-process to its end, without the sampling that judges it.
+{lengths} steps, the shortest that is good is found by bisection. Each is a command of its own;
+its time is counted from the start of the process to its end, without the sampling that judges it.
 
 Not reached: no length that was tried was good. A median counts such a concept as longer than all others. `kept`: how
 much of unrelated prompts the good result keeps (1: all), which is no part of the rule.

@@ -15,8 +15,8 @@ from torch.nn import functional
 from families.cascade.bottlenecks import LEAK, large_network, simple_network
 from families.cascade.decoding import PIXELS_SCALE
 from families.cascade.efficient_net import STEM_STRIDE, EfficientNetEncoder, Stage, efficient_net
-from families.parts.control import COLOURS, ControlForm
-from families.parts.faces import painted
+from families.controls.control import COLOURS, ControlForm
+from families.controls.faces import painted
 
 REDUCTION = 2
 """Of the sides that the encoder reads for the mode large, and by which its latents are enlarged again."""

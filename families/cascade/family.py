@@ -20,6 +20,7 @@ from families.cascade.stage import CascadeUNet
 from families.cascade.tensor_names import stage_tensors
 from families.cascade.text import read_prompts
 from families.conditioning import refuse_conditioning
+from families.controls.control import USUAL_FORM, ControlForm, usual_blocks
 from families.family import (
     Conditioning,
     DenoiserKind,
@@ -35,7 +36,6 @@ from families.loading.sources import BaseModelSource
 from families.noise.cosine_process import CosineProcess
 from families.noise.noise_process import NoiseProcess
 from families.parts.clip_prompts import pool_at_end_of_text
-from families.parts.control import USUAL_FORM, ControlForm, usual_blocks
 from families.parts.latents import freeze
 
 PARTS = {
@@ -49,7 +49,7 @@ NATIVE_LATENTS = 24
 
 class Cascade:
     """A Stable Cascade base, frozen. Implements `families.family.ModelFamily`, `HasLimitedLicence`,
-    `HasFurtherStages`, `families.parts.control.Controllable` and `families.conditioning.EmbedsPictures`.
+    `HasFurtherStages`, `families.controls.control.Controllable` and `families.conditioning.EmbedsPictures`.
 
     Pixels are those of the finished picture: the encoder reads three quarters of them along each side.
     """

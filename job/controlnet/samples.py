@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from families.parts.faces import CORNERS, is_faces
+from families.controls.faces import CORNERS, is_faces
 from job.samples import SampleSettings, as_image, levels_of, sampled_examples
 from sampler.request import Control, SampleRequest
 from sampler.sampler import Sampler
@@ -25,8 +25,8 @@ BOX_COLOURS = ("red", "lime", "blue", "magenta", "cyan", "yellow")
 
 @dataclass(frozen=True)
 class Condition:
-    """`picture`: in colour, or with opacity. `prompt`: what is drawn. `faces`: as in `families.parts.faces`, where they
-    are the condition; the picture then shows where they are."""
+    """`picture`: in colour, or with opacity. `prompt`: what is drawn. `faces`: as in `families.controls.faces`, where
+    they are the condition; the picture then shows where they are."""
 
     prompt: str
     picture: Image.Image

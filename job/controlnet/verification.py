@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from artifact.controlnet.files import read_controlnet
+from families.controls.control import controllable
+from families.controls.faces import reads_faces
 from families.family import ModelFamily
-from families.parts.control import controllable
-from families.parts.faces import reads_faces
 from job.verification.table import Check, table
 from job.verification.verify import (
     LEARNED,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
+from families.controls.control import ControlForm
 from families.family import ModelFamily, limited_licence, restoring
 from families.loading.fingerprint import fingerprint
-from families.parts.control import ControlForm
 from families.precision.autocast import compute_in
 from job.evaluating import evaluation_encoders
 from job.progress import Progress

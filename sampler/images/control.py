@@ -13,9 +13,9 @@ from torch import Tensor
 
 from artifact.controlnet.files import read_controlnet
 from artifact.errors import ArtifactError
+from families.controls.control import Controllable, control_pixels, controllable
+from families.controls.faces import reads_faces
 from families.family import ModelFamily
-from families.parts.control import Controllable, control_pixels, controllable
-from families.parts.faces import reads_faces
 from fetching.cache import DownloadCache
 from fetching.download import download, is_url, shown
 from fetching.hub import find_on_hub, is_hub_reference

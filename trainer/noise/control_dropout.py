@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from families.controls.faces import CORNERS
 from families.family import Conditioning, PromptFeatures, SizeConditioning
-from families.parts.faces import CORNERS
 from settings.preparation import ControlSection
 from trainer.distributed.batch_share import WHOLE, Share
 from trainer.randomness import NamedGenerators

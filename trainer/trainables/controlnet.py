@@ -7,8 +7,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from artifact.layers import Layer
+from families.controls.control import ControlForm, Controllable, control_input, controllable, usual_blocks
 from families.family import Conditioning, ModelFamily, PromptFeatures, SizeConditioning
-from families.parts.control import ControlForm, Controllable, control_input, controllable, usual_blocks
 from settings.record import ConfigError
 from settings.sections.adapter import AdapterSection
 from trainer.trainables.kind import Placement, TrainableKind, Updates, UpdateSettings

@@ -8,8 +8,8 @@ import torch
 
 from artifact.controlnet.files import NoControlNet, controlnet_description, controlnet_form, load_controlnet
 from artifact.errors import ArtifactError
+from families.controls.control import ControlForm, usual_blocks
 from families.family import ModelFamily
-from families.parts.control import ControlForm, usual_blocks
 from settings.record import ConfigError
 from trainer.trainables.controlnet import ControlNetPart, require_controllable
 

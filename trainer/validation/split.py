@@ -8,8 +8,8 @@ from fractions import Fraction
 import torch
 from torch import Generator
 
+from families.controls.faces import is_faces
 from families.family import SizeConditioning
-from families.parts.faces import is_faces
 from preprocess.control.faces import padded, within
 from preprocess.crops.crop import Window
 from trainer.data.latent_cache import CachedExample, CachedView, by_picture

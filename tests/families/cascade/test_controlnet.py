@@ -22,8 +22,8 @@ from families.cascade.controlnet import CascadeControlNet
 from families.cascade.efficient_net import EfficientNetEncoder
 from families.cascade.family import Cascade
 from families.cascade.stage import CascadeUNet
+from families.controls.control import ControlForm, controllable, usual_blocks
 from families.family import PromptFeatures, SizeConditioning
-from families.parts.control import ControlForm, controllable, usual_blocks
 from job.controlnet.recipes import controlnet_recipes
 from job.report.recipe import Trained
 from sampler.request import Control, SampleRequest

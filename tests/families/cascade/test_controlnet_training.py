@@ -11,8 +11,8 @@ from torch._dynamo.utils import counters
 from artifact.controlnet.files import write_controlnet
 from artifact.metadata import ArtifactDescription
 from families.cascade.family import Cascade
+from families.controls.control import ControlForm
 from families.family import ModelFamily, SizeConditioning
-from families.parts.control import ControlForm
 from preprocess.dataset import PreparedDataset
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from families.cascade.family import Cascade
+from families.controls.control import ControlForm
 from families.family import ModelFamily
-from families.parts.control import ControlForm
 from job.output_folder import OutputFolder
 from job.run import run_stages
 from job.stage import Job
@@ -26,7 +26,7 @@ from sampler.request import RequestError
 from service.prediction_inputs import PredictionInputs, predict
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
-from tests.faces_by_colour import Box, picture_of, stand_in, where
+from tests.preprocess.control.faces_by_colour import Box, picture_of, stand_in, where
 from tests.tiny_cascade import write_cascade
 from tests.tiny_models import opened, write_sd15
 from trainer.building import build_training

@@ -12,8 +12,8 @@ from artifact.controlnet.files import read_controlnet, write_controlnet, write_c
 from artifact.controlnet.names import PREFIX, stability_names
 from artifact.errors import ArtifactError
 from artifact.metadata import ArtifactDescription
+from families.controls.control import Controllable, control_pixels, controllable
 from families.family import ModelFamily, SizeConditioning
-from families.parts.control import Controllable, control_pixels, controllable
 from families.registry import load_base_model
 from tests.tiny_models import write_sd3, write_sd15, write_sdxl
 

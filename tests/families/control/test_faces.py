@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from families.parts.faces import CORNERS, is_faces, painted
+from families.controls.faces import CORNERS, is_faces, painted
 from settings.preparation import ControlSection
 from trainer.noise.control_dropout import with_dropout
 from trainer.randomness import NamedGenerators
@@ -43,7 +43,7 @@ def test_cells_are_those_of_the_boxes(size: tuple[int, int]) -> None:
     assert not made[3].any() and made[0, :, -1, -1].any()
 
 
-def test_kinds_of_conditions_are_told_apart() -> None:
+def test_faces_and_pictures_are_distinguished() -> None:
     assert is_faces(torch.zeros(4, 132)) and is_faces(torch.zeros(2, 4, 132))
     assert not is_faces(torch.zeros((3, 8, 8), dtype=torch.uint8)) and not is_faces(torch.zeros(2, 3, 8, 8))
 

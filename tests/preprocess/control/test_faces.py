@@ -14,7 +14,7 @@ from preprocess.prepare import BaseRequirements, prepare
 from preprocess.reopen import reopen
 from settings.preparation import DataConfig
 from settings.record import ConfigError, build_settings
-from tests.faces_by_colour import Box, picture_of, stand_in, vector, where
+from tests.preprocess.control.faces_by_colour import Box, picture_of, stand_in, vector, where
 
 SIZE = (160, 96)
 TWO: list[tuple[str, Box]] = [("anna", (30, 20, 60, 56)), ("ben", (96, 40, 120, 70))]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from families.conditioning import Conditioning
+from families.controls.faces import is_faces
 from families.family import ModelFamily, PromptFeatures, SizeConditioning
-from families.parts.faces import is_faces
 from settings.preparation import FACE_FEATURES
 
 ERASED = -1.0

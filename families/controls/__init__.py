@@ -1,0 +1,1 @@
+"""Conditions of ControlNets, and what families with a ControlNet share."""
