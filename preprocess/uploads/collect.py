@@ -14,7 +14,7 @@ from preprocess.progress import StageProgress
 from preprocess.sources.columns import RowColumns
 from preprocess.uploads.archive import ArchiveLimits, is_archive_name
 from preprocess.uploads.decoding import IMAGE_SUFFIXES, DecodeRules, is_image_content, is_image_name
-from preprocess.uploads.earlier_outputs import earlier_outputs, output_of
+from preprocess.uploads.earlier_outputs import earlier_outputs, output_of, refuse_prepared_roots
 from preprocess.uploads.folder_rules import MULTIPLY_FILE
 from preprocess.uploads.intake import FoundFile, take_in
 from preprocess.uploads.mask_files import SortedMasks, sort_masks
@@ -101,6 +101,7 @@ def _mask_notes(masks: SortedMasks, kept: Sequence[Surveyed]) -> Iterator[str]:
 def _without_outputs(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[Rejected], list[str]]:
     """Return the user's own files, the rejected pictures in outputs of earlier trainings, and a line for each such
     output."""
+    refuse_prepared_roots(files)
     outputs = earlier_outputs(files)
     kept: list[FoundFile] = []
     rejected: list[Rejected] = []

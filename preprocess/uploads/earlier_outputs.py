@@ -15,13 +15,26 @@ WEIGHTS = (".safetensors", ".ckpt")
 
 
 def earlier_outputs(files: Sequence[FoundFile]) -> dict[Path, str]:
-    """Return such folders with a description of each. The root of the data is never one, since the user gave it.
-
-    Raises DatasetError for a root that is trained as it is: among other data or in an archive it would be read as
-    pictures, previews too, without its captions.
-    """
-    names: dict[Path, set[str]] = {}
+    """Return such folders with a description of each. The root of the data is never one, since the user gave it."""
     roots = {file.root for file in files}
+    return {folder: what for folder, what in _described(files).items() if folder not in roots}
+
+
+def refuse_prepared_roots(files: Sequence[FoundFile]) -> None:
+    """Raises DatasetError for pictures to prepare whose root is a prepared dataset or shards of features. Given alone
+    it is trained as it is; in an archive or beside other data it would be read as pictures, previews too, without its
+    captions."""
+    found = _described(files)
+    for file in files:
+        if file.path.name in MARKS and file.path.parent == file.root and file.root in found:
+            raise DatasetError(
+                f"{file.name}: belongs to {found[file.root]}: captions and crops are made already. Give that folder, "
+                "unpacked, alone; in an archive or beside other data give the pictures that it was made from"
+            )
+
+
+def _described(files: Sequence[FoundFile]) -> dict[Path, str]:
+    names: dict[Path, set[str]] = {}
     for file in files:
         names.setdefault(file.path.parent, set()).add(file.path.name.lower())
     found: dict[Path, str] = {}
@@ -38,13 +51,7 @@ def earlier_outputs(files: Sequence[FoundFile]) -> dict[Path, str]:
                 for other in names
                 if other.parent == folder and other.name.lower() in SAMPLE_FOLDERS
             }
-    for file in files:
-        if file.path.name in MARKS and file.path.parent == file.root and file.root in found:
-            raise DatasetError(
-                f"{file.name}: belongs to {found[file.root]}: captions and crops are made already. Give that folder, "
-                "unpacked, alone; in an archive or beside other data give the pictures that it was made from"
-            )
-    return {folder: what for folder, what in found.items() if folder not in roots}
+    return found
 
 
 def output_of(file: FoundFile, outputs: Mapping[Path, str]) -> Path | None:
