@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.browser"]
 
 HOSTILE = "\"'></script><img src=x onerror=\"document.title='taken'\"><svg/onload=alert(1)> $\\frac$ ${data}"
-TRIGGER = "<img/src=x/onerror=alert(1)>"  # a trigger word has no spaces
+TRIGGER = "<script>*tok*</script>"
 RISKY = "return [...document.querySelectorAll('img[src=x], svg[onload], [onerror]')].length"
 
 
