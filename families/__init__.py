@@ -1,4 +1,4 @@
-"""Model families (SDXL, SD1.5, SD2, SD3): loading, prompt encoding, denoising, noise process."""
+"""Model families: loading, prompt encoding, denoising, noise process."""
 
 from transformers.utils import logging
 
