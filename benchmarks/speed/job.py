@@ -54,6 +54,17 @@ class Watched:
     begun: Sequence[Moment]
     end: Moment
 
+    @classmethod
+    def read(cls, file: Path, start: Moment, end: Moment | None = None) -> "Watched":
+        """Read what benchmarks/learning/watched_script.py wrote. `end`: of the process; None: of the program in it."""
+        seen = json.loads(file.read_text(encoding="utf-8"))
+        return cls(
+            start=start,
+            stages=[(name, (wall, processor)) for name, (wall, processor) in seen["stages"]],
+            begun=[(wall, processor) for wall, processor in seen["backward_begun"]],
+            end=end or (seen["end"][0], seen["end"][1]),
+        )
+
     @property
     def phases(self) -> Phases:
         """By stage; that of the steps in two, of which the first lasts until the second backward pass."""
@@ -130,13 +141,7 @@ def _measured(train: Train, folder: Path, steps: int, watched: Path) -> Watched:
     """Run once."""
     started = time.time()
     usage = train(folder, steps, 0)
-    seen = json.loads(watched.read_text(encoding="utf-8"))
-    return Watched(
-        start=(started, 0.0),
-        stages=[(name, (wall, processor)) for name, (wall, processor) in seen["stages"]],
-        begun=[(wall, processor) for wall, processor in seen["backward_begun"]],
-        end=(started + usage.seconds, usage.processor_seconds),
-    )
+    return Watched.read(watched, (started, 0.0), (started + usage.seconds, usage.processor_seconds))
 
 
 def _between(moments: Sequence[tuple[str, Moment]], end: Moment) -> Phases:

@@ -8,7 +8,6 @@ until the first backward pass, `end` from the last one.
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from statistics import median
 from benchmarks.learning.contenders import EXAMPLE, same_job
 from benchmarks.learning.watched_script import watch
 from benchmarks.record import Row, markdown, write_record
-from benchmarks.speed.job import PROJECT, WATCHER, Moment, Phases, Watched
+from benchmarks.speed.job import PROJECT, WATCHER, Phases, Watched
 from families.loading.sources import EMBEDDED_BASE
 from service.job_secrets import Secrets, child_environment
 from service.processes.base_keeper import BaseKeeper, BaseOfTraining
@@ -95,13 +94,7 @@ def _measured(start: Callable[[], ChildProcess], watched: Path) -> Watched:
     lines = list(job.lines())
     if job.exit_status() != 0:
         raise RuntimeError("\n".join(lines[-20:]))
-    seen = json.loads(watched.read_text(encoding="utf-8"))
-
-    def moment(found: Sequence[float]) -> Moment:
-        return found[0], found[1]
-
-    stages = [(name, moment(at)) for name, at in seen["stages"]]
-    return Watched((begun, 0.0), stages, [moment(at) for at in seen["backward_begun"]], moment(seen["end"]))
+    return Watched.read(watched, (begun, 0.0))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from families.cascade.bottlenecks import LEAK, large_network, simple_network
 from families.cascade.decoding import PIXELS_SCALE
 from families.cascade.efficient_net import STEM_STRIDE, EfficientNetEncoder, Stage, efficient_net
 from families.controls.control import COLOURS, ControlForm
-from families.controls.faces import painted
+from families.controls.faces import painted, reads_faces
 
 REDUCTION = 2
 """Of the sides that the encoder reads for the mode large, and by which its latents are enlarged again."""
@@ -82,7 +82,7 @@ class CascadeControlNet(ModelMixin, ConfigMixin):
 
         The mode large reads the encoder's latents of half the sides, enlarged to the latents of the whole.
         """
-        if self.config.bottleneck == "simple":
+        if reads_faces(self):
             return painted(pictures, size)
         if self.config.bottleneck != "large":
             return pictures

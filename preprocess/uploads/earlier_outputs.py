@@ -24,9 +24,10 @@ def refuse_prepared_roots(files: Sequence[FoundFile]) -> None:
     """Raises DatasetError for pictures to prepare whose root is a prepared dataset or shards of features. Given alone
     it is trained as it is; in an archive or beside other data it would be read as pictures, previews too, without its
     captions."""
-    found = _described(files)
-    for file in files:
-        if file.path.name in MARKS and file.path.parent == file.root and file.root in found:
+    marks = [file for file in files if file.path.name in MARKS and file.path.parent == file.root]
+    found = _described(files) if marks else {}
+    for file in marks:
+        if file.root in found:
             raise DatasetError(
                 f"{file.name}: belongs to {found[file.root]}: captions and crops are made already. Give that folder, "
                 "unpacked, alone; in an archive or beside other data give the pictures that it was made from"

@@ -1,6 +1,6 @@
 """What varies from step to step in the condition of a ControlNet: what is left out, and where single faces stand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,13 +17,11 @@ WHOLE_PICTURE = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
-class ControlDropout:
-    """Implements `Condition`: some pictures are black, drawn anew each time."""
+class VariedCondition:
+    """Implements `Condition`: what the ControlNet reads is varied first, anew each time."""
 
     part: ControlNetPart
-    share_of_pictures: float
-    generator: Generator
-    processes: Share = WHOLE
+    vary: Callable[[Tensor], Tensor]
 
     def __call__(
         self,
@@ -33,39 +31,39 @@ class ControlDropout:
         prompts: PromptFeatures,
         sizes: Sequence[SizeConditioning],
     ) -> Conditioning | None:
-        if pictures is not None:
-            kept = self.processes.uniform((len(pictures), 1, 1, 1), self.generator) >= self.share_of_pictures
-            pictures = pictures * kept.to(pictures.device)
-            if pictures.shape[1] == 4:
-                pictures[:, 3:][~kept.view(-1)] = 255  # black, and no hole
-        return self.part.condition(pictures, noised, timesteps, prompts, sizes)
+        varied = None if pictures is None else self.vary(pictures)
+        return self.part.condition(varied, noised, timesteps, prompts, sizes)
+
+
+@dataclass(frozen=True)
+class PictureDropout:
+    """Makes some pictures black."""
+
+    share_of_pictures: float
+    generator: Generator
+    processes: Share = WHOLE
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """`pictures`: uint8 (B, 3 or 4, H, W)."""
+        kept = self.processes.uniform((len(pictures), 1, 1, 1), self.generator) >= self.share_of_pictures
+        pictures = pictures * kept.to(pictures.device)
+        if pictures.shape[1] == 4:
+            pictures[:, 3:][~kept.view(-1)] = 255  # black, and no hole
+        return pictures
 
 
 @dataclass(frozen=True)
 class FaceDropout:
-    """Implements `Condition`: some faces are left out, each by itself, and some that are alone in their picture fill
-    all of it, so that a face may be asked for without its place. Drawn anew each time."""
+    """Leaves some faces out, each by itself, and lets some that are alone in their picture fill all of it, so that a
+    face may be asked for without its place."""
 
-    part: ControlNetPart
     share_of_faces: float
     share_filling_all: float
     generator: Generator
     processes: Share = WHOLE
 
-    def __call__(
-        self,
-        pictures: Tensor | None,
-        noised: Tensor,
-        timesteps: Tensor,
-        prompts: PromptFeatures,
-        sizes: Sequence[SizeConditioning],
-    ) -> Conditioning | None:
-        """`pictures`: faces (B, N, 4 + P)."""
-        if pictures is not None:
-            pictures = self._varied(pictures)
-        return self.part.condition(pictures, noised, timesteps, prompts, sizes)
-
-    def _varied(self, faces: Tensor) -> Tensor:
+    def __call__(self, faces: Tensor) -> Tensor:
+        """`faces`: (B, N, 4 + P)."""
         kept = self.processes.uniform((*faces.shape[:2], 1), self.generator) >= self.share_of_faces
         filling = self.processes.uniform((len(faces), 1, 1), self.generator) < self.share_filling_all
         alone = faces[..., CORNERS:].any(-1).sum(1)[:, None, None] == 1
@@ -75,9 +73,10 @@ class FaceDropout:
 
 def with_dropout(part: ControlNetPart, control: ControlSection, generators: NamedGenerators) -> Condition:
     """Return the part's condition in training steps, which varies as the settings say."""
+    share, processes = control.control_dropout, generators.share
     if control.control == "faces":
         drawn = generators["control_dropout"]
-        return FaceDropout(part, control.control_dropout, control.control_full_share, drawn, generators.share)
-    if control.control_dropout == 0:
+        return VariedCondition(part, FaceDropout(share, control.control_full_share, drawn, processes))
+    if share == 0:
         return part.condition
-    return ControlDropout(part, control.control_dropout, generators["control_dropout"], generators.share)
+    return VariedCondition(part, PictureDropout(share, generators["control_dropout"], processes))
