@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from artifact.artifact import Artifact
+from families.loading.sources import EMBEDDED_BASE_FOLDER
 from families.registry import load_base_model
 from job.output_folder import OutputFolder
 from settings.record import ConfigError
 from settings.training import build_config
 from tests.conftest import EXAMPLE, PROJECT
-from tests.tiny_models import write_sdxl
 from tests.trainer.distributed.test_several_processes import metrics
 from tests.warm_process import run_group, run_warm
 from trainer.checkpoints.same_run import OUTLINE, require_same_sharding
@@ -41,7 +41,7 @@ def losses(output: OutputFolder) -> list[float]:
 
 @pytest.mark.slow
 def test_two_processes_train_export_and_resume_as_one(tmp_path: Path) -> None:
-    base = write_sdxl(tmp_path / "base")
+    base = EMBEDDED_BASE_FOLDER
     one, two = OutputFolder(tmp_path / "one"), OutputFolder(tmp_path / "two")
     for each in run_group(command(two, base, train_batch_size=2, shard_base=True), PROJECT):
         assert each.returncode == 0, each.stderr
