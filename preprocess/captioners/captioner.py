@@ -5,13 +5,13 @@ from typing import Protocol
 
 from PIL import Image
 
-from preprocess.errors import DatasetError
+from preprocess.errors import SetupError
 
 BATCH_SIZE = 4  # pictures per forward pass, so that memory does not grow with the dataset
 OTHER_WAYS = "Or choose another captioner, set `captioner: none`, or give captions as .txt files beside the images."
 
 
-class CaptionerError(DatasetError):
+class CaptionerError(SetupError):
     """A captioner that cannot be loaded or fails. The message names the model, the reason and the remedy."""
 
 

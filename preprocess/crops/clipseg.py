@@ -14,7 +14,7 @@ from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
 from fetching.hub_connection import require_hub
 from preprocess.crops.masks import normalise
-from preprocess.errors import DatasetError
+from preprocess.errors import DatasetError, SetupError
 from preprocess.workers.devices import best_device
 
 CLIPSEG = "CIDAS/clipseg-rd64-refined"
@@ -44,7 +44,7 @@ class SubjectSegmenter:
 
     @classmethod
     def load(cls, source: str | Path = CLIPSEG) -> "SubjectSegmenter":
-        """Load from the hub or a local folder; safetensors only. Raises DatasetError when it cannot be loaded."""
+        """Load from the hub or a local folder; safetensors only. Raises SetupError when it cannot be loaded."""
         try:
             require_hub(str(source), "config.json")
             processor = CLIPSegProcessor.from_pretrained(source)
@@ -52,12 +52,12 @@ class SubjectSegmenter:
                 source, use_safetensors=True, output_loading_info=True
             )
         except (OSError, ValueError) as error:
-            raise DatasetError(
+            raise SetupError(
                 f"{source}: no CLIPSeg model could be loaded ({error}); download {CLIPSEG} in safetensors and name "
                 "its folder, or train without subject masks"
             ) from error
         if missing := sorted(report["missing_keys"]):  # transformers would initialise them at random
-            raise DatasetError(
+            raise SetupError(
                 f"{source}: lacks {len(missing)} weights of CLIPSeg, such as {missing[0]}; name a folder with all of "
                 "them, or train without subject masks"
             )

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import Swin2SRForImageSuperResolution
 
 from fetching.hub_connection import require_hub
-from preprocess.errors import DatasetError
+from preprocess.errors import SetupError
 from preprocess.workers.devices import best_device
 
 REMEDY = "Name a folder with one, or leave upscaler out: small pictures are then trained smaller"
@@ -28,7 +28,7 @@ class Upscaler:
 
     @classmethod
     def load(cls, source: str) -> "Upscaler":
-        """Load from the hub or a folder; safetensors only. Raises DatasetError when it cannot be loaded."""
+        """Load from the hub or a folder; safetensors only. Raises SetupError when it cannot be loaded."""
         try:
             require_hub(source, "config.json")
             model, report = Swin2SRForImageSuperResolution.from_pretrained(
@@ -36,9 +36,9 @@ class Upscaler:
             )
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
-            raise DatasetError(f"upscaler {source}: no Swin2SR model could be loaded ({reason}). {REMEDY}") from error
+            raise SetupError(f"upscaler {source}: no Swin2SR model could be loaded ({reason}). {REMEDY}") from error
         if missing := sorted(report["missing_keys"]):  # transformers would initialise them at random
-            raise DatasetError(
+            raise SetupError(
                 f"upscaler {source}: lacks {len(missing)} weights of the model, such as {missing[0]}. {REMEDY}"
             )
         return cls(model.to(best_device()).eval(), Lock())

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from preprocess.dataset import FaceBox
-from preprocess.errors import DatasetError
+from preprocess.errors import SetupError
 from preprocess.faces.boxes import to_face
 from preprocess.faces.detector import MIN_SCORE, MIN_SHARE
 from preprocess.faces.search import search
@@ -26,14 +26,14 @@ WINDOW = 20  # pixels, side of the smallest face that the cascade can detect
 
 
 class HaarDetector:
-    """Raises DatasetError when this OpenCV has no Haar cascades (OpenCV 5 removed them)."""
+    """Raises SetupError when this OpenCV has no Haar cascades (OpenCV 5 removed them)."""
 
     name = "haar"
 
     def __init__(self) -> None:
         path = Path(cv2.__file__).parent / "data" / CASCADE
         if not hasattr(cv2, "CascadeClassifier") or not path.is_file():
-            raise DatasetError(
+            raise SetupError(
                 f"OpenCV {cv2.__version__} brings no Haar cascades; pip install 'opencv-python-headless<5', "
                 'or choose "yunet" with its model file'
             )

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from preprocess.dataset import FaceBox
-from preprocess.errors import DatasetError
+from preprocess.errors import SetupError
 from preprocess.faces.recurring import recurring_face
 from preprocess.faces.registry import find_detector
 from preprocess.faces.sface import WHERE_TO_GET_IT, face_pixels, load_sface
@@ -46,10 +46,10 @@ def recognition_model(config: DataConfig) -> Path | None:
 
 
 def face_look(config: DataConfig) -> "FaceLook":
-    """Load what finds and embeds faces for a ControlNet. Raises DatasetError where a model is not given or not read."""
+    """Load what finds and embeds faces for a ControlNet. Raises SetupError where a model is not given or not read."""
     model = recognition_model(config)
     if model is None:
-        raise DatasetError(
+        raise SetupError(
             f"control: faces needs SFace's file: name it in face_recognition_model or {MODEL_VARIABLE}; "
             f"{WHERE_TO_GET_IT}"
         )
@@ -61,7 +61,7 @@ def find_people(
 ) -> Generator[StageProgress, None, tuple[dict[str, FacesOfPicture], list[str]]]:
     """Return the faces of each picture by its name, and a warning for each concept without a recurring face.
 
-    `concepts`: the pictures of each trigger word. Raises DatasetError for a model that cannot be loaded.
+    `concepts`: the pictures of each trigger word. Raises SetupError for a model that cannot be loaded.
     """
     pictures = [named for each in concepts.values() for named in each]
     look = FaceLook(config, model, rules)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from preprocess.errors import DatasetError
+from preprocess.errors import SetupError
 from preprocess.faces.detector import FaceDetector
 
 DetectorName = Literal["auto", "yunet", "yuface", "haar"]
@@ -16,11 +16,11 @@ def find_detector(name: DetectorName = "auto", model: Path | None = None) -> Fac
     """Return the detector of that name. `auto`: YuNet when its model file is available, else yuface, else Haar.
 
     `model` is YuNet's ONNX file; without it the environment variable FACE_DETECTOR_MODEL may name one. Raises
-    DatasetError, with a remedy, for a requested detector that is not available, for a model file that is missing or
+    SetupError, with a remedy, for a requested detector that is not available, for a model file that is missing or
     altered (also with `auto`), and for a model file given to a detector that takes none.
     """
     if model and name in ("yuface", "haar"):
-        raise DatasetError(f'{model}: the face detector "{name}" takes no model file; choose "yunet" or "auto"')
+        raise SetupError(f'{model}: the face detector "{name}" takes no model file; choose "yunet" or "auto"')
     model = model or _model_of_environment()
     match name:
         case "yunet":
@@ -41,7 +41,7 @@ def _model_of_environment() -> Path | None:
 
 def _yunet(model: Path | None) -> FaceDetector:
     if model is None:
-        raise DatasetError(
+        raise SetupError(
             f'the face detector "yunet" needs its ONNX file: name it in {MODEL_VARIABLE}, or choose "auto"'
         )
     _need_opencv()
@@ -65,4 +65,4 @@ def _haar() -> FaceDetector:
 
 def _need_opencv() -> None:
     if not importlib.util.find_spec("cv2"):
-        raise DatasetError("faces cannot be searched for without OpenCV; pip install 'opencv-python-headless<5'")
+        raise SetupError("faces cannot be searched for without OpenCV; pip install 'opencv-python-headless<5'")

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from preprocess.dataset import FaceBox
-from preprocess.errors import DatasetError
+from preprocess.errors import SetupError
 
 SIDE = 112
 MARGIN = 1.2
@@ -22,15 +22,15 @@ Feature = Callable[[np.ndarray], np.ndarray]
 
 
 def load_sface(model: Path) -> Feature:
-    """Load the network from its ONNX file. Raises DatasetError."""
+    """Load the network from its ONNX file. Raises SetupError."""
     if not model.is_file():
-        raise DatasetError(f"{model} does not exist; {WHERE_TO_GET_IT}, or leave it out")
+        raise SetupError(f"{model} does not exist; {WHERE_TO_GET_IT}, or leave it out")
     import cv2
 
     try:
         network = cv2.FaceRecognizerSF.create(str(model), "")
     except cv2.error as error:
-        raise DatasetError(f"OpenCV cannot read {model} ({error.err}); {WHERE_TO_GET_IT}") from error
+        raise SetupError(f"OpenCV cannot read {model} ({error.err}); {WHERE_TO_GET_IT}") from error
     return lambda face: np.asarray(network.feature(face)[0])
 
 

@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 
 from preprocess.dataset import FaceBox
-from preprocess.errors import DatasetError
+from preprocess.errors import SetupError
 from preprocess.faces.boxes import to_face
 from preprocess.faces.search import search
 
 
 class YuFaceDetector:
-    """Raises DatasetError when the package is not installed."""
+    """Raises SetupError when the package is not installed."""
 
     name = "yuface"
 
@@ -23,7 +23,7 @@ class YuFaceDetector:
         try:
             self._package = importlib.import_module("yuface")
         except ImportError as error:
-            raise DatasetError(
+            raise SetupError(
                 f"the face detector yuface is not installed ({error}); pip install yuface on Python 3.11, "
                 'or choose "yunet" or "haar"'
             ) from error

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from preprocess.dataset import FaceBox
-from preprocess.errors import DatasetError
+from preprocess.errors import SetupError
 from preprocess.faces.boxes import to_face
 from preprocess.faces.detector import LONGEST_SIDE, MIN_SCORE
 from preprocess.faces.search import search
@@ -24,7 +24,7 @@ CHECKSUMS = {  # sha256 by file name, as the OpenCV model zoo states them
 
 
 class YuNetDetector:
-    """`model`: the ONNX file. Raises DatasetError when it is missing, altered or not a YuNet."""
+    """`model`: the ONNX file. Raises SetupError when it is missing, altered or not a YuNet."""
 
     name = "yunet"
 
@@ -36,7 +36,7 @@ class YuNetDetector:
                 "onnx", weights, np.empty(0, np.uint8), size, score_threshold=MIN_SCORE
             )
         except cv2.error as error:
-            raise DatasetError(f"{model}: OpenCV cannot read this network ({error.err}); {WHERE_TO_GET_IT}") from error
+            raise SetupError(f"{model}: OpenCV cannot read this network ({error.err}); {WHERE_TO_GET_IT}") from error
 
     def detect(self, image: Image.Image) -> list[FaceBox]:
         """As `FaceDetector.detect`."""
@@ -50,14 +50,14 @@ class YuNetDetector:
 
 
 def read_model(model: Path) -> bytes:
-    """Read the model file. Raises DatasetError when it is missing, or when its checksum does not match its name."""
+    """Read the model file. Raises SetupError when it is missing, or when its checksum does not match its name."""
     if not model.is_file():
-        raise DatasetError(f"{model}: there is no such face detector model; {WHERE_TO_GET_IT}")
+        raise SetupError(f"{model}: there is no such face detector model; {WHERE_TO_GET_IT}")
     data = model.read_bytes()
     expected = CHECKSUMS.get(model.name)
     actual = hashlib.sha256(data).hexdigest()
     if expected and actual != expected:
-        raise DatasetError(
+        raise SetupError(
             f"{model}: its sha256 is {actual[:12]}…, not {expected[:12]}…: damaged, altered, or only the pointer that "
             f"git-lfs leaves ({len(data)} bytes); {WHERE_TO_GET_IT}"
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from preprocess.errors import DatasetError
+from preprocess.errors import SetupError
 
 EXTRA = "requirements-data.txt"
 STORE_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -14,12 +14,12 @@ INSTALLED_BY = {"gcsfs": "gcsfs", "adlfs": "adlfs", "ray": "-r requirements-ray.
 
 @contextmanager
 def needing_extra(source: str) -> Iterator[None]:
-    """Around imports of such packages. Raises DatasetError with the remedy where one is missing."""
+    """Around imports of such packages. Raises SetupError with the remedy where one is missing."""
     try:
         yield
     except ImportError as error:
         package = STORE_PACKAGES.get(source.partition(":")[0]) or (error.name or "datasets").partition(".")[0]
         command = INSTALLED_BY.get(package, f"-r {EXTRA}")
-        raise DatasetError(
+        raise SetupError(
             f"{source}: needs the package {package}, which is not installed: pip install {command}"
         ) from error

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from huggingface_hub import constants
 
+from fetching.disk import is_disk_full
 from fetching.errors import DownloadError
 from fetching.hub_connection import require_answer
 from fetching.rules import FetchRules
@@ -89,6 +90,8 @@ def errors_of(where: str) -> Iterator[None]:
     except (DatasetError, DownloadError):
         raise
     except Exception as error:  # pyarrow, fsspec, httpx and `datasets` each have their own
+        if is_disk_full(error):
+            raise
         raise DatasetError(f"{where}: cannot be read: {reason_of(error)}") from error
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from fetching.disk import is_disk_full
 from preprocess.errors import DatasetError
 from preprocess.sources.extra import needing_extra
 
@@ -94,6 +95,8 @@ def errors_of_store(address: str) -> Iterator[None]:
     except DatasetError:
         raise
     except Exception as error:  # each store's library has its own
+        if is_disk_full(error):  # of this machine, while what was read is written
+            raise
         raise DatasetError(f"{address}: {_reason(address, error)}") from error
 
 

@@ -1,6 +1,7 @@
 """The command `lora-trainer encode DATA --output DIR`: images become shards of features, to be trained from later."""
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from families.family import ModelFamily
     from trainer.data.feature_shards import FeaturePlan, ShardRecord
 
-SUCCESS = 0
+SUCCESS, INCOMPLETE = 0, 1
+"""Exit statuses, besides WRONG_INPUT."""
 MAIN_SETTINGS = ("base_model", "trigger_word", "class_word", "captioner", "filters", "crop", "mask", "resolution")
 """What --help shows."""
 
@@ -45,7 +47,7 @@ def build_parser(prog: str = "lora-trainer encode") -> CommandParser:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "lora-trainer encode") -> int:
-    """Run the command. Returns the exit status: 0, or 2 for wrong input."""
+    """Run the command. Returns the exit status: 0, 1 where shards could not be read, or 2 for other wrong input."""
     arguments = build_parser(prog).parse_args(argv)
     try:
         require_present(arguments.data)
@@ -56,9 +58,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "lora-trainer encode") -
         return report_wrong_input(error)
     with quick_imports():
         from families.errors import BaseModelError
+        from trainer.data.encoding_rounds import ShardsMissing
 
     try:
         return _encode(arguments)
+    except ShardsMissing as error:
+        report_wrong_input(error)
+        return INCOMPLETE
     except (ConfigError, DatasetError, BaseModelError) as error:
         return report_wrong_input(error)
 
@@ -100,15 +106,19 @@ def _encode(arguments: argparse.Namespace) -> int:
     return SUCCESS
 
 
+def _tell(problem: str) -> None:
+    print(f"not encoded: {problem}", file=sys.stderr, flush=True)
+
+
 def _here(
     folder: Path, config: TrainingConfig, plan: "FeaturePlan", settings: DataConfig, family: "ModelFamily"
 ) -> "Iterator[tuple[int, ShardRecord]]":
     from service.features.opening import placed
-    from trainer.data.feature_encoding import encode_features
     from trainer.data.feature_sources import settings_of_a_shard
+    from trainer.data.local_encoding import encode_features
 
     family, base = placed(family, settings, config.num_tokens)
-    return encode_features(plan, settings_of_a_shard(settings), base, family, folder)
+    return encode_features(plan, settings_of_a_shard(settings), base, family, folder, _tell)
 
 
 def _on_ray(
@@ -124,4 +134,4 @@ def _on_ray(
 
     pool = ActorPool(arguments.workers, arguments.cpus_per_worker or 1, arguments.gpus_per_worker)
     opening = partial(open_base, config.base, dtype, config.zero_terminal_snr, settings, config.num_tokens)
-    return encode_features_on_ray(plan, settings_of_a_shard(settings), opening, arguments.output, pool)
+    return encode_features_on_ray(plan, settings_of_a_shard(settings), opening, arguments.output, pool, _tell)

@@ -1,4 +1,4 @@
-"""Encodes sources to shards of features, one after the other: memory and disk hold one shard's pictures at a time.
+"""Encodes one source to a shard of features, in a folder that is one command's meanwhile.
 
 A shard counts once its record is written, which is the last thing: what was cut off before is done again.
 """
@@ -21,7 +21,7 @@ from families.family import ModelFamily
 from fetching.cache import sha256
 from fetching.disk import is_disk_full
 from preprocess.dataset import DATASET_FILE, Example, PreparedDataset, Rejected, View
-from preprocess.errors import DatasetError
+from preprocess.errors import DatasetError, SetupError
 from preprocess.prepare import BaseRequirements, prepare
 from settings.preparation import DataConfig
 from trainer.data.feature_shards import (
@@ -33,28 +33,12 @@ from trainer.data.feature_shards import (
     is_features,
     key_of,
     read_plan,
-    read_shard,
     record_of,
     tensors_of,
 )
 from trainer.data.latent_cache import encode_view
 
 SCRATCH = ".encoding-"
-
-
-def encode_features(
-    plan: FeaturePlan, config: DataConfig, base: BaseRequirements, family: ModelFamily, folder: Path
-) -> Iterator[tuple[int, ShardRecord]]:
-    """Encode what is not encoded yet. Yields the number and record of every shard, in order.
-
-    Raises DatasetError for a source that cannot be read, and for a folder that was begun otherwise; what is done stays.
-    """
-    with begun(plan, folder):
-        for number, source in enumerate(plan.sources):
-            if record_of(folder, number).is_file():
-                yield number, read_shard(folder, number)
-            else:
-                yield number, encode_shard(number, source, config, base, family, folder)
 
 
 @contextmanager
@@ -76,7 +60,7 @@ def begun(plan: FeaturePlan, folder: Path) -> Iterator[None]:
 def encode_shard(
     number: int, source: str, config: DataConfig, base: BaseRequirements, family: ModelFamily, folder: Path
 ) -> ShardRecord:
-    """Prepare and encode one source. Its record is written last. Raises DatasetError."""
+    """Prepare and encode one source. Its record is written last. Raises DatasetError; SetupError for a full disk."""
     try:
         with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{number:05d}-", dir=folder) as scratch:
             dataset = _prepared(source, config, base, Path(scratch))
@@ -84,7 +68,7 @@ def encode_shard(
     except Exception as error:
         if not is_disk_full(error):
             raise
-        raise DatasetError(
+        raise SetupError(
             f"{source}: the disk of {folder} is full. Free some of it; the same command goes on with this shard"
         ) from error
 

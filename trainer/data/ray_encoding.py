@@ -3,7 +3,7 @@
 Each actor of an autoscaling pool holds the base, and prepares, captions and encodes one whole shard at a time, into the
 folder that all machines share. Ray passes on only numbers and lines of text: an actor takes the next shard when it has
 written the last one, so memory and disk hold the pictures of one shard an actor. What is done stands on the disk, as in
-`trainer.data.feature_encoding`, and the files are the same.
+`trainer.data.local_encoding`, and the files are the same.
 """
 
 import logging
@@ -11,26 +11,24 @@ import os
 import socket
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypedDict
+from typing import Any
 
 from families.errors import BaseModelError
 from families.family import ModelFamily
 from families.loading.fingerprint import fingerprint
-from preprocess.errors import DatasetError
-from preprocess.name_lists import first_names
+from preprocess.errors import DatasetError, SetupError
 from preprocess.prepare import BaseRequirements
-from preprocess.sources.references import is_remote
 from settings.preparation import DataConfig
-from trainer.data.feature_encoding import begun, encode_shard, times_killed
-from trainer.data.feature_shards import FeaturePlan, ShardRecord, is_features, read_record, read_shard, record_of
+from settings.record import ConfigError
+from trainer.data.encoding_rounds import Answer, Task, Tell, answer, encode_in_rounds
+from trainer.data.feature_encoding import encode_shard, times_killed
+from trainer.data.feature_shards import FeaturePlan, ShardRecord, is_features
 
-ROUNDS = 3
-"""How often a shard of a store is tried that could not be read: stores fail for a while."""
 MOST_KILLS = 4
 """How many workers a shard may cost. Ray itself begins it anew for ever, also where it is the shard that kills."""
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
@@ -51,21 +49,6 @@ class ActorPool:
     gpus: float | None = None
 
 
-class Task(TypedDict):
-    """One shard, as an actor gets it."""
-
-    number: int
-    source: str
-
-
-class Answer(TypedDict):
-    """What became of a shard: "" in both where its record is written. `trace`: of an error that no input explains."""
-
-    number: int
-    problem: str
-    trace: str
-
-
 class ShardEncoder:
     """An actor. The base is loaded with the first shard, so that a machine without it is one named line."""
 
@@ -75,76 +58,60 @@ class ShardEncoder:
         self._folder, self._working = folder, working
 
     def __call__(self, task: Task) -> Answer:
-        """Encode the shard. Wrong input is an answer, so that the other shards go on."""
+        """Encode the shard. Whatever is wrong is an answer."""
         number, source = task["number"], task["source"]
         if (kills := times_killed(self._folder, number)) >= MOST_KILLS:
             problem = f"{source}: {kills} workers were killed inside it, most often for lack of memory. Start fewer "
-            return {"number": number, "problem": f"{problem}(--workers), or give smaller shards", "trace": ""}
+            return answer(number, problem=f"{problem}(--workers), or give smaller shards")
         try:
             family, base = self._base
             encode_shard(number, source, self._config, base, family, self._folder)
-        except (DatasetError, BaseModelError) as error:
-            return {"number": number, "problem": str(error), "trace": ""}
+        except (SetupError, ConfigError, BaseModelError) as error:
+            return answer(number, setup=str(error))
+        except DatasetError as error:
+            return answer(number, problem=str(error))
         except Exception:
-            return {"number": number, "problem": "", "trace": traceback.format_exc()}
-        return {"number": number, "problem": "", "trace": ""}
+            return answer(number, trace=traceback.format_exc())
+        return answer(number)
 
     @cached_property
     def _base(self) -> tuple[ModelFamily, BaseRequirements]:
         if not (is_features(self._folder) and self._working.is_dir()):
-            raise DatasetError(
+            raise SetupError(
                 f"{socket.gethostname()}: cannot read {self._folder} or {self._working}. All machines need the same "
                 "folders: put --output and the folder that the command is started in on a shared disk"
             )
         os.chdir(self._working)
         family, base = self._open_base()
         if fingerprint(family.vae) != self._vae:
-            raise DatasetError(
-                f"{socket.gethostname()}: has another VAE by the name of base_model. Copy the base there"
-            )
+            raise SetupError(f"{socket.gethostname()}: has another VAE by the name of base_model. Copy the base there")
         return family, base
 
 
 def encode_features_on_ray(
-    plan: FeaturePlan, config: DataConfig, open_base: OpenBase, folder: Path, pool: ActorPool
+    plan: FeaturePlan,
+    config: DataConfig,
+    open_base: OpenBase,
+    folder: Path,
+    pool: ActorPool,
+    tell: Tell = lambda problem: None,
 ) -> Iterator[tuple[int, ShardRecord]]:
-    """As `encode_features`, in an autoscaling pool of actors. Yields the shards as they are done, in no order.
+    """As `encode_features`, in an autoscaling pool of actors: shards are yielded as they are done, in no order.
 
-    The cluster is that of RAY_ADDRESS, or one that runs on this machine already, or this machine alone. Raises
-    DatasetError at the end for sources that could not be read; all others are encoded then.
+    The cluster is that of RAY_ADDRESS, or one that runs on this machine already, or this machine alone.
     """
     folder = folder.resolve()
-    with begun(plan, folder):
-        pending = [number for number in range(len(plan.sources)) if not record_of(folder, number).is_file()]
-        for number in sorted(set(range(len(plan.sources))) - set(pending)):
-            yield number, read_shard(folder, number)
-        if pending:
-            threads = {} if config.num_workers is not None else {"num_workers": pool.cpus}
-            arguments = (open_base, config.model_copy(update=threads), plan.vae, folder, Path.cwd())
-            yield from _in_rounds(plan.sources, pending, arguments, pool, folder)
+    threads = {} if config.num_workers is not None else {"num_workers": pool.cpus}
+    arguments = (open_base, config.model_copy(update=threads), plan.vae, folder, Path.cwd())
+    with ExitStack() as stack:
+        started: list[ModuleType] = []
 
+        def answers(tasks: Sequence[Task]) -> Iterator[Answer]:
+            if not started:
+                started.append(stack.enter_context(_running_ray()))
+            return _answers(started[0], tasks, arguments, pool)
 
-def _in_rounds(
-    sources: Sequence[str], numbers: Sequence[int], arguments: tuple[Any, ...], pool: ActorPool, folder: Path
-) -> Iterator[tuple[int, ShardRecord]]:
-    """The shards, and after the others once more those of stores that could not be read. Raises DatasetError."""
-    problems: dict[int, str] = {}
-    pending = list(numbers)
-    with _running_ray() as ray:
-        for _ in range(ROUNDS):
-            for answer in _answers(ray, [Task(number=each, source=sources[each]) for each in pending], arguments, pool):
-                number = int(answer["number"])
-                if answer["trace"]:
-                    raise RuntimeError(f"{sources[number]}, in its worker:\n{answer['trace']}")
-                problems[number] = answer["problem"]
-                if not answer["problem"]:
-                    yield number, read_record(folder, number)  # a cluster writes more than this process could check
-            pending = [each for each in pending if problems[each] and is_remote(sources[each])]
-            if not pending:
-                break
-    if lines := [text for text in problems.values() if text]:
-        count = f"{len(lines)} of {len(sources)} shards are not encoded; the same command goes on with them: "
-        raise DatasetError(count + first_names(list(dict.fromkeys(lines)), "; "))
+        yield from encode_in_rounds(plan, folder, answers, tell)
 
 
 def _answers(ray: ModuleType, tasks: Sequence[Task], arguments: tuple[Any, ...], pool: ActorPool) -> Iterator[Answer]:

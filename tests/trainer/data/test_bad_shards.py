@@ -5,10 +5,12 @@ Ray's actors are called in this process here; Ray itself runs in `test_ray_encod
 
 import errno
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import s3fs
@@ -17,7 +19,7 @@ from safetensors.torch import save_file
 
 from families.family import ModelFamily
 from families.registry import load_base_model
-from preprocess.errors import DatasetError
+from preprocess.errors import DatasetError, SetupError
 from preprocess.prepare import BaseRequirements
 from settings.preparation import DataConfig
 from settings.record import build_settings
@@ -26,10 +28,11 @@ from tests.preprocess.sources.test_tables import dataset_of
 from tests.preprocess.uploads.ugly_uploads.making import picture, shard
 from tests.tiny_models import write_sd15
 from trainer.data import feature_encoding, ray_encoding
-from trainer.data.feature_encoding import encode_features
+from trainer.data.encoding_rounds import Answer, ShardsMissing, Task, Tell
 from trainer.data.feature_shards import read_features, record_of
 from trainer.data.feature_sources import plan_features, settings_of_a_shard
-from trainer.data.ray_encoding import ActorPool, Answer, ShardEncoder, Task, encode_features_on_ray
+from trainer.data.local_encoding import encode_features
+from trainer.data.ray_encoding import ActorPool, ShardEncoder, encode_features_on_ray
 
 __all__ = ["s3"]
 SHARDS = 4
@@ -63,13 +66,13 @@ def encode(engine: str, family: ModelFamily, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(ray_encoding, "_answers", answers)
     monkeypatch.setattr(ray_encoding, "_running_ray", lambda: nullcontext())
 
-    def run(sources: Sequence[str], output: Path, **options: object) -> None:
+    def run(sources: Sequence[str], output: Path, tell: Tell = str, **options: object) -> None:
         config = build_settings(DataConfig, OPTIONS | options)
         plan, alone = plan_features(sources, config, family), settings_of_a_shard(config)
         if engine == "local":
-            list(encode_features(plan, alone, BASE, family, output))
+            list(encode_features(plan, alone, BASE, family, output, tell))
         else:
-            list(encode_features_on_ray(plan, alone, lambda: (family, BASE), output, ActorPool(gpus=0)))
+            list(encode_features_on_ray(plan, alone, lambda: (family, BASE), output, ActorPool(gpus=0), tell))
 
     return run
 
@@ -86,9 +89,7 @@ def done_of(output: Path) -> list[int]:
     return [number for number in range(SHARDS) if record_of(output, number).is_file()]
 
 
-def expected_after_a_bad_one(engine: str) -> list[int]:
-    """One process ends with it. Ray's actors do the others."""
-    return list(range(BAD)) if engine == "local" else [number for number in range(SHARDS) if number != BAD]
+ALL_BUT_THE_BAD_ONE = [number for number in range(SHARDS) if number != BAD]
 
 
 def goes_on(encode: Encode, sources: Sequence[str], output: Path) -> None:
@@ -101,7 +102,7 @@ def goes_on(encode: Encode, sources: Sequence[str], output: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["cut", "outage", "outage in the middle", "missing"])
 def test_a_shard_of_a_store_that_fails_costs_itself_alone(
-    fault: str, engine: str, encode: Encode, s3: Store, tmp_path: Path
+    fault: str, encode: Encode, s3: Store, tmp_path: Path
 ) -> None:
     put(s3)
     output, key = tmp_path / "out", f"{BAD}.tar"
@@ -118,9 +119,12 @@ def test_a_shard_of_a_store_that_fails_costs_itself_alone(
         "missing": lambda: s3.client.delete_object(Bucket="open", Key=key),
     }
     faults[fault]()
-    with pytest.raises(DatasetError, match=rf"s3://open/{key}: [^\n]*({messages[fault]})"):
-        encode([S3], output)
-    assert done_of(output) == expected_after_a_bad_one(engine)
+    told: list[str] = []
+    with pytest.raises(ShardsMissing, match=rf"^1 of {SHARDS} [^\n]*s3://open/{key}: [^\n]*({messages[fault]})"):
+        encode([S3], output, told.append)
+    assert done_of(output) == ALL_BUT_THE_BAD_ONE
+    assert [line.endswith("; it is tried again after the others") for line in told] == [True, True, False]
+    assert all(re.search(rf"^s3://open/{key}: [^\n]*({messages[fault]})", line) for line in told)
     with pytest.raises(DatasetError, match=rf"shards are not encoded yet, the first is s3://open/{key}"):
         read_features(output)
     s3.failing.clear()
@@ -141,9 +145,7 @@ def test_a_bucket_that_denies_access_is_named(encode: Encode, s3: Store, tmp_pat
     goes_on(encode, sources, tmp_path / "out")
 
 
-def test_a_column_that_does_not_exist_and_a_table_without_rows_are_named(
-    engine: str, encode: Encode, tmp_path: Path
-) -> None:
+def test_a_column_that_does_not_exist_and_a_table_without_rows_are_named(encode: Encode, tmp_path: Path) -> None:
     def table(number: int, column: str = "picture", rows: int = 1) -> bytes:
         buffer = io.BytesIO()
         pictures = [picture(seed=number)][:rows]
@@ -161,15 +163,15 @@ def test_a_column_that_does_not_exist_and_a_table_without_rows_are_named(
     }
     for message, content in faults.items():
         Path(sources[BAD]).write_bytes(content)
-        with pytest.raises(DatasetError, match=message):
+        with pytest.raises(ShardsMissing, match=message):
             encode(sources, output, **named)
-        assert done_of(output) == expected_after_a_bad_one(engine)
+        assert done_of(output) == ALL_BUT_THE_BAD_ONE
     Path(sources[BAD]).write_bytes(table(BAD))
     goes_on(lambda data, folder: encode(data, folder, **named), sources, output)
 
 
 def test_a_full_disk_is_named_and_what_is_done_stays(
-    engine: str, encode: Encode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encode: Encode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = [str(tmp_path / f"{number}.tar") for number in range(SHARDS)]
     for number, source in enumerate(sources):
@@ -182,10 +184,32 @@ def test_a_full_disk_is_named_and_what_is_done_stays(
 
     with monkeypatch.context() as patch:
         patch.setattr(feature_encoding, "save_file", full)
-        with pytest.raises(DatasetError, match=f"{BAD}.tar: the disk of .*out is full. Free some of it"):
+        with pytest.raises(SetupError, match=f"^[^ ]*{BAD}.tar: the disk of .*out is full. Free some of it"):
             encode(sources, tmp_path / "out")
-    assert done_of(tmp_path / "out") == expected_after_a_bad_one(engine)
+    assert done_of(tmp_path / "out") == list(range(BAD))
     goes_on(encode, sources, tmp_path / "out")
+
+
+def test_a_disk_that_fills_while_a_store_is_read_is_no_fault_of_the_store(
+    encode: Encode, s3: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3)
+    told: list[str] = []
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("preprocess.uploads.archive._extract", Mock(side_effect=full))
+    with pytest.raises(SetupError, match=r"^s3://open/0.tar: the disk of .*out is full. Free some of it"):
+        encode([S3], tmp_path / "out", told.append)
+    assert not told and done_of(tmp_path / "out") == []
+
+
+def test_a_model_of_preparation_that_is_missing_ends_at_once(encode: Encode, tmp_path: Path) -> None:
+    sources = [str(tmp_path / f"{number}.tar") for number in range(SHARDS)]
+    for number, source in enumerate(sources):
+        Path(source).write_bytes(shard({"a.png": picture(seed=number)}))
+    told: list[str] = []
+    with pytest.raises(SetupError, match="none.onnx: there is no such face detector model"):
+        encode(sources, tmp_path / "out", told.append, crop="face", face_detector_model=tmp_path / "none.onnx")
+    assert not told and done_of(tmp_path / "out") == []
 
 
 def test_shards_without_a_usable_image_are_an_error_of_the_training(encode: Encode, tmp_path: Path) -> None:

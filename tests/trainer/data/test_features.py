@@ -29,10 +29,11 @@ from tests.preprocess.sources.local_s3 import Store, s3
 from tests.preprocess.uploads.ugly_uploads.making import picture, shard
 from tests.tiny_models import write_sd15
 from trainer.data import feature_encoding
-from trainer.data.feature_encoding import begun, encode_features
+from trainer.data.feature_encoding import begun
 from trainer.data.feature_shards import read_features, record_of, tensors_of
 from trainer.data.feature_sources import features_for, plan_features, settings_of_a_shard
 from trainer.data.latent_cache import cache_examples
+from trainer.data.local_encoding import encode_features
 from trainer.data.ray_encoding import ShardEncoder
 
 __all__ = ["s3"]
@@ -177,8 +178,8 @@ def test_what_is_done_is_not_done_again(
     (shards / "1.tar").write_bytes(whole[:700])
     with pytest.raises(DatasetError, match=r"1.tar: [^\n]*anew"):
         encode([shards], output, family)
-    assert record_of(output, 0).is_file() and not record_of(output, 1).is_file()
-    with pytest.raises(DatasetError, match=r"out: 2 of 3 shards are not encoded yet, the first is .*1.tar"):
+    assert [record_of(output, number).is_file() for number in range(SHARDS)] == [True, False, True]
+    with pytest.raises(DatasetError, match=r"out: 1 of 3 shards are not encoded yet, the first is .*1.tar"):
         read_features(output)
     (shards / "1.tar").write_bytes(whole)
     done: list[str] = []
@@ -188,14 +189,16 @@ def test_what_is_done_is_not_done_again(
         return prepare(sources, *rest)
 
     monkeypatch.setattr(feature_encoding, "prepare", seen)
-    assert encode([shards], output, family) == [0, 1, 2]
-    assert done == ["1.tar", "2.tar"]
+    assert encode([shards], output, family) == [0, 2, 1]
+    assert done == ["1.tar"]
 
 
 def test_an_outage_keeps_the_shards_before_it(s3: Store, family: ModelFamily, shards: Path, tmp_path: Path) -> None:
     s3.put("open", {path.name: path.read_bytes() for path in shards.iterdir()})
     s3.failing.add("/open/2.tar")
-    with pytest.raises(DatasetError, match="^s3://open/2.tar: cannot be read to its end.*Start again"):
+    with pytest.raises(
+        DatasetError, match="^1 of 3 shards .*: s3://open/2.tar: cannot be read to its end.*Start again"
+    ):
         encode(["s3://open/{0..2}.tar"], tmp_path / "out", family)
     assert record_of(tmp_path / "out", 1).is_file()
     s3.failing.clear()
@@ -242,13 +245,23 @@ def test_a_folder_that_was_begun_otherwise_is_refused(family: ModelFamily, shard
 
 
 @pytest.mark.slow
-def test_the_command_encodes_and_training_from_it_is_that_of_the_pictures(tmp_path: Path) -> None:
+def test_the_command_encodes_and_training_from_it_is_that_of_the_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     base = write_sd15(tmp_path / "base")
     common = {"base_model": str(base), "class_word": "robot", "captioner": "none"}
     options = [text for name, value in common.items() for text in (f"--{name}", value)]
     archive = tmp_path / "robots.tar"
+    broken = tmp_path / "broken.tar"
     _as_tar(EXAMPLE, archive)
-    assert main([str(archive), "--output", str(tmp_path / "features"), *options]) == 0
+    broken.write_bytes(archive.read_bytes()[:700])
+    both = [str(broken), str(archive), "--output", str(tmp_path / "features"), *options]
+    assert main(both) == 1
+    told, last = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"not encoded: {broken.name}: ") and "anew" in told
+    assert last.startswith("error: 1 of 2 shards are not encoded; the same command goes on with them: broken.tar: ")
+    broken.write_bytes(shard({"a.txt": b"no picture"}))
+    assert main(both) == 0
     losses = []
     for name, source, crop in (("a", archive, 0.0), ("b", tmp_path / "features", None)):
         config = TrainingConfig(

@@ -24,10 +24,12 @@ from settings.preparation import DataConfig
 from settings.record import build_settings
 from tests.preprocess.uploads.ugly_uploads.making import picture, shard
 from tests.tiny_models import write_sd15
-from trainer.data import ray_encoding
-from trainer.data.feature_encoding import SCRATCH, encode_features
+from trainer.data import encoding_rounds, ray_encoding
+from trainer.data.encoding_rounds import Answer, answer
+from trainer.data.feature_encoding import SCRATCH
 from trainer.data.feature_shards import FeaturePlan, record_of
 from trainer.data.feature_sources import plan_features, settings_of_a_shard
+from trainer.data.local_encoding import encode_features
 from trainer.data.ray_encoding import ActorPool, ShardEncoder, encode_features_on_ray
 
 SHARDS = 6
@@ -137,15 +139,15 @@ def test_killed_workers_and_a_cut_shard_cost_nothing_that_was_done(tmp_path: Pat
 def test_shards_of_a_store_are_tried_again_after_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[int]] = []
 
-    def answers(ray: object, tasks: Sequence[Any], arguments: object, pool: ActorPool) -> Iterator[dict[str, Any]]:
+    def answers(ray: object, tasks: Sequence[Any], arguments: object, pool: ActorPool) -> Iterator[Answer]:
         asked.append([task["number"] for task in tasks])
         for task in tasks:
             failing = task["number"] == 1 or (task["number"] == 2 and len(asked) < 2)
-            yield {"number": task["number"], "problem": f"{task['source']}: down" if failing else "", "trace": ""}
+            yield answer(task["number"], problem=f"{task['source']}: down" if failing else "")
 
     monkeypatch.setattr(ray_encoding, "_answers", answers)
     monkeypatch.setattr(ray_encoding, "_running_ray", lambda: nullcontext(SimpleNamespace()))
-    monkeypatch.setattr(ray_encoding, "read_record", lambda folder, number: number)
+    monkeypatch.setattr(encoding_rounds, "read_record", lambda folder, number: number)
     plan = FeaturePlan("0" * 16, {}, ("a.tar", "s3://b/1.tar", "s3://b/2.tar", "c.tar"))
     config = build_settings(DataConfig, OPTIONS)
     done: list[int] = []
@@ -162,10 +164,10 @@ def test_a_shard_that_kills_its_workers_is_given_up_and_named(tmp_path: Path) ->
     encoder = ShardEncoder(no_base, build_settings(DataConfig, OPTIONS), "0" * 16, tmp_path, tmp_path)
     for attempt in range(ray_encoding.MOST_KILLS):
         (tmp_path / f"{SCRATCH}00007-{attempt}").mkdir()
-    answer = encoder({"number": 7, "source": "s3://b/7.tar"})
-    assert answer["problem"].startswith("s3://b/7.tar: 4 workers were killed inside it") and not answer["trace"]
+    given_up = encoder({"number": 7, "source": "s3://b/7.tar"})
+    assert given_up["problem"].startswith("s3://b/7.tar: 4 workers were killed inside it") and not given_up["trace"]
     other = encoder({"number": 8, "source": "s3://b/8.tar"})
-    assert "cannot read" in other["problem"] and "shared disk" in other["problem"]  # no features.json there
+    assert "cannot read" in other["setup"] and "shared disk" in other["setup"]  # no features.json there
 
 
 @pytest.mark.parametrize(
