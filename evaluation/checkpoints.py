@@ -1,7 +1,8 @@
 """Samples the checkpoints of a training at every scale, scores them, and chooses the one to return."""
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from artifact.artifact import Artifact
 from evaluation.choice import Candidate, choose, relate
+from evaluation.concepts import likeness, likeness_said, sampled_concepts
 from evaluation.drawing import DrawingPlan, Samples, draw_samples
 from evaluation.embedding_cache import CachedEncoder
 from evaluation.encoders import EMBEDDED_EVALUATOR, ClipEncoder, DinoEncoder
@@ -41,7 +43,8 @@ class Evaluation:
     """The result of an evaluation.
 
     ablation: likeness to the training pictures of samples with and without the trigger word, the LoRA in place; None
-    where there is none.
+    where there is none. by_concept: likeness of the chosen weights' samples to each concept's own pictures, by trigger
+    word: of the first concept, by which is chosen, and of at most two others.
     """
 
     candidates: list[Candidate]
@@ -53,6 +56,7 @@ class Evaluation:
     reference_scale: float
     base_pictures: list[Image.Image]
     pictures: dict[tuple[int, float], list[Image.Image]]
+    by_concept: dict[str, float]
 
 
 def load_encoders(
@@ -153,10 +157,16 @@ def evaluate_checkpoints(
     chosen = choose(candidates)
     reference_scale = min(validation.evaluation_scales, key=lambda scale: abs(scale - 1))
     ablation = _ablate(sampler, plan, judge, files[chosen.step], chosen) if preparation.class_words else None
+    by_concept = {trigger: chosen.relative.fidelity for trigger in list(preparation.class_words)[:1]}
+    for concept in sampled_concepts(preparation.class_words)[1:]:
+        (trigger,) = concept
+        other = drawing_plan(validation, preparation, base_model, side, (), concept)
+        draw = partial(_draw_chosen_or_base, sampler, files[chosen.step], chosen.scale)
+        by_concept[trigger] = likeness(other, references(dataset, trigger), encoders.identity, draw)
     encoders.save()
-    verdict = give_verdict(candidates, chosen, reference_scale)
+    verdict = _with_concepts(give_verdict(candidates, chosen, reference_scale), by_concept, preparation)
     return Evaluation(
-        candidates, chosen, judge, verdict, plan, ablation, reference_scale, _first_of_each(base), pictures
+        candidates, chosen, judge, verdict, plan, ablation, reference_scale, _first_of_each(base), pictures, by_concept
     )
 
 
@@ -166,6 +176,19 @@ def _draw_with(sampler: Sampler, plan: DrawingPlan, file: Path, scale: float, *,
         return draw_samples(sampler, plan, plain=plain)
     finally:
         sampler.unload()
+
+
+def _draw_chosen_or_base(sampler: Sampler, file: Path, scale: float, plan: DrawingPlan, of_base: bool) -> Samples:
+    return draw_samples(sampler, plan, plain=True) if of_base else _draw_with(sampler, plan, file, scale)
+
+
+def _with_concepts(verdict: Verdict, by_concept: Mapping[str, float], preparation: DataConfig) -> Verdict:
+    """With a sentence on each of several concepts."""
+    if len(by_concept) < 2:
+        return verdict
+    said = likeness_said(by_concept, len(preparation.class_words))
+    chosen_by = f"Checkpoint and scale are chosen by {next(iter(by_concept))}."
+    return replace(verdict, reasons=[*verdict.reasons, f"{chosen_by} {said}"])
 
 
 def _ablate(sampler: Sampler, plan: DrawingPlan, judge: Judge, file: Path, chosen: Candidate) -> tuple[float, float]:
@@ -195,6 +218,7 @@ def to_json(evaluation: Evaluation, names: Mapping[tuple[int, float], list[str]]
         "picture_prompts": list(plan.prompts.concept),
         "training_pictures": judge.training_pictures,
         "trigger": None if ablation is None else {"with": ablation[0], "without": ablation[1]},
+        "by_concept": evaluation.by_concept,
         "reference_scale": evaluation.reference_scale,
         "measured_by": judge.measured_by,
     }

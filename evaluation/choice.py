@@ -49,8 +49,8 @@ class Candidate:
 
 def relate(scores: Scores, base: Scores, training_pictures: float) -> Relative:
     """Compute relative measures. `training_pictures`: mean cosine of the training pictures to each other."""
-    fidelity = _share(scores.identity - base.identity, training_pictures - base.identity)
-    following = _share(scores.text_margin, base.text_margin)
+    fidelity = share(scores.identity - base.identity, training_pictures - base.identity)
+    following = share(scores.text_margin, base.text_margin)
     kept = min(1.0, max(0.0, scores.prior_kept))
     quality = (fidelity * following * kept) ** (1 / 3) * (1 - COPY_PENALTY * scores.copied)
     whole = training_pictures - base.identity
@@ -68,7 +68,7 @@ def choose(candidates: Sequence[Candidate]) -> Candidate:
     return min(equal, key=lambda one: (abs(one.scale - 1), one.step))
 
 
-def _share(value: float, whole: float) -> float:
+def share(value: float, whole: float) -> float:
     """Return `value` / `whole` clipped to 0 to 1; 1 where `whole` is nearly 0."""
     if whole < SMALLEST:
         return 1.0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from evaluation.checkpoints import drawing_plan
 from evaluation.choice import Relative, relate
+from evaluation.concepts import sampled_concepts
 from evaluation.drawing import DrawingPlan, draw_samples
 from evaluation.prompt_sets import captions_of
 from evaluation.scores import Encoders, Judge
@@ -13,14 +14,14 @@ from families.family import ModelFamily
 from preprocess.dataset import PreparedDataset
 from sampler.sampler import Sampler
 from settings.preparation import DataConfig
-from settings.sections.duration import MOST_CONCEPTS_SCORED
 from settings.sections.validation import ValidationSection
 
 
 @dataclass(frozen=True)
 class ConceptLook:
-    """The prompts of one concept, and the judge of their samples."""
+    """The prompts of one concept, and the judge of their samples. `trigger`: its trigger word, "" without one."""
 
+    trigger: str
     plan: DrawingPlan
     judge: Judge
 
@@ -32,13 +33,13 @@ class SampleLooks:
     def __init__(self, family: ModelFamily, concepts: Sequence[ConceptLook]) -> None:
         self._sampler, self._concepts = Sampler(family), concepts
 
-    def __call__(self, triggers: Mapping[str, Sequence[str]]) -> Relative:
-        """Return the lowest measures of all concepts. `triggers`: placeholder tokens by trigger word."""
-        found = []
+    def __call__(self, triggers: Mapping[str, Sequence[str]]) -> dict[str, Relative]:
+        """Return the measures of each concept by its trigger word. `triggers`: placeholder tokens by trigger word."""
+        found = {}
         for concept in self._concepts:
             scores = concept.judge.score(draw_samples(self._sampler, concept.plan, triggers=triggers))
-            found.append(relate(scores, concept.judge.base, concept.judge.training_pictures))
-        return behind(found)
+            found[concept.trigger] = relate(scores, concept.judge.base, concept.judge.training_pictures)
+        return found
 
 
 def behind(measures: Sequence[Relative]) -> Relative:
@@ -48,12 +49,6 @@ def behind(measures: Sequence[Relative]) -> Relative:
     }
     error, copied = max(each.error for each in measures), max(each.copied for each in measures)
     return Relative(**lowest, error=error, copied=copied)
-
-
-def sampled_concepts(class_words: Mapping[str, str | None]) -> list[dict[str, str | None]]:
-    """Return the class word by trigger word of each concept that is sampled, alone; nothing where there is no trigger
-    word."""
-    return [{trigger: word} for trigger, word in list(class_words.items())[:MOST_CONCEPTS_SCORED]] or [{}]
 
 
 def sample_looks(
@@ -74,6 +69,7 @@ def sample_looks(
     for concept in sampled_concepts(preparation.class_words):
         plan = drawing_plan(validation, preparation, base_model, side, captions_of(dataset), concept)
         base = draw_samples(sampler, plan, plain=True)
-        pictures = references(dataset, next(iter(concept), None))
-        concepts.append(ConceptLook(plan, Judge(encoders, plan, pictures, base)))
+        trigger = next(iter(concept), None)
+        pictures = references(dataset, trigger)
+        concepts.append(ConceptLook(trigger or "", plan, Judge(encoders, plan, pictures, base)))
     return SampleLooks(family, concepts)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from evaluation.checkpoints import evaluation_prompts
-from evaluation.looks import sampled_concepts
+from evaluation.concepts import sampled_concepts
 from evaluation.prompt_sets import captions_of
 from families.parts.placeholder_tokens import expand_triggers
 from job.stage import Job
@@ -37,6 +37,6 @@ def _of_samples(job: Job) -> Iterator[str]:
         return
     config, captions = job.config, captions_of(job.dataset)
     words = config.preparation.class_words
-    for concept in sampled_concepts(words) if config.stop_when_settled else [words]:
+    for concept in [words, *sampled_concepts(words)] if len(words) > 1 else [words]:
         prompts = evaluation_prompts(config.validation, config.preparation, config.base_model, captions, concept)
         yield from (*prompts.concept, *prompts.plain, *prompts.unrelated)

@@ -14,8 +14,8 @@ from sampler.sampler import Sampler, SampleRequest
 from settings.preparation import DataConfig
 from settings.sections.validation import ValidationSection
 from trainer.data.latent_cache import CachedExample
-from trainer.resolution import validation_prompts
 from trainer.training import Training
+from trainer.validation.sample_prompts import validation_prompts
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,10 @@
 """Resolves defaults that depend on the base model, and the base's requirements on the data."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-from families.family import ModelFamily, frozen_reader
+from families.family import ModelFamily, frozen_reader, restoring
 from families.parts.placeholder_tokens import expand_triggers
 from preprocess.captions.labels import MAX_TOKENS
-from preprocess.captions.trigger import template
-from preprocess.dataset import PreparedDataset
 from preprocess.prepare import BaseRequirements
 from sampler.prompts.encoding import require_readable
 from sampler.request import RequestError
@@ -28,9 +24,8 @@ from trainer.tokens.from_images import image_tower
 from trainer.tokens.initialization import token_starts, word_starts
 from trainer.trainables.controlnet import require_controllable, require_form, resolved_blocks
 from trainer.trainables.perfusion import require_edits
+from trainer.validation.sample_prompts import sample_prompts
 
-MOST_PROMPTS = 64
-"""In a file of prompts, as in the setting."""
 NARROW = 8.0
 """Factor of the usual learning rate from which a base is too narrow for adapters on its attention layers alone."""
 LAYER_KINDS = ("attention", "feed-forward", "convolutions")
@@ -51,13 +46,14 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
         _require_drawable(side, config.base_model, family)
     filled = open_settings(config.given, config.optimization, bool(config.class_words), family)
     _require_fitting(config, family, filled["num_tokens"])
+    draws_from_prompts = not config.is_controlnet and restoring(family) is None
     found = {
         "loss_weighting": _loss_weighting(config, family),
         "controlnet_blocks": resolved_blocks(config.controlnet_blocks, family) if config.is_controlnet else (),
         "lora_targets": _lora_targets(config, family),
         "resolution": sides if len(sides) > 1 else sides[0],
         "alpha": config.resolved_alpha if config.has_alpha else None,
-        **_prompts(config.validation, config.preparation),
+        **sample_prompts(config.validation, config.preparation, concepts_apart=draws_from_prompts),
         **prior_defaults(config, family),
         **settling_defaults(config, family),
     }
@@ -76,31 +72,6 @@ def _require_drawable(resolution: int, base_model: str, family: ModelFamily) -> 
             f"resolution: {resolution} is more than {family.largest_side}, the largest side that {base_model} "
             f"has positions for; {family.native_resolution} is what it was made for"
         )
-
-
-def _prompts(validation: ValidationSection, preparation: DataConfig) -> dict[str, Any]:
-    """The prompts of the samples. Raises ConfigError for a file that has none."""
-    prompts = validation.validation_prompts
-    if validation.validation_prompts_file is not None:
-        prompts = _prompts_of_file(validation.validation_prompts_file)
-    first = prompts[0] if prompts else validation_prompt(validation, preparation)
-    return {"validation_prompt": first, "validation_prompts": prompts, "validation_prompts_file": None}
-
-
-def _prompts_of_file(path: Path) -> tuple[str, ...]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"validation_prompts_file: {path} cannot be read ({error})") from None
-    prompts = tuple(line for line in lines if line and not line.startswith("#"))
-    if not 0 < len(prompts) <= MOST_PROMPTS:
-        raise ConfigError(f"validation_prompts_file: {path} has {len(prompts)} prompts; give 1 to {MOST_PROMPTS}")
-    return prompts
-
-
-def validation_prompts(validation: ValidationSection, preparation: DataConfig) -> tuple[str, ...]:
-    """All prompts of the samples; the first one is also that of verification."""
-    return validation.validation_prompts or (validation_prompt(validation, preparation) or "",)
 
 
 def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: int) -> None:
@@ -167,7 +138,7 @@ def _require_readable_prompts(
     validation: ValidationSection, preparation: DataConfig, num_tokens: int, family: ModelFamily
 ) -> None:
     """Raises ConfigError for a prompt of samples or evaluation that the base cannot draw as it is meant."""
-    found = _prompts(validation, preparation)
+    found = sample_prompts(validation, preparation)
     prompts = {f"validation_prompts, {number}": text for number, text in enumerate(found["validation_prompts"], 1)}
     if not prompts and found["validation_prompt"] is not None:
         prompts = {"validation_prompt": found["validation_prompt"]}
@@ -206,22 +177,3 @@ def count_tokens(caption: str, family: ModelFamily, words: Mapping[str, Sequence
 
 def _stand_ins(preparation: DataConfig, num_tokens: int) -> dict[str, list[str]]:
     return {trigger: [COMMON_TOKEN] * num_tokens for trigger in preparation.class_words}
-
-
-def validation_prompt(validation: ValidationSection, preparation: DataConfig) -> str | None:
-    """The prompt of samples and verification. None where it is a caption: no concept has a trigger word."""
-    if validation.validation_prompts:
-        return validation.validation_prompts[0]
-    if validation.validation_prompt is not None:
-        return validation.validation_prompt
-    for trigger, class_word in preparation.class_words.items():
-        return template(preparation.concept_mode, trigger, class_word)
-    return None
-
-
-def with_prompt_of_captions(config: TrainingConfig, dataset: PreparedDataset) -> TrainingConfig:
-    """The resolved configuration with the first caption as its prompt, where nothing else is known to be one."""
-    if validation_prompt(config.validation, config.preparation) is not None:
-        return config
-    captions = (example.caption for example in dataset.examples if example.concept is not None)
-    return config.with_values({"validation_prompt": next(filter(None, captions), "")})

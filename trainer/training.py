@@ -17,7 +17,6 @@ from trainer.data.batches import BatchStream
 from trainer.execution.passes import Passes
 from trainer.loop import Trainer
 from trainer.monitoring.diagnostics import Observer
-from trainer.resolution import validation_prompts
 from trainer.tokens.concept_tokens import ConceptTokens
 from trainer.trainables.controlnet import ControlNetPart, controlnet_of
 from trainer.trainables.part import Parts
@@ -25,6 +24,7 @@ from trainer.trainables.tokens import tokens_of
 from trainer.trainables.trainable import TrainingDiverged
 from trainer.training_adapter import TrainingAdapter
 from trainer.validation.best import Best
+from trainer.validation.sample_prompts import validation_prompts
 from trainer.validation.scorer import Scorer
 from trainer.validation.settling import Settling
 from trainer.validation.split import Split

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from evaluation.concepts import likeness_said
 from trainer.validation.settling import Look, Settling
 
 ENDINGS = {
@@ -14,7 +15,7 @@ ENDINGS = {
 
 def ending(settling: Settling | None, returned: int, concepts: int = 1) -> dict[str, Any] | None:
     """Return headline, reasons and looks as in JSON; None where samples were not scored. `returned`: the step whose
-    weights the result has. `concepts`: how many were sampled."""
+    weights the result has. `concepts`: how many the run has, of which the first ones were sampled."""
     if settling is None or not settling.looks:
         return None
     last = settling.looks[-1]
@@ -22,11 +23,19 @@ def ending(settling: Settling | None, returned: int, concepts: int = 1) -> dict[
     reasons = [_said(chosen)]
     if chosen.step != last.step:
         reasons.append(f"It is returned, since its samples are better than those of the last step. {_said(last)}")
-    if concepts > 1:
-        reasons.append(f"Each of {concepts} concepts was measured; every figure is that of the one behind.")
+    if len(chosen.by_concept) > 1:
+        reached = {trigger: measures.fidelity for trigger, measures in chosen.by_concept.items()}
+        reasons.append(f"Every figure is that of the concept behind. {likeness_said(reached, concepts)}")
     if settling.reason is None:
         reasons.append("A longer run may do better: resume it with more steps or minutes.")
-    looks = [{"step": look.step, **asdict(look.measures)} for look in settling.looks]
+    looks = [
+        {
+            "step": look.step,
+            **asdict(look.measures),
+            "by_concept": {trigger: asdict(found) for trigger, found in look.by_concept.items()},
+        }
+        for look in settling.looks
+    ]
     return {"headline": ENDINGS[settling.reason], "reasons": reasons, "looks": looks}
 
 

@@ -5,6 +5,7 @@ All its data are read from the output folder, so it can be written again: `pytho
 
 import html
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -20,11 +21,11 @@ from job.report.usage import recipes_of_report
 from job.restoring.samples import ORIGINALS
 from pages.pictures import THUMBNAIL_SIDE, picture_uri, sample_uris
 from pages.shell import html_page, page_file
-from preprocess.dataset import PreparedDataset
+from preprocess.dataset import Example, PreparedDataset
 from preprocess.gallery.page import GALLERY_FILE
 
 SHOWN_IMAGES = 48
-"""Largest number of training pictures on the page. The dataset's own page shows all."""
+"""Largest number of training pictures on the page, divided among the concepts. The dataset's own page shows all."""
 
 
 def write_page(output: OutputFolder, dataset: PreparedDataset) -> Path:
@@ -94,8 +95,18 @@ def _images(dataset: PreparedDataset) -> list[dict[str, str]]:
             "caption": "\n".join(example.captions),
             "name": example.source,
         }
-        for example in dataset.largest[:SHOWN_IMAGES]
+        for example in _of_all_concepts(dataset.largest)
     ]
+
+
+def _of_all_concepts(examples: Sequence[Example]) -> list[Example]:
+    """At most SHOWN_IMAGES, of each concept about as many, in their order."""
+    seen: Counter[str | None] = Counter()
+    ranked = []
+    for place, example in enumerate(examples):
+        ranked.append((seen[example.concept], place))
+        seen[example.concept] += 1
+    return [examples[place] for place in sorted(place for _, place in sorted(ranked)[:SHOWN_IMAGES])]
 
 
 def _figure(curve: Curve) -> str:

@@ -20,7 +20,8 @@ from trainer.data.feature_shards import are_features
 from trainer.data.feature_sources import features_for
 from trainer.distributed.preparation_workers import workers_of
 from trainer.duration import USUAL_BATCH
-from trainer.resolution import base_requirements, with_prompt_of_captions
+from trainer.resolution import base_requirements
+from trainer.validation.sample_prompts import with_prompt_of_captions
 
 
 def prepare(job: Job) -> Generator[Progress, None, None]:

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Generator
 from dataclasses import replace
 
-from evaluation.looks import sampled_concepts
 from families.family import limited_licence, restoring
 from job.progress import Progress
 from job.publishing.hub import publish
@@ -36,7 +35,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
         job.evaluation,
         job.training.trainer.max_train_steps,
         job.restoration,
-        ending(job.training.settling, job.training.trainer.step, len(sampled_concepts(config.class_words))),
+        ending(job.training.settling, job.training.trainer.step, len(config.class_words)),
         job.plan,
     )
     shutil.rmtree(output.prompts, ignore_errors=True)

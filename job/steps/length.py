@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from evaluation.choice import AS_GOOD
-from evaluation.looks import SampleLooks
+from evaluation.looks import SampleLooks, behind
 from trainer.duration import plan_duration
 from trainer.trainables.schedules import DECAY
 from trainer.training import Training
@@ -48,10 +48,11 @@ class Length:
         settling, training, looks = self._settling, self._training, self._looks
         assert settling is not None and looks is not None
         with training.averaged(), training.as_used():
-            measures = looks(training.triggers)
+            by_concept = looks(training.triggers)
+        measures = behind(list(by_concept.values()))
         decided = settling.reason is not None
         improving = training.scorer is not None and training.best.since == 0
-        ends = settling.observe(step, measures, improving=improving)
+        ends = settling.observe(step, measures, improving=improving, by_concept=by_concept)
         yield (
             f"samples at step {step}: {measures.fidelity:.0%} of the pictures' likeness to each other, prompts "
             f"followed {measures.following:.0%} as well as by the base, other prompts {measures.kept:.0%} kept"

@@ -55,12 +55,16 @@ def _sides(record: "Record") -> tuple[int, int]:
 
 
 def _pictures(config: TrainingConfig) -> int:
-    """Return the number of pictures that are scored: after training those of each candidate, of the base, and of the
-    chosen one's ablations; during training those of each look at each concept, and of the base."""
+    """Return the number of pictures that are scored.
+
+    After training those of each candidate, of the base, of the chosen one's ablations, and two sets of each other
+    concept that is scored; during training those of each look at each concept, and of the base.
+    """
     settings = config.validation
     prompts = (len(settings.evaluation_prompts) or USUAL_PROMPTS) + (len(settings.unrelated_prompts) or USUAL_UNRELATED)
-    candidates = settings.evaluation_checkpoints * len(settings.evaluation_scales) + 3
-    looks = (LOOKS + 2) * min(MOST_CONCEPTS_SCORED, max(1, len(config.class_words)))
+    concepts = min(MOST_CONCEPTS_SCORED, max(1, len(config.class_words)))
+    candidates = settings.evaluation_checkpoints * len(settings.evaluation_scales) + 3 + 2 * (concepts - 1)
+    looks = (LOOKS + 2) * concepts
     sets = candidates * config.evaluates_checkpoints + looks * config.stop_when_settled
     return sets * settings.evaluation_samples * prompts
 

@@ -9,7 +9,7 @@ LOOKS = 12
 """Times that samples are scored in a run of full length, with stop_when_settled."""
 
 MOST_CONCEPTS_SCORED = 3
-"""Concepts of which samples are scored during a training: the first ones."""
+"""Concepts of which samples are scored, during a training and after it: the first ones."""
 
 
 class DurationSection(Settings):

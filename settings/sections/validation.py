@@ -13,7 +13,8 @@ class ValidationSection(Settings):
     """Samples, and the evaluation of checkpoints."""
 
     validation_prompt: Open[str | None] = Field(
-        None, description="Prompt of the samples after training; by default the concept mode's template"
+        None,
+        description="Prompt of the samples after training; by default the concept mode's template, of each concept",
     )
     validation_prompts: Limited[tuple[str, ...]] = Field(
         (),
@@ -23,7 +24,13 @@ class ValidationSection(Settings):
     validation_prompts_file: Operator[Path | None] = Field(
         None, description="Text file with such prompts, one a line; lines that begin with # are passed over"
     )
-    num_validation_images: Limited[int] = Field(4, ge=0, le=64, description="Number of samples of each prompt; 0: none")
+    num_validation_images: Limited[int] = Field(
+        4,
+        ge=0,
+        le=64,
+        description="Number of samples of each prompt; of several concepts without prompts: of all together, at least "
+        "one of each; 0: none",
+    )
     num_inference_steps: Limited[int] = Field(30, ge=1, le=1000, description="Denoising steps of the samples")
     guidance_scale: Open[float] = Field(6.0, ge=0, le=50, description="Classifier-free guidance of the samples")
     sample_steps: Open[int | None] = Field(

@@ -1,6 +1,7 @@
 """Several prompts of samples: each has its pictures, in the folder, in the report and in the trackers."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from artifact.artifact import Artifact
+from evaluation.concepts import likeness_said
 from families.family import ModelFamily
 from job.output_folder import OutputFolder
 from job.resume import resumed_config
@@ -43,6 +45,72 @@ def test_each_prompt_has_its_pictures_everywhere(tmp_path: Path) -> None:
     assert all(prompt in page for prompt in PROMPTS)
     pictures = [np.asarray(Image.open(output.samples_before / name)) for name in names]
     assert not np.array_equal(pictures[0], pictures[4])  # another prompt, the same seed
+
+
+CONCEPTS = [{"trigger_word": "ANN", "class_word": "robot", "folder": "a"}, {"trigger_word": "BOB", "folder": "b"}]
+
+
+@pytest.mark.slow
+def test_each_of_two_concepts_has_samples_and_a_score(tmp_path: Path) -> None:
+    with zipfile.ZipFile(EXAMPLE) as archive:
+        for number, name in enumerate([each for each in sorted(archive.namelist()) if each.endswith(".png")][:4]):
+            target = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(archive.read(name))
+    settings = {name: value for name, value in SETTINGS.items() if name != "class_word"} | {
+        "concepts": CONCEPTS, "num_validation_images": 3, "evaluate": "true", "evaluation_samples": 1,
+        "evaluation_scales": [1.0], "prior_matching_weight": 0.0,
+    }  # fmt: skip
+    output = OutputFolder.create(tmp_path / "out")
+    list(run(build_config(settings), [tmp_path / "data"], output))
+    prompts = ["a photo of ANN robot", "a photo of BOB"]
+    for folder in (output.samples, output.samples_before):
+        assert sorted(path.name for path in folder.glob("*.png")) == ["00.png", "01.png"]  # 3 pictures for 2 concepts
+    report = json.loads(output.report.read_text("utf-8"))
+    page = output.page.read_text("utf-8")
+    assert report["config"]["validation_prompts"] == prompts and all(prompt in page for prompt in prompts)
+    reached = report["evaluation"]["by_concept"]
+    assert list(reached) == ["ANN", "BOB"] and reached["ANN"] == report["evaluation"]["chosen"]["relative"]["fidelity"]
+    said = report["evaluation"]["verdict"]["reasons"][-1]
+    assert said.startswith("Checkpoint and scale are chosen by ANN. Likeness to each concept's own pictures: ANN ")
+
+
+@pytest.mark.parametrize(
+    ("concepts", "given", "prompts", "count"),
+    [
+        (2, {}, 2, 2),
+        (5, {}, 5, 1),
+        (2, {"num_validation_images": 7}, 2, 3),
+        (2, {"num_validation_images": 0}, 2, 0),
+        (70, {"num_tokens": 1}, 64, 1),
+        (2, {"validation_prompt": "a photo of C1"}, 0, 4),
+        (2, {"validation_prompts": ["C0", "C1", "C1 and C0"], "num_validation_images": 4}, 3, 4),
+    ],
+)
+def test_samples_are_divided_among_concepts(
+    concepts: int, given: dict[str, Any], prompts: int, count: int, base: ModelFamily
+) -> None:
+    listed = [{"trigger_word": f"C{number}", "folder": str(number)} for number in range(concepts)]
+    config = resolve(build_config({"base_model": "mini-sdxl", "concepts": listed, **given}), base)
+    assert (len(config.validation_prompts), config.num_validation_images) == (prompts, count)
+    again = resolve(config, base)
+    assert (again.validation_prompts, again.num_validation_images) == (config.validation_prompts, count)
+
+
+@pytest.mark.parametrize(
+    ("reached", "concepts", "said"),
+    [
+        ({"A": 0.8, "B": 0.6}, 2, "own pictures: A 80%, B 60%."),
+        ({"A": 0.8, "B": 0.3, "C": 0.1}, 3, "C 10%. C is not learned. B is only partly learned."),
+        (
+            {"A": 0.1, "B": 0.2, "C": 0.0},
+            9,
+            "(the first 3 of 9 concepts): A 10%, B 20%, C 0%. A, B and C are not learned.",
+        ),
+    ],
+)
+def test_a_concept_that_was_not_learned_is_named(reached: dict[str, float], concepts: int, said: str) -> None:
+    assert likeness_said(reached, concepts).endswith(said)
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,11 @@ Reason = Literal["settled", "lost"]
 
 @dataclass(frozen=True)
 class Look:
-    """Measures of the samples at one step."""
+    """Measures of the samples at one step: of several concepts the lowest ones, and each by its trigger word."""
 
     step: int
     measures: Relative
+    by_concept: Mapping[str, Relative] = field(default_factory=dict)
 
 
 @dataclass
@@ -50,9 +51,16 @@ class Settling:
         """Whether to look after this step. Nothing is due once the end is decided."""
         return self.reason is None and step % self.interval == 0
 
-    def observe(self, step: int, measures: Relative, *, improving: bool = False) -> bool:
+    def observe(
+        self,
+        step: int,
+        measures: Relative,
+        *,
+        improving: bool = False,
+        by_concept: Mapping[str, Relative] | None = None,
+    ) -> bool:
         """Record a look. Returns whether it ends the run. `improving`: the loss on held-out images still falls."""
-        self.looks.append(Look(step, measures))
+        self.looks.append(Look(step, measures, dict(by_concept or {})))
         if self.reason is None:
             self.reason = _reason(self.looks, improving)
         return self.reason is not None
@@ -67,7 +75,14 @@ class Settling:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the looks and the decision. The interval follows the current configuration."""
-        self.looks = [Look(each["step"], Relative(**each["measures"])) for each in state["looks"]]
+        self.looks = [
+            Look(
+                each["step"],
+                Relative(**each["measures"]),
+                {trigger: Relative(**found) for trigger, found in each.get("by_concept", {}).items()},
+            )
+            for each in state["looks"]
+        ]
         self.reason = state["reason"]
 
 

@@ -1,0 +1,48 @@
+"""The likeness of every concept of a run, where checkpoint and scale are chosen by the first one."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from evaluation.choice import share
+from evaluation.drawing import DrawingPlan, Samples
+from evaluation.embedding_cache import CachedEncoder
+from evaluation.similarity import mean_self_similarity, mean_similarity
+from evaluation.subject_pictures import References
+from evaluation.verdict import LEARNED, PARTLY
+from settings.sections.duration import MOST_CONCEPTS_SCORED
+
+Draw = Callable[[DrawingPlan, bool], Samples]
+"""Draws a plan: with the trigger word and the chosen weights, or, where True, in plain words by the bare base."""
+
+
+def sampled_concepts(class_words: Mapping[str, str | None]) -> list[dict[str, str | None]]:
+    """Return the class word by trigger word of each concept that is sampled, alone; nothing where there is no trigger
+    word. Of many concepts the first three are sampled."""
+    return [{trigger: word} for trigger, word in list(class_words.items())[:MOST_CONCEPTS_SCORED]] or [{}]
+
+
+def likeness(plan: DrawingPlan, references: References, encoder: CachedEncoder, draw: Draw) -> float:
+    """`Relative.fidelity` of one concept's samples: 0 is the bare base, 1 the training pictures to each other."""
+    pictures = encoder.embed(references.pictures)
+    base, now = (
+        mean_similarity(encoder.embed(draw(plan.of_the_concept, plain).concept_pictures), pictures)
+        for plain in (True, False)
+    )
+    return share(now - base, mean_self_similarity(pictures) - base)
+
+
+def likeness_said(reached: Mapping[str, float], concepts: int) -> str:
+    """One or two sentences. `reached`: the likeness by trigger word. `concepts`: how many the run has."""
+    each = ", ".join(f"{trigger} {share:.0%}" for trigger, share in reached.items())
+    rest = f" (the first {len(reached)} of {concepts} concepts)" if len(reached) < concepts else ""
+    return " ".join([f"Likeness to each concept's own pictures{rest}: {each}.", *_behind(reached)])
+
+
+def _behind(reached: Mapping[str, float]) -> Iterator[str]:
+    words = {"not learned": (-1.0, PARTLY), "only partly learned": (PARTLY, LEARNED)}
+    for said, (least, below) in words.items():
+        if names := [trigger for trigger, share in reached.items() if least <= share < below]:
+            yield f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {said}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,76 @@
+"""The prompts of a training's samples: those of the settings, else the template of every concept."""
+
+from pathlib import Path
+from typing import Any
+
+from preprocess.captions.trigger import template
+from preprocess.dataset import PreparedDataset
+from settings.preparation import DataConfig
+from settings.record import ConfigError
+from settings.sections.validation import ValidationSection
+from settings.training import TrainingConfig
+
+MOST_PROMPTS = 64
+"""In a file of prompts, as in the setting."""
+
+
+def sample_prompts(
+    validation: ValidationSection, preparation: DataConfig, *, concepts_apart: bool = True
+) -> dict[str, Any]:
+    """The settings of the prompts with their defaults filled in. Raises ConfigError for a file that has none.
+
+    `concepts_apart`: without prompts in the settings, each of several concepts has one, and the pictures are shared
+    out among them, at least one for each.
+    """
+    prompts = validation.validation_prompts
+    if validation.validation_prompts_file is not None:
+        prompts = _prompts_of_file(validation.validation_prompts_file)
+    count = validation.num_validation_images
+    if concepts_apart and not prompts and validation.validation_prompt is None and len(preparation.class_words) > 1:
+        prompts = _templates(preparation)[:MOST_PROMPTS]
+        count = count and max(1, count // len(prompts))
+    first = prompts[0] if prompts else validation_prompt(validation, preparation)
+    return {
+        "validation_prompt": first,
+        "validation_prompts": prompts,
+        "validation_prompts_file": None,
+        "num_validation_images": count,
+    }
+
+
+def _templates(preparation: DataConfig) -> tuple[str, ...]:
+    """Of each concept that has a trigger word."""
+    return tuple(template(preparation.concept_mode, *words) for words in preparation.class_words.items())
+
+
+def _prompts_of_file(path: Path) -> tuple[str, ...]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"validation_prompts_file: {path} cannot be read ({error})") from None
+    prompts = tuple(line for line in lines if line and not line.startswith("#"))
+    if not 0 < len(prompts) <= MOST_PROMPTS:
+        raise ConfigError(f"validation_prompts_file: {path} has {len(prompts)} prompts; give 1 to {MOST_PROMPTS}")
+    return prompts
+
+
+def validation_prompts(validation: ValidationSection, preparation: DataConfig) -> tuple[str, ...]:
+    """All prompts of the samples; the first one is also that of verification."""
+    return validation.validation_prompts or (validation_prompt(validation, preparation) or "",)
+
+
+def validation_prompt(validation: ValidationSection, preparation: DataConfig) -> str | None:
+    """The prompt of samples and verification. None where it is a caption: no concept has a trigger word."""
+    if validation.validation_prompts:
+        return validation.validation_prompts[0]
+    if validation.validation_prompt is not None:
+        return validation.validation_prompt
+    return next(iter(_templates(preparation)), None)
+
+
+def with_prompt_of_captions(config: TrainingConfig, dataset: PreparedDataset) -> TrainingConfig:
+    """The resolved configuration with the first caption as its prompt, where nothing else is known to be one."""
+    if validation_prompt(config.validation, config.preparation) is not None:
+        return config
+    captions = (example.caption for example in dataset.examples if example.concept is not None)
+    return config.with_values({"validation_prompt": next(filter(None, captions), "")})
