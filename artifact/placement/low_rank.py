@@ -15,7 +15,7 @@ from artifact.layers import LoraLayer, TimedLoraLayer
 from artifact.names.components import Place, components, module_places
 from artifact.placement.timesteps import ActingComponents, TimedLora, TimestepClock
 from families.family import ModelFamily
-from families.parts.placeholder_tokens import tokenizers_with
+from families.parts.placeholder_tokens import first_free_placeholder, tokenizers_with
 
 CONFIG = LoraConfig(r=1, lora_alpha=1, init_lora_weights=False)
 """A placeholder; the tensors are set afterwards."""
@@ -37,6 +37,11 @@ class LoraSlots:
     def places(self) -> Mapping[str, Place]:
         """The place of every name that a file may use for a module of the base without adapters."""
         return module_places(self._family)
+
+    @cached_property
+    def first_free_placeholder(self) -> int:
+        """The number of the first placeholder token that the base's vocabularies lack."""
+        return first_free_placeholder(self._family)
 
     def tokenizers(self, names: Sequence[str]) -> list[Any]:
         """Return the base's tokenizers with the tokens `names` added. Raises ValueError when one exists already."""

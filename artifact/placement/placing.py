@@ -15,7 +15,7 @@ from artifact.placement.gated import PlacedEdits
 from artifact.placement.low_rank import LoraSlots
 from artifact.placement.weight_changes import WeightChanges
 from families.family import ModelFamily
-from families.parts.placeholder_tokens import PlaceholderTokens, first_free_placeholder
+from families.parts.placeholder_tokens import PlaceholderTokens
 
 
 class PlacedArtifacts:
@@ -43,7 +43,7 @@ class PlacedArtifacts:
         self._slots = slots or LoraSlots(family)
         resolved = [resolve_layers(artifact, self._slots) for artifact in artifacts]
         self.triggers, self.class_words, self.notes, names = distinct_triggers(
-            artifacts, first_free_placeholder(family)
+            artifacts, self._slots.first_free_placeholder
         )
         self._tokens = place_tokens(family, artifacts, names, self._slots)
         self._changes = WeightChanges(_weight_changes(family, resolved))

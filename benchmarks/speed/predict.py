@@ -1,4 +1,4 @@
-"""What the predictor costs: loading a base, putting a LoRA on it and taking it off, and drawing beside plain diffusers.
+"""What a request to the predictor costs, beside plain diffusers: drawing alone, and the whole of it.
 
 python -m benchmarks.speed.predict [--pairs 12] [--steps 30] [--outputs 1 4 8] [--base_model mini-sdxl --weights FILE]
 
@@ -8,7 +8,6 @@ CPU times are CPU times of the process, which other work on the machine changes 
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +21,13 @@ from PIL import Image
 
 from artifact.artifact import Artifact
 from benchmarks.record import Row, markdown, write_record
+from benchmarks.speed.clock import seconds
 from benchmarks.speed.train_step import Bench
 from benchmarks.speed.train_step import Case as TrainingCase
 from families.loading.sources import find_base_model
 from families.parts.placeholder_tokens import expand_triggers
 from sampler.generation import Generation
-from sampler.sampler import Sampler, SampleRequest
+from sampler.sampler import SampleRequest
 from service.prediction_inputs import PredictionInputs, predict
 from settings.command_line.parser import CommandParser
 
@@ -48,11 +48,6 @@ class Case:
     steps: int = 30
     outputs: tuple[int, ...] = (1,)
 
-    @property
-    def repetitions(self) -> int:
-        """Of what takes milliseconds."""
-        return 2 * self.pairs + 1
-
     def request(self, outputs: int) -> SampleRequest:
         return SampleRequest(
             f"a photo of {TRIGGER} on a blue background", num_outputs=outputs, num_inference_steps=self.steps,
@@ -61,7 +56,7 @@ class Case:
 
 
 def main() -> None:
-    """Measure, print the tables, write benchmarks/results/predict.json and predict_lora.json."""
+    """Measure, print the table, write benchmarks/results/predict.json."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=12, help="the tables have medians over as many, taken by turns")
     parser.add_argument("--steps", type=int, default=30)
@@ -72,10 +67,9 @@ def main() -> None:
     with TemporaryDirectory() as scratch:
         weights = given.weights or make_weights(Path(scratch))
         case = Case(given.base_model, weights, given.pairs, given.steps, tuple(given.outputs))
-        sampler_rows, drawing_rows = measure(case, Path(scratch))
-    for name, rows in (("predict_lora", sampler_rows), ("predict", drawing_rows)):
-        print(markdown(rows))
-        print(write_record(name, rows, vars(given)))
+        rows = measure(case, Path(scratch))
+    print(markdown(rows))
+    print(write_record("predict", rows, vars(given)))
 
 
 def make_weights(folder: Path) -> Path:
@@ -87,19 +81,12 @@ def make_weights(folder: Path) -> Path:
     return folder / "weights.safetensors"
 
 
-def measure(case: Case, folder: Path) -> tuple[list[Row], list[Row]]:
-    """Return a row for each operation on base and LoRA, and a row for each number of images. Raises AssertionError when
-    base or images are not as expected."""
+def measure(case: Case, folder: Path) -> list[Row]:
+    """Return a row for each number of images. Raises AssertionError when the images are not as expected."""
     generation = Generation(_silent)
-    sampler = generation.prepare(None, case.base_model)  # the first time also imports, and does not count
-    load = _median(case.repetitions, lambda: Generation(_silent).prepare(None, case.base_model))
-    swap, back = swap_times(sampler, case)
-    operations: list[Row] = [
-        {"what": what, "ms": round(1000 * seconds, 1), "of a load": f"{seconds / load:.1%}"}
-        for what, seconds in (("base loaded", load), ("LoRA read and put on the base", swap), ("base restored", back))
-    ]
+    generation.prepare(None, case.base_model)
     pipeline, prompt = plain_diffusers(case)
-    return operations, [_drawing_row(case, outputs, generation, pipeline, prompt, folder) for outputs in case.outputs]
+    return [_drawing_row(case, outputs, generation, pipeline, prompt, folder) for outputs in case.outputs]
 
 
 def _drawing_row(
@@ -135,26 +122,6 @@ def _drawing_row(
         "whole request, first picture, s": round(whole, 2),
         "request, over diffusers": f"{over_written:+.1%}",
     }
-
-
-def swap_times(sampler: Sampler, case: Case) -> tuple[float, float]:
-    """Return the median seconds to read and place the LoRA, and to restore the base exactly. The first time, in which
-    peft's layers are made, does not count."""
-    sampler.load(Artifact.read(case.weights))
-    sampler.unload()
-    parts = (sampler.family.denoiser, *sampler.family.text_encoders)
-    before = [list(part.named_parameters()) for part in parts]
-    kept = [[parameter.clone() for _, parameter in part.named_parameters()] for part in parts]
-    placing, removing = [], []
-    for _ in range(case.repetitions):
-        placing.append(_seconds(lambda: sampler.load(Artifact.read(case.weights))))
-        removing.append(_seconds(sampler.unload))
-    for part, names, values in zip(parts, before, kept, strict=True):
-        for (name, parameter), (name_before, parameter_before), value in zip(
-            part.named_parameters(), names, values, strict=True
-        ):
-            assert name == name_before and parameter is parameter_before and torch.equal(parameter, value), name
-    return statistics.median(placing), statistics.median(removing)
 
 
 def plain_diffusers(case: Case) -> tuple[Any, str]:
@@ -207,26 +174,11 @@ def by_turns(count: int, theirs: Callable[[], object], ours: Callable[[], object
     pairs = []
     for number in range(count):
         first, second = (theirs, ours) if number % 2 == 0 else (ours, theirs)
-        seconds = {first: _seconds(first)}
-        seconds[second] = _seconds(second)
-        pairs.append((seconds[theirs], seconds[ours]))
+        spent = {first: seconds(first)}
+        spent[second] = seconds(second)
+        pairs.append((spent[theirs], spent[ours]))
     plain, mine = (statistics.median(column) for column in zip(*pairs, strict=True))
     return plain, mine, statistics.median(our / their for their, our in pairs) - 1
-
-
-def _median(count: int, action: Callable[[], object]) -> float:
-    return statistics.median(_seconds(action) for _ in range(count))
-
-
-def _seconds(action: Callable[[], object]) -> float:
-    """Wall time where there is a GPU, else CPU time."""
-    cuda = torch.cuda.is_available()
-    clock = time.perf_counter if cuda else time.process_time
-    started = clock()
-    action()
-    if cuda:
-        torch.cuda.synchronize()
-    return clock() - started
 
 
 def _save(images: Sequence[Image.Image], folder: Path) -> None:

@@ -108,7 +108,8 @@ class PlaceholderTokens:
 def _with_rows(embedding: Any, ids: Sequence[int], rows: Tensor) -> nn.Embedding:
     """Return a copy of `embedding` (V, d), extended to contain `rows` (n, d) at `ids`."""
     table = embedding.weight.data
-    longer = table.new_zeros(max(max(ids) + 1, len(table)), table.shape[1])
+    longer = table.new_empty(max(max(ids) + 1, len(table)), table.shape[1])
     longer[: len(table)] = table
+    longer[len(table) :] = 0
     longer[list(ids)] = rows.to(table)
     return nn.Embedding.from_pretrained(longer, freeze=True)

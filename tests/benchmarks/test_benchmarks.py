@@ -8,6 +8,7 @@ from benchmarks.finished_runs import FinishedRuns
 from benchmarks.learning.contenders import Contender, Usage, same_job, unpack_example
 from benchmarks.speed.growth import measure as measure_growth
 from benchmarks.speed.job import OURS, THEIRS, Phases, Watched, rows_of_pairs, rows_of_phases
+from benchmarks.speed.lora_swap import measure as measure_swap
 from benchmarks.speed.predict import Case
 from benchmarks.speed.predict import measure as measure_predictor
 from benchmarks.speed.train_step import Case as StepCase
@@ -29,12 +30,19 @@ def test_a_step_is_measured(tmp_path: Path) -> None:
 
 
 def test_the_predictor_is_measured(base: ModelFamily, tmp_path: Path) -> None:
-    """It also asserts that base and images are what they must be."""
+    """It also asserts that the images are what they must be."""
     weights = write(make_artifact(base, size=0.02), tmp_path / "weights.safetensors", base)
-    operations, drawing = measure_predictor(Case("mini-sdxl", weights, pairs=1, steps=2, outputs=(1, 2)), tmp_path)
-    assert len(operations) == 3 and all(row["ms"] > 0 for row in operations)
+    drawing = measure_predictor(Case("mini-sdxl", weights, pairs=1, steps=2, outputs=(1, 2)), tmp_path)
     assert [row["outputs"] for row in drawing] == [1, 2]
     assert all(row["sampler, images/s"] > 0 and row["whole request, first picture, s"] > 0 for row in drawing)
+
+
+def test_exchanging_a_lora_is_measured(tmp_path: Path) -> None:
+    """It also asserts that the base is restored."""
+    rows = measure_swap("mini-sdxl", loads=1, swaps=1, folder=tmp_path)
+    assert [row["ms"] > 0 for row in rows] == [True] * 5
+    assert rows[0]["of a load"] == "100.0%"
+    assert rows[-1]["ms"] == pytest.approx(sum(row["ms"] for row in rows[1:4]), abs=0.2)
 
 
 def test_phases_of_a_job_lie_between_its_moments() -> None:
