@@ -29,7 +29,7 @@ from benchmarks.concepts.in_process import (
 )
 from benchmarks.concepts.lottery import GROUNDS, Concept, draw_concept, on_ground
 from benchmarks.concepts.measures import bleeding, kept, likeness, on_asked_ground
-from benchmarks.concepts.methods import PAGE, TITLE
+from benchmarks.concepts.methods import PAGE, PERFUSION, TITLE
 from benchmarks.concepts.seeds import parse_seeds
 from benchmarks.concepts.trial import SAMPLES, SAMPLES_OF_A_GROUND, UNRELATED_PROMPTS
 from benchmarks.learning.diffusers_results import Draw
@@ -49,13 +49,7 @@ STEPS = 300
 COMMON: Mapping[str, Any] = {
     "base_model": EMBEDDED_BASE, "train_batch_size": 8, "num_validation_images": 0, "evaluate": "false", "seed": 0,
 }  # fmt: skip
-METHODS: Mapping[str, Mapping[str, Any]] = {
-    "perfusion": {
-        "adapter": "perfusion", "learning_rate": 0.3, "max_grad_norm": 10.0,
-        "token_learning_rate": 2e-2, "token_norm_weight": 0.01, "caption_dropout": 0.0, "trigger_only_dropout": 0.3,
-    },
-    "lora, the defaults": {},
-}  # fmt: skip
+METHODS: Mapping[str, Mapping[str, Any]] = {"perfusion": PERFUSION, "lora, the defaults": {}}
 TEXT = """\
 Written by `python -m benchmarks.concepts.together --concepts {given} --steps {steps}`: tuning concepts {pairs} of the
 lottery, a figure and an object, in one run of {steps} steps of 8 pictures, each with its own word and class word. LoRA

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.concepts import alignment, merging, together
 from benchmarks.concepts.lottery import draw_concept
-from benchmarks.concepts.measures import bleeding
+from benchmarks.concepts.measures import bleeding, ground_of
 from benchmarks.concepts.methods import COMMON, CONCEPTS, MEASURED, METHODS, write_page
 from benchmarks.sections import replace_section
 from settings.training import build_config
@@ -21,9 +21,10 @@ def test_the_page_has_means_and_what_changes_against_the_plain_lora(tmp_path: Pa
     ]  # fmt: skip
     write_page(tmp_path / "methods.md", rows, 150)
     page = (tmp_path / "methods.md").read_text(encoding="utf-8")
-    assert "| perfusion | 0.11 (0.10, 0.12)" in page
-    assert "- perfusion, against lora, rank 8: likeness +0.10" in page and "its file is 25.0 times smaller" in page
-    assert "- lora, rank 8, prompt alignment, against lora, rank 8: likeness +0.20" in page
+    assert "| perfusion | 0.21 (0.18, 0.20, 0.22, 0.24)" in page
+    assert "- perfusion, against lora, the defaults: likeness +0.10" in page
+    assert "its file is 25.0 times smaller" in page
+    assert "- lora, prompt alignment, against lora, the defaults: likeness +0.20" in page
 
 
 def test_every_method_is_a_valid_configuration() -> None:
@@ -72,13 +73,15 @@ def test_pairs_are_named_on_the_command_line() -> None:
         together.parse_pair("4,5,6")
 
 
-def test_alignment_trains_pictures_on_two_grounds_whose_captions_name_none(tmp_path: Path) -> None:
-    concept = draw_concept(0)
-    shown = alignment.without_grounds(concept)
+def test_alignment_trains_pictures_on_one_ground_and_asks_for_all(tmp_path: Path) -> None:
+    concept, shown = draw_concept(0), alignment.on_one_ground(0)
     assert set(shown.captions) == {"a photo of {trigger}"} and shown.grounds == concept.grounds
-    grounds = {caption for picture, caption in zip(concept.pictures, concept.captions, strict=True)
-               if picture in shown.pictures}  # fmt: skip
-    assert len(grounds) == 2 and 2 <= len(shown.pictures) < len(concept.pictures)
+    assert len(shown.pictures) == len(shown.captions) == len(set(map(id, shown.pictures)))
+    assert {ground_of(picture) for picture in shown.pictures} == {concept.grounds[0]} and len(concept.grounds) > 3
+    rows = [{"method": method, "concept": seed, **dict.fromkeys(alignment.SHOWN, 0.5 + 0.25 * place)}
+            for place, method in enumerate(alignment.METHODS) for seed in alignment.CONCEPTS]  # fmt: skip
+    alignment.write_section(tmp_path / "page.md", rows, 500)
+    assert "grounds +0.25" in (tmp_path / "page.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("pairs", "told"), [(2, "begin with concat"), (3, "ziplora won in all pairs")])
