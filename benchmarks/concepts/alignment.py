@@ -16,13 +16,13 @@ from typing import Any
 
 from benchmarks.concepts.in_process import Planned, compared, judge_and_sampler, mean_and_values, options
 from benchmarks.concepts.lottery import Concept, draw_concept
-from benchmarks.concepts.methods import ALIGNED, PAGE, TITLE, TRIGGER, measure
+from benchmarks.concepts.methods import PAGE, TITLE, TRIGGER, measure
 from benchmarks.record import Row, markdown
 from benchmarks.sections import replace_section
 from families.loading.sources import EMBEDDED_BASE
 
-CONCEPTS = (0, 4, 5, 7)
-"""Tuning seeds of things: figures, an object, a pair."""
+CONCEPTS = (4, 5, 7)
+"""Tuning seeds of things: a figure, an object, a pair. The weight was chosen on another one, 0."""
 SHOWN_PICTURES = 8
 STEPS = 500
 SHOWN = ("likeness", "likeness_elsewhere", "grounds", "kept")
@@ -30,21 +30,29 @@ TEXT = """\
 Written by `python -m benchmarks.concepts.alignment --steps {steps}`: {count} tuning concepts, each by eight pictures on
 the first of its grounds, all with the caption "a photo of TOK", which names no ground: as photos that were taken in one
 place. {steps} steps of 4 pictures with the defaults but for what is named; PALP as far as the paper's settings are
-known (`prompt_alignment_weight: 0.3` in every second step, guidance 15 and 7.5), its `target_prompts` name all of the
-concept's grounds. likeness is measured by pictures on all grounds. Means, and the values of each concept in brackets;
-one training seed: a difference of 0.1 is none.
+known (`prompt_alignment_weight: 1` in every second step, guidance 15 and 7.5; weights 0.3, 1 and 3 were tried on
+concept 0); its `target_prompts` name all of the concept's grounds. likeness is measured by pictures on all grounds.
+Means, and the values of each concept in brackets; one training seed: a difference of 0.1 is none.
 
 {table}
 
-With prompt alignment, without prior matching: {changes}. A prompt is lost where a sample is not on the ground that
-it names (`grounds` below 1).
+A prompt is lost where a sample is not on the ground that it names (`grounds` below 1). Prompt alignment changes,
+against the same training without it: {changes};
+against one of half as many steps: {shorter}.
 """
 LORA: Mapping[str, Any] = {
     "base_model": EMBEDDED_BASE, "trigger_word": TRIGGER, "num_validation_images": 0, "evaluate": "false", "seed": 0,
 }  # fmt: skip
 NO_PRIOR: Mapping[str, Any] = {"prior_matching_weight": 0.0}
-ALONE, ALIGNED_ALONE = "lora, no prior matching", "lora, no prior matching, prompt alignment"
-METHODS: Mapping[str, Mapping[str, Any]] = {ALONE: NO_PRIOR, ALIGNED_ALONE: {**NO_PRIOR, **ALIGNED}}
+ALONE, SHORTER, ALIGNED_ALONE = (
+    "no prior matching", "no prior matching, half the steps", "no prior matching, prompt alignment",
+)  # fmt: skip
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    ALONE: NO_PRIOR,
+    SHORTER: NO_PRIOR,
+    ALIGNED_ALONE: {**NO_PRIOR, "prompt_alignment_weight": 1.0, "prompt_alignment_interval": 2},
+    "the defaults": {},
+}
 """The defaults have prior matching, which keeps prompts by other means."""
 
 
@@ -59,7 +67,7 @@ def planned(steps: int) -> Iterator[Planned]:
     judge = cache(partial(judge_and_sampler, TRIGGER))
     for seed in CONCEPTS:
         for name, method in METHODS.items():
-            settings = {**LORA, **method, "max_train_steps": steps}
+            settings = {**LORA, **method, "max_train_steps": steps // 2 if name == SHORTER else steps}
             made = partial(measure, draw_concept(seed), settings, judge, on_one_ground(seed))
             yield Planned(f"{name}, concept {seed}", {"method": name, "concept": seed}, settings, made)
 
@@ -74,8 +82,11 @@ def write_section(page: Path, rows: Sequence[Row], steps: int) -> None:
     ]
     means = {method: {name: statistics.mean(values) for name, values in columns.items()}
              for method, columns in found.items()}  # fmt: skip
-    changes = ", ".join(f"{name} {means[ALIGNED_ALONE][name] - means[ALONE][name]:+.2f}" for name in SHOWN)
-    text = TEXT.format(steps=steps, count=len(CONCEPTS), table=markdown(table), changes=changes)
+    changes, shorter = (
+        ", ".join(f"{name} {means[ALIGNED_ALONE][name] - means[other][name]:+.2f}" for name in SHOWN)
+        for other in (ALONE, SHORTER)
+    )
+    text = TEXT.format(steps=steps, count=len(CONCEPTS), table=markdown(table), changes=changes, shorter=shorter)
     replace_section(page, TITLE, "Prompt alignment where all pictures have one ground", text)
 
 
