@@ -1,5 +1,6 @@
 """Scores the weights that are on the base in the middle of a training, concept by concept."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,9 @@ class SampleLooks:
     """Samples every concept's prompts with the weights that are on the base, and scores them against the bare base and
     the training pictures. The measures are those of the evaluation after training."""
 
-    def __init__(self, family: ModelFamily, concepts: Sequence[ConceptLook]) -> None:
+    def __init__(self, family: ModelFamily, concepts: Sequence[ConceptLook], seconds: float) -> None:
+        """`seconds`: what sampling and scoring the bare base took, and a look will take."""
+        self.seconds = seconds
         self._sampler, self._concepts = Sampler(family), concepts
 
     def __call__(self, triggers: Mapping[str, Sequence[str]]) -> dict[str, Relative]:
@@ -65,11 +68,11 @@ def sample_looks(
     Raises ValueError for a concept without pictures.
     """
     side = preparation.largest_resolution or family.native_resolution
-    sampler, concepts = Sampler(family), []
+    start, sampler, concepts = time.monotonic(), Sampler(family), []
     for concept in sampled_concepts(preparation.class_words):
         plan = drawing_plan(validation, preparation, base_model, side, captions_of(dataset), concept)
         base = draw_samples(sampler, plan, plain=True)
         trigger = next(iter(concept), None)
         pictures = references(dataset, trigger)
         concepts.append(ConceptLook(trigger or "", plan, Judge(encoders, plan, pictures, base)))
-    return SampleLooks(family, concepts)
+    return SampleLooks(family, concepts, time.monotonic() - start)

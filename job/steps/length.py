@@ -22,6 +22,11 @@ class Length:
     def _settling(self) -> Settling | None:
         return None if self._looks is None else self._training.settling
 
+    @property
+    def look_seconds(self) -> float | None:
+        """What a look will take; None where there are none."""
+        return None if self._settling is None or self._looks is None else self._looks.seconds
+
     def begin(self) -> str | None:
         """Fix the length of a new run whose samples cannot be scored. Returns what is to be told of it."""
         training = self._training

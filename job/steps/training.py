@@ -51,7 +51,7 @@ def train(
     steps = synchronized_steps(trainer, Processes(trainer.accelerator), base)
     finished = False
     try:
-        yield from validation.before_training()
+        yield from work.before()
         while not training.best.waited_enough and (step := next(steps, None)) is not None:
             yield from work.after(step)
         finished = True
@@ -85,10 +85,17 @@ class WorkOfSteps:
         trainer = training.trainer
         self._training, self._output, self._samples, self._span = training, output, samples, span
         self._checkpoints, self._validation, self._length = checkpoints, validation, length
-        self._watch = StepWatch(training)
+        self._watch = StepWatch(training, length.look_seconds)
         self._reporter = StepReporter(output.metrics, trainer.max_train_steps, *span, resumed_at=trainer.step)
         self._schedule = CheckpointSchedule(training.config.output, training.steps_an_epoch, lambda: training.seconds)
         self._saved = trainer.step  # a resumed run has this one
+
+    def before(self) -> list[Progress]:
+        """Score the base in a new run. Returns what is to be told."""
+        if not self._validation.scores_base:
+            return list(self._validation.before_training())
+        with self._watch.timing("validation"):
+            return list(self._validation.before_training())
 
     def after(self, step: Step) -> list[Progress]:
         """Do it. Returns what is to be told, the step itself first."""
@@ -106,16 +113,21 @@ class WorkOfSteps:
             )
         told += [self._line(warning, step, warning=True) for warning in warnings]
         if self._validation.due(step.number):
-            told.append(self._validation.observe(step.number))
+            with self._watch.timing("validation"):
+                told.append(self._validation.observe(step.number))
         if self._length.due(step.number):
-            told += [self._line(line, step) for line in self._length.observe(step.number)]
+            with self._watch.timing("look"):
+                told += [self._line(line, step) for line in self._length.observe(step.number)]
         kept = training.best.kept | self._length.protected
         if self._schedule.due(step.number) or step.number in kept:
             self._checkpoints.protected = kept
-            self._checkpoints.write(training)
+            self._watch.note_time()
+            with self._watch.timing("checkpoint"):
+                self._checkpoints.write(training)
             self._saved = step.number
         if _is_due(config.sample_steps, step):
-            _write_samples(training, self._samples, self._output, step.number)
+            with self._watch.timing("samples"):
+                _write_samples(training, self._samples, self._output, step.number)
         if training.best.waited_enough:
             told.append(self._line(f"no better step in {training.best.since} validations: stopping early", step))
         return told
@@ -123,6 +135,7 @@ class WorkOfSteps:
     def keep_state(self) -> None:
         """A checkpoint of the step that was done last, where there is none."""
         if self._saved != self._training.trainer.step:
+            self._watch.note_time()
             self._checkpoints.write(self._training, extra=True)
             self._saved = self._training.trainer.step
 

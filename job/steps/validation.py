@@ -27,12 +27,17 @@ class Validation:
             return False
         return step % config.validation_steps == 0 or step == self.training.trainer.max_train_steps
 
+    @property
+    def scores_base(self) -> bool:
+        """Whether `before_training` scores the base: in a new run."""
+        return self.training.scorer is not None and self.training.trainer.step == 0
+
     def before_training(self) -> Iterator[Progress]:
         """Score the base in a new run. Later scores are relative to it."""
         if self.training.scorer is None:
             return
         keep_lines(self.output.validation, self.training.trainer.step)
-        if self.training.trainer.step == 0:
+        if self.scores_base:
             yield self._line(0, self._measure(0))
 
     def observe(self, step: int) -> Progress:

@@ -30,7 +30,11 @@ class DurationSection(Settings):
         None, ge=1, le=100_000, description="Instead of steps: passes over all images"
     )
     max_train_minutes: Limited[float | None] = Field(
-        None, gt=0, le=100_000, description="Time limit of the training steps; schedules are shortened accordingly"
+        None,
+        gt=0,
+        le=100_000,
+        description="Time limit of training: the steps, and the samples, scores and checkpoints between them; "
+        "schedules are shortened accordingly",
     )
     train_batch_size: Limited[int | None] = Field(
         None, ge=1, le=1024, description="Images per micro-batch; by default 4, or all if there are fewer"

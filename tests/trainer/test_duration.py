@@ -1,5 +1,6 @@
 """The number of steps: given steps, epochs or minutes, or chosen from the images; and out-of-memory handling."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from trainer.checkpoints.training_state import capture
 from trainer.data.latent_cache import CachedExample, CachedView
 from trainer.duration import describe, plan_duration
 from trainer.execution.accumulation import OutOfMemory
-from trainer.monitoring.time_budget import TimeBudget
+from trainer.monitoring.time_budget import TimeBudget, WorkBetween
 from trainer.optimizers.settings import OptimizerSettings
 from trainer.trainables.schedules import ScheduleSettings
 from trainer.trainables.trainable import Trainable
@@ -98,6 +99,50 @@ def test_minutes_shorten_the_run(spent: float, limit: float, expected: int) -> N
     assert step == pytest.approx(expected, abs=1)
 
 
+@pytest.mark.parametrize(("every", "takes", "at_end", "limit", "known"), [
+    (10, 15.0, True, 200.0, None),  # looks take more than steps
+    (25, 40.0, True, 130.0, None),  # most of the time is gone when it is measured
+    (10, 15.0, False, 200.0, None),
+    (30, 50.0, True, 85.0, 50.0),  # no time for a second one
+    (1, 2.0, True, 50.0, None),
+])  # fmt: skip
+def test_what_is_done_between_steps_counts(
+    every: int, takes: float, at_end: bool, limit: float, known: float | None
+) -> None:
+    """The run keeps to its time with it, and does not stop long before: schedules end with the last steps."""
+    clock = Clock()
+    work = WorkBetween(every, at_end, known)
+    budget = TimeBudget(limit, 0.0, clock, [work])
+    step, total, announced = 0, 1000, 0
+    while step < total:
+        clock.now += 1.0
+        step += 1
+        end = budget.end(step, total)
+        if end != total:
+            total, announced = end, step
+        if step % every == 0 or (at_end and step == total):
+            with budget.timing(work):
+                clock.now += takes
+    spent = clock.now - 100.0
+    assert limit - takes - 2 <= spent <= limit
+    assert announced <= max(every + 1, 0.75 * step)
+
+
+def test_a_slow_beginning_shortens_the_run_for_a_while_only() -> None:
+    clock = Clock()
+    budget = TimeBudget(100.0, 0.0, clock)
+    step, total, ends = 0, 1000, []
+    while step < total:
+        clock.now += 3.0 if step < 8 else 0.5
+        step += 1
+        if step == 70:
+            total = 75  # samples have settled
+        end = budget.end(step, total)
+        ends += [end] if end != total else []
+        total = end
+    assert ends[0] < 40 and max(ends) > 80 and step == 75
+
+
 @pytest.mark.slow
 def test_schedules_end_where_time_ends(
     base: ModelFamily, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
@@ -105,8 +150,8 @@ def test_schedules_end_where_time_ends(
     clock = Clock()
 
     class Budget(TimeBudget):
-        def __init__(self, seconds: float | None, spent: float) -> None:
-            super().__init__(seconds, spent, clock)
+        def __init__(self, seconds: float | None, spent: float, between: Sequence[WorkBetween]) -> None:
+            super().__init__(seconds, spent, clock, between)
 
     monkeypatch.setattr("trainer.monitoring.step_watch.TimeBudget", Budget)
     config = CONFIG.model_copy(update={"max_train_steps": 50, "max_train_minutes": 12.5 / 60, "lr_scheduler": "linear"})

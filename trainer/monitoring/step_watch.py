@@ -1,18 +1,23 @@
 """Checks after every step: weight change, collapse, memory and time."""
 
+from contextlib import AbstractContextManager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from trainer.loop import Step
 from trainer.monitoring.collapse_guard import CollapseGuard
-from trainer.monitoring.time_budget import TimeBudget
+from trainer.monitoring.time_budget import TimeBudget, WorkBetween
 from trainer.training import Training
+
+Kind = Literal["validation", "look", "checkpoint", "samples"]
+"""What is done between steps."""
 
 
 class StepWatch:
     """Measures the weights, collects warnings for the user, and ends the run at the time limit."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: Training, look_seconds: float | None = None) -> None:
+        """`look_seconds`: what scoring the samples of a step will take, where it is known."""
         config, trainer = training.config, training.trainer
         self._training = training
         fresh = config.init_weights is None  # else it has moved far before the first step
@@ -23,7 +28,11 @@ class StepWatch:
             trainer.max_train_steps,
         )
         minutes = config.max_train_minutes
-        self._budget = TimeBudget(None if minutes is None else 60 * minutes, training.seconds)
+        self._between = _between_steps(training)
+        self._between["look"].seconds = look_seconds
+        self._budget = TimeBudget(
+            None if minutes is None else 60 * minutes, training.seconds, between=tuple(self._between.values())
+        )
         self._memory_measures = self._taken()
         self._said_why = False
 
@@ -33,6 +42,14 @@ class StepWatch:
         collapse = self._guard.check(step.number, seen.weight_change) if seen else None
         warnings = [collapse, self._memory(), self._recording(), self._time(step)]
         return asdict(seen) if seen else None, [warning for warning in warnings if warning]
+
+    def timing(self, kind: Kind) -> AbstractContextManager[None]:
+        """Around what is done between two steps, so that the run ends in time with it."""
+        return self._budget.timing(self._between[kind])
+
+    def note_time(self) -> None:
+        """Bring `Training.seconds` up to now, for a checkpoint."""
+        self._training.seconds = self._budget.spent
 
     def _memory(self) -> str | None:
         if self._taken() == self._memory_measures:
@@ -53,9 +70,25 @@ class StepWatch:
 
     def _time(self, step: Step) -> str | None:
         trainer = self._training.trainer
-        self._training.seconds = self._budget.spent
-        end = self._budget.end(step.number, trainer.max_train_steps)
-        if end == trainer.max_train_steps:
+        self.note_time()
+        settling = self._training.settling
+        if settling is not None and settling.reason is not None:
+            self._between["look"].every = None  # but the last one
+        before = trainer.max_train_steps
+        end = self._budget.end(step.number, before)
+        if end == before:
             return None
         trainer.end_at(end)
-        return f"the time given does not do for more: the run and its schedules end at step {end}"
+        why = "the time given does not do for more" if end < before else "steps have become faster"
+        return f"{why}: the run and its schedules end at step {end}"
+
+
+def _between_steps(training: Training) -> dict[Kind, WorkBetween]:
+    config, settling = training.config, training.settling
+    scored = training.scorer is not None and config.validation_steps is not None
+    return {
+        "validation": WorkBetween(config.validation_steps if scored else None, at_end=scored),
+        "look": WorkBetween(None if settling is None else settling.interval, at_end=settling is not None),
+        "checkpoint": WorkBetween(config.checkpointing_steps),
+        "samples": WorkBetween(config.sample_steps),
+    }

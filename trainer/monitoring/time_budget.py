@@ -1,40 +1,105 @@
-"""Ends a run and its schedules within a time limit."""
+"""Ends a run and its schedules within a time limit, with all that is done between its steps."""
 
+import math
 import time
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-FIRST_LOOK = 5
-"""Steps before the first estimate of the speed. Each further estimate follows after twice as many steps."""
-TOLERANCE = 1.02
+FIRST_LOOK, FIRST_SHARE = 5, 0.05
+"""Steps, and share of the time, before the first estimate of the speed."""
+GROWTH = 1.5
+"""Each further estimate follows after so many times as many steps."""
+TOLERANCE, WORTH = 1.02, 1.1
+"""Factors by which an estimate must differ to shorten the run, and to lengthen again what was shortened."""
+
+
+@dataclass
+class WorkBetween:
+    """What is done between steps: after every `every` steps (None: not at intervals), and after the last one where
+    `at_end` is set. `seconds`: what it took last; None: not known yet."""
+
+    every: int | None
+    at_end: bool = False
+    seconds: float | None = None
+
+    def cost(self, step: int, end: int) -> float:
+        """Seconds in a run that goes on after `step` and ends with `end`."""
+        times = 0 if self.every is None else end // self.every - step // self.every
+        last = self.at_end and (self.every is None or end % self.every != 0)
+        return (times + last) * (self.seconds or 0.0)
 
 
 class TimeBudget:
-    """A limit of `seconds` for training steps, including those before a resume. None: no limit."""
+    """A limit of `seconds` for a run, including those before a resume. None: no limit."""
 
-    def __init__(self, seconds: float | None, spent: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        seconds: float | None,
+        spent: float,
+        clock: Callable[[], float] = time.monotonic,
+        between: Sequence[WorkBetween] = (),
+    ) -> None:
         self._seconds, self._clock, self._since = seconds, clock, clock() - spent
+        self._between = between
+        self._between_spent = 0.0
         self._first: tuple[int, float] | None = None
-        self._next_look = FIRST_LOOK
+        self._next_look, self._done = FIRST_LOOK, 0
+        self._most, self._set = 0, 0
 
     @property
     def spent(self) -> float:
         """Seconds spent up to now."""
         return self._clock() - self._since
 
+    @contextmanager
+    def timing(self, work: WorkBetween) -> Iterator[None]:
+        """Around what is done between two steps. The first time that it is seen, the end is estimated anew."""
+        before = self._clock()
+        yield
+        if work.seconds is None:
+            self._next_look = 1
+        work.seconds = self._clock() - before
+        self._between_spent += work.seconds
+
     def end(self, step: int, total: int) -> int:
-        """Return the step at which the run must end: `total`, or less when the time is not enough. `step` is the
-        current one."""
-        if self._seconds is None:
+        """Return the step at which the run must end: `total`, or less when the time is not enough; in the first half
+        of a run also more, where an earlier estimate has shortened it too much. `step` is the current one, after which
+        nothing else was done yet."""
+        if total != self._set:
+            self._most = total
+        self._set = self._end(step, total)
+        return self._set
+
+    def _end(self, step: int, total: int) -> int:
+        if self._seconds is None or step >= total:
             return total
-        if self.spent >= self._seconds:
+        if self._first is not None:
+            self._done = step - self._first[0]
+        if self._at_end(step + 1, step) > self._seconds:
             return step
         if self._first is None:
-            self._first = (step, self.spent)
+            self._first = (step, self._of_steps)
             return total
-        done = step - self._first[0]
-        if done < self._next_look:
+        if self._done < self._next_look or self.spent - self._first[1] < FIRST_SHARE * self._seconds:
             return total
-        self._next_look *= 2
-        a_step = (self.spent - self._first[1]) / done
-        possible = step + max(0, int((self._seconds - self.spent) / max(a_step, 1e-9)))
-        return possible if possible * TOLERANCE < total else total
+        self._next_look = math.ceil(GROWTH * max(self._done, FIRST_LOOK))
+        most = self._most if 2 * step < total else total
+        fitting = bisect_right(range(step, most + 1), self._seconds, key=lambda end: self._at_end(end, step))
+        possible = step + max(0, fitting - 1)
+        return possible if possible * TOLERANCE < total or possible > total * WORTH else total
+
+    def _at_end(self, end: int, step: int) -> float:
+        """Seconds that will be spent where the run ends with step `end`."""
+        between = sum(work.cost(step - 1, end) for work in self._between)
+        return self.spent + (end - step) * self._a_step + between
+
+    @property
+    def _a_step(self) -> float:
+        """Mean seconds of a step alone; 0 before any was measured."""
+        return 0.0 if self._first is None or not self._done else (self._of_steps - self._first[1]) / self._done
+
+    @property
+    def _of_steps(self) -> float:
+        return self.spent - self._between_spent
