@@ -14,6 +14,7 @@ from PIL import Image
 from artifact.artifact import Artifact
 from artifact.controlnet.files import controlnet_description
 from artifact.metadata import ArtifactDescription
+from artifact.placement.compilation import Compilation
 from families.errors import BaseModelError
 from families.family import Refiner, frozen_reader, limited_licence, refinable
 from families.loading.fingerprint import fingerprint
@@ -57,10 +58,14 @@ class Drawn:
 class Generation:
     """Loads a base on first use, and keeps it until a request needs another one."""
 
-    def __init__(self, say: Say | None = None, permissions: Permissions = EVERYTHING) -> None:
-        """`say` gets warnings and messages, one line each; by default they go to stderr."""
+    def __init__(
+        self, say: Say | None = None, permissions: Permissions = EVERYTHING, compilation: Compilation | None = None
+    ) -> None:
+        """`say` gets warnings and messages, one line each; by default they go to stderr. `compilation`: of the bases'
+        denoisers; None: they run as they are."""
         self._say = say or _to_stderr
         self._permissions = permissions
+        self._compilation = compilation
         self._base_model: str | None = None
         self._options: dict[str, Any] = {}
         self._go_fast = False
@@ -110,7 +115,7 @@ class Generation:
             require_fitting(loras, family)
             if (reader := frozen_reader(family)) is not None:
                 reader.read_ahead(prompts)
-            self._sampler = Sampler(place_on(family, device, go_fast=go_fast))
+            self._sampler = Sampler(place_on(family, device, go_fast=go_fast), self._compilation)
             self._base_model, self._options, self._go_fast = wanted, options, go_fast
             self._fingerprint = fingerprint(family.denoiser)
         return self._sampler

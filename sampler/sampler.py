@@ -1,6 +1,7 @@
 """Generates images from prompts, on a base with or without artifacts."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Literal
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from artifact.artifact import Artifact
+from artifact.placement.compilation import Compilation, CompiledDrawing
 from artifact.placement.low_rank import LoraSlots
 from artifact.placement.placing import PlacedArtifacts
 from families.family import ModelFamily, PromptFeatures, frozen_reader
@@ -30,9 +32,11 @@ OnStep = Callable[[int, int], None]
 class Sampler:
     """A loaded base model with any number of loaded artifacts."""
 
-    def __init__(self, family: ModelFamily) -> None:
+    def __init__(self, family: ModelFamily, compilation: Compilation | None = None) -> None:
+        """`compilation`: of the denoiser's blocks, for drawing; None: they run as they are."""
         self.family = family
-        self._slots = LoraSlots(family)
+        self._compiled = None if compilation is None else CompiledDrawing(family, compilation)
+        self._slots = LoraSlots(family, None if compilation is None else compilation.rank)
         self._placed: PlacedArtifacts | None = None
         self._loaded: Sequence[tuple[Artifact, float]] = ()
 
@@ -51,7 +55,8 @@ class Sampler:
         self.load_several([(artifact, scale)])
 
     def load_several(self, artifacts: Sequence[tuple[Artifact, float]]) -> Sequence[str]:
-        """Load artifacts with their scales in place of the loaded ones. Returns notes on triggers that were renamed.
+        """Load artifacts with their scales in place of the loaded ones. Returns notes on triggers that were renamed,
+        and on a compilation that does not serve them.
 
         Raises ArtifactError when one does not fit the base. The previous artifacts then stay loaded.
         """
@@ -62,7 +67,13 @@ class Sampler:
         except BaseException:
             self._place(before)
             raise
-        return self._placed.notes if self._placed else []
+        notes = list(self._placed.notes) if self._placed else []
+        obstacle = None if self._compiled is None else self._compiled.obstacle(self._artifacts)
+        return notes if obstacle is None else [*notes, f"drawn without compilation: {obstacle}"]
+
+    @property
+    def _artifacts(self) -> list[Artifact]:
+        return [artifact for artifact, _ in self._loaded]
 
     def _place(self, artifacts: Sequence[tuple[Artifact, float]]) -> None:
         if artifacts:
@@ -136,15 +147,19 @@ class Sampler:
             return refinement.finish(drawn, features, pipeline.scheduler, options, last)
 
         try:
-            for _, group in groupby(sorted(rows, key=Row.length), Row.length):
-                for row, image in draw_in_batches(list(group), draw):
-                    images[row.request].append(image)
+            with self._drawing():
+                for _, group in groupby(sorted(rows, key=Row.length), Row.length):
+                    for row, image in draw_in_batches(list(group), draw):
+                        images[row.request].append(image)
         finally:
             pipeline.scheduler = base_scheduler
         if request.mask is None or request.image is None:
             return images
         kept, mask = inputs["image"], inputs["mask_image"]  # the VAE also changes pixels outside the mask
         return [[Image.composite(image, kept, mask) for image in own] for own in images]
+
+    def _drawing(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._compiled is None else self._compiled.in_use(self._artifacts)
 
     def _rows(
         self, requests: Sequence[SampleRequest], triggers: Mapping[str, Sequence[str]], refinement: Refinement | None

@@ -12,6 +12,7 @@ from fetching.rules import FetchRules
 from sampler.generation import Generation
 from sampler.request import RequestError
 from sampler.weights import read_weights
+from service.policy.compilation import compilation_from_environment
 from service.policy.policy import Policy
 from service.prediction_inputs import PredictionInputs, predict, without_blanks
 
@@ -36,7 +37,8 @@ class CogPredictions:
         self._folder: Path | None = None
         described = [lora.artifact.description for lora in self._loras if lora.artifact.description]
         own = {text for one in described for text in _models_of(one) if text}
-        self._generation = Generation(say=_say, permissions=CallerPermissions(self._policy, frozenset(own)))
+        permissions = CallerPermissions(self._policy, frozenset(own))
+        self._generation = Generation(_say, permissions, compilation_from_environment())
         if self._loras:
             with_base = [lora.artifact for lora in self._loras if lora.artifact.description]
             self._generation.prepare(with_base[0] if with_base else None, None)

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "predict.py") -> int:
         for path in _draw(arguments.prompt, options, folder):
             print(path, flush=True)
         return SUCCESS
-    except (ArtifactError, BaseModelError, DownloadError, RequestError) as error:
+    except (ArtifactError, BaseModelError, ConfigError, DownloadError, RequestError) as error:
         return report_wrong_input(error)
 
 
@@ -61,10 +61,12 @@ def _draw(prompt: str, options: PredictionOptions, folder: Path) -> list[Path]:
     """Generate the images, and write `parameters.json` beside them."""
     with quick_imports():
         from sampler.generation import Generation
+        from service.policy.compilation import compilation_from_environment
         from service.prediction_inputs import PredictionInputs, predict
 
     inputs = PredictionInputs(prompt, **options.model_dump())
-    prediction = predict(inputs, Generation(), folder, local_files=True, say=_say, metric=lambda name, value: None)
+    generation = Generation(compilation=compilation_from_environment())
+    prediction = predict(inputs, generation, folder, local_files=True, say=_say, metric=lambda name, value: None)
     described = {
         "inputs": {"prompt": prompt, **options.model_dump(exclude_none=True)},
         "seed": prediction.seed,

@@ -9,7 +9,8 @@ from peft import LoraConfig
 from peft.tuners.lora.layer import dispatch_default
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from artifact.layers import LoraLayer, TimedLoraLayer
 from artifact.names.components import Place, components, module_places
@@ -25,12 +26,15 @@ class LoraSlots:
     """Manages the peft layers of one base. Names and peft layers are created once and reused, since that takes
     longest."""
 
-    def __init__(self, family: ModelFamily) -> None:
-        self._family = family
+    def __init__(self, family: ModelFamily, rank: int | None = None) -> None:
+        """`rank`: linear layers up to it are padded to it with zeros, and scales are tensors, so that LoRAs differ in
+        values alone: a compilation of the base with one serves all for the same layers."""
+        self._family, self._rank = family, rank
         self._tokenizers: dict[tuple[str, ...], list[Any]] = {}
         self._parents: dict[Place, tuple[nn.Module, str]] = {}
         self._made: dict[nn.Module, Any] = {}
         self._placed: dict[Place, Any] = {}
+        self._scalings: dict[float, Tensor] = {}
         self._clock: TimestepClock | None = None
 
     @cached_property
@@ -70,6 +74,8 @@ class LoraSlots:
             kernel = weight.shape[2:]
             down = layer.down.reshape(layer.rank, -1, *kernel).to(weight.device, weight.dtype)
             up = layer.up.reshape(-1, layer.rank, *(1 for _ in kernel)).to(weight.device, weight.dtype)
+            if placed is layer and not kernel:
+                down, up = self._padded(down, up)
             wrapped.lora_A[adapter].weight = nn.Parameter(down, requires_grad=False)
             wrapped.lora_B[adapter].weight = nn.Parameter(up, requires_grad=False)
             wrapped.r[adapter], wrapped.lora_alpha[adapter] = layer.rank, layer.alpha
@@ -81,7 +87,9 @@ class LoraSlots:
             if list(wrapped.active_adapters) != here:  # it takes a third of the time of placing
                 wrapped.set_adapter(here, inference_mode=True)
             for adapter in here:
-                wrapped.scaling[adapter] = scales[adapter] * wrapped.lora_alpha[adapter] / wrapped.r[adapter]
+                wrapped.scaling[adapter] = self._scaling(
+                    scales[adapter] * wrapped.lora_alpha[adapter] / wrapped.r[adapter]
+                )
 
     def remove(self) -> None:
         """Restore the base's own modules. The cached peft layers are emptied."""
@@ -91,9 +99,22 @@ class LoraSlots:
             for adapter in wrapped.lora_A:
                 wrapped.lora_A[adapter].weight = wrapped.lora_B[adapter].weight = nothing
         self._placed.clear()
+        self._scalings.clear()
         if self._clock is not None:
             self._clock.remove()
             self._clock = None
+
+    def _padded(self, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+        missing = 0 if self._rank is None else self._rank - len(down)
+        return (pad(down, (0, 0, 0, missing)), pad(up, (0, missing))) if missing > 0 else (down, up)
+
+    def _scaling(self, value: float) -> float | Tensor:
+        """The value as peft's layers take it: compiled code would be made anew for each number."""
+        if self._rank is None:
+            return value
+        if value not in self._scalings:
+            self._scalings[value] = torch.tensor(value, device=self._family.device)
+        return self._scalings[value]
 
     def _running_clock(self) -> TimestepClock:
         if self._clock is None:
@@ -102,7 +123,8 @@ class LoraSlots:
 
     def _slot(self, place: Place, adapter: str) -> Any:
         """Return the peft layer at `place` with an entry for the adapter."""
-        if place not in self._placed:
+        empty = place not in self._placed
+        if empty:
             module = self.module(place)
             if module not in self._made:
                 self._made[module] = dispatch_default(module, adapter, CONFIG, r=1, lora_alpha=1)
@@ -111,11 +133,22 @@ class LoraSlots:
         wrapped = self._placed[place]
         if adapter not in wrapped.lora_A:
             wrapped.update_layer(adapter, 1, 1, config=CONFIG)
+        if empty and self._rank is not None:
+            _keep_only(wrapped, adapter)
         return wrapped
 
     def _put(self, place: Place, module: nn.Module) -> None:
         parent, name = self._parents[place]
         setattr(parent, name, module)
+
+
+def _keep_only(wrapped: Any, adapter: str) -> None:
+    """Delete the entries of earlier requests with more LoRAs, for which compiled code would be made anew."""
+    others = [name for name in wrapped.lora_A if name != adapter]
+    if others:
+        wrapped.set_adapter([adapter], inference_mode=True)
+    for name in others:
+        wrapped.delete_adapter(name)
 
 
 def _is_filled(wrapped: Any, adapter: str) -> bool:

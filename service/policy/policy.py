@@ -64,7 +64,7 @@ class Policy:
             may_set=may_set,
             use_tokens=switch(TRUSTED) or switch(TOKENS),
             models={name: patterns_in(os.environ.get(name, "")) or usual for name, usual in MODEL_LISTS.items()},
-            limits={name: _whole_number(name, limit.most) for name, limit in LIMITS.items()},
+            limits={name: whole_number(name, limit.most) for name, limit in LIMITS.items()},
             hub_targets=patterns_in(os.environ.get(HUB_TARGETS, "")),
             safety_checker=os.environ.get(REQUIRED_CHECKER) or None,
         )
@@ -222,7 +222,9 @@ def _refuse_unknown_limits() -> None:
             raise ConfigError(f"{name}: is no limit; {meant}")
 
 
-def _whole_number(name: str, usual: int) -> int:
+def whole_number(name: str, usual: int) -> int:
+    """Return the number in this environment variable, else `usual`. Raises ConfigError for any but whole ones above
+    0."""
     value = os.environ.get(name, "").strip().replace("_", "")
     if not value:
         return usual

@@ -2,15 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from artifact.placement.compilation import Compilation
 from benchmarks.finished_runs import FinishedRuns
 from benchmarks.learning.contenders import Contender, Usage, same_job, unpack_example
+from benchmarks.predicting.compiled_drawing import Case as CompiledCase
+from benchmarks.predicting.compiled_drawing import serve, write_loras
+from benchmarks.predicting.lora_swap import measure as measure_swap
+from benchmarks.predicting.overhead import Case
+from benchmarks.predicting.overhead import measure as measure_predictor
 from benchmarks.speed.growth import measure as measure_growth
 from benchmarks.speed.job import OURS, THEIRS, Phases, Watched, rows_of_pairs, rows_of_phases
-from benchmarks.speed.lora_swap import measure as measure_swap
-from benchmarks.speed.predict import Case
-from benchmarks.speed.predict import measure as measure_predictor
 from benchmarks.speed.train_step import Case as StepCase
 from benchmarks.speed.train_step import measure as measure_steps
 from benchmarks.speed.versus_diffusers import measure_speed, write_page
@@ -18,6 +22,7 @@ from benchmarks.speed.warm_server import rows_of_ways
 from families.family import ModelFamily
 from settings.training import build_config
 from tests.artifact.test_artifact import make_artifact, write
+from tests.tiny_models import write_sdxl
 
 
 @pytest.mark.slow
@@ -43,6 +48,15 @@ def test_exchanging_a_lora_is_measured(tmp_path: Path) -> None:
     assert [row["ms"] > 0 for row in rows] == [True] * 5
     assert rows[0]["of a load"] == "100.0%"
     assert rows[-1]["ms"] == pytest.approx(sum(row["ms"] for row in rows[1:4]), abs=0.2)
+
+
+@pytest.mark.slow
+def test_compiled_drawing_is_measured(tmp_path: Path) -> None:
+    base = str(write_sdxl(tmp_path / "base"))
+    write_loras(base, tmp_path)
+    seconds, pictures = serve(CompiledCase(base, 1, 1, 1), tmp_path, Compilation(rank=16, backend="eager"))
+    assert all(figure > 0 for figure in seconds.values())
+    assert len(pictures) == 4 and np.array_equal(pictures[0], pictures[3])
 
 
 def test_phases_of_a_job_lie_between_its_moments() -> None:

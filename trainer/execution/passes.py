@@ -8,12 +8,13 @@ from typing import Any
 from accelerate import Accelerator
 
 from families.family import ModelFamily
+from families.parts.compiled_blocks import CompiledBlocks
 from settings.sections.speed import SpeedSection
 from trainer.distributed.gradient_reduction import SharedGradients
 from trainer.distributed.processes import Processes
 from trainer.execution.accumulation import Accumulation, GradientSource
 from trainer.execution.attention import AttentionSteps
-from trainer.execution.compiled_blocks import CompiledBlocks, CompiledSteps, compiles
+from trainer.execution.compiled_steps import CompiledSteps, compiles
 from trainer.execution.cuda_graphs import RecordedPasses, RecordedSteps, records
 from trainer.execution.gradient_checkpointing import GradientCheckpointing
 from trainer.randomness import NamedGenerators

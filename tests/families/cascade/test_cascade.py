@@ -14,6 +14,7 @@ from torch import Tensor
 from families.cascade.family import Cascade
 from families.cascade.stage import CascadeUNet
 from families.family import ModelFamily, SizeConditioning
+from families.parts.compiled_blocks import CompiledBlocks
 from families.precision.stored_blocks import Storage, place
 from families.precision.stored_linear import StoredLinear
 from families.registry import load_base_model
@@ -25,7 +26,6 @@ from tests.tiny_models import opened
 from trainer.adapters.full import FullFineTuning
 from trainer.adapters.peft_adapter import PeftAdapter
 from trainer.adapters.targets import denoiser_targets
-from trainer.execution.compiled_blocks import CompiledBlocks
 
 SIZE = SizeConditioning((64, 64), (0, 0), (64, 64))
 

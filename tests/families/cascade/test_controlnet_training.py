@@ -13,6 +13,7 @@ from artifact.metadata import ArtifactDescription
 from families.cascade.family import Cascade
 from families.controls.control import ControlForm
 from families.family import ModelFamily, SizeConditioning
+from families.parts.compiled_blocks import CompiledBlocks
 from preprocess.dataset import PreparedDataset
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
@@ -22,7 +23,7 @@ from trainer.building import build_training
 from trainer.checkpoints.folders import Checkpoints, read_checkpoint
 from trainer.checkpoints.training_state import restore
 from trainer.data.latent_cache import CachedExample, CachedView
-from trainer.execution.compiled_blocks import CompiledBlocks, CompiledSteps
+from trainer.execution.compiled_steps import CompiledSteps
 from trainer.resolution import resolve
 from trainer.trainables.initial_controlnet import InitialControlNet, read_initial_controlnet
 from trainer.training import Training

@@ -18,6 +18,7 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from families.family import ModelFamily
+from families.parts.compiled_blocks import CompiledBlocks
 from families.registry import load_base_model
 from service.train_command import main
 from settings.record import ConfigError
@@ -26,7 +27,7 @@ from tests.conftest import EXAMPLE
 from tests.families.golden_curves import curve_config, curve_training
 from tests.tiny_models import TINY_MODELS, load_tiny, opened
 from trainer.execution.attention import AttentionSteps, require_attention
-from trainer.execution.compiled_blocks import CompiledBlocks, CompiledSteps
+from trainer.execution.compiled_steps import CompiledSteps
 from trainer.loop import Step
 
 KINDS = (processors.Attention, AttentionModuleMixin)

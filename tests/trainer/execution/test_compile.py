@@ -11,18 +11,14 @@ from torch._dynamo.utils import counters
 
 from families.family import ModelFamily
 from families.parts.blocks import repeated_blocks
+from families.parts.compiled_blocks import CompiledBlocks
 from families.registry import load_base_model
 from settings.record import ConfigError
 from settings.training import build_config
 from tests.families.golden_curves import curve_config, curve_training
 from tests.tiny_models import write_sd3, write_sdxl
 from trainer.data.batches import LatentBatch
-from trainer.execution.compiled_blocks import (
-    PAYS_FROM,
-    STEPS_TO_MEASURE,
-    CompiledBlocks,
-    CompiledSteps,
-)
+from trainer.execution.compiled_steps import PAYS_FROM, STEPS_TO_MEASURE, CompiledSteps
 
 Shapes = tuple[tuple[int, int], ...]
 SHAPES: Shapes = ((16, 16), (16, 12))

@@ -1,7 +1,7 @@
 """What exchanging a LoRA costs the predictor, beside loading a base: on an SDXL of full size, or the embedded one.
 
 python -m benchmarks.speed.full_size sdxl BASE                       # writes it, with random weights: 6.9 GB
-python -m benchmarks.speed.lora_swap [--base_model BASE] [--loads 3] [--swaps 25]
+python -m benchmarks.predicting.lora_swap [--base_model BASE] [--loads 3] [--swaps 25]
 
 The LoRA has random values: rank 16 on all attention layers of the denoiser, and two tokens for each text encoder, in
 fp16. The files come from the operating system's file cache. On a CPU times are CPU times of the process, which other
@@ -22,8 +22,8 @@ from artifact.artifact import Artifact
 from artifact.layers import LoraLayer
 from artifact.metadata import ArtifactDescription
 from artifact.names.kohya import file_names
+from benchmarks.predicting.clock import seconds, timed
 from benchmarks.record import Row, markdown, write_record
-from benchmarks.speed.clock import seconds, timed
 from families.family import ModelFamily
 from families.loading.fingerprint import fingerprint
 from families.parts.placeholder_tokens import placeholder_names
@@ -74,9 +74,9 @@ def load_and_free(base_model: str) -> None:
     Generation(_silent).prepare(None, base_model)
 
 
-def write_lora(family: ModelFamily, path: Path) -> Path:
+def write_lora(family: ModelFamily, path: Path, rank: int = RANK) -> Path:
     """Write a LoRA of random values on all attention layers, with tokens."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(rank)
 
     def drawn(*shape: int) -> torch.Tensor:
         return 0.02 * torch.randn(shape, generator=generator)
@@ -84,7 +84,7 @@ def write_lora(family: ModelFamily, path: Path) -> Path:
     names, layers = file_names(family), {}
     for module_path in ending_with(layer_paths(family.denoiser), family.adapter_modules["attention"]):
         outputs, inputs = family.denoiser.get_submodule(module_path).weight.shape
-        layers[names[module_path]] = LoraLayer(drawn(RANK, inputs), drawn(outputs, RANK), float(RANK))
+        layers[names[module_path]] = LoraLayer(drawn(rank, inputs), drawn(outputs, rank), float(rank))
     tokens = {
         name: drawn(TOKENS, encoder.get_input_embeddings().embedding_dim)
         for name, encoder in zip(family.encoder_names, family.text_encoders, strict=True)

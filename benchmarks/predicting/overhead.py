@@ -1,6 +1,6 @@
 """What a request to the predictor costs, beside plain diffusers: drawing alone, and the whole of it.
 
-python -m benchmarks.speed.predict [--pairs 12] [--steps 30] [--outputs 1 4 8] [--base_model mini-sdxl --weights FILE]
+python -m benchmarks.predicting.overhead [--pairs 12] [--steps 30] [--outputs 1 4 8] [--base_model BASE --weights FILE]
 
 Everything is warm. The pictures of a request are drawn as one batch, so the first of them is there when all are. On a
 CPU times are CPU times of the process, which other work on the machine changes little.
@@ -20,8 +20,8 @@ from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
 from artifact.artifact import Artifact
+from benchmarks.predicting.clock import seconds
 from benchmarks.record import Row, markdown, write_record
-from benchmarks.speed.clock import seconds
 from benchmarks.speed.train_step import Bench
 from benchmarks.speed.train_step import Case as TrainingCase
 from families.loading.sources import find_base_model

@@ -1,20 +1,16 @@
-"""Compiles the repeated blocks of a denoiser for training: all blocks of a kind share one compilation.
+"""Training steps through compiled blocks.
 
-Regional compilation takes seconds, that of the whole model takes minutes. Outside the training steps (samples,
-validation, verification) the model runs eagerly, so that only the shapes of the training are compiled.
+Outside the steps (samples, validation, verification) the model runs uncompiled, so that only the shapes of the training
+are compiled.
 """
 
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from families.parts.blocks import repeated_blocks
+from families.parts.compiled_blocks import CompiledBlocks
 from settings.sections.speed import SpeedSection
 from trainer.data.batches import LatentBatch
 from trainer.execution.accumulation import AroundGradientSource, Backward, GradientSource
@@ -23,36 +19,6 @@ PAYS_FROM = 300.0
 """Remaining training time in seconds from which `auto` compiles. SDXL at 512×512 on an H200: the first steps take 23 s
 longer, a later one 118 ms instead of 138 (docs/performance.md)."""
 STEPS_TO_MEASURE = 10
-MOST_VARIANTS = 64
-"""Recompilations of one block: its widths, times bucket shapes, times passes with and without gradient or adapter."""
-CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
-
-
-class CompiledBlocks:
-    """The compiled blocks of `denoiser`, including their adapters. Raises ValueError without repeated blocks."""
-
-    def __init__(self, denoiser: nn.Module, backend: str = "inductor", cache: Path | None = None) -> None:
-        self._blocks: list[Any] = list(repeated_blocks(denoiser))
-        if cache is not None:
-            os.environ[CACHE_VARIABLE] = str(cache.resolve())
-        torch._dynamo.config.recompile_limit = MOST_VARIANTS
-        for block in self._blocks:
-            block.compile(backend=backend)
-        self._compiled = [block._compiled_call_impl for block in self._blocks]
-        self._switch([None] * len(self._blocks))
-
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Use the compiled blocks inside this context."""
-        self._switch(self._compiled)
-        try:
-            yield
-        finally:
-            self._switch([None] * len(self._blocks))
-
-    def _switch(self, calls: Sequence[Any]) -> None:
-        for block, call in zip(self._blocks, calls, strict=True):
-            block._compiled_call_impl = call
 
 
 def compiles(speed: SpeedSection, device: torch.device) -> bool:

@@ -1,0 +1,1 @@
+"""What the predictor takes and what its pictures become."""

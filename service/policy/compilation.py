@@ -1,0 +1,34 @@
+"""The operator's variables for compiling in the predictor (docs/deployment.md)."""
+
+import os
+import shutil
+from pathlib import Path
+
+from artifact.placement.compilation import USUAL_RANK, Compilation
+from service.policy.policy import switch, whole_number
+from settings.record import ConfigError
+
+COMPILE, CACHE, RANK = "COMPILE_DENOISER", "COMPILE_CACHE", "COMPILE_RANK"
+DEFAULT_CACHE = "~/.cache/lora-trainer/compiled"
+COMPILERS = ("g++", "clang++", "c++")
+
+
+def compilation_from_environment() -> Compilation | None:
+    """Return how the predictor compiles; None where the operator does not want it.
+
+    Raises ConfigError for an invalid variable, for one that has no effect, and where there is no C++ compiler, which
+    torch's needs.
+    """
+    if not switch(COMPILE):
+        for name in (CACHE, RANK):
+            if os.environ.get(name, "").strip():
+                raise ConfigError(f"{name}: has no effect without {COMPILE}=1; set that, or unset this")
+        return None
+    if not any(shutil.which(compiler) for compiler in (os.environ.get("CXX") or COMPILERS[0], *COMPILERS)):
+        raise ConfigError(f"{COMPILE}: needs a C++ compiler, and there is none here. Install g++, or unset it")
+    cache = Path(os.environ.get(CACHE, "").strip() or DEFAULT_CACHE).expanduser()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{CACHE}: {cache} cannot be made ({error.strerror})") from error
+    return Compilation(cache, whole_number(RANK, USUAL_RANK))
