@@ -10,6 +10,8 @@ from benchmarks.finished_runs import FinishedRuns
 from benchmarks.learning.contenders import Contender, Usage, same_job, unpack_example
 from benchmarks.predicting.compiled_drawing import Case as CompiledCase
 from benchmarks.predicting.compiled_drawing import serve, write_loras
+from benchmarks.predicting.fewer_bits import difference
+from benchmarks.predicting.fewer_bits import measure as measure_bits
 from benchmarks.predicting.lora_swap import measure as measure_swap
 from benchmarks.predicting.overhead import Case
 from benchmarks.predicting.overhead import measure as measure_predictor
@@ -57,6 +59,25 @@ def test_compiled_drawing_is_measured(tmp_path: Path) -> None:
     seconds, pictures = serve(CompiledCase(base, 1, 1, 1), tmp_path, Compilation(rank=16, backend="eager"))
     assert all(figure > 0 for figure in seconds.values())
     assert len(pictures) == 4 and np.array_equal(pictures[0], pictures[3])
+
+
+def test_differences_of_pictures_are_those_of_their_definitions() -> None:
+    exact = np.zeros((2, 2, 2, 3))
+    ours = exact.copy()
+    ours[0] += 2  # everywhere: mean 2, RMS 2
+    ours[1, 0] -= 4  # in half: mean 2, RMS 4 / sqrt(2)
+    found = difference(ours, exact)
+    assert found["mean difference, of 255"] == found["of the worst picture"] == 2
+    assert found["PSNR, dB"] == pytest.approx((42.11 + 39.10) / 2, abs=0.06)
+    ours[1] = 5
+    assert difference(ours, exact)["of the worst picture"] == 5
+
+
+@pytest.mark.slow
+def test_pictures_in_fewer_bits_are_measured(tmp_path: Path) -> None:
+    rows = measure_bits(str(write_sdxl(tmp_path / "base")), prompts=1, outputs=1, steps=1)
+    found = {row["computed in"]: row["mean difference, of 255"] for row in rows}
+    assert len(found) == 4 and 0 < found["fp32, products in fp8"] < found["fp32, another seed"]
 
 
 def test_phases_of_a_job_lie_between_its_moments() -> None:
