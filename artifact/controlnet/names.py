@@ -21,6 +21,8 @@ FIRST_LAYERS: Mapping[Bottleneck, str] = {
     "large": "backbone.10.blocks.0.weight", "effnet": "backbone.0.0.weight", "simple": "backbone.0.weight",
 }  # fmt: skip
 """By which the networks of ControlNets are recognised where there are several, in this order: large has all but one."""
+REAL_WIDTHS = ((320, 640, 1280, 1280), (320, 640, 1280))
+"""Channels of the UNets of SD1.5 and SD2, and of SDXL."""
 PROJECTION = re.compile(r"projections\.(\d+)\.0\.weight")
 MARKS = ("zero_convs", "controlnet_", "projections.")
 """Parts of names that ControlNets have, and no other files."""
@@ -44,6 +46,14 @@ def other_names(controlnet: Any, names: Iterable[str]) -> dict[str, str]:
 def in_diffusers(controlnet: Any) -> bool:
     """Whether it is diffusers' own class, which is opened from a folder there."""
     return isinstance(controlnet, ControlNetModel)
+
+
+def opens_in_comfyui(controlnet: Any) -> bool:
+    """Whether ComfyUI, and where diffusers has the class A1111 and Forge, recognise its file: by the sizes of real
+    bases."""
+    if in_diffusers(controlnet):
+        return tuple(controlnet.config.block_out_channels) in REAL_WIDTHS
+    return bool(controlnet.opens_in_comfyui)
 
 
 def bottleneck_of(tensors: Mapping[str, Tensor]) -> Bottleneck:

@@ -15,11 +15,13 @@ from torch.nn import functional
 from families.cascade.bottlenecks import LEAK, large_network, simple_network
 from families.cascade.decoding import PIXELS_SCALE
 from families.cascade.efficient_net import STEM_STRIDE, EfficientNetEncoder, Stage, efficient_net
-from families.controls.control import COLOURS, ControlForm
+from families.controls.control import COLOURS, ControlForm, usual_blocks
 from families.controls.faces import painted, reads_faces
 
 REDUCTION = 2
 """Of the sides that the encoder reads for the mode large, and by which its latents are enlarged again."""
+COMFYUI_BLOCKS, COMFYUI_WIDTH = 64, 2048
+"""Of the Stage C that ComfyUI takes for granted: residual blocks, and channels where they begin."""
 ERASED = 1.0
 """Value of erased pixels beside a mask: white, as in the original."""
 
@@ -69,6 +71,14 @@ class CascadeControlNet(ModelMixin, ConfigMixin):
         tensors["0.0.weight"] = functional.pad(tensors["0.0.weight"], (0, 0, 0, 0, 0, more))[:, : form.channels]
         made.backbone.load_state_dict(tensors)
         return made
+
+    @property
+    def opens_in_comfyui(self) -> bool:
+        """Whether ComfyUI opens its file: it takes the usual blocks and the width of the published Stage C for granted,
+        and has two of the networks (`comfy/ldm/cascade/controlnet.py`)."""
+        config = self.config
+        usual = tuple(config.blocks) == usual_blocks(COMFYUI_BLOCKS) and set(config.widths) == {COMFYUI_WIDTH}
+        return usual and config.bottleneck in ("effnet", "large")
 
     def train(self, mode: bool = True) -> "CascadeControlNet":
         """The norms of an EfficientNet always use the statistics that they have, as in the original."""

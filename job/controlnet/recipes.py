@@ -13,9 +13,8 @@ def controlnet_recipes(trained: Trained) -> list[Recipe]:
 
 
 def _everywhere(trained: Trained, prompt: str) -> list[Recipe]:
-    faces = trained.control == "faces"
     picture = "picture that steers: edges, a scribble, whatever was trained"
-    if faces:
+    if trained.control == "faces":
         picture = "photograph whose faces are found"
     recipes = [
         Recipe(
@@ -31,12 +30,12 @@ def _everywhere(trained: Trained, prompt: str) -> list[Recipe]:
             prompt,
         ),
     ]
-    return recipes[:1] if faces else recipes  # no other tool has such
+    return recipes if trained.controlnet_in_comfyui else recipes[:1]
 
 
 def _of_diffusers(trained: Trained, prompt: str, pipeline: str) -> list[Recipe]:
     """Where diffusers has the pipeline; A1111 and Forge know no others."""
-    return [
+    recipes = [
         Recipe(
             "A1111, Forge",
             "weights.safetensors goes to models/ControlNet/. Preprocessor: none, where the condition is made already.",
@@ -59,3 +58,4 @@ def _of_diffusers(trained: Trained, prompt: str, pipeline: str) -> list[Recipe]:
             ),
         ),
     ]
+    return recipes if trained.controlnet_in_comfyui else recipes[1:]  # all three go by the sizes of real bases

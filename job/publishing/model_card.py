@@ -12,7 +12,9 @@ from settings.record import Settings
 from settings.sections.publishing import PublishingSection
 
 DIFFUSERS_TAGS = ("text-to-image", "diffusers", "lora")
-ALL_TOOLS, COMFYUI = "ComfyUI, A1111, Forge, InvokeAI and diffusers", "ComfyUI"
+ALL_TOOLS = ("ComfyUI", "A1111", "Forge", "InvokeAI", "diffusers")
+KINDS = {"controlnet": "ControlNet", "full": "fine-tuned model"}
+"""What is trained, by the adapter; others are LoRAs."""
 ALWAYS_TOLD = ("max_train_steps", "rank", "seed")
 LEFT_OUT = {"base_model", "base_config", *PublishingSection.model_fields}
 """Settings that the card mentions elsewhere."""
@@ -22,15 +24,16 @@ LEFT_OUT = {"base_model", "base_config", *PublishingSection.model_fields}
 class CardFacts:
     """The facts of a training for the model card. `prompt`: of the samples. `settings`: shown values by name.
 
-    `in_diffusers`: whether diffusers and the web UIs have a reader for LoRAs of the base. `base_licence`: what the
-    base's weights are under, where that limits their use.
+    `kind`: what was trained. `tools`: other tools that open it. `base_licence`: what the base's weights are under,
+    where that limits their use.
     """
 
     base_model: str
     triggers: Sequence[str]
     prompt: str
     settings: Mapping[str, object]
-    in_diffusers: bool = True
+    kind: str = "LoRA"
+    tools: Sequence[str] = ALL_TOOLS
     base_licence: str | None = None
 
 
@@ -55,16 +58,17 @@ def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -
         instance_prompt=", ".join(triggers) or None,
     )
     lines = [
-        f"# {', '.join(map(_code, triggers)) or 'LoRA'}",
+        f"# {', '.join(map(_code, triggers)) or facts.kind}",
         "",
-        f"A LoRA for {_code(base)}" + (f" with its own words: {', '.join(map(_code, triggers))}." if triggers else "."),
+        f"A {facts.kind} for {_code(base)}"
+        + (f" with its own words: {', '.join(map(_code, triggers))}." if triggers else "."),
         "",
         *(f"![sample {index}](samples/{path.name})" for index, path in enumerate(samples)),
         "",
         *([f"Prompt: {_code(facts.prompt)}", ""] if samples else []),
         "## Use",
         "",
-        f"`weights.safetensors` opens in {ALL_TOOLS if facts.in_diffusers else COMFYUI} as a LoRA; "
+        f"`weights.safetensors` opens in {_tools(facts.tools)}; "
         "`embeddings.safetensors`, where it is there, holds the words' embeddings for tools that take them as a file.",
         "",
         "## Training",
@@ -77,6 +81,12 @@ def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -
         *(["", f"Licence of the base: {facts.base_licence}."] if facts.base_licence else []),
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n", ignore_metadata_errors=False))
+
+
+def _tools(names: Sequence[str]) -> str:
+    if not names:
+        return "the predictor of the trainer alone"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _code(text: str) -> str:

@@ -20,7 +20,8 @@ class Trained:
     `pipeline`: diffusers' class. `encoders`: keys of the text encoders in embeddings.safetensors, in the pipeline's
     order; empty where the trigger words have no embeddings. `adapter`: its kind. `prompt` contains a trigger word.
     `revision`: of the base on the hub. `vae`: in place of the base's own. `restores`: whether the base
-    restores pictures and draws none. `control`: what a ControlNet is conditioned on.
+    restores pictures and draws none. `control`: what a ControlNet is conditioned on. `controlnet_in_comfyui`: whether
+    ComfyUI recognises it.
     """
 
     base_model: str
@@ -33,3 +34,4 @@ class Trained:
     vae: str | None = None
     restores: bool = False
     control: str = "none"
+    controlnet_in_comfyui: bool = True

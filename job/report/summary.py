@@ -29,6 +29,8 @@ class BaseUsed:
     encoders: tuple[str, ...]
     restores: bool = False
     """Whether it restores pictures and draws none from a prompt."""
+    controlnet_in_comfyui: bool = True
+    """Whether ComfyUI recognises the ControlNet that was trained."""
 
 
 def write_report(

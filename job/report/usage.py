@@ -9,6 +9,8 @@ from job.report.recipe import Recipe, Trained
 from job.restoring.recipes import restoring_recipes
 
 COMFYUI = "ComfyUI"
+OWN = ("Cog", "Replicate")
+"""Recipes of the predictor of this repository."""
 
 
 def recipes(trained: Trained, scale: float) -> list[Recipe]:
@@ -64,6 +66,7 @@ def trained_of(summary: Mapping[str, Any]) -> Trained:
         revision=config.get("base_revision"),
         vae=config.get("vae"),
         restores=base.get("restores", False),
+        controlnet_in_comfyui=base.get("controlnet_in_comfyui", True),
         control=config.get("control", "none"),
     )
 

@@ -1,17 +1,20 @@
 """Report stage: writes the report, and publishes the result if requested."""
 
+import json
 import shutil
 from collections.abc import Generator
 from dataclasses import replace
 
+from artifact.controlnet.names import opens_in_comfyui
 from families.family import limited_licence, restoring
+from job.output_folder import OutputFolder
 from job.progress import Progress
 from job.publishing.hub import publish
-from job.publishing.model_card import CardFacts, told_settings
+from job.publishing.model_card import ALL_TOOLS, KINDS, CardFacts, told_settings
 from job.report.comfyui_workflow import write_workflow
-from job.report.diffusers_recipe import has_pipeline
 from job.report.ending import ending
 from job.report.summary import BaseUsed, write_report
+from job.report.usage import OWN, recipes_of_report
 from job.stage import Job
 from settings.public import hide_paths, public_settings
 
@@ -47,9 +50,16 @@ def report(job: Job) -> Generator[Progress, None, None]:
     if config.push_to_hub is not None:
         facts = CardFacts(
             config.base_model, list(job.training.triggers), job.samples.prompt, told_settings(config),
-            has_pipeline(_base_used(job).pipeline), limited_licence(job.family),
+            KINDS.get(config.adapter, "LoRA"), _other_tools(output), limited_licence(job.family),
         )  # fmt: skip
         yield job.progress(f"published: {publish(config.publishing, output, facts)}")
+
+
+def _other_tools(output: OutputFolder) -> tuple[str, ...]:
+    """Those of the report's recipes."""
+    recipes = recipes_of_report(json.loads(output.report.read_text(encoding="utf-8")))
+    named = [name for recipe in recipes for name in recipe.tool.split(", ") if name not in OWN]
+    return ALL_TOOLS if {*named, "InvokeAI"} == set(ALL_TOOLS) else tuple(named)
 
 
 def _warnings(job: Job) -> list[str]:
@@ -61,4 +71,10 @@ def _warnings(job: Job) -> list[str]:
 def _base_used(job: Job) -> BaseUsed:
     tokens = job.config.num_tokens > 0 or job.config.train_existing_tokens or bool(job.config.train_tokens)
     encoders = tuple(job.family.encoder_names) if tokens else ()
-    return BaseUsed(type(job.family.pipeline()).__name__, encoders, restoring(job.family) is not None)
+    controlnet = job.training.controlnet
+    return BaseUsed(
+        type(job.family.pipeline()).__name__,
+        encoders,
+        restoring(job.family) is not None,
+        controlnet is None or opens_in_comfyui(controlnet.module),
+    )

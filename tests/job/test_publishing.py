@@ -77,11 +77,13 @@ def test_no_path_of_this_machine_is_published() -> None:
 
 def test_the_card_has_the_bases_licence_and_the_tools_that_open_it() -> None:
     card = model_card(facts(CONFIG), "mit", [])
-    assert "Licence of the base" not in card and "ComfyUI, A1111, Forge, InvokeAI and diffusers as a LoRA" in card
-    limited = replace(facts(CONFIG), in_diffusers=False, base_licence="non-commercial use only")
+    assert "Licence of the base" not in card and "opens in ComfyUI, A1111, Forge, InvokeAI and diffusers;" in card
+    limited = replace(facts(CONFIG), tools=("ComfyUI",), base_licence="non-commercial use only")
     card = model_card(limited, "mit", [])
     assert "Licence: mit." in card and "Licence of the base: non-commercial use only." in card
-    assert "opens in ComfyUI as a LoRA" in card
+    assert "A LoRA for" in card and "opens in ComfyUI;" in card
+    card = model_card(replace(facts(CONFIG), tools=(), kind="ControlNet", triggers=()), None, [])
+    assert "# ControlNet" in card and "opens in the predictor of the trainer alone;" in card
 
 
 def test_a_push_that_fails_is_an_error_and_the_artifact_stays(hub: PublishingHub, output: OutputFolder) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from accelerate import init_empty_weights
+from diffusers import ControlNetModel
+from diffusers.configuration_utils import FrozenDict
 from diffusers.models.unets.unet_stable_cascade import SDCascadeResBlock
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from artifact.controlnet.files import read_controlnet, write_controlnet
+from artifact.controlnet.names import opens_in_comfyui
 from artifact.errors import ArtifactError
 from artifact.metadata import ArtifactDescription
 from families.cascade.controlnet import CascadeControlNet
@@ -339,7 +342,36 @@ def test_the_report_names_the_tools_that_open_it() -> None:
     """diffusers, A1111 and Forge have no such class."""
     trained = Trained("base", "StableCascadePriorPipeline", (), "controlnet", (), "a star")
     assert [recipe.tool for recipe in controlnet_recipes(trained)] == ["Cog", "ComfyUI"]
-    (ours,) = controlnet_recipes(replace(trained, control="faces"))
+    (ours,) = controlnet_recipes(replace(trained, control="faces", controlnet_in_comfyui=False))
     assert ours.tool == "Cog" and "the photograph whose faces are found" in ours.note
     others = controlnet_recipes(replace(trained, pipeline="StableDiffusionXLPipeline"))
     assert [recipe.tool for recipe in others] == ["Cog", "ComfyUI", "A1111, Forge", "diffusers"]
+    tiny = controlnet_recipes(replace(trained, pipeline="StableDiffusionXLPipeline", controlnet_in_comfyui=False))
+    assert [recipe.tool for recipe in tiny] == ["Cog", "diffusers"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "opens"),
+    [
+        ({}, True),
+        ({"bottleneck": "large"}, True),
+        ({"bottleneck": "simple"}, False),  # of faces
+        ({"blocks": (0, 4, 8, 12, 19, 23, 27, 31)}, False),  # of the smaller Stage C
+        ({"blocks": (0, 4, 8)}, False),
+        ({"widths": (1536,) * 8}, False),
+    ],
+)
+def test_comfyui_opens_those_of_the_form_that_it_takes_for_granted(changes: dict[str, Any], opens: bool) -> None:
+    usual = {"blocks": (0, 4, 8, 12, 51, 55, 59, 63), "widths": (2048,) * 8, "bottleneck": "effnet"}
+    controlnet = CascadeControlNet.__new__(CascadeControlNet)
+    controlnet._internal_dict = FrozenDict(usual | changes)
+    assert opens_in_comfyui(controlnet) is opens
+
+
+def test_comfyui_recognises_the_sizes_of_real_bases_only(family: Cascade) -> None:
+    assert not opens_in_comfyui(family.new_controlnet(ControlForm()))
+    assert not opens_in_comfyui(
+        ControlNetModel(block_out_channels=(32, 64), down_block_types=("DownBlock2D",) * 2, norm_num_groups=8)
+    )
+    with torch.device("meta"):
+        assert opens_in_comfyui(ControlNetModel())  # SD1.5
