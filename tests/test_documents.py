@@ -19,6 +19,8 @@ CODE = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)+/?|[\w-]+\.(?:py|yaml|toml|sh)")
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 MODULE = re.compile(r"python -m ([\w.]+)")
+LINE = 120
+BY_BENCHMARKS = {"methods.md", "time-to-quality.md", "versus-diffusers.md"}
 NOT_OURS = {"pip", "pytest", "venv", "cog.server.http"}
 
 
@@ -32,6 +34,16 @@ def named_paths(text: str) -> Iterator[str]:
     for found in PATH.findall(text):
         if found.partition("/")[0] in FOLDERS - MADE_BY_A_RUN and "/" in found and Path(found).suffix != "":
             yield found
+
+
+def long_lines(text: str) -> list[int]:
+    """Numbers of the lines of prose that are too long."""
+    found, code = [], False
+    for number, line in enumerate(text.splitlines(), 1):
+        code ^= line.lstrip().startswith("```")
+        if len(line) > LINE and not code and not line.startswith(("|", "    ")):
+            found.append(number)
+    return found
 
 
 def rows(document: str) -> list[list[str]]:
@@ -54,6 +66,19 @@ def test_every_file_that_is_named_exists(document: Path) -> None:
 def test_every_module_that_is_run_exists(document: Path) -> None:
     named = {name.rstrip(".") for name in MODULE.findall(document.read_text(encoding="utf-8"))} - NOT_OURS
     assert [name for name in named if find_spec(name) is None] == []
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
+def test_prose_has_lines_of_at_most_120_characters(document: Path) -> None:
+    """But for tables, code, and the pages that benchmarks write."""
+    if document.name not in BY_BENCHMARKS:
+        assert long_lines(document.read_text(encoding="utf-8")) == []
+
+
+def test_a_long_line_would_be_found() -> None:
+    long, fence = "x" * 121, "```"
+    text = f"{long}\n| {long}\n{fence}\n{long}\n{fence}\n    {long}\n- {long}\n{long[:120]}"
+    assert long_lines(text) == [1, 7]
 
 
 def test_a_missing_file_would_be_found() -> None:

@@ -4,11 +4,13 @@ python -m tools.policy_table
 """
 
 from pathlib import Path
+from textwrap import fill
 
 from service.policy.policy import operators_settings
 from service.policy.rules import LIMITS, LIST_OF, MODEL_LISTS
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "untrusted-callers.md"
+LINE = 120
 BEGIN, END = "<!-- python -m tools.policy_table -->", "<!-- end -->"
 
 
@@ -22,7 +24,7 @@ def tables() -> str:
     )
     limits = "\n".join(f"| `{variable}` | {limit.most:,} | {limit.what} |" for variable, limit in LIMITS.items())
     return (
-        f"Settings that `CALLERS_MAY_SET` can open: {opened}.\n\n"
+        f"{fill(f'Settings that `CALLERS_MAY_SET` can open: {opened}.', LINE)}\n\n"
         f"| list of models | for | default |\n|---|---|---|\n{lists}\n\n"
         f"| limit | default | at most so many |\n|---|---|---|\n{limits}"
     )
