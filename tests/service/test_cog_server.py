@@ -41,9 +41,10 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(outputs: Path) -> Iterator[CogServer]:
-    """Its trainings are forked; the server of policy/test_untrusted_callers.py starts them."""
+    """Its trainings are forked, from a kept base where that is theirs; the server of policy/test_untrusted_callers.py
+    starts them. Its processes have two threads."""
     environment = {
-        "WARM_WORKER": "1",
+        "KEEP_BASE": "1", "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive",
         "OUTPUTS_FOLDER": str(outputs), "LIMIT_MAX_TRAIN_STEPS": "100000",
         "ALLOWED_BASE_MODELS": f"mini-sdxl {outputs.resolve()}/*",
     }  # fmt: skip
@@ -148,6 +149,33 @@ def test_the_plain_command_and_the_server_make_the_same_pictures(weights: Path, 
         assert checked["metrics"]["withheld_images"] == 1 and "image 1 of 2 (seed 11) was flagged" in checked["logs"]
 
 
+def test_trainings_fork_from_the_base_of_the_one_before(
+    weights: Path, server: CogServer, images: dict[str, str], outputs: Path
+) -> None:
+    """After one that has succeeded: one that is cancelled, promptly and with what was trained, and one more, with two
+    threads each. A fork of a process that has used several threads may wait for one that it does not have; the process
+    that keeps the base has used one alone."""
+    before = folders(outputs)
+    start_long_training(server, images, "cancelled")  # it asks with PUT, again and again, which starts nothing
+    (folder,) = folders(outputs) - before
+    (training,) = map(psutil.Process, running_trainings(server))
+    keeper = training.parent()
+    assert keeper is not None and keeper.pid not in (server.pid, 1)
+    assert keeper.num_threads() <= 2 < training.num_threads()  # OpenBLAS's is ended and started around a fork
+    server.cancel("trainings/cancelled")
+    assert server.wait_until_ready(5) < 5
+    assert not running_trainings(server) and keeper.is_running()
+    description = Artifact.read(folder / "weights.safetensors").description
+    assert description is not None and 1 <= description.steps < 100_000
+    result = server.post("trainings", {**QUICK, **images})
+    assert result["status"] == "succeeded", result
+    expected = load(weights.read_bytes())  # by a training that has read the base
+    tensors = load(decode(result["output"]["weights"]))
+    torch.testing.assert_close(tensors, expected, rtol=0.01, atol=1e-3)  # two threads add up in any order
+    assert keeper.is_running()
+    assert (outputs / "server.log").read_text().count("mini-sdxl is kept in memory") == 1
+
+
 def test_a_base_of_today_over_http(server: CogServer, images: dict[str, str], outputs: Path) -> None:
     """Z-Image Turbo, tiny: several resolutions, its own few steps, and a warning of what training does to it."""
     base = write_z_image(outputs / "z-image-turbo", turbo=True)
@@ -162,26 +190,6 @@ def test_a_base_of_today_over_http(server: CogServer, images: dict[str, str], ou
     bare = predict(family)
     PlacedArtifacts(family, [artifact])
     assert not torch.allclose(predict(family), bare)
-
-
-def test_a_put_of_a_running_id_starts_nothing(server: CogServer, images: dict[str, str], outputs: Path) -> None:
-    before = folders(outputs)
-    start_long_training(server, images, "once")  # it asks with PUT, again and again
-    assert len(folders(outputs) - before) == 1
-    assert len(running_trainings(server)) == 1
-    server.cancel("trainings/once")
-    server.wait_until_ready(5)
-
-
-def test_cancel_is_prompt_and_keeps_what_was_trained(server: CogServer, images: dict[str, str], outputs: Path) -> None:
-    before = folders(outputs)
-    start_long_training(server, images, "cancelled")
-    server.cancel("trainings/cancelled")
-    assert server.wait_until_ready(5) < 5
-    assert not running_trainings(server)
-    (folder,) = folders(outputs) - before
-    description = Artifact.read(folder / "weights.safetensors").description
-    assert description is not None and 1 <= description.steps < 100_000
 
 
 def test_a_killed_training_fails_alone(server: CogServer, images: dict[str, str], outputs: Path) -> None:
