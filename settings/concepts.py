@@ -22,7 +22,21 @@ JOINERS = "\u200c\u200d"
 """Invisible characters that scripts and emoji need between letters."""
 
 
-class ConceptConfig(Settings):
+class _Words(Settings):
+    """How a concept's words are read, of one or of several."""
+
+    @field_validator("trigger_word", check_fields=False)
+    @classmethod
+    def _a_single_word(cls, trigger_word: str) -> str:
+        return require_single_word(unicodedata.normalize("NFC", trigger_word))  # as captions are
+
+    @field_validator("class_word", mode="before", check_fields=False)
+    @classmethod
+    def _blank_is_none(cls, text: Any) -> Any:
+        return stripped_or_none(text)
+
+
+class ConceptConfig(_Words):
     """One of several concepts. An image belongs to the concept whose folder holds it, else whose trigger it names."""
 
     trigger_word: Open[str] = Field(
@@ -32,18 +46,8 @@ class ConceptConfig(Settings):
     folder: Open[str | None] = Field(None, min_length=1, description="Folder of its images inside the data")
     repeats: Open[int] = Field(1, ge=1, le=1000, description="How often each of its images is seen in an epoch")
 
-    @field_validator("trigger_word")
-    @classmethod
-    def _composed(cls, trigger_word: str) -> str:
-        return unicodedata.normalize("NFC", trigger_word)  # as captions are
 
-    @field_validator("class_word", mode="before")
-    @classmethod
-    def _blank_is_none(cls, text: Any) -> Any:
-        return stripped_or_none(text)
-
-
-class ConceptSection(Settings):
+class ConceptSection(_Words):
     """What the images show, and the words for it."""
 
     concept_mode: Open[ConceptMode] = Field("object", description="What the images show")
@@ -73,16 +77,6 @@ class ConceptSection(Settings):
     preservation_weight: Open[float] = Field(
         1.0, gt=0, le=100, description="Weight of the preservation images in the loss"
     )
-
-    @field_validator("trigger_word")
-    @classmethod
-    def _a_single_word(cls, trigger_word: str) -> str:
-        return require_single_word(unicodedata.normalize("NFC", trigger_word))  # as captions are
-
-    @field_validator("class_word", mode="before")
-    @classmethod
-    def _blank_is_none(cls, text: Any) -> Any:
-        return stripped_or_none(text)
 
     @property
     def class_words(self) -> dict[str, str | None]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from settings.callers import Limited, Model, Open, Operator
-from settings.concepts import ConceptSection, require_other_class_word, require_single_word
+from settings.concepts import ConceptSection, require_other_class_word
 from settings.data.sizes import SizeSection
 from settings.data.sources import SourceSection, dataset_rules
 from settings.filters import parse_filter
@@ -230,11 +230,6 @@ class DataConfig(
 
 def _concept_rules(config: DataConfig) -> None:
     triggers = [concept.trigger_word for concept in config.concepts if concept.trigger_word]
-    for trigger in triggers:
-        try:
-            require_single_word(trigger)
-        except ValueError as error:
-            raise ValueError(f"concepts: trigger_word {trigger!r} {error}") from error
     for concept in config.all_concepts:
         require_other_class_word(concept)
     if len(set(triggers)) < len(triggers):

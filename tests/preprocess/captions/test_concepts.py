@@ -88,9 +88,9 @@ def test_the_folder_says_more_than_the_caption(make_zip: MakeFiles, tmp_path: Pa
     ("name", "folders", "expected"),
     [
         ("people/anna/1.png", ("people", "people/anna"), "B"),
-        ("people/ben/1.png", ("people", "people/anna"), "A"),
-        ("upload.zip/anna/old/1.png", ("anna", "ben"), "A"),
-        ("ANNA\\1.png", ("anna", "ben"), "A"),
+        ("people/ben/1.png", ("people", "people/anna"), "X"),
+        ("upload.zip/anna/old/1.png", ("anna", "ben"), "X"),
+        ("ANNA\\1.png", ("anna", "ben"), "X"),
         ("caf\u00e9/1.png", ("ben", "cafe\u0301"), "B"),
         ("10_ben/1.png", ("anna", "10_ben/"), "B"),
     ],
@@ -98,7 +98,7 @@ def test_the_folder_says_more_than_the_caption(make_zip: MakeFiles, tmp_path: Pa
 def test_the_innermost_folder_counts(name: str, folders: tuple[str, str], expected: str) -> None:
     concepts = [
         ConceptConfig(trigger_word=trigger, class_word=None, folder=folder, repeats=1)
-        for trigger, folder in zip("AB", folders, strict=True)
+        for trigger, folder in zip("XB", folders, strict=True)
     ]
     assert find_concept(name, "", concepts).trigger_word == expected
 
