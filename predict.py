@@ -1,4 +1,4 @@
-"""Make pictures with LoRAs: `cog run`, Replicate's API, or `python predict.py "a photo of TOK" --weights FILE`.
+"""Generate images with LoRAs: `cog run`, Replicate's API, or `python predict.py "a photo of TOK" --weights FILE`.
 
 An entry point: converts inputs to a request and returns the images.
 """
@@ -8,15 +8,15 @@ from typing import Optional
 
 from cog import BaseRunner, Input, Path
 
-# Cog reads the signature below from the source text, without running it: types and defaults must stand there literally.
+# Cog reads the signature below from the source text, without running it, so types and defaults must be literals.
 # tests/service/test_entry_points.py compares it with PredictionInputs and with the command's options.
 
 
 class Predictor(BaseRunner):
-    """The Cog predictor. The base stays loaded; LoRAs are placed for one request and removed afterwards."""
+    """The Cog predictor. The base model stays loaded; LoRAs are applied for one request and removed afterwards."""
 
     def setup(self, weights: Optional[Path] = None) -> None:
-        """Load `weights` (COG_WEIGHTS), the LoRAs of every request that names none, and their base."""
+        """Load `weights` (COG_WEIGHTS), the LoRAs of all requests without `lora`, and their base model."""
         from service.quick_imports import quick_imports
 
         with quick_imports():
@@ -26,102 +26,124 @@ class Predictor(BaseRunner):
 
     def run(
         self,
-        prompt: str = Input(description="What to draw; a LoRA's trigger word calls its concept"),
+        prompt: str = Input(description="Prompt; include the LoRA's trigger word for its concept"),
         negative_prompt: str = Input(default="", description="What should not be in the image"),
         lora: Optional[str] = Input(
             default=None,
-            description="LoRAs: https URLs, hub ids (owner/name, owner/name/file.safetensors) or uploads as data URIs; "
-            "several between commas, on lines of their own, or as a JSON list",
+            description="LoRAs: https URLs, hub ids (owner/name, owner/name/file.safetensors) or uploads as data "
+            "URIs; several separated by commas or newlines, or as a JSON list",
         ),
         replicate_weights: Optional[str] = Input(default=None, description="Replicate's name for lora"),
         lora_scale: str = Input(
             default="recommended",
-            description="Strength of the LoRAs: 0 none, 1 as trained; one number for all, or a list; recommended: what "
-            "each says of itself",
+            description="Scale of the LoRAs: 0 none, 1 as trained; one number for all, or a list; recommended: the "
+            "scale stored in each file",
         ),
         token_strength: str = Input(
-            default="1", description="Strength of the trigger words: 0.8 for all, or TOK=0.8, ANNA=1.2"
+            default="1", description="Scale of the trigger words' embeddings: 0.8 for all, or TOK=0.8, ANNA=1.2"
         ),
-        base_model: Optional[str] = Input(default=None, description="By default the one that the LoRA was trained on"),
+        base_model: Optional[str] = Input(
+            default=None, description="Base model; by default the one that the LoRA was trained on"
+        ),
         vae: Optional[str] = Input(
             default=None,
-            description="VAE in place of the base's own: a hub id such as madebyollin/sdxl-vae-fp16-fix; by default "
-            "the one that the LoRA was trained with",
+            description="VAE that replaces the base model's: a hub id such as madebyollin/sdxl-vae-fp16-fix; by "
+            "default the one that the LoRA was trained with",
         ),
-        image: Optional[Path] = Input(default=None, description="A picture to start from"),
+        image: Optional[Path] = Input(default=None, description="Input image for image to image"),
         mask: Optional[Path] = Input(
-            default=None, description="White where the picture is drawn anew, black where it stays"
+            default=None, description="Mask of the input image: white areas are generated, black areas are kept"
         ),
-        strength: float = Input(default=0.8, ge=0, le=1, description="How much the picture is changed: 1 entirely"),
+        strength: float = Input(
+            default=0.8, ge=0, le=1, description="How much the input image is changed: 1 completely"
+        ),
         width: Optional[int] = Input(
-            default=None, ge=16, le=4096, description="In pixels; by default the picture's or the base's own"
+            default=None,
+            ge=16,
+            le=4096,
+            description="Width in pixels; by default that of the input image or the base model's native one",
         ),
         height: Optional[int] = Input(
-            default=None, ge=16, le=4096, description="In pixels; by default the picture's or the base's own"
+            default=None,
+            ge=16,
+            le=4096,
+            description="Height in pixels; by default that of the input image or the base model's native one",
         ),
         aspect_ratio: str = Input(
             default="native",
             choices=["native", "1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21"],
-            description="Width to height, instead of both; native: the picture's, or the base's own",
+            description="Ratio of width to height, instead of both; native: that of the input image, or the base "
+            "model's",
         ),
-        num_outputs: int = Input(default=1, ge=1, le=8, description="How many images; their seeds follow each other"),
+        num_outputs: int = Input(default=1, ge=1, le=8, description="Number of images; their seeds are consecutive"),
         scheduler: str = Input(
             default="base",
             choices=["base", "ddim", "dpmpp_2m", "dpmpp_2m_karras", "euler", "euler_ancestral", "heun", "unipc"],
             description="Sampler; base: the base model's own",
         ),
         num_inference_steps: Optional[int] = Input(
-            default=None, ge=1, le=500, description="Denoising steps; by default the base's own, such as 30"
+            default=None,
+            ge=1,
+            le=500,
+            description="Denoising steps; by default the base model's own number, such as 30",
         ),
         guidance_scale: Optional[float] = Input(
             default=None,
             ge=0,
             le=50,
-            description="How strictly the prompt is followed; by default the base's own, such as 6",
+            description="How closely the prompt is followed; by default the base model's own value, such as 6",
         ),
         guidance_rescale: float = Input(
             default=0.0,
             ge=0,
             le=1,
-            description="Against overexposure by guidance: 0 none; 0.7 is usual for bases with zero terminal SNR",
+            description="Rescaling against overexposure by guidance: 0 none; usually 0.7 for base models with zero "
+            "terminal SNR",
         ),
-        clip_skip: int = Input(default=0, ge=0, le=11, description="Last layers of the CLIP encoders to leave out"),
+        clip_skip: int = Input(
+            default=0, ge=0, le=11, description="Number of last layers of the CLIP encoders to skip"
+        ),
         seed: Optional[int] = Input(
-            default=None, ge=0, description="Of the first image, up to 2^64 - 1; by default random"
+            default=None, ge=0, description="Seed of the first image, up to 2^64 - 1; by default random"
         ),
         go_fast: bool = Input(
-            default=False, description="Products in fp8: faster on GPUs that have them, and pictures differ a little"
+            default=False,
+            description="Compute matrix products in fp8: faster on GPUs that support it, with slightly different "
+            "images",
         ),
-        output_format: str = Input(default="png", choices=["png", "webp", "jpg"], description="Of the files"),
-        output_quality: int = Input(default=90, ge=1, le=100, description="Of webp and jpg"),
+        output_format: str = Input(default="png", choices=["png", "webp", "jpg"], description="Format of the files"),
+        output_quality: int = Input(default=90, ge=1, le=100, description="Quality of webp and jpg"),
         refiner: Optional[str] = Input(
             default=None,
             description="SDXL: a second model for the last steps: a hub id such as "
             "stabilityai/stable-diffusion-xl-refiner-1.0, or a folder; by default none",
         ),
         refiner_start: float = Input(
-            default=0.8, ge=0, le=1, description="Fraction of the schedule that the base draws before the refiner"
+            default=0.8,
+            ge=0,
+            le=1,
+            description="Fraction of the schedule that the base model denoises before the refiner",
         ),
         safety_checker: Optional[str] = Input(
             default=None,
             description="Withhold images that this checker flags: a hub id such as "
-            "CompVis/stable-diffusion-safety-checker, or a folder; by default none is asked",
+            "CompVis/stable-diffusion-safety-checker, or a folder; by default none",
         ),
         controlnet: Optional[str] = Input(
             default=None,
-            description="A ControlNet beside the LoRAs: https URL, hub id (owner/name, owner/name/file.safetensors) or "
-            "upload as data URI; by default none",
+            description="ControlNet: https URL, hub id (owner/name, owner/name/file.safetensors) or upload as data "
+            "URI; by default none",
         ),
         control_image: Optional[Path] = Input(
             default=None,
-            description="The picture that the ControlNet is conditioned on, made already (edges, a scribble); "
-            "transparent where one for inpainting shall make something up; a photograph for one that reads faces",
+            description="Conditioning image of the ControlNet (edges, a scribble); for inpainting, transparent in the "
+            "area to generate; for faces, a photograph",
         ),
         control_scale: float = Input(
-            default=1.0, ge=0, le=2, description="Strength of the ControlNet: 0 none, 1 as trained"
+            default=1.0, ge=0, le=2, description="Scale of the ControlNet: 0 none, 1 as trained"
         ),
     ) -> list[Path]:
-        """Draw the images. The files hold the parameters that made them; seed and progress are metrics and lines."""
+        """Generate the images. The files contain their parameters; seed and progress are reported as metrics and in the log."""
         from service.prediction_inputs import PredictionInputs
 
         inputs = PredictionInputs(

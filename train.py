@@ -8,12 +8,12 @@ from typing import Optional
 
 from cog import BaseModel, Input, Path, Secret
 
-# Cog reads the signature below from the source text, without running it: types and defaults must stand there literally.
+# Cog reads the signature below from the source text, without running it, so types and defaults must be literals.
 # tests/service/test_entry_points.py compares it with TrainingConfig.
 
 
 class TrainingOutput(BaseModel):
-    """`weights` is the artifact; the rest comes only with `return_extras`."""
+    """`weights` is the artifact; the other files are returned only with `return_extras`."""
 
     weights: Path
     embeddings: Optional[Path] = None
@@ -26,7 +26,7 @@ class Trainer:
     server."""
 
     def setup(self) -> None:
-        """Check the operator's environment variables, and start the warm processes where they ask for them."""
+        """Check the operator's environment variables, and start the warm processes that they request."""
         from service.policy.policy import Policy
         from service.processes.base_keeper import KEPT_BASES, first_base
         from service.processes.warm_worker import prepare_where_wanted
@@ -45,35 +45,33 @@ class Trainer:
         input_images: Path = Input(description="Zip or tar of training images, with captions if there are any"),
         base_model: str = Input(
             default="stabilityai/stable-diffusion-xl-base-1.0",
-            description="Base to train on: mini-sdxl (embedded), a hub id, a folder or a .safetensors file",
+            description="Base model: mini-sdxl (embedded), a hub id, a folder or a .safetensors file",
         ),
         concept_mode: str = Input(
             default="object", choices=["face", "object", "style"], description="What the images show"
         ),
         trigger_word: str = Input(
             default="TOK",
-            description="The new word for the concept in prompts; empty: none, captions are trained as written",
+            description="New word for the concept in prompts; empty: none, captions are trained as they are",
         ),
-        class_word: Optional[str] = Input(
-            default=None, description="What kind of thing it is: dog, woman, watercolour"
-        ),
+        class_word: Optional[str] = Input(default=None, description="Class of the concept: dog, woman, watercolour"),
         captioner: str = Input(
             default="florence-2",
-            description="Captions images without a caption of their own: florence-2, blip, blip-2, qwen3-vl, glm-4v, "
+            description="Model that captions images without a caption: florence-2, blip, blip-2, qwen3-vl, glm-4v, "
             "joycaption, smolvlm, cogvlm, a hub id, or none for a template",
         ),
         resolution: Optional[int] = Input(
             default=None,
             ge=32,
             le=4096,
-            description="Side in pixels of a square of the trained area; by default the base's own. Several by config: "
-            "resolution: [512, 768, 1024]",
+            description="Side in pixels of a square of the training area; by default the base model's native "
+            "resolution. Several by config: resolution: [512, 768, 1024]",
         ),
         max_train_steps: Optional[int] = Input(
             default=None,
             ge=1,
             le=1000000,
-            description="Optimizer steps; by default each image is seen about 100 times",
+            description="Optimizer steps; by default each image is trained about 100 times",
         ),
         train_batch_size: Optional[int] = Input(
             default=None,
@@ -83,7 +81,10 @@ class Trainer:
         ),
         rank: int = Input(default=16, ge=1, le=1024, description="Rank of the LoRA"),
         learning_rate: Optional[float] = Input(
-            default=None, ge=0, le=10, description="Peak learning rate of the LoRA; by default 1e-4, and 1 with Prodigy"
+            default=None,
+            ge=0,
+            le=10,
+            description="Peak learning rate of the adapter; by default 1e-4, and 1 with Prodigy",
         ),
         token_learning_rate: Optional[float] = Input(
             default=None,
@@ -91,20 +92,23 @@ class Trainer:
             le=10,
             description="Peak learning rate of the tokens; by default 1e-3, and 1 with Prodigy; 0: not trained",
         ),
-        num_tokens: int = Input(default=2, ge=0, le=64, description="New tokens in each text encoder; 0: a plain word"),
+        num_tokens: int = Input(
+            default=2, ge=0, le=64, description="Number of new tokens in each text encoder; 0: an ordinary word"
+        ),
         validation_prompt: Optional[str] = Input(default=None, description="Prompt of the samples after training"),
-        seed: int = Input(default=0, ge=0, description="Seeds every draw of the training"),
+        seed: int = Input(default=0, ge=0, description="Seed of all random generators of the training"),
         config: Optional[str] = Input(
             default=None, description="YAML or JSON with any other setting of TrainingConfig"
         ),
         preset: Optional[str] = Input(
-            default=None, description="Settings to start from, such as sdxl-face; inputs and config go before them"
+            default=None, description="Preset, such as sdxl-face; inputs and config override its settings"
         ),
         preservation_data: Optional[Path] = Input(
-            default=None, description="Zip or tar of images without the concept, which hold what the base knows"
+            default=None, description="Zip or tar of images without the concept that preserve the base model's prior"
         ),
         hf_token: Optional[Secret] = Input(
-            default=None, description="Your token, to publish this training's result with push_to_hub; never stored"
+            default=None,
+            description="Your token, to publish the result of this training with push_to_hub; never stored",
         ),
         wandb_api_key: Optional[Secret] = Input(
             default=None, description="Your key, to log this training to Weights & Biases; never stored"

@@ -54,25 +54,27 @@ class ConceptSection(_Words):
     trigger_word: Open[str] = Field(
         "TOK",
         max_length=64,
-        description="The new word for the concept in prompts, put into captions that lack it. "
-        'By default "" with control: none, and captions are trained as they are written',
+        description='New word for the concept in prompts; inserted into captions that do not contain it. With "", the '
+        "default with control, captions are trained as they are",
     )
     class_word: Open[str | None] = Field(
         None,
         max_length=64,
-        description="What kind of thing it is (dog, woman, watercolour): starts the new tokens, and goes into default "
-        "captions",
+        description="Class of the concept (dog, woman, watercolour): initialises the new tokens, and is used in "
+        "default captions",
     )
     concepts: Limited[tuple[ConceptConfig, ...]] = Field(
         (),
-        description="Several concepts in one run, instead of trigger_word and class_word: each with trigger_word, "
+        description="Several concepts in one run, instead of trigger_word and class_word, each with trigger_word, "
         "class_word, folder, repeats",
     )
     balance_concepts: Open[bool] = Field(
-        True, description="Repeat images so that every concept is seen about equally often"
+        True, description="Repeat images so that all concepts are trained about equally often"
     )
     preservation_data: Operator[Path | None] = Field(
-        None, description="Zip, tar or folder of images without the concept (its class, say) that hold the base's prior"
+        None,
+        description="Zip, tar or folder of images without the concept (for example of its class) that preserve the "
+        "base model's prior",
     )
     preservation_weight: Open[float] = Field(
         1.0, gt=0, le=100, description="Weight of the preservation images in the loss"

@@ -23,7 +23,7 @@ class IntakeSection(Settings):
     """Which files are taken in, and how large they may be."""
 
     filters: Limited[tuple[str, ...]] = Field(
-        (), description="Conditions on metadata that images must meet, such as 'aesthetic_score > 4.5', 'width >= 512'"
+        (), description="Conditions on metadata to select images, such as 'aesthetic_score > 4.5', 'width >= 512'"
     )
     file_column: Open[str | None] = Field(
         None, min_length=1, description="Column of metadata files that names the image"
@@ -32,15 +32,17 @@ class IntakeSection(Settings):
         None, min_length=1, description="Column of metadata files with the caption"
     )
     max_train_samples: Open[int | None] = Field(
-        None, ge=1, description="Largest number of images of the data that are trained, drawn by the seed"
+        None, ge=1, description="Maximum number of training images; a random subset is selected with the seed"
     )
-    max_archive_files: Limited[int] = Field(10_000, ge=1, description="Files that an archive may hold")
-    max_file_bytes: Limited[int] = Field(200 * 1024**2, ge=1, description="Bytes of one file in an archive")
+    max_archive_files: Limited[int] = Field(10_000, ge=1, description="Maximum number of files in an archive")
+    max_file_bytes: Limited[int] = Field(
+        200 * 1024**2, ge=1, description="Maximum size of one file in an archive, in bytes"
+    )
     max_archive_bytes: Limited[int] = Field(
-        5 * 1024**3, ge=1, description="Bytes of an archive, unpacked, and of a download"
+        5 * 1024**3, ge=1, description="Maximum size of an unpacked archive, and of a download, in bytes"
     )
     max_compression_ratio: Limited[float] = Field(
-        200.0, ge=1, description="Above 50 MB, how much smaller than its content a packed file may be"
+        200.0, ge=1, description="Maximum compression ratio of a file, above 50 MB"
     )
 
 
@@ -60,39 +62,37 @@ class CaptionSection(Settings):
 
     captions_from_file_names: Open[bool | None] = Field(
         None,
-        description="Take the file name up to the first _ as caption where there is no other; by default if it has at "
+        description="Use the file name up to the first _ as caption if there is no other; by default if it has at "
         "least three words",
     )
     caption_prefix: Open[str] = Field(
-        "", max_length=300, description="Put before every caption, trigger included or not"
+        "", max_length=300, description="Text added before every caption, with or without trigger word"
     )
-    caption_suffix: Open[str] = Field("", max_length=300, description="Put after every caption")
-    shuffle_tags: Open[bool] = Field(
-        False, description="Put the comma-separated tags of a caption into a new order each time"
-    )
+    caption_suffix: Open[str] = Field("", max_length=300, description="Text added after every caption")
+    shuffle_tags: Open[bool] = Field(False, description="Shuffle the comma-separated tags of a caption each time")
     keep_first_tags: Open[int] = Field(
-        1, ge=0, le=100, description="Tags at the start that shuffle_tags leaves in place"
+        1, ge=0, le=100, description="Number of tags at the start that shuffle_tags does not move"
     )
     caption_dropout: Open[float] = Field(
-        0.05, ge=0, le=1, description="Share of captions trained as empty; by default 0 beside prior matching"
+        0.05, ge=0, le=1, description="Share of captions replaced by the empty prompt; by default 0 with prior matching"
     )
     trigger_only_dropout: Open[float] = Field(
         0.0,
         ge=0,
         le=1,
-        description="Share of captions trained as the trigger alone; by default 0.3 beside prior matching",
+        description="Share of captions replaced by the trigger word; by default 0.3 with prior matching",
     )
     captioner: Model[str] = Field(
         "florence-2",
         min_length=1,
-        description="Model that captions images without a caption of their own: florence-2, blip, blip-2, qwen3-vl, "
-        "glm-4v, joycaption, smolvlm, cogvlm, a hub id or a folder; none: a template with the trigger word",
+        description="Model that captions images without a caption: florence-2, blip, blip-2, qwen3-vl, glm-4v, "
+        "joycaption, smolvlm, cogvlm, a hub id or a folder; none: a template with the trigger word",
     )
     captioner_prompt: Open[str | None] = Field(
-        None, min_length=1, max_length=2000, description="What the captioner is asked; by default what suits it"
+        None, min_length=1, max_length=2000, description="Prompt for the captioner; by default a suitable one"
     )
     trust_remote_code: Operator[bool] = Field(
-        False, description="Allow a captioner that brings its own program code (the original CogVLM does)"
+        False, description="Allow a captioner with its own program code (such as the original CogVLM)"
     )
 
 
@@ -101,24 +101,24 @@ class SubjectSection(Settings):
 
     crop: Open[CropMode] = Field(
         "auto",
-        description="What stays in the picture: the face, the mask, the most detailed part (saliency), or the centre; "
-        "auto: face in face mode, else the mask if there is one, else saliency",
+        description="Part of the image to keep: the face, the mask, the most detailed part (saliency), or the centre; "
+        "auto: face in face mode, otherwise the mask if there is one, otherwise saliency",
     )
-    face_detector: Open[Literal["auto", "yunet", "yuface", "haar"]] = Field("auto", description="What finds faces")
+    face_detector: Open[Literal["auto", "yunet", "yuface", "haar"]] = Field("auto", description="Face detector")
     face_detector_model: Operator[Path | None] = Field(None, description="YuNet's ONNX file")
     face_recognition_model: Operator[Path | None] = Field(
         None,
-        description="SFace's ONNX file: among several people the face that recurs over a concept's pictures is the "
-        "subject; by default the most prominent face of each picture",
+        description="SFace's ONNX file: if there are several people, the subject is the face that recurs in a "
+        "concept's images; by default the most prominent face of each image",
     )
     mask: Open[MaskSource] = Field(
         "none",
-        description="Where the loss counts: everywhere, on what mask files beside the images mark (files: "
-        "x-masklabel.png, x.mask.png, x_mask.png, masks/x.png), on the face, on the subject (CLIPSeg), on what is "
-        "opaque (alpha); auto: the image's mask file, else its transparency, else everywhere",
+        description="Area in which the loss is computed: everywhere (none), mask files beside the images (files: "
+        "x-masklabel.png, x.mask.png, x_mask.png, masks/x.png), the face, the subject (CLIPSeg), opaque pixels "
+        "(alpha); auto: the image's mask file, otherwise its transparency, otherwise everywhere",
     )
     mask_prompt: Open[str | None] = Field(
-        None, min_length=1, max_length=200, description="What CLIPSeg looks for; by default the class word"
+        None, min_length=1, max_length=200, description="Prompt for CLIPSeg; by default the class word"
     )
     mask_model: Model[str] = Field("CIDAS/clipseg-rd64-refined", min_length=1, description="CLIPSeg: hub id or folder")
 
@@ -128,29 +128,31 @@ class ControlSection(Settings):
 
     control: Open[ControlName] = Field(
         "none",
-        description="With adapter controlnet: conditioning pictures made from the training pictures (canny, grey, "
+        description="With adapter controlnet: conditioning images, computed from the training images (canny, grey, "
         "scribble: coarse edges, inpainting: holes, super_resolution: a quarter of the sides), or files beside them: "
-        "conditioning/x.png for x.jpg; on Stable Cascade also faces: where they are and whose (face_recognition_model)",
+        "conditioning/x.png for x.jpg; on Stable Cascade also faces: their positions and identities "
+        "(face_recognition_model)",
     )
     control_dropout: Open[float] = Field(
         0.0,
         ge=0,
         lt=1,
-        description="Share of conditioning pictures trained black, which says nothing; with control faces of the faces",
+        description="Share of conditioning images replaced by black, or, with control faces, of faces left out",
     )
     control_max_faces: Open[int] = Field(
-        4, ge=1, le=16, description="With control faces: largest number of faces of a picture that count"
+        4, ge=1, le=16, description="With control faces: maximum number of faces of an image that are used"
     )
     control_full_share: Open[float] = Field(
         0.3,
         ge=0,
         le=1,
-        description="With control faces: share of pictures with one face alone in which it stands for all places",
+        description="With control faces: share of images with a single face in which its embedding is used at all "
+        "positions",
     )
     control_column: Open[str | None] = Field(
         None,
         min_length=1,
-        description="With control files: column of metadata files that names the conditioning picture",
+        description="With control files: column of metadata files that names the conditioning image",
     )
 
 
@@ -159,13 +161,13 @@ class AugmentationSection(Settings):
 
     horizontal_flip: Open[bool] = Field(False, description="Also train the mirror image; not for faces, text or logos")
     augmented_views: Limited[int] = Field(
-        0, ge=0, le=64, description="Further views of each image, with the two changes below"
+        0, ge=0, le=64, description="Number of additional views of each image, changed by crop_jitter and color_jitter"
     )
     crop_jitter: Open[float] = Field(
-        0.0, ge=0, le=0.5, description="Share of the window's sides by which it is cut smaller"
+        0.0, ge=0, le=0.5, description="Maximum share of the crop's sides by which it is reduced"
     )
     color_jitter: Open[float] = Field(
-        0.0, ge=0, le=0.5, description="Largest relative change of brightness, contrast and saturation"
+        0.0, ge=0, le=0.5, description="Maximum relative change of brightness, contrast and saturation"
     )
 
 
@@ -176,9 +178,9 @@ class ExecutionSection(Settings):
         None,
         ge=1,
         le=256,
-        description="Threads that prepare, in each process; by default as many as there are cores for it",
+        description="Number of data preparation threads in each process; by default one per available core",
     )
-    seed: Open[int] = Field(0, ge=0, lt=2**63, description="Seeds every draw")
+    seed: Open[int] = Field(0, ge=0, lt=2**63, description="Seed of all random generators")
 
 
 class DataConfig(

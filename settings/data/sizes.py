@@ -20,17 +20,17 @@ class SizeSection(Settings):
 
     resolution: Limited[Side | tuple[Side, ...] | None] = Field(
         None,
-        description="Side in pixels of a square of the trained area; by default the base's own. Several, such as "
-        "512,768,1024: each image is trained at each of them that it is large enough for",
+        description="Side in pixels of a square of the training area; by default the base model's native resolution. "
+        "Several, such as 512,768,1024: each image is trained at each of them, unless it is too small",
     )
     aspect_ratio_bucketing: Open[bool] = Field(
-        True, description="Train each image in the aspect that suits it (1:4 to 4:1); otherwise all square"
+        True, description="Train each image near its own aspect ratio (1:4 to 4:1); otherwise all images are square"
     )
     aspect_ratios: Open[tuple[str, ...]] = Field(
         (),
         max_length=32,
-        description="Train in these aspects alone and their reverses, such as 1/1 and 3/4: up to 1:8; by default the "
-        "few that suit the images",
+        description="Train only with these aspect ratios and their inverses, such as 1/1 and 3/4: up to 1:8; by "
+        "default the few that fit the images best",
     )
     bucket_step: Open[int | None] = Field(
         None, ge=8, le=512, description="Sides of buckets are multiples of this; by default a 16th of the resolution"
@@ -39,14 +39,14 @@ class SizeSection(Settings):
         None,
         ge=0,
         le=0.5,
-        description="Share of an image that may be cropped to save a bucket, beyond what must be; by default 0.06 up "
-        "to 100 images, 0.03 beyond",
+        description="Additional share of an image that may be cropped to reduce the number of buckets; by default "
+        "0.06 up to 100 images, 0.03 above",
     )
     upscaler: Model[str | None] = Field(
         None,
         min_length=1,
         description="Swin2SR model (hub id or folder) that enlarges images smaller than their bucket, such as "
-        "caidas/swin2SR-realworld-sr-x4-64-bsrgan-psnr; by default they are trained smaller",
+        "caidas/swin2SR-realworld-sr-x4-64-bsrgan-psnr; by default they are trained at a smaller size",
     )
 
     @field_validator("resolution", mode="before")

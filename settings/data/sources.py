@@ -22,20 +22,23 @@ class SourceSection(Settings):
 
     sources: Sources[tuple[SourceConfig, ...]] = Field(
         (),
-        description="Further data: each a source, such as hf://owner/name, and its weight, its share of what is seen",
+        description="Additional data: each entry has a source, such as hf://owner/name, and a weight, its share of "
+        "the training steps",
     )
     dataset_name: Open[str | None] = Field(
         None, min_length=3, description="Dataset of the Hugging Face hub, such as lambdalabs/naruto-blip-captions"
     )
     dataset_config_name: Open[str | None] = Field(
-        None, min_length=1, description="Configuration of that dataset; by default the only one"
+        None, min_length=1, description="Configuration of the dataset; by default the only one"
     )
     dataset_split: Open[str | None] = Field(
-        None, min_length=1, description="Its split, also with rows: train[:500]; by default train, or the only one"
+        None,
+        min_length=1,
+        description="Split of the dataset, optionally with rows: train[:500]; by default train, or the only one",
     )
-    dataset_revision: Open[str | None] = Field(None, min_length=1, description="Its branch, tag or commit")
+    dataset_revision: Open[str | None] = Field(None, min_length=1, description="Branch, tag or commit of the dataset")
     image_column: Open[str | None] = Field(
-        None, min_length=1, description="Column of a dataset or table with the pictures or their URLs"
+        None, min_length=1, description="Column of a dataset or table with the images or their URLs"
     )
 
     @field_validator("sources", mode="before")

@@ -40,11 +40,11 @@ class AdapterSection(Settings):
 
     adapter: Open[AdapterName] = Field(
         "lora",
-        description="lora, rslora (alpha / √rank), dora (own magnitudes), loha, lokr (small files), oft (rotations of "
-        "inputs, in blocks of rank × rank), t-lora (fewer components at high noise, for few pictures), full (all "
-        "weights of the UNet or transformer), none (tokens only), "
-        "controlnet (a network of its own beside the base, that reads the pictures of control), or perfusion (values "
-        "of cross-attention for the new word, with the keys of its class_word: a tiny file)",
+        description="lora, rslora (scale alpha / √rank), dora (trained magnitudes), loha, lokr (small files), oft "
+        "(rotations of inputs, in blocks of rank × rank), t-lora (fewer components at high noise, for few images), "
+        "full (all weights of the UNet or transformer), none (tokens only), controlnet (a separate network for the "
+        "conditioning images of control), or perfusion (cross-attention values for the trigger word, with the keys of "
+        "its class_word: a tiny file)",
     )
     rank: Limited[int] = Field(16, ge=1, le=1024, description="Rank of the adapter")
     alpha: Open[float | None] = Field(
@@ -58,50 +58,54 @@ class AdapterSection(Settings):
     )
     lora_init: Open[Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "eva"]] = Field(
         "kaiming",
-        description="First values of lora, rslora, dora and t-lora: a random down projection and an up projection of "
-        "zeros; or "
-        "orthogonal, both random with a product of zero, so that both learn at once (even ranks); pissa and olora "
-        "(lora, rslora): a part of the base's weight; eva: the main directions of the layers' inputs",
+        description="Initial weights of lora, rslora, dora and t-lora: a random down projection and an up projection "
+        "of zeros; orthogonal: both random with a product of zero, so that both are trained from the start (even "
+        "ranks); pissa and olora (lora, rslora): a part of the base weight; eva: the main directions of the layers' "
+        "inputs",
     )
     t_lora_min_rank: Open[int | None] = Field(
         None,
         ge=1,
         le=1024,
-        description="Of adapter t-lora: components that act at pure noise, too; by default half of rank",
+        description="With adapter t-lora: number of components used at pure noise; by default half of rank",
     )
     lora_targets: Open[LoraTargets] = Field(
         "attention",
-        description="Which layers of the UNet or transformer get an adapter; by default attention, and all kinds on "
-        "bases narrower than 160 channels. all-linear: all linear layers "
-        "of its blocks; cross-attention-kv: those that read the prompt; b-lora…: SDXL's blocks for content and style, "
-        "trained from one picture",
+        description="Layers of the UNet or transformer with an adapter; by default attention, and all kinds on base "
+        "models narrower than 160 channels. all-linear: all linear layers of the blocks; cross-attention-kv: layers "
+        "that project the prompt; b-lora…: SDXL's blocks for content and style, trained on one image",
     )
     lora_target_regex: Open[str | None] = Field(
-        None, min_length=1, max_length=500, description="Layers by a regular expression for the whole path, instead"
+        None,
+        min_length=1,
+        max_length=500,
+        description="Regular expression for the whole path of the layers, instead of lora_targets",
     )
     init_weights: Operator[Path | None] = Field(
         None,
-        description="Start from this LoRA, of ours or of another tool: its layers (exactly where the adapter can hold "
-        "them, else by singular values) and its tokens; with controlnet: from this ControlNet",
+        description="Start from this LoRA, trained here or by another tool: its layers (exactly if the adapter can "
+        "represent them, otherwise approximated by singular values) and its tokens; with controlnet: from this "
+        "ControlNet",
     )
     controlnet_blocks: Open[tuple[int, ...]] = Field(
         (),
         max_length=64,
-        description="With controlnet on Stable Cascade: numbers of the residual blocks whose input it adds to, rising; "
-        "by default those that ComfyUI takes for granted, 0, 4, 8, 12, 51, 55, 59, 63",
+        description="With controlnet on Stable Cascade: indices of the residual blocks to whose input it is added, in "
+        "ascending order; by default those that ComfyUI assumes, 0, 4, 8, 12, 51, 55, 59, 63",
     )
     controlnet_bottleneck: Open[Literal["effnet", "large"]] = Field(
         "effnet",
-        description="With controlnet on Stable Cascade: what reads the picture: a copy of its encoder of pictures "
-        "(effnet), or a large network that reads that encoder's latents (large, for control super_resolution or files)",
+        description="With controlnet on Stable Cascade: network for the conditioning image: a copy of the image "
+        "encoder (effnet), or a large network for that encoder's latents (large, for control super_resolution or "
+        "files)",
     )
     train_text_encoder: Open[bool] = Field(
         False,
-        description="Put an adapter on the text encoders' attention, too; with full: train all their "
-        "weights but the embeddings",
+        description="Also train an adapter on the text encoders' attention; with full: train all their weights except "
+        "the embeddings",
     )
     text_encoder_rank: Limited[int | None] = Field(
-        None, ge=1, le=1024, description="Rank of the text encoders' adapter; by default rank"
+        None, ge=1, le=1024, description="Rank of the text encoders' adapter; by default that of rank"
     )
     text_encoder_learning_rate: Open[float | None] = Field(
         None,

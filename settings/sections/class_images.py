@@ -13,14 +13,15 @@ class ClassImagesSection(Settings):
         0,
         ge=0,
         le=10_000,
-        description="Before training, the base draws so many pictures of the class_word: they are the preservation "
-        "set. 0: none; DreamBooth takes 100 to 200",
+        description="Number of images of the class_word that the base model generates before the training, as "
+        "preservation set. 0: none; DreamBooth uses 100 to 200",
     )
     class_prompt: Open[str | None] = Field(
         None,
         min_length=1,
         max_length=300,
-        description="What they show, and their caption; by default the concept mode's template with the class_word",
+        description="Prompt and caption of the class images; by default the concept mode's template with the "
+        "class_word",
     )
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ class CollapseSection(Settings):
     """Phases, and the guard."""
 
     tokens_first: Open[float] = Field(
-        0.0, ge=0, lt=1, description="Fraction of the run in which only the tokens are trained, before the adapter"
+        0.0, ge=0, lt=1, description="Fraction of the run in which only the tokens are trained, at its start"
     )
     tokens_until: Open[float] = Field(
         1.0,
@@ -26,7 +26,9 @@ class CollapseSection(Settings):
         10, ge=1, description="Log the change of weights and tokens to metrics.jsonl every N steps"
     )
     collapse_guard: Open[CollapseGuardName] = Field(
-        "warn", description="If the adapter changes too fast in the first fifth: warn, or also lower its learning rate"
+        "warn",
+        description="If the adapter changes too fast in the first fifth of the run: print a warning (warn), or also "
+        "halve its learning rate (lower)",
     )
     collapse_limit: Open[float] = Field(
         0.05, gt=0, le=10, description="Relative change of a block's weights that counts as too fast"

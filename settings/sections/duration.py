@@ -19,12 +19,12 @@ class DurationSection(Settings):
         None,
         ge=1,
         le=1_000_000,
-        description="Optimizer steps; by default each image is seen about 100 times",
+        description="Optimizer steps; by default each image is trained about 100 times",
     )
     stop_when_settled: Open[bool] = Field(
         False,
-        description="Sample and score the weights at intervals, and end the run when the likeness has settled or "
-        "prompts begin to be lost, within max_train_steps or three times the default",
+        description="Evaluate samples at intervals, and end the run when the likeness has settled or prompts are "
+        "followed less, within max_train_steps or three times the default",
     )
     max_train_epochs: Limited[int | None] = Field(
         None, ge=1, le=100_000, description="Instead of steps: passes over all images"

@@ -10,13 +10,14 @@ class HeldOutSection(Settings):
     """Validation on pictures that are not trained."""
 
     validation_steps: Open[int | None] = Field(
-        None, ge=1, description="Measure the loss on held-out pictures every N steps, and return the best step"
+        None, ge=1, description="Compute the loss on held-out images every N steps, and return the best step"
     )
     validation_share: Open[float] = Field(
         0.1,
         gt=0,
         le=0.5,
-        description="Fraction of the images that is held out; if that is less than one image, crops are used",
+        description="Fraction of the images that is held out; if that is less than one image, crops of the training "
+        "images are used",
     )
     early_stopping_patience: Open[int | None] = Field(
         None, ge=1, description="End the run after N validations without improvement; by default never"
@@ -25,8 +26,8 @@ class HeldOutSection(Settings):
         None,
         ge=1,
         le=20,
-        description="Keep the checkpoints of the N steps with the lowest validation score, and besides them the last "
-        "keep_checkpoints, by default one; without it all are kept",
+        description="Keep the checkpoints of the N steps with the lowest validation score, in addition to the last "
+        "keep_checkpoints, by default one; without keep_best all are kept",
     )
 
     @model_validator(mode="after")

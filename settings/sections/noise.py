@@ -16,58 +16,65 @@ class NoiseSection(Settings):
     """Noise, timesteps, and noise on prompts."""
 
     noise_offset: Open[float] = Field(
-        0.0, ge=0, le=1, description="Noise of varying mean, for darker and lighter pictures; usual 0.02 to 0.05"
+        0.0,
+        ge=0,
+        le=1,
+        description="Adds an offset to the noise of each channel, for darker and lighter images; usually 0.02 to 0.05",
     )
     multires_noise_iterations: Open[int] = Field(
         0,
         ge=0,
         le=16,
-        description="Pyramid noise: how many coarser levels of noise are added, for large areas of light and colour; "
-        "usual 6 to 10; 0: none",
+        description="Pyramid noise: number of coarser noise levels that are added, for large areas of light and "
+        "colour; usually 6 to 10; 0: none",
     )
     multires_noise_discount: Open[float] = Field(
         USUAL_DISCOUNT,
         gt=0,
         lt=1,
-        description="Weight of each level of pyramid noise relative to the finer one; usual 0.1 to 0.4",
+        description="Weight of each level of pyramid noise relative to the finer one; usually 0.1 to 0.4",
     )
     input_perturbation: Open[float] = Field(
         0.0,
         ge=0,
         le=1,
-        description="Noise in the input but not in the target, against accumulated sampling errors; usual 0.1",
+        description="Noise added to the input but not to the target, against accumulated sampling errors; usually 0.1",
     )
     conditioning_noise: Open[float] = Field(
         0.0,
         ge=0,
         le=1,
-        description="Noise on half of the prompt features, in units of their deviation; usual 0.02 to 0.1",
+        description="Noise on half of the prompt features, in units of their standard deviation; usually 0.02 to 0.1",
     )
     image_embedding_share: Open[float] = Field(
         0.0,
         ge=0,
         le=1,
-        description="Stable Cascade's Stage C: share of the pictures that are trained with their own image embedding "
-        "beside the caption, by the base's image encoder; the original has 0.1",
+        description="Stable Cascade's Stage C: share of the images that are trained with their own image embedding in "
+        "addition to the caption, by the base model's image encoder; 0.1 in the original code",
     )
     dream: Open[float | None] = Field(
         None,
         gt=0,
         le=20,
-        description="DREAM: corrects the noise by the model's own error, times the noise's scale to this power; "
-        "usual 1, larger is milder. A third more time",
+        description="DREAM: adds the model's own error to input and target, times the noise scale to this power; "
+        "usually 1, larger values are weaker. A third more time",
     )
     min_timestep: Open[float] = Field(
-        0.0, ge=0, lt=1, description="Lower limit of the trained timesteps: 0 is the clean picture, 1 pure noise"
+        0.0, ge=0, lt=1, description="Lower limit of the trained timesteps: 0 is the clean image, 1 is pure noise"
     )
     max_timestep: Open[float] = Field(1.0, gt=0, le=1, description="Upper limit of the trained timesteps")
     timestep_sampling: Open[TimestepSampling] = Field(
         "auto",
-        description="How timesteps are drawn: uniform; logit_normal (sigmoid, by another name); shift: logit-normal, "
-        "moved to noise as the base's own scheduler does; auto: as the base was trained, or by timestep_bias",
+        description="Distribution of the timesteps: uniform; logit_normal (also called sigmoid); shift: logit-normal, "
+        "shifted towards noise as in the base model's own scheduler; auto: as the base model was trained, or by "
+        "timestep_bias",
     )
     timestep_bias: Open[float | None] = Field(
-        None, ge=-5, le=5, description="Logit-normal timesteps, centred (0), shifted to noise (1) or to details (-1)"
+        None,
+        ge=-5,
+        le=5,
+        description="Mean of logit-normal timesteps: centred (0), towards noise (1) or towards details (-1)",
     )
 
     @property

@@ -13,87 +13,100 @@ class ObjectiveSection(Settings):
 
     loss_type: Open[Literal["mse", "huber", "dco"]] = Field(
         "mse",
-        description="mse; huber, which limits the effect of outliers; or dco, which learns each image only until it is "
-        "better than the base: less overfitting, for a third more time",
+        description="mse; huber, which limits the effect of outliers; or dco, which trains each image only until it "
+        "is better than the base model: less overfitting, a third more time",
     )
     dco_beta: Open[float] = Field(
         1000.0,
         gt=0,
         le=100_000,
-        description="How soon loss_type dco has learned an image; larger is sooner; usual 1000",
+        description="How early loss_type dco stops training an image; larger values stop earlier; usually 1000",
     )
     huber_delta: Open[float] = Field(
-        0.1, gt=0, le=1, description="Errors above this count linearly with loss_type huber"
+        0.1, gt=0, le=1, description="With loss_type huber: errors above this have a linear loss"
     )
     huber_schedule: Open[Literal["constant", "snr"]] = Field(
-        "snr", description="snr: huber_delta where all is noise, rising to 1 (as mse) where the picture is seen"
+        "snr", description="snr: huber_delta at pure noise, increasing to 1 (as mse) for clean images"
     )
     loss_weighting: Open[Literal["uniform", "min_snr", "soft_min_snr", "debiased", "p2", "edm", "adaptive"]] = Field(
         "min_snr",
-        description="How much each timestep counts; by default debiased for ε, min_snr for v, uniform for flow "
-        "matching and EDM bases; debiased (ε only) stresses high noise: colours and layout; "
-        "p2 lets what is barely noised count little; edm is EDM's, which counts high noise most (v: uniform); "
-        "adaptive divides by the mean error of like noise, so that all noise counts alike",
+        description="Weight of each timestep; by default debiased for ε, min_snr for v, uniform for flow matching and "
+        "EDM models; debiased (ε only) increases the weight of high noise: colours and layout; p2 decreases the "
+        "weight of low noise; edm is EDM's weighting, with most weight on high noise (v: uniform); adaptive divides "
+        "by the mean error at a similar amount of noise, so that all noise levels count equally",
     )
-    p2_gamma: Open[float] = Field(1.0, gt=0, le=4, description="γ of the p2 weighting; 0.5 is milder")
+    p2_gamma: Open[float] = Field(1.0, gt=0, le=4, description="γ of the p2 weighting; 0.5 is weaker")
     min_snr_gamma: Open[float] = Field(5.0, gt=0, description="γ of the min-SNR and soft-min-SNR weightings")
     prior_matching_weight: Open[float] = Field(
         0.0,
         ge=0,
         le=1000,
-        description="Prior matching: without the trigger, predictions stay those of the base; 0: off; by default 1 "
-        "for the adapters of rank where there is a trigger word and no other way to keep the base",
+        description="Weight of prior matching, which keeps predictions without the trigger word near those of the "
+        "base model; 0: off; by default 1 for low-rank adapters with a trigger word, if no other setting preserves "
+        "the base model",
     )
     prior_matching_interval: Open[int] = Field(
         3,
         ge=1,
         le=100,
-        description="Do so every N steps with N times the weight; 3 takes a third of the time",
+        description="Compute prior matching every N steps with N times the weight; 3 costs a third of the time",
     )
     prior_matching_on: Open[Literal["everything", "trajectories", "captions"]] = Field(
         "trajectories",
         description="Prompts of prior matching: captions with the class word, the empty prompt and prior_prompts in "
-        "turn (everything); the same, with prior_prompts on what the base itself draws for them, which keeps more and "
-        "takes less time; or captions alone, which is differential output preservation",
+        "turn (everything); the same, with prior_prompts on latents that the base model samples for them, which "
+        "preserves more and takes less time (trajectories); or only captions, which is differential output "
+        "preservation",
     )
     prior_prompts: Limited[tuple[str, ...]] = Field(
         (),
         description="Prompts whose predictions should not change, in addition to captions with the class word; by "
-        "default everyday ones, where prior_matching_on is trajectories",
+        "default a list of common prompts, if prior_matching_on is trajectories",
     )
     target_prompts: Limited[tuple[str, ...]] = Field(
-        (), description="Prompts with the trigger word that the training is for, such as a sketch of TOK in Paris"
+        (), description="Prompts with the trigger word for which the LoRA is trained, such as a sketch of TOK in Paris"
     )
     prompt_alignment_weight: Open[float] = Field(
         0.0,
         ge=0,
         le=100,
-        description="Prompt alignment: what target_prompts show stays as the base has it; 0: off, 0.3: usual",
+        description="Weight of prompt alignment, which keeps the base model's content for target_prompts; 0: off, "
+        "usually 0.3",
     )
     prompt_alignment_interval: Open[int] = Field(
-        1, ge=1, le=100, description="Do so every N steps with N times the weight"
+        1, ge=1, le=100, description="Compute prompt alignment every N steps with N times the weight"
     )
     mask_floor: Open[float | None] = Field(
-        None, ge=0, le=1, description="How much the loss counts outside the mask; by default 0.3 for faces, else 0.1"
+        None, ge=0, le=1, description="Loss weight outside the mask; by default 0.3 for faces, otherwise 0.1"
     )
 
     zero_terminal_snr: Open[bool] = Field(
         False,
-        description="Rescale the noise schedule so that it ends in pure noise, for v-prediction: darker darks, lighter "
-        "lights. A base whose own scheduler does so has it anyway; loss_weighting is then uniform unless set",
+        description="Rescale the noise schedule so that it ends in pure noise, for v-prediction: darker and lighter "
+        "images. Always on if the base model's own scheduler does so; loss_weighting is then uniform unless set",
     )
 
     token_attention_weight: Open[float] = Field(
-        0.0, ge=0, le=100, description="Keeps cross-attention to the new tokens inside the mask; 0: off, 0.1: usual"
+        0.0,
+        ge=0,
+        le=100,
+        description="Weight of the loss that keeps cross-attention to the new tokens inside the mask; 0: off, usually "
+        "0.1",
     )
     token_norm_weight: Open[float] = Field(
-        0.0, ge=0, le=100, description="Keeps token norms near the vocabulary's; 0: off, 0.01: usual"
+        0.0,
+        ge=0,
+        le=100,
+        description="Weight of the loss that keeps token norms near the vocabulary's; 0: off, usually 0.01",
     )
     token_covariance_weight: Open[float] = Field(
-        0.0, ge=0, le=100, description="Keeps tokens within the vocabulary's covariance; 0: off, 0.001: usual"
+        0.0,
+        ge=0,
+        le=100,
+        description="Weight of the loss that keeps tokens within the vocabulary's covariance; 0: off, usually 0.001",
     )
     adapter_l1_weight: Open[float] = Field(
-        0.0, ge=0, le=100, description="L1 penalty on the adapter; 0: off, 0.03: usual"
+        0.0, ge=0, le=100, description="Weight of the L1 penalty on the adapter; 0: off, usually 0.03"
     )
 
     @property

@@ -36,15 +36,16 @@ class OptimizationSection(Settings):
     optimizer: Open[OptimizerName] = Field(
         "adamw",
         description="Optimizer of the adapter; adamw_8bit, came, lion and the schedule-free ones need an additional "
-        "package. muon makes updates of matrices orthogonal",
+        "package. muon orthogonalises updates of matrices",
     )
     token_optimizer: Open[OptimizerName] = Field("adamw", description="Optimizer of the tokens")
     learning_rate: Open[float | None] = Field(
         None,
         gt=0,
         le=10,
-        description="Peak learning rate of the LoRA; by default 1e-4, 4e-4 where prompts are read by a language model "
-        "that learns no words, more for bases narrower than SDXL, a fifth of it with Lion, and 1 with Prodigy",
+        description="Peak learning rate of the adapter; by default 1e-4, 4e-4 if prompts are encoded by a language "
+        "model without new tokens, more for base models narrower than SDXL, a fifth of it with Lion, and 1 with "
+        "Prodigy",
     )
     token_learning_rate: Open[float | None] = Field(
         None,
@@ -55,15 +56,15 @@ class OptimizationSection(Settings):
     )
     scale_lr: Open[bool] = Field(
         False,
-        description="Multiply all learning rates by the number of images in a step: batch size, accumulation and "
+        description="Multiply all learning rates by the number of images per step: batch size, accumulation and "
         "processes",
     )
     lora_plus_ratio: Open[float] = Field(
         1.0,
         ge=1,
         le=64,
-        description="LoRA+: the up projections learn this many times faster than the down projections; usual 4 to 16, "
-        "with half the learning_rate",
+        description="LoRA+: ratio of the learning rate of the up projections to that of the down projections; usually "
+        "4 to 16, with half the learning_rate",
     )
     prodigy_d_coef: Open[float] = Field(
         1.0, gt=0, le=10, description="Factor of Prodigy's estimated rate: 0.5 for faces, 1 otherwise, 2 is high"
@@ -78,9 +79,9 @@ class OptimizationSection(Settings):
     lr_warmup_steps: Open[int | None] = Field(
         None, ge=0, description="Optimizer steps of linear warm-up; by default a tenth of the run, at most 100"
     )
-    weight_decay: Open[float] = Field(1e-2, ge=0, le=1, description="Decoupled weight decay of the LoRA")
+    weight_decay: Open[float] = Field(1e-2, ge=0, le=1, description="Decoupled weight decay of the adapter")
     token_weight_decay: Open[float] = Field(
-        0.0, ge=0, le=1, description="Decoupled weight decay of the tokens; above 0 it weakens the trigger word"
+        0.0, ge=0, le=1, description="Decoupled weight decay of the tokens; values above 0 weaken the trigger word"
     )
     max_grad_norm: Open[float] = Field(
         1.0, gt=0, description="Gradients are clipped to this norm, separately for adapter and tokens"
@@ -89,18 +90,22 @@ class OptimizationSection(Settings):
         None, gt=0, description="Clipping norm of the tokens' gradients; by default max_grad_norm"
     )
     ema_decay: Open[float] = Field(
-        0.0, ge=0, lt=1, description="Save an average of the weights over about 1 / (1 - decay) steps; 0: the last ones"
+        0.0,
+        ge=0,
+        lt=1,
+        description="Save an exponential moving average of the weights over about 1 / (1 - decay) steps; 0: the last "
+        "weights",
     )
     ema_start: Open[int] = Field(
-        0, ge=0, description="Steps before the average begins; until then it is a copy of the weights"
+        0, ge=0, description="Step at which averaging starts; before, the average is a copy of the weights"
     )
     ema_interval: Open[int] = Field(
-        1, ge=1, le=1000, description="Steps from one update of the average, with ema_decay, to the next"
+        1, ge=1, le=1000, description="Number of steps between updates of the average, with ema_decay"
     )
     mixed_precision: Open[PrecisionName] = Field(
         "auto",
-        description="auto: bf16 on a GPU that has it, else fp32. fp16, with loss scaling, is for cards without bf16 "
-        "(T4, 20xx). With adapter full weights stay in fp32, and passes run under autocast to bf16",
+        description="auto: bf16 if the GPU supports it, otherwise fp32. fp16, with loss scaling, is for GPUs without "
+        "bf16 (T4, 20xx). With adapter full, the weights are in fp32 and bf16 means autocast",
     )
 
     @property

@@ -19,15 +19,15 @@ class OutputSection(Settings):
     )
     save_model: Operator[Literal["none", "diffusers", "single_file"]] = Field(
         "none",
-        description="With adapter full, also write the whole model: the folder model/ in diffusers' layout, with the "
-        "words in it, or model.safetensors, in the layout of the base's own file",
+        description="With adapter full, also write the whole model: the folder model/ in diffusers' layout, including "
+        "the tokens, or model.safetensors, in the layout of the base model's own file",
     )
     save_model_precision: Operator[Literal["base", "fp16", "bf16", "fp32"]] = Field(
         "base",
-        description="Precision of the trained parts of save_model; base: that of each weight in the base's files",
+        description="Precision of the trained parts of save_model; base: that of each weight in the base model's files",
     )
     trackers: Operator[tuple[Literal["tensorboard", "wandb"], ...]] = Field(
-        (), description="Also log to these; each needs its package. metrics.jsonl is written in any case"
+        (), description="Trackers to log to; each needs its package. metrics.jsonl is always written"
     )
     checkpointing_steps: Open[int | None] = Field(
         None,
@@ -38,15 +38,18 @@ class OutputSection(Settings):
         None, ge=1, description="Instead of checkpointing_steps: write a checkpoint every N passes over all images"
     )
     checkpointing_minutes: Open[float | None] = Field(
-        None, gt=0, le=100_000, description="Instead of checkpointing_steps: every N minutes of training steps"
+        None,
+        gt=0,
+        le=100_000,
+        description="Instead of checkpointing_steps: write a checkpoint every N minutes of training steps",
     )
     keep_checkpoints: Limited[int | None] = Field(
-        None, ge=1, description="Number of checkpoints to keep, besides the best one; by default all"
+        None, ge=1, description="Number of checkpoints to keep, in addition to the best one; by default all"
     )
 
     keep_state: Open[bool | None] = Field(
         None,
-        description="Keep what --resume needs at the end of the run, to go on with more steps; by default where it "
+        description="Keep the state for --resume at the end of the run, to continue with more steps; by default if it "
         "takes less than 1 GB",
     )
 

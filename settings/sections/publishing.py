@@ -15,11 +15,11 @@ class PublishingSection(Settings):
     push_to_hub: Operator[str | None] = Field(
         None,
         pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
-        description="Repository (owner/name) on the Hugging Face hub that gets the result, with a model card",
+        description="Repository (owner/name) on the Hugging Face hub for the result, with a model card",
     )
     hub_private: Open[bool] = Field(True, description="Make a new repository private; existing ones are not changed")
     hub_license: Open[str | None] = Field(
-        None, pattern=r"^[a-z0-9][a-z0-9.+-]*$", description="Licence in the model card, as the hub names it: mit, …"
+        None, pattern=r"^[a-z0-9][a-z0-9.+-]*$", description="Licence in the model card, as named by the hub: mit, …"
     )
 
     @model_validator(mode="after")

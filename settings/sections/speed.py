@@ -18,54 +18,53 @@ class SpeedSection(Settings):
 
     compile: Open[Literal["never", "auto", "always"]] = Field(
         "never",
-        description="Compile the denoiser's repeated blocks: always; auto: on a GPU, where the steps left take 5 "
+        description="Compile the denoiser's repeated blocks: always; auto: on a GPU, if the remaining steps take 5 "
         "minutes or more",
     )
     compile_cache: Operator[Path | None] = Field(
-        None, description="Folder that keeps what was compiled for later runs; by default torch's own, in /tmp"
+        None, description="Folder that stores compiled code for later runs; by default torch's own, in /tmp"
     )
 
     attention: Open[AttentionName] = Field(
         "auto",
-        description="How the denoiser's attention is computed while it trains: by one of torch's implementations or by "
-        "xformers; auto: as torch chooses for the device",
+        description="Implementation of the denoiser's attention in training: one of torch's implementations, or "
+        "xformers; auto: torch's choice for the device",
     )
     allow_tf32: Open[bool] = Field(
         True,
-        description="Round products in fp32 to TF32's 10 bits on cards that have it (30xx, A100 and later), which is "
-        "several times as fast",
+        description="Round inputs of fp32 products to TF32 (10 bits) on GPUs that support it (30xx, A100 and later), "
+        "which is several times as fast",
     )
     cuda_graphs: Open[Literal["auto", "never"]] = Field(
         "auto",
-        description="Record the denoiser's passes on a GPU and launch each as a whole; auto: where all of a shape "
-        "are alike",
+        description="Capture the denoiser's passes on a GPU as CUDA graphs; auto: if all passes of a shape are alike",
     )
     gradient_checkpointing: Open[Literal["never", "auto", "always"]] = Field(
         "auto",
-        description="Compute the denoiser's activations again in the backward pass instead of keeping them: less "
-        "memory, more time; auto: when not even one image fits",
+        description="Recompute the denoiser's activations in the backward pass instead of storing them: less memory, "
+        "more time; auto: if otherwise not even one image fits",
     )
 
     base_precision: Open[BasePrecisionName] = Field(
         "auto",
-        description="How the frozen weights of the denoiser's blocks are stored: bf16 (as they are loaded), fp8 or "
-        "int8 (half of it) or nf4 (a quarter), for lora, rslora and none; auto: on a GPU the first of bf16, int8, nf4 "
-        "that fits",
+        description="Storage of the frozen weights of the denoiser's blocks: bf16 (as loaded), fp8 or int8 (half of "
+        "the memory) or nf4 (a quarter), for lora, rslora and none; auto: on a GPU the first of bf16, int8, nf4 that "
+        "fits",
     )
     offload: Open[Literal["never", "auto", "always"]] = Field(
         "auto",
-        description="Keep these weights in main memory and copy each to the GPU when it is used, which is slow; auto: "
-        "when they fit in no other way",
+        description="Keep the frozen weights of the denoiser's blocks in main memory and copy each to the GPU for its "
+        "use, which is slow; auto: if they do not fit otherwise",
     )
 
     latent_cache: Open[LatentCacheName] = Field(
-        "auto", description="Storage of the cached latents; auto: on disk if they take half of the free memory"
+        "auto", description="Storage of the cached latents; auto: on disk if they would take half of the free memory"
     )
 
     shard_base: Open[bool] = Field(
         False,
-        description="Each of several processes keeps a part of the denoiser's weights (FSDP2) instead of all, with "
-        "adapter: full also of their optimizer state; `accelerate launch --use_fsdp --fsdp_version 2` sets it",
+        description="Each of several processes stores only a part of the denoiser's weights (FSDP2), and with adapter "
+        "full of their optimizer state; `accelerate launch --use_fsdp --fsdp_version 2` sets it",
     )
 
     @model_validator(mode="after")

@@ -18,15 +18,15 @@ class WordConfig(Settings):
     word: Open[str] = Field(
         min_length=1,
         max_length=100,
-        description="A new word as captions have it, [fernando] or <fernando>; anything else is a regular expression "
-        "of words that the base knows, such as ^snail",
+        description="New word as written in captions, [fernando] or <fernando>; anything else is a regular expression "
+        "for words that the base model knows, such as ^snail",
     )
     start: Open[str | None] = Field(
         None,
         min_length=1,
         max_length=100,
-        description="Of a new word: a regular expression; it starts as the mean of the entries that it finds, else "
-        "random",
+        description="For a new word: a regular expression; its embedding is initialised with the mean of the matching "
+        "vocabulary entries, otherwise randomly",
     )
 
     @field_validator("word", "start")
@@ -49,12 +49,15 @@ class TokenSection(Settings):
     """Placeholder tokens: how many, how they start, and how long they may grow."""
 
     num_tokens: Open[int] = Field(
-        2, ge=0, le=64, description="New tokens in each text encoder that stand for the trigger; 0: it is a plain word"
+        2,
+        ge=0,
+        le=64,
+        description="Number of new tokens in each text encoder for the trigger word; 0: it is an ordinary word",
     )
     token_init: Open[Literal["words", "vocabulary", "random", "images"] | None] = Field(
         None,
-        description="Initialisation of the tokens; by default from the class_word if there is one, else random; "
-        "images: from the training images, for bases with an image tower",
+        description="Initialisation of the tokens; by default from the class_word if there is one, otherwise random; "
+        "images: from the training images, for base models with an image encoder",
     )
     token_init_words: Open[str | None] = Field(
         None,
@@ -66,23 +69,23 @@ class TokenSection(Settings):
         None,
         min_length=1,
         max_length=100,
-        description="With token_init vocabulary: a regular expression; tokens start as the mean of the entries that it "
-        "finds, such as ^(dog|cat)</w>",
+        description="With token_init vocabulary: a regular expression; tokens are initialised with the mean of the "
+        "matching vocabulary entries, such as ^(dog|cat)</w>",
     )
     train_existing_tokens: Open[bool] = Field(
-        False, description="The trigger_word is a word that the base knows: what it means is trained further"
+        False, description="The trigger_word is a word that the base model knows, and its embedding is trained further"
     )
     train_tokens: Open[tuple[WordConfig, ...]] = Field(
         (),
         max_length=16,
-        description='Words of captions that are trained where trigger_word is "", one token each, with word and start: '
-        "new ones, and those that the base knows",
+        description='Words of captions that are trained if trigger_word is "", one token each, with word and start: '
+        "new words, and words that the base model knows",
     )
     token_retraction: Open[float] = Field(
         0.0,
         ge=0,
         le=1,
-        description="Scales tokens towards the vocabulary's norm after each step; 0: off, 0.1: mild, 1: fully",
+        description="Scales tokens towards the vocabulary's norm after each step; 0: off, 0.1: weak, 1: completely",
     )
 
     @field_validator("token_init_pattern")

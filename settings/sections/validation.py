@@ -19,54 +19,56 @@ class ValidationSection(Settings):
     validation_prompts: Limited[tuple[str, ...]] = Field(
         (),
         max_length=64,
-        description="Several prompts instead of one: each has its samples, and a row in the report and in trackers",
+        description="Several prompts instead of one: each has its own samples, and a row in the report and in trackers",
     )
     validation_prompts_file: Operator[Path | None] = Field(
-        None, description="Text file with such prompts, one a line; lines that begin with # are passed over"
+        None, description="Text file with validation prompts, one per line; lines that begin with # are ignored"
     )
     num_validation_images: Limited[int] = Field(
         4,
         ge=0,
         le=64,
-        description="Number of samples of each prompt; of several concepts without prompts: of all together, at least "
-        "one of each; 0: none",
+        description="Number of samples per prompt; with several concepts and no prompts: in total, but at least one per "
+        "concept; 0: none",
     )
     num_inference_steps: Limited[int] = Field(30, ge=1, le=1000, description="Denoising steps of the samples")
     guidance_scale: Open[float] = Field(6.0, ge=0, le=50, description="Classifier-free guidance of the samples")
     sample_steps: Open[int | None] = Field(
-        None, ge=1, description="Also generate the samples every N steps, for the report's slider; by default not"
+        None, ge=1, description="Also generate samples every N steps, for the report's slider; off by default"
     )
     evaluate: Open[Literal["auto", "true", "false"]] = Field(
         "auto",
-        description="Sample checkpoints at several scales, score them, and return the best; auto: where there are "
+        description="Sample checkpoints at several scales, score them, and return the best; auto: if there are "
         "checkpoints",
     )
     evaluation_scales: Limited[tuple[float, ...]] = Field(
-        (0.7, 0.85, 1.0), min_length=1, max_length=8, description="LoRA scales that are compared"
+        (0.7, 0.85, 1.0), min_length=1, max_length=8, description="LoRA scales to compare"
     )
     evaluation_checkpoints: Limited[int] = Field(
         4, ge=1, le=50, description="Maximum number of checkpoints, evenly spaced, including the last"
     )
-    evaluation_samples: Limited[int] = Field(2, ge=1, le=16, description="Pictures per evaluation prompt")
+    evaluation_samples: Limited[int] = Field(2, ge=1, le=16, description="Number of images per evaluation prompt")
     evaluation_prompts: Limited[tuple[str, ...]] = Field(
-        (), description="With {trigger} for the trigger word; by default four that suit the concept mode and the base"
+        (),
+        description="Evaluation prompts, with {trigger} for the trigger word; by default four for the concept mode "
+        "and the base model",
     )
     unrelated_prompts: Limited[tuple[str, ...]] = Field(
-        (), description="Prompts whose pictures should not change; by default six that suit the base"
+        (), description="Prompts whose images should not change; by default six for the base model"
     )
     evaluation_clip: Model[str | None] = Field(
         None,
-        description="CLIP of the evaluation: a hub id or folder; by default openai/clip-vit-large-patch14, and the "
-        "embedded evaluator for embedded bases",
+        description="CLIP model of the evaluation: a hub id or folder; by default openai/clip-vit-large-patch14, and "
+        "the embedded evaluator for embedded base models",
     )
     evaluation_dino: Model[str | None] = Field(
         None,
-        description="DINOv2 of the evaluation: a hub id, a folder, or none; by default facebook/dinov2-base, and none "
-        "for embedded bases",
+        description="DINOv2 model of the evaluation: a hub id, a folder, or none; by default facebook/dinov2-base, "
+        "and none for embedded base models",
     )
 
     evaluation_face_model: Operator[Path | None] = Field(
-        None, description="ONNX file of SFace: also measures the likeness of faces; by default not"
+        None, description="SFace's ONNX file, to measure the likeness of faces; off by default"
     )
 
     @field_validator("validation_prompt", mode="before")
