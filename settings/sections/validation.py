@@ -28,7 +28,7 @@ class ValidationSection(Settings):
         4,
         ge=0,
         le=64,
-        description="Number of samples per prompt; with several concepts and no prompts: in total, but at least one for "
+        description="Number of samples per prompt; with several concepts and no prompts: in total, at least one for "
         "each; 0: none",
     )
     num_inference_steps: Limited[int] = Field(30, ge=1, le=1000, description="Denoising steps of the samples")
