@@ -115,7 +115,7 @@ class PromptFeatures:
     def rows(self, indices: Tensor) -> "PromptFeatures":
         """Select prompts by `indices` (N,), which may repeat."""
         found = indices.to(self.prompt_embeds.device, non_blocking=True)
-        return self._each(lambda tensor: tensor[found])
+        return self._each(lambda tensor: _rows(tensor, found))
 
     def repeated(self, count: int) -> "PromptFeatures":
         """Repeat each prompt `count` times in sequence."""
@@ -161,3 +161,9 @@ class PromptFeatures:
         stream, pooled = self.stream.each(change), self.pooled_prompt_embeds
         further = {name: each.each(change) for name, each in self.further.items()}
         return PromptFeatures(stream.values, None if pooled is None else change(pooled), stream.mask, further)
+
+
+def _rows(tensor: Tensor, indices: Tensor) -> Tensor:
+    """Rows whose gradients are added up in the same order each time. On a CPU the threads of `index_put` add in any
+    order, and on CUDA those of `index_add` do (torch.use_deterministic_algorithms)."""
+    return tensor[indices] if tensor.is_cuda else tensor.index_select(0, indices)

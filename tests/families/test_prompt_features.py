@@ -46,3 +46,17 @@ def test_rows_in_any_order() -> None:
         assert torch.equal(picked.prompt_embeds[row], some.prompt_embeds[source])
         assert torch.equal(picked.prompt_mask[row], some.prompt_mask[source])
         assert torch.equal(picked.pooled_prompt_embeds[row], some.pooled_prompt_embeds[source])
+
+
+def test_gradients_of_repeated_prompts_are_the_same_each_time_with_several_threads() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        values = torch.randn(2, 77, 160, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        weights = torch.randn(8, 77, 160, generator=torch.Generator().manual_seed(1))
+        picked = torch.tensor([0, 1, 1, 0] * 2)
+        drawn = [PromptFeatures(values).rows(picked).prompt_embeds for _ in range(100)]
+        gradients = [torch.autograd.grad((each * weights).sum(), values)[0] for each in drawn]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
