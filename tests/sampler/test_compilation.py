@@ -24,6 +24,7 @@ from sampler.request import Control, SampleRequest
 from sampler.sampler import Sampler
 from sampler.weights import ScaledArtifact
 from service.policy.compilation import compilation_from_environment
+from service.predict_command import main as predict_command
 from settings.record import ConfigError
 from tests.tiny_models import load_tiny
 
@@ -186,3 +187,12 @@ def test_the_operators_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ConfigError, match=r"^COMPILE_DENOISER: needs a C\+\+ compiler"):
         compilation_from_environment()
+
+
+def test_the_command_says_what_is_wrong_with_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMPILE_DENOISER", "often")
+    assert predict_command(["a dog", "--base_model", "mini-sdxl", "--output", str(tmp_path / "out")]) != 0
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].endswith("COMPILE_DENOISER: 'often' is neither 1 nor 0") and "Traceback" not in "".join(lines)
