@@ -143,7 +143,7 @@ class Predictor(BaseRunner):
             default=1.0, ge=0, le=2, description="Scale of the ControlNet: 0 none, 1 as trained"
         ),
     ) -> list[Path]:
-        """Generate the images. The files contain their parameters; seed and progress are in the metrics and the log."""
+        """Generate the images. The files contain their parameters; seed and progress are metrics and log lines."""
         from service.prediction_inputs import PredictionInputs
 
         inputs = PredictionInputs(

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m artifact") ->
 def _add_convert(parser: CommandParser) -> None:
     parser.add_argument("source", type=Path, help="LoRA file of any format")
     parser.add_argument("target", type=Path, help="a new file: nothing is overwritten")
-    parser.add_argument("--format", choices=FORMATS, required=True, help="of the new file")
+    parser.add_argument("--format", choices=FORMATS, required=True, help="format of the new file")
 
 
 def _convert(arguments: argparse.Namespace) -> Path:
@@ -62,10 +62,12 @@ def _convert(arguments: argparse.Namespace) -> Path:
 
 def _add_extract(parser: CommandParser) -> None:
     parser.add_argument("tuned", help="the fine-tuned model: a folder in diffusers' layout, a single file, a hub id")
-    parser.add_argument("base", help="the model that it was made from")
+    parser.add_argument("base", help="its base model")
     parser.add_argument("target", type=Path, help="a new file: nothing is overwritten")
-    parser.add_argument("--rank", type=int, metavar="INT", required=True, help="of the LoRA")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of its weights (default: fp16)")
+    parser.add_argument("--rank", type=int, metavar="INT", required=True, help="rank of the LoRA")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp16", help="precision of its weights (default: fp16)"
+    )
     parser.add_argument("--base_config", metavar="TEXT", help=BASE_CONFIG)
 
 
@@ -103,23 +105,25 @@ def _add_merge(parser: CommandParser) -> None:
     parser.add_argument(
         "--mode",
         choices=MODES,
-        help="concat (default): exact, ranks add up; svd: the nearest of --rank; linear: factors summed, not exact; "
-        "ties and dare: entries that disagree or are drawn are dropped, then the nearest of --rank; klora, ziplora: a "
-        "subject and a style; closed-form: keys and values do for each file's words what it does (docs/artifact.md)",
+        help="concat (default): exact, ranks add up; svd: best approximation of --rank; linear: factors summed; "
+        "ties and dare: conflicting or random entries are dropped, then as svd; klora, ziplora: a "
+        "subject and a style; closed-form: keys and values fitted to each file's trigger words (docs/artifact.md)",
     )
     parser.add_argument("--rank", type=int, metavar="INT", help="for svd, ties and dare")
     parser.add_argument("--density", type=float, metavar="FLOAT", help="share kept by ties and dare (default: 0.5)")
     parser.add_argument(
         "--base",
         metavar="TEXT",
-        help="what they were trained on: for ziplora and closed-form, and for svd of LoHa, LoKr, DoRA and differences",
+        help="base model of the files: for ziplora and closed-form, and for svd of LoHa, LoKr, DoRA and differences",
     )
     parser.add_argument(
         "--prompts", nargs="+", metavar="TEXT", default=[], help="for ziplora and closed-form, one for each file"
     )
-    parser.add_argument("--onto", metavar="BASE", help="write this base with the sum in its weights: folder or file")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, help="with --onto, of the trained parts (default: the base's of each weight)"
+        "--onto", metavar="BASE", help="write this base model (folder or file) with the sum added to its weights"
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="with --onto, of the trained parts (default: that of each base weight)"
     )
     parser.add_argument("--base_config", metavar="TEXT", help=BASE_CONFIG)
 
@@ -149,7 +153,9 @@ def _merge(arguments: argparse.Namespace) -> str:
 def _add_prune(parser: CommandParser) -> None:
     parser.add_argument("source", type=Path, help="whole model: a folder in diffusers' layout, or a .safetensors file")
     parser.add_argument("target", type=Path, help="a new folder or file: nothing is overwritten")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of all weights (default: fp16)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp16", help="precision of all weights (default: fp16)"
+    )
 
 
 def _prune(arguments: argparse.Namespace) -> str:
@@ -161,10 +167,8 @@ def _prune(arguments: argparse.Namespace) -> str:
 def _add_resize(parser: CommandParser) -> None:
     parser.add_argument("source", type=Path, help="LoRA file of any format")
     parser.add_argument("target", type=Path, help="a new file: nothing is overwritten")
-    parser.add_argument("--rank", type=int, metavar="INT", required=True, help="of the new one")
-    parser.add_argument(
-        "--base", metavar="TEXT", help="for LoHa, LoKr, DoRA, OFT and differences: what they were trained on"
-    )
+    parser.add_argument("--rank", type=int, metavar="INT", required=True, help="rank of the new file")
+    parser.add_argument("--base", metavar="TEXT", help="for LoHa, LoKr, DoRA, OFT and differences: their base model")
     parser.add_argument("--base_config", metavar="TEXT", help=BASE_CONFIG)
 
 

@@ -31,15 +31,14 @@ def build_parser(prog: str = "python -m preprocess") -> CommandParser:
     parser = CommandParser(
         prog=prog,
         usage="%(prog)s DATA [DATA ...] --output DIR [--config FILE] [--SETTING VALUE ...]",
-        description="Prepare images for training, and show what becomes of every file. The last line printed is the "
-        "path of the page to look at. The folder can be edited, and given to train.py.",
+        description="Prepare images for training, and report the result for every file. The last line printed is the "
+        "path of an HTML page. The output folder can be edited, and trained with train.py.",
     )
     parser.add_argument(
         "data",
         nargs="*",
         metavar="DATA",
-        help="zip, tar, folder or URL of images, or a dataset (hf://owner/name, a parquet file); several are taken "
-        "together",
+        help="zip, tar, folder or URL of images, or a dataset (hf://owner/name, a parquet file); several are combined",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new or empty folder")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings")
@@ -47,12 +46,12 @@ def build_parser(prog: str = "python -m preprocess") -> CommandParser:
         "--tokenizer",
         metavar="NAME",
         help="folder or hub id of a base model or tokenizer, to find captions that are too long for it; train.py uses "
-        "its base's own",
+        "that of its base model",
     )
     parser.add_argument(
         "--size_multiple", type=int, metavar="INT", default=8, help="sides must be multiples of this (default: 8)"
     )
-    parser.add_argument("--quiet", action="store_true", help="print warnings and the result alone")
+    parser.add_argument("--quiet", action="store_true", help="print only warnings and the result")
     add_options(parser, DataConfig, MAIN_SETTINGS)
     return parser
 

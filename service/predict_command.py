@@ -19,10 +19,10 @@ def build_parser(prog: str = "predict.py") -> CommandParser:
     parser = CommandParser(
         prog=prog,
         usage="%(prog)s PROMPT [--weights LORA] [--output DIR] [--OPTION VALUE ...]",
-        description="Draw images with a base model and LoRAs. Prints their paths; seed, trigger words and progress go "
-        "to stderr.",
+        description="Generate images with a base model and LoRAs. Prints their paths; seed, trigger words and progress "
+        "go to stderr.",
     )
-    parser.add_argument("prompt", metavar="PROMPT", help="what to draw; a LoRA's trigger word calls its concept")
+    parser.add_argument("prompt", metavar="PROMPT", help="prompt; include the LoRA's trigger word for its concept")
     parser.add_argument("--output", type=Path, metavar="DIR", help="a new or empty folder; default outputs/images")
     add_few_options(parser, PredictionOptions, aliases={"lora": "weights"})
     return parser

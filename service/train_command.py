@@ -56,10 +56,10 @@ def build_parser(prog: str = "train.py") -> CommandParser:
         nargs="*",
         metavar="DATA",
         help="zip, tar, folder or URL of images, with captions if there are any, or a dataset (hf://owner/name, a "
-        "parquet file); several are taken together. Or the folder that python -m preprocess made",
+        "parquet file); several are combined. Or a folder written by python -m preprocess",
     )
     parser.add_argument("--preset", metavar="NAME", help="settings to start from; --list_presets shows their names")
-    parser.add_argument("--list_presets", action=ListPresets, help="show the presets and what each is for")
+    parser.add_argument("--list_presets", action=ListPresets, help="list the presets and their purpose")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings")
     parser.add_argument(
         "--import_config",
@@ -74,11 +74,11 @@ def build_parser(prog: str = "train.py") -> CommandParser:
     parser.add_argument(
         "--resume",
         metavar="WHICH",
-        help="go on with a run: latest (of --output), or the folder of a run or of one of its checkpoints. Settings "
-        "and images are the run's own",
+        help="continue a run: latest (of --output), or the folder of a run or of one of its checkpoints, with the "
+        "settings and images of the run",
     )
-    parser.add_argument("--progress_json", action="store_true", help="print progress as one JSON object a line")
-    parser.add_argument("--quiet", action="store_true", help="print warnings and the result alone")
+    parser.add_argument("--progress_json", action="store_true", help="print progress as one JSON object per line")
+    parser.add_argument("--quiet", action="store_true", help="print only warnings and the result")
     add_options(parser, TrainingConfig, MAIN_SETTINGS)
     return parser
 

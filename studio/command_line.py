@@ -17,13 +17,15 @@ def build_parser(prog: str = "python -m studio") -> CommandParser:
     """Return the parser."""
     parser = CommandParser(
         prog=prog,
-        description="Serve a page to prepare pictures, train, watch and try LoRAs. Ctrl-C ends it, trainings go on.",
+        description="Serve a page to prepare images, train, monitor and test LoRAs. Ctrl-C stops only the page.",
     )
     parser.add_argument(
         "--folder", type=Path, default=Path("outputs/studio"), metavar="DIR",
-        help="where pictures, runs and the queue are (default: outputs/studio)",
+        help="folder for images, runs and the queue (default: outputs/studio)",
     )  # fmt: skip
-    parser.add_argument("--host", default="127.0.0.1", help=f"address to listen on; others need {PASSWORD_VARIABLE}")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help=f"address to listen on; others than the default need {PASSWORD_VARIABLE}"
+    )
     parser.add_argument("--port", type=int, default=7860, metavar="INT", help="default: 7860")
     parser.add_argument(
         "--share", action="store_true", help=f"also serve it at a public address by Gradio; needs {PASSWORD_VARIABLE}"

@@ -28,24 +28,26 @@ def build_parser(prog: str = "python -m evaluation.comparison") -> CommandParser
     parser = CommandParser(
         prog=prog,
         usage="%(prog)s PROTOCOL.yaml --output DIR\n       %(prog)s LORA [LORA ...] --output DIR [--OPTION VALUE ...]",
-        description="Compare LoRAs with the bare base and each other. Writes a table, scores and a page.",
+        description="Compare LoRAs with the base model and each other. Writes a table, scores and a page.",
     )
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="one protocol (.yaml), or LoRA files (.safetensors)"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new or empty folder")
-    parser.add_argument("--quiet", action="store_true", help="print the table alone")
-    group = parser.add_argument_group("for LoRA files", "A protocol has these inside.")
+    parser.add_argument("--quiet", action="store_true", help="print only the table")
+    group = parser.add_argument_group("for LoRA files", "A protocol contains these.")
     group.add_argument("--base_model", metavar="TEXT", help="by default the one that the first LoRA was trained on")
-    group.add_argument("--pictures", type=Path, metavar="DIR", help="folder of reference pictures of the subject")
-    group.add_argument("--class_word", metavar="TEXT", help="what the bare base is asked for (default: object)")
+    group.add_argument("--pictures", type=Path, metavar="DIR", help="folder of reference images of the subject")
+    group.add_argument(
+        "--class_word", metavar="TEXT", help="word for the subject in the base model's prompts (default: object)"
+    )
     group.add_argument("--trigger", metavar="TEXT", help="by default each LoRA's own")
     group.add_argument("--prompt", action="extend", nargs="+", metavar="TEXT", help="with {trigger}; one or several")
-    group.add_argument("--scales", type=float, nargs="+", metavar="FLOAT", help="of each LoRA (default: 1)")
-    group.add_argument("--samples_per_prompt", type=int, metavar="INT", help="images of each prompt (default: 4)")
+    group.add_argument("--scales", type=float, nargs="+", metavar="FLOAT", help="scales of each LoRA (default: 1)")
+    group.add_argument("--samples_per_prompt", type=int, metavar="INT", help="images per prompt (default: 4)")
     group.add_argument("--num_inference_steps", type=int, metavar="INT", help="denoising steps (default: 30)")
     group.add_argument("--guidance_scale", type=float, metavar="FLOAT", help="classifier-free guidance (default: 6)")
-    group.add_argument("--seed", type=int, metavar="INT", help="of the first image of each prompt (default: 0)")
+    group.add_argument("--seed", type=int, metavar="INT", help="seed of the first image of each prompt (default: 0)")
     return parser
 
 

@@ -35,11 +35,11 @@ def build_parser(prog: str = "lora-trainer encode") -> CommandParser:
         prog=prog,
         usage="%(prog)s DATA [DATA ...] --output DIR [--config FILE] [--SETTING VALUE ...]",
         description="Encode shards of images to latents, one shard after the other, so that neither memory nor disk "
-        "grows with the pictures. Started again, it goes on with the shard where it ended. The folder is given to "
-        "train.py.",
+        "grows with the number of images. Started again, it continues with the shard where it ended. Pass the "
+        "folder to train.py.",
     )
     parser.add_argument("data", nargs="+", metavar="DATA", help="shards: a folder of tars, s3://bucket/{0..9}.tar …")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder, or one that was begun")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder, or one to continue")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML or JSON file with any of the settings")
     add_engine_options(parser)
     add_options(parser, TrainingConfig, MAIN_SETTINGS)

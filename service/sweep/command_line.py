@@ -26,16 +26,20 @@ def build_parser(prog: str = "python -m service.sweep") -> CommandParser:
     parser = CommandParser(
         prog=prog,
         usage="%(prog)s DATA [DATA ...] --sweep FILE --output DIR [--config FILE] [--engine {local,ray}]",
-        description="Many trainings, one page. The same command goes on where an earlier one stopped.",
+        description="Run many trainings and compare them on one page. The same command resumes a sweep.",
     )
     parser.add_argument(
-        "data", nargs="+", metavar="DATA", help="as for train.py; a prepared dataset saves its preparation each time"
+        "data", nargs="+", metavar="DATA", help="as for train.py; a prepared dataset avoids preparation in each trial"
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings that all trials share")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="common settings of all trials")
     parser.add_argument("--sweep", type=Path, required=True, metavar="FILE", help="search, trials, seed and fields")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new, or of the sweep that goes on")
-    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="ray: on the machines of a cluster")
-    parser.add_argument("--gpus", type=float, default=1.0, metavar="FLOAT", help="of each trial, with ray")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="new folder, or that of the sweep to resume"
+    )
+    parser.add_argument(
+        "--engine", choices=["local", "ray"], default="local", help="ray: run on the machines of a cluster"
+    )
+    parser.add_argument("--gpus", type=float, default=1.0, metavar="FLOAT", help="GPUs for each trial, with ray")
     return parser
 
 
