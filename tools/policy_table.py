@@ -26,7 +26,7 @@ def tables() -> str:
     return (
         f"{fill(f'Settings that `CALLERS_MAY_SET` can open: {opened}.', LINE)}\n\n"
         f"| list of models | for | default |\n|---|---|---|\n{lists}\n\n"
-        f"| limit | default | at most so many |\n|---|---|---|\n{limits}"
+        f"| limit | default | limited quantity |\n|---|---|---|\n{limits}"
     )
 
 

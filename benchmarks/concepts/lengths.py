@@ -30,22 +30,23 @@ from families.loading.sources import EMBEDDED_BASE, EMBEDDED_BASES
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "lengths.md"
 MOST_STEPS = 1500
 SETTLED = "until samples have settled"
-TEXT = """# A fixed length, and a run that ends by itself
+TEXT = """# A fixed length, and `stop_when_settled`
 
-Written by `python -m benchmarks.concepts.lengths`: {concepts} concepts drawn by lot, seeds {seeds} of
-`benchmarks/concepts/`, one training seed, the trainer's defaults on mini-sdxl. A fixed length of {fixed} steps, and
-`stop_when_settled: true` with at most {most} steps ([training.md](training.md) says when it ends a run). The measures
-are those of [learning.md](learning.md); the run is ended by samples of its own, of other prompts and seeds.
+Written by `python -m benchmarks.concepts.lengths`: {concepts} randomly generated concepts, seeds {seeds} of
+`benchmarks/concepts/`, one training seed, the trainer's defaults on mini-sdxl. Compared are a fixed length of {fixed}
+steps, and `stop_when_settled: true` with at most {most} steps ([training.md](training.md) describes when it ends a
+run). The measures are those of [learning.md](learning.md); `stop_when_settled` uses its own samples, with other prompts
+and seeds.
 
 Machine: {machine}. Commits: {commits}.
 
 ## All concepts together
 
-Steps: those of the whole run. Returned: the step whose weights are the result.
+Steps: length of the whole run. Returned: the step whose weights are returned.
 
 {lengths}
 
-Worst: of the concepts.
+Worst: the worst concept.
 
 {summary}
 

@@ -11,42 +11,44 @@ from benchmarks.record import Row, machine_name, markdown
 
 PAGE = """# Training on randomly generated concepts
 
-Written by `python -m benchmarks.concepts.report`: {concepts} concepts drawn by lot, seeds {seeds} of
-`benchmarks/concepts/`, {training_seeds} training seed(s) each, {steps} steps on {base}. A concept is a figure,
-an object, a style or a pair, put together at random: eight pictures before different grounds, with captions that name
-the ground. Pictures are compared by the evaluator {evaluator}.
+Written by `python -m benchmarks.concepts.report`: {concepts} randomly generated concepts, seeds {seeds} of
+`benchmarks/concepts/`, {training_seeds} training seed(s) each, {steps} steps on {base}. A concept is a random figure,
+object, style or pair: eight images with different backgrounds ("grounds"), and captions that name the background.
+Images are compared by the evaluator {evaluator}.
 
 {purpose}
 
 Machine: {machine}. Commits: {commits}.
 
-- likeness: mean cosine of {samples} samples and the training pictures, by the training pictures' own to each other.
-- likeness_elsewhere: the same for prompts that ask for a ground.
-- gain: of likeness, over the untrained base with the same prompts and seeds.
-- grounds: share of samples on the ground that the prompt asks for, judged by the colours of their borders.
-- kept: mean cosine of pictures of {unrelated} unrelated prompts after and before training, same seeds (1: unchanged).
-- copies: share of samples that are near-duplicates of a training picture: nearer to it than half of what is between
-  the two nearest training pictures. Prompts ask for grounds that training pictures have, so that a right sample can be
-  as near by chance: the table has the share of {new} new pictures of each concept, drawn as the training pictures were
-  and seen by no training.
+- likeness: mean cosine similarity of {samples} samples and the training images, divided by that of the training images
+  to each other.
+- likeness_elsewhere: the same for prompts with a background.
+- gain: increase of the likeness over the base model with the same prompts and seeds.
+- grounds: share of samples with the background of the prompt, measured by the colours of their borders.
+- kept: mean cosine similarity of images of {unrelated} unrelated prompts before and after training, with the same seeds
+  (1: unchanged).
+- copies: share of samples that are near-duplicates of a training image: their distance to it is less than half of the
+  distance between the two nearest training images. Prompts use backgrounds of the training images, so a correct sample
+  can be as near by chance: the table has the share for {new} new images of each concept, which were generated like the
+  training images and not trained.
 
 ## All concepts together
 
-Worst: of the concepts, each the mean of its training seeds. Spread: the standard deviation, over the training seeds,
-of the mean of all concepts. Bar: what the defaults must reach on the seeds for reporting, set before any training on
-them.
+Worst: the worst concept, each averaged over its training seeds. Spread: standard deviation of the mean of all concepts
+over the training seeds. Bar: the minimum that the defaults must reach on the reporting seeds; it was set before any
+training on them.
 
 {summary}
 
 ## Each concept
 
-Means of the training seeds.
+Means over the training seeds.
 
 {concept_rows}
 """
 NEW_PICTURES = 40
-CHOSEN_BY = "Settings may be chosen by these seeds: what is shown here says nothing about other concepts."
-REPORTED = "No setting was chosen by what these concepts show."
+CHOSEN_BY = "Settings may be chosen by these seeds, so the results do not apply to other concepts."
+REPORTED = "No setting was chosen using these concepts."
 
 
 def mean_of(rows: Sequence[Row]) -> dict[str, float]:

@@ -32,18 +32,18 @@ GOOD = {"likeness": 0.9, "likeness_elsewhere": 0.75, "grounds": 0.85}
 """Least measures of a good result: the bars for the mean of the reporting seeds (benchmarks/concepts/bases.py)."""
 TEXT = """# Time to a good LoRA
 
-Written by `python -m benchmarks.concepts.time_to_quality`: {concepts} concepts drawn by lot, seeds {seeds} of
-`benchmarks/concepts/`, one training seed, on mini-sdxl. A result is good when its samples reach {likeness} of the
-training pictures' likeness to each other, {likeness_elsewhere} where the prompt asks for a ground, and {grounds} of
-these samples show that ground ([learning.md](learning.md) says how this is measured). Of trainings of
-{lengths} steps, the shortest that is good is found by bisection. Each is a command of its own;
-its time is counted from the start of the process to its end, without the sampling that judges it.
+Written by `python -m benchmarks.concepts.time_to_quality`: {concepts} randomly generated concepts, seeds {seeds} of
+`benchmarks/concepts/`, one training seed, on mini-sdxl. A result is good if its samples reach a likeness of {likeness},
+{likeness_elsewhere} for prompts with a background, and {grounds} of the latter have that background
+([learning.md](learning.md) defines the measures). Among trainings of {lengths} steps,
+the shortest good one is found by bisection. Each training is a separate command; its time is measured from the start of
+the process to its end, without the sampling for the measures.
 
-Not reached: no length that was tried was good. A median counts such a concept as longer than all others. `kept`: how
-much of unrelated prompts the good result keeps (1: all), which is no part of the rule.
+Not reached: no tested length was good; the median counts such a concept as longer than all others. `kept` (see
+[learning.md](learning.md)) is that of the good result; it is not part of the rule.
 
-Machine: {machine}. Commits: {commits}. CPU seconds are user and system time of the process: they vary less than
-seconds where the machine does other work.
+Machine: {machine}. Commits: {commits}. CPU seconds are user and system time of the process: they vary less
+than wall time if other processes are running.
 
 ## All concepts together
 

@@ -39,23 +39,26 @@ SHORT, LONG = 10, 50
 """Numbers of steps of two runs. Their difference gives the time of a step, without start and end."""
 THEIRS, OURS = "diffusers' script", "ours, the same job"
 THEIRS_DOCUMENTED = "diffusers' script, its README's options"
-TEXT = """# Time and memory beside diffusers' training script
+TEXT = """# Time and memory compared with diffusers' training script
 
-Written by `python -m benchmarks.speed.versus_diffusers`: the example robot on the embedded base, through diffusers'
-`train_dreambooth_lora_sdxl_advanced.py` (pivotal tuning) and through this trainer. What both learn of other concepts is
-in [learning.md](learning.md), and how long that takes in [time-to-quality.md](time-to-quality.md). Machine: {machine}.
+Written by `python -m benchmarks.speed.versus_diffusers`: training on the example robot and the embedded base
+model with diffusers' `train_dreambooth_lora_sdxl_advanced.py` (pivotal tuning) and with this trainer.
+[learning.md](learning.md) compares the quality on other concepts, [time-to-quality.md](time-to-quality.md) the time to
+reach it. Machine: {machine}.
 
-Alike for all: base, pictures, captions, {resolution} pixels, fp32, batch {batch}, rank {rank}, LoRA on the attention
-layers, two new tokens in each text encoder to the end, min-SNR weighting, a constant rate, no prior preservation.
+Both use the same base model, images, captions, {resolution} pixels, fp32, batch {batch}, rank {rank}, LoRA on the
+attention layers, two new tokens in each text encoder trained to the end, min-SNR weighting, a constant rate, and no
+prior preservation.
 
-- **diffusers' script**: `--cache_latents`, which makes it faster, and pairs the pictures with captions of other
-  pictures: latents are cached in one shuffled order and read in others.
+- **diffusers' script**: `--cache_latents`, which makes it faster, but pairs images with captions of other images,
+  because latents are cached in one shuffled order and read in another.
 - **diffusers' script, its README's options**: without `--cache_latents` and with `--gradient_checkpointing`, as in the
-  command of its README; else the same.
+  command of its README; otherwise the same.
 
-Medians of {pairs} paired runs of {short} and {long} steps, in turn; a step is their difference. The whole process
-counts, from the start of Python to its end; ours also verifies its file and writes a report. CPU seconds are user and
-system time of the process: they vary less than wall time where the machine does other work.
+The table has medians of {pairs} paired runs of {short} and {long} steps, in alternation; the time of a step is computed
+from their difference. The whole process is measured, from the start of Python to its end; ours also verifies its file
+and writes a report. CPU seconds are user and system time of the process: they vary less than wall time if other
+processes are running.
 
 {speed}
 """
