@@ -1,4 +1,4 @@
-"""The gate of a Perfusion file in its header, beside the rows of its words."""
+"""The gate of a Perfusion file, stored in its header with the embeddings of its trigger words."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""The description of an artifact in the header of its file: strings only, readable without loading a tensor.
+"""The description of an artifact in the header of its file: only strings, readable without loading a tensor.
 
 Token embeddings are stored here as base64 of fp32 rows: with unknown tensors in a LoRA file, diffusers ignores the
 whole file with only a warning.

@@ -1,4 +1,4 @@
-"""States of prompts as the denoiser's cross-attention reads them, and the words of a base's vocabulary.
+"""States of prompts as the denoiser's cross-attention gets them, and the words of a base model's vocabulary.
 
 For bases whose prompts all have one length, as CLIP's have: N prompts, L positions, D width.
 """

@@ -1,1 +1,1 @@
-"""The files of a ControlNet: one of its own, and the folder that diffusers reads."""
+"""The files of a ControlNet: a single file, and the folder for diffusers."""

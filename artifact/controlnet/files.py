@@ -1,4 +1,4 @@
-"""Reads a ControlNet's file onto a base, and writes it as a single file and as diffusers' folder."""
+"""Loads a ControlNet's file for a base model, and writes it as a single file and as a folder of diffusers."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,5 @@
-"""Makes a whole model smaller: its weights alone, in one precision. Neither the base nor torch's modules are needed."""
+"""Reduces the size of a whole model: only its weights, in one precision. Needs neither the base model nor torch's
+modules."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Layers of transformers under the names of kohya's sd-scripts, musubi-tuner and ai-toolkit, from diffusers'.
+"""Converts diffusers' layer names of transformers to those of kohya's sd-scripts, musubi-tuner and ai-toolkit.
 
 FLUX has its makers' names there, in which queries, keys and values of an attention are one layer, in FLUX.1's single
 blocks with the first layer of the feed-forward part. Qwen-Image and Z-Image have diffusers' own names (musubi-tuner,

@@ -1,4 +1,4 @@
-"""Layers of a LoRA file: a class for each kind, with the change of the weight that it stands for.
+"""Layers of a LoRA file: one class per kind, which computes the change of a weight.
 
 Shapes: weight (out, in) or (out, in, kh, kw), r the rank. Keys of `tensors` are those of kohya and LyCORIS.
 `delta(weight)` is fp32 and has the shape of `weight`, which is the base's own weight.

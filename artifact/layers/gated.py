@@ -1,4 +1,4 @@
-"""Perfusion: what a layer that reads the prompt returns for one word (Tewel et al. 2023, arXiv 2305.01644)."""
+"""Perfusion: the output of cross-attention projections for one trigger word (Tewel et al. 2023, arXiv 2305.01644)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

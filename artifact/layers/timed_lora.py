@@ -1,4 +1,4 @@
-"""A LoRA whose components act in a part of the timesteps only."""
+"""A LoRA whose components are used only in a range of timesteps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Custom Diffusion's closed form: one change of keys and values that does for every file's words what the file does."""
+"""Custom Diffusion's closed form: one change of keys and values with each file's outputs for its trigger words."""
 
 from collections.abc import Mapping, Sequence
 

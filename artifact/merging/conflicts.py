@@ -1,4 +1,4 @@
-"""Merging of changes that disagree: most entries are dropped, and what is left interferes less than in a plain sum.
+"""Merging by TIES and DARE: most entries of the changes are dropped, to reduce interference in the sum.
 
 Both work on whole matrices, so their result has no small rank: it is written as the nearest LoRA of a given one.
 """

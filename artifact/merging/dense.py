@@ -1,4 +1,4 @@
-"""Computes the full changes that files make to a base's weights, to convert layers of any kind to plain LoRA."""
+"""Computes the full changes of base weights by LoRA files, to convert layers of any kind to plain LoRA."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

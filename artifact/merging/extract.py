@@ -1,4 +1,4 @@
-"""Extracts a LoRA from a full fine-tune: the best approximation of its difference from the base."""
+"""Extracts a LoRA from a fully fine-tuned model: the best approximation of its difference from the base model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

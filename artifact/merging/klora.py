@@ -1,4 +1,4 @@
-"""K-LoRA (Ouyang et al. 2025, arXiv 2502.18461): at every step of drawing, each layer has the subject or the style.
+"""K-LoRA (Ouyang et al. 2025, arXiv 2502.18461): at each sampling step, each layer uses the subject or the style.
 
 Which one depends on the largest entries of both changes and on how far the drawing is, so it is known beforehand, and
 one file can hold it: both factors side by side, and from when to when each acts.

@@ -1,4 +1,4 @@
-"""Merging that asks the base: what its text encoders make of words, or what it predicts."""
+"""Merging that evaluates the base model: the text encoders' states of words, or the denoiser's predictions."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""Merges LoRAs into a base checkpoint: folder to folder, single file to single file. Folders take the words, too."""
+"""Merges LoRAs into a base checkpoint: folder to folder, single file to single file. Tokens are added to folders."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""ZipLoRA (Shah et al. 2023, arXiv 2311.13600): a factor for every input of every layer, for both files.
+"""ZipLoRA (Shah et al. 2023, arXiv 2311.13600): trains a factor for every input of every layer of both files.
 
 They are trained until the merged LoRA predicts, for each file's prompt, what that file alone predicts. The pictures are
 drawn by the two LoRAs themselves, so no training pictures are needed.

@@ -1,4 +1,4 @@
-"""Maps layer names in files to modules: the denoiser, a text encoder or a further stage, and the path in it.
+"""Maps layer names in files to modules: the component (denoiser, text encoder, other stage) and the path in it.
 
 kohya's prefix for text encoders is `lora_te_text_model_…` for a single one, `lora_te1_text_model_…` and
 `lora_te2_text_model_…` for two, `lora_prior_te_text_model_…` for that of a prior; peft's are `text_encoder.…` and

@@ -1,4 +1,4 @@
-"""FLUX's layers under the names of its makers' own code, as kohya's sd-scripts, musubi-tuner and ai-toolkit write them.
+"""FLUX's layers with the names of the original code, as kohya's sd-scripts, musubi-tuner and ai-toolkit write them.
 
 `lora_unet_double_blocks_0_img_attn_qkv` or `diffusion_model.double_blocks.0.img_attn.qkv`. There the queries, keys and
 values of an attention are one layer: its LoRA is three, with one `down` and a third of `up` each. In the single blocks

@@ -1,4 +1,4 @@
-"""Qwen-Image's layers behind the prefixes of other tools.
+"""Qwen-Image's layers with the prefixes of other tools.
 
 Its makers' names are diffusers' own. musubi-tuner writes them as `lora_unet_transformer_blocks_0_attn_to_q`,
 SimpleTuner's LyCORIS as `lycoris_…`, OneTrainer as `lora_transformer_…`, ai-toolkit as

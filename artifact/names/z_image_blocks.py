@@ -1,4 +1,4 @@
-"""Z-Image's layers behind the prefixes of other tools, and under the names of its makers' own code.
+"""Z-Image's layers with the prefixes of other tools, and with the names of the original code.
 
 musubi-tuner writes `lora_unet_layers_0_attention_to_q`, OneTrainer `lora_transformer_…`, LyCORIS `lycoris_…`,
 ai-toolkit `diffusion_model.layers.0.attention.to_q`. Files for ComfyUI may have `attention.qkv` and `attention.out`

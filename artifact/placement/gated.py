@@ -1,4 +1,4 @@
-"""Edits what the layers that read the prompt return for the words of Perfusion, in training and in drawing."""
+"""Changes the outputs of cross-attention projections for the trigger words of Perfusion, in training and sampling."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

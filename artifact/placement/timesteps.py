@@ -1,4 +1,4 @@
-"""Lets components of a LoRA act at their timesteps only, in training and in drawing."""
+"""Restricts components of a LoRA to their timesteps, in training and sampling."""
 
 from typing import Any
 
