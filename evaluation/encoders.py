@@ -1,4 +1,4 @@
-"""Encoders of pictures and texts from transformers: CLIP, DINOv2, and the evaluator of the embedded base."""
+"""Encoders of images and texts from transformers: CLIP, DINOv2, and the evaluator of the embedded base model."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

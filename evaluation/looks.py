@@ -1,4 +1,4 @@
-"""Scores the weights that are on the base in the middle of a training, concept by concept."""
+"""Scores the current weights during a training, concept by concept."""
 
 import time
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The prompts of an evaluation: the concept in scenes that no training picture shows, and unrelated prompts.
+"""The prompts of an evaluation: the concept in new scenes, and unrelated prompts.
 
 The subject prompts are like DreamBench's (Ruiz et al. 2023, supplementary material): new places, and new looks.
 """

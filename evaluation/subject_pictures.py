@@ -1,4 +1,4 @@
-"""Reference pictures for the scores: the training pictures, with and without their background."""
+"""Reference images for the scores: the training images, with and without their background."""
 
 from dataclasses import dataclass
 from pathlib import Path
