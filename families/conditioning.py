@@ -1,4 +1,4 @@
-"""Additional inputs of a denoiser beside noised latents and prompts: for ControlNet, inpainting and editing."""
+"""Additional inputs of a denoiser, besides noised latents and prompts: for ControlNet, inpainting and editing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A family's defaults for settings that the user left open."""
+"""A family's defaults for settings that are not given."""
 
 from dataclasses import dataclass
 

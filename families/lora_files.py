@@ -1,4 +1,4 @@
-"""What LoRA files of other tools tell of their family, by header and names alone: no base is loaded for them."""
+"""Detects the family of other tools' LoRA files from header and names; no base model is loaded."""
 
 import re
 from collections.abc import Collection, Iterable

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x and everything in their layout (Rombach et al. 2022): one text encoder, ε or v."""
+"""Stable Diffusion 1.x and 2.x and models with their layout (Rombach et al. 2022): one text encoder, ε or v."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

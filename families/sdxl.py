@@ -1,4 +1,4 @@
-"""Stable Diffusion XL and everything in its layout, the embedded mini-sdxl included (Podell et al. 2023)."""
+"""Stable Diffusion XL and models with its layout, including the embedded mini-sdxl (Podell et al. 2023)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

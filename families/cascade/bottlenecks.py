@@ -1,4 +1,4 @@
-"""Networks by which ControlNets of Stage C read their condition: those of the original's modes large and simple.
+"""Networks that encode the condition of Stage C's ControlNets: those of the original code's modes large and simple.
 
 Tensors have the original's names: `0.weight`, `3.blocks.2.weight`.
 """

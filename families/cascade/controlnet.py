@@ -1,4 +1,5 @@
-"""ControlNets of Stage C: a network reads the condition, and a projection for each chosen block adds to its input.
+"""ControlNets of Stage C: a network encodes the condition, and a projection for each chosen block is added to its
+input.
 
 Tensors have the names of the original code, as in `controlnet/canny.safetensors`: `backbone.…`, `projections.<i>.…`.
 """

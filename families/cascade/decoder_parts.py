@@ -1,4 +1,4 @@
-"""Where Stable Cascade's other parts lie: the encoder of pictures, and Stages B and A, which decode.
+"""Locates the other parts of Stable Cascade: the image encoder, and Stages B and A, which decode.
 
 The hub has them in another repository than Stage C. A folder may hold them beside Stage C, each alone or all:
 

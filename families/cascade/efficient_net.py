@@ -1,4 +1,4 @@
-"""The encoder of Stable Cascade's pictures: EfficientNetV2-S (Tan & Le 2021, table 4) and a 1 × 1 convolution.
+"""The image encoder of Stable Cascade: EfficientNetV2-S (Tan & Le 2021, table 4) and a 1 × 1 convolution.
 
 The tensors have the names of torchvision's `efficientnet_v2_s().features`, as in `effnet_encoder.safetensors`.
 """

@@ -1,4 +1,4 @@
-"""Stable Cascade, trained in Stage C: text to latents of an EfficientNet, 42 times smaller than the picture."""
+"""Stable Cascade, Stage C: text to latents of an EfficientNet, which are 42 times smaller than the image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Embeddings of pictures by CLIP, which Stage C reads beside the prompt."""
+"""CLIP embeddings of images, an optional input of Stage C."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Samples pictures through all three stages: C draws the layout from the text, B adds details, A decodes."""
+"""Samples images with all three stages: C generates the layout from the text, B adds details, A decodes."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""diffusers' scheduler of Stable Cascade with the shift of the noise that the original samples with."""
+"""diffusers' scheduler of Stable Cascade with the noise shift of the original code's sampler."""
 
 import math
 

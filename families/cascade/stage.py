@@ -1,4 +1,4 @@
-"""Stage C and Stage B's network, with the time read in fp32, and with what a ControlNet adds."""
+"""The network of Stages C and B, with the timestep embedded in fp32, and with the features of a ControlNet."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType

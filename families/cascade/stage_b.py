@@ -1,4 +1,4 @@
-"""Stable Cascade's Stage B, trained to restore pictures: from latents of an EfficientNet to those of Stage A."""
+"""Stable Cascade's Stage B, trained to reconstruct images: from latents of an EfficientNet to those of Stage A."""
 
 from collections.abc import Mapping, Sequence
 from math import lcm

@@ -1,4 +1,4 @@
-"""Prompts as both trained stages read them: by CLIP-G, with the tokenizer's mask."""
+"""Prompt encoding of both trained stages: by CLIP-G, with the tokenizer's mask."""
 
 from collections.abc import Sequence
 from typing import Any

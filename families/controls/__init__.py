@@ -1,1 +1,1 @@
-"""Conditions of ControlNets, and what families with a ControlNet share."""
+"""Conditions of ControlNets, and shared code of families with a ControlNet."""

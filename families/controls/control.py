@@ -1,4 +1,4 @@
-"""The interface of families that can be steered by pictures through a ControlNet (Zhang et al. 2023)."""
+"""The interface of families that support ControlNets (Zhang et al. 2023)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Faces as the condition of a ControlNet: rows of boxes and vectors, painted into cells as large as latents.
+"""Faces as the condition of a ControlNet: rows of boxes and embeddings, written into cells of the latents' size.
 
 A condition is (B, N, 4 + P): left, top, right and bottom of each face as fractions of the picture's sides, then a unit
 vector that says whose face it is. Rows of zeros are no face.

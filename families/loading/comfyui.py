@@ -1,4 +1,4 @@
-"""By which nodes ComfyUI loads a base and draws with it, by diffusers' name of its pipeline.
+"""ComfyUI's nodes for loading and sampling a base model, by diffusers' name of its pipeline.
 
 Names of nodes and inputs are those of ComfyUI's nodes.py and comfy_extras (nodes_sd3, nodes_flux,
 nodes_model_advanced) in the versions that docs/artifact.md names. Names of files are those of its own examples, to be

@@ -1,4 +1,4 @@
-"""A FLUX.1 transformer's tensors by diffusers' names, from those of Black Forest Labs' own code.
+"""Renames a FLUX.1 transformer's tensors from Black Forest Labs' original code to diffusers.
 
 There queries, keys and values are one tensor, in the single blocks with the first layer of the feed-forward part too;
 and the last modulation has shift before scale.

@@ -1,4 +1,4 @@
-"""One base in this process's memory, which the first training that asks for it takes instead of reading it again.
+"""A base model kept in this process's memory, which the first matching training uses instead of loading it again.
 
 A process that keeps it is forked for each training (`service.processes.base_keeper`): the child shares its memory until
 it writes to it, and what it changes is its own.

@@ -1,4 +1,4 @@
-"""Loads a VAE in place of the base's own: a hub id, a folder, or a single file.
+"""Loads a VAE that replaces the base model's: a hub id, a folder, or a single file.
 
 The denoiser knows one latent space. A VAE is taken only where its latents have the layout of the base's and, on a test
 picture, nearly the same values, as those that were trained on from the base's (sdxl-vae-fp16-fix).

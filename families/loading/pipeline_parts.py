@@ -1,4 +1,4 @@
-"""The parts of a large base, opened one by one: its text encoders and its denoiser are never in memory together.
+"""The parts of a large base model, loaded one by one: text encoders and denoiser are never in memory together.
 
 A base is a folder or hub model in diffusers' layout. Or it is a single file with the denoiser alone, as ComfyUI's users
 have it, and `base_config` names the folder or hub model with all other parts.

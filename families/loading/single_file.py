@@ -1,4 +1,4 @@
-"""What a single-file checkpoint is, by the names and shapes of its tensors. No weights are loaded here."""
+"""Identifies a single-file checkpoint by the names and shapes of its tensors. No weights are loaded here."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

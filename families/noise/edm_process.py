@@ -1,4 +1,4 @@
-"""The noise of EDM (Karras et al. 2022, arXiv 2206.00364), as Playground 2.5 and CosXL are trained.
+"""The noise process of EDM (Karras et al. 2022, arXiv 2206.00364), for models such as Playground 2.5 and CosXL.
 
 x = x_0 + σ n,   D(x; σ) = c_skip x + c_out F(c_in x; c_noise)                        (eq. 7), with (table 1)
 c_skip = σ_d² / (σ² + σ_d²),  c_out = σ σ_d / √(σ² + σ_d²),  c_in = 1 / √(σ² + σ_d²),  c_noise = ¼ ln σ

@@ -1,4 +1,4 @@
-"""Flow matching on straight paths, as SD3 and SD3.5 are trained (Esser et al. 2024).
+"""Flow matching on straight paths, as in SD3 and SD3.5 (Esser et al. 2024).
 
 x_σ = (1 - σ) x_0 + σ ε, target ε - x_0                    (§2, rectified flow)
 σ = s·u / (1 + (s - 1)·u), u = sigmoid(n), n standard normal   (§3.1 logit-normal, §5.3.2 shift)

@@ -1,4 +1,4 @@
-"""What trainer and losses know of a base's noise: how it is added, and what the model predicts.
+"""The interface of noise processes for trainer and losses: how noise is added, and what the model predicts.
 
 Shapes: B batch, C latent channels, h and w latent pixels. x_0 are clean latents, x_t noised ones.
 """

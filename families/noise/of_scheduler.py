@@ -1,4 +1,4 @@
-"""The noise of a base with a UNet, by its scheduler. Another noise is a file in this folder and a line here."""
+"""The noise process of a UNet, by its scheduler. A new noise process is a file in this folder and a line here."""
 
 from families.noise.diffusion_process import DiffusionProcess
 from families.noise.edm_process import EDMProcess

@@ -1,4 +1,4 @@
-"""The noise that Stable Cascade's Stage B is trained with: noise of several resolutions."""
+"""The training noise of Stable Cascade's Stage B: noise at several resolutions."""
 
 from dataclasses import dataclass
 

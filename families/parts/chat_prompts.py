@@ -1,4 +1,4 @@
-"""Prompts as a chat language model reads them: its template around the words, and the states of chosen layers.
+"""Prompt encoding by chat language models: the chat template, and the states of chosen layers.
 
 For `FrozenText`, which loads the model, keeps what is read, and frees the model.
 """

@@ -1,4 +1,4 @@
-"""How FLUX.2's language models read a prompt: klein's by Qwen3's chat template, dev's by Mistral's."""
+"""Prompt encoding of FLUX.2: Qwen3's chat template for klein, Mistral's for dev."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

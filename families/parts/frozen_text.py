@@ -1,4 +1,4 @@
-"""Prompt features of frozen language models: computed once and kept, after which the model is freed."""
+"""Prompt features of frozen language models: computed once and stored; then the model is freed."""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence

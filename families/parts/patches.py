@@ -1,4 +1,4 @@
-"""Latents as rows of patches, which transformers read, and back."""
+"""Converts latents to rows of patches for transformers, and back."""
 
 import torch
 from torch import Tensor

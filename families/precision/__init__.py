@@ -1,1 +1,1 @@
-"""Frozen weights in fewer bits than they are computed with."""
+"""Frozen weights stored in fewer bits than the precision of computation."""

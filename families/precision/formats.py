@@ -1,4 +1,4 @@
-"""How the weight of a frozen layer is stored in 8 or 4 bits, and made a matrix again.
+"""Storage formats for frozen weights in 8 or 4 bits, with encoding and decoding.
 
 Operators of torch alone: peft and diffusers import bitsandbytes and torchao at every start where they are installed.
 """

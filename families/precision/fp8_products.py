@@ -1,4 +1,5 @@
-"""Products of a denoiser's linear layers in fp8, for drawing: weights and inputs both, each row with its own scale.
+"""fp8 matrix products of a denoiser's linear layers, for sampling: both weights and inputs, each row with its own
+scale.
 
 torch's `scaled_mm` multiplies them. A training cannot use it: it has no gradient.
 """

@@ -1,4 +1,4 @@
-"""A frozen linear layer whose weight is stored in another format, or outside the device that computes."""
+"""A frozen linear layer whose weight is stored in another format, or on another device."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
