@@ -1,4 +1,4 @@
-"""Recognises a full disk, whichever library met it."""
+"""Recognises the errors of a full disk from any library."""
 
 import errno
 
