@@ -1,4 +1,4 @@
-"""How a training ends that does not finish: a line on what happened, a line on what is kept, a status by kind."""
+"""Failed or stopped trainings: a line with the reason, a line with what was saved, and an exit status by kind."""
 
 import errno
 import shutil

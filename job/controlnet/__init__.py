@@ -1,1 +1,1 @@
-"""What a job does for a ControlNet: samples with their conditions, verification, recipes."""
+"""ControlNets in a job: samples with their conditions, verification, recipes."""

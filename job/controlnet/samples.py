@@ -1,4 +1,4 @@
-"""Samples of a ControlNet: each of a condition of its own, which lies beside them."""
+"""Samples of a ControlNet, each with its own condition."""
 
 import copy
 import json

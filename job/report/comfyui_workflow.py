@@ -1,4 +1,4 @@
-"""comfyui.json: a workflow for ComfyUI that draws the validation prompt with the LoRA.
+"""comfyui.json: a workflow for ComfyUI that generates the validation prompt with the LoRA.
 
 It is in ComfyUI's API format, which the page of ComfyUI opens when the file is dropped there: nodes by number, whose
 inputs are values or [number of a node, number of its output].

@@ -1,4 +1,4 @@
-"""Says in the report why a run ended that had no fixed length."""
+"""Reports why a run without a fixed length ended."""
 
 from dataclasses import asdict
 from typing import Any

@@ -1,4 +1,4 @@
-"""A usage recipe, and the facts that it is made from."""
+"""A usage recipe, and the facts that it contains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

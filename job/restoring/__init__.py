@@ -1,1 +1,1 @@
-"""What a job does for a base that restores pictures: samples beside their originals, and PSNR."""
+"""Jobs for base models that reconstruct images: samples with their originals, and PSNR."""

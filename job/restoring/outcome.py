@@ -1,4 +1,4 @@
-"""How well pictures are restored before and after a training, for log and report."""
+"""The reconstruction quality before and after a training, for log and report."""
 
 from dataclasses import dataclass
 

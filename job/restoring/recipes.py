@@ -1,4 +1,4 @@
-"""Instructions for using a model that restores pictures."""
+"""Instructions for using a model that reconstructs images."""
 
 from job.report.recipe import Recipe
 

@@ -1,4 +1,4 @@
-"""Samples of a model that restores pictures: each of a picture of its own, which lies beside it."""
+"""Samples of a model that reconstructs images, each with its original."""
 
 from dataclasses import dataclass
 from pathlib import Path

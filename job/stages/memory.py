@@ -1,4 +1,4 @@
-"""Chooses how the base is stored and says how much memory the training will take, before its weights are loaded."""
+"""Selects how the base model is stored and predicts the memory of the training, before the weights are loaded."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The end of a run that stops when samples have settled: looks at samples, and what follows from them."""
+"""The end of a run with `stop_when_settled`: evaluations of samples, and the decisions based on them."""
 
 import math
 from collections.abc import Iterator

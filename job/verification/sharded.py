@@ -1,4 +1,4 @@
-"""A file put onto a sharded denoiser: every process changes its own rows."""
+"""Applies a file to a sharded denoiser: every process changes its own rows."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Verifies a written artifact: it is read back onto the bare base and compared with the trained model."""
+"""Verifies a written artifact: it is applied to the base model and compared with the trained model."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
