@@ -1,4 +1,4 @@
-"""One line for what is said of many images alike."""
+"""Combines equal warnings of many images into one line."""
 
 import re
 from collections.abc import Iterable, Sequence

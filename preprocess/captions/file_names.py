@@ -1,4 +1,4 @@
-"""Reads captions from file names, as EveryDream does, and recognises names by cameras and programs, which are none."""
+"""Reads captions from file names, as EveryDream does. Names given by cameras and programs are not captions."""
 
 import re
 from pathlib import Path

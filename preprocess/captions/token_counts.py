@@ -1,4 +1,4 @@
-"""Counts the tokens of captions with the tokenizers of a base model, where no base is loaded."""
+"""Counts the tokens of captions with the tokenizers of a base model, without loading the base model."""
 
 from pathlib import Path
 from typing import Any

@@ -1,1 +1,1 @@
-"""Pictures that a ControlNet is conditioned on: made from the training pictures, or given beside them."""
+"""Conditioning images of a ControlNet: computed from the training images, or given as files."""

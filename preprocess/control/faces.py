@@ -1,4 +1,4 @@
-"""Faces as the condition of a ControlNet: where they are in a view, and vectors that say whose they are.
+"""Faces as the condition of a ControlNet: their positions in a view, and their embeddings.
 
 The file of a view holds one tensor `faces` (N, 4 + P), fp32: left, top, right and bottom as fractions of the view's
 sides, then a unit vector. Rows of zeros are no face.

@@ -1,4 +1,4 @@
-"""Conditioning pictures that lie beside the images: conditioning/x.png for x.jpg, or named by a column of a table."""
+"""Conditioning images given as files: conditioning/x.png for x.jpg, or named by a column of a table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

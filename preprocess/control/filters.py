@@ -1,4 +1,4 @@
-"""Makes the picture that a ControlNet is conditioned on from a training picture. Sizes do not change."""
+"""Computes the conditioning image of a ControlNet from a training image of the same size."""
 
 import random
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Augmented views of an image: mirrored, smaller windows, other colours. All draws come from one generator."""
+"""Augmented views of an image: mirrored, smaller crops, other colours. All random numbers come from one generator."""
 
 import random
 from collections.abc import Iterator

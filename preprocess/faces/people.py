@@ -1,4 +1,4 @@
-"""Finds the recurring face of each concept, before pictures are cut around it."""
+"""Finds the recurring face of each concept, before images are cropped around it."""
 
 import os
 from collections.abc import Generator, Mapping, Sequence

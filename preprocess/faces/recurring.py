@@ -1,4 +1,4 @@
-"""Which face recurs over a concept's pictures: the person that is meant where several are in them."""
+"""Finds the face that recurs in a concept's images, which is the subject if they show several people."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Chooses an available face detector. Its packages are imported only when it is used."""
+"""Selects an available face detector. Its packages are imported only when it is used."""
 
 import importlib.util
 import os

@@ -1,1 +1,1 @@
-"""Data that is given by name: datasets of the Hugging Face hub, tables, lists of URLs, shards in object stores."""
+"""Data sources given by name: datasets of the Hugging Face hub, tables, lists of URLs, shards in object stores."""

@@ -1,4 +1,4 @@
-"""Finds the column of a dataset that holds the pictures, and checks the one with the captions."""
+"""Finds the column of a dataset with the images, and checks the one with the captions."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Opens datasets with the library `datasets`: of the hub, and of this disk. Rows are streamed."""
+"""Opens datasets with the library `datasets`, from the hub or from disk. Rows are streamed."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What a source's text names. Nothing is opened here, so that a wrong name costs no time."""
+"""Parses the names of sources. Nothing is opened here, so errors are found early."""
 
 import re
 from dataclasses import dataclass

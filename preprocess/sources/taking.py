@@ -1,4 +1,4 @@
-"""Takes in a source that is given by name: its pictures and captions become files in a folder."""
+"""Imports a source given by name: its images and captions become files in a folder."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

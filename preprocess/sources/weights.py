@@ -1,4 +1,4 @@
-"""Shares of several sources: whole numbers of repeats that come near the weights."""
+"""Shares of several sources: integer repeats that approximate the weights."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Whether data given again are the data of an earlier run: their names and digests, nothing of their place."""
+"""Checks whether data are those of an earlier run, by names and digests, independent of their location."""
 
 import hashlib
 import json

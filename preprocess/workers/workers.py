@@ -1,4 +1,4 @@
-"""The processes that prepare images: this one alone, or the main process of a training with its workers.
+"""The processes that prepare images: a single one, or the main process of a training with its workers.
 
 The result must not depend on them: it is the same, file for file, for any number of processes.
 """
