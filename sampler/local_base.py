@@ -1,4 +1,4 @@
-"""The base that a LoRA belongs to: how it is loaded, where it is on this machine, and whether the LoRA fits it.
+"""The base model of a LoRA: how it is loaded, where it is on this machine, and whether the LoRA fits it.
 
 The path of a base on this machine is in the configuration in the run's folder.
 """

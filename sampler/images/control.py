@@ -1,4 +1,4 @@
-"""A ControlNet that steers the drawing by a picture: found by its location, checked, and put beside the base."""
+"""The ControlNet of a request: located, checked, and added to the base model."""
 
 import os
 import tempfile

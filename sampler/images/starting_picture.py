@@ -1,4 +1,4 @@
-"""Fits the user's image and mask to sizes that the base supports, and warns about unusable masks."""
+"""Fits the input image and mask to sizes that the base model supports, and warns about unusable masks."""
 
 import math
 
