@@ -1,4 +1,4 @@
-"""The faces of a picture that a ControlNet draws with, by the models that the operator has given."""
+"""Detects and embeds the faces of a conditioning image, with the operator's models."""
 
 import torch
 from PIL import Image

@@ -1,4 +1,4 @@
-"""Handles Ctrl-C and SIGTERM: at once where nothing is lost, else after the current step."""
+"""Handles Ctrl-C and SIGTERM: immediately if nothing would be lost, otherwise after the current step."""
 
 import signal
 import time

@@ -1,4 +1,4 @@
-"""The command `lora-trainer encode DATA --output DIR`: images become shards of features, to be trained from later."""
+"""The command `lora-trainer encode DATA --output DIR`: encodes images to shards of features for later training."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""What encodes: this process, or the actors of Ray; and the options that choose it."""
+"""The engines that encode: this process, or Ray actors; and their options."""
 
 import argparse
 import math

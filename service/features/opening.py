@@ -1,4 +1,4 @@
-"""Loads what encodes of a base: in this process, and in each worker. Its denoiser, by far the most, stays out."""
+"""Loads the encoding parts of a base model, in this process or in each worker. The denoiser is not loaded."""
 
 import torch
 

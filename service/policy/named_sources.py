@@ -1,4 +1,4 @@
-"""Which data callers may name: what is public anyway."""
+"""The data sources that callers may name: only public ones."""
 
 from collections.abc import Iterator, Sequence
 

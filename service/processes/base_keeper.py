@@ -1,4 +1,4 @@
-"""A process that keeps one base in main memory, where the operator wants it: trainings on this base are forked from it.
+"""A process that keeps one base model in main memory, if the operator enables it: trainings on it are forked from it.
 
 KEEP_BASE=1 keeps the base of the last training that succeeded; KEEP_BASE=NAME loads this one when the server starts.
 The process is forked from the warm process (`service.processes.warm_worker`), loads the base with one thread, starts no

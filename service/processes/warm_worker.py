@@ -1,4 +1,4 @@
-"""Forks trainings of the server from a process that has imported the libraries, where the operator wants it.
+"""Forks the server's trainings from a process that has imported the libraries, if the operator enables it.
 
 WARM_WORKER=1 keeps one such process beside the server, Python's own fork server. It imports, waits, and forks; it makes
 no tensors, starts no threads and no CUDA, so its children may do all of it. A training that is cancelled, killed or
