@@ -1,4 +1,4 @@
-"""In which sizes images are trained."""
+"""Sizes at which images are trained."""
 
 import re
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""Reads a file of another trainer: what kind it is follows from its fields."""
+"""Reads a file of another trainer and detects its kind by its fields."""
 
 import tomllib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Words that several trainers share, with ours."""
+"""Names that several trainers share, and the settings here."""
 
 from collections.abc import Mapping
 from typing import Any

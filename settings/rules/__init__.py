@@ -1,1 +1,1 @@
-"""Rules that join sections of the settings."""
+"""Rules across sections of the settings."""

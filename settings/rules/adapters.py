@@ -1,4 +1,4 @@
-"""Rules of what goes with each kind of adapter."""
+"""Rules for the settings of each kind of adapter."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Which adapter is trained, on which layers."""
+"""The adapter and the layers that it is trained on."""
 
 from pathlib import Path
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Which base model is trained on, and how it is loaded."""
+"""The base model and how it is loaded."""
 
 from pathlib import Path
 from typing import Literal
