@@ -1,4 +1,4 @@
-"""What is wrong with the values of a form, at its fields."""
+"""Error messages of a form, shown at its fields."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Text and pages of other origin inside the studio's page: file names, captions, reports."""
+"""Text and pages from other sources inside the studio's page: file names, captions, reports."""
 
 import html
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The columns of a grid of pictures: scales of one file, or the checkpoints of a run."""
+"""The columns of a grid of images: scales of one file, or the checkpoints of a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

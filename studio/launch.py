@@ -1,4 +1,4 @@
-"""Serves the page on this machine; elsewhere only with a password."""
+"""Serves the page on this machine; on other addresses only with a password."""
 
 import os
 from dataclasses import dataclass, field

@@ -1,5 +1,5 @@
-"""Work of the page in processes of their own, whose memory is free again when they end: each is asked by a file, and
-answers by lines."""
+"""Runs tasks of the page in separate processes, which free their memory when they end. Input is a file, output is
+lines."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""HTML of a run as it is at this moment: progress, curves, warnings, log."""
+"""HTML of the current state of a run: progress, curves, warnings, log."""
 
 import html
 import json

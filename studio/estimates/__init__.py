@@ -1,1 +1,1 @@
-"""What a training with some settings is predicted to need: memory, time, and money."""
+"""Estimates for a training: memory, time, and cost."""

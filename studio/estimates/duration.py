@@ -1,4 +1,4 @@
-"""How long a training will take, as far as earlier ones on this machine tell."""
+"""Estimates the duration of a training from earlier ones on this machine."""
 
 import json
 from collections.abc import Mapping, Sequence

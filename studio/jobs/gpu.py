@@ -1,4 +1,4 @@
-"""How busy the GPUs of this machine are, as nvidia-smi says."""
+"""The GPU utilisation of this machine, from nvidia-smi."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""How fast a training ran, measured from what it wrote: for estimates of later ones on this machine."""
+"""The speed of a training, measured from its output: for estimates of later ones on this machine."""
 
 import json
 from statistics import median

@@ -1,4 +1,4 @@
-"""The process of a job: `python train.py`, which goes on when the page or the worker ends."""
+"""The process of a job: `python train.py`, which continues when the page or the worker ends."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What is stored of a job."""
+"""The stored record of a job."""
 
 from pathlib import Path
 from typing import Any, Literal

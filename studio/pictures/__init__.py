@@ -1,1 +1,1 @@
-"""Preparation of dropped files, edits of the prepared dataset, and how a picture is shown."""
+"""Preparation of uploaded files, edits of the prepared dataset, and display of images."""

@@ -1,4 +1,4 @@
-"""Captions pictures of a prepared dataset again: `python -m studio.pictures.captioning REQUEST`.
+"""Generates new captions for images of a prepared dataset: `python -m studio.pictures.captioning REQUEST`.
 
 In a process of its own, because captioners are large: their memory is free again when it ends. What they see is the
 picture as it is trained.

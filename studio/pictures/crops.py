@@ -1,4 +1,4 @@
-"""Moves the crop of a picture: all its views are cut anew from the file as it was dropped."""
+"""Moves the crop of an image: all its views are cropped again from the uploaded file."""
 
 import os
 import tempfile

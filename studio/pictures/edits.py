@@ -1,4 +1,4 @@
-"""Edits of a prepared dataset: captions, and pictures that are left out. They are written at once."""
+"""Edits of a prepared dataset: captions, and images that are left out. They are saved immediately."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

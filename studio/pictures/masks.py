@@ -1,4 +1,4 @@
-"""The mask of a whole picture, made as the preparation made it, so that it can be cut at another place."""
+"""The mask of a whole image, computed as in the preparation, so that it can be cropped at another position."""
 
 from pathlib import Path
 

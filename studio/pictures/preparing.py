@@ -1,4 +1,4 @@
-"""Prepares pictures as train.py does, in a process of its own: `python -m studio.pictures.preparing REQUEST`.
+"""Prepares images as train.py does, in a separate process: `python -m studio.pictures.preparing REQUEST`.
 
 The base is loaded, because sizes of crops and limits of captions are the base's. Its memory is free again when the
 process ends.

@@ -1,4 +1,4 @@
-"""How a picture of a prepared dataset is shown: the whole of it, with its crop, faces and mask."""
+"""Displays an image of a prepared dataset: the whole image, with its crop, faces and mask."""
 
 from pathlib import Path
 

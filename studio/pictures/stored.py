@@ -1,4 +1,4 @@
-"""What is stored of a set of pictures beside its dataset: the settings of its preparation, and its sources."""
+"""The stored data of a set of images in addition to its dataset: preparation settings and sources."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Dropped files become sources of data preparation: loose files together as a folder, each archive by itself."""
+"""Converts uploaded files to sources of data preparation: loose files together as a folder, each archive by itself."""
 
 import shutil
 from collections.abc import Sequence

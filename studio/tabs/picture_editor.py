@@ -1,4 +1,4 @@
-"""The editor of a prepared set on the tab Pictures: captions, crops, pictures left out. All is saved at once."""
+"""The editor of a prepared dataset on the tab Pictures: captions, crops, images left out. Edits are saved at once."""
 
 import html
 from collections.abc import Callable, Iterator, Sequence

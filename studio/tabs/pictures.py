@@ -1,4 +1,4 @@
-"""The tab Pictures: from dropped files to a prepared dataset with captions as the user wants them."""
+"""The tab Pictures: from uploaded files to a prepared dataset with edited captions."""
 
 from collections.abc import Iterator
 from pathlib import Path
