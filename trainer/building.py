@@ -1,4 +1,4 @@
-"""Puts a training together from its resolved configuration."""
+"""Builds a training from its resolved configuration."""
 
 from collections.abc import Sequence
 

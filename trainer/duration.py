@@ -1,4 +1,4 @@
-"""Computes the number of steps from the number of images where the user set none."""
+"""Computes the number of steps from the number of images if it is not given."""
 
 import math
 from collections.abc import Sequence

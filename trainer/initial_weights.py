@@ -1,4 +1,4 @@
-"""Starts a training from a finished file: its layers and its tokens, of ours or of another tool's."""
+"""Starts a training from an existing file: its layers and its tokens, of this trainer or of another tool."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

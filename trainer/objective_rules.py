@@ -1,4 +1,4 @@
-"""Checks settings of what is learned against what the base can learn."""
+"""Checks the settings of the objective against the capabilities of the base model."""
 
 from families.family import ModelFamily, restoring
 from settings.record import ConfigError

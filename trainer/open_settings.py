@@ -1,4 +1,4 @@
-"""Fills settings that the user left open with the family's defaults, and checks settings of plain trigger words."""
+"""Replaces settings that are not given by the family's defaults, and checks settings of triggers without tokens."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Default learning rates relative to the base: those of the field for models as wide as SDXL, larger ones for narrower.
+"""Default learning rates, depending on the width of the base model: the usual ones at SDXL's width, larger ones below.
 
 Under Adam, every entry of a matrix with n inputs moves by about the learning rate in a step, and all entries of a row
 in agreement with the input. The output therefore moves by rate × n relative to the input, so the rate that changes a

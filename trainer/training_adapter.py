@@ -1,4 +1,4 @@
-"""A LoRA that is on the frozen base while it is trained, and absent from everything that is drawn or written.
+"""A LoRA that is applied to the frozen base model during training only, not in samples or in the result.
 
 Training on a distilled base undoes the distillation. A training adapter is a LoRA that was made to undo it beforehand:
 trained beside it, a new LoRA learns the concept alone, and on the base without the adapter the few steps remain

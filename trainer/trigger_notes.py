@@ -1,4 +1,4 @@
-"""Notes on trigger words that stay plain words of the prompt."""
+"""Notes on trigger words without trained tokens."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""EVA: the down projections of LoRAs begin with the directions in which the layers' inputs vary most.
+"""EVA: initialises the down projections of LoRAs with the directions in which the layers' inputs vary most.
 
 Paischer et al. 2024, arXiv 2410.07170, with the same rank for every layer. The training pictures give the inputs.
 """

@@ -1,4 +1,4 @@
-"""The first values of a LoRA's two projections, by name. None changes the base's weights, or what the model predicts.
+"""Initial values of a LoRA's two projections, by name. None changes the base weights or the model's predictions.
 
 A new one is a function and a line in STARTS, or in PARTS_OF_WEIGHTS where it is a part of the base's weight.
 """

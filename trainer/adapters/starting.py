@@ -1,4 +1,4 @@
-"""Starts an adapter's layer from a layer of a file: exactly where it can hold that, else by singular values."""
+"""Initialises an adapter's layer with a layer of a file: exactly if possible, otherwise by singular values."""
 
 from typing import Any
 

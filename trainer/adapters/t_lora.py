@@ -1,4 +1,4 @@
-"""T-LoRA (Soboleva et al. 2025, arXiv 2507.05964): the nearer to pure noise, the fewer components of a LoRA act.
+"""T-LoRA (Soboleva et al. 2025, arXiv 2507.05964): the higher the noise, the fewer components of a LoRA are used.
 
 Layout and background are decided at high noise, where a full rank learns them by heart from few pictures.
 """

@@ -1,4 +1,4 @@
-"""What a resumed training must have in common with its checkpoint. Each check comes before anything is rewritten."""
+"""Checks that a resumed training matches its checkpoint, before any file is written."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""When checkpoints are due: every so many steps, epochs, or minutes of training."""
+"""When checkpoints are due: at intervals of steps, epochs, or minutes of training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

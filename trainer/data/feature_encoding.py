@@ -1,4 +1,4 @@
-"""Encodes one source to a shard of features, in a folder that is one command's meanwhile.
+"""Encodes one source to a shard of features, in a folder that one command writes at a time.
 
 A shard counts once its record is written, which is the last thing: what was cut off before is done again.
 """

@@ -1,4 +1,4 @@
-"""Shards of features: latents and captions of images that are nowhere else on the disk, to be trained from.
+"""Shards of features: latents and captions, from which a model is trained without the images.
 
 features.json            what was encoded, and how: sources, settings, the VAE's fingerprint
 00000.safetensors        moments and masks of one source, `<example>.<view>.moments`

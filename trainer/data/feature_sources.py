@@ -1,4 +1,4 @@
-"""What may be encoded to shards of features, and whether features fit a training."""
+"""Checks which sources can be encoded to shards of features, and whether features fit a training."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What the main process does with sharded weights while the other ranks wait, and which they must do with it."""
+"""Operations of the main process on sharded weights, in which the waiting ranks must take part."""
 
 from torch import nn
 

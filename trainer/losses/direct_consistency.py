@@ -1,4 +1,4 @@
-"""Direct consistency optimization: the model should be better than the base, and once it is, it learns no further."""
+"""Direct consistency optimization: an image is trained until the model is better than the base model."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Detects an adapter that changes too fast early in the run, which ruins samples after a hundred steps.
+"""Detects an adapter that changes too fast early in the run, which degrades samples after a hundred steps.
 
 Adam's first updates have the size of the learning rate whatever the gradient, so ‖ΔW‖ grows before it has a direction.
 """

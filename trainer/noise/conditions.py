@@ -1,4 +1,4 @@
-"""What the denoiser reads in training beside noised latents and prompts, made of the pictures that are cached."""
+"""Additional inputs of the denoiser in training, computed from the cached images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

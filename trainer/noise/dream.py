@@ -1,4 +1,4 @@
-"""DREAM (Zhou et al. 2024, arXiv 2312.00210): the noise is corrected by what the model already gets wrong.
+"""DREAM (Zhou et al. 2024, arXiv 2312.00210): corrects the noise by the model's own error.
 
 A sampler goes on from its own errors, a training from the truth. Here the training sees inputs that have such an error.
 """

@@ -1,4 +1,4 @@
-"""Offset noise: noise with a random mean per channel, with which the model learns dark and light images."""
+"""Offset noise: noise with a random mean per channel, for darker and lighter images."""
 
 from dataclasses import dataclass
 

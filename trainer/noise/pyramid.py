@@ -1,4 +1,4 @@
-"""Pyramid noise: noise at several resolutions, with which the model learns large areas of light and colour."""
+"""Pyramid noise: noise at several resolutions, for large areas of light and colour."""
 
 from dataclasses import dataclass
 

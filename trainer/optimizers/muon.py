@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): the momentum of a matrix, made orthogonal. What is no matrix is trained by AdamW."""
+"""Muon (Jordan et al. 2024): orthogonalises the momentum of matrices. Other parameters are trained by AdamW."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the text encoders make of a word, as the denoiser reads it: the state at the word's position."""
+"""The text encoders' state of a word, as the denoiser gets it: the state at the word's position."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Second moments of a base's text states over captions from its own vocabulary, kept for the next run.
+"""Second moments of a base model's text states over captions from its own vocabulary, cached on disk.
 
 Perfusion weighs directions by their inverse (Tewel et al. 2023, §4.1, of 100,000 captions of LAION there).
 """

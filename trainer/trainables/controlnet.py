@@ -1,4 +1,4 @@
-"""The ControlNet: a trained network beside the denoiser that reads a picture (Zhang et al. 2023)."""
+"""The ControlNet: a trained network for a conditioning image (Zhang et al. 2023)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Starts a ControlNet's training from a finished one."""
+"""Initialises a ControlNet with an existing one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

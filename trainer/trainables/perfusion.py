@@ -1,4 +1,4 @@
-"""Perfusion as a trainable: new words with values of their own and the keys of their class words (Tewel et al. 2023,
+"""Perfusion as a trainable: trigger words with their own values and the keys of their class words (Tewel et al. 2023,
 arXiv 2305.01644)."""
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""How near a model that restores pictures comes to them: PSNR, in pixels."""
+"""The PSNR of a model that reconstructs images, in pixels."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Decides when a run of open length ends: when samples have settled, or begin to lose what they should keep."""
+"""Decides when a run with `stop_when_settled` ends: when samples have settled, or prompts are followed less."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field

@@ -1,1 +1,1 @@
-"""Terms that hold what the base knows."""
+"""Loss terms that preserve the base model's prior."""

@@ -1,4 +1,4 @@
-"""Prior matching where the base goes when it draws: on the trajectories of prompts without the trigger word."""
+"""Prior matching on the base model's sampling trajectories of prompts without the trigger word."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

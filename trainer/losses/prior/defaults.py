@@ -1,4 +1,4 @@
-"""What a training keeps of the base where the user says nothing about it."""
+"""Default settings for preserving the base model's prior."""
 
 from typing import Any
 

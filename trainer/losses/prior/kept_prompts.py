@@ -1,4 +1,4 @@
-"""Prompts that prior matching keeps by default: everyday ones, and for the embedded base scenes of its own world.
+"""Default prompts of prior matching: common ones, and for the embedded base model prompts that it knows.
 
 None of them is among the unrelated prompts of the evaluation, which judge what is kept.
 """

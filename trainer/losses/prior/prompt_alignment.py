@@ -1,4 +1,4 @@
-"""Prompt-aligned personalisation: what the model would draw for a target prompt stays what the base draws for it."""
+"""Prompt-aligned personalisation: predictions for a target prompt are kept near those of the base model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
