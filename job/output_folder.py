@@ -61,3 +61,9 @@ def default_output(data: str, root: Path = Path("outputs")) -> Path:
     name = name or "training"
     candidates = (root / (name if number == 1 else f"{name}-{number}") for number in range(1, 100_000))
     return next(path for path in candidates if not path.exists())
+
+
+def remove_pictures(folder: Path) -> None:
+    """Remove the samples of an earlier part of the run, which may have been more."""
+    for picture in folder.glob("*.png"):
+        picture.unlink()

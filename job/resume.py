@@ -87,6 +87,8 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
         different = unset | different if len(prompts) == 1 else different
     if "max_train_epochs" in different:
         different.setdefault("max_train_steps", None)  # computed again
+    if different.get("evaluate") == "false":
+        different = {name: TrainingConfig.model_fields[name].default for name in EVALUATION_SETTINGS} | different
     if saved.stop_when_settled and different.keys() & {"max_train_steps", "max_train_epochs"}:
         different = _of_fixed_length(saved) | different
     merged = build_config(saved.model_dump() | different)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation.prompt_sets import plain_words
-from job.output_folder import OutputFolder
+from job.output_folder import OutputFolder, remove_pictures
 from sampler.sampler import Sampler, SampleRequest
 from settings.preparation import DataConfig
 from settings.sections.validation import ValidationSection
@@ -85,6 +85,7 @@ def _write(
     triggers: Mapping[str, Sequence[str]] | None,
 ) -> None:
     """Prompt after prompt, all with the same seeds: 00.png, 01.png …"""
+    remove_pictures(folder)
     if settings.count == 0:
         return
     folder.mkdir(parents=True, exist_ok=True)

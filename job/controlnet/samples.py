@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from families.controls.faces import CORNERS, is_faces
+from job.output_folder import remove_pictures
 from job.samples import SampleSettings, as_image, levels_of, sampled_examples
 from sampler.request import Control, SampleRequest
 from sampler.sampler import Sampler
@@ -65,6 +66,8 @@ def write_control_samples(
     settings: SampleSettings, conditions: Sequence[Condition], training: Training, folder: Path
 ) -> None:
     """Draw a sample for each condition into `folder`, and the conditions into a folder in it."""
+    for old in (folder, folder / CONDITIONS):
+        remove_pictures(old)
     if not conditions:
         return
     assert training.controlnet is not None

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from families.family import ModelFamily
+from job.output_folder import remove_pictures
 from job.samples import SampleSettings, as_image, levels_of, sampled_examples
 from trainer.training import Training
 from trainer.validation.restoration import psnr, restore
@@ -38,6 +39,7 @@ def originals_of(training: Training, settings: SampleSettings) -> Originals:
 
 def write_restored(originals: Originals, settings: SampleSettings, family: ModelFamily, folder: Path) -> float | None:
     """Restore the pictures into `folder`: 00.png, 01.png … Returns the mean PSNR in dB, None without pictures."""
+    remove_pictures(folder)
     if not originals.pictures:
         return None
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,6 +53,7 @@ def write_restored(originals: Originals, settings: SampleSettings, family: Model
 
 def write_originals(originals: Originals, folder: Path) -> None:
     """Write the pictures themselves into a folder in `folder`."""
+    remove_pictures(folder / ORIGINALS)
     (folder / ORIGINALS).mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(originals.pictures):
         as_image(picture).save(folder / ORIGINALS / f"{number:02d}.png")

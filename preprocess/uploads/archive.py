@@ -68,7 +68,7 @@ def unpack(source: Path, destination: Path, limits: ArchiveLimits | None = None)
     if source.is_dir():
         return source
     limits = limits or ArchiveLimits()
-    with _members_of(source) as members:
+    with _members_of(source) as members, _named(source.name):
         _extract(members, destination, limits)
     return destination
 
@@ -80,12 +80,10 @@ def unpack_stream(stream: IO[bytes], name: str, packed_bytes: int, destination: 
     own.
     """
     try:
-        with tarfile.open(fileobj=stream, mode="r|*") as archive:
+        with tarfile.open(fileobj=stream, mode="r|*") as archive, _named(name):
             _extract(_tar_members(archive, packed_bytes), destination, limits)
     except (tarfile.TarError, EOFError) as error:
         raise DatasetError(f"{name}: cannot be read ({error}). {MAKE_ANEW}") from error
-    except DatasetError as error:
-        raise DatasetError(f"{name}: {error}") from error
 
 
 def require_safe(source: Path, limits: ArchiveLimits) -> None:
@@ -93,9 +91,18 @@ def require_safe(source: Path, limits: ArchiveLimits) -> None:
 
     Raises DatasetError as `unpack` does.
     """
-    with _members_of(source) as members:
+    with _members_of(source) as members, _named(source.name):
         for _ in _safe_members(members, limits):
             pass
+
+
+@contextmanager
+def _named(archive: str) -> Iterator[None]:
+    """Around what reads its members: errors name the archive, too."""
+    try:
+        yield
+    except DatasetError as error:
+        raise DatasetError(f"{archive}: {error}") from error
 
 
 @contextmanager

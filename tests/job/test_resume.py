@@ -18,7 +18,7 @@ from job.run import run
 from preprocess.dataset import PreparedDataset
 from preprocess.prepare import prepare
 from settings.record import ConfigError
-from settings.training import TrainingConfig
+from settings.training import TrainingConfig, build_config
 from tests.conftest import EXAMPLE, PROJECT
 from tests.warm_process import WarmProcess
 from trainer.building import build_training
@@ -183,6 +183,9 @@ def test_other_settings_are_refused_with_a_table() -> None:
     longer = resumed_config(saved, TrainingConfig(max_train_steps=200, rank=8, alpha=None))
     assert (longer.max_train_steps, longer.rank) == (200, 8)
     assert resume_base.max_train_steps == 100
+    scored = build_config({"checkpointing_steps": 5, "evaluation_scales": [0.5], "evaluation_samples": 1})
+    unscored = resumed_config(scored, TrainingConfig(evaluate="false"))
+    assert unscored.evaluate == "false" and unscored.evaluation_scales != (0.5,)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from families.family import ModelFamily
 from job.output_folder import OutputFolder
 from job.resume import resumed_config
 from job.run import run
+from job.samples import SampleSettings, write_samples
 from job.trackers import _by_prompt
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
@@ -95,6 +97,17 @@ def test_samples_are_divided_among_concepts(
     assert (len(config.validation_prompts), config.num_validation_images) == (prompts, count)
     again = resolve(config, base)
     assert (again.validation_prompts, again.num_validation_images) == (config.validation_prompts, count)
+
+
+def test_samples_take_the_place_of_those_before(tmp_path: Path) -> None:
+    """A resumed run may draw fewer, or none."""
+    sampler = SimpleNamespace(generate=lambda request, triggers: [Image.new("RGB", (8, 8))] * request.num_outputs)
+    (tmp_path / "before").mkdir()
+    for count, prompts in ((3, ("a", "b")), (1, ("a", "b")), (0, ("a",))):
+        settings = SampleSettings(prompts, prompts, count, 8, 1, 1.0, 0)
+        write_samples(settings, sampler, tmp_path)  # type: ignore[arg-type]
+        assert len(list(tmp_path.glob("*.png"))) == count * len(prompts)
+    assert (tmp_path / "before").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ others, since stores fail for a while.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypedDict
 
 from preprocess.errors import DatasetError, SetupError
 from preprocess.name_lists import first_names
 from preprocess.sources.references import is_remote
+from preprocess.sources.stores import local_path
 from trainer.data.feature_encoding import begun
 from trainer.data.feature_shards import FeaturePlan, ShardRecord, read_record, read_shard, record_of
 
@@ -41,7 +42,7 @@ class ShardsMissing(DatasetError):
 
 Answers = Callable[[Sequence[Task]], Iterator[Answer]]
 Tell = Callable[[str], object]
-"""Is given a line for each shard that cannot be read, when it is met."""
+"""Is given a line for each shard that cannot be read, when that is met first."""
 
 
 def answer(number: int, *, problem: str = "", setup: str = "", trace: str = "") -> Answer:
@@ -70,22 +71,36 @@ def _in_rounds(
 ) -> Iterator[tuple[int, ShardRecord]]:
     problems: dict[int, str] = {}
     pending = list(numbers)
-    for attempt in range(1, ROUNDS + 1):
+    for _ in range(ROUNDS):
         for got in answers([Task(number=each, source=sources[each]) for each in pending]):
             number = int(got["number"])
             _require_answer(got, sources[number])
-            problems[number] = got["problem"]
             if not got["problem"]:
+                problems.pop(number, None)
                 yield number, read_record(folder, number)  # a cluster writes more than this process could check
                 continue
-            again = attempt < ROUNDS and is_remote(sources[number])
-            tell(got["problem"] + ("; it is tried again after the others" if again else ""))
-        pending = [each for each in pending if problems[each] and is_remote(sources[each])]
+            line = _named(got["problem"], sources[number])
+            if number not in problems:
+                tell(line + ("; it is tried again after the others" if _in_a_store(sources[number]) else ""))
+            problems[number] = line
+        pending = [each for each in pending if each in problems and _in_a_store(sources[each])]
         if not pending:
             break
-    if lines := [text for text in problems.values() if text]:
-        count = f"{len(lines)} of {len(sources)} shards are not encoded; the same command goes on with them: "
-        raise ShardsMissing(count + first_names(list(dict.fromkeys(lines)), "; "))
+    if problems:
+        count = f"{len(problems)} of {len(sources)} shards are not encoded; the same command goes on with them: "
+        raise ShardsMissing(count + first_names(list(problems.values()), "; "))
+
+
+def _named(problem: str, source: str) -> str:
+    """A line that begins with the source as it was given."""
+    said = problem
+    for name in (source, str(local_path(source)), PurePath(source).name):
+        said = said.removeprefix(f"{name}: ")
+    return f"{source}: {said.rstrip('.')}"
+
+
+def _in_a_store(source: str) -> bool:
+    return is_remote(source) and local_path(source) is None
 
 
 def _require_answer(got: Answer, source: str) -> None:

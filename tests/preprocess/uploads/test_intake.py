@@ -139,9 +139,21 @@ def test_a_hidden_folder_that_is_given_itself_is_taken(tmp_path: Path) -> None:
         ("photos.zip", b"<!doctype html><title>Sign in</title>", r"photos\.zip: neither a zip nor a tar"),
         ("photos.zip", b"", r"photos\.zip: the file is empty \(0 bytes\)\. Was the upload cut off"),
         ("photos.zip", zipped({"a.png": A})[:-30], r"photos\.zip: neither a zip nor a tar"),
+        ("photos.tar", shard({"a.txt": b"TOK"})[:1024], r"^photos\.tar: the tar is cut off or damaged: its end mark"),
+        ("photos.zip", zipped({"a.png": A, "A.png": A}), r"^photos\.zip: [aA]\.png: the archive holds this name twice"),
         ("photos.tar", shard({"a.png": A})[:700], r"photos\.tar: cannot be read \(.*\)\. Make the archive anew"),
     ],
-    ids=["a picture", "rar", "7z", "a web page", "nothing", "half a zip", "half a tar"],
+    ids=[
+        "a picture",
+        "rar",
+        "7z",
+        "a web page",
+        "nothing",
+        "half a zip",
+        "a tar without its end",
+        "a name twice",
+        "half a tar",
+    ],
 )
 def test_a_file_that_is_no_archive_says_so(name: str, data: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)

@@ -123,8 +123,8 @@ def test_a_shard_of_a_store_that_fails_costs_itself_alone(
     with pytest.raises(ShardsMissing, match=rf"^1 of {SHARDS} [^\n]*s3://open/{key}: [^\n]*({messages[fault]})"):
         encode([S3], output, told.append)
     assert done_of(output) == ALL_BUT_THE_BAD_ONE
-    assert [line.endswith("; it is tried again after the others") for line in told] == [True, True, False]
-    assert all(re.search(rf"^s3://open/{key}: [^\n]*({messages[fault]})", line) for line in told)
+    (line,) = told
+    assert re.search(rf"^s3://open/{key}: [^\n]*({messages[fault]})[^.]*; it is tried again after the others$", line)
     with pytest.raises(DatasetError, match=rf"shards are not encoded yet, the first is s3://open/{key}"):
         read_features(output)
     s3.failing.clear()
