@@ -34,7 +34,7 @@ def prepare(job: Job) -> Generator[Progress, None, None]:
         job.sources = [job.output.dataset if done else job.state["dataset"]]
     settings = yield from _with_class_images(job)
     job.dataset = yield from _dataset(job, settings)
-    job.config = with_prompt_of_captions(job.config, job.dataset)
+    job.config = with_prompt_of_captions(job.config, job.dataset, new=job.state is None)
     if job.state is None:
         write_gallery(job.dataset, job.output.dataset)
     else:

@@ -54,6 +54,9 @@ def test_a_concept_with_a_word_beside_it_has_the_tokens(tmp_path: Path) -> None:
     list(run(build_config(settings | {"concepts": concepts, "num_tokens": 1}), [tmp_path / "data"], output))
     artifact = Artifact.read(output.weights)
     assert artifact.triggers == {"TOK": ["<s0>"]}
+    report = json.loads(output.report.read_text())
+    assert report["config"]["validation_prompts"] == ["a photo of TOK robot", FIRST_CAPTION]
+    assert len(list(output.samples.glob("*.png"))) == 2
     assert {rows.shape[0] for rows in artifact.tokens.values()} == {1}
 
 

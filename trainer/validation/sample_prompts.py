@@ -10,6 +10,7 @@ from settings.record import ConfigError
 from settings.sections.validation import ValidationSection
 from settings.training import TrainingConfig
 
+PROMPTS = {"validation_prompt", "validation_prompts", "validation_prompts_file"}
 MOST_PROMPTS = 64
 """In a file of prompts, as in the setting."""
 
@@ -28,7 +29,7 @@ def sample_prompts(
     count = validation.num_validation_images
     if concepts_apart and not prompts and validation.validation_prompt is None and len(preparation.class_words) > 1:
         prompts = _templates(preparation)[:MOST_PROMPTS]
-        count = count and max(1, count // len(prompts))
+        count = _of_each(count, len(prompts))
     first = prompts[0] if prompts else validation_prompt(validation, preparation)
     return {
         "validation_prompt": first,
@@ -68,9 +69,22 @@ def validation_prompt(validation: ValidationSection, preparation: DataConfig) ->
     return next(iter(_templates(preparation)), None)
 
 
-def with_prompt_of_captions(config: TrainingConfig, dataset: PreparedDataset) -> TrainingConfig:
-    """The resolved configuration with the first caption as its prompt, where nothing else is known to be one."""
-    if validation_prompt(config.validation, config.preparation) is not None:
+def with_prompt_of_captions(config: TrainingConfig, dataset: PreparedDataset, *, new: bool = True) -> TrainingConfig:
+    """The resolved configuration with the first caption as its prompt, where nothing else is known to be one; in a new
+    run also beside the templates of other concepts, for images of a concept without a trigger word."""
+    examples = [example for example in dataset.examples if example.concept is not None]
+    prompt = validation_prompt(config.validation, config.preparation)
+    if prompt is None:
+        return config.with_values({"validation_prompt": next(filter(None, (each.caption for each in examples)), "")})
+    wordless = next((each.caption for each in examples if not each.concept and each.caption), None)
+    if not new or wordless is None or config.is_controlnet or config.given.keys() & PROMPTS:
         return config
-    captions = (example.caption for example in dataset.examples if example.concept is not None)
-    return config.with_values({"validation_prompt": next(filter(None, captions), "")})
+    count = config.num_validation_images
+    if not config.validation_prompts:  # else it is divided already
+        count = _of_each(count, 2)
+    prompts = (*(config.validation_prompts or (prompt,))[: MOST_PROMPTS - 1], wordless)
+    return config.with_values({"validation_prompts": prompts, "num_validation_images": count})
+
+
+def _of_each(pictures: int, prompts: int) -> int:
+    return pictures and max(1, pictures // prompts)
