@@ -41,7 +41,8 @@ class CompiledDrawing:
             return "edits of Perfusion are hooks, which compiled blocks do not see"
         if any(isinstance(layer, TimedLoraLayer) for layer in layers):
             return "components of a LoRA that act at some timesteps alone are chosen anew in each step"
-        rank = max((layer.rank for layer in layers if isinstance(layer, LoraLayer)), default=0)
+        linear = (layer for layer in layers if isinstance(layer, LoraLayer) and layer.down.ndim == 2)
+        rank = max((layer.rank for layer in linear), default=0)
         if rank > self._rank:
             return f"a LoRA of rank {rank} is above COMPILE_RANK={self._rank}, which the operator can raise"
         return None

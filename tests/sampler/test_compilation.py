@@ -23,6 +23,7 @@ from sampler.local_base import place_on
 from sampler.request import Control, SampleRequest
 from sampler.sampler import Sampler
 from sampler.weights import ScaledArtifact
+from service.cog_prediction import CogPredictions
 from service.policy.compilation import compilation_from_environment
 from service.predict_command import main as predict_command
 from settings.record import ConfigError
@@ -140,8 +141,11 @@ def test_what_compiled_blocks_cannot_draw_is_drawn_without_and_said(plain: Sampl
         assert np.array_equal(drawn(compiled, (artifact, 1.0)), drawn(plain, (artifact, 1.0)))
     state = torch.ones(1, 8)
     edit = Artifact({"a": GatedLayer(torch.ones(1, 4), Gate(state, state, state, 0.5, 0.1))}, {}, None)
-    obstacle = CompiledDrawing(plain.family, COMPILATION).obstacle([edit])
+    drawing = CompiledDrawing(plain.family, COMPILATION)
+    obstacle = drawing.obstacle([edit])
     assert obstacle is not None and "Perfusion" in obstacle
+    convolution = LoraLayer(torch.ones(9, 4, 3, 3), torch.ones(4, 9, 1, 1), 1.0)  # outside the blocks
+    assert drawing.obstacle([Artifact({"a": convolution}, {}, None)]) is None
     assert graphs() == 0
 
 
@@ -189,10 +193,12 @@ def test_the_operators_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         compilation_from_environment()
 
 
-def test_the_command_says_what_is_wrong_with_a_variable(
+def test_command_and_server_say_what_is_wrong_with_a_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COMPILE_DENOISER", "often")
     assert predict_command(["a dog", "--base_model", "mini-sdxl", "--output", str(tmp_path / "out")]) != 0
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[-1].endswith("COMPILE_DENOISER: 'often' is neither 1 nor 0") and "Traceback" not in "".join(lines)
+    with pytest.raises(ConfigError, match="^COMPILE_DENOISER: 'often' is neither 1 nor 0"):
+        CogPredictions(None)
