@@ -70,7 +70,7 @@ def test_a_run_that_differs_in_what_decides_is_no_measure(dataset: PreparedDatas
     found = duration(dataset, measured(dataset, "other", **changed), measured(dataset, "unmeasured", pace=None))
     assert found.seconds is None
     assert "unknown until a training like this was measured" in time_line(found)
-    assert cost_line(found, 3.0) == "cost: unknown, as the time is"
+    assert cost_line(found, 3.0) == "cost: unknown, because the time is unknown"
 
 
 def test_the_run_that_differs_least_is_the_measure_and_what_differs_is_said(dataset: PreparedDataset) -> None:

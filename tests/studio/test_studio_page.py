@@ -137,7 +137,7 @@ def start_two_runs(page: Page, queue: JobQueue) -> None:
     page.wait_for_text("#needs", "GB of base weights")
     page.write("setting-rank", "0")
     page.leave_field("setting-rank")
-    page.wait_for_text("#needs", "Nothing can be said yet: rank")
+    page.wait_for_text("#needs", "No estimate yet: rank")
     page.wait_for_text("#setting-rank", "greater than or equal to 1")
     page.click("start")
     page.wait_for_text("#start-status", "greater than or equal to 1")

@@ -70,13 +70,13 @@ def test_cards_and_settings_say_what_they_need(workspace: Workspace, monkeypatch
     ((label, preset),) = tab.show_cards(NAME, 2.0)["choices"]
     lines = label.splitlines()
     assert (preset, lines[0], lines[2]) == ("demo", "demo", "memory: 16 GB")
-    assert "(400 steps)" in lines[3] and lines[4] == "cost: unknown, as the time is"
+    assert "(400 steps)" in lines[3] and lines[4] == "cost: unknown, because the time is unknown"
     fields = dict.fromkeys(tab.form.names, "") | {"rank": "32", "max_train_steps": "50"}
     first, last = tab.estimate(NAME, None, *fields.values())
     assert first.startswith("- memory: is being computed\n- time: unknown")
     assert last.startswith("- memory: 32 GB\n- time: unknown") and "50 steps" in last
     (wrong,) = tab.estimate(NAME, None, *(fields | {"rank": "0"}).values())
-    assert wrong.startswith("Nothing can be said yet: rank: ")
+    assert wrong.startswith("No estimate yet: rank: ")
     assert "Choose a set of pictures" in tab._start(None, "", *fields.values())[0]
     assert "rank: " in tab._start(NAME, "", *(fields | {"rank": "0"}).values())[0]
 
