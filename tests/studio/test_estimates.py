@@ -51,7 +51,7 @@ def test_the_time_is_that_of_the_planned_steps_at_the_measured_pace(dataset: Pre
     found = duration(dataset, measured(dataset, "first", max_train_steps=50))
     assert found.seconds == 200 * 0.5 + 20
     line = time_line(found)
-    assert "about 0:02:00 (200 steps of 0.5 s, and 0:00:20 for all else, as measured in the run first)" in line
+    assert "about 0:02:00 (200 steps of 0.5 s, and 0:00:20 for the rest, as measured in the run first)" in line
     assert cost_line(found, 3.0) == "cost: about 0.10 at 3 an hour"
     assert cost_line(found, None) is None
 

@@ -107,7 +107,7 @@ def prepare(page: Page, upload: list[Path]) -> None:
     page.choose("preset", "demo")
     page.wait_for_value("setting-base_model", "mini-sdxl")
     page.click("prepare")
-    page.wait_for_text("#prepare-status", "2 pictures are prepared, 1 files are not used", START_SECONDS)
+    page.wait_for_text("#prepare-status", "2 images are prepared, 1 files are not used", START_SECONDS)
     page.wait_for_text("#refused", "broken.png")
     page.wait_for_text("#refused", "not an image")
 
@@ -131,7 +131,7 @@ def edit_captions(page: Page) -> None:
 
 def start_two_runs(page: Page, queue: JobQueue) -> None:
     page.tab("Train")
-    page.wait_for_text("#set-facts", "2 pictures")
+    page.wait_for_text("#set-facts", "2 images")
     page.wait_for_text("#cards", "demo")
     page.wait_for_text("#cards", "GB of base weights")
     page.wait_for_text("#needs", "GB of base weights")
@@ -180,7 +180,7 @@ def draw(page: Page, workspace: Workspace) -> None:
     page.wait_for_value("lora", "first")
     page.wait_for_value("prompts", "a photo of TOK on a green background")
     page.click("compare")
-    page.wait_for_text("#draw-status", "2 pictures", START_SECONDS)
+    page.wait_for_text("#draw-status", "2 images", START_SECONDS)
     page.wait_for_text("#before-after", "right at scale 1")
     page.browser.wait_for("document.querySelectorAll('#before-after img').length >= 2", SECONDS)
     assert len(list(workspace.images.rglob("*.png"))) == 2

@@ -77,18 +77,18 @@ def test_cards_and_settings_say_what_they_need(workspace: Workspace, monkeypatch
     assert last.startswith("- memory: 32 GB\n- time: unknown") and "50 steps" in last
     (wrong,) = tab.estimate(NAME, None, *(fields | {"rank": "0"}).values())
     assert wrong.startswith("No estimate yet: rank: ")
-    assert "Choose a set of pictures" in tab._start(None, "", *fields.values())[0]
+    assert "Select a set of images" in tab._start(None, "", *fields.values())[0]
     assert "rank: " in tab._start(NAME, "", *(fields | {"rank": "0"}).values())[0]
 
 
 def test_a_crop_is_moved_and_shown(editor: PictureEditor, workspace: Workspace) -> None:
     said, _, picture, facts, left, top, width = editor._move(NAME, "dog.png", 0, 0, 64)
-    assert (said, left, top, width) == ("dog.png is cut anew.", 0, 0, 64)
+    assert (said, left, top, width) == ("dog.png was cropped again.", 0, 0, 64)
     assert isinstance(picture, Image.Image) and "around: hand" in facts
     assert round(dataset(workspace).examples[0].views[0].crop.window().left) == 0
     for wrong in (("", 0, 0, 64), ("cat.png", 0, 0, 64), ("dog.png", 0, None, 64)):
         answer = editor._move(NAME, *wrong)
-        assert "Choose a picture in the gallery" in answer[0] and len(answer) == 7
+        assert "Select an image in the gallery" in answer[0] and len(answer) == 7
 
 
 def test_captions_are_made_again(editor: PictureEditor, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,8 +106,8 @@ def test_captions_are_made_again(editor: PictureEditor, workspace: Workspace, mo
     example = dataset(workspace).examples[0]
     assert (example.caption, example.caption_source) == ("TOK by blip", "blip")
     assert "broken: cannot be loaded" in list(editor._caption(NAME, "broken", None))[-1][0]
-    assert "Choose a captioner" in next(editor._caption(NAME, None, None))[0]
-    assert "Choose a picture" in next(editor._caption(NAME, "blip", ""))[0]
+    assert "Select a captioner" in next(editor._caption(NAME, None, None))[0]
+    assert "Select an image" in next(editor._caption(NAME, "blip", ""))[0]
 
 
 def test_before_and_after_lie_over_each_other(
@@ -133,7 +133,7 @@ def test_before_and_after_lie_over_each_other(
     sliders = [slider for *_, slider in steps if slider != gr.skip()]
     assert [slider["value"] for slider in sliders] == [(str(tmp_path / "cat-0.png"), str(tmp_path / "cat-0.8.png"))]
     said, _, pairs, *_ = steps[-1]
-    assert said.startswith("4 pictures")
+    assert said.startswith("4 images")
     chosen = tab._choose_pair(pairs, gr.SelectData(None, {"index": 3, "value": None}))
     assert chosen["value"] == (str(tmp_path / "dog-0.png"), str(tmp_path / "dog-0.8.png"))
     assert chosen["label"].endswith("0.8: dog")
