@@ -44,7 +44,7 @@ def teach(page: Page, queue: JobQueue) -> None:
     page.click("prepare")
     page.wait_for_text("#prepare-status", "are prepared", START_SECONDS)
     page.tab("Train")
-    page.wait_for_text("#set-facts", "pictures")
+    page.wait_for_text("#set-facts", "images")
     page.write("setting-max_train_steps", str(STEPS))
     page.write("setting-sample_steps", str(STEPS // 3))
     page.click("start")
@@ -55,7 +55,7 @@ def teach(page: Page, queue: JobQueue) -> None:
     page.wait_for_value("prompts", "a photo of TOK on a green background")
     page.write("prompts", "a photo of TOK on a green background\na photo of TOK on a blue background")
     page.click("compare")
-    page.wait_for_text("#draw-status", "4 pictures", START_SECONDS)
+    page.wait_for_text("#draw-status", "4 images", START_SECONDS)
 
 
 def photographs(page: Page, width: int, height: int, scheme: str) -> dict[str, Image.Image]:

@@ -69,7 +69,7 @@ def test_steps_are_planned_as_train_does_and_a_time_limit_ends_them(dataset: Pre
 def test_a_run_that_differs_in_what_decides_is_no_measure(dataset: PreparedDataset, changed: dict[str, Any]) -> None:
     found = duration(dataset, measured(dataset, "other", **changed), measured(dataset, "unmeasured", pace=None))
     assert found.seconds is None
-    assert "unknown until a training like this was measured" in time_line(found)
+    assert "unknown until a similar training was measured" in time_line(found)
     assert cost_line(found, 3.0) == "cost: unknown, because the time is unknown"
 
 

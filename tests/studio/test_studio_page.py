@@ -167,7 +167,7 @@ def start_two_runs(page: Page, queue: JobQueue) -> None:
 def knows_what_it_needs(page: Page) -> None:
     """The time and the cost of a training like the first are known from that."""
     page.tab("Train")
-    page.wait_for_text("#needs", "unknown until a training like this was measured")
+    page.wait_for_text("#needs", "unknown until a similar training was measured")
     page.write("setting-train_batch_size", "2")
     page.write("price", "2")
     page.wait_for_text("#needs", "as measured in the run first, which differs in rank")
