@@ -86,22 +86,22 @@ def _opening(learning: Learning, length: Length, line: Sequence[Candidate]) -> s
 def _reasons(line: Sequence[Candidate], chosen: Candidate, learning: Learning, length: Length) -> list[str]:
     last, relative = line[-1], chosen.relative
     reasons = [
-        f"Samples reach {relative.fidelity:.0%} of the likeness that the training pictures have to each other, follow "
-        f"their prompts {relative.following:.0%} as well as the bare base, and unrelated prompts keep "
-        f"{relative.kept:.0%} of what they gave."
+        f"Samples reach {relative.fidelity:.0%} of the similarity of the training images to each other and follow "
+        f"their prompts {relative.following:.0%} as well as those of the base model; images of unrelated prompts are "
+        f"{relative.kept:.0%} similar to those of the base model."
     ]
     if last.step != chosen.step:
         reasons.append(
-            f"At step {last.step} it would have been {last.relative.fidelity:.0%}, {last.relative.following:.0%} "
+            f"At step {last.step} these are {last.relative.fidelity:.0%}, {last.relative.following:.0%} "
             f"and {last.relative.kept:.0%}."
         )
     if chosen.scores.copied:
-        reasons.append(f"{chosen.scores.copied:.0%} of the samples are nearly copies of a training picture.")
+        reasons.append(f"{chosen.scores.copied:.0%} of the samples are near-duplicates of a training image.")
     remedies = {
         "too short": "Raise max_train_steps, or the learning rate.",
         "overfit": "Lower max_train_steps or the learning rate, or raise prior_matching_weight.",
-        "slightly overfit": "Fewer steps would do; more pictures would do better.",
-        "right": "Check the pictures: do they all show one thing?" if learning == "not learned" else "",
+        "slightly overfit": "Use fewer steps, or better: more training images.",
+        "right": "Check that all training images show the same concept." if learning == "not learned" else "",
     }
     if length == "too short" and last.relative.kept < HARM_KEPT:
         reasons.append("Unrelated prompts changed although the concept was not learned.")

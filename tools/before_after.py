@@ -101,9 +101,9 @@ def measure(comparison: Comparison) -> dict[str, float]:
         for side in ("before", "after")
     )
     return {
-        "training pictures to each other": mean_self_similarity(photos),
-        "samples to training pictures, before": mean_similarity(before, photos),
-        "samples to training pictures, after": mean_similarity(after, photos),
+        "training images to each other": mean_self_similarity(photos),
+        "samples to training images, before": mean_similarity(before, photos),
+        "samples to training images, after": mean_similarity(after, photos),
         "unrelated prompts, after to before": mean_paired_similarity(kept_before, kept_after),
     }
 

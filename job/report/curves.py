@@ -64,7 +64,7 @@ def _losses(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
             axes.plot(at, smoothed(term), color=colour, linewidth=1.1, label=name)
         _finish(axes, legend=len(terms) > 1)
 
-    reading = "Smoothed; the thin line is every step. It says little about quality: noise differs from step to step."
+    reading = "Smoothed; the thin line shows every step. It is no measure of quality: noise differs from step to step."
     return Curve("Training loss", reading, chart(draw, "Training loss over the steps"))
 
 
@@ -79,7 +79,7 @@ def _bands(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
         words.get(index, f"band {index + 1}"): (steps, [value / max(values[0], 1e-12) for value in values])
         for index, (_, (steps, values)) in enumerate(bands)
     }
-    reading = "On pictures that are not trained, at fixed noise; 1 is the base. Upwards means learning by heart."
+    reading = "On held-out images, at fixed noise; 1 is the base model. An increase means overfitting."
     return Curve("Held-out loss by timestep", reading, _lines(data, "Held-out loss by band of timesteps", False))
 
 
@@ -87,20 +87,20 @@ def _restoration(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
     data = series(rows, "psnr")
     if not data or len(rows) < 2:
         return None
-    reading = "Of held-out pictures as they are restored, in dB; the first value is the base's. Higher is nearer."
-    return Curve("PSNR", reading, _lines(data, "PSNR of restored pictures", False))
+    reading = "Of reconstructed held-out images, in dB; the first value is that of the base model. Higher is better."
+    return Curve("PSNR", reading, _lines(data, "PSNR of reconstructed images", False))
 
 
 def _looks(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
     if len(rows) < 2:
         return None
-    reading = "1 is the training pictures' own likeness, and what the bare base does. The run ends by these."
+    reading = "1 is the similarity of the training images to each other, or the base model. They decide the end."
     drawn = _lines(_measures(rows), "Likeness, prompts followed and rest kept", False, "o", main="quality")
     return Curve("Samples while training", reading, drawn)
 
 
 def _measures(rows: Sequence[Mapping[str, Any]]) -> Series:
-    names = {"fidelity": "likeness", "following": "prompts followed", "kept": "the rest kept", "quality": "quality"}
+    names = {"fidelity": "likeness", "following": "prompts followed", "kept": "rest kept", "quality": "quality"}
     return {label: ([row["step"] for row in rows], [row[key] for row in rows]) for key, label in names.items()}
 
 
@@ -115,7 +115,7 @@ def _similarities(evaluation: Mapping[str, Any] | None) -> list[Curve | None]:
     data = _measures([{"step": one["step"], **one["relative"]} for one in whole])
     first = Curve(
         "Learned, and kept",
-        "1 is the training pictures' own likeness, and what the bare base does. Quality is what the choice goes by.",
+        "1 is the similarity of the training images to each other, or the base model. The choice uses the quality.",
         _lines(
             data, "Likeness, prompts followed, rest kept and quality over the checkpoints", False, "o", main="quality"
         ),

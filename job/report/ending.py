@@ -7,9 +7,9 @@ from evaluation.concepts import likeness_said
 from trainer.validation.settling import Look, Settling
 
 ENDINGS = {
-    "settled": "Trained and verified; ended when the likeness of samples had settled.",
-    "lost": "Trained and verified; ended when prompts began to be lost, or samples to be copies of training pictures.",
-    None: "Trained and verified; ended by its limits, or early by validation, before samples had settled.",
+    "settled": "Trained and verified; ended because the likeness of samples had settled.",
+    "lost": "Trained and verified; ended because prompts were followed less, or samples became copies of images.",
+    None: "Trained and verified; ended by its limits or by early stopping, before the likeness of samples had settled.",
 }
 
 
@@ -22,12 +22,12 @@ def ending(settling: Settling | None, returned: int, concepts: int = 1) -> dict[
     chosen = next((look for look in settling.looks if look.step == returned), last)
     reasons = [_said(chosen)]
     if chosen.step != last.step:
-        reasons.append(f"It is returned, since its samples are better than those of the last step. {_said(last)}")
+        reasons.append(f"It is returned, because its samples are better than those of the last step. {_said(last)}")
     if len(chosen.by_concept) > 1:
         reached = {trigger: measures.fidelity for trigger, measures in chosen.by_concept.items()}
-        reasons.append(f"Every figure is that of the concept behind. {likeness_said(reached, concepts)}")
+        reasons.append(f"Each figure is that of the worst concept. {likeness_said(reached, concepts)}")
     if settling.reason is None:
-        reasons.append("A longer run may do better: resume it with more steps or minutes.")
+        reasons.append("A longer run may give a better result: resume it with more steps or minutes.")
     looks = [
         {
             "step": look.step,
@@ -42,7 +42,7 @@ def ending(settling: Settling | None, returned: int, concepts: int = 1) -> dict[
 def _said(look: Look) -> str:
     measures = look.measures
     return (
-        f"At step {look.step} samples reach {measures.fidelity:.0%} of the likeness that the training pictures have to "
-        f"each other, follow their prompts {measures.following:.0%} as well as the bare base, and unrelated prompts "
-        f"keep {measures.kept:.0%} of what they gave."
+        f"At step {look.step} samples reach {measures.fidelity:.0%} of the similarity of the training images to each "
+        f"other and follow their prompts {measures.following:.0%} as well as those of the base model; images of "
+        f"unrelated prompts are {measures.kept:.0%} similar to those of the base model."
     )

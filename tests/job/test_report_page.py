@@ -121,7 +121,7 @@ def test_the_slider_goes_through_the_steps_by_keyboard(browser: Browser, page: P
     slider.send_keys(Keys.ARROW_RIGHT)
     assert shown.text == "step 150" and browser.run(STILL) != before
     slider.send_keys(Keys.HOME)
-    assert shown.text == "the base" and slider.get_attribute("aria-valuetext") == "the base"
+    assert shown.text == "base model" and slider.get_attribute("aria-valuetext") == "base model"
 
 
 def test_tabs_by_keyboard(browser: Browser, page: Path) -> None:

@@ -27,8 +27,8 @@ def test_the_concept_is_learned_and_the_rest_is_kept(tmp_path: Path) -> None:
         pass
     figures = measure(compare(output.weights, output.dataset / "images", 0))
     print(figures)
-    itself = figures["training pictures to each other"]
-    before, after = (figures[f"samples to training pictures, {when}"] for when in ("before", "after"))
+    itself = figures["training images to each other"]
+    before, after = (figures[f"samples to training images, {when}"] for when in ("before", "after"))
     assert after >= LEARNED * itself
     assert after >= before + GAIN
     assert figures["unrelated prompts, after to before"] >= KEPT

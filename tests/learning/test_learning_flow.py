@@ -27,7 +27,7 @@ def test_a_flow_base_learns_the_concept_and_keeps_the_rest(tmp_path: Path) -> No
         pass
     figures = measure(compare(output.weights, output.dataset / "images", 0, GUIDANCE_SCALE))
     print(figures)
-    before, after = (figures[f"samples to training pictures, {when}"] for when in ("before", "after"))
-    assert after >= LEARNED * figures["training pictures to each other"]
+    before, after = (figures[f"samples to training images, {when}"] for when in ("before", "after"))
+    assert after >= LEARNED * figures["training images to each other"]
     assert after >= before + GAIN
     assert figures["unrelated prompts, after to before"] >= KEPT

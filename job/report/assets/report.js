@@ -53,7 +53,7 @@
     byId("kicker").textContent = `Training report. ${words} on ${data.base}`;
     const verdict = evaluation ? evaluation.verdict : data.ending || { headline: "Trained and verified; not evaluated.", reasons: [
       data.restoration ? restorationSaid() :
-      "Nothing was measured on pictures: look at the samples below. Set evaluate: true for a verdict."] };
+      "No evaluation of samples: look at the images below. Set evaluate: true for a verdict."] };
     const [first, ...rest] = verdict.headline.split(/(?<=[.;]) /);
     byId("headline").append(element("strong", first), rest.length ? ` ${rest.join(" ")}` : "");
     byId("reasons").append(...verdict.reasons.map((reason) => element("li", reason)));
@@ -62,22 +62,22 @@
 
   function restorationSaid() {
     const { pictures, held_out: heldOut } = data.restoration;
-    return `PSNR is the mean of ${pictures} restored pictures that are ${heldOut ? "not " : ""}trained.`;
+    return `PSNR is the mean of ${pictures} reconstructed images that are ${heldOut ? "not " : ""}trained.`;
   }
 
   function figures() {
-    const time = [data.resumedAt ? `since step ${data.resumedAt.toLocaleString("en")}, resumed` : "in all", duration(data.seconds)];
+    const time = [data.resumedAt ? `since step ${data.resumedAt.toLocaleString("en")}, resumed` : "in total", duration(data.seconds)];
     if (data.restoration) return [
       ["PSNR before, dB", decimals(data.restoration.psnr_before, 1)],
       ["PSNR after, dB", decimals(data.restoration.psnr_after, 1), "marked"],
-      ["steps", data.steps.toLocaleString("en")], ["training pictures", data.imageCount], time,
+      ["steps", data.steps.toLocaleString("en")], ["training images", data.imageCount], time,
     ];
-    if (!evaluation) return [["steps", data.steps.toLocaleString("en")], ["training pictures", data.imageCount], time];
+    if (!evaluation) return [["steps", data.steps.toLocaleString("en")], ["training images", data.imageCount], time];
     const { chosen } = evaluation;
     return [
       ["likeness", percent(chosen.relative.fidelity)],
       ["prompts followed", percent(chosen.relative.following)],
-      ["the rest kept", percent(chosen.relative.kept)],
+      ["rest kept", percent(chosen.relative.kept)],
       [`step of ${data.steps}, returned`, chosen.step.toLocaleString("en"), "marked"],
       ["recommended scale", String(chosen.scale), "marked"],
       time,
@@ -97,8 +97,8 @@
     if (steered) byId("compareTitle").textContent = "Conditions and samples";
     const shown = several ? "Each prompt" : `“${data.prompts[0]}”`;
     byId("comparePrompt").textContent = steered
-      ? "What the ControlNet read, and what was drawn."
-      : restored ? "The pictures, and what is drawn of their coarse latents, the same seeds before and after."
+      ? "Conditions of the ControlNet, and the generated images."
+      : restored ? "The images, and their reconstructions before and after the training, with the same seeds."
       : `${shown}, the same seeds without and with the LoRA.`;
     let row = byId("comparePictures");
     for (let index = 0; index < count; index++) {
@@ -136,7 +136,7 @@
     const returned = evaluation ? frames.findIndex((frame) => frame.step === evaluation.chosen.step) : -1;
     slider.value = returned >= 0 ? returned : frames.length - 1;
 
-    const nameOf = (step) => (step === 0 ? "the base" : `step ${step.toLocaleString("en")}`);
+    const nameOf = (step) => (step === 0 ? "base model" : `step ${step.toLocaleString("en")}`);
     const show = () => {
       const frame = frames[slider.value];
       stills.forEach((still, index) => { still.src = frame.pictures[index]; });
@@ -204,7 +204,7 @@
     byId("scores").hidden = !evaluation;
     if (!evaluation) return;
     byId("measuredBy").textContent = evaluation.measured_by;
-    const rows = [{ scores: evaluation.base, name: "bare base" }, ...evaluation.candidates];
+    const rows = [{ scores: evaluation.base, name: "base model" }, ...evaluation.candidates];
     const columns = COLUMNS.filter(([, value]) => rows.some((row) => value(row) !== null && value(row) !== undefined));
     const head = element("tr");
     head.append(...["step", "scale", ...columns.map(([name]) => name)].map((name) => element("th", name)));

@@ -98,7 +98,7 @@
     const name = card.querySelector(".name");
     name.textContent = image.name;
     name.href = image.file;
-    name.title = "Open the trained picture";
+    name.title = "Open the training image";
     card.querySelector(".caption").textContent = image.caption;
     fillTerms(card.querySelector(".facts"), factsOf(image));
     placePicture(card, image);
@@ -188,7 +188,7 @@
 
   function maskButton(card, image) {
     const button = cloneOf("maskButton");
-    button.title = "Lay the mask over the picture: what is red counts less";
+    button.title = "Show the mask: red areas have less weight in the loss";
     button.setAttribute("aria-label", `Mask of ${image.name}`);
     pictureOf.set(button.querySelector("img"), image.mask);
     card.querySelector(".rubylith").style.setProperty("--stencil", `url("${image.mask}")`);
