@@ -9,15 +9,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Additional inputs for B images. A family uses the parts that it supports, and refuses others
+    """Additional inputs for B images. A family uses the parts that it supports, and rejects others
     (`refuse_conditioning`).
 
     `residuals`: added to the denoiser's activations, in its order, as by a ControlNet (Zhang et al. 2023); (B, C_i,
-    h_i, w_i) each. The last one is the middle block's where the denoiser has one. `residual_blocks`: the blocks whose
-    input each is added to, where the ControlNet has chosen them. `image_latents`: (B, X, h, w),
-    concatenated with the noised latents: a masked image with its mask, or an image to edit; or read by layers of their
-    own, with other sides: coarse latents of the image to restore. `image_embeds`: (B, P), of pictures that are like the
-    image, zeros where there is none.
+    h_i, w_i) each. The last one is that of the middle block, if the denoiser has one. `residual_blocks`: the blocks to
+    whose inputs they are added, if the ControlNet has chosen them. `image_latents`: (B, X, h, w), concatenated with the
+    noised latents: a masked image with its mask, or an image to edit; or the input of separate layers, with other
+    sides: coarse latents of the image to reconstruct. `image_embeds`: (B, P), of similar images, zeros if there is
+    none.
     """
 
     residuals: tuple[Tensor, ...] = ()
@@ -47,20 +47,20 @@ class Conditioning:
 
 @runtime_checkable
 class EmbedsPictures(Protocol):
-    """A family whose denoiser can read the embedding of a picture beside the prompt."""
+    """A family whose denoiser can use the embedding of an image in addition to the prompt."""
 
     picture_encoder: Any
-    """None until it is loaded: few use it."""
+    """None until it is loaded, because it is rarely used."""
 
     def load_picture_encoder(self) -> None:
-        """Raises BaseModelError where the base has none."""
+        """Raises BaseModelError if the base model has none."""
 
     def picture_embeds(self, pictures: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) → `Conditioning.image_embeds`."""
 
 
 def embeds_pictures(family: object) -> EmbedsPictures | None:
-    """The family's interface for embeddings of pictures; None where its denoiser reads none."""
+    """The family's interface for image embeddings; None if it is not supported."""
     return family if isinstance(family, EmbedsPictures) else None
 
 

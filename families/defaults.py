@@ -7,11 +7,11 @@ from dataclasses import dataclass
 class FamilyDefaults:
     """Defaults of a family by their names in the configuration (docs/settings.md).
 
-    `learning_rate`: peak of the adapter's rate, for optimizers without an estimate of their own; None: by the base's
-    width. `num_tokens`: new
-    tokens for each trigger word; 0: the trigger is a plain word. `fewest_tokens`: 0 where plain words are allowed.
-    `timestep_bias`: mean of the logit-normal distribution; None: the noise process' own draws. `resolution`: side in
-    pixels; None: `native_resolution`. `loss_weighting`: of timesteps; None: that of all families.
+    `learning_rate`: peak rate of the adapter, for optimizers that do not estimate it; None: by the base model's width.
+    `num_tokens`: new tokens for each trigger word; 0: the trigger word is an ordinary word. `fewest_tokens`: 0 if
+    ordinary words are allowed. `timestep_bias`: mean of the logit-normal distribution; None: the noise process' own
+    distribution. `resolution`: side in pixels; None: `native_resolution`. `loss_weighting`: of timesteps; None: that of
+    all families.
     """
 
     learning_rate: float | None = None

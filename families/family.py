@@ -18,20 +18,20 @@ from families.features import TextStream as TextStream
 from families.noise.noise_process import NoiseProcess
 
 GuidanceKind = Literal["classifier-free", "embedded", "none"]
-"""classifier-free: a second pass for the negative prompt (Ho & Salimans 2022). embedded: an input of a distilled
-denoiser, which reads no negative prompt (Meng et al. 2023). none: distilled, without a strength."""
+"""classifier-free: a second forward pass for the negative prompt (Ho & Salimans 2022). embedded: an input of a
+distilled denoiser, which has no negative prompt (Meng et al. 2023). none: distilled, without guidance."""
 DenoiserKind = Literal["unet", "transformer"]
 LayerNaming = Literal["kohya_sgm", "kohya", "kohya_prior", "kohya_decoder", "peft"]
-"""How LoRA files name a denoiser's layers: kohya's over Stability's blocks, diffusers', those of a prior or of
-its decoder; or dotted paths."""
+"""Naming of a denoiser's layers in LoRA files: kohya's with Stability's blocks, diffusers', those of a prior or its
+decoder; or dotted paths."""
 
 
 @dataclass(frozen=True)
 class SizeConditioning:
-    """SDXL's size conditioning in pixels (Podell et al. 2023, §2.2), one row (height, width) or (top, left) an image.
+    """SDXL's size conditioning in pixels (Podell et al. 2023, §2.2), one row (height, width) or (top, left) per image.
 
-    original: size of the file, crop: corner of the crop inside the resized image, target: size that is trained.
-    Families that know no size conditioning ignore it.
+    original: size of the file, crop: corner of the crop inside the resized image, target: trained size. Families
+    without size conditioning ignore it.
     """
 
     original: tuple[int, int]
@@ -40,40 +40,40 @@ class SizeConditioning:
 
 
 class ModelFamily(Protocol):
-    """A loaded base model. Families inherit nothing from each other; trainer and sampler know only this."""
+    """A loaded base model. Families do not inherit from each other; trainer and sampler use only this interface."""
 
     name: ClassVar[str]
     adapter_modules: ClassVar[Mapping[str, tuple[str, ...]]]
-    """How the names of the denoiser's layers end, by kind: "attention", "feed-forward", "convolutions"."""
+    """Endings of the names of the denoiser's layers, by kind: "attention", "feed-forward", "convolutions"."""
     layer_naming: ClassVar[LayerNaming]
     denoiser_kind: ClassVar[DenoiserKind]
     b_lora_blocks: ClassVar[Mapping[str, str]]
-    """Paths of the blocks that hold content and style (Frenkel et al. 2024), by "content" and "style"; empty where it
-    is not known."""
+    """Paths of the blocks for content and style (Frenkel et al. 2024), by "content" and "style"; empty if they are not
+    known."""
 
     encoder_names: tuple[str, ...]
     """Names of the text encoders in embedding files, in the order of `text_encoders`."""
     denoiser: Any
     """diffusers' UNet or transformer, frozen. Its weights may be on the meta device until `to` is called."""
     vae: Any
-    """None where other parts encode and decode pictures: only the family itself uses it."""
+    """None if other modules, used only by the family itself, encode and decode images."""
     text_encoders: list[Any]
-    """Those that can learn new words; empty where prompts are read by models that never learn."""
+    """Text encoders that can learn new tokens; empty if prompts are encoded by frozen models."""
     tokenizers: list[Any]
-    """Of `text_encoders`, in their order."""
+    """Tokenizers of `text_encoders`, in the same order."""
     noise_process: NoiseProcess
 
     @property
     def defaults(self) -> FamilyDefaults:
-        """What the base wants where the user left a setting open."""
+        """Default values of the base model for settings that are not given."""
 
     @property
     def guidance_kind(self) -> GuidanceKind:
-        """What guidance_scale means to the base."""
+        """The meaning of guidance_scale for the base model."""
 
     @property
     def training_notes(self) -> tuple[str, ...]:
-        """What users should know before they train this very base, such as what it loses by it; a line each."""
+        """Notes for users before they train this base model, such as what it loses by it; one line each."""
 
     @property
     def architecture(self) -> str:
@@ -85,15 +85,15 @@ class ModelFamily(Protocol):
 
     @property
     def timestep_ends(self) -> tuple[float, float]:
-        """What the denoiser itself reads as its timestep for clean latents and for pure noise."""
+        """The denoiser's timestep inputs for clean latents and for pure noise."""
 
     @property
     def idle_modules(self) -> tuple[str, ...]:
-        """Paths of layers whose output goes nowhere: an adapter there would never learn."""
+        """Paths of layers whose output is not used: an adapter there would not be trained."""
 
     @property
     def native_resolution(self) -> int:
-        """Side in pixels of the square that the base was made for."""
+        """Native resolution of the base model: side of a square in pixels."""
 
     @property
     def size_multiple(self) -> int:
@@ -101,7 +101,7 @@ class ModelFamily(Protocol):
 
     @property
     def largest_side(self) -> int | None:
-        """The longest side in pixels that the base has positions for; None: whatever memory allows."""
+        """The longest side in pixels for which the base model has positions; None: limited only by memory."""
 
     @property
     def device(self) -> torch.device: ...
@@ -109,24 +109,24 @@ class ModelFamily(Protocol):
     def to(self, device: torch.device) -> "ModelFamily": ...
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] → what is cached of them, fp32 (B, X, h, w): moments of the latents' posterior, or
-        the latents where they are no draw. Only `latent_shape` and `latents` know what X holds."""
+        """(B, 3, H, W) in [-1, 1] → the cached tensor, fp32 (B, X, h, w): moments of the latents' posterior, or
+        deterministic latents. Only `latent_shape` and `latents` interpret X."""
 
     def latent_shape(self, cached: torch.Size) -> torch.Size:
-        """The shape (B, C, h, w) of the latents, for the shape (B, X, h, w) of what is cached."""
+        """The shape (B, C, h, w) of the latents, for the shape (B, X, h, w) of the cached tensor."""
 
     def latents(self, cached: Tensor, noise: Tensor) -> Tensor:
-        """Latents as the denoiser wants them, normalised: (B, C, h, w). `noise`: (B, C, h, w), for the draw from the
-        posterior; a family without a draw leaves it aside. Packing into patches belongs into `denoise`."""
+        """Normalised latents for the denoiser: (B, C, h, w). `noise`: (B, C, h, w), for sampling from the posterior;
+        ignored by families with deterministic latents. Packing into patches belongs into `denoise`."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) as `latents` returns them → pixels (B, 3, H, W), in about [-1, 1], fp32."""
 
     def offload_picture_parts(self) -> None:
-        """Move what encodes and decodes pictures to the CPU; `to` brings it back."""
+        """Move the modules that encode and decode images to the CPU; `to` moves them back."""
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
-        """Features of placeholder-expanded prompts. Carries gradients where tokens or encoders are trained."""
+        """Features of placeholder-expanded prompts, with gradients if tokens or encoders are trained."""
 
     def denoise(
         self,
@@ -138,18 +138,18 @@ class ModelFamily(Protocol):
     ) -> Tensor:
         """The prediction for noised latents (B, C, h, w) at `timesteps` (B,): fp32 (B, C, h, w).
 
-        Raises ValueError for parts of `conditioning` that the family does not read.
+        Raises ValueError for parts of `conditioning` that the family does not support.
         """
 
     def pipeline(self) -> Any:
-        """A diffusers pipeline over the same modules (nothing is copied)."""
+        """A diffusers pipeline with the same modules (without copies)."""
 
     def pipeline_inputs(self, wanted: PromptFeatures, unwanted: PromptFeatures) -> dict[str, Any]:
         """The two prompts as arguments of that pipeline."""
 
 
 class PromptReader(Protocol):
-    """What reading prompts needs of a family, or of another model with text encoders of its own."""
+    """The interface for encoding prompts, of a family or of another model with its own text encoders."""
 
     name: ClassVar[str]
     text_encoders: list[Any]
@@ -164,127 +164,128 @@ class PromptReader(Protocol):
 
 @runtime_checkable
 class ReadsByFrozenModel(Protocol):
-    """A family whose prompts are read by a language model that never learns (`families.parts.frozen_text`).
+    """A family whose prompts are encoded by a frozen language model (`families.parts.frozen_text`).
 
-    `encode_prompts` reads a prompt once; later its features come from memory or disk, and the model need not be loaded.
+    `encode_prompts` encodes a prompt once; later its features are read from memory or disk without the model.
     """
 
     def keep_prompts(self, folder: Path) -> None:
-        """Keep the features of all prompts in this folder, and use those that are there."""
+        """Store the features of all prompts in this folder, and use those that it already contains."""
 
     def read_ahead(self, prompts: Sequence[str]) -> None:
-        """Read these prompts now, and free the model: called before the denoiser's weights are loaded."""
+        """Encode these prompts and free the model; called before the denoiser's weights are loaded."""
 
     def count_tokens(self, prompt: str) -> tuple[int, int]:
-        """Tokens of the prompt, and how many are read: those behind would be lost."""
+        """The number of tokens of the prompt, and the maximum; the rest would be truncated."""
 
 
 @runtime_checkable
 class ReadsByClip(Protocol):
-    """A family that reads prompts by CLIP text encoders alone, their states side by side.
+    """A family that encodes prompts by CLIP text encoders only, with concatenated states.
 
-    They may stop early ("clip skip"), words may be weighted, and a long prompt may be read in parts.
+    It supports clip skip, weighted words, and long prompts encoded in parts.
     """
 
     def encode_prompts_early(self, prompts: Sequence[str], clip_skip: int) -> PromptFeatures:
         """As `encode_prompts`, with the last `clip_skip` layers of each encoder left out, as diffusers counts them."""
 
     def encoder_states(self, number: int, output: Any, clip_skip: int) -> Tensor:
-        """What the denoiser reads of the output of encoder `number`, hidden states of every layer in it: (B, L, D)."""
+        """The states that the denoiser gets from the output of encoder `number`, which has the hidden states of every
+        layer: (B, L, D)."""
 
 
 class Refiner(PromptReader, Protocol):
-    """A second model that draws the last steps, with text encoders of its own."""
+    """A second model for the last steps, with its own text encoders."""
 
     noise_process: NoiseProcess
 
     def to(self, device: torch.device) -> "Refiner": ...
 
     def pipeline(self) -> Any:
-        """A diffusers pipeline over its modules that goes on from noisy latents."""
+        """A diffusers pipeline with its modules that continues from noisy latents."""
 
     def pipeline_inputs(self, wanted: PromptFeatures, unwanted: PromptFeatures) -> dict[str, Any]:
         """The two prompts as arguments of that pipeline."""
 
     def require_goes_with(self, base: ModelFamily) -> None:
-        """Raises BaseModelError where it could not go on with half-drawn latents of this base."""
+        """Raises BaseModelError if it cannot continue from partly denoised latents of this base model."""
 
 
 @runtime_checkable
 class HasRefiner(Protocol):
-    """A family for which refiners exist."""
+    """A family with refiners."""
 
     def load_refiner(self, refiner: str, dtype: torch.dtype) -> Refiner:
-        """Open a refiner: a hub id or a folder in diffusers' layout. Raises BaseModelError."""
+        """Load a refiner: a hub id or a folder in diffusers' layout. Raises BaseModelError."""
 
 
 @runtime_checkable
 class HasFurtherStages(Protocol):
-    """A family whose pictures pass through other trained networks after the denoiser."""
+    """A family with further frozen networks between the denoiser and the image."""
 
     @property
     def further_stages(self) -> Mapping[str, Any]:
-        """These networks, frozen, by the folders that hold them in diffusers' layout."""
+        """These networks, frozen, by their folders in diffusers' layout."""
 
 
 @runtime_checkable
 class Restoring(Protocol):
-    """A family whose denoiser restores a picture from coarse latents of it, and draws none from a prompt alone.
+    """A family whose denoiser reconstructs an image from its coarse latents, and cannot generate one from a prompt.
 
-    Pictures are uint8 (B, 3, H, W).
+    Images are uint8 (B, 3, H, W).
     """
 
     condition_sizes: ClassVar[tuple[float, float]]
-    """Smallest and largest side of the pictures that are conditioned on in training, relative to the picture."""
+    """Smallest and largest side of the condition in training, relative to the image."""
     condition_dropout: ClassVar[float]
-    """Share of the pictures that are trained without a condition."""
+    """Share of the images that are trained without a condition."""
 
     def training_condition(self, pictures: Tensor, size: float) -> Conditioning:
-        """The coarse latents of the pictures at `size` times their sides."""
+        """The coarse latents of the images at `size` times their sides."""
 
     def condition(self, pictures: Tensor) -> Conditioning:
-        """The coarse latents of the pictures as they are when a picture is drawn."""
+        """The coarse latents of the images as in sampling."""
 
     def restored(
         self, pictures: Tensor, prompts: PromptFeatures, generator: Sequence[torch.Generator], num_inference_steps: int,
         guidance_scale: float,
     ) -> Tensor:  # fmt: skip
-        """What is drawn of the pictures' coarse latents: fp32 (B, 3, H, W) in [0, 1]."""
+        """Images reconstructed from the coarse latents: fp32 (B, 3, H, W) in [0, 1]."""
 
 
 @runtime_checkable
 class HasLimitedLicence(Protocol):
-    """A family whose weights may not be used for everything."""
+    """A family whose weights have a restrictive licence."""
 
     limited_licence: str
-    """What the weights are under, and what follows for what is trained from them, as a clause."""
+    """The licence of the weights, and its consequence for models trained from them, as a clause."""
 
 
 def further_stages(family: ModelFamily) -> Mapping[str, Any]:
-    """The networks after the family's denoiser; none for most."""
+    """The networks after the family's denoiser; empty for most families."""
     return family.further_stages if isinstance(family, HasFurtherStages) else {}
 
 
 def restoring(family: ModelFamily) -> Restoring | None:
-    """The family's interface for restoring pictures; None where it draws from prompts."""
+    """The family's interface for reconstructing images; None if it generates from prompts."""
     return family if isinstance(family, Restoring) else None
 
 
 def limited_licence(family: ModelFamily) -> str | None:
-    """The family's own note; None where it has none."""
+    """The family's licence note; None if there is none."""
     return family.limited_licence if isinstance(family, HasLimitedLicence) else None
 
 
 def clip_reader(reader: PromptReader) -> ReadsByClip | None:
-    """The reader's own interface for weights, long prompts and clip skip; None where it has none."""
+    """The interface for weights, long prompts and clip skip; None if it is not supported."""
     return reader if isinstance(reader, ReadsByClip) else None
 
 
 def frozen_reader(reader: PromptReader) -> ReadsByFrozenModel | None:
-    """The reader's own interface for reading ahead; None where its text encoders can learn."""
+    """The interface for encoding prompts in advance; None if its text encoders can be trained."""
     return reader if isinstance(reader, ReadsByFrozenModel) else None
 
 
 def refinable(family: ModelFamily) -> HasRefiner | None:
-    """The family's interface for refiners; None where none exist."""
+    """The family's interface for refiners; None if there are none."""
     return family if isinstance(family, HasRefiner) else None

@@ -34,7 +34,7 @@ from trainer.training_adapter import TrainingAdapterFile
 
 @dataclass
 class Job:
-    """One training. Fields without a value are set by the stage that the comment names."""
+    """One training. Fields without a value are set by the stage named in the comment."""
 
     config: TrainingConfig
     """`load` fills in the settings that depend on the base, `build` steps and batch size."""
@@ -43,7 +43,7 @@ class Job:
     state: dict[str, Any] | None = None
     """The state of the checkpoint to resume."""
     notes: Sequence[str] = ()
-    """What is to be said of where the settings come from."""
+    """Messages about the origin of the settings."""
 
     phases: PhaseClock = field(default_factory=PhaseClock)
     current: str | None = None
@@ -60,16 +60,16 @@ class Job:
     dtype: torch.dtype = field(init=False)  # load
     family: ModelFamily = field(init=False)  # load
     initial: InitialWeights | InitialControlNet | None = None
-    """What the training starts from; `load` fills it where the settings name a file."""
+    """The initial weights; `load` reads them if the settings name a file."""
     training_adapter: TrainingAdapterFile | None = None
-    """What is on the base in training steps alone; `load` fills it where the settings name a file."""
+    """The training adapter; `load` reads it if the settings name a file."""
     encoders: Encoders | None = field(init=False)  # load
     looks: SampleLooks | None = None
-    """What scores samples in the middle of the training; `preview` fills it for a run that ends by its samples."""
+    """Evaluates samples during the training; set by `preview` for a run with `stop_when_settled`."""
     storage: Storage = AS_LOADED
-    """How the denoiser's weights lie; `prepare` or `cache` choose it."""
+    """How the denoiser's weights are stored; set by `prepare` or `cache`."""
     plan: str | None = None
-    """What was predicted of memory and time, for the report; None on a CPU. `prepare` or `cache` make it."""
+    """The predicted memory and time, for the report; None on a CPU. Set by `prepare` or `cache`."""
     dataset: PreparedDataset = field(init=False)  # prepare
     examples: list[CachedExample] = field(init=False)  # cache
     probe: Probe = field(init=False)  # preview
@@ -78,9 +78,9 @@ class Job:
     artifact: Artifact = field(init=False)  # sample
     trained_prediction: Tensor = field(init=False)  # sample
     controlnet_state: dict[str, Tensor] | None = None
-    """Tensors of a trained ControlNet, by diffusers' names; None where something else was trained. By `sample`."""
+    """Tensors of a trained ControlNet, by diffusers' names; None for other trainings. Set by `sample`."""
     restoration: Restoration | None = None
-    """How well a base that restores pictures does so; None for others. By `sample`."""
+    """The reconstruction quality of a model that reconstructs images; None for others. Set by `sample`."""
     verification: Verification = field(init=False)  # verify
     evaluation: dict[str, Any] | None = field(init=False)  # evaluate
 

@@ -32,9 +32,9 @@ FindFaces = Callable[[Image.Image], Tensor]
 
 @dataclass(frozen=True)
 class Control:
-    """`controlnet`: in the base's precision. `picture`: what it is conditioned on; transparent where it is one for
-    inpainting and something shall be made up. `scale`: 0 none, 1 as trained. `find_faces`: for one that reads faces, by
-    which they are found in the picture as it is drawn: (N, 4 + P), as in `families.controls.faces`."""
+    """`controlnet`: in the base model's precision. `picture`: the conditioning image; for inpainting, transparent in
+    the area to generate. `scale`: 0 none, 1 as trained. `find_faces`: for face conditions, detects the faces of the
+    image at its final size: (N, 4 + P), as in `families.controls.faces`."""
 
     controlnet: Any
     picture: Image.Image

@@ -67,7 +67,7 @@ class Trainer:
     dream: Dream | None = None
     loss_scaling: LossScaling | None = None
     condition: Condition | None = None
-    """What a ControlNet makes of the batch's conditioning pictures."""
+    """The ControlNet's residuals for the batch's conditioning images."""
     step: int = field(default=0, init=False)
 
     def steps(self) -> Iterator[Step]:
@@ -96,7 +96,7 @@ class Trainer:
         return True
 
     def forget_step(self) -> None:
-        """A step starts over: what its losses have seen of it does not count."""
+        """The step is repeated: the states of its losses are reset."""
         for term in learning_terms(self.losses):
             term.forget_step()
 
@@ -170,7 +170,8 @@ class Trainer:
 
 
 def _counted(losses: Losses, filling: float) -> list[Tensor]:
-    """As they enter the gradient: images that fill up a batch count less. What is reported is a mean all the same."""
+    """The losses as used for the gradient: images that fill up a batch have less weight. Reported means are
+    unweighted."""
     if filling == 1.0:
         return list(losses.values())
     return [filling * loss if name in OF_IMAGES else loss for name, loss in losses.items()]

@@ -45,15 +45,15 @@ class Training:
     observer: Observer
     held_out: Split | None = None
     training_adapter: TrainingAdapter | None = None
-    """What is on the base in training steps, and when held-out images are scored."""
+    """The training adapter, applied in training steps and in validation."""
     scorer: Scorer | None = None
     best: Best = field(default_factory=Best)
     settling: Settling | None = None
-    """When the run ends by its samples; None for a fixed length."""
+    """The state of `stop_when_settled`; None for a fixed length."""
     seconds: float = 0.0
-    """Spent on steps up to now."""
+    """Seconds spent on steps so far."""
     notes: list[str] = field(default_factory=list)
-    """What is to be said of how it starts."""
+    """Messages about the start of the training."""
 
     @property
     def tokens(self) -> ConceptTokens:
@@ -66,12 +66,12 @@ class Training:
 
     @property
     def steps_an_epoch(self) -> float:
-        """Optimizer steps of a pass over all images."""
+        """Optimizer steps per pass over all images."""
         return self.batches.batches_an_epoch / self.trainer.gradient_accumulation_steps
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Use averaged weights inside this context, where there are any (`trainer.trainables.averages`)."""
+        """Use averaged weights inside this context, if there are any (`trainer.trainables.averages`)."""
         for trainable in self.trainer.trainables:
             trainable.averages.put_in()
         try:
@@ -82,7 +82,7 @@ class Training:
 
     @contextmanager
     def as_used(self) -> Iterator[None]:
-        """Draw and predict inside this context as the result will: without the training adapter."""
+        """Sample and predict inside this context like the result: without the training adapter."""
         with nullcontext() if self.training_adapter is None else self.training_adapter.off():
             yield
 
@@ -104,7 +104,7 @@ class Training:
 
     @property
     def controlnet(self) -> ControlNetPart | None:
-        """The one that is trained; None where an adapter or tokens are."""
+        """The trained ControlNet; None if an adapter or tokens are trained."""
         return controlnet_of(self.parts)
 
     def write_shards(self, folder: Path) -> None:
@@ -120,9 +120,9 @@ class Training:
         self.parts.remove()
 
     def write(self, path: Path) -> None:
-        """Write the artifact or the ControlNet of this moment, of averaged weights where there are any.
+        """Write the current artifact or ControlNet, with averaged weights if there are any.
 
-        Raises TrainingDiverged, and writes nothing, where a value is not finite.
+        Raises TrainingDiverged, and writes nothing, if a value is not finite.
         """
         try:
             self._write(path)

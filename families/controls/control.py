@@ -18,17 +18,17 @@ OPAQUE = 128
 COLOURS = 3
 Bottleneck = Literal["effnet", "large", "simple"]
 CHANNELS = {"canny": 1, "grey": 1, "scribble": 1, "inpainting": 4, "faces": FACE_FEATURES}
-"""Of what a ControlNet with channels of its own reads, by the setting `control`; others are in colour."""
+"""Number of input channels by the setting `control`, if it is not 3."""
 
 
 @dataclass(frozen=True)
 class ControlForm:
-    """In what ControlNets of one base may differ, where its family leaves a choice.
+    """Properties in which ControlNets of one base model can differ.
 
     `channels`: of its first layer: 1 brightness, 3 colours, 4 colours and a mask of the holes. `blocks`: the denoiser's
-    blocks before which it adds something, in the order in which they run. `bottleneck`: the network that reads: a copy
-    of the base's encoder of pictures (effnet), a larger one that reads the encoder's latents (large), or two
-    convolutions that read what is painted into cells as large as latents (simple).
+    blocks to whose inputs residuals are added, in order of execution. `bottleneck`: the network that encodes the
+    condition: a copy of the base model's image encoder (effnet), a larger network for the latents of that encoder
+    (large), or two convolutions for face embeddings in cells of the latents' size (simple).
     """
 
     channels: int = COLOURS
@@ -37,7 +37,7 @@ class ControlForm:
 
     @classmethod
     def of(cls, control: str, blocks: Sequence[int], bottleneck: Bottleneck = "effnet") -> "ControlForm":
-        """Of the settings `control`, `controlnet_blocks` and `controlnet_bottleneck`."""
+        """Build from the settings `control`, `controlnet_blocks` and `controlnet_bottleneck`."""
         if control == "faces":
             bottleneck = "simple"
         return cls(CHANNELS.get(control, COLOURS), tuple(blocks), bottleneck)
@@ -49,16 +49,17 @@ FIRST_BLOCKS = (0, 4, 8, 12)
 
 @runtime_checkable
 class Controllable(Protocol):
-    """A family for which ControlNets exist."""
+    """A family with ControlNets."""
 
     @property
     def steered_blocks(self) -> int:
-        """How many blocks there are for `ControlForm.blocks` to choose from; 0: all ControlNets have the same form."""
+        """The number of blocks that `ControlForm.blocks` can select from; 0: all ControlNets have the same form."""
 
     def new_controlnet(self, form: ControlForm = USUAL_FORM) -> Any:
-        """A ControlNet in fp32, made from the base's encoder. Its output is zero until it is trained.
+        """A ControlNet in fp32, initialised with the base model's encoder. Its output is zero until it is trained.
 
-        What is not copied is drawn from torch's own generator. A form without blocks has the usual ones.
+        Weights that are not copied are initialised with torch's global generator. A form without blocks gets the
+        default ones.
         """
 
     def control_residuals(
@@ -70,28 +71,27 @@ class Controllable(Protocol):
         prompts: PromptFeatures,
         sizes: Sequence[SizeConditioning],
     ) -> Conditioning:
-        """What the ControlNet adds to the denoiser. `pictures`: as `control_input` gives them; the others as for
-        `denoise`."""
+        """The residuals that the ControlNet adds to the denoiser. `pictures`: as returned by `control_input`; the
+        others as for `denoise`."""
 
     def control_pipeline(self, controlnet: Any) -> Any:
-        """A diffusers pipeline over the base's modules and this ControlNet."""
+        """A diffusers pipeline with the base model's modules and this ControlNet."""
 
 
 def controllable(family: ModelFamily) -> Controllable | None:
-    """The family's interface for ControlNets; None where it has none."""
+    """The family's interface for ControlNets; None if there are none."""
     return family if isinstance(family, Controllable) else None
 
 
 def usual_blocks(count: int) -> tuple[int, ...]:
-    """The blocks of `count` before which most ControlNets add something: four among the first, and their mirror images,
-    as far as there are such. Of 64: 0, 4, 8, 12, 51, 55, 59, 63."""
+    """The default blocks of `count` to whose inputs residuals are added: four of the first blocks, and their mirrored
+    positions, as far as they exist. Of 64: 0, 4, 8, 12, 51, 55, 59, 63."""
     first = [block for block in FIRST_BLOCKS if block < count // 2]
     return (*first, *(count - 1 - block for block in reversed(first)))
 
 
 def control_input(control: Tensor) -> Tensor:
-    """What a ControlNet reads, of a batch that is cached: pictures as `control_pixels` gives them, or faces as they
-    are."""
+    """The input of a ControlNet for a cached batch: images as returned by `control_pixels`, or faces unchanged."""
     return control if is_faces(control) else control_pixels(control)
 
 

@@ -16,7 +16,8 @@ EDM's preconditioning (Karras et al. 2022), which is v of latents that are scale
 
 @dataclass(frozen=True)
 class Draw:
-    """The randomness of one step. `timesteps`: (B,), the model's timesteps. `noise`: (B, C, h, w), normal.
+    """The random values of one step. `timesteps`: (B,), the model's timesteps. `noise`: (B, C, h, w), normally
+    distributed.
 
     Timesteps of a discrete process are int64 in [0, T), those of a continuous one fp32 in (0, T], such as σ·T or t·T;
     those of EDM are ¼ ln σ.
@@ -27,7 +28,7 @@ class Draw:
 
 
 class NoiseProcess(Protocol):
-    """One way to add noise. Pure but for `draw`, whose randomness comes from the generators that it is given."""
+    """A way to add noise. All methods are deterministic, except `draw`, which uses the given generators."""
 
     @property
     def prediction_type(self) -> PredictionType: ...
@@ -38,14 +39,15 @@ class NoiseProcess(Protocol):
 
     @property
     def zero_terminal_snr(self) -> bool:
-        """Whether nothing of the latents is left at T."""
+        """Whether the latents are pure noise at T."""
 
     def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
-        """Timesteps and noise for `latents` (B, C, h, w), drawn on the CPU: a seed means the same on every device."""
+        """Timesteps and noise for `latents` (B, C, h, w), generated on the CPU, so that a seed has the same result on
+        every device."""
 
     def timesteps_at(self, fractions: Tensor, shape: torch.Size) -> Tensor:
-        """The timesteps (B,) that lie at `fractions` (B,) in (0, 1) of the way to noise, for latents of `shape`
-        (B, C, h, w): some processes shift by the size of the picture."""
+        """The timesteps (B,) at `fractions` (B,) in (0, 1) from clean to noise, for latents of `shape` (B, C, h, w):
+        some processes shift timesteps by the size of the image."""
 
     def corrupt(self, latents: Tensor, draw: Draw) -> Tensor:
         """x_t for x_0 = `latents`: (B, C, h, w)."""
@@ -60,4 +62,4 @@ class NoiseProcess(Protocol):
         """The noise ε that a prediction implies: (B, C, h, w)."""
 
     def snr(self, timesteps: Tensor) -> Tensor:
-        """Signal-to-noise ratio, of variances: (B,). 0 where nothing of the latents is left."""
+        """Signal-to-noise ratio, of variances: (B,). 0 for pure noise."""

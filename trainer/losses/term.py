@@ -34,7 +34,7 @@ class StepContext:
 
 
 OF_IMAGES = ("mse", "huber", "dco", "token_attention")
-"""Terms that say something of the batch's images, and count less where a batch is filled up."""
+"""Terms for the batch's images, which have less weight for images that fill up a batch."""
 
 
 class LossTerm(Protocol):
@@ -57,7 +57,7 @@ class LearnsInSteps(Protocol):
         """After all micro-batches of a step."""
 
     def forget_step(self) -> None:
-        """The step starts over with its first micro-batch."""
+        """The step is repeated from its first micro-batch."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -65,5 +65,5 @@ class LearnsInSteps(Protocol):
 
 
 def learning_terms(terms: Sequence[LossTerm]) -> Iterator[LearnsInSteps]:
-    """Those of the terms that have a state."""
+    """The terms with a state."""
     return (term for term in terms if isinstance(term, LearnsInSteps))

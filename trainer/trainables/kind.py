@@ -21,8 +21,8 @@ from trainer.trainables.part import Part
 
 @dataclass(frozen=True)
 class Placement:
-    """The inputs for building a part. `base_model`: as named in the settings. `control`: what a ControlNet is
-    conditioned on. `base`: how the denoiser is shared with other processes. `is_main`: whether this is the main one."""
+    """The inputs for building a part. `base_model`: as named in the settings. `control`: the condition of a ControlNet.
+    `base`: how the denoiser is shared with other processes. `is_main`: whether this is the main process."""
 
     family: ModelFamily
     base_model: str
@@ -81,8 +81,8 @@ class Updates:
 class TrainableKind:
     """One kind of trainable.
 
-    `name`: in logs and checkpoints. `place`: adds the part to the base; returns None where the settings ask for none.
-    `updates`: returns None for a part that is not trained.
+    `name`: in logs and checkpoints. `place`: adds the part to the base model; returns None if the settings do not
+    request it. `updates`: returns None for a part that is not trained.
     """
 
     name: str
