@@ -58,6 +58,7 @@ def resume(which: str, output: Path | None, given: TrainingConfig, data: Sequenc
             f"resume: {run.checkpoints} has later checkpoints (step {', '.join(map(str, later))}), which this run "
             "would write anew. Move them away, or resume from latest"
         )
+    require_steps_left(state, given.max_train_steps)  # before rules for so few steps
     config = resumed_config(build_config(state["config"]), given)
     require_steps_left(state, config.max_train_steps)
     if data:

@@ -28,6 +28,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m job.report") 
     from preprocess.errors import DatasetError
 
     output = OutputFolder(arguments.folder)
+    if not output.report.is_file():
+        return report_wrong_input(
+            DatasetError(
+                f"{arguments.folder}: has no {output.report.name}; give the output folder of a finished training"
+            )
+        )
     try:
         print(write_page(output, PreparedDataset.read(arguments.dataset or output.dataset)))
     except (DatasetError, OSError) as error:

@@ -11,6 +11,7 @@ from preprocess.errors import DatasetError
 from preprocess.uploads.given_data import require_present
 from service.features.engines import RAY, add_engine_options, require_engine
 from service.quick_imports import quick_imports
+from settings.command_line.interrupts import STOPPED
 from settings.command_line.options import add_options, given_options
 from settings.command_line.parser import CommandParser, report_wrong_input
 from settings.preparation import DataConfig
@@ -47,7 +48,8 @@ def build_parser(prog: str = "lora-trainer encode") -> CommandParser:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "lora-trainer encode") -> int:
-    """Run the command. Returns the exit status: 0, 1 where shards could not be read, or 2 for other wrong input."""
+    """Run the command. Returns the exit status: 0, 1 where shards could not be read, 2 for other wrong input, or 130
+    where it was stopped."""
     arguments = build_parser(prog).parse_args(argv)
     try:
         require_present(arguments.data)
@@ -67,6 +69,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "lora-trainer encode") -
         return INCOMPLETE
     except (ConfigError, DatasetError, BaseModelError) as error:
         return report_wrong_input(error)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on with the shards that are not encoded", file=sys.stderr, flush=True)
+        return STOPPED
 
 
 def _config(arguments: argparse.Namespace) -> TrainingConfig:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeVar, overload
 
+from settings.command_line.interrupts import one_line_for_interrupts
 from settings.unknown_names import advice, as_option
 
 WRONG_INPUT = 2
@@ -50,7 +51,9 @@ class CommandParser(argparse.ArgumentParser):
     def parse_known_args(self, *, namespace: Parsed) -> tuple[Parsed, list[str]]: ...
 
     def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """As the parent, but unknown options are reported first: a misspelt one may cause other errors."""
+        """As the parent, but unknown options are reported first: a misspelt one may cause other errors. From here on a
+        Ctrl-C is one line."""
+        one_line_for_interrupts()
         given = sys.argv[1:] if args is None else list(args)
         if self._subparsers is None:
             self._require_known(given)

@@ -15,7 +15,7 @@ from tests.conftest import EXAMPLE, png
 
 CONFIG = TrainingConfig(
     base_model="mini-sdxl", class_word="figure", max_train_steps=6, train_batch_size=2, rank=2, num_tokens=1,
-    num_validation_images=0, checkpointing_steps=2, evaluate="false", captioner="none",
+    num_validation_images=0, lr_warmup_steps=3, checkpointing_steps=2, evaluate="false", captioner="none",
 )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Errors of a command: one line, the name that was meant, status 2."""
 
+import sys
+
 import pytest
 
 from settings.command_line.parser import CommandParser
@@ -59,3 +61,14 @@ def test_options_of_a_subcommand_are_its_own(capsys: pytest.CaptureFixture[str])
     parser.add_subparsers(dest="command", required=True).add_parser("cut").add_argument("--width")
     assert parser.parse_args(["cut", "--width", "3"]).width == "3"
     assert error_of(parser, ["cut", "--widht", "3"], capsys).endswith("did you mean --width?\n")
+
+
+def test_from_its_beginning_an_interrupt_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    make_parser().parse_args(["--output", "x"])
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "stopped\n"
+    sys.excepthook(RuntimeError, RuntimeError("a fault"), None)
+    assert "RuntimeError: a fault" in capsys.readouterr().err

@@ -189,6 +189,18 @@ def test_engine_options_that_cannot_be_are_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_interrupt_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.features.command_line._encode", stopped)
+    (tmp_path / "a.tar").write_bytes(b"")
+    assert main([str(tmp_path / "a.tar"), "--output", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == "stopped; the same command goes on with the shards that are not encoded\n"
+
+
 def test_without_ray_the_command_that_installs_it_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
