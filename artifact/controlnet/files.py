@@ -64,15 +64,14 @@ def write_controlnet_folder(controlnet: Any, folder: Path, precision: str) -> No
 
 
 def controlnet_description(path: Path) -> ArtifactDescription | None:
-    """What a ControlNet of ours says of itself; None for others. Raises ArtifactError for a file that is none."""
+    """The metadata of a ControlNet trained here; None for other files. Raises ArtifactError for a file that is not a
+    ControlNet."""
     return None if path.is_dir() else from_header(read_header(path))[0]
 
 
 def controlnet_form(path: Path, maker: Controllable, shown: str | None = None) -> ControlForm:
-    """The form that a file's ControlNet has: of its first layer, and of what it says of itself where it is ours.
-
-    Raises ArtifactError for blocks that the base lacks, for one that reads no picture, and as `load_controlnet`.
-    """
+    """The form of a file's ControlNet, from its first layer and its metadata, if it has any. Raises ArtifactError for
+    blocks that the base model lacks, for a ControlNet without image input, and as `load_controlnet`."""
     shown = shown or path.name
     if not maker.steered_blocks:
         return ControlForm()
@@ -118,12 +117,11 @@ def read_controlnet(path: Path, family: ModelFamily, shown: str | None = None) -
 
 
 def load_controlnet(path: Path, controlnet: Any, family: ModelFamily, shown: str | None = None) -> None:
-    """Put a file or a folder of diffusers into `controlnet`, a new one of this base, in its own precision.
+    """Load a file or a folder of diffusers into `controlnet`, a new ControlNet for this base model, in its precision.
 
-    The file may be of any tool, with diffusers' names or the original ones. It is checked against the base: nothing of
-    it decides what is built.
-
-    Raises ArtifactError for another base's ControlNet, for what is none, and for values that are not finite.
+    Files of any tool, with diffusers' names or the original ones, are supported. The tensors are checked against the
+    base model; the file cannot define the architecture. Raises ArtifactError for another base model's ControlNet, for
+    files that are not ControlNets, and for values that are not finite.
     """
     shown = shown or path.name
     found = read_safetensors(_weights(path, shown), shown).tensors

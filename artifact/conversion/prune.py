@@ -23,7 +23,7 @@ STATE = ("model_ema.", "optimizer", "lr_schedulers.", "callbacks.", "loops.")
 LAYERS_OF_LORAS = ("lora_down", "lora_up", ".lora_A.", ".lora_B.", "hada_w", "lokr_w")
 """Parts of the names of tensors in LoRA files."""
 VARIANTS = (".fp16", ".bf16", ".non_ema")
-"""Further copies of a component's weights, beside those without such a word."""
+"""Variants of a component's weights, in addition to the file without a variant."""
 MB = 10**6
 
 

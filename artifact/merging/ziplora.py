@@ -131,7 +131,8 @@ class _Zip:
         self._size = SizeConditioning((side, side), (0, 0), (side, side))
 
     def run(self) -> tuple[float, float]:
-        """Train. Returns the squared distances from the files' own predictions before and after, at fixed draws."""
+        """Train. Returns the squared distances from the files' own predictions before and after, with fixed noise and
+        timesteps."""
         pictures = [self._drawn(number) for number in range(len(self._prompts))]
         tests = [self._draw(latents) for latents in pictures]
         values = [value for each in self._factors.values() for value in each.values]

@@ -37,10 +37,8 @@ FLUX2_AROUND = {
 
 
 def with_diffusers_names(layers: Mapping[str, Layer]) -> dict[str, Layer]:
-    """The layers, FLUX's of that naming as those that diffusers and our own files have; all others as they are.
-
-    Raises ArtifactError for a joined layer that is no plain LoRA.
-    """
+    """The layers, with FLUX's layers of that naming renamed to those of diffusers and this program's files; all others
+    unchanged. Raises ArtifactError for a joined layer that is not a plain LoRA."""
     if not any(BLOCK.match(_bare(name)) for name in layers):
         return dict(layers)
     second = _is_second(layers)

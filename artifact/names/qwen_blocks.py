@@ -25,7 +25,7 @@ LAYERS, OUTSIDE = ({path.replace(".", "_"): path for path in paths} for paths in
 
 
 def with_diffusers_names(layers: Mapping[str, Layer]) -> dict[str, Layer]:
-    """The layers by the names of our own files, where blocks of this kind are among them; all others as they are."""
+    """The layers by the names of this program's files, if blocks of this kind are among them; all others unchanged."""
     if not any(BLOCK.fullmatch(_bare(name)) for name in layers):
         return dict(layers)
     return {_renamed(name): layer for name, layer in layers.items()}

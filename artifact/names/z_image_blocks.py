@@ -38,10 +38,8 @@ LAYERS, OUTSIDE = ({name.replace(".", "_"): path for name, path in names.items()
 
 
 def with_diffusers_names(layers: Mapping[str, Layer]) -> dict[str, Layer]:
-    """The layers by the names of our own files, where blocks of this kind are among them; all others as they are.
-
-    Raises ArtifactError for a joined layer that is no plain LoRA.
-    """
+    """The layers by the names of this program's files, if blocks of this kind are among them; all others unchanged.
+    Raises ArtifactError for a joined layer that is not a plain LoRA."""
     if not any(_is_ours(name) for name in layers):
         return dict(layers)
     return {new: part for name, layer in layers.items() for new, part in _renamed(name, layer)}

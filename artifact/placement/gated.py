@@ -70,7 +70,8 @@ class Words:
 
 
 class GatedEdits:
-    """The edits of all layers of a denoiser, as hooks: its modules stay what they are. `enabled`: whether they act."""
+    """The edits of all layers of a denoiser, as hooks; its modules do not change. `enabled`: whether they are
+    active."""
 
     def __init__(self, denoiser: nn.Module, words: Words, classes: Tensor) -> None:
         """Keys give the outputs of the class words' states `classes` (K, d); values, too, until `outputs` are set."""
@@ -82,7 +83,7 @@ class GatedEdits:
         self._handles = [module.register_forward_hook(self._hook(path)) for path, module in modules.items()]
 
     def follow_words(self) -> None:
-        """Compute W i* anew, after the states of the words have changed."""
+        """Compute W i* again, after the states of the words have changed."""
         for path, module in self._modules.items():
             self._base_outputs[path].copy_(_linear(module, self.words.inputs))
 
