@@ -35,7 +35,7 @@ EVALUATION_SEED = 1000
 """Added to the run's seed, so that the evaluation's samples differ from the validation samples."""
 
 Tested = tuple[str, int, int]
-"""Description of the finished part, pictures drawn so far, and total number of pictures."""
+"""Description of the finished part, number of generated images, and total number of images."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,8 @@ def _first_of_each(samples: Samples) -> list[Image.Image]:
 
 
 def to_json(evaluation: Evaluation, names: Mapping[tuple[int, float], list[str]], base: list[str]) -> dict[str, Any]:
-    """evaluation.json. `names`: the pictures' files by step and scale; `base`: of the bare base."""
+    """The contents of evaluation.json. `names`: the images' files by step and scale; `base`: those of the base
+    model."""
     judge, plan, ablation = evaluation.judge, evaluation.plan, evaluation.ablation
 
     def row(candidate: Candidate) -> dict[str, Any]:

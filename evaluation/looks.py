@@ -28,8 +28,8 @@ class ConceptLook:
 
 
 class SampleLooks:
-    """Samples every concept's prompts with the weights that are on the base, and scores them against the bare base and
-    the training pictures. The measures are those of the evaluation after training."""
+    """Samples every concept's prompts with the current weights, and scores them relative to the base model and the
+    training images. The measures are those of the evaluation after training."""
 
     def __init__(self, family: ModelFamily, concepts: Sequence[ConceptLook], seconds: float) -> None:
         """`seconds`: what sampling and scoring the bare base took, and a look will take."""
@@ -62,11 +62,8 @@ def sample_looks(
     dataset: PreparedDataset,
     encoders: Encoders,
 ) -> SampleLooks:
-    """Sample the bare base, which must have no adapters, and return what scores the weights of a training. Of many
-    concepts the first three are sampled.
-
-    Raises ValueError for a concept without pictures.
-    """
+    """Sample the base model, which must have no adapters, and return an object that scores the weights of a training.
+    With more than three concepts, the first three are sampled. Raises ValueError for a concept without images."""
     side = preparation.largest_resolution or family.native_resolution
     start, sampler, concepts = time.monotonic(), Sampler(family), []
     for concept in sampled_concepts(preparation.class_words):

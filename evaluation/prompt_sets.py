@@ -28,7 +28,7 @@ EMBEDDED_PROMPTS = (
     "a photo of {trigger} on a yellow background",
     "a photo of {trigger} on a purple background",
 )
-"""The embedded base knows little more than drawn things, and backgrounds by their colours."""
+"""Prompts for the embedded base model, which knows little more than synthetic objects and backgrounds by colour."""
 UNRELATED_PROMPTS = (
     "a bowl of fruit on a kitchen table",
     "a mountain lake at sunrise",
