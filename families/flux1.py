@@ -57,7 +57,7 @@ SCHNELL = FamilyDefaults(num_tokens=0, fewest_tokens=0, guidance_scale=0.0, num_
 DEV_LENGTH, SCHNELL_LENGTH = 512, 256
 """Tokens of the prompt that T5 reads, padding included."""
 TRAINING_GUIDANCE = 1.0
-"""dev is distilled to draw as if guided; at 1 it draws, and learns, what the data are."""
+"""dev is distilled with guidance; at 1 it predicts, and learns, the distribution of the data."""
 
 
 SCHNELL_NOTE = (

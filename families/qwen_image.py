@@ -122,7 +122,7 @@ class QwenImage:
 
     @property
     def native_resolution(self) -> int:
-        """What the pipeline draws where no size is given: 1024."""
+        """The pipeline's default size: 1024."""
         return int(self._pipeline.default_sample_size * self._pipeline.vae_scale_factor)
 
     @property

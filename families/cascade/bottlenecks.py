@@ -35,7 +35,7 @@ def simple_network(channels: int) -> nn.Sequential:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 × 3 convolutions, each after a norm and GELU, beside the input."""
+    """A residual block of two 3 × 3 convolutions, each after a norm and GELU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -58,10 +58,10 @@ class CascadeControlNet(ModelMixin, ConfigMixin):
 
     @classmethod
     def beside(cls, encoder: EfficientNetEncoder, form: ControlForm, widths: Sequence[int]) -> "CascadeControlNet":
-        """A new one in fp32 on the CPU, whose EfficientNet is a copy of the encoder's; the original starts from one for
-        ImageNet. Without three channels its first layer has the first columns of the encoder's, and zeros. The other
-        networks are drawn from torch's own generator, as in the original.
-        """
+        """A new ControlNet in fp32 on the CPU. Its EfficientNet is a copy of the image encoder; the original code
+        starts from ImageNet weights. If the input does not have three channels, its first layer has the first columns
+        of the encoder's, and zeros. The other networks are initialised with torch's global generator, as in the
+        original code."""
         config, bottleneck = encoder.config, form.bottleneck
         channels = config.latent_channels if bottleneck == "large" else form.channels
         made = cls(config.stages, config.stem, config.features, channels, form.blocks, widths, bottleneck)

@@ -38,7 +38,7 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class DecoderParts:
-    """What stands beside Stage C. `encoder`: pictures → its latents. `decoder`: Stage B. `vqgan`: Stage A."""
+    """The other parts. `encoder`: images → its latents. `decoder`: Stage B. `vqgan`: Stage A."""
 
     encoder: EfficientNetEncoder
     decoder: CascadeUNet
@@ -61,7 +61,7 @@ def _parts_with(part: str, prior: PipelineParts) -> PipelineParts:
 
 
 def load_encoder(prior: PipelineParts) -> EfficientNetEncoder:
-    """The encoder of pictures, on the CPU: beside the base in its folder, or from the hub. Raises BaseModelError."""
+    """The image encoder, on the CPU: from the base model's folder, or from the hub. Raises BaseModelError."""
     if _in_folder(ENCODER, prior) is not None:
         encoder: EfficientNetEncoder = prior.load(ENCODER, EfficientNetEncoder)
         return encoder

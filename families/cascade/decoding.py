@@ -20,7 +20,7 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 
 
 class StageBPipeline(DiffusionPipeline):
-    """Draws what Stages B and A make of latents of Stage C."""
+    """Decodes latents of Stage C with Stages B and A."""
 
     def __init__(self, decoder: Any, scheduler: Any, vqgan: Any, encoder: Any) -> None:
         super().__init__()

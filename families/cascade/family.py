@@ -120,7 +120,7 @@ class Cascade:
 
     @property
     def further_stages(self) -> Mapping[str, Any]:
-        """Stage B, by its folder's name: files of its training are put on it."""
+        """Stage B, by its folder's name: files of its training are applied to it."""
         return {"decoder": self._pipeline.decoder}
 
     @property
@@ -200,7 +200,7 @@ class Cascade:
         ).sample.float()
 
     def load_picture_encoder(self) -> None:
-        """CLIP-L's image tower, beside Stage C. Raises BaseModelError where it is not there, or does not fit."""
+        """CLIP-L's image encoder in the folder of Stage C. Raises BaseModelError if it is missing or does not fit."""
         self._parts.require({"image_encoder": CLIPVisionModelWithProjection.__name__})
         encoder = self._parts.load("image_encoder", CLIPVisionModelWithProjection)
         self._parts.require_equal(

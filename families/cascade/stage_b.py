@@ -54,7 +54,7 @@ PARTS = {
 }
 NATIVE_RESOLUTION = 1024
 EFFICIENT_NET = "image_latents"
-"""The part of the conditioning that it reads: latents of the picture's EfficientNet, as Stage C draws them."""
+"""The supported part of the conditioning: latents of the image's EfficientNet, as Stage C generates them."""
 
 
 class StageB:
@@ -243,7 +243,7 @@ class StageB:
         )
 
     def pipeline(self) -> StageBPipeline:
-        """Draws what Stages B and A make of latents, and nothing from a prompt alone."""
+        """Decodes latents with Stages B and A; cannot generate from a prompt alone."""
         return self._pipeline
 
     def pipeline_inputs(self, wanted: PromptFeatures, unwanted: PromptFeatures) -> dict[str, Any]:

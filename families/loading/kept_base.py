@@ -18,7 +18,7 @@ Stamp = tuple[tuple[str, int, int], ...]
 
 @dataclass
 class KeptBase:
-    """At most one base. `out_of_date`: whether its files had changed when it was asked for."""
+    """Keeps at most one base model. `out_of_date`: whether its files had changed when it was requested."""
 
     out_of_date: bool = False
     _found: tuple[BaseModelSource, LoadingOptions, Stamp, ModelFamily] | None = None

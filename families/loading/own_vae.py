@@ -71,10 +71,8 @@ def find_vae(vae: str) -> VaeSource:
 
 
 def use_vae(family: ModelFamily, vae: str) -> None:
-    """Put a VAE in place of the base's own, on the CPU and in its dtype.
-
-    Raises BaseModelError for a VAE that cannot be loaded or has another latent space, and for a base without one.
-    """
+    """Replace the base model's VAE, on the CPU and in its dtype. Raises BaseModelError for a VAE that cannot be loaded
+    or has another latent space, and for a base model without a VAE."""
     if family.vae is None:
         raise BaseModelError(f"vae: {family.name} has no VAE that another one could replace; leave it out")
     source, own = find_vae(vae), family.vae

@@ -78,8 +78,8 @@ ALONE = (
         "stabilityai/stable-cascade",
     ),
 )
-"""Families whose denoiser is read alone from a single file: the pipeline's other parts come from base_config. The first
-that fits is it: klein's lacks what dev's has."""
+"""Families whose denoiser can be loaded alone from a single file; the pipeline's other parts come from base_config. The
+first match is used: klein's file lacks layers that dev's has."""
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 """What may stand before a denoiser's names."""
 
@@ -88,7 +88,7 @@ COMPLETE = {
     "StableDiffusionPipeline": ("first_stage_model.", "cond_stage_model."),
     "StableDiffusion3Pipeline": ("first_stage_model.", "text_encoders.clip_l.", "text_encoders.clip_g."),
 }
-"""The parts that a family's file must hold beside the denoiser."""
+"""The parts that a family's file must contain in addition to the denoiser."""
 
 UNSUPPORTED = (
     (("lora_down", "lora_up", ".lora_A.", ".lora_B.", "hada_w", "lokr_w"), "a LoRA, not a base: it is put on a base"),

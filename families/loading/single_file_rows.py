@@ -27,7 +27,7 @@ ALONE = {
     Cascade.name: stage_tensors,
     StageB.name: stage_tensors,
 }
-"""Families whose files hold the denoiser alone, with what renames its tensors."""
+"""Families whose files contain only the denoiser, with the function that renames its tensors."""
 
 
 def converted_denoiser(tensors: Mapping[str, Tensor], family: ModelFamily) -> Mapping[str, Tensor]:

@@ -35,7 +35,8 @@ class KleinText:
 
 
 class DevText:
-    """Mistral Small 3, told to describe images. Its tokenizer is the part of its processor that reads text."""
+    """Mistral Small 3, with a system message to describe images. Its tokenizer is the part of its processor for
+    text."""
 
     model_class: ClassVar[Any] = Mistral3ForConditionalGeneration
     layers: ClassVar[tuple[int, ...]] = (10, 20, 30)

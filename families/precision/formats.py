@@ -43,7 +43,7 @@ class Format(ABC):
 
 
 class AsItIs(Format):
-    """No other bits: for layers that only lie elsewhere."""
+    """The unchanged format, for layers that are only offloaded."""
 
     def encode(self, weight: Tensor) -> tuple[Tensor, ...]:
         return (weight,)

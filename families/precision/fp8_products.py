@@ -15,7 +15,7 @@ from families.parts.blocks import repeated_blocks
 from families.precision.formats import FP8, FP8_MOST
 
 MULTIPLE = 16
-"""Of both widths of a layer, as the products of GPUs want it."""
+"""Required multiple of both widths of a layer for fp8 products on GPUs."""
 LEAST_CAPABILITY = (8, 9)
 """Of NVIDIA's GPUs that have products in fp8: Ada, and Hopper from 9.0 on."""
 SMALLEST = 1e-12
@@ -37,7 +37,7 @@ class Fp8Linear(nn.Linear):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        """The matrix (out, in), decoded anew: for its shape, dtype and device. Changes of it are lost."""
+        """The decoded matrix (out, in), for its shape, dtype and device. Changes to it are lost."""
         return (self.codes.float() * self.scales).to(self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:

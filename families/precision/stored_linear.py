@@ -30,7 +30,7 @@ class StoredLinear(nn.Linear):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        """The matrix (out, in), decoded anew, where the layer computes."""
+        """The decoded matrix (out, in), on the device of the computation."""
         return _decoded(self.form, list(self.stored), self.computes_on.device, (self.out_features, self.in_features))
 
     def forward(self, x: Tensor) -> Tensor:
