@@ -33,12 +33,12 @@ OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, 
 
 
 class Stopped(BaseException):
-    """The user, or the program above, wants the training to end."""
+    """The user or the parent process stops the training."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """`text`: what happened. `refused`: whether nothing of it is of use unless something was trained."""
+    """`text`: the reason. `refused`: whether the output is useless unless steps were trained."""
 
     text: str
     status: int
@@ -73,7 +73,7 @@ def ending_of(error: BaseException, stage: str | None) -> Ending | None:
 
 
 def what_is_kept(output: "OutputFolder") -> str | None:
-    """A sentence on what a run has left, and how to go on; None where there is nothing to go on from or to use."""
+    """A sentence about the saved files of a run and how to continue; None if there are none."""
     steps = _checkpoints(output)
     goes_on = f"--resume latest --output {output.path} goes on with it"
     if output.weights.exists():

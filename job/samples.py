@@ -20,7 +20,7 @@ from trainer.validation.sample_prompts import validation_prompts
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """What is drawn: `count` pictures of each of `prompts`, squares of `side` pixels. `plain`: the same prompts without
+    """The samples: `count` images for each of `prompts`, squares of `side` pixels. `plain`: the same prompts without
     trigger words."""
 
     prompts: tuple[str, ...]
@@ -64,7 +64,7 @@ def write_samples(
 
 
 def write_samples_before(settings: SampleSettings, sampler: Sampler, folder: Path) -> None:
-    """What the bare base makes of the same prompts, with the class word where the trigger stands."""
+    """The base model's samples of the same prompts, with the class word instead of the trigger word."""
     _write(settings, settings.plain, sampler, folder, None)
 
 
@@ -113,7 +113,7 @@ def sampled_examples(training: Training, count: int) -> tuple[Sequence[CachedExa
 
 
 def levels_of(example: CachedExample) -> Tensor:
-    """What is cached beside an image's latents: a picture, uint8 (3 or 4, H, W), or faces (N, 4 + P)."""
+    """The condition cached with an image's latents: an image, uint8 (3 or 4, H, W), or faces (N, 4 + P)."""
     levels = example.views[0].load().control
     assert levels is not None
     return levels

@@ -28,7 +28,7 @@ class BaseUsed:
     pipeline: str
     encoders: tuple[str, ...]
     restores: bool = False
-    """Whether it restores pictures and draws none from a prompt."""
+    """Whether it reconstructs images and cannot generate from a prompt."""
     controlnet_in_comfyui: bool = True
     """Whether ComfyUI recognises the ControlNet that was trained."""
 

@@ -7,7 +7,7 @@ from job.restoring.samples import Originals
 
 @dataclass(frozen=True)
 class Restoration:
-    """Mean PSNR in dB of the pictures as they are restored by the base and by what was trained."""
+    """Mean PSNR in dB of the reconstructions by the base model and by the trained model."""
 
     pictures: int
     held_out: bool

@@ -43,7 +43,7 @@ def sample(job: Job) -> Generator[Progress, None, None]:
 
 
 def _restored_before(job: Job, originals: Originals, after: float | None) -> Iterator[Progress]:
-    """The same pictures by the bare base."""
+    """The same images by the base model."""
     write_originals(originals, job.output.samples)
     before = write_restored(originals, job.samples, job.family, job.output.samples_before)
     job.restoration = Restoration.of(originals, before, after)

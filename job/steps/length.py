@@ -12,10 +12,10 @@ from trainer.validation.settling import Look, Settling, copies_more
 
 
 class Length:
-    """Scores samples when a look is due, and sets the trainer's last step. Does nothing for a run of fixed length."""
+    """Evaluates samples when due, and sets the trainer's last step. Does nothing for a run of fixed length."""
 
     def __init__(self, training: Training, looks: SampleLooks | None = None) -> None:
-        """`looks`: None where samples cannot be scored."""
+        """`looks`: None if samples cannot be scored."""
         self._training, self._looks = training, looks
 
     @property
@@ -28,7 +28,7 @@ class Length:
         return None if self._settling is None or self._looks is None else self._looks.seconds
 
     def begin(self) -> str | None:
-        """Fix the length of a new run whose samples cannot be scored. Returns what is to be told of it."""
+        """Set the length of a new run whose samples cannot be scored. Returns a message about it."""
         training = self._training
         if training.settling is None or self._looks is not None or training.trainer.step > 0:
             return None
@@ -49,7 +49,7 @@ class Length:
         return settling is not None and (settling.due(step) or step == self._training.trainer.max_train_steps)
 
     def observe(self, step: int) -> Iterator[str]:
-        """Score the samples of this step, and end the run where they say so. Yields what is to be told."""
+        """Score the samples of this step, and end the run if they have settled. Yields messages."""
         settling, training, looks = self._settling, self._training, self._looks
         assert settling is not None and looks is not None
         with training.averaged(), training.as_used():
@@ -86,13 +86,14 @@ class Length:
 
     @property
     def protected(self) -> set[int]:
-        """The step whose checkpoint must be kept: that of the best look."""
+        """The step whose checkpoint must be kept: that of the best evaluation."""
         settling = self._settling
         return set() if settling is None or settling.best is None else {settling.best.step}
 
     @property
     def better_than_last(self) -> Look | None:
-        """The best look, where it is better than the last one by more than the noise of both, or has fewer copies."""
+        """The best evaluation, if it is better than the last one by more than the noise of both, or has fewer
+        copies."""
         settling = self._settling
         if settling is None or not settling.looks or settling.best is None:
             return None

@@ -70,7 +70,7 @@ def train(
 
 
 class WorkOfSteps:
-    """What is to be done after a step: log it, look at it, and score, save and sample it where that is due."""
+    """The tasks after a step: log it, evaluate it, and score, save and sample it when due."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class WorkOfSteps:
             return list(self._validation.before_training())
 
     def after(self, step: Step) -> list[Progress]:
-        """Do it. Returns what is to be told, the step itself first."""
+        """Perform the tasks. Returns messages, the step itself first."""
         training, config = self._training, self._training.config
         diagnostics, warnings = self._watch.look(step)
         self._reporter.total = training.trainer.max_train_steps

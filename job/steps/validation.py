@@ -41,7 +41,7 @@ class Validation:
             yield self._line(0, self._measure(0))
 
     def observe(self, step: int) -> Progress:
-        """Score a step. Returns what is to be told."""
+        """Score a step. Returns messages."""
         figures = self._measure(step)
         self.training.best.observe(step, figures["score"])
         return self._line(step, figures)

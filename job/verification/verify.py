@@ -20,8 +20,8 @@ from trainer.distributed.on_every_rank import AdapterOnEveryRank
 RELATIVE_TOLERANCE = 2e-2
 """Relative to the norm of the adapter's effect. fp16 keeps 11 bits of each weight."""
 NOISE = {torch.float32: 0.0, torch.bfloat16: 2e-2, torch.float16: 5e-3}
-"""How far two runs of one model may lie apart, relative to the prediction's norm, by what the base computes
-in."""
+"""Largest difference between two runs of one model, relative to the prediction's norm, by the precision of the base
+model."""
 ROUNDING = 1e-6
 """Relative to the prediction's norm: what rounding does."""
 LEARNED = 1e-4
