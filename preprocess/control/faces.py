@@ -26,7 +26,7 @@ WHOLE = Window(0.0, 0.0, 1.0, 1.0)
 
 
 class FaceConditions:
-    """Writes the faces of each view into `output`, at most `most`. `look`: finds and embeds those of a picture."""
+    """Writes the faces of each view into `output`, at most `most`. `look`: detects and embeds those of an image."""
 
     def __init__(self, look: Callable[[Image.Image], Found], most: int, output: Path) -> None:
         self._look, self._most, self._output = look, most, output
@@ -71,7 +71,7 @@ def as_fractions(found: Found, size: tuple[int, int]) -> np.ndarray:
 
 
 def mirrored(faces: np.ndarray) -> np.ndarray:
-    """Of the picture's mirror image. The vectors stay."""
+    """The faces of the mirrored image. The embeddings do not change."""
     turned = faces.copy()
     turned[:, 0], turned[:, 2] = 1 - faces[:, 2], 1 - faces[:, 0]
     return turned

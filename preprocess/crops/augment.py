@@ -45,7 +45,8 @@ class PlannedView:
 
 
 def plan_views(crop: Crop, rules: AugmentationRules, seed: str) -> Iterator[PlannedView]:
-    """Yield the plain view, its mirror image, then the augmented views. `seed` determines all draws of the image."""
+    """Yield the plain view, its mirror image, then the augmented views. `seed` determines all random numbers for the
+    image."""
     generator = random.Random(seed)
     yield PlannedView(crop)
     if rules.horizontal_flip:

@@ -36,7 +36,7 @@ NO_CREDENTIALS = ("NoCredentialsError", "ClientAuthenticationError", "DefaultCre
 
 
 def expanded(source: str, most: int) -> list[str]:
-    """The addresses of all files that are meant, in order. Raises DatasetError where there are none, or too many."""
+    """The addresses of all matching files, in order. Raises DatasetError if there are none, or too many."""
     with needing_extra(source):
         import braceexpand
 
