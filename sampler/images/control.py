@@ -27,7 +27,7 @@ from sampler.request import Control, RequestError
 
 @contextmanager
 def controlnet_file(steering: Steering) -> Iterator[Path]:
-    """The file or folder of a ControlNet, there for as long as it is needed. Raises ArtifactError or DownloadError."""
+    """The file or folder of a ControlNet, available while it is needed. Raises ArtifactError or DownloadError."""
     location, rules = steering.location, steering.rules or FetchRules.from_environment()
     if location.startswith("data:"):
         with tempfile.TemporaryDirectory() as folder:
