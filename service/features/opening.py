@@ -17,8 +17,8 @@ def load_family(base: BaseModelSection, dtype: torch.dtype, zero_terminal_snr: b
 
 
 def placed(family: ModelFamily, data: DataConfig, num_tokens: int) -> tuple[ModelFamily, BaseRequirements]:
-    """The base with its VAE on the device that encodes, and what it requires of images and captions. Captions are only
-    counted: their encoders stay where they are."""
+    """The base model with its VAE on the encoding device, and its requirements on images and captions. Captions are
+    only counted; their encoders are not moved."""
     family.vae.to(start("no").device)
     return family, base_requirements(family, data, num_tokens)
 

@@ -71,7 +71,7 @@ class BaseKeeper:
     """The process that keeps `base`, seen from the server. `is_current`: False where its files have changed since."""
 
     def __init__(self, base: BaseOfTraining) -> None:
-        """Start it. It loads while the server goes on. Raises OSError and EOFError where the warm process has ended."""
+        """Start it. It loads in the background. Raises OSError and EOFError if the warm process has ended."""
         self.base, self.is_current = base, True
         self.connection, theirs = CONTEXT.Pipe(duplex=True)
         with theirs:
@@ -123,8 +123,8 @@ class KeptBases:
         return keeper if keeper is not None and base is not None and keeper.base == base else None
 
     def keep(self, base: BaseOfTraining | None) -> None:
-        """Keep this base in place of the one before, unless it is kept already, or the operator wants none. A line says
-        so where that fails."""
+        """Replace the kept base model by this one, unless it is kept already or the operator has disabled it. A failure
+        is logged."""
         if base is None or not keeps_base():
             return
         if self._keeper is not None:

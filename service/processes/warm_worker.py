@@ -36,7 +36,7 @@ def keeps_base() -> bool:
 
 
 def prepare_where_wanted() -> None:
-    """Start the warm process, which imports while the server goes on. Raises ConfigError where it could not be used."""
+    """Start the warm process, which imports in the background. Raises ConfigError if it could not be used."""
     if not is_wanted():
         return
     count = processes_of_a_job()
