@@ -28,8 +28,8 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def preset_beside(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the settings of a preset, fitted to a length that is `given` beside it, in steps or epochs: the checkpoints
-    divide the run as those of the preset do its own. Raises ConfigError for an unknown name."""
+    """Read the settings of a preset, with its checkpoint interval scaled to a `given` length in steps or epochs. Raises
+    ConfigError for an unknown name."""
     values = read_preset(name)
     unit = next((unit for unit in LENGTHS if _count(given.get(f"max_train_{unit}"))), None)
     own = next((unit for unit in LENGTHS if f"max_train_{unit}" in values), None)

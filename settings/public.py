@@ -29,7 +29,8 @@ def public_settings(config: Settings, *, exclude_defaults: bool = False) -> dict
 
 
 def public_source(source: str) -> str:
-    """A dataset of the hub as it is, an address without user name, password and query, of a path the last part."""
+    """A dataset of the hub unchanged, an address without user name, password and query, of a path only the last
+    part."""
     if "://" not in source:
         return Path(source).name
     parts = urlsplit(source)

@@ -18,7 +18,7 @@ class SourceConfig(Settings):
 
 
 class SourceSection(Settings):
-    """Data that is given by name, beside what the command or the request brings."""
+    """Data given by name, in addition to that of the command or the request."""
 
     sources: Sources[tuple[SourceConfig, ...]] = Field(
         (),

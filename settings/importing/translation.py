@@ -42,7 +42,7 @@ class Translation:
         return self._left.pop(name, default)
 
     def peek(self, name: str, default: Any = None) -> Any:
-        """The value of a field that stays."""
+        """The value of a field that is not changed."""
         return self._left.get(name, default)
 
     def take_switch(self, name: str) -> bool:
@@ -55,7 +55,7 @@ class Translation:
         return default if value is None else number(name, value)
 
     def note(self, name: str, why: str) -> None:
-        """Say what becomes of a field."""
+        """Record the translation of a field."""
         self._notes.append(f"{name}: {why}")
 
     def apply(self, rules: Mapping[str, "Rule"]) -> None:

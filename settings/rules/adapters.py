@@ -11,7 +11,7 @@ WITHOUT_CONTROLNET = (
     "token_norm_weight", "token_covariance_weight", "token_retraction", "train_existing_tokens", "num_class_images",
     "tokens_first", "tokens_until", "image_embedding_share",
 )  # fmt: skip
-"""Settings of what a ControlNet's training leaves as it is: the base, its words, and the other inputs."""
+"""Settings of parts that the training of a ControlNet does not change: the base model, its tokens, and other inputs."""
 
 READ_AS_LATENTS = ("super_resolution", "files")
 """Values of `control` whose pictures are in colour, so that the encoder's latents say what is in them."""

@@ -30,7 +30,7 @@ RSLORA_ALPHA = 4.0
 """Default alpha of rsLoRA: alpha / √rank is 1 at rank 16, and grows with the rank as in the method."""
 TEXT_ENCODER_RATE = 5e-5
 CONTROLNET_RATE = 1e-5
-"""As diffusers' guide has it, for batches of 16 and more."""
+"""As in diffusers' guide, for batches of 16 and more."""
 PERFUSION_RATE = 0.03
 """The paper's."""
 
@@ -132,7 +132,7 @@ class AdapterSection(Settings):
 
     @property
     def is_controlnet(self) -> bool:
-        """Whether a ControlNet is trained, and nothing of the base."""
+        """Whether a ControlNet is trained, and no part of the base model."""
         return self.adapter == "controlnet"
 
     @property

@@ -79,7 +79,7 @@ class NoiseSection(Settings):
 
     @property
     def restricts_timesteps(self) -> bool:
-        """Whether timesteps are drawn otherwise than the base's process draws them."""
+        """Whether timesteps have another distribution than that of the base model's process."""
         drawn = (self.min_timestep, self.max_timestep, self.timestep_bias, self.timestep_sampling)
         return drawn != (0.0, 1.0, None, "auto")
 

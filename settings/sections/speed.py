@@ -14,7 +14,7 @@ AttentionName = Literal["auto", "flash", "efficient", "cudnn", "math", "xformers
 
 
 class SpeedSection(Settings):
-    """Compilation, what memory is saved, and where latents and the base lie."""
+    """Compilation, memory, and the storage of latents and the base model."""
 
     compile: Open[Literal["never", "auto", "always"]] = Field(
         "never",
