@@ -13,7 +13,7 @@ Picture = tuple[str, str]
 
 @dataclass(frozen=True)
 class Column:
-    """All pictures of a column are drawn with these weights, a path below the runs' folder, at this scale."""
+    """All images of a column are generated with these weights, a path below the runs' folder, at this scale."""
 
     weights: str
     scale: str

@@ -43,7 +43,7 @@ class Address:
 
 
 def serve(root: Path, address: Address) -> None:
-    """Serve until Ctrl-C. Trainings go on after it. Raises ConfigError, also where the port is taken."""
+    """Serve until Ctrl-C. Trainings continue. Raises ConfigError, also if the port is in use."""
     address.require_safe()
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(root / ".cache")

@@ -38,7 +38,7 @@ class Workspace:
 
     @property
     def images(self) -> Path:
-        """The images that Try draws."""
+        """The images generated in Try."""
         return self.root / "images"
 
     @property

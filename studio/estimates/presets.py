@@ -31,7 +31,7 @@ def settings_of_preset(name: str, of_the_set: Mapping[str, Any]) -> dict[str, An
 
 
 def values_of_preset(name: str) -> dict[str, Any]:
-    """Return what a preset says of the training itself, and not of the pictures."""
+    """Return the settings of a preset for the training, without those of data preparation."""
     return {key: value for key, value in read_preset(name).items() if key not in DataConfig.model_fields}
 
 

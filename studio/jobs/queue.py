@@ -32,7 +32,7 @@ class JobQueue:
         self._changes = FileLock(folder / "changes.lock")
 
     def add(self, name: str, dataset: Path, settings: dict[str, Any]) -> JobRecord:
-        """Add a job on a copy of `dataset` as it is now: later edits do not change it."""
+        """Add a job with a copy of the current `dataset`: later edits do not change it."""
         with self._changes:
             number = 1 + max((int(job.id) for job in self.jobs()), default=0)
             folder = self.folder / f"{number:06d}"
@@ -75,7 +75,7 @@ class JobQueue:
         return self.folder / job.id / LOG
 
     def change(self, identity: str, change: Callable[[JobRecord], JobRecord]) -> JobRecord:
-        """Replace a record by what `change` makes of it, and return that."""
+        """Replace a record by the result of `change`, and return it."""
         with self._changes:
             job = change(self.get(identity))
             path = self.folder / job.id / RECORD
@@ -97,7 +97,7 @@ class JobQueue:
         return self.change(identity, asked)
 
     def resume(self, identity: str) -> JobRecord:
-        """Queue a job again that was paused or cancelled, or that failed. It goes on from its last checkpoint."""
+        """Queue a job again that was paused, cancelled or failed. It continues from its last checkpoint."""
 
         def queued(job: JobRecord) -> JobRecord:
             ended = job.state in ("paused", "failed", "cancelled")

@@ -26,7 +26,7 @@ def noted_settings(folder: Path) -> dict[str, Any]:
 
 
 def note_sources(folder: Path, sources: Sequence[Path]) -> None:
-    """Note in the folder of a set where its sources are, relative to it: crops are cut anew from them."""
+    """Record the location of a set's sources in its folder, relative to it; crops are computed again from them."""
     names = [os.path.relpath(source, folder) for source in sources]
     (folder / SOURCES_FILE).write_text(json.dumps(names), encoding="utf-8")
 

@@ -48,7 +48,7 @@ class WatchTab:
         return running[:MOST_RUNS] or next_ones[:1] or kept[:1]
 
     def refresh(self, chosen: list[str] | None) -> str:
-        """Return the runs as they are now."""
+        """Return the current state of the runs."""
         return runs_view([(job, self._queue.log(job)) for job in self._jobs(chosen)])
 
     def _jobs(self, chosen: list[str] | None) -> list[JobRecord]:
