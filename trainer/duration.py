@@ -45,10 +45,8 @@ def plan_duration(duration: DurationSection, examples: Sequence[CachedExample], 
 
 
 def settling_defaults(config: TrainingConfig, family: ModelFamily) -> dict[str, Any]:
-    """Return the schedule of a run that ends by its samples, where it is open.
-
-    Raises ConfigError where something else needs to know the end, or samples cannot be scored.
-    """
+    """Return the schedule of a run with `stop_when_settled`. Raises ConfigError if another setting needs to know the
+    end, or samples cannot be scored."""
     if not config.stop_when_settled:
         return {}
     problem = _against_settling(config, family)

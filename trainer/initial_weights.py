@@ -23,7 +23,7 @@ from trainer.trainables.part import Parts
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What a training starts from. `layers` by their places on the bare base. `name`: of the file."""
+    """Initial weights of a training. `layers` by their modules of the base model. `name`: of the file."""
 
     name: str
     artifact: Artifact
@@ -55,10 +55,8 @@ def read_for_base(setting: str, path: Path, family: ModelFamily) -> tuple[Artifa
 
 
 def start_from(initial: InitialWeights, parts: Parts, tokens: ConceptTokens) -> list[str]:
-    """Put it onto the parts of a training. Returns what is to be said of it: what is held exactly, what nearly.
-
-    Raises ConfigError for layers that the adapter cannot hold.
-    """
+    """Load it into the parts of a training. Returns messages on which layers are exact or approximate. Raises
+    ConfigError for layers that the adapter cannot represent."""
     fits, refused = list[Fit](), list[tuple[Place, str]]()
     for place, layer in initial.layers.items():
         part = parts["lora" if place.component == DENOISER else "text_encoders"] if _has_part(parts, place) else None

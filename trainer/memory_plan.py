@@ -52,8 +52,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """`step`: predicted for one micro-batch. `beside`: bytes of text encoders that stay on the device. `choice`: what
-    it is predicted for. `passes`: micro-batches in an optimizer step."""
+    """`step`: predicted for one micro-batch. `beside`: bytes of text encoders that stay on the device. `choice`: the
+    predicted combination of settings. `passes`: micro-batches in an optimizer step."""
 
     step: StepCost
     beside: int

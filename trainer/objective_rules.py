@@ -40,7 +40,7 @@ def require_objective(objective: ObjectiveSection, noise: NoiseSection, base: st
 
 
 def require_restorable(config: TrainingConfig, base: str, family: ModelFamily) -> None:
-    """Raises ConfigError for settings of words and drawn pictures, where the base restores pictures only."""
+    """Raises ConfigError for settings of tokens and generated images if the base model only reconstructs images."""
     if restoring(family) is None:
         return
     of_words = (

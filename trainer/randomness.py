@@ -23,8 +23,8 @@ class NamedGenerators:
         return self._generators[name]
 
     def fresh(self, name: str) -> torch.Generator:
-        """Return a new generator of this name, whose state is not kept: for what is computed anew when a run goes
-        on."""
+        """Return a new generator of this name whose state is not saved: for values that are computed again when a run
+        is resumed."""
         return torch.Generator().manual_seed(self._seed_of(name))
 
     def seed_global(self, step: int) -> None:

@@ -90,7 +90,7 @@ class TrainingAdapter:
             self._on.fill_(1.0)
 
     def remove(self) -> None:
-        """Take it off the base."""
+        """Remove it from the base model."""
         for handle in self._handles:
             handle.remove()
 

@@ -13,11 +13,12 @@ from artifact.merging.low_rank import nearest_lora
 EVA = "eva"
 """Starts as kaiming does, and is changed by what the layers read (`trainer.adapters.eva`)."""
 Start = Callable[[Tensor, Tensor, torch.Generator], None]
-"""Fills down (r, in, …) and up (out, r, …) in place, on whatever device, with draws of the generator on the CPU."""
+"""Initialises down (r, in, …) and up (out, r, …) in place, on any device, with random numbers of the generator on the
+CPU."""
 
 
 def gaussian(down: Tensor, up: Tensor, generator: torch.Generator) -> None:
-    """down ~ N(0, 1/r²), up zero, as peft's `gaussian` and diffusers' training scripts have it."""
+    """down ~ N(0, 1/r²), up zero, as in peft's `gaussian` and diffusers' training scripts."""
     down.copy_(torch.randn(down.shape, generator=generator) / down.shape[0])
     up.zero_()
 
@@ -38,7 +39,8 @@ def orthogonal(down: Tensor, up: Tensor, generator: torch.Generator) -> None:
 
 
 STARTS: Mapping[str, Start] = {"gaussian": gaussian, "orthogonal": orthogonal}
-"""Beside kaiming, which is drawn for adapters of every kind (`trainer.adapters.kinds.draw_again`)."""
+"""The initialisations except kaiming, which is used for adapters of every kind
+(`trainer.adapters.kinds.draw_again`)."""
 
 PartOfWeight = Callable[[Tensor, int, float], tuple[Tensor, Tensor]]
 """From a weight (out, in), the rank r and the scale s: down (≤ r, in) and up (out, ≤ r), whose product is trained as a

@@ -20,11 +20,12 @@ class CannotHold(ValueError):
 
 @torch.no_grad()
 def start_layer(module: Any, name: str, layer: Layer) -> Fit | None:
-    """Make `module`, one of peft's layers, do what `layer` does. None where it does so exactly, but for rounding.
+    """Initialise `module`, one of peft's layers, with `layer`. Returns None if it is represented exactly, up to
+    rounding.
 
-    A LoRA holds one of the same or a smaller rank exactly, what is left of its rank stays fresh; anything else is met
-    as nearly as its rank allows. DoRA holds all that LoRA holds, with its magnitudes. LoHa, LoKr and OFT hold their own
-    kind with the same shapes. Raises CannotHold.
+    A LoRA represents one of the same or a smaller rank exactly, and the rest of its rank is initialised as usual; other
+    layers are approximated by its rank. DoRA represents all that LoRA represents, with its magnitudes. LoHa, LoKr and
+    OFT represent their own kind with the same shapes. Raises CannotHold.
     """
     if isinstance(module, PeftLoraLayer):
         return _start_lora(module, name, layer)

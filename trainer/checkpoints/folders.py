@@ -72,7 +72,7 @@ class Checkpoints:
         return target
 
     def remove_extra(self, other_than: int | None = None) -> None:
-        """Remove those that were only there to go on from."""
+        """Remove the checkpoints that were written only for resuming."""
         for step in self.steps():
             if step != other_than and self._is_extra(step):
                 shutil.rmtree(self.path(step))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 """Format 1 stored the optimizer state of every parameter separately."""
 SHARDS_AT = "shards_at"
-"""Where the rows of sharded weights were read from, which lie beside the state."""
+"""The folder of the rows of sharded weights, beside the state."""
 
 
 def capture(training: Training) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class LatentBatch:
     masks: Tensor | None
     weights: Tensor
     conditioning: Conditioning | None = None
-    """Pictures that the denoiser reads beside the latents."""
+    """Images that are additional inputs of the denoiser."""
     filling: float = 1.0
     controls: Tensor | None = None
     """What a ControlNet is conditioned on: pictures uint8 (B, 3 or 4, H, W), or faces (B, N, 4 + P)."""

@@ -17,12 +17,12 @@ from trainer.data.feature_shards import FeatureDataset, FeaturePlan, read_featur
 from trainer.data.latent_cache import keeps_pictures
 
 REFUSED = ("concepts", "preservation_data", "num_class_images", "max_extra_crop")
-"""Settings that look at all images together."""
+"""Settings that depend on all images together."""
 NOT_OF_THE_DATA = {"num_workers", "sources"}
 
 
 def plan_features(sources: Sequence[str], config: DataConfig, family: ModelFamily) -> FeaturePlan:
-    """One shard for each file of the sources. Raises ConfigError for settings that look at all images together."""
+    """One shard for each file of the sources. Raises ConfigError for settings that depend on all images together."""
     if restoring(family) is not None:
         raise ConfigError(f"a base of the family {family.name} reads the pictures themselves; train on them directly")
     if family.vae is None:
@@ -38,7 +38,7 @@ def plan_features(sources: Sequence[str], config: DataConfig, family: ModelFamil
 
 
 def settings_of_a_shard(config: DataConfig) -> DataConfig:
-    """Every image gets the size that suits it best, whatever else lies in its shard."""
+    """Every image gets its best size, independent of the other images of its shard."""
     return config.model_copy(update={"max_extra_crop": 0.0, "sources": (), "dataset_name": None})
 
 

@@ -30,10 +30,11 @@ from trainer.data.feature_encoding import encode_shard, times_killed
 from trainer.data.feature_shards import FeaturePlan, ShardRecord, is_features
 
 MOST_KILLS = 4
-"""How many workers a shard may cost. Ray itself begins it anew for ever, also where it is the shard that kills."""
+"""Number of killed workers after which a shard is given up. Ray itself would retry it without limit, even if the shard
+causes the failure."""
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-"""Ray would otherwise report its use to its makers, and start the workers of this machine at nice 15: beside any other
-work on its cores they would hardly run."""
+"""Disables Ray's usage reports, and its default nice level of 15 for workers of this machine, with which they hardly
+run beside other work."""
 
 OpenBase = Callable[[], tuple[ModelFamily, BaseRequirements]]
 """Loads the base, on the device that encodes. Picklable."""
@@ -58,7 +59,7 @@ class ShardEncoder:
         self._folder, self._working = folder, working
 
     def __call__(self, task: Task) -> Answer:
-        """Encode the shard. Whatever is wrong is an answer."""
+        """Encode the shard. Errors are returned, so that the other shards continue."""
         number, source = task["number"], task["source"]
         if (kills := times_killed(self._folder, number)) >= MOST_KILLS:
             problem = f"{source}: {kills} workers were killed inside it, most often for lack of memory. Start fewer "
@@ -96,9 +97,9 @@ def encode_features_on_ray(
     pool: ActorPool,
     tell: Tell = lambda problem: None,
 ) -> Iterator[tuple[int, ShardRecord]]:
-    """As `encode_features`, in an autoscaling pool of actors: shards are yielded as they are done, in no order.
+    """As `encode_features`, in an autoscaling pool of actors. Yields finished shards, in any order.
 
-    The cluster is that of RAY_ADDRESS, or one that runs on this machine already, or this machine alone.
+    The cluster is that of RAY_ADDRESS, or one that already runs on this machine, or this machine alone.
     """
     folder = folder.resolve()
     threads = {} if config.num_workers is not None else {"num_workers": pool.cpus}

@@ -72,10 +72,8 @@ def fsdp_requested() -> bool:
 
 
 def launched_precision() -> str | None:
-    """What `accelerate launch --mixed_precision` asks for: bf16 or fp16; None for nothing, and for no, its default.
-
-    Raises ConfigError, by name, for a precision that is not trained in here.
-    """
+    """The precision set by `accelerate launch --mixed_precision`: bf16 or fp16; None for no setting, and for no, its
+    default. Raises ConfigError for a precision that is not supported."""
     wanted = os.environ.get(PRECISION_VARIABLE, "no").lower()
     if wanted in ("bf16", "fp16"):
         return wanted

@@ -28,7 +28,7 @@ class Shard(nn.Parameter):
 
 @torch.no_grad()
 def own_parameter(parameter: nn.Parameter) -> nn.Parameter:
-    """Return this process's rows of a sharded parameter; any other one as it is."""
+    """Return this process's rows of a sharded parameter; any other parameter unchanged."""
     if not isinstance(parameter, DTensor):
         return parameter
     shard = Shard(parameter.to_local())

@@ -38,8 +38,8 @@ def loss_terms(
     generators: NamedGenerators,
     examples: Sequence[CachedExample],
 ) -> list[LossTerm]:
-    """Return the terms that `objective` asks for. `mask_floor`: resolved. `class_words`: as `class_words_of` returns
-    them. `examples`: what is trained."""
+    """Return the terms of `objective`. `mask_floor`: resolved. `class_words`: as returned by `class_words_of`.
+    `examples`: the training examples."""
     terms: list[LossTerm] = [_denoising(objective, mask_floor)]
     if objective.loss_type == "dco":
         assert objective.loss_weighting != "adaptive"

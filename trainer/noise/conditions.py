@@ -19,7 +19,7 @@ from trainer.trainables.controlnet import Condition, ControlNetPart
 
 @dataclass(frozen=True)
 class CoarseLatents:
-    """Implements `Condition` for a family that restores pictures: their coarse latents, as they are when drawn."""
+    """Implements `Condition` for a family that reconstructs images: their coarse latents, as in sampling."""
 
     family: Restoring
 

@@ -18,7 +18,7 @@ WHOLE_PICTURE = (0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class VariedCondition:
-    """Implements `Condition`: what the ControlNet reads is varied first, anew each time."""
+    """Implements `Condition`: the ControlNet's input is varied in each step."""
 
     part: ControlNetPart
     vary: Callable[[Tensor], Tensor]
@@ -54,8 +54,8 @@ class PictureDropout:
 
 @dataclass(frozen=True)
 class FaceDropout:
-    """Leaves some faces out, each by itself, and lets some that are alone in their picture fill all of it, so that a
-    face may be asked for without its place."""
+    """Leaves out random faces, independently, and lets some single faces fill the whole image, so that a face can be
+    requested without a position."""
 
     share_of_faces: float
     share_filling_all: float

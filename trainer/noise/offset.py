@@ -19,7 +19,7 @@ class NoiseOffset(WrappedProcess):
     strength: float
 
     def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
-        """Draw as `inner` does. The offset is drawn from `noise_generator`, after the noise."""
+        """As `inner`. The offset is sampled from `noise_generator`, after the noise."""
         drawn = self.inner.draw(latents, timestep_generator, noise_generator)
         offset = torch.randn((*latents.shape[:2], 1, 1), generator=noise_generator).to(drawn.noise, non_blocking=True)
         return Draw(drawn.timesteps, drawn.noise + self.strength * offset)

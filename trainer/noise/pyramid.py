@@ -10,7 +10,7 @@ from families.noise.noise_process import Draw
 from trainer.noise.wrapped import WrappedProcess
 
 LEAST_REDUCTION, MOST_REDUCTION = 2.0, 4.0
-"""How many times smaller each level is than the one before, drawn anew for each."""
+"""Range of the random factor between the sizes of successive levels."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PyramidNoise(WrappedProcess):
     discount: float
 
     def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
-        """Draw as `inner` does. The levels are drawn from `noise_generator`, after the noise."""
+        """As `inner`. The levels are sampled from `noise_generator`, after the noise."""
         drawn = self.inner.draw(latents, timestep_generator, noise_generator)
         height, width = latents.shape[-2:]
         total = drawn.noise

@@ -42,7 +42,7 @@ class ConceptTokens:
 
 
 def plain_words(family: ModelFamily, triggers: Sequence[str]) -> ConceptTokens:
-    """Return trigger words that stay plain words: no tokens are added."""
+    """Return trigger words without new tokens."""
     return ConceptTokens(family, {trigger: [] for trigger in triggers}, PlaceholderTokens(family, [], []), [])
 
 

@@ -115,7 +115,7 @@ class ScheduleFreeAverages(NoAverages):
 def build_averages(
     parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, schedule_free: bool, averaging: Averaging
 ) -> Averages:
-    """Return the averages that the configuration asks for."""
+    """Return the configured averages."""
     if schedule_free:
         return ScheduleFreeAverages(parameters, optimizer)
     return ExponentialAverages(parameters, averaging) if averaging.decay > 0 else NoAverages()

@@ -17,15 +17,16 @@ from trainer.trainables.part import Part, Parts
 SEEDS = 2**62
 
 Condition = Callable[[Tensor | None, Tensor, Tensor, PromptFeatures, Sequence[SizeConditioning]], Conditioning | None]
-"""What the denoiser reads beside noised latents, for conditioning pictures uint8 (B, 3 or 4, H, W) or faces (B, N,
-4 + P), noised latents, timesteps, prompts and sizes."""
+"""The denoiser's residuals for conditioning images uint8 (B, 3 or 4, H, W) or faces (B, N, 4 + P), noised latents,
+timesteps, prompts and sizes."""
 
 
 class ControlNetPart:
-    """Beside the base, of which it changes nothing: it is no layer of the artifact but a file of its own."""
+    """A separate network that does not change the base model: it is not a layer of the artifact but has its own
+    file."""
 
     def __init__(self, maker: Controllable, form: ControlForm, generator: Generator) -> None:
-        """`generator` draws the weights that are not copied from the base."""
+        """`generator` initialises the weights that are not copied from the base model."""
         self._maker, self._enabled = maker, True
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(SEEDS, (), generator=generator)))

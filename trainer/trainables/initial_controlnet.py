@@ -16,16 +16,14 @@ from trainer.trainables.controlnet import ControlNetPart, require_controllable
 
 @dataclass(frozen=True)
 class InitialControlNet:
-    """A file, or diffusers' folder, that holds a ControlNet for this base.
-
-    `trained_on`: its setting `control`, where the file says so.
-    """
+    """A file, or a folder of diffusers, with a ControlNet for this base model. `trained_on`: its setting `control`, if
+    the file contains it."""
 
     path: Path
     trained_on: str | None
 
     def start(self, part: ControlNetPart, control: str, family: ModelFamily) -> Iterator[str]:
-        """Put it onto the part. Yields what is to be said of it. `control`: what this training is conditioned on."""
+        """Load it into the part. Yields messages. `control`: the condition of this training."""
         load_controlnet(self.path, part.module, family)
         yield f"starting from the ControlNet {self.path.name}"
         if self.trained_on is not None and self.trained_on != control:
@@ -36,11 +34,8 @@ class InitialControlNet:
 
 
 def read_initial_controlnet(path: Path, family: ModelFamily, form: ControlForm) -> InitialControlNet:
-    """See that `path` is a ControlNet for this base, before data is prepared. It is read again when the training is
-    built, so that nothing of it lies in memory until then. `form`: of the one that is trained.
-
-    Raises ConfigError.
-    """
+    """Check that `path` is a ControlNet for this base model, before data is prepared. It is read again when the
+    training is built, and uses no memory until then. `form`: that of the trained one. Raises ConfigError."""
     maker = require_controllable(family)
     if not path.exists():
         raise ConfigError(f"init_weights: {path} does not exist")

@@ -25,8 +25,7 @@ KINDS: tuple[TrainableKind, ...] = (DENOISER_WEIGHTS, PERFUSION, TEXT_ENCODERS, 
 
 
 def place_parts(placement: Placement) -> Parts:
-    """Add the parts that the settings ask for to the base. Raises ConfigError where the base lacks the layers for
-    one."""
+    """Add the configured parts to the base model. Raises ConfigError if the base model lacks the layers for one."""
     placed = {kind.name: kind.place(placement) for kind in reversed(KINDS)}
     return Parts({kind.name: part for kind in KINDS if (part := placed[kind.name]) is not None})
 

@@ -44,7 +44,7 @@ class HeldOutLoss:
         accelerator: Accelerator,
         condition: Condition | None = None,
     ) -> None:
-        """`condition`: what a ControlNet makes of the images' conditioning pictures."""
+        """`condition`: the ControlNet's residuals for the images' conditioning images."""
         self._family, self._examples, self._accelerator = family, examples, accelerator
         self._prompts = [expand_triggers(example.caption, triggers) for example in examples]
         self._mask_floor, self._condition = mask_floor, condition
@@ -58,7 +58,7 @@ class HeldOutLoss:
         return {"score": sum(relative) / BANDS, **{f"loss_{band}": loss for band, loss in enumerate(losses)}}
 
     def pictures(self) -> tuple[list[Tensor], list[str]]:
-        """The images' own pixels, uint8 (3, H, W), where they are cached beside the latents, and their prompts."""
+        """The images' pixels, uint8 (3, H, W), if they are cached with the latents, and their prompts."""
         controls = [example.views[0].load().control for example in self._examples]
         return [control for control in controls if control is not None], self._prompts
 

@@ -10,7 +10,7 @@ from families.family import ModelFamily, restoring
 from trainer.validation.held_out_loss import HeldOutLoss, deterministic
 
 SEED = 30_000
-"""Of the noise that a picture is drawn from, plus the picture's number: the same in every run."""
+"""Seed of the noise, plus the image's number: the same in every run."""
 
 
 @torch.no_grad()
@@ -21,7 +21,7 @@ def restore(
     num_inference_steps: int,
     guidance_scale: float,
 ) -> list[Tensor]:
-    """Each picture, uint8 (3, H, W), as it is drawn from its own coarse latents: uint8 (3, H, W) on the CPU."""
+    """The reconstruction of each image, uint8 (3, H, W), from its own coarse latents: uint8 (3, H, W) on the CPU."""
     restorer = restoring(family)
     assert restorer is not None
     found = []

@@ -11,13 +11,13 @@ RISING = 0.03
 """Smallest gain in the likeness of samples, as a share of the training pictures' likeness to each other, that counts
 as learning."""
 PATIENCE = 2
-"""Consecutive looks without such a gain after which the likeness has settled."""
+"""Consecutive evaluations without such a gain after which the likeness has settled."""
 LEAST = 0.25
 """Likeness below which a concept has not begun to be learned, so that it cannot have settled."""
 LOST = 0.15
-"""Loss of prompts relative to the best look that ends a run."""
+"""Loss of prompts relative to the best evaluation that ends a run."""
 COPIES = 0.1
-"""Share of samples that are copies of a training picture, above that of the best look, that ends a run."""
+"""Increase of the share of samples that copy a training image, relative to the best evaluation, that ends a run."""
 
 Reason = Literal["settled", "lost"]
 
@@ -33,9 +33,10 @@ class Look:
 
 @dataclass
 class Settling:
-    """The looks of a run, and what follows from them.
+    """The evaluations of a run, and the decision based on them.
 
-    `interval`: optimizer steps between two looks. `reason`: why the run ends before its cap; None while it goes on.
+    `interval`: optimizer steps between two evaluations. `reason`: why the run ends before its maximum; None while it
+    continues.
     """
 
     interval: int
@@ -48,7 +49,7 @@ class Settling:
         return cls(max(1, most_steps // LOOKS))
 
     def due(self, step: int) -> bool:
-        """Whether to look after this step. Nothing is due once the end is decided."""
+        """Whether an evaluation is due after this step. None is due once the end is decided."""
         return self.reason is None and step % self.interval == 0
 
     def observe(
@@ -59,7 +60,8 @@ class Settling:
         improving: bool = False,
         by_concept: Mapping[str, Relative] | None = None,
     ) -> bool:
-        """Record a look. Returns whether it ends the run. `improving`: the loss on held-out images still falls."""
+        """Record an evaluation. Returns whether it ends the run. `improving`: whether the validation loss still
+        decreases."""
         self.looks.append(Look(step, measures, dict(by_concept or {})))
         if self.reason is None:
             self.reason = _reason(self.looks, improving)
@@ -67,14 +69,14 @@ class Settling:
 
     @property
     def best(self) -> Look | None:
-        """The look with the highest quality."""
+        """The evaluation with the highest quality."""
         return max(self.looks, key=lambda look: look.measures.quality, default=None)
 
     def state_dict(self) -> dict[str, Any]:
         return {"looks": [asdict(look) for look in self.looks], "reason": self.reason}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the looks and the decision. The interval follows the current configuration."""
+        """Restore the evaluations and the decision. The interval follows the current configuration."""
         self.looks = [
             Look(
                 each["step"],
@@ -100,7 +102,7 @@ def _lost(looks: Sequence[Look]) -> bool:
 
 
 def copies_more(measures: Relative, other: Relative) -> bool:
-    """Whether clearly more of the samples are copies than of the other look's."""
+    """Whether clearly more of the samples are copies than in the other evaluation."""
     return measures.copied - other.copied > COPIES
 
 

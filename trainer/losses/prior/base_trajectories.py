@@ -55,7 +55,7 @@ class BaseTrajectories:
 
     @torch.no_grad()
     def compute(self, rows: int) -> None:
-        """Draw all prompts with the base, `rows` at a time. The base must be bare."""
+        """Sample all prompts with the base model, `rows` at a time. No adapter may be active."""
         shape = (len(self.prompts), *self.shape)
         noise = torch.randn(shape, generator=self.generator.clone_state())  # at once: draws in pieces are others
         parts = [slice(first, first + rows) for first in range(0, len(self.prompts), rows)]

@@ -15,7 +15,7 @@ from trainer.noise.dream import noise_scale
 from trainer.trainables.part import Parts
 
 NEAREST, FARTHEST = 0.02, 0.98
-"""Where timesteps are drawn, as parts of the way to noise."""
+"""Range of the random timesteps, as fractions from clean to noise."""
 BASE_GUIDANCE, OWN_GUIDANCE = 15.0, 7.5
 """The base's is larger, so that pictures do not become pale (Arar et al. 2024, §4.2)."""
 
