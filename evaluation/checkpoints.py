@@ -146,7 +146,7 @@ def evaluate_checkpoints(
     base = draw_samples(sampler, plan, plain=True)
     # the first concept is the one that the prompts call; captions may be of any
     judge = Judge(encoders, plan, references(dataset, next(iter(preparation.class_words), None)), base)
-    yield "the bare base", plan.pictures_per_candidate, total
+    yield "the base model", plan.pictures_per_candidate, total
     candidates, pictures = [], {}
     for number, (step, scale) in enumerate(cells, 2):
         samples = _draw_with(sampler, plan, files[step], scale)

@@ -32,7 +32,7 @@ NO_TEXT_TO_IMAGE = {
     "StableDiffusionInpaintPipeline": "an inpainting model",
     "StableDiffusion3InpaintPipeline": "an inpainting model",
     "FluxFillPipeline": "an inpainting model",
-    "FluxControlPipeline": "a model that draws by depth or edges",
+    "FluxControlPipeline": "a model conditioned on depth or edges",
     "FluxKontextPipeline": "an image-editing model",
     "QwenImageInpaintPipeline": "an inpainting model",
     "QwenImageEditPipeline": "an image-editing model",

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 SUCCESS, CRASHED, DIVERGED, NOT_VERIFIED, DISK_FULL, OUT_OF_MEMORY, STOPPED = 0, 1, 3, 4, 5, 6, 130
 """Exit statuses, besides WRONG_INPUT."""
 DOING = {
-    "load": "loading the base",
+    "load": "loading the base model",
     "prepare": "preparing the images",
     "cache": "caching the latents",
-    "preview": "drawing the bare base's samples",
+    "preview": "sampling the base model",
     "build": "building the training",
     "train": "training",
     "sample": "sampling",
@@ -75,7 +75,7 @@ def ending_of(error: BaseException, stage: str | None) -> Ending | None:
 def what_is_kept(output: "OutputFolder") -> str | None:
     """A sentence about the saved files of a run and how to continue; None if there are none."""
     steps = _checkpoints(output)
-    goes_on = f"--resume latest --output {output.path} goes on with it"
+    goes_on = f"--resume latest --output {output.path} continues from it"
     if output.weights.exists():
         return f"what was trained so far is in {output.weights}" + (f"; {goes_on}" if steps else "")
     if steps:

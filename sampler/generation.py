@@ -221,7 +221,7 @@ class Generation:
     def _tell_refined(self, request: SampleRequest, loras: Sequence[ScaledArtifact], sampler: Sampler) -> None:
         """Report the parts of the LoRAs that have no effect on the refiner."""
         if loras:
-            self._say("refiner: LoRAs have no effect on it; raise refiner_start where it draws over what they taught")
+            self._say("refiner: LoRAs have no effect on it; increase refiner_start if it weakens the concept")
         used = words_in(f"{request.prompt}\n{request.negative_prompt}", tuple(sampler.triggers))
         for trigger in used:
             if trigger in sampler.class_words:

@@ -59,7 +59,7 @@ def guidance_inputs(request: SampleRequest, family: ModelFamily, pipeline: Any) 
         return inputs
     if not takes_guidance_rescale(pipeline):
         raise RequestError(
-            f"guidance_rescale: diffusers' {type(pipeline).__name__}, which draws this, has none. Leave it at 0."
+            f"guidance_rescale: diffusers' {type(pipeline).__name__}, which is used, does not support it. Set 0."
         )
     return inputs | {"guidance_rescale": request.guidance_rescale}
 

@@ -84,8 +84,8 @@ def check_request(request: SampleRequest, family: ModelFamily) -> None:
     """Raises RequestError when the base does not support the request. Called before memory is allocated."""
     if restoring(family) is not None:
         raise RequestError(
-            f"base_model: a base of the family {family.name} restores pictures, and draws none from a prompt: give the "
-            "base that draws, and what was trained on this one by weights"
+            f"base_model: the family {family.name} reconstructs images and cannot generate from a prompt: give "
+            "the base model of Stage C, and the trained file as weights"
         )
     check_aspect_ratio(request)
     multiple = family.size_multiple

@@ -34,7 +34,7 @@ COMMANDS = {
     "resize": Command("the nearest LoRA of another rank", "artifact.command_line", "resize"),
     "inspect": Command("what is in a LoRA file", "artifact.command_line", "inspect"),
     "evaluate": Command(
-        "compare LoRAs with the bare base and each other (python -m evaluation.comparison)",
+        "compare LoRAs with the base model and each other (python -m evaluation.comparison)",
         "evaluation.comparison.command_line",
     ),
     "sweep": Command("try many settings (python -m service.sweep)", "service.sweep.command_line"),

@@ -222,6 +222,6 @@ def _compile_rule(config: TrainingConfig) -> None:
 def _checkpointing_rule(config: TrainingConfig) -> None:
     if config.gradient_checkpointing == "always" and config.needs_first_activations:
         raise ValueError(
-            "gradient_checkpointing computes activations twice, but adapter_dropout draws anew and "
+            "gradient_checkpointing computes activations twice, but adapter_dropout is random in each pass and "
             "token_attention_weight looks at the first ones: leave one of them out"
         )

@@ -60,7 +60,7 @@ def _against_settling(config: TrainingConfig, family: ModelFamily) -> str | None
     """Return why the run cannot end by its samples; None where it can."""
     reasons = {
         "samples of a ControlNet are not scored": config.is_controlnet,
-        f"{config.base_model} restores pictures, and draws none from a prompt": restoring(family) is not None,
+        f"{config.base_model} reconstructs images and cannot generate from a prompt": restoring(family) is not None,
         "evaluate: false leaves no encoder to score samples": config.evaluate == "false",
         f"lr_scheduler: {config.lr_scheduler} needs to know the end": config.lr_scheduler not in OF_ANY_LENGTH,
         "tokens_first and tokens_until are shares of a length that is known": config.tokens_first > 0

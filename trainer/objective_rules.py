@@ -51,7 +51,7 @@ def require_restorable(config: TrainingConfig, base: str, family: ModelFamily) -
     for name, remedy, given in of_words:
         if given:
             raise ConfigError(
-                f"{name}: {base} restores pictures and draws none from a prompt, so it learns no word; {remedy}"
+                f"{name}: {base} reconstructs images and has no prompts, so it learns no tokens; {remedy}"
             )
 
 

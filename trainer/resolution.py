@@ -128,7 +128,7 @@ def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
     if chosen and weighting != "uniform":
         raise ConfigError(
             f"loss_weighting: {weighting} is made for ε- and v-prediction, and {config.base_model} is trained by flow "
-            "matching, which draws the timesteps that matter more often instead; set uniform or adaptive, or leave it "
+            "matching, which samples the important timesteps more often instead; set uniform or adaptive, or leave it "
             "out"
         )
     return "uniform"

@@ -49,7 +49,7 @@ def layers_from_tensors(tensors: Mapping[str, Tensor], file: str) -> dict[str, L
         else:
             groups[key.removesuffix(suffix)][suffix[1:]] = tensor
     if any(key.removeprefix("control_model.").startswith(OF_CONTROLNETS) for key in strange):
-        raise ArtifactError(f"{file}: is a ControlNet, and no LoRA; predict.py draws with it by --controlnet")
+        raise ArtifactError(f"{file}: is a ControlNet and not a LoRA; use it in predict.py with --controlnet")
     if strange or not groups:
         odd = sorted(strange) or ["no tensors at all"]
         raise ArtifactError(

@@ -133,7 +133,7 @@ def _compare(protocol: Protocol, output: Path, *, quiet: bool) -> None:
     with progress_display(quiet=quiet, lines=sys.stderr) as show:  # stdout has the table alone
         for row in compare(protocol, family.to(device), encoders):
             rows.append(row)
-            note = f"{row.subject}: {row.lora or 'bare base'}"
+            note = f"{row.subject}: {row.lora or 'base model'}"
             show(StageProgress("comparing", len(rows), protocol.count_rows(), note))
     output.mkdir(parents=True, exist_ok=True)
     table = markdown(rows)

@@ -59,7 +59,7 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     body = [
         [
             row.subject,
-            row.lora or "bare base",
+            row.lora or "base model",
             "" if row.scale is None else f"{row.scale:g}",
             *(_cell(value(row)) for _, value in columns),
         ]
@@ -71,7 +71,7 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 def _headline(rows: Sequence[Row]) -> str:
     judged = [row for row in rows if row.relative]
     if not judged:
-        return f"{len([row for row in rows if row.lora])} LoRAs against the bare base"
+        return f"{len([row for row in rows if row.lora])} LoRAs compared with the base model"
     names = list(dict.fromkeys(row.lora for row in judged if row.lora))
     means = {name: max(_mean([row for row in judged if row.lora == name and row.scale == scale])
                        for scale in {row.scale for row in judged if row.lora == name}) for name in names}  # fmt: skip
@@ -120,7 +120,7 @@ def _scatter(rows: Sequence[Row]) -> str:
 
     def draw(axes: Axes) -> None:
         bare = [row.scores for row in rows if row.lora is None]
-        axes.plot([one.clip_t for one in bare], [one.identity for one in bare], "o", color=QUIET, label="bare base")
+        axes.plot([one.clip_t for one in bare], [one.identity for one in bare], "o", color=QUIET, label="base model")
         for index, name in enumerate(names):
             mine = sorted((row for row in rows if row.lora == name), key=lambda row: (row.subject, row.scale or 0))
             colour = SERIES[index % len(SERIES)] if len(names) > 1 else INK
@@ -140,7 +140,7 @@ def _scatter(rows: Sequence[Row]) -> str:
 
 def _strip(row: Row, prompts: Sequence[str]) -> str:
     name = html.escape(
-        f"{row.subject}, {row.lora or 'bare base'}" + ("" if row.scale is None else f" at {row.scale:g}")
+        f"{row.subject}, {row.lora or 'base model'}" + ("" if row.scale is None else f" at {row.scale:g}")
     )
     stills = "".join(
         f'<li><img alt="{name}" src="{image_uri(picture, THUMBNAIL)}"><p>{html.escape(prompt)}</p></li>'

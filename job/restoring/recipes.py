@@ -8,7 +8,7 @@ def restoring_recipes() -> list[Recipe]:
     return [
         Recipe(
             "Cog",
-            "BASE is the base that draws (docs/cascade.md). The file changes its later stage, beside other weights.",
+            "BASE is a base model of Stage C (docs/cascade.md). The file changes Stage B; other weights can be added.",
             "cog run -i prompt='a photo' -i base_model=BASE -i lora=@weights.safetensors\n\n"
             "# or without a container\npython predict.py 'a photo' --base_model BASE --weights weights.safetensors",
         )

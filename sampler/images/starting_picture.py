@@ -68,7 +68,7 @@ def mask_notes(mask: Image.Image | None, size: tuple[int, int]) -> list[str]:
         return []
     low, high = fitted_mask(mask, size).getextrema()
     if high == 0:
-        return ["mask: is black throughout, so nothing is drawn anew. White marks what shall change"]
+        return ["mask: is completely black, so nothing is generated. White marks the area to generate"]
     if low == 255:
-        return ["mask: is white throughout, so all of the picture is drawn anew. Black marks what shall stay"]
+        return ["mask: is completely white, so the whole image is generated. Black marks the area to keep"]
     return []

@@ -42,9 +42,9 @@ class Span(Settings):
 class Sweep(Settings):
     """The contents of the file given by `--sweep`."""
 
-    search: Literal["grid", "random"] = Field("grid", description="Every combination, or random draws")
-    trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="How many random draws")
-    seed: int = Field(0, ge=0, description="Of the random draws")
+    search: Literal["grid", "random"] = Field("grid", description="Every combination, or random samples")
+    trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="Number of random trials")
+    seed: int = Field(0, ge=0, description="Seed of the random trials")
     fields: dict[str, list[Any] | Span] = Field(min_length=1, description="Values or a range, by setting")
 
     @model_validator(mode="after")
@@ -56,7 +56,7 @@ class Sweep(Settings):
         if any(isinstance(values, list) and not values for values in self.fields.values()):
             raise ValueError("fields: an empty list of values leaves nothing to try")
         if self.search == "random" and self.trials is None:
-            raise ValueError("trials: say how many random draws")
+            raise ValueError("trials: give the number of random trials")
         if self.search == "grid" and self.trials is not None:
             raise ValueError("trials has no effect on a grid, which tries all; leave it out, or set search: random")
         if self.search == "grid" and any(isinstance(values, Span) for values in self.fields.values()):

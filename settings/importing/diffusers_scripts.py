@@ -58,7 +58,7 @@ RULES: Mapping[str, Rule] = {
     **{name: same("keep_checkpoints") for name in ("save_total_limit", "checkpoints_total_limit")},
     **{name: same("checkpointing_epochs") for name in ("checkpointing_epochs", "save_every_n_epochs")},
     **{name: left_out(TOKEN) for name in ("hub_token", "hf_token")},
-    "resume_from_checkpoint": left_out("--resume latest goes on with a run"),
+    "resume_from_checkpoint": left_out("--resume latest continues a run"),
     "lora_alpha": same("alpha"),
     "save_steps": same("checkpointing_steps"),
     "adam_weight_decay": same("weight_decay"),

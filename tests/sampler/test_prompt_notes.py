@@ -76,9 +76,9 @@ def test_the_shape_counts_after_a_camera_s_rotation(base: ModelFamily, tmp_path:
 
 def test_a_mask_of_one_value_is_a_warning() -> None:
     black, white = Image.new("L", (64, 64), 0), Image.new("L", (64, 64), 255)
-    assert "black throughout" in mask_notes(black, (64, 64))[0]
-    assert "black throughout" in mask_notes(Image.new("L", (64, 64), 100), (64, 64))[0]  # below the threshold
-    assert "white throughout" in mask_notes(white, (64, 64))[0]
+    assert "completely black" in mask_notes(black, (64, 64))[0]
+    assert "completely black" in mask_notes(Image.new("L", (64, 64), 100), (64, 64))[0]  # below the threshold
+    assert "completely white" in mask_notes(white, (64, 64))[0]
     white.paste(0, (0, 0, 32, 64))
     assert mask_notes(white, (64, 64)) == []
 

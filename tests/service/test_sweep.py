@@ -63,7 +63,7 @@ def test_random_draws_stay_in_their_spans_and_are_the_same_again() -> None:
         ({"fields": {"zzz": [1]}}, "zzz is no setting; docs/settings.md lists them"),
         ({"fields": {"rank": []}}, "nothing to try"),
         ({"fields": {"rank": {"low": 1, "high": 2}}}, "a grid needs lists"),
-        ({"search": "random", "fields": {"rank": [1]}}, "trials: say how many"),
+        ({"search": "random", "fields": {"rank": [1]}}, "trials: give the number"),
         ({"trials": 3, "fields": {"rank": [1]}}, "no effect on a grid"),
         ({"search": "random", "trials": 1, "fields": {"rank": {"low": 3, "high": 2}}}, "low must be smaller"),
     ],

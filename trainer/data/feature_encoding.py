@@ -69,7 +69,7 @@ def encode_shard(
         if not is_disk_full(error):
             raise
         raise SetupError(
-            f"{source}: the disk of {folder} is full. Free some of it; the same command goes on with this shard"
+            f"{source}: the disk of {folder} is full. Free some space; the same command continues with this shard"
         ) from error
 
 

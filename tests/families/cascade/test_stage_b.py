@@ -214,14 +214,14 @@ def test_its_licence_is_said(family: StageB) -> None:
 
 
 def test_it_draws_nothing_from_a_prompt(family: StageB) -> None:
-    with pytest.raises(RequestError, match="base_model: .* restores pictures, and draws none from a prompt"):
+    with pytest.raises(RequestError, match="base_model: .* reconstructs images and cannot generate from a prompt"):
         Sampler(family).generate(SampleRequest("a star", width=64, height=64))
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({}, 'trigger_word: .* learns no word; set trigger_word: ""'),
+        ({}, 'trigger_word: .* learns no tokens; set trigger_word: ""'),
         ({"trigger_word": "", "num_class_images": 2, "class_prompt": "a dog"}, "num_class_images: .* leave it out"),
         ({"trigger_word": "", "evaluate": "true"}, "evaluate: .* leave it out"),
         ({"adapter": "controlnet", "control": "canny"}, "adapter: controlnet: a base of the family .* has none"),

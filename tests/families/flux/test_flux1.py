@@ -181,7 +181,7 @@ def test_what_a_distilled_base_does_not_read_is_said(families: dict[str, ModelFa
         assert "warning: negative_prompt has no effect: the guidance of this base (flux1) is distilled" in note
     (note,) = notes("schnell", guidance_scale=3.0)
     assert "warning: guidance_scale has no effect" in note
-    with pytest.raises(RequestError, match="guidance_rescale: .*FluxPipeline, which draws this, has none"):
+    with pytest.raises(RequestError, match="guidance_rescale: .*FluxPipeline, which is used, does not support it"):
         Sampler(families["dev"]).generate(SampleRequest(PROMPT, guidance_rescale=0.5, num_inference_steps=1))
 
 

@@ -270,7 +270,7 @@ def test_what_is_refused(folder: Path, family: ModelFamily) -> None:
         sampler.generate(SampleRequest("a" * 1024, num_inference_steps=2))
     with pytest.raises(RequestError, match="qwen_image reads prompts by a language model, whose words cannot"):
         sampler.generate(SampleRequest("a (star:1.3)", num_inference_steps=2))
-    with pytest.raises(RequestError, match=r"guidance_rescale: .*QwenImagePipeline, which draws this, has none"):
+    with pytest.raises(RequestError, match=r"guidance_rescale: .*QwenImagePipeline, which is used"):
         sampler.generate(SampleRequest(PROMPT, guidance_rescale=0.5, num_inference_steps=2))
     with pytest.raises(RequestError, match="num_inference_steps: 1 is too few for this base: its schedule is"):
         sampler.generate(SampleRequest(PROMPT, num_inference_steps=1))  # diffusers divides by zero, and draws black

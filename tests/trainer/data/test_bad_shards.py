@@ -184,7 +184,7 @@ def test_a_full_disk_is_named_and_what_is_done_stays(
 
     with monkeypatch.context() as patch:
         patch.setattr(feature_encoding, "save_file", full)
-        with pytest.raises(SetupError, match=f"^[^ ]*{BAD}.tar: the disk of .*out is full. Free some of it"):
+        with pytest.raises(SetupError, match=f"^[^ ]*{BAD}.tar: the disk of .*out is full. Free some space"):
             encode(sources, tmp_path / "out")
     assert done_of(tmp_path / "out") == list(range(BAD))
     goes_on(encode, sources, tmp_path / "out")
@@ -197,7 +197,7 @@ def test_a_disk_that_fills_while_a_store_is_read_is_no_fault_of_the_store(
     told: list[str] = []
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr("preprocess.uploads.archive._extract", Mock(side_effect=full))
-    with pytest.raises(SetupError, match=r"^s3://open/0.tar: the disk of .*out is full. Free some of it"):
+    with pytest.raises(SetupError, match=r"^s3://open/0.tar: the disk of .*out is full. Free some space"):
         encode([S3], tmp_path / "out", told.append)
     assert not told and done_of(tmp_path / "out") == []
 
