@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "lora-trainer encode") -
     except (ConfigError, DatasetError, BaseModelError) as error:
         return report_wrong_input(error)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on with the shards that are not encoded", file=sys.stderr, flush=True)
+        print("stopped; the same command continues with the shards that are not encoded", file=sys.stderr, flush=True)
         return STOPPED
 
 

@@ -87,7 +87,7 @@ def _in_rounds(
         if not pending:
             break
     if problems:
-        count = f"{len(problems)} of {len(sources)} shards are not encoded; the same command goes on with them: "
+        count = f"{len(problems)} of {len(sources)} shards are not encoded; the same command continues with them: "
         raise ShardsMissing(count + first_names(list(problems.values()), "; "))
 
 

@@ -260,7 +260,7 @@ def test_the_command_encodes_and_training_from_it_is_that_of_the_pictures(
     assert main(both) == 1
     told, last = capsys.readouterr().err.splitlines()
     assert told == f"not encoded: {broken}: {CUT}"
-    assert last == f"error: 1 of 2 shards are not encoded; the same command goes on with them: {broken}: {CUT}"
+    assert last == f"error: 1 of 2 shards are not encoded; the same command continues with them: {broken}: {CUT}"
     broken.write_bytes(shard({"a.txt": b"no picture"}))
     assert main(both) == 0
     losses = []

@@ -198,7 +198,7 @@ def test_an_interrupt_says_how_to_go_on(
     monkeypatch.setattr("service.features.command_line._encode", stopped)
     (tmp_path / "a.tar").write_bytes(b"")
     assert main([str(tmp_path / "a.tar"), "--output", str(tmp_path / "out")]) == 130
-    assert capsys.readouterr().err == "stopped; the same command goes on with the shards that are not encoded\n"
+    assert capsys.readouterr().err == "stopped; the same command continues with the shards that are not encoded\n"
 
 
 def test_without_ray_the_command_that_installs_it_is_named(
