@@ -19,11 +19,13 @@ NO_CHANGE = (
 
 @dataclass(frozen=True)
 class Gate:
-    """Distinguishes K words from others by their states: fp32, (K, d) each.
+    """Distinguishes K words from others by their states, and positions after them from those elsewhere. fp32.
 
-    `inputs`: i*, the words' own states. `directions`: u = C⁻¹ i*, with the second moments C of the base's text states;
-    eᵀu / i*ᵀu is 1 for e = i* and near 0 for other words. `classes`: states of the class words, whose keys the words
-    get. A word's gate is sigmoid((eᵀu / i*ᵀu - bias) / temperature).
+    `inputs`: i*, (K, d) or (2K, d): the words' own states; then, for each word, the mean difference of the states after
+    it and those after its class word, which files of earlier versions do not have. `directions`: u = C⁻¹ i*, as many,
+    with the second moments C of the base's text states; eᵀu / i*ᵀu is 1 for e = i* and near 0 for other words.
+    `classes` (K, d): states of the class words, whose keys the words get. A gate is
+    sigmoid((eᵀu / i*ᵀu - bias) / temperature).
     """
 
     inputs: Tensor
@@ -33,19 +35,33 @@ class Gate:
     temperature: float
 
     def __post_init__(self) -> None:
-        shapes = {tuple(each.shape) for each in (self.inputs, self.directions, self.classes)}
-        if len(shapes) > 1 or self.inputs.ndim != 2 or self.inputs.numel() == 0:
-            raise ArtifactError(f"its gate has states of shapes {' and '.join(map(str, sorted(shapes)))}")
+        shapes = [tuple(each.shape) for each in (self.inputs, self.directions, self.classes)]
+        count = len(self.classes) if self.classes.ndim == 2 else 0
+        allowed = [(rows, *self.classes.shape[1:]) for rows in (count, 2 * count)]
+        if self.classes.numel() == 0 or shapes[0] != shapes[1] or shapes[0] not in allowed:
+            raise ArtifactError(f"its gate has states of shapes {' and '.join(map(str, sorted(set(shapes))))}")
         if not self.temperature > 0:
             raise ArtifactError(f"its gate has the temperature {self.temperature:g}")
-        if not (self.inputs * self.directions).sum(1).gt(0).all():
+        energies = (self.inputs * self.directions).sum(1)
+        if not energies[:count].gt(0).all() or not energies[count:].ge(0).all():
             raise ArtifactError("its gate has a direction that its own word does not have")
+
+    @property
+    def later(self) -> int:
+        """How many rows of `inputs`, the last ones, are for the positions after the words: 0 or K."""
+        return len(self.inputs) - len(self.classes)
+
+    @property
+    def targets(self) -> Tensor:
+        """What takes the place of `inputs` where keys are read: the class words' states, and 0 for the differences,
+        which leaves the state of the class word's prompt. (K, d) or (2K, d)."""
+        return torch.cat([self.classes, torch.zeros_like(self.inputs[: self.later])])
 
 
 @dataclass(frozen=True)
 class GatedLayer(UnrankedLayer):
-    """The outputs (K, out) of one layer for K words. `gate`: one for all layers of a file, which stores it in its
-    header; None before that is read."""
+    """The outputs of one layer for the rows of its gate: (K, out) or (2K, out). `gate`: one for all layers of a file,
+    which stores it in its header; None before that is read."""
 
     kind = "perfusion"
     keys = {KEY: "outputs"}  # noqa: RUF012

@@ -14,13 +14,17 @@ from families.family import ModelFamily
 from families.parts.whole_tensor import whole
 
 KEYS, VALUES = ".attn2.to_k", ".attn2.to_v"
+LEAST_ENERGY = 50.0
+"""i*ᵀ C⁻¹ i* of a difference, at least, in its gate and its part of a state. The spread of eᵀ C⁻¹ i* over the base's
+captions is the root of it: a smaller difference, as tokens have when they begin as their class word, could not be told
+from other words, and its edit fades."""
 
 
 @dataclass
 class Words:
-    """The gates of K words together, fp32: `inputs` and `directions` (K, d), the others (K,).
+    """The gates of several files together, fp32, with R rows in all: `inputs` and `directions` (R, d), the others (R,).
 
-    `scales`: the strength of each word's edit; 0: none.
+    `scales`: the strength of each edit; 0: none. `floors`: of i*ᵀ C⁻¹ i*.
     """
 
     inputs: Tensor
@@ -28,8 +32,9 @@ class Words:
     biases: Tensor
     temperatures: Tensor
     scales: Tensor
+    floors: Tensor
     unmixing: Tensor
-    """(K, K): the inverse of i*ᵀ C⁻¹ i* between the words, so that what two have in common is taken away once."""
+    """(R, R): the inverse of i*ᵀ C⁻¹ i* between the rows, so that what two have in common is taken away once."""
 
     @classmethod
     def of(cls, gates: Sequence[Gate], scales: Sequence[float]) -> "Words":
@@ -41,6 +46,7 @@ class Words:
             _repeated([gate.bias for gate in gates], counts),
             _repeated([gate.temperature for gate in gates], counts),
             _repeated(scales, counts),
+            torch.cat([_floors(gate) for gate in gates]),
             torch.empty(sum(counts), sum(counts)),
         )
         words.set_states(words.inputs, words.directions)
@@ -49,9 +55,10 @@ class Words:
     def set_states(self, inputs: Tensor, directions: Tensor) -> None:
         """Replace the states, in place. The mixed products are solved in fp64."""
         products = inputs.double() @ directions.double().T
+        missing = (self.floors.to(products) - products.diagonal()).clamp(min=0)
         self.inputs.copy_(inputs)
         self.directions.copy_(directions)
-        self.unmixing.copy_(torch.linalg.pinv((products + products.T) / 2))
+        self.unmixing.copy_(torch.linalg.pinv((products + products.T) / 2 + missing.diag()))
 
     def to(self, device: torch.device) -> "Words":
         """Move to a device."""
@@ -60,11 +67,11 @@ class Words:
     def change(self, states: Tensor, base_outputs: Tensor, outputs: Tensor) -> Tensor:
         """Return what is added to a layer's output for `states` (B, L, d): (B, L, out), fp32.
 
-        Σ s (g o* - c W i*), with a word's part c of the state in the metric of C⁻¹, its gate g and its scale s.
-        `base_outputs`: W i*, `outputs`: o*, (K, out) each.
+        Σ s (g o* - c W i*), with a row's part c of the state in the metric of C⁻¹, its gate g and its scale s.
+        `base_outputs`: W i*, `outputs`: o*, (R, out) each.
         """
         products = states.float() @ self.directions.T
-        own = (self.inputs * self.directions).sum(1)
+        own = (self.inputs * self.directions).sum(1).maximum(self.floors)
         gates = torch.sigmoid((products / own - self.biases) / self.temperatures)
         return (gates * self.scales) @ outputs - (products @ self.unmixing * self.scales) @ base_outputs
 
@@ -73,11 +80,11 @@ class GatedEdits:
     """The edits of all layers of a denoiser, as hooks; its modules do not change. `enabled`: whether they are
     active."""
 
-    def __init__(self, denoiser: nn.Module, words: Words, classes: Tensor) -> None:
-        """Keys give the outputs of the class words' states `classes` (K, d); values, too, until `outputs` are set."""
+    def __init__(self, denoiser: nn.Module, words: Words, targets: Tensor) -> None:
+        """Keys give the outputs of the states `targets` (R, d), see Gate; values, too, until `outputs` are set."""
         self.words, self.enabled = words.to(next(denoiser.parameters()).device), True
         modules = {path: module for path, module in denoiser.named_modules() if path.endswith((KEYS, VALUES))}
-        self.outputs = {path: _linear(module, classes) for path, module in modules.items()}
+        self.outputs = {path: _linear(module, targets) for path, module in modules.items()}
         self._modules = modules
         self._base_outputs = {path: _linear(module, self.words.inputs) for path, module in modules.items()}
         self._handles = [module.register_forward_hook(self._hook(path)) for path, module in modules.items()]
@@ -124,7 +131,7 @@ class PlacedEdits:
         gates = [_gate(found[number]) for number in self._files]
         self._counts = [len(gate.inputs) for gate in gates]
         words = Words.of(gates, [scales[number] for number in self._files])
-        self._edits = GatedEdits(family.denoiser, words, torch.cat([gate.classes for gate in gates]))
+        self._edits = GatedEdits(family.denoiser, words, torch.cat([gate.targets for gate in gates]))
         for path, outputs in self._edits.outputs.items():
             for number, rows in zip(self._files, outputs.split(self._counts), strict=True):
                 if (layer := found[number].get(Place(DENOISER, path))) is not None:
@@ -150,6 +157,11 @@ def _gate(layers: Mapping[Place, GatedLayer]) -> Gate:
     gate = next(iter(layers.values())).gate
     assert gate is not None
     return gate
+
+
+def _floors(gate: Gate) -> Tensor:
+    """0 for the words, whose own states are far from 0."""
+    return torch.tensor([0.0] * len(gate.classes) + [LEAST_ENERGY] * gate.later)
 
 
 def _repeated(values: Sequence[float], counts: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The text encoders' state of a word, as the denoiser gets it: the state at the word's position."""
+"""The text encoders' states of a word, as the denoiser gets them: at the word's position, and after it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,14 +18,21 @@ TEMPLATES = (
 on the embedded base, these give 0.5 to 1.1."""
 
 
-def concept_states(family: ModelFamily, words: Sequence[str]) -> Tensor:
-    """Return the mean state at each word's last token over TEMPLATES, fp32 on the CPU: (K, d)."""
+def concept_states(family: ModelFamily, words: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Return mean states over TEMPLATES, (K, d) each, fp32 on the CPU: at each word's last token, and at all positions
+    after it, with the end of the text and the padding."""
     prompts = [template.format(word) for word in words for template in TEMPLATES]
     states = prompt_states(family, prompts)
     tokenizer = family.tokenizers[0]
     said = [word for word in words for _ in TEMPLATES]
     places = [_last_token(tokenizer, prompt, word) for prompt, word in zip(prompts, said, strict=True)]
-    return states[torch.arange(len(prompts)), places].unflatten(0, (len(words), -1)).mean(1)
+    own = torch.stack([rows[place] for rows, place in zip(states, places, strict=True)])
+    after = torch.stack([rows[place + 1 :].mean(0) for rows, place in zip(states, places, strict=True)])
+    return _mean_of_each(own, len(words)), _mean_of_each(after, len(words))
+
+
+def _mean_of_each(rows: Tensor, count: int) -> Tensor:
+    return rows.unflatten(0, (count, -1)).mean(1)
 
 
 def _last_token(tokenizer: Any, prompt: str, word: str) -> int:

@@ -1,5 +1,10 @@
 """Perfusion as a trainable: trigger words with their own values and the keys of their class words (Tewel et al. 2023,
-arXiv 2305.01644)."""
+arXiv 2305.01644).
+
+The paper edits the states at the word's own position. A causal text encoder also carries the word into the positions
+after it. These are edited here in the same way, with a second gate and second values for each word, which is not part
+of the paper.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,17 +32,20 @@ class PerfusionPart:
 
     i* is the mean state of a word over some sentences, computed anew whenever the tokens' rows have changed: the paper
     follows it by a moving average over the training captions. So it needs no state of its own, and is the same on all
-    processes.
+    processes. For the positions after a word, i* is by how much their states differ from those after the class word,
+    in the same sentences. To take it away leaves the class word's state, so the keys' o* is 0 there, and the values'
+    begins at 0.
     """
 
     def __init__(self, family: ModelFamily, words: Mapping[str, str], moments: Tensor) -> None:
         """`words`: placeholder tokens, already in place, with their class words. `moments`: (d, d), fp64."""
         self._family, self._words = family, list(words)
         self._root = torch.linalg.cholesky(moments)
-        self._classes = concept_states(family, list(words.values()))
+        self._classes, self._after_classes = concept_states(family, list(words.values()))
         self._rows = [row for encoder in family.text_encoders for row in encoder.parameters() if row.requires_grad]
         self._seen = [row.detach().clone() for row in self._rows]
-        self._edits = GatedEdits(family.denoiser, Words.of([self._gate()], [1.0]), self._classes)
+        gate = self._gate()
+        self._edits = GatedEdits(family.denoiser, Words.of([gate], [1.0]), gate.targets)
         self._values = {
             path: nn.Parameter(outputs) for path, outputs in self._edits.outputs.items() if path.endswith(VALUES)
         }
@@ -89,7 +97,8 @@ class PerfusionPart:
     def _gate(self) -> Gate:
         device = self._family.device
         with torch.autocast(device.type, enabled=False):  # the same inside a step and outside of it
-            inputs = concept_states(self._family, self._words)
+            own, after = concept_states(self._family, self._words)
+        inputs = torch.cat([own, after - self._after_classes])
         directions = torch.cholesky_solve(inputs.double().T, self._root).T
         return Gate(inputs, directions.float(), self._classes, BIAS, TEMPERATURE)
 

@@ -17,7 +17,7 @@ from artifact.layers import Gate, GatedLayer
 from artifact.layers.gated import KEY
 from artifact.metadata import ArtifactDescription
 from artifact.names.components import DENOISER, Place, place_names
-from artifact.placement.gated import KEYS, VALUES, GatedEdits, Words
+from artifact.placement.gated import KEYS, LEAST_ENERGY, VALUES, GatedEdits, Words
 from artifact.placement.placing import PlacedArtifacts
 from artifact.prompt_states import prompt_states
 from families.family import ModelFamily
@@ -53,10 +53,12 @@ class Block(nn.Module):
             parameter.data = random(OUT, WIDTH, seed=20 + number)
 
 
-def edited(words: Tensor, classes: Tensor, outputs: Tensor, states: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def edited(
+    inputs: Tensor, classes: Tensor, outputs: Tensor, states: Tensor
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """The weights W by path, and what keys and values are for `states` with the edits."""
-    model = nn.ModuleDict({"block": Block()})
-    edits = GatedEdits(model, Words.of([gate_of(words, classes)], [1.0]), classes)
+    model, gate = nn.ModuleDict({"block": Block()}), gate_of(inputs, classes)
+    edits = GatedEdits(model, Words.of([gate], [1.0]), gate.targets)
     edits.outputs["block" + VALUES].copy_(outputs)
     keys, values = (model.get_submodule("block" + path) for path in (KEYS, VALUES))
     found = keys(states), values(states)
@@ -96,6 +98,46 @@ def test_what_is_orthogonal_to_a_word_in_the_metric_of_c_is_left_alone() -> None
         torch.testing.assert_close(found[0, 0], plain, rtol=0, atol=10 / (1 + exp(7.5)))
 
 
+def test_the_positions_after_a_word_are_as_in_the_class_words_prompt_with_values_of_their_own() -> None:
+    """out = W (e - c₁ i* - c₂ d) + g₁ o₁ + g₂ o₂, with the parts c of e along both in the metric of C⁻¹."""
+    word, difference = random(1, WIDTH, seed=1), 40 * random(1, WIDTH, seed=6)
+    classes, outputs = random(1, WIDTH, seed=2), random(2, OUT, seed=3)
+    after_class = random(WIDTH, seed=7)
+    states = torch.stack([word[0], after_class + difference[0], after_class, random(WIDTH, seed=8)])
+    weights, keys, values = edited(torch.cat([word, difference]), classes, outputs, states[None])
+    inverse = torch.linalg.inv(moments(WIDTH)).tolist()
+
+    def product(a: Tensor, b: Tensor) -> float:
+        return sum(a[i].item() * inverse[i][j] * b[j].item() for i in range(WIDTH) for j in range(WIDTH))
+
+    i, d = word[0], difference[0]
+    ii, dd, mixed = product(i, i), product(d, d), product(i, d)
+    assert dd > LEAST_ENERGY
+    for found, path, own in ((keys, KEYS, [classes[0], None]), (values, VALUES, [*outputs])):
+        weight = weights[path]
+        for position, state in enumerate(states):
+            along_i, along_d = product(state, i), product(state, d)
+            c_i = (along_i * dd - along_d * mixed) / (ii * dd - mixed**2)
+            c_d = (along_d * ii - along_i * mixed) / (ii * dd - mixed**2)
+            wanted = weight @ (state - c_i * i - c_d * d)
+            for target, ratio in zip(own, (along_i / ii, along_d / dd), strict=True):
+                opened = 1 / (1 + exp(-(ratio - BIAS) / TEMPERATURE))
+                if target is not None:  # the keys' own vector for later positions is 0
+                    wanted = wanted + opened * (weight @ target if path == KEYS else target)
+            torch.testing.assert_close(found[0, position], wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_difference_too_small_to_be_told_from_other_words_has_next_to_no_effect() -> None:
+    word, classes, states = random(1, WIDTH, seed=1), random(1, WIDTH, seed=2), random(1, 5, WIDTH, seed=4)
+    outputs = random(2, OUT, seed=3)
+    _, keys, values = edited(word, classes, outputs[:1], states)
+    for size in (0.0, 1e-4):
+        _, *found = edited(torch.cat([word, size * random(1, WIDTH, seed=6)]), classes, outputs, states)
+        closed = 1 / (1 + exp(BIAS / TEMPERATURE)) * outputs[1]
+        torch.testing.assert_close(found[0], keys, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found[1], values + closed, rtol=1e-4, atol=1e-4)
+
+
 def test_two_words_are_both_taken_away_and_each_brings_its_own() -> None:
     words, classes, outputs = random(2, WIDTH, seed=1), random(2, WIDTH, seed=2), random(2, OUT, seed=3)
     words[1] += 0.5 * words[0]  # not orthogonal
@@ -106,20 +148,24 @@ def test_two_words_are_both_taken_away_and_each_brings_its_own() -> None:
     torch.testing.assert_close(values[0], opened @ outputs, rtol=1e-3, atol=1e-3)
 
 
-def file_on(base: ModelFamily, path: Path, word: str, trigger: str = "TOK", seed: int = 0) -> Path:
-    """A file for `word`, a token with the rows of a known word, as training would write it."""
+def file_on(base: ModelFamily, path: Path, word: str, trigger: str = "TOK", seed: int = 0, later: bool = False) -> Path:
+    """A file for `word`, a token with the rows of a known word, as training would write it: with rows for the positions
+    after the word, or, as earlier versions did, without."""
     ids = [tokenizer(word, add_special_tokens=False).input_ids[-1] for tokenizer in base.tokenizers]
     rows = {name: encoder.get_input_embeddings().weight[[own]].detach()
             for name, encoder, own in zip(base.encoder_names, base.text_encoders, ids, strict=True)}  # fmt: skip
-    state = prompt_states(base, [f"a photo of a {word}"])[0, 5:6]
+    inputs, class_state = (prompt_states(base, [f"a photo of a {each}"])[0] for each in (word, "figure"))
+    state = inputs[5:6]
+    if later:
+        state = torch.cat([state, (inputs[6:] - class_state[6:]).mean(0, keepdim=True)])
     captions = prompt_states(base, ["a photo of a heart on a red background", "a photo of a star", "a photo of a ring"])
     flat = captions.flatten(0, 1).double()
     spread = flat.T @ flat / len(flat) + 1e-4 * torch.eye(flat.shape[1], dtype=torch.float64)
     directions = torch.linalg.solve(spread, state.double().T).T.float()
-    gate = Gate(state, directions, prompt_states(base, ["a photo of a figure"])[0, 5:6], BIAS, TEMPERATURE)
+    gate = Gate(state, directions, class_state[5:6], BIAS, TEMPERATURE)
     names = place_names(base)
     layers = {
-        names[Place(DENOISER, name)]: GatedLayer(random(1, module.weight.shape[0], seed=seed), gate)
+        names[Place(DENOISER, name)]: GatedLayer(random(len(state), module.weight.shape[0], seed=seed), gate)
         for name, module in base.denoiser.named_modules()
         if name.endswith(VALUES)
     }
@@ -133,7 +179,7 @@ def file_on(base: ModelFamily, path: Path, word: str, trigger: str = "TOK", seed
 def two(_loaded_base: ModelFamily, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("perfusion")
     return (file_on(_loaded_base, folder / "star.safetensors", "star"),
-            file_on(_loaded_base, folder / "robot.safetensors", "ring", "zwx", seed=50))  # fmt: skip
+            file_on(_loaded_base, folder / "robot.safetensors", "ring", "zwx", seed=50, later=True))  # fmt: skip
 
 
 def outputs_of(base: ModelFamily, states: Tensor) -> Tensor:
@@ -160,7 +206,7 @@ def test_two_files_change_their_own_words_and_leave_the_base_as_it_was(
             (layer,) = [each for name, each in file.layers.items() if "middle_block" in name]
             assert isinstance(layer, GatedLayer)
             target = layer.outputs.float()
-            assert torch.nn.functional.cosine_similarity(outputs_of(base, state), target).item() > 0.98
+            assert torch.nn.functional.cosine_similarity(outputs_of(base, state), target).min() > 0.98
         placed.set_scales(0.0, 0.0)
         torch.testing.assert_close(outputs_of(base, plain), before)
     finally:
@@ -247,3 +293,6 @@ def test_a_damaged_file_is_named(two: tuple[Path, Path], tmp_path: Path) -> None
         Artifact.read(damaged(two[0], tmp_path / "flat.safetensors", **{name: torch.zeros(3)}))
     with pytest.raises(ArtifactError, match="a direction that its own word does not have"):
         Gate(torch.ones(1, 3), -torch.ones(1, 3), torch.ones(1, 3), BIAS, TEMPERATURE)
+    for rows in (1, 3):  # neither one for each of two words, nor two
+        with pytest.raises(ArtifactError, match=r"states of shapes"):
+            Gate(torch.ones(rows, 3), torch.ones(rows, 3), torch.ones(2, 3), BIAS, TEMPERATURE)
