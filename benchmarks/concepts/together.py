@@ -181,8 +181,9 @@ def write_section(page: Path, rows: Sequence[Row], steps: int, read: Mapping[str
     )
     shares = "; ".join(f"{word}: {100 * on:.0f} % and {100 * after:.0f} %" for word, (on, after) in read.items())
     limit = (
-        "A likely limit: it edits what is read at the word's own position, with the keys of the class word. "
-        f"Shares of the untrained base's cross-attention on the class word, and on the positions after it: {shares}."
+        "Beside the paper's values at the word's own position, it has one vector for the values at all positions after "
+        "it, which is our own addition, and at both the keys of the class word's prompt. Shares of the untrained "
+        f"base's cross-attention on the class word, and on the positions after it: {shares}."
     )
     pairs = list(dict.fromkeys(row["concepts"] for row in rows))
     text = TEXT.format(
