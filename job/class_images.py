@@ -90,7 +90,7 @@ def draw_class_images(
             numbers = range(done, done + min(AT_ONCE, share - start))
             _write(settings, sampler, folder, prompt, numbers, int(torch.randint(LARGEST_SEED, (), generator=seeds)))
             done = numbers.stop
-            yield stage_progress(StageProgress("drawing class images", done, settings.count), fraction)
+            yield stage_progress(StageProgress("generating class images", done, settings.count), fraction)
 
 
 def _write(

@@ -75,7 +75,7 @@ def evaluating(
     def line(report: tuple[str, int, int]) -> Progress:
         what, done, total = report
         fraction = first + (last - first) * done / total
-        said = f"evaluated {what}: {done} of {total} pictures"
+        said = f"evaluated {what}: {done} of {total} images"
         return Progress(said, fraction, stage="evaluating", done=done, total=total)
 
     evaluation = yield from relay(stages, line)

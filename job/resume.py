@@ -56,7 +56,7 @@ def resume(which: str, output: Path | None, given: TrainingConfig, data: Sequenc
     if later:
         raise ConfigError(
             f"resume: {run.checkpoints} has later checkpoints (step {', '.join(map(str, later))}), which this run "
-            "would write anew. Move them away, or resume from latest"
+            "would overwrite. Move them away, or resume from latest"
         )
     require_steps_left(state, given.max_train_steps)  # before rules for so few steps
     config = resumed_config(build_config(state["config"]), given)
@@ -81,7 +81,7 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
         table = "\n".join(f"  {row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}" for row in rows)
         raise ConfigError(
             f"resume: a resumed training is the same training, and these settings differ:\n{table}\n"
-            f"Leave them out, or train anew into another --output. Only these may change: {', '.join(MAY_CHANGE)}"
+            f"Leave them out, or train into another --output. Only these may change: {', '.join(MAY_CHANGE)}"
         )
     if prompts := different.keys() & {"validation_prompt", "validation_prompts", "validation_prompts_file"}:
         unset = {"validation_prompt": None, "validation_prompts": (), "validation_prompts_file": None}
@@ -112,7 +112,7 @@ def _require_same_data(data: Sequence[str | Path], run: OutputFolder) -> None:
         lines = "\n".join(f"  {line}" for line in found)
         raise ConfigError(
             f"resume: a resumed training is the same training, and the data differ:\n{lines}\n"
-            "Leave the data out to go on with the images that the run has prepared, or train anew into another --output"
+            "Leave the data out to use the images prepared by the run, or train into another --output"
         )
 
 
@@ -135,6 +135,6 @@ def _latest(output: Path) -> Path:
     steps = checkpoints.steps()
     if not steps:
         raise ConfigError(
-            f"resume: {output} has no checkpoint. Train anew into another --output, with checkpointing_steps set"
+            f"resume: {output} has no checkpoint. Train into another --output, with checkpointing_steps set"
         )
     return checkpoints.path(steps[-1])

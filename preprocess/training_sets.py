@@ -12,7 +12,7 @@ from preprocess.uploads.regularisation import regularisation_images
 from preprocess.uploads.survey import Surveyed, repeated_in
 from settings.preparation import DataConfig
 
-NOT_DRAWN = "not drawn: max_train_samples leaves it out"
+NOT_DRAWN = "not selected, because of max_train_samples"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,9 @@ def separate(concept: Collected, prior: Collected | None, config: DataConfig) ->
         _refuse(preserved, item)
     notes = [_preservation_note(sorted(beside))] if beside else []
     if rejected and not any(part.preservation for part in parts):
-        notes.append("no preservation set is left, so nothing holds the base's prior; give other pictures of the class")
+        notes.append(
+            "no preservation set is left, so the base model's prior is not preserved; give other images of the class"
+        )
     return TrainingSets([concept] if prior is None else [concept, prior], parts, [*left_out, *rejected], notes)
 
 

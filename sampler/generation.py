@@ -94,7 +94,7 @@ class Generation:
         options = loading_options(artifact, wanted) | ({} if vae is None else {"vae": vae})
         if vae is None and not can_be_found(options.get("vae")):
             self._say(
-                f"warning: vae: the LoRA was trained with {options.pop('vae')}, which is not here: drawn with the "
+                f"warning: vae: the LoRA was trained with {options.pop('vae')}, which is not here: using the "
                 "base's own. Give vae, the path of that file or folder"
             )
         self._require_allowed(wanted, options)

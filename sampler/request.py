@@ -135,7 +135,7 @@ def check_aspect_ratio(request: SampleRequest) -> None:
 
 def _check_starting_picture(request: SampleRequest) -> None:
     if request.mask is not None and request.image is None:
-        raise RequestError("mask: needs image, the picture whose white part of the mask is drawn anew")
+        raise RequestError("mask: needs image, whose area under white mask pixels is generated")
     if request.image is None:
         return
     _check_mask(request.image, request.mask)

@@ -23,7 +23,7 @@ class Command:
 
 COMMANDS = {
     "train": Command("train a LoRA and its trigger word (python train.py)", "service.train_command"),
-    "predict": Command("draw images with LoRAs (python predict.py)", "service.predict_command"),
+    "predict": Command("generate images with LoRAs (python predict.py)", "service.predict_command"),
     "prepare": Command(
         "prepare images, and show what becomes of each (python -m preprocess)", "preprocess.command_line"
     ),

@@ -152,7 +152,7 @@ def _steering(inputs: PredictionInputs, local_files: bool, rules: FetchRules | N
     if inputs.controlnet and picture is not None:
         return Steering(inputs.controlnet, picture, inputs.control_scale, local_files, rules, find_faces)
     if inputs.controlnet:
-        raise RequestError("controlnet: needs control_image, the picture that it is conditioned on")
+        raise RequestError("controlnet: needs control_image, the conditioning image")
     if picture is not None or inputs.control_scale != 1:
         name = "control_scale" if picture is None else "control_image"
         raise RequestError(f"{name}: has no effect without controlnet; leave it out")
@@ -199,4 +199,4 @@ class _Reporter:
             return
         self._last = time.monotonic()
         self._metric("progress", round(done / total, 4))
-        self._say(f"drawing: {100 * done // total} %")
+        self._say(f"generating: {100 * done // total} %")

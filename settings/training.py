@@ -196,7 +196,7 @@ def _class_image_rule(config: TrainingConfig) -> None:
     if config.preservation_data is not None:
         raise ValueError("num_class_images: preservation_data is that set already; leave one of them out")
     if config.class_prompt is None and not any(concept.class_word for concept in config.all_concepts):
-        raise ValueError("num_class_images needs a class_word (or class_prompt) that says what to draw")
+        raise ValueError("num_class_images needs a class_word (or class_prompt) for its prompt")
 
 
 def _evaluation_rule(config: TrainingConfig) -> None:

@@ -58,7 +58,7 @@ def verification_warnings(
     if not found.learned:
         finds = "" if optimizer not in PRODIGY else f", for {optimizer} finds its rate first"
         yield (
-            f"nothing was learned yet: {_counted(steps)} changed no picture{finds}; give at least "
+            f"nothing was learned yet: {_counted(steps)} did not change any image{finds}; use at least "
             f"{SENSIBLE_STEPS} ({'max_train_steps' if minutes is None else f'max_train_minutes is {minutes:g}'})"
         )
     elif found.untrained:

@@ -59,15 +59,15 @@ class Length:
         improving = training.scorer is not None and training.best.since == 0
         ends = settling.observe(step, measures, improving=improving, by_concept=by_concept)
         yield (
-            f"samples at step {step}: {measures.fidelity:.0%} of the pictures' likeness to each other, prompts "
-            f"followed {measures.following:.0%} as well as by the base, other prompts {measures.kept:.0%} kept"
+            f"samples at step {step}: {measures.fidelity:.0%} of the similarity of the training images, prompts "
+            f"followed {measures.following:.0%} as well as by the base model, other prompts {measures.kept:.0%} kept"
         )
         if ends and not decided:
             yield self._end(step)
         elif not ends and step == training.trainer.max_train_steps:
             yield (
-                f"samples have not settled in {step} steps, the most that this run has; --resume with a higher "
-                "max_train_steps goes on"
+                f"samples have not settled in the {step} steps of this run; continue with --resume and a higher "
+                "max_train_steps"
             )
 
     def _end(self, step: int) -> str:

@@ -29,7 +29,7 @@ def test_the_base_draws_the_class_as_a_preservation_set(tmp_path: Path) -> None:
     events = trained(build_config(SHORT), EXAMPLE, tmp_path / "out")
     drawn = sorted((tmp_path / "out" / "class_images").glob("*.png"))
     assert [event.message for event in events if "class images" in event.message] == [
-        "drawing class images: 8 of 10", "drawing class images: 10 of 10"]  # fmt: skip
+        "generating class images: 8 of 10", "generating class images: 10 of 10"]  # fmt: skip
     assert len({Image.open(path).tobytes() for path in drawn}) == 10
     examples = PreparedDataset.read(tmp_path / "out" / "dataset").examples
     kept = [example for example in examples if example.concept is None]

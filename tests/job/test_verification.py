@@ -70,10 +70,12 @@ def test_a_training_without_effect_is_known(base: ModelFamily, tmp_path: Path) -
     found = verify(path, base, probe, untouched, _prediction(base, silent, probe), silent)
     assert not found.learned and found.difference == pytest.approx(0, abs=1e-3)
     (warning,) = verification_warnings(found, "prodigy", 3)
-    assert warning.startswith("nothing was learned yet: 3 steps changed no picture, for prodigy finds its rate first")
+    assert warning.startswith(
+        "nothing was learned yet: 3 steps did not change any image, for prodigy finds its rate first"
+    )
     (warning,) = verification_warnings(found, "adamw", 1, 0.001)
     assert warning == (
-        "nothing was learned yet: 1 step changed no picture; give at least 100 (max_train_minutes is 0.001)"
+        "nothing was learned yet: 1 step did not change any image; use at least 100 (max_train_minutes is 0.001)"
     )
     _write(artifact, path, base)  # a file that does something is not that of a training that did nothing
     with pytest.raises(VerificationFailed, match="differs from the trained model"):

@@ -97,7 +97,7 @@ def test_a_number_of_images_is_drawn_by_the_seed(make_zip: MakeFiles, tmp_path: 
         assert len(concept) == 2 and len(dataset.examples) == 6
         left_out = {rejected.source: rejected.reason for rejected in dataset.rejected}
         assert {f"{name}.png" for name in names} - concept <= left_out.keys()
-        assert all("max_train_samples leaves it out" in reason for reason in left_out.values())
+        assert all("not selected, because of max_train_samples" in reason for reason in left_out.values())
         chosen.append(concept)
     assert chosen[0] == chosen[1] != chosen[2]
     assert len(prepared(make_zip(files), tmp_path / "all", max_train_samples=6).examples) == 10

@@ -83,7 +83,7 @@ def test_the_trigger_is_a_whole_word_and_is_reported(ask: Ask, weights: str, sai
     said.clear()
     ask("TOK's hat", lora=weights)
     assert not any("lacks" in line for line in said)
-    assert "seed: 3" in said and "drawing: 100 %" in said
+    assert "seed: 3" in said and "generating: 100 %" in said
 
 
 def test_a_long_prompt_with_weights_is_drawn(ask: Ask, weights: str, said: list[str]) -> None:

@@ -97,6 +97,6 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     if state.get("format") != FORMAT:
         raise ConfigError(
             f"resume: {folder} has format {state.get('format')}, this version reads {FORMAT}. Go on with the version "
-            "that wrote it, or train anew into another --output"
+            "that wrote it, or train into another --output"
         )
     return {**state, SHARDS_AT: str(folder / SHARDS)}

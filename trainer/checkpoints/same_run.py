@@ -7,7 +7,7 @@ from settings.record import ConfigError
 
 OUTLINE = "outline"
 """In the state of a trainable whose tensors lie in shards."""
-ANEW = "Train anew into another --output"
+ANEW = "Train into another --output"
 
 
 def require_same_base(state: Mapping[str, Any], fingerprint: str) -> None:
@@ -33,7 +33,7 @@ def require_same_processes(state: Mapping[str, Any], count: int) -> None:
     if (before := state.get("processes", 1)) != count:
         raise ConfigError(
             f"resume: the checkpoint was trained by {before} processes, whose batches were others than those of "
-            f"{count}; start {before}, or train anew into another --output"
+            f"{count}; start {before}, or train into another --output"
         )
 
 

@@ -56,14 +56,16 @@ class StepWatch:
             return None
         self._memory_measures = parts, checkpointing = self._taken()
         how = "with gradient checkpointing, " if checkpointing else ""
-        return f"out of memory: from here on each micro-batch goes {how}in {parts} parts; the effective batch stays"
+        return (
+            f"out of memory: from now on micro-batches run {how}in {parts} parts; the effective batch size is the same"
+        )
 
     def _recording(self) -> str | None:
         recorded = self._training.passes.recorded
         if self._said_why or recorded is None or recorded.problem is None:
             return None
         self._said_why = True
-        return f"cuda_graphs: goes on without, for a pass could not be recorded ({recorded.problem})"
+        return f"cuda_graphs: disabled, because a pass could not be captured ({recorded.problem})"
 
     def _taken(self) -> tuple[int, bool]:
         return self._training.trainer.accumulation.parts, self._training.passes.checkpointing.on

@@ -168,7 +168,7 @@ def test_the_predictor_takes_the_vae_of_the_training(base: Path, tmp_path: Path)
     elsewhere = trained_with(base, vae="vae")  # what the header says of a path
     assert torch.equal(generation.prepare(elsewhere, None).family.vae.state_dict()[weight], own)
     assert said == [
-        "warning: vae: the LoRA was trained with vae, which is not here: drawn with the base's own. Give vae, the path "
+        "warning: vae: the LoRA was trained with vae, which is not here: using the base's own. Give vae, the path "
         "of that file or folder"
     ]
     with pytest.raises(BaseModelError, match=r"^vae: '/nowhere' is neither .*sdxl-vae-fp16-fix$"):

@@ -126,7 +126,7 @@ def test_what_cannot_be_recorded_runs_as_it_is_and_is_said(tiny: tuple[ModelFami
             warnings += watch.look(step)[1]
     assert steps == plain_steps(family, config)
     assert warnings == [
-        "cuda_graphs: goes on without, for a pass could not be recorded (RuntimeError: operation not permitted when "
+        "cuda_graphs: disabled, because a pass could not be captured (RuntimeError: operation not permitted when "
         "capturing)"
     ]
 

@@ -90,8 +90,8 @@ def test_auto_begins_when_one_image_does_not_fit(
         watch = StepWatch(training)
         said = [watch.look(step)[1] for step in training.trainer.steps()]
     assert said == [
-        ["out of memory: from here on each micro-batch goes with gradient checkpointing, in 2 parts; "
-         "the effective batch stays"],
+        ["out of memory: from now on micro-batches run with gradient checkpointing, in 2 parts; "
+         "the effective batch size is the same"],
         [],
         [],
     ]  # fmt: skip
