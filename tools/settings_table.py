@@ -31,7 +31,8 @@ DEFAULTS_HEAD = """
 
 These values are used for settings that are not given; `sd15` is SD1.x and SD2.x. A resolution of `null` is the native
 resolution of the base model, a `timestep_bias` of `null` is the timestep distribution of the base model's own noise
-process, a `loss_weighting` of `null` is `min_snr`, and `uniform` for flow matching and zero terminal SNR.
+process. A `loss_weighting` of `null` is `debiased` for ε-prediction (with `loss_type: dco`: `min_snr`), `min_snr` for
+v-prediction, and `uniform` for flow matching, zero terminal SNR, EDM and ControlNets.
 
 """
 
