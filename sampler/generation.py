@@ -61,8 +61,8 @@ class Generation:
     def __init__(
         self, say: Say | None = None, permissions: Permissions = EVERYTHING, compilation: Compilation | None = None
     ) -> None:
-        """`say` gets warnings and messages, one line each; by default they go to stderr. `compilation`: of the bases'
-        denoisers; None: they run as they are."""
+        """`say` gets warnings and messages, one line each; by default they go to stderr. `compilation`: of
+        the denoisers' blocks; None: they run uncompiled."""
         self._say = say or _to_stderr
         self._permissions = permissions
         self._compilation = compilation

@@ -33,7 +33,7 @@ class Sampler:
     """A loaded base model with any number of loaded artifacts."""
 
     def __init__(self, family: ModelFamily, compilation: Compilation | None = None) -> None:
-        """`compilation`: of the denoiser's blocks, for drawing; None: they run as they are."""
+        """`compilation`: of the denoiser's blocks; None: they run uncompiled."""
         self.family = family
         self._compiled = None if compilation is None else CompiledDrawing(family, compilation)
         self._slots = LoraSlots(family, None if compilation is None else compilation.rank)
@@ -56,7 +56,7 @@ class Sampler:
 
     def load_several(self, artifacts: Sequence[tuple[Artifact, float]]) -> Sequence[str]:
         """Load artifacts with their scales in place of the loaded ones. Returns notes on triggers that were renamed,
-        and on a compilation that does not serve them.
+        and on LoRAs that compiled blocks do not support.
 
         Raises ArtifactError when one does not fit the base. The previous artifacts then stay loaded.
         """
@@ -69,7 +69,7 @@ class Sampler:
             raise
         notes = list(self._placed.notes) if self._placed else []
         obstacle = None if self._compiled is None else self._compiled.obstacle(self._artifacts)
-        return notes if obstacle is None else [*notes, f"drawn without compilation: {obstacle}"]
+        return notes if obstacle is None else [*notes, f"sampled without compilation: {obstacle}"]
 
     @property
     def _artifacts(self) -> list[Artifact]:

@@ -1,4 +1,4 @@
-"""How the predictor compiles the denoiser's blocks, and which LoRAs they are compiled for."""
+"""Compilation of the denoiser's blocks in the predictor, and the LoRAs that it supports."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +17,9 @@ USUAL_RANK = 64
 
 @dataclass(frozen=True)
 class Compilation:
-    """`cache`: a folder that keeps what was compiled for later processes; None: torch's own. `rank`: all LoRAs are
-    padded to it with zeros, so that one compilation serves all up to it. `backend`: torch.compile's."""
+    """Options of the compilation. `cache`: a folder for compiled code that persists between processes; None: torch's
+    default. `rank`: all LoRAs are padded with zeros to this rank, so that one compilation supports all lower ranks.
+    `backend`: of torch.compile."""
 
     cache: Path | None = None
     rank: int = USUAL_RANK
@@ -26,21 +27,21 @@ class Compilation:
 
 
 class CompiledDrawing:
-    """Draws with compiled blocks where the LoRAs in place allow it."""
+    """Samples with compiled blocks if the loaded LoRAs support it."""
 
     def __init__(self, family: ModelFamily, compilation: Compilation) -> None:
-        """Forgets what was compiled for another base. Raises ValueError where the denoiser has no repeated blocks."""
+        """Discards code compiled for another base model. Raises ValueError if the denoiser has no repeated blocks."""
         torch._dynamo.reset()
         self._rank = compilation.rank
         self._blocks = CompiledBlocks(family.denoiser, compilation.backend, compilation.cache)
 
     def obstacle(self, artifacts: Sequence[Artifact]) -> str | None:
-        """Why these LoRAs are drawn without compilation, in words; None where they are not."""
+        """Return the reason why these LoRAs cannot be used with compiled blocks; None if they can."""
         layers = [layer for artifact in artifacts for layer in artifact.layers.values()]
         if any(isinstance(layer, GatedLayer) for layer in layers):
-            return "edits of Perfusion are hooks, which compiled blocks do not see"
+            return "Perfusion uses hooks, which compiled blocks do not run"
         if any(isinstance(layer, TimedLoraLayer) for layer in layers):
-            return "components of a LoRA that act at some timesteps alone are chosen anew in each step"
+            return "a LoRA that is limited to some timesteps changes its components in each step"
         linear = (layer for layer in layers if isinstance(layer, LoraLayer) and layer.down.ndim == 2)
         rank = max((layer.rank for layer in linear), default=0)
         if rank > self._rank:
@@ -49,7 +50,7 @@ class CompiledDrawing:
 
     @contextmanager
     def in_use(self, artifacts: Sequence[Artifact]) -> Iterator[None]:
-        """Draw with compiled blocks inside this context, where these LoRAs, which are in place, allow it."""
+        """Use the compiled blocks inside this context, if these loaded LoRAs support it."""
         if self.obstacle(artifacts) is not None:
             yield
             return

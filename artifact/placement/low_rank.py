@@ -27,8 +27,8 @@ class LoraSlots:
     longest."""
 
     def __init__(self, family: ModelFamily, rank: int | None = None) -> None:
-        """`rank`: linear layers up to it are padded to it with zeros, and scales are tensors, so that LoRAs differ in
-        values alone: a compilation of the base with one serves all for the same layers."""
+        """`rank`: LoRAs of linear layers are padded with zeros to this rank, and scales are tensors, so that LoRAs
+        differ only in values, and one compilation supports all LoRAs on the same layers; None: no padding."""
         self._family, self._rank = family, rank
         self._tokenizers: dict[tuple[str, ...], list[Any]] = {}
         self._parents: dict[Place, tuple[nn.Module, str]] = {}
@@ -109,7 +109,7 @@ class LoraSlots:
         return (pad(down, (0, 0, 0, missing)), pad(up, (0, missing))) if missing > 0 else (down, up)
 
     def _scaling(self, value: float) -> float | Tensor:
-        """The value as peft's layers take it: compiled code would be made anew for each number."""
+        """Return the scaling of a peft layer: with padding a tensor, because a number would be compiled into the code."""
         if self._rank is None:
             return value
         if value not in self._scalings:
@@ -143,7 +143,7 @@ class LoraSlots:
 
 
 def _keep_only(wrapped: Any, adapter: str) -> None:
-    """Delete the entries of earlier requests with more LoRAs, for which compiled code would be made anew."""
+    """Delete the entries of earlier requests with more LoRAs, which would cause a new compilation."""
     others = [name for name in wrapped.lora_A if name != adapter]
     if others:
         wrapped.set_adapter([adapter], inference_mode=True)

@@ -1,4 +1,4 @@
-"""Compiles the repeated blocks of a denoiser, for training and for drawing: all blocks of a kind share one compilation.
+"""Compiles the repeated blocks of a denoiser, for training and sampling: all blocks of a kind share one compilation.
 
 Regional compilation takes seconds, that of the whole model takes minutes.
 """
@@ -24,8 +24,8 @@ class CompiledBlocks:
     """The compiled blocks of `denoiser`, including their adapters. Outside `in_use` the model runs uncompiled."""
 
     def __init__(self, denoiser: nn.Module, backend: str = "inductor", cache: Path | None = None) -> None:
-        """`cache`: a folder that keeps what was compiled for later processes. Raises ValueError without repeated
-        blocks."""
+        """`cache`: a folder for compiled code that persists between processes. Raises ValueError if the denoiser has no
+        repeated blocks."""
         self._blocks: list[Any] = list(repeated_blocks(denoiser))
         if cache is not None:
             os.environ[CACHE_VARIABLE] = str(cache.resolve())

@@ -14,10 +14,10 @@ COMPILERS = ("g++", "clang++", "c++")
 
 
 def compilation_from_environment() -> Compilation | None:
-    """Return how the predictor compiles; None where the operator does not want it.
+    """Return the predictor's compilation options; None if the operator has not enabled compilation.
 
-    Raises ConfigError for an invalid variable, for one that has no effect, and where there is no C++ compiler, which
-    torch's needs.
+    Raises ConfigError for an invalid variable, for one without effect, and if the C++ compiler that torch needs is
+    missing.
     """
     if not switch(COMPILE):
         for name in (CACHE, RANK):

@@ -1,7 +1,7 @@
-"""The shards of a folder of features, whatever encodes them: a broken one is named, and the others are done.
+"""Encodes the shards of a folder of features with any engine: an unreadable shard is reported, the others are encoded.
 
-What encodes answers to each shard by a line. Shards of stores that could not be read are asked for again after the
-others, since stores fail for a while.
+The engine returns an Answer for each shard. Shards of stores that could not be read are tried again after the others,
+because stores can fail temporarily.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,19 +16,19 @@ from trainer.data.feature_encoding import begun
 from trainer.data.feature_shards import FeaturePlan, ShardRecord, read_record, read_shard, record_of
 
 ROUNDS = 3
-"""How often a shard of a store is tried that could not be read."""
+"""Number of attempts to read a shard of a store."""
 
 
 class Task(TypedDict):
-    """One shard, as what encodes gets it."""
+    """One shard, as the engine gets it."""
 
     number: int
     source: str
 
 
 class Answer(TypedDict):
-    """What became of a shard: "" in all three where its record is written. `problem`: of this shard. `setup`: what no
-    shard can be encoded with. `trace`: of an error that no input explains."""
+    """The result of a shard: all three are "" if its record is written. `problem`: an error of this shard. `setup`: an
+    error that affects all shards. `trace`: the traceback of an unexpected error."""
 
     number: int
     problem: str
@@ -37,26 +37,26 @@ class Answer(TypedDict):
 
 
 class ShardsMissing(DatasetError):
-    """Shards that could not be encoded, after all others were. The message names the first of them."""
+    """Raised at the end if shards could not be encoded. The message names the first of them."""
 
 
 Answers = Callable[[Sequence[Task]], Iterator[Answer]]
 Tell = Callable[[str], object]
-"""Is given a line for each shard that cannot be read, when that is met first."""
+"""Called with one line for each unreadable shard, at the first attempt."""
 
 
 def answer(number: int, *, problem: str = "", setup: str = "", trace: str = "") -> Answer:
-    """What became of a shard; by its number alone, it is done."""
+    """Return the result of a shard. Without an error, it is encoded."""
     return {"number": number, "problem": problem, "setup": setup, "trace": trace}
 
 
 def encode_in_rounds(
     plan: FeaturePlan, folder: Path, answers: Answers, tell: Tell
 ) -> Iterator[tuple[int, ShardRecord]]:
-    """Yields the number and record of every shard: first of those that are done already, then as they are.
+    """Yield the number and record of every shard: first those that are already encoded, then each when it is finished.
 
-    Raises DatasetError for a folder that was begun otherwise, SetupError at once where no shard can be encoded, and
-    ShardsMissing at the end for sources that could not be read. What is done stays.
+    Raises DatasetError for a folder with other sources or settings, SetupError immediately if no shard can be encoded,
+    and ShardsMissing at the end if sources could not be read. Finished shards are kept.
     """
     with begun(plan, folder):
         pending = [number for number in range(len(plan.sources)) if not record_of(folder, number).is_file()]
@@ -92,7 +92,7 @@ def _in_rounds(
 
 
 def _named(problem: str, source: str) -> str:
-    """A line that begins with the source as it was given."""
+    """Return the problem as one line that begins with the source as given by the user."""
     said = problem
     for name in (source, str(local_path(source)), PurePath(source).name):
         said = said.removeprefix(f"{name}: ")

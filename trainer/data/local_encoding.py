@@ -1,5 +1,5 @@
-"""Encodes sources to shards of features in this process, one after the other: memory and disk hold the pictures of one
-shard at a time."""
+"""Encodes sources to shards of features in this process, one after the other: memory and disk hold one shard's images
+at a time."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ def encode_features(
     folder: Path,
     tell: Tell = lambda problem: None,
 ) -> Iterator[tuple[int, ShardRecord]]:
-    """Encode what is not encoded yet; as `encode_in_rounds`, with what it raises."""
+    """Encode the shards that are not encoded yet. Yields and raises as `encode_in_rounds`."""
 
     def answers(tasks: Sequence[Task]) -> Iterator[Answer]:
         for task in tasks:

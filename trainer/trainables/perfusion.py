@@ -32,9 +32,9 @@ class PerfusionPart:
 
     i* is the mean state of a word over some sentences, computed anew whenever the tokens' rows have changed: the paper
     follows it by a moving average over the training captions. So it needs no state of its own, and is the same on all
-    processes. For the positions after a word, i* is by how much their states differ from those after the class word,
-    in the same sentences. To take it away leaves the class word's state, so the keys' o* is 0 there, and the values'
-    begins at 0.
+    processes. For the positions after a word, i* is the difference between their states and those after the class
+    word, in the same sentences. Subtracting it leaves the class word's state, so o* of the keys is 0 there, and o* of
+    the values starts at 0.
     """
 
     def __init__(self, family: ModelFamily, words: Mapping[str, str], moments: Tensor) -> None:
