@@ -109,7 +109,7 @@ class LoraSlots:
         return (pad(down, (0, 0, 0, missing)), pad(up, (0, missing))) if missing > 0 else (down, up)
 
     def _scaling(self, value: float) -> float | Tensor:
-        """Return the scaling of a peft layer: a tensor with padding, because numbers would be compiled into the code."""
+        """Return the scaling of a peft layer: a tensor with padding, since numbers would be compiled into the code."""
         if self._rank is None:
             return value
         if value not in self._scalings:
