@@ -27,18 +27,19 @@ SHOWN_PICTURES = 8
 STEPS = 500
 SHOWN = ("likeness", "likeness_elsewhere", "grounds", "kept")
 TEXT = """\
-Written by `python -m benchmarks.concepts.alignment --steps {steps}`: {count} tuning concepts, each by eight pictures on
-the first of its grounds, all with the caption "a photo of TOK", which names no ground: as photos that were taken in one
-place. {steps} steps of 4 pictures with the defaults but for what is named; PALP as far as the paper's settings are
-known (`prompt_alignment_weight: 1` in every second step, guidance 15 and 7.5; weights 0.3, 1 and 3 were tried on
-concept 0); its `target_prompts` name all of the concept's grounds. likeness is measured by pictures on all grounds.
-Means, and the values of each concept in brackets; one training seed: a difference of 0.1 is none.
+Written by `python -m benchmarks.concepts.alignment --steps {steps}`. Each of {count} tuning concepts has eight training
+images with the same background, like photos taken in one place, and the caption "a photo of TOK", which does not name
+the background. They are trained for {steps} steps with batch size 4 and the defaults, except for the settings named in
+the table. PALP uses the paper's settings as far as they are known: `prompt_alignment_weight: 1` in every second step
+(0.3, 1 and 3 were tried on concept 0), guidance 15 and 7.5, and `target_prompts` with all backgrounds of the concept.
+likeness is measured with images on all backgrounds. The table has the mean and, in brackets, the value of each concept.
+With one training seed, a difference of 0.1 is not significant.
 
 {table}
 
-A prompt is lost where a sample is not on the ground that it names (`grounds` below 1). Prompt alignment changes,
-against the same training without it: {changes};
-against one of half as many steps: {shorter}.
+If `grounds` is below 1, samples do not have the background that their prompts name. The effect of prompt alignment,
+compared with the same training without it: {changes};
+compared with a training of half as many steps: {shorter}.
 """
 LORA: Mapping[str, Any] = {
     "base_model": EMBEDDED_BASE, "trigger_word": TRIGGER, "num_validation_images": 0, "evaluate": "false", "seed": 0,
@@ -87,7 +88,7 @@ def write_section(page: Path, rows: Sequence[Row], steps: int) -> None:
         for other in (ALONE, SHORTER)
     )
     text = TEXT.format(steps=steps, count=len(CONCEPTS), table=markdown(table), changes=changes, shorter=shorter)
-    replace_section(page, TITLE, "Prompt alignment where all pictures have one ground", text)
+    replace_section(page, TITLE, "Prompt alignment if all images have one background", text)
 
 
 def on_one_ground(seed: int) -> Concept:

@@ -53,18 +53,19 @@ MODES: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 TEXT = """# Subject and style in one LoRA
 
-Written by `python -m benchmarks.concepts.merging --pairs {pairs} --steps {steps}`: {pairs} pairs of an object and a
-style drawn by lot (benchmarks/concepts, tuning seeds), each trained alone on the embedded base with its seed, rank
-{rank}, {steps} steps; then merged with `python -m artifact merge` in every mode, weights 1 and 1, and drawn with
-"{prompt} on a … background".
+Written by `python -m benchmarks.concepts.merging --pairs {pairs} --steps {steps}`. For {pairs} pairs of a synthetic
+object and a synthetic style (benchmarks/concepts, tuning seeds), two LoRAs are trained on the embedded base model, each
+with its own training seed, rank {rank} and {steps} steps. They are merged with `python -m artifact merge` in every
+mode, weights 1 and 1, and sampled with "{prompt} on a … background".
 
-- subject, style: mean cosine of the samples and the training pictures of the object, of the style, by the training
-  pictures' own to each other (1 is full). One picture cannot be full in both.
-- prompt: share of samples on the background that the prompt names.
+- subject, style: mean cosine similarity of the samples to the training images of the object and of the style, divided
+  by that of the training images to each other (1 is the maximum). One image cannot reach 1 in both.
+- prompt: share of the samples with the background that the prompt names.
 
-Means over pairs, ± the standard deviation. "subject alone" and "style alone" are the two files before merging, with the
-same prompts in which the other's word is left out. {samples} samples on each of the object's grounds (4 to 8),
-{inference} steps of drawing. Short trainings on a small base: the order may be another one on SDXL.
+The table has the mean over the pairs ± the standard deviation. "subject alone" and "style alone" are the two files
+before merging, with the same prompts without the other's trigger word. There are {samples} samples for each of the
+object's backgrounds (4 to 8), with {inference} denoising steps. These are short trainings on a small base model; the
+order may differ on SDXL.
 Machine: {machine}.
 
 {table}
@@ -179,11 +180,11 @@ def _finding(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
             for mode in MODES if mode != "concat"}  # fmt: skip
     listed = ", ".join(f"{mode} {count}" for mode, count in wins.items())
     best = [mode for mode, count in wins.items() if count == len(rows)]
-    verdict = f"{' and '.join(best)} won in all pairs" if best else "no mode won in all pairs: begin with concat"
+    verdict = f"{' and '.join(best)} won in all pairs" if best else "no mode won in all pairs: start with concat"
     if len(rows) < FEWEST:
-        verdict = "so few pairs do not favour a mode: begin with concat"
+        verdict = "so few pairs do not favour a mode: start with concat"
     return textwrap.fill(
-        f"Pairs, of {len(rows)}, in which both likenesses are above those of concat: {listed}; {verdict}.", 120
+        f"Pairs, of {len(rows)}, in which both similarities exceed those of concat: {listed}; {verdict}.", 120
     )
 
 

@@ -48,28 +48,29 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 MEASURED = ("likeness", "likeness_elsewhere", "grounds", "kept")
 TITLE, ALONE = "Methods for few pictures", "Each concept alone"
 TEXT = """\
-Written by `python -m benchmarks.concepts.methods --steps {steps}`: concepts drawn by lot (benchmarks/concepts, tuning
-seeds {concepts}, eight pictures each), trained alone on the embedded base, {steps} steps of 4 pictures, with the
-trainer's defaults but for what is named.
+Written by `python -m benchmarks.concepts.methods --steps {steps}`. Synthetic concepts (benchmarks/concepts, tuning
+seeds {concepts}, eight images each) are trained one at a time on the embedded base model, for {steps} steps with batch
+size 4 and the trainer's defaults, except for the settings named below.
 
-- likeness: mean cosine of samples of "a photo of {trigger}" and the training pictures, by the training pictures' own to
-  each other (1 is full); likeness_elsewhere: the same where the prompt names a background.
-- grounds: share of samples on the background that the prompt names. It is the alignment with the prompt.
-- kept: mean cosine of pictures of unrelated prompts after and before training, same seeds (1: unchanged).
-- kB: size of the file.
+- likeness: mean cosine similarity of samples of "a photo of {trigger}" to the training images, divided by that of the
+  training images to each other (1 is the maximum); likeness_elsewhere: the same for prompts that name a background.
+- grounds: share of the samples with the background that the prompt names. It measures how well prompts are followed.
+- kept: mean cosine similarity of images of unrelated prompts after and before training, same seeds (1: unchanged).
+- kB: file size.
 
-`prompt alignment` has `prompt_alignment_weight: {weight}`, every second step, for the concept's prompts with a
-background (`target_prompts`), beside prior matching. Perfusion has a rate of 0.3 and gradients clipped at 10, chosen
-on concepts 0 and 1, and, as LoRA, a cosine and three captions in ten that are the word alone. Means over the concepts,
-and the values of each in brackets. {count} concepts and one seed are few: a difference of 0.1 is none. Machine:
-{machine}.
+`prompt alignment` uses `prompt_alignment_weight: {weight}` in every second step, in addition to prior matching; its
+`target_prompts` are the concept's prompts with a background. Perfusion uses a learning rate of 0.3 and gradient
+clipping at 10, which were chosen on concepts 0 and 1, and, like the LoRA, a cosine schedule and `trigger_only_dropout:
+0.3`. The table has the mean over the concepts and, in brackets, the value of each. With {count} concepts and one
+training seed, a difference of 0.1 is not significant. Machine: {machine}.
 
 {table}
 
 {finding}
 
-Perfusion is for prompts that go far from the pictures, and for small files; see [training.md](training.md). Prompt
-alignment is for a run that is made for a few prompts; see [losses-and-tokens.md](losses-and-tokens.md).
+Use Perfusion for prompts that are far from the training images, and where small files matter; see
+[training.md](training.md). Use prompt alignment for a training for a few known prompts; see
+[losses-and-tokens.md](losses-and-tokens.md).
 """
 
 

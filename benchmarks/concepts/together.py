@@ -51,15 +51,16 @@ COMMON: Mapping[str, Any] = {
 }  # fmt: skip
 METHODS: Mapping[str, Mapping[str, Any]] = {"perfusion": PERFUSION, "lora, the defaults": {}}
 TEXT = """\
-Written by `python -m benchmarks.concepts.together --concepts {given} --steps {steps}`: tuning concepts {pairs} of the
-lottery, a figure and an object, in one run of {steps} steps of 8 pictures, each with its own word and class word. LoRA
-has the trainer's defaults; Perfusion a rate of 0.3 and gradients clipped at 10, chosen on concepts 0 and 1, and, as
-LoRA, a cosine and three captions in ten that are the word alone. Means over both concepts. One training of each: a
-difference of 0.1 is none.
+Written by `python -m benchmarks.concepts.together --concepts {given} --steps {steps}`. Each pair of tuning concepts
+({pairs}), a figure and an object, is trained in one run of {steps} steps with batch size 8; each concept has its own
+trigger word and class word. The LoRA uses the trainer's defaults. Perfusion uses a learning rate of 0.3 and gradient
+clipping at 10, which were chosen on concepts 0 and 1, and, like the LoRA, a cosine schedule and `trigger_only_dropout:
+0.3`. The table has the mean over the pairs and, in brackets, that of each pair. With one training of each pair, a
+difference of 0.1 is not significant.
 
-- bleeding: how far the samples of one concept are on the way to the other's pictures. 0: as much more like their own
-  pictures than like the other's as those are themselves; 1: as like the one as the other. Samples that are not yet like
-  their own concept count as bleeding, too. The other columns are as above.
+- bleeding: how far the samples of one concept are shifted towards the images of the other. 0: the samples differ from
+  the other concept's images as much as the own training images do; 1: they are equally similar to both. Samples that do
+  not yet resemble their own concept count as bleeding, too. The other columns are as above.
 
 {table}
 
@@ -175,15 +176,15 @@ def write_section(page: Path, rows: Sequence[Row], steps: int, read: Mapping[str
     follows = "as well as" if own["grounds"] >= lora["grounds"] else "less than"
     bleeds = "no more than" if own["bleeding"] <= lora["bleeding"] else "more than"
     finding = (
-        f"Perfusion's file is {lora['kB'] / own['kB']:.0f} times smaller. It follows prompts {follows} LoRA, keeps "
-        f"{own['kept'] - lora['kept']:+.2f} of other prompts, and mixes its concepts {bleeds} LoRA; likeness "
+        f"Perfusion's file is {lora['kB'] / own['kB']:.0f} times smaller. It follows prompts {follows} the LoRA, and "
+        f"mixes its concepts {bleeds} the LoRA; kept {own['kept'] - lora['kept']:+.2f}, likeness "
         f"{own['likeness'] - lora['likeness']:+.2f}."
     )
     shares = "; ".join(f"{word}: {100 * on:.0f} % and {100 * after:.0f} %" for word, (on, after) in read.items())
     limit = (
-        "Beside the paper's values at the word's own position, it has one vector for the values at all positions after "
-        "it, which is our own addition, and at both the keys of the class word's prompt. Shares of the untrained "
-        f"base's cross-attention on the class word, and on the positions after it: {shares}."
+        "In addition to the paper's values at the word's own position, each layer has one value vector for all "
+        "positions after it, which is not part of the paper; the keys are those of the class word's prompt at both. "
+        f"Shares of the base model's cross-attention on the class word, and on the positions after it: {shares}."
     )
     pairs = list(dict.fromkeys(row["concepts"] for row in rows))
     text = TEXT.format(

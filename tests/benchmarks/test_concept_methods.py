@@ -57,9 +57,10 @@ def test_two_concepts_have_a_section_and_valid_settings(tmp_path: Path) -> None:
     ]  # fmt: skip
     together.write_section(tmp_path / "page.md", rows, 300, {"figure": (0.024, 0.61)})
     page = " ".join((tmp_path / "page.md").read_text(encoding="utf-8").split())
-    assert "tuning concepts 4 and 5; 0 and 1 of the lottery" in page
+    assert "pair of tuning concepts (4 and 5; 0 and 1)" in page
     assert "figure: 2 % and 61 %." in page
-    assert "file is 10 times smaller" in page and "mixes its concepts no more than LoRA; likeness -1.00" in page
+    assert "file is 10 times smaller" in page
+    assert "mixes its concepts no more than the LoRA; kept -1.00, likeness -1.00" in page
     told = [{"trigger_word": word, "class_word": "figure", "folder": word} for word in together.TRIGGERS]
     for method in together.METHODS.values():
         build_config({**together.COMMON, **method, "concepts": told, "max_train_steps": 300})
@@ -85,7 +86,7 @@ def test_alignment_trains_pictures_on_one_ground_and_asks_for_all(tmp_path: Path
     assert "without it: likeness +0.50" in page and "half as many steps: likeness +0.25" in page
 
 
-@pytest.mark.parametrize(("pairs", "told"), [(2, "begin with concat"), (3, "ziplora won in all pairs")])
+@pytest.mark.parametrize(("pairs", "told"), [(2, "start with concat"), (3, "ziplora won in all pairs")])
 def test_merging_prefers_a_mode_only_where_it_is_ahead_in_several_pairs(pairs: int, told: str, tmp_path: Path) -> None:
     row = {mode: dict.fromkeys(merging.MEASURES, 0.5 + 0.1 * (mode == "ziplora"))
            for mode in ("subject alone", "style alone", *merging.MODES)}  # fmt: skip
