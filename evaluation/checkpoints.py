@@ -42,9 +42,9 @@ Tested = tuple[str, int, int]
 class Evaluation:
     """The result of an evaluation.
 
-    ablation: likeness to the training pictures of samples with and without the trigger word, the LoRA in place; None
-    where there is none. by_concept: likeness of the chosen weights' samples to each concept's own pictures, by trigger
-    word: of the first concept, by which is chosen, and of at most two others.
+    ablation: likeness to the training images of samples with and without the trigger word, the LoRA loaded; None
+    without a trigger word. by_concept: likeness of the chosen weights' samples to each concept's training images, by
+    trigger word: of the first concept, by which the checkpoint is chosen, and of at most two others.
     """
 
     candidates: list[Candidate]

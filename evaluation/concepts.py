@@ -34,7 +34,7 @@ def likeness_said(reached: Mapping[str, float], concepts: int) -> str:
     """One or two sentences. `reached`: the likeness by trigger word. `concepts`: how many the run has."""
     each = ", ".join(f"{trigger} {share:.0%}" for trigger, share in reached.items())
     rest = f" (the first {len(reached)} of {concepts} concepts)" if len(reached) < concepts else ""
-    return " ".join([f"Likeness to each concept's own pictures{rest}: {each}.", *_behind(reached)])
+    return " ".join([f"Likeness to each concept's training images{rest}: {each}.", *_behind(reached)])
 
 
 def _behind(reached: Mapping[str, float]) -> Iterator[str]:

@@ -74,7 +74,7 @@ def test_each_of_two_concepts_has_samples_and_a_score(tmp_path: Path) -> None:
     reached = report["evaluation"]["by_concept"]
     assert list(reached) == ["ANN", "BOB"] and reached["ANN"] == report["evaluation"]["chosen"]["relative"]["fidelity"]
     said = report["evaluation"]["verdict"]["reasons"][-1]
-    assert said.startswith("Checkpoint and scale are chosen by ANN. Likeness to each concept's own pictures: ANN ")
+    assert said.startswith("Checkpoint and scale are chosen by ANN. Likeness to each concept's training images: ANN ")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_samples_take_the_place_of_those_before(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reached", "concepts", "said"),
     [
-        ({"A": 0.8, "B": 0.6}, 2, "own pictures: A 80%, B 60%."),
+        ({"A": 0.8, "B": 0.6}, 2, "training images: A 80%, B 60%."),
         ({"A": 0.8, "B": 0.3, "C": 0.1}, 3, "C 10%. C is not learned. B is only partly learned."),
         (
             {"A": 0.1, "B": 0.2, "C": 0.0},
