@@ -17,23 +17,23 @@ NAMED = 4
 """Options that the summary names, at most, for each measure and direction."""
 INTRODUCTION = """# What each option does
 
-Written by `python -m benchmarks.learning.ablation`: concepts drawn by lot (benchmarks/concepts, tuning seeds
-{concepts}), each trained alone on the embedded base, {seeds} training seed(s) each; every option alone against a
-reference with the trainer's defaults and these settings:
+Written by `python -m benchmarks.learning.ablation`. Synthetic concepts (benchmarks/concepts, tuning seeds {concepts})
+are trained one at a time on the embedded base model, with {seeds} training seed(s) each. Every option is compared
+separately with a reference, which has the trainer's defaults and these settings:
 {reference}.
 
 {summary}
 
-- likeness: mean cosine of samples of the concept and the training pictures, by the training pictures' own to each other
-  (1 is full); likeness_elsewhere: the same where the prompt names a background.
-- grounds: share of samples on the background that the prompt names.
-- kept: mean cosine of pictures of unrelated prompts after and before training, same seeds (1: unchanged).
-- steps/s: of processor time on one core, while other processes ran: only large differences count.
+- likeness: mean cosine similarity of samples of the concept to the training images, divided by that of the training
+  images to each other (1 is the maximum); likeness_elsewhere: the same for prompts that name a background.
+- grounds: share of the samples with the background that the prompt names.
+- kept: mean cosine similarity of images of unrelated prompts after and before training, same seeds (1: unchanged).
+- steps/s: per second of CPU time on one core. Other processes were running, so only large differences are meaningful.
 
-The first row has means, ± the standard deviation over concepts and seeds. All others have the mean difference from the
-reference with the same concept and seed, ± its standard deviation. Bold: further from 0 than Student's t at 5 % allows.
-Many cells are compared, so about one in twenty is bold by chance. These runs are short, and the base is small: what is
-not bold here is no evidence against an option elsewhere.
+The first row has the mean ± the standard deviation over concepts and seeds. All other rows have the mean difference
+from the reference with the same concept and seed, ± its standard deviation. Bold differences are significant at 5 %
+(paired t-test). With so many comparisons, about one in twenty is significant by chance. The trainings are short and the
+base model is small: a difference that is not significant here may be significant elsewhere.
 {missing}"""
 
 
@@ -79,7 +79,7 @@ def write_page(
 
 
 def _told_missing(options: Sequence[str]) -> str:
-    return "\n" + "\n".join(wrap(f"Not run yet: {'; '.join(options)}.", 118)) + "\n" if options else ""
+    return "\n" + "\n".join(wrap(f"Not measured yet: {'; '.join(options)}.", 118)) + "\n" if options else ""
 
 
 def differences(rows: Sequence[Row]) -> dict[str, dict[str, Difference]]:
@@ -98,7 +98,7 @@ def differences(rows: Sequence[Row]) -> dict[str, dict[str, Difference]]:
 
 def summary(of_options: Mapping[str, Mapping[str, Difference]]) -> str:
     """What raises and what lowers each measure, largest first, of what stands out."""
-    lines = ["What stands out, by measure:", ""]
+    lines = ["Significant differences, by measure:", ""]
     for name in MEASURED:
         for word, sign in (("higher", 1), ("lower", -1)):
             clear = [

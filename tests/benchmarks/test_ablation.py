@@ -86,10 +86,10 @@ def test_the_page_groups_the_options_and_begins_with_what_stands_out(tmp_path: P
     assert "| usual | 0.50 ± 0.26 |" in text and "| better | **+0.10 ± 0.02** |" in text
     assert "| same | +0.00 ± 0.12 |" in text and "max_train_steps 8" in text
     assert "- likeness higher with: better (+0.10)." in text and "- likeness lower with: none." in text
-    assert text.count("| **loss** |") == 1 and "seeds\n0, 1)" in text and "2 training seed(s)" in text
-    assert "Not run yet" not in text
+    assert text.count("| **loss** |") == 1 and "tuning seeds 0, 1)" in text and "2 training seed(s)" in text
+    assert "Not measured yet" not in text
     write_page(tmp_path / "page.md", [*usual, *better], {"max_train_steps": 8}, (0, 1), 2, ["same"])
-    assert "Not run yet: same." in (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "Not measured yet: same." in (tmp_path / "page.md").read_text(encoding="utf-8")
 
 
 def test_options_that_lack_a_run_are_named_and_have_no_row(tmp_path: Path) -> None:
