@@ -92,6 +92,7 @@ VARIANTS: tuple[Variant, ...] = (
     *_group("optimizer", {
         "optimizer: prodigy": {"optimizer": "prodigy", "learning_rate": None},
         **_values("optimizer", "lion", "came", "muon", "adafactor"),
+        "optimizer: came, adamw's rate": {"optimizer": "came", "learning_rate": 1.6e-3},
         "optimizer: adamw_schedule_free": {"optimizer": "adamw_schedule_free", "lr_scheduler": "constant"},
         "optimizer: prodigy_schedule_free": {
             "optimizer": "prodigy_schedule_free", "learning_rate": None, "lr_scheduler": "constant",

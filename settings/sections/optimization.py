@@ -23,9 +23,9 @@ ADAPTER_RATE, TOKEN_RATE = 1e-4, 1e-3
 PLAIN_WORD_RATE = 4e-4
 """The adapter's where the base reads prompts by a model that learns no words, for runs of 500 to 3000 steps: 4e-4 for
 FLUX.1 in Replicate's trainer, 5e-4 for Qwen-Image in fal's, 1000 steps each. 1e-4 is usual in longer runs."""
-LION_RATE = 0.2
-"""Lion's default rate relative to AdamW's: every step has the size of the rate (Chen et al. 2023, §5: 3 to 10 times
-less)."""
+RELATIVE_RATES: dict[str, float] = {"lion": 0.2, "came": 0.25}
+"""Default rates relative to AdamW's. Lion: every step has the size of the rate (Chen et al. 2023, §5: 3 to 10 times
+less). CAME: at AdamW's rate the embedded base loses other prompts (docs/ablation.md); at a quarter it does not."""
 PRODIGY_RATES = (0.1, 10.0)
 """Allowed learning rates with Prodigy, which multiplies them by its estimate: 1 is right, 1e-4 trains nothing."""
 
@@ -44,15 +44,15 @@ class OptimizationSection(Settings):
         gt=0,
         le=10,
         description="Peak learning rate of the adapter; by default 1e-4, 4e-4 if prompts are encoded by a language "
-        "model without new tokens, more for base models narrower than SDXL, a fifth of it with Lion, and 1 with "
-        "Prodigy",
+        "model without new tokens, more for base models narrower than SDXL, a fifth of it with Lion, a quarter with "
+        "CAME, and 1 with Prodigy",
     )
     token_learning_rate: Open[float | None] = Field(
         None,
         ge=0,
         le=10,
         description="Peak learning rate of the tokens; by default 1e-3, more for text encoders narrower than CLIP-L, a "
-        "fifth of it with Lion, and 1 with Prodigy; 0: not trained",
+        "fifth of it with Lion, a quarter with CAME, and 1 with Prodigy; 0: not trained",
     )
     scale_lr: Open[bool] = Field(
         False,
@@ -138,9 +138,7 @@ def default_rate(given: float | None, optimizer: OptimizerName, usual: float) ->
     """The rate that was given, else the optimizer's own. `usual`: AdamW's."""
     if given is not None:
         return given
-    if optimizer == "lion":
-        return LION_RATE * usual
-    return 1.0 if optimizer in PRODIGY else usual
+    return 1.0 if optimizer in PRODIGY else RELATIVE_RATES.get(optimizer, 1.0) * usual
 
 
 def _optimizer_rules(

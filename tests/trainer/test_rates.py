@@ -69,7 +69,7 @@ def test_an_adapter_that_learns_the_word_alone_has_a_higher_rate() -> None:
     assert rates({}, family)["learning_rate"] == pytest.approx(4e-4, rel=0.1)
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [("lion", 2e-5), ("prodigy", 1.0), ("adamw", 1e-4)])
+@pytest.mark.parametrize(("optimizer", "rate"), [("lion", 2e-5), ("came", 2.5e-5), ("prodigy", 1.0), ("adamw", 1e-4)])
 def test_optimizers_have_rates_of_their_own(optimizer: str, rate: float) -> None:
     found = rates({"optimizer": optimizer, "token_optimizer": optimizer}, full_size("SDXL"))
     assert found["learning_rate"] == pytest.approx(rate)
