@@ -7,25 +7,22 @@ lost: this is what prompt alignment is for. Finished runs are kept. At the end i
 benchmarks/results/alignment.json and its section of docs/methods.md.
 """
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.concepts.in_process import Planned, compared, judge_and_sampler, mean_and_values, options
+from benchmarks.concepts.in_process import Planned, changes, compared, judge_and_sampler, options, table_of_methods
 from benchmarks.concepts.lottery import Concept, draw_concept
-from benchmarks.concepts.methods import PAGE, TITLE, TRIGGER, measure
-from benchmarks.record import Row, markdown
+from benchmarks.concepts.methods import COMMON, MEASURED, PAGE, TITLE, TRIGGER, measure
+from benchmarks.record import Row
 from benchmarks.sections import replace_section
-from families.loading.sources import EMBEDDED_BASE
 
 CONCEPTS = (4, 5, 7)
 """Tuning seeds of things: a figure, an object, a pair. The weight was chosen on another one, 0."""
 SHOWN_PICTURES = 8
 STEPS = 500
-SHOWN = ("likeness", "likeness_elsewhere", "grounds", "kept")
 TEXT = """\
 Written by `python -m benchmarks.concepts.alignment --steps {steps}`. Each of {count} tuning concepts has eight training
 images with the same background, like photos taken in one place, and the caption "a photo of TOK", which does not name
@@ -41,9 +38,6 @@ If `grounds` is below 1, samples do not have the background that their prompts n
 compared with the same training without it: {changes};
 compared with a training of half as many steps: {shorter}.
 """
-LORA: Mapping[str, Any] = {
-    "base_model": EMBEDDED_BASE, "trigger_word": TRIGGER, "num_validation_images": 0, "evaluate": "false", "seed": 0,
-}  # fmt: skip
 NO_PRIOR: Mapping[str, Any] = {"prior_matching_weight": 0.0}
 ALONE, SHORTER, ALIGNED_ALONE = (
     "no prior matching", "no prior matching, half the steps", "no prior matching, prompt alignment",
@@ -68,26 +62,20 @@ def planned(steps: int) -> Iterator[Planned]:
     judge = cache(partial(judge_and_sampler, TRIGGER))
     for seed in CONCEPTS:
         for name, method in METHODS.items():
-            settings = {**LORA, **method, "max_train_steps": steps // 2 if name == SHORTER else steps}
+            settings = {**COMMON, **method, "max_train_steps": steps // 2 if name == SHORTER else steps}
             made = partial(measure, draw_concept(seed), settings, judge, on_one_ground(seed))
             yield Planned(f"{name}, concept {seed}", {"method": name, "concept": seed}, settings, made)
 
 
 def write_section(page: Path, rows: Sequence[Row], steps: int) -> None:
     """Write the table, and what prompt alignment changes."""
-    found = {method: {name: [row[name] for row in rows if row["method"] == method] for name in SHOWN}
-             for method in METHODS}  # fmt: skip
-    table = [
-        {"method": method, **{name: mean_and_values(values) for name, values in columns.items()}}
-        for method, columns in found.items()
-    ]
-    means = {method: {name: statistics.mean(values) for name, values in columns.items()}
-             for method, columns in found.items()}  # fmt: skip
-    changes, shorter = (
-        ", ".join(f"{name} {means[ALIGNED_ALONE][name] - means[other][name]:+.2f}" for name in SHOWN)
-        for other in (ALONE, SHORTER)
+    text = TEXT.format(
+        steps=steps,
+        count=len(CONCEPTS),
+        table=table_of_methods(rows, METHODS, MEASURED),
+        changes=changes(rows, ALIGNED_ALONE, ALONE, MEASURED),
+        shorter=changes(rows, ALIGNED_ALONE, SHORTER, MEASURED),
     )
-    text = TEXT.format(steps=steps, count=len(CONCEPTS), table=markdown(table), changes=changes, shorter=shorter)
     replace_section(page, TITLE, "Prompt alignment if all images have one background", text)
 
 

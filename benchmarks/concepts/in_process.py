@@ -16,7 +16,7 @@ from benchmarks.concepts.bases import sampler_draw
 from benchmarks.concepts.trial import ConceptJudge
 from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
 from benchmarks.learning.diffusers_results import Draw
-from benchmarks.record import Row, write_record
+from benchmarks.record import Row, markdown, write_record
 from evaluation.encoders import ClipEncoder
 from families.loading.sources import EMBEDDED_BASE
 from families.registry import load_base_model
@@ -98,6 +98,29 @@ def drawing_with(sampler: Sampler, artifact: Artifact) -> Iterator[Draw]:
         yield drawn_by(sampler)
     finally:
         sampler.unload()
+
+
+def table_of_methods(rows: Sequence[Row], methods: Iterable[str], names: Sequence[str]) -> str:
+    """A row for each method: the means over its rows, and the values of each."""
+    return markdown(
+        [{"method": method, **{name: mean_and_values(_values(rows, method, name)) for name in names}}
+         for method in methods]
+    )  # fmt: skip
+
+
+def means(rows: Sequence[Row], method: str, names: Sequence[str]) -> dict[str, float]:
+    """The means over the rows of a method."""
+    return {name: statistics.mean(_values(rows, method, name)) for name in names}
+
+
+def changes(rows: Sequence[Row], method: str, reference: str, names: Sequence[str]) -> str:
+    """What a method changes against the reference, in means: "likeness +0.02, kept -0.01"."""
+    own, usual = means(rows, method, names), means(rows, reference, names)
+    return ", ".join(f"{name} {own[name] - usual[name]:+.2f}" for name in names)
+
+
+def _values(rows: Sequence[Row], method: str, name: str) -> list[float]:
+    return [row[name] for row in rows if row["method"] == method]
 
 
 def mean_and_values(values: Sequence[float]) -> str:

@@ -6,7 +6,6 @@ python -m benchmarks.concepts.methods [--steps 200] [--runs N]
 Finished runs are kept: the command goes on where it was stopped.
 """
 
-import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -16,15 +15,17 @@ from typing import Any
 from benchmarks.concepts.in_process import (
     Judge,
     Planned,
+    changes,
     compared,
     drawing_with,
     judge_and_sampler,
-    mean_and_values,
+    means,
     options,
+    table_of_methods,
     trained,
 )
 from benchmarks.concepts.lottery import Concept, draw_concept, on_ground
-from benchmarks.record import Row, machine_name, markdown
+from benchmarks.record import Row, machine_name
 from benchmarks.sections import replace_section
 from families.loading.sources import EMBEDDED_BASE
 
@@ -108,9 +109,6 @@ def measure(concept: Concept, settings: Mapping[str, Any], judge: Judge, shown: 
 
 def write_page(path: Path, rows: Sequence[Row], steps: int) -> None:
     """Write the table of means, and what it says."""
-    names = (*MEASURED, "kB")
-    table = [{"method": method, **{name: mean_and_values([row[name] for row in rows if row["method"] == method])
-                                   for name in names}} for method in METHODS]  # fmt: skip
     replace_section(
         path,
         TITLE,
@@ -122,7 +120,7 @@ def write_page(path: Path, rows: Sequence[Row], steps: int) -> None:
             trigger=TRIGGER,
             weight=ALIGNED["prompt_alignment_weight"],
             machine=machine_name(),
-            table=markdown(table),
+            table=table_of_methods(rows, METHODS, (*MEASURED, "kB")),
             finding=_finding(rows),
         ),
     )
@@ -133,15 +131,10 @@ def _finding(rows: Sequence[Row]) -> str:
     reference, *others = METHODS
     lines = []
     for other in others:
-        changes = [f"{name} {_mean(rows, other, name) - _mean(rows, reference, name):+.2f}" for name in MEASURED]
-        times = _mean(rows, reference, "kB") / _mean(rows, other, "kB")
+        times = means(rows, reference, ["kB"])["kB"] / means(rows, other, ["kB"])["kB"]
         size = f"; its file is {times:.1f} times smaller" if times > 2 else ""
-        lines.append(f"- {other}, against {reference}: {', '.join(changes)}{size}.")
+        lines.append(f"- {other}, against {reference}: {changes(rows, other, reference, MEASURED)}{size}.")
     return "\n".join(lines)
-
-
-def _mean(rows: Sequence[Row], method: str, name: str) -> float:
-    return statistics.mean(row[name] for row in rows if row["method"] == method)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ from benchmarks.concepts.in_process import (
     compared,
     drawing_with,
     drawn_by,
-    mean_and_values,
+    means,
     options,
     samplers,
+    table_of_methods,
     trained,
 )
 from benchmarks.concepts.lottery import GROUNDS, Concept, draw_concept, on_ground
@@ -34,7 +35,7 @@ from benchmarks.concepts.seeds import parse_seeds
 from benchmarks.concepts.trial import SAMPLES, SAMPLES_OF_A_GROUND, UNRELATED_PROMPTS
 from benchmarks.learning.diffusers_results import Draw
 from benchmarks.learning.word_attention import attention_shares
-from benchmarks.record import Row, markdown
+from benchmarks.record import Row
 from benchmarks.sections import replace_section
 from evaluation.encoders import ClipEncoder
 from families.loading.sources import EMBEDDED_BASE
@@ -169,10 +170,7 @@ def reading(words: Sequence[str]) -> dict[str, tuple[float, float]]:
 
 def write_section(page: Path, rows: Sequence[Row], steps: int, read: Mapping[str, tuple[float, float]]) -> None:
     """Write the table, which method is ahead, and how much of the base's attention Perfusion can use."""
-    own, lora = (
-        {name: statistics.mean(row[name] for row in rows if row["method"] == method) for name in MEASURED}
-        for method in METHODS
-    )
+    own, lora = (means(rows, method, MEASURED) for method in METHODS)
     follows = "as well as" if own["grounds"] >= lora["grounds"] else "less than"
     bleeds = "no more than" if own["bleeding"] <= lora["bleeding"] else "more than"
     finding = (
@@ -191,21 +189,10 @@ def write_section(page: Path, rows: Sequence[Row], steps: int, read: Mapping[str
         given=" ".join(pair.replace(" and ", ",") for pair in pairs),
         steps=steps,
         pairs="; ".join(pairs),
-        table=table(rows),
+        table=table_of_methods(rows, METHODS, MEASURED),
         finding="\n\n".join("\n".join(wrap(each, 118)) for each in (finding, limit)),
     )
     replace_section(page, TITLE, "Two concepts in one run", text)
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Return the table of means over the pairs, with the values of each."""
-    return markdown(
-        [
-            {"method": method, **{name: mean_and_values([row[name] for row in rows if row["method"] == method])
-                                  for name in MEASURED}}
-            for method in METHODS
-        ]
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

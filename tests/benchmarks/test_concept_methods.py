@@ -79,7 +79,7 @@ def test_alignment_trains_pictures_on_one_ground_and_asks_for_all(tmp_path: Path
     assert set(shown.captions) == {"a photo of {trigger}"} and shown.grounds == concept.grounds
     assert len(shown.pictures) == len(shown.captions) == len(set(map(id, shown.pictures)))
     assert {ground_of(picture) for picture in shown.pictures} == {concept.grounds[0]} and len(concept.grounds) > 3
-    rows = [{"method": method, "concept": seed, **dict.fromkeys(alignment.SHOWN, 0.5 + 0.25 * place)}
+    rows = [{"method": method, "concept": seed, **dict.fromkeys(MEASURED, 0.5 + 0.25 * place)}
             for place, method in enumerate(alignment.METHODS) for seed in alignment.CONCEPTS]  # fmt: skip
     alignment.write_section(tmp_path / "page.md", rows, 500)
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
