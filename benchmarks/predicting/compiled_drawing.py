@@ -25,6 +25,7 @@ from artifact.artifact import Artifact
 from artifact.placement.compilation import Compilation
 from benchmarks.predicting.clock import timed
 from benchmarks.predicting.lora_swap import write_lora
+from benchmarks.predicting.messages import discard
 from benchmarks.record import Row, markdown, write_record
 from sampler.generation import Generation
 from sampler.sampler import Sampler, SampleRequest
@@ -74,14 +75,14 @@ def measure(case: Case, folder: Path, backend: str = "inductor") -> list[Row]:
 
 def write_loras(base_model: str, folder: Path) -> None:
     """Write the LoRAs that `serve` reads."""
-    family = Generation(_silent).prepare(None, base_model).family
+    family = Generation(discard).prepare(None, base_model).family
     for name, rank in RANKS.items():
         write_lora(family, folder / name, rank)
 
 
 def serve(case: Case, folder: Path, compilation: Compilation | None) -> tuple[dict[str, float], list[np.ndarray]]:
     """Answer the requests; return the seconds of each, images a second when warm, and the pictures."""
-    sampler = Generation(_silent, compilation=compilation).prepare(None, case.base_model)
+    sampler = Generation(discard, compilation=compilation).prepare(None, case.base_model)
     one, two = (Artifact.read(folder / name) for name in RANKS)
     seconds, pictures = dict[str, float](), list[np.ndarray]()
     for name, lora in ((FIRST, one), (OTHER, two), (WITHOUT, None), (AGAIN, one)):
@@ -110,10 +111,6 @@ def _difference(ours: np.ndarray, theirs: np.ndarray) -> int:
 def _in_a_process(action: Callable[[], Any]) -> Any:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(action).result()
-
-
-def _silent(line: str) -> None:
-    """Discard the predictor's messages."""
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from artifact.layers import LoraLayer
 from artifact.metadata import ArtifactDescription
 from artifact.names.kohya import file_names
 from benchmarks.predicting.clock import seconds, timed
+from benchmarks.predicting.messages import discard
 from benchmarks.record import Row, markdown, write_record
 from families.family import ModelFamily
 from families.loading.fingerprint import fingerprint
@@ -57,7 +58,7 @@ def measure(base_model: str, loads: int, swaps: int, folder: Path) -> list[Row]:
     """
     load_and_free(base_model)
     load = statistics.median(seconds(partial(load_and_free, base_model)) for _ in range(loads))
-    sampler = Generation(_silent).prepare(None, base_model)
+    sampler = Generation(discard).prepare(None, base_model)
     file = write_lora(sampler.family, folder / "weights.safetensors")
     before = identities(sampler.family)
     read, put, off = swap_times(sampler, file, swaps)
@@ -71,7 +72,7 @@ def measure(base_model: str, loads: int, swaps: int, folder: Path) -> list[Row]:
 
 def load_and_free(base_model: str) -> None:
     """Load the base as the predictor does; two of them need not fit into memory."""
-    Generation(_silent).prepare(None, base_model)
+    Generation(discard).prepare(None, base_model)
 
 
 def write_lora(family: ModelFamily, path: Path, rank: int = RANK) -> Path:
@@ -118,10 +119,6 @@ def identities(family: ModelFamily) -> dict[str, tuple[int, int]]:
         for number, part in enumerate(parts)
         for name, parameter in part.named_parameters()
     }
-
-
-def _silent(line: str) -> None:
-    """Discard the predictor's messages, whose printing is not measured."""
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from PIL import Image
 
 from artifact.artifact import Artifact
 from benchmarks.predicting.clock import seconds
+from benchmarks.predicting.messages import discard
 from benchmarks.record import Row, markdown, write_record
 from benchmarks.speed.train_step import Bench
 from benchmarks.speed.train_step import Case as TrainingCase
@@ -83,7 +84,7 @@ def make_weights(folder: Path) -> Path:
 
 def measure(case: Case, folder: Path) -> list[Row]:
     """Return a row for each number of images. Raises AssertionError when the images are not as expected."""
-    generation = Generation(_silent)
+    generation = Generation(discard)
     generation.prepare(None, case.base_model)
     pipeline, prompt = plain_diffusers(case)
     return [_drawing_row(case, outputs, generation, pipeline, prompt, folder) for outputs in case.outputs]
@@ -105,7 +106,7 @@ def _drawing_row(
             num_outputs=outputs, num_inference_steps=case.steps, seed=SEED,
         )  # fmt: skip
         return predict(
-            inputs, generation, folder / "images", local_files=True, say=_silent, metric=lambda name, value: None
+            inputs, generation, folder / "images", local_files=True, say=discard, metric=lambda name, value: None
         ).paths
 
     sampler.load(Artifact.read(case.weights))
@@ -184,10 +185,6 @@ def by_turns(count: int, theirs: Callable[[], object], ours: Callable[[], object
 def _save(images: Sequence[Image.Image], folder: Path) -> None:
     for index, image in enumerate(images):
         image.save(folder / f"plain-{index}.png")
-
-
-def _silent(line: str) -> None:
-    """Discard the predictor's messages, whose printing is not measured."""
 
 
 if __name__ == "__main__":

@@ -1,0 +1,5 @@
+"""The predictor's messages, whose printing is not measured."""
+
+
+def discard(line: str) -> None:
+    """Discard a message."""
