@@ -1,11 +1,11 @@
 """What each option of the trainer does to what is learned, kept, and to the time of a step, on concepts drawn by lot.
 
-python -m benchmarks.learning.ablation [--concepts 0-3] [--seeds 3] [--runs N] [--only TEXT]
+python -m benchmarks.learning.ablation [--concepts 0-3] [--seeds 3] [--runs N] [--only TEXT ...]
 
 Every option is trained alone, against a reference with the trainer's defaults, on tuning concepts of
 benchmarks/concepts. Finished runs are kept: the command goes on where it was stopped, or had made its N. At the end it
-writes benchmarks/results/ablation.json and docs/ablation.md. `--runs 0` writes them with the options whose runs are
-finished, and names the others.
+writes benchmarks/results/ablation.json and docs/ablation.md. `--runs 0` writes them with the training seeds that are
+finished of each option, and names the options that have none.
 """
 
 import argparse
@@ -46,38 +46,44 @@ def main() -> None:
     parser.add_argument("--concepts", type=parse_seeds, default=CONCEPTS, help="tuning seeds, such as 0-3")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each option on each concept")
     parser.add_argument("--runs", type=int, help="stop after so many new runs")
-    parser.add_argument("--only", default="", help="only options with this in their group and name; nothing is written")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=(),
+        metavar="TEXT",
+        help="only options with one of these texts in their group and name; nothing is written",
+    )
     arguments = parser.parse_args()
     if not set(arguments.concepts) <= set(TUNING):
         parser.error(f"--concepts: options are compared to choose among them, so only {TUNING[0]} to {TUNING[-1]}")
     finished = FinishedRuns(FINISHED / "ablation", arguments.runs)
-    wanted = [each for each in VARIANTS if arguments.only in f"{each.group}, {each.name}" and _available(each)]
+    wanted = [each for each in VARIANTS if _asked(each, arguments.only) and _available(each)]
     rows, missing = measure_all(wanted, arguments.concepts, arguments.seeds, finished)
-    if missing and arguments.runs != 0:
-        sys.exit(f"runs are missing yet of {', '.join(missing)}; run the same command again to go on")
+    if arguments.runs != 0 and len(rows) < len(wanted) * len(arguments.concepts) * arguments.seeds:
+        sys.exit("some runs are missing; run the same command again to continue")
     if not arguments.only:
         settings = {
             "concepts": list(arguments.concepts),
-            "seeds": arguments.seeds,
             "reference": dict(REFERENCE),
             "missing": missing,
             "measured_at": sorted(finished.commits),
         }
         write_record("ablation", rows, settings)
-        write_page(PAGE, rows, REFERENCE, arguments.concepts, arguments.seeds, missing)
+        write_page(PAGE, rows, REFERENCE, arguments.concepts, missing)
 
 
 def measure_all(
     variants: Sequence[Variant], concepts: Sequence[int], seeds: int, finished: FinishedRuns
 ) -> tuple[list[Row], list[str]]:
-    """Return a row for each run (option, concept, training seed, and what is MEASURED), and the options that lack runs.
+    """Return a row for each run (option, concept, training seed, and what is MEASURED), and the options without rows.
 
-    Seed after seed, so that an early stop leaves some seeds of every option. An option that lacks a run has no row.
+    Seed after seed, so that an early stop leaves some seeds of every option. A training seed counts for an option if
+    its runs on all concepts are finished, for the option and for the reference, which is the first of `variants`.
     """
     judges, base = cache(partial(judge_and_sampler, REFERENCE["trigger_word"])), base_fingerprint(EMBEDDED_BASE_FOLDER)
     drawn = [draw_concept(seed) for seed in concepts]
     rows: list[Row] = []
-    missing: list[str] = []
+    unfinished: set[tuple[str, int]] = set()
     for seed, variant, concept in product(range(seeds), variants, drawn):
         settings = {**variant.settings, "seed": seed}
         known = {**settings, "pictures": fingerprint(concept), "base": base}
@@ -86,9 +92,11 @@ def measure_all(
         try:
             rows.append({**place, **finished.get(name, known, partial(measure, concept, settings, judges))})
         except Unfinished:
-            missing.append(variant.name)
-    missing = list(dict.fromkeys(missing))
-    return [row for row in rows if row["option"] not in missing], missing
+            unfinished.add((variant.name, seed))
+    unpaired = {seed for option, seed in unfinished if option == variants[0].name}
+    complete = [row for row in rows if (row["option"], row["seed"]) not in unfinished and row["seed"] not in unpaired]
+    measured = {row["option"] for row in complete}
+    return complete, [variant.name for variant in variants if variant.name not in measured]
 
 
 def measure(concept: Concept, settings: Mapping[str, Any], judges: Judge) -> Row:
@@ -105,6 +113,10 @@ def measure(concept: Concept, settings: Mapping[str, Any], judges: Judge) -> Row
         scores = judge.measure(concept, draw).row()
     speed = (len(times) - 1) / (times[-1] - times[0])
     return {**{name: scores[name] for name in MEASURED}, "steps/s": round(speed, 2)}
+
+
+def _asked(variant: Variant, texts: Sequence[str]) -> bool:
+    return not texts or any(text in f"{variant.group}, {variant.name}" for text in texts)
 
 
 def _available(variant: Variant) -> bool:

@@ -18,23 +18,30 @@ NAMED = 4
 INTRODUCTION = """# What each option does
 
 Written by `python -m benchmarks.learning.ablation`. Synthetic concepts (benchmarks/concepts, tuning seeds {concepts})
-are trained one at a time on the embedded base model, with {seeds} training seed(s) each. Every option is compared
-separately with a reference, which has the trainer's defaults and these settings:
+are trained one at a time on the embedded base model. Every option is compared separately with a reference, which has
+the trainer's defaults and these settings:
 {reference}.
 
+## What helps when
+
 {summary}
+
+## What is measured
 
 - likeness: mean cosine similarity of samples of the concept to the training images, divided by that of the training
   images to each other (1 is the maximum); likeness_elsewhere: the same for prompts that name a background.
 - grounds: share of the samples with the background that the prompt names.
 - kept: mean cosine similarity of images of unrelated prompts after and before training, same seeds (1: unchanged).
 - steps/s: per second of CPU time on one core. Other processes were running, so only large differences are meaningful.
+- seeds: number of training seeds.{screened}
 
 The first row has the mean ± the standard deviation over concepts and seeds. All other rows have the mean difference
 from the reference with the same concept and seed, ± its standard deviation. Bold differences are significant at 5 %
-(paired t-test). With so many comparisons, about one in twenty is significant by chance. The trainings are short and the
-base model is small: a difference that is not significant here may be significant elsewhere.
+(paired t-test over concepts and seeds). With so many comparisons, about one in twenty is significant by chance. The
+trainings are short and the base model is small: a difference that is not significant here may be significant elsewhere.
 {missing}"""
+SCREENED = """ All options were measured with one seed. Those that could be better than the reference by it
+  were measured with more; the first seed counts among them, which favours them slightly."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +71,30 @@ def write_page(
     rows: Sequence[Row],
     reference: Mapping[str, Any],
     concepts: Sequence[int],
-    seeds: int,
     missing: Sequence[str] = (),
 ) -> None:
     """Write the table of runs, whose first option is the reference. `missing`: options without a row."""
+    screened = SCREENED if len(set(_seeds(rows).values())) > 1 else ""
     silent = ("base_model", "evaluate", "num_validation_images")
     shown = ", ".join(f"{name} {value}" for name, value in reference.items() if name not in silent)
     of_options = differences(rows)
     text = INTRODUCTION.format(
-        concepts=", ".join(map(str, concepts)), seeds=seeds, reference="\n".join(wrap(shown, 118)),
-        summary=summary(of_options), missing=_told_missing(missing),
+        concepts=", ".join(map(str, concepts)), reference="\n".join(wrap(shown, 118)),
+        summary=summary(of_options), screened=screened, missing=_told_missing(missing),
     )  # fmt: skip
     path.write_text(f"{text}\n{_table(rows, of_options)}\n", encoding="utf-8")
 
 
 def _told_missing(options: Sequence[str]) -> str:
     return "\n" + "\n".join(wrap(f"Not measured yet: {'; '.join(options)}.", 118)) + "\n" if options else ""
+
+
+def _seeds(rows: Sequence[Row]) -> dict[str, int]:
+    """Number of training seeds, by option."""
+    seeds: dict[str, set[int]] = {}
+    for row in rows:
+        seeds.setdefault(row["option"], set()).add(row["seed"])
+    return {option: len(found) for option, found in seeds.items()}
 
 
 def differences(rows: Sequence[Row]) -> dict[str, dict[str, Difference]]:
@@ -98,7 +113,7 @@ def differences(rows: Sequence[Row]) -> dict[str, dict[str, Difference]]:
 
 def summary(of_options: Mapping[str, Mapping[str, Difference]]) -> str:
     """What raises and what lowers each measure, largest first, of what stands out."""
-    lines = ["Significant differences, by measure:", ""]
+    lines = ["Significant differences from the defaults, the largest first:", ""]
     for name in MEASURED:
         for word, sign in (("higher", 1), ("lower", -1)):
             clear = [
@@ -112,7 +127,7 @@ def summary(of_options: Mapping[str, Mapping[str, Difference]]) -> str:
 
 
 def _table(rows: Sequence[Row], of_options: Mapping[str, Mapping[str, Difference]]) -> str:
-    head = ["option", *MEASURED, "steps/s"]
+    head, seeds = ["option", "seeds", *MEASURED, "steps/s"], _seeds(rows)
     lines, group = [head, ["---"] * len(head)], ""
     for row in {row["option"]: row for row in rows}.values():
         if row["group"] != group:
@@ -124,7 +139,8 @@ def _table(rows: Sequence[Row], of_options: Mapping[str, Mapping[str, Difference
         else:
             values = [Difference.of([each[name] for each in own]) for name in MEASURED]
             cells = [f"{value.mean:.2f} ± {value.deviation:.2f}" for value in values]
-        lines.append([row["option"], *cells, f"{statistics.mean(each['steps/s'] for each in own):.1f}"])
+        speed = f"{statistics.mean(each['steps/s'] for each in own):.1f}"
+        lines.append([row["option"], str(seeds[row["option"]]), *cells, speed])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -81,24 +81,30 @@ def test_only_what_paired_runs_agree_on_stands_out(differences: list[float], exp
 def test_the_page_groups_the_options_and_begins_with_what_stands_out(tmp_path: Path) -> None:
     usual = rows_of("usual", [0.2, 0.4, 0.6, 0.8], "reference")
     better, same = rows_of("better", [0.3, 0.52, 0.7, 0.88]), rows_of("same", [0.1, 0.5, 0.5, 0.9])
-    write_page(tmp_path / "page.md", [*usual, *better, *same], {"max_train_steps": 8}, (0, 1), 2)
+    write_page(tmp_path / "page.md", [*usual, *better, *same], {"max_train_steps": 8}, (0, 1))
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "| usual | 0.50 ± 0.26 |" in text and "| better | **+0.10 ± 0.02** |" in text
-    assert "| same | +0.00 ± 0.12 |" in text and "max_train_steps 8" in text
+    assert "| usual | 2 | 0.50 ± 0.26 |" in text and "| better | 2 | **+0.10 ± 0.02** |" in text
+    assert "| same | 2 | +0.00 ± 0.12 |" in text and "max_train_steps 8" in text
     assert "- likeness higher with: better (+0.10)." in text and "- likeness lower with: none." in text
-    assert text.count("| **loss** |") == 1 and "tuning seeds 0, 1)" in text and "2 training seed(s)" in text
-    assert "Not measured yet" not in text
-    write_page(tmp_path / "page.md", [*usual, *better], {"max_train_steps": 8}, (0, 1), 2, ["same"])
+    assert text.count("| **loss** |") == 1 and "tuning seeds 0, 1)" in text
+    assert "Not measured yet" not in text and "with one seed" not in text
+    write_page(tmp_path / "page.md", [*usual, *[row for row in better if row["seed"] == 0]], {}, (0, 1))
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "| better | 1 | **+0.10 ± 0.00** |" in text and "with one seed" in text
+    write_page(tmp_path / "page.md", [*usual, *better], {"max_train_steps": 8}, (0, 1), ["same"])
     assert "Not measured yet: same." in (tmp_path / "page.md").read_text(encoding="utf-8")
 
 
-def test_options_that_lack_a_run_are_named_and_have_no_row(tmp_path: Path) -> None:
+def test_a_seed_counts_where_option_and_reference_have_all_their_runs(tmp_path: Path) -> None:
     known = {"pictures": fingerprint(draw_concept(0)), "base": base_fingerprint(EMBEDDED_BASE_FOLDER)}
-    reference, other = VARIANTS[:2]
-    for variant, seed in ((reference, 0), (reference, 1), (other, 0)):
+    reference, partly, unpaired, without = VARIANTS[:4]
+    done = ((reference, 0), (reference, 1), (partly, 0), (unpaired, 0), (unpaired, 1), (unpaired, 2))
+    for variant, seed in done:
         name = f"{variant.group}, {variant.name}, concept 0, seed {seed}"
         row = dict.fromkeys(MEASURED, 0.5)
         FinishedRuns(tmp_path).get(name, {**variant.settings, "seed": seed, **known}, partial(dict, row))
-    rows, missing = measure_all((reference, other), (0,), 2, FinishedRuns(tmp_path, at_most=0))
-    assert [(row["option"], row["seed"]) for row in rows] == [(reference.name, 0), (reference.name, 1)]
-    assert missing == [other.name]
+    rows, missing = measure_all(VARIANTS[:4], (0,), 3, FinishedRuns(tmp_path, at_most=0))
+    assert sorted((row["option"], row["seed"]) for row in rows) == sorted(
+        (variant.name, seed) for variant, seed in done if seed < 2
+    )
+    assert missing == [without.name]
