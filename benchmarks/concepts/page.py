@@ -7,11 +7,12 @@ from typing import Any
 
 from benchmarks.concepts.lottery import draw_concept, new_pictures
 from benchmarks.concepts.measures import MEASURES, SMALLER_IS_BETTER, copies
+from benchmarks.paired import Difference
 from benchmarks.record import Row, machine_name, markdown
 
 PAGE = """# Training on randomly generated concepts
 
-Written by `python -m benchmarks.concepts.report`: {concepts} randomly generated concepts, seeds {seeds} of
+Written by `{command}`: {concepts} randomly generated concepts, seeds {seeds} of
 `benchmarks/concepts/`, {training_seeds} training seed(s) each, {steps} steps on {base}. A concept is a random figure,
 object, style or pair: eight images with different backgrounds ("grounds"), and captions that name the background.
 Images are compared by the evaluator {evaluator}.
@@ -39,12 +40,20 @@ over the training seeds. Bar: the minimum that the defaults must reach on the re
 training on them.
 
 {summary}
-
+{differences}
 ## Each concept
 
 Means over the training seeds.
 
 {concept_rows}
+"""
+DIFFERENCES = """
+## Differences
+
+From {reference}: mean over the concepts ± standard deviation, each concept averaged over its training seeds. Bold
+differences are significant at 5 % (paired t-test over the concepts).
+
+{table}
 """
 NEW_PICTURES = 40
 CHOSEN_BY = "Settings may be chosen by these seeds, so the results do not apply to other concepts."
@@ -96,11 +105,26 @@ def by_concept(rows: Sequence[Row]) -> list[Row]:
     return table
 
 
+def differences(rows: Sequence[Row]) -> list[Row]:
+    """Return a row for each way to train but the first: what it changes, over the concepts."""
+    reference, *others = _values(rows, "way")
+    means = {(row["way"], row["concept"]): row for row in by_concept(rows)}
+    concepts = _values(rows, "concept")
+    return [
+        {"way": way} | {
+            name: Difference.of([means[way, one][name] - means[reference, one][name] for one in concepts]).cell(3)
+            for name in MEASURES
+        }
+        for way in others
+    ]  # fmt: skip
+
+
 def write_page(
     path: Path, rows: Sequence[Row], beside: Sequence[Row], settings: Mapping[str, Any], for_tuning: bool
 ) -> None:
-    """`beside`: rows below the summary. `settings`: seeds, training_seeds, steps, samples, unrelated, evaluator, base
-    and commits."""
+    """`beside`: rows below the summary. `settings`: command, seeds, training_seeds, steps, samples, unrelated,
+    evaluator, base and commits."""
+    changed = differences(rows)
     text = PAGE.format(
         **settings,
         new=NEW_PICTURES,
@@ -108,6 +132,7 @@ def write_page(
         purpose=CHOSEN_BY if for_tuning else REPORTED,
         machine=machine_name(),
         summary=markdown([*summary(rows), *beside]),
+        differences=DIFFERENCES.format(reference=rows[0]["way"], table=markdown(changed)) if changed else "",
         concept_rows=markdown(by_concept(rows)),
     )
     path.write_text(text, encoding="utf-8")

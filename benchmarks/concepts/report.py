@@ -155,6 +155,7 @@ def main() -> None:
     beside = [*new_picture_rows(job.seeds), *bar_rows(job.base)]
     print(markdown([*summary(rows), *beside]))
     settings = {
+        "command": _command(arguments.configs, arguments.training_seeds, job.base),
         "seeds": f"{min(arguments.seeds)} to {max(arguments.seeds)}",
         "training_seeds": arguments.training_seeds,
         "steps": arguments.steps,
@@ -165,6 +166,14 @@ def main() -> None:
         "commits": ", ".join(sorted(finished.commits)),
     }
     write_page(arguments.page, rows, beside, settings, for_tuning=bool(set(arguments.seeds) & set(TUNING)))
+
+
+def _command(configs: Sequence[Path], training_seeds: int, base: str) -> str:
+    """Return the command as the page names it."""
+    parts = ["python -m benchmarks.concepts.report"]
+    parts += [f"--base {base}"] * (base != EMBEDDED_BASE) + [f"--training-seeds {training_seeds}"]
+    parts += [f"--configs {' '.join(map(str, configs))}"] * bool(configs)
+    return " ".join(parts)
 
 
 if __name__ == "__main__":

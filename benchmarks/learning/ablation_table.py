@@ -2,17 +2,14 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from benchmarks.paired import Difference
 from benchmarks.record import Row
 
 MEASURED = ("likeness", "likeness_elsewhere", "grounds", "kept")
-STUDENTS_T = (12.71, 4.3, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.2, 2.18, 2.16, 2.14, 2.13)
-"""Two-sided, 5 %, for 1 to 15 degrees of freedom; beyond, LARGE."""
-LARGE = 2.1
 NAMED = 4
 """Options that the summary names, at most, for each measure and direction."""
 INTRODUCTION = """# What each option does
@@ -42,28 +39,6 @@ trainings are short and the base model is small: a difference that is not signif
 {missing}"""
 SCREENED = """ All options were measured with one seed. Those that could be better than the reference by it
   were measured with more; the first seed counts among them, which favours them slightly."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Of an option from the reference, over paired runs: mean, standard deviation, and number of pairs."""
-
-    mean: float
-    deviation: float
-    count: int
-
-    @classmethod
-    def of(cls, differences: Sequence[float]) -> "Difference":
-        spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
-        return cls(statistics.mean(differences), spread, len(differences))
-
-    @property
-    def stands_out(self) -> bool:
-        """Whether the pairs agree on it; one pair never does."""
-        if self.count < 2:
-            return False
-        t = STUDENTS_T[self.count - 2] if self.count - 2 < len(STUDENTS_T) else LARGE
-        return abs(self.mean) > t * self.deviation / self.count**0.5 + 1e-9
 
 
 def write_page(
@@ -119,7 +94,7 @@ def summary(of_options: Mapping[str, Mapping[str, Difference]]) -> str:
             clear = [
                 (sign * each[name].mean, f"{option} ({each[name].mean:+.2f})")
                 for option, each in of_options.items()
-                if each[name].stands_out and sign * each[name].mean > 0
+                if each[name].is_significant and sign * each[name].mean > 0
             ]
             told = "; ".join(text for _, text in sorted(clear, key=lambda pair: -pair[0])[:NAMED]) or "none"
             lines += wrap(f"- {name} {word} with: {told}.", 118, subsequent_indent="  ", break_on_hyphens=False)
@@ -135,15 +110,10 @@ def _table(rows: Sequence[Row], of_options: Mapping[str, Mapping[str, Difference
             lines.append([f"**{group}**", *[""] * (len(head) - 1)])
         own = [each for each in rows if each["option"] == row["option"]]
         if row["option"] in of_options:
-            cells = [_cell(of_options[row["option"]][name]) for name in MEASURED]
+            cells = [of_options[row["option"]][name].cell() for name in MEASURED]
         else:
             values = [Difference.of([each[name] for each in own]) for name in MEASURED]
             cells = [f"{value.mean:.2f} ± {value.deviation:.2f}" for value in values]
         speed = f"{statistics.mean(each['steps/s'] for each in own):.1f}"
         lines.append([row["option"], str(seeds[row["option"]]), *cells, speed])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(difference: Difference) -> str:
-    text = f"{difference.mean:+z.2f} ± {difference.deviation:.2f}"
-    return f"**{text}**" if difference.stands_out else text

@@ -12,8 +12,9 @@ from benchmarks.concepts.measures import Measures
 from benchmarks.concepts.trial import base_fingerprint, fingerprint
 from benchmarks.finished_runs import FinishedRuns
 from benchmarks.learning.ablation import measure, measure_all
-from benchmarks.learning.ablation_table import MEASURED, Difference, write_page
+from benchmarks.learning.ablation_table import MEASURED, write_page
 from benchmarks.learning.ablation_variants import REFERENCE, VARIANTS
+from benchmarks.paired import Difference
 from families.family import ModelFamily
 from families.loading.sources import EMBEDDED_BASE_FOLDER
 from settings.training import build_config
@@ -74,11 +75,11 @@ def rows_of(option: str, values: list[float], group: str = "loss") -> list[dict[
         ([0.1, 0.3], False),  # t of one degree of freedom is 12.7
     ],
 )
-def test_only_what_paired_runs_agree_on_stands_out(differences: list[float], expected: bool) -> None:
-    assert Difference.of(differences).stands_out is expected
+def test_only_what_paired_runs_agree_on_is_significant(differences: list[float], expected: bool) -> None:
+    assert Difference.of(differences).is_significant is expected
 
 
-def test_the_page_groups_the_options_and_begins_with_what_stands_out(tmp_path: Path) -> None:
+def test_the_page_groups_the_options_and_begins_with_what_is_significant(tmp_path: Path) -> None:
     usual = rows_of("usual", [0.2, 0.4, 0.6, 0.8], "reference")
     better, same = rows_of("better", [0.3, 0.52, 0.7, 0.88]), rows_of("same", [0.1, 0.5, 0.5, 0.9])
     write_page(tmp_path / "page.md", [*usual, *better, *same], {"max_train_steps": 8}, (0, 1))

@@ -158,6 +158,7 @@ def test_a_report_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
     assert spread["likeness"] == pytest.approx(0.071)
     assert [row["concept"] for row in by_concept(rows)] == ["0: figure", "1: object"]
     settings = {
+        "command": "the command",
         "seeds": "0 to 1",
         "training_seeds": 2,
         "steps": 5,
@@ -171,6 +172,11 @@ def test_a_report_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "Settings may be chosen by these seeds" in text and "| 0: figure | a way |" in text
     assert "5 steps on mini-flow" in text and "| bar | worst | 0.65 |" in text
+    assert "Written by `the command`" in text and "## Differences" not in text
+    other = [{**row, "way": "other", "likeness": row["likeness"] + 0.1, "kept": 0.5} for row in rows]
+    write_page(tmp_path / "page.md", [*rows, *other], [], settings, for_tuning=False)
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "From a way: mean" in text and "| other | **+0.100 ± 0.000** |" in text and "| +0.250 ± 0.141 |" in text
 
 
 def test_a_script_for_sdxl_is_not_compared_on_a_base_of_flow_matching(

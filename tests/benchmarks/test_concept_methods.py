@@ -59,8 +59,9 @@ def test_two_concepts_have_a_section_and_valid_settings(tmp_path: Path) -> None:
     page = " ".join((tmp_path / "page.md").read_text(encoding="utf-8").split())
     assert "pair of tuning concepts (4 and 5; 0 and 1)" in page
     assert "figure: 2 % and 61 %." in page
-    assert "file is 10 times smaller" in page
+    assert "Compared with `lora, the defaults`, Perfusion's file is 10 times smaller" in page
     assert "mixes its concepts no more than the LoRA; kept -1.00, likeness -1.00" in page
+    assert "Compared with `lora, cross-attention-kv`, Perfusion's file is 19 times smaller" in page
     told = [{"trigger_word": word, "class_word": "figure", "folder": word} for word in together.TRIGGERS]
     for method in together.METHODS.values():
         build_config({**together.COMMON, **method, "concepts": told, "max_train_steps": 300})
@@ -68,7 +69,10 @@ def test_two_concepts_have_a_section_and_valid_settings(tmp_path: Path) -> None:
 
 def test_pairs_are_named_on_the_command_line() -> None:
     runs = list(together.planned([together.parse_pair("4,5"), together.parse_pair("0,1")], 3))
-    assert [run.name for run in runs[::2]] == ["perfusion, concepts 4 and 5", "perfusion, concepts 0 and 1"]
+    assert [run.name for run in runs[:: len(together.METHODS)]] == [
+        "perfusion, concepts 4 and 5",
+        "perfusion, concepts 0 and 1",
+    ]
     assert {run.settings["max_train_steps"] for run in runs} == {3}
     with pytest.raises(ValueError, match="too many values"):
         together.parse_pair("4,5,6")
