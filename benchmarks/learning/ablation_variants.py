@@ -43,7 +43,8 @@ TRIGGER_DROPOUT: Mapping[str, Any] = {"trigger_only_dropout": 0.3}
 VARIANTS: tuple[Variant, ...] = (
     Variant("reference", "the defaults"),
     *_group("adapter", {
-        **_values("adapter", "rslora", "dora", "loha", "lokr", "oft", "t-lora"),
+        "adapter: rslora, rank 64": {"adapter": "rslora", "rank": 64},  # at the default rank 16 it equals lora
+        **_values("adapter", "dora", "loha", "lokr", "oft", "t-lora"),
         "adapter: full, rate 2e-4": {"adapter": "full", "learning_rate": 2e-4, **TRIGGER_DROPOUT},
         "adapter: none (tokens only)": {"adapter": "none", **TRIGGER_DROPOUT},
         "adapter: perfusion, rate 0.3": {
@@ -100,7 +101,8 @@ VARIANTS: tuple[Variant, ...] = (
         **_values("ema_decay", 0.9),
     }),
     *_group("schedule", {
-        **_values("lr_scheduler", "constant", "linear", "polynomial", "warmup_stable_decay"),
+        **_values("lr_scheduler", "constant", "linear", "warmup_stable_decay"),
+        "lr_scheduler: polynomial, power 2": {"lr_scheduler": "polynomial", "lr_power": 2.0},
         "lr_scheduler: cosine_with_restarts, twice": {"lr_scheduler": "cosine_with_restarts", "lr_num_cycles": 2},
         **_values("lr_warmup_steps", 0),
     }),

@@ -27,7 +27,7 @@ LORAS: tuple[AdapterName, ...] = ("lora", "rslora", "dora", "t-lora")
 PARTS_OF_WEIGHTS = ("pissa", "olora")
 """Values of lora_init that are trained as a part of the base's weight."""
 RSLORA_ALPHA = 4.0
-"""Default alpha of rsLoRA: alpha / √rank is 1 at rank 16, and grows with the rank as in the method."""
+"""Default alpha of rsLoRA: alpha / √rank is 1 at rank 16, as for the other LoRAs, and 1/2 at rank 64."""
 TEXT_ENCODER_RATE = 5e-5
 CONTROLNET_RATE = 1e-5
 """As in diffusers' guide, for batches of 16 and more."""
