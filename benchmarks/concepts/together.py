@@ -178,6 +178,12 @@ def reading(words: Sequence[str]) -> dict[str, tuple[float, float]]:
 def write_section(page: Path, rows: Sequence[Row], steps: int, read: Mapping[str, tuple[float, float]]) -> None:
     """Write the table, how Perfusion differs from each LoRA, and how much of the base's attention it can use."""
     findings = [f"Compared with `{other}`, {_finding(rows, other)}" for other in (LORA, SAME_LAYERS)]
+    own, lora, same = (means(rows, method, ("bleeding",))["bleeding"] for method in METHODS)
+    if lora < same < own:
+        findings.append(
+            f"So {(same - lora) / (own - lora):.0%} of the difference in bleeding between Perfusion and the default "
+            "LoRA comes from the choice of layers."
+        )
     shares = "; ".join(f"{word}: {100 * on:.0f} % and {100 * after:.0f} %" for word, (on, after) in read.items())
     limit = (
         "In addition to the paper's values at the word's own position, each layer has one value vector for all "
