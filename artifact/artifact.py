@@ -61,7 +61,7 @@ class Artifact:
         tensors = self.tensors(PRECISIONS[precision])
         for name, tensor in (*tensors.items(), *self.tokens.items()):
             if not torch.isfinite(tensor).all():
-                raise ArtifactError(f"{path.name}: {name} holds values that are not finite; nothing was written")
+                raise ArtifactError(f"{path.name}: {name} contains values that are not finite; nothing was written")
         header = to_header(
             self.description,
             self.tokens,

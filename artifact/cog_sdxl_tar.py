@@ -41,11 +41,14 @@ def read_cog_sdxl(path: Path) -> tuple[HeaderAndTensors, Words]:
         found = _copy_members(path, Path(folder))
         if LORA not in found:
             hint = " It is a full fine-tune." if FULL_TUNING in found else ""
-            raise ArtifactError(f"{path.name}: a tar without {LORA}.{hint} Give a LoRA, or cog-sdxl's tar of one.")
+            raise ArtifactError(
+                f"{path.name}: the tar does not contain {LORA}.{hint} Give a LoRA file, or the tar of a LoRA that "
+                "cog-sdxl wrote."
+            )
         lora = read_safetensors(found[LORA], f"{path.name}: {LORA}")
         if (EMBEDDINGS in found) != (SPECIAL_PARAMS in found):
             raise ArtifactError(
-                f"{path.name}: of {EMBEDDINGS} and {SPECIAL_PARAMS} one is missing; the words need both"
+                f"{path.name}: the tar contains only one of {EMBEDDINGS} and {SPECIAL_PARAMS}; trigger words need both"
             )
         if EMBEDDINGS not in found:
             return lora, {}
@@ -60,14 +63,16 @@ def _copy_members(path: Path, folder: Path) -> dict[str, Path]:
         with tarfile.open(path, "r:") as tar:
             for count, member in enumerate(tar):
                 if count >= MAX_MEMBERS:
-                    raise ArtifactError(f"{path.name}: more than {MAX_MEMBERS:,} files")
+                    raise ArtifactError(f"{path.name}: the tar contains more than {MAX_MEMBERS:,} files")
                 name = PurePosixPath(member.name).name
                 if name not in (LORA, EMBEDDINGS, SPECIAL_PARAMS, FULL_TUNING):
                     continue
                 if name in found or not member.isreg() or member.issparse():
-                    raise ArtifactError(f"{path.name}: {member.name} is there twice, a link, or no plain file")
+                    raise ArtifactError(f"{path.name}: {member.name} occurs twice, or is not a regular file")
                 if member.offset_data + member.size > path.stat().st_size:
-                    raise ArtifactError(f"{path.name}: {member.name} is cut off: the tar did not arrive whole")
+                    raise ArtifactError(
+                        f"{path.name}: {member.name} is truncated: the tar is incomplete. Download or copy it again."
+                    )
                 found[name] = folder / name
                 content = tar.extractfile(member)
                 assert content is not None
@@ -82,17 +87,18 @@ def _copy_members(path: Path, folder: Path) -> dict[str, Path]:
 
 
 def _read_triggers(path: Path, file: str) -> dict[str, list[int]]:
-    """Return rows by word: {"TOK": "<s0><s1>"} stands for rows 0 and 1. Raises ArtifactError for any other content."""
+    """Return the row numbers of each word: {"TOK": "<s0><s1>"} means rows 0 and 1. Raises ArtifactError for other
+    content."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ValueError(f"larger than {MAX_JSON_BYTES:,} bytes")
         triggers = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(triggers, dict) or not triggers:
-            raise ValueError("no words in it")
+            raise ValueError("it does not contain trigger words")
         rows = {}
         for word, text in triggers.items():
             if not isinstance(text, str) or not re.fullmatch(rf"(?:{PLACEHOLDER.pattern})+", text):
-                raise ValueError(f"{word[:50]!r} stands for {str(text)[:50]!r}, where <s0><s1> … is expected")
+                raise ValueError(f"the value of {word[:50]!r} is {str(text)[:50]!r}; expected <s0><s1> …")
             rows[word] = [int(number) for number in PLACEHOLDER.findall(text)]
         return rows
     except (ValueError, RecursionError) as error:
@@ -101,8 +107,8 @@ def _read_triggers(path: Path, file: str) -> dict[str, list[int]]:
 
 def _words(rows: Mapping[str, Tensor], triggers: Mapping[str, list[int]], file: str) -> Words:
     if rows.keys() != ENCODERS.keys():
-        raise ArtifactError(f"{file}: {EMBEDDINGS} holds {', '.join(sorted(rows)[:4])}, where {', '.join(ENCODERS)} "
-                            "are expected")  # fmt: skip
+        found = ", ".join(sorted(rows)[:4])
+        raise ArtifactError(f"{file}: {EMBEDDINGS} contains {found}; expected {', '.join(ENCODERS)}")
     used = {row for numbers in triggers.values() for row in numbers}
     lengths = {len(tensor) if tensor.ndim == 2 else -1 for tensor in rows.values()}
     if lengths != {len(used)} or used != set(range(len(used))):

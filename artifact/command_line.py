@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m artifact") ->
 
 def _add_convert(parser: CommandParser) -> None:
     parser.add_argument("source", type=Path, help="LoRA file of any format")
-    parser.add_argument("target", type=Path, help="a new file: nothing is overwritten")
+    parser.add_argument("target", type=Path, help="new file; existing files are not overwritten")
     parser.add_argument("--format", choices=FORMATS, required=True, help="format of the new file")
 
 
@@ -63,7 +63,7 @@ def _convert(arguments: argparse.Namespace) -> Path:
 def _add_extract(parser: CommandParser) -> None:
     parser.add_argument("tuned", help="the fine-tuned model: a folder in diffusers' layout, a single file, a hub id")
     parser.add_argument("base", help="its base model")
-    parser.add_argument("target", type=Path, help="a new file: nothing is overwritten")
+    parser.add_argument("target", type=Path, help="new file; existing files are not overwritten")
     parser.add_argument("--rank", type=int, metavar="INT", required=True, help="rank of the LoRA")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp16", help="precision of its weights (default: fp16)"
@@ -101,7 +101,9 @@ def _add_merge(parser: CommandParser) -> None:
     parser.add_argument(
         "--weights", type=float, nargs="+", metavar="FLOAT", help="one for each file (default: 1 for each)"
     )
-    parser.add_argument("--output", type=Path, metavar="PATH", required=True, help="a new file, or folder with --onto")
+    parser.add_argument(
+        "--output", type=Path, metavar="PATH", required=True, help="new file, or new folder with --onto"
+    )
     parser.add_argument(
         "--mode",
         choices=MODES,
@@ -137,14 +139,14 @@ def _merge(arguments: argparse.Namespace) -> str:
     weights = arguments.weights or [1.0] * len(sources)
     outcome: Any
     if arguments.onto is None and arguments.precision is not None:
-        raise ArtifactError("--precision is for --onto: leave it out")
+        raise ArtifactError("--precision is only supported with --onto. Remove it.")
     if arguments.onto is None:
         _require_suffix(output)
         mode: Mode = arguments.mode or "concat"
         outcome = merge(sources, weights, output, mode, arguments.rank, arguments.base, arguments.base_config,
                         arguments.density, arguments.prompts)  # fmt: skip
     elif any([arguments.mode, arguments.rank, arguments.base, arguments.density, arguments.prompts]):
-        raise ArtifactError("--onto adds the whole sum: leave out --mode, --rank, --base, --density and --prompts")
+        raise ArtifactError("--onto adds the exact sum. Remove --mode, --rank, --base, --density and --prompts.")
     else:
         outcome = merge_onto(sources, weights, arguments.onto, output, arguments.base_config, arguments.precision)
     return "\n".join([*str(outcome).splitlines(), str(output)])
@@ -152,7 +154,7 @@ def _merge(arguments: argparse.Namespace) -> str:
 
 def _add_prune(parser: CommandParser) -> None:
     parser.add_argument("source", type=Path, help="whole model: a folder in diffusers' layout, or a .safetensors file")
-    parser.add_argument("target", type=Path, help="a new folder or file: nothing is overwritten")
+    parser.add_argument("target", type=Path, help="new folder or file; existing ones are not overwritten")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp16", help="precision of all weights (default: fp16)"
     )
@@ -166,7 +168,7 @@ def _prune(arguments: argparse.Namespace) -> str:
 
 def _add_resize(parser: CommandParser) -> None:
     parser.add_argument("source", type=Path, help="LoRA file of any format")
-    parser.add_argument("target", type=Path, help="a new file: nothing is overwritten")
+    parser.add_argument("target", type=Path, help="new file; existing files are not overwritten")
     parser.add_argument("--rank", type=int, metavar="INT", required=True, help="rank of the new file")
     parser.add_argument("--base", metavar="TEXT", help="for LoHa, LoKr, DoRA, OFT and differences: their base model")
     parser.add_argument("--base_config", metavar="TEXT", help=BASE_CONFIG)
@@ -185,16 +187,28 @@ def _require_suffix(target: Path) -> None:
     from artifact.errors import ArtifactError
 
     if target.suffix != ".safetensors":
-        raise ArtifactError(f"{target}: a LoRA file's name must end in .safetensors, else tools do not find it")
+        raise ArtifactError(
+            f"{target}: the name of a LoRA file must end in .safetensors, because other tools do not list other files"
+        )
 
 
 COMMANDS: tuple[tuple[str, str, Callable[[CommandParser], None], Run], ...] = (
     ("convert", "write a LoRA file in another format", _add_convert, _convert),
-    ("extract", "a LoRA out of a full fine-tune; prints what it holds of each layer", _add_extract, _extract),
-    ("inspect", "what is in a LoRA file, and what will not load where", _add_inspect, _inspect),
-    ("merge", "the weighted sum of several LoRAs, as one or onto a base", _add_merge, _merge),
-    ("prune", "a whole model's weights alone, in fp16, without averages and state", _add_prune, _prune),
-    ("resize", "the nearest LoRA of another rank; prints the relative error", _add_resize, _resize),
+    (
+        "extract",
+        "extract a LoRA from a full fine-tune; prints the share of each layer's change that it contains",
+        _add_extract,
+        _extract,
+    ),
+    ("inspect", "describe the contents of a LoRA file, and which tools cannot load it", _add_inspect, _inspect),
+    ("merge", "add several LoRAs with weights, to one LoRA or to a base model", _add_merge, _merge),
+    (
+        "prune",
+        "write only the weights of a whole model, in fp16, without averages and optimizer state",
+        _add_prune,
+        _prune,
+    ),
+    ("resize", "approximate a LoRA by one of another rank; prints the relative error", _add_resize, _resize),
 )
 """Name, summary, function that adds the arguments, and function that runs the command."""
 

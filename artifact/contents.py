@@ -49,7 +49,8 @@ def read_contents(path: Path, word: str | None = None) -> FileContents:
     if words:
         apart = form != "embeddings alone"
         tokens = with_header_words(words, tokens, apart=apart, file=path.name)
-    layers = layers_from_tensors(tensors, path.name) if tensors or not tokens.rows else {}  # tokens may be all there is
+    # a file may contain only tokens
+    layers = layers_from_tensors(tensors, path.name) if tensors or not tokens.rows else {}
     layers = with_gate(layers, header, path.name)
     return FileContents(form, header, _with_diffusers_names(with_alphas(layers, header)), tokens, description)
 

@@ -36,4 +36,4 @@ def with_gate(layers: Mapping[str, Layer], header: Mapping[str, str], file: str)
     except ArtifactError as error:
         raise ArtifactError(f"{file}: {error}") from error
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError) as error:
-        raise ArtifactError(f"{file}: its header's {GATE_KEY} is missing or damaged ({error})") from error
+        raise ArtifactError(f"{file}: {GATE_KEY} in its header is missing or damaged ({error})") from error

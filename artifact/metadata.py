@@ -183,11 +183,11 @@ def _description(text: str) -> ArtifactDescription:
     values = json.loads(text)
     if values["format_version"] != FORMAT_VERSION:
         raise ArtifactError(
-            f"the artifact's format version is {values['format_version']}, known is "
-            f"{FORMAT_VERSION}. Use a newer version of this program."
+            f"the artifact's format version is {values['format_version']}, this program supports {FORMAT_VERSION}. Use "
+            "a newer version of this program."
         )
     if strange := set(values) - set(ArtifactDescription.__dataclass_fields__):
-        raise ArtifactError(f"the artifact's header is damaged: {sorted(strange)[0]!r} is unknown")
+        raise ArtifactError(f"the artifact's header is damaged: the key {sorted(strange)[0]!r} is unknown")
     description = DESCRIPTION.validate_json(text, strict=True)
     return replace(description, triggers=_in_order_of_rows(description.triggers))
 
@@ -201,7 +201,9 @@ def _in_order_of_rows(triggers: Mapping[str, list[str]]) -> dict[str, list[str]]
     by_first = sorted(triggers, key=lambda word: numbers[triggers[word][0]] if triggers[word] else -1)
     ordered = {word: triggers[word] for word in by_first}
     if [name for names in ordered.values() for name in names] != list(numbers):
-        raise ArtifactError("the artifact's header is damaged: a trigger word's placeholder tokens are not in one row")
+        raise ArtifactError(
+            "the artifact's header is damaged: the placeholder tokens of a trigger word are not consecutive"
+        )
     return ordered
 
 
@@ -221,5 +223,5 @@ def decode_rows(rows: Mapping[str, Any]) -> Tensor:
     """Return the tensor that `encode_rows` has encoded. Raises ArtifactError, ValueError, KeyError or TypeError."""
     values = np.frombuffer(base64.b64decode(rows["data"], validate=True), dtype="<f4")
     if not np.isfinite(values).all():
-        raise ArtifactError("the artifact's header holds rows with values that are not finite")
+        raise ArtifactError("the artifact's header contains token embeddings that are not finite")
     return torch.from_numpy(values.copy()).reshape(rows["shape"])

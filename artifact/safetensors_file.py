@@ -37,7 +37,7 @@ def read_safetensors(path: Path, shown: str | None = None) -> HeaderAndTensors:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
             if len(names) > MAX_TENSORS:
-                raise ArtifactError(f"{shown}: {len(names):,} tensors are more than any LoRA has")
+                raise ArtifactError(f"{shown}: {len(names):,} tensors; a LoRA has at most {MAX_TENSORS:,}")
             return HeaderAndTensors(file.metadata() or {}, {name: file.get_tensor(name) for name in names})
     except ArtifactError:
         raise
@@ -46,7 +46,8 @@ def read_safetensors(path: Path, shown: str | None = None) -> HeaderAndTensors:
 
 
 def read_header(path: Path) -> Mapping[str, str]:
-    """The file's own strings, without its tensors. Raises ArtifactError when it is none."""
+    """Return the strings of the file's header, without its tensors. Raises ArtifactError when it is not a safetensors
+    file."""
     try:
         _check_header(path, path.name)
         with safe_open(path, framework="pt") as file:
@@ -62,16 +63,18 @@ def _check_header(path: Path, shown: str) -> None:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if MAX_HEADER_BYTES < length <= path.stat().st_size:  # safetensors reports any other length
-        raise ArtifactError(f"{shown}: a header of {length:,} bytes is more than any LoRA has")
+        raise ArtifactError(
+            f"{shown}: the header has {length:,} bytes; that of a LoRA has at most {MAX_HEADER_BYTES:,}"
+        )
 
 
 def require_finite(key: str, tensor: Tensor) -> None:
     """Raises ArtifactError when a tensor is not of floats, or contains NaN or infinities."""
     if tensor.dtype not in FLOATS:
-        raise ArtifactError(f"{key} is of type {tensor.dtype}, which no LoRA is")
+        raise ArtifactError(f"{key} has the type {tensor.dtype}, which is not supported in a LoRA")
     finite = math.isfinite(tensor) if tensor.numel() == 1 else not (tensor - tensor).any()
     if not finite:  # NaN - NaN and inf - inf are not 0; takes half as long as torch.isfinite
-        raise ArtifactError(f"{key} holds values that are not finite")
+        raise ArtifactError(f"{key} contains values that are not finite")
 
 
 def in_precision(tensor: Tensor, dtype: torch.dtype | None, name: str) -> Tensor:

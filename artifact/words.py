@@ -48,12 +48,12 @@ def split_words(tensors: Mapping[str, Tensor], word: str, file: str) -> tuple[di
             continue
         if encoder not in ENCODERS:
             raise ArtifactError(
-                f"{file}: {key}: embeddings for {', '.join(ENCODERS[:3])} are read; those behind the encoder (_out) "
-                "are not. Train them as input embeddings, or load the file in OneTrainer."
+                f"{file}: {key}: supported are embeddings for {', '.join(ENCODERS[:3])}; output embeddings (_out) are "
+                "not. Train input embeddings, or load the file in OneTrainer."
             )
         rows = tensor[None] if tensor.ndim == 1 else tensor
         if rows.ndim != 2 or not rows.numel():
-            raise ArtifactError(f"{file}: {key} has shape {tuple(tensor.shape)}, where rows (n, d) are expected")
+            raise ArtifactError(f"{file}: {key} has shape {tuple(tensor.shape)}; expected rows (n, d)")
         encoder = _encoder_name(encoder, rows.shape[1])
         if encoder in words.setdefault(name, {}):
             raise ArtifactError(f"{file}: two sets of embeddings for {encoder} of {name!r}")
@@ -66,11 +66,11 @@ def as_tokens(words: Words, file: str) -> Tokens:
     triggers, parts, count = dict[str, list[str]](), dict[str, list[Tensor]](), 0
     for word, encoders in words.items():
         if not word.strip() or len(word) > LONGEST_WORD:
-            raise ArtifactError(f"{file}: {word[:50]!r} is no trigger word")
+            raise ArtifactError(f"{file}: {word[:50]!r} is not a valid trigger word")
         lengths = {len(rows) for rows in encoders.values()}
         if len(lengths) != 1 or encoders.keys() != next(iter(words.values())).keys():
             found = ", ".join(f"{name}: {len(rows)}" for name, rows in encoders.items())
-            raise ArtifactError(f"{file}: {word!r} has not the same number of embeddings in every encoder: {found}")
+            raise ArtifactError(f"{file}: {word!r} has different numbers of embeddings for the text encoders: {found}")
         length = lengths.pop()
         triggers[word] = [f"<s{count + index}>" for index in range(length)]
         count += length
@@ -100,11 +100,11 @@ def with_header_words(words: Words, named: Tokens, *, apart: bool, file: str) ->
     else:
         matching = {len(rows) for rows in found.rows.values()} == {sum(counts.values())}
     if not matching:
-        raise ArtifactError(f"{file}: its embeddings are not for the words of its header, {', '.join(counts)}")
+        raise ArtifactError(f"{file}: its embeddings do not match the trigger words of its header, {', '.join(counts)}")
     ordered = {word: words[word] for word in counts} if apart else words
     rows = as_tokens(ordered, file).rows
     if named.rows and not _equal(rows, named.rows):
-        raise ArtifactError(f"{file}: its embeddings and those in its header are not the same")
+        raise ArtifactError(f"{file}: its embeddings differ from those in its header")
     return Tokens(named.triggers, rows)
 
 
@@ -119,7 +119,7 @@ def _bundled(key: str, file: str) -> tuple[str, str]:
         return rest.removesuffix(".string_to_param.*"), "string_to_param.*"
     word, point, encoder = rest.rpartition(".")
     if not point:
-        raise ArtifactError(f"{file}: {key} names no text encoder")
+        raise ArtifactError(f"{file}: {key} does not name a text encoder")
     return word, encoder
 
 

@@ -79,22 +79,26 @@ def controlnet_form(path: Path, maker: Controllable, shown: str | None = None) -
     description = controlnet_description(path)
     blocks = [] if description is None else description.config.get("controlnet_blocks", [])
     if blocks != [] and not _are_blocks(blocks, maker.steered_blocks):
-        raise ArtifactError(f"{shown}: is for blocks that this base lacks; give the base that it was made for")
+        raise ArtifactError(
+            f"{shown}: this ControlNet is for blocks that the base model does not have; use the base model that it was "
+            "trained for"
+        )
     if not blocks and count_projections(tensors) == maker.steered_blocks:
         blocks = list(range(maker.steered_blocks))
     bottleneck = bottleneck_of(tensors)
     channels = channels_of(tensors, bottleneck)
     if bottleneck == "simple" and channels != CHANNELS["faces"]:
         raise ArtifactError(
-            f"{shown}: reads vectors of faces of {channels} numbers (the original's are ArcFace's, of 512), and SFace, "
-            f"which is used here, gives {CHANNELS['faces']}; give one that was trained here, or one that reads pictures"
+            f"{shown}: this ControlNet expects face embeddings with {channels} values (the original uses ArcFace, with "
+            f"512), but SFace, which is used here, has {CHANNELS['faces']}; use one that was trained with this "
+            "program, or one with an image input"
         )
     known = channels in CHANNELS.values() and (bottleneck == "simple" or channels != CHANNELS["faces"])
     return ControlForm(channels if known else COLOURS, tuple(blocks), bottleneck)
 
 
 def _are_blocks(blocks: Any, count: int) -> bool:
-    """Whether these are blocks of `count`: the header is untrusted."""
+    """Whether these are valid block numbers below `count`: the header is untrusted."""
     numbers = isinstance(blocks, list) and all(type(block) is int and 0 <= block < count for block in blocks)
     return bool(numbers and blocks == sorted(set(blocks)))
 
@@ -111,8 +115,9 @@ def read_controlnet(path: Path, family: ModelFamily, shown: str | None = None) -
     try:
         load_controlnet(path, controlnet, family, shown)
     except NoControlNet as error:
-        raise ArtifactError(f"{error}; LoRAs and embeddings go into weights (lora)") from error
-    nn.Module.to(controlnet, next(family.denoiser.parameters()).dtype)  # diffusers' own warns of layers to keep in fp32
+        raise ArtifactError(f"{error}; set LoRAs and embeddings in weights (lora)") from error
+    # diffusers' own method warns about layers that stay in fp32
+    nn.Module.to(controlnet, next(family.denoiser.parameters()).dtype)
     return controlnet.requires_grad_(False).eval()
 
 
@@ -129,40 +134,43 @@ def load_controlnet(path: Path, controlnet: Any, family: ModelFamily, shown: str
     tensors = _renamed(found, other_names(controlnet, wanted))
     _require_fitting(tensors, wanted, shown, family.name)
     for name, tensor in tensors.items():
-        if wanted[name].is_floating_point():  # the others count batches
+        if wanted[name].is_floating_point():  # the others are counters of batches
             require_finite(f"{shown}: {name}", tensor)
     controlnet.load_state_dict(tensors)
 
 
 def _weights(path: Path, shown: str) -> Path:
-    """The file itself, or that of a folder."""
+    """The file, or the weights file in a folder."""
     file = path / FOLDER_WEIGHTS if path.is_dir() else path
     if path.is_dir() and not file.is_file():
-        raise ArtifactError(f"{shown}: holds no {FOLDER_WEIGHTS}; give diffusers' folder of a ControlNet, or its file")
+        raise ArtifactError(
+            f"{shown}: the folder does not contain {FOLDER_WEIGHTS}; give a ControlNet's folder in diffusers' format, "
+            "or its file"
+        )
     return file
 
 
 def _maker(family: ModelFamily, shown: str) -> Controllable:
     maker = controllable(family)
     if maker is None:
-        raise ArtifactError(f"{shown}: a base of the family {family.name} has no ControlNets")
+        raise ArtifactError(f"{shown}: ControlNets are not supported for base models of the family {family.name}")
     return maker
 
 
 def _tensors(controlnet: Any, precision: str, path: Path) -> dict[str, Tensor]:
-    kept = dict(controlnet.named_buffers())  # statistics of norms, some of which are too small for fp16
+    kept = dict(controlnet.named_buffers())  # statistics of norms, some of which underflow in fp16
     tensors = {
         name: each.detach().to("cpu", each.dtype if name in kept else PRECISIONS[precision])
         for name, each in controlnet.state_dict().items()
     }
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise ArtifactError(f"{path.name}: {name} holds values that are not finite; nothing was written")
+            raise ArtifactError(f"{path.name}: {name} contains values that are not finite; nothing was written")
     return tensors
 
 
 def _renamed(found: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """The file's tensors by diffusers' names. What is in none of the known forms keeps its name."""
+    """The file's tensors under diffusers' names. Tensors with unknown names keep them."""
     own = {theirs: ours for ours, theirs in names.items()}
     bare = {name.removeprefix(PREFIX): tensor for name, tensor in found.items()}
     return {own.get(name, name): tensor for name, tensor in bare.items()}
@@ -174,13 +182,14 @@ def _require_fitting(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
     if not (missing or strange or other):
         return
     if not any(mark in name for name in tensors for mark in MARKS):
-        raise NoControlNet(f"{shown}: is no ControlNet")
+        raise NoControlNet(f"{shown}: the file is not a ControlNet")
     reasons = (
         (missing, "lacks {count} tensors, such as {name}"),
-        (strange, "has {count} tensors too many, such as {name}"),
-        (other, "has {count} tensors of another shape, such as {name}"),
+        (strange, "has {count} unknown tensors, such as {name}"),
+        (other, "has {count} tensors of a different shape, such as {name}"),
     )
     said = next(text.format(count=len(names), name=names[0][:100]) for names, text in reasons if names)
     raise ArtifactError(
-        f"{shown}: is no ControlNet of this base ({family}): it {said}. Give the base that it was made for"
+        f"{shown}: the ControlNet is not for this base model ({family}): it {said}. Use the base model that it was "
+        "trained for"
     )

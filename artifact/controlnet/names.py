@@ -16,16 +16,17 @@ from artifact.names.kohya import sgm_block
 from families.controls.control import Bottleneck
 
 PREFIX = "control_model."
-"""Before every name in some files, those of SD1.5 above all."""
+"""Prefix of every name in some files, mostly those for SD1.5."""
 FIRST_LAYERS: Mapping[Bottleneck, str] = {
     "large": "backbone.10.blocks.0.weight", "effnet": "backbone.0.0.weight", "simple": "backbone.0.weight",
 }  # fmt: skip
-"""By which the networks of ControlNets are recognised where there are several, in this order: large has all but one."""
+"""Tensors that identify the network of a ControlNet where there are several. The order matters: large has all but
+one."""
 REAL_WIDTHS = ((320, 640, 1280, 1280), (320, 640, 1280))
 """Channels of the UNets of SD1.5 and SD2, and of SDXL."""
 PROJECTION = re.compile(r"projections\.(\d+)\.0\.weight")
 MARKS = ("zero_convs", "controlnet_", "projections.")
-"""Parts of names that ControlNets have, and no other files."""
+"""Parts of names that only ControlNets have."""
 
 
 def single_file_names(controlnet: Any, names: Iterable[str]) -> dict[str, str]:
@@ -44,7 +45,7 @@ def other_names(controlnet: Any, names: Iterable[str]) -> dict[str, str]:
 
 
 def in_diffusers(controlnet: Any) -> bool:
-    """Whether it is diffusers' own class, which is opened from a folder there."""
+    """Whether it is a class of diffusers, which loads it from a folder."""
     return isinstance(controlnet, ControlNetModel)
 
 
@@ -57,18 +58,18 @@ def opens_in_comfyui(controlnet: Any) -> bool:
 
 
 def bottleneck_of(tensors: Mapping[str, Tensor]) -> Bottleneck:
-    """The network of a file's ControlNet; effnet where its tensors do not say."""
+    """The network of a file's ControlNet; effnet if its tensors do not determine it."""
     return next((kind for kind, name in FIRST_LAYERS.items() if name in tensors), "effnet")
 
 
 def channels_of(tensors: Mapping[str, Tensor], bottleneck: Bottleneck) -> int:
-    """The channels that a file's ControlNet reads; 0 where its tensors do not say."""
+    """The number of input channels of a file's ControlNet; 0 if its tensors do not determine it."""
     first = tensors.get(FIRST_LAYERS[bottleneck])
     return 0 if first is None or first.ndim != 4 else int(first.shape[1])
 
 
 def count_projections(tensors: Iterable[str]) -> int:
-    """To how many blocks a file's ControlNet adds something; 0 for other kinds."""
+    """The number of blocks to which a file's ControlNet adds its outputs; 0 for other kinds."""
     return sum(PROJECTION.fullmatch(name) is not None for name in tensors)
 
 
@@ -87,7 +88,7 @@ def _stability_name(name: str, layers_per_block: int, embedding_layers: int) -> 
 
 
 def _block(path: str, layers_per_block: int, embedding_layers: int) -> str:
-    """Between two layers of the embedding of the picture stands an activation, which counts in the original names."""
+    """Between two layers of the image embedding there is an activation, which is counted in the original names."""
     if match := re.fullmatch(r"controlnet_down_blocks\.(\d+)", path):
         return f"zero_convs.{match[1]}.0"
     if path == "controlnet_mid_block":

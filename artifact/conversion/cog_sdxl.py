@@ -32,9 +32,9 @@ def to_cog_sdxl(file: LoraFile, path: Path) -> None:
     """Write the tar. Raises ArtifactError for contents that its predictor would not load, or would ignore silently."""
     require_free(path)
     if file.family != COG_SDXL or not file.artifact.layers:
-        raise ArtifactError("cog-sdxl holds LoRAs for SDXL, with their trigger words; this file is none")
+        raise ArtifactError("cog-sdxl only supports LoRAs for SDXL with trigger words; this file is not one")
     if missing := [name for name in ENCODERS if name not in file.artifact.tokens]:
-        raise ArtifactError(f"cog-sdxl needs token embeddings, and there are none for {missing[0]}")
+        raise ArtifactError(f"cog-sdxl needs token embeddings, and the file has none for {missing[0]}")
     rows = {f"text_encoders_{index}": file.artifact.tokens[name] for index, name in enumerate(ENCODERS)}
     triggers = {trigger: "".join(names) for trigger, names in file.artifact.triggers.items()}
     members = {
@@ -54,14 +54,14 @@ def processor_tensors(layers: Mapping[str, Layer]) -> dict[str, Tensor]:
         component, module = parse(name)
         match = ATTENTION.fullmatch(module)
         if component != "unet" or match is None or not isinstance(layer, LoraLayer) or layer.mid is not None:
-            raise ArtifactError(f"{name}: cog-sdxl holds plain LoRA on the UNet's attention, and nothing else")
+            raise ArtifactError(f"{name}: cog-sdxl only supports plain LoRA on the UNet's attention")
         key = f"{match['attention']}.processor.{match['projection']}_lora"
         ranks[match["attention"]][match["projection"]] = layer.rank
         tensors[f"{key}.down.weight"] = layer.down.float().contiguous()
         tensors[f"{key}.up.weight"] = (layer.up.float() * layer.scale).contiguous()
     for attention, found in ranks.items():
         if len(found) < len(PROJECTIONS) or len(set(found.values())) > 1:
-            raise ArtifactError(f"{attention}: cog-sdxl needs {', '.join(PROJECTIONS)}, all of one rank")
+            raise ArtifactError(f"{attention}: cog-sdxl needs {', '.join(PROJECTIONS)}, all of the same rank")
     if bad := next((key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()), None):
         raise ArtifactError(f"{bad} would not be finite; nothing was written")
     return tensors

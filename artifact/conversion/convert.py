@@ -14,8 +14,8 @@ from families.lora_files import has_prior_names, has_sgm_names
 
 
 def to_kohya(file: LoraFile, path: Path) -> None:
-    """Write kohya's names and alphas; musubi-tuner's for the families that it alone trains. Tensors keep every bit, but
-    those that FLUX's joined layers hold beside each other with different scales."""
+    """Write kohya's names and alphas; musubi-tuner's for the families that it alone trains. Tensors are bit-identical,
+    except for parts of FLUX's joined layers that have different scales."""
     _renamed(file, path, "kohya")
 
 
@@ -35,8 +35,8 @@ def to_ai_toolkit(file: LoraFile, path: Path) -> None:
     """
     if file.family not in FAMILIES:
         raise ArtifactError(
-            f"ai-toolkit's names are known for {', '.join(FAMILIES)}, and this LoRA is for {file.family}. "
-            "Use --format diffusers."
+            f"--format ai-toolkit supports {', '.join(FAMILIES)}; this LoRA is for {file.family}. Use --format "
+            "diffusers."
         )
     _require_plain(file, "ai-toolkit")
     _renamed(file, path, "ai-toolkit")
@@ -47,8 +47,8 @@ def _require_plain(file: LoraFile, reader: str) -> None:
         lora = layer.direction if isinstance(layer, DoraLayer) else layer
         if not isinstance(lora, LoraLayer) or lora.mid is not None:
             raise ArtifactError(
-                f"{name} is a {lora.kind} layer, which {reader} cannot load. Use --format kohya, or make it a plain "
-                "LoRA first: python -m artifact resize FILE OUT --rank R --base BASE"
+                f"{name} is a {lora.kind} layer, which {reader} cannot load. Use --format kohya, or convert it to a "
+                "plain LoRA first: python -m artifact resize FILE OUT --rank R --base BASE"
             )
 
 
@@ -59,7 +59,7 @@ def to_bundle(file: LoraFile, path: Path) -> None:
     """
     triggers, tokens = file.artifact.triggers, file.artifact.tokens
     if not tokens:
-        raise ArtifactError("there are no tokens to bundle. Use --format kohya.")
+        raise ArtifactError("the file has no token embeddings to bundle. Use --format kohya.")
     layers = _layers(file, "kohya")
     tensors = {f"{name}.{key}": value for name, layer in layers.items() for key, value in layer.tensors().items()}
     first = 0
@@ -78,7 +78,7 @@ def to_embeddings(file: LoraFile, path: Path) -> None:
     """
     tokens = file.artifact.tokens
     if not tokens:
-        raise ArtifactError("the file has no tokens, so there are no embeddings to write")
+        raise ArtifactError("the file has no token embeddings, so --format embeddings has nothing to write")
     alone = len(tokens) == 1 and not has_prior_names(file.family)
     named = {"emb_params": next(iter(tokens.values()))} if alone else dict(tokens)
     header = {key: value for key, value in file.header_with_words.items() if not key.startswith("ss_network_")}
@@ -116,7 +116,7 @@ def _layers(file: LoraFile, naming: Naming) -> dict[str, Layer]:
 
 def _renamed(file: LoraFile, path: Path, naming: Naming) -> None:
     if not file.artifact.layers:
-        raise ArtifactError("the file has no layers, only tokens. Use --format embeddings.")
+        raise ArtifactError("the file has no layers, only token embeddings. Use --format embeddings.")
     header = file.header_with_tokens
     if naming != "kohya" and "ss_network_dim" in header:
         header["ss_network_alpha"] = str(float(header["ss_network_dim"]))  # alpha / rank is folded in

@@ -35,7 +35,7 @@ class LoraFile:
     def read(cls, path: Path) -> "LoraFile":
         """Read a file. Raises ArtifactError when it is missing or contains neither LoRA nor embeddings."""
         if not path.is_file():
-            raise ArtifactError(f"{path} does not exist, or is no file")
+            raise ArtifactError(f"{path} does not exist, or is not a file")
         contents = read_contents(path)
         header = {key: value for key, value in contents.header.items() if key not in HELD_ELSEWHERE}
         return cls(Artifact.of(contents), header, contents.form)
@@ -74,7 +74,7 @@ class LoraFile:
 def require_free(path: Path) -> None:
     """Raises ArtifactError when `path` exists."""
     if path.exists():
-        raise ArtifactError(f"{path} exists already, and nothing is overwritten. Choose another name.")
+        raise ArtifactError(f"{path} already exists; existing files are not overwritten. Choose another name.")
 
 
 def require_change_of_weights(file: LoraFile, path: Path) -> None:

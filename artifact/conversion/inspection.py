@@ -29,7 +29,7 @@ def _rows(file: LoraFile) -> Iterator[tuple[str, str]]:
         yield "steps", str(description.steps)
         yield "scale", f"{description.recommended_scale:g} recommended"
     for trigger, names in artifact.triggers.items():
-        yield "trigger", f"{trigger} → {' '.join(names)}" if names else f"{trigger} (a plain word)"
+        yield "trigger", f"{trigger} → {' '.join(names)}" if names else f"{trigger} (plain word, no token embeddings)"
     for encoder, rows in artifact.tokens.items():
         norms = ", ".join(f"{float(norm):.3g}" for norm in rows.norm(dim=1))
         yield "tokens", f"{encoder}: {len(rows)} of width {rows.shape[1]}, norms {norms}"
@@ -75,16 +75,22 @@ def _limits(file: LoraFile) -> Iterator[str]:
     if any(isinstance(layer, LohaLayer | LokrLayer) for layer in layers):
         yield "diffusers refuses LoHa and LoKr layers; ComfyUI and A1111 load them"
     if any(isinstance(layer, OftLayer) for layer in layers):
-        yield "diffusers and A1111 refuse OFT layers, ComfyUI needs a node for OFTv2: resize makes a plain LoRA of them"
+        yield (
+            "diffusers and A1111 refuse OFT layers, ComfyUI needs a node for OFTv2: resize converts them to a plain "
+            "LoRA"
+        )
     if any(isinstance(layer, TimedLoraLayer) for layer in layers):
-        yield "only predict.py knows when components of timed LoRA act: resize makes a plain LoRA of their mean effect"
+        yield (
+            "only predict.py supports the timestep ranges of timed LoRA: resize converts it to a plain LoRA of the "
+            "mean effect"
+        )
     if any(isinstance(layer, GatedLayer) for layer in layers):
-        yield "only predict.py opens it: Perfusion acts on words, and is no change of weights"
+        yield "only predict.py opens it: Perfusion edits the outputs for its trigger words, and does not change weights"
     if any("." not in name and isinstance(layer, DoraLayer) for name, layer in file.artifact.layers.items()):
         yield "diffusers drops dora_scale from kohya's names with a warning only: convert to diffusers for it"
     for layer in layers:
         if isinstance(layer, DoraLayer) and layer.axis == 1:
-            yield "its dora_scale lies along the inputs (LyCORIS' way): peft and diffusers cannot hold it"
+            yield "its dora_scale is per input (as in LyCORIS): peft and diffusers do not support it"
             break
     if any(
         "." in name and isinstance(layer, LoraLayer) and layer.scale != 1
@@ -92,8 +98,8 @@ def _limits(file: LoraFile) -> Iterator[str]:
     ):
         yield "diffusers ignores the alphas of peft's names: convert to diffusers to fold them in"
     if file.form == "LoRA with bundled embeddings":
-        yield "diffusers passes over the whole file: convert to kohya or diffusers, and to embeddings"
+        yield "diffusers ignores the whole file: convert to kohya or diffusers, and to embeddings"
     if file.form == "tar as cog-sdxl writes":
         yield "no other tool opens the tar: convert to kohya or diffusers, and to embeddings"
     if file.artifact.tokens and file.form == "LoRA":
-        yield "ComfyUI, A1111 and diffusers need its tokens as a file: convert to embeddings"
+        yield "ComfyUI, A1111 and diffusers need the token embeddings in a separate file: convert to embeddings"

@@ -47,9 +47,9 @@ KOHYA_COMPONENTS = {
 PEFT_COMPONENTS = ("unet", "transformer", "prior", "decoder", "text_encoder", "text_encoder_2", "text_encoder_3")
 OF_STAGES = {"prior": PRIOR_PREFIX, "decoder": DECODER_PREFIX}
 OF_A_PRIOR = re.compile(r"\.attention\.attn\.|\.channelwise\.|\.kv_mapper\.")
-"""What only the paths of a prior hold: ComfyUI also reads them with the prefix of UNets."""
+"""Parts that only the paths of a prior contain: ComfyUI also reads them with the prefix of UNets."""
 LAYERS_PER_BLOCK = 2
-"""Of every UNet by Stability; sgm's block numbers depend on it."""
+"""The value of every UNet by Stability; sgm's block numbers depend on it."""
 FROM_RESNET = {sgm: name for name, sgm in RESNET_LAYERS.items()}
 FROM_OTHER = {sgm: name for name, sgm in OTHER_LAYERS.items()}
 Naming = Literal["kohya", "diffusers", "ai-toolkit"]
@@ -77,7 +77,7 @@ def parse(name: str) -> ModuleName:
     if component in PEFT_COMPONENTS and path:
         inserted = component in ("text_encoder", "text_encoder_2") and path.startswith("encoder.")
         return ModuleName(component, f"text_model.{path}" if inserted else path)
-    raise ArtifactError(f"{name}: neither kohya's nor diffusers' name of a module")
+    raise ArtifactError(f"{name}: is not a module name of kohya or diffusers")
 
 
 def diffusers_path(path: str) -> str:
@@ -119,7 +119,9 @@ def written(module: ModuleName, naming: Naming, family: str) -> str:
     if component == "text_encoder" and has_prior_names(family):
         return PRIOR_ENCODER_PREFIX + path.replace(".", "_")
     if component not in ("text_encoder", "text_encoder_2"):
-        raise ArtifactError(f"kohya's names are for UNets; {component}.{path} is none. Use --format diffusers.")
+        raise ArtifactError(
+            f"kohya's names only exist for UNets, and {component}.{path} is not in one. Use --format diffusers."
+        )
     encoder = {"text_encoder": "te1" if has_sgm_names(family) else "te", "text_encoder_2": "te2"}[component]
     return f"lora_{encoder}_" + path.replace(".", "_")
 

@@ -19,7 +19,7 @@ from artifact.safetensors_file import in_precision, write_safetensors
 WEIGHTS, DESCRIPTIONS = ".safetensors", (".json", ".txt", ".md", ".model", ".jinja")
 MODEL_INDEX = "model_index.json"
 STATE = ("model_ema.", "optimizer", "lr_schedulers.", "callbacks.", "loops.")
-"""Beginnings of the names under which training tools store averages and their state in a single file."""
+"""Prefixes of the names under which training tools store averages and optimizer state in a single file."""
 LAYERS_OF_LORAS = ("lora_down", "lora_up", ".lora_A.", ".lora_B.", "hada_w", "lokr_w")
 """Parts of the names of tensors in LoRA files."""
 VARIANTS = (".fp16", ".bf16", ".non_ema")
@@ -53,7 +53,7 @@ def prune(source: Path, target: Path, precision: str = "fp16") -> Pruned:
     if source.suffix != WEIGHTS or not source.is_file():
         raise ArtifactError(
             f"{source} is neither a folder in diffusers' layout nor a .safetensors file. A .ckpt can run code when it "
-            "is opened: convert one that you trust by diffusers' from_single_file and save_pretrained"
+            "is opened: convert one that you trust with diffusers' from_single_file and save_pretrained"
         )
     left_out = _file(source, target, dtype)
     return Pruned(source.stat().st_size, target.stat().st_size, left_out)
@@ -62,7 +62,7 @@ def prune(source: Path, target: Path, precision: str = "fp16") -> Pruned:
 def _folder(source: Path, target: Path, dtype: torch.dtype) -> Pruned:
     if not (source / MODEL_INDEX).is_file():
         raise ArtifactError(
-            f"{source} has no {MODEL_INDEX}: give a folder in diffusers' layout, such as a run's model/"
+            f"{source} does not contain {MODEL_INDEX}: give a folder in diffusers' layout, such as model/ of a run"
         )
     unfinished = target.with_name(target.name + ".unfinished")
     left_out: list[str] = []
@@ -85,7 +85,7 @@ def _folder(source: Path, target: Path, dtype: torch.dtype) -> Pruned:
 
 
 def _file(source: Path, target: Path, dtype: torch.dtype) -> tuple[str, ...]:
-    """Write one file. Returns the beginnings of the names that were left out."""
+    """Write one file. Returns the prefixes of the names that were left out."""
     try:
         with safe_open(source, framework="pt") as file:
             header = file.metadata()
@@ -97,15 +97,15 @@ def _file(source: Path, target: Path, dtype: torch.dtype) -> tuple[str, ...]:
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{source.name}: not a readable .safetensors file ({error})") from error
     if any(part in name for name in names for part in LAYERS_OF_LORAS):
-        raise ArtifactError(f"{source.name} is a LoRA, no whole model: python -m artifact resize makes it smaller")
+        raise ArtifactError(f"{source.name} is a LoRA, not a whole model. Reduce it with python -m artifact resize.")
     if not tensors:
-        raise ArtifactError(f"{source.name} holds no weights of a model")
+        raise ArtifactError(f"{source.name} does not contain the weights of a model")
     write_safetensors(tensors, target, header)
     return tuple(sorted(left_out))
 
 
 def _is_variant(path: Path) -> bool:
-    """Whether the same folder has these weights without a variant's word."""
+    """Whether the same folder also has these weights without a variant in their name."""
     for variant in VARIANTS:
         if variant in path.name:
             plain = path.name.replace(variant, "")

@@ -1,8 +1,9 @@
 """Converts diffusers' layer names of transformers to those of kohya's sd-scripts, musubi-tuner and ai-toolkit.
 
-FLUX has its makers' names there, in which queries, keys and values of an attention are one layer, in FLUX.1's single
-blocks with the first layer of the feed-forward part. Qwen-Image and Z-Image have diffusers' own names (musubi-tuner,
-ai-toolkit), and so has FLUX.1 in ai-toolkit (as `convert_lora_weights_before_save` of its models has them).
+For FLUX these are the names of the original code, in which queries, keys and values of an attention are one layer, in
+FLUX.1's single blocks joined with the first layer of the feed-forward part. For Qwen-Image and Z-Image they are
+diffusers' names (musubi-tuner, ai-toolkit), and for FLUX.1 in ai-toolkit, too (see `convert_lora_weights_before_save`
+of its models).
 """
 
 import re
@@ -18,12 +19,12 @@ from families.lora_files import FLUX1, FLUX2, QWEN_IMAGE, Z_IMAGE
 
 PREFIX, OURS, AI_TOOLKIT = "lora_unet_", "transformer.", "diffusion_model."
 FAMILIES = (FLUX1, FLUX2, QWEN_IMAGE, Z_IMAGE)
-"""Those whose names in the files of kohya, musubi-tuner and ai-toolkit are known."""
+"""Families whose names in the files of kohya, musubi-tuner and ai-toolkit are known."""
 FEED_FORWARD = "proj_mlp"
 """The part of FLUX.1's `linear1` that is four times as wide as the queries."""
 BLOCK = re.compile(r"(?P<blocks>(?:single_)?transformer_blocks)\.(?P<number>\d+)\.(?P<path>.+)")
 TURNED = "norm_out.linear"
-"""Its shift stands before its scale in the makers' code."""
+"""Its shift precedes its scale in the original code."""
 
 
 def kohya_layers(layers: Mapping[str, Layer], family: str) -> dict[str, Layer]:
@@ -50,10 +51,12 @@ def ai_toolkit_layers(layers: Mapping[str, Layer], family: str) -> dict[str, Lay
 
 
 def _of_transformer(layers: Mapping[str, Layer], tool: str) -> dict[str, Layer]:
-    """By their paths. Raises ArtifactError for layers of other components."""
+    """The layers by path. Raises ArtifactError for layers of other components."""
     strange = next((name for name in layers if not name.startswith(OURS)), None)
     if strange is not None:
-        raise ArtifactError(f"{strange}: {tool} names are written for the transformer alone. Use --format diffusers.")
+        raise ArtifactError(
+            f"{strange}: {tool} names only exist for layers of the transformer. Use --format diffusers."
+        )
     return {name.removeprefix(OURS): layer for name, layer in layers.items()}
 
 
@@ -84,13 +87,13 @@ def _with_makers_names(paths: Mapping[str, Layer], *, second: bool) -> dict[str,
 
 
 def _joined_name(path: str, kind: str) -> str | None:
-    """The makers' layer that holds this part of it, in a block of this kind."""
+    """The layer of the original code that contains this part, in a block of this kind."""
     names = ("linear1",) if kind == "single" else ("img_attn.qkv", "txt_attn.qkv")
     return next((name for name in names if path in FUSED[name]), None)
 
 
 def _join(parts: Mapping[str, LoraLayer], order: Sequence[str]) -> LoraLayer:
-    """One layer of the parts, below each other in `order`. Those that are not there change nothing."""
+    """One layer made of the parts, concatenated in `order`. Missing parts are zero."""
     width = next(_width(path, layer) for path, layer in parts.items())
     heights = {path: width * (4 if path == FEED_FORWARD else 1) for path in order}
     layers = list(parts.values())
@@ -117,7 +120,7 @@ def _starts(heights: Sequence[int]) -> list[int]:
 
 def _known(path: str, name: str | None) -> str:
     if name is None:
-        raise ArtifactError(f"{path}: has no name in FLUX's makers' code. Use --format diffusers.")
+        raise ArtifactError(f"{path}: has no name in FLUX's original code. Use --format diffusers.")
     return name
 
 
@@ -129,8 +132,8 @@ def _turned(path: str, layer: Layer) -> Layer:
 def _plain(path: str, layer: Layer) -> LoraLayer:
     if not isinstance(layer, LoraLayer) or layer.mid is not None:
         raise ArtifactError(
-            f"{path} is a {layer.kind} layer, which cannot be joined with others, as FLUX's names of kohya want it. "
-            "Make it a plain LoRA first: python -m artifact resize FILE OUT --rank R --base BASE"
+            f"{path} is a {layer.kind} layer, which cannot be joined with others, as kohya's names for FLUX require. "
+            "Convert it to a plain LoRA first: python -m artifact resize FILE OUT --rank R --base BASE"
         )
     return layer
 

@@ -32,7 +32,9 @@ class DoraLayer(Layer):
 
     def __post_init__(self) -> None:
         if self.dora_scale.ndim < 2 or self.dora_scale.numel() != max(self.dora_scale.shape[:2]):
-            raise ArtifactError(f"has a dora_scale of shape {tuple(self.dora_scale.shape)}, which lies on no axis")
+            raise ArtifactError(
+                f"has a dora_scale of shape {tuple(self.dora_scale.shape)}, which matches no axis of the weight"
+            )
 
     @property
     def axis(self) -> int:
@@ -74,4 +76,4 @@ class DoraLayer(Layer):
         for kind in DIRECTIONS:
             if kind.keys.keys() & rest.keys():
                 return cls(kind.from_tensors(rest), tensors["dora_scale"])
-        raise ArtifactError("has a dora_scale, but nothing that it scales")
+        raise ArtifactError("has a dora_scale, but no layer that it scales")

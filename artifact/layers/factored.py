@@ -66,9 +66,9 @@ def require_product(name: str, a: Tensor, b: Tensor, core: Tensor | None) -> Non
     """Raises ArtifactError when the shapes do not allow `product`."""
     inner = a.shape[1 if core is None else 0] if a.ndim == b.ndim == 2 else None
     if inner is None or inner != b.shape[0]:
-        raise ArtifactError(f"has {name} of shapes {tuple(a.shape)} and {tuple(b.shape)}, which have no product")
+        raise ArtifactError(f"has {name} of shapes {tuple(a.shape)} and {tuple(b.shape)}, which cannot be multiplied")
     if core is not None and (core.ndim != 4 or core.shape[:2] != (inner, inner)):
-        raise ArtifactError(f"has {name} with a core of shape {tuple(core.shape)}, where its rank is {inner}")
+        raise ArtifactError(f"has {name} with a core of shape {tuple(core.shape)}, but its rank is {inner}")
 
 
 def tucker(core: Tensor, out_factor: Tensor, in_factor: Tensor) -> Tensor:
@@ -78,5 +78,5 @@ def tucker(core: Tensor, out_factor: Tensor, in_factor: Tensor) -> Tensor:
 
 def _scalar(tensor: Tensor) -> float:
     if tensor.numel() != 1:
-        raise ArtifactError(f"has an alpha of shape {tuple(tensor.shape)}")
+        raise ArtifactError(f"has an alpha of shape {tuple(tensor.shape)}, which must be one number")
     return float(tensor)

@@ -12,8 +12,8 @@ from artifact.layers.layer import UnrankedLayer, require_known
 
 KEY = "perfusion_outputs"
 NO_CHANGE = (
-    "is an edit by Perfusion, which acts on words and is no change of weights: it cannot be converted, resized or "
-    "merged; predict.py draws with it, and with several at once"
+    "is an edit by Perfusion, which does not change weights: it cannot be converted, resized or merged; predict.py "
+    "generates images with one or several of them"
 )
 
 
@@ -39,12 +39,14 @@ class Gate:
         count = len(self.classes) if self.classes.ndim == 2 else 0
         allowed = [(rows, *self.classes.shape[1:]) for rows in (count, 2 * count)]
         if self.classes.numel() == 0 or shapes[0] != shapes[1] or shapes[0] not in allowed:
-            raise ArtifactError(f"its gate has states of shapes {' and '.join(map(str, sorted(set(shapes))))}")
+            raise ArtifactError(
+                f"its gate has states of different shapes: {' and '.join(map(str, sorted(set(shapes))))}"
+            )
         if not self.temperature > 0:
-            raise ArtifactError(f"its gate has the temperature {self.temperature:g}")
+            raise ArtifactError(f"its gate has the temperature {self.temperature:g}, which must be above 0")
         energies = (self.inputs * self.directions).sum(1)
         if not energies[:count].gt(0).all() or not energies[count:].ge(0).all():
-            raise ArtifactError("its gate has a direction that its own word does not have")
+            raise ArtifactError("its gate has a direction whose product with the state of its own word is not positive")
 
     @property
     def later(self) -> int:
@@ -53,8 +55,8 @@ class Gate:
 
     @property
     def targets(self) -> Tensor:
-        """What takes the place of `inputs` where keys are read: the class words' states, and 0 for the differences,
-        which leaves the state of the class word's prompt. (K, d) or (2K, d)."""
+        """The states that replace `inputs` in keys: the class words' states, and 0 for the differences, which gives the
+        state of the class word's prompt. (K, d) or (2K, d)."""
         return torch.cat([self.classes, torch.zeros_like(self.inputs[: self.later])])
 
 
@@ -82,7 +84,7 @@ class GatedLayer(UnrankedLayer):
         return tuple(shape) == (self.outputs.shape[1], width)
 
     def delta(self, weight: Tensor) -> Tensor:
-        """Raises ArtifactError: what is added depends on the input in no linear way."""
+        """Raises ArtifactError: the change of the output is not linear in the input."""
         raise ArtifactError(f"a layer {NO_CHANGE}")
 
     def tensors(self) -> dict[str, Tensor]:

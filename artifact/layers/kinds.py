@@ -33,4 +33,4 @@ def layer_from_tensors(tensors: Mapping[str, Tensor]) -> Layer:
     for kind in KINDS.values():
         if kind.keys.keys() & tensors.keys():
             return kind.from_tensors(tensors)
-    raise ArtifactError(f"has {', '.join(sorted(tensors)[:3])}, and nothing that makes a layer")
+    raise ArtifactError(f"has {', '.join(sorted(tensors)[:3])}, which is not a complete layer of any kind")

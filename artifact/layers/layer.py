@@ -73,4 +73,4 @@ def require_known(tensors: Mapping[str, Tensor], known: Collection[str]) -> None
     """Raises ArtifactError naming a key that is not in `known`."""
     strange = sorted(key for key in tensors if key not in known)
     if strange:
-        raise ArtifactError(f"has {strange[0]} beside keys of another kind")
+        raise ArtifactError(f"has {strange[0]} together with keys of another kind of layer")

@@ -36,7 +36,7 @@ class LohaLayer(FactoredLayer):
         require_product("hada_w2", self.w2_a, self.w2_b, self.t2)
         cores = [None if core is None else core.shape for core in (self.t1, self.t2)]
         if (self.w1_a.shape, self.w1_b.shape, cores[0]) != (self.w2_a.shape, self.w2_b.shape, cores[1]):
-            raise ArtifactError("has two factors of different shapes, which are no LoHa")
+            raise ArtifactError("has two factors of different shapes, which is not a valid LoHa")
 
     @property
     def rank(self) -> int:

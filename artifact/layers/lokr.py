@@ -67,9 +67,9 @@ class LokrLayer(FactoredLayer):
 def _check_factor(name: str, whole: Tensor | None, a: Tensor | None, b: Tensor | None, core: Tensor | None) -> None:
     if whole is not None:
         if a is not None or b is not None or core is not None:
-            raise ArtifactError(f"has lokr_{name} and its parts as well")
+            raise ArtifactError(f"has both lokr_{name} and its factors")
         if whole.ndim < 2 or (name == "w1" and whole.ndim != 2):
-            raise ArtifactError(f"has a lokr_{name} of shape {tuple(whole.shape)}")
+            raise ArtifactError(f"has a lokr_{name} of the invalid shape {tuple(whole.shape)}")
         return
     if a is None or b is None:
         raise ArtifactError(f"lacks lokr_{name}{'' if a is None and b is None else '_a' if a is None else '_b'}")

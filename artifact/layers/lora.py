@@ -29,9 +29,9 @@ class LoraLayer(FactoredLayer):
     def _check(self) -> None:
         if self.down.ndim < 2 or self.up.ndim < 2 or self.up.flatten(1).shape[1] != self.down.shape[0]:
             shapes = f"{tuple(self.down.shape)} and {tuple(self.up.shape)}"
-            raise ArtifactError(f"has shapes {shapes}, which are no LoRA")
+            raise ArtifactError(f"has shapes {shapes}, which is not a valid LoRA")
         if self.mid is not None and (self.mid.ndim != 4 or self.mid.shape[:2] != (self.rank, self.rank)):
-            raise ArtifactError(f"has a lora_mid of shape {tuple(self.mid.shape)}, rank {self.rank}")
+            raise ArtifactError(f"has a lora_mid of shape {tuple(self.mid.shape)}, but its rank is {self.rank}")
 
     @property
     def rank(self) -> int:

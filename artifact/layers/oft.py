@@ -30,7 +30,7 @@ class OftLayer(UnrankedLayer):
 
     def __post_init__(self) -> None:
         if self.generators.ndim != 2 or self.generators.numel() == 0 or _side(self.generators.shape[1]) is None:
-            raise ArtifactError(f"has an {KEY} of shape {tuple(self.generators.shape)}")
+            raise ArtifactError(f"has an {KEY} of the invalid shape {tuple(self.generators.shape)}")
 
     @property
     def side(self) -> int:

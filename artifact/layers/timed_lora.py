@@ -12,7 +12,7 @@ from artifact.layers.layer import Layer
 from artifact.layers.lora import LoraLayer
 
 TO_THE_END = 2.0
-"""An end for components that act at pure noise, too: the way to noise is 1 there."""
+"""An upper limit for components that are also used at pure noise, where τ is 1."""
 
 
 @dataclass(frozen=True)

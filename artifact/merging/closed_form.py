@@ -15,9 +15,10 @@ from families.family import ModelFamily
 READS_PROMPT = (".attn2.to_k", ".attn2.to_v")
 WORDS = 500
 RIDGE = 1e-4
-"""Of the mean variance, added to the second moments: fewer words than dimensions leave them singular."""
+"""Share of the mean variance that is added to the second moments, which are singular for fewer words than
+dimensions."""
 SAME = 1e-4
-"""Relative distance below which two states are one."""
+"""Relative distance below which two states are considered equal."""
 
 
 def constrained_change(targets: Tensor, states: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,11 +43,15 @@ def closed_form(
     change no such layer, or a text encoder, whose states would be others.
     """
     if any(place.component != DENOISER for layers in files for place in layers):
-        raise ArtifactError("--mode closed-form: a file changes a text encoder, and with it what the words are: concat")
+        raise ArtifactError(
+            "--mode closed-form: a file changes a text encoder, and thereby the states of the words. Use --mode concat."
+        )
     every = [place for layers in files for place in layers]
     solved = [place for place in dict.fromkeys(every) if place.path.endswith(READS_PROMPT)]
     if not solved:
-        raise ArtifactError("--mode closed-form: no file changes keys or values of cross-attention (attn2): use concat")
+        raise ArtifactError(
+            "--mode closed-form: no file changes keys or values of cross-attention (attn2). Use --mode concat."
+        )
     own = _independent(states)
     moments = _moments(family)
     merged: dict[Place, LoraLayer] = {}
@@ -74,14 +79,16 @@ def _effect(layer: LoraLayer, states: Tensor) -> Tensor:
 
 
 def _independent(states: Sequence[Tensor]) -> list[Tensor]:
-    """Leave out rows that an earlier one equals: words that several prompts begin with. Raises ArtifactError where a
-    prompt has none of its own."""
+    """Remove rows that equal an earlier one: words with which several prompts begin. Raises ArtifactError if a prompt
+    has no row left."""
     kept: list[Tensor] = []
     for rows in states:
         before = torch.cat([*kept, rows.new_zeros(0, rows.shape[1])])
         fresh = [row for row in rows if not _is_among(row, before)]
         if not fresh:
-            raise ArtifactError("--mode closed-form: two files have the same words; give each its own with --prompts")
+            raise ArtifactError(
+                "--mode closed-form: two files have the same words; give each file a different prompt with --prompts"
+            )
         kept.append(torch.stack(fresh))
     return kept
 

@@ -34,7 +34,7 @@ def dare(changes: Sequence[Tensor], density: float, generator: torch.Generator) 
 
 
 COMBINERS: Mapping[str, Combine] = {"ties": ties, "dare": dare}
-"""By the name of the mode."""
+"""Functions by the name of the mode."""
 
 
 def _largest(change: Tensor, density: float) -> Tensor:

@@ -58,7 +58,7 @@ class Changes:
         timed = [place for place, parts in self._parts.items() if any(isinstance(p, TimedLoraLayer) for _, p in parts)]
         if not timed:
             return []
-        return [f"{len(timed)} layers act at a part of the timesteps only: what is written is their mean effect"]
+        return [f"{len(timed)} layers are only used in a part of the timesteps: their mean effect was written"]
 
     def kinds(self, place: Place) -> tuple[str, ...]:
         """Return the changed parameters of the module: `weight`, and `bias` where a file changes it."""
@@ -96,7 +96,10 @@ def at_rank_on_base(
         fits.append(fit)
         if change.bias is not None and change.bias.any():
             biases.append(name)
-    left_out = f"left out, as no LoRA can hold them: the biases of {len(biases)} layers, such as {''.join(biases[:1])}"
+    left_out = (
+        f"left out, because a LoRA cannot contain them: the biases of {len(biases)} layers, such as "
+        f"{''.join(biases[:1])}"
+    )
     return layers, Outcome(fits, [*changes.approximate, *([left_out] if biases else [])])
 
 

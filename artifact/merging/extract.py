@@ -35,8 +35,8 @@ class Extraction:
         error = relative_error(self.fits)
         total = f"relative error {error:.4g}, energy explained {1 - error**2:.2%}"
         lost = (
-            f"left out, as no LoRA can hold them: {len(self.left_out)} parameters that differ (biases, norms, tables "
-            f"of words), such as {next(iter(self.left_out), '')}"
+            f"left out, because a LoRA cannot contain them: {len(self.left_out)} parameters that differ (biases, "
+            f"norms, token embedding tables), such as {next(iter(self.left_out), '')}"
         )
         heading = f"{'‖change‖':>10} {'explained':>9}  layer"
         return "\n".join([heading, *rows, total, *([lost] if self.left_out else [])])
@@ -95,12 +95,12 @@ def _load(model: str, base_config: str | None) -> ModelFamily:
 def _require_alike(tuned: str, base: str, one: ModelFamily, other: ModelFamily) -> None:
     for what in ("name", "architecture", "base_model_version"):
         if (left := getattr(one, what)) != (right := getattr(other, what)):
-            raise ArtifactError(f"{tuned} is {left} and {base} is {right}: give the very base that was fine-tuned")
+            raise ArtifactError(f"{tuned} is {left} and {base} is {right}: give the base model that was fine-tuned")
     predictions = one.noise_process.prediction_type, other.noise_process.prediction_type
     if predictions[0] != predictions[1]:
         raise ArtifactError(
-            f"{tuned} predicts {predictions[0]} and {base} predicts {predictions[1]}: no LoRA tells a base what it "
-            "predicts. Give a base that predicts the same."
+            f"{tuned} predicts {predictions[0]} and {base} predicts {predictions[1]}: a LoRA cannot change the "
+            "prediction type. Give a base model with the same prediction type."
         )
 
 
@@ -113,17 +113,17 @@ def _changes(tuned: ModelFamily, base: ModelFamily) -> Iterator[tuple[Place, str
     for component, module in components(base).items():
         here, there = dict(module.named_parameters()), dict(others[component].named_parameters())
         if lacking := sorted(here.keys() ^ there.keys()):
-            raise ArtifactError(f"{component}: {lacking[0]} is in one of the two models only")
+            raise ArtifactError(f"{component}: only one of the two models has {lacking[0]}")
         for path, parameter in here.items():
             if parameter.shape != there[path].shape:
                 shapes = f"{tuple(there[path].shape)} and {tuple(parameter.shape)}"
                 if _is_vocabulary(module, path):
                     yield Place(component, path.rpartition(".")[0]), "vocabulary", torch.zeros(1)
                     continue
-                raise ArtifactError(f"{component}: {path} has the shapes {shapes}: the models differ in size")
+                raise ArtifactError(f"{component}: {path} has the shapes {shapes}: the two models differ in size")
             change = there[path].detach().float() - parameter.detach().float()
             if not torch.isfinite(change).all():
-                raise ArtifactError(f"{component}: {path} holds values that are not finite")
+                raise ArtifactError(f"{component}: {path} contains values that are not finite")
             if change.any():
                 owner, _, name = path.rpartition(".")
                 yield Place(component, owner), name, change

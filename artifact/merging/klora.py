@@ -15,9 +15,9 @@ from artifact.layers.timed_lora import TO_THE_END
 from artifact.merging.plain import concatenated
 
 GROWTH, BEGINNING = 1.5, 0.5
-"""α and β of the paper: the style counts α · progress + β times, so that it comes late."""
+"""α and β of the paper: the style has the weight α · progress + β, so that it is used in later steps."""
 OUTLIER = 3.0
-"""Layers whose ratio of norms is so many times the mean are left out of the balance γ."""
+"""Layers whose ratio of norms exceeds the mean by this factor are left out of the balance γ."""
 
 
 def klora(subject: Mapping[str, LoraLayer], style: Mapping[str, LoraLayer]) -> tuple[dict[str, Layer], str]:
@@ -30,7 +30,7 @@ def klora(subject: Mapping[str, LoraLayer], style: Mapping[str, LoraLayer]) -> t
     """
     shared = [name for name in subject if name in style]
     if not shared:
-        raise ArtifactError("--mode klora: the two files have no layer in common, so nothing to choose: use concat")
+        raise ArtifactError("--mode klora: the two files have no layer in common. Use --mode concat.")
     both = {name: (_change(subject[name]), _change(style[name])) for name in shared}
     balance = _balance([pair for pair in both.values() if pair[1].any()])
     layers: dict[str, Layer] = {**subject, **style}
@@ -42,7 +42,11 @@ def klora(subject: Mapping[str, LoraLayer], style: Mapping[str, LoraLayer]) -> t
         turns.append(min(max(progress, 0.0), 1.0))
         layers[name] = _in_turn(name, subject[name], style[name], turns[-1])
     mean = sum(turns) / len(turns)
-    return layers, f"klora: the subject acts in the first {mean:.0%} of a drawing, on average over {len(turns)} layers"
+    return (
+        layers,
+        f"klora: the subject is used in the first {mean:.0%} of the sampling steps, on average over {len(turns)} "
+        "layers",
+    )
 
 
 def _change(layer: LoraLayer) -> Tensor:
@@ -58,7 +62,7 @@ def _balance(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
 
 
 def _in_turn(name: str, subject: LoraLayer, style: LoraLayer, progress: float) -> Layer:
-    """The subject until `progress`, 0 to 1 from noise to picture, then the style."""
+    """The subject until `progress` (0: noise, 1: image), then the style."""
     if progress == 0.0 or progress == 1.0:
         return subject if progress else style
     change = 1 - progress

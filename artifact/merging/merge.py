@@ -26,7 +26,7 @@ Mode = Literal["concat", "linear", "svd", "ties", "dare", "klora", "ziplora", "c
 MODES: tuple[Mode, ...] = ("concat", "linear", "svd", "ties", "dare", "klora", "ziplora", "closed-form")
 OF_TWO = ("klora", "ziplora")
 DENSITY = 0.5
-REMEDY = "Merge with --mode svd --rank R --base BASE: what it does to the base's weights becomes part of a plain LoRA."
+REMEDY = "Merge with --mode svd --rank R --base BASE: its change of the base weights then becomes part of a plain LoRA."
 
 
 def merge(
@@ -82,13 +82,13 @@ def read_all(sources: Sequence[Path], weights: Sequence[float]) -> list[LoraFile
     if len(weights) != len(sources):
         raise ArtifactError(f"--weights: {len(weights)} numbers for {len(sources)} files; give one for each")
     if not all(map(math.isfinite, weights)):
-        raise ArtifactError(f"--weights: {' '.join(map(str, weights))}: must be finite numbers")
+        raise ArtifactError(f"--weights: {' '.join(map(str, weights))}; all must be finite numbers")
     files = [LoraFile.read(source) for source in sources]
     for file, source in zip(files, sources, strict=True):
         require_layers(file, source)
     families = sorted({file.family for file in files})
     if len(families) > 1:
-        raise ArtifactError(f"the files are for different families, {' and '.join(families)}: they have no sum")
+        raise ArtifactError(f"the files are for different families, {' and '.join(families)}, and cannot be merged")
     return files
 
 
@@ -99,14 +99,14 @@ def joined_words(files: Sequence[LoraFile], notes: list[str]) -> tuple[dict[str,
     """
     with_words = [file.artifact for file in files if file.artifact.tokens]
     if len({tuple(sorted(artifact.tokens)) for artifact in with_words}) > 1:
-        raise ArtifactError("the files' token embeddings are for different text encoders: they do not fit together")
+        raise ArtifactError("the files' token embeddings are for different text encoders, and cannot be merged")
     triggers, count = dict[str, list[str]](), 0
     for artifact in with_words:
         for word, names in artifact.triggers.items():
             name = next(name for number in range(1, len(files) + 2)
                         if (name := f"{word}{'' if number == 1 else number}") not in triggers)  # fmt: skip
             if name != word:
-                notes.append(f"two files have the trigger word {word}: that of the later one is {name} now")
+                notes.append(f"two files have the trigger word {word}: that of the later one is now {name}")
             triggers[name] = [f"<s{count + index}>" for index in range(len(names))]
             count += len(names)
     encoders = with_words[0].tokens if with_words else {}
@@ -118,11 +118,13 @@ def _require_sense(mode: Mode, rank: int | None, base: str | None, density: floa
     if ranked and (rank is None or rank < 1):
         raise ArtifactError(f"--mode {mode}: give --rank, at least 1")
     if base is not None and mode not in ("svd", *ON_BASE):
-        raise ArtifactError(f"--base is for --mode svd, ziplora and closed-form; {mode} takes none")
+        raise ArtifactError(
+            f"--base is only supported with --mode svd, ziplora and closed-form, not with {mode}. Remove it."
+        )
     if rank is not None and not ranked:
-        raise ArtifactError(f"--rank is for --mode svd, ties and dare; {mode} takes none")
+        raise ArtifactError(f"--rank is only supported with --mode svd, ties and dare, not with {mode}. Remove it.")
     if density is not None and mode not in COMBINERS:
-        raise ArtifactError(f"--density is for --mode ties and dare; {mode} takes none")
+        raise ArtifactError(f"--density is only supported with --mode ties and dare, not with {mode}. Remove it.")
     if density is not None and not 0 < density <= 1:
         raise ArtifactError(f"--density: {density:g} must be above 0, at most 1")
 
@@ -131,11 +133,13 @@ def _require_count(mode: Mode, count: int, base: str | None, prompts: Sequence[s
     if mode in ON_BASE and base is None:
         raise ArtifactError(f"--mode {mode}: give --base, the model that the files were trained on")
     if mode in OF_TWO and count != 2:
-        raise ArtifactError(f"--mode {mode} is for two files, a subject and a style; there are {count}")
+        raise ArtifactError(f"--mode {mode} needs two files, a subject and a style; {count} were given")
     if prompts and mode not in ON_BASE:
-        raise ArtifactError(f"--prompts is for --mode ziplora and closed-form; {mode} takes none")
+        raise ArtifactError(
+            f"--prompts is only supported with --mode ziplora and closed-form, not with {mode}. Remove it."
+        )
     if prompts and len(prompts) != count:
-        raise ArtifactError(f"--prompts: {len(prompts)} for {count} files; give one for each")
+        raise ArtifactError(f"--prompts: {len(prompts)} prompts for {count} files; give one for each")
 
 
 def _in_turn(files: Sequence[LoraFile], weights: Sequence[float]) -> tuple[dict[str, Layer], Outcome]:
@@ -180,14 +184,17 @@ def _combined(
             layers[name], fit = _linear(name, group, strengths[module], whole)
         fits.append(fit)
     if distances:
-        notes.append(f"{mode} with density {density:g} is {relative_error(distances):.4g} from the sum, by its norm")
+        notes.append(
+            f"{mode} with density {density:g}: distance from the plain sum {relative_error(distances):.4g}, relative "
+            "to its norm"
+        )
     return layers, fits
 
 
 def _of_conflicts(
     name: str, group: Sequence[LoraLayer], rank: int, combine: Callable[[Sequence[Tensor]], Tensor]
 ) -> tuple[LoraLayer, Fit, Fit]:
-    """The LoRA nearest to what `combine` makes of the whole changes, how near, and how far that is from their sum."""
+    """The LoRA nearest to the combined full changes, its error, and the distance of these from their sum."""
     changes = [(p.up.flatten(1) @ p.down.flatten(1)).reshape(-1, *p.down.shape[1:]) for p in group]
     combined, total = combine(changes), torch.stack(changes).sum(0)
     layer, fit = nearest_lora(name, combined, rank)
@@ -201,7 +208,7 @@ def _linear(
     contains."""
     if len({part.rank for part in group}) > 1:
         ranks = " and ".join(str(part.rank) for part in group)
-        raise ArtifactError(f"{name} has rank {ranks}, and such factors have no sum: use --mode svd or concat")
+        raise ArtifactError(f"{name} has the ranks {ranks}; --mode linear needs equal ranks. Use --mode svd or concat.")
     roots = [abs(strength) ** 0.5 for strength in strengths]
     down = torch.stack([part.down * root for part, root in zip(group, roots, strict=True)]).sum(0)
     up = torch.stack([part.up / (root or 1.0) for part, root in zip(group, roots, strict=True)]).sum(0)

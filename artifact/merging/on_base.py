@@ -64,7 +64,7 @@ def _own_words(artifacts: Sequence[Artifact], template: str) -> list[str]:
     for artifact in artifacts:
         words = list(_renamed(artifact, taken))
         if not words:
-            raise ArtifactError("a file has no trigger word: give --prompts, one for each file")
+            raise ArtifactError("a file has no trigger word. Give --prompts, one for each file.")
         found.append(template.format(" ".join(words)))
     return found
 

@@ -84,7 +84,7 @@ def local_base(base: str, asked_as: str) -> BaseModelSource:
     the hub, and BaseModelError."""
     source = find_base_model(base)
     if source.kind == "hub":
-        raise ArtifactError(f"{asked_as}: {base} is on the hub. Download it (hf download {base}), and give the folder.")
+        raise ArtifactError(f"{asked_as}: {base} is a hub id. Download it (hf download {base}), and give the folder.")
     return source
 
 
@@ -92,7 +92,10 @@ def _left_behind(artifact: Artifact, name: str) -> list[str]:
     if not artifact.tokens:
         return []
     words = ", ".join(artifact.triggers)
-    return [f"{name}: the word {words} stays behind: python -m artifact convert --format embeddings"]
+    return [
+        f"{name}: a single file cannot contain the trigger word {words}. Export it with python -m artifact convert "
+        "--format embeddings"
+    ]
 
 
 def _into_folder(
@@ -124,7 +127,7 @@ def _into_folder(
         lacking = [change for change in pending.values() if change not in met]
         if lacking:
             place, kind = lacking[0]
-            raise ArtifactError(f"{source}: no safetensors file of {place.component} holds {place.path}.{kind}")
+            raise ArtifactError(f"{source}: no safetensors file of {place.component} contains {place.path}.{kind}")
         words.write(unfinished)
         os.replace(unfinished, target)
     finally:
@@ -175,7 +178,10 @@ def _into_file(
             rows = table.find(place, kind)
             before, base = tensors[rows.tensor][rows.numbers], getattr(changes.base(place), kind).detach().cpu()
             if not torch.equal(before.float().flatten(), base.flatten()):
-                raise ArtifactError(f"{rows.tensor}: not what was loaded as {place.path}. Merge onto a folder instead.")
+                raise ArtifactError(
+                    f"{rows.tensor} differs from the loaded {place.path}. Merge onto a folder in diffusers' layout "
+                    "instead."
+                )
             moved = getattr(change, kind).reshape(before.shape)
             written[rows.tensor][rows.numbers], fit = _changed(before, moved, rows.tensor, dtype)
             fits.append(fit)
@@ -187,7 +193,9 @@ def _into_file(
 def _changed(before: Tensor, change: Tensor, name: str, dtype: torch.dtype | None) -> tuple[Tensor, Fit]:
     """Return the changed weight in `dtype`, or its own. Raises ArtifactError when that would overflow."""
     if before.shape != change.shape:
-        raise ArtifactError(f"{name} has shape {tuple(before.shape)} in the base's file, {tuple(change.shape)} loaded")
+        raise ArtifactError(
+            f"{name} has shape {tuple(before.shape)} in the base model's file, but {tuple(change.shape)} when loaded"
+        )
     change = change.cpu().float()
     after = in_precision(before.float() + change, dtype or before.dtype, name)
     lost = after.float() - before.float() - change

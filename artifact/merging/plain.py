@@ -41,14 +41,14 @@ def plain_lora(name: str, layer: Layer, weight: float, remedy: str) -> LoraLayer
     Raises ArtifactError with the remedy for a layer of another kind.
     """
     if not isinstance(layer, LoraLayer) or layer.mid is not None:
-        raise ArtifactError(f"{name} is a {layer.kind} layer, no plain LoRA. {remedy}")
+        raise ArtifactError(f"{name} is a {layer.kind} layer, not a plain LoRA. {remedy}")
     return LoraLayer(layer.down.float(), layer.up.float() * (layer.scale * weight), float(layer.rank))
 
 
 def concatenated(name: str, parts: Sequence[LoraLayer]) -> LoraLayer:
     """Return the exact sum of LoRAs of scale 1. Their ranks add up. Raises ArtifactError where shapes differ."""
     if len({(part.down.shape[1:], part.up.shape[0]) for part in parts}) > 1:
-        raise ArtifactError(f"{name} has different shapes in the files: different bases?")
+        raise ArtifactError(f"{name} has different shapes in the files. They must be trained on the same base model.")
     down, up = torch.cat([part.down for part in parts]), torch.cat([part.up for part in parts], dim=1)
     return LoraLayer(down, up, float(len(down)))
 

@@ -11,7 +11,10 @@ from artifact.merging.dense import at_rank_on_base, open_base
 from artifact.merging.low_rank import Fit
 from artifact.merging.plain import Outcome, at_rank, is_plain, network_header, plain_lora
 
-REMEDY = "Add --base BASE, the model that it was trained on: what it does to the weights there becomes a plain LoRA."
+REMEDY = (
+    "Add --base BASE, the model that it was trained on: its change of the base weights is then converted to a plain "
+    "LoRA."
+)
 
 
 def resize(source: Path, target: Path, rank: int, base: str | None = None, base_config: str | None = None) -> Outcome:
@@ -43,14 +46,14 @@ def resize(source: Path, target: Path, rank: int, base: str | None = None, base_
 def require_layers(file: LoraFile, path: Path) -> None:
     """Raises ArtifactError for a file of embeddings alone, of Perfusion, or with values that are not finite."""
     if not file.artifact.layers:
-        raise ArtifactError(f"{path.name} holds no layers, only the embeddings of words")
+        raise ArtifactError(f"{path.name} does not contain layers, only token embeddings")
     require_change_of_weights(file, path)
     for name, layer in file.artifact.layers.items():
         if not all(bool(torch.isfinite(values).all()) for values in layer.parameters):
-            raise ArtifactError(f"{path.name}: {name} has values that are not finite: its training diverged")
+            raise ArtifactError(f"{path.name}: {name} contains values that are not finite: its training diverged")
 
 
 def require_use_for_base(files: list[LoraFile]) -> None:
     """Raises ArtifactError when no layer needs a base."""
     if all(is_plain(layer) for file in files for layer in file.artifact.layers.values()):
-        raise ArtifactError("--base: all layers are plain LoRA, which need none. Leave it out.")
+        raise ArtifactError("--base: not needed, because all layers are plain LoRA. Remove it.")

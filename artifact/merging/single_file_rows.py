@@ -46,8 +46,8 @@ class RowTable:
         numbers = next((table[key] for key in (f"{bare}.{kind}", f"text_model.{bare}.{kind}") if key in table), None)
         if numbers is None or numbers.numel() != numbers.shape[0]:
             raise ArtifactError(
-                f"{place.component} {place.path}: no rows of the single file are this {kind}. Merge onto a folder in "
-                "diffusers' layout instead."
+                f"{place.component} {place.path}: its {kind} is not stored as rows of a tensor in the single file. "
+                "Merge onto a folder in diffusers' layout instead."
             )
         flat = numbers.flatten()
         index = bisect_right(self.starts, int(flat[0])) - 1

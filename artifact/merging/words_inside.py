@@ -20,7 +20,7 @@ from families.family import ModelFamily
 from families.parts.placeholder_tokens import first_free_placeholder
 
 TABLES = ("token_embedding.weight", "shared.weight", "embed_tokens.weight")
-"""Ends of the names of embedding tables in files by transformers."""
+"""Suffixes of the names of embedding tables in transformers' files."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ class WordsInside:
             files = sorted((folder / name).glob("*.safetensors"))
             lengths = [length for path in files for length in _extend(path, words)]
             if not lengths:
-                raise ArtifactError(f"{name}: no safetensors file holds its embedding table; its words cannot be added")
+                raise ArtifactError(
+                    f"{name}: no safetensors file contains its embedding table; trigger words cannot be added"
+                )
             _describe(folder / name / "config.json", max(lengths), words.tokenizer.eos_token_id)
 
 
@@ -76,7 +78,7 @@ def _text_encoders(family: ModelFamily) -> list[tuple[str, Any]]:
 
 
 def _extend(path: Path, words: WordsOfEncoder) -> list[int]:
-    """Write the rows into the file where it holds the embedding table. Returns the new length, or nothing."""
+    """Write the rows into the file if it contains the embedding table. Returns the new length, or None."""
     with safe_open(path, framework="pt") as file:
         header = file.metadata()
         keys = [key for key in file.keys() if key.endswith(TABLES)]  # noqa: SIM118 (no mapping)
@@ -89,14 +91,14 @@ def _extend(path: Path, words: WordsOfEncoder) -> list[int]:
         longer[: len(table)] = table
         longer[list(words.ids)] = words.rows.to(table.dtype)
         if not torch.isfinite(longer[list(words.ids)].float()).all():
-            raise ArtifactError(f"{path.parent.name}/{key}: a word would not be finite in {table.dtype}")
+            raise ArtifactError(f"{path.parent.name}/{key}: a token embedding would not be finite in {table.dtype}")
         tensors[key] = longer
     write_safetensors(tensors, path, header)
     return [len(tensors[key]) for key in keys]
 
 
 def _describe(path: Path, length: int, end_of_text: int) -> None:
-    """Set the length of the vocabulary. SDXL's configurations name another end of text: readers then take the highest
-    id for it, which a new token has."""
+    """Set the length of the vocabulary. SDXL's configurations have a wrong end-of-text token: readers then use the
+    highest id, which is a new token."""
     config = json.loads(path.read_text(encoding="utf-8")) | {"vocab_size": length, "eos_token_id": end_of_text}
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """ZipLoRA (Shah et al. 2023, arXiv 2311.13600): trains a factor for every input of every layer of both files.
 
-They are trained until the merged LoRA predicts, for each file's prompt, what that file alone predicts. The pictures are
-drawn by the two LoRAs themselves, so no training pictures are needed.
+They are trained until the merged LoRA predicts, for each file's prompt, what that file alone predicts. The images are
+generated with the two LoRAs, so no training images are needed.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,9 +24,10 @@ from families.parts.placeholder_tokens import expand_triggers
 
 STEPS, RATE = 100, 0.01
 OVERLAP = 0.01
-"""λ: the weight of |m_c · m_s|, which keeps the two from the same inputs, against the distance relative to that of the
-plain sum. Against the distance itself, summed over the layers, it outweighs what is learned wherever layers are many
-and distances small: on the embedded base, with 177 layers, the mean factor fell to 0.23 for both files."""
+"""λ: the weight of |m_c · m_s|, which penalises that both use the same inputs, compared with the distance relative to
+that of the plain sum. Compared with the absolute distance, and summed over the layers, it dominates if there are many
+layers and the distances are small: on the embedded base, with 177 layers, the mean factor decreased to 0.23 for both
+files."""
 PICTURES, DRAWING_STEPS, GUIDANCE = 4, 20, 5.0
 BATCH = 2
 
@@ -43,7 +44,7 @@ class Factors:
         return concatenated(name, [_scaled(part, value) for part, value in zip(self.parts, self.values, strict=True)])
 
     def beyond_the_sum(self, x: Tensor, module: Any) -> Tensor:
-        """What the factors add to the plain sum, whose factors are 1, for inputs `x` of the module."""
+        """The difference from the plain sum, whose factors are 1, for inputs `x` of the module."""
         changes = []
         for part, value in zip(self.parts, self.values, strict=True):
             down, up = part.down.to(x), part.up.to(x)
@@ -62,7 +63,7 @@ class Factors:
 
 
 def objective(distance: Tensor, plain: float, overlaps: Sequence[Tensor]) -> Tensor:
-    """What the factors are trained for: ().
+    """The objective of the factors: ().
 
     `distance`: from the files' own predictions, (); `plain`: that of the plain sum, > 0; `overlaps`: of each layer, ().
     The same for any size of predictions and number of layers.
@@ -91,7 +92,10 @@ def ziplora(
     first, second = layers
     shared = [place for place in first if place in second and place.component == DENOISER]
     if not shared:
-        raise ArtifactError("--mode ziplora: the two files have no layer of the denoiser in common: concat is the same")
+        raise ArtifactError(
+            "--mode ziplora: the two files have no layer of the denoiser in common. Use --mode concat, which gives the "
+            "same result."
+        )
     factors = {place: _fresh((first[place], second[place])) for place in shared}
     placed = PlacedArtifacts(family, artifacts, weights)
     try:
@@ -103,8 +107,8 @@ def ziplora(
               for place in dict.fromkeys([*first, *second])}  # fmt: skip
     merged |= {place: each.merged(place.path) for place, each in factors.items()}
     note = (
-        f"ziplora: on each file's prompt the squared distance from that file's own prediction is {after:.3g}, that of "
-        f"the plain sum {before:.3g}"
+        f"ziplora: the squared distance from each file's own prediction for its prompt is {after:.3g}; for the plain "
+        f"sum it is {before:.3g}"
     )
     return merged, note
 
@@ -114,7 +118,7 @@ def _fresh(parts: Sequence[LoraLayer]) -> Factors:
 
 
 class _Zip:
-    """One training of the factors, on what the two files draw."""
+    """The training of the factors, on images that are generated with the two files."""
 
     def __init__(
         self,
@@ -140,7 +144,7 @@ class _Zip:
         with self._applied():
             with torch.no_grad():
                 before = float(self._distance(pictures, tests))
-            if before == 0:  # the plain sum is what the files do
+            if before == 0:  # the target is each file's own prediction
                 return before, before
             for _ in range(STEPS):
                 chosen = [latents[torch.randint(PICTURES, (BATCH,), generator=self._generator)] for latents in pictures]
@@ -170,7 +174,7 @@ class _Zip:
 
     @torch.no_grad()
     def _drawn(self, number: int) -> Tensor:
-        """PICTURES latents that the file alone draws, by DDIM (Song et al. 2021, η = 0) with guidance."""
+        """PICTURES latents that are generated with this file alone, by DDIM (Song et al. 2021, η = 0) with guidance."""
         family, process = self._family, self._family.noise_process
         side = self._size.target[0]
         shape = family.latent_shape(family.encode_image(torch.zeros(1, 3, side, side, device=family.device)).shape)
@@ -198,7 +202,7 @@ class _Zip:
 
     @contextmanager
     def _alone(self, number: int) -> Iterator[None]:
-        """That file alone, without factors."""
+        """Inside this context, only that file is applied, without factors."""
         self._on = False
         self._placed.set_scales(*(weight * (index == number) for index, weight in enumerate(self._weights)))
         try:
@@ -209,7 +213,7 @@ class _Zip:
 
     @contextmanager
     def _applied(self) -> Iterator[None]:
-        """The factors act inside this context."""
+        """The factors are applied inside this context."""
         self._on = True
         device = self._family.device
         handles = []

@@ -16,7 +16,7 @@ from artifact.layers import Layer, LoraLayer
 from families.loading.flux_names import AROUND, BLOCKS, DOUBLE, FUSED, PARTS_OF_LINEAR1, SINGLE
 
 PREFIXES = ("lora_unet_", "diffusion_model.", "transformer.")
-"""kohya's, with `_` for every dot; ComfyUI's and ai-toolkit's; and the makers' names behind diffusers' own prefix."""
+"""kohya's, with `_` for every dot; ComfyUI's and ai-toolkit's; and the original names with diffusers' prefix."""
 BLOCK = re.compile(r"(?P<kind>double|single)_blocks[._](?P<number>\d+)[._](?P<layer>.+)")
 FLUX2_DOUBLE = {
     "img_mlp.0": "ff.linear_in",
@@ -37,7 +37,7 @@ FLUX2_AROUND = {
 
 
 def with_diffusers_names(layers: Mapping[str, Layer]) -> dict[str, Layer]:
-    """The layers, with FLUX's layers of that naming renamed to those of diffusers and this program's files; all others
+    """Return FLUX's layers of that naming under the names of diffusers and of this program's files, and all others
     unchanged. Raises ArtifactError for a joined layer that is not a plain LoRA."""
     if not any(BLOCK.match(_bare(name)) for name in layers):
         return dict(layers)
@@ -51,8 +51,9 @@ def _bare(name: str) -> str:
 
 
 def _is_second(layers: Mapping[str, Layer]) -> bool:
-    """FLUX.2, by the first layer whose shape differs between the two, in widths of the transformer: `linear1` has 7
-    rows in FLUX.1 and 9 in FLUX.2, `linear2` reads 5 and 4, the feed-forward's first layer has 4 and 6.
+    """Whether it is FLUX.2, by the first layer whose shape differs between the two, in multiples of the transformer's
+    width: `linear1` has 7 rows in FLUX.1 and 9 in FLUX.2, `linear2` reads 5 and 4, the feed-forward's first layer has 4
+    and 6.
     """
     for name, layer in layers.items():
         if not isinstance(layer, LoraLayer):
@@ -95,7 +96,7 @@ def _renamed(name: str, layer: Layer, second: bool) -> Iterator[tuple[str, Layer
 def _parts(name: str, up: torch.Tensor, count: int) -> tuple[torch.Tensor, ...]:
     widths = PARTS_OF_LINEAR1 if count == 4 else count
     if up.shape[0] % widths:
-        raise ArtifactError(f"{name} has {up.shape[0]} outputs, which are no queries, keys and values")
+        raise ArtifactError(f"{name} has {up.shape[0]} outputs, which cannot be split into queries, keys and values")
     width = up.shape[0] // widths
     return up.split([width] * 3 + ([4 * width] if count == 4 else []))
 
@@ -105,12 +106,12 @@ def _underscored(names: Mapping[str, str]) -> dict[str, str]:
 
 
 def _turned(name: str, layer: Layer) -> Layer:
-    """Scale and shift in diffusers' order."""
+    """Swap scale and shift to diffusers' order."""
     lora = _plain(name, layer)
     return replace(lora, up=torch.cat(lora.up.chunk(2)[::-1]))
 
 
 def _plain(name: str, layer: Layer) -> LoraLayer:
     if not isinstance(layer, LoraLayer) or layer.mid is not None:
-        raise ArtifactError(f"{name} is a {layer.kind} layer, of which FLUX's joined layers cannot be parted")
+        raise ArtifactError(f"{name} is a {layer.kind} layer; only plain LoRA is supported for FLUX's joined layers")
     return layer

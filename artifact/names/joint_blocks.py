@@ -65,7 +65,9 @@ def _split(name: str, layer: Layer) -> Iterator[tuple[str, Layer]]:
     if kind in JOINED:
         lora = _plain(name, layer)
         if lora.up.shape[0] % 3:
-            raise ArtifactError(f"{name} has {lora.up.shape[0]} outputs, which are no queries, keys and values")
+            raise ArtifactError(
+                f"{name} has {lora.up.shape[0]} outputs, which cannot be split into queries, keys and values"
+            )
         for path, up in zip(JOINED[kind], lora.up.chunk(3), strict=True):
             yield f"{block}.{path}", replace(lora, up=up.contiguous())
         return
@@ -83,5 +85,5 @@ def _turned(name: str, layer: Layer) -> Layer:
 
 def _plain(name: str, layer: Layer) -> LoraLayer:
     if not isinstance(layer, LoraLayer) or layer.mid is not None:
-        raise ArtifactError(f"{name} is a {layer.kind} layer, of which SD3's joined layers cannot be parted")
+        raise ArtifactError(f"{name} is a {layer.kind} layer; only plain LoRA is supported for SD3's joined layers")
     return layer

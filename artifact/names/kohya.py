@@ -15,7 +15,7 @@ from families.family import ModelFamily
 PREFIX = "lora_unet_"
 PRIOR_PREFIX, PRIOR_ENCODER_PREFIX = "lora_prior_unet_", "lora_prior_te_"
 DECODER_PREFIX = "lora_decoder_unet_"
-"""Of the network that draws details after a prior. Other tools have no name of their own for it."""
+"""Prefix for the network that decodes after a prior. Other tools have no name for it."""
 PRIOR_ATTENTION = {"to_q": "attn.to_q", "to_k": "attn.to_k", "to_v": "attn.to_v", "to_out.0": "attn.out_proj"}
 """diffusers' layer names in the attention of a prior, with those of ComfyUI: the original code's, with separate
 queries, keys and values."""

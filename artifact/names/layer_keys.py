@@ -31,7 +31,7 @@ PROCESSOR = re.compile(
 PEFT_MAGNITUDES = ("lora_magnitude_vector", "lora_magnitude_vector.weight")
 """peft's DoRA magnitudes: (out,) for linear, (1, out, 1, 1) for convolution layers."""
 OF_CONTROLNETS = ("zero_convs.", "controlnet_")
-"""How the names of some tensors of every ControlNet begin."""
+"""Prefixes of tensor names that every ControlNet has."""
 SUFFIXES = sorted((f".{key}" for key in (*KEYS, *ALIASES, *PEFT_MAGNITUDES)), key=len, reverse=True)
 
 
@@ -49,12 +49,12 @@ def layers_from_tensors(tensors: Mapping[str, Tensor], file: str) -> dict[str, L
         else:
             groups[key.removesuffix(suffix)][suffix[1:]] = tensor
     if any(key.removeprefix("control_model.").startswith(OF_CONTROLNETS) for key in strange):
-        raise ArtifactError(f"{file}: is a ControlNet and not a LoRA; use it in predict.py with --controlnet")
+        raise ArtifactError(f"{file}: the file is a ControlNet, not a LoRA; use it in predict.py with --controlnet")
     if strange or not groups:
-        odd = sorted(strange) or ["no tensors at all"]
+        odd = sorted(strange) or ["no tensors"]
         raise ArtifactError(
-            f"{file}: not a plain LoRA: {', '.join(odd[:3])}{' …' if len(odd) > 3 else ''}. LoRA, DoRA, LoHa, LoKr and "
-            "full differences are read, in kohya's and diffusers' (peft) names."
+            f"{file}: not a plain LoRA: {', '.join(odd[:3])}{' …' if len(odd) > 3 else ''}. Supported are LoRA, DoRA, "
+            "LoHa, LoKr and full differences, with the names of kohya or diffusers (peft)."
         )
     layers = {}
     for name, group in groups.items():
@@ -78,7 +78,7 @@ def named_tensors(name: str, layer: Layer) -> dict[str, Tensor]:
     tensors = {f"{name}.lora_A.weight": lora.down, f"{name}.lora_B.weight": lora.up.float() * lora.scale}
     if isinstance(layer, DoraLayer):
         if layer.axis != 0:
-            raise ArtifactError(f"{name} has its dora_scale along the inputs, which peft's keys cannot say")
+            raise ArtifactError(f"{name} has a dora_scale per input, which peft's keys do not support")
         tensors[f"{name}.lora_magnitude_vector"] = layer.dora_scale.flatten()
     return tensors
 
@@ -101,6 +101,6 @@ def _with_common_keys(group: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             key = ALIASES.get(suffix, suffix)
         if key in common:
-            raise ArtifactError(f"has {key} twice, once as {suffix}")
+            raise ArtifactError(f"has {key} twice, one of them as {suffix}")
         common[key] = tensor
     return common

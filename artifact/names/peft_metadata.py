@@ -30,12 +30,12 @@ def with_alphas(layers: Mapping[str, Layer], header: Mapping[str, str]) -> dict[
     try:
         values = json.loads(header[METADATA_KEY])
         if not isinstance(values, dict):
-            raise ValueError("no JSON object")
+            raise ValueError("not a JSON object")
         return {name: _with_alpha(name, layer, values) for name, layer in layers.items()}
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, ArtifactError):
             raise
-        raise ArtifactError(f"its header's {METADATA_KEY} is damaged: {error}") from error
+        raise ArtifactError(f"{METADATA_KEY} in its header is damaged: {error}") from error
 
 
 def _with_alpha(name: str, layer: Layer, values: Mapping[str, Any]) -> Layer:
@@ -55,7 +55,10 @@ def _matching(pattern: Mapping[str, Any], path: str, default: Any) -> Any:
     """Return the first entry for this module, as peft matches: by its whole name, or by its last components."""
     for key, value in pattern.items():
         if NAME.fullmatch(key) is None:
-            raise ArtifactError(f"its header's alpha_pattern holds the regular expression {key[:50]!r}: names are read")
+            raise ArtifactError(
+                f"alpha_pattern in its header contains the regular expression {key[:50]!r}; only module names are "
+                "supported"
+            )
         if path == key.removeprefix("^") or (not key.startswith("^") and path.endswith(f".{key}")):
             return value
     return default

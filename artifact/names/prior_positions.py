@@ -19,7 +19,7 @@ ROWS, INDICES = "embeddings.embeddings", "embeddings.indices"
 BLOCKS = {128: (8, 24), 64: (4, 12)}
 """Attention blocks of the two levels down, and in reverse order up, by the number of layers: both sizes of Stage C."""
 VOCABULARY = 49408
-"""Tokens of CLIP: new ones have higher numbers."""
+"""Number of CLIP's tokens: new tokens have higher ids."""
 
 
 def with_names(tensors: Mapping[str, Tensor], file: str) -> dict[str, Tensor]:
@@ -33,8 +33,8 @@ def with_names(tensors: Mapping[str, Tensor], file: str) -> dict[str, Tensor]:
     count = 1 + max(int(match[1]) for match in numbered.values())
     if count not in BLOCKS or len(numbered) != 2 * count:
         raise ArtifactError(
-            f"{file}: {len(numbered)} tensors of numbered layers, where Stable Cascade's Stage C has two for each of "
-            f"{' or '.join(map(str, sorted(BLOCKS)))}: the layers that they are for cannot be told"
+            f"{file}: {len(numbered)} tensors of numbered layers; Stable Cascade's Stage C has two for each of "
+            f"{' or '.join(map(str, sorted(BLOCKS)))} layers, so they cannot be assigned"
         )
     found = {key: tensor for key, tensor in tensors.items() if key not in (*numbered, ROWS, INDICES)}
     for number, name in enumerate(_names(BLOCKS[count])):
@@ -59,7 +59,7 @@ def _named(name: str, down: Tensor, up: Tensor, file: str) -> Iterator[tuple[str
     whole = name.removesuffix("in_proj")
     names = [name] if whole == name else [f"{whole}to_{part}" for part in "qkv"]
     if up.ndim != 2 or len(up) % len(names):
-        raise ArtifactError(f"{file}: the lora_up of {name} has shape {tuple(up.shape)}")
+        raise ArtifactError(f"{file}: the lora_up of {name} has the invalid shape {tuple(up.shape)}")
     for each, rows in zip(names, up.chunk(len(names)), strict=True):
         yield f"{each}.lora_down.weight", down.clone()
         yield f"{each}.lora_up.weight", rows.clone()
@@ -70,7 +70,7 @@ def _new_rows(tensors: Mapping[str, Tensor], file: str) -> Tensor:
     indices = tensors.get(INDICES)
     if indices is not None and bool((indices < VOCABULARY).any()):
         raise ArtifactError(
-            f"{file}: it changes words that the base knows already ({INDICES} below {VOCABULARY}), which are not read. "
-            "Take a file whose words are new, in brackets in its configuration"
+            f"{file}: it changes tokens of the base model's vocabulary ({INDICES} below {VOCABULARY}), which is not "
+            "supported. Use a file with new tokens (in brackets in its configuration)"
         )
     return tensors[ROWS]

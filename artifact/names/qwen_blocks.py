@@ -1,8 +1,9 @@
 """Qwen-Image's layers with the prefixes of other tools.
 
-Its makers' names are diffusers' own. musubi-tuner writes them as `lora_unet_transformer_blocks_0_attn_to_q`,
-SimpleTuner's LyCORIS as `lycoris_…`, OneTrainer as `lora_transformer_…`, ai-toolkit as
-`diffusion_model.transformer_blocks.0.attn.to_q`, DiffSynth without a prefix. Our own files have `transformer.…`.
+The names of the original code are those of diffusers. musubi-tuner writes them as
+`lora_unet_transformer_blocks_0_attn_to_q`, SimpleTuner's LyCORIS as `lycoris_…`, OneTrainer as `lora_transformer_…`,
+ai-toolkit as `diffusion_model.transformer_blocks.0.attn.to_q`, DiffSynth without a prefix. Our own files have
+`transformer.…`.
 """
 
 import re
@@ -25,7 +26,7 @@ LAYERS, OUTSIDE = ({path.replace(".", "_"): path for path in paths} for paths in
 
 
 def with_diffusers_names(layers: Mapping[str, Layer]) -> dict[str, Layer]:
-    """The layers by the names of this program's files, if blocks of this kind are among them; all others unchanged."""
+    """Return the layers under the names of this program's files, if they contain such blocks; all others unchanged."""
     if not any(BLOCK.fullmatch(_bare(name)) for name in layers):
         return dict(layers)
     return {_renamed(name): layer for name, layer in layers.items()}

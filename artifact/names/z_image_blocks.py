@@ -2,9 +2,8 @@
 
 musubi-tuner writes `lora_unet_layers_0_attention_to_q`, OneTrainer `lora_transformer_…`, LyCORIS `lycoris_…`,
 ai-toolkit `diffusion_model.layers.0.attention.to_q`. Files for ComfyUI may have `attention.qkv` and `attention.out`
-instead, as the makers' code: queries, keys and values are one layer there, whose LoRA is three with one `down` and a
-third of `up` each.
-Our own files have `transformer.layers.0.attention.to_q`.
+instead, as in the original code: queries, keys and values are one layer there, whose LoRA becomes three with the same
+`down` and a third of `up` each. Our own files have `transformer.layers.0.attention.to_q`.
 """
 
 import re
@@ -22,7 +21,7 @@ IN_BLOCK = {
     **{f"feed_forward.w{number}": f"feed_forward.w{number}" for number in (1, 2, 3)},
     "adaLN_modulation.0": "adaLN_modulation.0",
 }
-"""Names inside a block, of diffusers and of the makers, by which diffusers' are found."""
+"""Names inside a block, of diffusers and of the original code, with diffusers' names."""
 JOINED = "attention.qkv"
 PARTS = ("attention.to_q", "attention.to_k", "attention.to_v")
 AROUND = {
@@ -38,7 +37,7 @@ LAYERS, OUTSIDE = ({name.replace(".", "_"): path for name, path in names.items()
 
 
 def with_diffusers_names(layers: Mapping[str, Layer]) -> dict[str, Layer]:
-    """The layers by the names of this program's files, if blocks of this kind are among them; all others unchanged.
+    """Return the layers under the names of this program's files, if they contain such blocks; all others unchanged.
     Raises ArtifactError for a joined layer that is not a plain LoRA."""
     if not any(_is_ours(name) for name in layers):
         return dict(layers)
@@ -70,8 +69,10 @@ def _renamed(name: str, layer: Layer) -> Iterator[tuple[str, Layer]]:
         yield name if known is None else f"{own}.{known}", layer
         return
     if not isinstance(layer, LoraLayer) or layer.mid is not None:
-        raise ArtifactError(f"{name} is a {layer.kind} layer, of which Z-Image's joined layers cannot be parted")
+        raise ArtifactError(f"{name} is a {layer.kind} layer; only plain LoRA is supported for Z-Image's joined layers")
     if layer.up.shape[0] % len(PARTS):
-        raise ArtifactError(f"{name} has {layer.up.shape[0]} outputs, which are no queries, keys and values")
+        raise ArtifactError(
+            f"{name} has {layer.up.shape[0]} outputs, which cannot be split into queries, keys and values"
+        )
     for path, up in zip(PARTS, layer.up.chunk(len(PARTS)), strict=True):
         yield f"{own}.{path}", replace(layer, up=up.contiguous())

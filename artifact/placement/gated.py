@@ -15,9 +15,9 @@ from families.parts.whole_tensor import whole
 
 KEYS, VALUES = ".attn2.to_k", ".attn2.to_v"
 LEAST_ENERGY = 50.0
-"""i*ᵀ C⁻¹ i* of a difference, at least, in its gate and its part of a state. The spread of eᵀ C⁻¹ i* over the base's
-captions is the root of it: a smaller difference, as tokens have when they begin as their class word, could not be told
-from other words, and its edit fades."""
+"""Lower limit of i*ᵀ C⁻¹ i* of a difference, in its gate and its part of a state. Its square root is the spread of eᵀ
+C⁻¹ i* over the base's captions: a smaller difference, which tokens have while they are close to their class word,
+cannot be distinguished from other words, and its edit becomes weaker."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Words:
     scales: Tensor
     floors: Tensor
     unmixing: Tensor
-    """(R, R): the inverse of i*ᵀ C⁻¹ i* between the rows, so that what two have in common is taken away once."""
+    """(R, R): the inverse of i*ᵀ C⁻¹ i* between the rows, so that the common part of two rows is subtracted once."""
 
     @classmethod
     def of(cls, gates: Sequence[Gate], scales: Sequence[float]) -> "Words":
@@ -95,7 +95,7 @@ class GatedEdits:
             self._base_outputs[path].copy_(_linear(module, self.words.inputs))
 
     def remove(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
 
@@ -118,9 +118,8 @@ class PlacedEdits:
         self._edits: GatedEdits | None = None
 
     def place(self, family: ModelFamily, resolved: Sequence[Mapping[Place, Layer]], scales: Sequence[float]) -> None:
-        """Put the files' edits on the base. `resolved`: the layers of every file; those of other kinds are left aside.
-
-        Raises ArtifactError, with nothing changed, for a layer that reads no prompt.
+        """Apply the files' edits to the base. `resolved`: the layers of every file; those of other kinds are ignored.
+        Raises ArtifactError, with nothing changed, for a layer that does not read the prompt.
         """
         found = [
             {place: layer for place, layer in layers.items() if isinstance(layer, GatedLayer)} for layers in resolved
@@ -144,7 +143,7 @@ class PlacedEdits:
             self._edits.words.scales.copy_(_repeated(own, self._counts))
 
     def remove(self) -> None:
-        """Leave the base as it was."""
+        """Restore the base."""
         if self._edits is not None:
             self._edits.remove()
             self._edits = None
@@ -153,14 +152,17 @@ class PlacedEdits:
 def _gate(layers: Mapping[Place, GatedLayer]) -> Gate:
     wrong = [place for place in layers if place.component != DENOISER or not place.path.endswith(VALUES)]
     if wrong:
-        raise ArtifactError(f"{wrong[0].component} {wrong[0].path} reads no prompt, and is edited by Perfusion")
+        raise ArtifactError(
+            f"{wrong[0].component} {wrong[0].path} does not read the prompt, so an edit by Perfusion cannot be applied "
+            "to it"
+        )
     gate = next(iter(layers.values())).gate
     assert gate is not None
     return gate
 
 
 def _floors(gate: Gate) -> Tensor:
-    """0 for the words, whose own states are far from 0."""
+    """The lower limits: 0 for the words, whose own states are far from 0."""
     return torch.tensor([0.0] * len(gate.classes) + [LEAST_ENERGY] * gate.later)
 
 

@@ -19,7 +19,7 @@ from families.family import ModelFamily
 from families.parts.placeholder_tokens import first_free_placeholder, tokenizers_with
 
 CONFIG = LoraConfig(r=1, lora_alpha=1, init_lora_weights=False)
-"""A placeholder; the tensors are set afterwards."""
+"""A placeholder; the tensors are assigned later."""
 
 
 class LoraSlots:

@@ -91,8 +91,8 @@ def resolve_layers(artifact: Artifact, slots: LoraSlots) -> dict[Place, Layer]:
     unknown = [name for name in artifact.layers if name not in places]
     if unknown:
         raise ArtifactError(
-            f"{len(unknown)} of {len(artifact.layers)} layers have no place in this base model, such "
-            f"as {unknown[0]}. Was the LoRA trained on another family?"
+            f"{len(unknown)} of {len(artifact.layers)} layers of the LoRA do not exist in this base model, such as "
+            f"{unknown[0]}. Use a base model of the family on which the LoRA was trained."
         )
     layers: dict[Place, Layer] = {}
     for name, layer in artifact.layers.items():
@@ -103,8 +103,8 @@ def resolve_layers(artifact: Artifact, slots: LoraSlots) -> dict[Place, Layer]:
         if not layer.fits(module.weight.shape):
             shapes = " and ".join(str(tuple(parameter.shape)) for parameter in layer.parameters)
             raise ArtifactError(
-                f"{name}: the layer's shapes {shapes} do not fit the base's {tuple(module.weight.shape)}. "
-                "Was it trained on another base?"
+                f"{name}: the layer's shapes {shapes} do not match the base model's {tuple(module.weight.shape)}. Use "
+                "the base model on which it was trained."
             )
         _require_fitting_bias(name, layer, module)
         layers[place] = layer
@@ -116,7 +116,9 @@ def _require_fitting_bias(name: str, layer: Layer, module: Any) -> None:
     bias: Tensor | None = getattr(module, "bias", None)
     if change is not None and (bias is None or bias.shape != change.shape):
         shape = None if bias is None else tuple(bias.shape)
-        raise ArtifactError(f"{name}: its diff_b of shape {tuple(change.shape)} does not fit the base's bias: {shape}")
+        raise ArtifactError(
+            f"{name}: its diff_b of shape {tuple(change.shape)} does not match the base model's bias: {shape}"
+        )
 
 
 def _weight_changes(
@@ -152,7 +154,10 @@ def distinct_triggers(
         for trigger, placeholders in artifact.triggers.items():
             if not placeholders:
                 if triggers.setdefault(trigger, []):
-                    notes.append(f"the trigger word {trigger} of LoRA {number} is read as that of another LoRA")
+                    notes.append(
+                        f"the trigger word {trigger} of LoRA {number} is also that of another LoRA, whose tokens are "
+                        "used for it"
+                    )
                 _note_class_word(artifact, trigger, trigger, class_words)
                 continue
             if not artifact.tokens:
@@ -185,15 +190,17 @@ def place_tokens(
     for artifact in with_tokens:
         missing = [encoder for encoder in family.encoder_names if encoder not in artifact.tokens]
         if missing:
-            raise ArtifactError(f"the artifact has no token embeddings for {', '.join(missing)}: another family's?")
+            raise ArtifactError(
+                f"the artifact has no token embeddings for {', '.join(missing)}. It belongs to another model family."
+            )
         strange = [encoder for encoder in artifact.tokens if encoder not in family.encoder_names]
         if strange:
             raise ArtifactError(
-                f"the artifact has token embeddings for {', '.join(strange)}, where this base takes them for "
-                f"{', '.join(family.encoder_names)} alone: another family's?"
+                f"the artifact has token embeddings for {', '.join(strange)}, but this base model has the text "
+                f"encoders {', '.join(family.encoder_names)}. It belongs to another model family."
             )
     try:
         rows = [torch.cat([artifact.tokens[name].float() for artifact in with_tokens]) for name in family.encoder_names]
         return PlaceholderTokens(family, names, rows, slots.tokenizers(names))
     except (ValueError, RuntimeError) as error:
-        raise ArtifactError(f"the artifact's tokens do not fit this base: {error}") from error
+        raise ArtifactError(f"the artifact's token embeddings do not match this base model: {error}") from error

@@ -10,21 +10,21 @@ TIMESTEP_NAMES = ("timestep", "timestep_ratio", "t")
 
 
 class TimestepClock:
-    """Reads how far the denoiser's present pass is on the way to noise, in a hook, from the denoiser's own arguments.
+    """Reads the noise level τ of the denoiser's current pass, in a hook, from the denoiser's arguments.
 
-    `tau`: (B,) or (1,), in 0 to 1, fp32. It is written in place, one tensor for each batch size: a recorded pass
-    (CUDA graph) reads the value of the moment.
+    `tau`: (B,) or (1,), in 0 to 1, fp32. It is written in place, one tensor for each batch size: a recorded pass (CUDA
+    graph) reads the current value.
     """
 
     def __init__(self, denoiser: nn.Module, ends: tuple[float, float]) -> None:
-        """`ends`: what the denoiser reads as its timestep for clean latents and for pure noise."""
+        """`ends`: the denoiser's timestep argument for clean latents and for pure noise."""
         self._ends = ends
         self._values: dict[tuple[int, torch.device], Tensor] = {}
         self.tau = torch.zeros(1)
         self._handle = denoiser.register_forward_pre_hook(self._read, with_kwargs=True)
 
     def remove(self) -> None:
-        """Take the hook off the denoiser."""
+        """Remove the hook from the denoiser."""
         self._handle.remove()
 
     def _read(self, denoiser: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -38,7 +38,7 @@ class TimestepClock:
 
 
 class ActingComponents:
-    """Sets the hidden values of a LoRA to zero for components that do not act at the present timestep."""
+    """Sets the hidden values of a LoRA to zero for components that are not used at the current timestep."""
 
     def __init__(self, clock: TimestepClock, times: Tensor) -> None:
         """`times`: (r, 2), as `artifact.layers.TimedLoraLayer` has them."""

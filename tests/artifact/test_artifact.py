@@ -121,7 +121,7 @@ def test_values_that_are_not_finite_are_never_written(base: ModelFamily, tmp_pat
     [
         ({"a": torch.zeros(1)}, "not a plain LoRA: a"),
         ({"a.lora_down.weight": torch.zeros(2, 3)}, "a lacks lora_up.weight"),
-        ({"a.lora_down.weight": torch.zeros(2, 3), "a.lora_up.weight": torch.zeros(3, 4)}, "which are no LoRA"),
+        ({"a.lora_down.weight": torch.zeros(2, 3), "a.lora_up.weight": torch.zeros(3, 4)}, "which is not a valid LoRA"),
         ({"a.lora_down.weight": torch.full((2, 3), torch.nan), "a.lora_up.weight": torch.zeros(3, 2)}, "not finite"),
     ],
 )
@@ -154,10 +154,10 @@ def test_a_lora_of_another_base_is_refused_and_the_base_stays(base: ModelFamily)
     name, layer = next(iter(artifact.layers.items()))
     assert isinstance(layer, LoraLayer)
     for layers, tokens, message in (
-        ({"lora_unet_nowhere": layer}, artifact.tokens, "have no place in this base"),
-        ({name: LoraLayer(layer.down[:, :5], layer.up, 1.0)}, artifact.tokens, "do not fit the base"),
+        ({"lora_unet_nowhere": layer}, artifact.tokens, "do not exist in this base"),
+        ({name: LoraLayer(layer.down[:, :5], layer.up, 1.0)}, artifact.tokens, "do not match the base"),
         (artifact.layers, {"clip_l": artifact.tokens["clip_l"]}, "no token embeddings for clip_g"),
-        (artifact.layers, {name: torch.zeros(2, 5) for name in artifact.tokens}, "do not fit this base"),
+        (artifact.layers, {name: torch.zeros(2, 5) for name in artifact.tokens}, "do not match this base"),
     ):
         with pytest.raises(ArtifactError, match=message):
             sampler.load(Artifact(layers, tokens, artifact.description))

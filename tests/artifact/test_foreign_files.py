@@ -216,7 +216,7 @@ def test_the_entry_points_take_a_tar_and_a_bundle(
 def test_inspect_says_what_form_a_file_has(files: Mapping[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     for form, shown in (
         ("cog-sdxl", "no other tool opens the tar"),
-        ("bundle", "diffusers passes over the whole file"),
+        ("bundle", "diffusers ignores the whole file"),
     ):
         assert main(["inspect", str(files[form])]) == 0
         printed = capsys.readouterr().out
@@ -251,30 +251,32 @@ ROWS = {"text_encoders_0": torch.ones(2, 64), "text_encoders_1": torch.ones(2, 9
 PARAMS = json.dumps({"TOK": "<s0><s1>"}).encode()
 GOOD = {"lora.safetensors": LORA, "embeddings.pti": save(ROWS), "special_params.json": PARAMS}
 REFUSED: Mapping[str, tuple[bytes, str]] = {
-    "nothing": (tar_of({"read me": b""}), "a tar without lora.safetensors"),
+    "nothing": (tar_of({"read me": b""}), "the tar does not contain lora.safetensors"),
     "a full fine-tune": (tar_of({"unet.safetensors": b"x"}), "full fine-tune"),
-    "a link": (tar_with_link(), "a link"),
-    "twice": (tar_of({**GOOD, "x/lora.safetensors": LORA}), "there twice"),
+    "a link": (tar_with_link(), "not a regular file"),
+    "twice": (tar_of({**GOOD, "x/lora.safetensors": LORA}), "occurs twice"),
     "a pickle": (tar_of({**GOOD, "embeddings.pti": pickled()}), "embeddings.pti: not a readable .safetensors"),
-    "no rows": (tar_of({name: data for name, data in GOOD.items() if name != "embeddings.pti"}), "one is missing"),
-    "cut off": (tar_of(GOOD)[: 512 + len(LORA) // 2], "is cut off"),
+    "no rows": (tar_of({name: data for name, data in GOOD.items() if name != "embeddings.pti"}), "contains only one of "
+    "embeddings.pti"),
+    "cut off": (tar_of(GOOD)[: 512 + len(LORA) // 2], "is truncated"),
     "no JSON": (tar_of({**GOOD, "special_params.json": b"{"}), "special_params.json"),
     "nested JSON": (tar_of({**GOOD, "special_params.json": b"[" * 10**5}), "special_params.json"),
-    "other placeholders": (tar_of({**GOOD, "special_params.json": b'{"TOK": "$(rm)"}'}), "is expected"),
+    "other placeholders": (tar_of({**GOOD, "special_params.json": b'{"TOK": "$(rm)"}'}), "expected <s0><s1>"),
     "a row too many": (tar_of({**GOOD, "special_params.json": b'{"TOK": "<s0><s1><s2>"}'}), "do not match"),
     "a far row": (tar_of({**GOOD, "special_params.json": b'{"TOK": "<s0><s99999999999>"}'}), "do not match"),
-    "an empty word": (tar_of({**GOOD, "special_params.json": b'{" ": "<s0><s1>"}'}), "no trigger word"),
+    "an empty word": (tar_of({**GOOD, "special_params.json": b'{" ": "<s0><s1>"}'}), "not a valid trigger word"),
     "not finite": (tar_of({**GOOD, "embeddings.pti": save({**ROWS, "text_encoders_0": torch.ones(2, 64) / 0})}),
                    "not finite"),
-    "one encoder": (tar_of({**GOOD, "embeddings.pti": save({"text_encoders_0": torch.ones(2, 64)})}), "are expected"),
+    "one encoder": (tar_of({**GOOD, "embeddings.pti": save({"text_encoders_0": torch.ones(2, 64)})}), "expected "
+    "text_encoders_0"),
     "unlike rows": (tar_of({**GOOD, "embeddings.pti": save({**ROWS, "text_encoders_1": torch.ones(1, 96)})}),
                     "do not match"),
     "output embeddings": (save({"clip_l": torch.ones(1, 64), "clip_g_out": torch.ones(1, 96)}), "_out"),
     "integers": (save({"clip_l": torch.ones(1, 64).int()}), "type"),
     "no row": (save({"clip_l": torch.ones(0, 64)}), "rows"),
-    "a bundle without an encoder": (save({"bundle_emb.TOK": torch.ones(1, 64)}), "names no text encoder"),
+    "a bundle without an encoder": (save({"bundle_emb.TOK": torch.ones(1, 64)}), "does not name a text encoder"),
     "a bundle of unlike words": (
-        save({"bundle_emb.A.clip_l": torch.ones(1, 64), "bundle_emb.B.clip_g": torch.ones(1, 96)}), "same number"
+        save({"bundle_emb.A.clip_l": torch.ones(1, 64), "bundle_emb.B.clip_g": torch.ones(1, 96)}), "different numbers"
     ),
     "a bundle of unlike widths": (
         save({"bundle_emb.A.clip_l": torch.ones(1, 64), "bundle_emb.B.clip_l": torch.ones(1, 32)}), "different widths"

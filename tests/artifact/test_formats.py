@@ -223,10 +223,10 @@ def test_wrong_input_is_exit_status_2_with_the_remedy(
     save_file(lora, tmp_path / "nan.safetensors")
     new = str(tmp_path / "new.safetensors")
     for arguments, message in (
-        (["convert", str(path), str(path), "--format", "diffusers"], "nothing is overwritten"),
+        (["convert", str(path), str(path), "--format", "diffusers"], "existing files are not overwritten"),
         (["convert", str(tmp_path / "no"), new, "--format", "kohya"], "does not exist"),
         (["convert", str(tmp_path / "loha.safetensors"), new, "--format", "diffusers"], "diffusers cannot load"),
-        (["convert", str(tmp_path / "loha.safetensors"), new, "--format", "bundle"], "no tokens to bundle"),
+        (["convert", str(tmp_path / "loha.safetensors"), new, "--format", "bundle"], "no token embeddings to bundle"),
         (["merge", str(path), str(path), "--weights", "1", "--output", new], "one for each"),
         (["merge", str(path), "--weights", "nan", "--mode", "svd", "--rank", "2", "--output", new], "finite numbers"),
         (["merge", str(path), "--output", str(tmp_path / "both")], "must end in .safetensors"),
@@ -266,6 +266,6 @@ def test_cog_sdxl_holds_what_its_predictor_reads(base: ModelFamily, tmp_path: Pa
 
 def test_cog_sdxl_refuses_what_its_predictor_would_not_load(base: ModelFamily, tmp_path: Path) -> None:
     path = write(make_artifact(base), tmp_path / "a.safetensors", base)
-    with pytest.raises(ArtifactError, match="plain LoRA on the UNet's attention, and nothing else"):
+    with pytest.raises(ArtifactError, match="only supports plain LoRA on the UNet's attention"):
         convert(path, tmp_path / "a.tar", "cog-sdxl")
     assert not (tmp_path / "a.tar").exists()

@@ -101,7 +101,7 @@ def test_the_words_of_all_files_come_along(two: Sequence[Path], base: ModelFamil
     outcome = merge(two, [1.0, 1.0], tmp_path / "sum.safetensors")
     merged, one, other = (Artifact.read(path) for path in (tmp_path / "sum.safetensors", *two))
     assert dict(merged.triggers) == {"TOK": ["<s0>", "<s1>"], "TOK2": ["<s2>", "<s3>"]}
-    assert outcome.left_out == ["two files have the trigger word TOK: that of the later one is TOK2 now"]
+    assert outcome.left_out == ["two files have the trigger word TOK: that of the later one is now TOK2"]
     for name, rows in merged.tokens.items():
         assert torch.equal(rows, torch.cat([one.tokens[name], other.tokens[name]]))
     PlacedArtifacts(base, [merged]).remove()
@@ -241,15 +241,18 @@ def test_wrong_ways_to_merge_are_refused_with_the_way_that_works(
         (["merge", loha, "--weights", "1"], "--mode svd --rank R --base BASE"),
         (["merge", loha, "--weights", "1", "--mode", "svd", "--rank", "2"], "--mode svd --rank R --base BASE"),
         (["merge", plain, "--weights", "1", "--mode", "svd"], "give --rank"),
-        (["merge", plain, "--weights", "1", "--rank", "2"], "is for --mode svd"),
-        (["merge", plain, "--weights", "1", "--mode", "svd", "--rank", "2", "--base", str(folder)], "need none"),
-        (["merge", loha, "--weights", "1", "--mode", "svd", "--rank", "2", "--base", "mini-sdxl"], "another"),
-        (["merge", str(two[0]), str(higher), "--weights", "1", "1", "--mode", "linear"], "use --mode svd or concat"),
+        (["merge", plain, "--weights", "1", "--rank", "2"], "is only supported with --mode svd"),
+        (["merge", plain, "--weights", "1", "--mode", "svd", "--rank", "2", "--base", str(folder)], "not needed"),
+        (
+            ["merge", loha, "--weights", "1", "--mode", "svd", "--rank", "2", "--base", "mini-sdxl"],
+            "on which",
+        ),
+        (["merge", str(two[0]), str(higher), "--weights", "1", "1", "--mode", "linear"], "Use --mode svd or concat"),
         (["merge", plain, str(two[0]), "--weights", "1", "1"], "for different families"),
-        (["merge", str(tmp_path / "words.safetensors"), "--weights", "1"], "holds no layers"),
-        (["merge", plain, "--weights", "1", "--onto", str(folder), "--rank", "2"], "leave out --mode"),
+        (["merge", str(tmp_path / "words.safetensors"), "--weights", "1"], "does not contain layers"),
+        (["merge", plain, "--weights", "1", "--onto", str(folder), "--rank", "2"], "Remove --mode"),
         (["merge", plain, "--weights", "1", "--onto", "owner/name"], "hf download owner/name"),
-        (["merge", plain, "--weights", "1", "--onto", "mini-sdxl"], "another"),
+        (["merge", plain, "--weights", "1", "--onto", "mini-sdxl"], "on which"),
         (["merge", plain, "--weights", "1e9", "--onto", str(folder)], None),
     ):
         status = main([*arguments, "--output", str(target)])
@@ -257,6 +260,6 @@ def test_wrong_ways_to_merge_are_refused_with_the_way_that_works(
         assert target.exists() == (message is None)
     for arguments, message in (
         (["resize", loha, str(tmp_path / "x.safetensors"), "--rank", "2"], "Add --base BASE"),
-        (["resize", plain, str(tmp_path / "x.safetensors"), "--rank", "2", "--base", str(folder)], "need none"),
+        (["resize", plain, str(tmp_path / "x.safetensors"), "--rank", "2", "--base", str(folder)], "not needed"),
     ):
         assert main(arguments) == 2 and message in capsys.readouterr().err

@@ -82,7 +82,9 @@ def test_the_file_is_the_merge_where_its_rank_is_enough(mode: Mode, two: Sequenc
     assert outcome.error < 1e-5
     total = 0.7 * one - 1.5 * other
     apart = float((expected - total).norm() / total.norm())
-    assert outcome.left_out == [f"{mode} with density 0.4 is {apart:.4g} from the sum, by its norm"]
+    assert outcome.left_out == [
+        f"{mode} with density 0.4: distance from the plain sum {apart:.4g}, relative to its norm"
+    ]
     low = merge(two, [0.7, -1.5], tmp_path / "low.safetensors", mode, 2, density=0.4)
     values = torch.linalg.svdvals(expected.double()) ** 2
     assert low.error == pytest.approx(float(values[2:].sum() / values.sum()) ** 0.5, rel=1e-4)
@@ -96,8 +98,8 @@ def test_the_file_is_the_merge_where_its_rank_is_enough(mode: Mode, two: Sequenc
         ("ties", None, None, "--mode ties: give --rank"),
         ("dare", 4, 0.0, "--density: 0 must be above 0"),
         ("dare", 4, 1.5, "--density: 1.5 must be above 0"),
-        ("concat", None, 0.5, "--density is for --mode ties and dare; concat takes none"),
-        ("linear", 4, None, "--rank is for --mode svd, ties and dare; linear takes none"),
+        ("concat", None, 0.5, "--density is only supported with --mode ties and dare, not with concat"),
+        ("linear", 4, None, "--rank is only supported with --mode svd, ties and dare, not with linear"),
     ],
 )
 def test_what_has_no_meaning_is_an_error(

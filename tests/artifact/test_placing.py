@@ -167,10 +167,10 @@ def test_a_failed_load_leaves_what_was_loaded(base: ModelFamily, monkeypatch: py
     layer = next(iter(good.layers.values()))
     name = place_names(base)[LINEAR]
     bad = {
-        "have no place": replace(good, layers={"lora_unet_nowhere": layer}),
+        "do not exist in this base": replace(good, layers={"lora_unet_nowhere": layer}),
         "two layers for": replace(good, layers={name: layer, f"unet.{LINEAR.path}": layer}),
-        "do not fit this base": replace(good, tokens={key: torch.zeros(2, 5) for key in good.tokens}),
-        "does not fit the base's bias": replace(
+        "do not match this base": replace(good, tokens={key: torch.zeros(2, 5) for key in good.tokens}),
+        "does not match the base model's bias": replace(
             good, layers={name: FullLayer(torch.zeros_like(module_at_weight(base, LINEAR)), torch.zeros(3))}
         ),
     }

@@ -358,7 +358,7 @@ def test_a_failed_load_leaves_the_predictor_as_it_was(ask: Ask, weights: str, tm
         "lora_unet_nowhere.lora_up.weight": torch.ones(3, 2),
     }
     (tmp_path / "foreign.safetensors").write_bytes(save(tensors))
-    with pytest.raises(ArtifactError, match="no place in this base"):
+    with pytest.raises(ArtifactError, match="do not exist in this base"):
         ask(lora=f"{weights}\n{tmp_path / 'foreign.safetensors'}")
     assert pixels(ask(lora=weights)) == before
 

@@ -144,7 +144,7 @@ def test_what_is_none_is_refused_before_weights_are_loaded(turbo: ModelFamily, t
     save_file({f"transformer.{PATHS[0]}.diff": torch.ones(32, 32)}, change)
     for path, said in (
         (tmp_path / "missing.safetensors", "is no file"),
-        (other, "no place in this base model"),
+        (other, "do not exist in this base model"),
         (none, "not a readable"),
         (change, "is not a plain LoRA"),
     ):

@@ -62,13 +62,13 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     for name, message in (
         ("a.ckpt", "from_single_file and save_pretrained"),
         ("cut.safetensors", "not a readable .safetensors file"),
-        ("folder", "has no model_index.json"),
+        ("folder", "does not contain model_index.json"),
         ("large.safetensors", "x would not be finite in torch.float16"),
-        ("lora.safetensors", "is a LoRA, no whole model"),
-        ("state.safetensors", "holds no weights of a model"),
+        ("lora.safetensors", "is a LoRA, not a whole model"),
+        ("state.safetensors", "does not contain the weights of a model"),
     ):
         assert main(["prune", str(tmp_path / name), str(tmp_path / "new.safetensors")]) == 2
         assert message in capsys.readouterr().err
         assert not list(tmp_path.glob("new*"))
     assert main(["prune", str(tmp_path / "large.safetensors"), str(tmp_path / "folder")]) == 2
-    assert "nothing is overwritten" in capsys.readouterr().err
+    assert "existing files are not overwritten" in capsys.readouterr().err

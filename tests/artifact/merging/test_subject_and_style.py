@@ -181,7 +181,7 @@ def test_zipping_comes_nearer_to_both_files_than_their_sum(
     outcome = merge(two, WEIGHTS, tmp_path / "zip.safetensors", "ziplora", base="mini-sdxl")
     (note,) = [note for note in outcome.left_out if note.startswith("ziplora")]
     after, before = (
-        float(text.split()[0].rstrip(",")) for text in (note.split("prediction is ")[1], note.split("sum ")[1])
+        float(text.split()[0].rstrip(";")) for text in (note.split("prompt is ")[1], note.split("sum it is ")[1])
     )
     assert 0 < after < 0.9 * before
     kinds = {(layer.kind, layer.rank) for layer in Artifact.read(tmp_path / "zip.safetensors").layers.values()}
@@ -192,10 +192,22 @@ def test_zipping_comes_nearer_to_both_files_than_their_sum(
     ("mode", "count", "given", "prompts", "message"),
     [
         ("ziplora", 2, None, [], "--mode ziplora: give --base"),
-        ("klora", 1, None, [], "for two files, a subject and a style; there are 1"),
-        ("klora", 2, "mini-sdxl", [], "--base is for --mode svd, ziplora and closed-form; klora takes none"),
-        ("concat", 2, None, ["a", "b"], "--prompts is for --mode ziplora and closed-form"),
-        ("closed-form", 2, "mini-sdxl", ["a"], "--prompts: 1 for 2 files"),
+        ("klora", 1, None, [], "needs two files, a subject and a style; 1 were given"),
+        (
+            "klora",
+            2,
+            "mini-sdxl",
+            [],
+            "--base is only supported with --mode svd, ziplora and closed-form, not with klora",
+        ),
+        (
+            "concat",
+            2,
+            None,
+            ["a", "b"],
+            "--prompts is only supported with --mode ziplora and closed-form, not with concat",
+        ),
+        ("closed-form", 2, "mini-sdxl", ["a"], "--prompts: 1 prompts for 2 files"),
         ("closed-form", 2, "mini-sdxl", ["a star", "a star"], "two files have the same words"),
     ],
 )

@@ -185,7 +185,7 @@ def test_bases_that_cannot_be_written_are_refused_before_they_are_loaded(tmp_pat
     (tmp_path / "base.safetensors").touch()
     full = {"adapter": "full", "learning_rate": 1e-5}
     for base, output, message in (
-        ("owner/name", "diffusers", "save_model: owner/name is on the hub.*hf download owner/name"),
+        ("owner/name", "diffusers", "save_model: owner/name is a hub id.*hf download owner/name"),
         (str(tmp_path / "base.safetensors"), "diffusers", "set single_file"),
         ("mini-sdxl", "single_file", "set diffusers"),
     ):

@@ -103,9 +103,9 @@ def test_joined_layers_that_cannot_be_parted(tmp_path: Path) -> None:
         {f"{name}.lora_down.weight": torch.ones(2, 8), f"{name}.lora_up.weight": torch.ones(25, 2)},
         tmp_path / "odd.safetensors",
     )
-    with pytest.raises(ArtifactError, match="has 25 outputs, which are no queries, keys and values"):
+    with pytest.raises(ArtifactError, match="has 25 outputs, which cannot be split into queries, keys and values"):
         Artifact.read(tmp_path / "odd.safetensors")
     factors = {f"{name}.hada_w{number}_{part}": torch.ones(8, 8) for number in (1, 2) for part in "ab"}
     save_file(factors, tmp_path / "loha.safetensors")
-    with pytest.raises(ArtifactError, match="is a loha layer, of which FLUX's joined layers cannot be parted"):
+    with pytest.raises(ArtifactError, match="is a loha layer; only plain LoRA is supported for FLUX's joined layers"):
         Artifact.read(tmp_path / "loha.safetensors")

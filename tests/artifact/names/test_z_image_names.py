@@ -100,7 +100,7 @@ def test_layers_outside_of_the_blocks(folder: Path, tmp_path: Path) -> None:
 def test_a_joined_layer_that_cannot_be_parted(tmp_path: Path) -> None:
     name = "diffusion_model.layers.0.attention.qkv"
     for tensors, said in (
-        ({f"{name}.diff": torch.ones(6, 2)}, "cannot be parted"),
+        ({f"{name}.diff": torch.ones(6, 2)}, "only plain LoRA is supported"),
         ({f"{name}.lora_A.weight": torch.ones(1, 2), f"{name}.lora_B.weight": torch.ones(7, 1)}, "7 outputs"),
     ):
         path = tmp_path / f"{said[:1]}.safetensors"

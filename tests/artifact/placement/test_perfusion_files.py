@@ -245,7 +245,7 @@ def test_what_needs_a_change_of_weights_refuses_it_in_one_line(
     filled = [part.format(file=two[0], other=two[1], out=tmp_path / "out.safetensors") for part in command]
     assert main(filled) != 0
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "star.safetensors is an edit by Perfusion" in line and "predict.py draws with it" in line
+    assert "star.safetensors is an edit by Perfusion" in line and "predict.py generates images" in line
     assert not (tmp_path / "out.safetensors").exists()
 
 
@@ -257,17 +257,17 @@ def test_inspecting_it_says_what_opens_it(two: tuple[Path, Path], capsys: pytest
 
 def test_on_another_family_or_width_it_is_refused(two: tuple[Path, Path], base: ModelFamily, tmp_path: Path) -> None:
     file = Artifact.read(two[0])
-    with pytest.raises(ArtifactError, match="have no place in this base model"):
+    with pytest.raises(ArtifactError, match="do not exist in this base model"):
         PlacedArtifacts(load_base_model(str(write_sd15(tmp_path / "sd15")), torch.float32), [file])
     narrow = {name: narrowed(layer) for name, layer in file.layers.items() if isinstance(layer, GatedLayer)}
-    with pytest.raises(ArtifactError, match=r"\(1, 5\) do not fit the base's \(\d+, 160\)"):
+    with pytest.raises(ArtifactError, match=r"\(1, 5\) do not match the base model's \(\d+, 160\)"):
         PlacedArtifacts(base, [replace(file, layers=narrow)])
     names = place_names(base)
     odd = next(name for place, name in names.items() if place.path.endswith(".attn2.to_k"))
     layer = next(iter(file.layers.values()))
     assert isinstance(layer, GatedLayer)
     fitting = replace(layer, outputs=random(1, 64))
-    with pytest.raises(ArtifactError, match="to_k reads no prompt, and is edited by Perfusion"):
+    with pytest.raises(ArtifactError, match="to_k does not read the prompt"):
         PlacedArtifacts(base, [replace(file, layers={odd: fitting})])
     assert not any(module._forward_hooks for module in base.denoiser.modules())
 
@@ -286,13 +286,13 @@ def damaged(path: Path, target: Path, **changes: Any) -> Path:
 
 
 def test_a_damaged_file_is_named(two: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"bare\.safetensors: its header's lora_trainer\.perfusion is missing"):
+    with pytest.raises(ArtifactError, match=r"bare\.safetensors: lora_trainer\.perfusion in its header is missing"):
         Artifact.read(damaged(two[0], tmp_path / "bare.safetensors"))
     name = next(iter(load_file(two[0])))
     with pytest.raises(ArtifactError, match=rf"{KEY} of shape \(3,\)"):
         Artifact.read(damaged(two[0], tmp_path / "flat.safetensors", **{name: torch.zeros(3)}))
-    with pytest.raises(ArtifactError, match="a direction that its own word does not have"):
+    with pytest.raises(ArtifactError, match="a direction whose product with the state of its own word is not positive"):
         Gate(torch.ones(1, 3), -torch.ones(1, 3), torch.ones(1, 3), BIAS, TEMPERATURE)
     for rows in (1, 3):  # neither one for each of two words, nor two
-        with pytest.raises(ArtifactError, match=r"states of shapes"):
+        with pytest.raises(ArtifactError, match=r"states of different shapes"):
             Gate(torch.ones(rows, 3), torch.ones(rows, 3), torch.ones(2, 3), BIAS, TEMPERATURE)

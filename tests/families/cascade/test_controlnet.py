@@ -234,10 +234,10 @@ def test_a_file_of_the_original_has_the_usual_blocks(family: Cascade, tmp_path: 
 @pytest.mark.parametrize(
     ("config", "change", "said"),
     [
-        ({"controlnet_blocks": [0, 4]}, {}, "blocks that this base lacks"),
-        ({"controlnet_blocks": "0"}, {}, "blocks that this base lacks"),
-        ({"controlnet_blocks": [0]}, {}, "too many, such as projections.1"),
-        ({}, {"backbone.0.0.weight": torch.zeros(4, 2, 3, 3)}, "another shape, such as backbone.0.0.weight"),
+        ({"controlnet_blocks": [0, 4]}, {}, "blocks that the base model does not have"),
+        ({"controlnet_blocks": "0"}, {}, "blocks that the base model does not have"),
+        ({"controlnet_blocks": [0]}, {}, "unknown tensors, such as projections.1"),
+        ({}, {"backbone.0.0.weight": torch.zeros(4, 2, 3, 3)}, "a different shape, such as backbone.0.0.weight"),
         ({}, {"projections.0.2.weight": torch.full((32, 16, 1, 1), float("nan"))}, "not finite"),
     ],
 )
@@ -328,7 +328,9 @@ def test_a_file_for_other_vectors_of_faces_is_refused(family: Cascade, tmp_path:
     """The original's mode simple, with all blocks, reads those of ArcFace."""
     path = tmp_path / "identity.safetensors"
     save_file(family.new_controlnet(ControlForm(512, ALL, "simple")).state_dict(), path)
-    with pytest.raises(ArtifactError, match="identity.safetensors: reads vectors of faces of 512 numbers .* gives 128"):
+    with pytest.raises(
+        ArtifactError, match="identity.safetensors: .* expects face embeddings with 512 values .* has 128"
+    ):
         read_controlnet(path, family)
 
 

@@ -81,12 +81,12 @@ def test_new_words_have_the_files_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tensors", "said"),
     [
-        (numbered(8), "16 tensors of numbered layers, where .* two for each of 64 or 128"),
+        (numbered(8), "16 tensors of numbered layers; .* two for each of 64 or 128"),
         ({key: each for key, each in numbered().items() if key != "weights.3.lora_up"}, "127 tensors of numbered"),
-        (numbered() | {"weights.1.lora_up": torch.zeros(7, RANK)}, "in_proj has shape"),
+        (numbered() | {"weights.1.lora_up": torch.zeros(7, RANK)}, "in_proj has the invalid shape"),
         (
             numbered() | {"embeddings.embeddings": torch.zeros(1, WIDTH), "embeddings.indices": torch.tensor([2368])},
-            "words that the base knows already",
+            "tokens of the base model's vocabulary",
         ),
         (numbered() | {"weights.x": torch.zeros(1)}, "not a plain LoRA: weights.x"),
     ],

@@ -161,9 +161,9 @@ def _a_lora(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     [
         (_without_one, "lacks 1 tensors"),
         (_with_nan, "not finite"),
-        (_of_another_shape, "another shape, such as controlnet_down_blocks.0.bias"),
-        (_a_lora, "is no ControlNet; LoRAs"),
-        (lambda tensors: {**tensors, "more": torch.zeros(1)}, "too many, such as more"),
+        (_of_another_shape, "a different shape, such as controlnet_down_blocks.0.bias"),
+        (_a_lora, "is not a ControlNet; set LoRAs"),
+        (lambda tensors: {**tensors, "more": torch.zeros(1)}, "unknown tensors, such as more"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(change: Any, said: str, family: ModelFamily, tmp_path: Path) -> None:
@@ -178,12 +178,12 @@ def test_values_that_are_not_finite_are_never_written(family: ModelFamily, tmp_p
     controlnet = _trained(family)
     with torch.no_grad():
         controlnet.controlnet_mid_block.bias[0] = 1e6  # too large for fp16
-    with pytest.raises(ArtifactError, match="controlnet_mid_block.bias holds values that are not finite"):
+    with pytest.raises(ArtifactError, match="controlnet_mid_block.bias contains values that are not finite"):
         write_controlnet(controlnet, tmp_path / "file.safetensors", DESCRIPTION, "fp16", architecture="a")
     assert not (tmp_path / "file.safetensors").exists()
 
 
 def test_a_family_without_controlnets_says_so(tmp_path: Path) -> None:
     family = load_base_model(str(write_sd3(tmp_path / "sd3")), torch.float32)
-    with pytest.raises(ArtifactError, match="family sd3 has no ControlNets"):
+    with pytest.raises(ArtifactError, match="not supported for base models of the family sd3"):
         read_controlnet(tmp_path / "x.safetensors", family)

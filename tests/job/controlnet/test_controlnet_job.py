@@ -214,8 +214,8 @@ def _too_small(path: Path) -> Path:
     ("write", "said"),
     [
         (lambda path: path, "no.safetensors does not exist"),
-        (_lora, "is no ControlNet; with adapter: controlnet give"),
-        (_too_small, "is no ControlNet of this base"),
+        (_lora, "is not a ControlNet; with adapter: controlnet give"),
+        (_too_small, "is not for this base model"),
     ],
 )
 def test_what_is_no_controlnet_of_this_base_starts_none(write: Any, said: str, tiny: Path, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_what_is_no_controlnet_of_this_base_starts_none(write: Any, said: str, t
 
 def test_a_controlnet_starts_no_lora(done: Job, tmp_path: Path) -> None:
     config = build_config({"base_model": done.config.base_model, "init_weights": done.output.weights})
-    with pytest.raises(ConfigError, match="^init_weights: .*: is a ControlNet and not a LoRA"):
+    with pytest.raises(ConfigError, match="^init_weights: .*: the file is a ControlNet, not a LoRA"):
         list(load(Job(config, [], OutputFolder(tmp_path / "out"))))
 
 

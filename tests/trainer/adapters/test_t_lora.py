@@ -131,14 +131,14 @@ def test_its_file_keeps_the_times_and_a_plain_lora_holds_the_mean(base: ModelFam
         parts_of = [direction.up[:, [i]].float() @ direction.down[[i]].float() * shares[i] for i in range(RANK)]
         torch.testing.assert_close(layer.delta(torch.zeros(parts_of[0].shape)), 1.5 * torch.stack(parts_of).sum(0))
     outcome = resize(path, plain, RANK, base="mini-sdxl")
-    assert outcome.error < 1e-5 and "act at a part of the timesteps only" in str(outcome)
-    assert "act at a part of the timesteps only" in str(merge_onto([path], [1.0], "mini-sdxl", tmp_path / "onto"))
+    assert outcome.error < 1e-5 and "are only used in a part of the timesteps" in str(outcome)
+    assert "are only used in a part of the timesteps" in str(merge_onto([path], [1.0], "mini-sdxl", tmp_path / "onto"))
     for name, layer in Artifact.read(plain).layers.items():
         weight = torch.zeros(layer.up.shape[0], layer.down.shape[1]) if isinstance(layer, LoraLayer) else torch.zeros(1)
         torch.testing.assert_close(layer.delta(weight), read.layers[name].delta(weight), rtol=1e-3, atol=1e-4)
     with pytest.raises(ArtifactError, match="timed-lora layer, which diffusers cannot load"):
         convert(path, target, "diffusers")
-    with pytest.raises(ArtifactError, match="timed-lora layer, no plain LoRA"):
+    with pytest.raises(ArtifactError, match="timed-lora layer, not a plain LoRA"):
         merge([path], [1.0], target)
 
 
