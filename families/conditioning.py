@@ -68,4 +68,4 @@ def refuse_conditioning(conditioning: Conditioning | None, family: str, known: S
     """Raises ValueError for parts that the family does not support and that would have no effect."""
     unread = [] if conditioning is None else [name for name in conditioning.parts if name not in known]
     if unread:
-        raise ValueError(f"the denoiser of the family {family} does not read {' and '.join(unread)}")
+        raise ValueError(f"the denoiser of the family {family} does not support {' and '.join(unread)}")

@@ -34,7 +34,7 @@ class TextStream:
         """Pad with zeros to `length` positions, which the mask excludes. Raises ValueError for a smaller length."""
         missing = length - self.length
         if missing < 0:
-            raise ValueError(f"{self.length} positions do not fit into {length}")
+            raise ValueError(f"{self.length} positions are more than {length}")
         if missing == 0:
             return self
         values = functional.pad(self.values, (0, 0, 0, missing))
@@ -164,6 +164,6 @@ class PromptFeatures:
 
 
 def _rows(tensor: Tensor, indices: Tensor) -> Tensor:
-    """Rows whose gradients are added up in the same order each time. On a CPU the threads of `index_put` add in any
-    order, and on CUDA those of `index_add` do (torch.use_deterministic_algorithms)."""
+    """Select rows so that gradients of repeated rows are summed in a fixed order. `index_put` on a CPU and `index_add`
+    on CUDA sum in any order (torch.use_deterministic_algorithms)."""
     return tensor[indices] if tensor.is_cuda else tensor.index_select(0, indices)

@@ -1,8 +1,8 @@
 """FLUX.1 dev and schnell: a transformer trained by flow matching, distilled (Black Forest Labs 2024).
 
-T5 reads the prompt, and CLIP's pooled vector is added. New words would reach the transformer through that vector alone,
-which is weak: the trigger is a plain word, both encoders are frozen, read all prompts at once, and leave memory before
-the transformer's weights are loaded.
+T5 reads the prompt, and CLIP's pooled vector is added. New tokens would affect the transformer only through that
+vector, which has little effect. Therefore the trigger is a plain word. Both encoders are frozen, encode all prompts at
+once, and are freed before the transformer's weights are loaded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,15 +55,15 @@ PARTS = {
 DEV = FamilyDefaults(num_tokens=0, fewest_tokens=0, guidance_scale=3.5, num_inference_steps=28)
 SCHNELL = FamilyDefaults(num_tokens=0, fewest_tokens=0, guidance_scale=0.0, num_inference_steps=4)
 DEV_LENGTH, SCHNELL_LENGTH = 512, 256
-"""Tokens of the prompt that T5 reads, padding included."""
+"""Number of prompt tokens for T5, including padding."""
 TRAINING_GUIDANCE = 1.0
-"""dev is distilled with guidance; at 1 it predicts, and learns, the distribution of the data."""
+"""dev is distilled with guidance; with the value 1 it predicts the distribution of the data, and is trained with it."""
 
 
 SCHNELL_NOTE = (
-    "this base (FLUX.1 schnell) is distilled to draw in 4 steps, and training on pictures undoes that little by "
-    "little: few-step samples blur. Train on FLUX.1 dev, and use the LoRA on schnell; or give a training adapter for "
-    "schnell (training_adapter: FILE); or keep the training short."
+    "this base model (FLUX.1 schnell) is distilled to generate images in 4 steps. Training removes the distillation: "
+    "samples with few steps become blurred. Train on FLUX.1 dev, and use the LoRA on schnell; or set a training "
+    "adapter for schnell (training_adapter: FILE); or keep the training short."
 )
 
 
@@ -79,7 +79,7 @@ class Flux1:
         ),
         "feed-forward": (
             *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
-            *("proj_mlp", "single_transformer_blocks.*.proj_out"),  # the last layer of all is called proj_out, too
+            *("proj_mlp", "single_transformer_blocks.*.proj_out"),  # the last layer is called proj_out, too
         ),
         "convolutions": (),
     }
@@ -115,14 +115,14 @@ class Flux1:
 
     @classmethod
     def load(cls, source: BaseModelSource, options: LoadingOptions) -> "Flux1":
-        """Find the parts, and open the small ones. Raises BaseModelError where one is missing or does not fit."""
+        """Locate the components, and load the small ones. Raises BaseModelError if one is missing or does not match."""
         refuse_diffusion_options(source, options)
         parts = PipelineParts.of(source, options, PARTS)
         transformer = parts.config("transformer", FluxTransformer2DModel)
         vae = parts.config("vae", AutoencoderKL)
         parts.require_equal(
             ("the transformer's in_channels", transformer["in_channels"]),
-            ("the VAE's latent_channels in patches", vae["latent_channels"] * PATCH**2),
+            ("the VAE's latent_channels times the patch area", vae["latent_channels"] * PATCH**2),
         )
         parts.require_equal(
             ("the transformer's pooled_projection_dim", transformer["pooled_projection_dim"]),
@@ -136,7 +136,7 @@ class Flux1:
 
     @property
     def _is_dev(self) -> bool:
-        """dev has an input for the strength of its guidance, schnell has none."""
+        """Whether it is dev, which has an input for the guidance scale; schnell does not."""
         return bool(self.denoiser.config.guidance_embeds)
 
     @property
@@ -177,7 +177,7 @@ class Flux1:
         return None
 
     def to(self, device: torch.device) -> "Flux1":
-        """Loads the transformer's weights when it is first called, straight to `device`."""
+        """Loads the transformer's weights when it is first called, directly to `device`."""
         if next(self.denoiser.parameters()).is_meta:
             self.denoiser = self._parts.denoiser("transformer", FluxTransformer2DModel, flux1_tensors, device)
             self._pipeline.register_modules(transformer=self.denoiser)
@@ -211,7 +211,7 @@ class Flux1:
         self._text.read_ahead(prompts)
 
     def count_tokens(self, prompt: str) -> tuple[int, int]:
-        """T5's. CLIP reads the first 77 of its own, as in diffusers' pipeline."""
+        """The number of T5's tokens. CLIP reads its first 77 tokens, as in diffusers' pipeline."""
         return len(self._pipeline.tokenizer_2(prompt, verbose=False).input_ids), self._t5_length
 
     def denoise(
@@ -243,7 +243,7 @@ class Flux1:
         return self._pipeline
 
     def pipeline_inputs(self, wanted: PromptFeatures, unwanted: PromptFeatures) -> dict[str, Any]:
-        """Guidance is distilled into the transformer: what is not wanted has no place."""
+        """Guidance is distilled into the transformer, so there is no negative prompt."""
         return {"prompt_embeds": wanted.prompt_embeds, "pooled_prompt_embeds": wanted.pooled_prompt_embeds}
 
     def _load_text_encoders(self) -> ReadPrompts:

@@ -1,7 +1,6 @@
-"""FLUX.2 dev, klein, and klein's base models: a transformer trained by flow matching (Black Forest Labs 2025).
-
-A language model reads the prompt, states of three of its layers side by side. It never learns and leaves memory before
-the transformer's weights are loaded: the trigger is a plain word. klein has Qwen3, dev has Mistral.
+"""FLUX.2 dev, klein, and klein's base models: a transformer trained with flow matching (Black Forest Labs 2025). A
+language model encodes the prompt; the states of three of its layers are concatenated. It is frozen and freed before the
+transformer's weights are loaded, so the trigger is a plain word. klein has Qwen3, dev has Mistral.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,16 +42,16 @@ from families.parts.latents import decoded, posterior_moments
 from families.parts.patches import grid_places, latents_of, patches_of
 
 PATCH = 2
-"""Latent pixels of a token's side: they are channels of the latents already."""
+"""Latent pixels per token along one side: the latents already contain the patches as channels."""
 DEV_PIPELINE = "Flux2Pipeline"
 DEV = FamilyDefaults(num_tokens=0, fewest_tokens=0, guidance_scale=4.0, num_inference_steps=50)
 KLEIN_BASE = FamilyDefaults(num_tokens=0, fewest_tokens=0, guidance_scale=4.0, num_inference_steps=50)
 KLEIN = FamilyDefaults(num_tokens=0, fewest_tokens=0, guidance_scale=1.0, num_inference_steps=4)
 TRAINING_GUIDANCE = 1.0
 KLEIN_NOTE = (
-    "this base (FLUX.2 klein) is distilled to draw in 4 steps, and training on pictures undoes that little by little: "
-    "few-step samples blur. Train on klein's base model of the same size, and use the LoRA on klein; or give a "
-    "training adapter for klein (training_adapter: FILE); or keep the training short."
+    "this base model (FLUX.2 klein) is distilled to generate images in 4 steps. Training removes the distillation: "
+    "samples with few steps become blurred. Train on klein's base model of the same size, and use the LoRA on klein; "
+    "or set a training adapter for klein (training_adapter: FILE); or keep the training short."
 )
 SIZES = {3072: "klein-4b", 4096: "klein-9b"}
 """klein's sizes by the transformer's width."""
@@ -109,7 +108,7 @@ class Flux2:
 
     @classmethod
     def load(cls, source: BaseModelSource, options: LoadingOptions) -> "Flux2":
-        """Find the parts, and open the small ones. Raises BaseModelError where one is missing or does not fit."""
+        """Locate the components, and load the small ones. Raises BaseModelError if one is missing or does not match."""
         refuse_diffusion_options(source, options)
         parts = PipelineParts.of(source, options, {"transformer": "Flux2Transformer2DModel"})
         transformer = parts.config("transformer", Flux2Transformer2DModel)
@@ -124,12 +123,12 @@ class Flux2:
         vae = parts.config("vae", AutoencoderKLFlux2)
         parts.require_equal(
             ("the transformer's in_channels", transformer["in_channels"]),
-            ("the VAE's latent_channels in patches", vae["latent_channels"] * PATCH**2),
+            ("the VAE's latent_channels times the patch area", vae["latent_channels"] * PATCH**2),
         )
         text = parts.config("text_encoder", AutoConfig)
         parts.require_equal(
             ("the transformer's joint_attention_dim", transformer["joint_attention_dim"]),
-            ("the text encoder's states together", reading.width(text)),
+            ("the width of the text encoder's concatenated states", reading.width(text)),
         )
         return cls(parts)
 
@@ -155,7 +154,7 @@ class Flux2:
 
     @property
     def _size(self) -> str:
-        """As its makers call it: dev, klein-4b, klein-9b."""
+        """The official name of its size: dev, klein-4b, klein-9b."""
         config = self.denoiser.config
         return "dev" if self._is_dev else SIZES.get(config.num_attention_heads * config.attention_head_dim, "klein")
 
@@ -177,7 +176,7 @@ class Flux2:
         return None
 
     def to(self, device: torch.device) -> "Flux2":
-        """Loads the transformer's weights when it is first called, straight to `device`."""
+        """Loads the transformer's weights when it is first called, directly to `device`."""
         if next(self.denoiser.parameters()).is_meta:
             self.denoiser = self._parts.denoiser(
                 "transformer", Flux2Transformer2DModel, convert_flux2_transformer_checkpoint_to_diffusers, device
@@ -188,7 +187,7 @@ class Flux2:
         return self
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """The mean of the posterior: FLUX.2's own pipelines draw none. Patches of 2 × 2 become channels, which are then
+        """The mean of the posterior, as in FLUX.2's pipelines. Patches of 2 × 2 become channels, which are then
         normalised by the statistics of the VAE's batch norm: (B, 4C, H/16, W/16)."""
         mean = posterior_moments(self.vae, pixels).chunk(2, dim=1)[0]
         patches = functional.pixel_unshuffle(mean, PATCH)
@@ -215,7 +214,8 @@ class Flux2:
         return mean.view(1, -1, 1, 1), (variance + self.vae.config.batch_norm_eps).sqrt().view(1, -1, 1, 1)
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
-        """States of three layers side by side (B, 512, 3D), those of the padding too: the transformer has no mask."""
+        """Concatenated states of three layers (B, 512, 3D), including those of the padding: the transformer has no
+        mask."""
         return self._text.features(prompts, self.device)
 
     def keep_prompts(self, folder: Path) -> None:
@@ -225,7 +225,7 @@ class Flux2:
         self._text.read_ahead(prompts)
 
     def count_tokens(self, prompt: str) -> tuple[int, int]:
-        """With those of the template around it."""
+        """Including the tokens of the chat template."""
         return self._reading.count(self._pipeline.tokenizer, prompt), self._reading.length
 
     def denoise(
@@ -236,7 +236,7 @@ class Flux2:
         sizes: Sequence[SizeConditioning],
         conditioning: Conditioning | None = None,
     ) -> Tensor:
-        """The velocity (B, 4C, h, w) in fp32. Sizes are ignored. A token's place: (0, row, column, 0), and for the
+        """The velocity (B, 4C, h, w) in fp32. Sizes are ignored. A token's position: (0, row, column, 0), and for the
         text (0, 0, 0, position)."""
         refuse_conditioning(conditioning, self.name)
         count, _, height, width = noised.shape
@@ -258,7 +258,7 @@ class Flux2:
         return self._pipeline
 
     def pipeline_inputs(self, wanted: PromptFeatures, unwanted: PromptFeatures) -> dict[str, Any]:
-        """klein's base models read what is not wanted; the others have their guidance distilled into them."""
+        """klein's base models have a negative prompt; the guidance of the others is distilled into the transformer."""
         inputs = {"prompt_embeds": wanted.prompt_embeds}
         if self.guidance_kind == "classifier-free":
             inputs["negative_prompt_embeds"] = unwanted.prompt_embeds

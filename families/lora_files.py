@@ -27,30 +27,31 @@ STARTS = {
     "sd3": SD3,
     "sd_": SD15,
 }
-"""How `modelspec.architecture` and `ss_base_model_version` begin, in kohya's, OneTrainer's and ai-toolkit's files."""
+"""Prefixes of `modelspec.architecture` and `ss_base_model_version` in kohya's, OneTrainer's and ai-toolkit's files."""
 
 
 MOST_BLOCKS_OF_SD3 = 38
-"""Of SD3.5 large."""
+"""Number of blocks of SD3.5 large."""
 
 
 def family_of_header(said: Iterable[str]) -> str | None:
-    """The family whose architecture one of the texts names."""
+    """The family whose architecture is named by one of the texts."""
     texts = list(said)
     return next((family for start, family in STARTS.items() if any(text.startswith(start) for text in texts)), None)
 
 
 def family_of_encoders(names: Collection[str]) -> str:
-    """For files of token embeddings alone, by the encoders that they are for."""
+    """The family of a file that contains only token embeddings, by their text encoders."""
     if set(names) == {"clip_g"}:
         return CASCADE
     return SDXL if "clip_g" in names else SD15
 
 
 def family_of_modules(modules: Iterable[tuple[str, str]]) -> str:
-    """By what only that family's files hold. `modules`: component and path of each. SD2's names are SD1.5's.
+    """The family, by names that only its files contain. `modules`: component and path of each. SD2 has the same names
+    as SD1.5.
 
-    SDXL has a second text encoder, more than one transformer block an attention, and none in its first block.
+    SDXL has a second text encoder, more than one transformer block per attention, and none in its first block.
     """
     modules = list(modules)
     if any(component == "prior" for component, _ in modules):
@@ -68,8 +69,8 @@ def family_of_modules(modules: Iterable[tuple[str, str]]) -> str:
 
 
 def _family_of_transformer(paths: Collection[str]) -> str:
-    """FLUX has single blocks, in which FLUX.2 has attention and feed-forward in one. Qwen-Image has names of its own
-    outside of attention, and 60 blocks. Z-Image has plain layers."""
+    """FLUX has single blocks; those of FLUX.2 join attention and feed-forward. Qwen-Image has different names outside
+    of attention, and 60 blocks. Z-Image has plain layers."""
     if any(path.startswith(("layers.", "noise_refiner.", "context_refiner.")) for path in paths):
         return Z_IMAGE
     if any(path.endswith((".to_qkv_mlp_proj", ".linear_in", ".linear_out")) for path in paths):
@@ -87,12 +88,12 @@ def has_sgm_names(family: str) -> bool:
 
 
 def has_kohya_names(family: str) -> bool:
-    """Whether kohya's names mean the same to all tools."""
+    """Whether kohya's names have the same meaning in all tools."""
     return family in (SD15, SDXL, CASCADE, CASCADE_B)
 
 
 def has_prior_names(family: str) -> bool:
-    """Whether kohya's names say that the text encoder belongs to a prior."""
+    """Whether the text encoder's prefix in kohya's names is that of a prior."""
     return family == CASCADE
 
 

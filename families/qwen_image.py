@@ -1,7 +1,6 @@
-"""Qwen-Image and Qwen-Image-2512: a transformer trained by flow matching (Wu et al. 2025).
-
-Qwen2.5-VL reads the prompt inside a fixed instruction. It has 8 billion parameters: it is frozen, reads all prompts at
-once, and leaves memory before the transformer's weights are loaded. The trigger is a plain word.
+"""Qwen-Image and Qwen-Image-2512: a transformer trained with flow matching (Wu et al. 2025). Qwen2.5-VL encodes the
+prompt inside a fixed instruction. It has 8 billion parameters; it is frozen, encodes all prompts at once, and is freed
+before the transformer's weights are loaded. The trigger is a plain word.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,11 +46,11 @@ PARTS = {
     "transformer": "QwenImageTransformer2DModel",
 }
 LONGEST_PROMPT = 1024
-"""Tokens that the pipeline reads, the end of the template included."""
+"""Number of tokens that the pipeline reads, including the end of the template."""
 TEXT_MULTIPLE = 64
 """Text is padded to a multiple of this while training, so that few shapes are compiled."""
 IDLE = ("attn.add_q_proj", "attn.norm_added_q", "attn.to_add_out", "txt_mlp.net.0.proj", "txt_mlp.net.2")
-"""Of the last block: what becomes of the text there is read by nothing."""
+"""Layers of the last block whose output is unused: the text stream ends there."""
 
 
 class QwenImage:
@@ -101,13 +100,13 @@ class QwenImage:
 
     @classmethod
     def load(cls, source: BaseModelSource, options: LoadingOptions) -> "QwenImage":
-        """Find the parts, and open the small ones. Raises BaseModelError where one is missing or does not fit."""
+        """Locate the components, and load the small ones. Raises BaseModelError if one is missing or does not match."""
         refuse_diffusion_options(source, options)
         parts = PipelineParts.of(source, options, PARTS)
         transformer = parts.config("transformer", QwenImageTransformer2DModel)
         parts.require_equal(
             ("the transformer's in_channels", transformer["in_channels"]),
-            ("the VAE's z_dim in patches", parts.config("vae", AutoencoderKLQwenImage)["z_dim"] * PATCH**2),
+            ("the VAE's z_dim times the patch area", parts.config("vae", AutoencoderKLQwenImage)["z_dim"] * PATCH**2),
         )
         parts.require_equal(
             ("the transformer's joint_attention_dim", transformer["joint_attention_dim"]),
@@ -117,7 +116,7 @@ class QwenImage:
 
     @property
     def idle_modules(self) -> tuple[str, ...]:
-        """In the last block the text's keys and values are read, and nothing else of it."""
+        """Layers of the last block whose output is unused: of its text stream only keys and values are read."""
         return tuple(f"transformer_blocks.{self.denoiser.config.num_layers - 1}.{layer}" for layer in IDLE)
 
     @property
@@ -135,7 +134,7 @@ class QwenImage:
         return None
 
     def to(self, device: torch.device) -> "QwenImage":
-        """Loads the transformer's weights when it is first called, straight to `device`."""
+        """Loads the transformer's weights when it is first called, directly to `device`."""
         if next(self.denoiser.parameters()).is_meta:
             self.denoiser = self._parts.denoiser("transformer", QwenImageTransformer2DModel, dict, device)
             self._pipeline.register_modules(transformer=self.denoiser)
@@ -144,7 +143,7 @@ class QwenImage:
         return self
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Moments (B, 2C, h, w): to its VAE, made for video, a picture is one frame."""
+        """Moments (B, 2C, h, w): its VAE is for videos, and an image is one frame."""
         frames = pixels.to(self.vae.dtype).unsqueeze(2)
         return self.vae.encode(frames).latent_dist.parameters.squeeze(2).float()
 
@@ -174,7 +173,7 @@ class QwenImage:
         self._text.read_ahead(prompts)
 
     def count_tokens(self, prompt: str) -> tuple[int, int]:
-        """With those of the template that are not dropped."""
+        """Including the tokens of the template that are not dropped."""
         text = self._pipeline.prompt_template_encode.format(prompt)
         ids = self._pipeline.tokenizer(text, verbose=False).input_ids
         return len(ids) - self._pipeline.prompt_template_encode_start_idx, LONGEST_PROMPT
@@ -205,7 +204,7 @@ class QwenImage:
         return self._pipeline
 
     def pipeline_inputs(self, wanted: PromptFeatures, unwanted: PromptFeatures) -> dict[str, Any]:
-        """Each side as long as its longest prompt: the pipeline leaves a mask out where nothing is padded."""
+        """Prompts and negative prompts, each padded to its longest; without padding the pipeline has no mask."""
         inputs: dict[str, Any] = {"max_sequence_length": LONGEST_PROMPT}
         for side, prompts in (("", wanted), ("negative_", unwanted)):
             longest = int(prompts.mask.sum(dim=1).max())

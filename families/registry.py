@@ -27,7 +27,7 @@ KINDS = (SDXL, SD15, SD3, Flux1, Flux2, QwenImage, ZImage, Cascade, StageB)
 FAMILIES = {kind.pipeline_class_name: kind for kind in KINDS} | {DEV_PIPELINE: Flux2}
 
 NO_TEXT_TO_IMAGE = {
-    "StableDiffusionXLImg2ImgPipeline": "SDXL's refiner, or another model that only improves pictures",
+    "StableDiffusionXLImg2ImgPipeline": "SDXL's refiner, or another model that only refines images",
     "StableDiffusionXLInpaintPipeline": "an inpainting model",
     "StableDiffusionInpaintPipeline": "an inpainting model",
     "StableDiffusion3InpaintPipeline": "an inpainting model",
@@ -38,13 +38,13 @@ NO_TEXT_TO_IMAGE = {
     "QwenImageEditPipeline": "an image-editing model",
     "QwenImageEditInpaintPipeline": "an image-editing model",
     "QwenImageEditPlusPipeline": "an image-editing model",
-    "QwenImageLayeredPipeline": "a model that cuts pictures into layers",
+    "QwenImageLayeredPipeline": "a model that splits images into layers",
     "ZImageOmniPipeline": "an image-editing model",
-    "StableCascadeCombinedPipeline": "all stages of Stable Cascade in one",
+    "StableCascadeCombinedPipeline": "all stages of Stable Cascade in one model",
     "StableDiffusionInstructPix2PixPipeline": "an image-editing model",
     "StableDiffusionXLInstructPix2PixPipeline": "an image-editing model",
 }
-"""Pipelines in the layout of a supported family, which are trained otherwise."""
+"""Pipelines in the layout of a supported family that are trained differently."""
 
 
 def load_base_model(
@@ -76,7 +76,7 @@ def load_base_model(
     if base_config is not None and source.kind != "file":
         raise BaseModelError(
             f"base_config: {base_model} is a {source.kind} model with its own configuration; leave base_config out, it "
-            "is for single files"
+            "is only for single files"
         )
     family = KEPT.take(source, options) or _load(source, options)
     if vae is not None:
@@ -113,7 +113,7 @@ def _load(source: BaseModelSource, options: LoadingOptions) -> ModelFamily:
     if class_name not in FAMILIES:
         raise BaseModelError(
             f"base_model: {source.name} is a {class_name}; supported are {', '.join(sorted(FAMILIES))}. "
-            "docs/adding-a-family.md describes how to add one."
+            "docs/adding-a-family.md describes how to add a family."
         )
     try:
         return FAMILIES[class_name].load(source, options)
@@ -126,27 +126,26 @@ def _load(source: BaseModelSource, options: LoadingOptions) -> ModelFamily:
 def _at_revision(source: BaseModelSource, revision: str | None) -> BaseModelSource:
     if revision is not None and source.kind != "hub":
         raise BaseModelError(
-            f"base_revision: {source.name} is a {source.kind} on this disk, and only models of the hub have revisions; "
-            "leave it out"
+            f"base_revision: {source.name} is a local {source.kind}, and only hub models have revisions; leave it out"
         )
     return replace(source, revision=revision)
 
 
 def _recognise(source: BaseModelSource, options: LoadingOptions) -> tuple[str, LoadingOptions]:
-    """The pipeline class of a checkpoint, and the options with what a single file says of itself."""
+    """The pipeline class of a checkpoint, and the options completed with the properties of a single file."""
     if source.kind != "file":
         return pipeline_class_name(source), options
     file = inspect_single_file(Path(source.location))
     if file.parts_from is not None and options.base_config is None:
         raise BaseModelError(
-            f"base_config: {source.name} holds the denoiser of a {file.pipeline_class} alone. Name the folder or "
-            f"hub model with its VAE and text encoders, such as {file.parts_from}"
+            f"base_config: {source.name} only contains the denoiser of a {file.pipeline_class}. Set base_config to the "
+            f"folder or hub model with its VAE and text encoders, such as {file.parts_from}"
         )
     if options.base_config is not None:
         described = pipeline_class_name(find_configuration(options.base_config))
         if described != file.pipeline_class:
             raise BaseModelError(
-                f"base_config: {options.base_config} describes a {described}, but {source.name} is a "
+                f"base_config: {options.base_config} is the configuration of a {described}, but {source.name} is a "
                 f"{file.pipeline_class}; give the configuration of that family"
             )
     prediction = file.prediction_type if options.prediction_type == "auto" else options.prediction_type

@@ -63,8 +63,8 @@ class SD15:
         silent = source.kind == "file" and options.prediction_type == "auto" and options.base_config is None
         if silent and has_tensors(Path(source.location), "cond_stage_model.model."):  # OpenCLIP: SD2
             raise BaseModelError(
-                f"base_model: {source.name} is an SD2 checkpoint, and a single file does not say what it predicts: set "
-                "prediction_type to v_prediction (the 768 models) or epsilon (the 512 models), or base_config"
+                f"base_model: {source.name} is an SD2 checkpoint, and the single file does not contain its prediction "
+                "type: set prediction_type to v_prediction (the 768 models) or epsilon (the 512 models), or base_config"
             )
         pipeline = open_pipeline(
             StableDiffusionPipeline, source, options, safety_checker=None, requires_safety_checker=False
@@ -130,7 +130,8 @@ class SD15:
         self.vae.to("cpu")
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
-        """The last hidden states after the final norm (B, 77, D). SD2's configuration leaves the last layer out."""
+        """The last hidden states after the final norm (B, 77, D). In SD2 the text encoder already lacks the last
+        layer."""
         return self.encode_prompts_early(prompts, 0)
 
     def encode_prompts_early(self, prompts: Sequence[str], clip_skip: int) -> PromptFeatures:

@@ -1,7 +1,7 @@
-"""Stable Diffusion 3 and 3.5: a transformer trained by flow matching (Esser et al. 2024).
+"""Stable Diffusion 3 and 3.5: a transformer trained with flow matching (Esser et al. 2024).
 
-It has three text encoders, of which the two CLIPs get new tokens. T5, where the base has it, encodes the prompt without
-the placeholder tokens: its rows are large and its encoder deep, so that new ones would be learned poorly.
+It has three text encoders, of which the two CLIPs get new tokens. T5, if the base has it, encodes the prompt without
+the placeholder tokens: its embeddings are large and its encoder is deep, so new tokens would be trained poorly.
 """
 
 from collections.abc import Mapping, Sequence
@@ -79,7 +79,7 @@ class SD3:
 
     @classmethod
     def load(cls, source: BaseModelSource, options: LoadingOptions) -> "SD3":
-        """Load the base, with T5 where it has one. Raises BaseModelError when it cannot be loaded or used."""
+        """Load the base, with T5 if it has one. Raises BaseModelError when it cannot be loaded or used."""
         refuse_diffusion_options(source, options)
         t5 = {} if _has_t5(source) else {"text_encoder_3": None, "tokenizer_3": None}
         return cls(open_pipeline(StableDiffusion3Pipeline, source, options, **t5))
@@ -148,7 +148,7 @@ class SD3:
         return PromptFeatures(torch.cat([clip, t5], dim=1), pooled)
 
     def _t5_states(self, prompts: Sequence[str]) -> Tensor:
-        """Return T5's states (B, 256, D); zeros where the base has no T5, as in its training without."""
+        """Return T5's states (B, 256, D); zeros if the base has no T5, as in training without it."""
         encoder, tokenizer = self._pipeline.text_encoder_3, self._pipeline.tokenizer_3
         if encoder is None:
             return torch.zeros(len(prompts), T5_LENGTH, self.denoiser.config.joint_attention_dim, device=self.device)

@@ -38,7 +38,7 @@ from families.parts.latents import (
 from families.parts.unet import UNET_ADAPTER_MODULES, require_text_to_image, unet_resolution, unet_size_multiple
 
 B_LORA_BLOCKS = {"content": "up_blocks.0.attentions.0", "style": "up_blocks.0.attentions.1"}
-"""Of SDXL's UNet (Frenkel et al. 2024, B-LoRA): the block that decides what is shown, and the one that decides how."""
+"""Blocks of SDXL's UNet that determine content and style (Frenkel et al. 2024, B-LoRA)."""
 
 
 class SDXL:
@@ -128,7 +128,7 @@ class SDXL:
         self.vae.to("cpu")
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
-        """The penultimate hidden states of both encoders side by side (B, 77, D₁ + D₂), and the second's projection.
+        """The concatenated penultimate hidden states of both encoders (B, 77, D₁ + D₂), and the second's projection.
 
         An empty prompt is all zeros where the base was trained so (`force_zeros_for_empty_prompt`).
         """

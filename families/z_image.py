@@ -1,7 +1,6 @@
-"""Z-Image and Z-Image Turbo: one stream of text and image tokens, trained by flow matching (Z-Image Team 2025).
-
-Qwen3 reads the prompt. It never learns and leaves memory before the transformer's weights are loaded: the trigger is a
-plain word. The transformer counts time from noise (0) to picture (1), and predicts the opposite of the velocity.
+"""Z-Image and Z-Image Turbo: one stream of text and image tokens, trained with flow matching (Z-Image Team 2025). Qwen3
+encodes the prompt. It is frozen and freed before the transformer's weights are loaded, so the trigger is a plain word.
+The transformer's time is 0 for noise and 1 for the image, and it predicts the negative velocity.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,20 +47,20 @@ PARTS = {
     "transformer": "ZImageTransformer2DModel",
 }
 LANGUAGE_MODELS = ("Qwen3Model", "Qwen3ForCausalLM")
-"""The makers' own bases have the first; the second has a last layer that is not read."""
+"""The official bases have the first; the second has a last layer that is not used."""
 LENGTH = 512
-"""Tokens of the prompt that Qwen3 reads, with those of its template."""
+"""Number of prompt tokens for Qwen3, including those of its template."""
 LAYER = -2
-"""Whose states are read: the last but one."""
+"""The layer whose states are used: the last but one."""
 BASE = FamilyDefaults(num_tokens=0, fewest_tokens=0, guidance_scale=4.0, num_inference_steps=50)
 TURBO = FamilyDefaults(num_tokens=0, fewest_tokens=0, guidance_scale=0.0, num_inference_steps=9)
-"""Steps and guidance are those of the makers' model cards."""
+"""Steps and guidance are those of the official model cards."""
 LARGEST_TURBO_SHIFT = 4.0
-"""Nothing else in the files tells the two apart: Turbo's scheduler shifts by 3, that of the base by 6."""
+"""The two differ only in this: Turbo's scheduler has a shift of 3, that of the base model 6."""
 TURBO_NOTE = (
-    "this base (Z-Image Turbo) is distilled to draw in 8 steps without guidance, and training on pictures undoes that "
-    "little by little: few-step samples blur. Train on Z-Image (Tongyi-MAI/Z-Image), and use the LoRA on Turbo; or "
-    "give a training adapter for Turbo (training_adapter: FILE); or keep the training short."
+    "this base model (Z-Image Turbo) is distilled to generate images in 8 steps without guidance. Training removes the "
+    "distillation: samples with few steps become blurred. Train on Z-Image (Tongyi-MAI/Z-Image), and use the LoRA on "
+    "Turbo; or set a training adapter for Turbo (training_adapter: FILE); or keep the training short."
 )
 
 
@@ -108,7 +107,7 @@ class ZImage:
 
     @classmethod
     def load(cls, source: BaseModelSource, options: LoadingOptions) -> "ZImage":
-        """Find the parts, and open the small ones. Raises BaseModelError where one is missing or does not fit."""
+        """Locate the components, and load the small ones. Raises BaseModelError if one is missing or does not match."""
         refuse_diffusion_options(source, options)
         parts = PipelineParts.of(source, options, PARTS)
         parts.require({"text_encoder": _language_model(parts)})
@@ -150,11 +149,11 @@ class ZImage:
 
     @property
     def largest_side(self) -> int | None:
-        """It has a table of so many rows and columns of tokens: 512, that is 8192 pixels."""
+        """The side for the number of position embeddings: 512 tokens, which is 8192 pixels."""
         return int(min(self.denoiser.config.axes_lens[1:]) * self.size_multiple)
 
     def to(self, device: torch.device) -> "ZImage":
-        """Loads the transformer's weights when it is first called, straight to `device`."""
+        """Loads the transformer's weights when it is first called, directly to `device`."""
         if next(self.denoiser.parameters()).is_meta:
             convert = convert_z_image_transformer_checkpoint_to_diffusers
             self.denoiser = self._parts.denoiser("transformer", ZImageTransformer2DModel, convert, device)
@@ -189,7 +188,7 @@ class ZImage:
         self._text.read_ahead(prompts)
 
     def count_tokens(self, prompt: str) -> tuple[int, int]:
-        """With those of the template around it."""
+        """Including the tokens of the chat template."""
         tokenizer = self._pipeline.tokenizer
         return len(tokenizer(chat_text(tokenizer, prompt, thinking=True)).input_ids), LENGTH
 
@@ -203,7 +202,7 @@ class ZImage:
     ) -> Tensor:
         """The velocity (B, C, h, w) in fp32. Sizes are ignored."""
         refuse_conditioning(conditioning, self.name)
-        pictures = noised.to(prompts.prompt_embeds.dtype).unsqueeze(2)  # one frame of a film
+        pictures = noised.to(prompts.prompt_embeds.dtype).unsqueeze(2)  # one frame of a video
         times = 1 - timesteps / self.noise_process.num_timesteps
         predictions = self.denoiser(list(pictures.unbind()), times, prompts.unpadded(), return_dict=False)[0]
         return -torch.stack(list(predictions)).squeeze(2).float()
@@ -213,7 +212,7 @@ class ZImage:
         return self._pipeline
 
     def pipeline_inputs(self, wanted: PromptFeatures, unwanted: PromptFeatures) -> dict[str, Any]:
-        """Lists of (Lᵢ, D). What is not wanted is read where guidance_scale is above 0."""
+        """Lists of (Lᵢ, D). The negative prompt is read if guidance_scale is above 0."""
         return {"prompt_embeds": wanted.unpadded(), "negative_prompt_embeds": unwanted.unpadded()}
 
     def _load_text_encoder(self) -> ReadPrompts:
@@ -231,6 +230,6 @@ class ZImage:
 
 
 def _language_model(parts: PipelineParts) -> str:
-    """The class of the text encoder that the base names, where it is one of those that fit; else the usual one."""
+    """The text encoder's class in the base's index, if it is supported; otherwise the usual one."""
     named = (parts.index.get("text_encoder") or [None, None])[1]
     return named if named in LANGUAGE_MODELS else LANGUAGE_MODELS[0]

@@ -26,19 +26,19 @@ def compute_precision(mixed_precision: PrecisionName) -> torch.dtype:
 
 
 def has_bf16() -> bool:
-    """Whether there is a GPU that computes in bf16 itself: Nvidia's emulate it before the 30xx and A100."""
+    """Whether there is a GPU with hardware support for bf16, which NVIDIA's have from the 30xx and A100 on."""
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Let products of fp32 matrices and convolutions be rounded to 10 bits, on cards that have TF32: several times as
-    fast. Elsewhere this changes nothing."""
+    """Use TF32 for products of fp32 matrices and convolutions, on GPUs that support it: rounded to 10 bits, and several
+    times as fast. No effect on other devices."""
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
 
 
 def autocast_precision(adapter: AdapterName, mixed_precision: PrecisionName) -> str:
-    """Return the mode of accelerate's autocast: "no" where the adapter computes in the base's precision without it, and
+    """Return the mode of accelerate's autocast: "no" if the adapter computes in the base's precision without it, and
     for full fine-tuning, where the models run autocast themselves (`families.precision.autocast`).
 
     Autocast would run every norm in fp32 and cast whole activations for that.
@@ -50,7 +50,7 @@ def autocast_precision(adapter: AdapterName, mixed_precision: PrecisionName) -> 
 
 
 def require_precision(family: ModelFamily, dtype: torch.dtype) -> None:
-    """Raises ConfigError for fp16 where what the base computes is too large for it."""
+    """Raises ConfigError for fp16 if the base's values overflow in it."""
     if dtype == torch.float16 and (why := overflow_in_half(family)) is not None:
         raise ConfigError(f"mixed_precision: fp16: {why}; set bf16, or no")
 
@@ -62,8 +62,8 @@ def load_base(
     zero_terminal_snr: bool,
     denoiser: bool = True,
 ) -> ModelFamily:
-    """Load the base in `dtype`. Local rank 0 loads first, so that nothing is downloaded twice. `denoiser`: as
-    `load_base_model` has it.
+    """Load the base in `dtype`. Local rank 0 loads first, so that nothing is downloaded twice. `denoiser`: as in
+    `load_base_model`.
 
     Raises BaseModelError.
     """

@@ -58,9 +58,9 @@ def build_training(
     training_adapter: TrainingAdapterFile | None = None,
     base: Base = WHOLE,
 ) -> Training:
-    """Put what is trained on the base, and everything together. `config` must be resolved; the training's own has
-    steps and batch filled in. `initial`: what it starts from. `training_adapter`: what is on the base in its steps.
-    `base`: how the denoiser is shared with other processes."""
+    """Add the trained parts to the base, and build the training. `config` must be resolved; the training's
+    configuration has steps and batch size filled in. `initial`: the initial weights. `training_adapter`: the adapter
+    that is applied in its steps. `base`: how the denoiser is shared with other processes."""
     processes = Processes(accelerator)
     generators = NamedGenerators(config.seed, processes.share)
     held_out = _held_out(config, examples, family, generators)
@@ -80,7 +80,7 @@ def build_training(
         accelerator,
         lambda: trainer.max_train_steps - trainer.step,
         lambda: trainer.forget_step(),
-        trains_base=config.trains_base or config.is_perfusion,  # recorded passes would read states of another step
+        trains_base=config.trains_base or config.is_perfusion,  # recorded passes would use the states of another step
         passes_differ=config.needs_first_activations,
         controlnet=None if (controlnet := controlnet_of(parts)) is None else controlnet.module,
     )
@@ -111,7 +111,7 @@ def build_training(
 
 
 def _plan_the_end(training: Training) -> None:
-    """What may end the training before its last step, and which steps are kept."""
+    """Conditions that can end the training before its last step, and the steps that are kept."""
     config = training.config
     training.best.patience, training.best.keep = config.early_stopping_patience, config.keep_best or 1
     if config.stop_when_settled:
@@ -121,7 +121,7 @@ def _plan_the_end(training: Training) -> None:
 def _trainables(
     config: TrainingConfig, parts: Parts, base: Base, processes: Processes, notes: list[str]
 ) -> list[Trainable]:
-    """With the main process's values on all ranks. Adds to `notes` what scale_lr makes of the rates."""
+    """The trainables, with the main process's values on all ranks. Adds the rates after scale_lr to `notes`."""
     assert config.max_train_steps is not None
     updates = _update_settings(config, config.max_train_steps, processes.share.count, notes)
     trainables = build_trainables(parts, updates, base, processes)
@@ -162,9 +162,8 @@ def _first_values(
     generators: NamedGenerators,
     accelerator: Accelerator,
 ) -> list[str]:
-    """Set the parts to what they start from, where they are not fresh. Returns what is to be said of it.
-
-    The base is bare where it fails.
+    """Initialise the parts with the initial weights, if there are any. Returns messages. If this fails, all parts are
+    removed from the base.
     """
     notes: list[str] = []
     try:
@@ -189,8 +188,8 @@ def _is_half(family: ModelFamily) -> bool:
 
 
 def _scorer(training: Training, accelerator: Accelerator) -> Scorer | None:
-    """Return the held-out loss, and beside it how well pictures are restored, where the base does that; None where no
-    images are held out."""
+    """Return the held-out loss, with the quality of restoration if the base restores images; None if no images are held
+    out."""
     if training.held_out is None:
         return None
     config, family = training.config, training.family
@@ -222,7 +221,7 @@ def _batches(
 
 
 def _update_settings(config: TrainingConfig, total_steps: int, processes: int, notes: list[str]) -> UpdateSettings:
-    """Adds to `notes` what scale_lr makes of the rates."""
+    """Adds the rates after scale_lr to `notes`."""
     settings = UpdateSettings(
         config.optimization,
         config.collapse,

@@ -24,10 +24,10 @@ AT_MOST = 3
 def plan_duration(duration: DurationSection, examples: Sequence[CachedExample], processes: int = 1) -> DurationSection:
     """Return `duration` with the number of steps and the batch size filled in.
 
-    `examples`: the training images. `processes`: the number of processes. The batch size is 4 per process, or fewer
-    where there are not enough images. Steps are computed from the epochs where those are set; otherwise each image is
-    seen about 100 times, within 500 to 3000 steps. With `stop_when_settled` these are the most steps: three times as
-    many, within the same limit.
+    `examples`: the training images. `processes`: the number of processes. The batch size is 4 per process, or fewer if
+    there are not enough images. Steps are computed from the epochs if those are set; otherwise each image is seen about
+    100 times, within 500 to 3000 steps. With `stop_when_settled` this is the maximum: three times as many, within the
+    same limit.
     """
     repeats = sum(example.repeats for example in examples)
     seen = sum(examples[indices[0]].repeats for indices in by_picture(examples))
@@ -57,13 +57,13 @@ def settling_defaults(config: TrainingConfig, family: ModelFamily) -> dict[str, 
 
 
 def _against_settling(config: TrainingConfig, family: ModelFamily) -> str | None:
-    """Return why the run cannot end by its samples; None where it can."""
+    """Return the reason why the run cannot end by its samples; None if it can."""
     reasons = {
         "samples of a ControlNet are not scored": config.is_controlnet,
         f"{config.base_model} reconstructs images and cannot generate from a prompt": restoring(family) is not None,
-        "evaluate: false leaves no encoder to score samples": config.evaluate == "false",
-        f"lr_scheduler: {config.lr_scheduler} needs to know the end": config.lr_scheduler not in OF_ANY_LENGTH,
-        "tokens_first and tokens_until are shares of a length that is known": config.tokens_first > 0
+        "with evaluate: false there is no encoder to score samples": config.evaluate == "false",
+        f"lr_scheduler: {config.lr_scheduler} needs a fixed length": config.lr_scheduler not in OF_ANY_LENGTH,
+        "tokens_first and tokens_until are shares of a fixed length": config.tokens_first > 0
         or config.tokens_until < 1,
         "samples of a sharded full fine-tuning are not scored": config.shard_base and config.trains_base,
         "max_train_epochs is a fixed length": config.max_train_epochs is not None,

@@ -31,22 +31,18 @@ class InitialWeights:
 
 
 def read_initial_weights(path: Path, triggers: Sequence[str], num_tokens: int, family: ModelFamily) -> InitialWeights:
-    """Read the file and see that it is one for this base and these trigger words, before anything is trained.
-
-    Raises ConfigError.
-    """
+    """Read the file and check, before training, that it matches this base and these triggers. Raises ConfigError."""
     artifact, layers = read_for_base("init_weights", path, family)
     _require_fitting_tokens(path.name, artifact, triggers, num_tokens, family)
     return InitialWeights(path.name, artifact, layers)
 
 
 def read_for_base(setting: str, path: Path, family: ModelFamily) -> tuple[Artifact, dict[Place, Layer]]:
-    """Read the file that a setting names, and find the places of its layers on the base.
-
-    Raises ConfigError for a path that is no file, a damaged file, and one for another base.
+    """Read the file of a setting, and assign its layers to modules of the base. Raises ConfigError for a path that is
+    not a file, a damaged file, and one for another base.
     """
     if not path.is_file():
-        raise ConfigError(f"{setting}: {path} is no file")
+        raise ConfigError(f"{setting}: {path} does not exist, or is not a file")
     try:
         artifact = Artifact.read(path)
         return artifact, resolve_layers(artifact, LoraSlots(family))
@@ -55,14 +51,14 @@ def read_for_base(setting: str, path: Path, family: ModelFamily) -> tuple[Artifa
 
 
 def start_from(initial: InitialWeights, parts: Parts, tokens: ConceptTokens) -> list[str]:
-    """Load it into the parts of a training. Returns messages on which layers are exact or approximate. Raises
+    """Load the weights into the parts of a training. Returns messages on which layers are exact or approximate. Raises
     ConfigError for layers that the adapter cannot represent."""
     fits, refused = list[Fit](), list[tuple[Place, str]]()
     for place, layer in initial.layers.items():
         part = parts["lora" if place.component == DENOISER else "text_encoders"] if _has_part(parts, place) else None
         try:
             if not isinstance(part, Adapter):
-                raise CannotHold("nothing is trained there")
+                raise CannotHold("this component is not trained")
             fit = part.start(place, layer)
         except CannotHold as error:
             refused.append((place, str(error)))
@@ -81,11 +77,13 @@ def _has_part(parts: Parts, place: Place) -> bool:
 def _refusal(name: str, refused: Sequence[tuple[Place, str]], count: int) -> str:
     place, why = refused[0]
     if place.component == DENOISER:
-        remedy = "choose lora_targets that include it, or an adapter that holds it (lora holds all kinds, nearly)"
+        remedy = (
+            "choose lora_targets that include it, or an adapter that can represent it (lora approximates all kinds)"
+        )
     else:
         remedy = "set train_text_encoder: true"
     return (
-        f"init_weights: {len(refused)} of {count} layers of {name} cannot be held by what is trained, such as "
+        f"init_weights: {len(refused)} of {count} layers of {name} cannot be represented by the adapter, such as "
         f"{place.component} {place.path}: {why}; {remedy}"
     )
 
@@ -111,7 +109,10 @@ def _start_tokens(initial: InitialWeights, tokens: ConceptTokens) -> Iterator[st
             parameter[first : first + len(own)] = initial.artifact.tokens[encoder][rows].to(parameter)
     left = [trigger for trigger, own in initial.artifact.triggers.items() if own and trigger not in tokens.triggers]
     if left:
-        yield f"init_weights: the words {', '.join(left)} of {initial.name} are not among the concepts and are left out"
+        yield (
+            f"init_weights: the trigger words {', '.join(left)} of {initial.name} are not used, because no concept has "
+            "them"
+        )
 
 
 def _before(triggers: Mapping[str, Sequence[str]], trigger: str) -> Iterator[tuple[str, Sequence[str]]]:
@@ -128,14 +129,18 @@ def _require_fitting_tokens(
     if not learned:
         return
     if set(artifact.tokens) != set(family.encoder_names):
-        raise ConfigError(f"init_weights: {name} has tokens for other text encoders than this base's")
+        raise ConfigError(
+            f"init_weights: {name} has token embeddings for other text encoders than those of this base model"
+        )
     known = [trigger for trigger in triggers if trigger in learned]
     if not known:
         raise ConfigError(
-            f"init_weights: {name} calls its concept {', '.join(learned)}; set trigger_word (or concepts) accordingly"
+            f"init_weights: the trigger words of {name} are {', '.join(learned)}; set trigger_word (or concepts) "
+            "accordingly"
         )
     wrong = [trigger for trigger in known if learned[trigger] != num_tokens]
     if wrong:
         raise ConfigError(
-            f"init_weights: {wrong[0]} has {learned[wrong[0]]} tokens in {name}; set num_tokens: {learned[wrong[0]]}"
+            f"init_weights: the trigger word {wrong[0]} has {learned[wrong[0]]} tokens in {name}; set num_tokens: "
+            f"{learned[wrong[0]]}"
         )

@@ -1,4 +1,4 @@
-"""The training loop: a generator of steps. The caller logs, samples, saves and cancels between steps."""
+"""The training loop: a generator of steps. Between steps, the caller logs, samples, saves or stops."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -88,7 +88,7 @@ class Trainer:
             yield Step(self.step, losses, norms, rates, scale, not updated)
 
     def _update(self) -> bool:
-        """Returns whether anything was updated."""
+        """Returns whether the parameters were updated."""
         if self.loss_scaling is not None:
             return self.loss_scaling.update()
         for trainable in self.trainables:
@@ -154,8 +154,8 @@ class Trainer:
         return noise.to(batch.moments.device, non_blocking=True)
 
     def _read(self, losses: Losses, norms: Losses) -> tuple[dict[str, float], dict[str, float]]:
-        """Read losses and norms in the only device transfer of the step. Raises TrainingDiverged when one is not
-        finite, except for norms with loss scaling: those are left out."""
+        """Read losses and norms in the step's only transfer from the device. Raises TrainingDiverged if one is not
+        finite; with loss scaling, norms that are not finite are omitted instead."""
         values = torch.stack([*losses.values(), *(norm.to(torch.float32) for norm in norms.values())]).tolist()
         read_losses = dict(zip(losses, values, strict=False))
         read_norms = dict(zip(norms, values[len(losses) :], strict=True))
@@ -163,7 +163,7 @@ class Trainer:
             read_norms = {name: norm for name, norm in read_norms.items() if math.isfinite(norm)}
         if not all(map(math.isfinite, [*read_losses.values(), *read_norms.values()])):
             raise TrainingDiverged(
-                f"the training at step {self.step + 1} is not finite: losses {read_losses}, "
+                f"the training diverged at step {self.step + 1}, where values are not finite: losses {read_losses}, "
                 f"gradient norms {read_norms}. Lower the learning rates."
             )
         return read_losses, read_norms

@@ -20,20 +20,20 @@ from trainer.execution.peak_memory import EmptyAdapter, StepCost, step_cost, wei
 
 GB = 10**9
 USABLE = 0.85
-"""Share of the free memory that a prediction may take: the allocator's blocks are larger than their tensors, kernels
-need room of their own, and the tokens' pass through the text encoders is not counted. On an H200 SDXL took 1.12 to 1.2
-times what is predicted (docs/performance.md)."""
+"""Share of the free memory that a prediction may use: the allocator's blocks are larger than their tensors, kernels
+need workspace, and the text encoders' pass for the tokens is not counted. On an H200, SDXL needed 1.12 to 1.2 times the
+predicted memory (docs/performance.md)."""
 
 
 FEWER_BITS: tuple[PrecisionOfBase, ...] = ("int8", "nf4")
-"""What `base_precision: auto` tries where bf16 does not fit. int8 is as small as fp8, and rounds less: 0.7 % of a
-normal weight's norm, fp8 2.6 %, nf4 9 % (`tests/families/precision/test_formats.py`)."""
+"""Formats that `base_precision: auto` tries if bf16 does not fit. int8 is as small as fp8, with a smaller rounding
+error: 0.7 % of a normal weight's norm, fp8 2.6 %, nf4 9 % (`tests/families/precision/test_formats.py`)."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A micro-batch: `images` of `side` pixels squared, with the features of one prompt (1, L, D). `batches`: of them
-    in an optimizer step."""
+    """A micro-batch: `images` of `side` pixels squared, with the features of one prompt (1, L, D). `batches`: number of
+    micro-batches per optimizer step."""
 
     images: int
     side: int
@@ -43,7 +43,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Choice:
-    """How a step can be run. `images`: of a micro-batch."""
+    """Settings for running a step. `images`: of a micro-batch."""
 
     images: int
     checkpointing: bool
@@ -52,8 +52,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """`step`: predicted for one micro-batch. `beside`: bytes of text encoders that stay on the device. `choice`: the
-    predicted combination of settings. `passes`: micro-batches in an optimizer step."""
+    """`step`: predicted for one micro-batch. `beside`: bytes of the text encoders that stay on the device. `choice`:
+    the predicted combination of settings. `passes`: micro-batches in an optimizer step."""
 
     step: StepCost
     beside: int
@@ -62,17 +62,17 @@ class MemoryPlan:
 
     @property
     def peak(self) -> int:
-        """Bytes on the device at the most."""
+        """Largest number of bytes on the device."""
         return self.step.peak + self.beside
 
     @property
     def operations(self) -> int:
-        """Of the denoiser in an optimizer step. Text encoders, further passes of losses, and decoding of weights in
-        fewer bits are not among them."""
+        """Operations of the denoiser in an optimizer step, without those of text encoders, additional passes of losses,
+        and decoding of quantised weights."""
         return self.step.operations * self.passes
 
     def fits(self, free_bytes: int) -> bool:
-        """Whether so much free memory is enough."""
+        """Whether this amount of free memory is sufficient."""
         return self.peak <= USABLE * free_bytes
 
     def __str__(self) -> str:
@@ -83,18 +83,18 @@ class MemoryPlan:
         notes += ", the blocks' weights in main memory (slow)" if storage.offloaded else ""
         return (
             f"memory: {self.peak / GB:.1f} GB at the peak ({self.step.weights / GB:.1f} GB of base weights{stored}, "
-            f"{self.step.trained / GB:.2f} GB for what is trained{notes})"
+            f"{self.step.trained / GB:.2f} GB for the adapter and its optimizer{notes})"
         )
 
 
 def predicted(family: ModelFamily, adapters: AdapterSection, work: Workload, choice: Choice) -> MemoryPlan:
     """Count one step of an adapter on the bare base. `family`: its denoiser may be on the meta device. `work`: its
-    number of images gives way to the choice's."""
+    number of images is replaced by the choice's."""
     adapter = EmptyAdapter(adapters.adapter, adapters.rank, adapters.resolved_alpha, denoiser_targets(family, adapters))
     channels, height, width = _latent_shape(family, work.side)
     features, images = work.features, choice.images
     if bool(features.mask.all()):
-        features = replace(features, prompt_mask=None)  # where nothing is computed, no mask can be read
+        features = replace(features, prompt_mask=None)  # without values, masks cannot be read
     sizes = [SizeConditioning((work.side, work.side), (0, 0), (work.side, work.side))] * images
 
     def run(denoiser: torch.nn.Module) -> torch.Tensor:
@@ -113,10 +113,9 @@ def predicted(family: ModelFamily, adapters: AdapterSection, work: Workload, cho
 def plan(
     family: ModelFamily, adapters: AdapterSection, speed: SpeedSection, work: Workload, free_bytes: int
 ) -> MemoryPlan | None:
-    """Return what `first_that_fits` finds among all choices that the settings leave.
-
-    Returns None where it cannot be predicted: without an adapter of peft's, and where the base is sharded. Raises
-    ConfigError where the base's weights alone are more than `free_bytes`, however they may be stored.
+    """Return the result of `first_that_fits` for all choices that the settings allow. Returns None if it cannot be
+    predicted: without a peft adapter, and for a sharded base. Raises ConfigError if the base's weights alone exceed
+    `free_bytes` in every allowed format.
     """
     if adapters.adapter not in KINDS or speed.shard_base:
         return None
@@ -142,8 +141,8 @@ def first_that_fits(
 ) -> MemoryPlan:
     """Return the first that fits; else the last, which is the smallest. `weigh`: bytes of weights on the device.
 
-    A prediction takes seconds. One is left out where the weights alone do not fit, or not with what another storage
-    took beside its weights: decoding only adds to that.
+    A prediction takes seconds. It is skipped if the weights alone do not fit, or not together with the memory that
+    another storage needed in addition to its weights: decoding only increases it.
     """
     weights = {storage: weigh(storage) for storage in dict.fromkeys(choice.storage for choice in options)}
     beside: dict[tuple[int, bool], int] = {}
@@ -159,7 +158,7 @@ def first_that_fits(
 
 
 def choices(adapters: AdapterSection, speed: SpeedSection, images: int) -> Iterator[Choice]:
-    """What is tried, the best first: for each way to store the weights as asked, with gradient checkpointing if it is
+    """The choices in order of preference: for each allowed storage of the weights, with gradient checkpointing if it is
     allowed, image by image."""
     ways = [(images, speed.gradient_checkpointing == "always")]
     if speed.gradient_checkpointing == "auto":
@@ -171,7 +170,7 @@ def choices(adapters: AdapterSection, speed: SpeedSection, images: int) -> Itera
 
 
 def remedies(adapters: AdapterSection, speed: SpeedSection, found: MemoryPlan) -> str:
-    """What to change where a plan does not fit."""
+    """Remedies if a plan does not fit."""
     stored, alone = found.choice.storage, adapters.adapter in BASE_LEFT_ALONE
     changes = {
         "gradient_checkpointing: auto": speed.gradient_checkpointing == "never",
@@ -181,11 +180,11 @@ def remedies(adapters: AdapterSection, speed: SpeedSection, found: MemoryPlan) -
         "adapter: lora": not alone,
     }
     said = ", ".join(change for change, helps in changes.items() if helps)
-    return f"{f'Set {said}, or t' if said else 'T'}rain a smaller base, or on a larger GPU"
+    return f"{f'Set {said}, or t' if said else 'T'}rain a smaller base model, or use a larger GPU"
 
 
 def _storages(adapters: AdapterSection, speed: SpeedSection) -> Iterator[Storage]:
-    """Fewer bits only where the setting is open, and main memory only with the fewest."""
+    """The allowed storages: fewer bits only if the setting is auto, and main memory only with the fewest bits."""
     open_bits = speed.base_precision == "auto" and adapters.adapter in BASE_LEFT_ALONE
     asked: PrecisionOfBase = "bf16" if speed.base_precision == "auto" else speed.base_precision
     precisions = ("bf16", *FEWER_BITS) if open_bits else (asked,)
@@ -196,7 +195,7 @@ def _storages(adapters: AdapterSection, speed: SpeedSection) -> Iterator[Storage
 
 
 def _latent_shape(family: ModelFamily, side: int) -> tuple[int, int, int]:
-    """(C, h, w) of latents for a square of `side` pixels, from the smallest picture that the base encodes."""
+    """(C, h, w) of latents for a square of `side` pixels, from the smallest image that the base encodes."""
     small = family.size_multiple
     with torch.no_grad():
         cached = family.encode_image(torch.zeros(1, 3, small, small, device=family.device))

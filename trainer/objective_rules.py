@@ -20,19 +20,23 @@ def require_objective(objective: ObjectiveSection, noise: NoiseSection, base: st
     coarse = "multires_noise_iterations" if noise.multires_noise_iterations > 0 else coarse
     rules = (
         (objective.loss_weighting == "debiased" and kind == "v_prediction",
-         f"loss_weighting: debiased is made for ε-prediction, and {base} predicts v; set min_snr"),
+         f"loss_weighting: debiased only supports ε-prediction, but {base} predicts v; set min_snr"),
         (objective.loss_weighting == "debiased" and kind == "edm",
-         f"loss_weighting: debiased is made for ε-prediction, and the noise of {base} is EDM's; leave it out"),
+         f"loss_weighting: debiased only supports ε-prediction, but the noise schedule of {base} is EDM's; leave it "
+         "out"),
         (bool(coarse) and kind == "flow",
-         f"{coarse}: {base} is trained by flow matching, which learns brightness without it; leave it out"),
+         f"{coarse}: {base} is trained with flow matching, which learns brightness without it; leave it out"),
         (bool(coarse) and process.zero_terminal_snr and kind != "flow",
-         f"{coarse}: {base} ends in pure noise and learns brightness by that; leave it out"),
+         f"{coarse}: the noise schedule of {base} ends in pure noise, so brightness is learned without it; leave it "
+         "out"),
         (noise.input_perturbation > 0 and kind == "flow",
-         f"input_perturbation: made for ε- and v-prediction, and {base} is trained by flow matching; leave it out"),
+         f"input_perturbation: only supports ε- and v-prediction, but {base} is trained with flow matching; leave it "
+         "out"),
         (noise.timestep_sampling == "shift" and kind != "flow",
-         f"timestep_sampling: shift is for flow matching, and {base} has no shift; choose uniform or logit_normal"),
+         f"timestep_sampling: shift only supports flow matching, but {base} has no shift; choose uniform or "
+         "logit_normal"),
         (objective.token_attention_weight > 0 and not _has_cross_attention(family),
-         f"token_attention_weight: {base} has no layers of cross-attention to watch; leave it out"),
+         f"token_attention_weight: {base} has no cross-attention layers; leave it out"),
     )  # fmt: skip
     for broken, message in rules:
         if broken:
@@ -51,7 +55,7 @@ def require_restorable(config: TrainingConfig, base: str, family: ModelFamily) -
     for name, remedy, given in of_words:
         if given:
             raise ConfigError(
-                f"{name}: {base} reconstructs images and has no prompts, so it learns no tokens; {remedy}"
+                f"{name}: {base} reconstructs images and has no prompts, so no tokens can be trained; {remedy}"
             )
 
 

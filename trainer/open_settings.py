@@ -16,20 +16,20 @@ OF_TOKENS = (
     *("token_covariance_weight", "token_attention_weight", "token_learning_rate", "token_optimizer"),
     *("train_tokens", "token_weight_decay", "token_max_grad_norm", "tokens_first", "tokens_until"),
 )
-"""Settings without effect where the trigger is a plain word."""
+"""Settings without effect if the trigger is a plain word."""
 BY_FAMILY = ("guidance_scale", "num_inference_steps", "timestep_bias")
-"""Settings whose default is the family's."""
+"""Settings with a default that depends on the family."""
 OPEN = ("num_tokens", "loss_weighting", "lora_targets", *OPEN_OF_THE_PRIOR, *BY_FAMILY)
-"""Settings that count as open unless they are marked as set, as in a resumed configuration."""
+"""Settings that are treated as not given unless they are marked as set, as in a resumed configuration."""
 
 
 def open_settings(
     given: Mapping[str, Any], optimization: OptimizationSection, has_trigger: bool, family: ModelFamily
 ) -> dict[str, Any]:
-    """Values by name for what is open: learning rates, tokens, timesteps, samples. `given`: what the user has set.
-    `has_trigger`: whether any concept has a trigger word.
+    """Values by name for settings that are not given: learning rates, tokens, timesteps, samples. `given`: the user's
+    settings. `has_trigger`: whether any concept has a trigger word.
 
-    Raises ConfigError for tokens that this family cannot learn.
+    Raises ConfigError for tokens that this family does not support.
     """
     count = _num_tokens(given, has_trigger, family)
     return {
@@ -42,7 +42,7 @@ def open_settings(
 def _rates(
     given: Mapping[str, Any], optimization: OptimizationSection, num_tokens: int, family: ModelFamily
 ) -> dict[str, float]:
-    """Learning rates of the adapter, of the tokens, and of text encoders where they are trained."""
+    """Learning rates of the adapter, of the tokens, and of text encoders if they are trained."""
     own = {"controlnet": CONTROLNET_RATE, "perfusion": PERFUSION_RATE}.get(given.get("adapter", ""))
     usual = own or family.defaults.learning_rate or adapter_rate(family)
     by_text_width = text_encoder_factor(family)
@@ -67,8 +67,8 @@ def _is_controlnet(given: Mapping[str, Any]) -> bool:
 def _num_tokens(given: Mapping[str, Any], has_trigger: bool, family: ModelFamily) -> int:
     if _is_controlnet(given):
         if given.get("num_tokens", 0) > 0:
-            raise ConfigError("num_tokens has no effect with adapter: controlnet, which learns no words; leave it out")
-        _require_nothing_of_tokens(given, "adapter: controlnet, which learns no words")
+            raise ConfigError("num_tokens has no effect with adapter: controlnet, which trains no tokens; leave it out")
+        _require_nothing_of_tokens(given, "adapter: controlnet, which trains no tokens")
         return 0
     if given.get("train_tokens"):
         _require_learning(family, "train_tokens")
@@ -86,27 +86,31 @@ def _num_tokens(given: Mapping[str, Any], has_trigger: bool, family: ModelFamily
         _require_learning(family, f"num_tokens: {count}")
     if count < family.defaults.fewest_tokens:
         raise ConfigError(
-            f"num_tokens: {count}: a base of the family {family.name} learns the trigger as new tokens; give at least "
+            f"num_tokens: {count}: for base models of the family {family.name} the trigger word is trained as new "
+            "tokens; give at least "
             f"{family.defaults.fewest_tokens}"
         )
     if count == 0:
-        _require_nothing_of_tokens(given, "num_tokens: 0, where the trigger is a plain word")
+        _require_nothing_of_tokens(given, "num_tokens: 0, with which the trigger is a plain word")
     return count
 
 
 def _require_learning(family: ModelFamily, asked: str) -> None:
     if not family.text_encoders:
         raise ConfigError(
-            f"{asked}: a base of the family {family.name} reads prompts by a model that learns no words; leave it out, "
-            "and the trigger is a plain word"
+            f"{asked}: prompts of base models of the family {family.name} are encoded by a frozen model without new "
+            "tokens; leave it out, and the trigger is a plain word"
         )
 
 
 def _require_nothing_of_tokens(given: Mapping[str, Any], why: str) -> None:
     fields = TrainingConfig.model_fields
-    # a resumed run has its rate filled in as 0
+    # in a resumed run the rate is filled in as 0
     idle = [name for name in OF_TOKENS if name in given and given[name] not in (fields[name].default, 0.0)]
     if idle:
         raise ConfigError(f"{idle[0]} has no effect with {why}; leave it out")
     if given.get("adapter") == "none":
-        raise ConfigError(f"adapter: none trains tokens only, and there are none with {why}: nothing is left")
+        raise ConfigError(
+            f"adapter: none only trains tokens, and there are none with {why}, so nothing would be trained; choose "
+            "another adapter"
+        )

@@ -3,8 +3,8 @@
 Under Adam, every entry of a matrix with n inputs moves by about the learning rate in a step, and all entries of a row
 in agreement with the input. The output therefore moves by rate × n relative to the input, so the rate that changes a
 model's features by the same amount is proportional to 1/n (Yang et al. 2022, arXiv 2203.03466, table 3; for the down
-projection of a LoRA: Hayou et al. 2024, arXiv 2402.12354, §3). The field's rates were found on denoisers of 640 to 3072
-channels, where they are used as they are. They are multiplied for narrower models only: wider ones are trained at the
+projection of a LoRA: Hayou et al. 2024, arXiv 2402.12354, §3). The common rates were found on denoisers of 640 to 3072
+channels, for which they are used unchanged. They are multiplied for narrower models only: wider ones are trained at the
 same rates in practice.
 """
 
@@ -16,11 +16,12 @@ from settings.sections.optimization import ADAPTER_RATE, PLAIN_WORD_RATE
 from trainer.adapters.targets import ending_with, layer_paths
 
 DENOISER_WIDTH, TEXT_ENCODER_WIDTH = 1280, 768
-"""SDXL's most frequent width in attention, and that of CLIP-L: from here on, the field's rates hold."""
+"""SDXL's most frequent width in attention, and that of CLIP-L: for this width and larger ones, the common rates are
+used."""
 
 
 def adapter_rate(family: ModelFamily) -> float:
-    """AdamW's usual rate of the adapter: higher where nothing else learns the trigger word."""
+    """AdamW's usual rate of the adapter: higher if the trigger word has no trained tokens."""
     alone = not family.text_encoders and restoring(family) is None
     return denoiser_factor(family) * (PLAIN_WORD_RATE if alone else ADAPTER_RATE)
 
@@ -33,7 +34,7 @@ def denoiser_factor(family: ModelFamily) -> float:
 
 def text_encoder_factor(family: ModelFamily) -> float:
     """Factor of the usual rates of text encoders and tokens: TEXT_ENCODER_WIDTH by the narrowest encoder's width, at
-    least 1; 1 where no encoder learns."""
+    least 1; 1 if no encoder is trained."""
     return _factor(TEXT_ENCODER_WIDTH, [encoder.config.hidden_size for encoder in family.text_encoders])
 
 

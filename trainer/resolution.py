@@ -27,10 +27,11 @@ from trainer.trainables.perfusion import require_edits
 from trainer.validation.sample_prompts import sample_prompts
 
 NARROW = 8.0
-"""Factor of the usual learning rate from which a base is too narrow for adapters on its attention layers alone."""
+"""Factor of the usual learning rate from which a base is so narrow that adapters on attention layers only are not
+sufficient."""
 LAYER_KINDS = ("attention", "feed-forward", "convolutions")
 COMMON_TOKEN = "a "
-"""A text that is one token in every tokenizer."""
+"""A text with one token in every tokenizer."""
 
 
 def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
@@ -39,8 +40,8 @@ def resolve(config: TrainingConfig, family: ModelFamily) -> TrainingConfig:
     sides = config.preparation.resolutions or (family.defaults.resolution or family.native_resolution,)
     if config.bucket_step and config.bucket_step % family.size_multiple:
         raise ConfigError(
-            f"bucket_step: {config.bucket_step} is no multiple of {family.size_multiple}, which "
-            f"{config.base_model} needs"
+            f"bucket_step: {config.bucket_step} is not a multiple of {family.size_multiple}, as {config.base_model} "
+            "requires"
         )
     for side in sides:
         _require_drawable(side, config.base_model, family)
@@ -64,13 +65,13 @@ def _require_drawable(resolution: int, base_model: str, family: ModelFamily) -> 
     if resolution % family.size_multiple:
         near = max(1, round(resolution / family.size_multiple)) * family.size_multiple
         raise ConfigError(
-            f"resolution: {resolution} is no multiple of {family.size_multiple}, which "
-            f"{base_model} needs; {near} is the nearest"
+            f"resolution: {resolution} is not a multiple of {family.size_multiple}, as {base_model} requires; the "
+            f"nearest is {near}"
         )
     if family.largest_side and resolution > family.largest_side:
         raise ConfigError(
-            f"resolution: {resolution} is more than {family.largest_side}, the largest side that {base_model} "
-            f"has positions for; {family.native_resolution} is what it was made for"
+            f"resolution: {resolution} is more than {family.largest_side}, the largest side for which {base_model} has "
+            f"positions; its native resolution is {family.native_resolution}"
         )
 
 
@@ -94,7 +95,8 @@ def _require_fitting(config: TrainingConfig, family: ModelFamily, num_tokens: in
 
 
 def _lora_targets(config: TrainingConfig, family: ModelFamily) -> str:
-    """The attention layers; all kinds of layers of a base that is so narrow that attention holds no details."""
+    """The attention layers; all kinds of layers for a base that is so narrow that attention layers cannot represent
+    details."""
     chosen = "lora_targets" in config.model_fields_set or config.lora_target_regex is not None
     kind = KINDS.get(config.adapter)
     able = kind is not None and not kind.linear_only and config.lora_init not in LINEAR_INITS
@@ -106,12 +108,12 @@ def _lora_targets(config: TrainingConfig, family: ModelFamily) -> str:
 def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
     """Return the loss weighting for this base.
 
-    Flow matching weights all timesteps alike, since its draws are weighted; it takes adaptive weights, and any other
-    raises ConfigError. These are uniform, too, unless the user sets another: bases with zero terminal SNR (min-SNR
-    weights v by SNR, which is 0 at pure noise, so nothing would be learned there; Lin et al. 2023 train without
-    weights), ControlNets (Zhang et al. 2023), and EDM's, whose weights are part of its noise process. A family may have
-    a default of its own. Other ε-prediction is debiased (Yu et al. 2023, arXiv 2310.08442), which learned most of the
-    tuning concepts.
+    Flow matching uses uniform weights, since its timesteps are already sampled unevenly; it also supports adaptive
+    weights, and others raise ConfigError. Also uniform, unless the user sets another: bases with zero terminal SNR
+    (min-SNR weights v by SNR, which is 0 at pure noise, so nothing would be trained there; Lin et al. 2023 train
+    without weights), ControlNets (Zhang et al. 2023), and EDM's, whose weights are part of its noise process. A family
+    may have a default of its own. Other ε-prediction is debiased (Yu et al. 2023, arXiv 2310.08442), which learned most
+    of the tuning concepts.
     """
     weighting, process = config.loss_weighting, family.noise_process
     chosen = "loss_weighting" in config.model_fields_set
@@ -127,8 +129,8 @@ def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
         return weighting
     if chosen and weighting != "uniform":
         raise ConfigError(
-            f"loss_weighting: {weighting} is made for ε- and v-prediction, and {config.base_model} is trained by flow "
-            "matching, which samples the important timesteps more often instead; set uniform or adaptive, or leave it "
+            f"loss_weighting: {weighting} only supports ε- and v-prediction, but {config.base_model} is trained with "
+            "flow matching, which samples important timesteps more often instead; set uniform or adaptive, or leave it "
             "out"
         )
     return "uniform"
@@ -137,7 +139,7 @@ def _loss_weighting(config: TrainingConfig, family: ModelFamily) -> str:
 def _require_readable_prompts(
     validation: ValidationSection, preparation: DataConfig, num_tokens: int, family: ModelFamily
 ) -> None:
-    """Raises ConfigError for a prompt of samples or evaluation that the base cannot draw as it is meant."""
+    """Raises ConfigError for a prompt of samples or evaluation that the base does not support as written."""
     found = sample_prompts(validation, preparation)
     prompts = {f"validation_prompts, {number}": text for number, text in enumerate(found["validation_prompts"], 1)}
     if not prompts and found["validation_prompt"] is not None:
@@ -164,9 +166,8 @@ def base_requirements(family: ModelFamily, preparation: DataConfig, num_tokens: 
 
 
 def count_tokens(caption: str, family: ModelFamily, words: Mapping[str, Sequence[str]]) -> int:
-    """Count the tokens of a caption, including start and end of text, by the tokenizer that needs the most.
-
-    `words` maps each trigger to the tokens that stand for it.
+    """Count the tokens of a caption, including start and end of text, by the tokenizer with the most tokens. `words`
+    maps each trigger to its placeholder tokens.
     """
     text = expand_triggers(caption, words)
     frozen = frozen_reader(family)

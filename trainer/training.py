@@ -45,7 +45,7 @@ class Training:
     observer: Observer
     held_out: Split | None = None
     training_adapter: TrainingAdapter | None = None
-    """The training adapter, applied in training steps and in validation."""
+    """The training adapter, which is applied in training steps and in validation."""
     scorer: Scorer | None = None
     best: Best = field(default_factory=Best)
     settling: Settling | None = None
@@ -108,7 +108,8 @@ class Training:
         return controlnet_of(self.parts)
 
     def write_shards(self, folder: Path) -> None:
-        """Write the rows of sharded weights, and what is remembered of them, from all processes; nothing without."""
+        """Write the rows of sharded weights with their optimizer states, from all processes; nothing without
+        sharding."""
         for trainable in self.trainer.trainables:
             trainable.write_shards(folder)
 
@@ -128,7 +129,7 @@ class Training:
             self._write(path)
         except ArtifactError as error:
             raise TrainingDiverged(
-                f"the training has diverged: after step {self.trainer.step} {error}. Lower the learning rates."
+                f"the training diverged: after step {self.trainer.step}, {error}. Lower the learning rates."
             ) from error
 
     def _write(self, path: Path) -> None:

@@ -1,8 +1,8 @@
 """A LoRA that is applied to the frozen base model during training only, not in samples or in the result.
 
-Training on a distilled base undoes the distillation. A training adapter is a LoRA that was made to undo it beforehand:
-trained beside it, a new LoRA learns the concept alone, and on the base without the adapter the few steps remain
-(ai-toolkit's assistant LoRAs for Z-Image Turbo and FLUX.1 schnell).
+Training on a distilled base removes the distillation. A training adapter is a LoRA that was made to remove it
+beforehand: trained with it, a new LoRA only learns the concept, and on the base without the adapter few steps remain
+sufficient (ai-toolkit's assistant LoRAs for Z-Image Turbo and FLUX.1 schnell).
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,8 @@ from trainer.initial_weights import read_for_base
 
 @dataclass(frozen=True)
 class TrainingAdapterFile:
-    """What the file holds. `layers`: by the paths of the denoiser's linear layers. `digest`: SHA-256 of the file."""
+    """The contents of the file. `layers`: by the paths of the denoiser's linear layers. `digest`: SHA-256 of the
+    file."""
 
     name: str
     digest: str
@@ -33,30 +34,32 @@ class TrainingAdapterFile:
 
 
 def read_training_adapter(path: Path, family: ModelFamily) -> TrainingAdapterFile:
-    """Read the file and see that it is a plain LoRA of this base's denoiser, whose weights need not be loaded yet.
-
+    """Read the file and check that it is a plain LoRA for this base's denoiser, whose weights need not be loaded.
     Raises ConfigError.
     """
     artifact, resolved = read_for_base("training_adapter", path, family)
     layers = {place.path: layer for place, layer in resolved.items() if _is_plain(layer)}
     if not layers or len(layers) < len(resolved) or any(place.component != DENOISER for place in resolved):
         raise ConfigError(
-            f"training_adapter: {path.name} is not a plain LoRA of linear layers of the transformer, which is what can "
-            "be taken off again exactly"
+            f"training_adapter: {path.name} is not a plain LoRA of linear layers of the transformer. Only such a LoRA "
+            "can be removed again exactly"
         )
     if artifact.tokens:
-        raise ConfigError(f"training_adapter: {path.name} has tokens of its own, which are no part of the base")
+        raise ConfigError(
+            f"training_adapter: {path.name} contains token embeddings, which are not supported in a training adapter"
+        )
     return TrainingAdapterFile(path.name, sha256(path), layers)
 
 
 def distillation_notes(adapter: TrainingAdapterFile | None, family: ModelFamily) -> tuple[str, ...]:
-    """What a training does to a distilled base, or to one that is none, with or without a training adapter."""
+    """Notes on the training of a distilled base, or of another one, with or without a training adapter."""
     if adapter is None:
         return family.training_notes
     if not family.training_notes:
         return (
-            f"training_adapter: {adapter.name} is on the base in training steps alone. That keeps the few steps of a "
-            "distilled base, and this base is none: leave it out, unless it was made for this very base",
+            f"training_adapter: {adapter.name} is only applied in training steps. It preserves the distillation of a "
+            "distilled base model, but this base model is not distilled: leave it out, unless it was made for this "
+            "base model",
         )
     return ()
 
@@ -68,11 +71,11 @@ def _is_plain(layer: object) -> TypeGuard[LoraLayer]:
 class TrainingAdapter:
     """The layers of a file, added to the outputs of the base's linear layers: W·x + s·up·(down·x).
 
-    No weight of the base changes, so that without them it is what it was, to the last bit, however it is stored.
+    The base's weights do not change, so without the layers it is bit-identical, in every storage format.
     """
 
     def __init__(self, file: TrainingAdapterFile, denoiser: nn.Module) -> None:
-        """`denoiser`: with its weights, with or without the adapter that is trained."""
+        """`denoiser`: with its weights, with or without the trained adapter."""
         self.digest = file.digest
         self._on = torch.ones((), device=next(denoiser.parameters()).device)
         self._handles = [
@@ -82,7 +85,8 @@ class TrainingAdapter:
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Leave it out inside this context: it is multiplied by 0, so that compiled blocks and CUDA graphs hold."""
+        """Disable it inside this context: it is multiplied by 0, so that compiled blocks and CUDA graphs remain
+        valid."""
         self._on.zero_()
         try:
             yield
@@ -96,7 +100,7 @@ class TrainingAdapter:
 
 
 def _base_layer(denoiser: nn.Module, path: str) -> nn.Module:
-    """The base's own layer, also inside the adapter that is trained."""
+    """The base's own layer, also inside the trained adapter."""
     module: Any = denoiser.get_submodule(path)
     return module.get_base_layer() if hasattr(module, "get_base_layer") else module
 

@@ -6,11 +6,11 @@ from families.family import ModelFamily, frozen_reader
 from settings.preparation import DataConfig
 
 MOST_PIECES = 3
-"""A word of more tokens than this consists of pieces with other meanings."""
+"""A word with more tokens than this consists of pieces with other meanings."""
 
 
 def trigger_notes(preparation: DataConfig, family: ModelFamily) -> Iterator[str]:
-    """Yield notes on triggers that the tokenizer cuts into many pieces, for families that cannot learn new tokens."""
+    """Yield notes on triggers that the tokenizer splits into many tokens, for families without new tokens."""
     reader = frozen_reader(family)
     if reader is None:
         return
@@ -19,7 +19,7 @@ def trigger_notes(preparation: DataConfig, family: ModelFamily) -> Iterator[str]
         pieces = reader.count_tokens(concept.trigger_word)[0] - empty
         if pieces > MOST_PIECES:
             yield (
-                f"trigger_word: {concept.trigger_word!r} is a plain word for this base ({family.name}), and its "
-                f"tokenizer cuts it into {pieces} pieces, which are slow to learn. A short word that the model knows, "
-                "such as a first name, is learned sooner."
+                f"trigger_word: {concept.trigger_word!r} is a plain word for this base model ({family.name}), and its "
+                f"tokenizer splits it into {pieces} tokens, which take longer to train. A short word of its "
+                "vocabulary, such as a first name, takes less time."
             )

@@ -1,4 +1,4 @@
-"""Networks that encode the condition of Stage C's ControlNets: those of the original code's modes large and simple.
+"""Networks that encode the condition of Stage C's ControlNets, for the original code's modes large and simple.
 
 Tensors have the original's names: `0.weight`, `3.blocks.2.weight`.
 """
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 LEAK = 0.2
 FEATURES = 1280
-"""Of the published base, for which the widths of the original are given. On others they keep their ratio to these."""
+"""Width of the published base, for which the original's widths are given. For other bases they are scaled with it."""
 WIDE, NARROW, BLOCKS = 16384, 1024, 8
 EXPANSION = 4
 
@@ -25,7 +25,7 @@ def large_network(channels: int, features: int) -> nn.Sequential:
 
 
 def simple_network(channels: int) -> nn.Sequential:
-    """What is painted into cells as large as latents, (B, channels, h, w) → (B, channels, h, w)."""
+    """Face embeddings written into cells of the latents' size, (B, channels, h, w) → (B, channels, h, w)."""
     wide = EXPANSION * channels
     return nn.Sequential(
         nn.Conv2d(channels, wide, kernel_size=3, padding=1),
@@ -50,7 +50,7 @@ class ResidualBlock(nn.Module):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of each place (B, C, h, w)."""
+    """Layer norm over the channels at each position (B, C, h, w)."""
 
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

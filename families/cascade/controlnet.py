@@ -20,9 +20,9 @@ from families.controls.control import COLOURS, ControlForm, usual_blocks
 from families.controls.faces import painted, reads_faces
 
 REDUCTION = 2
-"""Of the sides that the encoder reads for the mode large, and by which its latents are enlarged again."""
+"""Factor by which the encoder's input is reduced for the mode large, and by which its latents are enlarged again."""
 COMFYUI_BLOCKS, COMFYUI_WIDTH = 64, 2048
-"""Of the Stage C that ComfyUI takes for granted: residual blocks, and channels where they begin."""
+"""Of the Stage C that ComfyUI expects: the number of residual blocks, and the channels of the first ones."""
 ERASED = 1.0
 """Value of erased pixels beside a mask: white, as in the original."""
 
@@ -75,29 +75,30 @@ class CascadeControlNet(ModelMixin, ConfigMixin):
 
     @property
     def opens_in_comfyui(self) -> bool:
-        """Whether ComfyUI opens its file: it takes the usual blocks and the width of the published Stage C for granted,
-        and has two of the networks (`comfy/ldm/cascade/controlnet.py`)."""
+        """Whether ComfyUI opens its file: it expects the default blocks and the width of the published Stage C, and has
+        two of the networks (`comfy/ldm/cascade/controlnet.py`)."""
         config = self.config
         usual = tuple(config.blocks) == usual_blocks(COMFYUI_BLOCKS) and set(config.widths) == {COMFYUI_WIDTH}
         return usual and config.bottleneck in ("effnet", "large")
 
     def train(self, mode: bool = True) -> "CascadeControlNet":
-        """The norms of an EfficientNet always use the statistics that they have, as in the original."""
+        """The norms of an EfficientNet always use their running statistics, as in the original."""
         super().train(mode)
         self.backbone.eval()
         return self
 
     def condition(self, pictures: Tensor, encoder: EfficientNetEncoder, size: tuple[int, int]) -> Tensor:
-        """What `forward` reads, for pictures (B, 3, H, W) or faces as `control_input` gives them. `size`: (h, w) of
+        """The input of `forward`, from images (B, 3, H, W) or faces as returned by `control_input`. `size`: (h, w) of
         Stage C's latents.
 
-        The mode large reads the encoder's latents of half the sides, enlarged to the latents of the whole.
+        The mode large reads the encoder's latents of the image at half size, enlarged to the latents of the whole
+        image.
         """
         if reads_faces(self):
             return painted(pictures, size)
         if self.config.bottleneck != "large":
             return pictures
-        encoder.to(pictures.device)  # it leaves the device after the latents are cached
+        encoder.to(pictures.device)  # it is moved off the device after the latents are cached
         smaller = functional.interpolate(_smaller(pictures.clamp(min=0)), scale_factor=1 / REDUCTION, mode="nearest")
         with torch.no_grad():
             return functional.interpolate(encoder(smaller).float(), scale_factor=float(REDUCTION), mode="nearest")
@@ -105,14 +106,14 @@ class CascadeControlNet(ModelMixin, ConfigMixin):
     def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
         """A residual for each block, (B, width, h, w), with h and w about as large as Stage C's latents.
 
-        `condition`: with an EfficientNet pictures (B, 3, H, W) of the finished size, in [0, 1] and -1 where erased;
-        else (B, channels, h, w).
+        `condition`: with an EfficientNet, images (B, 3, H, W) of the output size, in [0, 1] and -1 where erased; else
+        (B, channels, h, w).
         """
         features = self.features(condition)
         return tuple(projection(features) for projection in self.projections)
 
     def features(self, condition: Tensor) -> Tensor:
-        """What all projections read: (B, features, h, w)."""
+        """The input of all projections: (B, features, h, w)."""
         found = (self._read(condition) if self.config.bottleneck == "effnet" else condition).to(self.dtype)
         for layer in self.backbone:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
@@ -122,7 +123,7 @@ class CascadeControlNet(ModelMixin, ConfigMixin):
         return found
 
     def _read(self, pictures: Tensor) -> Tensor:
-        """The channels that the EfficientNet reads, at three quarters of the sides, as its encoder reads pictures."""
+        """The input channels of the EfficientNet, at three quarters of the sides, as in the base model's encoder."""
         channels = self.config.channels
         if channels == 1:
             return _smaller(pictures.clamp(min=0).mean(1, keepdim=True))
@@ -134,7 +135,8 @@ class CascadeControlNet(ModelMixin, ConfigMixin):
 
 
 def _efficient_net(stages: Sequence[Stage], stem: int, features: int, channels: int) -> nn.Sequential:
-    """Without three channels its first layer has no padding, as the original and ComfyUI have it."""
+    """If the input does not have three channels, the first layer has no padding, as in the original code and
+    ComfyUI."""
     made = efficient_net(stages, stem, features)
     if channels != COLOURS:
         first: Any = made[0]

@@ -1,6 +1,6 @@
 """Locates the other parts of Stable Cascade: the image encoder, and Stages B and A, which decode.
 
-The hub has them in another repository than Stage C. A folder may hold them beside Stage C, each alone or all:
+On the hub they are in another repository than Stage C. A folder may contain some or all of them beside Stage C:
 
     prior/ text_encoder/ tokenizer/ scheduler/    as StableCascadePriorPipeline saves them
     effnet_encoder.safetensors, or effnet_encoder/ in diffusers' layout
@@ -46,13 +46,14 @@ class DecoderParts:
 
     @classmethod
     def of(cls, prior: PipelineParts) -> "DecoderParts":
-        """Open them on the CPU: from the folder of Stage C, and what it lacks from the hub. Raises BaseModelError."""
+        """Load them on the CPU: from the folder of Stage C, and those that it does not contain from the hub. Raises
+        BaseModelError."""
         vqgan = _parts_with("vqgan", prior).load("vqgan", PaellaVQModel)
         return cls(load_encoder(prior), _parts_with("decoder", prior).load("decoder", CascadeUNet), vqgan)
 
 
 def _parts_with(part: str, prior: PipelineParts) -> PipelineParts:
-    """The place of `part`: the folder of Stage C where it is there."""
+    """The location of `part`: the folder of Stage C if it contains it, otherwise the hub model."""
     if _in_folder(part, prior) is not None:
         return prior
     _require_hub(f"{part}/{CONFIG}", part, prior)
@@ -79,11 +80,11 @@ def load_encoder(prior: PipelineParts) -> EfficientNetEncoder:
 
 
 def read_encoder(path: Path, dtype: torch.dtype) -> EfficientNetEncoder:
-    """The published encoder from its file, frozen. Raises RuntimeError where the file holds other tensors."""
+    """The published encoder from its file, frozen. Raises RuntimeError if the file contains other tensors."""
     with init_empty_weights():
         encoder = EfficientNetEncoder()
     encoder.load_state_dict(load_file(path), assign=True)
-    nn.Module.to(encoder, dtype)  # diffusers' own warns of layers to keep in fp32, even of none
+    nn.Module.to(encoder, dtype)  # diffusers' own method warns about layers that stay in fp32, even without any
     return encoder.eval().requires_grad_(False)
 
 
@@ -93,7 +94,7 @@ def _in_folder(name: str, prior: PipelineParts) -> Path | None:
 
 
 def _require_hub(file: str, part: str, prior: PipelineParts) -> None:
-    """Raises BaseModelError where the operator does not allow the hub model, or the hub cannot be reached."""
+    """Raises BaseModelError if the operator does not allow the hub model, or the hub cannot be reached."""
     require_allowed(prior.source.asked_as, OTHER_PARTS)
     try:
         require_hub(OTHER_PARTS, file)
@@ -105,6 +106,6 @@ def _cannot_load(part: str, prior: PipelineParts, error: Exception) -> str:
     reason = " ".join(str(error).split())
     return (
         f"{prior.source.asked_as}: cannot load the {part} that belongs to {prior.place.name!r}: "
-        f"{type(error).__name__}: {reason} Stable Cascade's encoder and Stages B and A are those of {OTHER_PARTS}; in "
-        f"a folder they stand beside prior/ as {ENCODER_FILE}, decoder/ and vqgan/."
+        f"{type(error).__name__}: {reason} Stable Cascade's encoder and Stages B and A are loaded from {OTHER_PARTS}, "
+        f"or from {ENCODER_FILE}, decoder/ and vqgan/ beside prior/ in the folder."
     )

@@ -10,9 +10,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 DECODER_STEPS, DECODER_GUIDANCE = 10, 1.1
-"""Of Stage B, as the original samples."""
+"""Steps and guidance of Stage B in the original code."""
 PIXELS_SCALE = 4 / 3
-"""A picture's side by that of what the encoder reads: 1024 pixels are encoded as 768."""
+"""An image's side divided by that of the encoder's input: 1024 pixels are encoded as 768."""
 
 Conditions = Mapping[str, Tensor]
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -54,7 +54,7 @@ def pixels_per_code(vqgan: Any) -> int:
 
 
 def encoded(vqgan: Any, pixels: Tensor) -> Tensor:
-    """Pixels (B, 3, H, W) in [0, 1] → Stage A's latents (B, 4, H/4, W/4) as Stage B knows them, fp32."""
+    """Pixels (B, 3, H, W) in [0, 1] → Stage A's latents (B, 4, H/4, W/4) as Stage B uses them, fp32."""
     return vqgan.encode(pixels.to(vqgan.dtype)).latents.float() / vqgan.config.scale_factor
 
 
@@ -65,7 +65,8 @@ def decoded(vqgan: Any, codes: Tensor) -> Tensor:
 
 
 def guided(stage: Any, wanted: Conditions, unwanted: Conditions, scale: float, rescale: float = 0.0) -> Predict:
-    """A stage's prediction with classifier-free guidance (Ho & Salimans 2022); without where `scale` is at most 1.
+    """A stage's prediction with classifier-free guidance (Ho & Salimans 2022); without guidance if `scale` is at most
+    1.
 
     `rescale`: φ of Lin et al. 2023, §3.4.
     """
@@ -94,7 +95,7 @@ def drawn(
     generator: Sequence[torch.Generator],
     step: Callable[[Tensor], None],
 ) -> Tensor:
-    """Denoise in fp32. The last time of the scheduler is where it ends."""
+    """Denoise in fp32. The scheduler's last time is the end, not a step."""
     scheduler.set_timesteps(steps, device=latents.device)
     for time in scheduler.timesteps[:-1]:
         times = time.expand(len(latents))

@@ -25,11 +25,11 @@ EFFICIENTNET_V2_S: tuple[Stage, ...] = (
 )
 STEM_STRIDE = 2
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels in [0, 1]: the network reads pictures that are normalised by them."""
+"""Mean and standard deviation of ImageNet's pixels in [0, 1], by which the input is normalised."""
 
 
 class EfficientNetEncoder(ModelMixin, ConfigMixin):
-    """Pictures → the latents of Stage C. The defaults are those of the published encoder.
+    """Images → the latents of Stage C. The defaults are those of the published encoder.
 
     `stages`: see `Stage`. `stem`: channels after the first convolution. `features`: channels before the mapper.
     """
@@ -51,11 +51,11 @@ class EfficientNetEncoder(ModelMixin, ConfigMixin):
 
     @property
     def reduction(self) -> int:
-        """How many of the encoder's pixels a latent stands for, along one side: 32."""
+        """Input pixels per latent along one side: 32."""
         return STEM_STRIDE * prod(stride for _, _, stride, _, _ in self.config.stages)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] → latents (B, C, h, w) with h = ⌈H / reduction⌉. Nothing is drawn or scaled."""
+        """(B, 3, H, W) in [0, 1] → latents (B, C, h, w) with h = ⌈H / reduction⌉. Deterministic, without scaling."""
         mean, deviation = (torch.tensor(each).to(pixels).view(1, 3, 1, 1) for each in (MEAN, DEVIATION))
         return self.mapper(self.backbone(((pixels - mean) / deviation).to(self.dtype)))
 
@@ -73,7 +73,8 @@ def efficient_net(stages: Sequence[Stage], stem: int, features: int) -> nn.Seque
 
 
 class FusedBlock(nn.Module):
-    """A 3 × 3 convolution that expands, and a 1 × 1 one back; one convolution alone where nothing is expanded."""
+    """A 3 × 3 convolution that expands, and a 1 × 1 convolution that projects back; without expansion, a single
+    convolution."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
         super().__init__()

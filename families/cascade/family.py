@@ -44,14 +44,14 @@ PARTS = {
     "text_encoder": "CLIPTextModelWithProjection",
 }
 NATIVE_LATENTS = 24
-"""The side in latents of the square that Stage C was made for: 1024 pixels."""
+"""The native resolution of Stage C as a side in latents: 1024 pixels."""
 
 
 class Cascade:
     """A Stable Cascade base, frozen. Implements `families.family.ModelFamily`, `HasLimitedLicence`,
     `HasFurtherStages`, `families.controls.control.Controllable` and `families.conditioning.EmbedsPictures`.
 
-    Pixels are those of the finished picture: the encoder reads three quarters of them along each side.
+    Sizes in pixels are those of the output image: the encoder reads it at three quarters of each side.
     """
 
     name: ClassVar[str] = "cascade"
@@ -102,7 +102,8 @@ class Cascade:
 
     @classmethod
     def load(cls, source: BaseModelSource, options: LoadingOptions) -> "Cascade":
-        """Find the parts, and open all but Stage C. Raises BaseModelError where one is missing or does not fit."""
+        """Locate the components, and load all but Stage C. Raises BaseModelError if one is missing or does not
+        match."""
         refuse_noise_options(source, options)
         parts = PipelineParts.of(source, options, PARTS)
         prior, text = parts.config("prior", CascadeUNet), parts.config("text_encoder", AutoConfig)
@@ -135,7 +136,8 @@ class Cascade:
 
     @property
     def size_multiple(self) -> int:
-        """128: then three quarters of it are a whole number of latents, and Stages B and A give the size back."""
+        """128: three quarters of it are a whole number of latents, and Stages B and A return images of exactly this
+        size."""
         return int(4 * self.vae.reduction)
 
     def to(self, device: torch.device) -> "Cascade":
@@ -150,7 +152,7 @@ class Cascade:
         return self
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] → the latents themselves, (B, 16, h, w) in fp32. Nothing is drawn."""
+        """(B, 3, H, W) in [-1, 1] → the latents (B, 16, h, w) in fp32. Deterministic."""
         size = [max(1, round(side / PIXELS_SCALE)) for side in pixels.shape[-2:]]
         smaller = functional.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
         return self.vae((smaller + 1) / 2).float()
@@ -162,7 +164,7 @@ class Cascade:
         return cached
 
     def decode(self, latents: Tensor) -> Tensor:
-        """By Stages B and A, for an empty prompt and always the same noise."""
+        """By Stages B and A, with an empty prompt and fixed noise."""
         pooled = self._pooled(self.encode_prompts([""] * len(latents)))
         generators = [torch.Generator().manual_seed(0) for _ in latents]
         return self._pipeline.stage_b(latents, pooled, pooled, generators) * 2 - 1
@@ -183,7 +185,7 @@ class Cascade:
         sizes: Sequence[SizeConditioning],
         conditioning: Conditioning | None = None,
     ) -> Tensor:
-        """Stage C's ε (B, C, h, w) in fp32. Sizes are ignored. An image embedding of zeros stands for none."""
+        """Stage C's ε (B, C, h, w) in fp32. Sizes are ignored. An image embedding of zeros means no image."""
         refuse_conditioning(conditioning, self.name, known=("residuals", "image_embeds"))
         embeds = prompts.prompt_embeds
         given, image = conditioning or Conditioning(), None if conditioning is None else conditioning.image_embeds
@@ -233,7 +235,7 @@ class Cascade:
         prompts: PromptFeatures,
         sizes: Sequence[SizeConditioning],
     ) -> Conditioning:
-        """Of the picture or its faces alone: noise, time and prompts change nothing."""
+        """They depend only on the image or its faces, not on noise, time and prompts."""
         condition = controlnet.condition(pictures, self.vae, (noised.shape[-2], noised.shape[-1]))
         return Conditioning(controlnet(condition), residual_blocks=tuple(controlnet.config.blocks))
 

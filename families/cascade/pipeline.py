@@ -14,8 +14,8 @@ from families.cascade.decoding import DECODER_STEPS, PIXELS_SCALE, Conditions, S
 
 
 class StableCascadePipeline(DiffusionPipeline):
-    """All stages in one. diffusers' own pipelines round the time to the weights' dtype; otherwise this is what its
-    StableCascadeCombinedPipeline does."""
+    """All stages in one pipeline. diffusers' own pipelines round the time to the weights' dtype; otherwise this is
+    equivalent to its StableCascadeCombinedPipeline."""
 
     def __init__(
         self,
@@ -60,9 +60,9 @@ class StableCascadePipeline(DiffusionPipeline):
         image: Tensor | None = None,
         controlnet_conditioning_scale: float = 1.0,
     ) -> ImagePipelineOutput:
-        """Draw B pictures. `prompt_embeds`: (B, 77, D), `prompt_embeds_pooled`: (B, 1, P). Guidance and
-        `num_inference_steps` are those of Stage C; Stage B has its own (`DECODER_STEPS`, `DECODER_GUIDANCE`).
-        `image`: what the ControlNet reads, (1, 3, height, width), or faces (1, N, 4 + P).
+        """Generate B images. `prompt_embeds`: (B, 77, D), `prompt_embeds_pooled`: (B, 1, P). Guidance and
+        `num_inference_steps` are those of Stage C; Stage B has its own (`DECODER_STEPS`, `DECODER_GUIDANCE`). `image`:
+        what the ControlNet reads, (1, 3, height, width), or faces (1, N, 4 + P).
         """
         self.num_timesteps = num_inference_steps + DECODER_STEPS
         step = _counted(self, callback_on_step_end)
@@ -83,7 +83,7 @@ class StableCascadePipeline(DiffusionPipeline):
         return StageBPipeline(self.decoder, self.decoder_scheduler, self.vqgan, self.encoder)
 
     def _prior(self, image: Tensor | None, size: tuple[int, int], scale: float) -> Any:
-        """Stage C, with what the ControlNet adds in every step; wanted and unwanted prompts get the same."""
+        """Stage C, with the ControlNet's residuals in every step, the same for prompts and negative prompts."""
         if image is None:
             return self.prior
         residuals = self.controlnet(self.controlnet.condition(image.to(self.device), self.encoder, size))

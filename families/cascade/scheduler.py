@@ -9,12 +9,12 @@ from diffusers.configuration_utils import register_to_config
 from families.noise.cosine_process import LEAST, MOST, CosineProcess
 
 STAGE_C_SHIFT, STAGE_B_SHIFT = 2.0, 1.0
-"""As the original and ComfyUI sample; diffusers' own scheduler has no shift."""
+"""The value of the original code and ComfyUI; diffusers' own scheduler has no shift."""
 
 
 class ShiftedCosineScheduler(DDPMWuerstchenScheduler):
     """`logsnr_shift`: log SNR is lowered by 2 ln(shift) along the way (Hoogeboom et al. 2023, eq. 4), so that more
-    steps are spent where a picture's layout is decided."""
+    steps are used at the noise levels that determine an image's layout."""
 
     @register_to_config
     def __init__(self, scaler: float = 1.0, s: float = 0.008, logsnr_shift: float = 1.0) -> None:
@@ -26,14 +26,14 @@ class ShiftedCosineScheduler(DDPMWuerstchenScheduler):
         timesteps: list[float] | torch.Tensor | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        """Even steps in t before the shift, kept within the times that the denoiser was trained on."""
+        """Even steps in t before the shift, clamped to the times that the denoiser was trained on."""
         if timesteps is None:
             assert num_inference_steps is not None
             timesteps = self._shifted(num_inference_steps).to(device)
         super().set_timesteps(timesteps=timesteps, device=device)
 
     def _shifted(self, steps: int) -> torch.Tensor:
-        """The times t, fp32 (steps + 1,), falling."""
+        """The times t, fp32 (steps + 1,), decreasing."""
         process = CosineProcess(self.config.s)
         alphas = process.alphas(torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64))
         shifted = torch.sigmoid(alphas.logit() - 2 * math.log(self.config.logsnr_shift))

@@ -18,9 +18,9 @@ class CascadeUNet(StableCascadeUNet):
     mostly rounding errors. Here it is computed in fp32, as in the original, and then gets the weights' dtype."""
 
     _repeated_blocks: ClassVar[list[str]] = ["SDCascadeResBlock", "SDCascadeTimestepBlock", "SDCascadeAttnBlock"]
-    """diffusers lists none; they are compiled, and may be stored in fewer bits."""
+    """diffusers does not list any; these blocks are compiled, and may be stored in fewer bits."""
     _added: Mapping[nn.Module, Tensor] = NOTHING
-    """By residual block, during a pass."""
+    """The residuals by residual block, during a pass."""
 
     @property
     def residual_blocks(self) -> list[nn.Module]:
@@ -47,7 +47,8 @@ class CascadeUNet(StableCascadeUNet):
         return embedding.to(self.clip_txt_pooled_mapper.bias.dtype)
 
     def _down_encode(self, x: Tensor, r_embed: Tensor, clip: Tensor) -> list[Tensor]:
-        """As diffusers', but for what is added. That lies outside of the blocks: they may be compiled or run twice."""
+        """As in diffusers, but with residuals. They are added outside of the blocks, which may be compiled or run
+        twice."""
         outputs: list[Tensor] = []
         for blocks, scaler, mappers in zip(
             self.down_blocks, self.down_downscalers, self.down_repeat_mappers, strict=True
@@ -73,7 +74,7 @@ class CascadeUNet(StableCascadeUNet):
         text: Tensor,
         skip: Tensor | None = None,
     ) -> Tensor:
-        """Run the blocks of a level once, and again after each mapper. `skip`: what the first one reads beside `x`."""
+        """Run the blocks of a level once, and again after each mapper. `skip`: additional input of the first block."""
         for mapper in (None, *mappers):
             x = x if mapper is None else mapper(x)
             for number, block in enumerate(blocks):
@@ -94,7 +95,7 @@ class CascadeUNet(StableCascadeUNet):
 
 
 def _scaled(x: Tensor, like: Tensor) -> Tensor:
-    """`x` with the sides of `like`."""
+    """`x`, resized to the height and width of `like`."""
     if x.shape[-2:] == like.shape[-2:]:
         return x
     return functional.interpolate(x.float(), like.shape[-2:], mode="bilinear", align_corners=True).to(x.dtype)

@@ -61,7 +61,7 @@ class StageB:
     """A Stage B of Stable Cascade with Stage A, frozen. Implements `families.family.ModelFamily`,
     `ReadsByFrozenModel`, `HasLimitedLicence` and `Restoring`.
 
-    Of the text it reads the pooled vector alone, so it learns no words.
+    It only reads the pooled vector of the text, so no new words are trained.
     """
 
     name: ClassVar[str] = "cascade-b"
@@ -112,12 +112,14 @@ class StageB:
 
     @classmethod
     def load(cls, source: BaseModelSource, options: LoadingOptions) -> "StageB":
-        """Find the parts, and open the small ones. Raises BaseModelError where one is missing or does not fit."""
+        """Locate the components, and load the small ones. Raises BaseModelError if one is missing or does not match."""
         refuse_noise_options(source, options)
         parts = PipelineParts.of(source, options, PARTS)
         decoder, text = parts.config("decoder", CascadeUNet), parts.config("text_encoder", AutoConfig)
         if not decoder["effnet_in_channels"]:
-            raise BaseModelError(f"base_model: the decoder of {source.name} reads no latents (effnet_in_channels)")
+            raise BaseModelError(
+                f"base_model: the decoder of {source.name} has no input for latents (effnet_in_channels)"
+            )
         parts.require_equal(
             ("Stage B's clip_text_pooled_in_channels", decoder["clip_text_pooled_in_channels"]),
             ("the text encoder's projection_dim", text["projection_dim"]),
@@ -138,7 +140,7 @@ class StageB:
 
     @property
     def idle_modules(self) -> tuple[str, ...]:
-        """What reads pixels, which are zeros, and norms whose parameters no file can name."""
+        """The layers for pixels, which are always zeros, and norms whose parameters have no name in LoRA files."""
         return ("pixels_mapper.0", *nameless_norms(self.denoiser))
 
     @property
@@ -162,7 +164,7 @@ class StageB:
         return self
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] → the latents of Stage A, (B, 4, H/4, W/4) in fp32. Nothing is drawn."""
+        """(B, 3, H, W) in [-1, 1] → the latents of Stage A, (B, 4, H/4, W/4) in fp32. Deterministic."""
         return encoded(self.vae, (pixels + 1) / 2)
 
     def latent_shape(self, cached: torch.Size) -> torch.Size:
@@ -176,7 +178,7 @@ class StageB:
         return decoded(self.vae, latents) * 2 - 1
 
     def offload_picture_parts(self) -> None:
-        """Nothing: the EfficientNet is used in every step, and Stage A is as small."""
+        """Does nothing: the EfficientNet is used in every step, and Stage A is small."""
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptFeatures:
         """CLIP-G's projections, as one position each: (B, 1, P)."""
@@ -199,14 +201,15 @@ class StageB:
         sizes: Sequence[SizeConditioning],
         conditioning: Conditioning | None = None,
     ) -> Tensor:
-        """Stage B's ε (B, 4, h, w) in fp32. Sizes are ignored. Without a condition it reads zeros, which mean none."""
+        """Stage B's ε (B, 4, h, w) in fp32. Sizes are ignored. Without a condition the input is zeros."""
         refuse_conditioning(conditioning, self.name, (EFFICIENT_NET,))
         coarse = None if conditioning is None else conditioning.image_latents
         pooled = prompts.prompt_embeds
         if coarse is None:
             coarse = pooled.new_zeros(len(noised), self.denoiser.config.effnet_in_channels, 1, 1)
         sides = [side // self.denoiser.config.patch_size for side in noised.shape[-2:]]
-        coarse = functional.interpolate(coarse.float(), sides, mode="bilinear", align_corners=True)  # as it does itself
+        # as the network itself does
+        coarse = functional.interpolate(coarse.float(), sides, mode="bilinear", align_corners=True)
         return self.denoiser(
             noised.to(pooled.dtype),
             timestep_ratio=self._cosine.shown(timesteps),
@@ -251,7 +254,7 @@ class StageB:
 
     @torch.no_grad()
     def _stage_c_latents(self, pictures: Tensor) -> Tensor:
-        """As Stage C's training reads the pictures: at three quarters of their sides."""
+        """The latents as in Stage C's training: of the images at three quarters of their sides."""
         sides = [round(side / PIXELS_SCALE) for side in pictures.shape[-2:]]
         smaller = functional.interpolate(_pixels(pictures), sides, mode="bilinear", antialias=True)
         return self.encoder(smaller).float()

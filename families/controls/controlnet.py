@@ -9,7 +9,7 @@ from families.conditioning import Conditioning
 from families.features import PromptFeatures
 
 EMBEDDING_CHANNELS = (16, 32, 96, 256)
-"""Of the layers that read the picture. Each but the first halves its sides: as often as the VAE does."""
+"""Channels of the layers that encode the image. Each but the first halves its sides, as often as the VAE does."""
 
 
 def controlnet_of(pipeline: Any) -> ControlNetModel:

@@ -1,7 +1,7 @@
 """Faces as the condition of a ControlNet: rows of boxes and embeddings, written into cells of the latents' size.
 
-A condition is (B, N, 4 + P): left, top, right and bottom of each face as fractions of the picture's sides, then a unit
-vector that says whose face it is. Rows of zeros are no face.
+A condition is (B, N, 4 + P): left, top, right and bottom of each face as fractions of the image's sides, then a unit
+vector that identifies the person. Rows of zeros are padding.
 """
 
 from typing import Any
@@ -13,19 +13,19 @@ CORNERS = 4
 
 
 def is_faces(control: Tensor) -> bool:
-    """Whether a cached condition is of faces, and no picture. `control`: of one image, or of a batch."""
+    """Whether a cached condition consists of faces, not of an image. `control`: of one image, or of a batch."""
     return control.is_floating_point() and control.ndim <= 3
 
 
 def reads_faces(controlnet: Any) -> bool:
-    """Whether a ControlNet reads vectors of faces, and no picture."""
+    """Whether a ControlNet reads face embeddings, not an image."""
     return bool(controlnet.config.get("bottleneck") == "simple")
 
 
 def painted(faces: Tensor, size: tuple[int, int]) -> Tensor:
     """Cells (B, P, h, w) of `size` (h, w): each face's vector in the cells of its box, zeros elsewhere.
 
-    Edges are rounded to the nearest cell, and a face fills at least one; later faces lie over earlier ones, as in the
+    Edges are rounded to the nearest cell, and a face fills at least one; later faces overwrite earlier ones, as in the
     original's IdentityFilter.
     """
     height, width = size
@@ -40,7 +40,7 @@ def painted(faces: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _between(start: Tensor, end: Tensor, cells: int) -> Tensor:
-    """Which of the cells (B, N, cells) lie between two edges, in fractions."""
+    """Which of the cells (B, N, cells) are between two edges, given as fractions."""
     first = (start * cells).round().clamp(0, cells - 1)
     last = torch.maximum((end * cells).round(), first + 1)
     places = torch.arange(cells, device=start.device)

@@ -18,7 +18,8 @@ def require_allowed(name: str, text: str) -> None:
     patterns = patterns_in(os.environ.get(VARIABLE, ""))
     if patterns and not is_allowed(text, patterns):
         raise BaseModelError(
-            f"{name}: {text!r} is not among the bases that the operator allows ({VARIABLE}): {', '.join(patterns)}"
+            f"{name}: {text!r} is not one of the base models that the operator allows ({VARIABLE}): "
+            f"{', '.join(patterns)}"
         )
 
 

@@ -1,8 +1,8 @@
 """ComfyUI's nodes for loading and sampling a base model, by diffusers' name of its pipeline.
 
-Names of nodes and inputs are those of ComfyUI's nodes.py and comfy_extras (nodes_sd3, nodes_flux,
-nodes_model_advanced) in the versions that docs/artifact.md names. Names of files are those of its own examples, to be
-chosen anew where a user's files have others.
+Names of nodes and inputs are those of ComfyUI's nodes.py and comfy_extras (nodes_sd3, nodes_flux, nodes_model_advanced)
+in the versions that docs/artifact.md names. File names are those of ComfyUI's examples; users select their own files if
+these have other names.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,11 @@ CLIP_L, CLIP_G, T5 = "clip_l.safetensors", "clip_g.safetensors", "t5xxl_fp16.saf
 
 @dataclass(frozen=True)
 class ComfyBase:
-    """How ComfyUI opens a base.
-
-    `encoders`: files of text encoders; empty where the checkpoint has them. `kind`: what their loader calls the family;
-    the loader of three has no such input. `vae`: its file; None where the checkpoint has it. `latents`: the node that
-    makes empty ones. `schedule`: of the sampler. `shift`: of timesteps, by ModelSamplingAuraFlow; None: the base's own.
-    `guidance`: cfg: the sampler's; embedded: an input of the denoiser, by FluxGuidance. `cfg_offset`: what is added to
-    the pipeline's guidance scale, where that counts from no guidance as 0 and not as 1.
+    """How ComfyUI opens a base. `encoders`: files of text encoders; empty if the checkpoint contains them. `kind`: name
+    of the family in their loader; the loader of three has no such input. `vae`: its file; None if the checkpoint
+    contains it. `latents`: the node that creates empty ones. `schedule`: of the sampler. `shift`: of timesteps, by
+    ModelSamplingAuraFlow; None: the base's own. `guidance`: cfg: the sampler's; embedded: an input of the denoiser, by
+    FluxGuidance. `cfg_offset`: added to the pipeline's guidance scale, if 0 and not 1 means no guidance there.
     """
 
     encoders: tuple[str, ...] = ()
@@ -62,5 +60,5 @@ BASES = {
 
 
 def comfy_base(pipeline: str) -> ComfyBase | None:
-    """Return how ComfyUI opens bases of that pipeline; None where it loads them in another way."""
+    """Return how ComfyUI opens bases of that pipeline; None if it loads them in another way."""
     return BASES.get(pipeline)

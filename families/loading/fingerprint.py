@@ -9,7 +9,7 @@ from families.parts.whole_tensor import whole
 
 VALUES_PER_TENSOR = 16
 REMEMBERED = "fingerprint_of_base"
-"""Attribute of a denoiser whose weights are stored otherwise than they were loaded."""
+"""Attribute of a denoiser whose weights are stored in another format than they were loaded."""
 
 
 def fingerprint(denoiser: nn.Module) -> str:
@@ -31,5 +31,5 @@ def fingerprint(denoiser: nn.Module) -> str:
 
 
 def remember_fingerprint(denoiser: nn.Module, value: str) -> None:
-    """Let `fingerprint` return `value`, whatever becomes of the weights."""
+    """Make `fingerprint` return `value`, even if the weights change."""
     setattr(denoiser, REMEMBERED, value)

@@ -50,11 +50,11 @@ FUSED = {
 BLOCK = re.compile(r"(?P<kind>double|single)_blocks\.(?P<number>\d+)\.(?P<layer>.+)")
 BLOCKS = {"double": "transformer_blocks", "single": "single_transformer_blocks"}
 PARTS_OF_LINEAR1 = 7
-"""Queries, keys, values, and four times their width for the feed-forward part."""
+"""Relative widths of queries, keys, values, and the feed-forward part."""
 
 
 def flux1_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of a file by diffusers' names; names that are diffusers' own, or unknown, stay as they are."""
+    """The tensors of a file under diffusers' names; names of diffusers and unknown names are not changed."""
     return {new: value for name, tensor in tensors.items() for new, value in _renamed(name, tensor)}
 
 

@@ -1,7 +1,7 @@
 """A base model kept in this process's memory, which the first matching training uses instead of loading it again.
 
 A process that keeps it is forked for each training (`service.processes.base_keeper`): the child shares its memory until
-it writes to it, and what it changes is its own.
+it writes to it, and its changes do not affect the parent.
 """
 
 from collections.abc import Iterator
@@ -25,16 +25,16 @@ class KeptBase:
 
     @property
     def family(self) -> ModelFamily | None:
-        """The base that is kept."""
+        """The kept base."""
         return None if self._found is None else self._found[3]
 
     def keep(self, source: BaseModelSource, options: LoadingOptions, stamp: Stamp, family: ModelFamily) -> None:
-        """Keep a base in place of the one that was there. `stamp`: of its files before they were read."""
+        """Keep a base and release the previous one. `stamp`: that of its files before they were read."""
         self._found, self.out_of_date = (source, options, stamp, family), False
 
     def take(self, source: BaseModelSource, options: LoadingOptions) -> ModelFamily | None:
-        """Return the base where it is this one, and keep it no longer, as it will be changed; None for another base,
-        other options, and where its files have changed since. Raises BaseModelError as `stamp_of`."""
+        """Return the kept base if it is the requested one, and release it, because the caller will change it; None for
+        another base, other options, and if its files have changed. Raises BaseModelError as `stamp_of`."""
         if self._found is None or self._found[:2] != (source, options):
             return None
         _, _, stamp, family = self._found
@@ -44,12 +44,12 @@ class KeptBase:
 
 
 KEPT = KeptBase()
-"""That of this process."""
+"""The kept base of this process."""
 
 
 def stamp_of(source: BaseModelSource) -> Stamp:
-    """The files of a base; of a hub model its index, whose path names the commit. Raises BaseModelError where it cannot
-    be found."""
+    """The files of a base; of a hub model its index, whose path names the commit. Raises BaseModelError if it cannot be
+    found."""
     return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _files(source))
 
 

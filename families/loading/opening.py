@@ -21,7 +21,7 @@ diffusers_logging.disable_progress_bar()
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SingleFileComponentError)
 DENOISERS = ("unet", "transformer")
-"""What diffusers' pipelines call it."""
+"""Its name in diffusers' pipelines."""
 PredictionChoice = Literal["auto", "epsilon", "v_prediction"]
 """auto: as in the checkpoint."""
 
@@ -32,7 +32,7 @@ class LoadingOptions:
 
     `base_config`: folder or hub id with the configuration and tokenizers of a single file. `prediction_type`: overrides
     the scheduler's. `zero_terminal_snr`: rescale the noise schedule. `denoiser`: False for a base that only encodes
-    pictures: its denoiser is on the meta device, without weights. A single file is read whole all the same.
+    images: its denoiser is on the meta device, without weights. A single file is still read completely.
     """
 
     dtype: torch.dtype
@@ -71,19 +71,20 @@ def open_pipeline(pipeline_class: Any, source: BaseModelSource, options: Loading
 
 
 def _denoiser_without_weights(source: BaseModelSource, dtype: torch.dtype) -> dict[str, Any]:
-    """It by its name in the pipeline. Diffusers neither downloads nor reads the weights of a part that is given."""
+    """The denoiser without weights, by its name in the pipeline. diffusers does not download or read the weights of a
+    component that is passed to it."""
     index = read_index(source)
     part = next(name for name in DENOISERS if name in index)
     model = getattr(diffusers, index[part][1])
     config = model.load_config(source.location, subfolder=part, **source.pinned)
     with init_empty_weights():
         made = model.from_config(config)
-    nn.Module.to(made, dtype)  # diffusers' own warns of layers to keep in fp32, even of none
+    nn.Module.to(made, dtype)  # diffusers' own method warns about layers that stay in fp32, even without any
     return {part: made}
 
 
 def half_precision_variant(source: BaseModelSource, parts: Sequence[str]) -> str | None:
-    """Return fp16 where the parts exist in a folder in that variant only; None: the default files."""
+    """Return fp16 if a folder contains the components only in that variant; None: the default files."""
     if source.kind != "folder":
         return None
     names = [path.name for part in parts for path in Path(source.location, part).glob("*.safetensors")]
@@ -101,14 +102,14 @@ def adapt_scheduler(pipeline: Any, options: LoadingOptions) -> None:
         changes["prediction_type"] = options.prediction_type
     if options.zero_terminal_snr and "sigma_data" in pipeline.scheduler.config:
         raise BaseModelError(
-            f"zero_terminal_snr: the noise of this base is EDM's ({scheduler_class.__name__}), which has no betas to "
-            "rescale; leave it out"
+            f"zero_terminal_snr: the noise schedule of this base model is EDM's ({scheduler_class.__name__}), which "
+            "has no betas to rescale; leave it out"
         )
     if options.zero_terminal_snr:
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
         if not takes_zero_terminal_snr(scheduler_class):
             scheduler_class = DDIMScheduler
-            changes["clip_sample"] = False  # its default is for pixels, and latents exceed ±1
+            changes["clip_sample"] = False  # the default is for pixels; latents exceed ±1
     if changes:
         pipeline.scheduler = scheduler_class.from_config(pipeline.scheduler.config, **changes)
 
@@ -119,27 +120,27 @@ def takes_zero_terminal_snr(scheduler_class: Any) -> bool:
 
 
 def refuse_diffusion_options(source: BaseModelSource, options: LoadingOptions) -> None:
-    """Raises BaseModelError for options without meaning for flow matching."""
+    """Raises BaseModelError for options that do not apply to flow matching."""
     if options.prediction_type != "auto":
         raise BaseModelError(
-            f"prediction_type: {source.name} is trained by flow matching and predicts neither ε nor v; leave it out"
+            f"prediction_type: {source.name} is trained with flow matching and predicts neither ε nor v; leave it out"
         )
     if options.zero_terminal_snr:
         raise BaseModelError(
-            f"zero_terminal_snr: {source.name} is trained by flow matching, which ends in pure noise anyway; leave it "
-            "out"
+            f"zero_terminal_snr: {source.name} is trained with flow matching, which always ends in pure noise; leave "
+            "it out"
         )
 
 
 def remedy_for(source: BaseModelSource, options: LoadingOptions, pipeline: str) -> str:
     """Return the remedy for a base that cannot be loaded. `pipeline`: its class."""
     if source.kind == "file" and options.base_config is not None:
-        return f"Does its base_config, {options.base_config}, describe this very architecture?"
+        return f"Check that base_config, {options.base_config}, is the configuration of this architecture."
     return {
         "hub": "Check the spelling, the network, and for gated models the HF_TOKEN in the environment.",
         "folder": f"Check that it is a complete {pipeline} in diffusers' layout, with safetensors weights.",
-        "file": "Its configuration (not its weights) comes from the hub: check the network, or set base_config to a "
-        "folder in diffusers' layout.",
+        "file": "Its configuration (not its weights) is loaded from the hub: check the network, or set base_config to "
+        "a folder in diffusers' layout.",
     }[source.kind]
 
 

@@ -1,7 +1,7 @@
 """Loads a VAE that replaces the base model's: a hub id, a folder, or a single file.
 
-The denoiser knows one latent space. A VAE is taken only where its latents have the layout of the base's and, on a test
-picture, nearly the same values, as those that were trained on from the base's (sdxl-vae-fp16-fix).
+The denoiser was trained for one latent space. A VAE is accepted only if its latents have the same layout as those of
+the base's VAE and, for a test image, nearly the same values, as for VAEs fine-tuned from it (sdxl-vae-fp16-fix).
 """
 
 import os
@@ -30,11 +30,11 @@ LAYOUT = (
     "latent_channels", "z_dim", "scaling_factor", "shift_factor", "latents_mean", "latents_std", "patch_size",
     "batch_norm_eps",
 )  # fmt: skip
-"""Parts of a VAE's configuration that the latents' values depend on."""
+"""Entries of a VAE's configuration that affect the values of latents."""
 LEAST_LIKENESS = 0.8
-"""Least correlation of the latents of the test picture with those of the base's VAE."""
+"""Lowest accepted correlation of the test image's latents with those of the base's VAE."""
 TEST_SIDES = 4
-"""Width and height of the test picture, in the smallest sides that the base encodes."""
+"""Width and height of the test image, in units of the smallest side that the base encodes."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def find_vae(vae: str) -> VaeSource:
         for folder, subfolder in ((path, None), (path / PART, PART)):
             if (folder / CONFIG).is_file():
                 return VaeSource(vae, "folder", str(path), subfolder)
-        raise BaseModelError(f"vae: the folder {vae} has no {CONFIG}, and no {PART}/{CONFIG}, of a VAE in it")
+        raise BaseModelError(f"vae: the folder {vae} contains neither {CONFIG} nor {PART}/{CONFIG} of a VAE")
     if os.path.isfile(path):
         if path.suffix != ".safetensors":
             raise BaseModelError(
@@ -74,7 +74,9 @@ def use_vae(family: ModelFamily, vae: str) -> None:
     """Replace the base model's VAE, on the CPU and in its dtype. Raises BaseModelError for a VAE that cannot be loaded
     or has another latent space, and for a base model without a VAE."""
     if family.vae is None:
-        raise BaseModelError(f"vae: {family.name} has no VAE that another one could replace; leave it out")
+        raise BaseModelError(
+            f"vae: base models of the family {family.name} have no VAE that can be replaced; leave it out"
+        )
     source, own = find_vae(vae), family.vae
     made = _from_file(source, own) if source.kind == "file" else _from_layout(source, own)
     made.to(own.dtype).eval().requires_grad_(False)
@@ -85,7 +87,7 @@ def use_vae(family: ModelFamily, vae: str) -> None:
 
 
 def _from_layout(source: VaeSource, own: Any) -> Any:
-    """Load from a folder or hub model: a VAE alone, or the one of a whole base."""
+    """Load from a folder or hub model: a VAE, or that of a whole base."""
     if source.kind == "hub":
         try:
             require_hub(source.location, CONFIG)
@@ -112,11 +114,12 @@ def _from_layout(source: VaeSource, own: Any) -> Any:
 def _require_same_class(source: VaeSource, own: Any, config: Mapping[str, Any]) -> None:
     found = config.get("_class_name")
     if found != type(own).__name__:
-        raise BaseModelError(f"vae: {source.name} is a {found}, and the base needs a {type(own).__name__}")
+        raise BaseModelError(f"vae: {source.name} is a {found}, but the base model needs a {type(own).__name__}")
 
 
 def _from_file(source: VaeSource, own: Any) -> Any:
-    """Read a single file, with diffusers' or the original names. It has no configuration: the base's is taken."""
+    """Read a single file, with diffusers' or the original names. It has no configuration, so that of the base's VAE is
+    used."""
     try:
         tensors = load_file(source.location)
     except (SafetensorError, OSError) as error:
@@ -129,8 +132,8 @@ def _from_file(source: VaeSource, own: Any) -> Any:
         name = different[0]
         found = tuple(named[name].shape) if name in named else "missing"
         raise BaseModelError(
-            f"vae: {source.name} is no VAE for this base: {name} is {found} in it, and {expected[name]} in the base's "
-            "own"
+            f"vae: {source.name} is not a VAE for this base model: {name} is {found}, but {expected[name]} in the base "
+            "model's VAE"
         )
     made.load_state_dict({name: named[name] for name in expected})
     return made
@@ -151,12 +154,13 @@ def _require_same_layout(vae: str, own: Any, made: Any) -> None:
     for name, (wanted, found) in facts.items():
         if _as_list(wanted) != _as_list(found):
             raise BaseModelError(
-                f"vae: the latents of {vae} have another layout than the base's: {name} is {found}, and {wanted} there"
+                f"vae: the latents of {vae} have another layout than those of the base model: {name} is {found} "
+                f"instead of {wanted}"
             )
 
 
 def _reduction(vae: Any) -> int | None:
-    """How many pixels a latent stands for along each side; None where the configuration does not say."""
+    """Pixels per latent along each side; None if the configuration does not contain it."""
     widths = vae.config.get("block_out_channels")
     return None if widths is None else int(2 ** (len(widths) - 1))
 
@@ -166,8 +170,7 @@ def _as_list(value: object) -> object:
 
 
 def _require_same_latents(vae: str, family: ModelFamily, own: Any) -> None:
-    """Raises BaseModelError where a test picture's latents are unlike those of the base's VAE. `family` has the new
-    one."""
+    """Raises BaseModelError if a test image's latents differ from those of the base's VAE. `family` has the new one."""
     made = family.vae
     picture = _test_picture(TEST_SIDES * family.size_multiple)
     theirs = _latents(family, picture)
@@ -177,15 +180,15 @@ def _require_same_latents(vae: str, family: ModelFamily, own: Any) -> None:
     likeness = float(torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1])
     if not likeness >= LEAST_LIKENESS:
         raise BaseModelError(
-            f"vae: {vae} has another latent space than the base: its latents of a test picture correlate by "
-            f"{likeness:.2f} with those of the base's VAE, and {LEAST_LIKENESS} is the least. Take one that was made "
-            "for this base."
+            f"vae: {vae} has another latent space than the base model: the correlation of its latents of a test image "
+            f"with those of the base model's VAE is {likeness:.2f}, below {LEAST_LIKENESS}. Use a VAE that was made "
+            "for this base model."
         )
 
 
 @torch.no_grad()
 def _latents(family: ModelFamily, picture: Tensor) -> Tensor:
-    """Latents of the base's VAE of this moment. In fp16 SDXL's own overflows, so this is done in fp32."""
+    """Latents of the VAE that the base currently has, in fp32, because SDXL's own overflows in fp16."""
     vae, dtype = family.vae, family.vae.dtype
     vae.float()
     cached = family.encode_image(picture)

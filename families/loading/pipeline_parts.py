@@ -1,7 +1,7 @@
-"""The parts of a large base model, loaded one by one: text encoders and denoiser are never in memory together.
+"""The components of a large base model, loaded one by one: text encoders and denoiser are never in memory together.
 
-A base is a folder or hub model in diffusers' layout. Or it is a single file with the denoiser alone, as ComfyUI's users
-have it, and `base_config` names the folder or hub model with all other parts.
+A base is a folder or hub model in diffusers' layout. Or it is a single file that contains only the denoiser, as used in
+ComfyUI, and `base_config` is the folder or hub model with all other components.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,14 +20,15 @@ from families.loading.single_file import denoiser_tensors
 from families.loading.sources import BaseModelSource, find_configuration, read_index
 
 Convert = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
-"""From the tensors of a single file to those of diffusers' model."""
+"""Converts the tensors of a single file to those of diffusers' model."""
 DENOISERS = ("transformer", "prior", "decoder")
-"""The parts that a single file may hold alone."""
+"""The components that a single file may contain alone."""
 
 
 @dataclass(frozen=True)
 class PipelineParts:
-    """`source`: what the user named. `place`: where the parts lie, and all configurations: the same, or base_config."""
+    """`source`: the model that the user set. `place`: where the components and all configurations are: the same, or
+    base_config."""
 
     source: BaseModelSource
     place: BaseModelSource
@@ -36,9 +37,10 @@ class PipelineParts:
 
     @classmethod
     def of(cls, source: BaseModelSource, options: LoadingOptions, classes: Mapping[str, str]) -> "PipelineParts":
-        """Finds the parts; nothing large is opened. `classes`: the class that each part must have, by part.
+        """Locate the components; nothing large is loaded. `classes`: the class that each component must have, by
+        component.
 
-        Raises BaseModelError for a part that is missing, or is of another class, as in another family.
+        Raises BaseModelError for a component that is missing, or has another class.
         """
         place = source
         if source.kind == "file":
@@ -49,27 +51,28 @@ class PipelineParts:
         return parts
 
     def require(self, classes: Mapping[str, str]) -> None:
-        """Raises BaseModelError for a part that is missing, or of another class. `classes`: by part."""
+        """Raises BaseModelError for a component that is missing, or has another class. `classes`: by component."""
         for part, expected in classes.items():
             self._require(part, expected)
 
     def config(self, part: str, model: Any) -> Mapping[str, Any]:
-        """The configuration of a part, without its weights. `model`: diffusers' class, or transformers' AutoConfig."""
+        """The configuration of a component, without its weights. `model`: diffusers' class, or transformers'
+        AutoConfig."""
         with self._errors(part):
             if hasattr(model, "load_config"):
                 return dict(model.load_config(self.place.location, subfolder=part, **self.place.pinned))
             return dict(model.from_pretrained(self.place.location, subfolder=part, **self.place.pinned).to_dict())
 
     def require_equal(self, one: tuple[str, Any], other: tuple[str, Any]) -> None:
-        """Raises BaseModelError where two parts do not fit together. Each: what it is, and its value."""
+        """Raises BaseModelError if two components do not match. Each argument: a description, and the value."""
         if one[1] != other[1]:
             raise BaseModelError(
-                f"{self._asked_as}: the parts of {self.place.name} do not belong together: {one[0]} is {one[1]}, "
-                f"{other[0]} {other[1]}. One of them is of another family."
+                f"{self._asked_as}: the components of {self.place.name} do not match: {one[0]} is {one[1]}, but "
+                f"{other[0]} is {other[1]}. One of them belongs to another model family."
             )
 
     def load(self, part: str, model: Any) -> Any:
-        """A small part, or a text encoder, on the CPU: models in the options' dtype, from safetensors alone."""
+        """A small component, or a text encoder, on the CPU: models in the options' dtype, only from safetensors."""
         weights: dict[str, Any] = {}
         if isinstance(model, type) and issubclass(model, nn.Module):
             weights = {"dtype": self.options.dtype, "use_safetensors": True, "variant": self._variant(part)}
@@ -82,7 +85,8 @@ class PipelineParts:
         config = self.config(part, model)
         with self._errors(part), init_empty_weights():
             made = model.from_config(config)
-        nn.Module.to(made, self.options.dtype)  # diffusers' own warns of layers to keep in fp32, even of none
+        # diffusers' own method warns about layers that stay in fp32, even without any
+        nn.Module.to(made, self.options.dtype)
         return made.eval().requires_grad_(False)
 
     def denoiser(self, part: str, model: Any, convert: Convert, device: torch.device) -> Any:
@@ -123,7 +127,7 @@ class PipelineParts:
             raise BaseModelError(f"{asked}: {self.place.name} has no {part} ({expected}), which this family needs")
         if found != expected:
             raise BaseModelError(
-                f"{asked}: the {part} of {self.place.name} is a {found}, of another family: {expected} is needed"
+                f"{asked}: the {part} of {self.place.name} is a {found}, but this model family needs a {expected}"
             )
         if part in DENOISERS and self.place is not self.source:
             return  # its weights are in the file
@@ -132,7 +136,7 @@ class PipelineParts:
             raise BaseModelError(f"{asked}: {self.place.name} has no weights of its {part} (safetensors)")
 
     def _require_same(self, part: str, made: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-        """Raises BaseModelError where a file's tensors are not those of its configuration."""
+        """Raises BaseModelError if a file's tensors do not match its configuration."""
         expected = {name: tuple(value.shape) for name, value in made.state_dict().items()}
         given = {name: tuple(value.shape) for name, value in tensors.items()}
         different = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
@@ -140,13 +144,13 @@ class PipelineParts:
             name = different[0]
             raise BaseModelError(
                 f"base_config: {self.place.name} does not describe the {part} of {self.source.name}: {name} is "
-                f"{given.get(name, 'missing')} in the file, {expected.get(name, 'unknown')} there. Name the very model "
-                "that the file was made from."
+                f"{given.get(name, 'missing')} in the file, but {expected.get(name, 'unknown')} in the configuration. "
+                "Set base_config to the model that the file was made from."
             )
 
     @contextmanager
     def _errors(self, part: str) -> Iterator[None]:
-        """What goes wrong in there, as one line with the remedy."""
+        """Convert errors inside this context to one line with the remedy."""
         try:
             yield
         except BaseModelError:

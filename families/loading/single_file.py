@@ -15,15 +15,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 FIRST_LAYER = "model.diffusion_model.input_blocks.0.0.weight"
 V_PREDICTION_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
-"""Names of empty tensors by which a file says that it predicts v, and that its noise ends at zero SNR."""
+"""Names of empty tensors that mark a file for v-prediction, and for a noise schedule that ends at zero SNR."""
 
 
 @dataclass(frozen=True)
 class DenoiserFile:
-    """A kind of file with the denoiser alone, of `pipeline_class`.
-
-    `marks`: tensors that all stand in it, by the original names, or by diffusers'. `parts_from`: an example of a hub
-    model that has the other parts.
+    """A kind of file that contains only the denoiser of `pipeline_class`. `marks`: tensors that it always contains,
+    under the original names or diffusers'. `parts_from`: an example of a hub model that has the other components.
     """
 
     pipeline_class: str
@@ -56,13 +54,13 @@ ALONE = (
     ),
     DenoiserFile(
         "QwenImagePipeline",
-        (("txt_norm.weight", "transformer_blocks.0.img_mod.1.weight"),),  # its makers' names are diffusers' own
+        (("txt_norm.weight", "transformer_blocks.0.img_mod.1.weight"),),  # the original names are those of diffusers
         "Qwen/Qwen-Image",
     ),
     DenoiserFile(
         "ZImagePipeline",
         (
-            ("layers.0.attention.qkv.weight", "cap_pad_token"),  # Lumina 2 has the first, too
+            ("layers.0.attention.qkv.weight", "cap_pad_token"),  # Lumina 2 also has the first
             ("layers.0.attention.to_q.weight", "cap_pad_token"),
         ),
         "Tongyi-MAI/Z-Image",
@@ -81,7 +79,7 @@ ALONE = (
 """Families whose denoiser can be loaded alone from a single file; the pipeline's other parts come from base_config. The
 first match is used: klein's file lacks layers that dev's has."""
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
-"""What may stand before a denoiser's names."""
+"""Possible prefixes of a denoiser's tensor names."""
 
 COMPLETE = {
     "StableDiffusionXLPipeline": ("first_stage_model.", "conditioner.embedders.0.", "conditioner.embedders.1."),
@@ -91,31 +89,34 @@ COMPLETE = {
 """The parts that a family's file must contain in addition to the denoiser."""
 
 UNSUPPORTED = (
-    (("lora_down", "lora_up", ".lora_A.", ".lora_B.", "hada_w", "lokr_w"), "a LoRA, not a base: it is put on a base"),
-    (("emb_params", "clip_l", "clip_g", "string_to_param"), "a textual inversion embedding, not a base"),
-    (("control_model.", "controlnet_cond_embedding."), "a ControlNet, not a base"),
+    (
+        ("lora_down", "lora_up", ".lora_A.", ".lora_B.", "hada_w", "lokr_w"),
+        "a LoRA, not a base model. Set base_model to the model that it was trained on",
+    ),
+    (("emb_params", "clip_l", "clip_g", "string_to_param"), "a textual inversion embedding, not a base model"),
+    (("control_model.", "controlnet_cond_embedding."), "a ControlNet, not a base model"),
     (("txt_in.text_norm.",), "a Qwen-Image 2.1 model, a family that is not supported yet"),
     (("__index_timestep_zero__",), "a Qwen-Image-Edit model. Train on the text-to-image model that it was made from"),
-    (("addition_t_embedding.",), "a Qwen-Image-Layered model, which cuts pictures into layers. Train on Qwen-Image"),
+    (("addition_t_embedding.",), "a Qwen-Image-Layered model, which splits images into layers. Train on Qwen-Image"),
     (("distilled_guidance_layer.",), "a Chroma model, a family that is not supported"),
     (
         ("scale_weight", "scaled_fp8", ".weight_scale", "comfy_quant", ".absmax", ".quant_map"),
-        "a checkpoint whose weights are scaled or packed to 8 or 4 bits, which are not read. Take the one in bf16",
+        "a checkpoint with weights quantised to 8 or 4 bits, which is not supported. Use the one in bf16",
     ),
-    (("mapper.1.running_mean",), "the encoder of Stable Cascade's pictures, not a base. Train on Stage C"),
+    (("mapper.1.running_mean",), "Stable Cascade's image encoder, not a base model. Train on Stage C"),
     (
         ("edm_mean", "edm_vpred."),
-        "a model with EDM's noise, such as Playground 2.5 or CosXL, of which a single file says too little. Take it in "
-        "diffusers' layout, as a folder or hub model",
+        "a model with EDM's noise schedule, such as Playground 2.5 or CosXL, whose single file does not contain all "
+        "parameters of the schedule. Use it in diffusers' layout, as a folder or hub model",
     ),
 )
-"""Parts of tensor names, and what a file with them is."""
+"""Parts of tensor names, and a description of files that contain them."""
 
 
 @dataclass(frozen=True)
 class SingleFile:
-    """`pipeline_class`: diffusers' name of what can be made of it. `prediction_type`: auto where the file is silent.
-    `parts_from`: where only its denoiser is read, an example of a hub model with the other parts, for base_config.
+    """`pipeline_class`: diffusers' name of its pipeline. `prediction_type`: auto if the file does not define it.
+    `parts_from`: if only its denoiser is loaded, an example of a hub model with the other components, for base_config.
     """
 
     pipeline_class: str
@@ -125,7 +126,8 @@ class SingleFile:
 
 
 def inspect_single_file(path: Path) -> SingleFile:
-    """Raises BaseModelError for a file that is unreadable, incomplete, or no supported base; it says what it is."""
+    """Identify a file. Raises BaseModelError for a file that is unreadable, incomplete, or not a supported base model,
+    with what it is."""
     shapes = _read_shapes(path)
     for marks, what in UNSUPPORTED:
         if any(mark in name for name in shapes for mark in marks if not name.startswith("text_encoders.")):
@@ -136,33 +138,33 @@ def inspect_single_file(path: Path) -> SingleFile:
     missing = [part for part in COMPLETE[pipeline_class] if not any(name.startswith(part) for name in shapes)]
     if missing:
         raise BaseModelError(
-            f"base_model: {path} is not complete: it has no tensors named {missing[0]}…. Take a checkpoint with VAE "
-            "and text encoders in it, or a folder in diffusers' layout."
+            f"base_model: {path} is incomplete: it has no tensors named {missing[0]}…. Use a checkpoint that contains "
+            "the VAE and the text encoders, or a folder in diffusers' layout."
         )
     marked = V_PREDICTION_MARK in shapes
     return SingleFile(pipeline_class, "v_prediction" if marked else "auto", ZERO_SNR_MARK in shapes)
 
 
 def has_tensors(path: Path, prefix: str) -> bool:
-    """Whether a file holds tensors whose names start so."""
+    """Whether a file contains tensors whose names have this prefix."""
     return any(name.startswith(prefix) for name in _read_shapes(path))
 
 
 def denoiser_tensors(path: Path, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The denoiser's tensors, of a file that `ALONE` knows, read straight to `device`, without a prefix."""
+    """The denoiser's tensors of a kind of file in `ALONE`, read directly to `device`, without a prefix."""
     with safe_open(path, framework="pt", device=str(device)) as file:
         return {name: file.get_tensor(key).to(dtype) for name, key in denoiser_names(file.keys()).items()}
 
 
 def denoiser_names(keys: Iterable[str]) -> dict[str, str]:
-    """The names of the denoiser's tensors without a prefix, with those that they have in a file."""
+    """The names of the denoiser's tensors without a prefix, with their names in the file."""
     keys = list(keys)
     prefix = next((each for each in PREFIXES if any(key.startswith(each) for key in keys)), "")
     return {key.removeprefix(prefix): key for key in keys if key.startswith(prefix)}
 
 
 def _denoiser_alone(shapes: Shapes) -> DenoiserFile | None:
-    """The kind of a file whose denoiser is read alone."""
+    """The kind of a file from which only the denoiser is loaded."""
     names = {name.removeprefix(prefix) for name in shapes for prefix in PREFIXES} | set(shapes)
     return next((kind for kind in ALONE if any(names.issuperset(marks) for marks in kind.marks)), None)
 
@@ -172,15 +174,15 @@ def _pipeline_class(shapes: Shapes, path: Path) -> str:
         return "StableDiffusion3Pipeline"
     if FIRST_LAYER not in shapes:
         raise BaseModelError(
-            f"base_model: {path} is no SD1.5, SD2, SDXL, SD3, FLUX, Qwen-Image or Z-Image checkpoint: its tensors have "
-            f"names such as {next(iter(shapes), '(none at all)')}. For the Stable Diffusion families a denoiser alone "
-            "is not enough: take a whole checkpoint."
+            f"base_model: {path} is not an SD1.5, SD2, SDXL, SD3, FLUX, Qwen-Image or Z-Image checkpoint: its tensors "
+            f"have names such as {next(iter(shapes), '(no tensors)')}. For the Stable Diffusion families, the denoiser "
+            "alone is not sufficient: use a complete checkpoint."
         )
     channels = shapes[FIRST_LAYER][1]
     if channels != 4:
-        kind = {9: "an inpainting model", 8: "an image-editing model"}.get(channels, "no text-to-image model")
+        kind = {9: "an inpainting model", 8: "an image-editing model"}.get(channels, "not a text-to-image model")
         raise BaseModelError(
-            f"base_model: {path} is {kind}: its UNet reads {channels} channels where 4 are expected. Train on the "
+            f"base_model: {path} is {kind}: its UNet has {channels} input channels instead of 4. Train on the "
             "text-to-image model that it was made from."
         )
     if any(name.startswith("conditioner.embedders.") for name in shapes):

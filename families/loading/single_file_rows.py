@@ -1,4 +1,4 @@
-"""Converts a single-file checkpoint's tensors to diffusers' parts, by diffusers' own converters."""
+"""Converts a single-file checkpoint's tensors to diffusers' components, with diffusers' own converters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +31,7 @@ ALONE = {
 
 
 def converted_denoiser(tensors: Mapping[str, Tensor], family: ModelFamily) -> Mapping[str, Tensor]:
-    """The denoiser's tensors by diffusers' names, of a checkpoint of this family."""
+    """The denoiser's tensors under diffusers' names, for a checkpoint of this family."""
     if family.name in ALONE:
         own = {name: tensors[key] for name, key in denoiser_names(tensors).items()}
         return own if own.keys() == family.denoiser.state_dict().keys() else dict(ALONE[family.name](own))
@@ -41,7 +41,7 @@ def converted_denoiser(tensors: Mapping[str, Tensor], family: ModelFamily) -> Ma
 
 
 def converted_text_encoder(tensors: Mapping[str, Tensor], family: ModelFamily, number: int) -> Mapping[str, Tensor]:
-    """The tensors of text encoder `number` by transformers' names."""
+    """The tensors of text encoder `number` under transformers' names."""
     encoder: Any = family.text_encoders[number]
     if family.name == SD3.name:
         prefix = f"text_encoders.{family.encoder_names[number]}.transformer."

@@ -23,7 +23,7 @@ EMBEDDED_BASE = "mini-sdxl"
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 EMBEDDED_BASE_FOLDER = ASSETS / EMBEDDED_BASE
 EMBEDDED_BASES: Mapping[str, Path] = {name: ASSETS / name for name in (EMBEDDED_BASE, "mini-flow")}
-"""Small bases in the repository, by name. All draw the same world, so one evaluator judges all of them."""
+"""Small bases in the repository, by name. All generate the same kinds of images, so they share one evaluator."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -56,10 +56,11 @@ def find_base_model(base_model: str, asked_as: str = "base_model") -> BaseModelS
     if base_model in EMBEDDED_BASES:
         return BaseModelSource(base_model, "folder", str(EMBEDDED_BASES[base_model]), asked_as)
     path = Path(os.path.expanduser(base_model))
-    if os.path.isdir(path):  # Path.is_dir raises an error for a name that is too long
+    if os.path.isdir(path):  # Path.is_dir raises an error for names that are too long
         if not (path / INDEX).is_file():
             raise BaseModelError(
-                f"{asked_as}: the folder {base_model} holds no model_index.json. Give a folder in diffusers' layout, "
+                f"{asked_as}: the folder {base_model} does not contain model_index.json. Give a folder in diffusers' "
+                "layout, "
                 "or the single .safetensors file inside it."
             )
         return BaseModelSource(base_model, "folder", str(path), asked_as)
@@ -75,8 +76,9 @@ def find_base_model(base_model: str, asked_as: str = "base_model") -> BaseModelS
     if HUB_ID.fullmatch(base_model) and path.suffix != ".safetensors":
         return BaseModelSource(base_model, "hub", base_model, asked_as)
     raise BaseModelError(
-        f"{asked_as}: {base_model[:LONGEST_NAME]!r} is neither an embedded base ({', '.join(EMBEDDED_BASES)}), nor an "
-        "existing folder or .safetensors file, nor a hub id such as stabilityai/stable-diffusion-xl-base-1.0. Check "
+        f"{asked_as}: {base_model[:LONGEST_NAME]!r} is neither an embedded base model ({', '.join(EMBEDDED_BASES)}), "
+        "nor an existing folder or .safetensors file, nor a hub id such as stabilityai/stable-diffusion-xl-base-1.0. "
+        "Check "
         "the spelling of the path."
     )
 
@@ -89,7 +91,7 @@ def find_configuration(base_config: str) -> BaseModelSource:
     if HUB_ID.fullmatch(base_config) and not os.path.exists(path):
         return BaseModelSource(base_config, "hub", base_config)
     raise BaseModelError(
-        f"base_config: {base_config[:LONGEST_NAME]!r} is neither a folder with a {INDEX} in it nor a hub id such as "
+        f"base_config: {base_config[:LONGEST_NAME]!r} is neither a folder that contains {INDEX} nor a hub id such as "
         "stabilityai/stable-diffusion-xl-base-1.0"
     )
 
@@ -98,7 +100,7 @@ def pipeline_class_name(source: BaseModelSource) -> str:
     """Return the pipeline class in the index of a folder or hub model. Raises BaseModelError without one."""
     index = read_index(source)
     if not isinstance(index.get("_class_name"), str):
-        raise BaseModelError(f"{source.asked_as}: {INDEX} of {source.name} names no pipeline (_class_name)")
+        raise BaseModelError(f"{source.asked_as}: {INDEX} of {source.name} does not name a pipeline (_class_name)")
     return str(index["_class_name"])
 
 
@@ -124,7 +126,7 @@ def _fetch_index(source: BaseModelSource) -> Path:
         return Path(hf_hub_download(source.location, INDEX, revision=source.revision))
     except DownloadError as error:
         raise BaseModelError(
-            f"{source.asked_as}: {error}. To try everything without a network, use {EMBEDDED_BASE}, which is embedded."
+            f"{source.asked_as}: {error}. To try the program without a network, use {EMBEDDED_BASE}, which is embedded."
         ) from error
     except RevisionNotFoundError as error:
         raise BaseModelError(
@@ -132,8 +134,8 @@ def _fetch_index(source: BaseModelSource) -> Path:
         ) from error
     except RemoteEntryNotFoundError as error:
         raise BaseModelError(
-            f"{source.asked_as}: {source.name} on the hub has no {INDEX}, so it is no model in diffusers' layout. If "
-            "it offers a single .safetensors checkpoint, download that and give its path."
+            f"{source.asked_as}: {source.name} on the hub has no {INDEX}, so it is not a model in diffusers' layout. "
+            "If it contains a single .safetensors checkpoint, download it and give its path."
         ) from error
     except (OSError, ValueError) as error:  # no network, no such repository, gated, an invalid name
         raise BaseModelError(

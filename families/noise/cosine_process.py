@@ -2,7 +2,7 @@
 
 x_t = √ᾱ x_0 + √(1 - ᾱ) ε,   ᾱ(t) = cos²((t + s) / (1 + s) · π/2) / cos²(s / (1 + s) · π/2),   t in [0, 1]
 
-ᾱ is kept within [0.0001, 0.9999], so log SNR lies within ±9.21, and pure noise is never trained.
+ᾱ is clamped to [0.0001, 0.9999], so log SNR lies within ±9.21, and pure noise is never trained.
 """
 
 import math
@@ -34,13 +34,15 @@ class CosineProcess:
     def from_scheduler(cls, scheduler: object) -> "CosineProcess":
         """Read s from diffusers' DDPMWuerstchenScheduler.
 
-        Raises ValueError for another scheduler, or one that bends the time (`scaler`).
+        Raises ValueError for another scheduler, or one with a `scaler` other than 1.
         """
         config = scheduler.config  # type: ignore[attr-defined]
         if "scaler" not in config or "s" not in config:
-            raise ValueError(f"{type(scheduler).__name__} is no scheduler of a cosine diffusion: it has no scaler or s")
+            raise ValueError(
+                f"{type(scheduler).__name__} is not a scheduler of a cosine diffusion: it has no scaler or s"
+            )
         if config.scaler != 1:
-            raise ValueError(f"its scheduler has the scaler {config.scaler}, and only 1 is known to be trained")
+            raise ValueError(f"its scheduler has the scaler {config.scaler}, but only 1 is supported")
         return cls(float(config.s))
 
     def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
@@ -51,7 +53,7 @@ class CosineProcess:
         return Draw(timesteps.to(latents.device, non_blocking=True), noise.to(latents.device, non_blocking=True))
 
     def timesteps_at(self, fractions: Tensor, shape: torch.Size) -> Tensor:
-        """fp32: 1000 · (fraction + 0.001), at most 1000, whatever the shape."""
+        """fp32: 1000 · (fraction + 0.001), at most 1000, for every shape."""
         times = (fractions.float() + SMALLEST_TIME).clamp(SMALLEST_TIME, 1.0)
         return times * self.num_timesteps
 

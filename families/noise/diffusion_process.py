@@ -3,8 +3,8 @@
 x_t = sqrt(ᾱ_t) x_0 + sqrt(1 - ᾱ_t) ε                     (Ho et al. 2020, eq. 4)
 v_t = sqrt(ᾱ_t) ε - sqrt(1 - ᾱ_t) x_0                     (Salimans & Ho 2022, eq. 11)
 
-With zero terminal SNR, ᾱ falls to exactly 0 (Lin et al. 2023, §3.1), so that the model learns to start from pure noise;
-ε says nothing there, so it needs v (§3.2).
+With zero terminal SNR, ᾱ falls to exactly 0 (Lin et al. 2023, §3.1), so that the model is trained to start from pure
+noise; ε is not informative there, so v is needed (§3.2).
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from families.noise.noise_process import Draw, PredictionType
 
 @dataclass(frozen=True)
 class DiffusionProcess:
-    """A discrete diffusion. `alphas_cumprod`: (T,), ᾱ_t, falling from near 1 to near 0, or to 0."""
+    """A discrete diffusion. `alphas_cumprod`: (T,), ᾱ_t, decreasing from near 1 to near 0, or to 0."""
 
     alphas_cumprod: Tensor
     prediction_type: PredictionType
@@ -32,14 +32,18 @@ class DiffusionProcess:
         terminal SNR.
         """
         if "beta_schedule" not in scheduler.config:  # type: ignore[attr-defined]
-            raise ValueError(f"{type(scheduler).__name__} has no betas: the base is trained on another kind of noise")
+            raise ValueError(
+                f"{type(scheduler).__name__} has no betas: the base model is trained with another kind of noise"
+            )
         schedule = DDPMScheduler.from_config(scheduler.config)  # type: ignore[attr-defined]
         kind = schedule.config.prediction_type
         if kind not in ("epsilon", "v_prediction"):
             raise ValueError(f"prediction_type {kind!r} is neither 'epsilon' nor 'v_prediction'")
         process = cls(schedule.alphas_cumprod.float().clone(), kind)
         if process.zero_terminal_snr and kind == "epsilon":
-            raise ValueError("zero terminal SNR needs v-prediction: ε says nothing of the picture where all is noise")
+            raise ValueError(
+                "zero terminal SNR needs v-prediction: in pure noise, ε contains no information about the image"
+            )
         return process
 
     @property
@@ -58,7 +62,7 @@ class DiffusionProcess:
         return Draw(timesteps.to(latents.device, non_blocking=True), noise.to(latents.device, non_blocking=True))
 
     def timesteps_at(self, fractions: Tensor, shape: torch.Size) -> Tensor:
-        """int64: ⌊fraction · T⌋, whatever the shape."""
+        """int64: ⌊fraction · T⌋, for every shape."""
         return (fractions * self.num_timesteps).floor().long()
 
     def corrupt(self, latents: Tensor, draw: Draw) -> Tensor:
@@ -93,7 +97,7 @@ class DiffusionProcess:
         return alphas.sqrt(), (1 - alphas).sqrt()
 
     def _alphas_on(self, device: torch.device) -> Tensor:
-        """ᾱ on a device, copied there once: a copy in the middle of a step would wait for all that is queued."""
+        """ᾱ on a device, copied once: a copy within a step would wait for all queued operations."""
         if device not in self._placed:
             self._placed[device] = self.alphas_cumprod.to(device)
         return self._placed[device]

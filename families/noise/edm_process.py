@@ -3,9 +3,9 @@
 x = x_0 + σ n,   D(x; σ) = c_skip x + c_out F(c_in x; c_noise)                        (eq. 7), with (table 1)
 c_skip = σ_d² / (σ² + σ_d²),  c_out = σ σ_d / √(σ² + σ_d²),  c_in = 1 / √(σ² + σ_d²),  c_noise = ¼ ln σ
 
-The loss is λ(σ)·|D - x_0|² with λ = (σ² + σ_d²) / (σ σ_d)² = 1 / c_out² (eq. 2 and §5). It is |F - F*|² with
-F* = (x_0 - c_skip x) / c_out (eq. 8) = (σ x_0 / σ_d - σ_d n) / √(σ² + σ_d²). So preconditioning and weights are one
-process: the denoiser reads c_in x, and should predict F*, where all σ count alike.
+The loss is λ(σ)·|D - x_0|² with λ = (σ² + σ_d²) / (σ σ_d)² = 1 / c_out² (eq. 2 and §5). It is |F - F*|² with F* = (x_0
+- c_skip x) / c_out (eq. 8) = (σ x_0 / σ_d - σ_d n) / √(σ² + σ_d²). So preconditioning and weights are one process: the
+denoiser reads c_in x, and should predict F*, with equal weights for all σ.
 """
 
 import math
@@ -19,11 +19,9 @@ from families.noise.noise_process import Draw, PredictionType
 
 @dataclass(frozen=True)
 class EDMProcess:
-    """Timesteps are fp32, c_noise = ¼ ln σ, as the denoiser reads them.
-
-    `sigma_data`: σ_d, the deviation of the latents. `sign`: -1 where the denoiser predicts -F* (diffusers'
-    prediction_type v_prediction, as CosXL). `rho`: of the schedule between the ends (eq. 5); None: ln σ is linear.
-    `mean`, `deviation`: of ln σ in training (table 1).
+    """Timesteps are fp32, c_noise = ¼ ln σ, as the denoiser reads them. `sigma_data`: σ_d, the deviation of the
+    latents. `sign`: -1 if the denoiser predicts -F* (diffusers' prediction_type v_prediction, as CosXL). `rho`: of the
+    schedule between the ends (eq. 5); None: ln σ is linear. `mean`, `deviation`: of ln σ in training (table 1).
     """
 
     sigma_data: float = 0.5
@@ -47,15 +45,15 @@ class EDMProcess:
 
     @classmethod
     def describes(cls, scheduler: object) -> bool:
-        """Whether it is diffusers' EDMEulerScheduler, EDMDPMSolverMultistepScheduler or the like."""
+        """Whether it is a scheduler of EDM, such as diffusers' EDMEulerScheduler and EDMDPMSolverMultistepScheduler."""
         return "sigma_data" in scheduler.config  # type: ignore[attr-defined]
 
     @classmethod
     def from_scheduler(cls, scheduler: object) -> "EDMProcess":
-        """Read what the base's own scheduler says. Raises ValueError for a scheduler of another noise."""
+        """Read the parameters of the base's own scheduler. Raises ValueError for a scheduler of another kind."""
         config = scheduler.config  # type: ignore[attr-defined]
         if not cls.describes(scheduler):
-            raise ValueError(f"{type(scheduler).__name__} is no scheduler of EDM: it has no sigma_data")
+            raise ValueError(f"{type(scheduler).__name__} is not a scheduler of EDM: it has no sigma_data")
         rho = float(config.rho) if config.sigma_schedule == "karras" else None
         sign = -1 if config.prediction_type == "v_prediction" else 1
         return cls(float(config.sigma_data), float(config.sigma_min), float(config.sigma_max), rho, sign)
@@ -69,7 +67,7 @@ class EDMProcess:
         return Draw(timesteps.to(latents.device, non_blocking=True), noise.to(latents.device, non_blocking=True))
 
     def timesteps_at(self, fractions: Tensor, shape: torch.Size) -> Tensor:
-        """fp32: c_noise on the schedule that a sampler walks, whatever the shape."""
+        """fp32: c_noise on the schedule of a sampler, for every shape."""
         low, high = self.timestep_ends
         if self.rho is None:
             return (low + fractions * (high - low)).float()
@@ -98,7 +96,7 @@ class EDMProcess:
         return self.sigma_data**2 * torch.exp(-8 * timesteps)
 
     def _scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """σ_d c_in and σ c_in: what x_0 / σ_d and n are multiplied by; their squares make 1."""
+        """σ_d c_in and σ c_in: the factors of x_0 / σ_d and n; the sum of their squares is 1."""
         sigmas = torch.exp(4 * timesteps).view(-1, 1, 1, 1)
         length = (sigmas.square() + self.sigma_data**2).sqrt()
         return self.sigma_data / length, sigmas / length

@@ -16,8 +16,8 @@ from families.noise.noise_process import Draw, PredictionType
 
 @dataclass(frozen=True)
 class FlowMatching:
-    """`shift`: s; above 1 it moves the draws towards noise, as large pictures need: a number, or a function of the
-    latents' height and width. The model gets σ·T as its timestep.
+    """`shift`: s; above 1 it shifts the timesteps towards noise, as needed for large images: a number, or a function of
+    the latents' height and width. The model gets σ·T as its timestep.
     """
 
     shift: float | Callable[[int, int], float] = 1.0
@@ -30,19 +30,19 @@ class FlowMatching:
 
     @classmethod
     def from_scheduler(cls, scheduler: object, patch: int | None = None) -> "FlowMatching":
-        """Read the shift from the base's own scheduler. `patch`: latent pixels of a token's side, for families that
-        shift by the number of image tokens.
-
-        Raises ValueError when it is no flow-matching scheduler, or shifts by the picture's size without a `patch`.
+        """Read the shift from the base's own scheduler. `patch`: latent pixels per token along one side, for families
+        whose shift depends on the number of image tokens. Raises ValueError when it is not a flow-matching scheduler,
+        or its shift depends on the image size and there is no `patch`.
         """
         config = scheduler.config  # type: ignore[attr-defined]
         if "shift" not in config:
-            raise ValueError(f"{type(scheduler).__name__} is no scheduler for flow matching: it has no shift")
+            raise ValueError(f"{type(scheduler).__name__} is not a scheduler for flow matching: it has no shift")
         shift: float | Callable[[int, int], float] = float(config.shift)
         if config.get("use_dynamic_shifting"):
             if patch is None:
                 raise ValueError(
-                    "its scheduler shifts by the picture's size (use_dynamic_shifting), which SD3 does not"
+                    "the shift of its scheduler depends on the image size (use_dynamic_shifting), which SD3 does not "
+                    "support"
                 )
             first = config.get("base_image_seq_len", 256), config.get("base_shift", 0.5)
             second = config.get("max_image_seq_len", 4096), config.get("max_shift", 1.15)
@@ -85,8 +85,8 @@ class FlowMatching:
 
 
 def shift_by_tokens(patch: int, first: tuple[int, float], second: tuple[int, float]) -> Callable[[int, int], float]:
-    """exp(μ), where μ is linear in the number of image tokens, through two points (tokens, μ), as FLUX.1's scheduler
-    has it: (256, 0.5) and (4096, 1.15). `patch`: latent pixels of a token's side."""
+    """exp(μ), where μ is linear in the number of image tokens, through two points (tokens, μ), as in FLUX.1's
+    scheduler: (256, 0.5) and (4096, 1.15). `patch`: latent pixels per token along one side."""
     slope = (second[1] - first[1]) / (second[0] - first[0])
 
     def shift(height: int, width: int) -> float:

@@ -6,7 +6,7 @@ from families.noise.noise_process import NoiseProcess
 
 
 def process_of(scheduler: object) -> NoiseProcess:
-    """Return the process that diffusers' scheduler was made for. Raises ValueError where it is not known."""
+    """Return the noise process of diffusers' scheduler. Raises ValueError if it is not supported."""
     if EDMProcess.describes(scheduler):
         return EDMProcess.from_scheduler(scheduler)
     return DiffusionProcess.from_scheduler(scheduler)

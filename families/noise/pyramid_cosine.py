@@ -11,7 +11,7 @@ from families.noise.noise_process import Draw
 
 DISCOUNT = 0.75
 MOST_CELLS = 16
-"""A level takes part where its longer side is at most this: it is as coarse in every picture."""
+"""Largest longer side of a level, so that the levels are equally coarse for every image size."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class PyramidCosineProcess(CosineProcess):
     """(ε + Σ_i 0.75^i · U(ε_i)) / √(1 + Σ_i 0.75^2i), as the original code trains Stage B.
 
     ε_i is standard normal with the sides of the latents divided by 2^i, for the levels of at most 16 cells a side; U
-    repeats its cells to the latents' size. Each value has variance 1, and its neighbours are like it. Pictures are
-    drawn from plain noise.
+    repeats its cells to the latents' size. Each value has variance 1, and neighbouring values are correlated. Sampling
+    starts from plain noise.
     """
 
     def draw(self, latents: Tensor, timestep_generator: torch.Generator, noise_generator: torch.Generator) -> Draw:
-        """As of a cosine process. The levels are drawn from `noise_generator`, after the finest noise."""
+        """As for a cosine process. The levels are generated with `noise_generator`, after the finest noise."""
         drawn = super().draw(latents, timestep_generator, noise_generator)
         total, variance, level = drawn.noise, 1.0, 1
         sides = [side // 2 for side in latents.shape[-2:]]

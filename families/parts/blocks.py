@@ -16,8 +16,8 @@ def repeated_blocks(denoiser: Any) -> Iterator[nn.Module]:
 
 
 def blocks_apart(denoiser: Any) -> list[nn.Module]:
-    """Return the blocks that can be apart from the others: the repeated ones, and the smallest of those that diffusers
-    never splits, such as a UNet's residual blocks. Together they hold most weights. Raises ValueError when there are
+    """Return the blocks that can be stored separately: the repeated ones, and the smallest of those that diffusers
+    never splits, such as a UNet's residual blocks. Together they contain most weights. Raises ValueError when there are
     none."""
     names = {type(block).__name__ for block in repeated_blocks(denoiser)} | set(denoiser._no_split_modules or ())
     found = [module for module in denoiser.modules() if type(module).__name__ in names]

@@ -10,22 +10,22 @@ from transformers import Mistral3ForConditionalGeneration, Qwen3ForCausalLM
 from families.parts.chat_prompts import chat_text, chosen_states, padded_ids
 
 IMAGE_MARK = "[IMG]"
-"""Stands for a picture in Mistral's template, and there is none. diffusers leaves it out of prompts, too."""
+"""Placeholder of an image in Mistral's template. It is removed from prompts, as in diffusers."""
 
 
 class KleinText:
-    """Qwen3, without a thought before the answer."""
+    """Qwen3, without its thinking mode."""
 
     model_class: ClassVar[Any] = Qwen3ForCausalLM
     layers: ClassVar[tuple[int, ...]] = (9, 18, 27)
     length: ClassVar[int] = 512
 
     def width(self, config: Mapping[str, Any]) -> int:
-        """Of the states together, by the model's configuration."""
+        """The width of the concatenated states, from the model's configuration."""
         return len(self.layers) * int(config["hidden_size"])
 
     def count(self, tokenizer: Any, prompt: str) -> int:
-        """Tokens of the prompt in its template."""
+        """The number of tokens of the prompt in its template."""
         return len(tokenizer(chat_text(tokenizer, prompt, thinking=False)).input_ids)
 
     def states(self, model: Any, tokenizer: Any, prompts: Sequence[str]) -> Tensor:
@@ -35,19 +35,18 @@ class KleinText:
 
 
 class DevText:
-    """Mistral Small 3, with a system message to describe images. Its tokenizer is the part of its processor for
-    text."""
+    """Mistral Small 3, with a system message to describe images. Its tokenizer is that of its processor."""
 
     model_class: ClassVar[Any] = Mistral3ForConditionalGeneration
     layers: ClassVar[tuple[int, ...]] = (10, 20, 30)
     length: ClassVar[int] = 512
 
     def width(self, config: Mapping[str, Any]) -> int:
-        """Of the states together, by the model's configuration."""
+        """The width of the concatenated states, from the model's configuration."""
         return len(self.layers) * int(config["text_config"]["hidden_size"])
 
     def count(self, tokenizer: Any, prompt: str) -> int:
-        """Tokens of the prompt with the system message."""
+        """The number of tokens of the prompt with the system message."""
         batch = tokenizer.apply_chat_template([_messages(prompt)], tokenize=True, return_dict=True)
         return len(batch["input_ids"][0])
 

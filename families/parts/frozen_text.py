@@ -37,7 +37,7 @@ class FrozenText:
         self._most = IN_MEMORY
 
     def keep_in(self, folder: Path) -> None:
-        """Keep all features in this folder from now on, and the last ones in memory. What is there is not encoded
+        """Store all features in this folder from now on, and the last ones in memory. Stored features are not computed
         again."""
         self._files = PromptFiles(folder)
 
@@ -70,7 +70,7 @@ class FrozenText:
 
     @torch.no_grad()
     def _encoded(self, missing: Sequence[str]) -> Iterator[tuple[str, PromptFeatures]]:
-        """Yield each prompt with its features, and keep them. The model is freed at the end."""
+        """Yield each prompt with its features, and store them. The model is freed at the end."""
         if not missing:
             return
         read = self._load()
@@ -84,7 +84,7 @@ class FrozenText:
         _free()
 
     def _keep(self, prompt: str, features: PromptFeatures) -> None:
-        while len(self._kept) >= self._most:  # the oldest
+        while len(self._kept) >= self._most:  # the oldest entry
             del self._kept[next(iter(self._kept))]
         self._kept[prompt] = features
 
@@ -97,7 +97,7 @@ def reading_device() -> torch.device:
 
 @contextmanager
 def aside(denoiser: nn.Module) -> Iterator[None]:
-    """Move the denoiser from the GPU to the CPU inside this context: a text encoder may be as large."""
+    """Move the denoiser from the GPU to the CPU inside this context, because a text encoder may be as large."""
     device = next(denoiser.parameters()).device
     if device.type != "cuda":
         yield

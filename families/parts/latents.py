@@ -37,8 +37,8 @@ def unnormalised(vae: Any, latents: Tensor) -> Tensor:
 
 
 def standardised(vae: Any, latents: Tensor) -> Tensor:
-    """z · scaling_factor, or (z - mean) / std · scaling_factor where the VAE's configuration has both for each channel,
-    as Playground 2.5's has."""
+    """z · scaling_factor, or (z - mean) / std · scaling_factor if the VAE's configuration has both for each channel, as
+    in Playground 2.5."""
     if (moments := _channel_moments(vae, latents)) is None:
         return latents * vae.config.scaling_factor
     mean, deviation = moments
@@ -56,7 +56,7 @@ def unstandardised(vae: Any, latents: Tensor) -> Tensor:
 def _channel_moments(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor] | None:
     """Mean and deviation of the channels, each (1, C, 1, 1)."""
     values = vae.config.get("latents_mean"), vae.config.get("latents_std")
-    if values[0] is None or values[1] is None:  # as diffusers' pipeline: both, or none
+    if values[0] is None or values[1] is None:  # as in diffusers' pipeline: both, or neither
         return None
     mean, deviation = (torch.tensor(each).view(1, -1, 1, 1).to(latents) for each in values)
     return mean, deviation
@@ -70,7 +70,7 @@ def decoded(vae: Any, latents: Tensor) -> Tensor:
 
 @contextmanager
 def _safe_precision(vae: Any) -> Iterator[None]:
-    """In fp16 SDXL's own VAE overflows: one that says so (`force_upcast`) computes in fp32 in here."""
+    """SDXL's own VAE overflows in fp16: a VAE with `force_upcast` computes in fp32 inside this context."""
     if _dtype(vae) != torch.float16 or not vae.config.get("force_upcast", False):
         yield
         return
@@ -82,8 +82,8 @@ def _safe_precision(vae: Any) -> Iterator[None]:
 
 
 def _dtype(vae: Any) -> torch.dtype:
-    """Of its weights, which are all of one: diffusers' `dtype` looks at each, a fifteenth of the time of an image at
-    64 pixels."""
+    """The dtype of its weights, which all have the same: diffusers' `dtype` checks each one, which takes a fifteenth of
+    the time of an image with 64 pixels a side."""
     dtype: torch.dtype = next(vae.parameters()).dtype
     return dtype
 

@@ -19,7 +19,8 @@ def placeholder_names(count: int, first: int = 0) -> list[str]:
 
 
 def first_free_placeholder(family: ModelFamily) -> int:
-    """Return the number n from which on `<s{n}>` is in no vocabulary: 0, but for bases with words inside."""
+    """Return the number n from which on no vocabulary contains `<s{n}>`: 0, except for base models that contain trained
+    placeholder tokens."""
     known = (re.fullmatch(r"<s(\d+)>", name) for tokenizer in family.tokenizers for name in tokenizer.get_vocab())
     return max((int(match.group(1)) + 1 for match in known if match), default=0)
 
@@ -49,7 +50,7 @@ def tokenizers_with(family: ModelFamily, names: Sequence[str]) -> list[Any]:
     for tokenizer in family.tokenizers:
         taken |= tokenizer.get_vocab().keys() & set(names)
     if taken:
-        raise ValueError(f"the base's vocabulary has {', '.join(sorted(taken))} already")
+        raise ValueError(f"the base model's vocabulary already contains {', '.join(sorted(taken))}")
     tokenizers = copy.deepcopy(family.tokenizers)
     for tokenizer in tokenizers:
         tokenizer.add_tokens(list(names))
@@ -76,14 +77,14 @@ class PlaceholderTokens:
         self._embeddings = [encoder.get_input_embeddings() for encoder in family.text_encoders]
         self.names = list(names)
         self.ids: list[list[int]] = []
-        if not self.names:  # every trigger is a plain word
+        if not self.names:  # all triggers are plain words
             return
         extended = tokenizers or tokenizers_with(family, names)
         for embedding, row in zip(self._embeddings, rows, strict=True):  # checked before anything is changed
             if tuple(row.shape) != (len(self.names), embedding.embedding_dim):
                 raise ValueError(
-                    f"token embeddings of shape {tuple(row.shape)} do not fit the text encoder: "
-                    f"({len(self.names)}, {embedding.embedding_dim}) expected"
+                    f"token embeddings of shape {tuple(row.shape)} do not match the text encoder; expected "
+                    f"({len(self.names)}, {embedding.embedding_dim})"
                 )
         for index, (encoder, row) in enumerate(zip(family.text_encoders, rows, strict=True)):
             tokenizer = extended[index]

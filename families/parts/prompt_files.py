@@ -36,7 +36,7 @@ class PromptFiles:
         return PromptFeatures(first.values, tensors.get(POOLED), first.mask, further)
 
     def write(self, prompt: str, features: PromptFeatures) -> None:
-        """Keep the features (1, L, D) of a prompt."""
+        """Store the features (1, L, D) of a prompt."""
         streams = {FIRST: features.stream} | {f"{FURTHER}{name}": each for name, each in features.further.items()}
         tensors = {f"{name}{VALUES}": each.values for name, each in streams.items()}
         tensors |= {f"{name}{MASK}": each.mask for name, each in streams.items() if each.mask is not None}
@@ -45,9 +45,8 @@ class PromptFiles:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._path(prompt)
         unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file(
-            {name: tensor.detach().clone() for name, tensor in tensors.items()}, unfinished
-        )  # they may share memory
+        # tensors may share memory
+        save_file({name: tensor.detach().clone() for name, tensor in tensors.items()}, unfinished)
         unfinished.replace(path)
 
     def _path(self, prompt: str) -> Path:

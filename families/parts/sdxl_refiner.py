@@ -20,7 +20,7 @@ from families.parts.latents import freeze
 ASKED_AS = "refiner"
 PIPELINE = "StableDiffusionXLImg2ImgPipeline"
 LATENTS_OF = ("latent_channels", "scaling_factor", "latents_mean", "latents_std")
-"""Properties in which two VAEs must agree to share latents."""
+"""Properties that must be equal for two VAEs with the same latent space."""
 
 
 class SDXLRefiner:
@@ -73,13 +73,13 @@ class SDXLRefiner:
         different = [name for name in LATENTS_OF if own.config.get(name) != theirs.config.get(name)]
         if different or len(own.config.block_out_channels) != len(theirs.config.block_out_channels):
             raise BaseModelError(
-                f"{ASKED_AS}: its latents are not those of the base: their VAEs differ in "
-                f"{different[0] if different else 'how much they reduce'}. Take a refiner made for this base."
+                f"{ASKED_AS}: its latent space differs from that of the base model: their VAEs differ in "
+                f"{different[0] if different else 'the reduction'}. Use a refiner made for this base model."
             )
         if not _same_noise(self.noise_process, base.noise_process):
             raise BaseModelError(
-                f"{ASKED_AS}: its noise schedule is not that of the base, so a timestep means another amount of noise "
-                "to it. Take a refiner made for this base."
+                f"{ASKED_AS}: its noise schedule differs from that of the base model, so timesteps have another noise "
+                "level. Use a refiner made for this base model."
             )
 
 
@@ -106,12 +106,12 @@ def load_refiner(refiner: str, dtype: torch.dtype) -> SDXLRefiner:
     )  # fmt: skip
     if pipeline.text_encoder is not None or pipeline.text_encoder_2 is None or pipeline.tokenizer_2 is None:
         raise BaseModelError(
-            f"{ASKED_AS}: {refiner} is no refiner: a refiner has the second text encoder alone. Fully trained SDXL "
-            "models are bases: name it as base_model."
+            f"{ASKED_AS}: {refiner} is not a refiner, which only has the second text encoder. Fully fine-tuned SDXL "
+            "models are base models: set base_model."
         )
     if pipeline.unet.config.in_channels != pipeline.vae.config.latent_channels:
         raise BaseModelError(
-            f"{ASKED_AS}: {refiner} is an inpainting or editing model: its UNet reads more than latents"
+            f"{ASKED_AS}: {refiner} is an inpainting or editing model: its UNet has more inputs than latents"
         )
     try:
         return SDXLRefiner(pipeline)

@@ -27,8 +27,8 @@ def require_text_to_image(pipeline: Any, name: str) -> None:
     channels, expected = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
     if channels != expected:
         kinds = {9: "an inpainting model", 8: "an image-editing model", 5: "a depth model"}
-        kind = kinds.get(channels, "no text-to-image model")
+        kind = kinds.get(channels, "not a text-to-image model")
         raise BaseModelError(
-            f"base_model: {name} is {kind}: its UNet reads {channels} channels where {expected} are expected. Train on "
-            "the text-to-image model that it was made from."
+            f"base_model: {name} is {kind}: its UNet has {channels} input channels instead of {expected}. Train on the "
+            "text-to-image model that it was made from."
         )

@@ -1,4 +1,4 @@
-"""Mixed precision: models whose weights stay in fp32 compute their matrix products in bf16."""
+"""Mixed precision: models whose weights stay in fp32 compute matrix products in bf16."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from families.family import ModelFamily
 
 
 def compute_in(family: ModelFamily, dtype: torch.dtype) -> None:
-    """Let denoiser and text encoders run under autocast to `dtype`, wherever they are run; they return fp32.
+    """Run denoiser and text encoders under autocast to `dtype`; they return fp32.
 
     Weights, gradients and norms stay in fp32 (Micikevicius et al. 2018, §3.1). The casts of weights last for one pass:
     weights may be exchanged between two passes. Does nothing for fp32.
@@ -24,7 +24,8 @@ def compute_in(family: ModelFamily, dtype: torch.dtype) -> None:
 
 
 def compute_dtype(model: nn.Module) -> torch.dtype:
-    """What a model computes in: that of `compute_in`, else that of its weights; weights in fewer bits are integers."""
+    """The dtype of a model's computation: that of `compute_in`, otherwise that of its weights. Quantised weights are
+    integers."""
     floats = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
     found: torch.dtype = getattr(model, "computes_in", None) or next(floats)
     return found

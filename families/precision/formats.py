@@ -1,6 +1,7 @@
 """Storage formats for frozen weights in 8 or 4 bits, with encoding and decoding.
 
-Operators of torch alone: peft and diffusers import bitsandbytes and torchao at every start where they are installed.
+Implemented with torch only, because peft and diffusers import bitsandbytes and torchao at every start if they are
+installed.
 """
 
 from abc import ABC, abstractmethod
@@ -23,14 +24,14 @@ NF4_VALUES = (
 )
 """Quantiles of a normal distribution, and 0 (Dettmers et al. 2023, QLoRA, appendix E)."""
 ENCODED_AT_ONCE = 2**24
-"""Values of a weight that are encoded together, which takes 16 bytes for each."""
+"""Number of values of a weight that are encoded at once; encoding takes 16 bytes for each."""
 
 
 class Format(ABC):
     """A way to store a matrix (out, in) of fp32 or bf16."""
 
     def holds(self, weight: Tensor) -> bool:
-        """Whether a weight of this shape can be stored so."""
+        """Whether a weight of this shape can be stored in this format."""
         return True
 
     @abstractmethod
@@ -100,13 +101,13 @@ class Nf4(Format):
 
 
 def _row_scales(weight: Tensor, most: float) -> Tensor:
-    """(out, 1): what the largest code stands for, over `most`; never 0. In the weight's dtype."""
+    """The scale of each row, (out, 1): its largest absolute value divided by `most`; never 0. In the weight's dtype."""
     largest = weight.float().abs().amax(dim=1, keepdim=True)
     return (largest / most).clamp(min=torch.finfo(torch.float32).tiny).to(weight.dtype)
 
 
 def _nf4_codes(part: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Of values (N,), in whole blocks: two codes to the byte (N/2,), and scales (N/64, 1) in fp32."""
+    """The codes of values (N,), in whole blocks: two per byte (N/2,), and scales (N/64, 1) in fp32."""
     blocks = part.float().view(-1, NF4_BLOCK)
     scale = blocks.abs().amax(dim=1, keepdim=True)
     borders = (values[1:] + values[:-1]) / 2

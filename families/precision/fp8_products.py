@@ -17,17 +17,17 @@ from families.precision.formats import FP8, FP8_MOST
 MULTIPLE = 16
 """Required multiple of both widths of a layer for fp8 products on GPUs."""
 LEAST_CAPABILITY = (8, 9)
-"""Of NVIDIA's GPUs that have products in fp8: Ada, and Hopper from 9.0 on."""
+"""Compute capability of NVIDIA's GPUs that support fp8 products: Ada, and Hopper from 9.0 on."""
 SMALLEST = 1e-12
-"""Of a scale, for rows of zeros."""
+"""Lower limit of a scale, for rows of zeros."""
 
 
 class Fp8Linear(nn.Linear):
-    """x·Wᵀ + b with W and x rounded to fp8 (e4m3), each row divided by its largest value / 448 first. Forward alone."""
+    """x·Wᵀ + b with W and x rounded to fp8 (e4m3), each row divided by its largest value / 448 first. Forward only."""
 
     def __init__(self, layer: nn.Linear, device: torch.device) -> None:
         """`layer`: its weight is encoded on `device`."""
-        nn.Module.__init__(self)  # Linear's would make a weight
+        nn.Module.__init__(self)  # Linear's constructor would allocate a weight
         self.in_features, self.out_features = layer.in_features, layer.out_features
         codes, scales = _encoded(layer.weight.detach().to(device))
         self.codes, self.scales = nn.Parameter(codes, requires_grad=False), nn.Parameter(scales, requires_grad=False)
@@ -48,7 +48,7 @@ class Fp8Linear(nn.Linear):
 
 
 def has_fp8_products(device: torch.device) -> bool:
-    """Whether products in fp8 are faster there than those in bf16."""
+    """Whether products in fp8 are faster on this device than in bf16."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= LEAST_CAPABILITY
 
 

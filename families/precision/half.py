@@ -1,4 +1,4 @@
-"""Families that cannot compute in fp16, whose largest number is 65,504."""
+"""Families whose values exceed the range of fp16 (65,504)."""
 
 from typing import Protocol, runtime_checkable
 
@@ -7,16 +7,16 @@ from families.family import ModelFamily, clip_reader
 
 @runtime_checkable
 class OverflowsInHalf(Protocol):
-    """A family whose denoiser is not made for fp16."""
+    """A family whose denoiser overflows in fp16."""
 
     fp16_overflow: str
-    """Why, as a clause."""
+    """The reason, as a clause."""
 
 
 def overflow_in_half(family: ModelFamily) -> str | None:
-    """Why this base cannot be trained in fp16; None where it can."""
+    """The reason why this base cannot be trained in fp16; None if it can."""
     if isinstance(family, OverflowsInHalf):
         return family.fp16_overflow
     if clip_reader(family) is not None:
         return None
-    return f"language models read the prompts of this base ({family.name}), and their states overflow in fp16"
+    return f"prompts of this base model ({family.name}) are encoded by language models, whose states overflow in fp16"

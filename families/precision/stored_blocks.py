@@ -1,7 +1,7 @@
 """Stores the linear layers of a denoiser's repeated blocks in another format.
 
-Embeddings, norms, first and last layers and a UNet's convolutions stay as they are: they are few, and the most
-sensitive.
+Embeddings, norms, first and last layers and a UNet's convolutions are not changed: they are few, and the most sensitive
+to rounding.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from families.precision.stored_linear import StoredLinear
 
 @dataclass(frozen=True)
 class Storage:
-    """`precision`: of the weights; bf16 stands for that in which they are loaded. `offloaded`: whether they stay in
+    """`precision`: of the weights; bf16 means the dtype in which they are loaded. `offloaded`: whether they stay in
     main memory."""
 
     precision: PrecisionOfBase = "bf16"
@@ -27,7 +27,7 @@ class Storage:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the weights are on the device, as they were loaded."""
+        """Whether the weights are on the device, in the format in which they were loaded."""
         return self == AS_LOADED
 
 
@@ -58,5 +58,5 @@ def store_blocks(denoiser: Any, storage: Storage, device: torch.device) -> None:
 
 
 def is_stored(denoiser: nn.Module) -> bool:
-    """Whether `store_blocks` was here."""
+    """Whether `store_blocks` has been applied."""
     return any(isinstance(module, StoredLinear) for module in denoiser.modules())

@@ -11,12 +11,12 @@ from families.precision.formats import Format
 
 
 class StoredLinear(nn.Linear):
-    """x·Wᵀ + b with a frozen W that is decoded for each pass, forward and backward, and not kept between them."""
+    """x·Wᵀ + b with a frozen W that is decoded for each forward and backward pass."""
 
     def __init__(self, layer: nn.Linear, form: Format, device: torch.device, *, offloaded: bool = False) -> None:
-        """`layer`: its weight is encoded on `device`. `offloaded`: what is stored stays in main memory, and is copied
-        to the device for each pass."""
-        nn.Module.__init__(self)  # Linear's would make a weight
+        """`layer`: its weight is encoded on `device`. `offloaded`: the stored tensors stay in main memory, and are
+        copied to the device for each pass."""
+        nn.Module.__init__(self)  # Linear's constructor would allocate a weight
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.form, self.offloaded = form, offloaded
         encoded = form.encode(layer.weight.detach().to(device))
@@ -38,14 +38,14 @@ class StoredLinear(nn.Linear):
         return _Product.apply(x, self.bias, self.form, shape, *self.stored)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "StoredLinear":
-        """Move everything, but not what is offloaded."""
+        """Move all tensors except offloaded ones."""
         if not self.offloaded:
             return super()._apply(fn, recurse)
         return super()._apply(fn, recurse=False)
 
 
 class _Product(torch.autograd.Function):
-    """Keeps what is stored for the backward pass, and not the decoded matrix."""
+    """Saves the stored tensors for the backward pass, not the decoded matrix."""
 
     @staticmethod
     def forward(
@@ -57,7 +57,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        stored = ctx.saved_tensors  # gradient checkpointing lets them be read once
+        stored = ctx.saved_tensors  # with gradient checkpointing they can only be read once
         nothing = (None,) * (3 + len(stored))
         if not ctx.needs_input_grad[0]:
             return (None, *nothing)
@@ -69,6 +69,6 @@ def _decoded(form: Format, stored: Sequence[Tensor], device: torch.device, shape
 
 
 def _in_main_memory(tensor: Tensor) -> Tensor:
-    """Pinned where there is a GPU, so that copies to it do not wait."""
+    """A copy in main memory, pinned if there is a GPU, so that copies to it are asynchronous."""
     there = tensor.cpu()
     return there.pin_memory() if torch.cuda.is_available() else there

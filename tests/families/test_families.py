@@ -287,7 +287,7 @@ def test_sd3_has_a_largest_side(tmp_path: Path) -> None:
     assert family.largest_side == 32 * 8
     with pytest.raises(RequestError, match="width: 264 must be a multiple of 8 between 8 and 256 .* such as 256"):
         Sampler(family).check(SampleRequest("a star", width=264))
-    with pytest.raises(ConfigError, match="resolution: 264 is more than 256, .* 64 is what it was made for"):
+    with pytest.raises(ConfigError, match="resolution: 264 is more than 256, .* its native resolution is 64"):
         resolve(TrainingConfig(base_model=folder, resolution=264), family)
 
 
@@ -300,7 +300,7 @@ def test_a_folder_in_half_precision_only(tmp_path: Path) -> None:
 
 
 def test_inpainting_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match="is an inpainting model: its UNet reads 9 channels"):
+    with pytest.raises(BaseModelError, match="is an inpainting model: its UNet has 9 input channels"):
         load_base_model(str(write_sd15_inpainting(tmp_path)), torch.float32)
 
 

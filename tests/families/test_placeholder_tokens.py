@@ -72,7 +72,7 @@ def test_each_token_is_one_id_and_pooling_stays_at_the_end(base: ModelFamily) ->
 def test_rows_that_do_not_fit_change_nothing(base: ModelFamily) -> None:
     before = [encoder.get_input_embeddings() for encoder in base.text_encoders]
     good, bad = rows(base)[0], torch.zeros(2, 7)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="do not match"):
         PlaceholderTokens(base, ["<s0>", "<s1>"], [good, bad])
     assert [encoder.get_input_embeddings() for encoder in base.text_encoders] == before
     with pytest.raises(ValueError, match="already"):

@@ -33,7 +33,7 @@ def test_joined_features_are_those_of_each(shapes: list[tuple[int, int, bool]], 
 def test_equal_lengths_need_no_mask() -> None:
     assert PromptFeatures.joined([features(1, 4), features(2, 4)]).prompt_mask is None
     assert features(1, 4).padded(4).prompt_mask is None
-    with pytest.raises(ValueError, match="4 positions do not fit into 3"):
+    with pytest.raises(ValueError, match="4 positions are more than 3"):
         features(1, 4).padded(3)
 
 

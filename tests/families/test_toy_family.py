@@ -104,19 +104,19 @@ def test_a_checkpoint_of_other_shapes_is_refused() -> None:
                   max_grad_norm=1.0, total_steps=2)
         for rows in (1, 2)
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"tokens: \(1, 4\) in the checkpoint, \(2, 4\) here"):
+    with pytest.raises(ValueError, match=r"tokens: shape \(1, 4\) in the checkpoint, but \(2, 4\) with these settings"):
         large.load_state_dict(small.state_dict(), 0)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_tokens": 2}, "num_tokens: 2: a base of the family toy reads prompts by a model that learns no words"),
-        ({"train_existing_tokens": True}, "train_existing_tokens: a base of the family toy reads prompts"),
+        ({"num_tokens": 2}, "num_tokens: 2: prompts of base models of the family toy are encoded by a frozen model"),
+        ({"train_existing_tokens": True}, "train_existing_tokens: prompts of base models of the family toy"),
         ({"token_init": "random"}, "token_init has no effect with num_tokens: 0"),
         ({"token_norm_weight": 0.1}, "token_norm_weight has no effect with num_tokens: 0"),
         ({"tokens_until": 0.5}, "tokens_until has no effect with num_tokens: 0"),
-        ({"train_text_encoder": True}, "train_text_encoder: a base of the family toy has no text encoder"),
+        ({"train_text_encoder": True}, "train_text_encoder: base models of the family toy have no text encoder"),
         ({"validation_prompt": "a TOK " * 30}, "validation_prompt: has 92 tokens, of which this base .toy. reads 40"),
         ({"validation_prompt": "a (TOK:1.3)"}, "toy reads prompts by a language model, whose words cannot be weighted"),
     ],
@@ -127,12 +127,14 @@ def test_settings_that_contradict_it_are_errors(changes: dict[str, object], mess
 
 
 def test_without_tokens_and_adapter_nothing_is_left(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="adapter: none trains tokens only"):
+    with pytest.raises(ConfigError, match="adapter: none only trains tokens"):
         resolve(TrainingConfig(base_model=str(folder), adapter="none"), load_base_model(str(folder), torch.float32))
 
 
 def test_other_families_learn_the_trigger(base: ModelFamily) -> None:
-    with pytest.raises(ConfigError, match="num_tokens: 0: a base of the family sdxl learns the trigger as new tokens"):
+    with pytest.raises(
+        ConfigError, match="num_tokens: 0: for base models of the family sdxl the trigger word is trained as new tokens"
+    ):
         resolve(TrainingConfig(num_tokens=0), base)
 
 
@@ -151,6 +153,6 @@ def test_what_a_denoiser_does_not_read_is_refused(folder: Path, base: ModelFamil
     noised, features = torch.zeros(1, 4, 8, 8), PromptFeatures(torch.zeros(1, 2, 16))
     conditioning = Conditioning((noised,), noised)
     for family, unread in ((toy, "residuals and image_latents"), (base, "image_latents")):
-        with pytest.raises(ValueError, match=f"does not read {unread}$"):
+        with pytest.raises(ValueError, match=f"does not support {unread}$"):
             family.denoise(noised, torch.zeros(1), features, (), conditioning)
     assert Conditioning((noised,), None).rows(0, 1).parts == ["residuals"]

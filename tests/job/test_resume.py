@@ -162,13 +162,15 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
     write_state(tmp_path, {"format": 1, "a": torch.zeros(100)})
     file = tmp_path / "state.safetensors"
     file.write_bytes(file.read_bytes()[:-50])
-    with pytest.raises(ConfigError, match="is no whole checkpoint"):
+    with pytest.raises(ConfigError, match="is not a complete checkpoint"):
         read_checkpoint(tmp_path)
 
 
 def test_a_checkpoint_of_another_version_is_named(tmp_path: Path) -> None:
     write_state(tmp_path, {"format": 1, "step": 5})
-    with pytest.raises(ConfigError, match=r"has format 1, this version reads 2\. Go on with the version that wrote it"):
+    with pytest.raises(
+        ConfigError, match=r"has format 1, this version reads 2\. Continue with the version that wrote it"
+    ):
         read_checkpoint(tmp_path)
 
 

@@ -232,7 +232,7 @@ def test_what_is_no_refiner_is_refused(models: Path, tmp_path: Path, monkeypatch
     for location, message in (
         (tmp_path / "missing", "refiner: .* is neither"),
         (models / "base", "refiner: .* is a StableDiffusionXLPipeline, not a refiner"),
-        (tmp_path / "whole", "a refiner has the second text encoder alone"),
+        (tmp_path / "whole", "is not a refiner, which only has the second text encoder"),
         (tmp_path / "one.safetensors", "refiner: .* is a single file"),
     ):
         with pytest.raises(BaseModelError, match=message):
@@ -246,7 +246,11 @@ def test_what_is_no_refiner_is_refused(models: Path, tmp_path: Path, monkeypatch
     ("file", "changes", "message"),
     [
         ("vae/config.json", {"scaling_factor": 0.5}, "their VAEs differ in scaling_factor"),
-        ("scheduler/scheduler_config.json", {"beta_end": 0.02}, "its noise schedule is not that of the base"),
+        (
+            "scheduler/scheduler_config.json",
+            {"beta_end": 0.02},
+            "its noise schedule differs from that of the base model",
+        ),
     ],
 )
 def test_a_refiner_of_another_base_is_refused(

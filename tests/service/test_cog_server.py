@@ -182,7 +182,9 @@ def test_a_base_of_today_over_http(server: CogServer, images: dict[str, str], ou
     settings = "resolution: [32, 48]\nnum_validation_images: 1"
     result = server.post("trainings", {**QUICK, **images, "base_model": str(base), "config": settings})
     assert result["status"] == "succeeded", result
-    assert "is distilled to draw in 8 steps" in result["logs"] and "verified: the file does" in result["logs"]
+    assert (
+        "is distilled to generate images in 8 steps" in result["logs"] and "verified: the file does" in result["logs"]
+    )
     (outputs / "z-image.safetensors").write_bytes(decode(result["output"]["weights"]))
     artifact, family = Artifact.read(outputs / "z-image.safetensors"), opened(base)
     assert artifact.description is not None and artifact.description.config["resolution"] == [32, 48]

@@ -109,7 +109,7 @@ def test_missing_data_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "arguments", "message"),
     [
-        ({"a.png": png()}, ["--lora_target_regex", "x("], "lora_target_regex: 'x(' is no regular expression"),
+        ({"a.png": png()}, ["--lora_target_regex", "x("], "lora_target_regex: 'x(' is not a valid regular expression"),
         ({"../a.png": png()}, [], "an absolute or climbing path"),
         ({"a.png": png()}, ["--max_file_bytes", "10"], "larger than the 10 bytes"),
     ],
@@ -144,7 +144,7 @@ def test_a_folder_in_use_is_never_written_into(tmp_path: Path) -> None:
             ["--base_model", "/no/such/folder.safetensors"],
             "base_model: '/no/such",
         ),
-        ({"a.png": png()}, ["--resolution", "100"], "resolution: 100 is no multiple of 16"),
+        ({"a.png": png()}, ["--resolution", "100"], "resolution: 100 is not a multiple of 16"),
     ],
 )
 def test_bad_input_ends_with_file_reason_and_remedy(

@@ -36,7 +36,7 @@ TRAINING = textwrap.dedent(
     output.mkdir(exist_ok=True)
     print((dataset / "dataset.jsonl").read_text(), flush=True)
     if fate == "fails":
-        print("error: resolution: 63 is no multiple of 8", flush=True)
+        print("error: resolution: 63 is not a multiple of 8", flush=True)
         sys.exit(2)
     if fate == "waits" and not (output / "checkpoints").exists():
         (output / "waiting").touch()
@@ -91,7 +91,7 @@ def test_jobs_run_one_after_the_other_on_the_data_as_they_were(queue: JobQueue, 
     (dataset / DATASET_FILE).write_text("edited later")
     work(queue)
     failed, done = queue.get(first.id), queue.get(second.id)
-    assert (failed.state, failed.error) == ("failed", "resolution: 63 is no multiple of 8")
+    assert (failed.state, failed.error) == ("failed", "resolution: 63 is not a multiple of 8")
     assert done.state == "done"
     assert "as it was at the start" in queue.log(done).read_text()
     assert os.path.samefile(done.dataset / "images" / "0.png", dataset / "images" / "0.png")  # no second copy of pixels

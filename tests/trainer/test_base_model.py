@@ -82,4 +82,4 @@ def test_b_lora_on_other_blocks_than_sdxls_is_reported(targets: str, base: Model
     if targets == "attention":
         assert warning is None
         return
-    assert warning is not None and f"lora_targets: {targets}: content and style" in warning
+    assert warning is not None and f"lora_targets: {targets}: B-LoRA's blocks for content and style" in warning

@@ -53,7 +53,7 @@ def test_all_rates_are_multiplied_by_the_images_of_a_step(tmp_path: Path) -> Non
             notes.append(training.notes)
             assert training.config.learning_rate == 2e-3  # as it was given: a resumed run scales it again
     assert len(rates[0]) == 3 and rates[1] == pytest.approx({name: 4 * rate for name, rate in rates[0].items()})
-    assert notes == [[], ["scale_lr: learning rates times 4, the images of a step: 0.008, of the tokens 0.04"]]
+    assert notes == [[], ["scale_lr: learning rates are multiplied by 4, the images per step: 0.008, for tokens 0.04"]]
 
 
 @pytest.mark.slow

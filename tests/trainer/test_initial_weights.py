@@ -124,9 +124,13 @@ def test_a_file_of_another_tool_is_as_good(base: ModelFamily, prepared: Prepared
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ({}, {"trigger_word": "ANNA"}, "calls its concept TOK; set trigger_word"),
+        ({}, {"trigger_word": "ANNA"}, "the trigger words of first.safetensors are TOK; set trigger_word"),
         ({}, {"num_tokens": 3}, "TOK has 2 tokens in first.safetensors; set num_tokens: 2"),
-        ({"train_text_encoder": True}, {}, "layers of first.safetensors cannot be held .*set train_text_encoder: true"),
+        (
+            {"train_text_encoder": True},
+            {},
+            "layers of first.safetensors cannot be represented .*set train_text_encoder: true",
+        ),
         ({"lora_targets": "attention+feed-forward"}, {}, "such as denoiser .*choose lora_targets that include it"),
         ({"adapter": "loha"}, {"adapter": "lokr"}, "it is loha with factors of shapes"),
         ({}, {"adapter": "oft"}, "it is lora; choose"),
@@ -162,6 +166,6 @@ def test_a_whole_run_from_the_result_of_another_one(tmp_path: Path) -> None:
 
 def test_a_file_that_is_none(base: ModelFamily, tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"no")
-    for name, message in (("b.safetensors", "is no file"), ("a.safetensors", "not a readable")):
+    for name, message in (("b.safetensors", "is not a file"), ("a.safetensors", "not a readable")):
         with pytest.raises(ConfigError, match=f"init_weights: .*{message}"):
             read_initial_weights(tmp_path / name, ["TOK"], 2, base)

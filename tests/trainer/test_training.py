@@ -124,7 +124,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(training: Training) -
     training.trainer.batches = (
         replace(batch, moments=torch.full_like(batch.moments, torch.nan)) for batch in training.trainer.batches
     )
-    with pytest.raises(TrainingDiverged, match="at step 1 is not finite"):
+    with pytest.raises(TrainingDiverged, match="diverged at step 1, where values are not finite"):
         list(training.trainer.steps())
     after = training.artifact()
     assert all(

@@ -112,7 +112,7 @@ def test_a_run_keeps_it_out_of_samples_and_result_and_resumes_bit_for_bit(folder
     }  # fmt: skip
     output = OutputFolder.create(tmp_path / "run")
     lines = [str(event) for event in run(build_config(settings), [EXAMPLE], output)]
-    assert not any("undoes that" in line for line in lines)
+    assert not any("removes the distillation" in line for line in lines)
     assert any(line.startswith("verified: the file does what the training did") for line in lines)
     step = (output.samples_of_step(3) / "00.png").read_bytes()
     assert step == (output.samples / "00.png").read_bytes()  # drawn in the midst of training, and after it
@@ -143,7 +143,7 @@ def test_what_is_none_is_refused_before_weights_are_loaded(turbo: ModelFamily, t
     change = tmp_path / "full.safetensors"
     save_file({f"transformer.{PATHS[0]}.diff": torch.ones(32, 32)}, change)
     for path, said in (
-        (tmp_path / "missing.safetensors", "is no file"),
+        (tmp_path / "missing.safetensors", "is not a file"),
         (other, "do not exist in this base model"),
         (none, "not a readable"),
         (change, "is not a plain LoRA"),
@@ -170,4 +170,4 @@ def test_what_is_said_of_distillation(turbo: ModelFamily, tmp_path: Path) -> Non
     assert not distillation_notes(adapter, turbo)
     base = opened(write_z_image(tmp_path / "base"))
     (note,) = distillation_notes(adapter, base)
-    assert "this base is none" in note and not distillation_notes(None, base)
+    assert "this base model is not distilled" in note and not distillation_notes(None, base)

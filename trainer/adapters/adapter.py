@@ -58,12 +58,12 @@ class Adapter:
 
     @property
     def on_every_rank(self) -> AdapterOnEveryRank | None:
-        """That of the sharded component; None where none is."""
+        """The adapter of the sharded component; None if no component is sharded."""
         return next((part for part in self._parts.values() if isinstance(part, AdapterOnEveryRank)), None)
 
     @property
     def up_projections(self) -> list[nn.Parameter]:
-        """Of the plain LoRAs among them."""
+        """The up projections of the plain LoRAs among them."""
         plain = [part for part in self._parts.values() if isinstance(part, PeftAdapter)]
         return [parameter for part in plain for parameter in part.up_projections]
 
@@ -75,7 +75,8 @@ class Adapter:
         }
 
     def start(self, place: Place, layer: Layer) -> Fit | None:
-        """Make the module there do what `layer` does; how near it comes, None for exactly. Raises CannotHold."""
+        """Initialise the module at `place` with `layer`. Returns the quality of the approximation, None if it is exact.
+        Raises CannotHold."""
         if place.component not in self._parts:
             raise CannotHold(f"{place.component} is not trained")
         return self._parts[place.component].start(place.path, layer)
@@ -103,9 +104,8 @@ def new_adapter(
 ) -> PeftAdapter:
     """Add an adapter of `rank` to the layers of `component` at `paths`.
 
-    `timestep_ends`: of a denoiser (`ModelFamily.timestep_ends`). What has no timestep gets a lora for a t-lora.
-
-    `init` names the generator that draws the initial values. The placeholder tokens must already be in place. Alpha is
+    `timestep_ends`: of a denoiser (`ModelFamily.timestep_ends`). Components without a timestep get a lora instead of a
+    t-lora. `init` names the generator of the initial values. The placeholder tokens must already be in place. Alpha is
     scaled with `rank` where it differs from `settings.rank`.
     """
     alpha = settings.resolved_alpha if rank == settings.rank else settings.resolved_alpha * rank / settings.rank

@@ -17,7 +17,7 @@ from artifact.placement.timesteps import ActingComponents, TimedLora
 
 def compute_in_base_precision(module: Any, adapter: str, acting: ActingComponents | None = None) -> None:
     """Change the forward pass of a peft LoRA layer. Linear layers use `FusedLora`; convolutions only avoid the cast to
-    fp32. `acting`: where components act at their timesteps only."""
+    fp32. `acting`: for components that are only used at some timesteps."""
     module._cast_input_dtype = _as_it_is
     if isinstance(module, Linear):
         module.lora_variant[adapter] = FusedLora(acting)
@@ -31,8 +31,8 @@ def compute_in_base_precision(module: Any, adapter: str, acting: ActingComponent
 def lora_factors(module: Any, adapter: str) -> tuple[Tensor, Tensor]:
     """Down (r, in, …) and up (out, r, …) whose product, times the scale, is the change of the weight.
 
-    Where the LoRA began as B₀·A₀, a part of the weight, it is B·A - B₀·A₀ = [B - B₀, B₀]·[A; A - A₀] of rank 2r: in
-    this form nothing large cancels, and rounding is small beside the change.
+    If the LoRA was initialised with B₀·A₀, a part of the weight, this is B·A - B₀·A₀ = [B - B₀, B₀]·[A; A - A₀] of rank
+    2r: in this form no large values cancel, and the rounding error is small compared with the change.
     """
     down, up = module.lora_A[adapter].weight, module.lora_B[adapter].weight
     first = getattr(module.lora_variant.get(adapter), "first", None)
@@ -47,7 +47,7 @@ class FusedLora(LoraVariant):
     def __init__(self, acting: ActingComponents | None = None) -> None:
         self.acting = acting
         self.first: tuple[Tensor, Tensor] | None = None
-        """Down and up at first, where they are a part of the base's weight: their product is subtracted."""
+        """The initial down and up, if they are a part of the base's weight: their product is subtracted."""
 
     def forward(self, module: Linear, active_adapter: str, x: Tensor, result: Tensor, **options: Any) -> Tensor:
         """`x`: (..., in). `result`: the base layer's y, (..., out), in the same precision."""

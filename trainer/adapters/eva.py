@@ -1,6 +1,7 @@
 """EVA: initialises the down projections of LoRAs with the directions in which the layers' inputs vary most.
 
-Paischer et al. 2024, arXiv 2410.07170, with the same rank for every layer. The training pictures give the inputs.
+Paischer et al. 2024, arXiv 2410.07170, with the same rank for every layer. The inputs are those for the training
+images.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from trainer.trainables.part import Parts
 
 PICTURES = 16
 DRAWS = 4
-"""Timesteps of each picture, evenly spaced."""
+"""Number of timesteps for each image, evenly spaced."""
 
 
 def start_by_inputs(
@@ -32,24 +33,22 @@ def start_by_inputs(
     generator: torch.Generator,
     accelerator: Accelerator,
 ) -> str:
-    """Start the fresh LoRAs among `parts` by what their layers read of `examples`. Returns what is to be said of it.
-
-    Every process looks by itself; the values of the first one are sent to the others later.
+    """Initialise the new LoRAs among `parts` from the inputs of their layers for `examples`. Returns the messages.
+    Every process computes them itself; the values of the main process are sent to the others later.
     """
     placed = [part for name in ("lora", "text_encoders") if name in parts and isinstance(part := parts[name], Adapter)]
     modules = [module for part in placed for module in part.lora_modules()]
     with accelerator.autocast():
         share = start_modules(modules, lambda: look_at(family, examples, triggers, generator))
-    return f"lora_init: eva: the rank holds {share:.1%} of the energy of the layers' inputs"
+    return f"lora_init: eva: the initial directions contain {share:.1%} of the energy of the layers' inputs"
 
 
 @torch.no_grad()
 def start_modules(modules: Sequence[Any], look: Callable[[], None]) -> float:
-    """Set the down projections of `modules`, fresh LoRAs on linear layers, to the r largest eigenvectors of their
-    inputs' second moments while `look` runs. Returns the share of the inputs' energy that lies in them, 0 to 1.
-
-    The up projections stay zero, so nothing changes at first. Needs in² numbers for every layer for the time being.
-    A layer that reads nothing keeps its values.
+    """Set the down projections of `modules`, new LoRAs on linear layers, to the r largest eigenvectors of their inputs'
+    second moments while `look` runs. Returns the share of the inputs' energy that they contain, 0 to 1. The up
+    projections stay zero, so the model's output does not change. Temporarily needs in² numbers for every layer. A layer
+    without inputs keeps its values.
     """
     with _second_moments(modules) as moments:
         look()
@@ -71,7 +70,7 @@ def look_at(
     triggers: Mapping[str, Sequence[str]],
     generator: torch.Generator,
 ) -> None:
-    """Run the base on some of the training pictures, noised to timesteps of the whole way, with their captions."""
+    """Run the base on some of the training images with their captions, noised to timesteps of the whole range."""
     process = family.noise_process
     fractions = (torch.arange(DRAWS) + 0.5) / DRAWS
     for example in examples[:: max(1, len(examples) // PICTURES)][:PICTURES]:

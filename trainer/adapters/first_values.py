@@ -1,6 +1,6 @@
 """Initial values of a LoRA's two projections, by name. None changes the base weights or the model's predictions.
 
-A new one is a function and a line in STARTS, or in PARTS_OF_WEIGHTS where it is a part of the base's weight.
+A new one is a function and a line in STARTS, or in PARTS_OF_WEIGHTS if it is a part of the base's weight.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from torch import Tensor
 from artifact.merging.low_rank import nearest_lora
 
 EVA = "eva"
-"""Starts as kaiming does, and is changed by what the layers read (`trainer.adapters.eva`)."""
+"""Starts like kaiming, and is then computed from the layers' inputs (`trainer.adapters.eva`)."""
 Start = Callable[[Tensor, Tensor, torch.Generator], None]
 """Initialises down (r, in, …) and up (out, r, …) in place, on any device, with random numbers of the generator on the
 CPU."""
@@ -24,10 +24,9 @@ def gaussian(down: Tensor, up: Tensor, generator: torch.Generator) -> None:
 
 
 def orthogonal(down: Tensor, up: Tensor, generator: torch.Generator) -> None:
-    """Both are other than zero, and up · down is zero to rounding: the rows of down and the columns of up lie in two
-    halves of a random rotation of the r dimensions. Both learn from the first step on. `r` must be even.
-
-    As peft's `orthogonal`: entries have a tenth of the normal distribution's size.
+    """Neither is zero, and up · down is zero up to rounding: the rows of down and the columns of up are in two halves
+    of a random rotation of the r dimensions. Both are trained from the first step on. `r` must be even. As in peft's
+    `orthogonal`, entries have a tenth of the normal distribution's size.
     """
     rank = down.shape[0]
     rotation, _ = torch.linalg.qr(torch.randn(rank, rank, generator=generator).double())
@@ -44,7 +43,7 @@ STARTS: Mapping[str, Start] = {"gaussian": gaussian, "orthogonal": orthogonal}
 
 PartOfWeight = Callable[[Tensor, int, float], tuple[Tensor, Tensor]]
 """From a weight (out, in), the rank r and the scale s: down (≤ r, in) and up (out, ≤ r), whose product is trained as a
-part of the weight. What they are at first is subtracted, so that the base's weight need not be changed."""
+part of the weight. Their initial product is subtracted, so that the base's weight is not changed."""
 
 
 def pissa(weight: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:

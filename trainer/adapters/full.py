@@ -30,7 +30,9 @@ class FullFineTuning:
         self._component = component
         self._parameters = dict(_trained(component, idle))
         if any(parameter.dtype != torch.float32 for parameter in self._parameters.values()):
-            raise ValueError("full fine-tuning needs the base in fp32, whatever it computes in")
+            raise ValueError(
+                "full fine-tuning needs the base model in fp32, regardless of the precision of its computation"
+            )
         self._paths = [path for path, _ in component.named_modules() if f"{path}.weight" in self._parameters]
         self._own = {name: own_parameter(parameter) for name, parameter in self._parameters.items()}
         self._apart = {name: _in_main_memory(parameter) for name, parameter in self._own.items()}
@@ -60,7 +62,7 @@ class FullFineTuning:
 
     @torch.no_grad()
     def start(self, path: str, layer: Layer) -> None:
-        """Make the module do what the base's and `layer` do. Raises CannotHold where it is not trained."""
+        """Initialise the module with the base's weight plus `layer`. Raises CannotHold if it is not trained."""
         weight = self._parameters.get(f"{path}.weight")
         if weight is None:
             raise CannotHold("it is not trained")
@@ -73,15 +75,15 @@ class FullFineTuning:
 
     @torch.no_grad()
     def start_over(self) -> None:
-        """Forget what was trained: begin once more with the base's weights."""
+        """Reset the trained weights to the base's."""
         self.set_enabled(True)
         for name, parameter in self._own.items():
             parameter.copy_(self._apart[name])
 
     @torch.no_grad()
     def set_enabled(self, enabled: bool) -> None:
-        """Exchange the trained weights with the base's, in place. A graph that was built with the ones runs backward
-        once they are back."""
+        """Exchange the trained weights with the base's, in place. The backward pass of a graph needs the same weights
+        in place as its forward pass."""
         if enabled == self._enabled:
             return
         for name, parameter in self._own.items():

@@ -39,7 +39,7 @@ def _lora(module: Any) -> LoraLayer:
     down, up = map(_saved, lora_factors(module, ADAPTER))
     rank = module.r[ADAPTER]
     if len(down) > rank and not down[rank:].any() and not up[:, :rank].any():
-        up.zero_()  # untrained: the file says so
+        up.zero_()  # untrained: the file stores zeros
     return LoraLayer(down, up, float(module.scaling[ADAPTER]) * down.shape[0])
 
 

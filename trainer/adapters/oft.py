@@ -15,7 +15,7 @@ from trainer.adapters.kind import ADAPTER, AdapterKind
 
 
 def _config(rank: int, alpha: float, paths: Sequence[str]) -> OFTConfig:
-    """`rank` is the block size. Where it does not divide the number of inputs, peft takes the nearest size that does.
+    """`rank` is the block size. If it does not divide the number of inputs, peft uses the nearest size that does.
 
     `alpha` is ignored: a rotation has no scale.
     """
@@ -36,7 +36,7 @@ OFT = AdapterKind(
     _layer,
     PeftOftLayer,
     linear_only=True,
-    opens="its file has peft's names, as OneTrainer's has: predict.py opens it, ComfyUI with a node for OFTv2; "
-    "diffusers and A1111 cannot. `python -m artifact resize --base` makes a plain LoRA of it",
+    opens="its file has peft's names, as OneTrainer's files do: predict.py opens it, ComfyUI with a node for OFTv2; "
+    "diffusers and A1111 do not. `python -m artifact resize --base` converts it to a plain LoRA",
     change=_change,
 )

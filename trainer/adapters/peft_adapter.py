@@ -25,8 +25,8 @@ from trainer.adapters.starting import CannotHold, start_layer
 
 @dataclass(frozen=True)
 class Timed:
-    """When components act. `times`: (r, 2), as `artifact.layers.TimedLoraLayer` has them. `ends`: what the component
-    reads as its timestep for clean latents and for pure noise."""
+    """The timesteps at which components are used. `times`: (r, 2), as in `artifact.layers.TimedLoraLayer`. `ends`: the
+    timestep arguments for clean latents and for pure noise."""
 
     times: Tensor
     ends: tuple[float, float]
@@ -47,9 +47,9 @@ class PeftAdapter:
         start: str = "kaiming",
         timed: Timed | None = None,
     ) -> None:
-        """`kind`: a name in KINDS. `generator` draws the initial values. `dropout` is applied before every down
+        """`kind`: a name in KINDS. `generator`: of the initial values. `dropout` is applied before every down
         projection. `start`: kaiming or EVA; for LoRAs a name in STARTS or, on linear layers, in PARTS_OF_WEIGHTS.
-        `timed`: of a kind whose components act at their timesteps only."""
+        `timed`: for a kind whose components are only used at some timesteps."""
         self._component = component
         self._dropped: set[str] = set()
         self._kind: AdapterKind = KINDS[kind]
@@ -58,10 +58,10 @@ class PeftAdapter:
         acting = None if timed is None or self._clock is None else ActingComponents(self._clock, timed.times)
         trained = [parameter for parameter in component.parameters() if parameter.requires_grad]
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # the config of the tokens
-            warnings.filterwarnings("ignore", "Invalid `oft_block_size`")  # the nearest block size is intended
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # the configuration of the token adapter
+            warnings.filterwarnings("ignore", "Invalid `oft_block_size`")  # using the nearest block size is intended
             inject_adapter_in_model(self._kind.config(rank, alpha, paths), component, adapter_name=ADAPTER)
-        for parameter in trained:  # the tokens: peft froze them
+        for parameter in trained:  # the token embeddings, which peft has frozen
             parameter.requires_grad_(True)
         cast_training_params([component], torch.float32)
         for module in self.modules():
@@ -80,15 +80,15 @@ class PeftAdapter:
 
     @property
     def undecayed(self) -> list[nn.Parameter]:
-        """DoRA's magnitudes, and what began as a part of the base's weights: decay towards 0 would remove the base's
-        own."""
+        """DoRA's magnitudes, and parameters that were initialised with a part of the base's weights: decay towards 0
+        would remove that part of the base."""
         if self._is_part_of_weights:
             return self.parameters
         return [parameter for name, parameter in self._named_parameters() if "lora_magnitude_vector" in name]
 
     @property
     def up_projections(self) -> list[nn.Parameter]:
-        """What LoRA+ lets learn faster: the matrices that start at zero."""
+        """The parameters with LoRA+'s higher learning rate: the matrices that are initialised with zeros."""
         return [parameter for name, parameter in self._named_parameters() if ".lora_B." in name]
 
     def modules(self) -> list[Any]:
@@ -102,8 +102,9 @@ class PeftAdapter:
         }
 
     def start(self, path: str, layer: Layer) -> Fit | None:
-        """Make the module there do what `layer` does; how near it comes, None for exactly. Raises CannotHold."""
-        if path in self._dropped:  # nothing depends on it
+        """Initialise the module at `path` with `layer`. Returns the quality of the approximation, None if it is exact.
+        Raises CannotHold."""
+        if path in self._dropped:  # no trained value depends on it
             return None
         module = self._component.get_submodule(path)
         if not isinstance(module, MODULES):
@@ -124,7 +125,7 @@ class PeftAdapter:
         remove_adapters(self._component)
 
     def drop(self, paths: Sequence[str]) -> None:
-        """Take the adapter off these modules, whose output no one reads."""
+        """Remove the adapter from these modules, whose output is not used."""
         self._dropped.update(paths)
         for path in paths:
             self._component.set_submodule(path, self._component.get_submodule(path).get_base_layer())
@@ -148,7 +149,7 @@ class PeftAdapter:
 
 @torch.no_grad()
 def _start_as_part(module: Any, start: str, generator: torch.Generator) -> None:
-    """What of the rank is larger than the weight's own begins as in a fresh LoRA."""
+    """The part of the rank that exceeds the weight's own rank is initialised as in a new LoRA."""
     down, up = module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight
     STARTS["gaussian"](down, up, generator)
     weight = whole(module.get_base_layer().weight.detach()).float()

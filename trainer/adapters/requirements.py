@@ -28,30 +28,32 @@ def check_targets(family: ModelFamily, settings: AdapterSection) -> None:
         _require_whole(convolutions, modules, settings)
         if convolutions and KINDS[settings.adapter].linear_only:
             raise ConfigError(
-                f"adapter: {settings.adapter} cannot be put on convolutions such as {convolutions[0]}; choose "
+                f"adapter: {settings.adapter} does not support convolutions such as {convolutions[0]}; choose "
                 "lora_targets without them, or another adapter"
             )
         if convolutions and settings.lora_init in LINEAR_INITS:
             raise ConfigError(
-                f"lora_init: {settings.lora_init} is for linear layers, not for convolutions such as "
+                f"lora_init: {settings.lora_init} only supports linear layers, not convolutions such as "
                 f"{convolutions[0]}; choose lora_targets without them, or kaiming"
             )
     if settings.train_text_encoder and not family.text_encoders:
-        raise ConfigError(f"train_text_encoder: a base of the family {family.name} has no text encoder that can learn")
+        raise ConfigError(
+            f"train_text_encoder: base models of the family {family.name} have no text encoder that can be trained"
+        )
 
 
 def _require_whole(convolutions: Sequence[str], modules: Mapping[str, Any], settings: AdapterSection) -> None:
-    """Raises ConfigError where a LoRA should change a convolution in groups: the product of its factors is another."""
+    """Raises ConfigError for a LoRA on a grouped convolution: the product of its factors has another shape."""
     in_groups = [path for path in convolutions if modules[path].groups > 1]
     if in_groups and issubclass(KINDS[settings.adapter].module, PeftLoraLayer):
         raise ConfigError(
-            f"adapter: {settings.adapter} cannot be put on convolutions in groups, such as {in_groups[0]}; choose "
-            "a lora_target_regex without them, or adapter: lokr or loha"
+            f"adapter: {settings.adapter} does not support grouped convolutions such as {in_groups[0]}; choose a "
+            "lora_target_regex without them, or adapter: lokr or loha"
         )
 
 
 def b_lora_warning(settings: AdapterSection, family: ModelFamily) -> str | None:
-    """A warning where the blocks of B-LoRA are not what they are in SDXL, and may hold neither content nor style."""
+    """A warning if the blocks of B-LoRA differ from those of SDXL, so that they may not represent content and style."""
     if settings.lora_target_regex is not None or not settings.lora_targets.startswith("b-lora"):
         return None
     depths = [
@@ -60,25 +62,27 @@ def b_lora_warning(settings: AdapterSection, family: ModelFamily) -> str | None:
     if all(depth == B_LORA_DEPTH for depth in depths):
         return None
     return (
-        f"lora_targets: {settings.lora_targets}: content and style were found in two blocks of SDXL with "
-        f"{B_LORA_DEPTH} transformer layers each; this base has {' and '.join(map(str, depths))} there, and may learn "
-        "nothing in them. lora_targets: attention learns in all"
+        f"lora_targets: {settings.lora_targets}: B-LoRA's blocks for content and style were found in SDXL, with "
+        f"{B_LORA_DEPTH} transformer layers each; in this base model these blocks have "
+        f"{' and '.join(map(str, depths))}, and training only them may have no effect. lora_targets: attention trains "
+        "all blocks"
     )
 
 
 def where_it_opens(settings: AdapterSection, family: ModelFamily) -> str | None:
-    """Return a warning when some tools cannot open the adapter's file, None for a LoRA, which all tools open."""
+    """Return a warning if some tools cannot open the adapter's file; None for a LoRA, which all tools open."""
     if settings.adapter == "dora" and family.layer_naming != "peft":
         return (
-            "adapter dora: its file opens exactly in predict.py only; diffusers drops the magnitudes, ComfyUI comes "
-            "close, A1111 takes them along the other axis (docs/artifact.md). rslora or lora open everywhere"
+            "adapter dora: only predict.py applies its file exactly; diffusers drops the magnitudes, ComfyUI applies "
+            "them approximately, A1111 along the other axis (docs/artifact.md). All tools open rslora and lora"
         )
     if settings.adapter in KINDS and (opens := KINDS[settings.adapter].opens) is not None:
         return f"adapter {settings.adapter}: {opens}"
     if settings.is_perfusion:
-        return "adapter perfusion: only predict.py opens its file, which is no change of weights"
+        return "adapter perfusion: only predict.py opens its file, because it does not change weights"
     if settings.adapter == "full":
         return (
-            "adapter full: the file holds the change of every weight; predict.py and ComfyUI open it, diffusers cannot"
+            "adapter full: the file contains the change of every weight; predict.py and ComfyUI open it, diffusers "
+            "does not"
         )
     return None

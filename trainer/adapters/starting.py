@@ -45,12 +45,12 @@ def _start_lora(module: Any, name: str, layer: Layer) -> Fit | None:
     acting = getattr(module.lora_variant.get(ADAPTER), "acting", None)
     if acting is not None:
         if not isinstance(layer, TimedLoraLayer) or not torch.allclose(layer.times.to(acting.times), acting.times):
-            raise CannotHold("it does not act at the timesteps of this t-lora")
+            raise CannotHold("its timesteps differ from those of this t-lora")
         plain = layer.direction
     if isinstance(layer, DoraLayer) and has_magnitudes and layer.axis == 0:
         plain, magnitudes = layer.direction, layer.dora_scale
     if isinstance(layer, FullLayer) and layer.diff_bias is not None and layer.diff_bias.any():
-        raise CannotHold("it changes a bias, too")
+        raise CannotHold("it also changes a bias")
     fit = None
     if not (isinstance(plain, LoraLayer) and plain.mid is None and plain.rank <= down.shape[0]):
         plain, fit = nearest_lora(name, plain.delta(weight), down.shape[0])

@@ -1,6 +1,6 @@
 """T-LoRA (Soboleva et al. 2025, arXiv 2507.05964): the higher the noise, the fewer components of a LoRA are used.
 
-Layout and background are decided at high noise, where a full rank learns them by heart from few pictures.
+Layout and background are determined at high noise, where a full rank overfits to few images.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from trainer.adapters.kind import ADAPTER, AdapterKind
 
 
 def component_times(rank: int, least: int) -> Tensor:
-    """(rank, 2): from where to where on the way to noise, τ in 0 to 1, each component acts.
+    """(rank, 2): the range of the noise level τ, 0 to 1, in which each component is used.
 
-    ⌈(1 - τ)(rank - least + 1)⌉ + least - 1 of them act at τ: all at the clean end, `least` at pure noise. The paper
-    (equation 3) rounds down with rank - least, and by that its last component acts at τ = 0 alone and never learns.
+    ⌈(1 - τ)(rank - least + 1)⌉ + least - 1 of them are used at τ: all for clean latents, `least` for pure noise. The
+    paper (equation 3) rounds down with rank - least, so its last component is only used at τ = 0 and never trained.
     """
     steps = rank - least + 1
     ends = [TO_THE_END if number < least else 1 - (number + 1 - least) / steps for number in range(rank)]
@@ -42,6 +42,7 @@ T_LORA = AdapterKind(
     _layer,
     PeftLoraLayer,
     in_base_precision=True,
-    opens="only predict.py knows at which timesteps its components act; diffusers refuses the file, and ComfyUI lets "
-    "all of them act always, which is too strong. `python -m artifact resize --base` makes a plain LoRA of the mean",
+    opens="only predict.py applies the timestep range of each component; diffusers refuses the file, and in ComfyUI "
+    "all components are always used, which is too strong. `python -m artifact resize --base` writes a plain LoRA "
+    "of the mean effect",
 )

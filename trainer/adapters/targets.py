@@ -35,12 +35,14 @@ def denoiser_targets(family: ModelFamily, config: AdapterSection) -> list[str]:
     missing = [kind for kind in kinds if not family.adapter_modules[kind]]
     if missing:
         remedy = "+".join(kind for kind in kinds if kind not in missing)
-        raise ConfigError(f"lora_targets: a base of the family {family.name} has no {missing[0]}; choose {remedy}")
+        raise ConfigError(
+            f"lora_targets: base models of the family {family.name} have no {missing[0]}; choose {remedy}"
+        )
     return ending_with(layers, [name for kind in kinds for name in family.adapter_modules[kind]])
 
 
 def _linear_of_blocks(denoiser: nn.Module) -> list[str]:
-    """Return the paths of all linear layers in the repeated blocks: attention, feed-forward, and what modulates."""
+    """Return the paths of all linear layers in the repeated blocks: attention, feed-forward, and modulation."""
     inside = {id(module) for block in repeated_blocks(denoiser) for module in block.modules()}
     return [path for path, module in denoiser.named_modules() if isinstance(module, nn.Linear) and id(module) in inside]
 
@@ -57,7 +59,9 @@ def layer_paths(model: nn.Module) -> list[str]:
 
 def _b_lora(family: ModelFamily, config: AdapterSection, layers: Sequence[str]) -> list[str]:
     if not family.b_lora_blocks:
-        raise ConfigError(f"lora_targets: B-LoRA's blocks are SDXL's; {family.name} has none. Choose attention")
+        raise ConfigError(
+            f"lora_targets: B-LoRA's blocks are only known for SDXL, not for {family.name}. Choose attention"
+        )
     wanted = config.lora_targets.removeprefix("b-lora").removeprefix("-")
     blocks = [block for name, block in family.b_lora_blocks.items() if wanted in ("", name)]
     attention = ending_with(layers, family.adapter_modules["attention"])
@@ -65,15 +69,16 @@ def _b_lora(family: ModelFamily, config: AdapterSection, layers: Sequence[str]) 
 
 
 def ending_with(paths: Sequence[str], endings: Sequence[str]) -> list[str]:
-    """Return the paths that end with one of `endings`, from a dot on. `*` in an ending stands for any characters."""
+    """Return the paths that end with one of `endings`, at the start of a path component. `*` in an ending matches any
+    characters."""
     return [path for path in paths if any(fnmatchcase(f".{path}", f"*.{ending}") for ending in endings)]
 
 
 def _required(family: ModelFamily, config: AdapterSection, paths: list[str]) -> list[str]:
     if not paths:
         raise ConfigError(
-            f"lora_targets: a base of the family {family.name} has no layers for {config.lora_targets}; "
-            "choose attention"
+            f"lora_targets: base models of the family {family.name} have no layers for {config.lora_targets}; choose "
+            "attention"
         )
     return paths
 
@@ -84,7 +89,8 @@ def _matching(pattern: str, paths: Sequence[str]) -> list[str]:
     if not found:
         some = paths[:: max(1, len(paths) // EXAMPLES)][:EXAMPLES]
         raise ConfigError(
-            f"lora_target_regex: {pattern!r} matches none of the {len(paths)} layers, whole paths such as "
+            f"lora_target_regex: {pattern!r} matches none of the {len(paths)} layers; it must match whole paths such "
+            "as "
             f"{', '.join(some)}"
         )
     return found

@@ -24,7 +24,7 @@ WEIGHTS, SHARDS = "weights.safetensors", "shards"
 NAME = re.compile(r"step_(\d{6,})")
 PARTIAL = ".partial-"
 EXTRA = "only-for-resume"
-"""A file that marks a checkpoint which is there because the run ended at that step, not because it was due."""
+"""A file that marks an additional checkpoint, which was written because the run ended at that step."""
 
 
 class Checkpoints:
@@ -46,12 +46,12 @@ class Checkpoints:
         return sorted(int(match[1]) for match in found if match)
 
     def due_steps(self) -> list[int]:
-        """Those that an uninterrupted run has, too."""
+        """The checkpoints that an uninterrupted run also has."""
         return [step for step in self.steps() if not self._is_extra(step)]
 
     def write(self, training: Training, *, extra: bool = False) -> Path:
-        """Write the checkpoint of this step, and remove those that are not to be kept. `extra`: it is not due, and goes
-        when the next one is written."""
+        """Write the checkpoint of this step, and remove those that are not to be kept. `extra`: it is additional, and
+        removed when the next one is written."""
         target = self.path(training.trainer.step)
         partial = self.folder / f"{PARTIAL}{target.name}"
         shutil.rmtree(partial, ignore_errors=True)
@@ -64,7 +64,7 @@ class Checkpoints:
                 (partial / EXTRA).touch()
             shutil.rmtree(target, ignore_errors=True)
             os.replace(partial, target)
-        except OSError:  # a full disk: the room is needed
+        except OSError:  # for a full disk: free the space
             shutil.rmtree(partial, ignore_errors=True)
             raise
         self.remove_extra(other_than=training.trainer.step)
@@ -93,10 +93,10 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     try:
         state = read_state(folder)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ConfigError(f"resume: {folder} is no whole checkpoint ({error}). Choose another one") from error
+        raise ConfigError(f"resume: {folder} is not a complete checkpoint ({error}). Choose another one") from error
     if state.get("format") != FORMAT:
         raise ConfigError(
-            f"resume: {folder} has format {state.get('format')}, this version reads {FORMAT}. Go on with the version "
-            "that wrote it, or train into another --output"
+            f"resume: {folder} has format {state.get('format')}, this version reads {FORMAT}. Continue with the "
+            "version that wrote it, or train into another --output"
         )
     return {**state, SHARDS_AT: str(folder / SHARDS)}

@@ -8,7 +8,8 @@ from settings.sections.output import OutputSection
 
 @dataclass
 class CheckpointSchedule:
-    """Asked after every step. `steps_an_epoch`: optimizer steps, with a fraction. `seconds`: spent on steps up to now.
+    """Called after every step. `steps_an_epoch`: optimizer steps per epoch, a fractional number. `seconds`: spent on
+    steps so far.
 
     With minutes, a checkpoint is due at the first step after each full period, those before a resume included.
     """
@@ -21,7 +22,7 @@ class CheckpointSchedule:
         self._periods = self._full_periods()
 
     def due(self, step: int) -> bool:
-        """Whether a checkpoint of this step is due. To be asked once a step."""
+        """Whether a checkpoint is due after this step. Must be called once per step."""
         before, self._periods = self._periods, self._full_periods()
         steps, epochs = self.settings.checkpointing_steps, self.settings.checkpointing_epochs
         if steps is not None:
@@ -37,4 +38,5 @@ class CheckpointSchedule:
 
 
 ROUNDING = 1e-9
-"""An epoch of 7 / 3 steps ends with step 7, although 7 / (3 · 7 / 3) may be a little less than 1."""
+"""Tolerance for rounding: three epochs of 7 / 3 steps end with step 7, although 7 / (3 · 7 / 3) may be slightly less
+than 1."""

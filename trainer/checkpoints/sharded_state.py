@@ -1,8 +1,8 @@
 """The state of sharded weights, written and read by all processes together: torch's distributed checkpoint, as
 safetensors, whose reading cannot execute code.
 
-What has the shape of a process's rows (weights, moments, averages) is written as rows of one tensor. Other tensors,
-such as counters of steps, are each process's own, under a name with its rank.
+Tensors with the shape of a process's rows (weights, moments, averages) are written as rows of one tensor. Other
+tensors, such as step counters, are stored for each process, under a name with its rank.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ def write_shards(folder: Path, state: Any, shards: Sequence[nn.Parameter], rank:
     for path, tensor in tensors.items():
         shard = shards[_index(path)]
         whole = tensor.shape == shard.shape
-        # A copy: bitsandbytes has one table of its 8-bit values for all weights, which safetensors would refuse.
+        # A copy: bitsandbytes shares one table of 8-bit values between all weights, which safetensors refuses.
         named[path if whole else _own(path, rank)] = as_sharded(tensor, shard) if whole else tensor.clone()
     save(named, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
 
@@ -58,7 +58,7 @@ def read_shards(folder: Path, outlined: Any, shards: Sequence[nn.Parameter], ran
             wanted[path] = _room(known[path], shard)
         elif shard.numel() > 0:
             wanted[_own(path, rank)] = _room(known[_own(path, rank)])
-        else:  # never updated here
+        else:  # never updated on this process
             rows[path] = torch.empty(0)
     load(dict(wanted), storage_reader=reader)
     for name, tensor in wanted.items():
@@ -67,7 +67,7 @@ def read_shards(folder: Path, outlined: Any, shards: Sequence[nn.Parameter], ran
 
 
 def _room(of_file: Any, shard: nn.Parameter | None = None) -> Tensor:
-    """An empty tensor for what the file has."""
+    """An empty tensor with the shape and dtype of the stored one."""
     dtype = of_file.properties.dtype
     if shard is None:
         return torch.empty(of_file.size, dtype=dtype)
@@ -83,7 +83,7 @@ def _paths(node: Any) -> list[str]:
 
 
 def _index(path: str) -> int:
-    """The parameter's, which is the last number of the path."""
+    """The index of the parameter, which is the last number of the path."""
     return int([word for word in path.split("/") if word.isdecimal()][-1])
 
 

@@ -1,6 +1,6 @@
 """The state of a training run, for resuming it bit for bit.
 
-Learning rate schedules are functions of the step, so the step is all that is stored of them.
+Learning rate schedules are functions of the step, so only the step is stored of them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def capture(training: Training) -> dict[str, Any]:
 def restore(training: Training, state: dict[str, Any]) -> None:
     """Load a captured state into a training that was built from the same configuration.
 
-    Raises ConfigError when base model, images or trained parameters are others than they were, or the end is before it.
+    Raises ConfigError if base model, images or trained parameters have changed, or the run would end before it.
     """
     trainer = training.trainer
     require_same_base(state, training.base_fingerprint)
@@ -68,7 +68,10 @@ def restore(training: Training, state: dict[str, Any]) -> None:
     require_same_processes(state, trainer.generators.share.count)
     require_steps_left(state, training.config.max_train_steps)
     if set(state["trainables"]) != {trainable.name for trainable in trainer.trainables}:
-        raise ConfigError(f"resume: the checkpoint trains {', '.join(state['trainables'])}, this configuration not")
+        raise ConfigError(
+            f"resume: the checkpoint trains {', '.join(state['trainables'])}, but this configuration does not. Use the "
+            "run's own settings"
+        )
     trainer.step, training.seconds = state["step"], state["seconds"]
     trainer.accumulation.parts = state["parts"]
     if state["config"]["max_train_steps"] == training.config.max_train_steps:

@@ -1,7 +1,7 @@
 """Plans and assembles micro-batches: full batches of one bucket, with every image in every epoch.
 
 The last batch of a bucket is filled up with other images of that bucket. The weights of all images of the bucket are
-then reduced a little, so that over an epoch each image has the weight of its repeats, whatever its bucket is.
+then reduced a little, so that over an epoch each image has the weight of its repeats, in every bucket.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,8 @@ from trainer.distributed.batch_share import WHOLE, Share
 @dataclass(frozen=True)
 class LatentBatch:
     """A micro-batch. `moments`: (B, X, h, w), as `encode_image` returns them. `masks`: (B, 1, h, w), None without any.
-    `weights`: (B,). `filling`: by how much all of its images count less, because some are there to fill it up."""
+    `weights`: (B,). `filling`: factor by which the weights of its images are reduced, because some images fill it
+    up."""
 
     moments: Tensor
     captions: list[str]
@@ -31,7 +32,7 @@ class LatentBatch:
     """Images that are additional inputs of the denoiser."""
     filling: float = 1.0
     controls: Tensor | None = None
-    """What a ControlNet is conditioned on: pictures uint8 (B, 3 or 4, H, W), or faces (B, N, 4 + P)."""
+    """The condition of a ControlNet: images uint8 (B, 3 or 4, H, W), or faces (B, N, 4 + P)."""
 
     def split(self, parts: int) -> "list[LatentBatch]":
         """Split into at most `parts` batches of nearly equal size, none of them empty."""
@@ -88,12 +89,12 @@ class BatchStream(Iterator[LatentBatch]):
 
     @property
     def examples(self) -> Sequence[CachedExample]:
-        """Those that the batches are made of."""
+        """The examples of which the batches consist."""
         return self._examples
 
     @property
     def batches_an_epoch(self) -> int:
-        """Micro-batches of a pass over all images."""
+        """Number of micro-batches per pass over all images."""
         return batches_an_epoch(self._examples, self._batch_size)
 
     def __next__(self) -> LatentBatch:
@@ -180,7 +181,7 @@ def _draw_view(example: CachedExample, augmentation: Generator) -> LoadableView:
 
 
 def _draw_caption(example: CachedExample, captions: Generator | None) -> str:
-    """Draw one of the captions. An image with a single caption draws no random number."""
+    """Draw one of the captions. No random number is used for an image with a single caption."""
     if captions is None or not example.other_captions:
         return example.caption
     texts = (example.caption, *example.other_captions)
@@ -188,7 +189,7 @@ def _draw_caption(example: CachedExample, captions: Generator | None) -> str:
 
 
 def _stack_controls(views: Sequence[CachedView]) -> Tensor | None:
-    """None without a ControlNet: either all views have a picture, or none has."""
+    """The conditions of a batch; None without a ControlNet. Either all views have one, or none has."""
     controls = [view.control for view in views if view.control is not None]
     return torch.stack(controls) if controls else None
 

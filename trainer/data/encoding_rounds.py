@@ -77,7 +77,7 @@ def _in_rounds(
             _require_answer(got, sources[number])
             if not got["problem"]:
                 problems.pop(number, None)
-                yield number, read_record(folder, number)  # a cluster writes more than this process could check
+                yield number, read_record(folder, number)  # a cluster writes faster than this process could check
                 continue
             line = _named(got["problem"], sources[number])
             if number not in problems:

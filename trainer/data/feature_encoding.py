@@ -1,6 +1,6 @@
 """Encodes one source to a shard of features, in a folder that one command writes at a time.
 
-A shard counts once its record is written, which is the last thing: what was cut off before is done again.
+A shard is complete when its record is written, which is the last step; incomplete shards are encoded again.
 """
 
 import fcntl
@@ -43,9 +43,8 @@ SCRATCH = ".encoding-"
 
 @contextmanager
 def begun(plan: FeaturePlan, folder: Path) -> Iterator[None]:
-    """Around the encoding: the folder holds the plan, nothing half done, and is no other process's meanwhile.
-
-    Raises DatasetError for a folder that was begun otherwise, and where another process encodes into it.
+    """Context of the encoding: the folder contains the plan and no unfinished files, and is locked for other processes.
+    Raises DatasetError for a folder with another plan, and if another process encodes into it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
@@ -74,18 +73,19 @@ def encode_shard(
 
 
 def times_killed(folder: Path, number: int) -> int:
-    """How many workers were killed inside this shard since `begun`: each has left its scratch folder."""
+    """Number of workers that were killed while they encoded this shard since `begun`: each has left its scratch
+    folder."""
     return len(list(folder.glob(f"{SCRATCH}{number:05d}-*")))
 
 
 def _prepared(source: str, config: DataConfig, base: BaseRequirements, scratch: Path) -> PreparedDataset:
-    """The pictures of one source. One without a usable image is no error among many."""
+    """The images of one source. A source without a usable image is not an error."""
     try:
         return prepare([source], config, scratch / "dataset", base)
     except DatasetError:
         rejected = scratch / "dataset" / "rejected.jsonl"
         if not (scratch / "dataset" / DATASET_FILE).is_file():
-            raise  # it was not read to its end
+            raise  # it was not read completely
         rows = [Rejected(**json.loads(line)) for line in rejected.read_text(encoding="utf-8").split("\n") if line]
         return PreparedDataset(scratch / "dataset", (), tuple(rows), ())
 
@@ -106,7 +106,7 @@ def _write(number: int, source: str, dataset: PreparedDataset, family: ModelFami
         _atomically(tensors_of(folder, number), lambda path: save_file(tensors, path))
         digest = sha256(tensors_of(folder, number))
     previews = Path("previews") / f"{number:05d}"
-    shutil.rmtree(folder / previews, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(folder / previews, ignore_errors=True)  # left by a process that was killed
     shutil.copytree(dataset.folder / "previews", folder / previews)
     examples = tuple(_kept(example, previews) for example in dataset.examples)
     record = ShardRecord(source, digest, examples, dataset.rejected, dataset.warnings)
@@ -116,15 +116,16 @@ def _write(number: int, source: str, dataset: PreparedDataset, family: ModelFami
 
 
 def _kept(example: Example, previews: Path) -> Example:
-    """With its preview in place of the pictures, which are gone."""
+    """The example with its preview instead of the images, which are deleted."""
     preview = (previews / Path(example.preview or "").name).as_posix()
     views = tuple(View(preview, view.crop, None, view.flipped) for view in example.views)
     return replace(example, views=views, preview=preview)
 
 
 def _atomically(target: Path, write: Callable[[Path], object]) -> None:
-    """The file is there whole, or not at all."""
-    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")  # a worker believed dead may still write
+    """Write a file atomically."""
+    # a worker that is considered dead may still write
+    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     write(unfinished)
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())
@@ -132,7 +133,7 @@ def _atomically(target: Path, write: Callable[[Path], object]) -> None:
 
 
 def _begin(plan: FeaturePlan, folder: Path) -> None:
-    """Write the plan, or compare it with the one that was begun. Raises DatasetError where they differ."""
+    """Write the plan, or compare it with the existing one. Raises DatasetError if they differ."""
     if not is_features(folder):
         text = json.dumps(asdict(plan), ensure_ascii=False, indent=1)
         _atomically(folder / PLAN_FILE, lambda path: path.write_text(text, encoding="utf-8"))
@@ -148,12 +149,13 @@ def _begin(plan: FeaturePlan, folder: Path) -> None:
     changed = [name for name, (before, now) in parts.items() if _plain(before) != _plain(now)]
     if changed:
         raise DatasetError(
-            f"output: {folder} was begun otherwise: {_listed(changed)}. Go on as it was begun, or give another folder"
+            f"output: {folder} was started with other settings: {_listed(changed)}. Use the same settings, or give "
+            "another folder"
         )
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """What killed processes left."""
+    """Remove the files that killed processes have left."""
     for left in [*folder.glob(f"{SCRATCH}*"), *folder.glob(".*.part")]:
         shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
@@ -168,7 +170,8 @@ def _listed(names: Sequence[str]) -> str:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Raises DatasetError where another process encodes into the folder. A killed one holds nothing."""
+    """Lock the folder. Raises DatasetError if another process encodes into it. The lock of a killed process is
+    released."""
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

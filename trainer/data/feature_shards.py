@@ -1,9 +1,8 @@
 """Shards of features: latents and captions, from which a model is trained without the images.
 
-features.json            what was encoded, and how: sources, settings, the VAE's fingerprint
-00000.safetensors        moments and masks of one source, `<example>.<view>.moments`
-00000.json               its examples with every decision, refused files, and the digest of the tensors; written last
-previews/00000/          the whole pictures, small
+features.json            what was encoded, and how: sources, settings, the VAE's fingerprint 00000.safetensors
+moments and masks of one source, `<example>.<view>.moments` 00000.json its examples with all decisions, refused files,
+and the digest of the tensors; written last previews/00000/ small previews of the whole images
 """
 
 import hashlib
@@ -32,7 +31,7 @@ MOMENTS, MASK = "moments", "mask"
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """`vae`: the fingerprint of what encodes. `settings`: of data preparation. `sources`: one shard each."""
+    """`vae`: the fingerprint of the encoder. `settings`: of data preparation. `sources`: one shard each."""
 
     vae: str
     settings: dict[str, object]
@@ -41,7 +40,7 @@ class FeaturePlan:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What became of one source. `sha256`: of its tensors; "" where no image was usable."""
+    """The result of one source. `sha256`: of its tensors; "" if no image was usable."""
 
     source: str
     sha256: str
@@ -60,7 +59,7 @@ class FeatureView:
     device: torch.device
 
     def load(self) -> CachedView:
-        """Read it: the very numbers that were encoded."""
+        """Read the view: exactly the encoded values."""
         with safe_open(self.path, "pt", device="cpu") as file:
             names = set(file.keys())
             mask = f"{self.key}.{MASK}"
@@ -73,14 +72,14 @@ class FeatureView:
 
 @dataclass(frozen=True)
 class FeatureDataset(PreparedDataset):
-    """A dataset whose pictures are features. `places`: of each example the shard and its number in it."""
+    """A dataset of features instead of images. `places`: the shard of each example, and its number in it."""
 
     plan: FeaturePlan
     digests: tuple[str, ...]
     places: tuple[tuple[int, int], ...]
 
     def cached(self, device: torch.device) -> list[CachedExample]:
-        """All examples; their latents are read when they are needed."""
+        """All examples; their latents are loaded on demand."""
         return [
             CachedExample(
                 tuple(
@@ -101,7 +100,7 @@ class FeatureDataset(PreparedDataset):
 
 
 def is_features(folder: Path) -> bool:
-    """Whether `folder` holds shards of features."""
+    """Whether `folder` contains shards of features."""
     return (folder / PLAN_FILE).is_file()
 
 
@@ -111,26 +110,25 @@ def are_features(sources: Sequence[str | Path]) -> bool:
 
 
 def read_plan(folder: Path) -> FeaturePlan:
-    """Raises DatasetError for what is no plan."""
+    """Read the plan. Raises DatasetError if it is not one."""
     return _read(folder / PLAN_FILE, TypeAdapter(FeaturePlan))
 
 
 def read_features(folder: Path) -> FeatureDataset:
-    """All shards, each checked by its digest.
-
-    Raises DatasetError for a shard that is missing or damaged, and where no image is left.
+    """All shards, each checked by its digest. Raises DatasetError for a shard that is missing or damaged, and if no
+    image is left.
     """
     plan = read_plan(folder)
     missing = [number for number in range(len(plan.sources)) if not record_of(folder, number).is_file()]
     if missing:
         raise DatasetError(
             f"{folder.name}: {len(missing)} of {len(plan.sources)} shards are not encoded yet, the first is "
-            f"{plan.sources[missing[0]]}. Run the command that encodes them again: it goes on where it was"
+            f"{plan.sources[missing[0]]}. Run the encoding command again: it continues with the missing shards"
         )
     records = [read_shard(folder, number) for number in range(len(plan.sources))]
     examples = [example for record in records for example in record.examples]
     if not examples:
-        raise DatasetError(f"{folder.name}: no image of {len(records)} shards was usable")
+        raise DatasetError(f"{folder.name}: none of the images in {len(records)} shards was usable")
     told = {line: PurePath(record.source).name for record in records for line in record.warnings}
     return FeatureDataset(
         folder,
@@ -149,19 +147,19 @@ def read_dataset(folder: Path) -> PreparedDataset:
 
 
 def read_shard(folder: Path, number: int) -> ShardRecord:
-    """The record of a shard. Raises DatasetError where its tensors are not those that were written."""
+    """The record of a shard. Raises DatasetError if its tensors differ from the written ones."""
     record = read_record(folder, number)
     path = tensors_of(folder, number)
     if record.sha256 and (not path.is_file() or sha256(path) != record.sha256):
         raise DatasetError(
-            f"{folder.name}/{path.name}: is damaged or missing. Delete {record_of(folder, number).name} beside it, and "
-            "run the command that encodes again"
+            f"{folder.name}/{path.name}: the file is damaged or missing. Delete {record_of(folder, number).name} "
+            "beside it, and run the encoding command again"
         )
     return record
 
 
 def read_record(folder: Path, number: int) -> ShardRecord:
-    """The record of a shard alone: its tensors are not read. Raises DatasetError."""
+    """Only the record of a shard: its tensors are not read. Raises DatasetError."""
     return _read(record_of(folder, number), TypeAdapter(ShardRecord))
 
 
@@ -176,7 +174,7 @@ def tensors_of(folder: Path, number: int) -> Path:
 
 
 def key_of(example: int, view: int) -> str:
-    """What the names of a view's tensors begin with."""
+    """Prefix of the names of a view's tensors."""
     return f"{example:06d}.{view:02d}"
 
 

@@ -24,14 +24,19 @@ NOT_OF_THE_DATA = {"num_workers", "sources"}
 def plan_features(sources: Sequence[str], config: DataConfig, family: ModelFamily) -> FeaturePlan:
     """One shard for each file of the sources. Raises ConfigError for settings that depend on all images together."""
     if restoring(family) is not None:
-        raise ConfigError(f"a base of the family {family.name} reads the pictures themselves; train on them directly")
+        raise ConfigError(
+            f"base models of the family {family.name} are trained on pixels, not on latents; train on the images "
+            "directly"
+        )
     if family.vae is None:
-        raise ConfigError(f"a base of the family {family.name} has no VAE, so no features; train on the pictures")
+        raise ConfigError(
+            f"base models of the family {family.name} have no VAE, so there are no features; train on the images"
+        )
     for name in REFUSED:
         if name in config.model_fields_set and getattr(config, name, None) not in (None, (), 0):
-            raise ConfigError(f"{name}: looks at all images together, and shards are encoded one by one; leave it out")
+            raise ConfigError(f"{name}: needs all images together, but shards are encoded one by one; leave it out")
     if config.source_weights:
-        raise ConfigError("sources: shards of features have no weights; leave weight out")
+        raise ConfigError("sources: weights are not supported for shards of features; leave weight out")
     shards = [shard for source in sources for shard in _shards(source, config.max_archive_files)]
     settings = config.model_dump(mode="json", exclude=NOT_OF_THE_DATA)
     return FeaturePlan(fingerprint(family.vae), settings, tuple(shards))
@@ -43,25 +48,32 @@ def settings_of_a_shard(config: DataConfig) -> DataConfig:
 
 
 def features_for(folder: Path, family: ModelFamily, config: DataConfig) -> FeatureDataset:
-    """The features in `folder`. Raises DatasetError where another VAE or trigger word has made them."""
+    """The features in `folder`. Raises DatasetError if they were made with another VAE or trigger word."""
     dataset = read_features(folder)
     if keeps_pictures(family):
         raise DatasetError(
-            f"{folder.name}: holds features, and this base ({family.name}) reads the pictures themselves"
+            f"{folder.name}: contains features, but base models of the family {family.name} are trained on the images"
         )
     if dataset.plan.vae != fingerprint(family.vae):
-        raise DatasetError(f"{folder.name}: was encoded by another VAE than this base's. Encode with this base_model")
+        raise DatasetError(
+            f"{folder.name}: was encoded with another VAE than that of this base model. Encode the images with this "
+            "base_model"
+        )
     triggers = {concept.trigger_word for concept in config.all_concepts}
     others = {example.concept for example in dataset.examples if example.concept} - triggers
     if others:
-        raise DatasetError(f"{folder.name}: teaches {', '.join(sorted(others))}; set trigger_word to it")
+        raise DatasetError(
+            f"{folder.name}: was encoded for the trigger word {', '.join(sorted(others))}; set trigger_word to it"
+        )
     late = sorted(config.model_fields_set & set(DataConfig.model_fields) - ALSO_IN_TRAINING - {"mask"})
-    lines = [f"{name} has no effect: {folder.name} is encoded already. Encode anew to change it" for name in late]
+    lines = [
+        f"{name} has no effect: {folder.name} is already encoded. Encode the images again to change it" for name in late
+    ]
     return replace(dataset, warnings=(*dataset.warnings, *lines))
 
 
 def _shards(source: str, most: int) -> list[str]:
-    """The tars of a folder, the files of a pattern, or the source itself."""
+    """The tars in a folder, the files that match a pattern, or the source itself."""
     if is_store(source):
         return expanded(source, most)
     folder = Path(source)

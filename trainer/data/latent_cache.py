@@ -22,9 +22,9 @@ from preprocess.dataset import FACES_SUFFIX, Example, PreparedDataset, View, pic
 class CachedView:
     """An encoded view on the training device. `moments`: (X, h, w), as `encode_image` returns them.
 
-    `mask`: (1, h, w), 0 to 1; None: the whole image counts in the loss. `control`: what a ControlNet is
-    conditioned on, uint8 (3, H, W) in colour, or (4, H, W) with opacity, or faces (N, 4 + P); the picture itself for
-    a base that reads pictures; None without either.
+    `mask`: (1, h, w), 0 to 1; None: the whole image counts in the loss. `control`: the condition of a ControlNet, uint8
+    (3, H, W) in colour, or (4, H, W) with opacity, or faces (N, 4 + P); the image itself for a base that reads images;
+    None without either.
     """
 
     moments: Tensor
@@ -50,7 +50,7 @@ class LoadableView(Protocol):
 class CachedExample:
     """One image with all its views, which are of one bucket. `picture`: as in `Example`.
 
-    `caption` contains the trigger word as the user writes it. Each time, one of `caption` and `other_captions` is
+    `caption` contains the trigger word as the user writes it. In each step, one of `caption` and `other_captions` is
     drawn.
     """
 
@@ -65,7 +65,7 @@ class CachedExample:
 
 
 def by_picture(examples: Sequence[CachedExample]) -> list[list[int]]:
-    """Return the indices of the examples of each image: one, or several where it is trained at several resolutions."""
+    """Return the indices of the examples of each image: one, or several if it is trained at several resolutions."""
     found: dict[int, list[int]] = {}
     for index, example in enumerate(examples):
         found.setdefault(picture_key(index, example.picture), []).append(index)
@@ -83,7 +83,7 @@ def cache_examples(dataset: PreparedDataset, family: ModelFamily) -> Iterator[Ca
 
 
 def keeps_pictures(family: ModelFamily) -> bool:
-    """Whether the pictures themselves are read in training: restored, or embedded."""
+    """Whether the images themselves are used in training: restored, or embedded."""
     reader = embeds_pictures(family)
     return restoring(family) is not None or (reader is not None and reader.picture_encoder is not None)
 
@@ -111,7 +111,7 @@ def encode_view(folder: Path, view: View, family: ModelFamily) -> CachedView:
 
 
 def _control(path: Path) -> Tensor:
-    """The condition of a view: a picture, or faces. Raises DatasetError."""
+    """The condition of a view: an image, or faces. Raises DatasetError."""
     if path.suffix == FACES_SUFFIX:
         return torch.from_numpy(read_faces(path))
     with Image.open(path) as image:

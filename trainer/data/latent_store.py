@@ -49,7 +49,7 @@ class StoredView:
 def latent_place(
     wanted: LatentCacheName, dataset: PreparedDataset, family: ModelFamily, processes: Processes
 ) -> LatentPlace:
-    """Return where to keep the latents: as `wanted` says, or by their size. All processes get the same value."""
+    """Return where to store the latents: as set in `wanted`, or by their size. All processes get the same value."""
     if isinstance(dataset, FeatureDataset):
         return "disk"
     if wanted != "auto":

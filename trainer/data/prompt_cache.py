@@ -9,10 +9,10 @@ from families.family import PromptFeatures
 from trainer.trainables.trainable import Trainable
 
 MOST_PROMPTS = 500
-"""Size of the cache. 77 tokens of SDXL take 0.3 MiB in bf16. Shuffled tags make ever new prompts, so the oldest
+"""Size of the cache. 77 tokens of SDXL take 0.3 MiB in bf16. Shuffled tags always give new prompts, so the oldest
 features are dropped."""
 MOST_BYTES = 2**28
-"""Size of the cache, too: a prompt of FLUX.2 dev takes 16 MB."""
+"""Size of the cache in bytes: a prompt of FLUX.2 dev takes 16 MB."""
 CHANGES_PROMPTS = ("tokens", "text_encoders")
 """Names of the trainables that change the features of a prompt."""
 
@@ -49,7 +49,7 @@ class PromptCache:
     @torch.no_grad()
     def _keep(self, prompt: str) -> PromptFeatures:
         if prompt not in self._kept:
-            features = self.encode([prompt])  # alone: the result must not depend on the batch
+            features = self.encode([prompt])  # encoded one by one: the result must not depend on the batch
             while self._kept and (len(self._kept) == MOST_PROMPTS or self._bytes() + _bytes(features) > MOST_BYTES):
                 del self._kept[next(iter(self._kept))]
             self._kept[prompt] = features

@@ -24,7 +24,7 @@ class PromptSampler:
     keep_first_tags: int = 1
 
     def prompts(self, captions: Sequence[str], concepts: Sequence[str | None]) -> list[str]:
-        """One prompt for each caption. `concepts`: the trigger word of each image, None or "" where it has none."""
+        """One prompt for each caption. `concepts`: the trigger word of each image, None or "" without one."""
         share, count = self.generators.share, len(captions)
         draws = share.uniform((count,), self.generators["dropout"]).tolist()
         orders = share.integers(SEEDS, count, self.generators["tags"]).tolist() if self.shuffle_tags else [None] * count
@@ -39,8 +39,8 @@ class PromptSampler:
         return caption if order is None else self._shuffled(caption, order)
 
     def _shuffled(self, caption: str, seed: int) -> str:
-        """Shuffle the tags by `seed`. Each caption takes one draw, however many tags it has, so that all processes stay
-        in step."""
+        """Shuffle the tags by `seed`. Each caption uses one random number, regardless of its number of tags, so that
+        all processes stay synchronised."""
         tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
         kept, loose = tags[: self.keep_first_tags], tags[self.keep_first_tags :]
         order = torch.randperm(len(loose), generator=torch.Generator().manual_seed(seed)).tolist()

@@ -1,8 +1,8 @@
 """Encodes sources to shards of features on Ray Data: on all cores of a machine, or on all machines of a cluster.
 
-Each actor of an autoscaling pool holds the base, and prepares, captions and encodes one whole shard at a time, into the
-folder that all machines share. Ray passes on only numbers and lines of text: an actor takes the next shard when it has
-written the last one, so memory and disk hold the pictures of one shard an actor. What is done stands on the disk, as in
+Each actor of an autoscaling pool loads the base, and prepares, captions and encodes one shard at a time, into the
+folder that all machines share. Ray only transfers numbers and lines of text: an actor gets the next shard when it has
+written the previous one, so memory and disk contain the images of one shard per actor. Results are on the disk, as in
 `trainer.data.local_encoding`, and the files are the same.
 """
 
@@ -42,8 +42,9 @@ OpenBase = Callable[[], tuple[ModelFamily, BaseRequirements]]
 
 @dataclass(frozen=True)
 class ActorPool:
-    """`most`: actors at most; None: as many as the cluster has room for. `cpus`: cores and threads of each. `gpus`: of
-    each, also a fraction, so that one actor prepares while another encodes; None: one where the cluster has any."""
+    """`most`: the maximum number of actors; None: as many as fit into the cluster. `cpus`: cores and threads of each.
+    `gpus`: of each, may be a fraction, so that one actor prepares while another encodes; None: one if the cluster has
+    GPUs."""
 
     most: int | None = None
     cpus: int = 1
@@ -51,10 +52,10 @@ class ActorPool:
 
 
 class ShardEncoder:
-    """An actor. The base is loaded with the first shard, so that a machine without it is one named line."""
+    """An actor. The base is loaded with the first shard, so that a machine without it is reported in one line."""
 
     def __init__(self, open_base: OpenBase, config: DataConfig, vae: str, folder: Path, working: Path) -> None:
-        """`vae`: the fingerprint of the plan's. `working`: the folder that relative sources count from."""
+        """`vae`: the fingerprint of the plan's. `working`: the folder to which relative sources refer."""
         self._open_base, self._config, self._vae = open_base, config, vae
         self._folder, self._working = folder, working
 
@@ -62,8 +63,11 @@ class ShardEncoder:
         """Encode the shard. Errors are returned, so that the other shards continue."""
         number, source = task["number"], task["source"]
         if (kills := times_killed(self._folder, number)) >= MOST_KILLS:
-            problem = f"{source}: {kills} workers were killed inside it, most often for lack of memory. Start fewer "
-            return answer(number, problem=f"{problem}(--workers), or give smaller shards")
+            problem = (
+                f"{source}: {kills} workers were killed while encoding it, usually because of too little memory. Start "
+                "fewer "
+            )
+            return answer(number, problem=f"{problem}(--workers), or use smaller shards")
         try:
             family, base = self._base
             encode_shard(number, source, self._config, base, family, self._folder)
@@ -80,12 +84,14 @@ class ShardEncoder:
         if not (is_features(self._folder) and self._working.is_dir()):
             raise SetupError(
                 f"{socket.gethostname()}: cannot read {self._folder} or {self._working}. All machines need the same "
-                "folders: put --output and the folder that the command is started in on a shared disk"
+                "folders: put --output and the working directory of the command on a shared disk"
             )
         os.chdir(self._working)
         family, base = self._open_base()
         if fingerprint(family.vae) != self._vae:
-            raise SetupError(f"{socket.gethostname()}: has another VAE by the name of base_model. Copy the base there")
+            raise SetupError(
+                f"{socket.gethostname()}: its base_model has another VAE. Copy the base model to this machine"
+            )
         return family, base
 
 
@@ -116,13 +122,13 @@ def encode_features_on_ray(
 
 
 def _answers(ray: ModuleType, tasks: Sequence[Task], arguments: tuple[Any, ...], pool: ActorPool) -> Iterator[Answer]:
-    """What the actors answer, as they do."""
+    """Yield the answers of the actors as they arrive."""
     gpus = pool.gpus if pool.gpus is not None else float(ray.cluster_resources().get("GPU", 0) > 0)
     _require_room(ray, pool.cpus, gpus)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = -1  # a shard may take hours
-    # with one task in flight for each actor, the usual 1.75 would never be reached: the pool would stay at one actor
+    # with one task in flight per actor, the default of 1.75 is never reached, and the pool would stay at one actor
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     most = len(tasks) if pool.most is None else min(pool.most, len(tasks))
@@ -137,7 +143,7 @@ def _answers(ray: ModuleType, tasks: Sequence[Task], arguments: tuple[Any, ...],
 
 
 def _require_room(ray: ModuleType, cpus: int, gpus: float) -> None:
-    """Raises DatasetError where no machine can hold an actor: Ray would wait for one."""
+    """Raises DatasetError if no machine has the resources of an actor: Ray would wait for one."""
     machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
     if not any(each.get("CPU", 0) >= cpus and each.get("GPU", 0) >= gpus for each in machines):
         there_are = "; ".join(f"{each.get('CPU', 0):g} cores and {each.get('GPU', 0):g} GPUs" for each in machines)
@@ -149,7 +155,7 @@ def _require_room(ray: ModuleType, cpus: int, gpus: float) -> None:
 
 @contextmanager
 def _running_ray() -> Iterator[ModuleType]:
-    """The library, with a cluster that is connected. Raises DatasetError where none answers."""
+    """The library, connected to a cluster. Raises DatasetError if the connection fails."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
@@ -162,7 +168,7 @@ def _running_ray() -> Iterator[ModuleType]:
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise DatasetError(
-                f"engine: ray does not start ({reason}). Is RAY_ADDRESS right, and the cluster up?"
+                f"engine: ray does not start ({reason}). Check RAY_ADDRESS, and that the cluster is running"
             ) from error
     try:
         yield ray

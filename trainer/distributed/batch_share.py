@@ -1,6 +1,6 @@
 """The share of a batch that each process trains.
 
-Every process draws the random numbers of the whole batch and takes its own rows, so N small batches give the same
+Every process draws the random numbers of the whole batch and uses its own rows, so N small batches have the same
 numbers as one large batch.
 """
 

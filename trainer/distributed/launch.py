@@ -37,8 +37,9 @@ def leave(status: int) -> int:
     """Return the exit status; of several processes, end this one with it, after the functions of `atexit`.
 
     A sharded model keeps gloo's threads until the interpreter is torn down. CPython 3.11 ends a thread that asks for
-    the GIL by then, and C++ aborts the process ("terminate called without an active exception"): 4 of 49 ends of two
-    processes did. Nothing is left to be torn down here: the files are written, and the launcher waits for the status.
+    the GIL at that time, and C++ aborts the process ("terminate called without an active exception"): this happened in
+    4 of 49 runs with two processes. No cleanup is needed here: the files are written, and the launcher waits for the
+    status.
     """
     if process_count() > 1:
         atexit._run_exitfuncs()
@@ -58,8 +59,9 @@ def fsdp_requested() -> bool:
     for name in OTHER_SHARDING:
         if _is_true(name):
             raise ConfigError(
-                f"{name.removeprefix('ACCELERATE_USE_')}: the base is sharded by FSDP2 alone: use accelerate launch "
-                "--use_fsdp --fsdp_version 2, or --multi_gpu to have all of it in each process (docs/performance.md)"
+                f"{name.removeprefix('ACCELERATE_USE_')}: only FSDP2 is supported for sharding the base model: use "
+                "accelerate launch --use_fsdp --fsdp_version 2, or --multi_gpu for a complete copy in each process "
+                "(docs/performance.md)"
             )
     if not _is_true(FSDP_VARIABLE):
         return False
@@ -79,14 +81,14 @@ def launched_precision() -> str | None:
         return wanted
     if wanted != "no":
         raise ConfigError(
-            f"accelerate launch --mixed_precision {wanted}: the trainer computes in bf16 (on cards from 2020 on), in "
-            "fp16 or in fp32; use --mixed_precision bf16, fp16 or no"
+            f"accelerate launch --mixed_precision {wanted}: supported are bf16 (on GPUs from 2020 on), fp16 and fp32; "
+            "use --mixed_precision bf16, fp16 or no"
         )
     return None
 
 
 def require_several_processes(shard_base: bool) -> None:
-    """Raises ConfigError where `shard_base` is set and there is one process only."""
+    """Raises ConfigError if `shard_base` is set and there is only one process."""
     if shard_base and process_count() == 1:
         raise ConfigError(
             "shard_base: needs several processes; start them (accelerate launch --use_fsdp "

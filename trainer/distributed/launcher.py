@@ -20,7 +20,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 SECONDS_TO_END = 5
-"""Time that the other processes get to end after one failed. They may wait in a collective that ignores signals."""
+"""Seconds until the other processes are killed after one has failed. They may wait in a collective that ignores
+signals."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -22,7 +22,7 @@ from trainer.distributed.launch import processes_of_this_machine
 from trainer.distributed.processes import Processes
 
 ITEMS_IN_A_ROUND = 32
-"""Per thread of each process. Threads wait at the end of a round, which costs at most 1/32 of the time."""
+"""Items per thread of each process in a round. Threads wait at its end, which costs at most 1/32 of the time."""
 Value = TypeVar("Value")
 
 

@@ -72,8 +72,8 @@ class Processes:
 
     @torch.no_grad()
     def broadcast_parameters(self, parameters: Sequence[torch.Tensor]) -> None:
-        """Overwrite the parameters with the main process's. Equal seeds may differ between unlike machines. Shards are
-        left alone: they come from files, and are other rows on every rank."""
+        """Overwrite the parameters with the main process's. Equal seeds may give different values on different
+        machines. Shards are not changed: they are read from files, and every rank has other rows."""
         if not self.is_single:
             for parameter in parameters:
                 if not isinstance(parameter, Shard):

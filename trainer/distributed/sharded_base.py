@@ -1,7 +1,7 @@
 """Shards the denoiser across the processes by FSDP2: each rank stores 1/N of every weight.
 
 `fully_shard` gathers a block before it runs, forward and backward, and frees it again; all ranks must take part.
-Adapters are added afterwards, so every rank has all of them. Where the denoiser's own weights are trained, FSDP2 also
+Adapters are added afterwards, so every rank has all of them. If the denoiser's own weights are trained, FSDP2 also
 averages their gradients over the ranks, and each updates its own rows (`trainer.distributed.shards`).
 """
 
@@ -22,7 +22,7 @@ from settings.record import ConfigError
 from trainer.distributed.processes import Processes
 
 END = -1
-"""Announced at the end of main-only mode. Larger numbers are those of blocks, smaller ones those of functions."""
+"""Announced at the end of main-only mode. Larger numbers denote blocks, smaller ones functions."""
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -30,7 +30,8 @@ Result = TypeVar("Result")
 class Base(Protocol):
     """A base model on several processes. All ranks call the same methods in the same order.
 
-    `sharded`: whether the denoiser is. `answers`: whether the main process can run it, and call what is `together`.
+    `sharded`: whether the denoiser is sharded. `answers`: whether the main process can run it, and call functions
+    returned by `together`.
     """
 
     sharded: bool
@@ -93,7 +94,7 @@ class ShardedBase:
         self._parts: list[Any] = [
             fully_shard(module, mesh=mesh, reshard_after_forward=True) for module in (*blocks, denoiser)
         ]
-        for part in self._parts:  # outside inference mode: training cannot use buffers created inside
+        for part in self._parts:  # outside inference mode, because training cannot use buffers that are created inside
             part.unshard()
             part.reshard()
         denoiser.to = _stay(denoiser)  # type: ignore[method-assign]
@@ -135,7 +136,7 @@ class ShardedBase:
                 raise TypeError("arguments are sent to the other ranks by position")
             self._announce(number)
             self._processes.broadcast(arguments)
-            self._main_only = False  # inside, the other ranks are at the same line
+            self._main_only = False  # inside it, the other ranks call the same function
             try:
                 return function(*arguments, **named)
             finally:
@@ -164,7 +165,7 @@ class ShardedBase:
             if not self._main_only:
                 return
             if torch.is_grad_enabled():
-                raise RuntimeError("a sharded base cannot be run by one process alone with gradients")
+                raise RuntimeError("a single process cannot run a sharded base model with gradients")
             self._announce(number)
             self._awaited = self._parts[number]
             try:
@@ -182,8 +183,8 @@ class ShardedBase:
 
 
 def _stay(denoiser: nn.Module) -> Callable[..., nn.Module]:
-    """A method `to` that moves nothing: shards are on their device. Moving them there once more ("cpu:0" for "cpu")
-    would copy them, and `trainer.distributed.shards` trains them where they are."""
+    """A method `to` without effect: shards are on their device. Moving them again ("cpu:0" for "cpu") would copy them,
+    and `trainer.distributed.shards` trains them in place."""
 
     def to(*_: Any, **__: Any) -> nn.Module:
         return denoiser
@@ -192,16 +193,16 @@ def _stay(denoiser: nn.Module) -> Callable[..., nn.Module]:
 
 
 def place_base(shard_base: bool, family: ModelFamily, processes: Processes) -> Base:
-    """Shard the denoiser where `shard_base` is set. The setting must be equal on all ranks."""
+    """Shard the denoiser if `shard_base` is set. The setting must be equal on all ranks."""
     return ShardedBase(family.denoiser, processes) if shard_base else WHOLE
 
 
 def require_shardable(base_model: str, family: ModelFamily) -> None:
-    """Raises ConfigError where the denoiser has no blocks that can be gathered one by one."""
+    """Raises ConfigError if the denoiser has no blocks that can be gathered one by one."""
     try:
         blocks_apart(family.denoiser)
     except ValueError:
         raise ConfigError(
-            f"shard_base: the denoiser of {base_model} is not made of blocks that diffusers lists. Use accelerate "
-            "launch --multi_gpu: each process then has the whole base"
+            f"shard_base: the denoiser of {base_model} has no repeated blocks. Use accelerate launch --multi_gpu: each "
+            "process then has the whole base model"
         ) from None

@@ -1,7 +1,7 @@
 """The rows of a sharded weight, which one process trains.
 
-FSDP2 holds a weight as a DTensor. Its local tensor is a parameter of its own here, in the same memory: optimizers,
-averages and checkpoints see a usual tensor, and what they keep of it is sharded with it.
+FSDP2 holds a weight as a DTensor. Its local tensor becomes a separate parameter here, in the same memory: optimizers,
+averages and checkpoints use it as an ordinary tensor, and their states are sharded, too.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from torch.distributed.tensor import DTensor
 
 
 class Shard(nn.Parameter):
-    """This process's rows of a weight, which may be none. `weight`: the sharded weight, whose memory it uses."""
+    """This process's rows of a weight, possibly none. `weight`: the sharded weight, whose memory it uses."""
 
     weight: Any
 
     def take_gradient(self) -> None:
-        """Move the weight's gradient, which FSDP2 has averaged over the ranks, here; zeros where it has none. Without
-        rows there is none: optimizers skip such a parameter, and need not know of empty ones."""
+        """Move the weight's gradient, which FSDP2 has averaged over the ranks, here; zeros if it has none. Without rows
+        there is no gradient, and optimizers skip the parameter."""
         gradient, self.weight.grad = self.weight.grad, None
         if self.numel() > 0:
             self.grad = torch.zeros_like(self) if gradient is None else gradient.to_local()
@@ -41,7 +41,7 @@ def rows_of(whole: Tensor, parameter: nn.Parameter) -> Tensor:
     if not isinstance(parameter, Shard):
         return whole
     mesh, count = parameter.weight.device_mesh, len(whole)
-    rows = -(-count // mesh.size())  # as torch.chunk splits, and with it FSDP2
+    rows = -(-count // mesh.size())  # FSDP2 splits like torch.chunk
     first = min(mesh.get_local_rank() * rows, count)
     return whole[first : first + rows]
 

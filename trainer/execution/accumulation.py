@@ -47,12 +47,12 @@ class OutOfMemory(RuntimeError):
 
 @dataclass
 class Accumulation:
-    """Accumulates gradients so that every image has the same weight, in whatever batch it is.
+    """Accumulates gradients so that every image has the same weight, in every batch.
 
     `parts`: the number of parts of each micro-batch, 1 at first. When the memory is full, the step is repeated with
     twice as many parts: the same images and the same effective batch size. When a single image does not fit, it is
-    repeated with gradient checkpointing, if allowed. `starts_over`: whether a step can be repeated. It cannot where
-    other processes wait inside this one's forward pass. `forget`: called before a step is repeated.
+    repeated with gradient checkpointing, if allowed. `starts_over`: whether a step can be repeated. It cannot if other
+    processes wait inside this one's forward pass. `forget`: called before a step is repeated.
     """
 
     generators: NamedGenerators
@@ -98,7 +98,7 @@ def _remedies(checkpointing: GradientCheckpointing) -> str:
 def _remedies_at_once(checkpointing: GradientCheckpointing) -> str:
     option = "" if checkpointing.on else "gradient_checkpointing: always, or "
     return (
-        "out of memory, and with shard_base a step cannot start over, for the other processes are in the midst of it: "
+        "out of memory; with shard_base a step cannot be repeated, because the other processes are still running it: "
         f"set {option}a smaller train_batch_size (more gradient_accumulation_steps keep the effective batch)"
     )
 
@@ -106,7 +106,7 @@ def _remedies_at_once(checkpointing: GradientCheckpointing) -> str:
 def _attempt(batches: Sequence[LatentBatch], backward: Backward) -> dict[str, Tensor] | None:
     """Return the mean losses, None when out of memory. A separate function, so that its tensors are freed on return.
 
-    The mean of what images say is over images: those that fill up a batch count less, as in the gradient.
+    Means over images are weighted as in the gradient: images that fill up a batch have less weight.
     """
     images = sum(len(batch.captions) for batch in batches)
     counted = sum(len(batch.captions) * batch.filling for batch in batches)

@@ -35,9 +35,9 @@ TORCHS_OWN = {
     "math": SDPBackend.MATH,
 }
 USUAL_HEAD = 64
-"""Channels of a head in SDXL and SD3, for the check before the base is loaded."""
+"""Channels per head in SDXL and SD3, for the check before the base is loaded."""
 PLACES, WORDS = 64, 77
-"""Lengths in the check: queries as of 8×8 latents, keys as of a prompt."""
+"""Lengths in the check: queries for 8×8 latents, keys for a prompt."""
 
 
 def require_attention(
@@ -101,7 +101,7 @@ class OneBackend:
 
 
 def _layers(denoiser: nn.Module) -> Iterator[Any]:
-    """The classes of FLUX and later are others than those of UNets and SD3."""
+    """The attention layers. FLUX and later models have other classes than UNets and SD3."""
     return (module for module in denoiser.modules() if isinstance(module, (Attention, AttentionModuleMixin)))
 
 
@@ -110,9 +110,7 @@ def _processor(name: AttentionName, usual: Any) -> Any:
         return OneBackend(usual, TORCHS_OWN[name])
     by_xformers = {AttnProcessor2_0: XFormersAttnProcessor, JointAttnProcessor2_0: XFormersJointAttnProcessor}
     if type(usual) not in by_xformers:
-        raise ConfigError(
-            f"attention: xformers is not known to do what {type(usual).__name__} does; set attention: auto"
-        )
+        raise ConfigError(f"attention: xformers is not supported for {type(usual).__name__}; set attention: auto")
     return by_xformers[type(usual)]()
 
 
@@ -122,7 +120,7 @@ def _trial(name: AttentionName, device: torch.device, dtype: torch.dtype, head: 
         torch.randn(2, 2, length, head, device=device, dtype=dtype, requires_grad=True)
         for length in (PLACES, WORDS, WORDS)
     )
-    with warnings.catch_warnings(record=True) as said:  # contain torch's reasons
+    with warnings.catch_warnings(record=True) as said:  # warnings contain torch's reasons
         warnings.simplefilter("always")
         try:
             _attend(name, query, key, value).sum().backward()

@@ -30,7 +30,7 @@ def cuda_graphs(module: nn.Module, tensors: tuple[Tensor, ...], pool: Any) -> Ca
 
     Raises RuntimeError when the pass cannot be recorded.
     """
-    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # the recorder's stream is idle later on
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # the recorder's stream is not used later
     with torch.autocast(
         "cuda",
         dtype=torch.get_autocast_dtype("cuda"),
@@ -66,14 +66,15 @@ class RecordedPasses:
         record: Recorder = cuda_graphs,
         new_pool: Callable[[], Any] = torch.cuda.graph_pool_handle,
     ) -> None:
-        """`may`: called at every pass; False runs it eagerly. `new_pool`: returns a memory pool for recording."""
+        """`may`: called in every pass; if False, the pass is run eagerly. `new_pool`: returns a memory pool for
+        recording."""
         self._model, self._may, self._record, self._new_pool = model, may, record, new_pool
         self._seen: Counter[object] = Counter()
         self._recorded: dict[object, Callable[..., Any]] = {}
         self._pools: dict[int, Any] = {}
         self._pending = 0
         self.problem: str | None = None
-        """Why recording stopped, None while it works."""
+        """The reason why recording stopped; None while it works."""
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -127,7 +128,7 @@ class RecordedPasses:
 
 
 class _Pass(nn.Module):
-    """A model as a function of tensors alone. All other arguments are fixed."""
+    """A model as a function of tensors only. All other arguments are fixed."""
 
     def __init__(self, model: nn.Module, leaves: Sequence[Any], structure: TreeSpec) -> None:
         super().__init__()
@@ -168,7 +169,7 @@ class RecordedSteps(AroundGradientSource):
 
     @property
     def problem(self) -> str | None:
-        """Why some passes are no longer recorded, None while all are."""
+        """The reason why some passes are no longer recorded; None while all are."""
         return next((model.problem for model in self._models if model.problem is not None), None)
 
     def forget(self) -> None:

@@ -1,7 +1,7 @@
 """Loss scaling for fp16, whose smallest number is 6e-8: gradients below it would be zero (Micikevicius et al. 2018).
 
-The loss is multiplied by a large factor before the backward pass, and the gradients are divided by it afterwards. Where
-one overflows, the step changes nothing, and the factor is halved; after many steps without overflow it is doubled.
+The loss is multiplied by a large factor before the backward pass, and the gradients are divided by it afterwards. If
+one overflows, the step is skipped, and the factor is halved; after many steps without overflow it is doubled.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from torch import Tensor
 from trainer.trainables.trainable import Trainable, TrainingDiverged
 
 SMALLEST = 1.0
-"""Where gradients overflow at this factor, they are not finite without it either."""
+"""Gradients that overflow at this factor would not be finite without it either."""
 
 
 class LossScaling:
     """torch's GradScaler over all trainables: either all of them step or none."""
 
     def __init__(self, trainables: Sequence[Trainable], accelerator: Accelerator) -> None:
-        """accelerate has a scaler of its own where it runs autocast in fp16, and multiplies by it in `backward`."""
+        """If accelerate runs autocast in fp16, it has its own scaler, and multiplies by its factor in `backward`."""
         self._scaled_by_accelerate = accelerator.scaler is not None
         self._scaler: Any = accelerator.scaler or torch.amp.GradScaler(accelerator.device.type)
         self._trainables = trainables
@@ -29,7 +29,7 @@ class LossScaling:
 
     @property
     def factor(self) -> float:
-        """What the next loss is multiplied by."""
+        """The factor of the next loss."""
         return float(self._scaler.get_scale())
 
     def scale(self, loss: Tensor) -> Tensor:
@@ -42,9 +42,8 @@ class LossScaling:
         self._scaler.unscale_(self._all)
 
     def update(self) -> bool:
-        """Update all trainables, or none where a gradient has overflowed. Returns whether they were updated.
-
-        Schedules advance in any case. Raises TrainingDiverged where no factor helps.
+        """Update all trainables, or none if a gradient has overflowed. Returns whether they were updated. Schedules
+        advance in both cases. Raises TrainingDiverged if gradients overflow with every factor.
         """
         self._all.stepped = False
         self._scaler.step(self._all)
@@ -54,7 +53,7 @@ class LossScaling:
                 trainable.skip()
             if self.factor < SMALLEST:
                 raise TrainingDiverged(
-                    "mixed_precision: fp16: the gradients overflow whatever the loss is multiplied by. Train in bf16, "
+                    "mixed_precision: fp16: the gradients overflow with every loss scale. Train in bf16, "
                     "or with mixed_precision: no"
                 )
         return self._all.stepped
@@ -68,7 +67,7 @@ class LossScaling:
 
 
 class _AllTrainables(torch.optim.Optimizer):
-    """Stands for the optimizers of all trainables, some of which hold flat copies of their parameters."""
+    """Represents the optimizers of all trainables, some of which have flat copies of their parameters."""
 
     def __init__(self, trainables: Sequence[Trainable]) -> None:
         super().__init__([parameter for trainable in trainables for parameter in trainable.parameters], {})

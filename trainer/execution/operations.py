@@ -11,11 +11,9 @@ Shape = torch.Size
 
 
 class OperationCount(TorchDispatchMode):
-    """Counts matrix products, convolutions and attention in `total`, a multiplication and an addition as two. It needs
-    no values.
-
-    It has torch's formulas without the hooks on modules of torch's own counter, which keep tensors that gradient
-    checkpointing frees.
+    """Counts matrix products, convolutions and attention in `total`, a multiplication and an addition as two. It does
+    not need values. It uses torch's formulas without the module hooks of torch's counter, which keep tensors that
+    gradient checkpointing frees.
     """
 
     def __init__(self) -> None:
@@ -34,8 +32,8 @@ class OperationCount(TorchDispatchMode):
 
 
 def _formulas() -> Mapping[Any, Callable[..., int]]:
-    """torch's, by operation. torch 2.13 has none for the CPU's attention, which is used where tensors have shapes
-    alone."""
+    """torch's formulas, by operation. torch 2.13 has none for the CPU's attention, which is used for tensors without
+    values."""
     return FlopCounterMode(
         display=False,
         custom_mapping={
@@ -50,5 +48,5 @@ def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> in
 
 
 def _attention_backward(gradient: Shape, query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-    """The scores are computed again, so five products in place of two."""
+    """The scores are recomputed, so there are five products instead of two."""
     return int(sdpa_backward_flop_count(gradient, query, key, value))

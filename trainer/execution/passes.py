@@ -51,10 +51,10 @@ def build_passes(
 ) -> Passes:
     """Build the gradient sources that `speed` and the device ask for.
 
-    `steps_left`: returns the number of remaining steps, to decide whether compiling pays. `forget_step`:
-    called where a step starts over. `trains_base`: whether the
-    base's own weights are trained. `passes_differ`: whether a repeated pass of a block would differ from the first one.
-    `controlnet`: the one that is trained beside the base, whose passes are then not recorded.
+    `steps_left`: returns the number of remaining steps, to decide whether compiling pays. `forget_step`: called when a
+    step is repeated. `trains_base`: whether the base's own weights are trained. `passes_differ`: whether a repeated
+    pass of a block would differ from the first one. `controlnet`: the one that is trained; the base's passes are then
+    not recorded.
     """
     models = [family.denoiser, *([] if controlnet is None else [controlnet])]
     checkpointing = GradientCheckpointing(models, "never" if passes_differ else speed.gradient_checkpointing)
@@ -73,7 +73,7 @@ def build_passes(
 
         def compiled() -> CompiledBlocks:
             if passes.recorded is not None:
-                passes.recorded.forget()  # recordings of the uncompiled blocks
+                passes.recorded.forget()  # they are recordings of the uncompiled blocks
             return CompiledBlocks(family.denoiser, cache=speed.compile_cache)
 
         passes.source = CompiledSteps(passes.source, compiled, speed.compile == "always", steps_left)

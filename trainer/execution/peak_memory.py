@@ -1,4 +1,4 @@
-"""Counts memory and operations of a training step without its tensors: shapes and dtypes are computed, and no
+"""Counts memory and operations of a training step without its tensors: only shapes and dtypes are computed, not
 values."""
 
 import weakref
@@ -26,10 +26,8 @@ Pass = Callable[[nn.Module], Tensor]
 
 
 class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of all tensor storages that are alive: those of `watch`, and those that operations return, but
-    not those of `ignore`.
-
-    `live`: now. `peak`: the most at once.
+    """Counts the bytes of all tensor storages that are alive: those passed to `watch`, and those that operations
+    return, except those passed to `ignore`. `live`: the current sum. `peak`: its maximum.
     """
 
     def __init__(self) -> None:
@@ -66,8 +64,8 @@ class PeakMemory(TorchDispatchMode):
 @dataclass(frozen=True)
 class StepCost:
     """Bytes of a training step on the device. `weights`: of the denoiser. `trained`: of the adapter, its gradients and
-    the two moments of AdamW. `peak`: the most at once, weights, adapter and optimizer included. `operations`: of a
-    forward and a backward pass, as `OperationCount` has them; what is computed again counts."""
+    the two moments of AdamW. `peak`: the maximum, including weights, adapter and optimizer. `operations`: of a forward
+    and a backward pass, as counted by `OperationCount`, including recomputation."""
 
     weights: int
     trained: int
@@ -77,7 +75,7 @@ class StepCost:
 
 @dataclass(frozen=True)
 class EmptyAdapter:
-    """An adapter that has shapes alone: `kind` a name in KINDS, `paths` of the denoiser's layers."""
+    """An adapter that only has shapes: `kind` a name in KINDS, `paths` of the denoiser's layers."""
 
     kind: str
     rank: int
@@ -86,7 +84,7 @@ class EmptyAdapter:
 
 
 def weights_on_device(denoiser: Any, storage: Storage) -> int:
-    """Bytes of a denoiser's weights that are stored so; without a pass. `denoiser`: as for `step_cost`."""
+    """Bytes of a denoiser's weights in this storage, computed without a pass. `denoiser`: as for `step_cost`."""
     empty = _empty_copy(denoiser)
     if not storage.is_plain:
         store_blocks(empty, Storage(storage.precision), torch.device("meta"))
@@ -99,9 +97,9 @@ def step_cost(
 ) -> StepCost:
     """Count a forward and a backward pass of `run` with a copy of `denoiser` that has no values.
 
-    `denoiser`: diffusers' model without adapters, its weights anywhere, the meta device included. `checkpointing`:
-    with gradient checkpointing. `storage`: of the copy's weights; of what is offloaded, the largest is
-    on the device at a time.
+    `denoiser`: diffusers' model without adapters, its weights anywhere, the meta device included. `checkpointing`: with
+    gradient checkpointing. `storage`: of the copy's weights; of offloaded weights, only the largest is on the device at
+    a time.
     """
     empty = _empty_copy(denoiser)
     if not storage.is_plain:
@@ -131,7 +129,8 @@ def step_cost(
 
 
 def _empty_copy(denoiser: Any) -> Any:
-    """The same model on the meta device, in the same dtypes, frozen, in training mode; weights as they were loaded."""
+    """The same model on the meta device, in the same dtypes, frozen, in training mode; weights in the format in which
+    they were loaded."""
     with init_empty_weights():
         empty = type(denoiser).from_config(denoiser.config)
     dtypes = {name: parameter.dtype for name, parameter in denoiser.named_parameters()}
@@ -141,7 +140,7 @@ def _empty_copy(denoiser: Any) -> Any:
 
 
 def _stored(empty: nn.Module) -> set[nn.Parameter]:
-    """What layers that are stored otherwise have in place of their weights."""
+    """The tensors of layers that are stored in another format."""
     return {each for module in empty.modules() if isinstance(module, StoredLinear) for each in module.stored}
 
 
@@ -160,7 +159,7 @@ def _with_adapter(empty: Any, adapter: EmptyAdapter) -> Any:
 
 
 def _fill(empty: nn.Module) -> None:
-    """Give the model tensors of the current mode in place of those on the meta device."""
+    """Replace the model's tensors on the meta device by tensors of the current mode."""
     for module in empty.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:

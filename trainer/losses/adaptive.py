@@ -11,9 +11,9 @@ from trainer.losses.masked_mean import masked_mean
 from trainer.losses.term import StepContext
 
 BUCKETS, FURTHEST = 32, 10.0
-"""Of log SNR, from -10 to 10; the outer ones hold what is beyond."""
+"""Number of ranges of log SNR from -10 to 10; the outer ones include values beyond."""
 DECAY = 0.99
-"""Of a bucket's mean error, for each image in it."""
+"""Decay of a range's mean error, for each image in it."""
 SMALLEST = 1e-7
 
 
@@ -21,18 +21,18 @@ SMALLEST = 1e-7
 class AdaptiveMeanSquaredError:
     """mean over B of weight · masked mean((prediction - target)²) / L(t), as Stable Cascade's adaptive weights.
 
-    L(t) is the mean error of images whose noise is about the same (32 ranges of log SNR), so that all noise levels
-    count alike; 1 where there was none yet. Other than in the original, a mean begins with the first error instead of
-    1, and several images of a range all count. The means change after a step, from the images of all processes.
-    Implements `LossTerm` and `trainer.losses.term.LearnsInSteps`.
+    L(t) is the mean error of images with about the same noise (32 ranges of log SNR), so that all noise levels have
+    equal weight; 1 before the first image of a range. Unlike in the original, a mean starts with the first error
+    instead of 1, and all images of a range are included. The means change after a step, from the images of all
+    processes. Implements `LossTerm` and `trainer.losses.term.LearnsInSteps`.
     """
 
     mask_floor: float = 0.1
     name: str = "mse"
     _means: Tensor = field(default_factory=lambda: torch.zeros(2, BUCKETS))
-    """Σ of the errors and of 1, both with decay: their quotient is the mean."""
+    """Decayed sums of the errors and of 1: their quotient is the mean."""
     _step: Tensor = field(default_factory=lambda: torch.zeros(2, BUCKETS))
-    """Sums of the errors and number of the images in this step."""
+    """Sum of the errors and number of images in this step."""
 
     def __call__(self, context: StepContext) -> Tensor:
         errors = masked_mean(difference(context).square(), floored(context.masks, self.mask_floor))
@@ -51,7 +51,7 @@ class AdaptiveMeanSquaredError:
         return torch.where(counts > 0, (errors / counts.clamp(min=SMALLEST)).clamp(min=SMALLEST), 1.0)
 
     def end_step(self) -> None:
-        """Take the step's errors into the means. All processes call it."""
+        """Add the step's errors to the means. All processes must call it."""
         errors, counts = reduce(self._step, reduction="sum")
         kept = DECAY**counts
         of_step = torch.stack([errors / counts.clamp(min=1), torch.ones_like(counts)])

@@ -16,13 +16,13 @@ def difference(context: StepContext) -> Tensor:
 def weighted_mean(error: Tensor, context: StepContext, weighting: TimestepWeighting, mask_floor: float) -> Tensor:
     """mean over B of weight · w(t) · masked mean of `error` (B, C, h, w): ().
 
-    A mask m is used as floor + (1 - floor)·m. With a floor of 0 nothing would keep the background from degrading.
+    A mask m is used as floor + (1 - floor)·m. With a floor of 0, the background would not be trained and could degrade.
     """
     return weighted(masked_mean(error, floored(context.masks, mask_floor)), context, weighting)
 
 
 def floored(masks: Tensor | None, floor: float) -> Tensor | None:
-    """What each place counts: (B, 1, h, w)."""
+    """The weight of each position: (B, 1, h, w)."""
     return None if masks is None else floor + (1 - floor) * masks
 
 

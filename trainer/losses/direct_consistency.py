@@ -17,18 +17,17 @@ from trainer.losses.weighting import TimestepWeighting, of_epsilon
 from trainer.trainables.part import Parts
 
 LEAST_FACTOR = 1e-4
-"""Of ε's error in that of v or flow: near pure noise the picture, and with it ε, says nothing."""
+"""Limit of the ratio of ε's error to that of v or flow: near pure noise, ε is not informative."""
 
 
 @dataclass(frozen=True)
 class DirectConsistency:
     """mean over B of weight · w(t) · -(2/β) · (ln σ(-β·Δ) + ln 2) / c (Lee et al. 2024, arXiv 2402.12004, eq. 10).
 
-    Δ: how much the squared error of ε, masked, is above the base's own, which reads the class word where the prompt has
-    the trigger, at the same timestep and noise. It is c times that of v or flow. The paper's loss is multiplied by 2/β
-    and taken image by image: a fresh adapter has the gradient of the mean squared error, which falls to nothing as the
-    image is learned. 0 where the model is as good as the base, negative where it is better. Costs one pass without
-    gradients.
+    Δ: the masked squared error of ε minus that of the base, which gets the class word instead of the trigger, at the
+    same timestep and noise. It is c times that of v or flow. The paper's loss is multiplied by 2/β and computed for
+    each image: for a new adapter its gradient is that of the mean squared error, and it decreases to zero as the image
+    is learned. 0 if the model is as good as the base, negative if it is better. Costs one pass without gradients.
 
     `placeholders`: the tokens of every trigger. `class_words`: by trigger.
     """
@@ -61,7 +60,7 @@ class DirectConsistency:
             )
 
     def _plain(self, prompt: str) -> str:
-        """With class words, as the base knows them."""
+        """The prompts with class words instead of triggers."""
         for trigger, tokens in self.placeholders.items():
             if tokens:
                 prompt = prompt.replace("".join(tokens), self.class_words[trigger])

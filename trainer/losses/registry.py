@@ -25,7 +25,7 @@ from trainer.tokens.concept_tokens import ConceptTokens
 from trainer.trainables.part import Parts
 
 CLASS_WORDS = {"face": "person", "object": "object", "style": "picture"}
-"""Replacements of the trigger where no class word is given."""
+"""Replacements of the trigger if no class word is given."""
 
 
 def loss_terms(
@@ -79,7 +79,7 @@ def _gamma(objective: ObjectiveSection) -> float:
 
 
 def class_words_of(preparation: DataConfig) -> dict[str, str]:
-    """Return class words by trigger word; a general word where none is given."""
+    """Return class words by trigger word; a general word if none is given."""
     general = CLASS_WORDS[preparation.concept_mode]
     return {trigger: word or general for trigger, word in preparation.class_words.items()}
 

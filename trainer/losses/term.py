@@ -34,7 +34,7 @@ class StepContext:
 
 
 OF_IMAGES = ("mse", "huber", "dco", "token_attention")
-"""Terms for the batch's images, which have less weight for images that fill up a batch."""
+"""Terms over the batch's images, in which images that fill up a batch have less weight."""
 
 
 class LossTerm(Protocol):

@@ -43,7 +43,7 @@ class TokenAttention:
 
 
 def _share_outside(attention: Tensor, masks: Tensor) -> Tensor:
-    """Return the share of attention outside the mask: (B,), 0 to 1; 0 where the layer does not look at the tokens.
+    """Return the share of attention outside the mask: (B,), 0 to 1; 0 if the layer has no attention to the tokens.
 
     `attention`: (B, N). `masks`: (B, 1, h, w), which N positions cover at a resolution reduced by a power of two.
     """

@@ -17,8 +17,8 @@ RIDGE = 1e-2
 class TokenCovariance:
     """weight · mean over all rows e of (q - 1)², q = (e - m)ᵀ Σ⁻¹ (e - m) / d, the squared Mahalanobis distance.
 
-    m and Σ are the mean and covariance of the encoder's vocabulary; q is near 1 for a usual word. `whitenings`: m (d,)
-    and L⁻¹ (d, d) of each encoder, where LLᵀ = Σ + ridge.
+    m and Σ are the mean and covariance of the encoder's vocabulary; q is near 1 for ordinary words. `whitenings`: m
+    (d,) and L⁻¹ (d, d) of each encoder, where LLᵀ = Σ + ridge.
     """
 
     rows: Sequence[nn.Parameter] = field(repr=False)

@@ -15,13 +15,12 @@ Weighting = Literal["uniform", "min_snr", "soft_min_snr", "debiased", "p2", "edm
 class TimestepWeighting:
     """A factor w for each timestep, from its signal-to-noise ratio.
 
-    uniform: 1.
-    min_snr (Hang et al. 2023, §3.4): min(SNR, γ) / SNR for ε-prediction, min(SNR, γ) / (SNR + 1) for v-prediction.
-    soft_min_snr (Crowson et al. 2024): a smooth variant with SNR·γ / (SNR + γ) in place of min(SNR, γ).
-    p2 (Choi et al. 2022, eq. 8, k = 1): (1 + SNR)^-γ for ε-prediction. Details that are barely noised count less.
+    uniform: 1. min_snr (Hang et al. 2023, §3.4): min(SNR, γ) / SNR for ε-prediction, min(SNR, γ) / (SNR + 1) for
+    v-prediction. soft_min_snr (Crowson et al. 2024): a smooth variant with SNR·γ / (SNR + γ) in place of min(SNR, γ).
+    p2 (Choi et al. 2022, eq. 8, k = 1): (1 + SNR)^-γ for ε-prediction. Timesteps with little noise have less weight.
     edm (Karras et al. 2022, table 1, for latents of deviation 1): (σ² + 1) / σ² in the error of x_0, with σ² = 1 / SNR:
-    1 + 1 / SNR in that of ε, and 1 in that of v.
-    debiased (Yu et al. 2023, eq. 13): 1 / √SNR, for ε-prediction. High noise, where colours are decided, counts more.
+    1 + 1 / SNR in that of ε, and 1 in that of v. debiased (Yu et al. 2023, eq. 13): 1 / √SNR, for ε-prediction. High
+    noise, which determines colours, has more weight.
     """
 
     kind: Weighting = "uniform"
@@ -46,7 +45,7 @@ class TimestepWeighting:
 
 
 def of_epsilon(process: NoiseProcess, timesteps: Tensor) -> Tensor:
-    """(B,): the squared error of ε by the squared error of what the model predicts, where both mean the same x_0.
+    """(B,): the squared error of ε divided by the squared error of the model's target, for the same x_0.
 
     An error δ of x_0 is √SNR · δ in ε, √(SNR + 1) · δ in v (Salimans & Ho 2022, §4), and δ / σ in a flow's velocity.
     """

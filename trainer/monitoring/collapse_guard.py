@@ -1,6 +1,6 @@
 """Detects an adapter that changes too fast early in the run, which degrades samples after a hundred steps.
 
-Adam's first updates have the size of the learning rate whatever the gradient, so ‖ΔW‖ grows before it has a direction.
+Adam's first updates have the size of the learning rate for any gradient, so ‖ΔW‖ grows before it has a direction.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from settings.sections.collapse import CollapseGuardName
 from trainer.trainables.trainable import Trainable
 
 EARLY = 0.2
-"""Share of the run in which a large change indicates too high a learning rate. Later it is what was learned."""
+"""Share of the run in which a large change indicates too high a learning rate. Later it is a result of learning."""
 LOWERED = 0.5
 
 
@@ -37,8 +37,8 @@ class CollapseGuard:
         if change <= limit or (self.mode == "warn" and self.warned):
             return None
         self.warned = True
-        said = f"at step {step} the adapter has moved {block} by {change:.1%} of its weights, more than {limit:.0%}"
+        said = f"at step {step} the adapter has changed {block} by {change:.1%} of its weights, more than {limit:.0%}"
         if self.mode == "warn":
             return f"{said}: it may collapse. Lower learning_rate, or set collapse_guard: lower"
         self.adapter.scale_rate(LOWERED)
-        return f"{said}: its learning rate is halved from here on"
+        return f"{said}: its learning rate is halved from now on"

@@ -49,7 +49,7 @@ class Observer:
         self._initial = [parameter.detach().clone() for parameter in self.tokens.parameters]
         tables = [encoder.get_input_embeddings().weight for encoder in self.family.text_encoders if self._initial]
         self._vocabulary = [table.float().norm(dim=1).mean() for table in tables]
-        self._base = {  # computed here because all ranks take part: the base may be sharded
+        self._base = {  # computed here because all ranks must take part: the base may be sharded
             path: whole(layer.get_base_layer().weight.float().square().sum()) for path, layer in self._adapted()
         }
 
@@ -61,7 +61,7 @@ class Observer:
         norms = [row.norm(dim=1).mean() / usual for row, _, usual in rows]
         cosines = [functional.cosine_similarity(row, first, dim=1).mean() for row, first, _ in rows]
         figures = [*changes.values(), *norms, *cosines]
-        values = torch.stack(figures).tolist() if figures else []  # a ControlNet changes no layer and no word
+        values = torch.stack(figures).tolist() if figures else []  # a ControlNet changes neither layers nor tokens
         names = self.family.encoder_names
         blocks, count = len(changes), len(rows)
         return Diagnostics(

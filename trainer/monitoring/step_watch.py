@@ -10,17 +10,17 @@ from trainer.monitoring.time_budget import TimeBudget, WorkBetween
 from trainer.training import Training
 
 Kind = Literal["validation", "look", "checkpoint", "samples"]
-"""What is done between steps."""
+"""Operations between steps."""
 
 
 class StepWatch:
     """Measures the weights, collects warnings for the user, and ends the run at the time limit."""
 
     def __init__(self, training: Training, look_seconds: float | None = None) -> None:
-        """`look_seconds`: what scoring the samples of a step will take, where it is known."""
+        """`look_seconds`: seconds for scoring the samples of a step, if known."""
         config, trainer = training.config, training.trainer
         self._training = training
-        fresh = config.init_weights is None  # else it has moved far before the first step
+        fresh = config.init_weights is None  # otherwise the weights differ considerably before the first step
         self._guard = CollapseGuard(
             config.collapse_guard if fresh else "off",
             config.collapse_limit,
@@ -44,11 +44,11 @@ class StepWatch:
         return asdict(seen) if seen else None, [warning for warning in warnings if warning]
 
     def timing(self, kind: Kind) -> AbstractContextManager[None]:
-        """Around what is done between two steps, so that the run ends in time with it."""
+        """Measure an operation between two steps inside this context, so that the time limit includes it."""
         return self._budget.timing(self._between[kind])
 
     def note_time(self) -> None:
-        """Bring `Training.seconds` up to now, for a checkpoint."""
+        """Update `Training.seconds`, for a checkpoint."""
         self._training.seconds = self._budget.spent
 
     def _memory(self) -> str | None:
@@ -57,7 +57,8 @@ class StepWatch:
         self._memory_measures = parts, checkpointing = self._taken()
         how = "with gradient checkpointing, " if checkpointing else ""
         return (
-            f"out of memory: from now on micro-batches run {how}in {parts} parts; the effective batch size is the same"
+            f"out of memory: from now on micro-batches run {how}in {parts} parts; the effective batch size does not "
+            "change"
         )
 
     def _recording(self) -> str | None:
@@ -75,13 +76,13 @@ class StepWatch:
         self.note_time()
         settling = self._training.settling
         if settling is not None and settling.reason is not None:
-            self._between["look"].every = None  # but the last one
+            self._between["look"].every = None  # except the last one
         before = trainer.max_train_steps
         end = self._budget.end(step.number, before)
         if end == before:
             return None
         trainer.end_at(end)
-        why = "the time given does not do for more" if end < before else "steps have become faster"
+        why = "the time limit does not allow more steps" if end < before else "steps have become faster"
         return f"{why}: the run and its schedules end at step {end}"
 
 

@@ -1,4 +1,4 @@
-"""Ends a run and its schedules within a time limit, with all that is done between its steps."""
+"""Ends a run and its schedules within a time limit, including operations between steps."""
 
 import math
 import time
@@ -8,24 +8,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 FIRST_LOOK, FIRST_SHARE = 5, 0.05
-"""Steps, and share of the time, before the first estimate of the speed."""
+"""Number of steps, and share of the time, before the first estimate of the speed."""
 GROWTH = 1.5
-"""Each further estimate follows after so many times as many steps."""
+"""Factor between the steps of successive estimates."""
 TOLERANCE, WORTH = 1.02, 1.1
-"""Factors by which an estimate must differ to shorten the run, and to lengthen again what was shortened."""
+"""Factors by which an estimate must differ to shorten the run, and to lengthen a shortened run again."""
 
 
 @dataclass
 class WorkBetween:
-    """What is done between steps: after every `every` steps (None: not at intervals), and after the last one where
-    `at_end` is set. `seconds`: what it took last; None: not known yet."""
+    """An operation between steps: after every `every` steps (None: not at intervals), and after the last one if
+    `at_end` is set. `seconds`: its last duration; None: not known yet."""
 
     every: int | None
     at_end: bool = False
     seconds: float | None = None
 
     def cost(self, step: int, end: int) -> float:
-        """Seconds in a run that goes on after `step` and ends with `end`."""
+        """Seconds in a run that continues after `step` and ends with `end`."""
         times = 0 if self.every is None else end // self.every - step // self.every
         last = self.at_end and (self.every is None or end % self.every != 0)
         return (times + last) * (self.seconds or 0.0)
@@ -50,12 +50,13 @@ class TimeBudget:
 
     @property
     def spent(self) -> float:
-        """Seconds spent up to now."""
+        """Seconds spent so far."""
         return self._clock() - self._since
 
     @contextmanager
     def timing(self, work: WorkBetween) -> Iterator[None]:
-        """Around what is done between two steps. The first time that it is seen, the end is estimated anew."""
+        """Measure an operation between two steps inside this context. After its first measurement the end is estimated
+        again."""
         before = self._clock()
         yield
         if work.seconds is None:
@@ -64,9 +65,9 @@ class TimeBudget:
         self._between_spent += work.seconds
 
     def end(self, step: int, total: int) -> int:
-        """Return the step at which the run must end: `total`, or less when the time is not enough; in the first half
-        of a run also more, where an earlier estimate has shortened it too much. `step` is the current one, after which
-        nothing else was done yet."""
+        """Return the step at which the run must end: `total`, or less if the time is not sufficient; in the first half
+        of a run also more, if an earlier estimate has shortened it too much. `step` is the current one, before any
+        operation after it."""
         if total != self._set:
             self._most = total
         self._set = self._end(step, total)
@@ -91,13 +92,13 @@ class TimeBudget:
         return possible if possible * TOLERANCE < total or possible > total * WORTH else total
 
     def _at_end(self, end: int, step: int) -> float:
-        """Seconds that will be spent where the run ends with step `end`."""
+        """Seconds spent in total if the run ends with step `end`."""
         between = sum(work.cost(step - 1, end) for work in self._between)
         return self.spent + (end - step) * self._a_step + between
 
     @property
     def _a_step(self) -> float:
-        """Mean seconds of a step alone; 0 before any was measured."""
+        """Mean seconds of a step without other operations; 0 before the first measurement."""
         return 0.0 if self._first is None or not self._done else (self._of_steps - self._first[1]) / self._done
 
     @property

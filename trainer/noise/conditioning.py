@@ -1,4 +1,4 @@
-"""Adds noise to prompt features, so that the concept does not depend on one exact wording."""
+"""Adds noise to prompt features, so that the concept does not depend on an exact wording."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ SHARE_OF_PROMPTS = 0.5
 
 @dataclass(frozen=True)
 class NoisyPrompts:
-    """Prompt features c + strength · std(c) · N(0, 1) for half of the prompts, as CADS does when it samples (Sadat et
-    al. 2024, eq. 4); std is over each prompt. An empty prompt of zeros stays zero."""
+    """Prompt features c + strength · std(c) · N(0, 1) for half of the prompts, as CADS adds when sampling (Sadat et al.
+    2024, eq. 4); std is over each prompt. An empty prompt of zeros stays zero."""
 
     encode: Callable[[Sequence[str]], PromptFeatures]
     strength: float

@@ -36,8 +36,8 @@ class CoarseLatents:
 
 @dataclass(frozen=True)
 class VariedCoarseLatents:
-    """Implements `Condition` for training steps: pictures of a random size, one for the whole batch, and zeros for some
-    of them, which mean none. Then the denoiser depends on no one size, and guidance has what it needs."""
+    """Implements `Condition` for training steps: images of a random size, the same for the whole batch, and zeros for
+    some of them, which mean no condition. Then the denoiser supports several sizes, and guidance can be used."""
 
     family: Restoring
     generator: Generator
@@ -63,8 +63,8 @@ class VariedCoarseLatents:
 
 @dataclass(frozen=True)
 class PictureEmbeddings:
-    """Implements `Condition` for training steps: embeddings of a share of the pictures themselves, drawn anew each
-    time, so that the denoiser goes on reading such; none for the others."""
+    """Implements `Condition` for training steps: embeddings of a random share of the training images, so that the
+    denoiser continues to support them; none for the others."""
 
     family: EmbedsPictures
     share_of_pictures: float
@@ -79,9 +79,9 @@ class PictureEmbeddings:
         prompts: PromptFeatures,
         sizes: Sequence[SizeConditioning],
     ) -> Conditioning | None:
-        """Raises ValueError where the pictures were not cached."""
+        """Raises ValueError if the images were not cached."""
         if pictures is None:
-            raise ValueError("image_embedding_share: no pictures are there beside their latents")
+            raise ValueError("image_embedding_share: the images were not cached with their latents")
         chosen = self.processes.uniform((len(pictures),), self.generator) < self.share_of_pictures
         if not chosen.any():
             return None
@@ -93,12 +93,14 @@ class PictureEmbeddings:
 
 
 def read_pictures(share: float, base: str, family: ModelFamily) -> None:
-    """Load what embeds pictures, where a share of them is trained so. Raises ConfigError where the base has none."""
+    """Load the image encoder if image embeddings are trained. Raises ConfigError if the base has none."""
     if share == 0:
         return
     reader = embeds_pictures(family)
     if reader is None:
-        raise ConfigError(f"image_embedding_share: {base} ({family.name}) reads no image embedding; leave it out")
+        raise ConfigError(
+            f"image_embedding_share: {base} ({family.name}) does not support image embeddings; leave it out"
+        )
     try:
         reader.load_picture_encoder()
     except BaseModelError as error:
@@ -112,7 +114,7 @@ def training_condition(
     control: ControlSection,
     image_embedding_share: float,
 ) -> Condition | None:
-    """The condition of training steps; None where the denoiser reads no pictures. `control`: of a ControlNet."""
+    """The condition of training steps; None if the denoiser does not read images. `control`: of a ControlNet."""
     if controlnet is not None:
         return with_dropout(controlnet, control, generators)
     if image_embedding_share > 0 and (reader := embeds_pictures(family)) is not None:
@@ -122,7 +124,7 @@ def training_condition(
 
 
 def exact_condition(family: ModelFamily, controlnet: ControlNetPart | None) -> Condition | None:
-    """The same without anything random, for held-out images."""
+    """The same without randomness, for held-out images."""
     if controlnet is not None:
         return controlnet.condition
     restorer = restoring(family)

@@ -1,4 +1,4 @@
-"""What varies from step to step in the condition of a ControlNet: what is left out, and where single faces stand."""
+"""Random variation of a ControlNet's condition in training steps: dropout, and positions of single faces."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class PictureDropout:
         kept = self.processes.uniform((len(pictures), 1, 1, 1), self.generator) >= self.share_of_pictures
         pictures = pictures * kept.to(pictures.device)
         if pictures.shape[1] == 4:
-            pictures[:, 3:][~kept.view(-1)] = 255  # black, and no hole
+            pictures[:, 3:][~kept.view(-1)] = 255  # black, and not transparent
         return pictures
 
 
@@ -72,7 +72,7 @@ class FaceDropout:
 
 
 def with_dropout(part: ControlNetPart, control: ControlSection, generators: NamedGenerators) -> Condition:
-    """Return the part's condition in training steps, which varies as the settings say."""
+    """Return the part's condition in training steps, with the variation of the settings."""
     share, processes = control.control_dropout, generators.share
     if control.control == "faces":
         drawn = generators["control_dropout"]

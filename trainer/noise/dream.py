@@ -1,6 +1,6 @@
 """DREAM (Zhou et al. 2024, arXiv 2312.00210): corrects the noise by the model's own error.
 
-A sampler goes on from its own errors, a training from the truth. Here the training sees inputs that have such an error.
+A sampler continues from its own errors, whereas training uses exact inputs. DREAM trains on inputs with such an error.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,12 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Dream:
-    """ε + σ^p · (ε - ε̂) in place of ε, where ε̂ is what the model takes for the noise. Costs one pass without gradients.
+    """ε + σ^p · (ε - ε̂) in place of ε, where ε̂ is the model's estimate of the noise. Costs one pass without
+    gradients.
 
     The paper adds the difference to input and target of ε-prediction. Both are functions of x_0 and ε, so changing ε is
-    the same, and right for v and flow, too. `power`: p, of the noise's scale σ; larger is nearer to a plain training.
+    equivalent, and also correct for v and flow. `power`: p, the exponent of the noise's scale σ; with larger values the
+    effect is smaller.
     """
 
     power: float
@@ -34,6 +36,6 @@ class Dream:
 
 
 def noise_scale(process: NoiseProcess, timesteps: Tensor) -> Tensor:
-    """σ (B,), what ε is multiplied by in x_t, 0 to 1."""
+    """σ (B,), the factor of ε in x_t, 0 to 1."""
     snr = process.snr(timesteps)
     return 1 / (1 + snr.sqrt()) if process.prediction_type == "flow" else (1 + snr).rsqrt()

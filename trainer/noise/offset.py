@@ -13,7 +13,7 @@ from trainer.noise.wrapped import WrappedProcess
 class NoiseOffset(WrappedProcess):
     """ε + strength · δ, with δ standard normal for each image and channel (Guttenberg 2023).
 
-    For ε-prediction, and for v-prediction without zero terminal SNR, with which the model learns brightness anyway.
+    For ε-prediction, and for v-prediction without zero terminal SNR, with which brightness is learned without it.
     """
 
     strength: float

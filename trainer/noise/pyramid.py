@@ -15,10 +15,10 @@ LEAST_REDUCTION, MOST_REDUCTION = 2.0, 4.0
 
 @dataclass(frozen=True)
 class PyramidNoise(WrappedProcess):
-    """(ε + Σ_k d^k · U(ε_k)) / σ, as kohya's multires noise (Whitaker 2023, "multi-resolution noise").
+    """(ε + Σ_k d^k · U(ε_k)) / σ, as in kohya's multires noise (Whitaker 2023, "multi-resolution noise").
 
     ε_k is standard normal with the sides of the latents divided by r^k, r uniform in [2, 4); U enlarges it, bilinearly,
-    to the latents' size; σ is the deviation of each image's sum. k goes from 1 to `iterations`, or ends where a side is
+    to the latents' size; σ is the deviation of each image's sum. k goes from 1 to `iterations`, or ends when a side is
     1. `discount`: d.
     """
 

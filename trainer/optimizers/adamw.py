@@ -9,10 +9,10 @@ from trainer.optimizers.flat import Flat
 from trainer.optimizers.settings import BETAS, OptimizerSettings, ParameterGroup
 
 MOST_FLAT = 2**28
-"""Largest number of elements to flatten. Their gradients are in memory twice during an update, a GiB more. Full models
-have few large tensors, so flattening would gain nothing."""
+"""Largest number of elements to flatten. Their gradients are in memory twice during an update, which is one GiB more.
+Full models have few large tensors, for which flattening is not faster."""
 SCHEDULE_FREE_BETAS = (0.95, 0.99)
-"""The first is the interpolation factor of the point where gradients are taken, not a momentum."""
+"""The first is the interpolation factor of the point at which gradients are computed, not a momentum."""
 
 
 class FlatAdamW(Flat, torch.optim.AdamW):

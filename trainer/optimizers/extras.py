@@ -37,10 +37,12 @@ def require_available(name: OptimizerName) -> None:
     if find_spec(extra.module) is None:
         raise ConfigError(
             f"optimizer: {name} needs the package {extra.package}, which is not installed. "
-            f"Run `pip install {extra.package}`, or choose adamw"
+            f"Run `pip install {extra.package}`, or set optimizer: adamw"
         )
     if extra.needs_gpu and not torch.cuda.is_available():
-        raise ConfigError(f"optimizer: {name} needs a GPU, and there is none. Choose adamw, which runs everywhere")
+        raise ConfigError(
+            f"optimizer: {name} needs a GPU, and there is none. Set optimizer: adamw, which runs on every device"
+        )
 
 
 def import_extra(name: OptimizerName) -> Any:

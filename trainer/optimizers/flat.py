@@ -1,4 +1,5 @@
-"""Flattens all parameters of an optimizer into one tensor: SDXL's attention has 1,120, each with its own calls."""
+"""Flattens all parameters of an optimizer into one tensor: SDXL's attention has 1,120 parameters, each with its own
+kernel calls."""
 
 from collections.abc import Sequence
 from typing import Any

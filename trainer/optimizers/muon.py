@@ -9,10 +9,10 @@ from trainer.optimizers.settings import BETAS, OptimizerSettings, ParameterGroup
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
-    """torch's Muon for parameters of two dimensions, its AdamW for all others, as one optimizer.
+    """torch's Muon for two-dimensional parameters, its AdamW for all others, as one optimizer.
 
-    Updates of matrices are scaled to the root mean square that AdamW's have, 0.2 of the rate (Liu et al. 2025, arXiv
-    2502.16982, §2.2), so that both read one rate.
+    Updates of matrices are scaled to the root mean square of AdamW's, 0.2 of the rate (Liu et al. 2025, arXiv
+    2502.16982, §2.2), so that both use the same rate.
     """
 
     def __init__(self, groups: Sequence[ParameterGroup], lr: float) -> None:
@@ -34,12 +34,12 @@ class MuonAndAdamW(torch.optim.Optimizer):
             part.step()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Into both."""
+        """Load the state of both."""
         super().load_state_dict(dict(state_dict))
         self._share()
 
     def _share(self) -> None:
-        """Both parts work on this optimizer's groups and states."""
+        """Let both optimizers use this optimizer's groups and states."""
         counts = [len(part.param_groups) for part in self._parts]
         for number, part in enumerate(self._parts):
             first = sum(counts[:number])
@@ -48,11 +48,11 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
 
 def muon(groups: Sequence[ParameterGroup], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """Matrices stay as they are: a flat vector of them has no singular values."""
+    """Parameters are not flattened, because Muon needs matrices."""
     return MuonAndAdamW(groups, settings.learning_rate)
 
 
 def _only(groups: Sequence[ParameterGroup], matrices: bool) -> list[ParameterGroup]:
-    """The groups with their matrices, or with all else, as far as there are any."""
+    """The groups with only their matrices, or only their other parameters; empty groups are omitted."""
     chosen = [{**group, "params": [p for p in group["params"] if (p.ndim == 2) == matrices]} for group in groups]
     return [group for group in chosen if group["params"]]

@@ -1,7 +1,8 @@
 """Prodigy (Mishchenko & Defazio 2023), which estimates the learning rate itself, plain and schedule-free.
 
-One estimate serves all parameters of an optimizer and only grows. Adapter and tokens therefore have an optimizer each:
-a common estimate would be too high for one of them. In fp16 its sums underflow to zero; trainables are always fp32.
+There is one estimate for all parameters of an optimizer, and it only increases. Adapter and tokens therefore have
+separate optimizers: a common estimate would be too high for one of them. In fp16 its sums underflow to zero; trainables
+are always fp32.
 """
 
 from collections.abc import Sequence
@@ -15,11 +16,11 @@ from trainer.optimizers.settings import BETAS, OptimizerSettings, ParameterGroup
 
 
 class FlatProdigy(Flat, Prodigy):
-    """Prodigy on flat tensors. prodigyopt's own reads two sums back from the device for each tensor."""
+    """Prodigy on flat tensors. prodigyopt transfers two sums from the device for each tensor."""
 
 
 def prodigy(groups: Sequence[ParameterGroup], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """Prodigy with `safeguard_warmup`: without it the small rate of a warm-up makes the estimate explode."""
+    """Prodigy with `safeguard_warmup`: without it, the small rate of a warm-up makes the estimate diverge."""
     optimizer: torch.optim.Optimizer = FlatProdigy(
         groups,
         lr=settings.learning_rate,

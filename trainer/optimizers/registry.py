@@ -35,9 +35,8 @@ def build_optimizer(
     undecayed: Collection[nn.Parameter] = (),
     ups: Collection[nn.Parameter] = (),
 ) -> torch.optim.Optimizer:
-    """`undecayed`: those that weight decay leaves alone. `ups`: those that learn `up_ratio` times faster.
-
-    Raises ConfigError when the optimizer needs a package or a device that is not there.
+    """`undecayed`: parameters without weight decay. `ups`: those with an `up_ratio` times higher learning rate. Raises
+    ConfigError if the optimizer needs a package or a device that is not available.
     """
     spared = {id(parameter) for parameter in undecayed}
     fast = {id(parameter) for parameter in ups} if settings.up_ratio != 1 else set()

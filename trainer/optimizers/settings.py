@@ -10,14 +10,16 @@ BETAS = (0.9, 0.99)
 
 
 ParameterGroup = dict[str, Any]
-"""As torch.optim reads it: `params`, their `weight_decay`, and their `lr` where it is another than the others'."""
+"""As for torch.optim: `params`, their `weight_decay`, and their `lr` if it differs from the others'."""
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """One trainable's. `learning_rate`: peak of the schedule. `d_coef`: factor of Prodigy's estimate of the rate.
+    """Settings of one trainable. `learning_rate`: peak of the schedule. `d_coef`: factor of Prodigy's estimate of the
+    rate.
 
-    `up_ratio`: how many times faster up projections learn (LoRA+, Hayou et al. 2024, arXiv 2402.12354).
+    `up_ratio`: ratio of the up projections' learning rate to that of the down projections (LoRA+, Hayou et al. 2024,
+    arXiv 2402.12354).
 
     `flat`: whether parameters may be moved into one tensor; those in the memory of a sharded weight may not.
     """

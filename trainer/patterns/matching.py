@@ -10,7 +10,7 @@ from settings.record import ConfigError
 from trainer.patterns import process
 
 WALL_SECONDS = 60
-"""Limit for a process that gets no CPU. The CPU time is limited separately, whatever other programs do."""
+"""Wall-clock limit in seconds, for a process that gets no CPU time. The CPU time is limited separately."""
 
 
 def matching(pattern: str, texts: Sequence[str], *, whole: bool, setting: str) -> list[str]:
@@ -26,9 +26,9 @@ def matching(pattern: str, texts: Sequence[str], *, whole: bool, setting: str) -
     except subprocess.TimeoutExpired:
         raise costly from None
     if done.returncode == process.WRONG_PATTERN:
-        raise ConfigError(f"{setting}: {pattern!r} is no regular expression: {done.stdout.strip()}")
+        raise ConfigError(f"{setting}: {pattern!r} is not a valid regular expression: {done.stdout.strip()}")
     if done.returncode < 0 or done.returncode == process.TOO_COSTLY:
         raise costly
     if done.returncode != 0:
-        raise RuntimeError(f"{setting}: the process that looks for {pattern!r} failed:\n{done.stderr}")
+        raise RuntimeError(f"{setting}: the process that matches {pattern!r} failed:\n{done.stderr}")
     return [texts[index] for index in json.loads(done.stdout)]

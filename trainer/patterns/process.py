@@ -1,6 +1,6 @@
 """Matches an untrusted regular expression in a separate process, which `trainer.patterns.matching` starts.
 
-Even compiling an expression can take for ever (nested repetitions), which no time limit of the library covers.
+Even compiling an expression can take unlimited time (nested repetitions), and the library has no time limit for it.
 """
 
 import json

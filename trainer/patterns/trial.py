@@ -12,7 +12,7 @@ from settings.sections.tokens import TokenSection
 from trainer.patterns.matching import matching
 
 SYLLABLES = [consonant + vowel for consonant in "bdfklmnrst" for vowel in "aeio"][:37]
-"""37 ** 3 words are about as many as CLIP's vocabulary has: 49,408."""
+"""37 ** 3 words are about as many as in CLIP's vocabulary: 49,408."""
 
 
 def require_patterns(adapter: AdapterSection, tokens: TokenSection) -> None:

@@ -14,8 +14,8 @@ TEMPLATES = (
     "a {} on a red background", "a blue {} on a white background", "a drawing of a {}, blue", "two circles and a {}",
     "a photo of a green cat with a {} on its left", "a house in the style of {}",
 )  # fmt: skip
-"""A state depends on what comes before it, so several sentences are read. One alone gave gates of 0.2 to 0.5 in others
-on the embedded base, these give 0.5 to 1.1."""
+"""A state depends on the preceding words, so several sentences are used. With one sentence, gates in others were 0.2 to
+0.5 on the embedded base; with these they are 0.5 to 1.1."""
 
 
 def concept_states(family: ModelFamily, words: Sequence[str]) -> tuple[Tensor, Tensor]:

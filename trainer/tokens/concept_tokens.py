@@ -79,7 +79,7 @@ def add_tokens(
 
 
 def _merging(layer: TrainableTokensLayer, ids: Tensor) -> Callable[[Sequence[str]], Tensor]:
-    """Replaces peft's method, which creates the tensor of token ids in every pass and waits for the transfer."""
+    """Replaces peft's method, which creates a tensor of token ids in every pass and waits for its transfer."""
 
     def merged(active_adapters: Sequence[str]) -> Tensor:
         nonlocal ids

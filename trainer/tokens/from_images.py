@@ -25,7 +25,8 @@ IMAGE_TOWER = "image_encoder"
 STEPS, WORDS, TEMPERATURE = 60, 32, 0.07
 TEMPLATES = ("a photo of {}", "{}", "a picture of {}", "a drawing of {}")
 RATE = 0.05
-"""Step size of Adam, as a share of the vocabulary's deviation. It keeps the norms of the rows near those of words."""
+"""Adam's learning rate, as a share of the vocabulary's deviation. With it the norms of the rows stay near those of
+words."""
 
 
 def image_tower(base_model: str) -> Path:
@@ -34,8 +35,8 @@ def image_tower(base_model: str) -> Path:
     folder = Path(source.location) / IMAGE_TOWER
     if source.kind != "folder" or not folder.is_dir():
         raise ConfigError(
-            f"token_init: images needs an image tower that was trained with a text encoder, in the folder "
-            f"{IMAGE_TOWER} of the base, and {base_model} has none; set token_init: words, with a class_word"
+            "token_init: images needs an image encoder that was trained with a text encoder, in the folder "
+            f"{IMAGE_TOWER} of the base model, and {base_model} has none; set token_init: words, with a class_word"
         )
     return folder
 
@@ -100,8 +101,8 @@ def _aligned_encoder(family: ModelFamily, width: int) -> int:
         if getattr(encoder.config, "projection_dim", None) == width and hasattr(encoder, "text_projection"):
             return index
     raise ConfigError(
-        f"token_init: images: the image tower gives {width} numbers, and no text encoder of the base is projected to "
-        "as many; set token_init: words, with a class_word"
+        f"token_init: images: the image encoder's embeddings have {width} values, and those of no text encoder of the "
+        "base model have as many; set token_init: words, with a class_word"
     )
 
 

@@ -17,7 +17,7 @@ SYMMETRY_BREAKING_NOISE = 0.01
 """Share of the vocabulary's deviation that is added as noise, so that rows with equal initial values differ."""
 END_OF_WORD = "</w>"
 MOST_WORDS = 100
-"""Of train_tokens: an expression that finds more is most likely a mistake."""
+"""Maximum number of words of train_tokens: an expression that matches more is most likely a mistake."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class TokenStart:
 def token_starts(
     settings: TokenSection, concepts: Sequence[ConceptConfig], family: ModelFamily
 ) -> dict[str, TokenStart]:
-    """Return initial values by trigger word. Raises ConfigError, naming the remedy, for words or patterns that the
-    vocabulary lacks."""
+    """Return initial values by trigger word. Raises ConfigError, naming the remedy, for words or patterns that are not
+    in the vocabulary."""
     return {
         concept.trigger_word: _start(settings, family.tokenizers, concept.trigger_word, concept.class_word)
         for concept in concepts
@@ -55,16 +55,16 @@ def token_starts(
 
 
 def word_starts(words: Sequence[WordConfig], family: ModelFamily) -> dict[str, TokenStart]:
-    """Return initial values of the words of train_tokens, one token each. Raises ConfigError for expressions that find
-    nothing, for too many words, and for one that stands in two entries."""
+    """Return initial values of the words of train_tokens, one token each. Raises ConfigError for expressions that match
+    nothing, for too many words, and for a word in two entries."""
     starts: dict[str, TokenStart] = {}
     for entry in words:
         found = _new(entry, family.tokenizers) if entry.is_new else _known(entry.word, family.tokenizers)
         if twice := sorted(starts.keys() & found.keys()):
-            raise ConfigError(f"train_tokens: {twice[0]} is in two entries; leave it out of one of them")
+            raise ConfigError(f"train_tokens: {twice[0]} matches two entries; remove it from one of them")
         starts |= found
     if len(starts) > MOST_WORDS:
-        raise ConfigError(f"train_tokens: are {len(starts):,} words, more than {MOST_WORDS}; narrow the expressions")
+        raise ConfigError(f"train_tokens: {len(starts):,} words match, more than {MOST_WORDS}; narrow the expressions")
     return starts
 
 
@@ -76,14 +76,15 @@ def _new(entry: WordConfig, tokenizers: Sequence[Any]) -> dict[str, TokenStart]:
 
 
 def _known(pattern: str, tokenizers: Sequence[Any]) -> dict[str, TokenStart]:
-    """Every whole word that the expression finds in all vocabularies."""
+    """All whole words that the expression matches in every vocabulary."""
     vocabularies = [each.get_vocab() for each in tokenizers]
     common = sorted(name for name in vocabularies[0] if all(name in each for each in vocabularies))
     whole = [name for name in common if name.endswith(END_OF_WORD) and name.isascii()]
     names = matching(pattern, whole, whole=False, setting="train_tokens")
     if not names:
         raise ConfigError(
-            f"train_tokens: {pattern!r} finds no word of the base's vocabulary; a new word is written [{pattern}]"
+            f"train_tokens: {pattern!r} matches no word of the base model's vocabulary; for a new word, write "
+            f"[{pattern}]"
         )
     return {
         name.removesuffix(END_OF_WORD): TokenStart(tuple((each[name],) for each in vocabularies), exact=True)
@@ -112,8 +113,8 @@ def _existing(vocabulary: Mapping[str, int], trigger: str) -> int:
     name = trigger.lower() + END_OF_WORD
     if name not in vocabulary:
         raise ConfigError(
-            f"train_existing_tokens: {trigger!r} is no word of the base's vocabulary; leave train_existing_tokens out "
-            "to teach it as a new word, or choose another trigger_word"
+            f"train_existing_tokens: {trigger!r} is not a word of the base model's vocabulary; leave "
+            "train_existing_tokens out to train it as a new word, or choose another trigger_word"
         )
     return vocabulary[name]
 
@@ -123,7 +124,7 @@ def _matching(vocabulary: Mapping[str, int], pattern: str, setting: str) -> tupl
     ids = tuple(sorted(vocabulary[name] for name in names))
     if not ids:
         raise ConfigError(
-            f"{setting}: {pattern!r} matches no entry of the base's vocabulary; whole words end in "
+            f"{setting}: {pattern!r} matches no entry of the base model's vocabulary; whole words end in "
             f"{END_OF_WORD}, as in ^dog{END_OF_WORD}"
         )
     return ids

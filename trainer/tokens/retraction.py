@@ -11,9 +11,9 @@ def retract(
 ) -> None:
     """After each step of `optimizer`: e ← e · (μ / ‖e‖)^power for every row e of `rows`, (n, d) each.
 
-    `usual`: μ of each text encoder, the mean norm of its vocabulary. A power of 0.1 is gentle (diffusers' advanced
-    scripts use the deviation in place of the norm), 1 keeps every row at μ. Not for Prodigy, which measures the
-    distance of the parameters from their initial values.
+    `usual`: μ of each text encoder, the mean norm of its vocabulary. A power of 0.1 is weak (diffusers' advanced
+    scripts use the deviation instead of the norm), 1 keeps every row at μ. Not for Prodigy, which measures the distance
+    of the parameters from their initial values.
     """
 
     def after_step(*_: object) -> None:

@@ -1,6 +1,6 @@
 """Second moments of a base model's text states over captions from its own vocabulary, cached on disk.
 
-Perfusion weighs directions by their inverse (Tewel et al. 2023, §4.1, of 100,000 captions of LAION there).
+Perfusion weights directions by their inverse (Tewel et al. 2023, §4.1, there computed from 100,000 captions of LAION).
 """
 
 import contextlib
@@ -26,24 +26,25 @@ PHRASES = (
     "the {} beside the {}", "{} {} {}", "a small {} with a {}, {}",
 )  # fmt: skip
 FEWEST, PER_DIMENSION = 500, 2
-"""How many captions: at least FEWEST, and PER_DIMENSION for each dimension of the states."""
+"""Number of captions: at least FEWEST, and PER_DIMENSION for each dimension of the states."""
 RIDGE = 1e-4
-"""Of the mean variance, added to the diagonal: fewer states than dimensions leave the moments singular."""
+"""Share of the mean variance that is added to the diagonal: with fewer states than dimensions the moments are
+singular."""
 
 
 def text_moments(family: ModelFamily) -> Tensor:
     """Return C = mean e eᵀ over all positions that the denoiser reads, padding included, with a ridge: (d, d), fp64.
 
-    Takes two captions a dimension: 4,096 for SDXL, which is minutes on a CPU. Kept in a file (TEXT_MOMENTS_CACHE, else
-    the user's cache) under a digest of the captions and of some of their states.
+    Uses two captions per dimension: 4,096 for SDXL, which takes minutes on a CPU. Cached in a file (TEXT_MOMENTS_CACHE,
+    otherwise the user's cache) under a digest of the captions and of some of their states.
     """
     (first,) = prompt_states(family, ["a photo"])
     captions = _captions(family.tokenizers[0], max(FEWEST, PER_DIMENSION * first.shape[1]))
     file = _folder() / f"{_digest(family, captions)}.safetensors"
-    with contextlib.suppress(OSError, SafetensorError, KeyError):  # computed again
+    with contextlib.suppress(OSError, SafetensorError, KeyError):  # it is computed again
         return load_file(file)["moments"]
     moments = _moments(family, captions)
-    with contextlib.suppress(OSError):  # only time is lost
+    with contextlib.suppress(OSError):  # without the cache it only takes longer
         write_safetensors({"moments": moments}, file)
     return moments
 
@@ -58,7 +59,7 @@ def _moments(family: ModelFamily, captions: Sequence[str]) -> Tensor:
 
 
 def _captions(tokenizer: Any, count: int) -> list[str]:
-    """Every word once in a plain caption, up to half of `count`; the rest are phrases of words drawn at random."""
+    """Every word once in a plain caption, up to half of `count`; the others are phrases of random words."""
     words, drawn = vocabulary_words(tokenizer, count // 2), random.Random(0)
     plain = [f"a photo of a {word}" for word in words]
     phrases = [PHRASES[index % len(PHRASES)] for index in range(count - len(plain))]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Averaging:
-    """What is averaged: nothing with `decay` 0. `start`: optimizer steps in which the average is a copy of the weights.
-    `interval`: steps from one update of the average to the next."""
+    """Settings of the average: no averaging with `decay` 0. `start`: optimizer steps in which the average is a copy of
+    the weights. `interval`: steps from one update of the average to the next."""
 
     decay: float = 0.0
     start: int = 0
@@ -91,8 +91,8 @@ class ExponentialAverages(NoAverages):
 
 
 class ScheduleFreeAverages(NoAverages):
-    """The averages of a schedule-free optimizer. Between steps its parameters are the points where gradients are
-    taken."""
+    """The averages of a schedule-free optimizer. Between steps its parameters are the points at which gradients are
+    computed."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], optimizer: Any) -> None:
         self._parameters = list(parameters)

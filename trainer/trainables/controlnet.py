@@ -43,11 +43,11 @@ class ControlNetPart:
 
     @property
     def statistics(self) -> dict[str, Tensor]:
-        """Of its norms, which do not learn: of the base, or of the file that the training started from."""
+        """The statistics of its norms, which are not trained: those of the base, or of the initial file."""
         return dict(self.module.named_buffers())
 
     def load_statistics(self, saved: Mapping[str, Tensor]) -> None:
-        """Put back what `statistics` has returned."""
+        """Restore the result of `statistics`."""
         own = self.statistics
         for name, values in saved.items():
             own[name].copy_(values)
@@ -62,7 +62,7 @@ class ControlNetPart:
         self._enabled = enabled
 
     def remove(self) -> None:
-        """The base was never changed."""
+        """Does nothing: the base is not changed."""
         self.module.requires_grad_(False)
 
     def condition(
@@ -102,27 +102,29 @@ def require_controllable(family: ModelFamily) -> Controllable:
     maker = controllable(family)
     if maker is None:
         raise ConfigError(
-            f"adapter: controlnet: a base of the family {family.name} has none; choose SD1.5, SD2, SDXL or Stable "
-            "Cascade"
+            f"adapter: controlnet: ControlNets are not supported for base models of the family {family.name}; choose "
+            "SD1.5, SD2, SDXL or Stable Cascade"
         )
     return maker
 
 
 def require_form(adapters: AdapterSection, control: str, maker: Controllable, base_model: str) -> None:
-    """Raises ConfigError for blocks that the base has not, or where its ControlNets leave no choice. `control`: what
-    the ControlNet is conditioned on."""
+    """Raises ConfigError for blocks that the base does not have, or if the blocks of its ControlNets cannot be chosen.
+    `control`: the condition of the ControlNet."""
     if control == "faces" and not maker.steered_blocks:
         raise ConfigError(
-            f"control: faces: ControlNets of {base_model} read pictures alone; choose a base of Stable Cascade, or "
+            f"control: faces: ControlNets of {base_model} only support images; choose a Stable Cascade base model, or "
             "another control"
         )
     if adapters.controlnet_bottleneck != "effnet" and not maker.steered_blocks:
-        raise ConfigError(f"controlnet_bottleneck: ControlNets of {base_model} have no choice of it; leave it out")
+        raise ConfigError(f"controlnet_bottleneck: it cannot be chosen for ControlNets of {base_model}; leave it out")
     blocks = adapters.controlnet_blocks
     if not blocks:
         return
     if not maker.steered_blocks:
-        raise ConfigError(f"controlnet_blocks: ControlNets of {base_model} have no choice of blocks; leave it out")
+        raise ConfigError(
+            f"controlnet_blocks: the blocks of ControlNets of {base_model} cannot be chosen; leave it out"
+        )
     if max(blocks) >= maker.steered_blocks:
         raise ConfigError(
             f"controlnet_blocks: {max(blocks)}: {base_model} has {maker.steered_blocks} residual blocks, 0 to "
@@ -131,7 +133,7 @@ def require_form(adapters: AdapterSection, control: str, maker: Controllable, ba
 
 
 def resolved_blocks(blocks: Sequence[int], family: ModelFamily) -> tuple[int, ...]:
-    """The blocks of the setting, or the usual ones; none where there is no choice."""
+    """The blocks of the setting, or the default ones; none if they cannot be chosen."""
     return tuple(blocks) or usual_blocks(require_controllable(family).steered_blocks)
 
 
@@ -143,7 +145,7 @@ CONTROLNET = TrainableKind("controlnet", _place, _updates)
 
 
 def controlnet_of(parts: Parts) -> ControlNetPart | None:
-    """The one that is trained; None where an adapter or tokens are."""
+    """The trained ControlNet; None if an adapter or tokens are trained."""
     if "controlnet" not in parts:
         return None
     part = parts["controlnet"]

@@ -28,8 +28,8 @@ class InitialControlNet:
         yield f"starting from the ControlNet {self.path.name}"
         if self.trained_on is not None and self.trained_on != control:
             yield (
-                f"init_weights: {self.path.name} was trained with control: {self.trained_on}, and this run has "
-                f"control: {control}; its pictures will look strange to it at first"
+                f"init_weights: {self.path.name} was trained with control: {self.trained_on}, but this run has "
+                f"control: {control}; it needs some training before it follows the new condition"
             )
 
 
@@ -52,17 +52,19 @@ def read_initial_controlnet(path: Path, family: ModelFamily, form: ControlForm) 
         raise ConfigError(f"init_weights: {error}") from error
     if has.bottleneck != form.bottleneck and "simple" in (has.bottleneck, form.bottleneck):
         raise ConfigError(
-            f"init_weights: {path.name} reads {'faces' if has.bottleneck == 'simple' else 'pictures'}; set control to "
-            "what it was trained on"
+            f"init_weights: {path.name} was trained with {'faces' if has.bottleneck == 'simple' else 'images'} as "
+            "condition; set the same control"
         )
     if has.bottleneck != form.bottleneck:
-        raise ConfigError(f"init_weights: {path.name} is of another kind; set controlnet_bottleneck: {has.bottleneck}")
-    if maker.steered_blocks and has.channels != form.channels:  # else all have the same form
         raise ConfigError(
-            f"init_weights: {path.name} reads pictures of {has.channels} channels, and control asks for "
-            f"{form.channels}; set control to what it was trained on"
+            f"init_weights: {path.name} has another kind of network; set controlnet_bottleneck: {has.bottleneck}"
+        )
+    if maker.steered_blocks and has.channels != form.channels:  # otherwise all have the same form
+        raise ConfigError(
+            f"init_weights: {path.name} was trained with images of {has.channels} channels, but control has "
+            f"{form.channels}; set the same control"
         )
     blocks = list(has.blocks or usual_blocks(maker.steered_blocks))
     if blocks != list(form.blocks):
-        raise ConfigError(f"init_weights: {path.name} adds to other blocks; set controlnet_blocks: {blocks}")
+        raise ConfigError(f"init_weights: {path.name} has other blocks; set controlnet_blocks: {blocks}")
     return InitialControlNet(path, None if description is None else description.config.get("control"))

@@ -6,7 +6,7 @@ from trainer.trainables.kind import UpdateSettings
 
 
 def scaled(settings: UpdateSettings, images: int) -> UpdateSettings:
-    """Multiply every learning rate. `images`: of an optimizer step, in all processes."""
+    """Multiply every learning rate. `images`: per optimizer step, in all processes."""
     optimization = settings.optimization
     return replace(
         settings,
@@ -21,9 +21,9 @@ def scaled(settings: UpdateSettings, images: int) -> UpdateSettings:
 
 
 def scaling_note(settings: UpdateSettings, images: int) -> str:
-    """What `scale_lr` has made of the rates. `settings`: the scaled ones."""
+    """A message with the scaled rates. `settings`: after scaling."""
     own = settings.optimization
     return (
-        f"scale_lr: learning rates times {images}, the images of a step: {own.resolved_learning_rate:g}, of the tokens "
-        f"{own.resolved_token_learning_rate:g}"
+        f"scale_lr: learning rates are multiplied by {images}, the images per step: {own.resolved_learning_rate:g}, "
+        f"for tokens {own.resolved_token_learning_rate:g}"
     )

@@ -12,14 +12,14 @@ from settings.sections.optimization import SchedulerName
 Multiplier = Callable[[int], float]
 """Factor of the peak learning rate at an optimizer step, counted from 0."""
 DECAY = 0.2
-"""Share of a run at the end of which the rate of warmup_stable_decay falls, by 1 - sqrt (Hägele et al. 2024, "Scaling
-Laws and Compute-Optimal Training Beyond Fixed Training Durations", section 3)."""
+"""Share of a run, at its end, in which the rate of warmup_stable_decay decreases, by 1 - sqrt (Hägele et al. 2024,
+"Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations", section 3)."""
 
 
 @dataclass(frozen=True)
 class ScheduleSettings:
     """A schedule. `first` and `last`: shares of the run between which the learning rate is above 0; training phases are
-    made of these alone. `cycles`, `power`: of cosine_with_restarts and polynomial."""
+    implemented only with these. `cycles`, `power`: of cosine_with_restarts and polynomial."""
 
     name: SchedulerName
     warmup_steps: int
@@ -47,7 +47,8 @@ def _curve(settings: ScheduleSettings, learning_rate: float, steps: int) -> Mult
         "polynomial": {"power": settings.power, "lr_end": 0.0},
         "warmup_stable_decay": {"num_decay_steps": round(DECAY * steps), "decay_type": "1-sqrt"},
     }
-    probe = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=learning_rate)  # only because it is required
+    # a required argument without effect
+    probe = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=learning_rate)
     schedule = get_scheduler(
         "constant_with_warmup" if settings.name == "constant" else settings.name,
         probe,

@@ -21,7 +21,7 @@ from trainer.trainables.trainable import Trainable
 
 
 class ShardedTrainable(Trainable):
-    """In main-only mode the other ranks do what the main process does with it."""
+    """In main-only mode the other ranks repeat the main process's operations on it."""
 
     sharded = True
 
@@ -50,8 +50,7 @@ class ShardedTrainable(Trainable):
         self._write(folder)
 
     def load_state_dict(self, state: Mapping[str, Any], step: int, folder: Path | None = None) -> None:
-        """Load a state from after `step` steps, whose tensors are in `folder`. Raises ConfigError where it is
-        damaged."""
+        """Load a state from after `step` steps, whose tensors are in `folder`. Raises ConfigError if it is damaged."""
         if folder is None:
             raise ValueError(f"{self.name}: the state of shards is read from a checkpoint's folder")
         self._load(state, step, folder)
@@ -63,7 +62,7 @@ class ShardedTrainable(Trainable):
         try:
             own = read_shards(folder / self.name, state[OUTLINE], self.parameters, self._share.index)
         except (OSError, KeyError, ValueError, SafetensorError, CheckpointException) as error:
-            raise ConfigError(f"resume: {folder} is no whole checkpoint ({error}). Choose another one") from error
+            raise ConfigError(f"resume: {folder} is not a complete checkpoint ({error}). Choose another one") from error
         pairs = zip(own["optimizer"], self.parameters, strict=True)
         remembered = [each if shard.numel() > 0 else {} for each, shard in pairs]
         super().load_state_dict({**own, "optimizer": remembered}, step)

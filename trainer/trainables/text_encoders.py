@@ -43,7 +43,7 @@ TEXT_ENCODERS = TrainableKind("text_encoders", _place, _updates)
 
 
 def _whole(family: ModelFamily, encoders: Mapping[str, nn.Module]) -> dict[str, FullFineTuning]:
-    """All weights but the embedding tables, which the words of every prompt share: new words have rows of their own."""
+    """All weights except the embedding tables, which all prompts share: new tokens have separate rows."""
     stored, others = dict[str, dict[str, nn.Module]](), dict[str, list[str]]()
     for name, encoder in encoders.items():
         modules = {path: module for path, module in encoder.named_modules() if _own(module)}
@@ -64,7 +64,7 @@ def _whole(family: ModelFamily, encoders: Mapping[str, nn.Module]) -> dict[str, 
 
 
 def _is_layer(module: nn.Module) -> bool:
-    """Whether the file format has the module's own weights; a table with new rows has the rows as its own."""
+    """Whether the file format supports the module's own weights; for a table with new rows, these are its own."""
     return has_weight(module) and "weight" in module._parameters
 
 

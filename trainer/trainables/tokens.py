@@ -36,7 +36,7 @@ class TokenPart:
         return dict(zip(self.tokens.family.encoder_names, rows, strict=True)) if rows else {}
 
     def set_enabled(self, enabled: bool) -> None:
-        """Do nothing."""
+        """Does nothing."""
 
     def remove(self) -> None:
         self.tokens.remove()
@@ -79,7 +79,7 @@ TOKENS = TrainableKind("tokens", _place, _updates)
 
 
 def tokens_of(parts: Parts) -> ConceptTokens:
-    """The placeholder tokens, of which there may be none."""
+    """The placeholder tokens, possibly none."""
     part = parts["tokens"]
     assert isinstance(part, TokenPart)
     return part.tokens

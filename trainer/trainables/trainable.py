@@ -43,14 +43,14 @@ class Trainable:
         undecayed: Collection[nn.Parameter] = (),
         ups: Collection[nn.Parameter] = (),
     ) -> None:
-        """`undecayed`: parameters, these or others, that weight decay leaves alone. `ups`: up projections, which may
-        have a rate of their own.
+        """`undecayed`: parameters, these or others, without weight decay. `ups`: up projections, which may have their
+        own rate.
 
         Raises ValueError without parameters, or for one that is not fp32.
         """
         wrong = [parameter.dtype for parameter in parameters if parameter.dtype != torch.float32]
         if wrong or not parameters:
-            raise ValueError(f"{name}: {len(parameters)} parameters, {len(wrong)} of them not fp32 ({set(wrong)})")
+            raise ValueError(f"{name}: {len(parameters)} parameters, of which {len(wrong)} are not fp32 ({set(wrong)})")
         self.name = name
         self.parameters = list(parameters)
         self.optimizer = build_optimizer(self.parameters, optimizer, undecayed, ups)
@@ -71,7 +71,7 @@ class Trainable:
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """By name; up projections with a rate of their own have a name of their own."""
+        """Rates by name; up projections with their own rate have their own name."""
         own, *others = map(float, self.schedule.get_last_lr())
         return {self.name: own} | ({f"{self.name}_up": others[-1]} if self._up_ratio != 1 else {})
 
@@ -115,7 +115,7 @@ class Trainable:
         """Advance the schedule and clear the gradients, without a step."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
-            self.schedule.step()  # torch would say that no step came before it
+            self.schedule.step()  # torch would warn that there was no optimizer step before it
         self.optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -136,7 +136,8 @@ class Trainable:
         return 0
 
     def write_shards(self, folder: Path) -> None:
-        """Write to `folder` what `state_dict` lacks, as several processes do; nothing here."""
+        """Write the state that `state_dict` does not contain to `folder`; nothing here, where parameters are not
+        sharded."""
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any], step: int, folder: Path | None = None) -> None:
@@ -146,7 +147,10 @@ class Trainable:
         """
         for parameter, saved in zip(self.parameters, state["parameters"], strict=True):
             if parameter.shape != saved.shape:
-                raise ValueError(f"{self.name}: {tuple(saved.shape)} in the checkpoint, {tuple(parameter.shape)} here")
+                raise ValueError(
+                    f"{self.name}: shape {tuple(saved.shape)} in the checkpoint, but {tuple(parameter.shape)} with "
+                    "these settings"
+                )
             parameter.copy_(saved)
         present = self.optimizer.state_dict()["param_groups"]
         groups = [

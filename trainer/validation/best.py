@@ -22,13 +22,13 @@ class Best:
     top: list[tuple[int, float]] = field(default_factory=list)
 
     def observe(self, step: int, score: float) -> bool:
-        """Record a score. Returns whether it is the best up to now."""
+        """Record a score. Returns whether it is the best so far."""
         better = score < self.score
         if better:
             self.step, self.score, self.since = step, score, 0
         else:
             self.since += 1
-        if score < math.inf:  # not so where it is not a number
+        if score < math.inf:  # also False for NaN
             self.top = sorted([*self.top, (step, score)], key=lambda each: each[1])[: self.keep]
         return better
 
@@ -48,5 +48,5 @@ class Best:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore everything but `patience` and `keep`, which follow the current configuration."""
         self.step, self.score, self.since = state["step"], state["score"], state["since"]
-        found = [] if self.step is None else [(self.step, self.score)]  # of checkpoints without `top`
+        found = [] if self.step is None else [(self.step, self.score)]  # for checkpoints without `top`
         self.top = [(step, score) for step, score in state.get("top", found)][: self.keep]

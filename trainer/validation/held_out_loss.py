@@ -1,7 +1,7 @@
 """The loss on held-out images at fixed noise and timesteps, by bands of noise.
 
-The training loss is noisy, since it is drawn anew in each step. At fixed draws the loss falls while the model learns
-something that generalises, and rises when it overfits to the training images.
+The training loss is noisy, since noise and timesteps are random in each step. With fixed ones, the loss decreases while
+the model generalises, and increases when it overfits to the training images.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,10 +30,10 @@ class HeldOutLoss:
     """Implements `trainer.validation.scorer.Scorer`.
 
     `loss_<band>`: mean squared error under the mask; band 0 has the least noise. `score`: the mean over the bands of
-    the loss divided by that before training, so that each band counts alike; 1 is the base.
+    the loss divided by that before training, so that all bands have equal weight; 1 is the base.
     """
 
-    name = "loss on held-out pictures, relative to the base"
+    name = "loss on held-out images, relative to the base model"
 
     def __init__(
         self,

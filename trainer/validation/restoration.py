@@ -37,14 +37,14 @@ def restore(
 
 
 def psnr(one: Tensor, other: Tensor) -> float:
-    """10 log₁₀(255² / mean squared difference) of two pictures uint8 (3, H, W), in dB; at most 99, for equal ones."""
+    """10 log₁₀(255² / mean squared difference) of two images uint8 (3, H, W), in dB; at most 99, for equal ones."""
     error = (one.cpu().float() - other.cpu().float()).square().mean().item()
     return 99.0 if error == 0 else 10 * torch.log10(torch.tensor(255.0**2 / error)).item()
 
 
 class HeldOutRestoration:
     """Implements `trainer.validation.scorer.Scorer`: the held-out loss, which is the score, and the mean PSNR of the
-    same pictures as `psnr`."""
+    same images as `psnr`."""
 
     def __init__(self, loss: HeldOutLoss, family: ModelFamily, num_inference_steps: int, guidance_scale: float) -> None:
         self._loss, self._family = loss, family

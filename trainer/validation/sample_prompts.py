@@ -1,4 +1,4 @@
-"""The prompts of a training's samples: those of the settings, else the template of every concept."""
+"""The prompts of a training's samples: those of the settings, otherwise the template of every concept."""
 
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,15 @@ from settings.training import TrainingConfig
 
 PROMPTS = {"validation_prompt", "validation_prompts", "validation_prompts_file"}
 MOST_PROMPTS = 64
-"""In a file of prompts, as in the setting."""
+"""Maximum number of prompts in a file, as in the setting."""
 
 
 def sample_prompts(
     validation: ValidationSection, preparation: DataConfig, *, concepts_apart: bool = True
 ) -> dict[str, Any]:
-    """The settings of the prompts with their defaults filled in. Raises ConfigError for a file that has none.
-
-    `concepts_apart`: without prompts in the settings, each of several concepts has one, and the pictures are shared
-    out among them, at least one for each.
+    """The settings of the prompts with their defaults filled in. Raises ConfigError for a file without prompts.
+    `concepts_apart`: without prompts in the settings, each of several concepts has one, and the images are divided
+    among them, at least one for each.
     """
     prompts = validation.validation_prompts
     if validation.validation_prompts_file is not None:
@@ -40,7 +39,7 @@ def sample_prompts(
 
 
 def _templates(preparation: DataConfig) -> tuple[str, ...]:
-    """Of each concept that has a trigger word."""
+    """The template of each concept that has a trigger word."""
     return tuple(template(preparation.concept_mode, *words) for words in preparation.class_words.items())
 
 
@@ -61,7 +60,7 @@ def validation_prompts(validation: ValidationSection, preparation: DataConfig) -
 
 
 def validation_prompt(validation: ValidationSection, preparation: DataConfig) -> str | None:
-    """The prompt of samples and verification. None where it is a caption: no concept has a trigger word."""
+    """The prompt of samples and verification. None if it is a caption, because no concept has a trigger word."""
     if validation.validation_prompts:
         return validation.validation_prompts[0]
     if validation.validation_prompt is not None:
@@ -70,8 +69,8 @@ def validation_prompt(validation: ValidationSection, preparation: DataConfig) ->
 
 
 def with_prompt_of_captions(config: TrainingConfig, dataset: PreparedDataset, *, new: bool = True) -> TrainingConfig:
-    """The resolved configuration with the first caption as its prompt, where nothing else is known to be one; in a new
-    run also beside the templates of other concepts, for images of a concept without a trigger word."""
+    """The resolved configuration with the first caption as its prompt, if there is no other; in a new run also in
+    addition to the templates of other concepts, for images of a concept without a trigger word."""
     examples = [example for example in dataset.examples if example.concept is not None]
     prompt = validation_prompt(config.validation, config.preparation)
     if prompt is None:
@@ -80,7 +79,7 @@ def with_prompt_of_captions(config: TrainingConfig, dataset: PreparedDataset, *,
     if not new or wordless is None or config.is_controlnet or config.given.keys() & PROMPTS:
         return config
     count = config.num_validation_images
-    if not config.validation_prompts:  # else it is divided already
+    if not config.validation_prompts:  # otherwise it is already divided
         count = _of_each(count, 2)
     prompts = (*(config.validation_prompts or (prompt,))[: MOST_PROMPTS - 1], wordless)
     return config.with_values({"validation_prompts": prompts, "num_validation_images": count})

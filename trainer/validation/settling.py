@@ -8,12 +8,12 @@ from evaluation.choice import Relative
 from settings.sections.duration import LOOKS
 
 RISING = 0.03
-"""Smallest gain in the likeness of samples, as a share of the training pictures' likeness to each other, that counts
-as learning."""
+"""Smallest gain in the likeness of samples, as a share of the training images' likeness to each other, that counts as
+learning."""
 PATIENCE = 2
 """Consecutive evaluations without such a gain after which the likeness has settled."""
 LEAST = 0.25
-"""Likeness below which a concept has not begun to be learned, so that it cannot have settled."""
+"""Likeness below which a concept is not learned yet, so that it cannot have settled."""
 LOST = 0.15
 """Loss of prompts relative to the best evaluation that ends a run."""
 COPIES = 0.1
@@ -24,7 +24,8 @@ Reason = Literal["settled", "lost"]
 
 @dataclass(frozen=True)
 class Look:
-    """Measures of the samples at one step: of several concepts the lowest ones, and each by its trigger word."""
+    """Measures of the samples at one step: the lowest ones of several concepts, and those of each by its trigger
+    word."""
 
     step: int
     measures: Relative

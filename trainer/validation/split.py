@@ -1,4 +1,4 @@
-"""Splits off the validation set: whole images, or crops where there are few images."""
+"""Splits off the validation set: whole images, or crops if there are few images."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class Split:
 
 
 def split(examples: Sequence[CachedExample], share: float, size_multiple: int, generator: Generator) -> Split:
-    """Hold out a random `share` of the concepts' images, at most 16, or crops where that is less than one image.
+    """Hold out a random `share` of the concepts' images, at most 16, or crops if that is less than one image.
 
     Each concept keeps an image to train on. `size_multiple`: the sides in pixels must be multiples of it. An image is
     held out at all of its resolutions.
@@ -50,7 +50,7 @@ def split(examples: Sequence[CachedExample], share: float, size_multiple: int, g
     candidates = [pictures[place] for place in order if examples[pictures[place][0]].concept is not None]
     wanted = min(MOST_IMAGES, int(share * len(candidates)))
     left = Counter(examples[indices[0]].concept for indices in candidates)
-    if wanted == 0 or max(left.values(), default=0) < 2:  # no concept has two images
+    if wanted == 0 or max(left.values(), default=0) < 2:  # no concept has more than one image
         crops = [_crop(examples[indices[0]], size_multiple, generator) for indices in candidates[:MOST_CROPS]]
         return Split(list(examples), crops, crops=True)
     held: list[int] = []
@@ -67,7 +67,7 @@ def split(examples: Sequence[CachedExample], share: float, size_multiple: int, g
 def _crop(example: CachedExample, size_multiple: int, generator: Generator) -> CachedExample:
     view = example.views[0].load()
     whole = view.moments.shape[-2:]
-    scales = [Fraction(target, side) for target, side in zip(view.size.target, whole, strict=True)]  # pixels a latent
+    scales = [Fraction(target, side) for target, side in zip(view.size.target, whole, strict=True)]  # pixels per latent
     sides = [_side(length, max(1, int(size_multiple // scale))) for length, scale in zip(whole, scales, strict=True)]
     top, left = (
         int(torch.randint(length - side + 1, (), generator=generator))

@@ -175,7 +175,7 @@ def test_what_cannot_be_trained_is_refused_at_once(
     with pytest.raises(DatasetError, match="control: faces needs SFace's file"):
         list(load(job))
     base = write_sd15(tmp_path / "sd15")
-    with pytest.raises(ConfigError, match="control: faces: ControlNets of .*sd15 read pictures alone"):
+    with pytest.raises(ConfigError, match="control: faces: ControlNets of .*sd15 only support images"):
         resolve(settings(base, model), opened(base))
     with pytest.raises(ConfigError, match="controlnet_bottleneck: large reads small pictures .* not faces"):
         settings(base, model, controlnet_bottleneck="large")
@@ -188,8 +188,12 @@ def test_it_starts_from_one_for_faces_alone(tmp_path: Path) -> None:
     of_faces, of_edges = ControlForm.of("faces", blocks), ControlForm.of("canny", blocks)
     save_file(family.new_controlnet(of_faces).state_dict(), path)
     assert read_initial_controlnet(path, family, of_faces).path == path
-    with pytest.raises(ConfigError, match="init_weights: start.safetensors reads faces; set control"):
+    with pytest.raises(
+        ConfigError, match="init_weights: start.safetensors was trained with faces as condition; set the same control"
+    ):
         read_initial_controlnet(path, family, of_edges)
     save_file(family.new_controlnet(of_edges).state_dict(), path)
-    with pytest.raises(ConfigError, match="init_weights: start.safetensors reads pictures; set control"):
+    with pytest.raises(
+        ConfigError, match="init_weights: start.safetensors was trained with images as condition; set the same control"
+    ):
         read_initial_controlnet(path, family, of_faces)

@@ -63,7 +63,9 @@ def test_stage_c_alone_is_the_base_in_its_folder(prefix: str, copied: Path, fold
     family = opened(folder)
     assert fingerprint(again.denoiser) == fingerprint(family.denoiser)
     torch.testing.assert_close(predict(again), predict(family))
-    with pytest.raises(BaseModelError, match="holds the denoiser of a StableCascadePriorPipeline alone.*cascade-prior"):
+    with pytest.raises(
+        BaseModelError, match="only contains the denoiser of a StableCascadePriorPipeline.*cascade-prior"
+    ):
         load_base_model(str(file), torch.float32)
 
 
@@ -113,7 +115,7 @@ def test_what_is_missing_comes_from_the_hub(part: str, copied: Path, monkeypatch
     with pytest.raises(BaseModelError, match=f"cannot load the {part} .*stabilityai/stable-cascade.*beside prior/"):
         load_base_model(str(copied), torch.float32)
     monkeypatch.setenv(VARIABLE, str(copied))
-    with pytest.raises(BaseModelError, match=f"'{decoder_parts.OTHER_PARTS}' is not among the bases"):
+    with pytest.raises(BaseModelError, match=f"'{decoder_parts.OTHER_PARTS}' is not one of the base models"):
         load_base_model(str(copied), torch.float32)
 
 
@@ -124,14 +126,14 @@ def test_parts_of_another_family_are_refused(copied: Path) -> None:
     tensors = load_file(weights)
     tensors["effnet_mapper.0.weight"] = tensors["effnet_mapper.0.weight"][:, :8].contiguous()
     save_file(tensors, weights, {"format": "pt"})
-    with pytest.raises(BaseModelError, match="Stage C's in_channels is 16, Stage B's effnet_in_channels 8"):
+    with pytest.raises(BaseModelError, match="Stage C's in_channels is 16, but Stage B's effnet_in_channels is 8"):
         load_base_model(str(copied), torch.float32)
 
 
 def test_schedulers_that_bend_the_time_are_refused(copied: Path) -> None:
     path = copied / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"scaler": 2.0}))
-    with pytest.raises(BaseModelError, match=r"base_model: .* scaler 2\.0, and only 1 is known"):
+    with pytest.raises(BaseModelError, match=r"base_model: .* scaler 2\.0, but only 1 is supported"):
         load_base_model(str(copied), torch.float32)
 
 

@@ -95,5 +95,5 @@ def test_the_time_of_a_noise_level_is_found_again() -> None:
 
 def test_only_its_own_scheduler_fits() -> None:
     assert known_schedulers(ShiftedCosineScheduler()) == ("base",)
-    with pytest.raises(ValueError, match="DDPMScheduler is no scheduler of a cosine diffusion"):
+    with pytest.raises(ValueError, match="DDPMScheduler is not a scheduler of a cosine diffusion"):
         CosineProcess.from_scheduler(DDPMScheduler())

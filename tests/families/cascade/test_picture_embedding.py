@@ -80,7 +80,7 @@ def test_a_share_of_the_pictures_is_embedded(family: Cascade, base: Path) -> Non
     rows = found.image_embeds.any(dim=1)
     assert rows.float().mean().item() == pytest.approx(0.25, abs=0.06)
     assert torch.allclose(found.image_embeds[rows], family.picture_embeds(many[:1]), atol=1e-5)
-    with pytest.raises(ValueError, match="no pictures are there"):
+    with pytest.raises(ValueError, match="the images were not cached"):
         condition(None, torch.empty(0), torch.empty(0), family.encode_prompts([""]), [])
 
 
@@ -129,7 +129,7 @@ def test_bases_without_an_encoder_are_errors(family: Cascade, tmp_path: Path) ->
     other = opened(add_image_encoder(write_cascade(tmp_path / "other"), width=8))
     with pytest.raises(ConfigError, match="^image_embedding_share: .* clip_image_in_channels is 16, .* 8"):
         read_pictures(0.1, "tiny", other)
-    with pytest.raises(ConfigError, match=r"^image_embedding_share: tiny \(sdxl\) reads no image embedding"):
+    with pytest.raises(ConfigError, match=r"^image_embedding_share: tiny \(sdxl\) does not support image embeddings"):
         read_pictures(0.1, "tiny", opened(write_sdxl(tmp_path / "sdxl")))
     with pytest.raises(ConfigError, match="image_embedding_share has no effect with adapter: controlnet"):
         build_config({"adapter": "controlnet", "control": "canny", "image_embedding_share": 0.1})

@@ -226,7 +226,7 @@ def test_what_it_has_no_use_for(folders: dict[str, Path], families: dict[str, Mo
         load_base_model(folder, torch.float32, prediction_type="epsilon")
     with pytest.raises(BaseModelError, match="zero_terminal_snr: .* leave it out"):
         load_base_model(folder, torch.float32, zero_terminal_snr=True)
-    with pytest.raises(ConfigError, match="num_tokens: 2: .* flux1 reads prompts by a model that learns no words"):
+    with pytest.raises(ConfigError, match="num_tokens: 2: .* flux1 are encoded by a frozen model without new tokens"):
         resolve(TrainingConfig(base_model=folder, num_tokens=2), families["dev"])
 
 
@@ -236,4 +236,6 @@ def test_a_trigger_in_many_pieces_is_said(families: dict[str, ModelFamily]) -> N
 
     assert notes("ab") == []
     (note,) = notes("xqzvwy")
-    assert "trigger_word: 'xqzvwy' is a plain word for this base (flux1), and its tokenizer cuts it into 6" in note
+    assert (
+        "trigger_word: 'xqzvwy' is a plain word for this base model (flux1), and its tokenizer splits it into 6" in note
+    )

@@ -195,8 +195,12 @@ def test_prompts_of_dev_may_name_the_mark_of_pictures(
 @pytest.mark.parametrize(
     ("part", "values", "message"),
     [
-        ("vae", {"latent_channels": 16}, "in_channels is 16, the VAE's latent_channels in patches 64"),
-        ("text_encoder", {"hidden_size": 32}, "joint_attention_dim is 48, the text encoder's states together 96"),
+        ("vae", {"latent_channels": 16}, "in_channels is 16, but the VAE's latent_channels times the patch area is 64"),
+        (
+            "text_encoder",
+            {"hidden_size": 32},
+            "joint_attention_dim is 48, but the width of the text encoder's concatenated states is 96",
+        ),
     ],
 )
 def test_parts_that_do_not_fit(
@@ -208,7 +212,7 @@ def test_parts_that_do_not_fit(
     config.write_text(json.dumps(json.loads(config.read_text()) | values))
     for file in copy.rglob("*.safetensors"):
         file.write_bytes(b"unreadable")
-    with pytest.raises(BaseModelError, match=f"the parts of .* do not belong together: .*{message}"):
+    with pytest.raises(BaseModelError, match=f"the components of .* do not match: .*{message}"):
         load_base_model(str(copy), torch.float32)
 
 

@@ -43,7 +43,7 @@ def test_the_list(allowed: str, text: str, fits: bool, tmp_path: Path, monkeypat
     if fits:
         require_allowed("base_model", text.format(folder=folder))
         return
-    with pytest.raises(BaseModelError, match="is not among the bases that the operator allows"):
+    with pytest.raises(BaseModelError, match="is not one of the base models that the operator allows"):
         require_allowed("base_model", text.format(folder=folder))
 
 

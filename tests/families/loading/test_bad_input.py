@@ -114,7 +114,7 @@ def test_a_resolution_without_positions(folders: dict[str, Path]) -> None:
         side = family.largest_side
         if side is None:
             continue
-        with pytest.raises(ConfigError, match="the largest side that .* has positions for") as error:
+        with pytest.raises(ConfigError, match="the largest side for which .* has positions") as error:
             resolve(build_config({"resolution": 2 * side, "num_tokens": 0}), family)
         require_one_line(error.value)
         base = base_requirements(family, build_config({}).preparation, 0)
@@ -135,6 +135,6 @@ def test_a_gated_model_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_transformer_alone_without_its_parts(folders: dict[str, Path]) -> None:
     for kind in ("flux1", "qwen_image", "z-image"):
         (file,) = (folders[kind] / "transformer").glob("*.safetensors")
-        with pytest.raises(BaseModelError, match="^base_config: .* holds the denoiser of a .* alone") as error:
+        with pytest.raises(BaseModelError, match="^base_config: .* only contains the denoiser of a .*") as error:
             load_base_model(str(file), torch.float32)
         require_one_line(error.value)

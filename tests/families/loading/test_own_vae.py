@@ -117,31 +117,31 @@ def empty(base: Path, target: Path) -> Path:
 REFUSED: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "pickle": (pickled, "is not a .safetensors file. Pickled"),
     "damaged": (damaged, "is not a readable .safetensors file"),
-    "a lora": (lora_file, "is no VAE for this base: decoder.conv_in.bias is missing in it"),
+    "a lora": (lora_file, "is not a VAE for this base model: decoder.conv_in.bias is missing"),
     "nothing": (lambda base, target: target, "is neither an existing folder"),
-    "empty": (empty, "has no config.json, and no vae/config.json"),
+    "empty": (empty, "contains neither config.json nor vae/config.json"),
     "channels": (
         lambda base, target: saved(more_channels(), target),
-        "another layout than the base's: latent_channels is 8, and 4 there",
+        "another layout than those of the base model: latent_channels is 8 instead of 4",
     ),
     "scale": (
         lambda base, target: saved(tiny_vae(scaling_factor=0.13025), target),
-        "scaling_factor is 0.13025, and 0.18215 there",
+        "scaling_factor is 0.13025 instead of 0.18215",
     ),
     "reduction": (
         lambda base, target: saved(
             AutoencoderKL(block_out_channels=(8,), layers_per_block=1, latent_channels=4, norm_num_groups=4), target
         ),
-        "reduction is 1, and 4 there",
+        "reduction is 1 instead of 4",
     ),
     "class": (
         lambda base, target: write_flux2(target) / "vae",
-        "is a AutoencoderKLFlux2, and the base needs a AutoencoderKL",
+        "is a AutoencoderKLFlux2, but the base model needs a AutoencoderKL",
     ),
-    "latents": (another, "has another latent space than the base: .* correlate by"),
+    "latents": (another, "has another latent space than the base model: the correlation .* is 0"),
     "file": (
         file_of_more_channels,
-        r"is no VAE for this base: decoder.conv_in.weight is \(16, 8, 3, 3\) in it, and \(16, 4, 3, 3\) in",
+        r"is not a VAE for this base model: decoder.conv_in.weight is \(16, 8, 3, 3\), but \(16, 4, 3, 3\) in",
     ),
 }
 
@@ -221,7 +221,7 @@ def test_a_vae_of_the_hub(vae: str, hub: None, base: Path) -> None:
 
 
 def test_there_are_revisions_on_the_hub_alone(hub: None, base: Path) -> None:
-    with pytest.raises(BaseModelError, match=r"^base_revision: .* is a folder on this disk, .* leave it out"):
+    with pytest.raises(BaseModelError, match=r"^base_revision: .* is a local folder, .* leave it out"):
         load_base_model(str(base), torch.float32, base_revision="main")
     with pytest.raises(BaseModelError, match="cannot load 'someone/base' from the hub"):
         load_base_model("someone/base", torch.float32, base_revision="v3")

@@ -79,14 +79,18 @@ def test_a_configuration_of_another_architecture(tmp_path: Path) -> None:
     family = load_base_model(str(write_sd15(tmp_path / "folder")), torch.float32)
     file = write_single_file(family, tmp_path / "base.safetensors")
     other = write_sdxl(tmp_path / "sdxl")
-    with pytest.raises(BaseModelError, match="base_config: .* describes a StableDiffusionXLPipeline, but"):
+    with pytest.raises(
+        BaseModelError, match="base_config: .* is the configuration of a StableDiffusionXLPipeline, but"
+    ):
         load_base_model(str(file), torch.float32, base_config=str(other))
 
 
 def test_a_configuration_of_another_size(tmp_path: Path) -> None:
     family = load_base_model(str(write_sdxl(tmp_path / "folder")), torch.float32)
     file = write_single_file(family, tmp_path / "base.safetensors")
-    with pytest.raises(BaseModelError, match="Does its base_config, .*mini-sdxl, describe this very architecture"):
+    with pytest.raises(
+        BaseModelError, match="Check that base_config, .*mini-sdxl, is the configuration of this architecture"
+    ):
         load_base_model(str(file), torch.float32, base_config=str(EMBEDDED_BASE_FOLDER))
 
 
@@ -111,21 +115,21 @@ FIRST = "model.diffusion_model.input_blocks.0.0.weight"
         ({"edm_mean": (1, 4, 1, 1)}, "is a model with EDM's noise"),
         ({"edm_vpred.sigma_max": (1,)}, "is a model with EDM's noise"),
         ({"control_model.time_embed.0.weight": (2, 3)}, "is a ControlNet"),
-        ({"double_stream_modulation_img.lin.weight": (2,)}, "holds the denoiser of a Flux2KleinPipeline alone"),
+        ({"double_stream_modulation_img.lin.weight": (2,)}, "only contains the denoiser of a Flux2KleinPipeline"),
         ({"model.diffusion_model.distilled_guidance_layer.in_proj.bias": (2,)}, "is a Chroma model"),
         ({"txt_norm.weight": (2,), "__index_timestep_zero__": ()}, "is a Qwen-Image-Edit model. Train on the text-to-"),
         ({"txt_norm.weight": (2,), "time_text_embed.addition_t_embedding.weight": (2, 2)}, "is a Qwen-Image-Layered"),
         ({"model.diffusion_model.txt_in.text_norm.weight": (2,)}, "is a Qwen-Image 2.1 model, a family that is not"),
-        ({"transformer_blocks.0.attn.to_q.weight_scale": (), "txt_norm.weight": (2,)}, "are scaled or packed to 8 or"),
-        ({f"{FLUX}double_blocks.0.img_attn.qkv.scale_weight": ()}, "weights are scaled or packed to 8 or 4 bits"),
-        ({f"{FLUX}double_blocks.0.img_attn.qkv.weight.absmax": (2,)}, "weights are scaled or packed to 8 or 4 bits"),
-        ({"double_blocks.0.img_attn.norm.key_norm.scale": (2,)}, "is no SD1.5, .*, Qwen-Image or Z-Image"),
-        ({FIRST: (8, 9, 3, 3)}, "is an inpainting model: its UNet reads 9 channels"),
+        ({"transformer_blocks.0.attn.to_q.weight_scale": (), "txt_norm.weight": (2,)}, "weights quantised to 8 or"),
+        ({f"{FLUX}double_blocks.0.img_attn.qkv.scale_weight": ()}, "weights quantised to 8 or 4 bits"),
+        ({f"{FLUX}double_blocks.0.img_attn.qkv.weight.absmax": (2,)}, "weights quantised to 8 or 4 bits"),
+        ({"double_blocks.0.img_attn.norm.key_norm.scale": (2,)}, "is not an SD1.5, .*, Qwen-Image or Z-Image"),
+        ({FIRST: (8, 9, 3, 3)}, "is an inpainting model: its UNet has 9 input channels"),
         ({FIRST: (8, 8, 3, 3)}, "is an image-editing model"),
         ({FIRST: (8, 4, 3, 3), "conditioner.embedders.0.model.ln_final.weight": (2,)}, "is SDXL's refiner"),
-        ({FIRST: (8, 4, 3, 3)}, r"is not complete: it has no tensors named first_stage_model\."),
-        ({"conv_in.weight": (8, 4, 3, 3)}, "a denoiser alone is not enough"),
-        ({}, r"names such as \(none at all\)"),
+        ({FIRST: (8, 4, 3, 3)}, r"is incomplete: it has no tensors named first_stage_model\."),
+        ({"conv_in.weight": (8, 4, 3, 3)}, "the denoiser alone is not sufficient"),
+        ({}, r"names such as \(no tensors\)"),
     ],
 )
 def test_what_is_no_base_is_named(tensors: dict[str, tuple[int, ...]], what: str, tmp_path: Path) -> None:

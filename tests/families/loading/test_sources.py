@@ -25,7 +25,9 @@ def test_the_four_kinds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mini-sdxxl", "/no/where", "a/b/c", "x/y.safetensors", "../up", "https://x.y/z"])
 def test_what_is_none_of_them(name: str) -> None:
-    with pytest.raises(BaseModelError, match=r"neither an embedded base \(mini-sdxl, mini-flow\), nor an existing"):
+    with pytest.raises(
+        BaseModelError, match=r"neither an embedded base model \(mini-sdxl, mini-flow\), nor an existing"
+    ):
         find_base_model(name)
 
 
@@ -36,7 +38,7 @@ def test_pickles_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match=r"holds no model_index\.json"):
+    with pytest.raises(BaseModelError, match=r"does not contain model_index\.json"):
         find_base_model(str(tmp_path))
 
 

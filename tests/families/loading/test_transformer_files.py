@@ -101,23 +101,25 @@ def test_a_transformer_of_flux2_alone(prefix: str, tmp_path: Path) -> None:
     again = load_base_model(str(file), torch.float32, base_config=str(parts)).to(torch.device("cpu"))
     assert fingerprint(again.denoiser) == fingerprint(family.denoiser) and again.training_notes
     torch.testing.assert_close(predict(again), predict(family))
-    with pytest.raises(BaseModelError, match="holds the denoiser of a Flux2KleinPipeline alone.*FLUX.2-klein-base"):
+    with pytest.raises(BaseModelError, match="only contains the denoiser of a Flux2KleinPipeline.*FLUX.2-klein-base"):
         load_base_model(str(file), torch.float32)
     other = write_flux1(tmp_path / "flux1")
-    with pytest.raises(BaseModelError, match="describes a FluxPipeline, but .* is a Flux2KleinPipeline"):
+    with pytest.raises(BaseModelError, match="is the configuration of a FluxPipeline, but .* is a Flux2KleinPipeline"):
         load_base_model(str(file), torch.float32, base_config=str(other))
 
 
 def test_its_parts_must_be_named(family: ModelFamily, tmp_path: Path) -> None:
     file = write_flux_file(family.denoiser, tmp_path / "flux.safetensors")
-    with pytest.raises(BaseModelError, match="base_config: .* holds the denoiser of a FluxPipeline alone.*FLUX.1"):
+    with pytest.raises(BaseModelError, match="base_config: .* only contains the denoiser of a FluxPipeline.*FLUX.1"):
         load_base_model(str(file), torch.float32)
 
 
 def test_parts_of_another_family(family: ModelFamily, tmp_path: Path) -> None:
     file = write_flux_file(family.denoiser, tmp_path / "flux.safetensors")
     other = write_sdxl(tmp_path / "sdxl")
-    with pytest.raises(BaseModelError, match="describes a StableDiffusionXLPipeline, but .* is a FluxPipeline"):
+    with pytest.raises(
+        BaseModelError, match="is the configuration of a StableDiffusionXLPipeline, but .* is a FluxPipeline"
+    ):
         load_base_model(str(file), torch.float32, base_config=str(other))
 
 
@@ -140,9 +142,9 @@ def changed(folder: Path, target: Path, part: str, **values: object) -> Path:
 @pytest.mark.parametrize(
     ("part", "values", "message"),
     [
-        ("vae", {"latent_channels": 8}, "in_channels is 16, the VAE's latent_channels in patches 32"),
-        ("text_encoder", {"hidden_size": 64}, "pooled_projection_dim is 32, CLIP's hidden_size 64"),
-        ("text_encoder_2", {"d_model": 64}, "joint_attention_dim is 96, T5's d_model 64"),
+        ("vae", {"latent_channels": 8}, "in_channels is 16, but the VAE's latent_channels times the patch area is 32"),
+        ("text_encoder", {"hidden_size": 64}, "pooled_projection_dim is 32, but CLIP's hidden_size is 64"),
+        ("text_encoder_2", {"d_model": 64}, "joint_attention_dim is 96, but T5's d_model is 64"),
         ("transformer", {"in_channels": 96}, "in_channels is 96"),
     ],
 )
@@ -153,7 +155,7 @@ def test_parts_that_do_not_fit(
     copy = changed(folder, tmp_path / "copy", part, **values)
     for file in copy.rglob("*.safetensors"):
         file.write_bytes(b"unreadable")
-    with pytest.raises(BaseModelError, match=f"base_model: the parts of .* do not belong together: .*{message}"):
+    with pytest.raises(BaseModelError, match=f"base_model: the components of .* do not match: .*{message}"):
         load_base_model(str(copy), torch.float32)
 
 
@@ -170,7 +172,10 @@ def test_parts_without_weights(part: str, folder: Path, tmp_path: Path) -> None:
     ("entry", "message"),
     [
         ([None, None], r"has no vae \(AutoencoderKL\), which this family needs"),
-        (["diffusers", "AutoencoderKLQwenImage"], "the vae of .* is a AutoencoderKLQwenImage, of another family"),
+        (
+            ["diffusers", "AutoencoderKLQwenImage"],
+            "the vae of .* is a AutoencoderKLQwenImage, but this model family needs a AutoencoderKL",
+        ),
     ],
 )
 def test_an_index_without_a_part_or_with_another(
@@ -190,5 +195,5 @@ def test_a_vae_of_another_family_in_the_parts(folder: Path, family: ModelFamily,
     shutil.copytree(write_sd3(tmp_path / "sd3", t5=False) / "vae", copy / "vae")
     config = copy / "vae" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"latent_channels": 16}))
-    with pytest.raises(BaseModelError, match="base_config: the parts of .* do not belong together"):
+    with pytest.raises(BaseModelError, match="base_config: the components of .* do not match"):
         load_base_model(str(file), torch.float32, base_config=str(copy))

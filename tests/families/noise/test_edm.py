@@ -124,7 +124,7 @@ def test_it_is_what_diffusers_schedulers_sample(scheduler_class: type, options: 
 
 
 def test_other_schedulers_are_refused() -> None:
-    with pytest.raises(ValueError, match="DDIMScheduler is no scheduler of EDM"):
+    with pytest.raises(ValueError, match="DDIMScheduler is not a scheduler of EDM"):
         EDMProcess.from_scheduler(DDIMScheduler())
 
 
@@ -151,11 +151,11 @@ def test_latents_are_normalised_by_channel_as_diffusers_does(edm: ModelFamily) -
 
 
 def test_what_has_no_meaning_for_it_is_refused(folder: Path, edm: ModelFamily) -> None:
-    with pytest.raises(BaseModelError, match=r"zero_terminal_snr: the noise of this base is EDM's"):
+    with pytest.raises(BaseModelError, match=r"zero_terminal_snr: the noise schedule of this base model is EDM's"):
         load_base_model(str(folder), torch.float32, zero_terminal_snr=True)
     assert resolve(build_config({"base_model": str(folder)}), edm).loss_weighting == "uniform"
     asked = curve_config(str(folder), loss_weighting="debiased")
-    with pytest.raises(ConfigError, match="debiased is made for ε-prediction, and the noise of .* is EDM's"):
+    with pytest.raises(ConfigError, match="debiased only supports ε-prediction, but the noise schedule of .* is EDM's"):
         resolve(asked, edm)
 
 

@@ -176,9 +176,9 @@ def test_fractions_name_the_same_place_in_every_schedule() -> None:
 
 
 def test_schedulers_of_other_kinds_are_refused() -> None:
-    with pytest.raises(ValueError, match="DDIMScheduler is no scheduler for flow matching"):
+    with pytest.raises(ValueError, match="DDIMScheduler is not a scheduler for flow matching"):
         FlowMatching.from_scheduler(DDIMScheduler())
-    with pytest.raises(ValueError, match="shifts by the picture's size"):
+    with pytest.raises(ValueError, match="depends on the image size"):
         FlowMatching.from_scheduler(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
     with pytest.raises(ValueError, match="EDMEulerScheduler has no betas"):
         DiffusionProcess.from_scheduler(EDMEulerScheduler())  # Playground 2.5

@@ -276,7 +276,7 @@ def test_what_is_refused(folder: Path, family: ModelFamily) -> None:
         sampler.generate(SampleRequest(PROMPT, num_inference_steps=1))  # diffusers divides by zero, and draws black
     with pytest.raises(BaseModelError, match=r"prediction_type: .* leave it out"):
         load_base_model(str(folder), torch.float32, prediction_type="epsilon")
-    with pytest.raises(ConfigError, match=r"num_tokens: 2: .* qwen_image reads prompts by a model that learns no"):
+    with pytest.raises(ConfigError, match=r"num_tokens: 2: .* qwen_image are encoded by a frozen model"):
         resolve(TrainingConfig(base_model=str(folder), num_tokens=2), family)
 
 
@@ -301,4 +301,4 @@ def test_a_trigger_in_many_pieces_is_said(family: ModelFamily) -> None:
 
     assert list(notes("ab")) == []
     (note,) = notes("xqzvwy")
-    assert "its tokenizer cuts it into 6" in note
+    assert "its tokenizer splits it into 6" in note

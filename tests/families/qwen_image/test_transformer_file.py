@@ -60,9 +60,9 @@ def test_fp8_without_scales_is_read(folder: Path, family: ModelFamily, tmp_path:
 
 def test_its_parts_must_be_named_and_of_its_family(folder: Path, tmp_path: Path) -> None:
     file = str(transformer_file(folder, tmp_path / "qwen.safetensors"))
-    with pytest.raises(BaseModelError, match=r"holds the denoiser of a QwenImagePipeline alone.*Qwen/Qwen-Image"):
+    with pytest.raises(BaseModelError, match=r"only contains the denoiser of a QwenImagePipeline.*Qwen/Qwen-Image"):
         load_base_model(file, torch.float32)
-    with pytest.raises(BaseModelError, match="describes a FluxPipeline, but .* is a QwenImagePipeline"):
+    with pytest.raises(BaseModelError, match="is the configuration of a FluxPipeline, but .* is a QwenImagePipeline"):
         load_base_model(file, torch.float32, base_config=str(write_flux1(tmp_path / "flux")))
     other = write_qwen_image(tmp_path / "other", num_layers=1)
     with pytest.raises(BaseModelError, match=r"does not describe the transformer of .*: transformer_blocks.1.attn"):
@@ -72,8 +72,12 @@ def test_its_parts_must_be_named_and_of_its_family(folder: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("part", "values", "message"),
     [
-        ("vae", {"z_dim": 8}, "in_channels is 16, the VAE's z_dim in patches 32"),
-        ("transformer", {"joint_attention_dim": 64}, "joint_attention_dim is 64, the text encoder's hidden_size 32"),
+        ("vae", {"z_dim": 8}, "in_channels is 16, but the VAE's z_dim times the patch area is 32"),
+        (
+            "transformer",
+            {"joint_attention_dim": 64},
+            "joint_attention_dim is 64, but the text encoder's hidden_size is 32",
+        ),
     ],
 )
 def test_parts_that_do_not_fit(
@@ -83,7 +87,7 @@ def test_parts_that_do_not_fit(
     copy = changed(folder, tmp_path / "copy", part, **values)
     for file in copy.rglob("*.safetensors"):
         file.write_bytes(b"unreadable")
-    with pytest.raises(BaseModelError, match=f"base_model: the parts of .* do not belong together: .*{message}"):
+    with pytest.raises(BaseModelError, match=f"base_model: the components of .* do not match: .*{message}"):
         load_base_model(str(copy), torch.float32)
 
 
@@ -100,7 +104,9 @@ def test_a_vae_of_another_family(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     index = json.loads((copy / "model_index.json").read_text())
     (copy / "model_index.json").write_text(json.dumps(index | {"vae": ["diffusers", "AutoencoderKL"]}))
-    with pytest.raises(BaseModelError, match="the vae of .* is a AutoencoderKL, of another family"):
+    with pytest.raises(
+        BaseModelError, match="the vae of .* is a AutoencoderKL, but this model family needs a AutoencoderKLQwenImage"
+    ):
         load_base_model(str(copy), torch.float32)
 
 
@@ -108,7 +114,7 @@ def test_a_vae_of_another_family(folder: Path, tmp_path: Path) -> None:
     ("pipeline", "message"),
     [
         ("QwenImageEditPlusPipeline", "is an image-editing model"),
-        ("QwenImageLayeredPipeline", "is a model that cuts pictures into layers"),
+        ("QwenImageLayeredPipeline", "is a model that splits images into layers"),
         ("QwenImage21Pipeline", "is a QwenImage21Pipeline; supported are"),
     ],
 )

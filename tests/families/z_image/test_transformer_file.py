@@ -34,8 +34,8 @@ def test_a_transformer_alone_is_the_base_in_its_folder(prefix: str, tmp_path: Pa
 
 def test_its_parts_must_be_named_and_its_own(tmp_path: Path) -> None:
     file = write_z_image_file(opened(write_z_image(tmp_path / "folder")).denoiser, tmp_path / "z_image.safetensors")
-    with pytest.raises(BaseModelError, match="holds the denoiser of a ZImagePipeline alone.*Tongyi-MAI/Z-Image"):
+    with pytest.raises(BaseModelError, match="only contains the denoiser of a ZImagePipeline.*Tongyi-MAI/Z-Image"):
         load_base_model(str(file), torch.float32)
     other = write_flux1(tmp_path / "flux1")
-    with pytest.raises(BaseModelError, match="describes a FluxPipeline, but .* is a ZImagePipeline"):
+    with pytest.raises(BaseModelError, match="is the configuration of a FluxPipeline, but .* is a ZImagePipeline"):
         load_base_model(str(file), torch.float32, base_config=str(other))

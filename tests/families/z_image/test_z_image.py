@@ -200,8 +200,8 @@ def test_a_base_that_was_saved_with_its_whole_language_model(folder: Path, famil
 @pytest.mark.parametrize(
     ("part", "values", "message"),
     [
-        ("vae", {"latent_channels": 16}, "in_channels is 4, the VAE's latent_channels 16"),
-        ("text_encoder", {"hidden_size": 32}, "cap_feat_dim is 16, the text encoder's hidden_size 32"),
+        ("vae", {"latent_channels": 16}, "in_channels is 4, but the VAE's latent_channels is 16"),
+        ("text_encoder", {"hidden_size": 32}, "cap_feat_dim is 16, but the text encoder's hidden_size is 32"),
     ],
 )
 def test_parts_that_do_not_fit(
@@ -213,7 +213,7 @@ def test_parts_that_do_not_fit(
     config.write_text(json.dumps(json.loads(config.read_text()) | values))
     for file in copy.rglob("*.safetensors"):
         file.write_bytes(b"unreadable")
-    with pytest.raises(BaseModelError, match=f"the parts of .* do not belong together: .*{message}"):
+    with pytest.raises(BaseModelError, match=f"the components of .* do not match: .*{message}"):
         load_base_model(str(copy), torch.float32)
 
 
@@ -221,7 +221,7 @@ def test_a_text_encoder_of_another_family(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     index = json.loads((copy / "model_index.json").read_text())
     (copy / "model_index.json").write_text(json.dumps(index | {"text_encoder": ["transformers", "T5EncoderModel"]}))
-    with pytest.raises(BaseModelError, match="is a T5EncoderModel, of another family: Qwen3Model is needed"):
+    with pytest.raises(BaseModelError, match="is a T5EncoderModel, but this model family needs a Qwen3Model"):
         load_base_model(str(copy), torch.float32)
 
 

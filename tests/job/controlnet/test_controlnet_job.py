@@ -195,7 +195,7 @@ def test_a_training_starts_from_a_finished_controlnet(form: str, done: Job, pict
     assert all(torch.equal(state[name], each.float()) for name, each in done.controlnet_state.items())
     begins, *warned = training.notes
     assert begins == f"starting from the ControlNet {path.name}"
-    assert ["trained with control: canny, and this run has control: grey" in note for note in warned] == (
+    assert ["trained with control: canny, but this run has control: grey" in note for note in warned] == (
         [True] if form == "file" else []
     )
 
@@ -284,12 +284,12 @@ def test_tokens_and_other_families_are_errors(tiny: Path, tmp_path: Path) -> Non
     family = load_base_model(str(tiny), torch.float32)
     with pytest.raises(ConfigError, match="num_tokens has no effect with adapter: controlnet"):
         resolve(_settings(tiny, num_tokens=2), family)
-    with pytest.raises(ConfigError, match="controlnet_blocks: .* have no choice of blocks; leave it out"):
+    with pytest.raises(ConfigError, match="controlnet_blocks: .* cannot be chosen; leave it out"):
         resolve(_settings(tiny, controlnet_blocks=[0, 3]), family)
     plain = resolve(_settings(tiny, learning_rate=None), family)
     assert plain.learning_rate == 1e-5 and plain.controlnet_blocks == ()
     other = write_sd3(tmp_path / "sd3")
-    with pytest.raises(ConfigError, match="family sd3 has none"):
+    with pytest.raises(ConfigError, match="not supported for base models of the family sd3"):
         resolve(_settings(other), load_base_model(str(other), torch.float32))
 
 

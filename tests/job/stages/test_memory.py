@@ -47,14 +47,17 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize(
     ("free", "warning", "end"),
-    [(8, False, "; 8.0 GB are free"), (6, True, "or on a larger GPU")],
+    [(8, False, "; 8.0 GB are free"), (6, True, "or use a larger GPU")],
 )
 def test_the_line(free: int, warning: bool, end: str, asked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (free * 10**9, 80 * 10**9))
     monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "NVIDIA H200")
     job = job_on("cuda")
     (line,) = memory_plan(job, 3)
-    beginning = "memory: 6.0 GB at the peak (2.0 GB of base weights in int8, 0.10 GB for what is trained, 2 images"
+    beginning = (
+        "memory: 6.0 GB at the peak (2.0 GB of base weights in int8, 0.10 GB for the adapter and its optimizer, 2 "
+        "images"
+    )
     assert line.message.startswith(beginning) and line.message.endswith(end)
     said = "about 0.011 s a step (an estimate: 3 TFLOP at 27% of 990 TFLOP/s, the peak of an H200 in bf16)"
     assert said in line.message and job.plan is not None and said in job.plan

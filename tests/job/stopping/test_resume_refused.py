@@ -38,8 +38,8 @@ def untouched(finished: OutputFolder) -> Iterator[OutputFolder]:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (TrainingConfig(max_train_steps=2), "max_train_steps is 2 now, and the checkpoint has 6 steps already"),
-        (TrainingConfig(max_train_steps=5, rank=2), "max_train_steps is 5 now"),
+        (TrainingConfig(max_train_steps=2), "max_train_steps is now 2, but the checkpoint already has 6 steps"),
+        (TrainingConfig(max_train_steps=5, rank=2), "max_train_steps is now 5"),
         (TrainingConfig(rank=4), r"settings differ:\n.*\n  rank +2 +4"),
         (TrainingConfig(caption_dropout=0.5), "caption_dropout"),
     ],
@@ -52,7 +52,7 @@ def test_fewer_steps_and_other_settings(given: TrainingConfig, message: str, unt
 def test_fewer_epochs(untouched: OutputFolder) -> None:
     """Their number of steps is known once the images are."""
     resumed = resume("latest", untouched.path, TrainingConfig(max_train_epochs=1))
-    with pytest.raises(ConfigError, match="max_train_steps is 4 now, and the checkpoint has 6 steps already"):
+    with pytest.raises(ConfigError, match="max_train_steps is now 4, but the checkpoint already has 6 steps"):
         list(run(resumed.config, [], resumed.output, resumed.state))
 
 

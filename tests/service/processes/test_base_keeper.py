@@ -160,9 +160,9 @@ def test_the_operator_names_a_base_or_none(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv("KEEP_BASE", value)
         assert first_base() == base
     monkeypatch.setenv("KEEP_BASE", "often")
-    with pytest.raises(BaseModelError, match="^KEEP_BASE: 'often' is neither an embedded base"):
+    with pytest.raises(BaseModelError, match="^KEEP_BASE: 'often' is neither an embedded base model"):
         first_base()
     monkeypatch.setenv("KEEP_BASE", BASE)
     monkeypatch.setenv("ALLOWED_BASE_MODELS", "mini-flow")
-    with pytest.raises(BaseModelError, match="KEEP_BASE: 'mini-sdxl' is not among the bases"):
+    with pytest.raises(BaseModelError, match="KEEP_BASE: 'mini-sdxl' is not one of the base models"):
         first_base()

@@ -264,8 +264,8 @@ def test_a_regular_expression_chooses_layers(base: ModelFamily) -> None:
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("to_q", r"matches none of the \d+ layers, whole paths such as conv_in, "),
-        ("(", "is no regular expression"),
+        ("to_q", r"matches none of the \d+ layers; it must match whole paths such as conv_in, "),
+        ("(", "is not a valid regular expression"),
         (r"(\w|[a-z]|\.|.)*\d[a-z]", "takes too long"),
     ],
 )
@@ -277,9 +277,9 @@ def test_wrong_regular_expressions_are_errors_with_a_remedy(pattern: str, messag
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ("b-lora-style", "B-LoRA's blocks are SDXL's"),
-        ("cross-attention-kv", "has no layers"),
-        (EVERYTHING, "has no conv"),
+        ("b-lora-style", "B-LoRA's blocks are only known for SDXL"),
+        ("cross-attention-kv", "have no layers"),
+        (EVERYTHING, "have no conv"),
     ],
 )
 def test_targets_that_a_base_lacks_are_errors(targets: str, message: str, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_targets_that_a_base_lacks_are_errors(targets: str, message: str, tmp_pa
 
 def test_first_values_of_linear_layers_are_refused_for_convolutions(base: ModelFamily) -> None:
     for init in ("pissa", "olora", "eva"):
-        with pytest.raises(ConfigError, match=f"lora_init: {init} is for linear layers, not for convolutions"):
+        with pytest.raises(ConfigError, match=f"lora_init: {init} only supports linear layers, not convolutions"):
             check_targets(base, config(lora_init=init, lora_targets=EVERYTHING))
 
 

@@ -145,7 +145,7 @@ def test_convolutions_are_trained_saved_and_read(kind: str, tiny: ModelFamily, t
 @pytest.mark.parametrize("kind", LINEAR_ONLY)
 def test_kinds_for_linear_layers_refuse_convolutions(kind: str, base: ModelFamily) -> None:
     """peft's OFT would not be the base at first."""
-    with pytest.raises(ConfigError, match=f"adapter: {kind} cannot be put on convolutions such as "):
+    with pytest.raises(ConfigError, match=f"adapter: {kind} does not support convolutions such as "):
         check_targets(base, config(adapter=kind, lora_targets=EVERYTHING))
     check_targets(base, config(adapter=kind))
 
@@ -160,7 +160,9 @@ def test_convolutions_in_groups_are_refused_where_peft_cannot_hold_them(kind: st
         if kind in ("loha", "lokr"):
             check_targets(base, settings)
         else:
-            with pytest.raises(ConfigError, match=rf"adapter: {kind} cannot .* in groups, such as .*conv1; .*lokr"):
+            with pytest.raises(
+                ConfigError, match=rf"adapter: {kind} does not support grouped convolutions such as .*conv1; .*lokr"
+            ):
                 check_targets(base, settings)
     finally:
         inner.conv1 = whole

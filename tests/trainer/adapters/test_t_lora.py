@@ -161,7 +161,7 @@ def test_what_it_can_start_from(base: ModelFamily) -> None:
             for pair in zip(layers[name].parameters, found[name].parameters, strict=True)
         )
         assert isinstance(layer, TimedLoraLayer)
-        with pytest.raises(CannotHold, match="timesteps of this t-lora"):
+        with pytest.raises(CannotHold, match="from those of this t-lora"):
             adapter.start(place, layer.direction)
 
 

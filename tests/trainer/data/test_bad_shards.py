@@ -216,5 +216,5 @@ def test_shards_without_a_usable_image_are_an_error_of_the_training(encode: Enco
     for number in range(SHARDS):
         (tmp_path / f"{number}.tar").write_bytes(shard({"a.txt": b"a robot", "b.png": b"no picture"}))
     encode([str(tmp_path / f"{number}.tar") for number in range(SHARDS)], tmp_path / "out")
-    with pytest.raises(DatasetError, match=f"out: no image of {SHARDS} shards was usable"):
+    with pytest.raises(DatasetError, match=f"out: none of the images in {SHARDS} shards was usable"):
         read_features(tmp_path / "out")

@@ -217,19 +217,19 @@ def test_a_shard_without_usable_images_is_one_of_many(family: ModelFamily, shard
 def test_damaged_tensors_and_another_base_are_named(family: ModelFamily, shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     encode([shards], output, family)
-    with pytest.raises(DatasetError, match="teaches TOK; set trigger_word to it"):
+    with pytest.raises(DatasetError, match="was encoded for the trigger word TOK; set trigger_word to it"):
         features_for(output, family, build_settings(DataConfig, {"trigger_word": "other"}))
     assert "resolution has no effect" in features_for(output, family, build_settings(DataConfig, OPTIONS)).warnings[-1]
     path = tensors_of(output, 1)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     for read in (lambda: read_features(output), lambda: encode([shards], output, family)):
-        with pytest.raises(DatasetError, match=r"00001.safetensors: is damaged or missing. Delete 00001.json"):
+        with pytest.raises(DatasetError, match=r"00001.safetensors: the file is damaged or missing. Delete 00001.json"):
             read()
     record_of(output, 1).unlink()
     encode([shards], output, family)
     plan = json.loads((output / "features.json").read_text())
     (output / "features.json").write_text(json.dumps({**plan, "vae": "0" * 16}))
-    with pytest.raises(DatasetError, match="was encoded by another VAE"):
+    with pytest.raises(DatasetError, match="was encoded with another VAE"):
         features_for(output, family, build_settings(DataConfig, {}))
 
 
@@ -237,11 +237,11 @@ def test_a_folder_that_was_begun_otherwise_is_refused(family: ModelFamily, shard
     encode([shards], tmp_path / "out", family)
     others: dict[str, object] = {"resolution": 128, "crop": "centre"}
     for name, value in others.items():
-        with pytest.raises(DatasetError, match=f"was begun otherwise: {name} differs"):
+        with pytest.raises(DatasetError, match=f"was started with other settings: {name} differs"):
             encode([shards], tmp_path / "out", family, **{name: value})
-    with pytest.raises(DatasetError, match="was begun otherwise: sources differ"):
+    with pytest.raises(DatasetError, match="was started with other settings: sources differ"):
         encode([shards / "0.tar"], tmp_path / "out", family)
-    with pytest.raises(ConfigError, match="^concepts: looks at all images together"):
+    with pytest.raises(ConfigError, match="^concepts: needs all images together"):
         encode([shards], tmp_path / "2", family, class_word=None, concepts=[{"trigger_word": "ANN"}])
 
 

@@ -69,7 +69,7 @@ def test_what_is_no_list_of_sides_is_one_clear_line(given: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sides", "message"), [([32, 36], "36 is no multiple of 8"), ([32, 4096], "4096 is more than 512")]
+    ("sides", "message"), [([32, 36], "36 is not a multiple of 8"), ([32, 4096], "4096 is more than 512")]
 )
 def test_each_side_must_suit_the_base(
     sides: list[int], message: str, tiny: ModelFamily, monkeypatch: pytest.MonkeyPatch

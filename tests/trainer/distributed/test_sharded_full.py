@@ -107,5 +107,5 @@ def test_evaluation_is_refused() -> None:
 def test_a_checkpoint_of_whole_weights_is_no_checkpoint_of_shards(
     state: dict[str, Any], sharded: bool, remedy: str
 ) -> None:
-    with pytest.raises(ConfigError, match=f"resume: shard_base may not change .*{remedy}"):
+    with pytest.raises(ConfigError, match=f"resume: shard_base must not change .*{remedy}"):
         require_same_sharding(state, sharded)

@@ -91,7 +91,7 @@ def test_auto_begins_when_one_image_does_not_fit(
         said = [watch.look(step)[1] for step in training.trainer.steps()]
     assert said == [
         ["out of memory: from now on micro-batches run with gradient checkpointing, in 2 parts; "
-         "the effective batch size is the same"],
+         "the effective batch size does not change"],
         [],
         [],
     ]  # fmt: skip

@@ -179,7 +179,7 @@ class TestChoice:
         found = plan(FAMILY, config.adapters, config.speed, Workload(4, 64, None), free)  # type: ignore[arg-type]
         assert found is not None and found.choice == least and not found.fits(free)
         said = remedies(config.adapters, config.speed, found)
-        assert all(remedy in said for remedy in remedies_) and said.endswith("on a larger GPU")
+        assert all(remedy in said for remedy in remedies_) and said.endswith("or use a larger GPU")
 
     def test_weights_that_are_larger_than_the_memory_are_an_error(self) -> None:
         config = build_config({"base_precision": "bf16", "offload": "never"})

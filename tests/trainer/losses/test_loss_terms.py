@@ -288,7 +288,7 @@ FLOW, ZERO = FlowMatching(), DiffusionProcess(torch.tensor([0.9, 0.0]), "v_predi
         ({"multires_noise_iterations": 6}, ZERO, "multires_noise_iterations: .* leave it out"),
         ({"input_perturbation": 0.1}, FLOW, "input_perturbation: .* leave it out"),
         ({"loss_weighting": "debiased"}, ZERO, "set min_snr"),
-        ({"token_attention_weight": 0.1, "mask": "face"}, ZERO, "no layers of cross-attention"),
+        ({"token_attention_weight": 0.1, "mask": "face"}, ZERO, "no cross-attention layers"),
     ],
 )
 def test_what_a_base_cannot_do_is_an_error(

@@ -150,7 +150,9 @@ def shifted(u: torch.Tensor) -> torch.Tensor:
 
 def test_a_shift_needs_flow_matching(base: ModelFamily) -> None:
     config = build_config({"timestep_sampling": "shift"})
-    with pytest.raises(ConfigError, match="^timestep_sampling: shift is for flow matching, and mini-sdxl has no shift"):
+    with pytest.raises(
+        ConfigError, match="^timestep_sampling: shift only supports flow matching, but mini-sdxl has no shift"
+    ):
         require_objective(config.objective, config.noise, "mini-sdxl", base)
     with pytest.raises(ConfigError, match="timestep_bias has no effect with timestep_sampling: uniform"):
         build_config({"timestep_sampling": "uniform", "timestep_bias": 0.5})

@@ -26,7 +26,7 @@ def test_what_matches(pattern: str, whole: bool, found: list[int]) -> None:
 
 
 def test_what_is_none_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"^lora_target_regex: '\(' is no regular expression: missing \)"):
+    with pytest.raises(ConfigError, match=r"^lora_target_regex: '\(' is not a valid regular expression: missing \)"):
         matching("(", TEXTS, whole=True, setting="lora_target_regex")
 
 

@@ -176,7 +176,10 @@ def test_contradictions_name_the_remedy(settings: Mapping[str, object], message:
     [
         ({"token_init": "vocabulary", "token_init_pattern": "^zebra</w>"}, "'\\^zebra</w>' matches no entry"),
         ({"token_init": "words"}, "TOK has no class_word; set it, or token_init_words"),
-        ({"train_existing_tokens": True}, "'TOK' is no word of the base's vocabulary; .* another trigger_word"),
+        (
+            {"train_existing_tokens": True},
+            "'TOK' is not a word of the base model's vocabulary; .* another trigger_word",
+        ),
     ],
 )
 def test_what_the_vocabulary_lacks_is_an_error_before_training(

@@ -69,10 +69,10 @@ def test_new_and_known_words_are_trained_and_all_others_stay_bit_for_bit(family:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"train_tokens": [{"word": "^qqqqq"}]}, "train_tokens: .* finds no word .* a new word is written"),
+        ({"train_tokens": [{"word": "^qqqqq"}]}, "train_tokens: .* matches no word .* for a new word, write"),
         ({"train_tokens": [{"word": "[a]", "start": "^qqqqq"}]}, "train_tokens: '.qqqqq' matches no entry"),
-        ({"train_tokens": [{"word": "^star"}, {"word": "star"}]}, "train_tokens: star is in two entries"),
-        ({"train_tokens": [{"word": "."}]}, "train_tokens: are .* narrow the expressions"),
+        ({"train_tokens": [{"word": "^star"}, {"word": "star"}]}, "train_tokens: star matches two entries"),
+        ({"train_tokens": [{"word": "."}]}, "train_tokens: .* words match, .* narrow the expressions"),
         ({"train_tokens": [{"word": "^a", "start": "^b"}]}, "start has no effect for .a"),
         ({"train_tokens": WORDS, "trigger_word": "TOK"}, "train_tokens: .* set trigger_word"),
         ({"train_tokens": WORDS, "token_init": "random"}, "token_init .* no effect with train_tokens"),

@@ -167,7 +167,7 @@ def test_a_whole_run_says_what_it_validates_on(tmp_path: Path) -> None:
     )  # fmt: skip
     messages = [str(event) for event in run(config, [EXAMPLE], OutputFolder.create(tmp_path / "out"))]
     assert "validating on 2 images that are not trained" in messages
-    assert sum("loss on held-out pictures" in message for message in messages) >= 3
+    assert sum("loss on held-out images" in message for message in messages) >= 3
 
 
 @pytest.mark.parametrize(

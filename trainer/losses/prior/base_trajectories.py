@@ -13,22 +13,22 @@ from trainer.losses.prior.prior_matching import PriorMatching
 from trainer.losses.term import StepContext
 
 STEPS = 10
-"""Steps of a trajectory."""
+"""Number of steps of a trajectory."""
 NOISIEST = 0.999
-"""Where a trajectory starts, as a part of the way to noise."""
+"""Start of a trajectory, as a fraction from clean to noise."""
 TURNS = 3
-"""Every third time, prompts to keep are held; not the first time, when a fresh adapter changes nothing."""
+"""Trajectories are used every third time; not the first time, when a new adapter has no effect."""
 
 
 @dataclass
 class BaseTrajectories:
-    """What the base meets while it draws `prompts`, without guidance: deterministic sampling
+    """The latents and predictions of the base while it samples `prompts`, without guidance: deterministic sampling
     (DDIM: Song et al. 2021, eq. 12 with σ = 0; Euler's steps for flow matching) in STEPS steps.
 
-    The noise is the family's own, as a sampler's: what training steps add to theirs, such as input perturbation, is no
-    part of it. Computed when it is first needed, and again when a run is resumed: everything comes from the state of
-    `generator`, which stays as it is, and is the same for any number of rows and processes. `shape`: (C, h, w) of the
-    latents, `size`: of such pictures.
+    The noise process is the family's own, as in a sampler, without modifiers of training steps such as input
+    perturbation. Computed when it is first needed, and again when a run is resumed: the values depend only on the state
+    of `generator`, which is not changed, and are the same for any number of rows and processes. `shape`: (C, h, w) of
+    the latents, `size`: of the images.
     """
 
     family: ModelFamily = field(repr=False)
@@ -37,13 +37,13 @@ class BaseTrajectories:
     size: SizeConditioning
     generator: torch.Generator = field(repr=False)
     _states: list[Tensor] = field(default_factory=list, init=False, repr=False)
-    """Of each step: (prompts, 2, C, h, w), the noised latents and the base's predictions for them, on the CPU."""
+    """For each step: (prompts, 2, C, h, w), the noised latents and the base's predictions for them, on the CPU."""
 
     @classmethod
     def like(
         cls, example: CachedExample, prompts: Sequence[str], family: ModelFamily, generator: torch.Generator
     ) -> "BaseTrajectories":
-        """Trajectories of pictures as large as that of `example`, as if it were not cropped."""
+        """Trajectories for images of the size of `example`, without its crop."""
         view = example.views[0].load()
         shape = family.latent_shape(torch.Size((1, *view.moments.shape)))[1:]
         size = SizeConditioning(view.size.target, (0, 0), view.size.target)
@@ -57,7 +57,8 @@ class BaseTrajectories:
     def compute(self, rows: int) -> None:
         """Sample all prompts with the base model, `rows` at a time. No adapter may be active."""
         shape = (len(self.prompts), *self.shape)
-        noise = torch.randn(shape, generator=self.generator.clone_state())  # at once: draws in pieces are others
+        # all at once: drawing in parts would give other values
+        noise = torch.randn(shape, generator=self.generator.clone_state())
         parts = [slice(first, first + rows) for first in range(0, len(self.prompts), rows)]
         drawn = [self._drawn(self.prompts[part], noise[part]) for part in parts]
         self._states = [torch.cat(states) for states in zip(*drawn, strict=True)]
@@ -89,13 +90,12 @@ class BaseTrajectories:
 
 @dataclass(frozen=True)
 class TrajectoryMatching:
-    """Prior matching that keeps prompts where the base goes when it draws them: weight · mean((prediction with adapter
-    - prediction of the base)²) on its trajectories, in one of three turns; in the others, `near`.
-
-    `near` holds captions with class words and the empty prompt on noised training pictures. Prompts to keep are held
-    there in vain: a sampler meets other latents. Their turn costs one forward and one backward pass every `interval`
-    steps, and is multiplied by `interval` ("lazy regularization", Karras et al. 2020, arXiv 1912.04958, appendix B);
-    and STEPS forward passes for each prompt at the start.
+    """Prior matching on the base's sampling trajectories of prompts: weight · mean((prediction with adapter -
+    prediction of the base)²), every third time; otherwise `near` is used. `near` uses captions with class words and the
+    empty prompt on noised training images. For prompts to keep this has little effect, because a sampler's latents
+    differ. A trajectory step costs one forward and one backward pass every `interval` steps, and is multiplied by
+    `interval` ("lazy regularization", Karras et al. 2020, arXiv 1912.04958, appendix B); and STEPS forward passes for
+    each prompt at the start.
     """
 
     near: PriorMatching
@@ -115,7 +115,7 @@ class TrajectoryMatching:
         return near.interval * near.weight * difference.square().mean()
 
     def _difference(self, chosen: Sequence[tuple[int, int]]) -> Tensor:
-        """What the adapter changes at these steps of these trajectories: (B, C, h, w)."""
+        """The adapter's change of the prediction at these steps of these trajectories: (B, C, h, w)."""
         states = torch.stack([self.trajectories.at(*each) for each in chosen]).to(self.near.family.device)
         noised, wanted = states.unbind(dim=1)
         timesteps = self.trajectories.timesteps([step for _, step in chosen])
@@ -124,7 +124,7 @@ class TrajectoryMatching:
         return self.near.family.denoise(noised, timesteps, features, sizes) - wanted
 
     def _drawn(self) -> tuple[int, int]:
-        """A trajectory and a step of it."""
+        """A random trajectory and a random step of it."""
         return self._integer(len(self.trajectories.prompts)), self._integer(STEPS)
 
     def _integer(self, high: int) -> int:

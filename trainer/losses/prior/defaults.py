@@ -8,18 +8,18 @@ from settings.training import TrainingConfig
 from trainer.losses.prior.kept_prompts import kept_prompts
 
 WEIGHT = 1.0
-"""Of prior matching, where it is not set."""
+"""Default weight of prior matching."""
 TRIGGER_ONLY = 0.3
-"""Share of the captions that are trained as the trigger word alone: without them, a prompt that says no more than the
-trigger shows little of the concept (tuning concept 0 of benchmarks/concepts: likeness 0.63 in place of 0.87)."""
+"""Share of the captions that are trained as the trigger word alone: without them, a prompt with only the trigger shows
+little of the concept (tuning concept 0 of benchmarks/concepts: likeness 0.63 instead of 0.87)."""
 OPEN_OF_THE_PRIOR = ("prior_matching_weight", "prior_prompts", "caption_dropout", "trigger_only_dropout")
 
 
 def prior_defaults(config: TrainingConfig, family: ModelFamily) -> dict[str, Any]:
     """Weight and prompts of prior matching, and the shares of captions without words, by name.
 
-    The empty prompt is one that prior matching holds, so no caption is trained as empty beside it, and some are trained
-    as the trigger word alone. Raises ConfigError for settings of prior matching where it is off by default.
+    Prior matching includes the empty prompt, so no caption is trained as empty with it, and some are trained as the
+    trigger word alone. Raises ConfigError for settings of prior matching if it is off by default.
     """
     chosen = "prior_matching_weight" in config.model_fields_set
     weight = config.prior_matching_weight if chosen else WEIGHT if _usual(config, family) else 0.0
@@ -37,8 +37,8 @@ def prior_defaults(config: TrainingConfig, family: ModelFamily) -> dict[str, Any
 
 
 def _usual(config: TrainingConfig, family: ModelFamily) -> bool:
-    """Whether prior matching is on by default: an adapter that can be turned off, trigger words that can be replaced,
-    and nothing else that keeps the base."""
+    """Whether prior matching is on by default: for an adapter that can be disabled, trigger words that can be replaced,
+    and no other setting that preserves the base."""
     return (
         config.has_low_rank_adapter
         and all(concept.trigger_word for concept in config.all_concepts)

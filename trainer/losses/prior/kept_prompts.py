@@ -1,6 +1,5 @@
-"""Default prompts of prior matching: common ones, and for the embedded base model prompts that it knows.
-
-None of them is among the unrelated prompts of the evaluation, which judge what is kept.
+"""Default prompts of prior matching: common ones, and for the embedded base model prompts as in its training. None of
+them is among the unrelated prompts of the evaluation, which measure how much is preserved.
 """
 
 from families.loading.sources import EMBEDDED_BASE
@@ -60,9 +59,9 @@ EMBEDDED_SCENES = (
     "a photo of a small outlined striped turquoise and green ring at the top on a light blue background",
     "a drawing of a large light blue circle on the right on a light green background",
 )
-"""Training scenes of `tools.mini_base.scenes`."""
+"""Captions of training scenes of `tools.mini_base.scenes`."""
 
 
 def kept_prompts(base_model: str) -> tuple[str, ...]:
-    """The usual prompts to keep for this base."""
+    """The default prompts to keep for this base."""
     return EMBEDDED_SCENES if base_model == EMBEDDED_BASE else EVERYDAY_PROMPTS

@@ -18,10 +18,10 @@ class PriorMatching:
     """weight · mean((prediction with adapter - prediction without)²) on prompts without the trigger.
 
     Rows take turns between three kinds of prompts: the caption with its triggers replaced, the empty prompt (used by
-    classifier-free guidance), and a random one of `prompts`. Small batches start with a random kind. The base itself is
-    the teacher, so no class images are needed. The term costs two more forward passes and one backward pass every
+    classifier-free guidance), and a random one of `prompts`. Small batches start with a random kind. The target is the
+    base's prediction, so no class images are needed. The term costs two more forward passes and one backward pass every
     `interval` steps, and is multiplied by `interval` ("lazy regularization", Karras et al. 2020, arXiv 1912.04958,
-    appendix B). `captions_only`: the first kind alone, known as differential output preservation.
+    appendix B). `captions_only`: only the first kind, known as differential output preservation.
     """
 
     family: ModelFamily

@@ -17,18 +17,19 @@ from trainer.trainables.part import Parts
 NEAREST, FARTHEST = 0.02, 0.98
 """Range of the random timesteps, as fractions from clean to noise."""
 BASE_GUIDANCE, OWN_GUIDANCE = 15.0, 7.5
-"""The base's is larger, so that pictures do not become pale (Arar et al. 2024, §4.2)."""
+"""Guidance scales. The base's is larger, so that images do not become pale (Arar et al. 2024, §4.2)."""
 
 
 @dataclass(frozen=True)
 class PromptAlignment:
-    """weight · σ'² · α · (ε_base - ε_own) · x̂₀, with a gradient through x̂₀ alone (Arar et al. 2024, arXiv 2401.06105).
+    """weight · σ'² · α · (ε_base - ε_own) · x̂₀, with a gradient only through x̂₀ (Arar et al. 2024, arXiv 2401.06105).
 
-    x̂₀: the picture that the step's prediction implies. It is noised again, at another timestep; there the base predicts
-    for a target prompt with class words, and the model for the same prompt with the triggers, both with guidance. Their
-    difference is a direction for x̂₀ (score distillation). α, of the step's own timestep, keeps x̂₀'s error bounded near
-    pure noise. What is reported is weight · mean σ'² · (ε_base - ε_own)², which is 0 where both agree: the product
-    itself means nothing. Costs four passes without gradients, every `interval` steps, and is multiplied by `interval`.
+    x̂₀: the clean latents implied by the step's prediction. They are noised again, at another timestep; there the base
+    predicts for a target prompt with class words, and the model for the same prompt with the triggers, both with
+    guidance. Their difference is a direction for x̂₀ (score distillation). α, of the step's own timestep, bounds x̂₀'s
+    error near pure noise. The reported value is weight · mean σ'² · (ε_base - ε_own)², which is 0 if both are equal:
+    the product itself is not meaningful. Costs four passes without gradients, every `interval` steps, and is multiplied
+    by `interval`.
 
     `placeholders`: the tokens of every trigger. `class_words`: by trigger.
     """
@@ -98,5 +99,5 @@ class PromptAlignment:
 
 
 def _picture_scale(prediction_type: str, sigma: Tensor) -> Tensor:
-    """α, what x_0 is multiplied by in x_t."""
+    """α, the factor of x_0 in x_t."""
     return 1 - sigma if prediction_type == "flow" else (1 - sigma.square()).sqrt()
