@@ -60,7 +60,7 @@ def _number(name: str, default: float) -> float:
     try:
         number = float(value) if value else float(default)
     except ValueError:
-        raise DownloadError(f"{name}: {value!r} is no number") from None
+        raise DownloadError(f"{name}: {value!r} is not a number") from None
     if not 0 < number < float("inf"):
         raise DownloadError(f"{name}: must be above 0, given is {value}")
     return number

@@ -21,7 +21,7 @@ class BoundedLoader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         """Raises yaml.YAMLError for a text that is too long or contains characters that are invalid in YAML."""
         if len(text) > MOST_CHARACTERS:
-            raise yaml.YAMLError(f"{len(text):,} characters are more than {MOST_CHARACTERS:,}")
+            raise yaml.YAMLError(f"it has {len(text):,} characters; the limit is {MOST_CHARACTERS:,}")
         super().__init__(text)
         self._values = self._depth = 0
 
@@ -30,9 +30,9 @@ class BoundedLoader(yaml.SafeLoader):
         self._values += 1
         self._depth += 1
         if self._depth > DEEPEST:
-            raise yaml.YAMLError(f"lists or mappings lie more than {DEEPEST} times inside each other")
+            raise yaml.YAMLError(f"its lists or mappings are nested more than {DEEPEST} levels deep")
         if self._values > MOST_VALUES:
-            raise yaml.YAMLError(f"there are more than {MOST_VALUES:,} values")
+            raise yaml.YAMLError(f"it has more than {MOST_VALUES:,} values")
         node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -40,7 +40,9 @@ class BoundedLoader(yaml.SafeLoader):
     def construct_document(self, node: yaml.Node) -> Any:
         """As in PyYAML, with a limit on the expanded size."""
         if _expanded(node, {}) > MOST_WHEN_EXPANDED:
-            raise yaml.YAMLError("its anchors (&, *) stand for more than a million values; write it out")
+            raise yaml.YAMLError(
+                "its anchors and aliases (&, *) expand to more than a million values; write the values out"
+            )
         try:
             return super().construct_document(node)
         except (ValueError, OverflowError, TypeError, KeyError) as error:  # a month of 13, a mapping as a key
@@ -51,7 +53,7 @@ def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
     """Return the number of values and characters below the node. Raises yaml.YAMLError for a recursive one."""
     if id(node) in known:
         if known[id(node)] < 0:
-            raise yaml.YAMLError("an anchor stands for something that holds it")
+            raise yaml.YAMLError("an anchor refers to a value that contains it")
         return known[id(node)]
     known[id(node)] = -1
     size = 1

@@ -13,9 +13,9 @@ from settings.record import Settings
 ConceptMode = Literal["face", "object", "style"]
 
 CAPTION_WORDS = frozenset({"a", "in", "of", "photo", "picture", "style", "the"})
-"""The words of default captions, which a trigger word that is one of them would stand for, too."""
+"""Words of the default captions. A trigger word may not be one of them: it would occur in captions of other images."""
 SIGNS = ',=|{}()[]"'
-"""Characters of lists, strengths and weights, and of captions with alternatives."""
+"""Characters with a meaning in lists, token strengths, prompt weights and captions with alternatives."""
 TOKEN_NAMES = re.compile(r"<(s\d+|/?s|pad|unk|mask|bos|eos)>")
 """Placeholder tokens, and special tokens of tokenizers."""
 JOINERS = "\u200c\u200d"
@@ -23,7 +23,7 @@ JOINERS = "\u200c\u200d"
 
 
 class _Words(Settings):
-    """How a concept's words are read, of one or of several."""
+    """Validation of trigger_word and class_word, for a single concept and for each of several."""
 
     @field_validator("trigger_word", check_fields=False)
     @classmethod
@@ -37,7 +37,8 @@ class _Words(Settings):
 
 
 class ConceptConfig(_Words):
-    """One of several concepts. An image belongs to the concept whose folder holds it, else whose trigger it names."""
+    """One of several concepts. An image belongs to the concept whose folder contains it, otherwise to the one whose
+    trigger word its caption contains."""
 
     trigger_word: Open[str] = Field(
         max_length=64, description='The new word for this concept; "": none, its captions are trained as they are'
@@ -86,13 +87,13 @@ class ConceptSection(_Words):
         return {each.trigger_word: each.class_word for each in self.all_concepts if each.trigger_word}
 
     def trigger_in(self, prompt: str) -> str | None:
-        """Return the first trigger word that stands in the prompt as a whole word, in this case of letters, or None."""
+        """Return the first trigger word that the prompt contains as a whole word (case-sensitive), or None."""
         triggers = self.class_words
         return next((word for word in triggers if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt)), None)
 
     @property
     def has_preservation_set(self) -> bool:
-        """Whether there are images without the concept, too."""
+        """Whether there is a preservation set: images without the concept."""
         return self.preservation_data is not None
 
     @property
@@ -104,27 +105,29 @@ class ConceptSection(_Words):
 
 
 def stripped_or_none(text: Any) -> Any:
-    """Return a text as captions have it, composed and without blanks around it, None for an empty one, and anything
-    else as it is."""
+    """Return a text in Unicode form NFC, as captions, and without surrounding white space; None for an empty text, and
+    any other value unchanged."""
     return unicodedata.normalize("NFC", text).strip() or None if isinstance(text, str) else text
 
 
 def require_single_word(trigger_word: str) -> str:
-    """Raises ValueError for a trigger word that holds white space or what cannot be seen, or that stands in default
-    captions or in every sentence."""
+    """Raises ValueError for a trigger word that contains white space, invisible characters or reserved characters, or
+    that is punctuation, the name of a token, or a word of the default captions."""
     if any(character.isspace() for character in trigger_word):
         raise ValueError("must be one word without spaces, such as TOK or my-robot")
     kinds = [unicodedata.category(character) for character in trigger_word if character not in JOINERS]
     if any(kind.startswith("C") and kind != "Cn" for kind in kinds):
-        raise ValueError("holds an invisible character, which prompts would need, too; type it anew")
+        raise ValueError(
+            "contains an invisible character, which every prompt would have to contain; type the word again"
+        )
     if trigger_word and all(kind.startswith("P") for kind in kinds):
-        raise ValueError("is punctuation, which captions are full of; give it a letter, such as TOK")
+        raise ValueError("is punctuation only, which other captions contain too; use a word with letters, such as TOK")
     if signs := sorted(set(trigger_word) & set(SIGNS)):
-        raise ValueError(f"holds {' '.join(signs)}, which means something else in prompts and captions; leave it out")
+        raise ValueError(f"contains {' '.join(signs)}, which is reserved in prompts and captions; leave it out")
     if TOKEN_NAMES.fullmatch(trigger_word):
-        raise ValueError("is the name of a token of the text encoders; make one up, such as TOK or <my-robot>")
+        raise ValueError("is a token name of the text encoders; choose a new word, such as TOK or <my-robot>")
     if trigger_word.casefold() in CAPTION_WORDS:
-        raise ValueError("is a word of default captions, and would be the concept there, too; make one up, such as TOK")
+        raise ValueError("is a word of the default captions of other images; choose a new word, such as TOK")
     return trigger_word
 
 
@@ -132,6 +135,6 @@ def require_other_class_word(concept: ConceptConfig) -> None:
     """Raises ValueError for a class word that is the trigger word."""
     if concept.class_word and concept.trigger_word.casefold() == concept.class_word.casefold():
         raise ValueError(
-            f"class_word: {concept.class_word} is the trigger_word, too; make up a trigger_word, such as TOK, or leave "
-            "class_word out"
+            f"class_word: {concept.class_word} is also the trigger_word; choose a new trigger_word, such as TOK, or "
+            "leave class_word out"
         )

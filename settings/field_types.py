@@ -67,7 +67,7 @@ def bounds_of(field: FieldInfo) -> dict[str, float]:
 
 
 def _metadata(annotation: Any) -> tuple[Any, ...]:
-    """What the parts of a union are annotated with."""
+    """Return the metadata of all parts of a union."""
     if typing.get_origin(annotation) is Annotated:
         return tuple(each for entry in annotation.__metadata__ for each in getattr(entry, "metadata", (entry,)))
     parts = typing.get_args(annotation) if typing.get_origin(annotation) in (types.UnionType, typing.Union) else ()

@@ -17,7 +17,7 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 ORDERINGS = (">=", "<=", ">", "<")
 LONGEST_FILTER = 500
-"""In characters: parsing takes time by their square."""
+"""In characters. The time of parsing grows with their square."""
 _FILTER = re.compile(r"\s*([\w.\-]+)\s*(>=|<=|==|!=|>|<|\bcontains\b)\s*(.*?)\s*", re.DOTALL)
 
 
@@ -35,13 +35,13 @@ class Filter:
     def refuses(self, metadata: Mapping[str, Any]) -> str | None:
         """Return why an image with these metadata is left out; None when it meets the condition."""
         if metadata.get(self.field) in (None, ""):
-            return f"its metadata has no {self.field}, which the filter {str(self)!r} asks for"
+            return f"its metadata has no {self.field}, which the filter {str(self)!r} needs"
         found, wanted = _comparable(metadata[self.field], self.value, self.comparison)
         if found is None:
-            return f"{self.field} is {metadata[self.field]!r}, which is no number, as the filter {str(self)!r} needs"
+            return f"{self.field} is {metadata[self.field]!r}; the filter {str(self)!r} needs a number"
         if COMPARISONS[self.comparison](found, wanted):
             return None
-        return f"{self.field} is {metadata[self.field]}, and the filter wants {self}"
+        return f"{self.field} is {metadata[self.field]}; the filter requires {self}"
 
 
 def parse_filter(text: str) -> Filter:
@@ -50,10 +50,10 @@ def parse_filter(text: str) -> Filter:
         raise ValueError(f"{text[:40]!r}… has more than {LONGEST_FILTER} characters")
     match = _FILTER.fullmatch(text)
     if not match or not match[3]:
-        raise ValueError(f"{text!r} is no condition; write a field, one of {' '.join(COMPARISONS)}, and a value")
+        raise ValueError(f"{text!r} is not a condition; write a field, one of {' '.join(COMPARISONS)}, and a value")
     condition = Filter(match[1], match[2], match[3].strip("\"'"))
     if condition.comparison in ORDERINGS and _number(condition.value) is None:
-        raise ValueError(f"{text!r} compares with {condition.value!r}, which is no number")
+        raise ValueError(f"{text!r} compares with {condition.value!r}, which is not a number")
     return condition
 
 

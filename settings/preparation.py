@@ -1,4 +1,4 @@
-"""Every setting of data preparation. `TrainingConfig` is these and more, so that they have one name everywhere."""
+"""All settings of data preparation. `TrainingConfig` inherits them, so that they have the same names everywhere."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ MaskSource = Literal["none", "auto", "files", "face", "subject", "alpha"]
 
 
 class IntakeSection(Settings):
-    """Which files are taken in, and how large they may be."""
+    """Which files are used, and the limits on their sizes."""
 
     filters: Limited[tuple[str, ...]] = Field(
         (), description="Conditions on metadata to select images, such as 'aesthetic_score > 4.5', 'width >= 512'"
@@ -47,7 +47,7 @@ class IntakeSection(Settings):
 
 
 class DecodingSection(Settings):
-    """Which pictures are refused, and how the others are read."""
+    """Which images are rejected, and how the others are decoded."""
 
     min_image_side: Open[int] = Field(16, ge=1, description="Images with a shorter side, in pixels, are rejected")
     max_image_pixels: Limited[int] = Field(200_000_000, ge=1, description="Images with more pixels are rejected")
@@ -97,7 +97,7 @@ class CaptionSection(Settings):
 
 
 class SubjectSection(Settings):
-    """Where the subject is: what is cropped, and where the loss counts."""
+    """Position of the subject, for crops and for the mask of the loss."""
 
     crop: Open[CropMode] = Field(
         "auto",
@@ -124,7 +124,7 @@ class SubjectSection(Settings):
 
 
 class ControlSection(Settings):
-    """Which pictures a ControlNet is conditioned on."""
+    """Conditioning images of a ControlNet."""
 
     control: Open[ControlName] = Field(
         "none",
@@ -157,7 +157,7 @@ class ControlSection(Settings):
 
 
 class AugmentationSection(Settings):
-    """Further views of each image."""
+    """Additional views of each image."""
 
     horizontal_flip: Open[bool] = Field(False, description="Also train the mirror image; not for faces, text or logos")
     augmented_views: Limited[int] = Field(
@@ -172,7 +172,7 @@ class AugmentationSection(Settings):
 
 
 class ExecutionSection(Settings):
-    """Threads, and the seed."""
+    """Number of threads, and the seed."""
 
     num_workers: Limited[int | None] = Field(
         None,
@@ -195,12 +195,12 @@ class DataConfig(
     SourceSection,
     ConceptSection,
 ):
-    """All settings of data preparation, in the reverse order of its bases; here are the rules that join sections."""
+    """All settings of data preparation, in the reverse order of its bases, and the rules across its sections."""
 
     @model_validator(mode="before")
     @classmethod
     def _no_word_for_a_controlnet(cls, values: Any) -> Any:
-        """A ControlNet learns no words: where `control` is set, captions are trained as they are written by default."""
+        """A ControlNet has no tokens: if `control` is set, captions are by default trained unchanged."""
         if not isinstance(values, dict) or "trigger_word" in values or values.get("concepts"):
             return values
         off = str(values.get("control", "none")).lower() in MEANINGS[False]
@@ -235,11 +235,13 @@ def _concept_rules(config: DataConfig) -> None:
     for concept in config.all_concepts:
         require_other_class_word(concept)
     if len(set(triggers)) < len(triggers):
-        raise ValueError(f"concepts: each needs a trigger_word of its own; given: {', '.join(triggers)}")
+        raise ValueError(f"concepts: each needs a different trigger_word; given: {', '.join(triggers)}")
     if sum(not concept.trigger_word and not concept.folder for concept in config.concepts) > 1:
-        raise ValueError("concepts: only one may have no folder and no trigger_word: its images are the rest")
+        raise ValueError("concepts: only one may have neither folder nor trigger_word; all other images belong to it")
     if config.concepts and (config.class_word or config.trigger_word not in ("TOK", *triggers)):
-        raise ValueError("concepts: trigger_word and class_word stand inside each of them; leave the outer ones out")
+        raise ValueError(
+            "concepts: trigger_word and class_word are set in each concept; leave them out at the top level"
+        )
     if not config.has_preservation_set and config.preservation_weight != 1.0:
         raise ValueError("preservation_weight has no effect without preservation_data; leave it out")
 
@@ -248,7 +250,7 @@ def _caption_rules(config: DataConfig) -> None:
     if config.caption_dropout + config.trigger_only_dropout > 1:
         raise ValueError("caption_dropout and trigger_only_dropout together exceed 1")
     if config.caption_dropout == 1:
-        raise ValueError("caption_dropout: 1 leaves no caption to train; give less than 1, usual is 0.05 to 0.2")
+        raise ValueError("caption_dropout: 1 drops every caption; set it below 1, usually 0.05 to 0.2")
     if config.trigger_only_dropout > 0 and not config.class_words:
         raise ValueError("trigger_only_dropout has no effect without a trigger_word; leave it out")
     if config.captioner == "none" and config.captioner_prompt:
@@ -259,7 +261,7 @@ def _face_rules(config: DataConfig) -> None:
     crops = config.crop == "face" or (config.crop == "auto" and config.concept_mode == "face")
     if config.face_recognition_model is not None and not (crops or config.mask == "face" or config.control == "faces"):
         raise ValueError(
-            "face_recognition_model has no effect where faces are not looked for; set concept_mode: face, crop: face, "
+            "face_recognition_model has no effect if faces are not detected; set concept_mode: face, crop: face, "
             "mask: face or control: faces, or leave it out"
         )
     for name in ("control_max_faces", "control_full_share"):
@@ -271,9 +273,9 @@ def _mask_rules(config: DataConfig) -> None:
     if config.mask_prompt and config.mask != "subject":
         raise ValueError("mask_prompt has no effect without mask: subject")
     if config.mask == "subject" and not config.mask_prompt and not all(c.class_word for c in config.all_concepts):
-        raise ValueError("mask subject needs a mask_prompt or class_word: what shall be found?")
+        raise ValueError("mask: subject needs a mask_prompt or class_word that names the subject")
     if config.crop == "mask" and config.mask == "none":
-        raise ValueError("crop mask needs a mask: auto, files, face, subject or alpha")
+        raise ValueError("crop: mask needs a mask; set mask: auto, files, face, subject or alpha")
 
 
 def _augmentation_rules(config: DataConfig) -> None:
@@ -281,7 +283,7 @@ def _augmentation_rules(config: DataConfig) -> None:
     if jitter and config.augmented_views == 0:
         raise ValueError("crop_jitter and color_jitter need augmented_views, such as augmented_views: 3")
     if config.augmented_views > 0 and not jitter:
-        raise ValueError("augmented_views needs crop_jitter or color_jitter, else all views are the same")
+        raise ValueError("augmented_views needs crop_jitter or color_jitter, otherwise all views are the same")
     if config.control_column and config.control != "files":
         raise ValueError("control_column has no effect without control: files; leave it out")
     if not config.shuffle_tags and config.keep_first_tags != 1:

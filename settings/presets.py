@@ -9,7 +9,7 @@ from settings.record import ConfigError, read_settings_file
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 LENGTHS = ("steps", "epochs")
-"""Units of a run's length."""
+"""Settings that give the length of a run."""
 
 
 def preset_names() -> list[str]:

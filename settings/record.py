@@ -21,7 +21,7 @@ MEANINGS = {
     False: ("no", "off", "false", "never", "none"),
     True: ("yes", "on", "true", "always"),
 }
-"""Choices that a boolean may stand for."""
+"""Choices that a boolean may mean."""
 
 
 LONGEST_TEXT = 4000
@@ -132,9 +132,9 @@ def _explain(record: type[Settings], problem: Any) -> str:
     elif problem["type"] in ("model_type", "dict_type"):
         message = "must be a mapping, such as {name: value}"
     elif problem["type"] == "string_type" and not isinstance(given, list | dict):
-        message = "must be text: put it between quotes"
+        message = "must be text; put it in quotes"
     elif len(location) > 1 and isinstance(given, str) and "," in given and problem["type"].endswith("_parsing"):
-        message = "must be one value: blanks separate several on the command line, [a, b] holds them in YAML"
+        message = "must be a single value, without spaces on the command line and without [ ] in YAML"
     return f"{name}: {message} (given: {_shown(given)})" if name else message
 
 
@@ -152,5 +152,5 @@ def _shown(value: Any) -> str:
     try:
         text = repr(value)
     except ValueError:  # Python cannot format a number of more than 4,300 digits
-        return "a number of thousands of digits"
+        return "a number with thousands of digits"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

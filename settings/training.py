@@ -21,7 +21,7 @@ MOST_TOKENS = 1000
 
 
 class TrainingConfig(ComposedSections):
-    """All settings of one training. Here are the rules that join sections."""
+    """All settings of one training, and the rules across sections."""
 
     @model_validator(mode="after")
     def _rules_across_sections(self) -> "TrainingConfig":
@@ -47,12 +47,12 @@ class TrainingConfig(ComposedSections):
 
     @property
     def resolved_save_precision(self) -> Literal["fp16", "bf16", "fp32"]:
-        """That of weights.safetensors. Differences of few steps are so small that fp16 has few bits for them."""
+        """The precision of weights.safetensors. fp32 with adapter full: fp16 would round small changes away."""
         return self.save_precision or ("fp32" if self.trains_base else "fp16")
 
     @property
     def evaluates_checkpoints(self) -> bool:
-        """Whether checkpoints are compared after training, where the encoders can be loaded."""
+        """Whether checkpoints are compared after training, if the encoders of the evaluation can be loaded."""
         return self.evaluate == "true" or (self.evaluate == "auto" and self.output.writes_checkpoints)
 
     @property
@@ -79,7 +79,7 @@ def _warmup_rule(config: TrainingConfig) -> None:
     if config.max_train_steps is not None and (config.lr_warmup_steps or 0) >= config.max_train_steps:
         raise ValueError(
             f"lr_warmup_steps ({config.lr_warmup_steps}) must be less than max_train_steps "
-            f"({config.max_train_steps}), else the peak learning rate is never reached"
+            f"({config.max_train_steps}), otherwise the peak learning rate is never reached"
         )
 
 
@@ -87,7 +87,7 @@ def _average_rule(config: TrainingConfig) -> None:
     if config.ema_start > 0 and config.max_train_steps is not None and config.ema_start >= config.max_train_steps:
         raise ValueError(
             f"ema_start ({config.ema_start}) must be less than max_train_steps ({config.max_train_steps}), "
-            "else nothing is averaged"
+            "otherwise nothing is averaged"
         )
 
 
@@ -95,25 +95,25 @@ def _checkpoint_rule(config: TrainingConfig) -> None:
     if config.max_train_steps is not None and (config.checkpointing_steps or 0) > config.max_train_steps:
         raise ValueError(
             f"checkpointing_steps ({config.checkpointing_steps}) exceeds max_train_steps "
-            f"({config.max_train_steps}): no checkpoint would ever be written; give a smaller one"
+            f"({config.max_train_steps}), so no checkpoint would be written; set a smaller value"
         )
     if config.max_train_epochs is not None and (config.checkpointing_epochs or 0) > config.max_train_epochs:
         raise ValueError(
             f"checkpointing_epochs ({config.checkpointing_epochs}) exceeds max_train_epochs "
-            f"({config.max_train_epochs}): no checkpoint would ever be written; give a smaller one"
+            f"({config.max_train_epochs}), so no checkpoint would be written; set a smaller value"
         )
     if config.max_train_minutes is not None and (config.checkpointing_minutes or 0) > config.max_train_minutes:
         raise ValueError(
             f"checkpointing_minutes ({config.checkpointing_minutes:g}) exceeds max_train_minutes "
-            f"({config.max_train_minutes:g}): no checkpoint would ever be written; give a smaller one"
+            f"({config.max_train_minutes:g}), so no checkpoint would be written; set a smaller value"
         )
 
 
 def _validation_rule(config: TrainingConfig) -> None:
     if config.max_train_steps is not None and (config.validation_steps or 0) > config.max_train_steps:
         raise ValueError(
-            f"validation_steps ({config.validation_steps}) exceeds max_train_steps ({config.max_train_steps}): "
-            "nothing would ever be compared; give a smaller one"
+            f"validation_steps ({config.validation_steps}) exceeds max_train_steps ({config.max_train_steps}), so "
+            "nothing would be validated; set a smaller value"
         )
 
 
@@ -129,31 +129,30 @@ def _mask_rule(config: TrainingConfig) -> None:
     if config.mask_floor is not None and config.mask == "none":
         raise ValueError("mask_floor has no effect without a mask; set mask, or leave it out")
     if config.token_attention_weight > 0 and config.mask == "none":
-        raise ValueError("token_attention_weight needs to know where the subject is: set mask: subject or mask: face")
+        raise ValueError("token_attention_weight needs a mask of the subject; set mask: subject or mask: face")
 
 
 def _token_rule(config: TrainingConfig) -> None:
     if len(config.class_words) * config.num_tokens > MOST_TOKENS:
         raise ValueError(
-            f"num_tokens: {config.num_tokens} for each of {len(config.class_words)} concepts are more than "
+            f"num_tokens: {config.num_tokens} for each of {len(config.class_words)} concepts exceeds the limit of "
             f"{MOST_TOKENS} new tokens; lower it"
         )
     if config.train_tokens and config.class_words:
         raise ValueError(
-            "train_tokens: are words of captions as they are written, and a trigger_word is put into captions; set "
-            'trigger_word: ""'
+            'train_tokens needs unchanged captions, and a trigger_word is inserted into captions; set trigger_word: ""'
         )
     others = {"loss_type: dco": config.loss_type == "dco", "init_weights": config.init_weights is not None}
     for name, has_it in others.items():
         if config.train_tokens and has_it:
-            raise ValueError(f"{name} knows no words of train_tokens; leave one of them out")
+            raise ValueError(f"{name} does not support train_tokens; leave one of them out")
     names = ("token_norm_weight", "token_covariance_weight", "token_retraction", "train_existing_tokens")
     given = [name for name in names if getattr(config, name) > 0]
     if given and config.token_learning_rate == 0:
         raise ValueError(f"{given[0]} has no effect with token_learning_rate 0; leave one out")
     if config.token_retraction > 0 and config.token_optimizer in (*PRODIGY, *SCHEDULE_FREE):
         raise ValueError(
-            f"token_retraction spoils what {config.token_optimizer} measures: use token_norm_weight, or "
+            f"token_retraction distorts the statistics of {config.token_optimizer}; use token_norm_weight, or "
             "token_optimizer: adamw"
         )
 
@@ -162,46 +161,50 @@ def _target_prompt_rule(config: TrainingConfig) -> None:
     triggers = [concept.trigger_word for concept in config.all_concepts if concept.trigger_word]
     without = [prompt for prompt in config.target_prompts if not any(word in prompt for word in triggers)]
     if without:
-        words = " or ".join(triggers) or "any: an empty one has none"
-        raise ValueError(f"target_prompts: {without[0]!r} is without the trigger word, {words}; write it in")
+        if not triggers:
+            raise ValueError("target_prompts need a trigger word, and trigger_word is empty; leave target_prompts out")
+        words = " or ".join(triggers)
+        raise ValueError(f"target_prompts: {without[0]!r} does not contain the trigger word {words}; add it")
 
 
 def _unrelated_rule(config: TrainingConfig) -> None:
     for name in ("prior_prompts", "unrelated_prompts"):
         for prompt in getattr(config, name):
             if trigger := config.trigger_in(prompt):
-                raise ValueError(f"{name}: {prompt!r} holds the trigger word {trigger}, and would not stay as it is")
+                raise ValueError(
+                    f"{name}: {prompt!r} contains the trigger word {trigger}, whose images change; remove it"
+                )
 
 
 def _wordless_rule(config: TrainingConfig) -> None:
-    """Where captions are trained as they are written."""
+    """Rules for concepts with an empty trigger_word."""
     if config.is_controlnet or all(concept.trigger_word for concept in config.all_concepts):
         return
     if config.prior_matching_weight > 0:
         raise ValueError(
-            "prior_matching_weight keeps what captions without their trigger word show, and a trigger_word is empty: "
-            "leave one out, or hold the prior by preservation_data"
+            "prior_matching_weight needs captions without their trigger word, and a trigger_word is empty; "
+            "leave it out, or preserve the prior with preservation_data"
         )
     if config.class_words:
         return
     names = ("num_tokens", "train_existing_tokens", "token_attention_weight")
     given = [name for name in names if name in config.model_fields_set and getattr(config, name) > 0]
     if given:
-        raise ValueError(f"{given[0]} has no effect with an empty trigger_word, which has no tokens; leave one out")
+        raise ValueError(f"{given[0]} has no effect with an empty trigger_word, which has no tokens; leave it out")
 
 
 def _class_image_rule(config: TrainingConfig) -> None:
     if config.num_class_images == 0:
         return
     if config.preservation_data is not None:
-        raise ValueError("num_class_images: preservation_data is that set already; leave one of them out")
+        raise ValueError("num_class_images and preservation_data are both preservation sets; leave one of them out")
     if config.class_prompt is None and not any(concept.class_word for concept in config.all_concepts):
         raise ValueError("num_class_images needs a class_word (or class_prompt) for its prompt")
 
 
 def _evaluation_rule(config: TrainingConfig) -> None:
     if config.class_words and any("{trigger}" not in prompt for prompt in config.evaluation_prompts):
-        raise ValueError("evaluation_prompts: each must hold {trigger}, where the trigger word goes")
+        raise ValueError("evaluation_prompts: each must contain {trigger}, which is replaced by the trigger word")
     if not config.class_words and any("{trigger}" in prompt for prompt in config.evaluation_prompts):
         raise ValueError("evaluation_prompts: {trigger} stands for the trigger_word, which is empty; leave it out")
     settings = [name for name in EVALUATION_SETTINGS if name in config.model_fields_set and config.differs(name)]
@@ -216,12 +219,12 @@ def _evaluation_rule(config: TrainingConfig) -> None:
 def _compile_rule(config: TrainingConfig) -> None:
     for name in OF_THE_FIRST_PASS:
         if config.compile != "never" and getattr(config, name) > 0:
-            raise ValueError(f"{name} works inside the blocks that are compiled; leave it out, or set compile: never")
+            raise ValueError(f"{name} does not work with compiled blocks; leave it out, or set compile: never")
 
 
 def _checkpointing_rule(config: TrainingConfig) -> None:
     if config.gradient_checkpointing == "always" and config.needs_first_activations:
         raise ValueError(
-            "gradient_checkpointing computes activations twice, but adapter_dropout is random in each pass and "
-            "token_attention_weight looks at the first ones: leave one of them out"
+            "gradient_checkpointing: always computes activations twice, which adapter_dropout and "
+            "token_attention_weight do not support; leave one of them out"
         )

@@ -1,14 +1,14 @@
-"""A Ctrl-C ends a command with one line, in place of the trace of where it was."""
+"""Ctrl-C ends a command with one line instead of a traceback."""
 
 import sys
 from types import TracebackType
 
 STOPPED = 130
-"""Exit status, as shells have it."""
+"""Exit status of a command that SIGINT ended, by the convention of shells: 128 + 2."""
 
 
 def one_line_for_interrupts() -> None:
-    """From here on, for interrupts that the command does not handle itself. Other errors keep their traces."""
+    """Install it for interrupts that the command does not handle itself. Other errors keep their tracebacks."""
     sys.excepthook = _tell
 
 

@@ -17,7 +17,7 @@ from settings.yaml_text import load_yaml
 
 NULL = "null"
 MAIN_NOTE = (
-    "An option overrides the same setting in --config; null unsets it. Blanks separate the values of a list: "
+    "An option overrides the same setting in --config; null unsets it. Spaces separate the values of a list: "
     "--trackers tensorboard wandb."
 )
 
@@ -56,7 +56,7 @@ def add_options(parser: CommandParser, record: type[Settings], main: Sequence[st
         parser.fold(group, [_add_option(group, name, record.model_fields[name]) for name in others])
         folded += len(others)
     titles = ", ".join(section.title for section in parts)
-    parser.epilog = f"{folded} more settings by --help_all: {titles}. docs/settings.md has them in a table."
+    parser.epilog = f"{folded} more settings with --help_all: {titles}. docs/settings.md lists all of them."
 
 
 def add_few_options(parser: CommandParser, record: type[Settings], aliases: Mapping[str, str]) -> None:

@@ -51,8 +51,8 @@ class CommandParser(argparse.ArgumentParser):
     def parse_known_args(self, *, namespace: Parsed) -> tuple[Parsed, list[str]]: ...
 
     def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """As the parent, but unknown options are reported first: a misspelt one may cause other errors. From here on a
-        Ctrl-C is one line."""
+        """As the parent, but unknown options are reported first: a misspelt one may cause other errors. Also
+        installs the one-line handler of Ctrl-C."""
         one_line_for_interrupts()
         given = sys.argv[1:] if args is None else list(args)
         if self._subparsers is None:
@@ -62,7 +62,7 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the error on one line of stderr, and exit."""
         if message.startswith(UNEXPECTED):
-            message = f"{message.removeprefix(UNEXPECTED)}: not expected here; files stand together, before the options"
+            message = f"{message.removeprefix(UNEXPECTED)}: not expected here; write files together, before options"
         self.exit(WRONG_INPUT, f"error: {message.removeprefix('argument ')}\n")
 
     def _require_known(self, given: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ RATIO = re.compile(r"([1-9]\d{0,3})[/:]([1-9]\d{0,3})")
 
 
 class SizeSection(Settings):
-    """In which sizes images are trained."""
+    """Resolutions and aspect ratios of the training images."""
 
     resolution: Limited[Side | tuple[Side, ...] | None] = Field(
         None,
@@ -85,14 +85,14 @@ def read_ratio(text: str) -> float:
     found = RATIO.fullmatch(text.strip())
     ratio = int(found[1]) / int(found[2]) if found else 0.0
     if not 1 / MOST_RATIO <= ratio <= MOST_RATIO:
-        raise ValueError(f"{text!r} is no aspect from 1/{MOST_RATIO} to {MOST_RATIO}/1, such as 3/4")
+        raise ValueError(f"{text!r} is not an aspect ratio from 1/{MOST_RATIO} to {MOST_RATIO}/1, such as 3/4")
     return ratio
 
 
 def read_sides(given: Any) -> int | tuple[int, ...]:
     """One side, or several, the smallest first and each once: a number, a list, or "512,768" as on a command line.
 
-    Raises ValueError for what is no side.
+    Raises ValueError for anything else.
     """
     listed = re.split(r"[,\s]+", given.strip(" [](),")) if isinstance(given, str) else given
     sides = listed if isinstance(listed, list | tuple) else [listed]

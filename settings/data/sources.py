@@ -1,4 +1,4 @@
-"""Data that is given by name: datasets of the hub, and several sources with the share of each."""
+"""Datasets of the hub, and several data sources with their weights."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ class SourceConfig(Settings):
 
     source: Open[str] = Field(min_length=1, description="Zip, tar, folder, URL, hf://owner/name, s3://bucket/x.tar")
     weight: Open[float | None] = Field(
-        None, gt=0, le=1000, description="Its share of what is seen, against the other sources (1 where none is given)"
+        None, gt=0, le=1000, description="Weight of this source relative to the others (1 if none is given)"
     )
 
 
@@ -66,12 +66,12 @@ class SourceSection(Settings):
 
     @property
     def source_weights(self) -> dict[str, float]:
-        """The weight of each source that the settings give one, by its text."""
+        """The weight of each source that has one, by the source's text."""
         return {each.source: each.weight for each in self.sources if each.weight is not None}
 
 
 def dataset_rules(config: SourceSection) -> None:
-    """Raises ValueError for what has no effect without dataset_name."""
+    """Raises ValueError for settings that have no effect without dataset_name."""
     for name in ("dataset_config_name", "dataset_split", "dataset_revision"):
         if getattr(config, name) is not None and config.dataset_name is None:
             raise ValueError(f"{name} has no effect without dataset_name; set it, or leave {name} out")

@@ -24,7 +24,7 @@ DEFAULTS: Mapping[str, Any] = {
     "num_tokens": 0, "captioner": "none", "loss_weighting": "uniform", "lr_scheduler": "constant", "lr_warmup_steps": 0,
     "train_batch_size": 1, "prior_matching_weight": 0.0,
 }  # fmt: skip
-"""What it does where nothing is said, and we do otherwise. Its trigger is a plain word."""
+"""ai-toolkit's defaults that differ from the defaults here. Its trigger word has no tokens of its own."""
 NETWORKS = {"lora": "lora", "lokr": "lokr"}
 TIMESTEPS: Mapping[str, str] = {"sigmoid": "sigmoid", "linear": "uniform", "shift": "shift"}
 
@@ -47,8 +47,8 @@ RULES: Mapping[str, Rule] = {
     "network.linear": same("rank"),
     "network.linear_alpha": same("alpha"),
     "network.dropout": same("adapter_dropout"),
-    "network.conv": left_out("all layers have one rank; lora_targets can hold convolutions"),
-    "network.conv_alpha": left_out("all layers have one rank; lora_targets can hold convolutions"),
+    "network.conv": left_out("all layers have the same rank; lora_targets can include convolutions"),
+    "network.conv_alpha": left_out("all layers have the same rank; lora_targets can include convolutions"),
     "save.dtype": choice("save_precision", SAVED),
     "save.save_every": same("checkpointing_steps"),
     "save.push_to_hub": usual((False,), "push_to_hub names the repository, as owner/name"),
@@ -62,43 +62,43 @@ RULES: Mapping[str, Rule] = {
     "datasets.cache_latents_to_disk": switch("latent_cache", "disk"),
     "datasets.flip_x": switch("horizontal_flip", True),
     "datasets.resolution": _resolution,
-    "datasets.num_repeats": usual((1,), "images are repeated by a folder's name, such as 10_name"),
+    "datasets.num_repeats": usual((1,), "repeats are set by a folder's name, such as 10_name"),
     "train.batch_size": same("train_batch_size"),
     "train.steps": same("max_train_steps"),
     "train.gradient_accumulation": same("gradient_accumulation_steps"),
     "train.gradient_accumulation_steps": same("gradient_accumulation_steps"),
     "train.train_text_encoder": same("train_text_encoder"),
-    "train.train_unet": usual((True,), "tokens alone are trained by adapter: none"),
+    "train.train_unet": usual((True,), "set adapter: none to train only tokens"),
     "train.gradient_checkpointing": switch("gradient_checkpointing", "always"),
     "train.timestep_type": choice("timestep_sampling", TIMESTEPS),
-    "train.noise_scheduler": left_out("each base is trained with its own noise process"),
+    "train.noise_scheduler": left_out("each base model is trained with its own noise process"),
     "train.optimizer": choice("optimizer", OPTIMIZERS),
     "train.lr": same("learning_rate"),
     "train.lr_scheduler": same("lr_scheduler"),
     "train.noise_offset": same("noise_offset"),
     "train.dtype": precision,
     "model.name_or_path": same("base_model"),
-    "model.arch": left_out("what kind of base it is follows from its files"),
-    "model.is_flux": left_out("what kind of base it is follows from its files"),
-    "model.is_xl": left_out("what kind of base it is follows from its files"),
+    "model.arch": left_out("the family of the base model is detected from its files"),
+    "model.is_flux": left_out("the family of the base model is detected from its files"),
+    "model.is_xl": left_out("the family of the base model is detected from its files"),
     "model.assistant_lora_path": same("training_adapter"),
     "model.quantize": switch("base_precision", "int8"),
-    "model.qtype": left_out("model.quantize is base_precision: int8; fp8 and nf4 are its other values"),
-    "model.quantize_te": left_out("text encoders leave memory before the training"),
+    "model.qtype": left_out("model.quantize sets base_precision: int8; for other types set it to fp8 or nf4"),
+    "model.quantize_te": left_out("text encoders are removed from memory before training"),
     "model.is_v_pred": switch("prediction_type", "v_prediction"),
     "sample.sample_every": same("sample_steps"),
     "sample.prompts": _prompts,
     "sample.guidance_scale": same("guidance_scale"),
     "sample.sample_steps": same("num_inference_steps"),
-    "sample.seed": left_out("samples have the run's seed"),
-    "sample.walk_seed": left_out("each sample has a seed of its own"),
+    "sample.seed": left_out("samples use the seed of the run"),
+    "sample.walk_seed": left_out("each sample has a different seed"),
     "sample.sampler": left_out(SCHEDULER),
     "sample.neg": usual(("",), "samples have no negative prompt"),
     "sample.width": left_out("samples have the resolution of the training"),
     "sample.height": left_out("samples have the resolution of the training"),
     "type": usual(("sd_trainer", "diffusion_trainer"), "only LoRAs are translated"),
-    "device": left_out("the first GPU is used; CUDA_VISIBLE_DEVICES says which"),
-    "performance_log_every": left_out("the report has the time of every phase"),
+    "device": left_out("the first GPU is used; CUDA_VISIBLE_DEVICES selects another"),
+    "performance_log_every": left_out("the report lists the time of every phase"),
 }  # fmt: skip
 
 
@@ -109,10 +109,10 @@ def is_ai_toolkit(given: Mapping[str, Any]) -> bool:
 
 
 def from_ai_toolkit(given: Mapping[str, Any], known: frozenset[str]) -> Imported:
-    """Translate a file. Raises ConfigError for what would train something else than it says."""
+    """Translate a file. Raises ConfigError for fields that would train something else here."""
     processes = given["config"]["process"]
     if len(processes) != 1 or not isinstance(processes[0], dict):
-        raise ConfigError(f"process: holds {len(processes)} trainings; import files with one")
+        raise ConfigError(f"process: contains {len(processes)} trainings; import a file with one")
     translation = Translation(_fields(processes[0]), known)
     name, folder = given["config"].get("name"), translation.take("training_folder", "outputs")
     if name is not None:
@@ -126,12 +126,14 @@ def from_ai_toolkit(given: Mapping[str, Any], known: frozenset[str]) -> Imported
 
 
 def _fields(process: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the sections under `section.name`, those of the one data set among them."""
+    """Return the fields of the sections as `section.name`, including those of the dataset."""
     fields: dict[str, Any] = {}
     for name, value in process.items():
         if name == "datasets":
             if not isinstance(value, list) or len(value) != 1:
-                raise ConfigError("datasets: one is translated; write several into sources, with their weights")
+                raise ConfigError(
+                    "datasets: only a single one is translated; list several in sources, with their weights"
+                )
             value = value[0]
         if isinstance(value, dict):
             fields |= {f"{name}.{field}": each for field, each in value.items()}

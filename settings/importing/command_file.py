@@ -12,13 +12,13 @@ MOST_CHARACTERS = 100_000
 
 
 def arguments_from(text: str, source: str) -> dict[str, Any]:
-    """The arguments of the one training command in `text`, by name: True for a switch, a list for several values.
+    """Return the arguments of the training command in `text`, by name: True for a switch, a list for several values.
 
     Variables that the text itself assigns are filled in. Raises ConfigError for a text without such a command or with
     several, and for other variables.
     """
     if len(text) > MOST_CHARACTERS:
-        raise ConfigError(f"{source}: {len(text):,} characters are more than {MOST_CHARACTERS:,}")
+        raise ConfigError(f"{source}: has {len(text):,} characters; the limit is {MOST_CHARACTERS:,}")
     variables: dict[str, str] = {}
     commands = []
     for line in re.sub(r"\\\r?\n", " ", text).splitlines():
@@ -32,7 +32,9 @@ def arguments_from(text: str, source: str) -> dict[str, Any]:
         else:
             variables |= dict(_assigned(words))
     if len(commands) != 1:
-        raise ConfigError(f"{source}: holds {len(commands)} commands of a script (.py); give a file with one")
+        raise ConfigError(
+            f"{source}: contains {len(commands)} commands with a Python script (.py); give a file with one"
+        )
     return _arguments(commands[0])
 
 
@@ -45,14 +47,14 @@ def _filled(word: str, variables: dict[str, str], source: str) -> str:
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
         if name not in variables:
-            raise ConfigError(f"{source}: ${name} is not assigned in the file; write its value")
+            raise ConfigError(f"{source}: ${name} is not assigned in the file; write its value instead")
         return variables[name]
 
     return VARIABLE.sub(value, word)
 
 
 def _arguments(words: list[str]) -> dict[str, Any]:
-    """Behind the script's name; of accelerate's own options, before it, the precision alone."""
+    """Return the arguments after the script's name. Of accelerate's options before it, only the precision is used."""
     script = next(number for number, word in enumerate(words) if word.endswith(".py"))
     launch = _named(words[:script])
     precision = {name: value for name, value in launch.items() if name == "mixed_precision"}

@@ -25,15 +25,17 @@ DEFAULTS: Mapping[str, Any] = {
     "trigger_word": "", "captioner": "none", "caption_dropout": 0.0, "rank": 4, "loss_weighting": "uniform",
     "lr_scheduler": "constant", "lr_warmup_steps": 0, "aspect_ratio_bucketing": False,
 }  # fmt: skip
-"""What the scripts do where nothing is said, and we do otherwise."""
-TOKEN = "tokens never stand in files: set the environment variable HF_TOKEN"
+"""The scripts' defaults that differ from the defaults here."""
+TOKEN = "access tokens are not read from files; set the environment variable HF_TOKEN"
 
 
 def _targets(translation: Translation, name: str, value: Any) -> None:
     given = value if isinstance(value, list) else str(value).replace(",", " ").split()
     layers = [str(each) for each in given]
     if set(layers) != ATTENTION:
-        raise ConfigError(f"{name}: {' '.join(layers)} are left to lora_targets or lora_target_regex; leave it out")
+        raise ConfigError(
+            f"{name}: {' '.join(layers)} has no equivalent; leave it out, and set lora_targets or lora_target_regex"
+        )
     translation.values["lora_targets"] = "attention"
 
 
@@ -43,7 +45,7 @@ def _workers(translation: Translation, name: str, value: Any) -> None:
 
 
 def _image_column(translation: Translation, name: str, value: Any) -> None:
-    """`file_name` is the column of metadata.jsonl that names the file, which is found without being named."""
+    """`file_name` is metadata.jsonl's column of file names, which is detected without a setting."""
     if value != "file_name":
         translation.values["image_column"] = value
 
@@ -58,7 +60,7 @@ RULES: Mapping[str, Rule] = {
     **{name: same("keep_checkpoints") for name in ("save_total_limit", "checkpoints_total_limit")},
     **{name: same("checkpointing_epochs") for name in ("checkpointing_epochs", "save_every_n_epochs")},
     **{name: left_out(TOKEN) for name in ("hub_token", "hf_token")},
-    "resume_from_checkpoint": left_out("--resume latest continues a run"),
+    "resume_from_checkpoint": left_out("use --resume latest to continue a run"),
     "lora_alpha": same("alpha"),
     "save_steps": same("checkpointing_steps"),
     "adam_weight_decay": same("weight_decay"),
@@ -71,26 +73,26 @@ RULES: Mapping[str, Rule] = {
     "lr_scheduler": choice("lr_scheduler", SCHEDULES),
     "dataloader_num_workers": _workers,
     "use_dora": switch("adapter", "dora"),
-    "adam_beta1": usual((0.9,), "AdamW has 0.9 and 0.999"),
-    "adam_beta2": usual((0.999,), "AdamW has 0.9 and 0.999"),
-    "adam_epsilon": usual((1e-8, "1e-08", "1e-8"), "AdamW has 1e-8"),
+    "adam_beta1": usual((0.9,), "AdamW's betas are 0.9 and 0.999"),
+    "adam_beta2": usual((0.999,), "AdamW's betas are 0.9 and 0.999"),
+    "adam_epsilon": usual((1e-8, "1e-08", "1e-8"), "AdamW's epsilon is 1e-8"),
     "proportion_empty_prompts": same("caption_dropout"),
     "validation_epochs": left_out(EPOCHS),
     "text_encoder_lr": same("text_encoder_learning_rate"),
     "mixed_precision": precision,
-    "prior_generation_precision": left_out("class images are drawn in the base's precision"),
+    "prior_generation_precision": left_out("class images are generated in the base model's precision"),
     "cache_latents": switch("latent_cache", "memory"),
     "enable_xformers_memory_efficient_attention": switch("attention", "xformers"),
     "report_to": trackers,
-    "logging_dir": left_out("logs lie in the output folder"),
-    "cache_dir": left_out("the variable HF_HOME says where downloads lie"),
+    "logging_dir": left_out("logs are written to the output folder"),
+    "cache_dir": left_out("the environment variable HF_HOME sets the folder of downloads"),
     "vae_name": same("vae"),
     "pretrained_vae_model_name_or_path": same("vae"),
     "revision": same("base_revision"),
-    "variant": left_out("weights are loaded in the precision that is trained in"),
-    "local_rank": left_out("accelerate launch says it"),
-    "max_sequence_length": left_out("each base reads prompts at its own length"),
-    "train_text_encoder_ti": left_out("tokens are trained where num_tokens is above 0"),
+    "variant": left_out("weights are loaded in the precision of the training"),
+    "local_rank": left_out("accelerate launch sets it"),
+    "max_sequence_length": left_out("each base model has its own maximum length of prompts"),
+    "train_text_encoder_ti": left_out("tokens are trained if num_tokens is above 0"),
     "token_abstraction": same("trigger_word"),
     "num_new_tokens_per_abstraction": same("num_tokens"),
     "initializer_concept": same("token_init_words"),
@@ -99,7 +101,7 @@ RULES: Mapping[str, Rule] = {
 
 
 def from_diffusers(given: Mapping[str, Any], known: frozenset[str]) -> Imported:
-    """Translate arguments by name. Raises ConfigError for what would train something else than they say."""
+    """Translate arguments by name. Raises ConfigError for arguments that would train something else here."""
     translation = Translation(given, known)
     for part in (_captions, _class_images, _duration, _rates, _weighting, _publishing):
         part(translation)
@@ -112,11 +114,13 @@ def _captions(translation: Translation) -> None:
     prompt = translation.take("instance_prompt")
     if prompt is not None and "token_abstraction" not in translation:
         translation.values["caption_prefix"] = prompt
-        translation.note("instance_prompt", "is the whole caption of images without one, and stands before the others'")
+        translation.note(
+            "instance_prompt", "is the whole caption of images without a caption, and is added before other captions"
+        )
 
 
 def _class_images(translation: Translation) -> None:
-    """Prior preservation; its fields mean nothing without the switch."""
+    """Prior preservation. Its fields have no effect without the switch."""
     fields = {name: translation.take(name) for name in ("class_data_dir", "class_prompt", "num_class_images")}
     weight = translation.take("prior_loss_weight")
     if not translation.take_switch("with_prior_preservation"):
@@ -146,7 +150,7 @@ def _rates(translation: Translation) -> None:
         translation.values["optimizer"] = OPTIMIZERS["adamw8bit"]
         optimizer = str(translation.take("optimizer", "adamw"))
         if optimizer.lower() != "adamw":
-            raise ConfigError(f"use_8bit_adam: contradicts optimizer: {optimizer}; leave one out")
+            raise ConfigError(f"use_8bit_adam: does not work with optimizer: {optimizer}; leave one of them out")
     if translation.take_switch("scale_lr"):
         translation.values["scale_lr"] = True
     if (rate := translation.take("learning_rate")) is not None:
@@ -155,7 +159,7 @@ def _rates(translation: Translation) -> None:
     if not warmup:
         return
     if translation.peek("lr_scheduler", "constant") == "constant":
-        translation.note("lr_warmup_steps", "is left out: the schedule constant has no warm-up in the scripts")
+        translation.note("lr_warmup_steps", "is left out: in the scripts, lr_scheduler constant has no warm-up")
     else:
         translation.values["lr_warmup_steps"] = whole(warmup)
 
@@ -174,6 +178,6 @@ def _publishing(translation: Translation) -> None:
     if isinstance(asked, str) and "/" in asked:
         translation.values["push_to_hub"] = asked
     elif switched("push_to_hub", asked) and name is None:
-        translation.note("push_to_hub", "is left out: hub_model_id must name the repository, as owner/name")
+        translation.note("push_to_hub", "is left out: hub_model_id is missing; set it to the repository, as owner/name")
     elif name is not None:
         translation.values["push_to_hub"] = name

@@ -19,10 +19,9 @@ TABLES = (".yaml", ".yml", ".json", ".toml")
 
 
 def read_import(config: Path | None, cascade: Path | None) -> Imported:
-    """Translate the file that --import_config or --cascade_config names; nothing where neither does. Raises
-    ConfigError."""
+    """Translate the file of --import_config or --cascade_config; empty if neither is given. Raises ConfigError."""
     if config is not None and cascade is not None:
-        raise ConfigError("import_config and cascade_config both name a file to translate: leave one of them out")
+        raise ConfigError("import_config and cascade_config both name a file to translate; leave one of them out")
     if cascade is not None:
         return import_cascade(cascade)
     return Imported({}, None, (), {}) if config is None else import_settings(config)
@@ -32,7 +31,9 @@ def import_cascade(path: Path) -> Imported:
     """Translate a file of Stable Cascade's training guide. Raises ConfigError."""
     given = _read(path)
     if not is_cascade(given):
-        raise ConfigError(f"cascade_config: {path} has no model_version or webdataset_path, as the guide's files do")
+        raise ConfigError(
+            f"cascade_config: {path} is not a file of the guide: it has no model_version or webdataset_path"
+        )
     return _named(path, from_cascade(given, KNOWN))
 
 
@@ -59,7 +60,7 @@ def _read(path: Path) -> dict[str, Any]:
     if suffix != ".toml":
         return parse_settings(text, str(path))
     if len(text) > MOST_CHARACTERS:
-        raise ConfigError(f"{path}: {len(text):,} characters are more than {MOST_CHARACTERS:,}")
+        raise ConfigError(f"{path}: has {len(text):,} characters; the limit is {MOST_CHARACTERS:,}")
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -67,17 +68,18 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _without_sections(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of sections beside those of the top level: sections only group them. A name may not differ in two."""
+    """Return the fields of all sections and of the top level, by name. Sections only group fields. A field that occurs
+    in two sections must have the same value in both."""
     flat: dict[str, Any] = {}
     for name, value in given.items():
         inside = value if isinstance(value, dict) and name != "general" else {name: value}
         for field, each in inside.items():
             if flat.setdefault(field, each) != each:
-                raise ConfigError(f"{field}: stands in two sections with different values")
+                raise ConfigError(f"{field}: has different values in two sections; leave one of them out")
     return flat
 
 
 def _named(path: Path, imported: Imported) -> Imported:
-    """With the file's name in every note."""
+    """Add the file's name to every note."""
     notes = tuple(f"{path.name}: {note}" for note in imported.notes)
     return Imported(imported.values, imported.output, notes, imported.needed)

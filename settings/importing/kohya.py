@@ -1,4 +1,4 @@
-"""Arguments of kohya's sd-scripts, and its TOML files of data sets."""
+"""Arguments of kohya's sd-scripts, and its TOML files of datasets."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,22 +30,24 @@ from settings.importing.vocabulary import (
 from settings.record import ConfigError
 
 MARKS = {"network_dim", "network_module", "network_alpha", "unet_lr", "enable_bucket", "max_data_loader_n_workers"}
-"""Names that kohya's scripts alone have."""
+"""Names that only kohya's scripts have."""
 DEFAULTS: Mapping[str, Any] = {
     "trigger_word": "", "captioner": "none", "caption_dropout": 0.0, "loss_weighting": "uniform", "rank": 4,
     "max_train_steps": 1600, "train_batch_size": 1, "lr_scheduler": "constant", "lr_warmup_steps": 0,
     "aspect_ratio_bucketing": False,
 }  # fmt: skip
-"""What the scripts do where nothing is said, and we do otherwise."""
+"""The scripts' defaults that differ from the defaults here."""
 OF_DATA: Mapping[str, Any] = {name: DEFAULTS[name] for name in ("trigger_word", "captioner", "caption_dropout")}
-"""The same for a file of data sets alone."""
+"""The same for a file that only lists datasets."""
 NETWORKS = {"networks.lora": "lora"}
 
 
 def _resolution(translation: Translation, name: str, value: Any) -> None:
     sides = value if isinstance(value, list) else str(value).replace(",", " ").split()
     if len({str(side) for side in sides}) != 1:
-        raise ConfigError(f"{name}: {value} is no square; give one number, whose square is the area of every bucket")
+        raise ConfigError(
+            f"{name}: {value} is not square; give one number, the side of a square with the area of every bucket"
+        )
     translation.values["resolution"] = sides[0]
 
 
@@ -98,44 +100,44 @@ RULES: Mapping[str, Rule] = {
     "log_with": trackers,
     "caption_extension": usual((".txt", ".caption"), CAPTION_FILES),
     "save_model_as": usual(("safetensors",), "files are safetensors"),
-    "clip_skip": usual((1, 2), "each base has the layer that it was made with"),
-    "max_token_length": left_out("the text encoders read 77 tokens"),
-    "color_aug": left_out("color_jitter with augmented_views changes colours"),
+    "clip_skip": usual((1, 2), "each base model uses the layer that it was trained with"),
+    "max_token_length": left_out("the text encoders have 77 positions"),
+    "color_aug": left_out("set color_jitter and augmented_views instead"),
     "save_every_n_epochs": same("checkpointing_epochs"),
     "sample_every_n_epochs": left_out(EPOCHS),
-    "min_bucket_reso": left_out("aspects from 1:4 to 4:1 are trained, all of one area"),
-    "max_bucket_reso": left_out("aspects from 1:4 to 4:1 are trained, all of one area"),
-    "bucket_no_upscale": left_out("small images are trained smaller anyway"),
+    "min_bucket_reso": left_out("aspect ratios from 1:4 to 4:1 are trained, all with the same area"),
+    "max_bucket_reso": left_out("aspect ratios from 1:4 to 4:1 are trained, all with the same area"),
+    "bucket_no_upscale": left_out("small images are trained at a smaller size by default"),
     "sample_prompts": left_out("write the prompts into validation_prompts"),
     "sample_sampler": left_out(SCHEDULER),
     "logging_dir": left_out("logs lie in the output folder"),
-    "persistent_data_loader_workers": left_out("pictures are prepared before the training"),
-    "no_half_vae": left_out("a VAE that needs fp32 is run in it"),
-    "lowram": left_out("weights are loaded straight to where they are trained"),
+    "persistent_data_loader_workers": left_out("images are prepared before training"),
+    "no_half_vae": left_out("a VAE that needs fp32 runs in fp32"),
+    "lowram": left_out("weights are loaded directly to the device"),
 }  # fmt: skip
 
 
 def is_kohya(given: Mapping[str, Any]) -> bool:
-    """Whether names of kohya's scripts are among the fields, or its lists of data sets."""
+    """Whether the fields include names of kohya's scripts, or its lists of datasets."""
     return bool(MARKS & given.keys()) or is_dataset_file(given)
 
 
 def from_kohya(given: Mapping[str, Any], known: frozenset[str]) -> Imported:
-    """Translate arguments, a data set's file, or both in one. Raises ConfigError for what would train something else
-    than they say."""
+    """Translate arguments, a file of datasets, or both in one. Raises ConfigError for fields that would train something
+    else here."""
     arguments = {name: value for name, value in given.items() if name not in ("datasets", "general")}
     fields = fields_of_datasets(given.get("datasets", []), given.get("general", {}))
     translation = Translation(fields | arguments, known)
     for part in (_rates, _duration, _weighting, _output):
         part(translation)
     if "network_dim" in translation and "network_alpha" not in translation:
-        translation.values["alpha"] = 1.0  # as the scripts have it
+        translation.values["alpha"] = 1.0  # the scripts' default
     translation.apply(RULES)
     return translation.imported(DEFAULTS if arguments else OF_DATA)
 
 
 def _rates(translation: Translation) -> None:
-    """Rates of the network's parts; the text encoders are trained unless they are switched off."""
+    """Learning rates of the network's parts. The text encoders are trained unless switched off."""
     rate, unet, text = (translation.take(name) for name in ("learning_rate", "unet_lr", "text_encoder_lr"))
     if (of_unet := unet if unet is not None else rate) is not None:
         translation.values["learning_rate"] = of_unet
@@ -158,7 +160,7 @@ def _duration(translation: Translation) -> None:
         translation.values["max_train_steps"] = steps
     warmup = translation.take_number("lr_warmup_steps")
     if warmup is not None and 0 < warmup < 1:
-        translation.note("lr_warmup_steps", f"{warmup:g} is left out: it is a share of the run; give it in steps")
+        translation.note("lr_warmup_steps", f"{warmup:g} is left out: it is a fraction of the run; give it in steps")
     elif warmup is not None and translation.peek("lr_scheduler", "constant") != "constant":
         translation.values["lr_warmup_steps"] = whole(warmup)
 

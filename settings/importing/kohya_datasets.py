@@ -1,4 +1,4 @@
-"""The data sets of kohya's TOML files: folders (subsets), in groups of one resolution and batch size."""
+"""The datasets of kohya's TOML files: folders (subsets), in groups with one resolution and batch size."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,15 +7,15 @@ from settings.record import ConfigError
 
 
 def is_dataset_file(given: Mapping[str, Any]) -> bool:
-    """Whether a file has a list of data sets with folders."""
+    """Whether a file has a list of datasets with folders."""
     datasets = given.get("datasets")
     return isinstance(datasets, list) and any(isinstance(each, dict) and "subsets" in each for each in datasets)
 
 
 def fields_of_datasets(datasets: Any, general: Any) -> dict[str, Any]:
-    """The fields of all parts as arguments. `general`: those for all.
+    """Return the fields of all parts as arguments. `general`: the fields for all parts.
 
-    Raises ConfigError for what differs among parts, since it is one for all here.
+    Raises ConfigError for fields that differ between parts, which have one value here.
     """
     fields = dict(_table("general", general))
     folders: list[str] = []
@@ -32,14 +32,18 @@ def fields_of_datasets(datasets: Any, general: Any) -> dict[str, Any]:
             _merge(fields, {name: value for name, value in subset.items() if name not in own})
         _merge(fields, {name: value for name, value in dataset.items() if name != "subsets"})
     if len(repeats) > 1:
-        raise ConfigError("num_repeats: differs among the folders; name them 10_name instead, and give their parent")
+        raise ConfigError(
+            "num_repeats: differs between the folders; rename them to 10_name and so on, and give their parent folder"
+        )
     return {**fields, **({"image_dir": folders} if folders else {})}
 
 
 def _merge(fields: dict[str, Any], more: Mapping[str, Any]) -> None:
     for name, value in more.items():
         if fields.setdefault(name, value) != value:
-            raise ConfigError(f"{name}: is {fields[name]} and {value} in two parts of the file; here it is one for all")
+            raise ConfigError(
+                f"{name}: is {fields[name]} and {value} in two parts of the file; only one value is supported"
+            )
 
 
 def _tables(name: str, value: Any) -> list[dict[str, Any]]:
@@ -50,5 +54,5 @@ def _tables(name: str, value: Any) -> list[dict[str, Any]]:
 
 def _table(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigError(f"{name}: must hold tables of fields, such as image_dir = 'dogs'")
+        raise ConfigError(f"{name}: must contain tables of fields, such as image_dir = 'dogs'")
     return value

@@ -12,10 +12,10 @@ MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">=", "==": "==", "!=": "!="}
 
 
 def filters_from(field: str, text: str, shown: str) -> list[str]:
-    """The filters that `lambda s: s > 4.5` means on a field of the metadata: comparisons of its argument with numbers
+    """Return the filters on a metadata field that `lambda s: s > 4.5` means: comparisons of its argument with numbers
     or texts, also chained (`0 < s < 1`) and joined by `and`.
 
-    `shown`: what errors call it. Raises ConfigError for anything else.
+    `shown`: its name in errors. Raises ConfigError for anything else.
     """
     function = _parsed(text, shown)
     body, argument = function.body, _only_argument(function, shown, text)
@@ -28,7 +28,7 @@ def filters_from(field: str, text: str, shown: str) -> list[str]:
 
 
 def key_from(text: str, shown: str) -> str | None:
-    """The key that `lambda s: s["caption"]` takes out of the metadata; None for `identity` and `lambda s: s`.
+    """Return the metadata key that `lambda s: s["caption"]` reads; None for `identity` and `lambda s: s`.
 
     Raises ConfigError for anything else.
     """
@@ -40,7 +40,9 @@ def key_from(text: str, shown: str) -> str | None:
         return None
     if isinstance(body, ast.Subscript) and _is_argument(body.value, argument) and isinstance(body.slice, ast.Constant):
         return str(body.slice.value)
-    raise ConfigError(f"{shown}: {text!r} is program code, which is never run; name a key: lambda s: s['caption']")
+    raise ConfigError(
+        f"{shown}: {text!r} is program code, which is never run; read a single key: lambda s: s['caption']"
+    )
 
 
 def _parsed(text: str, shown: str) -> ast.Lambda:
@@ -51,26 +53,26 @@ def _parsed(text: str, shown: str) -> ast.Lambda:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         body = None
     if not isinstance(body, ast.Lambda):
-        raise ConfigError(f"{shown}: {text!r} is no condition such as lambda s: s > 4.5")
+        raise ConfigError(f"{shown}: {text!r} is not a condition such as lambda s: s > 4.5")
     return body
 
 
 def _only_argument(function: ast.Lambda, shown: str, text: str) -> str:
     arguments = function.args
     if len(arguments.args) != 1 or arguments.vararg or arguments.kwonlyargs or arguments.kwarg or arguments.defaults:
-        raise ConfigError(f"{shown}: {text!r} reads several values, and a filter compares one")
+        raise ConfigError(f"{shown}: {text!r} has several arguments; a filter compares one value")
     return arguments.args[0].arg
 
 
 def _is_argument(node: ast.expr, argument: str) -> bool:
-    """Whether the node is the argument itself, or the JSON text that it holds."""
+    """Whether the node is the argument itself, or the parsed JSON of the argument."""
     if isinstance(node, ast.Call) and ast.unparse(node.func) == "json.loads" and len(node.args) == 1:
         node = node.args[0]
     return isinstance(node, ast.Name) and node.id == argument
 
 
 def _conditions(node: ast.expr, argument: str, shown: str, text: str) -> Iterator[str]:
-    """The comparisons of a chain. Every one has the argument on one side and a constant on the other."""
+    """Yield the comparisons of a chain. Each compares the argument with a constant."""
     if not isinstance(node, ast.Compare):
         raise _refused(shown, text)
     sides = [node.left, *node.comparators]
@@ -87,7 +89,7 @@ def _conditions(node: ast.expr, argument: str, shown: str, text: str) -> Iterato
 
 
 def _constant(node: ast.expr, shown: str, text: str) -> Any:
-    """A number or a text as the file has it."""
+    """Return a number or text as written in the file."""
     try:
         value = ast.literal_eval(node)  # constants alone: no name is looked up, nothing is called
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
@@ -99,6 +101,6 @@ def _constant(node: ast.expr, shown: str, text: str) -> Any:
 
 def _refused(shown: str, text: str) -> ConfigError:
     return ConfigError(
-        f"{shown}: {text!r} is no simple comparison, and code is never run; write lambda s: s > 4.5, with one of "
+        f"{shown}: {text!r} is not a simple comparison, and code is never run; write lambda s: s > 4.5, with one of "
         f"{' '.join(MIRRORED)}, or use filters (docs/dataset.md)"
     )

@@ -1,4 +1,4 @@
-"""What an imported configuration becomes, field by field."""
+"""Translates an imported configuration, field by field."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,8 +12,8 @@ from settings.unknown_names import advice
 
 @dataclass(frozen=True)
 class Imported:
-    """`values`: settings. `notes`: a line for each field that is left out or means something else here. `needed`:
-    settings that the file leaves open and that have to be given, with the reason."""
+    """`values`: settings. `notes`: a line for each field that is left out or has another meaning here. `needed`:
+    settings that the file does not determine and the user must set, with the reason."""
 
     values: Mapping[str, Any]
     output: Path | None
@@ -22,7 +22,7 @@ class Imported:
 
 
 class Translation:
-    """A configuration that is being translated. Fields are taken out of it until none is left."""
+    """A configuration that is being translated. Translated fields are removed from it."""
 
     def __init__(self, given: Mapping[str, Any], known: frozenset[str]) -> None:
         """`given`: the fields; those without a value count as absent. `known`: the names of our settings."""
@@ -38,11 +38,11 @@ class Translation:
         return name in self._left
 
     def take(self, name: str, default: Any = None) -> Any:
-        """The value of a field, which is thereby dealt with."""
+        """Return the value of a field, and remove the field."""
         return self._left.pop(name, default)
 
     def peek(self, name: str, default: Any = None) -> Any:
-        """The value of a field that is not changed."""
+        """Return the value of a field, and keep the field."""
         return self._left.get(name, default)
 
     def take_switch(self, name: str) -> bool:
@@ -55,23 +55,23 @@ class Translation:
         return default if value is None else number(name, value)
 
     def note(self, name: str, why: str) -> None:
-        """Record the translation of a field."""
+        """Add a note on the translation of a field."""
         self._notes.append(f"{name}: {why}")
 
     def apply(self, rules: Mapping[str, "Rule"]) -> None:
-        """Translate all fields that are left, each by its rule. A field without a rule is named as left out."""
+        """Translate all remaining fields by their rules. A field without a rule is noted as left out."""
         for name, value in list(self._left.items()):
             if name in rules:
                 rules[name](self, name, value)
             elif name in self._known:
-                self.values[name] = value  # a setting under our own name
+                self.values[name] = value  # already the name of a setting here
             else:
                 hint = advice(name, self._known)
                 self.note(name, f"has no equivalent and is left out{f'; {hint}' if hint else ''}")
         self._left.clear()
 
     def imported(self, defaults: Mapping[str, Any]) -> Imported:
-        """The result. `defaults`: what the other trainer does where nothing is said, and we do otherwise."""
+        """Return the result. `defaults`: the other trainer's defaults that differ from the defaults here."""
         values = {**defaults, **self.values}
         if self.sources:
             values["sources"] = self.sources
@@ -79,11 +79,11 @@ class Translation:
 
 
 Rule = Callable[[Translation, str, Any], None]
-"""Translates one field: called with its name and its value."""
+"""Translates one field; called with its name and value."""
 
 
 def same(setting: str) -> Rule:
-    """The field means the same as our setting."""
+    """The field has the same meaning as the setting."""
 
     def rule(translation: Translation, name: str, value: Any) -> None:
         translation.values[setting] = value
@@ -92,7 +92,7 @@ def same(setting: str) -> Rule:
 
 
 def switch(setting: str, value: Any) -> Rule:
-    """A field that is true means this value of our setting; false means the default."""
+    """True sets the setting to this value; false keeps the default."""
 
     def rule(translation: Translation, name: str, given: Any) -> None:
         if switched(name, given):
@@ -102,12 +102,12 @@ def switch(setting: str, value: Any) -> Rule:
 
 
 def choice(setting: str, values: Mapping[str, Any]) -> Rule:
-    """The field's words, in lower case, mean these values of ours. Others are an error that lists them."""
+    """Maps the field's values, in lower case, to values of the setting. Other values are an error that lists these."""
 
     def rule(translation: Translation, name: str, given: Any) -> None:
         word = str(given).lower()
         if word not in values:
-            raise ConfigError(f"{name}: {given} has no equivalent; there are {', '.join(values)}. Leave it out")
+            raise ConfigError(f"{name}: {given} has no equivalent; supported are {', '.join(values)}; leave it out")
         translation.values[setting] = values[word]
 
     return rule
@@ -123,7 +123,7 @@ def left_out(why: str) -> Rule:
 
 
 def usual(values: tuple[Any, ...], why: str) -> Rule:
-    """A field whose usual values are what is done here; another value is left out for the reason `why`."""
+    """A field whose usual values match the behaviour here; other values are left out for the reason `why`."""
 
     def rule(translation: Translation, name: str, value: Any) -> None:
         if str(value).lower() not in [str(each).lower() for each in values]:
@@ -133,12 +133,12 @@ def usual(values: tuple[Any, ...], why: str) -> Rule:
 
 
 def place(translation: Translation, name: str, value: Any) -> None:
-    """A field that names a folder, a file or an address of training data, or several."""
+    """A field with a folder, file or URL of training data, or a list of them."""
     translation.sources += [str(each) for each in (value if isinstance(value, list) else [value])]
 
 
 def switched(name: str, value: Any) -> bool:
-    """Whether a field is true. Raises ConfigError for what is neither true nor false."""
+    """Return whether a field is true. Raises ConfigError for a value that is neither true nor false."""
     written = value.lower() if isinstance(value, str) else value
     if isinstance(written, list | dict):
         raise ConfigError(f"{name}: {value!r} is neither true nor false")
@@ -151,18 +151,18 @@ def switched(name: str, value: Any) -> bool:
 
 
 def number(name: str, value: Any) -> float:
-    """A field's number. Raises ConfigError for anything else."""
+    """Return a field's number. Raises ConfigError for anything else."""
     try:
         found = float(value)
     except (TypeError, ValueError, OverflowError):
         found = math.nan
     if isinstance(value, bool) or not math.isfinite(found):
-        raise ConfigError(f"{name}: {value!r} is no number")
+        raise ConfigError(f"{name}: {value!r} is not a number")
     return found
 
 
 def whole(value: float) -> int | float:
-    """An integer where the number is one."""
+    """Return an int if the number is whole."""
     return int(value) if value == int(value) else value
 
 

@@ -1,4 +1,4 @@
-"""Names that several trainers share, and the settings here."""
+"""Names that several trainers share, and their equivalents here."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,9 +18,9 @@ SAVED: Mapping[str, str] = {
     "bfloat16": "bf16",
 }  # fmt: skip
 TRACKERS = ("tensorboard", "wandb")
-EPOCHS = "it counts epochs; give it in steps"
-SCHEDULER = "samples are drawn with the base's own scheduler"
-CAPTION_FILES = "captions lie in .txt and .caption files"
+EPOCHS = "it is in epochs; give it in steps"
+SCHEDULER = "samples are generated with the base model's own scheduler"
+CAPTION_FILES = "captions are read from .txt and .caption files"
 
 
 def precision(translation: Translation, name: str, value: Any) -> None:
@@ -33,12 +33,12 @@ def precision(translation: Translation, name: str, value: Any) -> None:
     elif word in ("fp16", "float16"):
         translation.values["mixed_precision"] = "fp16"
     else:
-        translation.note(name, f"{value} is left out: bf16 where the GPU has it, else fp32")
+        translation.note(name, f"{value} is left out: bf16 is used if the GPU supports it, otherwise fp32")
 
 
 def trackers(translation: Translation, name: str, value: Any) -> None:
-    """A rule for where is logged to."""
+    """A rule for the trackers."""
     names = [str(each).lower() for each in (value if isinstance(value, list) else [value])]
     translation.values["trackers"] = [each for each in TRACKERS if each in names or "all" in names]
     if other := [each for each in names if each not in (*TRACKERS, "none", "all")]:
-        translation.note(name, f"{', '.join(other)} is left out: there are {' and '.join(TRACKERS)}")
+        translation.note(name, f"{', '.join(other)} is left out: supported are {' and '.join(TRACKERS)}")

@@ -14,22 +14,22 @@ WITHOUT_CONTROLNET = (
 """Settings of parts that the training of a ControlNet does not change: the base model, its tokens, and other inputs."""
 
 READ_AS_LATENTS = ("super_resolution", "files")
-"""Values of `control` whose pictures are in colour, so that the encoder's latents say what is in them."""
+"""Values of `control` with colour images, whose content an image encoder's latents represent."""
 BASE_LEFT_ALONE = ("lora", "rslora", "none")
 """Adapters that need a base weight only in its own layer's forward pass, neither training nor reading it elsewhere."""
 
 
 def _adapter_rule(config: ComposedSections) -> None:
     if config.adapter == "full" and config.mixed_precision == "fp16":
-        raise ValueError(
-            "adapter: full computes in bf16 beside weights in fp32, and not in fp16: set mixed_precision: bf16, or no"
-        )
+        raise ValueError("adapter: full does not support mixed_precision: fp16; set mixed_precision: bf16, or no")
     if config.adapter == "full" and config.learning_rate is None and config.optimizer not in PRODIGY:
-        raise ValueError("adapter: full needs a learning_rate of its own, far below a LoRA's: 1e-5 is usual")
+        raise ValueError("adapter: full has no default learning_rate; set one far below a LoRA's, usually 1e-5")
     if config.adapter == "none" and config.resolved_token_learning_rate == 0:
-        raise ValueError("adapter: none trains the tokens only, and token_learning_rate 0 keeps them: nothing is left")
+        raise ValueError("adapter: none with token_learning_rate: 0 trains nothing; change one of them")
     if config.adapter == "none" and config.prior_matching_weight > 0:
-        raise ValueError("prior_matching_weight has no effect with adapter: none, which keeps the base; leave it out")
+        raise ValueError(
+            "prior_matching_weight has no effect with adapter: none, which does not change the base model; leave it out"
+        )
     if config.prompt_alignment_weight > 0 and config.adapter in ("none", "t-lora"):
         raise ValueError(
             f"prompt_alignment_weight does not work with adapter: {config.adapter}; choose lora, or leave it out"
@@ -40,16 +40,20 @@ def _adapter_rule(config: ComposedSections) -> None:
         )
     if config.adapter_l1_weight > 0 and config.lora_init in PARTS_OF_WEIGHTS:
         raise ValueError(
-            f"adapter_l1_weight: with lora_init: {config.lora_init} it would pull a part of the base to 0; leave it out"
+            f"adapter_l1_weight does not work with lora_init: {config.lora_init}, whose initial adapter is a part of "
+            "the base weight; leave one of them out"
         )
     if config.lora_plus_ratio != 1 and config.adapter not in LORAS:
-        raise ValueError(f"lora_plus_ratio has no effect with adapter: {config.adapter}; choose lora, or drop it")
+        raise ValueError(f"lora_plus_ratio has no effect with adapter: {config.adapter}; choose lora, or leave it out")
     if config.adapter == "oft" and config.optimizer == "muon":
-        raise ValueError("optimizer: muon is for matrices, and adapter: oft trains angles; choose adamw")
+        raise ValueError("optimizer: muon needs weight matrices, and adapter: oft trains angles; choose adamw")
     low, high = PRODIGY_RATES
     rate = config.text_encoder_learning_rate
     if config.optimizer in PRODIGY and rate is not None and not low <= rate <= high:
-        raise ValueError(f"text_encoder_learning_rate {rate:g} is far from 1, and {config.optimizer} finds it itself")
+        raise ValueError(
+            f"text_encoder_learning_rate: {rate:g} is far from 1, and {config.optimizer} multiplies it by the rate "
+            f"that it estimates; leave it out, or set {low:g} to {high:g}"
+        )
 
 
 def _model_rule(config: ComposedSections) -> None:
@@ -57,11 +61,11 @@ def _model_rule(config: ComposedSections) -> None:
         return
     if not config.trains_base:
         raise ValueError(
-            f"save_model has no effect with adapter: {config.adapter}; leave it out, and write its file into the base "
-            "by python -m artifact merge --onto"
+            f"save_model has no effect with adapter: {config.adapter}; leave it out, and merge the result into the "
+            "base model with python -m artifact merge --onto"
         )
     if config.vae is not None:
-        raise ValueError("save_model writes the base's own VAE: leave out vae, or save_model")
+        raise ValueError("save_model writes the base model's own VAE, not the one of vae; leave one of them out")
 
 
 def _controlnet_rule(config: ComposedSections) -> None:
@@ -76,17 +80,23 @@ def _controlnet_rule(config: ComposedSections) -> None:
         )
     if config.controlnet_bottleneck == "large" and config.control not in READ_AS_LATENTS:
         raise ValueError(
-            f"controlnet_bottleneck: large reads small pictures by their latents: set control: {READ_AS_LATENTS[0]} or "
-            f"{READ_AS_LATENTS[1]}, and not {config.control}, or leave it out"
+            f"controlnet_bottleneck: large needs control: {READ_AS_LATENTS[0]} or {READ_AS_LATENTS[1]}, not "
+            f"{config.control}; change control, or leave it out"
         )
     blocks = config.controlnet_blocks
     if list(blocks) != sorted({block for block in blocks if block >= 0}):
-        raise ValueError(f"controlnet_blocks: {list(blocks)} are no rising numbers from 0 on; each block counts once")
+        raise ValueError(
+            f"controlnet_blocks: {list(blocks)} must be different block indices in ascending order, from 0"
+        )
     unused = [name for name in WITHOUT_CONTROLNET if config.differs(name)]
     if unused:
-        raise ValueError(f"{unused[0]} has no effect with adapter: controlnet, which is trained alone; leave it out")
+        raise ValueError(
+            f"{unused[0]} has no effect with adapter: controlnet, which trains only the ControlNet; leave it out"
+        )
     if config.evaluate == "true":
-        raise ValueError("evaluate: true compares LoRAs; a ControlNet is judged by its validation loss and its samples")
+        raise ValueError(
+            "evaluate: true has no effect with adapter: controlnet; set validation_steps, and compare its samples"
+        )
 
 
 def _perfusion_rule(config: ComposedSections) -> None:
@@ -94,13 +104,18 @@ def _perfusion_rule(config: ComposedSections) -> None:
         return
     without = [concept.trigger_word for concept in config.all_concepts if not concept.class_word]
     if without:
-        raise ValueError(f"adapter: perfusion gives {without[0] or 'a word'} the keys of its class_word; set it")
+        raise ValueError(
+            f"adapter: perfusion needs the class_word of {without[0] or 'each concept'}, whose keys it uses; set it"
+        )
     if not all(concept.trigger_word for concept in config.all_concepts):
-        raise ValueError("adapter: perfusion edits what the trigger_word gives, and one is empty; set it")
+        raise ValueError("adapter: perfusion trains the values of the trigger_word, and one is empty; set it")
     if "num_tokens" in config.model_fields_set and config.num_tokens != 1:
-        raise ValueError("num_tokens: adapter: perfusion has one token for a trigger word; set 1, or leave it out")
+        raise ValueError("num_tokens: adapter: perfusion has one token per trigger word; set 1, or leave it out")
     if config.compile != "never":
-        raise ValueError("adapter: perfusion works inside the blocks that are compiled; set compile: never")
+        raise ValueError(
+            "adapter: perfusion cannot be compiled, because it changes layers inside the compiled blocks; set "
+            "compile: never"
+        )
 
 
 def _sharding_rule(config: ComposedSections) -> None:
@@ -111,20 +126,20 @@ def _sharding_rule(config: ComposedSections) -> None:
     else:
         _require_base_left_alone(config, "shard_base", "leave shard_base out (accelerate launch --multi_gpu)")
     if config.compile != "never":
-        raise ValueError("shard_base: blocks are gathered as they are run, and cannot be compiled; set compile: never")
+        raise ValueError("shard_base: sharded blocks cannot be compiled; set compile: never")
 
 
 def _require_updates_of_rows(config: ComposedSections) -> None:
     if config.optimizer not in BY_ROWS:
         raise ValueError(
-            f"shard_base: adapter: full gives each process some rows of every weight, and {config.optimizer} is not "
-            "made for that; choose optimizer: adamw or adamw_8bit, or leave shard_base out (accelerate launch "
+            f"shard_base: with adapter: full each process updates some rows of every weight, which {config.optimizer} "
+            "does not support; choose optimizer: adamw or adamw_8bit, or leave shard_base out (accelerate launch "
             "--multi_gpu)"
         )
     if config.evaluate == "true":
         raise ValueError(
-            "evaluate: true puts checkpoints onto whole weights, which shard_base with adapter: full does not have; "
-            "leave one of them out"
+            "evaluate: true applies checkpoints to whole weights, which no process has with shard_base and adapter: "
+            "full; leave one of them out"
         )
 
 
@@ -135,7 +150,7 @@ def _storage_rule(config: ComposedSections) -> None:
         return
     _require_base_left_alone(config, asked)
     if config.shard_base:
-        raise ValueError(f"{asked} does not go with shard_base, which distributes the weights as they are loaded")
+        raise ValueError(f"{asked} does not work with shard_base, which shards the weights as loaded; leave one out")
 
 
 def _training_adapter_rule(config: ComposedSections) -> None:
@@ -145,13 +160,15 @@ def _training_adapter_rule(config: ComposedSections) -> None:
     if config.lora_init in PARTS_OF_WEIGHTS:
         raise ValueError(f"training_adapter: lora_init: {config.lora_init} takes a part out of the base; leave one out")
     if config.shard_base:
-        raise ValueError("training_adapter does not go with shard_base, whose layers are gathered block by block")
+        raise ValueError(
+            "training_adapter does not work with shard_base, which shards the base's layers; leave one out"
+        )
 
 
 def _require_base_left_alone(config: ComposedSections, asked: str, remedy: str = "leave it out") -> None:
     if config.adapter not in BASE_LEFT_ALONE:
         raise ValueError(
-            f"{asked}: adapter {config.adapter} reads or changes whole weights of the base; choose lora or rslora, or "
+            f"{asked}: adapter: {config.adapter} reads or changes whole weights of the base; choose lora or rslora, or "
             f"{remedy}"
         )
 

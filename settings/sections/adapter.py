@@ -23,16 +23,16 @@ LoraTargets = Literal[
 ]
 LOW_RANK: tuple[AdapterName, ...] = ("lora", "rslora", "dora", "loha", "lokr", "oft", "t-lora")
 LORAS: tuple[AdapterName, ...] = ("lora", "rslora", "dora", "t-lora")
-"""Those with one up and one down projection."""
+"""Adapters with one up and one down projection."""
 PARTS_OF_WEIGHTS = ("pissa", "olora")
-"""Values of lora_init that are trained as a part of the base's weight."""
+"""Values of lora_init whose initial adapter is a part of the base weight."""
 RSLORA_ALPHA = 4.0
 """Default alpha of rsLoRA: alpha / √rank is 1 at rank 16, as for the other LoRAs, and 1/2 at rank 64."""
 TEXT_ENCODER_RATE = 5e-5
 CONTROLNET_RATE = 1e-5
-"""As in diffusers' guide, for batches of 16 and more."""
+"""Default as in diffusers' guide, where batches have 16 images and more."""
 PERFUSION_RATE = 0.03
-"""The paper's."""
+"""Default of the paper."""
 
 
 class AdapterSection(Settings):
@@ -132,12 +132,12 @@ class AdapterSection(Settings):
 
     @property
     def is_controlnet(self) -> bool:
-        """Whether a ControlNet is trained, and no part of the base model."""
+        """Whether only a ControlNet is trained."""
         return self.adapter == "controlnet"
 
     @property
     def is_perfusion(self) -> bool:
-        """Whether what cross-attention returns for the new words is trained, and no weight of the base."""
+        """Whether the cross-attention values of the placeholder tokens are trained, and no weight of the base model."""
         return self.adapter == "perfusion"
 
     @property
@@ -149,7 +149,7 @@ class AdapterSection(Settings):
 
     @property
     def resolved_t_lora_min_rank(self) -> int:
-        """Components of a t-lora that act at every timestep."""
+        """Number of components of a t-lora that are used at every timestep."""
         return self.t_lora_min_rank or max(1, self.rank // 2)
 
     @model_validator(mode="after")
@@ -169,11 +169,11 @@ class AdapterSection(Settings):
                 if self.differs(name):
                     raise ValueError(f"{name} has no effect with adapter: {self.adapter}; leave it out, or choose lora")
         if self.lora_target_regex is not None and self.differs("lora_targets"):
-            raise ValueError("lora_target_regex takes the place of lora_targets: leave one of them out")
+            raise ValueError("lora_target_regex replaces lora_targets; leave one of them out")
         if self.adapter == "oft" and self.alpha is not None:
-            raise ValueError("alpha has no effect with adapter: oft, which rotates and adds nothing; leave it out")
+            raise ValueError("alpha has no effect with adapter: oft, which rotates and has no scale; leave it out")
         if self.adapter == "oft" and self.rank < 2:
-            raise ValueError("rank: adapter oft rotates blocks of rank × rank, which needs at least 2")
+            raise ValueError("rank: adapter: oft rotates blocks of rank × rank; set at least 2")
         if self.adapter_dropout > 0 and self.has_low_rank_adapter and self.adapter not in LORAS:
             raise ValueError(
                 f"adapter_dropout works with lora, rslora, dora and t-lora, not with {self.adapter}; leave it out"
@@ -183,16 +183,16 @@ class AdapterSection(Settings):
                 f"lora_init works with lora, rslora, dora and t-lora, not with {self.adapter}; leave it out"
             )
         if self.lora_init != "kaiming" and self.init_weights is not None:
-            raise ValueError("lora_init has no effect with init_weights, which has the first values; leave one out")
+            raise ValueError("lora_init has no effect with init_weights, whose values are used; leave one of them out")
         if self.lora_init in PARTS_OF_WEIGHTS and self.adapter not in ("lora", "rslora"):
             raise ValueError(f"lora_init: {self.lora_init} works with lora and rslora, not with {self.adapter}")
         odd = [f"{rank}" for rank in (self.rank, self.text_encoder_rank) if rank is not None and rank % 2]
         if self.lora_init == "orthogonal" and odd:
-            raise ValueError(f"lora_init: orthogonal halves the rank, and {odd[0]} is odd; choose an even one")
+            raise ValueError(f"lora_init: orthogonal needs an even rank, and {odd[0]} is odd; set an even one")
         if self.t_lora_min_rank is not None and self.adapter != "t-lora":
             raise ValueError(f"t_lora_min_rank has no effect with adapter: {self.adapter}; set adapter: t-lora")
         if self.resolved_t_lora_min_rank >= self.rank > 1 and self.adapter == "t-lora":
-            raise ValueError("t_lora_min_rank: as many as rank act always, which is adapter: lora; set fewer")
+            raise ValueError("t_lora_min_rank must be less than rank; equal to rank it is adapter: lora")
         for name in ("text_encoder_rank", "text_encoder_learning_rate"):
             if getattr(self, name) is not None and not self.train_text_encoder:
                 raise ValueError(f"{name} has no effect without train_text_encoder: true")

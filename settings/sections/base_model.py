@@ -10,7 +10,7 @@ from settings.record import Settings
 
 
 class BaseModelSection(Settings):
-    """The base."""
+    """The base model."""
 
     base_model: Model[str] = Field(
         "stabilityai/stable-diffusion-xl-base-1.0",

@@ -7,7 +7,7 @@ from settings.record import Settings
 
 
 class ClassImagesSection(Settings):
-    """Pictures of the class, as DreamBooth's prior preservation has them (Ruiz et al. 2023, §3.3)."""
+    """Images of the class, for DreamBooth's prior preservation (Ruiz et al. 2023, §3.3)."""
 
     num_class_images: Limited[int] = Field(
         0,

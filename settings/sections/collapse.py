@@ -11,7 +11,7 @@ CollapseGuardName = Literal["off", "warn", "lower"]
 
 
 class CollapseSection(Settings):
-    """Phases, and the guard."""
+    """Training phases, and the guard against early collapse."""
 
     tokens_first: Open[float] = Field(
         0.0, ge=0, lt=1, description="Fraction of the run in which only the tokens are trained, at its start"
@@ -38,7 +38,7 @@ class CollapseSection(Settings):
     def _phase_rules(self) -> "CollapseSection":
         if self.tokens_first >= self.tokens_until:
             raise ValueError(
-                f"tokens_first ({self.tokens_first:g}) must be less than tokens_until ({self.tokens_until:g}): "
-                "between them both are trained"
+                f"tokens_first ({self.tokens_first:g}) must be less than tokens_until ({self.tokens_until:g}); "
+                "adapter and tokens are trained together between them"
             )
         return self

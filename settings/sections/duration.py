@@ -6,14 +6,14 @@ from settings.callers import Limited, Open
 from settings.record import Settings
 
 LOOKS = 12
-"""Times that samples are scored in a run of full length, with stop_when_settled."""
+"""How many times samples are scored in a run of full length with stop_when_settled."""
 
 MOST_CONCEPTS_SCORED = 3
-"""Concepts of which samples are scored, during a training and after it: the first ones."""
+"""Largest number of concepts whose samples are scored, during and after training: the first ones."""
 
 
 class DurationSection(Settings):
-    """Steps and batches. What is left out is chosen from the number of images."""
+    """Steps and batches. Defaults are computed from the number of images."""
 
     max_train_steps: Limited[int | None] = Field(
         None,
@@ -45,7 +45,7 @@ class DurationSection(Settings):
     def _duration_rules(self) -> "DurationSection":
         if self.max_train_steps is not None and self.max_train_epochs is not None:
             raise ValueError(
-                "max_train_steps and max_train_epochs both say how long is trained: leave one out "
+                "max_train_steps and max_train_epochs both set the length of the run; leave one of them out "
                 "(max_train_minutes may limit either)"
             )
         return self

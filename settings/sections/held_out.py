@@ -7,7 +7,7 @@ from settings.record import Settings
 
 
 class HeldOutSection(Settings):
-    """Validation on pictures that are not trained."""
+    """Validation on images that are not trained."""
 
     validation_steps: Open[int | None] = Field(
         None, ge=1, description="Compute the loss on held-out images every N steps, and return the best step"

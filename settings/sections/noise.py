@@ -86,11 +86,13 @@ class NoiseSection(Settings):
     @model_validator(mode="after")
     def _noise_rules(self) -> "NoiseSection":
         if self.multires_noise_iterations > 0 and self.noise_offset > 0:
-            raise ValueError("multires_noise_iterations and noise_offset both add coarse noise: leave one of them out")
+            raise ValueError(
+                "multires_noise_iterations and noise_offset both add low-frequency noise; leave one of them out"
+            )
         if self.multires_noise_iterations == 0 and self.multires_noise_discount != USUAL_DISCOUNT:
             raise ValueError("multires_noise_discount has no effect without multires_noise_iterations; set 6 to 10")
         if self.dream is not None and self.input_perturbation > 0:
-            raise ValueError("dream and input_perturbation both change the noise: leave one of them out")
+            raise ValueError("dream and input_perturbation both change the input; leave one of them out")
         if self.timestep_sampling == "uniform" and self.timestep_bias is not None:
             raise ValueError("timestep_bias has no effect with timestep_sampling: uniform; leave one of them out")
         if self.min_timestep >= self.max_timestep:

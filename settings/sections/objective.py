@@ -9,7 +9,7 @@ from settings.record import Settings
 
 
 class ObjectiveSection(Settings):
-    """The terms of the loss, and what they weigh."""
+    """The terms of the loss and their weights."""
 
     loss_type: Open[Literal["mse", "huber", "dco"]] = Field(
         "mse",
@@ -111,7 +111,7 @@ class ObjectiveSection(Settings):
 
     @property
     def unused_prior_settings(self) -> tuple[str, ...]:
-        """What is wrong, a sentence each, with settings of prior matching that are set although it is off."""
+        """Return one message for each setting of prior matching that is set although prior matching is off."""
         names = ("prior_prompts", "prior_matching_on", "prior_matching_interval")
         return tuple(
             f"{name} has no effect with prior_matching_weight 0; set the weight, or leave {name} out"

@@ -17,17 +17,17 @@ SchedulerName = Literal["constant", "linear", "cosine", "cosine_with_restarts", 
 PRODIGY: tuple[OptimizerName, ...] = ("prodigy", "prodigy_schedule_free")
 SCHEDULE_FREE: tuple[OptimizerName, ...] = ("adamw_schedule_free", "prodigy_schedule_free")
 BY_ROWS: tuple[OptimizerName, ...] = ("adamw", "adamw_8bit")
-"""Those that can update some rows of a weight without the others."""
+"""Optimizers that can update some rows of a weight without the others."""
 ADAPTER_RATE, TOKEN_RATE = 1e-4, 1e-3
-"""The field's rates with AdamW, for bases of SDXL's width (trainer/rates.py)."""
+"""Usual rates with AdamW, for base models of SDXL's width (trainer/rates.py)."""
 PLAIN_WORD_RATE = 4e-4
-"""The adapter's where the base reads prompts by a model that learns no words, for runs of 500 to 3000 steps: 4e-4 for
+"""The adapter's rate if a language model without new tokens encodes the prompts, for 500 to 3000 steps: 4e-4 for
 FLUX.1 in Replicate's trainer, 5e-4 for Qwen-Image in fal's, 1000 steps each. 1e-4 is usual in longer runs."""
 RELATIVE_RATES: dict[str, float] = {"lion": 0.2, "came": 0.25}
 """Default rates relative to AdamW's. Lion: every step has the size of the rate (Chen et al. 2023, §5: 3 to 10 times
 less). CAME: at AdamW's rate the embedded base loses other prompts (docs/ablation.md); at a quarter it does not."""
 PRODIGY_RATES = (0.1, 10.0)
-"""Allowed learning rates with Prodigy, which multiplies them by its estimate: 1 is right, 1e-4 trains nothing."""
+"""Allowed learning rates with Prodigy, which multiplies them by its estimate: use 1; 1e-4 trains nothing."""
 
 
 class OptimizationSection(Settings):
@@ -135,7 +135,7 @@ class OptimizationSection(Settings):
 
 
 def default_rate(given: float | None, optimizer: OptimizerName, usual: float) -> float:
-    """The rate that was given, else the optimizer's own. `usual`: AdamW's."""
+    """Return the given rate, or the optimizer's default. `usual`: AdamW's default."""
     if given is not None:
         return given
     return 1.0 if optimizer in PRODIGY else RELATIVE_RATES.get(optimizer, 1.0) * usual
@@ -149,16 +149,19 @@ def _optimizer_rules(
     if optimizer in PRODIGY:
         if rate is not None and not low <= rate <= high:
             raise ValueError(
-                f"{rate_setting} {rate:g} is far from 1, and {optimizer} finds the rate itself: "
+                f"{rate_setting} {rate:g} is far from 1, and {optimizer} multiplies it by the rate that it estimates; "
                 "leave it out, or change prodigy_d_coef"
             )
         if config.lr_scheduler == "cosine_with_restarts":
-            raise ValueError(f"{setting} {optimizer} cannot restart: choose cosine or constant as lr_scheduler")
+            raise ValueError(f"{setting} {optimizer} does not support restarts; set lr_scheduler: cosine or constant")
         if clip < 1:
-            raise ValueError(f"{clip_setting} {clip:g} below 1 spoils the rate that {optimizer} finds; set 1 or more")
+            raise ValueError(
+                f"{clip_setting} {clip:g}: clipping below 1 distorts the rate that {optimizer} estimates; set 1 or more"
+            )
     if optimizer in SCHEDULE_FREE and config.lr_scheduler not in (None, "constant"):
         raise ValueError(
-            f"{setting} {optimizer} averages in place of a falling rate: leave lr_scheduler out, or set constant"
+            f"{setting} {optimizer} averages the weights instead of decaying the rate; leave lr_scheduler out, or set "
+            "constant"
         )
 
 
@@ -167,21 +170,21 @@ def _no_effect_rules(config: OptimizationSection) -> None:
     optimizers = {config.optimizer} | ({config.token_optimizer} if trained else set())
     rules = (
         (config.ema_decay == 0 and (config.ema_start > 0 or config.ema_interval > 1),
-         "ema_start and ema_interval have no effect without an ema_decay; set it, or leave them out"),
+         "ema_start and ema_interval have no effect without ema_decay; set it, or leave them out"),
         (config.ema_decay > 0 and optimizers <= set(SCHEDULE_FREE),
-         "ema_decay has no effect: schedule-free optimizers average already; leave it out"),
+         "ema_decay has no effect: schedule-free optimizers already average the weights; leave it out"),
         (config.lr_num_cycles != 1 and config.lr_scheduler != "cosine_with_restarts",
          "lr_num_cycles has no effect without lr_scheduler: cosine_with_restarts"),
         (config.lr_power != 1 and config.lr_scheduler != "polynomial",
          "lr_power has no effect without lr_scheduler: polynomial"),
         (config.scale_lr and bool(optimizers & set(PRODIGY)),
-         "scale_lr: prodigy finds the rate itself, whatever the batch; leave one of them out"),
+         "scale_lr: prodigy estimates the rate itself, for any batch size; leave one of them out"),
         (config.prodigy_d_coef != 1 and not optimizers & set(PRODIGY),
          "prodigy_d_coef has no effect without optimizer: prodigy"),
         (config.lora_plus_ratio != 1 and config.optimizer in PRODIGY,
-         f"lora_plus_ratio: {config.optimizer} finds one rate for all parameters; leave one of them out"),
+         f"lora_plus_ratio: {config.optimizer} estimates one rate for all parameters; leave one of them out"),
         (config.token_optimizer == "muon" and trained,
-         "token_optimizer: muon makes the updates of weight matrices orthogonal, and rows are none: choose adamw"),
+         "token_optimizer: muon needs weight matrices, and token embeddings are rows; choose adamw"),
         (config.token_optimizer != "adamw" and not trained,
          "token_optimizer has no effect with token_learning_rate 0; leave one out"),
         (config.token_weight_decay > 0 and not trained,

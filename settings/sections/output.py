@@ -8,7 +8,7 @@ from settings.callers import Limited, Open, Operator
 from settings.record import Settings
 
 CHECKPOINTING = ("checkpointing_steps", "checkpointing_epochs", "checkpointing_minutes")
-"""Settings that say when checkpoints are written; at most one is given."""
+"""Settings for when checkpoints are written; at most one of them may be set."""
 
 
 class OutputSection(Settings):
@@ -55,14 +55,14 @@ class OutputSection(Settings):
 
     @property
     def writes_checkpoints(self) -> bool:
-        """Whether checkpoints are due before the end."""
+        """Whether checkpoints are written before the end of the run."""
         return any(getattr(self, name) is not None for name in CHECKPOINTING)
 
     @model_validator(mode="after")
     def _output_rules(self) -> "OutputSection":
         given = [name for name in CHECKPOINTING if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} both say when checkpoints are written: leave one of them out")
+            raise ValueError(f"{' and '.join(given)} both set when checkpoints are written; leave one of them out")
         if self.save_model == "none" and self.save_model_precision != "base":
             raise ValueError("save_model_precision has no effect without save_model; set it, or leave it out")
         if self.keep_checkpoints is not None and not self.writes_checkpoints:

@@ -10,7 +10,7 @@ TOKEN_VARIABLE = "PUBLISH_TOKEN"
 
 
 class PublishingSection(Settings):
-    """The Hugging Face hub. Its token comes from the environment (HF_TOKEN) and is never written anywhere."""
+    """The Hugging Face hub. Its token is read from the environment (HF_TOKEN) and never stored."""
 
     push_to_hub: Operator[str | None] = Field(
         None,

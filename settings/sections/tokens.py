@@ -9,11 +9,11 @@ from settings.callers import Open
 from settings.record import Settings
 
 NEW_WORD = re.compile(r"\[[^\s\[\]]+\]|<(?!s\d+>)[^\s<>]+>")
-"""[fernando] or <fernando>; <s0> and the like are names of placeholder tokens."""
+"""[fernando] or <fernando>, but not <s0> etc., which are names of placeholder tokens."""
 
 
 class WordConfig(Settings):
-    """Words of captions that are trained, one token each: a new one, or those that the base knows by an expression."""
+    """Words of captions that are trained, one token each: a new word, or known words by a regular expression."""
 
     word: Open[str] = Field(
         min_length=1,
@@ -37,7 +37,9 @@ class WordConfig(Settings):
     @model_validator(mode="after")
     def _start_of_new_words(self) -> "WordConfig":
         if self.start is not None and not self.is_new:
-            raise ValueError(f"start has no effect for {self.word}: a word that the base knows starts as it is")
+            raise ValueError(
+                f"start has no effect for {self.word}: known words start from their own embeddings; leave it out"
+            )
         return self
 
     @property
@@ -46,7 +48,7 @@ class WordConfig(Settings):
 
 
 class TokenSection(Settings):
-    """Placeholder tokens: how many, how they start, and how long they may grow."""
+    """Placeholder tokens: their number, initialisation and norm."""
 
     num_tokens: Open[int] = Field(
         2,
@@ -103,13 +105,13 @@ class TokenSection(Settings):
             (self.token_init_words is not None and self.token_init not in (None, "words", "images"),
              f"token_init_words has no effect with token_init: {self.token_init}; leave one out"),
             (self.train_existing_tokens and (self.token_init is not None or self.token_init_words is not None),
-             "token_init and token_init_words have no effect with train_existing_tokens: it starts as it is"),
+             "token_init and token_init_words have no effect with train_existing_tokens; leave one out"),
             (self.train_existing_tokens and "num_tokens" in self.model_fields_set and self.num_tokens != 1,
-             "num_tokens has no effect with train_existing_tokens, where the word has one; leave it out"),
+             "num_tokens has no effect with train_existing_tokens: the word has one token; leave it out"),
             (bool(self.train_tokens) and (self.token_init is not None or self.token_init_words is not None),
-             "token_init and token_init_words have no effect with train_tokens, where each word has a start"),
+             "token_init and token_init_words have no effect with train_tokens; set start of each word"),
             (bool(self.train_tokens) and self.train_existing_tokens,
-             "train_existing_tokens: train_tokens holds such words too; leave one of them out"),
+             "train_existing_tokens has no effect with train_tokens; list the word there, or leave one out"),
         )  # fmt: skip
         for broken, message in rules:
             if broken:
@@ -118,9 +120,9 @@ class TokenSection(Settings):
 
 
 def _compiled(pattern: str | None) -> str | None:
-    """The pattern as it is. Raises ValueError for what is no regular expression."""
+    """Return the pattern unchanged. Raises ValueError if it is not a regular expression."""
     try:
         re.compile(pattern or "")
     except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from None
+        raise ValueError(f"is not a regular expression: {error}") from None
     return pattern

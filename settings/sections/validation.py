@@ -81,11 +81,15 @@ class ValidationSection(Settings):
         if any(not prompt.strip() for prompt in self.validation_prompts):
             raise ValueError("validation_prompts: one of them is empty")
         if self.validation_prompts and self.validation_prompt not in (None, self.validation_prompts[0]):
-            raise ValueError("validation_prompts takes the place of validation_prompt: leave one of them out")
+            raise ValueError("validation_prompts replaces validation_prompt; leave one of them out")
         if self.validation_prompts_file is not None and (self.validation_prompts or self.validation_prompt):
-            raise ValueError("validation_prompts_file has the prompts: leave the settings of single ones out")
+            raise ValueError(
+                "validation_prompts_file replaces validation_prompt and validation_prompts; leave them out"
+            )
         if self.sample_steps is not None and self.num_validation_images == 0:
-            raise ValueError("sample_steps has no effect with num_validation_images 0; raise that, or leave it out")
+            raise ValueError(
+                "sample_steps has no effect with num_validation_images: 0; increase that, or leave sample_steps out"
+            )
         if any(not 0 < scale <= 4 for scale in self.evaluation_scales):
-            raise ValueError(f"evaluation_scales {list(self.evaluation_scales)} must lie above 0 and at most at 4")
+            raise ValueError(f"evaluation_scales: {list(self.evaluation_scales)} must be above 0 and at most 4")
         return self

@@ -163,8 +163,14 @@ def test_a_file_without_prompts_is_an_error(content: bytes | None, base: ModelFa
     ("settings", "message"),
     [
         ({"validation_prompts": ["a", " "]}, "one of them is empty"),
-        ({"validation_prompts": ["a", "b"], "validation_prompt": "c"}, "takes the place of validation_prompt"),
-        ({"validation_prompts": ["a"], "validation_prompts_file": "b.txt"}, "leave the settings of single ones out"),
+        (
+            {"validation_prompts": ["a", "b"], "validation_prompt": "c"},
+            "replaces validation_prompt; leave one of them out",
+        ),
+        (
+            {"validation_prompts": ["a"], "validation_prompts_file": "b.txt"},
+            "validation_prompts_file replaces validation_prompt and",
+        ),
     ],
 )
 def test_one_place_for_prompts(settings: dict[str, Any], message: str) -> None:

@@ -25,14 +25,14 @@ def test_conditions(condition: str, metadata: dict[str, object], passes: bool) -
 
 def test_reasons_name_field_value_and_condition() -> None:
     conditions = [parse_filter("score > 4")]
-    assert refused_by(conditions, {"score": 3}) == "score is 3, and the filter wants score > 4"
-    assert "has no score, which the filter 'score > 4' asks for" in str(refused_by(conditions, {}))
-    assert "score is 'high', which is no number" in str(refused_by(conditions, {"score": "high"}))
+    assert refused_by(conditions, {"score": 3}) == "score is 3; the filter requires score > 4"
+    assert "has no score, which the filter 'score > 4' needs" in str(refused_by(conditions, {}))
+    assert "score is 'high'; the filter 'score > 4' needs a number" in str(refused_by(conditions, {"score": "high"}))
 
 
 @pytest.mark.parametrize(
     "text", ["", "score", "score >", "> 4", "__import__('os').system('x')", "score > high", "a b > 1"]
 )
 def test_what_is_no_condition_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no condition|is no number"):
+    with pytest.raises(ValueError, match="is not a condition|is not a number"):
         parse_filter(text)

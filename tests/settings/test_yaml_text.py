@@ -47,7 +47,7 @@ def test_what_means_no_choice_is_an_error(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["class_word: 2024", "class_word: 2024-05-12", "class_word: true", "class_word: 1.5"])
 def test_text_that_yaml_reads_as_something_else_is_put_between_quotes(text: str) -> None:
-    with pytest.raises(ConfigError, match="^class_word: must be text: put it between quotes"):
+    with pytest.raises(ConfigError, match="^class_word: must be text; put it in quotes"):
         build_config(parse_settings(text, "text"))
 
 

@@ -126,7 +126,7 @@ def test_bases_that_overflow_are_refused(write: Any, why: str, tmp_path: Path) -
     ("settings", "message"),
     [
         ({"adapter": "dora"}, "mixed_precision: fp16 with adapter: dora needs a GPU; set .* choose the adapter lora"),
-        ({"adapter": "full", "learning_rate": 1e-5}, "adapter: full computes in bf16"),
+        ({"adapter": "full", "learning_rate": 1e-5}, "adapter: full does not support mixed_precision: fp16"),
     ],
 )
 def test_adapters_that_it_does_not_do_for(settings: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -173,7 +173,10 @@ def test_values_beyond_the_precision_are_refused_and_nothing_stays(tmp_path: Pat
     [
         ({"save_model": "diffusers"}, "save_model has no effect with adapter: lora"),
         ({"save_model_precision": "fp32"}, "save_model_precision has no effect without save_model"),
-        ({"adapter": "full", "learning_rate": 1e-5, "save_model": "diffusers", "vae": "owner/vae"}, "leave out vae"),
+        (
+            {"adapter": "full", "learning_rate": 1e-5, "save_model": "diffusers", "vae": "owner/vae"},
+            "own VAE, not the one of vae",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other(settings: Mapping[str, Any], message: str) -> None:

@@ -98,7 +98,7 @@ def test_it_resumes_bit_for_bit_from_a_finished_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"control": "canny"}, "controlnet_bottleneck: large reads small pictures .* not canny"),
+        ({"control": "canny"}, "controlnet_bottleneck: large needs control: .*, not canny"),
         (
             {"control": "super_resolution", "adapter": "lora"},
             "control has no effect with adapter: lora",

@@ -177,7 +177,7 @@ def test_what_cannot_be_trained_is_refused_at_once(
     base = write_sd15(tmp_path / "sd15")
     with pytest.raises(ConfigError, match="control: faces: ControlNets of .*sd15 only support images"):
         resolve(settings(base, model), opened(base))
-    with pytest.raises(ConfigError, match="controlnet_bottleneck: large reads small pictures .* not faces"):
+    with pytest.raises(ConfigError, match="controlnet_bottleneck: large needs control: .*, not faces"):
         settings(base, model, controlnet_bottleneck="large")
 
 

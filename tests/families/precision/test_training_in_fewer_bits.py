@@ -111,10 +111,10 @@ def test_all_linear_layers_of_the_blocks_and_no_others(kind: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"base_precision": "nf4", "adapter": "dora"}, "base_precision: nf4: adapter dora reads or changes whole"),
-        ({"base_precision": "int8", "adapter": "controlnet", "control": "canny"}, "base_precision: int8: adapter c"),
-        ({"offload": "always", "adapter": "lokr"}, "offload: always: adapter lokr reads or changes whole weights"),
-        ({"base_precision": "fp8", "shard_base": True}, "base_precision: fp8 does not go with shard_base"),
+        ({"base_precision": "nf4", "adapter": "dora"}, "base_precision: nf4: adapter: dora reads or changes whole"),
+        ({"base_precision": "int8", "adapter": "controlnet", "control": "canny"}, "base_precision: int8: adapter: c"),
+        ({"offload": "always", "adapter": "lokr"}, "offload: always: adapter: lokr reads or changes whole weights"),
+        ({"base_precision": "fp8", "shard_base": True}, "base_precision: fp8 does not work with shard_base"),
         ({"base_precision": "int4"}, "base_precision: .*'nf4' .given: 'int4'"),
     ],
 )

@@ -265,14 +265,14 @@ def test_a_held_out_crop_takes_its_condition_along(tiny: Path, pictures: Path, t
         ({"adapter": "lora"}, "control has no effect with adapter: lora"),
         ({"control": "none", "adapter": "lora"}, "control_dropout has no effect"),
         ({"rank": 8}, "rank has no effect with adapter: controlnet"),
-        ({"controlnet_blocks": [4, 0]}, r"controlnet_blocks: \[4, 0\] are no rising numbers"),
+        ({"controlnet_blocks": [4, 0]}, r"controlnet_blocks: \[4, 0\] must be different block indices"),
         (
             {"controlnet_blocks": [0], "control": "none", "control_dropout": 0, "adapter": "lora"},
             "_blocks has no effect",
         ),
         ({"prior_matching_weight": 1.0}, "prior_matching_weight has no effect with adapter: controlnet"),
-        ({"evaluate": "true"}, "judged by its validation loss"),
-        ({"shard_base": True}, "shard_base: adapter controlnet"),
+        ({"evaluate": "true"}, "evaluate: true has no effect with adapter: controlnet"),
+        ({"shard_base": True}, "shard_base: adapter: controlnet"),
     ],
 )
 def test_settings_without_effect_are_errors(changes: dict[str, Any], said: str, tmp_path: Path) -> None:

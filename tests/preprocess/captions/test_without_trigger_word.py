@@ -108,10 +108,10 @@ def test_it_is_opened_again_as_it_is(make_zip: MakeFiles, tmp_path: Path) -> Non
         ({"trigger_only_dropout": 0.1}, "trigger_only_dropout has no effect without a trigger_word"),
         ({"num_tokens": 2}, "num_tokens has no effect with an empty trigger_word"),
         ({"train_existing_tokens": True}, "train_existing_tokens has no effect with an empty trigger_word"),
-        ({"prior_matching_weight": 1.0}, "prior_matching_weight keeps what captions without"),
+        ({"prior_matching_weight": 1.0}, "prior_matching_weight needs captions without"),
         ({"evaluate": "true", "evaluation_prompts": ["a {trigger}"]}, "stands for the trigger_word, which is empty"),
-        ({"trigger_word": "TOK", "evaluate": "true", "evaluation_prompts": ["a dog"]}, "each must hold {trigger}"),
-        ({"trigger_word": "TOK", "concepts": [REST, REST]}, "only one may have no folder and no"),
+        ({"trigger_word": "TOK", "evaluate": "true", "evaluation_prompts": ["a dog"]}, "each must contain {trigger}"),
+        ({"trigger_word": "TOK", "concepts": [REST, REST]}, "only one may have neither folder nor"),
         ({"trigger_word": " "}, "must be one word without spaces"),
     ],
 )

@@ -50,7 +50,7 @@ def test_given_aspects_are_the_only_ones() -> None:
 
 @pytest.mark.parametrize("aspects", [("4",), ("1/9",), ("0/1",), ("1/0",), ("a/b",), ("1/1", "3;4")])
 def test_what_is_no_aspect_is_refused(aspects: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match="aspect_ratios.*is no aspect from 1/8 to 8/1"):
+    with pytest.raises(ConfigError, match="aspect_ratios.*is not an aspect ratio from 1/8 to 8/1"):
         build_config({"aspect_ratios": aspects})
     with pytest.raises(ConfigError, match="aspect_ratios have no effect without aspect_ratio_bucketing"):
         build_config({"aspect_ratios": ("1/1",), "aspect_ratio_bucketing": False})

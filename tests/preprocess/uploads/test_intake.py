@@ -198,7 +198,7 @@ def test_a_folder_of_shards(tmp_path: Path) -> None:
         "00001.tar/0000.jpg": "TOK of the record 0",
     }
     assert [item.source for item in dataset.rejected] == ["00000.tar/0001.jpg", "00001.tar/0001.jpg"]
-    assert all("score is 1, and the filter wants score < 1" in item.reason for item in dataset.rejected)
+    assert all("score is 1; the filter requires score < 1" in item.reason for item in dataset.rejected)
 
 
 def test_pictures_beside_the_shards_are_taken_too(tmp_path: Path) -> None:

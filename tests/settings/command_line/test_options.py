@@ -89,7 +89,7 @@ def test_mappings_are_yaml() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--evaluation_scales", "0.7,1.0"], "evaluation_scales.0: must be one value: blanks separate several"),
+        (["--evaluation_scales", "0.7,1.0"], "evaluation_scales.0: must be a single value"),
         (["--trackers", "tensorboard,wandb"], "trackers.0: Input should be 'tensorboard' or 'wandb'"),
         (["--concepts", "A"], r"concepts.0: must be a mapping, such as {name: value} \(given: 'A'\)"),
         (
@@ -115,7 +115,7 @@ def test_help_has_types_choices_ranges_and_defaults() -> None:
     short = parser.format_help()
     full = " ".join(parser.format_help_all().split())
     assert "--count INT" in short and "--name TEXT" in short and "--kind" not in short
-    assert "7 more settings by --help_all: part, everything." in " ".join(short.split())
+    assert "7 more settings with --help_all: part, everything." in " ".join(short.split())
     assert "--count INT How many, 100 % of them (at least 1)" in full
     assert "part: One of several. This is not its first line." in full
     assert "--scales FLOAT [FLOAT ...] How large (default: 1.0)" in full

@@ -38,8 +38,8 @@ def error_of(parser: CommandParser, words: list[str], capsys: pytest.CaptureFixt
         (["a"], "error: the following arguments are required: --output\n"),
         (["--output"], "error: --output: expected one argument\n"),
         (["--output", "x", "--count", "many"], "error: --count: invalid int value: 'many'\n"),
-        (["--output", "x", "-q"], "error: -q: not expected here; files stand together, before the options\n"),
-        (["a", "--output", "x", "b"], "error: b: not expected here; files stand together, before the options\n"),
+        (["--output", "x", "-q"], "error: -q: not expected here; write files together, before options\n"),
+        (["a", "--output", "x", "b"], "error: b: not expected here; write files together, before options\n"),
     ],
 )
 def test_an_error_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

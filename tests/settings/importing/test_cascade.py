@@ -70,7 +70,7 @@ def test_a_controlnet_with_filters(tmp_path: Path) -> None:
         assert _config(tmp_path, **CONTROL | {"controlnet_filter": name}).control == control
     latents = CONTROL | {"controlnet_filter": "SREffnetFilter"}
     assert _config(tmp_path, **latents, controlnet_bottleneck_mode="large").controlnet_bottleneck == "large"
-    assert any("here it reads the picture" in note for note in _imported(tmp_path, **latents).notes)
+    assert any("here it is the conditioning image" in note for note in _imported(tmp_path, **latents).notes)
 
 
 def test_a_controlnet_for_faces(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_controlnet_for_faces(tmp_path: Path) -> None:
     assert {name: imported.values[name] for name in ("control_max_faces", "control_dropout", "control_full_share")} == {
         "control_max_faces": 4, "control_dropout": 0.05, "control_full_share": 0.3,
     }  # fmt: skip
-    assert any("a ControlNet of one does not know vectors of the other" in note for note in imported.notes)
+    assert any("does not work with those of the other" in note for note in imported.notes)
 
 
 def test_full_fine_tuning_with_an_average(tmp_path: Path) -> None:
@@ -106,27 +106,30 @@ def test_every_field_is_translated_or_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"model_version": "9B"}, "model_version: 9B is none of"),
+        ({"model_version": "9B"}, "model_version: 9B is unknown; choose one of"),
         ({**LORA, "module_filters": [".mapper"]}, "module_filters: .* lora_target_regex"),
-        ({**LORA, "train_tokens": ["^snail"]}, "train_tokens: is a list of pairs"),
+        ({**LORA, "train_tokens": ["^snail"]}, "train_tokens: must be a list of pairs"),
         ({**CONTROL, "controlnet_filter": "QRFilter"}, "controlnet_filter: QRFilter has no equivalent"),
         ({**CONTROL, "controlnet_filter": "IdentityFilter"}, "controlnet_bottleneck_mode: effnet with IdentityFilter"),
         ({**FACES, "controlnet_filter": "CannyFilter"}, "controlnet_bottleneck_mode: simple with CannyFilter"),
         ({**FACES, "controlnet_filter_params": {"p_all": 1}}, "controlnet_filter_params: p_all is none of max_faces,"),
-        ({**FACES, "controlnet_filter_params": {"p_drop": "low"}}, "p_drop: 'low' is no number"),
-        ({**FACES, "controlnet_filter_params": [4]}, "controlnet_filter_params: is no mapping"),
+        ({**FACES, "controlnet_filter_params": {"p_drop": "low"}}, "p_drop: 'low' is not a number"),
+        ({**FACES, "controlnet_filter_params": [4]}, "controlnet_filter_params: must be a mapping"),
         (
             {**CONTROL, "controlnet_bottleneck_mode": "large"},
             "controlnet_bottleneck_mode: large with CannyF",
         ),
         ({**CONTROL, "controlnet_bottleneck_mode": "huge"}, "controlnet_bottleneck_mode: huge with CannyF"),
-        ({"dataset_filters": [["score", "lambda s: s > 1 or s < 0"]]}, "dataset_filters: .* is no simple comparison"),
-        ({"dataset_filters": ["score > 1"]}, "dataset_filters: .* is no pair"),
+        (
+            {"dataset_filters": [["score", "lambda s: s > 1 or s < 0"]]},
+            "dataset_filters: .* is not a simple comparison",
+        ),
+        ({"dataset_filters": ["score > 1"]}, "dataset_filters: .* must be a pair"),
         ({"captions_getter": ["json", "lambda s: f(s)"]}, "captions_getter: .* never run"),
         ({"webdataset_path": "pipe:cat /etc/passwd"}, "webdataset_path: .* shell command, which is never run"),
         ({"webdataset_path": "pipe:aws s3 cp s3://a/b.tar;id -"}, "webdataset_path: .* shell command"),
-        ({"webdataset_path": "shards.yml"}, "webdataset_path: shards.yml lists shards"),
-        ({"batch_size": "many"}, "batch_size: 'many' is no number"),
+        ({"webdataset_path": "shards.yml"}, "webdataset_path: shards.yml is a list of shards"),
+        ({"batch_size": "many"}, "batch_size: 'many' is not a number"),
         ({"webdataset_path": None}, "has no model_version or webdataset_path"),
     ],
 )
@@ -163,7 +166,7 @@ def test_places_of_data(place: str, source: str, tmp_path: Path) -> None:
 
 def test_new_words_without_an_expression_and_no_words(tmp_path: Path) -> None:
     imported = _imported(tmp_path, **LORA | {"train_tokens": [["<a>", None]]})
-    assert any("starts at random" in note for note in imported.notes)
+    assert any("is initialised randomly" in note for note in imported.notes)
     without = _config(tmp_path, **LORA | {"train_tokens": None})
     assert without.trigger_word == "" and without.train_tokens == ()
 

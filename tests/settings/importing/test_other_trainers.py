@@ -172,20 +172,20 @@ def test_dreambooth_with_its_class(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.sh", "echo hello", "holds 0 commands"),
-        ("a.sh", "python a.py --rank 1\npython b.py --rank 2", "holds 2 commands"),
+        ("a.sh", "echo hello", "contains 0 commands"),
+        ("a.sh", "python a.py --rank 1\npython b.py --rank 2", "contains 2 commands"),
         ("a.sh", "python a.py --data_dir $HOME/x", r"\$HOME is not assigned"),
         ("a.sh", "python a.py --prompt 'open", "cannot be read as a command"),
         ("a.sh", "python a.py --scale_lr=perhaps", "scale_lr: 'perhaps' is neither true nor false"),
         ("a.sh", "python a.py --lr_scheduler piecewise", "lr_scheduler: piecewise has no equivalent"),
-        ("a.sh", "python a.py --target_modules to_q ff.net.0", "target_modules: to_q ff.net.0 are left to"),
+        ("a.sh", "python a.py --target_modules to_q ff.net.0", "target_modules: to_q ff.net.0 has no equivalent"),
         ("a.sh", "python a.py --random_flip=perhaps", "random_flip: 'perhaps' is neither true nor false"),
         ("a.toml", "network_dim = ", "cannot be read as TOML"),
-        ("a.toml", 'network_dim = 4\nresolution = "512,768"', "resolution: 512,768 is no square"),
+        ("a.toml", 'network_dim = 4\nresolution = "512,768"', "resolution: 512,768 is not square"),
         ("a.toml", 'network_dim = 4\nnetwork_module = "lycoris.kohya"', "network_module: lycoris.kohya has no equival"),
         ("a.toml", "datasets = 3\nnetwork_dim = 4", "datasets: must be a list of tables"),
-        ("a.yaml", "one: {rank: 4}\ntwo: {rank: 8}", "rank: stands in two sections"),
-        ("a.yaml", "job: x\nconfig: {process: [{}, {}]}", "process: holds 2 trainings"),
+        ("a.yaml", "one: {rank: 4}\ntwo: {rank: 8}", "rank: has different values in two sections"),
+        ("a.yaml", "job: x\nconfig: {process: [{}, {}]}", "process: contains 2 trainings"),
         ("a.yaml", "- 1", "must be a mapping"),
     ],
 )
@@ -195,7 +195,7 @@ def test_what_cannot_be_translated_is_said(name: str, content: str, said: str, t
 
 
 def test_repeats_that_differ_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="num_repeats: differs among the folders"):
+    with pytest.raises(ConfigError, match="num_repeats: differs between the folders"):
         _import(tmp_path, "a.toml", f"{KOHYA}\n  [[datasets.subsets]]\n  image_dir = 'cats'\n  num_repeats = 2\n")
 
 

@@ -147,13 +147,13 @@ def test_eva_begins_with_the_main_directions_of_the_inputs() -> None:
     ("values", "message"),
     [
         ({"lora_init": "pissa", "adapter": "dora"}, "pissa works with lora and rslora, not with dora"),
-        ({"lora_init": "olora", "adapter_l1_weight": 0.1}, "would pull a part of the base to 0"),
+        ({"lora_init": "olora", "adapter_l1_weight": 0.1}, "whose initial adapter is a part of the base weight"),
         (
             {"lora_init": "orthogonal", "adapter": "loha"},
             "lora_init works with lora, rslora, dora and t-lora, not with loha",
         ),
         ({"lora_init": "gaussian", "adapter": "none"}, "lora_init has no effect with adapter: none"),
-        ({"lora_init": "orthogonal", "rank": 3}, "3 is odd; choose an even one"),
+        ({"lora_init": "orthogonal", "rank": 3}, "3 is odd; set an even one"),
         ({"lora_init": "orthogonal", "train_text_encoder": True, "text_encoder_rank": 5}, "5 is odd"),
     ],
 )

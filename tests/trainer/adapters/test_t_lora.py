@@ -169,7 +169,7 @@ def test_what_it_can_start_from(base: ModelFamily) -> None:
     ("values", "message"),
     [
         ({"t_lora_min_rank": 4}, "t_lora_min_rank has no effect with adapter: lora"),
-        ({"adapter": "t-lora", "rank": 4, "t_lora_min_rank": 4}, "which is adapter: lora; set fewer"),
+        ({"adapter": "t-lora", "rank": 4, "t_lora_min_rank": 4}, "equal to rank it is adapter: lora"),
     ],
 )
 def test_what_has_no_meaning_is_an_error(values: dict[str, Any], message: str) -> None:

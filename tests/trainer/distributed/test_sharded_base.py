@@ -159,7 +159,7 @@ def test_the_setting_may_not_contradict_accelerate(
 
 @pytest.mark.parametrize("adapter", ["dora", "loha", "lokr", "oft"])
 def test_adapters_that_need_whole_weights_are_refused(adapter: str) -> None:
-    with pytest.raises(ConfigError, match=f"shard_base: adapter {adapter}"):
+    with pytest.raises(ConfigError, match=f"shard_base: adapter: {adapter}"):
         build_config({"shard_base": True, "adapter": adapter, "learning_rate": 1e-4})
 
 

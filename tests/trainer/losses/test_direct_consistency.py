@@ -169,7 +169,7 @@ def test_p2_is_finite_at_pure_noise() -> None:
          "prior_matching_on has no effect with prior_matching_weight 0"),
         ({"prior_matching_on": "captions", "prior_matching_weight": 1, "prior_prompts": ("a",)},
          "prior_prompts has no effect with prior_matching_on: captions"),
-        ({"dream": 1.0, "input_perturbation": 0.1}, "dream and input_perturbation both change the noise"),
+        ({"dream": 1.0, "input_perturbation": 0.1}, "dream and input_perturbation both change the input"),
     ],
 )  # fmt: skip
 def test_contradictions_are_errors_that_name_the_remedy(values: Mapping[str, Any], message: str) -> None:

@@ -131,7 +131,10 @@ def test_it_skips_steps_and_a_seed_is_one_draw() -> None:
         ({"target_prompts": ("a sketch of TOK",)}, "go together"),
         ({"prompt_alignment_weight": 0.3}, "go together"),
         ({"prompt_alignment_interval": 3}, "no effect with prompt_alignment_weight 0"),
-        ({"target_prompts": ("a dog",), "prompt_alignment_weight": 0.3}, "'a dog' is without the trigger word, TOK"),
+        (
+            {"target_prompts": ("a dog",), "prompt_alignment_weight": 0.3},
+            "'a dog' does not contain the trigger word TOK",
+        ),
         ({"target_prompts": ("a TOK",), "prompt_alignment_weight": 0.3, "adapter": "t-lora"}, "with adapter: t-lora"),
         ({"target_prompts": ("a TOK",), "prompt_alignment_weight": 0.3, "adapter": "none"}, "with adapter: none"),
     ],

@@ -157,9 +157,9 @@ def test_retraction_draws_rows_to_the_usual_length(
     [
         ({"token_init": "vocabulary"}, "needs a token_init_pattern"),
         ({"token_init_pattern": "^dog"}, "has no effect without token_init: vocabulary"),
-        ({"token_init": "vocabulary", "token_init_pattern": "("}, "is no regular expression"),
+        ({"token_init": "vocabulary", "token_init_pattern": "("}, "is not a regular expression"),
         ({"token_init": "random", "token_init_words": "dog"}, "has no effect with token_init: random"),
-        ({"train_existing_tokens": True, "token_init": "random"}, "starts as it is"),
+        ({"train_existing_tokens": True, "token_init": "random"}, "have no effect with train_existing_tokens"),
         ({"train_existing_tokens": True, "num_tokens": 3}, "leave it out"),
         ({"train_existing_tokens": True, "token_learning_rate": 0}, "train_existing_tokens has no effect"),
         ({"token_retraction": 0.1, "token_optimizer": "prodigy"}, "use token_norm_weight"),

@@ -74,9 +74,9 @@ def test_new_and_known_words_are_trained_and_all_others_stay_bit_for_bit(family:
         ({"train_tokens": [{"word": "^star"}, {"word": "star"}]}, "train_tokens: star matches two entries"),
         ({"train_tokens": [{"word": "."}]}, "train_tokens: .* words match, .* narrow the expressions"),
         ({"train_tokens": [{"word": "^a", "start": "^b"}]}, "start has no effect for .a"),
-        ({"train_tokens": WORDS, "trigger_word": "TOK"}, "train_tokens: .* set trigger_word"),
+        ({"train_tokens": WORDS, "trigger_word": "TOK"}, "train_tokens needs unchanged captions, .* set trigger_word"),
         ({"train_tokens": WORDS, "token_init": "random"}, "token_init .* no effect with train_tokens"),
-        ({"train_tokens": WORDS, "loss_type": "dco"}, "loss_type: dco knows no words of train_tokens"),
+        ({"train_tokens": WORDS, "loss_type": "dco"}, "loss_type: dco does not support train_tokens"),
         ({"train_tokens": WORDS, "adapter": "controlnet", "control": "canny"}, "controlnet"),
     ],
 )

@@ -164,7 +164,7 @@ def test_lion_has_a_rate_of_its_own_and_muon_trains_no_tokens() -> None:
     assert config.resolved_learning_rate == pytest.approx(2e-5)
     assert config.resolved_token_learning_rate == pytest.approx(2e-4)
     assert config.resolved_text_encoder_learning_rate == pytest.approx(1e-5)
-    with pytest.raises(ConfigError, match="muon is for matrices, and adapter: oft"):
+    with pytest.raises(ConfigError, match="muon needs weight matrices, and adapter: oft"):
         build_config({"optimizer": "muon", "adapter": "oft"})
     with pytest.raises(ConfigError, match="token_optimizer: muon .* choose adamw"):
         build_config({"token_optimizer": "muon"})

@@ -157,8 +157,8 @@ def test_moments_are_kept_and_an_unreadable_file_is_computed_again(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"class_word": None}, "TOK the keys of its class_word"),
-        ({"num_tokens": 2}, "one token for a trigger word"),
+        ({"class_word": None}, "needs the class_word of TOK, whose keys it uses"),
+        ({"num_tokens": 2}, "one token per trigger word"),
         ({"compile": "auto"}, "compile: never"),
         ({"train_text_encoder": True}, "train_text_encoder has no effect with adapter: perfusion"),
         ({"init_weights": EXAMPLE}, "init_weights has no effect with adapter: perfusion"),

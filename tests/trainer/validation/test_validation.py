@@ -176,7 +176,7 @@ def test_a_whole_run_says_what_it_validates_on(tmp_path: Path) -> None:
         ({"early_stopping_patience": 2}, "no effect without validation_steps"),
         ({"keep_best": 4}, "no effect without validation_steps"),
         ({"validation_share": 0.2}, "no effect without validation_steps"),
-        ({"validation_steps": 20, "max_train_steps": 10}, "nothing would ever be compared"),
+        ({"validation_steps": 20, "max_train_steps": 10}, "nothing would be validated"),
     ],
 )
 def test_settings_without_effect(values: dict[str, object], message: str) -> None:

@@ -246,7 +246,7 @@ METADATA = [
         "filters keep what meets them",
         {"a.png": A, "b.png": B, "metadata.csv": b"file_name,score\na.png,5\nb.png,4"},
         1,
-        "b.png: score is 4, and the filter wants score > 4.5",
+        "b.png: score is 4; the filter requires score > 4.5",
         options={"filters": ["score > 4.5"]},
     ),
     Case(
