@@ -88,13 +88,13 @@ def _download(url: str, target: Path, rules: FetchRules, session: requests.Sessi
     with _open(url, rules, session) as response:
         declared = response.headers.get("Content-Length", "")
         if declared.isdigit() and int(declared) > rules.max_bytes:
-            raise DownloadTooLarge(f"{shown(url)}: larger than {rules.max_bytes:,} bytes")
+            raise DownloadTooLarge(f"{shown(url)}: is larger than {rules.max_bytes:,} bytes")
         digest, received = hashlib.sha256(), 0
         with target.open("wb") as file:
             for chunk in _chunks(response):
                 received += len(chunk)
                 if received > rules.max_bytes:
-                    raise DownloadTooLarge(f"{shown(url)}: larger than {rules.max_bytes:,} bytes")
+                    raise DownloadTooLarge(f"{shown(url)}: is larger than {rules.max_bytes:,} bytes")
                 digest.update(chunk)
                 file.write(chunk)
         if declared.isdigit() and received != int(declared):

@@ -68,7 +68,7 @@ def find_on_hub(reference: str, rules: FetchRules) -> HubFile:
     api = HfApi()
     host = urlsplit(api.endpoint).hostname or ""
     if not rules.allows_host(host):
-        raise DownloadError(f"{reference}: {host} is not on the operator's list (FETCH_ALLOWED_HOSTS)")
+        raise DownloadError(f"{reference}: {host} is not in the operator's list (FETCH_ALLOWED_HOSTS)")
     try:
         info = api.model_info(repository, revision=revision, files_metadata=True, timeout=30)
     except (HfHubHTTPError, OSError, ValueError) as error:
@@ -76,7 +76,7 @@ def find_on_hub(reference: str, rules: FetchRules) -> HubFile:
     files = {sibling.rfilename: sibling for sibling in info.siblings or []}
     name = wanted if wanted in files else _choose(reference, wanted, files)
     if (files[name].size or 0) > rules.max_bytes:
-        raise DownloadTooLarge(f"{reference}: larger than {rules.max_bytes:,} bytes")
+        raise DownloadTooLarge(f"{reference}: is larger than {rules.max_bytes:,} bytes")
     lfs = files[name].lfs
     return HubFile(repository, name, str(info.sha), lfs.sha256 if lfs else None)
 

@@ -70,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
     values: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
     config = build_settings(DataConfig, values | given_options(arguments, DataConfig))
     if not arguments.data and not config.named_sources:
-        raise ConfigError("data: is missing. Give a zip, a tar, a folder of images, a URL, or dataset_name.")
+        raise ConfigError("data: is missing. Give a zip, a tar, a folder of images, a URL, or set dataset_name.")
     require_present([*arguments.data, *config.named_sources])
     if arguments.output.exists() and (not arguments.output.is_dir() or any(arguments.output.iterdir())):
         raise ConfigError(f"output: {arguments.output} exists and is not empty. Choose another folder.")

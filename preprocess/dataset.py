@@ -1,9 +1,9 @@
 """A prepared dataset: plain files that users can open, edit, and train from again.
 
 images/0000_name.png     training images, one file per view
-conditioning/0000_name.png  what a ControlNet is conditioned on, for the views that have it; .safetensors: faces
+conditioning/0000_name.png  conditioning images of a ControlNet, for views that have one; .safetensors: faces
 masks/0000_name.png      masks of the views that have one
-previews/0000_name.webp  small copies of the whole pictures, for the gallery
+previews/0000_name.webp  small copies of the whole images, for the gallery
 dataset.jsonl            one line per image, with every decision about it
 rejected.jsonl           one line per rejected file, with the reason
 summary.json             counts and warnings that concern no single image
@@ -29,13 +29,13 @@ from preprocess.workers.parallel import ordered_map
 
 Row = TypeVar("Row")
 FACES_SUFFIX = ".safetensors"
-"""Of conditions that are faces, and no pictures (`preprocess.control.faces`)."""
+"""Suffix of conditions that are faces, not images (`preprocess.control.faces`)."""
 DATASET_FILE, REJECTED_FILE, SUMMARY_FILE = "dataset.jsonl", "rejected.jsonl", "summary.json"
 
 
 @dataclass(frozen=True)
 class FaceBox:
-    """A face in pixels of the whole picture (after EXIF orientation). `score`: 0 to 1."""
+    """A face in pixels of the whole image (after EXIF orientation). `score`: 0 to 1."""
 
     left: float
     top: float
@@ -59,10 +59,10 @@ class View:
 class Example:
     """One training image. `source` is the user's file. The first view is the plain one, the others are augmentations.
 
-    `concept` is the trigger word that the image teaches, "" for none, None in the preservation set. `weight` scales
-    its loss, `repeats` says how often it is seen in an epoch. `crop_source`: face, mask, saliency or centre; hand
-    where the user moved the crop. Of `caption` and `other_captions` one is drawn each time. `picture` numbers the
-    images of a dataset with several resolutions, where each has one example for each size; None with one resolution.
+    `concept`: the trigger word, "" for none, None in the preservation set. `weight` scales its loss, `repeats` is how
+    often it is seen in an epoch. `crop_source`: face, mask, saliency or centre; hand if the user moved the crop. One of
+    `caption` and `other_captions` is drawn each time. `picture` numbers the images of a dataset with several
+    resolutions, in which each image has one example for each size; None with a single resolution.
     """
 
     source: str
@@ -99,8 +99,8 @@ class Rejected:
 
 
 def picture_key(place: int, picture: int | None) -> int:
-    """Return a number that the examples of one image share, and no others: `place` is the example's, `picture` its
-    image's, where there are several resolutions."""
+    """Return a number that identifies an image, equal for all its examples. `place`: the number of the example;
+    `picture`: that of its image, if there are several resolutions."""
     return place if picture is None else -1 - picture
 
 
@@ -126,7 +126,7 @@ class PreparedDataset:
 
     @property
     def told_warnings(self) -> list[str]:
-        """The same for people to read: what is said of many images alike is one line."""
+        """The warnings for display: equal warnings of many images are combined into one line."""
         lines = [(example.source, warning) for example in self.examples for warning in example.warnings]
         return [*gathered(lines), *self.warnings]
 
@@ -141,14 +141,14 @@ class PreparedDataset:
     def read(cls, folder: Path) -> "PreparedDataset":
         """Read the files that `write` wrote, with the user's edits.
 
-        Raises DatasetError, naming file and line, for malformed lines or missing pictures.
+        Raises DatasetError, naming file and line, for malformed lines or missing images.
         """
         examples = _read_lines(folder / DATASET_FILE, TypeAdapter(Example))
         rejected = _read_lines(folder / REJECTED_FILE, TypeAdapter(Rejected))
         for number, example in zip(line_numbers(folder), examples, strict=True):
             _check(example, folder, f"{DATASET_FILE}, line {number}")
         if not examples:
-            raise DatasetError(f"{folder / DATASET_FILE}: no line is left. Prepare the images again.")
+            raise DatasetError(f"{folder / DATASET_FILE}: contains no lines. Prepare the images again.")
         return cls(folder, tuple(examples), tuple(rejected), _summary_warnings(folder))
 
     def digest(self) -> str:
@@ -190,7 +190,7 @@ def line_numbers(folder: Path) -> list[int]:
 
 
 def _row(example: Example) -> dict[str, Any]:
-    """Return the fields of a line, without further captions and conditioning pictures where there are none."""
+    """Return the fields of a line, without further captions and conditioning images where there are none."""
     row = asdict(example)
     for view in row["views"]:
         if view["control"] is None:
@@ -208,17 +208,17 @@ def _files(example: Example) -> list[str]:
 
 def _check(example: Example, folder: Path, where: str) -> None:
     if not example.views:
-        raise DatasetError(f"{where}: has no views. Take the line out, or prepare the images again.")
+        raise DatasetError(f"{where}: has no views. Remove the line, or prepare the images again.")
     if example.repeats < 1:
-        raise DatasetError(f"{where}: repeats is {example.repeats}, at least 1 is expected. Or take the line out.")
+        raise DatasetError(f"{where}: repeats is {example.repeats}; set at least 1, or remove the line.")
     if not 0 < example.weight < math.inf:
-        raise DatasetError(f"{where}: weight is {example.weight:g}, above 0 is expected. Or take the line out.")
+        raise DatasetError(f"{where}: weight is {example.weight:g}; set it above 0, or remove the line.")
     for name in _files(example):
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise DatasetError(f"{where}: {name} lies outside the dataset folder")
+            raise DatasetError(f"{where}: {name} is outside the dataset folder")
         if not path.is_file():
-            raise DatasetError(f"{where}: {name} is missing. Take the line out, or prepare the images again.")
+            raise DatasetError(f"{where}: {name} is missing. Remove the line, or prepare the images again.")
         if not name.endswith(FACES_SUFFIX):
             _check_size(path, example.bucket, f"{where}: {name}")
 
@@ -228,10 +228,10 @@ def _check_size(path: Path, size: tuple[int, int], where: str) -> None:
         with Image.open(path) as image:
             width, height = image.size
     except OSError as error:
-        raise DatasetError(f"{where} cannot be read as a picture ({error}). Prepare the images again.") from error
+        raise DatasetError(f"{where} cannot be read as an image ({error}). Prepare the images again.") from error
     if (width, height) != size:
         cut = f"{size[0]}×{size[1]}"
-        raise DatasetError(f"{where} is {width}×{height} now, and was cut to {cut}. Give it that size again.")
+        raise DatasetError(f"{where} is {width}×{height}, and was cropped to {cut}. Restore that size.")
 
 
 def _summary_warnings(folder: Path) -> tuple[str, ...]:
@@ -263,5 +263,5 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path.name}: not UTF-8 ({error}). Save it as UTF-8.") from error
+        raise DatasetError(f"{path.name}: is not UTF-8 ({error}). Save it as UTF-8.") from error
     return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

@@ -6,4 +6,4 @@ class DatasetError(ValueError):
 
 
 class SetupError(DatasetError):
-    """What no other data would change: a package or model of data preparation that is missing, or a full disk."""
+    """A cause other than the data: a missing package or model of data preparation, or a full disk."""

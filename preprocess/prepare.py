@@ -43,7 +43,7 @@ from settings.preparation import DataConfig
 
 BUCKETS_PER_RESOLUTION = 16
 MOST_AUGMENTED = 100_000
-"""Largest number of pictures when augmented views are used."""
+"""Largest number of written images with augmented views."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _build(
     examples: list[Example] = []
     for example in renderer.render(jobs, workers):
         examples.append(example)
-        yield StageProgress("cutting the images", len(examples), len(jobs))
+        yield StageProgress("cropping the images", len(examples), len(jobs))
     warnings = [*sets.warnings(), *unlike, *folder_warning(sets.concept_files, config), *_too_small(buckets, rules)]
     labels = [(item.file.name, given) for item, given in labelled]
     warnings += [*template_warning(labels), *several_warning(labels), *balance, *renderer.warnings]
@@ -151,9 +151,9 @@ def _build(
 def _jobs(
     labelled: "Labelled", buckets: Sequence[Sequence[tuple[int, Size]]], people: Mapping[str, FacesOfPicture]
 ) -> list[RenderJob]:
-    """One for each image, or several where there are several resolutions: the first has the image's warnings.
+    """Return one job for each image and resolution. The first of an image has its warnings.
 
-    `buckets`: of each image its resolutions and their buckets.
+    `buckets`: the resolutions of each image and their buckets.
     """
     highest = max(resolution for chosen in buckets for resolution, _ in chosen)
     several = any(resolution != highest for chosen in buckets for resolution, _ in chosen)
@@ -166,10 +166,10 @@ def _jobs(
 
 
 def _too_small(buckets: Sequence[Sequence[tuple[int, Size]]], rules: Sequence[BucketRules]) -> list[str]:
-    """Say how many images are left out at a resolution, of several. `buckets`: as for `_jobs`."""
+    """Return a warning for each of several resolutions at which images are left out. `buckets`: as for `_jobs`."""
     counted = {rule.resolution: sum(rule.resolution not in dict(chosen) for chosen in buckets) for rule in rules}
     return [
-        f"resolution {side}: {count} of {len(buckets)} images are too small for it, and trained at lower ones only"
+        f"resolution {side}: {count} of {len(buckets)} images are too small for it, and are only trained at lower ones"
         for side, count in counted.items()
         if count
     ]
@@ -178,7 +178,7 @@ def _too_small(buckets: Sequence[Sequence[tuple[int, Size]]], rules: Sequence[Bu
 def _people(
     labelled: "Labelled", renderer: Renderer, config: DataConfig, workers: Workers
 ) -> Generator[StageProgress, None, tuple[dict[str, FacesOfPicture], list[str]]]:
-    """The faces of the concepts' images, and warnings, where a recognition model is there and faces matter."""
+    """Return the faces of the concepts' images, and warnings, if a recognition model is set and faces are needed."""
     model = recognition_model(config)
     if model is None or not renderer.looks_for_faces:
         return {}, []
@@ -194,8 +194,8 @@ def _check_views(images: int, config: DataConfig) -> None:
     views = images * (1 + config.augmented_views) * (2 if config.horizontal_flip else 1)
     if config.augmented_views and views > MOST_AUGMENTED:
         raise DatasetError(
-            f"augmented_views: {config.augmented_views} of {images:,} images make {views:,} pictures, more than "
-            f"{MOST_AUGMENTED:,}. Lower augmented_views: with so many images it is hardly needed."
+            f"augmented_views: {config.augmented_views} views of {images:,} images would be {views:,} files, more than "
+            f"{MOST_AUGMENTED:,}. Lower augmented_views; with so many images it is hardly needed."
         )
 
 
@@ -211,7 +211,7 @@ def _label(
     preservation: bool,
     scale: int,
 ) -> Generator[StageProgress, None, Labelled]:
-    """`scale`: of all repeats, which makes those of folders whole."""
+    """`scale`: factor of all repeats that makes the repeats of folders whole numbers."""
     found = [captions.find(item.file) for item in images]
     missing = [item for item, (own, _) in zip(images, found, strict=True) if own is None]
     generated: dict[FoundFile, Caption] = {}
@@ -242,7 +242,9 @@ def _balance(labelled: Labelled, sources: Sequence[str | Path], config: DataConf
         return labelled, []
     factors = balancing_repeats(seen)
     raised = {concept_name(name): factor for name, factor in factors.items() if factor > 1}
-    lines = [f"{name}: its images are seen {factor} times as often, for balance" for name, factor in raised.items()]
+    lines = [
+        f"{name}: its images are repeated {factor} times, to balance the concepts" for name, factor in raised.items()
+    ]
     balanced = [(item, replace(given, repeats=given.repeats * factors[given.concept])) for item, given in labelled]
     return balanced, lines
 
@@ -250,7 +252,7 @@ def _balance(labelled: Labelled, sources: Sequence[str | Path], config: DataConf
 def _weigh(
     labelled: Labelled, sources: Sequence[str | Path], weights: Mapping[str, float]
 ) -> tuple[Labelled, list[str]]:
-    """Repeats that give each source its share. The preservation set keeps its own."""
+    """Set the repeats so that each source has its weight. Those of the preservation set do not change."""
     seen = count_by_source([(item.file.source, g.repeats) for item, g in labelled if g.concept is not None])
     if len(seen) < 2:
         return labelled, ["weight has no effect: only one of the sources has images"]
@@ -266,6 +268,6 @@ def _nothing_left(sources: Sequence[str | Path], rejected: Sequence[Rejected]) -
     names = ", ".join(Path(str(source)).name for source in sources)
     if not rejected:
         formats = ", ".join(sorted(IMAGE_SUFFIXES))
-        return f"{names}: holds no images. Put the training pictures into it ({formats})."
+        return f"{names}: contains no images. Add training images ({formats})."
     reasons = "; ".join(item.reason for item in rejected[:5])
     return f"{names}: no usable image among {len(rejected)} files: {reasons}"

@@ -27,16 +27,16 @@ def reopen(folder: Path, config: DataConfig, base: BaseRequirements) -> Prepared
     for number, example in zip(line_numbers(folder), dataset.examples, strict=True):
         where = f"{DATASET_FILE}, line {number} ({example.source})"
         if config.control != "none" and not all(view.control for view in example.views):
-            raise DatasetError(f"{where}: has no conditioning picture; prepare it anew with control: {config.control}")
-        if any((view.control or "").endswith(FACES_SUFFIX) != (config.control == "faces") for view in example.views):
             raise DatasetError(
-                f"{where}: has another kind of condition than control: {config.control}; prepare it anew"
+                f"{where}: has no conditioning image; prepare the images again with control: {config.control}"
             )
+        if any((view.control or "").endswith(FACES_SUFFIX) != (config.control == "faces") for view in example.views):
+            raise DatasetError(f"{where}: its condition is not of control: {config.control}; prepare the images again")
         _check(example, where, triggers, base)
     require_images(config.all_concepts, [(example.source, example.concept) for example in dataset.examples])
     late = sorted(config.model_fields_set & set(DataConfig.model_fields) - ALSO_IN_TRAINING)
     warnings = [
-        f"{name} has no effect: {folder.resolve().name} is prepared already. Prepare it anew to change it"
+        f"{name} has no effect: {folder.resolve().name} is already prepared. Prepare the images again to change it"
         for name in late
     ]
     return replace(dataset, warnings=(*dataset.warnings, *warnings, *_long_captions(dataset, base)))
@@ -46,16 +46,16 @@ def _check(example: Example, where: str, triggers: list[str], base: BaseRequirem
     if any(side % base.size_multiple for side in example.bucket):
         width, height = example.bucket
         raise DatasetError(
-            f"{where}: {width}×{height} is no multiple of {base.size_multiple}, which the base needs; prepare it anew "
-            f"with a bucket_step of {base.size_multiple} or a multiple"
+            f"{where}: {width}×{height} is not a multiple of {base.size_multiple}, which the base model needs; "
+            f"prepare the images again with bucket_step: {base.size_multiple} or a multiple"
         )
     if example.concept is None:
         return
     if example.concept not in triggers:
         taught, known = _quoted(example.concept), ", ".join(map(_quoted, triggers))
         raise DatasetError(
-            f"{where}: teaches {taught}, and the configuration knows {known}; set trigger_word to {taught}, or list it "
-            "in concepts"
+            f"{where}: its trigger word is {taught}, and the configuration has {known}; set trigger_word to {taught}, "
+            "or list it in concepts"
         )
     for caption in example.captions:
         if example.concept and not has_trigger(caption, example.concept):

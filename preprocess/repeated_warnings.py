@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from preprocess.name_lists import first_names
 
 MOST_ALIKE = 3
-"""Lines of one kind that are shown one by one."""
+"""Largest number of lines of one kind that are shown separately."""
 OF_ONE_IMAGE = re.compile(r"'[^']*'|\"[^\"]*\"|\S+\.\w{2,5}\b|\d+(?:[.,]\d+)*")
-"""Texts, names of files and numbers: what differs between lines of one kind."""
+"""Quoted texts, file names and numbers, which may differ between lines of one kind."""
 
 
 def gathered(lines: Sequence[tuple[str, str]]) -> list[str]:
-    """`lines`: names of images with what is said of them, which begins with the name.
+    """Combine lines of one kind. `lines`: names of images with their warnings, which begin with the name.
 
-    Up to three of a kind stay as they are; of more there is the first one, with the number and names of the others.
+    Up to three lines of a kind are unchanged. Of more, the first is kept, with the number and names of the others.
     """
     kinds: dict[str, list[tuple[str, str]]] = {}
     for name, line in lines:
@@ -26,4 +26,4 @@ def _shown(kind: Sequence[tuple[str, str]]) -> Iterable[str]:
     if len(kind) <= MOST_ALIKE:
         return [line for _, line in kind]
     others = [name for name, _ in kind[1:]]
-    return [f"{kind[0][1]}; likewise {len(others)} others: {first_names(others)}"]
+    return [f"{kind[0][1]}; the same for {len(others)} others: {first_names(others)}"]

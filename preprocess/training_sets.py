@@ -17,7 +17,7 @@ NOT_DRAWN = "not selected, because of max_train_samples"
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Images that are labelled alike. `captions`: the caption files of their data."""
+    """Images that are labelled by the same rules. `captions`: the caption files of their data."""
 
     images: Sequence[Surveyed]
     captions: CaptionFinder
@@ -26,9 +26,8 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class TrainingSets:
-    """All images of a run. `left_out`: images beyond max_train_samples, and those of the preservation set that are
-    concept images, too. `notes`:
-    warnings."""
+    """All images of a run. `left_out`: images beyond max_train_samples, and images of the preservation set that are
+    also concept images. `notes`: warnings."""
 
     collected: Sequence[Collected]
     parts: Sequence[TrainingSet]
@@ -72,7 +71,7 @@ def separate(concept: Collected, prior: Collected | None, config: DataConfig) ->
     repeated = {name: known for part in preserved for name, known in repeated_in(own, part.images).items()}
     left_out = [Rejected(image.file.name, f"{image.file.name}: {NOT_DRAWN}") for image in unused]
     rejected = [
-        Rejected(name, f"{name}: also among the concept's images ({known}), so it is left out of the preservation set")
+        Rejected(name, f"{name}: is also a concept image ({known}), so it is left out of the preservation set")
         for name, known in repeated.items()
     ]
     parts = [TrainingSet(own, concept.finder, False)]
@@ -84,13 +83,13 @@ def separate(concept: Collected, prior: Collected | None, config: DataConfig) ->
     notes = [_preservation_note(sorted(beside))] if beside else []
     if rejected and not any(part.preservation for part in parts):
         notes.append(
-            "no preservation set is left, so the base model's prior is not preserved; give other images of the class"
+            "the preservation set is empty, so the base model's prior is not preserved; use other images of the class"
         )
     return TrainingSets([concept] if prior is None else [concept, prior], parts, [*left_out, *rejected], notes)
 
 
 def _drawn(images: list[Surveyed], config: DataConfig) -> tuple[list[Surveyed], list[Surveyed]]:
-    """The images that max_train_samples leaves, in their order, and the others."""
+    """Return the images selected by max_train_samples, in their order, and the others."""
     most = config.max_train_samples
     if most is None or len(images) <= most:
         return images, []
@@ -110,6 +109,6 @@ def _refuse(parts: Sequence[TrainingSet], rejected: Rejected) -> None:
 def _preservation_note(names: Sequence[str]) -> str:
     folder = names[0].rsplit("/", 1)[0]
     return (
-        f"{folder}: {len(names)} images in a folder of regularisation images are the preservation set, which holds the "
-        "base's prior; rename the folder, or name it in concepts, to teach them"
+        f"{folder}: {len(names)} images in a folder of regularisation images are used as the preservation set; rename "
+        "the folder, or add it to concepts, to train them as a concept"
     )

@@ -1,4 +1,4 @@
-"""Caches captions on disk, so that each picture is captioned once."""
+"""Caches captions on disk, so that each image is captioned once."""
 
 import hashlib
 import json
@@ -22,12 +22,12 @@ def pixel_digest(image: Image.Image) -> str:
 
 @dataclass(frozen=True)
 class CaptionCache:
-    """Captions in one JSON file per picture, model and prompt in `folder`, which is created on the first write."""
+    """Captions in one JSON file per image, model and prompt in `folder`, which is created on the first write."""
 
     folder: Path
 
     def read(self, pixels: str, model_id: str, prompt: str) -> str | None:
-        """Return the caption of the picture with the digest `pixels`, None when it is missing or damaged."""
+        """Return the caption of the image with the digest `pixels`, None when it is missing or damaged."""
         key = _key(pixels, model_id, prompt)
         try:
             entry = json.loads(self._path(key).read_text(encoding="utf-8"))
@@ -49,7 +49,7 @@ class CaptionCache:
                 partial.unlink(missing_ok=True)
         except OSError as error:
             raise CaptionerError(
-                f"{self.folder}: captions cannot be kept there ({error}). Give another cache folder."
+                f"{self.folder}: captions cannot be cached there ({error}). Set another cache folder."
             ) from error
 
     def _path(self, key: dict[str, str | int]) -> Path:

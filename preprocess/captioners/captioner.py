@@ -7,8 +7,8 @@ from PIL import Image
 
 from preprocess.errors import SetupError
 
-BATCH_SIZE = 4  # pictures per forward pass, so that memory does not grow with the dataset
-OTHER_WAYS = "Or choose another captioner, set `captioner: none`, or give captions as .txt files beside the images."
+BATCH_SIZE = 4  # images per forward pass, so that memory does not grow with the dataset
+OTHER_WAYS = "Or choose another captioner, set `captioner: none`, or add captions as .txt files next to the images."
 
 
 class CaptionerError(SetupError):
@@ -16,7 +16,7 @@ class CaptionerError(SetupError):
 
 
 class Captioner(Protocol):
-    """A loaded model. Equal pictures always give equal captions."""
+    """A loaded model. Equal images always give equal captions."""
 
     @property
     def model_id(self) -> str:
@@ -24,7 +24,7 @@ class Captioner(Protocol):
 
     @property
     def prompt(self) -> str:
-        """The prompt of the model, a part of the cache key. Empty: the model gets the picture alone."""
+        """The prompt of the model, a part of the cache key. Empty: the model gets the image alone."""
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
         """Return one caption per RGB image, in order, as the model generated it; "" for an empty answer.

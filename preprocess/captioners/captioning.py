@@ -1,4 +1,4 @@
-"""Captions many pictures: from the cache where possible, by the model otherwise."""
+"""Captions many images: from the cache where possible, by the model otherwise."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,9 +13,9 @@ from preprocess.captioners.choice import CaptionerChoice
 def caption_batch(
     pictures: Sequence[Image.Image], choice: CaptionerChoice, captioner: Callable[[], Captioner], cache: CaptionCache
 ) -> list[str]:
-    """Return the caption of each RGB picture, as the model generated it; "" for an empty answer.
+    """Return the caption of each RGB image, as the model generated it; "" for an empty answer.
 
-    `captioner` is called only when a picture is not in the cache. Raises CaptionerError.
+    `captioner` is called only when an image is not in the cache. Raises CaptionerError.
     """
     digests = [pixel_digest(image) for image in pictures]
     known = {digest: cache.read(digest, choice.model_id, choice.prompt) for digest in digests}

@@ -12,7 +12,7 @@ from PIL import Image
 from preprocess.captioners.captioner import OTHER_WAYS, CaptionerError
 from preprocess.captioners.generation import generate, in_batches
 
-MAX_PIXELS = 768 * 768  # some models make a token of every 28×28 pixels, however large the picture is
+MAX_PIXELS = 768 * 768  # some models make a token of every 28×28 pixels, however large the image is
 SYSTEM_MESSAGE = "You are a helpful image captioner."
 THOUGHT_START, THOUGHT_END = "<think>", "</think>"
 BOX_TOKENS = ("<|begin_of_box|>", "<|end_of_box|>")
@@ -57,8 +57,8 @@ class ChatCaptioner:
         answer = spoken(thinking + generated, special)
         if answer is None:
             raise CaptionerError(
-                f"{self.model_id}: is still thinking when a caption should have ended. Choose the variant of it that "
-                f"answers at once (instruct, not thinking). {OTHER_WAYS}"
+                f"{self.model_id}: its reasoning exceeds the token limit of a caption. Choose its instruct variant, "
+                f"without reasoning. {OTHER_WAYS}"
             )
         return answer
 
@@ -78,7 +78,7 @@ def spoken(generated: str, special_tokens: Sequence[str]) -> str | None:
 
 
 def at_most(image: Image.Image, pixels: int) -> Image.Image:
-    """Return the picture, reduced to at most `pixels` pixels with its aspect ratio."""
+    """Return the image, reduced to at most `pixels` pixels with its aspect ratio."""
     scale = sqrt(pixels / (image.width * image.height))
     if scale >= 1:
         return image
@@ -94,24 +94,24 @@ def pad_left(tokenizer: Any) -> None:
 
 
 def ask(model_id: str, processor: Any, prompt: str) -> str:
-    """Format a conversation about one picture with the model's chat template, up to the beginning of the answer.
+    """Format a conversation about one image with the model's chat template, up to the beginning of the answer.
 
-    Raises CaptionerError when the template does not support pictures.
+    Raises CaptionerError when the template does not support images.
     """
     if not processor.chat_template:
-        raise CaptionerError(f"{model_id}: has no chat template, so it cannot be asked. {OTHER_WAYS}")
+        raise CaptionerError(f"{model_id}: has no chat template, so it cannot be prompted. {OTHER_WAYS}")
     picture, prompt = str(getattr(processor, "image_token", "")), prompt.strip()
     for written in _conversations(processor, prompt):
         if picture in written and prompt in written and not PRINTED_LIST.search(written.replace(prompt, "")):
             return written
-    raise CaptionerError(f"{model_id}: its chat template has no place for a picture. {OTHER_WAYS}")
+    raise CaptionerError(f"{model_id}: its chat template does not support images. {OTHER_WAYS}")
 
 
 def _conversations(processor: Any, prompt: str) -> Iterator[str]:
     """Yield the conversation in both message formats of chat templates.
 
     Most templates take a list of parts. LLaVA conversions of text models (JoyCaption) take plain text and insert the
-    picture themselves; given a list, they fail or print it as Python source.
+    image themselves; given a list, they fail or print it as Python source.
     """
     parts = [{"type": "image"}, {"type": "text", "text": prompt}]
     plain = [{"role": "system", "content": SYSTEM_MESSAGE}, {"role": "user", "content": prompt}]

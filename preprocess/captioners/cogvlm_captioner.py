@@ -19,7 +19,7 @@ TOKENIZERS = {"THUDM/cogvlm-chat-hf": "lmsys/vicuna-7b-v1.5"}  # the model repos
 
 @dataclass(frozen=True)
 class CogvlmCaptioner:
-    """Captions one picture at a time: the model's own code prepares the inputs and does not pad."""
+    """Captions one image at a time: the model's own code prepares the inputs and does not pad."""
 
     model_id: str
     prompt: str
@@ -36,8 +36,8 @@ class CogvlmCaptioner:
             answered = generate(self.model, inputs)
         except (AttributeError, ImportError, LookupError, TypeError) as error:
             raise CaptionerError(
-                f"{self.model_id}: its own code does not run with this transformers ({error!r}). "
-                "Choose glm-4v, its successor, which needs no code of its own."
+                f"{self.model_id}: its own code does not run with this version of transformers ({error!r}). "
+                "Choose glm-4v, its successor, which needs no own code."
             ) from error
         answer: str = self.tokenizer.decode(answered[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return answer.strip()

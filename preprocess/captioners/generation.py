@@ -1,4 +1,4 @@
-"""Generates text with any transformers model, a few pictures at a time."""
+"""Generates text with any transformers model, a few images at a time."""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
@@ -33,11 +33,11 @@ def answering(model_id: str) -> Iterator[None]:
         raise
     except torch.OutOfMemoryError as error:
         raise CaptionerError(
-            f"{model_id}: the memory of the device is too small for {BATCH_SIZE} pictures at once. "
+            f"{model_id}: the memory of the device is too small for {BATCH_SIZE} images at once. "
             f"Choose a smaller captioner, such as florence-2-base. {OTHER_WAYS}"
         ) from error
     except (RuntimeError, ValueError) as error:
-        raise CaptionerError(f"{model_id}: fails on the pictures ({error}). {OTHER_WAYS}") from error
+        raise CaptionerError(f"{model_id}: cannot caption the images ({error}). {OTHER_WAYS}") from error
 
 
 @torch.inference_mode()

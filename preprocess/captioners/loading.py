@@ -29,8 +29,8 @@ def load_model(model_class: Any, source: str, device: torch.device, trust_remote
         )
         if missing := sorted(report["missing_keys"]):
             raise CaptionerError(
-                f"{source}: lacks {len(missing)} weights of the model, such as {missing[0]}, and would answer at "
-                f"random. Its files were made for another version of the model. {OTHER_WAYS}"
+                f"{source}: lacks {len(missing)} weights of the model, such as {missing[0]}, which would be random. "
+                f"Its files are for another version of the model. {OTHER_WAYS}"
             )
         return model.to(device).eval()
 
@@ -41,11 +41,11 @@ def dtype_for(device: torch.device) -> torch.dtype:
 
 
 def load_processor(source: str, trust_remote_code: bool) -> Any:
-    """Load the processor, which prepares pictures and text for the model. Raises CaptionerError."""
+    """Load the processor, which prepares images and text for the model. Raises CaptionerError."""
     with loading_errors(source):
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
     if not isinstance(processor, ProcessorMixin):
-        raise CaptionerError(f"{source}: has nothing to read pictures with, so it is no captioner. {OTHER_WAYS}")
+        raise CaptionerError(f"{source}: has no image processor, so it is not a captioner. {OTHER_WAYS}")
     return processor
 
 
@@ -71,7 +71,7 @@ def loading_errors(source: str) -> Iterator[None]:
         raise CaptionerError(f"{source}: is larger than the memory of the device. {OTHER_WAYS}") from error
     except OSError as error:
         raise CaptionerError(
-            f"{source}: cannot be downloaded or read: {_first_line(error)} Check its name and the connection. "
+            f"{source}: cannot be downloaded or read: {_first_line(error)} Check its name and the network connection. "
             f"{OTHER_WAYS}"
         ) from error
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

@@ -109,7 +109,7 @@ def _unknown(name: str) -> str:
     near = get_close_matches(name.lower(), CAPTIONERS, n=1, cutoff=0.5)
     return (
         f"captioner {name!r} is unknown{f'; did you mean {near[0]!r}?' if near else '.'} "
-        f"Known: {', '.join(CAPTIONERS)}, none; or a hub id (owner/name), or a folder with a model in it."
+        f"Known: {', '.join(CAPTIONERS)}, none; or give a hub id (owner/name), or a folder with a model."
     )
 
 
@@ -123,6 +123,6 @@ def _untrusted(name: str) -> str:
 
 def _no_task(name: str, prompt: str) -> str:
     return (
-        f"captioner {name!r}: Florence-2 takes no free prompt such as {prompt!r}, only a task: "
+        f"captioner {name!r}: Florence-2 does not support free prompts such as {prompt!r}, only tasks: "
         f"{', '.join(FLORENCE_TASKS)}. Captioners that follow an instruction: qwen3-vl, glm-4v, joycaption, smolvlm."
     )

@@ -60,7 +60,7 @@ def tidied(text: str) -> str:
 
 
 def without_opening(text: str) -> str:
-    """Remove openings that only announce a picture: "The image shows a dog" → "a dog"."""
+    """Remove openings that only announce an image: "The image shows a dog" → "a dog"."""
     while match := OPENING.match(text):
         text = text[match.end() :]
     return text

@@ -39,7 +39,7 @@ def captions_in(record: Mapping[str, Any], columns: Columns, where: str) -> tupl
     filled = {name: texts for name in names if (texts := texts_of(record[name], f"{where}, {name}"))}
     if len(set(filled.values())) > 1:
         raise DatasetError(
-            f"{where}: the columns {', '.join(filled)} hold different captions; name the one that is meant with "
+            f"{where}: the columns {', '.join(filled)} contain different captions; select one with "
             f"caption_column, such as caption_column: {next(iter(filled))}"
         )
     return next(iter(filled.values()), () if names else None)
@@ -50,7 +50,7 @@ def texts_of(value: Any, where: str) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
     for each in values:
         if each is not None and not isinstance(each, str):
-            raise DatasetError(f"{where}: {_shown(each)} is no caption; a text or a list of texts is expected")
+            raise DatasetError(f"{where}: {_shown(each)} is not a caption; a text or a list of texts is expected")
     return tuple(dict.fromkeys(text for each in values if each and (text := one_line(each))))
 
 
@@ -75,7 +75,7 @@ def missing_column(what: str, names: Iterable[str], found: Iterable[str]) -> str
     setting = "file_column" if what == "file" else "caption_column"
     return (
         f"needs a column for the {what} ({', '.join(names)}); found {', '.join(map(str, found))}. "
-        f"Or name it with {setting}."
+        f"Rename the column, or set {setting}."
     )
 
 

@@ -10,10 +10,10 @@ from settings.concepts import ConceptConfig
 
 
 def find_concept(name: str, caption: str, concepts: Sequence[ConceptConfig]) -> ConceptConfig:
-    """Return the concept whose folder contains the image, else the first whose trigger occurs in its caption.
+    """Return the concept whose folder contains the image, otherwise the first whose trigger occurs in its caption.
 
-    Else the one without folder and trigger word, and a single concept without a folder. Raises DatasetError when none
-    claims the image.
+    Otherwise the concept without folder and trigger word, or a single concept without a folder. Raises DatasetError
+    if no concept matches.
     """
     inside = [concept for concept in concepts if concept.folder and _lies_in(name, concept.folder)]
     if inside:
@@ -25,7 +25,7 @@ def find_concept(name: str, caption: str, concepts: Sequence[ConceptConfig]) -> 
         if not concept.folder and (len(concepts) == 1 or not concept.trigger_word):
             return concept
     folders = ", ".join(concept.folder or f"(caption with {concept.trigger_word})" for concept in concepts)
-    raise DatasetError(f"{name}: belongs to no concept; put it into one of {folders}, or name a trigger in its caption")
+    raise DatasetError(f"{name}: belongs to no concept; move it to one of {folders}, or add a trigger to its caption")
 
 
 def require_images(concepts: Sequence[ConceptConfig], images: Sequence[tuple[str, str | None]]) -> None:
@@ -34,12 +34,12 @@ def require_images(concepts: Sequence[ConceptConfig], images: Sequence[tuple[str
         if not any(_teaches(image, concept, concepts) for image in images):
             where = f"in the folder {concept.folder!r}" if concept.folder else "with that word in their captions"
             if not (concept.trigger_word or concept.folder):
-                where = "beside those of the others"
-            raise DatasetError(f"concept {concept_name(concept.trigger_word)}: no images {where}. Is the name right?")
+                where = "outside the folders of the other concepts"
+            raise DatasetError(f"concept {concept_name(concept.trigger_word)}: no images {where}. Check the name.")
 
 
 def concept_name(concept: str | None) -> str:
-    """What an image's concept, its trigger word, is called in messages; None is the preservation set."""
+    """Return the name of a concept in messages, by its trigger word; None is the preservation set."""
     return "preservation" if concept is None else concept or "without a trigger word"
 
 
@@ -71,7 +71,7 @@ def count_seen(repeats: Sequence[tuple[str | None, int]]) -> Counter[str | None]
 
 
 def _teaches(image: tuple[str, str | None], concept: ConceptConfig, concepts: Sequence[ConceptConfig]) -> bool:
-    """Those without a trigger word differ by their folders alone."""
+    """Whether the image belongs to the concept. Concepts without a trigger word differ only in their folders."""
     name, trigger = image
     return trigger == concept.trigger_word and (bool(trigger) or find_concept(name, "", concepts) is concept)
 

@@ -44,8 +44,8 @@ def _record(
     if len(cells) > len(names):
         if names[-1] not in columns.text_names:
             raise DatasetError(
-                f"{where}: {len(cells)} cells under {len(names)} columns ({', '.join(names)}); put quotes around a "
-                "caption that holds commas, or make it the last column"
+                f"{where}: {len(cells)} cells for {len(names)} columns ({', '.join(names)}); put captions with commas "
+                "in quotes, or make the caption the last column"
             )
         cells = [*cells[: len(names) - 1], _joined(cells[len(names) - 1 :], dialect)]
     record = dict(zip(names, cells, strict=False))
@@ -68,22 +68,22 @@ def _require_pairs(lines: Sequence[Line], where: str) -> None:
     first, others = lines[0][1], [cells for _, cells in lines[1:]]
     if not any(map(_names_image, first)) and others and all(any(map(_names_image, cells)) for cells in others):
         raise DatasetError(
-            f"{where}: of its columns ({', '.join(first)}) none is known as the caption; name the two that are meant "
-            f"with file_column and caption_column, such as caption_column: {first[-1]}"
+            f"{where}: none of its columns ({', '.join(first)}) is known as the caption; set file_column and "
+            f"caption_column, such as caption_column: {first[-1]}"
         )
     for number, cells in lines:
         if len(cells) < 2:
-            raise DatasetError(f"{where}, line {number}: {cells} is no pair of file name and caption")
+            raise DatasetError(f"{where}, line {number}: {cells} is not a pair of file name and caption")
     widths = {len(cells) for _, cells in lines}
     if widths == {len(first)} and len(first) > 2 and all(_is_number(cells[-1]) for _, cells in lines):
         raise DatasetError(
-            f"{where}: its last column holds numbers, and no header says what it is; begin it with a line such as "
+            f"{where}: its last column contains numbers, and it has no header; add a first line such as "
             "file_name,text,rating"
         )
 
 
 def _lines(text: str, where: str, dialect: "Dialect") -> list[Line]:
-    """Return the rows of a CSV text. Raises DatasetError for an unclosed quote, which would swallow all rows."""
+    """Return the rows of a CSV text. Raises DatasetError for an unclosed quote, which would join all following rows."""
     strict = csv.reader(io.StringIO(text, newline=None), dialect, strict=True)
     begun = 1
     try:
@@ -91,12 +91,12 @@ def _lines(text: str, where: str, dialect: "Dialect") -> list[Line]:
             begun = strict.line_num + 1
     except csv.Error as error:
         if "unexpected end" in str(error):
-            raise DatasetError(f"{where}, line {begun}: a quote is opened and never closed. Close it.") from error
+            raise DatasetError(f"{where}, line {begun}: has an unclosed quote. Close it.") from error
     reader = csv.reader(io.StringIO(text, newline=None), dialect)
     try:
         return [(reader.line_num, _without_empty_end(cells)) for cells in reader]
     except csv.Error as error:
-        raise DatasetError(f"{where}: not CSV ({error})") from error
+        raise DatasetError(f"{where}: is not CSV ({error})") from error
 
 
 def _without_empty_end(cells: Sequence[str]) -> list[str]:
@@ -108,7 +108,7 @@ def _without_empty_end(cells: Sequence[str]) -> list[str]:
 
 
 def _joined(cells: Sequence[str], dialect: "Dialect") -> str:
-    """The caption that unquoted delimiters have cut; tabs are blanks in it."""
+    """Return the caption whose unquoted delimiters split it into cells. Tabs become spaces."""
     return one_line(f"{dialect.delimiter.strip()} ".join(cells))
 
 

@@ -6,27 +6,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from preprocess.name_lists import first_names
 
 MARKS: Mapping[str, tuple[re.Pattern[str], str]] = {
-    "|||": (re.compile(r"\|\|\|"), "kohya's end of the tags that stay in front; use keep_first_tags"),
+    "|||": (re.compile(r"\|\|\|"), "kohya's end of the tags that are kept in front; use keep_first_tags"),
     "(word:1.2)": (
         re.compile(r"[(\[][^()\[\]:]+:\s*[+-]?\d*\.?\d+\s*[)\]]"),
-        "the weight of a word for user interfaces; leave the brackets and the number out",
+        "the weight of a word in user interfaces; remove the brackets and the number",
     ),
-    "((word))": (re.compile(r"\(\([^()]+\)\)"), "the emphasis of a word for user interfaces; leave the brackets out"),
+    "((word))": (re.compile(r"\(\([^()]+\)\)"), "the emphasis of a word in user interfaces; remove the brackets"),
     "<lora:…>": (
         re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>", re.IGNORECASE),
-        "a LoRA that a user interface loads; leave it out",
+        "a LoRA that a user interface loads; remove it",
     ),
-    "BREAK": (re.compile(r"\bBREAK\b"), "the start of a new chunk for user interfaces; use a comma"),
-    "__name__": (re.compile(r"(?<!\w)__[\w/*-]+__(?!\w)"), "a file of alternatives of dynamic prompts; write {a|b}"),
-    "embedding:name": (re.compile(r"\bembedding:\S+", re.IGNORECASE), "an embedding that ComfyUI loads; leave it out"),
-    r"\(": (re.compile(r"\\[()]"), "an escaped bracket for user interfaces; write a plain one"),
+    "BREAK": (re.compile(r"\bBREAK\b"), "the start of a new chunk in user interfaces; use a comma"),
+    "__name__": (re.compile(r"(?<!\w)__[\w/*-]+__(?!\w)"), "a wildcard file of dynamic prompts; write {a|b}"),
+    "embedding:name": (re.compile(r"\bembedding:\S+", re.IGNORECASE), "an embedding that ComfyUI loads; remove it"),
+    r"\(": (re.compile(r"\\[()]"), "an escaped bracket in user interfaces; write a plain bracket"),
     "--option": (
         re.compile(r"(?:^|\s)--(?:ar|v|s|q|no|seed|niji|stylize|style|chaos)\s+\S"),
-        "an option of Midjourney; leave it out",
+        "an option of Midjourney; remove it",
     ),
     "[from:to:when]": (
         re.compile(r"\[[^\[\]:]*:[^\[\]:]*:\s*\d*\.?\d+\]"),
-        "a prompt that changes over the steps; write one of the two",
+        "a prompt that changes during sampling; write one of the two",
     ),
 }
 
@@ -37,4 +37,4 @@ def syntax_warnings(captions: Sequence[tuple[str, str]]) -> Iterator[str]:
         names = list(dict.fromkeys(name for name, caption in captions if pattern.search(caption)))
         if names:
             shown = first_names(names)
-            yield f"{len(names)} captions hold {mark}, trained as plain text: elsewhere {meaning} ({shown})"
+            yield f"{len(names)} captions contain {mark}, trained as plain text; elsewhere it is {meaning} ({shown})"

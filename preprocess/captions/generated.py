@@ -1,4 +1,4 @@
-"""Generates captions for images without one. The captioner is loaded only when a picture is not in the cache."""
+"""Generates captions for images without one. The captioner is loaded only when an image is not in the cache."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +41,7 @@ def caption_missing(
     workers: Workers,
     most: int = MAX_TOKENS,
 ) -> Iterator[tuple[FoundFile, Caption | None]]:
-    """Yield the generated caption of each image, None for an empty one. Equal pictures are captioned once. `most`: the
+    """Yield the generated caption of each image, None for an empty one. Equal images are captioned once. `most`: the
     tokens that a caption may have.
 
     The batches do not depend on the workers, since a caption may depend on its batch by rounding. Raises CaptionerError
@@ -87,7 +87,7 @@ def _captioner_at_work(
 
 
 def _load(choice: "CaptionerChoice") -> "Captioner":
-    """Load the captioner. Its imports are deferred until a picture is not in the cache."""
+    """Load the captioner. Its imports are deferred until an image is not in the cache."""
     from preprocess.captioners.kinds import load_captioner
     from preprocess.workers.devices import best_device
 

@@ -15,7 +15,7 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise DatasetError(f"{where}: not JSON ({error})") from error
+        raise DatasetError(f"{where}: is not JSON ({error})") from error
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:

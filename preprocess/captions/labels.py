@@ -28,9 +28,9 @@ MIRRORED_WRITING = ("text", "letters", "logo", "sign", "writing", "words")
 
 @dataclass(frozen=True)
 class Label:
-    """What is said about an image. `concept`: its trigger word ("": none), None in the preservation set.
+    """The labels of an image. `concept`: its trigger word ("": none), None in the preservation set.
 
-    `others`: further captions. Each time, one of all captions is drawn.
+    `others`: further captions. One of all captions is drawn at random each time.
     """
 
     caption: str
@@ -86,7 +86,7 @@ def _alternatives(caption: Caption, trigger_word: str | None, class_word: str | 
 
 def _with_trigger(text: str, concept: ConceptConfig, config: DataConfig, count: TokenCounter | None, most: int) -> str:
     trigger = concept.trigger_word
-    if not trigger:  # as it is written
+    if not trigger:  # captions stay unchanged
         return with_affixes(text, config.caption_prefix, config.caption_suffix)
     whole = with_trigger(text, trigger, concept.class_word, config.concept_mode)
     whole = with_affixes(whole, config.caption_prefix, config.caption_suffix)
@@ -104,7 +104,8 @@ def preservation_label(
     caption = own or generated or Caption(class_template(config.concept_mode, class_word), "template")
     first, *others = _alternatives(caption, class_word, class_word)
     warnings = tuple(
-        f"{name}: a preservation image whose caption holds the trigger {concept.trigger_word}: it will be learned too"
+        f"{name}: the caption of this preservation image contains the trigger word {concept.trigger_word}, so that the "
+        "image is trained as the concept; remove the word"
         for concept in config.all_concepts
         if any(has_trigger(text, concept.trigger_word) for text in (first, *others))
     )
@@ -119,7 +120,7 @@ def check_length(name: str, labelled: Label, count: TokenCounter, most: int = MA
         return labelled
     lost = "the end is not trained"
     if labelled.concept and _is_behind(longest, labelled.concept, count, most):
-        lost = f"the end is not trained, and its trigger word {labelled.concept} stands there"
+        lost = f"the end, with its trigger word {labelled.concept}, is not trained"
     too_long = f"{name}: its caption has {tokens} tokens, and the text encoders read {most}; {lost}. Shorten it."
     return replace(labelled, warnings=(*labelled.warnings, too_long))
 
@@ -130,19 +131,19 @@ def several_warning(labels: Sequence[tuple[str, Label]]) -> Iterator[str]:
     if names:
         yield (
             f"{len(names)} of {len(labels)} images have several captions (lines of a text file, a list, or {{a|b}}): "
-            f"one of them is drawn each time: {first_names(names)}"
+            f"one of them is drawn at random each time: {first_names(names)}"
         )
 
 
 def flip_warnings(captions: Mapping[str, str], config: DataConfig) -> Iterator[str]:
-    """Warn of images that mirroring would falsify. `captions` by file name."""
+    """Warn about images that should not be mirrored. `captions` by file name."""
     if not config.horizontal_flip:
         return
     if config.concept_mode == "face":
-        yield "horizontal_flip: faces are not symmetric; a mirrored face is another person's"
+        yield "horizontal_flip: faces are not symmetric, so the likeness suffers; set horizontal_flip: false for faces"
     for name, caption in captions.items():
         if word := next((word for word in MIRRORED_WRITING if has_trigger(caption.lower(), word)), None):
-            yield f"{name}: horizontal_flip mirrors what its caption calls {word!r}; writing becomes unreadable"
+            yield f"{name}: horizontal_flip mirrors its {word!r} (by its caption), and mirrored text is unreadable"
 
 
 def template_warning(labels: Sequence[tuple[str, Label]]) -> Iterator[str]:
@@ -152,8 +153,8 @@ def template_warning(labels: Sequence[tuple[str, Label]]) -> Iterator[str]:
         if labelled.source == "template":
             templated.setdefault(labelled.caption, []).append(name)
     for caption, names in templated.items():
-        how = f"as {caption!r}" if caption else "with an empty one"
-        yield f"{len(names)} of {len(labels)} images came without a caption and are trained {how}: {first_names(names)}"
+        how = f"as {caption!r}" if caption else "with the empty caption"
+        yield f"{len(names)} of {len(labels)} images have no caption and are trained {how}: {first_names(names)}"
 
 
 def _is_behind(text: str, trigger_word: str, count: TokenCounter, most: int) -> bool:

@@ -41,7 +41,7 @@ JSON_SUFFIX = ".json"
 class Caption:
     """A caption and its source: the name of a file, "file name", "folder name", a captioner or "template".
 
-    `others`: further captions of the same image. Each time, one of all captions is drawn.
+    `others`: further captions of the same image. One of all captions is drawn at random each time.
     """
 
     text: str
@@ -115,9 +115,9 @@ class CaptionFinder:
             if name.lower() in CAPTION_TABLES or file.name in self._used_files:
                 continue
             if image := self._of_refused.get(file.name):
-                yield file, f"{name}: its image is not used. {self._refused[name_key(image)]}"
+                yield file, f"{name}: its image is not used: {self._refused[name_key(image)]}"
             elif file.path.suffix.lower() in (*SIDECAR_SUFFIXES, JSON_SUFFIX) and name.lower() != "multiply.txt":
-                yield file, f"{name}: a caption without its image; name it like the image that it belongs to"
+                yield file, f"{name}: is a caption without an image; give it the name of its image"
 
     def table_warnings(self) -> Iterator[str]:
         """Warn of rows that match no trained image: a misspelt name loses its caption."""
@@ -131,12 +131,12 @@ class CaptionFinder:
             lost = [table.rows[key].file for key in unnamed if key not in refused]
             if lost and len(lost) == len(table.rows):
                 yield (
-                    f"{file.name}: none of its {len(lost)} rows names an image (it names {lost[0]!r}); the names in it "
-                    "must be those of the images"
+                    f"{file.name}: none of its {len(lost)} rows matches an image (the first is {lost[0]!r}); correct "
+                    "the file names in it"
                 )
             elif lost:
                 named = first_names(lost)
-                yield f"{file.name}: {len(lost)} of its {len(table.rows)} rows name no image that is used: {named}"
+                yield f"{file.name}: {len(lost)} of its {len(table.rows)} rows match no image that is used: {named}"
 
     def _all(self, image: FoundFile) -> Iterator[Caption]:
         """Yield every caption of the image, in order of precedence."""

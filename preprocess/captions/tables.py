@@ -45,7 +45,7 @@ def read_table(path: Path, columns: Columns) -> CaptionTable:
         known = rows.setdefault(name_key(row.file), row)
         if known.captions != row.captions:
             one, other = (" | ".join(each.captions or ()) for each in (known, row))
-            raise DatasetError(f"{path.name}: two captions for {row.file}: {one!r} and {other!r}. Keep one.")
+            raise DatasetError(f"{path.name}: has two captions for {row.file}: {one!r} and {other!r}. Keep one.")
     return CaptionTable(path, rows)
 
 

@@ -32,12 +32,12 @@ def through_trigger(text: str, trigger_word: str) -> str:
 
 
 def has_trigger(text: str, trigger_word: str) -> bool:
-    """Whether the trigger stands in the text as a whole word; an empty one stands nowhere."""
+    """Whether the text contains the trigger as a whole word. False for an empty trigger."""
     return bool(trigger_word) and _whole_word(trigger_word).search(text) is not None
 
 
 def triggers_in(text: str, triggers: Iterable[str]) -> set[str]:
-    """Those that stand in the text as whole words. Longer ones are read first: "my-robot" holds no "robot"."""
+    """Return the triggers that the text contains as whole words. Longer ones match first: "my-robot" has no "robot"."""
     longest_first = sorted(filter(None, triggers), key=len, reverse=True)
     if not longest_first:
         return set()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice, product
 
 MOST_CAPTIONS = 64
-"""Largest number of captions from the alternatives of one. Above it, as many different ones are drawn at random."""
+"""Largest number of captions from one with alternatives. Above it, this many different ones are drawn at random."""
 INNERMOST = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 WEIGHT = re.compile(r"\s*\d+(?:\.\d+)?::")
 COUNT = re.compile(r"\s*\d+(?:-\d+)?\$\$")
@@ -26,8 +26,8 @@ def count_captions(text: str) -> int:
 
 
 def expanded(text: str) -> tuple[str, ...]:
-    """Return every caption that the alternatives make, in order, or MOST_CAPTIONS drawn ones. Equal texts give equal
-    draws.
+    """Return every combination of the alternatives, in order, or MOST_CAPTIONS random ones. Equal texts give equal
+    results.
 
     Alternatives may be nested. Weights ("2::red") and counts ("2$$a|b") of dynamic prompts are ignored.
     """

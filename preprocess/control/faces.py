@@ -1,7 +1,7 @@
 """Faces as the condition of a ControlNet: their positions in a view, and their embeddings.
 
 The file of a view holds one tensor `faces` (N, 4 + P), fp32: left, top, right and bottom as fractions of the view's
-sides, then a unit vector. Rows of zeros are no face.
+sides, then a unit vector. Rows of zeros are padding.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ WHOLE = Window(0.0, 0.0, 1.0, 1.0)
 
 
 class FaceConditions:
-    """Writes the faces of each view into `output`, at most `most`. `look`: detects and embeds those of an image."""
+    """Writes the faces of each view into `output`, at most `most`. `look`: detects and embeds the faces of an image."""
 
     def __init__(self, look: Callable[[Image.Image], Found], most: int, output: Path) -> None:
         self._look, self._most, self._output = look, most, output
@@ -34,9 +34,9 @@ class FaceConditions:
     def write(
         self, views: Sequence[View], planned: Sequence[PlannedView], picture: Image.Image, name: str
     ) -> tuple[list[View], tuple[str, ...]]:
-        """Return the views with their files, and a warning where the plain view shows no face.
+        """Return the views with their files, and a warning if the plain view shows no face.
 
-        `picture`: the whole of it, whose faces are looked for once. Raises DatasetError for vectors of another length.
+        `picture`: the whole image, in which faces are detected once. Raises DatasetError for vectors of another length.
         """
         faces = as_fractions(self._look(picture), picture.size)
         made, counts = [], []
@@ -52,35 +52,35 @@ class FaceConditions:
 def _missing(name: str, found: int, seen: int) -> tuple[str, ...]:
     if seen:
         return ()
-    where = "no face was found" if found == 0 else f"none of its {found} faces is inside the crop"
-    return (f"{name}: {where}, so its condition says nothing (control: faces). Cut it around a face, or remove it",)
+    where = "no face was detected" if found == 0 else f"none of its {found} faces is inside the crop"
+    return (f"{name}: {where}, so its condition is empty (control: faces). Crop it around a face, or remove it",)
 
 
 def as_fractions(found: Found, size: tuple[int, int]) -> np.ndarray:
-    """The rows of a file, for the faces of a picture of `size` (width, height) and their unit vectors (n, P)."""
+    """Return the rows of a file, for the faces of an image of `size` (width, height) and their unit vectors (n, P)."""
     boxes, vectors = found
     if not boxes:
         return np.empty((0, CORNERS + FACE_FEATURES), np.float32)
     if vectors.shape[1] != FACE_FEATURES:
         raise DatasetError(
-            f"face_recognition_model: gives vectors of {vectors.shape[1]} numbers, and {FACE_FEATURES} are read; get "
-            "face_recognition_sface_2021dec.onnx from the OpenCV model zoo"
+            f"face_recognition_model: its embeddings have {vectors.shape[1]} numbers, and {FACE_FEATURES} are needed; "
+            "get face_recognition_sface_2021dec.onnx from the OpenCV model zoo"
         )
     corners = [(box.left, box.top, box.left + box.width, box.top + box.height) for box in boxes]
     return np.concatenate([np.array(corners) / (size * 2), vectors], axis=1, dtype=np.float32)
 
 
 def mirrored(faces: np.ndarray) -> np.ndarray:
-    """The faces of the mirrored image. The embeddings do not change."""
+    """Return the faces of the mirrored image. The embeddings do not change."""
     turned = faces.copy()
     turned[:, 0], turned[:, 2] = 1 - faces[:, 2], 1 - faces[:, 0]
     return turned
 
 
 def within(faces: np.ndarray, window: Window) -> np.ndarray:
-    """The faces whose middle lies in a part of the picture, as fractions of that part and cut at its edges.
+    """Return the faces whose centre is inside the window, as fractions of the window and clipped to it.
 
-    `window`: in fractions of the picture.
+    `window`: in fractions of the image.
     """
     corner, size = np.array([window.left, window.top] * 2), np.array([window.width, window.height] * 2)
     moved = faces.copy()
@@ -92,22 +92,22 @@ def within(faces: np.ndarray, window: Window) -> np.ndarray:
 
 
 def padded(faces: np.ndarray, count: int) -> np.ndarray:
-    """With rows of zeros, `count` in all."""
+    """Pad with rows of zeros to `count` rows."""
     return np.pad(faces, ((0, count - len(faces)), (0, 0)))
 
 
 def read_faces(path: Path) -> np.ndarray:
-    """The rows of a file. Raises DatasetError for a file that holds none."""
+    """Return the rows of a file. Raises DatasetError for a file without faces."""
     try:
         faces = load_file(path).get(FACES)
     except (SafetensorError, OSError) as error:
         raise DatasetError(f"{path.name}: cannot be read ({error}); prepare the images again") from error
     if faces is None or faces.ndim != 2 or faces.shape[1] != CORNERS + FACE_FEATURES or not np.isfinite(faces).all():
-        raise DatasetError(f"{path.name}: holds no faces; prepare the images again")
+        raise DatasetError(f"{path.name}: contains no faces; prepare the images again")
     return np.asarray(faces, np.float32)
 
 
 def _share(plan: PlannedView) -> Window:
-    """The view's window as fractions of the whole picture."""
+    """Return the view's window as fractions of the whole image."""
     window, (width, height) = plan.crop.window(), plan.crop.original
     return Window(window.left / width, window.top / height, window.width / width, window.height / height)

@@ -17,17 +17,17 @@ from preprocess.uploads.text_files import name_key
 FOLDERS = ("conditioning", "conditioning_images", "control")
 IMAGE_FOLDERS = ("image", "images", "img", "imgs", "photos", "pictures", "data", "train")
 COLUMN = "conditioning_image"
-"""As diffusers' data sets call it."""
+"""The usual column name in diffusers' datasets."""
 SHAPE_TOLERANCE = 0.02
-"""Of width / height: reduced copies are rounded."""
+"""Relative tolerance of width / height: the sides of reduced copies are rounded."""
 
 Place = tuple[Path, str]
-"""A root, and the path below it without the suffix."""
+"""A source's root folder, and the path below it without the suffix."""
 
 
 @dataclass(frozen=True)
 class ControlFiles:
-    """All pictures in folders of conditioning pictures, and those that a table names."""
+    """All images in folders of conditioning images, and those that a table names."""
 
     files: tuple[FoundFile, ...]
     by_place: Mapping[Place, FoundFile]
@@ -35,7 +35,7 @@ class ControlFiles:
     column: str
 
     def of(self, image: FoundFile, finder: CaptionFinder) -> FoundFile | None:
-        """The image's conditioning picture. A table goes before a folder."""
+        """Return the image's conditioning image. A table has precedence over a folder."""
         named = finder.metadata(image).get(self.column)
         if isinstance(named, str):
             places = (image.path.parent / named, image.root / named)
@@ -44,7 +44,7 @@ class ControlFiles:
 
 
 def part_control_files(pictures: Sequence[FoundFile], column: str | None) -> tuple[list[FoundFile], ControlFiles]:
-    """The training images, and the conditioning pictures: all in folders named conditioning."""
+    """Separate training images and conditioning images: those in folders named conditioning."""
     found = {file.path: place for file in pictures if (place := _control_place(file)) is not None}
     by_place = {place: file for file in pictures if (place := found.get(file.path)) is not None}
     files = tuple(file for file in pictures if file.path in found)
@@ -57,40 +57,40 @@ def part_control_files(pictures: Sequence[FoundFile], column: str | None) -> tup
 def with_control_files(
     surveyed: Sequence[Surveyed], controls: ControlFiles, finder: CaptionFinder, rules: DecodeRules
 ) -> Iterator[Surveyed | Rejected]:
-    """Each image with its conditioning picture. One that has none, or one of another shape, is refused."""
+    """Yield each image with its conditioning image. Images without one, or with one of another shape, are rejected."""
     for item in surveyed:
         name = item.file.name
         control = controls.of(item.file, finder)
         if control is None:
             stem = Path(name).stem
-            yield Rejected(name, f"{name}: has no conditioning picture; put it at conditioning/{stem}.png")
+            yield Rejected(name, f"{name}: has no conditioning image; save it as conditioning/{stem}.png")
             continue
         try:
             read_control(control.path, item.size, rules)
         except DatasetError as error:
-            yield Rejected(name, f"{name}: its conditioning picture {error}")
+            yield Rejected(name, f"{name}: its conditioning image {error}")
             continue
         yield replace(item, control=control.path)
 
 
 def unused_controls(controls: ControlFiles, kept: Sequence[Surveyed]) -> Iterator[Rejected]:
-    """Conditioning pictures of no image that is trained."""
+    """Yield the conditioning images that belong to no training image."""
     used = {item.control for item in kept}
     for file in controls.files:
         if file.path not in used:
-            yield Rejected(file.name, f"{file.name}: a conditioning picture, and no image of its name is trained")
+            yield Rejected(file.name, f"{file.name}: is a conditioning image without a training image of the same name")
 
 
 def read_control(path: Path, size: tuple[int, int], rules: DecodeRules) -> Image.Image:
-    """The conditioning picture in RGB at the image's `size` (width, height).
+    """Return the conditioning image in RGB at the image's `size` (width, height).
 
-    Raises DatasetError for a picture of another shape, which would show other places, and for a file that is none.
+    Raises DatasetError for an image of another shape, which would not be aligned, and for a file that is not an image.
     """
     picture = decode(path, rules).image
     if abs(picture.width / picture.height / (size[0] / size[1]) - 1) > SHAPE_TOLERANCE:
         raise DatasetError(
-            f"{path.name} is {picture.width}×{picture.height}, and the picture "
-            f"{size[0]}×{size[1]}; the shapes must be the same"
+            f"{path.name} is {picture.width}×{picture.height}, and the image "
+            f"{size[0]}×{size[1]}; save it with the same aspect ratio"
         )
     return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
 
@@ -100,7 +100,7 @@ def _key(file: FoundFile) -> str:
 
 
 def _control_place(file: FoundFile) -> Place | None:
-    """The place of the image that it belongs to; None for a file in no folder of conditioning pictures."""
+    """Return the place of the training image that the file belongs to; None outside folders of conditioning images."""
     *folders, name = _key(file).split("/")
     at = next((number for number, folder in enumerate(folders) if folder in FOLDERS), None)
     if at is None:
@@ -109,5 +109,5 @@ def _control_place(file: FoundFile) -> Place | None:
 
 
 def _bare(key: str) -> str:
-    """Without a folder that only says that images are in it: images/a and conditioning/a belong together."""
+    """Remove a folder name such as images: images/a and conditioning/a belong together."""
     return "/".join(part for part in key.split("/")[:-1] if part not in IMAGE_FOLDERS) + "/" + key.split("/")[-1]

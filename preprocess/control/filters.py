@@ -8,15 +8,15 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 CANNY_THRESHOLDS = (100, 200)
-"""Of gradients: usual since the first ControlNets (Zhang et al. 2023)."""
+"""Thresholds of gradients, as usual since the first ControlNets (Zhang et al. 2023)."""
 SCRIBBLE_THRESHOLDS = (40, 80)
 SCRIBBLE_WIDTH = 1 / 100
-"""Of the shorter side: the stroke. The blur that leaves fine detail out is as wide."""
+"""Width of the strokes as a fraction of the shorter side, and of the blur that removes fine detail."""
 REDUCTION = 4
-"""Of the sides, for super-resolution."""
+"""Factor of the sides, for super-resolution."""
 MOST_HOLES = 4
 HOLE_SIDES = (0.15, 0.6)
-"""Of the picture's sides."""
+"""Smallest and largest hole, as fractions of the image's sides."""
 
 
 def canny(picture: Image.Image, draws: random.Random) -> Image.Image:
@@ -25,7 +25,7 @@ def canny(picture: Image.Image, draws: random.Random) -> Image.Image:
 
 
 def grey(picture: Image.Image, draws: random.Random) -> Image.Image:
-    """Brightness alone: the ControlNet learns to colour."""
+    """Brightness only, from which the ControlNet learns to generate colours."""
     return picture.convert("L").convert("RGB")
 
 
@@ -37,7 +37,7 @@ def scribble(picture: Image.Image, draws: random.Random) -> Image.Image:
 
 
 def inpainting(picture: Image.Image, draws: random.Random) -> Image.Image:
-    """The picture with holes: transparent, and black below. They are rectangles and ellipses, 1 to 4."""
+    """The image with 1 to 4 rectangular or elliptic holes: transparent black."""
     opacity = Image.new("L", picture.size, 255)
     canvas = ImageDraw.Draw(opacity)
     for _ in range(draws.randint(1, MOST_HOLES)):
@@ -51,7 +51,7 @@ def inpainting(picture: Image.Image, draws: random.Random) -> Image.Image:
 
 
 def super_resolution(picture: Image.Image, draws: random.Random) -> Image.Image:
-    """A quarter of the sides, and back again: blurred as a small picture that was enlarged."""
+    """The image reduced to a quarter of its sides and enlarged again, as blurred as an enlarged small image."""
     small = tuple(max(1, side // REDUCTION) for side in picture.size)
     reduced = picture.resize((small[0], small[1]), Image.Resampling.BOX)
     return reduced.resize(picture.size, Image.Resampling.BICUBIC)
@@ -64,7 +64,7 @@ FILTERS: Mapping[str, Callable[[Image.Image, random.Random], Image.Image]] = {
     "inpainting": inpainting,
     "super_resolution": super_resolution,
 }
-"""By the names of the setting `control`."""
+"""The filters, by the values of the setting `control`."""
 
 
 def _in_colour(levels: np.ndarray) -> Image.Image:

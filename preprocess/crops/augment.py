@@ -30,7 +30,7 @@ class PlannedView:
     colour_factors: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     def render(self, image: Image.Image) -> Image.Image:
-        """Render the view, of size `crop.target`. The crop of a flipped view refers to the mirrored picture."""
+        """Render the view, of size `crop.target`. The crop of a flipped view refers to the mirrored image."""
         cut = self.cut(image)
         for change, factor in zip(COLOUR_CHANGES, self.colour_factors, strict=True):
             if factor != 1.0:

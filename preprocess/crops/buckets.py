@@ -16,7 +16,7 @@ MAX_ASPECT = 4.0
 SMALLEST_AREA = 0.85
 """Smallest area of a size relative to the requested one. Smaller areas allow more aspect ratios."""
 SMALLER_AREA = 0.75
-"""Share of the resolution's area. A smaller bucket was chosen because the image is small."""
+"""Fraction of the resolution's area. Smaller buckets were chosen because the image is small."""
 FEW_IMAGES = 100
 
 
@@ -73,7 +73,7 @@ def candidates(rules: BucketRules, resolution: float) -> list[Size]:
 
 
 def _of_aspects(rules: BucketRules, area: float) -> list[Size]:
-    """The largest sizes within the area that are nearest to each aspect, each once."""
+    """Return the largest size within the area for each aspect ratio, without duplicates."""
     ratios = sorted({ratio for aspect in rules.aspects for ratio in (aspect, 1 / aspect)})
     sizes = {
         (_multiple((area * ratio) ** 0.5, rules.step), _multiple((area / ratio) ** 0.5, rules.step)) for ratio in ratios
@@ -99,8 +99,8 @@ def assign_buckets(images: Sequence[Size], rules: BucketRules) -> list[Size]:
 def at_resolutions(images: Sequence[Size], rules: Sequence[BucketRules]) -> list[list[tuple[int, Size]]]:
     """Return for each image the resolutions that it is trained at, ascending, with its bucket at each.
 
-    `rules`: one for each resolution, ascending. An image is left out at a resolution that it does not reach, unless
-    it reaches none: then it is trained at the lowest, as small as it is.
+    `rules`: one for each resolution, ascending. An image is left out at resolutions that are too large for it. An image
+    that is too small for all is trained at the lowest, at its own size.
     """
     found: list[list[tuple[int, Size]]] = [[] for _ in images]
     for rule in rules:

@@ -1,4 +1,4 @@
-"""CLIPSeg: segments the subject of a picture by a text prompt.
+"""CLIPSeg: segments the subject of an image by a text prompt.
 
 Lüddecke and Ecker, "Image Segmentation Using Text and Image Prompts" (CVPR 2022).
 """
@@ -23,7 +23,7 @@ SOFTNESS = 0.01  # standard deviation of the blur, relative to the width of the 
 
 @dataclass(frozen=True)
 class SegmentedSubject:
-    """`mask`: mode "L", of the picture's size, 255 on the subject; None when no pixel matches the prompts.
+    """`mask`: mode "L", of the image's size, 255 on the subject; None when no pixel matches the prompts.
 
     `warnings` contain reason and remedy; the caller adds the file name.
     """
@@ -53,20 +53,20 @@ class SubjectSegmenter:
             )
         except (OSError, ValueError) as error:
             raise SetupError(
-                f"{source}: no CLIPSeg model could be loaded ({error}); download {CLIPSEG} in safetensors and name "
-                "its folder, or train without subject masks"
+                f"{source}: cannot be loaded as a CLIPSeg model ({error}); download {CLIPSEG} in safetensors and set "
+                "mask_model to its folder, or train without subject masks"
             ) from error
         if missing := sorted(report["missing_keys"]):  # transformers would initialise them at random
             raise SetupError(
-                f"{source}: lacks {len(missing)} weights of CLIPSeg, such as {missing[0]}; name a folder with all of "
-                "them, or train without subject masks"
+                f"{source}: lacks {len(missing)} weights of CLIPSeg, such as {missing[0]}; set mask_model to a "
+                "complete model, or train without subject masks"
             )
         return cls(model.to(best_device()).eval(), processor)
 
     def segment(self, image: Image.Image, prompts: Sequence[str]) -> SegmentedSubject:
-        """Return the mask of everything in an RGB picture that matches one of `prompts`.
+        """Return the mask of everything in an RGB image that matches one of `prompts`.
 
-        The mask is the maximum over the prompts of sigmoid(logits / temperature), blurred, resized to the picture, and
+        The mask is the maximum over the prompts of sigmoid(logits / temperature), blurred, resized to the image, and
         divided by its maximum. Raises DatasetError when there are no prompts.
         """
         if not prompts or not all(prompt.strip() for prompt in prompts):
@@ -92,6 +92,6 @@ class SubjectSegmenter:
     def _unanswered(self, prompts: Sequence[str], surest: float) -> str:
         words = ", ".join(map(repr, prompts))
         return (
-            f"nothing in it answers {words} (probability {surest:.2f}, {self.least_probability} is needed), so it has "
-            "no mask; name the subject in other words, or take the picture out"
+            f"nothing in it matches {words} (probability {surest:.2f}, {self.least_probability} is needed), so it has "
+            "no mask; change mask_prompt, or remove the image"
         )

@@ -1,4 +1,4 @@
-"""The geometry of a crop, which is applied to pictures and their masks."""
+"""The geometry of a crop, which is applied to images and their masks."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from PIL import Image
 Size = tuple[int, int]
 """(width, height) in pixels."""
 MAX_ENLARGEMENT = 1.5
-"""Largest enlargement of a picture. Above it, the missing detail would be learned."""
+"""Largest enlargement of an image. Above it, the lack of detail would be learned."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a picture in pixels of the picture, not rounded."""
+    """A part of an image in pixels of the image, not rounded."""
 
     left: float
     top: float
@@ -27,9 +27,9 @@ class Window:
 
 @dataclass(frozen=True)
 class Crop:
-    """A resize of the whole picture followed by a cut, in pixels. Sizes are (width, height).
+    """A resize of the whole image followed by a cut, in pixels. Sizes are (width, height).
 
-    `corner` is (left, top) in the resized picture: SDXL's crop conditioning (Podell et al. 2023, §2.2).
+    `corner` is (left, top) in the resized image: SDXL's crop conditioning (Podell et al. 2023, §2.2).
     """
 
     original: Size
@@ -45,7 +45,7 @@ class Crop:
         )
 
     def mirrored(self) -> "Crop":
-        """Return the crop that yields the mirror image of this crop's result when applied to the mirrored picture."""
+        """Return the crop that yields the mirror image of this crop's result when applied to the mirrored image."""
         return Crop(
             self.original,
             self.resized,
@@ -54,7 +54,7 @@ class Crop:
         )
 
     def enlargement(self) -> float:
-        """Return the factor by which the picture is enlarged; below 1 it is reduced."""
+        """Return the factor by which the image is enlarged; below 1 it is reduced."""
         return max(self.resized[0] / self.original[0], self.resized[1] / self.original[1])
 
 
@@ -69,14 +69,14 @@ def crop_to_window(original: Size, window: Window, target: Size) -> Crop:
 
 
 def largest_window(original: Size, aspect: float, centre: tuple[float, float] | None = None) -> Window:
-    """Return the largest window with `aspect` (width / height), as near to `centre` as the picture allows."""
+    """Return the largest window with `aspect` (width / height), as near to `centre` as the image allows."""
     width = min(float(original[0]), original[1] * aspect)
     x, y = centre or (original[0] / 2, original[1] / 2)
     return window_inside(original, width, width / aspect, (x - width / 2, y - width / aspect / 2))
 
 
 def window_inside(original: Size, width: float, height: float, corner: tuple[float, float]) -> Window:
-    """Return the window of that size whose corner (left, top) is as near to `corner` as the picture allows."""
+    """Return the window of that size whose corner (left, top) is as near to `corner` as the image allows."""
     left, top = (
         max(0.0, min(start, limit - length))
         for start, length, limit in zip(corner, (width, height), original, strict=True)

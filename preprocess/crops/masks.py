@@ -1,4 +1,4 @@
-"""Masks of the subject: images in mode "L" of the picture's size, 255 on the subject, 0 elsewhere."""
+"""Masks of the subject: images in mode "L" of the image's size, 255 on the subject, 0 elsewhere."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ SOFTNESS = 0.15  # standard deviation of the blur, in face sizes
 
 
 def face_mask(face: FaceBox, size: tuple[int, int]) -> Image.Image:
-    """Draw an ellipse with a soft edge, 1.4 times the size of the face box. `size`: (width, height) of the picture."""
+    """Draw an ellipse with a soft edge, 1.4 times the size of the face box. `size`: (width, height) of the image."""
     mask = Image.new("L", size)
     across, down = HEAD * face.width / 2, HEAD * face.height / 2
     x, y = face.left + face.width / 2, face.top + face.height / 2
@@ -24,14 +24,14 @@ def face_mask(face: FaceBox, size: tuple[int, int]) -> Image.Image:
 
 
 def opacity_mask(opacity: Image.Image | None) -> Image.Image | None:
-    """Return a picture's opacity as a mask; None where it is missing or uniform."""
+    """Return an image's opacity as a mask; None where it is missing or uniform."""
     if opacity is None or opacity.getextrema()[0] == opacity.getextrema()[1]:
         return None
     return normalise(opacity)
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
-    """Read the user's mask of a picture of `size` (width, height), and scale it to that size.
+    """Read the user's mask of an image of `size` (width, height), and scale it to that size.
 
     Raises DatasetError for another aspect ratio, a black mask, or a file that is not an image.
     """
@@ -40,7 +40,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
         mask = mask.getchannel("A")
     shape, wanted = mask.width / mask.height, size[0] / size[1]
     if abs(shape / wanted - 1) > SHAPE_TOLERANCE:
-        raise DatasetError(f"its mask {path.name} is {mask.width}×{mask.height}, and the picture {size[0]}×{size[1]}")
+        raise DatasetError(f"its mask {path.name} is {mask.width}×{mask.height}, and the image {size[0]}×{size[1]}")
     try:
         levels = normalise(mask)
     except DatasetError as error:
@@ -58,14 +58,12 @@ def normalise(mask: Image.Image) -> Image.Image:
     levels = np.asarray(mask if deep else mask.convert("L"), np.float64)
     brightest = levels.max()
     if brightest <= 0:
-        raise DatasetError(
-            "the mask is black everywhere: it marks no subject; paint the subject white, or leave it out"
-        )
+        raise DatasetError("the mask is black everywhere; paint the subject white, or remove the mask")
     return Image.fromarray((levels.clip(0) * (255 / brightest)).round().astype(np.uint8))
 
 
 def centre_of_mass(mask: Image.Image) -> tuple[float, float]:
-    """Return the centre of mass (x, y) of an "L" mask in pixels; the middle of the picture for an empty mask."""
+    """Return the centre of mass (x, y) of an "L" mask in pixels; the middle of the image for an empty mask."""
     levels = np.asarray(mask, np.float64)
     total = levels.sum()
     if total == 0:

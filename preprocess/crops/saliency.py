@@ -1,4 +1,4 @@
-"""Finds the most detailed part of a picture by its brightness gradients, without a model."""
+"""Finds the most detailed part of an image by its brightness gradients, without a model."""
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -7,7 +7,7 @@ from preprocess.crops.crop import Window, largest_window
 
 WORKING_SIDE = 256  # pixels, longest side of the analysed copy: subjects are large
 BLUR_SHARE = 0.05  # of the short side
-BORDER_WEIGHT = 0.5  # weight of an edge at the picture's border; 1 in the middle
+BORDER_WEIGHT = 0.5  # weight of an edge at the image's border; 1 in the middle
 AS_GOOD_AS_BEST = 0.98
 
 
@@ -15,7 +15,7 @@ def salient_window(image: Image.Image, aspect: float) -> Window:
     """Return the largest window with `aspect` (width / height), placed where it contains the most gradient energy.
 
     The energy is |∇ luma|, blurred, and weighted down towards the border. Of all windows within 2 % of the best, the
-    one nearest to the energy's centre of mass is taken, so a uniform picture gives its middle.
+    one nearest to the energy's centre of mass is taken, so a uniform image gives its middle.
     """
     energy = gradient_energy(image)
     rows, columns = energy.shape

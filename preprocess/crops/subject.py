@@ -1,4 +1,4 @@
-"""Finds the subject of each picture, and its crop window: the face, the mask, or the most detailed part."""
+"""Finds the subject of each image, and its crop window: the face, the mask, or the most detailed part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from settings.preparation import DataConfig
 
 @dataclass(frozen=True)
 class Subject:
-    """The subject of a picture. `window`: the crop, with the bucket's aspect ratio. `mask`: mode "L", of the picture's
+    """The subject of an image. `window`: the crop, with the bucket's aspect ratio. `mask`: mode "L", of the image's
     size.
 
     `found_by`: face, mask, saliency or centre.
@@ -52,7 +52,7 @@ class SubjectFinder:
 
     @property
     def looks_for_faces(self) -> bool:
-        """Whether faces are searched for."""
+        """Whether faces are detected."""
         return self._detector is not None
 
     @property
@@ -61,8 +61,8 @@ class SubjectFinder:
         if self._detector is None or self._detector.name != "haar" or self._config.face_detector == "haar":
             return []
         return [
-            "faces are searched for with OpenCV's Haar cascade, which sees only upright frontal faces; with YuNet's "
-            "model file (face_detector_model) profiles and small faces are found too"
+            "faces are detected with OpenCV's Haar cascade, which finds only upright frontal faces; set "
+            "face_detector_model to YuNet's file to detect profiles and small faces too"
         ]
 
     def find(
@@ -74,9 +74,9 @@ class SubjectFinder:
         mask_file: Path | None = None,
         people: FacesOfPicture | None = None,
     ) -> Subject:
-        """Find the subject of a picture. `class_words`: prompts for CLIPSeg where mask_prompt is not set.
+        """Find the subject of an image. `class_words`: prompts for CLIPSeg where mask_prompt is not set.
 
-        `mask_file`: the user's own mask of the picture. `people`: its faces, where they are known.
+        `mask_file`: the user's own mask of the image. `people`: its faces, where they are known.
         """
         search = _Search(picture, name, bucket[0] / bucket[1], mask_file=mask_file, people=people)
         if people is not None:
@@ -95,7 +95,10 @@ class SubjectFinder:
         if source == "alpha":
             mask = opacity_mask(search.picture.opacity)
             if mask is None:
-                search.warn("has no transparency for its mask, so the loss counts everywhere; cut its subject out")
+                search.warn(
+                    "has no transparency for its mask, so the loss is computed everywhere; make its background "
+                    "transparent"
+                )
             return mask
         if self._segmenter is not None:
             prompts = [self._config.mask_prompt] if self._config.mask_prompt else list(class_words)
@@ -106,19 +109,21 @@ class SubjectFinder:
         if source == "face":
             if chosen := search.chosen_face():
                 return face_mask(chosen, search.picture.image.size)
-            search.warn("no face was found for its mask, so the loss counts everywhere; crop it yourself or remove it")
+            search.warn(
+                "no face was detected for its mask, so the loss is computed everywhere; crop it yourself or remove it"
+            )
         return None
 
     def _mask_of_file(self, search: "_Search") -> Image.Image | None:
         if search.mask_file is None:
             if self._config.mask == "auto":
                 return opacity_mask(search.picture.opacity)
-            search.warn("has no mask file beside it, so the loss counts everywhere; lay one there, such as x.mask.png")
+            search.warn("has no mask file, so the loss is computed everywhere; add one next to it, such as x.mask.png")
             return None
         try:
             return read_mask(search.mask_file, search.picture.image.size)
         except DatasetError as error:
-            search.warn(f"{error}; the loss counts everywhere")
+            search.warn(f"{error}; the loss is computed everywhere")
             return None
 
     def _window(self, search: "_Search", bucket: Size) -> Subject:
@@ -129,7 +134,7 @@ class SubjectFinder:
 
                 least = (bucket[0] / MAX_ENLARGEMENT, bucket[1] / MAX_ENLARGEMENT)
                 return search.result(face_window(chosen, size, search.aspect, least), "face")
-            search.warn("no face was found; it is cut around its most detailed part. Crop it yourself or remove it")
+            search.warn("no face was detected; it is cropped to its most detailed part. Crop it yourself or remove it")
         if self._crop == "mask" and search.mask is not None:
             return search.result(largest_window(size, search.aspect, centre_of_mass(search.mask)), "mask")
         if self._crop == "centre":
@@ -141,7 +146,7 @@ class SubjectFinder:
 
 @dataclass
 class _Search:
-    """Intermediate results for one picture."""
+    """Intermediate results for one image."""
 
     picture: Picture
     name: str
@@ -162,7 +167,9 @@ class _Search:
             self._chosen = self.people.recurring
         if self._chosen is None and self.faces:
             if self.people is not None:
-                self.warn("the face that recurs over the pictures is not found in it; remove it if it shows others")
+                self.warn(
+                    "the recurring face of the concept was not detected in it; remove it if it shows other people"
+                )
             from preprocess.faces.choice import choose_face
 
             choice = choose_face(self.faces, self.picture.image.size)
@@ -172,12 +179,12 @@ class _Search:
 
     @property
     def others(self) -> list[FaceBox]:
-        """The faces beside the recurring one; none where it is not known."""
+        """Return the faces other than the recurring one; [] if that is not known."""
         recurring = None if self.people is None else self.people.recurring
         return [] if recurring is None else [face for face in self.faces if face != recurring]
 
     def without_others(self, mask: Image.Image | None) -> Image.Image | None:
-        """The mask without the faces of other people; the recurring face stays whole."""
+        """Remove the faces of other people from the mask. The recurring face is kept whole."""
         if mask is None or not self.others or self.people is None or self.people.recurring is None:
             return mask
         size = self.picture.image.size
@@ -188,13 +195,13 @@ class _Search:
         return ImageChops.subtract(mask, removed)
 
     def name_others(self, *, masked: bool) -> None:
-        """Warn of faces beside the recurring one. `masked`: whether there is a mask, which they are taken out of."""
+        """Warn about other faces than the recurring one. `masked`: whether they are removed from a mask."""
         if not self.others:
             return
         places = ", ".join(f"({one.left + one.width / 2:.0f}, {one.top + one.height / 2:.0f})" for one in self.others)
         counted = "1 face is" if len(self.others) == 1 else f"{len(self.others)} faces are"
-        handled = "left out of the mask" if masked else "trained where the crop shows them; mask: face leaves them out"
-        self.warn(f"{counted} not the one that recurs over the pictures, around pixel {places}: {handled}")
+        handled = "removed from the mask" if masked else "trained if inside the crop; mask: face excludes them"
+        self.warn(f"{counted} not the recurring one of the concept, around pixel {places}: {handled}")
 
     def result(self, window: Window, found_by: str) -> Subject:
         return Subject(window, found_by, self.mask, tuple(self.faces), tuple(self.warnings))

@@ -1,4 +1,4 @@
-"""Upscales pictures smaller than their bucket with Swin2SR (Conde et al. 2022), which invents details."""
+"""Upscales images smaller than their bucket with Swin2SR (Conde et al. 2022), which generates plausible details."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -14,9 +14,9 @@ from fetching.hub_connection import require_hub
 from preprocess.errors import SetupError
 from preprocess.workers.devices import best_device
 
-REMEDY = "Name a folder with one, or leave upscaler out: small pictures are then trained smaller"
+REMEDY = "Set upscaler to a folder with one, or leave it out: small images are then trained at a smaller size"
 TILE, OVERLAP = 256, 16
-"""In pixels of the small picture. Tiles limit the memory; pixels near a tile's edge are taken from its neighbour."""
+"""In pixels of the small image. Tiles limit the memory; pixels near a tile's edge are taken from its neighbour."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Upscaler:
             )
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
-            raise SetupError(f"upscaler {source}: no Swin2SR model could be loaded ({reason}). {REMEDY}") from error
+            raise SetupError(f"upscaler {source}: cannot be loaded as a Swin2SR model ({reason}). {REMEDY}") from error
         if missing := sorted(report["missing_keys"]):  # transformers would initialise them at random
             raise SetupError(
                 f"upscaler {source}: lacks {len(missing)} weights of the model, such as {missing[0]}. {REMEDY}"
@@ -49,7 +49,7 @@ class Upscaler:
         return int(self.model.config.upscale)
 
     def enlarge(self, image: Image.Image) -> Image.Image:
-        """Return an RGB picture `factor` times as wide and high."""
+        """Return an RGB image `factor` times as wide and high."""
         large = Image.new("RGB", (image.width * self.factor, image.height * self.factor))
         with self.lock:
             for top in range(0, image.height, TILE):

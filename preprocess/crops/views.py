@@ -27,7 +27,7 @@ from settings.preparation import DataConfig
 from settings.public import public_name
 
 MUCH_LOST = 1 / 3
-"""Share of a picture's area whose loss is warned of."""
+"""Fraction of an image's area above which a crop causes a warning."""
 RUN_LENGTHS = 3
 """zlib's Z_RLE. Saving dominates the preparation of photographs: this is a quarter faster, with files an eighth
 larger."""
@@ -37,9 +37,9 @@ MARKED = 128
 
 @dataclass(frozen=True)
 class RenderJob:
-    """An image with all decisions about it. `bucket`: (width, height) in pixels. `people`: its faces, where they were
-    looked for already. `resolution`: the side of the trained area, in pixels. `picture`: as in `Example`. `told`:
-    whether its warnings are those of another resolution's example."""
+    """An image with all decisions about it. `bucket`: (width, height) in pixels. `people`: its faces, if already
+    detected. `resolution`: the side of the trained area, in pixels. `picture`: as in `Example`. `told`: whether another
+    resolution's example already has its warnings."""
 
     surveyed: Surveyed
     label: Label
@@ -52,7 +52,7 @@ class RenderJob:
 
 
 class Renderer:
-    """Writes the pictures of a prepared dataset into `output`."""
+    """Writes the images of a prepared dataset into `output`."""
 
     def __init__(self, config: DataConfig, output: Path) -> None:
         """Raises DatasetError when a requested model cannot be loaded."""
@@ -79,7 +79,7 @@ class Renderer:
 
     @property
     def looks_for_faces(self) -> bool:
-        """Whether faces are the subject of pictures, or of masks."""
+        """Whether faces are the subject of crops or masks."""
         return self._subjects.looks_for_faces
 
     def expected_size(self, size: Size) -> Size:
@@ -142,7 +142,7 @@ class Renderer:
         )
 
     def _enlarge(self, picture: Picture, crop: Crop, name: str) -> tuple[Picture, tuple[str, ...]]:
-        """Upscale the picture where its crop would be enlarged and an upscaler is set."""
+        """Upscale the image where its crop would be enlarged and an upscaler is set."""
         if self._upscaler is None or crop.enlargement() <= 1:
             return picture, ()
         enlarged = self._upscaler.enlarge(picture.image)
@@ -159,11 +159,11 @@ class Renderer:
             remedy = "or a lower resolution" if self._upscaler else "a lower resolution, or an upscaler"
             return (
                 f"{size} is too small for the resolution {job.resolution}{given}; it is trained at {bucket}. "
-                f"Give a larger picture, {remedy}",
+                f"Use a larger image, {remedy}",
             )
         if crop.enlargement() > MAX_ENLARGEMENT * self._factor:
             times = f"{crop.enlargement():.1f} times"
-            return (f"{size} is enlarged {times} to reach {bucket}. Give a larger picture, or a lower resolution",)
+            return (f"{size} is enlarged {times} to reach {bucket}. Use a larger image, or a lower resolution",)
         return ()
 
     def _write(self, stem: str, index: int, view: PlannedView, picture: Picture, mask: Image.Image | None) -> View:
@@ -178,7 +178,7 @@ class Renderer:
     def _with_controls(
         self, views: Sequence[View], planned: Sequence[PlannedView], picture: Picture, job: RenderJob
     ) -> list[View]:
-        """Each view with the picture that a ControlNet is conditioned on, cut and mirrored as it is."""
+        """Add to each view its conditioning image of a ControlNet, cropped and mirrored like the view."""
         given = job.surveyed.control
         source = read_control(given, picture.image.size, self._rules) if given else picture.image
         made = []
@@ -205,13 +205,13 @@ def _rendering(config: DataConfig, output: Path) -> AbstractContextManager[Calla
 
 
 def _cut_away(name: str, size: Size, bucket: Size, found_by: str) -> tuple[str, ...]:
-    """Warn of a picture of which a large part is cropped. A crop to the face is meant to do so."""
+    """Warn of an image of which a large part is cropped. A crop to the face is meant to do so."""
     lost = crop_loss(size, bucket)
     if lost <= MUCH_LOST or found_by == "face":
         return ()
     return (
-        f"{name}: {size[0]}×{size[1]} is cut to {bucket[0]}×{bucket[1]}, and {lost:.0%} of it is lost. Cut it "
-        "yourself, into several pictures perhaps",
+        f"{name}: {size[0]}×{size[1]} is cropped to {bucket[0]}×{bucket[1]}, and {lost:.0%} of it is lost. Crop it "
+        "yourself, for example into several images",
     )
 
 
@@ -220,6 +220,4 @@ def lost_subject(name: str, views: Sequence[PlannedView], mask: Image.Image) -> 
     lost = sum(int(np.asarray(view.cut(mask)).max()) < MARKED for view in views)
     if not lost:
         return ()
-    return (
-        f"{name}: its mask marks nothing in {lost} of its {len(views)} views; choose crop: mask, or less crop_jitter",
-    )
+    return (f"{name}: its mask is empty in {lost} of its {len(views)} views; set crop: mask, or less crop_jitter",)

@@ -18,7 +18,7 @@ class ChosenFace:
 
 
 def choose_face(faces: Sequence[FaceBox], image_size: tuple[int, int]) -> ChosenFace:
-    """Return the face with the greatest √area · score · (1 - ½ distance to the picture's middle / half its diagonal).
+    """Return the face with the greatest √area · score · (1 - ½ distance to the image's middle / half its diagonal).
 
     `image_size`: (width, height) in the pixels of the boxes. Warns of others of similar size. Raises ValueError when
     there are no faces.
@@ -44,6 +44,6 @@ def _warnings(chosen: FaceBox, faces: Sequence[FaceBox]) -> tuple[str, ...]:
         return ()
     middle = f"({chosen.left + chosen.width / 2:.0f}, {chosen.top + chosen.height / 2:.0f})"
     return (
-        f"{rivals + 1} faces of similar size; the one around pixel {middle} is taken for the subject; "
-        "cut the picture to one person if that is wrong",
+        f"{rivals + 1} faces of similar size; the one around pixel {middle} is used as the subject; "
+        "crop the image to one person if that is wrong",
     )

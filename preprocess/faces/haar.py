@@ -34,7 +34,7 @@ class HaarDetector:
         path = Path(cv2.__file__).parent / "data" / CASCADE
         if not hasattr(cv2, "CascadeClassifier") or not path.is_file():
             raise SetupError(
-                f"OpenCV {cv2.__version__} brings no Haar cascades; pip install 'opencv-python-headless<5', "
+                f"OpenCV {cv2.__version__} has no Haar cascades; pip install 'opencv-python-headless<5', "
                 'or choose "yunet" with its model file'
             )
         self._cascade = cv2.CascadeClassifier(str(path))

@@ -26,31 +26,31 @@ MODEL_VARIABLE = "FACE_RECOGNITION_MODEL"
 
 @dataclass(frozen=True)
 class FacesOfPicture:
-    """The faces of a picture, best score first. `recurring`: the one that recurs over the concept's pictures; None
-    where it is not among them."""
+    """The faces of an image, best score first. `recurring`: the one that recurs in the concept's images; None if it is
+    not among them."""
 
     faces: tuple[FaceBox, ...]
     recurring: FaceBox | None
 
 
 Named = tuple[str, Path]
-"""A picture's name and its file."""
+"""An image's name and its file."""
 Found = tuple[tuple[FaceBox, ...], np.ndarray]
-"""The faces of a picture, and their unit vectors (n, P)."""
+"""The faces of an image, and their unit vectors (n, P)."""
 
 
 def recognition_model(config: DataConfig) -> Path | None:
-    """The file of the setting, or else of the environment variable FACE_RECOGNITION_MODEL."""
+    """Return the file of the setting, otherwise of the environment variable FACE_RECOGNITION_MODEL."""
     named = os.environ.get(MODEL_VARIABLE)
     return config.face_recognition_model or (Path(named) if named else None)
 
 
 def face_look(config: DataConfig) -> "FaceLook":
-    """Load what finds and embeds faces for a ControlNet. Raises SetupError where a model is not given or not read."""
+    """Load the networks that detect and embed faces for a ControlNet. Raises SetupError if a model is missing."""
     model = recognition_model(config)
     if model is None:
         raise SetupError(
-            f"control: faces needs SFace's file: name it in face_recognition_model or {MODEL_VARIABLE}; "
+            f"control: faces needs SFace's file; set face_recognition_model or {MODEL_VARIABLE} to it; "
             f"{WHERE_TO_GET_IT}"
         )
     return FaceLook(config, model, DecodeRules())
@@ -59,9 +59,9 @@ def face_look(config: DataConfig) -> "FaceLook":
 def find_people(
     concepts: Mapping[str, Sequence[Named]], config: DataConfig, model: Path, rules: DecodeRules, workers: Workers
 ) -> Generator[StageProgress, None, tuple[dict[str, FacesOfPicture], list[str]]]:
-    """Return the faces of each picture by its name, and a warning for each concept without a recurring face.
+    """Return the faces of each image by its name, and a warning for each concept without a recurring face.
 
-    `concepts`: the pictures of each trigger word. Raises SetupError for a model that cannot be loaded.
+    `concepts`: the images of each trigger word. Raises SetupError for a model that cannot be loaded.
     """
     pictures = [named for each in concepts.values() for named in each]
     look = FaceLook(config, model, rules)
@@ -69,7 +69,7 @@ def find_people(
     found: dict[str, Found] = {}
     for (name, _), result in zip(pictures, workers.map(work, pictures, config.num_workers), strict=True):
         found[name] = result
-        yield StageProgress("looking for the recurring face", len(found), len(pictures))
+        yield StageProgress("detecting the recurring face", len(found), len(pictures))
     people: dict[str, FacesOfPicture] = {}
     warnings: list[str] = []
     for trigger, named in concepts.items():
@@ -77,7 +77,7 @@ def find_people(
         places = recurring_face([vectors for _, vectors in own.values()])
         if places is None:
             if any(len(faces) > 1 for faces, _ in own.values()):
-                warnings.append(f"{trigger}: no face recurs over its pictures; the most prominent one of each is taken")
+                warnings.append(f"{trigger}: no face recurs in its images; the most prominent face of each is used")
             continue
         for (name, (faces, _)), place in zip(own.items(), places, strict=True):
             people[name] = FacesOfPicture(faces, None if place is None else faces[place])
@@ -85,7 +85,7 @@ def find_people(
 
 
 class FaceLook:
-    """Finds and embeds the faces of a picture. The networks are used by one thread at a time."""
+    """Detects and embeds the faces of an image. The networks are used by one thread at a time."""
 
     def __init__(self, config: DataConfig, model: Path, rules: DecodeRules) -> None:
         self._detector = find_detector(config.face_detector, config.face_detector_model)
@@ -95,7 +95,7 @@ class FaceLook:
         return self.embed(decode(named[1], self._rules).image)
 
     def embed(self, image: Image.Image) -> Found:
-        """The faces of a picture in RGB, best score first, and their vectors."""
+        """Return the faces of an RGB image, best score first, and their vectors."""
         with self._lock:
             faces = tuple(self._detector.detect(image))
             vectors = [np.asarray(self._feature(face_pixels(image, face)), np.float64) for face in faces]
@@ -106,5 +106,5 @@ class FaceLook:
 
 
 def _looking(config: DataConfig, model: Path, rules: DecodeRules) -> AbstractContextManager[FaceLook]:
-    """In another process, with its own networks."""
+    """Open a `FaceLook` in another process, with its own networks."""
     return nullcontext(FaceLook(config, model, rules))

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 
 SAME_PERSON = 0.363
-"""Least cosine of two faces of one person, as OpenCV gives it for SFace."""
+"""Smallest cosine similarity of two faces of one person, as OpenCV recommends for SFace."""
 FEWEST_PICTURES = 2
 
 
 def recurring_face(pictures: Sequence[np.ndarray]) -> list[int | None] | None:
-    """Return the number of the recurring face in each picture, None where it is not in it.
+    """Return the index of the recurring face in each image, None for images without it.
 
-    `pictures`: unit vectors (n, P) of the faces of each picture. The face is the one with a like one in the most other
-    pictures, then the one that is most like them. Returns None where no face is in at least two pictures.
+    `pictures`: unit vectors (n, P) of the faces of each image. The recurring face is the one with a similar face in the
+    most other images; of equal ones, the most similar. Returns None if no face is in at least two images.
     """
     best: tuple[int, float] = (0, 0.0)
     person: np.ndarray | None = None

@@ -20,7 +20,7 @@ def find_detector(name: DetectorName = "auto", model: Path | None = None) -> Fac
     altered (also with `auto`), and for a model file given to a detector that takes none.
     """
     if model and name in ("yuface", "haar"):
-        raise SetupError(f'{model}: the face detector "{name}" takes no model file; choose "yunet" or "auto"')
+        raise SetupError(f'{model}: the face detector "{name}" has no model file; choose "yunet" or "auto"')
     model = model or _model_of_environment()
     match name:
         case "yunet":
@@ -41,9 +41,7 @@ def _model_of_environment() -> Path | None:
 
 def _yunet(model: Path | None) -> FaceDetector:
     if model is None:
-        raise SetupError(
-            f'the face detector "yunet" needs its ONNX file: name it in {MODEL_VARIABLE}, or choose "auto"'
-        )
+        raise SetupError(f'the face detector "yunet" needs its ONNX file; set {MODEL_VARIABLE} to it, or choose "auto"')
     _need_opencv()
     from preprocess.faces.yunet import YuNetDetector
 
@@ -65,4 +63,4 @@ def _haar() -> FaceDetector:
 
 def _need_opencv() -> None:
     if not importlib.util.find_spec("cv2"):
-        raise SetupError("faces cannot be searched for without OpenCV; pip install 'opencv-python-headless<5'")
+        raise SetupError("faces cannot be detected without OpenCV; pip install 'opencv-python-headless<5'")

@@ -1,4 +1,4 @@
-"""Runs a detector on a small copy of the picture, rotated until it finds a face."""
+"""Runs a detector on a small copy of the image, rotated until it finds a face."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,7 +12,7 @@ Find = Callable[[Image.Image], Iterable[FaceBox]]
 
 
 def search(image: Image.Image, find: Find) -> list[FaceBox]:
-    """Return the faces in the upright picture, or else in the rotation by 90°, 180° or 270° with the highest score.
+    """Return the faces in the upright image, or else in the rotation by 90°, 180° or 270° with the highest score.
 
     `find` gets RGB with the longest side at most LONGEST_SIDE. The boxes are in pixels of `image`, best score first.
     """
@@ -22,7 +22,7 @@ def search(image: Image.Image, find: Find) -> list[FaceBox]:
 
 
 def shrink(image: Image.Image) -> Image.Image:
-    """Reduce the picture to a longest side of at most LONGEST_SIDE pixels. It is never enlarged."""
+    """Reduce the image to a longest side of at most LONGEST_SIDE pixels. It is never enlarged."""
     scale = LONGEST_SIDE / max(image.size)
     if scale >= 1:
         return image

@@ -24,7 +24,7 @@ Feature = Callable[[np.ndarray], np.ndarray]
 def load_sface(model: Path) -> Feature:
     """Load the network from its ONNX file. Raises SetupError."""
     if not model.is_file():
-        raise SetupError(f"{model} does not exist; {WHERE_TO_GET_IT}, or leave it out")
+        raise SetupError(f"{model} does not exist; {WHERE_TO_GET_IT}, or leave face_recognition_model out")
     import cv2
 
     try:
@@ -35,7 +35,7 @@ def load_sface(model: Path) -> Feature:
 
 
 def face_pixels(image: Image.Image, box: FaceBox) -> np.ndarray:
-    """Cut the face out of a picture, as the network reads it: uint8 (112, 112, 3), BGR."""
+    """Cut the face out of an image, as the network reads it: uint8 (112, 112, 3), BGR."""
     half = MARGIN * max(box.width, box.height) / 2
     x, y = box.left + box.width / 2, box.top + box.height / 2
     left, top, right, bottom = (round(value) for value in (x - half, y - half, x + half, y + half))

@@ -1,10 +1,10 @@
-"""The crop window around a face with its shoulders, inside the picture and never stretched."""
+"""The crop window around a face with its shoulders, inside the image and never stretched."""
 
 from preprocess.crops.crop import Size, Window, largest_window, window_inside
 from preprocess.dataset import FaceBox
 
 HEAD_AND_SHOULDERS = 3.0  # short side of the window in face sizes
-SMALLEST_SHARE = 0.5  # of the picture's short side: a small face keeps its surroundings
+SMALLEST_SHARE = 0.5  # of the image's short side: a small face keeps its surroundings
 EYE_LINE = 0.4  # share of the height from the top, in a face box and in a portrait
 
 
@@ -17,8 +17,8 @@ def face_window(
 ) -> Window:
     """Return a window of `breadth` face sizes across its short side, with the eyes at 40 % of its height.
 
-    `aspect` is width / height. The window is at least half the picture's short side and at least `minimum_size` (the
-    trained size divided by the largest allowed enlargement), as far as the picture allows. It contains the whole face
+    `aspect` is width / height. The window is at least half the image's short side and at least `minimum_size` (the
+    trained size divided by the largest allowed enlargement), as far as the image allows. It contains the whole face
     wherever a window of that aspect ratio can.
     """
     across, down = max(1.0, aspect), max(1.0, 1 / aspect)  # sides of a window whose short side is 1

@@ -52,13 +52,13 @@ class YuNetDetector:
 def read_model(model: Path) -> bytes:
     """Read the model file. Raises SetupError when it is missing, or when its checksum does not match its name."""
     if not model.is_file():
-        raise SetupError(f"{model}: there is no such face detector model; {WHERE_TO_GET_IT}")
+        raise SetupError(f"{model}: the model file of the face detector does not exist; {WHERE_TO_GET_IT}")
     data = model.read_bytes()
     expected = CHECKSUMS.get(model.name)
     actual = hashlib.sha256(data).hexdigest()
     if expected and actual != expected:
         raise SetupError(
-            f"{model}: its sha256 is {actual[:12]}…, not {expected[:12]}…: damaged, altered, or only the pointer that "
-            f"git-lfs leaves ({len(data)} bytes); {WHERE_TO_GET_IT}"
+            f"{model}: its sha256 is {actual[:12]}…, not {expected[:12]}…: it is damaged, altered, or only a git-lfs "
+            f"pointer ({len(data)} bytes); {WHERE_TO_GET_IT}"
         )
     return data

@@ -23,7 +23,7 @@ from preprocess.workers.parallel import ordered_map
 
 GALLERY_FILE = "dataset.html"
 PICTURE_SIDE = 320
-"""Longest side in pixels of a picture or mask on the page. At some 20 kB each, a page of 2,000 images still opens."""
+"""Longest side in pixels of an image or mask on the page. At some 20 kB each, a page of 2,000 images still opens."""
 VIEW_SIDE = 128
 SHOWN_IMAGES = 2000
 """Of a larger dataset, images with warnings are shown first. This limits memory and page size."""
@@ -139,7 +139,7 @@ def _view(view: View, plain: Crop, folder: Path, link: Link) -> dict[str, Any]:
 
 
 def _picture_uri(folder: Path, name: str, side: int) -> str:
-    """Return a picture as a data URI, reduced where its longest side exceeds `side` pixels. Raises DatasetError."""
+    """Return an image as a data URI, reduced where its longest side exceeds `side` pixels. Raises DatasetError."""
     path = _inside(folder, name)
     picture = _open(path)
     if max(picture.size) <= side and picture.format == "WEBP":
@@ -152,7 +152,7 @@ def _picture_uri(folder: Path, name: str, side: int) -> str:
 def _mask_uri(folder: Path, name: str) -> str:
     """Return a mask as a data URI, at most PICTURE_SIDE large: black, with an opacity of 255 minus the mask.
 
-    It looks like the mask on a white page, and covers everything but the subject when laid over the picture.
+    It looks like the mask on a white page, and covers everything but the subject when laid over the image.
     """
     mask = _open(_inside(folder, name)).convert("L")
     mask.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
@@ -175,7 +175,7 @@ def _open(path: Path) -> ImageFile:
 def _inside(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise DatasetError(f"{name}: lies outside the dataset folder. Prepare the images again.")
+        raise DatasetError(f"{name}: is outside the dataset folder. Prepare the images again.")
     return path
 
 

@@ -8,12 +8,12 @@ from preprocess.errors import DatasetError
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "pixel_values")
 URL_COLUMNS = ("url", "image_url", "img_url", "image_link", "link")
-"""As LAION's lists and img2dataset call it; letters may be large."""
+"""Names of URL columns in LAION's lists and img2dataset, in any case."""
 
 
 @dataclass(frozen=True)
 class RowColumns:
-    """How the columns of a dataset's rows are called; None: by the usual names."""
+    """The names of a dataset's columns; None: the usual names."""
 
     image: str | None = None
     caption: str | None = None
@@ -23,10 +23,10 @@ USUAL_COLUMNS = RowColumns()
 
 
 def image_column(where: str, names: Iterable[str], image_typed: Iterable[str], columns: RowColumns) -> str:
-    """The column with the pictures or their URLs.
+    """Return the column with the images or their URLs.
 
-    `image_typed`: those that the dataset itself declares to be images. Raises DatasetError where there is none, where
-    several could be meant, and where a column that was asked for does not exist.
+    `image_typed`: the columns that the dataset declares as images. Raises DatasetError if there is none, if several are
+    possible, and if a column of the settings does not exist.
     """
     names, typed = list(names), list(image_typed)
     listed = ", ".join(names)
@@ -37,25 +37,25 @@ def image_column(where: str, names: Iterable[str], image_typed: Iterable[str], c
         return columns.image
     if len(typed) > 1:
         raise DatasetError(
-            f"{where}: several columns hold images ({', '.join(typed)}). Name the one that is meant with image_column"
+            f"{where}: several columns contain images ({', '.join(typed)}). Select one with image_column"
         )
     lower = {name.lower(): name for name in reversed(names)}
     usual = [lower[name] for name in (*IMAGE_COLUMNS, *URL_COLUMNS) if name in lower]
     if not typed and not usual:
         raise DatasetError(
-            f"{where}: a dataset without images: none of its columns ({listed}) is known to hold pictures or their "
-            "URLs. Name the one that does with image_column, or give another dataset"
+            f"{where}: none of its columns ({listed}) is known to contain images or their URLs. Set image_column, or "
+            "use another dataset"
         )
     return (typed or usual)[0]
 
 
 def table_row(record: Mapping[str, Any], image: str) -> dict[str, Any]:
-    """What of a row goes into metadata.jsonl: all but the picture, as far as JSON can hold it."""
+    """Return the fields of a row for metadata.jsonl: all but the image, if they can be written as JSON."""
     return {name: plain(value) for name, value in record.items() if name != image and _is_plain(value)}
 
 
 def plain(value: Any) -> Any:
-    """Lists and mappings with what JSON can hold."""
+    """Return lists and mappings without values that cannot be written as JSON."""
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     return {key: plain(each) for key, each in value.items()} if isinstance(value, dict) else value

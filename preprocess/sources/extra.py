@@ -1,4 +1,4 @@
-"""The packages that only some sources and engines need, and how they are installed."""
+"""Packages that only some sources and engines need, and the commands that install them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,14 +7,14 @@ from preprocess.errors import SetupError
 
 EXTRA = "requirements-data.txt"
 STORE_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-"""Which package opens which scheme for fsspec."""
+"""The package that fsspec needs for each scheme."""
 INSTALLED_BY = {"gcsfs": "gcsfs", "adlfs": "adlfs", "ray": "-r requirements-ray.txt"}
-"""What pip is given for packages that are not in EXTRA."""
+"""Arguments of pip install for packages that are not in EXTRA."""
 
 
 @contextmanager
 def needing_extra(source: str) -> Iterator[None]:
-    """Around imports of such packages. Raises SetupError with the remedy where one is missing."""
+    """A context for imports of such packages. Raises SetupError with the remedy if one is missing."""
     try:
         yield
     except ImportError as error:

@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 USUAL_SPLIT = "train"
 LONGEST_REASON = 200
 FORMATS = ("parquet", "arrow", "imagefolder", "webdataset", "csv", "json")
-"""Of data files that are read. The library knows others, some of which hold no pictures."""
+"""Formats of data files that are read. The library supports others, some of which contain no images."""
 
 
 def open_hub(reference: HubReference, rules: FetchRules) -> "IterableDataset":
-    """The rows of a dataset of the hub, not yet read. Pictures are bytes or names of its files.
+    """Return the rows of a dataset of the hub, not yet read. Images are bytes or names of its files.
 
-    Raises DatasetError for what is not there, is not allowed, or whose files lie outside of it.
+    Raises DatasetError for a dataset that does not exist, is not allowed, or whose files are outside its repository.
     """
     with needing_extra(str(reference)):
         import datasets
 
     host = urlsplit(constants.ENDPOINT).hostname or ""
     if not rules.allows_host(host):
-        raise DatasetError(f"{reference}: {host} is not on the operator's list (FETCH_ALLOWED_HOSTS)")
+        raise DatasetError(f"{reference}: {host} is not in the operator's list (FETCH_ALLOWED_HOSTS)")
     datasets.disable_progress_bars()
     _require_hub(reference)
     with errors_of(str(reference)):
@@ -54,7 +54,7 @@ def open_hub(reference: HubReference, rules: FetchRules) -> "IterableDataset":
 
 
 def open_local(path: Path) -> "IterableDataset":
-    """The rows of a table, of a folder of tables, or of a folder that `save_to_disk` wrote. Raises DatasetError."""
+    """Return the rows of a table, a folder of tables, or a folder written by `save_to_disk`. Raises DatasetError."""
     with needing_extra(path.name):
         import datasets
 
@@ -72,44 +72,46 @@ def open_local(path: Path) -> "IterableDataset":
 
 
 def chosen(where: str, what: str, there_are: Iterable[str], wanted: str | None, usual: str) -> str:
-    """The name that was asked for, the usual one, or the only one. Raises DatasetError with the list."""
+    """Return the given name, otherwise the usual one, otherwise the only one. Raises DatasetError with the list."""
     names = list(there_are)
     if wanted in names or (wanted is None and len(names) == 1):
         return wanted if wanted is not None else names[0]
     if wanted is None and usual in names:
         return usual
-    problem = f"has no {what} {wanted!r}" if wanted else f"has several {what}s, and none is called {usual}"
+    problem = f"has no {what} {wanted!r}" if wanted else f"has several {what}s, and none is named {usual}"
     raise DatasetError(f"{where}: {problem}. It has: {first_names(names)}")
 
 
 @contextmanager
 def errors_of(where: str) -> Iterator[None]:
-    """Around calls of the library: what it raises becomes a DatasetError in one line, without headers or tokens."""
+    """A context that converts exceptions of the library to a DatasetError of one line, without headers or tokens."""
     try:
         yield
     except (DatasetError, DownloadError):
         raise
-    except Exception as error:  # pyarrow, fsspec, httpx and `datasets` each have their own
+    except Exception as error:  # pyarrow, fsspec, httpx and `datasets` have different classes
         if is_disk_full(error):
             raise
         raise DatasetError(f"{where}: cannot be read: {reason_of(error)}") from error
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong and the remedy, in one line and without URLs, which may be signed."""
+    """Return the reason and the remedy on one line, without URLs, which may be signed."""
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if status is not None:
-        hint = " (private or gated? set HF_TOKEN)" if status in (401, 403, 404) else "; try again later"
+        hint = (
+            "; if the dataset is private or gated, set HF_TOKEN" if status in (401, 403, 404) else "; try again later"
+        )
         return f"the server answered {status}{hint}"
     if isinstance(error, ConnectionError) or type(error).__name__ in ("ConnectError", "ReadTimeout", "ConnectTimeout"):
         return f"the server cannot be reached ({type(error).__name__}). Check the network, and start again"
     line = re.sub(r"\w+://\S+", "…", hide_paths(str(error).partition("\n")[0]))[:LONGEST_REASON]
-    return f"{type(error).__name__}: {line}. Is the name right, and the file whole?"
+    return f"{type(error).__name__}: {line}. Check the name, and that the file is complete"
 
 
 def _undecoded(rows: "IterableDataset") -> "IterableDataset":
-    """Pictures stay bytes: they are decoded later, within limits. CSV and JSON declare no features, and hold none."""
+    """Keep images as bytes: they are decoded later, within limits. CSV and JSON have no features and no images."""
     return rows.decode(False) if rows.features else rows
 
 
@@ -120,10 +122,10 @@ def _split_of(saved: "Dataset | Mapping[str, Dataset]", where: str) -> "Dataset"
 
 
 def _require_hub(reference: HubReference) -> None:
-    """The library looks for a folder of the name first, which is never meant, and tries for long without a network."""
+    """Raises DatasetError for a local folder of the same name, which the library would open, and without a network."""
     if Path(reference.name).exists():
         raise DatasetError(
-            f"{reference}: a folder {reference.name} of this disk has the same name. Give that folder as data, or "
+            f"{reference}: the local folder {reference.name} has the same name. Give that folder as data, or "
             "start the command in another folder"
         )
     if constants.HF_HUB_OFFLINE:
@@ -135,12 +137,12 @@ def _require_hub(reference: HubReference) -> None:
 
 
 def _require_own_files(reference: HubReference, builder: Any) -> None:
-    """A repository's card names its data files: only those of the repository itself are read."""
+    """Raises DatasetError if a repository's card names data files outside the repository."""
     kind = type(builder).__module__.rpartition(".")[2].partition("-")[0]
     if not any(part in FORMATS for part in type(builder).__module__.split(".")):
-        raise DatasetError(f"{reference}: its files are of the kind {kind}; read are {', '.join(FORMATS)}")
+        raise DatasetError(f"{reference}: its files have the format {kind}; supported are {', '.join(FORMATS)}")
     own = f"hf://datasets/{reference.name}@"
     for files in (builder.config.data_files or {}).values():
         for file in files:
             if not str(file).split("::")[-1].startswith(own):
-                raise DatasetError(f"{reference}: names a data file outside of its repository, which is not read")
+                raise DatasetError(f"{reference}: lists a data file outside its repository, which is not read")

@@ -9,7 +9,7 @@ from preprocess.sources.extra import needing_extra
 
 
 def parquet_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row as a record, a batch of them in memory, with the name of its row. Raises DatasetError."""
+    """Yield the name and the record of each row, with one batch in memory. Raises DatasetError."""
     with needing_extra(path.name):
         import pyarrow
         from pyarrow import parquet
@@ -23,4 +23,4 @@ def parquet_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield f"{path.name}, row {number}", record
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
-        raise DatasetError(f"{path.name}: cannot be read ({reason}). Write or download it anew.") from error
+        raise DatasetError(f"{path.name}: cannot be read ({reason}). Write or download it again.") from error

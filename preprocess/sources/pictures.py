@@ -1,4 +1,4 @@
-"""Writes the pictures of a dataset's rows to files: bytes, files of the dataset, and URLs."""
+"""Writes the images of a dataset's rows to files: bytes, files of the dataset, and URLs."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +24,7 @@ TABLE = "metadata.jsonl"
 
 @dataclass(frozen=True)
 class RowWriter:
-    """Writes one row's picture into `folder`. `where`: what the user calls the dataset."""
+    """Writes one row's image into `folder`. `where`: the user's name of the dataset."""
 
     where: str
     column: str
@@ -33,7 +33,7 @@ class RowWriter:
     open_file: OpenFile
 
     def __call__(self, numbered: tuple[int, Row]) -> tuple[int, Path | Rejected, Row]:
-        """The number of the row, its file or why there is none, and what else stands in the row."""
+        """Return the number of the row, its file or the reason why it has none, and the other fields of the row."""
         number, row = numbered
         try:
             path = self._write(number, row[self.column])
@@ -42,7 +42,7 @@ class RowWriter:
         return number, path, table_row(row, self.column)
 
     def _write(self, number: int, value: Any) -> Path:
-        """Raises DatasetError and DownloadError for what is no picture."""
+        """Write the image. Raises DatasetError and DownloadError for anything else."""
         name, data = (value.get("path") or "", value.get("bytes")) if isinstance(value, dict) else ("", value)
         if isinstance(data, str) or (data is None and name):
             name = data or name
@@ -52,18 +52,18 @@ class RowWriter:
         if data is None and name:
             return download(name, path, max_bytes=self.limits.file_bytes).path
         if not isinstance(data, bytes):
-            what = "is empty" if data is None else f"holds {type(data).__name__}, no picture and no URL"
+            what = "is empty" if data is None else f"contains {type(data).__name__}, not an image or URL"
             raise DatasetError(f"its column {self.column} {what}")
         if len(data) > self.limits.file_bytes:
-            raise DatasetError(f"its picture has more than {self.limits.file_bytes:,} bytes (max_file_bytes)")
+            raise DatasetError(f"its image has more than {self.limits.file_bytes:,} bytes (max_file_bytes)")
         path.write_bytes(data)
         return path
 
 
 def write_rows(rows: Iterable[Row], writer: RowWriter, threads: int | None) -> list[Rejected]:
-    """Fill the writer's folder with pictures and a metadata.jsonl of the other columns. Gives the refused rows.
+    """Fill the writer's folder with images and a metadata.jsonl of the other columns. Returns the rejected rows.
 
-    Raises DatasetError where the rows are more, or larger, than the limits allow.
+    Raises DatasetError if the number or size of the rows exceeds the limits.
     """
     limits, rejected, total = writer.limits, [], 0
     with (writer.folder / TABLE).open("w", encoding="utf-8") as table:
@@ -74,8 +74,8 @@ def write_rows(rows: Iterable[Row], writer: RowWriter, threads: int | None) -> l
             total += result.stat().st_size
             if total > limits.total_bytes:
                 raise DatasetError(
-                    f"{writer.where}: its first {number + 1:,} pictures have more than {limits.total_bytes:,} bytes. "
-                    "Take fewer rows, or raise max_archive_bytes"
+                    f"{writer.where}: its first {number + 1:,} images have more than {limits.total_bytes:,} bytes. "
+                    "Select fewer rows, or increase max_archive_bytes"
                 )
             if record:
                 table.write(json.dumps({**record, "file_name": result.name}, ensure_ascii=False) + "\n")
@@ -89,6 +89,6 @@ def _limited(rows: Iterable[Row], where: str, limits: ArchiveLimits) -> Iterator
     yield from islice(numbered, limits.members)
     if next(numbered, None) is not None:
         raise DatasetError(
-            f"{where}: more than {limits.members:,} rows. Take some of them, such as :train[:{limits.members}], or "
-            "raise max_archive_files"
+            f"{where}: has more than {limits.members:,} rows. Select some of them, such as "
+            f":train[:{limits.members}], or increase max_archive_files"
         )

@@ -33,7 +33,7 @@ class HubReference:
         """Read `hf://owner/name[@revision][/config][:split[rows]]`. Raises DatasetError."""
         match = _HUB.fullmatch(text.removeprefix(HUB_SCHEME))
         if match is None or ".." in text:
-            raise DatasetError(f"{text}: is no dataset of the hub. Write {FORM}")
+            raise DatasetError(f"{text}: is not a dataset of the hub. Write {FORM}")
         first, last = match["first"], match["last"]
         return cls(
             match["name"], match["revision"], match["config"], match["split"],
@@ -55,17 +55,17 @@ def is_hub(source: str) -> bool:
 
 
 def is_store(source: str) -> bool:
-    """Whether the source lies in an object store, or names several shards at https addresses."""
+    """Whether the source is in an object store, or names several shards at https URLs."""
     return source.startswith(STORES) or (source.startswith("https://") and "{" in source)
 
 
 def is_remote(source: str) -> bool:
-    """Whether the source is no path of this machine's disk."""
+    """Whether the source is not a local path."""
     return is_hub(source) or is_store(source)
 
 
 def is_table(path: Path) -> bool:
-    """Whether the path is a table of pictures or URLs, or a folder that `datasets` saved or that holds only tables."""
+    """Whether the path is a table of images or URLs, a folder saved by `datasets`, or a folder of tables only."""
     if path.is_dir():
         return is_saved(path) or bool(tables_in(path))
     return path.suffix.lower() in TABLE_SUFFIXES
@@ -79,7 +79,7 @@ def is_saved(folder: Path) -> bool:
 
 
 def tables_in(folder: Path) -> list[Path]:
-    """The parquet or arrow files of a folder that holds no other data; else none."""
+    """Return the parquet or arrow files of a folder that contains no other data, otherwise []."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     tables = [path for path in files if path.suffix.lower() in (".parquet", ".arrow")]
     others = [path for path in files if path not in tables and path.suffix.lower() not in (".md", ".json", ".lock")]

@@ -1,6 +1,6 @@
-"""Files in object stores, by fsspec: s3, gs, az, and files of this disk under `file:`. Globs, and ranges in braces.
+"""Files in object stores, by fsspec: s3, gs, az, and local files as `file:` URLs, with globs and ranges in braces.
 
-Credentials are those of the environment alone, as each store's own library finds them.
+Credentials come only from the environment, where each store's own library finds them.
 """
 
 import math
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20
 BLOCK = 8 << 20
-"""Bytes that are read ahead of one file: what a stream holds in memory."""
+"""Bytes of read-ahead of one file, which a stream keeps in memory."""
 GLOB = "*?["
 LONGEST = 2000
-FEWER = "Take fewer, or raise max_archive_files"
+FEWER = "Select fewer, or increase max_archive_files"
 CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -36,31 +36,33 @@ NO_CREDENTIALS = ("NoCredentialsError", "ClientAuthenticationError", "DefaultCre
 
 
 def expanded(source: str, most: int) -> list[str]:
-    """The addresses of all matching files, in order. Raises DatasetError if there are none, or too many."""
+    """Return the URLs of all matching files, in order. Raises DatasetError if there are none, or too many."""
     with needing_extra(source):
         import braceexpand
 
     if "::" in source or "@" in source.partition("://")[2].partition("/")[0]:
-        raise DatasetError("a source with :: or a password: give a plain address, and credentials by the environment")
+        raise DatasetError(
+            "a source with :: or a password is not supported; give a plain URL, and credentials in the environment"
+        )
     if len(source) > LONGEST or re.search("{[^}]*{", source):
-        raise DatasetError(f"{source[:200]}: braces inside braces, or too long; write ranges such as {{00..15}} alone")
+        raise DatasetError(f"{source[:200]}: has nested braces, or is too long; write single ranges such as {{00..15}}")
     if _most_names(source) > most:
         raise DatasetError(f"{source[:200]}: its braces name more than {most:,} files. {FEWER}")
     try:
         texts = list(braceexpand.braceexpand(source))
     except ValueError as error:
-        raise DatasetError(f"{source}: a brace is opened and never closed; write a range as {{00..15}}") from error
+        raise DatasetError(f"{source}: has an unclosed brace; write a range as {{00..15}}") from error
     found = [each for text in texts for each in (_glob(text) if _has_glob(text) else [text])]
     if len(found) > most:
-        raise DatasetError(f"{source}: more than {most:,} files. {FEWER}")
+        raise DatasetError(f"{source}: matches more than {most:,} files. {FEWER}")
     if not found:
-        raise DatasetError(f"{source}: no file has such a name. Is the pattern right?")
+        raise DatasetError(f"{source}: matches no file. Check the pattern.")
     return found
 
 
 @contextmanager
 def opened(address: str) -> Iterator[IO[bytes]]:
-    """The file as a stream, read from the start, a block in memory. Raises DatasetError, whatever the store raises."""
+    """Open the file as a stream with one block in memory. Converts all errors of the store to DatasetError."""
     with errors_of_store(address):
         store, path = _store(address)
         with store.open(path, "rb", block_size=BLOCK, cache_type="readahead") as stream:
@@ -68,7 +70,7 @@ def opened(address: str) -> Iterator[IO[bytes]]:
 
 
 def size_of(address: str) -> int:
-    """In bytes. Raises DatasetError."""
+    """Return the size in bytes. Raises DatasetError."""
     with errors_of_store(address):
         store, path = _store(address)
         return int(store.size(path))
@@ -82,26 +84,28 @@ def fetch(address: str, target: Path, max_bytes: int) -> Path:
         while chunk := stream.read(CHUNK):
             copied += len(chunk)
             if copied > max_bytes:
-                raise DatasetError(f"{address}: larger than {max_bytes:,} bytes. Give less, or raise max_archive_bytes")
+                raise DatasetError(
+                    f"{address}: is larger than {max_bytes:,} bytes. Use a smaller file, or increase max_archive_bytes"
+                )
             sink.write(chunk)
     return target
 
 
 @contextmanager
 def errors_of_store(address: str) -> Iterator[None]:
-    """Around what reads from a store: its errors in one line with the remedy. The message has no header and no key."""
+    """A context that converts errors of a store to one line with the remedy, without headers and keys."""
     try:
         yield
     except DatasetError:
         raise
-    except Exception as error:  # each store's library has its own
-        if is_disk_full(error):  # of this machine, while what was read is written
+    except Exception as error:  # each store's library has its own classes
+        if is_disk_full(error):  # the local disk, while data are written
             raise
         raise DatasetError(f"{address}: {_reason(address, error)}") from error
 
 
 def local_path(address: str) -> Path | None:
-    """The path of a `file:` address; None for others."""
+    """Return the path of a `file:` URL; None for others."""
     return Path(address.removeprefix("file://").removeprefix("file:")) if address.startswith("file:") else None
 
 
@@ -109,16 +113,16 @@ def _reason(address: str, error: Exception) -> str:
     scheme = address.partition(":")[0]
     variables = CREDENTIALS.get(scheme, "")
     if _is_denied(scheme, error):
-        remedy = f"Set credentials that may read it in the environment ({variables})" if variables else "Allow it"
+        remedy = f"Set credentials in the environment ({variables})" if variables else "Grant read permission"
         return f"access is denied. {remedy}"
     if isinstance(error, FileNotFoundError):
-        return "is not there. Are bucket, name and range right?"
-    return f"cannot be read to its end ({type(error).__name__}). Is the store up? Start again"
+        return "does not exist. Check bucket, name and range."
+    return f"cannot be read completely ({type(error).__name__}). Check that the store is available, and start again"
 
 
 def _is_denied(scheme: str, error: Exception) -> bool:
-    """Whether it is about credentials. s3fs translates the server's answers, gcsfs and adlfs do not, and adlfs
-    raises ValueError for credentials that are missing or no base64."""
+    """Whether the error concerns credentials. s3fs converts the server's responses, gcsfs and adlfs do not, and adlfs
+    raises ValueError for credentials that are missing or not base64."""
     if isinstance(error, PermissionError) or type(error).__name__ in NO_CREDENTIALS:
         return True
     status = getattr(error, "status_code", None) or getattr(error, "code", None)
@@ -126,13 +130,13 @@ def _is_denied(scheme: str, error: Exception) -> bool:
 
 
 def _most_names(text: str) -> int:
-    """At least as many as the braces of the text stand for: the library lists a range before it gives the first."""
+    """Return an upper bound of the number of names: the library expands a whole range before it yields the first."""
     groups = [_names_in(each) for each in re.findall(r"{([^{}]*)", text)]
     return math.prod(groups)
 
 
 def _names_in(group: str) -> int:
-    """Of what stands behind one brace: a range, or names between commas."""
+    """Return an upper bound for the content of one pair of braces: a range, or names separated by commas."""
     match = re.match(r"(-?\d+)\.\.(-?\d+)", group)
     if match:
         return abs(int(match[2]) - int(match[1])) + 1
@@ -150,7 +154,7 @@ def _has_glob(text: str) -> bool:
 
 
 def _store(address: str) -> "tuple[AbstractFileSystem, str]":
-    """The store's file system, and the path in it."""
+    """Return the store's file system, and the path in it."""
     with needing_extra(address):
         import fsspec
 

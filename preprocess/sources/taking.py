@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Taking:
-    """How rows become files. `threads`: that fetch pictures at the same time; None: one a core."""
+    """Writes rows to files. `threads`: number of threads that download images; None: one per core."""
 
     limits: ArchiveLimits
     columns: RowColumns = USUAL_COLUMNS
     threads: int | None = None
 
     def from_hub(self, source: str, folder: Path) -> list[Rejected]:
-        """Fill `folder` with a dataset of the hub; gives the refused rows. Raises DatasetError."""
+        """Fill `folder` with a dataset of the hub. Returns the rejected rows. Raises DatasetError."""
         reference = HubReference.parse(source)
         try:
             rules = FetchRules.from_environment()
@@ -37,7 +37,7 @@ class Taking:
         return self._take(open_hub(reference, rules), str(reference), folder, _of_repository(reference.name))
 
     def from_table(self, path: Path, folder: Path) -> list[Rejected]:
-        """Fill `folder` with what a table of this disk holds or names. Raises DatasetError."""
+        """Fill `folder` with the images that a local table contains or names. Raises DatasetError."""
         return self._take(open_local(path), path.name, folder, _beside(path if path.is_dir() else path.parent))
 
     def _take(self, rows: "IterableDataset", where: str, folder: Path, open_file: OpenFile) -> list[Rejected]:
@@ -49,7 +49,7 @@ class Taking:
 
 
 def _columns_of(rows: "IterableDataset", where: str) -> tuple[list[str], list[str]]:
-    """All columns, and those that are declared to hold images. Where nothing is declared, the first row is asked."""
+    """Return all columns, and those declared as images. Without declarations, the first row has the columns."""
     import datasets
 
     features = rows.features
@@ -58,12 +58,12 @@ def _columns_of(rows: "IterableDataset", where: str) -> tuple[list[str], list[st
     with errors_of(where):
         first = next(iter(rows), None)
     if first is None:
-        raise DatasetError(f"{where}: has no rows, so no images. Name another split or other rows")
+        raise DatasetError(f"{where}: has no rows, so no images. Select another split or other rows")
     return list(first), []
 
 
 def _read(rows: "IterableDataset", where: str) -> Iterator[Row]:
-    """The rows. Raises DatasetError that says how far they were read."""
+    """Yield the rows. Raises DatasetError with the number of rows that were read."""
     count = 0
     iterator = iter(rows)
     while True:
@@ -74,7 +74,7 @@ def _read(rows: "IterableDataset", where: str) -> Iterator[Row]:
         yield row
         count += 1
     if count == 0:
-        raise DatasetError(f"{where}: has no rows, so no images. Name another split or other rows")
+        raise DatasetError(f"{where}: has no rows, so no images. Select another split or other rows")
 
 
 def _of_repository(name: str) -> OpenFile:
@@ -84,7 +84,7 @@ def _of_repository(name: str) -> OpenFile:
         from datasets.utils.file_utils import xopen
 
         if not path.split("::")[-1].startswith(own):
-            raise DatasetError("its picture lies outside of the dataset's repository, and is not read")
+            raise DatasetError("its image is outside the dataset's repository, and is not read")
         with errors_of(path.rpartition("/")[2]), xopen(path, "rb") as file:
             return bytes(file.read())
 
@@ -95,10 +95,12 @@ def _beside(folder: Path) -> OpenFile:
     def open_file(name: str) -> bytes:
         path = folder / safe_path(name)
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise DatasetError(f"{name}: leads out of the folder of its table, and is not read")
+            raise DatasetError(f"{name}: is outside the folder of its table, and is not read")
         try:
             return path.read_bytes()
         except OSError as error:
-            raise DatasetError(f"{name}: cannot be read ({error.strerror}); names count from the table") from error
+            raise DatasetError(
+                f"{name}: cannot be read ({error.strerror}); file names are relative to the table"
+            ) from error
 
     return open_file

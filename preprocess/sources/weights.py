@@ -1,17 +1,17 @@
-"""Shares of several sources: integer repeats that approximate the weights."""
+"""Weights of several sources, approximated by integer repeats."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 FINEST = 8
-"""The largest factor of the source that is repeated least: more of it would only make epochs longer."""
+"""Largest factor of the source with the fewest repeats: larger ones would only make epochs longer."""
 
 
 def share_factors(seen: Mapping[int, int], weights: Sequence[float]) -> dict[int, int]:
-    """By which factor the repeats of each source are multiplied, so that it has its weight of what is seen.
+    """Return the factors of the sources' repeats for which their shares of the seen images match the weights.
 
-    `seen`: images times repeats, by the number of the source. Of the scales that are tried, the one whose shares are
-    nearest is taken, and of equal ones the smallest.
+    `seen`: images times repeats, by the number of the source. Of all scales, the one with the nearest shares is used,
+    and of equal ones the smallest.
     """
     ideal = {source: weights[source] / count for source, count in seen.items()}
     least = min(ideal.values())
@@ -23,21 +23,21 @@ def share_factors(seen: Mapping[int, int], weights: Sequence[float]) -> dict[int
 
 
 def shares(seen: Mapping[int, int], factors: Mapping[int, int]) -> dict[int, float]:
-    """The part of all that is seen, by the number of the source."""
+    """Return the share of all seen images, by the number of the source."""
     total = sum(count * factors[source] for source, count in seen.items())
     return {source: count * factors[source] / total for source, count in seen.items()}
 
 
 def share_lines(names: Sequence[str], seen: Mapping[int, int], factors: Mapping[int, int]) -> list[str]:
-    """A line for each source: its images, and its part of what is seen."""
+    """Return a line for each source with its share of the training images."""
     return [
-        f"{names[source].rstrip('/')}: {share:.1%} of what is seen (repeats × {factors[source]})"
+        f"{names[source].rstrip('/')}: {share:.1%} of the training images (repeats × {factors[source]})"
         for source, share in sorted(shares(seen, factors).items())
     ]
 
 
 def count_by_source(repeats: Sequence[tuple[int, int]]) -> Counter[int]:
-    """Sum of repeats by the number of the source."""
+    """Sum the repeats by the number of the source."""
     counter: Counter[int] = Counter()
     for source, times in repeats:
         counter[source] += times
@@ -45,6 +45,6 @@ def count_by_source(repeats: Sequence[tuple[int, int]]) -> Counter[int]:
 
 
 def _largest_error(seen: Mapping[int, int], factors: Mapping[int, int], weights: Sequence[float]) -> float:
-    """The largest relative difference between a share and the one that its weight asks for."""
+    """Return the largest relative difference between a share and its weight."""
     total = sum(weights[source] for source in seen)
     return max(abs(share * total / weights[source] - 1) for source, share in shares(seen, factors).items())

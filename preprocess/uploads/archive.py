@@ -18,7 +18,7 @@ from preprocess.errors import DatasetError
 from settings.preparation import DataConfig
 
 CHUNK = 1 << 20
-MAKE_ANEW = "Make the archive anew."
+MAKE_ANEW = "Create the archive again."
 UNSUSPICIOUS_BYTES = 50 * 1024**2
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 UTF8_FLAG = 0x800
@@ -98,7 +98,7 @@ def require_safe(source: Path, limits: ArchiveLimits) -> None:
 
 @contextmanager
 def _named(archive: str) -> Iterator[None]:
-    """Around what reads its members: errors name the archive, too."""
+    """A context that adds the archive's name to errors."""
     try:
         yield
     except DatasetError as error:
@@ -109,9 +109,9 @@ def _named(archive: str) -> Iterator[None]:
 def _members_of(source: Path) -> Iterator[Iterator[Member]]:
     """Yield the members of an archive. Errors of reading are raised as DatasetError."""
     if not source.is_file():
-        raise DatasetError(f"{source}: no such file or folder. Give a zip, a tar, or a folder of images.")
+        raise DatasetError(f"{source}: does not exist. Give a zip, a tar, or a folder of images.")
     if source.stat().st_size == 0:
-        raise DatasetError(f"{source.name}: the file is empty (0 bytes). Was the upload cut off?")
+        raise DatasetError(f"{source.name}: the file is empty (0 bytes). Upload it again.")
     try:
         if zipfile.is_zipfile(source):
             with zipfile.ZipFile(source) as archive:
@@ -120,7 +120,7 @@ def _members_of(source: Path) -> Iterator[Iterator[Member]]:
             with tarfile.open(source) as archive_tar:
                 yield _tar_members(archive_tar, source.stat().st_size)
         else:
-            raise DatasetError(f"{source.name}: neither a zip nor a tar archive. Pack the images into a .zip.")
+            raise DatasetError(f"{source.name}: is neither a zip nor a tar archive. Pack the images into a .zip.")
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, NotImplementedError) as error:
         if is_disk_full(error):
             raise
@@ -137,9 +137,9 @@ def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
         if info.is_dir():
             continue
         if info.flag_bits & 0x1:
-            raise DatasetError(f"{info.filename}: encrypted. Make the archive without a password.")
+            raise DatasetError(f"{info.filename}: is encrypted. Create the archive without a password.")
         if (info.external_attr >> 16) & 0o170000 == 0o120000:
-            raise DatasetError(f"{info.filename}: a symbolic link. Archives may hold only files and folders.")
+            raise DatasetError(f"{info.filename}: is a symbolic link. Archives may contain only files and folders.")
         yield Member(_zip_name(info), info.compress_size, info.file_size, partial(archive.open, info))
 
 
@@ -158,13 +158,13 @@ def _tar_members(archive: tarfile.TarFile, packed_bytes: int) -> Iterator[Member
         if info.isdir():
             continue
         if not info.isreg():
-            raise DatasetError(f"{info.name}: a link or device. Archives may hold only files and folders.")
+            raise DatasetError(f"{info.name}: is a link or device. Archives may contain only files and folders.")
         file = archive.extractfile(info)
         assert file is not None
         yield Member(info.name, packed_bytes, info.size, partial(_itself, file))
     # tarfile reports no error for a header that is cut off or damaged; a complete archive ends with two zero blocks
     if archive.fileobj is None or archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise DatasetError("the tar is cut off or damaged: its end mark is missing. Make or upload it anew.")
+        raise DatasetError("the tar is truncated or damaged: its end mark is missing. Create or upload it again.")
 
 
 def _itself(file: IO[bytes]) -> IO[bytes]:
@@ -186,13 +186,15 @@ def _safe_members(members: Iterator[Member], limits: ArchiveLimits) -> Iterator[
     for member in members:
         count += 1
         if count > limits.members:
-            raise DatasetError(f"the archive holds more than {limits.members} files")
+            raise DatasetError(f"the archive contains more than {limits.members} files (max_archive_files)")
         path = safe_path(member.name)
         if is_ignored(str(path)):
             continue
         key = str(path).casefold()
         if key in seen:
-            raise DatasetError(f"{member.name}: the archive holds this name twice (also as {seen[key]}). Rename one.")
+            raise DatasetError(
+                f"{member.name}: the archive contains this name twice (also as {seen[key]}). Rename one."
+            )
         seen[key] = member.name
         _require_size(member, member.content_bytes, min(limits.file_bytes, limits.total_bytes - total), limits)
         total += member.content_bytes
@@ -208,14 +210,16 @@ def safe_path(name: str) -> PurePosixPath:
     """
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or "\0" in name or (path.parts and path.parts[0].endswith(":")):
-        raise DatasetError(f"{name!r}: an absolute or climbing path in the archive. Pack the images by relative names.")
+        raise DatasetError(
+            f"{name!r}: is an absolute path or contains .. in the archive. Pack the images with relative names."
+        )
     if not path.parts:
-        raise DatasetError(f"{name!r}: an empty name in the archive")
+        raise DatasetError(f"{name!r}: is an empty name in the archive")
     return path
 
 
 def is_tar_name(name: str) -> bool:
-    """Whether a file calls itself a tar, which can be read as a stream."""
+    """Whether a file name has the suffix of a tar, which can be read as a stream."""
     return is_archive_name(name) and not name.lower().endswith(".zip")
 
 
@@ -237,9 +241,9 @@ def _copy(member: Member, target: Path, limit: int, limits: ArchiveLimits) -> in
 def _require_size(member: Member, content_bytes: int, limit: int, limits: ArchiveLimits) -> None:
     """Raises DatasetError where `content_bytes` exceeds the limits for the member."""
     if content_bytes > limit:
-        raise DatasetError(f"{member.name}: larger than the {limit:,} bytes that are left for it")
+        raise DatasetError(f"{member.name}: is larger than the {limit:,} bytes that are allowed for it")
     if not limits.may_unpack(content_bytes, member.packed_bytes):
         raise DatasetError(
-            f"{member.name}: {member.packed_bytes:,} packed bytes hold {content_bytes:,} or more: an archive bomb? If "
-            "it is meant, raise max_compression_ratio."
+            f"{member.name}: {member.packed_bytes:,} packed bytes unpack to {content_bytes:,} or more, as in an "
+            "archive bomb. If it is intended, increase max_compression_ratio."
         )

@@ -23,7 +23,7 @@ from preprocess.workers.workers import Workers
 from settings.filters import parse_filter, refused_by
 from settings.preparation import DataConfig
 
-NO_FILE = "a link to a folder or to nothing, or no regular file, is not followed; put the files themselves there"
+NO_FILE = "is a link to a folder, a broken link or not a regular file, and is not used; copy the files there instead"
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -93,13 +93,13 @@ def _mask_notes(masks: SortedMasks, kept: Sequence[Surveyed]) -> Iterator[str]:
     for file in masks.unpaired:
         if file.name in trained:
             yield (
-                f"{file.name}: named like a mask, and no picture beside it has the rest of its name, so it is trained "
-                "as a picture. Rename it, or remove it"
+                f"{file.name}: is named like a mask, but has no image with the rest of its name, so it is trained as "
+                "an image. Rename it, or remove it"
             )
 
 
 def _without_outputs(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[Rejected], list[str]]:
-    """Return the user's own files, the rejected pictures in outputs of earlier trainings, and a line for each such
+    """Return the user's own files, the rejected images in outputs of earlier trainings, and a line for each such
     output."""
     refuse_prepared_roots(files)
     outputs = earlier_outputs(files)
@@ -112,17 +112,17 @@ def _without_outputs(files: Sequence[FoundFile]) -> tuple[list[FoundFile], list[
             kept.append(file)
             continue
         name = folder.relative_to(file.root).as_posix()
-        line = f"{name}: {outputs[folder]}, passed over; give it as data of its own if it is meant"
+        line = f"{name}: is {outputs[folder]} and ignored; give it as separate data to use it"
         counted[line] += 1
         if is_image_name(file.path):
-            rejected.append(Rejected(file.name, f"{file.name}: lies in {name}, {outputs[folder]}; passed over"))
+            rejected.append(Rejected(file.name, f"{file.name}: is in {name}, {outputs[folder]}, and ignored"))
     return kept, rejected, [f"{line} ({count} files)" for line, count in counted.items()]
 
 
 def _with_controls(
     surveyed: list[Surveyed], controls: ControlFiles | None, finder: CaptionFinder, config: DataConfig
 ) -> tuple[list[Surveyed], list[Rejected]]:
-    """The images with their conditioning pictures, and those that have none, where they are given."""
+    """Return the images with their conditioning images, and the rejected ones without."""
     if controls is None:
         return surveyed, []
     found = list(with_control_files(surveyed, controls, finder, decode_rules(config)))
@@ -136,14 +136,14 @@ def _unused_masks(masks: SortedMasks, kept: Sequence[Surveyed], config: DataConf
     images = {item.file.name for item in kept}
     for image, mask in masks.masks.items():
         if not config.uses_mask_files:
-            reason = f"the mask of {image}, and not trained; set mask: files to use it, or auto"
+            reason = f"is the mask of {image} and not used; set mask: files or auto to use it"
             yield Rejected(mask.name, f"{mask.name}: {reason}")
         elif image not in images:
-            yield Rejected(mask.name, f"{mask.name}: the mask of {image}, which is not used")
+            yield Rejected(mask.name, f"{mask.name}: is the mask of {image}, which is not used")
     for mask in masks.orphans:
-        yield Rejected(mask.name, f"{mask.name}: lies among masks, and there is no image of that name")
+        yield Rejected(mask.name, f"{mask.name}: is in a folder of masks, but there is no image of that name")
     for mask in masks.doubled:
-        yield Rejected(mask.name, f"{mask.name}: a second mask of the same image; keep one")
+        yield Rejected(mask.name, f"{mask.name}: is a second mask of the same image; keep one")
 
 
 def _refuse_captions(finder: CaptionFinder, images: Sequence[FoundFile], rejected: Sequence[Rejected]) -> None:
@@ -184,11 +184,11 @@ def _no_use(file: FoundFile) -> str | None:
     if name.lower() in (*CAPTION_TABLES, MULTIPLY_FILE) or file.path.suffix.lower() in (*SIDECAR_SUFFIXES, JSON_SUFFIX):
         return None
     if is_archive_name(name):
-        return f"{name}: an archive inside the data is not opened; unpack it first, or give it as data of its own"
+        return f"{name}: archives inside the data are not unpacked; unpack it first, or give it as separate data"
     if file.path.suffix.lower() in TABLE_SUFFIXES:
-        return f"{name}: a table of captions is read by the name metadata{file.path.suffix.lower()}; rename it to that"
+        return f"{name}: tables of captions must be named metadata{file.path.suffix.lower()}; rename it"
     formats = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
-    return f"{name}: not an image format that is read here ({formats}), and not a caption file"
+    return f"{name}: is neither an image in a supported format ({formats}) nor a caption file"
 
 
 def _sort_out(
@@ -208,6 +208,6 @@ def _sort_out(
     repeated = duplicates(passed) if config.duplicates == "drop" else {}
     for index, first in repeated.items():
         name, known = passed[index].file.name, passed[first].file.name
-        reason = f"{name}: the very same picture as {known}; set duplicates: keep to train both"
+        reason = f"{name}: has the same pixels as {known}; set duplicates: keep to train both"
         rejected.append(Rejected(name, reason))
     return [item for index, item in enumerate(passed) if index not in repeated], rejected

@@ -71,10 +71,12 @@ def decode(path: Path, rules: DecodeRules | None = None) -> Picture:
     picture = _picture(path, upright, rules, notes)
     extrema: Any = picture.image.getextrema()  # a pair for each channel
     if all(low == high for low, high in extrema):
-        picture = replace(picture, notes=(*picture.notes, f"{path.name}: of one colour throughout; is it damaged?"))
+        picture = replace(
+            picture, notes=(*picture.notes, f"{path.name}: has a single colour; check that it is not damaged")
+        )
     if min(picture.image.size) < rules.min_side:
         size = f"{picture.image.width}×{picture.image.height}"
-        raise DatasetError(f"{path.name}: {size} is too small to learn from (at least {rules.min_side})")
+        raise DatasetError(f"{path.name}: {size} is too small (min_image_side is {rules.min_side})")
     return picture
 
 
@@ -86,14 +88,14 @@ def load_upright(path: Path) -> Image.Image:
 def _load(path: Path, rules: DecodeRules) -> tuple[Image.Image, list[str]]:
     """Return the image in its file's mode, with EXIF orientation applied, and notes on unusual properties."""
     if path.stat().st_size == 0:
-        raise DatasetError(f"{path.name}: the file is empty (0 bytes). Was the upload cut off?")
+        raise DatasetError(f"{path.name}: the file is empty (0 bytes). Upload it again.")
     _require_jpeg_xl(path)
     try:
         with Image.open(path, formats=_readable_formats()) as image:
             if image.width * image.height > rules.max_pixels:  # known from the header, before decoding
                 raise DatasetError(
                     f"{path.name}: {image.width}×{image.height} pixels are more than {rules.max_pixels:,}; "
-                    "reduce it, or raise max_image_pixels"
+                    "reduce it, or increase max_image_pixels"
                 )
             notes = _notes(path, image)
             image.load()
@@ -101,11 +103,9 @@ def _load(path: Path, rules: DecodeRules) -> tuple[Image.Image, list[str]]:
     except DatasetError:
         raise
     except UnidentifiedImageError as error:
-        raise DatasetError(
-            f"{path.name}: not an image, whatever its name says, or of a format that is not read"
-        ) from error
+        raise DatasetError(f"{path.name}: is not an image, or has a format that is not supported") from error
     except Exception as error:  # Pillow's plugins raise nearly any exception for a damaged file
-        raise DatasetError(f"{path.name}: damaged or cut off ({error}). Export it again.") from error
+        raise DatasetError(f"{path.name}: is damaged or truncated ({error}). Export it again.") from error
 
 
 def _readable_formats() -> list[str]:
@@ -121,8 +121,8 @@ def _require_jpeg_xl(path: Path) -> None:
         start = file.read(max(map(len, JPEG_XL_STARTS)))
     if start.startswith(JPEG_XL_STARTS):
         raise DatasetError(
-            f"{path.name}: JPEG XL is read where pillow-jxl-plugin is installed (pip install pillow-jxl-plugin). "
-            "Install it, or export the picture as PNG."
+            f"{path.name}: JPEG XL needs a package that is not installed: pip install pillow-jxl-plugin, "
+            "or export the image as PNG."
         )
 
 
@@ -130,7 +130,7 @@ def _notes(path: Path, image: Image.Image) -> list[str]:
     if image.format == "MPO":  # a photograph followed by its preview or depth map, as phones write them
         return []
     frames = getattr(image, "n_frames", 1)
-    return [f"{path.name}: of its {frames} frames, the first is used"] if frames > 1 else []
+    return [f"{path.name}: only the first of its {frames} frames is used"] if frames > 1 else []
 
 
 def _picture(path: Path, image: Image.Image, rules: DecodeRules, notes: list[str]) -> Picture:
@@ -141,7 +141,7 @@ def _picture(path: Path, image: Image.Image, rules: DecodeRules, notes: list[str
     try:
         flat = _to_srgb(flat, image.info.get("icc_profile"))
     except (ImageCms.PyCMSError, OSError) as error:
-        notes.append(f"{path.name}: its colour profile is damaged ({error}); the colours are taken as sRGB")
+        notes.append(f"{path.name}: its colour profile is damaged ({error}); it is decoded as sRGB")
     return Picture(flat.convert("RGB"), opacity, tuple(notes))
 
 
@@ -177,11 +177,11 @@ def _to_8_bits(image: Image.Image) -> tuple[np.ndarray, str]:
     usual = _usual_range(image.mode, low, high)
     if usual is None:
         low = float(values.min()) if low < 0 else 0.0
-        note = f"its values reach from {low:g} to {high:g}; they are scaled to black and white"
+        note = f"its values range from {low:g} to {high:g}; they are scaled to 0 to 255"
     else:
         low, high, note = 0.0, usual, ""
     if lost:
-        black = f"{lost} of its values are not finite, and count as 0"
+        black = f"{lost} of its values are not finite, and are set to 0"
         note = f"{note}; {black}" if note else black
     return ((values - low) / ((high - low) or 1.0) * 255.0).clip(0, 255).round().astype(np.uint8), note
 

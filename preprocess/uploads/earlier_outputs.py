@@ -15,22 +15,22 @@ WEIGHTS = (".safetensors", ".ckpt")
 
 
 def earlier_outputs(files: Sequence[FoundFile]) -> dict[Path, str]:
-    """Return such folders with a description of each. The root of the data is never one, since the user gave it."""
+    """Return such folders with a description of each, except the root of the data, which the user chose."""
     roots = {file.root for file in files}
     return {folder: what for folder, what in _described(files).items() if folder not in roots}
 
 
 def refuse_prepared_roots(files: Sequence[FoundFile]) -> None:
-    """Raises DatasetError for pictures to prepare whose root is a prepared dataset or shards of features. Given alone
-    it is trained as it is; in an archive or beside other data it would be read as pictures, previews too, without its
-    captions."""
+    """Raises DatasetError if a root of the data is a prepared dataset or shards of features. Alone, such a folder is
+    trained without preparation; in an archive or with other data its crops and previews would be read as images,
+    without their captions."""
     marks = [file for file in files if file.path.name in MARKS and file.path.parent == file.root]
     found = _described(files) if marks else {}
     for file in marks:
         if file.root in found:
             raise DatasetError(
-                f"{file.name}: belongs to {found[file.root]}: captions and crops are made already. Give that folder, "
-                "unpacked, alone; in an archive or beside other data give the pictures that it was made from"
+                f"{file.name}: belongs to {found[file.root]}, which cannot be prepared again. Give that folder alone "
+                "and unpacked, or give the original images"
             )
 
 

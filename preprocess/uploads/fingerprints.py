@@ -1,4 +1,4 @@
-"""Fingerprints of pictures: exact for identical pixels, perceptual for near duplicates."""
+"""Fingerprints of images: exact for identical pixels, perceptual for near duplicates."""
 
 import hashlib
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def difference_hash(image: Image.Image) -> int:
 
 
 def nearest_before(fingerprints: Sequence[Fingerprint]) -> dict[int, int]:
-    """Return the index of each picture with an earlier near duplicate, and that of the nearest one. Ignores featureless
+    """Return the index of each image with an earlier near duplicate, and that of the nearest one. Ignores featureless
     ones.
 
     Hashes that differ in at most 5 bits agree in at least one of six parts, so only hashes that share a part are

@@ -13,7 +13,7 @@ from preprocess.uploads.text_files import one_line, read_text
 MULTIPLY_FILE = "multiply.txt"
 MOST_REPEATS = 1000
 MOST_PARTS = 100
-"""By how much all repeats are multiplied at the most, so that fractions become whole numbers."""
+"""Largest factor of all repeats that makes fractions whole numbers."""
 _WHOLE, _FRACTION = re.compile(r"[0-9]{1,9}"), re.compile(r"[0-9]{1,4}(\.[0-9]{1,6}|/[0-9]{1,3})?|\.[0-9]{1,6}")
 _KOHYA_FOLDER = re.compile(r"(\d+)_(.+)", re.DOTALL)
 
@@ -38,7 +38,7 @@ def folder_repeats(image: FoundFile) -> Fraction:
             text = read_text(folder / MULTIPLY_FILE).strip()
             repeats *= _sensible(text, f"{folder.name}/{MULTIPLY_FILE}", fractions=True)
     if repeats > MOST_REPEATS:
-        raise DatasetError(f"{image.name}: repeats of {repeats}; at most {MOST_REPEATS} are expected")
+        raise DatasetError(f"{image.name}: repeats of {repeats}; at most {MOST_REPEATS} are allowed")
     return repeats
 
 
@@ -47,7 +47,7 @@ def whole_repeats_scale(repeats: Iterable[Fraction]) -> int:
     scale = lcm(1, *{each.denominator for each in repeats})
     if scale > MOST_PARTS:
         raise DatasetError(
-            f"{MULTIPLY_FILE}: its fractions need an epoch of {scale:,} times as many images; choose simpler ones, "
+            f"{MULTIPLY_FILE}: its fractions would make an epoch {scale:,} times as long; choose simpler ones, "
             "such as 0.25 or 1.5"
         )
     return scale

@@ -33,17 +33,17 @@ SOURCES = TypeAdapter(list[SourceIdentity])
 
 
 def identify(sources: Sequence[str | Path], leave_out: Path) -> list[SourceIdentity]:
-    """Each source in turn. Reads every file once. `leave_out`: a folder whose files are no data: the run's output."""
+    """Return the identity of each source. Reads every file once. `leave_out`: the run's output folder, not data."""
     return [_identify(str(source), leave_out.resolve()) for source in sources]
 
 
 def write_identities(identities: Sequence[SourceIdentity], path: Path) -> None:
-    """As JSON."""
+    """Write them as JSON."""
     path.write_text(json.dumps([asdict(one) for one in identities], indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def read_identities(path: Path) -> list[SourceIdentity] | None:
-    """None where the file is missing or is not what was written."""
+    """Read them; None if the file is missing or invalid."""
     try:
         return SOURCES.validate_json(path.read_bytes())
     except (OSError, ValidationError):
@@ -51,7 +51,7 @@ def read_identities(path: Path) -> list[SourceIdentity] | None:
 
 
 def differences(before: Sequence[SourceIdentity], now: Sequence[SourceIdentity]) -> list[str]:
-    """A line for each difference; none where all is the same."""
+    """Return a line for each difference; [] if all is equal."""
     names = [[one.name for one in each] for each in (before, now)]
     if names[0] != names[1]:
         return [f"then {', '.join(names[0])}; now {', '.join(names[1])}"]
@@ -83,7 +83,7 @@ def _digest(path: Path) -> str:
 
 def _of_one(then: SourceIdentity, now: SourceIdentity) -> Iterator[str]:
     if then.digest != now.digest:
-        yield f"{now.name}: its content is another one"
+        yield f"{now.name}: its content has changed"
         return
     changed = {
         "gone": [name for name in then.files if name not in now.files],

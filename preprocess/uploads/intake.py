@@ -26,7 +26,7 @@ LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file of the user's. `name`: how the user knows it, relative to what was given. `root`: the folder of that.
+    """A file of the user. `name`: its name for the user, relative to the source. `root`: the source's folder.
 
     `source`: the number of the source that it comes from."""
 
@@ -38,7 +38,7 @@ class FoundFile:
 
 @dataclass(frozen=True)
 class TakenIn:
-    """All files of all sources, and the rows of tables that gave none."""
+    """All files of all sources, and the rejected rows of tables."""
 
     files: list[FoundFile]
     rejected: list[Rejected]
@@ -51,7 +51,7 @@ class Unpack:
     limits: ArchiveLimits
 
     def __call__(self, archive: tuple[Path | str, Path]) -> None:
-        """An archive, or the address of a shard in a store, and the folder for its files. Raises DatasetError."""
+        """Unpack an archive, or a shard in a store by its URL, to the given folder. Raises DatasetError."""
         source, folder = archive
         if isinstance(source, Path):
             unpack(source, folder, self.limits)
@@ -68,13 +68,13 @@ def take_in(
     num_workers: int | None = None,
     columns: RowColumns = USUAL_COLUMNS,
 ) -> TakenIn:
-    """All files of all sources, in a stable order; what operating systems leave behind is passed over.
+    """Return all files of all sources, in a stable order, without files of operating systems.
 
     With several sources, each file's name begins with the source's name. `columns`: of datasets and tables. Raises
     DatasetError.
     """
     if not sources:
-        raise DatasetError("no data was given: a zip, a tar, a folder of images, or a URL of one")
+        raise DatasetError("data: is missing. Give a zip, a tar, a folder of images, or the URL of one.")
     taking = Taking(limits, columns, num_workers)
     parts: list[_Part] = []
     rejected: list[Rejected] = []
@@ -100,7 +100,7 @@ def take_in(
 
 @dataclass(frozen=True)
 class _Part:
-    """What a source consists of. `archive`: unpacked into `folder`. `beginning`: of the names of its files."""
+    """A part of a source. `archive`: is unpacked into `folder`. `beginning`: the beginning of its files' names."""
 
     folder: Path
     archive: Path | str | None = None
@@ -124,7 +124,7 @@ def _parts(source: str | Path, room: Path, taking: Taking) -> Iterator[_Part]:
 
 
 def _parts_of_one(source: str | Path, room: Path, taking: Taking) -> Iterator[_Part]:
-    """The parts of a path, a URL, or one address of a store."""
+    """Yield the parts of a path, a URL, or one URL of a store."""
     room.mkdir(parents=True, exist_ok=True)
     text = str(source)
     if is_store(text) and local_path(text) is None:
@@ -156,13 +156,14 @@ def _fetch(url: str, room: Path, limits: ArchiveLimits) -> Path:
     try:
         return download(url, target, max_bytes=limits.total_bytes).path
     except DownloadTooLarge as error:
-        raise DatasetError(f"{error}. Give less at once, or raise max_archive_bytes.") from error
+        raise DatasetError(f"{error}. Use less data, or increase max_archive_bytes.") from error
     except DownloadError as error:
-        raise DatasetError(f"{error}. Check the address, or download the file yourself.") from error
+        raise DatasetError(f"{error}. Check the URL, or download the file yourself.") from error
 
 
 def files_in(root: Path) -> list[FoundFile]:
-    """Files, also what links lead to; links to folders stand for themselves, for they may lead round in circles."""
+    """Return the files of a folder, with the targets of links to files. Links to folders are not followed: they may be
+    circular."""
     found = []
     for path in sorted(_below(root)):
         name = path.relative_to(root).as_posix()
@@ -175,9 +176,7 @@ def _below(root: Path) -> Iterator[Path]:
     """Yield every path below the folder that is not a folder."""
 
     def fail(error: OSError) -> None:
-        raise DatasetError(
-            f"{error.filename}: cannot be read ({error.strerror}). Give the right to read it."
-        ) from error
+        raise DatasetError(f"{error.filename}: cannot be read ({error.strerror}). Grant read permission.") from error
 
     for folder, folders, names in os.walk(root, onerror=fail):
         inside = Path(folder)
@@ -191,7 +190,7 @@ def _is_shard(path: Path, root: Path) -> bool:
 
 
 def source_labels(sources: Sequence[str | Path]) -> list[str]:
-    """What each source's files' names begin with: nothing for a single source, else a name that no other has."""
+    """Return the beginning of the file names of each source: "" for a single source, otherwise a unique name."""
     if len(sources) == 1:
         return [""]
     names = [_last_parts(source, 1) for source in sources]
@@ -206,6 +205,6 @@ def source_labels(sources: Sequence[str | Path]) -> list[str]:
 
 
 def _last_parts(source: str | Path, count: int) -> str:
-    """The end of a path or URL: its name, with `count` of 2 after the folder that it is in."""
+    """Return the last `count` parts of a path or URL: its name, or with 2 its folder and name."""
     text = shown(str(source)) if is_url(str(source)) else re.sub(r"^[a-z0-9]+:/*", "", str(source))
     return "/".join(Path(text).parts[-count:]).strip("/") or text

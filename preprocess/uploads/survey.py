@@ -58,7 +58,7 @@ class Look:
         except DatasetError as error:
             return Rejected(file.name, str(error))
         if picture.opacity is not None and picture.opacity.getextrema()[1] == 0:
-            reason = "transparent throughout: there is nothing to see. Save it without transparency"
+            reason = "is fully transparent. Save it without transparency"
             return Rejected(file.name, f"{file.name}: {reason}")
         small = picture.image.copy()
         small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), reducing_gap=2.0)
@@ -96,8 +96,8 @@ def repeated_in(concept: Sequence[Surveyed], prior: Sequence[Surveyed]) -> dict[
 
 
 def near_duplicates(surveyed: Sequence[Surveyed]) -> Iterator[str]:
-    """Warn of each picture with an earlier near duplicate. Identical pictures are left out."""
+    """Warn of each image with an earlier near duplicate. Identical images are left out."""
     for later, earlier in nearest_before([item.fingerprint for item in surveyed]).items():
         one, other = surveyed[earlier], surveyed[later]
         if one.fingerprint.exact != other.fingerprint.exact:
-            yield f"{other.file.name}: nearly the same picture as {one.file.name}; both are trained"
+            yield f"{other.file.name}: is a near duplicate of {one.file.name}; both are trained"

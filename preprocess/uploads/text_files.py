@@ -15,7 +15,7 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DatasetError(f"{path.name}: cannot be read ({error.strerror}). Give the right to read it.") from error
+        raise DatasetError(f"{path.name}: cannot be read ({error.strerror}). Grant read permission.") from error
     try:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:

@@ -36,4 +36,4 @@ def drain(source: Generator[Report, Any, Result], see: Callable[[Report], None])
     except StopIteration as stop:  # relay yields nothing, since `see` returns None
         result: Result = stop.value
         return result
-    raise AssertionError("`see` returned something")
+    raise AssertionError("`see` returned a value")

@@ -55,11 +55,11 @@ class Workers(Protocol):
         """
 
     def release(self) -> None:
-        """Tell the other processes that no work follows."""
+        """Notify the other processes that no work follows."""
 
 
 class SingleProcess:
-    """This process and no other. Implements `Workers`."""
+    """Only this process. Implements `Workers`."""
 
     shared_folder = False
 

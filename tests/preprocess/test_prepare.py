@@ -40,7 +40,7 @@ def test_a_bad_file_among_good_ones_is_named_and_the_others_are_kept(make_zip: M
     assert [example.source for example in dataset.examples] == ["good.png"]
     reasons = {rejected.source: rejected.reason for rejected in dataset.rejected}
     assert reasons.keys() == {"text.jpg", "cut.png", "doc.pdf"}
-    assert "not an image, whatever its name says" in reasons["text.jpg"]
+    assert "is not an image, or has a format" in reasons["text.jpg"]
     assert "damaged" in reasons["cut.png"]
     lines = (dataset.folder / "rejected.jsonl").read_text().splitlines()
     assert {json.loads(line)["source"] for line in lines} == reasons.keys()
@@ -54,7 +54,7 @@ def test_images_of_one_name_in_two_folders_are_both_kept(make_zip: MakeFiles, tm
 def test_a_caption_without_its_image_is_named(make_zip: MakeFiles, tmp_path: Path) -> None:
     dataset = prepared(make_zip({"a.png": png(), "b.txt": b"lost"}), tmp_path)
     assert [rejected.source for rejected in dataset.rejected] == ["b.txt"]
-    assert "a caption without its image" in dataset.rejected[0].reason
+    assert "is a caption without an image" in dataset.rejected[0].reason
 
 
 @pytest.mark.parametrize("caption", ["b.txt", "b.caption", "b.json", "b.png.txt"])
@@ -64,7 +64,7 @@ def test_a_caption_without_its_image_is_named(make_zip: MakeFiles, tmp_path: Pat
         (b"no image", "not an image"),
         (b"", "is empty (0 bytes)"),
         (png((8, 8)), "too small"),
-        (png(), "the very same picture as a.png"),
+        (png(), "has the same pixels as a.png"),
     ],
 )
 def test_a_caption_whose_image_was_refused_says_why(
@@ -80,8 +80,10 @@ def test_a_caption_whose_image_was_refused_says_why(
 def test_a_row_whose_image_was_refused_says_why(make_zip: MakeFiles, tmp_path: Path) -> None:
     table = b"file,caption\na.png,a TOK\nb.png,TOK\nc.png,TOK"
     dataset = prepared(make_zip({"a.png": png(), "b.png": b"no image", "captions.csv": table}), tmp_path)
-    assert any("the images of 1 of its 3 rows are not used: b.png: not an image" in line for line in dataset.warnings)
-    assert any("1 of its 3 rows name no image that is used: c.png" in line for line in dataset.warnings)
+    assert any(
+        "the images of 1 of its 3 rows are not used: b.png: is not an image" in line for line in dataset.warnings
+    )
+    assert any("1 of its 3 rows match no image that is used: c.png" in line for line in dataset.warnings)
 
 
 def test_a_number_of_images_is_drawn_by_the_seed(make_zip: MakeFiles, tmp_path: Path) -> None:
@@ -105,14 +107,12 @@ def test_a_number_of_images_is_drawn_by_the_seed(make_zip: MakeFiles, tmp_path: 
 
 def test_a_table_that_matches_nothing_is_named(make_zip: MakeFiles, tmp_path: Path) -> None:
     dataset = prepared(make_zip({"a.png": png(), "captions.csv": b"file,caption\nx.png,one\ny.png,two"}), tmp_path)
-    assert any("captions.csv: none of its 2 rows names an image" in warning for warning in dataset.all_warnings)
+    assert any("captions.csv: none of its 2 rows matches an image" in warning for warning in dataset.all_warnings)
 
 
 def test_images_without_a_caption_are_named(make_zip: MakeFiles, tmp_path: Path) -> None:
     dataset = prepared(make_zip({"a.png": png(), "b.png": png(colour=(0, 9, 9)), "b.txt": b"a TOK"}), tmp_path)
-    assert any(
-        "1 of 2 images came without a caption" in warning and "a.png" in warning for warning in dataset.all_warnings
-    )
+    assert any("1 of 2 images have no caption" in warning and "a.png" in warning for warning in dataset.all_warnings)
 
 
 def test_a_caption_without_the_trigger_is_completed_and_named(make_zip: MakeFiles, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_size_conditioning_tells_the_truth(make_zip: MakeFiles, tmp_path: Path) 
     ("files", "message"),
     [
         ({"readme.md": b"hello"}, r"no usable image among 1 files: readme\.md"),
-        ({"a.jpg": b"text"}, r"no usable image among 1 files: a\.jpg: not an image"),
+        ({"a.jpg": b"text"}, r"no usable image among 1 files: a\.jpg: is not an image"),
         ({".DS_Store": b"x"}, "the archive is empty"),
     ],
 )
@@ -156,7 +156,7 @@ def test_nothing_to_train_on_is_an_error(
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="holds no images"):
+    with pytest.raises(DatasetError, match="contains no images"):
         prepared(tmp_path / "empty", tmp_path)
 
 

@@ -105,7 +105,7 @@ def test_a_line_that_was_taken_out_is_gone(original: PreparedDataset) -> None:
 
 def test_without_a_line_nothing_is_left(original: PreparedDataset) -> None:
     (original.folder / DATASET_FILE).write_text("\n")
-    with pytest.raises(DatasetError, match=r"dataset\.jsonl: no line is left\. Prepare the images again"):
+    with pytest.raises(DatasetError, match=r"dataset\.jsonl: contains no lines\. Prepare the images again"):
         opened(original.folder)
 
 
@@ -120,7 +120,7 @@ def test_without_the_concept_s_lines_it_is_missing(original: PreparedDataset) ->
     [
         ({"caption": "a red thing"}, "its caption lacks the trigger word TOK: 'a red thing'"),
         ({"caption": "Tokyo"}, "its caption lacks the trigger word TOK"),
-        ({"concept": "ANNA"}, "teaches ANNA, and the configuration knows TOK; set trigger_word to ANNA"),
+        ({"concept": "ANNA"}, "its trigger word is ANNA, and the configuration has TOK; set trigger_word to ANNA"),
         ({"repeats": 0}, "repeats is 0"),
         ({"repeats": -2}, "repeats is -2"),
         ({"repeats": "often"}, "repeats: Input should be a valid integer"),
@@ -180,7 +180,7 @@ def test_lines_are_counted_as_editors_count_them(blank: str, original: PreparedD
 def test_a_missing_picture_is_named(kind: str, original: PreparedDataset) -> None:
     name = getattr(original.examples[1].views[1], kind)
     (original.folder / name).unlink()
-    with pytest.raises(DatasetError, match=rf"dataset\.jsonl, line 2: {name} is missing\. Take the line out, or"):
+    with pytest.raises(DatasetError, match=rf"dataset\.jsonl, line 2: {name} is missing\. Remove the line, or"):
         opened(original.folder)
 
 
@@ -189,7 +189,7 @@ def test_a_picture_outside_the_folder_is_refused(name: str, original: PreparedDa
     shutil.copy(original.folder / original.examples[0].views[0].file, tmp_path / "secret.png")
     (original.folder / "images" / "link.png").symlink_to(tmp_path / "secret.png")
     edit_line(original.folder, 1, lambda record: record["views"][0].update(file=name.format(tmp=tmp_path)))
-    with pytest.raises(DatasetError, match=r"dataset\.jsonl, line 1: .*\.png lies outside the dataset folder"):
+    with pytest.raises(DatasetError, match=r"dataset\.jsonl, line 1: .*\.png is outside the dataset folder"):
         opened(original.folder)
 
 
@@ -199,14 +199,14 @@ def test_a_picture_that_has_another_size_now_is_an_error(kind: str, original: Pr
     with Image.open(original.folder / name) as image:
         smaller = image.resize((40, 40))
     smaller.save(original.folder / name)
-    with pytest.raises(DatasetError, match=rf"line 1: {name} is 40×40 now, and was cut to 64×64\. "):
+    with pytest.raises(DatasetError, match=rf"line 1: {name} is 40×40, and was cropped to 64×64\. "):
         opened(original.folder)
 
 
 def test_a_picture_that_is_none_any_more_is_an_error(original: PreparedDataset) -> None:
     name = original.examples[2].views[0].file
     (original.folder / name).write_text("hello")
-    with pytest.raises(DatasetError, match=rf"line 3: {name} cannot be read as a picture"):
+    with pytest.raises(DatasetError, match=rf"line 3: {name} cannot be read as an image"):
         opened(original.folder)
 
 
@@ -229,7 +229,7 @@ def test_what_editors_of_other_systems_save_is_read(encoding: str, ending: str, 
 def test_an_editor_that_saved_in_another_encoding_is_named(original: PreparedDataset) -> None:
     path = original.folder / DATASET_FILE
     path.write_bytes(path.read_text(encoding="utf-8").replace("a TOK b", "a TOK café").encode("cp1252"))
-    with pytest.raises(DatasetError, match=r"dataset\.jsonl: not UTF-8 .*Save it as UTF-8"):
+    with pytest.raises(DatasetError, match=r"dataset\.jsonl: is not UTF-8 .*Save it as UTF-8"):
         opened(original.folder)
 
 
@@ -248,7 +248,7 @@ def test_settings_that_come_too_late_are_named(original: PreparedDataset) -> Non
     heeded = {"trigger_word": "TOK", "caption_dropout": 0.2, "shuffle_tags": True, "mask": "alpha", "seed": 3}
     said = [line for line in opened(original.folder, **late, **heeded).warnings if "has no effect" in line]
     assert [line.split()[0] for line in said] == sorted(late)
-    assert all("is prepared already. Prepare it anew to change it" in line for line in said)
+    assert all("is already prepared. Prepare the images again to change it" in line for line in said)
 
 
 def test_the_base_s_own_resolution_is_no_setting_that_came_too_late(
@@ -269,12 +269,16 @@ def test_sizes_must_suit_the_base(multiple: int, fits: bool, original: PreparedD
     if fits:
         assert opened(original.folder, base).examples == original.examples
         return
-    with pytest.raises(DatasetError, match=rf"line 1 \(a\.png\): 64×64 is no multiple of {multiple}.* bucket_step of"):
+    with pytest.raises(
+        DatasetError, match=rf"line 1 \(a\.png\): 64×64 is not a multiple of {multiple}.* bucket_step: "
+    ):
         opened(original.folder, base)
 
 
 def test_another_trigger_word_is_an_error_with_a_remedy(original: PreparedDataset) -> None:
-    with pytest.raises(DatasetError, match=r"line 1 \(a\.png\): teaches TOK, and the configuration knows ANNA; set"):
+    with pytest.raises(
+        DatasetError, match=r"line 1 \(a\.png\): its trigger word is TOK, and the configuration has ANNA; set"
+    ):
         opened(original.folder, trigger_word="ANNA")
 
 

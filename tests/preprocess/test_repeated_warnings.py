@@ -32,7 +32,7 @@ def test_lines_of_one_kind_are_one_line(line: str, count: int) -> None:
         assert found == [*(text for _, text in lines), "x.png: something else"]
         return
     assert len(found) == 2 and found[1] == "x.png: something else"
-    assert found[0].startswith(lines[0][1]) and f"likewise {count - 1} others: p1.png, p2.png" in found[0]
+    assert found[0].startswith(lines[0][1]) and f"the same for {count - 1} others: p1.png, p2.png" in found[0]
     assert ("…" in found[0]) == (count > 6)
 
 
@@ -49,7 +49,7 @@ def test_the_report_lists_what_the_screen_counts(make_zip: MakeFiles, tmp_path: 
                            "num_validation_images": 0, "evaluate": "false"})  # fmt: skip
     shown = [event.message for event in run(config, [make_zip(files)], output) if event.warning]
     lines = [line for line in shown if "lacks the trigger word" in line]
-    assert len(lines) == 1 and "likewise 5 others: p1.png" in lines[0]
+    assert len(lines) == 1 and "the same for 5 others: p1.png" in lines[0]
     report = json.loads(output.report.read_text())
     assert lines[0] in report["warnings"]
     assert sum("lacks the trigger word" in line for line in report["image_warnings"]) == 6

@@ -122,7 +122,7 @@ def bomb(path: Path) -> Path:
 
 ARCHIVES: dict[Callable[[Path], Path], str] = {
     zip_with_link: "a symbolic link",
-    zip_with_traversal: "an absolute or climbing path",
+    zip_with_traversal: "is an absolute path or contains ..",
     tar_with_link: "a link or device",
     bomb: "an archive bomb",
 }

@@ -110,7 +110,7 @@ def test_missing_data_is_named(tmp_path: Path) -> None:
     ("files", "arguments", "message"),
     [
         ({"a.png": png()}, ["--lora_target_regex", "x("], "lora_target_regex: 'x(' is not a valid regular expression"),
-        ({"../a.png": png()}, [], "an absolute or climbing path"),
+        ({"../a.png": png()}, [], "is an absolute path or contains .."),
         ({"a.png": png()}, ["--max_file_bytes", "10"], "larger than the 10 bytes"),
     ],
     ids=["expression", "path", "limit"],
@@ -137,8 +137,8 @@ def test_a_folder_in_use_is_never_written_into(tmp_path: Path) -> None:
     ("files", "arguments", "message"),
     [
         ({}, [], "the archive is empty. Put the training images into it."),
-        ({"readme.txt": b"hi"}, [], "no usable image among 1 files: readme.txt: a caption without its image"),
-        ({"a.jpg": b"text"}, [], "a.jpg: not an image, whatever its name says"),
+        ({"readme.txt": b"hi"}, [], "no usable image among 1 files: readme.txt: is a caption without an image"),
+        ({"a.jpg": b"text"}, [], "a.jpg: is not an image, or has a format"),
         (
             {"a.png": png()},
             ["--base_model", "/no/such/folder.safetensors"],

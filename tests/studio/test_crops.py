@@ -191,6 +191,6 @@ def test_the_warning_of_a_lost_subject_is_gone_with_the_move(photos: Path, tmp_p
     marked.save(photos / "wide-masklabel.png")
     lost = EditedSet.read(prepare([photos], config, tmp_path / "lost" / "dataset").folder)
     before = lost.find("wide.png").warnings
-    assert any("its mask marks nothing in 2 of its 2 views" in line for line in before)
+    assert any("its mask is empty in 2 of its 2 views" in line for line in before)
     moved = with_crop(lost, "wide.png", (0, 0, 64), [photos], config).find("wide.png")
-    assert set(before) - set(moved.warnings) == {line for line in before if "marks nothing" in line}
+    assert set(before) - set(moved.warnings) == {line for line in before if "is empty in" in line}

@@ -67,7 +67,7 @@ def test_other_data(untouched: OutputFolder, tmp_path: Path) -> None:
             resume("latest", untouched.path, TrainingConfig(), data)
     changed = tmp_path / "robot.zip"
     changed.write_bytes(EXAMPLE.read_bytes() + b" ")
-    with pytest.raises(ConfigError, match=r"robot\.zip: its content is another one"):
+    with pytest.raises(ConfigError, match=r"robot\.zip: its content has changed"):
         resume("latest", untouched.path, TrainingConfig(), [changed])
 
 

@@ -124,7 +124,7 @@ def test_a_model_that_thinks_too_long_is_refused(tiny_captioner: Callable[[str],
     captioner = load(tiny_captioner("llava-next"), QUESTION)
     assert isinstance(captioner, ChatCaptioner)
     thinking = replace(captioner, conversation=f"{captioner.conversation} <think>\n")
-    with pytest.raises(CaptionerError, match="still thinking.*not thinking"):
+    with pytest.raises(CaptionerError, match="reasoning exceeds .*without reasoning"):
         thinking.caption(pictures())
 
 
@@ -148,8 +148,8 @@ def test_thinking_is_switched_off(tiny_captioner: Callable[[str], Path]) -> None
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
-        ("{% for m in messages %}{{ m.content[-1].text }}{% endfor %}", "no place for a picture"),
-        ("{{ messages[0].content }}", "no place for a picture"),
+        ("{% for m in messages %}{{ m.content[-1].text }}{% endfor %}", "does not support images"),
+        ("{{ messages[0].content }}", "does not support images"),
         (None, "no chat template"),
     ],
 )
@@ -235,7 +235,7 @@ def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
 def test_a_language_model_without_eyes_is_refused(tmp_path: Path) -> None:
     transformers.LlamaConfig(vocab_size=32, hidden_size=32).save_pretrained(tmp_path)
     word_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(CaptionerError, match="nothing to read pictures with"):
+    with pytest.raises(CaptionerError, match="has no image processor"):
         load(tmp_path)
 
 
@@ -262,7 +262,7 @@ def test_a_picture_that_the_processor_cannot_take_is_an_error_of_the_captioner(
 ) -> None:
     captioner: Any = load(tiny_captioner("llava-next"), QUESTION)
     broken = replace(captioner, conversation=captioner.conversation.replace("<image>", ""))
-    with pytest.raises(CaptionerError, match="fails on the pictures.*captioner: none"):
+    with pytest.raises(CaptionerError, match="cannot caption the images.*captioner: none"):
         broken.caption(pictures())
 
 

@@ -257,11 +257,14 @@ def test_every_trigger_in_a_preservation_caption_is_named() -> None:
     concepts = [{"trigger_word": "ANNA"}, {"trigger_word": "BEN"}]
     config = settings_of(concepts=concepts, preservation_data="x.zip")
     warnings = preservation_label("a.png", Caption("ANNA beside BEN", "a.txt"), None, 1, config).warnings
-    assert ["ANNA: it will be learned" in warnings[0], "BEN: it will be learned" in warnings[1]] == [True, True]
+    assert [
+        "ANNA, so that the image is trained as the concept" in warnings[0],
+        "BEN, so that the image is trained as the concept" in warnings[1],
+    ] == [True, True]
     assert all(warning.startswith("a.png: ") for warning in warnings)
 
 
 def test_an_image_that_names_no_concept_is_an_error_with_a_remedy() -> None:
     config = settings_of(concepts=[{"trigger_word": "ANNA"}, {"trigger_word": "BEN", "folder": "ben"}])
-    with pytest.raises(DatasetError, match=r"x/a\.png: belongs to no concept; put it into one of .*ANNA.*ben, or name"):
+    with pytest.raises(DatasetError, match=r"x/a\.png: belongs to no concept; move it to one of .*ANNA.*ben, or add"):
         label("x/a.png", Caption("a portrait of Annabel", "a.txt"), None, 1, config)

@@ -72,16 +72,19 @@ def test_a_table_of_another_name_says_which_is_read(
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        ("file_name,text,rating\np0.png,TOK,1\np1.png,a TOK, red,5", "metadata.csv, line 3: 4 cells under 3 columns"),
-        ('text,file_name\n"TOK\nred",p0.png\na TOK, blue,p1.png', "metadata.csv, line 4: 3 cells under 2 columns"),
-        ("caption,file,width\n\nTOK, red,p0.png,5", "metadata.csv, line 3: 4 cells under 3 columns"),
-        ("img,words,rating\np0.png,a TOK,5\np1.png,TOK,4", "(img, words, rating) none is known as the caption"),
+        ("file_name,text,rating\np0.png,TOK,1\np1.png,a TOK, red,5", "metadata.csv, line 3: 4 cells for 3 columns"),
+        ('text,file_name\n"TOK\nred",p0.png\na TOK, blue,p1.png', "metadata.csv, line 4: 3 cells for 2 columns"),
+        ("caption,file,width\n\nTOK, red,p0.png,5", "metadata.csv, line 3: 4 cells for 3 columns"),
+        (
+            "img,words,rating\np0.png,a TOK,5\np1.png,TOK,4",
+            "none of its columns (img, words, rating) is known as the caption",
+        ),
         ("bild;beschreibung\np0.png;a TOK\np1.png;TOK", "file_column and caption_column"),
         ("url,label_text\np0.jpeg,a TOK\np1.JPG,TOK", "file_column and caption_column"),
-        ("p0.png,a TOK,5\np1.png,TOK,4", "its last column holds numbers"),
+        ("p0.png,a TOK,5\np1.png,TOK,4", "its last column contains numbers"),
         ("image,beschreibung,note\np0.png,a TOK on sand,5\np1.png,TOK,4", "found image, beschreibung, note"),
         ("bild,text\np0.png,a TOK", "needs a column for the file"),
-        ("file_name,text,caption\np0.png,a TOK,another TOK", "the columns text, caption hold different captions"),
+        ("file_name,text,caption\np0.png,a TOK,another TOK", "the columns text, caption contain different captions"),
         ("file_name,prompt,description\np0.png,a TOK,a red TOK", "caption_column: prompt"),
     ],
 )
@@ -168,7 +171,7 @@ def test_any_other_value_is_an_error_that_names_file_and_row(
         "captions.json": {"p0.png": {"caption": value}},
         "p0.json": {"caption": value},
     }
-    with pytest.raises(DatasetError, match="is no caption") as error:
+    with pytest.raises(DatasetError, match="is not a caption") as error:
         trained(make_folder, tmp_path, {name: json.dumps(contents[name]).encode()})
     assert where in str(error.value)
 

@@ -92,10 +92,10 @@ def test_images_of_one_name_in_two_folders_keep_their_captions(make_folder: Make
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("metadata.jsonl", "{oops", r"metadata\.jsonl, line 1: not JSON"),
+        ("metadata.jsonl", "{oops", r"metadata\.jsonl, line 1: is not JSON"),
         ("metadata.jsonl", '{"file_name": "a.png"}', "needs a column for the text"),
         ("captions.csv", "file,words\na.png,x", r"captions\.csv, line 2: needs a column for the text"),
-        ("captions.csv", "a.png", "no pair of file name and caption"),
+        ("captions.csv", "a.png", "not a pair of file name and caption"),
         ("captions.csv", "file,text\na.png,one\na.png,two", "two captions for a.png: 'one' and 'two'"),
         ("captions.json", "[1]", r"captions\.json, entry 1: a JSON object with file_name"),
         ("captions.json", '"x"', "a mapping of file names to captions"),
@@ -116,7 +116,7 @@ def test_columns_of_any_name(make_folder: MakeFiles) -> None:
 def test_a_bare_name_that_two_images_have_is_given_to_neither(make_folder: MakeFiles) -> None:
     folder = make_folder({"x/1.png": png(), "y/1.png": png(), "captions.csv": b"1.png,which one?"})
     assert found(folder, "x/1.png") is None and found(folder, "y/1.png") is None
-    assert any("names an image" in warning for warning in finder(folder).table_warnings())
+    assert any("matches an image" in warning for warning in finder(folder).table_warnings())
 
 
 def test_composed_and_decomposed_names_are_the_same(make_folder: MakeFiles) -> None:

@@ -106,7 +106,7 @@ def test_the_innermost_folder_counts(name: str, folders: tuple[str, str], expect
 @pytest.mark.parametrize("name", ["annabel/1.png", "1.png", "ben-anna/1.png", "anna.png", "x/anna"])
 def test_a_folder_of_a_similar_name_is_another(name: str) -> None:
     concepts = [ConceptConfig(trigger_word="ANN", class_word=None, folder="anna", repeats=1)]
-    with pytest.raises(DatasetError, match="belongs to no concept; put it into one of anna"):
+    with pytest.raises(DatasetError, match="belongs to no concept; move it to one of anna"):
         find_concept(name, "", concepts)
 
 
@@ -123,8 +123,8 @@ def test_concepts_are_brought_near_each_other(make_zip: MakeFiles, tmp_path: Pat
     concepts = [ANNA | {"folder": "anna"}, REX | {"folder": "rex"}, {"trigger_word": "BEN", "folder": "ben"}]
     dataset = prepared(make_zip(files), tmp_path / "dataset", concepts=concepts)
     assert seen(dataset) == {"ANNA": 7, "REX": 8, "BEN": 5}
-    lines = [line for line in dataset.warnings if "for balance" in line]
-    assert lines == ["REX: its images are seen 4 times as often, for balance"]
+    lines = [line for line in dataset.warnings if "to balance the concepts" in line]
+    assert lines == ["REX: its images are repeated 4 times, to balance the concepts"]
 
 
 def test_balance_counts_repeats_that_were_asked_for(make_zip: MakeFiles, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_balance_counts_repeats_that_were_asked_for(make_zip: MakeFiles, tmp_pat
     concepts = [ANNA | {"folder": "3_anna", "repeats": 2}, REX | {"folder": "rex"}]
     raw = prepared(make_zip(files), tmp_path / "raw", concepts=concepts, balance_concepts=False)
     assert seen(raw) == {"ANNA": 12, "REX": 2}
-    assert not any("for balance" in line for line in raw.warnings)
+    assert not any("to balance the concepts" in line for line in raw.warnings)
     balanced = prepared(make_zip(files), tmp_path / "balanced", concepts=concepts)
     assert seen(balanced) == {"ANNA": 12, "REX": 12}
 
@@ -165,7 +165,7 @@ def test_the_preservation_set_is_seen_as_often_as_all_concepts_together(images: 
 @pytest.mark.parametrize(
     ("concept", "message"),
     [
-        ({"trigger_word": "BEN", "folder": "bem"}, r"concept BEN: no images in the folder 'bem'\. Is the name right\?"),
+        ({"trigger_word": "BEN", "folder": "bem"}, r"concept BEN: no images in the folder 'bem'\. Check the name\."),
         ({"trigger_word": "BEN"}, "concept BEN: no images with that word in their captions"),
     ],
 )
@@ -180,17 +180,19 @@ def test_a_concept_without_images_is_an_error(
 def test_an_image_of_no_concept_is_an_error_with_a_remedy(make_zip: MakeFiles, tmp_path: Path) -> None:
     source = make_zip(portraits("anna/", 1, 0) | portraits("rex/", 1, 10) | portraits("misc/", 1, 20))
     concepts = [ANNA | {"folder": "anna"}, REX | {"folder": "rex"}]
-    with pytest.raises(DatasetError, match=r"misc/0\.png: belongs to no concept; put it into one of anna, rex"):
+    with pytest.raises(DatasetError, match=r"misc/0\.png: belongs to no concept; move it to one of anna, rex"):
         prepared(source, tmp_path / "dataset", concepts=concepts)
 
 
 def test_the_templates_of_all_concepts_are_named(make_zip: MakeFiles, tmp_path: Path) -> None:
     concepts = [ANNA | {"folder": "anna"}, REX | {"folder": "rex"}]
     source = make_zip(portraits("anna/", 2, 0) | portraits("rex/", 1, 10))
-    lines = [line for line in prepared(source, tmp_path / "dataset", concepts=concepts).warnings if "without a" in line]
+    lines = [
+        line for line in prepared(source, tmp_path / "dataset", concepts=concepts).warnings if "no caption" in line
+    ]
     assert lines == [
-        "2 of 3 images came without a caption and are trained as 'a photo of ANNA woman': anna/0.png, anna/1.png",
-        "1 of 3 images came without a caption and are trained as 'a photo of REX dog': rex/0.png",
+        "2 of 3 images have no caption and are trained as 'a photo of ANNA woman': anna/0.png, anna/1.png",
+        "1 of 3 images have no caption and are trained as 'a photo of REX dog': rex/0.png",
     ]
 
 
@@ -213,7 +215,7 @@ def test_a_preservation_image_without_a_caption_is_named(make_zip: MakeFiles, pr
     dataset = prepared(source, tmp_path / "dataset", preservation_data=str(prior(portraits("", 1, 10))))
     assert [example.caption for example in dataset.examples] == ["a TOK", ""]
     assert any(
-        "1 of 2 images came without a caption and are trained with an empty one" in line for line in dataset.warnings
+        "1 of 2 images have no caption and are trained with the empty caption" in line for line in dataset.warnings
     )
 
 
@@ -225,7 +227,7 @@ def test_the_preservation_set_is_balanced_against_all_concepts(
     few = str(prior(portraits("", 2, 40)))
     dataset = prepared(source, tmp_path / "few", concepts=concepts, preservation_data=few)
     assert seen(dataset) == {"ANNA": 4, "REX": 4, None: 8}
-    assert "preservation: its images are seen 4 times as often, for balance" in dataset.warnings
+    assert "preservation: its images are repeated 4 times, to balance the concepts" in dataset.warnings
     many = str(prior(portraits("", 16, 40)))
     dataset = prepared(source, tmp_path / "many", concepts=concepts, preservation_data=many)
     assert seen(dataset) == {"ANNA": 8, "REX": 8, None: 16}
@@ -239,7 +241,9 @@ def test_a_preservation_image_teaches_nothing_even_in_a_concept_s_folder(
     concepts = [REX | {"folder": "rex"}]
     dataset = prepared(source, tmp_path / "dataset", concepts=concepts, preservation_data=str(others))
     assert (dataset.examples[2].concept, dataset.examples[2].caption) == (None, "REX the hound")
-    assert any("holds the trigger REX: it will be learned too" in warning for warning in dataset.all_warnings)
+    assert any(
+        "contains the trigger word REX, so that the image is trained" in warning for warning in dataset.all_warnings
+    )
 
 
 def test_preservation_images_do_not_make_up_for_missing_ones(
@@ -251,7 +255,7 @@ def test_preservation_images_do_not_make_up_for_missing_ones(
 
 
 def test_a_missing_preservation_set_is_an_error(make_zip: MakeFiles, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"gone\.zip: no such file or folder"):
+    with pytest.raises(DatasetError, match=r"gone\.zip: does not exist"):
         prepared(make_zip(portraits("", 1, 0)), tmp_path / "dataset", preservation_data=str(tmp_path / "gone.zip"))
 
 

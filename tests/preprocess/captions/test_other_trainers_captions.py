@@ -119,7 +119,9 @@ def test_very_many_alternatives_are_drawn_from() -> None:
 )
 def test_a_mark_of_another_program_is_named_with_what_it_means(caption: str, mark: str) -> None:
     lines = list(syntax_warnings([("a.png", caption), ("b.png", "a TOK")]))
-    assert any(line.startswith(f"1 captions hold {mark}, trained as plain text") and "a.png" in line for line in lines)
+    assert any(
+        line.startswith(f"1 captions contain {mark}, trained as plain text") and "a.png" in line for line in lines
+    )
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_an_image_without_a_caption_has_an_empty_one_which_is_said(make_zip: Mak
     files = pictures("a.png", "b.png") | {"a.txt": b"a dog"}
     dataset = prepared(files, tmp_path / "set", make_zip, trigger_word="", class_word="dog")
     assert [example.caption for example in dataset.examples] == ["a dog", ""]
-    assert any("1 of 2 images came without a caption and are trained with an empty one: b.png" in warning
+    assert any("1 of 2 images have no caption and are trained with the empty caption: b.png" in warning
                for warning in dataset.warnings)  # fmt: skip
 
 
@@ -79,7 +79,10 @@ def test_repeats_of_two_concepts_without_words_are_those_of_their_folders(make_z
     [
         ([REST | {"folder": "a"}, REST | {"folder": "bb"}], "without a trigger word: no images in the folder 'bb'"),
         ([REX, REST | {"folder": "a"}], "concept REX: no images in the folder 'rex'"),
-        ([REST | {"folder": "a"}, REST | {"folder": "b"}, REST], "without a trigger word: no images beside those"),
+        (
+            [REST | {"folder": "a"}, REST | {"folder": "b"}, REST],
+            "without a trigger word: no images outside the folders",
+        ),
     ],
 )
 def test_a_concept_without_images_is_an_error(
@@ -97,7 +100,9 @@ def test_it_is_opened_again_as_it_is(make_zip: MakeFiles, tmp_path: Path) -> Non
     again = reopen(dataset.folder, build_settings(DataConfig, OPTIONS | {"trigger_word": ""}), BaseRequirements())
     assert again.examples == dataset.examples
     assert json.loads((dataset.folder / DATASET_FILE).read_text())["concept"] == ""
-    with pytest.raises(DatasetError, match='teaches "", and the configuration knows TOK; set trigger_word to ""'):
+    with pytest.raises(
+        DatasetError, match='its trigger word is "", and the configuration has TOK; set trigger_word to ""'
+    ):
         reopen(dataset.folder, build_settings(DataConfig, OPTIONS), BaseRequirements())
     assert "without a trigger word" in write_gallery(dataset, dataset.folder).read_text(encoding="utf-8")
 

@@ -110,11 +110,11 @@ def test_what_does_not_belong_together_is_refused(make_folder: MakeFolder, tmp_p
     dataset = prepare([make_folder(files)], _config(control="files"), tmp_path / "out")
     assert [example.source for example in dataset.examples] == ["images/a.png"]
     reasons = {item.source: item.reason for item in dataset.rejected}
-    assert "b.png is 64×96, and the picture 96×64" in reasons["images/b.png"]
-    assert "images/c.png: its conditioning picture c.png: not an image" in reasons["images/c.png"]
-    assert "no image of its name is trained" in reasons["conditioning/b.png"]
-    assert "put it at conditioning/d.png" in reasons["images/d.png"]
-    assert "and no image of its name is trained" in reasons["conditioning/e.png"]
+    assert "b.png is 64×96, and the image 96×64" in reasons["images/b.png"]
+    assert "images/c.png: its conditioning image c.png: is not an image" in reasons["images/c.png"]
+    assert "without a training image of the same name" in reasons["conditioning/b.png"]
+    assert "save it as conditioning/d.png" in reasons["images/d.png"]
+    assert "without a training image of the same name" in reasons["conditioning/e.png"]
 
 
 def test_a_column_names_the_picture(make_folder: MakeFolder, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_captions_stay_as_they_are(make_folder: MakeFolder, tmp_path: Path) -> N
 
 def test_a_dataset_without_conditioning_pictures_is_not_reopened(make_folder: MakeFolder, tmp_path: Path) -> None:
     prepare([make_folder({"a.png": _png(_picture(1))})], _config(), tmp_path / "out")
-    with pytest.raises(DatasetError, match="no conditioning picture; prepare it anew with control: canny"):
+    with pytest.raises(DatasetError, match="no conditioning image; prepare the images again with control: canny"):
         reopen(tmp_path / "out", _config(control="canny"), BaseRequirements())
 
 

@@ -83,7 +83,7 @@ def test_a_picture_without_a_face_is_named(model: Path, tmp_path: Path) -> None:
     pictures = {"none.png": Image.new("RGB", SIZE, (30, 30, 30)), "beside.png": beside}
     dataset = prepared(pictures, tmp_path, config(model, aspect_ratio_bucketing=False, crop="centre"))
     told = {warning.split(":")[0]: warning for warning in dataset.told_warnings if "control: faces" in warning}
-    assert "no face was found, so its condition says nothing" in told["none.png"]
+    assert "no face was detected, so its condition is empty" in told["none.png"]
     assert "none of its 1 faces is inside the crop" in told["beside.png"] and len(told) == 2
     assert not any(faces_of(dataset, view).any() for view in views_of(dataset.examples))
 
@@ -93,10 +93,12 @@ def test_without_a_model_or_with_another_one_nothing_is_prepared(
 ) -> None:
     pictures = {"two.png": picture_of(TWO, SIZE)}
     monkeypatch.delenv("FACE_RECOGNITION_MODEL", raising=False)
-    with pytest.raises(DatasetError, match="control: faces needs SFace's file: name it in face_recognition_model or F"):
+    with pytest.raises(DatasetError, match="control: faces needs SFace's file; set face_recognition_model or F"):
         prepared(pictures, tmp_path, config(None))
     monkeypatch.setattr("preprocess.faces.people.load_sface", lambda path: lambda face: np.ones(512))
-    with pytest.raises(DatasetError, match="face_recognition_model: gives vectors of 512 numbers, and 128 are read"):
+    with pytest.raises(
+        DatasetError, match="face_recognition_model: its embeddings have 512 numbers, and 128 are needed"
+    ):
         prepared(pictures, tmp_path, config(model))
 
 
@@ -104,7 +106,7 @@ def test_a_prepared_dataset_is_of_one_kind(model: Path, tmp_path: Path) -> None:
     dataset = prepared({"two.png": picture_of(TWO, SIZE)}, tmp_path, config(model))
     again = reopen(dataset.folder, config(None), BaseRequirements())
     assert again.examples == dataset.examples
-    with pytest.raises(DatasetError, match="another kind of condition than control: canny; prepare it anew"):
+    with pytest.raises(DatasetError, match="its condition is not of control: canny; prepare the images again"):
         reopen(dataset.folder, config(None, control="canny"), BaseRequirements())
 
 
@@ -113,7 +115,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     for tensors in ({"faces": np.zeros((4, 9), np.float32)}, {"other": np.zeros(1)}):
         save_file(tensors, path)
         assert load_file(path)
-        with pytest.raises(DatasetError, match="0000_a.safetensors: holds no faces; prepare the images again"):
+        with pytest.raises(DatasetError, match="0000_a.safetensors: contains no faces; prepare the images again"):
             read_faces(path)
     path.write_bytes(b"none")
     with pytest.raises(DatasetError, match="0000_a.safetensors: cannot be read"):

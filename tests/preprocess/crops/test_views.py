@@ -163,9 +163,10 @@ def test_without_a_face_the_most_detailed_part_is_taken_and_it_is_said(upload: P
     assert coffee.faces == () and len(person.faces) == 1
     no_mask, no_face = (line for line in coffee.warnings if "no face" in line)
     assert (
-        no_mask.startswith("coffee.png: no face was found for its mask") and "crop it yourself or remove it" in no_mask
+        no_mask.startswith("coffee.png: no face was detected for its mask")
+        and "crop it yourself or remove it" in no_mask
     )
-    assert no_face.startswith("coffee.png: no face was found; ") and "Crop it yourself or remove it" in no_face
+    assert no_face.startswith("coffee.png: no face was detected; ") and "Crop it yourself or remove it" in no_face
     assert not any("no face" in line for line in person.warnings)
 
 
@@ -226,9 +227,9 @@ def test_a_picture_without_the_transparency_that_was_asked_for_is_named(upload: 
 def test_a_subject_that_was_cut_off_is_named(upload: Path) -> None:
     cut_out((900, 300), (5, 60, 200, 250)).save(upload / "a.png")
     lost = only(prepared(upload, mask="alpha", crop="centre", aspect_ratio_bucketing=False))
-    assert any(line.startswith("a.png: its mask marks nothing in 1 of its 1 views") for line in lost.warnings)
+    assert any(line.startswith("a.png: its mask is empty in 1 of its 1 views") for line in lost.warnings)
     config = build_settings(DataConfig, OPTIONS | {"mask": "alpha", "aspect_ratio_bucketing": False})
-    assert not any("marks nothing" in line for line in only(prepare([upload], config, upload.parent / "2")).warnings)
+    assert not any("is empty" in line for line in only(prepare([upload], config, upload.parent / "2")).warnings)
 
 
 class Segmenter:
@@ -351,7 +352,7 @@ def test_what_is_too_small_even_when_it_is_enlarged_is_named(upload: Path, swin2
     assert max(example.bucket) <= 120
     (said,) = (line for line in example.warnings if "too small" in line)
     assert said.startswith("tiny.png: 40×40 is too small for the resolution 256, even enlarged 2 times; it is trained")
-    assert "Give a larger picture, or a lower resolution" in said and "upscaler" not in said
+    assert "Use a larger image, or a lower resolution" in said and "upscaler" not in said
 
 
 def test_the_mask_of_an_enlarged_picture_stays_aligned(upload: Path, swin2sr: Path) -> None:
@@ -364,7 +365,7 @@ def test_the_mask_of_an_enlarged_picture_stays_aligned(upload: Path, swin2sr: Pa
 
 def test_a_missing_upscaler_is_an_error_before_any_picture_is_cut(upload: Path) -> None:
     astronaut().save(upload / "a.png")
-    with pytest.raises(DatasetError, match=r"nowhere: no Swin2SR model could be loaded .* leave upscaler out"):
+    with pytest.raises(DatasetError, match=r"nowhere: cannot be loaded as a Swin2SR model .* leave it out"):
         prepared(upload, upscaler=str(upload.parent / "nowhere"))
     assert not (upload.parent / "dataset" / "images").exists()
 

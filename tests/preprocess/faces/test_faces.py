@@ -187,14 +187,16 @@ def test_auto_takes_the_first_that_is_there(tmp_path: Path, monkeypatch: pytest.
 def test_a_model_that_is_named_but_missing_is_never_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACE_DETECTOR_MODEL", "nowhere/yunet.onnx")
     for name in ("auto", "yunet"):
-        with pytest.raises(DatasetError, match=r"nowhere/yunet.onnx: there is no such .* model zoo"):
+        with pytest.raises(
+            DatasetError, match=r"nowhere/yunet.onnx: the model file of the face detector does not exist; .* model zoo"
+        ):
             find_detector(name)
 
 
 def test_what_is_asked_for_and_missing_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DatasetError, match="FACE_DETECTOR_MODEL"):
         find_detector("yunet")
-    with pytest.raises(DatasetError, match="takes no model file"):
+    with pytest.raises(DatasetError, match="has no model file"):
         find_detector("haar", Path("yunet.onnx"))
     monkeypatch.setitem(sys.modules, "yuface", None)
     with pytest.raises(DatasetError, match="pip install yuface"):
@@ -208,7 +210,7 @@ def test_an_altered_model_is_refused(tmp_path: Path) -> None:
     (name,) = CHECKSUMS
     model = tmp_path / name
     model.write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(DatasetError, match=r"sha256 is .*pointer that git-lfs leaves \(43 bytes\)"):
+    with pytest.raises(DatasetError, match=r"sha256 is .*git-lfs pointer \(43 bytes\)"):
         find_detector("yunet", model)
     other = model.rename(tmp_path / "own.onnx")
     with pytest.raises(DatasetError, match="OpenCV cannot read this network"):

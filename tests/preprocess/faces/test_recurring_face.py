@@ -88,11 +88,9 @@ def test_each_picture_is_cut_around_the_recurring_face(model: Path, tmp_path: Pa
     assert all(shown[f"p{number}.png"] == PEOPLE["anna"] for number in (0, 1, 2, 3, 5))
     assert shown["p4.png"] == PEOPLE["eve"]
     said = {example.source: " ".join(example.warnings) for example in dataset.examples}
-    assert (
-        "1 face is not the one that recurs over the pictures, around pixel (60, 100): trained where" in said["p0.png"]
-    )
+    assert "1 face is not the recurring one of the concept, around pixel (60, 100): trained if" in said["p0.png"]
     assert "around pixel (165, 35)" in said["p5.png"] and "recurs" not in said["p2.png"]
-    assert "p4.png: the face that recurs over the pictures is not found in it" in said["p4.png"]
+    assert "p4.png: the recurring face of the concept was not detected in it" in said["p4.png"]
 
 
 def test_without_the_file_it_is_the_most_prominent_face(model: Path, tmp_path: Path) -> None:
@@ -120,14 +118,14 @@ def test_other_people_are_left_out_of_masks(mask: MaskSource, model: Path, tmp_p
     assert levels[35, 165] > 240 and levels[100, 60] < 5 and levels[190, 190] == (255 if mask == "files" else 0)
     (warning,) = subject.warnings
     assert (
-        warning == "p.png: 1 face is not the one that recurs over the pictures, around pixel (60, 100): "
-        "left out of the mask"
+        warning == "p.png: 1 face is not the recurring one of the concept, around pixel (60, 100): "
+        "removed from the mask"
     )
 
 
 def test_no_face_recurs(model: Path, tmp_path: Path) -> None:
     dataset = prepared([("ben", "cleo"), (None, "dan"), (None, "eve")], tmp_path, face_recognition_model=model)
-    assert "TOK: no face recurs over its pictures; the most prominent one of each is taken" in dataset.all_warnings
+    assert "TOK: no face recurs in its images; the most prominent face of each is used" in dataset.all_warnings
 
 
 def unit(*values: float) -> np.ndarray:

@@ -222,5 +222,5 @@ def test_a_damaged_preview_is_named(one: Callable[..., PreparedDataset]) -> None
 def test_a_preview_outside_the_folder_is_refused(one: Callable[..., PreparedDataset]) -> None:
     inside = one()
     save(landscape((30, 20), 0), inside.folder.parent, "private.webp")
-    with pytest.raises(DatasetError, match="private.webp: lies outside the dataset folder"):
+    with pytest.raises(DatasetError, match="private.webp: is outside the dataset folder"):
         gallery_page(one(preview="../private.webp"))

@@ -71,9 +71,9 @@ def test_splits_and_configurations_are_chosen_or_listed(
     assert len(prepared([f"hf://{NAME}/small:test"], tmp_path / "1").examples) == 4
     assert len(prepared([f"hf://{NAME}/large"], tmp_path / "2").examples) == 4
     expected = {
-        "": "several configurations, and none is called default. It has: small, large",
+        "": "several configurations, and none is named default. It has: small, large",
         "/huge": "has no configuration 'huge'. It has: small, large",
-        "/small": "several splits, and none is called train. It has: fit, test",
+        "/small": "several splits, and none is named train. It has: fit, test",
         "/small:train": "has no split 'train'. It has: fit, test",
     }
     for number, (rest, message) in enumerate(expected.items()):
@@ -85,7 +85,7 @@ def test_what_is_not_there_or_holds_no_images(hub: DatasetHub, tmp_path: Path) -
     with pytest.raises(DatasetError, match=r"^hf://owner/missing: cannot be read: [^\n]*$"):
         prepared(["hf://owner/missing"], tmp_path / "1")
     hub.add("owner/texts", {"train.jsonl": b'{"question": "why?"}\n'})
-    with pytest.raises(DatasetError, match=r"hf://owner/texts: a dataset without images: none .*\(question\)"):
+    with pytest.raises(DatasetError, match=r"hf://owner/texts: none of its columns .*\(question\)"):
         prepared(["hf://owner/texts"], tmp_path / "2")
 
 
@@ -109,7 +109,7 @@ def test_a_row_opens_no_file_outside_of_its_repository(hub: DatasetHub, tmp_path
     hub.add(NAME, {"train.parquet": as_parquet(table)})
     dataset = prepared([f"hf://{NAME}"], tmp_path / "out")
     assert len(dataset.examples) == 1
-    assert "lies outside of the dataset's repository" in dataset.rejected[0].reason
+    assert "is outside the dataset's repository" in dataset.rejected[0].reason
 
 
 def test_a_local_folder_of_the_name_is_not_taken_for_it(
@@ -118,7 +118,7 @@ def test_a_local_folder_of_the_name_is_not_taken_for_it(
     (tmp_path / NAME).mkdir(parents=True)
     (tmp_path / NAME / "a.png").write_bytes(PICTURES[0])
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DatasetError, match="a folder owner/robots of this disk has the same name"):
+    with pytest.raises(DatasetError, match="the local folder owner/robots has the same name"):
         prepared([f"hf://{NAME}"], tmp_path / "out")
 
 
@@ -130,7 +130,7 @@ def test_an_outage_is_named_with_its_remedy(
     with pytest.raises(DatasetError, match=rf"^hf://{NAME}[^\n]*$"):
         prepared([f"hf://{NAME}"], tmp_path / "1")
     monkeypatch.setenv("FETCH_ALLOWED_HOSTS", "example.org")
-    with pytest.raises(DatasetError, match="not on the operator's list"):
+    with pytest.raises(DatasetError, match="not in the operator's list"):
         prepared([f"hf://{NAME}"], tmp_path / "2")
     monkeypatch.delenv("FETCH_ALLOWED_HOSTS")
     hub.server.shutdown()

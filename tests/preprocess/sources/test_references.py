@@ -32,7 +32,7 @@ def test_parts_of_a_name(text: str, expected: HubReference) -> None:
     ["hf://name", "hf://a/b/../c", "hf://a/b:train[x]", "hf://a/b:train[:10%]", "hf:///etc/passwd", "hf://a/b?x"],
 )
 def test_what_is_no_name_is_refused_with_the_form(text: str) -> None:
-    with pytest.raises(DatasetError, match="is no dataset of the hub. Write hf://owner/name"):
+    with pytest.raises(DatasetError, match="is not a dataset of the hub. Write hf://owner/name"):
         require_present([text])
 
 

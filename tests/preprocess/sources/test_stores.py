@@ -64,7 +64,7 @@ def test_a_shard_that_is_cut_or_damaged_is_named(s3: Store, tmp_path: Path) -> N
     damaged = {"1": whole[: 512 + size // 2], "2": whole[:between], "3": b"no tar at all" * 100, "4": whole[:700]}
     s3.put("cut", {"0.tar": one(0), **{f"{name}.tar": data for name, data in damaged.items()}})
     for name in damaged:
-        with pytest.raises(DatasetError, match=rf"^s3://cut/{name}.tar: [^\n]*(cut off|cannot be read)[^\n]*anew"):
+        with pytest.raises(DatasetError, match=rf"^s3://cut/{name}.tar: [^\n]*(truncated|cannot be read)[^\n]*again"):
             prepared([f"s3://cut/{{0,{name}}}.tar"], tmp_path / name)
 
 
@@ -100,14 +100,14 @@ def test_what_other_stores_deny_has_the_remedy_too(address: str, error: Exceptio
         raise error
     assert "headers" not in str(denied.value)
     for other in (Answered(status_code=503), OSError("gone")):
-        with pytest.raises(DatasetError, match="cannot be read to its end"), errors_of_store(address):
+        with pytest.raises(DatasetError, match="cannot be read completely"), errors_of_store(address):
             raise other
 
 
 def test_what_is_not_there_is_named(shards: Store, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"s3://open/data/00004.tar: is not there"):
+    with pytest.raises(DatasetError, match=r"s3://open/data/00004.tar: does not exist"):
         prepared(["s3://open/data/{00003..00004}.tar"], tmp_path / "1")
-    with pytest.raises(DatasetError, match=r"s3://open/other/\*.tar: no file has such a name"):
+    with pytest.raises(DatasetError, match=r"s3://open/other/\*.tar: matches no file"):
         prepared(["s3://open/other/*.tar"], tmp_path / "2")
 
 
@@ -116,15 +116,15 @@ def test_an_outage_in_the_middle_is_named_with_its_remedy(
 ) -> None:
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     shards.failing.add("/open/data/00002.tar")
-    with pytest.raises(DatasetError, match=r"^s3://open/data/00002.tar: cannot be read to its end.*Start again"):
+    with pytest.raises(DatasetError, match=r"^s3://open/data/00002.tar: cannot be read completely.*start again"):
         prepared(["s3://open/data/{00000..00003}.tar"], tmp_path / "1")
 
 
 def test_archives_keep_their_limits_in_a_stream(s3: Store, tmp_path: Path) -> None:
     s3.put("open", {"a.tar": shard({"a.png": PICTURES[0], "b.png": PICTURES[1]}), "x.tar": shard({"../x.png": b"x"})})
-    with pytest.raises(DatasetError, match="^s3://open/a.tar: the archive holds more than 1 files"):
+    with pytest.raises(DatasetError, match="^s3://open/a.tar: the archive contains more than 1 files"):
         prepared(["s3://open/a.tar"], tmp_path / "1", max_archive_files=1)
-    with pytest.raises(DatasetError, match="absolute or climbing path"):
+    with pytest.raises(DatasetError, match="absolute path or contains .."):
         prepared(["s3://open/x.tar"], tmp_path / "2")
 
 
@@ -134,10 +134,10 @@ def test_archives_keep_their_limits_in_a_stream(s3: Store, tmp_path: Path) -> No
         ("s3://b/{0..999999999}.tar", "more than 100 files"),
         ("s3://b/{0..99999999999999999999}.tar", "more than 100 files"),
         ("s3://b/{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}.tar", "more than 100 files"),
-        ("s3://b/{{0..9},{0..9}}.tar", "braces inside braces"),
-        ("s3://b/{0..3.tar", "a brace is opened"),
-        ("s3://key:secret@b/0.tar", "credentials by the environment"),
-        ("s3://b/0.tar::zip://x", "credentials by the environment"),
+        ("s3://b/{{0..9},{0..9}}.tar", "nested braces"),
+        ("s3://b/{0..3.tar", "has an unclosed brace"),
+        ("s3://key:secret@b/0.tar", "credentials in the environment"),
+        ("s3://b/0.tar::zip://x", "credentials in the environment"),
     ],
 )
 def test_patterns_are_checked_before_anything_is_listed(source: str, message: str) -> None:

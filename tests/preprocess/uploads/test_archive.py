@@ -34,7 +34,7 @@ def test_what_operating_systems_leave_is_passed_over(make_zip: MakeFiles, tmp_pa
 
 @pytest.mark.parametrize("name", ["../evil.png", "/etc/evil.png", "a/../../evil.png", "C:\\evil.png", "..\\evil.png"])
 def test_names_that_leave_the_folder_are_refused(name: str, make_zip: MakeFiles, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="absolute or climbing"):
+    with pytest.raises(DatasetError, match="absolute path or contains"):
         unpack(make_zip({name: b"1"}), tmp_path / "out")
     assert not (tmp_path / "evil.png").exists()
 
@@ -59,7 +59,7 @@ def test_a_bomb_stops_at_the_limit(make_zip: MakeFiles, tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("big.png", b"\0" * 5_000_000)
     assert path.stat().st_size < 10_000
-    with pytest.raises(DatasetError, match=r"big\.png: larger than the 1,000,000 bytes"):
+    with pytest.raises(DatasetError, match=r"big\.png: is larger than the 1,000,000 bytes"):
         unpack(path, tmp_path / "out", ArchiveLimits(file_bytes=1_000_000))
 
 
@@ -102,12 +102,12 @@ def test_tars_are_read(mode: str, tmp_path: Path) -> None:
 def test_what_is_no_archive_says_so(tmp_path: Path) -> None:
     text = tmp_path / "photos.zip"
     text.write_text("hello")
-    with pytest.raises(DatasetError, match=r"photos\.zip: neither a zip nor a tar"):
+    with pytest.raises(DatasetError, match=r"photos\.zip: is neither a zip nor a tar"):
         unpack(text, tmp_path / "out")
     text.write_bytes(b"")
     with pytest.raises(DatasetError, match="0 bytes"):
         unpack(text, tmp_path / "out")
-    with pytest.raises(DatasetError, match="no such file"):
+    with pytest.raises(DatasetError, match="does not exist"):
         unpack(tmp_path / "missing.zip", tmp_path / "out")
 
 

@@ -52,7 +52,7 @@ def test_archives_and_shards_are_read_whole(make_zip: MakeFiles, make_folder: Ma
     archive.write_bytes(archive.read_bytes()[:-1] + b"\1")
     (folder / "0.tar").write_bytes(b"rat")
     assert differences(before, identify([archive, folder], tmp_path / "out")) == [
-        "upload.zip: its content is another one", "photos: 1 files are changed: 0.tar",
+        "upload.zip: its content has changed", "photos: 1 files are changed: 0.tar",
     ]  # fmt: skip
     assert differences(before, identify([folder], tmp_path / "out")) == ["then upload.zip, photos; now photos"]
 

@@ -85,11 +85,11 @@ def test_the_very_same_picture_in_two_sources_is_trained_once(tmp_path: Path) ->
     one, two = written(tmp_path / "one", {"a.png": A}), written(tmp_path / "two", {"b.png": A})
     dataset = prepared([one, two], tmp_path / "dataset")
     assert list(captions(dataset)) == ["one/a.png"]
-    assert "the very same picture as one/a.png" in dataset.rejected[0].reason
+    assert "has the same pixels as one/a.png" in dataset.rejected[0].reason
 
 
 def test_nothing_given_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="no data was given: a zip, a tar, a folder of images, or a URL"):
+    with pytest.raises(DatasetError, match="data: is missing. Give a zip, a tar, a folder of images, or the URL"):
         take_in([], tmp_path / "scratch", ArchiveLimits())
 
 
@@ -133,15 +133,19 @@ def test_a_hidden_folder_that_is_given_itself_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("photo.png", A, r"photo\.png: neither a zip nor a tar archive\. Pack the images into a \.zip"),
-        ("photos.rar", b"Rar!\x1a\x07\x01\x00 and more", r"photos\.rar: neither a zip nor a tar"),
-        ("photos.7z", b"7z\xbc\xaf\x27\x1c and more", r"photos\.7z: neither a zip nor a tar"),
-        ("photos.zip", b"<!doctype html><title>Sign in</title>", r"photos\.zip: neither a zip nor a tar"),
-        ("photos.zip", b"", r"photos\.zip: the file is empty \(0 bytes\)\. Was the upload cut off"),
-        ("photos.zip", zipped({"a.png": A})[:-30], r"photos\.zip: neither a zip nor a tar"),
-        ("photos.tar", shard({"a.txt": b"TOK"})[:1024], r"^photos\.tar: the tar is cut off or damaged: its end mark"),
-        ("photos.zip", zipped({"a.png": A, "A.png": A}), r"^photos\.zip: [aA]\.png: the archive holds this name twice"),
-        ("photos.tar", shard({"a.png": A})[:700], r"photos\.tar: cannot be read \(.*\)\. Make the archive anew"),
+        ("photo.png", A, r"photo\.png: is neither a zip nor a tar archive\. Pack the images into a \.zip"),
+        ("photos.rar", b"Rar!\x1a\x07\x01\x00 and more", r"photos\.rar: is neither a zip nor a tar"),
+        ("photos.7z", b"7z\xbc\xaf\x27\x1c and more", r"photos\.7z: is neither a zip nor a tar"),
+        ("photos.zip", b"<!doctype html><title>Sign in</title>", r"photos\.zip: is neither a zip nor a tar"),
+        ("photos.zip", b"", r"photos\.zip: the file is empty \(0 bytes\)\. Upload it again"),
+        ("photos.zip", zipped({"a.png": A})[:-30], r"photos\.zip: is neither a zip nor a tar"),
+        ("photos.tar", shard({"a.txt": b"TOK"})[:1024], r"^photos\.tar: the tar is truncated or damaged: its end mark"),
+        (
+            "photos.zip",
+            zipped({"a.png": A, "A.png": A}),
+            r"^photos\.zip: [aA]\.png: the archive contains this name twice",
+        ),
+        ("photos.tar", shard({"a.png": A})[:700], r"photos\.tar: cannot be read \(.*\)\. Create the archive again"),
     ],
     ids=[
         "a picture",
@@ -162,7 +166,7 @@ def test_a_file_that_is_no_archive_says_so(name: str, data: bytes, message: str,
 
 
 def test_a_path_that_does_not_exist_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"gone\.zip: no such file or folder\. Give a zip, a tar, or a folder"):
+    with pytest.raises(DatasetError, match=r"gone\.zip: does not exist\. Give a zip, a tar, or a folder"):
         take_in([tmp_path / "gone.zip"], tmp_path / "scratch", ArchiveLimits())
 
 
@@ -217,7 +221,7 @@ def test_what_a_mac_leaves_beside_shards_is_none(tmp_path: Path) -> None:
 
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     files = {"00000.tar": shard(samples(0, A)), "00001.tar": b"oops"}
-    with pytest.raises(DatasetError, match=r"00001\.tar: neither a zip nor a tar archive"):
+    with pytest.raises(DatasetError, match=r"00001\.tar: is neither a zip nor a tar archive"):
         names([written(tmp_path / "set", files)], tmp_path / "scratch")
 
 
@@ -225,7 +229,7 @@ def test_what_only_looks_like_a_shard_of_shards_is_named(tmp_path: Path) -> None
     files = {"a.png": A, "deep/00000.tar": shard(samples(0, B))}
     dataset = prepared([written(tmp_path / "set", files)], tmp_path / "dataset")
     assert [item.source for item in dataset.rejected] == ["deep/00000.tar"]
-    assert "an archive inside the data is not opened; unpack it first" in dataset.rejected[0].reason
+    assert "archives inside the data are not unpacked; unpack it first" in dataset.rejected[0].reason
 
 
 # tables, as programs of all systems write them
@@ -302,20 +306,20 @@ def test_a_url_of_nothing_tells_the_answer_and_no_secret(served: tuple[Path, str
     _, address = served
     with pytest.raises(DatasetError) as error:
         prepared([f"{address}/gone.zip?token=secret"], tmp_path / "dataset")
-    assert "/gone.zip: the server answered 404. Check the address, or download the file" in str(error.value)
+    assert "/gone.zip: the server answered 404. Check the URL, or download the file" in str(error.value)
     assert "secret" not in str(error.value)
 
 
 def test_a_download_that_is_too_large_is_an_error(served: tuple[Path, str], tmp_path: Path) -> None:
     folder, address = served
     (folder / "photos.zip").write_bytes(zipped({"a.png": A, "b.png": bytes(5000)}))
-    with pytest.raises(DatasetError, match=r"photos\.zip: larger than 4,000 bytes\. .*raise max_archive_bytes"):
+    with pytest.raises(DatasetError, match=r"photos\.zip: is larger than 4,000 bytes\. .*increase max_archive_bytes"):
         prepared([f"{address}/photos.zip"], tmp_path / "dataset", max_archive_bytes=4000)
 
 
 def test_a_server_that_is_not_there_is_an_error(served: tuple[Path, str], tmp_path: Path) -> None:
     with pytest.raises(
-        DatasetError, match=r"127\.0\.0\.1: cannot be reached \(ConnectionRefusedError: .*\)\. Check the address"
+        DatasetError, match=r"127\.0\.0\.1: cannot be reached \(ConnectionRefusedError: .*\)\. Check the URL"
     ):
         prepared(["http://127.0.0.1:9/photos.zip"], tmp_path / "dataset")
 
@@ -323,7 +327,7 @@ def test_a_server_that_is_not_there_is_an_error(served: tuple[Path, str], tmp_pa
 def test_a_url_of_a_web_page_says_what_it_is_not(served: tuple[Path, str], tmp_path: Path) -> None:
     folder, address = served
     (folder / "share").write_text("<!doctype html><title>Sign in to see the photos</title>")
-    with pytest.raises(DatasetError, match=r"share: neither a zip nor a tar archive"):
+    with pytest.raises(DatasetError, match=r"share: is neither a zip nor a tar archive"):
         prepared([f"{address}/share"], tmp_path / "dataset")
 
 

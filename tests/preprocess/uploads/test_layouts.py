@@ -84,14 +84,14 @@ def test_a_mask_that_is_not_asked_for_is_named_and_not_trained(
 ) -> None:
     dataset = prepared(make_folder({image: picture(1), mask: disc()}), tmp_path)
     assert sources(dataset) == [image] and dataset.examples[0].views[0].mask is None
-    assert f"the mask of {image}, and not trained; set mask: files" in reasons(dataset)[mask]
+    assert f"the mask of {image} and not used; set mask: files" in reasons(dataset)[mask]
 
 
 @pytest.mark.parametrize("name", ["carnival_mask.png", "masks/venice.png", "a mask.png", "mask/gas-mask.png"])
 def test_a_picture_of_a_mask_is_a_picture(name: str, make_folder: MakeFiles, tmp_path: Path) -> None:
     dataset = prepared(make_folder({name: picture(1), "b.png": picture(2)}), tmp_path)
     assert sources(dataset) == sorted([name, "b.png"])
-    warned = [line for line in dataset.all_warnings if line.startswith(f"{name}: named like a mask")]
+    warned = [line for line in dataset.all_warnings if line.startswith(f"{name}: is named like a mask")]
     assert len(warned) == (0 if name == "masks/venice.png" else 1)
 
 
@@ -120,8 +120,8 @@ def test_masks_that_cannot_be_used_are_named(make_folder: MakeFiles, tmp_path: P
     dataset = prepared(make_folder(files), tmp_path, mask="files")
     said = list(dataset.all_warnings)
     assert any("a.png: its mask a.mask.png: the mask is black everywhere" in line for line in said)
-    assert any("b.png: its mask b.mask.png is 90×30, and the picture 96×96" in line for line in said)
-    assert any("d.png: has no mask file beside it" in line for line in said)
+    assert any("b.png: its mask b.mask.png is 90×30, and the image 96×96" in line for line in said)
+    assert any("d.png: has no mask file" in line for line in said)
     assert "there is no image of that name" in reasons(dataset)["masks/lost.png"]
     assert sum("a second mask" in reason for reason in reasons(dataset).values()) == 1
 
@@ -151,7 +151,8 @@ def test_regularisation_images_are_the_preservation_set(
     assert concepts == {name: None if name.startswith(f"{regular}/") else "TOK" for name in files}
     assert all("TOK" not in example.caption for example in dataset.examples if example.concept is None)
     assert any(
-        "3 images in a folder of regularisation images are the preservation set" in line for line in dataset.warnings
+        "3 images in a folder of regularisation images are used as the preservation set" in line
+        for line in dataset.warnings
     )
 
 
@@ -180,7 +181,7 @@ def test_a_preservation_picture_that_teaches_a_concept_is_left_out(
     (prior / "y.png").write_bytes(picture(2))
     dataset = prepared(make_folder({"a.png": data}), tmp_path, preservation_data=str(prior))
     assert {example.source: example.concept for example in dataset.examples} == {"a.png": "TOK", "y.png": None}
-    assert "also among the concept's images (a.png)" in reasons(dataset)["x.png"]
+    assert "is also a concept image (a.png)" in reasons(dataset)["x.png"]
 
 
 def test_a_preservation_set_of_copies_alone_is_reported(make_folder: MakeFiles, tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ def test_a_preservation_set_of_copies_alone_is_reported(make_folder: MakeFiles, 
     (prior / "x.png").write_bytes(picture(1))
     dataset = prepared(make_folder({"a.png": picture(1)}), tmp_path, preservation_data=str(prior))
     assert [example.concept for example in dataset.examples] == ["TOK"]
-    assert any(line.startswith("no preservation set is left") for line in dataset.warnings)
+    assert any(line.startswith("the preservation set is empty") for line in dataset.warnings)
 
 
 OUTPUTS = [
@@ -209,7 +210,7 @@ def test_an_earlier_output_inside_the_data_is_passed_over(
     dataset = prepared(make_folder({"a.png": picture(1), **marks, **inside}), tmp_path)
     assert sources(dataset) == ["a.png"]
     assert inside.keys() <= reasons(dataset).keys()
-    assert any(line.startswith(f"{folder}: ") and "passed over" in line for line in dataset.warnings)
+    assert any(line.startswith(f"{folder}: ") and "ignored" in line for line in dataset.warnings)
 
 
 def test_samples_beside_weights_are_passed_over(make_folder: MakeFiles, tmp_path: Path) -> None:
@@ -229,7 +230,7 @@ def test_a_folder_called_samples_is_trained(make_folder: MakeFiles, tmp_path: Pa
 def test_a_panorama_is_named_with_what_is_lost(size: tuple[int, int], make_folder: MakeFiles, tmp_path: Path) -> None:
     dataset = prepared(make_folder({"wide.png": picture(1, size), "plain.png": picture(2)}), tmp_path)
     lines = [line for line in dataset.all_warnings if "of it is lost" in line]
-    assert len(lines) == 1 and lines[0].startswith(f"wide.png: {size[0]}×{size[1]} is cut to ")
+    assert len(lines) == 1 and lines[0].startswith(f"wide.png: {size[0]}×{size[1]} is cropped to ")
     aspect = max(size) / min(size)
     assert f"{1 - 4 / aspect:.0%}" in lines[0]
 
@@ -253,7 +254,7 @@ def grey(low: float, high: float, kind: type) -> bytes:
 )  # fmt: skip
 def test_values_of_no_usual_range_are_scaled_and_named(data: bytes, make_folder: MakeFiles, tmp_path: Path) -> None:
     dataset = prepared(make_folder({"a.tif": data}), tmp_path)
-    assert any("a.tif: its values reach from" in line and "scaled" in line for line in dataset.all_warnings)
+    assert any("a.tif: its values range from" in line and "scaled" in line for line in dataset.all_warnings)
     with Image.open(dataset.folder / dataset.examples[0].views[0].file) as image:
         extrema: Any = image.convert("L").getextrema()
     low, high = extrema
@@ -263,7 +264,7 @@ def test_values_of_no_usual_range_are_scaled_and_named(data: bytes, make_folder:
 @pytest.mark.parametrize("data", [grey(0, 1, np.float32), grey(0, 255, np.float32), grey(0, 65535, np.uint16)])
 def test_values_of_a_usual_range_are_left_alone(data: bytes, make_folder: MakeFiles, tmp_path: Path) -> None:
     dataset = prepared(make_folder({"a.tif": data}), tmp_path)
-    assert not any("its values reach" in line for line in dataset.all_warnings)
+    assert not any("its values range" in line for line in dataset.all_warnings)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +272,7 @@ def test_values_of_a_usual_range_are_left_alone(data: bytes, make_folder: MakeFi
 )
 def test_a_picture_of_one_colour_is_named(image: Image.Image, make_folder: MakeFiles, tmp_path: Path) -> None:
     dataset = prepared(make_folder({"a.png": saved(image)}), tmp_path)
-    assert any("a.png: of one colour throughout" in line for line in dataset.all_warnings)
+    assert any("a.png: has a single colour" in line for line in dataset.all_warnings)
 
 
 @pytest.mark.parametrize("image", [Image.new("RGBA", (96, 96), (255, 0, 0, 0)), Image.new("LA", (96, 96), (90, 0))])
@@ -279,7 +280,7 @@ def test_a_picture_that_is_transparent_throughout_is_refused(
     image: Image.Image, make_folder: MakeFiles, tmp_path: Path
 ) -> None:
     dataset = prepared(make_folder({"a.png": saved(image), "b.png": picture(1)}), tmp_path)
-    assert sources(dataset) == ["b.png"] and "transparent throughout" in reasons(dataset)["a.png"]
+    assert sources(dataset) == ["b.png"] and "is fully transparent" in reasons(dataset)["a.png"]
 
 
 @pytest.mark.parametrize(
@@ -297,7 +298,7 @@ def test_jpeg_xl_is_named_with_the_plugin_that_reads_it(
 
 def test_data_of_nothing_but_an_output_is_an_error_that_says_so(make_folder: MakeFiles, tmp_path: Path) -> None:
     files = {"out/dataset.jsonl": b"{}", "out/rejected.jsonl": b"", "out/images/a.png": picture(1)}
-    with pytest.raises(DatasetError, match="lies in out, a prepared dataset; passed over"):
+    with pytest.raises(DatasetError, match="is in out, a prepared dataset, and ignored"):
         prepared(make_folder(files), tmp_path)
 
 
@@ -318,7 +319,7 @@ def test_what_is_prepared_is_not_read_as_pictures(
     other.mkdir()
     (other / "b.png").write_bytes(picture(2))
     for sources in ([folder, other], [make_zip(files)]):
-        with pytest.raises(DatasetError, match=f"belongs to {what}: captions and crops are made already"):
+        with pytest.raises(DatasetError, match=f"belongs to {what}, which cannot be prepared again"):
             prepare(sources, build_settings(DataConfig, {"captioner": "none"}), tmp_path / "out")
 
 
@@ -327,6 +328,6 @@ def test_values_that_are_not_finite_are_counted(high: float, make_folder: MakeFi
     values: Any = np.tile(np.linspace(0, high, 96), (96, 1)).astype(np.float32)
     values[0, :2] = np.nan, np.inf
     dataset = prepared(make_folder({"a.tif": saved(Image.fromarray(values), "TIFF")}), tmp_path)
-    said = [line for line in dataset.all_warnings if "2 of its values are not finite, and count as 0" in line]
+    said = [line for line in dataset.all_warnings if "2 of its values are not finite, and are set to 0" in line]
     assert len(said) == 1 and said[0].startswith("a.tif: ")
     assert ("they are scaled" in said[0]) == (high == 3)

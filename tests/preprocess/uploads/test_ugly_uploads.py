@@ -43,7 +43,7 @@ def test_the_upload(case: Case, tmp_path: Path) -> None:
     if case.sizes:
         assert tuple(example.bucket for example in dataset.examples) == case.sizes
     if case.silent:
-        usual = ("came without a caption", "are trained as one concept")
+        usual = ("have no caption", "are trained as one concept")
         assert [line for line in said if not any(words in line for words in usual)] == []
     for example in dataset.examples:
         with Image.open(dataset.folder / example.views[0].file) as image:

@@ -107,10 +107,10 @@ def test_a_shard_of_a_store_that_fails_costs_itself_alone(
     put(s3)
     output, key = tmp_path / "out", f"{BAD}.tar"
     messages = {
-        "cut": "cut off|cannot be read[^\n]*anew",
-        "outage": r"cannot be read to its end \(\w+\). Is the store up\? Start again",
-        "outage in the middle": r"cannot be read to its end \(\w+\). Is the store up\? Start again",
-        "missing": "is not there. Are bucket, name and range right",
+        "cut": "truncated|cannot be read[^\n]*again",
+        "outage": r"cannot be read completely \(\w+\). Check that the store is available",
+        "outage in the middle": r"cannot be read completely \(\w+\). Check that the store is available",
+        "missing": "does not exist. Check bucket, name and range",
     }
     faults: dict[str, Callable[[], object]] = {
         "cut": lambda: s3.client.put_object(Bucket="open", Key=key, Body=tar(BAD)[:700]),
@@ -159,7 +159,7 @@ def test_a_column_that_does_not_exist_and_a_table_without_rows_are_named(encode:
     output, named = tmp_path / "out", {"image_column": "picture"}
     faults = {
         r"2.parquet: [^\n]*no column '?picture'?[^\n]*photo": table(BAD, "photo"),
-        r"2.parquet: has no rows, so no images. Name another": table(BAD, rows=0),
+        r"2.parquet: has no rows, so no images. Select another": table(BAD, rows=0),
     }
     for message, content in faults.items():
         Path(sources[BAD]).write_bytes(content)
@@ -207,7 +207,7 @@ def test_a_model_of_preparation_that_is_missing_ends_at_once(encode: Encode, tmp
     for number, source in enumerate(sources):
         Path(source).write_bytes(shard({"a.png": picture(seed=number)}))
     told: list[str] = []
-    with pytest.raises(SetupError, match="none.onnx: there is no such face detector model"):
+    with pytest.raises(SetupError, match="none.onnx: the model file of the face detector does not exist"):
         encode(sources, tmp_path / "out", told.append, crop="face", face_detector_model=tmp_path / "none.onnx")
     assert not told and done_of(tmp_path / "out") == []
 

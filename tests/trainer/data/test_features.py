@@ -38,7 +38,7 @@ from trainer.data.ray_encoding import ShardEncoder
 
 __all__ = ["s3"]
 SHARDS = 3
-CUT = "cannot be read (unexpected end of data). Make the archive anew"
+CUT = "cannot be read (unexpected end of data). Create the archive again"
 OPTIONS = {"resolution": 64, "captioner": "none", "class_word": "robot", "num_workers": 1}
 BASE = BaseRequirements(8)
 
@@ -109,8 +109,8 @@ def test_warnings_of_many_shards_are_one_line_with_their_names(family: ModelFami
         (folder / f"{number}.tar").write_bytes(shard({f"{number}.png": picture(seed=number)}))
     encode([folder], tmp_path / "out", family)
     told = read_features(tmp_path / "out").warnings
-    alike = [line for line in told if "came without a caption" in line]
-    assert len(alike) == 1 and alike[0].endswith("0.png; likewise 4 others: 1.tar, 2.tar, 3.tar, 4.tar")
+    alike = [line for line in told if "have no caption" in line]
+    assert len(alike) == 1 and alike[0].endswith("0.png; the same for 4 others: 1.tar, 2.tar, 3.tar, 4.tar")
 
 
 def test_after_ten_kills_the_features_are_those_of_an_undisturbed_run(
@@ -177,7 +177,7 @@ def test_what_is_done_is_not_done_again(
     output = tmp_path / "out"
     whole = (shards / "1.tar").read_bytes()
     (shards / "1.tar").write_bytes(whole[:700])
-    with pytest.raises(DatasetError, match=r"1.tar: [^\n]*anew"):
+    with pytest.raises(DatasetError, match=r"1.tar: [^\n]*Create the archive again"):
         encode([shards], output, family)
     assert [record_of(output, number).is_file() for number in range(SHARDS)] == [True, False, True]
     with pytest.raises(DatasetError, match=r"out: 1 of 3 shards are not encoded yet, the first is .*1.tar"):
@@ -198,7 +198,7 @@ def test_an_outage_keeps_the_shards_before_it(s3: Store, family: ModelFamily, sh
     s3.put("open", {path.name: path.read_bytes() for path in shards.iterdir()})
     s3.failing.add("/open/2.tar")
     with pytest.raises(
-        DatasetError, match="^1 of 3 shards .*: s3://open/2.tar: cannot be read to its end.*Start again"
+        DatasetError, match="^1 of 3 shards .*: s3://open/2.tar: cannot be read completely.*start again"
     ):
         encode(["s3://open/{0..2}.tar"], tmp_path / "out", family)
     assert record_of(tmp_path / "out", 1).is_file()

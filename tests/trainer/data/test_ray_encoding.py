@@ -120,7 +120,9 @@ def test_killed_workers_and_a_cut_shard_cost_nothing_that_was_done(tmp_path: Pat
     (shards / "3.tar").write_bytes(whole[:700])
     encode = partial(encode_features_on_ray, plan, alone, partial(open_mortal, base, log), output)
     numbers: list[int] = []
-    with pytest.raises(DatasetError, match=r"^1 of 6 shards are not encoded; the same command .*3.tar: .*anew"):
+    with pytest.raises(
+        DatasetError, match=r"^1 of 6 shards are not encoded; the same command .*3.tar: .*Create the archive again"
+    ):
         numbers.extend(number for number, _ in encode(ActorPool(gpus=0)))
     assert len(list(log.glob("killed-*"))) == KILLS and len(list(log.glob("node-*"))) == NODES
     before = {path: path.stat().st_mtime_ns for path in output.glob("0000*")}

@@ -89,7 +89,7 @@ def test_every_image_has_a_bucket_at_each_resolution_that_it_reaches(
         assert [area <= side**2 for area, side in zip(areas[name], SIDES, strict=True)] == [True] * 3
         assert areas[name] == sorted(set(areas[name]))  # one for each resolution, and all different
     assert len(areas["small.png"]) == 2  # 34 pixels are enlarged to 51 at the most
-    assert "resolution 64: 1 of 6 images are too small for it, and trained at lower ones only" in dataset.warnings
+    assert "resolution 64: 1 of 6 images are too small for it, and are only trained at lower ones" in dataset.warnings
     assert len(dataset.largest) == 6
     assert [each.bucket for each in dataset.largest] == [
         max((other.bucket for other in dataset.examples if other.source == each.source), key=prod)

@@ -201,7 +201,7 @@ def test_a_damaged_shard_ends_it_with_the_same_words(workers: DistributedWorkers
         with pytest.raises(DatasetError) as caught:
             prepared([source], tmp_path / type(each).__name__, each)
         texts.append(str(caught.value))
-    assert texts[0] == texts[1] and "cut off" in texts[0]
+    assert texts[0] == texts[1] and "truncated" in texts[0]
 
 
 @pytest.mark.slow

@@ -118,7 +118,7 @@ def test_a_damaged_shard_ends_both_on_any_rank(number: int, tmp_path: Path) -> N
     results = run_group(["train.py", str(source), "--output", str(tmp_path / "out"), *options], PROJECT)
     assert all(each.returncode != 0 for each in results)
     said = [line for each in results for line in each.stderr.splitlines() if line.startswith("error: ")]
-    assert said == [f"error: shard-{number:03d}.tar: neither a zip nor a tar archive. Pack the images into a .zip."]
+    assert said == [f"error: shard-{number:03d}.tar: is neither a zip nor a tar archive. Pack the images into a .zip."]
 
 
 @pytest.mark.parametrize(
