@@ -44,7 +44,7 @@ def public_addresses(host: str, port: int, resolver: Resolver) -> list[str]:
     inside = [address for address in addresses if not is_public(address)]
     if inside:
         raise DownloadError(
-            f"{host}: leads to {inside[0]}, which is not an address of the public internet. The operator can allow "
+            f"{host}: resolves to {inside[0]}, which is not an address of the public internet. The operator can allow "
             "such addresses with FETCH_ALLOW_PRIVATE_ADDRESSES=1."
         )
     return addresses

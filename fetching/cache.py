@@ -35,7 +35,7 @@ class DownloadCache:
         """Read WEIGHTS_CACHE (a folder) and WEIGHTS_CACHE_BYTES (0 keeps nothing). Raises DownloadError."""
         text = os.environ.get(BYTES_VARIABLE) or str(DEFAULT_BYTES)
         if not text.isdigit():
-            raise DownloadError(f"{BYTES_VARIABLE}: {text!r} is no number of bytes")
+            raise DownloadError(f"{BYTES_VARIABLE}: {text!r} is not a number of bytes")
         return cls(Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER).expanduser(), int(text))
 
     @contextlib.contextmanager

@@ -11,9 +11,9 @@ def decode_data_uri(uri: str, max_bytes: int) -> bytes:
     head, _, data = uri.partition(",")
     try:
         if not head.endswith(";base64"):
-            raise DownloadError("data URI: base64 is expected")
+            raise DownloadError("data URI: must be encoded in base64")
         if len(data) * 3 // 4 > max_bytes:
-            raise DownloadTooLarge(f"data URI: larger than {max_bytes:,} bytes")
+            raise DownloadTooLarge(f"data URI: is larger than {max_bytes:,} bytes")
         return base64.b64decode(data, validate=True)
     except binascii.Error as error:
-        raise DownloadError(f"data URI: damaged base64 ({error})") from None
+        raise DownloadError(f"data URI: its base64 is damaged ({error})") from None

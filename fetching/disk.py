@@ -6,7 +6,7 @@ CODES = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Also as safetensors says it: in words, without a code of its own."""
+    """Whether the error means a full disk. Errors of safetensors have the code only in their text."""
     if isinstance(error, OSError):
         return error.errno in CODES
     said = str(error)

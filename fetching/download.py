@@ -67,7 +67,7 @@ def download(
         if is_disk_full(error):
             raise
         if not guard.expired:  # the error's text may contain a token
-            raise DownloadError(f"{shown(url)}: cannot be fetched: {type(error).__name__}") from None
+            raise DownloadError(f"{shown(url)}: cannot be downloaded: {type(error).__name__}") from None
     if guard.expired:  # the file may be incomplete
         raise DownloadError(f"{shown(url)}: took longer than {rules.max_seconds:g} s (FETCH_MAX_SECONDS)")
     return downloaded
@@ -129,12 +129,12 @@ def _allowed(url: str, rules: FetchRules) -> Url:
     try:
         parts = parse_url(url)  # the connection's own parser: both see the same host
     except urllib3.exceptions.LocationParseError:
-        raise DownloadError("a URL that cannot be understood") from None
+        raise DownloadError("the URL cannot be parsed") from None
     if parts.scheme != "https" and not (parts.scheme == "http" and rules.allow_http):
         remedy = " The operator can allow http with FETCH_ALLOW_HTTP=1." if parts.scheme == "http" else ""
-        raise DownloadError(f"{shown(url)}: only https is fetched.{remedy}")
+        raise DownloadError(f"{shown(url)}: only https is allowed.{remedy}")
     if not parts.host or not rules.allows_host(parts.host):
-        raise DownloadError(f"{shown(url)}: the host is not on the operator's list (FETCH_ALLOWED_HOSTS)")
+        raise DownloadError(f"{shown(url)}: the host is not in the operator's list (FETCH_ALLOWED_HOSTS)")
     return parts
 
 

@@ -2,7 +2,7 @@
 
 
 class DownloadError(ValueError):
-    """A file that could not be fetched, or must not be. The message names the reason."""
+    """A file that cannot be downloaded or is not allowed. The message gives the reason."""
 
 
 class DownloadTooLarge(DownloadError):

@@ -43,7 +43,7 @@ class HubFile:
             raise DownloadError(f"{self.repository}/{self.file}: {_reason(error)}") from None
         digest = sha256(path)
         if self.sha256 is not None and digest != self.sha256:
-            raise DownloadError(f"{self.repository}/{self.file}: arrived damaged; try again")
+            raise DownloadError(f"{self.repository}/{self.file}: was damaged during the download; try again")
         moved = folder / "download"
         os.replace(path, moved)
         return Download(moved, Path(self.file).name, digest)
@@ -95,6 +95,8 @@ def _reason(error: Exception) -> str:
     """Return the reason without headers and URLs, which may contain a token."""
     response = getattr(error, "response", None)
     if response is not None:
-        hint = " (private or gated? set HF_TOKEN)" if response.status_code in (401, 403, 404) else ""
+        hint = (
+            "; if the repository is private or gated, set HF_TOKEN" if response.status_code in (401, 403, 404) else ""
+        )
         return f"the hub answered {response.status_code}{hint}"
     return f"the hub cannot be reached: {type(error).__name__}"

@@ -22,11 +22,11 @@ def require_hub(model: str, filename: str, revision: str | None = None) -> None:
         return
     if isinstance(try_to_load_from_cache(model, filename, revision=revision), str):
         return
-    require_answer(f"{model} is not on this disk, and the hub")
+    require_answer(f"{model} is not available locally, and the hub")
 
 
 def require_answer(hub: str) -> None:
-    """Return when the hub answers. `hub`: how the message names it. Raises DownloadError."""
+    """Return when the hub answers. `hub`: its name in the message. Raises DownloadError."""
     try:
         requests.head(constants.ENDPOINT, timeout=SECONDS_TO_ANSWER)
     except requests.RequestException as error:

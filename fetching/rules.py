@@ -62,5 +62,5 @@ def _number(name: str, default: float) -> float:
     except ValueError:
         raise DownloadError(f"{name}: {value!r} is not a number") from None
     if not 0 < number < float("inf"):
-        raise DownloadError(f"{name}: must be above 0, given is {value}")
+        raise DownloadError(f"{name}: must be above 0 (given: {value})")
     return number

@@ -1,4 +1,4 @@
-"""Pictures embedded in a page as WebP data URIs, no larger than they are shown."""
+"""Images embedded in a page as WebP data URIs, no larger than they are shown."""
 
 import io
 from pathlib import Path
@@ -13,14 +13,14 @@ QUALITY = 82
 
 
 def picture_uri(path: Path, side: int = SAMPLE_SIDE) -> str:
-    """Return a picture file as a data URI, its longest side at most `side` pixels. Raises OSError when it cannot be
+    """Return an image file as a data URI, its longest side at most `side` pixels. Raises OSError when it cannot be
     read."""
     with Image.open(path) as picture:
         return image_uri(picture, side)
 
 
 def image_uri(picture: Image.Image, side: int = SAMPLE_SIDE) -> str:
-    """As `picture_uri`, for a picture in memory."""
+    """As `picture_uri`, for an image in memory."""
     small = picture.convert("RGB")
     small.thumbnail((side, side))
     buffer = io.BytesIO()

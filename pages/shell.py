@@ -33,7 +33,7 @@ def page_file(name: str, package: str = "pages") -> str:
 
 
 def data_uri(webp: bytes) -> str:
-    """Return a WebP picture as a data URI."""
+    """Return a WebP image as a data URI."""
     return f"data:image/webp;base64,{base64.b64encode(webp).decode('ascii')}"
 
 

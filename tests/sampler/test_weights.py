@@ -83,9 +83,9 @@ def test_a_hub_id(reference: str, layer: str, hub: Hub) -> None:
     [
         ("me/many", r"name one of its files; its \.safetensors files: x\.safetensors, y\.safetensors"),
         ("me/many/z.safetensors", r"it has no z\.safetensors"),
-        ("me/absent", r"the hub answered 404 \(private or gated\? set HF_TOKEN\)"),
+        ("me/absent", r"the hub answered 404; if the repository is private or gated, set HF_TOKEN"),
         ("me/empty", r"\.safetensors files: none"),
-        ("me/false", "arrived damaged"),
+        ("me/false", "was damaged during the download"),
     ],
 )
 def test_hub_ids_of_nothing(reference: str, message: str, hub: Hub) -> None:

@@ -124,10 +124,14 @@ def test_a_resolution_without_positions(folders: dict[str, Path]) -> None:
 
 def test_a_gated_model_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*arguments: Any) -> None:
-        raise DownloadError("black-forest-labs/FLUX.1-dev: the hub answered 401 (private or gated? set HF_TOKEN)")
+        raise DownloadError(
+            "black-forest-labs/FLUX.1-dev: the hub answered 401; if the repository is private or gated, set HF_TOKEN"
+        )
 
     monkeypatch.setattr(sources, "require_hub", refused)
-    with pytest.raises(BaseModelError, match=r"^base_model: .* 401 \(private or gated\? set HF_TOKEN\)") as error:
+    with pytest.raises(
+        BaseModelError, match=r"^base_model: .* 401; if the repository is private or gated, set HF_TOKEN"
+    ) as error:
         load_base_model("black-forest-labs/FLUX.1-dev", torch.float32)
     require_one_line(error.value)
 

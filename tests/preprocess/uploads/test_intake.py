@@ -335,7 +335,7 @@ def test_a_data_uri(tmp_path: Path) -> None:
     uris = ["data:application/zip;base64," + base64.b64encode(zipped({"a.png": data})).decode() for data in (A, B)]
     assert list(captions(prepared([uris[0]], tmp_path / "1"))) == ["a.png"]
     assert list(captions(prepared(list(uris), tmp_path / "2"))) == ["data URI/a.png", "data URI (2)/a.png"]
-    with pytest.raises(DatasetError, match="data URI: damaged base64"):
+    with pytest.raises(DatasetError, match="data URI: its base64 is damaged"):
         prepared(["data:application/zip;base64,!!!"], tmp_path / "3")
 
 
