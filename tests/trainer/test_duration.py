@@ -65,7 +65,7 @@ def test_what_is_left_out_follows_from_the_images(
 
 
 def test_two_lengths_contradict() -> None:
-    with pytest.raises(ConfigError, match="leave one out"):
+    with pytest.raises(ConfigError, match="leave one of them out"):
         build_config({"max_train_steps": 10, "max_train_epochs": 2})
     build_config({"max_train_steps": 10, "max_train_minutes": 2})
 
