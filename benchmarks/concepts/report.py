@@ -4,7 +4,9 @@ python -m benchmarks.concepts.report [--seeds 1000-1015] [--configs FILE ...] [-
 
 Finished runs are kept: the command goes on where it was stopped, or had made its --runs. The script is diffusers'
 examples/advanced_diffusion_training/train_dreambooth_lora_sdxl_advanced.py, fetched by hand. `--base mini-flow --page
-docs/learning-flow.md` is the same for the base of flow matching, which no script is compared on.
+docs/learning-flow.md` is the same for the base of flow matching, which no script is compared on. `--configs
+benchmarks/concepts/options/*.yaml --training-seeds 1 --page docs/learning-options.md` compares the options that helped
+on the tuning concepts (docs/ablation.md).
 """
 
 import argparse
