@@ -12,10 +12,14 @@ from benchmarks.record import Row, machine_name, markdown
 
 PAGE = """# Training on randomly generated concepts
 
-Written by `{command}`: {concepts} randomly generated concepts, seeds {seeds} of
-`benchmarks/concepts/`, {training_seeds} training seed(s) each, {steps} steps on {base}. A concept is a random figure,
-object, style or pair: eight images with different backgrounds ("grounds"), and captions that name the background.
-Images are compared by the evaluator {evaluator}.
+Written by:
+
+    {command}
+
+{concepts} randomly generated concepts, seeds {seeds} of `benchmarks/concepts/`, are trained one at a time with
+{training_seeds} training seed(s) each, {steps} steps on {base}. A concept is a random figure, object, style or pair:
+eight images with different backgrounds ("grounds"), and captions that name the background. Images are compared by the
+evaluator {evaluator}.
 
 {purpose}
 
@@ -50,8 +54,8 @@ Means over the training seeds.
 DIFFERENCES = """
 ## Differences
 
-From {reference}: mean over the concepts ± standard deviation, each concept averaged over its training seeds. Bold
-differences are significant at 5 % (paired t-test over the concepts).
+From {reference}: mean over the concepts ± standard deviation, each concept averaged over its training seeds.
+Bold differences are significant at 5 % (paired t-test over the concepts).
 
 {table}
 """

@@ -157,7 +157,7 @@ def main() -> None:
     beside = [*new_picture_rows(job.seeds), *bar_rows(job.base)]
     print(markdown([*summary(rows), *beside]))
     settings = {
-        "command": _command(arguments.configs, arguments.training_seeds, job.base),
+        "command": _command(arguments, job.base),
         "seeds": f"{min(arguments.seeds)} to {max(arguments.seeds)}",
         "training_seeds": arguments.training_seeds,
         "steps": arguments.steps,
@@ -170,11 +170,17 @@ def main() -> None:
     write_page(arguments.page, rows, beside, settings, for_tuning=bool(set(arguments.seeds) & set(TUNING)))
 
 
-def _command(configs: Sequence[Path], training_seeds: int, base: str) -> str:
+def _command(arguments: argparse.Namespace, base: str) -> str:
     """Return the command as the page names it."""
-    parts = ["python -m benchmarks.concepts.report"]
-    parts += [f"--base {base}"] * (base != EMBEDDED_BASE) + [f"--training-seeds {training_seeds}"]
-    parts += [f"--configs {' '.join(map(str, configs))}"] * bool(configs)
+    parts = ["python -m benchmarks.concepts.report", f"--training-seeds {arguments.training_seeds}"]
+    if base != EMBEDDED_BASE:
+        parts.append(f"--base {base}")
+    if arguments.configs:
+        parts.append(f"--configs {' '.join(map(str, arguments.configs))}")
+    if arguments.script:
+        parts.append("--script FILE")
+    if arguments.page != PAGE:
+        parts.append(f"--page {arguments.page}")
     return " ".join(parts)
 
 

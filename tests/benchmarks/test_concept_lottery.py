@@ -172,7 +172,7 @@ def test_a_report_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "Settings may be chosen by these seeds" in text and "| 0: figure | a way |" in text
     assert "5 steps on mini-flow" in text and "| bar | worst | 0.65 |" in text
-    assert "Written by `the command`" in text and "## Differences" not in text
+    assert "Written by:\n\n    the command\n" in text and "## Differences" not in text
     other = [{**row, "way": "other", "likeness": row["likeness"] + 0.1, "kept": 0.5} for row in rows]
     write_page(tmp_path / "page.md", [*rows, *other], [], settings, for_tuning=False)
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
