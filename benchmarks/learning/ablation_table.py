@@ -37,8 +37,10 @@ from the reference with the same concept and seed, ± its standard deviation. Bo
 (paired t-test over concepts and seeds). With so many comparisons, about one in twenty is significant by chance. The
 trainings are short and the base model is small: a difference that is not significant here may be significant elsewhere.
 {missing}"""
-SCREENED = """ All options were measured with one seed. Those that could be better than the reference by it
-  were measured with more; the first seed counts among them, which favours them slightly."""
+SCREENED = """ All options were measured with one seed. Those that seemed better than the reference
+  were measured with more; the first seed counts among them, so their differences are slightly too favourable. Those
+  that raise the likeness are compared on the reporting concepts, at a usual length of training, in
+  [learning-options.md](learning-options.md)."""
 
 
 def write_page(
