@@ -29,7 +29,7 @@ from settings.sections.validation import ValidationSection
 
 DEFAULT_CLIP, DEFAULT_DINO = "openai/clip-vit-large-patch14", "facebook/dinov2-base"
 INFERENCE_STEPS = 20
-"""Denoising steps of the evaluation's samples, or fewer where the validation samples have fewer. Enough to rank
+"""Denoising steps of the evaluation's samples, or fewer if the validation samples have fewer. Sufficient to rank
 candidates."""
 EVALUATION_SEED = 1000
 """Added to the run's seed, so that the evaluation's samples differ from the validation samples."""
@@ -62,7 +62,7 @@ class Evaluation:
 def load_encoders(
     validation: ValidationSection, base_model: str, device: torch.device, cache: Path | None = None
 ) -> Encoders:
-    """Load the encoders that the settings name. Raises ConfigError when one cannot be loaded."""
+    """Load the encoders of the settings. Raises ConfigError when one cannot be loaded."""
     embedded = base_model in EMBEDDED_BASES
     clip = ClipEncoder(validation.evaluation_clip or (EMBEDDED_EVALUATOR if embedded else DEFAULT_CLIP), device)
     dino = validation.evaluation_dino or ("none" if embedded else DEFAULT_DINO)
@@ -81,7 +81,7 @@ def evaluation_prompts(
     captions: Sequence[str] = (),
     class_words: Mapping[str, str | None] | None = None,
 ) -> PromptSet:
-    """The prompts of a training's evaluation: those of the settings, else those of the concept mode.
+    """The prompts of a training's evaluation: those of the settings, otherwise those of the concept mode.
 
     `captions`: of the data, for concepts without a trigger word. `class_words`: the concepts that are sampled, by
     default all, of which the first one's trigger word is used.
@@ -104,7 +104,7 @@ def drawing_plan(
     captions: Sequence[str] = (),
     class_words: Mapping[str, str | None] | None = None,
 ) -> DrawingPlan:
-    """`side` of the pictures in pixels. `captions`, `class_words`: as for `evaluation_prompts`."""
+    """`side` of the images in pixels. `captions`, `class_words`: as for `evaluation_prompts`."""
     return DrawingPlan(
         evaluation_prompts(validation, preparation, base_model, captions, class_words),
         validation.evaluation_samples,
@@ -144,7 +144,7 @@ def evaluate_checkpoints(
     cells = [(step, scale) for step in steps for scale in sorted(validation.evaluation_scales)]
     total = (len(cells) + 1) * plan.pictures_per_candidate
     base = draw_samples(sampler, plan, plain=True)
-    # the first concept is the one that the prompts call; captions may be of any
+    # prompts contain the first concept; captions may be of any concept
     judge = Judge(encoders, plan, references(dataset, next(iter(preparation.class_words), None)), base)
     yield "the base model", plan.pictures_per_candidate, total
     candidates, pictures = [], {}
@@ -183,17 +183,17 @@ def _draw_chosen_or_base(sampler: Sampler, file: Path, scale: float, plan: Drawi
 
 
 def _with_concepts(verdict: Verdict, by_concept: Mapping[str, float], preparation: DataConfig) -> Verdict:
-    """With a sentence on each of several concepts."""
+    """The evaluation with a sentence about each of several concepts."""
     if len(by_concept) < 2:
         return verdict
     said = likeness_said(by_concept, len(preparation.class_words))
-    chosen_by = f"Checkpoint and scale are chosen by {next(iter(by_concept))}."
+    chosen_by = f"Checkpoint and scale are chosen by the concept {next(iter(by_concept))}."
     return replace(verdict, reasons=[*verdict.reasons, f"{chosen_by} {said}"])
 
 
 def _ablate(sampler: Sampler, plan: DrawingPlan, judge: Judge, file: Path, chosen: Candidate) -> tuple[float, float]:
-    """Return the likeness with and without the trigger word. Without it, it should be that of the base. Unrelated
-    prompts are not drawn again: they have no trigger word to leave out."""
+    """Return the likeness with and without the trigger word. Without it, the likeness should be that of the base.
+    Unrelated prompts are not sampled again, because they have no trigger word."""
     without = _draw_with(sampler, plan.of_the_concept, file, chosen.scale, plain=True)
     return chosen.scores.identity, judge.identity(without)
 

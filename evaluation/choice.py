@@ -1,8 +1,9 @@
 """The rule that chooses checkpoint and scale, as described in docs/evaluation.md.
 
-All measures are relative, so that one rule serves every encoder: 0 is the base (or nothing kept), 1 is the likeness of
-the training pictures to each other (or as good as the base). The quality of a candidate is the geometric mean of the
-three measures, reduced by the share of copies. With a geometric mean, no measure compensates for another one that is 0.
+All measures are relative, so that one rule is used for every encoder: 0 is the base (or nothing kept), 1 is the
+likeness of the training images to each other (or as good as the base). The quality of a candidate is the geometric mean
+of the three measures, reduced by the share of copies. With a geometric mean, no measure can compensate for another one
+that is 0.
 """
 
 from collections.abc import Sequence
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 from evaluation.scores import Scores
 
 COPY_PENALTY = 0.5
-"""Share of the quality that is lost when every sample is a copy of a training picture."""
+"""Share of the quality that is lost when every sample is a copy of a training image."""
 SMALLEST = 0.01
-"""Smallest measure of the base that may be divided by."""
+"""Smallest measure of the base that is used as a divisor."""
 AS_GOOD = 0.01
 """Candidates within this of the best quality count as equal. Of these, the one nearest to scale 1 and then with fewer
 steps is chosen."""
@@ -23,10 +24,10 @@ steps is chosen."""
 class Relative:
     """Measures from 0 to 1.
 
-    `fidelity`: likeness to the training pictures above that of the base, relative to the training pictures' likeness to
+    `fidelity`: likeness to the training images above that of the base, relative to the training images' likeness to
     each other. `following`: text margin relative to the base's. `kept`: likeness of samples of unrelated prompts to the
     base's. `error`: standard error of the quality that comes from the spread of the samples' likeness. `copied`: share
-    of samples that are copies of a training picture.
+    of samples that are copies of a training image.
     """
 
     fidelity: float
@@ -48,7 +49,7 @@ class Candidate:
 
 
 def relate(scores: Scores, base: Scores, training_pictures: float) -> Relative:
-    """Compute relative measures. `training_pictures`: mean cosine of the training pictures to each other."""
+    """Compute relative measures. `training_pictures`: mean cosine of the training images to each other."""
     fidelity = share(scores.identity - base.identity, training_pictures - base.identity)
     following = share(scores.text_margin, base.text_margin)
     kept = min(1.0, max(0.0, scores.prior_kept))

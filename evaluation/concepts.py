@@ -1,4 +1,4 @@
-"""The likeness of every concept of a run, where checkpoint and scale are chosen by the first one."""
+"""The likeness of every concept of a run in which checkpoint and scale are chosen by the first one."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -11,17 +11,18 @@ from evaluation.verdict import LEARNED, PARTLY
 from settings.sections.duration import MOST_CONCEPTS_SCORED
 
 Draw = Callable[[DrawingPlan, bool], Samples]
-"""Draws a plan: with the trigger word and the chosen weights, or, where True, in plain words by the bare base."""
+"""Generates the samples of a plan: with the trigger word and the chosen weights, or, if True, in plain words with the
+base model."""
 
 
 def sampled_concepts(class_words: Mapping[str, str | None]) -> list[dict[str, str | None]]:
-    """Return the class word by trigger word of each concept that is sampled, alone; nothing where there is no trigger
-    word. Of many concepts the first three are sampled."""
+    """Return the class word by trigger word of each sampled concept; empty without a trigger word. At most the first
+    three concepts are sampled."""
     return [{trigger: word} for trigger, word in list(class_words.items())[:MOST_CONCEPTS_SCORED]] or [{}]
 
 
 def likeness(plan: DrawingPlan, references: References, encoder: CachedEncoder, draw: Draw) -> float:
-    """`Relative.fidelity` of one concept's samples: 0 is the bare base, 1 the training pictures to each other."""
+    """`Relative.fidelity` of one concept's samples: 0 is the base model, 1 the training images to each other."""
     pictures = encoder.embed(references.pictures)
     base, now = (
         mean_similarity(encoder.embed(draw(plan.of_the_concept, plain).concept_pictures), pictures)
@@ -31,7 +32,7 @@ def likeness(plan: DrawingPlan, references: References, encoder: CachedEncoder, 
 
 
 def likeness_said(reached: Mapping[str, float], concepts: int) -> str:
-    """One or two sentences. `reached`: the likeness by trigger word. `concepts`: how many the run has."""
+    """One or two sentences. `reached`: the likeness by trigger word. `concepts`: number of concepts in the run."""
     each = ", ".join(f"{trigger} {share:.0%}" for trigger, share in reached.items())
     rest = f" (the first {len(reached)} of {concepts} concepts)" if len(reached) < concepts else ""
     return " ".join([f"Likeness to each concept's training images{rest}: {each}.", *_behind(reached)])

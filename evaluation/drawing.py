@@ -28,13 +28,13 @@ class DrawingPlan:
 
     @property
     def pictures_per_candidate(self) -> int:
-        """Number of pictures per candidate."""
+        """Number of images per candidate."""
         return len(self.prompts.concept) * self.samples_per_prompt + len(self.prompts.unrelated)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """`concept`: the samples of each concept prompt. `unrelated`: one picture per unrelated prompt."""
+    """`concept`: the samples of each concept prompt. `unrelated`: one image per unrelated prompt."""
 
     concept: list[list[Image.Image]]
     unrelated: list[Image.Image]
@@ -52,8 +52,8 @@ def draw_samples(
     plain: bool = False,
     triggers: Mapping[str, Sequence[str]] | None = None,
 ) -> Samples:
-    """Generate the samples with the current LoRAs of the sampler. `plain`: without trigger words, as for the base.
-    `triggers`: the tokens of a training in progress."""
+    """Generate the samples with the current LoRAs of the sampler. `plain`: without trigger words, as for the base
+    model. `triggers`: the tokens of a training in progress."""
     prompts = plan.prompts.plain if plain else plan.prompts.concept
     requests = [
         *(request_of(plan, prompt, plan.samples_per_prompt) for prompt in prompts),

@@ -14,7 +14,7 @@ from evaluation.encoders import ImageEncoder
 
 
 class CachedEncoder:
-    """An ImageEncoder with a cache. `file`: read on creation where it exists, written by `save`."""
+    """An ImageEncoder with a cache. `file`: read on creation if it exists, written by `save`."""
 
     def __init__(self, encoder: ImageEncoder, file: Path | None = None) -> None:
         self.name = encoder.name
@@ -22,7 +22,7 @@ class CachedEncoder:
         self._known: dict[str, Tensor] = _read(file) if file else {}
 
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
-        """Return unit vectors (N, P). Only pictures that are not in the cache are encoded, in one call."""
+        """Return unit vectors (N, P). Only images that are not in the cache are encoded, in one call."""
         keys = [self._key(image) for image in images]
         new = {key: image for key, image in zip(keys, images, strict=True) if key not in self._known}
         if new:
@@ -37,7 +37,7 @@ class CachedEncoder:
             save_file({key: vector.contiguous() for key, vector in self._known.items()}, self._file)
 
     def _key(self, image: Image.Image) -> str:
-        """Return the key of a picture: encoder, size and pixels."""
+        """Return the key of an image: encoder, size and pixels."""
         rgb = image.convert("RGB")
         digest = hashlib.sha256(f"{self.name}/{rgb.size}/".encode())
         digest.update(rgb.tobytes())

@@ -23,18 +23,19 @@ from fetching.hub_connection import require_hub
 from settings.record import ConfigError
 
 EMBEDDED_EVALUATOR = "mini-sdxl"
-"""Name of the CLIP towers that were trained with the embedded base. They know only its domain of drawn shapes."""
+"""Name of the CLIP towers that were trained with the embedded base. They were only trained on its domain of drawn
+shapes."""
 BATCH = 32
 MAX_TEXT_TOKENS = 77
 
 
 class ImageEncoder(Protocol):
-    """An encoder of pictures to unit vectors."""
+    """An encoder of images to unit vectors."""
 
     name: str
 
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
-        """Return unit vectors (N, P) on the CPU, fp32, in the order of the pictures."""
+        """Return unit vectors (N, P) on the CPU, fp32, in the order of the images."""
 
 
 class ClipEncoder:
@@ -68,7 +69,7 @@ class ClipEncoder:
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Return unit vectors (N, P) in the space of the pictures. Texts are truncated to 77 tokens."""
+        """Return unit vectors (N, P) in the space of the images. Texts are truncated to 77 tokens."""
         length = min(MAX_TEXT_TOKENS, self._text.config.max_position_embeddings)
         parts = []
         for batch in _batches(texts):
@@ -133,6 +134,6 @@ def _pixels(processor: Any, images: Sequence[Image.Image]) -> Tensor:
 
 def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
     if not items:
-        raise ValueError("nothing to embed")
+        raise ValueError("there are no images or texts to embed")
     for first in range(0, len(items), BATCH):
         yield items[first : first + BATCH]

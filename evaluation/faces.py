@@ -1,4 +1,4 @@
-"""Face identity: SFace's embeddings of the largest face of each picture."""
+"""Face identity: SFace's embeddings of the largest face in each image."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ class FaceEncoder:
         return cls(find_detector().detect, feature)
 
     def embed_faces(self, images: Sequence[Image.Image]) -> Tensor:
-        """Return unit vectors (M, P), M ≤ N, of pictures with a face; (0, 1) when no picture has one."""
+        """Return unit vectors (M, P), M ≤ N, of images with a face; (0, 1) if no image has one."""
         faces = [face for image in images if (face := self._largest(image)) is not None]
         if not faces:
             return torch.empty(0, 1)
@@ -53,7 +53,7 @@ def face_identity(samples: Tensor, references: Tensor, count: int) -> float | No
     """Return the mean cosine of the samples' faces (M, P) and the references' (K, P). A sample without a face counts as
     0.
 
-    `count`: the number of samples. None where no reference shows a face.
+    `count`: the number of samples. None if no reference shows a face.
     """
     if len(references) == 0:
         return None

@@ -32,7 +32,7 @@ class SampleLooks:
     training images. The measures are those of the evaluation after training."""
 
     def __init__(self, family: ModelFamily, concepts: Sequence[ConceptLook], seconds: float) -> None:
-        """`seconds`: what sampling and scoring the bare base took, and a look will take."""
+        """`seconds`: duration of sampling and scoring the base model, as an estimate for later calls."""
         self.seconds = seconds
         self._sampler, self._concepts = Sampler(family), concepts
 

@@ -28,7 +28,7 @@ EMBEDDED_PROMPTS = (
     "a photo of {trigger} on a yellow background",
     "a photo of {trigger} on a purple background",
 )
-"""Prompts for the embedded base model, which knows little more than synthetic objects and backgrounds by colour."""
+"""Prompts for the embedded base model, which was only trained on synthetic objects and coloured backgrounds."""
 UNRELATED_PROMPTS = (
     "a bowl of fruit on a kitchen table",
     "a mountain lake at sunrise",
@@ -47,7 +47,7 @@ EMBEDDED_UNRELATED_PROMPTS = (
 )
 """Held-out scenes of `tools.mini_base.scenes`, which were not in the base's training data."""
 PLAIN_WORDS = {"face": "person", "object": "object", "style": "painting"}
-"""Replacements of the trigger where there is no class word."""
+"""Replacements of the trigger if there is no class word."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,8 @@ def prompt_set(
     unrelated: Sequence[str] = (),
     captions: Sequence[str] = (),
 ) -> PromptSet:
-    """Return the prompts for a base and its concepts. `concept`, `unrelated`: used in place of the defaults.
-
-    `{trigger}` in a prompt stands for the first trigger word. Without any, some of the `captions` are the usual ones.
+    """Return the prompts for a base and its concepts. `concept`, `unrelated`: used instead of the defaults. `{trigger}`
+    in a prompt is replaced by the first trigger word. Without trigger words, the defaults are some of the `captions`.
     """
     embedded = base_model in EMBEDDED_BASES
     usual: tuple[str, ...] = (
@@ -87,12 +86,12 @@ def prompt_set(
 
 
 def captions_of(dataset: PreparedDataset) -> list[str]:
-    """What the images of the concepts are called, each once."""
+    """The different captions of the concepts' images."""
     return list(dict.fromkeys(example.caption for example in dataset.examples if example.concept is not None))
 
 
 def _spread(captions: Sequence[str]) -> tuple[str, ...]:
-    """As many as there are usual prompts, evenly spaced; at least one, which may be empty."""
+    """As many captions as there are default prompts, evenly spaced; at least one, which may be empty."""
     count = min(len(captions), len(SUBJECT_PROMPTS))
     return tuple(captions[index * len(captions) // count] for index in range(count)) or ("",)
 

@@ -22,19 +22,19 @@ from evaluation.subject_pictures import References
 from settings.public import public_name
 
 COPY_SIMILARITY = 0.95
-"""Smallest cosine between a sample and a training picture that counts as a copy, since the prompts differ. Where
-training pictures are more similar than that to each other, their highest mutual cosine is the threshold."""
+"""Smallest cosine between a sample and a training image that counts as a copy, since the prompts differ. If training
+images are more similar to each other, their highest mutual cosine is the threshold."""
 
 
 @dataclass(frozen=True)
 class Scores:
     """Scores of the concept's samples: mean cosines, -1 to 1, unless stated otherwise.
 
-    `clip_i`, `dino_i`: to the training pictures (`masked_…`: to those with the background masked). `clip_t`: to their
+    `clip_i`, `dino_i`: to the training images (`masked_…`: to those with the background masked). `clip_t`: to their
     prompts in plain words. `text_margin`: difference between the cosine to their own and to the other prompts.
-    `diversity`: 1 - cosine between the samples of a prompt. `nearest`: to the nearest training picture. `copied`: share
+    `diversity`: 1 - cosine between the samples of a prompt. `nearest`: to the nearest training image. `copied`: share
     of samples that are copies. `prior_kept`: samples of unrelated prompts, to the base's samples with the same seeds.
-    `face`: of the faces, where a face network is configured. `identity_error`: standard error of `identity` over the
+    `face`: of the faces, if a face network is configured. `identity_error`: standard error of `identity` over the
     samples.
     """
 
@@ -53,7 +53,7 @@ class Scores:
 
     @property
     def identity(self) -> float:
-        """The likeness that the choice uses: DINOv2's where there is one, else CLIP's."""
+        """The likeness for the choice: DINOv2's if it is available, otherwise CLIP's."""
         return self.clip_i if self.dino_i is None else self.dino_i
 
 
@@ -78,7 +78,7 @@ class Encoders:
 
 
 class Judge:
-    """Scores samples against training pictures, prompts, and the base's samples."""
+    """Scores samples by training images, prompts, and the base's samples."""
 
     def __init__(self, encoders: Encoders, plan: DrawingPlan, references: References, base: Samples) -> None:
         """`base`: the base's samples of the plain prompts."""
@@ -91,7 +91,7 @@ class Judge:
         among_themselves = nearest_other_similarity(encoders.identity.embed(references.pictures))
         self._copy_bar = max(COPY_SIMILARITY, float(among_themselves.max()) if len(among_themselves) else 0.0)
         self.training_pictures = mean_self_similarity(encoders.identity.embed(references.pictures))
-        """Mean cosine of the training pictures to each other, the highest useful likeness of samples."""
+        """Mean cosine of the training images to each other, the highest useful likeness of samples."""
         self.base = self.score(base)
 
     @property
@@ -127,7 +127,7 @@ class Judge:
         )
 
     def identity(self, samples: Samples) -> float:
-        """Return the likeness to the training pictures only, as the trigger's ablation needs it."""
+        """Return only the likeness to the training images, for the ablation of the trigger word."""
         encoder = self._encoders.identity
         return mean_similarity(encoder.embed(samples.concept_pictures), encoder.embed(self._references.pictures))
 

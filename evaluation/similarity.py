@@ -1,4 +1,4 @@
-"""Mean cosines between embeddings. Vectors are unit vectors (N, P): N pictures or texts, P the encoder's width."""
+"""Mean cosines between embeddings. Vectors are unit vectors (N, P): N images or texts, P the encoder's width."""
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ def mean_similarity(first: Tensor, second: Tensor) -> float:
 
 
 def similarity_error(first: Tensor, second: Tensor) -> float:
-    """Standard error of `mean_similarity` over the N pictures of `first`: σ / √N, 0 for a single one."""
+    """Standard error of `mean_similarity` over the N images of `first`: σ / √N, 0 for a single one."""
     if len(first) < 2:
         return 0.0
     return float((first @ second.T).mean(dim=1).std() / len(first) ** 0.5)
@@ -24,7 +24,7 @@ def mean_self_similarity(vectors: Tensor) -> float:
 
 
 def mean_paired_similarity(first: Tensor, second: Tensor) -> float:
-    """Mean cosine of the i-th vectors of `first` and `second`, both (N, P): CLIP-T for pictures and their texts."""
+    """Mean cosine of the i-th vectors of `first` and `second`, both (N, P): CLIP-T for images and their texts."""
     return float((first * second).sum(dim=-1).mean())
 
 
@@ -42,10 +42,8 @@ def nearest_other_similarity(vectors: Tensor) -> Tensor:
 
 
 def text_margin(pictures: Tensor, texts: Tensor) -> float:
-    """Mean cosine of pictures with their own texts, minus that with the other texts; both (N, P), paired; 0 for one
-    text.
-
-    Unlike the cosine alone, it is 0 for pictures that ignore the differences between the texts.
+    """Mean cosine of images with their own texts, minus that with the other texts; both (N, P), paired; 0 for one text.
+    Unlike the cosine alone, it is 0 for images that ignore the differences between the texts.
     """
     cosines = pictures @ texts.T
     different = (texts @ texts.T) < 1 - 1e-6

@@ -9,7 +9,7 @@ from preprocess.dataset import Example, PreparedDataset
 
 GREY = (127, 127, 127)
 MAX_REFERENCES = 32
-"""Largest number of reference pictures, evenly spread over the dataset. More hardly change the means."""
+"""Largest number of reference images, evenly spread over the dataset. More images hardly change the means."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,8 @@ class References:
 
 
 def references(dataset: PreparedDataset, concept: str | None = None) -> References:
-    """Return the pictures of one concept (a trigger word), by default of all concepts, without the preservation set.
-
-    Raises ValueError when there is none.
+    """Return the images of one concept (a trigger word), by default of all concepts, without the preservation set.
+    Raises ValueError if there are none.
     """
     wanted = [
         example
@@ -31,7 +30,7 @@ def references(dataset: PreparedDataset, concept: str | None = None) -> Referenc
         if example.concept is not None and (concept is None or example.concept == concept)
     ]
     if not wanted:
-        raise ValueError(f"the dataset has no picture of {concept or 'any concept'} to compare samples with")
+        raise ValueError(f"the dataset has no images of {concept or 'any concept'} to compare samples with")
     count = min(len(wanted), MAX_REFERENCES)
     chosen = [wanted[index * len(wanted) // count] for index in range(count)]
     masked = [picture for example in chosen if (picture := _masked(dataset.folder, example)) is not None]
@@ -39,7 +38,7 @@ def references(dataset: PreparedDataset, concept: str | None = None) -> Referenc
 
 
 def without_surroundings(picture: Image.Image, mask: Image.Image) -> Image.Image:
-    """Return the picture blended with grey by the mask (mode L, same size): grey where the mask is 0."""
+    """Return the image blended with grey by the mask (mode L, same size): grey where the mask is 0."""
     return Image.composite(picture.convert("RGB"), Image.new("RGB", picture.size, GREY), mask.convert("L"))
 
 

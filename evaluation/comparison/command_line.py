@@ -36,12 +36,12 @@ def build_parser(prog: str = "python -m evaluation.comparison") -> CommandParser
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new or empty folder")
     parser.add_argument("--quiet", action="store_true", help="print only the table")
     group = parser.add_argument_group("for LoRA files", "A protocol contains these.")
-    group.add_argument("--base_model", metavar="TEXT", help="by default the one that the first LoRA was trained on")
+    group.add_argument("--base_model", metavar="TEXT", help="default: the base model of the first LoRA")
     group.add_argument("--pictures", type=Path, metavar="DIR", help="folder of reference images of the subject")
     group.add_argument(
         "--class_word", metavar="TEXT", help="word for the subject in the base model's prompts (default: object)"
     )
-    group.add_argument("--trigger", metavar="TEXT", help="by default each LoRA's own")
+    group.add_argument("--trigger", metavar="TEXT", help="default: that of each LoRA")
     group.add_argument("--prompt", action="extend", nargs="+", metavar="TEXT", help="with {trigger}; one or several")
     group.add_argument("--scales", type=float, nargs="+", metavar="FLOAT", help="scales of each LoRA (default: 1)")
     group.add_argument("--samples_per_prompt", type=int, metavar="INT", help="images per prompt (default: 4)")
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m evaluation.co
     """Run the command. Returns the exit status: 0, or 2 for wrong input."""
     arguments = build_parser(prog).parse_args(argv)
     try:
-        _check(arguments)  # before imports that take seconds
+        _check(arguments)  # checked before imports that take seconds
     except ConfigError as error:
         return report_wrong_input(error)
     from artifact.errors import ArtifactError
@@ -75,11 +75,13 @@ def _check(arguments: argparse.Namespace) -> None:
     files: list[Path] = arguments.files
     if files[0].suffix in PROTOCOL_SUFFIXES:
         if len(files) > 1:
-            raise ConfigError(f"files: one protocol is expected, and {files[1]} is one too many")
+            raise ConfigError(f"files: give one protocol; {files[1]} is additional")
         names = ("base_model", "prompt", *OF_THE_SUBJECT, *OF_THE_PROTOCOL)
         given = [name for name in names if getattr(arguments, name) is not None]
         if given:
-            raise ConfigError(f"{given[0]}: has no effect with a protocol, which says it itself; leave it out")
+            raise ConfigError(
+                f"{given[0]}: has no effect with a protocol; set it in the protocol, and leave it out here"
+            )
         return
     missing = [path for path in (*files, arguments.pictures) if path is not None and not path.exists()]
     if missing:
@@ -105,7 +107,7 @@ def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any
 
 
 def _named(files: Sequence[Path]) -> dict[str, Path]:
-    """Name each file by its stem, or by its whole path where stems are equal."""
+    """Name each file by its stem, or by its whole path if stems are equal."""
     stems = [path.stem for path in files]
     return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in files}
 
@@ -115,7 +117,7 @@ def _base_of(file: Path) -> str:
 
     description = read_local(file).description
     if description is None:
-        raise ConfigError(f"base_model: {file} does not say what it was trained on; give --base_model")
+        raise ConfigError(f"base_model: {file} does not contain the name of its base model; give --base_model")
     return description.base_model
 
 
@@ -130,7 +132,7 @@ def _compare(protocol: Protocol, output: Path, *, quiet: bool) -> None:
     family = load_base_model(protocol.base_model, torch.bfloat16 if device.type == "cuda" else torch.float32)
     encoders = load_encoders(protocol, device)
     rows = []
-    with progress_display(quiet=quiet, lines=sys.stderr) as show:  # stdout has the table alone
+    with progress_display(quiet=quiet, lines=sys.stderr) as show:  # stdout only contains the table
         for row in compare(protocol, family.to(device), encoders):
             rows.append(row)
             note = f"{row.subject}: {row.lora or 'base model'}"

@@ -42,7 +42,7 @@ class Row:
 
 
 def load_encoders(protocol: Protocol, device: torch.device) -> Encoders:
-    """Load the encoders that the protocol names. Raises ConfigError."""
+    """Load the encoders of the protocol. Raises ConfigError."""
     embedded = protocol.base_model in EMBEDDED_BASES
     clip = ClipEncoder(protocol.clip or (EMBEDDED_EVALUATOR if embedded else DEFAULT_CLIP), device)
     name = protocol.dino or ("none" if embedded else DEFAULT_DINO)
@@ -97,7 +97,7 @@ def _plan(protocol: Protocol, subject: Subject, trigger: str, native: int) -> Dr
 
 
 def _references(subject: Subject, base: Samples) -> References:
-    """Return the reference pictures. Without pictures of the subject, the base's samples are the reference, so that the
+    """Return the reference images. Without images of the subject, the base's samples are the reference, so that the
     scores measure the distance from the base."""
     if subject.pictures is None:
         return References(base.concept_pictures, [])

@@ -1,4 +1,4 @@
-"""The protocol of a comparison, read from YAML: subjects, pictures, LoRAs, prompts. DreamBench is one."""
+"""The protocol of a comparison, read from YAML: subjects, images, LoRAs, prompts. DreamBench is one."""
 
 from pathlib import Path
 
@@ -10,39 +10,39 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class Subject(Settings):
-    """One concept: its reference pictures, and the LoRAs that were trained on it."""
+    """One concept: its reference images, and the LoRAs that were trained on it."""
 
     name: str = Field(min_length=1, description="Name in the table")
-    pictures: Path | None = Field(None, description="Folder of reference pictures; None: likeness is not measured")
-    class_word: str = Field("object", min_length=1, description="Stands for the trigger in the base's prompts")
-    trigger: str | None = Field(None, description="Trigger word; by default the LoRA's own, else the class word")
+    pictures: Path | None = Field(None, description="Folder of reference images; None: likeness is not measured")
+    class_word: str = Field("object", min_length=1, description="Replaces the trigger word in the base model's prompts")
+    trigger: str | None = Field(None, description="Trigger word; by default the LoRA's own, otherwise the class word")
     loras: dict[str, Path] = Field(default_factory=dict, description="Files by name in the table")
 
 
 class Protocol(Settings):
-    """A comparison. `{trigger}` in a prompt stands for the trigger word or the class word."""
+    """A comparison. `{trigger}` in a prompt is replaced by the trigger word or the class word."""
 
-    base_model: str = Field(min_length=1, description="Base of every LoRA")
-    subjects: tuple[Subject, ...] = Field(min_length=1, description="What is compared")
+    base_model: str = Field(min_length=1, description="Base model of every LoRA")
+    subjects: tuple[Subject, ...] = Field(min_length=1, description="The compared subjects")
     prompts: tuple[str, ...] = Field(min_length=1, description="Each with {trigger}")
-    unrelated_prompts: tuple[str, ...] = Field((), description="By default six that suit the base")
-    samples_per_prompt: int = Field(4, ge=1, le=64, description="Pictures of each prompt: DreamBench has 4")
-    scales: tuple[float, ...] = Field((1.0,), min_length=1, description="Strengths of each LoRA")
-    side: int | None = Field(None, ge=32, le=4096, description="Side of the pictures in pixels; None: the base's")
+    unrelated_prompts: tuple[str, ...] = Field((), description="By default six that suit the base model")
+    samples_per_prompt: int = Field(4, ge=1, le=64, description="Images per prompt: DreamBench has 4")
+    scales: tuple[float, ...] = Field((1.0,), min_length=1, description="Scales of each LoRA")
+    side: int | None = Field(None, ge=32, le=4096, description="Side of the images in pixels; None: the base model's")
     num_inference_steps: int = Field(30, ge=1, le=1000, description="Denoising steps")
     guidance_scale: float = Field(6.0, ge=0, le=50, description="Classifier-free guidance")
-    seed: int = Field(0, ge=0, description="Seed of the first picture of each prompt")
+    seed: int = Field(0, ge=0, description="Seed of the first image of each prompt")
     clip: str | None = Field(None, description="Hub id or folder; DreamBench's is openai/clip-vit-base-patch32")
     dino: str | None = Field(None, description="Hub id, folder, or none; DreamBench's is facebook/dino-vits16")
 
     @model_validator(mode="after")
     def _prompts_call_the_subject(self) -> "Protocol":
         if any("{trigger}" not in prompt for prompt in self.prompts):
-            raise ValueError("prompts: each must hold {trigger}, where the trigger word goes")
+            raise ValueError("prompts: each must contain {trigger}, which is replaced by the trigger word")
         return self
 
     def count_rows(self) -> int:
-        """Return the number of rows to score: the base and every LoRA at every scale, for each subject."""
+        """Return the number of rows to score: the base model and every LoRA at every scale, for each subject."""
         return sum(1 + len(subject.loras) * len(self.scales) for subject in self.subjects)
 
 
@@ -57,7 +57,7 @@ def read_protocol(path: Path) -> Protocol:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """Return the reference pictures in a folder, sorted by name."""
+    """Return the reference images in a folder, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
 
 
@@ -68,5 +68,5 @@ def _placed(subject: Subject, root: Path) -> Subject:
         raise ConfigError(f"subjects: {subject.name}: {missing[0]} does not exist")
     pictures = root / subject.pictures if subject.pictures else None
     if pictures is not None and not (pictures.is_dir() and picture_files(pictures)):
-        raise ConfigError(f"subjects: {subject.name}: the folder {pictures} does not exist, or holds no picture")
+        raise ConfigError(f"subjects: {subject.name}: the folder {pictures} does not exist, or contains no images")
     return subject.model_copy(update={"loras": loras, "pictures": pictures})

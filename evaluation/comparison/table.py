@@ -42,11 +42,11 @@ def page(rows: Sequence[Row], prompts: Sequence[str]) -> str:
         f'<section class="verdict"><h1>{_headline(rows)}</h1></section>\n'
         f'<section><h2>Scores</h2><div class="scroll" tabindex="0" role="region" aria-label="Scores">'
         f"{_html_table(rows)}</div></section>\n"
-        '<section><h2>Likeness and text</h2><p class="lead">Up is nearer to the subject, right is nearer to the prompt;'
-        f' the number is the scale.</p><div class="charts"><figure class="chart">{_scatter(rows)}</figure></div>'
+        '<section><h2>Likeness and text</h2><p class="lead">Vertical: likeness to the subject; horizontal: to the'
+        f' prompt; the numbers are scales.</p><div class="charts"><figure class="chart">{_scatter(rows)}</figure></div>'
         "</section>\n"
-        '<section><h2>Samples</h2><p class="lead">The same seeds in every row. {trigger} stands for each LoRA\'s own'
-        f" word.</p>{''.join(_strip(row, prompts) for row in rows)}</section>\n"
+        '<section><h2>Samples</h2><p class="lead">The same seeds in every row. {trigger} is the trigger word of each'
+        f" LoRA.</p>{''.join(_strip(row, prompts) for row in rows)}</section>\n"
         "</main>\n"
     )
     kicker = '<p class="kicker">Comparison of LoRAs</p>'
@@ -77,7 +77,7 @@ def _headline(rows: Sequence[Row]) -> str:
                        for scale in {row.scale for row in judged if row.lora == name}) for name in names}  # fmt: skip
     best = max(means, key=lambda name: means[name])
     if means[best] == 0:
-        return "No LoRA is good: each lost its subject, its prompts or the rest"
+        return "No LoRA has a quality above 0: each lost its subject, its prompts or unrelated prompts"
     return f"<strong>{html.escape(best)}</strong> has the best quality: {means[best]:.2f}"
 
 
@@ -99,7 +99,7 @@ def _html_table(rows: Sequence[Row]) -> str:
 
 
 def _best_of_each_subject(rows: Sequence[Row]) -> dict[str, Row]:
-    """Return the best row by subject. Subjects where no LoRA has a quality above 0 are left out."""
+    """Return the best row by subject. Subjects for which no LoRA has a quality above 0 are left out."""
     best: dict[str, tuple[float, Row]] = {}
     for row in rows:
         if row.relative and row.relative.quality > best.get(row.subject, (0.0, row))[0]:

@@ -94,9 +94,9 @@ def test_the_command_writes_table_scores_and_page(protocol: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prompts": ["a dog"]}, "each must hold {trigger}"),
+        ({"prompts": ["a dog"]}, "each must contain {trigger}"),
         ({"subjects": [{"name": "a", "loras": {"x": "gone.safetensors"}}]}, "a: .*gone.safetensors does not exist"),
-        ({"subjects": [{"name": "a", "pictures": "gone"}]}, "the folder .*gone does not exist, or holds no picture"),
+        ({"subjects": [{"name": "a", "pictures": "gone"}]}, "the folder .*gone does not exist, or contains no images"),
         ({"subjects": []}, "subjects"),
         ({"sides": 3}, "unknown setting"),
     ],
@@ -131,7 +131,7 @@ def test_names_with_bars_stay_in_their_cells_and_the_best_is_marked() -> None:
 def test_where_all_have_lost_something_none_is_best() -> None:
     lost = Row("cat", "a", 1.0, scores(0.5), Relative(0.5, 0.0, 0.9, 0.0), [Image.new("RGB", (8, 8))])
     text = page([lost, replace(lost, scale=0.5)], ["a {trigger}"])
-    assert "No LoRA is good" in text and 'class="returned"' not in text
+    assert "No LoRA has a quality above 0" in text and 'class="returned"' not in text
 
 
 def test_files_are_named_shortly() -> None:
@@ -149,9 +149,12 @@ def test_a_foreign_file_needs_the_base(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--seed", "3"], "error: seed: has no effect with a protocol, which says it itself; leave it out\n"),
+        (
+            ["--seed", "3"],
+            "error: seed: has no effect with a protocol; set it in the protocol, and leave it out here\n",
+        ),
         (["--prompt", "a {trigger}"], "error: prompt: has no effect with a protocol"),
-        (["second.yaml"], "error: files: one protocol is expected, and second.yaml is one too many\n"),
+        (["second.yaml"], "error: files: give one protocol; second.yaml is additional\n"),
     ],
 )
 def test_what_a_protocol_leaves_no_room_for_is_refused(

@@ -74,7 +74,9 @@ def test_each_of_two_concepts_has_samples_and_a_score(tmp_path: Path) -> None:
     reached = report["evaluation"]["by_concept"]
     assert list(reached) == ["ANN", "BOB"] and reached["ANN"] == report["evaluation"]["chosen"]["relative"]["fidelity"]
     said = report["evaluation"]["verdict"]["reasons"][-1]
-    assert said.startswith("Checkpoint and scale are chosen by ANN. Likeness to each concept's training images: ANN ")
+    assert said.startswith(
+        "Checkpoint and scale are chosen by the concept ANN. Likeness to each concept's training images: ANN "
+    )
 
 
 @pytest.mark.parametrize(
