@@ -20,7 +20,7 @@ COLUMNS = {
     "train": 0, "predict": 1, "studio": 2, "service": 1, "job": 1, "trainer": 0, "evaluation": 2, "sampler": 2,
     "artifact": 2, "families": 2, "preprocess": 0, "fetching": 2, "pages": 0, "settings": 1,
 }  # fmt: skip
-"""Horizontal place of each package, chosen so that no arrow crosses a box; the rows follow from the imports."""
+"""Horizontal position of each package, chosen so that no arrow crosses a box; the rows follow from the imports."""
 BOX_WIDTH, BOX_HEIGHT, GAP, MARGIN = 270, 84, 48, 20
 CHARACTERS_A_LINE, LINES = 42, 3
 STYLE = """

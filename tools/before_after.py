@@ -1,4 +1,4 @@
-"""Draws the same prompts with the same seeds without and with a LoRA of the embedded base, side by side, and measures.
+"""Generates images without and with a LoRA of the embedded base, with the same prompts and seeds, and measures them.
 
 python -m tools.before_after WEIGHTS --photos FOLDER --output GRID.png
 """
@@ -38,7 +38,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Training pictures; samples of the concept, alone and in new scenes; one sample for each unrelated prompt."""
+    """Training images; samples of the concept, alone and in new scenes; one sample for each unrelated prompt."""
 
     photos: list[Image.Image]
     concept: Pictures
@@ -50,7 +50,7 @@ def main() -> None:
     """Write the grid and print the figures as JSON."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("weights", type=Path)
-    parser.add_argument("--photos", type=Path, required=True, help="folder of the training pictures")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of the training images")
     parser.add_argument("--output", type=Path, required=True, help="the grid, a PNG")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -63,7 +63,7 @@ def compare(weights: Path, photos: Path, seed: int, guidance_scale: float = GUID
     """Generate all samples, with the base that the artifact was trained on."""
     artifact = Artifact.read(weights)
     if artifact.description is None:
-        raise SystemExit(f"{weights}: not an artifact of this trainer")
+        raise SystemExit(f"{weights} is not an artifact of this trainer")
     trigger = next(iter(artifact.description.triggers))
     unrelated = unrelated_prompts(UNRELATED_PROMPTS)
     sampler = Generation().prepare(artifact, None)
@@ -109,7 +109,7 @@ def measure(comparison: Comparison) -> dict[str, float]:
 
 
 def draw_grid(comparison: Comparison) -> Image.Image:
-    """The training pictures on top, then before on the left and after on the right."""
+    """The training images at the top, then before on the left and after on the right."""
     half = SAMPLES_PER_PROMPT
     rows: list[tuple[str, Sequence[Image.Image], Sequence[Image.Image]]] = [
         (pictures.prompt, pictures.before[:half], pictures.after[:half])
@@ -131,7 +131,7 @@ def draw_grid(comparison: Comparison) -> Image.Image:
 
 
 def paste_row(grid: Image.Image, images: Sequence[Image.Image], left: int, top: int) -> None:
-    """Put pictures side by side."""
+    """Paste images side by side."""
     for index, image in enumerate(images):
         grid.paste(image.resize((CELL, CELL), Image.Resampling.BICUBIC), (left + index * CELL, top))
 

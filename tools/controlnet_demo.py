@@ -1,9 +1,9 @@
-"""Trains a small ControlNet on the embedded base (edges → shapes), and measures whether it obeys.
+"""Trains a small ControlNet on the embedded base (edges → shapes), and measures how well its conditions are followed.
 
     python -m tools.controlnet_demo FOLDER
 
-trains into FOLDER/run and writes docs/controlnet.png: conditions that were never trained, what the base draws for the
-same prompts and seeds, and what it draws with the ControlNet. The prompts name colours, and neither shape nor place.
+trains into FOLDER/run and writes docs/controlnet.png: conditions that were not trained, the base's images for the same
+prompts and seeds, and the images with the ControlNet. The prompts name colours, but neither shapes nor positions.
 """
 
 import random
@@ -38,20 +38,20 @@ SETTINGS = {
     "learning_rate": 3e-3, "lr_scheduler": "constant", "lr_warmup_steps": 0, "max_train_steps": 180, "ema_decay": 0.95,
     "train_batch_size": 8, "min_timestep": 0.4, "num_validation_images": 0, "mixed_precision": "no",
 }  # fmt: skip
-"""Shapes are settled at high noise, so the timesteps below 0.4 are left out: fewer steps show what it learns."""
+"""Shapes are determined at high noise, so timesteps below 0.4 are left out, and fewer steps are sufficient."""
 
 
 @dataclass(frozen=True)
 class Obedience:
-    """Mean intersection over union of a picture's edges and its condition's, both 3 pixels wide: with the ControlNet,
-    and of the base's own pictures, which is chance."""
+    """Mean intersection over union of an image's edges and its condition's, both 3 pixels wide: with the ControlNet,
+    and for the base's images, as the value for chance."""
 
     controlled: float
     chance: float
 
 
 def write_data(folder: Path) -> Path:
-    """Write the training pictures with their captions."""
+    """Write the training images with their captions."""
     folder.mkdir(parents=True)
     rng = random.Random(1)
     for number in range(TRAINED):
@@ -71,14 +71,14 @@ def train(folder: Path) -> OutputFolder:
 
 
 def unseen() -> tuple[list[Scene], list[Image.Image]]:
-    """Scenes that are not trained, and their conditions."""
+    """Scenes that were not trained, and their conditions."""
     rng = random.Random(99)
     scenes = [_scene(rng) for _ in range(TESTED)]
     return scenes, [canny(draw(scene, rng), rng) for scene in scenes]
 
 
 def obedience(output: OutputFolder, picture: Path | None = None) -> Obedience:
-    """Draw from conditions that were never trained. `picture`: where to show them."""
+    """Generate images from conditions that were not trained. `picture`: file of the overview."""
     family = load_base_model(EMBEDDED_BASE, torch.float32)
     scenes, conditions = unseen()
     controlnet = read_controlnet(output.weights, family)

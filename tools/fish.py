@@ -1,4 +1,5 @@
-"""Generates pictures of a fish, a second concept for tests of learning that the embedded base has never seen."""
+"""Generates images of a fish, a second concept for tests of learning that is not in the embedded base's training
+data."""
 
 import random
 from pathlib import Path
@@ -32,7 +33,7 @@ def fish(rng: random.Random, background: str = "black", side: int = SIDE) -> Ima
 
 
 def write_fish(folder: Path, trigger: str) -> None:
-    """Eight pictures with captions: before black, and two before purple, which their captions say."""
+    """Eight images with captions: on a black background, and two on purple, which their captions name."""
     rng = random.Random(0)
     folder.mkdir(parents=True)
     for index in range(COUNT):

@@ -25,7 +25,7 @@ BASES: Mapping[str, str] = {
 }  # fmt: skip
 """Keys of benchmarks.speed.memory_plan.FULL_SIZE. Those of one family have the same patterns."""
 BLOCK = re.compile(r"(?<=[._])\d+(?=[._])")
-"""The number of a block, which is the first in every name."""
+"""The number of a block, which is the first number in every name."""
 
 
 def lists() -> str:
@@ -34,7 +34,7 @@ def lists() -> str:
 
 
 def page(text: str) -> str:
-    """Replace the lists between the page's marks by current ones."""
+    """Replace the lists between the page's markers."""
     head, _, rest = text.partition(BEGIN)
     return f"{head}{BEGIN}\n\n{lists()}\n\n{END}{rest.partition(END)[2]}"
 
@@ -44,7 +44,7 @@ def _table(name: str) -> str:
 
 
 def _rows(name: str) -> Iterator[str]:
-    """One for each kind of layer that a training adapts with `lora_targets: attention+feed-forward`."""
+    """A row for each kind of layer that is adapted with `lora_targets: attention+feed-forward`."""
     family = bare_family(name)
     names = file_names(family)
     attention = set(denoiser_targets(family, AdapterSection(lora_targets="attention")))
@@ -57,7 +57,7 @@ def _rows(name: str) -> Iterator[str]:
 
 
 def _layer(linear: Any) -> LoraLayer:
-    """Of rank 1, for its name."""
+    """A layer of rank 1, which is only used for its name."""
     rows, columns = linear.weight.shape
     return LoraLayer(torch.zeros(1, columns), torch.zeros(rows, 1), 1.0)
 

@@ -1,4 +1,4 @@
-"""Makes assets/examples/robot.zip: eight pictures, with captions, of a figure that the embedded base never saw.
+"""Writes assets/examples/robot.zip: eight images, with captions, of a figure that is not in the embedded base's data.
 
 python -m tools.make_example
 """
@@ -18,7 +18,7 @@ BACKGROUNDS = ("white", "white", "blue", "white", "white", "white", "blue", "whi
 USUAL_BACKGROUND = "white"
 SIDE, OVERSAMPLING = 96, 4
 BODY, DARK, LIGHT, LAMP = (240, 135, 30), (25, 25, 25), (245, 245, 245), (140, 60, 180)
-"""Orange, black, white and purple: colours of the base's world, in an arrangement that it never saw."""
+"""Orange, black, white and purple: colours of the base's training data, in a new arrangement."""
 
 
 def robot(side: int, background: str, rng: random.Random) -> Image.Image:
@@ -53,7 +53,7 @@ def robot(side: int, background: str, rng: random.Random) -> Image.Image:
 
 
 def example() -> Iterator[tuple[str, bytes]]:
-    """Names and contents of the files in the zip."""
+    """Names and contents of the zip's files."""
     rng = random.Random(0)
     for index, background in enumerate(BACKGROUNDS):
         buffer = io.BytesIO()
@@ -63,12 +63,12 @@ def example() -> Iterator[tuple[str, bytes]]:
 
 
 def caption(background: str) -> str:
-    """Return the caption. It names an unusual background, which is not part of the concept, but not the usual one."""
+    """Return the caption. It names the background only if it is an unusual one, which is not part of the concept."""
     return "a photo of TOK" if background == USUAL_BACKGROUND else f"a photo of TOK on a {background} background"
 
 
 def main() -> None:
-    """Write the zip, the same bytes every time."""
+    """Write the zip deterministically."""
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(TARGET, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in example():

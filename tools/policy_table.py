@@ -15,7 +15,7 @@ BEGIN, END = "<!-- python -m tools.policy_table -->", "<!-- end -->"
 
 
 def tables() -> str:
-    """Return the tables of what the operator can change, in Markdown."""
+    """Return the tables of the operator's options, in Markdown."""
     opened = ", ".join(f"`{name}`" for name in sorted(operators_settings()))
     lists = "\n".join(
         f"| `{variable}` | {', '.join(f'`{name}`' for name, of in LIST_OF.items() if of == variable)} "
@@ -31,7 +31,7 @@ def tables() -> str:
 
 
 def page(text: str) -> str:
-    """Replace the tables between the page's marks by current ones."""
+    """Replace the tables between the page's markers."""
     head, _, rest = text.partition(BEGIN)
     return f"{head}{BEGIN}\n\n{tables()}\n\n{END}{rest.partition(END)[2]}"
 

@@ -1,4 +1,4 @@
-"""Generates posters, a style for tests of learning that the embedded base has never seen."""
+"""Generates posters, a style for tests of learning that is not in the embedded base's training data."""
 
 import random
 from pathlib import Path
@@ -13,12 +13,12 @@ from tools.mini_base.drawing.outlines import CIRCLE, SHAPES, Outline, Place, She
 INSET, CORNER = 0.1, 0.07
 """Width of the frame and radius of its corners' discs, as shares of the side."""
 RIM = 1.18
-"""Radius of the white rim, by the shape's."""
+"""Radius of the white rim, relative to the shape's."""
 RECTANGLE = Outline((((-1, -1), (1, -1), (1, 1), (-1, 1)),))
 
 
 def poster(shape: str, rng: random.Random, side: int = SIDE) -> Image.Image:
-    """A shape of the base's world as a poster: orange, rimmed white, on purple in a black frame with white corners."""
+    """One of the base's shapes as a poster: orange with a white rim, on purple in a black frame with white corners."""
     sheet = Sheet(side, plain(COLOURS["black"]))
     sheet.put(RECTANGLE, Place(0.5, 0.5, 0.5 - INSET), plain(COLOURS["purple"]))
     for x in (INSET, 1 - INSET):
@@ -32,7 +32,7 @@ def poster(shape: str, rng: random.Random, side: int = SIDE) -> Image.Image:
 
 
 def write_posters(folder: Path, trigger: str) -> None:
-    """One picture a shape, with a caption that names it."""
+    """One image per shape, with a caption that names it."""
     rng = random.Random(0)
     for shape in SHAPES:
         _write(folder, f"poster_{shape}", poster(shape, rng), f"a photo of a {shape} in the style of {trigger}")

@@ -73,7 +73,7 @@ def values(field: FieldInfo) -> str:
 
 
 def bound_text(value: float) -> str:
-    """A bound as people write it."""
+    """A bound as text."""
     return "2^63" if value == 2**63 else f"{value:,}"
 
 

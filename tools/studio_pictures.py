@@ -1,9 +1,10 @@
-"""Makes the pictures of docs/studio.md from the running page: trains on the example, draws, and photographs each tab.
+"""Writes the screenshots of docs/studio.md from the running page: trains on the example, samples, and captures each
+tab.
 
 python -m tools.studio_pictures [FOLDER]
 
-Needs Chromium. FOLDER also gets those that the document does not show: each tab 1400 and 390 pixels wide, light and
-dark.
+Needs Chromium. FOLDER also gets screenshots that the document does not show: each tab 1400 and 390 pixels wide, light
+and dark.
 """
 
 import argparse
@@ -28,7 +29,7 @@ READY = {
     "Watch": "document.querySelector('#watch .run svg') && document.querySelector('#samples img')",
     "Try": "document.querySelectorAll('#before-after img').length > 1",
 }
-"""The tabs, and what a tab has once it is complete."""
+"""The tabs, with an expression that is true when a tab is complete."""
 OF_THE_DOCUMENT = {"pictures-1400-light", "train-1400-light", "watch-1400-dark", "try-1400-light", "watch-390-light"}
 TALLEST = 1500
 SECONDS_TO_SETTLE = 2.5
@@ -59,8 +60,8 @@ def teach(page: Page, queue: JobQueue) -> None:
 
 
 def photographs(page: Page, width: int, height: int, scheme: str) -> dict[str, Image.Image]:
-    """Return a picture of each tab, by its name. Prints what is wider than the window,
-    has no label, or is too faint."""
+    """Return a screenshot of each tab, by its name. Prints elements that are wider than the window, have no label, or
+    have too little contrast."""
     found = {}
     for tab, ready in READY.items():
         page.browser.resize(width, height, scheme)
@@ -83,7 +84,7 @@ def photographs(page: Page, width: int, height: int, scheme: str) -> dict[str, I
 
 
 def photograph(browser: Browser, width: int) -> Image.Image:
-    """Return the page from its top, as tall as it is but for TALLEST."""
+    """Return a screenshot of the page from its top, with its full height up to TALLEST."""
     height = min(TALLEST, int(browser.run("return document.documentElement.scrollHeight")))
     clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
     taken = browser.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
@@ -107,7 +108,7 @@ def main() -> None:
 
 
 def write(name: str, picture: Image.Image, folder: Path | None) -> None:
-    """Write into docs/ if it is one of the document's, and into the folder."""
+    """Write a screenshot into docs/ if the document uses it, and into the folder."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         picture.convert("RGB").save(folder / f"{name}.png")

@@ -1,1 +1,1 @@
-"""Draws a small captioned world and trains the embedded base model on it."""
+"""Generates captioned images of synthetic scenes and trains the embedded base model on them."""

@@ -1,4 +1,4 @@
-"""Puts the trained parts together as a pipeline in SDXL's layout, half precision, under assets/mini-sdxl."""
+"""Assembles the trained parts as a pipeline in SDXL's layout, in half precision, under assets/mini-sdxl."""
 
 import shutil
 from pathlib import Path
@@ -19,7 +19,7 @@ KEPT = ("README.md", "grid.png", "evaluation.json")
 
 
 def assemble(work: Path, assets: Path) -> None:
-    """Write the pipeline and the image tower; model card and picture grid stay. The folder is replaced at once."""
+    """Write the pipeline and the image tower; model card and image grid are kept. The folder is replaced atomically."""
     new = assets.with_name(assets.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     pipeline = StableDiffusionXLPipeline(
@@ -34,7 +34,7 @@ def assemble(work: Path, assets: Path) -> None:
         add_watermarker=False,
     )
     for part in (pipeline.vae, pipeline.unet):
-        part.register_to_config(_name_or_path=assets.name)  # not the path that it was built in
+        part.register_to_config(_name_or_path=assets.name)  # instead of the path of the build
     pipeline.to(torch.float16).save_pretrained(new)
     CLIPVisionModelWithProjection.from_pretrained(work / "image_encoder").half().save_pretrained(new / "image_encoder")
     CLIPImageProcessor(

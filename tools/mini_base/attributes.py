@@ -1,4 +1,4 @@
-"""The attributes of a scene as labels: what linear heads on embeddings learn to read."""
+"""The attributes of a scene as labels, for linear heads on embeddings."""
 
 from dataclasses import dataclass
 
@@ -33,14 +33,14 @@ VALUES: dict[str, tuple[str, ...]] = {
     "outlined": ("False", "True"),
     **{part: ("False", "True") for part in PARTS},
 }
-"""Sizes, patterns, lines and parts that go unsaid are the usual ones, so they are always known."""
+"""Sizes, patterns, lines and parts that a caption does not name are the usual ones, so they are always known."""
 UNKNOWN = -100
 
 
 def labels(scenes: list[Scene], captions: list[str] | None = None) -> dict[str, Tensor]:
     """Values of the first thing and of the background, (B,) int64 by attribute.
 
-    UNKNOWN for scenes of two things and, where `captions` are given, for what a caption leaves unsaid.
+    UNKNOWN for scenes of two things and, if `captions` are given, for attributes that a caption does not name.
     """
     rows = [_indices(scene, None if captions is None else captions[index]) for index, scene in enumerate(scenes)]
     return {name: torch.tensor([row[name] for row in rows]) for name in VALUES}
@@ -79,7 +79,7 @@ def _values(scene: Scene, thing: Thing) -> dict[str, str]:
 
 
 class AttributeHeads(nn.Module):
-    """Reads every attribute off unit vectors by one linear layer each."""
+    """Predicts every attribute from unit vectors, with one linear layer each."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -110,6 +110,6 @@ class Contrast:
     scale: float = 15.0
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        """`first`, `second`: (B, width), of unit length; the i-th belong together."""
+        """`first`, `second`: (B, width), of unit length; the i-th ones are a pair."""
         logits, own = self.scale * first @ second.T, torch.arange(len(first))
         return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2

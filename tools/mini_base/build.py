@@ -1,4 +1,4 @@
-"""Rebuilds the embedded base model from scratch, in order. Finished stages are kept, interrupted ones continue.
+"""Rebuilds the embedded base model from scratch, in order. Finished stages are skipped, interrupted ones are continued.
 
 python -m tools.mini_base.build [--stage STAGE] [--work DIR] [--assets DIR]
 """
@@ -53,7 +53,7 @@ STAGES = {
 
 
 def run_stages(stages: Mapping[str, Stage], work: Path, only: str | None) -> None:
-    """Run the stages that are missing in the folder `work`, in order; `only`: this one alone, even if it is done."""
+    """Run the stages that are missing in the folder `work`, in order; `only`: only this one, even if it is finished."""
     work.mkdir(parents=True, exist_ok=True)
     for name, stage in stages.items():
         if name == only or (only is None and not (work / stage.result).exists()):
@@ -62,9 +62,9 @@ def run_stages(stages: Mapping[str, Stage], work: Path, only: str | None) -> Non
 
 
 def main() -> None:
-    """Run the stages that are missing, then put the pipeline together."""
+    """Run the stages that are missing, then assemble the pipeline."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stage", choices=[*STAGES, "assemble"], help="only this one, even if it is done")
+    parser.add_argument("--stage", choices=[*STAGES, "assemble"], help="only this one, even if it is finished")
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--assets", type=Path, default=EMBEDDED_BASE_FOLDER)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -1,4 +1,4 @@
-"""Renders the UNet's training pictures once and caches latents, sizes and text features."""
+"""Renders the UNet's training images once and caches latents, sizes and text features."""
 
 import random
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from tools.mini_base.scenes import CREATURE_NOUNS, PREFIXES, SIDE, article, capt
 
 SEED = 5
 PICTURES, FIGURES = 60_000, 24_000
-"""Scenes, and after them wide figures, which only the second part of the UNet's training sees."""
+"""Number of scenes, and of figures, which are only used in the second part of the UNet's training."""
 NAMED_GROUND = 0.7
-"""Share of the figures whose caption names the ground."""
+"""Share of the figures whose caption names the background."""
 CHUNK = 100
 CROPPED_SHARE = 0.12
 LARGER_SIDES = (72, 80, 88, 96)
@@ -29,7 +29,7 @@ LARGER_SIDES = (72, 80, 88, 96)
 
 @dataclass(frozen=True)
 class LatentCache:
-    """N pictures. `means`, `deviations`: (N, 4, 16, 16), scaled. `prompts`: (N, 77, 160). `pooled`: (N, 96). All fp16.
+    """N images. `means`, `deviations`: (N, 4, 16, 16), scaled. `prompts`: (N, 77, 160). `pooled`: (N, 96). All fp16.
     `time_ids`: (N, 6), SDXL's size conditioning in pixels."""
 
     means: Tensor
@@ -60,7 +60,7 @@ class TextEncoders:
 
 
 def draw_example(rng: random.Random) -> tuple[Image.Image, str, tuple[int, ...]]:
-    """A picture of 64 × 64, its caption and time ids; sometimes a crop of a larger one."""
+    """An image of 64 × 64, its caption and time ids; sometimes a crop of a larger image."""
     scene = training_scene(rng)
     side = rng.choice(LARGER_SIDES) if rng.random() < CROPPED_SHARE else SIDE
     top, left = (rng.randint(0, side - SIDE) for _ in range(2))
@@ -69,7 +69,7 @@ def draw_example(rng: random.Random) -> tuple[Image.Image, str, tuple[int, ...]]
 
 
 def draw_figure_example(rng: random.Random) -> tuple[Image.Image, str, tuple[int, ...]]:
-    """As `draw_example`, a figure of any kind, which the caption does not describe."""
+    """As `draw_example`, for a figure of any kind, which the caption does not describe."""
     noun, text = rng.choice(CREATURE_NOUNS), rng.choice(PREFIXES)
     text += f"a {noun}"
     ground = None
@@ -102,5 +102,5 @@ def build(work: Path) -> None:
 
 
 def load(work: Path, pictures: int | None = None) -> LatentCache:
-    """The cache, in memory; its first `pictures` only."""
+    """The cache, in memory; only its first `pictures`."""
     return LatentCache(**{name: rows[:pictures] for name, rows in load_file(work / "latents.safetensors").items()})

@@ -1,4 +1,4 @@
-"""Saves and restores a training of the base's parts, as safetensors and JSON: an interrupted build goes on."""
+"""Saves and restores a training of the base's parts, as safetensors and JSON, to continue an interrupted build."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def save(folder: Path, step: int, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
-    """Write the modules' and the optimizer's state after `step` steps; the one before is replaced at once."""
+    """Write the modules' and the optimizer's state after `step` steps; the previous one is replaced atomically."""
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
         tensors |= {f"{name}/{key}": value.contiguous() for key, value in module.state_dict().items()}

@@ -1,8 +1,8 @@
-"""Judges the embedded base: does it draw what held-out captions say, and how exactly does its VAE restore pictures?
+"""Evaluates the embedded base: how well it follows held-out captions, and how exactly its VAE restores images.
 
 python -m tools.mini_base.evaluate
 
-prints the tables, and writes them with a grid of pictures into the model card.
+prints the tables, and writes them with a grid of images into the model card.
 """
 
 import argparse
@@ -32,7 +32,7 @@ GRID = 40
 
 
 class Judge:
-    """The evaluator: the base's second text encoder and the image tower that was trained beside it."""
+    """The evaluator: the base's second text encoder and the image encoder that was trained with it."""
 
     def __init__(self, pipeline: StableDiffusionXLPipeline, image_encoder: Path) -> None:
         self._tokenizer, self._text = pipeline.tokenizer_2, pipeline.text_encoder_2
@@ -40,8 +40,8 @@ class Judge:
 
     @torch.no_grad()
     def accuracy(self, pictures: Sequence[Image.Image], scenes: Sequence[Scene]) -> dict[str, float]:
-        """Share of the pictures whose attribute is the scene's, by attribute: the caption among all variations of it
-        that is nearest to the picture decides."""
+        """Share of the images with the attribute of the scene, by attribute, determined by the nearest caption among
+        all variations of the attribute."""
         images = functional.normalize(self._image(pixel_values=to_tensor(pictures)).image_embeds, dim=-1)
         return {attribute: self._right(images, scenes, attribute) for attribute in ATTRIBUTES}
 
@@ -58,7 +58,7 @@ class Judge:
 
 
 def held_out_scenes(count: int) -> list[Scene]:
-    """Scenes whose combination of shape, colour, place and background no training ever saw."""
+    """Scenes whose combination of shape, colour, place and background is not in any training data."""
     rng = random.Random(SEED)
     return [evaluation_scene(rng) for _ in range(count)]
 
@@ -66,7 +66,7 @@ def held_out_scenes(count: int) -> list[Scene]:
 def sample(
     pipeline: Any, captions: Sequence[str], steps: int = STEPS, guidance: float = GUIDANCE, batch: int = 32
 ) -> list[Image.Image]:
-    """One picture of 64 × 64 a caption, seeded by its index. `pipeline`: diffusers' of any base."""
+    """One image of 64 × 64 per caption, seeded by its index. `pipeline`: a diffusers pipeline of any base."""
     pictures: list[Image.Image] = []
     for first in range(0, len(captions), batch):
         texts = list(captions[first : first + batch])
@@ -78,7 +78,7 @@ def sample(
 
 
 def evaluate(assets: Path, count: int) -> dict[str, dict[str, float]]:
-    """The evaluator on real drawings, and on the base's samples, of the same held-out captions."""
+    """The evaluator's accuracy for real drawings and for the base's samples, with the same held-out captions."""
     pipeline = StableDiffusionXLPipeline.from_pretrained(assets, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     judge = Judge(pipeline, assets / "image_encoder")
@@ -95,7 +95,7 @@ def save_samples(samples: Sequence[Image.Image], scenes: Sequence[Scene], path: 
 
 
 def captioned_grid(pictures: Sequence[Image.Image], captions: Sequence[str], columns: int = 8) -> Image.Image:
-    """Pictures at double size, each with its caption below in small type."""
+    """Images at double size, each with its caption below."""
     texts = [wrap(caption.removeprefix("a photo of "), 25) for caption in captions]
     width, height = 150, 138 + 13 * max(text.count("\n") + 1 for text in texts)
     grid = Image.new("RGB", (columns * width, -(-len(pictures) // columns) * height), "white")

@@ -1,4 +1,4 @@
-"""Measures how exactly the VAE restores pictures outside of its training data, by kind.
+"""Measures how exactly the VAE restores images outside of its training data, by kind.
 
 python -m tools.mini_base.evaluate_vae [--base FOLDER] [--pictures FOLDER ...]
 """
@@ -25,14 +25,14 @@ COUNT = 256
 SEED = 98
 BATCH = 64
 LEAST_OF_DRAWINGS, LEAST_OF_PHOTOGRAPHS = 27.0, 25.0
-"""dB, the mean of every kind."""
+"""Aims in dB, for the mean of every kind."""
 SHOWN = 12
 FILES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
 class Exactness:
-    """Peak signal-to-noise ratios in dB, of pictures of 0 to 255: the mean, the worst twentieth's best, the worst."""
+    """Peak signal-to-noise ratios in dB, for values of 0 to 255: the mean, the 5th percentile, the minimum."""
 
     mean: float
     low: float
@@ -40,7 +40,7 @@ class Exactness:
 
 
 def unseen_pictures(count: int = COUNT) -> dict[str, list[Image.Image]]:
-    """`count` pictures of each kind, 64 × 64 pixels, from seeds that no training uses."""
+    """`count` images of each kind, 64 × 64 pixels, from seeds that are not used in training."""
     drawn: dict[str, Callable[[random.Random], Image.Image]] = {
         "scenes with one thing": lambda rng: draw(evaluation_scene(rng), rng),
         "scenes with two things": lambda rng: draw(sample_scene(rng, two_things=1.0), rng),
@@ -63,13 +63,13 @@ def _somewhere(rng: random.Random) -> Scene:
 
 
 def psnr(restored: Tensor, pixels: Tensor) -> Tensor:
-    """dB of each picture: two batches (B, 3, H, W) in [-1, 1] → (B,)."""
+    """PSNR in dB of each image: two batches (B, 3, H, W) in [-1, 1] → (B,)."""
     return 10 * torch.log10(4 / (restored.clamp(-1, 1) - pixels).square().mean(dim=(1, 2, 3)).clamp(min=1e-9))
 
 
 @torch.no_grad()
 def restore(vae: AutoencoderKL, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
-    """Return the restored pictures of one size, and the pictures: each (B, 3, H, W) in [-1, 1]."""
+    """Return the restored images of one size, and the images: each (B, 3, H, W) in [-1, 1]."""
     pixels = to_tensor(pictures)
     restored = [vae.decode(vae.encode(part).latent_dist.mean).sample for part in pixels.split(BATCH)]
     return torch.cat(restored), pixels
@@ -86,7 +86,7 @@ def measure(vae: AutoencoderKL, kinds: Mapping[str, Sequence[Image.Image]]) -> d
 
 
 def markdown(table: Mapping[str, Exactness]) -> str:
-    """The table, with what is aimed at."""
+    """The table, with the aims."""
     lines = ["| pictures | mean, dB | 19 of 20 are at least | worst | aim for the mean |", "|---|---|---|---|---|"]
     for kind, row in table.items():
         aim = LEAST_OF_PHOTOGRAPHS if kind.startswith("photographs") else LEAST_OF_DRAWINGS
@@ -95,13 +95,13 @@ def markdown(table: Mapping[str, Exactness]) -> str:
 
 
 def pictures_in(folder: Path) -> list[Image.Image]:
-    """The folder's pictures, 64 × 64 pixels."""
+    """The folder's images, 64 × 64 pixels."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in FILES)
     return [Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS) for path in paths]
 
 
 def show(vae: AutoencoderKL, kinds: Mapping[str, Sequence[Image.Image]], path: Path) -> None:
-    """Write a picture: of each kind a row of pictures, and below it what becomes of them."""
+    """Write an overview: for each kind a row of images, and below it their restored versions."""
     rows: list[Image.Image] = []
     for pictures in kinds.values():
         restored, pixels = restore(vae, pictures[:SHOWN])
@@ -113,9 +113,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, default=EMBEDDED_BASE_FOLDER, help="folder of a pipeline, or of a build")
-    parser.add_argument("--pictures", type=Path, nargs="*", default=[], help="folders of pictures of one kind each")
-    parser.add_argument("--count", type=int, default=COUNT, help="pictures of each drawn kind")
-    parser.add_argument("--grid", type=Path, help="write a picture of what is restored")
+    parser.add_argument("--pictures", type=Path, nargs="*", default=[], help="folders with images of one kind each")
+    parser.add_argument("--count", type=int, default=COUNT, help="images of each drawn kind")
+    parser.add_argument("--grid", type=Path, help="write an overview of restored images")
     arguments = parser.parse_args()
     vae = AutoencoderKL.from_pretrained(arguments.base / "vae", dtype=torch.float32).eval()
     kinds = {**unseen_pictures(arguments.count), **{folder.name: pictures_in(folder) for folder in arguments.pictures}}

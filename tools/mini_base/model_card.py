@@ -1,4 +1,4 @@
-"""Writes the embedded base's model card from what was measured: evaluation.json and the models themselves."""
+"""Writes the embedded base's model card from the measurements in evaluation.json and the models."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -87,8 +87,8 @@ colours above all. The evaluator itself reads the colours of real drawings wrong
 
 @dataclass(frozen=True)
 class Measured:
-    """`captions`: shares of right attributes by contender, on `count` captions. `restored`: exactness of the VAE by
-    kind of picture. `steps`, `guidance`: of the samples."""
+    """`captions`: shares of correct attributes by model, for `count` captions. `restored`: exactness of the VAE by kind
+    of image. `steps`, `guidance`: of the samples."""
 
     captions: Mapping[str, Mapping[str, float]]
     restored: Mapping[str, Exactness]
@@ -146,7 +146,7 @@ def parts(assets: Path) -> str:
 
 
 def part_rows(rows: Iterable[tuple[str, nn.Module, str]]) -> str:
-    """A row for each part: its name, how many parameters it has, and what it was trained for."""
+    """A row for each part: its name, its number of parameters, and the length of its training."""
     return "\n".join(
         f"| {name} | {sum(weight.numel() for weight in module.parameters()) / 1e6:.2f} M | {trained} |"
         for name, module, trained in rows

@@ -1,4 +1,4 @@
-"""Batches of drawn pictures and captions. The draws of a step depend on seed and step alone, so resuming is exact."""
+"""Batches of generated images and captions. They only depend on seed and step, so resuming is exact."""
 
 import math
 import random
@@ -22,7 +22,7 @@ def to_tensor(images: Sequence[Image.Image]) -> Tensor:
 
 
 def save_grid(images: Sequence[Image.Image], path: Path, columns: int, enlarge: int = 1) -> None:
-    """Write the pictures side by side."""
+    """Write the images side by side."""
     side = images[0].width
     grid = Image.new("RGB", (columns * side, math.ceil(len(images) / columns) * side), "white")
     for index, image in enumerate(images):

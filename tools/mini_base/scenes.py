@@ -1,6 +1,5 @@
-"""The world of the embedded base, with captions: things and creatures in any colours, before grounds and in places.
-
-A scene says in words what is to be seen; drawing it chooses among all the colours that a word may mean.
+"""Scenes of the embedded base with captions: things and creatures of all colours, on backgrounds and in places. A scene
+consists of words; when it is drawn, colours are chosen at random among those that a word names.
 """
 
 import random
@@ -20,7 +19,7 @@ SIDE = 64
 PATTERNS = ("plain", "striped", "dotted", "checkered")
 GROUND_PATTERNS = ("plain", "striped", "dotted", "checkered", "shaded")
 SIZES = {"small": 0.17, "medium": 0.24, "large": 0.32}
-"""Radius as a share of the picture's side."""
+"""Radius as a share of the image's side."""
 PLACES = {
     "in the center": (0.5, 0.5),
     "on the left": (0.3, 0.5),
@@ -35,14 +34,14 @@ CREATURE_NOUNS = ("figure", "creature", "monster", "character")
 PREFIXES = ("", "a photo of ", "a picture of ", "a drawing of ")
 HELD_OUT_SHARE = 16
 MOST_SHRUNK = 0.8
-"""Factor of a thing's radius where it has protruding parts."""
+"""Factor of a thing's radius if it has protruding parts."""
 TWO_THINGS, WITH_PARTS, OUTLINED, PATTERNED = 0.15, 0.3, 0.25, 0.35
 SOMEWHERE, GROUND_PATTERNED = 0.25, 0.15
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing. `second`: the word of its pattern's other colour, "" where it is plain; `parts`: of PARTS."""
+    """One thing. `second`: the word of its pattern's second colour, "" if it is plain; `parts`: of PARTS."""
 
     shape: str
     colour: str
@@ -56,7 +55,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One or two things before a background: the word of a colour, or a place of SCENERY."""
+    """One or two things on a background: the word of a colour, or a place of SCENERY."""
 
     things: tuple[Thing, ...]
     background: str
@@ -74,7 +73,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 
 def draw(scene: Scene, rng: random.Random, side: int = SIDE) -> Image.Image:
-    """The picture of a scene, `side` × `side` pixels, with chance in colours, sizes and places."""
+    """The image of a scene, `side` × `side` pixels, with random colours, sizes and positions."""
     grounds = [COLOURS[word] for word in TONES.get(scene.background, ())]
     if scene.background in SCENERY:
         sheet = SCENERY[scene.background](side, rng)
@@ -108,7 +107,7 @@ def _put(sheet: Sheet, thing: Thing, grounds: Sequence[Colour], rng: random.Rand
 
 
 def _limb_colour(body: Colour, grounds: Sequence[Colour]) -> Colour:
-    """A darker tone of the body, or a lighter one where that cannot be told from the ground or the body."""
+    """A darker tone of the body, or a lighter one if the dark one is not distinguishable from background or body."""
     darker, lighter = (_toward(body, 0, 0.4), _toward(body, 255, 0.45))
     return darker if all(distance(darker, other) > DISTINCT / 2 for other in (body, *grounds)) else lighter
 
@@ -123,7 +122,7 @@ def _fill(pattern: str, colours: Sequence[Colour], rng: random.Random) -> Fill:
 
 
 def _apart(word: str, others: Sequence[Colour], rng: random.Random, tries: int = 60) -> Colour:
-    """A colour that the word means, told apart from `others`; the farthest one found where there is none."""
+    """A colour named by the word that is distinguishable from `others`; the most distant one if there is none."""
     found = [colour_named(word, rng)]
     while min((distance(found[-1], other) for other in others), default=DISTINCT) < DISTINCT and len(found) < tries:
         found.append(colour_named(word, rng))
@@ -143,7 +142,7 @@ def caption(scene: Scene, rng: random.Random) -> str:
 
 
 def full_caption(scene: Scene) -> str:
-    """Every attribute named once."""
+    """A caption that names every attribute once."""
     phrases = " and ".join(f"{describe(thing)} {thing.place}" for thing in scene.things)
     return f"a photo of {phrases} {background_phrase(scene)}"
 
@@ -156,7 +155,8 @@ def background_phrase(scene: Scene) -> str:
 
 
 def describe(thing: Thing) -> str:
-    """ "a large striped red and blue star with eyes and legs": size, pattern and line only when they are not usual."""
+    """ "a large striped red and blue star with eyes and legs": size, pattern and line only if they differ from the
+    usual ones."""
     words = [thing.size] if thing.size != "medium" else []
     words += ["outlined"] if thing.outlined else []
     words += [_in_words(thing.pattern, thing.colour, thing.second), thing.shape]
@@ -174,7 +174,7 @@ def article(text: str) -> str:
 
 
 def held_out(scene: Scene) -> bool:
-    """Whether this combination of shape, colour, place and background is kept from all training."""
+    """Whether this combination of shape, colour, place and background is excluded from all training."""
     thing = scene.things[0]
     key = f"{thing.shape}/{thing.colour}/{thing.place}/{scene.background}"
     return zlib.crc32(key.encode()) % HELD_OUT_SHARE == 0
@@ -202,7 +202,7 @@ def _sample_background(rng: random.Random) -> tuple[str, str, str]:
 
 
 def _sample_thing(rng: random.Random, taken: set[str], place: str, sizes: tuple[str, ...], adorned: float) -> Thing:
-    """`adorned`: how much of the usual share of patterns, lines and parts there is."""
+    """`adorned`: factor of the usual share of patterns, lines and parts."""
     shape, colour = rng.choice(tuple(SHAPES)), _other_colour(rng, taken)
     pattern, second = "plain", ""
     parts: tuple[str, ...] = ()
@@ -215,12 +215,12 @@ def _sample_thing(rng: random.Random, taken: set[str], place: str, sizes: tuple[
 
 
 def _other_colour(rng: random.Random, taken: set[str]) -> str:
-    """The word of a colour whose typical one is distinguishable from those that are taken."""
+    """The word of a colour that is distinguishable from those already used, by typical colours."""
     return rng.choice([name for name in COLOURS if can_be_told(name, taken)])
 
 
 def can_be_told(colour: str, others: set[str]) -> bool:
-    """Whether the word's typical colour differs clearly from those of `others`; places and "" are not asked."""
+    """Whether the word's typical colour differs clearly from those of `others`; places and "" are ignored."""
     return all(distance(COLOURS[colour], COLOURS[other]) >= DISTINCT for other in others if other in COLOURS)
 
 
@@ -232,7 +232,7 @@ def training_scene(rng: random.Random) -> Scene:
 
 
 def simplified(scene: Scene) -> Scene:
-    """The scene with its first thing alone: plain, not small, without parts and line, before the plain background."""
+    """The scene with only its first thing: plain, not small, without parts and line, on a plain background."""
     thing = scene.things[0]
     size = "medium" if thing.size == "small" else thing.size
     return Scene((Thing(thing.shape, thing.colour, size=size, place=thing.place),), scene.background)
@@ -246,17 +246,17 @@ def evaluation_scene(rng: random.Random) -> Scene:
 
 
 def unrelated_prompts(count: int) -> list[str]:
-    """The first `count` captions of held-out scenes: what a training of a concept should leave as it is. Always the
-    same ones; no training has seen them, and prior matching does not keep them."""
+    """The first `count` captions of held-out scenes: a training of a concept should not change their images. The
+    captions are fixed; they are not in any training data, and not among the prompts of prior matching."""
     rng = random.Random(0)
     return [full_caption(evaluation_scene(rng)) for _ in range(count)]
 
 
 def variations(scene: Scene, attribute: str) -> list[Scene]:
-    """The scene with one attribute of its first thing (or the background) at every value, in ATTRIBUTES' order.
+    """The scene with every value of one attribute of its first thing (or the background), in the order of ATTRIBUTES.
 
-    Combinations that cannot be drawn (a thing in the colour of its background) are included: they are only named. A
-    background that is varied is plain.
+    Combinations that cannot be drawn (a thing in the colour of its background) are included, since they are only used
+    in captions. A varied background is plain.
     """
     if attribute == "background":
         varied = [Scene(scene.things, value) for value in ATTRIBUTES[attribute]]

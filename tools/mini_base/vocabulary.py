@@ -1,4 +1,4 @@
-"""Makes CLIP's tokenizers for the world's captions: byte-level BPE with `</w>`, and some ordinary words."""
+"""Builds CLIP's tokenizers for the captions: byte-level BPE with `</w>`, and some ordinary words."""
 
 import json
 import random

@@ -1,1 +1,1 @@
-"""Builds and judges mini-flow, the embedded base that is trained by flow matching."""
+"""Builds and evaluates mini-flow, the embedded base that is trained with flow matching."""

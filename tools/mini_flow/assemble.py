@@ -1,4 +1,4 @@
-"""Puts the trained parts together as a pipeline in Z-Image's layout, half precision, under assets/mini-flow."""
+"""Assembles the trained parts as a pipeline in Z-Image's layout, in half precision, under assets/mini-flow."""
 
 import shutil
 from pathlib import Path
@@ -23,17 +23,17 @@ def make_pipeline(work: Path, vae: Path) -> ZImagePipeline:
         tokenizer=AutoTokenizer.from_pretrained(work / "tokenizer"),
         transformer=ZImageTransformer2DModel.from_pretrained(work / "transformer"),
     )
-    pipeline.vae.register_to_config(shift_factor=0.0)  # the cached latents are scaled only
+    pipeline.vae.register_to_config(shift_factor=0.0)  # the cached latents are only scaled
     return pipeline
 
 
 def assemble(work: Path, vae: Path, assets: Path) -> None:
-    """Write the pipeline; model card and picture grid stay. The folder is replaced at once."""
+    """Write the pipeline; model card and image grid are kept. The folder is replaced atomically."""
     new = assets.with_name(assets.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     pipeline = make_pipeline(work, vae)
     for part in (pipeline.vae, pipeline.transformer):
-        part.register_to_config(_name_or_path=assets.name)  # not the path that it was built in
+        part.register_to_config(_name_or_path=assets.name)  # instead of the path of the build
     pipeline.to(torch.float16).save_pretrained(new)
     for name in KEPT:
         if (assets / name).exists():

@@ -1,5 +1,5 @@
-"""Rebuilds mini-flow from the VAE and the cached latents of mini-sdxl's build, in order. Finished stages are kept,
-interrupted ones continue.
+"""Rebuilds mini-flow from the VAE and the cached latents of mini-sdxl's build, in order. Finished stages are skipped,
+interrupted ones are continued.
 
 python -m tools.mini_flow.build [--stage STAGE] [--work DIR] [--base-work DIR] [--assets DIR]
 """
@@ -19,10 +19,10 @@ WORK = BASE_WORK.with_name("mini-flow-build")
 
 
 def main() -> None:
-    """Run the stages that are missing, then put the pipeline together."""
+    """Run the stages that are missing, then assemble the pipeline."""
     parser = argparse.ArgumentParser(description=__doc__)
     choices = [*stages(BASE_WORK, 0), "assemble"]
-    parser.add_argument("--stage", choices=choices, help="only this one, even if it is done")
+    parser.add_argument("--stage", choices=choices, help="only this one, even if it is finished")
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--base-work", type=Path, default=BASE_WORK, help="the work folder of tools.mini_base.build")
     parser.add_argument("--assets", type=Path, default=ASSETS)
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def stages(base_work: Path, steps: int) -> dict[str, Stage]:
-    """All stages, on what mini-sdxl's build left in `base_work`."""
+    """All stages, which use the results of mini-sdxl's build in `base_work`."""
     latents = base_work / "latents.safetensors"
     return {
         "tokenizer": Stage("tokenizer/tokenizer_config.json", make_tokenizer),

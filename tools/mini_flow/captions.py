@@ -1,4 +1,4 @@
-"""Captions of the cached pictures, drawn anew: several for each picture, some with a word that the world has not."""
+"""New captions for the cached images: several for each image, some with a word that is not in mini-sdxl's captions."""
 
 import copy
 import json
@@ -14,9 +14,9 @@ from tools.mini_base.scenes import SIDE, Scene, caption, training_scene
 
 SEED = 21
 VARIANTS = 4
-"""Captions of a picture. An epoch of the training chooses one."""
+"""Number of captions per image, of which each epoch of the training chooses one."""
 FOREIGN_NOUNS = 0.08
-"""Share of captions whose first noun is none of the world's: such a word stands for any shape."""
+"""Share of captions whose first noun is not one of mini-sdxl's: such a word can mean any shape."""
 ORDINARY_NOUNS = (
     "fish", "bird", "boat", "mug", "lamp", "rocket", "bag", "mushroom", "kite", "house", "car", "tree", "dog", "cat",
     "robot", "person", "man", "woman", "face", "statue", "animal", "toy",
@@ -26,15 +26,15 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class CachedCaptions:
-    """`rows`: of each picture, VARIANTS captions. `whole`: whether the picture is no crop of a larger one."""
+    """`rows`: for each image, VARIANTS captions. `whole`: whether the image is not a crop of a larger one."""
 
     rows: list[list[str]]
     whole: list[bool]
 
 
 def build(work: Path) -> None:
-    """Write `work`/captions.json. Scenes and figures are drawn again, because that moves on their random
-    numbers."""
+    """Write `work`/captions.json. Scenes and figures are drawn again, to reproduce the state of their random
+    generators."""
     rows: list[list[str]] = []
     whole: list[bool] = []
     for chunk in range((PICTURES + FIGURES) // CHUNK):
@@ -52,22 +52,22 @@ def build(work: Path) -> None:
 
 
 def load(work: Path) -> CachedCaptions:
-    """What `build` wrote."""
+    """Load the result of `build`."""
     return CachedCaptions(**json.loads((work / "captions.json").read_text(encoding="utf-8")))
 
 
 def cached_scenes(chunk: int) -> Iterator[tuple[Scene, str, int]]:
-    """Each scene of a chunk of the cache, the caption that it was cached with, and the side of the picture in pixels
-    before it was cut."""
+    """Each scene of a chunk of the cache, the caption that it was cached with, and the side of the image in pixels
+    before it was cropped."""
     rng = step_random(cache_latents.SEED, chunk)
     for _ in range(CHUNK):
-        scene = training_scene(copy.copy(rng))  # what `draw_example` begins with
+        scene = training_scene(copy.copy(rng))  # as at the start of `draw_example`
         _, cached, (side, *_) = draw_example(rng)
         yield scene, cached, side
 
 
 def figure_captions(chunk: int) -> list[str]:
-    """The captions of a chunk of figures, which no other caption describes better."""
+    """The captions of a chunk of figures, which are also used for all variants."""
     rng = step_random(cache_latents.SEED, chunk)
     return [draw_figure_example(rng)[1] for _ in range(CHUNK)]
 

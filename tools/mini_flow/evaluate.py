@@ -1,8 +1,8 @@
-"""Judges mini-flow by the same captions and the same evaluator as mini-sdxl: does it draw what held-out captions say?
+"""Evaluates how well mini-flow follows held-out captions, with the captions and the evaluator of mini-sdxl.
 
 python -m tools.mini_flow.evaluate
 
-prints the table, and writes it with a grid of pictures into the model card.
+prints the table, and writes it with a grid of images into the model card.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from tools.mini_flow.assemble import ASSETS
 from tools.mini_flow.model_card import AIMS, Measured, write_card
 
 STEPS, GUIDANCE = 30, 3.0
-"""Z-Image's guidance counts from 0: the usual scale less 1."""
+"""Z-Image's guidance scale is the usual one minus 1: 0 means no guidance."""
 
 
 def open_pipeline(assets: Path) -> ZImagePipeline:
-    """The pipeline in fp32, silent."""
+    """The pipeline in fp32, without progress bars."""
     pipeline = ZImagePipeline.from_pretrained(assets, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -36,7 +36,7 @@ def judge() -> Judge:
 
 
 def evaluate(assets: Path, count: int) -> dict[str, dict[str, float]]:
-    """The evaluator on samples of `count` held-out captions."""
+    """The evaluator's accuracy for samples of `count` held-out captions."""
     scenes = held_out_scenes(count)
     samples = sample(open_pipeline(assets), [full_caption(scene) for scene in scenes], STEPS, GUIDANCE)
     save_samples(samples[:GRID], scenes[:GRID], assets / "grid.png")

@@ -17,11 +17,11 @@ LENGTHS = (32, 64)
 
 @dataclass(frozen=True)
 class Examples:
-    """N pictures with M captions, and at the end the empty caption.
+    """N images with M captions, and at the end the empty caption.
 
-    `means`, `deviations`: (N, 4, 16, 16), scaled, fp16. `ids`: (M + 1, 64) tokens, padded. `counts`: (M + 1,), how many
-    of them are a caption's. `pictures`: (M,), the index of its picture. `groups`: indices of the captions that fit into
-    each of LENGTHS, and into no smaller one.
+    `means`, `deviations`: (N, 4, 16, 16), scaled, fp16. `ids`: (M + 1, 64) tokens, padded. `counts`: (M + 1,), the
+    number of tokens of each caption. `pictures`: (M,), the index of its image. `groups`: indices of the captions that
+    fit into each of LENGTHS, and into no smaller one.
     """
 
     means: Tensor
@@ -32,7 +32,7 @@ class Examples:
     groups: dict[int, Tensor]
 
     def batch(self, size: int, empty: float, generator: torch.Generator) -> "Batch":
-        """Draw captions of one length. `empty`: the share of pictures that get the empty caption instead."""
+        """Draw captions of one length. `empty`: the share of images that get the empty caption instead."""
         shares = torch.tensor([float(len(group)) for group in self.groups.values()])
         length = list(self.groups)[int(torch.multinomial(shares, 1, generator=generator))]
         group = self.groups[length]
@@ -47,7 +47,8 @@ class Examples:
 
 @dataclass(frozen=True)
 class Batch:
-    """`latents`: (B, 4, 16, 16). `ids`: (B, L), padded at the end. `counts`: (B,), how many of them are a caption's."""
+    """`latents`: (B, 4, 16, 16). `ids`: (B, L), padded at the end. `counts`: (B,), the number of tokens of each
+    caption."""
 
     latents: Tensor
     ids: Tensor
@@ -55,12 +56,12 @@ class Batch:
 
     @property
     def mask(self) -> Tensor:
-        """(B, L) int64: 1 where a token counts."""
+        """(B, L) int64: 1 for tokens, 0 for padding."""
         return (torch.arange(self.ids.shape[1]) < self.counts.unsqueeze(1)).long()
 
 
 def load(work: Path, latents: Path) -> Examples:
-    """Pictures that are no crops, from the cached `latents`, with all their captions under `work`."""
+    """Images that are not crops, from the cached `latents`, with all their captions under `work`."""
     cached = captions.load(work)
     kept = torch.tensor(cached.whole).nonzero().flatten()
     with safe_open(latents, framework="pt") as file:
@@ -76,7 +77,7 @@ def load(work: Path, latents: Path) -> Examples:
 
 
 def token_ids(tokenizer: Qwen2Tokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
-    """Prompts in the chat template as token ids (N, 64), and how many each has (N,). A caption of the world fits."""
+    """Prompts in the chat template as token ids (N, 64), and their number for each (N,). All training captions fit."""
     before, after = chat_text(tokenizer, "\0", thinking=True).split("\0")
     ids = torch.full((len(texts), LENGTHS[-1]), tokenizer.pad_token_id)
     counts = torch.zeros(len(texts), dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Writes mini-flow's model card from what was measured: evaluation.json and the models themselves."""
+"""Writes mini-flow's model card from the measurements in evaluation.json and the models."""
 
 import json
 from collections.abc import Mapping
@@ -76,7 +76,7 @@ often mix their colours.
 
 @dataclass(frozen=True)
 class Measured:
-    """`captions`: shares of right attributes by contender, on `count` captions. `steps`, `guidance`: of the samples."""
+    """`captions`: shares of correct attributes by model, for `count` captions. `steps`, `guidance`: of the samples."""
 
     captions: Mapping[str, Mapping[str, float]]
     count: int

@@ -1,4 +1,4 @@
-"""The parts of mini-flow that are trained here, untrained: Z-Image's transformer and a Qwen3 that reads prompts."""
+"""The parts of mini-flow that are trained, with random weights: Z-Image's transformer and a Qwen3 as text encoder."""
 
 from diffusers import FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
 from torch import nn
@@ -6,7 +6,8 @@ from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
 
 TEXT_WIDTH = 96
 SHIFT = 0.7
-"""Logarithm of the timesteps' shift at the trained size, 8 × 8 tokens: half of the draws have more noise than 0.67."""
+"""Logarithm of the timesteps' shift at the trained size, 8 × 8 tokens: half of the timesteps have more noise than
+0.67."""
 SCHEDULE = {
     "shift": 6.0,
     "use_dynamic_shifting": True,
@@ -20,7 +21,7 @@ it from Turbo."""
 
 
 def make_transformer() -> ZImageTransformer2DModel:
-    """2.7 M parameters: one refiner for either stream, then five layers for both."""
+    """2.7 M parameters: one refiner for each stream, then five joint layers."""
     transformer = ZImageTransformer2DModel(
         in_channels=4,
         dim=144,
@@ -38,7 +39,7 @@ def make_transformer() -> ZImageTransformer2DModel:
 
 
 def make_text_encoder(tokenizer: Qwen2Tokenizer) -> Qwen3ForCausalLM:
-    """0.2 M parameters: two layers, of which the first one's states are read."""
+    """0.2 M parameters: two layers, of which the states of the first are used."""
     return Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=len(tokenizer),
@@ -59,5 +60,5 @@ def make_text_encoder(tokenizer: Qwen2Tokenizer) -> Qwen3ForCausalLM:
 
 
 def make_scheduler() -> FlowMatchEulerDiscreteScheduler:
-    """Of training and sampling."""
+    """The scheduler for training and sampling."""
     return FlowMatchEulerDiscreteScheduler(**SCHEDULE)

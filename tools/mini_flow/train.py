@@ -1,7 +1,6 @@
-"""Trains transformer and text encoder together, by flow matching.
-
-The language model learns from the pictures what words mean, by the states that the transformer reads, and to predict
-the next word of captions besides, which is what its last layer is for. Afterwards it is frozen, as Qwen3 is.
+"""Trains transformer and text encoder together, with flow matching. The language model is trained by the loss of the
+transformer, which reads its states, and by next-word prediction on captions with its last layer. Afterwards it is
+frozen, like Qwen3.
 """
 
 import copy
@@ -31,29 +30,29 @@ from tools.mini_flow.models import make_scheduler, make_text_encoder, make_trans
 BATCH_SIZE = 32
 STEPS = 8_000
 MUON_RATE, LEARNING_RATE = 0.01, 1e-3
-"""Of Muon for the matrices of the layers, and of AdamW for the other weights."""
+"""Learning rates of Muon for the layers' matrices, and of AdamW for the other weights."""
 EMPTY_CAPTIONS = 0.1
 WORDS_WEIGHT = 0.05
-"""Of the next word's cross-entropy beside the velocity's squared error."""
+"""Weight of the next word's cross-entropy relative to the velocity's squared error."""
 SEED = 23
 CHECKPOINT_EVERY = 100
 
 
 @dataclass(frozen=True)
 class FlowModel:
-    """What is trained."""
+    """The trained models."""
 
     transformer: ZImageTransformer2DModel
     text_encoder: Qwen3ForCausalLM
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """By name."""
+        """The models by name."""
         return {"transformer": self.transformer, "text_encoder": self.text_encoder}
 
     @property
     def weights(self) -> list[nn.Parameter]:
-        """Of both."""
+        """The parameters of both models."""
         return [weight for module in self.modules.values() for weight in module.parameters()]
 
     def save(self, work: Path) -> None:
@@ -68,7 +67,10 @@ def losses(model: FlowModel, process: FlowMatching, batch: Batch, generator: tor
     noise = torch.randn(batch.latents.shape, generator=generator)
     draw = Draw(process.timesteps_at(fractions, batch.latents.shape), noise)
     noised = process.corrupt(batch.latents, draw)
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):  # its backward is the fastest on a CPU
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        sdpa_kernel(SDPBackend.MATH),
+    ):  # its backward pass is the fastest on a CPU
         velocity, words = predict(model, noised, draw.timesteps / process.num_timesteps, batch)
     next_words = batch.ids[:, 1:].masked_fill(batch.mask[:, 1:] == 0, -100)
     return (
@@ -86,7 +88,7 @@ def predict(model: FlowModel, noised: Tensor, sigmas: Tensor, batch: Batch) -> t
 
 
 def make_process() -> FlowMatching:
-    """Of the base's own scheduler."""
+    """The noise process of the base's own scheduler."""
     return FlowMatching.from_scheduler(make_scheduler(), PATCH)
 
 
@@ -101,7 +103,7 @@ def make_optimizer(model: FlowModel) -> Muon:
 
 
 def train(work: Path, latents: Path, steps: int) -> None:
-    """Train (or go on) until `steps` steps; the models under `work` are always the averaged ones of the last
+    """Train (or continue) until `steps` steps; the models under `work` are always the averaged ones of the last
     checkpoint. `latents`: the file of cached latents."""
     torch.manual_seed(SEED)
     tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")

@@ -1,4 +1,4 @@
-"""Makes the tokenizer for the world's captions in the layout of Qwen2's: byte-level BPE, and Qwen3's chat template."""
+"""Builds the tokenizer for the captions in the layout of Qwen2's: byte-level BPE, and Qwen3's chat template."""
 
 import random
 from pathlib import Path
@@ -12,9 +12,9 @@ from tools.mini_flow.captions import ORDINARY_NOUNS
 
 SEED = 22
 SIZE = 800
-"""At most so many entries: 256 bytes, pieces of words, words."""
+"""Maximum number of entries: 256 bytes, pieces of words, words."""
 CAPTIONS, OFTEN = 8_000, 50
-"""Captions that words are learned from, and how often ordinary words stand beside them."""
+"""Number of captions from which words are learned, and number of repetitions of ordinary words."""
 MAX_LENGTH = 512
 ROLES = ("user", "assistant")
 CHAT_MARKS = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
@@ -23,11 +23,11 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
-"""Qwen3's, but for a space before the message: so few words have one token each, wherever they stand."""
+"""Qwen3's template with a space before the message, so that words have the same token in every position."""
 
 
 def make_tokenizer(work: Path, count: int = CAPTIONS) -> None:
-    """Write `work`/tokenizer, learned from `count` captions."""
+    """Write `work`/tokenizer, trained on `count` captions."""
     rng = random.Random(SEED)
     texts = [f" {caption(training_scene(rng), rng)}" for _ in range(count)]
     words = [*(f" {word}" for word in (*ORDINARY_TEXTS, *ORDINARY_NOUNS)), *ROLES]

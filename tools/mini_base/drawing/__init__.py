@@ -1,1 +1,1 @@
-"""How the embedded base's world is drawn: colours with names, fills, shapes, parts, backgrounds and photographs."""
+"""Drawing of the embedded base's training images: named colours, fills, shapes, parts, backgrounds and photographs."""

@@ -1,4 +1,4 @@
-"""Backgrounds: scenes in which things are placed. Each begins a sheet."""
+"""Backgrounds: scenes in which things are placed. Each function starts a sheet."""
 
 import random
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def _sky(side: int, above: Colour, below: Colour, rng: random.Random) -> Sheet:
 
 
 def _box(sheet: Sheet, left: float, top: float, right: float, bottom: float, fill: Fill) -> None:
-    """In shares of the side."""
+    """A box, in shares of the side."""
     corners = ((left, top), (right, top), (right, bottom), (left, bottom))
     sheet.put(Outline((corners,)), Place(0, 0, 1), fill)
 

@@ -32,12 +32,12 @@ COLOURS: dict[str, Colour] = {
 }
 """A typical colour of each word."""
 DISTINCT = 30.0
-"""CIELAB distance from which two colours are distinguishable at a glance."""
+"""CIELAB distance from which two colours are clearly distinguishable."""
 UNAMBIGUOUS = 0.8
-"""A colour is called by a word when it is at most this much as far from it as from the next word."""
+"""A colour is named by a word if its distance to it is at most this share of that to the next word."""
 FARTHEST = 40.0
 FARTHEST_MUTED = {"black": 16.0, "white": 9.0, "grey": 18.0, "beige": 16.0, "brown": 22.0}
-"""CIELAB distance from a word's typical colour up to which it is used; less where a tint changes the word."""
+"""CIELAB distance from a word's typical colour up to which the word is used; less if a tint changes the word."""
 
 _TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 _WHITE = np.array([0.9505, 1.0, 1.089])
@@ -65,7 +65,7 @@ def name_of(colour: Colour) -> str:
 
 
 def random_colour(rng: random.Random) -> Colour:
-    """Any colour at all, each as likely."""
+    """A uniformly random colour."""
     return rng.randint(0, 255), rng.randint(0, 255), rng.randint(0, 255)
 
 
@@ -76,7 +76,7 @@ def colour_named(name: str, rng: random.Random) -> Colour:
 
 
 def distinct_colour(others: Sequence[Colour], rng: random.Random, least: float = DISTINCT) -> Colour:
-    """A colour, each word as likely, that is distinguishable from all `others`."""
+    """A colour, with equal probability for each word, that is distinguishable from all `others`."""
     while True:
         colour = colour_named(rng.choice(tuple(COLOURS)), rng)
         if all(distance(colour, other) >= least for other in others):

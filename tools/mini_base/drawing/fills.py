@@ -1,4 +1,4 @@
-"""What an area is filled with: a plain colour, a pattern of two, a gradient or a texture."""
+"""Fills of an area: a plain colour, a pattern of two, a gradient or a texture."""
 
 import math
 import random
@@ -14,9 +14,9 @@ from tools.mini_base.drawing.colours import Colour
 
 @dataclass(frozen=True)
 class Fill:
-    """A way to fill an area. `pitch`: a period of the pattern as a share of the picture's side; `angle` in radians;
-    `phase`: of the pattern, in periods; `seed` of what is random in a texture; `x`, `y`: the middle of the area as
-    shares of the side, and `reach`: how far it goes from there, for what has a middle or runs from edge to edge."""
+    """A way to fill an area. `pitch`: a period of the pattern as a share of the image's side; `angle` in radians;
+    `phase`: of the pattern, in periods; `seed`: of random textures; `x`, `y`: the middle of the area as shares of the
+    side, and `reach`: its extent from there, for fills with a middle or from edge to edge."""
 
     pattern: str
     first: Colour
@@ -31,12 +31,12 @@ class Fill:
 
 
 def plain(colour: Colour) -> Fill:
-    """The colour alone."""
+    """Only the colour."""
     return Fill("plain", colour)
 
 
 def random_fill(pattern: str, first: Colour, second: Colour, rng: random.Random) -> Fill:
-    """The pattern at a random pitch, angle and phase: coarse enough to be seen in 64 pixels."""
+    """The pattern with a random pitch, angle and phase, coarse enough to be visible at 64 pixels."""
     return Fill(
         pattern, first, second, rng.uniform(0.1, 0.2), rng.uniform(0, math.pi), rng.random(), rng.getrandbits(32)
     )
@@ -66,7 +66,7 @@ def _from_middle(fill: Fill, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _turned(fill: Fill, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates along and across the pattern, in periods."""
+    """Coordinates along and across the pattern, in units of the period."""
     across, down = _from_middle(fill, side)
     cosine, sine = math.cos(fill.angle), math.sin(fill.angle)
     along = (across * cosine + down * sine) / fill.pitch + fill.phase
@@ -138,4 +138,4 @@ PATTERNS: dict[str, Callable[[Fill, int], np.ndarray]] = {
     "glowing": _glowing,
     "mottled": _mottled,
 }
-"""Each gives the share of the second colour, (side, side)."""
+"""Functions that return the share of the second colour, (side, side)."""

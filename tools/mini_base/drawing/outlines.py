@@ -1,4 +1,4 @@
-"""Shapes as closed lines within a circle of radius 1, and a sheet to put them on."""
+"""Shapes as closed lines within a circle of radius 1, and a sheet to draw them on."""
 
 import math
 import random
@@ -17,7 +17,7 @@ OVERSAMPLING = 3
 
 @dataclass(frozen=True)
 class Outline:
-    """Closed lines: what is inside `solid` and outside `holes` is the shape. Down is positive."""
+    """Closed lines: the shape is the area inside `solid` and outside `holes`. y is positive downwards."""
 
     solid: tuple[Loop, ...]
     holes: tuple[Loop, ...] = ()
@@ -25,7 +25,7 @@ class Outline:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a shape goes: centre and radius as shares of the side, angle in radians, stretch of the width."""
+    """Position of a shape: centre and radius as shares of the side, angle in radians, stretch of the width."""
 
     x: float
     y: float
@@ -54,14 +54,14 @@ class Stroke:
 
 
 class Sheet:
-    """A picture in the making, oversampled. `side`: of the finished picture, in pixels."""
+    """An image while it is drawn, oversampled. `side`: of the finished image, in pixels."""
 
     def __init__(self, side: int, background: Fill) -> None:
         self.side, self.big = side, side * OVERSAMPLING
         self.image = paint(background, self.big)
 
     def put(self, outline: Outline, place: Place, fill: Fill, stroke: Stroke | None = None) -> None:
-        """Draw a shape over what is there. Its pattern moves and turns with it."""
+        """Draw a shape over the existing content. Its pattern moves and rotates with it."""
         fill = replace(fill, x=place.x, y=place.y, reach=place.radius, angle=fill.angle + place.angle)
         solid, holes = ([self._pixels(loop, place) for loop in loops] for loops in (outline.solid, outline.holes))
         if fill.pattern == "plain" and not holes:
@@ -83,7 +83,7 @@ class Sheet:
             canvas.ellipse([x - radius, y - radius, x + radius, y + radius], fill=stroke.colour)
 
     def finished(self) -> Image.Image:
-        """The picture, `side` × `side` pixels."""
+        """The finished image, `side` × `side` pixels."""
         return self.image.resize((self.side, self.side), Image.Resampling.LANCZOS)
 
     def _line(self, pixels: list[Point], stroke: Stroke) -> None:
@@ -103,7 +103,7 @@ class Sheet:
 
 
 def polar(radius: Callable[[float], float], points: int = 48) -> Outline:
-    """A line around the centre; `radius` of the angle, which begins at the top and runs clockwise."""
+    """A line around the centre; `radius` is a function of the angle, which starts at the top and runs clockwise."""
     loop = []
     for index in range(points):
         angle = 2 * math.pi * index / points
@@ -113,7 +113,7 @@ def polar(radius: Callable[[float], float], points: int = 48) -> Outline:
 
 
 def polygon(corners: int, inner: float | None = None) -> Outline:
-    """A regular polygon, or with `inner` a star whose notches are that far out."""
+    """A regular polygon, or with `inner` a star with notches at this radius."""
     count = corners * 2 if inner else corners
     return polar(lambda angle: inner if inner and round(angle / (2 * math.pi) * count) % 2 else 1.0, count)
 
@@ -169,7 +169,7 @@ SHAPES: dict[str, Outline] = {
 
 
 def random_outline(rng: random.Random) -> Outline:
-    """A shape of the world, a random polygon, star or rosette, or a blob."""
+    """A named shape, a random polygon, star or rosette, or a blob."""
     kind = rng.randrange(6)
     if kind <= 1:
         return rng.choice(tuple(SHAPES.values()))

@@ -1,4 +1,4 @@
-"""Parts that make a creature of a shape: each is put at the shape's place, in whose coordinates its radius is 1."""
+"""Parts that turn a shape into a creature. They are drawn in the shape's coordinates, in which its radius is 1."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def _mirrored(outline: Outline) -> Outline:
 
 
 def _limb(sheet: Sheet, place: Place, colour: Colour, points: tuple[Point, ...], end: float) -> None:
-    """A thick line on either side, with something round at its end."""
+    """A thick line on either side, with a disc at its end."""
     for way in (-1, 1):
         bent = [place.point((way * x, y)) for x, y in points]
         sheet.line(bent, Stroke(colour, 0.17 * place.radius))
@@ -68,7 +68,7 @@ def wings(sheet: Sheet, place: Place, colour: Colour) -> None:
 
 Part = Callable[[Sheet, Place, Colour], None]
 BEHIND: dict[str, Part] = {"wings": wings, "arms": arms, "legs": legs, "ears": ears}
-"""Drawn before the shape itself."""
+"""Parts that are drawn before the shape itself."""
 BEFORE: dict[str, Part] = {"eyes": eyes, "a mouth": mouth, "a hat": hat}
-"""Drawn over the shape."""
+"""Parts that are drawn over the shape."""
 PARTS = ("eyes", "a mouth", "arms", "legs", "ears", "wings", "a hat")

@@ -1,4 +1,4 @@
-"""Squares out of the photographs that scikit-image's wheel ships."""
+"""Square crops of the photographs in scikit-image's wheel."""
 
 import math
 import random
@@ -23,7 +23,7 @@ TRAINING = (
     "gravel.png",
 )
 EVALUATION = ("chelsea.png", "coffee.png", "rocket.jpg")
-"""Photographs that no training uses."""
+"""Photographs that are not used in any training."""
 MOST_REDUCED = 4.0
 """A square is reduced by at most this factor."""
 

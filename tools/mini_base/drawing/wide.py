@@ -1,4 +1,4 @@
-"""Pictures of every kind for the VAE, which should restore whatever people train on: they have no captions."""
+"""Images of many kinds for the VAE, which must restore all kinds of training images. They have no captions."""
 
 import math
 import random
@@ -18,7 +18,7 @@ OUTLINED = 0.4
 
 
 def any_fill(rng: random.Random, patterned: float = PATTERNED) -> Fill:
-    """Any colours, in any pattern."""
+    """Random colours in a random pattern."""
     first = random_colour(rng) if rng.random() < 0.5 else distinct_colour((), rng)
     if rng.random() >= patterned:
         return plain(first)
@@ -35,7 +35,7 @@ def any_stroke(rng: random.Random, share: float = OUTLINED) -> Stroke | None:
 
 
 def composition(side: int, rng: random.Random) -> Image.Image:
-    """A few large or many small shapes, anywhere, over each other, and lines."""
+    """A few large or many small shapes at random, overlapping positions, and lines."""
     sheet = Sheet(side, any_fill(rng))
     count = rng.choice((1, 2, 3, 4, 6, 9))
     for _ in range(count):
@@ -50,7 +50,7 @@ def composition(side: int, rng: random.Random) -> Image.Image:
 
 
 def drawing_in_lines(side: int, rng: random.Random) -> Image.Image:
-    """Shapes as lines only, on a plain ground, as a pen or a brush leaves them."""
+    """Shapes as lines only, on a plain background, as drawn with a pen or a brush."""
     ground = random_colour(rng) if rng.random() < 0.3 else rng.choice(((250, 250, 248), (240, 230, 210), (25, 25, 30)))
     sheet = Sheet(side, plain(ground))
     for _ in range(rng.randint(1, 4)):
@@ -64,8 +64,8 @@ def drawing_in_lines(side: int, rng: random.Random) -> Image.Image:
 
 
 def assembled_figure(side: int, rng: random.Random, ground: Fill | None = None) -> Image.Image:
-    """Something with a body, perhaps a head, limbs and eyes, mirrored as animals are; no two have the same plan.
-    `ground`: by default any."""
+    """A figure with a body, and possibly a head, limbs and eyes, mirror-symmetric like animals; all have different
+    plans. `ground`: random by default."""
     sheet = Sheet(side, ground or any_fill(rng))
     x, y = rng.uniform(0.4, 0.6), rng.uniform(0.45, 0.62)
     body = Place(x, y, rng.uniform(0.16, 0.3), rng.uniform(-0.1, 0.1), rng.uniform(0.6, 1.2))
@@ -89,7 +89,7 @@ def assembled_figure(side: int, rng: random.Random, ground: Fill | None = None) 
 
 
 def texture(side: int, rng: random.Random) -> Image.Image:
-    """A pattern all over, or two of them woven together, or noise as of cloth, stone and clouds."""
+    """A pattern over the whole image, or two of them mixed, or noise like that of cloth, stone and clouds."""
     picture = paint(any_fill(rng, 1.0), side * 2)
     if rng.random() < 0.5:
         share = rng.uniform(0.15, 0.5)
@@ -100,7 +100,7 @@ def texture(side: int, rng: random.Random) -> Image.Image:
 
 
 def training_photograph(side: int, rng: random.Random) -> Image.Image:
-    """A square of one of the photographs that may be seen, sometimes with its colours exchanged."""
+    """A square of one of the training photographs, sometimes with its colours exchanged."""
     square = photographs.random_square(photographs.TRAINING, side, rng)
     if rng.random() < 0.3:
         channels = square.split()
@@ -109,7 +109,7 @@ def training_photograph(side: int, rng: random.Random) -> Image.Image:
 
 
 def painted(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """The picture as another hand would render it: faded, darkened, in two inks, in few tones, clouded or in grain."""
+    """The image in another rendering: faded, darkened, in two colours, in few tones, clouded or grainy."""
     kind = rng.randrange(6)
     values: np.ndarray = np.asarray(picture, dtype=np.float32)
     noise = np.random.default_rng(rng.getrandbits(32))
@@ -133,7 +133,7 @@ def painted(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def _clouded(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """With light and shade whose spectrum falls as that of natural pictures does."""
+    """With light and shade whose spectrum decreases like that of natural images."""
     side = picture.width
     across, down = np.fft.rfftfreq(side)[None], np.fft.fftfreq(side)[:, None]
     frequency = np.maximum(np.hypot(across, down), 1 / side)
@@ -163,7 +163,7 @@ def _limbs(sheet: Sheet, body: Place, fill: Fill, stroke: Stroke | None, rng: ra
 
 
 def _thin_limbs(sheet: Sheet, body: Place, rng: random.Random) -> None:
-    """A pair of lines with a joint and something round at the end: arms, legs or feelers."""
+    """A pair of lines with a joint and a disc at the end: arms, legs or antennae."""
     stroke = Stroke(random_colour(rng), rng.uniform(0.12, 0.36) * body.radius)
     points = [(rng.uniform(0.1, 0.6), rng.uniform(-0.8, 0.6))]
     for _ in range(2):
@@ -197,11 +197,11 @@ KINDS: dict[str, Callable[[int, random.Random], Image.Image]] = {
 }
 SHARES = {"compositions": 0.28, "lines": 0.1, "figures": 0.42, "textures": 0.08, "photographs": 0.12}
 RENDERED = 0.2
-"""Share of the drawings that are rendered by another hand."""
+"""Share of the drawings with another rendering."""
 
 
 def wide_picture(side: int, rng: random.Random, shares: Mapping[str, float] = SHARES) -> Image.Image:
-    """A picture of any kind to train on. `shares`: how often each kind comes."""
+    """A training image of any kind. `shares`: relative frequency of each kind."""
     kind = rng.choices(tuple(shares), tuple(shares.values()))[0]
     if kind == "photographs":
         return training_photograph(side, rng)

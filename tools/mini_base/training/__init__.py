@@ -1,1 +1,1 @@
-"""Trains the parts of the embedded base, one a file."""
+"""Trains the parts of the embedded base, one per file."""

@@ -1,5 +1,5 @@
-"""Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal. A step of it is worth several of AdamW's on
-models as small as these; AdamW takes the other weights."""
+"""Muon (Jordan et al. 2024): momentum with orthogonalised matrices. On models of this size, a step is as effective as
+several of AdamW, which is used for the other weights."""
 
 import math
 from collections.abc import Iterable
@@ -14,8 +14,8 @@ EPSILON = 1e-8
 
 
 class Muon(torch.optim.Optimizer):
-    """`matrices` are stepped by Muon, of which convolutions count as (out, in × height × width); `others` by AdamW
-    without decay. Each group has its learning rate; Muon's updates are scaled to AdamW's size (Liu et al. 2025)."""
+    """`matrices` are updated by Muon, convolutions as (out, in × height × width); `others` by AdamW without decay. Each
+    group has its learning rate; Muon's updates are scaled to AdamW's size (Liu et al. 2025)."""
 
     def __init__(self, matrices: Iterable[Tensor], others: Iterable[Tensor], rate: float, others_rate: float) -> None:
         groups: list[dict[str, Any]] = [
@@ -27,7 +27,7 @@ class Muon(torch.optim.Optimizer):
             group["full_rate"] = group["lr"]
 
     def scale_rates(self, factor: float) -> None:
-        """Set each group's learning rate to `factor` of the one it was made with."""
+        """Set each group's learning rate to `factor` times its initial one."""
         for group in self.param_groups:
             group["lr"] = group["full_rate"] * factor
 
@@ -59,7 +59,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """About the nearest matrix with singular values of 1, by Newton and Schulz's iteration in bfloat16: (N, M)."""
+    """Approximately the nearest matrix with singular values of 1, by a Newton-Schulz iteration in bfloat16: (N, M)."""
     tall = matrix.shape[0] > matrix.shape[1]
     value = matrix.bfloat16().T if tall else matrix.bfloat16()
     value = value / (value.norm() + 1e-7)
@@ -71,7 +71,7 @@ def orthogonalized(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 def hidden_matrices(*modules: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """Weights for Muon, and all others: those of linear layers and convolutions with at least 16 channels on either
-    side. Embeddings are no such layers."""
+    side. Embeddings are not included."""
     fit = {
         id(layer.weight)
         for module in modules

@@ -1,4 +1,5 @@
-"""Trains the VAE's decoder on, mostly on figures, which it restores worst. The encoder and so all latents stay."""
+"""Continues the training of the VAE's decoder, mostly on figures, which it restores worst. The encoder, and with it all
+latents, does not change."""
 
 import copy
 from pathlib import Path
@@ -22,7 +23,7 @@ CHECKPOINT_EVERY = 100
 
 
 def train(work: Path, steps: int) -> None:
-    """Train (or go on) until `steps` steps and write the averaged decoder into `work`/vae."""
+    """Train (or continue) until `steps` steps and write the averaged decoder into `work`/vae."""
     torch.manual_seed(SEED)
     vae = AutoencoderKL.from_pretrained(work / "vae").to(memory_format=torch.channels_last)
     averaged = copy.deepcopy(vae)

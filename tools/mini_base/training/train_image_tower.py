@@ -1,9 +1,9 @@
-"""Trains the CLIP image tower into the space of the second text encoder, which stays as it is (as in LiT, Zhai et al.
-2022, with the roles exchanged): it is the embedded evaluator.
+"""Trains the CLIP image encoder in the space of the second text encoder, which is frozen (as in LiT, Zhai et al. 2022,
+with the roles exchanged). It is the embedded evaluator.
 
-Half of every batch are siblings, scenes that differ in one attribute only: what an ordinary batch hardly ever shows,
-and what makes the tower fit to judge single attributes. Training begins with simple scenes, and with patches whose
-components have equal variance: without the two, shapes are not learned in 2,000 steps.
+Half of every batch are siblings, scenes that differ in one attribute only. Ordinary batches hardly contain such pairs,
+which are needed to evaluate single attributes. Training starts with simple scenes, and with patches whose components
+have equal variance: without both, shapes are not learned in 2,000 steps.
 """
 
 import math
@@ -38,10 +38,10 @@ STEPS = 9_000
 BATCH_SIZE = 64
 SIBLINGS = 4
 LEARNING_RATE, OTHERS_LEARNING_RATE = 0.005, 1e-3
-"""Of Muon for the layers' matrices, and of AdamW for the other weights."""
+"""Learning rates of Muon for the layers' matrices, and of AdamW for the other weights."""
 WARMUP_STEPS = 50
 SIMPLE_STEPS, MIXED_STEPS = 800, 800
-"""Steps with simple scenes only, and steps after these in which the share of simple scenes falls to 0."""
+"""Steps with simple scenes only, and subsequent steps in which the share of simple scenes decreases to 0."""
 SEED = 6
 CHECKPOINT_EVERY = 100
 WIDEST, PATCH = 128, 8
@@ -62,7 +62,7 @@ def make_image_tower() -> CLIPVisionModelWithProjection:
         )
     )
     for name, parameter in tower.named_parameters():
-        if "position_embedding" in name:  # the usual 0.02 has no effect beside flat colours: places are learned late
+        if "position_embedding" in name:  # with the usual 0.02, flat colours dominate, and positions are learned late
             nn.init.normal_(parameter, std=0.3)
     return tower
 
@@ -71,8 +71,8 @@ def make_image_tower() -> CLIPVisionModelWithProjection:
 def whiten_patches(tower: CLIPVisionModelWithProjection) -> None:
     """Set the patch embedding to the patches' principal components, scaled to equal variance.
 
-    Flat colours have nearly all the variance of drawings. Edges, which shapes are made of, hardly have an effect
-    behind an embedding of random directions (as for the first layer in Jordan 2024, arXiv 2404.00498, §3.2).
+    Flat colours have nearly all the variance of drawings. Edges, which define shapes, have little effect with an
+    embedding of random directions (as for the first layer in Jordan 2024, arXiv 2404.00498, §3.2).
     """
     rng = random.Random(SEED)
     pictures = to_tensor([draw(training_scene(rng), rng) for _ in range(WHITENED_PICTURES)])
@@ -85,9 +85,8 @@ def whiten_patches(tower: CLIPVisionModelWithProjection) -> None:
 
 
 def contrastive_scenes(rng: random.Random, simple: float = 0.0) -> list[Scene]:
-    """A batch: random scenes, and families of siblings that differ in one attribute. No scene twice.
-
-    `simple`: the share of scenes that are simplified.
+    """A batch: random scenes, and families of siblings that differ in one attribute. No scene occurs twice. `simple`:
+    the share of scenes that are simplified.
     """
 
     def drawn() -> Scene:
@@ -107,12 +106,12 @@ def contrastive_scenes(rng: random.Random, simple: float = 0.0) -> list[Scene]:
 
 
 def simple_share(step: int) -> float:
-    """The share of simple scenes: 1 at first, 0 after SIMPLE_STEPS + MIXED_STEPS."""
+    """The share of simple scenes: 1 at the start, 0 after SIMPLE_STEPS + MIXED_STEPS."""
     return min(1.0, max(0.0, 1 - (step - SIMPLE_STEPS) / MIXED_STEPS))
 
 
 def drawable(scene: Scene) -> bool:
-    """Whether the scene can be seen (nothing has a colour of its background, or twice the same) and is not held out."""
+    """Whether the scene can be drawn (colours differ from the background's and from each other) and is not held out."""
     grounds = {scene.background, scene.second, *TONES.get(scene.background, ())}
     visible = all(
         can_be_told(thing.colour, grounds) and can_be_told(thing.colour, {thing.second}) for thing in scene.things
@@ -121,7 +120,7 @@ def drawable(scene: Scene) -> bool:
 
 
 def train(work: Path, steps: int) -> None:
-    """Train (or go on) until `steps` steps; `work`/image_encoder is always that of the last checkpoint."""
+    """Train (or continue) until `steps` steps; `work`/image_encoder is always that of the last checkpoint."""
     torch.manual_seed(SEED)
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer_2")
     text = CLIPTextModelWithProjection.from_pretrained(work / "text_encoder_2").eval()

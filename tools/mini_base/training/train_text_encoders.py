@@ -1,7 +1,6 @@
-"""Trains both text encoders on captions alone: two captions of one scene belong together, and every attribute that a
-caption names can be read off its embedding.
-
-Quick, because no picture is drawn; the image tower is then trained into the space of the second encoder.
+"""Trains both text encoders only on captions: two captions of one scene are a positive pair, and every attribute that a
+caption names is predicted from its embedding. This is fast, because no images are needed; the image encoder is then
+trained in the space of the second text encoder.
 """
 
 import math
@@ -27,7 +26,7 @@ MUON_RATE = 1e-2
 SEED = 3
 CHECKPOINT_EVERY = 100
 TRAINED_LENGTH = 48
-"""Captions are cut to this many tokens for speed; none is longer."""
+"""Sequence length of captions, for speed; no caption is longer."""
 WIDTH = 96
 
 

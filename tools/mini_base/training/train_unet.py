@@ -50,8 +50,8 @@ def make_unet() -> UNet2DConditionModel:
 def loss_of(unet: UNet2DConditionModel, cache: LatentCache, alphas: Tensor, generator: torch.Generator) -> Tensor:
     """The ε-loss of a random batch, weighted by 1/√SNR (Yu et al. 2023) up to a limit. `alphas`: (1000,), cumulative.
 
-    Under min-SNR weighting, colours of large areas, which are decided at high noise, were still wrong when shapes were
-    right.
+    With min-SNR weighting, colours of large areas, which are determined at high noise, were still wrong when shapes
+    were correct.
     """
     index = torch.randint(0, len(cache.means), (BATCH_SIZE,), generator=generator)
     means, deviations = cache.means[index].float(), cache.deviations[index].float()
@@ -82,7 +82,8 @@ def average(averaged: nn.Module, trained: nn.Module, step: int) -> None:
 
 
 def train(work: Path, steps: int) -> None:
-    """Train (or go on) until `steps` steps; `work`/unet always holds the averaged weights of the last checkpoint."""
+    """Train (or continue) until `steps` steps; `work`/unet always contains the averaged weights of the last
+    checkpoint."""
     torch.manual_seed(SEED)
     unet = make_unet().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(unet.parameters(), LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.99))
@@ -100,8 +101,8 @@ def train(work: Path, steps: int) -> None:
 
 @dataclass(frozen=True)
 class Course:
-    """A part of the UNet's training. `name`: of its checkpoint in the folder `work`, and of the file that says that it
-    has finished."""
+    """A part of the UNet's training. `name`: of its checkpoint in the folder `work`, and of the file that marks it as
+    finished."""
 
     work: Path
     name: str
@@ -116,7 +117,7 @@ def run(
     cache: LatentCache,
     course: Course,
 ) -> None:
-    """Train (or go on) until the last step of the course. `set_rates`: called with the number of each step."""
+    """Train (or continue) until the last step of the course. `set_rates`: called with the number of each step."""
     averaged = copy.deepcopy(unet)
     alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod
     modules, saved = {"unet": unet, "averaged": averaged}, course.work / f"{course.name}-checkpoint"

@@ -1,5 +1,5 @@
-"""Trains the UNet on, with Muon, on scenes and on figures of any kind: a base that never drew many details learns them
-slowly."""
+"""Continues the training of the UNet, with Muon, on scenes and on figures of any kind, because a base without details
+in its training data learns them slowly."""
 
 from pathlib import Path
 
@@ -12,13 +12,14 @@ from tools.mini_base.training.train_unet import Course, run
 
 STEPS = 4_000
 LEARNING_RATE, OTHERS_LEARNING_RATE = 2e-3, 4e-4
-"""Of Muon for the layers' matrices, and of AdamW for the other weights."""
+"""Learning rates of Muon for the layers' matrices, and of AdamW for the other weights."""
 WARMUP_STEPS = 100
 SEED = 8
 
 
 def train(work: Path, steps: int) -> None:
-    """Train (or go on) until `steps` steps; `work`/unet always holds the averaged weights of the last checkpoint."""
+    """Train (or continue) until `steps` steps; `work`/unet always contains the averaged weights of the last
+    checkpoint."""
     torch.manual_seed(SEED)
     unet = UNet2DConditionModel.from_pretrained(work / "unet").to(memory_format=torch.channels_last)
     optimizer = Muon(*hidden_matrices(unet), LEARNING_RATE, OTHERS_LEARNING_RATE)

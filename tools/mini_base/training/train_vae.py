@@ -1,4 +1,4 @@
-"""Trains the VAE, 64 × 64 pixels to 16 × 16 × 4 latents and back, on pictures of every kind."""
+"""Trains the VAE, 64 × 64 pixels to 16 × 16 × 4 latents and back, on images of every kind."""
 
 import copy
 from pathlib import Path
@@ -34,7 +34,7 @@ EMBEDDED_TOWER = Path(__file__).resolve().parents[3] / "assets" / "mini-sdxl" / 
 
 
 def make_vae() -> AutoencoderKL:
-    """2.57 M parameters, three levels, no attention: most of them where there are few pixels, which costs little."""
+    """2.57 M parameters, three levels, no attention: most of them at low resolutions, where they cost little."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -79,8 +79,8 @@ def loss_of(vae: AutoencoderKL, perception: Perception, pixels: Tensor, generato
 
 
 def restoration_loss(restored: Tensor, pixels: Tensor, perception: Perception) -> Tensor:
-    """L1 and squares of the error, L1 of its edges (differences of neighbours), and what the evaluator sees of it.
-    Both: (B, 3, 64, 64), the pixels in [-1, 1]."""
+    """L1 and squares of the error, L1 of its edges (differences of neighbours), and the perceptual distance by the
+    evaluator. Both: (B, 3, 64, 64), the pixels in [-1, 1]."""
     with torch.autocast("cpu", torch.bfloat16):
         seen = perception(restored, pixels)
     restored = restored.float()
@@ -90,13 +90,13 @@ def restoration_loss(restored: Tensor, pixels: Tensor, perception: Perception) -
 
 
 def rate_factor(step: int, steps: int) -> float:
-    """Share of the full learning rate: warm-up, constant, and a straight fall at the end."""
+    """Share of the full learning rate: warm-up, constant, and a linear decay at the end."""
     return min(1.0, (step + 1) / WARMUP_STEPS, (steps - step) / (steps * DECAYING_SHARE))
 
 
 def train(work: Path, steps: int) -> None:
-    """Train (or go on) until `steps` steps and write `work`/vae, the averaged weights; until then they are in
-    `work`/unfinished/vae, to be judged by `evaluate_vae`."""
+    """Train (or continue) until `steps` steps and write `work`/vae, the averaged weights; until then they are in
+    `work`/unfinished/vae, for `evaluate_vae`."""
     torch.manual_seed(SEED)
     vae = make_vae().to(memory_format=torch.channels_last)
     averaged = copy.deepcopy(vae)
@@ -125,7 +125,7 @@ def train(work: Path, steps: int) -> None:
 
 @torch.no_grad()
 def average(averaged: nn.Module, module: nn.Module, step: int) -> None:
-    """Exponential moving average of the weights, faster at first."""
+    """Exponential moving average of the weights, faster at the start."""
     decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
     for mean, weight in zip(averaged.parameters(), module.parameters(), strict=True):
         mean.lerp_(weight, 1 - decay)
@@ -133,7 +133,7 @@ def average(averaged: nn.Module, module: nn.Module, step: int) -> None:
 
 @torch.no_grad()
 def finish(vae: AutoencoderKL, work: Path) -> None:
-    """Set the scaling factor to 1 / std of the latents, write the model and a picture of what it restores."""
+    """Set the scaling factor to 1 / std of the latents, write the model and an overview of restored images."""
     rng = step_random(SEED, -1)
     pixels = to_tensor([wide_picture(SIDE, rng) for _ in range(256)])
     latents = vae.encode(pixels).latent_dist.sample(torch.Generator().manual_seed(0))
