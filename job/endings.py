@@ -28,7 +28,7 @@ DOING = {
     "evaluate": "evaluating",
     "report": "writing the report",
 }
-"""What each stage of a job does, in a sentence with "while"."""
+"""The activity of each stage of a job, for messages with "while"."""
 OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOENT)
 
 
@@ -46,7 +46,8 @@ class Ending:
 
 
 def ending_of(error: BaseException, stage: str | None) -> Ending | None:
-    """None for what no one expects, whose trace is wanted. `stage`: the name of the one that was under way."""
+    """Return the ending for an error; None for an unexpected one, which keeps its traceback. `stage`: the current
+    stage."""
     from artifact.errors import ArtifactError
     from families.errors import BaseModelError
     from job.verification.verify import VerificationFailed
@@ -75,16 +76,17 @@ def ending_of(error: BaseException, stage: str | None) -> Ending | None:
 def what_is_kept(output: "OutputFolder") -> str | None:
     """A sentence about the saved files of a run and how to continue; None if there are none."""
     steps = _checkpoints(output)
-    goes_on = f"--resume latest --output {output.path} continues from it"
+    goes_on = f"continue with --resume latest --output {output.path}"
     if output.weights.exists():
-        return f"what was trained so far is in {output.weights}" + (f"; {goes_on}" if steps else "")
+        return f"the result so far is in {output.weights}" + (f"; {goes_on}" if steps else "")
     if steps:
         return f"the checkpoint of step {steps[-1]} is kept; {goes_on}"
     return None
 
 
 def remove_traces(output: "OutputFolder", existed: bool) -> None:
-    """Of a new run that has left nothing: the same command works again. `existed`: the folder, empty, before it."""
+    """Remove the files of a new run without a result, so that the same command works again. `existed`: whether the
+    empty folder existed before the run."""
     if not existed:
         shutil.rmtree(output.path, ignore_errors=True)
         return

@@ -34,7 +34,7 @@ def evaluation_encoders(
     cache: Path,
     fraction: float,
 ) -> Generator[Progress, None, Encoders | None]:
-    """Load the encoders before training, so that a wrong name is found early. Returns None where they are not `wanted`.
+    """Load the encoders before training, so that a wrong name is reported early. Returns None if not `wanted`.
 
     Raises ConfigError for encoders that cannot be loaded with evaluate: true; with auto, yields a warning at `fraction`
     of the job.
@@ -46,7 +46,7 @@ def evaluation_encoders(
     except ConfigError as error:
         if validation.evaluate == "true":
             raise
-        yield Progress(f"samples are not scored, the last step will be returned: {error}", fraction, warning=True)
+        yield Progress(f"samples are not scored, and the last step will be returned: {error}", fraction, warning=True)
         return None
 
 
@@ -62,7 +62,7 @@ def evaluating(
     last_step: int,
     span: tuple[float, float],
 ) -> Generator[Progress, None, dict[str, Any]]:
-    """Choose among the checkpoints and the last step, and write the choice to weights.safetensors.
+    """Select the best of the checkpoints and the last step, and write it to weights.safetensors.
 
     Returns the contents of evaluation.json. `span`: fractions of the job.
     """
@@ -93,7 +93,7 @@ def evaluating(
 def _sample_choice(
     settings: SampleSettings, family: ModelFamily, output: OutputFolder, artifact: Artifact, scale: float
 ) -> None:
-    """Replace the samples of the output by those of the chosen weights."""
+    """Replace the samples in the output by those of the selected weights."""
     sampler = Sampler(family)
     sampler.load(artifact, scale)
     try:
@@ -113,7 +113,7 @@ def rewrite_header(source: Path, target: Path, **changes: Any) -> None:
 
 
 def _keep(evaluation: Evaluation, output: OutputFolder) -> dict[str, Any]:
-    """Write pictures and evaluation.json, and return its contents. File names are relative to the output folder."""
+    """Write images and evaluation.json, and return its contents. File names are relative to the output folder."""
 
     def save(folder: str, images: list[Any]) -> list[str]:
         (output.evaluation / folder).mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,8 @@ from trainer.losses.registry import class_words_of
 
 
 def known_prompts(job: Job) -> list[str]:
-    """Return the distinct prompts of training, samples, verification and evaluation. Prompts with shuffled tags are not
-    among them; they are encoded on demand."""
+    """Return the distinct prompts of training, samples, verification and evaluation, without those with shuffled tags,
+    which are encoded on demand."""
     return list(dict.fromkeys([*_of_training(job), *_of_samples(job)]))
 
 

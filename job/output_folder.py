@@ -41,7 +41,7 @@ class OutputFolder:
     def create(cls, path: Path) -> "OutputFolder":
         """Create the folder. Raises ConfigError when it exists and is not empty."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ConfigError(f"output: {path} exists and is not empty. Choose another folder, or move that one away.")
+            raise ConfigError(f"output: {path} exists and is not empty. Choose another folder, or move its contents.")
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 
@@ -64,6 +64,6 @@ def default_output(data: str, root: Path = Path("outputs")) -> Path:
 
 
 def remove_pictures(folder: Path) -> None:
-    """Remove the samples of an earlier part of the run, which may have been more."""
+    """Remove the samples of an earlier part of the run, which may be more numerous."""
     for picture in folder.glob("*.png"):
         picture.unlink()

@@ -1,4 +1,4 @@
-"""Progress of a running training: a line for people, or JSON for the parent process."""
+"""Progress of a running training: a line of text, or JSON for the parent process."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def keep_lines(path: Path, step: int) -> None:
 def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except json.JSONDecodeError:  # cut short when the process was killed
+    except json.JSONDecodeError:  # truncated when the process was killed
         return float("inf")
 
 

@@ -15,21 +15,21 @@ from trainer.open_settings import OPEN
 
 LATEST = "latest"
 MAY_CHANGE = (
-    # how long is trained: schedules are stretched to a new end
+    # length of the run: schedules are stretched to a new end
     "max_train_steps", "max_train_epochs", "max_train_minutes", "early_stopping_patience", "stop_when_settled",
-    # what is written and watched
+    # output and logging
     "checkpointing_steps", "checkpointing_epochs", "checkpointing_minutes", "keep_checkpoints",
     "keep_best", "keep_state", "save_precision", "save_model", "save_model_precision", "diagnostics_steps", "trackers",
     "push_to_hub", "hub_private", "hub_license",
-    # what is drawn and scored beside the training
+    # samples and evaluation
     "num_validation_images", "num_inference_steps", "guidance_scale", "validation_prompt", "validation_prompts",
     "validation_prompts_file", "sample_steps", "evaluate",
     "evaluation_scales", "evaluation_checkpoints", "evaluation_samples", "evaluation_prompts", "unrelated_prompts",
     "evaluation_clip", "evaluation_dino", "evaluation_face_model",
-    # where things lie
+    # paths
     "shard_base", "offload", "latent_cache", "compile_cache", "num_workers",
 )  # fmt: skip
-"""Settings that do not change what a step does."""
+"""Settings that do not affect the training steps."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Resumed:
 
 
 def resume(which: str, output: Path | None, given: TrainingConfig, data: Sequence[str | Path] = ()) -> Resumed:
-    """`which`: "latest", or the folder of a checkpoint or of a run. `given`: only what was set in it counts. `data`:
-    the images, if they are given again.
+    """Find the run to resume. `which`: "latest", or the folder of a checkpoint or of a run. `given`: only explicitly
+    set values are used. `data`: the images, if they are given again.
 
-    Raises ConfigError when there is no such checkpoint, when later ones would be overwritten, when settings or data
-    differ, or the new end lies before the checkpoint. Nothing is written.
+    Raises ConfigError if the checkpoint does not exist, if later ones would be overwritten, if settings or data differ,
+    or if the new end is before the checkpoint. Nothing is written.
     """
     folder = _locate(which, output)
     run = OutputFolder(folder.parent.parent)
@@ -56,9 +56,9 @@ def resume(which: str, output: Path | None, given: TrainingConfig, data: Sequenc
     if later:
         raise ConfigError(
             f"resume: {run.checkpoints} has later checkpoints (step {', '.join(map(str, later))}), which this run "
-            "would overwrite. Move them away, or resume from latest"
+            "would overwrite. Move them, or resume from latest"
         )
-    require_steps_left(state, given.max_train_steps)  # before rules for so few steps
+    require_steps_left(state, given.max_train_steps)  # before the rules on the number of steps
     config = resumed_config(build_config(state["config"]), given)
     require_steps_left(state, config.max_train_steps)
     if data:
@@ -80,8 +80,8 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         table = "\n".join(f"  {row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}" for row in rows)
         raise ConfigError(
-            f"resume: a resumed training is the same training, and these settings differ:\n{table}\n"
-            f"Leave them out, or train into another --output. Only these may change: {', '.join(MAY_CHANGE)}"
+            f"resume: these settings differ from those of the run:\n{table}\n"
+            f"Leave them out, or start a new run with another --output. Only these may change: {', '.join(MAY_CHANGE)}"
         )
     if prompts := different.keys() & {"validation_prompt", "validation_prompts", "validation_prompts_file"}:
         unset = {"validation_prompt": None, "validation_prompts": (), "validation_prompts_file": None}
@@ -93,12 +93,12 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
     if saved.stop_when_settled and different.keys() & {"max_train_steps", "max_train_epochs"}:
         different = _of_fixed_length(saved) | different
     merged = build_config(saved.model_dump() | different)
-    # no setting counts as given, but the values that the family filled in are kept
+    # no setting is marked as set, but the values resolved for the family are kept
     return TrainingConfig.model_construct(set(OPEN), **dict(merged))
 
 
 def _of_fixed_length(saved: TrainingConfig) -> dict[str, Any]:
-    """Return the settings that change where the end is given to a run that samples have ended."""
+    """Return the settings that change if a run that was ended by its samples gets a fixed end."""
     idle = () if saved.evaluates_checkpoints else EVALUATION_SETTINGS
     return {"stop_when_settled": False, **{name: TrainingConfig.model_fields[name].default for name in idle}}
 
@@ -106,27 +106,29 @@ def _of_fixed_length(saved: TrainingConfig) -> dict[str, Any]:
 def _require_same_data(data: Sequence[str | Path], run: OutputFolder) -> None:
     before = read_identities(run.sources)
     if before is None:
-        raise ConfigError(f"resume: {run.path} does not say which data it was trained on; leave the data out")
+        raise ConfigError(f"resume: {run.path} has no record of its data; leave the data out")
     found = differences(before, identify(data, run.path))
     if found:
         lines = "\n".join(f"  {line}" for line in found)
         raise ConfigError(
-            f"resume: a resumed training is the same training, and the data differ:\n{lines}\n"
-            "Leave the data out to use the images prepared by the run, or train into another --output"
+            f"resume: the data differ from those of the run:\n{lines}\n"
+            "Leave the data out to use the images prepared by the run, or start a new run with another --output"
         )
 
 
 def _locate(which: str, output: Path | None) -> Path:
     if which == LATEST:
         if output is None:
-            raise ConfigError("resume: latest of which run? Give its folder as --output")
+            raise ConfigError("resume: latest needs --output, the folder of the run")
         return _latest(output)
     path = Path(which)
     folder = _latest(path) if OutputFolder(path).checkpoints.is_dir() else path
     if not folder.is_dir():
-        raise ConfigError(f"resume: {folder} does not exist. Give latest, a run's folder, or one of its checkpoints/")
+        raise ConfigError(
+            f"resume: {folder} does not exist. Give latest, a run's folder, or a folder in its checkpoints/"
+        )
     if output is not None and output.resolve() != folder.resolve().parent.parent:
-        raise ConfigError(f"resume: {folder} is no checkpoint of --output {output}; leave --output out")
+        raise ConfigError(f"resume: {folder} is not a checkpoint of --output {output}; leave --output out")
     return folder
 
 
@@ -135,6 +137,6 @@ def _latest(output: Path) -> Path:
     steps = checkpoints.steps()
     if not steps:
         raise ConfigError(
-            f"resume: {output} has no checkpoint. Train into another --output, with checkpointing_steps set"
+            f"resume: {output} has no checkpoint. Start a new run with another --output, with checkpointing_steps set"
         )
     return checkpoints.path(steps[-1])

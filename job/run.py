@@ -46,9 +46,9 @@ def run(
     """Train on `sources` (archives, folders, URLs, or one prepared dataset) and fill `output`.
 
     `state`: of the checkpoint to resume, whose prepared images in `output` are used. Closing the iterator saves the
-    current weights and a checkpoint. Of several processes, this is the part of the main process; `job.worker` is that
-    of the other ranks. Raises DatasetError, BaseModelError and ConfigError before training; TrainingDiverged,
-    ArtifactError, VerificationFailed and PublishingFailed after it, with the files kept.
+    current weights and a checkpoint. With several processes, the main process calls this function, and the other ranks
+    `job.worker`. Raises DatasetError, BaseModelError and ConfigError before training; TrainingDiverged, ArtifactError,
+    VerificationFailed and PublishingFailed after it, with the files kept.
     """
     yield from run_stages(Job(config, sources, output, state))
 

@@ -20,8 +20,8 @@ from trainer.validation.sample_prompts import validation_prompts
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """The samples: `count` images for each of `prompts`, squares of `side` pixels. `plain`: the same prompts without
-    trigger words."""
+    """The samples: `count` square images with sides of `side` pixels for each of `prompts`. `plain`: the same prompts
+    without trigger words."""
 
     prompts: tuple[str, ...]
     plain: tuple[str, ...]
@@ -33,7 +33,7 @@ class SampleSettings:
 
     @classmethod
     def of(cls, validation: ValidationSection, preparation: DataConfig, side: int) -> "SampleSettings":
-        """From sections whose defaults are filled in."""
+        """Build from sections with resolved defaults."""
         prompts = validation_prompts(validation, preparation)
         return cls(
             prompts,
@@ -47,24 +47,25 @@ class SampleSettings:
 
     @property
     def prompt(self) -> str:
-        """The first one, by which the result is verified and shown."""
+        """The first prompt, used for the verification and the report."""
         return self.prompts[0]
 
     @property
     def pictures(self) -> int:
-        """Of all prompts."""
+        """Number of samples of all prompts."""
         return self.count * len(self.prompts)
 
 
 def write_samples(
     settings: SampleSettings, sampler: Sampler, folder: Path, triggers: Mapping[str, Sequence[str]] | None = None
 ) -> None:
-    """Draw into `folder`, with whatever is on the base. `triggers`: as `Sampler.generate`."""
+    """Generate samples into `folder`, with the adapters that are applied to the base model. `triggers`: as
+    `Sampler.generate`."""
     _write(settings, settings.prompts, sampler, folder, triggers)
 
 
 def write_samples_before(settings: SampleSettings, sampler: Sampler, folder: Path) -> None:
-    """The base model's samples of the same prompts, with the class word instead of the trigger word."""
+    """Generate the base model's samples of the same prompts, with the class word instead of the trigger word."""
     _write(settings, settings.plain, sampler, folder, None)
 
 
@@ -84,7 +85,7 @@ def _write(
     folder: Path,
     triggers: Mapping[str, Sequence[str]] | None,
 ) -> None:
-    """Prompt after prompt, all with the same seeds: 00.png, 01.png …"""
+    """Write the samples of each prompt in turn, all with the same seeds: 00.png, 01.png …"""
     remove_pictures(folder)
     if settings.count == 0:
         return
@@ -104,8 +105,7 @@ def _write(
 
 
 def sampled_examples(training: Training, count: int) -> tuple[Sequence[CachedExample], bool]:
-    """Return the first `count` images that are not trained where there are such, else of those that are; and whether
-    they are not trained."""
+    """Return the first `count` held-out images, or training images if there are none; and whether they are held out."""
     held = training.held_out
     if held is not None and not held.crops:
         return held.held_out[:count], True
@@ -113,12 +113,12 @@ def sampled_examples(training: Training, count: int) -> tuple[Sequence[CachedExa
 
 
 def levels_of(example: CachedExample) -> Tensor:
-    """The condition cached with an image's latents: an image, uint8 (3 or 4, H, W), or faces (N, 4 + P)."""
+    """Return the condition cached with an image's latents: an image, uint8 (3 or 4, H, W), or faces (N, 4 + P)."""
     levels = example.views[0].load().control
     assert levels is not None
     return levels
 
 
 def as_image(levels: Tensor) -> Image.Image:
-    """uint8 (C, H, W), on any device."""
+    """Convert uint8 (C, H, W), on any device, to an image."""
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())

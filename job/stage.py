@@ -47,7 +47,7 @@ class Job:
 
     phases: PhaseClock = field(default_factory=PhaseClock)
     current: str | None = None
-    """Name of the stage that is under way."""
+    """Name of the current stage."""
     done: list[str] = field(default_factory=list)
     """Names of the finished stages."""
     span: tuple[float, float] = (0.0, 0.0)

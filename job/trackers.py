@@ -26,7 +26,7 @@ PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
 def require_trackers(settings: OutputSection) -> None:
-    """Raises ConfigError, before any work, where a package is missing or there is no login for W&B."""
+    """Raises ConfigError, before any work, if a package or the login for W&B is missing."""
     for name in settings.trackers:
         if find_spec(PACKAGES[name]) is None:
             raise ConfigError(
@@ -40,10 +40,10 @@ def require_trackers(settings: OutputSection) -> None:
 def start_trackers(
     names: Sequence[str], settings: Mapping[str, Any], output: OutputFolder, first: int
 ) -> list[GeneralTracker]:
-    """Start a tracker for each name, with all settings of the run. `first`: the step that a run is resumed after, else
-    0.
+    """Start a tracker for each name, with all settings of the run. `first`: the step after which a run is resumed,
+    otherwise 0.
 
-    Raises ConfigError where W&B cannot be reached.
+    Raises ConfigError if W&B cannot be reached.
     """
     trackers: list[GeneralTracker] = []
     for name in names:
@@ -80,16 +80,15 @@ def _explained() -> Iterator[None]:
     except (_wandb().errors.Error, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
-            f"trackers: W&B: {reason} Run `wandb login` or set WANDB_API_KEY; WANDB_MODE=offline logs to the output"
-            " folder alone"
+            f"trackers: W&B: {reason} Run `wandb login` or set WANDB_API_KEY; WANDB_MODE=offline logs only to the "
+            "output folder"
         ) from None
 
 
 def followed(
     events: Iterator[Progress], trackers: Sequence[GeneralTracker], output: OutputFolder, first: int
 ) -> Iterator[Progress]:
-    """Yield the events of a training, and log what it has written after each. `first`: the step before the first
-    event."""
+    """Yield the events of a training, and log new output after each. `first`: the step before the first event."""
     if not trackers:
         yield from events
         return
@@ -154,7 +153,7 @@ def _log_values(values: Mapping[str, Any], tracker: GeneralTracker, step: int) -
 
 
 def _log_images(images: Sequence[np.ndarray], prompts: Sequence[str], tracker: GeneralTracker, step: int) -> None:
-    """`images`: each (H, W, 3), 0 to 255. Those of each prompt are a row of their own: `samples`, or `samples_00` …"""
+    """Log images, each (H, W, 3), 0 to 255. Each prompt has a separate row: `samples`, or `samples_00` …"""
     for name, prompt, row in _by_prompt(images, prompts):
         if tracker.name == "wandb":
             tracker.log({name: [_wandb().Image(image, caption=prompt) for image in row]}, step=step)
@@ -164,7 +163,7 @@ def _log_images(images: Sequence[np.ndarray], prompts: Sequence[str], tracker: G
 
 
 def _by_prompt(images: Sequence[np.ndarray], prompts: Sequence[str]) -> Iterator[tuple[str, str, list[np.ndarray]]]:
-    """The name of each row, its prompt, and its pictures; fewer where drawing failed."""
+    """Yield the name of each row, its prompt, and its images, which may be fewer if sampling failed."""
     pairs = zip(prompts, images, strict=False)
     rows = [(prompt, [image for _, image in row]) for prompt, row in groupby(pairs, key=lambda pair: pair[0])]
     for number, (prompt, row) in enumerate(rows):

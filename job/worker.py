@@ -1,4 +1,4 @@
-"""The part of a job on ranks other than 0: data preparation and training steps, no files."""
+"""The work of ranks other than 0 in a job: data preparation and training steps, without writing files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ from trainer.distributed.synchronized_steps import synchronized_steps
 def follow(job: Job) -> Iterator[int]:
     """Take part in data preparation and training with the main process (`job.run`). Yields the number of each step.
 
-    Raises what `run_stages` raises, and ConfigError where this machine does not see the main process's files.
+    Raises the errors of `run_stages`, and ConfigError if this machine has no access to the main process's files.
     """
     start_device(job)
     load_family(job)
@@ -36,7 +36,7 @@ def follow(job: Job) -> Iterator[int]:
 
 
 def help_to_prepare(job: Job) -> None:
-    """Execute the main process's assignments, and read the dataset that it has written."""
+    """Execute the main process's tasks of data preparation, and read the dataset that it has written."""
     run_worker(job.processes)
     folder, digest = job.processes.broadcast(("", ""))
     job.dataset = _read(Path(folder), digest)
@@ -45,7 +45,7 @@ def help_to_prepare(job: Job) -> None:
 def _read(folder: Path, digest: str) -> PreparedDataset:
     if not folder.is_dir() or (dataset := read_dataset(folder)).digest() != digest:
         raise ConfigError(
-            f"output: {folder} is not what the main process has there. All machines need to see one folder: give an "
-            "--output on a disk that they share"
+            f"output: {folder} differs from the main process's folder. All machines need the same folder; give an "
+            "--output on a shared disk"
         )
     return dataset

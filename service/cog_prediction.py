@@ -25,7 +25,7 @@ NUMBERS = {
 
 
 class CogPredictions:
-    """The predictor's state between requests: the base, and the LoRAs that the server was started with."""
+    """The predictor's state between requests: the base model, and the LoRAs that the server was started with."""
 
     def __init__(self, weights: str | None) -> None:
         """Load the LoRAs `weights` (COG_WEIGHTS) and their base. `weights` is set by the operator, so it may be a path.
@@ -82,20 +82,20 @@ class CallerPermissions:
 
 
 def _models_of(description: ArtifactDescription) -> tuple[Any, ...]:
-    """What a LoRA's header names to be loaded."""
+    """Return the models that a LoRA's header names."""
     config = description.config
     return description.base_model, config.get("base_config"), config.get("vae"), config.get("base_revision")
 
 
 def as_declared(inputs: PredictionInputs) -> PredictionInputs:
-    """Convert the inputs to their declared types. Raises RequestError for a picture that is not an upload."""
+    """Convert the inputs to their declared types. Raises RequestError for an image that is not an upload."""
     return replace(
         inputs, **{field.name: _converted(field.name, getattr(inputs, field.name)) for field in fields(inputs)}
     )
 
 
 def _converted(name: str, value: Any) -> Any:
-    """Convert one input. Raises RequestError for a picture that is not an upload but a path on the server."""
+    """Convert one input. Raises RequestError for an image that is not an upload but a path on the server."""
     if value is not None and name in NUMBERS:
         return NUMBERS[name](value)
     if value is not None and name in ("image", "mask", "control_image"):

@@ -31,7 +31,7 @@ from trainer.distributed.launch import processes_of_a_job
 
 LINES_IN_ERROR = 15
 OTHER_PROCESS = "[rank"
-"""How torch prefixes the lines of a process that ends because another one has ended."""
+"""Prefix of torch's log lines of a process that is stopped because another one has ended."""
 OUTPUTS_VARIABLE = "OUTPUTS_FOLDER"
 
 
@@ -43,7 +43,7 @@ def train_in_child_process(request: TrainingRequest) -> OutputFolder:
     """Run one training. Blocks until it is done.
 
     Raises ConfigError for invalid inputs, NotAllowed for settings reserved to the operator, and TrainingFailed for a
-    failed training. On any other exception, such as Cog's CancelationException, the child is asked to save and end.
+    failed training. On any other exception, such as Cog's CancelationException, the child saves its state and ends.
     """
     policy = Policy.from_environment()
     config = allowed_config(request, policy)
@@ -61,15 +61,15 @@ def train_in_child_process(request: TrainingRequest) -> OutputFolder:
         except BaseException:
             job.stop()
             if output.weights.exists():
-                print(f"stopped; what was trained so far is in {output.weights}", flush=True)
+                print(f"stopped; the result so far is in {output.weights}", flush=True)
             raise
     KEPT_BASES.keep(base)
     return output
 
 
 def _start(arguments: list[str], environment: Mapping[str, str], base: BaseOfTraining | None) -> ChildProcess:
-    """Start `python train.py` with these arguments: forked where the operator wants it and one process trains, from the
-    process that keeps its base if there is one."""
+    """Start `python train.py` with these arguments. If the operator has enabled it and one process trains, it is forked
+    from the warm process, or from the one that keeps its base model."""
     count = processes_of_a_job()
     if count == 1 and is_wanted():
         keeper = KEPT_BASES.keeper_of(base)
@@ -77,8 +77,11 @@ def _start(arguments: list[str], environment: Mapping[str, str], base: BaseOfTra
         for name, start in ways.items():
             try:
                 return start(partial(train_command, arguments), environment)
-            except (OSError, EOFError) as error:  # the process was killed; after this training another one is started
-                print(f"warning: {name}: this training starts without it ({error!r})", flush=True)
+            except (OSError, EOFError) as error:  # the process was killed; it is started again after this training
+                print(
+                    f"warning: {name}: the process has ended, so this training starts without it ({error!r})",
+                    flush=True,
+                )
     launcher = ["-m", "trainer.distributed.launcher", str(count)] if count > 1 else []
     return ChildProcess.start([sys.executable, *launcher, str(PROJECT / "train.py"), *arguments], environment)
 
@@ -95,7 +98,7 @@ def _arguments(data: Path, config_file: Path, output: OutputFolder) -> list[str]
 
 
 def outputs_root() -> Path:
-    """Return the folder of all trainings: OUTPUTS_FOLDER, else `outputs` beside the code."""
+    """Return the folder of all trainings: OUTPUTS_FOLDER, otherwise `outputs` next to the code."""
     return Path(os.environ.get(OUTPUTS_VARIABLE) or PROJECT / "outputs")
 
 
@@ -106,7 +109,7 @@ def _relay(job: ChildProcess, policy: Policy, secrets: Secrets) -> None:
     except TimeoutError:
         limit = policy.limits[JOB_MINUTES]
         raise TrainingFailed(
-            f"the training was stopped after {limit:,} minutes, the most that the operator allows ({JOB_MINUTES})"
+            f"the training was stopped after {limit:,} minutes, the operator's limit ({JOB_MINUTES})"
         ) from None
 
 
@@ -118,7 +121,7 @@ def _relay_lines(job: ChildProcess, lines: Iterable[str]) -> None:
     for line in lines:
         progress = Progress.from_line(line)
         if progress is None:
-            if not told_why and line.startswith("error: "):  # what comes after it may be other processes' ends
+            if not told_why and line.startswith("error: "):  # later lines may be of other processes
                 told_why = True
                 tail.clear()
             if not told_why or (len(tail) < LINES_IN_ERROR and not line.startswith(OTHER_PROCESS)):
@@ -151,6 +154,6 @@ def _explain(status: int, step: int, tail: deque[str]) -> str:
         return "\n".join(tail).removeprefix("error: ")
     if status < 0:
         name = signal.Signals(-status).name
-        hint = " (out of memory? try a smaller train_batch_size or resolution)" if name == "SIGKILL" else ""
-        return f"the training process was killed by {name} after step {step}{hint}. The server takes the next training."
+        hint = ", probably out of memory; use a smaller train_batch_size or resolution" if name == "SIGKILL" else ""
+        return f"the training process was killed by {name} after step {step}{hint}. The server accepts new trainings."
     return f"the training process ended with status {status} after step {step}:\n" + "\n".join(tail)

@@ -12,7 +12,7 @@ from settings.preparation import DataConfig
 
 
 def find_faces(picture: Image.Image) -> Tensor:
-    """The faces of an RGB picture, (N, 4 + P) as in `families.controls.faces`: at most as many as trained by default.
+    """Return the faces of an RGB image, (N, 4 + P) as in `families.controls.faces`, at most as many as in training.
 
     Raises RequestError where there are none, and where a model of FACE_RECOGNITION_MODEL or FACE_DETECTOR_MODEL is
     missing.
@@ -24,6 +24,6 @@ def find_faces(picture: Image.Image) -> Tensor:
         raise RequestError(f"controlnet: {error}") from error
     if not len(faces):
         raise RequestError(
-            "control_image: no face was found in it, and the ControlNet reads faces; give another picture"
+            "control_image: no face was detected, and the ControlNet is conditioned on faces; use another image"
         )
     return torch.from_numpy(faces[: defaults.control_max_faces])

@@ -20,7 +20,7 @@ class Secrets:
     wandb_key: str | None = field(default=None, repr=False)
 
     def masked(self, text: str) -> str:
-        """Return the text with secrets masked, which a library's error may contain."""
+        """Return the text with secrets masked: errors of libraries may contain them."""
         for secret in (self.hub_token, self.wandb_key):
             if secret:
                 text = text.replace(secret, MASK)
@@ -43,7 +43,7 @@ def require_useful(secrets: Secrets, push_to_hub: str | None, trackers: Sequence
 def child_environment(secrets: Secrets, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment of the training's process.
 
-    With the caller's own key, W&B gets none of the operator's settings, such as account and server.
+    With the caller's own key, the operator's W&B settings, such as account and server, are removed.
     """
     child = {name: value for name, value in environment.items() if name != TOKEN_VARIABLE}
     if secrets.hub_token:

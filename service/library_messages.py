@@ -10,8 +10,8 @@ def hide_library_messages() -> None:
     """Set the libraries' own verbosity variables to "error" where the user has not set them.
 
     Must be called before the libraries are imported. `DIFFUSERS_VERBOSITY=debug` (and so on) shows their messages
-    again. What they say by Python's warnings goes to the logger py.warnings, unless PYTHONWARNINGS is set. Relevant
-    problems are reported by this program's own warnings and errors.
+    again. Python's warnings go to the logger py.warnings, unless PYTHONWARNINGS is set. Relevant problems are reported
+    by this program's own warnings and errors.
     """
     logging.captureWarnings("PYTHONWARNINGS" not in os.environ)
     for library in LIBRARIES:

@@ -25,20 +25,22 @@ COMMANDS = {
     "train": Command("train a LoRA and its trigger word (python train.py)", "service.train_command"),
     "predict": Command("generate images with LoRAs (python predict.py)", "service.predict_command"),
     "prepare": Command(
-        "prepare images, and show what becomes of each (python -m preprocess)", "preprocess.command_line"
+        "prepare images, and report the result for each (python -m preprocess)", "preprocess.command_line"
     ),
-    "encode": Command("encode shards of images to features, to be trained from later", "service.features.command_line"),
+    "encode": Command("encode shards of images to features for later training", "service.features.command_line"),
     "convert": Command("write a LoRA file in another format (python -m artifact)", "artifact.command_line", "convert"),
-    "merge": Command("add several LoRAs, as one or onto a base", "artifact.command_line", "merge"),
-    "extract": Command("a LoRA out of a full fine-tune", "artifact.command_line", "extract"),
-    "resize": Command("the nearest LoRA of another rank", "artifact.command_line", "resize"),
-    "inspect": Command("what is in a LoRA file", "artifact.command_line", "inspect"),
+    "merge": Command("merge several LoRAs into one, or into a base model", "artifact.command_line", "merge"),
+    "extract": Command("extract a LoRA from a full fine-tune", "artifact.command_line", "extract"),
+    "resize": Command("approximate a LoRA by one of another rank", "artifact.command_line", "resize"),
+    "inspect": Command("show the contents of a LoRA file", "artifact.command_line", "inspect"),
     "evaluate": Command(
         "compare LoRAs with the base model and each other (python -m evaluation.comparison)",
         "evaluation.comparison.command_line",
     ),
-    "sweep": Command("try many settings (python -m service.sweep)", "service.sweep.command_line"),
-    "report": Command("make the page of a training again (python -m job.report)", "job.report.command_line"),
+    "sweep": Command(
+        "compare trainings with different settings (python -m service.sweep)", "service.sweep.command_line"
+    ),
+    "report": Command("write the report of a training again (python -m job.report)", "job.report.command_line"),
 }
 
 
@@ -46,7 +48,11 @@ def build_parser() -> CommandParser:
     """Return a parser for the first argument. The command parses the others itself."""
     parser = CommandParser(prog=PROGRAM, usage="%(prog)s COMMAND ...", description="Train and use LoRAs.")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", title="commands", description="COMMAND --help says more"
+        dest="command",
+        required=True,
+        metavar="COMMAND",
+        title="commands",
+        description="COMMAND --help shows the options",
     )
     for name, command in COMMANDS.items():
         commands.add_parser(name, help=command.summary, add_help=False)
@@ -59,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     if given and given[0] not in COMMANDS and not given[0].startswith("-"):
         near = advice(given[0], COMMANDS)
-        parser.error(f"{given[0]}: unknown command; {near or 'there are ' + ', '.join(COMMANDS)}")
+        parser.error(f"{given[0]}: unknown command; {near or 'choose one of ' + ', '.join(COMMANDS)}")
     command = COMMANDS[parser.parse_args(given[:1] or ["--help"]).command]
     module = import_module(command.module)
     if command.subcommand:

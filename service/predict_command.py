@@ -58,7 +58,7 @@ def _require_files(options: PredictionOptions) -> None:
 
 
 def _draw(prompt: str, options: PredictionOptions, folder: Path) -> list[Path]:
-    """Generate the images, and write `parameters.json` beside them."""
+    """Generate the images, and write `parameters.json` next to them."""
     with quick_imports():
         from sampler.generation import Generation
         from service.policy.compilation import compilation_from_environment

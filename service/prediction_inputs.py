@@ -21,7 +21,7 @@ from settings.callers import Limited, Model, Open
 
 MAX_OUTPUTS = 8
 BY_BASE = ("num_inference_steps", "guidance_scale")
-"""Inputs whose default is the base's own value."""
+"""Inputs whose default is the base model's own value."""
 NAMES = ("lora", "replicate_weights", "base_model", "vae", "refiner", "safety_checker", "controlnet")
 """Inputs that name files, URLs or models."""
 MAX_PICTURE_BYTES = 64 * 1024**2
@@ -111,7 +111,7 @@ def predict(
 
 
 def without_blanks(inputs: PredictionInputs) -> PredictionInputs:
-    """Return the inputs with None for names that are empty, which web forms send where nothing is given."""
+    """Return the inputs with None for empty names, which web forms send for fields that are not filled in."""
     empty: dict[str, Any] = {name: None for name in NAMES if not (getattr(inputs, name) or "").strip()}
     return replace(inputs, **empty)
 
@@ -121,9 +121,9 @@ def build_request(inputs: PredictionInputs) -> SampleRequest:
     if not 1 <= inputs.num_outputs <= MAX_OUTPUTS:
         raise RequestError(f"num_outputs: must be at least 1 and at most {MAX_OUTPUTS}")
     if inputs.output_format not in OUTPUT_FORMATS:
-        raise RequestError(f"output_format: {inputs.output_format!r} is none of {', '.join(OUTPUT_FORMATS)}")
+        raise RequestError(f"output_format: {inputs.output_format!r} is not one of {', '.join(OUTPUT_FORMATS)}")
     if not 1 <= inputs.output_quality <= 100:
-        raise RequestError("output_quality: must lie between 1 and 100")
+        raise RequestError("output_quality: must be between 1 and 100")
     given = {name: value for name in BY_BASE if (value := getattr(inputs, name)) is not None}
     request = SampleRequest(
         prompt=inputs.prompt,
@@ -147,7 +147,7 @@ def build_request(inputs: PredictionInputs) -> SampleRequest:
 
 
 def _steering(inputs: PredictionInputs, local_files: bool, rules: FetchRules | None) -> Steering | None:
-    """The ControlNet and what it is conditioned on. Raises RequestError for one of the two without the other."""
+    """Return the ControlNet and its conditioning image. Raises RequestError if only one of them is given."""
     picture = _open_picture(inputs.control_image, "control_image")
     if inputs.controlnet and picture is not None:
         return Steering(inputs.controlnet, picture, inputs.control_scale, local_files, rules, find_faces)
@@ -163,7 +163,7 @@ def _loras(
     inputs: PredictionInputs, default_loras: list[ScaledArtifact], local_files: bool, rules: FetchRules | None
 ) -> list[ScaledArtifact]:
     if inputs.lora and inputs.replicate_weights:
-        raise RequestError("lora and replicate_weights are two names for one thing: give one of them")
+        raise RequestError("lora and replicate_weights are two names of the same input; give only one of them")
     named = inputs.lora or inputs.replicate_weights
     if named:
         return read_weights(named, inputs.lora_scale, local_files=local_files, rules=rules)
@@ -171,21 +171,23 @@ def _loras(
 
 
 def _open_picture(path: Path | None, name: str) -> Image.Image | None:
-    """Open and decode a picture. Raises RequestError."""
+    """Open and decode an image. Raises RequestError."""
     if path is None:
         return None
     try:
         if path.stat().st_size > MAX_PICTURE_BYTES:
-            raise RequestError(f"{name}: larger than {MAX_PICTURE_BYTES:,} bytes")
+            raise RequestError(f"{name}: is larger than {MAX_PICTURE_BYTES:,} bytes")
         with Image.open(path) as image:
             if image.width * image.height > MAX_PICTURE_PIXELS:  # before decoding
-                raise RequestError(f"{name}: has {image.width} × {image.height} pixels, which is too large")
+                raise RequestError(
+                    f"{name}: has {image.width} × {image.height} pixels; the limit is {MAX_PICTURE_PIXELS:,} pixels"
+                )
             image.load()
             return image.copy()
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         if isinstance(error, RequestError):
             raise
-        raise RequestError(f"{name}: is no readable image ({type(error).__name__})") from error
+        raise RequestError(f"{name}: cannot be read as an image ({type(error).__name__})") from error
 
 
 class _Reporter:

@@ -108,13 +108,15 @@ def resolve_config(arguments: argparse.Namespace) -> TrainingConfig:
     if (launched := launched_precision()) is not None:
         if values.get("mixed_precision", launched) not in (launched, "auto"):
             given = values["mixed_precision"]
-            raise ConfigError(f"mixed_precision: {given}, but accelerate launch has {launched}; leave one of them out")
+            raise ConfigError(
+                f"mixed_precision: {given} contradicts accelerate launch, which has {launched}; leave one of them out"
+            )
         values["mixed_precision"] = launched
     config = build_config(values)
     if not fsdp_requested():
         return config
     if "shard_base" in values and not config.shard_base:
-        raise ConfigError("shard_base: false, but accelerate launch has --use_fsdp; leave one of them out")
+        raise ConfigError("shard_base: false contradicts accelerate launch --use_fsdp; leave one of them out")
     return build_config(values | {"shard_base": True})
 
 
@@ -149,7 +151,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
 
 @dataclass
 class Started:
-    """The state of a run that may fail. `is_new`: whether its folder is new. `existed`: whether that existed, empty."""
+    """The state of a run that may fail. `is_new`: whether it is new. `existed`: whether its empty folder existed."""
 
     job: "Job | None" = None
     output: "OutputFolder | None" = None
@@ -163,7 +165,7 @@ class Started:
 
 
 def _report_kept(started: Started, *, remove: bool) -> None:
-    """Report the files that are kept. `remove`: delete the folder of a new run without any."""
+    """Report the files that are kept. `remove`: delete the folder of a new run without files."""
     output = started.output
     if output is None or not is_main_process():
         return
@@ -232,11 +234,11 @@ def _job(arguments: argparse.Namespace, started: Started) -> "Job":
 
 
 def _output_folder(arguments: argparse.Namespace, named_sources: Sequence[str], started: Started) -> "OutputFolder":
-    """The folder of a new run. Only the first of several processes makes it."""
+    """Return the folder of a new run. Of several processes, only rank 0 creates it."""
     from job.output_folder import OutputFolder, default_output
 
     if process_count() > 1 and arguments.output is None:
-        raise ConfigError("output: several processes need to agree on a folder. Give --output")
+        raise ConfigError("output: is missing. Several processes need the same folder; give --output")
     if not is_main_process():
         return OutputFolder(arguments.output)
     path = arguments.output or _imported(arguments).output or default_output([*arguments.data, *named_sources][0])
@@ -247,7 +249,7 @@ def _output_folder(arguments: argparse.Namespace, named_sources: Sequence[str], 
 
 
 def _follow(job: "Job", stop: StopSignal) -> int:
-    """The part of ranks other than 0: no output; the main process decides when the run ends."""
+    """Run the job on ranks other than 0, without output. The main process decides when the run ends."""
     from job.worker import follow
 
     for _ in follow(job):

@@ -59,7 +59,7 @@ def allowed_config(request: TrainingRequest, policy: Policy) -> TrainingConfig:
     uploaded: frozenset[str] = frozenset()
     if request.preservation_data is not None:
         if "preservation_data" in values:
-            raise ConfigError("preservation_data: is an input and in the text of config; give one")
+            raise ConfigError("preservation_data: is given as an input and in config; leave one of them out")
         values["preservation_data"] = require_uploaded("preservation_data", request.preservation_data)
         uploaded = frozenset({"preservation_data"})
     config = build_config(values)
@@ -71,7 +71,7 @@ def allowed_config(request: TrainingRequest, policy: Policy) -> TrainingConfig:
     )
     for name in TrainingConfig.model_fields:
         if getattr(allowed, name) != getattr(config, name):
-            print(f"{name}: {getattr(allowed, name):,}, the most that the operator allows", flush=True)
+            print(f"{name}: set to {getattr(allowed, name):,}, the operator's limit", flush=True)
     return allowed
 
 
@@ -88,7 +88,7 @@ def merge_inputs(request: TrainingRequest) -> dict[str, Any]:
     values = {name: value for name, value in inputs.items() if value != defaults[name]}  # others are not given
     for name, value in (parse_settings(request.config, "config") if request.config else {}).items():
         if name in values and value != values[name]:
-            raise ConfigError(f"{name}: the input says {values[name]!r}, the text of config says {value!r}; give one")
+            raise ConfigError(f"{name}: the input is {values[name]!r}, and config has {value!r}; leave one of them out")
         values[name] = value
     return (preset_beside(request.preset, values) if request.preset else {}) | values
 

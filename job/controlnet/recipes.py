@@ -5,7 +5,7 @@ from job.report.recipe import Recipe, Trained
 
 
 def controlnet_recipes(trained: Trained) -> list[Recipe]:
-    """One for each tool that has such ControlNets."""
+    """Return one recipe for each tool that supports such ControlNets."""
     pipeline = trained.pipeline.replace("Pipeline", "ControlNetPipeline")
     prompt = trained.prompt or "a photo"
     everywhere = _everywhere(trained, prompt)
@@ -13,13 +13,13 @@ def controlnet_recipes(trained: Trained) -> list[Recipe]:
 
 
 def _everywhere(trained: Trained, prompt: str) -> list[Recipe]:
-    picture = "picture that steers: edges, a scribble, whatever was trained"
+    picture = "conditioning image: edges, a scribble, as in training"
     if trained.control == "faces":
-        picture = "photograph whose faces are found"
+        picture = "photograph whose faces are detected"
     recipes = [
         Recipe(
             "Cog",
-            f"condition.png is the {picture}. LoRAs go beside it.",
+            f"condition.png is the {picture}. LoRAs can be added.",
             f"cog run -i prompt={prompt!r} -i controlnet=URL -i control_image=@condition.png\n\n"
             f"# or without a container\npython predict.py {prompt!r} --base_model {trained.base_model} "
             "--controlnet weights.safetensors --control_image condition.png",
@@ -34,16 +34,17 @@ def _everywhere(trained: Trained, prompt: str) -> list[Recipe]:
 
 
 def _of_diffusers(trained: Trained, prompt: str, pipeline: str) -> list[Recipe]:
-    """Where diffusers has the pipeline; A1111 and Forge know no others."""
+    """Return the recipes for base models with a pipeline in diffusers. A1111 and Forge support no others."""
     recipes = [
         Recipe(
             "A1111, Forge",
-            "weights.safetensors goes to models/ControlNet/. Preprocessor: none, where the condition is made already.",
+            "weights.safetensors goes to models/ControlNet/. Preprocessor: none, if the image is already a "
+            "conditioning image.",
             prompt,
         ),
         Recipe(
             "diffusers",
-            "The folder controlnet/, on the base that was trained on.",
+            "The folder controlnet/, with the base model of the training.",
             "\n".join(
                 [
                     "import torch",
@@ -58,4 +59,6 @@ def _of_diffusers(trained: Trained, prompt: str, pipeline: str) -> list[Recipe]:
             ),
         ),
     ]
-    return recipes if trained.controlnet_in_comfyui else recipes[1:]  # all three go by the sizes of real bases
+    return (
+        recipes if trained.controlnet_in_comfyui else recipes[1:]
+    )  # all three detect models by the sizes of real base models

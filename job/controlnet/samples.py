@@ -20,14 +20,14 @@ from trainer.data.latent_cache import CachedExample
 from trainer.training import Training
 
 CONDITIONS = "conditions"
-"""The folder of the conditions, inside of that of the samples."""
+"""The subfolder of the conditioning images in the folder of the samples."""
 BOX_COLOURS = ("red", "lime", "blue", "magenta", "cyan", "yellow")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """`picture`: in colour, or with opacity. `prompt`: what is drawn. `faces`: as in `families.controls.faces`, where
-    they are the condition; the picture then shows where they are."""
+    """`picture`: RGB or RGBA. `prompt`: of the sample. `faces`: as in `families.controls.faces`, if they are the
+    condition; `picture` then shows their positions."""
 
     prompt: str
     picture: Image.Image
@@ -35,9 +35,9 @@ class Condition:
 
 
 def sample_conditions(training: Training, settings: SampleSettings) -> list[Condition]:
-    """Of images that are not trained where there are such, else of the first ones that are, with their captions.
+    """Return the conditions of held-out images, or of the first training images if there are none, with their captions.
 
-    A validation_prompt that the user has set is that of all.
+    If the user has set validation_prompt, it is the prompt of all samples.
     """
     prompt = training.config.given.get("validation_prompt")
     examples, _ = sampled_examples(training, settings.count)
@@ -52,7 +52,7 @@ def _condition(prompt: str, example: CachedExample) -> Condition:
 
 
 def boxes_of_faces(faces: Tensor, size: tuple[int, int]) -> Image.Image:
-    """A picture of `size` (width, height): black, each face a box of another colour."""
+    """Return a black image of `size` (width, height) with a box of a different colour for each face."""
     picture = Image.new("RGB", size)
     canvas = ImageDraw.Draw(picture)
     for number, face in enumerate(faces.cpu()):
@@ -65,7 +65,7 @@ def boxes_of_faces(faces: Tensor, size: tuple[int, int]) -> Image.Image:
 def write_control_samples(
     settings: SampleSettings, conditions: Sequence[Condition], training: Training, folder: Path
 ) -> None:
-    """Draw a sample for each condition into `folder`, and the conditions into a folder in it."""
+    """Generate a sample for each condition into `folder`, and write the conditioning images to a subfolder."""
     for old in (folder, folder / CONDITIONS):
         remove_pictures(old)
     if not conditions:
@@ -95,12 +95,12 @@ def _control(controlnet: Any, condition: Condition) -> Control:
 
 
 def write_prompts(prompts: Sequence[str], path: Path) -> None:
-    """The prompts of the samples of a step, one for each, for the report."""
+    """Write the prompt of each sample of a step, for the report."""
     path.write_text(json.dumps(list(prompts), ensure_ascii=False), encoding="utf-8")
 
 
 def _in_precision(controlnet: Any, dtype: torch.dtype) -> Any:
-    """The ControlNet itself, or a copy in the base's precision: its own are fp32."""
+    """Return the ControlNet, or a copy in the base model's precision: its trained weights are fp32."""
     if controlnet.dtype == dtype:
         return controlnet
-    return nn.Module.to(copy.deepcopy(controlnet), dtype)  # diffusers' own warns of layers to keep in fp32
+    return nn.Module.to(copy.deepcopy(controlnet), dtype)  # diffusers' method warns about layers to keep in fp32

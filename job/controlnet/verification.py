@@ -26,8 +26,8 @@ from settings.preparation import FACE_FEATURES
 
 @torch.no_grad()
 def controlled_prediction(probe: Probe, family: ModelFamily, controlnet: Any) -> Tensor:
-    """The prediction for the probe, (B, C, h, w) on the CPU, with a picture of random blocks, or a random face, as
-    condition."""
+    """Return the prediction for the probe, (B, C, h, w) on the CPU, with an image of random blocks, or a random face,
+    as condition."""
     maker = controllable(family)
     assert maker is not None
     count = len(probe.noised)
@@ -50,13 +50,13 @@ def _condition(controlnet: Any, count: int, size: tuple[int, int]) -> Tensor:
 def verify_controlnet(
     path: Path, family: ModelFamily, probe: Probe, base: Tensor, trained: Tensor, state: Mapping[str, Tensor]
 ) -> Verification:
-    """Compare the file or folder at `path` with what was trained.
+    """Compare the file or folder at `path` with the trained ControlNet.
 
     `base`, `trained`: the probe's predictions without and with the ControlNet. `state`: its tensors, by diffusers'
     names.
 
-    Raises VerificationFailed when the base was altered, a tensor is lost, or the effect is another; and
-    ArtifactError when the file cannot be read.
+    Raises VerificationFailed if the base model was altered, a tensor is lost, or the effect differs; and ArtifactError
+    if the file cannot be read.
     """
     noise = NOISE[next(family.denoiser.parameters()).dtype] * base.norm().item()
     altered = (probe.predict(family, {}) - base).norm().item()
@@ -72,13 +72,13 @@ def verify_controlnet(
         Check("it differs from the trained model by", difference, allowed),
     ]
     if any(check.failed for check in checks):
-        raise VerificationFailed(f"{path} does not do what the training did:\n{table(checks, ())}")
+        raise VerificationFailed(f"{path} does not reproduce the trained model:\n{table(checks, ())}")
     learned = effect >= LEARNED * base.norm().item()
     return Verification(effect, difference / effect if effect > 0 else 0.0, learned)
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    """Relative to the trained one's norm."""
+    """Return the norm of the difference relative to the norm of the trained tensor."""
     size = other.float().norm().item()
     gap = (one.float().cpu() - other.float().cpu()).norm().item()
     return gap / size if size > 0 else float(gap > 0)

@@ -51,7 +51,7 @@ def publish(settings: PublishingSection, output: OutputFolder, facts: CardFacts)
 
 
 def _token() -> str | None:
-    """Return the token of the job's caller, else the machine's."""
+    """Return the token of the job's caller, otherwise that of the environment."""
     return os.environ.get(TOKEN_VARIABLE) or get_token()
 
 
@@ -61,5 +61,5 @@ def _reason(error: Exception) -> str:
     if response is None:
         return f"the hub cannot be reached ({type(error).__name__})"
     token = "hf_token" if os.environ.get(TOKEN_VARIABLE) else "HF_TOKEN"
-    hint = {401: f": {token} is not valid", 403: f": {token} may not write there", 404: ": no such owner"}
+    hint = {401: f": {token} is not valid", 403: f": {token} has no write permission there", 404: ": no such owner"}
     return f"the hub answered {response.status_code}{hint.get(response.status_code, '')}"

@@ -14,18 +14,18 @@ from settings.sections.publishing import PublishingSection
 DIFFUSERS_TAGS = ("text-to-image", "diffusers", "lora")
 ALL_TOOLS = ("ComfyUI", "A1111", "Forge", "InvokeAI", "diffusers")
 KINDS = {"controlnet": "ControlNet", "full": "fine-tuned model"}
-"""What is trained, by the adapter; others are LoRAs."""
+"""The kind of model by adapter; all others are LoRAs."""
 ALWAYS_TOLD = ("max_train_steps", "rank", "seed")
 LEFT_OUT = {"base_model", "base_config", *PublishingSection.model_fields}
-"""Settings that the card mentions elsewhere."""
+"""Settings that the card lists elsewhere."""
 
 
 @dataclass(frozen=True)
 class CardFacts:
     """The facts of a training for the model card. `prompt`: of the samples. `settings`: shown values by name.
 
-    `kind`: what was trained. `tools`: other tools that open it. `base_licence`: what the base's weights are under,
-    where that limits their use.
+    `kind`: the kind of model. `tools`: other tools that open it. `base_licence`: the licence of the base model's
+    weights, if it restricts their use.
     """
 
     base_model: str
@@ -46,7 +46,7 @@ def told_settings(config: Settings) -> dict[str, object]:
 
 
 def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -> str:
-    """Return Markdown with the hub's header. `samples`: pictures that are published under samples/."""
+    """Return Markdown with the hub's header. `samples`: images that are published under samples/."""
     triggers, base = facts.triggers, public_name(facts.base_model)
     on_hub = base == facts.base_model and HUB_ID.fullmatch(base) is not None
     data = ModelCardData(
@@ -61,7 +61,7 @@ def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -
         f"# {', '.join(map(_code, triggers)) or facts.kind}",
         "",
         f"A {facts.kind} for {_code(base)}"
-        + (f" with its own words: {', '.join(map(_code, triggers))}." if triggers else "."),
+        + (f" with the trigger words {', '.join(map(_code, triggers))}." if triggers else "."),
         "",
         *(f"![sample {index}](samples/{path.name})" for index, path in enumerate(samples)),
         "",
@@ -69,7 +69,8 @@ def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -
         "## Use",
         "",
         f"`weights.safetensors` opens in {_tools(facts.tools)}; "
-        "`embeddings.safetensors`, where it is there, holds the words' embeddings for tools that take them as a file.",
+        "`embeddings.safetensors`, if there is one, contains the trigger words' embeddings for tools that load them "
+        "from a file.",
         "",
         "## Training",
         "",
@@ -77,15 +78,15 @@ def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -
         "|---|---|",
         *(f"| {name} | {_code(str(value))} |" for name, value in facts.settings.items()),
         "",
-        f"Licence: {license}." if license else "No licence was stated.",
-        *(["", f"Licence of the base: {facts.base_licence}."] if facts.base_licence else []),
+        f"Licence: {license}." if license else "No licence is given.",
+        *(["", f"Licence of the base model: {facts.base_licence}."] if facts.base_licence else []),
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n", ignore_metadata_errors=False))
 
 
 def _tools(names: Sequence[str]) -> str:
     if not names:
-        return "the predictor of the trainer alone"
+        return "the trainer's own predictor only"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

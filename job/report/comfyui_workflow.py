@@ -1,7 +1,7 @@
 """comfyui.json: a workflow for ComfyUI that generates the validation prompt with the LoRA.
 
-It is in ComfyUI's API format, which the page of ComfyUI opens when the file is dropped there: nodes by number, whose
-inputs are values or [number of a node, number of its output].
+It is in ComfyUI's API format, which ComfyUI opens when the file is dropped on its page: nodes by number, with inputs
+that are values or [number of a node, number of its output].
 """
 
 import json
@@ -17,11 +17,11 @@ from job.report.usage import chosen_scale, concept_name, trained_of
 
 ADAPTERS = ("lora", "rslora", "dora")
 LOADERS = {1: "CLIPLoader", 2: "DualCLIPLoader", 3: "TripleCLIPLoader"}
-"""By the number of text encoders in files of their own."""
+"""Loader nodes, by the number of text encoders in separate files."""
 LEAST_CFG = 1.0
-"""Without guidance. At 0 the sampler would draw what is not wanted."""
+"""The value of cfg without guidance. At 0 the sampler would follow the negative prompt."""
 Link = list[Any]
-"""Number of a node, and of its output."""
+"""The number of a node, and of its output."""
 
 
 class Graph:
@@ -42,7 +42,7 @@ class Graph:
 
 
 def write_workflow(output: OutputFolder) -> Path | None:
-    """Write comfyui.json as report.json describes the training, and return its path; None without a workflow for it."""
+    """Write comfyui.json for the training in report.json, and return its path; None if there is no workflow for it."""
     workflow = comfyui_workflow(json.loads(output.report.read_text(encoding="utf-8")))
     if workflow is None:
         return None
@@ -51,10 +51,10 @@ def write_workflow(output: OutputFolder) -> Path | None:
 
 
 def comfyui_workflow(summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the workflow; None for bases and adapters that these nodes do not load.
+    """Return the workflow; None for base models and adapters that these nodes do not load.
 
-    The name of the LoRA's file is that of the report's recipe. The base's is the base's name, and those of its other
-    parts are ComfyUI's: they are to be chosen anew in ComfyUI.
+    The LoRA's file has the name in the report's recipe. The file of the base model is named after the model, and its
+    other parts have ComfyUI's names; the user selects their files in ComfyUI.
     """
     trained, config = trained_of(summary), summary["config"]
     base = comfy_base(trained.pipeline)

@@ -11,11 +11,11 @@ SUCCESS = 0
 
 def build_parser(prog: str = "python -m job.report") -> CommandParser:
     """Return the parser for the output folder and the location of its dataset."""
-    parser = CommandParser(
-        prog=prog, description="Make report.html of an output folder again. The line printed is its path."
-    )
+    parser = CommandParser(prog=prog, description="Write report.html of an output folder again, and print its path.")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the output folder of a training")
-    parser.add_argument("--dataset", type=Path, metavar="DIR", help="where its dataset is, if not in the folder")
+    parser.add_argument(
+        "--dataset", type=Path, metavar="DIR", help="the folder of its dataset, if it is not in the output folder"
+    )
     return parser
 
 

@@ -21,14 +21,14 @@ class Curve:
 
 
 QUESTIONS: tuple[tuple[str, str, str, bool], ...] = (
-    ("learning_rates", "Learning rates", "Peak after the warm-up, down to the end of the schedule.", False),
+    ("learning_rates", "Learning rates", "With warm-up and schedule.", False),
     (
         "gradient_norms",
         "Gradient norms",
-        "Before clipping. Growing peaks mean too high a rate.",
+        "Before clipping. Growing peaks mean that the learning rate is too high.",
         True,
     ),
-    ("peak_memory_gib", "Memory, GiB", "The most that was held up to each step.", False),
+    ("peak_memory_gib", "Memory, GiB", "Peak of the allocated memory up to each step.", False),
 )
 
 
@@ -64,12 +64,12 @@ def _losses(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
             axes.plot(at, smoothed(term), color=colour, linewidth=1.1, label=name)
         _finish(axes, legend=len(terms) > 1)
 
-    reading = "Smoothed; the thin line shows every step. It is no measure of quality: noise differs from step to step."
+    reading = "Smoothed; the thin line shows every step. It does not measure quality: the noise differs between steps."
     return Curve("Training loss", reading, chart(draw, "Training loss over the steps"))
 
 
 def _bands(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
-    """Plot each band relative to its first value, which is the base's."""
+    """Plot each band relative to its first value, that of the base model."""
     bands = [(name, series(rows, name)[name]) for name in (f"loss_{band}" for band in range(10)) if series(rows, name)]
     if not bands or len(rows) < 2:
         return None
@@ -94,7 +94,7 @@ def _restoration(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
 def _looks(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
     if len(rows) < 2:
         return None
-    reading = "1 is the similarity of the training images to each other, or the base model. They decide the end."
+    reading = "1 is the similarity of the training images to each other, or the base model. They end the run."
     drawn = _lines(_measures(rows), "Likeness, prompts followed and rest kept", False, "o", main="quality")
     return Curve("Samples while training", reading, drawn)
 
@@ -114,8 +114,9 @@ def _similarities(evaluation: Mapping[str, Any] | None) -> list[Curve | None]:
         return []
     data = _measures([{"step": one["step"], **one["relative"]} for one in whole])
     first = Curve(
-        "Learned, and kept",
-        "1 is the similarity of the training images to each other, or the base model. The choice uses the quality.",
+        "Learned and preserved",
+        "1 is the similarity of the training images to each other, or the base model. The quality selects the "
+        "checkpoint.",
         _lines(
             data, "Likeness, prompts followed, rest kept and quality over the checkpoints", False, "o", main="quality"
         ),
@@ -137,7 +138,7 @@ def _similarities(evaluation: Mapping[str, Any] | None) -> list[Curve | None]:
         axes.plot([chosen["step"]], [chosen["relative"]["quality"]], "o", markersize=11, fillstyle="none", color=INK)
         _finish(axes, legend=True)
 
-    reading = "Each line is one strength of the LoRA. The ring marks what is returned."
+    reading = "Each line is one scale of the LoRA. The ring marks the returned checkpoint and scale."
     return [first, Curve("Checkpoint and scale", reading, chart(draw, "Quality of each checkpoint at each scale"))]
 
 
@@ -148,7 +149,7 @@ def _speed(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
     steps, seconds = data["seconds_per_step"]
     speed = {"it/s": (steps, [1 / max(value, 1e-9) for value in seconds])}
     return Curve(
-        "Steps a second", "A mean over the last twenty steps.", _lines(speed, "Steps a second", False, from_zero=True)
+        "Steps per second", "Mean over the last twenty steps.", _lines(speed, "Steps per second", False, from_zero=True)
     )
 
 

@@ -12,7 +12,7 @@ ONTO_THE_BASE = "full"
 
 
 def has_pipeline(name: str) -> bool:
-    """Whether diffusers has a pipeline of this name, with a reader for its LoRAs."""
+    """Whether diffusers has a pipeline of this name that loads LoRAs."""
     return hasattr(diffusers, name)
 
 
@@ -35,7 +35,7 @@ def diffusers_recipe(trained: Trained, scale: float) -> Recipe:
 
 
 def _dtype(trained: Trained) -> str:
-    """The states of language models overflow in fp16."""
+    """Return bfloat16 for language models as text encoders, whose hidden states overflow in fp16."""
     return "torch.float16" if trained.encoders else "torch.bfloat16"
 
 
@@ -53,7 +53,7 @@ def _vae(trained: Trained) -> list[str]:
 
 
 def _vae_class(trained: Trained) -> str:
-    """AutoModel opens folders and hub models alone."""
+    """Return the class of the VAE. AutoModel opens only folders and hub models."""
     return "AutoencoderKL" if trained.vae is not None and trained.vae.endswith(".safetensors") else "AutoModel"
 
 
@@ -61,18 +61,18 @@ def _note(trained: Trained) -> str:
     base, kind = trained.base_model, trained.adapter
     if kind == ONTO_THE_BASE:
         return (
-            "diffusers cannot open the change of all weights. Write it into the base first: python -m artifact merge "
-            f"weights.safetensors --weights 1 --onto {base} --output base-with-change"
+            "diffusers cannot open the change of all weights. Merge it into the base model first: python -m artifact "
+            f"merge weights.safetensors --weights 1 --onto {base} --output base-with-change"
         )
     if kind == "none":
-        return "The embeddings, on the base that was trained on."
+        return "The embeddings, with the base model of the training."
     if kind not in AS_IT_IS:
         return (
-            f"diffusers does not open {kind} as it is trained. Make a plain LoRA of it first: python -m artifact "
+            f"diffusers does not open {kind} files. Convert it to a plain LoRA first: python -m artifact "
             f"resize weights.safetensors plain-lora.safetensors --rank 64 --base {base}"
         )
     what = "The LoRA and the embeddings" if trained.encoders else "The LoRA"
-    return f"{what}, on the base that was trained on."
+    return f"{what}, with the base model of the training."
 
 
 def _imports(trained: Trained) -> list[str]:

@@ -8,14 +8,15 @@ from trainer.validation.settling import Look, Settling
 
 ENDINGS = {
     "settled": "Trained and verified; ended because the likeness of samples had settled.",
-    "lost": "Trained and verified; ended because prompts were followed less, or samples became copies of images.",
+    "lost": "Trained and verified; ended because prompts were followed less, or samples became copies of training "
+    "images.",
     None: "Trained and verified; ended by its limits or by early stopping, before the likeness of samples had settled.",
 }
 
 
 def ending(settling: Settling | None, returned: int, concepts: int = 1) -> dict[str, Any] | None:
-    """Return headline, reasons and looks as in JSON; None where samples were not scored. `returned`: the step whose
-    weights the result has. `concepts`: how many the run has, of which the first ones were sampled."""
+    """Return headline, reasons and looks as in JSON; None if samples were not scored. `returned`: the step of the
+    returned weights. `concepts`: number of concepts of the run, of which the first ones were sampled."""
     if settling is None or not settling.looks:
         return None
     last = settling.looks[-1]

@@ -1,4 +1,4 @@
-"""The samples of each step for the report: those of the training, or those of the evaluation."""
+"""The samples of each step for the report, from the training or the evaluation."""
 
 import json
 import re
@@ -16,7 +16,7 @@ PROMPTS_FILE = "prompts.json"
 
 
 def step_frames(output: OutputFolder, evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return `prompts`, one for each picture of a frame, and `frames`, with step and pictures by step. Both may be
+    """Return `prompts`, one for each image of a frame, and `frames`, with step and images by step. Both may be
     empty."""
     folder = output.samples_by_step
     if folder.is_dir():

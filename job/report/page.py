@@ -1,6 +1,6 @@
 """report.html: the results of a training in one file that needs no network.
 
-All its data are read from the output folder, so it can be written again: `python -m job.report FOLDER`.
+All its data are read from the output folder, so that `python -m job.report FOLDER` can write it again.
 """
 
 import html
@@ -25,7 +25,7 @@ from preprocess.dataset import Example, PreparedDataset
 from preprocess.gallery.page import GALLERY_FILE
 
 SHOWN_IMAGES = 48
-"""Largest number of training pictures on the page, divided among the concepts. The dataset's own page shows all."""
+"""Largest number of training images on the page, divided among the concepts. The dataset's own page shows all."""
 
 
 def write_page(output: OutputFolder, dataset: PreparedDataset) -> Path:
@@ -83,7 +83,7 @@ def _looks(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _prompts_of_samples(config: Mapping[str, Any]) -> list[str]:
-    """One for each picture."""
+    """Return one prompt for each image."""
     prompts = config.get("validation_prompts") or [config["validation_prompt"]]
     return [prompt for prompt in prompts for _ in range(config["num_validation_images"])]
 
@@ -100,7 +100,7 @@ def _images(dataset: PreparedDataset) -> list[dict[str, str]]:
 
 
 def _of_all_concepts(examples: Sequence[Example]) -> list[Example]:
-    """At most SHOWN_IMAGES, of each concept about as many, in their order."""
+    """Return at most SHOWN_IMAGES, about equally many of each concept, in their order."""
     seen: Counter[str | None] = Counter()
     ranked = []
     for place, example in enumerate(examples):

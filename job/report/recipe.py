@@ -18,10 +18,10 @@ class Trained:
     """The facts of a training for the recipes.
 
     `pipeline`: diffusers' class. `encoders`: keys of the text encoders in embeddings.safetensors, in the pipeline's
-    order; empty where the trigger words have no embeddings. `adapter`: its kind. `prompt` contains a trigger word.
-    `revision`: of the base on the hub. `vae`: in place of the base's own. `restores`: whether the base
-    restores pictures and draws none. `control`: what a ControlNet is conditioned on. `controlnet_in_comfyui`: whether
-    ComfyUI recognises it.
+    order; empty if the trigger words have no embeddings. `adapter`: its kind. `prompt` contains a trigger word.
+    `revision`: of the base model on the hub. `vae`: replaces the base model's own. `restores`: whether the base model
+    reconstructs images and cannot generate from a prompt. `control`: the kind of a ControlNet's conditioning image.
+    `controlnet_in_comfyui`: whether ComfyUI recognises it.
     """
 
     base_model: str

@@ -22,8 +22,8 @@ PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safeten
 
 @dataclass(frozen=True)
 class BaseUsed:
-    """The base's properties for other tools. `pipeline`: diffusers' class. `encoders`: keys of the token embeddings in
-    the order of the pipeline's text encoders, empty where the trigger words have no embeddings."""
+    """The base model's properties for other tools. `pipeline`: diffusers' class. `encoders`: keys of the token
+    embeddings in the order of the pipeline's text encoders, empty if the trigger words have no embeddings."""
 
     pipeline: str
     encoders: tuple[str, ...]
@@ -49,10 +49,10 @@ def write_report(
     ending: Mapping[str, Any] | None = None,
     plan: str | None = None,
 ) -> None:
-    """Write report.json. `config`: all settings, as in JSON. `evaluation`: as in evaluation.json. `resumed_at`:
-    the step that a resumed run went on from, since which the `phases` are; 0 for others. `steps`: those of the run,
-    which may have ended before the planned ones. `restoration`: of a base that restores. `ending`: why a run of open
-    length ended.
+    """Write report.json. `config`: all settings, as in JSON. `evaluation`: as in evaluation.json. `resumed_at`: the
+    step from which a run was resumed and its `phases` are measured; 0 for others. `steps`: number of steps of the run,
+    which may have ended early. `restoration`: for a base model that reconstructs images. `ending`: why a run without a
+    fixed length ended.
     """
     report = {
         "steps": config.get("max_train_steps") if steps is None else steps,

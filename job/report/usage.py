@@ -22,13 +22,13 @@ def recipes(trained: Trained, scale: float) -> list[Recipe]:
     prompt, name = trained.prompt, concept_name(trained)
     own = Recipe(
         "Cog",
-        f"The predictor knows {'the trigger word and ' if trained.triggers else ''}the scale from the file itself.",
+        f"The predictor reads {'the trigger word and ' if trained.triggers else ''}the scale from the file.",
         f"cog run -i prompt={_shell(prompt)} -i lora=@weights.safetensors\n\n# or without a container\n"
         f"python predict.py {_shell(prompt)} --weights weights.safetensors",
     )
     own_ones = [own, _of_replicate(prompt)]
     if trained.adapter == "perfusion":
-        return own_ones  # no other tool opens it
+        return own_ones  # no other tool opens the file
     return [
         *own_ones,
         *_of_interfaces(trained, name, scale),
@@ -75,7 +75,7 @@ def _of_replicate(prompt: str) -> Recipe:
     """The predictor of this repository as a model on Replicate."""
     return Recipe(
         "Replicate",
-        "Push the predictor once: cog push r8.im/OWNER/MODEL. It downloads weights.safetensors by a hub id, such as "
+        "Push the predictor once: cog push r8.im/OWNER/MODEL. It downloads weights.safetensors by hub id, such as "
         "that of push_to_hub, or from an https URL.",
         f'import replicate\n\nimages = replicate.run(\n    "OWNER/MODEL",\n    input={{"prompt": {prompt!r}, '
         '"lora": "OWNER/NAME"},\n)',
@@ -83,13 +83,13 @@ def _of_replicate(prompt: str) -> Recipe:
 
 
 def _of_interfaces(trained: Trained, name: str, scale: float) -> list[Recipe]:
-    """Return the recipes for ComfyUI and, where diffusers has the base's pipeline, for A1111 and Forge."""
+    """Return the recipes for ComfyUI and, if diffusers has the base model's pipeline, for A1111 and Forge."""
     found = _by_embedding(trained, name, scale) if trained.encoders else _by_word(trained, name, scale)
     return found if has_pipeline(trained.pipeline) else [each for each in found if each.tool == COMFYUI]
 
 
 def _by_word(trained: Trained, name: str, scale: float) -> list[Recipe]:
-    """Return the recipes for a trigger that is a plain word, or an existing token of the base."""
+    """Return the recipes for a trigger that is an ordinary word, or an existing token of the base model."""
     return [
         Recipe(
             COMFYUI,
@@ -117,7 +117,7 @@ def _by_embedding(trained: Trained, name: str, scale: float) -> list[Recipe]:
         Recipe(
             "A1111, Forge",
             f"weights.safetensors goes to models/Lora/{name}_lora.safetensors, embeddings.safetensors to "
-            f"embeddings/{name}.safetensors. Type the name of the embedding where the trigger word would be.",
+            f"embeddings/{name}.safetensors. Use the name of the embedding instead of the trigger word.",
             f"{prompt.replace(trigger, name)} <lora:{name}_lora:{scale:g}>",
         ),
     ]

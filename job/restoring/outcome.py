@@ -16,7 +16,7 @@ class Restoration:
 
     @classmethod
     def of(cls, originals: Originals, before: float | None, after: float | None) -> "Restoration | None":
-        """None where no picture was restored."""
+        """Build from both values. Returns None if no image was reconstructed."""
         if before is None or after is None:
             return None
         return cls(len(originals.pictures), originals.held_out, round(before, 3), round(after, 3))

@@ -4,7 +4,7 @@ from job.report.recipe import Recipe
 
 
 def restoring_recipes() -> list[Recipe]:
-    """predict.py alone opens the file: other tools have no names for the network's layers."""
+    """Return the recipe for predict.py. Other tools cannot open the file, since they have no names for its layers."""
     return [
         Recipe(
             "Cog",

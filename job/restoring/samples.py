@@ -12,12 +12,12 @@ from trainer.training import Training
 from trainer.validation.restoration import psnr, restore
 
 ORIGINALS = "originals"
-"""The folder of the pictures that are restored, inside of that of the samples."""
+"""The subfolder of the original images in the folder of the samples."""
 
 
 @dataclass(frozen=True)
 class Originals:
-    """Pictures to restore, uint8 (3, H, W), with their captions. `held_out`: whether none of them is trained."""
+    """Images to reconstruct, uint8 (3, H, W), with their captions. `held_out`: whether none of them is trained."""
 
     pictures: tuple[Tensor, ...]
     captions: tuple[str, ...]
@@ -26,19 +26,19 @@ class Originals:
     @property
     def described(self) -> str:
         count = len(self.pictures)
-        noun = "picture that is" if count == 1 else "pictures that are"
+        noun = "image that is" if count == 1 else "images that are"
         return f"{count} {noun} {'not ' if self.held_out else ''}trained"
 
 
 def originals_of(training: Training, settings: SampleSettings) -> Originals:
-    """Images that are not trained where there are such, else the first ones that are."""
+    """Return held-out images, or the first training images if there are none."""
     examples, held_out = sampled_examples(training, settings.count)
     captions = tuple(example.caption for example in examples)
     return Originals(tuple(map(levels_of, examples)), captions, held_out)
 
 
 def write_restored(originals: Originals, settings: SampleSettings, family: ModelFamily, folder: Path) -> float | None:
-    """Restore the pictures into `folder`: 00.png, 01.png … Returns the mean PSNR in dB, None without pictures."""
+    """Reconstruct the images into `folder`: 00.png, 01.png … Returns the mean PSNR in dB, None without images."""
     remove_pictures(folder)
     if not originals.pictures:
         return None
@@ -52,7 +52,7 @@ def write_restored(originals: Originals, settings: SampleSettings, family: Model
 
 
 def write_originals(originals: Originals, folder: Path) -> None:
-    """Write the pictures themselves into a folder in `folder`."""
+    """Write the original images into a subfolder of `folder`."""
     remove_pictures(folder / ORIGINALS)
     (folder / ORIGINALS).mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(originals.pictures):

@@ -15,10 +15,10 @@ def build(job: Job) -> Generator[Progress, None, None]:
     job.config = job.training.config
     job.output.write_config(job.config)
     if job.state is not None:
-        yield job.progress(f"going on after step {job.training.trainer.step}")
+        yield job.progress(f"resuming after step {job.training.trainer.step}")
         if job.training.trainer.step >= job.training.trainer.max_train_steps:
             yield job.progress(
-                "all steps are trained; --resume with a higher max_train_steps trains more", warning=True
+                "all steps are already trained; set a higher max_train_steps with --resume to train more", warning=True
             )
     for note in job.training.notes:
         yield job.progress(note, warning=note.startswith("init_weights"))
@@ -29,7 +29,7 @@ def build(job: Job) -> Generator[Progress, None, None]:
 
 
 def build_on_base(job: Job) -> None:
-    """All processes do the same here."""
+    """Build the training on the base model. Called by all processes."""
     job.training = build_training(
         job.config, job.family, job.dataset, job.examples, job.accelerator, job.initial, job.training_adapter, job.base
     )

@@ -19,7 +19,7 @@ from trainer.distributed.sharded_base import place_base
 def cache(job: Job) -> Generator[Progress, None, None]:
     """Set `examples` and `base`. Afterwards the weights are on their devices."""
     for count in reading_ahead(job):
-        yield job.progress(f"reading {count} prompts")
+        yield job.progress(f"encoding {count} prompts")
     yield from memory_plan(job, len(job.dataset.examples))
     place = put_on_device(job)
     yield job.progress(f"caching the latents of {count_views(job.dataset.examples)} images in {place}")
@@ -31,8 +31,8 @@ def cache(job: Job) -> Generator[Progress, None, None]:
 
 
 def reading_ahead(job: Job) -> Iterator[int]:
-    """Encode the known prompts with frozen text encoders, and free these before the denoiser is loaded. What an
-    earlier part of the run has encoded is read from the output.
+    """Encode the known prompts with frozen text encoders, and free these before the denoiser is loaded. Prompts that an
+    earlier part of the run has encoded are read from the output folder.
 
     Yields the number of prompts before encoding them.
     """
@@ -45,11 +45,11 @@ def reading_ahead(job: Job) -> Iterator[int]:
 
 
 def put_on_device(job: Job) -> LatentPlace:
-    """Move the base to its device, stored as the main process says, or this rank's shard of it.
+    """Move the base model, or this rank's shard of it, to the device, with the storage chosen by the main process.
 
-    Returns where the latents are kept.
+    Returns where the latents are stored.
     """
-    if job.config.shard_base:  # every rank takes its shard from the whole base
+    if job.config.shard_base:  # every rank loads its shard of the whole base model
         job.family.to(torch.device("cpu"))
     job.base = place_base(job.config.shard_base, job.family, job.processes)
     place(job.family, job.processes.broadcast(job.storage), job.device)
@@ -57,5 +57,5 @@ def put_on_device(job: Job) -> LatentPlace:
 
 
 def encode(job: Job, place: LatentPlace) -> None:
-    """Encode this rank's part of the latents where they are on disk. For ranks other than 0."""
+    """Encode this rank's part of the latents if they are stored on disk. For ranks other than 0."""
     job.examples = encode_dataset(job.dataset, job.family, place, job.output.latents, job.processes)

@@ -1,4 +1,4 @@
-"""Evaluate stage: chooses among the checkpoints after the file is verified."""
+"""Evaluate stage: selects the best checkpoint after the file is verified."""
 
 from collections.abc import Generator
 

@@ -17,12 +17,12 @@ from settings.sections.base_model import BaseModelSection
 from settings.training import TrainingConfig
 
 MOST_LOST = 0.01
-"""Relative size of what rounding takes from the training, from which it is worth a warning."""
+"""Relative error of the trained change by rounding above which there is a warning."""
 INDEX = "model_index.json"
 
 
 def export(job: Job) -> Generator[Progress, None, None]:
-    """Write model/ or model.safetensors: the base with weights.safetensors in it, at its recommended scale."""
+    """Write model/ or model.safetensors: the base model with weights.safetensors merged, at the recommended scale."""
     config, output = job.config, job.output
     if config.save_model == "none":
         return
@@ -41,19 +41,19 @@ def export(job: Job) -> Generator[Progress, None, None]:
     for note in outcome.left_out:
         yield job.progress(note)
     lost = outcome.error
-    yield job.progress(f"the model keeps the training with a relative error of {lost:.2%}", 1.0)
+    yield job.progress(f"the model contains the trained change with a relative error of {lost:.2%}", 1.0)
     if lost > MOST_LOST:
         yield job.progress(
-            f"save_model: rounding to the precision of {target.name} takes {lost:.1%} of what was trained; "
-            "save_model_precision: fp32 keeps it",
+            f"save_model: rounding to the precision of {target.name} changes the trained difference by {lost:.1%}; "
+            "set save_model_precision: fp32 to avoid it",
             1.0,
             warning=True,
         )
 
 
 def require_model_base(config: TrainingConfig) -> None:
-    """Check, before anything is loaded, that the base is one that `save_model` can write. Raises ConfigError, and
-    BaseModelError where there is no such base."""
+    """Check, before anything is loaded, that `save_model` can write this base model. Raises ConfigError, and
+    BaseModelError if the base model does not exist."""
     if config.save_model == "none":
         return
     try:
@@ -61,13 +61,19 @@ def require_model_base(config: TrainingConfig) -> None:
     except ArtifactError as error:
         raise ConfigError(str(error)) from error
     if source.kind == "file" and config.save_model == "diffusers":
-        raise ConfigError("save_model: diffusers writes a folder from a folder; the base is a file: set single_file")
+        raise ConfigError(
+            "save_model: diffusers needs a base model in a folder, and base_model is a file; set save_model: "
+            "single_file"
+        )
     if source.kind == "folder" and config.save_model == "single_file":
-        raise ConfigError("save_model: single_file writes a file from a file; the base is a folder: set diffusers")
+        raise ConfigError(
+            "save_model: single_file needs a base model in a file, and base_model is a folder; set save_model: "
+            "diffusers"
+        )
 
 
 def _write_scheduler(base: BaseModelSection, zero_terminal_snr: bool, family: ModelFamily, folder: Path) -> None:
-    """Write the scheduler where the settings have changed what the base's says of its noise."""
+    """Write the scheduler if the settings have changed its noise schedule or prediction type."""
     if base.prediction_type == "auto" and not zero_terminal_snr:
         return
     scheduler = family.pipeline().scheduler

@@ -39,8 +39,8 @@ from trainer.training_adapter import distillation_notes, read_training_adapter
 from trainer.trigger_notes import trigger_notes
 
 NOT_EVALUATED = (
-    "not evaluated, the last step will be returned: shard_base with adapter: full has no whole weights to put "
-    "checkpoints onto. Set validation_steps, which chooses by the loss on held-out pictures"
+    "not evaluated, the last step will be returned: shard_base with adapter: full has no whole weights to which "
+    "checkpoints can be applied. Set validation_steps to return the step with the lowest loss on held-out images"
 )
 
 
@@ -63,7 +63,9 @@ def load(job: Job) -> Generator[Progress, None, None]:
         job.output.write_config(job.config)
     else:
         require_same_processes(job.state, job.processes.share.count)
-        if not next(job.family.denoiser.parameters()).is_meta:  # else when its weights are there, before the first step
+        if not next(
+            job.family.denoiser.parameters()
+        ).is_meta:  # otherwise after its weights are loaded, before the first step
             require_same_base(job.state, fingerprint(job.family.denoiser))
     if (licence := limited_licence(job.family)) is not None:
         yield job.progress(licence, warning=True)

@@ -13,10 +13,10 @@ from trainer.memory_plan import GB, MemoryPlan, Workload, plan, remedies
 
 
 def memory_plan(job: Job, images: int) -> Iterator[Progress]:
-    """Set `storage`, `plan` and the settings for them. Yield one line on the predicted peak and time of steps with up
-    to `images` images at once, a warning where the peak is more than what is free; nothing on a CPU.
+    """Set `storage`, `plan` and the settings for them. Yield one line on the predicted peak memory and time of steps
+    with up to `images` images, as a warning if the peak exceeds the free memory; nothing on a CPU.
 
-    Raises ConfigError where the weights alone are more than what is free.
+    Raises ConfigError if the weights alone exceed the free memory.
     """
     free = free_memory(job.device)
     found = None if free is None else _plan(job, images, free)
@@ -47,6 +47,6 @@ def _plan(job: Job, images: int, free: int) -> MemoryPlan | None:
 
 
 def _as_asked(job: Job) -> Storage:
-    """Where nothing is predicted."""
+    """Return the storage as set, if nothing is predicted."""
     precision = job.config.base_precision
     return Storage("bf16" if precision == "auto" else precision, job.config.offload == "always")

@@ -50,7 +50,9 @@ def _with_class_images(job: Job) -> Generator[Progress, None, DataConfig]:
     if config.num_class_images == 0 or job.state is not None:
         return settings
     if are_prepared(job.sources):
-        late = f"num_class_images has no effect: {job.sources[0]} is prepared already. Prepare it anew to change it"
+        late = (
+            f"num_class_images has no effect: {job.sources[0]} is already prepared. Prepare the images again to use it"
+        )
         yield job.progress(late, warning=True)
         return settings
     drawn = ClassImageSettings.of(config.class_images, config.validation, settings, job.side)

@@ -1,4 +1,4 @@
-"""Preview stage: samples and the reference prediction of the base."""
+"""Preview stage: samples and the reference prediction of the base model."""
 
 from collections.abc import Generator
 
@@ -15,7 +15,7 @@ def preview(job: Job) -> Generator[Progress, None, None]:
     """Set `probe`, `base_prediction` and `looks`."""
     job.probe = Probe.make(job.family, job.samples.prompt)
     job.base_prediction = job.probe.predict(job.family, {})
-    if not job.config.is_controlnet and restoring(job.family) is None:  # whose samples are compared with pictures
+    if not job.config.is_controlnet and restoring(job.family) is None:  # their samples are compared with images instead
         write_samples_before(job.samples, Sampler(job.family), job.output.samples_before)
     if job.config.stop_when_settled and job.encoders is not None:
         config, dataset = job.config, job.dataset

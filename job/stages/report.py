@@ -21,7 +21,7 @@ from settings.public import hide_paths, public_settings
 
 def report(job: Job) -> Generator[Progress, None, None]:
     """Write report.json and report.html. The last progress line of the job contains the seconds of all phases."""
-    from job.report.page import write_page  # matplotlib, which nothing before this needs
+    from job.report.page import write_page  # imports matplotlib, which earlier stages do not need
 
     config, output = job.config, job.output
     triggers = list(job.training.triggers if config.train_tokens else config.class_words)
@@ -44,7 +44,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
     shutil.rmtree(output.prompts, ignore_errors=True)
     write_workflow(output)
     page = write_page(output, job.dataset)
-    yield replace(job.progress(f"the report: {page}"), phases=job.phases.seconds)
+    yield replace(job.progress(f"report: {page}"), phases=job.phases.seconds)
     if not job.processes.is_single:
         job.accelerator.end_training()
     if config.push_to_hub is not None:
@@ -56,7 +56,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
 
 
 def _other_tools(output: OutputFolder) -> tuple[str, ...]:
-    """Those of the report's recipes."""
+    """Return the tools in the report's recipes."""
     recipes = recipes_of_report(json.loads(output.report.read_text(encoding="utf-8")))
     named = [name for recipe in recipes for name in recipe.tool.split(", ") if name not in OWN]
     return ALL_TOOLS if {*named, "InvokeAI"} == set(ALL_TOOLS) else tuple(named)

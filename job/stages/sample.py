@@ -43,16 +43,17 @@ def sample(job: Job) -> Generator[Progress, None, None]:
 
 
 def _restored_before(job: Job, originals: Originals, after: float | None) -> Iterator[Progress]:
-    """The same images by the base model."""
+    """Reconstruct the same images with the base model."""
     write_originals(originals, job.output.samples)
     before = write_restored(originals, job.samples, job.family, job.output.samples_before)
     job.restoration = Restoration.of(originals, before, after)
     if job.restoration is not None:
-        yield job.progress(f"restored {originals.described}: {job.restoration}")
+        yield job.progress(f"reconstructed {originals.described}: {job.restoration}")
 
 
 def _sample_controlnet(job: Job, controlnet: Any) -> None:
-    """Also writes the folder that diffusers reads where it can, of averaged weights where there are any."""
+    """Sample the ControlNet, and write its folder for diffusers if supported, with averaged weights if there are
+    any."""
     if in_diffusers(controlnet):
         write_controlnet_folder(controlnet, job.output.controlnet, job.config.resolved_save_precision)
     conditions = sample_conditions(job.training, job.samples)

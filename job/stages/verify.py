@@ -1,4 +1,4 @@
-"""Verify stage: reads the file back onto the base and compares."""
+"""Verify stage: applies the written file to the base model and compares it with the trained model."""
 
 from collections.abc import Generator, Iterator
 
@@ -14,7 +14,7 @@ from trainer.trainables.denoiser import DENOISER_WEIGHTS
 from trainer.trainables.part import Parts
 
 SENSIBLE_STEPS = 100
-"""Fewer teach nothing on any base; the default is 500 and more."""
+"""Smallest useful number of steps; fewer have no visible effect with any base model. The default is 500 or more."""
 
 
 def verify(job: Job) -> Generator[Progress, None, None]:
@@ -29,12 +29,12 @@ def verify(job: Job) -> Generator[Progress, None, None]:
 
 def _verified(found: Verification) -> str:
     if found.difference > RELATIVE_TOLERANCE:
-        return "the file holds what was trained; what it does is less than the base's precision shows"
-    return f"the file does what the training did (relative difference {found.difference:.1e})"
+        return "the file contains the trained weights; their effect is below the precision of the base model"
+    return f"the file reproduces the trained model (relative difference {found.difference:.1e})"
 
 
 def _verification(job: Job) -> Verification:
-    """Of the artifact; or of the ControlNet's folder, where it has one, and then of its file."""
+    """Verify the artifact; for a ControlNet its folder, if there is one, and its file."""
     given = job.family, job.probe, job.base_prediction, job.trained_prediction
     if job.controlnet_state is None:
         return compare(job.output.weights, *given, job.artifact, _sharded(job.training.parts))
@@ -53,18 +53,18 @@ def _sharded(parts: Parts) -> AdapterOnEveryRank | None:
 def verification_warnings(
     found: Verification, optimizer: str, steps: int, minutes: float | None = None
 ) -> Iterator[str]:
-    """What a whole file lacks all the same: any effect, or some layers'. `steps`: those that were done. `minutes`: the
-    time limit."""
+    """Return warnings about a valid file without effect, or with untrained layers. `steps`: number of steps done.
+    `minutes`: the time limit."""
     if not found.learned:
-        finds = "" if optimizer not in PRODIGY else f", for {optimizer} finds its rate first"
+        finds = "" if optimizer not in PRODIGY else f", because {optimizer} estimates its rate first"
         yield (
-            f"nothing was learned yet: {_counted(steps)} did not change any image{finds}; use at least "
+            f"the training had no visible effect after {_counted(steps)}{finds}; use at least "
             f"{SENSIBLE_STEPS} ({'max_train_steps' if minutes is None else f'max_train_minutes is {minutes:g}'})"
         )
     elif found.untrained:
         yield (
-            f"{found.untrained} of {found.layers} layers were never trained, such as {found.example}: no step had a "
-            "gradient for them. Empty captions give cross-attention nothing to read; are there captions?"
+            f"{found.untrained} of {found.layers} layers were never trained, such as {found.example}: they had no "
+            "gradient in any step. Cross-attention has none with empty captions; check that the images have captions."
         )
 
 

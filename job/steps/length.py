@@ -24,7 +24,7 @@ class Length:
 
     @property
     def look_seconds(self) -> float | None:
-        """What a look will take; None where there are none."""
+        """Predicted seconds of an evaluation of samples; None without evaluations."""
         return None if self._settling is None or self._looks is None else self._looks.seconds
 
     def begin(self) -> str | None:
@@ -40,7 +40,7 @@ class Length:
         trainer.end_at(end)
         return (
             f"stop_when_settled has no effect, since samples cannot be scored: the run has {end} steps. Set "
-            "evaluation_clip and evaluation_dino to encoders that this machine has, or max_train_steps"
+            "evaluation_clip and evaluation_dino to available encoders, or set max_train_steps"
         )
 
     def due(self, step: int) -> bool:
@@ -71,12 +71,12 @@ class Length:
             )
 
     def _end(self, step: int) -> str:
-        """End the run with the fall of the learning rate, which brings back some of what was lost."""
+        """End the run with the decay of the learning rate, which restores some of the loss in prompt following."""
         settling, trainer = self._training.settling, self._training.trainer
         assert settling is not None
         end = min(trainer.max_train_steps, math.ceil(step / (1 - DECAY)) if self._decays else step)
         trainer.end_at(end)
-        lost = "prompts begin to be lost, or samples to be copies"
+        lost = "prompts are followed less, or samples become copies"
         why = lost if settling.reason == "lost" else "the likeness of samples has settled"
         return f"{why}: the run and its schedules end at step {end}"
 

@@ -25,7 +25,7 @@ from trainer.trainables.trainable import TrainingDiverged
 from trainer.training import Training
 
 KEPT_UNASKED = 1_000_000_000
-"""Bytes of the state at the end of a run that are kept where nothing else is set."""
+"""Largest size in bytes of the final state that is kept by default."""
 
 
 def train(
@@ -36,12 +36,12 @@ def train(
     span: Span = (0.0, 1.0),
     length: Length | None = None,
 ) -> Iterator[Progress]:
-    """Step by step. At the end the best step's state is on the model, the last one's where nothing is scored, and in
-    weights.safetensors.
+    """Train step by step. At the end, the model and weights.safetensors have the state of the best step, or of the last
+    one without scores.
 
-    What is due at a step is done before its first line is given, so that it is done once, wherever the caller stops.
-    Whatever ends it early, what was trained so far is saved first. `base` is apart before and after. `span`: fractions
-    of the job. `length`: looks at samples, and ends the run by them; by default it has a fixed length.
+    All tasks of a step are done before its first message is yielded, so that they are done once, wherever the caller
+    stops. If the training ends early, the current weights are saved first. `base` is unmodified before and after.
+    `span`: fractions of the job. `length`: ends the run by evaluations of samples; by default its length is fixed.
     """
     length = length or Length(training)
     trainer = training.trainer
@@ -55,13 +55,13 @@ def train(
         while not training.best.waited_enough and (step := next(steps, None)) is not None:
             yield from work.after(step)
         finished = True
-    except GeneratorExit:  # between two steps: only there the state is whole
+    except GeneratorExit:  # between two steps, where the state is consistent
         work.keep_state()
         raise
     finally:
         steps.close()
         if not finished and trainer.step > 0 and (base.answers or not any(each.sharded for each in trainer.trainables)):
-            with suppress(TrainingDiverged):  # what is not finite is not kept
+            with suppress(TrainingDiverged):  # weights that are not finite are not saved
                 training.write(output.weights)
     state_line = _keep_the_end(training, work)
     told = list(_return_to_the_best(training, length, checkpoints))
@@ -88,10 +88,10 @@ class WorkOfSteps:
         self._watch = StepWatch(training, length.look_seconds)
         self._reporter = StepReporter(output.metrics, trainer.max_train_steps, *span, resumed_at=trainer.step)
         self._schedule = CheckpointSchedule(training.config.output, training.steps_an_epoch, lambda: training.seconds)
-        self._saved = trainer.step  # a resumed run has this one
+        self._saved = trainer.step  # a resumed run already has this checkpoint
 
     def before(self) -> list[Progress]:
-        """Score the base in a new run. Returns what is to be told."""
+        """Score the base model in a new run. Returns messages."""
         if not self._validation.scores_base:
             return list(self._validation.before_training())
         with self._watch.timing("validation"):
@@ -106,8 +106,8 @@ class WorkOfSteps:
         if step.skipped:
             told.append(
                 self._line(
-                    f"step {step.number} changed nothing: a gradient overflowed in fp16 with the loss "
-                    f"times {step.loss_scale:g}; from here on it is scaled by half of that",
+                    f"step {step.number} was skipped: a gradient overflowed in fp16 with a loss scale of "
+                    f"{step.loss_scale:g}; the scale is halved",
                     step,
                 )
             )
@@ -129,18 +129,18 @@ class WorkOfSteps:
             with self._watch.timing("samples"):
                 _write_samples(training, self._samples, self._output, step.number)
         if training.best.waited_enough:
-            told.append(self._line(f"no better step in {training.best.since} validations: stopping early", step))
+            told.append(self._line(f"no improvement in {training.best.since} validations: stopping early", step))
         return told
 
     def keep_state(self) -> None:
-        """A checkpoint of the step that was done last, where there is none."""
+        """Write a checkpoint of the last step, if there is none."""
         if self._saved != self._training.trainer.step:
             self._watch.note_time()
             self._checkpoints.write(self._training, extra=True)
             self._saved = self._training.trainer.step
 
     def forget_states(self) -> None:
-        """Remove checkpoints that only the end of an earlier part of the run has left."""
+        """Remove checkpoints that were only written at the end of an earlier part of the run."""
         self._checkpoints.remove_extra()
 
     def _line(self, text: str, step: Step, *, warning: bool = False) -> Progress:
@@ -148,7 +148,7 @@ class WorkOfSteps:
 
 
 def _last_ones(training: Training) -> int | None:
-    """Return how many of the last checkpoints are kept besides the best ones; None: all."""
+    """Return the number of last checkpoints to keep, in addition to the best ones; None: all."""
     config = training.config
     only_best = config.keep_best is not None or (config.stop_when_settled and not config.output.writes_checkpoints)
     return config.keep_checkpoints or (1 if only_best else None)
@@ -159,13 +159,13 @@ def _is_due(every: int | None, step: Step) -> bool:
 
 
 def _keep_the_end(training: Training, work: WorkOfSteps) -> list[str]:
-    """Keep the last step's state, or say why not. A run that was stopped before leaves no other checkpoint than one
-    that was not."""
+    """Keep the last step's state, or return the reason why not. A resumed run keeps the same checkpoints as an
+    uninterrupted one."""
     keep = training.config.keep_state
     size = size_of(capture(training)) + sum(each.bytes_in_shards for each in training.trainer.trainables)
     if keep is None and size >= KEPT_UNASKED:
         work.forget_states()
-        return [f"the state at the end takes {size / 1e9:.1f} GB and is not kept; keep_state: true keeps it"]
+        return [f"the final state takes {size / 1e9:.1f} GB and is not kept; set keep_state: true to keep it"]
     if keep is False:
         work.forget_states()
     else:
@@ -189,13 +189,13 @@ def _write_samples(training: Training, samples: SampleSettings, output: OutputFo
 
 
 def _return_to_the_best(training: Training, length: Length, checkpoints: Checkpoints) -> Iterator[str]:
-    """Restore the step with the best score on held-out images, else that with the best samples."""
+    """Restore the step with the best score on held-out images, otherwise the one with the best samples."""
     best, last = training.best, training.trainer.step
     if best.step is None:
         look = length.better_than_last
         if look is not None:
             _restore_weights(training, checkpoints, look.step)
-            yield f"returning step {look.step} and not the last one, {last}: its samples are better"
+            yield f"returning step {look.step} instead of the last step {last}: its samples are better"
         return
     assert training.scorer is not None
     what = f"its {training.scorer.name} is {best.score:.4f}, the lowest"
@@ -203,11 +203,11 @@ def _return_to_the_best(training: Training, length: Length, checkpoints: Checkpo
         yield f"the last step is the best: {what}"
         return
     _restore_weights(training, checkpoints, best.step)
-    yield f"returning step {best.step} and not the last one, {last}: {what}"
+    yield f"returning step {best.step} instead of the last step {last}: {what}"
 
 
 def _restore_weights(training: Training, checkpoints: Checkpoints, step: int) -> None:
-    """Restore an earlier step. What is known of the whole run stays."""
+    """Restore the weights of an earlier step. The records of the whole run are kept."""
     settling, end = training.settling, training.trainer.max_train_steps
     known = None if settling is None else settling.state_dict()
     restore(training, read_checkpoint(checkpoints.path(step)))

@@ -9,7 +9,7 @@ from job.progress import Progress, keep_lines
 from trainer.training import Training
 
 Span = tuple[float, float]
-"""Fractions of the job at which something begins and ends."""
+"""Fractions of the job at the beginning and end."""
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Validation:
         return self.training.scorer is not None and self.training.trainer.step == 0
 
     def before_training(self) -> Iterator[Progress]:
-        """Score the base in a new run. Later scores are relative to it."""
+        """Score the base model in a new run. Later scores are relative to it."""
         if self.training.scorer is None:
             return
         keep_lines(self.output.validation, self.training.trainer.step)
@@ -41,7 +41,7 @@ class Validation:
             yield self._line(0, self._measure(0))
 
     def observe(self, step: int) -> Progress:
-        """Score a step. Returns messages."""
+        """Score a step. Returns a message."""
         figures = self._measure(step)
         self.training.best.observe(step, figures["score"])
         return self._line(step, figures)

@@ -23,7 +23,7 @@ def without_denoiser(file: Artifact, family: ModelFamily) -> tuple[Artifact, dic
 
 @contextmanager
 def on_shards(tuning: AdapterOnEveryRank, layers: Mapping[str, Layer]) -> Iterator[None]:
-    """Have the base's weights and these layers on the denoiser inside this context, the base's after it."""
+    """Apply these layers to the base model's weights inside this context, and restore the weights after it."""
     tuning.start_over()
     try:
         for path, layer in layers.items():

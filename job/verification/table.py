@@ -13,7 +13,7 @@ from artifact.names.layer_keys import named_tensors
 LAYER_TOLERANCE = 2e-2
 """Relative difference of a layer's tensors: bf16, the coarsest precision of a file, keeps 8 bits."""
 HALF_STEP = 2.0**-25
-"""Half the distance between numbers of fp16 near 0, by which each of them may be rounded."""
+"""Half the distance between fp16 numbers near 0: the largest rounding error."""
 SHOWN = 8
 
 
@@ -54,14 +54,14 @@ def compare_layers(file: Mapping[str, Layer], trained: Mapping[str, Layer]) -> L
     checks = (
         _count(f"of {len(trained)} trained layers are missing", missing),
         _count("layers that were not trained are in the file", extra),
-        _count(f"of {len(file)} layers were trained and change nothing in the file", lost),
+        _count(f"of {len(file)} layers were trained, but have no effect in the file", lost),
         _count(f"layers differ by more than {LAYER_TOLERANCE:.0%}", [row[0] for row in differing]),
     )
     return LayerComparison(checks, differing)
 
 
 def untrained_layers(trained: Mapping[str, Layer]) -> list[str]:
-    """Those that no step has changed from what a fresh adapter is."""
+    """Return the layers that are unchanged since the initialisation of the adapter."""
     return [name for name, layer in trained.items() if layer.changes_nothing]
 
 
@@ -70,7 +70,7 @@ def compare_tokens(file: Mapping[str, Tensor], trained: Mapping[str, Tensor]) ->
     names = sorted(file.keys() | trained.keys())
     both = file.keys() & trained.keys()
     odd = [name for name in names if name not in both or not torch.equal(file[name], trained[name].float().cpu())]
-    return [_count("encoders have other token embeddings", odd)]
+    return [_count("encoders have different token embeddings", odd)]
 
 
 def table(checks: Sequence[Check], differing: Sequence[tuple[str, str, float]]) -> str:
@@ -91,9 +91,10 @@ def _count(name: str, odd: Sequence[str]) -> Check:
 
 
 def _difference(name: str, one: Layer, other: Layer) -> float:
-    """Of all tensors, alpha included, relative to the trained ones'; infinite between different kinds or shapes.
+    """Return the difference of all tensors and alpha, relative to the trained ones; infinite for different kinds or
+    shapes.
 
-    What fp16 cannot say of numbers near 0 is no difference: after a few small steps all are so.
+    The rounding of numbers near 0 in fp16 does not count: after a few small steps all numbers are near 0.
     """
     ours, theirs = named_tensors(name, one), named_tensors(name, other)
     if ours.keys() != theirs.keys() or any(ours[key].shape != theirs[key].shape for key in ours):

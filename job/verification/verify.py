@@ -18,16 +18,16 @@ from sampler.sampler import Sampler
 from trainer.distributed.on_every_rank import AdapterOnEveryRank
 
 RELATIVE_TOLERANCE = 2e-2
-"""Relative to the norm of the adapter's effect. fp16 keeps 11 bits of each weight."""
+"""Tolerance relative to the norm of the adapter's effect. fp16 keeps 11 bits of each weight."""
 NOISE = {torch.float32: 0.0, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 """Largest difference between two runs of one model, relative to the prediction's norm, by the precision of the base
 model."""
 ROUNDING = 1e-6
-"""Relative to the prediction's norm: what rounding does."""
+"""Rounding error relative to the prediction's norm."""
 LEARNED = 1e-4
-"""Relative to the prediction's norm: less is seen in no picture. Four steps at usual rates do three times as much."""
+"""Smallest visible effect, relative to the prediction's norm. Four steps at usual rates have three times as much."""
 FRACTIONS = (0.1, 0.5, 0.9)
-"""Noise levels of the probe, as fractions of the way to noise."""
+"""Noise levels of the probe, from 0 (clean) to 1 (pure noise)."""
 
 
 class VerificationFailed(RuntimeError):
@@ -36,7 +36,7 @@ class VerificationFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Probe:
-    """A fixed input: noise at three timesteps under one prompt."""
+    """A fixed input: noise at three timesteps with one prompt."""
 
     prompt: str
     noised: Tensor
@@ -67,8 +67,8 @@ class Verification:
     """Result of a verification. `effect`: norm of the change of the prediction by the adapter (without one, by the
     tokens).
 
-    `difference`: of file and model, by effect. `learned`: whether the effect is one that a picture can show.
-    `untrained`: of `layers`, how many no step has changed; `example`: one of them.
+    `difference`: of file and model, relative to the effect. `learned`: whether the effect is large enough to be
+    visible. `untrained`: number of the `layers` that no step has changed; `example`: one of them.
     """
 
     effect: float
@@ -88,13 +88,14 @@ def verify(
     artifact: Artifact,
     tuning: AdapterOnEveryRank | None = None,
 ) -> Verification:
-    """Load `path` onto the base and compare it with the trained model.
+    """Apply `path` to the base model and compare it with the trained model.
 
-    `base`, `trained`: the probe's predictions before and after training. `artifact`: what was trained, in memory.
-    `tuning`: of the denoiser's weights, where they are sharded.
+    `base`, `trained`: the probe's predictions before and after training. `artifact`: the trained one, in memory.
+    `tuning`: of the denoiser's weights, if they are sharded.
 
-    Raises VerificationFailed when the base was altered, a layer or token is missing or differs, a value is not finite,
-    or the file's effect is another than the trained model's; and ArtifactError when the file cannot be read or placed.
+    Raises VerificationFailed if the base model was altered, a layer or token is missing or differs, a value is not
+    finite, or the file's effect differs from the trained model's; and ArtifactError if the file cannot be read or
+    applied.
     """
     noise = NOISE[compute_dtype(family.denoiser)] * base.norm().item()
     altered = (probe.predict(family, {}) - base).norm().item()
@@ -112,7 +113,7 @@ def verify(
         Check("it differs from the trained model by", difference, allowed),
     ]
     if any(check.failed for check in checks):
-        raise VerificationFailed(f"{path} does not do what the training did:\n{table(checks, layers.differing)}")
+        raise VerificationFailed(f"{path} does not reproduce the trained model:\n{table(checks, layers.differing)}")
     untrained = untrained_layers(artifact.layers)
     return Verification(
         effect,
@@ -127,7 +128,7 @@ def verify(
 def _predictions(
     file: Artifact, family: ModelFamily, probe: Probe, tuning: AdapterOnEveryRank | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the probe's predictions with the file's tokens alone, and with all of it."""
+    """Return the probe's predictions with only the file's tokens, and with the whole file."""
     sampler = Sampler(family)
     on_denoiser: AbstractContextManager[None] = nullcontext()
     if tuning is not None:

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 SUCCESS, INCOMPLETE = 0, 1
 """Exit statuses, besides WRONG_INPUT."""
 MAIN_SETTINGS = ("base_model", "trigger_word", "class_word", "captioner", "filters", "crop", "mask", "resolution")
-"""What --help shows."""
+"""Settings shown by --help."""
 
 
 def build_parser(prog: str = "lora-trainer encode") -> CommandParser:
-    """One option for every setting of a training, under its own name; those of data preparation count."""
+    """Return a parser with one option for every setting of a training; those that affect the features are used."""
     parser = CommandParser(
         prog=prog,
         usage="%(prog)s DATA [DATA ...] --output DIR [--config FILE] [--SETTING VALUE ...]",
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "lora-trainer encode") -
     except (ConfigError, DatasetError, BaseModelError) as error:
         return report_wrong_input(error)
     except KeyboardInterrupt:
-        print("stopped; the same command continues with the shards that are not encoded", file=sys.stderr, flush=True)
+        print("stopped; run the same command again to encode the remaining shards", file=sys.stderr, flush=True)
         return STOPPED
 
 

@@ -12,13 +12,13 @@ from trainer.resolution import base_requirements
 
 
 def load_family(base: BaseModelSection, dtype: torch.dtype, zero_terminal_snr: bool) -> ModelFamily:
-    """The base without its denoiser's weights, not yet on the device. Raises BaseModelError."""
+    """Load the base model without its denoiser's weights, not yet on the device. Raises BaseModelError."""
     return load_base(base, dtype, start("no"), zero_terminal_snr, denoiser=False)
 
 
 def placed(family: ModelFamily, data: DataConfig, num_tokens: int) -> tuple[ModelFamily, BaseRequirements]:
-    """The base model with its VAE on the encoding device, and its requirements on images and captions. Captions are
-    only counted; their encoders are not moved."""
+    """Return the base model with its VAE on the encoding device, and its requirements on images and captions. The text
+    encoders are not moved, since only the tokens of captions are counted."""
     family.vae.to(start("no").device)
     return family, base_requirements(family, data, num_tokens)
 
@@ -26,5 +26,5 @@ def placed(family: ModelFamily, data: DataConfig, num_tokens: int) -> tuple[Mode
 def open_base(
     base: BaseModelSection, dtype: torch.dtype, zero_terminal_snr: bool, data: DataConfig, num_tokens: int
 ) -> tuple[ModelFamily, BaseRequirements]:
-    """Both, as a worker needs them. Raises BaseModelError."""
+    """Load the base model and place it, for a worker. Raises BaseModelError."""
     return placed(load_family(base, dtype, zero_terminal_snr), data, num_tokens)

@@ -8,7 +8,7 @@ from settings.callers import Caller, mark_in
 from settings.sections.duration import LOOKS, MOST_CONCEPTS_SCORED
 from settings.training import TrainingConfig
 
-if TYPE_CHECKING:  # it loads torch, which the server of trainings leaves to its child processes
+if TYPE_CHECKING:  # it imports torch, which only the child processes of the training server need
     from service.prediction_inputs import PredictionInputs
 
     Record = TrainingConfig | PredictionInputs
@@ -55,10 +55,10 @@ def _sides(record: "Record") -> tuple[int, int]:
 
 
 def _pictures(config: TrainingConfig) -> int:
-    """Return the number of pictures that are scored.
+    """Return the number of images that are generated and scored.
 
-    After training those of each candidate, of the base, of the chosen one's ablations, and two sets of each other
-    concept that is scored; during training those of each look at each concept, and of the base.
+    After training: those of each candidate, of the base model, of the selected candidate's ablations, and two sets for
+    each other scored concept. During training: those of each evaluation of each concept, and of the base model.
     """
     settings = config.validation
     prompts = (len(settings.evaluation_prompts) or USUAL_PROMPTS) + (len(settings.unrelated_prompts) or USUAL_UNRELATED)

@@ -22,13 +22,13 @@ def compilation_from_environment() -> Compilation | None:
     if not switch(COMPILE):
         for name in (CACHE, RANK):
             if os.environ.get(name, "").strip():
-                raise ConfigError(f"{name}: has no effect without {COMPILE}=1; set that, or unset this")
+                raise ConfigError(f"{name}: has no effect without {COMPILE}=1; set {COMPILE}=1, or unset {name}")
         return None
     if not any(shutil.which(compiler) for compiler in (os.environ.get("CXX") or COMPILERS[0], *COMPILERS)):
-        raise ConfigError(f"{COMPILE}: needs a C++ compiler, and there is none here. Install g++, or unset it")
+        raise ConfigError(f"{COMPILE}: needs a C++ compiler, which was not found. Install g++, or unset {COMPILE}")
     cache = Path(os.environ.get(CACHE, "").strip() or DEFAULT_CACHE).expanduser()
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{CACHE}: {cache} cannot be made ({error.strerror})") from error
+        raise ConfigError(f"{CACHE}: {cache} cannot be created ({error.strerror})") from error
     return Compilation(cache, whole_number(RANK, USUAL_RANK))

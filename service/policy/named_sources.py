@@ -8,11 +8,11 @@ from settings.data.sources import SourceConfig
 
 
 def refused_sources(name: str, sources: Sequence[SourceConfig]) -> Iterator[str]:
-    """A line for each source that is neither a dataset of the hub nor a https address: paths and stores of the server,
-    which the operator's own credentials would open."""
+    """Yield a line for each source that is neither a dataset of the hub nor an https URL. Paths of the server, and
+    stores, would be read with the operator's permissions."""
     for each in sources:
         if not (is_hub(each.source) or each.source.startswith("https://")):
             yield (
-                f"{name}: {each.source[:100]!r} is neither a https address nor a dataset of the hub (hf://owner/name); "
-                f"{MAY_SET}={name} in the server's environment would allow others"
+                f"{name}: {each.source[:100]!r} is neither an https URL nor a dataset of the hub (hf://owner/name); "
+                f"the operator can allow others with {MAY_SET}={name} in the server's environment"
             )

@@ -58,7 +58,7 @@ class Policy:
         _refuse_unknown_limits()
         may_set = frozenset(patterns_in(os.environ.get(MAY_SET, "")))
         for name in sorted(may_set - operators_settings()):
-            raise ConfigError(f"{MAY_SET}: {name} is none of {', '.join(sorted(operators_settings()))}")
+            raise ConfigError(f"{MAY_SET}: {name} is not one of {', '.join(sorted(operators_settings()))}")
         return cls(
             trusted=switch(TRUSTED),
             may_set=may_set,
@@ -111,8 +111,8 @@ class Policy:
         """Raises NotAllowed for any revision, unless the operator opened it: on the hub everyone can propose one."""
         if not self.trusted and "base_revision" not in self.may_set:
             raise NotAllowed(
-                f"base_revision: the LoRA names the revision {revision[:100]!r} of its base, which is the operator's "
-                f"to allow ({MAY_SET}=base_revision)"
+                f"base_revision: the LoRA needs the revision {revision[:100]!r} of its base model, which the operator "
+                f"must allow ({MAY_SET}=base_revision)"
             )
 
     def require_pixels(self, width: int, height: int) -> None:
@@ -135,8 +135,8 @@ class Policy:
             if marks[name] in (Caller.OPERATOR, None):
                 upload = " in config; give the file in the input of that name" if name in UPLOADS else ""
                 yield (
-                    f"{name}: is the operator's to set{upload}; {MAY_SET}={name} in the server's environment would "
-                    "allow it"
+                    f"{name}: only the operator may set it{upload}; {MAY_SET}={name} in the server's environment "
+                    "allows callers to set it"
                 )
             if marks[name] is Caller.SOURCES:
                 yield from refused_sources(name, value)
@@ -149,10 +149,8 @@ class Policy:
                 yield f"{', '.join(n for n in limit.settings if n in marks)}: {self._exceeds(variable, asked)}"
 
     def _exceeds(self, variable: str, asked: float) -> str:
-        return (
-            f"{asked:,g} is more than the operator allows ({variable}): {self.limits[variable]:,} "
-            f"{LIMITS[variable].what}"
-        )
+        limit = f"{self.limits[variable]:,} ({variable}: {LIMITS[variable].what})"
+        return f"{asked:,g} exceeds the operator's limit of {limit}"
 
     def _refused_model(self, name: str, text: str) -> str | None:
         patterns = self.models[LIST_OF[name]]
@@ -160,7 +158,7 @@ class Policy:
             return None
         shown = [pattern for pattern in patterns if not pattern.startswith(("/", "~", "."))]
         return (
-            f"{name}: {text[:100]!r} is not among the models that the operator allows ({LIST_OF[name]}): "
+            f"{name}: {text[:100]!r} is not one of the models that the operator allows ({LIST_OF[name]}): "
             f"{', '.join(shown)}"
         )
 
@@ -168,15 +166,15 @@ class Policy:
         if target is None:
             return
         if not is_allowed(target, self.hub_targets):
-            yield f"{PUBLISHING}: {target} is not among the repositories that the operator allows ({HUB_TARGETS})"
+            yield f"{PUBLISHING}: {target} is not one of the repositories that the operator allows ({HUB_TARGETS})"
         if not hub_token:
             yield f"{PUBLISHING}: needs your own token with write permission, in the input hf_token"
 
     def _refused_trackers(self, trackers: tuple[str, ...], wandb_key: bool) -> Iterator[str]:
         if "wandb" in trackers and not wandb_key and TRACKERS not in self.may_set:
             yield (
-                f"{TRACKERS}: wandb needs your own key, in the input wandb_api_key; {MAY_SET}={TRACKERS} in the "
-                "server's environment would allow the operator's"
+                f"{TRACKERS}: wandb needs your own key, in the input wandb_api_key; the operator can allow its own key "
+                f"with {MAY_SET}={TRACKERS} in the server's environment"
             )
 
     def _filled(self, config: TrainingConfig) -> dict[str, int]:
@@ -209,7 +207,7 @@ def is_on(value: str) -> bool:
 
 
 def is_off(value: str) -> bool:
-    """Whether it switches it off, as an empty one does."""
+    """Whether the value switches it off. An empty one does, too."""
     return value.strip().lower() in ("", "0", "false", "no")
 
 
@@ -218,8 +216,8 @@ def _refuse_unknown_limits() -> None:
     for name in sorted(os.environ):
         if name.startswith(LIMIT_PREFIX) and name not in LIMITS:
             near = difflib.get_close_matches(name, LIMITS, n=1)
-            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(LIMITS)}"
-            raise ConfigError(f"{name}: is no limit; {meant}")
+            meant = f"did you mean {near[0]}?" if near else f"the limits are {', '.join(LIMITS)}"
+            raise ConfigError(f"{name}: is not a limit; {meant}")
 
 
 def whole_number(name: str, usual: int) -> int:
@@ -229,5 +227,5 @@ def whole_number(name: str, usual: int) -> int:
     if not value:
         return usual
     if not value.isdigit() or int(value) < 1:
-        raise ConfigError(f"{name}: {value!r} is no whole number above 0")
+        raise ConfigError(f"{name}: {value!r} is not a whole number above 0")
     return int(value)

@@ -44,7 +44,7 @@ LIST_OF = {
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit. `most`: its default. `settings`: those that it bounds, together or one alone.
+    """A limit. `most`: its default. `settings`: the settings that it limits, alone or together.
 
     `left_out`: the amount of a setting that is None.
     """
@@ -80,7 +80,7 @@ USUAL_PROMPTS, USUAL_UNRELATED = 4, 6
 LIMITS: Mapping[str, Limit] = dict((
     _limit_of("max_train_steps", 10_000, "optimizer steps", USUAL_STEPS),
     _limit_of("max_train_epochs", 1_000, "epochs"),
-    _limit_of("max_train_minutes", 240, "minutes of training, with what is sampled and scored between steps", math.inf),
+    _limit_of("max_train_minutes", 240, "minutes of training, including samples and scores between steps", math.inf),
     (JOB_MINUTES, Limit(480, (), "minutes of a whole training job, which is then stopped")),
     _limit_of("train_batch_size", 64, "images per micro-batch"),
     _limit_of("gradient_accumulation_steps", 64, "micro-batches per step"),

@@ -1,1 +1,1 @@
-"""Processes beside the server: started or forked, read line by line, and stopped."""
+"""Child processes of the server: started or forked, read line by line, and stopped."""

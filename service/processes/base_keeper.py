@@ -1,9 +1,9 @@
-"""A process that keeps one base model in main memory, if the operator enables it: trainings on it are forked from it.
+"""A process that keeps one base model in main memory, if the operator enables it. Trainings on it are forked from it.
 
-KEEP_BASE=1 keeps the base of the last training that succeeded; KEEP_BASE=NAME loads this one when the server starts.
-The process is forked from the warm process (`service.processes.warm_worker`), loads the base with one thread, starts no
-CUDA, and forks. A training shares its pages until it writes to them: what it changes, how it ends and who kills it
-does not touch the base. It reads its own command from a pipe, so that nothing of it stays in the process that lives on.
+KEEP_BASE=1 keeps the base model of the last successful training; KEEP_BASE=NAME loads this one when the server starts.
+The process is forked from the warm process (`service.processes.warm_worker`), loads the base model with one thread,
+does not start CUDA, and forks. A training shares its memory pages (copy-on-write), so that neither its changes nor a
+crash affect the base model. The training reads its command from a pipe, so that the keeping process never sees it.
 """
 
 import atexit
@@ -31,12 +31,12 @@ from settings.training import TrainingConfig
 
 FORK = get_context("fork")
 UNKNOWN_STATUS = 255
-"""Of a training whose parent was killed, as in Python's own fork server."""
+"""Exit status of a training whose parent was killed, as in Python's own fork server."""
 
 
 @dataclass(frozen=True)
 class BaseOfTraining:
-    """What decides the weights in memory. `adapter`: full, where they are fp32, else lora."""
+    """The settings that determine the weights in memory. `adapter`: full, with fp32 weights, otherwise lora."""
 
     base_model: str
     base_revision: str | None = None
@@ -47,7 +47,7 @@ class BaseOfTraining:
 
     @classmethod
     def of(cls, config: TrainingConfig) -> "BaseOfTraining | None":
-        """The base of a training; None for one that is not kept: a single file with a configuration of its own."""
+        """Return the base model of a training; None if it is not kept: a single file with its own configuration."""
         if config.base_config is not None:
             return None
         return cls(
@@ -57,8 +57,8 @@ class BaseOfTraining:
 
 
 def first_base() -> BaseOfTraining | None:
-    """The base that KEEP_BASE names; None where it is 1 or not set. Raises BaseModelError for one that is not there, or
-    not allowed."""
+    """Return the base model of KEEP_BASE; None if that is 1 or not set. Raises BaseModelError if it does not exist
+    or is not allowed."""
     value = os.environ.get(KEEP_BASE, "").strip()
     if is_off(value) or is_on(value):
         return None
@@ -68,16 +68,16 @@ def first_base() -> BaseOfTraining | None:
 
 
 class BaseKeeper:
-    """The process that keeps `base`, seen from the server. `is_current`: False where its files have changed since."""
+    """The server's handle of the process that keeps `base`. `is_current`: False if its files have changed since."""
 
     def __init__(self, base: BaseOfTraining) -> None:
-        """Start it. It loads in the background. Raises OSError and EOFError if the warm process has ended."""
+        """Start the process; it loads in the background. Raises OSError and EOFError if the warm process has ended."""
         self.base, self.is_current = base, True
         self.connection, theirs = CONTEXT.Pipe(duplex=True)
         with theirs:
             self._process = CONTEXT.Process(target=_keep, args=(base, theirs), name=f"base {base.base_model}")
             self._process.start()
-        atexit.register(self.connection.close)  # else the server would wait for it when it ends
+        atexit.register(self.connection.close)  # otherwise the server would wait for the process at its end
 
     @property
     def is_alive(self) -> bool:
@@ -85,10 +85,10 @@ class BaseKeeper:
 
     def start(self, target: Callable[[], int], environment: Mapping[str, str]) -> ChildProcess:
         """Run `target` in a fork of the process, as `service.processes.warm_worker.start_forked`. Waits until the base
-        is loaded. Raises OSError and EOFError where the process has ended."""
+        is loaded. Raises OSError and EOFError if the process has ended."""
         try:
             return self._start(target, environment)
-        except BaseException:  # what it answers now belongs to no training
+        except BaseException:  # its later answers would belong to no training
             self.stop()
             raise
 
@@ -118,7 +118,7 @@ class KeptBases:
         self._keeper: BaseKeeper | None = None
 
     def keeper_of(self, base: BaseOfTraining | None) -> BaseKeeper | None:
-        """The process that keeps this base; None without one."""
+        """Return the process that keeps this base model; None without one."""
         keeper = self._keeper
         return keeper if keeper is not None and base is not None and keeper.base == base else None
 
@@ -134,7 +134,7 @@ class KeptBases:
             self._keeper = None
         try:
             self._keeper = BaseKeeper(base)
-        except (OSError, EOFError) as error:  # the warm process was killed; the next training starts another one
+        except (OSError, EOFError) as error:  # the warm process was killed; the next training starts it again
             print(f"warning: {KEEP_BASE}: {base.base_model} is not kept ({error!r})", flush=True)
 
 
@@ -142,7 +142,7 @@ KEPT_BASES = KeptBases()
 
 
 class _Kept:
-    """A `service.processes.child_process.RunningProcess`, whose exit status the keeper sends."""
+    """A `service.processes.child_process.RunningProcess` whose exit status is sent by the keeping process."""
 
     def __init__(self, pid: int, keeper: BaseKeeper) -> None:
         self.pid, self._keeper = pid, keeper
@@ -178,15 +178,15 @@ def _has_ended(pid: int) -> bool:
 
 
 def _keep(base: BaseOfTraining, server: Connection) -> None:
-    """In the process: load the base, and fork trainings until the server closes the connection."""
+    """Main function of the process: load the base model, fork trainings until the server closes the connection."""
     import torch
 
     from families.errors import BaseModelError
     from families.registry import keep_base_model
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the server's
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server handles Ctrl-C
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # OpenMP's threads would not exist after a fork
+    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     try:
         keep_base_model(
             base.base_model, getattr(torch, _told_by_a_child(base)), prediction_type=base.prediction_type,
@@ -195,15 +195,15 @@ def _keep(base: BaseOfTraining, server: Connection) -> None:
     except BaseModelError as error:
         print(f"warning: {KEEP_BASE}: {error}", flush=True)
         return
-    gc.freeze()  # a collection in a training would write to each object that it goes through
+    gc.freeze()  # a garbage collection in a training would write to every object, and copy its page
     print(f"{KEEP_BASE}: {base.base_model} is kept in memory", flush=True)
     with suppress(EOFError, OSError):
         _fork_trainings(server, threads)
 
 
 def _fork_trainings(server: Connection, threads: int) -> None:
-    """Fork a training for each pair of handles. Returns after one that found the base out of date; raises EOFError when
-    the server closes the connection. `threads`: of torch, in a training."""
+    """Fork a training for each pair of handles. Returns after a training that found the base model out of date; raises
+    EOFError when the server closes the connection. `threads`: number of torch threads in a training."""
     changed = FORK.Value("b", 0, lock=False)
     while not changed.value:
         command = Connection(recv_handle(server), writable=False)
@@ -218,7 +218,7 @@ def _fork_trainings(server: Connection, threads: int) -> None:
 
 
 def _train(command: Connection, output: Connection, server: Connection, threads: int, changed: Any) -> None:
-    """In a training: read what to run, and run it. `changed`: shared with the process that keeps the base."""
+    """The main function of a training: read the command and run it. `changed`: shared with the keeping process."""
     import torch
 
     from families.loading.kept_base import KEPT
@@ -230,7 +230,7 @@ def _train(command: Connection, output: Connection, server: Connection, threads:
     try:
         with command:
             target, environment = command.recv()
-    except EOFError:  # the server gave it up
+    except EOFError:  # the server has cancelled it
         return
     try:
         run_command(target, environment, output)
@@ -239,14 +239,14 @@ def _train(command: Connection, output: Connection, server: Connection, threads:
 
 
 def _told_by_a_child(base: BaseOfTraining) -> str:
-    """The name of the dtype in which such a training has the base: the question may start CUDA, so a child asks it."""
+    """Return the name of the base model's dtype in a training. A child determines it, since that may start CUDA."""
     reader, writer = FORK.Pipe(duplex=False)
     with reader, writer:
         child = FORK.Process(target=_tell_dtype, args=(base, writer))
         child.start()
         child.join()
         if child.exitcode != 0:
-            raise RuntimeError(f"{KEEP_BASE}: the precision of {base.base_model} is not known")
+            raise RuntimeError(f"{KEEP_BASE}: the precision of {base.base_model} cannot be determined")
         return str(reader.recv())
 
 

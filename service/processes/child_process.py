@@ -1,4 +1,4 @@
-"""Runs a command beside the server, reads it line by line, and stops it with all its child processes."""
+"""Runs a command in a child process, reads its output line by line, and stops it with all its descendants."""
 
 import math
 import os
@@ -21,7 +21,7 @@ END_OF_OUTPUT = None
 
 
 class RunningProcess(Protocol):
-    """What has been started: subprocess.Popen, or a process that was forked (service.processes.warm_worker)."""
+    """A started process: subprocess.Popen, or a forked process (service.processes.warm_worker)."""
 
     @property
     def pid(self) -> int: ...
@@ -84,7 +84,7 @@ class ChildProcess:
     def stop(self) -> None:
         """Send SIGTERM, so that the process can save; kill it and its descendants after a timeout."""
         deadline = time.monotonic() + SECONDS_TO_SAVE
-        started = self._descendants()  # a launcher's children are in sessions of their own
+        started = self._descendants()  # a launcher's children have their own sessions
         self._signal(signal.SIGTERM)
         while self._process.poll() is None and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)

@@ -1,11 +1,11 @@
-"""Imports what a training needs. The warm worker (`service.processes.warm_worker`) does it once, before it forks.
+"""Imports the packages of a training. The warm worker (`service.processes.warm_worker`) does so once, before forks.
 
-Imports alone: they make no tensors, and so none of OpenMP's threads, which would not exist after a fork.
+It only imports, and creates no tensors: OpenMP's threads, which tensors start, do not survive a fork.
 """
 
 import os
 
-os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # else the question whether there is a GPU may start CUDA here
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # otherwise torch.cuda.is_available may start CUDA here
 
 from service.quick_imports import quick_imports
 

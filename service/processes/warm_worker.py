@@ -1,8 +1,8 @@
 """Forks the server's trainings from a process that has imported the libraries, if the operator enables it.
 
-WARM_WORKER=1 keeps one such process beside the server, Python's own fork server. It imports, waits, and forks; it makes
-no tensors, starts no threads and no CUDA, so its children may do all of it. A training that is cancelled, killed or
-crashes is a child that ends; and should the fork server itself be killed, the next training starts another one.
+WARM_WORKER=1 keeps one such process, Python's own fork server. It imports, waits, and forks. It creates no tensors,
+threads or CUDA context, so its children can do so. A training that is cancelled or crashes only ends its own child
+process. If the fork server itself is killed, the next training starts another one.
 """
 
 import atexit
@@ -25,8 +25,8 @@ CONTEXT = get_context("forkserver")
 
 
 def is_wanted() -> bool:
-    """Whether the operator has set WARM_WORKER, or KEEP_BASE, which needs it. Raises ConfigError for a WARM_WORKER that
-    is anything but 1, 0 or nothing."""
+    """Whether the operator has set WARM_WORKER, or KEEP_BASE, which needs it. Raises ConfigError if WARM_WORKER is
+    neither 1, 0 nor empty."""
     return switch(WARM_WORKER) or keeps_base()
 
 
@@ -43,8 +43,8 @@ def prepare_where_wanted() -> None:
     if count > 1:
         name = KEEP_BASE if keeps_base() else WARM_WORKER
         raise ConfigError(
-            f"{name}: a training has {count} processes here, which torch's launcher starts. Unset it, or set "
-            f"{PROCESSES_VARIABLE}=1"
+            f"{name}: a training has {count} processes here, which torch's launcher starts instead of a fork. Unset "
+            f"it, or set {PROCESSES_VARIABLE}=1"
         )
     CONTEXT.set_forkserver_preload([LIBRARIES])
     forkserver.ensure_running()
@@ -53,7 +53,7 @@ def prepare_where_wanted() -> None:
 def start_forked(target: Callable[[], int], environment: Mapping[str, str]) -> ChildProcess:
     """Run `target`, which must be picklable and returns an exit status, in a child of the warm process.
 
-    `environment`: all variables of the child. Raises OSError and EOFError where the warm process has ended.
+    `environment`: all variables of the child. Raises OSError and EOFError if the warm process has ended.
     """
     reader, writer = CONTEXT.Pipe(duplex=False)
     process = CONTEXT.Process(target=run_command, args=(target, dict(environment), writer))
@@ -69,7 +69,7 @@ def start_forked(target: Callable[[], int], environment: Mapping[str, str]) -> C
 
 
 def output_of(reader: Connection) -> IO[str]:
-    """The lines that come from the other end of a pipe."""
+    """Return a file of the lines from the other end of a pipe."""
     return os.fdopen(os.dup(reader.fileno()), encoding="utf-8", errors="replace")
 
 
@@ -90,7 +90,7 @@ class _Forked:
 
 
 def run_command(target: Callable[[], int], environment: Mapping[str, str], output: Connection) -> None:
-    """In the child: run `target` as if the command had been started by a shell, with `output` as stdout and stderr."""
+    """The main function of the child: run `target` like a command of a shell, with `output` as stdout and stderr."""
     os.setsid()
     for number in (1, 2):
         os.dup2(output.fileno(), number)
@@ -102,5 +102,5 @@ def run_command(target: Callable[[], int], environment: Mapping[str, str], outpu
     try:
         status = target()
     finally:
-        atexit._run_exitfuncs()  # multiprocessing ends its children without them
+        atexit._run_exitfuncs()  # multiprocessing ends its children without calling them
     sys.exit(status)

@@ -60,7 +60,7 @@ def _trials(arguments: argparse.Namespace) -> list[Trial]:
     common: dict[str, Any] = read_settings_file(arguments.config) if arguments.config else {}
     common.setdefault("evaluate", True)  # trials are ranked by their evaluation
     if common["evaluate"] in BOOLEANS[False]:
-        raise ConfigError("evaluate: a sweep ranks its trials by their evaluation; leave evaluate: false out")
+        raise ConfigError("evaluate: a sweep ranks its trials by their evaluation; leave out evaluate: false")
     return lay_out(arguments.output, common, trial_settings(read_sweep(arguments.sweep), common))
 
 

@@ -13,14 +13,14 @@ def require_ray() -> None:
     """Raises ConfigError where Ray is missing."""
     if find_spec("ray") is None:
         raise ConfigError(
-            "engine: ray needs packages that are not installed: pip install -r requirements-ray.txt, or use local"
+            "engine: ray needs packages that are not installed; pip install -r requirements-ray.txt, or use local"
         )
 
 
 def run_with_ray(trials: Sequence[Trial], data: Sequence[str], gpus: float) -> Iterator[tuple[Trial, str | None]]:
     """As `trials.run_all`, with `gpus` for each trial. All trials are yielded at the end. Raises ConfigError.
 
-    Ray's own files are written to `ray/` beside the trials.
+    Ray's own files are written to `ray/` next to the trials.
     """
     require_ray()
     waiting = [trial for trial in trials if trial.report is None]
@@ -39,8 +39,8 @@ def _fit(waiting: Sequence[Trial], data: Sequence[str], gpus: float) -> dict[int
     there = ray.cluster_resources().get("GPU", 0)
     if there < gpus:
         print(
-            f"warning: gpus: each trial asks for {gpus:g} and the cluster has {there:g}: the trials wait until one has"
-            " joined; --gpus 0 trains on CPUs",
+            f"warning: gpus: each trial needs {gpus:g} and the cluster has {there:g}; the trials wait until more are "
+            "available; --gpus 0 trains on CPUs",
             file=sys.stderr,
             flush=True,
         )

@@ -17,16 +17,16 @@ MAX_TRIALS = 1000
 
 
 class Span(Settings):
-    """A range to draw from. Values are integers where both ends are."""
+    """A range of values. Values are integers if both ends are."""
 
     low: float | int = Field(description="Smallest value")
     high: float | int = Field(description="Largest value")
-    log: bool = Field(False, description="Draw the logarithm evenly: for rates")
+    log: bool = Field(False, description="Sample uniformly on a logarithmic scale, as for learning rates")
 
     @model_validator(mode="after")
     def _ordered(self) -> "Span":
         if self.low >= self.high or (self.log and self.low <= 0):
-            raise ValueError(f"low {self.low:g} and high {self.high:g}: low must be smaller, and above 0 with log")
+            raise ValueError(f"low {self.low:g} must be less than high {self.high:g}, and above 0 with log")
         return self
 
     def draw(self, rng: random.Random) -> float | int:
@@ -52,15 +52,18 @@ class Sweep(Settings):
         unknown = [name for name in self.fields if name not in TrainingConfig.model_fields]
         if unknown:
             found = advice(unknown[0], TrainingConfig.model_fields)
-            raise ValueError(f"fields: {unknown[0]} is no setting; {found or 'docs/settings.md lists them'}")
+            raise ValueError(f"fields: {unknown[0]} is not a setting; {found or 'docs/settings.md lists them'}")
         if any(isinstance(values, list) and not values for values in self.fields.values()):
-            raise ValueError("fields: an empty list of values leaves nothing to try")
+            raise ValueError("fields: a list of values is empty; add values, or remove the field")
         if self.search == "random" and self.trials is None:
             raise ValueError("trials: give the number of random trials")
         if self.search == "grid" and self.trials is not None:
-            raise ValueError("trials has no effect on a grid, which tries all; leave it out, or set search: random")
+            raise ValueError(
+                "trials has no effect with search: grid, which runs all combinations; leave it out, or set search: "
+                "random"
+            )
         if self.search == "grid" and any(isinstance(values, Span) for values in self.fields.values()):
-            raise ValueError("fields: a grid needs lists of values; ranges go with search: random")
+            raise ValueError("fields: a grid needs lists of values; ranges need search: random")
         return self
 
 
@@ -76,7 +79,7 @@ def trial_settings(sweep: Sweep, common: Mapping[str, Any]) -> list[dict[str, An
     """
     trials = _grid(sweep) if sweep.search == "grid" else _random(sweep)
     if len(trials) > MAX_TRIALS:
-        raise ConfigError(f"fields: {len(trials)} combinations are more than {MAX_TRIALS}; list fewer values")
+        raise ConfigError(f"fields: {len(trials)} combinations exceed the limit of {MAX_TRIALS}; list fewer values")
     for number, values in enumerate(trials):
         try:
             build_config({**common, **values})

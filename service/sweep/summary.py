@@ -25,7 +25,7 @@ def summary_page(trials: Sequence[Trial], failures: Mapping[int, str]) -> str:
     body = (
         '<main id="main" tabindex="-1">\n'
         f'<section class="verdict"><h1>{_headline(trials)}</h1></section>\n'
-        '<section><h2>Trials</h2><p class="lead">The best first; the number leads to its report.</p>'
+        '<section><h2>Trials</h2><p class="lead">The best first; each number links to the report.</p>'
         '<div class="scroll" tabindex="0" role="region" aria-label="Trials">'
         f"{_table(ranked(trials), fields, failures)}</div></section>\n"
         f"{chosen}</main>\n"
@@ -37,7 +37,7 @@ def summary_page(trials: Sequence[Trial], failures: Mapping[int, str]) -> str:
 def _headline(trials: Sequence[Trial]) -> str:
     best = ranked(trials)[0]
     if best.quality is None:
-        return "No trial is done"
+        return "No trial has finished"
     values = ", ".join(f"{name} {value}" for name, value in best.values.items())
     return f"<strong>{html.escape(values)}</strong> is best: quality {best.quality:.2f}"
 

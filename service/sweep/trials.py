@@ -52,9 +52,11 @@ def lay_out(folder: Path, common: Mapping[str, Any], settings: Sequence[Mapping[
     plan = {"common": dict(common), "trials": [dict(values) for values in settings]}
     path = folder / "sweep.json"
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(plan)):
-        raise ConfigError(f"output: {folder} holds another sweep. Choose another folder, or give it the same settings.")
+        raise ConfigError(
+            f"output: {folder} contains another sweep. Choose another folder, or use the settings of that sweep."
+        )
     if not path.is_file() and folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"output: {folder} exists and is no sweep. Choose another folder.")
+        raise ConfigError(f"output: {folder} exists and is not a sweep. Choose another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plan, indent=2), encoding="utf-8")
     trials = [Trial(number, folder / f"trial_{number:03d}", values) for number, values in enumerate(settings)]

@@ -46,7 +46,7 @@ def test_it_ends_when_samples_have_settled_and_resumes_bit_for_bit(
     assert (report["resumed_at"], json.loads(cut.report.read_text("utf-8"))["resumed_at"]) == (0, 2)
     again = resume("latest", whole.path, TrainingConfig(max_train_steps=report["steps"]), [EXAMPLE])
     said = [event.message for event in run(again.config, [], again.output, again.state) if event.warning]
-    assert "all steps are trained; --resume with a higher max_train_steps trains more" in said
+    assert "all steps are already trained; set a higher max_train_steps with --resume to train more" in said
     longer = resume("latest", whole.path, TrainingConfig(max_train_steps=6), [EXAMPLE])
     assert [event.step for event in run(longer.config, [], longer.output, longer.state) if event.loss] == [5, 6]
     assert Checkpoints(whole.checkpoints).steps()[-1] == 6

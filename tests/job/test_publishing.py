@@ -72,7 +72,7 @@ def test_no_path_of_this_machine_is_published() -> None:
     assert "/home" not in card and "`base.safetensors`" in card and "base_model:" not in card
     on_hub = CONFIG.model_copy(update={"base_model": "stabilityai/stable-diffusion-xl-base-1.0"})
     assert "base_model: stabilityai/stable-diffusion-xl-base-1.0" in model_card(facts(on_hub), None, [])
-    assert "No licence was stated." in model_card(facts(on_hub), None, [])
+    assert "No licence is given." in model_card(facts(on_hub), None, [])
 
 
 def test_the_card_has_the_bases_licence_and_the_tools_that_open_it() -> None:
@@ -80,10 +80,10 @@ def test_the_card_has_the_bases_licence_and_the_tools_that_open_it() -> None:
     assert "Licence of the base" not in card and "opens in ComfyUI, A1111, Forge, InvokeAI and diffusers;" in card
     limited = replace(facts(CONFIG), tools=("ComfyUI",), base_licence="non-commercial use only")
     card = model_card(limited, "mit", [])
-    assert "Licence: mit." in card and "Licence of the base: non-commercial use only." in card
+    assert "Licence: mit." in card and "Licence of the base model: non-commercial use only." in card
     assert "A LoRA for" in card and "opens in ComfyUI;" in card
     card = model_card(replace(facts(CONFIG), tools=(), kind="ControlNet", triggers=()), None, [])
-    assert "# ControlNet" in card and "opens in the predictor of the trainer alone;" in card
+    assert "# ControlNet" in card and "opens in the trainer's own predictor only;" in card
 
 
 def test_a_push_that_fails_is_an_error_and_the_artifact_stays(hub: PublishingHub, output: OutputFolder) -> None:

@@ -193,7 +193,7 @@ def test_other_settings_are_refused_with_a_table() -> None:
 @pytest.mark.parametrize(
     ("which", "output", "message"),
     [
-        ("latest", None, "latest of which run"),
+        ("latest", None, "latest needs --output, the folder of the run"),
         ("latest", "empty", "has no checkpoint"),
         ("nowhere", None, "nowhere does not exist"),
     ],

@@ -182,11 +182,11 @@ def test_the_operators_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert compilation_from_environment() == Compilation(tmp_path / "cache", 16)
     assert (tmp_path / "cache").is_dir()
     monkeypatch.setenv("COMPILE_RANK", "-1")
-    with pytest.raises(ConfigError, match="^COMPILE_RANK: '-1' is no whole number above 0"):
+    with pytest.raises(ConfigError, match="^COMPILE_RANK: '-1' is not a whole number above 0"):
         compilation_from_environment()
     (tmp_path / "file").touch()
     monkeypatch.setenv("COMPILE_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(ConfigError, match="^COMPILE_CACHE: .*cannot be made"):
+    with pytest.raises(ConfigError, match="^COMPILE_CACHE: .*cannot be created"):
         compilation_from_environment()
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ConfigError, match=r"^COMPILE_DENOISER: needs a C\+\+ compiler"):

@@ -277,13 +277,13 @@ def test_clip_skip_is_that_of_diffusers(base: ModelFamily) -> None:
         ({"seed": -1}, "seed: must lie between"),
         ({"seed": 2**64 - 1, "num_outputs": 2}, "the last image included"),
         ({"clip_skip": 9}, "clip_skip: must lie between 0 and"),
-        ({"output_format": "gif"}, "output_format: 'gif' is none of png, webp, jpg"),
+        ({"output_format": "gif"}, "output_format: 'gif' is not one of png, webp, jpg"),
         ({"output_quality": 0}, "output_quality"),
         ({"strength": 0.1, "image": "PICTURE"}, "strength: 0.1 of 2 steps is less than one step"),
         ({"strength": 0.0, "image": "PICTURE"}, "strength: 0 must be above 0"),
         ({"mask": "PICTURE"}, "mask: needs image"),
-        ({"image": "missing.png"}, "image: is no readable image"),
-        ({"lora": "a", "replicate_weights": "b"}, "two names for one thing"),
+        ({"image": "missing.png"}, "image: cannot be read as an image"),
+        ({"lora": "a", "replicate_weights": "b"}, "two names of the same input"),
     ],
 )
 def test_what_is_refused(inputs: dict[str, Any], message: str, ask: Ask, picture_file: Path) -> None:

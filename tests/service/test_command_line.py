@@ -201,7 +201,7 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
         (["--weights", "missing.safetensors"], "weights: missing.safetensors does not exist"),
         (["--weights", "https://127.0.0.1/x"], "not an address of the public internet"),
         (["--base_model", "mini-sdxl", "--mask", str(PROJECT / "docs" / "demo.png")], "mask: needs image"),
-        (["--base_model", "mini-sdxl", "--image", str(PROJECT / "README.md")], "image: is no readable image"),
+        (["--base_model", "mini-sdxl", "--image", str(PROJECT / "README.md")], "image: cannot be read as an image"),
         (["--base_model", "mini-sdxl", "--width", "100"], "width: 100 must be a multiple of 16"),
         (["--base_model", "nowhere"], "base_model: 'nowhere' is neither"),
     ],
@@ -244,7 +244,7 @@ def test_stopping_saves_what_was_trained(number: signal.Signals, tmp_path: Path)
     ended = process.result(60)
     assert time.monotonic() - begun < 10
     assert ended.returncode == 130
-    assert f"what was trained so far is in {tmp_path / 'out' / 'weights.safetensors'}" in ended.stderr
+    assert f"the result so far is in {tmp_path / 'out' / 'weights.safetensors'}" in ended.stderr
     from artifact.artifact import Artifact
 
     description = Artifact.read(tmp_path / "out" / "weights.safetensors").description

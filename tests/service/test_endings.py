@@ -92,7 +92,7 @@ def test_at_any_moment_it_says_what_is_kept(
         assert lines[-1] == "nothing was saved" and not output.exists()
         return
     weights = output / "weights.safetensors"
-    assert lines[-1].startswith(f"what was trained so far is in {weights}") and weights.exists()
+    assert lines[-1].startswith(f"the result so far is in {weights}") and weights.exists()
     resumes = (output / "checkpoints").exists()
     assert ("--resume latest" in lines[-1]) == resumes and resumes == ("after" not in place)
 
@@ -109,7 +109,7 @@ def test_stopped_while_sampling_it_goes_on_to_the_same_end(
     assert main(["--resume", "latest", "--output", str(output)]) == 0
     assert (output / "samples" / "00.png").exists() and (output / "report.html").exists()
     assert (output / "weights.safetensors").stat().st_size == weights
-    assert "going on after step 3" in capsys.readouterr().out
+    assert "resuming after step 3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("rate", ["10", "1e38"])

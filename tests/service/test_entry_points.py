@@ -47,7 +47,7 @@ def test_the_request_has_the_inputs_of_the_signature() -> None:
 def test_an_input_left_at_its_default_gives_way_to_the_config_text() -> None:
     merged = merge_inputs(training_request(seed=3, config="rank: 4\nweight_decay: 0"))
     assert (merged["rank"], merged["seed"], merged["weight_decay"]) == (4, 3, 0)
-    with pytest.raises(ConfigError, match="seed: the input says 3, the text of config says 4"):
+    with pytest.raises(ConfigError, match="seed: the input is 3, and config has 4"):
         merge_inputs(training_request(seed=3, config="seed: 4"))
 
 

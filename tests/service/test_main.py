@@ -50,7 +50,7 @@ def test_the_commands_of_the_issue_are_there(capsys: pytest.CaptureFixture[str])
     ("word", "message"),
     [
         ("trian", "error: trian: unknown command; did you mean train?\n"),
-        ("dance", f"error: dance: unknown command; there are {', '.join(COMMANDS)}\n"),
+        ("dance", f"error: dance: unknown command; choose one of {', '.join(COMMANDS)}\n"),
     ],
 )
 def test_an_unknown_command_is_one_line(word: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,14 +58,14 @@ def test_random_draws_stay_in_their_spans_and_are_the_same_again() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"fields": {"rnk": [1]}}, r"rnk is no setting; did you mean rank\?"),
-        ({"fields": {"network_dim": [1]}}, r"network_dim is no setting; did you mean rank\?"),
-        ({"fields": {"zzz": [1]}}, "zzz is no setting; docs/settings.md lists them"),
-        ({"fields": {"rank": []}}, "nothing to try"),
+        ({"fields": {"rnk": [1]}}, r"rnk is not a setting; did you mean rank\?"),
+        ({"fields": {"network_dim": [1]}}, r"network_dim is not a setting; did you mean rank\?"),
+        ({"fields": {"zzz": [1]}}, "zzz is not a setting; docs/settings.md lists them"),
+        ({"fields": {"rank": []}}, "a list of values is empty"),
         ({"fields": {"rank": {"low": 1, "high": 2}}}, "a grid needs lists"),
         ({"search": "random", "fields": {"rank": [1]}}, "trials: give the number"),
-        ({"trials": 3, "fields": {"rank": [1]}}, "no effect on a grid"),
-        ({"search": "random", "trials": 1, "fields": {"rank": {"low": 3, "high": 2}}}, "low must be smaller"),
+        ({"trials": 3, "fields": {"rank": [1]}}, "no effect with search: grid"),
+        ({"search": "random", "trials": 1, "fields": {"rank": {"low": 3, "high": 2}}}, "must be less than high"),
     ],
 )
 def test_wrong_sweeps_are_explained(values: dict[str, Any], message: str) -> None:
@@ -110,7 +110,7 @@ def test_a_sweep_goes_on_and_sets_the_unfinished_aside(tmp_path: Path, monkeypat
     assert [bool(failure) for _, failure in outcomes] == [False, True, False]
     assert yaml.safe_load((trials[1].folder / "config.yaml").read_text()) == {"evaluate": True, "rank": 4}
     assert lay_out(tmp_path / "s", {"evaluate": True}, settings)[0].report
-    with pytest.raises(ConfigError, match="holds another sweep"):
+    with pytest.raises(ConfigError, match="contains another sweep"):
         lay_out(tmp_path / "s", {"evaluate": True}, settings[:1])
     assert run_trial(trials[1], ["data"]) and ranked(trials)[0].number == 2
 

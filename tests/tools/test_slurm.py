@@ -190,6 +190,6 @@ def test_two_processes_are_killed_requeued_and_end(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, write_program(tmp_path / "python", killing), tasks=2)
     status, said = cluster.sbatch(str(output.path), str(EXAMPLE), "--config", str(tmp_path / "job.yaml"))
     assert status == 0 and len(said) == 2, said
-    assert "requeued: status 137" in said[0] and "going on after step" in said[1], said
+    assert "requeued: status 137" in said[0] and "resuming after step" in said[1], said
     steps = [json.loads(line)["step"] for line in output.metrics.read_text(encoding="utf-8").splitlines()]
     assert steps == [1, 2, 3, 4, 5, 6] and output.weights.exists()

@@ -43,8 +43,8 @@ def test_the_launchers_precision_is_obeyed(
     ("launched", "given", "message"),
     [
         ("fp8", [], "accelerate launch --mixed_precision fp8: .*use --mixed_precision bf16, fp16 or no"),
-        ("FP16", ["--mixed_precision", "bf16"], "mixed_precision: bf16, but accelerate launch has fp16"),
-        ("bf16", ["--mixed_precision", "no"], "mixed_precision: no, but accelerate launch has bf16"),
+        ("FP16", ["--mixed_precision", "bf16"], "mixed_precision: bf16 contradicts accelerate launch, which has fp16"),
+        ("bf16", ["--mixed_precision", "no"], "mixed_precision: no contradicts accelerate launch, which has bf16"),
     ],
 )
 def test_another_precision_is_refused_by_name(

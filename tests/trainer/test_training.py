@@ -172,7 +172,7 @@ def test_verification_catches_a_file_that_is_not_the_model(spoil: str, base: Mod
         path, "fp16", architecture=base.architecture, base_model_version=base.base_model_version
     )
     messages = {
-        "zeroed": r"FAILED +1 +≤ 0 +of \d+ layers were trained and change nothing in the file",
+        "zeroed": r"FAILED +1 +≤ 0 +of \d+ layers were trained, but have no effect in the file",
         "scaled": r"FAILED .*differs from the trained model(.|\n)*layers that differ most",
         "base": "itself was altered",
     }

@@ -113,7 +113,7 @@ def test_a_run_keeps_it_out_of_samples_and_result_and_resumes_bit_for_bit(folder
     output = OutputFolder.create(tmp_path / "run")
     lines = [str(event) for event in run(build_config(settings), [EXAMPLE], output)]
     assert not any("removes the distillation" in line for line in lines)
-    assert any(line.startswith("verified: the file does what the training did") for line in lines)
+    assert any(line.startswith("verified: the file reproduces the trained model") for line in lines)
     step = (output.samples_of_step(3) / "00.png").read_bytes()
     assert step == (output.samples / "00.png").read_bytes()  # drawn in the midst of training, and after it
     whole = Artifact.read(output.weights)

@@ -189,8 +189,8 @@ def test_bases_that_cannot_be_written_are_refused_before_they_are_loaded(tmp_pat
     full = {"adapter": "full", "learning_rate": 1e-5}
     for base, output, message in (
         ("owner/name", "diffusers", "save_model: owner/name is a hub id.*hf download owner/name"),
-        (str(tmp_path / "base.safetensors"), "diffusers", "set single_file"),
-        ("mini-sdxl", "single_file", "set diffusers"),
+        (str(tmp_path / "base.safetensors"), "diffusers", "set save_model: single_file"),
+        ("mini-sdxl", "single_file", "set save_model: diffusers"),
     ):
         with pytest.raises(ConfigError, match=message):
             require_model_base(build_config({**full, "base_model": base, "save_model": output}))

@@ -109,7 +109,7 @@ def test_a_job_ends_with_a_file_that_draws(
     made |= {name: steered(name, [(name, there)]) for name in ("anna", "ben")}
     made["below"] = steered("below", [("anna", below)])
     assert len(set(made.values())) == 4
-    with pytest.raises(RequestError, match="control_image: no face was found in it"):
+    with pytest.raises(RequestError, match="control_image: no face was detected"):
         steered("no one", [])
     monkeypatch.delenv("FACE_RECOGNITION_MODEL")
     with pytest.raises(RequestError, match="controlnet: control: faces needs SFace's file"):

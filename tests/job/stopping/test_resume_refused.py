@@ -40,7 +40,7 @@ def untouched(finished: OutputFolder) -> Iterator[OutputFolder]:
     [
         (TrainingConfig(max_train_steps=2), "max_train_steps is now 2, but the checkpoint already has 6 steps"),
         (TrainingConfig(max_train_steps=5, rank=2), "max_train_steps is now 5"),
-        (TrainingConfig(rank=4), r"settings differ:\n.*\n  rank +2 +4"),
+        (TrainingConfig(rank=4), r"settings differ from those of the run:\n.*\n  rank +2 +4"),
         (TrainingConfig(caption_dropout=0.5), "caption_dropout"),
     ],
 )
@@ -63,7 +63,7 @@ def test_other_data(untouched: OutputFolder, tmp_path: Path) -> None:
         ([tmp_path / "robot"], "then robot.zip; now robot"),
         ([EXAMPLE, EXAMPLE], "then robot.zip; now robot.zip, robot.zip"),
     ):
-        with pytest.raises(ConfigError, match=f"the data differ:\n  {message}"):
+        with pytest.raises(ConfigError, match=f"the data differ from those of the run:\n  {message}"):
             resume("latest", untouched.path, TrainingConfig(), data)
     changed = tmp_path / "robot.zip"
     changed.write_bytes(EXAMPLE.read_bytes() + b" ")

@@ -96,4 +96,4 @@ def test_a_state_that_is_large_is_kept_only_where_it_is_asked_for(
         lines = [str(event) for event in run(
             build_config(SETTINGS | {"keep_state": keep, "max_train_steps": 1}), [EXAMPLE], output)]  # fmt: skip
         assert Checkpoints(output.checkpoints).steps() == steps
-        assert any("is not kept; keep_state: true keeps it" in line for line in lines) == (keep is None)
+        assert any("is not kept; set keep_state: true to keep it" in line for line in lines) == (keep is None)

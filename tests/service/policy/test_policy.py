@@ -98,7 +98,7 @@ def test_an_operators_setting_is_refused_and_opened_by_name(name: str, monkeypat
         given |= {"adapter": "full", "learning_rate": 1e-5}
     if name == "save_model_precision":
         given["save_model"], opened = "diffusers", "save_model, save_model_precision"
-    with pytest.raises(NotAllowed, match=f"(?m)^{name}: is the operator's.*CALLERS_MAY_SET={name}"):
+    with pytest.raises(NotAllowed, match=f"(?m)^{name}: only the operator may set it.*CALLERS_MAY_SET={name}"):
         in_config(**given)
     monkeypatch.setenv("CALLERS_MAY_SET", f"trackers, {opened}")
     assert str(getattr(in_config(**given), name)) == str(given[name])
@@ -110,7 +110,7 @@ def test_an_operators_setting_is_refused_and_opened_by_name(name: str, monkeypat
 def test_callers_name_only_public_data(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     public = ["hf://owner/name@main:train[:50]", "https://example.org/photos.zip"]
     assert [each.source for each in in_config(sources=public).sources] == public
-    with pytest.raises(NotAllowed, match="^sources: .*neither a https address nor a dataset.*CALLERS_MAY_SET=sources"):
+    with pytest.raises(NotAllowed, match="^sources: .*neither an https URL nor a dataset.*CALLERS_MAY_SET=sources"):
         in_config(sources=[*public, {"source": source, "weight": 2}])
     monkeypatch.setenv("CALLERS_MAY_SET", "sources")
     assert in_config(sources=[source]).named_sources == (source,)
@@ -120,7 +120,7 @@ def test_callers_name_only_public_data(source: str, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("text", ["someone/model", "/etc/passwd", "../../etc", "mini-sdxl/../x", "assets/mini-sdxl"])
 def test_a_model_is_on_the_list_or_refused(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {name: text} | ({"evaluate": "true"} if name.startswith("evaluation") else {})
-    with pytest.raises(NotAllowed, match=f"^{name}: .*is not among the models.*{LIST_OF[name]}"):
+    with pytest.raises(NotAllowed, match=f"^{name}: .*is not one of the models.*{LIST_OF[name]}"):
         in_config(**given)
     monkeypatch.setenv(LIST_OF[name], "someone/*, stabilityai/*")
     if text == "someone/model":
@@ -172,7 +172,7 @@ def test_a_model_of_a_prediction_is_on_the_list_or_refused(name: str, monkeypatc
 def test_a_limit_holds_until_the_operator_raises_it(
     given: dict[str, Any], variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(NotAllowed, match=f"more than the operator allows \\({variable}\\)") as refused:
+    with pytest.raises(NotAllowed, match=f"exceeds the operator's limit of .*\\({variable}: ") as refused:
         in_config(**given)
     assert any(name in str(refused.value) for name in given)
     monkeypatch.setenv(variable, "1_000_000_000_000_000")
@@ -193,7 +193,7 @@ def test_a_default_above_a_limit_gives_way(monkeypatch: pytest.MonkeyPatch, caps
     config = in_config(checkpointing_steps=1)
     assert (config.max_archive_files, config.max_train_steps, config.num_validation_images) == (2, 2, 2)
     assert config.keep_checkpoints == 2
-    assert "num_validation_images: 2, the most that the operator allows" in capsys.readouterr().out
+    assert "num_validation_images: set to 2, the operator's limit" in capsys.readouterr().out
     assert in_config().keep_checkpoints is None  # means nothing without checkpoints
     assert in_config(max_train_epochs=3).max_train_steps is None
     with pytest.raises(NotAllowed, match="LIMIT_MAX_TRAIN_STEPS"):
@@ -205,7 +205,7 @@ def test_pixels_and_steps_of_a_prediction_are_limited() -> None:
         with pytest.raises(NotAllowed, match="width, height: .*LIMIT_PIXELS"):
             prediction(**given)
     assert prediction(width=4096, height=512).width == 4096
-    with pytest.raises(NotAllowed, match="num_inference_steps: 500 is more .*LIMIT_NUM_INFERENCE_STEPS"):
+    with pytest.raises(NotAllowed, match="num_inference_steps: 500 exceeds .*LIMIT_NUM_INFERENCE_STEPS"):
         prediction(num_inference_steps=500)
     with pytest.raises(NotAllowed, match="LIMIT_PIXELS"):
         Policy.from_environment().require_pixels(4096, 4096)
@@ -246,7 +246,7 @@ def test_publishing_needs_an_allowed_target_and_the_callers_token(monkeypatch: p
     monkeypatch.setenv("ALLOWED_HUB_TARGETS", "me/*")
     with pytest.raises(NotAllowed, match="needs your own token"):
         in_config(push_to_hub="me/robot")
-    with pytest.raises(NotAllowed, match="you/robot is not among"):
+    with pytest.raises(NotAllowed, match="you/robot is not one of"):
         training(config="push_to_hub: you/robot", hf_token="hf_caller")
     assert training(config="push_to_hub: me/robot", hf_token="hf_caller").push_to_hub == "me/robot"
 
@@ -265,7 +265,7 @@ def test_an_upload_is_no_path_of_the_server(tmp_path: Path) -> None:
     assert training(preservation_data=upload).preservation_data == upload
     with pytest.raises(ConfigError, match="preservation_data: '/etc/passwd' is not an upload"):
         training(preservation_data="/etc/passwd")
-    with pytest.raises(ConfigError, match="give one"):
+    with pytest.raises(ConfigError, match="leave one of them out"):
         training(preservation_data=upload, config="preservation_data: /etc/passwd")
 
 
@@ -298,7 +298,7 @@ def test_a_job_that_takes_too_long_is_an_error_that_names_the_limit(capsys: pyte
     program = "import time; print('said hf_caller', flush=True); time.sleep(60)"
     job = ChildProcess.start([sys.executable, "-c", program])
     try:
-        with pytest.raises(TrainingFailed, match="480 minutes, the most that the operator allows .LIMIT_JOB_MINUTES."):
+        with pytest.raises(TrainingFailed, match="480 minutes, the operator's limit .LIMIT_JOB_MINUTES."):
             _relay(job, impatient, Secrets(hub_token="hf_caller"))
     finally:
         job.stop()

@@ -70,7 +70,8 @@ def test_a_training_starts_without_it_where_it_has_just_ended(
     job = cog_training._start([str(tmp_path / "no.zip")], dict(os.environ), None)
     assert any("no.zip" in line for line in job.lines(SECONDS))
     assert job.exit_status() == 2
-    assert "warning: WARM_WORKER: this training starts without it (EOFError())" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "warning: WARM_WORKER: the process has ended, so this training starts without it (EOFError())" in said
 
 
 @pytest.mark.parametrize(

@@ -178,9 +178,9 @@ def test_a_shard_that_kills_its_workers_is_given_up_and_named(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--workers", "2"], "workers: only for --engine ray"),
+        (["--workers", "2"], "workers: only with --engine ray"),
         (["--engine", "ray", "--workers", "0"], "workers: 0 is out of range"),
-        (["--engine", "ray", "--gpus_per_worker", "1.5"], "gpus_per_worker: 1.5 is neither a part of one GPU"),
+        (["--engine", "ray", "--gpus_per_worker", "1.5"], "gpus_per_worker: 1.5 must be a fraction below 1"),
         (["--engine", "dask"], "invalid choice: 'dask'"),
     ],
 )
@@ -203,7 +203,7 @@ def test_an_interrupt_says_how_to_go_on(
     monkeypatch.setattr("service.features.command_line._encode", stopped)
     (tmp_path / "a.tar").write_bytes(b"")
     assert main([str(tmp_path / "a.tar"), "--output", str(tmp_path / "out")]) == 130
-    assert capsys.readouterr().err == "stopped; the same command continues with the shards that are not encoded\n"
+    assert capsys.readouterr().err == "stopped; run the same command again to encode the remaining shards\n"
 
 
 def test_without_ray_the_command_that_installs_it_is_named(
@@ -222,4 +222,4 @@ def test_under_a_launcher_of_processes_the_other_engine_is_named(
     monkeypatch.setenv("WORLD_SIZE", "2")
     (tmp_path / "a.tar").write_bytes(b"")
     assert main([str(tmp_path / "a.tar"), "--output", str(tmp_path / "out")]) == 2
-    assert "without torchrun or accelerate; for many: --engine ray" in capsys.readouterr().err
+    assert "without torchrun or accelerate; --engine ray" in capsys.readouterr().err

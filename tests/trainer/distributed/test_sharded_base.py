@@ -117,7 +117,7 @@ def test_stopping_it_saves_what_was_trained_and_leaves_no_process(
     assert len(processes) == 2
     job.stop()
     assert job.exit_status() == STOPPED
-    assert "continues from it" in "".join(job.lines())
+    assert "continue with --resume latest" in "".join(job.lines())
     assert OutputFolder(tmp_path / "out").weights.exists()
     assert not any(process.is_running() for process in processes)
 

@@ -148,7 +148,7 @@ def test_the_best_step_is_returned_and_not_the_last(
         messages = [str(progress) for progress in train(training, output, samples_of(training))]
         assert training.trainer.step == best
         training.write(output.weights)
-    said = f"returning step {best} and not the last one, {last}" if best != last else "the last step is the best"
+    said = f"returning step {best} instead of the last step {last}" if best != last else "the last step is the best"
     assert said in messages[-1] and ("stopping early" in messages[-2]) == (last < 5)
     lines = [json.loads(line) for line in output.validation.read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(last + 1))
