@@ -139,7 +139,7 @@ def _allowed(url: str, rules: FetchRules) -> Url:
 
 
 def _token(parts: Url, rules: FetchRules) -> str | None:
-    """Return the token for exactly this host, None over plain http and beside a password in the URL."""
+    """Return the token for exactly this host, None for plain http and for URLs with a password."""
     if parts.scheme != "https" or parts.auth:
         return None
     return rules.tokens.get((parts.host or "").lower())

@@ -15,7 +15,7 @@ BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaini
 class Report(Protocol):
     """Progress of a stage, `done` of `total`; or a message that is printed once, where `stage` is None.
 
-    `note`: a few words behind the bar, such as the loss. `str()` gives the whole line.
+    `note`: a short text after the bar, such as the loss. `str()` gives the whole line.
     """
 
     @property

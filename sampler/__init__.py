@@ -1,1 +1,1 @@
-"""Generates images with LoRAs on a base model, and restores the base afterwards."""
+"""Generates images with LoRAs on a base model, and restores the base model afterwards."""

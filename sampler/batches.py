@@ -30,7 +30,7 @@ def draw_in_batches(
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise RequestError(
-                    "the GPU's memory does not hold one image of this size. Lower width and height."
+                    "the GPU's memory is too small for one image of this size. Lower width and height."
                 ) from None
         else:
             yield from zip(batch, images, strict=True)

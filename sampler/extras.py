@@ -10,9 +10,9 @@ from sampler.request import FindFaces
 
 @dataclass(frozen=True)
 class Steering:
-    """`location`: of a ControlNet: a URL, an upload, a hub id, and where `local_files` a path. `picture`: what it is
-    conditioned on. `rules`: of downloads; by default the environment's. `find_faces`: as in `Control`, and
-    raises RequestError where there are none, or where nothing is there to find them."""
+    """`location`: of a ControlNet: a URL, an upload, a hub id, and with `local_files` a path. `picture`: its
+    conditioning image. `rules`: for downloads; by default those of the environment. `find_faces`: as in `Control`;
+    raises RequestError if there are no faces or no detector."""
 
     location: str
     picture: Image.Image
@@ -24,8 +24,9 @@ class Steering:
 
 @dataclass(frozen=True)
 class Extras:
-    """Additional models, and how the base computes. `refiner`, `safety_checker`: hub ids or folders, None for none.
-    `vae`: in place of the base's own; None: the one that the LoRA was trained with. `go_fast`: products in fp8.
+    """Additional models, and options of the base model. `refiner`, `safety_checker`: hub ids or folders, or None.
+    `vae`: replaces the base model's own; None: the one that the LoRA was trained with. `go_fast`: matrix products in
+    fp8.
 
     `refiner_start`: the fraction of the noise schedule, in (0, 1), after which the refiner denoises.
     """

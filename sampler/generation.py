@@ -1,4 +1,4 @@
-"""Generates the images of a request: finds the base of an artifact and keeps it loaded."""
+"""Generates the images of a request: loads the base model of an artifact and keeps it loaded."""
 
 import random
 import sys
@@ -56,13 +56,12 @@ class Drawn:
 
 
 class Generation:
-    """Loads a base on first use, and keeps it until a request needs another one."""
+    """Loads a base model on first use, and keeps it until a request needs another one."""
 
     def __init__(
         self, say: Say | None = None, permissions: Permissions = EVERYTHING, compilation: Compilation | None = None
     ) -> None:
-        """`say` gets warnings and messages, one line each; by default they go to stderr. `compilation`: of
-        the denoisers' blocks; None: they run uncompiled."""
+        """`say` receives messages, by default printed to stderr. `compilation`: of the denoisers' blocks, or None."""
         self._say = say or _to_stderr
         self._permissions = permissions
         self._compilation = compilation
@@ -83,19 +82,19 @@ class Generation:
         loras: Sequence[Artifact] = (),
         go_fast: bool = False,
     ) -> Sampler:
-        """Return the sampler for `base_model`, else for the artifact's base, else for SDXL. Raises BaseModelError.
+        """Return the sampler for `base_model`, by default the artifact's base model, or SDXL. Raises BaseModelError.
 
-        `prompts` are encoded before the denoiser is loaded, where the base has a frozen text encoder. `vae`: in place
-        of the artifact's, or of the base's own. `loras`: raises ArtifactError for one that does not fit, before weights
-        are read, where the base is opened without them. `go_fast`: products in fp8; raises RequestError.
+        `prompts` are encoded before the denoiser is loaded, if the base model has a frozen text encoder. `vae`:
+        replaces the artifact's or the base model's own. `loras`: raises ArtifactError for one that does not fit, if
+        possible before weights are read. `go_fast`: matrix products in fp8; raises RequestError.
         """
         described = artifact.description.base_model if artifact and artifact.description else None
         wanted = base_model or described or DEFAULT_BASE
         options = loading_options(artifact, wanted) | ({} if vae is None else {"vae": vae})
         if vae is None and not can_be_found(options.get("vae")):
             self._say(
-                f"warning: vae: the LoRA was trained with {options.pop('vae')}, which is not here: using the "
-                "base's own. Give vae, the path of that file or folder"
+                f"warning: vae: the LoRA was trained with {options.pop('vae')}, which was not found; using the base "
+                "model's own VAE. Set vae to the path of that file or folder"
             )
         self._require_allowed(wanted, options)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -109,7 +108,7 @@ class Generation:
             except BaseModelError as error:
                 if base_model is not None or described is None or str(error).startswith("vae: "):
                     raise
-                raise BaseModelError(f"{error} The LoRA says that it was trained on it: give base_model.") from error
+                raise BaseModelError(f"{error} Set base_model to the model that the LoRA was trained on.") from error
             if (licence := limited_licence(family)) is not None:
                 self._say(f"warning: {licence}")
             require_fitting(loras, family)
@@ -121,7 +120,7 @@ class Generation:
         return self._sampler
 
     def _require_allowed(self, base_model: str, options: Mapping[str, Any]) -> None:
-        """Raises what the permissions raise."""
+        """Check the permissions, and raise their errors."""
         self._permissions.require_model("base_model", base_model)
         for name in ("base_config", "vae"):
             if name in options:
@@ -180,7 +179,7 @@ class Generation:
             for note in sampler.load_several([(lora.artifact, lora.scale) for lora in loras]):
                 self._say(f"warning: {note}")
             if loras:
-                self._say(f"{len(loras)} LoRA{'s' if len(loras) > 1 else ''} in place in {_since(begun)}")
+                self._say(f"{len(loras)} LoRA{'s' if len(loras) > 1 else ''} applied in {_since(begun)}")
             for note in guidance_notes(asked, request, sampler.family):
                 self._say(note)
             self._tell_triggers(request.prompt, tuple(sampler.triggers))
@@ -225,11 +224,11 @@ class Generation:
         used = words_in(f"{request.prompt}\n{request.negative_prompt}", tuple(sampler.triggers))
         for trigger in used:
             if trigger in sampler.class_words:
-                self._say(f"refiner: reads {sampler.class_words[trigger]!r} where the prompt says {trigger}")
+                self._say(f"refiner: its prompt has {sampler.class_words[trigger]!r} instead of {trigger}")
             else:
                 self._say(
-                    f"warning: refiner: does not know the trigger word {trigger}, whose class_word the LoRA does not "
-                    "tell, and reads its letters"
+                    f"warning: refiner: does not know the trigger word {trigger}, and the LoRA has no class_word to "
+                    "replace it; the word stays in the refiner's prompt"
                 )
 
     def _safety_checker(self, location: str | None, sampler: Sampler) -> SafetyChecker | None:
@@ -262,14 +261,14 @@ class Generation:
             if description is not None and self._is_another_base(description):
                 self._say(
                     f"warning: {lora.name} was trained on {description.base_model}, whose weights differ from those "
-                    f"of {self._base_model}: it may look weaker or different here"
+                    f"of {self._base_model}: its effect may be weaker or different"
                 )
             if lora.scale == 0:
                 self._say(f"warning: lora_scale of {lora.name} is 0: only its token embeddings have an effect")
 
     def _is_another_base(self, description: ArtifactDescription) -> bool:
-        """Whether a LoRA was trained on other weights. Weights that were rounded to fp16 have another fingerprint, so
-        that the name alone counts then."""
+        """Whether a LoRA was trained on other weights. Weights that were rounded to fp16 have another fingerprint; then
+        only the names are compared."""
         if description.config.get("mixed_precision") == "fp16":
             return public_name(description.base_model) != public_name(str(self._base_model))
         return description.base_fingerprint != self._fingerprint
@@ -283,7 +282,9 @@ class Generation:
         used = words_in(prompt, triggers)
         missing = [trigger for trigger in triggers if trigger not in used]
         if missing:
-            self._say(f"warning: the prompt lacks the trigger word {' and '.join(missing)}")
+            self._say(
+                f"warning: the prompt does not contain the trigger word {' and '.join(missing)}; add it for the concept"
+            )
 
 
 def chosen_seed(seed: int | None) -> int:

@@ -28,15 +28,15 @@ def guidance_notes(asked: SampleRequest, request: SampleRequest, family: ModelFa
         and process.prediction_type == "v_prediction"
         and takes_guidance_rescale(pipeline_for(request, family))
     ):
-        yield "guidance_rescale is 0: this base's noise ends at zero signal, where guidance overexposes; 0.7 is usual"
+        yield "guidance_rescale is 0: this base model has zero terminal SNR, so guidance may overexpose; usually 0.7"
 
 
 def _distilled_notes(asked: SampleRequest, family: ModelFamily) -> Iterator[str]:
     if asked.negative_prompt:
         yield (
-            f"warning: negative_prompt has no effect: the guidance of this base ({family.name}) is distilled into it, "
-            "and it reads one prompt. Say in the prompt what should be there instead."
+            f"warning: negative_prompt has no effect: this base model ({family.name}) is guidance-distilled and has no "
+            "input for it. Describe the wanted content in the prompt instead."
         )
     own = family.defaults.guidance_scale
     if family.guidance_kind == "none" and "guidance_scale" not in asked.left_open and asked.guidance_scale != own:
-        yield f"warning: guidance_scale has no effect: this base ({family.name}) is distilled, and has no input for it"
+        yield f"warning: guidance_scale has no effect: this base ({family.name}) is distilled and has no input for it"

@@ -54,15 +54,15 @@ def _settings_of_run(path: Path) -> dict[str, object]:
 
 
 def require_fitting(loras: Sequence[Artifact], family: ModelFamily) -> None:
-    """Raises ArtifactError for a LoRA of another base, if this one's weights are still to be read."""
+    """Raises ArtifactError for a LoRA of another base model, if the weights are not loaded yet."""
     if next(family.denoiser.parameters()).is_meta:
-        slots = LoraSlots(family)  # of the skeleton, which another module replaces
+        slots = LoraSlots(family)  # of the modules without weights, which are replaced when the weights are loaded
         for artifact in loras:
             resolve_layers(artifact, slots)
 
 
 def place_on(family: ModelFamily, device: torch.device, *, go_fast: bool) -> ModelFamily:
-    """Move the base to its device, with products in fp8 where `go_fast`."""
+    """Move the base model to its device, with matrix products in fp8 if `go_fast`."""
     if go_fast:
         family.to(torch.device("cpu"))
         multiply_in_fp8(family.denoiser, device)
@@ -70,19 +70,20 @@ def place_on(family: ModelFamily, device: torch.device, *, go_fast: bool) -> Mod
 
 
 def require_fast(loras: Sequence[Artifact], device: torch.device) -> None:
-    """Raises RequestError for a device without products in fp8, and for a LoRA that changes weights, which such
-    products do not have."""
+    """Raises RequestError for a device without matrix products in fp8, and for a LoRA that changes the base model's
+    weights, which are not available in fp8."""
     if not has_fp8_products(device):
         raise RequestError(
-            f"go_fast: needs a GPU with products in fp8 (NVIDIA's Ada, Hopper or later), and this is {_named(device)}. "
+            f"go_fast: needs a GPU that supports fp8 (NVIDIA's Ada, Hopper or later), and this is {_named(device)}. "
             "Leave it out"
         )
     for artifact in loras:
         for name, layer in artifact.layers.items():
             if not isinstance(layer, LoraLayer | TimedLoraLayer) and not name.startswith(TEXT_ENCODERS):
                 raise RequestError(
-                    f"go_fast: {name} is a {layer.kind} layer, which changes the base's own weights. Leave it out, or "
-                    "make it a plain LoRA: python -m artifact resize FILE OUT --rank R --base BASE"
+                    f"go_fast: {name} is a {layer.kind} layer, which changes the base model's own weights. Leave "
+                    "go_fast out, or convert the file to a plain LoRA: python -m artifact resize "
+                    "FILE OUT --rank R --base BASE"
                 )
 
 
@@ -91,7 +92,7 @@ def _named(device: torch.device) -> str:
 
 
 def loading_options(artifact: Artifact | None, base_model: str) -> dict[str, Any]:
-    """Return the loading options of the artifact's own base during its training; none for another base."""
+    """Return the artifact's loading options of its own base model; none for another base model."""
     description = artifact.description if artifact else None
     if description is None or description.base_model != base_model:
         return {}
@@ -101,5 +102,6 @@ def loading_options(artifact: Artifact | None, base_model: str) -> dict[str, Any
 
 
 def can_be_found(vae: str | None) -> bool:
-    """Whether a LoRA's VAE can be looked for: a path of another machine is a bare name in its metadata."""
+    """Whether a LoRA's VAE can be loaded. Local paths of the training machine are only stored as names in the
+    metadata."""
     return vae is None or HUB_ID.fullmatch(vae) is not None or Path(vae).expanduser().exists()

@@ -1,6 +1,6 @@
 """Denoises the last steps with SDXL's refiner, as an ensemble of experts (Podell et al. 2023, §2.5).
 
-The base stops while noise is left, and the refiner continues with the same schedule and its own prompt features.
+The base model stops before the end of the schedule, and the refiner continues with its own prompt features.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -65,27 +65,27 @@ class Refinement:
 
 
 def require_refinable(request: SampleRequest, start: float, family: ModelFamily) -> None:
-    """Raises RequestError where no refiner could denoise the last steps of the request. Needs no loaded refiner."""
+    """Raises RequestError if no refiner could denoise the last steps of the request. Needs no loaded refiner."""
     if refinable(family) is None:
-        raise RequestError(f"refiner: only SDXL has one, this base is {family.name}. Leave it out.")
+        raise RequestError(f"refiner: only SDXL has refiners, and this base model is {family.name}. Leave it out.")
     if request.image is not None:
-        raise RequestError("refiner: works on drawings from a prompt alone. Leave image out, or the refiner.")
+        raise RequestError("refiner: only supports text to image. Leave out image or refiner.")
     if request.control is not None:
-        raise RequestError("refiner: the ControlNet's pipeline has none. Leave the refiner or controlnet out.")
+        raise RequestError("refiner: ControlNet pipelines do not support it. Leave out refiner or controlnet.")
     if not 0 < start < 1:
-        raise RequestError(f"refiner_start: {start:g} must lie between 0 and 1, such as 0.8")
+        raise RequestError(f"refiner_start: {start:g} must be between 0 and 1, such as 0.8")
     scheduler = build_scheduler(request.scheduler, family.pipeline().scheduler)
     if scheduler.order != 1:
         raise RequestError(
-            f"scheduler: {type(scheduler).__name__} takes two passes a step, between which the refiner would begin. "
-            "Choose another scheduler, such as euler, or leave the refiner out."
+            f"scheduler: {type(scheduler).__name__} has two passes per step and cannot switch to the refiner between "
+            "them. Choose another scheduler, such as euler, or leave the refiner out."
         )
     scheduler.set_timesteps(request.num_inference_steps)
     trained = scheduler.config.num_train_timesteps
     base_steps = int((scheduler.timesteps >= round(trained - start * trained)).sum())  # as diffusers splits them
     if not 0 < base_steps < len(scheduler.timesteps):
-        who = "the base" if base_steps == 0 else "the refiner"
+        who = "the base model" if base_steps == 0 else "the refiner"
         raise RequestError(
-            f"refiner_start: {start:g} of {request.num_inference_steps} steps leaves none for {who}. Change it, or "
-            "raise num_inference_steps."
+            f"refiner_start: {start:g} of {request.num_inference_steps} steps leaves no step for {who}. Change it, or "
+            "increase num_inference_steps."
         )

@@ -1,4 +1,4 @@
-"""Generates images from prompts, on a base with or without artifacts."""
+"""Generates images from prompts, with a base model and optional artifacts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -33,7 +33,7 @@ class Sampler:
     """A loaded base model with any number of loaded artifacts."""
 
     def __init__(self, family: ModelFamily, compilation: Compilation | None = None) -> None:
-        """`compilation`: of the denoiser's blocks; None: they run uncompiled."""
+        """`compilation`: of the denoiser's blocks; None: without compilation."""
         self.family = family
         self._compiled = None if compilation is None else CompiledDrawing(family, compilation)
         self._slots = LoraSlots(family, None if compilation is None else compilation.rank)
@@ -47,16 +47,16 @@ class Sampler:
 
     @property
     def class_words(self) -> Mapping[str, str]:
-        """Class words by trigger word, where they are known."""
+        """Class words by trigger word, if they are known."""
         return self._placed.class_words if self._placed else {}
 
     def load(self, artifact: Artifact, scale: float = 1.0) -> None:
-        """Load an artifact in place of the loaded ones. On ArtifactError the previous ones stay loaded."""
+        """Replace the loaded artifacts by one. On ArtifactError the previous ones stay loaded."""
         self.load_several([(artifact, scale)])
 
     def load_several(self, artifacts: Sequence[tuple[Artifact, float]]) -> Sequence[str]:
-        """Load artifacts with their scales in place of the loaded ones. Returns notes on triggers that were renamed,
-        and on LoRAs that compiled blocks do not support.
+        """Replace the loaded artifacts by these, with their scales. Returns notes on triggers that were renamed, and on
+        LoRAs that compiled blocks do not support.
 
         Raises ArtifactError when one does not fit the base. The previous artifacts then stay loaded.
         """
@@ -69,7 +69,7 @@ class Sampler:
             raise
         notes = list(self._placed.notes) if self._placed else []
         obstacle = None if self._compiled is None else self._compiled.obstacle(self._artifacts)
-        return notes if obstacle is None else [*notes, f"sampled without compilation: {obstacle}"]
+        return notes if obstacle is None else [*notes, f"generating without compilation: {obstacle}"]
 
     @property
     def _artifacts(self) -> list[Artifact]:
@@ -197,11 +197,11 @@ def _joined(pairs: Sequence[tuple[PromptFeatures, ...]]) -> list[PromptFeatures]
 
 
 def _common(requests: Sequence[SampleRequest]) -> SampleRequest:
-    """Return the request that all share. Raises ValueError where they differ in more than prompt, seed and number."""
+    """Return the common request. Raises ValueError if they differ in more than prompt, seed and number of images."""
     first = requests[0]
     for each in requests[1:]:
         if replace(each, prompt=first.prompt, seed=first.seed, num_outputs=first.num_outputs) != first:
-            raise ValueError("requests that are drawn together may differ in prompt, seed and num_outputs only")
+            raise ValueError("requests that are generated together may differ only in prompt, seed and num_outputs")
     return first
 
 

@@ -27,7 +27,7 @@ FLOW_SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def known_schedulers(base_scheduler: Any) -> tuple[str, ...]:
     """Return the names of supported schedulers. Flow matching has its own; with zero terminal SNR only some are
-    suitable, and without betas none but the base's."""
+    suitable, and without betas only the base model's."""
     if _is_flow(base_scheduler):
         return BASE_SCHEDULER, *FLOW_SCHEDULERS
     if "beta_schedule" not in base_scheduler.config:

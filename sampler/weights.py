@@ -20,12 +20,12 @@ MAX_LORAS = 8
 MAX_SCALE = 10.0
 RECOMMENDED = "recommended"
 NAMELESS = "TOK"
-"""The trigger word of uploaded embeddings: it is the file name otherwise, and an upload has none."""
+"""The trigger word of uploaded embeddings. For files it is the file name, which an upload does not have."""
 
 
 @dataclass(frozen=True)
 class ScaledArtifact:
-    """A LoRA and its strength: 0 none, 1 as trained. `name`: its source, without secrets."""
+    """A LoRA and its scale: 0 none, 1 as trained. `name`: its source, without secrets."""
 
     artifact: Artifact
     scale: float
@@ -41,7 +41,7 @@ def read_weights(
     """
     locations = parse_list(weights or "", local_files=local_files)
     if len(locations) > MAX_LORAS:
-        raise ArtifactError(f"weights: {len(locations)} LoRAs are more than {MAX_LORAS}")
+        raise ArtifactError(f"weights: {len(locations)} LoRAs exceed the limit of {MAX_LORAS}; leave some out")
     scales = parse_scales(lora_scale, len(locations))
     found = []
     for location, scale in zip(locations, scales, strict=True):
@@ -65,9 +65,9 @@ def parse_list(text: str, *, local_files: bool) -> list[str]:
         try:
             entries = json.loads(text)
         except ValueError as error:
-            raise ArtifactError(f"weights: starts like a JSON list, but is none ({error})") from None
+            raise ArtifactError(f"weights: starts like a JSON list, but cannot be parsed ({error})") from None
         if not all(isinstance(entry, str) and entry.strip() for entry in entries):
-            raise ArtifactError("weights: a JSON list of texts is expected")
+            raise ArtifactError("weights: must be a JSON list of texts")
         return [entry.strip() for entry in entries]
     if local_files and "," in text and Path(text).is_file():
         return [text]
@@ -85,10 +85,10 @@ def parse_scales(lora_scale: str | float, count: int) -> list[float | None]:
         scales = [None if part.strip() == RECOMMENDED else float(part) for part in parts]
     except ValueError:
         raise ArtifactError(
-            f"lora_scale: {str(lora_scale)[:60]!r} is no number, no list of numbers, nor {RECOMMENDED}"
+            f"lora_scale: {str(lora_scale)[:60]!r} is neither a number, a list of numbers, nor {RECOMMENDED}"
         ) from None
     if not all(scale is None or abs(scale) <= MAX_SCALE for scale in scales):
-        raise ArtifactError(f"lora_scale: must lie between -{MAX_SCALE:g} and {MAX_SCALE:g}")
+        raise ArtifactError(f"lora_scale: must be between -{MAX_SCALE:g} and {MAX_SCALE:g}")
     if len(scales) > 1 and len(scales) != count:
         raise ArtifactError(f"lora_scale: {len(scales)} scales for {count} LoRAs; give one for all, or one for each")
     return scales if len(scales) == count else scales * count

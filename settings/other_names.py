@@ -206,12 +206,12 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "config": ("config_file", "config_path", "cfg_file"),
     "resume": ("resume_from_checkpoint", "resume_from", "continue_last_backup", "resume_path", "load_state"),
 }  # fmt: skip
-"""Settings, some with a value, with their names elsewhere. If a name occurs repeatedly, the command's first setting is
-meant."""
+"""Settings, some with a value, with their names in other tools. If a name occurs several times, the first setting that
+the command has is suggested."""
 
 _DATA = "the images are the first argument of the command, without a name (Cog: input_images)"
-_TOKEN = "tokens never stand in settings: set the environment variable HF_TOKEN"
-NO_SECTIONS = "settings have no sections here: write what is in it at the top level"
+_TOKEN = "access tokens are not settings; set the environment variable HF_TOKEN"
+NO_SECTIONS = "settings have no sections here; write its contents at the top level"
 ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(
         ("train_data_dir", "instance_data_dir", "instance_data_root", "dataset_dir", "data_dir",
@@ -224,7 +224,7 @@ ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("output", "output_dir", "output_name", "output_path", "logging_dir"),
                     "the folder is given on the command line: --output DIR"),
     **dict.fromkeys(("resume", "resume_from_checkpoint"), "a run is resumed on the command line: --resume latest"),
-    "config": "settings stand in this text itself",
-    "wandb_api_key": "keys never stand in settings: set the environment variable WANDB_API_KEY",
+    "config": "write the settings directly into this text",
+    "wandb_api_key": "keys are not settings; set the environment variable WANDB_API_KEY",
 }  # fmt: skip
 """Advice on names that are not settings, by name."""

@@ -24,7 +24,7 @@ def build_parser(prog: str = "python -m studio") -> CommandParser:
         help="folder for images, runs and the queue (default: outputs/studio)",
     )  # fmt: skip
     parser.add_argument(
-        "--host", default="127.0.0.1", help=f"address to listen on; others than the default need {PASSWORD_VARIABLE}"
+        "--host", default="127.0.0.1", help=f"address to listen on; all but the default need {PASSWORD_VARIABLE}"
     )
     parser.add_argument("--port", type=int, default=7860, metavar="INT", help="default: 7860")
     parser.add_argument(
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m studio") -> i
     address = Address(arguments.host, arguments.port, arguments.share, os.environ.get(PASSWORD_VARIABLE) or None)
     try:
         if find_spec("gradio") is None:
-            raise ConfigError("gradio: is not installed. pip install -r requirements-studio.txt")
+            raise ConfigError("the studio needs gradio, which is not installed: pip install -r requirements-studio.txt")
         serve(arguments.folder, address)
     except (ConfigError, OSError) as error:
         return report_wrong_input(error)

@@ -13,15 +13,15 @@ MESSAGE = "**{message}**\n{description}"
 
 
 class FieldMessages:
-    """Checks all fields whenever one is left, and shows what is wrong above the description of its setting. It stays
-    there until another value is right.
+    """Checks all fields whenever one loses focus, and shows errors above the description of their setting until the
+    value is valid.
 
-    Gradio's validators show such messages, too, but drop them with the next event of any component, such as the page's
-    refresh.
+    Gradio's validators show such messages, too, but remove them at the next event of any component, such as the
+    page's refresh.
     """
 
     def __init__(self, form: Form, context: Any, before: Callable[[Any], Mapping[str, Any]]) -> None:
-        """`context`: a component, of whose value `before` makes the settings that the form adds to."""
+        """`context`: a component. `before` returns, from its value, the settings to which the form adds."""
         self._form, self._before = form, before
         self._marked = gr.State([])
         inputs, outputs = [self._marked, context, *form.components], [self._marked, *form.components]
@@ -30,11 +30,11 @@ class FieldMessages:
         }  # fmt: skip
 
     def check_at(self, *events: Any) -> None:
-        """Check at these events of components, too."""
+        """Check also at these events of components."""
         gr.on([*self._form.changes, *events], **self._check, trigger_mode="always_last")
 
     def check_after(self, step: Any) -> None:
-        """Check after a step of Gradio's, such as one that fills in the fields."""
+        """Check after a step in Gradio, such as one that fills in the fields."""
         step.then(**self._check)
 
     def checked(self, marked: Sequence[str], context: Any, *texts: str | None) -> list[Any]:

@@ -8,10 +8,10 @@ MARKS = "\\`*_{}[]<>()#+!|~$&"
 
 
 def framed(path: Path) -> str:
-    """Return the HTML of a frame with the page in `path`. It runs apart from the studio and cannot call it."""
+    """Return the HTML of a frame with the page in `path`. It is isolated from the studio and cannot call it."""
     return FRAME.format(title=html.escape(path.stem), page=html.escape(path.read_text(encoding="utf-8")))
 
 
 def escaped(text: str) -> str:
-    """Escape what Markdown and HTML would read as their own."""
+    """Escape the markup of Markdown and HTML."""
     return "".join(f"\\{letter}" if letter in MARKS else letter for letter in text)

@@ -21,10 +21,10 @@ class Column:
 
 
 def columns_of(choices: Sequence[tuple[str, str]], chosen: str, scales: Sequence[str], kind: str) -> list[Column]:
-    """Return the columns for a chosen file. `choices`: labels and paths of all files, as the list on the page has them.
-    Checkpoints come in their order, the result of the run last.
+    """Return the columns for a chosen file. `choices`: labels and paths of all files, as in the list on the page.
+    Checkpoints are in their order, the result of the run last.
 
-    Raises ValueError where there is not one scale for all checkpoints.
+    Raises ValueError if several scales are given for checkpoints.
     """
     if kind == BY_SCALE:
         return [Column(chosen, scale, scale) for scale in scales]
@@ -37,9 +37,9 @@ def columns_of(choices: Sequence[tuple[str, str]], chosen: str, scales: Sequence
 
 
 def compared_scales(scales: Sequence[str]) -> tuple[str, str]:
-    """Return the scales of before and after: 0, and the last of those that are given.
+    """Return the scales of before and after: 0, and the last of the given ones.
 
-    Raises ValueError where that is missing or 0.
+    Raises ValueError if that is missing or 0.
     """
     after = scales[-1] if scales else "0"
     if _is_zero(after):
@@ -48,12 +48,12 @@ def compared_scales(scales: Sequence[str]) -> tuple[str, str]:
 
 
 def pairs_of(pictures: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the rows of a grid with two columns that are whole."""
+    """Return the complete rows of a grid with two columns."""
     return list(zip(pictures[::2], pictures[1::2], strict=False))
 
 
 def _is_zero(scale: str) -> bool:
     try:
         return float(scale) == 0
-    except ValueError:  # such as recommended; what is no scale at all is refused when it is drawn
+    except ValueError:  # such as recommended; invalid scales are reported when the image is generated
         return False

@@ -15,12 +15,12 @@ PASSWORD_VARIABLE = "STUDIO_PASSWORD"
 USER = "studio"
 MOST_UPLOADED = "5gb"
 NO_PORT = "Cannot find empty port"
-"""What Gradio says of a port that is taken, and of a server that did not start within its 5 seconds, too."""
+"""Gradio's message for a port that is in use, and also for a server that did not start within 5 seconds."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the page is served. `share`: also under a public address of Gradio's service."""
+    """The address of the page. `share`: also serve it under a public URL of Gradio."""
 
     host: str = "127.0.0.1"
     port: int = 7860
@@ -29,16 +29,16 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine reaches the page."""
+        """Whether the page is only accessible from this machine."""
         return self.host in LOOPBACK and not self.share
 
     def require_safe(self) -> None:
-        """Raises ConfigError where others would reach the page without a password."""
+        """Raises ConfigError if the page would be accessible from other machines without a password."""
         if not self.is_loopback and not self.password:
             what = "share" if self.share else f"host {self.host}"
             raise ConfigError(
-                f"{what}: others reach the page, which starts trainings and reads files: set the environment variable "
-                f"{PASSWORD_VARIABLE}, the password of the user {USER}"
+                f"{what}: makes the page, which starts trainings and reads files, accessible to others; set the "
+                f"environment variable {PASSWORD_VARIABLE} to a password for the user {USER}"
             )
 
 
@@ -47,7 +47,9 @@ def serve(root: Path, address: Address) -> None:
     address.require_safe()
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(root / ".cache")
-    from studio.page import build_page  # Gradio takes seconds: not before the command line is checked
+    from studio.page import (
+        build_page,
+    )  # deferred: Gradio takes seconds to import, and the command line is checked first
     from studio.workspace import Workspace
 
     root.mkdir(parents=True, exist_ok=True)
@@ -58,8 +60,8 @@ def serve(root: Path, address: Address) -> None:
         if NO_PORT not in str(error):
             raise
         raise ConfigError(
-            f"port: {address.port} is taken, or the machine is so busy that the server did not start within 5 seconds; "
-            "try again, or choose another one"
+            f"port: {address.port} is in use, or the server did not start within 5 seconds on a busy machine; try "
+            "again, or choose another port"
         ) from error
 
 

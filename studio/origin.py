@@ -1,4 +1,4 @@
-"""Refuses requests that pages of other sites make through the user's browser.
+"""Rejects requests that pages of other sites make through the user's browser.
 
 A page of another site can send requests to 127.0.0.1, and browsers name that page in the header Origin. A site whose
 name resolves to 127.0.0.1 (DNS rebinding) is recognised by the header Host.
@@ -16,10 +16,10 @@ OWN_SITE = ("same-origin", "none")
 
 
 class OwnPagesOnly:
-    """ASGI middleware that answers 403 to what `refusal` refuses."""
+    """ASGI middleware that answers 403 to requests rejected by `refusal`."""
 
     def __init__(self, app: ASGIApp, loopback: bool) -> None:
-        """`loopback`: whether the page is served under the machine's own names only."""
+        """`loopback`: whether the page is only served under the machine's own names."""
         self._app, self._loopback = app, loopback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,10 +37,10 @@ class OwnPagesOnly:
 
 
 def refusal(method: str, headers: Headers, loopback: bool) -> str | None:
-    """Return why a request is refused; None for one of the page itself or of a program on this machine."""
+    """Return why a request is rejected; None for requests of the page itself or of a program on this machine."""
     host = headers.get("host", "")
     if loopback and _host_name(host) not in LOOPBACK:
-        return "the studio answers to 127.0.0.1 and localhost only"
+        return "the studio only accepts requests to 127.0.0.1 and localhost"
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != host:
         return "a page of another site may not use the studio"
@@ -50,7 +50,7 @@ def refusal(method: str, headers: Headers, loopback: bool) -> str | None:
 
 
 def _host_name(host: str) -> str | None:
-    """The host without its port; None for what is no host."""
+    """Return the host without its port; None for an invalid host."""
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:

@@ -11,7 +11,7 @@ from typing import Any
 from service.processes.child_process import ChildProcess
 
 SUCCESS, REFUSED = 0, 2
-"""Exit statuses; REFUSED: pictures or settings are, and the last line says why."""
+"""Exit statuses. REFUSED: wrong images or settings; the last line is the reason."""
 ERROR = "error: "
 
 
@@ -28,16 +28,16 @@ def asked(module: str, content: Mapping[str, Any], request: Path) -> Iterator[Ch
 
 
 def read_request(argv: Sequence[str]) -> Any:
-    """Return what was asked, in the process itself."""
+    """Return the request, in the process itself."""
     return json.loads(Path(argv[0]).read_text(encoding="utf-8"))
 
 
 def refuse(error: Exception) -> int:
-    """Print why, in the process itself. Returns its exit status."""
+    """Print the reason, in the process itself. Returns its exit status."""
     print(f"{ERROR}{error}", flush=True)
     return REFUSED
 
 
 def reason_in(lines: Sequence[str]) -> str:
-    """What `refuse` has printed; "" where it was not called."""
+    """Return the reason printed by `refuse`; "" if it was not called."""
     return "\n".join(lines).rpartition(ERROR)[2]

@@ -1,4 +1,4 @@
-"""The page: its tabs, and what is refreshed while it is open."""
+"""The page: its tabs, and the parts that are refreshed while it is open."""
 
 from functools import cache
 from typing import Any
@@ -22,7 +22,7 @@ MONOSPACE = ["ui-monospace", "monospace"]
 
 
 def build_page(workspace: Workspace) -> gr.Blocks:
-    """Make the page on a workspace. A queue with unfinished jobs gets a worker."""
+    """Build the page for a workspace. Starts a worker for a queue with unfinished jobs."""
     queue = JobQueue(workspace.queue, workspace.runs)
     ensure_worker(queue, workspace.runs)
     with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
@@ -65,7 +65,7 @@ def build_page(workspace: Workspace) -> gr.Blocks:
 
 
 def _with_running(queue: JobQueue, watch: WatchTab) -> Any:
-    """The list of runs when the tab is opened: what was chosen stays, and something is always chosen."""
+    """Return the list of runs when the tab is opened: the selection is kept, and is never empty."""
     return lambda chosen: gr.Dropdown(queue.choices(), value=chosen or watch.first_choice())
 
 
@@ -76,8 +76,8 @@ def _newest(try_out: TryTab, chosen: str | None) -> Any:
 
 @cache
 def theme() -> gr.themes.Base:
-    """Return Gradio's plain theme in fonts of the system, so that nothing is loaded from elsewhere, and with texts that
-    have the contrast of WCAG 2.2, AA."""
+    """Return Gradio's plain theme with system fonts, so that nothing is loaded from the network, and with the contrast
+    of WCAG 2.2, AA."""
     plain = gr.themes.Default(primary_hue="orange", font=FONT, font_mono=MONOSPACE)
     return plain.set(
         body_text_color_subdued="*neutral_600",
@@ -103,5 +103,5 @@ def style() -> str:
 
 
 def script() -> str:
-    """Return what the head of the page has beside Gradio's own: the script of the page."""
+    """Return the page's script, which is added to Gradio's head element."""
     return f"<script>{page_file('studio.js', 'studio')}</script>"

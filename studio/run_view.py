@@ -34,7 +34,7 @@ RUN = Template("""<article class="run" aria-label="$name"><h3>$name</h3>
 
 @dataclass(frozen=True)
 class LogOfRun:
-    """What train.py has printed: `last` is the newest progress with a step or stage, `lines` are the newest texts."""
+    """The output of train.py. `last`: the newest progress with a step or stage. `lines`: the newest messages."""
 
     last: Progress | None
     warnings: tuple[str, ...]
@@ -61,7 +61,7 @@ def runs_view(jobs: Sequence[tuple[JobRecord, Path]]) -> str:
 
 
 def read_log(path: Path) -> LogOfRun:
-    """Read the log of a run, which may not have begun."""
+    """Read the log of a run, which may not have started."""
     if not path.is_file():
         return LogOfRun(None, (), ())
     status = path.stat()
@@ -70,7 +70,7 @@ def read_log(path: Path) -> LogOfRun:
 
 @lru_cache(maxsize=16)
 def _read_log(path: Path, size: int, changed: int) -> LogOfRun:
-    """`size` and `changed` are of the file as it is: it is read again when it has grown."""
+    """`size` and `changed`: of the current file, so that a file that has grown is read again."""
     last: Progress | None = None
     warnings: dict[str, None] = {}
     lines: list[str] = []
@@ -128,7 +128,7 @@ def _of_gpu(use: GpuUse) -> str:
 
 
 def _peak_gib(output: OutputFolder) -> float | None:
-    """What the run has recorded last."""
+    """Return the last recorded peak memory."""
     rows = _rows(output.metrics, output.metrics.stat().st_size if output.metrics.is_file() else 0)
     peak = rows[-1].get("peak_memory_gib") if rows else None
     return None if peak is None else float(peak)
@@ -136,7 +136,7 @@ def _peak_gib(output: OutputFolder) -> float | None:
 
 @lru_cache(maxsize=8)
 def _rows(metrics: Path, size: int) -> list[dict[str, Any]]:
-    """`size` is the file's as it is: it is read again when it has grown."""
+    """`size`: of the current file, so that a file that has grown is read again."""
     return read_metrics(metrics)
 
 
@@ -147,7 +147,7 @@ def _curves(output: OutputFolder) -> Sequence[Curve]:
 
 @lru_cache(maxsize=8)
 def _curves_of(folder: Path, sizes: tuple[int, ...]) -> Sequence[Curve]:
-    """`sizes` are of the files as they are: the curves are drawn again when one has grown."""
+    """`sizes`: of the current files, so that the curves are plotted again if one has grown."""
     output = OutputFolder(folder)
     rows = _rows(output.metrics, sizes[0])
     if not rows:

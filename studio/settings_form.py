@@ -15,9 +15,9 @@ from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
 
 DEFAULT = ""
-"""The choice of a list that leaves the setting as it is."""
+"""The choice of a list that does not set the setting."""
 MIN_WIDTH = 240
-"""Of a field, in pixels: one a row on a phone."""
+"""Minimum width of a field in pixels: one per row on a phone."""
 FIRST_NAME = re.compile(r"\w+")
 Component = Any
 """A gr.Textbox or gr.Dropdown."""
@@ -39,7 +39,7 @@ class Form:
 
     @property
     def changes(self) -> list[Any]:
-        """The events of a field that has another value: it is left, or something is chosen."""
+        """The events of a changed field: it loses focus, or a value is selected."""
         return [each.blur if isinstance(each, gr.Textbox) else each.input for each in self.components]
 
     def given(self, texts: Sequence[str | None]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Form:
 
 
 def parse(texts: Mapping[str, str | None]) -> dict[str, Any]:
-    """Parse texts by setting; empty ones are not given. Values of a list stand one a line."""
+    """Parse texts by setting; empty ones are not set. Values of a list are one per line."""
     given = {name: text.strip() for name, text in texts.items() if text is not None and text.strip()}
     fields = TrainingConfig.model_fields
     lists = {name for name in given if field_type(fields[name].annotation).is_list}
@@ -57,7 +57,7 @@ def parse(texts: Mapping[str, str | None]) -> dict[str, Any]:
 
 
 def problems(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return what is wrong, by the setting that the message begins with; under "" what begins with none."""
+    """Return the error messages by the setting that they begin with; "" for those that begin with none."""
     try:
         build_config(values)
     except ConfigError as error:
@@ -70,7 +70,7 @@ def problems(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def field_text(value: Any) -> str:
-    """Return what stands in the field of a setting for a value of a settings file."""
+    """Return the text of a setting's field for a value of a settings file."""
     if value is None:
         return ""
     if isinstance(value, list | tuple):
@@ -79,7 +79,7 @@ def field_text(value: Any) -> str:
 
 
 def make_form(names: Sequence[str]) -> Form:
-    """Make the fields in the current place of the page."""
+    """Create the fields at the current position of the page."""
     return Form({name: _field(name) for name in names})
 
 
@@ -112,7 +112,7 @@ def _field(name: str) -> Component:
         )
     return gr.Textbox(
         label=name,
-        info=f"{info}; one a line" if kind.is_list else info,
+        info=f"{info}; one per line" if kind.is_list else info,
         placeholder=default,
         lines=2 if kind.is_list else 1,
         elem_id=elem_id,

@@ -3,7 +3,7 @@
 TITLE = "LoRA studio"
 LEAD = "Train a LoRA from images. Everything stays on this machine."
 
-# Pictures
+# Images
 PICTURES = "Pictures"
 PICTURES_LEAD = "Upload images, their caption files, or a zip of them. They are prepared as in `train.py`."
 FILES = "Images, caption files (.txt) or archives (.zip, .tar)"

@@ -1,4 +1,4 @@
-"""The studio's folder: all files that the page makes."""
+"""The studio's folder: all files that the page writes."""
 
 import re
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ class Workspace:
 
     @property
     def uploads(self) -> Path:
-        """The files as they were dropped, one folder for each set of pictures."""
+        """The uploaded files, one folder for each set of images."""
         return self.root / "uploads"
 
     @property
     def pictures(self) -> Path:
-        """The prepared sets of pictures: one output folder each, whose `dataset` train.py opens."""
+        """The prepared sets of images: one output folder each, whose `dataset` train.py opens."""
         return self.root / "pictures"
 
     @property
@@ -54,14 +54,14 @@ class Workspace:
         return [path.name for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
 
     def picture_set(self, name: str) -> Path:
-        """Return the folder of a prepared set. Raises ConfigError for a name that is none."""
+        """Return the folder of a prepared set. Raises ConfigError for an unknown name."""
         return inside(self.pictures, name)
 
 
 def inside(folder: Path, name: str) -> Path:
     """Return `folder / name`. Raises ConfigError unless `name` is one plain name: names come from the browser."""
     if not name or name.startswith(".") or Path(name).name != name:
-        raise ConfigError(f"name: {name[:LONGEST_NAME]!r} is no name; choose one of the list")
+        raise ConfigError(f"name: {name[:LONGEST_NAME]!r} is not a valid name; select one from the list")
     return folder / name
 
 

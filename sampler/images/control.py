@@ -27,7 +27,8 @@ from sampler.request import Control, RequestError
 
 @contextmanager
 def controlnet_file(steering: Steering) -> Iterator[Path]:
-    """The file or folder of a ControlNet, available while it is needed. Raises ArtifactError or DownloadError."""
+    """Yield the file or folder of a ControlNet, available inside this context. Raises ArtifactError or
+    DownloadError."""
     location, rules = steering.location, steering.rules or FetchRules.from_environment()
     if location.startswith("data:"):
         with tempfile.TemporaryDirectory() as folder:
@@ -53,18 +54,21 @@ def controlnet_file(steering: Steering) -> Iterator[Path]:
 
 
 def load_control(path: Path, steering: Steering, family: ModelFamily) -> Control:
-    """The ControlNet of the file, checked against the base. Raises ArtifactError or RequestError."""
+    """Load the ControlNet, checked against the base model. Raises ArtifactError or RequestError."""
     require_controllable(family)
     controlnet = read_controlnet(path, family, shown_location(steering.location))
     if not reads_faces(controlnet):
         return Control(controlnet, steering.picture, steering.scale)
     if steering.find_faces is None:
-        raise RequestError("controlnet: reads faces, and none are looked for here; give one that reads pictures")
+        raise RequestError(
+            "controlnet: is conditioned on faces, and face detection is not available; use one that is conditioned "
+            "on images"
+        )
     return Control(controlnet, steering.picture, steering.scale, steering.find_faces)
 
 
 def shown_location(location: str) -> str:
-    """What errors and parameters call it, without secrets."""
+    """Return the location for errors and parameters, without secrets."""
     if is_url(location):
         return shown(location)
     return location if is_hub_reference(location) else Path(location).name
@@ -74,12 +78,12 @@ def require_controllable(family: ModelFamily) -> Controllable:
     """Raises RequestError for a family without ControlNets."""
     maker = controllable(family)
     if maker is None:
-        raise RequestError(f"controlnet: a base of the family {family.name} has none; leave it out")
+        raise RequestError(f"controlnet: base models of the family {family.name} have no ControlNets; leave it out")
     return maker
 
 
 def fitted_control(control: Control, size: tuple[int, int]) -> Tensor:
-    """What the ControlNet reads of the picture, scaled to cover `size` (width, height) and cropped at the centre: its
+    """Return the ControlNet's input for the image scaled to cover `size` (width, height) and cropped at the centre: its
     pixels (1, 3, H, W), or its faces (1, N, 4 + P)."""
     if control.find_faces is None:
         return fitted_pixels(control.picture, size)
@@ -87,7 +91,8 @@ def fitted_control(control: Control, size: tuple[int, int]) -> Tensor:
 
 
 def fitted_pixels(picture: Image.Image, size: tuple[int, int]) -> Tensor:
-    """(1, 3, H, W) as ControlNets read it: upright, scaled to cover `size` (width, height), cropped at the centre."""
+    """Return a ControlNet's input (1, 3, H, W): upright, scaled to cover `size` (width, height), cropped at the
+    centre."""
     upright = ImageOps.exif_transpose(picture)
     transparent = upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info
     fitted = ImageOps.fit(upright.convert("RGBA" if transparent else "RGB"), size, Image.Resampling.LANCZOS)

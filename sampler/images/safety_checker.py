@@ -62,12 +62,12 @@ class SafetyChecker:
             raise RequestError(
                 f"safety_checker: cannot load {location!r}: {type(error).__name__}: {' '.join(str(error).split())} "
                 "It needs a StableDiffusionSafetyChecker as safetensors and its preprocessor_config.json, or a "
-                "pipeline that holds both. Check the spelling and, for hub ids, the network and HF_TOKEN."
+                "pipeline that contains both. Check the spelling and, for hub ids, the network and HF_TOKEN."
             ) from error
         lacking = sorted(report["missing_keys"])
         if lacking:
             raise RequestError(
-                f"safety_checker: {location!r} is no StableDiffusionSafetyChecker: it has no {lacking[0]}"
+                f"safety_checker: {location!r} is not a StableDiffusionSafetyChecker: it has no {lacking[0]}"
                 f"{f' and {len(lacking) - 1} other weights' if len(lacking) > 1 else ''}"
             )
         return cls(location, model.to(device).eval(), processor)

@@ -45,16 +45,16 @@ def require_readable(
         parts = parse_weights(text, name)
         if is_weighted(parts) and clip_reader(family) is None:
             raise RequestError(
-                f"{name}: {family.name} reads prompts by a language model, whose words cannot be weighted. Leave "
+                f"{name}: {family.name} encodes prompts with a language model, which does not support weights. Leave "
                 r"the weights out, or write \(words:1.2\) for the text itself."
             )
         count, room = _count_tokens(parts, family)
         if count > room and clip_reader(family) is None:
             raise RequestError(_too_long(name, parts, count, room, family))
         if count > max(room, MAX_TOKENS):
-            raise RequestError(f"{name}: has {count} tokens, of which at most {MAX_TOKENS} are read. Shorten it.")
+            raise RequestError(f"{name}: has {count} tokens; the limit is {MAX_TOKENS}. Shorten it.")
         if count > room:
-            notes.append(f"{name}: {count} tokens are read in parts of up to {room}")
+            notes.append(f"{name}: {count} tokens are encoded in parts of up to {room}")
     return notes
 
 
@@ -73,7 +73,7 @@ def _encode(text: str, name: str, clip_skip: int, family: PromptReader) -> Promp
 def _lengthened(
     features: PromptFeatures, length: int, text: str, clip_skip: int, family: PromptReader
 ) -> PromptFeatures:
-    """Pad with the features of an empty prompt, or with zeros where the empty prompt is encoded as zeros."""
+    """Pad with the features of an empty prompt, or with zeros if the empty prompt is encoded as zeros."""
     if features.length == length:
         return features
     reader = clip_reader(family)
@@ -101,10 +101,10 @@ def _count_tokens(parts: Sequence[WeightedText], family: PromptReader) -> tuple[
 
 def _too_long(name: str, parts: Sequence[WeightedText], count: int, room: int, family: PromptReader) -> str:
     if not family.tokenizers:
-        return f"{name}: has {count} tokens, of which this base ({family.name}) reads {room}. Shorten it."
+        return f"{name}: has {count} tokens; the limit of this base model ({family.name}) is {room}. Shorten it."
     text, tokenizer = "".join(part.text for part in parts), family.tokenizers[0]
     kept = tokenizer.decode(tokenizer(text, truncation=True).input_ids[-6:-1]).strip()
     return (
-        f"{name}: has {count} tokens, of which this base ({family.name}) reads {room}: everything behind “… {kept}” "
-        "would be lost. Shorten it."
+        f"{name}: has {count} tokens; the limit of this base model ({family.name}) is {room}: the text after “… "
+        f"{kept}” would be ignored. Shorten it."
     )

@@ -23,14 +23,13 @@ def _networks(prompt: str) -> list[str]:
     notes = []
     for match in NETWORK.finditer(prompt):
         kind, name, strength = match[1].lower(), match[2].strip(), (match[3] or "").strip()
-        advice = f"give the file as lora, and its strength as lora_scale{f' {strength}' if strength else ''}"
+        advice = f"give the file in lora, and its scale in lora_scale{f' {strength}' if strength else ''}"
         if kind in ("embedding", "ti", "hypernet"):
-            advice = "give a LoRA file that holds the embedding as lora, and write its trigger word"
-        notes.append(f"prompt: {match.group()} loads nothing here and is read as text: {advice} ({name})")
+            advice = "give a LoRA file with the embedding in lora, and write its trigger word"
+        notes.append(f"prompt: {match.group()} is treated as text; {advice} ({name})")
     for match in EMBEDDING.finditer(NETWORK.sub(" ", prompt)):
         notes.append(
-            f"prompt: {match.group()} loads nothing here and is read as text: give the embedding's file as lora, and "
-            "write its trigger word"
+            f"prompt: {match.group()} is treated as text; give the embedding's file in lora, and write its trigger word"
         )
     return notes
 
@@ -39,7 +38,7 @@ def _brackets(prompt: str, triggers: Sequence[str]) -> list[str]:
     notes = []
     for trigger in triggers:
         for match in re.finditer(BRACKETED.format(trigger=re.escape(trigger)), prompt, re.IGNORECASE):
-            notes.append(f"prompt: {match.group()} is read with its brackets: write {trigger} alone")
+            notes.append(f"prompt: {match.group()} includes its brackets; write {trigger} without them")
     return notes
 
 
@@ -54,6 +53,6 @@ def _misspelt(prompt: str, triggers: Sequence[str]) -> list[str]:
         near = difflib.get_close_matches(trigger.lower(), [word.lower() for word in others], n=1, cutoff=SIMILAR)
         for word in others:
             if near and word.lower() == near[0]:
-                notes.append(f"prompt: {word}: did you mean the trigger word {trigger}? Upper and lower case count")
+                notes.append(f"prompt: {word}: did you mean the trigger word {trigger}? It is case-sensitive")
                 break
     return notes

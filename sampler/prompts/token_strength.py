@@ -26,7 +26,7 @@ def parse_token_strength(text: str | float) -> dict[str, float]:
                 f"token_strength: {part.strip()[:60]!r} is neither a number nor TRIGGER=number"
             ) from None
         if not 0 <= strength <= MAX_STRENGTH:
-            raise RequestError(f"token_strength: {strength:g} must lie between 0 and {MAX_STRENGTH:g}")
+            raise RequestError(f"token_strength: {strength:g} must be between 0 and {MAX_STRENGTH:g}")
         strengths[trigger.strip()] = strength
     return strengths
 

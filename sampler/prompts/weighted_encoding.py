@@ -1,8 +1,8 @@
-"""Encodes prompts with weights, or longer than the encoders' limit, by compel.
+"""Encodes prompts with weights, or longer than the encoders' limit, with compel.
 
 compel (https://github.com/damian0815/compel) scales the states of words with a weight above 1 away from those of the
 empty prompt, and for weights below 1 mixes in the states of a prompt without these words. Only this arithmetic is used,
-not compel's syntax, in which "C++" and "a well-" are weights.
+not compel's syntax, in which "C++" and "a well-" would be weights.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,10 @@ def encode_in_parts(parts: Sequence[WeightedText], clip_skip: int, family: Any) 
         except RuntimeError as error:  # compel cannot locate the words among the tokens
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            raise RequestError(f"prompt: its weights cannot be followed ({error}). Leave them out.") from error
+            raise RequestError(f"prompt: its weights cannot be applied ({error}). Leave them out.") from error
         states.append(read)
     if len({read.shape[1] for read in states}) > 1:
-        raise RequestError("prompt: the text encoders of this base part it differently. Shorten it.")
+        raise RequestError("prompt: the text encoders of this base model split it into different parts. Shorten it.")
     pooled = family.encode_prompts(["".join(texts)]).pooled_prompt_embeds
     return PromptFeatures(torch.cat(states, dim=-1), pooled)
 

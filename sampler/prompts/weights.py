@@ -55,10 +55,10 @@ def _is_ratio(match: re.Match[str]) -> bool:
 def _weighted(match: re.Match[str], name: str) -> WeightedText:
     text, weight = match["text"], float(match["weight"])
     if not text.strip():
-        raise RequestError(f"{name}: {match.group()} gives a weight to nothing; write (words:1.2)")
+        raise RequestError(f"{name}: {match.group()} has a weight without words; write (words:1.2)")
     if weight > MAX_WEIGHT:
         raise RequestError(
-            f"{name}: the weight in {match.group()[:60]} must lie between 0 and {MAX_WEIGHT:g}. For the text itself "
+            f"{name}: the weight in {match.group()[:60]} must be between 0 and {MAX_WEIGHT:g}. For the text itself "
             rf"write \({match.group()[1:-1][:60]}\)."
         )
     return WeightedText(text, weight)
@@ -70,8 +70,8 @@ def _plain(prompt: str, start: int, end: int, name: str) -> WeightedText:
         before = prompt[: match.start()]
         if before.count("(") > before.count(")") and not (before[-1].isdigit() and match[1].isdigit()):
             raise RequestError(
-                f"{name}: cannot read the weight in “…{before[-40:]}{match.group()}”. Write (words:1.2) around words "
-                f"without parentheses among them, with a weight from 0 to {MAX_WEIGHT:g}, and none inside of another."
+                f"{name}: cannot parse the weight in “…{before[-40:]}{match.group()}”. Write (words:1.2) around words "
+                f"without parentheses, with a weight from 0 to {MAX_WEIGHT:g}; weights cannot be nested."
             )
     return WeightedText(prompt[start:end])
 

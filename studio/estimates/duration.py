@@ -23,17 +23,17 @@ DECISIVE = (
     "base_model", "resolution", "adapter", "train_batch_size", "gradient_accumulation_steps", "mixed_precision",
     *SpeedSection.model_fields,
 )  # fmt: skip
-"""A run that differs in one of these is no measure."""
+"""Runs that differ in one of these settings are not used for the estimate."""
 ALSO_COUNTS = (
     *AdapterSection.model_fields, *ObjectiveSection.model_fields, *CollapseSection.model_fields,
     *TokenSection.model_fields, "optimizer",
 )  # fmt: skip
-"""A run that differs in these may be one, and what differs is said."""
+"""Runs that differ in these settings may be used; the estimate lists the differences."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`steps` of a training with those `settings`, the batch size among them."""
+    """`steps` of a training with those `settings`, including the batch size."""
 
     steps: int
     settings: Mapping[str, Any]
@@ -50,7 +50,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Duration:
-    """`seconds` of the whole training; None if no run was measured that is like it."""
+    """`seconds` of the whole training; None if no similar run was measured."""
 
     plan: Plan
     measure: Measure | None
@@ -66,7 +66,7 @@ class Duration:
 
 def plan_of(config: TrainingConfig, dataset: PreparedDataset) -> Plan:
     """Plan steps and batch size as train.py does, for one process."""
-    from trainer.data.latent_cache import CachedExample  # loads torch
+    from trainer.data.latent_cache import CachedExample  # deferred: imports torch
     from trainer.duration import plan_duration
 
     counted = [
@@ -91,7 +91,7 @@ def _measure(plan: Plan, job: JobRecord) -> Measure | None:
         return None
     try:
         made = _plan_of_job(job.dataset, json.dumps(job.settings, sort_keys=True)).settings
-    except (ConfigError, DatasetError):  # of an earlier version, or its folder was changed by hand
+    except (ConfigError, DatasetError):  # written by an earlier version, or edited by hand
         return None
     if any(made[name] != plan.settings[name] for name in DECISIVE):
         return None

@@ -1,4 +1,4 @@
-"""Estimates in words."""
+"""Estimates as lines of text."""
 
 from studio import texts
 from studio.estimates.duration import Duration
@@ -7,7 +7,7 @@ HOUR = 3600
 
 
 def time_line(duration: Duration) -> str:
-    """Return a line on the time, and what it is taken from."""
+    """Return a line on the time, and the run that it is estimated from."""
     steps, measure, seconds = duration.plan.steps, duration.measure, duration.seconds
     if measure is None or seconds is None:
         return texts.TIME_UNKNOWN.format(steps=steps)

@@ -1,5 +1,5 @@
-"""The memory that trainings are predicted to need. What was predicted for a set is kept in its folder, by the settings
-that it depends on."""
+"""Predicted memory of trainings. The predictions for a set are stored in its folder, by the settings that they depend
+on."""
 
 import hashlib
 import json
@@ -16,13 +16,13 @@ from settings.training import TrainingConfig, build_config
 from studio.other_process import asked, reason_in
 
 NEEDS_FILE = "needs.json"
-"""In the folder of a set: lines on the predicted memory, by `key`."""
+"""File in the folder of a set: lines on the predicted memory, by `key`."""
 RESULT = "needs: "
 Settings = Mapping[str, Any]
 
 
 def key(config: TrainingConfig, images: int) -> str:
-    """Return what the memory of a training with `images` images depends on, as 16 hex digits."""
+    """Return a digest of the settings that affect the memory of a training with `images` images, as 16 hex digits."""
     sections = (config.base, config.adapters, config.speed)
     facts = [section.model_dump(mode="json") for section in sections]
     at_once, accumulated = micro_batch(config, images), config.gradient_accumulation_steps
@@ -31,7 +31,7 @@ def key(config: TrainingConfig, images: int) -> str:
 
 
 def kept_needs(folder: Path) -> dict[str, str]:
-    """Return what was predicted for the set in `folder`."""
+    """Return the stored predictions for the set in `folder`."""
     file = folder / NEEDS_FILE
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
@@ -46,10 +46,10 @@ def keep_needs(folder: Path, found: Mapping[str, str]) -> None:
 
 
 def needs_of(folder: Path, images: int, values: Settings) -> str:
-    """Return a line on the memory of a training on the set in `folder`, which has `images` images. If it was not
-    predicted yet it is predicted now, which takes as long as loading the base's text encoders.
+    """Return a line on the memory of a training on the set in `folder`, which has `images` images. Without a stored
+    prediction it is predicted now, which takes as long as loading the base model's text encoders.
 
-    Raises ConfigError for wrong settings, and with the reason where the base cannot be loaded.
+    Raises ConfigError for wrong settings, and with the reason if the base model cannot be loaded.
     """
     wanted = key(build_config(values), images)
     if wanted not in kept_needs(folder):
@@ -58,7 +58,7 @@ def needs_of(folder: Path, images: int, values: Settings) -> str:
 
 
 def load_key(values: Settings) -> tuple[Any, ...]:
-    """What decides how the base is loaded."""
+    """Return the settings that affect how the base model is loaded."""
     config = build_config(values)
     return config.base.model_dump(), config.adapter, config.mixed_precision, config.zero_terminal_snr
 
@@ -76,7 +76,7 @@ def by_process(values: Settings, images: int) -> dict[str, str]:
 
 
 def micro_batch(config: TrainingConfig, images: int) -> int:
-    """Images of a step at once, as trainer.duration plans them."""
-    from trainer.duration import USUAL_BATCH  # loads torch
+    """Return the number of images per micro-batch, as planned by trainer.duration."""
+    from trainer.duration import USUAL_BATCH  # deferred: imports torch
 
     return min(config.train_batch_size or USUAL_BATCH, images)

@@ -1,6 +1,6 @@
 """Predicts the memory of trainings with the plan of the trainer: `python -m studio.estimates.predicting REQUEST`.
 
-It is a process of its own because the base's text encoders are loaded for it.
+It runs in a separate process because it loads the base model's text encoders.
 """
 
 import json
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def predict_all(job: "Job", images: int, wanted: Sequence[Settings]) -> dict[str, str]:
-    """Return lines by key, for settings that load the base as `job` has it. `images`: of the set. Where the base does
-    not go with the settings, the line says why."""
+    """Return lines by key, for settings that load the base model like those of `job`. `images`: of the set. If the base
+    model does not support the settings, the line gives the reason."""
     from trainer.resolution import resolve
 
     found = {}
@@ -37,15 +37,14 @@ def predict_all(job: "Job", images: int, wanted: Sequence[Settings]) -> dict[str
 
 
 def predict_alike(job: "Job", images: int, wanted: Sequence[Settings]) -> dict[str, str]:
-    """As `predict_all`, for those of the `wanted` settings for which the base is loaded as it is for the first. Wrong
-    settings are left out."""
+    """As `predict_all`, for those of the `wanted` settings that load the base model like the first. Wrong settings are
+    left out."""
     sound = [values for values in wanted if is_sound(values)]
     return predict_all(job, images, [values for values in sound if load_key(values) == load_key(wanted[0])])
 
 
 def _predicted(job: "Job", images: int) -> str:
-    """The plan that train.py makes, for a GPU that has nothing else to do; without a GPU that for one that is large
-    enough."""
+    """Return train.py's memory plan for a GPU without other processes; without a GPU, for one that is large enough."""
     import torch
 
     from families.precision.stored_blocks import Storage
@@ -73,12 +72,12 @@ def _predicted(job: "Job", images: int) -> str:
     return (
         said
         if fitting.fits(total)
-        else f"{said}, which is too little. {remedies(config.adapters, config.speed, fitting)}"
+        else f"{said}, which is not enough. {remedies(config.adapters, config.speed, fitting)}"
     )
 
 
 def main(argv: Sequence[str]) -> int:
-    """Predict what a request asks, and print it. Returns the exit status: 0, or 2 for settings that are refused."""
+    """Print the predictions of a request. Returns the exit status: 0, or 2 for wrong settings."""
     request = read_request(argv)
     with quick_imports():
         from families.errors import BaseModelError

@@ -1,4 +1,4 @@
-"""The settings of a training on a prepared set, and the presets that go with its base."""
+"""The settings of a training on a prepared set, and the presets for its base model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ def presets_of(base_model: str) -> list[str]:
 
 
 def settings_of_preset(name: str, of_the_set: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a training on the set as the preset has them: what concerns the pictures is the set's."""
+    """Return the settings of a training with the preset. The settings of data preparation are those of the set."""
     return training_settings(of_the_set, values_of_preset(name))
 
 
@@ -36,7 +36,7 @@ def values_of_preset(name: str) -> dict[str, Any]:
 
 
 def is_sound(values: Mapping[str, Any]) -> bool:
-    """Whether a training with these settings can be started."""
+    """Whether the settings are valid for a training."""
     try:
         build_config(values)
     except ConfigError:

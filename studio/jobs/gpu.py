@@ -12,7 +12,7 @@ MIB_OF_A_GIB = 1024
 
 @dataclass(frozen=True)
 class GpuUse:
-    """`busy`: percent of the last moments; None where the card does not say. Memory of all processes, in GiB."""
+    """`busy`: current utilisation in percent; None if the card does not report it. Memory of all processes, in GiB."""
 
     busy: int | None
     used_gib: float
@@ -20,7 +20,7 @@ class GpuUse:
 
 
 def gpu_use() -> list[GpuUse]:
-    """Return the use of each GPU; nothing without nvidia-smi, or where it fails."""
+    """Return the use of each GPU; [] without nvidia-smi, or if it fails."""
     command = shutil.which(COMMAND)
     if command is None:
         return []
@@ -32,6 +32,6 @@ def gpu_use() -> list[GpuUse]:
 
 
 def _of_line(line: str) -> GpuUse:
-    """A line such as "87, 11264, 24576"; what a card does not say is "[N/A]"."""
+    """Parse a line such as "87, 11264, 24576". Values that the card does not report are "[N/A]"."""
     busy, used, total = (int(part) if part.strip().isdigit() else None for part in line.split(","))
     return GpuUse(busy, (used or 0) / MIB_OF_A_GIB, (total or 0) / MIB_OF_A_GIB)

@@ -10,8 +10,8 @@ from job.report.metrics import read_metrics
 
 
 class Pace(BaseModel):
-    """`seconds_per_step`: the median over the run. `other_seconds`: of all else together, such as loading, caching,
-    samples and evaluation; None for a run that did not end by itself."""
+    """`seconds_per_step`: the median over the run. `other_seconds`: sum of all other phases, such as loading, caching,
+    samples and evaluation; None for a run that was stopped."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -20,7 +20,7 @@ class Pace(BaseModel):
 
 
 def pace_of(output: OutputFolder) -> Pace | None:
-    """Return the pace of the run in `output`; None if it made no steps."""
+    """Return the pace of the run in `output`; None if it has no steps."""
     seconds = [row["seconds_per_step"] for row in read_metrics(output.metrics) if row.get("seconds_per_step")]
     if not seconds:
         return None

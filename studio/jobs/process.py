@@ -16,7 +16,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def command(queue: JobQueue, job: JobRecord) -> list[str]:
-    """Return the command: a new training, or its resumption where there is a checkpoint."""
+    """Return the command: a new training, or a resumed one if there is a checkpoint."""
     train = [sys.executable, "train.py"]
     ending = ["--output", str(job.output), "--progress_json"]
     if any(OutputFolder(job.output).checkpoints.glob("step_*")):
@@ -25,8 +25,8 @@ def command(queue: JobQueue, job: JobRecord) -> list[str]:
 
 
 def start(queue: JobQueue, job: JobRecord) -> psutil.Popen:
-    """Start it in a session of its own, with a file for its output: Ctrl-C in the page's terminal does not reach it,
-    and it does not depend on a pipe."""
+    """Start it in its own session, with its output in a file: Ctrl-C in the page's terminal does not stop it, and it
+    does not depend on a pipe."""
     with queue.log(job).open("ab") as log:
         return psutil.Popen(
             command(queue, job),
@@ -39,7 +39,7 @@ def start(queue: JobQueue, job: JobRecord) -> psutil.Popen:
 
 
 def living(job: JobRecord) -> psutil.Process | None:
-    """Return the job's process if it is still there; None if it ended or its number now belongs to another one."""
+    """Return the job's process if it is running; None if it has ended or its process id now belongs to another one."""
     if job.pid is None:
         return None
     try:

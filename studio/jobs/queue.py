@@ -1,6 +1,6 @@
 """The queue on disk: a folder for each job, with its record, settings and log. Page and worker share it.
 
-A record is only changed under a file lock, and replaced atomically, so that a reader never finds half of it.
+A record is only changed under a file lock, and replaced atomically, so that readers never see a partial record.
 """
 
 import os
@@ -19,14 +19,14 @@ from studio.workspace import free_folder, inside
 
 RECORD, SETTINGS, LOG = "job.json", "settings.yaml", "log.txt"
 CHANGED = (".jsonl", ".json", ".html")
-"""Files of a dataset that edits replace. The others are shared with the copy by hard links."""
+"""Files of a dataset that edits replace. The others are hard links in the copy."""
 
 
 class JobQueue:
     """The jobs in a folder, in the order in which they were added."""
 
     def __init__(self, folder: Path, runs: Path) -> None:
-        """`runs`: where the output folders are made. Both are absolute."""
+        """`runs`: the folder of the output folders. Both are absolute."""
         self.folder, self._runs = folder, runs
         folder.mkdir(parents=True, exist_ok=True)
         self._changes = FileLock(folder / "changes.lock")
@@ -60,10 +60,10 @@ class JobQueue:
         return [(job.name, job.id) for job in reversed(self.jobs())]
 
     def get(self, identity: str) -> JobRecord:
-        """Return a job. Raises ConfigError for an id that is none."""
+        """Return a job. Raises ConfigError for an unknown id."""
         path = inside(self.folder, identity) / RECORD
         if not path.is_file():
-            raise ConfigError(f"job: there is none with the id {identity!r}")
+            raise ConfigError(f"job: the id {identity!r} does not exist; select a job from the list")
         return JobRecord.model_validate_json(path.read_text(encoding="utf-8"))
 
     def settings_file(self, job: JobRecord) -> Path:
@@ -71,7 +71,7 @@ class JobQueue:
         return self.folder / job.id / SETTINGS
 
     def log(self, job: JobRecord) -> Path:
-        """Return the file with all that train.py has printed."""
+        """Return the file with train.py's output."""
         return self.folder / job.id / LOG
 
     def change(self, identity: str, change: Callable[[JobRecord], JobRecord]) -> JobRecord:
@@ -85,7 +85,7 @@ class JobQueue:
         return job
 
     def ask(self, identity: str, request: Request) -> JobRecord:
-        """Pause or cancel: a running job is asked to stop, another one is changed at once."""
+        """Pause or cancel: a running job is requested to stop, other jobs are changed at once."""
 
         def asked(job: JobRecord) -> JobRecord:
             if job.state == "running":
@@ -106,17 +106,17 @@ class JobQueue:
         return self.change(identity, queued)
 
     def unfinished(self) -> list[JobRecord]:
-        """Return what a worker has to do: running jobs, which another worker left, and then the queued ones."""
+        """Return the jobs for a worker: running jobs of an earlier worker, then the queued ones."""
         jobs = self.jobs()
         return [job for state in ("running", "queued") for job in jobs if job.state == state]
 
     @property
     def worker_lock(self) -> FileLock:
-        """Held by the worker as long as it lives. The system releases it when the process ends."""
+        """The lock that the worker holds while it runs. The system releases it when the process ends."""
         return FileLock(self.folder / "worker.lock")
 
     def has_worker(self) -> bool:
-        """Whether a worker is at work."""
+        """Whether a worker is running."""
         try:
             with self.worker_lock.acquire(timeout=0):
                 return False
@@ -140,5 +140,5 @@ def _link_or_copy(source: str, target: str) -> None:
         return
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one without hard links
+    except OSError:  # another file system, or no support for hard links
         shutil.copy2(source, target)

@@ -15,9 +15,9 @@ ENDED: tuple[State, ...] = ("paused", "done", "failed", "cancelled")
 class JobRecord(BaseModel):
     """One training of the queue.
 
-    `dataset`: a prepared dataset. `settings`: those given to train.py. `pid` and `started` (seconds since the epoch, as
-    the system has it) identify its process. `request`: what the page asks of a running job. `error`: why it failed.
-    `pace`: as measured when the job ended.
+    `dataset`: a prepared dataset. `settings`: the arguments of train.py. `pid` and `started` (seconds since the epoch,
+    by the system) identify its process. `request`: the page's request to a running job. `error`: why it failed. `pace`:
+    as measured when the job ended.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -35,5 +35,5 @@ class JobRecord(BaseModel):
     pace: Pace | None = None
 
     def having(self, **values: Any) -> "JobRecord":
-        """Return the record with other values, which are checked."""
+        """Return the record with changed, validated values."""
         return JobRecord(**(self.model_dump() | values))

@@ -1,6 +1,6 @@
 """`python -m studio.jobs.worker QUEUE RUNS`: runs the jobs of a queue, one after the other, until none is left.
 
-It is separate from the page and survives it. Only one works on a queue; another one ends at once.
+It is independent of the page, and continues without it. Only one worker runs per queue; another one ends at once.
 """
 
 import re
@@ -25,9 +25,9 @@ from studio.workspace import free_folder
 
 POLL_SECONDS = 0.2
 SECONDS_TO_SAVE = 600.0
-"""A stopping job has so long to write its checkpoint. After that it is killed."""
+"""Time for a stopping job to write its checkpoint. After that it is killed."""
 SECONDS_FOR_THE_LOCK = 1.0
-"""The page takes the lock for a moment to see whether a worker is there."""
+"""The page holds the lock briefly to check whether a worker is running."""
 ERROR_LINE = re.compile(r"^error: (.*)$", re.MULTILINE)
 UNKNOWN = None
 """Exit status of a process that another worker started."""
@@ -35,7 +35,7 @@ WITHOUT_PROCESS: dict[str, Any] = {"pid": None, "started": None, "request": None
 
 
 def ensure_worker(queue: JobQueue, runs: Path) -> None:
-    """Start a worker if there is work and none is there."""
+    """Start a worker if there are unfinished jobs and none is running."""
     if not queue.unfinished() or queue.has_worker():
         return
     with (queue.folder / "worker.log").open("ab") as log:
@@ -50,8 +50,8 @@ def ensure_worker(queue: JobQueue, runs: Path) -> None:
 
 
 def work(queue: JobQueue) -> None:
-    """Run jobs until none is left. Returns at once where another worker is at work."""
-    while queue.unfinished():  # read again without the lock: a job may have been added since the last look
+    """Run jobs until none is left. Returns at once if another worker is running."""
+    while queue.unfinished():  # read again without the lock: a job may have been added in the meantime
         try:
             with queue.worker_lock.acquire(timeout=SECONDS_FOR_THE_LOCK):
                 while jobs := queue.unfinished():
@@ -61,10 +61,10 @@ def work(queue: JobQueue) -> None:
 
 
 def run(queue: JobQueue, job: JobRecord) -> None:
-    """Run a job to its end: a queued one, or one that another worker has left."""
+    """Run a job to its end: a queued one, or one of an earlier worker."""
     if job.state == "running":
         process = living(job)
-        if process is None:  # the machine was switched off, or its end was not seen
+        if process is None:  # the machine was switched off, or its end was not observed
             queue.change(job.id, lambda current: _measured(_left(current)))
             return
     else:
@@ -91,8 +91,8 @@ def _begin(queue: JobQueue, job: JobRecord) -> psutil.Process | None:
 
 
 def _make_room(output: OutputFolder) -> None:
-    """Without a checkpoint there is nothing to go on from, and train.py writes into an empty folder only. What an
-    earlier attempt has trained is moved, not removed."""
+    """Move the output of an earlier attempt without a checkpoint, which cannot be resumed: train.py needs an empty
+    folder."""
     if not output.path.exists() or any(output.checkpoints.glob("step_*")):
         return
     if output.weights.exists():
@@ -118,7 +118,7 @@ def _follow(queue: JobQueue, job: JobRecord, process: psutil.Process) -> int | N
 
 
 def _left(job: JobRecord) -> JobRecord:
-    """The state of a running job without a process: it is done, or it is queued again."""
+    """Return a running job without a process with its new state: done, or queued again."""
     if OutputFolder(job.output).report.is_file():
         return job.having(state="done", **WITHOUT_PROCESS)
     state = {"pause": "paused", "cancel": "cancelled", None: "queued"}[job.request]
@@ -126,7 +126,7 @@ def _left(job: JobRecord) -> JobRecord:
 
 
 def _ended(job: JobRecord, status: int | None, log: Path) -> JobRecord:
-    """The state of a job whose process ended with `status`."""
+    """Return the job with its state after its process ended with `status`."""
     if status is UNKNOWN:
         return _left(job)
     if status == SUCCESS:
@@ -139,14 +139,14 @@ def _ended(job: JobRecord, status: int | None, log: Path) -> JobRecord:
 
 
 def _measured(job: JobRecord) -> JobRecord:
-    """The job with its pace, for estimates of later ones."""
+    """Return the job with its measured pace, for later estimates."""
     return job.having(pace=pace_of(OutputFolder(job.output)))
 
 
 def _error(log: Path, status: int) -> str:
     """The last error that train.py printed."""
     found = ERROR_LINE.findall(log.read_text(encoding="utf-8", errors="replace"))
-    return found[-1] if found else f"train.py ended with status {status}; its log says more"
+    return found[-1] if found else f"train.py ended with status {status}; see its log"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Generates new captions for images of a prepared dataset: `python -m studio.pictures.captioning REQUEST`.
 
-In a process of its own, because captioners are large: their memory is free again when it ends. What they see is the
-picture as it is trained.
+It runs in a separate process, whose end frees the memory of the captioner. Captioners get the image as it is trained.
 """
 
 import json
@@ -32,7 +31,7 @@ RESULT = "captions: "
 def captions_of(
     folder: Path, names: Sequence[str], settings: Mapping[str, Any], captioner: str
 ) -> Iterator[Progress | dict[str, str]]:
-    """Caption the pictures with these names of the dataset in `folder`; yields progress, and at last the captions by
+    """Caption the images with these names of the dataset in `folder`; yields progress, and finally the captions by
     name. `settings`: those of the preparation. Closing the iterator stops it.
 
     Raises DatasetError with the reason.
@@ -50,13 +49,13 @@ def captions_of(
                     return
                 else:
                     others.append(line)
-    raise DatasetError(reason_in(others) or "the captioner ended without an answer")
+    raise DatasetError(reason_in(others) or "the captioner ended without a result")
 
 
 def caption_again(dataset: PreparedDataset, names: Sequence[str], config: DataConfig) -> Iterator[tuple[str, str]]:
-    """Yield the name and the new caption of each picture, with trigger word and affixes as the preparation has them.
+    """Yield the name and the new caption of each image, with trigger word and affixes as in the preparation.
 
-    Raises DatasetError, also where the captioner cannot be loaded.
+    Raises DatasetError, also if the captioner cannot be loaded.
     """
     from preprocess.captioners.cache import CaptionCache
     from preprocess.captioners.captioning import caption_batch, loaded_on_use
@@ -92,7 +91,7 @@ def _whole(example: Example, text: str, config: DataConfig) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Caption what a request names, and print it. Returns the exit status: 0, or 2 for what is refused."""
+    """Print the captions of a request. Returns the exit status: 0, or 2 for a wrong request."""
     request = read_request(argv)
     found: dict[str, str] = {}
     names = request["names"]

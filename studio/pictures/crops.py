@@ -24,14 +24,14 @@ from studio.pictures.edits import EditedSet
 from studio.pictures.masks import whole_mask
 
 BY_HAND = "hand"
-AGAIN = "prepare the pictures again, with another setting of crop"
+AGAIN = "prepare the images again, with another setting of crop"
 SMALLEST_SIDE = 8.0
-"""Of a crop, in pixels of the picture."""
+"""Smallest side of a crop, in pixels of the image."""
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole picture. `mask`: of its size, mode "L"."""
+    """A whole image. `mask`: of its size, mode "L"."""
 
     image: Image.Image
     mask: Image.Image | None
@@ -40,13 +40,13 @@ class Whole:
 def with_crop(
     edited: EditedSet, source: str, place: tuple[float, float, float], sources: Sequence[Path], config: DataConfig
 ) -> EditedSet:
-    """Cut a picture at another place, at all resolutions that it is trained at. `place`: left, top and width in pixels
-    of the whole picture; the height follows from the trained size. What does not fit into the picture is moved or made
-    smaller. `sources`: of the preparation, with these settings.
+    """Crop an image at another position, for all its resolutions. `place`: left, top and width in pixels of the whole
+    image; the height follows from the trained size. A crop that exceeds the image is moved or reduced. `sources`: of
+    the preparation, with these settings.
 
-    Masks are cut alike. Raises DatasetError for a picture with a conditioning picture, for one that was upscaled, for
-    one that is not in the sources any more, for a mask that cannot be made again, and for a place where the mask marks
-    nothing.
+    Masks are cropped in the same way. Raises DatasetError for an image with a conditioning image, for an upscaled one,
+    for one that is no longer in the sources, for a mask that cannot be computed again, and for a position where the
+    mask is empty.
     """
     edited.find(source)
     for example in edited.all_of(source):
@@ -54,14 +54,14 @@ def with_crop(
     whole = _original(example, sources, edited.dataset.folder, config)
     planned = {each.bucket: _planned(each, whole, place, config) for each in edited.all_of(source)}
     if any(_lost_subject(source, views, whole) for views in planned.values()):
-        raise DatasetError(f"{source}: its mask marks nothing there, or in one of the views; choose another place")
+        raise DatasetError(f"{source}: its mask is empty there, or in one of the views; choose another position")
     return edited.changed_by(source, lambda each: _cut(each, whole, planned[each.bucket], edited.dataset.folder))
 
 
 def _require_movable(example: Example, config: DataConfig) -> None:
-    """Raises DatasetError where more than the picture itself would have to be made anew."""
+    """Raises DatasetError if more than the image itself would have to be computed again."""
     beside = {
-        "a conditioning picture": any(view.control for view in example.views),
+        "a conditioning image": any(view.control for view in example.views),
         "an upscaled copy": bool(config.upscaler) and example.views[0].crop.enlargement() > 1,
     }
     found = [name for name, has in beside.items() if has]
@@ -70,7 +70,7 @@ def _require_movable(example: Example, config: DataConfig) -> None:
 
 
 def _original(example: Example, sources: Sequence[Path], dataset: Path, config: DataConfig) -> Whole:
-    """The whole picture as the preparation read it, with its mask."""
+    """Return the whole image as decoded in the preparation, with its mask."""
     source = example.source
     with tempfile.TemporaryDirectory() as scratch:
         files = take_in(sources, Path(scratch) / "data", ArchiveLimits.of(config)).files
@@ -78,10 +78,10 @@ def _original(example: Example, sources: Sequence[Path], dataset: Path, config: 
             if file.name == source:
                 break
         else:
-            raise DatasetError(f"{source}: is not among the dropped files any more; {AGAIN}")
+            raise DatasetError(f"{source}: is no longer among the uploaded files; {AGAIN}")
         picture = decode(file.path, decode_rules(config))
         if picture.image.size != example.views[0].crop.original:
-            raise DatasetError(f"{source}: the dropped file is another one now; {AGAIN}")
+            raise DatasetError(f"{source}: the uploaded file has changed; {AGAIN}")
         masks = sort_masks([each for each in files if is_image_name(each.path)]).masks if config.uses_mask_files else {}
         mask_file = masks[source].path if source in masks else None
         return Whole(picture.image, whole_mask(example, picture, mask_file, dataset, config))
@@ -90,7 +90,7 @@ def _original(example: Example, sources: Sequence[Path], dataset: Path, config: 
 def _planned(
     example: Example, whole: Whole, place: tuple[float, float, float], config: DataConfig
 ) -> list[PlannedView]:
-    """The views of one example at the new place."""
+    """Return the views of one example at the new position."""
     left, top, width = place
     across, down = example.bucket
     image = whole.image
@@ -102,7 +102,7 @@ def _planned(
 
 
 def _cut(example: Example, whole: Whole, planned: Sequence[PlannedView], folder: Path) -> Example:
-    """Write the views of one example, and return it, without the warning of a mask that marked nothing until now."""
+    """Write the views of one example, and return it, without an earlier warning about an empty mask."""
     settled = _lost_subject(example.source, [PlannedView(view.crop, view.flipped) for view in example.views], whole)
     views: list[View] = []
     for view, plan in zip(example.views, planned, strict=True):
@@ -119,7 +119,7 @@ def _lost_subject(source: str, views: Sequence[PlannedView], whole: Whole) -> tu
 
 
 def _replace(path: Path, picture: Image.Image) -> None:
-    """Write a new file in place of the old one: jobs that wait in the queue share the old one by a hard link."""
+    """Replace the file by a new one instead of changing it: queued jobs have a hard link to the old one."""
     partial = path.with_name(f".{path.name}.partial.png")
     picture.save(partial, compress_level=1)
     os.replace(partial, path)

@@ -19,7 +19,7 @@ EXAMPLES = TypeAdapter(list[Example])
 
 @dataclass(frozen=True)
 class EditedSet:
-    """A dataset with the pictures that the user leaves out, which are no part of what is trained."""
+    """A dataset, and the images that the user has left out of the training."""
 
     dataset: PreparedDataset
     left_out: tuple[Example, ...]
@@ -38,32 +38,32 @@ class EditedSet:
         write_gallery(self.dataset)
 
     def find(self, source: str) -> Example:
-        """Return the picture with that name, left out or not. Raises DatasetError."""
+        """Return the image with that name, even if it is left out. Raises DatasetError."""
         for example in (*self.dataset.examples, *self.left_out):
             if example.source == source:
                 return example
-        raise DatasetError(f"{source[:100]}: no picture of this set")
+        raise DatasetError(f"{source[:100]}: is not an image of this set")
 
     def with_caption(self, source: str, caption: str) -> "EditedSet":
-        """Return the set with another caption of one picture. Raises DatasetError."""
+        """Return the set with another caption of one image. Raises DatasetError."""
         self.find(source)
         return self._captioned(lambda example, old: caption if example.source == source else old, first_only=True)
 
     def replaced(self, find: str, replacement: str) -> "EditedSet":
         """Return the set with `find`, a plain text, replaced in all captions. Raises DatasetError."""
         if not find:
-            raise DatasetError("find: is empty; give the text to be replaced")
+            raise DatasetError("find: is empty; enter the text to be replaced")
         return self._captioned(lambda _, caption: caption.replace(find, replacement))
 
     def prepended(self, text: str) -> "EditedSet":
-        """Return the set with `text` before all captions, and a comma after it where it has no punctuation of its own.
+        """Return the set with `text` before all captions, followed by a comma if it does not end with punctuation.
         Raises DatasetError."""
         if not text.strip():
-            raise DatasetError("prepend: is empty; give the text to begin with")
+            raise DatasetError("prepend: is empty; enter the text to be prepended")
         return self._captioned(lambda _, caption: with_affixes(caption, text, ""))
 
     def leaving_out(self, source: str, out: bool) -> "EditedSet":
-        """Return the set without a picture, or with it again. Raises DatasetError when none would be left."""
+        """Return the set without an image, or with it again. Raises DatasetError if no image would be left."""
         example = self.find(source)
         kept = [one for one in self.dataset.examples if one.source != source]
         left_out = [one for one in self.left_out if one.source != source]
@@ -73,15 +73,15 @@ class EditedSet:
             kept.append(example)
             kept.sort(key=lambda one: one.views[0].file)
         if not kept:
-            raise DatasetError(f"{source}: the last picture cannot be left out")
+            raise DatasetError(f"{source}: the last image cannot be left out")
         return EditedSet(replace(self.dataset, examples=tuple(kept)), tuple(left_out))
 
     def all_of(self, source: str) -> list[Example]:
-        """Return the examples of a picture: one, or several where it is trained at several resolutions."""
+        """Return the examples of an image: one for each of its resolutions."""
         return [example for example in self._all if example.source == source]
 
     def changed_by(self, source: str, change: Callable[[Example], Example]) -> "EditedSet":
-        """Return the set with other examples of one picture."""
+        """Return the set with changed examples of one image."""
 
         def changed(example: Example) -> Example:
             return change(example) if example.source == source else example
@@ -89,8 +89,8 @@ class EditedSet:
         return self._each(changed)
 
     def captioned(self, captions: Mapping[str, str], by: str) -> "EditedSet":
-        """Return the set with other captions, by the pictures' names, in place of all that a picture has. `by`: what
-        made them. Raises DatasetError."""
+        """Return the set with new captions, by the images' names, which replace all captions of an image. `by`: their
+        source. Raises DatasetError."""
 
         def captioned(example: Example) -> Example:
             if example.source not in captions:
@@ -101,7 +101,7 @@ class EditedSet:
         return self._each(captioned)
 
     def changed(self, before: "EditedSet") -> int:
-        """Return the number of pictures whose captions differ."""
+        """Return the number of images whose captions differ."""
         pairs = zip(self._all, before._all, strict=True)
         return sum(one.captions != other.captions for one, other in pairs)
 
@@ -127,7 +127,7 @@ class EditedSet:
 
 
 def _checked(example: Example, caption: str) -> str:
-    """Return the caption on one line. Raises DatasetError for one that train.py would refuse."""
+    """Return the caption on one line. Raises DatasetError for one that train.py would reject."""
     caption = " ".join(caption.split())
     if len(caption) > LONGEST_CAPTION:
         raise DatasetError(f"{example.source}: a caption has at most {LONGEST_CAPTION:,} characters")

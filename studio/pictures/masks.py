@@ -14,16 +14,16 @@ from preprocess.uploads.decoding import Picture
 from settings.preparation import DataConfig
 
 ROUNDING = 8
-"""Of 255. Values of a mask that differ by more are another mask's."""
+"""Tolerance for values of a mask, of 255. Masks that differ by more are different masks."""
 
 
 def whole_mask(
     example: Example, picture: Picture, mask_file: Path | None, dataset: Path, config: DataConfig
 ) -> Image.Image | None:
-    """Return the mask of the whole picture, mode "L"; None for an example without masks. `mask_file`: the user's own.
+    """Return the mask of the whole image, mode "L"; None for an example without masks. `mask_file`: the user's own.
 
-    Raises DatasetError where it is not the mask that lies in `dataset`: because that was edited there, or shows the
-    face that recurs over all pictures and no other.
+    Raises DatasetError if it differs from the mask in `dataset`: because that was edited, or is limited to the
+    recurring face of all images.
     """
     stored = example.views[0].mask
     if stored is None:
@@ -33,8 +33,8 @@ def whole_mask(
     mask = finder.find(picture, example.source, example.bucket, words, mask_file).mask
     if mask is None or not _same(PlannedView(example.views[0].crop).cut(mask), dataset / stored):
         raise DatasetError(
-            f"{example.source}: its mask is not the one that its file and the settings give; prepare the pictures "
-            "again, with another setting of crop"
+            f"{example.source}: its mask differs from the one computed from its file and the settings; prepare the "
+            "images again, with another setting of crop"
         )
     return mask
 

@@ -1,7 +1,7 @@
 """Prepares images as train.py does, in a separate process: `python -m studio.pictures.preparing REQUEST`.
 
-The base is loaded, because sizes of crops and limits of captions are the base's. Its memory is free again when the
-process ends.
+The base model is loaded, because it determines the sizes of crops and the limits of captions. The end of the process
+frees its memory.
 """
 
 import shutil
@@ -30,7 +30,7 @@ ROW = TypeAdapter(Rejected)
 
 
 class PreparationFailed(Exception):
-    """The message is the reason, in a line or more. `refused`: the files that cannot be used."""
+    """The message is the reason, in one or more lines. `refused`: the files that cannot be used."""
 
     def __init__(self, reason: str, refused: Sequence[Rejected]) -> None:
         super().__init__(reason)
@@ -66,7 +66,7 @@ def prepare_pictures(
 
 
 def _refused_files(output: Path) -> list[Rejected]:
-    """What the preparation wrote of the files before it failed, if it came so far."""
+    """Return the files that the preparation had rejected before it failed, if known."""
     path = output / "dataset" / REJECTED_FILE
     if not path.is_file():
         return []
@@ -74,7 +74,7 @@ def _refused_files(output: Path) -> list[Rejected]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the preparation of a request. Returns the exit status: 0, or 2 for pictures or settings that are refused."""
+    """Run the preparation of a request. Returns the exit status: 0, or 2 for wrong images or settings."""
     request = read_request(argv)
     with quick_imports():
         from families.errors import BaseModelError
@@ -99,8 +99,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _predict_needs(job: "Job", settings: dict[str, Any]) -> None:
-    """Keep the predicted memory of a training with the settings of the set, and with each preset for its base: the base
-    is loaded here anyway."""
+    """Store the predicted memory of a training with the settings of the set, and with each preset for its base model,
+    which is already loaded here."""
     from studio.estimates.predicting import predict_alike
 
     images = len(job.dataset.examples)

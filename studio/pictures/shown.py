@@ -9,12 +9,12 @@ from preprocess.errors import DatasetError
 
 CROP_COLOUR, FACE_COLOUR = "#ff5a36", "#2f9bff"
 OUTSIDE = 0.45
-"""Brightness of what the crop leaves, and of what the mask does not mark."""
+"""Brightness outside of the crop, and outside of the mask."""
 Box = tuple[float, float, float, float]
 
 
 def picture_with_crop(folder: Path, example: Example) -> Image.Image:
-    """Return the preview: darker outside of the crop and of the mask, faces in a frame. Raises DatasetError."""
+    """Return the preview, darker outside of the crop and the mask, with frames around faces. Raises DatasetError."""
     plain = example.views[0]
     if example.preview is None:
         return _open(folder / plain.file)
@@ -58,4 +58,4 @@ def _open(path: Path) -> Image.Image:
         with Image.open(path) as picture:
             return picture.convert("RGB")
     except (OSError, ValueError, SyntaxError) as error:
-        raise DatasetError(f"{path.name}: cannot be read as a picture. Prepare the images again.") from error
+        raise DatasetError(f"{path.name}: cannot be read as an image. Prepare the images again.") from error

@@ -14,12 +14,12 @@ SETTINGS_FILE, SOURCES_FILE = "studio.yaml", "uploads.json"
 
 
 def note_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Note the settings of the set in `folder`: the preset's, and those that were given on the page."""
+    """Store the settings of the set in `folder`: those of the preset and of the page."""
     (folder / SETTINGS_FILE).write_text(yaml.safe_dump(dict(settings), allow_unicode=True), encoding="utf-8")
 
 
 def noted_settings(folder: Path) -> dict[str, Any]:
-    """Return them."""
+    """Return the stored settings of the set in `folder`."""
     path = folder / SETTINGS_FILE
     loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return loaded
@@ -32,8 +32,8 @@ def note_sources(folder: Path, sources: Sequence[Path]) -> None:
 
 
 def noted_sources(folder: Path) -> list[Path]:
-    """Return the sources of the set in `folder`. Raises DatasetError where they are not noted."""
+    """Return the sources of the set in `folder`. Raises DatasetError if they are not stored."""
     file = folder / SOURCES_FILE
     if not file.is_file():
-        raise DatasetError(f"{folder.name}: its dropped files are not known; prepare the pictures again")
+        raise DatasetError(f"{folder.name}: its uploaded files are not known; prepare the images again")
     return [folder / name for name in json.loads(file.read_text(encoding="utf-8"))]

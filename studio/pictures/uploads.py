@@ -16,7 +16,7 @@ def store(files: Sequence[Path], folder: Path, config: DataConfig) -> list[Path]
     Raises DatasetError without files, and for an archive that is not safe to unpack.
     """
     if not files:
-        raise DatasetError("no files: drop pictures, or a zip of them")
+        raise DatasetError("there are no files; upload images, or a zip of them")
     archives = [path for path in files if is_archive_name(path.name)]
     require_safe_archives(archives, ArchiveLimits.of(config))
     loose = folder / "files"

@@ -1,4 +1,4 @@
-"""The editor of a prepared dataset on the tab Pictures: captions, crops, images left out. Edits are saved at once."""
+"""The editor of a prepared dataset on the tab Images: captions, crops, images left out. Edits are saved at once."""
 
 import html
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ from studio.workspace import Workspace
 
 
 class PictureEditor:
-    """The components and what they do. `stored`: the list from which a set is chosen."""
+    """The components and their actions. `stored`: the list from which a set is selected."""
 
     def __init__(self, workspace: Workspace, stored: Any) -> None:
         self._workspace, self._stored = workspace, stored
@@ -118,7 +118,7 @@ class PictureEditor:
             raise gr.Error(str(error)) from error
 
     def _opened(self, name: str | None) -> list[Any]:
-        """The set without a chosen picture, all at once: what is chosen after that stays."""
+        """Return all components for a set without a selected image."""
         none_chosen = ["", None, texts.NO_PICTURE, "", False, None, None, None]
         if not name:
             return [gr.update(visible=False), [], "", "", *none_chosen]
@@ -153,7 +153,7 @@ class PictureEditor:
         return self._edit(name, lambda edited: edited.prepended(text))
 
     def _caption(self, name: str, captioner: str | None, chosen: str | None) -> Iterator[Any]:
-        """Caption the chosen picture again, or all, and show the progress."""
+        """Caption the selected image again, or all, and show the progress."""
         edited = self._read(name)
         if not captioner or chosen == "":
             yield (
@@ -177,7 +177,7 @@ class PictureEditor:
         yield said, pictures, found.get(chosen, gr.skip()) if chosen else gr.skip()
 
     def _move(self, name: str, source: str, *place: float | None) -> list[Any]:
-        """Cut the chosen picture at another place."""
+        """Crop the selected image at another position."""
         left, top, width = place
         known = {example.source for example in _shown_examples(self._read(name))}
         if source not in known or left is None or top is None or not width:
@@ -215,7 +215,7 @@ def _pictures(edited: EditedSet) -> list[tuple[str, str]]:
 
 
 def _one(edited: EditedSet, source: str) -> list[Any]:
-    """A picture with its crop, its facts, and left, top and width of the crop."""
+    """Return an image with its crop, its facts, and left, top and width of the crop."""
     example = edited.find(source)
     window = example.views[0].crop.window()
     said = escaped(f"{example.source}: {facts(example)}")
@@ -224,7 +224,7 @@ def _one(edited: EditedSet, source: str) -> list[Any]:
 
 
 def refused_list(refused: Sequence[Rejected]) -> str:
-    """HTML: a line for each file with the reason; nothing without files."""
+    """Return HTML with a line for each file and its reason; "" without files."""
     lines = "".join(
         f"<li><b>{html.escape(item.source)}</b>"
         f"<p>{html.escape(item.reason.removeprefix(f'{Path(item.source).name}: '))}</p></li>"

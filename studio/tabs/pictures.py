@@ -1,4 +1,4 @@
-"""The tab Pictures: from uploaded files to a prepared dataset with edited captions."""
+"""The tab Images: from uploaded files to a prepared dataset with edited captions."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ OTHERS = tuple(name for name in DataConfig.model_fields if name not in MAIN)
 
 
 class PicturesTab:
-    """The components and what they do."""
+    """The components and their actions."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -75,7 +75,7 @@ class PicturesTab:
         self.stop.click(lambda: "", None, self.status, cancels=preparing)
 
     def _filled(self, preset: str) -> list[Any]:
-        """The preset's values in the fields of this tab."""
+        """Return the preset's values for the fields of this tab."""
         values = _of_preset(preset)
         fields = [gr.update(value=field_text(values.get(name))) for name in self.form.names]
         return [preset_purpose(preset) if preset else "", *fields]
@@ -103,5 +103,5 @@ class PicturesTab:
 
 
 def _of_preset(preset: str | None) -> dict[str, Any]:
-    """The settings of a preset; nothing without one."""
+    """Return the settings of a preset; {} without one."""
     return read_preset(preset) if preset else {}

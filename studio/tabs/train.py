@@ -30,20 +30,20 @@ MAIN = (
     "max_train_steps", "train_batch_size", "learning_rate", "rank", "adapter", "optimizer", "validation_prompt",
     "sample_steps", "checkpointing_steps", "seed",
 )  # fmt: skip
-"""The ten settings that are changed most."""
+"""The ten settings that are changed most often."""
 OF_THE_SET = ("base_model", "concept_mode", "trigger_word", "class_word", "concepts", "resolution", "mask", "control")
-"""What was chosen with the pictures."""
+"""Settings that are selected with the images."""
 
 
 def other_settings() -> list[str]:
-    """Return the settings below More: all that a training from prepared pictures reads."""
+    """Return the settings below More: all that affect a training on prepared images."""
     taken = {*MAIN, *OF_THE_SET}
     names = [name for name in TrainingConfig.model_fields if name not in taken]
     return [name for name in names if not of_preparation(name) or name in ALSO_IN_TRAINING]
 
 
 class TrainTab:
-    """The components and what they do."""
+    """The components and their actions."""
 
     def __init__(self, workspace: Workspace, queue: JobQueue) -> None:
         self._workspace, self._queue = workspace, queue
@@ -120,7 +120,7 @@ class TrainTab:
         )
 
     def _read(self, name: str) -> tuple[dict[str, Any], PreparedDataset]:
-        """The settings and the pictures of a set. Raises gr.Error, which the page shows."""
+        """Return the settings and the images of a set. Raises gr.Error, which the page shows."""
         try:
             dataset = PreparedDataset.read(OutputFolder(self._workspace.picture_set(name)).dataset)
             return noted_settings(self._workspace.picture_set(name)), dataset
@@ -128,7 +128,7 @@ class TrainTab:
             raise gr.Error(str(error)) from error
 
     def show_cards(self, name: str | None, price: float | None) -> Any:
-        """The presets for the base of the set, each with what it needs."""
+        """Return the presets for the base model of the set, each with its requirements."""
         if not name:
             return gr.update(choices=[], visible=False)
         settings, dataset = self._read(name)
@@ -146,12 +146,13 @@ class TrainTab:
         return gr.update(choices=cards, visible=bool(cards))
 
     def _fill(self, preset: str) -> list[Any]:
-        """The fields of this tab with what the preset says of the training."""
+        """Return the preset's values for the fields of this tab."""
         values = values_of_preset(preset)
         return [gr.update(value=field_text(values.get(name))) for name in self.form.names]
 
     def estimate(self, name: str | None, price: float | None, *settings: str) -> Iterator[str]:
-        """What a training with the settings of this tab needs. The memory comes last: it takes seconds."""
+        """Yield the requirements of a training with the settings of this tab. The memory is last, as it takes
+        seconds."""
         if not name:
             yield ""
             return
@@ -171,7 +172,7 @@ class TrainTab:
         return [time_line(duration), *([] if cost is None else [cost])]
 
     def _of_set(self, name: str | None) -> dict[str, Any]:
-        """What a training takes of the settings of a set; nothing without one."""
+        """Return the settings of a set that a training uses; {} without a set."""
         return training_settings(noted_settings(self._workspace.picture_set(name)), {}) if name else {}
 
     def _start(self, name: str | None, run_name: str, *settings: str) -> list[Any]:

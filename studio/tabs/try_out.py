@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sampler.generation import Generation
 
 MOST_IMAGES = 64
-"""Largest number of pictures of a grid."""
+"""Largest number of images of a grid."""
 FORMATS = ("kohya", "diffusers", "cog-sdxl", "bundle", "embeddings")
 SUFFIXES = {"cog-sdxl": ".tar"}
 Pair = tuple[str, str, str]
@@ -27,7 +27,7 @@ Pair = tuple[str, str, str]
 
 
 class TryTab:
-    """The components and what they do. The base stays loaded between grids."""
+    """The components and their actions. The base model stays loaded between grids."""
 
     def __init__(self, workspace: Workspace, queue: JobQueue) -> None:
         self._workspace, self._queue = workspace, queue
@@ -79,7 +79,7 @@ class TryTab:
         inputs = [self.lora, self.prompts, self.scales, self.seed, self.steps]
         self.compare.click(self._compare, inputs, outputs, **one_at_a_time)
         self.images.select(self._choose_pair, self.pairs, self.slider, show_progress="hidden")
-        self.place.input(  # Gradio's own divider is moved by mouse or touch alone
+        self.place.input(  # Gradio's own divider can only be moved by mouse or touch
             lambda place: gr.update(slider_position=place), self.place, self.slider, show_progress="hidden",
             trigger_mode="always_last",
         )  # fmt: skip
@@ -108,7 +108,7 @@ class TryTab:
         return self._workspace.runs / lora
 
     def _draw(self, lora: str | None, prompts: str, scales: str, kind: str, seed: float, steps: float) -> Iterator[Any]:
-        """Draw a grid, and show each picture as soon as it is there."""
+        """Generate a grid, and show each image as soon as it is finished."""
         try:
             columns = columns_of(self.choices(), self._name(self._weights(lora)), scales.split(), kind)
         except ValueError as error:
@@ -118,7 +118,7 @@ class TryTab:
             yield said, gr.Gallery(drawn, columns=len(columns) or 1), *_no_pairs()
 
     def _compare(self, lora: str | None, prompts: str, scales: str, seed: float, steps: float) -> Iterator[Any]:
-        """Draw each prompt at scale 0 and with the LoRA, and lay the first of these pairs over each other."""
+        """Generate each prompt at scale 0 and with the LoRA, and show the first of these pairs with a slider."""
         try:
             both = compared_scales(scales.split())
         except ValueError as error:
@@ -134,14 +134,14 @@ class TryTab:
             yield said, gr.Gallery(drawn, columns=len(columns)), found, gr.update(visible=shown), slider
 
     def _choose_pair(self, pairs: Sequence[Pair], event: gr.SelectData) -> Any:
-        """The pair of the chosen picture, once it is whole."""
+        """Return the pair of the selected image, if it is complete."""
         row = event.index // 2
         return _slider(pairs[row]) if row < len(pairs) else gr.skip()
 
     def _grid(
         self, prompts: str, columns: Sequence[Column], seed: int, steps: int
     ) -> Iterator[tuple[str, list[Picture]]]:
-        """Draw a row for each prompt, and yield what is said and all pictures until now."""
+        """Generate a row for each prompt, and yield the message and all images so far."""
         cells = [(prompt, column) for prompt in _lines(prompts) for column in columns]
         if not cells or len(cells) > MOST_IMAGES:
             yield texts.NOT_DRAWN.format(reason=texts.GRID_SIZE.format(most=MOST_IMAGES)), []
@@ -163,8 +163,8 @@ class TryTab:
         yield texts.DRAWN.format(count=len(drawn), folder=escaped(str(folder))), drawn
 
     def _image(self, weights: Path, prompt: str, scale: str, seed: int, steps: int, folder: Path) -> Path:
-        """Draw one picture as predict.py does."""
-        from sampler.generation import Generation  # torch and diffusers take seconds: not before they are needed
+        """Generate one image with the code of predict.py."""
+        from sampler.generation import Generation  # deferred: torch and diffusers take seconds to import
         from service.prediction_inputs import PredictionInputs, predict
 
         if self._generation is None:
@@ -178,7 +178,7 @@ class TryTab:
         return prediction.paths[0]
 
     def _file(self, lora: str | None, format_name: str) -> str:
-        """Return the file in a format, made in a folder of its own."""
+        """Return the file in a format, written to its own folder."""
         weights = self._weights(lora)
         if not format_name:
             return str(weights)
@@ -224,7 +224,7 @@ def _slider(pair: Pair) -> Any:
 
 
 def _no_pairs() -> list[Any]:
-    """Nothing to choose, nothing shown."""
+    """Return empty components."""
     return [[], gr.update(visible=False), gr.skip()]
 
 

@@ -17,7 +17,7 @@ MOST_RUNS = 4
 
 
 class WatchTab:
-    """The components and what they do."""
+    """The components and their actions."""
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
@@ -40,7 +40,8 @@ class WatchTab:
         self.show_report.click(self._report, self.runs, self.report)
 
     def first_choice(self) -> list[str]:
-        """Return the runs that are shown at first: those that run, else the next, else the newest of the others."""
+        """Return the runs that are shown at first: the running ones, otherwise the next, otherwise the newest of the
+        others."""
         jobs = self._queue.jobs()
         running = [job.id for job in jobs if job.state == "running"]
         next_ones = [job.id for job in jobs if job.state == "queued"]
@@ -58,7 +59,7 @@ class WatchTab:
             raise gr.Error(str(error)) from error
 
     def _chosen(self, chosen: list[str]) -> list[Any]:
-        """The newest samples come first."""
+        """Update the list of samples, the newest first."""
         moments = self._moments(chosen)
         last = max(0, len(moments) - 1)
         slider = gr.Slider(0, max(1, last), value=last, interactive=last > 0)

@@ -117,8 +117,14 @@ def test_a_checkpoint_of_other_shapes_is_refused() -> None:
         ({"token_norm_weight": 0.1}, "token_norm_weight has no effect with num_tokens: 0"),
         ({"tokens_until": 0.5}, "tokens_until has no effect with num_tokens: 0"),
         ({"train_text_encoder": True}, "train_text_encoder: base models of the family toy have no text encoder"),
-        ({"validation_prompt": "a TOK " * 30}, "validation_prompt: has 92 tokens, of which this base .toy. reads 40"),
-        ({"validation_prompt": "a (TOK:1.3)"}, "toy reads prompts by a language model, whose words cannot be weighted"),
+        (
+            {"validation_prompt": "a TOK " * 30},
+            "validation_prompt: has 92 tokens; the limit of this base model .toy. is 40",
+        ),
+        (
+            {"validation_prompt": "a (TOK:1.3)"},
+            "toy encodes prompts with a language model, which does not support weights",
+        ),
     ],
 )
 def test_settings_that_contradict_it_are_errors(changes: dict[str, object], message: str, folder: Path) -> None:

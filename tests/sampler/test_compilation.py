@@ -137,7 +137,7 @@ def test_what_compiled_blocks_cannot_draw_is_drawn_without_and_said(plain: Sampl
     )  # fmt: skip
     for artifact, words in ((large, "of rank 9 is above COMPILE_RANK=8"), (timed, "limited to some timesteps")):
         (note,) = compiled.load_several([(artifact, 1.0)])
-        assert note.startswith("sampled without compilation: ") and words in note
+        assert note.startswith("generating without compilation: ") and words in note
         assert np.array_equal(drawn(compiled, (artifact, 1.0)), drawn(plain, (artifact, 1.0)))
     state = torch.ones(1, 8)
     edit = Artifact({"a": GatedLayer(torch.ones(1, 4), Gate(state, state, state, 0.5, 0.1))}, {}, None)
@@ -164,7 +164,7 @@ def test_a_request_is_drawn_with_compiled_blocks(family: ModelFamily, monkeypatc
     loras = [ScaledArtifact(lora(family, 9, 1, 4.0), 1.0, "large")]
     generation = Generation(said.append, compilation=COMPILATION)
     generation.generate(replace(REQUEST, num_inference_steps=1), loras, "base")
-    assert any(line.startswith("warning: sampled without compilation: a LoRA of rank 9") for line in said)
+    assert any(line.startswith("warning: generating without compilation: a LoRA of rank 9") for line in said)
     generation.generate(replace(REQUEST, num_inference_steps=1), [], "base")
     assert graphs() == 1
 

@@ -78,9 +78,7 @@ def test_the_fingerprint_stays(tmp_path: Path, anywhere: None) -> None:
 
 def test_a_cpu_is_refused(tmp_path: Path) -> None:
     base, generation = write_z_image(tmp_path / "base"), Generation(say=lambda _: None)
-    with pytest.raises(
-        RequestError, match=r"^go_fast: needs a GPU with products in fp8 .* this is a CPU. Leave it out$"
-    ):
+    with pytest.raises(RequestError, match=r"^go_fast: needs a GPU that supports fp8 .* this is a CPU. Leave it out$"):
         drawn(generation, base, go_fast=True)
 
 

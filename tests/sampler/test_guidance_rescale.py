@@ -17,7 +17,7 @@ from service.prediction_inputs import Prediction, PredictionInputs, predict
 from tests.tiny_models import write_sd2_v, write_sd3, write_sd15, write_sdxl, write_sdxl_refiner
 
 PROMPT = "a red star"
-RECALLED = "guidance_rescale is 0: this base's noise ends at zero signal, where guidance overexposes; 0.7 is usual"
+RECALLED = "guidance_rescale is 0: this base model has zero terminal SNR, so guidance may overexpose; usually 0.7"
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "sd15": write_sd15, "sd2-zero-snr": partial(write_sd2_v, zero_terminal_snr=True), "sd2-v": write_sd2_v,
     "sdxl": write_sdxl, "sd3": write_sd3, "refiner": write_sdxl_refiner,
@@ -79,10 +79,10 @@ def test_sdxl_has_it_from_a_picture_with_a_mask_and_with_a_refiner(models: Path,
     ("name", "inputs", "message"),
     [
         ("sd15", {"image": "picture.png"}, "guidance_rescale: diffusers' StableDiffusionImg2ImgPipeline"),
-        ("sd15", {"image": "picture.png", "mask": "picture.png"}, "StableDiffusionInpaintPipeline, which is used"),
-        ("sd3", {}, "guidance_rescale: diffusers' StableDiffusion3Pipeline, which is used, does not support it"),
-        ("sdxl", {"guidance_rescale": 1.1}, "guidance_rescale: 1.1 must lie between 0 and 1"),
-        ("sdxl", {"guidance_rescale": float("nan")}, "guidance_rescale: nan must lie"),
+        ("sd15", {"image": "picture.png", "mask": "picture.png"}, "StableDiffusionInpaintPipeline does not support it"),
+        ("sd3", {}, "guidance_rescale: diffusers' StableDiffusion3Pipeline does not support it"),
+        ("sdxl", {"guidance_rescale": 1.1}, "guidance_rescale: 1.1 must be between 0 and 1"),
+        ("sdxl", {"guidance_rescale": float("nan")}, "guidance_rescale: nan must be"),
     ],
 )
 def test_where_there_is_none_it_is_refused(

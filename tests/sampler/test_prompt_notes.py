@@ -20,12 +20,12 @@ from sampler.weights import ScaledArtifact
 @pytest.mark.parametrize(
     ("prompt", "said"),
     [
-        ("a photo of TOK <lora:mydog:0.8>", "<lora:mydog:0.8> loads nothing here"),
-        ("a photo of TOK <lyco:mydog:1>", "<lyco:mydog:1> loads nothing here"),
-        ("a photo of TOK, embedding:easynegative", "embedding:easynegative loads nothing here"),
-        ("a photo of [TOK]", "[TOK] is read with its brackets: write TOK alone"),
-        ("a photo of {TOK}", "{TOK} is read with its brackets: write TOK alone"),
-        ("a photo of <tok>", "<tok> is read with its brackets: write TOK alone"),
+        ("a photo of TOK <lora:mydog:0.8>", "<lora:mydog:0.8> is treated as text"),
+        ("a photo of TOK <lyco:mydog:1>", "<lyco:mydog:1> is treated as text"),
+        ("a photo of TOK, embedding:easynegative", "embedding:easynegative is treated as text"),
+        ("a photo of [TOK]", "[TOK] includes its brackets; write TOK without them"),
+        ("a photo of {TOK}", "{TOK} includes its brackets; write TOK without them"),
+        ("a photo of <tok>", "<tok> includes its brackets; write TOK without them"),
         ("a photo of tok", "tok: did you mean the trigger word TOK?"),
         ("a photo of Tok on the moon", "Tok: did you mean the trigger word TOK?"),
     ],
@@ -55,7 +55,7 @@ def request_with(image: tuple[int, int], mask: tuple[int, int], value: int = 255
 def test_a_mask_of_another_shape_is_refused_with_both_sizes(
     base: ModelFamily, image: tuple[int, int], mask: tuple[int, int]
 ) -> None:
-    with pytest.raises(RequestError, match=f"{mask[0]} x {mask[1]} pixels, image is {image[0]} x {image[1]}"):
+    with pytest.raises(RequestError, match=f"{mask[0]} x {mask[1]} pixels, and image is {image[0]} x {image[1]}"):
         check_request(request_with(image, mask), base)
 
 

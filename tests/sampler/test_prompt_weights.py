@@ -66,11 +66,11 @@ def test_what_is_syntax(prompt: str, parts: list[tuple[str, float]]) -> None:
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("(red:2.5) star", r"must lie between 0 and 2. For the text itself write \\\(red:2.5\\\)"),
-        ("( :1.2)", "gives a weight to nothing"),
-        ("(a (red) star:1.2)", r"cannot read the weight in “…\(a \(red\) star:1.2\)”"),
-        ("(a (red:1.1) star:1.2)", "none inside of another"),
-        ("(red:-1)", "cannot read the weight"),
+        ("(red:2.5) star", r"must be between 0 and 2. For the text itself write \\\(red:2.5\\\)"),
+        ("( :1.2)", "has a weight without words"),
+        ("(a (red) star:1.2)", r"cannot parse the weight in “…\(a \(red\) star:1.2\)”"),
+        ("(a (red:1.1) star:1.2)", "weights cannot be nested"),
+        ("(red:-1)", "cannot parse the weight"),
     ],
 )
 def test_weights_that_cannot_be_read(prompt: str, message: str) -> None:
@@ -141,9 +141,11 @@ def test_weights_with_clip_skip(family: ModelFamily) -> None:
 def test_a_base_with_t5_reads_neither(tmp_path: Path) -> None:
     sd3 = load_tiny("sd3", tmp_path / "m")
     assert require_readable({"prompt": r"a \(red:1.5\) star"}, {}, sd3) == []
-    with pytest.raises(RequestError, match="prompt: sd3 reads prompts by a language model, whose words cannot"):
+    with pytest.raises(RequestError, match="prompt: sd3 encodes prompts with a language model, which does not"):
         require_readable({"prompt": "a (red:1.5) star"}, {}, sd3)
-    with pytest.raises(RequestError, match=r"prompt: has 100 tokens, of which this base \(sd3\) reads 75: everything"):
+    with pytest.raises(
+        RequestError, match=r"prompt: has 100 tokens; the limit of this base model \(sd3\) is 75: the text after"
+    ):
         require_readable({"prompt": "star " * 100}, {}, sd3)
     for prompt in ("TOK " + "star " * 80, "(TOK:1.2)"):
         with pytest.raises(ConfigError, match="validation_prompt: "):

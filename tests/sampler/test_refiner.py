@@ -178,7 +178,7 @@ def test_the_refiner_reads_class_words_for_trigger_words(
     without = str(write(replace(artifact, description=replace(known, config={})), tmp_path / "bare.safetensors", base))
 
     one = pixels(ask("a photo of TOK", lora=with_word))
-    assert "refiner: reads 'ring' where the prompt says TOK" in said
+    assert "refiner: its prompt has 'ring' instead of TOK" in said
     assert not any("does not know the trigger word" in line for line in said)
     said.clear()
     other = pixels(ask("a photo of TOK", lora=without))
@@ -189,7 +189,7 @@ def test_the_refiner_reads_class_words_for_trigger_words(
     tokens = {name: rows / 2 for name, rows in artifact.tokens.items()}  # the same file twice would be one LoRA
     second = str(write(Artifact(artifact.layers, tokens, known), tmp_path / "second.safetensors", base))
     ask("two stars: TOK and (TOK2:1.2)", lora=f"{with_word},{second}")
-    assert "refiner: reads 'ring' where the prompt says TOK2" in said
+    assert "refiner: its prompt has 'ring' instead of TOK2" in said
 
 
 def test_a_long_weighted_prompt_is_read_by_both(ask: Ask) -> None:
@@ -200,14 +200,14 @@ def test_a_long_weighted_prompt_is_read_by_both(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"base_model": "SD15"}, "refiner: only SDXL has one, this base is sd15"),
-        ({"image": "PICTURE"}, "refiner: works on drawings from a prompt alone"),
-        ({"refiner_start": 0.0}, "refiner_start: 0 must lie between 0 and 1"),
-        ({"refiner_start": 1.0}, "refiner_start: 1 must lie between 0 and 1"),
-        ({"num_inference_steps": 1}, "refiner_start: 0.8 of 1 steps leaves none for the base"),
-        ({"refiner_start": 0.9999}, "of 5 steps leaves none for the refiner"),
-        ({"scheduler": "heun"}, "scheduler: HeunDiscreteScheduler takes two passes a step"),
-        ({"clip_skip": 1, "refiner": "SHALLOW"}, "clip_skip: must lie between 0 and 0"),
+        ({"base_model": "SD15"}, "refiner: only SDXL has refiners, and this base model is sd15"),
+        ({"image": "PICTURE"}, "refiner: only supports text to image"),
+        ({"refiner_start": 0.0}, "refiner_start: 0 must be between 0 and 1"),
+        ({"refiner_start": 1.0}, "refiner_start: 1 must be between 0 and 1"),
+        ({"num_inference_steps": 1}, "refiner_start: 0.8 of 1 steps leaves no step for the base model"),
+        ({"refiner_start": 0.9999}, "of 5 steps leaves no step for the refiner"),
+        ({"scheduler": "heun"}, "scheduler: HeunDiscreteScheduler has two passes per step"),
+        ({"clip_skip": 1, "refiner": "SHALLOW"}, "clip_skip: must be between 0 and 0"),
     ],
 )
 def test_what_no_refiner_could_do_is_refused(

@@ -151,7 +151,7 @@ def test_what_is_no_checker_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     tensors = load_file(checker / "model.safetensors")
     del tensors["concept_embeds"]
     save_file(tensors, checker / "model.safetensors", {"format": "pt"})
-    with pytest.raises(RequestError, match="is no StableDiffusionSafetyChecker: it has no concept_embeds"):
+    with pytest.raises(RequestError, match="is not a StableDiffusionSafetyChecker: it has no concept_embeds"):
         SafetyChecker.load(str(checker), CPU)
 
     tower = CLIPVisionModel(CLIPVisionConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2))

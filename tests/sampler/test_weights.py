@@ -128,7 +128,12 @@ def test_lists() -> None:
     assert parse_scales("0.5", 3) == [0.5] * 3
     assert parse_scales("[0.5, -1]", 2) == parse_scales("0.5\n-1", 2) == [0.5, -1.0]
     assert parse_scales(1.0, 0) == []
-    for scales, message in (("1,2", "2 scales for 3"), ("x", "no number"), ("nan", "between"), ("11", "between")):
+    for scales, message in (
+        ("1,2", "2 scales for 3"),
+        ("x", "neither a number"),
+        ("nan", "between"),
+        ("11", "between"),
+    ):
         with pytest.raises(ArtifactError, match=message):
             parse_scales(scales, 3)
 

@@ -100,13 +100,13 @@ def test_what_cannot_be_cut_anew_is_refused(edited: EditedSet, photos: Path, tmp
     controlled = edited.changed_by(
         "wide.png", lambda each: replace(each, views=(replace(each.views[0], control="conditioning/0.png"),))
     )
-    assert refused(controlled).startswith("wide.png: has a conditioning picture; to move its crop, prepare the")
-    with pytest.raises(DatasetError, match="its dropped files are not known"):
+    assert refused(controlled).startswith("wide.png: has a conditioning image; to move its crop, prepare the")
+    with pytest.raises(DatasetError, match="its uploaded files are not known"):
         noted_sources(tmp_path)
     Image.new("RGB", (100, 64)).save(photos / "wide.png")
-    assert "the dropped file is another one now" in refused(edited)
+    assert "the uploaded file has changed" in refused(edited)
     (photos / "wide.png").unlink()
-    assert "is not among the dropped files any more" in refused(edited)
+    assert "is no longer among the uploaded files" in refused(edited)
 
 
 def mask_levels(folder: Path, source: str) -> list[list[Any]]:
@@ -175,13 +175,13 @@ def test_a_mask_that_is_another_one_now_is_refused(photos: Path, tmp_path: Path)
             with_crop(edited, "wide.png", (left, 0, 64), [photos], config)
         return str(error.value)
 
-    assert "its mask marks nothing there" in refused(0)
+    assert "its mask is empty there" in refused(0)
     assert {path: path.read_bytes() for path in before} == before
     Image.new("L", (64, 64), 90).save(stored)  # edited by hand
-    assert "its mask is not the one that its file and the settings give" in refused(128)
+    assert "its mask differs from the one computed from its file and the settings" in refused(128)
     stored.write_bytes(before[stored])
     (photos / "wide-masklabel.png").unlink()
-    assert "its mask is not the one that its file and the settings give" in refused(128)
+    assert "its mask differs from the one computed from its file and the settings" in refused(128)
 
 
 def test_the_warning_of_a_lost_subject_is_gone_with_the_move(photos: Path, tmp_path: Path) -> None:

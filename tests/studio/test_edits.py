@@ -55,7 +55,7 @@ def test_only_what_changed_is_counted_and_marked(folder: Path) -> None:
     ("edit", "reason"),
     [
         (lambda each: each.with_caption("0.png", "a dog"), "0.png: the caption must contain the trigger word TOK"),
-        (lambda each: each.with_caption("9.png", "TOK"), "9.png: no picture of this set"),
+        (lambda each: each.with_caption("9.png", "TOK"), "9.png: is not an image of this set"),
         (lambda each: each.replaced("TOK", "dog"), "must contain the trigger word TOK"),
         (lambda each: each.replaced("", "dog"), "find: is empty"),
         (lambda each: each.prepended("  "), "prepend: is empty"),
@@ -76,7 +76,7 @@ def test_pictures_are_left_out_and_taken_back(folder: Path) -> None:
     EditedSet.read(folder).leaving_out("1.png", False).write()
     assert captions(folder) == before
     only = EditedSet.read(folder).leaving_out("0.png", True).leaving_out("1.png", True)
-    with pytest.raises(DatasetError, match="the last picture"):
+    with pytest.raises(DatasetError, match="the last image"):
         only.leaving_out("2.png", True)
 
 

@@ -168,9 +168,9 @@ def test_an_id_from_the_browser_is_no_path(queue: JobQueue, dataset: Path, tmp_p
         folder.mkdir(exist_ok=True)
         shutil.copy(record, folder)
     for identity in ("../elsewhere", "..", "", ".", str(tmp_path / "elsewhere"), f"{job.id}/inner", f"./{job.id}"):
-        with pytest.raises(ConfigError, match="is no name; choose one of the list"):
+        with pytest.raises(ConfigError, match="is not a valid name; select one from the list"):
             queue.get(identity)
-    with pytest.raises(ConfigError, match="there is none with the id '000009'"):
+    with pytest.raises(ConfigError, match="the id '000009' does not exist"):
         queue.get("000009")
     assert queue.get(job.id) == job
 

@@ -70,7 +70,7 @@ def test_without_a_password_nothing_is_served(
 ) -> None:
     monkeypatch.delenv("STUDIO_PASSWORD", raising=False)
     assert main(["--share", "--folder", str(tmp_path / "studio")]) == 2
-    assert capsys.readouterr().err.startswith("error: share: others reach the page")
+    assert capsys.readouterr().err.startswith("error: share: makes the page")
     assert not (tmp_path / "studio").exists()
 
 
@@ -94,4 +94,4 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, capsys: pytest.CaptureFix
         other.listen()
         port = other.getsockname()[1]
         assert main(["--folder", str(tmp_path), "--port", str(port)]) == 2
-    assert f"error: port: {port} is taken, or the machine is so busy" in capsys.readouterr().err
+    assert f"error: port: {port} is in use, or the server did not start" in capsys.readouterr().err

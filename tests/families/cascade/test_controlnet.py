@@ -345,7 +345,7 @@ def test_the_report_names_the_tools_that_open_it() -> None:
     trained = Trained("base", "StableCascadePriorPipeline", (), "controlnet", (), "a star")
     assert [recipe.tool for recipe in controlnet_recipes(trained)] == ["Cog", "ComfyUI"]
     (ours,) = controlnet_recipes(replace(trained, control="faces", controlnet_in_comfyui=False))
-    assert ours.tool == "Cog" and "the photograph whose faces are found" in ours.note
+    assert ours.tool == "Cog" and "the photograph whose faces are detected" in ours.note
     others = controlnet_recipes(replace(trained, pipeline="StableDiffusionXLPipeline"))
     assert [recipe.tool for recipe in others] == ["Cog", "ComfyUI", "A1111, Forge", "diffusers"]
     tiny = controlnet_recipes(replace(trained, pipeline="StableDiffusionXLPipeline", controlnet_in_comfyui=False))

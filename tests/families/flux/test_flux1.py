@@ -178,10 +178,10 @@ def test_what_a_distilled_base_does_not_read_is_said(families: dict[str, ModelFa
     assert notes("dev") == notes("dev", **left_open) == notes("schnell", **left_open) == []
     for kind in KINDS:
         (note,) = notes(kind, negative_prompt="blur", **left_open)
-        assert "warning: negative_prompt has no effect: the guidance of this base (flux1) is distilled" in note
+        assert "warning: negative_prompt has no effect: this base model (flux1) is guidance-distilled" in note
     (note,) = notes("schnell", guidance_scale=3.0)
     assert "warning: guidance_scale has no effect" in note
-    with pytest.raises(RequestError, match="guidance_rescale: .*FluxPipeline, which is used, does not support it"):
+    with pytest.raises(RequestError, match="guidance_rescale: .*FluxPipeline does not support it"):
         Sampler(families["dev"]).generate(SampleRequest(PROMPT, guidance_rescale=0.5, num_inference_steps=1))
 
 
@@ -213,10 +213,12 @@ def test_long_and_weighted_prompts_are_errors(families: dict[str, ModelFamily]) 
     for kind, length in (("dev", 512), ("schnell", 256)):
         sampler = Sampler(families[kind])
         with pytest.raises(
-            RequestError, match=f"prompt: has {length + 1} tokens, of which this base .flux1. reads {length}"
+            RequestError, match=f"prompt: has {length + 1} tokens; the limit of this base model .flux1. is {length}"
         ):
             sampler.generate(SampleRequest("a" * length, num_inference_steps=1))
-    with pytest.raises(RequestError, match="flux1 reads prompts by a language model, whose words cannot be weighted"):
+    with pytest.raises(
+        RequestError, match="flux1 encodes prompts with a language model, which does not support weights"
+    ):
         Sampler(families["dev"]).generate(SampleRequest("a (star:1.3)", num_inference_steps=1))
 
 

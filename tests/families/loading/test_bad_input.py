@@ -81,7 +81,7 @@ def test_a_prompt_that_is_longer_than_the_encoder_reads(kind: str, folders: dict
     most = base_requirements(family, build_config({}).preparation, 0).most_tokens
     for name in ("validation_prompts", "evaluation_prompts", "unrelated_prompts"):
         values = {"num_tokens": 0, "evaluate": "true", name: ["{trigger} " + "w " * (most + 1)]}
-        said = rf"{name}, 1: has \d+ tokens, of which this base .* reads {most}"
+        said = rf"{name}, 1: has \d+ tokens; the limit of this base model .* is {most}"
         with pytest.raises(ConfigError, match=said) as error:
             resolve(build_config(values), family)
         require_one_line(error.value)

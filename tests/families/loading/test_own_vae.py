@@ -168,8 +168,8 @@ def test_the_predictor_takes_the_vae_of_the_training(base: Path, tmp_path: Path)
     elsewhere = trained_with(base, vae="vae")  # what the header says of a path
     assert torch.equal(generation.prepare(elsewhere, None).family.vae.state_dict()[weight], own)
     assert said == [
-        "warning: vae: the LoRA was trained with vae, which is not here: using the base's own. Give vae, the path "
-        "of that file or folder"
+        "warning: vae: the LoRA was trained with vae, which was not found; using the base model's own VAE. "
+        "Set vae to the path of that file or folder"
     ]
     with pytest.raises(BaseModelError, match=r"^vae: '/nowhere' is neither .*sdxl-vae-fp16-fix$"):
         generation.prepare(elsewhere, None, vae="/nowhere")

@@ -136,7 +136,7 @@ def test_a_base_is_recognised_and_sampled_by_its_own_scheduler(scheduler: str, t
     assert family.timestep_ends == family.noise_process.timestep_ends
     (picture,) = Sampler(family).generate(SampleRequest("a star", width=64, height=64, num_inference_steps=3))
     assert picture.size == (64, 64) and len(set(picture.convert("L").tobytes())) > 1
-    with pytest.raises(RequestError, match="'euler' is unknown to this base; choose one of base"):
+    with pytest.raises(RequestError, match="'euler' is not supported by this base model; choose one of base"):
         Sampler(family).check(SampleRequest("a star", scheduler="euler"))
 
 

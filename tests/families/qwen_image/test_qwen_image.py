@@ -266,13 +266,15 @@ def test_pictures_are_changed_and_repainted(family: ModelFamily) -> None:
 
 def test_what_is_refused(folder: Path, family: ModelFamily) -> None:
     sampler = Sampler(family)
-    with pytest.raises(RequestError, match=r"prompt: has 1029 tokens, of which this base .qwen_image. reads 1024"):
+    with pytest.raises(
+        RequestError, match=r"prompt: has 1029 tokens; the limit of this base model .qwen_image. is 1024"
+    ):
         sampler.generate(SampleRequest("a" * 1024, num_inference_steps=2))
-    with pytest.raises(RequestError, match="qwen_image reads prompts by a language model, whose words cannot"):
+    with pytest.raises(RequestError, match="qwen_image encodes prompts with a language model, which does not"):
         sampler.generate(SampleRequest("a (star:1.3)", num_inference_steps=2))
-    with pytest.raises(RequestError, match=r"guidance_rescale: .*QwenImagePipeline, which is used"):
+    with pytest.raises(RequestError, match=r"guidance_rescale: .*QwenImagePipeline does not support it"):
         sampler.generate(SampleRequest(PROMPT, guidance_rescale=0.5, num_inference_steps=2))
-    with pytest.raises(RequestError, match="num_inference_steps: 1 is too few for this base: its schedule is"):
+    with pytest.raises(RequestError, match="num_inference_steps: 1 is too few for this base model, whose schedule"):
         sampler.generate(SampleRequest(PROMPT, num_inference_steps=1))  # diffusers divides by zero, and draws black
     with pytest.raises(BaseModelError, match=r"prediction_type: .* leave it out"):
         load_base_model(str(folder), torch.float32, prediction_type="epsilon")
