@@ -1,4 +1,4 @@
-// Builds the page from the JSON beside it. Prompts and captions are foreign text: they only ever become textContent.
+// Builds the page from its embedded JSON. Prompts and captions are user text, and are only set as textContent.
 {
   const data = JSON.parse(byId("data").textContent);
   const evaluation = data.evaluation;
@@ -116,7 +116,7 @@
     }
   }
 
-  // ---- through the steps
+  // ---- samples by step
 
   function showSteps() {
     const { prompts, frames } = data.frames;
@@ -183,7 +183,7 @@
     }
   }
 
-  // ---- what was measured
+  // ---- measurements
 
   const COLUMNS = [
     ["quality", (one) => one.relative?.quality],
@@ -222,7 +222,7 @@
     byId("candidates").append(top, body);
   }
 
-  // ---- how to use it
+  // ---- usage
 
   function showRecipes() {
     const tabs = data.recipes.map((recipe, index) => {
@@ -283,7 +283,7 @@
     return button;
   }
 
-  // ---- pictures, warnings, time, settings
+  // ---- images, warnings, time, settings
 
   function showImages() {
     const shown = data.images.length;

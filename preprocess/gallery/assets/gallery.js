@@ -1,4 +1,4 @@
-// Builds the page from the JSON beside it. Names and captions are foreign text: they only ever become textContent.
+// Builds the page from its embedded JSON. Names and captions are user text, and are only set as textContent.
 {
   const { summary, images } = JSON.parse(byId("data").textContent);
   const pictureOf = new WeakMap(); // img element → data URI, until the card comes near the screen
@@ -276,7 +276,7 @@
   byId("filters").addEventListener("input", () => { applyFilters(); applyOverlays(); });
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("reset").addEventListener("click", (event) => {
-    event.preventDefault(); // a plain reset would put the overlays back, too
+    event.preventDefault(); // a plain reset would also restore the overlays
     filters.text.value = filters.concept.value = filters.bucket.value = filters.captionGroup.value = "";
     filters.onlyWarnings.checked = false;
     applyFilters();
