@@ -10,17 +10,17 @@ import torch
 Record = Mapping[str, Any]
 
 KIND = ("processor", "cores", "threads", "gpu")
-"""What makes two machines of one kind."""
+"""Properties that are equal for machines of the same kind."""
 LEAST_NOISE = 0.1
 ROUNDS = 9
 TIMES, RATES, MEMORY = ("s", "ms"), ("images/s",), ("MB", "GB")
-"""Last words of the columns that are compared. Times and rates depend on how busy the machine is, and memory does not.
+"""Last words of the columns that are compared. Times and rates depend on the load of the machine, memory does not.
 """
 
 
 def reference_loop() -> dict[str, float]:
     """CPU milliseconds of a fixed piece of work in torch and Python: `ms`, the median of several rounds, and `spread`,
-    how far the middle half of them lies apart, relative to it."""
+    the interquartile range relative to the median."""
     matrix = torch.full((384, 384), 1 / 384)
 
     def work() -> float:
@@ -37,21 +37,21 @@ def reference_loop() -> dict[str, float]:
 
 
 def same_kind(one: Record, other: Record) -> bool:
-    """Whether two records are of one kind of machine."""
+    """Whether two records are of the same kind of machine."""
     return all(one["machine"].get(name) == other["machine"].get(name) for name in KIND)
 
 
 def comparison(before: Record, now: Record) -> Iterator[str]:
-    """Yield a line on what is compared, and one for each figure that became worse by more than the noise.
+    """Yield a line about the comparison, and one for each figure that became worse by more than the noise.
 
-    A figure is a cell in a column whose name ends with a unit; the other cells of its row identify it. Rows
-    that are the ratio of two others ("ours, by theirs") are left out. Noise is what the reference loops' rounds differ
-    by, at least LEAST_NOISE, and what the two loops differ by: the loop is other work than the benchmark, so a figure
-    that is corrected by it is uncertain by as much.
+    A figure is a cell in a column whose name ends with a unit; the other cells of its row identify it. Rows that are
+    the ratio of two others ("ours, by theirs") are left out. The noise is the spread of the reference loops' rounds, at
+    least LEAST_NOISE, plus the difference of the two loops: the loop is not the same work as the benchmark, so a figure
+    that is corrected by it has this uncertainty.
     """
     since = f"commit {before['commit']} on this kind of machine"
     if before["settings"] != now["settings"]:
-        yield f"not compared with {since}: its settings were others"
+        yield f"not compared with {since}: it has other settings"
         return
     if "reference" not in before:
         yield f"not compared with {since}: it has no reference loop"

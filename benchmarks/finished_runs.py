@@ -14,7 +14,7 @@ FINISHED = Path(__file__).resolve().parents[1] / "outputs" / "benchmarks"
 
 
 class Unfinished(Exception):
-    """Raised when the allowed number of runs is done, and some are still missing."""
+    """Raised when the allowed number of runs is finished, and some are still missing."""
 
 
 @dataclass
@@ -22,7 +22,7 @@ class FinishedRuns:
     """Finished runs in `folder`.
 
     `at_most`: number of new runs before Unfinished is raised; None: all. A run with other settings is repeated. A run
-    of another commit is kept, with that commit.
+    of another commit is kept and recorded with that commit.
     """
 
     folder: Path
@@ -32,7 +32,7 @@ class FinishedRuns:
     _made: int = field(default=0, init=False)
 
     def get(self, name: str, settings: Mapping[str, Any], measure: Callable[[], Row]) -> Row:
-        """Return the run `name` from its file, else by `measure`, whose row must be JSON-serialisable."""
+        """Return the run `name` from its file, otherwise by `measure`, whose row must be JSON-serialisable."""
         path = self.folder / f"{re.sub(r'[^A-Za-z0-9.+=-]+', '-', name)}.json"
         wanted = json.loads(json.dumps(dict(settings), default=str))
         if path.exists():
@@ -41,7 +41,7 @@ class FinishedRuns:
                 self.commits.add(found["commit"])
                 return dict(found["row"])
         if self._made == self.at_most:
-            raise Unfinished(f"{name} is missing yet; run the same command again to go on")
+            raise Unfinished(f"{name} is still missing; run the same command again to continue")
         row = dict(measure())
         self._made += 1
         self.commits.add(commit())

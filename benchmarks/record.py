@@ -21,8 +21,8 @@ Row = Mapping[str, Any]
 def write_record(name: str, rows: Sequence[Row], settings: Mapping[str, Any], folder: Path = RESULTS) -> Path:
     """Write `folder`/`name`.json, and print what became slower since the last record of the same kind of machine.
 
-    `rows`: the table. `settings`: what was asked for, so that it can be run again. Of other kinds of machine the last
-    records are kept, under `earlier`.
+    `rows`: the table. `settings`: the options, so that it can be repeated. The last records of other kinds of machines
+    are kept under `earlier`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
@@ -52,7 +52,7 @@ def write_record(name: str, rows: Sequence[Row], settings: Mapping[str, Any], fo
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    """Those in a file: one for each kind of machine."""
+    """The records in a file: one for each kind of machine."""
     if not path.exists():
         return []
     latest = json.loads(path.read_text(encoding="utf-8"))
@@ -72,13 +72,13 @@ def machine() -> dict[str, Any]:
 
 
 def machine_name() -> str:
-    """Return the accelerator, else the processor and its cores, in words."""
+    """Return the accelerator, otherwise the processor and its cores, as text."""
     here = machine()
     return here["gpu"] or f"{here['processor']}, {here['cores']} cores"
 
 
 def commit() -> str:
-    """Return the measured commit, with + where files differ from it; unknown outside a checkout."""
+    """Return the measured commit, with + if files differ from it; unknown outside of a checkout."""
     answer = subprocess.run(
         ["git", "describe", "--always", "--abbrev=10", "--dirty=+"],
         cwd=RESULTS.parent,

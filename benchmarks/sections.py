@@ -1,13 +1,12 @@
-"""Pages of measurements that several commands write, each its own section."""
+"""Pages of measurements to which several commands write one section each."""
 
 import re
 from pathlib import Path
 
 
 def replace_section(page: Path, title: str, heading: str, text: str) -> None:
-    """Write `text` under the second-level `heading` of a page, in place of what is there; a new heading comes last.
-
-    A new page begins with `title`.
+    """Write `text` under the second-level `heading` of a page, replacing the existing section; a new one is appended. A
+    new page starts with `title`.
     """
     before = page.read_text(encoding="utf-8") if page.exists() else f"# {title}\n"
     parts = [part.strip() for part in re.split(r"(?m)^(?=## )", before)]

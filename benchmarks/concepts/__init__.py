@@ -1,1 +1,1 @@
-"""The concept lottery: randomly generated concepts to train, drawn from a seed."""
+"""Concepts for training, randomly generated from a seed."""

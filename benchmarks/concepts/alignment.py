@@ -1,9 +1,9 @@
-"""Trains things whose pictures all have one ground, with and without prompt alignment (PALP), and measures prompts.
+"""Trains things whose images all have the same background, with and without prompt alignment (PALP).
 
 python -m benchmarks.concepts.alignment [--steps 500] [--runs N]
 
-As with photos that were taken in one place, thing and ground are learned as one, and prompts for another ground are
-lost: this is what prompt alignment is for. Finished runs are kept. At the end it writes
+As with photos that were taken in one place, thing and background are learned together, and prompts for another
+background are not followed, which prompt alignment is intended for. Finished runs are kept. At the end it writes
 benchmarks/results/alignment.json and its section of docs/methods.md.
 """
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def planned(steps: int) -> Iterator[Planned]:
-    """Every method on every concept."""
+    """The runs: every method with every concept."""
     judge = cache(partial(judge_and_sampler, TRIGGER))
     for seed in CONCEPTS:
         for name, method in METHODS.items():
@@ -68,7 +68,7 @@ def planned(steps: int) -> Iterator[Planned]:
 
 
 def write_section(page: Path, rows: Sequence[Row], steps: int) -> None:
-    """Write the table, and what prompt alignment changes."""
+    """Write the table, and the changes by prompt alignment."""
     text = TEXT.format(
         steps=steps,
         count=len(CONCEPTS),
@@ -80,7 +80,7 @@ def write_section(page: Path, rows: Sequence[Row], steps: int) -> None:
 
 
 def on_one_ground(seed: int) -> Concept:
-    """The concept by pictures on its first ground, each with the same caption, which names none."""
+    """The concept with images on its first background only, all with the same caption, which does not name it."""
     grounds = len(draw_concept(seed).grounds)
     concept = draw_concept(seed, SHOWN_PICTURES * grounds)
     return replace(concept, pictures=concept.pictures[::grounds], captions=("a photo of {trigger}",) * SHOWN_PICTURES)

@@ -1,4 +1,4 @@
-"""How an embedded base is sampled before and after a training, and the bars for what is learned on each."""
+"""Sampling of an embedded base before and after a training, and the minimum measures for each base."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from families.registry import load_base_model
 from sampler.sampler import Sampler, SampleRequest
 
 INFERENCE_STEPS, GUIDANCE = 20, 3.0
-"""Of bases other than mini-sdxl, which is sampled as diffusers' script's results are."""
+"""Settings for bases other than mini-sdxl, which is sampled like the results of diffusers' script."""
 BARS: Mapping[str, Mapping[str, Mapping[str, float]]] = {
     EMBEDDED_BASE: {
         "mean": {
@@ -30,8 +30,8 @@ BARS: Mapping[str, Mapping[str, Mapping[str, float]]] = {
         "worst": {"likeness": 0.65},
     },
 }  # fmt: skip
-"""What the defaults must reach on the reporting seeds, at least (copies: at most): by base, for mean and worst of the
-concepts. Set before any training on them."""
+"""Minimum measures of the defaults on the reporting seeds (copies: maximum), by base, for the mean and the worst of the
+concepts. They were set before any training on them."""
 
 
 def bar_rows(base: str) -> list[Row]:
@@ -41,14 +41,14 @@ def bar_rows(base: str) -> list[Row]:
 
 
 def draw_untrained(base: str) -> Draw:
-    """Return a function that samples with the base alone."""
+    """Return a function that samples with the base model only."""
     if base != EMBEDDED_BASE:
         return sampler_draw(_sampler(base))
     return pipeline_draw(embedded_pipeline())
 
 
 def draw_trained(base: str, folder: Path) -> Draw:
-    """Return a function that samples with what a training wrote into `folder`."""
+    """Return a function that samples with the result of a training in `folder`."""
     if base == EMBEDDED_BASE:
         return draw_of(folder)
     sampler = _sampler(base)
@@ -61,7 +61,7 @@ def _sampler(base: str) -> Sampler:
 
 
 def sampler_draw(sampler: Sampler, steps: int = INFERENCE_STEPS, guidance: float = GUIDANCE) -> Draw:
-    """Return a function that samples with what is loaded at that moment, each prompt with the next seed."""
+    """Return a function that samples with the sampler's current LoRAs, each prompt with the next seed."""
 
     def draw(prompts: Sequence[str]) -> list[Image.Image]:
         requests = [

@@ -1,4 +1,4 @@
-"""What comparisons of methods share, which train in this process and draw with the project's sampler."""
+"""Shared code of comparisons of methods, which train in this process and use the project's sampler."""
 
 import argparse
 import statistics
@@ -28,13 +28,13 @@ from settings.training import build_config
 INFERENCE_STEPS, GUIDANCE = 10, 4.0
 
 Judge = Callable[[], tuple[ConceptJudge, Sampler]]
-"""Judges with a base of its own, and a sampler for trainings."""
+"""A judge with its own base, and a sampler for trainings."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A run of a comparison. `place`: columns beside what `measure` returns. A finished run with other `settings` is
-    repeated."""
+    """A run of a comparison. `place`: columns in addition to those of `measure`. A finished run with other `settings`
+    is repeated."""
 
     name: str
     place: Row
@@ -51,10 +51,8 @@ def options(description: str | None, steps: int) -> argparse.ArgumentParser:
 
 
 def compared(name: str, arguments: argparse.Namespace, planned: Iterable[Planned]) -> list[Row]:
-    """Return the rows of the runs that are `planned`: a command's whole work.
-
-    When no run is missing, it writes benchmarks/results/`name`.json; else the process ends, and goes on with the next
-    start.
+    """Return the rows of the `planned` runs. If no run is missing, write benchmarks/results/`name`.json; otherwise the
+    process ends, and the next call continues.
     """
     finished = FinishedRuns(FINISHED / name, arguments.runs)
     try:
@@ -74,7 +72,7 @@ def trained(settings: Mapping[str, Any], data: Path, folder: Path) -> tuple[Arti
 
 
 def samplers() -> tuple[Sampler, Sampler]:
-    """One for the base, on which nothing is loaded, and one for trainings."""
+    """Two samplers: one for the base without LoRAs, and one for trainings."""
     bare, sampler = (Sampler(load_base_model(EMBEDDED_BASE, torch.float32)) for _ in range(2))
     return bare, sampler
 
@@ -86,13 +84,13 @@ def judge_and_sampler(trigger: str) -> tuple[ConceptJudge, Sampler]:
 
 
 def drawn_by(sampler: Sampler) -> Draw:
-    """Samples as all of these comparisons are sampled."""
+    """A function that samples with the settings of all of these comparisons."""
     return sampler_draw(sampler, INFERENCE_STEPS, GUIDANCE)
 
 
 @contextmanager
 def drawing_with(sampler: Sampler, artifact: Artifact) -> Iterator[Draw]:
-    """Samples with the artifact, which is unloaded at the end."""
+    """Sample with the artifact, which is unloaded at the end."""
     sampler.load(artifact)
     try:
         yield drawn_by(sampler)
@@ -114,7 +112,7 @@ def means(rows: Sequence[Row], method: str, names: Sequence[str]) -> dict[str, f
 
 
 def changes(rows: Sequence[Row], method: str, reference: str, names: Sequence[str]) -> str:
-    """What a method changes against the reference, in means: "likeness +0.02, kept -0.01"."""
+    """The changes by a method relative to the reference, in means: "likeness +0.02, kept -0.01"."""
     own, usual = means(rows, method, names), means(rows, reference, names)
     return ", ".join(f"{name} {own[name] - usual[name]:+.2f}" for name in names)
 

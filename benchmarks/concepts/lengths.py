@@ -2,7 +2,7 @@
 
 python -m benchmarks.concepts.lengths [--seeds 1000-1015] [--runs N]
 
-One training seed. Finished runs are kept; those of the fixed length are those of benchmarks/concepts/report.py.
+One training seed. Finished runs are kept; those of the fixed length are shared with benchmarks/concepts/report.py.
 """
 
 import argparse
@@ -57,7 +57,7 @@ Worst: the worst concept.
 
 
 def main() -> None:
-    """Train what is missing, print the summary and write the page."""
+    """Run the missing trainings, print the summary and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=parse_seeds, default=REPORTING, help="of concepts, such as 0-3,7")
     parser.add_argument("--runs", type=int, help="stop after so many new runs")
@@ -93,7 +93,7 @@ def settled_runs(seeds: Sequence[int], finished: FinishedRuns) -> list[Row]:
 
 
 def train_until_settled(concept: Concept, folder: Path) -> Row:
-    """Train into `folder`, which does not exist yet. Return how the run ended."""
+    """Train into `folder`, which must not exist. Return how the run ended."""
     data = concept.write_zip(folder.with_suffix(".zip"), TRIGGER)
     options = ["--stop_when_settled", "true", "--class_word", concept.class_word]
     usage = our_training(options, data)(folder, MOST_STEPS, 0)
@@ -107,7 +107,7 @@ def train_until_settled(concept: Concept, folder: Path) -> Row:
 
 
 def lengths(rows: Sequence[Row]) -> list[Row]:
-    """Return the steps of the runs and of what they returned: least, median and most."""
+    """Return the steps of the runs and of their returned weights: minimum, median and maximum."""
     return [
         {"of the runs": name, "least": min(values), "median": statistics.median_low(values), "most": max(values)}
         for name in ("steps", "returned")
@@ -118,7 +118,7 @@ def lengths(rows: Sequence[Row]) -> list[Row]:
 def write_page(
     path: Path, fixed: Sequence[Row], settled: Sequence[Row], seeds: Sequence[int], commits: set[str]
 ) -> None:
-    """Write both ways, together and each concept."""
+    """Write the page with both ways, for all concepts together and for each."""
     told = {row["concept"]: {name: row[name] for name in ("steps", "returned")} for row in settled}
     usual = {"steps": STEPS, "returned": STEPS}
     table = [

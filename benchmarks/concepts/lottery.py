@@ -1,6 +1,6 @@
-"""Draws a concept from a seed: eight pictures before varied grounds, with captions that name the ground.
+"""Generates a concept from a seed: eight images with different backgrounds, and captions that name the background.
 
-python -m benchmarks.concepts.lottery SEEDS SHEET.png     draws them all on one sheet
+python -m benchmarks.concepts.lottery SEEDS SHEET.png writes an overview of all of them
 """
 
 import argparse
@@ -28,7 +28,7 @@ from tools.mini_base.scenes import article
 PICTURES = 8
 SIDE = 96
 GROUNDS = ("red", "green", "blue", "yellow", "purple", "orange", "black", "white")
-"""Words of grounds with typical colours, from which those of pictures differ by at most GROUND_SPREAD."""
+"""Words of backgrounds with typical colours, from which those in images differ by at most GROUND_SPREAD."""
 GROUND_SPREAD = 10
 STYLED_SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon")
 FEWEST_GROUNDS = 4
@@ -38,9 +38,9 @@ PAIR = ((0.29, 0.52, 0.29), (0.7, 0.54, 0.23))
 
 @dataclass(frozen=True)
 class Concept:
-    """Something to be taught. `class_word`: what it is, in a word; `grounds`: words of GROUNDS that it stands out
-    from; `subjects`: what prompts ask for; `pictures`: of SIDE pixels, and their `captions`. Subjects and captions have
-    {trigger} in them."""
+    """A concept for training. `class_word`: its class; `grounds`: words of GROUNDS from which it is distinguishable;
+    `subjects`: subjects of prompts; `pictures`: of SIDE pixels, and their `captions`. Subjects and captions contain
+    {trigger}."""
 
     seed: int
     kind: str
@@ -55,7 +55,7 @@ class Concept:
         return [caption.format(trigger=trigger) for caption in self.captions]
 
     def write_folder(self, folder: Path, trigger: str) -> Path:
-        """Write pictures and metadata.jsonl with the captions, as diffusers reads them."""
+        """Write images and metadata.jsonl with the captions, in the layout that diffusers reads."""
         folder.mkdir(parents=True)
         lines = []
         for index, (picture, caption) in enumerate(zip(self.pictures, self.captions_of(trigger), strict=True)):
@@ -65,7 +65,8 @@ class Concept:
         return folder
 
     def write_zip(self, path: Path, trigger: str, masks: bool = False) -> Path:
-        """Write a zip of pictures, each with its caption in a text file, as users upload it. `masks`: and its mask."""
+        """Write a zip of images, each with its caption in a text file, like uploads of users. `masks`: also with its
+        mask."""
         with zipfile.ZipFile(path, "w") as archive:
             for index, (picture, caption) in enumerate(zip(self.pictures, self.captions_of(trigger), strict=True)):
                 archive.writestr(zipfile.ZipInfo(f"{index}.png"), _png(picture))
@@ -75,7 +76,8 @@ class Concept:
         return path
 
     def mask_of(self, picture: Image.Image) -> Image.Image:
-        """Return a mask that is white where the picture shows the concept: all of a style, else what is not ground."""
+        """Return a mask that is white where the image shows the concept: everywhere for a style, otherwise except for
+        the background."""
         if self.kind == "style":
             return Image.new("L", picture.size, 255)
         ground = Image.new("RGB", picture.size, picture.getpixel((0, 0)))
@@ -89,15 +91,15 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def draw_concept(seed: int, count: int = PICTURES) -> Concept:
-    """Return the concept of a seed, with `count` pictures; the first ones are the same for every count. Kinds take
-    turns: a figure, an object, a style, a pair."""
+    """Return the concept of a seed, with `count` images; the first ones are the same for every count. The kinds
+    alternate: a figure, an object, a style, a pair."""
     rng = random.Random(f"concept/{seed}")
     kind = tuple(KINDS)[seed % len(KINDS)]
     return KINDS[kind](seed, rng, count)
 
 
 def new_pictures(seed: int, count: int) -> tuple[Image.Image, ...]:
-    """Return pictures of the concept that are drawn as those for training are, and are none of them."""
+    """Return new images of the concept, generated like those for training but different from them."""
     return draw_concept(seed, PICTURES + count).pictures[PICTURES:]
 
 
@@ -121,14 +123,14 @@ class Plan(Protocol):
 
     @property
     def colours(self) -> tuple[Colour, ...]:
-        """Colours from which a ground must be distinguishable."""
+        """Colours from which a background must be distinguishable."""
 
 
 P = TypeVar("P", bound=Plan)
 
 
 def _standing_out(plan: Callable[[random.Random], P], rng: random.Random) -> P:
-    """Return a plan that is distinguishable from several grounds."""
+    """Return a plan that is distinguishable from several backgrounds."""
     while len(_told_apart((planned := plan(rng)).colours)) < FEWEST_GROUNDS:
         pass
     return planned
@@ -160,7 +162,7 @@ def _thing(
     rng: random.Random,
     count: int,
 ) -> Concept:
-    """Draw a concept that is a thing: it looks the same in all pictures, except for its pose and the ground."""
+    """Generate a concept that is a thing: it looks the same in all images, except for its pose and the background."""
     grounds = _grounds(colours, rng)
     pictures, captions = [], []
     for index in range(count):
@@ -224,7 +226,7 @@ def _grounds(colours: tuple[Colour, ...], rng: random.Random) -> tuple[str, ...]
 
 
 def _told_apart(colours: tuple[Colour, ...]) -> list[str]:
-    """Return the words of grounds that differ clearly from all `colours`."""
+    """Return the words of backgrounds that differ clearly from all `colours`."""
     return [word for word in GROUNDS if all(distance(COLOURS[word], colour) >= DISTINCT for colour in colours)]
 
 
@@ -234,7 +236,7 @@ def _ground_colour(word: str, rng: random.Random) -> Colour:
 
 
 def contact_sheet(seeds: tuple[int, ...]) -> Image.Image:
-    """Draw the concepts of the seeds, one row each."""
+    """Return an overview of the concepts of the seeds, one row each."""
     sheet = Image.new("RGB", (PICTURES * SIDE, len(seeds) * SIDE), "white")
     for row, seed in enumerate(seeds):
         for column, picture in enumerate(draw_concept(seed).pictures):

@@ -1,4 +1,4 @@
-"""Measures of what a training learned of a concept, on pictures and on their embeddings."""
+"""Measures of how well a training has learned a concept, from images and their embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -13,20 +13,20 @@ from evaluation.similarity import mean_paired_similarity, mean_self_similarity, 
 from tools.mini_base.drawing.colours import COLOURS, lab
 
 BORDER = 0.06
-"""Width of the border whose colours determine a ground, as a share of the side."""
+"""Width of the border whose colours determine a background, as a share of the side."""
 LEAST_SHARE_OF_BORDER = 0.6
 COMPARED_SIDE = 32
 COPIED = 0.5
-"""A sample is a copy when its distance to a training picture is at most this share of the smallest distance between two
-of them."""
+"""A sample is a copy if its distance to a training image is at most this share of the smallest distance between two
+training images."""
 
 
 @dataclass(frozen=True)
 class Measures:
-    """likeness: mean cosine of samples and training pictures by the training pictures' own to each other;
-    likeness_elsewhere: the same where the prompt asks for a ground; gain: of likeness over the base; grounds: share of
-    samples on the ground that the prompt asks for; kept: mean cosine of pictures of unrelated prompts after and before,
-    same seeds; copies: share of samples that are near-duplicates of a training picture."""
+    """likeness: mean cosine of samples and training images, divided by that of the training images to each other;
+    likeness_elsewhere: the same for prompts with a background; gain: of likeness over the base; grounds: share of
+    samples with the background of the prompt; kept: mean cosine of images of unrelated prompts after and before
+    training, same seeds; copies: share of samples that are near-duplicates of a training image."""
 
     likeness: float
     likeness_elsewhere: float
@@ -45,7 +45,7 @@ SMALLER_IS_BETTER = ("copies",)
 
 
 def likeness(samples: Tensor, pictures: Tensor) -> float:
-    """Mean cosine of samples (N, width) and pictures (M, width), M ≥ 2, relative to that of the pictures to each other.
+    """Mean cosine of samples (N, width) and images (M, width), M ≥ 2, relative to that of the images to each other.
     Unit vectors."""
     return mean_similarity(samples, pictures) / mean_self_similarity(pictures)
 
@@ -56,10 +56,9 @@ def gain(after: Tensor, before: Tensor, pictures: Tensor) -> float:
 
 
 def bleeding(samples: Tensor, own: Tensor, other: Tensor) -> float:
-    """How far samples (N, width) of one concept are on the way to another, by pictures of both (M, width), (K, width).
-    Unit vectors.
-
-    0: as much more like their own pictures than the other's as those are themselves; 1: as like the one as the other.
+    """How far samples (N, width) of one concept are shifted towards another, by images of both (M, width), (K, width).
+    Unit vectors. 0: the samples differ from the other concept's images as much as the own training images do; 1: they
+    are equally similar to both.
     """
     apart = mean_similarity(samples, own) - mean_similarity(samples, other)
     return 1 - apart / (mean_self_similarity(own) - mean_similarity(own, other))
@@ -71,8 +70,7 @@ def kept(after: Tensor, before: Tensor) -> float:
 
 
 def ground_of(picture: Image.Image) -> str | None:
-    """Return the word of GROUNDS that is nearest to most of the border's pixels, None where no word has enough of
-    them."""
+    """Return the word of GROUNDS that is nearest to most of the border's pixels; None if no word has enough of them."""
     pixels = np.asarray(picture.convert("RGB"))
     width = max(1, round(BORDER * picture.width))
     inner = np.zeros(pixels.shape[:2], dtype=bool)
@@ -86,12 +84,12 @@ def ground_of(picture: Image.Image) -> str | None:
 
 
 def on_asked_ground(pictures: Sequence[Image.Image], asked: Sequence[str]) -> float:
-    """Share of the pictures on the ground in `asked`."""
+    """Share of the images with the background in `asked`."""
     return sum(ground_of(picture) == word for picture, word in zip(pictures, asked, strict=True)) / len(pictures)
 
 
 def copies(samples: Sequence[Image.Image], pictures: Sequence[Image.Image]) -> float:
-    """Share of the samples that are near-duplicates of a training picture, by their pixels."""
+    """Share of the samples that are near-duplicates of a training image, by their pixels."""
     own, taught = _small(samples), _small(pictures)
     apart = torch.cdist(taught, taught)
     apart.fill_diagonal_(float("inf"))
@@ -99,7 +97,7 @@ def copies(samples: Sequence[Image.Image], pictures: Sequence[Image.Image]) -> f
 
 
 def _small(pictures: Sequence[Image.Image]) -> Tensor:
-    """Return reduced pictures (N, pixels), 0 to 1."""
+    """Return downscaled images (N, pixels), 0 to 1."""
     size = (COMPARED_SIDE, COMPARED_SIDE)
     reduced = [np.asarray(one.convert("RGB").resize(size, Image.Resampling.BOX), dtype=np.float32) for one in pictures]
     return torch.from_numpy(np.stack(reduced)).flatten(1) / 255

@@ -1,8 +1,9 @@
-"""Trains a subject and a style apart, merges them in every way, measures the merged LoRAs, and writes docs/merging.md.
+"""Trains a subject and a style separately, merges them in every mode, measures the merged LoRAs, and writes
+docs/merging.md.
 
 python -m benchmarks.concepts.merging [--pairs 3] [--steps 80] [--runs N]
 
-Finished pairs are kept: the command goes on where it was stopped.
+Finished pairs are kept, so that the command can be continued.
 """
 
 import argparse
@@ -36,7 +37,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "merging.md"
 PAIRS = ((1, 2), (5, 6), (9, 10), (13, 14))
 """Tuning seeds of objects, and of styles."""
 FEWEST = 3
-"""Pairs from which a mode may be preferred: in one, a difference of 0.1 is none."""
+"""Minimum number of pairs for preferring a mode: with one, a difference of 0.1 is not significant."""
 RANK, STEPS = 8, 80
 SUBJECT, STYLE = "THG", "STY"
 BOTH = "a photo of {} in the style of {}"
@@ -95,7 +96,7 @@ def main() -> None:
 
 
 def measure(subject: int, style: int, steps: int) -> Row:
-    """Train both, merge in every mode, and return the measures by mode."""
+    """Train both, merge them in every mode, and return the measures by mode."""
     thing, look = draw_concept(subject), draw_concept(style)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -126,7 +127,7 @@ def _trained(concept: Concept, trigger: str, steps: int, folder: Path) -> Path:
 
 
 def _judge(thing: Concept, look: Concept) -> Callable[[Path, str], dict[str, float]]:
-    """Returns a function that measures a file by what it draws for a prompt, on every ground of the thing."""
+    """Return a function that measures a file by its samples for a prompt, with every background of the thing."""
     sampler = Sampler(load_base_model(EMBEDDED_BASE, torch.float32))
     side = sampler.family.native_resolution
     embed = ClipEncoder().embed
@@ -150,7 +151,7 @@ def _judge(thing: Concept, look: Concept) -> Callable[[Path, str], dict[str, flo
 
 
 def write_page(path: Path, rows: Sequence[Mapping[str, Mapping[str, float]]], steps: int) -> None:
-    """Write the table of means and spreads, and what ZipLoRA came to."""
+    """Write the table of means and standard deviations, and the conclusion."""
     table = [{"merge": mode, **{name: _spread([row[mode][name] for row in rows]) for name in MEASURES}}
              for mode in rows[0]]  # fmt: skip
     path.write_text(
@@ -175,7 +176,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _finding(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
-    """In how many pairs each mode is above concat in both likenesses, and what that means."""
+    """The number of pairs in which each mode exceeds concat in both likenesses, and the conclusion."""
     wins = {mode: sum(all(row[mode][name] > row["concat"][name] for name in ("subject", "style")) for row in rows)
             for mode in MODES if mode != "concat"}  # fmt: skip
     listed = ", ".join(f"{mode} {count}" for mode, count in wins.items())

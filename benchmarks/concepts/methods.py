@@ -3,7 +3,7 @@ docs/methods.md.
 
 python -m benchmarks.concepts.methods [--steps 200] [--runs N]
 
-Finished runs are kept: the command goes on where it was stopped.
+Finished runs are kept, so that the command can be continued.
 """
 
 import tempfile
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def planned(steps: int) -> Iterator[Planned]:
-    """Every method on every concept."""
+    """The runs: every method with every concept."""
     judge = cache(partial(judge_and_sampler, TRIGGER))
     for name, method in METHODS.items():
         for seed in CONCEPTS:
@@ -92,8 +92,8 @@ def planned(steps: int) -> Iterator[Planned]:
 
 
 def measure(concept: Concept, settings: Mapping[str, Any], judge: Judge, shown: Concept | None = None) -> Row:
-    """Train on the concept and return its measures. `shown`: the pictures and captions that are trained, where they are
-    not those that the training is measured by."""
+    """Train on the concept and return its measures. `shown`: the trained images and captions, if they differ from those
+    for the measures."""
     asked = dict(settings)
     if "prompt_alignment_weight" in asked:
         subject = concept.subjects[0].format(trigger=TRIGGER)
@@ -108,7 +108,7 @@ def measure(concept: Concept, settings: Mapping[str, Any], judge: Judge, shown: 
 
 
 def write_page(path: Path, rows: Sequence[Row], steps: int) -> None:
-    """Write the table of means, and what it says."""
+    """Write the table of means, and the conclusion."""
     replace_section(
         path,
         TITLE,
@@ -127,7 +127,7 @@ def write_page(path: Path, rows: Sequence[Row], steps: int) -> None:
 
 
 def _finding(rows: Sequence[Row]) -> str:
-    """Say of both methods what they change against the plain LoRA."""
+    """The changes by both methods relative to the plain LoRA."""
     reference, *others = METHODS
     lines = []
     for other in others:

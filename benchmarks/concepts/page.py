@@ -89,7 +89,7 @@ def summary(rows: Sequence[Row]) -> list[Row]:
 
 
 def new_picture_rows(seeds: Sequence[int]) -> list[Row]:
-    """Return rows of the summary: the copies among new pictures of the concepts."""
+    """Return rows of the summary: the copies among new images of the concepts."""
     found = [copies(new_pictures(seed, NEW_PICTURES), draw_concept(seed).pictures) for seed in seeds]
     empty: Row = dict.fromkeys(MEASURES, "")
     return [
@@ -126,8 +126,8 @@ def differences(rows: Sequence[Row]) -> list[Row]:
 def write_page(
     path: Path, rows: Sequence[Row], beside: Sequence[Row], settings: Mapping[str, Any], for_tuning: bool
 ) -> None:
-    """`beside`: rows below the summary. `settings`: command, seeds, training_seeds, steps, samples, unrelated,
-    evaluator, base and commits."""
+    """`beside`: additional rows below the summary. `settings`: command, seeds, training_seeds, steps, samples,
+    unrelated, evaluator, base and commits."""
     changed = differences(rows)
     text = PAGE.format(
         **settings,

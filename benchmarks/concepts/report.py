@@ -1,10 +1,10 @@
-"""Trains on concepts drawn by lot, measures what was learned, and writes docs/learning.md.
+"""Trains on randomly generated concepts, measures the results, and writes docs/learning.md.
 
 python -m benchmarks.concepts.report [--seeds 1000-1015] [--configs FILE ...] [--script FILE [--launcher FILE]]
 
-Finished runs are kept: the command goes on where it was stopped, or had made its --runs. The script is diffusers'
+Finished runs are kept, so that the command can be continued, also after --runs new ones. The script is diffusers'
 examples/advanced_diffusion_training/train_dreambooth_lora_sdxl_advanced.py, fetched by hand. `--base mini-flow --page
-docs/learning-flow.md` is the same for the base of flow matching, which no script is compared on. `--configs
+docs/learning-flow.md` is the same for the base with flow matching, without a comparison with a script. `--configs
 benchmarks/concepts/options/*.yaml --training-seeds 1 --page docs/learning-options.md` compares the options that helped
 on the tuning concepts (docs/ablation.md).
 """
@@ -35,12 +35,12 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "learning.md"
 STEPS = 500
 DEFAULTS, THEIRS = "train.py, defaults", "diffusers' script"
 THEIR_BATCH, THEIR_RATE, THEIR_TOKEN_RATE = 4, 1.6e-3, 9.6e-3
-"""Batch size and rates of diffusers' script: those of our defaults on this base."""
+"""Batch size and rates for diffusers' script: those of our defaults on this base."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to train. `train(concept, folder, steps, seed)` writes its files to the folder, which does not exist yet.
+    """A way to train. `train(concept, folder, steps, seed)` writes its files to the folder, which must not exist.
 
     A finished run with other `settings` is repeated.
     """
@@ -62,7 +62,7 @@ def ours(name: str, config: Path | None = None, base: str = EMBEDDED_BASE) -> Wa
 
 
 def theirs(command: Sequence[Path]) -> Way:
-    """Train by diffusers' script, at the rates of our defaults. It takes one prompt for all pictures."""
+    """Train with diffusers' script, at the rates of our defaults. It uses one prompt for all images."""
     changes = {"train_batch_size": THEIR_BATCH, "learning_rate": THEIR_RATE, "text_encoder_lr": THEIR_TOKEN_RATE}
 
     def train(concept: Concept, folder: Path, steps: int, seed: int) -> Usage:
@@ -74,14 +74,16 @@ def theirs(command: Sequence[Path]) -> Way:
 
 
 def add_way_options(parser: argparse.ArgumentParser) -> None:
-    """What `ways` reads."""
-    parser.add_argument("--configs", type=Path, nargs="*", default=[], help="settings files, beside the defaults")
+    """Add the options for `ways`."""
+    parser.add_argument(
+        "--configs", type=Path, nargs="*", default=[], help="settings files, in addition to the defaults"
+    )
     parser.add_argument("--script", type=Path, help="diffusers' training script")
-    parser.add_argument("--launcher", type=Path, help="runs the script where torchvision is missing")
+    parser.add_argument("--launcher", type=Path, help="runs the script if torchvision is not installed")
 
 
 def ways(arguments: argparse.Namespace, base: str = EMBEDDED_BASE) -> list[Way]:
-    """Return the ways that are compared."""
+    """Return the compared ways."""
     chosen = [ours(DEFAULTS, base=base), *(ours(f"train.py, {path.name}", path, base) for path in arguments.configs)]
     if arguments.script:
         launcher = [arguments.launcher.resolve()] if arguments.launcher else []
@@ -91,8 +93,8 @@ def ways(arguments: argparse.Namespace, base: str = EMBEDDED_BASE) -> list[Way]:
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained and how it is measured. `evaluator`: mini-sdxl, or a hub id or folder of a CLIP. `base`: the name
-    of an embedded base."""
+    """The trainings and their evaluation. `evaluator`: mini-sdxl, or a hub id or folder of a CLIP. `base`: the name of
+    an embedded base."""
 
     seeds: tuple[int, ...]
     training_seeds: int
@@ -137,7 +139,7 @@ def main() -> None:
     """Train, measure, print the summary and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=parse_seeds, default=REPORTING, help="of concepts, such as 0-3,7")
-    parser.add_argument("--training-seeds", type=int, default=3, help="trainings of each concept")
+    parser.add_argument("--training-seeds", type=int, default=3, help="number of trainings of each concept")
     add_way_options(parser)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--base", choices=EMBEDDED_BASES, default=EMBEDDED_BASE)
@@ -146,7 +148,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args()
     if arguments.script and arguments.base != EMBEDDED_BASE:
-        parser.error(f"--script trains SDXL: it cannot be compared on {arguments.base}")
+        parser.error(f"--script only supports SDXL, so it cannot be compared on {arguments.base}; leave it out")
     job = Job(arguments.seeds, arguments.training_seeds, arguments.steps, arguments.evaluator, arguments.base)
     folder = "concepts" if job.base == EMBEDDED_BASE else f"concepts-{job.base}"
     finished = FinishedRuns(FINISHED / folder, arguments.runs)

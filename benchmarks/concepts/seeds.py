@@ -1,9 +1,10 @@
-"""Seeds for tuning and for reporting. A setting that was chosen on a concept must not be judged on that concept."""
+"""Seeds for tuning and for reporting. A setting that was chosen using a concept must not be evaluated on that
+concept."""
 
 TUNING = tuple(range(16))
 """Seeds for choosing settings."""
 REPORTING = tuple(range(1000, 1016))
-"""Seeds for reporting only: nothing may be chosen by their results, and no other file may contain one of them."""
+"""Seeds for reporting only: no setting may be chosen by their results, and no other file may contain one of them."""
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -2,9 +2,9 @@
 
 python -m benchmarks.concepts.time_to_quality [--seeds 1000-1015] [--configs FILE ...] [--script FILE [--launcher FILE]]
 
-For each concept and way to train, the shortest of LENGTHS whose result is good is found by bisection: a training of
-each length is a command of its own, with the schedule of that length. Finished runs are kept, as those of
-benchmarks/concepts/report.py, which also says what the script is.
+For each concept and way to train, the shortest of LENGTHS with a good result is found by bisection: a training of each
+length is a separate command, with the schedule of that length. Finished runs are kept, as in
+benchmarks/concepts/report.py, which also describes the script.
 """
 
 import argparse
@@ -27,9 +27,9 @@ from families.loading.sources import EMBEDDED_BASE, EMBEDDED_BASES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "time-to-quality.md"
 LENGTHS = (50, 75, 110, 165, 250, 375, 560, 840)
-"""Steps of the trainings, each about 1.5 times the one before."""
+"""Steps of the trainings, each about 1.5 times the previous one."""
 GOOD = {"likeness": 0.9, "likeness_elsewhere": 0.75, "grounds": 0.85}
-"""Least measures of a good result: the bars for the mean of the reporting seeds (benchmarks/concepts/bases.py)."""
+"""Minimum measures of a good result: those for the mean of the reporting seeds (benchmarks/concepts/bases.py)."""
 TEXT = """# Time to a good LoRA
 
 Written by `python -m benchmarks.concepts.time_to_quality`: {concepts} randomly generated concepts, seeds {seeds} of
@@ -90,8 +90,8 @@ def searched(chosen: Sequence[Way], seeds: Sequence[int], finished: FinishedRuns
 
 
 def shortest_good(trial: Callable[[int], Row], lengths: Sequence[int]) -> Row:
-    """Return steps, seconds and measures of the shortest good trial, by bisection: where one length is good, all longer
-    ones are taken to be. `steps` is None where the longest is not good, and the figures are that trial's."""
+    """Return steps, seconds and measures of the shortest good trial, by bisection, which assumes that all lengths above
+    a good one are good, too. `steps` is None if the longest is not good; the figures are then those of this trial."""
     index = bisect_left(lengths, True, key=lambda steps: is_good(trial(steps)))
     reached = index < len(lengths)
     row = trial(lengths[index] if reached else lengths[-1])
@@ -99,7 +99,7 @@ def shortest_good(trial: Callable[[int], Row], lengths: Sequence[int]) -> Row:
 
 
 def is_good(row: Row) -> bool:
-    """Whether the measures reach the bars of GOOD."""
+    """Whether the measures reach the values of GOOD."""
     return all(row[name] >= least for name, least in GOOD.items())
 
 
@@ -112,7 +112,8 @@ def _trained(way: Way, concept: Concept, steps: int, judge: Callable[[], Concept
 
 
 def summary(rows: Sequence[Row]) -> list[Row]:
-    """Return a row for each way: concepts reached, medians and the worst. A concept not reached has infinite time."""
+    """Return a row for each way: number of concepts with a good result, medians and the worst. A concept without a good
+    result has infinite time."""
     table: list[Row] = []
     for way in dict.fromkeys(row["way"] for row in rows):
         own = [row for row in rows if row["way"] == way]

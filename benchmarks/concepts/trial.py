@@ -17,11 +17,11 @@ SAMPLES_OF_A_GROUND = 2
 UNRELATED_PROMPTS = 16
 
 Embed = Callable[[Sequence[Image.Image]], Tensor]
-"""Embeds pictures to unit vectors (N, width)."""
+"""Embeds images to unit vectors (N, width)."""
 
 
 class ConceptJudge:
-    """Samples the untrained base once, and scores trainings against it and the training pictures."""
+    """Samples the untrained base once, and scores trainings by it and the training images."""
 
     def __init__(self, embed: Embed, base: Draw, trigger: str) -> None:
         """`base` samples from the base without any training."""
@@ -47,7 +47,7 @@ class ConceptJudge:
         )
 
     def subjects(self, concept: Concept, count: int) -> list[str]:
-        """Return `count` prompts for the concept without a ground."""
+        """Return `count` prompts for the concept without a background."""
         return [concept.subjects[index % len(concept.subjects)].format(trigger=self._trigger) for index in range(count)]
 
     def _before(self) -> Tensor:
@@ -57,7 +57,7 @@ class ConceptJudge:
 
 
 def fingerprint(concept: Concept) -> int:
-    """Return a fingerprint of pictures and captions: a run on other data is not the same run."""
+    """Return a fingerprint of images and captions, since runs on different data are different runs."""
     data = b"".join(picture.tobytes() for picture in concept.pictures) + "".join(concept.captions).encode()
     return zlib.crc32(data)
 

@@ -23,7 +23,7 @@ BATCH, RANK, RATE, TOKEN_RATE, SIDE = 8, 8, 2e-3, 2e-2, 64
 FASTEST = ("--cache_latents",)
 """Options with which diffusers' script is fastest where memory is sufficient."""
 DOCUMENTED = ("--gradient_checkpointing",)
-"""The options of the command in its README, which caches no latents."""
+"""The options of the command in its README, which does not cache latents."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Usage:
 
 
 Train = Callable[[Path, int, int], Usage]
-"""Writes a LoRA and embeddings to a folder that does not exist yet: of (folder, steps, seed)."""
+"""Writes a LoRA and embeddings to a folder that must not exist; the arguments are folder, steps and seed."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Contender:
 
 
 def same_job() -> list[object]:
-    """Return this trainer's options for the job of diffusers' script: its layers, weighting and schedule, all captions
-    as they are, and no prior matching."""
+    """Return this trainer's options for the job of diffusers' script: its layers, weighting and schedule, unchanged
+    captions, and no prior matching."""
     return [
         *("--class_word", CLASS_WORD, "--lr_scheduler", "constant", "--lr_warmup_steps", 0),
         *("--learning_rate", RATE, "--token_learning_rate", TOKEN_RATE, "--train_batch_size", BATCH, "--rank", RANK),
@@ -67,8 +67,8 @@ def demo_job() -> list[object]:
 def our_training(
     options: Sequence[object], data: Path = EXAMPLE, base: Path | str = EMBEDDED_BASE, before: Sequence[object] = ()
 ) -> Train:
-    """Train by `python train.py` without samples or evaluation, which diffusers' script does not make either. `before`:
-    the command that runs the script."""
+    """Train with `python train.py` without samples or evaluation, which diffusers' script does not have either.
+    `before`: the command that runs the script."""
 
     def train(folder: Path, steps: int, seed: int) -> Usage:
         arguments = [*options, "--max_train_steps", steps, "--seed", seed, "--output", folder]
@@ -79,9 +79,8 @@ def our_training(
 
 
 def their_training(command: Sequence[object], photos: Path, changes: Sequence[object] = ()) -> Train:
-    """diffusers' script, with pivotal tuning. It wants a bare name as its output folder.
-
-    `changes`: options that come after these.
+    """diffusers' script, with pivotal tuning. Its output folder must be a name without a path. `changes`: options that
+    are appended.
     """
 
     def train(folder: Path, steps: int, seed: int) -> Usage:
@@ -131,7 +130,7 @@ def run_measured(command: Sequence[object], folder: Path) -> Usage:
 
 
 def unpack_example(folder: Path) -> Path:
-    """The example in diffusers' imagefolder layout: pictures and metadata.jsonl with the captions."""
+    """The example in diffusers' imagefolder layout: images and metadata.jsonl with the captions."""
     folder.mkdir()
     with zipfile.ZipFile(EXAMPLE) as archive:
         archive.extractall(folder)  # a file of this repository

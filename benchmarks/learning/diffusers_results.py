@@ -16,7 +16,7 @@ TRIGGER = "TOK"
 LORA_FILES = ("weights.safetensors", "pytorch_lora_weights.safetensors")
 
 Draw = Callable[[Sequence[str]], list[Image.Image]]
-"""Samples one picture per prompt; the i-th with seed i."""
+"""Samples one image per prompt, the i-th with seed i."""
 
 
 def draw_of(folder: Path) -> Draw:

@@ -1,10 +1,10 @@
-"""Do samples look like nothing at all for a while? Their likeness to the concept and to the base, early in a run.
+"""Measures the likeness of samples to the concept and to the base early in a run, to detect a temporary collapse.
 
 python -m benchmarks.learning.early_collapse [--seed N] [--set NAME=VALUE …]
 
-A model that collapses draws neither what the base draws nor the concept. Before the training, pictures of the concept
-and the base's samples have some likeness to each other: the floor. On the way from one to the other, samples should
-never be less like either than that.
+The samples of a model that collapses resemble neither those of the base nor the concept. The likeness of the concept's
+images to the base's samples before training is the lower limit (floor): during training, samples should never be less
+similar to either of them.
 """
 
 import argparse

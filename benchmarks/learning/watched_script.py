@@ -1,9 +1,9 @@
-"""Runs a training script and writes down when each backward pass began, and the most memory that it took.
+"""Runs a training script and records the start of each backward pass, and the peak memory.
 
 python benchmarks/learning/watched_script.py RESULT.json SCRIPT [ARGUMENT ...]
 
-The script must train with accelerate. The memory is, of a GPU, what torch's allocator had given away, and on a CPU that
-of the process. Of this project's train.py, the beginning of each stage is written down too.
+The script must train with accelerate. The memory is that allocated by torch on a GPU, and that of the process on a CPU.
+For this project's train.py, the start of each stage is also recorded.
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
 BETWEEN = "exit"
-"""What follows a stage: the next one at once, and after the last one the end of the process."""
+"""Name for the time after a stage: until the next stage, and after the last one until the end of the process."""
 
 Moment = tuple[float, float]
 """Wall time in seconds since the epoch, and CPU time of the process in seconds."""
@@ -31,8 +31,8 @@ def main() -> None:
 
 
 def watch(result: Path, command: Sequence[str]) -> int:
-    """Run a script with its arguments as if it were started directly, and write what was seen. Returns 0; a script that
-    ends by an exit, as ours does, leaves by it."""
+    """Run a script with its arguments as if it were started directly, and write the record. Returns 0; the exit of a
+    script, such as ours, is not intercepted."""
     script = Path(command[0]).resolve()
     from service.quick_imports import quick_imports
 
@@ -66,12 +66,12 @@ def watch(result: Path, command: Sequence[str]) -> int:
 
 
 def now() -> Moment:
-    """Of this process and the finished ones that it has started."""
+    """The times of this process and of its finished child processes."""
     return time.time(), sum(os.times()[:4])
 
 
 def _watch_stages(stages: list[tuple[str, Moment]]) -> None:
-    """Append the name and the moment of each stage that begins, and BETWEEN where it ends."""
+    """Append name and time of the start of each stage, and BETWEEN at its end."""
     from job import run, stage
 
     perform: Callable[..., Iterator[Any]] = stage.perform

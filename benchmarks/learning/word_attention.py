@@ -1,4 +1,4 @@
-"""How much of the cross-attention of a base falls on a word of a prompt, and how much on the positions after it."""
+"""Shares of a base's cross-attention on a word of a prompt, and on the positions after it."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,13 @@ from families.noise.noise_process import Draw
 from trainer.execution.attention_capture import AttentionCapture
 
 FRACTIONS = (0.3, 0.5, 0.8)
-"""Of the way to noise: a timestep of each is passed once."""
+"""Noise levels as fractions from clean to noise, with one pass for each."""
 
 
 def attention_shares(family: ModelFamily, prompt: str, word: str) -> tuple[float, float]:
     """Return the shares of the cross-attention on the last token of `word` and on all positions after it, 0 to 1 each:
-    means over layers, heads, places and FRACTIONS.
-
-    Pictures are noise around the mean latent. Raises ValueError where `word` is not in the prompt.
+    means over layers, heads, positions and FRACTIONS. The latents are noise around the mean latent. Raises ValueError
+    if `word` is not in the prompt.
     """
     capture = AttentionCapture(family.denoiser)
     side = family.native_resolution

@@ -1,1 +1,1 @@
-"""What the predictor takes and what its pictures become."""
+"""Time of the predictor, and changes of its images by options."""

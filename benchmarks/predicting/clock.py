@@ -1,4 +1,4 @@
-"""The clock of the predictor's benchmarks: wall time where there is a GPU, else CPU time, with that of compilers."""
+"""The clock of the predictor's benchmarks: wall time with a GPU, otherwise CPU time, including that of compilers."""
 
 import resource
 import time
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 def timed(action: Callable[[], Result]) -> tuple[Result, float]:
-    """Return what `action` returns, and the seconds that it took."""
+    """Return the result of `action`, and its duration in seconds."""
     cuda = torch.cuda.is_available()
     clock = time.perf_counter if cuda else _cpu_seconds
     started = clock()
@@ -22,11 +22,11 @@ def timed(action: Callable[[], Result]) -> tuple[Result, float]:
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """Return the seconds that `action` takes."""
+    """Return the duration of `action` in seconds."""
     return timed(action)[1]
 
 
 def _cpu_seconds() -> float:
-    """Of this process and of those that it has started and that have ended."""
+    """CPU seconds of this process and of its finished child processes."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + ended.ru_utime + ended.ru_stime

@@ -1,10 +1,10 @@
-"""What compiling costs the predictor and brings: seconds of the first requests, and images a second afterwards.
+"""Cost and benefit of compilation in the predictor: seconds of the first requests, and images per second afterwards.
 
 python -m benchmarks.predicting.compiled_drawing [--base_model mini-sdxl] [--outputs 4] [--steps 12] [--repetitions 5]
 
-Three servers, one after the other, each a process of its own: uncompiled; compiled with an empty cache on disk;
-compiled with the cache that the one before has left. Each answers the same requests: with a LoRA of rank 16, of rank 4,
-without a LoRA, and again with the first one. On a CPU times are CPU times, those of the C++ compiler among them.
+Three servers, one after the other, each a separate process: uncompiled; compiled with an empty cache on disk; compiled
+with the cache of the previous one. Each gets the same requests: with a LoRA of rank 16, of rank 4, without a LoRA, and
+again with the first one. On a CPU, times are CPU times, including those of the C++ compiler.
 """
 
 import argparse
@@ -37,7 +37,7 @@ FIRST, OTHER, WITHOUT, AGAIN = "first request, s", "another LoRA, s", "no LoRA, 
 
 @dataclass(frozen=True)
 class Case:
-    """The requests: of `outputs` images in `steps`. `repetitions`: of what is timed when all is compiled."""
+    """The requests: of `outputs` images in `steps`. `repetitions`: of the timed requests after compilation."""
 
     base_model: str
     outputs: int
@@ -49,9 +49,11 @@ def main() -> None:
     """Measure, print the table, write benchmarks/results/compiled_drawing.json."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base_model", default="mini-sdxl", help="a folder, or mini-sdxl")
-    parser.add_argument("--outputs", type=int, default=4, help="images a request")
+    parser.add_argument("--outputs", type=int, default=4, help="images per request")
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--repetitions", type=int, default=5, help="images/s is the median of as many requests")
+    parser.add_argument(
+        "--repetitions", type=int, default=5, help="images/s is the median over this number of requests"
+    )
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
         rows = measure(Case(**vars(given)), Path(folder))
@@ -60,8 +62,8 @@ def main() -> None:
 
 
 def measure(case: Case, folder: Path, backend: str = "inductor") -> list[Row]:
-    """Return a row for each server. The last column: by how much its pictures differ from the uncompiled ones."""
-    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # else other processes compile, whose time is not counted
+    """Return a row for each server. The last column is the difference of its images from the uncompiled ones."""
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # otherwise other processes compile, whose time is not counted
     write_loras(case.base_model, folder)
     compilation = Compilation(folder / "cache", max(RANKS.values()), backend)
     servers = {"uncompiled": None, "compiled, cache empty": compilation, "compiled, cache filled": compilation}
@@ -81,7 +83,7 @@ def write_loras(base_model: str, folder: Path) -> None:
 
 
 def serve(case: Case, folder: Path, compilation: Compilation | None) -> tuple[dict[str, float], list[np.ndarray]]:
-    """Answer the requests; return the seconds of each, images a second when warm, and the pictures."""
+    """Process the requests; return the seconds of each, images per second when warm, and the images."""
     sampler = Generation(discard, compilation=compilation).prepare(None, case.base_model)
     one, two = (Artifact.read(folder / name) for name in RANKS)
     seconds, pictures = dict[str, float](), list[np.ndarray]()
@@ -94,7 +96,7 @@ def serve(case: Case, folder: Path, compilation: Compilation | None) -> tuple[di
 
 
 def draw(sampler: Sampler, lora: Artifact | None, case: Case) -> np.ndarray:
-    """Answer one request: (N, height, width, 3)."""
+    """The images of one request: (N, height, width, 3)."""
     words = "a photo of a dog" if lora is None else "a photo of TOK"
     request = SampleRequest(words, num_outputs=case.outputs, num_inference_steps=case.steps, seed=7)
     sampler.load_several([] if lora is None else [(lora, 1.0)])

@@ -1,10 +1,10 @@
-"""How far pictures move where the denoiser computes in fewer bits: bf16, and products in fp8 (`go_fast`).
+"""Changes of images if the denoiser computes in lower precision: bf16, and products in fp8 (`go_fast`).
 
 python -m benchmarks.predicting.fewer_bits [--bases mini-sdxl mini-flow] [--prompts 8] [--outputs 2]
 
-The same prompts, seeds and LoRA, drawn with the base's own number of steps: in fp32, in bf16, and with products in fp8
-beside each. fp8 needs a GPU to be fast; a CPU computes the same products (torch's `scaled_mm`) with sums in another
-order. Pictures in fp32 with another seed say how far two pictures of a prompt are apart anyway.
+The same prompts, seeds and LoRA, sampled with the base's own number of steps: in fp32, in bf16, and both with products
+in fp8. fp8 is only fast on a GPU; a CPU computes the same products (torch's `scaled_mm`) with another order of
+summation. Images in fp32 with another seed show the usual difference between two images of a prompt.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--bases", nargs="+", default=["mini-sdxl", "mini-flow"])
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--outputs", type=int, default=2, help="images for each prompt")
-    parser.add_argument("--steps", type=int, help="by default the base's own")
+    parser.add_argument("--steps", type=int, help="default: the base's own")
     given = parser.parse_args()
     rows = [row for base in given.bases for row in measure(base, given.prompts, given.outputs, given.steps)]
     print(markdown(rows))
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def measure(base_model: str, prompts: int, outputs: int, steps: int | None) -> list[Row]:
-    """Return a row for each precision: the difference of its pictures from those in fp32."""
+    """Return a row for each precision: the difference of its images from those in fp32."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pictures = dict[str, np.ndarray]()
     with TemporaryDirectory() as folder:
@@ -75,7 +75,7 @@ def measure(base_model: str, prompts: int, outputs: int, steps: int | None) -> l
 
 
 def _drawn(sampler: Sampler, prompts: int, outputs: int, steps: int | None, seed: int) -> np.ndarray:
-    """(N, height, width, 3)."""
+    """The images: (N, height, width, 3)."""
     request = SampleRequest("", num_outputs=outputs, seed=seed)
     if steps is None:
         request = filled(replace(request, left_open=("num_inference_steps", "guidance_scale")), sampler.family)
@@ -86,8 +86,8 @@ def _drawn(sampler: Sampler, prompts: int, outputs: int, steps: int | None, seed
 
 
 def difference(ours: np.ndarray, exact: np.ndarray) -> dict[str, float]:
-    """Mean absolute difference in levels of 255 (mean, and of the worst picture), and PSNR in dB, 20·log10(255 / RMS),
-    (mean over pictures)."""
+    """Mean absolute difference in levels of 255 (mean, and of the worst image), and PSNR in dB, 20·log10(255 / RMS),
+    (mean over images)."""
     gaps = (ours - exact).reshape(len(ours), -1)
     means, roots = np.abs(gaps).mean(1), np.sqrt((gaps**2).mean(1))
     signal_to_noise = [20 * math.log10(LEVELS / root) if root else math.inf for root in roots]

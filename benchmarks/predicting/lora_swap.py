@@ -1,11 +1,12 @@
-"""What exchanging a LoRA costs the predictor, beside loading a base: on an SDXL of full size, or the embedded one.
+"""Time for exchanging a LoRA in the predictor, compared with loading a base: for an SDXL of full size, or the embedded
+one.
 
 python -m benchmarks.speed.full_size sdxl BASE                       # writes it, with random weights: 6.9 GB
 python -m benchmarks.predicting.lora_swap [--base_model BASE] [--loads 3] [--swaps 25]
 
 The LoRA has random values: rank 16 on all attention layers of the denoiser, and two tokens for each text encoder, in
-fp16. The files come from the operating system's file cache. On a CPU times are CPU times of the process, which other
-work on the machine changes little, and the base is loaded in fp32: SDXL takes 14 GB.
+fp16. The files come from the operating system's file cache. On a CPU, times are CPU times of the process, which depend
+little on other processes, and the base is loaded in fp32: SDXL takes 14 GB.
 """
 
 import argparse
@@ -41,7 +42,7 @@ def main() -> None:
     """Measure, print the table, write benchmarks/results/lora_swap_NAME.json."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base_model", default="mini-sdxl", help="a folder, or mini-sdxl")
-    parser.add_argument("--loads", type=int, default=3, help="the table has the median of as many")
+    parser.add_argument("--loads", type=int, default=3, help="number of loads; the table has the median")
     parser.add_argument("--swaps", type=int, default=25, help="the same")
     parser.add_argument("--name", default="mini", help="of the record")
     given = parser.parse_args()
@@ -52,9 +53,8 @@ def main() -> None:
 
 
 def measure(base_model: str, loads: int, swaps: int, folder: Path) -> list[Row]:
-    """Return a row for each operation. Raises AssertionError where the base is not restored bit for bit.
-
-    Neither the first load, which also imports, nor the first swap, in which peft's layers are made, counts.
+    """Return a row for each operation. Raises AssertionError if the base is not restored bit for bit. The first load,
+    which includes imports, and the first swap, which creates peft's layers, are not counted.
     """
     load_and_free(base_model)
     load = statistics.median(seconds(partial(load_and_free, base_model)) for _ in range(loads))
@@ -62,7 +62,7 @@ def measure(base_model: str, loads: int, swaps: int, folder: Path) -> list[Row]:
     file = write_lora(sampler.family, folder / "weights.safetensors")
     before = identities(sampler.family)
     read, put, off = swap_times(sampler, file, swaps)
-    assert identities(sampler.family) == before, "the base is not what it was"
+    assert identities(sampler.family) == before, "the base model was not restored"
     spent = {"base loaded": load, "LoRA read": read, "LoRA put on the base": put, "LoRA taken off": off}
     spent["LoRA exchanged: the three together"] = read + put + off
     return [
@@ -71,7 +71,7 @@ def measure(base_model: str, loads: int, swaps: int, folder: Path) -> list[Row]:
 
 
 def load_and_free(base_model: str) -> None:
-    """Load the base as the predictor does; two of them need not fit into memory."""
+    """Load the base like the predictor; it is freed, so that two of them need not fit into memory."""
     Generation(discard).prepare(None, base_model)
 
 
@@ -101,7 +101,7 @@ def write_lora(family: ModelFamily, path: Path, rank: int = RANK) -> Path:
 
 
 def swap_times(sampler: Sampler, file: Path, swaps: int) -> tuple[float, float, float]:
-    """Return the median seconds to read a LoRA, to put it on the base, and to take it off."""
+    """Return the median seconds for reading a LoRA, applying it to the base, and removing it."""
     times: list[tuple[float, float, float]] = []
     for _ in range(1 + swaps):
         artifact, read = timed(partial(Artifact.read, file))
@@ -112,7 +112,7 @@ def swap_times(sampler: Sampler, file: Path, swaps: int) -> tuple[float, float, 
 
 
 def identities(family: ModelFamily) -> dict[str, tuple[int, int]]:
-    """The object that each weight of denoiser and text encoders is, and its CRC-32."""
+    """The identity of each weight tensor of denoiser and text encoders, and its CRC-32."""
     parts: list[nn.Module] = [family.denoiser, *family.text_encoders]
     return {
         f"{number}.{name}": (id(parameter), zlib.crc32(parameter.detach().cpu().view(torch.uint8).numpy().data))

@@ -1,9 +1,9 @@
-"""What a request to the predictor costs, beside plain diffusers: drawing alone, and the whole of it.
+"""Time of a request to the predictor, compared with plain diffusers: sampling only, and the whole request.
 
 python -m benchmarks.predicting.overhead [--pairs 12] [--steps 30] [--outputs 1 4 8] [--base_model BASE --weights FILE]
 
-Everything is warm. The pictures of a request are drawn as one batch, so the first of them is there when all are. On a
-CPU times are CPU times of the process, which other work on the machine changes little.
+All measurements are warm. The images of a request are generated as one batch, so the first one is finished when all
+are. On a CPU, times are CPU times of the process, which depend little on other processes.
 """
 
 import argparse
@@ -35,13 +35,13 @@ from settings.command_line.parser import CommandParser
 SEED = 7
 TRIGGER = "TOK"
 TOLERANCE = 1
-"""Of 255 levels, in fp32: both sides must give equal images for their times to be comparable."""
+"""Largest difference in levels of 255, in fp32: times are only comparable if both sides generate equal images."""
 
 
 @dataclass(frozen=True)
 class Case:
     """The samples to generate, and the number of repetitions. `weights`: an artifact for an SDXL base. `outputs`: the
-    numbers of images of a request, each of which is measured."""
+    measured numbers of images per request."""
 
     base_model: str
     weights: Path
@@ -59,11 +59,13 @@ class Case:
 def main() -> None:
     """Measure, print the table, write benchmarks/results/predict.json."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=12, help="the tables have medians over as many, taken by turns")
+    parser.add_argument(
+        "--pairs", type=int, default=12, help="number of alternating pairs, of which the tables have medians"
+    )
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--outputs", type=int, nargs="+", default=[1, 4, 8], help="images a request")
+    parser.add_argument("--outputs", type=int, nargs="+", default=[1, 4, 8], help="images per request")
     parser.add_argument("--base_model", default="mini-sdxl", help="in SDXL's layout: a folder, or mini-sdxl")
-    parser.add_argument("--weights", type=Path, help="by default a LoRA of rank 16 that is trained first, for a moment")
+    parser.add_argument("--weights", type=Path, help="default: a LoRA of rank 16 that is trained first for a few steps")
     given = parser.parse_args()
     with TemporaryDirectory() as scratch:
         weights = given.weights or make_weights(Path(scratch))
@@ -74,7 +76,7 @@ def main() -> None:
 
 
 def make_weights(folder: Path) -> Path:
-    """A LoRA on all attention layers of the embedded base, trained for two steps so that no layer is empty."""
+    """A LoRA on all attention layers of the embedded base, trained for two steps so that no layer is zero."""
     training = Bench("mini-sdxl", folder).begin(TrainingCase(resolution=64, batch=4, rank=16), steps=2)
     list(training.trainer.steps())
     training.write(folder / "weights.safetensors")
@@ -83,7 +85,7 @@ def make_weights(folder: Path) -> Path:
 
 
 def measure(case: Case, folder: Path) -> list[Row]:
-    """Return a row for each number of images. Raises AssertionError when the images are not as expected."""
+    """Return a row for each number of images. Raises AssertionError if the images differ from those of diffusers."""
     generation = Generation(discard)
     generation.prepare(None, case.base_model)
     pipeline, prompt = plain_diffusers(case)
@@ -93,8 +95,8 @@ def measure(case: Case, folder: Path) -> list[Row]:
 def _drawing_row(
     case: Case, outputs: int, generation: Generation, pipeline: Any, prompt: str, folder: Path
 ) -> dict[str, Any]:
-    """Of requests for `outputs` images: plain diffusers with the LoRA in place; the sampler alone, by turns with it;
-    and the whole request, which also reads the LoRA, puts it on the base, takes it off and writes files."""
+    """A row for requests with `outputs` images: plain diffusers with the LoRA loaded; only the sampler, alternating
+    with it; and the whole request, which also reads the LoRA, applies it to the base, removes it and writes files."""
     sampler, request = generation.prepare(None, case.base_model), case.request(outputs)
 
     def by_diffusers() -> list[Image.Image]:
@@ -134,7 +136,7 @@ def plain_diffusers(case: Case) -> tuple[Any, str]:
     pipeline.to("cuda" if cuda else "cpu").set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(case.weights.parent, weight_name=case.weights.name)
     artifact = Artifact.read(case.weights)
-    assert artifact.description is not None, "an artifact of ours is needed"
+    assert artifact.description is not None, "--weights must be an artifact of this trainer"
     names = [name for placeholders in artifact.description.triggers.values() for name in placeholders]
     encoders = (
         ("clip_l", pipeline.text_encoder, pipeline.tokenizer),
@@ -147,7 +149,7 @@ def plain_diffusers(case: Case) -> tuple[Any, str]:
 
 
 def draw_plainly(pipeline: Any, prompt: str, case: Case, outputs: int) -> list[Image.Image]:
-    """Generate the images of the request by one call of diffusers."""
+    """Generate the images of the request with one call of diffusers."""
     images: list[Image.Image] = pipeline(
         prompt,
         num_images_per_prompt=outputs,
@@ -159,7 +161,7 @@ def draw_plainly(pipeline: Any, prompt: str, case: Case, outputs: int) -> list[I
 
 
 def require_same_images(theirs: Sequence[Image.Image], ours: Sequence[Image.Image]) -> None:
-    """Raises AssertionError where an image differs by more than rounding; not checked in bf16 on a GPU."""
+    """Raises AssertionError if an image differs by more than rounding; not checked in bf16 on a GPU."""
     if torch.cuda.is_available():
         return
     for one, other in zip(theirs, ours, strict=True):
@@ -168,9 +170,8 @@ def require_same_images(theirs: Sequence[Image.Image], ours: Sequence[Image.Imag
 
 
 def by_turns(count: int, theirs: Callable[[], object], ours: Callable[[], object]) -> tuple[float, float, float]:
-    """Median seconds of both, and the median over `count` pairs of what ours takes more, as a share.
-
-    The one that begins changes with each pair, so that neither always runs on a warmer machine.
+    """Median seconds of both, and the median over `count` pairs of the additional time of ours, as a share. The order
+    alternates between pairs, so that neither always runs on a warmer machine.
     """
     pairs = []
     for number in range(count):

@@ -1,6 +1,4 @@
-"""How many sizes photographs are trained in, and how much of them is cropped off.
-
-`python -m benchmarks.preparation.buckets`"""
+"""Number of bucket sizes for photographs, and the share that is cropped. `python -m benchmarks.preparation.buckets`"""
 
 import sys
 from collections.abc import Sequence

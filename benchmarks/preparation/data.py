@@ -1,7 +1,6 @@
-"""How fast data are prepared, and how memory and time grow with them: `python -m benchmarks.preparation.data`.
-
-Each row is a preparation in processes of its own (captioner none, faces and masks off), so that peaks are its own.
-Photographs are made from a seed and removed again.
+"""Speed of data preparation, and growth of memory and time with the data: `python -m benchmarks.preparation.data`. Each
+row is a preparation in separate processes (captioner none, faces and masks off), so that their peaks are independent.
+Photographs are generated from a seed and removed again.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from benchmarks.preparation.photographs import scaled_sizes, write_photographs
 from benchmarks.record import RESULTS, markdown, write_record
 from settings.command_line.parser import CommandParser
 
-if TYPE_CHECKING:  # measured code is loaded in the measuring processes only
+if TYPE_CHECKING:  # measured code is only imported in the measuring processes
     from preprocess.workers.workers import Workers
 
 IMAGES_IN_A_SHARD = 1000
@@ -33,7 +32,7 @@ SHARD_CASES = (
     "shards/1000:5000x64@1x1", "shards/1000:5000x64@1x2", "shards/1000:5000x64@2x1",
     "shards/20:5000x64@1x2", "shards/20:20000x64@1x2",
 )  # fmt: skip
-"""The same number of images in more shards, and more images: time grows, memory must not."""
+"""The same number of images in more shards, and more images: time increases, memory must not."""
 _CASE = re.compile(r"(?:(?P<kind>shards)(?:/(?P<in_a_shard>\d+))?:)?(?P<count>\d+)x(?P<side>\d+)"
                    r"(?:@(?P<processes>\d+)x(?P<threads>\d+))?")  # fmt: skip
 
@@ -53,7 +52,7 @@ class Case:
         """Parse a case. Raises ValueError with the expected form."""
         match = _CASE.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text}: is no COUNTxSIDE, shards:COUNTxSIDE or shards/EACH:COUNTxSIDE, with or without "
+            raise ValueError(f"{text}: is not COUNTxSIDE, shards:COUNTxSIDE or shards/EACH:COUNTxSIDE, with or without "
                              "@PROCESSESxTHREADS")  # fmt: skip
         in_a_shard = int(match["in_a_shard"] or IMAGES_IN_A_SHARD) if match["kind"] else None
         threads = int(match["threads"]) if match["threads"] else None
@@ -79,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "of one thread each",
     )
     parser.add_argument("--shards", action="store_true", help="the cases that compare processes, threads and shards")
-    parser.add_argument("--name", help="of the record; by default data, and shards with --shards")
+    parser.add_argument("--name", help="name of the record; default: data, and shards with --shards")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     parser.add_argument("--one", nargs=3, metavar=("SOURCE", "SIDE", "THREADS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
@@ -96,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_case(case: Case) -> dict[str, Any]:
-    """Make the data, prepare them in processes of their own, and give the row of the table."""
+    """Generate the data, prepare them in separate processes, and return the row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "photographs"
         source.mkdir()
@@ -116,7 +115,7 @@ def run_case(case: Case) -> dict[str, Any]:
 
 
 def pack_shards(photographs: Path, folder: Path, in_a_shard: int = IMAGES_IN_A_SHARD) -> Path:
-    """The photographs as webdataset shards; they themselves are removed."""
+    """Write the photographs as webdataset shards, and remove the original files."""
     folder.mkdir()
     paths = sorted(photographs.iterdir())
     for start in range(0, len(paths), in_a_shard):
@@ -161,8 +160,8 @@ def spent_since(cpu: float) -> Spent:
 def measure(
     source: Path, side: int, threads: int | None, workers: "Workers", gather: Callable[[Spent], list[Spent]]
 ) -> dict[str, Any]:
-    """One preparation, led by this process: times in seconds, the peak of memory in MB (of the process that has most),
-    the cores that were kept busy. `gather`: what all processes have spent."""
+    """One preparation with this process as the main one: times in seconds, the peak memory in MB (of the largest
+    process), the number of busy cores. `gather`: the usage of all processes."""
     from preprocess.gallery.page import write_gallery
     from preprocess.prepare import preparing
     from preprocess.workers.relay import drain

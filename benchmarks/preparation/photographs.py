@@ -1,6 +1,5 @@
-"""Synthetic photographs: sizes as cameras and croppers make them, and pictures as hard to compress as real ones.
-
-Everything comes from seeds, so that two measurements see the same data.
+"""Synthetic photographs, with the sizes of cameras and crops, and as difficult to compress as real ones. They are
+generated from seeds, so that two measurements use the same data.
 """
 
 import math
@@ -17,7 +16,7 @@ from preprocess.crops.crop import Size
 
 CAMERA_ASPECTS = ((3, 2), (4, 3), (16, 9), (1, 1), (5, 4))
 LARGEST_ASPECT = 2.0
-FIELD_SIDE = 2048  # pixels, a power of two: of the noise that pictures are cut from
+FIELD_SIDE = 2048  # pixels, a power of two: side of the noise from which images are cut
 FIELDS = 6
 CONTRAST = 46.0  # standard deviation of the brightness, of 255
 GRAIN = 3.2  # standard deviation of the sensor's noise, of 255
@@ -25,7 +24,7 @@ JPEG_QUALITY = 88
 
 
 def photograph_sizes(count: int, seed: int = 0) -> list[Size]:
-    """(width, height): the usual aspects, most of them not exactly, up to 1:2, of 1 to 16 million pixels."""
+    """(width, height): the usual aspect ratios with small deviations, up to 1:2, with 1 to 16 million pixels."""
     generator = random.Random(seed)
     sizes = []
     for _ in range(count):
@@ -37,12 +36,13 @@ def photograph_sizes(count: int, seed: int = 0) -> list[Size]:
 
 
 def scaled_sizes(count: int, side: int, seed: int = 0) -> list[Size]:
-    """The aspects of `photograph_sizes`, each of about `side`² pixels."""
+    """The aspect ratios of `photograph_sizes`, each with about `side`² pixels."""
     return [_of_area(side, width / height) for width, height in photograph_sizes(count, seed)]
 
 
 def write_photographs(folder: Path, sizes: Sequence[Size], seed: int = 0) -> int:
-    """Write one JPEG a size into `folder`, on all cores. Sides are at most FIELD_SIDE. Returns the bytes of all."""
+    """Write one JPEG per size into `folder`, on all cores. Sides are at most FIELD_SIDE. Returns the total number of
+    bytes."""
     scenery = Scenery(seed)
 
     def write(numbered: tuple[int, Size]) -> int:
@@ -56,9 +56,8 @@ def write_photographs(folder: Path, sizes: Sequence[Size], seed: int = 0) -> int
 
 
 class Scenery:
-    """Noise whose spectrum falls as that of natural pictures does, amplitude ∝ 1/f (Field 1987), to cut pictures from.
-
-    A picture is two windows of it, one seen through the holes of the other, as things stand before a background.
+    """Noise with the spectrum of natural images, amplitude ∝ 1/f (Field 1987), from which images are cut. An image
+    consists of two windows of it, one visible through the holes of the other, like things in front of a background.
     """
 
     def __init__(self, seed: int) -> None:
@@ -67,7 +66,7 @@ class Scenery:
         self._grain = (generator.standard_normal((FIELD_SIDE, FIELD_SIDE), np.float32) * GRAIN).astype(np.int16)
 
     def photograph(self, size: Size, seed: int, index: int) -> Image.Image:
-        """Return the RGB picture of this size and number. Equal arguments give equal pixels."""
+        """Return the RGB image of this size and number. Equal arguments give equal pixels."""
         generator = np.random.default_rng((seed, index))
         behind, before, holes = (self._window(size, generator) for _ in range(3))
         light = np.where(holes > generator.integers(-30, 30), before, behind)

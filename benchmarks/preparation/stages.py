@@ -1,4 +1,4 @@
-"""CPU time of each stage of one shard: its processes' functions are timed, in one thread of this process."""
+"""CPU time of each stage of one shard: the functions are timed in one thread of this process."""
 
 import tempfile
 import time
@@ -24,11 +24,11 @@ from trainer.resolution import base_requirements
 NUM_TOKENS = 2
 ENCODE_VIEW, ENCODE_IMAGE = "read the written picture", "encode to latents"
 OWN_THREAD = {"num_workers": 0}
-"""No pool of threads: CPU time of a thread is then that of the stage."""
+"""Without a thread pool, so that the CPU time of the thread is that of the stage."""
 
 
 def stages_of_a_shard(shard: Path, side: int, base_model: str) -> dict[str, Any]:
-    """CPU milliseconds an image of each stage, and of all together; "rest": finding captions, names, the record."""
+    """CPU milliseconds per image of each stage, and in total; "rest": finding captions, names, the record."""
     torch.set_num_threads(1)
     family = load_base_model(base_model, torch.float32)
     options = {"captioner": "none", "resolution": side, "class_word": "photograph", "max_extra_crop": 0.0}
@@ -42,7 +42,7 @@ def stages_of_a_shard(shard: Path, side: int, base_model: str) -> dict[str, Any]
         )
         whole = time.thread_time() - start
     count = len(record.examples)
-    spent[ENCODE_VIEW] -= spent[ENCODE_IMAGE]  # which is inside it
+    spent[ENCODE_VIEW] -= spent[ENCODE_IMAGE]  # it is included in the former
     milliseconds = {f"{name} ms": round(1000 * seconds / count, 2) for name, seconds in spent.items()}
     rest = round(1000 * (whole - sum(spent.values())) / count, 2)
     return {"side": side, "images": count} | milliseconds | {"rest ms": rest, "CPU ms": round(1000 * whole / count, 2)}

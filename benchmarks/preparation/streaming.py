@@ -1,9 +1,8 @@
-"""How fast shards become features, what memory a process has, and what a kill costs:
-`python -m benchmarks.preparation.streaming`.
-
-The command `encode` runs on the embedded base, as a user starts it; its processes are watched from outside. All of them
-are killed inside a shard when a tenth of the shards is done, and the command is started again. Photographs are made
-from a seed and removed again. On a machine with other work CPU time says more than seconds: both are shown.
+"""Speed of encoding shards, memory of a process, and cost of a kill: `python -m benchmarks.preparation.streaming`. The
+command `encode` runs with the embedded base, as started by a user; its processes are measured from outside. All of them
+are killed inside a shard when a tenth of the shards is finished, and the command is started again. Photographs are
+generated from a seed and removed again. On a machine with other processes, CPU time is more reliable than seconds; both
+are shown.
 """
 
 import hashlib
@@ -25,7 +24,8 @@ from settings.command_line.parser import CommandParser
 BASE_MODEL = "mini-sdxl"
 OPTIONS = ("--base_model", BASE_MODEL, "--class_word", "photograph", "--captioner", "none")
 KILLED_AFTER = 10
-"""A tenth of the shards is done when all processes are killed: the memory of the run after it is that of nine."""
+"""All processes are killed when a tenth of the shards is finished; the memory is measured over the other nine
+tenths."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(description=__doc__)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--in_a_shard", type=int, default=1000, help="images of each shard")
-    parser.add_argument("--side", type=int, default=64, help="pixels of a side, about, and the resolution")
+    parser.add_argument("--side", type=int, default=64, help="approximate side in pixels, and the resolution")
     parser.add_argument("--engines", nargs="+", default=["local"], help="local, ray, or ray:2 for two workers at most")
     parser.add_argument("--stage_sides", type=int, nargs="+", default=[64, 512], help="sides whose stages are timed")
     parser.add_argument("--stage_images", type=int, default=50, help="images of a shard whose stages are timed")
@@ -54,20 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def written(images: int, side: int, in_a_shard: int, folder: Path) -> Path:
-    """Photographs of about `side`² pixels in shards of `in_a_shard`, in the new folder."""
+    """Write photographs of about `side`² pixels in shards of `in_a_shard` to a new folder."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         write_photographs(Path(scratch), scaled_sizes(images, side))
         return pack_shards(Path(scratch), folder, in_a_shard)
 
 
 def stages_at(side: int, images: int, scratch: Path) -> dict[str, Any]:
-    """The stages of one shard of photographs that are a quarter larger than they are trained."""
+    """The stages of one shard of photographs that are a quarter larger than the resolution."""
     shards = written(images, side * 5 // 4, images, scratch / f"stages-{side}")
     return stages_of_a_shard(min(shards.iterdir()), side, BASE_MODEL)
 
 
 def row(engine: str, shards: Path, side: int, scratch: Path) -> dict[str, Any]:
-    """Encode all shards by one engine, killed once inside a shard, and started again."""
+    """Encode all shards with one engine, which is killed once inside a shard and started again."""
     name, _, workers = engine.partition(":")
     output = scratch / engine.replace(":", "-")
     command = [sys.executable, "-m", "service", "encode", str(shards), "--output", str(output), *OPTIONS]
@@ -84,8 +84,8 @@ def row(engine: str, shards: Path, side: int, scratch: Path) -> dict[str, Any]:
 
 
 def _figures(killed: Watch, rest: Watch, lines: Sequence[float], in_a_shard: float) -> dict[str, Any]:
-    """`lines`: seconds of the shards that were done after the restart. Rates are those of their second half, when all
-    workers have long been loaded."""
+    """`lines`: seconds at which shards were finished after the restart. Rates are those of their second half, when all
+    workers are loaded."""
     middle, end = lines[len(lines) // 2], lines[-1]
     images = in_a_shard * (len(lines) - 1 - len(lines) // 2)
     cpu = rest.cpu(middle, end)

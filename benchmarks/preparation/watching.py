@@ -1,4 +1,4 @@
-"""Watches a command from outside: its lines, and the memory and CPU time of its processes; kills it where asked to."""
+"""Monitors a command from outside: its output lines, and memory and CPU time of its processes; can also kill it."""
 
 import os
 import subprocess
@@ -15,16 +15,16 @@ from benchmarks.preparation.data import MEGABYTE
 WATCHED_EVERY = 0.5
 """Seconds."""
 DONE = " files not used"
-"""In every line that says that a shard is done."""
+"""Part of every line that reports a finished shard."""
 ENCODER_TITLES = ("ray::MapWorker", "encode")
-"""What is in the command lines of processes that encode; the others are Ray's servers."""
+"""Part of the command lines of processes that encode; the others are Ray's servers."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """`seconds` after the start. `memory`: of the encoding process that has most, in MB. `cpu`: seconds that all
-    processes have spent until now, `of_servers`: those of them that do not encode. `load`: of the machine, threads that
-    want a core, mean of the last minute."""
+    """`seconds` after the start. `memory`: of the largest encoding process, in MB. `cpu`: CPU seconds of all processes
+    so far, `of_servers`: of those that do not encode. `load`: of the machine, runnable threads, mean of the last
+    minute."""
 
     seconds: float
     memory: float
@@ -42,11 +42,11 @@ class Watch:
     seconds: float = 0.0
 
     def peak(self, start: float, end: float) -> float:
-        """Largest memory in MB between two moments in seconds; 0 where none was measured."""
+        """Largest memory in MB between two times in seconds; 0 if none was measured."""
         return max((each.memory for each in self.moments if start <= each.seconds <= end), default=0.0)
 
     def cpu(self, start: float, end: float) -> float:
-        """CPU seconds of all processes between two moments in seconds."""
+        """CPU seconds of all processes between two times in seconds."""
         return self._until(end, "cpu") - self._until(start, "cpu")
 
     def of_servers(self, start: float, end: float) -> float:
@@ -58,7 +58,7 @@ class Watch:
         return sum(each.load for each in self.moments) / max(len(self.moments), 1)
 
     def _until(self, seconds: float, name: str) -> float:
-        """By the straight line between the moments before and after."""
+        """Linear interpolation between the moments before and after."""
         place = bisect_right([each.seconds for each in self.moments], seconds)
         before = self.moments[place - 1] if place else Moment(0.0, 0.0, 0.0, 0.0)
         if place == len(self.moments):
@@ -69,8 +69,8 @@ class Watch:
 
 
 def watched(command: Sequence[str], kill_after: int | None = None) -> Watch:
-    """Run the command to its end, or kill all its processes (SIGKILL) when `kill_after` shards are done and the next
-    one is half done, by the time of those before. Raises CalledProcessError."""
+    """Run the command to its end, or kill all its processes (SIGKILL) when `kill_after` shards are finished and the
+    next one is half finished, estimated from the time of the previous ones. Raises CalledProcessError."""
     watch, start = Watch(), time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         over = threading.Event()
@@ -119,7 +119,7 @@ def _watch(pid: int, watch: Watch, start: float, over: threading.Event) -> None:
 
 
 def _megabytes(process: psutil.Process) -> float:
-    """Resident memory of a process that encodes; 0 for others, and for one that has just ended."""
+    """Resident memory of a process that encodes; 0 for others, and for a process that has just ended."""
     try:
         encodes = any(title in part for part in process.cmdline() for title in ENCODER_TITLES)
         return process.memory_info().rss / MEGABYTE if encodes else 0.0
@@ -128,7 +128,7 @@ def _megabytes(process: psutil.Process) -> float:
 
 
 def _cpu_seconds(process: psutil.Process) -> float | None:
-    """Spent so far; None for a process that has just ended."""
+    """CPU seconds so far; None for a process that has just ended."""
     try:
         times = process.cpu_times()
         return float(times.user + times.system)

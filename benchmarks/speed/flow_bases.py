@@ -1,12 +1,13 @@
-"""FLUX.2 klein 4B and Z-Image at full size, with random weights: steps, share of the peak and memory, beside diffusers'
-scripts for the same bases, and with the base in fp8. At most 12 minutes on an H200: what does not fit is left out.
+"""FLUX.2 klein 4B and Z-Image at full size, with random weights: steps, share of the peak and memory, compared with
+diffusers' scripts for the same bases, and with the base in fp8. At most 12 minutes on an H200: cases for which no time
+is left are skipped.
 
 python -m benchmarks.speed.flow_bases [--script flux2-klein-4b=train_dreambooth_lora_flux2_klein.py]
     [--script z-image=train_dreambooth_lora_z_image.py] [--bases flux2-klein-4b z-image] [--cases 512x1 512x4 1024x1
     1024x4] [--steps 12] [--minutes 12] [--launcher FILE]
 
-A case is resolution x batch. LoRA of rank 16 on the attention layers, the same in diffusers' scripts; bf16, latents and
-prompts encoded beforehand, no gradient checkpointing.
+A case is resolution x batch. LoRA of rank 16 on the attention layers, the same in diffusers' scripts; bf16, precomputed
+latents and prompts, no gradient checkpointing.
 """
 
 import argparse
@@ -35,13 +36,13 @@ from trainer.adapters.targets import denoiser_targets
 BASES = ("flux2-klein-4b", "z-image")
 CASES = ("512x1", "512x4", "1024x1", "1024x4")
 LONGEST_CASE = 60
-"""Seconds. None is begun where less is left."""
+"""Seconds that must be left to start another case."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """`cases`: resolution and batch. `scripts`: a command for each base that has one. `ends`: of time.monotonic().
-    `compiled`: whether the largest case is measured with compiled blocks too."""
+    """`cases`: resolution and batch. `scripts`: a command for each base that has one. `ends`: a value of
+    time.monotonic(). `compiled`: whether the largest case is also measured with compiled blocks."""
 
     cases: Sequence[tuple[int, int]]
     steps: int
@@ -51,7 +52,7 @@ class Run:
 
     @property
     def goes_on(self) -> bool:
-        """Whether there is time for one more case."""
+        """Whether there is time for another case."""
         return self.ends - time.monotonic() > LONGEST_CASE
 
 
@@ -63,9 +64,9 @@ def main() -> None:
     parser.add_argument("--bases", nargs="+", choices=BASES, default=list(BASES))
     parser.add_argument("--cases", nargs="+", default=list(CASES))
     parser.add_argument("--steps", type=int, default=12, help="timed steps of each case")
-    parser.add_argument("--minutes", type=float, default=12, help="after which no case is begun")
-    parser.add_argument("--launcher", type=Path, help="runs the scripts where torchvision is missing")
-    parser.add_argument("--name", default="flow_bases", help="of the result")
+    parser.add_argument("--minutes", type=float, default=12, help="limit after which no case is started")
+    parser.add_argument("--launcher", type=Path, help="runs the scripts if torchvision is not installed")
+    parser.add_argument("--name", default="flow_bases", help="name of the result")
     arguments = parser.parse_args()
     before = [arguments.launcher.resolve()] if arguments.launcher else []
     named = dict(each.split("=", 1) for each in arguments.script)
@@ -116,7 +117,7 @@ def attention_layers(base: Path) -> list[str]:
 def _theirs(
     script: Sequence[Path], base: Path, layers: Sequence[str], case: tuple[int, int], steps: int
 ) -> dict[str, Any]:
-    """Figures of diffusers' script as a process of its own; where it fails, its last line."""
+    """Figures of diffusers' script in a separate process; if it fails, its last line."""
     resolution, batch = case
     with tempfile.TemporaryDirectory() as scratch:
         photos, watched = captioned_photographs(Path(scratch) / "photos", resolution), Path(scratch) / "watched.json"

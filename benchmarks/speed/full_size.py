@@ -1,5 +1,4 @@
-"""Bases as large as the real ones with random weights: their speed and memory are those of trained ones, and nothing
-is downloaded.
+"""Bases of full size with random weights: their speed and memory are those of trained ones, without a download.
 
 python -m benchmarks.speed.full_size {sdxl,sd15,sd35,flux2-klein-4b,z-image} FOLDER
 """
@@ -77,7 +76,7 @@ def main() -> None:
 
 
 def write_full_size(base: str, folder: Path) -> Path:
-    """Draw the weights, on a GPU where there is one, and write them. 3 to 7 GB."""
+    """Generate the weights, on a GPU if there is one, and write them. 3 to 7 GB."""
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"), _default_dtype(torch.bfloat16):
         pipeline = FULL_SIZE[base]()
@@ -161,8 +160,8 @@ FULL_SIZE: Mapping[str, Callable[[], Any]] = {
 
 
 def narrow_qwen3(words: Any, layers: int) -> Qwen3Config:
-    """Qwen3 4B's width of features, 2560, from a far smaller model: it encodes before the steps and then leaves memory,
-    so that their speed does not depend on it."""
+    """Qwen3 4B's width of features, 2560, from a much smaller model: prompts are encoded before the steps and the model
+    is freed, so that the speed of the steps does not depend on it."""
     return Qwen3Config(
         vocab_size=len(words), hidden_size=2560, intermediate_size=128, num_hidden_layers=layers,
         num_attention_heads=1, num_key_value_heads=1, head_dim=128,
@@ -170,7 +169,7 @@ def narrow_qwen3(words: Any, layers: int) -> Qwen3Config:
 
 
 def chat_tokenizer() -> Any:
-    """Return the tokenizer of the embedded base of flow matching, with Qwen3's template."""
+    """Return the tokenizer of the embedded base with flow matching, with Qwen3's template."""
     return AutoTokenizer.from_pretrained(EMBEDDED_BASES["mini-flow"] / "tokenizer")
 
 
@@ -191,7 +190,7 @@ def tokenizer() -> CLIPTokenizer:
 
 
 def scheduler(kind: Callable[..., Any], **settings: Any) -> Any:
-    """Create a scheduler on the CPU, where all schedulers compute."""
+    """Create a scheduler on the CPU."""
     with torch.device("cpu"):
         return kind(**settings)
 

@@ -1,4 +1,4 @@
-"""Whether a step takes longer with more images, or later in a run: it should not.
+"""Measures whether steps become slower with more images, or later in a run.
 
 python -m benchmarks.speed.growth [--photographs 8 800] [--after 10 400] [--steps 40]
 """
@@ -24,7 +24,7 @@ def main() -> None:
     """Measure, print the table, write benchmarks/results/growth.json."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=int, nargs="+", default=[8, 800])
-    parser.add_argument("--after", type=int, nargs="+", default=[10, 400], help="steps before those that are timed")
+    parser.add_argument("--after", type=int, nargs="+", default=[10, 400], help="steps before the timed ones")
     parser.add_argument("--steps", type=int, default=40, help="timed steps")
     arguments = parser.parse_args()
     with TemporaryDirectory() as scratch:
@@ -38,7 +38,8 @@ def main() -> None:
 
 
 def measure(photographs: int, after: Sequence[int], steps: int, scratch: Path) -> Iterator[dict[str, Any]]:
-    """A row for each place in one run on so many images. `after`: ascending, further apart than `steps`."""
+    """A row for each position in one run with this number of images. `after`: ascending, with distances larger than
+    `steps`."""
     training = Bench("mini-sdxl", scratch, photographs).begin(CASE, after[-1] + steps)
     running = training.trainer.steps()
     for place in after:

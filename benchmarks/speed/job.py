@@ -1,13 +1,13 @@
-"""Where the time of a whole job goes, by phase, from the start of the process to its end.
+"""Time of a whole job by phase, from the start of the process to its end.
 
 python -m benchmarks.speed.job [--runs 3] [--steps 20] [--script train_dreambooth_lora_sdxl_advanced.py]
     [--launcher FILE]
 
-Two jobs on the embedded base: one with samples and an evaluation of two checkpoints, by phase; and the one that
-diffusers' advanced SDXL script can make too, in turn with that script where it is given (docs/versus-diffusers.md says
-what is the same). Warm, the operating system has all files of Python, its packages and the base in memory; cold, it has
-to read them, as on a machine that has just started. CPU time is of user and system, and varies less than wall time on a
-machine that does other work.
+Two jobs on the embedded base: one with samples and an evaluation of two checkpoints, by phase; and one that diffusers'
+advanced SDXL script also supports, alternating with that script if it is given (docs/versus-diffusers.md describes the
+common settings). Warm: all files of Python, its packages and the base are in the operating system's cache. Cold: they
+have to be read, as on a machine that has just started. CPU time is user and system time, which varies less than wall
+time if other processes are running.
 """
 
 import argparse
@@ -46,8 +46,8 @@ Phases = dict[str, Moment]
 
 @dataclass(frozen=True)
 class Watched:
-    """The moments of one run. `stages`: name and beginning of each; empty of another program. `begun`: the backward
-    passes, of which there must be two."""
+    """The moments of one run. `stages`: name and start of each; empty for other programs. `begun`: start of the
+    backward passes, at least two."""
 
     start: Moment
     stages: Sequence[tuple[str, Moment]]
@@ -56,7 +56,8 @@ class Watched:
 
     @classmethod
     def read(cls, file: Path, start: Moment, end: Moment | None = None) -> "Watched":
-        """Read what benchmarks/learning/watched_script.py wrote. `end`: of the process; None: of the program in it."""
+        """Read the record of benchmarks/learning/watched_script.py. `end`: of the process; None: of the program in
+        it."""
         seen = json.loads(file.read_text(encoding="utf-8"))
         return cls(
             start=start,
@@ -67,7 +68,7 @@ class Watched:
 
     @property
     def phases(self) -> Phases:
-        """By stage; that of the steps in two, of which the first lasts until the second backward pass."""
+        """Moments by stage; that of the steps in two parts, the first of which ends with the second backward pass."""
         stages = [("first step" if name == "train" else name, moment) for name, moment in self.stages]
         return _between([("import", self.start), *stages, ("steps", self.begun[1])], self.end)
 
@@ -80,10 +81,10 @@ class Watched:
 def main() -> None:
     """Measure, print the tables, write benchmarks/results/job.json and job_beside_script.json."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="the tables have their medians")
+    parser.add_argument("--runs", type=int, default=3, help="number of runs, of which the tables have medians")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--script", type=Path, help="diffusers' training script")
-    parser.add_argument("--launcher", type=Path, help="runs the script where torchvision is missing")
+    parser.add_argument("--launcher", type=Path, help="runs the script if torchvision is not installed")
     given = parser.parse_args()
     settings = {"runs": given.runs, "steps": given.steps}
     with tempfile.TemporaryDirectory() as scratch:
@@ -98,7 +99,7 @@ def main() -> None:
 
 
 def phases_of_a_job(runs: int, steps: int, scratch: Path) -> list[Row]:
-    """A row a phase of the job with samples and an evaluation; cold and warm runs by turns."""
+    """A row for each phase of the job with samples and an evaluation; cold and warm runs alternate."""
     watched = scratch / "watched.json"
     evaluated = ["--checkpointing_steps", max(1, steps // 2), "--evaluation_scales", 1, "--num_validation_images", 4]
     train = our_training([*demo_job(), *evaluated], before=[WATCHER, watched])
@@ -112,7 +113,7 @@ def phases_of_a_job(runs: int, steps: int, scratch: Path) -> list[Row]:
 
 
 def beside_script(script: Sequence[Path], runs: int, steps: int, scratch: Path) -> list[Row]:
-    """A row for each of the two and the medians of their ratios, of runs by turns."""
+    """A row for each of the two and the medians of their ratios, from alternating runs."""
     watched, photos = scratch / "watched.json", unpack_example(scratch / "photos")
     contenders = {
         THEIRS: their_training([WATCHER, watched, *script], photos, FASTEST),
@@ -138,14 +139,14 @@ def forget_files(folders: Sequence[Path]) -> None:
 
 
 def _measured(train: Train, folder: Path, steps: int, watched: Path) -> Watched:
-    """Run once."""
+    """The measurement of one run."""
     started = time.time()
     usage = train(folder, steps, 0)
     return Watched.read(watched, (started, 0.0), (started + usage.seconds, usage.processor_seconds))
 
 
 def _between(moments: Sequence[tuple[str, Moment]], end: Moment) -> Phases:
-    """Wall and CPU seconds by name, each from its moment to the next one."""
+    """Wall and CPU seconds by name, from each moment to the next one."""
     found: Phases = {}
     for (name, since), (_, until) in pairwise([*sorted(moments, key=lambda moment: moment[1]), ("", end)]):
         wall, processor = found.get(name, (0.0, 0.0))
@@ -154,7 +155,7 @@ def _between(moments: Sequence[tuple[str, Moment]], end: Moment) -> Phases:
 
 
 def rows_of_phases(cold: Sequence[Phases], warm: Sequence[Phases]) -> list[Row]:
-    """A row a phase, and one for all: medians of the runs, and the share of the CPU time where files are in memory."""
+    """A row for each phase, and one for the total: medians of the runs, and the share of the CPU time in warm runs."""
 
     def row(phase: str, chosen: Sequence[str]) -> Row:
         walls = [statistics.median(sum(run[name][0] for name in chosen) for run in runs) for runs in (cold, warm)]
@@ -168,7 +169,8 @@ def rows_of_phases(cold: Sequence[Phases], warm: Sequence[Phases]) -> list[Row]:
 
 
 def rows_of_pairs(pairs: Sequence[Mapping[str, Phases]]) -> list[Row]:
-    """A row for each contender, and one with the second by the first: medians of runs, and of the pairs' ratios."""
+    """A row for each contender, and one with the ratio of the second to the first: medians of runs, and of the pairs'
+    ratios."""
     figures = [{name: _figures(parts) for name, parts in pair.items()} for pair in pairs]
     rows = [
         {"training": name, **{key: round(statistics.median(pair[name][key] for pair in figures), 2) for key in keys}}

@@ -1,11 +1,12 @@
-"""Predicted memory of a training step of bases at full size: counted without tensors, so no GPU and no weights.
+"""Predicted memory of a training step of bases at full size: counted without tensors, so neither a GPU nor weights are
+needed.
 
 python -m benchmarks.speed.memory_plan [--bases sdxl flux1-dev] [--resolutions 512 1024] [--batches 1] [--rank 16]
     [--name memory_plan]
 python -m benchmarks.speed.memory_plan --table [--bases sdxl flux1-dev] [--rank 16] [--name memory_table]
 
---table: what a training with open settings chooses for one image at once, on cards of 8 to 80 GB that are otherwise
-empty.
+--table: the settings that a training with default settings chooses for one image at once, on otherwise unused GPUs of 8
+to 80 GB.
 """
 
 import argparse
@@ -49,14 +50,14 @@ from trainer.execution.peak_memory import EmptyAdapter, step_cost, weights_on_de
 from trainer.memory_plan import GB, USABLE, Choice, MemoryPlan, choices, first_that_fits
 
 CARDS = (8, 12, 16, 24, 48, 80)
-"""GB of usual GPUs."""
+"""Memory of usual GPUs in GB."""
 
 
 @dataclass(frozen=True)
 class FullSize:
-    """`reduction`: pixels of a latent's side. `text`: positions and width of the prompt; `pooled`: its width or 0.
-    `encoders`: those that stay on the device, because they learn words. `side`: of the squares in the table.
-    `pipeline`: diffusers' class, where the family looks at it."""
+    """`reduction`: pixels per latent along one side. `text`: positions and width of the prompt; `pooled`: its width or
+    0. `encoders`: those that stay on the device, because their tokens are trained. `side`: of the squares in the table.
+    `pipeline`: diffusers' class, if the family depends on it."""
 
     family: type
     model: Callable[[], nn.Module]
@@ -120,7 +121,7 @@ def main() -> None:
 
 
 def make_table(bases: Sequence[str], rank: int, name: str, folder: Path = RESULTS) -> list[Row]:
-    """Make the rows of these bases, a minute or more each. Those of others stay in the record as they are."""
+    """Compute the rows of these bases, in a minute or more each. Rows of other bases are kept in the record."""
     path = folder / f"{name}.json"
     for base in bases:
         made = card_row(base, rank)
@@ -166,14 +167,14 @@ def card_row(name: str, rank: int) -> dict[str, str]:
 
 
 def empty_denoiser(name: str) -> nn.Module:
-    """In bf16, on the meta device."""
+    """The denoiser in bf16, on the meta device."""
     with init_empty_weights():
         denoiser = FULL_SIZE[name].model()
     return nn.Module.to(denoiser, torch.bfloat16)
 
 
 def bare_family(name: str) -> Any:
-    """The family with an empty denoiser and no other part."""
+    """The family with an empty denoiser and no other components."""
     base = FULL_SIZE[name]
     family: Any = object.__new__(base.family)
     family.denoiser = empty_denoiser(name)
@@ -203,14 +204,14 @@ def predict(name: str, resolution: int, rank: int, choice: Choice) -> MemoryPlan
 
 
 def _encoder_bytes(sizes: Mapping[str, Any]) -> int:
-    """Of a CLIP text encoder in bf16."""
+    """Bytes of a CLIP text encoder in bf16."""
     with init_empty_weights():
         encoder = CLIPTextModelWithProjection(clip(sizes))
     return 2 * sum(parameter.numel() for parameter in encoder.parameters())
 
 
 def _settings_of(choice: Choice) -> str:
-    """What the settings become, such as `int8, checkpointing`."""
+    """The chosen settings as text, such as `int8, checkpointing`."""
     said: list[str] = [choice.storage.precision]
     said += ["offload"] if choice.storage.offloaded else []
     said += ["checkpointing"] if choice.checkpointing else []

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by torch's profiler: operators by their own time, on CPU or GPU.
+"""Time of a training step by operator, from torch's profiler: own times, on CPU or GPU.
 
 python -m benchmarks.speed.profile_step [--base mini-sdxl] [--resolution 64] [--batch 8] [--rank 8] [--compile always]
     [--steps 10] [--rows 15] [--trace FILE] [--name profile_step]
@@ -29,8 +29,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--compile", default="never", choices=("never", "always"))
-    parser.add_argument("--rows", type=int, default=15, help="operators in the table")
-    parser.add_argument("--name", default="profile_step", help="of the result")
+    parser.add_argument("--rows", type=int, default=15, help="number of operators in the table")
+    parser.add_argument("--name", default="profile_step", help="name of the result")
     parser.add_argument("--trace", type=Path, help="also write a trace for chrome://tracing or Perfetto")
     arguments = parser.parse_args()
     case = Case(arguments.resolution, arguments.batch, arguments.rank, compile=arguments.compile)
@@ -56,7 +56,7 @@ def profiled(training: Training, steps: int, rows: int, trace: Path | None = Non
 
 
 def table(averages: Sequence[FunctionEventAvg], steps: int, rows: int) -> list[dict[str, Any]]:
-    """Own time of each operator in ms a step, the largest first."""
+    """Own time of each operator in ms per step, the largest first."""
     spent = sorted(((_own_time(average), average) for average in averages), key=lambda pair: -pair[0])
     total = sum(microseconds for microseconds, _ in spent)
     largest = [
@@ -72,7 +72,7 @@ def table(averages: Sequence[FunctionEventAvg], steps: int, rows: int) -> list[d
 
 
 def _own_time(average: FunctionEventAvg) -> float:
-    """Microseconds on the device where there is one, else on the CPU."""
+    """Microseconds on the device if there is one, otherwise on the CPU."""
     return float(average.self_device_time_total if torch.cuda.is_available() else average.self_cpu_time_total)
 
 

@@ -1,4 +1,4 @@
-"""Speed of a training step: steps and images a second, floating-point operations, how much of the GPU they use, memory.
+"""Speed of a training step: steps and images per second, floating-point operations, utilisation of the GPU, memory.
 
 python -m benchmarks.speed.train_step [--base mini-sdxl] [--resolutions 1024] [--batches 1 4 8] [--ranks 8 32]
     [--cuda_graphs never auto] [--compile never always] [--gradient_checkpointing never always] [--steps 20]
@@ -43,7 +43,7 @@ from trainer.resolution import base_requirements, resolve
 from trainer.training import Training
 
 WARM_UP = 3
-"""Steps that are not timed."""
+"""Number of steps that are not timed."""
 PHOTOGRAPHS = 8
 
 
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--attention", nargs="+", default=["auto"], choices=get_args(AttentionName))
     parser.add_argument("--base_precision", default="bf16", choices=get_args(PrecisionOfBase))
     parser.add_argument("--steps", type=int, default=20, help="timed steps of each combination")
-    parser.add_argument("--name", default="train_step", help="of the result")
+    parser.add_argument("--name", default="train_step", help="name of the result")
     arguments = parser.parse_args()
     cases = [
         Case(*combination)
@@ -97,7 +97,7 @@ def main() -> None:
 def measure(
     base: str, cases: Iterable[Case], steps: int, scratch: Path, stored: PrecisionOfBase = "bf16"
 ) -> Iterator[dict[str, Any]]:
-    """A row for each case: attention LoRA; two tokens trained in every text encoder that can learn. `stored`: the
+    """A row for each case: attention LoRA; two tokens trained in every text encoder that can be trained. `stored`: the
     `base_precision`."""
     bench = Bench(base, scratch, stored=stored)
     for case in cases:
@@ -121,7 +121,7 @@ class Bench:
         self._data: dict[int, tuple[PreparedDataset, list[CachedExample]]] = {}
 
     def begin(self, case: Case, steps: int) -> Training:
-        """Set up everything up to the first step."""
+        """Prepare everything before the first step."""
         config = build_config({
             "base_model": self._base,
             "class_word": "figure",
@@ -134,7 +134,7 @@ class Bench:
             "compile": case.compile,
             "gradient_checkpointing": case.gradient_checkpointing,
             "attention": case.attention,
-            "prior_matching_weight": 0,  # no other trainer does more than the denoising loss in a step
+            "prior_matching_weight": 0,  # other trainers only compute the denoising loss in a step
             "max_train_steps": steps,
         })  # fmt: skip
         config = resolve(config, self._family)
@@ -158,9 +158,8 @@ class Bench:
 
 
 def time_steps(training: Training, steps: int, batch: int) -> dict[str, Any]:
-    """Medians over `steps` steps after a few that warm up; operations by torch's counter over one more.
-
-    A step ends when its losses are read, so its time is also the device's.
+    """Medians over `steps` steps after a few for warming up; operations by torch's counter in another one. A step ends
+    when its losses are read, so its time includes the device's.
     """
     running = training.trainer.steps()
     started = time.perf_counter()
@@ -187,8 +186,8 @@ def time_steps(training: Training, steps: int, batch: int) -> dict[str, Any]:
 
 
 def _operations(training: Training) -> int:
-    """Return the operations of one step without compilation, which the counter cannot see. Recomputed activations
-    count."""
+    """Return the operations of one step without compilation, which the counter does not support. Recomputed activations
+    are included."""
     trainer = training.trainer
     batch = next(trainer.batches)
     with OperationCount() as counter:
@@ -199,7 +198,7 @@ def _operations(training: Training) -> int:
 
 
 def _peak_operations() -> float | None:
-    """Return the card's peak rate, None where it is unknown."""
+    """Return the GPU's peak rate; None if it is unknown."""
     if not torch.cuda.is_available():
         return None
     card = known_card(torch.cuda.get_device_name())

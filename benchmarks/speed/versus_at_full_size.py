@@ -1,11 +1,10 @@
-"""The same training of a base of full size, through diffusers' advanced SDXL script and through ours, on this machine.
+"""The same training of a base of full size, with diffusers' advanced SDXL script and with this trainer.
 
 python -m benchmarks.speed.full_size sdxl BASE
 python -m benchmarks.speed.versus_at_full_size SCRIPT --base BASE [--cases 512x8 1024x4] [--steps 40] [--launcher FILE]
 
 A case is resolution x batch. Attention LoRA of rank 16, two tokens trained in both text encoders, bf16 on a GPU,
-latents cached. Each runs once, as a process of its own; the time of a step is the median of the second half of its
-steps.
+latents cached. Each runs once, in a separate process; the time of a step is the median of the second half of its steps.
 """
 
 import argparse
@@ -38,8 +37,8 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True, help="folder in diffusers' layout")
     parser.add_argument("--cases", nargs="+", default=["512x8", "1024x4"])
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--launcher", type=Path, help="runs the script where torchvision is missing")
-    parser.add_argument("--name", default="versus_at_full_size", help="of the result")
+    parser.add_argument("--launcher", type=Path, help="runs the script if torchvision is not installed")
+    parser.add_argument("--name", default="versus_at_full_size", help="name of the result")
     arguments = parser.parse_args()
     script = [path.resolve() for path in (arguments.launcher, arguments.script) if path]
     rows: list[Row] = []
@@ -91,14 +90,14 @@ def captioned_photographs(folder: Path, resolution: int) -> Path:
 
 
 def measured(train: Train, folder: Path, steps: int, batch: int, watched: Path) -> dict[str, float]:
-    """Train once, in `folder`. `watched`: where benchmarks/learning/watched_script.py writes."""
+    """Train once, in `folder`. `watched`: the record of benchmarks/learning/watched_script.py."""
     folder.parent.mkdir()
     started = time.time()
     usage = train(folder, steps, 0)
     seen = json.loads(watched.read_text(encoding="utf-8"))
     begun = [wall for wall, _ in seen["backward_begun"]]
     if len(begun) != steps:
-        sys.exit(f"{len(begun)} backward passes in {steps} steps: they cannot be told apart")
+        sys.exit(f"{len(begun)} backward passes in {steps} steps: they cannot be assigned to steps")
     between = [later - earlier for earlier, later in pairwise(begun)]
     step = statistics.median(between[len(between) // 2 :])
     return {

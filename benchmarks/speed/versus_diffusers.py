@@ -1,10 +1,10 @@
-"""The same training through diffusers' advanced SDXL script and through ours: time and memory.
+"""Time and memory of the same training with diffusers' advanced SDXL script and with this trainer.
 
 python -m benchmarks.speed.versus_diffusers train_dreambooth_lora_sdxl_advanced.py [--launcher FILE] [--runs N]
 
 The script is diffusers' examples/advanced_diffusion_training/train_dreambooth_lora_sdxl_advanced.py, fetched by hand;
 it needs the package `datasets`. A launcher is a Python file that is run with the script as its first argument. Finished
-runs are kept: the command goes on where it was stopped, or had made its N. What both learn is compared by
+runs are kept, so that the command can be continued, also after N new ones. The quality of both is compared by
 benchmarks/concepts/report.py.
 """
 
@@ -36,7 +36,7 @@ from settings.command_line.parser import CommandParser
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "versus-diffusers.md"
 SHORT, LONG = 10, 50
-"""Numbers of steps of two runs. Their difference gives the time of a step, without start and end."""
+"""Numbers of steps of two runs. The difference of their times gives the time of a step, without start and end."""
 THEIRS, OURS = "diffusers' script", "ours, the same job"
 THEIRS_DOCUMENTED = "diffusers' script, its README's options"
 TEXT = """# Time and memory compared with diffusers' training script
@@ -68,7 +68,7 @@ def main() -> None:
     """Measure, print the table, write benchmarks/results/versus_diffusers.json and docs/versus-diffusers.md."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("script", type=Path, help="diffusers' training script")
-    parser.add_argument("--launcher", type=Path, help="runs the script where torchvision is missing")
+    parser.add_argument("--launcher", type=Path, help="runs the script if torchvision is not installed")
     parser.add_argument("--pairs", type=int, default=5, help="paired runs")
     parser.add_argument("--runs", type=int, help="stop after so many new runs")
     arguments = parser.parse_args()
@@ -98,7 +98,8 @@ def _measure(command: Sequence[Path], pairs: int, finished: FinishedRuns) -> lis
 
 
 def measure_speed(contenders: Sequence[Contender], folder: Path, pairs: int, finished: FinishedRuns) -> list[Row]:
-    """Medians over runs of SHORT and of LONG steps, in which the contenders take turns; then the last by each other."""
+    """Medians over runs of SHORT and of LONG steps, in which the contenders alternate; then the ratios of the last to
+    each of the others."""
     runs: dict[str, list[tuple[Usage, Usage]]] = {contender.name: [] for contender in contenders}
     for pair in range(pairs):
         for contender in contenders:
@@ -148,7 +149,7 @@ def write_page(path: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> 
 
 
 def _new(folder: Path) -> Path:
-    """Return a path that does not exist yet."""
+    """Return a path that does not exist."""
     return Path(tempfile.mkdtemp(dir=folder)) / "run"
 
 

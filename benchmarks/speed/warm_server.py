@@ -1,10 +1,11 @@
-"""What a server's warm processes save of a training: started, forked from the libraries, forked from the kept base.
+"""Time saved by a server's warm processes: a training is started, forked from the libraries, or forked from the kept
+base.
 
 python -m benchmarks.speed.warm_server [--runs 3] [--steps 20] [--base_model mini-sdxl]
 
-The same job by turns, without samples or evaluation, as the server starts it: by itself, with WARM_WORKER=1 and with
-KEEP_BASE=1 (docs/deployment.md). What the warm processes do once, before the first training, is not in it. `start` is
-until the first backward pass, `end` from the last one.
+The same job in alternation, without samples or evaluation, as started by the server: as a new process, with
+WARM_WORKER=1 and with KEEP_BASE=1 (docs/deployment.md). The preparation of the warm processes before the first training
+is not included. `start` is the time until the first backward pass, `end` that after the last one.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from settings.command_line.parser import CommandParser
 def main() -> None:
     """Measure, print the table, write benchmarks/results/warm_server.json."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="the table has their medians")
+    parser.add_argument("--runs", type=int, default=3, help="number of runs, of which the table has medians")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--base_model", default=EMBEDDED_BASE)
     given = parser.parse_args()
@@ -58,7 +59,7 @@ def measure(base: str, steps: int, runs: int, scratch: Path) -> list[Row]:
         for name, start in ways.items():
             command = [str(PROJECT / "train.py"), *_job(base, steps), "--output", str(scratch / f"{name} {number}")]
             run = _measured(partial(start, command), watched)
-            found[name] += [run] if number > 0 else []  # the first of each waits for the warm processes
+            found[name] += [run] if number > 0 else []  # the first run of each waits for the warm processes
     keeper.stop()
     return rows_of_ways({name: [run.phases | run.parts for run in runs] for name, runs in found.items()})
 
@@ -88,7 +89,7 @@ def _environment() -> dict[str, str]:
 
 
 def _measured(start: Callable[[], ChildProcess], watched: Path) -> Watched:
-    """Run once. The CPU time of a forked process begins with it."""
+    """The measurement of one run. The CPU time of a forked process starts at the fork."""
     begun = time.time()
     job = start()
     lines = list(job.lines())

@@ -185,7 +185,7 @@ def test_a_script_for_sdxl_is_not_compared_on_a_base_of_flow_matching(
     monkeypatch.setattr("sys.argv", ["report", "--base", "mini-flow", "--script", "train.py"])
     with pytest.raises(SystemExit):
         main()
-    assert "--script trains SDXL: it cannot be compared on mini-flow" in capsys.readouterr().err
+    assert "--script only supports SDXL, so it cannot be compared on mini-flow" in capsys.readouterr().err
 
 
 def test_a_sheet_shows_every_picture() -> None:

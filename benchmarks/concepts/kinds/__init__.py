@@ -1,1 +1,1 @@
-"""How each kind of concept is put together at random, and drawn."""
+"""Random generation and drawing of each kind of concept."""

@@ -1,4 +1,4 @@
-"""Figures composed of random parts. A plan describes a figure; every drawing of it has another pose."""
+"""Figures composed of random parts. A plan describes a figure; each drawing has a different pose."""
 
 import math
 import random
@@ -30,8 +30,8 @@ MARKS = ("none", "belly", "button", "belt")
 class FigurePlan:
     """The description of a figure.
 
-    `stretch`: width of the trunk relative to its height; `head_size`: its radius relative to the trunk's, 0 where the
-    face is on the trunk; `limbs`: thickness of arms and legs relative to the trunk's radius; `eyes`: one to three.
+    `stretch`: width of the trunk relative to its height; `head_size`: its radius relative to the trunk's, 0 if the face
+    is on the trunk; `limbs`: thickness of arms and legs relative to the trunk's radius; `eyes`: one to three.
     """
 
     trunk: str
@@ -56,7 +56,7 @@ class FigurePlan:
 
     @property
     def colours(self) -> tuple[Colour, ...]:
-        """Colours of its larger parts, from which a ground must be distinguishable."""
+        """Colours of its larger parts, from which a background must be distinguishable."""
         return (self.skin.first, self.head_skin.first, self.second)
 
 

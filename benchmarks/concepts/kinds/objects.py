@@ -1,4 +1,4 @@
-"""Everyday objects with random patterns and colours: the same object, slightly varied in each picture."""
+"""Everyday objects with random patterns and colours: the same object, slightly varied in each image."""
 
 import random
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ def _handle(x: float, y: float, outer: float, inner: float) -> Outline:
 
 BODY, SECOND, ACCENT = 0, 1, 2
 Piece = tuple[Outline, int]
-"""An area and the number of its fill, in the order of drawing."""
+"""Areas with the number of their fill, in the order of drawing."""
 OBJECTS: dict[str, tuple[Piece, ...]] = {
     "mug": ((_handle(0.62, 0, 0.42, 0.24), SECOND), (_box(-0.75, -0.7, 0.6, 0.8), BODY),
             (_box(-0.75, -0.78, 0.6, -0.55), ACCENT)),
@@ -71,7 +71,7 @@ class ObjectPlan:
 
     @property
     def colours(self) -> tuple[Colour, ...]:
-        """Colours of its larger parts, from which a ground must be distinguishable."""
+        """Colours of its larger parts, from which a background must be distinguishable."""
         body, second, _ = self.fills
         return (body.first, second.first, *(() if body.pattern == "plain" else (body.second,)))
 

@@ -1,4 +1,4 @@
-"""Styles: a palette, a stroke, a texture and a rendering, in which any shape before any ground can be drawn."""
+"""Styles: a palette, a stroke, a texture and a rendering, in which any shape on any background can be drawn."""
 
 import random
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class StylePlan:
 
     @property
     def colours(self) -> tuple[Colour, ...]:
-        """Colours of the drawing, from which a ground must be distinguishable."""
+        """Colours of the drawing, from which a background must be distinguishable."""
         outer = self.second if self.texture != "none" or self.rendering in ("double line", "scattered") else self.first
         return (self.first, outer, self.line.colour)
 
