@@ -31,16 +31,16 @@ the trainer's defaults and these settings:
 - kept: mean cosine similarity of images of unrelated prompts after and before training, same seeds (1: unchanged).
 - steps/s: per second of CPU time on one core. Other processes were running, so only large differences are meaningful.
 - seeds: number of training seeds.{screened}
-
 The first row has the mean ± the standard deviation over concepts and seeds. All other rows have the mean difference
 from the reference with the same concept and seed, ± its standard deviation. Bold differences are significant at 5 %
 (paired t-test over concepts and seeds). With so many comparisons, about one in twenty is significant by chance. The
 trainings are short and the base model is small: a difference that is not significant here may be significant elsewhere.
 {missing}"""
-SCREENED = """ All options were measured with one seed. Those that seemed better than the reference
-  were measured with more; the first seed counts among them, so their differences are slightly too favourable. Those
-  that raise the likeness are compared on the reporting concepts, at a usual length of training, in
-  [learning-options.md](learning-options.md)."""
+SCREENED = """
+  All options were measured with one seed. Those that seemed better than the reference were measured with more; the
+  first seed counts among them, so their differences are slightly too favourable. Three of those that raise the likeness
+  are compared on the reporting concepts, with a usual number of steps, in [learning-options.md](learning-options.md).
+"""
 
 
 def write_page(
@@ -51,7 +51,7 @@ def write_page(
     missing: Sequence[str] = (),
 ) -> None:
     """Write the table of runs, whose first option is the reference. `missing`: options without a row."""
-    screened = SCREENED if len(set(_seeds(rows).values())) > 1 else ""
+    screened = SCREENED if len(set(_seeds(rows).values())) > 1 else "\n"
     silent = ("base_model", "evaluate", "num_validation_images")
     shown = ", ".join(f"{name} {value}" for name, value in reference.items() if name not in silent)
     of_options = differences(rows)

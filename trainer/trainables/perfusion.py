@@ -120,7 +120,8 @@ def _place(placement: Placement) -> Part | None:
     names = placeholder_names(len(concepts))  # one token each
     if first_free_placeholder(placement.family) > len(names):
         raise ConfigError(
-            f"adapter: perfusion: {placement.base_model} has words of a training inside; take its own base"
+            f"adapter: perfusion: {placement.base_model} contains trained placeholder tokens; use the base model "
+            "that it was trained from"
         )
     words = {name: concept.class_word or "" for name, concept in zip(names, concepts, strict=True)}
     return PerfusionPart(placement.family, words, text_moments(placement.family))
