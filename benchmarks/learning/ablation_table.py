@@ -38,7 +38,7 @@ trainings are short and the base model is small: a difference that is not signif
 {missing}"""
 SCREENED = """
   All options were measured with one seed. Those that seemed better than the reference were measured with more; the
-  first seed counts among them, so their differences are slightly too favourable. Three of those that raise the likeness
+  first seed counts among them, so their differences are slightly too favourable. Most of those that raise the likeness
   are compared on the reporting concepts, with a usual number of steps, in [learning-options.md](learning-options.md).
 """
 
