@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import paired
 from benchmarks.concepts.lottery import draw_concept, new_pictures
 from benchmarks.concepts.measures import MEASURES, SMALLER_IS_BETTER, copies
-from benchmarks.paired import Difference
 from benchmarks.record import Row, machine_name, markdown
 
 PAGE = """# Training on randomly generated concepts
@@ -111,16 +111,12 @@ def by_concept(rows: Sequence[Row]) -> list[Row]:
 
 def differences(rows: Sequence[Row]) -> list[Row]:
     """Return a row for each way to train but the first: what it changes, over the concepts."""
-    reference, *others = _values(rows, "way")
-    means = {(row["way"], row["concept"]): row for row in by_concept(rows)}
-    concepts = _values(rows, "concept")
-    return [
-        {"way": way} | {
-            name: Difference.of([means[way, one][name] - means[reference, one][name] for one in concepts]).cell(3)
-            for name in MEASURES
-        }
-        for way in others
-    ]  # fmt: skip
+    ways: dict[str, dict[str, Row]] = {way: {} for way in _values(rows, "way")}
+    for row in by_concept(rows):
+        ways[row["way"]][row["concept"]] = row
+    reference, *others = ways
+    changed = {way: paired.differences(ways[way], ways[reference], MEASURES) for way in others}
+    return [{"way": way} | {name: each.cell(3) for name, each in found.items()} for way, found in changed.items()]
 
 
 def write_page(

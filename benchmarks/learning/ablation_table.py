@@ -6,6 +6,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from benchmarks import paired
 from benchmarks.paired import Difference
 from benchmarks.record import Row
 
@@ -31,6 +32,7 @@ the trainer's defaults and these settings:
 - kept: mean cosine similarity of images of unrelated prompts after and before training, same seeds (1: unchanged).
 - steps/s: per second of CPU time on one core. Other processes were running, so only large differences are meaningful.
 - seeds: number of training seeds.{screened}
+
 The first row has the mean ± the standard deviation over concepts and seeds. All other rows have the mean difference
 from the reference with the same concept and seed, ± its standard deviation. Bold differences are significant at 5 %
 (paired t-test over concepts and seeds). With so many comparisons, about one in twenty is significant by chance. The
@@ -39,8 +41,8 @@ trainings are short and the base model is small: a difference that is not signif
 SCREENED = """
   All options were measured with one seed. Those that seemed better than the reference were measured with more; the
   first seed counts among them, so their differences are slightly too favourable. Most of those that raise the likeness
-  are compared on the reporting concepts, with a usual number of steps, in [learning-options.md](learning-options.md).
-"""
+  are compared on the reporting concepts, with a usual number of steps, in
+  [learning-options.md](learning-options.md)."""
 
 
 def write_page(
@@ -51,7 +53,7 @@ def write_page(
     missing: Sequence[str] = (),
 ) -> None:
     """Write the table of runs, whose first option is the reference. `missing`: options without a row."""
-    screened = SCREENED if len(set(_seeds(rows).values())) > 1 else "\n"
+    screened = SCREENED if len(set(_seeds(rows).values())) > 1 else ""
     silent = ("base_model", "evaluate", "num_validation_images")
     shown = ", ".join(f"{name} {value}" for name, value in reference.items() if name not in silent)
     of_options = differences(rows)
@@ -76,16 +78,11 @@ def _seeds(rows: Sequence[Row]) -> dict[str, int]:
 
 def differences(rows: Sequence[Row]) -> dict[str, dict[str, Difference]]:
     """Of each option but the reference, by measure."""
-    first = rows[0]["option"]
-    usual = {(row["concept"], row["seed"]): row for row in rows if row["option"] == first}
-    found: dict[str, dict[str, Difference]] = {}
-    for option in dict.fromkeys(row["option"] for row in rows if row["option"] != first):
-        own = [row for row in rows if row["option"] == option]
-        found[option] = {
-            name: Difference.of([row[name] - usual[row["concept"], row["seed"]][name] for row in own])
-            for name in MEASURED
-        }
-    return found
+    options: dict[str, dict[tuple[int, int], Row]] = {}
+    for row in rows:
+        options.setdefault(row["option"], {})[row["concept"], row["seed"]] = row
+    reference, *others = options
+    return {option: paired.differences(options[option], options[reference], MEASURED) for option in others}
 
 
 def summary(of_options: Mapping[str, Mapping[str, Difference]]) -> str:
