@@ -17,7 +17,7 @@ Written by:
     {command}
 
 {concepts} randomly generated concepts, seeds {seeds} of `benchmarks/concepts/`, are trained one at a time with
-{training_seeds} training seed(s) each, {steps} steps on {base}. A concept is a random figure, object, style or pair:
+{trainings} each, {steps} steps on {base}. A concept is a random figure, object, style or pair:
 eight images with different backgrounds ("grounds"), and captions that name the background. Images are compared by the
 evaluator {evaluator}.
 
@@ -55,7 +55,8 @@ DIFFERENCES = """
 ## Differences
 
 From {reference}: mean over the concepts ± standard deviation, each concept averaged over its training seeds.
-Bold differences are significant at 5 % (paired t-test over the concepts).
+Bold differences are significant: paired t-test over the concepts, false discovery rate of 5 % among the rows of a
+measure (Benjamini and Hochberg).
 
 {table}
 """
@@ -116,7 +117,11 @@ def differences(rows: Sequence[Row]) -> list[Row]:
         ways[row["way"]][row["concept"]] = row
     reference, *others = ways
     changed = {way: paired.differences(ways[way], ways[reference], MEASURES) for way in others}
-    return [{"way": way} | {name: each.cell(3) for name, each in found.items()} for way, found in changed.items()]
+    clear = {name: paired.significant({way: found[name] for way, found in changed.items()}) for name in MEASURES}
+    return [
+        {"way": way} | {name: each.cell(way in clear[name], digits=3) for name, each in found.items()}
+        for way, found in changed.items()
+    ]
 
 
 def write_page(
@@ -124,9 +129,10 @@ def write_page(
 ) -> None:
     """`beside`: additional rows below the summary. `settings`: command, seeds, training_seeds, steps, samples,
     unrelated, evaluator, base and commits."""
-    changed = differences(rows)
+    changed, trainings = differences(rows), settings["training_seeds"]
     text = PAGE.format(
         **settings,
+        trainings="1 training seed" if trainings == 1 else f"{trainings} training seeds",
         new=NEW_PICTURES,
         concepts=len(_values(rows, "concept")),
         purpose=CHOSEN_BY if for_tuning else REPORTED,

@@ -175,6 +175,12 @@ def main() -> None:
 def _command(arguments: argparse.Namespace, base: str) -> str:
     """Return the command as the page names it."""
     parts = ["python -m benchmarks.concepts.report", f"--training-seeds {arguments.training_seeds}"]
+    if arguments.seeds != REPORTING:
+        parts.append(f"--seeds {','.join(map(str, arguments.seeds))}")
+    if arguments.steps != STEPS:
+        parts.append(f"--steps {arguments.steps}")
+    if arguments.evaluator != EMBEDDED_BASE:
+        parts.append(f"--evaluator {arguments.evaluator}")
     if base != EMBEDDED_BASE:
         parts.append(f"--base {base}")
     if arguments.configs:

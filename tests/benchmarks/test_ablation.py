@@ -14,7 +14,7 @@ from benchmarks.finished_runs import FinishedRuns
 from benchmarks.learning.ablation import measure, measure_all
 from benchmarks.learning.ablation_table import MEASURED, write_page
 from benchmarks.learning.ablation_variants import REFERENCE, VARIANTS
-from benchmarks.paired import Difference
+from benchmarks.paired import Difference, significant
 from families.family import ModelFamily
 from families.loading.sources import EMBEDDED_BASE_FOLDER
 from settings.training import build_config
@@ -76,7 +76,17 @@ def rows_of(option: str, values: list[float], group: str = "loss") -> list[dict[
     ],
 )
 def test_only_what_paired_runs_agree_on_is_significant(differences: list[float], expected: bool) -> None:
-    assert Difference.of(differences).is_significant is expected
+    assert significant({"option": Difference.of(differences)}) == ({"option"} if expected else set())
+
+
+def test_one_in_twenty_options_without_effect_is_not_significant() -> None:
+    """Benjamini and Hochberg 1995: the k-th smallest of m p-values is compared with 5 % · k / m."""
+    clear, barely = Difference(0.1, 0.02, 4), Difference(0.1, 0.06, 4)
+    assert clear.p_value < 0.05 / 20 and 0.04 < barely.p_value < 0.05
+    without = {f"none {number}": Difference(0.0, 0.02, 4) for number in range(18)}
+    assert significant({"barely": barely}) == {"barely"}
+    assert significant({"clear": clear, "barely": barely, **without}) == {"clear"}
+    assert significant({}) == set()
 
 
 def test_the_page_groups_the_options_and_begins_with_what_is_significant(tmp_path: Path) -> None:

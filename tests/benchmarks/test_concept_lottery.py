@@ -179,6 +179,18 @@ def test_a_report_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
     assert "From a way: mean" in text and "| other | **+0.100 ± 0.000** |" in text and "| +0.250 ± 0.141 |" in text
 
 
+def test_the_page_names_the_command_that_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measures = dict.fromkeys(MEASURES, 0.5)
+    monkeypatch.setattr("benchmarks.concepts.report._trained", lambda *others: measures)
+    monkeypatch.setattr("benchmarks.concepts.report.FINISHED", tmp_path)
+    options = f"--training-seeds 1 --seeds 0,2 --steps 7 --base mini-flow --page {tmp_path / 'page.md'}"
+    monkeypatch.setattr("sys.argv", ["report", *options.split()])
+    main()
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert f"    python -m benchmarks.concepts.report {options}\n" in text
+    assert "1 training seed each, 7 steps on mini-flow" in text
+
+
 def test_a_script_for_sdxl_is_not_compared_on_a_base_of_flow_matching(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
