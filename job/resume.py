@@ -71,8 +71,8 @@ def resumed_config(saved: TrainingConfig, given: TrainingConfig) -> TrainingConf
 
     Raises ConfigError with a table when other settings differ.
     """
-    asked = {name: getattr(given, name) for name in given.model_fields_set if getattr(given, name) is not None}
-    different = {name: value for name, value in asked.items() if value != getattr(saved, name)}
+    values = {name: getattr(given, name) for name in given.model_fields_set if getattr(given, name) is not None}
+    different = {name: value for name, value in values.items() if value != getattr(saved, name)}
     refused = {name: value for name, value in different.items() if name not in MAY_CHANGE}
     if refused:
         rows = [("setting", "checkpoint", "now"), *((name, str(getattr(saved, name)), str(value))

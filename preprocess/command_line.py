@@ -78,7 +78,7 @@ def _run(arguments: argparse.Namespace) -> int:
     base = BaseRequirements(arguments.size_multiple, counter)
     with progress_display(quiet=arguments.quiet) as show:
         dataset = drain(preparing(arguments.data, config, arguments.output, base), show)
-    for line in [*dataset.told_warnings, *(f"not used: {item.reason}" for item in dataset.rejected)]:
+    for line in [*dataset.combined_warnings, *(f"not used: {item.reason}" for item in dataset.rejected)]:
         print(f"warning: {line}", flush=True)
     buckets = len({example.bucket for example in dataset.examples})
     if not arguments.quiet:

@@ -125,7 +125,7 @@ class PreparedDataset:
         return (*(warning for example in self.examples for warning in example.warnings), *self.warnings)
 
     @property
-    def told_warnings(self) -> list[str]:
+    def combined_warnings(self) -> list[str]:
         """The warnings for display: equal warnings of many images are combined into one line."""
         lines = [(example.source, warning) for example in self.examples for warning in example.warnings]
         return [*gathered(lines), *self.warnings]

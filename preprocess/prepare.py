@@ -161,7 +161,7 @@ def _jobs(
     for picture, ((item, given), chosen) in enumerate(zip(labelled, buckets, strict=True)):
         for place, (resolution, bucket) in enumerate(chosen):
             job = RenderJob(item, given, bucket, len(jobs), people.get(item.file.name), resolution)
-            jobs.append(replace(job, picture=picture, told=place > 0) if several else job)
+            jobs.append(replace(job, picture=picture, warned=place > 0) if several else job)
     return jobs
 
 

@@ -163,7 +163,7 @@ class Generation:
         artifacts = [lora.artifact for lora in loras]
         described_first = described[0] if described else None
         sampler = self.prepare(described_first, base_model, prompts, extras.vae, artifacts, extras.go_fast)
-        asked, request = request, filled(request, sampler.family)
+        original, request = request, filled(request, sampler.family)
         if controlnet is not None and extras.steering is not None:
             request = replace(request, control=load_control(controlnet, extras.steering, sampler.family))
         sampler.check(request)
@@ -180,7 +180,7 @@ class Generation:
                 self._say(f"warning: {note}")
             if loras:
                 self._say(f"{len(loras)} LoRA{'s' if len(loras) > 1 else ''} applied in {_since(begun)}")
-            for note in guidance_notes(asked, request, sampler.family):
+            for note in guidance_notes(original, request, sampler.family):
                 self._say(note)
             self._tell_triggers(request.prompt, tuple(sampler.triggers))
             named = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}

@@ -7,15 +7,15 @@ from sampler.pipelines import pipeline_for, takes_guidance_rescale
 from sampler.request import SampleRequest
 
 
-def guidance_notes(asked: SampleRequest, request: SampleRequest, family: ModelFamily) -> Iterator[str]:
+def guidance_notes(original: SampleRequest, request: SampleRequest, family: ModelFamily) -> Iterator[str]:
     """Yield lines on guidance settings without effect, or with a usual value for this base.
 
-    `asked`: the original request. `request`: the same with the base's defaults filled in.
+    `original`: the original request. `request`: the same with the base's defaults filled in.
     """
     if family.guidance_kind != "classifier-free":
-        yield from _distilled_notes(asked, family)
+        yield from _distilled_notes(original, family)
         return
-    if asked.negative_prompt and request.guidance_scale == 0:
+    if original.negative_prompt and request.guidance_scale == 0:
         yield "warning: negative_prompt has no effect without guidance: guidance_scale is 0"
     if request.guidance_scale <= 1:
         if request.guidance_rescale:
@@ -31,12 +31,12 @@ def guidance_notes(asked: SampleRequest, request: SampleRequest, family: ModelFa
         yield "guidance_rescale is 0: this base model has zero terminal SNR, so guidance may overexpose; usually 0.7"
 
 
-def _distilled_notes(asked: SampleRequest, family: ModelFamily) -> Iterator[str]:
-    if asked.negative_prompt:
+def _distilled_notes(original: SampleRequest, family: ModelFamily) -> Iterator[str]:
+    if original.negative_prompt:
         yield (
             f"warning: negative_prompt has no effect: this base model ({family.name}) is guidance-distilled and has no "
             "input for it. Describe the wanted content in the prompt instead."
         )
     own = family.defaults.guidance_scale
-    if family.guidance_kind == "none" and "guidance_scale" not in asked.left_open and asked.guidance_scale != own:
+    if family.guidance_kind == "none" and "guidance_scale" not in original.left_open and original.guidance_scale != own:
         yield f"warning: guidance_scale has no effect: this base ({family.name}) is distilled and has no input for it"

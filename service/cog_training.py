@@ -117,14 +117,14 @@ def _relay_lines(job: ChildProcess, lines: Iterable[str]) -> None:
     tail: deque[str] = deque(maxlen=LINES_IN_ERROR)
     pace = Pace()
     last_step = 0
-    told_why = False
+    has_reason = False
     for line in lines:
         progress = Progress.from_line(line)
         if progress is None:
-            if not told_why and line.startswith("error: "):  # later lines may be of other processes
-                told_why = True
+            if not has_reason and line.startswith("error: "):  # later lines may be of other processes
+                has_reason = True
                 tail.clear()
-            if not told_why or (len(tail) < LINES_IN_ERROR and not line.startswith(OTHER_PROCESS)):
+            if not has_reason or (len(tail) < LINES_IN_ERROR and not line.startswith(OTHER_PROCESS)):
                 tail.append(line)
             print(line, flush=True)
             continue

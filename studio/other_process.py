@@ -16,7 +16,7 @@ ERROR = "error: "
 
 
 @contextmanager
-def asked(module: str, content: Mapping[str, Any], request: Path) -> Iterator[ChildProcess]:
+def running_task(module: str, content: Mapping[str, Any], request: Path) -> Iterator[ChildProcess]:
     """Run `python -m module REQUEST`, with the content in the file `request`. It is stopped at the end of the
     context."""
     request.write_text(json.dumps(content), encoding="utf-8")

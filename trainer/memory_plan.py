@@ -186,12 +186,12 @@ def remedies(adapters: AdapterSection, speed: SpeedSection, found: MemoryPlan) -
 def _storages(adapters: AdapterSection, speed: SpeedSection) -> Iterator[Storage]:
     """The allowed storages: fewer bits only if the setting is auto, and main memory only with the fewest bits."""
     open_bits = speed.base_precision == "auto" and adapters.adapter in BASE_LEFT_ALONE
-    asked: PrecisionOfBase = "bf16" if speed.base_precision == "auto" else speed.base_precision
-    precisions = ("bf16", *FEWER_BITS) if open_bits else (asked,)
+    requested: PrecisionOfBase = "bf16" if speed.base_precision == "auto" else speed.base_precision
+    precisions = ("bf16", *FEWER_BITS) if open_bits else (requested,)
     if speed.offload != "always":
         yield from (Storage(precision) for precision in precisions)
     if speed.offload != "never" and adapters.adapter in BASE_LEFT_ALONE:
-        yield Storage(precisions[-1] if speed.offload == "auto" else asked, offloaded=True)
+        yield Storage(precisions[-1] if speed.offload == "auto" else requested, offloaded=True)
 
 
 def _latent_shape(family: ModelFamily, side: int) -> tuple[int, int, int]:

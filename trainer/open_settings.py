@@ -95,10 +95,10 @@ def _num_tokens(given: Mapping[str, Any], has_trigger: bool, family: ModelFamily
     return count
 
 
-def _require_learning(family: ModelFamily, asked: str) -> None:
+def _require_learning(family: ModelFamily, setting: str) -> None:
     if not family.text_encoders:
         raise ConfigError(
-            f"{asked}: prompts of base models of the family {family.name} are encoded by a frozen model without new "
+            f"{setting}: prompts of base models of the family {family.name} are encoded by a frozen model without new "
             "tokens; leave it out, and the trigger is a plain word"
         )
 

@@ -79,12 +79,12 @@ def write_onto(
     return Outcome(fits, [*changes.approximate, *notes])
 
 
-def local_base(base: str, asked_as: str) -> BaseModelSource:
-    """Locate a base whose files can be rewritten. `asked_as`: the option, for errors. Raises ArtifactError for one on
+def local_base(base: str, input_name: str) -> BaseModelSource:
+    """Locate a base whose files can be rewritten. `input_name`: the option, for errors. Raises ArtifactError for one on
     the hub, and BaseModelError."""
     source = find_base_model(base)
     if source.kind == "hub":
-        raise ArtifactError(f"{asked_as}: {base} is a hub id. Download it (hf download {base}), and give the folder.")
+        raise ArtifactError(f"{input_name}: {base} is a hub id. Download it (hf download {base}), and give the folder.")
     return source
 
 

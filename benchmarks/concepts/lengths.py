@@ -119,11 +119,11 @@ def write_page(
     path: Path, fixed: Sequence[Row], settled: Sequence[Row], seeds: Sequence[int], commits: set[str]
 ) -> None:
     """Write the page with both ways, for all concepts together and for each."""
-    told = {row["concept"]: {name: row[name] for name in ("steps", "returned")} for row in settled}
+    of_settled = {row["concept"]: {name: row[name] for name in ("steps", "returned")} for row in settled}
     usual = {"steps": STEPS, "returned": STEPS}
     table = [
         {"concept": row["concept"], "way": row["way"]}
-        | (told[row["concept"]] if row["way"] == SETTLED else usual)
+        | (of_settled[row["concept"]] if row["way"] == SETTLED else usual)
         | {name: row[name] for name in MEASURES}
         for row in by_concept([*fixed, *settled])
     ]

@@ -131,7 +131,7 @@ P = TypeVar("P", bound=Plan)
 
 def _standing_out(plan: Callable[[random.Random], P], rng: random.Random) -> P:
     """Return a plan that is distinguishable from several backgrounds."""
-    while len(_told_apart((planned := plan(rng)).colours)) < FEWEST_GROUNDS:
+    while len(_distinct_words((planned := plan(rng)).colours)) < FEWEST_GROUNDS:
         pass
     return planned
 
@@ -220,12 +220,12 @@ def _draw(plan: FigurePlan | ObjectPlan, sheet: Sheet, place: Place, rng: random
 
 
 def _grounds(colours: tuple[Colour, ...], rng: random.Random) -> tuple[str, ...]:
-    words = _told_apart(colours)
+    words = _distinct_words(colours)
     rng.shuffle(words)
     return tuple(words)
 
 
-def _told_apart(colours: tuple[Colour, ...]) -> list[str]:
+def _distinct_words(colours: tuple[Colour, ...]) -> list[str]:
     """Return the words of backgrounds that differ clearly from all `colours`."""
     return [word for word in GROUNDS if all(distance(COLOURS[word], colour) >= DISTINCT for colour in colours)]
 

@@ -83,9 +83,9 @@ def ground_of(picture: Image.Image) -> str | None:
     return GROUNDS[int(counts.argmax())] if enough else None
 
 
-def on_asked_ground(pictures: Sequence[Image.Image], asked: Sequence[str]) -> float:
-    """Share of the images with the background in `asked`."""
-    return sum(ground_of(picture) == word for picture, word in zip(pictures, asked, strict=True)) / len(pictures)
+def on_named_ground(pictures: Sequence[Image.Image], words: Sequence[str]) -> float:
+    """Share of the images with the background in `words`."""
+    return sum(ground_of(picture) == word for picture, word in zip(pictures, words, strict=True)) / len(pictures)
 
 
 def copies(samples: Sequence[Image.Image], pictures: Sequence[Image.Image]) -> float:

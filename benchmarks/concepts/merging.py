@@ -22,7 +22,7 @@ from PIL import Image
 from artifact.artifact import Artifact
 from artifact.merging.merge import merge
 from benchmarks.concepts.lottery import Concept, draw_concept, on_ground
-from benchmarks.concepts.measures import likeness, on_asked_ground
+from benchmarks.concepts.measures import likeness, on_named_ground
 from benchmarks.finished_runs import FINISHED, FinishedRuns, Unfinished
 from benchmarks.record import Row, machine_name, markdown, write_record
 from evaluation.encoders import ClipEncoder
@@ -143,8 +143,8 @@ def _judge(thing: Concept, look: Concept) -> Callable[[Path, str], dict[str, flo
             )  # fmt: skip
             pictures += sampler.generate(request)
         sampler.unload()
-        drawn, asked = embed(pictures), [word for word in thing.grounds for _ in range(SAMPLES_OF_A_GROUND)]
-        values = (likeness(drawn, things), likeness(drawn, looks), on_asked_ground(pictures, asked))
+        drawn, grounds = embed(pictures), [word for word in thing.grounds for _ in range(SAMPLES_OF_A_GROUND)]
+        values = (likeness(drawn, things), likeness(drawn, looks), on_named_ground(pictures, grounds))
         return dict(zip(MEASURES, values, strict=True))
 
     return measured

@@ -94,13 +94,13 @@ def planned(steps: int) -> Iterator[Planned]:
 def measure(concept: Concept, settings: Mapping[str, Any], judge: Judge, shown: Concept | None = None) -> Row:
     """Train on the concept and return its measures. `shown`: the trained images and captions, if they differ from those
     for the measures."""
-    asked = dict(settings)
-    if "prompt_alignment_weight" in asked:
+    own = dict(settings)
+    if "prompt_alignment_weight" in own:
         subject = concept.subjects[0].format(trigger=TRIGGER)
-        asked["target_prompts"] = [on_ground(subject, word) for word in concept.grounds]
+        own["target_prompts"] = [on_ground(subject, word) for word in concept.grounds]
     with tempfile.TemporaryDirectory() as scratch:
         data = (shown or concept).write_zip(Path(scratch) / "data.zip", TRIGGER)
-        artifact, size = trained({**asked, "class_word": concept.class_word}, data, Path(scratch) / "out")
+        artifact, size = trained({**own, "class_word": concept.class_word}, data, Path(scratch) / "out")
     judging, sampler = judge()
     with drawing_with(sampler, artifact) as draw:
         measures = judging.measure(concept, draw).row()

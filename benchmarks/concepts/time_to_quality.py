@@ -121,14 +121,14 @@ def summary(rows: Sequence[Row]) -> list[Row]:
         found: dict[str, object] = {"way": way, "reached": f"{len(reached)} of {len(own)}"}
         for name in ("steps", "seconds", "CPU seconds"):
             values = [row[name] if row["steps"] is not None else float("inf") for row in own]
-            found[f"median {name}"] = _told(statistics.median_low(values))
-            found[f"worst {name}"] = _told(max(values))
+            found[f"median {name}"] = _cell(statistics.median_low(values))
+            found[f"worst {name}"] = _cell(max(values))
         found["kept, mean"] = round(statistics.mean(row["kept"] for row in reached), 3) if reached else ""
         table.append(found)
     return table
 
 
-def _told(value: float) -> str:
+def _cell(value: float) -> str:
     return "not reached" if value == float("inf") else f"{value:.0f}"
 
 

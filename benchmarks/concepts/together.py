@@ -30,7 +30,7 @@ from benchmarks.concepts.in_process import (
     trained,
 )
 from benchmarks.concepts.lottery import GROUNDS, Concept, draw_concept, on_ground
-from benchmarks.concepts.measures import bleeding, kept, likeness, on_asked_ground
+from benchmarks.concepts.measures import bleeding, kept, likeness, on_named_ground
 from benchmarks.concepts.methods import PAGE, PERFUSION, TITLE
 from benchmarks.concepts.seeds import parse_seeds
 from benchmarks.concepts.trial import SAMPLES, SAMPLES_OF_A_GROUND, UNRELATED_PROMPTS
@@ -103,23 +103,23 @@ def planned(pairs: Sequence[tuple[int, int]], steps: int) -> Iterator[Planned]:
     """Every method on every pair."""
     both = cache(samplers)
     for pair in pairs:
-        told = f"{pair[0]} and {pair[1]}"
+        names = f"{pair[0]} and {pair[1]}"
         for name, method in METHODS.items():
             settings = {**COMMON, **method, "max_train_steps": steps}
             made = partial(measure, pair, settings, both)
-            yield Planned(f"{name}, concepts {told}", {"method": name, "concepts": told}, settings, made)
+            yield Planned(f"{name}, concepts {names}", {"method": name, "concepts": names}, settings, made)
 
 
 def measure(pair: Sequence[int], settings: Mapping[str, Any], both: Callable[[], tuple[Sampler, Sampler]]) -> Row:
     """Train both concepts in one run, each with its trigger and class word, and return means over both."""
     concepts = [draw_concept(seed) for seed in pair]
-    told = [
+    described = [
         {"trigger_word": trigger, "class_word": concept.class_word, "folder": trigger}
         for trigger, concept in zip(TRIGGERS, concepts, strict=True)
     ]
     with tempfile.TemporaryDirectory() as scratch:
         data = write_zip(concepts, Path(scratch))
-        artifact, size = trained({**settings, "concepts": told}, data, Path(scratch) / "out")
+        artifact, size = trained({**settings, "concepts": described}, data, Path(scratch) / "out")
     bare, sampler = both()
     with drawing_with(sampler, artifact) as draw:
         row = judge(concepts, drawn_by(bare), draw)
@@ -145,15 +145,15 @@ def judge(concepts: Sequence[Concept], base: Draw, draw: Draw) -> Row:
     rows: list[Row] = []
     for index, concept in enumerate(concepts):
         subject = concept.subjects[0].format(trigger=TRIGGERS[index])
-        asked = [word for word in concept.grounds for _ in range(SAMPLES_OF_A_GROUND)]
-        samples_elsewhere = draw([on_ground(subject, word) for word in asked])
+        words = [word for word in concept.grounds for _ in range(SAMPLES_OF_A_GROUND)]
+        samples_elsewhere = draw([on_ground(subject, word) for word in words])
         plain, elsewhere = embed(draw([subject] * SAMPLES)), embed(samples_elsewhere)
         own, other = taught[index], taught[1 - index]
         rows.append(
             {
                 "likeness": likeness(plain, own),
                 "likeness_elsewhere": likeness(elsewhere, own),
-                "grounds": on_asked_ground(samples_elsewhere, asked),
+                "grounds": on_named_ground(samples_elsewhere, words),
                 "bleeding": bleeding(torch.cat([plain, elsewhere]), own, other),
             }
         )

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.concepts.lottery import Concept, on_ground
-from benchmarks.concepts.measures import Measures, copies, gain, kept, likeness, on_asked_ground
+from benchmarks.concepts.measures import Measures, copies, gain, kept, likeness, on_named_ground
 from benchmarks.learning.diffusers_results import Draw
 from tools.mini_base.scenes import unrelated_prompts
 
@@ -32,8 +32,8 @@ class ConceptJudge:
     def measure(self, concept: Concept, draw: Draw) -> Measures:
         """Measure the training that `draw` samples from."""
         subjects = self.subjects(concept, SAMPLES)
-        asked = [word for word in concept.grounds for _ in range(SAMPLES_OF_A_GROUND)]
-        elsewhere = [on_ground(one, word) for one, word in zip(self.subjects(concept, len(asked)), asked, strict=True)]
+        words = [word for word in concept.grounds for _ in range(SAMPLES_OF_A_GROUND)]
+        elsewhere = [on_ground(one, word) for one, word in zip(self.subjects(concept, len(words)), words, strict=True)]
         samples, samples_elsewhere = draw(subjects), draw(elsewhere)
         taught = self._embed(concept.pictures)
         after = self._embed(samples)
@@ -41,7 +41,7 @@ class ConceptJudge:
             likeness=likeness(after, taught),
             likeness_elsewhere=likeness(self._embed(samples_elsewhere), taught),
             gain=gain(after, self._embed(self._base(subjects)), taught),
-            grounds=on_asked_ground(samples_elsewhere, asked),
+            grounds=on_named_ground(samples_elsewhere, words),
             kept=kept(self._embed(draw(self._unrelated)), self._before()),
             copies=copies([*samples, *samples_elsewhere], concept.pictures),
         )

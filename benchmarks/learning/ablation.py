@@ -57,7 +57,7 @@ def main() -> None:
     if not set(arguments.concepts) <= set(TUNING):
         parser.error(f"--concepts: options are compared to choose among them, so only {TUNING[0]} to {TUNING[-1]}")
     finished = FinishedRuns(FINISHED / "ablation", arguments.runs)
-    wanted = [each for each in VARIANTS if _asked(each, arguments.only) and _available(each)]
+    wanted = [each for each in VARIANTS if _is_wanted(each, arguments.only) and _available(each)]
     rows, missing = measure_all(wanted, arguments.concepts, arguments.seeds, finished)
     if arguments.runs != 0 and len(rows) < len(wanted) * len(arguments.concepts) * arguments.seeds:
         sys.exit("some runs are missing; run the same command again to continue")
@@ -115,7 +115,7 @@ def measure(concept: Concept, settings: Mapping[str, Any], judges: Judge) -> Row
     return {**{name: scores[name] for name in MEASURED}, "steps/s": round(speed, 2)}
 
 
-def _asked(variant: Variant, texts: Sequence[str]) -> bool:
+def _is_wanted(variant: Variant, texts: Sequence[str]) -> bool:
     return not texts or any(text in f"{variant.group}, {variant.name}" for text in texts)
 
 

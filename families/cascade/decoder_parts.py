@@ -57,7 +57,7 @@ def _parts_with(part: str, prior: PipelineParts) -> PipelineParts:
     if _in_folder(part, prior) is not None:
         return prior
     _require_hub(f"{part}/{CONFIG}", part, prior)
-    place = BaseModelSource(OTHER_PARTS, "hub", OTHER_PARTS, prior.source.asked_as)
+    place = BaseModelSource(OTHER_PARTS, "hub", OTHER_PARTS, prior.source.input_name)
     return PipelineParts(place, place, prior.options, {})
 
 
@@ -95,7 +95,7 @@ def _in_folder(name: str, prior: PipelineParts) -> Path | None:
 
 def _require_hub(file: str, part: str, prior: PipelineParts) -> None:
     """Raises BaseModelError if the operator does not allow the hub model, or the hub cannot be reached."""
-    require_allowed(prior.source.asked_as, OTHER_PARTS)
+    require_allowed(prior.source.input_name, OTHER_PARTS)
     try:
         require_hub(OTHER_PARTS, file)
     except DownloadError as error:
@@ -105,7 +105,7 @@ def _require_hub(file: str, part: str, prior: PipelineParts) -> None:
 def _cannot_load(part: str, prior: PipelineParts, error: Exception) -> str:
     reason = " ".join(str(error).split())
     return (
-        f"{prior.source.asked_as}: cannot load the {part} that belongs to {prior.place.name!r}: "
+        f"{prior.source.input_name}: cannot load the {part} that belongs to {prior.place.name!r}: "
         f"{type(error).__name__}: {reason} Stable Cascade's encoder and Stages B and A are loaded from {OTHER_PARTS}, "
         f"or from {ENCODER_FILE}, decoder/ and vqgan/ beside prior/ in the folder."
     )

@@ -147,4 +147,4 @@ def remedy_for(source: BaseModelSource, options: LoadingOptions, pipeline: str) 
 def _loading_failed(source: BaseModelSource, options: LoadingOptions, pipeline: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
     remedy = remedy_for(source, options, pipeline)
-    return f"{source.asked_as}: cannot load {source.name!r}: {type(error).__name__}: {reason} {remedy}"
+    return f"{source.input_name}: cannot load {source.name!r}: {type(error).__name__}: {reason} {remedy}"

@@ -67,7 +67,7 @@ class PipelineParts:
         """Raises BaseModelError if two components do not match. Each argument: a description, and the value."""
         if one[1] != other[1]:
             raise BaseModelError(
-                f"{self._asked_as}: the components of {self.place.name} do not match: {one[0]} is {one[1]}, but "
+                f"{self._input_name}: the components of {self.place.name} do not match: {one[0]} is {one[1]}, but "
                 f"{other[0]} is {other[1]}. One of them belongs to another model family."
             )
 
@@ -114,26 +114,26 @@ class PipelineParts:
         return made.eval().requires_grad_(False)
 
     @property
-    def _asked_as(self) -> str:
-        return self.source.asked_as if self.place is self.source else "base_config"
+    def _input_name(self) -> str:
+        return self.source.input_name if self.place is self.source else "base_config"
 
     def _variant(self, part: str) -> str | None:
         return half_precision_variant(self.place, (part,))
 
     def _require(self, part: str, expected: str) -> None:
         found = (self.index.get(part) or [None, None])[1]
-        asked = self._asked_as
+        name = self._input_name
         if found is None:
-            raise BaseModelError(f"{asked}: {self.place.name} has no {part} ({expected}), which this family needs")
+            raise BaseModelError(f"{name}: {self.place.name} has no {part} ({expected}), which this family needs")
         if found != expected:
             raise BaseModelError(
-                f"{asked}: the {part} of {self.place.name} is a {found}, but this model family needs a {expected}"
+                f"{name}: the {part} of {self.place.name} is a {found}, but this model family needs a {expected}"
             )
         if part in DENOISERS and self.place is not self.source:
             return  # its weights are in the file
         folder = Path(self.place.location, part)
         if self.place.kind == "folder" and _has_weights(expected) and not any(folder.glob("*.safetensors")):
-            raise BaseModelError(f"{asked}: {self.place.name} has no weights of its {part} (safetensors)")
+            raise BaseModelError(f"{name}: {self.place.name} has no weights of its {part} (safetensors)")
 
     def _require_same(self, part: str, made: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         """Raises BaseModelError if a file's tensors do not match its configuration."""
@@ -158,7 +158,7 @@ class PipelineParts:
         except LOADING_ERRORS as error:
             reason = " ".join(str(error).split())
             raise BaseModelError(
-                f"{self.source.asked_as}: cannot load the {part} of {self.place.name!r}: {type(error).__name__}: "
+                f"{self.source.input_name}: cannot load the {part} of {self.place.name!r}: {type(error).__name__}: "
                 f"{reason} {remedy_for(self.place, self.options, str(self.index.get('_class_name')))}"
             ) from error
 

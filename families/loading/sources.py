@@ -31,14 +31,14 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 class BaseModelSource:
     """A located base. `name`: as the user wrote it. `location`: what the loader opens: a folder, a file, or a hub id.
 
-    `asked_as`: the name of the input, for errors. `revision`: a branch, tag or commit of a hub model; None: its newest
-    commit.
+    `input_name`: the name of the input, for errors. `revision`: a branch, tag or commit of a hub model; None: its
+    newest commit.
     """
 
     name: str
     kind: Literal["folder", "file", "hub"]
     location: str
-    asked_as: str = "base_model"
+    input_name: str = "base_model"
     revision: str | None = None
 
     @property
@@ -47,36 +47,36 @@ class BaseModelSource:
         return {} if self.revision is None else {"revision": self.revision}
 
 
-def find_base_model(base_model: str, asked_as: str = "base_model") -> BaseModelSource:
-    """Locate `base_model`, the value of the input `asked_as`.
+def find_base_model(base_model: str, input_name: str = "base_model") -> BaseModelSource:
+    """Locate `base_model`, the value of the input `input_name`.
 
     Raises BaseModelError for a path that does not exist, a file that is not safetensors, or a folder without a
     diffusers pipeline.
     """
     if base_model in EMBEDDED_BASES:
-        return BaseModelSource(base_model, "folder", str(EMBEDDED_BASES[base_model]), asked_as)
+        return BaseModelSource(base_model, "folder", str(EMBEDDED_BASES[base_model]), input_name)
     path = Path(os.path.expanduser(base_model))
     if os.path.isdir(path):  # Path.is_dir raises an error for names that are too long
         if not (path / INDEX).is_file():
             raise BaseModelError(
-                f"{asked_as}: the folder {base_model} does not contain model_index.json. Give a folder in diffusers' "
+                f"{input_name}: the folder {base_model} does not contain model_index.json. Give a folder in diffusers' "
                 "layout, "
                 "or the single .safetensors file inside it."
             )
-        return BaseModelSource(base_model, "folder", str(path), asked_as)
+        return BaseModelSource(base_model, "folder", str(path), input_name)
     if os.path.isfile(path):
         if path.suffix != ".safetensors":
             raise BaseModelError(
-                f"{asked_as}: {base_model} is not a .safetensors file. Pickled checkpoints (.ckpt, .pt, .bin) can run "
-                "code when they are opened, so they are refused. Convert one that you trust: diffusers' "
+                f"{input_name}: {base_model} is not a .safetensors file. Pickled checkpoints (.ckpt, .pt, .bin) can "
+                "run code when they are opened, so they are refused. Convert one that you trust: diffusers' "
                 "StableDiffusionPipeline (or StableDiffusionXLPipeline) .from_single_file(FILE).save_pretrained(FOLDER)"
                 ", and give the folder."
             )
-        return BaseModelSource(base_model, "file", str(path), asked_as)
+        return BaseModelSource(base_model, "file", str(path), input_name)
     if HUB_ID.fullmatch(base_model) and path.suffix != ".safetensors":
-        return BaseModelSource(base_model, "hub", base_model, asked_as)
+        return BaseModelSource(base_model, "hub", base_model, input_name)
     raise BaseModelError(
-        f"{asked_as}: {base_model[:LONGEST_NAME]!r} is neither an embedded base model ({', '.join(EMBEDDED_BASES)}), "
+        f"{input_name}: {base_model[:LONGEST_NAME]!r} is neither an embedded base model ({', '.join(EMBEDDED_BASES)}), "
         "nor an existing folder or .safetensors file, nor a hub id such as stabilityai/stable-diffusion-xl-base-1.0. "
         "Check "
         "the spelling of the path."
@@ -100,7 +100,7 @@ def pipeline_class_name(source: BaseModelSource) -> str:
     """Return the pipeline class in the index of a folder or hub model. Raises BaseModelError without one."""
     index = read_index(source)
     if not isinstance(index.get("_class_name"), str):
-        raise BaseModelError(f"{source.asked_as}: {INDEX} of {source.name} does not name a pipeline (_class_name)")
+        raise BaseModelError(f"{source.input_name}: {INDEX} of {source.name} does not name a pipeline (_class_name)")
     return str(index["_class_name"])
 
 
@@ -110,7 +110,7 @@ def read_index(source: BaseModelSource) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BaseModelError(f"{source.asked_as}: cannot read {INDEX} of {source.name}: {error}") from error
+        raise BaseModelError(f"{source.input_name}: cannot read {INDEX} of {source.name}: {error}") from error
     return index if isinstance(index, dict) else {}
 
 
@@ -126,7 +126,8 @@ def _fetch_index(source: BaseModelSource) -> Path:
         return Path(hf_hub_download(source.location, INDEX, revision=source.revision))
     except DownloadError as error:
         raise BaseModelError(
-            f"{source.asked_as}: {error}. To try the program without a network, use {EMBEDDED_BASE}, which is embedded."
+            f"{source.input_name}: {error}. To try the program without a network, use {EMBEDDED_BASE}, which is "
+            "embedded."
         ) from error
     except RevisionNotFoundError as error:
         raise BaseModelError(
@@ -134,12 +135,12 @@ def _fetch_index(source: BaseModelSource) -> Path:
         ) from error
     except RemoteEntryNotFoundError as error:
         raise BaseModelError(
-            f"{source.asked_as}: {source.name} on the hub has no {INDEX}, so it is not a model in diffusers' layout. "
+            f"{source.input_name}: {source.name} on the hub has no {INDEX}, so it is not a model in diffusers' layout. "
             "If it contains a single .safetensors checkpoint, download it and give its path."
         ) from error
     except (OSError, ValueError) as error:  # no network, no such repository, gated, an invalid name
         raise BaseModelError(
-            f"{source.asked_as}: cannot load {source.name!r} from the hub: {type(error).__name__}: "
+            f"{source.input_name}: cannot load {source.name!r} from the hub: {type(error).__name__}: "
             f"{' '.join(str(error).split())} Check the spelling, the network, and for gated models the HF_TOKEN in the "
             "environment."
         ) from error

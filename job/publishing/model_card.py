@@ -15,7 +15,7 @@ DIFFUSERS_TAGS = ("text-to-image", "diffusers", "lora")
 ALL_TOOLS = ("ComfyUI", "A1111", "Forge", "InvokeAI", "diffusers")
 KINDS = {"controlnet": "ControlNet", "full": "fine-tuned model"}
 """The kind of model by adapter; all others are LoRAs."""
-ALWAYS_TOLD = ("max_train_steps", "rank", "seed")
+ALWAYS_LISTED = ("max_train_steps", "rank", "seed")
 LEFT_OUT = {"base_model", "base_config", *PublishingSection.model_fields}
 """Settings that the card lists elsewhere."""
 
@@ -37,12 +37,12 @@ class CardFacts:
     base_licence: str | None = None
 
 
-def told_settings(config: Settings) -> dict[str, object]:
+def listed_settings(config: Settings) -> dict[str, object]:
     """Return the settings that differ from the defaults, and the most important ones."""
     everything = public_settings(config)
     chosen = public_settings(config, exclude_defaults=True)
-    told = {name: value for name, value in chosen.items() if name not in LEFT_OUT}
-    return {**{name: everything[name] for name in ALWAYS_TOLD}, **told}
+    listed = {name: value for name, value in chosen.items() if name not in LEFT_OUT}
+    return {**{name: everything[name] for name in ALWAYS_LISTED}, **listed}
 
 
 def model_card(facts: CardFacts, license: str | None, samples: Sequence[Path]) -> str:

@@ -20,7 +20,7 @@ def memory_plan(job: Job, images: int) -> Iterator[Progress]:
     """
     free = free_memory(job.device)
     found = None if free is None else _plan(job, images, free)
-    job.storage = _as_asked(job) if found is None else found.choice.storage
+    job.storage = _as_requested(job) if found is None else found.choice.storage
     offload = "always" if job.storage.offloaded else "never"
     job.config = job.config.with_values({"base_precision": job.storage.precision, "offload": offload})
     if found is None or free is None:
@@ -46,7 +46,7 @@ def _plan(job: Job, images: int, free: int) -> MemoryPlan | None:
     return plan(job.family, job.config.adapters, job.config.speed, work, free)
 
 
-def _as_asked(job: Job) -> Storage:
+def _as_requested(job: Job) -> Storage:
     """Return the storage as set, if nothing is predicted."""
     precision = job.config.base_precision
     return Storage("bf16" if precision == "auto" else precision, job.config.offload == "always")

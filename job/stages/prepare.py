@@ -83,7 +83,7 @@ def _dataset(job: Job, settings: DataConfig) -> Generator[Progress, None, Prepar
 def _findings(job: Job) -> Generator[Progress, None, None]:
     """Yield the warnings about the user's files, and the rejected files."""
     dataset = job.dataset
-    lines = [*dataset.told_warnings, *(f"not used: {item.reason}" for item in dataset.rejected)]
+    lines = [*dataset.combined_warnings, *(f"not used: {item.reason}" for item in dataset.rejected)]
     yield job.progress(f"{len(dataset.largest)} images, {len(dataset.rejected)} files not used", 1.0)
     if (warning := where_it_opens(job.config.adapters, job.family)) is not None:
         lines.append(warning)

@@ -10,7 +10,7 @@ from families.family import limited_licence, restoring
 from job.output_folder import OutputFolder
 from job.progress import Progress
 from job.publishing.hub import publish
-from job.publishing.model_card import ALL_TOOLS, KINDS, CardFacts, told_settings
+from job.publishing.model_card import ALL_TOOLS, KINDS, CardFacts, listed_settings
 from job.report.comfyui_workflow import write_workflow
 from job.report.ending import ending
 from job.report.summary import BaseUsed, write_report
@@ -49,7 +49,7 @@ def report(job: Job) -> Generator[Progress, None, None]:
         job.accelerator.end_training()
     if config.push_to_hub is not None:
         facts = CardFacts(
-            config.base_model, list(job.training.triggers), job.samples.prompt, told_settings(config),
+            config.base_model, list(job.training.triggers), job.samples.prompt, listed_settings(config),
             KINDS.get(config.adapter, "LoRA"), _other_tools(output), limited_licence(job.family),
         )  # fmt: skip
         yield job.progress(f"published: {publish(config.publishing, output, facts)}")

@@ -64,9 +64,9 @@ def train(
             with suppress(TrainingDiverged):  # weights that are not finite are not saved
                 training.write(output.weights)
     state_line = _keep_the_end(training, work)
-    told = list(_return_to_the_best(training, length, checkpoints))
+    lines = list(_return_to_the_best(training, length, checkpoints))
     training.write(output.weights)
-    yield from (Progress(line, span[1]) for line in (*state_line, *told))
+    yield from (Progress(line, span[1]) for line in (*state_line, *lines))
 
 
 class WorkOfSteps:
@@ -102,22 +102,22 @@ class WorkOfSteps:
         training, config = self._training, self._training.config
         diagnostics, warnings = self._watch.look(step)
         self._reporter.total = training.trainer.max_train_steps
-        told = [self._reporter.report(step, diagnostics)]
+        lines = [self._reporter.report(step, diagnostics)]
         if step.skipped:
-            told.append(
+            lines.append(
                 self._line(
                     f"step {step.number} was skipped: a gradient overflowed in fp16 with a loss scale of "
                     f"{step.loss_scale:g}; the scale is halved",
                     step,
                 )
             )
-        told += [self._line(warning, step, warning=True) for warning in warnings]
+        lines += [self._line(warning, step, warning=True) for warning in warnings]
         if self._validation.due(step.number):
             with self._watch.timing("validation"):
-                told.append(self._validation.observe(step.number))
+                lines.append(self._validation.observe(step.number))
         if self._length.due(step.number):
             with self._watch.timing("look"):
-                told += [self._line(line, step) for line in self._length.observe(step.number)]
+                lines += [self._line(line, step) for line in self._length.observe(step.number)]
         kept = training.best.kept | self._length.protected
         if self._schedule.due(step.number) or step.number in kept:
             self._checkpoints.protected = kept
@@ -129,8 +129,8 @@ class WorkOfSteps:
             with self._watch.timing("samples"):
                 _write_samples(training, self._samples, self._output, step.number)
         if training.best.waited_enough:
-            told.append(self._line(f"no improvement in {training.best.since} validations: stopping early", step))
-        return told
+            lines.append(self._line(f"no improvement in {training.best.since} validations: stopping early", step))
+        return lines
 
     def keep_state(self) -> None:
         """Write a checkpoint of the last step, if there is none."""

@@ -38,8 +38,8 @@ MARKED = 128
 @dataclass(frozen=True)
 class RenderJob:
     """An image with all decisions about it. `bucket`: (width, height) in pixels. `people`: its faces, if already
-    detected. `resolution`: the side of the trained area, in pixels. `picture`: as in `Example`. `told`: whether another
-    resolution's example already has its warnings."""
+    detected. `resolution`: the side of the trained area, in pixels. `picture`: as in `Example`. `warned`: whether
+    another resolution's example already has its warnings."""
 
     surveyed: Surveyed
     label: Label
@@ -48,7 +48,7 @@ class RenderJob:
     people: FacesOfPicture | None = None
     resolution: int = DEFAULT_RESOLUTION
     picture: int | None = None
-    told: bool = False
+    warned: bool = False
 
 
 class Renderer:
@@ -136,7 +136,7 @@ class Renderer:
             preview=job.surveyed.preview,
             faces=subject.faces,
             crop_source=subject.found_by,
-            warnings=() if job.told else warnings,
+            warnings=() if job.warned else warnings,
             other_captions=job.label.others,
             picture=job.picture,
         )

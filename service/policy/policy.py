@@ -96,8 +96,8 @@ class Policy:
         required = self.safety_checker
         if required and inputs.safety_checker and inputs.safety_checker != required:
             raise NotAllowed(f"safety_checker: the operator requires another one ({REQUIRED_CHECKER}); leave it out")
-        asked = replace(inputs, safety_checker=None) if required else inputs
-        refused = [] if self.trusted else list(self._refused(asked, frozenset()))
+        requested = replace(inputs, safety_checker=None) if required else inputs
+        refused = [] if self.trusted else list(self._refused(requested, frozenset()))
         if refused:
             raise NotAllowed("\n".join(refused))
         return replace(inputs, safety_checker=required) if required else inputs
@@ -144,13 +144,13 @@ class Policy:
             if (value := getattr(record, name)) and (reason := self._refused_model(name, value)):
                 yield reason
         for variable, limit in LIMITS.items():
-            asked = amount(record, variable)
-            if asked > self.limits[variable] and not can_be_filled(record, limit):
-                yield f"{', '.join(n for n in limit.settings if n in marks)}: {self._exceeds(variable, asked)}"
+            requested = amount(record, variable)
+            if requested > self.limits[variable] and not can_be_filled(record, limit):
+                yield f"{', '.join(n for n in limit.settings if n in marks)}: {self._exceeds(variable, requested)}"
 
-    def _exceeds(self, variable: str, asked: float) -> str:
+    def _exceeds(self, variable: str, requested: float) -> str:
         limit = f"{self.limits[variable]:,} ({variable}: {LIMITS[variable].what})"
-        return f"{asked:,g} exceeds the operator's limit of {limit}"
+        return f"{requested:,g} exceeds the operator's limit of {limit}"
 
     def _refused_model(self, name: str, text: str) -> str | None:
         patterns = self.models[LIST_OF[name]]

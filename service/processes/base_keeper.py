@@ -189,7 +189,7 @@ def _keep(base: BaseOfTraining, server: Connection) -> None:
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     try:
         keep_base_model(
-            base.base_model, getattr(torch, _told_by_a_child(base)), prediction_type=base.prediction_type,
+            base.base_model, getattr(torch, _dtype_from_child(base)), prediction_type=base.prediction_type,
             zero_terminal_snr=base.zero_terminal_snr, base_revision=base.base_revision,
         )  # fmt: skip
     except BaseModelError as error:
@@ -238,11 +238,11 @@ def _train(command: Connection, output: Connection, server: Connection, threads:
         changed.value = KEPT.out_of_date
 
 
-def _told_by_a_child(base: BaseOfTraining) -> str:
+def _dtype_from_child(base: BaseOfTraining) -> str:
     """Return the name of the base model's dtype in a training. A child determines it, since that may start CUDA."""
     reader, writer = FORK.Pipe(duplex=False)
     with reader, writer:
-        child = FORK.Process(target=_tell_dtype, args=(base, writer))
+        child = FORK.Process(target=_send_dtype, args=(base, writer))
         child.start()
         child.join()
         if child.exitcode != 0:
@@ -250,7 +250,7 @@ def _told_by_a_child(base: BaseOfTraining) -> str:
         return str(reader.recv())
 
 
-def _tell_dtype(base: BaseOfTraining, writer: Connection) -> None:
+def _send_dtype(base: BaseOfTraining, writer: Connection) -> None:
     from trainer.base_model import precision
 
     writer.send(str(precision(base.adapter, base.mixed_precision)).removeprefix("torch."))

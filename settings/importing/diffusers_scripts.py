@@ -174,10 +174,10 @@ def _publishing(translation: Translation) -> None:
     folder, name = translation.take("output_dir"), translation.take("hub_model_id")
     if folder is not None:
         translation.output = Path(str(folder))
-    asked = translation.take("push_to_hub", False)
-    if isinstance(asked, str) and "/" in asked:
-        translation.values["push_to_hub"] = asked
-    elif switched("push_to_hub", asked) and name is None:
+    value = translation.take("push_to_hub", False)
+    if isinstance(value, str) and "/" in value:
+        translation.values["push_to_hub"] = value
+    elif switched("push_to_hub", value) and name is None:
         translation.note("push_to_hub", "is left out: hub_model_id is missing; set it to the repository, as owner/name")
     elif name is not None:
         translation.values["push_to_hub"] = name

@@ -145,12 +145,12 @@ def _require_updates_of_rows(config: ComposedSections) -> None:
 
 def _storage_rule(config: ComposedSections) -> None:
     stored = config.base_precision in ("fp8", "int8", "nf4")
-    asked = f"base_precision: {config.base_precision}" if stored else "offload: always"
+    setting = f"base_precision: {config.base_precision}" if stored else "offload: always"
     if not stored and config.offload != "always":
         return
-    _require_base_left_alone(config, asked)
+    _require_base_left_alone(config, setting)
     if config.shard_base:
-        raise ValueError(f"{asked} does not work with shard_base, which shards the weights as loaded; leave one out")
+        raise ValueError(f"{setting} does not work with shard_base, which shards the weights as loaded; leave one out")
 
 
 def _training_adapter_rule(config: ComposedSections) -> None:
@@ -165,11 +165,11 @@ def _training_adapter_rule(config: ComposedSections) -> None:
         )
 
 
-def _require_base_left_alone(config: ComposedSections, asked: str, remedy: str = "leave it out") -> None:
+def _require_base_left_alone(config: ComposedSections, setting: str, remedy: str = "leave it out") -> None:
     if config.adapter not in BASE_LEFT_ALONE:
         raise ValueError(
-            f"{asked}: adapter: {config.adapter} reads or changes whole weights of the base; choose lora or rslora, or "
-            f"{remedy}"
+            f"{setting}: adapter: {config.adapter} reads or changes whole weights of the base; choose lora or rslora, "
+            f"or {remedy}"
         )
 
 

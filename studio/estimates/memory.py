@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
-from studio.other_process import asked, reason_in
+from studio.other_process import reason_in, running_task
 
 NEEDS_FILE = "needs.json"
 """File in the folder of a set: lines on the predicted memory, by `key`."""
@@ -67,7 +67,7 @@ def by_process(values: Settings, images: int) -> dict[str, str]:
     """Predict in another process. Returns the line by its key. Raises ConfigError."""
     with tempfile.TemporaryDirectory() as folder:
         content = {"settings": dict(values), "images": images}
-        with asked("studio.estimates.predicting", content, Path(folder) / "request.json") as child:
+        with running_task("studio.estimates.predicting", content, Path(folder) / "request.json") as child:
             lines = list(child.lines())
     for line in lines:
         if line.startswith(RESULT):

@@ -87,14 +87,14 @@ class JobQueue:
     def ask(self, identity: str, request: Request) -> JobRecord:
         """Pause or cancel: a running job is requested to stop, other jobs are changed at once."""
 
-        def asked(job: JobRecord) -> JobRecord:
+        def requested(job: JobRecord) -> JobRecord:
             if job.state == "running":
                 return job.having(request=request)
             if job.state == "queued":
                 return job.having(state="paused" if request == "pause" else "cancelled")
             return job.having(state="cancelled") if (job.state, request) == ("paused", "cancel") else job
 
-        return self.change(identity, asked)
+        return self.change(identity, requested)
 
     def resume(self, identity: str) -> JobRecord:
         """Queue a job again that was paused, cancelled or failed. It continues from its last checkpoint."""

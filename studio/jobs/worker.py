@@ -103,17 +103,17 @@ def _make_room(output: OutputFolder) -> None:
 
 def _follow(queue: JobQueue, job: JobRecord, process: psutil.Process) -> int | None:
     """Wait for the end, and pass requests on. Returns the exit status."""
-    asked: float | None = None
+    requested_at: float | None = None
     while True:
         try:
             status = process.wait(timeout=POLL_SECONDS)
             return UNKNOWN if status is None else int(status)
         except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
             pass
-        if asked is None and queue.get(job.id).request is not None:
-            asked = time.monotonic()
+        if requested_at is None and queue.get(job.id).request is not None:
+            requested_at = time.monotonic()
             signal_group(process, signal.SIGTERM)
-        elif asked is not None and time.monotonic() - asked > SECONDS_TO_SAVE:
+        elif requested_at is not None and time.monotonic() - requested_at > SECONDS_TO_SAVE:
             signal_group(process, signal.SIGKILL)
 
 

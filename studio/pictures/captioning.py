@@ -23,7 +23,7 @@ from preprocess.errors import DatasetError
 from settings.preparation import DataConfig
 from settings.record import ConfigError
 from settings.training import build_config
-from studio.other_process import SUCCESS, asked, read_request, reason_in, refuse
+from studio.other_process import SUCCESS, read_request, reason_in, refuse, running_task
 
 RESULT = "captions: "
 
@@ -40,7 +40,7 @@ def captions_of(
     with tempfile.TemporaryDirectory() as scratch:
         content = {"folder": str(folder), "names": list(names), "settings": values}
         others = []
-        with asked("studio.pictures.captioning", content, Path(scratch) / "request.json") as child:
+        with running_task("studio.pictures.captioning", content, Path(scratch) / "request.json") as child:
             for line in child.lines():
                 if (progress := Progress.from_line(line)) is not None:
                     yield progress

@@ -21,7 +21,7 @@ from settings.record import ConfigError
 from settings.training import build_config
 from studio.estimates.memory import keep_needs
 from studio.estimates.presets import presets_of, settings_of_preset, training_settings
-from studio.other_process import SUCCESS, asked, read_request, reason_in, refuse
+from studio.other_process import SUCCESS, read_request, reason_in, refuse, running_task
 
 if TYPE_CHECKING:
     from job.stage import Job
@@ -49,7 +49,7 @@ def prepare_pictures(
     status: int | None = None
     refused: list[Rejected] = []
     try:
-        with asked("studio.pictures.preparing", values, request) as child:
+        with running_task("studio.pictures.preparing", values, request) as child:
             for line in child.lines():
                 progress = Progress.from_line(line)
                 if progress is not None:

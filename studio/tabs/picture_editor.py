@@ -124,7 +124,7 @@ class PictureEditor:
             return [gr.update(visible=False), [], "", "", *none_chosen]
         edited = self._read(name)
         dataset = edited.dataset
-        lines = "\n".join(f"- {escaped(line)}" for line in dataset.told_warnings)
+        lines = "\n".join(f"- {escaped(line)}" for line in dataset.combined_warnings)
         return [
             gr.update(visible=True),
             _pictures(edited),

@@ -86,7 +86,7 @@ class TrainTab:
             self.pause = gr.Button(texts.PAUSE, elem_id="pause")
             self.resume = gr.Button(texts.RESUME, elem_id="resume")
             self.cancel = gr.Button(texts.CANCEL, elem_id="cancel", variant="stop")
-        self.asked = gr.Markdown(elem_id="asked")
+        self.message = gr.Markdown(elem_id="job_message")
 
     def _connect(self) -> None:
         self.set.change(self._facts, self.set, self.facts)
@@ -104,7 +104,7 @@ class TrainTab:
         inputs = [self.set, self.name, *self.form.components]
         outputs = [self.status, self.table, self.job]
         self.start.click(self._start, inputs, outputs)
-        outputs = [self.asked, self.table]
+        outputs = [self.message, self.table]
         self.pause.click(self._pause, self.job, outputs)
         self.resume.click(self._resume, self.job, outputs)
         self.cancel.click(self._cancel, self.job, outputs)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from benchmarks.concepts.bases import bar_rows
 from benchmarks.concepts.lottery import KINDS, PICTURES, contact_sheet, draw_concept, new_pictures, on_ground
-from benchmarks.concepts.measures import MEASURES, copies, gain, ground_of, kept, likeness, on_asked_ground
+from benchmarks.concepts.measures import MEASURES, copies, gain, ground_of, kept, likeness, on_named_ground
 from benchmarks.concepts.page import by_concept, summary, write_page
 from benchmarks.concepts.report import Job, Way, main, measured
 from benchmarks.concepts.seeds import REPORTING, TUNING, parse_seeds
@@ -49,7 +49,7 @@ def test_captions_name_the_ground_that_is_drawn(seed: int) -> None:
     asked = [re.search(r" on an? (\w+) background$", caption) for caption in concept.captions]
     words = [match[1] for match in asked if match]
     assert set(words) == set(concept.grounds) or len(concept.grounds) > len(set(words)) >= 4
-    assert on_asked_ground(concept.pictures, words) == 1.0
+    assert on_named_ground(concept.pictures, words) == 1.0
     assert all("{trigger}" in caption for caption in concept.captions)
     assert on_ground("a photo of X", "orange") == "a photo of X on an orange background"
 
@@ -82,7 +82,7 @@ def test_the_ground_is_judged_by_the_border() -> None:
     assert ground_of(picture) == "blue"
     picture.paste((240, 215, 50), (0, 0, 64, 32))
     assert ground_of(picture) is None
-    assert on_asked_ground([picture, Image.new("RGB", (64, 64), (240, 135, 30))], ["blue", "orange"]) == 0.5
+    assert on_named_ground([picture, Image.new("RGB", (64, 64), (240, 135, 30))], ["blue", "orange"]) == 0.5
     assert {ground_of(Image.new("RGB", (64, 64), word)) for word in ("black", "white")} == {"black", "white"}
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from job.output_folder import OutputFolder
 from job.publishing.errors import PublishingFailed
 from job.publishing.hub import publish, require_publishable
-from job.publishing.model_card import CardFacts, model_card, told_settings
+from job.publishing.model_card import CardFacts, listed_settings, model_card
 from service.train_command import main
 from settings.record import ConfigError
 from settings.training import TrainingConfig, build_config
@@ -25,7 +25,7 @@ CONFIG = TrainingConfig(
 
 
 def facts(config: TrainingConfig) -> CardFacts:
-    return CardFacts(config.base_model, ["TOK"], str(config.validation_prompt), told_settings(config))
+    return CardFacts(config.base_model, ["TOK"], str(config.validation_prompt), listed_settings(config))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from evaluation.choice import Relative
 from evaluation.comparison.compare import Row
 from evaluation.comparison.table import markdown
 from evaluation.comparison.table import page as comparison_page
-from job.publishing.model_card import CardFacts, model_card, told_settings
+from job.publishing.model_card import CardFacts, listed_settings, model_card
 from job.report.page import write_page
 from preprocess.crops.crop import centre_crop
 from preprocess.dataset import Example, PreparedDataset, Rejected, View
@@ -141,7 +141,7 @@ def hostile_settings() -> TrainingConfig:
 
 def test_the_model_card_shows_it_as_code() -> None:
     config = hostile_settings()
-    facts = CardFacts(config.base_model, [TRIGGER], str(config.validation_prompt), told_settings(config))
+    facts = CardFacts(config.base_model, [TRIGGER], str(config.validation_prompt), listed_settings(config))
     card = model_card(facts, None, [Path("00.png")])
     header, body = card.removeprefix("---\n").split("---\n", 1)
     assert "<" not in plain(body) and "javascript" not in plain(body)

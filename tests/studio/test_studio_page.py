@@ -161,7 +161,7 @@ def start_two_runs(page: Page, queue: JobQueue) -> None:
     page.wait_for_text("#queue", "waiting")
     page.wait_for_value("job", "second")
     page.click("cancel")
-    page.wait_for_text("#asked", "second")
+    page.wait_for_text("#job_message", "second")
 
 
 def knows_what_it_needs(page: Page) -> None:

@@ -216,10 +216,10 @@ def _sample_thing(rng: random.Random, taken: set[str], place: str, sizes: tuple[
 
 def _other_colour(rng: random.Random, taken: set[str]) -> str:
     """The word of a colour that is distinguishable from those already used, by typical colours."""
-    return rng.choice([name for name in COLOURS if can_be_told(name, taken)])
+    return rng.choice([name for name in COLOURS if is_distinct(name, taken)])
 
 
-def can_be_told(colour: str, others: set[str]) -> bool:
+def is_distinct(colour: str, others: set[str]) -> bool:
     """Whether the word's typical colour differs clearly from those of `others`; places and "" are ignored."""
     return all(distance(COLOURS[colour], COLOURS[other]) >= DISTINCT for other in others if other in COLOURS)
 

@@ -129,12 +129,12 @@ def read_features(folder: Path) -> FeatureDataset:
     examples = [example for record in records for example in record.examples]
     if not examples:
         raise DatasetError(f"{folder.name}: none of the images in {len(records)} shards was usable")
-    told = {line: PurePath(record.source).name for record in records for line in record.warnings}
+    shard_of = {line: PurePath(record.source).name for record in records for line in record.warnings}
     return FeatureDataset(
         folder,
         tuple(examples),
         tuple(item for record in records for item in record.rejected),
-        tuple(gathered([(source, line) for line, source in told.items()])),
+        tuple(gathered([(source, line) for line, source in shard_of.items()])),
         plan,
         tuple(_digest_of(record) for record in records),
         tuple((shard, number) for shard, record in enumerate(records) for number in range(len(record.examples))),

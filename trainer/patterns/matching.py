@@ -18,11 +18,11 @@ def matching(pattern: str, texts: Sequence[str], *, whole: bool, setting: str) -
 
     Raises ConfigError, naming `setting`, for an invalid expression, or one that takes more than a second.
     """
-    asked = json.dumps({"pattern": pattern, "texts": list(texts), "whole": whole})
+    request = json.dumps({"pattern": pattern, "texts": list(texts), "whole": whole})
     command = [sys.executable, "-P", str(Path(process.__file__))]
     costly = ConfigError(f"{setting}: {pattern!r} takes too long; avoid repetitions within repetitions")
     try:
-        done = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=WALL_SECONDS, check=False)
+        done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=WALL_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise costly from None
     if done.returncode == process.WRONG_PATTERN:

@@ -21,11 +21,11 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     import regex
 
-    asked = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     try:
-        compiled = regex.compile(asked["pattern"])
-        match = compiled.fullmatch if asked["whole"] else compiled.search
-        json.dump([index for index, text in enumerate(asked["texts"]) if match(text)], sys.stdout)
+        compiled = regex.compile(request["pattern"])
+        match = compiled.fullmatch if request["whole"] else compiled.search
+        json.dump([index for index, text in enumerate(request["texts"]) if match(text)], sys.stdout)
     except regex.error as error:
         print(error)
         return WRONG_PATTERN

@@ -53,7 +53,7 @@ def test_boxes_lie_where_the_written_view_shows_the_faces(model: Path, tmp_path:
     dataset = prepared(pictures, tmp_path, settings)
     views = views_of(dataset.examples)
     assert len(views) == 10 and any(view.flipped for view in views[2:])
-    assert not any("control: faces" in warning for warning in dataset.told_warnings)
+    assert not any("control: faces" in warning for warning in dataset.combined_warnings)
     seen = 0
     for view in views:
         with Image.open(dataset.folder / view.file) as image:
@@ -82,7 +82,7 @@ def test_a_picture_without_a_face_is_named(model: Path, tmp_path: Path) -> None:
     beside = picture_of([("anna", (0, 20, 20, 40))], (320, 64))
     pictures = {"none.png": Image.new("RGB", SIZE, (30, 30, 30)), "beside.png": beside}
     dataset = prepared(pictures, tmp_path, config(model, aspect_ratio_bucketing=False, crop="centre"))
-    told = {warning.split(":")[0]: warning for warning in dataset.told_warnings if "control: faces" in warning}
+    told = {warning.split(":")[0]: warning for warning in dataset.combined_warnings if "control: faces" in warning}
     assert "no face was detected, so its condition is empty" in told["none.png"]
     assert "none of its 1 faces is inside the crop" in told["beside.png"] and len(told) == 2
     assert not any(faces_of(dataset, view).any() for view in views_of(dataset.examples))

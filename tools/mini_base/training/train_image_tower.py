@@ -23,10 +23,10 @@ from tools.mini_base.pictures import step_random, to_tensor
 from tools.mini_base.scenes import (
     ATTRIBUTES,
     Scene,
-    can_be_told,
     draw,
     full_caption,
     held_out,
+    is_distinct,
     simplified,
     training_scene,
     variations,
@@ -114,7 +114,7 @@ def drawable(scene: Scene) -> bool:
     """Whether the scene can be drawn (colours differ from the background's and from each other) and is not held out."""
     grounds = {scene.background, scene.second, *TONES.get(scene.background, ())}
     visible = all(
-        can_be_told(thing.colour, grounds) and can_be_told(thing.colour, {thing.second}) for thing in scene.things
+        is_distinct(thing.colour, grounds) and is_distinct(thing.colour, {thing.second}) for thing in scene.things
     )
     return visible and not held_out(scene)
 
