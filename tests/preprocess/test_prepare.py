@@ -1,4 +1,4 @@
-"""From an upload to a dataset: what is kept, what is refused, what is said about it."""
+"""Tests of preparing an upload as a dataset: what is kept, what is refused, and which warnings are given."""
 
 import io
 import json
@@ -87,7 +87,7 @@ def test_a_row_whose_image_was_refused_says_why(make_zip: MakeFiles, tmp_path: P
 
 
 def test_a_number_of_images_is_drawn_by_the_seed(make_zip: MakeFiles, tmp_path: Path) -> None:
-    """Of concept images alone; the others are named, and their captions with them."""
+    """Only concept images are drawn. Those that are left out are named, and so are their captions."""
     names = [f"p{number}" for number in range(6)]
     files = {f"{name}.png": png(colour=(40 * index, 0, 0)) for index, name in enumerate(names)}
     files |= {f"{name}.txt": b"a TOK robot" for name in names}
@@ -135,7 +135,7 @@ def test_size_conditioning_tells_the_truth(make_zip: MakeFiles, tmp_path: Path) 
     dataset = prepared(make_zip({"wide.png": png((300, 100))}), tmp_path)
     size = size_conditioning(dataset.examples[0].views[0].crop)
     assert size.original == (100, 300)  # height, width of the file
-    assert size.crop == (0, 64)  # 192 × 64 after the resize, cut in the middle
+    assert size.crop == (0, 64)  # the image is 192 × 64 after the resize, and the crop is centred
     assert size.target == (64, 64)
 
 

@@ -1,4 +1,4 @@
-"""Progress: few lines where they stay, one bar where it can be rewritten."""
+"""Tests of the progress display: few lines in a log, and one line that is rewritten on a terminal."""
 
 import os
 import pty
@@ -38,7 +38,7 @@ print("weights.safetensors")
 
 
 class Clock:
-    """Time that passes when the test says so."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -48,7 +48,7 @@ class Clock:
 
 
 def lines_of(show: Callable[[Report], bool], clock: Clock, seconds_each: float) -> dict[str, list[float]]:
-    """When each of the stages has a line, with 1,000 reports that come `seconds_each` apart."""
+    """Return when each stage prints a line, if each has 1,000 reports that are `seconds_each` apart."""
     printed: dict[str, list[float]] = {stage: [] for stage in STAGES}
     for stage in STAGES:
         for done in range(1, EVENTS + 1):
@@ -107,7 +107,7 @@ def test_quiet_prints_warnings_alone(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def on_a_terminal(script: str) -> str:
-    """What the script shows on a terminal of its own."""
+    """Return what the script prints on a pseudo-terminal."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 100))
     process = subprocess.Popen([sys.executable, "-c", script], cwd=PROJECT, stdout=theirs, stderr=theirs,
@@ -139,4 +139,4 @@ def test_one_line_is_rewritten_on_a_terminal() -> None:
     ]
     assert "loss 0.5000" in lines[-2] and "1000/1000" in lines[2]
     drawn = [part for part in shown.split("\r") if part.startswith("reading the images: ")]
-    assert 3 <= len(drawn) < 20  # the same line, again and again, and not for every report
+    assert 3 <= len(drawn) < 20  # the line is rewritten several times, but not for every report

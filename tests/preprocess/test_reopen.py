@@ -1,4 +1,4 @@
-"""Training again from a prepared dataset, after its owner has been at it with an editor."""
+"""Tests of training again from a prepared dataset whose files were edited."""
 
 import io
 import json
@@ -25,7 +25,7 @@ OPTIONS = {"resolution": 64, "captioner": "none", "mask": "alpha", "horizontal_f
 
 
 def alpha_picture(seed: int) -> bytes:
-    """A picture of which only the left half is opaque."""
+    """An image of which only the left half is opaque."""
     image = Image.open(io.BytesIO(picture((160, 160), seed=seed))).convert("RGBA")
     alpha = Image.new("L", image.size)
     alpha.paste(255, (0, 0, 80, 160))
@@ -50,7 +50,7 @@ def prepared_once(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
 
 @pytest.fixture
 def original(prepared_once: PreparedDataset, tmp_path: Path) -> PreparedDataset:
-    """Three images of TOK, each with a mirror image and masks, and one preservation image; a copy for each test."""
+    """A copy of the dataset: three images of TOK and a preservation image, all with mirror images and masks."""
     folder = tmp_path / "dataset"
     shutil.copytree(prepared_once.folder, folder)
     return PreparedDataset.read(folder)
@@ -61,7 +61,7 @@ def opened(folder: Path, base: BaseRequirements | None = None, /, **options: obj
 
 
 def rewrite(folder: Path, edit: Callable[[list[str]], list[str]]) -> None:
-    """Put other lines into dataset.jsonl."""
+    """Replace the lines of dataset.jsonl."""
     path = folder / DATASET_FILE
     path.write_text("\n".join(edit(path.read_text(encoding="utf-8").splitlines())) + "\n", encoding="utf-8")
 
@@ -85,7 +85,7 @@ def test_untouched_it_is_what_was_prepared(original: PreparedDataset, prepared_o
     assert again.warnings == prepared_once.warnings
     assert again.digest() == prepared_once.digest()
     (again.folder / again.examples[-1].views[-1].file).unlink()
-    assert again.digest() == prepared_once.digest()  # read once
+    assert again.digest() == prepared_once.digest()  # the files are read only once
     assert [len(example.views) for example in again.examples] == [2, 2, 2, 2]
     assert all(view.mask for example in again.examples for view in example.views)
 

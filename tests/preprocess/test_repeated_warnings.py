@@ -1,4 +1,5 @@
-"""Many images with one fault make one line, in every place; the report has each of them."""
+"""Tests that warnings of one kind are gathered into one line for more than three images, and that the report lists each
+of them."""
 
 import json
 from collections.abc import Callable, Mapping

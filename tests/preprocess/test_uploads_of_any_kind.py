@@ -1,4 +1,5 @@
-"""Whatever is uploaded: every image is trained or named with a reason, and every caption has a file that is named."""
+"""Tests that of any upload, every image is trained, used as a mask or refused with a reason, and that each trained
+caption names its source."""
 
 import io
 import json
@@ -23,7 +24,7 @@ SIDECARS = (".txt", ".caption", ".json", ".png.txt")
 
 
 def picture(seed: int, kind: str) -> bytes:
-    """One of a few pictures, so that some are the very same; seed 9 is damaged."""
+    """Return an image file. Equal seeds give equal pixels; seed 9 gives bytes that are not an image."""
     if seed == 9:
         return b"no image"
     pixels = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8)
@@ -34,7 +35,7 @@ def picture(seed: int, kind: str) -> bytes:
 
 @st.composite
 def uploads(draw: st.DrawFn) -> dict[str, bytes]:
-    """File names with their contents: images, captions beside them, and tables."""
+    """Draw file names with their contents: images, caption files, tables, and the files of an earlier output."""
     files: dict[str, bytes] = {}
     for _ in range(draw(st.integers(1, 6))):
         place, stem, suffix = (

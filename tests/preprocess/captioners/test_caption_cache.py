@@ -1,4 +1,4 @@
-"""Captions are remembered: what was answered once is not asked again."""
+"""Tests of the caption cache: an image that was captioned once is not captioned again."""
 
 import json
 import weakref
@@ -24,7 +24,7 @@ CHOICE = CaptionerChoice("source", "tiny/model", Kind.CHAT, QUESTION, trust_remo
 
 @dataclass
 class Onlooker:
-    """Answers with the size of each picture, and counts how often it was loaded and what it was shown at once."""
+    """A captioner that answers with the width of each image, and records its number of loads and its batch sizes."""
 
     model_id: str = CHOICE.model_id
     prompt: str = CHOICE.prompt

@@ -1,4 +1,4 @@
-"""What models say is made a caption: no opening, no more words than asked for, whole sentences."""
+"""Tests that a model's answer becomes a caption: no opening phrase, no more words than allowed, whole sentences."""
 
 import pytest
 from hypothesis import given

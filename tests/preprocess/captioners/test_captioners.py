@@ -1,4 +1,4 @@
-"""Captioners: the real classes and processors on tiny models that have learned to tell three colours apart."""
+"""Tests of the captioners: the real classes and processors, with tiny models trained to distinguish three colours."""
 
 import importlib.util
 import json
@@ -290,7 +290,7 @@ class CogVLMForCausalLM(LlamaForCausalLM):
 
 
 def make_cogvlm(folder: Path, outdated: bool) -> Path:
-    """A repository that brings its own code, as the original CogVLM does: a config without a native model_type."""
+    """Write a repository with its own code, as the original CogVLM has: its config has no native model_type."""
     tokenizer = word_tokenizer()
     config = transformers.LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, **{})
     saved(folder, transformers.LlamaForCausalLM(config), tokenizer)
@@ -304,7 +304,7 @@ def make_cogvlm(folder: Path, outdated: bool) -> Path:
 
 @pytest.fixture
 def _modules_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code of repositories is copied here rather than into the user's cache."""
+    """Let the code of repositories be copied into the test's folder instead of the user's cache."""
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", [*sys.path])
 

@@ -1,4 +1,4 @@
-"""Tiny captioners of every kind that is supported, which have learned to tell three colours apart."""
+"""Tiny captioners of every supported kind, which are trained to distinguish three colours."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -41,17 +41,17 @@ LLAMA = {
 
 
 def picture(colour: str, size: tuple[int, int] = (48, 48)) -> Image.Image:
-    """A plain picture."""
+    """An image of one colour."""
     return Image.new("RGB", size, COLOURS[colour])
 
 
 def pictures() -> list[Image.Image]:
-    """More than one batch, of different sizes; EXPECTED says what they show."""
+    """Return images of different sizes, more than one batch. EXPECTED lists their captions."""
     return [picture(colour, size) for colour, size in SEEN]
 
 
 def word_tokenizer(*special: str, starts_with: str = "", **names: Any) -> PreTrainedTokenizerFast:
-    """One token a word: <s> 0, <pad> 1, </s> 2, <unk> 3, then `special`, then WORDS."""
+    """Return a tokenizer with one token per word: <s> 0, <pad> 1, </s> 2, <unk> 3, then `special`, then WORDS."""
     vocabulary = {word: index for index, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", *special, *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -64,7 +64,7 @@ def word_tokenizer(*special: str, starts_with: str = "", **names: Any) -> PreTra
 
 
 def taught(model: Any, loss: Callable[[], torch.Tensor]) -> Any:
-    """The model, once it tells the colours apart."""
+    """Train the model until it distinguishes the colours, and return it."""
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(300):
         optimizer.zero_grad()
@@ -76,7 +76,7 @@ def taught(model: Any, loss: Callable[[], torch.Tensor]) -> Any:
 
 
 def saved(folder: Path, *parts: Any) -> Path:
-    """Model and processor in one folder, as a hub repository has them."""
+    """Save model and processor in one folder, in the layout of a hub repository, and return the folder."""
     for part in parts:
         part.save_pretrained(folder)
     return folder
@@ -107,7 +107,7 @@ def make_blip(folder: Path) -> Path:
     tokenizer = transformers.BertTokenizerFast(vocab={word: index for index, word in enumerate(vocabulary)})
     images = transformers.BlipImageProcessor(size={"height": 32, "width": 32})
     processor = transformers.BlipProcessor(images, tokenizer)
-    begin = len(vocabulary)  # as in the real one, the tokenizer does not know the token that begins a caption
+    begin = len(vocabulary)  # as in the real model, the tokenizer lacks the token that begins a caption
     text = {"vocab_size": begin + 1, "hidden_size": 32, "encoder_hidden_size": 32, "num_hidden_layers": 1}
     text |= {"num_attention_heads": 2, "intermediate_size": 37, "max_position_embeddings": 64}
     text |= {"bos_token_id": begin, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
@@ -159,7 +159,7 @@ def make_blip2(folder: Path) -> Path:
 
 
 def taught_to_answer(model: Any, processor: Any) -> Any:
-    """A chat model that answers QUESTION about pictures of several sizes."""
+    """Train a chat model to answer QUESTION about images of several sizes, and return it."""
     conversation = ask("tiny", processor, QUESTION)
     shown = [(colour, size) for size in SIZES for colour in COLOURS]
     processor.tokenizer.padding_side = "left"
@@ -176,7 +176,7 @@ def taught_to_answer(model: Any, processor: Any) -> Any:
 
 
 def make_llava(folder: Path) -> Path:
-    """As JoyCaption: SigLIP and Llama, and a template that takes plain text and puts the picture in by itself."""
+    """A model like JoyCaption: SigLIP and Llama. Its template takes plain text and inserts the image token itself."""
     tokenizer = word_tokenizer("<image>", starts_with="<s>", extra_special_tokens={"image_token": "<image>"})
     images = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
     settings = {"patch_size": 16, "vision_feature_select_strategy": "full"}
@@ -192,7 +192,7 @@ def make_llava(folder: Path) -> Path:
 
 
 def make_llava_next(folder: Path) -> Path:
-    """As most chat models: a template that takes a list of parts. The number of image tokens depends on the shape."""
+    """A model whose template takes a list of parts, as most do. The number of image tokens depends on the shape."""
     tokenizer = word_tokenizer("<image>", starts_with="<s>", extra_special_tokens={"image_token": "<image>"})
     grids = [[32, 64], [64, 32], [64, 64]]
     images = transformers.LlavaNextImageProcessor(

@@ -1,4 +1,4 @@
-"""What captions say once the trigger word is in them: properties of any caption, and the sentences people write."""
+"""Tests of captions after the trigger word is added: properties of any caption, and examples of written sentences."""
 
 import re
 import unicodedata
@@ -19,7 +19,7 @@ from settings.record import build_settings
 
 
 def is_allowed(trigger: str) -> bool:
-    """Whether the settings take it as it is: one word that can be seen, composed, and is no word of captions."""
+    """Whether the settings accept `trigger`, unchanged apart from its NFC normalisation."""
     try:
         return require_single_word(trigger) == unicodedata.normalize("NFC", trigger)
     except ValueError:
@@ -69,7 +69,7 @@ def settings_of(**values: object) -> DataConfig:
 
 
 def holds_whole_word(text: str, word: str) -> bool:
-    """Written out without regular expressions: somewhere the word has no letter, digit or _ on either side."""
+    """Whether `word` occurs somewhere without a letter, digit or _ on either side. Does not use the tested patterns."""
     places = [place for place in range(len(text)) if text.startswith(word, place)]
     return any(
         not is_word_sign(text[place - 1 : place]) and not is_word_sign(text[place + len(word) : place + len(word) + 1])

@@ -1,4 +1,4 @@
-"""What may stand in a caption file: commas, lists, nothing, several lines, and what is refused with file and row."""
+"""Tests of the values in caption files: commas, lists, empty values, several lines, and errors with file and row."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ def test_unquoted_commas_belong_to_a_last_caption(
 @pytest.mark.parametrize("name", ["metadata.tsv", "captions.tsv", "caption.TSV"])
 @pytest.mark.parametrize("header", ["file_name\ttext\n", ""])
 def test_tabs_have_files_of_their_own(name: str, header: str, make_folder: MakeFiles, tmp_path: Path) -> None:
-    """Commas mean nothing there."""
+    """Commas and semicolons do not separate columns in these files."""
     table = f"{header}p0.png\ta TOK, red; new\np1.png\tTOK, blue".encode()
     assert captions(trained(make_folder, tmp_path, {name: table})) == [("a TOK, red; new",), ("TOK, blue",)]
 

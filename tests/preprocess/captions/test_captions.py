@@ -1,4 +1,4 @@
-"""A caption belongs to an image by its name, and is never lost without a warning."""
+"""Tests that a caption is assigned to an image by its name, and is never lost without a warning."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Several concepts in one upload, and the preservation set beside them: who is who, and how often each is seen."""
+"""Tests of several concepts in one upload and of the preservation set: how images are assigned and balanced."""
 
 import zipfile
 from collections import Counter
@@ -32,7 +32,7 @@ def by_source(dataset: PreparedDataset) -> dict[str, Example]:
 
 
 def seen(dataset: PreparedDataset) -> Counter[str | None]:
-    """How often each concept is seen in an epoch."""
+    """Return how often images of each concept are trained in one epoch."""
     counter: Counter[str | None] = Counter()
     for example in dataset.examples:
         counter[example.concept] += example.repeats
@@ -45,7 +45,7 @@ def portraits(folder: str, count: int, seed: int) -> dict[str, bytes]:
 
 @pytest.fixture
 def prior(tmp_path: Path) -> Callable[[Mapping[str, bytes]], Path]:
-    """Writes the zip of a preservation set."""
+    """Returns a function that writes the zip of a preservation set."""
 
     def make(files: Mapping[str, bytes]) -> Path:
         with zipfile.ZipFile(tmp_path / "prior.zip", "w") as archive:

@@ -1,4 +1,5 @@
-"""Captions written for other trainers and user interfaces: places for the trigger, alternatives, weights."""
+"""Tests of captions written for other trainers and user interfaces: placeholders for the trigger word, alternatives,
+and syntax that is trained as plain text."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

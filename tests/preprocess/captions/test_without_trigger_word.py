@@ -1,4 +1,4 @@
-"""`trigger_word: ""`: captions are trained as they are written, for all images or for those of one concept."""
+"""Tests of `trigger_word: ""`: captions are trained as they are written, for all images or for those of one concept."""
 
 import json
 from collections.abc import Callable, Mapping

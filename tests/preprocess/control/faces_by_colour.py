@@ -1,4 +1,4 @@
-"""Stand-ins for the face networks: faces are rectangles of a person's colour, and vectors directions of their own."""
+"""Stand-ins for the face networks: a face is a rectangle in a person's colour, and each person has a vector."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ Box = tuple[int, int, int, int]
 
 
 def picture_of(faces: Sequence[tuple[str, Box]], size: tuple[int, int]) -> Image.Image:
-    """Dark, with the faces as boxes (left, top, right, bottom), right and bottom not included."""
+    """Return a dark image with the faces as boxes (left, top, right, bottom); right and bottom are not included."""
     image = Image.new("RGB", size, (30, 30, 30))
     for person, (left, top, right, bottom) in faces:
         ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), fill=PEOPLE[person])
@@ -26,7 +26,7 @@ def picture_of(faces: Sequence[tuple[str, Box]], size: tuple[int, int]) -> Image
 
 
 def where(image: Image.Image) -> dict[str, Box]:
-    """The box of each person that is seen."""
+    """Return the box of each person who is visible."""
     pixels = np.asarray(image.convert("RGB"), int)
     found = {}
     for person, colour in PEOPLE.items():
@@ -47,21 +47,21 @@ class Detector:
 
 
 def feature(face: np.ndarray) -> np.ndarray:
-    """(112, 112, 3) in BGR, of a face that fills most of it → (P,), not of length 1."""
+    """Map a (112, 112, 3) BGR image, mostly filled by a face, to an embedding (P,), not of length 1."""
     colour = face[56, 56][::-1].astype(int)
     number = min(range(len(PEOPLE)), key=lambda each: np.abs(colour - list(PEOPLE.values())[each]).sum())
     return 7 * vector(list(PEOPLE)[number])
 
 
 def vector(person: str) -> np.ndarray:
-    """A person's unit vector."""
+    """Return the person's unit vector."""
     made = np.zeros(FACE_FEATURES, np.float32)
     made[[2 * list(PEOPLE).index(person), -1]] = 0.6, 0.8
     return made
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
-    """Put them in the networks' place. Returns what to name as `face_recognition_model`."""
+    """Replace the networks by the stand-ins. Returns the path to give as `face_recognition_model`."""
     for module in ("preprocess.faces.people", "preprocess.faces.registry"):
         monkeypatch.setattr(f"{module}.find_detector", lambda *names: Detector())
     monkeypatch.setattr("preprocess.faces.people.load_sface", lambda path: feature)

@@ -1,4 +1,4 @@
-"""Conditioning pictures: made from the views, or given beside the images, cut and mirrored as those are."""
+"""Tests of conditioning images: made from the views, or given beside the images and then cropped and mirrored alike."""
 
 import io
 import json
@@ -23,7 +23,7 @@ MakeFolder = Callable[[Mapping[str, bytes]], Path]
 
 
 def _picture(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
-    """Blocks of random colours: no two places are alike."""
+    """An image of 8×8 blocks in random colours, so that its places differ."""
     levels = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
     return Image.fromarray(levels).resize(size, Image.Resampling.NEAREST)
 
@@ -103,7 +103,7 @@ def test_a_small_picture_is_blurred_and_grey_has_no_colour() -> None:
 
 def test_what_does_not_belong_together_is_refused(make_folder: MakeFolder, tmp_path: Path) -> None:
     files = {f"images/{name}.png": _png(_picture(seed)) for seed, name in enumerate("abcd")}
-    files["conditioning/a.jpg"] = _png(_picture(0, (48, 32)))  # reduced, and by another suffix
+    files["conditioning/a.jpg"] = _png(_picture(0, (48, 32)))  # smaller, and with another suffix
     files["conditioning/b.png"] = _png(_picture(1, (64, 96)))
     files["conditioning/c.png"] = b"no picture"
     files["conditioning/e.png"] = _png(_picture(4))

@@ -1,4 +1,4 @@
-"""Faces as a condition: they follow crops and mirror images, and what is missing is said."""
+"""Tests of faces as a condition: they follow crops and mirror images, and missing faces and models are reported."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def views_of(examples: tuple[Example, ...]) -> list[View]:
 
 
 def test_boxes_lie_where_the_written_view_shows_the_faces(model: Path, tmp_path: Path) -> None:
-    """Of the picture, its mirror image and six cuts: boxes against the colours of the written pictures."""
+    """Compares the boxes with the colours in the written files of two images, their mirror images and six crops."""
     pictures = {"two.png": picture_of(TWO, SIZE), "one.png": picture_of([("ben", (50, 40, 80, 90))], (96, 160))}
     settings = config(model, horizontal_flip=True, augmented_views=3, crop_jitter=0.3)
     dataset = prepared(pictures, tmp_path, settings)
@@ -78,7 +78,7 @@ def test_at_most_so_many_faces_count(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_picture_without_a_face_is_named(model: Path, tmp_path: Path) -> None:
-    """Also where the crop leaves its face out. It is trained with an empty condition."""
+    """An image whose face is outside the crop is named, too. Both are trained with an empty condition."""
     beside = picture_of([("anna", (0, 20, 20, 40))], (320, 64))
     pictures = {"none.png": Image.new("RGB", SIZE, (30, 30, 30)), "beside.png": beside}
     dataset = prepared(pictures, tmp_path, config(model, aspect_ratio_bucketing=False, crop="centre"))

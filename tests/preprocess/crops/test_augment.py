@@ -1,4 +1,5 @@
-"""Views of an image: where they are cut, that masks go with them, and SDXL's crop conditioning for them."""
+"""Tests of the views of an image: where they are cropped, that masks follow them, and that their recorded crops, from
+which SDXL's crop conditioning is computed, describe the written files."""
 
 import random
 from pathlib import Path
@@ -18,16 +19,16 @@ from settings.record import build_settings
 
 TARGETS = [(64, 64), (96, 48), (40, 104)]
 RESAMPLING = 3
-"""Levels of 255 by which a picture and its mirror image may be resampled differently."""
+"""Largest accepted difference, in levels of 255, between the resampled image and its resampled mirror image."""
 ROUNDING = 1.01
-"""Resized pixels by which a window may lie elsewhere than planned: half a pixel at its corner, half in its size."""
+"""Resized pixels by which a window may deviate from the plan: half a pixel at its corner, half in its size."""
 
 sides = st.integers(40, 1200)
 
 
 @st.composite
 def crops(draw: st.DrawFn, side: st.SearchStrategy[int] = sides) -> Crop:
-    """Any crop that a subject finder may ask for: a window of the target's aspect somewhere in a picture."""
+    """Draw any crop that a subject finder may return: a window of the target's aspect ratio somewhere in an image."""
     original, target = (draw(side), draw(side)), draw(st.sampled_from(TARGETS))
     largest = largest_window(original, target[0] / target[1])
     share = draw(st.floats(0.3, 1))
@@ -45,7 +46,7 @@ def astronaut(size: Size = (512, 512)) -> Image.Image:
 
 
 def picture_and_mask(size: Size) -> tuple[Image.Image, Image.Image]:
-    """A photograph whose red channel is its own mask: a shape that is no mirror image of itself."""
+    """Return a photograph whose red channel is the mask, and the mask: a shape without mirror symmetry."""
     mask = Image.new("L", size)
     width, height = size
     ImageDraw.Draw(mask).ellipse((0.1 * width, 0.2 * height, 0.4 * width, 0.9 * height), fill=255)
@@ -55,12 +56,12 @@ def picture_and_mask(size: Size) -> tuple[Image.Image, Image.Image]:
 
 
 def difference(one: Image.Image, other: Image.Image) -> int:
-    """The largest difference of two pictures, in levels of 255."""
+    """Return the largest difference of two images, in levels of 255."""
     return int(np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).max())
 
 
 def lies_inside(inner: Window, outer: Window, tolerance: tuple[float, float]) -> bool:
-    """Whether a window lies in another; `tolerance` in pixels of the original, across and down."""
+    """Whether a window lies in another. `tolerance`: pixels of the original, horizontally and vertically."""
     across, down = tolerance
     return (
         inner.left >= outer.left - across
@@ -206,7 +207,7 @@ def test_each_factor_changes_what_it_is_called(index: int, channel: str) -> None
 
 
 def test_what_is_written_is_what_is_recorded(tmp_path: Path) -> None:
-    """From an upload to the files: pixels, masks and crops of all views of a photograph with a transparent part."""
+    """Compares written pixels and masks with the recorded crops, for all views of a partly transparent photograph."""
     picture, mask = picture_and_mask((500, 400))
     ImageDraw.Draw(mask).rectangle((300, 300, 350, 390), fill=255)
     upload = tmp_path / "upload"

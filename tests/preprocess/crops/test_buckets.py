@@ -1,4 +1,4 @@
-"""Buckets: few of them, little cropped, nothing enlarged too much."""
+"""Tests of the buckets: their number and sizes, the share that is cropped off, and the limit of enlargement."""
 
 import math
 import random
@@ -16,7 +16,7 @@ sides = st.integers(64, 5000)
 
 
 def photographs(count: int, seed: int = 0) -> list[Size]:
-    """Sizes as cameras and croppers make them: the usual aspects, most of them not exactly, up to 1:2."""
+    """Return `count` sizes of photographs: common aspect ratios, varied by up to 10%, between 1:2 and 2:1."""
     rng = random.Random(seed)
     sizes = []
     for _ in range(count):
@@ -29,7 +29,7 @@ def photographs(count: int, seed: int = 0) -> list[Size]:
 
 
 def test_no_side_is_longer_than_the_base_has_positions_for() -> None:
-    """As SD3's: a square of the largest side, whose wide buckets would be longer."""
+    """SD3 has positions for a square of the largest side, and wide buckets would exceed that side."""
     wide, limited = ((3000, 800), (900, 2600)), BucketRules(1024, 64, largest_side=1280)
     assert max(max(bucket) for bucket in assign_buckets(wide, BucketRules(1024, 64))) > 1280
     for bucket in assign_buckets(wide, limited):
@@ -37,7 +37,7 @@ def test_no_side_is_longer_than_the_base_has_positions_for() -> None:
 
 
 def test_given_aspects_are_the_only_ones() -> None:
-    """Stable Cascade's sizes for 768² and multiples of 32: the largest sides within the area, also lying across."""
+    """Stable Cascade's sizes for 768² and multiples of 32: the largest sides within the area, in both orientations."""
     rules = BucketRules(768, 32, aspects=(1.0, 1 / 2, 9 / 16, 1 / 6))
     assert candidates(rules, 768) == [
         (288, 1856), (512, 1056), (576, 1024), (768, 768), (1024, 576), (1056, 512), (1856, 288)

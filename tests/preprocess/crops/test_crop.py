@@ -1,4 +1,4 @@
-"""Geometry of the crop."""
+"""Tests of the geometry of the crop."""
 
 from hypothesis import given
 from hypothesis import strategies as st

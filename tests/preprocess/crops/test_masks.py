@@ -1,4 +1,4 @@
-"""Masks from faces, from transparency and from words."""
+"""Tests of masks from faces, from transparency and from words."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from preprocess.errors import DatasetError
 from preprocess.uploads.decoding import decode
 
 TOKENIZER = Path(__file__).resolve().parents[3] / "assets" / "mini-sdxl" / "tokenizer"
-SIDE = 64  # pixels that the small CLIPSeg sees
+SIDE = 64  # side of the small CLIPSeg's input in pixels
 
 
 def level(mask: Image.Image, place: tuple[int, int]) -> int:
@@ -30,7 +30,7 @@ def test_a_face_mask_is_white_on_the_face_and_black_far_from_it() -> None:
     mask = face_mask(face, (400, 300))
     assert mask.mode == "L" and mask.size == (400, 300)
     assert level(mask, (140, 110)) >= 250
-    assert level(mask, (140, 62)) > 128 and level(mask, (140, 30)) < 128  # chin and forehead in, hair's end out
+    assert level(mask, (140, 62)) > 128 and level(mask, (140, 30)) < 128  # forehead inside, end of the hair outside
     assert level(mask, (300, 110)) == level(mask, (140, 290)) == 0
     assert centre_of_mass(mask) == pytest.approx((140, 110), abs=1.5)
 
@@ -87,7 +87,7 @@ def test_transparency_that_is_the_same_everywhere_tells_nothing(alpha: int | Non
 
 def test_the_mask_is_turned_with_its_picture(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned clockwise
+    exif[0x0112] = 6  # to be rotated by 90° clockwise for display
     grey_with_alpha().convert("RGBA").save(tmp_path / "turned.png", exif=exif)
     mask = opacity_mask(decode(tmp_path / "turned.png").opacity)
     assert mask is not None and mask.size == (40, 60) and mask.getbbox() == (10, 10, 30, 20)
@@ -121,7 +121,7 @@ def test_the_centre_of_mass_follows_the_mask() -> None:
 
 @pytest.fixture(scope="module")
 def clipseg_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIPSeg of 130,000 random weights, with the real processor, as it is saved for use."""
+    """The saved folder of a CLIPSeg with 130,000 random weights and the real processor."""
     folder = tmp_path_factory.mktemp("clipseg")
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
     small = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
@@ -181,7 +181,7 @@ def test_what_nothing_answers_is_a_warning_and_no_mask(segmenter: SubjectSegment
 
 
 def _answer_everywhere(segmenter: SubjectSegmenter, probability: float) -> None:
-    """Makes the model's last layer say the same of every pixel."""
+    """Make the model's last layer return `probability` for every pixel."""
     last = [module for module in segmenter.model.decoder.modules() if isinstance(module, torch.nn.ConvTranspose2d)][-1]
     torch.nn.init.zeros_(last.weight)
     assert last.bias is not None

@@ -1,4 +1,4 @@
-"""Where there is most to see."""
+"""Tests of the window around the most detailed part of an image."""
 
 import importlib.util
 import time
@@ -24,7 +24,7 @@ def photograph(name: str) -> Image.Image:
 
 
 def speckled(size: tuple[int, int], patch: tuple[int, int, int, int]) -> Image.Image:
-    """Grey, with noise in the patch (left, top, right, bottom)."""
+    """Return a grey image with noise in the patch (left, top, right, bottom)."""
     image = Image.new("RGB", size, "grey")
     noise = np.random.default_rng(0).integers(0, 256, (patch[3] - patch[1], patch[2] - patch[0], 3), np.uint8)
     image.paste(Image.fromarray(noise), patch[:2])

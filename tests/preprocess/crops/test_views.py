@@ -1,4 +1,4 @@
-"""From an upload to the pictures that are trained: what stays in them, their masks, and what enlarges small ones."""
+"""Tests of the training images of an upload: what the crop contains, the masks, and how small ones are enlarged."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -35,7 +35,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What a viewer does to a picture that is stored with each EXIF orientation."""
+"""How a viewer transposes a stored image for display, for each EXIF orientation."""
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ def middle(face: FaceBox) -> tuple[float, float]:
 
 
 def holds(window: Window, face: FaceBox) -> bool:
-    """Whether the whole face lies in the window, to a pixel."""
+    """Whether the whole face lies in the window, with a tolerance of one pixel."""
     return (
         window.left <= face.left + 1
         and window.top <= face.top + 1
@@ -93,7 +93,7 @@ def holds(window: Window, face: FaceBox) -> bool:
 
 
 def on_a_wall(size: tuple[int, int], corner: tuple[int, int]) -> Image.Image:
-    """The astronaut somewhere before a wide or high grey wall."""
+    """The astronaut at `corner` in front of a grey wall of `size`."""
     wall = Image.new("RGB", size, "grey")
     wall.paste(astronaut(), corner)
     return wall
@@ -121,7 +121,7 @@ def test_the_whole_face_stays_in_the_picture(image: Image.Image, upload: Path) -
 
 
 def test_the_whole_face_stays_in_every_augmented_view_that_shows_it_all(upload: Path) -> None:
-    """Jitter may cut into hair and shoulders, never leave the portrait."""
+    """Jitter may crop hair and shoulders, but each window stays inside that of the portrait, within two pixels."""
     astronaut().save(upload / "a.png")
     example = only(prepared(upload, concept_mode="face", augmented_views=8, crop_jitter=0.3))
     portrait = example.views[0].crop.window()
@@ -181,7 +181,7 @@ def test_saliency_takes_the_part_with_most_to_see(upload: Path) -> None:
 
 
 def cut_out(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
-    """A red thing on transparent ground."""
+    """A red ellipse on a transparent background."""
     image = Image.new("RGBA", size, (0, 0, 0, 0))
     ImageDraw.Draw(image).ellipse(box, fill=(255, 0, 0, 255))
     return image
@@ -233,7 +233,7 @@ def test_a_subject_that_was_cut_off_is_named(upload: Path) -> None:
 
 
 class Segmenter:
-    """Stands for CLIPSeg: remembers what it was asked for, and marks the left half."""
+    """Stands in for CLIPSeg: records the prompts for each image size, and marks the left half."""
 
     asked: ClassVar[dict[tuple[int, int], list[str]]] = {}
 
@@ -288,7 +288,7 @@ def test_a_phone_s_heic_is_seen_as_it_was_taken(orientation: int, upload: Path) 
 
 @pytest.fixture(scope="module")
 def swin2sr(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Swin2SR of a few thousand random weights, as it is saved for use. Large weights: its pictures are lively."""
+    """The saved folder of a Swin2SR with a few thousand random weights, large ones, so that its output varies."""
     torch.manual_seed(0)
     config = Swin2SRConfig(
         image_size=16, embed_dim=8, depths=[2], num_heads=[2], window_size=4, upscale=2, initializer_range=0.1
@@ -312,7 +312,7 @@ def test_tiles_make_the_same_picture_as_one_piece(
 
 
 def test_seams_show_without_surroundings(swin2sr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That the test above can fail."""
+    """Without an overlap of the tiles, seams appear. This shows that the test above can fail."""
     upscaler, image = Upscaler.load(str(swin2sr)), astronaut().resize((128, 64))
     whole = np.asarray(upscaler.enlarge(image), int)
     monkeypatch.setattr(preprocess.crops.upscale, "TILE", 64)

@@ -1,4 +1,4 @@
-"""Geometry of the windows around a subject."""
+"""Tests of the geometry of the windows around a subject."""
 
 import pytest
 from hypothesis import assume, given

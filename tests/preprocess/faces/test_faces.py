@@ -1,4 +1,4 @@
-"""Face detection on photographs that scikit-image includes, and which face is chosen."""
+"""Tests of face detection on photographs that scikit-image includes, and of the choice between faces."""
 
 import importlib.util
 import os
@@ -44,7 +44,7 @@ def middle(face: FaceBox) -> tuple[float, float]:
 
 
 def marked_place(size: tuple[int, int], place: tuple[int, int], degrees: int) -> tuple[float, float]:
-    """Where a place of a picture is after Pillow turned it."""
+    """Return the position of `place` after Pillow has rotated an image of this size by `degrees`."""
     mark = Image.new("L", size)
     mark.putpixel(place, 255)
     left, top, _, _ = mark.rotate(degrees, expand=True).getbbox() or (0, 0, 0, 0)
@@ -218,7 +218,7 @@ def test_an_altered_model_is_refused(tmp_path: Path) -> None:
 
 
 class Network:
-    """Stands for OpenCV's YuNet: finds one face, in the red of the picture it is given."""
+    """Stands in for OpenCV's YuNet: finds one face, in the red part of the image."""
 
     input_size = (0, 0)
 

@@ -1,4 +1,5 @@
-"""The person who is in every picture is the subject, not the largest face. The networks are stand-ins: colours."""
+"""Tests that the person who appears in most images is the subject, not the largest face. The stand-ins for the networks
+identify people by colour."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ def picture(small: str | None, large: str | None) -> Image.Image:
 
 
 class Colours:
-    """Finds faces by their two places."""
+    """Finds faces at the two places where `picture` draws them."""
 
     name = "yunet"
 
@@ -46,7 +47,7 @@ class Colours:
 
 
 def by_colour(face: np.ndarray) -> np.ndarray:
-    """Each person a direction of its own; the same person never quite the same."""
+    """Return an embedding: a direction for each person, with noise, so that two faces of one person differ."""
     colour = face[56, 56][::-1].astype(int)
     number = min(range(6), key=lambda each: np.abs(colour - list(PEOPLE.values())[each]).sum())
     noise = np.random.default_rng(int(face.sum())).normal(scale=0.15, size=6)
@@ -55,7 +56,7 @@ def by_colour(face: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of the recognition network, which stand-ins take the place of."""
+    """The path of the recognition network's file. Stand-ins replace the networks."""
     for module in ("preprocess.faces.people", "preprocess.faces.registry"):
         monkeypatch.setattr(f"{module}.find_detector", lambda *names: Colours())
     monkeypatch.setattr("preprocess.faces.people.load_sface", lambda path: by_colour)
@@ -75,7 +76,7 @@ def prepared(pairs: Sequence[tuple[str | None, str | None]], folder: Path, **opt
 
 
 def colour_of(dataset: PreparedDataset, example: Example) -> tuple[int, ...]:
-    """Of what the crop shows most of, but for the background."""
+    """Return the median colour of the bright pixels of the crop, which exclude the background."""
     with Image.open(dataset.folder / example.views[0].file) as image:
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     bright = pixels[pixels.max(axis=1) > 150]
@@ -107,7 +108,7 @@ def test_the_environment_names_the_file_too(model: Path, tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("mask", ["face", "files"])
 def test_other_people_are_left_out_of_masks(mask: MaskSource, model: Path, tmp_path: Path) -> None:
-    """A mask of a file counts everywhere else, one of faces on the recurring one alone."""
+    """A mask from a file excludes only the other faces; a face mask contains only the recurring face."""
     file = tmp_path / "mask.png"
     Image.new("L", (200, 200), 255).save(file)
     finder = SubjectFinder(DataConfig(mask=mask, crop="face", face_recognition_model=model))
@@ -145,9 +146,9 @@ NONE = np.empty((0, 1))
         ([np.stack([unit(1, 0)]), np.stack([unit(0, 1)])], None),
         ([np.stack([unit(1, 0)]), np.stack([unit(0, 1), unit(1, 0.1)])], [0, 1]),
         ([np.stack([unit(0, 1), unit(1, 0)]), NONE, np.stack([unit(1, 0.3)])], [1, None, 0]),
-        # two people twice: the one that is more like itself
+        # two people appear twice: the one whose two faces are more similar is chosen
         ([np.stack([unit(1, 0), unit(0, 1)]), np.stack([unit(0.1, 1), unit(1, 0.5)])], [1, 0]),
-        # who is twice in one picture, as in a mirror, does not recur by that
+        # two faces of a person in one image, as with a mirror, are no recurrence
         ([np.stack([unit(1, 0), unit(1, 0.05), unit(0, 1)]), np.stack([unit(0, 1)])], [2, 0]),
     ],
 )

@@ -1,4 +1,4 @@
-"""A dataset with everything that its page has to show, also what is meant to break it."""
+"""A dataset with everything that its page shows, including hostile names and captions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LANDSCAPE, PORTRAIT, SQUARE = (288, 192), (192, 288), (224, 224)
 
 
 def landscape(size: Size, seed: int) -> Image.Image:
-    """Sky, a sun, and hills that fade with distance."""
+    """An image of sky, a sun, and hills that fade with distance."""
     width, height = size
     skies = [((250, 214, 165), (108, 140, 170)), ((214, 226, 232), (86, 132, 160)), ((244, 180, 150), (92, 84, 130))]
     low, high = skies[seed % 3]
@@ -41,7 +41,7 @@ def landscape(size: Size, seed: int) -> Image.Image:
 
 
 def portrait(size: Size, seed: int) -> tuple[Image.Image, Image.Image, FaceBox]:
-    """A figure before a wall, where it is, and where its face is."""
+    """Return an image of a figure in front of a wall, the mask of the figure, and the box of its face."""
     width, height = size
     walls, coats = (
         [(222, 211, 196), (176, 192, 188), (206, 190, 204)],
@@ -73,7 +73,7 @@ def save(image: Image.Image, folder: Path, name: str) -> str:
 
 
 def example(folder: Path, index: int, source: str, picture: Image.Image, target: Size, **decided: Any) -> Example:
-    """One image as preparation writes it down: its files, and what was decided."""
+    """Write the files of one image as preparation does, and return its record. `decided`: its fields, and `crop`."""
     crop = decided.pop("crop", None) or centre_crop(picture.size, target)
     file = save(apply_crop(picture, crop), folder, f"images/{index:04d}.png")
     preview = picture.copy()
@@ -84,7 +84,7 @@ def example(folder: Path, index: int, source: str, picture: Image.Image, target:
 
 
 def person(folder: Path, index: int, source: str, **decided: Any) -> Example:
-    """An image with a face, a mask, and a flipped view."""
+    """Write an image with a face, a mask, and a flipped view."""
     picture, mask, face = portrait((900, 1200), index)
     crop = centre_crop(picture.size, PORTRAIT)
     plain = example(folder, index, source, picture, PORTRAIT, crop=crop, **decided)
@@ -95,7 +95,7 @@ def person(folder: Path, index: int, source: str, **decided: Any) -> Example:
 
 
 def make_dataset(folder: Path) -> PreparedDataset:
-    """Twelve images: three buckets, two concepts, masks, faces, warnings, hostile and merely unusual names."""
+    """Write twelve images: three buckets, two concepts, masks, faces, warnings, hostile names and unusual names."""
     folder.mkdir(parents=True, exist_ok=True)
     examples = [
         person(folder, 0, "anna/portrait 01.jpg", caption="a portrait of TOK before a plain wall, soft light",

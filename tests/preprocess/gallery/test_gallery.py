@@ -1,4 +1,4 @@
-"""The contact sheet of a dataset: what stands on it, and that nothing in it runs."""
+"""Tests of the contact sheet of a dataset: what it shows, and that no text of the dataset runs as code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytest_plugins = ["tests.preprocess.gallery.gallery_dataset"]
 
 @pytest.fixture
 def one(tmp_path: Path) -> Callable[..., PreparedDataset]:
-    """A dataset of one image, with whatever shall be different about it."""
+    """Returns a function that makes a dataset of one image, with the given fields changed."""
     plain = example(tmp_path, 0, "a.png", landscape((300, 200), 0), SQUARE, caption="a hill", caption_source="a.txt")
 
     def make(**changed: Any) -> PreparedDataset:
@@ -39,7 +39,7 @@ def one(tmp_path: Path) -> Callable[..., PreparedDataset]:
 
 
 def data_of(page: str) -> dict[str, Any]:
-    """What the page's script works on."""
+    """Return the data that the page's script reads."""
     found = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert len(found) == 1
     return dict(json.loads(found[0]))

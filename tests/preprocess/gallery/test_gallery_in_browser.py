@@ -1,4 +1,4 @@
-"""The contact sheet of a dataset in a browser."""
+"""Tests of the contact sheet of a dataset in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server of this machine that stands in for the hub's datasets: repositories of one commit."""
+"""A local server that stands in for the hub's datasets: repositories with one commit."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ COMMIT = "d" * 40
 
 
 class DatasetHub(Site):
-    """Answers what `datasets` asks the hub for. `down`: whether files are not given out any more."""
+    """Answers the requests that `datasets` sends to the hub. `down`: whether downloads of files fail with 404."""
 
     down = False
 
@@ -36,7 +36,7 @@ class DatasetHub(Site):
         for path in (api, f"{api}/revision/main", f"{api}/revision/{COMMIT}"):
             self._json(path, info)
         for revision in ("main", COMMIT):
-            if "data" not in folders:  # the library asks for it first
+            if "data" not in folders:  # `datasets` requests this folder first
                 self.answers[f"{api}/tree/{revision}/data"] = self._missing
             for folder in ("", *folders):
                 inside = [each for each in entries if each["path"].startswith(f"{folder}/" if folder else "")]
@@ -88,7 +88,7 @@ class DatasetHub(Site):
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[DatasetHub]:
-    """The libraries ask this server, and keep what they read in a folder of the test."""
+    """Yields a hub to which the libraries send their requests. Their caches are in the test's folder."""
     site = DatasetHub()
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", site.url)
     template = site.url + "/{repo_id}/resolve/{revision}/{filename}"

@@ -1,4 +1,4 @@
-"""An S3 server of this machine: moto's."""
+"""A local S3 server, with moto."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,8 +13,8 @@ from werkzeug.wrappers import Response
 
 
 class Store:
-    """`failing`: paths whose content the server fails to give. `halved`: paths whose connection ends in the middle of
-    the content. `denied`: buckets that answer 403."""
+    """`failing`: paths for which GET answers 500. `halved`: paths whose connection ends in the middle of the content.
+    `denied`: buckets that answer 403."""
 
     def __init__(self) -> None:
         self.failing: set[str] = set()
@@ -31,7 +31,7 @@ class Store:
             content = application(environ, start_response)
             if path in self.halved and environ["REQUEST_METHOD"] == "GET":
                 whole = b"".join(content)
-                return [whole[: len(whole) // 2]]  # the header promises all of it
+                return [whole[: len(whole) // 2]]  # the header states the whole length
             return content
 
         self.server = make_server("127.0.0.1", 0, answer, threaded=True)
@@ -47,7 +47,7 @@ class Store:
             self.client.put_object(Bucket=bucket, Key=name, Body=data)
 
     def environment(self) -> dict[str, str]:
-        """What a command needs to find the server."""
+        """Return the environment variables with which a command uses the server."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "a",

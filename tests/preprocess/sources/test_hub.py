@@ -1,4 +1,4 @@
-"""Datasets of the hub, from a server of this machine that answers as the hub does."""
+"""Tests of datasets of the hub, with a local server that answers as the hub does."""
 
 import io
 import json
@@ -31,7 +31,7 @@ def as_parquet(rows: datasets.Dataset) -> bytes:
 
 
 def card(configs: Sequence[Mapping[str, object]]) -> bytes:
-    """JSON is YAML, too."""
+    """Return a dataset card. Its YAML is written as JSON, which is valid YAML."""
     return f"---\nconfigs: {json.dumps(configs)}\n---\n".encode()
 
 

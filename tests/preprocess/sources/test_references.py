@@ -1,4 +1,4 @@
-"""Names of datasets: what is understood, and what is refused before anything is opened."""
+"""Tests of the names of datasets: which are understood, and which are refused before anything is opened."""
 
 from pathlib import Path
 

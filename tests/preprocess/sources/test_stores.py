@@ -1,4 +1,4 @@
-"""Shards in object stores: a real S3 server of this machine (moto's), globs, braces, and what goes wrong."""
+"""Tests of shards in object stores, with a local S3 server (moto's): globs, braces, and failures."""
 
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def test_files_of_this_disk_by_ranges(tmp_path: Path) -> None:
 
 def test_a_shard_that_is_cut_or_damaged_is_named(s3: Store, tmp_path: Path) -> None:
     whole, size = one(1), len(PICTURES[1])
-    between = 512 + (size + 511) // 512 * 512  # where the first file ends, and no end mark stands
+    between = 512 + (size + 511) // 512 * 512  # the end of the first file; a tar cut here has no end mark
     damaged = {"1": whole[: 512 + size // 2], "2": whole[:between], "3": b"no tar at all" * 100, "4": whole[:700]}
     s3.put("cut", {"0.tar": one(0), **{f"{name}.tar": data for name, data in damaged.items()}})
     for name in damaged:
@@ -76,7 +76,7 @@ def test_a_bucket_that_denies_access_is_named_with_its_remedy(shards: Store, tmp
 
 
 class Answered(Exception):
-    """As azure's HttpResponseError (`status_code`) and gcsfs' HttpError (`code`)."""
+    """An error like azure's HttpResponseError (`status_code`) and gcsfs' HttpError (`code`)."""
 
     def __init__(self, **status: int | str) -> None:
         super().__init__("a line with the request's headers")

@@ -1,4 +1,4 @@
-"""Datasets of this disk, as the library `datasets` writes and reads them: their rows become images with captions."""
+"""Tests of datasets on this disk, in the formats of the library `datasets`: their rows become images with captions."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Archives are hostile until checked."""
+"""Tests of unpacking archives: unsafe names, links, encrypted members and archives beyond the limits are refused."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Near duplicates are found without comparing every picture with every other."""
+"""Tests that the search for near duplicates finds the same as a comparison of all pairs."""
 
 import random
 
@@ -9,7 +9,7 @@ from preprocess.uploads.fingerprints import NEAR_BITS, Fingerprint, nearest_befo
 
 
 def by_comparing_all(hashes: list[int]) -> dict[int, int]:
-    """The plain way: the nearest earlier one that is near enough, the first of equals."""
+    """Return the reference: for each hash the nearest earlier one within NEAR_BITS, the first of equally near ones."""
     found = {}
     for later, bits in enumerate(hashes):
         earlier = [index for index in range(later) if hashes[index] and bits]

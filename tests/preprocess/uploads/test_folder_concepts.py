@@ -1,4 +1,4 @@
-"""Folders without concepts in the configuration: what is trained, and the YAML that makes concepts of them."""
+"""Tests of the warning for several folders without concepts in the configuration, and of the YAML that it proposes."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How often images are seen, by the folders that hold them: also a half, and beside preservation images."""
+"""Tests of the repeats of images by their folders: fractions, invalid numbers, and preservation images."""
 
 from fractions import Fraction
 from pathlib import Path

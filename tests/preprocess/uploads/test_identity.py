@@ -1,4 +1,4 @@
-"""Data given again: the same data are the same, wherever they lie, and every other data are named."""
+"""Tests of comparing data with those of an earlier run: equal data have no differences, and changes are named."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

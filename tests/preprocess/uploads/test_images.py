@@ -1,4 +1,4 @@
-"""Every image is decoded the way its maker saw it, or refused by name."""
+"""Tests that every image is decoded as its author saw it, or refused by name."""
 
 import contextlib
 import random
@@ -35,7 +35,7 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     image = Image.new("RGB", (40, 20), "white")
     image.paste(RED, (0, 0, 20, 20))
     exif = image.getexif()
-    exif[0x0112] = 6  # turned a quarter to the right
+    exif[0x0112] = 6  # to be rotated by 90° clockwise for display
     image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
     upright = decode(tmp_path / "turned.jpg").image
     assert upright.size == (20, 40)
@@ -92,7 +92,7 @@ def test_a_decompression_bomb_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "BMP", "TIFF", "GIF"])
 def test_damage_of_any_kind_is_a_refusal(kind: str, tmp_path: Path) -> None:
-    """Bytes changed or cut off anywhere: a picture comes of it, or a DatasetError, and nothing else."""
+    """Bytes are changed, and the file may be truncated. Decoding gives an image or a DatasetError, nothing else."""
     exif = Image.Exif()
     exif[0x0112] = 6
     options: dict[str, Any] = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP", "TIFF") else {}

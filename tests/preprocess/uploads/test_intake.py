@@ -1,4 +1,5 @@
-"""What people give: several uploads at once, folders in folders, webdataset shards, URLs, and files that are none."""
+"""Tests of the forms of data: several uploads at once, nested folders, webdataset shards, URLs, and files that are not
+archives."""
 
 import base64
 import io
@@ -70,7 +71,7 @@ def test_captions_stay_with_their_own_source(tmp_path: Path) -> None:
 
 
 def test_sources_of_one_name_are_kept_apart(tmp_path: Path) -> None:
-    """Two people's photos.zip: each file keeps a name of its own, and so its caption and its warnings."""
+    """Several archives called photos.zip: each file has a unique name, to which its caption and warnings belong."""
     for folder, data in (("anna", A), ("ben", B), ("cleo", C)):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "photos.zip").write_bytes(zipped({"1.png": data}))
@@ -127,7 +128,7 @@ def test_a_hidden_folder_that_is_given_itself_is_taken(tmp_path: Path) -> None:
     assert names([written(tmp_path / ".photos", {"a.png": A})], tmp_path / "scratch") == ["a.png"]
 
 
-# files that are no archives
+# files that are not archives
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_tars_of_all_compressions(suffix: str, tmp_path: Path) -> None:
 
 
 def samples(first: int, *data: bytes) -> dict[str, bytes]:
-    """Samples as webdataset packs them: a picture, a text and a JSON record under one key."""
+    """Return samples as webdataset packs them: an image and a JSON record under one key."""
     files: dict[str, bytes] = {}
     for number, content in enumerate(data, first):
         record = {"caption": f"TOK of the record {number}", "score": number}
@@ -232,7 +233,7 @@ def test_what_only_looks_like_a_shard_of_shards_is_named(tmp_path: Path) -> None
     assert "archives inside the data are not unpacked; unpack it first" in dataset.rejected[0].reason
 
 
-# tables, as programs of all systems write them
+# tables with the line ends and separators of all systems
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"], ids=ascii)
@@ -248,7 +249,7 @@ def test_line_ends_of_all_systems(name: str, ending: str, make_zip: MakeFiles, t
 
 @pytest.mark.parametrize("sign", ["\u2028", "\x85", "\x0c"], ids=ascii)
 def test_a_separator_of_lines_in_a_caption_ends_no_record(sign: str, make_zip: MakeFiles, tmp_path: Path) -> None:
-    """As scraped captions have them, and Python's json.dumps(..., ensure_ascii=False) leaves them."""
+    """Scraped captions contain them. Python's json.dumps(..., ensure_ascii=False) does not escape U+2028 and U+0085."""
     text = json.dumps({"file_name": "a.png", "text": f"a TOK{sign}on grass"}, ensure_ascii=False)
     source = make_zip({"a.png": A, "metadata.jsonl": text.encode()})
     assert captions(prepared([source], tmp_path / "dataset")) == {"a.png": "a TOK on grass"}
@@ -258,7 +259,7 @@ def test_a_separator_of_lines_in_a_caption_ends_no_record(sign: str, make_zip: M
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder, without a word."""
+    """Serves a folder without log lines."""
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
@@ -266,7 +267,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
-    """A folder, and the address at which a server of this machine shows it."""
+    """Yields a folder, and the URL at which a local server serves it."""
     monkeypatch.setenv("FETCH_ALLOW_HTTP", "1")
     monkeypatch.setenv("FETCH_ALLOW_PRIVATE_ADDRESSES", "1")
     folder = tmp_path / "served"
@@ -340,7 +341,7 @@ def test_a_data_uri(tmp_path: Path) -> None:
 
 
 def test_zips_of_other_programs(tmp_path: Path) -> None:
-    """Names in code page 437 or UTF-8, entries for folders, comments, and a deflated member."""
+    """The zip has UTF-8 names, an entry for a folder, a comment, deflated members, and a caption in UTF-16."""
     path = tmp_path / "photos.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.comment = b"made by hand"

@@ -1,4 +1,4 @@
-"""Folders as other programs lay them out: masks beside images, regularisation images, outputs of earlier trainings."""
+"""Tests of the folder layouts of other programs: masks beside images, regularisation images, outputs of trainings."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ OPTIONS = {"resolution": 64, "captioner": "none", "class_word": "dog"}
 
 
 def picture(seed: int, size: tuple[int, int] = (96, 96)) -> bytes:
-    """Noise, enlarged: no two seeds look alike."""
+    """An image of enlarged noise. Different seeds look different."""
     pixels = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), dtype=np.uint8)
     return saved(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
@@ -312,7 +312,7 @@ def test_data_of_nothing_but_an_output_is_an_error_that_says_so(make_folder: Mak
 def test_what_is_prepared_is_not_read_as_pictures(
     names: Sequence[str], what: str, make_folder: MakeFiles, make_zip: MakeFiles, tmp_path: Path
 ) -> None:
-    """In an archive or beside other data its previews would be trained, too, and its captions would be lost."""
+    """In an archive or beside other data, its previews would be trained as images, and its captions would be lost."""
     files = {name: picture(1) if name.endswith(".png") else b"{}" for name in names}
     folder = make_folder(files)
     other = tmp_path / "other"

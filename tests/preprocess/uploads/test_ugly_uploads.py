@@ -1,4 +1,4 @@
-"""The corpus of ugly uploads, as a table: each is accepted with a stated result, or refused with a stated message."""
+"""Tests of the table of ugly uploads: each is accepted with a stated result, or refused with a stated message."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ OPTIONS = {"resolution": 128, "captioner": "none"}
 
 
 def words(text: str) -> int:
-    """A tokenizer of a kind: words, and two for start and end."""
+    """Count tokens in place of a tokenizer: one per word, and two for start and end."""
     return len(text.split()) + 2
 
 

@@ -1,4 +1,4 @@
-"""Reports passed on, and results at their end."""
+"""Tests of `relay` and `drain`: they pass reports on, and return the result of the source."""
 
 from collections.abc import Generator
 

@@ -1,4 +1,4 @@
-"""What people upload, ugly things first: each case says what comes of it."""
+"""Uploads as users make them, the ugly ones first. Each case states the expected result."""
 
 from tests.preprocess.uploads.ugly_uploads.archives import ARCHIVES, NAMES
 from tests.preprocess.uploads.ugly_uploads.captions import CAPTIONS, METADATA

@@ -1,4 +1,4 @@
-"""Names, archives and folders."""
+"""Cases of file names, archives and folders."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Captions and metadata."""
+"""Cases of captions and metadata."""
 
 from tests.preprocess.uploads.ugly_uploads.case import Case
 from tests.preprocess.uploads.ugly_uploads.making import A, B, picture

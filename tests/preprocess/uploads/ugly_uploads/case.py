@@ -1,4 +1,4 @@
-"""One ugly upload, and what comes of it."""
+"""One ugly upload, and its expected result."""
 
 import zipfile
 from collections.abc import Mapping
@@ -10,11 +10,12 @@ from tests.preprocess.uploads.ugly_uploads.making import Files, shard, zipped
 
 @dataclass(frozen=True)
 class Case:
-    """An upload. `kept`: how many images are trained; 0: an error. `says`: stands in a warning, a refusal or the error.
+    """An upload. `kept`: how many images are trained; 0: an error. `says`: text in a warning, a refusal or the error.
 
     `captions`: of the kept images, in order. `sizes`: trained sizes (width, height). `packed_as`: folder, or the
-    suffix of an archive, which is made of the files where its bytes are not given. `links`: places in a folder, and
-    what they lead to. `silent`: nothing is said.
+    suffix of an archive, which is made of the files if its bytes are not given in `archive`. `links`: paths of links
+    in the folder, with their targets. `silent`: no file is refused, and there is no warning except for missing
+    captions and for folders that are trained as one concept.
     """
 
     name: str
@@ -31,7 +32,7 @@ class Case:
 
 
 def pack(case: Case, folder: Path) -> Path:
-    """Write the upload as the case wants it."""
+    """Write the upload of the case into `folder`, and return its path."""
     if case.packed_as == "folder":
         target = folder / "upload"
         target.mkdir()

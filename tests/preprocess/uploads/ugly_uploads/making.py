@@ -1,4 +1,4 @@
-"""Pictures and archives of the ugly kinds."""
+"""Functions that make the images and archives of the ugly uploads."""
 
 import io
 import struct
@@ -19,7 +19,7 @@ Files = Mapping[str, bytes]
 def picture(
     size: tuple[int, int] = (128, 128), seed: int = 0, mode: str = "RGB", kind: str = "PNG", **options: object
 ) -> bytes:
-    """A picture of its own for each seed: a few rectangles, so that no two are near duplicates."""
+    """An image file for each seed: a few rectangles, so that no two seeds are near duplicates."""
     rng = np.random.default_rng(seed)
     image = Image.new("RGB", size, tuple(rng.integers(0, 255, 3).tolist()))
     draw = ImageDraw.Draw(image)
@@ -47,7 +47,7 @@ def transparent(mode: str) -> bytes:
 
 
 def palette_with_alpha() -> bytes:
-    """Colours with an opacity each, as pngquant writes them."""
+    """A PNG whose palette has an opacity for each colour, as pngquant writes it."""
     image = Image.open(io.BytesIO(picture(seed=6))).quantize(8)
     return saved(image, "PNG", transparency=bytes([0, 60, 120, 180, 240, 255, 255, 255]))
 
@@ -94,7 +94,7 @@ def zipped(files: Files, compression: int = zipfile.ZIP_STORED) -> bytes:
 
 
 def encrypted(files: Files) -> bytes:
-    """A zip whose members say that they need a password."""
+    """A zip whose members are marked as encrypted."""
     data = bytearray(zipped(files))
     for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         at = data.find(mark)
@@ -105,7 +105,7 @@ def encrypted(files: Files) -> bytes:
 
 
 def of_macos(files: Files) -> bytes:
-    """A zip with UTF-8 names and no mark that says so: written under names of the same length, then replaced."""
+    """A zip with UTF-8 names but without the flag for them. Names of the same length are written, then replaced."""
     plain = {"n" * len(name.encode()): name for name in files}
     data = zipped({key: files[name] for key, name in plain.items()})
     for key, name in plain.items():
@@ -114,7 +114,7 @@ def of_macos(files: Files) -> bytes:
 
 
 def with_large_file_records(files: Files) -> bytes:
-    """A zip of the zip64 kind, as tools write that do not know the size beforehand."""
+    """A zip with zip64 records, as written by tools that do not know the size beforehand."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in files.items():
@@ -124,7 +124,7 @@ def with_large_file_records(files: Files) -> bytes:
 
 
 def with_link(name: str, aim: str) -> bytes:
-    """A zip with a symbolic link in it, as Info-ZIP stores them with -y."""
+    """A zip that contains a symbolic link, stored as by Info-ZIP with -y."""
     buffer = io.BytesIO()
     info = zipfile.ZipInfo(name)
     info.create_system, info.external_attr = 3, 0o120777 << 16
@@ -135,7 +135,7 @@ def with_link(name: str, aim: str) -> bytes:
 
 
 def tar_of(kind: bytes, name: str, aim: str = "") -> bytes:
-    """A tar with one member of that kind: tarfile.SYMTYPE, LNKTYPE, CHRTYPE, FIFOTYPE."""
+    """A tar with one member of this kind: tarfile.SYMTYPE, LNKTYPE, CHRTYPE or FIFOTYPE."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         info = tarfile.TarInfo(name)

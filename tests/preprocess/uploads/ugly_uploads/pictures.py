@@ -1,4 +1,4 @@
-"""Files that are pictures, or say that they are."""
+"""Cases of image files, of files that are only named like images, and of duplicates."""
 
 import io
 
