@@ -1,4 +1,4 @@
-"""Settings: one truth, and errors that name the remedy."""
+"""Tests of the settings: how values are read and derived, and errors that name the setting and its remedy."""
 
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def test_broken_yaml_and_missing_files(tmp_path: Path) -> None:
 
 
 def test_yaml_cannot_run_code(tmp_path: Path) -> None:
-    """With a loader that can, the same text makes a folder."""
+    """The same text creates a folder if an unsafe loader reads it."""
     for number, tag in enumerate(("python/object/apply:os.mkdir", "python/object/new:os.mkdir")):
         folder = tmp_path / str(number)
         text = f"a: !!{tag} [{str(folder)!r}]"
@@ -151,7 +151,7 @@ def test_a_section_holds_its_fields_and_what_was_set() -> None:
     assert config.preparation.model_fields_set == {"seed", "class_word"}
     filled = config.with_values({"resolution": 512, "alpha": 2.0})
     assert filled.preparation.resolution == 512 and filled.adapters.resolved_alpha == 2.0
-    assert filled.preparation.model_fields_set == {"seed", "class_word"}  # filled in is not set by the user
+    assert filled.preparation.model_fields_set == {"seed", "class_word"}  # not set by the user
 
 
 def test_the_sections_together_are_the_configuration() -> None:
@@ -163,7 +163,7 @@ def test_the_sections_together_are_the_configuration() -> None:
 
 
 def test_words_of_concepts_are_composed_and_without_blanks() -> None:
-    """As captions are, so that they are found there; also of each of several concepts."""
+    """They are normalised as captions are, so that they are found there. So are those of each of several concepts."""
     outer = TrainingConfig(trigger_word="cafe\u0301", class_word=" dog ")
     assert (outer.trigger_word, outer.class_word) == ("caf\u00e9", "dog")
     inner = TrainingConfig(concepts=({"trigger_word": "cafe\u0301", "class_word": " "},)).concepts[0]

@@ -1,4 +1,4 @@
-"""Filters compare; they never evaluate."""
+"""Tests of filters: they compare values, and never evaluate code."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Untrusted settings: texts and values that would take hours or gigabytes to read are refused at once."""
+"""Tests of untrusted settings: texts and values that would take hours or gigabytes to read are refused at once."""
 
 import json
 import time

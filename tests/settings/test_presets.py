@@ -1,4 +1,4 @@
-"""The ready-made configurations: each is valid on the family that its name says, and says why it is what it is."""
+"""Tests of the presets: each is valid on the family that its name states, and explains its values."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ WRITERS = {
 
 
 RECIPES = sorted(path for path in (PROJECT / "configs").glob("*.yaml") if "_" in path.stem and "full" not in path.stem)
-"""For any base, beside --base_model."""
+"""Presets for any base, which is given by --base_model."""
 
 
 @pytest.mark.parametrize("kind", ["sdxl", "flux1"])

@@ -1,4 +1,4 @@
-"""Published settings name no path of its disk."""
+"""Tests that published settings and messages contain no path of this machine's disk."""
 
 from pathlib import Path
 

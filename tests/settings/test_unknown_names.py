@@ -1,4 +1,4 @@
-"""Names of other trainers lead to the setting that is meant."""
+"""Tests that the error for a name of another trainer names the setting that is meant."""
 
 import pytest
 
@@ -74,7 +74,7 @@ def test_a_name_leads_to_what_the_command_has() -> None:
     assert advice("steps", ["num_inference_steps"], as_option) == "did you mean --num_inference_steps?"
     assert advice("cache_latents_to_disk", ["latent_cache"], as_option) == "did you mean --latent_cache disk?"
     assert advice("network_dim", ["output"]) is None
-    assert advice("lora_dropout", ["caption_dropout"]) is None  # near in letters only
+    assert advice("lora_dropout", ["caption_dropout"]) is None  # only the spelling is similar
 
 
 @pytest.mark.parametrize("row", NAMES)
@@ -88,7 +88,7 @@ def test_every_row_leads_to_a_setting_and_a_value_that_it_takes(row: str) -> Non
 
 
 def test_no_row_is_dead() -> None:
-    """A name that is a setting itself is never looked up; one that stands twice in a row is a slip."""
+    """A name that is a setting itself is never looked up, and a name that occurs twice in a row is a mistake."""
     for row, others in NAMES.items():
         assert others and len(set(others)) == len(others), row
         assert not set(others) & TrainingConfig.model_fields.keys(), row

@@ -1,4 +1,4 @@
-"""YAML parsing: booleans, duplicate names."""
+"""Tests of YAML parsing: booleans, text that YAML reads as another type, duplicate names, and anchors."""
 
 import pytest
 

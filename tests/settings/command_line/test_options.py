@@ -1,4 +1,4 @@
-"""What a command line gives to a record of settings."""
+"""Tests of the values that a command line gives to settings, and of the help that is made from them."""
 
 from pathlib import Path
 from typing import Any, Literal

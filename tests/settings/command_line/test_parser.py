@@ -1,4 +1,4 @@
-"""Errors of a command: one line, the name that was meant, status 2."""
+"""Tests of a command's errors: one line, the name that was meant, and status 2."""
 
 import sys
 

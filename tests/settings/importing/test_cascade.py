@@ -1,4 +1,4 @@
-"""YAML files of Stable Cascade's training guide, with its field names."""
+"""Tests of importing YAML files with the field names of Stable Cascade's training guide."""
 
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def test_a_lora_with_a_new_token(tmp_path: Path) -> None:
     assert config.trigger_word == "" and [(each.word, each.start) for each in config.train_tokens] == TOKENS
     assert config.learning_rate == config.token_learning_rate == 1e-4
     assert (config.max_train_steps, config.lr_warmup_steps, config.checkpointing_steps) == (10_000, 1, 100)
-    assert (config.train_batch_size, config.gradient_accumulation_steps) == (8, 4)  # 32 images an update
+    assert (config.train_batch_size, config.gradient_accumulation_steps) == (8, 4)  # 32 images per update
     assert config.resolution == 1024 and config.aspect_ratio_bucketing and config.aspect_ratios == ("1/1", "3/4")
     assert config.named_sources == ("s3://bucket/one.tar", "s3://bucket/two.tar")
     assert config.base_model == "stabilityai/stable-cascade-prior" and config.trackers == ("wandb",)
@@ -89,11 +89,11 @@ def test_full_fine_tuning_with_an_average(tmp_path: Path) -> None:
     assert config.loss_weighting == "adaptive" and _config(tmp_path).loss_weighting == "p2"
     assert config.adapter == "full" and config.trigger_word == ""
     assert (config.ema_decay, config.ema_start, config.ema_interval) == (0.9, 5000, 100)
-    assert _config(tmp_path, ema_iters=100).ema_decay == 0  # as in the original, which has no start then
+    assert _config(tmp_path, ema_iters=100).ema_decay == 0  # as in the original, which averages only from a start on
 
 
 def test_every_field_is_translated_or_named(tmp_path: Path) -> None:
-    """No field vanishes: each is a setting, the output, or a note."""
+    """No field is lost without a note: each becomes a setting, the output, or a note."""
     imported = _imported(tmp_path, **LORA, shift=4, strange_field=1)
     named = {note.removeprefix("guide.yaml: ").partition(":")[0] for note in imported.notes}
     assert named >= {

@@ -1,4 +1,4 @@
-"""Conditions written as Python are read, and never run."""
+"""Tests that conditions written as Python are parsed, and never run."""
 
 import pytest
 

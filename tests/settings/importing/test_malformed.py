@@ -1,4 +1,4 @@
-"""Whatever stands in a field, the answer is a translation or a short line for each fault: never a stack trace."""
+"""Tests that any value in a field gives a translation, or one short line for each fault, and never a stack trace."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -44,7 +44,7 @@ def _with_junk(fields: Mapping[str, Any], names: Any) -> Iterator[dict[str, Any]
 
 
 def _is_translated(translate: Any, fields: Mapping[str, Any]) -> bool:
-    """Whether there is a valid configuration; else there are lines that a person can read."""
+    """Whether the fields give a valid configuration. Otherwise, checks that the error has few and short lines."""
     try:
         build_config(translate(fields, KNOWN).values)
     except ConfigError as error:

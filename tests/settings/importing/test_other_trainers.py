@@ -1,4 +1,4 @@
-"""Files and commands of diffusers' scripts, the SDXL guide, kohya's scripts and ai-toolkit."""
+"""Tests of importing files and commands of diffusers' scripts, the SDXL guide, kohya's scripts and ai-toolkit."""
 
 import json
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_a_command_of_diffusers(tmp_path: Path) -> None:
     assert (config.loss_weighting, config.min_snr_gamma) == ("min_snr", 5)
     assert (config.mixed_precision, config.gradient_checkpointing) == ("bf16", "always")
     assert config.trackers == ("tensorboard", "wandb") and imported.output == Path("results/naruto")
-    assert config.trigger_word == "" and config.caption_dropout == 0  # as the script has it
+    assert config.trigger_word == "" and config.caption_dropout == 0  # as in the script
     assert _named(imported) == {"validation_epochs", "adam_beta2", "some_new_flag"}
 
 
@@ -134,7 +134,7 @@ def test_kohyas_command_trains_the_text_encoders_unless_told(tmp_path: Path) -> 
     command = "accelerate launch sdxl_train_network.py --network_dim 8 --train_data_dir x --learning_rate 2e-4"
     config = build_config(_import(tmp_path, "one.sh", command).values)
     assert config.train_text_encoder and config.text_encoder_learning_rate == 2e-4 == config.learning_rate
-    assert (config.max_train_steps, config.train_batch_size, config.alpha) == (1600, 1, 1)  # the script's own
+    assert (config.max_train_steps, config.train_batch_size, config.alpha) == (1600, 1, 1)  # the script's defaults
     config = build_config(_import(tmp_path, "two.sh", f"{command} --network_train_unet_only").values)
     assert not config.train_text_encoder and config.named_sources == ("x",)
 
