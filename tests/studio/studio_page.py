@@ -1,4 +1,4 @@
-"""The studio's page as a process, and what a user does on it in a browser."""
+"""Runs the studio's page as a process, and does on it in a browser what a user does."""
 
 import os
 import random
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 ATTEMPTS = 3
 START_SECONDS = 300
 SECONDS = 300
-"""For what the page does by itself. More than a loaded machine takes: a wait ends with what it waits for."""
+"""Longest wait for the page, more than a loaded machine needs. A wait ends as soon as its condition holds."""
 UNTRANSLATED = re.compile(r"[a-z_]+(\.[a-z_]+)+")
-"""A key of Gradio's translations in place of a name."""
+"""A key of Gradio's translations, shown in place of a name."""
 CONTROLS = {"button", "checkbox", "combobox", "listbox", "slider", "spinbutton", "tab", "textbox"}
 TURNING = ("BUTTON label-wrap", "BUTTON icon-button", "DIV block gr-accordion", "DIV outer")
-"""Elements that hold Gradio's small icons, whose boxes are wider while they are turned."""
+"""Elements that contain Gradio's small icons, whose boxes are wider while they are rotated."""
 
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """Serve the studio on `folder`, and give its address. It is killed at the end, as by a crash."""
+    """Serve the studio on `folder`, and yield its address. It is killed at the end, as if it had crashed."""
     for _ in range(ATTEMPTS):
         port = free_port()
         process = subprocess.Popen(
@@ -57,8 +57,8 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that is free now. It is below those that the system takes for connections (on Linux from 32768), so it is
-    most likely still free when the page is served seconds later."""
+    """Return a port that is free now. It is below the ports that the system uses for connections (on Linux from 32768),
+    so it is most likely still free when the page is served seconds later."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as trial, suppress(OSError):
@@ -67,7 +67,7 @@ def free_port() -> int:
 
 
 def answers(process: "subprocess.Popen[bytes]", address: str) -> bool:
-    """Wait until the page answers. False if its process ends before that, or the time is over."""
+    """Wait until the page answers. Returns False if its process ends before that, or after START_SECONDS."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with suppress(requests.RequestException):
@@ -89,7 +89,7 @@ class Page:
         self.browser.wait_for("document.querySelector('#prepare')", SECONDS)
 
     def leave(self) -> None:
-        """Leave the page, and what its console says: the browser's next test has another page."""
+        """Leave the page, and drop its console messages, since the browser's next test has another page."""
         self.browser.driver.get("about:blank")
         self.browser.complaints()
 
@@ -116,11 +116,11 @@ class Page:
         field.send_keys(text or Keys.DELETE)
 
     def leave_field(self, identity: str) -> None:
-        """Leave a field by keyboard: what depends on it is computed then, and may move what is below."""
+        """Leave a field by keyboard. The page then computes what depends on it, which may move the elements below."""
         self.element(f"#{identity} textarea, #{identity} input").send_keys(Keys.TAB)
 
     def choose(self, identity: str, text: str) -> None:
-        """Choose from a list by typing, as by keyboard, once the list has nothing else."""
+        """Choose from a list by typing `text`, once the list shows only options that contain it."""
         field = self.element(f"#{identity} input")
         field.click()
         field.send_keys(Keys.CONTROL, "a")
@@ -132,14 +132,14 @@ class Page:
         field.send_keys(Keys.ENTER)
 
     def unlabelled(self) -> list[str]:
-        """Return the roles of visible controls without a name for screen readers, with the key that stands there."""
+        """Return the roles of visible controls without a name for screen readers, with the key shown in its place."""
         tree = self.browser.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})
         controls = [node for node in tree["nodes"] if not node["ignored"] and node["role"]["value"] in CONTROLS]
         named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in controls]
         return [f"{role} {name}" for role, name in named if not name or UNTRANSLATED.fullmatch(name)]
 
     def wait_until_sound(self) -> None:
-        """Wait until nothing is too wide and every control has a name: sizes follow the window after a moment.
+        """Wait until nothing is too wide and every control has a name, since sizes follow the window with a delay.
         Raises AssertionError with what is still wrong."""
         deadline = time.monotonic() + SECONDS
         while complaints := [*self.too_wide(), *self.unlabelled()]:
@@ -147,7 +147,7 @@ class Page:
             time.sleep(0.2)
 
     def too_wide(self) -> list[str]:
-        """Return elements that are wider than the window or their container, but for icons of Gradio that turn."""
+        """Return elements that are wider than the window or their container, except for Gradio's rotating icons."""
         return [one for one in self.browser.overflowing() if not one.startswith(TURNING)]
 
     def text(self, selector: str) -> str:
@@ -159,10 +159,10 @@ class Page:
         )
 
     def wait_for_text(self, selector: str, text: str, seconds: float = SECONDS) -> None:
-        """Raises TimeoutException."""
+        """Wait until the element contains `text`. Raises TimeoutException."""
         self.browser.wait_for(f"(document.querySelector({selector!r})?.textContent ?? '').includes({text!r})", seconds)
 
     def wait_for_value(self, identity: str, text: str, seconds: float = SECONDS) -> None:
-        """Raises TimeoutException."""
+        """Wait until the field's value is `text`. Raises TimeoutException."""
         selector = f"#{identity} textarea, #{identity} input"
         self.browser.wait_for(f"document.querySelector({selector!r})?.value === {text!r}", seconds)

@@ -1,4 +1,4 @@
-"""Pictures that are captioned again."""
+"""Tests of captioning images again."""
 
 import json
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ COLOURS = {"red.png": (200, 0, 0), "blue.png": (0, 0, 200)}
 
 
 class Fake:
-    """Says the colour of a picture; fails at black ones."""
+    """A captioner that names the colour of an image, and fails for black images."""
 
     model_id, prompt = "fake", ""
 

@@ -1,4 +1,4 @@
-"""Crops that are moved, and what train.py opens afterwards."""
+"""Tests of moving crops, and of what train.py opens afterwards."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ CONFIG = DataConfig(
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A picture that is red on the left, green in the middle and blue on the right, 64 pixels each."""
+    """A folder of a small dark image, and one that is red, green and blue from left to right, 64 pixels each."""
     picture = Image.new("RGB", (192, 64), (0, 200, 0))
     picture.paste((200, 0, 0), (0, 0, 64, 64))
     picture.paste((0, 0, 200), (128, 0, 192, 64))
@@ -43,7 +43,7 @@ def edited(photos: Path, tmp_path: Path) -> EditedSet:
 
 
 def colours(folder: Path, source: str, across: int = 32) -> list[Any]:
-    """The middle of each view of a picture, or a pixel beside it, as train.py opens it."""
+    """Return a pixel of each view of an image as train.py opens it: the middle, or the one at column `across`."""
     example = next(each for each in PreparedDataset.read(folder).examples if each.source == source)
     found = []
     for view in example.views:
@@ -60,7 +60,7 @@ def test_all_views_are_cut_at_the_new_place(edited: EditedSet, photos: Path) -> 
     assert colours(folder, "wide.png") == [(0, 0, 200)] * 3
     example = moved.find("wide.png")
     window = example.views[0].crop.window()
-    assert (round(window.left), round(window.width), example.crop_source) == (128, 64, BY_HAND)  # as far as it goes
+    assert (round(window.left), round(window.width), example.crop_source) == (128, 64, BY_HAND)  # at the right border
     assert moved.find("other.png") == edited.find("other.png")
 
 
@@ -110,7 +110,7 @@ def test_what_cannot_be_cut_anew_is_refused(edited: EditedSet, photos: Path, tmp
 
 
 def mask_levels(folder: Path, source: str) -> list[list[Any]]:
-    """The mask of each view at a quarter, in the middle, and at three quarters of its width."""
+    """Return the mask's level in each view at a quarter, at half, and at three quarters of the width."""
     example = next(each for each in PreparedDataset.read(folder).examples if each.source == source)
     found = []
     for view in example.views:
@@ -121,7 +121,7 @@ def mask_levels(folder: Path, source: str) -> list[list[Any]]:
 
 
 def masked(photos: Path, tmp_path: Path, mask: str, **changed: Any) -> tuple[EditedSet, DataConfig]:
-    """The set with a mask of the green part and half of the blue one, beside the picture or in its opacity."""
+    """Return a set whose image has a mask of the green part and half of the blue one, as a file or as its opacity."""
     marked = Image.new("L", (192, 64))
     marked.paste(255, (64, 0, 160, 64))
     if mask == "files":
@@ -143,7 +143,7 @@ def test_a_mask_moves_with_its_picture(photos: Path, tmp_path: Path, mask: str) 
     assert colours(folder, "wide.png", 16)[0] == colours(folder, "wide.png", 47)[1] == (0, 0, 200)
     plain, mirrored = mask_levels(folder, "wide.png")
     assert (plain[0], plain[2], mirrored[0], mirrored[2]) == (255, 0, 0, 255)
-    again = with_crop(EditedSet.read(folder), "wide.png", (48, 0, 64), [photos], config)  # its mask is known again
+    again = with_crop(EditedSet.read(folder), "wide.png", (48, 0, 64), [photos], config)  # the moved mask is recognised
     again.write()
     assert [levels[0] for levels in mask_levels(folder, "wide.png")] == [255, 255]
     assert mask_levels(folder, "wide.png")[0][2] == 255

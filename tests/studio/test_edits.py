@@ -1,4 +1,4 @@
-"""Edits of captions and pictures, and what train.py finds afterwards."""
+"""Tests of editing captions and images, and of what train.py finds afterwards."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ CONFIG = DataConfig(captioner="none", resolution=64, trigger_word="TOK", class_w
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A prepared dataset of three pictures, one of them with a caption of its own."""
+    """A prepared dataset of three images, one of them with a caption file."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for number, colour in enumerate([(200, 40, 40), (40, 200, 40), (40, 40, 200)]):
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def captions(folder: Path) -> list[str]:
-    """As train.py opens them."""
+    """Return the captions as train.py opens them."""
     return [example.caption for example in reopen(folder, CONFIG, BaseRequirements()).examples]
 
 

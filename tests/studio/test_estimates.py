@@ -1,4 +1,4 @@
-"""What the page says of a training before it starts: memory, time, cost."""
+"""Tests of the estimates before a training starts: memory, time, and cost."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_the_time_is_that_of_the_planned_steps_at_the_measured_pace(dataset: Pre
 
 def test_steps_are_planned_as_train_does_and_a_time_limit_ends_them(dataset: PreparedDataset) -> None:
     found = duration(dataset, max_train_steps=None)
-    assert (found.plan.steps, found.plan.settings["train_batch_size"]) == (500, 4)  # the fewest, of 100 × 6 / 4 views
+    assert (found.plan.steps, found.plan.settings["train_batch_size"]) == (500, 4)  # the minimum: 100 × 6 / 4 is less
     assert duration(dataset, measured(dataset, "first"), max_train_minutes=1).seconds == 60 + 20
 
 
@@ -104,7 +104,7 @@ def test_what_decides_about_the_memory_is_predicted_anew_and_else_kept(
     assert memory.needs_of(tmp_path, 6, SETTINGS | {"max_train_steps": 9, "learning_rate": 1e-3}) == "memory: 1"
     assert memory.needs_of(tmp_path, 6, SETTINGS | {"rank": 64}) == "memory: 2"
     assert memory.needs_of(tmp_path, 1, SETTINGS) == "memory: 3"
-    assert memory.needs_of(tmp_path, 9, SETTINGS) == "memory: 1"  # four at once, as with six
+    assert memory.needs_of(tmp_path, 9, SETTINGS) == "memory: 1"  # in batches of four, as with six images
 
 
 def test_presets_of_a_base_change_the_training_and_not_the_pictures() -> None:

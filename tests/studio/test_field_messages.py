@@ -1,4 +1,4 @@
-"""Messages at the fields of a form."""
+"""Tests of the messages at the fields of a form."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,9 +31,9 @@ def messages(form: Form) -> FieldMessages:
 def checked(
     messages: FieldMessages, form: Form, values: Mapping[str, str], marked: list[str], of_set: str | None = None
 ) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """The names of the fields with a message, and what else is shown at fields."""
+    """Return the names of the fields with a message, and the updates of the fields that change."""
     names, *updates = messages.checked(marked, of_set, *(values.get(name, "") for name in form.names))
-    assert all("value" not in update for update in updates)  # what is being typed stays
+    assert all("value" not in update for update in updates)  # what the user types is not replaced
     shown = {name: update for name, update in zip(form.names, updates, strict=True) if update != gr.skip()}
     return names, shown
 
@@ -57,7 +57,7 @@ def test_what_is_wrong_stands_at_its_field_until_it_is_right(
     assert message.startswith(f"**{name}") and description == form.fields[name].info
     assert shown[name]["elem_classes"] == [WRONG]
     again = checked(messages, form, values | {"seed": "3"}, marked)
-    assert again == (marked, shown)  # another field has changed
+    assert again == (marked, shown)  # only another field has changed
     marked, shown = checked(messages, form, {}, marked)
     assert marked == [] and shown.keys() == {name}
     assert (shown[name]["info"], shown[name]["elem_classes"]) == (form.fields[name].info, [])

@@ -1,4 +1,4 @@
-"""Columns of the grid on the tab Try."""
+"""Tests of the columns of the grid on the tab Try."""
 
 import pytest
 

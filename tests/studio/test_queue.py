@@ -1,4 +1,4 @@
-"""The queue on disk and its worker, with a small program in place of train.py."""
+"""Tests of the queue on disk and of its worker, with a small program in place of train.py."""
 
 import json
 import os
@@ -48,7 +48,7 @@ TRAINING = textwrap.dedent(
 
 @pytest.fixture
 def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobQueue]:
-    """A queue whose jobs run TRAINING. The setting `fate` says how they end."""
+    """A queue whose jobs run TRAINING. The setting `fate` determines how they end."""
 
     def command(queue: JobQueue, job: JobRecord) -> list[str]:
         return [sys.executable, "-c", TRAINING, str(job.output), str(job.dataset), job.settings["fate"]]
@@ -94,7 +94,7 @@ def test_jobs_run_one_after_the_other_on_the_data_as_they_were(queue: JobQueue, 
     assert (failed.state, failed.error) == ("failed", "resolution: 63 is not a multiple of 8")
     assert done.state == "done"
     assert "as it was at the start" in queue.log(done).read_text()
-    assert os.path.samefile(done.dataset / "images" / "0.png", dataset / "images" / "0.png")  # no second copy of pixels
+    assert os.path.samefile(done.dataset / "images" / "0.png", dataset / "images" / "0.png")  # pixels are not copied
 
 
 def test_a_paused_job_goes_on_from_its_checkpoint(queue: JobQueue, dataset: Path) -> None:
@@ -136,7 +136,7 @@ def test_after_a_restart_of_the_machine_running_jobs_are_queued_again(
     queue: JobQueue, dataset: Path, finished: bool
 ) -> None:
     job = queue.add("dog", dataset, {"fate": "ends"})
-    own = psutil.Process()  # its number now belongs to another process
+    own = psutil.Process()  # its process id now belongs to another process
     queue.change(job.id, lambda each: each.having(state="running", pid=own.pid, started=own.create_time() - 9))
     if finished:
         (job.output / "report.json").touch()
@@ -161,7 +161,7 @@ def test_only_one_worker_is_at_work(queue: JobQueue, dataset: Path) -> None:
 
 
 def test_an_id_from_the_browser_is_no_path(queue: JobQueue, dataset: Path, tmp_path: Path) -> None:
-    """Records that lie elsewhere are none of the queue's, whatever way leads to them."""
+    """Records outside the folder of a job do not belong to the queue, whatever path leads to them."""
     job = queue.add("dog", dataset, {"fate": "ends"})
     record = queue.folder / job.id / RECORD
     for folder in (tmp_path / "elsewhere", queue.folder, queue.folder / job.id / "inner"):

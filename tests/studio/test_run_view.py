@@ -1,4 +1,4 @@
-"""What is shown of a run: its records, its process, the GPU."""
+"""Tests of the view of a run: its records, its process, and the GPU."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from studio.run_view import runs_view
 
 @pytest.fixture
 def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program in place of nvidia-smi."""
+    """The path of a program that replaces nvidia-smi."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     (tmp_path / "bin").mkdir()
     return tmp_path / "bin" / gpu.COMMAND

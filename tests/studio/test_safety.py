@@ -1,4 +1,4 @@
-"""Who may use the studio: this machine, and others with a password; never the page of another site."""
+"""Tests of access to the studio: from this machine, or with a password, and never from the page of another site."""
 
 import socket
 from pathlib import Path

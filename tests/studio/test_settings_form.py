@@ -1,4 +1,4 @@
-"""Fields of the page, made from TrainingConfig."""
+"""Tests of the fields of the page, which are made from TrainingConfig."""
 
 import pytest
 

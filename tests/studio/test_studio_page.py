@@ -1,4 +1,4 @@
-"""The studio in a real browser: from dropped files to a LoRA and a picture made with it."""
+"""Tests of the studio in a real browser, from uploaded files to a LoRA and images that it generates."""
 
 import signal
 import time
@@ -31,7 +31,7 @@ CAPTION = "a photo of TOK under a blue <b>moon</b>"
 
 @pytest.fixture
 def upload(tmp_path: Path) -> list[Path]:
-    """Two pictures of the example with captions in a zip, and a file that only has the name of a picture."""
+    """Two images of the example with captions in a zip, and a file that is only named like an image."""
     path = tmp_path / "robots.zip"
     with zipfile.ZipFile(EXAMPLE) as example, zipfile.ZipFile(path, "w") as archive:
         for name in ("robot_0.png", "robot_0.txt", "robot_1.png", "robot_1.txt"):
@@ -43,7 +43,7 @@ def upload(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def queue(tmp_path: Path) -> Iterator[JobQueue]:
-    """The queue of the page. A training that a failed test leaves is ended."""
+    """Yields the queue of the page. Ends trainings that a failed test has left."""
     workspace = Workspace(tmp_path / "studio")
     made = JobQueue(workspace.queue, workspace.runs)
     yield made
@@ -71,7 +71,7 @@ def test_from_dropped_files_to_a_picture_of_the_trained_lora(
         training = hold(queue, "000001")
         page.tab("Watch")
         page.wait_for_text("#watch .message", "step ")
-    with served(workspace.root) as address:  # killed and opened again: the training goes on
+    with served(workspace.root) as address:  # the studio was killed and is started again; the training continues
         page = Page(browser, address)
         page.open()
         page.tab("Watch")
@@ -89,8 +89,8 @@ def test_from_dropped_files_to_a_picture_of_the_trained_lora(
 
 
 def hold(queue: JobQueue, identity: str) -> psutil.Process:
-    """Hold a training after its first steps, until `resume`: so it does not end before the page is there again, however
-    slow that is."""
+    """Suspend a training after its first steps until `resume`, so that it does not end before the page is opened again,
+    however slow that is."""
     deadline = time.monotonic() + START_SECONDS
     while not read_metrics(OutputFolder(queue.get(identity).output).metrics):
         assert time.monotonic() < deadline, queue.get(identity)
@@ -143,7 +143,7 @@ def start_two_runs(page: Page, queue: JobQueue) -> None:
     page.wait_for_text("#start-status", "greater than or equal to 1")
     assert queue.jobs() == []
     time.sleep(SECONDS_BETWEEN_LOOKS + 0.5)
-    assert "greater than or equal to 1" in page.text("#setting-rank")  # the page's refresh has left it there
+    assert "greater than or equal to 1" in page.text("#setting-rank")  # the page's refresh keeps the message
     page.write("setting-rank", "2")
     page.write("setting-max_train_steps", "60")
     page.write("setting-train_batch_size", "2")
@@ -165,7 +165,7 @@ def start_two_runs(page: Page, queue: JobQueue) -> None:
 
 
 def knows_what_it_needs(page: Page) -> None:
-    """The time and the cost of a training like the first are known from that."""
+    """Check that the time and cost of a training like the first are estimated from the first."""
     page.tab("Train")
     page.wait_for_text("#needs", "unknown until a similar training was measured")
     page.write("setting-train_batch_size", "2")

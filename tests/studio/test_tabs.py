@@ -1,4 +1,4 @@
-"""What the tabs answer, without a browser."""
+"""Tests of what the tabs return, without a browser."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ NAME = "dogs"
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    """With a prepared set of one picture, 128 × 64."""
+    """A workspace with a prepared set of one image, 128 × 64."""
     workspace = Workspace(tmp_path)
     photos = tmp_path / "uploads"
     photos.mkdir()
