@@ -1,4 +1,4 @@
-"""Names, captions, prompts and metadata of others are text on every page, and never markup."""
+"""Tests that untrusted names, captions, prompts and metadata are text on every page, and never markup."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RISKY = "return [...document.querySelectorAll('img[src=x], svg[onload], [onerror
 
 
 def report(folder: Path) -> Path:
-    """The report of a run of which every text is untrusted."""
+    """Write the report of a run in which every text is untrusted."""
     output, dataset = make_output(folder / "run")
     summary = json.loads(output.report.read_text())
     summary["config"] |= {"base_model": HOSTILE, "validation_prompt": f"{TRIGGER} {HOSTILE}", "captioner": HOSTILE,
@@ -53,7 +53,7 @@ def report(folder: Path) -> Path:
 
 
 def gallery(folder: Path) -> Path:
-    """The contact sheet of a dataset of such names."""
+    """Write the contact sheet of a dataset with untrusted names."""
     (folder / "images").mkdir()
     Image.new("RGB", (64, 64), (9, 99, 9)).save(folder / "images" / "a.png")
     view = View("images/a.png", centre_crop((64, 64), (64, 64)))
@@ -62,7 +62,7 @@ def gallery(folder: Path) -> Path:
 
 
 def rows() -> list[Row]:
-    """A comparison whose LoRAs and subjects have such names."""
+    """Return a comparison whose LoRAs and subjects have untrusted names."""
     picture = [Image.new("RGB", (8, 8))]
     return [
         Row(HOSTILE, None, None, scores(0.1), None, picture),
@@ -78,7 +78,7 @@ def comparison(folder: Path) -> Path:
 
 
 def sweep(folder: Path) -> Path:
-    """The page of a sweep: one trial is done, one has failed."""
+    """Write the page of a sweep with one finished trial and one that has failed."""
     trials = lay_out(folder / "sweep", {}, [{"trigger_word": TRIGGER, "captioner": HOSTILE}] * 2)
     finish(trials[0])
     path = folder / "sweep" / "sweep.html"
@@ -97,7 +97,7 @@ PAGES: tuple[Callable[[Path], Path], ...] = (report, gallery, comparison, sweep)
 
 
 class Elements(HTMLParser):
-    """The attributes of all elements that a browser would make."""
+    """Collects the elements that a browser would create, with their attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def test_a_browser_shows_it_as_text(write: Callable[[Path], Path], tmp_path: Pat
 
 
 def plain(markdown_text: str) -> str:
-    """What is left where code spans are taken out: the part that could become markup."""
+    """Return the text without its code spans: the part that could become markup."""
     return "".join(markdown_text.split("`")[::2])
 
 
