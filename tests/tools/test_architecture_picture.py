@@ -1,4 +1,4 @@
-"""docs/architecture.svg is the current picture, and the imports that it shows form no cycle."""
+"""Tests that docs/architecture.svg is up to date, and that the imports that it shows form no cycle."""
 
 import ast
 

@@ -1,4 +1,4 @@
-"""The example that is shipped is the one that its tool makes."""
+"""Tests that the shipped example has the files and captions that its tool makes."""
 
 import zipfile
 

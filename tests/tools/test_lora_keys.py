@@ -1,4 +1,4 @@
-"""The list of key patterns in docs/artifact.md is that of the code."""
+"""Tests that the list of key patterns in docs/artifact.md is that of the code."""
 
 from tests.conftest import PROJECT
 from tools.lora_keys import TARGET, page

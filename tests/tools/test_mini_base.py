@@ -1,4 +1,4 @@
-"""The embedded base as it is shipped: its size, its evaluator, and whether it draws what held-out captions say."""
+"""Tests of the shipped embedded base: its size, evaluator and card, and whether its images match held-out captions."""
 
 import json
 import random
@@ -16,7 +16,7 @@ from tools.mini_base.evaluate_vae import Exactness
 from tools.mini_base.model_card import markdown
 from tools.mini_base.scenes import draw, full_caption
 
-# What the card's tables say, less a margin for fewer captions and pictures; the aims are higher for some.
+# The values of the card's tables, minus a margin for fewer captions and images. Some of the aims are higher.
 READ = {"background": 0.97, "colour": 0.8, "shape": 0.86, "place": 0.98}
 DRAWN = {"background": 0.92, "colour": 0.68, "shape": 0.82, "place": 0.95}
 LEAST_OF_DRAWINGS, LEAST_OF_PHOTOGRAPHS = 24.5, 29.0

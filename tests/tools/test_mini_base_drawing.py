@@ -1,4 +1,5 @@
-"""What the next embedded base learns from: colours and words, fills, shapes, scenes, and pictures of every kind."""
+"""Tests of the training data of the next embedded base: colours and their words, fills, shapes, scenes, and images of
+every kind."""
 
 import random
 

@@ -1,4 +1,5 @@
-"""How mini-flow is made: its captions and tokens, its layout and size, and that training and Z-Image's family agree."""
+"""Tests of how mini-flow is made: its captions and tokens, its layout and size, and the agreement of its training with
+the family of Z-Image."""
 
 import json
 import random
@@ -27,7 +28,7 @@ PROMPTS = ["a small red star on the left on a blue background", "a large dotted 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A work folder with the tokenizer, the captions of four pictures, one of them a crop, and their latents."""
+    """A work folder with the tokenizer, the captions of four images, one of them a crop, and their latents."""
     folder = tmp_path_factory.mktemp("mini-flow")
     make_tokenizer(folder, count=1500)
     torch.manual_seed(0)
@@ -41,7 +42,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(work: Path) -> train.FlowModel:
-    """Untrained, with a last layer that says something."""
+    """An untrained model with a random last layer, so that its output is not zero."""
     torch.manual_seed(0)
     transformer = make_transformer()
     for layer in transformer.all_final_layer.values():
@@ -143,7 +144,7 @@ def test_a_batch_has_whole_pictures_with_their_own_captions(work: Path) -> None:
 def test_what_is_trained_is_what_the_family_and_the_pipeline_run(
     work: Path, model: train.FlowModel, tmp_path: Path
 ) -> None:
-    """Assembled: the family's velocity is the training's, in sign, time and text."""
+    """The velocity of the assembled model in its family is that of the training, in sign, time and text."""
     model.save(work)
     tiny_vae(scaling_factor=0.4).save_pretrained(tmp_path / "vae")
     assemble(work, tmp_path / "vae", tmp_path / "mini-flow")

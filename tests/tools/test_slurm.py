@@ -1,4 +1,4 @@
-"""The SLURM script: it requeues after kills and time limits, resumes, and gives up where nothing is gained.
+"""Tests of the SLURM script: it requeues after kills and time limits, resumes, and gives up without progress.
 
 `sbatch`, `srun` and `scontrol` are stand-ins: a job runs again as long as it asks to be requeued.
 """
@@ -65,7 +65,7 @@ done
 
 @dataclass
 class Cluster:
-    """A folder in which jobs are run. `python`: what runs train.py."""
+    """A folder in which jobs run. `python`: the program that runs train.py."""
 
     folder: Path
     python: Path
@@ -77,7 +77,7 @@ class Cluster:
             write_program(self.folder / "bin" / name, text)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Run the job once more."""
+        """Start the job once more."""
         self.attempts += 1
         environment = {
             **os.environ,
@@ -97,7 +97,7 @@ class Cluster:
         return asked
 
     def sbatch(self, *arguments: str) -> tuple[int, list[str]]:
-        """Run the job until it is no longer requeued. Returns the last status, and what each attempt said."""
+        """Run the job until it is no longer requeued. Returns the last status, and the output of each attempt."""
         said: list[str] = []
         while True:
             job = self.start(*arguments)
@@ -171,7 +171,7 @@ def test_before_the_time_limit_it_saves_and_is_requeued(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_are_killed_requeued_and_end(tmp_path: Path) -> None:
-    """Real ones: the second is killed in the third step, and the run goes on after the last checkpoint."""
+    """Uses real processes. The second is killed after the checkpoint of step 2, and the run resumes from the last."""
     output = OutputFolder(tmp_path / "out")
     killing = f"""#!/bin/bash
     if [ "$RANK" = 1 ] && [ ! -e {tmp_path}/killed ]; then
