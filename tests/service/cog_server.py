@@ -1,4 +1,4 @@
-"""Runs the real Cog server, as its container does, but without one."""
+"""Runs the real Cog server as its container does, but without a container."""
 
 import base64
 import os
@@ -19,7 +19,7 @@ START_SECONDS = 120
 
 
 class CogServer:
-    """`mode` "train" serves train.py, "predict" serves predict.py. `environment` is added to this process's."""
+    """`mode`: "train" serves train.py, "predict" serves predict.py. `environment`: additional variables."""
 
     def __init__(self, mode: str, log: Path, environment: dict[str, str] | None = None) -> None:
         with socket.socket() as probe:
@@ -27,7 +27,7 @@ class CogServer:
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self._log = log.open("w")
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # the worker is PATH's python
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # the worker runs PATH's python
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1", "--x-mode", mode],
             cwd=PROJECT,
@@ -61,14 +61,14 @@ class CogServer:
         return self._process.pid
 
     def status(self) -> str:
-        """STARTING, READY, BUSY …; "DOWN" while nothing listens."""
+        """Return STARTING, READY, BUSY …; "DOWN" while nothing listens."""
         try:
             return str(requests.get(f"{self.url}/health-check", timeout=5).json()["status"])
         except requests.ConnectionError:
             return "DOWN"
 
     def wait_until_ready(self, seconds: float) -> float:
-        """Seconds until the server was READY; fails after `seconds`."""
+        """Wait until the server is READY, and return the seconds that it took. Fails after `seconds`."""
         begun = time.monotonic()
         while (status := self.status()) != "READY":
             assert status not in ("SETUP_FAILED", "UNHEALTHY", "DEFUNCT"), status
@@ -84,10 +84,10 @@ class CogServer:
             if answer.status_code != 409 or time.monotonic() > deadline:
                 result: dict[str, Any] = answer.json()
                 return result
-            time.sleep(0.1)  # the answer of a request leaves a moment before its slot is free again
+            time.sleep(0.1)  # the answer of a request is sent shortly before its slot is free again
 
     def put(self, route: str, body: dict[str, Any]) -> requests.Response:
-        """Start a request under an id of our own, or ask how it is doing; answers at once."""
+        """Start a request under the id in `route`, or query its state. Returns at once."""
         return requests.put(
             f"{self.url}/{route}", json={"input": body}, headers={"Prefer": "respond-async"}, timeout=30
         )
@@ -98,10 +98,10 @@ class CogServer:
 
 
 def data_uri(path: Path, kind: str = "application/octet-stream") -> str:
-    """A file as Cog's clients send it."""
+    """Return a file as Cog's clients send it."""
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def decode(uri: str) -> bytes:
-    """A file as the server returns it."""
+    """Return the bytes of a file that the server has returned."""
     return base64.b64decode(uri.partition(",")[2])

@@ -1,8 +1,9 @@
-"""Attacks on the service: each is refused soon, with a reason and little memory, and the service goes on.
+"""Tests of attacks on the service: each is refused soon, with a reason and little memory, and the service continues.
 
-Those on single parts are with them: tests/fetching (addresses, redirects, names whose address changes, slow servers),
-tests/preprocess/uploads (archives), tests/sampler/test_hostile_weights.py, tests/settings/test_hostile_settings.py,
-tests/trainer/patterns/test_matching.py, tests/pages/test_hostile_text.py, tests/service/policy.
+Attacks on single parts are tested with them: tests/fetching (addresses, redirects, names whose address changes, slow
+servers), tests/preprocess/uploads (archives), tests/sampler/test_hostile_weights.py,
+tests/settings/test_hostile_settings.py, tests/trainer/patterns/test_matching.py, tests/pages/test_hostile_text.py,
+tests/service/policy.
 """
 
 import io
@@ -185,7 +186,7 @@ class Memory:
             for process in (self._process, *self._process.children(recursive=True)):
                 try:
                     held += process.memory_full_info().uss
-                except psutil.Error:  # it has ended
+                except psutil.Error:  # the process has ended
                     continue
             self.peak = max(self.peak, held)
 
@@ -203,7 +204,7 @@ def slowness() -> float:
 
 
 def refusal(server: CogServer, inputs: dict[str, Any]) -> str:
-    """Why the server refuses them: soon, in little memory, and ready for the next."""
+    """Return why the server refuses `inputs`. Checks that it takes little time and memory, and is then ready again."""
     begun = time.monotonic()
     with Memory(server.pid) as memory:
         result = server.post("trainings", {**QUICK, "input_images": data_uri(EXAMPLE, "application/zip"), **inputs})
@@ -254,7 +255,7 @@ def test_a_body_of_a_gigabyte_is_cut_off(server: CogServer) -> None:
             answer = requests.post(f"{server.url}/trainings", data=body(), timeout=60,
                                    headers={"Content-Type": "application/json"})  # fmt: skip
             assert answer.status_code == 413
-        except requests.ConnectionError:  # it hangs up while we still send
+        except requests.ConnectionError:  # the server closes the connection before the whole body is sent
             pass
     assert time.monotonic() - begun < SECONDS * slowness() and memory.peak < MEMORY
     assert server.status() == "READY"

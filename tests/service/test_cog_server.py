@@ -1,4 +1,4 @@
-"""The real Cog server: trainings, predictions, and everything that goes wrong."""
+"""Tests of the real Cog server: trainings, predictions, and failures."""
 
 import io
 import os
@@ -41,8 +41,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(outputs: Path) -> Iterator[CogServer]:
-    """Its trainings are forked, from a kept base where that is theirs; the server of policy/test_untrusted_callers.py
-    starts them. Its processes have two threads."""
+    """A server that forks its trainings, from the kept base if it is theirs. The server of
+    policy/test_untrusted_callers.py starts them as new processes. Each process may use two threads."""
     environment = {
         "KEEP_BASE": "1", "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive",
         "OUTPUTS_FOLDER": str(outputs), "LIMIT_MAX_TRAIN_STEPS": "100000",
@@ -59,7 +59,7 @@ def images() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def weights(server: CogServer, images: dict[str, str], outputs: Path) -> Path:
-    """What a training over HTTP returned."""
+    """The path of the weights that a training over HTTP has returned."""
     result = server.post("trainings", {**QUICK, **images, "return_extras": True})
     assert result["status"] == "succeeded", result
     assert result["metrics"]["progress"] == 1.0
@@ -83,18 +83,18 @@ def folders(outputs: Path) -> set[Path]:
 
 
 def running_trainings(server: CogServer) -> list[int]:
-    """Process ids of trainings: of what the server has started, they alone lead sessions of their own."""
+    """Return the process ids of trainings. Of the server's descendants, only they lead their own sessions."""
     started = (process.pid for process in psutil.Process(server.pid).children(recursive=True))
     found = []
     for pid in started:
-        with suppress(ProcessLookupError):  # it has ended meanwhile
+        with suppress(ProcessLookupError):  # it has ended since
             if os.getsid(pid) == pid:
                 found.append(pid)
     return found
 
 
 def start_long_training(server: CogServer, images: dict[str, str], name: str) -> dict[str, Any]:
-    """A training that would take hours; returns once a step is done."""
+    """Start a training that would take hours. Returns its state once a step is done."""
     inputs = {**QUICK, **images, "max_train_steps": 100_000}
     assert server.put(f"trainings/{name}", inputs).status_code == 202
     deadline = time.monotonic() + 120
@@ -107,7 +107,7 @@ def start_long_training(server: CogServer, images: dict[str, str], name: str) ->
 
 
 def test_the_plain_command_and_the_server_make_the_same_pictures(weights: Path, tmp_path: Path) -> None:
-    """A server that starts with weights does too: tests/artifact/test_four_ways.py."""
+    """A server that starts with weights is compared, too: tests/artifact/test_four_ways.py."""
     plain = run_warm(
         ["predict.py", PROMPT, "--weights", str(weights), "--num_outputs", "2", "--num_inference_steps", "4",
          "--seed", "11", "--output", str(tmp_path / "plain")], PROJECT,
@@ -120,7 +120,7 @@ def test_the_plain_command_and_the_server_make_the_same_pictures(weights: Path, 
         assert result["status"] == "succeeded", result
         assert pixels(result["output"]) == expected
         other = started_bare.post("predictions", {**DRAWN, "lora": data_uri(weights), "seed": 12})
-        assert pixels(other["output"])[0] == expected[1]  # seeds follow each other
+        assert pixels(other["output"])[0] == expected[1]  # the seeds of a request are consecutive
         result = started_bare.post("predictions", {**DRAWN, "replicate_weights": data_uri(weights)})
         assert pixels(result["output"]) == expected
         bare = started_bare.post("predictions", {**DRAWN, "base_model": "mini-sdxl"})
@@ -140,7 +140,7 @@ def test_the_plain_command_and_the_server_make_the_same_pictures(weights: Path, 
             assert refused["status"] == "failed"
             assert message in refused["error"]
         again = started_bare.post("predictions", {**DRAWN, "base_model": "mini-sdxl"})
-        assert pixels(again["output"]) == pixels(bare["output"])  # failures left nothing behind
+        assert pixels(again["output"]) == pixels(bare["output"])  # failed requests do not change later ones
 
         first, second = (Image.open(io.BytesIO(decode(uri))).convert("RGB") for uri in bare["output"])
         checker = str(write_checker(tmp_path / "checker", first, [second]))
@@ -152,16 +152,16 @@ def test_the_plain_command_and_the_server_make_the_same_pictures(weights: Path, 
 def test_trainings_fork_from_the_base_of_the_one_before(
     weights: Path, server: CogServer, images: dict[str, str], outputs: Path
 ) -> None:
-    """After one that has succeeded: one that is cancelled, promptly and with what was trained, and one more, with two
-    threads each. A fork of a process that has used several threads may wait for one that it does not have; the process
-    that keeps the base has used one alone."""
+    """After a training has succeeded, one is cancelled, which ends promptly and saves what was trained, and one more
+    succeeds. They use two threads each. A fork of a process that has used several threads may wait for a thread that
+    it does not have, so the process that keeps the base uses only one."""
     before = folders(outputs)
-    start_long_training(server, images, "cancelled")  # it asks with PUT, again and again, which starts nothing
+    start_long_training(server, images, "cancelled")  # its repeated PUT requests start no further training
     (folder,) = folders(outputs) - before
     (training,) = map(psutil.Process, running_trainings(server))
     keeper = training.parent()
     assert keeper is not None and keeper.pid not in (server.pid, 1)
-    assert keeper.num_threads() <= 2 < training.num_threads()  # OpenBLAS's is ended and started around a fork
+    assert keeper.num_threads() <= 2 < training.num_threads()  # OpenBLAS restarts its thread around a fork
     server.cancel("trainings/cancelled")
     assert server.wait_until_ready(5) < 5
     assert not running_trainings(server) and keeper.is_running()
@@ -169,7 +169,7 @@ def test_trainings_fork_from_the_base_of_the_one_before(
     assert description is not None and 1 <= description.steps < 100_000
     result = server.post("trainings", {**QUICK, **images})
     assert result["status"] == "succeeded", result
-    expected = load(weights.read_bytes())  # by a training that has read the base
+    expected = load(weights.read_bytes())  # of a training that has read the base
     tensors = load(decode(result["output"]["weights"]))
     torch.testing.assert_close(tensors, expected, rtol=0, atol=0)
     assert keeper.is_running()
@@ -177,7 +177,7 @@ def test_trainings_fork_from_the_base_of_the_one_before(
 
 
 def test_a_base_of_today_over_http(server: CogServer, images: dict[str, str], outputs: Path) -> None:
-    """Z-Image Turbo, tiny: several resolutions, its own few steps, and a warning of what training does to it."""
+    """A tiny Z-Image Turbo: several resolutions, its own number of steps, and a warning that the base is distilled."""
     base = write_z_image(outputs / "z-image-turbo", turbo=True)
     settings = "resolution: [32, 48]\nnum_validation_images: 1"
     result = server.post("trainings", {**QUICK, **images, "base_model": str(base), "config": settings})

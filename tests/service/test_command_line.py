@@ -1,4 +1,4 @@
-"""What a user sees of `python train.py` and `python predict.py`, wrong inputs first."""
+"""Tests of what a user sees of `python train.py` and `python predict.py`, wrong inputs first."""
 
 import signal
 import subprocess
@@ -28,7 +28,7 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def call(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """As `run`, inside this process: for what ends before anything is imported."""
+    """Like `run`, but inside this process: for commands that end before the libraries are imported."""
     main = {"train.py": train_command.main, "predict.py": predict_command.main}[script]
     words = list(map(str, arguments))
     with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
@@ -189,7 +189,7 @@ def test_the_whole_command_with_a_bad_file_among_good_ones(tmp_path: Path) -> No
     (tmp_path / "guide.yaml").write_text(f"lora_rank: 8\nvalidation_epochs: 9\noutput_dir: {tmp_path / '2'}\n")
     imported = ["--import_config", tmp_path / "guide.yaml"]
     again = run("train.py", EXAMPLE, *imported, "--config", out / "config.yaml", "--rank", "3")
-    assert again.returncode == 0, again.stderr  # a written config can be used again, and the line wins
+    assert again.returncode == 0, again.stderr  # a written config can be used again; the command line wins
     assert yaml.safe_load((tmp_path / "2" / "config.yaml").read_text())["rank"] == 3
     note = "guide.yaml: validation_epochs: is left out"
     assert f"warning: {note}" in again.stdout and note in (tmp_path / "2" / "report.json").read_text()

@@ -1,4 +1,5 @@
-"""Trainings that do not finish: one line on what happened, one on what is kept, a status by kind, no trace."""
+"""Tests of trainings that do not finish: one line states what happened and one what is kept, the exit status depends on
+the kind of error, and an expected error has no stack trace."""
 
 import errno
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The entry points declare what TrainingConfig declares, and cog.yaml is valid."""
+"""Tests that the entry points declare the same inputs as TrainingConfig, and that cog.yaml is valid."""
 
 import ast
 import dataclasses
@@ -31,7 +31,7 @@ def test_a_cog_input_is_the_setting_of_that_name(name: str) -> None:
     annotation, wanted = parameter.annotation, field.annotation
     if typing.get_origin(wanted) is typing.Literal:
         assert (annotation, tuple(cog_input.choices)) == (str, typing.get_args(wanted))
-    elif name == "resolution":  # one number; several in the text of config
+    elif name == "resolution":  # the input is one number; several are given in the text of config
         assert set(typing.get_args(annotation)) == {int, type(None)} and field_type(wanted).word == "INT"
     else:
         assert set(typing.get_args(annotation) or [annotation]) == set(typing.get_args(wanted) or [wanted])
@@ -119,7 +119,7 @@ def test_cog_yaml() -> None:
 
 @pytest.mark.parametrize(("file", "function"), [("train.py", "train"), ("predict.py", "run")])
 def test_cog_can_read_the_signature_without_running_it(file: str, function: str) -> None:
-    """Cog parses the source: a default that is no literal is ignored, and the input becomes required."""
+    """Cog parses the source. It ignores a default that is not a literal, and the input becomes required."""
     tree = ast.parse((PROJECT / file).read_text())
     definition = next(
         node

@@ -1,4 +1,4 @@
-"""One entry point for all commands, and what they have in common."""
+"""Tests of the entry point for all commands, and of what the commands have in common."""
 
 import runpy
 import subprocess

@@ -1,4 +1,4 @@
-"""Data that is given by name, trained from end to end on the embedded base, against servers of this machine."""
+"""Tests of data that is given by name: trainings from end to end on the embedded base, with local servers."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The garbage collector while a command imports, and after it."""
+"""Tests of the garbage collector during the imports of a command, and after them."""
 
 import gc
 

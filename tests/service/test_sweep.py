@@ -1,4 +1,4 @@
-"""Sweeps: what is tried, what is refused before anything runs, and going on where one stopped."""
+"""Tests of sweeps: which trials are run, what is refused before the first, and how a stopped sweep is resumed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_random_draws_stay_in_their_spans_and_are_the_same_again() -> None:
     assert trials == trial_settings(wanted, {}) and len(trials) == 40
     assert all(4 <= trial["rank"] <= 64 and isinstance(trial["rank"], int) for trial in trials)
     assert all(1e-5 <= trial["learning_rate"] <= 1e-2 for trial in trials)
-    assert sum(trial["learning_rate"] < 3e-4 for trial in trials) in range(10, 31)  # evenly in the logarithm
+    assert sum(trial["learning_rate"] < 3e-4 for trial in trials) in range(10, 31)  # uniform in the logarithm
     assert {trial["optimizer"] for trial in trials} == {"adamw", "adafactor"}
 
 
@@ -151,7 +151,7 @@ def test_ray_starts_nothing_where_all_is_done(tmp_path: Path, monkeypatch: pytes
 def test_a_real_sweep(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if engine == "ray":
         pytest.importorskip("ray.tune")
-        monkeypatch.setenv("RAY_ADDRESS", "local")  # not the cluster of another test, which ends before this one
+        monkeypatch.setenv("RAY_ADDRESS", "local")  # another test's cluster may end before this test
     common = {"base_model": "mini-sdxl", "class_word": "figure", "max_train_steps": 2, "train_batch_size": 1,
               "num_inference_steps": 1, "guidance_scale": 1.0, "num_validation_images": 0, "evaluation_samples": 1,
               "evaluation_scales": [1.0]}  # fmt: skip

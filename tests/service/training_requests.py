@@ -11,7 +11,7 @@ TRAIN_INPUTS = {
     for name, parameter in inspect.signature(train.Trainer.train).parameters.items()
     if name not in ("self", *JOB_INPUTS)
 }
-"""Those that are settings."""
+"""The inputs of the trainer that are settings."""
 
 
 def training_request(**values: Any) -> TrainingRequest:

@@ -1,4 +1,4 @@
-"""What encodes holds the VAE alone, and gives what the whole base gives."""
+"""Tests that the base model for encoding has no denoiser's weights, and gives the same latents as the whole base."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The operator's policy: every setting is marked, and what the marks say is kept."""
+"""Tests of the operator's policy: every setting has a mark, and the marks are enforced."""
 
 import dataclasses
 import sys
@@ -61,7 +61,7 @@ def test_every_input_of_the_predictor_is_marked(name: str) -> None:
 
 @pytest.mark.parametrize("name", ConceptConfig.model_fields)
 def test_what_concepts_hold_is_open(name: str) -> None:
-    """The policy does not look into them."""
+    """The policy does not check the settings inside a concept, so they must all be open."""
     assert mark_in(ConceptConfig.model_fields[name].metadata) is Caller.OPEN
 
 
@@ -82,7 +82,7 @@ def test_the_kinds_of_settings_that_hold_a_path_are_not_open() -> None:
 
 def test_the_defaults_of_all_inputs_are_allowed() -> None:
     config = training()
-    assert config.max_train_minutes == 240  # the operator's limit, where nothing else ends it
+    assert config.max_train_minutes == 240  # the operator's limit, if the caller sets no length
     assert prediction() == PredictionInputs("a photo of TOK")
 
 
@@ -135,7 +135,7 @@ def test_a_model_of_a_prediction_is_on_the_list_or_refused(name: str, monkeypatc
     monkeypatch.setenv("ALLOWED_BASE_MODELS", "someone/* /models/*")
     with pytest.raises(NotAllowed) as refused:
         prediction(**{name: "other/model"})
-    assert "someone/*" in str(refused.value) and "/models" not in str(refused.value)  # no folders of the server
+    assert "someone/*" in str(refused.value) and "/models" not in str(refused.value)  # no folders are shown
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_default_above_a_limit_gives_way(monkeypatch: pytest.MonkeyPatch, caps
     assert (config.max_archive_files, config.max_train_steps, config.num_validation_images) == (2, 2, 2)
     assert config.keep_checkpoints == 2
     assert "num_validation_images: set to 2, the operator's limit" in capsys.readouterr().out
-    assert in_config().keep_checkpoints is None  # means nothing without checkpoints
+    assert in_config().keep_checkpoints is None  # it has no effect without checkpoints
     assert in_config(max_train_epochs=3).max_train_steps is None
     with pytest.raises(NotAllowed, match="LIMIT_MAX_TRAIN_STEPS"):
         in_config(max_train_steps=3)

@@ -1,4 +1,4 @@
-"""Untrusted callers at the real Cog server: the operator's settings hold, no file of the disk is returned."""
+"""Tests of untrusted callers at the real Cog server: the operator's settings hold, no file of the disk is returned."""
 
 import json
 import shutil
@@ -149,7 +149,7 @@ def test_secrets_are_used_for_their_job_and_written_nowhere(
     assert hub.seen and not any(OPERATORS["HF_TOKEN"] in str(headers) for _, headers in hub.seen)
     assert str(disk).encode() not in returned and MARKER not in returned + written
     failed = server.post("trainings", {**in_config(trackers=["wandb"]), "wandb_api_key": CALLERS_KEY})
-    assert failed["status"] == "failed"  # W&B is not installed, or does not know the key
+    assert failed["status"] == "failed"  # W&B is not installed, or rejects the key
     assert CALLERS_KEY not in failed["error"] and CALLERS_KEY.encode() not in (folder / "train.log").read_bytes()
 
 
@@ -176,7 +176,7 @@ def test_predictions_keep_to_the_lists_and_the_required_checker(
 
 
 def naming_a_base(weights: bytes, base: Path, path: Path) -> Path:
-    """The same LoRA, whose header says that it was trained on a folder of the server's disk."""
+    """Write the LoRA with a header that names a folder on the server's disk as its base, and return its path."""
     length = int.from_bytes(weights[:8], "little")
     metadata = json.loads(weights[8 : 8 + length])["__metadata__"]
     changed = {name: value.replace("mini-sdxl", str(base)) for name, value in metadata.items()}

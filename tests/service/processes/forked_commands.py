@@ -1,4 +1,4 @@
-"""Commands that tests fork. A module of their own, which a forked process imports in no time."""
+"""Commands that tests fork, in a module of their own, which a forked process imports quickly."""
 
 import atexit
 import hashlib
@@ -27,8 +27,8 @@ def crash() -> int:
 
 
 def checksum_of_kept_base() -> int:
-    """Print a checksum of all weights of the base that this process keeps, and torch's threads; set all weights to
-    zero, and crash."""
+    """Print a checksum of all weights of the base that this process keeps, and torch's number of threads. Then set all
+    weights to zero, and abort."""
     import torch
 
     from families.loading.kept_base import KEPT

@@ -1,4 +1,4 @@
-"""A process that keeps a base: trainings that are forked from it, what ends them, and another base in its place."""
+"""Tests of the process that keeps a base: trainings forked from it, how they end, and another base in its place."""
 
 import json
 import os
@@ -48,15 +48,16 @@ def told(job: ChildProcess) -> dict[str, Any]:
 
 
 def start_anew(command: "partial[int]", environment: Mapping[str, str]) -> ChildProcess:
-    """The same command in a process of its own."""
+    """Start the same command as a new process."""
     (arguments,) = command.args
     return ChildProcess.start([sys.executable, str(PROJECT / "train.py"), *arguments], environment)
 
 
 @pytest.mark.slow
 def test_trainings_give_the_same_file_and_leave_the_kept_base_as_it_was(keeper: BaseKeeper, tmp_path: Path) -> None:
-    """One is forked from the kept base, one from the libraries, one is a new process. Cancelled and crashed children
-    change nothing: what computes the checksum sets all weights to zero, and aborts."""
+    """One training is forked from the kept base, one from the process that has only imported the libraries, and one is
+    a new process. Cancelled and crashed children do not change the base: the command that computes the checksum sets
+    all weights to zero, and aborts."""
     before = told(keeper.start(checksum_of_kept_base, {}))
     hanging = keeper.start(hang, {})
     assert next(hanging.lines(SECONDS)) == "started"
@@ -114,7 +115,7 @@ def test_a_kept_base_is_taken_once_and_only_as_it_was_asked_for(tmp_path: Path) 
 
 
 class Stand:
-    """Stands in for a keeper, which is a process."""
+    """Stands in for `BaseKeeper`, which would start a process."""
 
     made: ClassVar[list[str]] = []
 

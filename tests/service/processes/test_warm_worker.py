@@ -1,4 +1,4 @@
-"""Commands that are forked from a process that has the libraries: what they are given, and how they end."""
+"""Tests of commands that are forked from a process with the libraries: their environment, and how they end."""
 
 import json
 import os
@@ -94,7 +94,7 @@ def test_nothing_is_kept_unless_the_operator_wants_it(monkeypatch: pytest.Monkey
 
 @pytest.mark.slow
 def test_what_is_imported_and_kept_before_forking_starts_no_thread_and_no_cuda() -> None:
-    """But for OpenBLAS's, which ends and starts them around a fork by itself."""
+    """OpenBLAS's threads are excluded, since it ends them before a fork and starts them afterwards."""
     code = (
         "import os, sys, service.processes.warm_libraries\n"
         "from families.registry import keep_base_model\n"
