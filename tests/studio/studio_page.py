@@ -1,4 +1,4 @@
-"""Runs the studio's page as a process, and does on it in a browser what a user does."""
+"""Runs the studio's page as a process, and performs a user's actions on it in a browser."""
 
 import os
 import random

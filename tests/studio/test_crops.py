@@ -26,7 +26,7 @@ CONFIG = DataConfig(
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder of a small dark image, and one that is red, green and blue from left to right, 64 pixels each."""
+    """A folder with a small dark image and one that is red, green and blue from left to right, 64 pixels each."""
     picture = Image.new("RGB", (192, 64), (0, 200, 0))
     picture.paste((200, 0, 0), (0, 0, 64, 64))
     picture.paste((0, 0, 200), (128, 0, 192, 64))

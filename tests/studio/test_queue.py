@@ -161,7 +161,7 @@ def test_only_one_worker_is_at_work(queue: JobQueue, dataset: Path) -> None:
 
 
 def test_an_id_from_the_browser_is_no_path(queue: JobQueue, dataset: Path, tmp_path: Path) -> None:
-    """Records outside the folder of a job do not belong to the queue, whatever path leads to them."""
+    """Records in other places, also inside the queue's folder, do not belong to it, whatever path leads to them."""
     job = queue.add("dog", dataset, {"fate": "ends"})
     record = queue.folder / job.id / RECORD
     for folder in (tmp_path / "elsewhere", queue.folder, queue.folder / job.id / "inner"):

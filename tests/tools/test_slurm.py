@@ -1,4 +1,4 @@
-"""Tests of the SLURM script: it requeues after kills and time limits, resumes, and gives up without progress.
+"""Tests of the SLURM script: it requeues after kills and time limits, resumes, and gives up if there is no progress.
 
 `sbatch`, `srun` and `scontrol` are stand-ins: a job runs again as long as it asks to be requeued.
 """

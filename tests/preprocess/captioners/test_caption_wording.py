@@ -1,4 +1,4 @@
-"""Tests that a model's answer becomes a caption: no opening phrase, no more words than allowed, whole sentences."""
+"""Tests that a model's answer becomes a caption: no opening phrase, and an end after a sentence or a word."""
 
 import pytest
 from hypothesis import given

@@ -45,7 +45,7 @@ def _pixels(dataset: PreparedDataset, name: str | None) -> np.ndarray:
 
 
 def test_a_given_picture_is_cut_and_mirrored_as_its_image(make_folder: MakeFolder, tmp_path: Path) -> None:
-    """The conditioning picture is the image itself, so every view of both must be equal."""
+    """The conditioning image is the training image itself, so every view of both must be equal."""
     folder = make_folder({f"{where}{n}.png": _png(_picture(n)) for n in range(3) for where in ("", "conditioning/")})
     config = _config(control="files", horizontal_flip=True, augmented_views=2, crop_jitter=0.3)
     dataset = prepare([folder], config, tmp_path / "out")
