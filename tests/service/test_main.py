@@ -38,7 +38,7 @@ def test_every_command_is_a_module_with_a_main(name: str) -> None:
     assert callable(import_module(COMMANDS[name].module).main)
 
 
-def test_the_commands_of_the_issue_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([])
     assert ended.value.code == 0

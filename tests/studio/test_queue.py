@@ -1,6 +1,5 @@
 """Tests of the queue on disk and of its worker, with a small program in place of train.py."""
 
-import json
 import os
 import shutil
 import signal
@@ -18,7 +17,7 @@ import pytest
 pytest.importorskip("filelock", reason="requirements-studio.txt is not installed")
 
 from preprocess.dataset import DATASET_FILE
-from settings.record import ConfigError
+from settings.record import ConfigError, read_settings_file
 from studio.jobs import process
 from studio.jobs.queue import RECORD, JobQueue
 from studio.jobs.record import JobRecord
@@ -179,8 +178,8 @@ def test_the_command_is_that_of_a_user(tmp_path: Path, dataset: Path) -> None:
     queue = JobQueue(tmp_path / "queue", tmp_path / "runs")
     job = queue.add("dog", dataset, {"rank": 4})
     words = process.command(queue, job)[1:]
-    assert words[:2] == ["train.py", str(job.dataset)]
-    assert json.loads(json.dumps(job.settings)) == {"rank": 4}
+    assert words[:3] == ["train.py", str(job.dataset), "--config"]
+    assert read_settings_file(Path(words[3])) == {"rank": 4}
     (job.output / "checkpoints" / "step_000007").mkdir(parents=True)
     assert process.command(queue, job)[1:4] == ["train.py", "--resume", "latest"]
 

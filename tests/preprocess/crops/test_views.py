@@ -120,7 +120,7 @@ def test_the_whole_face_stays_in_the_picture(image: Image.Image, upload: Path) -
     assert face_in(pixels(dataset, example.views[0])).width > 0.15 * min(example.bucket)
 
 
-def test_the_whole_face_stays_in_every_augmented_view_that_shows_it_all(upload: Path) -> None:
+def test_augmented_views_stay_within_the_portrait(upload: Path) -> None:
     """Jitter may crop hair and shoulders, but each window stays inside that of the portrait, within two pixels."""
     astronaut().save(upload / "a.png")
     example = only(prepared(upload, concept_mode="face", augmented_views=8, crop_jitter=0.3))

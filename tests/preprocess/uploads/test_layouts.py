@@ -96,21 +96,23 @@ def test_a_picture_of_a_mask_is_a_picture(name: str, make_folder: MakeFiles, tmp
 
 
 @pytest.mark.parametrize(
-    ("names", "masks"),
+    ("names", "masked", "unused"),
     [
-        (["masks/p1.png", "masks/p1-masklabel.png", "p0.png"], {}),
-        (["masks/p1.png", "masks/p1-masklabel.png"], {}),
-        (["p0.png", "p0_mask.png", "p0_mask_mask.png"], {"p0_mask_mask.png": "there is no image of that name"}),
-        (["p0.png", "masks/p0.png", "masks/p1.png", "masks/p1_mask.png"],
+        (["masks/p1.png", "masks/p1-masklabel.png", "p0.png"], "masks/p1.png", {}),
+        (["masks/p1.png", "masks/p1-masklabel.png"], "masks/p1.png", {}),
+        (["p0.png", "p0_mask.png", "p0_mask_mask.png"], "p0.png", {"p0_mask_mask.png": "no image of that name"}),
+        (["p0.png", "masks/p0.png", "masks/p1.png", "masks/p1_mask.png"], "p0.png",
          {"masks/p1.png": "there is no image", "masks/p1_mask.png": "there is no image"}),
     ],
 )  # fmt: skip
-def test_masks_of_masks(names: list[str], masks: dict[str, str], make_folder: MakeFiles, tmp_path: Path) -> None:
+def test_masks_of_masks(
+    names: list[str], masked: str, unused: dict[str, str], make_folder: MakeFiles, tmp_path: Path
+) -> None:
     files = {name: disc() if "mask." in name or "label" in name else picture(i) for i, name in enumerate(names)}
     dataset = prepared(make_folder(files), tmp_path, mask="files")
-    assert reasons(dataset).keys() == masks.keys()
-    assert all(text in reasons(dataset)[name] for name, text in masks.items())
-    assert sum(example.views[0].mask is not None for example in dataset.examples) == 1
+    assert reasons(dataset).keys() == unused.keys()
+    assert all(text in reasons(dataset)[name] for name, text in unused.items())
+    assert [example.source for example in dataset.examples if example.views[0].mask is not None] == [masked]
 
 
 def test_masks_that_cannot_be_used_are_named(make_folder: MakeFiles, tmp_path: Path) -> None:

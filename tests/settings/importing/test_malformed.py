@@ -78,6 +78,7 @@ def test_sections_of_ai_toolkit() -> None:
 
     assert outcomes(_with_junk(process, process)) == {True, False}
     for name in ("network", "save", "train", "model", "sample"):
-        assert outcomes({**process, name: changed} for changed in _with_junk(process[name], process[name]))
+        of_section = _with_junk(process[name], process[name])
+        assert outcomes({**process, name: changed} for changed in of_section) == {True, False}
     of_data = _with_junk(process["datasets"][0], process["datasets"][0])
     assert outcomes({**process, "datasets": [changed]} for changed in of_data) == {True, False}
