@@ -1,4 +1,4 @@
-"""Precisions: what the launcher asks for, what a card has, and what TF32 is set to."""
+"""Tests of precisions (from the launcher, from the device, and TF32), and of the warning about B-LoRA's blocks."""
 
 import argparse
 

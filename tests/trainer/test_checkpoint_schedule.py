@@ -1,4 +1,5 @@
-"""Checkpoints by steps, epochs and minutes are due at the right steps, and rates are scaled by a step's images."""
+"""Tests that checkpoints by steps, epochs and minutes are due at the right steps, and that learning rates are scaled by
+the number of images per step."""
 
 from functools import partial
 from pathlib import Path
@@ -23,9 +24,9 @@ from trainer.checkpoints.schedule import CheckpointSchedule
         ({"checkpointing_steps": 5}, 4, [5, 10]),
         ({"checkpointing_epochs": 1}, 4, [4, 8, 12]),
         ({"checkpointing_epochs": 2}, 4, [8]),
-        ({"checkpointing_epochs": 1}, 7 / 3, [3, 5, 7, 10, 12]),  # the step that ends the epoch, or has its end in it
+        ({"checkpointing_epochs": 1}, 7 / 3, [3, 5, 7, 10, 12]),  # the step in which the epoch ends
         ({"checkpointing_epochs": 3}, 7 / 3, [7]),
-        ({"checkpointing_epochs": 1}, 0.5, list(range(1, 13))),  # several epochs a step
+        ({"checkpointing_epochs": 1}, 0.5, list(range(1, 13))),  # a step has two epochs
         ({"checkpointing_minutes": 1}, 4, [3, 6, 9, 12]),  # a step takes 20 s
         ({"checkpointing_minutes": 2.5}, 4, [8]),
         ({"checkpointing_minutes": 0.1}, 4, list(range(1, 13))),
@@ -51,14 +52,14 @@ def test_all_rates_are_multiplied_by_the_images_of_a_step(tmp_path: Path) -> Non
         with curve_training(family, curve_config(str(tmp_path), scale_lr=scale_lr, **settings)) as training:
             rates.append(next(training.trainer.steps()).learning_rates)
             notes.append(training.notes)
-            assert training.config.learning_rate == 2e-3  # as it was given: a resumed run scales it again
+            assert training.config.learning_rate == 2e-3  # the given rate is kept: a resumed run scales it again
     assert len(rates[0]) == 3 and rates[1] == pytest.approx({name: 4 * rate for name, rate in rates[0].items()})
     assert notes == [[], ["scale_lr: learning rates are multiplied by 4, the images per step: 0.008, for tokens 0.04"]]
 
 
 @pytest.mark.slow
 def test_a_run_with_epoch_checkpoints_and_few_samples(tmp_path: Path) -> None:
-    """Five of the eight pictures in batches of two: an epoch is three steps."""
+    """An epoch has three steps: five of the eight images, in batches of two."""
     config = TrainingConfig(
         base_model=str(write_sd15(tmp_path / "base")), max_train_epochs=3, checkpointing_epochs=1, train_batch_size=2,
         max_train_samples=5, multires_noise_iterations=3, num_validation_images=0, evaluate="false", captioner="none",

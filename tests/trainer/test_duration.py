@@ -1,4 +1,5 @@
-"""The number of steps: given steps, epochs or minutes, or chosen from the images; and out-of-memory handling."""
+"""Tests of the number of steps, given as steps, epochs or minutes or chosen from the images, and of out-of-memory
+handling."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ CONFIG = RESUME_CONFIG.model_copy(update={"caption_dropout": 0.0, "ema_decay": 0
 
 
 def examples(*counts: int) -> list[CachedExample]:
-    """As many images in each bucket."""
+    """Returns examples; `counts` has the number of images of each bucket."""
     size = SizeConditioning((8, 8), (0, 0), (8, 8))
     view = CachedView(torch.zeros(2, 1, 1), None, size)
     return [
@@ -100,16 +101,17 @@ def test_minutes_shorten_the_run(spent: float, limit: float, expected: int) -> N
 
 
 @pytest.mark.parametrize(("every", "takes", "at_end", "limit", "known"), [
-    (10, 15.0, True, 200.0, None),  # looks take more than steps
-    (25, 40.0, True, 130.0, None),  # most of the time is gone when it is measured
+    (10, 15.0, True, 200.0, None),  # the work takes longer than the steps between
+    (25, 40.0, True, 130.0, None),  # half of the time has passed when the work is first measured
     (10, 15.0, False, 200.0, None),
-    (30, 50.0, True, 85.0, 50.0),  # no time for a second one
+    (30, 50.0, True, 85.0, 50.0),  # there is no time to do the work a second time
     (1, 2.0, True, 50.0, None),
 ])  # fmt: skip
 def test_what_is_done_between_steps_counts(
     every: int, takes: float, at_end: bool, limit: float, known: float | None
 ) -> None:
-    """The run keeps to its time with it, and does not stop long before: schedules end with the last steps."""
+    """With work between its steps, a run ends within its time limit and close to it, and its last step is known early
+    enough for schedules to end there."""
     clock = Clock()
     work = WorkBetween(every, at_end, known)
     budget = TimeBudget(limit, 0.0, clock, [work])
@@ -136,7 +138,7 @@ def test_a_slow_beginning_shortens_the_run_for_a_while_only() -> None:
         clock.now += 3.0 if step < 8 else 0.5
         step += 1
         if step == 70:
-            total = 75  # samples have settled
+            total = 75  # the run ends early because samples have settled
         end = budget.end(step, total)
         ends += [end] if end != total else []
         total = end
@@ -167,7 +169,7 @@ def test_schedules_end_where_time_ends(
 
 
 def test_a_shorter_run_warms_up_for_as_large_a_part_of_it() -> None:
-    """Minutes that end a run early must not leave it in the warm-up of the long plan."""
+    """A time limit that shortens a run must also shorten the warm-up that was planned for the longer run."""
     schedule = ScheduleSettings("cosine", warmup_steps=50)
     settings = OptimizerSettings("adamw", 1e-3, 0.0, 1.0)
     trainable = Trainable(
@@ -179,12 +181,12 @@ def test_a_shorter_run_warms_up_for_as_large_a_part_of_it() -> None:
         rates.append(trainable.learning_rate)
         trainable.parameters[0].grad = torch.ones(2)
         trainable.update()
-    assert rates.index(max(rates)) == 4 and max(rates) == 1e-3  # a tenth, as planned
+    assert rates.index(max(rates)) == 4 and max(rates) == 1e-3  # the warm-up is a tenth of the steps, as planned
     assert rates[-1] < 1e-5 and trainable.learning_rate == 0
 
 
 def failing(base: ModelFamily, fits: int) -> Any:
-    """A denoiser for which more than `fits` images are too many."""
+    """Returns a `denoise` that raises an out-of-memory error for more than `fits` images."""
     denoise = base.denoise
 
     def limited(noised: torch.Tensor, *rest: Any) -> torch.Tensor:
@@ -215,7 +217,8 @@ def test_out_of_memory_halves_and_goes_on_with_the_same_batch(
 
 
 def test_parts_give_the_gradient_of_the_whole(base: ModelFamily, prepared: Prepared) -> None:  # noqa: F811
-    """Uneven parts, too: every image counts alike. Timesteps and noise are those of the images, drawn one by one."""
+    """Every image has the same weight, also in parts of different sizes. Each image has the same timestep and noise in
+    every division."""
     gradients: list[list[torch.Tensor]] = []
     for parts in (1, 2, 4):
         for training in trainings(base, CONFIG, prepared):

@@ -1,4 +1,4 @@
-"""Training in fp16: the loss is scaled, what overflows changes nothing, and the rest is as in fp32."""
+"""Tests of training in fp16: the loss is scaled, steps that overflow change nothing, and other steps are as in fp32."""
 
 import json
 from itertools import pairwise
@@ -26,7 +26,7 @@ from trainer.trainables.trainable import TrainingDiverged
 from trainer.training import Training
 
 TOO_MUCH = 2.0**24
-"""A factor at which everything overflows."""
+"""A loss scale at which gradients overflow."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,8 @@ def weights(training: Training) -> list[torch.Tensor]:
 
 @pytest.mark.slow
 def test_gradients_are_those_of_fp32(folder: Path, half: ModelFamily) -> None:
-    """They would be 0 for the most part without a factor, and clipped to nothing with one that is not divided out."""
+    """Without a loss scale most gradients would be 0. With one that is not divided out, clipping would reduce them to
+    almost nothing."""
     norms: list[list[Step]] = []
     for family in (half, load_base_model(str(folder), torch.float32)):
         with curve_training(family, curve_config(str(folder), max_train_steps=3)) as training:
@@ -68,7 +69,7 @@ def test_gradients_are_those_of_fp32(folder: Path, half: ModelFamily) -> None:
 def test_what_overflows_changes_nothing_and_resumes_bit_for_bit(
     optimizer: str, folder: Path, half: ModelFamily, tmp_path: Path
 ) -> None:
-    """The optimizer of one flat tensor, and one of all parameters."""
+    """AdamW updates one flat tensor, Adafactor each parameter."""
     config = curve_config(str(folder), max_train_steps=8, optimizer=optimizer, ema_decay=0.9)
     checkpoints, steps, states = Checkpoints(tmp_path), [], []
     with curve_training(half, config) as training:
@@ -137,7 +138,7 @@ def test_adapters_that_it_does_not_do_for(settings: dict[str, Any], message: str
 
 @pytest.mark.slow
 def test_a_whole_run(folder: Path, tmp_path: Path) -> None:
-    """From pictures to a verified artifact that the predictor takes without a warning."""
+    """Trains on images, and loads the artifact with the predictor, which must not warn that the base model differs."""
     config = TrainingConfig(
         base_model=str(folder), mixed_precision="fp16", max_train_steps=3, train_batch_size=2, learning_rate=1e-2,
         token_learning_rate=1e-2, num_validation_images=1, num_inference_steps=2, evaluate="false", captioner="none",

@@ -1,4 +1,5 @@
-"""A training that starts from a file does at first what the file does: every kind that its adapter can hold."""
+"""Tests that a training with `init_weights` predicts at first what the file does, for every kind of layer that its
+adapter can represent."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def config_of(**changes: Any) -> TrainingConfig:
 
 
 def trained(base: ModelFamily, data: Prepared, folder: Path, **changes: Any) -> tuple[Path, torch.Tensor]:
-    """A file of two large steps, and what the probe sees with it in place."""
+    """Trains two large steps. Returns the file, and the probe's prediction with the trained adapter."""
     path, probe = folder / "first.safetensors", Probe.make(base, "a photo of TOK")
     for training in trainings(base, config_of(save_precision="fp32", **changes), data):
         list(training.trainer.steps())
@@ -42,7 +43,8 @@ def trained(base: ModelFamily, data: Prepared, folder: Path, **changes: Any) -> 
 def started(
     base: ModelFamily, data: Prepared, path: Path, prompt: str = "a photo of TOK", **changes: Any
 ) -> tuple[torch.Tensor, list[str], dict[str, torch.Tensor]]:
-    """What the probe sees before the first step of a training from the file, its notes, and its gradients' norms."""
+    """Starts a training from the file. Returns the probe's prediction before the first step, the training's notes, and
+    the gradient norms of the first step."""
     config = resolve(config_of(**changes), base)
     initial = read_initial_weights(path, list(config.class_words), config.num_tokens, base)
     training = build_training(config, base, *data, Accelerator(cpu=True), initial)
@@ -113,7 +115,7 @@ def test_what_it_cannot_hold_it_meets_by_singular_values(
 
 @pytest.mark.slow
 def test_a_file_of_another_tool_is_as_good(base: ModelFamily, prepared: Prepared, tmp_path: Path) -> None:  # noqa: F811
-    """Its layers are; it brings no tokens, so the prompt has none."""
+    """A kohya file has the same layers but no tokens, so the prompt has no trigger word."""
     path, _ = trained(base, prepared, tmp_path)
     convert(path, tmp_path / "kohya.safetensors", "kohya")
     found = [started(base, prepared, file, "a red star") for file in (path, tmp_path / "kohya.safetensors")]

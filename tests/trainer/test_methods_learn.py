@@ -1,4 +1,5 @@
-"""Every optional method learns: the loss at fixed noise, measured without it, falls below the base's."""
+"""Tests that every optional method learns: the denoising loss at fixed noise, measured without the method, falls below
+the base model's."""
 
 from pathlib import Path
 from typing import Any

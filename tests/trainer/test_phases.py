@@ -1,4 +1,4 @@
-"""Training phases as schedules, logged figures of the weights, and the collapse guard."""
+"""Tests of training phases as schedules, of the logged changes of weights and tokens, and of the collapse guard."""
 
 import json
 from pathlib import Path
@@ -78,7 +78,7 @@ def a_trainable() -> Trainable:
 def test_the_guard(mode: CollapseGuardName, said: int, rate: float) -> None:
     adapter = a_trainable()
     guard = CollapseGuard(mode, 0.05, adapter, total_steps=100)
-    changes = {5: 0.04, 10: 0.06, 15: 0.07, 20: 0.12, 30: 0.5}  # 0.07 is below the limit after the first halving
+    changes = {5: 0.04, 10: 0.06, 15: 0.07, 20: 0.12, 30: 0.5}  # halving the rate doubles the limit to 0.1
     messages = [guard.check(step, {"mid_block": 0.01, "up_blocks": change}) for step, change in changes.items()]
     assert len([message for message in messages if message]) == said
     assert all("up_blocks" in message for message in messages if message)

@@ -1,4 +1,5 @@
-"""Default learning rates: the field's at full size, larger ones for narrow bases, what is given as it is."""
+"""Tests of default learning rates: the usual ones for base models of full size, and larger ones for narrow base models.
+Given rates are kept."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -26,7 +27,8 @@ FULL_SIZE: dict[str, tuple[Any, Any, Mapping[str, Any], list[Mapping[str, Any]]]
 
 @cache
 def full_size(base: str) -> ModelFamily:
-    """What the rates are computed from, without memory."""
+    """The parts of a full-size base model that rates are computed from, on the meta device, where weights take no
+    memory."""
     family, denoiser, layout, encoders = FULL_SIZE[base]
     with torch.device("meta"):
         model = denoiser(**layout)

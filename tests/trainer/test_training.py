@@ -1,4 +1,5 @@
-"""The loop on the embedded base: what trains, what stays, what is the same again."""
+"""Tests of the training loop on the embedded base model: what is trained, what stays unchanged, and what is
+reproducible."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,7 +36,7 @@ CONFIG = TrainingConfig(
 
 @pytest.fixture
 def training(base: ModelFamily, tmp_path: Path) -> Iterator[Training]:
-    """A training on the example, put on the shared base and taken off again."""
+    """A training on the example images, placed on the shared base model and removed after the test."""
     yield from placed(base, CONFIG, tmp_path)
 
 
@@ -50,7 +51,7 @@ def placed(base: ModelFamily, config: TrainingConfig, folder: Path, data: Path =
 
 
 def trained_state(base: ModelFamily, config: TrainingConfig, folder: Path) -> dict[str, torch.Tensor]:
-    """Every trained tensor after the run."""
+    """Returns every trained tensor after the run."""
     for training in placed(base, config, folder):
         list(training.trainer.steps())
         artifact = training.artifact()
@@ -97,7 +98,7 @@ def test_steps_train_everything_and_leave_the_base_alone(base: ModelFamily, tmp_
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_tensors_and_another_seed_others(base: ModelFamily, tmp_path: Path) -> None:
     first = trained_state(base, CONFIG, tmp_path / "1")
-    torch.manual_seed(12345)  # the global generator has no say
+    torch.manual_seed(12345)  # the global generator must have no influence
     second = trained_state(base, CONFIG, tmp_path / "2")
     other = trained_state(base, CONFIG.model_copy(update={"seed": 1}), tmp_path / "3")
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -115,7 +116,7 @@ def test_accumulated_micro_batches_are_one_large_batch(base: ModelFamily, tmp_pa
 
 def test_schedules_end_where_the_run_ends(training: Training) -> None:
     rates = [step.learning_rates for step in training.trainer.steps()]
-    assert rates[0] == {"lora": 2e-3, "tokens": 2e-2}  # four steps: no warm-up
+    assert rates[0] == {"lora": 2e-3, "tokens": 2e-2}  # a run of four steps has no warm-up
     assert training.trainer.trainables[0].learning_rate == pytest.approx(0, abs=1e-9)
 
 
@@ -184,7 +185,7 @@ def test_prior_matching_is_nothing_at_first_and_leaves_the_adapter_trainable(bas
     config = CONFIG.model_copy(update={"prior_matching_weight": 1.0})
     for training in placed(base, config, tmp_path):
         steps = list(training.trainer.steps())
-        assert steps[0].losses["prior_matching"] == pytest.approx(0, abs=1e-10)  # a fresh adapter is the base
+        assert steps[0].losses["prior_matching"] == pytest.approx(0, abs=1e-10)  # a new adapter changes nothing
         assert steps[-1].losses["prior_matching"] > 0
         assert all(step.gradient_norms["lora"] > 0 for step in steps)
 
@@ -194,7 +195,7 @@ def test_prior_matching_is_nothing_at_first_and_leaves_the_adapter_trainable(bas
 def test_every_choice_of_layers_is_trained_saved_and_read_back(targets: LoraTargets, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"lora_targets": targets, "max_train_steps": 2})
     output = OutputFolder.create(tmp_path / "out")
-    list(run(config, [EXAMPLE], output))  # verification is the last thing that it does
+    list(run(config, [EXAMPLE], output))  # the run ends with the verification
     names = Artifact.read(output.weights).layers
     assert any("attn2" in name for name in names)
     assert any("ff_net" in name for name in names) == (targets != "attention")

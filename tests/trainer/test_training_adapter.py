@@ -1,4 +1,4 @@
-"""A training adapter is on the base in training steps, and nowhere else; the base is untouched to the last bit."""
+"""Tests that a training adapter acts in training steps only, and that the base model stays the same bit for bit."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ RANK = 3
 
 
 def write_adapter(path: Path, family: ModelFamily, paths: tuple[str, ...] = PATHS, seed: int = 0) -> Path:
-    """A LoRA with the keys that ai-toolkit writes."""
+    """Writes a LoRA with the keys that ai-toolkit uses."""
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
     for name in paths:
@@ -50,7 +50,7 @@ def turbo(folder: Path) -> ModelFamily:
 
 
 def merged(family: ModelFamily, file: Path) -> Tensor:
-    """The prediction with the adapter in the weights, which are changed for good."""
+    """Merges the adapter into the weights of `family`, and returns its prediction."""
     tensors = load_file(file)
     for name in PATHS:
         down, up = (tensors[f"diffusion_model.{name}.lora_{part}.weight"] for part in "AB")
@@ -86,7 +86,7 @@ def test_it_stands_beside_weights_of_fewer_bits_too(turbo: ModelFamily, tmp_path
 
 @pytest.mark.slow
 def test_steps_are_those_on_the_merged_base(turbo: ModelFamily, folder: Path, tmp_path: Path) -> None:
-    """Losses of two steps with the adapter beside the weights, in them, and without it."""
+    """Compares the losses of two steps with the adapter beside the weights, merged into them, and without it."""
     file = write_adapter(tmp_path / "adapter.safetensors", turbo)
     config, found = curve_config(str(folder), max_train_steps=2, lr_warmup_steps=0, gradient_accumulation_steps=1), []
     for way in ("beside", "merged", "without"):
@@ -103,7 +103,8 @@ def test_steps_are_those_on_the_merged_base(turbo: ModelFamily, folder: Path, tm
 
 @pytest.mark.slow
 def test_a_run_keeps_it_out_of_samples_and_result_and_resumes_bit_for_bit(folder: Path, tmp_path: Path) -> None:
-    """Verification compares the trained model's prediction with the file's on the bare base."""
+    """Verification compares the trained model's prediction with that of the file on the base model without the training
+    adapter."""
     file = write_adapter(tmp_path / "adapter.safetensors", opened(folder))
     settings: dict[str, Any] = {
         "base_model": str(folder), "training_adapter": file, "captioner": "none", "max_train_steps": 3, "rank": 2,
@@ -115,7 +116,7 @@ def test_a_run_keeps_it_out_of_samples_and_result_and_resumes_bit_for_bit(folder
     assert not any("removes the distillation" in line for line in lines)
     assert any(line.startswith("verified: the file reproduces the trained model") for line in lines)
     step = (output.samples_of_step(3) / "00.png").read_bytes()
-    assert step == (output.samples / "00.png").read_bytes()  # drawn in the midst of training, and after it
+    assert step == (output.samples / "00.png").read_bytes()  # generated during training, and after it
     whole = Artifact.read(output.weights)
     assert whole.description is not None and whole.description.config["training_adapter"] == file.name
     assert whole.description.config["num_inference_steps"] == 9 and whole.description.config["guidance_scale"] == 0

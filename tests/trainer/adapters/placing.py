@@ -1,4 +1,4 @@
-"""Adapters on a base, without the rest of a training."""
+"""Places adapters on a base model, without the rest of a training."""
 
 from pathlib import Path
 

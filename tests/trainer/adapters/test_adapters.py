@@ -1,4 +1,5 @@
-"""Every kind of adapter: without effect at first, trained, saved with the right scale, read back; and its targets."""
+"""Tests of every kind of adapter: it has no effect at first, is trained, saved with the right scale and read back; and
+of its target layers."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -63,7 +64,7 @@ def disturb(adapter: Parts) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_of_every_kind_mean_what_peft_computes(kind: str, base: ModelFamily) -> None:
-    """On linear and convolution layers: no effect when fresh; afterwards W + delta is what the model computes with."""
+    """On linear and convolution layers, a new adapter has no effect; a changed one computes with W + delta."""
     parts, scale = ("attentions", {}) if KINDS[kind].linear_only else ("(attentions|resnets)", {"alpha": 2.0})
     settings = config(adapter=kind, rank=3, lora_target_regex=rf"down_blocks\.1\.{parts}\..*", **scale)
     probe = Probe.make(base, "a red star")
@@ -74,7 +75,7 @@ def test_layers_of_every_kind_mean_what_peft_computes(kind: str, base: ModelFami
         assert all(layer.changes_nothing for layer in adapter.layers().values())
         disturb(adapter)
         trained, layers = probe.predict(base, {}), adapter.layers()
-        if kind not in ("dora", "t-lora"):  # the log leaves out magnitudes, and at what timesteps components act
+        if kind not in ("dora", "t-lora"):  # the log ignores magnitudes, and the timesteps of components
             assert_the_log_has_their_change(base, layers)
         with adapter.off():
             torch.testing.assert_close(probe.predict(base, {}), bare, rtol=1e-6, atol=1e-6)
@@ -128,7 +129,7 @@ def test_a_run_with_every_kind_ends_verified(settings: dict[str, Any], tmp_path:
 
 
 def test_a_text_encoder_adapter_is_trained_and_saved(base: ModelFamily, tmp_path: Path) -> None:
-    """One of the ancestors trained it, and left it out of the file that it delivered."""
+    """One of the trainers that this one is derived from trained this adapter, but did not save it."""
     settings = config(train_text_encoder=True, text_encoder_learning_rate=1e-3, rank=4, text_encoder_rank=2)
     for training in placed(base, settings, tmp_path):
         steps = list(training.trainer.steps())
@@ -142,7 +143,7 @@ def test_a_text_encoder_adapter_is_trained_and_saved(base: ModelFamily, tmp_path
     assert saved.keys() == in_memory.keys() and not any(layer.changes_nothing for layer in text.values())
     assert {layer.rank for layer in text.values()} == {2}
     layers = base.text_encoders[0].config.num_hidden_layers
-    assert not any(f"layers_{layers - 1}_" in name for name in text if "te1" in name)  # SDXL never reads its output
+    assert not any(f"layers_{layers - 1}_" in name for name in text if "te1" in name)  # SDXL does not use its output
     assert not any("lora" in name for encoder in base.text_encoders for name, _ in encoder.named_modules())
 
 
@@ -153,13 +154,15 @@ def test_a_text_encoder_adapter_is_trained_and_saved(base: ModelFamily, tmp_path
 def test_the_saved_alpha_gives_the_scale_of_the_rule(
     kind: str, alpha: float | None, saved: float, base: ModelFamily
 ) -> None:
-    """kohya divides by the rank; rsLoRA (Kalajdzievski 2023) by its square root."""
+    """Readers of kohya's format divide alpha by the rank; rsLoRA (Kalajdzievski 2023) divides it by the square root of
+    the rank."""
     with adapted(base, config(adapter=kind, rank=8, alpha=alpha)) as adapter:
         assert {round(layer.alpha or 0, 5) for layer in adapter.layers().values()} == {round(saved, 5)}
 
 
 def test_weight_decay_leaves_the_magnitudes_of_dora_alone(base: ModelFamily, tmp_path: Path) -> None:
-    """They start as long as the base's rows: pulled to 0, they would take the base's own weights with them."""
+    """Magnitudes start as the norms of the base weight's rows. Decay towards 0 would therefore also reduce the base
+    weights."""
     settings = config(adapter="dora", rank=2, lora_targets="cross-attention-kv", weight_decay=1.0, learning_rate=0.1,
                       train_text_encoder=True)  # fmt: skip
     for training in placed(base, settings, tmp_path):
@@ -180,7 +183,7 @@ def test_weight_decay_leaves_the_magnitudes_of_dora_alone(base: ModelFamily, tmp
 
 
 def test_lokr_with_whole_factors_has_its_scale_inside(base: ModelFamily) -> None:
-    """Other tools take no alpha there: they would read the file at another strength."""
+    """Other tools ignore alpha if both factors are whole matrices, and would apply the layer with another strength."""
     with adapted(base, config(adapter="lokr", rank=512, alpha=256.0)) as adapter:
         disturb(adapter)
         layer = next(iter(adapter.layers().values()))
@@ -223,7 +226,7 @@ def test_dropout_draws_from_its_generator_and_not_outside_of_training(base: Mode
             return base.denoise(probe.noised, probe.timesteps, prompts, probe.sizes), probe.predict(base, {})
 
     first, without = predictions()
-    torch.manual_seed(99)  # torch's own generator has no say
+    torch.manual_seed(99)  # torch's global generator must have no influence
     second, again = predictions()
     assert torch.equal(first, second) and torch.equal(without, again)
     assert (first - without).norm() > 1e-3 * without.norm()
@@ -320,7 +323,7 @@ def test_settings_without_effect_are_errors(settings: dict[str, Any], message: s
 
 
 def test_the_prior_is_the_base_without_any_adapter(base: ModelFamily, tmp_path: Path) -> None:
-    """With a text-encoder adapter as well: fresh ones are the base, trained ones are not."""
+    """Includes text-encoder adapters: new adapters do not change the base model, so the loss is 0; trained ones do."""
     settings = config(prior_matching_weight=1.0, prior_matching_interval=1, prior_matching_on="everything",
                       train_text_encoder=True, text_encoder_learning_rate=1e-2)  # fmt: skip
     for training in placed(base, settings, tmp_path):
@@ -339,7 +342,7 @@ def test_the_components_that_a_file_may_change(base: ModelFamily) -> None:
 @pytest.mark.parametrize("kind", ["lora", "rslora"])
 @pytest.mark.parametrize("write", [write_sd15, write_sd3])
 def test_a_lora_computes_in_the_bases_precision_and_learns_in_fp32(kind: str, write: Any, tmp_path: Path) -> None:
-    """Without autocast, under which every norm would compute in fp32; with and without a text encoder's LoRA."""
+    """There is no autocast, because under it every norm would compute in fp32. The text encoders have LoRAs too."""
     folder = str(write(tmp_path / "base"))
     settings = TrainingConfig(base_model=folder, adapter=kind, rank=3, train_text_encoder=True)
     assert autocast_precision(settings.adapter, "bf16") == "no"
@@ -362,7 +365,7 @@ def test_a_lora_computes_in_the_bases_precision_and_learns_in_fp32(kind: str, wr
 
 
 def watched_prediction(family: ModelFamily) -> tuple[torch.Tensor, set[torch.dtype]]:
-    """With gradients; and the precisions of what goes into and comes out of the adapted layers."""
+    """Returns a prediction with gradients, and the dtypes of inputs and outputs of the denoiser's adapted layers."""
     precisions: set[torch.dtype] = set()
 
     def watch(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:

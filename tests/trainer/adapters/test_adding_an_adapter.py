@@ -1,4 +1,5 @@
-"""docs/adding-an-adapter.md is true: its example is the code, its tables are complete, its files are there."""
+"""Tests that docs/adding-an-adapter.md matches the code: its example is the source file, its tables are complete, and
+the files that it names exist."""
 
 import re
 from dataclasses import fields

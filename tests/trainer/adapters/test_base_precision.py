@@ -1,4 +1,4 @@
-"""What peft's LoRA layers compute after their passes were changed."""
+"""Tests of peft's LoRA layers with the forward passes of `compute_in_base_precision`."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class Layers(nn.Module):
 
 
 def layers(change: bool, dtype: torch.dtype = torch.float32) -> Layers:
-    """The same values each time, nowhere zero; the LoRA's fp32."""
+    """Returns layers with the same values at each call, none of them zero. The LoRA's values are fp32."""
     torch.manual_seed(0)
     model = Layers().requires_grad_(False).to(dtype)
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["linear", "convolution"])
@@ -35,7 +35,7 @@ def layers(change: bool, dtype: torch.dtype = torch.float32) -> Layers:
 
 
 def passes(model: Layers, name: str, x: Tensor) -> list[Tensor]:
-    """The output of one layer, and the gradients of input and LoRA."""
+    """Returns the output of one layer, and the gradients of its input and its LoRA's parameters."""
     layer = model.get_submodule(name)
     x = x.to(next(model.parameters()).dtype).requires_grad_()
     output = layer(x)

@@ -1,4 +1,5 @@
-"""Every kind of adapter on convolutions: it computes what its file says, trains, is read back, or is refused."""
+"""Tests of every kind of adapter on convolutions: it computes what its file contains, is trained and read back, or is
+refused."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ NO_NOISE = torch.zeros(3)
 
 
 class Denoiser(nn.Module):
-    """Convolutions alone: plain, with a stride and without a bias, of single pixels."""
+    """Three convolutions: a plain one, one with a stride and without a bias, and one of size 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +46,7 @@ class Denoiser(nn.Module):
 
 
 def denoiser() -> Denoiser:
-    """The same values each time."""
+    """Returns a denoiser with the same values at each call."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Denoiser().requires_grad_(False)
@@ -69,7 +70,7 @@ def weight_of(component: Denoiser, path: str) -> Tensor:
 
 @torch.no_grad()
 def with_changes(changes: dict[str, Tensor]) -> Tensor:
-    """What the denoiser computes with other weights."""
+    """Returns the denoiser's output with `changes` added to its weights."""
     component = denoiser()
     for path, change in changes.items():
         weight_of(component, path).add_(change)
@@ -79,7 +80,8 @@ def with_changes(changes: dict[str, Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("kind", HOLD_CONVOLUTIONS)
 def test_layers_mean_what_the_convolutions_compute(kind: str) -> None:
-    """And another adapter that starts from them computes the same. A t-lora acts fully without noise."""
+    """Another adapter that starts from these layers computes the same. Without noise, all components of a t-lora are
+    used."""
     component, bare = denoiser(), denoiser()
     adapter = put_on(component, kind)
     torch.testing.assert_close(component(PICTURES, NO_NOISE), bare(PICTURES, NO_NOISE), rtol=1e-4, atol=1e-5)
@@ -96,7 +98,7 @@ def test_layers_mean_what_the_convolutions_compute(kind: str) -> None:
 
 
 def test_a_t_lora_masks_channels_of_the_down_projections_by_timestep() -> None:
-    """T-LoRA's mask is on the rank. Each picture has that of its own timestep."""
+    """T-LoRA masks components of the rank. Each image has the mask of its own timestep."""
     component = denoiser()
     adapter = put_on(component, "t-lora")
     disturb(adapter)
@@ -144,7 +146,7 @@ def test_convolutions_are_trained_saved_and_read(kind: str, tiny: ModelFamily, t
 
 @pytest.mark.parametrize("kind", LINEAR_ONLY)
 def test_kinds_for_linear_layers_refuse_convolutions(kind: str, base: ModelFamily) -> None:
-    """peft's OFT would not be the base at first."""
+    """With peft's OFT, a new adapter on convolutions would already change the base model."""
     with pytest.raises(ConfigError, match=f"adapter: {kind} does not support convolutions such as "):
         check_targets(base, config(adapter=kind, lora_targets=EVERYTHING))
     check_targets(base, config(adapter=kind))
@@ -152,7 +154,7 @@ def test_kinds_for_linear_layers_refuse_convolutions(kind: str, base: ModelFamil
 
 @pytest.mark.parametrize("kind", HOLD_CONVOLUTIONS)
 def test_convolutions_in_groups_are_refused_where_peft_cannot_hold_them(kind: str, base: ModelFamily) -> None:
-    """Such as the depthwise ones of Stable Cascade, that only a regular expression reaches."""
+    """Grouped convolutions, such as Stable Cascade's depthwise ones, can only be chosen by a regular expression."""
     inner = base.denoiser.down_blocks[0].resnets[0]
     whole, inner.conv1 = inner.conv1, nn.Conv2d(8, 8, 3, groups=8)
     try:

@@ -1,4 +1,5 @@
-"""First values of a LoRA: without effect, by their formula, the same for a seed, and both trainable at once or not."""
+"""Tests of the initial values of a LoRA: they have no effect, follow their formulas, depend on the seed, and let both
+projections learn in the first step or only one."""
 
 from typing import Any
 
@@ -16,7 +17,7 @@ from trainer.adapters.peft_adapter import PeftAdapter
 
 
 class Model(nn.Module):
-    """A layer of each kind."""
+    """A convolution and a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +77,7 @@ def test_the_sizes_are_those_of_the_formulas() -> None:
 
 
 def linear(start: str, rank: int = 4, alpha: float = 8.0) -> tuple[nn.Linear, nn.Sequential, PeftAdapter]:
-    """A layer, and the same inside of a model with the adapter."""
+    """Returns a layer, a model that contains a copy of it, and the adapter on that model."""
     torch.manual_seed(0)
     layer = nn.Linear(9, 7).requires_grad_(False)
     model = nn.Sequential(nn.Linear(9, 7).requires_grad_(False))
@@ -89,7 +90,7 @@ def test_the_parts_are_those_of_the_decompositions() -> None:
     u, values, vh = torch.linalg.svd(weight)
     down, up = pissa(weight, 3, 2.0)
     torch.testing.assert_close(2 * up @ down, (u[:, :3] * values[:3]) @ vh[:3])
-    torch.testing.assert_close(up.norm(dim=0), down.norm(dim=1))  # split evenly
+    torch.testing.assert_close(up.norm(dim=0), down.norm(dim=1))  # singular values are split evenly
     down, up = olora(weight, 3, 2.0)
     torch.testing.assert_close(up.T @ up, torch.eye(3))
     torch.testing.assert_close((up @ down)[:, :3], weight[:, :3])  # R is triangular
@@ -99,7 +100,7 @@ def test_the_parts_are_those_of_the_decompositions() -> None:
 @pytest.mark.parametrize("start", PARTS_OF_WEIGHTS)
 @pytest.mark.parametrize("rank", [4, 8])
 def test_a_part_of_the_weight_is_trained_without_touching_it(start: str, rank: int) -> None:
-    """Rank 8 is more than the weight has: the rest starts as in a fresh LoRA."""
+    """Rank 8 is more than the rank of the weight: the remaining components are initialised as in a plain LoRA."""
     layer, model, adapter = linear(start, rank)
     x, before = torch.randn(5, 9), layer.weight.clone()
     assert torch.equal(model(x), layer(x))
@@ -122,7 +123,7 @@ def test_a_part_of_the_weight_is_trained_without_touching_it(start: str, rank: i
     (found,) = adapter.layers().values()
     torch.testing.assert_close(found.delta(before).double(), change, rtol=1e-3, atol=1e-6)
     halves = LoraLayer(found.tensors()["lora_down.weight"].half(), found.tensors()["lora_up.weight"].half(), 2.0 * 8)
-    assert (halves.delta(before) - change).norm() < 1e-3 * change.norm()  # nothing large cancels in an fp16 file
+    assert (halves.delta(before) - change).norm() < 1e-3 * change.norm()  # no large values cancel in an fp16 file
     torch.testing.assert_close(model(x), nn.functional.linear(x, before + change.float(), layer.bias))
     adapter.set_enabled(False)
     assert torch.equal(model(x), layer(x))
@@ -138,7 +139,7 @@ def test_eva_begins_with_the_main_directions_of_the_inputs() -> None:
     _, values, vh = torch.linalg.svd(torch.cat(batches).flatten(0, 1), full_matrices=False)
     (module,) = adapter.modules()
     down = module.lora_A[ADAPTER].weight.detach()
-    torch.testing.assert_close((down * vh[:3]).sum(1).abs(), torch.ones(3))  # equal but for the sign
+    torch.testing.assert_close((down * vh[:3]).sum(1).abs(), torch.ones(3))  # equal except for the sign
     assert share == pytest.approx(float(values[:3].square().sum() / values.square().sum()), rel=1e-5)
     assert torch.equal(model(batches[0]), layer(batches[0]))
 

@@ -1,4 +1,5 @@
-"""Full fine-tuning: fp32 weights under autocast, text encoders, the base kept in main memory, resumed bit for bit."""
+"""Tests of full fine-tuning: fp32 weights under autocast, text encoders, the base model's weights in main memory, and
+resuming bit for bit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,7 +57,8 @@ def equal(found: list[Tensor], wanted: list[Tensor]) -> bool:
 
 
 def test_layers_compute_in_bf16_and_changes_too_small_for_bf16_are_kept(family: ModelFamily, folder: Path) -> None:
-    """The prior is the base's own prediction: no cast of a weight outlives the exchange of weights."""
+    """The prior loss is 0 at first, because the base model's prediction must not use casts of weights that were made
+    before the weights were exchanged."""
     outputs = set()
     hooks = []
     for model in (family.denoiser, *family.text_encoders):
@@ -89,7 +91,7 @@ def test_losses_are_near_those_in_fp32(family: ModelFamily, folder: Path) -> Non
 
 
 def assert_the_base_is_exchanged_in_place(training: Training, before: list[Tensor]) -> None:
-    """So a device never holds a second copy of it."""
+    """Asserts that the base weights replace the trained ones in the same memory, so that a device never holds both."""
     denoiser = training.family.denoiser
     trained = [parameter.clone() for parameter in denoiser.parameters()]
     places = [parameter.data_ptr() for parameter in denoiser.parameters()]

@@ -1,4 +1,5 @@
-"""T-LoRA: its counts, its effect against LoRAs that are cut to them, its gradients, its file and what opens it."""
+"""Tests of T-LoRA: the number of components at each timestep, predictions compared with those of LoRAs with as many
+components, gradients, its file, and what can read it."""
 
 import math
 from pathlib import Path
@@ -44,8 +45,8 @@ def test_the_counts_are_those_of_the_formula(rank: int, least: int) -> None:
 
 
 def test_each_image_has_the_lora_of_its_timestep(base: ModelFamily) -> None:
-    """Against plain LoRAs with so many components, placed one after another; and no component learns where it is
-    out."""
+    """Each image's prediction is that of a plain LoRA with as many components. Components that are not used get no
+    gradient."""
     probe = Probe.make(base, "a red star")
     steps, counts = [0, 400, 990], [4, 3, 1]  # ⌈.6 · 4⌉ = 3, ⌈.01 · 4⌉ = 1
     noised, prompts = probe.noised[:1].repeat(3, 1, 1, 1), base.encode_prompts(["a red star"] * 3)
@@ -60,7 +61,7 @@ def test_each_image_has_the_lora_of_its_timestep(base: ModelFamily) -> None:
         assert all(each.grad[:1].any() and not each.grad[1:].any() for each in downs if each.grad is not None)
     with torch.no_grad():
         for row, (step, count) in enumerate(zip(steps, counts, strict=True)):
-            for placed in (cut(layers, count), layers):  # the file itself does the same, with a scalar timestep too
+            for placed in (cut(layers, count), layers):  # the file's layers do the same, also with a scalar timestep
                 on_base = PlacedArtifacts(base, [Artifact(placed, {}, None)])
                 try:
                     found = predict(base, noised[:1], step, probe)
@@ -80,7 +81,7 @@ def cut(layers: Any, count: int) -> dict[str, Layer]:
 
 
 def predict(base: ModelFamily, noised: Tensor, step: int, probe: Probe) -> Tensor:
-    """With a timestep without a batch dimension, as the pipelines of diffusers give it."""
+    """Returns a prediction for a timestep without a batch dimension, as diffusers' pipelines pass it."""
     original = base.denoiser.forward
     base.denoiser.forward = lambda sample, timestep, **rest: original(sample, timestep[0], **rest)
     try:
@@ -91,7 +92,7 @@ def predict(base: ModelFamily, noised: Tensor, step: int, probe: Probe) -> Tenso
 
 
 def test_the_clock_writes_in_place_and_knows_reversed_time() -> None:
-    """A recorded pass reads the tensor that it was recorded with."""
+    """A recorded pass (CUDA graph) reads the tensor that it was recorded with, so the clock must write into it."""
 
     class Denoiser(nn.Module):
         def __init__(self) -> None:
@@ -127,7 +128,7 @@ def test_its_file_keeps_the_times_and_a_plain_lora_holds_the_mean(base: ModelFam
     for layer in read.layers.values():
         assert isinstance(layer, TimedLoraLayer) and torch.equal(layer.times, component_times(RANK, LEAST))
         direction = layer.direction
-        shares = [1.0, 0.75, 0.5, 0.25]  # how long each component acts
+        shares = [1.0, 0.75, 0.5, 0.25]  # share of the timesteps at which each component is used
         parts_of = [direction.up[:, [i]].float() @ direction.down[[i]].float() * shares[i] for i in range(RANK)]
         torch.testing.assert_close(layer.delta(torch.zeros(parts_of[0].shape)), 1.5 * torch.stack(parts_of).sum(0))
     outcome = resize(path, plain, RANK, base="mini-sdxl")

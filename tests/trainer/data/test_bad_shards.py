@@ -1,6 +1,7 @@
-"""Bad input of `encode`, by both engines: it is named with its remedy, what is done stays, and the next run goes on.
+"""Tests of bad input of `encode`, with both engines: the error names it and a remedy, finished shards are kept, and the
+next run continues.
 
-Ray's actors are called in this process here; Ray itself runs in `test_ray_encoding`.
+Ray's actors are called in this process; `test_ray_encoding` runs Ray itself.
 """
 
 import errno
@@ -93,7 +94,7 @@ ALL_BUT_THE_BAD_ONE = [number for number in range(SHARDS) if number != BAD]
 
 
 def goes_on(encode: Encode, sources: Sequence[str], output: Path) -> None:
-    """What is done is not touched, and the rest is added."""
+    """Encodes again, and asserts that finished shards are unchanged and the others are added."""
     before = {path: path.stat().st_mtime_ns for number in done_of(output) for path in output.glob(f"{number:05d}.*")}
     encode(sources, output)
     assert len(read_features(output).examples) == SHARDS

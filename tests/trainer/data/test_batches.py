@@ -1,4 +1,5 @@
-"""Batches: of one size, full, every image in every epoch, one part for every process."""
+"""Tests of batches: they are full, have images of one size, contain every image in every epoch, and are divided between
+the processes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -134,7 +135,8 @@ def test_processes_draw_the_captions_of_the_whole_batch(processes: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_weights_of_images_are_their_own_and_filling_is_apart(size: int) -> None:
-    """One image in each of three buckets: the loss of each batch is that of its image, whatever the batch size."""
+    """With one image in each of three buckets, every batch is filled up with copies of one image. Each copy has the
+    image's weight; `filling` makes up for the copies."""
     stream = BatchStream(examples([(64, 64), (96, 48), (48, 96)]), size, generator(), generator(1))
     batches = [next(stream) for _ in range(3)]
     assert all(batch.weights.tolist() == [1.0] * size and batch.filling == pytest.approx(1 / size) for batch in batches)

@@ -1,4 +1,5 @@
-"""Shards of features: resumed byte for byte after kills, checked by digests, and trained as the pictures would be."""
+"""Tests that shards of features are completed byte for byte after kills, are checked by digests, and give the same
+training as their images."""
 
 import io
 import json
@@ -73,7 +74,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def killed_at(moment: int, work: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Do the work in a process of its own, which gets SIGKILL before its `moment`-th write. Whether it came to that."""
+    """Does the work in a forked process, which gets SIGKILL before its call number `moment`, from 0, of one of the
+    functions below. Returns whether it was killed."""
     child = os.fork()
     if child == 0:
         count = 0
@@ -125,7 +127,7 @@ def test_after_ten_kills_the_features_are_those_of_an_undisturbed_run(
         encode([shards], output, family)
         assert contents(output) == expected
     again = tmp_path / "again and again"
-    kills = 0  # 9 writes a shard: each run ends one or two
+    kills = 0  # a shard takes 9 calls: each killed run finishes one
     while killed_at(12, lambda: encode([shards], again, family), monkeypatch):
         kills += 1
     assert kills >= 2 and contents(again) == expected
@@ -135,12 +137,13 @@ def test_after_ten_kills_the_features_are_those_of_an_undisturbed_run(
 def test_after_ten_kills_of_rays_actors_the_features_are_those_of_an_undisturbed_run(
     family: ModelFamily, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray starts a killed actor anew while the others go on: what it left lies there until all are done."""
+    """Ray restarts a killed actor while the others continue, so its unfinished files remain until all shards are
+    encoded."""
     encode([shards], tmp_path / "whole", family)
     expected = contents(tmp_path / "whole")
     config = build_settings(DataConfig, OPTIONS)
     plan, alone = plan_features([str(shards)], config, family), settings_of_a_shard(config)
-    for moment in (*range(0, 27, 3), 26):  # 9 writes a shard
+    for moment in (*range(0, 27, 3), 26):  # a shard takes 9 calls
         output = tmp_path / f"killed{moment}"
         encoder = ShardEncoder(lambda: (family, BASE), alone, plan.vae, output, Path.cwd())
 

@@ -1,4 +1,4 @@
-"""Latents on disk: the very same training, and nothing left behind."""
+"""Tests that training with latents on disk is the same as with latents in memory, and that no files remain."""
 
 import json
 from dataclasses import replace

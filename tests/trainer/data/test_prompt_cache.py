@@ -16,7 +16,7 @@ CONFIG = RESUME_CONFIG.model_copy(update={"ema_decay": 0.0, "lr_warmup_steps": 0
 
 
 class Counted:
-    """The family's reading, with a list of what was read."""
+    """The family's prompt encoder, with a list of the prompts that it encoded."""
 
     def __init__(self, base: ModelFamily) -> None:
         self.base, self.read = base, [""][:0]
@@ -82,11 +82,12 @@ def test_large_features_leave_the_device_again(monkeypatch: pytest.MonkeyPatch) 
     for prompt in ("a", "b", "b", "c", "a"):
         cache([prompt])
     assert read == ["a", "b", "c", "a"] and len(cache._kept) == 2
-    assert len(cache(["a", "b", "c"])) == 3  # more than are kept
+    assert len(cache(["a", "b", "c"])) == 3  # more prompts than the cache can store
 
 
 def test_kept_features_are_those_that_are_read(base: ModelFamily, prepared: Prepared) -> None:  # noqa: F811
-    """And a run resumed in the middle of the last phase is the same bit for bit."""
+    """Cached features are close to those of the encoder. A run that is resumed in the last phase is the same bit for
+    bit."""
     config = CONFIG.model_copy(update={"tokens_until": 0.4})
     for training in trainings(base, config, prepared):
         for step in training.trainer.steps():

@@ -1,4 +1,4 @@
-"""Prompts of captions: dropout rates, and the order of tags."""
+"""Tests of the prompts that are made of captions: dropout rates, and the order of tags."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from trainer.randomness import NamedGenerators
 
 DRAWS = 20_000
 SURE = 0.015
-"""Over four standard deviations of a share of so many draws."""
+"""More than four standard deviations of a share of DRAWS draws."""
 TRIGGERS = {"TOK": ["<s0>", "<s1>"], "ANNA": ["<s2>"]}
 
 

@@ -1,4 +1,5 @@
-"""Shards of features by Ray on two nodes: those of one process, byte for byte, also where workers are killed."""
+"""Tests that Ray on two nodes encodes the same shards of features as one process, byte for byte, also when workers are
+killed; and of the engine's options and errors."""
 
 import json
 import os
@@ -36,7 +37,7 @@ SHARDS = 6
 KILLS = 1
 NODES = 2
 LONGEST_WAIT = 60
-"""Seconds until Ray has enlarged the pool of workers."""
+"""Seconds in which Ray must have started a worker on each node."""
 OPTIONS = {"resolution": 64, "captioner": "none", "class_word": "robot", "num_workers": 1}
 BASE = BaseRequirements(8)
 
@@ -50,7 +51,7 @@ def write_shards(folder: Path) -> Path:
 
 
 def open_mortal(base: Path, log: Path) -> tuple[ModelFamily, BaseRequirements]:
-    """In a worker: a base that kills its process with its second picture, which is inside a shard, KILLS times.
+    """Loads the base model in a worker. It kills its process at its second image, inside a shard, KILLS times in all.
 
     The first worker waits for one on the other node.
     """
@@ -84,11 +85,11 @@ def no_base() -> tuple[ModelFamily, BaseRequirements]:
 def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A cluster of two nodes with a core each, on this machine."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # by default 15: other tests would leave nothing
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # with the default of 15, other tests would use all CPU time
     import ray
     from ray.cluster_utils import Cluster
 
-    ray.shutdown()  # another test's
+    ray.shutdown()  # another test may have started Ray
     node = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=node)
     cluster.add_node(**node)
@@ -172,7 +173,7 @@ def test_a_shard_that_kills_its_workers_is_given_up_and_named(tmp_path: Path) ->
         and not given_up["trace"]
     )
     other = encoder({"number": 8, "source": "s3://b/8.tar"})
-    assert "cannot read" in other["setup"] and "shared disk" in other["setup"]  # no features.json there
+    assert "cannot read" in other["setup"] and "shared disk" in other["setup"]  # the folder has no features.json
 
 
 @pytest.mark.parametrize(

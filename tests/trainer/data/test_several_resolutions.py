@@ -1,4 +1,5 @@
-"""Several resolutions in one run: every image at each that it is large enough for, in batches of one shape."""
+"""Tests of several resolutions in one run: every image is trained at each resolution that it is large enough for, in
+batches of one shape."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping

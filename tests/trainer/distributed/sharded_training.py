@@ -1,7 +1,7 @@
-"""One of several processes that train a tiny SD3 whose transformer is sharded:
+"""Runs one of several processes that train a tiny SD3 whose transformer is sharded:
 `torchrun … -m tests.trainer.distributed.sharded_training BASE RESULT SETTINGS`.
 
-The first one writes the curve, what every process held, and whether its passes alone gave what they gave before.
+The main process writes the result of `sharded_curve` on every process.
 """
 
 import json
@@ -44,7 +44,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def sharded_config(base: str, processes: int, **changes: Any) -> TrainingConfig:
-    """The same whole batch, whatever the number of processes."""
+    """Returns settings with the same total batch size for any number of processes."""
     return curve_config(
         base, train_batch_size=WHOLE_BATCH // processes, shard_base=processes > 1, **(SETTINGS | changes)
     )
@@ -61,14 +61,17 @@ FULL: dict[str, Any] = {
     "prior_matching_interval": 1,
     "prior_matching_on": "everything",
 }
-"""For full fine-tuning."""
+"""Changes of the settings for full fine-tuning."""
 
 
 def sharded_curve(base_model: str, folder: Path, accelerator: Accelerator, **changes: Any) -> dict[str, Any]:
-    """`curve`: figures of every step. `held` and `gathered`: shares of the denoiser's bytes that this process had
-    between steps, and that its layers saw in their passes; `left`: what of the latter was still there between steps.
-    `alive`: how many weights as they were loaded still are. `alone`: what `alone_passes` found, and what is wrong after
-    the return to a checkpoint in `folder`."""
+    """Trains on this process, and returns the following.
+
+    `curve`: losses and gradient norms of every step. `held`, `gathered` and `left`: shares of the denoiser's bytes,
+    after every step: those that this process stores, those that its layers had in their passes, and those of the latter
+    that are still allocated. `alive`: the number of loaded weights that exist after sharding. `alone`: errors of
+    `alone_passes`, of the return to a checkpoint in `folder`, and of the base model after the training.
+    """
     processes = Processes(accelerator)
     family = load_base_model(base_model, torch.float32)
     config = resolve(sharded_config(base_model, processes.share.count, **changes), family)
@@ -173,7 +176,8 @@ def _is_of_adapter(name: str) -> bool:
 
 
 def watch(family: ModelFamily) -> dict[str, tuple[int, torch.UntypedStorage]]:
-    """Of each own weight, filled in passes with gradients: its bytes there, and the memory where they were."""
+    """Returns a dict that passes with gradients fill: for each of the denoiser's own weights, its bytes in the pass and
+    their storage."""
     seen: dict[str, tuple[int, torch.UntypedStorage]] = {}
 
     def look(path: str, module: torch.nn.Module) -> None:

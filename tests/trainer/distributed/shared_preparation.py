@@ -1,4 +1,4 @@
-"""One of several processes that prepare images together.
+"""Runs one of several processes that prepare images together.
 
 `torchrun … -m tests.trainer.distributed.shared_preparation SOURCE OUTPUT OPTIONS`: OPTIONS are settings of data
 preparation as JSON.
@@ -20,9 +20,10 @@ from tests.preprocess.uploads.ugly_uploads.making import picture, shard
 
 
 def write_shards(folder: Path, count: int = 5, first_seed: int = 0) -> Path:
-    """Webdataset shards with captions, a picture twice, one that is damaged, one too small, and a lost caption.
+    """Writes WebDataset shards with captions, an image that is in every shard, a damaged image, one that is too small,
+    and a caption without an image.
 
-    `first_seed`: of the pictures; another hundred makes others.
+    `first_seed`: is added to the seeds of the images; with another hundred, the images differ.
     """
     folder.mkdir()
     for number in range(count):

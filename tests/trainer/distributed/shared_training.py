@@ -1,8 +1,8 @@
-"""One of several processes that train a tiny model together.
+"""Runs one of several processes that train a tiny model together.
 
 `torchrun … -m tests.trainer.distributed.shared_training BASE RESULT`.
 
-The first one writes losses, gradient norms and the trained tensors' sums of every step.
+The main process writes losses, gradient norms and the sum of the trained weights at every step.
 """
 
 import json
@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     "noise_offset": 0.05,
     "min_timestep": 0.1,
 }
-"""Everything that draws something for each image."""
+"""Common settings, with the options that draw random values for each image."""
 
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -52,21 +52,21 @@ KINDS: dict[str, dict[str, Any]] = {
         "lr_warmup_steps": 0,
     },
 }
-"""What is trained, each with its settings."""
+"""Kinds of training, with their own settings."""
 
 
 def shared_config(base: str, processes: int, **changes: Any) -> TrainingConfig:
-    """The same whole batch, whatever the number of processes."""
+    """Returns settings with the same total batch size for any number of processes."""
     return curve_config(base, train_batch_size=WHOLE_BATCH // processes, **SETTINGS | changes)
 
 
 def shared_curves(base: str, accelerator: Accelerator) -> dict[str, list[dict[str, float]]]:
-    """Of every one of KINDS."""
+    """Returns the curve of each of KINDS."""
     return {kind: shared_curve(base, accelerator, **changes) for kind, changes in KINDS.items()}
 
 
 def shared_curve(base: str, accelerator: Accelerator, **changes: Any) -> list[dict[str, float]]:
-    """Figures of every step."""
+    """Returns the losses, the gradient norms and the sum of the absolute trained weights of every step."""
     family = load_base_model(base, torch.float32)
     config = resolve(shared_config(base, Processes(accelerator).share.count, **changes), family)
     training = build_training(config, family, PreparedDataset(Path(), (), (), ()), cached_examples(), accelerator)

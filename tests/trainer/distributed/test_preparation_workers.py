@@ -1,7 +1,7 @@
-"""Several processes prepare what one prepares, file for file, and fail as one fails.
+"""Tests that several processes prepare the same files as one process, and raise the same errors.
 
-The processes here are threads that tell each other pickled things, as real ones do;
-test_several_processes.py has real ones.
+The processes are simulated by threads that exchange pickled values, as real ones do; test_several_processes.py has
+real ones.
 """
 
 import pickle
@@ -85,7 +85,7 @@ def workers() -> Iterator[DistributedWorkers]:
 def _work(seat: Seat) -> None:
     try:
         run_worker(seat)
-    except threading.BrokenBarrierError:  # the first one has ended
+    except threading.BrokenBarrierError:  # the main process has ended
         return
 
 
@@ -106,7 +106,7 @@ def test_the_result_is_that_of_one_process_file_for_file(
     assert alone.rejected and alone.all_warnings and len(alone.examples) >= 15
     assert together.digest() == alone.digest()
     assert together.all_warnings == alone.all_warnings and together.rejected == alone.rejected
-    assert contents(tmp_path / "together") == contents(tmp_path / "alone")  # and nothing unpacked is left
+    assert contents(tmp_path / "together") == contents(tmp_path / "alone")  # no unpacked files are left
 
 
 def test_archives_and_preservation_too(workers: DistributedWorkers, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_progress_counts_all_images(workers: DistributedWorkers, tmp_path: Path)
 
 @dataclass(frozen=True)
 class Slow:
-    """Raises at some items, on any rank."""
+    """Returns the item and the id of its thread. Raises at the items `wrong`."""
 
     wrong: tuple[int, ...]
     unusual: bool = False
@@ -167,7 +167,7 @@ def test_the_error_is_the_one_that_a_single_process_meets_first(
 def test_an_error_that_cannot_travel_comes_as_its_text(workers: DistributedWorkers) -> None:
     with pytest.raises(RuntimeError, match="unusual item 301") as caught:
         list(workers.map(Work.of(Slow((301,), unusual=True)), range(500), 2))
-    assert "in __call__" in str(caught.value)  # where it came from
+    assert "in __call__" in str(caught.value)  # the traceback of the worker
 
 
 def test_what_cannot_be_had_elsewhere_is_an_error(workers: DistributedWorkers) -> None:
@@ -213,7 +213,7 @@ def test_captioners_share_the_pictures_in_the_batches_of_one(
     load, lock = kinds.load_captioner, threading.Lock()
 
     def one_at_a_time(choice: CaptionerChoice, device: torch.device) -> Captioner:
-        with lock:  # transformers loads in one thread of a process only
+        with lock:  # transformers can load in one thread of a process at a time
             return load(choice, device)
 
     monkeypatch.setattr(kinds, "load_captioner", one_at_a_time)

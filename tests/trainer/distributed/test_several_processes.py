@@ -1,4 +1,5 @@
-"""Two real processes prepare what one prepares, and train what one trains with the double batch."""
+"""Tests that two real processes prepare the same files as one process, and train as one process does with twice the
+batch size."""
 
 import json
 import subprocess
@@ -58,9 +59,9 @@ def test_losses_are_those_of_one_process_with_the_double_batch(tmp_path: Path) -
     for kind, curve in alone.items():
         assert len(together[kind]) == len(curve) >= 2
         for ours, wanted in zip(together[kind], curve, strict=True):
-            # of the prior's small differences, rounding is the largest part
+            # the prior's differences are so small that rounding is the largest part of them
             assert ours == pytest.approx(wanted, rel=3e-4)
-    assert together["lora"][2]["prior_matching"] > 0  # the turn of trajectories
+    assert together["lora"][2]["prior_matching"] > 0  # the third step uses trajectories
     losses = [[step["mse"] for step in curves["full"]] for curves in (together, alone)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -70,7 +71,7 @@ def test_a_whole_run_in_two_processes_and_its_resumption(tmp_path: Path, monkeyp
     base = str(write_sdxl(tmp_path / "base"))
     monkeypatch.setenv("TRAINING_PROCESSES", "2")
     monkeypatch.setenv("OUTPUTS_FOLDER", str(tmp_path))
-    monkeypatch.setenv("TRUSTED_CALLERS", "1")  # a base on this disk
+    monkeypatch.setenv("TRUSTED_CALLERS", "1")  # permits a base model on this disk
     request = training_request(input_images=EXAMPLE, config=yaml.safe_dump({"base_model": base, **JOB}))
     output = train_in_child_process(request)
     assert output.weights.exists()

@@ -1,4 +1,5 @@
-"""Two real processes shard the base: they train what each trains with the whole one, and hold half of it."""
+"""Tests that two real processes with a sharded base model train as one process does with the whole one, and that each
+stores half of it."""
 
 import json
 import subprocess

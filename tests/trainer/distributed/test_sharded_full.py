@@ -1,4 +1,5 @@
-"""Two processes train a whole model of which each holds a half: as one process does, with a model folder at the end."""
+"""Tests that two processes, each with a half of the weights, fine-tune a whole model as one process does, and write a
+model folder at the end."""
 
 import json
 from pathlib import Path
@@ -66,13 +67,14 @@ def _trained(output: OutputFolder) -> int:
 
 
 def _differences(output: OutputFolder) -> list[Tensor]:
-    """The denoiser's, of its file."""
+    """The differences of the denoiser's weights in the output's file."""
     layers = Artifact.read(output.weights).layers
     return [tensor for name, layer in layers.items() if "unet" in name for tensor in layer.parameters]
 
 
 def _require_equal_weights(two: OutputFolder, one: OutputFolder) -> None:
-    """AdamW's first steps have the size of the rate, whatever the gradient: rounding shows where that is near 0."""
+    """Asserts that the weights are almost equal. AdamW's first steps have the size of the learning rate for any
+    gradient, so rounding changes weights whose gradient is near 0."""
     found, wanted = load_file(two.weights), load_file(one.weights)
     assert found.keys() == wanted.keys()
     moved = torch.cat([tensor.flatten().float() for tensor in wanted.values()])
@@ -81,7 +83,7 @@ def _require_equal_weights(two: OutputFolder, one: OutputFolder) -> None:
 
 
 def _require_model(output: OutputFolder, base: Path) -> None:
-    """It opens in diffusers, and is the base with the file's differences."""
+    """Asserts that diffusers opens the model folder, and that it is the base model with the file's differences."""
     unet = StableDiffusionXLPipeline.from_pretrained(output.model_folder, local_files_only=True).unet
     before = load_base_model(str(base), torch.float32).denoiser.state_dict()
     moved = sum(float((new - before[name]).abs().sum()) for name, new in unet.state_dict().items())

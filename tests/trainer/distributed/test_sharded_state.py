@@ -1,4 +1,4 @@
-"""States of optimizers on sharded weights: what is not rows of a weight."""
+"""Tests of optimizer states of sharded weights that are not rows of a weight."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from trainer.checkpoints.sharded_state import outline, read_shards, write_shards
 
 
 def test_a_table_that_all_weights_share_is_written_for_each(tmp_path: Path) -> None:
-    """As bitsandbytes' 8-bit optimizers have it."""
+    """bitsandbytes' 8-bit optimizers have such a table."""
     table = torch.linspace(-1, 1, 256)
     state = {
         "optimizer": {str(number): {"table": table, "largest": torch.tensor([float(number)])} for number in range(2)}

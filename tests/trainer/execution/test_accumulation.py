@@ -1,4 +1,4 @@
-"""The loss of a step is a mean over its images, whatever batches they come in."""
+"""Tests that the loss of a step is the mean over its images, for any division into batches."""
 
 from itertools import islice
 
@@ -25,7 +25,7 @@ def loss_of(batch: LatentBatch) -> torch.Tensor:
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 8])
 def test_over_an_epoch_it_is_the_mean_over_all_images(batch_size: int, parts: int) -> None:
-    """Three sizes of pictures, so that most batches are filled up: of 8 images, the tall one is there eight times."""
+    """Images have three sizes, so most batches are filled up: a batch of 8 has the only tall image eight times."""
     data = examples(BUCKETS)
     stream = BatchStream(data, batch_size, generator(), generator(1))
     accumulation = Accumulation(NamedGenerators(0), [], GradientCheckpointing([], "never"), parts=parts)
@@ -42,7 +42,7 @@ def test_over_an_epoch_it_is_the_mean_over_all_images(batch_size: int, parts: in
         assert float(losses[name]) == pytest.approx(MEAN)
     assert float(losses["token_norm"]) == pytest.approx(3.0)
     slots = count * batch_size
-    assert float(gradient) == pytest.approx(MEAN * len(BUCKETS) / slots)  # each counts once
+    assert float(gradient) == pytest.approx(MEAN * len(BUCKETS) / slots)  # every image counts once
 
 
 def test_without_filled_batches_the_digits_are_those_of_a_plain_mean() -> None:

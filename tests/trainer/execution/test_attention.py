@@ -1,4 +1,5 @@
-"""The chosen implementation of attention is what training passes run, and one that is not available is an error."""
+"""Tests that training passes run the chosen implementation of attention, and that one that is not available is an
+error."""
 
 import importlib.util
 import sys
@@ -36,7 +37,7 @@ FLASH, MATH = "_scaled_dot_product_flash_attention_for_cpu", "_safe_softmax"
 
 
 class Operators(TorchDispatchMode):
-    """Counts what reaches torch's kernels, gradients included."""
+    """Counts the calls of torch's operators, including those of the backward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +55,8 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[ModelFamily, s
 
 
 def steps_with(base: tuple[ModelFamily, str], **settings: Any) -> tuple[list[Step], Counter[str]]:
-    """Two steps, and the operators that they called. Afterwards the denoiser is as it was."""
+    """Returns two steps and the operators that they called. Asserts that the denoiser has its own processors after
+    each."""
     family, folder = base
     usual = [layer.processor for layer in layers(family)]
     with (
@@ -89,10 +91,10 @@ def test_the_implementation_is_the_one_asked_for(base: tuple[ModelFamily, str], 
     as_torch_chooses, chosen = steps_with(base, attention="auto", **settings)
     by_flash, flash = steps_with(base, attention="flash", **settings)
     by_math, math = steps_with(base, attention="math", **settings)
-    assert by_flash == as_torch_chooses and flash == chosen  # torch's choice on a CPU
+    assert by_flash == as_torch_chooses and flash == chosen  # flash is torch's choice on a CPU
     of_denoiser = math[MATH] - chosen[MATH]
     assert of_denoiser > 0 and of_denoiser % len(layers(base[0])) == 0
-    assert chosen[FLASH] - math[FLASH] == of_denoiser  # all of them, and the text encoders' as they were
+    assert chosen[FLASH] - math[FLASH] == of_denoiser  # all of the denoiser's, none of the text encoders'
     for ours, wanted in zip(by_math, as_torch_chooses, strict=True):
         assert ours.losses == pytest.approx(wanted.losses, rel=1e-4)
         assert ours.gradient_norms == pytest.approx(wanted.gradient_norms, rel=1e-3)
@@ -102,7 +104,7 @@ def test_the_implementation_is_the_one_asked_for(base: tuple[ModelFamily, str], 
 @pytest.mark.parametrize("kind", ["flux1", "flux2"])
 def test_flux_has_attention_layers_of_its_own(kind: str, tmp_path: Path) -> None:
     family, folder = load_tiny(kind, tmp_path / "base"), str(tmp_path / "base")
-    steps_with((family, folder), attention="auto")  # reads the prompts
+    steps_with((family, folder), attention="auto")  # encodes the prompts
     as_torch_chooses, chosen = steps_with((family, folder), attention="auto")
     by_math, math = steps_with((family, folder), attention="math")
     assert chosen[FLASH] == math[MATH] - chosen[MATH] > 0 == math[FLASH]
@@ -150,7 +152,7 @@ def test_xformers_that_is_not_installed_is_an_error_with_the_remedy() -> None:
 def test_a_head_that_the_implementation_cannot_do_is_found_with_the_base(
     base: tuple[ModelFamily, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Flash attention on GPUs ends at 256 channels, cuDNN's at 128."""
+    """On GPUs, flash attention supports heads of at most 256 channels, cuDNN's attention of at most 128."""
     attend = F.scaled_dot_product_attention
     largest = max(layer.inner_dim // layer.heads for layer in layers(base[0]))
 
@@ -168,7 +170,7 @@ def test_a_head_that_the_implementation_cannot_do_is_found_with_the_base(
 
 @pytest.fixture
 def xformers_stand_in(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """What the package computes, by its formula: it needs a GPU. Counts its calls."""
+    """Replaces xformers, which needs a GPU, by the formula of its attention. Returns a counter of the calls."""
     calls: Counter[str] = Counter()
 
     def attention(query: Tensor, key: Tensor, value: Tensor, attn_bias: Tensor | None = None, **rest: Any) -> Tensor:
@@ -195,7 +197,7 @@ def test_xformers_takes_the_place_of_torchs_attention(
     base: tuple[ModelFamily, str], xformers_stand_in: Counter[str]
 ) -> None:
     require_attention("xformers", CPU, torch.float32, base[0].denoiser)
-    assert xformers_stand_in.total() > 0  # the trial
+    assert xformers_stand_in.total() > 0  # called by the check
     xformers_stand_in.clear()
     by_torch, chosen = steps_with(base, attention="auto")
     by_xformers, others = steps_with(base, attention="xformers")

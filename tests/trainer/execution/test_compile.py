@@ -1,4 +1,5 @@
-"""Compiled blocks: no graph breaks, few compilations, the same training, and nothing of it outside the steps."""
+"""Tests of compiled blocks: there are no graph breaks and few compilations, training is the same, and nothing is
+compiled outside steps."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -39,7 +40,7 @@ def of_shape(batch: LatentBatch, shape: tuple[int, int]) -> LatentBatch:
 
 
 def losses_of(family: ModelFamily, base: str, shapes: Shapes, backend: str | None) -> list[dict[str, float]]:
-    """One step with each of the bucket shapes, twice. `backend` None: not compiled."""
+    """Returns the losses of one step with each of the bucket shapes, twice. `backend` None: not compiled."""
     with curve_training(family, curve_config(base, prior_matching_weight=0.5, prior_matching_interval=1)) as training:
         trainer, found = training.trainer, []
         if backend is not None:
@@ -65,8 +66,8 @@ def test_no_graph_breaks_and_few_graphs(write: Any, backend: str, shapes: Shapes
     family = load_base_model(base, torch.float32)
     compiled = losses_of(family, base, shapes, backend)
     assert not counters["graph_break"]
-    # The adapter on with gradients, off without; blocks of two widths, or with and without a text stream; and SD3's
-    # first block, whose input carries no gradient.
+    # There are graphs with the adapter and gradients, and without both; of blocks of two widths, or with and without a
+    # text stream; and of SD3's first block, whose input has no gradient.
     kinds = 4 if write is write_sdxl else 6
     assert 0 < counters["stats"]["unique_graphs"] <= kinds * len(shapes)
     for ours, wanted in zip(compiled, losses_of(family, base, shapes, None), strict=True):

@@ -1,5 +1,5 @@
-"""CUDA graphs of the denoiser: what is recorded, when, and that training is the same. On a CPU a pretended recorder
-shows when it is called and replays by calling; the last tests need a GPU."""
+"""Tests of CUDA graphs of the denoiser: which passes are recorded and when, and that training is the same. On a CPU a
+fake recorder notes its calls, and a replay calls the module; the last test needs a GPU."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -95,8 +95,8 @@ def test_the_training_is_the_same_and_each_kind_is_recorded_once(
     with recording(family, config, recorder) as training:
         steps = list(training.trainer.steps())
     assert steps == plain_steps(family, config)
-    passes = 2 if settings else 1  # of a micro-batch, with gradients
-    assert [pool for _, pool in recorder.recorded] == list(range(passes))  # both wait for their gradients: two memories
+    passes = 2 if settings else 1  # with gradients, per micro-batch
+    assert [pool for _, pool in recorder.recorded] == list(range(passes))  # both wait for their gradients: two pools
     assert recorder.replays == passes * (5 * 2 - PASSES_BEFORE)
     assert recorder.replays_of_encoders > 0
 
@@ -108,7 +108,7 @@ def test_another_batch_is_recorded_in_the_same_memory(tiny: tuple[ModelFamily, s
         steps = training.trainer.steps()
         for _ in range(4):
             next(steps)
-        training.trainer.accumulation.parts = 2  # as after an error of memory
+        training.trainer.accumulation.parts = 2  # as after an out-of-memory error
         list(steps)
     batches = [shapes[0][0] for shapes, _ in recorder.recorded]
     assert sorted(set(batches)) == [1, 2] and len(batches) == 2
@@ -177,7 +177,7 @@ def steps_on_a_gpu(base: str, **settings: Any) -> list[Step]:
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3"])
 @pytest.mark.parametrize("settings", [{}, PRIOR, {"adapter": "dora"}, {"adapter": "loha"}])
 def test_replayed_passes_train_as_others_do(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
-    """Two micro-batches a step: a gradient that lies in replayed memory would be counted twice."""
+    """A step has two micro-batches: a gradient in replayed memory would be counted twice."""
     base = str(TINY_MODELS[name](tmp_path / "base"))
     replayed, plain = (steps_on_a_gpu(base, cuda_graphs=graphs, **settings) for graphs in ("auto", "never"))
     for one, other in zip(replayed, plain, strict=True):

@@ -1,6 +1,6 @@
-"""A training step never waits for the device: only its figures are read back, and no copy blocks.
+"""Tests that the passes of a training step do not wait for the device: they read no values, and no copy blocks.
 
-Tensors on torch's `meta` device have no values, so any read of one fails: code that runs on it reads nothing.
+Tensors on torch's `meta` device have no values, so any read of one fails. Code that runs on it reads nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ def test_a_step_reads_nothing_and_copies_without_waiting(write: Any, tmp_path: P
             None if batch.masks is None else batch.masks.to(META),
             batch.weights.to(META),
         )
-        training.trainer.backward(there, 1.0)  # fills what is copied once
+        training.trainer.backward(there, 1.0)  # makes the copies that are made once
         with Copies() as copies:
             losses = training.trainer.backward(there, 1.0)
         trained = [each for module in modules for each in module.parameters() if each.requires_grad]

@@ -1,4 +1,5 @@
-"""Gradient checkpointing: the same training in less memory, by itself when not even one image fits."""
+"""Tests that gradient checkpointing gives the same training with less memory, and starts by itself when not even one
+image fits."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from trainer.monitoring.step_watch import StepWatch
 
 
 def curve(family: ModelFamily, base: str, **settings: Any) -> tuple[list[Step], bool]:
-    """A few steps, and whether it was on at their end."""
+    """Returns two steps, and whether gradient checkpointing was on at their end."""
     with curve_training(family, curve_config(base, max_train_steps=2, lr_warmup_steps=1, **settings)) as training:
         steps = list(training.trainer.steps())
         on = training.passes.checkpointing.on
@@ -62,7 +63,8 @@ def test_less_is_kept_for_the_backward_pass(tmp_path: Path) -> None:
 
 
 class Full:
-    """A memory in which one image fits with gradient checkpointing only, or none at all."""
+    """A `denoise` with memory for two images with gradient checkpointing, and for none without it. `hopeless`: for none
+    in both cases."""
 
     def __init__(self, family: ModelFamily, hopeless: bool = False) -> None:
         self._family, self._denoise, self._hopeless = family, family.denoise, hopeless
@@ -127,7 +129,7 @@ def test_it_starts_once(sdxl: tuple[ModelFamily, str]) -> None:
 def test_not_where_a_second_pass_would_differ(
     sdxl: tuple[ModelFamily, str], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dropout draws anew, so the gradient would be that of another pass."""
+    """Dropout would draw again in the second pass, so the gradient would be that of another pass."""
     with pytest.raises(ConfigError, match="gradient_checkpointing"):
         build_config({"gradient_checkpointing": "always", **settings})
     monkeypatch.setattr(sdxl[0], "denoise", Full(sdxl[0]))

@@ -1,4 +1,5 @@
-"""Memory plans: what is counted without values is what a real step takes, and the first choice that fits is taken."""
+"""Tests of memory plans: bytes that are counted without values are those of a real step, and the first choice that fits
+is used."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,8 @@ from trainer.memory_plan import Choice, MemoryPlan, Workload, plan, predicted, r
 IMAGES = 2
 SLOW = pytest.mark.slow
 CHECKPOINTED = ("sd15", "sdxl", "sd3", "flux1", "flux2", "z-image", "cascade")
-"""What a block keeps, and what it computes again, is a family's own; without that every activation is counted alike."""
+"""Families that are tested with gradient checkpointing: what a block keeps and what it computes again depends on the
+family. Without it, all activations are counted in the same way."""
 CONFIG = build_config({"rank": 4, "lora_targets": "attention+feed-forward"})
 
 
@@ -64,7 +66,7 @@ def test_a_real_step_takes_what_was_predicted(kind: str, checkpointing: bool, tm
     found = predicted(family, CONFIG.adapters, work, Choice(IMAGES, checkpointing))
     assert next(iter(family.denoiser.parameters())).is_meta == (
         kind in ("flux1", "flux2", "z-image", "cascade")
-    )  # nothing was loaded for it
+    )  # the prediction has loaded nothing
     real = counted(family.to(torch.device("cpu")), work, checkpointing=checkpointing)
     moments = found.step.trained // 2
     assert found.step.peak - moments == pytest.approx(real, rel=0.001)
@@ -112,7 +114,7 @@ FAMILY = cast(ModelFamily, SimpleNamespace(denoiser=None))
 
 
 class TestChoice:
-    """Predictions are given here: (images, checkpointing) → bytes, and weights by how they are stored."""
+    """Tables replace the predictions: bytes of a step by (images, checkpointing), bytes of weights by storage."""
 
     @pytest.fixture(autouse=True)
     def given(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""The estimate of a step's time: operations are those of the formulas, and a device's rate is known or measured."""
+"""Tests of the estimate of a step's time: operations are those of the formulas, and a device's rate is known or
+measured."""
 
 import math
 from collections import Counter
@@ -42,7 +43,8 @@ def planned(family: ModelFamily, images: int, side: int, **choice: Any) -> Memor
 
 
 def test_products_and_the_attention_of_a_cpu_are_counted() -> None:
-    """2·n·in·out of a layer, 4·H·L²·D of attention, whose backward pass has five products in place of two."""
+    """A layer has 2·n·in·out operations, attention 4·H·L²·D; attention's backward pass has five products instead of
+    two."""
     layer, values = nn.Linear(8, 16, bias=False), torch.ones(3, 8)
     query = torch.ones(1, 2, 10, 4, requires_grad=True)
     with OperationCount() as counter:
@@ -54,8 +56,8 @@ def test_products_and_the_attention_of_a_cpu_are_counted() -> None:
 
 
 def test_a_step_of_flux1_has_the_operations_of_its_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every frozen layer forward, and backward to inputs that something trained lies before; a LoRA's two factors also
-    to their own weights."""
+    """Every frozen layer counts forward, and backward where its input depends on trained weights. The two factors of a
+    LoRA also count for the gradients of their own weights."""
     family, images, side = load_tiny("flux1", tmp_path), 2, 64
     plan = planned(family, images, side)
     paths = denoiser_targets(family, CONFIG.adapters)

@@ -1,4 +1,4 @@
-"""Weights of timesteps that are learned from the errors."""
+"""Tests of weights of timesteps that are learned from the errors."""
 
 import math
 from dataclasses import replace
@@ -28,7 +28,7 @@ HIGH, LOW = 900.0, 100.0
 
 
 def step_with(errors: dict[float, float] | list[tuple[float, float]]) -> StepContext:
-    """Images of these timesteps, each with the same squared error everywhere."""
+    """Returns a step of images at these timesteps. The squared error of an image is the same at all its latents."""
     pairs = list(errors.items()) if isinstance(errors, dict) else errors
     noise = torch.zeros(len(pairs), 4, 5, 6)
     roots = torch.tensor([error**0.5 for _, error in pairs]).view(-1, 1, 1, 1)
@@ -44,7 +44,7 @@ def value(term: AdaptiveMeanSquaredError, step: StepContext) -> float:
 
 def test_all_noise_counts_alike_once_its_errors_are_known() -> None:
     term, step = AdaptiveMeanSquaredError(), step_with({HIGH: 0.01, LOW: 4.0})
-    assert value(term, step) == pytest.approx(float(MeanSquaredError()(step)))  # nothing is known
+    assert value(term, step) == pytest.approx(float(MeanSquaredError()(step)))  # no error is known yet
     term.end_step()
     assert value(term, step) == pytest.approx(1.0)
     assert value(term, step_with({HIGH: 0.02})) == pytest.approx(2.0)
@@ -98,7 +98,8 @@ ALPHAS = torch.tensor([0.999, 0.9, 0.5, 0.1, 0.002])
     ids=["epsilon", "v", "flow", "edm"],
 )
 def test_it_is_its_formula_for_every_process(process: NoiseProcess, timesteps: Tensor, log_snr: Tensor) -> None:
-    """Against a literal loop: running means of the errors in 32 ranges of log SNR, the inner ones of 20 / 30."""
+    """Compared with a plain loop: running means of the errors in 32 ranges of log SNR; the inner ones have a width of
+    20 / 30."""
     generator, term = torch.Generator().manual_seed(3), AdaptiveMeanSquaredError()
     sums: dict[int, tuple[float, float]] = {}
     for _ in range(4):

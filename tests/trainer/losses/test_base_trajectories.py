@@ -1,4 +1,4 @@
-"""Prior matching on the base's own trajectories."""
+"""Tests of prior matching on the base model's sampling trajectories."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +28,8 @@ PROMPTS = ["a robot", "a red robot", "", "a star", "a square", "a moon"]
 
 
 class Exact:
-    """A family whose base knows a single picture for each prompt, and an adapter that moves its predictions."""
+    """A family whose base model predicts a single image for each prompt, and an adapter that adds `moved` to its
+    predictions."""
 
     device = torch.device("cpu")
 
@@ -114,7 +115,7 @@ def test_trajectories_lead_from_noise_to_what_the_base_draws(process: Any) -> No
 
 
 def test_states_are_those_of_ddim() -> None:
-    """A single noise all the way: DDIM keeps ε where the model is exact."""
+    """If the model is exact, DDIM has the same ε at every step."""
     process = processes()[0]
     term, family = of(process)
     term.trajectories.compute(rows=4)
@@ -123,7 +124,7 @@ def test_states_are_those_of_ddim() -> None:
         timesteps = term.trajectories.timesteps([step])
         alpha = process.alphas_cumprod[timesteps].view(-1, 1, 1)
         begun = process.alphas_cumprod[term.trajectories.timesteps([0])].view(-1, 1, 1)
-        start = (1 - begun).sqrt() * noise[0]  # x_T has no picture in it
+        start = (1 - begun).sqrt() * noise[0]  # x_T contains no image
         epsilon = (start - begun.sqrt() * family.picture("a robot")) / (1 - begun).sqrt()
         expected = alpha.sqrt() * family.picture("a robot") + (1 - alpha).sqrt() * epsilon
         torch.testing.assert_close(term.trajectories.at(0, step)[0], expected, atol=1e-3, rtol=0)
@@ -146,7 +147,7 @@ def test_the_base_is_asked_once_and_every_prompt_is_held() -> None:
     process = processes()[0]
     term, family = of(process)
     term(context(process, TURNS - 1))
-    assert family.passes == 2 * STEPS + 1  # six prompts, four at a time; and the adapter
+    assert family.passes == 2 * STEPS + 1  # six prompts in batches of four, and the adapter
     family.asked.clear()
     for turn in range(2, 21):
         term(context(process, TURNS * turn - 1))
@@ -171,8 +172,8 @@ def states(term: TrajectoryMatching) -> Tensor:
 
 @pytest.mark.parametrize("shape", [SHAPE, (4, 3, 5)], ids=str)
 def test_trajectories_computed_anew_are_the_same(shape: tuple[int, ...]) -> None:
-    """A resumed run computes them again, and one that lacked memory does so in smaller batches. torch draws numbers
-    in sixteens: two draws whose sizes are no multiples of it are not those of a single draw."""
+    """A resumed run computes them again, in smaller batches if memory was not sufficient. torch draws random numbers in
+    blocks of 16, so two draws whose sizes are not multiples of 16 differ from a single draw."""
     term, _ = of(processes()[0], shape=shape)
     term.trajectories.compute(rows=6)
     first = states(term)
@@ -182,7 +183,8 @@ def test_trajectories_computed_anew_are_the_same(shape: tuple[int, ...]) -> None
 
 
 def test_what_training_adds_to_its_noise_is_no_part_of_them() -> None:
-    """They are a sampler's. And what they took from the training's generators, a resumed run would take twice."""
+    """Trajectories are those of a sampler. If they used the training's generators, a resumed run would draw from these
+    twice."""
     process = processes()[0]
     plain, _ = of(process)
     plain.trajectories.compute(rows=4)
@@ -217,7 +219,8 @@ OF_THE_PRIOR: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", OF_THE_PRIOR)
 def test_its_settings_are_refused_where_it_is_off(name: str, base: ModelFamily) -> None:
-    """At once where the user turns it off, and with the base where it is off by default: dco keeps the base itself."""
+    """The error comes at once if the user turns prior matching off, and with the base model if it is off by default, as
+    with dco, which preserves the base model itself."""
     message = f"{name} has no effect with prior_matching_weight 0; set the weight, or leave {name} out"
     with pytest.raises(ConfigError, match=message):
         build_config({name: OF_THE_PRIOR[name], "prior_matching_weight": 0})

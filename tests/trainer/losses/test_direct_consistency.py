@@ -1,4 +1,5 @@
-"""Direct consistency optimization and the P2 weighting, against their formulas in float64."""
+"""Tests of direct consistency optimization and the P2 weighting against their formulas in float64, and of the EDM
+weighting."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ BETA = 50.0
 
 
 class Base:
-    """A base that predicts `answer`, and remembers what it was asked, and whether adapters were off."""
+    """A base model that predicts `answer`, and records the prompts and whether adapters are off."""
 
     def __init__(self, answer: Tensor) -> None:
         self.answer, self.prompts, self.is_off = answer, list[str](), False
@@ -62,7 +63,7 @@ def step_of(process: NoiseProcess) -> StepContext:
 
 
 def epsilon_share(process: NoiseProcess, timestep: int) -> float:
-    """Squared error of ε by that of the prediction, for the same error of the picture."""
+    """Returns the squared error of ε divided by that of the prediction, for the same error of the image."""
     if process.prediction_type == "flow":
         return (1 - timestep / 50) ** 2
     alpha = float(ALPHAS[timestep])
@@ -92,7 +93,7 @@ def test_it_is_its_formula_image_by_image(process: NoiseProcess) -> None:
         loss = -2 / BETA * (torch.sigmoid(-BETA * above).log() + torch.tensor(2.0).double().log()) / share
         total += float(loss) * float(step.weights[image]) * share * (1 + snr) ** -0.5
     assert term(base)(step).item() == pytest.approx(total / 3, rel=1e-4)
-    assert base.prompts == ["a dog", "", "cat, TOK"]  # what has no placeholder is not the trigger
+    assert base.prompts == ["a dog", "", "cat, TOK"]  # TOK is replaced by its placeholders only
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.prediction_type)
@@ -105,7 +106,7 @@ def test_a_fresh_adapter_has_the_gradient_of_the_mean_squared_error(process: Noi
 
 
 def test_the_more_an_image_is_learned_the_less_it_pulls() -> None:
-    """σ(βΔ) falls as the error falls below the base's, and is 1/2 where they are the same."""
+    """σ(βΔ) decreases as the error falls below the base model's, and is 1/2 where they are equal."""
     step = step_of(PROCESSES[0])
     target = step.noise_process.target(step.latents, step.draw)
     pulls = []
@@ -125,7 +126,8 @@ def test_the_more_an_image_is_learned_the_less_it_pulls() -> None:
     ids=lambda process: process.prediction_type,
 )
 def test_edm_weighs_the_error_of_the_picture_as_karras_does(process: NoiseProcess) -> None:
-    """λ(σ)·|D - x_0|² with D of x = x_0 + σ n, in the variables of EDM, for latents of deviation 1."""
+    """The loss is λ(σ)·|D - x_0|² with D of x = x_0 + σ n, in the variables of EDM, for latents of standard deviation
+    1."""
     latents, noise, error = (torch.randn(3, 4, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2, 3))
     timesteps = torch.tensor([3, 20, 45])
     weights = TimestepWeighting("edm")(process, timesteps)

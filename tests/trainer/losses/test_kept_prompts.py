@@ -1,7 +1,8 @@
-"""What prior matching keeps by default is not what evaluation and benchmarks judge as kept.
+"""Tests that the prompts that prior matching preserves by default are not those with which evaluation and benchmarks
+measure preservation.
 
-Compared are all texts of the two, as sets of words: in lower case, without punctuation, articles and what a text says
-of its medium at its start. So two prompts are one where they differ in these alone, or in the order of their words.
+All prompts of both are compared as sets of words: in lower case, without punctuation, articles and a medium at the
+start. Two prompts are therefore the same if they differ only in these, or in the order of their words.
 """
 
 import re
@@ -56,7 +57,7 @@ def test_the_comparison_sees_through_the_wording(one: str, other: str, same: boo
 
 
 def test_a_trigger_word_that_is_a_word_of_them_leaves_those_prompts_out() -> None:
-    """What the word calls is to change, so it cannot be kept or judged as kept."""
+    """Prompts with the trigger word are meant to change, so they are neither preserved nor evaluated as preserved."""
     family = SimpleNamespace(teaching=None)
     config = TrainingConfig(trigger_word="moon", prior_matching_weight=1.0, base_model=OTHER_BASE)
     assert "an astronaut on the moon" in judged(OTHER_BASE)

@@ -1,4 +1,4 @@
-"""Each term of the loss against its formula in float64, and the rules about which go together."""
+"""Tests of each loss term against its formula in float64, and of the rules about which settings go together."""
 
 import gc
 import math
@@ -52,7 +52,7 @@ def test_soft_min_snr_is_min_snr_without_its_corner(prediction_type: str, gamma:
 
 @pytest.mark.parametrize("kind", ["min_snr", "soft_min_snr"])
 def test_pure_noise_has_a_finite_weight(kind: str) -> None:
-    """Zero terminal SNR, with v: an image at the last timestep must not become NaN."""
+    """With zero terminal SNR and v-prediction, the loss of an image at the last timestep must not become NaN."""
     process = DiffusionProcess(torch.tensor([0.9, 0.0]), "v_prediction")
     weights = TimestepWeighting(kind, 5.0)(process, torch.tensor([0, 1]))  # type: ignore[arg-type]
     assert isinstance(weights, Tensor) and torch.isfinite(weights).all() and weights[1] == 0
@@ -83,7 +83,7 @@ def test_huber_is_mse_for_small_errors_and_linear_for_large() -> None:
 
 @pytest.mark.parametrize("term", [MeanSquaredError("min_snr"), MeanSquaredError("soft_min_snr"), Huber()])
 def test_the_scale_does_not_depend_on_the_area_of_the_mask(term: MeanSquaredError | Huber) -> None:
-    """The same error everywhere costs the same under a small mask and a large one."""
+    """An error that is the same everywhere has the same loss with a small mask and a large one."""
     losses = []
     for side in (1, 3, 5):
         masks = torch.zeros(3, 1, 5, 6)
@@ -136,7 +136,8 @@ def test_token_covariance_is_its_formula_and_words_are_near_one() -> None:
 
 
 def watched(base: ModelFamily, prompt: str, masks: Tensor | None) -> tuple[TokenAttention, StepContext, list[Tensor]]:
-    """The term after one pass of two images with that prompt, and what the attention layers computed themselves."""
+    """Runs one pass of two images with that prompt. Returns the term, its step, and the probabilities that the
+    attention layers computed."""
     capture = AttentionCapture(base.denoiser)
     seen: list[Tensor] = []
 
@@ -172,15 +173,15 @@ def test_token_attention_is_its_formula(base: ModelFamily) -> None:
         masks[:, :, 4:10, 2:14] = 1
         term, step, seen = watched(base, "a <s0><s1> here", masks)
         shares = []
-        for probabilities in seen:  # (2, N, 77); tokens stand at 2 and 3, after start and "a"
+        for probabilities in seen:  # (2, N, 77); the tokens are at 2 and 3, after start and "a"
             looked = probabilities.detach().double()[:, :, 2:4].sum(dim=2)
             side = math.isqrt(looked.shape[1])
             places = nn.functional.avg_pool2d(masks, 16 // side).flatten(1).double()
             outside = 1 - (looked * places).sum(1) / looked.sum(1)
-            shares.append(outside.nan_to_num(0) ** 2)  # of a layer that does not look there
+            shares.append(outside.nan_to_num(0) ** 2)  # 0 for a layer without attention to the tokens
         loss = term(step)
         assert loss.item() == pytest.approx(torch.stack(shares).mean().item(), rel=1e-4)
-        assert torch.autograd.grad(loss, step.prediction, allow_unused=True) == (None,)  # it comes from the attention
+        assert torch.autograd.grad(loss, step.prediction, allow_unused=True) == (None,)  # it depends on attention only
         assert loss.requires_grad
     finally:
         placeholders.remove()
@@ -188,7 +189,7 @@ def test_token_attention_is_its_formula(base: ModelFamily) -> None:
 
 def test_token_attention_asks_nothing_without_a_placeholder_or_with_everything_subject(base: ModelFamily) -> None:
     term, step, _ = watched(base, "a red star", torch.zeros(2, 1, 16, 16))
-    assert replace(term, token_ids=[10**6])(step).item() == 0  # no prompt has it
+    assert replace(term, token_ids=[10**6])(step).item() == 0  # no prompt has this token
     term, step, _ = watched(base, "a red star", torch.ones(2, 1, 16, 16))
     assert replace(term, token_ids=base.tokenizers[0]("red", add_special_tokens=False).input_ids)(
         step
@@ -220,7 +221,7 @@ LEARNED_ONCE = {"loss_type": "dco", "loss_weighting": "p2", "caption_dropout": 0
 def test_two_micro_batches_have_the_gradient_of_one_batch(
     settings: Mapping[str, object], base: ModelFamily, tmp_path: Path
 ) -> None:
-    """For every term: the first step's gradients, 2 × 2 images against 1 × 4."""
+    """Compares the gradients of the first step, for every term: two batches of 2 images and one batch of 4."""
     gradients = []
     for size, count in ((4, 1), (2, 2)):
         config = CONFIG.model_copy(
@@ -244,7 +245,7 @@ def test_weights_of_the_preservation_set_reach_the_loss(base: ModelFamily, tmp_p
     import shutil
 
     shutil.unpack_archive("assets/examples/robot.zip", tmp_path / "kept")
-    for path in (tmp_path / "kept").rglob("*.png"):  # pictures that the concept has are left out
+    for path in (tmp_path / "kept").rglob("*.png"):  # images that the concept also has are left out
         with Image.open(path) as image:
             inverted = ImageOps.invert(image.convert("RGB"))
         inverted.save(path)

@@ -1,4 +1,4 @@
-"""The loss under masks and weights, against its formula written out by hand."""
+"""Tests of the loss with masks and weights, against its formula in plain loops."""
 
 import math
 
@@ -31,7 +31,7 @@ def context(
     masks: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> StepContext:
-    """A step of random latents, whose prediction wants a gradient."""
+    """Returns a step of random latents, whose prediction requires a gradient."""
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, channels, height, width)
     latents, noise, prediction = (torch.randn(shape, generator=generator) for _ in range(3))
@@ -55,7 +55,7 @@ def random_masks(seed: int = 1, batch: int = 3, height: int = 5, width: int = 6)
 
 
 def by_hand(step: StepContext, weighting: Weighting, gamma: float, floor: float) -> float:
-    """mean over images of weight · w(t) · Σ m·(prediction - target)² / (C · Σ m), number by number."""
+    """Returns the mean over images of weight · w(t) · Σ m·(prediction - target)² / (C · Σ m), number by number."""
     total = 0.0
     predictions = step.prediction.detach()
     batch, channels, height, width = step.latents.shape
@@ -152,7 +152,7 @@ def test_with_a_floor_every_place_is_trained_and_the_subject_more() -> None:
 
 
 def test_an_image_whose_mask_is_black_everywhere_is_not_trained_and_spoils_nothing() -> None:
-    """A face beyond the window, or a subject that crop_jitter cut off, with mask_floor: 0."""
+    """With mask_floor: 0, this occurs if a face is outside the crop, or crop_jitter has cut off the subject."""
     masks = random_masks()
     masks[1] = 0
     step = context(masks=masks)

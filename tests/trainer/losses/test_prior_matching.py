@@ -1,4 +1,4 @@
-"""The prompts that prior matching uses, and the number of images of each kind."""
+"""Tests of the prompts that prior matching uses, and of the number of images with each kind."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -28,7 +28,7 @@ class Recorder:
 
     def encode_prompts(self, prompts: Sequence[str]) -> list[str]:
         self.prompts.append(list(prompts))
-        self.factors = iter((2, 3))  # the teacher is asked first
+        self.factors = iter((2, 3))  # the base model predicts first
         return list(prompts)
 
     def denoise(
@@ -63,7 +63,7 @@ def test_every_third_step_counts_three_times() -> None:
     losses = [term(batch(2, step)) for step in range(6)]
     expected = 3 * 10.0 * (1.0 + 4.0) / 2
     assert [None if loss is None else loss.item() for loss in losses] == [expected, None, None] * 2
-    assert len(recorder.prompts) == 2  # the steps between cost nothing
+    assert len(recorder.prompts) == 2  # the steps between have no passes
 
 
 def test_three_images_show_every_kind_of_prompt() -> None:
@@ -76,7 +76,7 @@ def test_three_images_show_every_kind_of_prompt() -> None:
 
 
 def test_batches_of_one_image_see_every_kind_in_the_end() -> None:
-    """A training of SDXL often has batches of one; a fixed turn would never show it the empty prompt."""
+    """SDXL is often trained with batches of one image. With a fixed order, these would never have the empty prompt."""
     term, recorder = term_and_recorder()
     for _ in range(60):
         term(batch(1))

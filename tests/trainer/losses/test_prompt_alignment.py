@@ -1,4 +1,4 @@
-"""Prompt alignment against its closed form, for every kind of prediction."""
+"""Tests of prompt alignment against its closed form, for every prediction type."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ def snr_of(process: NoiseProcess, timestep: float) -> float:
 
 
 class Model:
-    """Predicts noise that depends on the prompts and on whether the adapter is on; remembers what it was asked."""
+    """Predicts noise that depends on the prompts and on whether the adapter is on. Records its calls."""
 
     def __init__(self, process: NoiseProcess) -> None:
         self.process, self.is_off = process, False
@@ -74,7 +74,8 @@ def with_gradient(process: NoiseProcess) -> StepContext:
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.prediction_type)
 def test_its_gradient_is_the_closed_form(process: NoiseProcess) -> None:
-    """-weight · interval · w · (ε_base - ε_own) · σ (for ε), by the chain rule for x̂₀ of the others."""
+    """The gradient is -weight · interval · w · (ε_base - ε_own) · σ for ε; for the other types it follows by the chain
+    rule for x̂₀."""
     step, model = with_gradient(process), Model(process)
     loss = term(model)(step)
     assert loss is not None

@@ -1,4 +1,4 @@
-"""DREAM against the paper's own form for ε, and against what it must not change."""
+"""Tests of DREAM against the paper's form for ε, and of what it must not change."""
 
 import pytest
 import torch
@@ -24,13 +24,13 @@ LATENTS, NOISE, ERROR = seeded(0), seeded(1), seeded(2)
 
 
 def perfect(process: NoiseProcess, off: float = 0.0) -> Tensor:
-    """The right prediction, off by some error."""
+    """Returns the exact prediction, plus `off` times an error."""
     return process.target(LATENTS, Draw(TIMESTEPS, NOISE)) + off * ERROR
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0])
 def test_for_epsilon_input_and_target_move_as_in_the_paper(power: float) -> None:
-    """x_t + √(1 - ᾱ)·δ and ε + δ, δ = √(1 - ᾱ)^p · (ε - ε̂): algorithm 1."""
+    """Algorithm 1: the input is x_t + √(1 - ᾱ)·δ and the target ε + δ, with δ = √(1 - ᾱ)^p · (ε - ε̂)."""
     process = PROCESSES[0]
     draw = Draw(TIMESTEPS, NOISE)
     prediction = perfect(process, 0.3)
@@ -50,7 +50,7 @@ def test_a_model_without_error_is_trained_as_before(process: NoiseProcess) -> No
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.prediction_type)
 def test_the_same_picture_in_mind_is_the_same_noise(process: NoiseProcess) -> None:
-    """Whatever is predicted, an x̂_0 means the ε̂ of which x_t is made with it."""
+    """For any prediction, x_t consists of its x̂_0 and ε̂."""
     noised = process.corrupt(LATENTS, Draw(TIMESTEPS, NOISE))
     prediction = perfect(process, 0.2)
     clean, noise = (read(noised, prediction, TIMESTEPS) for read in (process.to_x0, process.to_noise))

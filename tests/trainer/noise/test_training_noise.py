@@ -1,4 +1,4 @@
-"""Modifiers of noise and prompts: compared with their formulas, and without effect when off."""
+"""Tests of modifiers of noise and prompts against their formulas, and of trainings with them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_a_wrapped_process_is_the_process(process: DiffusionProcess | FlowMatchi
 
 @pytest.mark.parametrize(("iterations", "discount"), [(1, 0.3), (3, 0.5), (10, 0.9)])
 def test_the_pyramid_is_the_formula(iterations: int, discount: float) -> None:
-    """The levels end where a side is one latent: with 16 there are at most 4."""
+    """The levels end when a side is one latent: for sides of 16 there are at most 4."""
     process, generator = PyramidNoise(PROCESS, iterations, discount), seeded(2)
     total = torch.randn(LATENTS.shape, generator=generator)
     sides = []
@@ -167,7 +167,7 @@ def test_half_of_the_prompts_get_noise_of_their_own_deviation() -> None:
     plain = features([""] * 200)
     noisy = NoisyPrompts(features, 0.1, seeded(6))([""] * 200)
     difference = (noisy.prompt_embeds - plain.prompt_embeds).std(dim=(1, 2))
-    assert difference[0] == 0  # zeros have no deviation: the empty prompt stays what it is
+    assert difference[0] == 0  # zeros have no deviation: the empty prompt is unchanged
     changed = difference[difference > 0]
     assert len(changed) / 199 == pytest.approx(0.5, abs=0.12)
     torch.testing.assert_close(changed, torch.full_like(changed, 0.3), rtol=0.05, atol=0)
@@ -175,10 +175,10 @@ def test_half_of_the_prompts_get_noise_of_their_own_deviation() -> None:
 
 
 def losses_with(settings: dict[str, float], base: ModelFamily, folder: Path) -> list[float]:
-    """Of two steps."""
+    """Returns the losses of two steps."""
     for training in placed(base, CONFIG.model_copy(update={**settings, "max_train_steps": 2}), folder):
         losses = [step.loss for step in training.trainer.steps()]
-        assert type(training.family.noise_process) is DiffusionProcess  # validation and samples keep the base's own
+        assert type(training.family.noise_process) is DiffusionProcess  # validation and samples use the base's
     return losses
 
 

@@ -1,4 +1,5 @@
-"""New words: how their rows start, how long they stay, and words that the base knows already."""
+"""Tests of new words: initial values of their rows, norms of the rows in training, and words that the base model
+already knows."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ def config_with(**settings: object) -> TrainingConfig:
 
 
 def started(base: ModelFamily, count: int = 2, **settings: object) -> list[torch.Tensor]:
-    """The rows (n, d) of each text encoder as they start."""
+    """Returns the initial rows (n, d) of each text encoder."""
     generator = torch.Generator().manual_seed(0)
     config = config_with(**settings)
     starts = token_starts(config.tokens, config.all_concepts, base)
@@ -39,7 +40,7 @@ def started(base: ModelFamily, count: int = 2, **settings: object) -> list[torch
 
 
 def words(base: ModelFamily, *names: str) -> list[torch.Tensor]:
-    """The vocabularies' rows of these words: (n, d) each."""
+    """Returns the rows (n, d) of these words in each text encoder's vocabulary."""
     ids = [base.tokenizers[0].get_vocab()[f"{name}</w>"] for name in names]
     return [encoder.get_input_embeddings().weight[ids] for encoder in base.text_encoders]
 
@@ -51,7 +52,7 @@ def cosine(first: torch.Tensor, second: torch.Tensor) -> float:
 def test_tokens_start_as_the_class_word_in_every_encoder(base: ModelFamily) -> None:
     for rows, (word,) in zip(started(base, class_word="figure"), words(base, "figure"), strict=True):
         assert all(cosine(row, word) > 0.99 for row in rows)
-        assert not torch.equal(rows[0], rows[1])  # else they would never part
+        assert not torch.equal(rows[0], rows[1])  # equal rows would stay equal
 
 
 def test_several_words_start_one_token_each_and_cycle(base: ModelFamily) -> None:
@@ -110,7 +111,8 @@ def test_a_known_word_starts_as_it_is_and_the_base_keeps_its_own(base: ModelFami
 
 @pytest.mark.slow
 def test_tokens_start_as_what_the_images_show(base: ModelFamily, tmp_path: Path) -> None:
-    """Nearer to the images than any word is; the same for a seed; of a word's length; the other encoder stays."""
+    """A prompt with the new tokens is more similar to the images than one with any of the words. Rows are the same for
+    a seed, and about as long as those of words. The first encoder's rows are those of token_init: words."""
     likeness, rows = {}, {}
     for name, init in (("words", "words"), ("images", "images"), ("again", "images")):
         config = CONFIG.model_copy(update={"token_init": init})

@@ -1,4 +1,5 @@
-"""Words of captions that are trained in place: new ones, and those that the base knows by an expression."""
+"""Tests of words in captions that are trained without a trigger word: new ones, and known ones that match a regular
+expression."""
 
 from pathlib import Path
 

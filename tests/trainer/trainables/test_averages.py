@@ -1,4 +1,4 @@
-"""Averaged weights: the formula, and that the weights of the last step come back to the bit."""
+"""Tests of averaged weights: their formulas, and that the weights of the last step are restored bit for bit."""
 
 import copy
 from pathlib import Path
@@ -34,7 +34,8 @@ def test_the_exponential_average_by_its_formula() -> None:
 
 
 def test_an_average_with_a_start_and_an_interval() -> None:
-    """A copy of the weights at steps 2 and 4, then one update at steps 6, 8 …; a state in between goes on."""
+    """The average is a copy of the weights at steps 2 and 4, and is updated at steps 6, 8 …; a state that is saved in
+    between continues."""
     parameter = nn.Parameter(torch.zeros(3))
     averaging = Averaging(0.15, start=4, interval=2)
     averages, seen = ExponentialAverages([parameter], averaging), list[float]()

@@ -1,4 +1,4 @@
-"""Lion, CAME and Muon against their formulas, written out here."""
+"""Tests of Lion, CAME, Muon and LoRA+ against their formulas."""
 
 import copy
 import math
@@ -29,7 +29,7 @@ def needed(name: OptimizerName) -> None:
 
 
 def trained(name: OptimizerName, parameters: list[nn.Parameter]) -> list[list[Tensor]]:
-    """Train on `loss_of`, of 2 steps and more. Returns the gradients of each step."""
+    """Trains STEPS steps on `loss_of` the first two parameters. Returns the gradients of each step."""
     optimizer, gradients = build_optimizer(parameters, OptimizerSettings(name, RATE, DECAY)), []
     for _ in range(STEPS):
         optimizer.zero_grad()
@@ -78,7 +78,7 @@ def test_lion_is_its_formula() -> None:
 
 
 def factored(average: dict[str, Any], name: str, values: Tensor, beta: float) -> Tensor:
-    """1 / √(R Cᵀ / mean R), R and C being averages of the means of rows and columns."""
+    """Returns 1 / √(R Cᵀ / mean R), where R and C are averages of the means of rows and columns."""
     for axis, key in ((1, f"{name} rows"), (0, f"{name} columns")):
         average[key] = beta * average.get(key, 0.0) + (1 - beta) * values.mean(dim=axis)
     rows, columns = average[f"{name} rows"], average[f"{name} columns"]
@@ -104,7 +104,7 @@ def test_came_is_its_formula_with_the_matrices_as_they_are() -> None:
 
 
 def test_muon_steps_along_the_singular_vectors_of_the_momentum() -> None:
-    """All singular values of a step are about 1, by 0.2 · √(longer side) · rate."""
+    """All singular values of a step are about 1, times 0.2 · √(longer side) · rate."""
     parameter = nn.Parameter(torch.randn(8, 20, generator=torch.Generator().manual_seed(1)))
     before, gradient = parameter.detach().clone(), torch.randn(8, 20, generator=torch.Generator().manual_seed(2))
     parameter.grad = gradient.clone()
@@ -132,7 +132,7 @@ def test_muon_leaves_what_is_no_matrix_to_adamw() -> None:
 
 
 def test_lora_plus_is_two_rates_that_follow_one_schedule() -> None:
-    """Against two optimizers, one with a rate 4 times as high."""
+    """Compared with two optimizers, one with a rate 4 times as high."""
     parameters, apart = weights(), weights()
     it = Trainable(
         "lora", parameters, optimizer=OptimizerSettings("adamw", RATE, DECAY, up_ratio=4.0),

@@ -1,4 +1,5 @@
-"""Optimizers and schedules: each trains, each says what it lacks, and none undoes another's phase."""
+"""Tests of optimizers and schedules: every optimizer lowers a loss, errors name what is missing, and phases of a
+schedule have no effect outside their steps."""
 
 import sys
 import types
@@ -23,7 +24,7 @@ HERE: list[OptimizerName] = [name for name in OPTIMIZERS if name not in extras.E
 
 
 def weights() -> list[nn.Parameter]:
-    """Like a fresh LoRA: one matrix random, one zero."""
+    """Returns parameters like those of a new LoRA: a random matrix and one of zeros."""
     generator = torch.Generator().manual_seed(0)
     return [nn.Parameter(torch.randn(4, 16, generator=generator)), nn.Parameter(torch.zeros(16, 4))]
 
@@ -101,7 +102,7 @@ def test_prodigy_keeps_its_settings_that_guard_it(capsys: pytest.CaptureFixture[
     group = optimizer.param_groups[0]
     assert group["safeguard_warmup"] and group["use_bias_correction"] and group["decouple"]
     assert (group["lr"], group["d_coef"], group["weight_decay"]) == (1.0, 0.5, 0.01)
-    assert capsys.readouterr().out == ""  # it would print among the progress lines
+    assert capsys.readouterr().out == ""  # its output would be among the progress lines
 
 
 def test_half_precision_is_refused() -> None:
@@ -128,7 +129,7 @@ def test_eight_bits_need_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_extras_are_called_with_their_own_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand-ins with the packages' class names: what they are given, not what they compute."""
+    """Stand-ins with the packages' class names record their arguments. What the packages compute is not tested."""
     seen: dict[str, dict[str, Any]] = {}
 
     def stand_in(name: str) -> type[torch.optim.SGD]:

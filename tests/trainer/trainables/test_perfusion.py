@@ -1,4 +1,5 @@
-"""Perfusion in training: what is locked, what follows the tokens, what its file weighs, and what is refused."""
+"""Tests of training with Perfusion: locked keys, edits that follow the token, the size of the file, and settings that
+are refused."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -41,7 +42,7 @@ def part_of(training: Training) -> PerfusionPart:
 
 
 def effect(base: ModelFamily, kind: str, prompt: str, part: PerfusionPart) -> Tensor:
-    """|edited - own| / |own| of the middle layer's outputs, by position: (77,)."""
+    """Returns |edited - own| / |own| of the middle layer's outputs, by position: (77,)."""
     path = next(name for name, _ in base.denoiser.named_modules() if "mid_block" in name and name.endswith(kind))
     states, module = prompt_states(base, [prompt])[0], base.denoiser.get_submodule(path)
     found: list[Tensor] = []
@@ -71,7 +72,7 @@ def test_its_gates_its_locked_keys_its_token_and_its_file(
 
 
 def _gates_open_for_the_word_and_for_no_other(part: PerfusionPart, base: ModelFamily) -> None:
-    """With values turned around an opened gate shows. Words before it see nothing of it."""
+    """Values are negated, so that an open gate changes the output. Words before the trigger word are not changed."""
     for values in part.parameters:
         values.data.mul_(-1)
     for prompt, position, least in (("a photo of <s0>", 4, 1.2), ("a blue <s0> on a white background", 3, 0.6)):
@@ -94,12 +95,12 @@ def _values_and_token_learn_and_keys_are_locked(training: Training, base: ModelF
     assert trained == {path for path in before if path.endswith(VALUES)}
     probe.predict(base, {})
     words = part._edits.words
-    assert not torch.equal(words.inputs, inputs)  # the token has moved, and i* with it
+    assert not torch.equal(words.inputs, inputs)  # the token has changed, and i* with it
     (own, after), (state, after_class) = (concept_states(base, [word]) for word in ("<s0>", "figure"))
     torch.testing.assert_close(words.inputs, torch.cat([own, after - after_class]))
     opened = torch.sigmoid(torch.tensor(2.5))
     for path, module in base.denoiser.named_modules():
-        if path.endswith(KEYS):  # the class word's keys, whatever the token has become
+        if path.endswith(KEYS):  # the class word's keys, for any trained token
             wanted = torch.nn.functional.linear(state, module.weight)
             torch.testing.assert_close(module(own), opened * wanted, rtol=1e-3, atol=1e-3)
     with training.parts.off():
@@ -127,7 +128,7 @@ def test_two_words_of_one_run_have_values_of_their_own(
                 part._edits.outputs[path].data[first + word] += 1
                 change = (base.denoiser.get_submodule(path)(states).detach() - before).norm(dim=1)
                 found.append(change.unflatten(0, (3, -1)).mean(1))
-            moved = torch.stack(found)  # by the word whose values moved, and by the word that is read
+            moved = torch.stack(found)  # by the word whose values have changed, and by the word of the prompt
             assert moved.diagonal().min() > 4 * torch.stack([moved[0, 1], moved[1, 0], *moved[:, 2]]).max()
     finally:
         part.remove()

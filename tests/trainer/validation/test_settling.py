@@ -1,4 +1,4 @@
-"""When a run of open length ends, by the measures of its samples."""
+"""Tests of when a run with `stop_when_settled` ends, by the measures of its samples."""
 
 from typing import Any
 
@@ -22,8 +22,8 @@ def look(
         ([look(x) for x in (0.1, 0.4, 0.6, 0.7, 0.8)], None, 5),  # still rising
         ([look(x) for x in (0.2, 0.6, 0.8, 0.81, 0.8)], "settled", 5),
         ([look(x) for x in (0.6, 0.7, 0.7, 0.74, 0.7, 0.7)], "settled", 6),  # a rise within the patience counts
-        ([look(x) for x in (0.1, 0.1, 0.1, 0.1, 0.1)], None, 5),  # not begun, so not settled
-        ([look(0.6), look(0.8, kept=0.75)], None, 2),  # a better look has lost a little for more likeness
+        ([look(x) for x in (0.1, 0.1, 0.1, 0.1, 0.1)], None, 5),  # not learned yet, so not settled
+        ([look(0.6), look(0.8, kept=0.75)], None, 2),  # likeness has gained more than other prompts have lost
         ([look(0.6), look(0.61, kept=0.7)], "lost", 2),
         ([look(0.6), look(0.61, following=0.7)], "lost", 2),
         ([look(0.6), look(0.7, copied=0.25)], "lost", 2),

@@ -1,4 +1,4 @@
-"""Held-out loss, the best step and early stopping."""
+"""Tests of the held-out loss, the best step and early stopping."""
 
 import json
 from dataclasses import replace
@@ -91,7 +91,7 @@ def test_the_loss_is_the_same_at_any_time_and_one_at_first(base: ModelFamily, pr
 
 
 def test_noisier_bands_are_noisier(base: ModelFamily, prepared: Prepared) -> None:  # noqa: F811
-    """ε is easy to predict where there is much of it: the loss falls from band to band."""
+    """ε is easier to predict from noisier latents, so the loss decreases from band to band."""
     _, data = prepared
     figures = HeldOutLoss(base, data[:3], {}, 0.1, Accelerator(cpu=True))()
     assert figures["loss_0"] > figures["loss_1"] > figures["loss_2"] > figures["loss_3"]
@@ -116,7 +116,7 @@ def test_the_lowest_scores_are_kept_across_a_resume() -> None:
         kept.append(best.kept)
     assert kept == [{0}, {0}, {0, 2}, {2, 3}, {2, 4}, {2, 4}] and best.step == 2
     fewer = Best(keep=1)
-    fewer.load_state_dict({"step": 2, "score": 1.0, "since": 0})  # before keep_best
+    fewer.load_state_dict({"step": 2, "score": 1.0, "since": 0})  # a state from before keep_best
     assert fewer.kept == {2}
 
 
