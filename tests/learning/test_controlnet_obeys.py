@@ -1,4 +1,4 @@
-"""A ControlNet trained on the embedded base draws along edges that it never saw."""
+"""Tests that a ControlNet trained on the embedded base model follows edges that it was not trained on."""
 
 from pathlib import Path
 

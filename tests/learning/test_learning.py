@@ -1,5 +1,5 @@
-"""The proof: after training on eight pictures of a concept that the base never saw, its samples show it, and prompts
-that have nothing to do with it still give what they gave."""
+"""Tests that samples show a concept after training on eight images of it, which the base model was not trained on, and
+that samples of unrelated prompts stay similar."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from settings.training import build_config
 from tests.conftest import EXAMPLE, PROJECT
 from tools.before_after import compare, measure
 
-# The bars; docs/results.md has what the demo reaches.
+# The limits; docs/results.md has the demo's values.
 LEARNED, GAIN, KEPT = 0.9, 0.5, 0.85
 STEPS = 280
-"""Fewer than the demo's."""
+"""Fewer steps than the demo's."""
 
 
 @pytest.mark.slow

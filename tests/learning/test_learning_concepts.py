@@ -1,4 +1,4 @@
-"""Two concepts in one run: each is learned, and neither bleeds into the other."""
+"""Tests that two concepts are learned in one run, and that samples of one do not resemble the other."""
 
 import zipfile
 from pathlib import Path
@@ -11,7 +11,7 @@ from tools.fish import write_fish
 
 LEARNED, GAIN, MARGIN = 0.9, 0.45, 0.3
 SETTINGS = {**WITHOUT_PRIOR, "learning_rate": 6e-3, "max_train_steps": 250}
-"""Each concept has half of every batch: at the demo's rate both are learned, and slowly."""
+"""Each concept has half of every batch: with the demo's learning rate, both would be learned slowly."""
 CONCEPTS = [
     {"trigger_word": "TOK", "class_word": "figure", "folder": "robots"},
     {"trigger_word": "FSH", "class_word": "figure", "folder": "fish"},

@@ -1,5 +1,5 @@
-"""The same proof for a base of flow matching whose text encoder is frozen: a plain word as the trigger, a transformer's
-layers, and the defaults of its family."""
+"""Tests that a concept is learned on a flow-matching base model with a frozen text encoder: with a plain word as the
+trigger, the layers of a transformer, and the defaults of the family."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ SETTINGS = {
     "train_batch_size": 4, "num_validation_images": 0,
 }  # fmt: skip
 GUIDANCE_SCALE = 1.0
-"""Z-Image's guidance counts from 0: twice the difference that the prompt makes."""
+"""Z-Image's guidance starts at 0: a scale of 1 doubles the difference that the prompt makes."""
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
-"""Concepts that no setting was tuned on, one of each kind, with the defaults and fewer steps than the report's."""
+"""Tests that concepts on which no setting was tuned, one of each kind, are learned with the defaults and fewer steps
+than in the report."""
 
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from settings.training import build_config
 
 STEPS = 200
 LIKENESS, LIKENESS_ELSEWHERE, GAIN, GROUNDS, KEPT, COPIES = 0.7, 0.7, 0.35, 0.85, 0.83, 0.25
-"""A margin under the bars of the report, which trains 500 steps (docs/learning.md)."""
+"""Limits, with a margin to those of the report, which trains 500 steps (docs/learning.md)."""
 
 
 @pytest.fixture(scope="module")

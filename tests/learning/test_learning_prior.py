@@ -1,5 +1,5 @@
-"""A prior that knows nothing overfits eight pictures: its samples are then pictures of that kind. A ControlNet
-beside it says which of them, and is obeyed."""
+"""Tests that an untrained prior overfits eight images, so that its samples resemble them, and that a ControlNet on it
+determines which of them."""
 
 import random
 import zipfile
@@ -30,15 +30,16 @@ from trainer.training import Training
 
 SIDE, STEPS = 64, 500
 LEARNED, AT_FIRST = 0.45, 0.3
-"""Correlation of a sample with the picture that is nearest to it."""
+"""Limits of the correlation of a sample with the most similar image: after training, and before."""
 CONTROL, CONTROL_STEPS = "grey", 200
 OBEYED = 0.25
-"""By how much the correlation with the condition's own picture is above that with the others, and without it."""
+"""Least difference of the correlation with the condition's image to that with the others, and to that without the
+condition."""
 PROMPT = "a photo of TOK"
 
 
 def pictures() -> Tensor:
-    """(8, 3, 64, 64) in [-1, 1]: the example's."""
+    """Returns the example's images: (8, 3, 64, 64) in [-1, 1]."""
     with zipfile.ZipFile(EXAMPLE) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith((".png", ".jpg")))
         opened_ones = [Image.open(archive.open(name)).convert("RGB").resize((SIDE, SIDE)) for name in names]
@@ -46,7 +47,8 @@ def pictures() -> Tensor:
 
 
 def normalise_by(pixels: Tensor, family: Any) -> None:
-    """Give the encoder's last norm the pictures' own statistics, as the real one has those of many pictures."""
+    """Sets the statistics of the encoder's last norm to those of the images. The real encoder has those of many
+    images."""
     statistics = family.vae.mapper[1]
     statistics.running_mean.zero_(), statistics.running_var.fill_(1.0)
     raw = family.encode_image(pixels)
@@ -55,7 +57,7 @@ def normalise_by(pixels: Tensor, family: Any) -> None:
 
 
 def training_on(latents: Tensor, family: ModelFamily, base: Path) -> Training:
-    """All weights of Stage C, and the word's."""
+    """Returns a training of all weights of Stage C, and of the trigger word's tokens."""
     size = SizeConditioning((SIDE, SIDE), (0, 0), (SIDE, SIDE))
     examples = [CachedExample((CachedView(each, None, size),), PROMPT, "TOK", (SIDE, SIDE), 1, 1.0) for each in latents]
     config = TrainingConfig(
@@ -68,7 +70,8 @@ def training_on(latents: Tensor, family: ModelFamily, base: Path) -> Training:
 
 
 def controlnet_on(latents: Tensor, conditions: Sequence[Image.Image], base: Path, prior: Training) -> Any:
-    """A ControlNet beside the trained prior, with the same prompt for all pictures: the condition alone says which."""
+    """Trains a ControlNet on the trained prior. All images have the same prompt, so only the condition distinguishes
+    them."""
     size = SizeConditioning((SIDE, SIDE), (0, 0), (SIDE, SIDE))
     views = [CachedView(one, None, size, to_levels(two)) for one, two in zip(latents, conditions, strict=True)]
     prompt = PROMPT.replace("TOK", "".join(prior.triggers["TOK"]))
@@ -87,7 +90,7 @@ def controlnet_on(latents: Tensor, conditions: Sequence[Image.Image], base: Path
 
 
 def samples(training: Training, family: ModelFamily, control: Control | None = None, count: int = 8) -> Tensor:
-    """Stage C's latents (count, 16, h, w) of so many pictures, as Stage B gets them."""
+    """Returns Stage C's latents (count, 16, h, w) of `count` images, as Stage B gets them."""
     seen: list[Tensor] = []
     decoder = family.pipeline().decoder
     hook = decoder.register_forward_pre_hook(lambda _, __, inputs: seen.append(inputs["effnet"]), with_kwargs=True)
@@ -100,19 +103,19 @@ def samples(training: Training, family: ModelFamily, control: Control | None = N
 
 
 def correlations(drawn: Tensor, latents: Tensor) -> Tensor:
-    """Of each sample with each picture."""
+    """Returns the correlation of each sample with each image."""
     ours, theirs = ((each.flatten(1) - each.flatten(1).mean(1, keepdim=True)) for each in (drawn, latents))
     unit = [each / each.norm(dim=1, keepdim=True) for each in (ours, theirs)]
     return unit[0] @ unit[1].T
 
 
 def nearest(drawn: Tensor, latents: Tensor) -> float:
-    """Mean over samples of the correlation with the nearest picture."""
+    """Returns the mean over samples of the correlation with the most similar image."""
     return float(correlations(drawn, latents).max(dim=1).values.mean())
 
 
 def own_and_others(drawn: Tensor, latents: Tensor) -> tuple[float, float]:
-    """Mean correlation of the samples with their conditions' pictures, and with the other ones."""
+    """Returns the mean correlation of the samples with the images of their conditions, and with the other images."""
     found, own = correlations(drawn, latents), torch.eye(len(latents), dtype=torch.bool)
     return float(found[own].mean()), float(found[~own].mean())
 

@@ -1,4 +1,4 @@
-"""A Stage B learns to restore pictures that it has not seen, and does so from their coarse latents."""
+"""Tests that Stage B learns to restore images that it was not trained on, from their coarse latents."""
 
 import json
 import random
@@ -23,9 +23,10 @@ from trainer.validation.restoration import psnr, restore
 
 SIDE, PICTURES, HELD_OUT, STEPS = 32, 48, 8, 250
 GAINED, OTHERS = 4.0, 2.0
-"""Bars in dB: of PSNR by the training, and of what is drawn of a picture's own latents over that of another's."""
+"""Limits in dB: the PSNR gained by training, and how much higher it is with an image's own latents than with those of
+another image."""
 GUIDE = PROJECT / "tests" / "families" / "cascade" / "guide" / "finetune_b_3b.yaml"
-"""Stage B's file of Stable Cascade's training guide, by its field names."""
+"""The configuration file of Stage B from Stable Cascade's training guide, with its field names."""
 
 
 def four_colours(seed: int) -> Image.Image:
@@ -36,7 +37,7 @@ def four_colours(seed: int) -> Image.Image:
 
 
 def quality(family: object, pictures: list[torch.Tensor], conditions: list[torch.Tensor]) -> float:
-    """Mean PSNR to `pictures` of what is restored from `conditions`."""
+    """Returns the mean PSNR of the images restored from `conditions`, compared with `pictures`."""
     drawn = restore(family, conditions, [""] * len(conditions), 10, 1.1)  # type: ignore[arg-type]
     return sum(map(psnr, drawn, pictures)) / len(drawn)
 

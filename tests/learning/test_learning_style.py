@@ -1,4 +1,4 @@
-"""Teaching a style: shapes that the base knows, drawn as it never saw them."""
+"""Tests that a style is learned: shapes that the base model knows, in a style that it was not trained on."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tests.taught import WITHOUT_PRIOR, look, train
 from tools.mini_base.drawing.outlines import SHAPES
 from tools.poster_style import write_posters
 
-LEARNED, GAIN = 0.9, 0.35  # the base draws shapes on one ground too: what can be gained is less than with things
+LEARNED, GAIN = 0.9, 0.35  # the base model's shapes have plain backgrounds too: less can be gained than with objects
 
 
 @pytest.mark.slow
