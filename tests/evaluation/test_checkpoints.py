@@ -1,4 +1,5 @@
-"""What the evaluation of checkpoints draws, with which LoRA: no picture that nothing reads."""
+"""Tests of the samples that the evaluation of checkpoints generates with each LoRA: there are none that it does not
+use."""
 
 import random
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ def pictures(count: int) -> list[Image.Image]:
 
 
 class Recorder:
-    """A sampler that notes under which LoRA, at which scale, which prompts are drawn."""
+    """A sampler that records the prompts of its samples, with the LoRA and its scale."""
 
     def __init__(self, family: Any) -> None:
         self.at: tuple[str, float] | None = None

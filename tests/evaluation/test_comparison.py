@@ -1,4 +1,4 @@
-"""Comparing LoRAs: the protocol's errors, and the command on the embedded base with random LoRAs."""
+"""Tests of comparing LoRAs: errors in a protocol, and the command on the embedded base model with random LoRAs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PROTOCOL: dict[str, Any] = {
 
 
 def write_lora(base: ModelFamily, path: Path, strength: float) -> Path:
-    """A random LoRA on one layer, as another tool writes it."""
+    """Writes a random LoRA of one layer, as another tool does."""
     name = next(name for name, _ in base.denoiser.named_modules() if name.endswith("to_q"))
     weight = base.denoiser.get_submodule(name).weight
     down, up = (torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in
@@ -57,7 +57,7 @@ def write_lora(base: ModelFamily, path: Path, strength: float) -> Path:
 
 @pytest.fixture
 def protocol(base: ModelFamily, tmp_path: Path) -> Path:
-    """Two LoRAs of one subject, with three pictures, and the file that says so."""
+    """The file of a protocol with two LoRAs of one subject, and three images of it."""
     (tmp_path / "pictures").mkdir()
     for index, background in enumerate(("blue", "white", "red")):
         robot(64, background, random.Random(index)).save(tmp_path / f"pictures/{index}.png")
@@ -78,7 +78,7 @@ def test_the_command_writes_table_scores_and_page(protocol: Path, tmp_path: Path
     assert [(row["lora"], row["scale"]) for row in rows] == [
         (None, None), ("weak", 0.5), ("weak", 1.0), ("strong & <b>", 0.5), ("strong & <b>", 1.0),
     ]  # fmt: skip
-    assert rows[1]["scores"] == rows[0]["scores"]  # a LoRA without effect is the bare base
+    assert rows[1]["scores"] == rows[0]["scores"]  # a LoRA without effect is the base model
     assert rows[4]["scores"]["prior_kept"] < rows[3]["scores"]["prior_kept"] < 1
     table = (out / "table.md").read_text()
     assert table.count("\n") == 7 and "DINO-I" not in table and "CLIP-T" in table
@@ -88,7 +88,7 @@ def test_the_command_writes_table_scores_and_page(protocol: Path, tmp_path: Path
         assert browser.too_wide() == [] and browser.small_texts() == []
     assert browser.run("return [...document.images].every((one) => one.naturalWidth > 0)")
     assert browser.run("return document.querySelectorAll('tbody tr').length") == 5
-    assert main([str(protocol), "--output", str(out)]) == 2  # in use
+    assert main([str(protocol), "--output", str(out)]) == 2  # the folder is in use
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_wrong_protocols_are_explained(changes: dict[str, Any], message: str, tm
 
 
 def test_dreambench_is_a_protocol() -> None:
-    """Its thirty subjects and twenty-five prompts, as benchmarks/dreambench.yaml has them."""
+    """benchmarks/dreambench.yaml has DreamBench's thirty subjects and twenty-five prompts."""
     text = (PROJECT / "benchmarks" / "dreambench.yaml").read_text(encoding="utf-8")
     protocol = Protocol(**yaml.safe_load(text))
     assert len(protocol.subjects) == 30 and protocol.samples_per_prompt == 4

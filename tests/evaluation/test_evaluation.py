@@ -1,4 +1,4 @@
-"""Identities of the metrics, and the embedded evaluator on pictures that tests draw."""
+"""Tests of identities of the metrics, of the embedded evaluator on drawn images, and of the choice and the verdict."""
 
 import random
 from collections.abc import Sequence
@@ -124,7 +124,7 @@ def test_the_surroundings_are_grey() -> None:
 
 
 def test_encoders_of_the_hub_kind_are_read_from_folders(tmp_path: Path) -> None:
-    """A tiny random DINOv2, as a hub folder has it."""
+    """The encoder is a tiny random DINOv2 in the layout of a hub folder."""
     config = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
     Dinov2Model(config).save_pretrained(tmp_path)
     BitImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(tmp_path)
@@ -150,7 +150,7 @@ def test_the_rule_of_the_choice() -> None:
     whole = relate(scores(0.7, margin=0.3, kept=1.0), base, 0.7)
     assert whole == Relative(1, 1, 1, 1)
     assert relate(scores(0.7, margin=0.3, kept=1.0, copied=1.0), base, 0.7).quality == pytest.approx(0.5)
-    assert relate(scores(0.7, margin=0.0), base, 0.7).quality == 0  # nothing makes up for what is lost
+    assert relate(scores(0.7, margin=0.0), base, 0.7).quality == 0  # other measures cannot make up for a 0
     early, late, weak = candidate(10, 0.7), candidate(20, 0.705), candidate(10, 0.7, scale=0.8)
     assert choose([late, weak, early]) == early == choose([early, weak, late])
     with pytest.raises(ValueError, match="no candidate"):
@@ -186,7 +186,7 @@ def test_a_difference_within_the_samples_noise_is_no_overfitting() -> None:
 
 
 def test_the_error_of_the_quality_is_that_of_its_samples() -> None:
-    """Against a bootstrap of the quality itself."""
+    """Compared with a bootstrap of the quality."""
     generator = torch.Generator().manual_seed(0)
     likeness = 0.5 + 0.1 * torch.randn(16, generator=generator)
     base = scores(0.1, margin=0.2, kept=1.0)

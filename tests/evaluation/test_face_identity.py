@@ -1,4 +1,4 @@
-"""Face identity with a stand-in network: the weights of SFace are not in the repository."""
+"""Tests of face identity with a stand-in network, because the weights of SFace are not in the repository."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from settings.record import ConfigError
 
 
 def boxes(image: Image.Image) -> list[FaceBox]:
-    """No face in a black picture; else a large one and a small one."""
+    """Returns no face for a black image, otherwise a small one and a large one."""
     if image.getextrema() == ((0, 0), (0, 0), (0, 0)):
         return []
     return [FaceBox(0, 0, 4, 4, 0.9), FaceBox(20, 20, 30, 40, 0.9)]

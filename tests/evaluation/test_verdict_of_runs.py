@@ -1,4 +1,5 @@
-"""The verdict on real trainings: one that is far too long and hot, one that is far too short, each named as such."""
+"""Tests of the verdict on real trainings: one that is far too long with high learning rates, and one that is far too
+short."""
 
 import json
 from dataclasses import replace
@@ -35,7 +36,7 @@ SHORT = {"max_train_steps": 4, "learning_rate": 1e-4, "evaluate": True}
 
 
 def trained(settings: dict[str, Any], folder: Path) -> tuple[TrainingConfig, OutputFolder, dict[str, Any]]:
-    """A whole run, and its report.json."""
+    """Runs a training. Returns its configuration, its output folder and its report.json."""
     config = build_config({**COMMON, **settings})
     output = OutputFolder.create(folder)
     for _ in run(config, [EXAMPLE], output):
@@ -57,7 +58,7 @@ def test_an_overfit_run_is_named_and_an_earlier_step_is_better(seed: int, base: 
     assert returned.description.recommended_scale == evaluation["chosen"]["scale"]
     last = Artifact.read(Checkpoints(output.checkpoints).path(100) / WEIGHTS)
     ours, theirs = (judged(config, output, base, artifact) for artifact in (returned, last))
-    assert ours.quality > theirs.quality  # with seeds that the choice never saw
+    assert ours.quality > theirs.quality  # with seeds that the choice has not used
     assert ours.kept > theirs.kept
     assert output.page.stat().st_size < 15_000_000
 
@@ -67,12 +68,12 @@ def test_a_short_run_is_named(tmp_path: Path) -> None:
     _, _, report = trained(SHORT, tmp_path / "out")
     verdict = report["evaluation"]["verdict"]
     assert verdict["length"] == "too short"
-    assert verdict["learning"] != "learned"  # the class word alone is a little like the pictures
+    assert verdict["learning"] != "learned"  # samples of the class word are slightly similar to the images
     assert "too short: 4 steps were not enough" in verdict["headline"]
 
 
 def judged(config: TrainingConfig, output: OutputFolder, base: ModelFamily, artifact: Artifact) -> Relative:
-    """An artifact's measures on seeds of its own."""
+    """Returns an artifact's measures on seeds that the run has not used."""
     plan = replace(
         drawing_plan(config.validation, config.preparation, config.base_model, base.native_resolution), seed=77_777
     )
