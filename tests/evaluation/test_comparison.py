@@ -88,7 +88,7 @@ def test_the_command_writes_table_scores_and_page(protocol: Path, tmp_path: Path
         assert browser.too_wide() == [] and browser.small_texts() == []
     assert browser.run("return [...document.images].every((one) => one.naturalWidth > 0)")
     assert browser.run("return document.querySelectorAll('tbody tr').length") == 5
-    assert main([str(protocol), "--output", str(out)]) == 2  # the folder is in use
+    assert main([str(protocol), "--output", str(out)]) == 2  # the folder is not empty
 
 
 @pytest.mark.parametrize(

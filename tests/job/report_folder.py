@@ -1,4 +1,4 @@
-"""An output folder as a training leaves it, without training: what the tests of the report's page look at."""
+"""Writes an output folder like that of a training, for tests of the report's page."""
 
 import json
 from pathlib import Path
@@ -19,18 +19,19 @@ STEPS, SCALES = (50, 100, 150, 200), (0.8, 1.0)
 
 
 def scores(likeness: float, margin: float = 0.2, kept: float = 0.95, copied: float = 0.0) -> Scores:
-    """Scores with these figures, the others as they happen to be."""
+    """Returns scores with these values. The others are arbitrary."""
     return Scores(likeness, 0.28, margin, 0.3, likeness + 0.1, copied, kept)
 
 
 def candidate(step: int, fidelity: float, following: float = 0.9, kept: float = 0.95, scale: float = 1.0) -> Candidate:
-    """A candidate with these relative measures."""
+    """Returns a candidate with these relative measures."""
     quality = (fidelity * following * kept) ** (1 / 3)
     return Candidate(step, scale, scores(fidelity), Relative(fidelity, following, kept, quality))
 
 
 def evaluation_json(folder: Path) -> dict[str, Any]:
-    """An overfit run: likeness grows, then what else there was is lost."""
+    """Writes the samples of an overfit run and returns its evaluation: likeness increases, then prompts are followed
+    and preserved less."""
     figures = {50: (0.4, 0.95, 0.97), 100: (0.7, 0.9, 0.93), 150: (0.8, 0.7, 0.8), 200: (0.82, 0.45, 0.6)}
     candidates = [candidate(step, *figures[step], scale=scale) for step in STEPS for scale in SCALES]
     chosen = candidates[3]
@@ -55,7 +56,7 @@ def evaluation_json(folder: Path) -> dict[str, Any]:
 
 
 def make_output(folder: Path, evaluated: bool = True) -> tuple[OutputFolder, PreparedDataset]:
-    """The folder and its dataset, report.html not yet written."""
+    """Returns the folder and its dataset. report.html is not written yet."""
     output = OutputFolder(folder)
     folder.mkdir(parents=True)
     config = TrainingConfig(base_model="mini-sdxl", max_train_steps=200, validation_prompt="a photo of TOK")
@@ -111,6 +112,6 @@ def row(step: int) -> dict[str, Any]:
 
 
 def save(path: Path, colour: tuple[int, int, int]) -> None:
-    """A plain picture."""
+    """Writes an image of one colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (64, 64), colour).save(path)

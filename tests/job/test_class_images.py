@@ -1,4 +1,4 @@
-"""Pictures of the class that the base draws before it is trained, as its preservation set."""
+"""Tests of class images, which the base model generates before training as its preservation set."""
 
 from pathlib import Path
 from typing import Any

@@ -1,6 +1,6 @@
-"""The workflow has the nodes, inputs and links that ComfyUI publishes: nodes.py (INPUT_TYPES, RETURN_TYPES), and in
-comfy_extras nodes_sd3, nodes_flux and nodes_model_advanced (define_schema). docs/artifact.md names the versions that
-the lists below were compared with."""
+"""Tests that the workflow has the nodes, inputs and links that ComfyUI publishes: nodes.py (INPUT_TYPES, RETURN_TYPES),
+and in comfy_extras nodes_sd3, nodes_flux and nodes_model_advanced (define_schema). docs/artifact.md names the versions
+that the lists below were compared with."""
 
 from typing import Any
 
@@ -45,14 +45,15 @@ CHOICES = {
     ("KSampler", "sampler_name"): {"euler"},
     ("KSampler", "scheduler"): {"normal", "simple"},
 }
-"""Of inputs that are names in a list of ComfyUI's own (the last two in comfy/samplers.py), those that are used here."""
+"""The names that are used here, for inputs that must be a name in one of ComfyUI's lists (the last two in
+comfy/samplers.py)."""
 WITHOUT = {"StableCascadePriorPipeline", "StableCascadeDecoderPipeline"}
-"""ComfyUI draws the first by other nodes, in two passes; the second restores pictures."""
+"""ComfyUI samples from the first by other nodes, in two passes. The second restores images."""
 KINDS = {"TEXT": str, "INT": int, "FLOAT": int | float}
 
 
 def summary(**changed: Any) -> dict[str, Any]:
-    """What report.json says of a training on SDXL."""
+    """Returns the values in report.json of a training on SDXL."""
     config = {
         "base_model": "stabilityai/stable-diffusion-xl-base-1.0", "adapter": "lora", "resolution": 1024, "seed": 7,
         "num_inference_steps": 30, "guidance_scale": 6.0, "validation_prompt": "a photo of TOK dog",
@@ -88,7 +89,7 @@ def test_nodes_inputs_and_links_are_those_of_comfyui(pipeline: str, encoders: li
         ("FluxPipeline", 3.5, 1.0, 3.5),
         ("Flux2Pipeline", 4.0, 1.0, 4.0),
         ("Flux2KleinPipeline", 4.0, 4.0, None),
-        ("ZImagePipeline", 4.0, 5.0, None),  # diffusers adds it to the wanted prediction, ComfyUI to the unwanted one
+        ("ZImagePipeline", 4.0, 5.0, None),  # diffusers adds it to the conditional prediction, ComfyUI to the other
         ("ZImagePipeline", 0.0, 1.0, None),
         ("QwenImagePipeline", 4.0, 4.0, None),
         ("StableDiffusion3Pipeline", 0.0, 1.0, None),
@@ -131,7 +132,7 @@ def test_without_a_new_token_the_prompt_stays_and_the_scale_is_for_both() -> Non
 
 
 def _inputs(workflow: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Of the first node of that class."""
+    """Returns the inputs of the first node of that class."""
     return next(node["inputs"] for node in workflow.values() if node["class_type"] == kind)
 
 

@@ -1,4 +1,4 @@
-"""The report's recipe for diffusers draws what this program draws, whatever the family."""
+"""Tests that the report's recipe for diffusers generates the same image as this program, with several families."""
 
 import re
 from dataclasses import replace
@@ -23,7 +23,7 @@ SETTINGS = "width=64, height=64, num_inference_steps=2, guidance_scale=3.0, gene
 
 
 def with_words(family: ModelFamily) -> Artifact:
-    """A random LoRA with two tokens, as a training leaves it."""
+    """Returns a random LoRA with two tokens, like that of a training."""
     artifact, generator = random_lora(family), torch.Generator().manual_seed(1)
     assert artifact.description is not None
     rows = {
@@ -35,7 +35,7 @@ def with_words(family: ModelFamily) -> Artifact:
 
 
 def run_recipe(trained: Trained, folder: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """What the recipe draws on a CPU, in few steps."""
+    """Runs the recipe on a CPU with few steps, and returns its image."""
     text = re.sub(r"torch.b?float16", "torch.float32", diffusers_recipe(trained, SCALE).text).replace('"cuda"', '"cpu"')
     text = re.sub(r"pipe\((prompt[^)]*)\)\.images", rf"pipe(\1, {SETTINGS}).images", text)
     monkeypatch.chdir(folder)
@@ -61,7 +61,7 @@ def test_the_recipe_draws_the_same(kind: str, tmp_path: Path, monkeypatch: pytes
     sampler.load(Artifact.read(tmp_path / "weights.safetensors"), SCALE)
     ours = np.asarray(sampler.generate(request)[0], int)
     pipeline = type(family.pipeline()).__name__
-    vae = str(base / "vae") if kind == "sd3" else None  # named, it makes no difference here
+    vae = str(base / "vae") if kind == "sd3" else None  # it is the base model's own VAE
     trained = Trained(str(base), pipeline, family.encoder_names, "lora", ["TOK"], PROMPT, vae=vae)
     assert np.abs(ours - bare).max() > 8
     assert np.abs(run_recipe(trained, tmp_path, monkeypatch) - ours).max() <= 1

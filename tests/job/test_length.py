@@ -1,4 +1,5 @@
-"""A run of open length: samples decide its end, the report says so, and resumed in the middle it is the same run."""
+"""Tests of a run with `stop_when_settled`: its samples decide when it ends, the report states this, and a run that is
+resumed in the middle is the same."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a job returns contains nothing of the disk that it ran on, nor of the environment."""
+"""Tests that the files that a job returns contain no paths of its machine, and nothing of the environment."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 SECRETS = {"HF_TOKEN": "hf_secretOfTheOperator", "WANDB_API_KEY": "w" * 40, "OPERATORS_OWN": "environment-secret-17"}
 KEPT_ON_THE_MACHINE = {"config.yaml", "checkpoints"}
-"""What a later run on this machine reads: it has the paths as they were given, and is never returned."""
+"""Files that a later run on this machine reads. They have the paths as given, and are never returned."""
 
 
 def test_no_path_and_no_secret_is_in_what_is_returned(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_no_path_and_no_secret_is_in_what_is_returned(tmp_path: Path) -> None:
     described = Artifact.read(out / "weights.safetensors").description
     assert described is not None and described.base_model == "a-base"
     assert described.config["preservation_data"] == "prior.zip"
-    host = [name for name in (os.uname().nodename,) if len(name) > 6]  # a short one is in any picture's base64
+    host = [name for name in (os.uname().nodename,) if len(name) > 6]  # a short one may occur in an image's base64
     for forbidden in (str(disk), "operators-disk", str(tmp_path), str(PROJECT), *host, *SECRETS.values()):
         for path in returned_files(out):
             assert forbidden.encode() not in path.read_bytes(), f"{forbidden} is in {path.relative_to(out)}"

@@ -1,4 +1,5 @@
-"""Publishing to a server that stands in for the hub; nothing of it may cost the artifact or tell the token."""
+"""Tests of publishing to a server that stands in for the hub: an error must not cost the artifact, and the token must
+not be disclosed."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -57,7 +58,7 @@ def test_one_commit_holds_everything(hub: PublishingHub, output: OutputFolder) -
     card = files["README.md"].decode()
     assert "license: mit" in card and "instance_prompt: TOK" in card and "pipeline_tag: text-to-image" in card
     assert "![sample 0](samples/00.png)" in card and "| rank | `7` |" in card and "`mini-sdxl`" in card
-    assert "Prompt: `a photo of 'TOK' \\| ![x](http://evil.example)`" in card  # shown, not followed
+    assert "Prompt: `a photo of 'TOK' \\| ![x](http://evil.example)`" in card  # shown as text
     assert TOKEN not in str(files)
 
 
@@ -117,7 +118,7 @@ def test_the_whole_command(hub: PublishingHub, tmp_path: Path, capfd: pytest.Cap
     published = hub.committed["me/robot"]
     assert published["weights.safetensors"] == (tmp_path / "1" / "weights.safetensors").read_bytes()
     assert published["samples/00.png"] == (tmp_path / "1" / "samples" / "00.png").read_bytes()
-    assert [name for name in published if name.startswith("samples/")] == ["samples/00.png"]  # none of before
+    assert [name for name in published if name.startswith("samples/")] == ["samples/00.png"]  # none of those before
     del hub.answers["/api/repos/create"]
     assert main([str(EXAMPLE), "--output", str(tmp_path / "2"), *quick]) == 1
     assert (tmp_path / "2" / "weights.safetensors").exists()

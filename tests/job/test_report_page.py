@@ -1,4 +1,4 @@
-"""The report's page: what stands on it, that nothing in it runs, and how it behaves in a browser."""
+"""Tests of the report's page: its contents, that no text from a run is executed, and its behaviour in a browser."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_unknown_rows_and_an_unfinished_line_are_passed_over(tmp_path: Path) -> 
 
 
 def test_the_steps_are_those_of_the_run(tmp_path: Path) -> None:
-    """A time limit ends it before the planned ones; older reports say nothing of it."""
+    """A time limit can end a run before its planned steps. Older reports do not have the number of steps."""
     output, dataset = make_output(tmp_path / "run")
     for steps, shown in ((None, 200), (17, 17)):
         report = json.loads(output.report.read_text("utf-8")) | ({} if steps is None else {"steps": steps})
@@ -80,7 +80,7 @@ def test_recipes_hold_prompt_scale_and_trigger() -> None:
 
 
 def test_only_tools_that_open_the_file_have_a_recipe() -> None:
-    """diffusers has no reader for LoRAs of a prior, nor have A1111 and Forge."""
+    """diffusers, A1111 and Forge cannot load LoRAs of a prior."""
     trained = Trained("base/model", "StableCascadePipeline", ["clip_g"], "lora", ["TOK"], "TOK's hat")
     assert [recipe.tool for recipe in recipes(trained, 0.8)] == ["Cog", "Replicate", "ComfyUI"]
 
@@ -117,7 +117,7 @@ def test_the_slider_goes_through_the_steps_by_keyboard(browser: Browser, page: P
     browser.open(page)
     slider = browser.driver.find_element(By.ID, "slider")
     shown = browser.driver.find_element(By.ID, "stepShown")
-    assert shown.text == "step 100"  # what is returned
+    assert shown.text == "step 100"  # the returned step
     before = browser.run(STILL)
     slider.send_keys(Keys.ARROW_RIGHT)
     assert shown.text == "step 150" and browser.run(STILL) != before
@@ -158,7 +158,7 @@ def test_the_theme_is_chosen(browser: Browser, page: Path) -> None:
     browser.driver.find_element(By.ID, "theme").click()
     assert browser.run(background) == "rgb(21, 21, 20)"
     line = "return getComputedStyle(document.querySelector('.chart path[style*=ink]')).stroke"
-    assert browser.run(line) == "rgb(238, 236, 231)"  # the charts follow
+    assert browser.run(line) == "rgb(238, 236, 231)"  # the charts have the same theme
 
 
 def test_without_an_evaluation_the_page_says_so(browser: Browser, plain: Path) -> None:

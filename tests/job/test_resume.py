@@ -1,4 +1,5 @@
-"""A run that is killed and resumed is the run that was never killed, bit for bit; anything else is refused."""
+"""Tests that a run that is killed and resumed is bit for bit the same as one that was not killed, and that resuming
+with other settings is refused."""
 
 import signal
 from collections.abc import Iterator, Mapping
@@ -58,7 +59,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
                          "prior_matching_interval": 1, "max_train_steps": 6, "input_perturbation": 0.1},
     "full": {"adapter": "full", "rank": 16},
 }  # fmt: skip
-"""Six steps have two turns of trajectories, the second one after the later kill: they are computed anew."""
+"""Of six steps, the third and the sixth use trajectories. The sixth is after the later kill, so trajectories are
+computed again."""
 FAST = ("adamw, ema",)
 
 Prepared = tuple[PreparedDataset, list[CachedExample]]
@@ -66,7 +68,7 @@ Prepared = tuple[PreparedDataset, list[CachedExample]]
 
 @pytest.fixture(scope="module")
 def prepared(_loaded_base: ModelFamily, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """The example with two views an image, in buckets of two shapes; every second image has several captions."""
+    """The example with two views of each image, in buckets of two shapes. Every second image has several captions."""
     config = resolve(CONFIG, _loaded_base)
     folder = tmp_path_factory.mktemp("prepared") / "dataset"
     dataset = prepare([EXAMPLE], config, folder, base_requirements(_loaded_base, config, config.num_tokens))
@@ -77,7 +79,7 @@ def prepared(_loaded_base: ModelFamily, tmp_path_factory: pytest.TempPathFactory
 
 
 def narrowed(example: CachedExample) -> CachedExample:
-    """In another bucket: half as wide."""
+    """Returns the example with half of its width, in another bucket."""
     views = [view.load() for view in example.views]
     halves = tuple(replace(view, moments=view.moments[..., : view.moments.shape[-1] // 2]) for view in views)
     return replace(example, views=halves, bucket=(example.bucket[0] // 2, example.bucket[1]))
@@ -154,7 +156,7 @@ def test_a_kill_while_writing_leaves_the_checkpoints_as_they_were(
             with pytest.raises(KeyboardInterrupt):
                 checkpoints.write(training)
         assert checkpoints.steps() == [1, 3, 4]
-        checkpoints.write(training)  # the half-written one is no obstacle
+        checkpoints.write(training)  # despite the unfinished one
         assert checkpoints.steps() == [1, 4, 5]
 
 
@@ -229,7 +231,7 @@ def test_a_closed_run_goes_on_in_its_own_folder(base: ModelFamily, tmp_path: Pat
 
 @pytest.mark.slow
 def test_sigkill_and_resume_from_the_command_line(tmp_path: Path) -> None:
-    """A real kill at a real step, twice, and the same file as without."""
+    """The process is killed twice in training. The file is that of a run that was not killed."""
     settings = ["--base_model", "mini-sdxl", "--max_train_steps", "8", "--train_batch_size", "2", "--rank", "2",
                 "--num_validation_images", "0", "--checkpointing_steps", "1", "--keep_checkpoints", "2",
                 "--optimizer", "prodigy", "--ema_decay", "0.9", "--save_precision", "fp32",

@@ -1,4 +1,4 @@
-"""Several prompts of samples: each has its pictures, in the folder, in the report and in the trackers."""
+"""Tests of several prompts of samples: each has its images in the folder, in the report and in trackers."""
 
 import json
 import zipfile
@@ -67,7 +67,7 @@ def test_each_of_two_concepts_has_samples_and_a_score(tmp_path: Path) -> None:
     list(run(build_config(settings), [tmp_path / "data"], output))
     prompts = ["a photo of ANN robot", "a photo of BOB"]
     for folder in (output.samples, output.samples_before):
-        assert sorted(path.name for path in folder.glob("*.png")) == ["00.png", "01.png"]  # 3 pictures for 2 concepts
+        assert sorted(path.name for path in folder.glob("*.png")) == ["00.png", "01.png"]  # 3 images for 2 concepts
     report = json.loads(output.report.read_text("utf-8"))
     page = output.page.read_text("utf-8")
     assert report["config"]["validation_prompts"] == prompts and all(prompt in page for prompt in prompts)
@@ -102,7 +102,7 @@ def test_samples_are_divided_among_concepts(
 
 
 def test_samples_take_the_place_of_those_before(tmp_path: Path) -> None:
-    """A resumed run may draw fewer, or none."""
+    """A resumed run may generate fewer samples, or none."""
     sampler = SimpleNamespace(generate=lambda request, triggers: [Image.new("RGB", (8, 8))] * request.num_outputs)
     (tmp_path / "before").mkdir()
     for count, prompts in ((3, ("a", "b")), (1, ("a", "b")), (0, ("a",))):
@@ -149,7 +149,7 @@ def test_lines_of_a_file_are_prompts(base: ModelFamily, tmp_path: Path) -> None:
     found = resolve(build_config(SETTINGS | {"validation_prompts_file": file}), base)
     assert found.validation_prompts == ("a photo of TOK", "TOK at sea") and found.validation_prompts_file is None
     assert found.validation_prompt == "a photo of TOK"
-    build_config(found.model_dump())  # what config.yaml says can be read again
+    build_config(found.model_dump())  # the values in config.yaml can be read again
 
 
 @pytest.mark.parametrize("content", [None, b"", b"# nothing\n", b"\xff\xfe\x00", b"a\n" * 65])

@@ -1,4 +1,5 @@
-"""Trackers get every row and every sample once, and their packages are asked for before anything starts."""
+"""Tests that trackers get every row and every sample once, and that a missing package is an error before a run
+starts."""
 
 import io
 import json
@@ -23,7 +24,7 @@ from tests.job.report_folder import save
 
 
 class Recorder(GeneralTracker):
-    """A tracker that remembers."""
+    """A tracker that records its calls."""
 
     name = "recorder"
     requires_logging_directory = False
@@ -57,14 +58,14 @@ def test_rows_and_samples_are_logged_once_in_order(tmp_path: Path) -> None:
             with output.metrics.open("a") as file:
                 file.write(json.dumps({"step": step, "loss": 1.0, "losses": {"a": step}}) + "\n")
             yield Progress("step", 0.5, step=step)
-            if step == 3:  # drawn and scored before the next event, and logged with it
+            if step == 3:  # score and samples are written before the next event, and logged with it
                 output.validation.write_text('{"step": 3, "score": 0.9}\n')
                 save(output.samples_of_step(3) / "00.png", (1, 2, 3))
                 output.step_prompts.write_text('["TOK"]')
 
-    output.metrics.write_text('{"step": 2, "loss": 9.0}\n')  # of the run that this one goes on from
+    output.metrics.write_text('{"step": 2, "loss": 9.0}\n')  # of the run that is resumed
     assert len(list(followed(events(), [recorder], output, 2))) == 2
-    assert recorder.order == [3, 3, 3, 4]  # W&B drops what comes late
+    assert recorder.order == [3, 3, 3, 4]  # W&B drops rows of earlier steps
     assert recorder.logged == [
         (3, {"train/loss": 1.0, "train/losses/a": 3}),
         (3, {"validation/score": 0.9}),
@@ -87,7 +88,7 @@ def test_no_trackers_no_work(tmp_path: Path) -> None:
 
 
 def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
-    """A run that was killed after step 3 and goes on after step 2, read back by TensorBoard."""
+    """TensorBoard reads the log of a run that was killed after step 3 and resumed after step 2."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-not-found,unused-ignore]
         EventAccumulator,
@@ -153,7 +154,7 @@ def test_a_training_that_fails_is_not_finished_in_wandb(tmp_path: Path, monkeypa
 
 
 def test_wandb_without_a_key_is_an_error_with_its_remedy(tmp_path: Path) -> None:
-    """In a process of its own: W&B keeps what it has seen of the environment."""
+    """The check runs in a process of its own, because W&B keeps what it has read from the environment."""
     pytest.importorskip("wandb")
     program = (
         "from settings.training import TrainingConfig\nfrom job.trackers import require_trackers\n"
@@ -169,7 +170,7 @@ def test_wandb_without_a_key_is_an_error_with_its_remedy(tmp_path: Path) -> None
 
 
 def run_steps(config: TrainingConfig, output: OutputFolder, first: int, steps: Sequence[int]) -> None:
-    """What a training writes: a row each step, a score and samples every second one."""
+    """Writes and logs what a training writes: a row each step, a score and samples every second step."""
 
     def events() -> Iterator[Progress]:
         for step in steps:

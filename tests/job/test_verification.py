@@ -1,4 +1,4 @@
-"""What the check of a finished file catches, and how it says so."""
+"""Tests of what the verification of a finished file finds, and of its messages."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -51,7 +51,7 @@ def test_a_file_that_differs_fails_with_a_table(
     untouched = probe.predict(base, {})
     _write(artifact, path, base)
     trained = _prediction(base, artifact, probe)
-    verify(path, base, probe, untouched, trained, artifact)  # as it is, all is well
+    verify(path, base, probe, untouched, trained, artifact)  # the unchanged file passes
     _write(change(artifact), path, base)
     with pytest.raises(VerificationFailed, match=message) as failure:
         verify(path, base, probe, untouched, trained, artifact)
@@ -75,13 +75,13 @@ def test_a_training_without_effect_is_known(base: ModelFamily, tmp_path: Path) -
     )
     (warning,) = verification_warnings(found, "adamw", 1, 0.001)
     assert warning == ("the training had no visible effect after 1 step; use at least 100 (max_train_minutes is 0.001)")
-    _write(artifact, path, base)  # a file that does something is not that of a training that did nothing
+    _write(artifact, path, base)  # a file with an effect is not that of a training without one
     with pytest.raises(VerificationFailed, match="differs from the trained model"):
         verify(path, base, probe, untouched, _prediction(base, silent, probe), silent)
 
 
 def test_values_too_small_for_half_precision_are_no_difference(base: ModelFamily, tmp_path: Path) -> None:
-    """As after a few steps with a rate that is still to be found."""
+    """This occurs after a few steps with an optimizer that is still estimating its learning rate."""
     artifact, probe, path = make_artifact(base), Probe.make(base, "a photo of TOK"), tmp_path / "weights.safetensors"
     untouched = probe.predict(base, {})
     small = {

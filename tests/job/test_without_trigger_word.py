@@ -1,4 +1,4 @@
-"""Whole runs with `trigger_word: ""`: nothing is added to captions, prompts, text encoders or the artifact."""
+"""Tests of whole runs with `trigger_word: ""`: nothing is added to captions, prompts, text encoders or the artifact."""
 
 import json
 import zipfile
@@ -21,7 +21,7 @@ SETTINGS: dict[str, Any] = {
     "rank": 2, "num_validation_images": 1, "num_inference_steps": 2,
 }  # fmt: skip
 FIRST_CAPTION = "a photo of TOK"
-"""As the example's file says it: letters like any other here."""
+"""The caption in the example's file. Here TOK is text like any other."""
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Reads back what W&B wrote offline: one file of protobuf records in the log format of LevelDB."""
+"""Reads the file that W&B writes offline: protobuf records in the log format of LevelDB."""
 
 import json
 import struct
@@ -9,12 +9,12 @@ from typing import Any
 
 BLOCK, HEADER, FIRST_HEADER = 32768, struct.Struct("<IHB"), 7
 WHOLE, LAST = 1, 4
-"""Kinds of a piece of a record: the only one, the last one. Others are followed by more."""
+"""Kinds of a piece of a record: the only one, the last one. After the other kinds, more pieces follow."""
 
 
 @dataclass
 class Records:
-    """What matters of a run."""
+    """The records of a run that the tests use."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
@@ -22,7 +22,7 @@ class Records:
 
 
 def wandb_records(folder: Path) -> Records:
-    """Of the one run whose folder `wandb` lies in `folder`."""
+    """Returns the records of the only run whose folder `wandb` is in `folder`."""
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[import-not-found,unused-ignore]
 
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")

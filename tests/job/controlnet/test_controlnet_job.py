@@ -1,4 +1,5 @@
-"""A ControlNet's training end to end on tiny bases: prepared, trained, sampled, verified, resumed, opened by others."""
+"""Tests of training a ControlNet end to end on tiny base models: preparation, training, samples, verification,
+resuming, and opening the files with diffusers."""
 
 import io
 import json
@@ -56,7 +57,7 @@ def _settings(base: Path, **changes: Any) -> TrainingConfig:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six drawn scenes with captions that say no trigger word."""
+    """Six drawn scenes, with captions that do not contain a trigger word."""
     folder = tmp_path_factory.mktemp("pictures")
     for number in range(6):
         rng = random.Random(number)
@@ -100,7 +101,7 @@ def test_a_job_ends_with_both_forms_and_a_report(done: Job) -> None:
 
 @pytest.mark.slow
 def test_diffusers_draws_the_same_picture(done: Job, tiny: Path, tmp_path: Path) -> None:
-    """Its own pipeline, opened from the base's and the ControlNet's folders, against predict.py."""
+    """Compares diffusers' pipeline, loaded from the folders of the base model and the ControlNet, with predict.py."""
     kind = StableDiffusionXLControlNetPipeline if "sdxl" in tiny.name else StableDiffusionControlNetPipeline
     controlnet = ControlNetModel.from_pretrained(done.output.controlnet, local_files_only=True)
     more: dict[str, Any] = {} if "sdxl" in tiny.name else {"safety_checker": None}
@@ -166,7 +167,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(control: str, tiny: Path, p
 
     whole = _training(family, config, pictures, tmp_path / "whole")
     start = state(whole)
-    assert whole.observer.look().weight_change == {}  # figures of adapters and words: there are none
+    assert whole.observer.look().weight_change == {}  # there are no adapters and no tokens
     list(whole.trainer.steps())
     stopped = _training(family, config, pictures, tmp_path / "stopped")
     assert all(torch.equal(start[name], each) for name, each in state(stopped).items())

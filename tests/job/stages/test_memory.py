@@ -1,4 +1,4 @@
-"""The line on a GPU's memory."""
+"""Tests of the message about the memory of a GPU."""
 
 from types import SimpleNamespace
 from typing import Any, cast

@@ -1,4 +1,5 @@
-"""A job is its stages: one by one, in order, and on from the one that failed."""
+"""Tests of the stages of a job: they run one by one, in order, and a job that failed continues with the stage that
+failed."""
 
 import json
 from collections.abc import Generator
@@ -64,7 +65,7 @@ def test_every_line_lies_within_its_stage(tmp_path: Path) -> None:
 
 
 def test_every_warning_of_a_run_is_in_the_report_once(tmp_path: Path) -> None:
-    """Also those of steps, and those that come twice."""
+    """Includes warnings of steps, and warnings that occur twice."""
 
     def warn(job: Job) -> Generator[Progress, None, None]:
         for message in ("the rate was halved", "the rate was halved", "a loss was high"):

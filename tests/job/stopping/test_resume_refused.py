@@ -1,4 +1,4 @@
-"""What a resumed run must not be: with other data, other settings, another end. Nothing is rewritten by a refusal."""
+"""Tests that resuming with other data, other settings or fewer steps is refused, and that no file is then rewritten."""
 
 import shutil
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> OutputFolder:
 
 @pytest.fixture
 def untouched(finished: OutputFolder) -> Iterator[OutputFolder]:
-    """The same, of which every file must be what it was."""
+    """The same run. Asserts after the test that none of its files has changed."""
     before = {path: path.read_bytes() for path in finished.path.rglob("*") if path.is_file()}
     yield finished
     assert {path: path.read_bytes() for path in finished.path.rglob("*") if path.is_file()} == before
@@ -50,7 +50,7 @@ def test_fewer_steps_and_other_settings(given: TrainingConfig, message: str, unt
 
 
 def test_fewer_epochs(untouched: OutputFolder) -> None:
-    """Their number of steps is known once the images are."""
+    """The number of steps in an epoch is only known with the images."""
     resumed = resume("latest", untouched.path, TrainingConfig(max_train_epochs=1))
     with pytest.raises(ConfigError, match="max_train_steps is now 4, but the checkpoint already has 6 steps"):
         list(run(resumed.config, [], resumed.output, resumed.state))

@@ -1,4 +1,5 @@
-"""Stopped after any line of any step and resumed, a run is the one that was never stopped: weights, scores, samples."""
+"""Tests that a run that is stopped after any message of any step and resumed has the same weights, scores and samples
+as one that was not stopped."""
 
 import shutil
 from pathlib import Path
@@ -26,7 +27,7 @@ ALL_AT_ONCE: dict[str, Any] = {
 
 
 def outcome(output: OutputFolder) -> dict[str, object]:
-    """What a run leaves, but for times: bytes of pictures and scores, tensors, which checkpoints there are."""
+    """Returns the results of a run, without times: bytes of images and scores, tensors, steps, and checkpoints."""
     files = [output.validation, *sorted(output.samples.rglob("*.png"))]
     tensors = {name: tensor.numpy().tobytes() for name, tensor in load_file(output.weights).items()}
     return {
@@ -45,13 +46,13 @@ def test_the_resumed_run_is_the_undisturbed_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_stop_at_the_last_step_where_all_is_due_loses_nothing(tmp_path: Path) -> None:
-    """The case that returned other weights: an earlier step was the best, for the last one was never scored."""
+    """This once returned other weights: an earlier step was the best, because the last one was not scored."""
     kind = ALL_AT_ONCE | {"early_stopping_patience": None, "max_train_steps": 2}
     stop_and_resume(build_config(SETTINGS | kind), tmp_path, last_alone=True)
 
 
 def stop_and_resume(config: TrainingConfig, tmp_path: Path, *, last_alone: bool = False) -> None:
-    """At every line of every step, or at the first line of the last one."""
+    """Stops runs at every message of every step, or at the first message of the last one, and resumes them."""
     whole = OutputFolder.create(tmp_path / "whole")
     events = list(run(config, [EXAMPLE], whole))
     expected = outcome(whole)
