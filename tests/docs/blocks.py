@@ -11,7 +11,7 @@ FENCE = re.compile(r"^( {0,3})```+\s*(\w*)")
 COMMAND = re.compile(
     r"^(?:\w+=\S+ )*(?:python3?|lora-trainer|sh|make|pip|cog|accelerate|curl|docker|export|git|apt-get|nvidia-smi)\s"
 )
-"""What the first line of an indented block begins with, if it is for the shell: others are listings."""
+"""Matches the first line of an indented block of shell commands. Other indented blocks are listings."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _fenced(file: Path, lines: list[str]) -> Iterator[Block]:
 
 
 def _indented(file: Path, lines: list[str]) -> Iterator[Block]:
-    """Blocks that are set in by four spaces after an empty line, and begin with a command."""
+    """Yields blocks that are indented by four spaces after an empty line, and begin with a command."""
     inside = before_is_empty = False
     start: int | None = None
     for number, line in enumerate([*lines, ""]):

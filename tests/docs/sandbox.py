@@ -18,7 +18,7 @@ TINY = {
     "train_batch_size": "1", "captioner": "none", "evaluation_samples": "1", "samples_per_prompt": "1", "rank": "4",
     "resolution": "64", "checkpointing_steps": None, "validation_steps": None, "sample_steps": None,
 }  # fmt: skip
-"""Options by name: what they are set to, where the command knows them; None: left out."""
+"""Values that options in the documentation's commands are set to. None: the option is left out."""
 ADDED = {
     "train.py": ("base_model", "max_train_steps", "num_inference_steps", "num_validation_images", "captioner"),
     "predict.py": ("num_inference_steps",),
@@ -31,18 +31,19 @@ SUBCOMMANDS = {
     "sweep": "service.sweep", "report": "job.report", "inspect": "artifact", "convert": "artifact",
     "merge": "artifact", "resize": "artifact", "extract": "artifact",
 }  # fmt: skip
-"""Of lora-trainer: what they are."""
+"""The programs of lora-trainer's subcommands."""
 CONFIGURATIONS = {
     "--import_config": "lora_rank: 4\n",
     "--cascade_config": "lr: 1.0e-4\nrank: 4\nmodel_version: 1B\nwebdataset_path: photos.zip\n",
 }
-"""By option, a file of another trainer."""
+"""Contents of another trainer's file, by the option that reads it."""
 SECONDS = 240
 SHELL = re.compile(r"[|<>&;$*`]")
 
 
 class Sandbox:
-    """`folder` has links to the project's files, and what commands name: photos, a LoRA that was trained here."""
+    """`folder` has links to the project's files, and the files that commands name: photos, and a LoRA that is trained
+    in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -68,14 +69,14 @@ class Sandbox:
         return done.stdout
 
     def run_python(self, text: str) -> None:
-        """Run a block, on the embedded base where it names a large one, and on the CPU."""
+        """Run a block on the CPU, with the embedded base model in place of a large one."""
         text = HUB_ID.sub("assets/mini-sdxl", text).replace("torch.float16", "torch.float32").replace('.to("cuda")', "")
         script = self.folder / "block.py"
         script.write_text(text, encoding="utf-8")
         self.run("python block.py")
 
     def tiny(self, command: str) -> str:
-        """The command with the embedded base, few steps, and files that are here."""
+        """Return the command with the embedded base model and few steps, and create the files that it reads."""
         words = shlex.split(HUB_ID.sub("mini-sdxl", command))
         program = program_of(command)
         words = _with_tiny_values(words)
@@ -86,7 +87,8 @@ class Sandbox:
         return shlex.join(words)
 
     def _provide(self, words: list[str]) -> None:
-        """Make the files that are read: archives of photos, LoRAs, folders of pictures. Outputs must not exist yet."""
+        """Create the files that a command reads: archives of photos, LoRAs, configurations, folders of images. Remove
+        its output folder."""
         for before, word in pairwise(words):
             path = self.folder / word
             if before == "--output" and path.is_dir():
@@ -121,7 +123,7 @@ def unknown_options(command: str) -> list[str]:
     rest = words[len(start) :]
     asked = (*start, *rest[:1]) if rest and re.fullmatch(r"[a-z]+", rest[0]) else tuple(start)
     missing = re.findall(r"(?<=\s)--[a-z]\w*", command)
-    for page in ("--help", "--help_all"):  # the second one is known to commands with settings
+    for page in ("--help", "--help_all"):  # commands with settings have the second one
         if missing:
             told = _help((*asked, page))
             missing = [option for option in missing if not re.search(rf"{option}\b", told)]

@@ -1,7 +1,7 @@
-"""Every block of Python and of the shell in README, docs/ and assets/ does what a reader would expect: it runs.
+"""Tests that every block of Python and of the shell in README, docs/ and assets/ runs.
 
-What needs a container, a GPU, the network, a server or hours is listed with its reason, and at least parsed; options of
-our own commands are checked against the commands' help in any case.
+Blocks that need a container, a GPU, the network, a server or hours are listed with the reason, and only parsed. The
+options of our own commands in them are compared with the commands' help.
 """
 
 import ast
@@ -43,13 +43,13 @@ NOT_RUN = {
     r"^(parts = PipelineParts|self\.)": "families/flux1.py has these lines; tests/families/test_adding_a_family.py",
     r"^KINDS = ": "a line of families/registry.py; tests/families/test_adding_a_family.py puts it there",
 }
-"""By pattern, what is not run, and why."""
+"""Patterns of commands and blocks that are not run, with the reasons."""
 RUN = ("train.py", "predict.py", "preprocess", "artifact", "evaluation.comparison", "job.report")
-"""Our own commands that are. Others are parsed."""
+"""Our own commands that are run. Others are parsed."""
 
 
 def reason(text: str) -> str | None:
-    """Why a command or block is not run; None where it is."""
+    """Returns why a command or block is not run, or None if it is run."""
     return next((why for pattern, why in NOT_RUN.items() if re.search(pattern, text)), None)
 
 
