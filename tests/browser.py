@@ -1,6 +1,6 @@
-"""A real browser for the tests of pages. `pytest_plugins = ["tests.browser"]` in a test file gives `browser` to it.
+"""A real browser for the tests of pages. `pytest_plugins = ["tests.browser"]` in a test file provides `browser`.
 
-Import `Browser` for type checking only: pytest wants to be the first to load a plugin.
+Import `Browser` for type checking only, because pytest must be the first to import a plugin.
 """
 
 import re
@@ -29,7 +29,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-# Text below the contrast that WCAG 2.2 (1.4.3, AA) asks for: 4.5, and 3 for text from 24 px, or from 18.66 px bold.
+# Texts below the contrast that WCAG 2.2 (1.4.3, AA) requires: 4.5, and 3 for text from 24 px, or from 18.66 px bold.
 # Formulas: WCAG 2.2, "relative luminance" and "contrast ratio".
 FAINT_TEXTS = """
 const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
@@ -55,7 +55,7 @@ for (const element of document.body.querySelectorAll("*")) {
 return faint;
 """
 
-# Visible texts smaller than is read with ease on a phone; those of an SVG at the size that they are shown in.
+# Visible texts that are too small to be read easily on a phone. Texts of an SVG are measured at the size shown.
 SMALL_TEXTS = """
 const small = [];
 for (const element of document.body.querySelectorAll("*")) {
@@ -104,7 +104,7 @@ class Browser:
     driver: Chrome
 
     def open(self, page: Path, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
-        """Show a file in a window of `width` × `height` CSS pixels. `scheme`: light or dark, as the system has it."""
+        """Show a file in a window of `width` × `height` CSS pixels. `scheme`: the system's theme, light or dark."""
         self.open_address(page.as_uri(), width, height, scheme)
 
     def open_address(self, address: str, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
@@ -156,7 +156,7 @@ class Browser:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Chromium with a profile of its own. Skips where it is not installed."""
+    """Chromium with a profile of its own. Skips the test if it is not installed."""
     if not (CHROMIUM.is_file() and DRIVER.is_file()):
         pytest.skip(MISSING)
     with chromium() as opened:

@@ -1,4 +1,4 @@
-"""What tests share: pictures, archives, and the embedded base, loaded once."""
+"""Fixtures and helpers that tests share: images, archives, and the embedded base model, which is loaded once."""
 
 import gc
 import io
@@ -18,7 +18,7 @@ EXAMPLE = PROJECT / "assets" / "examples" / "robot.zip"
 
 
 def png(size: tuple[int, int] = (80, 64), colour: tuple[int, int, int] = (200, 40, 40)) -> bytes:
-    """A plain picture as PNG."""
+    """Returns an image of one colour as PNG."""
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "PNG")
     return buffer.getvalue()
@@ -26,7 +26,8 @@ def png(size: tuple[int, int] = (80, 64), colour: tuple[int, int, int] = (200, 4
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What test modules import stays: the garbage collector does not search it, neither now nor in the tests."""
+    """Excludes objects of imported modules from garbage collection, during collection and in the tests: they are never
+    freed."""
     gc.disable()
     try:
         return (yield)
@@ -36,7 +37,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests come first, so that no process ends minutes after the others with one of them."""
+    """Runs the longest tests first, so that no process is still running one of them when the others have ended."""
     items.sort(key=lambda item: "learning" not in item.path.parts)
 
 
@@ -75,14 +76,14 @@ def _loaded_base() -> ModelFamily:
 
 @pytest.fixture
 def base(_loaded_base: ModelFamily) -> ModelFamily:
-    """The embedded base, bare. A test that leaves something on it fails here."""
+    """The embedded base model without adapters. Fails if an earlier test has left one on it."""
     assert not any("lora" in name for name, _ in _loaded_base.denoiser.named_modules())
     return _loaded_base
 
 
 @pytest.fixture(scope="session")
 def tiny_captioner(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a tiny captioner of that kind, made when first asked for."""
+    """Returns the folder of a tiny captioner of a kind, which is created at the first call."""
     from tests.preprocess.captioners.tiny_captioners import MAKERS  # transformers takes seconds to import
 
     made: dict[str, Path] = {}

@@ -1,4 +1,4 @@
-"""Cases of a test of which the fast part runs a few: the others go the same way through the code."""
+"""Marks cases of a test as slow, so that the fast part of the suite runs a few. The others run the same code."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

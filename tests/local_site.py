@@ -1,4 +1,4 @@
-"""Servers of this machine that stand in for those of the internet."""
+"""Local servers that stand in for servers of the internet."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ import pytest
 
 
 class Site:
-    """A server of this machine. `answers`: by path, a function that handles the request. `seen`: what was asked."""
+    """A local server. `answers`: functions that handle requests, by path. `seen`: paths and headers of all requests."""
 
     def __init__(self, certificate: Path | None = None) -> None:
         self.answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
@@ -72,7 +72,7 @@ class Hub(Site):
     COMMIT = "c" * 40
 
     def add(self, repository: str, files: dict[str, bytes], claims: dict[str, bytes] | None = None) -> None:
-        """`claims`: contents that the hub says its files have, where they differ from what it serves."""
+        """Add a repository. `claims`: contents whose size and digest the hub reports, if it serves other contents."""
         siblings = []
         for name, data in files.items():
             stated = (claims or {}).get(name, data)
@@ -86,7 +86,7 @@ class Hub(Site):
 
 
 class PublishingHub(Hub):
-    """Takes commits. `committed`: the files of each repository. `created`: what was asked for, by repository."""
+    """Accepts commits. `committed`: the files of each repository. `created`: the requests to create repositories."""
 
     def __init__(self, token: str) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class PublishingHub(Hub):
 
 
 def use_hub(hub: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make huggingface_hub ask this server."""
+    """Make huggingface_hub use this server."""
     constants: Any = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")

@@ -1,4 +1,4 @@
-"""The samples of trainings that tests put together themselves."""
+"""Settings of samples, for trainings that tests build themselves."""
 
 from job.samples import SampleSettings
 from trainer.training import Training

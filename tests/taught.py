@@ -1,4 +1,4 @@
-"""For tests of learning: trains on pictures, and compares samples with them before and after."""
+"""Helpers of tests of learning. They train on images, and compare samples with them before and after training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ from tests.conftest import PROJECT
 from tools.before_after import GUIDANCE_SCALE, INFERENCE_STEPS
 
 WITHOUT_PRIOR = {"prior_matching_weight": 0.0}
-"""Half the time of a step; what is kept of the base is tested with the demo."""
+"""Halves the time of a step. The test of the demo includes the preservation of other prompts."""
 
 
 def train(data: Path, output: Path, changes: Mapping[str, Any]) -> Artifact:
-    """The demo's settings, without its concept, and `changes`."""
+    """Trains with the demo's settings without its concept, and with `changes`. Returns the artifact."""
     demo = {
         name: value
         for name, value in read_settings_file(PROJECT / "configs" / "demo.yaml").items()
@@ -41,7 +41,7 @@ def train(data: Path, output: Path, changes: Mapping[str, Any]) -> Artifact:
 
 @dataclass(frozen=True)
 class Taught:
-    """Embeddings for one trigger: of its pictures, and of samples of its prompts without and with the artifact."""
+    """Embeddings for one trigger: of its images, and of samples of its prompts without and with the artifact."""
 
     photos: Tensor
     before: Tensor
@@ -49,11 +49,11 @@ class Taught:
 
     @property
     def itself(self) -> float:
-        """Similarity of the pictures to each other, the upper bound for samples."""
+        """Similarity of the images to each other, the upper bound for samples."""
         return mean_self_similarity(self.photos)
 
     def likeness(self, photos: Tensor | None = None) -> float:
-        """Of the samples, to its own pictures or to others."""
+        """Similarity of the samples to the trigger's own images, or to others."""
         return mean_similarity(self.after, self.photos if photos is None else photos)
 
     @property
@@ -64,7 +64,8 @@ class Taught:
 def look(
     artifact: Artifact, photos: Mapping[str, Path], prompts: Mapping[str, Sequence[tuple[str, int]]]
 ) -> dict[str, Taught]:
-    """`photos`: the folder of each trigger's pictures. `prompts`: of each, and how many samples."""
+    """Generates and embeds samples. `photos`: the folder of each trigger's images. `prompts`: its prompts, with the
+    number of samples of each."""
     encoder, sampler = ClipEncoder(), Generation().prepare(artifact, EMBEDDED_BASE)
 
     def samples() -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Regression tests for bugs of the trainers that this one is derived from.
 
-Tests are named by symptom. Those of file formats, data intake and predictor are in their own folders.
+Tests are named by symptom, and their docstrings describe the bug. Tests of file formats, data intake and predictor are
+in their own folders.
 """
 
 import math
@@ -40,7 +41,7 @@ def dataset_of(folder: Path, output: Path) -> PreparedDataset:
 
 
 def test_the_stated_resolution_is_the_trained_one(base: ModelFamily, tmp_path: Path) -> None:
-    """Trained at 512 while the size conditioning claimed 768 or 960."""
+    """Images were trained at 512, while the size conditioning was 768 or 960."""
     config = resolve(CONFIG.model_copy(update={"resolution": 96}), base)
     dataset = prepare([EXAMPLE], config, tmp_path / "dataset", base_requirements(base, config, config.num_tokens))
     cached = list(cache_examples(dataset, base))
@@ -52,13 +53,14 @@ def test_the_stated_resolution_is_the_trained_one(base: ModelFamily, tmp_path: P
 
 
 def memory_of(tensors: Iterable[torch.Tensor]) -> set[int]:
-    """An optimizer may have all parameters as one tensor, whose memory they then share."""
+    """Returns the addresses of the tensors' memory. An optimizer may have all parameters in one tensor, whose memory
+    they then share."""
     return {tensor.untyped_storage().data_ptr() for tensor in tensors}
 
 
 @pytest.mark.parametrize("adapter", ["lora", "full"])
 def test_the_optimizer_has_every_parameter_that_is_trained(adapter: str, base: ModelFamily, tmp_path: Path) -> None:
-    """Full fine-tuning: the UNet's parameters were marked trainable, but never given to the optimizer."""
+    """In full fine-tuning, the UNet's parameters were marked trainable, but the optimizer did not get them."""
     rate = {"learning_rate": 1e-5} if adapter == "full" else {}
     for training in placed(base, CONFIG.model_copy(update={"adapter": adapter, **rate}), tmp_path):
         optimized = [
@@ -75,11 +77,11 @@ def test_the_optimizer_has_every_parameter_that_is_trained(adapter: str, base: M
         list(training.trainer.steps())
         after = dict(base.denoiser.named_parameters())
         still = [name for name, value in before.items() if torch.equal(after[name], value)]
-        assert not still or (adapter == "full" and len(still) < len(before) / 10)  # a tiny step may round to nothing
+        assert not still or (adapter == "full" and len(still) < len(before) / 10)  # a small step may be rounded to 0
 
 
 def test_the_schedule_drives_the_optimizer_that_steps(base: ModelFamily, tmp_path: Path) -> None:
-    """A schedule bound to an optimizer that had been replaced: the rate stayed raw after the pivot."""
+    """The schedule belonged to an optimizer that had been replaced, so the rate had no schedule after the pivot."""
     for training in placed(base, CONFIG.model_copy(update={"tokens_until": 0.5}), tmp_path):
         for step in training.trainer.steps():  # noqa: B007
             for trainable in training.trainer.trainables:
@@ -92,7 +94,7 @@ def test_the_schedule_drives_the_optimizer_that_steps(base: ModelFamily, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [3, 5, 7])
 def test_exactly_the_asked_number_of_steps(steps: int, base: ModelFamily, tmp_path: Path) -> None:
-    """Rounded up to whole epochs (here of two batches); or counted in micro-batches; or one more than asked."""
+    """Steps were rounded up to whole epochs (here of two batches), or counted in micro-batches, or one too many."""
     config = CONFIG.model_copy(update={"max_train_steps": steps, "gradient_accumulation_steps": 2})
     for training in placed(base, config, tmp_path):
         assert len(list(training.trainer.steps())) == steps == training.trainer.step
@@ -100,7 +102,7 @@ def test_exactly_the_asked_number_of_steps(steps: int, base: ModelFamily, tmp_pa
 
 
 def test_gradients_are_clipped(base: ModelFamily, tmp_path: Path) -> None:
-    """max_grad_norm was a setting that nothing read."""
+    """max_grad_norm was a setting without effect."""
     for training in placed(base, CONFIG.model_copy(update={"max_grad_norm": 1e-3}), tmp_path):
         trainer = training.trainer
         trainer.backward(next(iter(trainer.batches)), 1.0)
@@ -111,7 +113,7 @@ def test_gradients_are_clipped(base: ModelFamily, tmp_path: Path) -> None:
 
 
 def test_seed_zero_is_a_seed() -> None:
-    """seed=0 meant: at random."""
+    """seed=0 was taken for a random seed."""
     assert build_config({"seed": 0}).seed == 0
 
 
@@ -130,21 +132,21 @@ def test_the_file_holds_the_last_step_of_a_short_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 7])
 def test_very_short_runs_do_not_divide_by_zero(steps: int, tmp_path: Path) -> None:
-    """global_step % (max_steps // 20): less than 20 steps were an error."""
+    """global_step % (max_steps // 20) raised an error with fewer than 20 steps."""
     config = CONFIG.model_copy(update={"max_train_steps": steps, "train_batch_size": 1})
     events = list(run(config, [EXAMPLE], OutputFolder.create(tmp_path / "out")))
     assert events[-1].fraction == 1.0
 
 
 def test_a_rate_that_trains_nothing_with_prodigy_is_refused() -> None:
-    """Prodigy got 5e-5, which multiplies the rate that it finds: it hardly trained."""
+    """Prodigy's estimated rate was multiplied by a learning rate of 5e-5, so almost nothing was trained."""
     with pytest.raises(ConfigError, match="far from 1"):
         build_config({"optimizer": "prodigy", "learning_rate": 5e-5})
     assert build_config({"optimizer": "prodigy"}).resolved_learning_rate == 1.0
 
 
 def test_no_rate_ever_passes_its_peak(base: ModelFamily, tmp_path: Path) -> None:
-    """A warm-up that was not clamped: 1.1e-2 at step 300 in place of 3e-4."""
+    """A warm-up was not clamped: the rate was 1.1e-2 at step 300 instead of 3e-4."""
     config = CONFIG.model_copy(update={"max_train_steps": 12, "lr_warmup_steps": 4, "train_batch_size": 1})
     for training in placed(base, config, tmp_path):
         rates = [step.learning_rates for step in training.trainer.steps()]
@@ -168,14 +170,15 @@ def test_only_the_new_rows_of_the_vocabulary_move(base: ModelFamily, tmp_path: P
 
 
 def test_tokyo_is_no_trigger() -> None:
-    """Replacing by substring, in lower case: "Tokyo" became "<s0><s1>yo", "token" "<s0><s1>en"."""
+    """The trigger was replaced as a substring, in lower case: "Tokyo" became "<s0><s1>yo", "token" "<s0><s1>en"."""
     triggers = {"TOK": ["<s0>", "<s1>"]}
     assert expand_triggers("TOK in Tokyo, a token, TOKYO", triggers) == "<s0><s1> in Tokyo, a token, TOKYO"
 
 
 @pytest.mark.parametrize("name", ["c++", "photo", "a.b", "(x)", "\\d"])
 def test_any_trigger_is_plain_text(name: str) -> None:
-    """The trigger was a regular expression ("c++" an error), and replaced until nothing changed (an endless loop)."""
+    """The trigger was used as a regular expression ("c++" was an error), and replaced until nothing changed (an endless
+    loop)."""
     assert expand_triggers(f"a photo of {name}", {name: [f"<{name}>"]}).endswith(f"of <{name}>")
 
 
@@ -190,7 +193,7 @@ def test_captions_belong_by_name_not_by_position(make_folder: MakeFolder, tmp_pa
 
 
 def test_latents_keep_their_own_caption_and_size_in_any_order(base: ModelFamily, tmp_path: Path) -> None:
-    """Latents cached in one shuffled pass were read by position in passes that were shuffled otherwise."""
+    """Latents were cached in one shuffled pass, and read by position in passes with another order."""
     config = CONFIG.model_copy(update={"train_batch_size": 3})
     for training in placed(base, config, tmp_path):
         own = {
@@ -205,7 +208,7 @@ def test_latents_keep_their_own_caption_and_size_in_any_order(base: ModelFamily,
 
 
 def test_no_image_is_ever_left_over(base: ModelFamily, tmp_path: Path) -> None:
-    """What did not fill a batch was dropped, always the same images: they were never trained."""
+    """Images that did not fill a batch were dropped. They were always the same, so they were never trained."""
     for training in placed(base, CONFIG.model_copy(update={"train_batch_size": 5}), tmp_path):
         seen: Counter[str] = Counter()
         batches = iter(training.trainer.batches)
@@ -215,7 +218,7 @@ def test_no_image_is_ever_left_over(base: ModelFamily, tmp_path: Path) -> None:
 
 
 def test_a_small_mask_does_not_shrink_the_learning_rate() -> None:
-    """The mask's mean was taken over everything, so that the division did nothing."""
+    """The mask's mean was taken over all values, so the division had no effect."""
     losses = []
     for side in (1, 5):
         masks = torch.zeros(3, 1, 5, 6)
@@ -227,7 +230,7 @@ def test_a_small_mask_does_not_shrink_the_learning_rate() -> None:
 
 
 def test_min_snr_of_velocity_divides_by_snr_plus_one() -> None:
-    """The weight itself got +1, or v was weighted as ε."""
+    """1 was added to the weight itself, or v was weighted like ε."""
     process = context(prediction_type="v_prediction").noise_process
     timesteps = torch.arange(50)
     snr = process.snr(timesteps)
@@ -238,13 +241,13 @@ def test_min_snr_of_velocity_divides_by_snr_plus_one() -> None:
 
 
 def test_a_dropped_caption_is_the_empty_prompt_that_guidance_uses(base: ModelFamily, tmp_path: Path) -> None:
-    """Dropout put the bare token in the place of the caption: guidance's empty prompt was never trained."""
+    """Dropout replaced the caption by the token alone, so guidance's empty prompt was never trained."""
     for training in placed(base, CONFIG.model_copy(update={"caption_dropout": 1.0}), tmp_path):
         assert set(training.trainer.prompts.prompts(["a TOK"] * 4, ["TOK"] * 4)) == {""}
 
 
 def test_latents_are_drawn_anew_each_time(base: ModelFamily, tmp_path: Path) -> None:
-    """One sample of the VAE's posterior was cached, and its noise learned by heart."""
+    """One sample of the VAE's posterior was cached, so its noise was memorised."""
     for training in placed(base, CONFIG, tmp_path):
         batch = next(iter(training.trainer.batches))
         first, second = (base.latents(batch.moments, training.trainer._normal("latents", batch)) for _ in range(2))
@@ -252,7 +255,7 @@ def test_latents_are_drawn_anew_each_time(base: ModelFamily, tmp_path: Path) -> 
 
 
 def test_masters_and_moments_are_in_full_precision(base: ModelFamily, tmp_path: Path) -> None:
-    """fp16 parameters under Prodigy: NaN, or nothing trained."""
+    """With fp16 parameters, Prodigy gave NaN or trained nothing."""
     for training in placed(base, CONFIG, tmp_path):
         list(training.trainer.steps())
         for trainable in training.trainer.trainables:

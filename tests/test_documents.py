@@ -1,4 +1,4 @@
-"""What the documents name exists: files, modules, settings, and the names of other trainers."""
+"""Tests that files, modules, settings, and names of other trainers in the documents exist."""
 
 import re
 import subprocess
@@ -30,14 +30,14 @@ def documents() -> list[Path]:
 
 
 def named_paths(text: str) -> Iterator[str]:
-    """Paths in code spans and parentheses that begin with a folder of the repository."""
+    """Yields the paths of files in a text that begin with a folder of the repository."""
     for found in PATH.findall(text):
         if found.partition("/")[0] in FOLDERS - MADE_BY_A_RUN and "/" in found and Path(found).suffix != "":
             yield found
 
 
 def long_lines(text: str) -> list[int]:
-    """Numbers of the lines of prose that are too long."""
+    """Returns the numbers of the lines of prose that are too long."""
     found, code = [], False
     for number, line in enumerate(text.splitlines(), 1):
         code ^= line.lstrip().startswith("```")
@@ -47,7 +47,7 @@ def long_lines(text: str) -> list[int]:
 
 
 def rows(document: str) -> list[list[str]]:
-    """The cells of all table rows but headers and rules."""
+    """Returns the cells of all table rows except headers and rules."""
     lines = (PROJECT / "docs" / document).read_text(encoding="utf-8").splitlines()
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     rules = [index for index, cells in enumerate(table) if set("".join(cells)) <= set("- ")]
@@ -70,7 +70,7 @@ def test_every_module_that_is_run_exists(document: Path) -> None:
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
 def test_prose_has_lines_of_at_most_120_characters(document: Path) -> None:
-    """But for tables, code, and the pages that benchmarks write."""
+    """Tables, code, and pages that benchmarks write are exempt."""
     if document.name not in BY_BENCHMARKS:
         assert long_lines(document.read_text(encoding="utf-8")) == []
 
@@ -102,7 +102,7 @@ def test_the_path_of_a_zip_names_its_files() -> None:
 
 
 def test_names_of_other_trainers_lead_to_ours() -> None:
-    """So that what the table says is what the command answers."""
+    """The table must agree with the command's answers to these names."""
     fields = {*TrainingConfig.model_fields, *ConceptConfig.model_fields}
     checked = 0
     for here, _, *others in rows("coming-from.md"):

@@ -1,4 +1,4 @@
-"""Words that code, messages and documents avoid, because a term of the field says the same."""
+"""Tests that code, messages and documents avoid words for which the field has a term."""
 
 import re
 import subprocess
@@ -36,7 +36,7 @@ AVOIDED = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(TERMS)})(?![A-Za-z])", re.IGNO
 
 
 def avoided_words(text: str) -> list[str]:
-    """The avoided words in `text`, with their line numbers. Words may be separated by underscores or line breaks."""
+    """Returns the avoided words in `text`, with line numbers. Words may be separated by underscores or line breaks."""
     joined = text.replace("_", " ")
     return [f"{joined.count(chr(10), 0, found.start()) + 1}: {found.group()}" for found in AVOIDED.finditer(joined)]
 

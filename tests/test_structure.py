@@ -1,4 +1,4 @@
-"""The structure that CONTRIBUTING.md promises: small functions, small files, small folders, typed arguments."""
+"""Tests of the structure that CONTRIBUTING.md requires: small functions, files and folders, and typed arguments."""
 
 import ast
 import subprocess
@@ -12,7 +12,7 @@ LONGEST_FUNCTION = 60
 LONGEST_FILE = 300
 FILES_IN_A_FOLDER = 15
 ENTRY_POINTS = {"train.py", "predict.py"}
-"""Their functions declare one argument for each Cog input, with its description."""
+"""Functions in these files may be longer: they declare one argument for each Cog input, with its description."""
 
 
 def _python_files() -> list[Path]:

@@ -29,7 +29,8 @@ RESIDUAL = ("SDCascadeResBlock", "SDCascadeTimestepBlock")
 
 
 def write_cascade(folder: Path, strides: tuple[int, int, int] = (1, 1, 1), **stage_c: Any) -> Path:
-    """Its encoder reduces by 2 instead of 32, or by more with `strides`: 64 × 64 pixels are 24 × 24 latents."""
+    """Writes the model. Its encoder reduces by 2 instead of 32, or by more with `strides`: 64 × 64 pixels have 24 × 24
+    latents."""
     torch.manual_seed(0)
     tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED_BASE_FOLDER / "tokenizer_2")
     prior = StableCascadePriorPipeline(
@@ -47,7 +48,8 @@ def write_cascade(folder: Path, strides: tuple[int, int, int] = (1, 1, 1), **sta
 
 
 def add_image_encoder(folder: Path, width: int = 16) -> Path:
-    """Put a tiny one beside Stage C, as StableCascadePriorPipeline saves it. `width`: of what it returns."""
+    """Adds a tiny image encoder to Stage C's folder, as StableCascadePriorPipeline saves it. `width`: that of its
+    embeddings."""
     config = CLIPVisionConfig(
         hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, image_size=16, patch_size=8,
         projection_dim=width,
@@ -61,7 +63,7 @@ def add_image_encoder(folder: Path, width: int = 16) -> Path:
 
 
 def write_stage_b(folder: Path, stage_a: PaellaVQModel | None = None, **stage_b: Any) -> Path:
-    """Stages B and A in diffusers' layout, with the encoder beside them. `stage_a`: None for a random one."""
+    """Writes Stages B and A in diffusers' layout, with the encoder beside them. `stage_a`: None for a random one."""
     torch.manual_seed(0)
     tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED_BASE_FOLDER / "tokenizer_2")
     decoder = StableCascadeDecoderPipeline(
@@ -77,7 +79,7 @@ def write_stage_b(folder: Path, stage_a: PaellaVQModel | None = None, **stage_b:
 
 
 def tiny_stage_c(**config: Any) -> StableCascadeUNet:
-    """One block of each kind on each level."""
+    """A Stage C with one block of each kind on each level."""
     made = {
         "conditioning_dim": 32, "block_out_channels": (32, 32), "num_attention_heads": (2, 2),
         "down_num_layers_per_block": (1, 1), "up_num_layers_per_block": (1, 1), "switch_level": (False,),
@@ -87,7 +89,7 @@ def tiny_stage_c(**config: Any) -> StableCascadeUNet:
 
 
 def tiny_stage_b(**config: Any) -> StableCascadeUNet:
-    """Two levels, as the real one has four."""
+    """A Stage B with two levels; the real one has four."""
     made = {
         "in_channels": 4, "out_channels": 4, "patch_size": 2, "conditioning_dim": 16, "block_out_channels": (8, 16),
         "num_attention_heads": (-1, 2), "down_num_layers_per_block": (1, 1), "up_num_layers_per_block": (1, 1),
@@ -100,13 +102,14 @@ def tiny_stage_b(**config: Any) -> StableCascadeUNet:
 
 
 def tiny_stage_a() -> PaellaVQModel:
-    """Reduces by 4, to 4 channels."""
+    """A Stage A that reduces by 4, to 4 channels."""
     return PaellaVQModel(levels=2, bottleneck_blocks=1, embed_dim=8, latent_channels=4, num_vq_embeddings=64)
 
 
 @torch.no_grad()
 def averaging_stage_a() -> PaellaVQModel:
-    """Its latents are the mean colours of 4 × 4 pixels and zeros, of about variance 1; it draws them as squares."""
+    """A Stage A whose latents are the mean colours of 4 × 4 pixels, with a variance of about 1, and zeros. It decodes
+    them to squares."""
     made, colours = tiny_stage_a(), torch.eye(3)
     for parameter in made.parameters():
         parameter.zero_()  # residual blocks then add nothing
@@ -125,7 +128,7 @@ def averaging_stage_a() -> PaellaVQModel:
 
 
 def tiny_encoder(strides: tuple[int, int, int]) -> EfficientNetEncoder:
-    """Its norms have the statistics of noise."""
+    """An encoder whose norms have the statistics of noise."""
     first, second, third = strides
     stages = (("fused", 1, first, 4, 1), ("fused", 2, second, 8, 2), ("mb", 2, third, 8, 2))
     encoder = EfficientNetEncoder(stages=stages, stem=4, features=16)
@@ -146,7 +149,8 @@ def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
 
 
 def _alive(stage: StableCascadeUNet) -> StableCascadeUNet:
-    """Norms of responses start as zeros, which would hide what they do."""
+    """Sets parameters that are zeros to random values: norms of responses start as zeros, which would hide their
+    effect."""
     with torch.no_grad():
         for parameter in stage.parameters():
             if not parameter.any():

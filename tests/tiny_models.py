@@ -1,7 +1,8 @@
 """Tiny random base models of every family, written as folders in diffusers' layout in well under a second each.
 
-Their weights are random (always the same ones), so they show how things work, never what is learned. Tokenizers are
-real: the embedded base's. All are made for 64 × 64 pixels, which their VAE reduces to 16 × 16.
+Their weights are random (always the same ones), so they are for tests of how the code works, not of what is learned.
+CLIP's tokenizer is the embedded base model's; those of T5 and of language models have single letters. All models are
+for 64 × 64 pixels, which the VAEs in this file reduce to 16 × 16.
 """
 
 from collections.abc import Callable, Mapping
@@ -59,7 +60,7 @@ SCALED_LINEAR = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "sca
 
 
 def write_sd15(folder: Path) -> Path:
-    """SD1.5: one text encoder, ε, PNDM as the real one has."""
+    """SD1.5: one text encoder, ε, and PNDM as the real model has."""
     return _write_sd1(folder, PNDMScheduler(**SCALED_LINEAR, skip_prk_steps=True, steps_offset=1))
 
 
@@ -76,7 +77,7 @@ def write_sd2_v(folder: Path, *, zero_terminal_snr: bool = False) -> Path:
 
 
 def write_sd15_inpainting(folder: Path) -> Path:
-    """What is refused: a UNet that reads mask and masked picture too."""
+    """A model that is refused: its UNet also gets a mask and the masked image."""
     return _write_sd1(folder, PNDMScheduler(**SCALED_LINEAR, skip_prk_steps=True), in_channels=9)
 
 
@@ -110,7 +111,7 @@ def write_sdxl_v(folder: Path) -> Path:
 
 
 def write_sdxl_refiner(folder: Path, *, encoder_layers: int = 2) -> Path:
-    """SDXL's refiner for `write_sdxl`: the second text encoder alone, and an aesthetic score among the sizes."""
+    """SDXL's refiner for `write_sdxl`: only the second text encoder, and an aesthetic score among the sizes."""
     torch.manual_seed(1)
     unet = _unet(
         cross_attention_dim=48,
@@ -153,7 +154,7 @@ def write_sd3(folder: Path, *, t5: bool = True, medium_35: bool = False) -> Path
         dual_attention_layers=(0,) if medium_35 else (),
     )
     clip_l = tiny_clip("CLIPTextModelWithProjection", 32)
-    torch.nn.init.eye_(clip_l.text_projection.weight)  # as SD3's own: single files leave it out
+    torch.nn.init.eye_(clip_l.text_projection.weight)  # as in SD3: single files do not have it
     pipeline = StableDiffusion3Pipeline(
         transformer=_randomise(transformer),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
@@ -189,7 +190,7 @@ def write_flux1(folder: Path, *, schnell: bool = False, **transformer: Any) -> P
 
 
 def write_flux2(folder: Path, *, distilled: bool = False) -> Path:
-    """FLUX.2 klein's base model, or klein: Qwen3, whose 27th layer is read."""
+    """FLUX.2 klein's base model, or klein: Qwen3, whose 27th layer is used."""
     torch.manual_seed(0)
     tokenizer = tiny_chat_tokenizer()
     config = Qwen3Config(
@@ -208,8 +209,8 @@ def write_flux2(folder: Path, *, distilled: bool = False) -> Path:
 
 
 def write_flux2_dev(folder: Path) -> Path:
-    """FLUX.2 dev: Mistral, whose 30th layer is read, and an input for guidance. Its tokenizer stands for the processor,
-    which would read pictures too."""
+    """FLUX.2 dev: Mistral, whose 30th layer is used, and an input for guidance. Its tokenizer replaces the processor,
+    which would also process images."""
     torch.manual_seed(0)
     tokenizer = tiny_chat_tokenizer()
     tokenizer.chat_template = (
@@ -235,7 +236,7 @@ def write_flux2_dev(folder: Path) -> Path:
 
 
 def write_z_image(folder: Path, *, turbo: bool = False) -> Path:
-    """Z-Image, or Turbo, which another shift tells: Qwen3, whose last layer but one is read."""
+    """Z-Image, or Turbo, which has another shift: Qwen3, whose second-to-last layer is used."""
     torch.manual_seed(0)
     tokenizer = tiny_chat_tokenizer()
     config = Qwen3Config(
@@ -257,7 +258,7 @@ def write_z_image(folder: Path, *, turbo: bool = False) -> Path:
 
 
 def _flux2_transformer(**config: Any) -> Flux2Transformer2DModel:
-    """Its blocks count for much: their gates are wide."""
+    """A transformer whose blocks have a large effect, because their gates are large."""
     made = Flux2Transformer2DModel(
         in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
         timestep_guidance_channels=32, axes_dims_rope=(4, 4, 4, 4), **config,
@@ -292,7 +293,7 @@ TINY_MODELS: Mapping[str, Callable[[Path], Path]] = {
     "z-image": write_z_image,
     "cascade": write_cascade,
 }
-"""Every kind that trainings are tested on."""
+"""Every kind with which trainings are tested."""
 
 
 def load_tiny(kind: str, folder: Path) -> ModelFamily:
@@ -339,7 +340,7 @@ def _unet(**config: Any) -> UNet2DConditionModel:
 
 
 def tiny_vae(**config: Any) -> AutoencoderKL:
-    """Reduces by 4, to 4 channels."""
+    """A VAE that reduces by 4, to 4 channels."""
     return AutoencoderKL(
         block_out_channels=(8, 8, 16),
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -371,7 +372,7 @@ def tiny_clip(kind: str, width: int, layers: int = 2) -> Any:
 
 
 def tiny_t5() -> T5EncoderModel:
-    """Of width 96."""
+    """A T5 encoder of width 96."""
     config = T5Config(
         vocab_size=len(tiny_t5_tokenizer()), d_model=96, d_kv=16, d_ff=64, num_layers=1, num_heads=2, dropout_rate=0.0
     )
@@ -379,7 +380,7 @@ def tiny_t5() -> T5EncoderModel:
 
 
 def tiny_tokenizer() -> CLIPTokenizer:
-    """The embedded base's."""
+    """The embedded base model's tokenizer."""
     return CLIPTokenizer.from_pretrained(EMBEDDED_BASE_FOLDER / "tokenizer")
 
 
@@ -394,7 +395,7 @@ def tiny_t5_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_chat_tokenizer() -> PreTrainedTokenizerFast:
-    """Single letters, and a chat template as Qwen3's, thoughts included."""
+    """A tokenizer of single letters, with a chat template like Qwen3's, including thoughts."""
     letters = [
         (letter, -5.0) for letter in " abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ,.'<>|_/\\n0123456789"
     ]
@@ -413,7 +414,8 @@ def tiny_chat_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _randomise(denoiser: Any) -> Any:
-    """Layers that start as zeros (the last one, SD3's modulations) would hide everything behind them."""
+    """Sets parameters that are zeros to random values: layers that start as zeros (the last one, SD3's modulations)
+    would hide the effect of others."""
     with torch.no_grad():
         for parameter in denoiser.parameters():
             if not parameter.any():

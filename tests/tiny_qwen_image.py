@@ -20,12 +20,12 @@ SHIFT = {
     "use_dynamic_shifting": True, "time_shift_type": "exponential", "shift_terminal": 0.02,
     "base_image_seq_len": 256, "base_shift": 0.5, "max_image_seq_len": 8192, "max_shift": 0.9,
 }  # fmt: skip
-"""Of the real base's scheduler."""
+"""Values of the real base model's scheduler."""
 WORDS = (
     *("system", "user", "assistant", "Describe", "the", "image", "by", "detailing", "color", "shape", "size"),
     *("texture", "quantity", "text", "spatial", "relationships", "of", "objects", "and", "background"),
 )
-"""Each is one token of the real tokenizer, too: with them the template is as long as it should be."""
+"""Each word is one token of the real tokenizer too, so the template has the right length."""
 
 
 def write_qwen_image(folder: Path, **transformer: Any) -> Path:
@@ -39,7 +39,7 @@ def write_qwen_image(folder: Path, **transformer: Any) -> Path:
     with torch.no_grad():
         for name, weight in made.named_parameters():
             if "_mod." in name:
-                weight.normal_()  # wide gates: its blocks count for much
+                weight.normal_()  # large gates: blocks have a large effect
     pipeline = QwenImagePipeline(
         transformer=made,
         scheduler=FlowMatchEulerDiscreteScheduler(**SHIFT),
@@ -52,7 +52,7 @@ def write_qwen_image(folder: Path, **transformer: Any) -> Path:
 
 
 def tiny_qwen_vae() -> AutoencoderKLQwenImage:
-    """With statistics that differ from channel to channel."""
+    """A VAE whose statistics differ between channels."""
     return AutoencoderKLQwenImage(
         base_dim=8,
         z_dim=CHANNELS,
@@ -65,7 +65,7 @@ def tiny_qwen_vae() -> AutoencoderKLQwenImage:
 
 
 def tiny_qwen_encoder() -> Qwen2_5_VLForConditionalGeneration:
-    """Two layers for text, one for pictures, which no test shows it."""
+    """An encoder with two layers for text, and one for images, which no test uses."""
     size = len(tiny_qwen_tokenizer())
     text = {
         "vocab_size": size, "hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -81,7 +81,7 @@ def tiny_qwen_encoder() -> Qwen2_5_VLForConditionalGeneration:
 
 
 def tiny_qwen_tokenizer() -> Qwen2Tokenizer:
-    """Bytes, the words of the template, and the marks of a chat."""
+    """A tokenizer of bytes, the words of the template, and the special tokens of a chat."""
     marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|image_pad|>"]
     vocabulary = {token: number for number, token in enumerate([*marks[:1], *sorted(ByteLevel.alphabet())])}
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[])

@@ -1,7 +1,7 @@
-"""Runs a script or module of the project in a process of its own that has the large libraries already.
+"""Runs a script or module of the project in a separate process that has already imported the large libraries.
 
-Such a process is forked from one that has imported them, which saves the seconds that every fresh Python needs for it.
-It shares nothing with the test, so this is `python …` as users see it but for the time of its start.
+The process is forked from one that has imported them, which saves the seconds that a new Python needs for this. It
+shares nothing with the test, so it behaves like `python …` except for the time of its start.
 """
 
 import os
@@ -23,7 +23,7 @@ SECONDS = 240.0
 
 
 class WarmProcess:
-    """`words`: what follows `python` in a command. `environment`: what is changed in it."""
+    """`words`: the command after `python`. `environment`: variables that are changed."""
 
     def __init__(self, words: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self.words = list(words)
@@ -34,7 +34,7 @@ class WarmProcess:
         self._process.start()
 
     def wait_for(self, text: str, seconds: float = SECONDS) -> None:
-        """Until stdout has `text`. Fails with stderr when the process ends before."""
+        """Wait until stdout contains `text`. Fails with stderr if the process ends before."""
         end = time.monotonic() + seconds
         while text not in self._read()[0]:
             assert self._process.exitcode is None, self._read()[1]
@@ -46,7 +46,7 @@ class WarmProcess:
         os.kill(self._process.pid, signal)
 
     def result(self, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
-        """Its end. Raises TimeoutError after `seconds`."""
+        """Wait for the end of the process and return its result. Raises TimeoutError after `seconds`."""
         self._process.join(seconds)
         if self._process.exitcode is None:
             self._process.kill()
@@ -62,12 +62,12 @@ class WarmProcess:
 def run_warm(
     words: Sequence[str], folder: Path, seconds: float = SECONDS, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """As subprocess.run. Raises TimeoutError after `seconds`."""
+    """Run a command and return its result. Raises TimeoutError after `seconds`."""
     return WarmProcess(words, folder, environment).result(seconds)
 
 
 def run_group(words: Sequence[str], folder: Path, count: int = 2) -> list[subprocess.CompletedProcess[str]]:
-    """The same command in `count` processes of one group, which find each other as those of torchrun do."""
+    """Run the same command in `count` processes of one group, which connect as those of torchrun do."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
