@@ -78,7 +78,7 @@ def test_the_command_writes_table_scores_and_page(protocol: Path, tmp_path: Path
     assert [(row["lora"], row["scale"]) for row in rows] == [
         (None, None), ("weak", 0.5), ("weak", 1.0), ("strong & <b>", 0.5), ("strong & <b>", 1.0),
     ]  # fmt: skip
-    assert rows[1]["scores"] == rows[0]["scores"]  # a LoRA without effect is the base model
+    assert rows[1]["scores"] == rows[0]["scores"]  # a LoRA without effect has the base model's scores
     assert rows[4]["scores"]["prior_kept"] < rows[3]["scores"]["prior_kept"] < 1
     table = (out / "table.md").read_text()
     assert table.count("\n") == 7 and "DINO-I" not in table and "CLIP-T" in table

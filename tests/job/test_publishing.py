@@ -1,5 +1,5 @@
-"""Tests of publishing to a server that stands in for the hub: an error must not cost the artifact, and the token must
-not be disclosed."""
+"""Tests of publishing to a server that stands in for the hub: the artifact must be kept after an error, and the token
+must not be disclosed."""
 
 from collections.abc import Iterator
 from dataclasses import replace
