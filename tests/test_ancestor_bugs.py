@@ -112,11 +112,6 @@ def test_gradients_are_clipped(base: ModelFamily, tmp_path: Path) -> None:
             assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-2)
 
 
-def test_seed_zero_is_a_seed() -> None:
-    """seed=0 was taken for a random seed."""
-    assert build_config({"seed": 0}).seed == 0
-
-
 def test_the_file_holds_the_last_step_of_a_short_run(tmp_path: Path) -> None:
     """Runs of up to 101 steps returned the checkpoint of step 0; longer ones lost up to 101 steps."""
     config = CONFIG.model_copy(update={"max_train_steps": 3, "checkpointing_steps": 2, "evaluate": "false"})

@@ -27,7 +27,6 @@ from evaluation.similarity import (
 from evaluation.subject_pictures import without_surroundings
 from evaluation.verdict import give_verdict
 from settings.record import ConfigError
-from tests.conftest import EXAMPLE
 from tests.job.report_folder import candidate, scores
 from tools.make_example import robot
 from tools.mini_base.scenes import Scene, Thing, draw
@@ -66,7 +65,6 @@ def test_the_example_is_one_concept_and_no_part_of_the_world(evaluator: ClipEnco
     world = evaluator.embed([*drawings("square", "green", "blue"), *drawings("cross", "white", "red")])
     assert mean_self_similarity(robots) > 0.4
     assert mean_similarity(robots, world) < mean_self_similarity(robots) - 0.3
-    assert EXAMPLE.exists()
 
 
 def test_order_and_company_do_not_matter(evaluator: ClipEncoder) -> None:

@@ -168,10 +168,6 @@ def test_without_an_evaluation_the_page_says_so(browser: Browser, plain: Path) -
     assert browser.complaints() == [] and browser.overflowing() == []
 
 
-def test_report_json_is_plain_json(page: Path) -> None:
-    assert json.loads((page.parent / "report.json").read_text())["evaluation"]["chosen"]["step"] == 100
-
-
 def test_a_folder_that_is_no_output_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report_again([str(tmp_path)]) == 2
     assert capsys.readouterr().err.endswith("has no report.json; give the output folder of a finished training\n")

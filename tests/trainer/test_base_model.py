@@ -65,7 +65,7 @@ def test_auto_is_what_the_card_has(there: bool, has: bool, dtype: torch.dtype, m
     assert compute_precision("auto") == dtype
 
 
-def test_tf32_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_is_a_setting() -> None:
     assert build_config({}).allow_tf32 and not build_config({"allow_tf32": False}).allow_tf32
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     try:

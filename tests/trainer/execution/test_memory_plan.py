@@ -85,9 +85,9 @@ def test_checkpointing_saves_memory_and_images_take_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "storage",
     [
-        pytest.param(Storage("int8"), marks=SLOW),
+        Storage("int8"),
         Storage("nf4"),
-        pytest.param(Storage("bf16", offloaded=True), marks=SLOW),
+        Storage("bf16", offloaded=True),
     ],
     ids=str,
 )
