@@ -1,10 +1,10 @@
-"""Twenty steps of every family's tiny model on fixed latents: the curve that a refactoring must leave as it is.
+"""Curves of 20 training steps of every family's tiny model on fixed latents, which a refactoring must not change.
 
     python -m tests.families.golden_curves
 
-writes them anew into tests/families/golden/. Do that only when the training itself is meant to change, and say why in
-the commit. The curves have losses and gradient norms, of two micro-batches a step, for errors of accumulation show only
-there. Everything that a default could change is set here.
+rewrites them in tests/families/golden/. Do this only if the training itself is meant to change, and state the reason in
+the commit. A curve has the loss and the gradient norms of each step. A step has two micro-batches, because errors of
+gradient accumulation only show with several. All settings whose defaults could change are set here.
 """
 
 import json
@@ -34,8 +34,9 @@ from trainer.training import Training
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = 20
 TOLERANCE = 2e-4
-"""Relative. The same machine gives the same digits (seven are kept); another processor's matrix products end in others,
-and twenty steps carry that on. A faulty loop is far outside: see the test that breaks it."""
+"""Relative. One machine reproduces all seven digits that are kept. Matrix products of another processor are rounded
+differently, and the differences grow over 20 steps. The curve of a faulty loop lies far outside:
+`test_a_faulty_loop_leaves_the_golden_curve`."""
 
 Curve = list[dict[str, float]]
 
@@ -44,7 +45,7 @@ OF_TOKENS = {"num_tokens": 2, "token_optimizer": "adamw", "token_learning_rate":
 
 
 def learns_tokens(base_model: str) -> bool:
-    """Whether the family of a base in a folder learns the trigger as new tokens."""
+    """Return whether the base's family learns the trigger as new tokens; True if the base is not a folder."""
     folder = Path(base_model)
     if not folder.is_dir():
         return True
@@ -52,7 +53,7 @@ def learns_tokens(base_model: str) -> bool:
 
 
 def curve_config(base_model: str, **changes: object) -> TrainingConfig:
-    """The settings of the curves. Learning rates are high, so that a fault soon shows in the losses too."""
+    """Return the settings of the curves. Learning rates are high, so that an error soon changes the losses, too."""
     settings: dict[str, object] = {
         "base_model": base_model,
         "class_word": "figure",
@@ -79,8 +80,8 @@ def curve_config(base_model: str, **changes: object) -> TrainingConfig:
 
 
 def cached_examples(count: int = 6, latents: torch.Size | None = None) -> list[CachedExample]:
-    """Random moments instead of pictures, so that the curves know nothing of data preparation. `latents`: the shape of
-    one picture's, where the family caches no moments.
+    """Return examples with random moments, so that the curves do not depend on data preparation. `latents`: the shape
+    of one image's latents, if the family caches these instead of moments.
     """
     generator = torch.Generator().manual_seed(7)
     size = SizeConditioning((96, 80), (8, 0), (64, 64))
@@ -97,7 +98,7 @@ def cached_examples(count: int = 6, latents: torch.Size | None = None) -> list[C
 
 @contextmanager
 def curve_training(family: ModelFamily, config: TrainingConfig) -> Iterator[Training]:
-    """A training on those examples, put on the base and taken off again."""
+    """A training on `cached_examples`. At the end it is removed from the base."""
     dataset = PreparedDataset(Path(), (), (), ())
     cached = family.encode_image(torch.zeros(1, 3, SIDE, SIDE)).shape
     examples = cached_examples(latents=cached[1:] if family.latent_shape(cached) == cached else None)
@@ -110,8 +111,8 @@ def curve_training(family: ModelFamily, config: TrainingConfig) -> Iterator[Trai
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A training to its end, and a checkpoint of it. `losses`: of the steps after the checkpoint. `rows`: of the
-    tokens at the end."""
+    """An uninterrupted training. `checkpoint`: the folder of one of its checkpoints. `losses`: of the steps after the
+    checkpoint. `rows`: embeddings of the tokens at the end."""
 
     checkpoint: Path
     losses: list[dict[str, float]]
@@ -132,14 +133,14 @@ def undisturbed(family: ModelFamily, config: TrainingConfig, folder: Path, kill:
 
 @contextmanager
 def resumed(family: ModelFamily, config: TrainingConfig, whole: Undisturbed) -> Iterator[Training]:
-    """A training that goes on from the checkpoint."""
+    """A training that is resumed from the checkpoint of `whole`."""
     with curve_training(family, config) as training:
         restore(training, read_checkpoint(whole.checkpoint))
         yield training
 
 
 def curve(training: Training, steps: int = STEPS) -> Curve:
-    """Losses and gradient norms of every step, or of the first `steps`, to seven digits."""
+    """Return losses and gradient norms of every step, or of the first `steps`, with seven digits."""
     return [
         {name: float(f"{value:.7g}") for name, value in {**step.losses, **_named(step.gradient_norms)}.items()}
         for step in islice(training.trainer.steps(), steps)
@@ -151,7 +152,7 @@ def _named(norms: dict[str, float]) -> dict[str, float]:
 
 
 def golden_curve(kind: str, folder: Path, steps: int = STEPS) -> Curve:
-    """The curve of one of TINY_MODELS, or its first `steps`, made now."""
+    """Compute the curve of one of TINY_MODELS, or its first `steps`."""
     family = load_tiny(kind, folder)
     with curve_training(family, curve_config(str(folder))) as training:
         return curve(training, steps)

@@ -1,4 +1,4 @@
-"""docs/adding-a-family.md is true: its table is complete, and its code is the code of the family."""
+"""Tests that the tables of docs/adding-a-family.md are complete, and its code, files and functions exist."""
 
 import re
 

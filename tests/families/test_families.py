@@ -1,4 +1,4 @@
-"""Every family on its tiny random model: loaded from what it says of itself, trained end to end, read back, sampled."""
+"""Tests of every family with its tiny random model: loading, training end to end, reading the file, and sampling."""
 
 from pathlib import Path
 
@@ -43,7 +43,8 @@ FACTS = {  # modelspec.architecture, ss_base_model_version, prediction type, enc
     "cascade": ("stable-cascade-v1-prior", "stable_cascade_c", "epsilon", ("clip_g",)),
 }
 NATIVE = {"qwen_image": 512}
-"""Sides of those whose size stands nowhere in the checkpoint: 1024 for a VAE that reduces by 8."""
+"""Native resolutions of families whose checkpoints do not contain it: 1024 if the VAE reduces by 8; the tiny VAE
+reduces by 4."""
 NAMES = {  # the layer's path, and its name in our files
     "sd15": (
         "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k",
@@ -115,7 +116,7 @@ def test_it_encodes_denoises_and_samples(tiny: ModelFamily) -> None:
 
 @pytest.mark.parametrize("tiny", ["sd15", "sdxl", "sd3"], indirect=True)
 def test_features_are_those_of_diffusers_own_pipeline(tiny: ModelFamily) -> None:
-    """The pipeline's own reading of a prompt, from text, against ours."""
+    """The features of diffusers' pipeline and ours are both computed from the text of the prompt."""
     others = {"sd15": (), "sdxl": (None,), "sd3": (None, None)}[tiny.name]  # the second and third encoder's prompts
     options = {"device": tiny.device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
     theirs = tiny.pipeline().encode_prompt("a red star", *others, **options)
@@ -130,7 +131,7 @@ TRAINED = ("sd15", "flux1", "sd2-v", "sdxl-v", "sd3", "flux2", "qwen_image", "z-
 
 @pytest.mark.parametrize("kind", slow_but(["sd15"], TRAINED))
 def test_a_training_end_to_end(kind: str, tiny_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Verified as every training is, and its samples drawn; then the file is put on a fresh base."""
+    """The training verifies its file and generates samples. Then the file is loaded on a new base."""
     config = TrainingConfig(
         base_model=str(tiny_folders[kind]), max_train_steps=3, train_batch_size=2, rank=4, alpha=2, learning_rate=1e-2,
         token_learning_rate=1e-2 if FACTS[kind][3] else None, num_validation_images=1, num_inference_steps=2,
@@ -250,7 +251,7 @@ def test_an_artifact_remembers_how_its_base_was_opened(tiny_folders: dict[str, P
     sampler = generation.prepare(artifact, None)
     assert sampler.family.noise_process.prediction_type == "v_prediction"
     assert sampler.family.pipeline().scheduler.config.rescale_betas_zero_snr
-    bare = generation.prepare(None, str(tiny_folders["sd15"])).family  # not asked for: as the base itself is
+    bare = generation.prepare(None, str(tiny_folders["sd15"])).family  # without the artifact: the base's own settings
     assert bare.noise_process.prediction_type == "epsilon" and not bare.noise_process.zero_terminal_snr
 
 
@@ -276,7 +277,7 @@ def test_other_adapters_end_to_end(
 
 
 def test_zero_terminal_snr_is_not_weighted_away(tmp_path: Path) -> None:
-    """min-SNR weighs v at the last timestep by 0."""
+    """min-SNR would weight the loss of v at the last timestep by 0, so it is not the default."""
     folder = str(write_sd2_v(tmp_path, zero_terminal_snr=True))
     family = load_base_model(folder, torch.float32)
     assert resolve(TrainingConfig(base_model=folder), family).loss_weighting == "uniform"

@@ -1,4 +1,4 @@
-"""Each family's LoRA file in diffusers' own hands: every layer taken, and the same prediction as ours."""
+"""Tests that diffusers loads all layers of each family's LoRA file, and that its prediction is the same."""
 
 import logging
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from trainer.adapters.targets import denoiser_targets
 
 
 def random_lora(family: ModelFamily) -> Artifact:
-    """On every layer that the family adapts, with alpha half the rank."""
+    """Return a LoRA with random values on every layer that the family adapts, with alpha half the rank."""
     generator, layers = torch.Generator().manual_seed(0), {}
     names, kinds = file_names(family), [kind for kind, endings in family.adapter_modules.items() if endings]
     for path in denoiser_targets(family, AdapterSection(lora_targets="+".join(kinds))):
@@ -34,14 +34,14 @@ def random_lora(family: ModelFamily) -> Artifact:
 
 
 def latent_shape(family: ModelFamily, count: int = 1) -> torch.Size:
-    """(B, C, h, w) of so many pictures of a tiny base's own size."""
+    """Return the latents' shape (B, C, h, w) for `count` images of a tiny base's native size."""
     cached = family.encode_image(torch.zeros(1, 3, SIDE, SIDE)).shape
     return torch.Size((count, *family.latent_shape(cached)[1:]))
 
 
 @contextmanager
 def warnings_of(library: str) -> Iterator[list[str]]:
-    """What it logs meanwhile, from warnings on."""
+    """Collect the library's log messages from level WARNING inside this context."""
     lines: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
@@ -61,7 +61,7 @@ def predict(family: ModelFamily) -> torch.Tensor:
 
 
 NO_TEXT_ENCODER = "found with the prefix='text_encoder"
-"""diffusers says so of every file that leaves the text encoders as they are."""
+"""diffusers logs this for every file without layers of text encoders."""
 SLOW_ONES = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("sd2-v", "sdxl")]
 
 

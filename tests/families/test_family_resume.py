@@ -1,4 +1,4 @@
-"""A killed and resumed run equals an uninterrupted one bit for bit, in every family, including its timestep draws."""
+"""Tests that a resumed training equals an uninterrupted one bit for bit in every family, including drawn timesteps."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Batches of prompt features: with masks, several streams, pooled vectors."""
+"""Tests of batches of prompt features with masks, several text streams and pooled vectors."""
 
 import pytest
 import torch

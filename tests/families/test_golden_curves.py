@@ -1,4 +1,4 @@
-"""Two invariants of the training loop: the loss curve is unchanged, and equal with other micro-batches."""
+"""Tests that the training loop reproduces the golden curves, and that losses do not depend on micro-batches."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,8 @@ def assert_equal(measured: Curve, expected: Curve, tolerance: float) -> None:
 
 
 BEGINNING = 6
-"""Steps of the other families: the loop is the same, and what is a family's own shows in its first passes."""
+"""Steps that are compared for families that are not in WHOLE. All families have the same loop, and differences of a
+family show in its first steps."""
 WHOLE = ("sd3", "sdxl")
 ONE_FAST = slow_but(["sd3"], TINY_MODELS)
 
@@ -50,7 +51,7 @@ def test_every_family_has_a_golden_curve() -> None:
 
 @pytest.mark.parametrize("fault", ["gradients kept", "one micro-batch used", "not averaged"])
 def test_a_faulty_loop_leaves_the_golden_curve(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faults that have been made: the curve must lie outside the tolerance within a few steps."""
+    """With each of these faults, which have occurred, the curve must leave the tolerance within two steps."""
     expected = json.loads((GOLDEN / "sd3.json").read_text(encoding="utf-8"))[:2]
     family = load_tiny("sd3", tmp_path)
     with curve_training(family, curve_config(str(tmp_path))) as training:
@@ -81,7 +82,7 @@ def every_second(batches: Iterator[LatentBatch]) -> Iterator[LatentBatch]:
 
 
 def halves(batches: Iterator[LatentBatch]) -> Iterator[LatentBatch]:
-    """Each batch in as many micro-batches as it has images."""
+    """Split each batch into micro-batches of one image."""
     for batch in batches:
         ends = list(pairwise(range(len(batch.captions) + 1)))
         for start, end in ends:
@@ -98,7 +99,7 @@ def halves(batches: Iterator[LatentBatch]) -> Iterator[LatentBatch]:
 
 
 def routed(family: ModelFamily, folder: Path, *, split: bool) -> Curve:
-    """Four steps of two images each, as one batch or as two micro-batches of the same images."""
+    """Return the curve of four steps of two images each, as one batch or as two micro-batches of the same images."""
     config = curve_config(str(folder), gradient_accumulation_steps=2 if split else 1, max_train_steps=4)
     with curve_training(family, config) as training:
         if split:

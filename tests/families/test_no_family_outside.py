@@ -1,4 +1,4 @@
-"""Differences between families are in families/ only: no other package checks for a family or names one."""
+"""Tests that differences between families are in families/ only: no other package checks for a family or names one."""
 
 import ast
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def _names_a_family(text: str) -> bool:
 
 
 def _asks(call: ast.Call) -> Iterator[str]:
-    """isinstance(family, …), isinstance(family.denoiser, …), hasattr(pipeline, "unet")."""
+    """Yield checks such as isinstance(family, …), isinstance(family.denoiser, …) and hasattr(pipeline, "unet")."""
     function = call.func.id if isinstance(call.func, ast.Name) else ""
     words = [each.id for argument in call.args[:1] for each in ast.walk(argument) if isinstance(each, ast.Name)]
     words += [each.attr for argument in call.args[:1] for each in ast.walk(argument) if isinstance(each, ast.Attribute)]

@@ -1,4 +1,4 @@
-"""Trigger words in prompts, and their rows in the text encoders."""
+"""Tests of trigger words in prompts, and of their embedding rows in the text encoders."""
 
 import pytest
 import torch

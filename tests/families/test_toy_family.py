@@ -1,5 +1,5 @@
-"""The acceptance test of the interface: a family with a frozen language model, plain trigger words, packed latents that
-are no draw, and continuous time shifted by size goes through training, artifact, sampling and resume."""
+"""Acceptance tests of the family interface: a family with a frozen language model, plain trigger words, packed
+deterministic latents, and continuous time shifted by size is trained, saved, sampled and resumed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_it_is_trained_written_sampled_and_resumed(folder: Path, tmp_path: Path)
     whole, cut = (OutputFolder.create(tmp_path / name) for name in ("whole", "cut"))
     events = list(run(config(folder), [EXAMPLE], whole))
     assert any(event.message.startswith("verified") for event in events)
-    assert EVENTS == ["text", "denoiser"]  # all prompts in one go, and before the denoiser's weights
+    assert EVENTS == ["text", "denoiser"]  # all prompts are encoded at once, before the denoiser is loaded
     assert (whole.samples / "00.png").is_file() and not whole.embeddings.exists()
     artifact = Artifact.read(whole.weights)
     assert artifact.triggers == {"TOK": []} and not artifact.tokens and len(artifact.layers) == 4
@@ -90,7 +90,7 @@ SET = {"guidance_scale": 4.0, "num_inference_steps": 7, "timestep_bias": 0.5}
 
 @pytest.mark.parametrize("changes", [{}, SET, {"guidance_scale": 6.0, "num_inference_steps": 30}])
 def test_a_resumed_configuration_stays_what_it_was(changes: dict[str, object], folder: Path, base: ModelFamily) -> None:
-    """Also where a value that was given is the one that is usual for other families."""
+    """This also holds for a given value that is the default of other families."""
     for family, own in ((load_base_model(str(folder), torch.float32), {}), (base, {"num_tokens": 3}), (base, {})):
         first = resolve(config(folder, **changes, **own), family)
         saved = build_config(first.model_dump(mode="json"))

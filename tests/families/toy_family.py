@@ -1,6 +1,6 @@
-"""A family of the kind that is to come, as small as can be: a language model reads prompts and never learns, features
-have masks, latents are packed and normalised by statistics, time is continuous and shifted by the picture's size, and
-the trigger is a plain word. Only for tests."""
+"""A minimal family for tests, of the same kind as recent large models: a frozen language model encodes prompts,
+features have masks, latents are packed and normalised by statistics, time is continuous and shifted by the image's
+size, and the trigger is a plain word."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -35,11 +35,11 @@ from tests.tiny_models import tiny_tokenizer
 WIDTH, CHANNELS, REDUCTION, LONGEST = 16, 3, 4, 40
 MEAN, STD = 0.1, 0.5
 EVENTS: list[str] = []
-"""What was loaded and freed, in order."""
+"""The models that were loaded, in order."""
 
 
 class ToyDenoiser(nn.Module):
-    """Packed patches of latents and text in one attention with a mask; predicts the velocity."""
+    """One masked attention over packed patches of latents and text. Predicts the negative velocity."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ class Toy:
 
 
 def write_toy(folder: Path) -> Path:
-    """A folder with random weights, always the same."""
+    """Write a base with random weights, which are the same each time, and return its folder."""
     torch.manual_seed(0)
     size = len(tiny_tokenizer())
     config = Qwen3Config(

@@ -1,4 +1,4 @@
-"""What is Stable Cascade's own: prompts, time, pictures and sampling as in diffusers' pipelines and the original."""
+"""Tests that Stable Cascade's prompts, time, images and sampling are those of diffusers and the original code."""
 
 import math
 from dataclasses import replace
@@ -43,7 +43,7 @@ def family(folder: Path) -> Cascade:
 
 
 def their_prior(family: Cascade, folder: Path) -> StableCascadePriorPipeline:
-    """diffusers' own pipeline over its own network, with the shifted scheduler."""
+    """Return diffusers' pipeline with diffusers' network and the shifted scheduler."""
     pipeline = StableCascadePriorPipeline.from_pretrained(folder)
     pipeline.scheduler = family.pipeline().scheduler
     pipeline.set_progress_bar_config(disable=True)
@@ -61,7 +61,7 @@ def their_decoder(family: Cascade) -> StableCascadeDecoderPipeline:
 
 
 def test_features_are_those_of_diffusers_own_pipeline(family: Cascade, folder: Path) -> None:
-    """From text. Without the tokenizer's mask the states of the padding would be others."""
+    """Both are computed from text. Without the tokenizer's mask, the states of the padding would be different."""
     theirs = their_prior(family, folder).encode_prompt("cpu", 1, 1, False, prompt="a red star")
     ours = family.encode_prompts(["a red star"])
     torch.testing.assert_close(ours.prompt_embeds, theirs[0])
@@ -77,7 +77,7 @@ def test_features_are_those_of_diffusers_own_pipeline(family: Cascade, folder: P
 def test_pictures_are_those_of_diffusers_pipelines(
     guidance: float, size: tuple[int, int], family: Cascade, folder: Path
 ) -> None:
-    """Stage C, B and A on the same tensors, with the same noise: two pictures, each by its own generator."""
+    """Stages C, B and A get the same tensors and the same noise. Each of two images has its own generator."""
     height, width = size
     prompts = ["a red star", "a blue moon"]
     prior = their_prior(family, folder)
@@ -118,7 +118,7 @@ def test_guidance_can_be_rescaled(family: Cascade) -> None:
 
 
 def test_the_time_is_read_in_fp32(family: Cascade) -> None:
-    """In bf16 the sine of 10,000 · t is mostly rounding errors, and so would be the whole output."""
+    """In bf16 the sine of 10,000 · t consists mostly of rounding errors, and so would the output."""
     times = torch.tensor([0.123, 0.777])
     exact = family.denoiser.get_timestep_ratio_embedding(times)
     half = CascadeUNet.from_config(family.denoiser.config).to(torch.bfloat16)
@@ -159,7 +159,7 @@ def test_every_layer_that_is_adapted_learns(family: Cascade) -> None:
 
 
 def test_full_fine_tuning_leaves_what_no_file_can_name(family: Cascade) -> None:
-    """The global response norms, and the mapper of image embeddings."""
+    """The global response norms and the mapper of image embeddings are not trained."""
     adapter = FullFineTuning(family.denoiser, family.idle_modules)
     learning = {name for name, value in family.denoiser.named_parameters() if value.requires_grad}
     left = {name for name, _ in family.denoiser.named_parameters()} - learning
@@ -171,7 +171,7 @@ def test_full_fine_tuning_leaves_what_no_file_can_name(family: Cascade) -> None:
 
 @pytest.mark.slow
 def test_its_blocks_may_be_stored_in_fewer_bits_and_compiled(folder: Path, family: Cascade) -> None:
-    """diffusers' class lists no repeated blocks."""
+    """diffusers' class does not list its repeated blocks."""
     whole, stored = predict(family), load_base_model(str(folder), torch.float32)
     place(stored, Storage("int8"), torch.device("cpu"))
     assert sum(isinstance(module, StoredLinear) for module in stored.denoiser.modules()) == 4 * (2 + 3 + 5)
@@ -182,7 +182,7 @@ def test_its_blocks_may_be_stored_in_fewer_bits_and_compiled(folder: Path, famil
 
 
 def test_a_picture_is_read_at_three_quarters_and_normalised(family: Cascade) -> None:
-    """What the encoder's first layer gets: ImageNet's statistics, of a side of 48 for 64."""
+    """The encoder's first layer reads images normalised by ImageNet's statistics, with a side of 48 instead of 64."""
     seen: list[Tensor] = []
     handle = family.vae.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     grey = family.encode_image(torch.zeros(1, 3, 64, 128))

@@ -1,4 +1,4 @@
-"""ControlNets of Stage C: where they add, nothing at the start, files by the original's names, pictures by guidance."""
+"""Tests of ControlNets of Stage C: their residuals, initialisation, inputs, files, and sampling with guidance."""
 
 import copy
 from dataclasses import replace
@@ -38,7 +38,7 @@ GUIDE = (0, 4, 8, 12, 51, 55, 59, 63)
 SIDE = 64
 SIZES = [SizeConditioning((SIDE, SIDE), (0, 0), (SIDE, SIDE))] * 2
 ALL = (0, 1, 2, 3)
-"""The blocks of the tiny Stage C: one on each level, down and up."""
+"""Numbers of the tiny Stage C's blocks: one block on each level, down and up."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def predicted(family: Cascade, controlnet: Any) -> Tensor:
 
 
 def moved(controlnet: CascadeControlNet) -> CascadeControlNet:
-    """Its projections are no zeros any more."""
+    """Replace the zeros of its projections by random values."""
     with torch.no_grad():
         for projection in controlnet.projections:
             last: Any = cast(nn.Sequential, projection)[2]
@@ -86,8 +86,9 @@ def test_the_usual_blocks_are_the_guides() -> None:
 
 
 def test_residuals_are_added_where_the_original_adds_them() -> None:
-    """On 64 residual blocks: before the block, before its skip connection joins, scaled with aligned corners. By hooks
-    on diffusers' own network, whose modules are listed in the order of execution."""
+    """A residual is scaled with aligned corners, and added before its block and before the skip connection is joined.
+    This is compared with hooks on diffusers' network of 64 residual blocks, whose modules are listed in the order of
+    execution."""
     theirs = tiny_stage_c(
         down_num_layers_per_block=(8, 24), up_num_layers_per_block=(24, 8), block_out_channels=(8, 8),
         num_attention_heads=(1, 1), conditioning_dim=8,
@@ -105,7 +106,7 @@ def test_residuals_are_added_where_the_original_adds_them() -> None:
     }  # fmt: skip
     with torch.no_grad():
         residuals = controlnet(pictures()[:, :, :16, :16])
-        assert residuals[0].shape == (2, 8, 5, 5)  # the first layer of one channel has no padding
+        assert residuals[0].shape == (2, 8, 5, 5)  # with one channel, the first layer has no padding
         bare, steered = ours(**given).sample, ours(**given, residuals=dict(zip(GUIDE, residuals, strict=True))).sample
         assert torch.equal(bare, theirs(**given).sample)
         for number, residual in zip(GUIDE, residuals, strict=True):
@@ -153,7 +154,7 @@ def test_gradient_checkpointing_changes_no_gradient(family: Cascade) -> None:
 
 
 def test_in_bf16_it_learns_nearly_the_same(family: Cascade) -> None:
-    """Under autocast, as it is trained on a GPU: its weights in fp32, the base's in bf16."""
+    """It runs under autocast, with its weights in fp32 and the base's in bf16, as in training on a GPU."""
     controlnet = moved(family.new_controlnet(ControlForm(1, ALL)))
     half = copy.deepcopy(family.denoiser)
     nn.Module.to(half, torch.bfloat16)
@@ -177,7 +178,7 @@ def test_in_bf16_it_learns_nearly_the_same(family: Cascade) -> None:
 
 
 def test_it_starts_as_the_bases_own_encoder(family: Cascade) -> None:
-    """Colours are read as they are; brightness by the first column; a mask by none."""
+    """The first layer has the encoder's weights for colours, their first column for brightness, zeros for a mask."""
     own = family.new_controlnet(ControlForm(3))
     first, *given = (
         network.state_dict()["backbone.0.0.weight"]
@@ -190,7 +191,7 @@ def test_it_starts_as_the_bases_own_encoder(family: Cascade) -> None:
 
 
 def test_what_its_first_layer_reads(family: Cascade) -> None:
-    """Erased pixels are black to one that reads brightness, and white under a mask."""
+    """Erased pixels are black for a ControlNet that reads brightness, and white for one that reads a mask."""
     picture = torch.full((1, 3, SIDE, SIDE), 0.5)
     picture[:, :, :, :32] = -1.0
     seen: list[Tensor] = []
@@ -224,7 +225,7 @@ def test_a_file_is_read_back_by_the_originals_names(precision: str, family: Casc
 
 
 def test_a_file_of_the_original_has_the_usual_blocks(family: Cascade, tmp_path: Path) -> None:
-    """Which has no header of ours."""
+    """The original's files do not have our header."""
     path = tmp_path / "inpainting.safetensors"
     save_file(moved(family.new_controlnet(ControlForm(4))).state_dict(), path)
     read = read_controlnet(path, family)
@@ -253,7 +254,7 @@ def test_a_file_that_does_not_fit_is_refused(
 
 
 def test_pictures_follow_the_condition_with_and_without_guidance(family: Cascade) -> None:
-    """Scale 0 is the base to the bit. With guidance both prompts get the same residuals."""
+    """At scale 0 the images are those of the base bit for bit."""
     controlnet = moved(family.new_controlnet(ControlForm(3, ALL))).eval()
     edges = Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8))
     for guidance in (1.0, 4.0):
@@ -267,7 +268,8 @@ def test_pictures_follow_the_condition_with_and_without_guidance(family: Cascade
 
 
 def test_the_guides_has_the_parameters_of_the_original() -> None:
-    """Of EfficientNetV2-S with one channel, and eight pairs of 1 × 1 convolutions of 1280 and 2048 channels."""
+    """These are the parameters of EfficientNetV2-S with one input channel, and of eight pairs of 1 × 1 convolutions
+    with 1280 and 2048 channels."""
     with init_empty_weights():
         config = EfficientNetEncoder().config
         made = CascadeControlNet(config.stages, config.stem, config.features, 1, GUIDE, [2048] * 8)
@@ -283,7 +285,7 @@ def test_the_guides_has_the_parameters_of_the_original() -> None:
 def test_the_other_modes_have_the_parameters_of_the_original(
     bottleneck: str, channels: int, blocks: tuple[int, ...], millions: int
 ) -> None:
-    """Counted from the original's layers, and the names by which ComfyUI knows the mode large."""
+    """The numbers are counted from the original's layers. ComfyUI recognises the mode large by its tensor names."""
     with init_empty_weights():
         config = EfficientNetEncoder().config
         widths = [2048] * len(blocks)
@@ -325,7 +327,7 @@ def test_the_large_one_reads_latents_of_half_the_sides(family: Cascade, tmp_path
 
 
 def test_a_file_for_other_vectors_of_faces_is_refused(family: Cascade, tmp_path: Path) -> None:
-    """The original's mode simple, with all blocks, reads those of ArcFace."""
+    """The original's ControlNet of the mode simple, with all blocks, reads embeddings of ArcFace."""
     path = tmp_path / "identity.safetensors"
     save_file(family.new_controlnet(ControlForm(512, ALL, "simple")).state_dict(), path)
     with pytest.raises(
@@ -341,7 +343,7 @@ def test_a_file_without_a_header_may_have_all_blocks(family: Cascade, tmp_path: 
 
 
 def test_the_report_names_the_tools_that_open_it() -> None:
-    """diffusers, A1111 and Forge have no such class."""
+    """diffusers, A1111 and Forge have no class for ControlNets of Stage C."""
     trained = Trained("base", "StableCascadePriorPipeline", (), "controlnet", (), "a star")
     assert [recipe.tool for recipe in controlnet_recipes(trained)] == ["Cog", "ComfyUI"]
     (ours,) = controlnet_recipes(replace(trained, control="faces", controlnet_in_comfyui=False))
@@ -357,8 +359,8 @@ def test_the_report_names_the_tools_that_open_it() -> None:
     [
         ({}, True),
         ({"bottleneck": "large"}, True),
-        ({"bottleneck": "simple"}, False),  # of faces
-        ({"blocks": (0, 4, 8, 12, 19, 23, 27, 31)}, False),  # of the smaller Stage C
+        ({"bottleneck": "simple"}, False),  # for faces
+        ({"blocks": (0, 4, 8, 12, 19, 23, 27, 31)}, False),  # for the smaller Stage C
         ({"blocks": (0, 4, 8)}, False),
         ({"widths": (1536,) * 8}, False),
     ],

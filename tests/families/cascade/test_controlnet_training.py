@@ -1,4 +1,4 @@
-"""A ControlNet's training on Stage C that is killed goes on bit for bit."""
+"""Tests of training ControlNets on Stage C: resuming, the mode large, compiled blocks, default settings, crops."""
 
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ def settings(base: Path) -> TrainingConfig:
 
 
 def training_on(family: ModelFamily, config: TrainingConfig, initial: InitialControlNet | None) -> Training:
-    """Two random pictures, conditioned on other ones with holes, in batches of two."""
+    """Build a training on two random images in batches of two. Their conditions are other images with holes."""
     generator = torch.Generator().manual_seed(0)
     pictures = torch.rand((2, 3, SIDE, SIDE), generator=generator) * 2 - 1
     controls = torch.randint(0, 256, (2, 4, SIDE, SIDE), dtype=torch.uint8, generator=generator)
@@ -62,7 +62,7 @@ def state_of(training: Training) -> dict[str, torch.Tensor]:
 
 
 def test_it_resumes_bit_for_bit_from_a_finished_one(tmp_path: Path) -> None:
-    """Also the statistics of the file that it started from, whose norms are not those of the base."""
+    """This includes the norms' statistics of the file from which it started, which differ from those of the base."""
     base = write_cascade(tmp_path / "base")
     family = opened(base)
     assert isinstance(family, Cascade)
@@ -111,7 +111,7 @@ def test_the_large_one_is_for_pictures_in_colour(given: dict[str, str], said: st
 
 
 def test_the_large_one_is_trained(tmp_path: Path) -> None:
-    """With the encoder of pictures on the CPU, where it is put after the latents are cached."""
+    """The image encoder is on the CPU, where it is moved after the latents are cached."""
     base = write_cascade(tmp_path / "base")
     family = opened(base)
     given = {"control": "super_resolution", "controlnet_bottleneck": "large"}
@@ -136,8 +136,8 @@ def test_the_large_one_is_trained(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_compiled_blocks_train_alike(tmp_path: Path) -> None:
-    """What a ControlNet adds lies outside of the blocks that are compiled. The backend runs the traced graphs as they
-    are: to compile them for a CPU takes minutes."""
+    """The ControlNet's residuals are added outside of the compiled blocks. The backend runs the traced graphs
+    uncompiled, because compilation for a CPU takes minutes."""
     base = write_cascade(tmp_path / "base")
     config = build_config(settings(base).given | {"controlnet_blocks": [0, 3]})
     losses = []
@@ -164,7 +164,7 @@ def test_settings_of_the_base_are_filled_in(tmp_path: Path) -> None:
 
 
 def test_a_held_out_crop_takes_its_condition_along(tmp_path: Path) -> None:
-    """A latent stands for 2 2/3 pixels here, as for 42 2/3 in the real one."""
+    """A latent covers 2 2/3 pixels here, and 42 2/3 in the published model."""
     family = opened(write_cascade(tmp_path / "base"))
     control = torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     latents = family.encode_image(control[None].float() / 127.5 - 1)[0]

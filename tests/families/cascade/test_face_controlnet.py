@@ -1,4 +1,4 @@
-"""A ControlNet of Stage C that reads faces: trained end to end by stand-ins of the face networks, and drawn with."""
+"""Tests of Stage C's ControlNets for faces: training and sampling with stand-ins for the face networks."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -78,7 +78,7 @@ def drawn(asked: PredictionInputs, generation: Generation, folder: Path) -> byte
 def test_a_job_ends_with_a_file_that_draws(
     model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whose picture depends on whose face is shown, and where."""
+    """With the file, the generated image depends on the person and on the position of the face."""
     base = write_cascade(tmp_path / "base")
     job = Job(
         settings(base, model, save_precision="fp32", validation_steps=2, validation_share=0.4),
@@ -145,7 +145,7 @@ def test_it_resumes_bit_for_bit(model: Path, photos: Path, tmp_path: Path) -> No
 
 
 def test_a_held_out_crop_takes_its_faces_along(model: Path, photos: Path, tmp_path: Path) -> None:
-    """Boxes of the crop, moved back, are those of the whole."""
+    """In coordinates of the whole image, the crop's boxes are the original ones, limited to the crop."""
     family = opened(write_cascade(tmp_path / "base"))
     for other in ("1.png", "2.png"):
         (photos / other).unlink()
@@ -169,7 +169,7 @@ def test_a_held_out_crop_takes_its_faces_along(model: Path, photos: Path, tmp_pa
 def test_what_cannot_be_trained_is_refused_at_once(
     model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a face model before the base is opened; another family before pictures are prepared."""
+    """A missing face model is an error before the base is loaded; another family, before images are prepared."""
     monkeypatch.delenv("FACE_RECOGNITION_MODEL", raising=False)
     job = Job(settings(tmp_path / "no base", None), [photos], OutputFolder.create(tmp_path / "out"))
     with pytest.raises(DatasetError, match="control: faces needs SFace's file"):

@@ -1,4 +1,4 @@
-"""LoRA files of Stage C: written with ComfyUI's names, read from other tools, merged, and applied by hand."""
+"""Tests of Stage C's LoRA files: ComfyUI's names, files of other tools, merging, and application by hand."""
 
 import shutil
 from pathlib import Path
@@ -35,7 +35,7 @@ def family(folder: Path) -> ModelFamily:
 
 @pytest.fixture(scope="module")
 def lora(family: ModelFamily, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """On every layer that the family adapts."""
+    """A LoRA file with every layer that the family adapts."""
     path = tmp_path_factory.mktemp("lora") / "weights.safetensors"
     random_lora(family).write(
         path, "fp32", architecture=family.architecture, base_model_version=family.base_model_version
@@ -53,7 +53,7 @@ def predicted(family: ModelFamily, path: Path) -> Tensor:
 
 @torch.no_grad()
 def by_hand(lora: Path, folder: Path, family: ModelFamily) -> Tensor:
-    """diffusers' own network, with W + alpha / rank · up · down in its weights, by the names that ComfyUI reads."""
+    """Predict with diffusers' network and the weights W + alpha / rank · up · down, by the names that ComfyUI reads."""
     network = StableCascadeUNet.from_pretrained(folder, subfolder="prior")
     weights = network.state_dict()
     tensors = load_file(lora)
@@ -76,7 +76,7 @@ def by_hand(lora: Path, folder: Path, family: ModelFamily) -> Tensor:
 
 
 def test_four_ways_to_apply_a_file_are_one(family: ModelFamily, folder: Path, lora: Path, tmp_path: Path) -> None:
-    """Beside the base, merged into its folder, with OneTrainer's names, and by hand."""
+    """The file is loaded beside the base, merged into its folder, converted to diffusers' names, or applied by hand."""
     bare, beside = predict(family), predicted(family, lora)
     assert torch.equal(predict(family), bare) and (beside - bare).norm() > 0.05 * bare.norm()
     merge_onto([lora], [1.0], str(folder), tmp_path / "merged")
@@ -99,7 +99,7 @@ def test_a_file_says_what_it_is(lora: Path) -> None:
 
 
 def test_files_of_other_tools_are_read(family: ModelFamily, lora: Path, tmp_path: Path) -> None:
-    """ComfyUI's other prefix, and OneTrainer's dotted paths with kohya's keys."""
+    """One file has ComfyUI's other prefix, the other OneTrainer's dotted paths with kohya's keys."""
     ours, tensors = predicted(family, lora), load_file(lora)
     paths = {name: place.path for name, place in module_places(family).items() if place.component == "denoiser"}
     for number, rename in enumerate((

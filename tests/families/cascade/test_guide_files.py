@@ -1,4 +1,4 @@
-"""The files of Stable Cascade's training guide train tiny bases, unchanged but for paths and how long they train."""
+"""Tests that the files of Stable Cascade's training guide train tiny bases, with changed paths and durations only."""
 
 import json
 import tarfile
@@ -31,7 +31,7 @@ SHORT: dict[str, Any] = {
     "trackers": [], "num_validation_images": 1, "num_inference_steps": 2, "evaluate": "false",
     "ema_start": 0, "ema_decay": 0, "ema_interval": 1,
 }  # fmt: skip
-"""Over what the files say: steps, batch and sides for a test, and no account at W&B."""
+"""Settings that replace those of the files: few steps, small batches and images, and no W&B account."""
 
 MAPPER = "lora_prior_unet_clip_img_mapper"
 SIXTY_FOUR_BLOCKS: dict[str, Any] = {
@@ -41,7 +41,7 @@ SIXTY_FOUR_BLOCKS: dict[str, Any] = {
 
 
 def write_shard(path: Path) -> Path:
-    """A tar of webdataset: three pictures, each with its caption."""
+    """Write a tar of webdataset with three images and their captions, and return its path."""
     with tarfile.open(path, "w") as shard:
         for number in range(3):
             pixels = np.random.default_rng(number).integers(0, 256, (64, 64, 3), np.uint8)
@@ -55,7 +55,7 @@ def write_shard(path: Path) -> Path:
 
 
 def trained_by(file: str, base: Path, folder: Path, **more: Any) -> Path:
-    """The output folder of `train.py` with the guide's file on a tiny base. `more`: settings over it."""
+    """Run `train.py` with the guide's file on a tiny base, and return the output folder. `more`: other settings."""
     shard, guide = write_shard(folder / "dataset.tar"), folder / file
     guide.write_text((GUIDE / file).read_text().replace("/path/to/dataset.tar", str(shard)))
     (folder / "short.json").write_text(json.dumps(SHORT | more))
@@ -75,7 +75,7 @@ def trained_by(file: str, base: Path, folder: Path, **more: Any) -> Path:
     ],
 )
 def test_train_py_reads_them(file: str, embedded: float, trained: Callable[[Artifact], bool], tmp_path: Path) -> None:
-    """`embedded`: share of the pictures that are trained with their embeddings, as the original does with a tenth."""
+    """`embedded`: share of the images that are trained with their embeddings; in the original code a tenth."""
     base = add_image_encoder(write_cascade(tmp_path / "base"))
     output = trained_by(file, base, tmp_path, image_embedding_share=embedded)
     assert trained(Artifact.read(output / "weights.safetensors"))
@@ -91,7 +91,7 @@ def drawn(asked: PredictionInputs, folder: Path) -> bytes:
 
 @pytest.mark.slow
 def test_a_controlnet_is_trained_and_drawn_with(tmp_path: Path) -> None:
-    """On a base with as many blocks as the 3.6B Stage C has."""
+    """The tiny base has as many blocks as the 3.6B Stage C."""
     base = write_cascade(tmp_path / "base", (2, 2, 1), **SIXTY_FOUR_BLOCKS)
     output = trained_by("controlnet_c_3b_canny.yaml", base, tmp_path)
     assert not (output / "controlnet").exists()  # diffusers has no such class
@@ -109,7 +109,7 @@ def test_a_controlnet_is_trained_and_drawn_with(tmp_path: Path) -> None:
 
 
 def test_blocks_that_the_base_lacks_are_refused(tmp_path: Path) -> None:
-    """The file of the 3.6B Stage C, of 64 residual blocks, on a base of 4."""
+    """The file is for the 3.6B Stage C, which has 64 residual blocks. The base has 4."""
     values = import_cascade(GUIDE / "controlnet_c_3b_canny.yaml").values
     family = opened(write_cascade(tmp_path / "base"))
     with pytest.raises(ConfigError, match="controlnet_blocks: 63: tiny has 4 residual blocks, 0 to 3"):

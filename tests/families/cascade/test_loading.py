@@ -1,4 +1,4 @@
-"""How a Stable Cascade is opened: a folder or Stage C's single file, with the other parts beside it or on the hub."""
+"""Tests of loading Stable Cascade from a folder or Stage C's single file, with other parts beside it or on the hub."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def copied(folder: Path, tmp_path: Path) -> Path:
 
 
 def original_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Stage C's tensors by the original's names: queries, keys and values are one."""
+    """Return a stage's tensors by their original names, where queries, keys and values are one tensor."""
     found = {}
     for name, tensor in tensors.items():
         block, _, kind = name.rpartition(".")
@@ -70,7 +70,7 @@ def test_stage_c_alone_is_the_base_in_its_folder(prefix: str, copied: Path, fold
 
 
 def test_the_published_encoder_has_torchvisions_names(tmp_path: Path) -> None:
-    """`effnet_encoder.safetensors`: EfficientNetV2-S's 780 tensors and four of the mapper, in fp32."""
+    """`effnet_encoder.safetensors` has 780 tensors of EfficientNetV2-S and four of the mapper, in fp32."""
     encoder = EfficientNetEncoder()
     tensors = encoder.state_dict()
     assert len(tensors) == 784 and encoder.reduction == 32

@@ -1,4 +1,4 @@
-"""Stable Cascade's noise against diffusers' own scheduler and the formulas of the original."""
+"""Tests of Stable Cascade's noise process against diffusers' scheduler and the formulas of the original code."""
 
 import math
 
@@ -30,8 +30,8 @@ def test_noised_latents_are_those_of_diffusers_scheduler() -> None:
 
 
 def test_a_sampler_that_predicts_the_noise_comes_back_to_the_latents() -> None:
-    """With ε as it is, each step of diffusers' scheduler stays on the way from the noise to the latents: the mean of
-    its next latents is the posterior's (Ho et al. 2020, eq. 7)."""
+    """With the true ε, the next latents of a scheduler step have the mean and the deviation of the posterior (Ho et al.
+    2020, eq. 7)."""
     scheduler = ShiftedCosineScheduler(logsnr_shift=2.0)
     process = CosineProcess.from_scheduler(scheduler)
     scheduler.set_timesteps(5)
@@ -76,7 +76,7 @@ def test_draws_are_uniform_and_never_without_noise() -> None:
 
 
 def test_p2_is_the_share_of_noise() -> None:
-    """(1 + SNR)^-1 = 1 - ᾱ, .506 in the mean over t."""
+    """The weights are (1 + SNR)^-1 = 1 - ᾱ. Their mean over t is .506."""
     process = CosineProcess()
     timesteps = torch.linspace(1, 1000, 1000)
     weights = TimestepWeighting("p2", 1.0)(process, timesteps)

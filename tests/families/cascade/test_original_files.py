@@ -1,4 +1,4 @@
-"""LoRA files of the original code: layers by number, queries, keys and values as one."""
+"""Tests of the original code's LoRA files, where layers have numbers, and queries, keys and values are one layer."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ RANK = 2
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> ModelFamily:
-    """With as many blocks as the real 1B, each tiny."""
+    """A tiny base with as many blocks as the published 1B model."""
     family = opened(write_cascade(tmp_path_factory.mktemp("cascade") / "base"))
     assert isinstance(family, Cascade)
     torch.manual_seed(1)
@@ -33,7 +33,8 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> ModelFamily:
 
 
 def numbered(count: int = 64) -> dict[str, Tensor]:
-    """As the original saves them: an output projection, then the three others as one, for each block."""
+    """Return tensors as the original code saves them: for each block the output projection, then queries, keys and
+    values as one layer."""
     generator, tensors = torch.Generator().manual_seed(0), dict[str, Tensor]()
     for number in range(count):
         rows = WIDTH * (3 if number % 2 else 1)
@@ -43,7 +44,7 @@ def numbered(count: int = 64) -> dict[str, Tensor]:
 
 
 def test_it_does_what_the_original_does(family: ModelFamily, tmp_path: Path) -> None:
-    """There the layers are found by walking the model: `attn` of each block, whose out_proj is inside it."""
+    """The original code finds the layers by traversing the model: `attn` of each block, which contains out_proj."""
     tensors = numbered()
     save_file(tensors, tmp_path / "lora.safetensors")
     bare = predict(family)

@@ -1,4 +1,4 @@
-"""Stage C trained with the pictures' own embeddings beside their captions, for a share of them."""
+"""Tests of training Stage C with image embeddings in addition to captions, for a share of the images."""
 
 from pathlib import Path
 
@@ -52,14 +52,14 @@ def pictures(base: Path) -> Tensor:
 
 
 def test_embeddings_are_those_of_clips_own_processor(family: Cascade, base: Path) -> None:
-    """Of a wide picture, too: its shorter side is scaled, its middle is read."""
+    """Of a wide image the shorter side is scaled, and the centre is cropped."""
     processor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     for wide in (pictures(base), torch.cat([pictures(base)] * 2, dim=3)):
         images = [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in wide]
         expected = family.picture_encoder(**processor(images, return_tensors="pt")).image_embeds
         ours = family.picture_embeds(wide)
         assert ours.shape == (2, 16) and not ours.requires_grad
-        torch.testing.assert_close(ours, expected, rtol=0.02, atol=0.02)  # it rounds to whole levels between
+        torch.testing.assert_close(ours, expected, rtol=0.02, atol=0.02)  # the processor rounds to integers in between
 
 
 def test_the_denoiser_reads_them_and_zeros_are_none(family: Cascade, base: Path) -> None:
@@ -100,7 +100,8 @@ def training_on(family: Cascade, base: Path, share: float) -> Training:
 
 
 def test_it_resumes_bit_for_bit_and_trains_the_mapper(family: Cascade, base: Path, tmp_path: Path) -> None:
-    """In full fine-tuning. Without embeddings the steps are others, and no gradient reaches the mapper's weight."""
+    """Full fine-tuning with embeddings changes the mapper. Without embeddings the losses are different. After the
+    training is removed, the mapper has the base's weights."""
     checkpoints, expected = Checkpoints(tmp_path), []
     training = training_on(family, base, 0.5)
     mapper = family.denoiser.clip_img_mapper.weight

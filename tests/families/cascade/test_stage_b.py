@@ -1,4 +1,4 @@
-"""Stage B as a base: what it is trained on and conditioned on, and how it is opened."""
+"""Tests of Stage B as a base model: its latents, conditions, noise, layers and files, and refused settings."""
 
 import math
 import shutil
@@ -46,7 +46,7 @@ LAYOUTS = {
     "3B": ((320, 640, 1280, 1280), (-1, -1, 20, 20), (2, 6, 28, 6), (3, 3, 2, 2), 1.563e9),
     "700M": ((320, 576, 1152, 1152), (-1, 9, 18, 18), (2, 4, 14, 4), (2, 2, 2, 2), 0.699e9),
 }
-"""Channels, heads, layers, repeated mappers and parameters of the published ones."""
+"""Channels, heads, layers, repeated mappers and parameters of the published models."""
 RESIDUAL = ("SDCascadeResBlock", "SDCascadeTimestepBlock")
 
 
@@ -70,7 +70,8 @@ def pictures() -> Tensor:
 def test_the_network_reads_time_text_and_condition_as_diffusers_pipeline_gives_them(
     family: StageB, pictures: Tensor
 ) -> None:
-    """It enlarges the condition itself; here that is done before, so that every condition has one shape."""
+    """The network enlarges the condition itself. `denoise` does it before, so that all conditions have the same
+    shape."""
     noised = torch.randn(2, 4, 16, 24, generator=torch.Generator().manual_seed(1))
     condition = family.training_condition(pictures, 0.7)
     assert condition.image_latents is not None and condition.image_latents.shape == (2, 16, 22, 33)
@@ -88,7 +89,7 @@ def test_the_network_reads_time_text_and_condition_as_diffusers_pipeline_gives_t
 
 
 def test_its_latents_are_stage_as(family: StageB, pictures: Tensor) -> None:
-    """Of pixels in [0, 1], divided by the factor of Stage A's own configuration."""
+    """Stage A encodes pixels in [0, 1], and the latents are divided by the factor of its configuration."""
     latents = family.encode_image(pictures.float() / 127.5 - 1)
     theirs = family.vae.encode(pictures.float() / 255).latents / family.vae.config.scale_factor
     torch.testing.assert_close(latents, theirs)
@@ -105,7 +106,7 @@ def test_a_training_condition_has_whole_latents_and_a_drawn_one_stage_cs(family:
     family.condition(pictures)
     handle.remove()
     assert [tuple(each.shape[-2:]) for each in seen] == [(32, 48), (48, 72), (64, 96), (48, 72)]
-    assert set(seen[0].unique().tolist()) <= set((pictures / 255).unique().tolist())  # nearest pixels, no means
+    assert set(seen[0].unique().tolist()) <= set((pictures / 255).unique().tolist())  # nearest pixels, not averaged
     assert not set(seen[3].unique().tolist()) <= set((pictures / 255).unique().tolist())
 
 
@@ -138,7 +139,8 @@ def test_conditions_are_those_of_one_process_in_several(family: StageB, pictures
 
 
 def test_pyramid_noise_is_coarse_and_of_variance_one() -> None:
-    """At 256 latents a side the levels are 16, 8, 4, 2 and 1 cells; plain noise is that of the cosine process."""
+    """With 256 latents per side, the levels have 16, 8, 4, 2 and 1 cells. The plain noise is that of the cosine
+    process."""
     latents = torch.zeros(64, 1, 256, 256)
     process = PyramidCosineProcess()
     drawn = process.draw(latents, torch.Generator().manual_seed(0), torch.Generator().manual_seed(1))
@@ -166,7 +168,8 @@ def test_pyramid_noise_of_small_and_oblong_latents_ends_at_one_cell() -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_both_published_layouts(layout: str, family: StageB) -> None:
-    """All weights but those that no file can name have names of their own, and every size is a multiple of 128."""
+    """All layers that a file can name have different names. Sizes must be multiples of 64; the published encoder
+    raises this to 128."""
     channels, heads, layers, mappers, parameters = LAYOUTS[layout]
     types = (RESIDUAL, RESIDUAL, *[(*RESIDUAL, "SDCascadeAttnBlock")] * 2)
     with init_empty_weights():
@@ -182,7 +185,7 @@ def test_both_published_layouts(layout: str, family: StageB) -> None:
     try:
         names = [name for place, name in place_names(family).items() if place.component == "denoiser"]
         assert len(names) == len(set(names)) and all(name.startswith("lora_decoder_unet_") for name in names)
-        assert family.size_multiple == 64  # 8 levels and patches of 4 pixels; the tiny encoder asks for 8
+        assert family.size_multiple == 64  # 4 pixels, patches of 2, and 3 halvings; the tiny encoder only needs 8
         config = build_config({"base_model": "x", "trigger_word": ""})
         assert len(denoiser_targets(family, config.adapters)) == {"3B": 272, "700M": 144}[layout]
     finally:
@@ -239,7 +242,7 @@ def test_what_it_cannot_learn_is_refused(settings: dict[str, object], said: str,
 
 
 def test_a_trained_stage_b_draws_for_stage_c(folder: Path, family: StageB, tmp_path: Path) -> None:
-    """The file of its training, on a base of Stage C with the same Stage B: as if that were the trained one."""
+    """On a base of Stage C with the same Stage B, the file of a training changes this to the trained Stage B."""
     trained = tiny_stage_b(pixel_mapper_in_channels=3)
     changes = {
         path: FullLayer(trained.get_submodule(path).weight.detach() - module.weight.detach(), None)

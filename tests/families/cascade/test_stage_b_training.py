@@ -1,4 +1,4 @@
-"""A training of Stage B that is killed goes on bit for bit, with the conditions that it would have drawn."""
+"""Tests that a resumed training of Stage B equals an uninterrupted one bit for bit, including drawn conditions."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ STEPS, SIDE = 3, 64
 
 
 def training_on(family: ModelFamily, base: Path) -> Training:
-    """Two random pictures, which are conditioned on, in batches of two."""
+    """Build a training on two random images, which are also the conditions, in batches of two."""
     pictures = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     size = SizeConditioning((SIDE, SIDE), (0, 0), (SIDE, SIDE))
     latents = family.encode_image(pictures.float() / 127.5 - 1)
@@ -49,7 +49,7 @@ def test_stage_b_resumes_bit_for_bit(tmp_path: Path) -> None:
             checkpoints.write(training)
     training.remove()
     read = list(sides)
-    assert len(read) == STEPS and len(set(read)) > 1  # every step reads the pictures at a size of its own
+    assert len(read) == STEPS and len(set(read)) > 1  # the size at which the images are read varies
     for kill in (1, 2):
         sides.clear()
         training = training_on(family, base)

@@ -1,4 +1,4 @@
-"""ControlNets of SD1.5 and SDXL on tiny bases: no effect at the start, one after a step, files that others open."""
+"""Tests of ControlNets of SD1.5 and SDXL on tiny bases: no effect before training, an effect after one step, files."""
 
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def _trained(family: ModelFamily) -> Any:
 
 
 def _moved(controlnet: Any) -> Any:
-    """Every parameter is another one, the zero convolutions' included."""
+    """Change all parameters by random values, including those of the zero convolutions."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in controlnet.parameters():
@@ -101,9 +101,10 @@ def test_transparent_pixels_are_erased() -> None:
 
 
 def test_single_file_and_folder_open_in_diffusers(family: ModelFamily, tmp_path: Path) -> None:
-    """diffusers turns the original names of SD1.5's file into its own by code that knows nothing of ours.
+    """diffusers converts the original names in SD1.5's file by its own code.
 
-    It takes for granted that pictures are halved three times, as real bases have it; the tiny one's are halved twice.
+    It expects that the ControlNet halves images three times, as for real bases. Those of the tiny base halve them
+    twice, so the ControlNet is created by `from_unet` here.
     """
     controlnet = _moved(ControlNetModel.from_unet(family.denoiser))
     write_controlnet_folder(controlnet, tmp_path / "folder", "fp32")
@@ -124,7 +125,7 @@ def test_every_form_is_read_back_to_the_bit(form: str, family: ModelFamily, tmp_
     if form == "folder":
         path = tmp_path / "folder"
         write_controlnet_folder(controlnet, path, "fp32")
-    elif form in ("original", "prefixed"):  # SDXL's too, as the original code would write it
+    elif form in ("original", "prefixed"):  # also for SDXL, as the original code would write it
         names = stability_names(controlnet.state_dict(), controlnet.config.layers_per_block)
         prefix = PREFIX if form == "prefixed" else ""
         save_file({prefix + names[name]: value for name, value in controlnet.state_dict().items()}, path)

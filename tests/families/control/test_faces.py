@@ -1,4 +1,4 @@
-"""Faces painted into cells, and what varies of them from step to step."""
+"""Tests of faces as the condition of a ControlNet: their cells in its input, and random variation in each step."""
 
 import math
 from typing import Any, cast
@@ -14,7 +14,7 @@ from trainer.randomness import NamedGenerators
 
 
 def cells_one_by_one(faces: list[list[float]], height: int, width: int) -> list[list[list[float]]]:
-    """The original's rule for one picture, without tensors: [row][column] → vector."""
+    """The rule of the original code for one image, without tensors. Returns vectors by [row][column]."""
     cells = [[[0.0] * (len(faces[0]) - CORNERS) for _ in range(width)] for _ in range(height)]
     for left, top, right, bottom, *vector in faces:
         if not any(vector):
@@ -28,7 +28,7 @@ def cells_one_by_one(faces: list[list[float]], height: int, width: int) -> list[
 
 @pytest.mark.parametrize("size", [(6, 6), (3, 9), (1, 1), (24, 18)])
 def test_cells_are_those_of_the_boxes(size: tuple[int, int]) -> None:
-    """Of random boxes that may overlap, tiny ones, one at the far edge, and rows that are no face."""
+    """The boxes are random and may overlap; one is tiny, one lies at the far edge, and some rows contain no face."""
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand((5, 4, 4), generator=generator).sort(dim=-1).values  # left < right, top < bottom
     faces = torch.cat([corners, torch.randn((5, 4, 7), generator=generator)], dim=-1)
@@ -49,7 +49,7 @@ def test_faces_and_pictures_are_distinguished() -> None:
 
 
 class Seen:
-    """Stands for the ControlNet: keeps what it is given."""
+    """Stands in for the ControlNet, and keeps the conditions that it receives."""
 
     def __init__(self) -> None:
         self.faces: list[Tensor] = []
@@ -59,7 +59,7 @@ class Seen:
 
 
 def drawn(faces: Tensor, times: int, **settings: float) -> Tensor:
-    """The conditions of some steps, (times, B, N, 4 + P)."""
+    """Return the conditions of `times` steps: (times, B, N, 4 + P)."""
     seen = Seen()
     settings_of_faces = ControlSection.model_validate({"control": "faces", **settings})
     vary = with_dropout(cast(Any, seen), settings_of_faces, NamedGenerators(0))
@@ -69,7 +69,7 @@ def drawn(faces: Tensor, times: int, **settings: float) -> Tensor:
 
 
 def faces_of_two() -> Tensor:
-    """Two faces in the first picture, one in the second, none in the third."""
+    """Return two faces for the first image, one for the second, and none for the third."""
     faces = torch.zeros(3, 2, 4 + 3)
     faces[0, :, 2:] = torch.tensor([[0.5, 0.5, 1, 0, 0], [0.25, 1, 0, 1, 0]])
     faces[1, 0, 2:] = torch.tensor([0.5, 0.5, 0, 0, 1])
@@ -77,7 +77,7 @@ def faces_of_two() -> Tensor:
 
 
 def test_faces_are_left_out_each_by_itself_and_fill_all_where_they_are_alone() -> None:
-    """Shares of 2,000 steps within four standard deviations; the condition is never changed in place."""
+    """Shares in 2,000 steps lie within four standard deviations of the settings."""
     faces, times = faces_of_two(), 2000
     made = drawn(faces, times, control_dropout=0.2, control_full_share=0.3)
     there = made[..., CORNERS:].any(-1).float()

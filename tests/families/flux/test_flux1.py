@@ -1,4 +1,4 @@
-"""FLUX.1 against diffusers' own pipeline: prompts, pictures, one step of its scheduler, and the order of loading."""
+"""Tests of FLUX.1: prompts, images and scheduler steps are those of diffusers' pipeline; order of loading; messages."""
 
 import weakref
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ def test_prompts_and_pictures_are_those_of_the_pipeline(
 def test_a_step_of_its_scheduler_by_the_true_velocity_is_the_picture(
     kind: str, families: dict[str, ModelFamily]
 ) -> None:
-    """From pure noise to σ = 0 in one step; and our draws lie where its own timesteps do."""
+    """One step leads from pure noise to the latents at σ = 0. `timesteps_at` returns the scheduler's timesteps."""
     family = families[kind]
     generator = torch.Generator().manual_seed(0)
     latents, noise = (torch.randn(1, 4, 12, 16, generator=generator) for _ in range(2))
@@ -142,7 +142,7 @@ def test_every_layer_that_is_adapted_learns(targets: str, count: int, families: 
 def test_text_encoders_are_gone_before_the_transformer_comes(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Peak memory is that of the larger. Loading opens neither of them."""
+    """Peak memory is then that of the larger part. Opening the base loads neither of them."""
     events: list[str] = []
     load, denoiser = PipelineParts.load, PipelineParts.denoiser
 
@@ -166,7 +166,7 @@ def test_text_encoders_are_gone_before_the_transformer_comes(
     assert events[:2] == ["text_encoder", "text_encoder_2"] and set(events[2:4]) == freed
     assert events[4:] == ["transformer"]
     generation.generate(request, [], str(folders["dev"]))
-    assert len(events) == 5  # a prompt is read once
+    assert len(events) == 5  # the prompt is not encoded again
 
 
 def test_what_a_distilled_base_does_not_read_is_said(families: dict[str, ModelFamily]) -> None:

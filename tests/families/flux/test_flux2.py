@@ -1,4 +1,4 @@
-"""FLUX.2 against diffusers' own pipelines: prompts, pictures, latents, places, and one step of the scheduler."""
+"""Tests of FLUX.2 against diffusers' pipelines: prompts, images, latents, positions and scheduler steps."""
 
 import json
 import shutil
@@ -57,7 +57,7 @@ def test_prompts_and_pictures_are_those_of_the_pipeline(
 
 
 def test_latents_are_those_of_the_pipeline(families: dict[str, ModelFamily]) -> None:
-    """Patches first, then the statistics; the mean, without a draw. And back."""
+    """Latents are patches of the VAE's mean, without sampling, and then normalised. Decoding inverts both."""
     family = families["base"]
     pixels = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_a_step_of_its_scheduler_by_the_true_velocity_is_the_picture(
 
 
 def test_timesteps_lie_where_a_sampler_of_many_steps_has_them(families: dict[str, ModelFamily]) -> None:
-    """FLUX.2 shifts few steps more; with 200, which it calls the limit, it shifts as the training does."""
+    """FLUX.2 shifts timesteps more with fewer steps. Training uses the shift of 200 steps, the limit in its code."""
     for tokens, side in ((256, 16), (1024, 32), (4096, 64)):
         ours = families["base"].noise_process.timesteps_at(torch.tensor([0.5]), torch.Size((1, 128, side, side)))
         shift = torch.tensor([compute_empirical_mu(tokens, 200)]).exp()
@@ -168,7 +168,7 @@ def test_base_models_read_what_is_not_wanted_and_distilled_ones_do_not(families:
 
 
 def test_a_picture_is_repainted_and_not_taken_as_a_reference(families: dict[str, ModelFamily]) -> None:
-    """diffusers' klein pipeline takes `image` as something to look at, which is no start with a strength."""
+    """In diffusers' klein pipeline `image` is a reference, not a starting image with a strength."""
     sampler, red = Sampler(families["base"]), Image.new("RGB", (64, 64), (200, 30, 30))
     mask = Image.new("L", (64, 64))
     mask.paste(255, (0, 0, 32, 64))
@@ -206,7 +206,8 @@ def test_prompts_of_dev_may_name_the_mark_of_pictures(
 def test_parts_that_do_not_fit(
     part: str, values: dict[str, object], message: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Such as klein 4B's transformer with klein 9B's text encoder: told from configurations alone."""
+    """An example is klein 4B's transformer with klein 9B's text encoder. The configurations are sufficient to find the
+    mismatch: the copy's weights are unreadable."""
     copy = shutil.copytree(folders["base"], tmp_path / "copy")
     config = copy / part / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | values))

@@ -1,6 +1,6 @@
-"""Writes a tiny FLUX transformer as one file with the names of its makers' own code, as ComfyUI's users have it.
+"""Writes a tiny FLUX transformer as a single file with the tensor names of the original code, as used in ComfyUI.
 
-The reverse of `families.loading.flux_names`, and of diffusers' converter for FLUX.2, by tables of their own.
+This is the reverse of `families.loading.flux_names`, and of diffusers' converter for FLUX.2, with independent tables.
 """
 
 import re
@@ -67,7 +67,7 @@ TOGETHER = {
 
 
 def flux_file_tensors(transformer: Any) -> dict[str, Tensor]:
-    """Its tensors by the original names."""
+    """Return the transformer's tensors by their original names."""
     state, tensors = transformer.state_dict(), {}
     for name, tensor in state.items():
         match = re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)\.(weight|bias)", name)
@@ -79,7 +79,7 @@ def flux_file_tensors(transformer: Any) -> dict[str, Tensor]:
         single, number, layer, kind = match.groups()
         new = (IN_SINGLE if single else IN_DOUBLE).get(layer)
         if new is None:
-            continue  # part of a joined one
+            continue  # part of a joined tensor
         parts = (layer,) if layer == "attn.to_qkv_mlp_proj" else TOGETHER.get(new, (layer,))
         prefix = name.removesuffix(f"{layer}.{kind}")
         joined = torch.cat([state[f"{prefix}{part}.{kind}"] for part in parts])
@@ -89,7 +89,7 @@ def flux_file_tensors(transformer: Any) -> dict[str, Tensor]:
 
 
 def write_flux_file(transformer: Any, path: Path, prefix: str = "model.diffusion_model.") -> Path:
-    """`prefix`: ComfyUI's, or nothing, as its makers publish it."""
+    """Write the file and return its path. `prefix`: ComfyUI's, or empty as in the files that the makers publish."""
     tensors = {
         prefix + name: each.detach().clone().contiguous() for name, each in flux_file_tensors(transformer).items()
     }

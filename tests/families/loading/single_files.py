@@ -1,6 +1,6 @@
-"""Writes a tiny base in diffusers' layout as one file with the names of Stability's original code, as bases are shared.
+"""Writes a tiny base model as a single file with the tensor names of Stability's original code, as in shared files.
 
-The reverse of what diffusers does in `from_single_file`, for the layouts of `tests.tiny_models` only.
+This is the reverse of diffusers' `from_single_file`, for the layouts of `tests.tiny_models` only.
 """
 
 import re
@@ -20,7 +20,8 @@ Tensors = dict[str, Tensor]
 
 
 def write_single_file(family: ModelFamily, path: Path, marks: Iterable[str] = ()) -> Path:
-    """`marks`: names of empty tensors, by which such files say `v_pred` and `ztsnr`."""
+    """Write the file and return its path. `marks`: names of further tensors, such as `v_pred` and `ztsnr`, whose
+    presence states the prediction type and zero terminal SNR."""
     pipeline = family.pipeline()
     tensors = _prefixed("first_stage_model.", _vae(pipeline.vae))
     if family.name == "sd3":
@@ -167,6 +168,6 @@ def _sd3_transformer(transformer: Any) -> Tensors:
             tensors[names[rest]] = tensor
         elif path in names:
             if path == "norm_out.linear" or (path == "norm1_context.linear" and prefix == last):
-                tensor = torch.cat(tensor.chunk(2, dim=0)[::-1])  # shift and scale, the other way round
+                tensor = torch.cat(tensor.chunk(2, dim=0)[::-1])  # shift and scale are in reverse order
             tensors[f"{prefix}{names[path]}.{kind}"] = tensor
     return tensors

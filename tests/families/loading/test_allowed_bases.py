@@ -1,4 +1,4 @@
-"""The operator's list of base models, at every way in."""
+"""Tests of the operator's list of allowed base models, for requests and for the headers of LoRA files."""
 
 import os
 from dataclasses import replace
@@ -33,7 +33,7 @@ from tests.artifact.test_artifact import make_artifact
     ],
 )
 def test_the_list(allowed: str, text: str, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last: a folder in the working directory that is named like a hub id is a path."""
+    """In the last case, a folder in the working directory with a name like a hub id is a path."""
     for name in ("good/base", "secret", "owner/name"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "good/link").symlink_to(tmp_path / "secret")

@@ -1,4 +1,4 @@
-"""Wrong input for a large base is one clear line, before its weights are read."""
+"""Tests that invalid input for a large base model raises an error of one line before its weights are loaded."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +47,7 @@ def require_one_line(error: BaseException) -> None:
 def test_a_lora_of_another_family(
     kind: str, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused by the predictor while the denoiser has no weights yet, and before a prompt is read."""
+    """The predictor refuses it before prompts are encoded and the denoiser's weights are loaded."""
     loaded: list[ModelFamily] = []
 
     def load(*arguments: Any, **given: Any) -> ModelFamily:
@@ -92,7 +92,7 @@ def test_a_prompt_that_is_longer_than_the_encoder_reads(kind: str, folders: dict
 def test_captions_may_have_what_the_encoder_reads(
     kind: str, folders: dict[str, Path], make_zip: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """More than CLIP's 77 tokens; what is longer is a warning with both numbers."""
+    """Captions may have more than CLIP's 77 tokens. Above the encoder's limit, a warning states the limit."""
     family = skeleton(folders[kind])
     config = build_config({"resolution": 64, "captioner": "none", "trigger_word": ""}).preparation
     base = base_requirements(family, config, 0)
@@ -108,7 +108,7 @@ def test_captions_may_have_what_the_encoder_reads(
 
 
 def test_a_resolution_without_positions(folders: dict[str, Path]) -> None:
-    """Z-Image has a table of them. The others compute theirs, for any size."""
+    """Z-Image has a table of positions. The other families compute positions for any size."""
     for kind in KINDS:
         family = skeleton(folders[kind])
         side = family.largest_side

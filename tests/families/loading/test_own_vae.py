@@ -1,4 +1,4 @@
-"""A VAE in place of the base's own: opened from everything that holds one, and refused where it is no match."""
+"""Tests of `vae`, which replaces the base model's own VAE: its sources, and errors if it does not match the base."""
 
 import os
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained_on(base: Path) -> AutoencoderKL:
-    """The base's VAE after a little more training."""
+    """Return the base's VAE with a small random change of its weights, as after further training."""
     vae = AutoencoderKL.from_pretrained(base, subfolder="vae")
     with torch.no_grad():
         for number, weight in enumerate(vae.parameters()):
@@ -55,7 +55,7 @@ def as_file(base: Path, target: Path) -> Path:
 
 
 def in_a_checkpoint(base: Path, target: Path) -> Path:
-    """With the original names, beside a whole base's other parts."""
+    """Write a whole base model as a single file with the original names, which contains the changed VAE."""
     family = opened(base)
     family.pipeline().register_modules(vae=trained_on(base))
     return write_single_file(family, target.with_suffix(".safetensors"))
@@ -165,7 +165,7 @@ def test_the_predictor_takes_the_vae_of_the_training(base: Path, tmp_path: Path)
     wanted, own = trained_on(base).state_dict()[weight], opened(base).vae.state_dict()[weight]
     drawn_with = generation.prepare(trained_with(base, vae=str(place)), None).family.vae
     assert torch.equal(drawn_with.state_dict()[weight], wanted) and not said
-    elsewhere = trained_with(base, vae="vae")  # what the header says of a path
+    elsewhere = trained_with(base, vae="vae")  # of a path, the header only contains the name
     assert torch.equal(generation.prepare(elsewhere, None).family.vae.state_dict()[weight], own)
     assert said == [
         "warning: vae: the LoRA was trained with vae, which was not found; using the base model's own VAE. "
@@ -188,7 +188,7 @@ def test_a_header_opens_nothing_to_callers(name: str, value: str, base: Path, mo
 
 @pytest.fixture
 def hub(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub's cache without a network: a base with two revisions, and a VAE alone."""
+    """Set up a hub cache without network access: a base model with two revisions, and a repository of a VAE."""
     repository = tmp_path / "models--someone--base"
     for revision, commit in COMMITS.items():
         folder = repository / "snapshots" / commit
@@ -214,7 +214,7 @@ def test_a_revision_of_the_hub(revision: str | None, predicts: str, hub: None) -
 
 @pytest.mark.parametrize("vae", ["someone/vae", "someone/base"])
 def test_a_vae_of_the_hub(vae: str, hub: None, base: Path) -> None:
-    """Alone, and in a base."""
+    """The repository may contain a VAE only, or a whole base model."""
     found = load_base_model(str(base), torch.float32, vae=vae).vae.state_dict()
     wanted = trained_on(base) if vae == "someone/vae" else opened(base).vae
     assert all(torch.equal(found[name], weight) for name, weight in wanted.state_dict().items())

@@ -1,4 +1,4 @@
-"""Bases in a single file: recognised by their tensors, opened without a network, and the same as their folder."""
+"""Tests of base models in a single file, which are recognised by their tensors and loaded without network access."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.tiny_models import TINY_MODELS, write_sd2_v, write_sd3, write_sd15, w
 
 
 def configuration_of(folder: Path, target: Path) -> Path:
-    """The folder without its weights: all that `base_config` needs."""
+    """Copy the folder without its weights: all that `base_config` needs."""
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.safetensors"))
     return target
 
@@ -140,7 +140,7 @@ def test_what_is_no_base_is_named(tensors: dict[str, tuple[int, ...]], what: str
 
 
 def test_a_file_without_its_text_encoder_never_gets_another_ones(tmp_path: Path) -> None:
-    """diffusers would take a missing part from the folder of the configuration, where that has weights."""
+    """diffusers would load a missing part from the folder of the configuration if that contains weights."""
     folder = write_sd15(tmp_path / "folder")
     file = write_single_file(load_base_model(str(folder), torch.float32), tmp_path / "base.safetensors")
     kept = {name: tensor for name, tensor in load_file(file).items() if not name.startswith("cond_stage_model.")}

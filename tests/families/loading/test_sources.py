@@ -1,4 +1,4 @@
-"""Where a base model comes from, and what is said when it does not."""
+"""Tests of the sources of base models (embedded, folder, file, hub), and of the errors for other input."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""A transformer alone in a single file, with the other parts from base_config: opened, or refused before anything large
-is read."""
+"""Tests of single files that only contain a transformer, with the other parts from base_config. Files and parts that
+do not match are refused before weights are loaded."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def family(folder: Path) -> ModelFamily:
 
 
 def without_transformer(folder: Path, target: Path) -> Path:
-    """What base_config needs: all parts but the transformer's weights."""
+    """Copy the folder without the transformer's weights: the parts that base_config needs."""
     shutil.copytree(folder, target)
     for file in (target / "transformer").glob("*.safetensors"):
         file.unlink()
@@ -51,20 +51,20 @@ def test_a_transformer_alone_is_the_base_in_its_folder(
         write_flux_file(family.denoiser, file, prefix)
     again = load_base_model(str(file), torch.float32, base_config=str(parts)).to(torch.device("cpu"))
     assert fingerprint(again.denoiser) == fingerprint(family.denoiser)
-    torch.testing.assert_close(predict(again), predict(family))  # a mapped file's tensors are aligned otherwise
+    torch.testing.assert_close(predict(again), predict(family))  # memory-mapped tensors have another alignment
 
 
 def test_the_other_tensors_of_a_whole_file_are_passed_over(folder: Path, family: ModelFamily, tmp_path: Path) -> None:
-    """Files with everything in them hold text encoders and VAE too."""
+    """Some single files also contain text encoders and a VAE, which are ignored."""
     file = write_flux_file(family.denoiser, tmp_path / "flux.safetensors")
     others = {"vae.decoder.conv_in.weight": torch.ones(2), "text_encoders.clip_l.logit_scale": torch.ones(1)}
     save_file(load_file(file) | others, file)
     again = load_base_model(str(file), torch.float32, base_config=str(folder)).to(torch.device("cpu"))
-    torch.testing.assert_close(predict(again), predict(family))  # a mapped file's tensors are aligned otherwise
+    torch.testing.assert_close(predict(again), predict(family))  # memory-mapped tensors have another alignment
 
 
 def test_the_names_are_those_that_diffusers_knows() -> None:
-    """Its own converter knows the full width alone: rows of that many, with one column."""
+    """diffusers' converter only supports the full width. The joined tensors have as many rows, but one column."""
     width = 3072
     rows = {"img_attn.qkv": 3 * width, "txt_attn.qkv": 3 * width, "linear1": 7 * width}
     layers = {
@@ -124,7 +124,7 @@ def test_parts_of_another_family(family: ModelFamily, tmp_path: Path) -> None:
 
 
 def test_a_configuration_of_another_transformer(folder: Path, family: ModelFamily, tmp_path: Path) -> None:
-    """dev's file with schnell's configuration: its guidance would be lost."""
+    """The file is of FLUX.1 dev and the configuration of schnell, with which its guidance embedding would be lost."""
     file = write_flux_file(family.denoiser, tmp_path / "flux.safetensors")
     other = write_flux1(tmp_path / "schnell", schnell=True)
     with pytest.raises(BaseModelError, match=r"does not describe the transformer of .*: time_text_embed.guidance_emb"):
@@ -132,7 +132,7 @@ def test_a_configuration_of_another_transformer(folder: Path, family: ModelFamil
 
 
 def changed(folder: Path, target: Path, part: str, **values: object) -> Path:
-    """A copy whose configuration of a part says something else."""
+    """Copy the folder, and change values in the configuration of a part."""
     shutil.copytree(folder, target)
     file = target / part / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
@@ -151,7 +151,7 @@ def changed(folder: Path, target: Path, part: str, **values: object) -> Path:
 def test_parts_that_do_not_fit(
     part: str, values: dict[str, object], message: str, folder: Path, tmp_path: Path
 ) -> None:
-    """Told from configurations alone: the weights of the copy are never opened."""
+    """The configurations are sufficient to find the mismatch: the copy's weights are unreadable."""
     copy = changed(folder, tmp_path / "copy", part, **values)
     for file in copy.rglob("*.safetensors"):
         file.write_bytes(b"unreadable")

@@ -1,4 +1,4 @@
-"""EDM's noise (Karras et al. 2022): its formulas, diffusers' schedulers for it, and a base in SDXL's layout with it."""
+"""Tests of EDM's noise process (Karras et al. 2022): formulas, diffusers' schedulers, and a base in SDXL's layout."""
 
 import json
 import math
@@ -29,7 +29,7 @@ from trainer.resolution import resolve
 from trainer.validation.held_out_loss import HeldOutLoss
 
 MEAN, DEVIATION = [-1.6, 0.4, 0.1, -2.0], [8.4, 6.1, 5.6, 7.2]
-"""As Playground 2.5's VAE has them."""
+"""Statistics of the latents of Playground 2.5's VAE."""
 KINDS: dict[str, dict[str, Any]] = {
     "playground": {},
     "cosxl": {
@@ -43,7 +43,7 @@ each_kind = pytest.mark.parametrize("options", KINDS.values(), ids=KINDS.keys())
 
 
 def write_edm(folder: Path, scheduler: str = "EDMEulerScheduler") -> Path:
-    """The tiny SDXL with the scheduler and the VAE's moments of Playground 2.5."""
+    """Write the tiny SDXL with a scheduler of EDM, and the statistics of Playground 2.5's latents."""
     write_sdxl(folder)
     noise = {"EDMEulerScheduler": EDMEulerScheduler, "EDMDPMSolverMultistepScheduler": EDMDPMSolverMultistepScheduler}
     noise[scheduler]().save_pretrained(folder / "scheduler")
@@ -68,7 +68,7 @@ def edm(folder: Path) -> ModelFamily:
 
 @each_kind
 def test_it_is_karras_formulas(options: dict[str, Any]) -> None:
-    """λ·|D(F) - x_0|² is |F - F*|² for any F, with table 1 written out; and F* itself gives x_0 and n back."""
+    """For any output F, λ·|D(F) - x_0|² is |F - F*|², with table 1 written out. So F* itself yields x_0 and n."""
     process = EDMProcess.from_scheduler(EDMEulerScheduler(**options))
     data, sign = process.sigma_data, -1 if options.get("prediction_type") == "v_prediction" else 1
     x0, noise, found = (torch.randn(3, 2, 4, 4, generator=seeded(each), dtype=torch.float64) for each in (0, 1, 2))
@@ -86,7 +86,7 @@ def test_it_is_karras_formulas(options: dict[str, Any]) -> None:
         weight = (sigma**2 + data**2) / (sigma * data) ** 2
         torch.testing.assert_close(weight * (denoised - x0).square(), (found - target).square())
         assert process.snr(timesteps).tolist() == pytest.approx([data**2 / sigma**2] * 3)
-        of_noise = ((x - denoised) / sigma - noise).square()  # the error of ε that F has
+        of_noise = ((x - denoised) / sigma - noise).square()  # the squared error of ε for the output F
         share = of_epsilon(process, timesteps).view(-1, 1, 1, 1)
         torch.testing.assert_close(share * (found - target).square(), of_noise)
 
@@ -106,7 +106,7 @@ def test_sigmas_are_drawn_as_in_table_1() -> None:
 @each_kind
 @pytest.mark.parametrize("scheduler_class", [EDMEulerScheduler, EDMDPMSolverMultistepScheduler])
 def test_it_is_what_diffusers_schedulers_sample(scheduler_class: type, options: dict[str, Any]) -> None:
-    """The same schedule and inputs; and with the true prediction one step leads to the latents."""
+    """Timesteps and the denoiser's inputs are equal. With the true prediction, one step leads to the latents."""
     scheduler: Any = scheduler_class(**options)
     process = EDMProcess.from_scheduler(scheduler)
     scheduler.set_timesteps(9)
@@ -161,7 +161,7 @@ def test_what_has_no_meaning_for_it_is_refused(folder: Path, edm: ModelFamily) -
 
 @pytest.mark.slow
 def test_it_learns(folder: Path, edm: ModelFamily) -> None:
-    """The loss at fixed noise, on the pictures that are trained, falls below the base's."""
+    """The loss on training images at fixed noise falls below 0.9 of the base's."""
     config = curve_config(str(folder), max_train_steps=25, rank=16, alpha=16, learning_rate=1e-2)
     with curve_training(edm, config) as training:
         score = HeldOutLoss(edm, cached_examples(4), training.triggers, 0.1, training.trainer.accelerator)

@@ -1,4 +1,4 @@
-"""The diffusion's algebra, against its formulas in float64."""
+"""Tests of the diffusion process and of its loss, against diffusers and the formulas in float64."""
 
 import pytest
 import torch

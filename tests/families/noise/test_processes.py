@@ -1,4 +1,4 @@
-"""What holds for every noise process, and each one's formulas in float64."""
+"""Tests of the properties of all noise processes, and of the formulas of each in float64."""
 
 import math
 
@@ -46,7 +46,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def alphas_cumprod() -> torch.Tensor:
-    """ᾱ of Stable Diffusion in float64: betas are linear in their roots."""
+    """Return ᾱ of Stable Diffusion in float64: the square roots of the betas are linear."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
     return (1 - betas).cumprod(dim=0)
 
@@ -112,7 +112,7 @@ def test_zero_terminal_snr_ends_in_pure_noise() -> None:
 
 
 def test_zero_terminal_snr_is_its_formula() -> None:
-    """Lin et al. 2023, algorithm 1: shift √ᾱ so that the last is 0, scale so that the first stays."""
+    """Lin et al. 2023, algorithm 1: shift √ᾱ so that the last is 0, then scale so that the first is unchanged."""
     roots = alphas_cumprod().sqrt()
     expected = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])).square()
     process = diffusion("v_prediction", zero_terminal_snr=True)
@@ -154,7 +154,7 @@ def test_flow_matching_is_its_formula(shift: float) -> None:
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_flow_matching_agrees_with_diffusers_scheduler(shift: float) -> None:
-    """Its noised samples, and its sampler: with the true velocity one step leads to the latents."""
+    """Noised samples are equal. With the true velocity, one step of the scheduler leads to the latents."""
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     process = FlowMatching.from_scheduler(scheduler)
     assert process.shift == shift

@@ -1,4 +1,4 @@
-"""Features of prompts in memory and on disk: encoded once, complete, the same after a restart, and never too many."""
+"""Tests of the cache of prompt features in memory and on disk: each prompt is encoded once, and memory is limited."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +15,13 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python's collector takes a second in a large process."""
+    """Skip Python's garbage collection, which takes a second in a large process."""
     monkeypatch.setattr(frozen_text, "_free", lambda: None)
 
 
 class Encoder:
-    """Counts what it reads. Its features are as long as the prompt, with all parts that there may be."""
+    """Records the prompts that it encodes. Their features have one position more than the prompt has characters, and
+    all optional parts."""
 
     def __init__(self) -> None:
         self.loads = 0
@@ -85,7 +86,7 @@ def test_memory_holds_the_last_prompts(on_disk: bool, tmp_path: Path, monkeypatc
         text.keep_in(tmp_path)
     for prompt in ("a", "b", "c"):
         text.features([prompt], CPU)
-    whole = text.features(["a", "b", "c", "a"], CPU)  # more than are kept
+    whole = text.features(["a", "b", "c", "a"], CPU)  # more prompts than are kept in memory
     assert len(whole) == 4 and len(text._kept) == 2
     assert encoder.read == (["a", "b", "c"] if on_disk else ["a", "b", "c", "a"])
 

@@ -1,4 +1,4 @@
-"""Formats of stored weights: what they take, how far they round, and what a layer computes with them."""
+"""Tests of the formats of stored weights: their size, their rounding errors, and a layer's output with them."""
 
 import pytest
 import torch
@@ -20,7 +20,8 @@ def weight(dtype: torch.dtype) -> torch.Tensor:
     ("name", "most", "rounding"), [("bf16", 16, 0.0), ("fp8", 8.4, 0.026), ("int8", 8.4, 0.007), ("nf4", 4.5, 0.093)]
 )
 def test_bits_of_a_value_and_rounding(name: PrecisionOfBase, most: float, rounding: float, dtype: torch.dtype) -> None:
-    """`most`: bits of a value in bf16, scales included. `rounding`: of normal values, relative to their norm."""
+    """`most`: upper limit of the bits per bf16 value, including scales. `rounding`: the expected error of normally
+    distributed values, relative to their norm."""
     values = weight(dtype)
     stored = FORMATS[name].encode(values)
     again = FORMATS[name].decode(stored, SHAPE)
@@ -28,7 +29,7 @@ def test_bits_of_a_value_and_rounding(name: PrecisionOfBase, most: float, roundi
     assert ((again - values).norm() / values.norm()).item() == pytest.approx(rounding, rel=0.1, abs=1e-4)
     if dtype == torch.bfloat16:
         assert 8 * sum(tensor.nbytes for tensor in stored[:2]) / values.numel() <= most
-    empty = FORMATS[name].encode(values.to("meta"))  # as memory is predicted
+    empty = FORMATS[name].encode(values.to("meta"))  # as for the prediction of memory
     assert [(each.shape, each.dtype) for each in empty] == [(each.shape, each.dtype) for each in stored]
     assert not any(tensor.is_floating_point() and tensor.dtype != dtype for tensor in stored)
 
@@ -73,7 +74,7 @@ def test_a_layer_computes_with_what_is_stored(name: PrecisionOfBase) -> None:
 
 @pytest.mark.parametrize("name", list(FORMATS))
 def test_what_is_offloaded_stays_while_the_layer_computes_elsewhere(name: PrecisionOfBase) -> None:
-    """The meta device stands for a GPU: no tensor of the CPU can take part in a product there."""
+    """The meta device stands in for a GPU: its matrix products do not accept CPU tensors."""
     layer = StoredLinear(nn.Linear(128, 96), FORMATS[name], CPU, offloaded=True).to("meta")
     assert {each.device.type for each in layer.stored} == {"cpu"} and layer.weight.is_meta
     x = torch.empty(5, 128, device="meta", requires_grad=True)

@@ -1,4 +1,4 @@
-"""A LoRA on a base in fewer bits: it learns as on the whole one, resumes bit for bit, and its file is the same kind."""
+"""Tests of LoRA training with a quantised base model (`base_precision`): losses, resuming, and the file."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 SLOW = pytest.mark.slow
 STEPS = 3
 FURTHEST = {"int8": 0.01, "fp8": 0.03, "nf4": 0.1}
-"""Relative distance of losses from those on the whole base."""
+"""Largest relative difference of the losses from those with the unquantised base."""
 
 
 def losses(family: ModelFamily, base: Path) -> Curve:
@@ -74,7 +74,8 @@ def test_a_resumed_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_job_in_fewer_bits(tmp_path: Path) -> None:
-    """Class images, samples, verification; the file names the base that others have, and is put on that."""
+    """The job generates class images and samples, and verifies its file. The file has the fingerprint of the
+    unquantised base, and changes that base's images."""
     base = TINY_MODELS["flux1"](tmp_path / "base")
     config = build_config(
         {

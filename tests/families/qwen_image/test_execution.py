@@ -1,4 +1,4 @@
-"""Training on Qwen-Image waits for no device, and compiles to few graphs."""
+"""Tests that a training step of Qwen-Image does not wait for the device, and compiles to few graphs."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from trainer.data.batches import LatentBatch
 
 @pytest.mark.slow
 def test_a_step_reads_nothing_and_copies_without_waiting(tmp_path: Path) -> None:
-    """The text's lengths stay on the CPU."""
+    """The lengths of the text are kept on the CPU."""
     base = str(write_qwen_image(tmp_path / "base"))
     family = opened(Path(base))
     with curve_training(family, curve_config(base)) as training:
@@ -27,7 +27,7 @@ def test_a_step_reads_nothing_and_copies_without_waiting(tmp_path: Path) -> None
         there = LatentBatch(
             batch.moments.to(META), batch.captions, batch.concepts, batch.sizes, masks, batch.weights.to(META)
         )
-        training.trainer.backward(there, 1.0)  # fills what is copied once
+        training.trainer.backward(there, 1.0)  # copies what is only copied once
         with Copies() as copies:
             losses = training.trainer.backward(there, 1.0)
         trained = [each for each in family.denoiser.parameters() if each.requires_grad]
@@ -38,7 +38,8 @@ def test_a_step_reads_nothing_and_copies_without_waiting(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_no_graph_breaks_and_few_graphs(tmp_path: Path) -> None:
-    """Four a shape: with the adapter on and off, and the first block, whose input carries no gradient."""
+    """There are at most four graphs per shape: with the adapter on and off, for the first block and for the others.
+    The input of the first block has no gradient."""
     torch._dynamo.reset()  # what other tests compiled
     counters.clear()
     base = str(write_qwen_image(tmp_path / "base"))

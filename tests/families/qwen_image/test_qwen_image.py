@@ -1,4 +1,4 @@
-"""Qwen-Image against diffusers' own pipeline: prompts, pictures, a step of its scheduler, the order of loading."""
+"""Tests of Qwen-Image: prompts, images and scheduler steps are those of diffusers' pipeline; order of loading."""
 
 import weakref
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def theirs(folder: Path) -> QwenImagePipeline:
 def test_a_prompts_features_are_those_of_the_pipeline(
     prompt: str, family: ModelFamily, theirs: QwenImagePipeline
 ) -> None:
-    """To the last bit. The template's first 34 tokens are not among them, its end is."""
+    """They are equal bit for bit. The template's first 34 tokens are left out, its end is included."""
     with torch.no_grad():
         embeds, mask = theirs.encode_prompt(prompt)
     ours = family.encode_prompts([prompt])
@@ -69,7 +69,8 @@ def test_a_prompts_features_are_those_of_the_pipeline(
 
 
 def test_prompts_of_one_batch_are_padded_with_a_mask(family: ModelFamily, theirs: QwenImagePipeline) -> None:
-    """As the pipeline pads them; each is read alone here, so that a matrix product of theirs may end in another bit."""
+    """Padding is that of the pipeline. Here each prompt is encoded alone, so matrix products can differ in the last
+    bit."""
     with torch.no_grad():
         embeds, mask = theirs.encode_prompt([PROMPT, "a"])
     ours = family.encode_prompts([PROMPT, "a"])
@@ -79,7 +80,7 @@ def test_prompts_of_one_batch_are_padded_with_a_mask(family: ModelFamily, theirs
 
 @pytest.mark.parametrize("scale", [1.0, 4.0])
 def test_pictures_are_those_of_the_pipeline(scale: float, family: ModelFamily, theirs: QwenImagePipeline) -> None:
-    """With the negative prompt; at 1 there is no second pass, and no warning of it."""
+    """There is a negative prompt. At scale 1 there is no second pass, and no warning about it."""
     request = SampleRequest(PROMPT, UNWANTED, seed=3, guidance_scale=scale, **SIZE)
     with warnings_of("diffusers") as warnings:
         (drawn,) = Sampler(family).generate(request)
@@ -93,7 +94,7 @@ def test_pictures_are_those_of_the_pipeline(scale: float, family: ModelFamily, t
 
 
 def test_prompts_of_several_lengths_are_drawn_together(family: ModelFamily) -> None:
-    """Each as if it were drawn alone."""
+    """Each image is the same as if it were generated alone."""
     requests = [SampleRequest(prompt, UNWANTED, guidance_scale=4.0, seed=3, **SIZE) for prompt in (PROMPT, "a")]
     together = Sampler(family).generate_several(requests)
     for request, (drawn,) in zip(requests, together, strict=True):
@@ -102,7 +103,7 @@ def test_prompts_of_several_lengths_are_drawn_together(family: ModelFamily) -> N
 
 
 def test_latents_are_the_pipelines(family: ModelFamily, theirs: QwenImagePipeline) -> None:
-    """A picture is one frame of its video VAE; mean and deviation differ from channel to channel."""
+    """An image is one frame for the video VAE. Mean and deviation differ by channel."""
     pixels = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     cached = family.encode_image(pixels)
     assert cached.shape == torch.Size((2, 8, 12, 16))
@@ -120,7 +121,8 @@ def test_latents_are_the_pipelines(family: ModelFamily, theirs: QwenImagePipelin
 
 
 def test_a_step_of_its_scheduler_by_the_true_velocity_is_the_picture(family: ModelFamily) -> None:
-    """Its last step, from the σ at which its schedule ends; and our draws lie where its own timesteps do."""
+    """Each step leads to the next σ, the last one to 0. `timesteps_at` returns the scheduler's timesteps without
+    shift_terminal."""
     generator = torch.Generator().manual_seed(0)
     latents, noise = (torch.randn(1, 4, 12, 16, generator=generator) for _ in range(2))
     scheduler = family.pipeline().scheduler
@@ -143,7 +145,7 @@ def test_a_step_of_its_scheduler_by_the_true_velocity_is_the_picture(family: Mod
 
 
 def test_timesteps_are_shifted_by_the_pictures_own_tokens(family: ModelFamily) -> None:
-    """exp(μ), μ between 0.5 at 256 tokens and 0.9 at 8192, as its scheduler says."""
+    """The shift is exp(μ), with μ from 0.5 at 256 tokens to 0.9 at 8192, as in the scheduler's configuration."""
     middle = torch.tensor([0.5])
     for side, mu in (((32, 32), 0.5), ((128, 256), 0.9), ((256, 128), 0.9)):
         shift = torch.tensor([mu]).exp()
@@ -152,7 +154,8 @@ def test_timesteps_are_shifted_by_the_pictures_own_tokens(family: ModelFamily) -
 
 
 def test_what_the_transformer_gets(family: ModelFamily, monkeypatch: pytest.MonkeyPatch) -> None:
-    """σ; the mask; the size in patches; and text of few lengths, whose padding changes nothing."""
+    """It gets σ, the text's mask, and the size in patches. Text is padded to a multiple of TEXT_MULTIPLE, so that it
+    has few lengths; the padding does not change the prediction."""
     asked: dict[str, Any] = {}
     forward = family.denoiser.forward
 
@@ -182,7 +185,8 @@ ADAPTED = {
 
 @pytest.mark.parametrize(("targets", "count"), [("attention", 16 - 2), ("feed-forward", 24 - 4), ("all", 24 - 4 + 10)])
 def test_every_layer_that_is_adapted_learns(targets: str, count: int, family: ModelFamily) -> None:
-    """All linear layers: also the two modulations of each block, and the six layers outside of them."""
+    """`all` selects all linear layers, including the two modulations of each block, and the six layers outside of the
+    blocks."""
     paths = denoiser_targets(family, TrainingConfig(**ADAPTED[targets]))
     assert len(paths) == count and not any(path in family.idle_modules for path in paths)
     adapter = PeftAdapter(family.denoiser, "lora", 2, 2.0, paths, torch.Generator().manual_seed(0))
@@ -237,7 +241,7 @@ def test_the_text_encoder_is_gone_before_the_transformer_comes(folder: Path, mon
     generation.generate(request, [], str(folder))
     assert events == ["text_encoder", "freed", "transformer"]
     generation.generate(request, [], str(folder))
-    assert len(events) == 3  # a prompt is read once
+    assert len(events) == 3  # the prompt is not encoded again
 
 
 def test_its_own_guidance_and_steps(family: ModelFamily) -> None:
@@ -275,7 +279,7 @@ def test_what_is_refused(folder: Path, family: ModelFamily) -> None:
     with pytest.raises(RequestError, match=r"guidance_rescale: .*QwenImagePipeline does not support it"):
         sampler.generate(SampleRequest(PROMPT, guidance_rescale=0.5, num_inference_steps=2))
     with pytest.raises(RequestError, match="num_inference_steps: 1 is too few for this base model, whose schedule"):
-        sampler.generate(SampleRequest(PROMPT, num_inference_steps=1))  # diffusers divides by zero, and draws black
+        sampler.generate(SampleRequest(PROMPT, num_inference_steps=1))  # diffusers would divide by zero: black images
     with pytest.raises(BaseModelError, match=r"prediction_type: .* leave it out"):
         load_base_model(str(folder), torch.float32, prediction_type="epsilon")
     with pytest.raises(ConfigError, match=r"num_tokens: 2: .* qwen_image are encoded by a frozen model"):
@@ -283,7 +287,7 @@ def test_what_is_refused(folder: Path, family: ModelFamily) -> None:
 
 
 def test_the_longest_prompt_is_drawn_whole(family: ModelFamily, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pipeline's own limit for a call is half of what it reads."""
+    """The default limit of diffusers' pipeline is half of this length."""
     asked: list[int] = []
     forward = family.denoiser.forward
 

@@ -1,4 +1,4 @@
-"""Qwen-Image's transformer alone in a single file, as ComfyUI's users have it, and parts that do not fit."""
+"""Tests of single files that only contain Qwen-Image's transformer, as used in ComfyUI, and of mismatching parts."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def family(folder: Path) -> ModelFamily:
 
 
 def transformer_file(folder: Path, path: Path, prefix: str = "", dtype: torch.dtype = torch.float32) -> Path:
-    """ComfyUI's names of these layers are diffusers' own."""
+    """Write the transformer as a single file. ComfyUI's names of these layers are those of diffusers."""
     tensors = load_file(folder / "transformer" / WEIGHTS)
     save_file({f"{prefix}{name}": tensor.to(dtype) for name, tensor in tensors.items()}, path)
     return path
@@ -46,11 +46,11 @@ def test_a_transformer_alone_is_the_base_in_its_folder(
     parts = without_transformer(folder, tmp_path / "parts")
     again = load_base_model(str(file), torch.float32, base_config=str(parts)).to(torch.device("cpu"))
     assert again.name == "qwen_image" and fingerprint(again.denoiser) == fingerprint(family.denoiser)
-    torch.testing.assert_close(predict(again), predict(family))  # a mapped file's tensors are aligned otherwise
+    torch.testing.assert_close(predict(again), predict(family))  # memory-mapped tensors have another alignment
 
 
 def test_fp8_without_scales_is_read(folder: Path, family: ModelFamily, tmp_path: Path) -> None:
-    """As in ComfyUI's qwen_image_fp8_e4m3fn.safetensors."""
+    """ComfyUI's qwen_image_fp8_e4m3fn.safetensors has this format."""
     file = transformer_file(folder, tmp_path / "qwen.safetensors", dtype=torch.float8_e4m3fn)
     again = load_base_model(str(file), torch.float32, base_config=str(folder)).to(torch.device("cpu"))
     assert (predict(again) - predict(family)).norm() < 0.2 * predict(family).norm()
@@ -83,7 +83,7 @@ def test_its_parts_must_be_named_and_of_its_family(folder: Path, tmp_path: Path)
 def test_parts_that_do_not_fit(
     part: str, values: dict[str, object], message: str, folder: Path, tmp_path: Path
 ) -> None:
-    """Told from configurations alone: the weights of the copy are never opened."""
+    """The configurations are sufficient to find the mismatch: the copy's weights are unreadable."""
     copy = changed(folder, tmp_path / "copy", part, **values)
     for file in copy.rglob("*.safetensors"):
         file.write_bytes(b"unreadable")

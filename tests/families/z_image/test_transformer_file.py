@@ -1,4 +1,4 @@
-"""A Z-Image transformer alone in a single file."""
+"""Tests of single files that only contain a Z-Image transformer."""
 
 import shutil
 from pathlib import Path
@@ -19,7 +19,7 @@ SLOW_ONES = [pytest.param(prefix, marks=pytest.mark.slow) for prefix in ("", "di
 
 @pytest.mark.parametrize("prefix", ["model.diffusion_model.", *SLOW_ONES])
 def test_a_transformer_alone_is_the_base_in_its_folder(prefix: str, tmp_path: Path) -> None:
-    """Whether it is Turbo, base_config says."""
+    """Whether the base is Turbo is read from base_config."""
     folder = write_z_image(tmp_path / "folder", turbo=True)
     family, file = opened(folder), tmp_path / "z_image.safetensors"
     if prefix == "diffusers":
@@ -29,7 +29,7 @@ def test_a_transformer_alone_is_the_base_in_its_folder(prefix: str, tmp_path: Pa
     parts = without_transformer(folder, tmp_path / "parts")
     again = load_base_model(str(file), torch.float32, base_config=str(parts)).to(torch.device("cpu"))
     assert fingerprint(again.denoiser) == fingerprint(family.denoiser) and again.training_notes
-    torch.testing.assert_close(predict(again), predict(family))  # a mapped file's tensors are aligned otherwise
+    torch.testing.assert_close(predict(again), predict(family))  # memory-mapped tensors have another alignment
 
 
 def test_its_parts_must_be_named_and_its_own(tmp_path: Path) -> None:

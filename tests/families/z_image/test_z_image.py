@@ -1,4 +1,4 @@
-"""Z-Image against diffusers' own pipeline: prompts, pictures, latents, guidance, and one step of the scheduler."""
+"""Tests of Z-Image against diffusers' pipeline: prompts, images, latents, guidance and scheduler steps."""
 
 import json
 import shutil
@@ -59,7 +59,8 @@ def test_prompts_of_different_lengths_are_those_of_the_pipeline(family: ModelFam
 
 
 def test_prompts_leave_room_for_a_thought(family: ModelFamily) -> None:
-    """Without it Qwen3's template would have an empty one behind the prompt, which Z-Image never saw."""
+    """With thinking disabled, Qwen3's template adds an empty thought after the prompt, which was not in Z-Image's
+    training."""
     tokenizer = family.pipeline().tokenizer
     message = [{"role": "user", "content": PROMPT}]
     counts = {
@@ -77,7 +78,7 @@ def test_prompts_leave_room_for_a_thought(family: ModelFamily) -> None:
 
 @pytest.mark.parametrize("guidance", [0.0, 4.0])
 def test_pictures_are_those_of_the_pipeline(guidance: float, family: ModelFamily, theirs: Any) -> None:
-    """Guidance is pos + s(pos − neg), so that 0 is none."""
+    """Guidance is pos + s(pos − neg), so s = 0 means no guidance."""
     options: dict[str, Any] = {
         "width": 64, "height": 48, "num_inference_steps": 2, "guidance_scale": guidance, "negative_prompt": "blur",
     }  # fmt: skip
@@ -114,7 +115,8 @@ def test_a_step_of_its_scheduler_by_the_true_velocity_is_the_picture(steps: int,
 def test_time_runs_towards_the_picture_and_the_prediction_is_turned(
     family: ModelFamily, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the transformer says points to the picture; the loss and the scheduler want the velocity, to the noise."""
+    """The transformer's output points to the image. The loss and the scheduler use the velocity, which points to the
+    noise."""
     asked: list[Any] = []
 
     def watched(pictures: list[torch.Tensor], times: torch.Tensor, texts: list[torch.Tensor], **_: Any) -> Any:
@@ -129,7 +131,7 @@ def test_time_runs_towards_the_picture_and_the_prediction_is_turned(
 
 
 def test_a_batch_is_its_images_one_by_one(family: ModelFamily) -> None:
-    """Prompts of other lengths beside one change nothing of it."""
+    """The prediction for an image does not depend on prompts of other lengths in the batch."""
     noised = torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(0))
     times, prompts = torch.tensor([250.0, 750.0]), [PROMPT, 6 * LONGER]
     with torch.no_grad():
@@ -143,7 +145,7 @@ def test_a_batch_is_its_images_one_by_one(family: ModelFamily) -> None:
 
 @pytest.mark.parametrize(("targets", "count"), [("attention", 4 * 4), ("attention+feed-forward", 7 * 4)])
 def test_every_layer_that_is_adapted_learns(targets: str, count: int, family: ModelFamily) -> None:
-    """Two layers and a refiner of each kind."""
+    """The tiny transformer has two layers, and one refiner of each of the two kinds."""
     paths = denoiser_targets(family, TrainingConfig(lora_targets=targets))
     assert len(paths) == count
     adapter = PeftAdapter(family.denoiser, "lora", 2, 2.0, paths, torch.Generator().manual_seed(0))
@@ -207,7 +209,7 @@ def test_a_base_that_was_saved_with_its_whole_language_model(folder: Path, famil
 def test_parts_that_do_not_fit(
     part: str, values: dict[str, object], message: str, folder: Path, tmp_path: Path
 ) -> None:
-    """Told from configurations alone."""
+    """The configurations are sufficient to find the mismatch: the copy's weights are unreadable."""
     copy = shutil.copytree(folder, tmp_path / "copy")
     config = copy / part / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | values))
@@ -226,5 +228,5 @@ def test_a_text_encoder_of_another_family(folder: Path, tmp_path: Path) -> None:
 
 
 def test_its_positions_limit_the_resolution(family: ModelFamily) -> None:
-    """32 rows of tokens of 8 pixels in the tiny one, 512 of 16 in the real one."""
+    """The tiny model has 32 rows of tokens of 8 pixels, the published one 512 rows of 16 pixels."""
     assert family.largest_side == 256

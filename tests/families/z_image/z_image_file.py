@@ -1,6 +1,7 @@
-"""Writes a tiny Z-Image transformer as one file with the names that ComfyUI's users have.
+"""Writes a tiny Z-Image transformer as a single file with the tensor names of ComfyUI's files.
 
-Queries, keys and values of an attention are one tensor. By rules of its own, the reverse of diffusers' converter.
+There queries, keys and values of an attention are one tensor. This is the reverse of diffusers' converter, with
+independent rules.
 """
 
 from pathlib import Path
@@ -20,7 +21,7 @@ NAMES = {
 
 
 def z_image_file_tensors(transformer: Any) -> dict[str, Tensor]:
-    """Its tensors by those names."""
+    """Return the transformer's tensors by these names."""
     state, tensors = transformer.state_dict(), {}
     for name, tensor in state.items():
         if ".attention.to_q." in name:
@@ -34,7 +35,7 @@ def z_image_file_tensors(transformer: Any) -> dict[str, Tensor]:
 
 
 def write_z_image_file(transformer: Any, path: Path, prefix: str = "model.diffusion_model.") -> Path:
-    """`prefix`: ComfyUI's, or nothing."""
+    """Write the file and return its path. `prefix`: ComfyUI's, or empty."""
     tensors = {
         prefix + name: each.detach().clone().contiguous() for name, each in z_image_file_tensors(transformer).items()
     }
