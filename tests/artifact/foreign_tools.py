@@ -4,13 +4,13 @@ The rules were read in the trainers' sources:
 kohya sd-scripts (networks/lora.py, lora_sd3.py, library/sai_model_spec.py): all Linear and 1 × 1 convolutions inside of
     Transformer2DModel, with conv_dim all layers of ResnetBlock2D, Downsample2D and Upsample2D; in CLIP all of
     CLIPAttention and CLIPMLP. SD1.5 in diffusers' block names, SDXL in Stability's, SD3's MMDiT in Stability's with
-    queries, keys and values as one layer. `--save_precision` casts every tensor, alpha too.
-ai-toolkit (toolkit/lora_special.py, network_mixins.py): the same layers and names, fp16 with alpha in it; the
-    embedding that was trained beside it stands in the file as `clip_l` and `clip_g`.
-OneTrainer (LoRAModule.py, DtypeModelSaverMixin.py): any Linear or convolution that its layer filter lets through, in
-    diffusers' paths for every family (`lora_transformer` for SD3), alpha in the output's type.
-SimpleTuner and diffusers' scripts: peft's state dict through the pipeline's own `save_lora_weights`, with
-    `lora_adapter_metadata`; no alphas. diffusers itself writes these here.
+    queries, keys and values as one layer. `--save_precision` casts every tensor, including alpha.
+ai-toolkit (toolkit/lora_special.py, network_mixins.py): the same layers and names, in fp16 including alpha; an
+    embedding that was trained with the LoRA is in the file as `clip_l` and `clip_g`.
+OneTrainer (LoRAModule.py, DtypeModelSaverMixin.py): all Linear layers and convolutions that its layer filter selects,
+    with diffusers' paths for every family (`lora_transformer` for SD3), alpha in the output's type.
+SimpleTuner and diffusers' scripts: peft's state dict, written by the pipeline's `save_lora_weights` with
+    `lora_adapter_metadata`; no alphas. Here diffusers itself writes these files.
 """
 
 import json
@@ -39,7 +39,7 @@ TEXT_CLASSES, TRANSFORMER, CONVOLUTIONAL = (
 
 @dataclass
 class ForeignFile:
-    """The tensors of a file, and the weight changes that they stand for, by component and path."""
+    """The tensors of a file, and the weight changes that they represent, by component and path."""
 
     header: dict[str, str]
     dtype: torch.dtype
@@ -47,7 +47,7 @@ class ForeignFile:
     changes: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
     def add(self, name: str, out: int, inputs: list[int], *places: tuple[str, str]) -> None:
-        """A random LoRA of kohya's keys. With several places, `up`'s rows are theirs one after the other."""
+        """Add a random LoRA with kohya's keys. With several places, the rows of `up` are divided in their order."""
         generator = torch.Generator().manual_seed(len(self.tensors))
         down = (0.3 * torch.randn(RANK, *inputs, generator=generator)).to(self.dtype)
         up = (0.3 * torch.randn(out, RANK, *(1 for _ in inputs[1:]), generator=generator)).to(self.dtype)
@@ -63,7 +63,7 @@ class ForeignFile:
 
 
 def kohya(family: ModelFamily) -> ForeignFile:
-    """sd-scripts with text encoders, and for UNets with conv_dim."""
+    """Return a file of sd-scripts with text encoders, and for UNets with conv_dim."""
     file = ForeignFile(_kohya_header(family), torch.float16)
     _add_text_encoders(file, family)
     if family.name == "sd3":
@@ -74,7 +74,7 @@ def kohya(family: ModelFamily) -> ForeignFile:
 
 
 def ai_toolkit(family: ModelFamily) -> ForeignFile:
-    """Without convolutions, with an embedding of one token."""
+    """Return a file of ai-toolkit without convolutions, with an embedding of one token."""
     header = {
         "format": "pt", "name": "my_lora", "version": "1.0",
         "ss_base_model_version": "sdxl_1.0" if family.name == "sdxl" else "sd_1.5",
@@ -91,7 +91,7 @@ def ai_toolkit(family: ModelFamily) -> ForeignFile:
 
 
 def onetrainer(family: ModelFamily) -> ForeignFile:
-    """Every Linear and convolution of all models ("full"), in bf16."""
+    """Return a file of OneTrainer with all Linear layers and convolutions of all models ("full"), in bf16."""
     header = {
         "modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": f"{family.architecture}/lora",
         "modelspec.implementation": "https://github.com/Nerogar/OneTrainer", "modelspec.title": "",
@@ -112,7 +112,7 @@ def onetrainer(family: ModelFamily) -> ForeignFile:
 
 
 def diffusers_script(family: ModelFamily, folder: Path) -> Path:
-    """peft adapters with an alpha of their own, saved by the pipeline. Changes are known to peft alone."""
+    """Add peft adapters with their own alpha to the base, and let its pipeline save them. Returns the file's path."""
     pipeline = family.pipeline()
     adapted: dict[str, Any] = {}
     torch.manual_seed(0)
@@ -161,7 +161,7 @@ def _add_text_encoders(file: ForeignFile, family: ModelFamily) -> None:
 
 
 def _add_joint_blocks(file: ForeignFile, family: ModelFamily) -> None:
-    """Attention and feed-forward of every block, from the names of the single file."""
+    """Add attention and feed-forward of every block, with the names of the single file."""
     names = {path: name for path, name in SD3_NAMES if name.startswith(("x_block", "context_block"))}
     for number, block in enumerate(family.denoiser.transformer_blocks):
         modules, prefix = dict(block.named_modules()), f"lora_unet_joint_blocks_{number}_"
@@ -170,7 +170,7 @@ def _add_joint_blocks(file: ForeignFile, family: ModelFamily) -> None:
                 key, place = prefix + name.replace(".", "_"), ("denoiser", f"transformer_blocks.{number}.{path}")
                 file.add(key, *_sizes(layer), place)
                 if path == "norm1_context.linear" and len(layer.weight) == 2 * layer.weight.shape[1]:
-                    file.changes[place] = torch.cat(file.changes[place].chunk(2)[::-1])  # as single files have it
+                    file.changes[place] = torch.cat(file.changes[place].chunk(2)[::-1])  # as in single files
         for path, (name, parts) in SD3_QUERIES.items():
             if path in modules:
                 stem = path.split(".")[0]

@@ -1,16 +1,16 @@
-"""Names that the loaders of ComfyUI and A1111 know, by the rules that both build their tables from.
+"""Names that the loaders of ComfyUI and A1111 accept, by the rules from which both build their tables.
 
-ComfyUI (comfy/lora.py, comfy/utils.py) takes, with `_` for `.`:
+ComfyUI (comfy/lora.py, comfy/utils.py) accepts, with `_` instead of `.`:
     lora_unet_ + the module's path in Stability's original UNet,
     lora_unet_ + its path in diffusers' UNet,
     lora_te_ or lora_te1_ (first encoder), lora_te2_ (second) + text_model_encoder_layers_N_ + one of six layers,
-and as it is:
+and unchanged:
     transformer. + the module's path in diffusers' SD3 transformer,
     text_encoder. (first), text_encoder_2. (second) + text_model.encoder.layers.N. + one of the six.
-A1111 (extensions-builtin/Lora/networks.py) takes for SDXL only the first of these for the UNet, and for SD1.5 the
+A1111 (extensions-builtin/Lora/networks.py) accepts for SDXL only the first of these for the UNet, and for SD1.5 the
 second; for text encoders lora_te_ (SD1.5), lora_te1_ and lora_te2_ (SDXL).
 
-The rows below are made by walking the UNet in the order in which Stability's code builds it, not by our own renaming.
+The names below follow the order in which Stability's code builds the UNet. They do not use our own conversion.
 """
 
 import re
@@ -53,7 +53,7 @@ SD3_AROUND = (
 
 
 def original_unet_names(config: Any) -> Iterator[tuple[str, str]]:
-    """(path in Stability's UNet, path in diffusers') for each layer that a UNet of this configuration can have."""
+    """Yield (path in Stability's UNet, path in diffusers' UNet) for each layer that this configuration can have."""
     yield from ((original, path) for path, original in AROUND.items())
     levels, layers = len(config.block_out_channels), config.layers_per_block
     depths = config.transformer_layers_per_block
@@ -83,13 +83,13 @@ def original_unet_names(config: Any) -> Iterator[tuple[str, str]]:
 
 
 def comfyui_unet(config: Any) -> set[str]:
-    """Return the names before `.lora_up.weight`, `.diff` … that ComfyUI knows for a UNet."""
+    """Return the names before `.lora_up.weight`, `.diff` … that ComfyUI accepts for a UNet."""
     pairs = list(original_unet_names(config))
     return {_kohya("lora_unet_", name) for pair in pairs for name in pair}
 
 
 def a1111_unet(config: Any, family: str) -> dict[str, str]:
-    """Return the names that A1111 knows, with diffusers' path of the module."""
+    """Return the names that A1111 accepts, with diffusers' path of the module."""
     return {
         _kohya("lora_unet_", original if family == "sdxl" else path): path
         for original, path in original_unet_names(config)
@@ -97,7 +97,7 @@ def a1111_unet(config: Any, family: str) -> dict[str, str]:
 
 
 def clip_names(family: str, encoder: int, layers: int) -> set[str]:
-    """Names that ComfyUI and A1111 know for a text encoder (counted from 1); ComfyUI's for SD3."""
+    """Return the names that ComfyUI and A1111 accept for a text encoder (counted from 1); for SD3, ComfyUI's."""
     paths = [f"text_model.encoder.layers.{layer}.{name}" for layer in range(layers) for name in CLIP_LAYERS]
     if family == "sd3":
         return {f"text_encoder{'' if encoder == 1 else '_2'}.{path}" for path in paths}
@@ -106,7 +106,7 @@ def clip_names(family: str, encoder: int, layers: int) -> set[str]:
 
 
 def comfyui_sd3(config: Any) -> set[str]:
-    """ComfyUI's names for an SD3 transformer."""
+    """Return ComfyUI's names for an SD3 transformer."""
     blocks = (f"transformer_blocks.{block}.{name}" for block in range(config.num_layers) for name in SD3_BLOCK)
     return {f"transformer.{path}" for path in (*SD3_AROUND, *blocks)}
 

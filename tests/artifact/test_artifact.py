@@ -1,4 +1,4 @@
-"""The file: a plain LoRA for other tools, everything else in its header, and nothing that is broken."""
+"""Tests of the LoRA file: a plain LoRA for other tools, with all other data in its header; errors for invalid files."""
 
 import json
 import os
@@ -35,7 +35,7 @@ PATHS = (
 
 
 def make_artifact(base: ModelFamily, rank: int = 4, alpha: float = 2.0, size: float = 0.2) -> Artifact:
-    """A random LoRA on three modules, with random tokens."""
+    """Return a random LoRA on the modules of PATHS, with random token embeddings."""
     generator = torch.Generator().manual_seed(0)
     layers = {}
     for path in PATHS:
@@ -62,7 +62,7 @@ def make_artifact(base: ModelFamily, rank: int = 4, alpha: float = 2.0, size: fl
 
 
 def unet_inputs(base: ModelFamily) -> dict[str, Any]:
-    """Random arguments of the base's UNet."""
+    """Return random arguments for the base's UNet."""
     return {
         "sample": torch.randn(1, 4, 16, 16),
         "timestep": torch.tensor([500]),
@@ -190,7 +190,7 @@ def test_alpha_over_rank_times_scale_is_the_effect(base: ModelFamily) -> None:
 
 @torch.no_grad()
 def test_diffusers_opens_the_file_as_it_is(base: ModelFamily, tmp_path: Path) -> None:
-    """Every key is taken, and the UNet's output is the one with our own loader."""
+    """diffusers loads every layer, and the UNet's output is the same as with our loader."""
     path = write(make_artifact(base, size=1.0), tmp_path / "weights.safetensors", base)
     inputs = unet_inputs(base)
     placed = PlacedArtifacts(base, [Artifact.read(path)])

@@ -1,4 +1,5 @@
-"""A LoRA out of a full fine-tune: exact where the rank is enough, the best of its rank else, and no silent losses."""
+"""Tests of extracting a LoRA from a full fine-tune: it is exact if the rank is sufficient, otherwise the best of its
+rank, and changes that it cannot represent are reported."""
 
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,13 @@ RANK = 3
 
 
 def matrices(family: ModelFamily) -> list[Any]:
-    """The modules whose weight a LoRA can change."""
+    """Return the modules whose weight a LoRA can change."""
     modules: list[Any] = [module for component in components(family).values() for module in component.modules()]
     return [module for module in modules if has_weight(module) and module.weight.ndim > 1]
 
 
 def fine_tune(base: Path, target: Path, rank: int = RANK) -> Path:
-    """The base with a random change of that rank in every weight of two or more axes, text encoders too."""
+    """Save the base with a random change of this rank in all weights of two or more axes, including text encoders."""
     family = load_base_model(str(base), torch.float32)
     generator = torch.Generator().manual_seed(0)
     for module in matrices(family):

@@ -1,4 +1,4 @@
-"""Tars of cog-sdxl, bundles and embeddings: every form of one LoRA draws the same, with its words, and none is lost."""
+"""Tests of cog-sdxl's tars, bundles and embeddings: all forms have the same effect, and invalid files are refused."""
 
 import base64
 import io
@@ -42,7 +42,7 @@ PROMPT = "a photo of TOK beside ANNA"
 
 
 def make_attention_artifact(base: ModelFamily) -> Artifact:
-    """A LoRA that every format can hold, with two words of two and one tokens. Its alpha / rank is 1/2."""
+    """Return a LoRA that every format can contain, with trigger words of two tokens and of one. Alpha / rank is 1/2."""
     generator, layers = torch.Generator().manual_seed(1), {}
     for attention in ATTENTIONS:
         for projection in ("to_q", "to_k", "to_v", "to_out.0"):
@@ -97,7 +97,7 @@ def test_every_form_draws_the_same(base: ModelFamily, files: Mapping[str, Path])
 
 
 def test_a_lora_and_its_embeddings_may_be_two_files(base: ModelFamily, tmp_path: Path) -> None:
-    """As other tools take them: the file's name is the word."""
+    """Other tools read such files, in which the file's name is the trigger word."""
     artifact = make_attention_artifact(base)
     save_file(artifact.tensors(torch.float32), tmp_path / "lora.safetensors")
     rows = {"TOK": slice(0, 2), "ANNA": slice(2, 3)}
@@ -117,7 +117,7 @@ def test_there_and_back_every_bit_is_the_same(form: str, files: Mapping[str, Pat
     convert(files[form], tmp_path / "back.safetensors", "kohya")
     before, after = Artifact.read(files["source"]), Artifact.read(tmp_path / "back.safetensors")
     assert after.layers.keys() == before.layers.keys() and after.triggers == before.triggers
-    assert after.description == (None if form == "cog-sdxl" else before.description)  # the tar has no place for it
+    assert after.description == (None if form == "cog-sdxl" else before.description)  # the tar does not contain it
     for name, layer in before.layers.items():
         other = after.layers[name]
         assert isinstance(layer, LoraLayer) and isinstance(other, LoraLayer)
@@ -133,7 +133,7 @@ def test_there_and_back_every_bit_is_the_same(form: str, files: Mapping[str, Pat
 
 
 def test_a_foreign_bundle_keeps_its_words_through_every_format(base: ModelFamily, tmp_path: Path) -> None:
-    """As OneTrainer writes it, without any header: words may hold points, and rows come in fp16."""
+    """The file is like OneTrainer's, without a header. Words may contain dots, and rows are in fp16."""
     artifact = make_attention_artifact(base)
     words = {"my.word": slice(0, 2), "<anna>": slice(2, 3)}
     bundled = {
@@ -190,7 +190,7 @@ def test_the_former_names_of_diffusers(name: str, tmp_path: Path) -> None:
 def test_the_entry_points_take_a_tar_and_a_bundle(
     base: ModelFamily, files: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a file for the command, as an upload for Cog; the strength of a word of theirs can be set."""
+    """The command reads files, and Cog reads uploads. The strength of the trigger words can be set."""
     monkeypatch.setattr(generation_module, "load_base_model", lambda *arguments, **options: base)
     generation, said = Generation(lambda line: said.append(line)), list[str]()
 
@@ -322,7 +322,7 @@ def test_any_damage_to_a_tar(
     base: ModelFamily,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """It is read and can be placed, or is refused; nothing else happens."""
+    """The tar is read and loaded, or refused with an ArtifactError. There are no other errors."""
     members = dict(GOOD)
     if params is not None:
         members["special_params.json"] = params

@@ -1,4 +1,4 @@
-"""Whole files of other trainers (foreign_tools.py): what they mean is what our predictor and diffusers make."""
+"""Tests that files of other trainers (foreign_tools.py) have their intended effect in our code and in diffusers."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ NOT_IN_DIFFUSERS = {
     ("OneTrainer", "sdxl"): "add_embedding is read as add.embedding and left out, with a warning",
     ("OneTrainer", "sd3"): "lora_transformer_ is not known",
 }
-"""What diffusers 0.42 does not open as it is, or not whole; our own diffusers file made of it is opened."""
+"""Files that diffusers 0.42 cannot load, or not completely. It loads our conversion of them."""
 
 
 def effect(family: ModelFamily, path: Path) -> torch.Tensor:
@@ -45,7 +45,7 @@ def effect(family: ModelFamily, path: Path) -> torch.Tensor:
     ("tool", "kind"), [case if case in FAST else pytest.param(*case, marks=pytest.mark.slow) for case in CASES]
 )
 def test_a_whole_file_means_here_what_it_means_there(tool: str, kind: str, tmp_path: Path) -> None:
-    """And in diffusers: what we make of it always, the file itself where docs/artifact.md says so."""
+    """diffusers loads our conversion of every file, and the file itself if docs/artifact.md says so."""
     folder = str(TINY_MODELS[kind](tmp_path / "base"))
     family, changed = load_base_model(folder, torch.float32), load_base_model(folder, torch.float32)
     file = TOOLS[tool](family)
@@ -62,7 +62,7 @@ def test_a_whole_file_means_here_what_it_means_there(tool: str, kind: str, tmp_p
 
 
 def in_diffusers(family: ModelFamily, path: Path, wanted: torch.Tensor, bare: torch.Tensor) -> bool:
-    """Whether diffusers takes the whole file, text encoders too."""
+    """Return whether diffusers loads the whole file, including text encoders."""
     pipeline = family.pipeline()
     try:
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
@@ -85,7 +85,7 @@ def test_a_file_of_diffusers_scripts_has_its_alphas_in_the_header(kind: str, tmp
     layers = Artifact.read(path).layers.values()
     assert {layer.scale for layer in layers if isinstance(layer, LoraLayer)} == {3.0}
     folded = tmp_path / "folded.safetensors"
-    convert(path, folded, "diffusers")  # the header's alphas must not count again
+    convert(path, folded, "diffusers")  # the header's alphas must not be applied again
     assert in_diffusers(family, folded, wanted, bare) and near(effect(family, folded), wanted, bare)
 
 

@@ -1,4 +1,4 @@
-"""Files in other tools' formats: names both ways, no bit lost, equal effect, and sums that are sums."""
+"""Tests of files in other tools' formats: names in both directions, lossless conversion, merging and resizing."""
 
 import json
 import tarfile
@@ -95,7 +95,7 @@ def header_of(path: Path) -> dict[str, str]:
 def test_kohya_to_diffusers_and_back_keeps_every_change_bit_for_bit(
     base: ModelFamily, tmp_path: Path, precision: str
 ) -> None:
-    """alpha / rank is 1/2, which folds into the weights without rounding."""
+    """alpha / rank is 1/2, which can be folded into the weights without rounding."""
     first = write(make_artifact(base), tmp_path / "a.safetensors", base, precision)
     convert(first, tmp_path / "b.safetensors", "diffusers")
     convert(tmp_path / "b.safetensors", tmp_path / "c.safetensors", "kohya")
@@ -161,7 +161,7 @@ def test_bundles_and_embeddings_hold_the_tokens(base: ModelFamily, tmp_path: Pat
 
 
 def deltas(path: Path) -> dict[ModuleName, Tensor]:
-    """The change of every weight, flat."""
+    """Return the change of every weight as a matrix."""
     changes: dict[ModuleName, Tensor] = {}
     for name, layer in LoraFile.read(path).artifact.layers.items():
         assert isinstance(layer, LoraLayer)
@@ -170,7 +170,7 @@ def deltas(path: Path) -> dict[ModuleName, Tensor]:
 
 
 def test_a_merge_is_the_weighted_sum(base: ModelFamily, tmp_path: Path) -> None:
-    """Of files with different ranks and names, one of them with fewer layers."""
+    """The files have different ranks and names, and one has fewer layers."""
     one = write(make_artifact(base), tmp_path / "1.safetensors", base)
     other = make_artifact(base, rank=3, alpha=5.0, size=0.4)
     fewer = Artifact(dict(list(other.layers.items())[1:]), other.tokens, other.description)
@@ -240,7 +240,8 @@ def test_wrong_input_is_exit_status_2_with_the_remedy(
 
 
 def test_cog_sdxl_holds_what_its_predictor_reads(base: ModelFamily, tmp_path: Path) -> None:
-    """Key names of replicate/cog-sdxl's predict.py; each product is the change; extraction is what json says."""
+    """Keys are those of replicate/cog-sdxl's predict.py, products of factors are the changes, and the JSON file has the
+    trigger word."""
     attention = "down_blocks.1.attentions.0.transformer_blocks.0.attn2"
     layers = {}
     for projection in ("to_q", "to_k", "to_v", "to_out.0"):

@@ -1,4 +1,4 @@
-"""One artifact, drawn by the trainer's own model, the plain command, the Cog server, and plain diffusers."""
+"""Tests that the trained model in memory, predict.py, the Cog server and diffusers generate the same images."""
 
 import io
 import json
@@ -30,7 +30,8 @@ pytestmark = pytest.mark.slow
 PROMPT = "a photo of TOK on a blue background"
 DRAWN: dict[str, Any] = {"num_outputs": 2, "num_inference_steps": 4, "seed": 11, "guidance_scale": 5.0}
 TOLERANCE = 1
-"""Of 255 levels in any channel of any pixel: fp32 sums in another order may round to the next level."""
+"""Largest difference, of 255 levels in any channel of any pixel: fp32 sums in another order may be rounded to the next
+level."""
 
 Pixels = npt.NDArray[np.int16]
 
@@ -40,7 +41,7 @@ def pixels(image: Image.Image) -> Pixels:
 
 
 def old_configuration(folder: Path) -> Path:
-    """The embedded base, but with the end-of-text token that SDXL's own configuration states, wrongly."""
+    """Copy the embedded base with the wrong end-of-text token that SDXL's published configuration states."""
     shutil.copytree(EMBEDDED_BASE_FOLDER, folder)
     for encoder in ("text_encoder", "text_encoder_2"):
         path = folder / encoder / "config.json"
@@ -49,7 +50,7 @@ def old_configuration(folder: Path) -> Path:
 
 
 def by_diffusers(base_model: Path, weights: Path, embeddings: Path) -> StableDiffusionXLPipeline:
-    """Generate the images by the code for diffusers in docs/artifact.md."""
+    """Return a pipeline that is loaded by the code for diffusers in docs/artifact.md."""
     pipe = StableDiffusionXLPipeline.from_pretrained(base_model, dtype=torch.float32, add_watermarker=False)
     pipe.load_lora_weights(weights.parent, weight_name=weights.name)
     rows = load_file(embeddings)
@@ -64,7 +65,7 @@ def by_diffusers(base_model: Path, weights: Path, embeddings: Path) -> StableDif
 
 
 def drawn_by(pipe: StableDiffusionXLPipeline, **inputs: Any) -> list[Pixels]:
-    """The images of the same request."""
+    """Return the pipeline's images for the same request."""
     seeds = range(DRAWN["seed"], DRAWN["seed"] + DRAWN["num_outputs"])
     images = pipe(
         PROMPT.replace("TOK", "<s0><s1>"),

@@ -1,4 +1,4 @@
-"""Names in the file, against those of Stability's own SDXL code."""
+"""Tests of layer names in the file, against those of Stability's SDXL code."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Layers of every kind: their change, compared with float64 formulas or another library; round trips; invalid keys."""
+"""Tests of layers of every kind: their change by float64 formulas or another library, round trips, invalid keys."""
 
 import math
 from pathlib import Path
@@ -40,7 +40,7 @@ def lora(shape: tuple[int, ...]) -> LoraLayer:
 
 
 def make(kind: str, shape: tuple[int, ...]) -> Layer:
-    """A random layer for a weight of this shape, alpha 1.5 and rank 3 where it has any."""
+    """Return a random layer for a weight of this shape, with alpha 1.5 and rank 3 if it has any."""
     out, inputs, *kernel = shape
     flat = int(torch.tensor(shape[1:]).prod())
     core = random(3, 3, *(kernel or (1, 1)))
@@ -65,7 +65,7 @@ KINDS = ("lora", "lora-tucker", "loha", "loha-tucker", "lokr", "lokr-whole", "lo
 
 
 def expected(kind: str, layer: Layer, weight: Tensor) -> Tensor:
-    """The change by the formulas, element by element in float64."""
+    """Return the change by the formulas, in float64."""
     t = {key: value.double() for key, value in layer.tensors().items()}
     scale = 1.5 / 3
     if kind == "lora":
@@ -183,7 +183,7 @@ def test_pefts_magnitude_lies_along_the_outputs(kernel: tuple[int, ...]) -> None
         "peft.safetensors",
     )
     layer = layers["unet.a"]
-    assert isinstance(layer, DoraLayer) and layer.axis == 0  # in a square weight no shape of (8,) would say so
+    assert isinstance(layer, DoraLayer) and layer.axis == 0  # for a square weight, the shape (8,) is ambiguous
     assert layer.dora_scale.shape == (8, 1, *(1 for _ in kernel))
 
 
@@ -233,7 +233,7 @@ LIKELY = st.sampled_from(
 @settings(deadline=None, max_examples=600)
 @given(group=GROUPS | LIKELY, shape=SHAPES.filter(lambda shape: shape and min(shape) > 0))
 def test_hostile_shapes_are_refused_or_fit(group: dict[str, tuple[int, ...]], shape: tuple[int, ...]) -> None:
-    """Whatever a file has: an ArtifactError, a layer that does not fit, or a change of the weight's own shape."""
+    """Any shapes lead to an ArtifactError, a layer that does not fit, or a change with the weight's shape."""
     try:
         (layer,) = layers_from_tensors({f"a.{key}": torch.ones(value) for key, value in group.items()}, "f").values()
     except ArtifactError:

@@ -1,4 +1,4 @@
-"""TIES and DARE against their definitions, entry by entry, and as files."""
+"""Tests of TIES and DARE against their definitions, entry by entry, and of the merged files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_dare_drops_the_share_and_expects_the_sum() -> None:
 
 @pytest.fixture
 def two(tmp_path: Path) -> Sequence[Path]:
-    """Files as kohya writes them, of different ranks and alphas."""
+    """Two files as kohya writes them, with different ranks and alphas."""
     files = []
     for number, (rank, alpha) in enumerate([(2, 1.0), (3, 6.0)]):
         generator = torch.Generator().manual_seed(number)
@@ -71,7 +71,7 @@ def two(tmp_path: Path) -> Sequence[Path]:
 
 @pytest.mark.parametrize("mode", ["ties", "dare"])
 def test_the_file_is_the_merge_where_its_rank_is_enough(mode: Mode, two: Sequence[Path], tmp_path: Path) -> None:
-    """Weights and alphas are inside; the same twice, and another distance from the sum with another density."""
+    """Weights and alphas are applied before the merge. At a lower rank, the error is that of the best approximation."""
     target = tmp_path / "merged.safetensors"
     outcome = merge(two, [0.7, -1.5], target, mode, 7, density=0.4)
     ((_, one),), ((_, other),) = (deltas(path).items() for path in two)

@@ -1,4 +1,4 @@
-"""Names of full-size modules against ComfyUI's and A1111's tables; files of every kind in diffusers' own hands."""
+"""Tests of full-size modules' names against ComfyUI's and A1111's tables, and of files of all kinds in diffusers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ from trainer.adapters.targets import denoiser_targets, text_encoder_targets
 
 
 def full_size(name: str) -> ModelFamily:
-    """The modules of a base as large as the real one, without any weights."""
+    """Return the modules of a base of the published size, without weights."""
     family: Any = {"sd15": SD15, "sdxl": SDXL, "sd3": SD3}[name]
     with torch.device("meta"):
         pipeline = FULL_SIZE["sd35" if name == "sd3" else name]()
@@ -46,7 +46,7 @@ def full(request: pytest.FixtureRequest) -> ModelFamily:
 
 
 def test_every_name_of_the_denoiser_is_in_their_tables(full: ModelFamily) -> None:
-    """Of every layer, norms included, which full fine-tuning writes; A1111's leads to the very module."""
+    """This includes the norms, which full fine-tuning writes. A1111's table maps each name to the same module."""
     names = {place.path: name for place, name in place_names(full).items() if place.component == DENOISER}
     config = full.denoiser.config
     assert len(set(names.values())) == len(names) > 500 - 300 * (full.name != "sdxl")
@@ -59,7 +59,7 @@ def test_every_name_of_the_denoiser_is_in_their_tables(full: ModelFamily) -> Non
 
 
 def test_names_that_other_tools_write_are_read(full: ModelFamily) -> None:
-    """Stability's and diffusers' block names in kohya's form; for SD3, peft's dotted names."""
+    """These are Stability's and diffusers' block names in kohya's form, and for SD3 peft's dotted names."""
     places, config = module_places(full), full.denoiser.config
     paths = {path for path, _ in full.denoiser.named_modules()}
     if full.name == "sd3":
@@ -86,7 +86,7 @@ def test_names_of_text_encoders_are_in_their_tables(full: ModelFamily) -> None:
 
 @pytest.mark.parametrize(("name", "unet", "text"), [("sd15", 192, (72,)), ("sdxl", 722, (72, 192))])
 def test_as_many_layers_as_kohya_announces(name: str, unet: int, text: tuple[int, ...]) -> None:
-    """Its log says "create LoRA for U-Net: 722 modules" for SDXL, for attention, feed-forward and projections."""
+    """kohya logs "create LoRA for U-Net: 722 modules" for SDXL, with attention, feed-forward and projections."""
     family = full_size(name)
     paths = denoiser_targets(family, TrainingConfig(lora_targets="attention+feed-forward"))
     assert len(paths) == unet
@@ -95,7 +95,7 @@ def test_as_many_layers_as_kohya_announces(name: str, unet: int, text: tuple[int
 
 
 def write(family: ModelFamily, settings: Mapping[str, Any], folder: Path) -> torch.Tensor:
-    """An adapter as if trained, written to weights.safetensors. Returns the prediction with our own loader."""
+    """Write a randomly changed adapter to weights.safetensors, and return the prediction with our loader."""
     ranks = {"full": {}, "oft": {"rank": 4}}.get(settings["adapter"], {"rank": 4, "alpha": 2.0})
     adapter = place_adapter(family, TrainingConfig(**ranks, **settings))
     disturb(adapter)
@@ -144,7 +144,7 @@ def test_diffusers_opens_dora_in_pefts_names(tmp_path: Path) -> None:
 
 
 def test_what_diffusers_cannot_open(tmp_path: Path) -> None:
-    """docs/artifact.md says so: should one of these come to work, it is time to say something else."""
+    """docs/artifact.md names these limits of diffusers. If one of them no longer exists, the page must be changed."""
     family = load_tiny("sd15", tmp_path / "base")
     for kind in ("loha", "lokr", "oft"):
         write(family, {"adapter": kind}, tmp_path)

@@ -1,4 +1,4 @@
-"""Artifacts of every kind on the base: their effect, several at once, failed loads, and the restored base."""
+"""Tests of artifacts of every kind on the base: their effect, several at once, failed loads, and the restored base."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -79,7 +79,7 @@ def output(base: ModelFamily, place: Place) -> Tensor:
 
 @torch.no_grad()
 def expected_output(base: ModelFamily, place: Place, layers: Mapping[Layer, float]) -> Tensor:
-    """The module's output with Σ scale · delta on a copy of its weight."""
+    """Return the module's output with Σ scale · delta added to a copy of its weight."""
     module = module_at(base, place)
     weight, bias = module.weight, module.bias
     try:
@@ -178,7 +178,7 @@ def test_a_failed_load_leaves_what_was_loaded(base: ModelFamily, monkeypatch: py
         with pytest.raises(ArtifactError, match=message):
             sampler.load_several([(good, 1.0), (artifact, 1.0)])
         assert sampler.generate(request)[0].tobytes() == image
-    with monkeypatch.context() as patch:  # whatever happens half-way, such as no memory
+    with monkeypatch.context() as patch:  # an error in the middle, such as out of memory
         calls = []
         apply = WeightChanges.apply
 
@@ -203,7 +203,7 @@ def module_at_weight(base: ModelFamily, place: Place) -> Tensor:
 def test_small_changes_survive_bf16_in_the_mean() -> None:
     module = torch.nn.Linear(512, 512, bias=False).to(torch.bfloat16)
     weight = module.weight.data.clone()
-    change = 0.0005 * weight.float()  # an eighth of a step at most: to nearest, every one would be rounded away
+    change = 0.0005 * weight.float()  # at most an eighth of a step: rounding to nearest would remove all changes
     changes = WeightChanges([("module", module, [(0, FullLayer(change))])])
     changes.apply([1.0])
     moved = module.weight.data.float() - weight.float()

@@ -1,1 +1,1 @@
-"""Tests of merging that asks more than the files."""
+"""Tests of merging a subject with a style, of merging into whole models, and of pruning."""

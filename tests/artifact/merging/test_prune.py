@@ -1,4 +1,4 @@
-"""Pruning: a whole model's weights alone, in fp16, which diffusers opens."""
+"""Tests of pruning a whole model to its weights, by default in fp16: diffusers loads the result."""
 
 from pathlib import Path
 

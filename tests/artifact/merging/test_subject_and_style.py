@@ -1,4 +1,4 @@
-"""K-LoRA, ZipLoRA and the closed form: against their definitions on small layers, and as files on the embedded base."""
+"""Tests of K-LoRA, ZipLoRA and the closed form: their definitions on small layers, and files for the embedded base."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ def lora(rank: int, seed: int, size: float = 1.0) -> LoraLayer:
 
 
 def test_the_constrained_change_is_the_smallest_of_all_that_meet_the_targets() -> None:
-    """As the least-norm solution after whitening by C = L Lᵀ: ΔW L is the pseudo-inverse's."""
+    """After whitening by C = L Lᵀ, it is the least-norm solution: ΔW L is that of the pseudo-inverse."""
     states, targets, others = random(3, 8, seed=1), random(3, 5, seed=2), random(40, 8, seed=3)
     moments = (others.T @ others).double()
     down, up = constrained_change(targets, states, moments)
@@ -66,7 +66,7 @@ def test_k_lora_takes_at_every_moment_what_its_rule_takes() -> None:
             content = largest[0] / balance > largest[1] * (1.5 * (1 - tau) + 0.5)
             torch.testing.assert_close(at(layers[name], tau), one if content else other)
             taken.add((name, content))
-    assert len(taken) > 6  # some layers change sides
+    assert len(taken) > 6  # some layers change from the subject to the style
 
 
 def at(layer: Layer, tau: float) -> Tensor:
@@ -113,7 +113,7 @@ def test_neither_many_layers_nor_small_distances_make_the_overlap_outweigh_what_
 
 @pytest.fixture
 def two(base: ModelFamily, tmp_path: Path) -> Sequence[Path]:
-    """Two files with the same trigger word, of different layers but for keys and values, and of different ranks."""
+    """Two files with the same trigger word and different ranks. They only share layers for keys and values."""
     paths = []
     for number, targets in enumerate(["cross-attention-kv", "attention"]):
         with adapted(base, config(rank=2 + number, lora_targets=targets, alpha=3.0)) as parts:

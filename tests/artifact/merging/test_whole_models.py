@@ -1,4 +1,4 @@
-"""Whole models, written from a base and the differences and words of a full fine-tuning, as diffusers opens them."""
+"""Tests of whole models, which are written from a base and the file of a full fine-tuning, and loaded by diffusers."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,13 +30,14 @@ from tests.tiny_models import TINY_MODELS, load_tiny, write_sd15
 from tests.trainer.adapters.placing import WEIGHTS, place_adapter
 
 LEVELS = 1
-"""Of 255: sums in another order may round to the next level."""
+"""Largest difference, of 255 levels: sums in another order may be rounded to the next level."""
 REQUEST = SampleRequest("a photo of TOK", num_inference_steps=3, seed=5, guidance_scale=4.0, width=64, height=64)
 
 
 @torch.no_grad()
 def write_full(family: ModelFamily, path: Path, words: bool = True, size: float = 0.02) -> Path:
-    """The file of a full fine-tuning with two words. `size`: of the change of each weight."""
+    """Write the file of a full fine-tuning and return its path. `words`: with a trigger word of two tokens. `size`: of
+    the change of each weight."""
     adapter = place_adapter(family, TrainingConfig(adapter="full", learning_rate=1e-5))
     generator = torch.Generator().manual_seed(3)
     for parameter in adapter.parameters(WEIGHTS):
@@ -57,7 +58,7 @@ def write_full(family: ModelFamily, path: Path, words: bool = True, size: float 
 
 
 def ours(family: ModelFamily, weights: Path | None) -> Any:
-    """The picture by our predictor with the differences."""
+    """Return our sampler's image with the file, or without one."""
     sampler = Sampler(family)
     if weights is not None:
         sampler.load(Artifact.read(weights))
@@ -69,7 +70,7 @@ def ours(family: ModelFamily, weights: Path | None) -> Any:
 
 
 def theirs(pipe: Any, prompt: str) -> Any:
-    """The same request by plain diffusers."""
+    """Return diffusers' image for the same request."""
     pipe.set_progress_bar_config(disable=True)
     drawn = pipe(
         prompt, num_inference_steps=3, guidance_scale=4.0, width=64, height=64,
@@ -98,7 +99,7 @@ def test_diffusers_draws_from_the_folder_what_the_predictor_does(kind: str, tmp_
 
 
 def ours_of_words(family: ModelFamily) -> Any:
-    """The picture of the model itself, by our predictor."""
+    """Return our sampler's image for a model that contains the tokens."""
     (image,) = Sampler(family).generate(replace(REQUEST, prompt="a photo of <s0><s1>"))
     return np.asarray(image.convert("RGB"), dtype=np.int16)
 
@@ -132,7 +133,7 @@ def dtypes(path: Path) -> set[torch.dtype]:
 
 
 def test_a_short_training_is_kept_in_fp32_and_rounded_away_in_the_base_s_fp16(half: Path, tmp_path: Path) -> None:
-    """Of a change of about 1e-5 a weight, as of some steps at 1e-5."""
+    """Each weight changes by about 1e-5, as in a few steps with a learning rate of 1e-5."""
     family = load_base_model(str(half), torch.float32)
     weights = write_full(family, tmp_path / "weights.safetensors", size=1e-5)
     lost = merge_onto([weights], [1.0], str(half), tmp_path / "as-base").error
@@ -210,8 +211,8 @@ def output(tmp_path: Path) -> OutputFolder:
 
 @pytest.mark.slow
 def test_a_run_writes_the_whole_model(half: Path, output: OutputFolder, tmp_path: Path) -> None:
-    """In fp32, from a base in fp16, with text encoders, trained in mixed precision; the scheduler says what the
-    settings say of the noise. It is a base for another training, whose word stands beside the first one."""
+    """The model is in fp32, from a base in fp16, with text encoders, trained in mixed precision. Its scheduler has the
+    noise settings of the training. It is the base of another training, whose token is added to the first one."""
     trained = {"train_text_encoder": True, "mixed_precision": "bf16"}
     noise = {"prediction_type": "v_prediction", "zero_terminal_snr": True}
     config = config_of(half, save_model="diffusers", save_model_precision="fp32", **noise, **trained)

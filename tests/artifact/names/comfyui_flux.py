@@ -1,6 +1,6 @@
 """ComfyUI's rules for the layers of FLUX transformers in a LoRA file.
 
-A file's layer `transformer.X` is put on a tensor by its makers' names: on all of its rows, or on some of them.
+A file's layer `transformer.X` changes all rows or some rows of a tensor with a name of the makers' code.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,14 +10,14 @@ ATTENTION = {"img": ("to_q", "to_k", "to_v"), "txt": ("add_q_proj", "add_k_proj"
 
 
 class Target(NamedTuple):
-    """`rows`: first and number; None where the layer is the whole tensor."""
+    """The part of a tensor that a layer changes. `rows`: the first row and their number; None: the whole tensor."""
 
     tensor: str
     rows: tuple[int, int] | None
 
 
 def comfyui_flux(double: int, single: int, width: int) -> Mapping[str, Target]:
-    """Of a transformer with that many blocks of each kind. FLUX.1 and FLUX.2 share the table."""
+    """Return the table for a transformer with these numbers of blocks. FLUX.1 and FLUX.2 share it."""
     table = dict(_outside())
     for number in range(double):
         block, to = f"transformer_blocks.{number}", f"double_blocks.{number}"

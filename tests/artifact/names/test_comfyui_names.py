@@ -1,4 +1,4 @@
-"""ComfyUI finds a place for every layer that a training of a large transformer writes, at full size."""
+"""Tests that ComfyUI can place every layer that a training of FLUX with the usual targets writes, at full size."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,14 +18,14 @@ from trainer.adapters.targets import denoiser_targets, layer_paths
 
 
 def full_size(family: Any, model: Any) -> ModelFamily:
-    """A denoiser as large as the real one, without weights; and what its family says of its layers."""
+    """Return a denoiser of the published size without weights, with the family's facts about its layers."""
     facts = {fact: getattr(family, fact) for fact in ("name", "adapter_modules", "layer_naming", "denoiser_kind")}
     with torch.device("meta"):
         return cast(ModelFamily, SimpleNamespace(**facts, denoiser=model(), idle_modules=()))
 
 
 def written(family: ModelFamily, targets: LoraTargets) -> dict[str, tuple[int, int]]:
-    """Names in a file, with rows and columns of the layer."""
+    """Return the names in a file, with rows and columns of each layer."""
     names = file_names(family)
     paths = denoiser_targets(family, AdapterSection(lora_targets=targets))
     return {names[path]: tuple(family.denoiser.get_submodule(path).weight.shape) for path in paths}
@@ -47,7 +47,7 @@ def test_every_layer_of_flux1_has_its_place_in_comfyui(dev: bool) -> None:
             assert columns == depth and rows == (height if part is None else part[1]), name
             assert part is None or part[0] + part[1] <= height
     every = {file_names(family)[path] for path in layer_paths(family.denoiser)}
-    assert every <= table.keys()  # lora_target_regex may name any layer
+    assert every <= table.keys()  # lora_target_regex can select any layer
     assert {"final_layer.linear", "img_in"} <= {target.tensor for target in table.values()}
 
 
@@ -57,7 +57,7 @@ FLUX2: dict[str, dict[str, Any]] = {
     "dev": {"guidance_embeds": True},
 }
 NOT_IN_COMFYUI = ("_stream_modulation", "time_guidance_embed")
-"""FLUX.2's layers outside of its blocks, which ComfyUI knows by no name of diffusers'. docs/artifact.md says so."""
+"""FLUX.2's layers outside of its blocks, for which ComfyUI does not know diffusers' names (docs/artifact.md)."""
 
 
 @pytest.mark.parametrize("size", FLUX2)

@@ -1,6 +1,6 @@
-"""ComfyUI finds a place for every layer of Z-Image that a training writes, at full size.
+"""Tests that ComfyUI can place every layer of Z-Image that a training writes, at full size.
 
-Its rules: `transformer.X` is put on a tensor by the names of Lumina 2's code, on all of its rows or on some of them.
+By ComfyUI's rules, `transformer.X` changes all rows or some rows of a tensor with a name of Lumina 2's code.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ LAYERS, REFINERS, WIDTH = 30, 2, 3840
 
 
 def comfyui_z_image() -> Iterator[tuple[str, Target]]:
-    """Names in a LoRA file, and where ComfyUI puts them."""
+    """Yield names in a LoRA file, and where ComfyUI places them."""
     for blocks, count in (("layers", LAYERS), ("noise_refiner", REFINERS), ("context_refiner", REFINERS)):
         for number in range(count):
             block = f"{blocks}.{number}"
@@ -32,7 +32,7 @@ def comfyui_z_image() -> Iterator[tuple[str, Target]]:
             yield f"{block}.attention.to_out.0", Target(f"{block}.attention.out", None)
             for layer in ("w1", "w2", "w3"):
                 yield f"{block}.feed_forward.{layer}", Target(f"{block}.feed_forward.{layer}", None)
-            if blocks != "context_refiner":  # it does not know the time
+            if blocks != "context_refiner":  # it does not read the timestep
                 yield f"{block}.adaLN_modulation.0", Target(f"{block}.adaLN_modulation.0", None)
     for same in ("cap_embedder.1", "t_embedder.mlp.0", "t_embedder.mlp.2"):
         yield same, Target(same, None)
@@ -63,7 +63,7 @@ def test_every_layer_has_its_place(targets: str, count: int, family: ModelFamily
 
 
 def test_all_linear_layers_have_their_place(family: ModelFamily) -> None:
-    """`lora_target_regex` may name any layer."""
+    """`lora_target_regex` can select any layer."""
     names = file_names(family)
     assert {names[path] for path in layer_paths(family.denoiser)} == TABLE.keys()
     linear = [path for path, each in family.denoiser.named_modules() if isinstance(each, torch.nn.Linear)]

@@ -1,7 +1,7 @@
-"""Tensor names of ControlNets in a single file, against rules derived from the original network's layout.
+"""Tests of ControlNets' tensor names in single files, against rules derived from the original network's layout.
 
-ComfyUI builds the original network from a file's shapes and loads the tensors by these names; files with diffusers'
-names it renames to them first. The rules here know nothing of ours.
+ComfyUI builds the original network from a file's shapes and loads the tensors by these names. It first renames the
+tensors of files with diffusers' names. The rules here are independent of our conversion.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,14 @@ from diffusers import ControlNetModel
 from artifact.controlnet.names import single_file_names, stability_names
 
 SD15_TENSORS = 340
-"""In every file of ControlNet 1.1 for SD1.5."""
+"""Number of tensors in every file of ControlNet 1.1 for SD1.5."""
 RESIDUAL = ("in_layers.0", "in_layers.2", "emb_layers.1", "out_layers.0", "out_layers.3")
 HINT_LAYERS = 8
-"""Convolutions that make the latents' size of the picture, an activation behind each but the last."""
+"""Convolutions that reduce the image to the latents' size, with an activation after each except the last."""
 
 
 def _controlnet(sdxl: bool) -> ControlNetModel:
-    """In the size of real bases, without memory."""
+    """A ControlNet of the published size on the meta device."""
     sizes = {
         "block_out_channels": (320, 640, 1280),
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -50,7 +50,7 @@ def _residual(place: str, skip: bool) -> Iterator[str]:
 
 
 def _original(channels: Sequence[int], depths: Sequence[int], sizes: bool) -> Iterator[str]:
-    """The names of the original network: two residual blocks a level, each with a transformer of the level's depth."""
+    """Yield the original names: two residual blocks per level, each with a transformer of the level's depth."""
     bare = ["time_embed.0", "time_embed.2", "input_blocks.0.0", "middle_block_out.0"]
     bare += ["label_emb.0.0", "label_emb.0.2"] if sizes else []
     bare += [f"input_hint_block.{2 * number}" for number in range(HINT_LAYERS)]
@@ -89,14 +89,14 @@ def test_sd15_is_written_with_original_names_and_sdxl_with_diffusers_own() -> No
         controlnet = _controlnet(sdxl)
         own = list(controlnet.state_dict())
         written = set(single_file_names(controlnet, own).values())
-        assert ("zero_convs.0.0.weight" in written) == (not sdxl)  # by either of these ComfyUI tells the two apart
+        assert ("zero_convs.0.0.weight" in written) == (not sdxl)  # ComfyUI distinguishes files by either of these
         assert ("controlnet_cond_embedding.conv_in.weight" in written) == sdxl
         assert sdxl == (written == set(own))
         assert not any(name.startswith("control_model.") for name in written)
 
 
 def test_the_places_of_a_few_layers() -> None:
-    """By hand, from the original code: the order of blocks, and what a wrong number would mix up."""
+    """The expected names are written by hand, from the original code. A wrong number of a block would change them."""
     names = stability_names(list(_controlnet(sdxl=False).state_dict()), 2)
     for own, theirs in {
         "conv_in.weight": "input_blocks.0.0.weight",

@@ -1,4 +1,4 @@
-"""Files for FLUX in its makers' names: the same effect as the change of those very tensors."""
+"""Tests that files for FLUX with the makers' names have the same effect as equal changes of the makers' tensors."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,7 +32,7 @@ FEED_FORWARD = ("_mlp.0",)
 
 
 def foreign_file(original: Mapping[str, Tensor], tool: str, parts: tuple[str, ...], path: Path) -> dict[str, Tensor]:
-    """A random LoRA on those of the makers' layers whose names hold one of `parts`. Returns the changed tensors."""
+    """Write a random LoRA on the makers' layers whose names contain one of `parts`. Returns the changed tensors."""
     generator, tensors, changed = torch.Generator().manual_seed(0), dict[str, Tensor](), dict(original)
     for name, weight in original.items():
         layer = name.removesuffix(".weight")

@@ -1,7 +1,7 @@
-"""Conversion to the names of kohya's sd-scripts and musubi-tuner, and back: no change of a weight is lost.
+"""Tests of conversion to the names of kohya's sd-scripts, musubi-tuner and ai-toolkit, and back, without losses.
 
-The rules of the names are derived here from the makers' checkpoints, as the tests' own writers of single files have
-them: a kohya file changes tensor X.weight by the layer lora_unet_X, with `_` for every dot.
+The expected names are derived from the makers' checkpoints, as written by the tests' writers of single files: the layer
+lora_unet_X of a kohya file, with `_` for every dot, changes the tensor X.weight.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelFamily]
 
 
 def our_file(family: ModelFamily, path: Path, *, without: str = " ") -> dict[str, Tensor]:
-    """A random LoRA on all layers but those whose names hold `without`. Returns the changes by path."""
+    """Write a random LoRA on all layers except those whose names contain `without`. Returns the changes by path."""
     generator, tensors, changes = torch.Generator().manual_seed(0), dict[str, Tensor](), dict[str, Tensor]()
     for layer in (layer for layer in layer_paths(family.denoiser) if without not in layer):
         out, inputs = family.denoiser.get_submodule(layer).weight.shape
@@ -50,7 +50,7 @@ def our_file(family: ModelFamily, path: Path, *, without: str = " ") -> dict[str
 
 
 def changes_of(path: Path) -> dict[str, Tensor]:
-    """By module name of our own files."""
+    """Return the changes in one of our files by path."""
     return {name.removeprefix("transformer."): layer.delta(_shape(layer)) for name, layer in
             Artifact.read(path).layers.items()}  # fmt: skip
 
@@ -60,7 +60,7 @@ def _shape(layer: object) -> Tensor:
 
 
 def changed(family: ModelFamily, kind: str, changes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The makers' tensors of a base with these changes in its weights, less those of the base."""
+    """Return the differences of the makers' tensors that these changes of the base's weights cause, by kohya's name."""
     before = {name: tensor.clone() for name, tensor in MAKERS[kind](family).items()}
     state = {name: tensor.clone() for name, tensor in family.denoiser.state_dict().items()}
     try:
@@ -100,7 +100,7 @@ def test_each_tensor_of_the_makers_is_changed_by_the_layer_of_its_name(
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_ai_toolkit_s_names_there_and_back(kind: str, families: dict[str, ModelFamily], tmp_path: Path) -> None:
-    """`diffusion_model.` and the makers' name with its dots; FLUX.1 as in diffusers. No change is lost."""
+    """Names are `diffusion_model.` and the makers' dotted name; for FLUX.1, diffusers' names. No change is lost."""
     family, ours, theirs = families[kind], tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
     changes = our_file(family, ours)
     convert(ours, theirs, "ai-toolkit")
@@ -145,7 +145,7 @@ def test_a_file_of_kohya_s_is_the_same_there_and_back(families: dict[str, ModelF
 
 
 def test_diffusers_own_converter_reads_them(families: dict[str, ModelFamily], tmp_path: Path) -> None:
-    """Of FLUX.1's single blocks it reads the true width alone: 3072."""
+    """For FLUX.1's single blocks it only supports the published width, 3072."""
     ours, theirs = tmp_path / "ours.safetensors", tmp_path / "kohya.safetensors"
     changes = our_file(families["flux1"], ours, without="single_")
     convert(ours, theirs, "kohya")

@@ -1,4 +1,4 @@
-"""Names of a prior's layers against ComfyUI's table, at full size, and without a base model."""
+"""Tests of the names of a full-size prior's layers against ComfyUI's table, and of parsing names without a base."""
 
 from collections.abc import Iterator
 from typing import Any, cast
@@ -29,7 +29,7 @@ def stage_c(size: str) -> ModelFamily:
 
 
 def comfyui_prior(layers: tuple[int, int]) -> Iterator[str]:
-    """The layers of ComfyUI's Stage C, in the order in which it builds them: residual block, time, attention."""
+    """Yield the layers of ComfyUI's Stage C, in the order in which it builds them: residual block, time, attention."""
     yield from ("clip_txt_mapper", "clip_txt_pooled_mapper", "clip_img_mapper", "embedding.1", "clf.1")
     yield from ("down_downscalers.1.1.blocks.0", "up_upscalers.0.1.blocks.1")
     for way, counts in (("down", layers), ("up", layers[::-1])):
@@ -59,7 +59,7 @@ def test_every_layer_has_its_place_in_comfyui(size: str) -> None:
 
 
 def test_names_of_comfyui_and_onetrainer_are_read() -> None:
-    """Its other prefix, and OneTrainer's dotted paths of diffusers."""
+    """These are ComfyUI's two prefixes, and OneTrainer's dotted paths, which are those of diffusers."""
     family = stage_c("1B")
     places = module_paths(family)
     for path in layer_paths(family.denoiser):

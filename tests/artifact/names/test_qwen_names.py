@@ -1,4 +1,4 @@
-"""Qwen-Image's files at full size in ComfyUI and diffusers, and those of other tools here."""
+"""Tests of Qwen-Image's layer names at full size in ComfyUI, and of other tools' files in our code and in diffusers."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ SQUARE, OPENING, CLOSING = (WIDTH, WIDTH), (4 * WIDTH, WIDTH), (WIDTH, 4 * WIDTH
 
 
 def comfyui_modules() -> dict[str, tuple[int, int]]:
-    """The linear layers of ComfyUI's own model of Qwen-Image, with rows and columns."""
+    """Return the linear layers of ComfyUI's model of Qwen-Image, with rows and columns."""
     found = {
         "img_in": (WIDTH, 64),
         "txt_in": (WIDTH, TEXT),
@@ -51,7 +51,7 @@ def comfyui_modules() -> dict[str, tuple[int, int]]:
 
 
 def comfyui_names(path: str) -> tuple[str, str, str]:
-    """What a layer may be called in a file: bare, as in diffusers, and as SimpleTuner's LyCORIS has it."""
+    """Return a layer's names in files: without a prefix, as in diffusers, and as in SimpleTuner's LyCORIS."""
     return path, f"transformer.{path}", f"lycoris_{path.replace('.', '_')}"
 
 
@@ -69,7 +69,7 @@ def test_every_layer_has_its_place_in_comfyui(targets: LoraTargets, count: int, 
 
 @pytest.mark.slow
 def test_all_linear_layers_have_one_too(whole: ModelFamily) -> None:
-    """lora_target_regex may name any layer."""
+    """lora_target_regex can select any layer."""
     every = {file_names(whole)[path] for path in layer_paths(whole.denoiser)}
     assert every == {comfyui_names(path)[1] for path in comfyui_modules()}
     assert set(AROUND) == {path for path in comfyui_modules() if not path.startswith("transformer_blocks")}
@@ -79,7 +79,7 @@ def test_all_linear_layers_have_one_too(whole: ModelFamily) -> None:
 
 
 RANK, ALPHA = 4, 2.0
-TOOLS = {  # what stands before the path, and whether it has `_` for every dot
+TOOLS = {  # prefix of the path, and whether `_` replaces every dot
     "musubi-tuner": ("lora_unet_", True),
     "OneTrainer": ("lora_transformer_", True),
     "SimpleTuner's LyCORIS": ("lycoris_", True),
@@ -96,7 +96,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def foreign_file(family: ModelFamily, tool: str, path: Path) -> dict[str, Tensor]:
-    """A random LoRA on every linear layer, as this tool names it. Returns the changed weights."""
+    """Write a random LoRA on every linear layer, with this tool's names. Returns the changed weights."""
     generator, tensors, changed = torch.Generator().manual_seed(0), dict[str, Tensor](), family.denoiser.state_dict()
     prefix, underscored = TOOLS[tool]
     middle = ".default" if tool == "DiffSynth" else ""
@@ -117,7 +117,7 @@ def foreign_file(family: ModelFamily, tool: str, path: Path) -> dict[str, Tensor
 
 @pytest.mark.parametrize("tool", slow_but(["OneTrainer"], TOOLS))
 def test_files_of_other_tools(tool: str, folder: Path, tmp_path: Path) -> None:
-    """The same effect as the change of those very weights; and the file that we make of it in diffusers."""
+    """The effect is that of equal changes of weights. diffusers loads our conversion, and most of the foreign files."""
     family, changed, path = opened(folder), opened(folder), tmp_path / "foreign.safetensors"
     changed.denoiser.load_state_dict(foreign_file(family, tool, path))
     bare, wanted = predict(family), predict(changed)
@@ -131,7 +131,7 @@ def test_files_of_other_tools(tool: str, folder: Path, tmp_path: Path) -> None:
 
 
 def in_diffusers(family: ModelFamily, path: Path, wanted: Tensor, bare: Tensor) -> bool:
-    """Whether diffusers takes the whole file, without a warning."""
+    """Return whether diffusers loads the whole file without a warning."""
     pipeline = family.pipeline()
     try:
         with warnings_of("diffusers") as warnings:
@@ -144,7 +144,7 @@ def in_diffusers(family: ModelFamily, path: Path, wanted: Tensor, bare: Tensor) 
 
 
 def test_its_family_is_recognised_by_attention_alone() -> None:
-    """SD3's blocks have the same names there, but at most 38 of them."""
+    """The attention layers of SD3 have the same names, but SD3 has at most 38 blocks."""
     names = [("transformer", f"transformer_blocks.{number}.attn.to_q") for number in range(BLOCKS)]
     assert family_of_modules(names) == "qwen_image"
     assert family_of_modules(names[:38]) == "sd3"

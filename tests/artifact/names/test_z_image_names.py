@@ -1,4 +1,4 @@
-"""Files for Z-Image of other tools: the same effect as the change of those very weights."""
+"""Tests that other tools' files for Z-Image have the same effect as equal changes of the weights."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tests.tiny_models import opened, write_z_image
 from trainer.adapters.targets import layer_paths
 
 RANK, ALPHA = 4, 2.0
-TOOLS = {  # what stands before the path, whether it has `_` for every dot, and whose names: diffusers' or the makers'
+TOOLS = {  # prefix of the path, whether `_` replaces every dot, whether names are the makers' instead of diffusers'
     "musubi-tuner": ("lora_unet_", True, False),
     "OneTrainer": ("lora_transformer_", True, False),
     "ai-toolkit": ("diffusion_model.", False, False),
@@ -41,7 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def foreign_file(family: ModelFamily, tool: str, path: Path, parts: tuple[str, ...] = IN_BLOCKS) -> ModelFamily:
-    """A random LoRA on the layers whose names hold one of `parts`. Returns the base, its weights changed alike."""
+    """Write a random LoRA on the layers whose names contain one of `parts`. Returns the base with the same changes in
+    its weights."""
     prefix, underscored, makers = TOOLS[tool]
     weights = z_image_file_tensors(family.denoiser) if makers else dict(family.denoiser.state_dict())
     own = {name: weights[name] for name in weights if weights[name].ndim == 2 and any(part in name for part in parts)}
@@ -84,7 +85,7 @@ def test_files_of_other_tools(tool: str, folder: Path, tmp_path: Path) -> None:
 
 
 def test_layers_outside_of_the_blocks(folder: Path, tmp_path: Path) -> None:
-    """lora_target_regex may name any layer."""
+    """lora_target_regex can select any layer."""
     family = opened(folder)
     outside = {path for path in layer_paths(family.denoiser) if not path.startswith(("layers", "noise", "context"))}
     assert outside == set(AROUND.values())

@@ -1,4 +1,4 @@
-"""Perfusion's edits against their definition, as files on the embedded base, several at once, and what is refused."""
+"""Tests of Perfusion's edits against their definition, of its files on the embedded base, and of refused files."""
 
 from dataclasses import replace
 from math import exp
@@ -44,7 +44,7 @@ def gate_of(words: Tensor, classes: Tensor) -> Gate:
 
 
 class Block(nn.Module):
-    """Cross-attention's keys and values, under the names that a UNet has for them."""
+    """Keys and values of cross-attention, with the names of a UNet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Block(nn.Module):
 def edited(
     inputs: Tensor, classes: Tensor, outputs: Tensor, states: Tensor
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """The weights W by path, and what keys and values are for `states` with the edits."""
+    """Return the weights W by path, and the keys and the values of `states` with the edits."""
     model, gate = nn.ModuleDict({"block": Block()}), gate_of(inputs, classes)
     edits = GatedEdits(model, Words.of([gate], [1.0]), gate.targets)
     edits.outputs["block" + VALUES].copy_(outputs)
@@ -84,7 +84,7 @@ def test_it_is_the_papers_formula_one_number_after_the_other() -> None:
             wanted = weight @ states[0, position] - ratio * (weight @ word[0]) + opened * target
             torch.testing.assert_close(found[0, position], wanted, rtol=1e-4, atol=1e-4)
     opened = 1 / (1 + exp(-2.5))
-    torch.testing.assert_close(values[0, 3], opened * outputs[0], rtol=1e-4, atol=1e-4)  # e = i*: W e is gone
+    torch.testing.assert_close(values[0, 3], opened * outputs[0], rtol=1e-4, atol=1e-4)  # e = i*: no W e
 
 
 def test_what_is_orthogonal_to_a_word_in_the_metric_of_c_is_left_alone() -> None:
@@ -99,7 +99,7 @@ def test_what_is_orthogonal_to_a_word_in_the_metric_of_c_is_left_alone() -> None
 
 
 def test_the_positions_after_a_word_are_as_in_the_class_words_prompt_with_values_of_their_own() -> None:
-    """out = W (e - c₁ i* - c₂ d) + g₁ o₁ + g₂ o₂, with the parts c of e along both in the metric of C⁻¹."""
+    """out = W (e - c₁ i* - c₂ d) + g₁ o₁ + g₂ o₂, with the components c of e along i* and d in the metric of C⁻¹."""
     word, difference = random(1, WIDTH, seed=1), 40 * random(1, WIDTH, seed=6)
     classes, outputs = random(1, WIDTH, seed=2), random(2, OUT, seed=3)
     after_class = random(WIDTH, seed=7)
@@ -149,8 +149,8 @@ def test_two_words_are_both_taken_away_and_each_brings_its_own() -> None:
 
 
 def file_on(base: ModelFamily, path: Path, word: str, trigger: str = "TOK", seed: int = 0, later: bool = False) -> Path:
-    """A file for `word`, a token with the rows of a known word, as training would write it: with rows for the positions
-    after the word, or, as earlier versions did, without."""
+    """Write a file for a token with the embeddings of the known `word`, as training would. `later`: with rows for the
+    positions after the word, which files of earlier versions do not have."""
     ids = [tokenizer(word, add_special_tokens=False).input_ids[-1] for tokenizer in base.tokenizers]
     rows = {name: encoder.get_input_embeddings().weight[[own]].detach()
             for name, encoder, own in zip(base.encoder_names, base.text_encoders, ids, strict=True)}  # fmt: skip
@@ -183,7 +183,7 @@ def two(_loaded_base: ModelFamily, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def outputs_of(base: ModelFamily, states: Tensor) -> Tensor:
-    """Of the values in the middle of the UNet: (L, out)."""
+    """Return the outputs of the layer for values in the middle of the UNet: (L, out)."""
     path = next(name for name, _ in base.denoiser.named_modules() if "mid_block" in name and name.endswith(VALUES))
     found: Tensor = base.denoiser.get_submodule(path)(states)
     return found.detach()
@@ -201,7 +201,7 @@ def test_two_files_change_their_own_words_and_leave_the_base_as_it_was(
     try:
         assert set(placed.triggers) == {"TOK", "zwx"}
         changed = (outputs_of(base, plain) - before).norm() / before.norm()
-        assert 0 < changed < 0.05  # words of neither
+        assert 0 < changed < 0.05  # the prompt has the words of neither file
         for file, state in zip(files, own, strict=True):
             (layer,) = [each for name, each in file.layers.items() if "middle_block" in name]
             assert isinstance(layer, GatedLayer)
@@ -280,7 +280,7 @@ def narrowed(layer: GatedLayer) -> GatedLayer:
 
 
 def damaged(path: Path, target: Path, **changes: Any) -> Path:
-    """A copy with other tensors, or with a header that has lost its gate."""
+    """Copy the file without its header, which contains the gate. `changes`: other tensors."""
     save_file(load_file(path) | changes, target)
     return target
 
