@@ -1,4 +1,4 @@
-"""Downloads: allowed URLs, and protection against hostile servers and names."""
+"""Tests of downloads: allowed URLs, and protection against hostile servers and names."""
 
 import socket
 import subprocess
@@ -114,7 +114,7 @@ def test_a_name_with_one_address_inside_is_refused_whole(tmp_path: Path) -> None
 def test_the_second_answer_of_a_resolver_is_never_asked_for(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DNS rebinding: the name first leads to a public address, then to this machine."""
+    """DNS rebinding: the name first resolves to a public address, then to this machine."""
     dialled: list[Any] = []
 
     def dial(address: Any, *arguments: object, **options: object) -> socket.socket:
@@ -132,7 +132,7 @@ def test_the_second_answer_of_a_resolver_is_never_asked_for(
 
 
 def test_a_redirect_inside_is_refused(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first host is let through as if it were public; where it sends us is judged anew."""
+    """The first host is accepted as if it were public. The address of the redirect's target is checked again."""
     site.redirect("/f", "http://inner.example/secret")
     names = Names(outer_example=["127.0.0.1"], inner_example=["10.0.0.7"])
     monkeypatch.setattr("fetching.addresses.is_public", lambda address: address == "127.0.0.1")
@@ -205,7 +205,7 @@ def test_shown_urls_hold_no_secret() -> None:
 
 
 def certificate(folder: Path) -> Path:
-    """Key and certificate of this machine, by two names, made for the test."""
+    """Create a file with a key and a certificate for two host names of this machine."""
     path = folder / "certificate.pem"
     names = "subjectAltName=DNS:hub.example,DNS:cdn.example"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
@@ -219,7 +219,7 @@ def certificate(folder: Path) -> Path:
 def test_a_token_goes_to_its_own_host_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Over real TLS, whose certificate is checked for the name and not for the address that was dialled."""
+    """The connections use TLS. The certificate is checked against the host name, not against the address."""
     site = Site(certificate(tmp_path))
     monkeypatch.setattr("requests.sessions.merge_setting", _trusting(tmp_path / "cert.pem"))
     names = Names(hub_example=["127.0.0.1"], cdn_example=["127.0.0.1"], other_example=["127.0.0.1"])
@@ -229,7 +229,7 @@ def test_a_token_goes_to_its_own_host_alone(
     site.serve("/back", b"x")
     download(f"https://hub.example:{site.port}/hub", tmp_path / "f", rules=rules, resolver=names)
     assert [headers.get("Authorization") for _, headers in site.seen] == ["Bearer t0ken", None, "Bearer t0ken"]
-    with pytest.raises(DownloadError) as error:  # a certificate of another name
+    with pytest.raises(DownloadError) as error:  # a certificate for other names
         download(f"https://other.example:{site.port}/hub", tmp_path / "f", rules=rules, resolver=names)
     assert "SSLError" in str(error.value)
     assert "t0ken" not in str(error.value) + repr(rules) + str(rules) + "".join(capfd.readouterr())
@@ -239,7 +239,7 @@ def test_a_token_goes_to_its_own_host_alone(
 
 
 def _trusting(file: Path) -> Callable[..., Any]:
-    """requests' own merging of settings, with the test's certificate as the one that is trusted."""
+    """Return requests' function that merges settings, with the test's certificate as the trusted one."""
     original = requests.sessions.merge_setting
 
     def merge(given: Any, own: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Without a connection, a model of the hub is one error at once, whatever it was to be used for."""
+"""Tests that without a connection, loading a model of any kind from the hub immediately raises an error of one line."""
 
 import time
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def test_every_kind_of_model_says_so_in_one_line(load: Callable[[], object], err
     with pytest.raises(error, match="cannot be reached") as raised:
         load()
     assert "\n" not in str(raised.value)
-    assert time.monotonic() - begun < 10  # the libraries' retries take minutes
+    assert time.monotonic() - begun < 10  # retries of the libraries would take minutes
 
 
 def test_the_error_of_a_base_names_the_embedded_one() -> None:
