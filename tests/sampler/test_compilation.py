@@ -1,4 +1,4 @@
-"""Compiled blocks in the predictor: LoRAs are exchanged without recompiling, and the base stays what it is."""
+"""Tests of compiled blocks in the predictor: LoRAs are exchanged without recompilation, and the base is restored."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,7 +33,7 @@ REQUEST = SampleRequest("a dog", width=32, height=32, num_inference_steps=2, gui
 COMPILATION = Compilation(rank=8, backend="eager")
 PATHS = [f"mid_block.attentions.0.transformer_blocks.0.attn{part}.to_{layer}" for part in (1, 2) for layer in "qv"]
 TOLERANCE = 1
-"""Of 255 levels, in fp32: zeros that a LoRA is padded with change the order of a sum."""
+"""Largest difference, of 255 levels, in fp32: zeros with which a LoRA is padded change the order of a sum."""
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +104,7 @@ def test_loras_of_other_ranks_and_scales_are_exchanged_without_recompiling(plain
     assert graphs() == 3
     assert difference(bare, drawn(plain)) <= TOLERANCE
     assert not counters["graph_break"]
-    assert all(block._compiled_call_impl is None for block in repeated_blocks(family.denoiser))  # outside drawing
+    assert all(block._compiled_call_impl is None for block in repeated_blocks(family.denoiser))  # outside of sampling
 
 
 def test_layers_that_change_weights_are_drawn_by_the_graph_of_the_base(plain: Sampler, compiled: Sampler) -> None:

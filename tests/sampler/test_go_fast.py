@@ -1,4 +1,4 @@
-"""Products in fp8: what they compute, what pictures become, and what is refused. A CPU computes them, too."""
+"""Tests of matrix products in fp8, which a CPU can also compute: their values, images, and refused requests."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Guidance rescale (Lin et al. 2023, §3.4): diffusers' own, refused where a pipeline has none, and told."""
+"""Tests of guidance rescale (Lin et al. 2023, §3.4): it is that of diffusers, and refused by pipelines without it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -92,7 +92,7 @@ def test_where_there_is_none_it_is_refused(
     with pytest.raises(RequestError, match=message):
         draw(models, tmp_path / "a", name, None, **{"guidance_rescale": 0.5, **given})
     if "guidance_rescale" not in given:
-        draw(models, tmp_path / "b", name, None, **given)  # at 0 it is drawn
+        draw(models, tmp_path / "b", name, None, **given)  # 0 is accepted
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Files made to break the predictor are refused with a reason, and it goes on serving what it served."""
+"""Tests that malicious and invalid files are refused with a reason, and that the predictor still works afterwards."""
 
 import io
 import json
@@ -155,7 +155,7 @@ NAMES = st.sampled_from(
     [*(kohya_name(path, 2) for path in PATHS), "lora_te1_x", "unet." + PATHS[0], "bundle_emb.a", ""]
 )
 SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 32, 64]), max_size=5).filter(lambda shape: prod(shape) <= 2**18)
-"""Any shape that takes a megabyte at most: five sides of 64 would take four gigabytes."""
+"""Shapes of at most a megabyte: five sides of 64 would take four gigabytes."""
 DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.bool, torch.float8_e4m3fn])
 
 
@@ -210,7 +210,7 @@ FIELDS = (
 def test_any_value_in_the_description(
     field: str, value: Any, base: ModelFamily, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """What is read can be drawn with; what can not be drawn with is not read."""
+    """The file is read and loaded, or refused with an ArtifactError. There are no other errors."""
     path = write(make_artifact(base), tmp_path_factory.getbasetemp() / "described.safetensors", base)
 
     with safe_open(path, framework="pt") as file:
@@ -272,8 +272,8 @@ JOINED = ("0_x_block_attn_qkv", "1_x_block_mlp_fc1", "9_context_block_adaLN_modu
 def test_any_tensors_under_sd3s_joined_names(
     made: Mapping[str, Mapping[str, list[int]]], last: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """What is read has all that the file has: a joined layer is three, any other is one. Pairs that fit are read, but
-    not beside a full layer, which cannot be parted."""
+    """An artifact that is read has all layers of the file: three for a joined layer, one for each other layer. Valid
+    pairs are read, but not together with a full layer, which cannot be split."""
     path = tmp_path_factory.getbasetemp() / "joined.safetensors"
     content = {
         f"lora_unet_joint_blocks_{name}.{suffix}": torch.ones(shape)

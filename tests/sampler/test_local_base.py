@@ -1,4 +1,4 @@
-"""The artifact names its base without a path; in the folder of its run the base is found all the same."""
+"""Tests that the base of an artifact in its run's folder is found, although the artifact names it without a path."""
 
 from dataclasses import replace
 from pathlib import Path

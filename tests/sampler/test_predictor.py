@@ -1,4 +1,4 @@
-"""The predictor on the embedded base: every way to ask for a picture, and what is refused."""
+"""Tests of the predictor on the embedded base: all inputs of a request, and errors for invalid ones."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def ask(base: ModelFamily, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> Ask:
-    """Asks one predictor, whose base is loaded already; every answer has a folder of its own."""
+    """Return a function that sends requests to one predictor with a loaded base. Each answer has its own folder."""
     monkeypatch.setattr(generation_module, "load_base_model", lambda *arguments, **options: base)
     generation = Generation(said.append)
     count = iter(range(1000))
@@ -87,7 +87,7 @@ def test_the_trigger_is_a_whole_word_and_is_reported(ask: Ask, weights: str, sai
 
 
 def test_a_long_prompt_with_weights_is_drawn(ask: Ask, weights: str, said: list[str]) -> None:
-    """Of 93 tokens the last counts, more or less."""
+    """The prompt has 93 tokens. The last word and its weight still have an effect."""
     prompt = "a photo of (TOK:1.1), " + "small " * 85 + "({}:{:g}) star"
     answers = {
         pixels(ask(prompt.format(word, weight), lora=weights))[0] for word in ("red", "blue") for weight in (1, 2)
@@ -98,7 +98,7 @@ def test_a_long_prompt_with_weights_is_drawn(ask: Ask, weights: str, said: list[
 
 @pytest.mark.slow
 def test_empty_names_are_names_that_are_not_given(ask: Ask, weights: str) -> None:
-    """Web forms send them."""
+    """Web forms send empty names."""
     names = ("replicate_weights", "base_model", "vae", "refiner", "safety_checker", "controlnet")
     plain = ask("a photo of TOK", lora=weights)
     assert pixels(ask("a photo of TOK", lora=weights, **dict.fromkeys(names, " "))) == pixels(plain)
@@ -211,7 +211,7 @@ RATIOS = ASPECT_RATIOS[1:]
 
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_sizes_of_aspect_ratios(ratio: str, base: ModelFamily) -> None:
-    """Of a base as large as those that people use, and of one that has positions for 1280 pixels only."""
+    """One base has the native resolution of common bases, the other also has a limit of 1280 pixels per side."""
     across, down = map(int, ratio.split(":"))
 
     class Large:
@@ -228,7 +228,7 @@ def test_sizes_of_aspect_ratios(ratio: str, base: ModelFamily) -> None:
         if family.largest_side is None:
             assert abs(width * height / 1024**2 - 1) < 0.04
     request = SampleRequest("x", aspect_ratio=ratio, image=Image.new("RGB", (400, 100)))
-    assert drawn_size(request, base) == size_of_ratio(ratio, base)  # the picture is cut to it
+    assert drawn_size(request, base) == size_of_ratio(ratio, base)  # the image is cropped to it
 
 
 def test_an_aspect_ratio_draws_that_size_and_goes_with_no_other(ask: Ask) -> None:
@@ -325,7 +325,7 @@ def test_images_are_the_same_in_any_batch(base: ModelFamily) -> None:
 
 
 def test_several_requests_are_drawn_together_and_each_gets_its_own(base: ModelFamily) -> None:
-    """Also long prompts, which are read in parts, beside short ones."""
+    """Long prompts, which are encoded in parts, can be combined with short ones."""
     long = "a red star on a blue background, " * 12
     requests = [
         SampleRequest("a red star", num_inference_steps=2, num_outputs=2, seed=5),
@@ -374,7 +374,7 @@ def test_seeds_beyond_32_bits_are_seeds_of_their_own() -> None:
     numbers = {seed: tuple(torch.randn(8, generator=generator).tolist()) for seed, generator in draws.items()}
     assert len(set(numbers.values())) == len(draws)
     assert numbers[1] == tuple(torch.randn(8, generator=torch.Generator().manual_seed(1)).tolist())
-    words = twister_words(1)  # where torch keeps the words, and that they are these
+    words = twister_words(1)  # torch's state contains these words at FIRST_WORD
     state = torch.Generator().manual_seed(1).get_state().numpy()
     assert np.array_equal(state[FIRST_WORD : FIRST_WORD + 8 * 624].view(np.uint64), words)
     assert abs(torch.randn(10_000, generator=generator_for(2**40)).std().item() - 1) < 0.03

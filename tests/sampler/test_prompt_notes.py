@@ -1,4 +1,4 @@
-"""Prompts in the syntax of other programs, misspelt trigger words, masks, and LoRAs that are named twice."""
+"""Tests of notes on prompts with other programs' syntax or misspelt trigger words, on masks and on duplicate LoRAs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_a_right_prompt_has_no_notes(prompt: str) -> None:
 def test_a_longer_trigger_word_is_found_by_similarity() -> None:
     assert "did you mean the trigger word my-robot" in prompt_notes("a photo of my-robbot", ["my-robot"])[0]
     assert prompt_notes("a photo of a house", ["my-robot"]) == []
-    assert prompt_notes("a photo of TOK", ["TOK", "TOK2"]) == []  # which is another one, and no mistake
+    assert prompt_notes("a photo of TOK", ["TOK", "TOK2"]) == []  # TOK2 is another trigger word
 
 
 def request_with(image: tuple[int, int], mask: tuple[int, int], value: int = 255) -> SampleRequest:

@@ -1,4 +1,4 @@
-"""Weighted words and long prompts: what is syntax, what the features become, and that nothing else changes."""
+"""Tests of weighted words and long prompts: the syntax, the features, and that other prompts are unchanged."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -106,14 +106,14 @@ def test_less_weight_mixes_in_the_prompt_without_the_words(family: ModelFamily) 
         with torch.inference_mode():
             output = encoder(ids, attention_mask=mask, output_hidden_states=True)
             without.append(cast(ReadsByClip, family).encoder_states(number, output, 0))
-    half = (read("a red star", family) + torch.cat(without, dim=-1)) / 2  # tan(π/4) = 1 to 1
-    half[:, 2] = (read(" ", family) + half)[:, 2] / 2  # and the word itself moves towards the empty prompt
+    half = (read("a red star", family) + torch.cat(without, dim=-1)) / 2  # tan(π/4) = 1: equal parts
+    half[:, 2] = (read(" ", family) + half)[:, 2] / 2  # the word itself also moves towards the empty prompt
     torch.testing.assert_close(states("a (red:0.5) star", family), half)
 
 
 @pytest.mark.parametrize("words", [ROOM - 1, ROOM])
 def test_a_long_prompt_is_read_in_parts_and_no_trigger_is_torn(words: int, family: ModelFamily) -> None:
-    """With 74 words before it, a trigger of two tokens would have one in each part."""
+    """After 74 words, a trigger of two tokens would have one token in each part."""
     long = states("star " * words + "<s0><s1> " + "red " * 20, family)
     expected = [read("star " * words, family), read("<s0><s1> " + "red " * 20, family)]
     torch.testing.assert_close(long, torch.cat(expected, dim=1), rtol=0, atol=1e-5)

@@ -1,4 +1,4 @@
-"""SDXL's refiner draws the last steps: as diffusers' two pipelines by hand, and what has no use for one is refused."""
+"""Tests of SDXL's refiner for the last steps: images are those of diffusers' two pipelines; unsupported requests."""
 
 import json
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def ask(models: Path, tmp_path: Path, said: list[str]) -> Ask:
-    """Asks one predictor, with the refiner unless the inputs say otherwise."""
+    """Return a function that sends requests to one predictor, by default with the refiner."""
     generation = Generation(said.append)
     count = iter(range(1000))
 
@@ -72,7 +72,7 @@ def pixels(prediction: Prediction) -> list[np.ndarray[Any, Any]]:
 def by_hand(
     models: Path, start: float, prompt: str, negative: str | None, seed: int, scheduler: Any = None, **options: Any
 ) -> np.ndarray[Any, Any]:
-    """diffusers' own ensemble of experts; by default with the schedulers of the two folders."""
+    """Return the image of diffusers' ensemble of experts, by default with the schedulers of the two folders."""
     base = StableDiffusionXLPipeline.from_pretrained(models / "base", add_watermarker=False)
     refiner = StableDiffusionXLImg2ImgPipeline.from_pretrained(models / "refiner", add_watermarker=False)
     if scheduler is not None:
@@ -97,7 +97,7 @@ def test_it_is_what_diffusers_draws_by_hand(start: float, negative: str, ask: As
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["ddim", "dpmpp_2m_karras", "euler_ancestral"])
 def test_any_sampler_hands_over_latents_of_its_own_kind(scheduler: str, ask: Ask, models: Path) -> None:
-    """DDIM keeps latents at another scale than Euler, which both folders have."""
+    """DDIM has latents of another scale than Euler, the scheduler of both folders."""
     (ours,) = pixels(ask(scheduler=scheduler, negative_prompt=NEGATIVE))
     kind, options = SCHEDULERS[scheduler]
     theirs = by_hand(models, 0.8, PROMPT, NEGATIVE, 7, getattr(diffusers, kind), **options)
@@ -168,8 +168,8 @@ def test_class_words_of_a_header_that_anybody_may_have_written(config: dict[str,
 def test_the_refiner_reads_class_words_for_trigger_words(
     ask: Ask, models: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One LoRA knows its class word, the other none. The base reads trigger words all the same."""
-    monkeypatch.setattr(test_artifact, "PATHS", test_artifact.PATHS[:1])  # the tiny base has no more of them
+    """The header of one LoRA has a class word, that of the other has none. The base reads trigger words in any case."""
+    monkeypatch.setattr(test_artifact, "PATHS", test_artifact.PATHS[:1])  # the tiny base does not have the others
     base = load_base_model(str(models / "base"), torch.float32)
     artifact = make_artifact(base)
     assert artifact.description is not None

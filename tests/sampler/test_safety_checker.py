@@ -1,4 +1,4 @@
-"""The safety checker that a request names: what it flags is withheld, and what is no checker is refused."""
+"""Tests of the safety checker of a request: flagged images are withheld, and models that are no checker are refused."""
 
 import json
 import os
@@ -25,14 +25,14 @@ from tests.conftest import PROJECT
 SIDE = 16
 CPU = torch.device("cpu")
 NEVER = 2.0
-"""No cosine reaches it."""
+"""A threshold that no cosine reaches."""
 QUICK = PredictionInputs(
     "a red star", base_model="mini-sdxl", num_outputs=3, num_inference_steps=2, seed=3, width=32, height=32
 )
 
 
 def write_checker(folder: Path, forbidden: Image.Image | None, allowed: list[Image.Image]) -> Path:
-    """A random checker whose first concept is the one picture, with a threshold that the others do not reach."""
+    """Write a random checker that flags the image `forbidden`, and none of `allowed`, and return its folder."""
     torch.manual_seed(0)
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     vision = {**tower, "image_size": SIDE, "patch_size": 4}
@@ -48,7 +48,7 @@ def write_checker(folder: Path, forbidden: Image.Image | None, allowed: list[Ima
             pixels = processor(images=[forbidden, *allowed], return_tensors="pt").pixel_values
             features = torch.nn.functional.normalize(model.visual_projection(model.vision_model(pixels)[1]))
             nearest = float((features[1:] @ features[0]).max()) if allowed else -1.0
-            assert nearest < 0.998, nearest  # else the checker, which rounds to 0.001, could not tell them apart
+            assert nearest < 0.998, nearest  # the checker rounds to 0.001, and could not distinguish them
             model.concept_embeds[0] = features[0]
             model.concept_embeds_weights[0] = (1 + nearest) / 2
     model.save_pretrained(folder)
@@ -103,7 +103,7 @@ def colours() -> tuple[Image.Image, Image.Image]:
 
 
 def test_a_pipelines_own_checker_in_the_names_of_older_files(tmp_path: Path) -> None:
-    """As the published checkers are: two folders of a pipeline, and the vision tower's names one level deeper."""
+    """Published checkers have two folders of a pipeline, and the vision tower's names are one level deeper."""
     red, blue = colours()
     checker = write_checker(tmp_path / "pipeline" / "safety_checker", red, [blue])
     (tmp_path / "pipeline" / "feature_extractor").mkdir()
@@ -123,7 +123,7 @@ def test_a_pipelines_own_checker_in_the_names_of_older_files(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_hub_id_is_found_among_what_was_downloaded(tmp_path: Path) -> None:
-    """As the hub's client keeps it. Offline it cannot ask whether there is a model_index.json."""
+    """The folders are those of the hub client's cache. Offline, it cannot check whether there is a model_index.json."""
     kept = tmp_path / "hub" / "models--someone--checker"
     write_checker(kept / "snapshots" / "0123", None, [])
     (kept / "refs").mkdir()

@@ -1,4 +1,4 @@
-"""LoRAs from files, URLs and the hub; the cache of what was downloaded."""
+"""Tests of LoRAs from files, URLs and the hub, and of the cache of downloads."""
 
 import os
 import threading
@@ -25,7 +25,7 @@ OTHER = save({"b.lora_down.weight": torch.ones(2, 3), "b.lora_up.weight": torch.
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and downloads from this machine allowed."""
+    """Set an empty cache, and allow downloads from this machine."""
     for name, value in {
         "WEIGHTS_CACHE": str(tmp_path / "cache"), "FETCH_ALLOW_HTTP": "1", "FETCH_ALLOW_PRIVATE_ADDRESSES": "1",
     }.items():  # fmt: skip
@@ -161,7 +161,7 @@ def put(cache: DownloadCache, key: str) -> None:
     with cache.using(key, fetching(key.encode() * 100)) as path:  # type: ignore[arg-type]
         assert path.read_text() == key * 100
     for age, entry in enumerate(sorted(cache.folder.glob("[!.]*"), key=lambda entry: -entry.stat().st_mtime)):
-        os.utime(entry, (10**9 - age, 10**9 - age))  # the clock of the disk may be too coarse to tell them apart
+        os.utime(entry, (10**9 - age, 10**9 - age))  # the file system's times may be too coarse
 
 
 def test_the_longest_unused_goes_first_and_never_one_in_use(tmp_path: Path) -> None:
